@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PE images as they lie in memory: sections, exports, the PDB's identity, where the unwind tables are.
+
+Parsed with pefile from the pages that can be read. Nothing here fails on a page that is missing or a header that is
+damaged: what cannot be read is absent. Follows the PE/COFF specification.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pefile
+
+from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.modules import Module, ModuleMap
+from throwstack.registers import Arch
+
+_HEADER_SIZE = PAGE_SIZE
+_MAX_IMAGE_SIZE = 1 << 30
+_MAX_DIRECTORY_SIZE = 8 << 20
+_EXECUTE = 0x20000000
+_MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
+_EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
+_CODEVIEW = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section of an image: name, RVA, size in memory in bytes, whether its pages are executable."""
+
+    name: str
+    rva: int
+    size: int
+    is_executable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PdbIdentity:
+    """What the RSDS record of an image says of its PDB: file name, GUID as 32 upper-case hex digits, age."""
+
+    name: str
+    guid: str
+    age: int
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """An image's headers, as far as the engine uses them. Directories are (RVA, size); (0, 0) where there is none."""
+
+    arch: Arch
+    timestamp: int
+    checksum: int
+    image_size: int
+    preferred_base: int
+    entry_rva: int
+    sections: tuple[Section, ...]
+    export_directory: tuple[int, int]
+    exception_directory: tuple[int, int]
+    debug_directory: tuple[int, int]
+
+    def section_at(self, rva: int) -> Section | None:
+        """Return the section that holds `rva`, or None."""
+        for section in self.sections:
+            if section.rva <= rva < section.rva + section.size:
+                return section
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A named export: RVA, name, and `DLL.Name` where the entry forwards elsewhere (then `rva` is not code)."""
+
+    rva: int
+    name: str
+    forwarder: str | None = None
+
+
+class Image:
+    """One module's image in memory. Parsed on first use; whatever is unreadable is absent rather than an error."""
+
+    __slots__ = ("_cache", "_exports", "_headers", "_is_parsed", "_pdb", "_pdb_parsed", "memory", "module")
+
+    def __init__(self, module: Module, memory: Memory, cache: ImageCache | None = None) -> None:
+        """Look at `module` through `memory`; images with the same header page share their parse through `cache`."""
+        self.module = module
+        self.memory = memory
+        self._cache = cache if cache is not None else ImageCache()
+        self._headers: Headers | None = None
+        self._is_parsed = False
+        self._exports: tuple[Export, ...] | None = None
+        self._pdb: PdbIdentity | None = None
+        self._pdb_parsed = False
+
+    @property
+    def base(self) -> int:
+        """Return the address at which the image is loaded."""
+        return self.module.base
+
+    @property
+    def headers(self) -> Headers | None:
+        """Return the parsed headers, or None if they are unreadable or not those of a PE image."""
+        if not self._is_parsed:
+            self._is_parsed = True
+            self._headers = self._cache.headers(self.header_page)
+        return self._headers
+
+    @property
+    def header_page(self) -> bytes:
+        """Return the image's first page, or what of it can be read."""
+        return self.memory.read_available(self.base, _HEADER_SIZE)
+
+    @property
+    def exports(self) -> tuple[Export, ...]:
+        """Return the named exports in RVA order; empty if the directory is absent or its pages are."""
+        if self._exports is None:
+            self._exports = self._cache.exports(self)
+        return self._exports
+
+    @property
+    def pdb(self) -> PdbIdentity | None:
+        """Return the identity of the image's PDB from its RSDS record, or None."""
+        if not self._pdb_parsed:
+            self._pdb_parsed = True
+            self._pdb = self._read_pdb_identity()
+        return self._pdb
+
+    def is_code(self, address: int) -> bool:
+        """Say whether `address` lies in an executable section (True throughout if the headers are unreadable)."""
+        headers = self.headers
+        if headers is None or not headers.sections:
+            return self.module.contains(address)
+        section = headers.section_at(address - self.base)
+        return section is not None and section.is_executable
+
+    def _read_pdb_identity(self) -> PdbIdentity | None:
+        headers = self.headers
+        if headers is None:
+            return None
+        rva, size = headers.debug_directory
+        for entry in range(rva, rva + min(size, 28 * 32) // 28 * 28, 28):
+            try:
+                if self.memory.u32(self.base + entry + 12) != _CODEVIEW:
+                    continue
+                length = min(self.memory.u32(self.base + entry + 16), PAGE_SIZE)
+                record = self.memory.read_available(self.base + self.memory.u32(self.base + entry + 20), length)
+            except MemoryUnreadable:
+                continue
+            identity = parse_rsds(record)
+            if identity is not None:
+                return identity
+        return None
+
+
+def parse_rsds(record: bytes) -> PdbIdentity | None:
+    """Return the identity in a CodeView record `RSDS, GUID, age, path`, or None if it is not one."""
+    if len(record) < 25 or record[:4] != b"RSDS":
+        return None
+    first, second, third = (
+        int.from_bytes(record[4:8], "little"),
+        int.from_bytes(record[8:10], "little"),
+        int.from_bytes(record[10:12], "little"),
+    )
+    guid = f"{first:08X}{second:04X}{third:04X}{record[12:20].hex().upper()}"
+    path = record[24:].split(b"\0", 1)[0].decode("utf-8", "replace")
+    name = re.split(r"[\\/]", path)[-1]
+    return PdbIdentity(name, guid, int.from_bytes(record[20:24], "little")) if name else None
+
+
+class ImageCache:
+    """Parses shared between processes: the same DLL has the same header page in each of them."""
+
+    __slots__ = ("_exports", "_headers")
+
+    def __init__(self) -> None:
+        """Start empty; meant to live as long as one dump is open."""
+        self._headers: dict[bytes, Headers | None] = {}
+        self._exports: dict[bytes, tuple[Export, ...]] = {}
+
+    def headers(self, page: bytes) -> Headers | None:
+        """Return the headers in an image's first page, or None."""
+        if page not in self._headers:
+            self._headers[page] = parse_headers(page)
+        return self._headers[page]
+
+    def exports(self, image: Image) -> tuple[Export, ...]:
+        """Return the exports of `image`; remembered only where they could be read."""
+        page = image.header_page
+        known = self._exports.get(page)
+        if known is not None:
+            return known
+        exports = _parse_exports(image)
+        if exports:
+            self._exports[page] = exports
+        return exports
+
+
+def parse_headers(page: bytes) -> Headers | None:
+    """Parse the first page of an image (PE32 or PE32+), or return None if it is not one."""
+    if page[:2] != b"MZ":
+        return None
+    try:
+        pe = pefile.PE(data=page, fast_load=True)
+        optional = pe.OPTIONAL_HEADER
+        arch = _MACHINES.get(pe.FILE_HEADER.Machine)
+        if arch is None or optional.SizeOfImage > _MAX_IMAGE_SIZE:
+            return None
+        sections = tuple(
+            Section(
+                section.Name.split(b"\0", 1)[0].decode("latin-1"),
+                section.VirtualAddress,
+                max(section.Misc_VirtualSize, 1),
+                bool(section.Characteristics & _EXECUTE),
+            )
+            for section in pe.sections
+        )
+        return Headers(
+            arch,
+            pe.FILE_HEADER.TimeDateStamp,
+            optional.CheckSum,
+            optional.SizeOfImage,
+            optional.ImageBase,
+            optional.AddressOfEntryPoint,
+            sections,
+            *(_directory(pe, index) for index in (_EXPORT, _EXCEPTION, _DEBUG)),
+        )
+    except (pefile.PEFormatError, AttributeError, ValueError, IndexError):
+        return None
+
+
+def _directory(pe: pefile.PE, index: int) -> tuple[int, int]:
+    entries = pe.OPTIONAL_HEADER.DATA_DIRECTORY
+    if index >= len(entries):
+        return 0, 0
+    entry = entries[index]
+    if entry.Size > _MAX_DIRECTORY_SIZE or entry.VirtualAddress > _MAX_IMAGE_SIZE:
+        return 0, 0
+    return entry.VirtualAddress, entry.Size
+
+
+def _parse_exports(image: Image) -> tuple[Export, ...]:
+    """Let pefile read the export directory from a flat copy of the image that holds its pages and no others."""
+    headers = image.headers
+    if headers is None or not headers.export_directory[1]:
+        return ()
+    rva, size = headers.export_directory
+    flat = bytearray(rva + size)
+    head = image.header_page
+    flat[: len(head)] = head[: len(flat)]
+    for page in range(rva & ~(PAGE_SIZE - 1), rva + size, PAGE_SIZE):
+        data = image.memory.page(image.base + page)
+        if data is not None:
+            low, high = max(page, rva), min(page + PAGE_SIZE, rva + size)
+            flat[low:high] = data[low - page : high - page]
+    try:
+        pe = pefile.PE(data=bytes(flat), fast_load=True)
+        for section in pe.sections:
+            section.PointerToRawData = section.VirtualAddress
+            section.SizeOfRawData = section.Misc_VirtualSize
+        pe.parse_data_directories(directories=[_EXPORT])
+        symbols = pe.DIRECTORY_ENTRY_EXPORT.symbols
+    except (pefile.PEFormatError, AttributeError, ValueError, IndexError):
+        return ()
+    exports = [
+        Export(
+            symbol.address,
+            symbol.name.decode("latin-1"),
+            symbol.forwarder.decode("latin-1") if symbol.forwarder else None,
+        )
+        for symbol in symbols
+        if symbol.name and symbol.address
+    ]
+    return tuple(sorted(exports, key=lambda export: (export.rva, export.name)))
+
+
+class ImageMap:
+    """The images of one address space, looked up by address."""
+
+    __slots__ = ("_images", "memory", "modules")
+
+    def __init__(self, memory: Memory, modules: ModuleMap, cache: ImageCache | None = None) -> None:
+        """Look at every module of `modules` through `memory`."""
+        self.memory = memory
+        self.modules = modules
+        shared = cache if cache is not None else ImageCache()
+        self._images = {module.base: Image(module, memory, shared) for module in modules}
+
+    def find(self, address: int) -> Image | None:
+        """Return the image that holds `address`, or None."""
+        module = self.modules.find(address)
+        return None if module is None else self._images[module.base]
+
+    def is_code(self, address: int) -> bool:
+        """Say whether `address` lies in an executable section of an image."""
+        image = self.find(address)
+        return image is not None and image.is_code(address)
+
+    def __iter__(self) -> Iterator[Image]:
+        """Yield the images in address order."""
+        return iter(self._images.values())

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Modules of a process (or of the kernel) and which of them holds an address."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A loaded image: its file name and full path as the loader recorded them, and where it lies.
+
+    `name` keeps its extension (`KERNEL32.dll`); `label` is what stands before the `!` of a symbol.
+    """
+
+    name: str
+    path: str
+    base: int
+    size: int
+
+    @property
+    def label(self) -> str:
+        """Return the module's name as WinDbg prints it: `KERNEL32`, `iftpsvc`; dots and dashes become `_`."""
+        stem, dot, extension = self.name.rpartition(".")
+        label = stem if dot and extension.lower() in _IMAGE_EXTENSIONS else self.name
+        return "".join(c if c.isalnum() or c == "_" else "_" for c in label)
+
+    def contains(self, address: int) -> bool:
+        """Say whether `address` lies in the image."""
+        return self.base <= address < self.base + self.size
+
+
+_IMAGE_EXTENSIONS = frozenset({"dll", "exe", "sys", "ocx", "drv", "cpl", "scr", "ax", "tmp"})
+
+
+class ModuleMap:
+    """The modules of one address space, looked up by address. Overlapping entries: the later base wins."""
+
+    __slots__ = ("_bases", "_modules")
+
+    def __init__(self, modules: Iterable[Module]) -> None:
+        """Take modules in any order."""
+        self._modules = sorted(modules, key=lambda module: module.base)
+        self._bases = [module.base for module in self._modules]
+
+    def __iter__(self) -> Iterator[Module]:
+        """Yield the modules in address order."""
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        """Return how many modules there are."""
+        return len(self._modules)
+
+    def find(self, address: int) -> Module | None:
+        """Return the module that holds `address`, or None."""
+        index = bisect_right(self._bases, address) - 1
+        if index < 0:
+            return None
+        module = self._modules[index]
+        return module if address < module.base + module.size else None
