@@ -43,6 +43,18 @@ class End(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class StackBounds:
+    """The range of a thread's stack, as its TEB records it: `limit` <= address < `base` (StackLimit, StackBase)."""
+
+    limit: int
+    base: int
+
+    def contains(self, address: int, size: int = 1) -> bool:
+        """Say whether the `size` bytes at `address` lie on the stack."""
+        return self.limit <= address and address + size <= self.base
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One frame, innermost first in a walk.
 

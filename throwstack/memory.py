@@ -110,9 +110,8 @@ class Memory:
         offset = address & _PAGE_MASK
         page = self._pages.get(address - offset)
         if page is None or offset > PAGE_SIZE - 4:
-            value: int = _U32.unpack(self.read(address, 4))[0]
-            return value
-        value = _U32.unpack_from(page, offset)[0]
+            page, offset = self.read(address, 4), 0
+        value: int = _U32.unpack_from(page, offset)[0]
         return value
 
     def u64(self, address: int) -> int:
@@ -120,9 +119,8 @@ class Memory:
         offset = address & _PAGE_MASK
         page = self._pages.get(address - offset)
         if page is None or offset > PAGE_SIZE - 8:
-            value: int = _U64.unpack(self.read(address, 8))[0]
-            return value
-        value = _U64.unpack_from(page, offset)[0]
+            page, offset = self.read(address, 8), 0
+        value: int = _U64.unpack_from(page, offset)[0]
         return value
 
 
