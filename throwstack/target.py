@@ -36,8 +36,7 @@ class Target:
 class ThreadStack:
     """A thread's stack in a target, and the user-mode registers with which it will go on.
 
-    `registers` is None where they could not be read; `missing` then says why. `registers_trust` says where they are
-    from.
+    `registers` is None where they could not be read; `missing` then says why.
     """
 
     bounds: StackBounds
