@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which threads are stuck on an unhandled exception: a cheap question for every thread, a walk for the few that say yes.
+"""Which threads are stuck on an unhandled exception: a cheap question for all, a walk for the few that say yes.
 
 The cheap question: does the stack hold an address inside a blocking function (`throwstack.blockers`)? That is true
 of every stuck thread and of a few others, whose words are stale or plain data. The walk tells them apart.

@@ -16,8 +16,7 @@ from throwstack.volatility.machine import Machine
 
 
 class CxrStack(interfaces.plugins.PluginInterface):
-    """Prints the stack that threw, with its registers, for every thread stuck on an unhandled exception, or for the
-    CONTEXT record at a given address."""
+    """Prints the stack that threw, for every thread stuck on an unhandled exception or for a CONTEXT at an address."""
 
     _required_framework_version = (2, 26, 0)
     _version = (1, 0, 0)

@@ -35,6 +35,6 @@ def scan_pointers(target: Target, stack: StackBounds, low: int, high: int) -> It
         for distance, route in distances:
             context = words[index + distance]
             if address < context < base and context != word:
-                found = saved_exception(target, stack, word, context, route, address)
+                found = saved_exception(target, stack, word, context, route=route, frame_sp=address)
                 if found is not None:
                     yield found

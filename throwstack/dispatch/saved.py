@@ -58,7 +58,7 @@ class SavedException:
 
 
 def saved_exception(
-    target: Target, stack: StackBounds, record_address: int, context_address: int, route: Route, frame_sp: int
+    target: Target, stack: StackBounds, record_address: int, context_address: int, *, route: Route, frame_sp: int
 ) -> SavedException | None:
     """Read and check a record and a CONTEXT; return None if they are not those of an exception of this thread."""
     try:

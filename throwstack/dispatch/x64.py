@@ -32,7 +32,7 @@ def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> S
     """Return the exception whose CONTEXT lies at the rsp of the KiUserExceptionDispatcher frame `frame`, or None."""
     for distance in _RECORD_AFTER_CONTEXT:
         found = saved_exception(
-            target, stack, frame.child_sp + distance, frame.child_sp, Route.DISPATCHER, frame.child_sp
+            target, stack, frame.child_sp + distance, frame.child_sp, route=Route.DISPATCHER, frame_sp=frame.child_sp
         )
         if found is not None and _same_address(found):
             return found
@@ -55,7 +55,9 @@ def from_raise_frame(target: Target, stack: StackBounds, frame: Frame, caller: F
         except MemoryUnreadable:
             return None
         if record.address == frame.return_address and record.code:
-            return saved_exception(target, stack, record_address, context_address, Route.RAISE, frame.child_sp)
+            return saved_exception(
+                target, stack, record_address, context_address, route=Route.RAISE, frame_sp=frame.child_sp
+            )
     return None
 
 

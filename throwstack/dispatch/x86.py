@@ -27,7 +27,7 @@ def from_filter_frame(target: Target, stack: StackBounds, frame: Frame) -> Saved
         record, context = target.memory.u32(pointers), target.memory.u32(pointers + 4)
     except MemoryUnreadable:
         return None
-    return saved_exception(target, stack, record, context, Route.FILTER_ARGUMENT, frame.child_sp)
+    return saved_exception(target, stack, record, context, route=Route.FILTER_ARGUMENT, frame_sp=frame.child_sp)
 
 
 def from_stack(target: Target, stack: StackBounds, low: int) -> Iterator[SavedException]:

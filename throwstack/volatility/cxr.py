@@ -56,11 +56,11 @@ def _title(exception: SavedException, exceptions: tuple[SavedException, ...]) ->
 def stack_at(survey: Survey, address: int) -> Iterator[ThrowingStack]:
     """Yield the stack of the CONTEXT at `address` in the survey's processes; says what is wrong where there is none."""
     for process in survey.processes():
-        context = _context_at(process, address)
-        if isinstance(context, str):
-            log.warning("%s (PID %d): %s", escape(process.name), process.pid, context)
+        found = _context_at(process, address)
+        if isinstance(found, str):
+            log.warning("%s (PID %d): %s", escape(process.name), process.pid, found)
             continue
-        target, context = context
+        target, context = found
         tid, bounds = _stack_of(survey, process, target, context.registers.sp)
         title = f"context {address:#x} given" + ("" if tid is not None else ", its stack is that of no thread")
         yield ThrowingStack(process, tid, target, context, target.unwinder.walk(context.registers, bounds), title)

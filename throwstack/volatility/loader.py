@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from volatility3.framework import exceptions, interfaces
 
@@ -13,7 +14,9 @@ from throwstack.modules import Module
 from throwstack.volatility.layout import Layout
 
 _MAX_MODULES = 4096
+_MAX_VADS = 65536
 _MAX_PATH_BYTES = 1024
+_IMAGE_NAMES = (".exe", ".dll", ".ocx", ".drv", ".cpl")
 _MAX_IMAGE = 1 << 30
 
 
@@ -90,28 +93,24 @@ class LoaderReader:
 def modules_from_vads(process: interfaces.objects.ObjectInterface) -> Iterator[Module]:
     """Yield the images that the VADs of a process map, named by their files."""
     try:
-        vads = process.get_vad_root().traverse()
-        for _, vad in zip(range(_MAX_MODULES), vads, strict=False):
-            module = _readable(lambda vad=vad: _vad_module(vad))
+        for vad in islice(process.get_vad_root().traverse(), _MAX_VADS):
+            module = _vad_module(vad)
             if module is not None:
                 yield module
-    except (exceptions.InvalidAddressException, exceptions.SymbolError, AttributeError, ValueError):
+    except _UNREADABLE_VAD:
         return
 
 
+_UNREADABLE_VAD = (exceptions.InvalidAddressException, exceptions.SymbolError, AttributeError, ValueError)
+
+
 def _vad_module(vad: interfaces.objects.ObjectInterface) -> Module | None:
-    path = vad.get_file_name()
-    base = vad.get_start()
-    size = vad.get_end() + 1 - base
-    if not isinstance(path, str) or not 0 < size <= _MAX_IMAGE:
+    try:
+        path, base, end = vad.get_file_name(), int(vad.get_start()), int(vad.get_end())
+    except _UNREADABLE_VAD:
+        return None
+    if not isinstance(path, str) or not 0 < end + 1 - base <= _MAX_IMAGE:
         return None
     name = path.rpartition("\\")[2]
-    is_image = name.lower().endswith((".exe", ".dll", ".ocx", ".drv", ".cpl"))
-    return Module(name, path, base, size) if is_image else None
-
-
-def _readable(read: Callable[[], Module | None]) -> Module | None:
-    try:
-        return read()
-    except (exceptions.InvalidAddressException, exceptions.SymbolError, AttributeError, ValueError):
-        return None
+    is_image = name.lower().endswith(_IMAGE_NAMES)
+    return Module(name, path, base, end + 1 - base) if is_image else None
