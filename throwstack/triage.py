@@ -8,18 +8,19 @@ of every stuck thread and of a few others, whose words are stale or plain data. 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from throwstack.blockers import Blocker, blocked_in, blocker_named, triage_blockers
 from throwstack.dispatch.saved import SavedException
 from throwstack.dispatch.search import exceptions_in_flight
-from throwstack.frames import Walk
-from throwstack.memory import Memory
+from throwstack.frames import StackBounds, Walk
+from throwstack.memory import PAGE_SIZE, Memory
 from throwstack.naming import name_of
 from throwstack.symbols import Name
 from throwstack.target import Target, ThreadStack
 
 _MAX_STACK_BYTES = 16 << 20
+_SWITCHED_STACK = 1 << 20
 _MAX_FUNCTION = 0x4000
 _HIGH = 16
 
@@ -52,24 +53,35 @@ class Triage:
         self._target = target
         self._ranges = tuple(_code_ranges(target))
 
+    def is_suspect(self, stack: ThreadStack) -> bool:
+        """Ask the cheap question: False means that the thread is not stuck."""
+        return next(self._suspects(self._current(stack)), None) is not None
+
     def examine(self, stack: ThreadStack) -> Stuck | None:
         """Say what the thread with this stack is stuck in, or return None if it is not stuck."""
-        if not self._ranges:
-            return None
-        low = max(stack.registers.sp, stack.bounds.limit) if stack.registers else stack.bounds.limit
-        suspects = list(self._suspects(low, stack.bounds.base))
-        if not suspects:
-            return None
-        return self._walk(stack, suspects)
+        stack = self._current(stack)
+        suspects = sorted(self._suspects(stack))
+        return self._walk(stack, suspects) if suspects else None
 
-    def _suspects(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+    def _current(self, stack: ThreadStack) -> ThreadStack:
+        """Return the stack the thread is on: a fiber, or code that switched stacks, is not on the one of its TEB."""
+        if stack.registers is None or stack.bounds.contains(stack.registers.sp):
+            return stack
+        start = stack.registers.sp & -PAGE_SIZE
+        size = len(self._target.memory.read_available(start, _SWITCHED_STACK))
+        return replace(stack, bounds=StackBounds(start, start + size)) if size else stack
+
+    def _suspects(self, stack: ThreadStack) -> Iterator[tuple[int, int]]:
         """Yield (stack address, word) for every aligned word that lies inside a blocking function."""
+        low, high = stack.bounds.limit, stack.bounds.base
+        if stack.registers is not None:
+            low = stack.registers.sp
         size = self._target.arch.pointer_size
         low = (low + size - 1) & -size
         for start, data in _readable_runs(self._target.memory, low, min(high, low + _MAX_STACK_BYTES)):
             for first, last in self._ranges:
-                for address, word in _words_between(data, size, first, last):
-                    yield start + address, word
+                for offset, word in _words_between(data, size, first, last):
+                    yield start + offset, word
 
     def _walk(self, stack: ThreadStack, suspects: Sequence[tuple[int, int]]) -> Stuck | None:
         notes = [stack.missing] if stack.missing else []
@@ -83,7 +95,7 @@ class Triage:
                 return None
             notes.append(f"the walk of the blocked stack ended early: {walk.end.value} {walk.detail}".rstrip())
         reached = walk.frames[-1].sp if walk is not None and walk.frames else 0
-        beyond = [(address, word) for address, word in sorted(suspects) if address >= reached]
+        beyond = [(address, word) for address, word in suspects if address >= reached]
         return self._without_walk(stack, walk, beyond, notes)
 
     def _from_walk(self, stack: ThreadStack, walk: Walk, notes: list[str]) -> Stuck | None:

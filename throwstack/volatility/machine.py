@@ -81,10 +81,9 @@ class Machine:
         """Return the kernel-sized pointer at `address`."""
         return memory.u64(address) if self.is_64bit else memory.u32(address)
 
-    def address_of(self, item: interfaces.objects.ObjectInterface) -> int:
-        """Return the canonical address of a kernel object (Volatility strips the sign extension of some)."""
-        offset: int = item.vol.offset
-        return offset | 0xFFFF000000000000 if self.is_64bit and offset >> 47 & 1 else offset
+    def canonical(self, address: int) -> int:
+        """Return an address with the sign extension that Volatility strips from some."""
+        return address | 0xFFFF000000000000 if self.is_64bit and address >> 47 & 1 else address
 
     def processes(
         self, excluded: Callable[[interfaces.objects.ObjectInterface], bool]

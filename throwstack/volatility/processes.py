@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from volatility3.framework import interfaces
 
@@ -15,6 +15,7 @@ from throwstack.registers import Arch, Registers
 from throwstack.symbols import Symbols
 from throwstack.target import Target, ThreadStack
 from throwstack.unwind import x64, x86
+from throwstack.volatility.kernel import KernelStacks
 from throwstack.volatility.loader import LoaderReader, modules_from_vads
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.threads import Thread, ThreadReader
@@ -49,6 +50,7 @@ class ProcessReader:
         """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks one."""
         self.machine = machine
         self.threads = ThreadReader(machine)
+        self.kernel = KernelStacks(machine)
         layout = machine.layout
         self._pid = layout.offset("_EPROCESS.UniqueProcessId")
         self._name = layout.offset("_EPROCESS.ImageFileName")
@@ -60,7 +62,7 @@ class ProcessReader:
     def open(self, process: interfaces.objects.ObjectInterface) -> Process | None:
         """Open a process, or return None if it has no user-mode address space (System) or cannot be read at all."""
         machine = self.machine
-        address = machine.address_of(process)
+        address = machine.canonical(process.vol.offset)
         try:
             pid = machine.pointer(machine.memory, address + self._pid)
             raw_name = machine.memory.read(address + self._name, _NAME_SIZE)
@@ -116,6 +118,13 @@ class ProcessReader:
         if frame is None:
             return ThreadStack(bounds, None, "trap frame is not readable")
         return ThreadStack(bounds, frame.registers)
+
+    def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
+        """Return a native stack with all the registers that can be had; costs a walk of the kernel stack."""
+        frame = self.threads.trap_frame(thread)
+        if stack.registers is None or frame is None or stack.registers != frame.registers:
+            return stack
+        return replace(stack, registers=self.kernel.user_registers(thread, frame))
 
     def wow64_stack(self, process: Process, thread: Thread) -> ThreadStack:
         """Return the 32-bit stack of a thread of a WoW64 process and its registers; raises `NoStack`."""

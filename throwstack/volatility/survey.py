@@ -117,7 +117,10 @@ class Survey:
 
     def _stuck(self, process: Process, thread: Thread, target: Target, triage: Triage) -> Stuck | None:
         try:
-            return triage.examine(self.stack(process, thread, target))
+            stack = self.stack(process, thread, target)
+            if not triage.is_suspect(stack):
+                return None
+            return triage.examine(self._reader.completed(thread, stack))
         except NoStack as reason:
             log.info("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
         except MemoryUnreadable as reason:

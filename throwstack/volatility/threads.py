@@ -35,6 +35,8 @@ class Thread:
     wait_ticks: int
     trap_frame: int
     initial_stack: int
+    kernel_stack: int
+    """Where its switch frame lies; 0 or stale for a thread that is running."""
 
     @property
     def is_terminated(self) -> bool:
@@ -72,6 +74,7 @@ class ThreadReader:
         self._wait_time = offset("_ETHREAD.Tcb.WaitTime")
         self._trap_frame = offset("_ETHREAD.Tcb.TrapFrame")
         self._initial_stack = offset("_ETHREAD.Tcb.InitialStack")
+        self._kernel_stack = offset("_ETHREAD.Tcb.KernelStack")
         self._trap_size = machine.layout.size("_KTRAP_FRAME")
         self._cs = offset("_KTRAP_FRAME.SegCs")
         if machine.is_64bit:
@@ -119,6 +122,7 @@ class ThreadReader:
                 memory.u32(address + self._wait_time),
                 machine.pointer(memory, address + self._trap_frame),
                 machine.pointer(memory, address + self._initial_stack),
+                machine.pointer(memory, address + self._kernel_stack),
             )
         except MemoryUnreadable:
             return None
