@@ -64,7 +64,7 @@ class State:
     """
 
     registers: tuple[Value | None, ...] = INITIAL
-    stack: Stack = field(default=_NOTHING)
+    stack: Stack = field(default_factory=lambda: _NOTHING)
     pushed: int = 0
     doubt: int = 0
 
