@@ -55,7 +55,9 @@ class Layout:
         total = 0
         try:
             template = self._type(type_name)
-            for member in members:
+            for index, member in enumerate(members):
+                if index:
+                    template = self._context.symbol_space.get_type(template.vol.type_name)
                 total += template.relative_child_offset(member)
                 template = template.child_template(member)
         except (exceptions.SymbolError, KeyError, AttributeError, IndexError):
