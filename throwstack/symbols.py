@@ -212,12 +212,17 @@ class Symbols:
         An export is found by its exported name even where a better table gives the address another one.
         """
         for image in self.images:
-            table = self.table(image)
-            rva = table.rva_of(name)
-            if rva is None and table.kind is not SymbolKind.EXPORT:
-                rva = export_table(image).rva_of(name)
+            rva = self.rva_of(image, name)
             if rva is not None:
                 yield image, image.base + rva
+
+    def rva_of(self, image: Image, name: str) -> int | None:
+        """Return the RVA of the symbol `name` of `image`, or None.
+
+        Exports are asked first: every process has the same DLLs, whose exports are parsed once.
+        """
+        rva = export_table(image).rva_of(name)
+        return rva if rva is not None else self.table(image).rva_of(name)
 
 
 def _is_doubtful(image: Image, table: SymbolTable, location: Location, rva: int) -> bool:
@@ -229,6 +234,10 @@ def _is_doubtful(image: Image, table: SymbolTable, location: Location, rva: int)
 
 def export_table(image: Image) -> SymbolTable:
     """Return the names an image exports, without those that only forward to another image."""
+    return image.shared(_table_of_exports)
+
+
+def _table_of_exports(image: Image) -> SymbolTable:
     return SymbolTable(
         SymbolKind.EXPORT, ((export.rva, export.name) for export in image.exports if export.forwarder is None)
     )

@@ -136,17 +136,13 @@ def _blocker(name: Name) -> Blocker | None:
 
 def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
     """Yield [first, last] of every blocking function that the target's modules hold, as addresses inside it."""
-    for blocker in triage_blockers():
-        for image in target.images:
-            if not blocker.is_in(image.module.label):
-                continue
-            table = target.symbols.table(image)
-            rva = table.rva_of(blocker.symbol)
-            if rva is None:
-                continue
-            following = table.next_after(rva)
-            end = min(rva + _MAX_FUNCTION, following if following is not None else rva + _MAX_FUNCTION)
-            yield image.base + rva + 1, image.base + end
+    for image in target.images:
+        label = image.module.label
+        for blocker in triage_blockers():
+            if blocker.is_in(label):
+                rva = target.symbols.rva_of(image, blocker.symbol)
+                if rva is not None:
+                    yield image.base + rva + 1, image.base + rva + _MAX_FUNCTION
 
 
 def _readable_runs(memory: Memory, low: int, high: int) -> Iterator[tuple[int, bytes]]:
