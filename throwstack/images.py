@@ -8,14 +8,17 @@ damaged: what cannot be read is absent. Follows the PE/COFF specification.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import pefile
 
 from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.modules import Module, ModuleMap
 from throwstack.registers import Arch
+
+T = TypeVar("T")
 
 _HEADER_SIZE = PAGE_SIZE
 _MAX_IMAGE_SIZE = 1 << 30
@@ -126,6 +129,15 @@ class Image:
             self._pdb = self._read_pdb_identity()
         return self._pdb
 
+    def shared(self, make: Callable[[Image], T]) -> T:
+        """Return what `make` derives from this image, made once for all processes that have the same image.
+
+        An image whose exports are not readable here may be so elsewhere: what comes of it is not shared.
+        """
+        if not self.exports:
+            return make(self)
+        return self._cache.derived(self, make)
+
     def is_code(self, address: int) -> bool:
         """Say whether `address` lies in an executable section (True throughout if the headers are unreadable)."""
         headers = self.headers
@@ -171,10 +183,11 @@ def parse_rsds(record: bytes) -> PdbIdentity | None:
 class ImageCache:
     """Parses shared between processes: the same DLL has the same header page in each of them."""
 
-    __slots__ = ("_exports", "_headers")
+    __slots__ = ("_derived", "_exports", "_headers")
 
     def __init__(self) -> None:
         """Start empty; meant to live as long as one dump is open."""
+        self._derived: dict[tuple[bytes, object], Any] = {}
         self._headers: dict[bytes, Headers | None] = {}
         self._exports: dict[bytes, tuple[Export, ...]] = {}
 
@@ -194,6 +207,14 @@ class ImageCache:
         if exports:
             self._exports[page] = exports
         return exports
+
+    def derived(self, image: Image, make: Callable[[Image], T]) -> T:
+        """Return `make(image)`, remembered for every image with the same header page."""
+        key = image.header_page, make
+        if key not in self._derived:
+            self._derived[key] = make(image)
+        value: T = self._derived[key]
+        return value
 
 
 def parse_headers(page: bytes) -> Headers | None:

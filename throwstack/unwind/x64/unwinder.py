@@ -77,9 +77,9 @@ class Unwinder:
             step = self.step(registers, stack, is_interrupted=is_interrupted)
             sp = registers.sp
             if isinstance(step, Stop):
-                frames.append(Frame(registers, sp, step.return_address, step.return_slot, trust, note))
+                frames.append(Frame(registers, sp, step.return_address, step.return_slot, trust, note, is_interrupted))
                 return Walk(tuple(frames), step.end, step.detail)
-            frames.append(Frame(registers, sp, step.registers.ip, step.slot, trust, note))
+            frames.append(Frame(registers, sp, step.registers.ip, step.slot, trust, note, is_interrupted))
             if not stack.contains(step.registers.sp, 0):
                 detail = f"interrupted at {step.registers.ip:#x} on another stack, at {step.registers.sp:#x}"
                 return Walk(tuple(frames), End.STACK_BOUND, detail)
