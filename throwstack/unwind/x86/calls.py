@@ -21,6 +21,7 @@ class Fit(Enum):
     CALLS_FUNCTION = "behind a call of the frame's function"
     POSSIBLE = "behind a call of something that is not known"
     OUTERMOST = "zero: the start of the thread"
+    ZERO = "zero, but far from the start of the stack"
     UNREADABLE = "in code that cannot be read"
     CONTRADICTED = "behind a call of something else, or of the same function at another time"
     NOT_A_RETURN = "in code, but not behind a call"

@@ -25,6 +25,8 @@ class Rule(Enum):
     FUNCTION = "function start, from symbols"
     FORWARD = "code followed to its return"
     GUESSED_START = "function start, guessed"
+    FRAME_DATA_SEARCH = "FrameData or FPO, and a search"
+    REGISTRATION = "exception registration"
     FRAME_POINTER = "frame pointer"
     SCAN = "scan"
 
@@ -45,7 +47,9 @@ _RULE = {
     Rule.FPO: 45,
     Rule.FORWARD: 40,
     Rule.GUESSED_START: 30,
+    Rule.FRAME_DATA_SEARCH: 25,
     Rule.FRAME_POINTER: 20,
+    Rule.REGISTRATION: 15,
     Rule.SCAN: 10,
 }
 _FIT = {
@@ -54,6 +58,7 @@ _FIT = {
     Fit.POSSIBLE: 15,
     Fit.OUTERMOST: 5,
     Fit.UNREADABLE: 0,
+    Fit.ZERO: -20,
     Fit.CONTRADICTED: -50,
     Fit.NOT_A_RETURN: -60,
     Fit.NOT_CODE: -100,
@@ -88,6 +93,6 @@ def trust(candidate: Candidate) -> Trust:
         return Trust.FPO
     if candidate.rule is Rule.FRAME_POINTER:
         return Trust.FRAME_POINTER if candidate.fit in _SURE else Trust.SCAN
-    if candidate.rule is Rule.SCAN:
+    if candidate.rule in {Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH}:
         return Trust.PROLOGUE if candidate.fit is Fit.CONFIRMED else Trust.SCAN
     return Trust.PROLOGUE

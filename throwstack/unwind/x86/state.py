@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import NamedTuple
 
 from throwstack.registers import SP
@@ -51,7 +50,6 @@ def constant(number: int) -> Value:
 
 
 Stack = Mapping[tuple[int, int], "Value | None"]
-_NOTHING: Stack = MappingProxyType({})
 INITIAL = tuple(Value(number, 0) for number in range(8))
 
 
@@ -64,7 +62,7 @@ class State:
     """
 
     registers: tuple[Value | None, ...] = INITIAL
-    stack: Stack = field(default_factory=lambda: _NOTHING)
+    stack: Stack = field(default_factory=dict)
     pushed: int = 0
     doubt: int = 0
 
