@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-_MAIN = "from volatility3.cli import main; main()"
+_MAIN = "import sys; from volatility3.cli import main; sys.argv[0] = 'vol'; main()"
 
 
 @dataclass(frozen=True)
