@@ -33,7 +33,9 @@ class MsfFile:
         if len(head) < _SUPERBLOCK.size or head[:32] != _MAGIC:
             message = "a PDB of the old format 2.00" if head[:15] == _MAGIC[:15] else "not a PDB"
             raise NotAPdb(message)
-        _, self._block_size, _, blocks, directory_size, _, map_block = _SUPERBLOCK.unpack(head)
+        block_size: int
+        _, block_size, _, blocks, directory_size, _, map_block = _SUPERBLOCK.unpack(head)
+        self._block_size = block_size
         if self._block_size not in _BLOCK_SIZES or directory_size > _MAX_DIRECTORY:
             message = "damaged (its header holds impossible sizes)"
             raise NotAPdb(message)
