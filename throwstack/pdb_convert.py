@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from throwstack.pdb_fpo import fpo_lines
+
 if TYPE_CHECKING:
     import symbolic
 
@@ -98,10 +100,11 @@ def convert(pdb: Path) -> Converted:
     symcache = objects[0].make_symcache()
     data = symcache.open_stream().read()
     try:
-        frames = objects[0].make_cficache().open_stream().read().decode("utf-8", "replace")
+        lines = objects[0].make_cficache().open_stream().read().decode("utf-8", "replace").splitlines()
     except symbolic.SymbolicError:
-        frames = ""  # names are of use without frame data
-    return Converted(data, function_list(data, symcache), frames)
+        lines = []  # names are of use without frame data
+    frames = [line for line in lines if line.startswith("STACK WIN 4 ")] + list(fpo_lines(pdb))
+    return Converted(data, function_list(data, symcache), "\n".join(frames))
 
 
 def function_list(data: bytes, symcache: symbolic.SymCache) -> list[tuple[int, str]]:
