@@ -142,3 +142,9 @@ def test_filter_explains_before_what_lies_further_out():
     stack = [("KERNEL32", "UnhandledExceptionFilter"), ("app", "OnDetach"), ("ntdll", "LdrShutdownProcess")]
     assert blocked_in(stack) == (("KERNEL32", "UnhandledExceptionFilter"), ("ntdll", "LdrShutdownProcess"))
     assert blocked_in([("app", "main")]) == ()
+
+
+def test_triage_asks_few_modules_for_their_symbols():
+    for blocker in triage_blockers():
+        assert not blocker.is_in("someapp"), blocker
+    assert blocker_named("someapp", "abort") is not None

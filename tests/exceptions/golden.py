@@ -60,6 +60,22 @@ def _derived(layout: Layout) -> ExceptionRecord:
     return cpp_record(layout)
 
 
+def _virtual_base(layout: Layout) -> ExceptionRecord:
+    layout.place("text", b"lost\0")
+    layout.place("base table", 0, 24)
+    layout.place("object", Ptr("base table"), b"\0" * 16, Ptr("", BASE), Ptr("text"), b"\1" + b"\0" * 7)
+    throw(layout, (".?AVLost@@", 48), (".?AVexception@std@@", 24), virtual={1: (0, 4)})
+    return cpp_record(layout)
+
+
+def _new_exception(layout: Layout) -> ExceptionRecord:
+    layout.place("text", b"no\0")
+    layout.place("target", Ptr("", BASE), Ptr("text"), b"\0\0\0\0")
+    layout.place("object", Ptr("target"))
+    throw(layout, (".PAVruntime_error@std@@", 4), (".PAVexception@std@@", 4), (".PAX", 4))
+    return cpp_record(layout)
+
+
 def _thrown(name: str, size: int, value: bytes) -> Callable[[Layout], ExceptionRecord]:
     def build(layout: Layout) -> ExceptionRecord:
         layout.place("object", value)
@@ -180,6 +196,8 @@ GOLDEN = (
     ),
     Golden("… of Visual C++ 2005", X86, _old_runtime_error, 'C++ std::runtime_error "no such table"'),
     Golden("… not as first base", X64, _derived, 'C++ app::ParseError "line 7"'),
+    Golden("… as virtual base", X64, _virtual_base, 'C++ Lost "lost"'),
+    Golden("… by pointer", X86, _new_exception, 'C++ std::runtime_error * 0x10001010 "no"'),
     Golden(
         "ATL",
         X86,

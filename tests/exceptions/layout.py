@@ -92,13 +92,19 @@ def record(code: int, *parameters: int, address: int = 0x401000) -> ExceptionRec
     return ExceptionRecord(code, 1, address, 0, parameters, 0x12F000, len(parameters))
 
 
-def throw(layout: Layout, *types: tuple[str, int], offset: int = 0) -> None:
-    """Place ThrowInfo `info` for an object that can be caught as each of (decorated name, size), its own first."""
+def throw(
+    layout: Layout, *types: tuple[str, int], offset: int = 0, virtual: dict[int, tuple[int, int]] | None = None
+) -> None:
+    """Place ThrowInfo `info` for an object that can be caught as each of (decorated name, size), its own first.
+
+    Bases lie `offset` bytes in; `virtual` gives, for a base by its index, the PMD's pdisp and vdisp.
+    """
     for index, (name, _) in enumerate(types):
         layout.place(f"type{index}", Ptr("", 0), Ptr("", 0), name.encode("latin-1") + b"\0")
     for index, (name, size) in enumerate(types):
         simple = 0 if name.startswith((".?AV", ".?AU")) else 1
-        layout.place(f"catchable{index}", simple, Ref(f"type{index}"), offset, -1, 0, size, 0)
+        table = (virtual or {}).get(index, (-1, 0))
+        layout.place(f"catchable{index}", simple, Ref(f"type{index}"), offset if index else 0, *table, size, 0)
     layout.place("array", len(types), *(Ref(f"catchable{index}") for index in range(len(types))))
     layout.place("info", 0, 0, 0, Ref("array"))
 

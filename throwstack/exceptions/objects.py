@@ -39,14 +39,18 @@ class ThrownObject:
     address: int
     types: tuple[CatchableType, ...]
 
-    def pointer(self, offset: int) -> int:
-        """Read the pointer at `offset` in the object."""
-        at = self.address + offset
-        return self.memory.u32(at) if self.arch is Arch.X86 else self.memory.u64(at)
+    def pointer(self, address: int) -> int:
+        """Read the pointer at `address`."""
+        return self.memory.u32(address) if self.arch is Arch.X86 else self.memory.u64(address)
 
     def base(self, *raw_names: str) -> CatchableType | None:
         """Return the first of the object's types with one of these decorated names."""
         return next((item for item in self.types if item.raw_name in raw_names), None)
+
+    def part(self, *raw_names: str) -> int | None:
+        """Return where the part of the object lies that is of one of these types; None if it has none."""
+        base = self.base(*raw_names)
+        return None if base is None else base.find(self.memory, self.arch, self.address)
 
 
 def read_object(thrown: ThrownObject) -> ObjectText:
@@ -59,25 +63,25 @@ def read_object(thrown: ThrownObject) -> ObjectText:
 
 
 def _com_error(thrown: ThrownObject) -> ObjectText | None:
-    part = thrown.base(".?AV_com_error@@")
-    if part is None or part.offset is None:
+    part = thrown.part(".?AV_com_error@@")
+    if part is None:
         return None
-    return ObjectText(status=hresult(thrown.memory.u32(thrown.address + part.offset + thrown.arch.pointer_size)))
+    return ObjectText(status=hresult(thrown.memory.u32(part + thrown.arch.pointer_size)))
 
 
 def _atl_exception(thrown: ThrownObject) -> ObjectText | None:
-    part = thrown.base(".?AVCAtlException@ATL@@")
-    if part is None or part.offset is None:
-        return None
-    return ObjectText(status=hresult(thrown.memory.u32(thrown.address + part.offset)))
+    part = thrown.part(".?AVCAtlException@ATL@@")
+    return None if part is None else ObjectText(status=hresult(thrown.memory.u32(part)))
 
 
 def _std_exception(thrown: ThrownObject) -> ObjectText | None:
-    part = thrown.base(".?AVexception@std@@", ".?AVexception@@")
-    if part is None or part.offset is None:
-        return None
-    size = thrown.arch.pointer_size
-    what = thrown.pointer(part.offset + size)
+    part = thrown.part(".?AVexception@std@@", ".?AVexception@@")
+    return None if part is None else _what(thrown, part)
+
+
+def _what(thrown: ThrownObject, part: int) -> ObjectText:
+    """Read the message of the `std::exception` at `part`."""
+    what = thrown.pointer(part + thrown.arch.pointer_size)
     try:
         message = ansi_at(thrown.memory, what) if what else _old_string(thrown)
     except MemoryUnreadable:
@@ -87,12 +91,12 @@ def _std_exception(thrown: ThrownObject) -> ObjectText | None:
 
 def _old_string(thrown: ThrownObject) -> str:
     """Return the string of a `runtime_error` or `logic_error` of Visual C++ 2005 and 2008, "" for any other object."""
-    part = thrown.base(".?AVruntime_error@std@@", ".?AVlogic_error@std@@")
+    base = thrown.base(".?AVruntime_error@std@@", ".?AVlogic_error@std@@")
     sizes = {Arch.X86: (40, 12, 28), Arch.X64: (64, 24, 40)}
     whole, offset, string_size = sizes[thrown.arch]
-    if part is None or part.offset is None or part.size != whole:
+    if base is None or base.size != whole:
         return ""
-    return _std_string(thrown, part.offset + offset, string_size, 1)
+    return _std_string(thrown, base.find(thrown.memory, thrown.arch, thrown.address) + offset, string_size, 1)
 
 
 def _string_object(thrown: ThrownObject) -> ObjectText | None:
@@ -100,26 +104,26 @@ def _string_object(thrown: ThrownObject) -> ObjectText | None:
     own = thrown.types[0]
     for prefix, unit in ((".?AV?$basic_string@D", 1), (".?AV?$basic_string@_W", 2)):
         if own.raw_name.startswith(prefix):
-            message = _std_string(thrown, 0, own.size, unit)
+            message = _std_string(thrown, thrown.address, own.size, unit)
             return ObjectText(f'"{message}"', message) if message else ObjectText()
     for prefix, read in ((".?AV?$CStringT@D", ansi_at), (".?AV?$CStringT@_W", wide_at)):
         if own.raw_name.startswith(prefix):
-            message = read(thrown.memory, thrown.pointer(0))
+            message = read(thrown.memory, thrown.pointer(thrown.address))
             return ObjectText(f'"{message}"', message)
     return None
 
 
-def _std_string(thrown: ThrownObject, offset: int, string_size: int, unit: int) -> str:
-    """Read the `std::basic_string` of `string_size` bytes at `offset`: short ones lie in the object itself."""
+def _std_string(thrown: ThrownObject, address: int, string_size: int, unit: int) -> str:
+    """Read the `std::basic_string` of `string_size` bytes at `address`: short ones lie in the object itself."""
     size = thrown.arch.pointer_size
     lead = string_size - 16 - 2 * size
     if lead not in {0, size}:
         return ""
-    buffer = offset + lead
+    buffer = address + lead
     length, capacity = thrown.pointer(buffer + 16), thrown.pointer(buffer + 16 + size)
     if length > capacity:
         return ""
-    where = thrown.address + buffer if capacity < 16 // unit else thrown.pointer(buffer)
+    where = buffer if capacity < 16 // unit else thrown.pointer(buffer)
     data = thrown.memory.read(where, min(length, LIMIT) * unit)
     shown = escape(decode_ansi(data) if unit == 1 else decode_wide(data))
     return shown + "…" if length > LIMIT and not shown.endswith("…") else shown
@@ -135,7 +139,7 @@ def _string_pointer(thrown: ThrownObject) -> ObjectText | None:
     read = _STRING_POINTERS.get(thrown.types[0].raw_name)
     if read is None:
         return None
-    pointer = thrown.pointer(0)
+    pointer = thrown.pointer(thrown.address)
     try:
         message = read(thrown.memory, pointer)
     except MemoryUnreadable:
@@ -181,10 +185,19 @@ def _number(thrown: ThrownObject) -> ObjectText | None:
 
 
 def _pointer(thrown: ThrownObject) -> ObjectText | None:
-    """Show a thrown pointer; MFC throws `CException*`."""
+    """Show a thrown pointer (MFC throws `CException*`), and the message where it is to a `std::exception`."""
     if not thrown.types[0].raw_name.startswith(".P"):
         return None
-    return ObjectText(f"0x{thrown.pointer(0):x}")
+    target = thrown.pointer(thrown.address)
+    value = f"0x{target:x}"
+    base = thrown.base(".PAVexception@std@@", ".PEAVexception@std@@")
+    if base is None:
+        return ObjectText(value)
+    try:
+        found = _what(thrown, base.find(thrown.memory, thrown.arch, target))
+    except MemoryUnreadable:
+        return ObjectText(value, notes=("what it points to is not in memory",))
+    return ObjectText(f"{value} {found.value}".rstrip(), found.message, notes=found.notes)
 
 
 _READERS: tuple[Callable[[ThrownObject], ObjectText | None], ...] = (

@@ -22,8 +22,8 @@ _TYPE_NAME_LIMIT = 512
 
 _THROW_INFO = struct.Struct("<IIII")
 _CATCHABLE_TYPE = struct.Struct("<IIiiiI")
+_INT = struct.Struct("<i")
 _CT_SIMPLE = 1
-_TI_PURE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,26 @@ class CatchableType:
     """A type under which an object can be caught.
 
     `raw_name` is what the TypeDescriptor says (`.?AVexception@std@@`), `name` the same for a reader. `size` is that of
-    the type in bytes. `offset` is where the type's part lies in the object, or None where a virtual base table decides.
+    the type in bytes. Its part lies `offset` bytes into the object; for a virtual base, `table_offset` is where the
+    object points to its virtual base table and `table_index` the table's byte that holds the rest (else -1 and 0).
     """
 
     raw_name: str
     name: str
     size: int
-    offset: int | None
+    offset: int
+    table_offset: int
+    table_index: int
     is_simple: bool
+
+    def find(self, memory: Memory, arch: Arch, address: int) -> int:
+        """Return where the type's part of the object at `address` lies; raises `MemoryUnreadable`."""
+        if self.table_offset < 0:
+            return address + self.offset
+        at = address + self.table_offset
+        table = memory.u32(at) if arch is Arch.X86 else memory.u64(at)
+        (displacement,) = _INT.unpack(memory.read(table + self.table_index, _INT.size))
+        return at + int(displacement) + self.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,7 @@ def read_throw_info(memory: Memory, arch: Arch, address: int, image_base: int) -
             return ThrowInfo(tuple(types), note or f"the throw info is in memory in part (0x{error.address:x})")
         if found is None:
             return ThrowInfo(tuple(types), note or "the throw info is corrupt")
-        if any(found.raw_name == known.raw_name and found.offset == known.offset for known in types):
+        if found in types:
             note = note or "the throw info repeats a type"
             continue
         types.append(found)
@@ -87,7 +99,7 @@ def read_throw_info(memory: Memory, arch: Arch, address: int, image_base: int) -
 
 def _catchable_type(reader: _Reader, address: int) -> CatchableType | None:
     data = reader.memory.read(address, _CATCHABLE_TYPE.size)
-    properties, descriptor, offset, virtual, _, size = _CATCHABLE_TYPE.unpack(data)
+    properties, descriptor, offset, table_offset, table_index, size = _CATCHABLE_TYPE.unpack(data)
     raw = _type_name(reader, reader.follow(descriptor))
     if raw is None:
         return None
@@ -96,7 +108,9 @@ def _catchable_type(reader: _Reader, address: int) -> CatchableType | None:
         escape(raw, _TYPE_NAME_LIMIT),
         escape(readable, _TYPE_NAME_LIMIT),
         size,
-        offset if virtual == -1 and offset >= 0 else None,
+        offset,
+        table_offset,
+        table_index,
         bool(properties & _CT_SIMPLE),
     )
 
