@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from throwstack.demangle import demangle, itanium_type_name, rtti_type_name
+from throwstack.demangle import itanium_type_name, type_name, undecorate
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,12 @@ from throwstack.demangle import demangle, itanium_type_name, rtti_type_name
         (".?AV_com_error@@", "_com_error"),
         (".?AVruntime_error@std@@", "std::runtime_error"),
         (".?AUPoint@?A0x1234abcd@@", "`anonymous namespace'::Point"),
-        (".?AV?$vector@HV?$allocator@H@std@@@std@@", "std::vector<int, std::allocator<int>>"),
+        (".?AV?$vector@HV?$allocator@H@std@@@std@@", "std::vector<int,std::allocator<int> >"),
         (".?AW4color@@", "color"),
-        (".?AV?$basic_string@_WU?$char_traits@_W@std@@V?$allocator@_W@2@@std@@", "std::wstring"),
+        (
+            ".?AV?$basic_string@_WU?$char_traits@_W@std@@V?$allocator@_W@2@@std@@",
+            "std::basic_string<wchar_t,std::char_traits<wchar_t>,std::allocator<wchar_t> >",
+        ),
         (".H", "int"),
         (".PAD", "char *"),
         (".PEBD", "char const *"),
@@ -27,18 +30,18 @@ from throwstack.demangle import demangle, itanium_type_name, rtti_type_name
     ],
 )
 def test_rtti_names(raw: str, name: str):
-    assert rtti_type_name(raw) == name
+    assert type_name(raw) == name
 
 
-@pytest.mark.parametrize("raw", ["", "_com_error", "rust_panic", ".?A", ".?AVa b@@", ".?AV\x1b@@", ".?AV" + "x" * 2000])
-def test_what_is_no_rtti_name_gives_nothing(raw: str):
-    assert rtti_type_name(raw) == ""
+@pytest.mark.parametrize("raw", ["", "_com_error", "rust_panic", ".?A", ".?AV\x1b@@", ".?AV" + "x" * 2000])
+def test_what_is_no_rtti_name_stays_as_it_is(raw: str):
+    assert type_name(raw) == raw
 
 
 def test_function_and_itanium_names():
-    assert demangle("?terminate@@YAXXZ") == "void __cdecl terminate(void)"
-    assert demangle("_ZN3foo3barEv") == "foo::bar()"
-    assert demangle("main") == "main"
+    assert undecorate("?terminate@@YAXXZ") == "terminate"
+    assert undecorate("_ZN3foo3barEv") == "foo::bar"
+    assert undecorate("main") == "main"
     assert itanium_type_name("St13runtime_error") == "std::runtime_error"
     assert itanium_type_name("i") == "int"
     assert itanium_type_name("\x1b") == ""
@@ -46,12 +49,12 @@ def test_function_and_itanium_names():
 
 def test_name_that_stands_for_gigabytes_is_refused():
     bomb = "P6AXPAH" + "".join(f"P6AX{str(level) * 6}@Z" for level in range(9)) + "@Z"
-    assert rtti_type_name(f".{bomb}") == ""
-    assert demangle(f"?f@@YAX{bomb}@Z") == f"?f@@YAX{bomb}@Z"
+    assert type_name(f".{bomb}") == f".{bomb}"
+    assert undecorate(f"?f@@YAX{bomb}@Z") == f"?f@@YAX{bomb}@Z"
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(st.text("?AV@$HPD0123ZQ_WXabS<>.", max_size=200))
 def test_results_are_bounded(text: str):
     for name in (f".?AV{text}", f".P6AX{text}", f"?{text}", f"_Z{text}"):
-        assert len(rtti_type_name(name)) + len(demangle(name)) < 20_000_000
+        assert len(type_name(name)) + len(undecorate(name)) < 20_000_000

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from throwstack.demangle import demangle
+from throwstack.demangle import undecorate
 
 _LONGEST = 160
 _READ = 1024
@@ -35,7 +35,7 @@ def plain_name(symbol: str) -> str:
     if decorated:
         return decorated[1][:_LONGEST]
     symbol = _CLONE.sub("", symbol)
-    readable = _LAMBDA.sub("lambda", _ANONYMOUS.sub("anonymous", demangle(symbol)))
+    readable = _LAMBDA.sub("lambda", _ANONYMOUS.sub("anonymous", undecorate(symbol)))
     return _RUST_HASH.sub("", _last_word(_without_groups(readable)))[:_LONGEST]
 
 

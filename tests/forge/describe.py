@@ -130,7 +130,10 @@ class Thread:
     trap_frame: int | None = None
     win32_thread: int = 0
     teb32: int | None = None
-    """WoW64: address of the 32-bit TEB, which lies in one of the process's regions (written by the case)."""
+    """WoW64: address of the 32-bit TEB. In one of the process's regions it is the case's to write, else it is written."""
+    stack32_base: int = 0
+    """WoW64: bounds of the 32-bit stack, for a 32-bit TEB that the writer writes."""
+    stack32_limit: int = 0
 
 
 @dataclass
@@ -187,3 +190,6 @@ class Machine:
     """The kernel's image as mapped, if the case wants more than the minimal one (kernel functions with .pdata)."""
     kernel_symbols: dict[str, int] = field(default_factory=dict)
     """RVA by name, added to the kernel's ISF."""
+    pads_pointer_tables: bool = True
+    """PAE: the page behind one with pointer tables is in the dump. Volatility reads a pointer table of 32 bytes as a
+    whole page's worth, and takes a process for unreadable where the next page is absent."""

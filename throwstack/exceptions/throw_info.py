@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from throwstack.demangle import rtti_type_name
+from throwstack.demangle import type_name
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.registers import Arch
 from throwstack.text import escape
@@ -103,10 +103,10 @@ def _catchable_type(reader: _Reader, address: int) -> CatchableType | None:
     raw = _type_name(reader, reader.follow(descriptor))
     if raw is None:
         return None
-    readable = rtti_type_name(raw)
+    readable = type_name(raw)
     return CatchableType(
         escape(raw, _TYPE_NAME_LIMIT),
-        escape(readable or raw, _TYPE_NAME_LIMIT),
+        escape(readable, _TYPE_NAME_LIMIT),
         size,
         offset,
         table_offset,

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a call does to the stack pointer and the nonvolatile registers of its caller.
+
+Most functions keep ebx, ebp, esi and edi, and remove 0 (cdecl) or a fixed number of argument bytes (stdcall,
+thiscall, fastcall: `ret n`). A few helpers of the compilers build or remove their caller's frame instead
+(`__SEH_prolog`, `__EH_prolog3`, `__SEH_epilog4`, …), or move its esp down by eax (`_chkstk`, `_alloca_probe`). They
+are known by what their code does, not by name: stripped images have them too.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from throwstack.registers import SP, X86_NONVOLATILE
+from throwstack.unwind.x86.code import Code
+from throwstack.unwind.x86.decode import Immediate, Instruction, Op
+from throwstack.unwind.x86.effects import read
+from throwstack.unwind.x86.flow import Flow, Return
+from throwstack.unwind.x86.state import CONSTANT, INITIAL, State, Value, constant, register_of, value
+
+_HELPER_LIMIT = 64
+_PROBE_LIMIT = 40
+_SEARCH_LIMIT = 2000
+_AHEAD_LIMIT = 400
+_LOOK_AHEAD = 6
+_MAX_CLEANED = 0x400
+_VOLATILE = (0, 1, 2)
+_EAX, _ECX = 0, 1
+_MIN_PAGE_MASK = 0x1000
+
+
+class CalleeKind(Enum):
+    """How a callee treats its caller's frame."""
+
+    ORDINARY = "keeps it"
+    HELPER = "builds or removes it"
+    PROBE = "allocates eax bytes in it"
+
+
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """What is known of a callee.
+
+    `popped` is the bytes of arguments it removes, None if no `ret` was found (or if a probe rounds eax up first).
+    """
+
+    kind: CalleeKind
+    popped: int | None
+
+
+class Callees:
+    """Analyses of callees, each done once."""
+
+    __slots__ = ("_ahead", "_busy", "_callees", "_code", "_sizes")
+
+    def __init__(self, code: Code) -> None:
+        """Look at functions of `code`."""
+        self._code = code
+        self._callees: dict[int, Callee] = {}
+        self._sizes: dict[int, int | None] = {}
+        self._ahead: dict[int, int | None] = {}
+        self._busy: set[int] = set()
+
+    def after_call(self, state: State, instruction: Instruction) -> State | None:
+        """Return the state after a call, or None if it is not known to come back anywhere."""
+        target = self.target(state, instruction)
+        if target == instruction.end:
+            return state.push(constant(target))  # call $+5; pop ebx
+        callee = self.at(target) if target is not None else Callee(CalleeKind.ORDINARY, None)
+        if target is not None and callee.kind is CalleeKind.HELPER:
+            return self._run_helper(state, instruction, target)
+        if callee.kind is CalleeKind.PROBE:
+            return _allocate(state, instruction, rounds=callee.popped is None)
+        popped, doubt = callee.popped, 0
+        if popped is None:
+            popped, doubt = self._guess(state, instruction)
+        sp = state.sp
+        after = state.without(_VOLATILE).with_register(SP, sp.plus(popped) if sp is not None else None)
+        return replace(after, pushed=max(state.pushed - popped, 0), doubt=state.doubt + doubt)
+
+    def target(self, state: State, instruction: Instruction) -> int | None:
+        """Return what a call calls, or None: directly, through an import, or through a register that holds one."""
+        target = self._code.target(instruction)
+        if target is None:
+            found = read(state, instruction.operand(0))
+            if found is None or found.base != CONSTANT:
+                return None
+            address = found.offset & 0xFFFFFFFF
+            target = self._code.pointer(address) if found.is_word else address
+            if target is None or not self._code.is_code(target):
+                return None
+        return self._code.behind_thunks(target)
+
+    def at(self, start: int) -> Callee:
+        """Return what the function at `start` does to its caller."""
+        known = self._callees.get(start)
+        if known is not None:
+            return known
+        if start in self._busy:
+            return Callee(CalleeKind.ORDINARY, self.return_size(start))
+        self._busy.add(start)
+        try:
+            callee = self._classify(start)
+        finally:
+            self._busy.discard(start)
+        self._callees[start] = callee
+        return callee
+
+    def return_size(self, address: int) -> int | None:
+        """Return the operand of the `ret` that the code at `address` leads to past the fewest calls, or None."""
+        if address not in self._sizes:
+            self._sizes[address] = self._search_return(address)
+        return self._sizes[address]
+
+    def _search_return(self, address: int) -> int | None:
+        queue: list[tuple[int, int, int]] = [(0, 0, address)]
+        seen: set[int] = set()
+        order = 0
+        while queue and len(seen) < _SEARCH_LIMIT:
+            calls, _, address = heapq.heappop(queue)
+            instruction = self._code.at(address)
+            if address in seen or instruction is None:
+                continue
+            seen.add(address)
+            op = instruction.op
+            if op is Op.RETURN:
+                operand = instruction.operand(0)
+                return operand.value if isinstance(operand, Immediate) else 0
+            following: list[int] = []
+            if op in {Op.JUMP, Op.BRANCH}:
+                target = self._code.target(instruction)
+                following = [target] if target is not None else self._code.table(instruction)
+            if op not in {Op.JUMP, Op.STOP} and not (op is Op.CALL and self._code.is_function_start(instruction.end)):
+                following.append(instruction.end)
+            for next_address in following:
+                order += 1
+                heapq.heappush(queue, (calls + (op is Op.CALL), order, next_address))
+        return None
+
+    def _classify(self, start: int) -> Callee:
+        probe = self._probe(start)
+        if probe is not None:
+            return probe
+        flow = Flow(self._code, start, State(), self.after_call, limit=_HELPER_LIMIT)
+        found = flow.first_return()
+        if found is not None and found.state.doubt == 0 and _changes_caller(found):
+            return Callee(CalleeKind.HELPER, None)
+        return Callee(CalleeKind.ORDINARY, found.popped if found is not None else self.return_size(start))
+
+    def _probe(self, start: int) -> Callee | None:
+        """Recognise code that switches to a stack pointer computed from eax: `xchg eax, esp` or `mov esp, ecx`.
+
+        `_alloca_probe_16` rounds eax up (`and ecx, 15`) and goes on in `_chkstk`.
+        """
+        address, rounds = start, False
+        for _ in range(_PROBE_LIMIT):
+            instruction = self._code.at(address)
+            if instruction is None or instruction.op in {Op.CALL, Op.RETURN, Op.STOP, Op.LEAVE}:
+                return None
+            first, second = (register_of(instruction.operand(index)) for index in range(2))
+            if (instruction.op is Op.XCHG and {first, second} == {_EAX, SP}) or (
+                instruction.op is Op.MOV and first == SP and second in _VOLATILE
+            ):
+                return Callee(CalleeKind.PROBE, None if rounds else 0)
+            mask = instruction.operand(1)
+            rounds |= instruction.op is Op.AND and isinstance(mask, Immediate) and mask.value < _MIN_PAGE_MASK
+            target = self._code.target(instruction) if instruction.op is Op.JUMP else instruction.end
+            if target is None:
+                return None
+            address = target
+        return None
+
+    def _run_helper(self, state: State, instruction: Instruction, target: int) -> State | None:
+        """Follow a helper from the call to the `ret` that comes back behind it."""
+        inside = state.push(constant(instruction.end))
+        return Flow(self._code, target, inside, self.after_call, limit=_HELPER_LIMIT).state_at(instruction.end)
+
+    def _guess(self, state: State, instruction: Instruction) -> tuple[int, int]:
+        """Return how many bytes an unknown callee removed, and 1 if that is only a guess."""
+        address = instruction.end
+        for _ in range(_LOOK_AHEAD):
+            following = self._code.at(address)
+            if following is None or following.op in {
+                *(Op.CALL, Op.JUMP, Op.BRANCH, Op.RETURN, Op.STOP, Op.LEAVE, Op.PUSH, Op.ENTER)
+            }:
+                break
+            source = following.operand(1)
+            if following.op is Op.ADD and register_of(following.operand(0)) == SP and isinstance(source, Immediate):
+                if source.value <= state.pushed:
+                    return 0, 0
+                break
+            if following.op is Op.POP:
+                if register_of(following.operand(0)) == _ECX and state.pushed:
+                    return 0, 0
+                break
+            address = following.end
+        sp, distance = state.sp, self._distance(instruction.end)
+        if sp is not None and sp.base == SP and distance is not None:
+            cleaned = -distance - sp.offset
+            if 0 <= cleaned <= _MAX_CLEANED and cleaned % 4 == 0:
+                return cleaned, 0
+        return state.pushed, 1 if state.pushed else 0
+
+    def _distance(self, address: int) -> int | None:
+        """Return how far above esp the return address lies at `address`, if the code from there says so."""
+        if address in self._ahead:
+            return self._ahead[address]
+        self._ahead[address] = None
+        flow = Flow(self._code, address, State(), self.after_call, limit=_AHEAD_LIMIT)
+        found = flow.first_return()
+        if found is not None and found.state.doubt == 0 and found.target is not None:
+            target = found.target
+            if target.is_word and target.base == SP:
+                self._ahead[address] = target.offset
+        return self._ahead[address]
+
+
+def _changes_caller(found: Return) -> bool:
+    state, target = found.state, found.target
+    if any(state.registers[number] not in {INITIAL[number], None} for number in X86_NONVOLATILE):
+        return True
+    if target != Value(SP, 0, is_word=True):
+        return target is not None and state.sp is not None
+    return state.sp != value(SP, 4 + found.popped)
+
+
+def _allocate(state: State, instruction: Instruction, *, rounds: bool) -> State:
+    sp, size = state.sp, state.registers[_EAX]
+    amount = size.constant if size is not None and not rounds else None
+    after = state.without(_VOLATILE)
+    if amount is None or sp is None:
+        return after.set_sp(Value(instruction.address, 0))
+    return replace(after.with_register(SP, sp.plus(-amount)), pushed=0)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an address is one that a call returns to, and what that call called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from throwstack.unwind.x86.code import Code
+from throwstack.unwind.x86.decode import Immediate, Op
+from throwstack.unwind.x86.prologue import Place, Prologues
+
+CALL_SIZES = (5, 6, 2, 3, 7, 4)
+"""Sizes of `call` in bytes: rel32, [address], the forms with a register, with displacements and with a SIB byte."""
+
+
+class Fit(Enum):
+    """How well a word of the stack serves as the return address of a frame, best first."""
+
+    CONFIRMED = "behind a call of the frame's function, at the place where that function keeps its return address"
+    CALLS_FUNCTION = "behind a call of the frame's function"
+    POSSIBLE = "behind a call of something that is not known"
+    OUTERMOST = "zero: the start of the thread"
+    ZERO = "zero, but far from the start of the stack"
+    UNREADABLE = "in code that cannot be read"
+    CONTRADICTED = "behind a call of something else, or of the same function at another time"
+    NOT_A_RETURN = "in code, but not behind a call"
+    NOT_CODE = "not in code"
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """A call instruction, and what it calls (through an import and through jumps) if that is known."""
+
+    address: int
+    target: int | None
+
+
+class Calls:
+    """Checks of return addresses."""
+
+    __slots__ = ("_code", "_prologues", "_sites")
+
+    def __init__(self, code: Code, prologues: Prologues) -> None:
+        """Look at calls in `code`; `prologues` tell what belongs to a called function."""
+        self._code = code
+        self._prologues = prologues
+        self._sites: dict[int, tuple[CallSite, ...]] = {}
+
+    def before(self, address: int) -> tuple[CallSite, ...]:
+        """Return the calls that may end right before `address`: x86 code cannot be read backwards for certain."""
+        sites = self._sites.get(address)
+        if sites is None:
+            sites = self._sites[address] = self._decode_before(address)
+        return sites
+
+    def _decode_before(self, address: int) -> tuple[CallSite, ...]:
+        if not self._code.is_code(address):
+            return ()
+        sites: list[CallSite] = []
+        for size in CALL_SIZES:
+            call = self._code.at(address - size)
+            if call is None or call.op is not Op.CALL or call.size != size:
+                continue
+            target = self._code.target(call)
+            if target is None and isinstance(call.operand(0), Immediate):
+                continue
+            sites.append(CallSite(call.address, None if target is None else self._code.behind_thunks(target)))
+        return tuple(sites)
+
+    def fit(self, place: Place, slot: int, return_address: int) -> Fit:
+        """Judge the word `return_address` at `slot` as the return address of the frame at `place`."""
+        if return_address == 0:
+            return Fit.OUTERMOST
+        if not self._code.is_code(return_address):
+            return Fit.NOT_CODE
+        sites = self.before(return_address)
+        if not sites:
+            is_readable = self._code.memory.is_readable(return_address - max(CALL_SIZES), max(CALL_SIZES))
+            return Fit.NOT_A_RETURN if is_readable else Fit.UNREADABLE
+        return min((self._fit_site(place, slot, site) for site in sites), key=_ORDER.__getitem__)
+
+    def _fit_site(self, place: Place, slot: int, site: CallSite) -> Fit:
+        if site.target is None:
+            return Fit.POSSIBLE
+        reaches = self._prologues.reaches(site.target, place)
+        if reaches:
+            caller = self._prologues.caller(site.target, place)
+            if caller is None or caller.doubt or not caller.is_consistent:
+                return Fit.CALLS_FUNCTION
+            return Fit.CONFIRMED if caller.slot == slot else Fit.CONTRADICTED
+        # Handlers and funclets belong to a function whose own code does not lead to them.
+        start = self._code.symbols.function_start(place.ip, is_return_address=place.call_sp is not None)
+        if start == site.target:
+            return Fit.CALLS_FUNCTION
+        return Fit.POSSIBLE if reaches is None else Fit.CONTRADICTED
+
+
+_ORDER = {fit: rank for rank, fit in enumerate(Fit)}

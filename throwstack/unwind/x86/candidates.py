@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choosing between answers: where rules disagree about a frame's caller, this is what decides.
+
+A candidate's score is the weight of the rule that found it, plus how well its return address fits, plus a bonus when
+an independent rule finds the same place, less its doubts. Only the order of scores matters, and zero: what scores
+below it is not believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from throwstack.frames import Trust
+from throwstack.unwind.x86.calls import Fit
+from throwstack.unwind.x86.prologue import Caller
+
+
+class Rule(Enum):
+    """The rules that find callers."""
+
+    FRAME_DATA = "FrameData"
+    FPO = "FPO"
+    FUNCTION = "function start, from symbols"
+    FORWARD = "code followed to its return"
+    GUESSED_START = "function start, guessed"
+    FRAME_DATA_SEARCH = "FrameData or FPO, and a search"
+    REGISTRATION = "exception registration"
+    FRAME_POINTER = "frame pointer"
+    SCAN = "scan"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A caller, the rule that found it, and how its return address fits."""
+
+    rule: Rule
+    caller: Caller
+    fit: Fit
+    note: str = ""
+
+
+_RULE = {
+    Rule.FRAME_DATA: 60,
+    Rule.FUNCTION: 50,
+    Rule.FPO: 45,
+    Rule.FORWARD: 40,
+    Rule.GUESSED_START: 30,
+    Rule.FRAME_DATA_SEARCH: 25,
+    Rule.FRAME_POINTER: 20,
+    Rule.REGISTRATION: 15,
+    Rule.SCAN: 10,
+}
+_FIT = {
+    Fit.CONFIRMED: 40,
+    Fit.CALLS_FUNCTION: 30,
+    Fit.POSSIBLE: 15,
+    Fit.OUTERMOST: 5,
+    Fit.UNREADABLE: 0,
+    Fit.ZERO: -20,
+    Fit.CONTRADICTED: -50,
+    Fit.NOT_A_RETURN: -60,
+    Fit.NOT_CODE: -100,
+}
+_DOUBT = 10
+_INCONSISTENT = 40
+_AGREEMENT = 25
+_SURE = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
+
+
+def score(candidate: Candidate, others: Iterable[Candidate] = ()) -> int:
+    """Return the score of a candidate among `others`."""
+    total = _RULE[candidate.rule] + _FIT[candidate.fit] - _DOUBT * candidate.caller.doubt
+    if not candidate.caller.is_consistent:
+        total -= _INCONSISTENT
+    if any(other.rule is not candidate.rule and other.caller.slot == candidate.caller.slot for other in others):
+        total += _AGREEMENT
+    return total
+
+
+def best(candidates: list[Candidate]) -> Candidate | None:
+    """Return the candidate with the highest score (the first of equals), or None if none is believed."""
+    ranked = sorted(candidates, key=lambda candidate: -score(candidate, candidates))
+    return ranked[0] if ranked and score(ranked[0], candidates) > 0 else None
+
+
+def trust(candidate: Candidate) -> Trust:
+    """Return the label of a frame that a candidate leads to: never better than what supports it."""
+    if candidate.rule is Rule.FRAME_DATA:
+        return Trust.CFI
+    if candidate.rule is Rule.FPO:
+        return Trust.FPO
+    if candidate.rule is Rule.FRAME_POINTER:
+        return Trust.FRAME_POINTER if candidate.fit in _SURE else Trust.SCAN
+    if candidate.rule in {Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH}:
+        return Trust.PROLOGUE if candidate.fit is Fit.CONFIRMED else Trust.SCAN
+    return Trust.PROLOGUE

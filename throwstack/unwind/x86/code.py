@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The code of one address space as the analyses of the x86 unwinder share it."""
+
+from __future__ import annotations
+
+from throwstack.images import ImageMap
+from throwstack.memory import MemoryUnreadable
+from throwstack.symbols import Symbols
+from throwstack.unwind.x86.decode import Decoder, Immediate, Indirect, Instruction, Op
+
+_MAX_THUNKS = 4
+_MAX_TABLE = 512
+
+
+class Code:
+    """Instructions, pointers to code, and which addresses begin functions."""
+
+    __slots__ = ("_is_code", "decoder", "images", "memory", "symbols")
+
+    def __init__(self, images: ImageMap, symbols: Symbols) -> None:
+        """Look at the code of `images`; `symbols` say where functions begin."""
+        self.images = images
+        self.memory = images.memory
+        self.symbols = symbols
+        self.decoder = Decoder(images.memory)
+        self._is_code: dict[int, bool] = {}
+
+    def is_code(self, address: int) -> bool:
+        """Say whether `address` lies in an executable section of an image."""
+        known = self._is_code.get(address)
+        if known is None:
+            if len(self._is_code) > 1 << 18:
+                self._is_code.clear()
+            known = self._is_code[address] = self.images.is_code(address)
+        return known
+
+    def at(self, address: int) -> Instruction | None:
+        """Return the instruction at `address`, or None if it is not in code or cannot be decoded."""
+        return self.decoder.at(address) if self.is_code(address) else None
+
+    def is_function_start(self, address: int) -> bool:
+        """Say whether a symbol stands at `address`."""
+        return self.symbols.function_start(address) == address
+
+    def pointer(self, address: int) -> int | None:
+        """Return the pointer to code that lies at `address`, or None."""
+        try:
+            target = self.memory.u32(address)
+        except MemoryUnreadable:
+            return None
+        return target if self.is_code(target) else None
+
+    def target(self, instruction: Instruction) -> int | None:
+        """Return where a direct call or jump leads, or one through a pointer at a fixed address; else None."""
+        operand = instruction.operand(0)
+        if isinstance(operand, Immediate):
+            return operand.value if self.is_code(operand.value) else None
+        absolute = operand.absolute if isinstance(operand, Indirect) else None
+        return self.pointer(absolute) if absolute is not None else None
+
+    def table(self, instruction: Instruction) -> list[int]:
+        """Return the targets of a jump through a table (`jmp [eax*4+table]`), or none."""
+        operand = instruction.operand(0)
+        if not isinstance(operand, Indirect) or operand.index is None or operand.scale != 4 or operand.base is not None:
+            return []
+        targets: dict[int, None] = {}
+        image = self.images.find(instruction.address)
+        for index in range(_MAX_TABLE):
+            target = self.pointer(operand.displacement + 4 * index)
+            if target is None or self.images.find(target) is not image:
+                break
+            targets[target] = None
+        return list(targets)
+
+    def behind_thunks(self, address: int) -> int:
+        """Return where a call to `address` ends up once jumps that stand there alone are followed."""
+        for _ in range(_MAX_THUNKS):
+            instruction = self.at(address)
+            if instruction is None or instruction.op is not Op.JUMP:
+                break
+            target = self.target(instruction)
+            if target is None:
+                break
+            address = target
+        return address

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instructions as the x86 unwinder looks at them: what they do to the stack pointer and to registers.
+
+Capstone decodes; what comes out is small, cached by address and shared by every analysis that passes the address.
+Follows the Intel SDM, volume 2; only 32-bit code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import capstone
+from capstone import x86
+
+from throwstack.memory import Memory
+
+_MAX_LENGTH = 15
+_CAPACITY = 1 << 18
+MASK = 0xFFFFFFFF
+
+
+class Op(Enum):
+    """What an instruction means for a stack walk."""
+
+    PUSH = "push"
+    PUSH_ALL = "pushad"
+    PUSH_FLAGS = "pushfd"
+    POP = "pop"
+    POP_ALL = "popad"
+    POP_FLAGS = "popfd"
+    MOV = "mov"
+    LEA = "lea"
+    ADD = "add"
+    SUB = "sub"
+    AND = "and"
+    OR = "or"
+    XOR = "xor"
+    XCHG = "xchg"
+    LEAVE = "leave"
+    ENTER = "enter"
+    CALL = "call"
+    JUMP = "jump"
+    BRANCH = "conditional jump"
+    RETURN = "return"
+    STOP = "no instruction follows"
+    SYSTEM_CALL = "system call"
+    OTHER = "anything else"
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A whole 32-bit register, by its number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Immediate:
+    """A constant, as unsigned 32 bits."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Indirect:
+    """A memory operand: base and index are register numbers or None; `displacement` is signed; `size` in bytes."""
+
+    base: int | None
+    index: int | None
+    scale: int
+    displacement: int
+    size: int
+    has_segment: bool
+
+    @property
+    def absolute(self) -> int | None:
+        """Return the address if it is a plain `[address]`, else None."""
+        if self.base is None and self.index is None and not self.has_segment:
+            return self.displacement & MASK
+        return None
+
+
+Operand = Register | Immediate | Indirect
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One decoded instruction.
+
+    `operands` has None for what is none of the above (parts of registers, segment and vector registers). `written`
+    are the numbers of the general registers it changes in whole or in part, where `op` does not say so by itself;
+    `writes_memory` says whether its first operand is memory that it changes.
+    """
+
+    address: int
+    size: int
+    op: Op
+    operands: tuple[Operand | None, ...] = ()
+    written: tuple[int, ...] = ()
+    writes_memory: bool = False
+
+    @property
+    def end(self) -> int:
+        """Return the address of the instruction that follows in memory."""
+        return (self.address + self.size) & MASK
+
+    def operand(self, index: int) -> Operand | None:
+        """Return an operand, or None if there is none or none that is understood."""
+        return self.operands[index] if index < len(self.operands) else None
+
+
+_PARTS = (
+    ("EAX", "AX", "AL", "AH"),
+    ("ECX", "CX", "CL", "CH"),
+    ("EDX", "DX", "DL", "DH"),
+    ("EBX", "BX", "BL", "BH"),
+    ("ESP", "SP"),
+    ("EBP", "BP"),
+    ("ESI", "SI"),
+    ("EDI", "DI"),
+)
+_NUMBERS = {getattr(x86, f"X86_REG_{name}"): number for number, names in enumerate(_PARTS) for name in names}
+_WHOLE = {getattr(x86, f"X86_REG_{names[0]}"): number for number, names in enumerate(_PARTS)}
+
+_OPS = {
+    x86.X86_INS_PUSH: Op.PUSH,
+    x86.X86_INS_PUSHAL: Op.PUSH_ALL,
+    x86.X86_INS_PUSHFD: Op.PUSH_FLAGS,
+    x86.X86_INS_POP: Op.POP,
+    x86.X86_INS_POPAL: Op.POP_ALL,
+    x86.X86_INS_POPFD: Op.POP_FLAGS,
+    x86.X86_INS_MOV: Op.MOV,
+    x86.X86_INS_LEA: Op.LEA,
+    x86.X86_INS_ADD: Op.ADD,
+    x86.X86_INS_SUB: Op.SUB,
+    x86.X86_INS_AND: Op.AND,
+    x86.X86_INS_OR: Op.OR,
+    x86.X86_INS_XOR: Op.XOR,
+    x86.X86_INS_XCHG: Op.XCHG,
+    x86.X86_INS_LEAVE: Op.LEAVE,
+    x86.X86_INS_ENTER: Op.ENTER,
+    x86.X86_INS_CALL: Op.CALL,
+    x86.X86_INS_JMP: Op.JUMP,
+    x86.X86_INS_LJMP: Op.STOP,
+    x86.X86_INS_RET: Op.RETURN,
+    x86.X86_INS_RETF: Op.STOP,
+    x86.X86_INS_IRETD: Op.STOP,
+    x86.X86_INS_INT3: Op.STOP,
+    x86.X86_INS_HLT: Op.STOP,
+    x86.X86_INS_UD2: Op.STOP,
+    x86.X86_INS_SYSEXIT: Op.STOP,
+    x86.X86_INS_SYSENTER: Op.SYSTEM_CALL,
+    x86.X86_INS_SYSCALL: Op.SYSTEM_CALL,
+}
+_BRANCH_GROUP = {x86.X86_GRP_BRANCH_RELATIVE, x86.X86_GRP_JUMP}
+_OPERAND_SIZE = 0x66
+_INT_SERVICE = 0x2E
+_INT_FASTFAIL = 0x29
+
+
+def _operand(raw: x86.X86Op) -> Operand | None:
+    if raw.type == x86.X86_OP_REG:
+        number = _WHOLE.get(raw.reg)
+        return None if number is None else Register(number)
+    if raw.type == x86.X86_OP_IMM:
+        return Immediate(raw.imm & MASK)
+    memory = raw.mem
+    base, index = _WHOLE.get(memory.base), _WHOLE.get(memory.index)
+    if (memory.base and base is None) or (memory.index and index is None):
+        return None
+    displacement = memory.disp & MASK
+    if displacement > MASK >> 1:
+        displacement -= MASK + 1
+    # ds, es and ss are flat in Windows user mode and in the kernel; fs points to the TEB or the PCR.
+    segment = memory.segment in {x86.X86_REG_FS, x86.X86_REG_GS}
+    return Indirect(base, index, memory.scale, displacement, raw.size, segment)
+
+
+def _translate(raw: capstone.CsInsn) -> Instruction:
+    operands = tuple(_operand(operand) for operand in raw.operands)
+    op = _OPS.get(raw.id)
+    if op in {Op.PUSH, Op.POP} and raw.prefix[2] == _OPERAND_SIZE:
+        op = Op.STOP  # moves esp by 2: no compiler's code
+    if raw.id == x86.X86_INS_INT:
+        number = raw.operands[0].imm
+        op = {_INT_SERVICE: Op.SYSTEM_CALL, _INT_FASTFAIL: Op.STOP}.get(number, Op.OTHER)
+    if op is None and raw.operands and _BRANCH_GROUP & set(raw.groups):
+        op = Op.BRANCH
+    if op is None:
+        op = Op.OTHER
+    written: tuple[int, ...] = ()
+    if op in {Op.OTHER, Op.MOV, Op.LEA, Op.ADD, Op.SUB, Op.AND, Op.OR, Op.XOR, Op.XCHG}:
+        _, registers = raw.regs_access()
+        written = tuple({_NUMBERS[register] for register in registers if register in _NUMBERS})
+    first = raw.operands[0] if raw.operands else None
+    writes_memory = first is not None and first.type == x86.X86_OP_MEM and bool(first.access & capstone.CS_AC_WRITE)
+    return Instruction(raw.address, raw.size, op, operands, written, writes_memory)
+
+
+class Decoder:
+    """Decodes the code of one address space, one instruction at a time."""
+
+    __slots__ = ("_capstone", "_decoded", "memory")
+
+    def __init__(self, memory: Memory) -> None:
+        """Decode what `memory` holds."""
+        self.memory = memory
+        self._capstone = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+        self._capstone.detail = True
+        self._decoded: dict[int, Instruction | None] = {}
+
+    def at(self, address: int) -> Instruction | None:
+        """Return the instruction at `address`, or None if it cannot be read or is not one."""
+        try:
+            return self._decoded[address]
+        except KeyError:
+            pass
+        if len(self._decoded) >= _CAPACITY:
+            self._decoded.clear()
+        code = self.memory.read_available(address, _MAX_LENGTH)
+        raw = next(self._capstone.disasm(code, address, 1), None)
+        instruction = None if raw is None else _translate(raw)
+        self._decoded[address] = instruction
+        return instruction

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one instruction does to a symbolic state. Jumps, calls and returns are the business of `flow`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from throwstack.registers import BP, SP
+from throwstack.unwind.x86.decode import MASK, Immediate, Indirect, Instruction, Op, Operand
+from throwstack.unwind.x86.state import State, Value, constant, register_of
+
+_ALL = (0, 1, 2, 3, 5, 6, 7)
+
+
+def step(state: State, instruction: Instruction) -> State:
+    """Return the state after an instruction that goes on to the next one."""
+    handler = _HANDLERS.get(instruction.op, _other)
+    return handler(state, instruction)
+
+
+def read(state: State, operand: Operand | None) -> Value | None:
+    """Return the 32-bit value of an operand, or None if it is unknown."""
+    if isinstance(operand, Immediate):
+        return constant(operand.value)
+    if isinstance(operand, Indirect):
+        return state.load(state.address(operand)) if operand.size == 4 else None
+    number = register_of(operand)
+    return None if number is None else state.registers[number]
+
+
+def _write(state: State, operand: Operand | None, new: Value | None, instruction: Instruction) -> State:
+    if isinstance(operand, Indirect):
+        return state.store(state.address(operand), new, operand.size)
+    number = register_of(operand)
+    if number is None:
+        return state.without(instruction.written)
+    if number != SP:
+        return state.with_register(number, new)
+    if new is None:
+        new = Value(instruction.address, 0)
+    return state.with_register(SP, new) if _is_relative(instruction) else state.set_sp(new)
+
+
+def _is_relative(instruction: Instruction) -> bool:
+    """Say whether an instruction that sets esp computes it from esp, so that a doubt about esp stays."""
+    if instruction.op in {Op.ADD, Op.SUB, Op.AND}:
+        return True
+    source = instruction.operand(1)
+    return instruction.op is Op.LEA and isinstance(source, Indirect) and source.base == SP
+
+
+def _push(state: State, instruction: Instruction) -> State:
+    return state.push(read(state, instruction.operand(0)))
+
+
+def _pop(state: State, instruction: Instruction) -> State:
+    popped, after = state.pop()
+    return _write(after, instruction.operand(0), popped, instruction)
+
+
+def _push_all(state: State, _: Instruction) -> State:
+    registers = state.registers
+    for number in range(8):
+        state = state.push(registers[number])
+    return state
+
+
+def _pop_all(state: State, _: Instruction) -> State:
+    for number in range(7, -1, -1):
+        popped, state = state.pop()
+        if number != SP:
+            state = state.with_register(number, popped)
+    return state
+
+
+def _mov(state: State, instruction: Instruction) -> State:
+    return _write(state, instruction.operand(0), read(state, instruction.operand(1)), instruction)
+
+
+def _lea(state: State, instruction: Instruction) -> State:
+    source = instruction.operand(1)
+    address = state.address(source) if isinstance(source, Indirect) else None
+    return _write(state, instruction.operand(0), address, instruction)
+
+
+def _add(state: State, instruction: Instruction) -> State:
+    target, source = instruction.operand(0), read(state, instruction.operand(1))
+    old = read(state, target)
+    amount = source.constant if source is not None else None
+    if amount is not None and instruction.op is Op.SUB:
+        amount = -amount
+    new = old.plus(amount) if old is not None and amount is not None else None
+    after = _write(state, target, new, instruction)
+    if register_of(target) == SP and amount is not None:
+        # Arguments that are dropped, or a block of locals, are no arguments of the next call.
+        return replace(after, pushed=max(after.pushed - (amount & MASK), 0) if amount > 0 else 0)
+    return after
+
+
+def _and(state: State, instruction: Instruction) -> State:
+    number = register_of(instruction.operand(0))
+    source = read(state, instruction.operand(1))
+    old = read(state, instruction.operand(0))
+    new: Value | None = None
+    if source is not None and source.constant is not None:
+        if source.constant == 0:
+            new = constant(0)
+        elif old is not None and old.constant is not None:
+            new = constant(old.constant & source.constant)
+    elif number is not None and number == register_of(instruction.operand(1)):
+        new = old
+    return _write(state, instruction.operand(0), new, instruction)
+
+
+def _or(state: State, instruction: Instruction) -> State:
+    source = read(state, instruction.operand(1))
+    is_ones = source is not None and source.constant == MASK
+    return _write(state, instruction.operand(0), constant(MASK) if is_ones else None, instruction)
+
+
+def _xor(state: State, instruction: Instruction) -> State:
+    target = instruction.operand(0)
+    is_zero = register_of(target) is not None and target == instruction.operand(1)
+    return _write(state, target, constant(0) if is_zero else None, instruction)
+
+
+def _xchg(state: State, instruction: Instruction) -> State:
+    first, second = instruction.operand(0), instruction.operand(1)
+    old, new = read(state, first), read(state, second)
+    return _write(_write(state, first, new, instruction), second, old, instruction)
+
+
+def _leave(state: State, _: Instruction) -> State:
+    state = state.set_sp(state.registers[BP])
+    popped, state = state.pop()
+    return state.with_register(BP, popped)
+
+
+def _enter(state: State, instruction: Instruction) -> State:
+    size, level = instruction.operand(0), instruction.operand(1)
+    state = state.push(state.registers[BP])
+    state = state.with_register(BP, state.sp)
+    if not isinstance(size, Immediate) or not isinstance(level, Immediate) or level.value:
+        return state.set_sp(None)
+    sp = state.sp
+    return replace(state.with_register(SP, sp.plus(-size.value) if sp is not None else None), pushed=0)
+
+
+def _flags(state: State, instruction: Instruction) -> State:
+    return state.push(None) if instruction.op is Op.PUSH_FLAGS else state.pop()[1]
+
+
+def _other(state: State, instruction: Instruction) -> State:
+    target = instruction.operand(0)
+    if instruction.writes_memory and isinstance(target, Indirect):
+        state = state.store(state.address(target), None, target.size)
+    if SP in instruction.written:
+        state = state.set_sp(None)
+    return state.without(instruction.written)
+
+
+_HANDLERS = {
+    Op.PUSH: _push,
+    Op.PUSH_ALL: _push_all,
+    Op.PUSH_FLAGS: _flags,
+    Op.POP: _pop,
+    Op.POP_ALL: _pop_all,
+    Op.POP_FLAGS: _flags,
+    Op.MOV: _mov,
+    Op.LEA: _lea,
+    Op.ADD: _add,
+    Op.SUB: _add,
+    Op.AND: _and,
+    Op.OR: _or,
+    Op.XOR: _xor,
+    Op.XCHG: _xchg,
+    Op.LEAVE: _leave,
+    Op.ENTER: _enter,
+}

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Code followed from an address, all branches, with the symbolic state before each instruction it reaches.
+
+In compiled code the depth of the stack and the place of a saved register are the same however an instruction is
+reached, so each instruction is visited once, by the least doubtful path. That does not hold for the contents of a
+register that has not been saved yet on the path first taken: who asks for a register's value at the start prefers the
+word where it was saved (`restore`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from throwstack.registers import SP
+from throwstack.unwind.x86.code import Code
+from throwstack.unwind.x86.decode import Immediate, Instruction, Op
+from throwstack.unwind.x86.effects import step
+from throwstack.unwind.x86.state import State, Value
+
+AfterCall = Callable[[State, Instruction], "State | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """A `ret` that leaves the code that was followed.
+
+    `target` is the return address (a word of memory, as a value), `state` what holds after the `ret`, `popped` the
+    bytes of arguments it removes.
+    """
+
+    address: int
+    target: Value | None
+    state: State
+    popped: int
+
+
+class Flow:
+    """The instructions that can follow a first one, found as far as they are asked for."""
+
+    __slots__ = ("_after_call", "_code", "_limit", "_order", "_queue", "has_unknown_jump", "returns", "start", "states")
+
+    def __init__(self, code: Code, start: int, state: State, after_call: AfterCall, *, limit: int) -> None:
+        """Start at `start` with `state`; `after_call` applies a call's effect (None: it does not come back)."""
+        self._code = code
+        self._after_call = after_call
+        self._limit = limit
+        self._order = 0
+        self._queue: list[tuple[int, int, int, State]] = []
+        self.start = start
+        self.states: dict[int, State] = {}
+        self.returns: list[Return] = []
+        self.has_unknown_jump = False
+        self._add(start, state)
+
+    def state_at(self, address: int) -> State | None:
+        """Return the state before the instruction at `address`, or None if it is not reached."""
+        while address not in self.states and self._advance():
+            pass
+        return self.states.get(address)
+
+    def first_return(self) -> Return | None:
+        """Return the least doubtful way out, or None."""
+        while not self.returns and self._advance():
+            pass
+        return self.returns[0] if self.returns else None
+
+    def all_returns(self) -> list[Return]:
+        """Return every way out."""
+        while self._advance():
+            pass
+        return self.returns
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Say whether the limit on instructions was met, so that what was not reached may still belong."""
+        return len(self.states) >= self._limit
+
+    def _add(self, address: int, state: State) -> None:
+        if address in self.states:
+            return
+        self._order += 1
+        heapq.heappush(self._queue, (state.doubt, self._order, address, state))
+
+    def _advance(self) -> bool:
+        """Visit one instruction; return False when there is none left."""
+        if not self._queue or self.is_cut_short:
+            return False
+        _, _, address, state = heapq.heappop(self._queue)
+        if address in self.states:
+            return True
+        instruction = self._code.at(address)
+        if instruction is None:
+            self.has_unknown_jump = True
+            return True
+        self.states[address] = state
+        self._follow(instruction, state)
+        return True
+
+    def _follow(self, instruction: Instruction, state: State) -> None:
+        op = instruction.op
+        if op is Op.CALL:
+            after = self._after_call(state, instruction)
+            # A call that never returns may be a function's last instruction.
+            if after is not None and not self._code.is_function_start(instruction.end):
+                self._add(instruction.end, after)
+        elif op is Op.BRANCH:
+            self._add(instruction.end, state.without(instruction.written))
+            self._jump(instruction, state.without(instruction.written))
+        elif op is Op.JUMP:
+            self._jump(instruction, state)
+        elif op is Op.RETURN:
+            self._return(instruction, state)
+        elif op is not Op.STOP:
+            self._add(instruction.end, step(state, instruction))
+
+    def _jump(self, instruction: Instruction, state: State) -> None:
+        target = self._code.target(instruction)
+        targets = [target] if target is not None else self._code.table(instruction)
+        if not targets:
+            self.has_unknown_jump = True
+        for address in targets:
+            self._add(address, state)
+
+    def _return(self, instruction: Instruction, state: State) -> None:
+        target, after = state.pop()
+        operand = instruction.operand(0)
+        popped = operand.value if isinstance(operand, Immediate) else 0
+        sp = after.sp
+        after = after.with_register(SP, sp.plus(popped) if sp is not None else None)
+        address = target.constant if target is not None else None
+        if address is not None:
+            # `push address; ret`, or a helper that was entered by a call that was followed.
+            self._add(address, after)
+        else:
+            self.returns.append(Return(instruction.address, target, after, popped))

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a symbolic state and the registers that are known where it holds, back to the registers at its start.
+
+A register `r` whose symbolic value is "esp at the start, minus 8" tells where the stack pointer was at the start; a
+stack word that holds "ebx at the start" tells what ebx was. Each fact found so can lead to the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from throwstack.memory import Memory, MemoryUnreadable
+from throwstack.registers import BP, SP, X86_NONVOLATILE
+from throwstack.unwind.x86.decode import MASK
+from throwstack.unwind.x86.state import CONSTANT, State, Value
+
+_MAX_ROUNDS = 4
+_ANCHOR_ORDER = (SP, BP, 3, 6, 7, 0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Registers at the start of an analysis, and whether everything that told of them told the same."""
+
+    gpr: tuple[int | None, ...]
+    is_consistent: bool
+
+
+def solve(state: State, gpr: Sequence[int | None], memory: Memory) -> Start | None:
+    """Return the registers at the start of the analysis that led to `state`, or None if esp there stays unknown.
+
+    `gpr` are the registers where `state` holds. A doubtful esp is used last, and never to contradict.
+    """
+    bases: dict[int, int] = {}
+    is_consistent = True
+    for number in _ANCHOR_ORDER:
+        symbolic, concrete = state.registers[number], gpr[number]
+        if symbolic is None or concrete is None or symbolic.is_word or symbolic.base == CONSTANT:
+            continue
+        if number == SP and state.doubt:
+            continue
+        found = (concrete - symbolic.offset) & MASK
+        if symbolic.base == SP and bases.setdefault(SP, found) != found:
+            is_consistent = False
+        bases.setdefault(symbolic.base, found)
+    sp = state.sp
+    if sp is not None and not sp.is_word and sp.base not in bases and gpr[SP] is not None:
+        bases[sp.base] = (gpr[SP] or 0) - sp.offset & MASK
+    saved = _saved(state, bases, memory)
+    if SP not in bases:
+        return None
+    initial: list[int | None] = [None] * 8
+    initial[SP] = bases[SP]
+    for number in X86_NONVOLATILE:
+        initial[number] = saved.get(number, bases.get(number))
+    return Start(tuple(initial), is_consistent)
+
+
+def evaluate(found: Value | None, gpr: Sequence[int | None], memory: Memory) -> int | None:
+    """Return what a value is, given the registers at the start, or None. Words are read from `memory` as it is."""
+    address = address_of(found, gpr)
+    if found is None or address is None or not found.is_word:
+        return address
+    try:
+        return memory.u32(address)
+    except MemoryUnreadable:
+        return None
+
+
+def address_of(found: Value | None, gpr: Sequence[int | None]) -> int | None:
+    """Return base plus offset of a value, whether it is that number or the word there; None if it is unknown."""
+    if found is None:
+        return None
+    if found.base == CONSTANT:
+        return found.offset & MASK
+    base = gpr[found.base] if found.base < CONSTANT else None
+    return None if base is None else (base + found.offset) & MASK
+
+
+def _saved(state: State, bases: dict[int, int], memory: Memory) -> dict[int, int]:
+    """Read the registers at the start that lie in stack words; adds to `bases` what they make known."""
+    saved: dict[int, int] = {}
+    sp = state.sp
+    # The word nearest to the caller is the one that was pushed first: the saved register, not an argument.
+    entries = sorted(
+        ((key, held) for key, held in state.stack.items() if held is not None and not held.is_word),
+        key=lambda entry: -entry[0][1],
+    )
+    for _ in range(_MAX_ROUNDS):
+        size = len(bases)
+        for (base, offset), held in entries:
+            if base not in bases or held.base == CONSTANT or (held.base in bases and held.base in saved):
+                continue
+            if sp is not None and sp.base == base and not state.doubt and offset < sp.offset:
+                continue
+            try:
+                found = (memory.u32((bases[base] + offset) & MASK) - held.offset) & MASK
+            except MemoryUnreadable:
+                continue
+            bases.setdefault(held.base, found)
+            if held.offset == 0:
+                saved.setdefault(held.base, found)
+        if len(bases) == size:
+            break
+    return saved

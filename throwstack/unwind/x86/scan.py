@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words of the stack that can be return addresses, lowest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from throwstack.frames import StackBounds
+from throwstack.memory import Memory, MemoryUnreadable
+from throwstack.unwind.x86.calls import Calls
+
+SCAN_WORDS = 512
+
+
+def return_addresses(
+    memory: Memory, calls: Calls, start: int, bounds: StackBounds, *, words: int = SCAN_WORDS
+) -> Iterator[tuple[int, int]]:
+    """Yield (slot, return address) of the words from `start` on that point behind a call, within `words` words."""
+    start = (start + 3) & ~3
+    for slot in range(start, min(start + 4 * words, bounds.base - 3), 4):
+        try:
+            word = memory.u32(slot)
+        except MemoryUnreadable:
+            return
+        if calls.before(word):
+            yield slot, word

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where functions begin: symbols, targets of direct calls, and code that follows padding."""
+
+from __future__ import annotations
+
+import re
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from throwstack.images import Image
+from throwstack.memory import PAGE_SIZE
+from throwstack.symbols import SymbolKind
+from throwstack.unwind.x86.code import Code
+
+_MAX_SECTION = 64 << 20
+_MAX_TRIES = 12
+_MAX_DISTANCE = 0x10000
+_CALL = re.compile(rb"\xe8", re.DOTALL)
+# `mov edi, edi; push ebp; mov ebp, esp`, or `push ebp; mov ebp, esp` behind a return or padding.
+_PROLOGUE = re.compile(rb"\x8b\xff\x55\x8b\xec|(?<=[\xc3\xcc\x90\x00])\x55(?:\x8b\xec|\x89\xe5)", re.DOTALL)
+_AFTER_PADDING = re.compile(rb"(?<=[\xcc\x90])[^\xcc\x90\x00]", re.DOTALL)
+
+
+class Starts:
+    """Function starts of every image, collected for an image when it is first asked for."""
+
+    __slots__ = ("_code", "_known")
+
+    def __init__(self, code: Code) -> None:
+        """Look for function starts in `code`."""
+        self._code = code
+        self._known: dict[tuple[int, int], list[int]] = {}
+
+    def trusted(self, address: int, *, is_return_address: bool) -> int | None:
+        """Return the start of the function at `address` where full symbols (not exports) give it, else None."""
+        symbols = self._code.symbols
+        image = self._code.images.find(address)
+        if image is None or symbols.table(image).kind is SymbolKind.EXPORT:
+            return None
+        return symbols.function_start(address, is_return_address=is_return_address)
+
+    def guesses(self, address: int) -> Iterator[int]:
+        """Yield possible starts of the function that holds `address`, nearest first."""
+        starts = self._of_section(address)
+        index = bisect_right(starts, address)
+        export = self._code.symbols.function_start(address)
+        for start in reversed(starts[max(index - _MAX_TRIES, 0) : index]):
+            if address - start > _MAX_DISTANCE:
+                break
+            if export is not None and start < export:
+                yield export
+                export = None
+            if start == export:
+                export = None
+            yield start
+        if export is not None:
+            yield export
+
+    def _of_section(self, address: int) -> list[int]:
+        image = self._code.images.find(address)
+        headers = image.headers if image is not None else None
+        section = headers.section_at(address - image.base) if image is not None and headers is not None else None
+        if image is None or section is None or section.size > _MAX_SECTION:
+            return []
+        key = (image.base, section.rva)
+        if key not in self._known:
+            self._known[key] = _collect(image, section.rva, section.size)
+        return self._known[key]
+
+
+def _collect(image: Image, rva: int, size: int) -> list[int]:
+    first = image.base + rva
+    pages = (image.memory.page(page) for page in range(first, first + size, PAGE_SIZE))
+    code = b"".join(page if page is not None else bytes(PAGE_SIZE) for page in pages)[:size]
+    found: set[int] = set()
+    for match in _CALL.finditer(code, 0, max(len(code) - 4, 0)):
+        target = match.end() + 4 + struct.unpack_from("<i", code, match.end())[0]
+        if 0 <= target < len(code):
+            found.add(target)
+    found.update(match.start() for match in _PROLOGUE.finditer(code))
+    found.update(match.start() for match in _AFTER_PADDING.finditer(code) if match.start() % 16 == 0)
+    return sorted(first + offset for offset in found)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Symbolic registers and stack words: what code does to them, without knowing their values.
+
+An analysis starts somewhere (at a function's first instruction, or at the instruction where a thread stands) and calls
+what the eight registers hold there by name. Every later value is one of those plus a constant, the word that lies at
+such an address, a constant, or unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from throwstack.registers import SP
+from throwstack.unwind.x86.decode import MASK, Indirect, Register
+
+CONSTANT = 8
+"""The base of values that are plain numbers. Higher bases are the addresses of instructions that made esp uncertain
+(an alignment, an `alloca` of unknown size): what follows is known relative to that point."""
+
+_HALF = 1 << 31
+
+
+class Value(NamedTuple):
+    """`base` (a register's number, `CONSTANT` or a later point) plus `offset`, or the word at that address."""
+
+    base: int
+    offset: int
+    is_word: bool = False
+
+    def plus(self, delta: int) -> Value | None:
+        """Return the value with `delta` added, or None if this is a word of memory."""
+        return None if self.is_word else value(self.base, self.offset + delta)
+
+    @property
+    def constant(self) -> int | None:
+        """Return the number if it is one, else None."""
+        return self.offset & MASK if self.base == CONSTANT and not self.is_word else None
+
+
+def value(base: int, offset: int) -> Value:
+    """Return base + offset, the offset kept as a signed 32-bit number."""
+    return Value(base, ((offset + _HALF) & MASK) - _HALF)
+
+
+def constant(number: int) -> Value:
+    """Return a number as a value."""
+    return value(CONSTANT, number)
+
+
+Stack = Mapping[tuple[int, int], "Value | None"]
+INITIAL = tuple(Value(number, 0) for number in range(8))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Registers and written stack words before an instruction.
+
+    `stack` maps (base, offset) of a word that was written to what was written. `pushed` counts the bytes pushed since
+    the last call. `doubt` counts the calls passed whose clean-up was guessed and on which esp still depends.
+    """
+
+    registers: tuple[Value | None, ...] = INITIAL
+    stack: Stack = field(default_factory=dict)
+    pushed: int = 0
+    doubt: int = 0
+
+    @property
+    def sp(self) -> Value | None:
+        """Return esp."""
+        return self.registers[SP]
+
+    def with_register(self, number: int, new: Value | None) -> State:
+        """Return the state with one register changed."""
+        registers = self.registers
+        return replace(self, registers=(*registers[:number], new, *registers[number + 1 :]))
+
+    def without(self, numbers: tuple[int, ...]) -> State:
+        """Return the state with some registers unknown."""
+        registers = tuple(None if number in numbers else old for number, old in enumerate(self.registers))
+        return replace(self, registers=registers)
+
+    def address(self, operand: Indirect) -> Value | None:
+        """Return the address a memory operand stands for, or None if it is unknown."""
+        if operand.has_segment:
+            return None
+        total = constant(operand.displacement)
+        for number, scale in ((operand.base, 1), (operand.index, operand.scale)):
+            if number is None:
+                continue
+            part = self.registers[number]
+            if part is None or part.is_word:
+                return None
+            if part.base == CONSTANT:
+                total = value(total.base, total.offset + part.offset * scale)
+            elif scale == 1 and total.base == CONSTANT:
+                total = value(part.base, part.offset + total.offset)
+            else:
+                return None
+        return total
+
+    def load(self, address: Value | None) -> Value | None:
+        """Return the word at an address: what was written there, or the word that lay there at the start."""
+        if address is None or address.is_word:
+            return None
+        key = (address.base, address.offset)
+        if key in self.stack:
+            return self.stack[key]
+        return Value(address.base, address.offset, is_word=True)
+
+    def store(self, address: Value | None, new: Value | None, size: int = 4) -> State:
+        """Return the state after a write of `size` bytes.
+
+        A write through an unknown pointer is taken not to hit saved registers and return addresses.
+        """
+        if address is None or address.is_word or address.base == CONSTANT:
+            return self
+        stack = dict(self.stack)
+        for offset in range(address.offset - 3, address.offset + size):
+            if offset != address.offset and (address.base, offset) in stack:
+                stack[(address.base, offset)] = None
+        stack[(address.base, address.offset)] = new if size == 4 else None
+        return replace(self, stack=stack)
+
+    def push(self, new: Value | None) -> State:
+        """Return the state after a push."""
+        sp = self.sp.plus(-4) if self.sp is not None else None
+        return replace(self.with_register(SP, sp).store(sp, new), pushed=self.pushed + 4)
+
+    def pop(self) -> tuple[Value | None, State]:
+        """Return the word at the top of the stack, and the state after it was popped."""
+        sp = self.sp
+        popped = self.with_register(SP, sp.plus(4) if sp is not None else None)
+        return self.load(sp), replace(popped, pushed=max(self.pushed - 4, 0))
+
+    def set_sp(self, new: Value | None) -> State:
+        """Return the state with esp set from something other than itself: doubts about it are gone."""
+        return replace(self.with_register(SP, new), doubt=0, pushed=0)
+
+
+def register_of(operand: object) -> int | None:
+    """Return the number of a register operand, or None."""
+    return operand.number if isinstance(operand, Register) else None
