@@ -358,7 +358,7 @@ def _seh(it: Writer, function: Function, callees: list[Function]) -> None:
     places = [(EBP, 4), (EBX, below + 0), (ESI, below + 4), (EDI, below + 8)]
     it.step(function, 16, local, _based("$ebp 4 +", *places))
     asm.emit(b"\x83\x65\xfc\x00")
-    it.body(function, callees, [EBX, ESI, EDI], [(EBP, -0x20)])
+    it.body(function, callees, [EBX, ESI, EDI], [(EBP, -0x1C)] if local > 8 else [])
     asm.emit(b"\xc7\x45\xfc\xfe\xff\xff\xff").call(f"__SEH_epilog{version}").emit(ret(function.popped))
 
 

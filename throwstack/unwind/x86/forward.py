@@ -13,9 +13,14 @@ from throwstack.unwind.x86.decode import MASK, Op
 from throwstack.unwind.x86.flow import Flow, Return
 from throwstack.unwind.x86.prologue import Caller, Place
 from throwstack.unwind.x86.restore import address_of, evaluate
-from throwstack.unwind.x86.state import State
+from throwstack.unwind.x86.state import State, value
 
 _LIMIT = 2000
+_NEAR = 0x10000
+
+
+def _is_near(address: int | None, sp: int) -> bool:
+    return address is not None and sp <= address < sp + _NEAR
 
 
 class Forward:
@@ -27,20 +32,28 @@ class Forward:
         """Follow code in `code`."""
         self._code = code
         self._callees = callees
-        self._returns: dict[int, Return | None] = {}
+        self._returns: dict[tuple[int, tuple[tuple[int, int], ...]], Return | None] = {}
 
-    def way_out(self, address: int) -> Return | None:
+    def way_out(self, address: int, gpr: tuple[int | None, ...]) -> Return | None:
         """Return the least doubtful `ret` that `address` leads to, or None."""
-        if address not in self._returns:
-            flow = Flow(self._code, address, State(), self._callees.after_call, limit=_LIMIT)
-            self._returns[address] = flow.first_return()
-        return self._returns[address]
+        sp = gpr[SP] or 0
+        # Registers that point into the stack are followed as distances from esp: code may push through one of them and
+        # pop through another.
+        near = tuple((number, (gpr[number] or 0) - sp) for number in X86_NONVOLATILE if _is_near(gpr[number], sp))
+        key = (address, near)
+        if key not in self._returns:
+            state = State()
+            for number, distance in near:
+                state = state.with_register(number, value(SP, distance))
+            flow = Flow(self._code, address, state, self._callees.after_call, limit=_LIMIT)
+            self._returns[key] = flow.first_return()
+        return self._returns[key]
 
     def caller(self, place: Place) -> Caller | None:
         """Return the caller of the frame at `place`, or None."""
         if place.call_sp is not None and self._code.is_function_start(place.ip):
             return None  # behind a call that never returns: the next function
-        found = self.way_out(place.ip)
+        found = self.way_out(place.ip, place.registers.gpr)
         memory, gpr = self._code.memory, place.registers.gpr
         if found is None or found.target is None:
             return None

@@ -86,7 +86,7 @@ class Prologues:
         """Return the analysis of the function at `start`."""
         flow = self._flows.get(start)
         if flow is None:
-            flow = Flow(self._code, start, State(), self._callees.after_call, limit=_LIMIT)
+            flow = Flow(self._code, start, State(is_from_entry=True), self._callees.after_call, limit=_LIMIT)
             self._flows[start] = flow
         return flow
 

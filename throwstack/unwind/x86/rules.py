@@ -15,7 +15,7 @@ from throwstack.symbols import Symbols
 from throwstack.unwind.x86 import frame_data
 from throwstack.unwind.x86.callees import Callees
 from throwstack.unwind.x86.calls import Calls, Fit
-from throwstack.unwind.x86.candidates import Candidate, Rule, best
+from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.forward import Forward
@@ -27,6 +27,7 @@ _BELIEVED = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE)
 _CERTAIN = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
 _OUTERMOST = 0x1000
 """How far below the end of its stack a thread's first frame can lie, in bytes."""
+_RECORDED = (Rule.FRAME_DATA, Rule.RECORD_HERE)
 _SEH_FRAMES = (0x10, 0x0C)
 """Where ebp points, above the exception registration that functions with __try, and those with C++ objects, make."""
 
@@ -64,8 +65,9 @@ class Rules:
         addresses of the thread's exception registrations.
         """
         candidates: list[Candidate] = []
-        for rule, caller, note in self._answers(place, arguments_size):
-            candidate = self._judge(place, stack, rule, caller, note)
+        record = self.record(place)
+        for rule, caller, note in self._answers(place, record, arguments_size):
+            candidate = self._judge(place, stack, rule, caller, record, note)
             if candidate is not None:
                 candidates.append(candidate)
         found = best(candidates)
@@ -73,19 +75,31 @@ class Rules:
             candidates.extend(self._by_registration(place, stack, registrations))
             candidates.extend(self._by_scan(place, stack))
             found = best(candidates)
-        return None if found is None else _completed(found, candidates)
+        return None if found is None else _completed(place, found, candidates)
 
-    def _judge(self, place: Place, stack: StackBounds, rule: Rule, caller: Caller, note: str = "") -> Candidate | None:
+    def _judge(
+        self,
+        place: Place,
+        stack: StackBounds,
+        rule: Rule,
+        caller: Caller,
+        record: FrameData | None = None,
+        note: str = "",
+    ) -> Candidate | None:
         """Return a candidate, or None if its return address does not lie on the live part of the stack."""
         if not stack.contains(caller.slot, 4) or (caller.slot < place.lowest_sp and not caller.is_in_register):
             return None
         fit = self._calls.fit(place, caller.slot, caller.return_address)
         if fit is Fit.OUTERMOST and stack.base - caller.slot > _OUTERMOST:
             fit = Fit.ZERO
-        return Candidate(rule, caller, fit, note)
+        has_program = rule in _RECORDED and record is not None and bool(record.program)
+        return Candidate(rule, caller, fit, note, has_program)
 
-    def _answers(self, place: Place, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
-        yield from self._by_record(place, arguments_size)
+    def _answers(
+        self, place: Place, record: FrameData | None, arguments_size: int
+    ) -> Iterator[tuple[Rule, Caller, str]]:
+        if record is not None:
+            yield from self._by_record(place, record, arguments_size)
         start = self._starts.trusted(place.ip, is_return_address=place.is_return_address)
         if start is not None:
             caller = self._prologues.caller(start, place)
@@ -103,16 +117,15 @@ class Rules:
             if caller is not None:
                 yield Rule.FRAME_POINTER, caller, ""
 
-    def _by_record(self, place: Place, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
-        data = self.record(place)
-        if data is None:
-            return
+    def _by_record(self, place: Place, data: FrameData, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
         popped = self._callees.return_size(place.ip)
-        plain, moved = (Rule.FRAME_DATA, Rule.FRAME_DATA_SEARCH) if data.program else (Rule.FPO, Rule.FRAME_DATA_SEARCH)
+        rule = Rule.FRAME_DATA if data.program else Rule.FPO
+        if not place.is_return_address:
+            rule = Rule.RECORD_HERE
         for found in frame_data.callers(data, place, arguments_size, self._memory, popped):
             if isinstance(found, frame_data.Recorded):
                 note = f"{found.searched} words above the recorded place" if found.searched else ""
-                yield moved if found.searched else plain, found.caller, note
+                yield Rule.FRAME_DATA_SEARCH if found.searched else rule, found.caller, note
 
     def _by_guessed_start(self, place: Place) -> Iterator[Caller]:
         """Yield callers by possible function starts, nearest first, up to one whose return address fits."""
@@ -158,18 +171,23 @@ class Rules:
                 return
 
 
-def _completed(found: Candidate, candidates: list[Candidate]) -> Candidate:
-    """Fill in registers that the winner does not know from other rules that find the same return address."""
+def _completed(place: Place, found: Candidate, candidates: list[Candidate]) -> Candidate:
+    """Fill in registers that the winner does not know from other rules that find the same return address.
+
+    Where the thread stands itself, the code knows better than the compiler's record, which describes neither epilogues
+    nor every step of a prologue.
+    """
     caller = found.caller
     for other in candidates:
         if other is found or other.caller.slot != caller.slot or not other.caller.is_consistent:
             continue
-        gpr = tuple(
-            mine if mine is not None else theirs for mine, theirs in zip(caller.gpr, other.caller.gpr, strict=True)
-        )
+        mine, theirs = caller.gpr, other.caller.gpr
+        if not place.is_return_address and other.rule is Rule.FUNCTION:
+            mine, theirs = theirs, mine
+        gpr = tuple(own if own is not None else given for own, given in zip(mine, theirs, strict=True))
         caller = replace(caller, gpr=gpr)
         if caller.popped is None and other.caller.popped is not None:
             popped = other.caller.popped
             gpr = (*gpr[:SP], (caller.call_sp + popped) & MASK, *gpr[SP + 1 :])
             caller = replace(caller, popped=popped, gpr=gpr)
-    return replace(found, caller=caller)
+    return replace(found, caller=caller, trust=label(found, candidates))

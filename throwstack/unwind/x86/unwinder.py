@@ -9,7 +9,6 @@ from throwstack.images import ImageMap
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.registers import Registers
 from throwstack.symbols import Symbols
-from throwstack.unwind.x86 import candidates
 from throwstack.unwind.x86.calls import Fit
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.prologue import Place
@@ -83,7 +82,7 @@ class Unwinder:
                 is_sp_exact=caller.popped is not None,
                 is_past_helper=caller.is_past_helper,
             )
-            label, note = candidates.trust(found), found.note
+            label, note = found.trust, found.note
 
     def _end(self, place: Place, stack: StackBounds) -> tuple[End, str]:
         name = self._rules.symbols.name(place.ip, is_return_address=place.is_return_address)
