@@ -78,7 +78,20 @@ def check_all(out: Path, only: Sequence[str] = ()) -> list[Checked]:
     for run in runs(out, only):
         folders.setdefault(run.folder, []).append(run)
     with ThreadPoolExecutor(2) as pool:
-        return [checked for group in pool.map(lambda group: [check_run(run) for run in group], folders.values()) for checked in group]
+        groups = pool.map(lambda group: [check_run(run) for run in group], folders.values())
+        return [checked for group in groups for checked in _shown(group)]
+
+
+def _shown(group: list[Checked]) -> list[Checked]:
+    for checked in group:
+        result = checked.result
+        print(  # noqa: T201 - a command's progress
+            f"{result.case}{' with PDB' if checked.run.with_pdb else ''}: {result.contexts_found} of {result.contexts} "
+            f"contexts, {len(result.false_rows)} false rows, {result.equal} of {result.frames} frames equal, "
+            f"{len(result.wrong)} wrong ({checked.seconds:.1f} s)",
+            flush=True,
+        )
+    return group
 
 
 def failures(checked: Sequence[Checked]) -> list[str]:
