@@ -7,11 +7,12 @@ leaves the function. Where the instructions lead to a `ret` there is no doubt: t
 it is for `iretq`, with which ntdll's RtlRestoreContext ends: it takes a machine frame off the stack.
 
 Which jumps leave a function, version 2 unwind information tells by naming the places of the epilogues; they begin
-behind the release of the stack, at which the unwind codes still hold. For version 1 it is decided as Windows decides it: a direct jump leaves if its target lies outside the function (or at its begin:
-recursion), an indirect one if it has a REX.W prefix, which compilers give to tail calls so that they can be told from
-a switch's, or goes through an import's slot. One addition: GCC moves cold code of a function to an entry of its own
-(`foo.cold`) that is not chained to the first, and jumps there with the frame standing. The codes of such an entry
-hold from its first byte, so a target at which any code holds is not that of a tail call.
+behind the release of the stack, at which the unwind codes still hold. For version 1 it is decided as Windows decides
+it: a direct jump leaves if its target lies outside the function (or at its begin: recursion), an indirect one if it
+has a REX.W prefix, which compilers give to tail calls so that they can be told from a switch's, or goes through an
+import's slot. One addition: GCC moves cold code of a function to an entry of its own (`foo.cold`) that is not chained
+to the first, and jumps there with the frame standing. The codes of such an entry hold from its first byte, so a
+target at which any code holds is not that of a tail call.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Epilogues:
 
     def plan(self, function: Function, rva: int) -> Plan | None:
         """Return how to unwind from `rva` if it lies in an epilogue of `function`, else None."""
-        code = function.memory.read_available(function.base + rva, _MAX_BYTES)
+        code = self._functions.code(function.base + rva, _MAX_BYTES)
         at: Place = (SP, 0)
         saves: dict[int, tuple[int, int, int]] = {}
         for index, instruction in enumerate(self._decoder.disasm(code, function.base + rva)):
