@@ -8,6 +8,7 @@ damaged: what cannot be read is absent. Follows the PE/COFF specification.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -280,13 +281,15 @@ def _parse_exports(image: Image) -> tuple[Export, ...]:
             low, high = max(page, rva), min(page + PAGE_SIZE, rva + size)
             flat[low:high] = data[low - page : high - page]
     try:
+        for section in pefile.PE(data=bytes(flat), fast_load=True).sections:
+            # In the bytes, before the parse that counts: pefile works out where sections lie while it parses.
+            struct.pack_into(
+                "<II", flat, section.get_file_offset() + 16, section.Misc_VirtualSize, section.VirtualAddress
+            )
         pe = pefile.PE(data=bytes(flat), fast_load=True)
-        for section in pe.sections:
-            section.PointerToRawData = section.VirtualAddress
-            section.SizeOfRawData = section.Misc_VirtualSize
         pe.parse_data_directories(directories=[_EXPORT])
         symbols = pe.DIRECTORY_ENTRY_EXPORT.symbols
-    except (pefile.PEFormatError, AttributeError, ValueError, IndexError):
+    except (pefile.PEFormatError, AttributeError, ValueError, IndexError, struct.error):
         return ()
     exports = [
         Export(
