@@ -61,7 +61,7 @@ _RULE = {
     Rule.SCAN: 10,
 }
 _FIT = {
-    Fit.CONFIRMED: 40,
+    Fit.CONFIRMED: 45,
     Fit.CALLS_FUNCTION: 30,
     Fit.POSSIBLE: 15,
     Fit.OUTERMOST: 5,

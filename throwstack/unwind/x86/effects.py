@@ -55,7 +55,7 @@ def _push(state: State, instruction: Instruction) -> State:
 
 def _pop(state: State, instruction: Instruction) -> State:
     popped, after = state.pop()
-    return _write(after, instruction.operand(0), popped, instruction)
+    return _write(after, instruction.operand(0), None if state.doubt else popped, instruction)
 
 
 def _push_all(state: State, _: Instruction) -> State:
@@ -69,7 +69,7 @@ def _pop_all(state: State, _: Instruction) -> State:
     for number in range(7, -1, -1):
         popped, state = state.pop()
         if number != SP:
-            state = state.with_register(number, popped)
+            state = state.with_register(number, None if state.doubt else popped)
     return state
 
 
