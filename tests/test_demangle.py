@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from throwstack.demangle import declaration, strip_parameters, type_name, undecorate
+from throwstack.demangle import declaration, itanium_type_name, strip_parameters, type_name, undecorate
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,15 @@ def test_names(raw, name):
         (".", "."),
         ("", ""),
         (".?AV", ".?AV"),
+        (
+            ".?AV?$basic_string@_WU?$char_traits@_W@std@@V?$allocator@_W@2@@std@@",
+            "std::basic_string<wchar_t,std::char_traits<wchar_t>,std::allocator<wchar_t> >",
+        ),
+        (".PEB_W", "wchar_t const *"),
+        (".PAVCException@@", "CException *"),
         ("_com_error", "_com_error"),
+        ("rust_panic", "rust_panic"),
+        (".?AV\x1b@@", ".?AV\x1b@@"),
     ],
 )
 def test_type_names(raw, name):
@@ -80,6 +90,12 @@ def test_type_names(raw, name):
 )
 def test_strip_parameters(signature, name):
     assert strip_parameters(signature) == name
+
+
+def test_type_names_of_gcc():
+    assert itanium_type_name("St13runtime_error") == "std::runtime_error"
+    assert itanium_type_name("i") == "int"
+    assert itanium_type_name("\x1b") == ""
 
 
 def test_declaration():
@@ -114,3 +130,16 @@ def test_names_that_nest_too_deep():
     raw = "?x@@3" + "V?$A@" * 50_000 + "H" + "@@" * 50_000 + "A"
     assert undecorate(raw) == raw
     assert type_name("." + "PA" * 50_000 + "H") == "." + "PA" * 50_000 + "H"
+
+
+def test_parameters_that_refer_to_parameters():
+    bomb = "P6AXPAH" + "".join(f"P6AX{str(level) * 6}@Z" for level in range(9)) + "@Z"
+    assert type_name(f".{bomb}") == f".{bomb}"
+    assert undecorate(f"?f@@YAX{bomb}@Z") == f"?f@@YAX{bomb}@Z"
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(st.text("?AV@$HPD0123ZQ_WXabS<>.", max_size=200))
+def test_results_are_bounded(text):
+    for name in (f".?AV{text}", f".P6AX{text}", f"?{text}", f"_Z{text}"):
+        assert len(type_name(name)) + len(undecorate(name)) < 20_000_000

@@ -55,6 +55,17 @@ def type_name(descriptor: str) -> str:
     return _tidy(text[: -len(_RTTI_SUFFIX)].strip())
 
 
+def itanium_type_name(name: str) -> str:
+    """Return the type that the name in a GCC `type_info` stands for: `St13runtime_error` → `std::runtime_error`.
+
+    Empty if it is no such name.
+    """
+    decorated = f"_ZTS{name}"
+    text = _demangle(decorated) if _is_bounded(decorated) else None
+    prefix = "typeinfo name for "
+    return text[len(prefix) :] if text and text.startswith(prefix) else ""
+
+
 def strip_parameters(signature: str) -> str:
     """Return a function's name without its parameter list: `A::f(int) const` → `A::f`, `A::operator()(int)` too."""
     end = signature[: _TRAILER.search(signature).start()] if ")" in signature else ""  # type: ignore[union-attr]

@@ -15,8 +15,8 @@ from volatility3.plugins.windows import pslist
 from throwstack.images import ImageCache
 from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.paging import AddressSpace, PagingMode
-from throwstack.volatility.isf import IsfSource
 from throwstack.volatility.layout import Layout, wow64_layout
+from throwstack.volatility.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,10 @@ class PhysicalPages:
 class Machine:
     """What a plugin's `kernel` requirement stands for, ready to be read."""
 
-    def __init__(self, context: interfaces.context.ContextInterface, kernel_name: str, config_path: str) -> None:
-        """Take the context and the name of the kernel module that a plugin was given."""
+    def __init__(
+        self, context: interfaces.context.ContextInterface, kernel_name: str, config_path: str, sources: Sources
+    ) -> None:
+        """Take the context and the name of the kernel module that a plugin was given, and the files at hand."""
         self.context = context
         self.kernel_name = kernel_name
         self._config_path = config_path
@@ -61,7 +63,7 @@ class Machine:
         self.memory = self.address_space(layer.config["page_map_offset"])
         self.layout = Layout(context, self.kernel.symbol_table_name)
         self.images = ImageCache()
-        self.isf = IsfSource()
+        self.sources = sources
 
     @property
     def pointer_size(self) -> int:

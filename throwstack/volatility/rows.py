@@ -12,11 +12,11 @@ from volatility3.framework.renderers import format_hints
 from throwstack.contexts import Context
 from throwstack.exceptions.describe import describe
 from throwstack.frames import Frame, Walk
-from throwstack.machinery import is_machinery
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.naming import name_of
 from throwstack.register_view import format_context, format_instruction, format_registers
 from throwstack.registers import Arch
+from throwstack.signature import thrown_at
 from throwstack.target import Target
 from throwstack.text import escape
 from throwstack.triage import Stuck
@@ -41,26 +41,18 @@ def unhandled_row(machine: Machine, finding: Finding) -> Row:
     else:
         record = exception.record
         walk = stuck.throwing_walk(exception)
+        names = [name_of(stuck.target.symbols, frame) for frame in walk.frames]
         notes += _about_the_throw(stuck, walk)
         what = (
             format_hints.Hex(record.code),
             escape(describe(record, stuck.target.memory, stuck.target.images, stuck.target.arch).title),
             format_hints.Hex(record.address),
-            escape(thrown_at(stuck.target, walk)),
+            escape(str(thrown_at(names) or names[0])),
             format_hints.Hex(record.location),
             format_hints.Hex(exception.context.address),
             exception.found_by,
         )
     return (*head, *what, since or absent, escape("; ".join(notes)))
-
-
-def thrown_at(target: Target, walk: Walk) -> str:
-    """Return the first frame of the throwing stack that is not exception machinery."""
-    names = [name_of(target.symbols, frame) for frame in walk.frames]
-    for name in names:
-        if not is_machinery(name.module, name.symbol):
-            return str(name)
-    return str(names[0]) if names else ""
 
 
 def _about_the_throw(stuck: Stuck, walk: Walk) -> Iterator[str]:
