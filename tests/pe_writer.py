@@ -28,8 +28,9 @@ class Section:
 
 @dataclass
 class Pe:
-    """An image. `exports` are (name or None, RVA or `DLL.Name`), with ordinals counted from 1; `pdb` is GUID, age, name.
+    """An image.
 
+    `exports` are (name or None, RVA or `DLL.Name`), with ordinals counted from 1; `pdb` is GUID, age, name.
     `relocations` are RVAs of pointers in the sections, `functions` (begin, end, unwind information) RVAs for .pdata.
     """
 

@@ -28,10 +28,8 @@ from throwstack.demangle import declaration, itanium_type_name, strip_parameters
         ("?g@?A0x1234abcd@@YAXXZ", "`anonymous namespace'::g"),
         ("??$max@H@std@@YAABHABH0@Z", "std::max<int>"),
         (
-            "?push_back@?$vector@V?$vector@HV?$allocator@H@std@@@std@@V?$allocator@V?$vector@HV?$allocator@H@std@@@std@@@2@@"
-            "std@@QAEX$$QAV?$vector@HV?$allocator@H@std@@@2@@Z",
-            "std::vector<std::vector<int,std::allocator<int> >,std::allocator<std::vector<int,std::allocator<int> > > >"
-            "::push_back",
+            "?push_back@?$vector@V?$list@HV?$allocator@H@std@@@std@@V?$allocator@H@2@@std@@QAEX$$QAV?$list@H@2@@Z",
+            "std::vector<std::list<int,std::allocator<int> >,std::allocator<int> >::push_back",
         ),
         ("_ZN3foo3barEi", "foo::bar"),
         ("_ZNSt6vectorIiSaIiEE9push_backERKi", "std::vector<int,std::allocator<int> >::push_back"),

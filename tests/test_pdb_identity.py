@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,9 +74,5 @@ def test_damage_is_reported_and_nothing_else(tmp_path_factory, changes):
     for offset, value in changes:
         data[offset] = value
     path = write(tmp_path_factory.mktemp("damaged"), bytes(data))
-    try:
-        identity = read_pdb_identity(path)
-    except NotAPdb as error:
-        assert str(error)
-    else:
-        assert len(identity.guid) == 32
+    with suppress(NotAPdb):
+        assert len(read_pdb_identity(path).guid) == 32

@@ -54,7 +54,8 @@ def test_frame_data_goes_before_fpo():
 
 def test_trap_frames_and_damaged_lines_are_left_out():
     table = FrameDataTable(
-        "STACK WIN 1 1000 20 0 0 0 0 0 0 0 0\nSTACK WIN 2 1000 20 0 0 0 0 0 0 0 0\nSTACK CFI 1000 x\nSTACK WIN 4 zz 1 0\n"
+        "STACK WIN 1 1000 20 0 0 0 0 0 0 0 0\nSTACK WIN 2 1000 20 0 0 0 0 0 0 0 0\n"
+        "STACK CFI 1000 x\nSTACK WIN 4 zz 1 0\n"
         "STACK WIN 4 3000 20\nSTACK WIN 4 4000 20 0\n\n"
     )
     assert table.find(0x1000) is None

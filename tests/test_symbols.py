@@ -77,7 +77,7 @@ def test_sources_in_order(exporting):
 
 def test_each_source_is_asked_once(exporting):
     asked = []
-    symbols = Symbols(exporting, lambda image: asked.append(image))
+    symbols = Symbols(exporting, asked.append)
     for offset in range(0x1000, 0x1400):
         symbols.name(BASE + offset)
     assert len(asked) == 1
