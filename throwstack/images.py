@@ -28,6 +28,7 @@ _EXECUTE, _WRITE = 0x20000000, 0x80000000
 _MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
 _CODEVIEW = 2
+"""Where a section header holds it; PointerToRawData follows."""
 
 
 @dataclass(frozen=True, slots=True)
