@@ -72,7 +72,7 @@ class ProcessReader:
             return None
         if not peb:
             return None
-        memory = machine.address_space(directory_base)
+        memory = Memory(machine.process_pages(directory_base, address))
         loaded = self._loader.read(memory, peb)
         modules: Iterable[Module] = loaded.modules
         problems = [loaded.problem] if loaded.problem else []
