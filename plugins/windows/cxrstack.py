@@ -9,10 +9,8 @@ from typing import Any
 from volatility3.framework import interfaces, renderers
 from volatility3.framework.configuration import requirements
 from volatility3.framework.renderers import format_hints
-from volatility3.plugins.windows import pslist
 
-from throwstack.volatility import cxr, rows, survey
-from throwstack.volatility.machine import Machine
+from throwstack.volatility import cxr, options, rows
 
 
 class CxrStack(interfaces.plugins.PluginInterface):
@@ -25,16 +23,7 @@ class CxrStack(interfaces.plugins.PluginInterface):
     def get_requirements(cls) -> list[interfaces.configuration.RequirementInterface]:
         """Return what Volatility has to provide, and the plugin's options."""
         return [
-            requirements.ModuleRequirement(
-                name="kernel", description="Windows kernel", architectures=["Intel32", "Intel64"]
-            ),
-            requirements.VersionRequirement(name="pslist", component=pslist.PsList, version=(3, 0, 0)),
-            requirements.ListRequirement(
-                name="pid", element_type=int, description="Look only at processes with these IDs", optional=True
-            ),
-            requirements.ListRequirement(
-                name="tid", element_type=int, description="Look only at threads with these IDs", optional=True
-            ),
+            *options.common_requirements(),
             requirements.IntRequirement(
                 name="cxr", description="Address of a CONTEXT record in the process given with --pid", optional=True
             ),
@@ -47,11 +36,9 @@ class CxrStack(interfaces.plugins.PluginInterface):
         ]
 
     def _generator(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        machine = Machine(self.context, self.config["kernel"], self.config_path)
-        selection = survey.Selection(self.config.get("pid") or (), self.config.get("tid") or ())
-        machine_survey = survey.Survey(machine, selection, self._progress_callback)
+        survey = options.open_survey(self)
         address = self.config.get("cxr")
-        stacks = cxr.throwing_stacks(machine_survey) if address is None else cxr.stack_at(machine_survey, address)
+        stacks = cxr.throwing_stacks(survey) if address is None else cxr.stack_at(survey, address)
         for stack in stacks:
             for row in rows.frame_rows(stack, with_registers=self.config.get("registers", False)):
                 yield 0, row

@@ -17,7 +17,7 @@ from tests.forge.describe import Machine, Paging, Process
 from tests.forge.dump_files import DumpFacts, DumpKind, write_dump
 from tests.forge.kernel_image import KernelImage, build_kernel
 from tests.forge.kernel_memory import KernelMemory, Pool, pool_starts
-from tests.forge.kernel_processes import ProcessWriter
+from tests.forge.kernel_processes import SYSTEM, ProcessWriter
 from tests.forge.layouts import Layout, Version, carried, load
 from tests.forge.paging import MODES, AddressSpace
 from tests.forge.physical import PAGE, PhysicalMemory
@@ -26,8 +26,6 @@ from tests.forge.structures import Structure, link
 from tests.forge.user_space import SectionCache
 
 __all__ = ["BuiltDump", "DumpKind", "build"]
-
-_SYSTEM = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +67,9 @@ def _reserve_roots(machine: Machine, physical: PhysicalMemory) -> None:
     for process in machine.processes:
         if process.directory_base is None:
             continue
+        if process.directory_base % (32 if machine.paging is Paging.PAE else PAGE):
+            message = f"{process.name}: no top table can be at {process.directory_base:#x}"
+            raise ValueError(message)
         number = process.directory_base // PAGE
         physical.claim(number)
         if machine.paging is Paging.PAE and machine.pads_pointer_tables:
@@ -105,14 +106,17 @@ def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, ima
         kernel_data.write_shared_data(kernel, machine, version),
         load(carried(Paging.PAE, version)) if machine.paging.is_64bit else None,
     )
+    processes = list(machine.processes)
+    if not any(process.pid == SYSTEM for process in processes):
+        processes.insert(0, Process(SYSTEM, "System", ppid=0, create_seconds=0))
     blocks, spaces = [], []
-    if not any(process.pid == _SYSTEM for process in machine.processes):
-        system = Process(_SYSTEM, "System", ppid=0, peb=0, writes_loader_data=False, create_seconds=0)
-        blocks.append(writer.write(system, kernel.space, has_user_memory=False))
-    for process in machine.processes:
-        space = AddressSpace(machine.paging, kernel.physical, process.directory_base)
+    for process in processes:
+        space = kernel.space
+        if process.pid != SYSTEM:
+            space = AddressSpace(machine.paging, kernel.physical, process.directory_base)
+            spaces.append(space)
         blocks.append(writer.write(process, space))
-        spaces.append(space)
+    kernel_data.write_current_threads(kernel, processors, writer.running)
     sections.finish()
     _link_processes(kernel, image, blocks)
     kernel.space.close_kernel()

@@ -130,7 +130,7 @@ class Thread:
     trap_frame: int | None = None
     win32_thread: int = 0
     teb32: int | None = None
-    """WoW64: address of the 32-bit TEB. In one of the process's regions it is the case's to write, else it is written."""
+    """WoW64: address of the 32-bit TEB: the case's to write in one of the process's regions, the writer's elsewhere."""
     stack32_base: int = 0
     """WoW64: bounds of the 32-bit stack, for a 32-bit TEB that the writer writes."""
     stack32_limit: int = 0

@@ -75,7 +75,7 @@ def _header(facts: DumpFacts, kind: DumpKind, runs: list[tuple[int, int]]) -> by
         struct.pack_into("<4sII4Q", header, 4, b"DU64", 0xF, facts.build, *pointers)
         struct.pack_into("<IIII4Q", header, 0x30, 0x8664, facts.processors, code, 0, *parameters)
         header[0x60:0x80] = bytes(0x20)
-        struct.pack_into("<QII Q".replace(" ", ""), header, 0x80, facts.debugger_data, len(runs), 0, pages)
+        struct.pack_into("<QIIQ", header, 0x80, facts.debugger_data, len(runs), 0, pages)
         times, where = (facts.system_time, facts.up_time), (0xF98, 0xFA0, 0xFA8, 0x1030)
         runs_at = start + 0x10
         header[0x348:0xF98] = bytes(0xF98 - 0x348)

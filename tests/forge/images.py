@@ -180,10 +180,10 @@ class ImageBuilder:
         for start, (end, _) in sorted(self.unwind.items()):
             pdata += struct.pack("<III", start - self.base, end - self.base, offsets[start])
         for start, (_, info) in self.unwind.items():
-            if info and info[0] >> 3 & 4:  # UNW_FLAG_CHAININFO: the parent's RUNTIME_FUNCTION follows the codes
+            if info[0] >> 3 & 4:  # UNW_FLAG_CHAININFO: the parent's RUNTIME_FUNCTION follows the codes
                 at = offsets[start] - (self.unwind_start - self.base) + 4 + (info[2] + info[2] % 2) * 2
                 parent = struct.unpack_from("<I", xdata, at)[0] + self.base
-                struct.pack_into("<I", xdata, at + 8, offsets[parent])
+                struct.pack_into("<II", xdata, at + 4, self.unwind[parent][0] - self.base, offsets[parent])
         return bytes(xdata), bytes(pdata)
 
     def region(self, image: bytes) -> Region:

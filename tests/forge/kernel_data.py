@@ -190,6 +190,12 @@ def write_processors(kernel: KernelMemory, machine: Machine) -> list[int]:
     return prcbs
 
 
+def write_current_threads(kernel: KernelMemory, processors: list[int], threads: list[int]) -> None:
+    """Give each processor one of the threads that run."""
+    for prcb, thread in zip(processors, threads, strict=False):
+        Structure(kernel, kernel.layout, "_KPRCB", prcb).put("CurrentThread", thread)
+
+
 def write_modules(kernel: KernelMemory, image: KernelImage) -> None:
     """Write PsLoadedModuleList with the kernel itself."""
     head = image.address("PsLoadedModuleList")

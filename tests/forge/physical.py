@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 PAGE = 0x1000
 FIRST_FREE = 0x1100
@@ -37,7 +38,7 @@ class PhysicalMemory:
         page = self.pages.setdefault(number, bytearray(PAGE))
         if not isinstance(page, bytearray):
             message = f"page {number:#x} holds something else"
-            raise ValueError(message)
+            raise ValueError(message)  # noqa: TRY004 - a matter of the address, not of types
         return page
 
     def runs(self, limit: int | None = None) -> list[tuple[int, int]]:
@@ -47,7 +48,7 @@ class PhysicalMemory:
         """
         runs = self._runs()
         if limit is not None and len(runs) > limit:
-            gaps = sorted((after[0] - sum(before), sum(before)) for before, after in zip(runs, runs[1:], strict=False))
+            gaps = sorted((after[0] - sum(before), sum(before)) for before, after in pairwise(runs))
             for size, start in gaps[: len(runs) - limit]:
                 self.pages.update(dict.fromkeys(range(start, start + size), b""))
             runs = self._runs()

@@ -2,8 +2,8 @@
 """What Windows writes into page-table entries: valid ones and the software formats of those that are not.
 
 The formats are the kernel's _MMPTE_* types. They follow the paging mode, not the layout's types: a layout of a non-PAE
-kernel may serve a PAE machine. "Modern" formats (Windows 10 from 17763 on) have moved some bits and carry a swizzle bit,
-set here: it says that the frame number is written plainly.
+kernel may serve a PAE machine. "Modern" formats (from Windows 8.1 on) have moved some bits and carry a swizzle
+bit, set here: it says that the frame number is written plainly.
 """
 
 from __future__ import annotations

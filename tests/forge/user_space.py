@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tests.forge.describe import Protection, Region, Residency
 from tests.forge.kernel_memory import KernelMemory
@@ -65,7 +66,7 @@ class UserSpace:
         self._regions = sorted(map(replace, regions), key=lambda region: region.base)
         self._starts = [region.base for region in self._regions]
         self._written: dict[int, bytearray] = {}
-        for region, after in zip(self._regions, self._regions[1:], strict=False):
+        for region, after in pairwise(self._regions):
             if _end(region) > after.base:
                 message = f"regions at {region.base:#x} and {after.base:#x} overlap"
                 raise ValueError(message)
@@ -84,6 +85,9 @@ class UserSpace:
     def claim(self, address: int, size: int, residency: Residency) -> None:
         """Make the pages of a range, as private memory, where no region has them; set the residency of all."""
         start = address // PAGE * PAGE
+        if start <= SHARED_DATA < address + size:
+            message = f"{address:#x}: the shared data's page is not the process's"
+            raise ValueError(message)
         missing: list[int] = []
         for page in range(start, address + size, PAGE):
             region = self.region_at(page)
@@ -180,10 +184,8 @@ class UserSpace:
                 return ptes.demand_zero(protection)
             case Residency.PAGED_OUT:
                 return ptes.paged_out(protection)
-        if section is None:
-            frame = self._sections.kernel.physical.add(page)
-        else:
-            frame = section.frame(index, residency, page)
+        memory = self._sections.kernel.physical
+        frame = memory.add(page) if section is None else section.frame(index, residency, page)
         match residency:
             case Residency.TRANSITION:
                 return ptes.transition(frame, protection)

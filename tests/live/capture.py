@@ -138,7 +138,9 @@ class LiveProcess:
     def __enter__(self) -> LiveProcess:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         os.close(self._memory)
 
     def read(self, address: int, size: int) -> bytes:

@@ -255,9 +255,7 @@ def _stuck(capture: Capture, thread: ThreadTruth, process: str) -> dict[str, Any
     return {**described[-1], "nested": described[:-1]}
 
 
-def _exception(
-    capture: Capture, thread: ThreadTruth, stack: StackTruth, index: int, process: str
-) -> dict[str, Any]:
+def _exception(capture: Capture, thread: ThreadTruth, stack: StackTruth, index: int, process: str) -> dict[str, Any]:
     raised = thread.exceptions[index]
     return {
         "pid": capture.pid,

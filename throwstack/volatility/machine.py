@@ -16,10 +16,10 @@ from throwstack.images import ImageCache
 from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.paging import PagingMode
-from throwstack.volatility.isf import IsfSource
 from throwstack.volatility.layout import Layout, wow64_layout
 from throwstack.volatility.page_files import swap_layers
 from throwstack.volatility.page_setup import PageSetup
+from throwstack.volatility.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,10 @@ class PhysicalPages:
 class Machine:
     """What a plugin's `kernel` requirement stands for, ready to be read."""
 
-    def __init__(self, context: interfaces.context.ContextInterface, kernel_name: str, config_path: str) -> None:
-        """Take the context and the name of the kernel module that a plugin was given."""
+    def __init__(
+        self, context: interfaces.context.ContextInterface, kernel_name: str, config_path: str, sources: Sources
+    ) -> None:
+        """Take the context and the name of the kernel module that a plugin was given, and the files at hand."""
         self.context = context
         self.kernel_name = kernel_name
         self._config_path = config_path
@@ -72,7 +74,7 @@ class Machine:
         )
         self.memory = self._pages.kernel_memory
         self.images = ImageCache()
-        self.isf = IsfSource()
+        self.sources = sources
 
     @property
     def pointer_size(self) -> int:

@@ -49,7 +49,7 @@ class Survey:
 
     def __init__(self, machine: Machine, selection: Selection, progress: Progress | None = None) -> None:
         """Look at what `selection` names in `machine`; `progress` takes a percentage and a text."""
-        self._machine = machine
+        self.machine = machine
         self._reader = ProcessReader(machine)
         self._selection = selection
         self._progress = progress
@@ -84,7 +84,7 @@ class Survey:
     def _listed(self) -> Iterator[interfaces.objects.ObjectInterface]:
         pids = set(self._selection.pids)
         seen: set[int] = set()
-        for item in self._machine.processes(lambda _: False):
+        for item in self.machine.processes(lambda _: False):
             try:
                 pid = int(item.UniqueProcessId)
             except exceptions.InvalidAddressException:

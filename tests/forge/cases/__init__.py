@@ -22,7 +22,7 @@ class Case:
 
 def builders() -> dict[str, tuple[Callable[[], Case], str]]:
     """Return each case's builder and a line on what it is."""
-    from tests.forge.cases import ftp_2003  # noqa: PLC0415 - cases import this module
+    from tests.forge.cases import ftp_2003, service_x64  # noqa: PLC0415 - cases import this module
 
-    modules = {"ftp-2003": ftp_2003}
+    modules = {"ftp-2003": ftp_2003, "service-x64": service_x64}
     return {name: (module.build, (module.__doc__ or "").split("\n")[0]) for name, module in modules.items()}

@@ -262,7 +262,8 @@ class _Function:
         elif ending is Ending.JUMP_THROUGH_SLOT:
             code.jmp_slot(self.next_slot)
         else:
-            code.jmp_rax(is_tail_call=True)
+            # With the epilogue's place on record, the prefix is not needed (ntdll has such a function).
+            code.jmp_rax(is_tail_call=self.shape.version == 1)
         return start, code.here - start
 
     def _write_part(self, written: _Written) -> None:

@@ -3,8 +3,9 @@
 
 Microsoft's documentation admits one form of epilogue, so that an unwinder can recognize it by decoding forward:
 `add rsp, constant` or `lea rsp, constant[frame register]`, pops of general registers, then `ret` or a jump that
-leaves the function. Where the instructions lead to a `ret` there is no doubt: the processor would do just that. So
-it is for `iretq`, with which ntdll's RtlRestoreContext ends: it takes a machine frame off the stack.
+leaves the function. Before the first of these instructions has run the unwind codes hold, so it is the rest that is
+looked for. Where pops lead to a `ret` there is no doubt: the processor would do just that. So it is for `iretq`,
+with which ntdll's RtlRestoreContext ends: it takes a machine frame off the stack.
 
 Which jumps leave a function, version 2 unwind information tells by naming the places of the epilogues. For version 1
 it is decided as Windows decides it: a direct jump leaves if its target lies outside the function (or at its begin:
@@ -26,7 +27,7 @@ from throwstack.unwind.x64.stop import Stop
 
 _LONGEST_INSTRUCTION = 15
 _MAX_POPS = 16
-_MAX_BYTES = 7 + 2 * _MAX_POPS + _LONGEST_INSTRUCTION
+_MAX_BYTES = 2 * _MAX_POPS + _LONGEST_INSTRUCTION
 _REX_W = 8
 
 _NUMBERS = {getattr(x86, f"X86_REG_{name.upper()}"): number for number, name in enumerate(X64_NAMES)}
@@ -48,11 +49,8 @@ class Epilogues:
         code = function.memory.read_available(function.base + rva, _MAX_BYTES)
         at: Place = (SP, 0)
         saves: dict[int, tuple[int, int, int]] = {}
-        for index, instruction in enumerate(self._decoder.disasm(code, function.base + rva)):
-            released = self._release(instruction, function) if index == 0 else None
-            if released is not None:
-                at = released
-            elif instruction.id == x86.X86_INS_POP and index <= _MAX_POPS:
+        for instruction in self._decoder.disasm(code, function.base + rva):
+            if instruction.id == x86.X86_INS_POP:
                 operand = instruction.operands[0]
                 number = _NUMBERS.get(operand.reg, SP) if operand.type == x86.X86_OP_REG else SP
                 if number == SP:
@@ -64,21 +62,6 @@ class Epilogues:
             else:
                 return Plan(tuple(saves.values()), at) if self._leaves(instruction, function, rva) else None
         return None
-
-    @staticmethod
-    def _release(instruction: capstone.CsInsn, function: Function) -> Place | None:
-        """Return where rsp is after `add rsp, constant` or `lea rsp, constant[frame register]`."""
-        if instruction.id not in (x86.X86_INS_ADD, x86.X86_INS_LEA):
-            return None
-        target, source = instruction.operands
-        if target.type != x86.X86_OP_REG or target.reg != x86.X86_REG_RSP:
-            return None
-        if instruction.id == x86.X86_INS_ADD:
-            return (SP, source.imm) if source.type == x86.X86_OP_IMM and source.imm > 0 else None
-        base = _NUMBERS.get(source.mem.base)
-        if source.mem.index or base is None or base != function.parts[0].info.frame_register:
-            return None
-        return base, source.mem.disp
 
     def _leaves(self, instruction: capstone.CsInsn, function: Function, rva: int) -> bool:
         """Say whether `instruction` ends an epilogue in which `rva` lies."""

@@ -21,6 +21,7 @@ class Fit(Enum):
     CALLS_FUNCTION = "behind a call of the frame's function"
     POSSIBLE = "behind a call of something that is not known"
     OUTERMOST = "zero: the start of the thread"
+    ZERO = "zero, but far from the start of the stack"
     UNREADABLE = "in code that cannot be read"
     CONTRADICTED = "behind a call of something else, or of the same function at another time"
     NOT_A_RETURN = "in code, but not behind a call"
@@ -29,7 +30,7 @@ class Fit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CallSite:
-    """A call instruction, and what it calls (through an import and through jumps) if that is known."""
+    """A call instruction, and what it calls (itself, or through an import) if that is known."""
 
     address: int
     target: int | None
@@ -64,7 +65,7 @@ class Calls:
             target = self._code.target(call)
             if target is None and isinstance(call.operand(0), Immediate):
                 continue
-            sites.append(CallSite(call.address, None if target is None else self._code.behind_thunks(target)))
+            sites.append(CallSite(call.address, target))
         return tuple(sites)
 
     def fit(self, place: Place, slot: int, return_address: int) -> Fit:
@@ -90,7 +91,7 @@ class Calls:
             return Fit.CONFIRMED if caller.slot == slot else Fit.CONTRADICTED
         # Handlers and funclets belong to a function whose own code does not lead to them.
         start = self._code.symbols.function_start(place.ip, is_return_address=place.call_sp is not None)
-        if start == site.target:
+        if start in {site.target, self._code.behind_thunks(site.target)}:
             return Fit.CALLS_FUNCTION
         return Fit.POSSIBLE if reaches is None else Fit.CONTRADICTED
 
