@@ -45,9 +45,7 @@ class VadReader:
         self._end = layout.offset("_MMVAD_SHORT.EndingVpn")
         self._start_high = layout.find("_MMVAD_SHORT.StartingVpnHigh")
         self._end_high = layout.find("_MMVAD_SHORT.EndingVpnHigh")
-        self._is_private = self._flag(
-            "_MMVAD_SHORT.u.VadFlags.PrivateMemory", "_MMVAD_SHORT.u1.VadFlags1.PrivateMemory"
-        )
+        self._is_private = self._flag("PrivateMemory")
         self._is_committed = self._flag("MemCommit")
         self._type = layout.bits("_MMVAD_SHORT.u.VadFlags.VadType")
         self._is_image = layout.bits("_MMVAD_SHORT.u.VadFlags.ImageMap")
