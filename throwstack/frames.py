@@ -62,7 +62,8 @@ class Frame:
     WinDbg prints first: rsp in the frame on x64 ("Child-SP"); on x86 the address just below the return address
     ("ChildEBP", where ebp is saved if the function saves it). `return_address` is where this frame returns to (0 at
     the outermost frame, None if it could not be found) and `return_slot` the stack address that holds it. `trust`
-    says how this frame was found from the one inside it.
+    says how this frame was found from the one inside it. `is_interrupted`: the CPU stopped at `ip` (the first frame,
+    and one that an exception interrupted); otherwise `ip` is a return address and the call stands before it.
     """
 
     registers: Registers
@@ -71,6 +72,7 @@ class Frame:
     return_slot: int | None
     trust: Trust
     note: str = ""
+    is_interrupted: bool = False
 
     @property
     def ip(self) -> int:

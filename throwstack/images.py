@@ -8,8 +8,10 @@ damaged: what cannot be read is absent. Follows the PE/COFF specification.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import pefile
 
@@ -17,23 +19,27 @@ from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.modules import Module, ModuleMap
 from throwstack.registers import Arch
 
+T = TypeVar("T")
+
 _HEADER_SIZE = PAGE_SIZE
 _MAX_IMAGE_SIZE = 1 << 30
 _MAX_DIRECTORY_SIZE = 8 << 20
-_EXECUTE = 0x20000000
+_EXECUTE, _WRITE = 0x20000000, 0x80000000
 _MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
 _CODEVIEW = 2
+"""Where a section header holds it; PointerToRawData follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of an image: name, RVA, size in memory in bytes, whether its pages are executable."""
+    """A section of an image: name, RVA, size in memory in bytes, whether its pages are executable, and writable."""
 
     name: str
     rva: int
     size: int
     is_executable: bool
+    is_writable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,10 @@ class Headers:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A named export: RVA, name, and `DLL.Name` where the entry forwards elsewhere (then `rva` is not code)."""
+    """An export: RVA, name, and `DLL.Name` where the entry forwards elsewhere (then `rva` is not code).
+
+    One that has no name, only an ordinal, is called `Ordinal12`, as debuggers do.
+    """
 
     rva: int
     name: str
@@ -113,7 +122,7 @@ class Image:
 
     @property
     def exports(self) -> tuple[Export, ...]:
-        """Return the named exports in RVA order; empty if the directory is absent or its pages are."""
+        """Return the exports in RVA order, named ones first; empty if the directory is absent or its pages are."""
         if self._exports is None:
             self._exports = self._cache.exports(self)
         return self._exports
@@ -125,6 +134,15 @@ class Image:
             self._pdb_parsed = True
             self._pdb = self._read_pdb_identity()
         return self._pdb
+
+    def shared(self, make: Callable[[Image], T]) -> T:
+        """Return what `make` derives from this image, made once for all processes that have the same image.
+
+        An image whose exports are not readable here may be so elsewhere: what comes of it is not shared.
+        """
+        if not self.exports:
+            return make(self)
+        return self._cache.derived(self, make)
 
     def is_code(self, address: int) -> bool:
         """Say whether `address` lies in an executable section (True throughout if the headers are unreadable)."""
@@ -171,10 +189,11 @@ def parse_rsds(record: bytes) -> PdbIdentity | None:
 class ImageCache:
     """Parses shared between processes: the same DLL has the same header page in each of them."""
 
-    __slots__ = ("_exports", "_headers")
+    __slots__ = ("_derived", "_exports", "_headers")
 
     def __init__(self) -> None:
         """Start empty; meant to live as long as one dump is open."""
+        self._derived: dict[tuple[bytes, object], Any] = {}
         self._headers: dict[bytes, Headers | None] = {}
         self._exports: dict[bytes, tuple[Export, ...]] = {}
 
@@ -195,6 +214,14 @@ class ImageCache:
             self._exports[page] = exports
         return exports
 
+    def derived(self, image: Image, make: Callable[[Image], T]) -> T:
+        """Return `make(image)`, remembered for every image with the same header page."""
+        key = image.header_page, make
+        if key not in self._derived:
+            self._derived[key] = make(image)
+        value: T = self._derived[key]
+        return value
+
 
 def parse_headers(page: bytes) -> Headers | None:
     """Parse the first page of an image (PE32 or PE32+), or return None if it is not one."""
@@ -212,6 +239,7 @@ def parse_headers(page: bytes) -> Headers | None:
                 section.VirtualAddress,
                 max(section.Misc_VirtualSize, 1),
                 bool(section.Characteristics & _EXECUTE),
+                bool(section.Characteristics & _WRITE),
             )
             for section in pe.sections
         )
@@ -254,24 +282,26 @@ def _parse_exports(image: Image) -> tuple[Export, ...]:
             low, high = max(page, rva), min(page + PAGE_SIZE, rva + size)
             flat[low:high] = data[low - page : high - page]
     try:
+        for section in pefile.PE(data=bytes(flat), fast_load=True).sections:
+            # In the bytes, before the parse that counts: pefile works out where sections lie while it parses.
+            struct.pack_into(
+                "<II", flat, section.get_file_offset() + 16, section.Misc_VirtualSize, section.VirtualAddress
+            )
         pe = pefile.PE(data=bytes(flat), fast_load=True)
-        for section in pe.sections:
-            section.PointerToRawData = section.VirtualAddress
-            section.SizeOfRawData = section.Misc_VirtualSize
         pe.parse_data_directories(directories=[_EXPORT])
         symbols = pe.DIRECTORY_ENTRY_EXPORT.symbols
-    except (pefile.PEFormatError, AttributeError, ValueError, IndexError):
+    except (pefile.PEFormatError, AttributeError, ValueError, IndexError, struct.error):
         return ()
     exports = [
         Export(
             symbol.address,
-            symbol.name.decode("latin-1"),
+            symbol.name.decode("latin-1") if symbol.name else f"Ordinal{symbol.ordinal}",
             symbol.forwarder.decode("latin-1") if symbol.forwarder else None,
         )
-        for symbol in symbols
-        if symbol.name and symbol.address
+        for symbol in sorted(symbols, key=lambda symbol: not symbol.name)
+        if symbol.address
     ]
-    return tuple(sorted(exports, key=lambda export: (export.rva, export.name)))
+    return tuple(sorted(exports, key=lambda export: export.rva))
 
 
 class ImageMap:

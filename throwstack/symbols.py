@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from throwstack.demangle import undecorate
 from throwstack.images import Image, ImageMap
+from throwstack.modules import ModuleMap
+from throwstack.name_extent import is_beyond_function
 
 
 class SymbolKind(Enum):
@@ -21,6 +24,23 @@ class SymbolKind(Enum):
     PDB = "pdb"
     ISF = "isf"
     EXPORT = "export"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A function at an address, as a symbol table gives it.
+
+    `rva` is where the function starts; None for one that was inlined there. `raw` is the name as the table spells it
+    (decorated, with parameters), `signature` the name with parameter types where the table has them. `is_inside`
+    says whether the address lies in the function, where the table knows its end; None where it does not.
+    """
+
+    symbol: str
+    rva: int | None
+    source: str = ""
+    raw: str = ""
+    signature: str = ""
+    is_inside: bool | None = None
 
 
 class SymbolTable:
@@ -53,6 +73,11 @@ class SymbolTable:
         index = bisect_left(self._rvas, rva + 1)
         return self._rvas[index] if index < len(self._rvas) else None
 
+    def locate(self, rva: int) -> tuple[Location, ...]:
+        """Return the functions at `rva`, innermost inlined one first; here the nearest name, or nothing."""
+        found = self.nearest(rva)
+        return () if found is None else (Location(undecorate(found[0]), found[1], raw=found[0]),)
+
     def rva_of(self, name: str) -> int | None:
         """Return the RVA of the symbol called `name`, or None."""
         return self._by_name.get(name)
@@ -72,6 +97,19 @@ class Name:
     kind: SymbolKind | None = None
     source: str = ""
     """File and line, `d:\\src\\file.cpp @ 860`, where the symbols give it."""
+    is_doubtful: bool = False
+    """The symbol is the nearest one known, and there are signs that the address lies in another function."""
+    is_inline: bool = False
+    """The function was inlined: it has no frame of its own, and no offset."""
+    raw: str = ""
+    """The symbol as its table spells it: decorated, or with parameters."""
+    signature: str = ""
+    """The symbol with the types of its parameters, where the symbols give them."""
+
+    @property
+    def provenance(self) -> str:
+        """Return where the symbol comes from, `pdb`, `isf` or `export`, with a `?` where it is doubtful."""
+        return "" if self.kind is None else self.kind.value + ("?" if self.is_doubtful else "")
 
     def __str__(self) -> str:
         """Return it as WinDbg prints it."""
@@ -84,38 +122,74 @@ class Name:
 class Symbols:
     """Names for the addresses of one address space."""
 
-    __slots__ = ("_source", "_tables", "images")
+    __slots__ = ("_elsewhere", "_fallback", "_source", "_tables", "images")
 
-    def __init__(self, images: ImageMap, source: SymbolSource | None = None) -> None:
-        """Name what lies in `images`; `source` is asked once per image, before its exports are."""
+    def __init__(
+        self,
+        images: ImageMap,
+        source: SymbolSource | None = None,
+        *,
+        fallback: SymbolSource | None = None,
+        elsewhere: Callable[[int], Name | None] | None = None,
+    ) -> None:
+        """Name what lies in `images`; each source is asked once per image.
+
+        First `source` is asked (several: `first_of`), then the image's own exports in memory, then `fallback` (the
+        exports of its file). `elsewhere` is asked for addresses outside every image.
+        """
         self.images = images
         self._source = source
+        self._fallback = fallback
+        self._elsewhere = elsewhere
         self._tables: dict[int, SymbolTable] = {}
 
     def table(self, image: Image) -> SymbolTable:
         """Return the symbol table of `image` (an empty one if it has no names at all)."""
         table = self._tables.get(image.base)
         if table is None:
-            given = self._source(image) if self._source is not None else None
-            table = given if given is not None else export_table(image)
+            table = self._source(image) if self._source is not None else None
+            if table is None or not len(table):
+                table = export_table(image)
+            if not len(table) and self._fallback is not None:
+                table = self._fallback(image) or table
             self._tables[image.base] = table
         return table
 
     def name(self, address: int, *, is_return_address: bool = False) -> Name:
-        """Name `address`.
+        """Name `address` by the function that holds it, whatever was inlined there.
 
         A return address is looked up at the call before it: a call that never returns may be a function's last
         instruction, and its return address then lies in the next function. The offset still counts to `address`.
         """
+        return self.frames_at(address, is_return_address=is_return_address)[-1]
+
+    def frames_at(self, address: int, *, is_return_address: bool = False) -> tuple[Name, ...]:
+        """Name `address` by all functions at it: inlined ones first, innermost outwards, then the one they are in."""
         image = self.images.find(address)
         if image is None:
-            return Name(address)
-        probe = address - image.base - (1 if is_return_address and address > image.base else 0)
-        found = self.table(image).nearest(probe)
-        if found is None:
-            return Name(address, image.module.label, "", address - image.base)
-        symbol, rva = found
-        return Name(address, image.module.label, symbol, address - image.base - rva, self.table(image).kind)
+            found = self._elsewhere(address) if self._elsewhere is not None else None
+            return (found if found is not None else Name(address),)
+        rva = address - image.base
+        probe = rva - (1 if is_return_address and rva else 0)
+        table = self.table(image)
+        locations = table.locate(probe)
+        if not locations:
+            return (Name(address, image.module.label, "", rva),)
+        return tuple(
+            Name(
+                address,
+                image.module.label,
+                location.symbol,
+                0 if location.rva is None else rva - location.rva,
+                table.kind,
+                location.source,
+                is_doubtful=_is_doubtful(image, table, location, probe),
+                is_inline=location.rva is None,
+                raw=location.raw,
+                signature=location.signature,
+            )
+            for location in locations
+        )
 
     def function_start(self, address: int, *, is_return_address: bool = False) -> int | None:
         """Return the address of the symbol at or before `address` in the same module and section, or None."""
@@ -133,15 +207,60 @@ class Symbols:
         return image.base + start
 
     def find(self, name: str) -> Iterator[tuple[Image, int]]:
-        """Yield every image that has a symbol `name`, with the symbol's address."""
+        """Yield every image that has a symbol `name`, with the symbol's address.
+
+        An export is found by its exported name even where a better table gives the address another one.
+        """
         for image in self.images:
-            rva = self.table(image).rva_of(name)
+            rva = self.rva_of(image, name)
             if rva is not None:
                 yield image, image.base + rva
+
+    def rva_of(self, image: Image, name: str) -> int | None:
+        """Return the RVA of the symbol `name` of `image`, or None.
+
+        Exports are asked first: every process has the same DLLs, whose exports are parsed once.
+        """
+        rva = export_table(image).rva_of(name)
+        return rva if rva is not None else self.table(image).rva_of(name)
+
+
+def _is_doubtful(image: Image, table: SymbolTable, location: Location, rva: int) -> bool:
+    if location.is_inside is not None:
+        return not location.is_inside
+    start = location.rva
+    return start is not None and is_beyond_function(image, start, rva, is_sparse=table.kind is SymbolKind.EXPORT)
 
 
 def export_table(image: Image) -> SymbolTable:
     """Return the names an image exports, without those that only forward to another image."""
+    return image.shared(_table_of_exports)
+
+
+def _table_of_exports(image: Image) -> SymbolTable:
     return SymbolTable(
         SymbolKind.EXPORT, ((export.rva, export.name) for export in image.exports if export.forwarder is None)
     )
+
+
+def first_of(*sources: SymbolSource) -> SymbolSource:
+    """Return a source that asks `sources` in turn for a table that is not empty: PDBs first, then ISF tables."""
+
+    def ask(image: Image) -> SymbolTable | None:
+        for source in sources:
+            table = source(image)
+            if table is not None and len(table):
+                return table
+        return None
+
+    return ask
+
+
+def unloaded(modules: ModuleMap) -> Callable[[int], Name | None]:
+    """Return what names addresses in images that are no longer loaded: `<Unloaded_x.dll>+0x1234`, as WinDbg does."""
+
+    def name(address: int) -> Name | None:
+        module = modules.find(address)
+        return None if module is None else Name(address, f"<Unloaded_{module.name}>", "", address - module.base)
+
+    return name

@@ -31,7 +31,10 @@ class Residency(Enum):
     TRANSITION = "transition"
     """In memory, its PTE not valid but in transition (Volatility reads these)."""
     PROTOTYPE = "prototype"
-    """In memory, reachable only through the section's prototype PTEs."""
+    """In memory, reachable only through the section's prototype PTE that the page's own PTE points to."""
+    PROTOTYPE_BY_VAD = "prototype-by-vad"
+    """In memory, reachable only through a prototype PTE that has to be looked up in the VAD: the page's own PTE says
+    no more than that, as it mostly does for images."""
     DEMAND_ZERO = "demand-zero"
     PAGED_OUT = "paged-out"
     """In a page file that is not part of the dump."""
@@ -130,7 +133,10 @@ class Thread:
     trap_frame: int | None = None
     win32_thread: int = 0
     teb32: int | None = None
-    """WoW64: address of the 32-bit TEB, which lies in one of the process's regions (written by the case)."""
+    """WoW64: address of the 32-bit TEB: the case's to write in one of the process's regions, the writer's elsewhere."""
+    stack32_base: int = 0
+    """WoW64: bounds of the 32-bit stack, for a 32-bit TEB that the writer writes."""
+    stack32_limit: int = 0
 
 
 @dataclass
@@ -187,3 +193,6 @@ class Machine:
     """The kernel's image as mapped, if the case wants more than the minimal one (kernel functions with .pdata)."""
     kernel_symbols: dict[str, int] = field(default_factory=dict)
     """RVA by name, added to the kernel's ISF."""
+    pads_pointer_tables: bool = True
+    """PAE: the page behind one with pointer tables is in the dump. Volatility reads a pointer table of 32 bytes as a
+    whole page's worth, and takes a process for unreadable where the next page is absent."""

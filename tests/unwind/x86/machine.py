@@ -47,7 +47,9 @@ def export_page(exports: Mapping[str, int]) -> bytes:
     for name in names:
         at.append(strings + len(blob))
         blob += name.encode() + b"\0"
-    page = struct.pack("<IIHHIIIIIII", 0, 0, 0, 0, strings, 1, count, count, rva + 40, rva + 40 + 4 * count, rva + 40 + 8 * count)
+    page = struct.pack(
+        "<IIHHIIIIIII", 0, 0, 0, 0, strings, 1, count, count, rva + 40, rva + 40 + 4 * count, rva + 40 + 8 * count
+    )
     page += b"".join(struct.pack("<I", exports[name] - BASE) for name in names)
     page += b"".join(struct.pack("<I", item) for item in at) + b"".join(struct.pack("<H", i) for i in range(count))
     page += blob

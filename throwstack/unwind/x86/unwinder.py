@@ -60,11 +60,14 @@ class Unwinder:
             if found is None:
                 end, detail = self._end(place, stack)
                 address = 0 if end is End.THREAD_START else None
-                frames.append(Frame(place.registers, (place.lowest_sp - 4) & MASK, address, None, label, note))
+                low = (place.lowest_sp - 4) & MASK
+                frames.append(Frame(place.registers, low, address, None, label, note, place.call_sp is None))
                 return Walk(tuple(frames), end, detail)
             caller = found.caller
             child_sp = (caller.slot - 4) & MASK
-            frames.append(Frame(place.registers, child_sp, caller.return_address, caller.slot, label, note))
+            frames.append(
+                Frame(place.registers, child_sp, caller.return_address, caller.slot, label, note, place.call_sp is None)
+            )
             if found.fit in {Fit.OUTERMOST, Fit.ZERO}:
                 return Walk(tuple(frames), End.THREAD_START)
             if found.fit is Fit.NOT_CODE:

@@ -1,0 +1,43 @@
+# The two commands of a fresh machine: `make demo` and `make test`. They need python3 with its venv module, and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+DEMO = demo
+VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
+
+.PHONY: demo test lint format clean
+
+SOURCES = $(shell find throwstack plugins symbols -name '*.py' -o -name '*.json')
+
+$(VENV)/.dependencies: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check '.[test,lint]'
+	touch $@
+
+# Installed as a user gets it: the wheel puts the plugins where plain `vol` finds them.
+$(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m tests.forge ftp-2003 $(DEMO)
+	mkdir -p $(DEMO)/cache
+	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP windows.unhandled'
+	@$(VOL) windows.unhandled
+	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP windows.cxrstack --registers'
+	@$(VOL) windows.cxrstack --registers
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machines that can be forged, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.forge.describe import Machine
+from tests.forge.images import ImageBuilder
+from tests.forge.truth import Truth
+
+
+@dataclass
+class Case:
+    """A machine, what must be found in it, and the images whose symbol files come with it."""
+
+    machine: Machine
+    truth: Truth
+    images: list[ImageBuilder] = field(default_factory=list)
+
+
+def builders() -> dict[str, tuple[Callable[[], Case], str]]:
+    """Return each case's builder and a line on what it is."""
+    # The cases import this module.
+    from tests.forge.cases import ftp_2003, more_x64, quiet_x86, service_x64  # noqa: PLC0415
+
+    return {
+        "ftp-2003": (ftp_2003.build, _line(ftp_2003.__doc__)),
+        "service-x64": (service_x64.build, _line(service_x64.__doc__)),
+        "quiet": (more_x64.quiet, _line(more_x64.quiet.__doc__)),
+        "quiet-x86": (quiet_x86.build, _line(quiet_x86.__doc__)),
+        "paged-peb": (more_x64.paged_peb, _line(more_x64.paged_peb.__doc__)),
+        "fleet": (more_x64.fleet, _line(more_x64.fleet.__doc__)),
+    }
+
+
+def _line(text: str | None) -> str:
+    return (text or "").split("\n")[0]

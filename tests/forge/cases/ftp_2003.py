@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reference case: Server 2003 x86, a service's thread stuck in CorExitProcess after a _com_error nobody caught.
+
+Every figure comes from a published WinDbg transcript of a complete dump: processes, thread, modules' addresses,
+stack words, exception record, context. Where it contradicts itself or could not be true of code, a comment says so.
+"""
+
+from __future__ import annotations
+
+from tests.forge.cases import Case
+from tests.forge.cases import ftp_stack as stuck
+from tests.forge.cases.ftp_images import COM_ERROR_VFTABLE, PROGRAM, THROW_INFO, Library, add_com_error
+from tests.forge.cases.ftp_threads import (
+    ApiFunctions,
+    ThreadFactory,
+    add_waiting,
+    load_images,
+    put_kernel_stack,
+    service_image,
+    user_registers,
+)
+from tests.forge.cases.x86_kernel import Kernel, context_x86
+from tests.forge.chains_x86 import Chain, Images
+from tests.forge.describe import Machine, Paging, Process, Region, Thread
+from tests.forge.stacks import Stack
+from tests.forge.truth import StuckThread, Truth, TruthFrame
+
+SERVICES = 0x1BC
+STACK_LIMIT, STACK_BASE = 0x045B6000, 0x045C0000
+RECORD_WORDS = (0xE06D7363, 1, 0, 0x77E4BEE7, 3, 0x19930520, stuck.COM_ERROR, THROW_INFO)
+CXR = {
+    **{"eax": 0x045BAB68, "ebx": 0x033F97FE, "ecx": 0, "edx": 0x045BAC00, "esi": 0x045BABF0, "edi": 0},
+    **{"eip": 0x77E4BEE7, "esp": 0x045BAB64, "ebp": 0x045BABB8, "eflags": 0x206},
+    **{"cs": 0x1B, "ss": 0x23, "ds": 0x23, "es": 0x23, "fs": 0x3B, "gs": 0},
+}
+
+# Words of the transcript that no call explains, by address.
+LOCALS = {
+    0x045BA3B8: 0x045BA3F0,
+    0x045BA3BC: 0x79F7394A,
+    0x045BA454: 0x79E70000,  # mscorwks, found by mscoree
+    0x045BA868: stuck.RECORD,
+    0x045BA86C: 0x045BFFDC,
+    0x045BA870: 0x045BA85C,
+    0x045BA874: 0x77E61A60,
+    0x045BCC64: 0x78158ED7,  # a return address into _CallSettingFrame, left from running the catch block
+    0x045BCC68: 0x045BF9B0,
+    0x045BFFD8: stuck.POINTERS,  # where BaseThreadStart's filter looks for them
+    0x045BFFF4: 0x781329E1,
+    0x045BFFF8: 0x03266678,
+}
+
+
+def stuck_stack(library: Library) -> tuple[Stack, Chain, int]:
+    """Return the stuck thread's user stack, the calls on it, and how many of them threw."""
+    stack = Stack(STACK_LIMIT, STACK_BASE)
+    for address, word in LOCALS.items():
+        stack.at(address).d32(word)
+    stack.at(stuck.RECORD).d32(*RECORD_WORDS)
+    stack.at(stuck.CONTEXT).raw(context_x86(CXR, 0x10007))
+    stack.at(0x045BABD0).d32(*RECORD_WORDS[:3], 0, *RECORD_WORDS[4:])  # _CxxThrowException's own copy
+    stack.at(stuck.COM_ERROR).d32(COM_ERROR_VFTABLE, stuck.HRESULT, 0, 0)
+    stack.at(0x045BA040).d32(0x2B8, 0x2C0)  # the handles that USER32 waits for
+    chain, threw = stuck.lay_out(stack, library)
+    return stack, chain, threw
+
+
+def build() -> Case:
+    """Return the machine and the truth about it."""
+    library, kernel = Library(), Kernel()
+    add_com_error(library["ftpsrvdata_pg"])
+    api = ApiFunctions(library)
+    stack, chain, threw = stuck_stack(library)
+    _add_stray_code(library)
+    factory = ThreadFactory(api, kernel, chain.placed[0].function, 0xB9010000)
+    kernel_half = kernel.wait(0xB8FDF000, "NtWaitForMultipleObjects", chain, size=0x4000)
+    thread = Thread(
+        0xAE8,
+        0x7FFAD000,
+        STACK_BASE,
+        STACK_LIMIT,
+        user_registers(chain),
+        0x77E617EC,
+        0x781329E1,
+        alertable=True,
+        wait_ticks=7198,
+        priority=10,
+        base_priority=8,
+        address=0x89E3D418,
+        win32_thread=0xE26A6508,
+    )
+    put_kernel_stack(thread, kernel_half)
+    iftpsvc = _process("iftpsvc.exe", 0xA04, 0x8948FA08, 0x7F404520, 0x7FFDE000)
+    ssh = _process("SSHServer.exe", 0x7F0, 0x899F2BC8, 0x7F4043A0, 0x7FFD8000)
+    intfy = _process("intfysvc.exe", 0x79C, 0x89EEE6F8, 0x7F404380, 0x7FFDD000)
+    programs = {}
+    quiet, stacks = [], {}
+    for process, directory in (
+        (intfy, "\\WINDOWS\\system32"),
+        (ssh, "\\Program Files\\Ipswitch\\SSH"),
+        (iftpsvc, PROGRAM),
+    ):
+        program, routines = service_image(process.name, directory, library)
+        programs[process.name] = program
+        waiting = add_waiting(process, routines, factory, images=Images([program, *library.images.values()]))
+        quiet += [(process.pid, tid) for tid in waiting]
+        stacks |= {f"{process.pid}:{tid}": frames for tid, frames in waiting.items()}
+    iftpsvc.threads.append(thread)
+    iftpsvc.regions.append(Region(STACK_LIMIT, stack.data()))
+    built = {name: image.build() for name, image in library.images.items()}
+    system = ("ntdll", "KERNEL32", "RPCRT4", "USER32", "ole32")
+    for process, names in ((intfy, system), (ssh, system), (iftpsvc, tuple(built))):
+        load_images(process, programs[process.name], [(library[name], built[name]) for name in names])
+    images = Images([programs["iftpsvc.exe"], *library.images.values()])
+    truth = Truth("ftp-2003", "x86", (_stuck_truth(chain, threw, kernel_half.frames, images),), tuple(quiet), stacks)
+    machine = Machine(
+        Paging.PAE,
+        (5, 2, 3790),
+        [_services(), intfy, ssh, iftpsvc],
+        tick_count=7218,
+        processors=2,
+        kernel_base=kernel.image.base,
+        kernel_image=kernel.image.build(),
+        kernel_symbols=kernel.symbols(),
+    )
+    return Case(machine, truth, [image for image in library.images.values() if image.has_isf])
+
+
+def _process(name: str, pid: int, address: int, directory_base: int, peb: int) -> Process:
+    return Process(pid, name, SERVICES, peb, address=address, directory_base=directory_base, create_seconds=50)
+
+
+def _services() -> Process:
+    return Process(SERVICES, "services.exe", 0x18C, 0x7FFDF000, create_seconds=5)
+
+
+def _add_stray_code(library: Library) -> None:
+    """Put code where the stack has addresses that are no frames of it."""
+    image = library["MSVCR80"]
+    image.code(0x78158ED5, bytes.fromhex("ffd05f5e8beb5d8b4d1055c3"))  # call eax in _CallSettingFrame
+    kernel32 = library["KERNEL32"]
+    kernel32.code(0x77E64840, b"\x33\xc0\xc3")  # BaseThreadStart's __except block
+    # BaseThreadStartThunk: push edx-like arguments, jump to BaseThreadStart
+    thunk = b"\x33\xed\x53\x50\x6a\x00\xe9" + (0x77E647F5 - 0x77E617F7).to_bytes(4, "little", signed=True)
+    kernel32.name_function("BaseThreadStartThunk", kernel32.code(0x77E617EC, thunk))
+
+
+def _stuck_truth(chain: Chain, threw: int, kernel: tuple[TruthFrame, ...], images: Images) -> StuckThread:
+    user = chain.frames(images)
+    return StuckThread(
+        pid=0xA04,
+        tid=0xAE8,
+        process="iftpsvc.exe",
+        arch="x86",
+        code=0xE06D7363,
+        address=0x77E4BEE7,
+        record=stuck.RECORD,
+        context=stuck.CONTEXT,
+        registers=CXR,
+        thrown_at="ftpsrvdata_pg!_com_raise_error+0x32",
+        frames=user[-threw:],
+        thread_stack=(*kernel, *user),
+        blockers=(
+            "KERNEL32!UnhandledExceptionFilter",
+            "MSVCR71!abort",
+            "mscorwks!CorExitProcess",
+            "mscoree!CorExitProcess",
+        ),
+        exception_type=".?AV_com_error@@",
+        message="0x80004003",
+        wait_ticks=20,
+    )

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds PE images as they lie in memory, from code and data at given addresses.
+
+Headers, .text, .rdata with import slots, export directory and RSDS debug record, .data, and on x64 .xdata and .pdata.
+Follows the PE/COFF specification; every byte is our own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tests.forge.code import CodeError, merge
+from tests.forge.describe import LoadedModule, Protection, Region
+from tests.forge.symbols import Pdb
+
+PAGE = 0x1000
+I386, AMD64 = 0x14C, 0x8664
+_SLOTS_SIZE = 0x400
+_TEXT, _RDATA, _DATA = 0x60000020, 0x40000040, 0xC0000040
+
+
+def pdb_of(name: str, salt: str = "") -> Pdb:
+    """Return a made-up but constant PDB identity for an image called `name`."""
+    stem = name.rpartition(".")[0] or name
+    return Pdb(f"{stem.lower()}.pdb", hashlib.md5(f"throwstack {name.lower()} {salt}".encode()).hexdigest().upper())
+
+
+def pages(size: int) -> int:
+    """Round up to whole pages."""
+    return (size + PAGE - 1) & ~(PAGE - 1)
+
+
+@dataclass
+class ImageBuilder:
+    """One image under construction. `base` and everything added are virtual addresses; sizes are in bytes.
+
+    Layout: headers, .text up to `text_size`, .rdata of `rdata_size`, .data, then what x64 needs. `pdb` None leaves the
+    image without a debug record.
+    """
+
+    name: str
+    base: int
+    text_size: int
+    rdata_size: int = PAGE
+    data_size: int = PAGE
+    machine: int = I386
+    pdb: Pdb | None = None
+    timestamp: int = 0x45D6CBE2
+    directory: str = "\\WINDOWS\\system32"
+    entry: int = 0
+    exports: dict[str, int] = field(default_factory=dict)
+    symbols: dict[str, int] = field(default_factory=dict)
+    """Names for the module's ISF, by address."""
+    has_isf: bool = False
+    unwind: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    """x64: function start → (end, UNWIND_INFO); a chained entry's parent is a 12-byte tail of three addresses."""
+
+    def __post_init__(self) -> None:
+        """Lay out the sections."""
+        self.text_end = self.base + PAGE + pages(self.text_size)
+        self.data_start = self.text_end + pages(self.rdata_size)
+        self.unwind_start = self.data_start + pages(self.data_size)
+        self._code: dict[int, bytes] = {}
+        self._data: dict[int, bytes] = {}
+        self._slots: dict[int, int] = {}
+        self._free_code = self.base + PAGE
+        self._free_data = self.text_end + _SLOTS_SIZE
+        self._free_variables = self.data_start
+
+    @property
+    def pointer(self) -> int:
+        """Return the size of a pointer."""
+        return 8 if self.machine == AMD64 else 4
+
+    def code(self, address: int, data: bytes) -> int:
+        """Put code at `address`; return the address."""
+        if not self.base + PAGE <= address or address + len(data) > self.text_end:
+            message = f"{self.name}: code at {address:#x} lies outside .text, which ends at {self.text_end:#x}"
+            raise CodeError(message)
+        self._code[address] = data
+        return address
+
+    def data(self, address: int, data: bytes) -> int:
+        """Put data at `address` in .rdata or .data; return the address."""
+        if address < self.text_end + _SLOTS_SIZE or address + len(data) > self.unwind_start:
+            message = f"{self.name}: data at {address:#x} lies outside .rdata and .data"
+            raise CodeError(message)
+        self._data[address] = data
+        return address
+
+    def place_code(self, size: int) -> int:
+        """Reserve `size` bytes near the start of .text, 16-byte aligned."""
+        address = self._free_code
+        self._free_code = (address + size + 15) & ~15
+        return address
+
+    def place_data(self, data: bytes, *, writable: bool = False) -> int:
+        """Put data wherever there is room in .rdata (or .data), 8-byte aligned; return the address."""
+        address = self._free_variables if writable else self._free_data
+        after = (address + len(data) + 7) & ~7
+        if writable:
+            self._free_variables = after
+        else:
+            self._free_data = after
+        return self.data(address, data)
+
+    def slot(self, target: int) -> int:
+        """Return the address of the import slot that holds `target`."""
+        if target not in self._slots:
+            self._slots[target] = self.text_end + len(self._slots) * self.pointer
+        return self._slots[target]
+
+    def name_function(self, name: str, address: int, *, exported: bool = False) -> int:
+        """Record a symbol, and an export if it is one; return the address."""
+        self.symbols[name] = address
+        if exported:
+            self.exports[name] = address
+        return address
+
+    def nearest(self, address: int) -> str:
+        """Return `module!name+0x..` for `address` by the tables that the dump comes with."""
+        names = self.symbols if self.has_isf else self.exports
+        label = "".join(c if c.isalnum() or c == "_" else "_" for c in self.name.rpartition(".")[0])
+        before = [(start, name) for name, start in names.items() if start <= address]
+        if not before:
+            return f"{label}+{address - self.base:#x}"
+        start = max(before)[0]
+        # Of several names at one address the tables keep the first: export tables are sorted by name.
+        same = [name for at, name in before if at == start]
+        name = same[0] if self.has_isf else min(same)
+        return f"{label}!{name}+{address - start:#x}" if address != start else f"{label}!{name}"
+
+    def build(self) -> bytes:
+        """Return the image, headers first."""
+        text = bytearray(b"\xcc") * (self.text_end - self.base - PAGE)
+        for offset, piece in merge(self.base, self._code, what=f"{self.name} .text").items():
+            text[offset - PAGE : offset - PAGE + len(piece)] = piece
+        slots = b"".join(target.to_bytes(self.pointer, "little") for target in self._slots)
+        if len(slots) > _SLOTS_SIZE:
+            message = f"{self.name}: too many import slots"
+            raise CodeError(message)
+        directories = {12: (self.text_end - self.base, len(slots))} if slots else {}
+        if self.exports:
+            table = _export_directory(self.name, self.exports, self.base, self._free_data - self.base)
+            directories[0] = (self.place_data(table) - self.base, len(table))
+        if self.pdb is not None:
+            record = _rsds(self.pdb)
+            at = self.place_data(record) - self.base
+            entry = struct.pack("<IIHHIIII", 0, self.timestamp, 0, 0, 2, len(record), at, at)
+            directories[6] = (self.place_data(entry) - self.base, len(entry))
+        xdata, pdata = self._unwind_tables()
+        if pdata:
+            directories[3] = (self.unwind_start - self.base + pages(len(xdata)), len(pdata))
+        rest = bytearray(self.unwind_start - self.text_end)
+        rest[: len(slots)] = slots
+        for offset, piece in merge(self.text_end, self._data, what=f"{self.name} data").items():
+            rest[offset : offset + len(piece)] = piece
+        sections = [
+            (".text", PAGE, len(text), _TEXT),
+            (".rdata", self.text_end - self.base, self.data_start - self.text_end, _RDATA),
+            (".data", self.data_start - self.base, self.unwind_start - self.data_start, _DATA),
+        ]
+        if pdata:
+            start = self.unwind_start - self.base
+            sections += [(".xdata", start, len(xdata), _RDATA)]
+            sections += [(".pdata", start + pages(len(xdata)), len(pdata), _RDATA)]
+        body = bytes(text + rest) + _padded(xdata) + _padded(pdata)
+        return _headers(self, PAGE + len(body), sections, directories) + body
+
+    def _unwind_tables(self) -> tuple[bytes, bytes]:
+        """Return .xdata and .pdata."""
+        xdata, offsets = bytearray(), {}
+        for start, (_, info) in sorted(self.unwind.items()):
+            offsets[start] = self.unwind_start - self.base + len(xdata)
+            xdata += info + bytes(-len(info) % 4)
+        pdata = bytearray()
+        for start, (end, _) in sorted(self.unwind.items()):
+            pdata += struct.pack("<III", start - self.base, end - self.base, offsets[start])
+        for start, (_, info) in self.unwind.items():
+            if info[0] >> 3 & 4:  # UNW_FLAG_CHAININFO: the parent's RUNTIME_FUNCTION follows the codes
+                at = offsets[start] - (self.unwind_start - self.base) + 4 + (info[2] + info[2] % 2) * 2
+                parent = struct.unpack_from("<I", xdata, at)[0] + self.base
+                struct.pack_into("<II", xdata, at + 4, self.unwind[parent][0] - self.base, offsets[parent])
+        return bytes(xdata), bytes(pdata)
+
+    def region(self, image: bytes) -> Region:
+        """Return the process's view of the built `image`."""
+        return Region(self.base, image, Protection.EXECUTE_WRITE_COPY, f"{self.directory}\\{self.name}", is_image=True)
+
+    def loaded(self, image: bytes) -> LoadedModule:
+        """Return the entry of the loader's lists."""
+        path = f"C:{self.directory}\\{self.name}"
+        return LoadedModule(self.name, path, self.base, len(image), self.entry, self.timestamp)
+
+    def rvas(self) -> dict[str, int]:
+        """Return the module's symbols by RVA, as its ISF wants them."""
+        return {name: address - self.base for name, address in self.symbols.items()}
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(pages(len(data)) - len(data))
+
+
+def _rsds(pdb: Pdb) -> bytes:
+    guid = bytes.fromhex(pdb.guid)
+    mixed = guid[3::-1] + guid[5:3:-1] + guid[7:5:-1] + guid[8:]
+    return b"RSDS" + mixed + pdb.age.to_bytes(4, "little") + pdb.name.encode() + b"\0"
+
+
+def _export_directory(name: str, exports: Mapping[str, int], base: int, rva: int) -> bytes:
+    names = sorted(exports)
+    count = len(names)
+    tables = 40
+    strings = tables + count * 10
+    blob = bytearray()
+    name_rvas = []
+    for item in (name, *names):
+        name_rvas.append(rva + strings + len(blob))
+        blob += item.encode() + b"\0"
+    directory = struct.pack(
+        "<IIHHIIIIIII",
+        *(0, 0, 0, 0, name_rvas[0], 1, count, count),
+        *(rva + tables, rva + tables + 4 * count, rva + tables + 8 * count),
+    )
+    functions = b"".join(struct.pack("<I", exports[item] - base) for item in names)
+    pointers = b"".join(struct.pack("<I", item) for item in name_rvas[1:])
+    ordinals = b"".join(struct.pack("<H", index) for index in range(count))
+    return directory + functions + pointers + ordinals + bytes(blob)
+
+
+def _headers(
+    image: ImageBuilder,
+    size: int,
+    sections: list[tuple[str, int, int, int]],
+    directories: Mapping[int, tuple[int, int]],
+) -> bytes:
+    wide = image.machine == AMD64
+    dos = b"MZ" + bytes(58) + (0x80).to_bytes(4, "little")
+    optional_size = 240 if wide else 224
+    is_dll = not image.name.lower().endswith(".exe")
+    traits = (0x2022 if wide else 0x2102) if is_dll else (0x22 if wide else 0x102)
+    file_header = struct.pack("<HHIIIHH", image.machine, len(sections), image.timestamp, 0, 0, optional_size, traits)
+    text = sections[0][2]
+    optional = struct.pack(
+        "<HBBIIIII", 0x20B if wide else 0x10B, 8, 0, text, size - text - PAGE, 0, _rva(image, image.entry), PAGE
+    )
+    optional += b"" if wide else struct.pack("<I", image.text_end - image.base)
+    optional += struct.pack("<Q" if wide else "<I", image.base)
+    version = (10, 0, 10, 0, 10, 0) if wide else (5, 2, 5, 2, 4, 0)
+    optional += struct.pack("<II6HIIIIHH", PAGE, 0x200, *version, 0, size, 0x400, 0, 3, 0)
+    optional += struct.pack("<4Q" if wide else "<4I", 0x100000, 0x1000, 0x100000, 0x1000)
+    optional += struct.pack("<II", 0, 16)
+    optional += b"".join(struct.pack("<II", *directories.get(index, (0, 0))) for index in range(16))
+    table = b"".join(
+        struct.pack("<8sIIIIIIHHI", name.encode(), length, rva, pages(length), rva, 0, 0, 0, 0, flags)
+        for name, rva, length, flags in sections
+    )
+    header = dos.ljust(0x80, b"\0") + b"PE\0\0" + file_header + optional + table
+    return header.ljust(PAGE, b"\0")
+
+
+def _rva(image: ImageBuilder, address: int) -> int:
+    return address - image.base if address else 0

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Names as people write them, from names as compilers do: `?f@A@@QAEXH@Z` → `A::f`, `.?AVerror@@` → `error`.
+
+LLVM's demangler (pydemumble) does the decoding. It gives whole declarations; a debugger shows the name alone, without
+return type, access and parameters, and so does this. Names come from export tables and type descriptors, which are
+hostile: a decorated name can refer back to its own parts, so that a hundred characters stand for gigabytes, and can
+nest so deep that the decoder's stack ends. Names that could are left as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from pydemumble import demangle as _demangle
+
+_MAX_NAME = 1024
+_MAX_EXPANSION = 1 << 22
+_CONVENTION = re.compile(r"__(?:cdecl|stdcall|thiscall|fastcall|vectorcall|clrcall|pascal|regcall|eabi|swift\w+) ")
+_TRAILER = re.compile(r"(?:\s*(?:const|volatile|__restrict|__unaligned|__ptr64|noexcept|&&?))*$")
+_KEYWORD = re.compile(r"\b(?:class|struct|union|enum) ")
+_RTTI_SUFFIX = "`RTTI Type Descriptor Name'"
+_REFERENCES = re.compile(r"(?<![a-z_0-9])[0-9]+")
+_LISTS = re.compile(r"\?|(?<=[A-Z$])[68]")
+_ITANIUM_REFERENCES = re.compile(r"S[0-9A-Z]*_|T[0-9]*_")
+_ITANIUM_LISTS = re.compile(r"[FIJLNX]")
+_OPEN, _CLOSE = "<([{`", ">)]}'"
+
+
+@lru_cache(maxsize=65536)
+def undecorate(name: str) -> str:
+    """Return the qualified name in a C++ decorated one; any other name, and one that cannot be decoded, unchanged."""
+    text = declaration(name)
+    if text is None:
+        return name
+    if name.startswith("_"):  # without return type, unless it is a template's
+        text = strip_parameters(text)
+    return _tidy(_name_of_declaration(text)) or name
+
+
+def declaration(name: str) -> str | None:
+    """Return the whole declaration that a C++ decorated name stands for, or None if it cannot be decoded."""
+    if not name.startswith(("?", "_Z", "__Z")) or not _is_bounded(name):
+        return None
+    return _demangle(name) or None
+
+
+def type_name(descriptor: str) -> str:
+    """Return the type that an RTTI type descriptor names: `.?AVbad_alloc@std@@` → `std::bad_alloc`, `.H` → `int`."""
+    if not descriptor.startswith(".") or not _is_bounded(descriptor):
+        return descriptor
+    text = _demangle(descriptor)
+    if not text.endswith(_RTTI_SUFFIX):
+        return descriptor
+    return _tidy(text[: -len(_RTTI_SUFFIX)].strip())
+
+
+def itanium_type_name(name: str) -> str:
+    """Return the type that the name in a GCC `type_info` stands for: `St13runtime_error` → `std::runtime_error`.
+
+    Empty if it is no such name.
+    """
+    decorated = f"_ZTS{name}"
+    text = _demangle(decorated) if _is_bounded(decorated) else None
+    prefix = "typeinfo name for "
+    return text[len(prefix) :] if text and text.startswith(prefix) else ""
+
+
+def strip_parameters(signature: str) -> str:
+    """Return a function's name without its parameter list: `A::f(int) const` → `A::f`, `A::operator()(int)` too."""
+    end = signature[: _TRAILER.search(signature).start()] if ")" in signature else ""  # type: ignore[union-attr]
+    if not end.endswith(")"):
+        return signature
+    depth = 0
+    for index in range(len(end) - 1, -1, -1):
+        if end[index] == ")":
+            depth += 1
+        elif end[index] == "(":
+            depth -= 1
+            if depth == 0:
+                head = end[:index].rstrip()
+                return signature if not head or head.endswith("operator") else head
+    return signature
+
+
+def _is_bounded(name: str) -> bool:
+    """Say whether decoding ends soon: how far references can multiply what the name spells out.
+
+    A digit in the place of a name or type refers to one of the ten before it, in its own list of parameters or
+    template arguments. So a list makes of what it spells out at most (1 + its references) times as much, and lists
+    nest. With R references in L lists that is most when they are spread evenly. Digits in identifiers follow small
+    letters, underscores or digits, which references never do.
+    """
+    if len(name) > _MAX_NAME or not name.isprintable():
+        return False
+    if name.startswith("_"):
+        references, lists = len(_ITANIUM_REFERENCES.findall(name)), 1 + len(_ITANIUM_LISTS.findall(name))
+    else:
+        references, lists = sum(len(run) for run in _REFERENCES.findall(name)), 1 + len(_LISTS.findall(name))
+    if references > 64:
+        return False
+    growth = (1 + references / lists) ** lists if lists < references else 2.0**references
+    return len(name) * growth <= _MAX_EXPANSION
+
+
+def _name_of_declaration(text: str) -> str:
+    depth = 0
+    last_space = -1
+    for index, char in enumerate(text):
+        if char in _OPEN:
+            depth += 1
+        elif char in _CLOSE:
+            depth -= 1
+        elif depth == 0 and char == "_":
+            convention = _CONVENTION.match(text, index)
+            if convention is not None:
+                return strip_parameters(text[convention.end() :])
+        elif depth == 0 and char == " ":
+            last_space = index
+    if depth or text.startswith('"') or text.endswith(")"):
+        return text  # a string's contents; a function that returns a pointer to a function
+    return text[last_space + 1 :].lstrip("*&")
+
+
+def _tidy(name: str) -> str:
+    """Write template arguments as Microsoft's tools do: `A<B,C<int> >`."""
+    name = _KEYWORD.sub("", name)
+    if "<" in name and "operator" not in name:
+        name = name.replace(", ", ",")
+        while ">>" in name:
+            name = name.replace(">>", "> >")
+    return name

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saved contexts on x64: the dispatcher's frame, RtlRaiseException's frame, EXCEPTION_POINTERS.
+
+UnhandledExceptionFilter's argument is in rcx and gone. But when the kernel delivers a fault it builds, at rsp of
+KiUserExceptionDispatcher, a CONTEXT (0x4d0 bytes), a CONTEXT_EX, and the EXCEPTION_RECORD at +0x4f0; and a software
+exception's CONTEXT is captured in the frame of RtlRaiseException, while the record is its caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from throwstack.contexts import X64_CONTEXT_SIZE, read_context
+from throwstack.dispatch.pointers import scan_pointers
+from throwstack.dispatch.saved import Route, SavedException, saved_exception
+from throwstack.exceptions.record import read_record
+from throwstack.frames import Frame, StackBounds
+from throwstack.memory import MemoryUnreadable
+from throwstack.registers import Arch
+from throwstack.target import Target
+
+DISPATCHERS = frozenset({"KiUserExceptionDispatch", "KiUserExceptionDispatcher"})
+RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})
+
+_RECORD_AFTER_CONTEXT = (0x4F0, 0x4D0)
+"""Where the record lies from the CONTEXT: behind a CONTEXT_EX of 0x20 bytes, or (before Windows 7) right behind."""
+_MAX_FRAME = 0x10000
+_RECORD_SIZE = 0x98
+
+
+def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
+    """Return the exception whose CONTEXT lies at the rsp of the KiUserExceptionDispatcher frame `frame`, or None."""
+    for distance in _RECORD_AFTER_CONTEXT:
+        found = saved_exception(
+            target, stack, frame.child_sp + distance, frame.child_sp, route=Route.DISPATCHER, frame_sp=frame.child_sp
+        )
+        if found is not None and _same_address(found):
+            return found
+    return None
+
+
+def from_raise_frame(target: Target, stack: StackBounds, frame: Frame, caller: Frame) -> SavedException | None:
+    """Return the exception that the RtlRaiseException frame `frame`, called by `caller`, captured, or None.
+
+    Its CONTEXT is the caller's state: rip is the frame's return address, rsp the caller's. The record is where the
+    caller built it, which is anywhere in its own frame.
+    """
+    context_address = _context_in(target, frame, caller)
+    if context_address is None:
+        return None
+    end = min(caller.child_sp + _MAX_FRAME, stack.base - _RECORD_SIZE)
+    for record_address in range(caller.child_sp, end, 8):
+        try:
+            record = read_record(target.memory, record_address, Arch.X64)
+        except MemoryUnreadable:
+            return None
+        if record.address == frame.return_address and record.code:
+            return saved_exception(
+                target, stack, record_address, context_address, route=Route.RAISE, frame_sp=frame.child_sp
+            )
+    return None
+
+
+def _context_in(target: Target, frame: Frame, caller: Frame) -> int | None:
+    start, end = (frame.child_sp + 15) & -16, min(caller.child_sp, frame.child_sp + _MAX_FRAME)
+    for address in range(start, end - X64_CONTEXT_SIZE + 1, 16):
+        try:
+            context = read_context(target.memory, address, Arch.X64)
+        except MemoryUnreadable:
+            return None
+        is_callers = context.registers.ip == frame.return_address and context.registers.sp == caller.child_sp
+        if is_callers and context.has_plausible_flags:
+            return address
+    return None
+
+
+def from_stack(target: Target, stack: StackBounds, low: int) -> Iterator[SavedException]:
+    """Yield what EXCEPTION_POINTERS on the stack from `low` outwards point to, where record and CONTEXT agree."""
+    return (found for found in scan_pointers(target, stack, low, stack.base) if _same_address(found))
+
+
+def _same_address(found: SavedException) -> bool:
+    return found.record.address == found.context.registers.ip

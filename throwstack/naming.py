@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of frames: which address of a frame to look up, and how a frame reads."""
+
+from __future__ import annotations
+
+from throwstack.frames import Frame
+from throwstack.symbols import Name, Symbols
+
+
+def name_of(symbols: Symbols, frame: Frame) -> Name:
+    """Return the name of `frame`: of its ip where that was saved by the CPU, of the call before it otherwise."""
+    return symbols.name(frame.ip, is_return_address=not frame.is_interrupted)
+
+
+def symbol_of(symbols: Symbols, frame: Frame) -> str:
+    """Return the bare function name of `frame`, or ""."""
+    return name_of(symbols, frame).symbol

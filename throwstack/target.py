@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process as one architecture sees it, and a thread of it: what everything above unwinding works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from throwstack.frames import StackBounds, Trust, Walk
+from throwstack.images import ImageMap
+from throwstack.memory import Memory
+from throwstack.registers import Arch, Registers
+from throwstack.symbols import Symbols
+
+
+class Unwinder(Protocol):
+    """What the packages of `throwstack.unwind` offer."""
+
+    def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
+        """Unwind from `registers` until the thread's start, the stack's end or a reason to stop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The code and memory of a process, as x86 or as x64 code sees it. A WoW64 process is two targets."""
+
+    arch: Arch
+    memory: Memory
+    images: ImageMap
+    symbols: Symbols
+    unwinder: Unwinder
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadStack:
+    """A thread's stack in a target, and the user-mode registers with which it will go on.
+
+    `registers` is None where they could not be read; `missing` then says why.
+    """
+
+    bounds: StackBounds
+    registers: Registers | None
+    missing: str = ""

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which threads are stuck on an unhandled exception: a cheap question for all, a walk for the few that say yes.
+
+The cheap question: does the stack hold an address inside a blocking function (`throwstack.blockers`)? That is true
+of every stuck thread and of a few others, whose words are stale or plain data. The walk tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from throwstack.blockers import Blocker, blocked_in, blocker_named, triage_blockers
+from throwstack.dispatch.saved import SavedException
+from throwstack.dispatch.search import exceptions_in_flight
+from throwstack.frames import StackBounds, Walk
+from throwstack.memory import PAGE_SIZE, Memory
+from throwstack.naming import name_of
+from throwstack.symbols import Name
+from throwstack.target import Target, ThreadStack
+
+_MAX_STACK_BYTES = 16 << 20
+_SWITCHED_STACK = 1 << 20
+_MAX_FUNCTION = 0x4000
+_HIGH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A thread that is stuck: in what, on which exceptions (innermost first), on which stack.
+
+    `blocked_in` holds (module label, symbol) pairs: first the function that explains the wait, then the others from
+    the outermost inwards.
+    """
+
+    target: Target
+    stack: ThreadStack
+    blocked_in: tuple[tuple[str, str], ...]
+    exceptions: tuple[SavedException, ...]
+    walk: Walk | None
+    notes: tuple[str, ...]
+
+    def throwing_walk(self, exception: SavedException) -> Walk:
+        """Unwind the stack that threw `exception`, from its saved CONTEXT."""
+        return self.target.unwinder.walk(exception.context.registers, self.stack.bounds)
+
+
+class Triage:
+    """Examines the threads of one target; where its blocking functions lie is found once."""
+
+    def __init__(self, target: Target) -> None:
+        """Find the blocking functions among the modules of `target`."""
+        self._target = target
+        self._ranges = tuple(_code_ranges(target))
+
+    def is_suspect(self, stack: ThreadStack) -> bool:
+        """Ask the cheap question: False means that the thread is not stuck."""
+        return next(self._suspects(self._current(stack)), None) is not None
+
+    def examine(self, stack: ThreadStack) -> Stuck | None:
+        """Say what the thread with this stack is stuck in, or return None if it is not stuck."""
+        stack = self._current(stack)
+        suspects = sorted(self._suspects(stack))
+        return self._walk(stack, suspects) if suspects else None
+
+    def _current(self, stack: ThreadStack) -> ThreadStack:
+        """Return the stack the thread is on: a fiber, or code that switched stacks, is not on the one of its TEB."""
+        if stack.registers is None or stack.bounds.contains(stack.registers.sp):
+            return stack
+        start = stack.registers.sp & -PAGE_SIZE
+        size = len(self._target.memory.read_available(start, _SWITCHED_STACK))
+        return replace(stack, bounds=StackBounds(start, start + size)) if size else stack
+
+    def _suspects(self, stack: ThreadStack) -> Iterator[tuple[int, int]]:
+        """Yield (stack address, word) for every aligned word that lies inside a blocking function."""
+        low, high = stack.bounds.limit, stack.bounds.base
+        if stack.registers is not None:
+            low = stack.registers.sp
+        size = self._target.arch.pointer_size
+        low = (low + size - 1) & -size
+        for start, data in _readable_runs(self._target.memory, low, min(high, low + _MAX_STACK_BYTES)):
+            for first, last in self._ranges:
+                for offset, word in _words_between(data, size, first, last):
+                    yield start + offset, word
+
+    def _walk(self, stack: ThreadStack, suspects: Sequence[tuple[int, int]]) -> Stuck | None:
+        notes = [stack.missing] if stack.missing else []
+        walk = None
+        if stack.registers is not None:
+            walk = self._target.unwinder.walk(stack.registers, stack.bounds)
+            stuck = self._from_walk(stack, walk, notes)
+            if stuck is not None:
+                return stuck
+            if walk.is_complete:
+                return None
+            notes.append(f"the walk of the blocked stack ended early: {walk.end.value} {walk.detail}".rstrip())
+        reached = walk.frames[-1].sp if walk is not None and walk.frames else 0
+        beyond = [(address, word) for address, word in suspects if address >= reached]
+        return self._without_walk(stack, walk, beyond, notes)
+
+    def _from_walk(self, stack: ThreadStack, walk: Walk, notes: list[str]) -> Stuck | None:
+        names = [name_of(self._target.symbols, frame) for frame in walk.frames]
+        blockers = [_blocker(name) for name in names]
+        if not any(blocker is not None and blocker.is_triage for blocker in blockers):
+            return None
+        pairs = [(name.module, name.symbol if _blocker(name) else "") for name in names]
+        proofs = [index for index, blocker in enumerate(blockers) if blocker is not None and blocker.proves_exception]
+        exceptions: tuple[SavedException, ...] = ()
+        if proofs:
+            frames = walk.frames[proofs[0] :]
+            exceptions = exceptions_in_flight(self._target, stack.bounds, frames, frames[0].sp)
+            if not exceptions:
+                notes.append("the saved CONTEXT was not found")
+        return Stuck(self._target, stack, blocked_in(pairs), exceptions, walk, tuple(notes))
+
+    def _without_walk(
+        self, stack: ThreadStack, walk: Walk | None, suspects: list[tuple[int, int]], notes: list[str]
+    ) -> Stuck | None:
+        """Take a word as a return address into a blocker where a saved exception lies behind it on the stack."""
+        for address, word in suspects:
+            name = self._target.symbols.name(word, is_return_address=True)
+            blocker = _blocker(name)
+            if blocker is None or not blocker.proves_exception:
+                continue
+            exceptions = exceptions_in_flight(self._target, stack.bounds, (), address)
+            if exceptions:
+                where = ((name.module, name.symbol),)
+                return Stuck(self._target, stack, where, exceptions[:1], walk, tuple(notes))
+        return None
+
+
+def _blocker(name: Name) -> Blocker | None:
+    """Return the blocker that a name is; none so far behind the symbol that another function must lie there."""
+    return blocker_named(name.module, name.symbol) if name.offset < _MAX_FUNCTION else None
+
+
+def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
+    """Yield [first, last] of every blocking function that the target's modules hold, as addresses inside it."""
+    for image in target.images:
+        label = image.module.label
+        for blocker in triage_blockers():
+            if blocker.is_in(label):
+                rva = target.symbols.rva_of(image, blocker.symbol)
+                if rva is not None:
+                    yield image.base + rva + 1, image.base + rva + _MAX_FUNCTION
+
+
+def _readable_runs(memory: Memory, low: int, high: int) -> Iterator[tuple[int, bytes]]:
+    while low < high:
+        data = memory.read_available(low, high - low)
+        if data:
+            yield low, data
+        low = (low + len(data) + 0x1000) & -0x1000
+
+
+def _words_between(data: bytes, size: int, first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Yield (offset, word) for the aligned words of `data` from `first` to `last`: a search for their common bytes."""
+    for block in range(first >> _HIGH, (last >> _HIGH) + 1):
+        pattern = block.to_bytes(size - 2, "little")
+        position = data.find(pattern, 2)
+        while position >= 0:
+            offset = position - 2
+            if offset % size == 0:
+                word = int.from_bytes(data[offset : offset + size], "little")
+                if first <= word <= last:
+                    yield offset, word
+            position = data.find(pattern, position + 1)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions of the images of an address space: found by address, their unwind information decoded once.
+
+A function may have several entries. A chained one (UNW_FLAG_CHAININFO) continues at the entry whose prologue ran
+before it, down to the primary one; an entry whose unwind RVA is odd stands for another entry as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from throwstack.frames import End
+from throwstack.image_files import ImageFiles
+from throwstack.images import Image, ImageMap
+from throwstack.memory import Memory, MemoryUnreadable
+from throwstack.registers import Arch
+from throwstack.unwind.x64.runtime_functions import FunctionTable
+from throwstack.unwind.x64.stop import Stop, corrupt, unreadable
+from throwstack.unwind.x64.unwind_info import RuntimeFunction, UnwindInfo, decode
+
+CHAIN_LIMIT = 32
+"""How many entries Windows itself follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One entry of a function and its unwind information."""
+
+    entry: RuntimeFunction
+    info: UnwindInfo
+
+    def position(self, rva: int) -> int:
+        """Return the offset of `rva` from the entry's begin.
+
+        Unsigned, as Windows computes it: code that lies before the entry it is chained to is far past its prologue.
+        """
+        return (rva - self.entry.begin) & 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """The entry that covers an address and those it is chained to, the primary one last.
+
+    `origin` is the name of the image file that its unwind data was read from, if that was not the dump.
+    """
+
+    base: int
+    parts: tuple[Part, ...]
+    origin: str = ""
+
+    @property
+    def begin(self) -> int:
+        """Return the RVA at which the whole function begins."""
+        return self.parts[-1].entry.begin
+
+    def has_frame_at(self, rva: int) -> bool:
+        """Say whether any unwind code holds at `rva`."""
+        return any(code.offset <= part.position(rva) for part in self.parts for code in part.info.codes)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """An image's function table and unwind information, in the dump or with an image file's help."""
+
+    image: Image
+    memory: Memory
+    table: FunctionTable | Stop | None
+    origin: str
+    infos: dict[int, UnwindInfo | Stop] = field(default_factory=dict)
+
+    def find(self, rva: int) -> Function | Stop | None:
+        if self.table is None or isinstance(self.table, Stop):
+            return self.table
+        try:
+            entry = self.table.find(rva)
+            return entry if entry is None or isinstance(entry, Stop) else self._resolve(entry)
+        except MemoryUnreadable as error:
+            return unreadable(error.address, f"unwind data of {self.image.module.name}")
+
+    def _resolve(self, entry: RuntimeFunction) -> Function | Stop:
+        base = self.image.base
+        parts: list[Part] = []
+        for _ in range(CHAIN_LIMIT):
+            if entry.unwind & 1:
+                place = entry.unwind - 1
+                entry = RuntimeFunction.read(self.memory, base + place)
+                if not entry.is_plausible:
+                    return corrupt(f"indirect entry that cannot be one at {base + place:#x}")
+                continue
+            info = self.infos.get(entry.unwind)
+            if info is None:
+                info = self.infos[entry.unwind] = decode(self.memory, base + entry.unwind)
+            if isinstance(info, Stop):
+                return info
+            parts.append(Part(entry, info))
+            if info.chained is None:
+                return Function(base, tuple(parts), self.origin)
+            entry = info.chained
+        return corrupt(f"chain of more than {CHAIN_LIMIT} entries at {base + entry.begin:#x}")
+
+
+class Functions:
+    """Look-up of functions by address."""
+
+    __slots__ = ("_files", "_from_files", "_images", "_views")
+
+    def __init__(self, images: ImageMap, files: ImageFiles | None = None) -> None:
+        """Look into `images`, and where their pages are missing into the image files of `files`."""
+        self._images = images
+        self._files = files
+        self._views: dict[int, _View] = {}
+        self._from_files: dict[int, _View | None] = {}
+
+    def find(self, address: int) -> Function | Stop | None:
+        """Return the function at `address`.
+
+        None says that no entry covers it (a leaf function, or code outside the images); a stop says that this, or
+        the entry's unwind information, cannot be known.
+        """
+        image = self._images.find(address)
+        if image is None:
+            return None
+        view = self._views.get(image.base)
+        if view is None:
+            view = self._views[image.base] = self._open(image, self._images.memory, "")
+        found = view.find(address - image.base)
+        if isinstance(found, Stop) and found.end is End.UNREADABLE:
+            other = self._from_file(image)
+            if other is not None:
+                return other.find(address - image.base)
+        return found
+
+    def code(self, address: int, size: int) -> bytes:
+        """Return up to `size` bytes of code at `address`, or none of them if neither dump nor file has them."""
+        code = self._images.memory.read_available(address, size)
+        image = self._images.find(address)
+        if code or image is None:
+            return code
+        view = self._from_file(image)
+        return b"" if view is None else view.memory.read_available(address, size)
+
+    def _from_file(self, image: Image) -> _View | None:
+        if image.base not in self._from_files:
+            found = self._files.overlay(image) if self._files is not None else None
+            self._from_files[image.base] = None if found is None else self._open(image, found[0], found[1].name)
+        return self._from_files[image.base]
+
+    @staticmethod
+    def _open(image: Image, memory: Memory, origin: str) -> _View:
+        headers = image.headers
+        table: FunctionTable | Stop | None = None
+        if headers is None:
+            table = unreadable(image.base, f"headers of {image.module.name}")
+        elif headers.arch is not Arch.X64:
+            table = corrupt(f"{image.module.name} is not an x64 image")
+        else:
+            rva, size = headers.exception_directory
+            table = FunctionTable(memory, image.base + rva, size) if rva and size else None
+        return _View(image, memory, table, origin)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unwind codes compiled for one address: where each saved register and the return address lie.
+
+Every place is an offset from a register as it is in the frame (rsp or a frame register), because all that a prologue
+does is of fixed size once it is done. Follows the documented unwind procedure; two points are easily missed. The
+displacement of SAVE_NONVOL counts from rsp as it is in the frame, or from the frame register less its offset once
+that is set, and not from where undoing has got to. And a prologue can itself call (`__chkstk`), so that a code holds
+only if the address has passed it even in a frame that was entered by a call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from throwstack.registers import SP
+from throwstack.unwind.x64.functions import Function, Part
+from throwstack.unwind.x64.stop import Stop, corrupt
+from throwstack.unwind.x64.unwind_info import CHAININFO, Op
+
+Place = tuple[int, int]
+"""A register number and an offset from its value in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to find the caller of a frame.
+
+    `saves` gives (register, anchor register, offset) of each nonvolatile register saved on the stack, `result` the
+    place of the return address; its caller's rsp is 8 more. With `is_machine_frame`, `result` is the place of what
+    the processor pushed when it was interrupted: rip, cs, eflags, rsp, ss.
+    """
+
+    saves: tuple[tuple[int, int, int], ...]
+    result: Place
+    is_machine_frame: bool = False
+    note: str = ""
+
+
+LEAF = Plan((), (SP, 0))
+"""A function without unwind data touches neither the stack nor a nonvolatile register."""
+
+
+def compile_codes(function: Function, rva: int) -> Plan | Stop:
+    """Return the plan that undoes the codes of `function` which hold at `rva`."""
+    frame = _frame_base(function.parts[0], rva)
+    at: Place = (SP, 0)
+    saves: dict[int, Place] = {}
+    held = [code for part in function.parts for code in part.info.codes if code.offset <= part.position(rva)]
+    is_machine_frame = bool(held) and held[-1].op is Op.PUSH_MACHFRAME
+    for code in held:
+        match code.op:
+            case Op.PUSH_NONVOL:
+                saves[code.register] = at
+                at = (at[0], at[1] + 8)
+            case Op.ALLOC_LARGE | Op.ALLOC_SMALL:
+                at = (at[0], at[1] + code.value)
+            case Op.SET_FPREG if code.register not in saves:
+                at = (code.register, -code.value)
+            case Op.SAVE_NONVOL | Op.SAVE_NONVOL_FAR:
+                saves[code.register] = (frame[0], frame[1] + code.value)
+            case Op.PUSH_MACHFRAME if code is held[-1]:
+                at = (at[0], at[1] + 8 * code.value)  # over the error code
+            case Op.SET_FPREG | Op.PUSH_MACHFRAME:
+                return corrupt(f"{code.op.name} out of place at {function.base + rva:#x}")
+            case _:
+                pass  # XMM registers are not carried.
+    return Plan(tuple((register, *place) for register, place in saves.items()), at, is_machine_frame)
+
+
+def _frame_base(part: Part, rva: int) -> Place:
+    """Return where SAVE_NONVOL's displacements count from at `rva`."""
+    info = part.info
+    if info.frame_register:
+        is_set = part.position(rva) >= info.prologue_size or bool(info.flags & CHAININFO)
+        if is_set or any(code.op is Op.SET_FPREG and code.offset <= part.position(rva) for code in info.codes):
+            return info.frame_register, -info.frame_offset
+    return SP, 0

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image's table of RUNTIME_FUNCTIONs (.pdata): which entry covers an RVA.
+
+The linker sorts the table, so that a look-up is a bisection that touches a few pages. Where it meets a page that is
+not there or an entry out of order, the readable part of the table is indexed once and searched instead. "No entry"
+makes a function a leaf, so it is only said where the table leaves no room for an entry.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+
+from throwstack.frames import End
+from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.unwind.x64.stop import Stop
+from throwstack.unwind.x64.unwind_info import RuntimeFunction
+
+_ENTRY = struct.Struct("<III")
+
+
+class _OutOfOrder(Exception):
+    """A bisection met an entry that does not belong where it stands."""
+
+
+class FunctionTable:
+    """The table at `address`, of `size` bytes, seen through `memory`."""
+
+    __slots__ = ("_address", "_begins", "_count", "_entries", "_last", "_memory", "_missing")
+
+    def __init__(self, memory: Memory, address: int, size: int) -> None:
+        """Take the exception directory's place; nothing is read yet."""
+        self._memory = memory
+        self._address = address
+        self._count = size // _ENTRY.size
+        self._entries: list[tuple[RuntimeFunction, int]] | None = None
+        self._begins: list[int] = []
+        self._missing: list[int] = []
+        self._last = -1
+
+    def find(self, rva: int) -> RuntimeFunction | Stop | None:
+        """Return the entry that covers `rva`; None if there is none; a stop if that cannot be known."""
+        if self._entries is None:
+            try:
+                return self._bisect(rva)
+            except (MemoryUnreadable, _OutOfOrder):
+                pass
+        return self._search_index(rva)
+
+    def _bisect(self, rva: int) -> RuntimeFunction | None:
+        low, high = 0, self._count
+        lowest, highest = 0, 1 << 32
+        while low < high:
+            middle = (low + high) // 2
+            entry = RuntimeFunction.read(self._memory, self._address + middle * _ENTRY.size)
+            if not entry.is_plausible or not lowest <= entry.begin <= highest:
+                raise _OutOfOrder
+            if rva < entry.begin:
+                high, highest = middle, entry.begin
+            elif rva >= entry.end:
+                low, lowest = middle + 1, entry.begin
+            else:
+                return entry
+        return None
+
+    def _search_index(self, rva: int) -> RuntimeFunction | Stop | None:
+        if self._entries is None:
+            self._entries = self._load()
+        position = bisect_right(self._begins, rva)
+        low, high = -1, self._count
+        if position:
+            entry, low = self._entries[position - 1]
+            if rva < entry.end:
+                return entry
+        if position < len(self._entries):
+            high = self._entries[position][1]
+        elif low == self._last:
+            return None
+        if low + 1 == high:
+            return None
+        is_missing = bisect_right(self._missing, low) < bisect_right(self._missing, high)
+        end = End.UNREADABLE if is_missing else End.BAD_UNWIND_DATA
+        return Stop(end, f"no entry for RVA {rva:#x} in what is left of the function table at {self._address:#x}")
+
+    def _load(self) -> list[tuple[RuntimeFunction, int]]:
+        """Index the plausible entries by begin, each with its slot in the table; note the slots that are not there.
+
+        GNU ld leaves entries of functions that it discarded: begin and end 0, only the unwind RVA kept. They take
+        no slot. Zeros throughout stand behind the last entry in some images, as padding.
+        """
+        table = bytearray(self._count * _ENTRY.size)
+        missing: set[int] = set()
+        end = self._address + len(table)
+        for page in range(self._address & ~(PAGE_SIZE - 1), end, PAGE_SIZE):
+            low, high = max(page, self._address) - self._address, min(page + PAGE_SIZE, end) - self._address
+            data = self._memory.page(page)
+            if data is None:
+                missing.update(range(low // _ENTRY.size, -(-high // _ENTRY.size)))
+            else:
+                start = self._address + low - page
+                table[low:high] = data[start : start + high - low]
+        entries = []
+        discarded = 0
+        for index, fields in enumerate(_ENTRY.iter_unpack(table)):
+            entry = RuntimeFunction(*fields)
+            slot = index - discarded
+            if index in missing:
+                self._missing.append(slot)
+                self._last = slot
+            elif entry.unwind and not entry.begin and not entry.end:
+                discarded += 1
+            elif any(fields):
+                self._last = slot
+                if entry.is_plausible:
+                    entries.append((entry, slot))
+        entries.sort(key=lambda pair: (pair[0].begin, pair[1]))
+        self._begins = [entry.begin for entry, _ in entries]
+        return entries

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The x64 stack walk: from registers to the start of the thread, one justified frame at a time.
+
+A frame was either interrupted (the first one, and the one outside a machine frame) or called. An interrupted frame
+may stand anywhere in its function: in the prologue, in an epilogue, in a leaf function, or outside any code after a
+jump through a bad pointer. A called frame's function is the one that holds the call, not the one that holds the
+return address: a call that never returns may be the last instruction of its function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from throwstack.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.image_files import ImageFiles
+from throwstack.images import ImageMap
+from throwstack.memory import MemoryUnreadable
+from throwstack.registers import SP, X64_NAMES, Registers
+from throwstack.unwind.x64.call_sites import follows_call
+from throwstack.unwind.x64.epilogue import Epilogues
+from throwstack.unwind.x64.functions import Function, Functions
+from throwstack.unwind.x64.guesses import Guess, by_frame_pointer, by_scan
+from throwstack.unwind.x64.plan import LEAF, Plan, compile_codes
+from throwstack.unwind.x64.stop import Stop, unreadable
+
+FRAME_LIMIT = 1024
+_MACHINE_FRAME_RSP = 24
+_MAX_PLANS = 1 << 16
+_ANYWHERE = StackBounds(0, 1 << 64)
+_NEAR = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A frame's caller: its registers, how it was found, and the slot that held its address.
+
+    `is_interrupted` says that it was interrupted at `registers.ip` rather than having called.
+    """
+
+    registers: Registers
+    slot: int
+    trust: Trust
+    is_interrupted: bool = False
+    note: str = ""
+
+
+class Unwinder:
+    """Walks the x64 stacks of one address space. Keeps what it decodes, so use one for all threads."""
+
+    __slots__ = ("_called", "_epilogues", "_functions", "_images", "_interrupted", "_limit", "_memory", "_starts")
+
+    def __init__(self, images: ImageMap, *, files: ImageFiles | None = None, frame_limit: int = FRAME_LIMIT) -> None:
+        """Unwind through `images`, with `files` for what is not in memory; stop after `frame_limit` frames."""
+        self._images = images
+        self._memory = images.memory
+        self._limit = frame_limit
+        self._functions = Functions(images, files)
+        self._epilogues = Epilogues(self._functions)
+        self._called: dict[int, Plan | Stop | None] = {}
+        self._interrupted: dict[int, Plan | Stop | None] = {}
+        self._starts: dict[int, bool] = {}
+
+    def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
+        """Walk from `registers`, found by `trust`, whose frame was interrupted.
+
+        A stack pointer outside `stack` belongs to a fiber or another stack that was switched to: it is followed as
+        long as memory is readable there, and the first frame's note says so.
+        """
+        if registers.gpr[SP] is None:
+            return Walk((), End.UNKNOWN_REGISTER, X64_NAMES[SP])
+        note = ""
+        if not stack.contains(registers.sp):
+            stack = _ANYWHERE
+            note = "stack pointer outside the thread's stack"
+        frames: list[Frame] = []
+        is_interrupted = True
+        while len(frames) < self._limit:
+            step = self.step(registers, stack, is_interrupted=is_interrupted)
+            sp = registers.sp
+            if isinstance(step, Stop):
+                frames.append(Frame(registers, sp, step.return_address, step.return_slot, trust, note, is_interrupted))
+                return Walk(tuple(frames), step.end, step.detail)
+            frames.append(Frame(registers, sp, step.registers.ip, step.slot, trust, note, is_interrupted))
+            if not stack.contains(step.registers.sp, 0):
+                detail = f"interrupted at {step.registers.ip:#x} on another stack, at {step.registers.sp:#x}"
+                return Walk(tuple(frames), End.STACK_BOUND, detail)
+            registers, trust, note, is_interrupted = step.registers, step.trust, step.note, step.is_interrupted
+        return Walk(tuple(frames), End.FRAME_LIMIT, str(self._limit))
+
+    def step(self, registers: Registers, stack: StackBounds, *, is_interrupted: bool) -> Step | Stop:
+        """Return the caller of the frame at `registers`, or why there is none.
+
+        A machine frame may lead off `stack` (from the kernel's to the user's): that is for the asker to judge.
+        """
+        plan = self._interrupted_plan(registers.ip) if is_interrupted else self._called_plan(registers.ip)
+        if plan is None:
+            return self._guess(registers, stack, is_interrupted=is_interrupted)
+        if isinstance(plan, Stop):
+            return plan
+        step = self._apply(plan, registers, stack)
+        if plan is LEAF and self._is_no_leaf(step):
+            return self._guess(registers, stack, is_interrupted=is_interrupted)
+        return step
+
+    def step_beyond(self, registers: Registers, stack: StackBounds, address: int) -> Step | Stop:
+        """Step outwards from a called frame; return the first step whose slot lies at or above `address`.
+
+        With the registers of a KSWITCHFRAME and the address of the thread's KTRAP_FRAME this yields the user's
+        registers, those among them that the trap frame does not hold (r12 to r15) from the kernel's frames.
+        """
+        is_interrupted = False
+        for _ in range(self._limit):
+            step = self.step(registers, stack, is_interrupted=is_interrupted)
+            if isinstance(step, Stop) or step.slot >= address:
+                return step
+            registers, is_interrupted = step.registers, step.is_interrupted
+        return Stop(End.FRAME_LIMIT, str(self._limit))
+
+    def _is_no_leaf(self, step: Step | Stop) -> bool:
+        """Say whether `step`, by the rule for leaf functions, shows that its callee was none: no call led there."""
+        if isinstance(step, Stop):
+            return step.end is End.BAD_RETURN_ADDRESS
+        return follows_call(self._memory, step.registers.ip) is False
+
+    def _apply(self, plan: Plan, registers: Registers, stack: StackBounds) -> Step | Stop:
+        """Find the caller's registers at the places the plan names."""
+        gpr, memory = registers.gpr, self._memory
+        limit, last = stack.limit, stack.base - 8
+        anchor, offset = plan.result
+        start = gpr[anchor]
+        if start is None:
+            return Stop(End.UNKNOWN_REGISTER, f"{X64_NAMES[anchor]} at {registers.ip:#x}")
+        slot = start + offset
+        if not limit <= slot <= last:
+            return Stop(End.STACK_BOUND, f"return address would be at {slot:#x}")
+        try:
+            ip = memory.u64(slot)
+            sp = memory.u64(slot + _MACHINE_FRAME_RSP) if plan.is_machine_frame else slot + 8
+        except MemoryUnreadable as error:
+            return unreadable(error.address, "return address")
+        new: list[int | None] = [None] * 16
+        new[3], new[5], new[6], new[7] = gpr[3], gpr[5], gpr[6], gpr[7]
+        new[12:] = gpr[12:]
+        for register, anchor, offset in plan.saves:
+            start = gpr[anchor]
+            value = None
+            if start is not None and limit <= start + offset <= last:
+                try:
+                    value = memory.u64(start + offset)
+                except MemoryUnreadable:
+                    value = None
+            new[register] = value
+        new[SP] = sp
+        caller = Registers(ip, tuple(new))
+        return self._checked(Step(caller, slot, Trust.CFI, plan.is_machine_frame, plan.note), registers, stack)
+
+    def _checked(self, step: Step, callee: Registers, stack: StackBounds) -> Step | Stop:
+        """Return the step, or what is wrong with it."""
+        ip, sp = step.registers.ip, step.registers.sp
+        if sp <= callee.sp and stack.contains(sp):
+            return Stop(End.NO_PROGRESS, f"from {callee.sp:#x} to {sp:#x}")
+        if step.is_interrupted:
+            return step
+        if ip == 0:
+            return Stop(End.THREAD_START, "return address 0", 0, step.slot)
+        if self._is_thread_start(callee.ip):
+            return Stop(End.THREAD_START, "RtlUserThreadStart", ip, step.slot)
+        plan = self._called_plan(ip)
+        if isinstance(plan, Stop) and plan.end is End.BAD_RETURN_ADDRESS:
+            return plan
+        return step
+
+    def _is_thread_start(self, ip: int) -> bool:
+        """Say whether `ip` lies in the function with which every thread of a user process starts.
+
+        What lies above its frame is not a return address, whatever it looks like.
+        """
+        if ip not in self._starts:
+            if len(self._starts) >= _MAX_PLANS:
+                self._starts.clear()
+            self._starts[ip] = self._finds_thread_start(ip)
+        return self._starts[ip]
+
+    def _finds_thread_start(self, ip: int) -> bool:
+        image = self._images.find(ip)
+        if image is None or image.module.name.lower() != "ntdll.dll":
+            return False
+        function = self._functions.find(ip)
+        return isinstance(function, Function) and any(
+            export.rva == function.begin and export.name == "RtlUserThreadStart" for export in image.exports
+        )
+
+    def _called_plan(self, ip: int) -> Plan | Stop | None:
+        try:
+            return self._called[ip]
+        except KeyError:
+            pass
+        if len(self._called) >= _MAX_PLANS:
+            self._called.clear()
+        plan = self._called[ip] = self._plan_called(ip)
+        return plan
+
+    def _plan_called(self, ip: int) -> Plan | Stop | None:
+        image = self._images.find(ip - 1)
+        if image is None:
+            if follows_call(self._memory, ip):
+                return None
+            return Stop(End.BAD_RETURN_ADDRESS, f"{ip:#x}")
+        if not image.is_code(ip - 1):
+            return Stop(End.BAD_RETURN_ADDRESS, f"{ip:#x}")
+        function = self._functions.find(ip - 1)
+        if isinstance(function, Function):
+            return _with_note(compile_codes(function, ip - function.base), _origin(function))
+        return function
+
+    def _interrupted_plan(self, ip: int) -> Plan | Stop | None:
+        if ip not in self._interrupted:
+            if len(self._interrupted) >= _MAX_PLANS:
+                self._interrupted.clear()
+            self._interrupted[ip] = self._plan_interrupted(ip)
+        return self._interrupted[ip]
+
+    def _plan_interrupted(self, ip: int) -> Plan | Stop | None:
+        if not self._images.is_code(ip):
+            return None
+        function = self._functions.find(ip)
+        if function is None:
+            return LEAF
+        if isinstance(function, Stop):
+            return function
+        rva = ip - function.base
+        if not self._functions.code(ip, 1):
+            note = f"{_origin(function)}; " if function.origin else ""
+            return _with_note(compile_codes(function, rva), f"{note}code not readable, taken for no epilogue")
+        return _with_note(self._epilogues.plan(function, rva) or compile_codes(function, rva), _origin(function))
+
+    def _guess(self, registers: Registers, stack: StackBounds, *, is_interrupted: bool) -> Step | Stop:
+        """Find the caller of code that no unwind data covers."""
+        ip, memory = registers.ip, self._memory
+
+        def is_return_address(address: int) -> bool:
+            is_near = self._images.find(ip) is None and abs(address - ip) < _NEAR
+            return (is_near or self._images.is_code(address - 1)) and bool(follows_call(memory, address))
+
+        if is_interrupted and not self._images.is_code(ip) and not memory.is_readable(ip):
+            return self._wild_jump(registers, stack)
+        guess: Guess | None = by_frame_pointer(registers, stack, memory, is_return_address)
+        trust = Trust.FRAME_POINTER
+        if guess is None:
+            guess = by_scan(registers, stack, memory, is_return_address)
+            trust = Trust.SCAN
+        if guess is None:
+            return Stop(End.NO_RETURN_ADDRESS, f"no unwind data covers {ip:#x}")
+        return self._checked(Step(guess.registers, guess.slot, trust, note="no unwind data"), registers, stack)
+
+    def _wild_jump(self, registers: Registers, stack: StackBounds) -> Step | Stop:
+        """Find the caller of what is no code at all: a call through a bad pointer has only pushed its return address.
+
+        Nothing has run since, so that every nonvolatile register is the caller's.
+        """
+        step = self._apply(LEAF, registers, stack)
+        if isinstance(step, Stop):
+            return step
+        if not follows_call(self._memory, step.registers.ip):
+            return Stop(
+                End.NO_RETURN_ADDRESS, f"{registers.ip:#x} is not code, and {step.registers.ip:#x} not behind a call"
+            )
+        return replace(
+            step, trust=Trust.SCAN, note="call through a bad pointer: return address from the top of the stack"
+        )
+
+
+def _origin(function: Function) -> str:
+    return f"unwind data from the file {function.origin}" if function.origin else ""
+
+
+def _with_note(plan: Plan | Stop, note: str) -> Plan | Stop:
+    return replace(plan, note=note) if note and isinstance(plan, Plan) else plan

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's side of a thread: registers that a system call leaves on the kernel stack and in no trap frame.
+
+On x64 the kernel's frames keep r12 to r15 of the user's code like any function keeps its caller's, so they come back
+by unwinding the kernel stack. A thread that is switched out has, at KTHREAD.KernelStack, a KSWITCH_FRAME (five home
+words, flags, rbp, return address: 0x40 bytes in all, the same from Windows 7 to 11), whose caller is KiSwapContext.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import cached_property
+from itertools import islice
+
+from volatility3.framework import exceptions
+from volatility3.plugins.windows import modules
+
+from throwstack.frames import StackBounds
+from throwstack.images import ImageMap
+from throwstack.memory import MemoryUnreadable
+from throwstack.modules import Module, ModuleMap
+from throwstack.registers import Arch, Registers
+from throwstack.unwind import x64
+from throwstack.volatility.machine import Machine
+from throwstack.volatility.threads import Thread, TrapFrame
+
+log = logging.getLogger(__name__)
+
+_MAX_MODULES = 2048
+_SWITCH_FRAME_RBP = 0x30
+_SWITCH_FRAME_RETURN = 0x38
+_SWITCH_FRAME_SIZE = 0x40
+_MAX_KERNEL_STACK = 1 << 20
+_KERNEL_STACK_REGISTERS = range(12, 16)
+
+
+class KernelStacks:
+    """Unwinds kernel stacks of a machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        """Take the machine; the kernel's module list is read on first use."""
+        self._machine = machine
+
+    @cached_property
+    def images(self) -> ImageMap:
+        """Return the images of the kernel and its drivers."""
+        return ImageMap(self._machine.memory, ModuleMap(self._modules()), self._machine.images)
+
+    @cached_property
+    def _unwinder(self) -> x64.Unwinder:
+        return x64.Unwinder(self.images)
+
+    def _modules(self) -> list[Module]:
+        found: list[Module] = []
+        machine = self._machine
+        try:
+            listed = modules.Modules.list_modules(machine.context, machine.kernel_name)
+            for item in islice(listed, _MAX_MODULES):
+                base, size = machine.canonical(int(item.DllBase)), int(item.SizeOfImage)
+                found.append(Module(item.BaseDllName.get_string(), item.FullDllName.get_string(), base, size))
+        except exceptions.InvalidAddressException as error:
+            log.info("the kernel's module list breaks off: %s", error)
+        return found
+
+    def user_registers(self, thread: Thread, frame: TrapFrame) -> Registers:
+        """Return the registers of `frame` with r12 to r15 added, where the thread's kernel stack gives them.
+
+        The walk has to arrive at this very trap frame; otherwise the four stay unknown.
+        """
+        registers = frame.registers
+        if not self._machine.is_64bit or not thread.kernel_stack:
+            return registers
+        found = self._walk_to(thread, frame)
+        if found is None or found.ip != registers.ip or found.sp != registers.sp:
+            return registers
+        gpr = list(registers.gpr)
+        for index in _KERNEL_STACK_REGISTERS:
+            gpr[index] = found.gpr[index]
+        return replace(registers, gpr=tuple(gpr))
+
+    def _walk_to(self, thread: Thread, frame: TrapFrame) -> Registers | None:
+        memory, pointer = self._machine.memory, thread.kernel_stack
+        if not pointer < frame.address < pointer + _MAX_KERNEL_STACK:
+            return None
+        try:
+            ip, rbp = memory.u64(pointer + _SWITCH_FRAME_RETURN), memory.u64(pointer + _SWITCH_FRAME_RBP)
+        except MemoryUnreadable:
+            return None
+        start = Registers.named(Arch.X64, {"rip": ip, "rsp": pointer + _SWITCH_FRAME_SIZE, "rbp": rbp})
+        bounds = StackBounds(pointer & -0x1000, thread.initial_stack)
+        step = self._unwinder.step_beyond(start, bounds, frame.address)
+        return step.registers if isinstance(step, x64.Step) and step.is_interrupted else None

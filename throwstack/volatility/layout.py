@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where structure members lie: offsets taken once from an ISF table, so that structures are read as plain bytes."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from volatility3.framework import constants, exceptions, interfaces
+from volatility3.framework.symbols import intermed
+
+from throwstack.pages.formats import Bits
+
+_WOW64_TABLE = "throwstack-wow64"
+
+
+class Layout:
+    """Offsets and sizes from one symbol table of a context."""
+
+    def __init__(self, context: interfaces.context.ContextInterface, table: str) -> None:
+        """Look into the symbol table called `table`."""
+        self._context = context
+        self._table = table
+        self.find = cache(self._find)
+
+    def offset(self, path: str) -> int:
+        """Return the offset of a member, `_ETHREAD.Tcb.Teb`; raises LookupError if the table does not have it."""
+        offset = self.find(path)
+        if offset is None:
+            message = f"the symbol table has no {path}"
+            raise LookupError(message)
+        return offset
+
+    def first(self, *paths: str) -> int:
+        """Return the offset of the first member in `paths` that exists: names change between Windows versions."""
+        for path in paths:
+            offset = self.find(path)
+            if offset is not None:
+                return offset
+        message = f"the symbol table has none of {', '.join(paths)}"
+        raise LookupError(message)
+
+    def bits(self, path: str) -> tuple[int, Bits] | None:
+        """Return (offset of its word, bits) of a bit field, `_MMVAD_SHORT.u.VadFlags.MemCommit`; None if it is none."""
+        offset = self.find(path)
+        if offset is None:
+            return None
+        *outer, member = path.split(".")
+        template = self._type(outer[0])
+        for name in outer[1:]:
+            template = self._context.symbol_space.get_type(template.child_template(name).vol.type_name)
+        field = template.child_template(member).vol
+        if not hasattr(field, "start_bit"):
+            return None
+        return offset, Bits(field.start_bit, field.end_bit - field.start_bit)
+
+    def size(self, type_name: str) -> int:
+        """Return the size of a type in bytes."""
+        size: int = self._type(type_name).size
+        return size
+
+    def has_type(self, type_name: str) -> bool:
+        """Say whether the table defines `type_name`."""
+        return bool(self._context.symbol_space.has_type(self._table + constants.BANG + type_name))
+
+    def _type(self, type_name: str) -> interfaces.objects.Template:
+        return self._context.symbol_space.get_type(self._table + constants.BANG + type_name)
+
+    def _find(self, path: str) -> int | None:
+        type_name, *members = path.split(".")
+        total = 0
+        try:
+            template = self._type(type_name)
+            for index, member in enumerate(members):
+                if index:
+                    template = self._context.symbol_space.get_type(template.vol.type_name)
+                total += template.relative_child_offset(member)
+                template = template.child_template(member)
+        except (exceptions.SymbolError, KeyError, AttributeError, IndexError):
+            return None
+        return total
+
+
+def wow64_layout(context: interfaces.context.ContextInterface, config_path: str) -> Layout:
+    """Return the 32-bit structures of a WoW64 process, which no 64-bit kernel's table carries.
+
+    The table is found on Volatility's symbol path (`-s symbols`, or installed with the package), else in the checkout.
+    """
+    urls = list(intermed.IntermediateSymbolTable.file_symbol_url("windows", _WOW64_TABLE))
+    beside = Path(__file__).resolve().parents[2] / "symbols" / "windows" / f"{_WOW64_TABLE}.json"
+    if not urls and not beside.is_file():
+        message = (
+            f"{_WOW64_TABLE}.json is not on the symbol path: reinstall throwstack, or give -s its symbols directory"
+        )
+        raise LookupError(message)
+    name = context.symbol_space.free_table_name(_WOW64_TABLE)
+    url = urls[0] if urls else beside.as_uri()
+    context.symbol_space.append(intermed.IntermediateSymbolTable(context, config_path, name, isf_url=url))
+    return Layout(context, name)

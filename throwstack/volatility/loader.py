@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The modules of a process: from the loader's lists, or from the VADs where the loader's data is not readable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from volatility3.framework import exceptions, interfaces
+
+from throwstack.memory import Memory, MemoryUnreadable
+from throwstack.modules import Module
+from throwstack.volatility.layout import Layout
+
+_MAX_MODULES = 4096
+_MAX_VADS = 65536
+_MAX_PATH_BYTES = 1024
+_IMAGE_NAMES = (".exe", ".dll", ".ocx", ".drv", ".cpl")
+_MAX_IMAGE = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderList:
+    """What a walk of the loader's list gave; `problem` says where it broke off, if it did."""
+
+    modules: tuple[Module, ...]
+    problem: str = ""
+
+
+class LoaderReader:
+    """Reads PEB → Ldr → InLoadOrderModuleList, in the native layout or in the 32-bit one of WoW64."""
+
+    def __init__(self, layout: Layout, pointer_size: int, suffix: str = "") -> None:
+        """Take the offsets from `layout`, whose type names carry `suffix` ("32" for WoW64)."""
+        offset = layout.offset
+        entry = f"_LDR_DATA_TABLE_ENTRY{suffix}"
+        self._pointer_size = pointer_size
+        self._ldr = offset(f"_PEB{suffix}.Ldr")
+        self._head = offset(f"_PEB_LDR_DATA{suffix}.InLoadOrderModuleList")
+        self._links = offset(f"{entry}.InLoadOrderLinks")
+        self._base = offset(f"{entry}.DllBase")
+        self._size = offset(f"{entry}.SizeOfImage")
+        self._full_name = offset(f"{entry}.FullDllName")
+        self._base_name = offset(f"{entry}.BaseDllName")
+        self._buffer = offset(f"_UNICODE_STRING{suffix}.Buffer")
+
+    def read(self, memory: Memory, peb: int) -> LoaderList:
+        """Follow the list that starts in the PEB at `peb`. Entries that make no sense are left out."""
+        modules: dict[int, Module] = {}
+        try:
+            head = self._pointer(memory, peb + self._ldr) + self._head
+        except MemoryUnreadable as error:
+            return LoaderList(
+                (), f"PEB at {peb:#x} is not readable" if error.address >> 12 == peb >> 12 else str(error)
+            )
+        seen = {head}
+        link = head
+        while len(seen) < _MAX_MODULES:
+            try:
+                link = self._pointer(memory, link)
+                if link in seen:
+                    break
+                seen.add(link)
+                module = self._module(memory, link - self._links)
+            except MemoryUnreadable as error:
+                return LoaderList(tuple(modules.values()), f"module list breaks off at {error.address:#x}")
+            if module is not None:
+                modules.setdefault(module.base, module)
+        return LoaderList(tuple(modules.values()))
+
+    def _module(self, memory: Memory, entry: int) -> Module | None:
+        base = self._pointer(memory, entry + self._base)
+        size = memory.u32(entry + self._size)
+        if not base or base & 0xFFF or not 0 < size <= _MAX_IMAGE:
+            return None
+        path = self._string(memory, entry + self._full_name)
+        name = self._string(memory, entry + self._base_name) or path.rpartition("\\")[2]
+        return Module(name or f"image{base:x}", path, base, size)
+
+    def _string(self, memory: Memory, address: int) -> str:
+        size = min(memory.u16(address), _MAX_PATH_BYTES) & ~1
+        buffer = self._pointer(memory, address + self._buffer)
+        try:
+            return memory.read(buffer, size).decode("utf-16-le", "replace")
+        except MemoryUnreadable:
+            return ""
+
+    def _pointer(self, memory: Memory, address: int) -> int:
+        return memory.u64(address) if self._pointer_size == 8 else memory.u32(address)
+
+
+def modules_from_vads(process: interfaces.objects.ObjectInterface) -> Iterator[Module]:
+    """Yield the images that the VADs of a process map, named by their files."""
+    try:
+        for vad in islice(process.get_vad_root().traverse(), _MAX_VADS):
+            module = _vad_module(vad)
+            if module is not None:
+                yield module
+    except _UNREADABLE_VAD:
+        return
+
+
+_UNREADABLE_VAD = (exceptions.InvalidAddressException, exceptions.SymbolError, AttributeError, ValueError)
+
+
+def _vad_module(vad: interfaces.objects.ObjectInterface) -> Module | None:
+    try:
+        path, base, end = vad.get_file_name(), int(vad.get_start()), int(vad.get_end())
+    except _UNREADABLE_VAD:
+        return None
+    if not isinstance(path, str) or not 0 < end + 1 - base <= _MAX_IMAGE:
+        return None
+    name = path.rpartition("\\")[2]
+    is_image = name.lower().endswith(_IMAGE_NAMES)
+    return Module(name, path, base, end + 1 - base) if is_image else None

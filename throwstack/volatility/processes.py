@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes: from an EPROCESS to the targets that the engine examines, one per architecture of its code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from volatility3.framework import interfaces
+
+from throwstack.image_path import ImagePages
+from throwstack.images import ImageMap
+from throwstack.memory import Memory, MemoryUnreadable
+from throwstack.modules import Module, ModuleMap
+from throwstack.pages.resolver import ResolvedPages
+from throwstack.registers import Arch, Registers
+from throwstack.symbols import Symbols
+from throwstack.target import Target, ThreadStack
+from throwstack.unwind import x64, x86
+from throwstack.volatility.kernel import KernelStacks
+from throwstack.volatility.loader import LoaderReader, modules_from_vads
+from throwstack.volatility.machine import Machine
+from throwstack.volatility.threads import Thread, ThreadReader
+from throwstack.volatility.wow64 import Wow64Reader
+
+_NAME_SIZE = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that can be examined: its targets (native, then the 32-bit one of WoW64) and what went wrong."""
+
+    address: int
+    pid: int
+    name: str
+    peb: int
+    memory: Memory
+    pages: ResolvedPages
+    """What `memory` reads: says of each page where it comes from."""
+    native: Target
+    wow64: Target | None
+    problems: tuple[str, ...]
+    threads: tuple[Thread, ...] = field(repr=False)
+
+
+class NoStack(Exception):
+    """A thread has no stack that can be looked at; the message says why."""
+
+
+class ProcessReader:
+    """Reads the processes of a machine; the offsets are looked up once."""
+
+    def __init__(self, machine: Machine) -> None:
+        """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks one."""
+        self.machine = machine
+        self.threads = ThreadReader(machine)
+        self.kernel = KernelStacks(machine)
+        layout = machine.layout
+        self._pid = layout.offset("_EPROCESS.UniqueProcessId")
+        self._name = layout.offset("_EPROCESS.ImageFileName")
+        self._peb = layout.offset("_EPROCESS.Peb")
+        self._directory_base = layout.offset("_EPROCESS.Pcb.DirectoryTableBase")
+        self._loader = LoaderReader(layout, machine.pointer_size)
+        self._wow64 = Wow64Reader(machine) if machine.is_64bit else None
+
+    def open(self, process: interfaces.objects.ObjectInterface) -> Process | None:
+        """Open a process, or return None if it has no user-mode address space (System) or cannot be read at all."""
+        machine = self.machine
+        address = machine.canonical(process.vol.offset)
+        try:
+            pid = machine.pointer(machine.memory, address + self._pid)
+            raw_name = machine.memory.read(address + self._name, _NAME_SIZE)
+            peb = machine.pointer(machine.memory, address + self._peb)
+            directory_base = machine.pointer(machine.memory, address + self._directory_base)
+        except MemoryUnreadable:
+            return None
+        if not peb:
+            return None
+        pages = machine.process_pages(directory_base, address)
+        memory = Memory(pages)
+        loaded = self._loader.read(memory, peb)
+        modules: Iterable[Module] = loaded.modules
+        problems = [loaded.problem] if loaded.problem else []
+        if loaded.problem:
+            from_vads = {module.base: module for module in modules_from_vads(process)}
+            from_vads.update((module.base, module) for module in loaded.modules)
+            modules = from_vads.values()
+            problems[0] += f"; {len(from_vads) - len(loaded.modules)} modules taken from the VADs"
+        name = raw_name.split(b"\0", 1)[0].decode("latin-1")
+        modules32 = self._wow64_modules(address, memory, problems)
+        memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
+        native = self._target(Arch.X64 if machine.is_64bit else Arch.X86, memory, modules)
+        wow64 = None if modules32 is None else self._target(Arch.X86, memory, modules32)
+        threads = tuple(self.threads.threads(address))
+        return Process(address, pid, name, peb, memory, pages, native, wow64, tuple(problems), threads)
+
+    def _wow64_modules(self, address: int, memory: Memory, problems: list[str]) -> tuple[Module, ...] | None:
+        if self._wow64 is None:
+            return None
+        try:
+            peb32 = self._wow64.peb32(address)
+        except MemoryUnreadable:
+            problems.append("32-bit PEB cannot be found")
+            return None
+        if not peb32:
+            return None
+        loaded = self._wow64.loader.read(memory, peb32)
+        if loaded.problem:
+            problems.append(f"32-bit side: {loaded.problem}")
+        return loaded.modules
+
+    def _with_files(self, pages: ResolvedPages, memory: Memory, modules: Iterable[Module]) -> Memory:
+        """Return the memory with the pages that the dump lacks taken from the image files at hand."""
+        store = self.machine.sources.image_store
+        if store is None:
+            return memory
+        pages.use_image_files(ImagePages(pages.in_dump, ModuleMap(modules), store))
+        return Memory(pages)
+
+    def _target(self, arch: Arch, memory: Memory, modules: Iterable[Module]) -> Target:
+        sources = self.machine.sources
+        images = ImageMap(memory, ModuleMap(modules), self.machine.images)
+        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk)
+        unwinder = x64.Unwinder(images) if arch is Arch.X64 else x86.Unwinder(images, symbols, sources.frame_data)
+        return Target(arch, memory, images, symbols, unwinder)
+
+    def stack(self, process: Process, thread: Thread) -> ThreadStack:
+        """Return the native user stack of `thread` and its registers; raises `NoStack` if it has none to look at."""
+        bounds = self.threads.stack_bounds(process.memory, thread.teb)
+        if bounds is None:
+            message = f"TEB at {thread.teb:#x} is not readable" if thread.teb else "no user-mode stack"
+            raise NoStack(message)
+        frame = self.threads.trap_frame(thread)
+        if frame is None:
+            return ThreadStack(bounds, None, "trap frame is not readable")
+        return ThreadStack(bounds, frame.registers)
+
+    def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
+        """Return a native stack with all the registers that can be had; costs a walk of the kernel stack."""
+        frame = self.threads.trap_frame(thread)
+        if stack.registers is None or frame is None or stack.registers != frame.registers:
+            return stack
+        return replace(stack, registers=self.kernel.user_registers(thread, frame))
+
+    def wow64_stack(self, process: Process, thread: Thread) -> ThreadStack:
+        """Return the 32-bit stack of a thread of a WoW64 process and its registers; raises `NoStack`."""
+        if self._wow64 is None or process.wow64 is None:
+            message = "not a WoW64 process"
+            raise NoStack(message)
+        bounds = self._wow64.stack_bounds(process.memory, thread.teb)
+        if bounds is None:
+            message = f"32-bit TEB of the TEB at {thread.teb:#x} is not readable"
+            raise NoStack(message)
+        frame = self.threads.trap_frame(thread)
+        if frame is not None and frame.is_32bit_code_on_x64:
+            gpr = tuple(None if value is None else value & 0xFFFFFFFF for value in frame.registers.gpr[:8])
+            return ThreadStack(bounds, Registers(frame.registers.ip & 0xFFFFFFFF, gpr))
+        context = self._wow64.cpu_context(process.memory, thread.teb)
+        if context is None:
+            return ThreadStack(bounds, None, "32-bit registers are not readable")
+        return ThreadStack(bounds, context.registers)

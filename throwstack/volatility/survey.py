@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every thread of a machine, examined: the loop that both plugins run.
+
+A process or thread that cannot be examined costs a line in the log and, where it hides an answer, a note in a row.
+Nothing that one of them holds may end the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from volatility3.framework import exceptions, interfaces
+
+from throwstack.memory import MemoryUnreadable
+from throwstack.target import Target, ThreadStack
+from throwstack.text import escape
+from throwstack.triage import Stuck, Triage
+from throwstack.volatility.machine import Machine
+from throwstack.volatility.processes import NoStack, Process, ProcessReader
+from throwstack.volatility.threads import Thread
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A stuck thread and where it belongs. `arch` is `x86`, `x64` or `wow64`."""
+
+    process: Process
+    thread: Thread
+    arch: str
+    stuck: Stuck
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which processes and threads to look at; empty collections mean all."""
+
+    pids: Collection[int] = ()
+    tids: Collection[int] = ()
+
+
+class Survey:
+    """Goes through the processes and threads of a machine."""
+
+    def __init__(self, machine: Machine, selection: Selection, progress: Progress | None = None) -> None:
+        """Look at what `selection` names in `machine`; `progress` takes a percentage and a text."""
+        self.machine = machine
+        self._reader = ProcessReader(machine)
+        self._selection = selection
+        self._progress = progress
+
+    def processes(self) -> Iterator[Process]:
+        """Yield the selected processes that have user-mode memory; says so when a selected PID does not exist."""
+        listed = list(self._listed())
+        for index, item in enumerate(listed):
+            process = self._open(item)
+            if process is None:
+                continue
+            if self._progress is not None:
+                self._progress(100.0 * index / len(listed), f"Examining {escape(process.name)} ({process.pid})")
+            for problem in process.problems:
+                log.info("%s (PID %d): %s", escape(process.name), process.pid, problem)
+            yield process
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield every selected thread that is stuck; says so when a selected TID does not exist."""
+        missing = set(self._selection.tids)
+        for process in self.processes():
+            missing.difference_update(thread.tid for thread in process.threads)
+            yield from self._examine(process)
+        for tid in sorted(missing):
+            log.warning("there is no thread with TID %d among the processes looked at", tid)
+
+    def stack(self, process: Process, thread: Thread, target: Target) -> ThreadStack:
+        """Return the stack that `thread` has in `target`, one of those of `process`; raises `NoStack`."""
+        reader = self._reader
+        return (reader.wow64_stack if target is process.wow64 else reader.stack)(process, thread)
+
+    def _listed(self) -> Iterator[interfaces.objects.ObjectInterface]:
+        pids = set(self._selection.pids)
+        seen: set[int] = set()
+        for item in self.machine.processes(lambda _: False):
+            try:
+                pid = int(item.UniqueProcessId)
+            except exceptions.InvalidAddressException:
+                continue
+            seen.add(pid)
+            if not pids or pid in pids:
+                yield item
+        for pid in sorted(pids - seen):
+            log.warning("there is no process with PID %d: windows.pslist shows those there are", pid)
+
+    def _open(self, item: interfaces.objects.ObjectInterface) -> Process | None:
+        try:
+            return self._reader.open(item)
+        except (MemoryUnreadable, exceptions.InvalidAddressException) as error:
+            log.warning("the process at %#x cannot be examined: %s", item.vol.offset, error)
+            return None
+
+    def _examine(self, process: Process) -> Iterator[Finding]:
+        sides = [(process.native.arch.value, process.native)]
+        if process.wow64 is not None:
+            sides.append(("wow64", process.wow64))
+        triages = [(arch, target, Triage(target)) for arch, target in sides]
+        for thread in process.threads:
+            if thread.is_terminated or (self._selection.tids and thread.tid not in self._selection.tids):
+                continue
+            for arch, target, triage in triages:
+                stuck = self._stuck(process, thread, target, triage)
+                if stuck is not None:
+                    yield Finding(process, thread, arch, stuck)
+
+    def _stuck(self, process: Process, thread: Thread, target: Target, triage: Triage) -> Stuck | None:
+        try:
+            stack = self.stack(process, thread, target)
+            if not triage.is_suspect(stack):
+                return None
+            return triage.examine(self._reader.completed(thread, stack))
+        except NoStack as reason:
+            log.info("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
+        except MemoryUnreadable as reason:
+            log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
+        return None

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads of a process: identity, how they wait, their user stacks and the user registers of their trap frames.
+
+ETHREAD, KTHREAD, KTRAP_FRAME and TEB are read at the offsets of the kernel's ISF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from throwstack.frames import StackBounds
+from throwstack.memory import Memory, MemoryUnreadable
+from throwstack.registers import X64_NAMES, X86_NAMES, Arch, Registers
+from throwstack.volatility.machine import Machine
+
+_MAX_THREADS = 65536
+_MAX_STACK = 1 << 30
+_USER_MODE = 3
+_WOW64_CS = 0x23
+_SERVICE_FRAME = 2
+"""KTRAP_FRAME.ExceptionActive of a system call; 0 and 1 are an interrupt's and an exception's."""
+_TERMINATED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread as its ETHREAD describes it. Times are clock ticks since boot, modulo 2^32."""
+
+    address: int
+    tid: int
+    teb: int
+    state: int
+    wait_reason: int
+    wait_ticks: int
+    trap_frame: int
+    initial_stack: int
+    kernel_stack: int
+    """Where its switch frame lies; 0 or stale for a thread that is running."""
+
+    @property
+    def is_terminated(self) -> bool:
+        """Say whether the thread has ended and only its object is left."""
+        return self.state == _TERMINATED
+
+
+@dataclass(frozen=True, slots=True)
+class TrapFrame:
+    """User-mode registers as a KTRAP_FRAME holds them, and the code selector: 0x33, or 0x23 for 32-bit code on x64."""
+
+    address: int
+    registers: Registers
+    cs: int
+
+    @property
+    def is_32bit_code_on_x64(self) -> bool:
+        """Say whether the thread was interrupted in 32-bit code of a WoW64 process."""
+        return self.cs == _WOW64_CS and len(self.registers.gpr) == len(X64_NAMES)
+
+
+class ThreadReader:
+    """Reads the threads of a machine; the offsets are looked up once."""
+
+    def __init__(self, machine: Machine) -> None:
+        """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks one."""
+        self._machine = machine
+        offset, first = machine.layout.offset, machine.layout.first
+        self._list_head = offset("_EPROCESS.ThreadListHead")
+        self._list_entry = offset("_ETHREAD.ThreadListEntry")
+        self._tid = offset("_ETHREAD.Cid.UniqueThread")
+        self._teb = offset("_ETHREAD.Tcb.Teb")
+        self._state = offset("_ETHREAD.Tcb.State")
+        self._wait_reason = offset("_ETHREAD.Tcb.WaitReason")
+        self._wait_time = offset("_ETHREAD.Tcb.WaitTime")
+        self._trap_frame = offset("_ETHREAD.Tcb.TrapFrame")
+        self._initial_stack = offset("_ETHREAD.Tcb.InitialStack")
+        self._kernel_stack = offset("_ETHREAD.Tcb.KernelStack")
+        self._trap_size = machine.layout.size("_KTRAP_FRAME")
+        self._cs = offset("_KTRAP_FRAME.SegCs")
+        if machine.is_64bit:
+            names = {name: f"_KTRAP_FRAME.{name.capitalize()}" for name in (*X64_NAMES[:12], "rip")}
+            self._exception_active = machine.layout.find("_KTRAP_FRAME.ExceptionActive")
+        else:
+            names = {name: f"_KTRAP_FRAME.{name.capitalize()}" for name in (*X86_NAMES, "eip")}
+            names["esp"] = "_KTRAP_FRAME.HardwareEsp"
+            self._exception_active = None
+        self._registers = {name: first(path) for name, path in names.items()}
+        self._stack_base = offset("_TEB.NtTib.StackBase")
+        self._stack_limit = offset("_TEB.NtTib.StackLimit")
+
+    def threads(self, process: int) -> Iterator[Thread]:
+        """Yield the threads of the EPROCESS at `process`.
+
+        The list is followed both ways, so that one broken link costs the threads behind it only where a second one
+        is broken too. A thread whose own fields cannot be read is left out.
+        """
+        head = process + self._list_head
+        seen = {head}
+        for direction in (0, self._machine.pointer_size):
+            entry = head
+            while len(seen) < _MAX_THREADS:
+                try:
+                    entry = self._machine.pointer(self._machine.memory, entry + direction)
+                except MemoryUnreadable:
+                    break
+                if entry in seen:
+                    break
+                seen.add(entry)
+                thread = self._read(entry - self._list_entry)
+                if thread is not None:
+                    yield thread
+
+    def _read(self, address: int) -> Thread | None:
+        machine, memory = self._machine, self._machine.memory
+        try:
+            return Thread(
+                address,
+                machine.pointer(memory, address + self._tid),
+                machine.pointer(memory, address + self._teb),
+                memory.u8(address + self._state),
+                memory.u8(address + self._wait_reason),
+                memory.u32(address + self._wait_time),
+                machine.pointer(memory, address + self._trap_frame),
+                machine.pointer(memory, address + self._initial_stack),
+                machine.pointer(memory, address + self._kernel_stack),
+            )
+        except MemoryUnreadable:
+            return None
+
+    def stack_bounds(self, memory: Memory, teb: int) -> StackBounds | None:
+        """Return StackLimit and StackBase of the native TEB at `teb`, or None if they are unreadable or absurd."""
+        try:
+            base = self._machine.pointer(memory, teb + self._stack_base)
+            limit = self._machine.pointer(memory, teb + self._stack_limit)
+        except MemoryUnreadable:
+            return None
+        return checked_bounds(limit, base)
+
+    def trap_frame(self, thread: Thread) -> TrapFrame | None:
+        """Return the registers with which `thread` goes on in user mode, or None if no trap frame can be read.
+
+        KTHREAD.TrapFrame is the innermost one and belongs to the kernel when an interrupt hit it there; the frame of
+        the entry from user mode is then at the top of the kernel stack, where it always is.
+        """
+        for address in (thread.trap_frame, thread.initial_stack - self._trap_size):
+            frame = self._read_trap_frame(address) if address > 0 else None
+            if frame is not None:
+                return frame
+        return None
+
+    def _read_trap_frame(self, address: int) -> TrapFrame | None:
+        machine, memory = self._machine, self._machine.memory
+        try:
+            cs = memory.u16(address + self._cs)
+            if cs & _USER_MODE != _USER_MODE:
+                return None
+            values = {name: machine.pointer(memory, address + offset) for name, offset in self._registers.items()}
+            is_call = (
+                self._exception_active is not None and memory.u8(address + self._exception_active) == _SERVICE_FRAME
+            )
+        except MemoryUnreadable:
+            return None
+        if is_call:
+            # A system call leaves the volatile registers in its trap frame as they were in some earlier one.
+            values = {name: values[name] for name in ("rip", "rsp", "rbp", "rbx", "rsi", "rdi")}
+        return TrapFrame(address, Registers.named(Arch.X64 if machine.is_64bit else Arch.X86, values), cs)
+
+
+def checked_bounds(limit: int, base: int) -> StackBounds | None:
+    """Return the bounds of a stack, or None if they are not those of one: empty, unaligned or above 1 GiB."""
+    if not 0 < limit < base or base - limit > _MAX_STACK or limit & 0xFFF:
+        return None
+    return StackBounds(limit, base)
