@@ -16,6 +16,7 @@ from throwstack.unwind.x86.restore import address_of, evaluate
 from throwstack.unwind.x86.state import State, value
 
 _LIMIT = 2000
+_STRAIGHT = 32
 _NEAR = 0x10000
 
 
@@ -48,6 +49,17 @@ class Forward:
             flow = Flow(self._code, address, state, self._callees.after_call, limit=_LIMIT)
             self._returns[key] = flow.first_return()
         return self._returns[key]
+
+    def is_straight(self, address: int) -> bool:
+        """Say whether the code at `address` runs to its `ret` without a branch or a call: nothing to be mistaken in."""
+        for _ in range(_STRAIGHT):
+            instruction = self._code.at(address)
+            if instruction is None or instruction.op in {Op.CALL, Op.JUMP, Op.BRANCH, Op.STOP, Op.SYSTEM_CALL}:
+                return False
+            if instruction.op is Op.RETURN:
+                return True
+            address = instruction.end
+        return False
 
     def caller(self, place: Place) -> Caller | None:
         """Return the caller of the frame at `place`, or None."""

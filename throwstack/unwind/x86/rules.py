@@ -47,8 +47,8 @@ class Rules:
         self._callees = Callees(self._code)
         self._prologues = Prologues(self._code, self._callees)
         self._forward = Forward(self._code, self._callees)
-        self._calls = Calls(self._code, self._prologues)
         self._starts = Starts(self._code)
+        self._calls = Calls(self._code, self._prologues, self._starts)
 
     def record(self, place: Place) -> FrameData | None:
         """Return the frame data that covers the frame at `place`, or None."""
@@ -113,14 +113,15 @@ class Rules:
     ) -> Iterator[tuple[Rule, Caller, str]]:
         if record is not None:
             yield from self._by_record(place, record, arguments_size)
-        start = self._starts.trusted(place.ip, is_return_address=place.is_return_address)
+        start = self._code.function_start(place.ip, is_return_address=place.is_return_address)
         if start is not None:
             caller = self._prologues.caller(start, place)
             if caller is not None:
                 yield Rule.FUNCTION, caller, ""
         ahead = self._forward.caller(place)
         if ahead is not None:
-            yield Rule.FORWARD, ahead, ""
+            is_straight = not ahead.doubt and not ahead.is_past_helper and self._forward.is_straight(place.ip)
+            yield Rule.EPILOGUE if is_straight else Rule.FORWARD, ahead, ""
         if start is None:
             for caller in self._by_guessed_start(place):
                 yield Rule.GUESSED_START, caller, ""
@@ -195,7 +196,7 @@ def _completed(place: Place, found: Candidate, candidates: list[Candidate]) -> C
         if other is found or other.caller.slot != caller.slot or not other.caller.is_consistent:
             continue
         mine, theirs = caller.gpr, other.caller.gpr
-        knows_better = _FROM_START if found.rule is Rule.FORWARD else _HERE if not place.is_return_address else ()
+        knows_better = _FROM_START if found.rule in {Rule.FORWARD, Rule.EPILOGUE} else _HERE if not place.is_return_address else ()
         if other.rule in knows_better:
             mine, theirs = theirs, mine
         gpr = tuple(own if own is not None else given for own, given in zip(mine, theirs, strict=True))
