@@ -217,7 +217,7 @@ def test_half_written_cache_file_is_made_again(place, damage):
             "cut": data[: len(data) // 2],
             "changed": data[:200] + b"\xff" + data[201:],
             "empty": b"",
-            "other": b"throwstack pdb 0" + data[16:],
+            "other": b"throwstack pdb 1" + data[16:],
         }[damage]
     )
     assert place.table().rva_of("untyped") == 0x1300
