@@ -235,9 +235,7 @@ def test_truth_is_json_with_hex_addresses(tmp_path: Path, ftp: Case) -> None:
         (["ftp-2003", "out", "--isf", "no/such/file"], "--isf: no file"),
     ],
 )
-def test_bad_arguments_are_told_in_a_line(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_arguments_are_told_in_a_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2

@@ -56,6 +56,7 @@ class Survey:
 
     def processes(self) -> Iterator[Process]:
         """Yield the selected processes that have user-mode memory; says so when a selected PID does not exist."""
+        impaired: list[Process] = []
         listed = list(self._listed())
         for index, item in enumerate(listed):
             process = self._open(item)
@@ -65,7 +66,15 @@ class Survey:
                 self._progress(100.0 * index / len(listed), f"Examining {escape(process.name)} ({process.pid})")
             for problem in process.problems:
                 log.info("%s (PID %d): %s", escape(process.name), process.pid, problem)
+            if process.problems:
+                impaired.append(process)
             yield process
+        if impaired:
+            first = impaired[0]
+            log.warning(
+                "not everything could be read of %d of the processes looked at, such as %s (PID %d): %s (-v names all)",
+                *(len(impaired), escape(first.name), first.pid, first.problems[0]),
+            )
 
     def findings(self) -> Iterator[Finding]:
         """Yield every selected thread that is stuck; says so when a selected TID does not exist."""

@@ -344,7 +344,11 @@ def waiting_functions(library: Library) -> list[tuple[str, Function]]:
         (
             "mscoree",
             Function(
-                "CorExitProcess", 0x79004F65, ebp_frame(4), (Call(0x79004FAB, 0x79F746A1, (3,), 4, via=b"\xff\xd0", code=found),), 4
+                "CorExitProcess",
+                0x79004F65,
+                ebp_frame(4),
+                (Call(0x79004FAB, 0x79F746A1, (3,), 4, via=b"\xff\xd0", code=found),),
+                4,
             ),
         ),
         (

@@ -196,7 +196,9 @@ def _completed(place: Place, found: Candidate, candidates: list[Candidate]) -> C
         if other is found or other.caller.slot != caller.slot or not other.caller.is_consistent:
             continue
         mine, theirs = caller.gpr, other.caller.gpr
-        knows_better = _FROM_START if found.rule in {Rule.FORWARD, Rule.EPILOGUE} else _HERE if not place.is_return_address else ()
+        knows_better = (
+            _FROM_START if found.rule in {Rule.FORWARD, Rule.EPILOGUE} else _HERE if not place.is_return_address else ()
+        )
         if other.rule in knows_better:
             mine, theirs = theirs, mine
         gpr = tuple(own if own is not None else given for own, given in zip(mine, theirs, strict=True))
