@@ -134,7 +134,7 @@ class Rules:
     def _by_record(self, place: Place, data: FrameData, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
         popped = self._callees.return_size(place.ip)
         rule = Rule.FRAME_DATA if data.program else Rule.FPO
-        if not place.is_return_address:
+        if not place.is_return_address or place.is_past_helper:
             rule = Rule.RECORD_HERE
         for found in frame_data.callers(data, place, arguments_size, self._memory, popped):
             if isinstance(found, frame_data.Recorded):
