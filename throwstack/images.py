@@ -28,7 +28,6 @@ _EXECUTE, _WRITE = 0x20000000, 0x80000000
 _MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
 _CODEVIEW = 2
-_SIZE_OF_RAW_DATA = 16
 """Where a section header holds it; PointerToRawData follows."""
 
 
@@ -284,13 +283,14 @@ def _parse_exports(image: Image) -> tuple[Export, ...]:
             flat[low:high] = data[low - page : high - page]
     try:
         for section in pefile.PE(data=bytes(flat), fast_load=True).sections:
-            # pefile reads by file offset, and remembers the offsets it has read: tell it before it looks
-            at = section.get_file_offset() + _SIZE_OF_RAW_DATA
-            flat[at : at + 8] = struct.pack("<II", section.Misc_VirtualSize, section.VirtualAddress)
+            # In the bytes, before the parse that counts: pefile works out where sections lie while it parses.
+            struct.pack_into(
+                "<II", flat, section.get_file_offset() + 16, section.Misc_VirtualSize, section.VirtualAddress
+            )
         pe = pefile.PE(data=bytes(flat), fast_load=True)
         pe.parse_data_directories(directories=[_EXPORT])
         symbols = pe.DIRECTORY_ENTRY_EXPORT.symbols
-    except (pefile.PEFormatError, AttributeError, ValueError, IndexError):
+    except (pefile.PEFormatError, AttributeError, ValueError, IndexError, struct.error):
         return ()
     exports = [
         Export(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from throwstack.blockers import Blocker, blocked_in, blocker_named, triage_blockers
+from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers
 from throwstack.dispatch.saved import SavedException
 from throwstack.dispatch.search import exceptions_in_flight
 from throwstack.frames import StackBounds, Walk
@@ -39,6 +39,12 @@ class Stuck:
     exceptions: tuple[SavedException, ...]
     walk: Walk | None
     notes: tuple[str, ...]
+
+    @property
+    def kinds(self) -> tuple[BlockerKind, ...]:
+        """Return what kinds of blockers the thread is stuck in."""
+        found = (blocker_named(module, symbol) for module, symbol in self.blocked_in)
+        return tuple(blocker.kind for blocker in found if blocker is not None)
 
     def throwing_walk(self, exception: SavedException) -> Walk:
         """Unwind the stack that threw `exception`, from its saved CONTEXT."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from volatility3.framework import constants, exceptions, interfaces
 from volatility3.framework.symbols import intermed
 
+from throwstack.pages.formats import Bits
+
 _WOW64_TABLE = "throwstack-wow64"
 
 
@@ -37,6 +39,20 @@ class Layout:
                 return offset
         message = f"the symbol table has none of {', '.join(paths)}"
         raise LookupError(message)
+
+    def bits(self, path: str) -> tuple[int, Bits] | None:
+        """Return (offset of its word, bits) of a bit field, `_MMVAD_SHORT.u.VadFlags.MemCommit`; None if it is none."""
+        offset = self.find(path)
+        if offset is None:
+            return None
+        *outer, member = path.split(".")
+        template = self._type(outer[0])
+        for name in outer[1:]:
+            template = self._context.symbol_space.get_type(template.child_template(name).vol.type_name)
+        field = template.child_template(member).vol
+        if not hasattr(field, "start_bit"):
+            return None
+        return offset, Bits(field.start_bit, field.end_bit - field.start_bit)
 
     def size(self, type_name: str) -> int:
         """Return the size of a type in bytes."""
