@@ -105,6 +105,13 @@ def test_function_file_and_line(app):
     assert app.locate(0x112F)[0].source == rf"{CPP} @ 855"
 
 
+def test_working_directory_of_a_compiler_on_another_system(place):
+    """Clang on Linux, `#line 860 "d:\\src\\a.cpp"`: what is in the PDB begins with where it was run."""
+    lines = [(0, r"/home/me/d:\src\a.cpp", 860)]
+    place.put(Pdb(GUID, 3, procedures=[Procedure("f", 0x1000, 16, lines)]))
+    assert place.table().locate(0x1000)[0].source == r"d:\src\a.cpp @ 860"
+
+
 def test_inlined_functions_innermost_first(app):
     assert [(at.symbol, at.rva, at.source) for at in app.locate(0x1229)] == [
         ("grow", None, rf"{HEADER} @ 22"),

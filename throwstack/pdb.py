@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,8 @@ from throwstack.symbols import Location, SymbolKind, SymbolTable
 _START = "import json,os,sys; sys.path[:] = json.loads(os.environ.pop('THROWSTACK_PATH')); \
 from throwstack.pdb_convert import main; sys.exit(main(sys.argv[1:]))"
 _POLL = 0.2
+_DRIVE_INSIDE = re.compile(r"^.*[\\/](?=[A-Za-z]:[\\/])")
+"""What clang on another system puts before a Windows path that it takes for a relative one: its working directory."""
 _MAX_REMEMBERED = 200_000
 
 
@@ -99,7 +102,8 @@ class PdbTable(SymbolTable):
         locations = []
         for index, entry in enumerate(found):
             name = display_name(entry.symbol)
-            source = f"{entry.full_path} @ {entry.line}" if entry.full_path and entry.line else ""
+            file = _DRIVE_INSIDE.sub("", entry.full_path or "")
+            source = f"{file} @ {entry.line}" if file and entry.line else ""
             start = entry.sym_addr if index == len(found) - 1 else None
             signature = entry.symbol if entry.symbol != name and not entry.symbol.startswith("?") else ""
             is_inside = True if found[0].full_path else None  # a public symbol reaches to the next one
