@@ -42,6 +42,8 @@ class Selection:
 
     pids: Collection[int] = ()
     tids: Collection[int] = ()
+    names: Collection[str] = ()
+    """Image names as Volatility shows them, in any case; the kernel keeps the first 14 characters."""
 
 
 class Survey:
