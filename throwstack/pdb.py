@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from throwstack.demangle import strip_parameters, undecorate
+from throwstack.demangle import display_name
 from throwstack.download import Progress
 from throwstack.frame_data import FrameData
 from throwstack.images import Image, PdbIdentity
@@ -44,7 +44,7 @@ class PdbTable(SymbolTable):
         """Open a converted PDB."""
         import symbolic  # noqa: PLC0415 plugins have to load where it is not installed
 
-        super().__init__(SymbolKind.PDB, ((rva, display_name(name)) for rva, name in parts.functions))
+        super().__init__(SymbolKind.PDB, parts.functions)
         self._symcache = symbolic.SymCache.from_bytes(parts.symcache)
         self._frames_text: str | None = parts.frames
         self._frames: FrameDataTable | None = None
@@ -79,11 +79,6 @@ class PdbTable(SymbolTable):
             is_inside = True if found[0].full_path else None  # a public symbol reaches to the next one
             locations.append(Location(name, start, source, entry.symbol, signature, is_inside))
         return tuple(locations)
-
-
-def display_name(symbol: str) -> str:
-    """Return the name that a debugger shows for a symbol of a PDB: neither decorated nor with its parameters."""
-    return undecorate(symbol) if symbol.startswith("?") else strip_parameters(symbol)
 
 
 class PdbSymbols:

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from throwstack.demangle import display_name
 from throwstack.pdb_fpo import fpo_lines
 
 if TYPE_CHECKING:
     import symbolic
 
-MAGIC = b"throwstack pdb 1"
+MAGIC = b"throwstack pdb 2"
 _HEAD = struct.Struct("<16sQI")
 _STAMP = struct.Struct("<Qq")
 _LENGTH = struct.Struct("<Q")
@@ -41,7 +42,7 @@ _INLINE_ONLY = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """The parts of a converted PDB. `functions` are (RVA, name as the PDB has it), `frames` is `STACK WIN` text."""
+    """The parts of a converted PDB: functions as (RVA, name as a debugger shows it), frame data as `STACK WIN` text."""
 
     symcache: bytes
     functions: list[tuple[int, str]]
@@ -108,7 +109,7 @@ def convert(pdb: Path) -> Converted:
 
 
 def function_list(data: bytes, symcache: symbolic.SymCache) -> list[tuple[int, str]]:
-    """Return (RVA, name) of the functions in a SymCache, which the library looks up by address but does not list.
+    """Return (RVA, shown name) of the functions in a SymCache, which the library looks up but does not list.
 
     Reads the layout of `SYMCACHE_VERSION`: header, files, functions, source locations, ranges, strings. Entries that
     the library itself does not confirm are left out, so another layout yields an empty list and never wrong names.
@@ -127,7 +128,7 @@ def function_list(data: bytes, symcache: symbolic.SymCache) -> list[tuple[int, s
             continue
         located = symcache.lookup(entry)
         if located and located[-1].sym_addr == entry:
-            found[entry] = located[-1].symbol
+            found[entry] = display_name(located[-1].symbol)
     return sorted(found.items())
 
 

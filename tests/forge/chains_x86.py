@@ -22,6 +22,8 @@ class Placed:
     return_slot: int
     return_address: int
     registers: dict[str, int]
+    seh: int
+    """fs:[0] at entry."""
 
 
 class Chain:
@@ -63,7 +65,7 @@ class Chain:
             self.return_slot, self.return_address = esp - 4, call.returns_to
             esp += call.pops
             ip = call.returns_to
-        self.placed.append(Placed(function, slot, returns_to, {**self.registers, "esp": esp, "eip": ip}))
+        self.placed.append(Placed(function, slot, returns_to, {**self.registers, "esp": esp, "eip": ip}, before["seh"]))
         return self
 
     def frames(self, images: Images) -> tuple[TruthFrame, ...]:

@@ -106,6 +106,8 @@ class Function:
         code = Emitter(self.start)
         codes = self._prologue(code, chkstk)
         prologue_size = code.here - self.start
+        if self.frame.dynamic:
+            code.emit(b"\x48\x81\xec", dword(self.frame.dynamic))  # alloca
         if self.is_leaf:
             code.emit(self.code)
         if self.cold is not None:
@@ -177,8 +179,6 @@ class Function:
         for number, offset in frame.xmm.items():
             code.emit(_xmm(0x29, number, offset))
             note(SAVE_XMM128, number, offset // 16)
-        if frame.dynamic:
-            code.emit(b"\x48\x81\xec" + dword(frame.dynamic))  # alloca, after the prologue
         return codes
 
     def _epilogue(self, code: Emitter) -> int:

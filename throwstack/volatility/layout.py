@@ -11,6 +11,7 @@ from volatility3.framework import constants, exceptions, interfaces
 from volatility3.framework.symbols import intermed
 
 from throwstack.memory import Memory
+from throwstack.pages.formats import Bits
 
 _WOW64_TABLE = "throwstack-wow64"
 
@@ -55,6 +56,11 @@ class Layout:
                 return offset
         message = f"the symbol table has none of {', '.join(paths)}"
         raise LookupError(message)
+
+    def bits(self, path: str) -> tuple[int, Bits] | None:
+        """Return (offset of its word, bits) of a bit field, `_MMVAD_SHORT.u.VadFlags.MemCommit`; None if it is none."""
+        member = self.member(path)
+        return (member.offset, Bits(member.shift, member.width)) if member is not None and member.width else None
 
     def size(self, type_name: str) -> int:
         """Return the size of a type in bytes."""

@@ -14,8 +14,11 @@ from volatility3.plugins.windows import pslist
 
 from throwstack.images import ImageCache
 from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
-from throwstack.paging import AddressSpace, PagingMode
+from throwstack.pages.resolver import ResolvedPages
+from throwstack.paging import PagingMode
 from throwstack.volatility.layout import Layout, wow64_layout
+from throwstack.volatility.page_files import swap_layers
+from throwstack.volatility.page_setup import PageSetup
 from throwstack.volatility.sources import Sources
 
 log = logging.getLogger(__name__)
@@ -60,8 +63,16 @@ class Machine:
         self.is_64bit = isinstance(layer, intel.Intel32e)
         self.mode = _paging_mode(layer)
         self.physical = Memory(PhysicalPages(context.layers[layer.config["memory_layer"]]), capacity=_PHYSICAL_PAGES)
-        self.memory = self.address_space(layer.config["page_map_offset"])
         self.layout = Layout(context, self.kernel.symbol_table_name)
+        self._pages = PageSetup(
+            self.physical,
+            self.mode,
+            self.layout,
+            symbol=self.symbol,
+            swap=swap_layers(context, layer),
+            directory_base=layer.config["page_map_offset"],
+        )
+        self.memory = self._pages.kernel_memory
         self.images = ImageCache()
         self.sources = sources
 
@@ -75,9 +86,15 @@ class Machine:
         """Return the layout of 32-bit structures in a 64-bit system."""
         return wow64_layout(self.context, self._config_path)
 
-    def address_space(self, directory_base: int) -> Memory:
-        """Return the memory seen through the page tables at the physical address `directory_base`."""
-        return Memory(AddressSpace(self.physical, self.mode, directory_base))
+    def process_pages(self, directory_base: int, process: int) -> ResolvedPages:
+        """Return the pages of the EPROCESS at `process`, whose page tables are at the physical `directory_base`."""
+        return self._pages.process(directory_base, process)
+
+    def symbol(self, name: str) -> int | None:
+        """Return the address of a variable or function of the kernel, or None if its symbols have none such."""
+        if not self.kernel.has_symbol(name):
+            return None
+        return self.canonical(int(self.kernel.get_absolute_symbol_address(name)))
 
     def pointer(self, memory: Memory, address: int) -> int:
         """Return the kernel-sized pointer at `address`."""

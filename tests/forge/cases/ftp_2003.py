@@ -7,13 +7,19 @@ stack words, exception record, context. Where it contradicts itself or could not
 
 from __future__ import annotations
 
-import struct
-
 from tests.forge.cases import Case
 from tests.forge.cases import ftp_stack as stuck
 from tests.forge.cases.ftp_images import COM_ERROR_VFTABLE, PROGRAM, THROW_INFO, Library, add_com_error
-from tests.forge.cases.ftp_threads import ApiFunctions, ThreadFactory, put_kernel_stack, service_image, user_registers
-from tests.forge.cases.x86_kernel import Kernel
+from tests.forge.cases.ftp_threads import (
+    ApiFunctions,
+    ThreadFactory,
+    add_waiting,
+    load_images,
+    put_kernel_stack,
+    service_image,
+    user_registers,
+)
+from tests.forge.cases.x86_kernel import Kernel, context_x86
 from tests.forge.chains_x86 import Chain, Images
 from tests.forge.describe import Machine, Paging, Process, Region, Thread
 from tests.forge.stacks import Stack
@@ -43,16 +49,6 @@ LOCALS = {
     0x045BFFF4: 0x781329E1,
     0x045BFFF8: 0x03266678,
 }
-
-
-def context_x86(registers: dict[str, int], flags: int) -> bytes:
-    """Return an x86 CONTEXT (0x2CC bytes, winnt.h)."""
-    data = bytearray(0x2CC)
-    struct.pack_into("<I", data, 0, flags)
-    struct.pack_into("<III", data, 0x1C, 0x027F, 0, 0xFFFF)  # the FPU as it starts
-    names = "gs fs es ds edi esi ebx edx ecx eax ebp eip cs eflags esp ss".split()
-    struct.pack_into("<16I", data, 0x8C, *(registers[name] for name in names))
-    return bytes(data)
 
 
 def stuck_stack(library: Library) -> tuple[Stack, Chain, int]:
@@ -106,29 +102,15 @@ def build() -> Case:
     ):
         program, routines = service_image(process.name, directory, library)
         programs[process.name] = program
-        images = Images([program, *library.images.values()])
-        for index, kind in enumerate(("WaitForSingleObjectEx", "SleepEx", "WaitForSingleObjectEx")):
-            tid = process.pid + 4 + 4 * index
-            teb = 0x7FFDC000 - 0x1000 * index if process.peb == 0x7FFDE000 else 0x7FFD7000 - 0x1000 * index
-            waiting = factory.waiting(tid, teb, 0x00130000 + 0x100000 * index, routines[kind], kind, 5000 + 100 * index)
-            process.threads.append(waiting.thread)
-            process.regions.append(waiting.region())
-            quiet.append((process.pid, tid))
-            stacks[f"{process.pid}:{tid}"] = (*waiting.kernel.frames, *waiting.chain.frames(images))
+        waiting = add_waiting(process, routines, factory, images=Images([program, *library.images.values()]))
+        quiet += [(process.pid, tid) for tid in waiting]
+        stacks |= {f"{process.pid}:{tid}": frames for tid, frames in waiting.items()}
     iftpsvc.threads.append(thread)
     iftpsvc.regions.append(Region(STACK_LIMIT, stack.data()))
     built = {name: image.build() for name, image in library.images.items()}
     system = ("ntdll", "KERNEL32", "RPCRT4", "USER32", "ole32")
     for process, names in ((intfy, system), (ssh, system), (iftpsvc, tuple(built))):
-        program = programs[process.name]
-        data = program.build()
-        process.modules.append(program.loaded(data))
-        process.regions.append(program.region(data))
-        process.image_path = f"\\Device\\HarddiskVolume1{program.directory}\\{program.name}"
-        process.command_line = f'"C:{program.directory}\\{program.name}"'
-        for name in names:
-            process.modules.append(library[name].loaded(built[name]))
-            process.regions.append(library[name].region(built[name]))
+        load_images(process, programs[process.name], [(library[name], built[name]) for name in names])
     images = Images([programs["iftpsvc.exe"], *library.images.values()])
     truth = Truth("ftp-2003", "x86", (_stuck_truth(chain, threw, kernel_half.frames, images),), tuple(quiet), stacks)
     machine = Machine(

@@ -338,11 +338,13 @@ def waiting_functions(library: Library) -> list[tuple[str, Function]]:
     """Return the functions from mscoree's CorExitProcess to the system call."""
     kernel32, clr = library.runtimes["KERNEL32"], library.runtimes["mscorwks"]
     wait = (1, HANDLES, 0, TIMEOUT, 1)
+    # mov [ebp-4],mscorwks; push 3; mov eax,its CorExitProcess
+    found = bytes.fromhex("c745fc0000e7796a03b8") + dword(0x79F746A1)
     return [
         (
             "mscoree",
             Function(
-                "CorExitProcess", 0x79004F65, ebp_frame(4), (Call(0x79004FAB, 0x79F746A1, (3,), 4, via="eax"),), 4
+                "CorExitProcess", 0x79004F65, ebp_frame(4), (Call(0x79004FAB, 0x79F746A1, (3,), 4, via=b"\xff\xd0", code=found),), 4
             ),
         ),
         (

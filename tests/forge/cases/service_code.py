@@ -36,6 +36,7 @@ class Program:
         )
         heap = bytearray(0x2000)
         heap[WHAT_AT : WHAT_AT + len(WHAT)] = WHAT
+        heap[0x1800:0x1808] = (PROGRAM_BASE + 0x5A10).to_bytes(8, "little")
         self.heap = bytes(heap)
         self.vftable = image.place_data(struct.pack("<QQ", PROGRAM_BASE + 0x1300, PROGRAM_BASE + 0x1300))
         self.throw_info = self._throw_info()

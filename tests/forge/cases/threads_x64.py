@@ -83,19 +83,23 @@ class Threads:
     images: Images
     stack_area: int
     teb_area: int
+    block: int = 0x1F4A2C01800
+    """Where the C runtime keeps what a new thread runs."""
     count: int = field(default=0)
 
-    def _begin(self) -> tuple[Stack, Chain, int]:
+    def _begin(self, size: int = _STACK_SIZE) -> tuple[Stack, Chain, int]:
         base = self.stack_area + 0x100000 * (self.count + 1)
         teb = self.teb_area + 0x2000 * self.count
         self.count += 1
-        stack = Stack(base - _STACK_SIZE, base)
+        stack = Stack(base - size, base)
         return stack, Chain(stack, base - 0x28), teb
 
     def _enter(self, chain: Chain, *names: str) -> Chain:
         for name in names:
             function = self.program.functions.get(name) or self.system[name]
-            if function.calls or function.cold:
+            if name == THREAD_START:
+                chain.enter(function, rbx=self.block)
+            elif function.calls or function.cold:
                 chain.enter(function)
             else:
                 chain.enter(function, ip=function.start + 0x14)
@@ -123,9 +127,9 @@ class Threads:
     def _region(self, stack: Stack) -> Region:
         return Region(stack.limit, stack.data())
 
-    def idle(self, tid: int, kind: str, since: int) -> Waiting:
+    def idle(self, tid: int, kind: str, since: int, size: int = 0x3000) -> Waiting:
         """Return a thread that waits: `main` for an event, `pool` for work, `sleep` for time."""
-        stack, chain, teb = self._begin()
+        stack, chain, teb = self._begin(size)
         names = {
             "main": (THREAD_START, "ledger::Service::Main", "WaitForSingleObjectEx", "NtWaitForSingleObject"),
             "sleep": (THREAD_START, "ledger::Timer::Loop", "SleepEx", "NtDelayExecution"),

@@ -83,7 +83,11 @@ class FunctionTable:
         return Stop(end, f"no entry for RVA {rva:#x} in what is left of the function table at {self._address:#x}")
 
     def _load(self) -> list[tuple[RuntimeFunction, int]]:
-        """Index the plausible entries by begin, each with its slot in the table; note the slots that are not there."""
+        """Index the plausible entries by begin, each with its slot in the table; note the slots that are not there.
+
+        GNU ld leaves entries of functions that it discarded: begin and end 0, only the unwind RVA kept. They take
+        no slot. Zeros throughout stand behind the last entry in some images, as padding.
+        """
         table = bytearray(self._count * _ENTRY.size)
         missing: set[int] = set()
         end = self._address + len(table)
@@ -96,16 +100,19 @@ class FunctionTable:
                 start = self._address + low - page
                 table[low:high] = data[start : start + high - low]
         entries = []
-        for slot, fields in enumerate(_ENTRY.iter_unpack(table)):
-            if slot not in missing:
-                # Some linkers leave zeros behind the last entry: those are padding, not damage.
-                if any(fields):
-                    self._last = slot
-                entry = RuntimeFunction(*fields)
+        discarded = 0
+        for index, fields in enumerate(_ENTRY.iter_unpack(table)):
+            entry = RuntimeFunction(*fields)
+            slot = index - discarded
+            if index in missing:
+                self._missing.append(slot)
+                self._last = slot
+            elif entry.unwind and not entry.begin and not entry.end:
+                discarded += 1
+            elif any(fields):
+                self._last = slot
                 if entry.is_plausible:
                     entries.append((entry, slot))
-        self._missing = sorted(missing)
-        self._last = max(self._last, *missing) if missing else self._last
         entries.sort(key=lambda pair: (pair[0].begin, pair[1]))
         self._begins = [entry.begin for entry, _ in entries]
         return entries
