@@ -168,20 +168,21 @@ def frame_rows(stack: ThrowingStack, *, with_registers: bool, style: NameStyle) 
                 notes.append(frame.note)
             if index == len(frames) - 1 and not name.is_inline and not stack.walk.is_complete:
                 notes.append(f"stack ends here: {ending(stack.walk)}")
-            row: Row = (stack.process.pid, escape(stack.process.name), _or_absent(stack.tid), number)
-            row += _frame_columns(target, frame, name, style)
+            row: Row = (stack.process.pid, escape(stack.process.name), or_absent(stack.tid), number)
+            row += frame_columns(target, frame, name, style)
             if with_registers:
                 row += _register_columns(target, frame, stack.context if index == 0 else None)
             yield (*row, escape("; ".join(notes), _MAX_NOTES))
             number += 1
 
 
-def _frame_columns(target: Target, frame: Frame, name: Name, style: NameStyle) -> Row:
+def frame_columns(target: Target, frame: Frame, name: Name, style: NameStyle) -> Row:
+    """Return the columns of a frame from `Child-SP` to `Symbols`, as `FRAME_COLUMNS` has them."""
     returns = None if name.is_inline else frame.return_address
     return (
         format_hints.Hex(frame.child_sp),
-        _or_absent(None if returns is None else format_hints.Hex(returns)),
-        _or_absent(None if name.is_inline else arguments(target, frame)),
+        or_absent(None if returns is None else format_hints.Hex(returns)),
+        or_absent(None if name.is_inline else arguments(target, frame)),
         format_hints.Hex(frame.ip),
         call_site(name, style),
         escape(name.source) or renderers.NotAvailableValue(),
@@ -190,7 +191,8 @@ def _frame_columns(target: Target, frame: Frame, name: Name, style: NameStyle) -
     )
 
 
-def _or_absent(value: object) -> object:
+def or_absent(value: object) -> object:
+    """Return what Volatility's renderers show for None, or `value`."""
     return renderers.NotAvailableValue() if value is None else value
 
 
