@@ -12,6 +12,7 @@ from throwstack.image_path import ImagePages
 from throwstack.images import ImageMap
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.modules import Module, ModuleMap
+from throwstack.pages.resolver import ResolvedPages
 from throwstack.registers import Arch, Registers
 from throwstack.symbols import Symbols
 from throwstack.target import Target, ThreadStack
@@ -34,6 +35,8 @@ class Process:
     name: str
     peb: int
     memory: Memory
+    pages: ResolvedPages
+    """What `memory` reads: says of each page where it comes from."""
     native: Target
     wow64: Target | None
     problems: tuple[str, ...]
@@ -73,7 +76,8 @@ class ProcessReader:
             return None
         if not peb:
             return None
-        memory = machine.address_space(directory_base)
+        pages = machine.process_pages(directory_base, address)
+        memory = Memory(pages)
         loaded = self._loader.read(memory, peb)
         modules: Iterable[Module] = loaded.modules
         problems = [loaded.problem] if loaded.problem else []
@@ -84,11 +88,11 @@ class ProcessReader:
             problems[0] += f"; {len(from_vads) - len(loaded.modules)} modules taken from the VADs"
         name = raw_name.split(b"\0", 1)[0].decode("latin-1")
         modules32 = self._wow64_modules(address, memory, problems)
-        memory = self._with_files(memory, [*modules, *(modules32 or ())])
+        memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
         native = self._target(Arch.X64 if machine.is_64bit else Arch.X86, memory, modules)
         wow64 = None if modules32 is None else self._target(Arch.X86, memory, modules32)
         threads = tuple(self.threads.threads(address))
-        return Process(address, pid, name, peb, memory, native, wow64, tuple(problems), threads)
+        return Process(address, pid, name, peb, memory, pages, native, wow64, tuple(problems), threads)
 
     def _wow64_modules(self, address: int, memory: Memory, problems: list[str]) -> tuple[Module, ...] | None:
         if self._wow64 is None:
@@ -105,10 +109,13 @@ class ProcessReader:
             problems.append(f"32-bit side: {loaded.problem}")
         return loaded.modules
 
-    def _with_files(self, memory: Memory, modules: Iterable[Module]) -> Memory:
+    def _with_files(self, pages: ResolvedPages, memory: Memory, modules: Iterable[Module]) -> Memory:
         """Return the memory with the pages that the dump lacks taken from the image files at hand."""
         store = self.machine.sources.image_store
-        return memory if store is None else Memory(ImagePages(memory, ModuleMap(modules), store))
+        if store is None:
+            return memory
+        pages.use_image_files(ImagePages(pages.in_dump, ModuleMap(modules), store))
+        return Memory(pages)
 
     def _target(self, arch: Arch, memory: Memory, modules: Iterable[Module]) -> Target:
         sources = self.machine.sources
