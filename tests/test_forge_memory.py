@@ -128,3 +128,7 @@ def test_bad_descriptions(tmp_path):
     described.processes[0].directory_base = 0x1234
     with pytest.raises(ValueError, match="no top table"):
         build(described, tmp_path)
+    described.processes[0].directory_base = None
+    described.processes[0].threads[0].kernel_stack = {0x1000: b"x"}
+    with pytest.raises(ValueError, match="no address of the kernel"):
+        build(described, tmp_path)

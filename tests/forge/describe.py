@@ -31,7 +31,10 @@ class Residency(Enum):
     TRANSITION = "transition"
     """In memory, its PTE not valid but in transition (Volatility reads these)."""
     PROTOTYPE = "prototype"
-    """In memory, reachable only through the section's prototype PTEs."""
+    """In memory, reachable only through the section's prototype PTE that the page's own PTE points to."""
+    PROTOTYPE_BY_VAD = "prototype-by-vad"
+    """In memory, reachable only through a prototype PTE that has to be looked up in the VAD: the page's own PTE says
+    no more than that, as it mostly does for images."""
     DEMAND_ZERO = "demand-zero"
     PAGED_OUT = "paged-out"
     """In a page file that is not part of the dump."""

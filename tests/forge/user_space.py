@@ -16,6 +16,7 @@ from tests.forge.sections import Section
 
 SHARED_DATA = 0x7FFE0000
 """Where every process sees KUSER_SHARED_DATA."""
+_PROTOTYPES = {Residency.PROTOTYPE, Residency.PROTOTYPE_BY_VAD}
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class UserSpace:
         pages = _pages(region)
         written = any(number in self._written for number in range(region.base // PAGE, region.base // PAGE + pages))
         section = None
-        if region.file is not None or region.is_image or Residency.PROTOTYPE in region.residency.values():
+        if region.file is not None or region.is_image or not _PROTOTYPES.isdisjoint(region.residency.values()):
             section = self._sections.section(region, share=region.file is not None and not written)
         data = memoryview(region.data)
         states = region.residency
@@ -191,6 +192,8 @@ class UserSpace:
                 return ptes.transition(frame, protection)
             case Residency.PROTOTYPE if section is not None:
                 return ptes.prototype(section.prototype(index))
+            case Residency.PROTOTYPE_BY_VAD:
+                return ptes.look_up(protection)
         return ptes.valid(frame, protection)
 
 
