@@ -237,6 +237,8 @@ def test_unwind_codes_say_what_the_prologue_does(stem: str) -> None:
     parsed = lief.PE.parse(list(data), with_exceptions())
     for function in parsed.exceptions:
         info = function.unwind_info
+        entry = data[image.runtime_function(image.base + function.rva_start) - image.base :]
+        assert int.from_bytes(entry[:4], "little") == function.rva_start
         is_machine_frame = any(type(code).__name__ == "PushMachFrame" for code in info.opcodes)
         if is_machine_frame or info.has(lief.PE.RuntimeFunctionX64.UNWIND_FLAGS.CHAIN_INFO):
             continue

@@ -272,9 +272,9 @@ class Threads:
         # The unwinder's own CONTEXT, all the way up.
         stack.at(working).raw(context_x64({**outermost, "rip": 0, "rsp": outermost["rsp"] + 0x50}, 0x10000B))
         ntdll, handler = system.images["ntdll"], system["__C_specific_handler"].start
-        stack.at(dispatcher).d64(
-            outermost["rip"], ntdll.base, ntdll.unwind_start + 0x100, outermost["rsp"], 0, working, handler, 0
-        )
+        entry = ntdll.runtime_function(system["RtlUserThreadStart"].start)
+        # DISPATCHER_CONTEXT: ControlPc, ImageBase, FunctionEntry, EstablisherFrame, TargetIp, ContextRecord, handler
+        stack.at(dispatcher).d64(outermost["rip"], ntdll.base, entry, outermost["rsp"], 0, working, handler, 0)
         execute = system["RtlpExecuteHandlerForException"]
         chain.enter(execute)
         stack.at(chain.rsp + 0x20).d64(dispatcher)
