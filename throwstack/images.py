@@ -24,20 +24,22 @@ T = TypeVar("T")
 _HEADER_SIZE = PAGE_SIZE
 _MAX_IMAGE_SIZE = 1 << 30
 _MAX_DIRECTORY_SIZE = 8 << 20
-_EXECUTE = 0x20000000
+_EXECUTE, _WRITE = 0x20000000, 0x80000000
 _MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
 _CODEVIEW = 2
+"""Where a section header holds it; PointerToRawData follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of an image: name, RVA, size in memory in bytes, whether its pages are executable."""
+    """A section of an image: name, RVA, size in memory in bytes, whether its pages are executable, and writable."""
 
     name: str
     rva: int
     size: int
     is_executable: bool
+    is_writable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,10 @@ class Headers:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A named export: RVA, name, and `DLL.Name` where the entry forwards elsewhere (then `rva` is not code)."""
+    """An export: RVA, name, and `DLL.Name` where the entry forwards elsewhere (then `rva` is not code).
+
+    One that has no name, only an ordinal, is called `Ordinal12`, as debuggers do.
+    """
 
     rva: int
     name: str
@@ -117,7 +122,7 @@ class Image:
 
     @property
     def exports(self) -> tuple[Export, ...]:
-        """Return the named exports in RVA order; empty if the directory is absent or its pages are."""
+        """Return the exports in RVA order, named ones first; empty if the directory is absent or its pages are."""
         if self._exports is None:
             self._exports = self._cache.exports(self)
         return self._exports
@@ -234,6 +239,7 @@ def parse_headers(page: bytes) -> Headers | None:
                 section.VirtualAddress,
                 max(section.Misc_VirtualSize, 1),
                 bool(section.Characteristics & _EXECUTE),
+                bool(section.Characteristics & _WRITE),
             )
             for section in pe.sections
         )
@@ -289,13 +295,13 @@ def _parse_exports(image: Image) -> tuple[Export, ...]:
     exports = [
         Export(
             symbol.address,
-            symbol.name.decode("latin-1"),
+            symbol.name.decode("latin-1") if symbol.name else f"Ordinal{symbol.ordinal}",
             symbol.forwarder.decode("latin-1") if symbol.forwarder else None,
         )
-        for symbol in symbols
-        if symbol.name and symbol.address
+        for symbol in sorted(symbols, key=lambda symbol: not symbol.name)
+        if symbol.address
     ]
-    return tuple(sorted(exports, key=lambda export: (export.rva, export.name)))
+    return tuple(sorted(exports, key=lambda export: export.rva))
 
 
 class ImageMap:

@@ -14,6 +14,8 @@ from typing import Protocol
 
 PAGE_SIZE = 0x1000
 _PAGE_MASK = PAGE_SIZE - 1
+_END = 1 << 64
+"""Sums of hostile pointers and offsets lie outside the address space; no source need answer for them."""
 
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
@@ -55,7 +57,7 @@ class Memory:
             pass
         if len(self._pages) >= self._capacity:
             self._pages.clear()
-        page = self._source.page(address)
+        page = self._source.page(address) if 0 <= address < _END else None
         self._pages[address] = page
         return page
 

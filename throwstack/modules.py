@@ -19,6 +19,8 @@ class Module:
     path: str
     base: int
     size: int
+    timestamp: int = 0
+    """The image's time stamp in the loader's entry; 0 where it is not known."""
 
     @property
     def label(self) -> str:

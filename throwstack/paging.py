@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from throwstack.memory import PAGE_SIZE, PageSource
 
@@ -17,6 +18,8 @@ _PRESENT = 1 << 0
 _LARGE = 1 << 7
 _PROTOTYPE = 1 << 10
 _TRANSITION = 1 << 11
+_SWIZZLE = 1 << 4
+_CANONICAL = frozenset({0, 0x1FFFF})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +64,34 @@ class PagingMode(Enum):
         return (1 << self.value.physical_bits) - PAGE_SIZE
 
 
+class TableWalk(NamedTuple):
+    """How far the tables led: to a frame number, or to an `entry` that is not valid (None: its table is not there)."""
+
+    frame: int | None
+    entry: int | None
+    is_leaf: bool
+    is_valid: bool
+
+
 class AddressSpace:
     """One address space of the machine: a `PageSource` of virtual pages over one of physical pages."""
 
-    __slots__ = ("_entry", "_levels", "_mask", "_mode", "_physical", "_top")
+    __slots__ = ("_invalid_mask", "_is_64bit", "_mask", "_physical", "_size", "_steps", "_top", "_unpack")
 
-    def __init__(self, physical: PageSource, mode: PagingMode, directory_base: int) -> None:
+    def __init__(self, physical: PageSource, mode: PagingMode, directory_base: int, *, invalid_mask: int = 0) -> None:
         """Translate through the tables at the physical address `directory_base` (CR3; its low flag bits may be set).
 
-        A PAE directory base is aligned to 32 bytes, all others to a page.
+        A PAE directory base is aligned to 32 bytes, all others to a page. `invalid_mask` are the bits that Windows adds
+        to entries which are not valid, unless their bit 4 says that it did not (see `throwstack.pages.formats`).
         """
         self._physical = physical
-        self._mode = mode
+        self._is_64bit = mode is PagingMode.X64
         self._top = directory_base & (0xFFFFFFE0 if mode is PagingMode.PAE else mode.physical_mask)
-        self._levels = mode.value.levels
+        self._steps = tuple((level.shift, (1 << level.bits) - 1, level.may_be_large) for level in mode.value.levels)
         self._mask = mode.physical_mask
-        self._entry = struct.Struct("<I" if mode.value.entry_size == 4 else "<Q")
+        self._invalid_mask = invalid_mask
+        self._size = mode.value.entry_size
+        self._unpack = struct.Struct("<I" if self._size == 4 else "<Q").unpack_from
 
     def page(self, address: int) -> bytes | None:
         """Return the page at the page-aligned virtual `address`, or None."""
@@ -85,27 +100,59 @@ class AddressSpace:
 
     def translate(self, address: int) -> int | None:
         """Return the physical address of the page that holds `address`, or None if the tables do not say."""
-        if self._mode is PagingMode.X64:
-            if address >> 47 not in {0, 0x1FFFF}:
-                return None
-        elif address >> 32:
+        if not self._is_canonical(address):
             return None
-        table = self._top
-        for level in self._levels:
-            index = (address >> level.shift) & ((1 << level.bits) - 1)
-            entry = self._read_entry(table + index * self._entry.size)
-            if entry is None:
+        table, page, unpack, size = self._top, self._physical.page, self._unpack, self._size
+        for shift, indexes, may_be_large in self._steps:
+            where = table + (address >> shift & indexes) * size
+            data = page(where & -PAGE_SIZE)
+            if data is None:
                 return None
+            entry: int = unpack(data, where & PAGE_SIZE - 1)[0]
             if not entry & _PRESENT:
-                return self._transition(entry) if level.shift == 12 else None
-            if level.may_be_large and entry & _LARGE:
-                within = address & ((1 << level.shift) - 1) & -PAGE_SIZE
-                return (entry & self._mask & -(1 << level.shift)) | within
+                frame = self.walk(address).frame
+                return None if frame is None else frame * PAGE_SIZE
+            if may_be_large and entry & _LARGE:
+                return self._in_large(entry, shift, address)
             table = entry & self._mask
         return table
 
+    def walk(self, address: int) -> TableWalk:
+        """Follow the tables for `address` as far as they go. Tables may be in transition like any page."""
+        if not self._is_canonical(address):
+            return _NOWHERE
+        table = self._top
+        is_valid = True
+        for shift, indexes, may_be_large in self._steps:
+            entry = self._read_entry(table + (address >> shift & indexes) * self._size)
+            is_leaf = shift == 12
+            if entry is None:
+                return TableWalk(None, None, is_leaf, is_valid=False)
+            if not entry & _PRESENT:
+                frame = self._transition(entry)
+                if frame is None:
+                    return TableWalk(None, entry, is_leaf, is_valid=False)
+                is_valid = not is_leaf
+                table = frame
+                continue
+            if may_be_large and entry & _LARGE:
+                frame = self._in_large(entry, shift, address) // PAGE_SIZE
+                return TableWalk(frame, entry, is_leaf=True, is_valid=True)
+            table = entry & self._mask
+        return TableWalk(table // PAGE_SIZE, entry, is_leaf=True, is_valid=is_valid)
+
+    def _is_canonical(self, address: int) -> bool:
+        if self._is_64bit:
+            return address >> 47 in _CANONICAL
+        return not address >> 32
+
+    def _in_large(self, entry: int, shift: int, address: int) -> int:
+        return (entry & self._mask & -(1 << shift)) | (address & (1 << shift) - 1 & -PAGE_SIZE)
+
     def _transition(self, entry: int) -> int | None:
         if entry & _TRANSITION and not entry & _PROTOTYPE:
+            if not entry & _SWIZZLE:
+                entry &= ~self._invalid_mask
             return entry & self._mask
         return None
 
@@ -113,5 +160,9 @@ class AddressSpace:
         page = self._physical.page(address & -PAGE_SIZE)
         if page is None:
             return None
-        value: int = self._entry.unpack_from(page, address & (PAGE_SIZE - 1))[0]
+        value: int = self._unpack(page, address & (PAGE_SIZE - 1))[0]
         return value
+
+
+_NOWHERE = TableWalk(None, 0, is_leaf=True, is_valid=False)
+"""An address that the processor cannot form."""

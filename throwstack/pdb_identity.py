@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whose PDB a file is: GUID and age, read without loading anything else of it.
 
-Follows LLVM's description of the format (The MSF File Format, The PDB Info Stream, The PDB DBI Stream). The age that
+Follows LLVM's description of the format (The PDB Info Stream, The PDB DBI Stream). The age that
 has to equal the image's is that of the DBI stream: the one in the info stream goes up each time a tool rewrites the
 file (source indexing, stripping), while the image keeps the age it was linked with. A PDB without a DBI stream has
 only the other.
@@ -15,14 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from throwstack.images import PdbIdentity
+from throwstack.msf import DBI_STREAM, MsfFile, NotAPdb
 
-_MAGIC = b"Microsoft C/C++ MSF 7.00\r\n\x1aDS\0\0\0"
-_SUPERBLOCK = struct.Struct("<32sIIIIII")
-_BLOCK_SIZES = frozenset(1 << bits for bits in range(9, 17))
-_MAX_DIRECTORY = 64 << 20
-_MAX_STREAMS = 1 << 16
-_NIL = 0xFFFFFFFF
-_INFO_STREAM, _DBI_STREAM = 1, 3
+_INFO_STREAM = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +28,13 @@ class PdbFileIdentity:
     age: int
 
 
-class NotAPdb(Exception):
-    """A file that is no PDB or a damaged one; the text says in which way."""
-
-
 def read_pdb_identity(path: Path) -> PdbFileIdentity:
     """Return the identity of the PDB at `path`. Raises `NotAPdb`, and `OSError` if the file cannot be read."""
     with path.open("rb") as file:
         try:
-            return _read(file, path.stat().st_size)
-        except (struct.error, IndexError, OverflowError):
-            message = "damaged (its stream directory leads nowhere)"
+            return _read(file)
+        except struct.error:
+            message = "damaged (it has no identity)"
             raise NotAPdb(message) from None
 
 
@@ -65,45 +56,10 @@ def check_pdb(path: Path, wanted: PdbIdentity, max_size: int) -> str | None:
     return None
 
 
-def _read(file: BinaryIO, file_size: int) -> PdbFileIdentity:
-    head = file.read(_SUPERBLOCK.size)
-    if head[:32] != _MAGIC:
-        message = "not a PDB" if head[:15] != _MAGIC[:15] else "a PDB of the old format 2.00"
-        raise NotAPdb(message)
-    _, block_size, _, blocks, directory_size, _, map_block = _SUPERBLOCK.unpack(head)
-    if block_size not in _BLOCK_SIZES or directory_size > _MAX_DIRECTORY:
-        message = "damaged (its header holds impossible sizes)"
-        raise NotAPdb(message)
-    if blocks * block_size > file_size:
-        message = f"truncated ({file_size} of {blocks * block_size} bytes)"
-        raise NotAPdb(message)
-
-    def block(number: int) -> bytes:
-        file.seek(number * block_size)
-        return file.read(block_size)
-
-    def words(data: bytes) -> tuple[int, ...]:
-        return struct.unpack(f"<{len(data) // 4}I", data[: len(data) // 4 * 4])
-
-    directory_blocks = -(-directory_size // block_size)
-    map_size = -(-directory_blocks * 4 // block_size)
-    numbers = words(b"".join(block(map_block + index) for index in range(map_size)))[:directory_blocks]
-    directory = words(b"".join(block(number) for number in numbers)[:directory_size])
-    streams = directory[0]
-    if streams > _MAX_STREAMS:
-        message = "damaged (too many streams)"
-        raise NotAPdb(message)
-    sizes = [0 if size == _NIL else size for size in directory[1 : 1 + streams]]
-
-    def start_of(stream: int) -> bytes:
-        """Return the first bytes of a stream: at most a block, empty if there is no such stream."""
-        if stream >= len(sizes) or not sizes[stream]:
-            return b""
-        before = sum(-(-size // block_size) for size in sizes[:stream])
-        return block(directory[1 + streams + before])[: sizes[stream]]
-
-    info, dbi = start_of(_INFO_STREAM), start_of(_DBI_STREAM)
-    _, _, info_age, raw = struct.unpack_from("<III16s", info)
+def _read(file: BinaryIO) -> PdbFileIdentity:
+    msf = MsfFile(file)
+    _, _, info_age, raw = struct.unpack_from("<III16s", msf.stream(_INFO_STREAM, 28))
     guid = "{:08X}{:04X}{:04X}".format(*struct.unpack_from("<IHH", raw)) + raw[8:].hex().upper()
-    age = struct.unpack_from("<I", dbi, 8)[0] if len(dbi) >= 64 else info_age
+    dbi = msf.stream(DBI_STREAM, 12)
+    age = struct.unpack_from("<I", dbi, 8)[0] if len(dbi) == 12 else info_age
     return PdbFileIdentity(guid, age)

@@ -9,15 +9,15 @@ written first), and the kernel's header with the RSDS record that names the ISF.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.forge import kernel_data
 from tests.forge.describe import Machine, Paging, Process
-from tests.forge.dump_files import DumpFacts, DumpKind, write_dump
+from tests.forge.dump_files import DumpFacts, DumpKind, write_dump, write_page_file
 from tests.forge.kernel_image import KernelImage, build_kernel
 from tests.forge.kernel_memory import KernelMemory, Pool, pool_starts
-from tests.forge.kernel_processes import ProcessWriter
+from tests.forge.kernel_processes import SYSTEM, ProcessWriter
 from tests.forge.layouts import Layout, Version, carried, load
 from tests.forge.paging import MODES, AddressSpace
 from tests.forge.physical import PAGE, PhysicalMemory
@@ -26,8 +26,6 @@ from tests.forge.structures import Structure, link
 from tests.forge.user_space import SectionCache
 
 __all__ = ["BuiltDump", "DumpKind", "build"]
-
-_SYSTEM = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,8 @@ class BuiltDump:
     isf_dir: Path
     version: Version
     """The Windows version that the dump shows: that of the layout, where the case's is of another one."""
+    page_file: Path | None = None
+    """Page file 0, if a page lies in it."""
 
 
 def build(machine: Machine, out_dir: Path, *, isf: Path | None = None, dump: DumpKind = DumpKind.FULL) -> BuiltDump:
@@ -59,7 +59,10 @@ def build(machine: Machine, out_dir: Path, *, isf: Path | None = None, dump: Dum
     kernel = KernelMemory(space, layout, pool_starts(machine.paging, version))
     kernel.reserve(_given_addresses(machine, layout))
     image = build_kernel(machine, layout, kernel, version, built.isf_dir)
-    _write_machine(machine, version, kernel, image)
+    page_file = _write_machine(machine, version, kernel, image)
+    if page_file:
+        built = replace(built, page_file=out_dir / "pagefile.sys")
+        write_page_file(out_dir / "pagefile.sys", page_file)
     write_dump(built.dump, dump, physical, _facts(machine, version, layout, image, space))
     return built
 
@@ -69,6 +72,9 @@ def _reserve_roots(machine: Machine, physical: PhysicalMemory) -> None:
     for process in machine.processes:
         if process.directory_base is None:
             continue
+        if process.directory_base % (32 if machine.paging is Paging.PAE else PAGE):
+            message = f"{process.name}: no top table can be at {process.directory_base:#x}"
+            raise ValueError(message)
         number = process.directory_base // PAGE
         physical.claim(number)
         if machine.paging is Paging.PAE and machine.pads_pointer_tables:
@@ -89,13 +95,20 @@ def _given_addresses(machine: Machine, layout: Layout) -> Iterator[tuple[int, in
                 yield at, at + len(data)
 
 
-def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, image: KernelImage) -> None:
-    """Write everything behind the kernel's image into physical memory."""
+def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, image: KernelImage) -> dict[int, bytes]:
+    """Write everything behind the kernel's image into physical memory; return the contents of the page file."""
     kernel_data.write_debugger_data(kernel, machine, image, version)
     processors = kernel_data.write_processors(kernel, machine)
     kernel_data.write_variables(kernel, machine, image, version, processors)
     kernel_data.write_modules(kernel, image)
-    ptes = PteFormat(machine.paging, kernel.layout, kernel.starts[Pool.PAGED], kernel.starts[Pool.NONPAGED])
+    kernel_data.write_invalid_pte_mask(kernel, machine, image)
+    ptes = PteFormat(
+        machine.paging,
+        kernel.layout,
+        kernel.starts[Pool.PAGED],
+        kernel.starts[Pool.NONPAGED],
+        machine.invalid_pte_mask,
+    )
     sections = SectionCache(kernel, ptes)
     writer = ProcessWriter(
         machine,
@@ -105,14 +118,17 @@ def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, ima
         kernel_data.write_shared_data(kernel, machine, version),
         load(carried(Paging.PAE, version)) if machine.paging.is_64bit else None,
     )
+    processes = list(machine.processes)
+    if not any(process.pid == SYSTEM for process in processes):
+        processes.insert(0, Process(SYSTEM, "System", ppid=0, create_seconds=0))
     blocks, spaces = [], []
-    if not any(process.pid == _SYSTEM for process in machine.processes):
-        system = Process(_SYSTEM, "System", ppid=0, peb=0, writes_loader_data=False, create_seconds=0)
-        blocks.append(writer.write(system, kernel.space, has_user_memory=False))
-    for process in machine.processes:
-        space = AddressSpace(machine.paging, kernel.physical, process.directory_base)
+    for process in processes:
+        space = kernel.space
+        if process.pid != SYSTEM:
+            space = AddressSpace(machine.paging, kernel.physical, process.directory_base)
+            spaces.append(space)
         blocks.append(writer.write(process, space))
-        spaces.append(space)
+    kernel_data.write_current_threads(kernel, processors, writer.running)
     sections.finish()
     _link_processes(kernel, image, blocks)
     kernel.space.close_kernel()
@@ -121,6 +137,7 @@ def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, ima
     if machine.paging is Paging.PAE and machine.pads_pointer_tables:
         for space in spaces:
             kernel.physical.pages.setdefault(space.root // PAGE + 1, b"")
+    return sections.page_file
 
 
 def _link_processes(kernel: KernelMemory, image: KernelImage, blocks: list[Structure]) -> None:

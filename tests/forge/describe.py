@@ -31,7 +31,16 @@ class Residency(Enum):
     TRANSITION = "transition"
     """In memory, its PTE not valid but in transition (Volatility reads these)."""
     PROTOTYPE = "prototype"
-    """In memory, reachable only through the section's prototype PTEs."""
+    """In memory, reachable only through the section's prototype PTE that the page's own PTE points to."""
+    PROTOTYPE_BY_VAD = "prototype-by-vad"
+    """In memory, reachable only through a prototype PTE that has to be looked up in the VAD: the page's own PTE says
+    no more than that, as it mostly does for images."""
+    UNTOUCHED = "untouched"
+    """No page-table entry: the section's page in memory, or a page of zeros where memory is private."""
+    IN_FILE = "in its file"
+    """The prototype PTE says that the page is in the mapped file; the dump does not hold it."""
+    IN_PAGE_FILE = "in the page file"
+    """In page file 0, which is written beside the dump."""
     DEMAND_ZERO = "demand-zero"
     PAGED_OUT = "paged-out"
     """In a page file that is not part of the dump."""
@@ -130,7 +139,7 @@ class Thread:
     trap_frame: int | None = None
     win32_thread: int = 0
     teb32: int | None = None
-    """WoW64: address of the 32-bit TEB. In one of the process's regions it is the case's to write, else it is written."""
+    """WoW64: address of the 32-bit TEB: the case's to write in one of the process's regions, the writer's elsewhere."""
     stack32_base: int = 0
     """WoW64: bounds of the 32-bit stack, for a 32-bit TEB that the writer writes."""
     stack32_limit: int = 0
@@ -190,6 +199,8 @@ class Machine:
     """The kernel's image as mapped, if the case wants more than the minimal one (kernel functions with .pdata)."""
     kernel_symbols: dict[str, int] = field(default_factory=dict)
     """RVA by name, added to the kernel's ISF."""
+    invalid_pte_mask: int = 0
+    """MiState.Hardware.InvalidPteMask: what Windows 10 and later add to PTEs that are not valid."""
     pads_pointer_tables: bool = True
     """PAE: the page behind one with pointer tables is in the dump. Volatility reads a pointer table of 32 bytes as a
     whole page's worth, and takes a process for unreadable where the next page is absent."""

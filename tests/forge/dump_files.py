@@ -62,6 +62,14 @@ def write_dump(path: Path, kind: DumpKind, physical: PhysicalMemory, facts: Dump
             file.write(page)
 
 
+def write_page_file(path: Path, pages: dict[int, bytes]) -> None:
+    """Write a page file that holds these pages."""
+    with path.open("wb") as file:
+        for number, page in pages.items():
+            file.seek(number * PAGE)
+            file.write(page)
+
+
 def _header(facts: DumpFacts, kind: DumpKind, runs: list[tuple[int, int]]) -> bytes:
     """Return the header, of one page (x86) or two (x64). Room that nothing is said of holds PAGE, as Windows has it."""
     size = 2 * PAGE if facts.is_64bit else PAGE
@@ -75,7 +83,7 @@ def _header(facts: DumpFacts, kind: DumpKind, runs: list[tuple[int, int]]) -> by
         struct.pack_into("<4sII4Q", header, 4, b"DU64", 0xF, facts.build, *pointers)
         struct.pack_into("<IIII4Q", header, 0x30, 0x8664, facts.processors, code, 0, *parameters)
         header[0x60:0x80] = bytes(0x20)
-        struct.pack_into("<QII Q".replace(" ", ""), header, 0x80, facts.debugger_data, len(runs), 0, pages)
+        struct.pack_into("<QIIQ", header, 0x80, facts.debugger_data, len(runs), 0, pages)
         times, where = (facts.system_time, facts.up_time), (0xF98, 0xFA0, 0xFA8, 0x1030)
         runs_at = start + 0x10
         header[0x348:0xF98] = bytes(0xF98 - 0x348)

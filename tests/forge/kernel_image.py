@@ -22,7 +22,7 @@ from tests.forge.describe import Machine, Paging
 from tests.forge.kernel_memory import KernelMemory
 from tests.forge.layouts import Layout, Version
 from tests.forge.physical import PAGE
-from tests.forge.pte_types import pte_types
+from tests.forge.pte_types import mask_types, pte_types
 
 VARIABLES = {
     "KdDebuggerDataBlock": 0x400,
@@ -45,6 +45,7 @@ VARIABLES = {
     "CmNtCSDVersion": 8,
     "PsProcessType": 8,
     "PsThreadType": 8,
+    "MiState": 8,
 }
 """Sizes of the variables that the writer fills in, by name."""
 
@@ -52,6 +53,15 @@ _RECORD = 0xF00
 """Where the header page holds the debug directory and the RSDS record behind it."""
 _MACHINES = {True: 0x8664, False: 0x14C}
 _DEFAULT_BASE = {True: 0xFFFFF800_01800000, False: 0x80800000}
+_DATABASES = {
+    (Paging.X64, False): "ntkrnlmp.pdb",
+    (Paging.X64, True): "ntkrnlmp.pdb",
+    (Paging.PAE, False): "ntkrnlpa.pdb",
+    (Paging.PAE, True): "ntkrpamp.pdb",
+    (Paging.X86, False): "ntoskrnl.pdb",
+    (Paging.X86, True): "ntkrnlmp.pdb",
+}
+"""What the kernel's PDB is called, by paging and whether there is more than one processor."""
 _BASE_FROM_8 = 0xFFFFF803_24200000
 
 
@@ -80,9 +90,9 @@ def build_kernel(
     if base is None:
         base = _BASE_FROM_8 if is_64bit and version >= (6, 2, 0) else _DEFAULT_BASE[is_64bit]
     image = machine.kernel_image or _minimal_image(is_64bit, base)
-    symbols, end = _place(machine, layout, len(image))
+    symbols, end = _place(machine, layout, image)
     size = machine.kernel_size or -(-end // PAGE) * PAGE
-    pdb = _write_isf(machine, layout, symbols, len(image), version, isf_dir)
+    pdb = _write_isf(machine, layout, symbols, version, isf_dir)
     parsed = pefile.PE(data=image, fast_load=True)
     for offset in range(0, len(image), PAGE):
         kernel.write(base + offset, image[offset : offset + PAGE])
@@ -105,19 +115,11 @@ def _minimal_image(is_64bit: bool, base: int) -> bytes:
     return (dos.ljust(0x80, b"\0") + b"PE\0\0" + file + optional + section).ljust(2 * PAGE, b"\0")
 
 
-def _place(machine: Machine, layout: Layout, image_size: int) -> tuple[dict[str, int], int]:
+def _place(machine: Machine, layout: Layout, image: bytes) -> tuple[dict[str, int], int]:
     """Return the symbols, and the end of the image with all variables."""
     if layout.has_own_symbols:
-        symbols = dict(layout.symbols)
-        if machine.kernel_symbols:
-            # The case's functions lie where the real kernel has others: its names go, those of variables stay.
-            symbols = {name: rva for name, rva in symbols.items() if rva >= image_size or name in VARIABLES}
-        for name, size in VARIABLES.items():
-            if machine.kernel_image is not None and symbols.get(name, image_size) < image_size:
-                message = f"the kernel image covers {name} ({size} bytes) at {symbols[name]:#x}"
-                raise ValueError(message)
-        return symbols | machine.kernel_symbols, max(layout.symbols.values()) + PAGE
-    symbols, end = dict(machine.kernel_symbols), -(-image_size // PAGE) * PAGE
+        return _merge(machine, layout, image), max(layout.symbols.values()) + PAGE
+    symbols, end = dict(machine.kernel_symbols), -(-len(image) // PAGE) * PAGE
     for name, size in VARIABLES.items():
         symbols[name] = end
         end += -(-size // 0x20) * 0x20
@@ -126,12 +128,29 @@ def _place(machine: Machine, layout: Layout, image_size: int) -> tuple[dict[str,
     return symbols, end
 
 
+def _merge(machine: Machine, layout: Layout, image: bytes) -> dict[str, int]:
+    """Return a real kernel's symbols with the case's, without those that would name the case's functions wrongly."""
+    if machine.kernel_image is None:
+        return layout.symbols | machine.kernel_symbols
+    used = {at // PAGE for at in range(0, len(image), PAGE) if any(image[at : at + PAGE])}
+    symbols = {}
+    for name, rva in layout.symbols.items():
+        if name in VARIABLES:
+            if any(image[rva : rva + VARIABLES[name]]):
+                message = f"the kernel image has something where this kernel has {name}: {rva:#x}"
+                raise ValueError(message)
+        elif rva // PAGE in used:
+            continue
+        symbols[name] = rva
+    return symbols | machine.kernel_symbols
+
+
 def _write_isf(
-    machine: Machine, layout: Layout, symbols: dict[str, int], image_size: int, version: Version, isf_dir: Path
+    machine: Machine, layout: Layout, symbols: dict[str, int], version: Version, isf_dir: Path
 ) -> dict[str, Any]:
     """Write the ISF where Volatility looks for it; return the PDB's record."""
     pdb = layout.pdb
-    if layout.has_own_symbols and not machine.kernel_symbols and layout.source is not None:
+    if symbols == layout.symbols and layout.source is not None:
         target = _isf_path(isf_dir, pdb, "".join(layout.source.suffixes))
         shutil.copyfile(layout.source, target)
         return pdb
@@ -139,10 +158,11 @@ def _write_isf(
     isf["symbols"] = {name: layout.isf["symbols"].get(name, {}) | {"address": rva} for name, rva in symbols.items()}
     if not layout.has_own_symbols:
         isf["user_types"] = isf["user_types"] | pte_types(layout, 4 if machine.paging is Paging.X86 else 8)
+        if machine.invalid_pte_mask and not layout.has("_MI_SYSTEM_INFORMATION"):
+            isf["user_types"] |= mask_types()
         major, minor, build = version
-        names = {Paging.X64: "ntkrnlmp.pdb", Paging.PAE: "ntkrnlpa.pdb", Paging.X86: "ntoskrnl.pdb"}
         pdb = {
-            "database": names[machine.paging],
+            "database": _DATABASES[machine.paging, machine.processors > 1],
             "age": 1,
             "machine_type": _MACHINES[layout.is_64bit],
             "GUID": hashlib.md5(json.dumps(isf, sort_keys=True).encode(), usedforsecurity=False).hexdigest().upper(),

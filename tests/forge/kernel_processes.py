@@ -5,17 +5,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.forge.describe import Machine, Paging, Process
+from tests.forge.describe import Machine, Process, Thread, ThreadState
 from tests.forge.kernel_data import boot_time
 from tests.forge.kernel_memory import KernelMemory, Pool
 from tests.forge.kernel_threads import write_thread
 from tests.forge.layouts import Layout, Version
 from tests.forge.paging import AddressSpace
+from tests.forge.physical import PAGE
 from tests.forge.structures import Structure, link
-from tests.forge.user_space import SectionCache, UserSpace
-from tests.forge.user_structures import write_peb, write_teb
+from tests.forge.user_space import SHARED_DATA, SectionCache, UserSpace
+from tests.forge.user_structures import UserStructures
 from tests.forge.vads import write_vads
 
+SYSTEM = 4
+"""The id of the process that has no memory of its own."""
 _PROCESS_OBJECT = 3
 _SECOND = 10_000_000
 _TEB32_AFTER = 0x2000
@@ -35,22 +38,22 @@ class ProcessWriter:
 
     def __post_init__(self) -> None:
         self._sessions: dict[int, int] = {}
+        self.running: list[int] = []
+        """Addresses of the ETHREADs that a processor runs."""
 
-    def write(self, process: Process, space: AddressSpace, *, has_user_memory: bool = True) -> Structure:
+    def write(self, process: Process, space: AddressSpace) -> Structure:
         """Write a process into memory; return its EPROCESS."""
         layout = self.kernel.layout
         address = process.address or self.kernel.allocate(layout.size("_EPROCESS"), before=0x80)
         block = Structure(self.kernel, layout, "_EPROCESS", address)
         user = UserSpace(process.regions, self.sections, space)
-        if has_user_memory and process.writes_loader_data:
+        if process.pid != SYSTEM and process.writes_loader_data:
             self._write_user_structures(process, user)
         self._write_identity(block, process, space)
         self._write_threads(block, process)
         if process.modules32 is not None:
             self._write_wow64(block, process)
-        write_vads(self.kernel, block, user.finish(self.shared_data_frame) if has_user_memory else [])
-        if not has_user_memory:
-            user.finish(self.shared_data_frame)
+        write_vads(self.kernel, block, user.finish(self.shared_data_frame))
         return block
 
     def _created(self, process: Process) -> int:
@@ -62,12 +65,10 @@ class ProcessWriter:
         link(self.kernel, block.layout, [block.at("Pcb.Header.WaitListHead")])
         block.put("Pcb.DirectoryTableBase", space.root)
         block.put("Pcb.BasePriority", 8)
-        if self.machine.paging is Paging.PAE:
-            block.put_any(("PaeTop",), 0)
         block.put("UniqueProcessId", process.pid)
         block.put("InheritedFromUniqueProcessId", process.ppid)
         block.put("CreateTime", self._created(process))
-        block.put("Peb", 0 if process.pid == 4 else process.peb)
+        block.put("Peb", 0 if process.pid == SYSTEM else process.peb)
         block.put_any(("SectionBaseAddress",), process.modules[0].base if process.modules else 0)
         block.put_bytes("ImageFileName", process.name.encode("ascii", "replace")[:15].ljust(15, b"\0"))
         block.put_any(("ObjectTable",), self._write_handle_table(process))
@@ -105,65 +106,38 @@ class ProcessWriter:
         layout, created = self.kernel.layout, self._created(process)
         threads = [write_thread(self.kernel, block, process.pid, thread, created) for thread in process.threads]
         block.put("ActiveThreads", len(threads))
+        running = (thread.state is ThreadState.RUNNING for thread in process.threads)
+        self.running += [block.address for block, runs in zip(threads, running, strict=True) if runs]
         link(self.kernel, layout, [block.at("ThreadListHead"), *(t.at("ThreadListEntry") for t in threads)])
         link(self.kernel, layout, [block.at("Pcb.ThreadListHead"), *(t.at("Tcb.ThreadListEntry") for t in threads)])
 
     def _write_user_structures(self, process: Process, user: UserSpace) -> None:
-        layout = self.kernel.layout
-        for thread in process.threads:
-            write_teb(
-                user,
-                layout,
-                thread.teb,
-                peb=process.peb,
-                ids=(process.pid, thread.tid),
-                stack=(thread.stack_base, thread.stack_limit),
-                residency=process.teb_residency,
-            )
-        load_time, processors = self._created(process), self.machine.processors
-        write_peb(
-            user,
-            layout,
-            self.version,
-            process,
-            process.peb,
-            process.modules,
-            at=process.loader_base,
-            load_time=load_time,
-            processors=processors,
-        )
+        native = self._structures(process, user, self.kernel.layout)
+        halves = [(native, process.peb, process.modules, process.loader_base)]
         if process.modules32 is not None:
-            self._write_user_structures32(process, user, load_time)
-
-    def _write_user_structures32(self, process: Process, user: UserSpace, load_time: int) -> None:
-        layout = self.wow64_layout
-        if layout is None:
-            message = f"{process.name}: WoW64 on a system that is not 64-bit"
-            raise ValueError(message)
-        peb32 = peb32_address(process)
+            if self.wow64_layout is None:
+                message = f"{process.name}: WoW64 on a system that is not 64-bit"
+                raise ValueError(message)
+            half = self._structures(process, user, self.wow64_layout)
+            halves.append((half, peb32_address(process), process.modules32, None))
+        for half, peb, _, _ in halves:
+            half.claim_peb(peb)
         for thread in process.threads:
-            teb32 = teb32_address(thread.teb, thread.teb32)
-            if user.region_at(teb32) is None:
-                write_teb(
-                    user,
-                    layout,
-                    teb32,
-                    peb=peb32,
-                    ids=(process.pid, thread.tid),
-                    stack=(thread.stack32_base, thread.stack32_limit),
-                    residency=process.teb_residency,
-                )
-            user.write(thread.teb, teb32.to_bytes(8, "little"))  # NtTib.ExceptionList of a 64-bit TEB
-        write_peb(
-            user,
-            layout,
-            self.version,
-            process,
-            peb32,
-            process.modules32 or [],
-            load_time=load_time,
-            processors=self.machine.processors,
-        )
+            native.write_teb(thread.teb, thread, process.peb, (thread.stack_base, thread.stack_limit))
+            if process.modules32 is not None:
+                self._write_teb32(halves[1][0], thread, halves[1][1])
+        for half, peb, modules, at in halves:
+            half.write_peb(peb, modules, at)
+
+    def _structures(self, process: Process, user: UserSpace, layout: Layout) -> UserStructures:
+        return UserStructures(user, layout, self.version, process, self._created(process), self.machine.processors)
+
+    def _write_teb32(self, half: UserStructures, thread: Thread, peb32: int) -> None:
+        """Write a 32-bit TEB that no region of the case holds; the 64-bit one points to it in any case."""
+        teb32 = teb32_address(thread)
+        if half.space.region_at(teb32) is None:
+            half.write_teb(teb32, thread, peb32, (thread.stack32_base, thread.stack32_limit))
+        half.space.write(thread.teb, teb32.to_bytes(8, "little"))  # NtTib.ExceptionList of the 64-bit TEB
 
     def _write_wow64(self, block: Structure, process: Process) -> None:
         """Point the EPROCESS at the 32-bit half: through a structure of its own before 6.0 and from 10 on."""
@@ -179,10 +153,15 @@ class ProcessWriter:
 
 
 def peb32_address(process: Process) -> int:
-    """Return where a process's 32-bit PEB lies: on the page behind the 64-bit one, when the case doesn't say."""
-    return process.peb + 0x1000 if process.peb32 is None else process.peb32
+    """Return where a process's 32-bit PEB lies: next to the 64-bit one, when the case doesn't say.
+
+    It follows the 64-bit PEB in Windows 10; it precedes it in Windows 7, where the next page was not always free.
+    """
+    if process.peb32 is not None:
+        return process.peb32
+    return process.peb + (-PAGE if process.peb + PAGE == SHARED_DATA else PAGE)
 
 
-def teb32_address(teb: int, teb32: int | None) -> int:
+def teb32_address(thread: Thread) -> int:
     """Return where a thread's 32-bit TEB lies: right behind the 64-bit one, when the case doesn't say."""
-    return teb + _TEB32_AFTER if teb32 is None else teb32
+    return thread.teb + _TEB32_AFTER if thread.teb32 is None else thread.teb32

@@ -118,15 +118,12 @@ class Layout:
                 return self.pointer_size
             case "array":
                 return int(kind["count"]) * self._size_of(kind["subtype"])
-            case "base":
-                return int(self.isf["base_types"][kind["name"]]["size"])
-            case "enum":
-                return int(self.isf["enums"][kind["name"]]["size"])
-            case "function":
-                return 0
             case "bitfield":
                 return self._size_of(kind["type"])
-        return self.size(kind["name"])
+            case "base" | "enum":
+                table = "base_types" if kind["kind"] == "base" else "enums"
+                return int(self.isf[table][kind["name"]]["size"])
+        return 0 if kind["kind"] == "function" else self.size(kind["name"])
 
     def version(self, wanted: Version) -> Version:
         """Return the Windows version that the types belong to: the wanted one where they leave a choice."""

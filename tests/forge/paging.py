@@ -140,14 +140,14 @@ class AddressSpace:
             return
         top, entries = self._tables[0, 0][1], self.mode.levels[0][1]
         for index in range(self.mode.kernel_half, entries):
-            self._put(top, index, self._get(kernel._tables[0, 0][1], index))  # noqa: SLF001 - of its own kind
+            self._put(top, index, self._get(kernel._tables[0, 0][1], index))
         self._refer_to_self()
 
     def _adopt_directories(self, kernel: AddressSpace) -> None:
         """PAE: share the third directory; the fourth is each process's own, for the self-reference lies in it."""
-        number = kernel._tables[1, 2][0]  # noqa: SLF001 - of its own kind
+        number = kernel._tables[1, 2][0]
         self._put(self._tables[0, 0][1], 2, number * PAGE | PRESENT)
-        mine, theirs = self._tables[1, 3][1], kernel._tables[1, 3][1]  # noqa: SLF001
+        mine, theirs = self._tables[1, 3][1], kernel._tables[1, 3][1]
         for index in range(4, 512):
             self._put(mine, index, self._get(theirs, index))
         self._put(mine, 2, number * PAGE | TABLE)

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 PAGE = 0x1000
 FIRST_FREE = 0x1100
-"""Above the windows that Volatility scans for page tables: what lies below is looked at entry by entry."""
+"""Above the windows that Volatility scans for page tables: what lies below is looked at entry by entry, which takes
+seconds. A raw image has to reach that far in any case: Volatility skips a window that the file ends in."""
 
 PageData = bytes | bytearray | memoryview
 
@@ -37,7 +39,7 @@ class PhysicalMemory:
         page = self.pages.setdefault(number, bytearray(PAGE))
         if not isinstance(page, bytearray):
             message = f"page {number:#x} holds something else"
-            raise ValueError(message)
+            raise ValueError(message)  # noqa: TRY004 - a matter of the address, not of types
         return page
 
     def runs(self, limit: int | None = None) -> list[tuple[int, int]]:
@@ -47,7 +49,7 @@ class PhysicalMemory:
         """
         runs = self._runs()
         if limit is not None and len(runs) > limit:
-            gaps = sorted((after[0] - sum(before), sum(before)) for before, after in zip(runs, runs[1:], strict=False))
+            gaps = sorted((after[0] - sum(before), sum(before)) for before, after in pairwise(runs))
             for size, start in gaps[: len(runs) - limit]:
                 self.pages.update(dict.fromkeys(range(start, start + size), b""))
             runs = self._runs()

@@ -15,7 +15,7 @@ _DEVICE_OBJECT _CM_KEY_BODY _CMHIVE _CM_KEY_NODE _CM_KEY_VALUE _HMAP_ENTRY _MMVA
 _DRIVER_OBJECT _OBJECT_SYMBOLIC_LINK _CONTROL_AREA _SHARED_CACHE_MAP _VACB _POOL_TRACKER_BIG_PAGES _IMAGE_DOS_HEADER
 _KTIMER _LDR_DATA_TABLE_ENTRY _IMAGE_NT_HEADERS _IMAGE_NT_HEADERS64 _POOL_HEADER _MMADDRESS_NODE _MM_AVL_NODE
 _RTL_BALANCED_NODE
-""".split()
+""".split()  # noqa: SIM905 - a list of words
 """Types that Volatility's Windows symbol table wants to find."""
 
 PROCESSES = """
@@ -23,27 +23,27 @@ _KTRAP_FRAME _KEXCEPTION_FRAME _KSWITCH_FRAME _TEB _PEB _PEB_LDR_DATA _NT_TIB _R
 _LDR_DDAG_NODE _TEB32 _PEB32 _EWOW64PROCESS _WOW64_PROCESS _RTL_CRITICAL_SECTION _RTL_CRITICAL_SECTION_DEBUG
 _CONTEXT _EXCEPTION_RECORD _EXCEPTION_POINTERS _EXCEPTION_REGISTRATION_RECORD _FLOATING_SAVE_AREA
 _SE_AUDIT_PROCESS_CREATION_INFO _OBJECT_NAME_INFORMATION _CLIENT_ID _RTL_USER_PROCESS_PARAMETERS _STRING32
-""".split()
+""".split()  # noqa: SIM905 - a list of words
 
 MEMORY = """
 _MMVAD_LONG _MM_AVL_TABLE _RTL_AVL_TREE _SUBSECTION _SEGMENT _SECTION_OBJECT_POINTERS _MMPTE _MMPTE_HARDWARE
 _MMPTE_PROTOTYPE _MMPTE_SUBSECTION _MMPTE_TRANSITION _MMPTE_SOFTWARE _MMPTE_LIST _SEGMENT_FLAGS _MMSECTION_FLAGS
 _MMSUBSECTION_FLAGS _MMVAD_FLAGS _MMVAD_FLAGS1 _MMVAD_FLAGS2 _IMAGE_RUNTIME_FUNCTION_ENTRY
-""".split()
+""".split()  # noqa: SIM905 - a list of words
 
 OBJECTS = """
 _KWAIT_BLOCK _DISPATCHER_HEADER _KEVENT _KSEMAPHORE _KQUEUE _KGATE _KPROCESS _OBJECT_TYPE _OBJECT_TYPE_INITIALIZER
 _OBJECT_HEADER_NAME_INFO _OBJECT_HEADER_CREATOR_INFO _HANDLE_TABLE _HANDLE_TABLE_ENTRY _KUSER_SHARED_DATA
 _DBGKD_GET_VERSION64 _KPCR _KPRCB _KIDTENTRY64 _KDESCRIPTOR _KTHREAD_COUNTERS _GUID _LARGE_INTEGER _ULARGE_INTEGER
-""".split()
+""".split()  # noqa: SIM905 - a list of words
 
 SPARE = frozenset({"_KPRCB", "_KPCR"})
 """Structures of hundreds of members, of which few are ever read."""
-PRCB_MEMBERS = frozenset(
-    "CurrentThread NextThread IdleThread Number ProcessorState SelfPcr Prcb PrcbData CurrentPrcb KernelTime UserTime "
-    "MHz VendorString CpuType CpuID NtTib Self IdtBase KdVersionBlock MajorVersion MinorVersion PendingTickFlags "
-    "TimerTable GdtBase TssBase KernelDirectoryTableBase".split()
-)
+PRCB_MEMBERS = """
+CurrentThread NextThread IdleThread Number ProcessorState SelfPcr Prcb PrcbData CurrentPrcb KernelTime UserTime MHz
+VendorString CpuType CpuID NtTib Self IdtBase KdVersionBlock MajorVersion MinorVersion PendingTickFlags TimerTable
+GdtBase TssBase KernelDirectoryTableBase
+""".split()  # noqa: SIM905 - a list of words
 
 
 def prune(isf: dict[str, Any]) -> dict[str, Any]:

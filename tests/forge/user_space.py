@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tests.forge.describe import Protection, Region, Residency
 from tests.forge.kernel_memory import KernelMemory
@@ -15,6 +16,10 @@ from tests.forge.sections import Section
 
 SHARED_DATA = 0x7FFE0000
 """Where every process sees KUSER_SHARED_DATA."""
+_IN_SECTION = {Residency.PROTOTYPE, Residency.PROTOTYPE_BY_VAD, Residency.IN_FILE}
+
+_FIRST_SLOT = 0x10
+"""Where in the page file the first page lies."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Vad:
     committed: int
     is_image: bool = False
     section: Section | None = None
+    is_committed: bool = False
+    """Private memory committed as a whole when it was allocated, so that a page without an entry is one of zeros."""
 
 
 class SectionCache:
@@ -37,6 +44,8 @@ class SectionCache:
         self.ptes = ptes
         self._shared: dict[tuple[int, int, str | None, bool], Section] = {}
         self._all: list[Section] = []
+        self.page_file: dict[int, bytes] = {}
+        """Contents of page file 0, by page."""
 
     def section(self, region: Region, share: bool) -> Section:
         """Return the section that backs a region."""
@@ -65,7 +74,7 @@ class UserSpace:
         self._regions = sorted(map(replace, regions), key=lambda region: region.base)
         self._starts = [region.base for region in self._regions]
         self._written: dict[int, bytearray] = {}
-        for region, after in zip(self._regions, self._regions[1:], strict=False):
+        for region, after in pairwise(self._regions):
             if _end(region) > after.base:
                 message = f"regions at {region.base:#x} and {after.base:#x} overlap"
                 raise ValueError(message)
@@ -84,6 +93,9 @@ class UserSpace:
     def claim(self, address: int, size: int, residency: Residency) -> None:
         """Make the pages of a range, as private memory, where no region has them; set the residency of all."""
         start = address // PAGE * PAGE
+        if start <= SHARED_DATA < address + size:
+            message = f"{address:#x}: the shared data's page is not the process's"
+            raise ValueError(message)
         missing: list[int] = []
         for page in range(start, address + size, PAGE):
             region = self.region_at(page)
@@ -156,7 +168,7 @@ class UserSpace:
         pages = _pages(region)
         written = any(number in self._written for number in range(region.base // PAGE, region.base // PAGE + pages))
         section = None
-        if region.file is not None or region.is_image or Residency.PROTOTYPE in region.residency.values():
+        if region.file is not None or region.is_image or _IN_SECTION & set(region.residency.values()):
             section = self._sections.section(region, share=region.file is not None and not written)
         data = memoryview(region.data)
         states = region.residency
@@ -169,9 +181,10 @@ class UserSpace:
             entry = self._entry(region, section, index, residency, page)
             self._space.set_entry(region.base + index * PAGE, entry)
         committed = pages if section is None else 0
-        return Vad(region.base, _end(region), region.protection, committed, region.is_image, section)
+        is_committed = section is None and not region.reserve and Residency.ABSENT not in states.values()
+        return Vad(region.base, _end(region), region.protection, committed, region.is_image, section, is_committed)
 
-    def _entry(
+    def _entry(  # noqa: PLR0911 - one for each state of a page
         self, region: Region, section: Section | None, index: int, residency: Residency, page: bytearray | memoryview
     ) -> int:
         ptes, protection = self._sections.ptes, region.protection
@@ -180,15 +193,26 @@ class UserSpace:
                 return ptes.demand_zero(protection)
             case Residency.PAGED_OUT:
                 return ptes.paged_out(protection)
-        if section is None:
-            frame = self._sections.kernel.physical.add(page)
-        else:
-            frame = section.frame(index, residency, page)
+            case Residency.IN_PAGE_FILE:
+                file = self._sections.page_file
+                slot = _FIRST_SLOT + len(file)
+                file[slot] = bytes(page).ljust(PAGE, b"\0")
+                return ptes.in_page_file(slot, protection)
+            case Residency.UNTOUCHED if section is None:
+                return 0
+            case Residency.IN_FILE if section is not None:
+                return ptes.prototype(section.prototype(index))
+        memory = self._sections.kernel.physical
+        frame = memory.add(page) if section is None else section.frame(index, residency, page)
         match residency:
             case Residency.TRANSITION:
                 return ptes.transition(frame, protection)
             case Residency.PROTOTYPE if section is not None:
                 return ptes.prototype(section.prototype(index))
+            case Residency.PROTOTYPE_BY_VAD:
+                return ptes.look_up(protection)
+            case Residency.UNTOUCHED:
+                return 0
         return ptes.valid(frame, protection)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.forge.describe import LoadedModule, Process, Residency
+from tests.forge.describe import LoadedModule, Process, Thread
 from tests.forge.layouts import Layout, Version
 from tests.forge.structures import Structure, link
 from tests.forge.user_space import UserSpace
@@ -24,6 +24,7 @@ _ENTRY_SIZE = 0x180
 _FLAGS = 0x00004004
 _PINNED = 0xFFFF
 _NORMALIZED = 1
+_END_OF_CHAIN = 0xFFFFFFFF
 _FIRST_HEAP = 0x140000
 
 
@@ -46,42 +47,91 @@ class _Block:
         return address, len(data)
 
 
-def write_peb(
-    space: UserSpace,
-    layout: Layout,
-    version: Version,
-    process: Process,
-    peb: int,
-    modules: Sequence[LoadedModule],
-    *,
-    at: int | None = None,
-    load_time: int = 0,
-    processors: int = 1,
-) -> None:
-    """Write a PEB, the process parameters and the loader lists, these in a range of their own (`at`, or a free one)."""
-    path = process.image_path or (modules[0].path if modules else process.name)
-    texts = [path, process.command_line or path, *(text for module in modules for text in (module.path, module.name))]
-    size = sum(2 * len(text) + 18 for text in texts) + _ENTRY_SIZE * len(modules)
-    size += layout.size("_PEB_LDR_DATA") + layout.size("_RTL_USER_PROCESS_PARAMETERS") + 0x20
-    if layout.has("_LDR_DDAG_NODE"):
-        size += (layout.size("_LDR_DDAG_NODE") + 16) * len(modules)
-    start = space.free_range(size, _FIRST_HEAP) if at is None else at
-    space.claim(start, size, process.loader_residency)
-    space.claim(peb, layout.size("_PEB"), process.loader_residency)
-    block = _Block(space, start)
-    loader = _write_loader(block, layout, modules, load_time)
-    block_peb = Structure(space, layout, "_PEB", peb)
-    block_peb.put_all(
-        ImageBaseAddress=modules[0].base if modules else 0,
-        Ldr=loader,
-        ProcessParameters=_write_parameters(block, layout, path, process.command_line or path),
-        NumberOfProcessors=processors,
-        OSMajorVersion=version[0],
-        OSMinorVersion=version[1],
-        OSBuildNumber=version[2],
-        OSPlatformId=2,
-        SessionId=process.session,
-    )
+@dataclass
+class UserStructures:
+    """Writes the structures of one process in one layout."""
+
+    space: UserSpace
+    layout: Layout
+    version: Version
+    process: Process
+    load_time: int
+    processors: int
+
+    def claim_peb(self, peb: int) -> None:
+        """Take a PEB's pages, before room for anything else is looked for."""
+        self.space.claim(peb, self.layout.size("_PEB"), self.process.loader_residency)
+
+    def write_peb(self, peb: int, modules: Sequence[LoadedModule], at: int | None = None) -> None:
+        """Write PEB, process parameters and loader lists, these in a range of their own (`at`, or a free one)."""
+        layout, process = self.layout, self.process
+        path = process.image_path or (modules[0].path if modules else process.name)
+        command_line = process.command_line or path
+        texts = [path, command_line, *(text for module in modules for text in (module.path, module.name))]
+        size = sum(2 * len(text) + 18 for text in texts) + _ENTRY_SIZE * len(modules)
+        size += layout.size("_PEB_LDR_DATA") + layout.size("_RTL_USER_PROCESS_PARAMETERS") + 0x20
+        if layout.has("_LDR_DDAG_NODE"):
+            size += (layout.size("_LDR_DDAG_NODE") + 16) * len(modules)
+        start = self.space.free_range(size, _FIRST_HEAP) if at is None else at
+        self.space.claim(start, size, process.loader_residency)
+        block = _Block(self.space, start)
+        Structure(self.space, layout, "_PEB", peb).put_all(
+            ImageBaseAddress=modules[0].base if modules else 0,
+            Ldr=self._write_loader(block, modules),
+            ProcessParameters=_write_parameters(block, layout, path, command_line),
+            NumberOfProcessors=self.processors,
+            OSMajorVersion=self.version[0],
+            OSMinorVersion=self.version[1],
+            OSBuildNumber=self.version[2],
+            OSPlatformId=2,
+            SessionId=process.session,
+        )
+
+    def _write_loader(self, block: _Block, modules: Sequence[LoadedModule]) -> int:
+        space, layout = self.space, self.layout
+        data = Structure(space, layout, "_PEB_LDR_DATA", block.allocate(layout.size("_PEB_LDR_DATA")))
+        data.put_all(Length=layout.size("_PEB_LDR_DATA"), Initialized=1)
+        entries = [self._write_entry(block, module) for module in modules]
+        for head, member in _LISTS:
+            # The executable is not initialised by the loader: it is missing in the third list.
+            listed = entries[1:] if head == "InInitializationOrderModuleList" else entries
+            link(space, layout, [data.at(head), *(entry.at(member) for entry in listed)])
+        return data.address
+
+    def _write_entry(self, block: _Block, module: LoadedModule) -> Structure:
+        space, layout = self.space, self.layout
+        entry = Structure(space, layout, "_LDR_DATA_TABLE_ENTRY", block.allocate(_ENTRY_SIZE))
+        entry.put_all(
+            DllBase=module.base,
+            EntryPoint=module.entry,
+            SizeOfImage=module.size,
+            Flags=_FLAGS,
+            TimeDateStamp=module.timestamp,
+            LoadTime=self.load_time,
+        )
+        entry.put_any(("LoadCount", "ObsoleteLoadCount"), _PINNED)
+        entry.put_string("FullDllName", *block.unicode(module.path))
+        entry.put_string("BaseDllName", *block.unicode(module.name))
+        link(space, layout, [entry.at("HashLinks")])
+        if entry.has("DdagNode"):
+            node = Structure(space, layout, "_LDR_DDAG_NODE", block.allocate(layout.size("_LDR_DDAG_NODE")))
+            node.put("LoadCount", 0xFFFFFFFF)
+            entry.put("DdagNode", node.address)
+        return entry
+
+    def write_teb(self, teb: int, thread: Thread, peb: int, stack: tuple[int, int]) -> None:
+        """Write a TEB: bounds of the stack (base, limit), the pointer to itself, ids, the pointer to the PEB."""
+        fresh = self.space.region_at(teb) is None
+        self.space.claim(teb, self.layout.size("_TEB"), self.process.teb_residency)
+        block = Structure(self.space, self.layout, "_TEB", teb)
+        if fresh and not self.layout.is_64bit:
+            block.put("NtTib.ExceptionList", _END_OF_CHAIN)
+        block.put("NtTib.StackBase", stack[0])
+        block.put("NtTib.StackLimit", stack[1])
+        block.put("NtTib.Self", teb)
+        block.put("ClientId.UniqueProcess", self.process.pid)
+        block.put("ClientId.UniqueThread", thread.tid)
+        block.put("ProcessEnvironmentBlock", peb)
 
 
 def _write_parameters(block: _Block, layout: Layout, path: str, command_line: str) -> int:
@@ -91,58 +141,3 @@ def _write_parameters(block: _Block, layout: Layout, path: str, command_line: st
     parameters.put_string("ImagePathName", *block.unicode(path))
     parameters.put_string("CommandLine", *block.unicode(command_line))
     return parameters.address
-
-
-def _write_loader(block: _Block, layout: Layout, modules: Sequence[LoadedModule], load_time: int) -> int:
-    space = block.space
-    data = Structure(space, layout, "_PEB_LDR_DATA", block.allocate(layout.size("_PEB_LDR_DATA")))
-    data.put_all(Length=layout.size("_PEB_LDR_DATA"), Initialized=1)
-    entries = []
-    for module in modules:
-        entry = Structure(space, layout, "_LDR_DATA_TABLE_ENTRY", block.allocate(_ENTRY_SIZE))
-        entry.put_all(
-            DllBase=module.base,
-            EntryPoint=module.entry,
-            SizeOfImage=module.size,
-            Flags=_FLAGS,
-            TimeDateStamp=module.timestamp,
-            LoadTime=load_time,
-        )
-        entry.put_any(("LoadCount", "ObsoleteLoadCount"), _PINNED)
-        entry.put_string("FullDllName", *block.unicode(module.path))
-        entry.put_string("BaseDllName", *block.unicode(module.name))
-        link(space, layout, [entry.at("HashLinks")])
-        if entry.has("DdagNode"):
-            node = block.allocate(layout.size("_LDR_DDAG_NODE"))
-            entry.put("DdagNode", node)
-            Structure(space, layout, "_LDR_DDAG_NODE", node).put("LoadCount", _PINNED << 16 | _PINNED)
-        entries.append(entry)
-    for head, member in _LISTS:
-        # The executable is not initialised by the loader: it is missing in the third list.
-        listed = entries[1:] if head == "InInitializationOrderModuleList" else entries
-        link(space, layout, [data.at(head), *(entry.at(member) for entry in listed)])
-    return data.address
-
-
-def write_teb(
-    space: UserSpace,
-    layout: Layout,
-    teb: int,
-    *,
-    peb: int,
-    ids: tuple[int, int],
-    stack: tuple[int, int],
-    residency: Residency,
-) -> None:
-    """Write a TEB: `ids` are process and thread, `stack` is (base, limit)."""
-    fresh = space.region_at(teb) is None
-    space.claim(teb, layout.size("_TEB"), residency)
-    block = Structure(space, layout, "_TEB", teb)
-    if fresh and not layout.is_64bit:
-        block.put("NtTib.ExceptionList", 0xFFFFFFFF)
-    block.put("NtTib.StackBase", stack[0])
-    block.put("NtTib.StackLimit", stack[1])
-    block.put("NtTib.Self", teb)
-    block.put("ClientId.UniqueProcess", ids[0])
-    block.put("ClientId.UniqueThread", ids[1])
-    block.put("ProcessEnvironmentBlock", peb)

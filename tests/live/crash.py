@@ -107,7 +107,7 @@ def _look(process: LiveProcess, fixture: Fixture, image: Path) -> tuple[int, Any
     waits = wait_ranges(process)
     ip = "rip" if process.is_64bit else "eip"
     for thread in threads:
-        at = registers[thread.tid][ip]
+        at = registers.get(thread.tid, {}).get(ip, 0)
         if not any(start <= at < start + 32 for start in waits):
             return truth_at, None, f"thread {thread.tid} ({thread.note}) is at {at:#x}, not in a wait"
     return truth_at, registers, "registers change"

@@ -39,7 +39,6 @@ _STATUS_IN_PAGE_ERROR = 0xC0000006
 _JUMPED_ASTRAY = frozenset(
     {_STATUS_ACCESS_VIOLATION, _STATUS_ILLEGAL_INSTRUCTION, _STATUS_PRIVILEGED_INSTRUCTION, _STATUS_IN_PAGE_ERROR}
 )
-_MAX_PARAMETERS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def saved_exception(
 
 
 def _belong_together(target: Target, stack: StackBounds, record: ExceptionRecord, context: Context) -> bool:
-    if not record.code or len(record.parameters) > _MAX_PARAMETERS:
+    if not record.code or not record.is_well_formed:
         return False
     sp = context.registers.sp
     on_this_stack = stack.contains(sp) or sp == stack.base

@@ -77,7 +77,7 @@ def nested_records(memory: Memory, record: ExceptionRecord, arch: Arch) -> tuple
             found = read_record(memory, following, arch)
         except MemoryUnreadable:
             break
-        if not found.is_well_formed:
+        if not (found.code and found.is_well_formed):
             break
         chain.append(found)
         following = found.nested

@@ -14,9 +14,12 @@ from volatility3.plugins.windows import pslist
 
 from throwstack.images import ImageCache
 from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
-from throwstack.paging import AddressSpace, PagingMode
-from throwstack.volatility.isf import IsfSource
+from throwstack.pages.resolver import ResolvedPages
+from throwstack.paging import PagingMode
 from throwstack.volatility.layout import Layout, wow64_layout
+from throwstack.volatility.page_files import swap_layers
+from throwstack.volatility.page_setup import PageSetup
+from throwstack.volatility.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +48,10 @@ class PhysicalPages:
 class Machine:
     """What a plugin's `kernel` requirement stands for, ready to be read."""
 
-    def __init__(self, context: interfaces.context.ContextInterface, kernel_name: str, config_path: str) -> None:
-        """Take the context and the name of the kernel module that a plugin was given."""
+    def __init__(
+        self, context: interfaces.context.ContextInterface, kernel_name: str, config_path: str, sources: Sources
+    ) -> None:
+        """Take the context and the name of the kernel module that a plugin was given, and the files at hand."""
         self.context = context
         self.kernel_name = kernel_name
         self._config_path = config_path
@@ -58,10 +63,18 @@ class Machine:
         self.is_64bit = isinstance(layer, intel.Intel32e)
         self.mode = _paging_mode(layer)
         self.physical = Memory(PhysicalPages(context.layers[layer.config["memory_layer"]]), capacity=_PHYSICAL_PAGES)
-        self.memory = self.address_space(layer.config["page_map_offset"])
         self.layout = Layout(context, self.kernel.symbol_table_name)
+        self._pages = PageSetup(
+            self.physical,
+            self.mode,
+            self.layout,
+            symbol=self.symbol,
+            swap=swap_layers(context, layer),
+            directory_base=layer.config["page_map_offset"],
+        )
+        self.memory = self._pages.kernel_memory
         self.images = ImageCache()
-        self.isf = IsfSource()
+        self.sources = sources
 
     @property
     def pointer_size(self) -> int:
@@ -73,9 +86,15 @@ class Machine:
         """Return the layout of 32-bit structures in a 64-bit system."""
         return wow64_layout(self.context, self._config_path)
 
-    def address_space(self, directory_base: int) -> Memory:
-        """Return the memory seen through the page tables at the physical address `directory_base`."""
-        return Memory(AddressSpace(self.physical, self.mode, directory_base))
+    def process_pages(self, directory_base: int, process: int) -> ResolvedPages:
+        """Return the pages of the EPROCESS at `process`, whose page tables are at the physical `directory_base`."""
+        return self._pages.process(directory_base, process)
+
+    def symbol(self, name: str) -> int | None:
+        """Return the address of a variable or function of the kernel, or None if its symbols have none such."""
+        if not self.kernel.has_symbol(name):
+            return None
+        return self.canonical(int(self.kernel.get_absolute_symbol_address(name)))
 
     def pointer(self, memory: Memory, address: int) -> int:
         """Return the kernel-sized pointer at `address`."""
@@ -102,25 +121,35 @@ class Machine:
             low = self.layout.first("_KUSER_SHARED_DATA.TickCountLow", "_KUSER_SHARED_DATA.TickCountLowDeprecated")
             count = (self.memory.u32(base + ticks) if ticks is not None else 0) or self.memory.u32(base + low)
             system_time = self.memory.u64(base + offset("_KUSER_SHARED_DATA.SystemTime"))
+            interrupt_time = self.memory.u64(base + offset("_KUSER_SHARED_DATA.InterruptTime"))
         except (MemoryUnreadable, LookupError) as error:
             log.info("no clock: %s", error)
             return None
-        return Clock(count, multiplier, system_time)
+        return Clock(count, multiplier, system_time, interrupt_time)
 
 
 class Clock:
     """Tick count and system time at the moment of the dump."""
 
-    def __init__(self, ticks: int, multiplier: int, system_time: int) -> None:
-        """Take TickCount, TickCountMultiplier (milliseconds a tick, times 2^24) and SystemTime (100 ns since 1601)."""
+    def __init__(self, ticks: int, multiplier: int, system_time: int, interrupt_time: int = 0) -> None:
+        """Take TickCount, TickCountMultiplier (milliseconds a tick, times 2^24), SystemTime and InterruptTime.
+
+        The last two count 100 ns, from 1601 and from boot; 0 where the time since boot is not known.
+        """
         self.ticks = ticks
         self.milliseconds_per_tick = multiplier / (1 << 24)
         self.system_time = system_time
+        self.interrupt_time = interrupt_time
+
+    def ticks_since(self, tick: int) -> int | None:
+        """Return how many ticks ago the 32-bit tick count `tick` was, or None if it lies after the dump's."""
+        elapsed = (self.ticks - tick) % _TICK_WRAP
+        return None if elapsed > _TICK_WRAP // 2 else elapsed
 
     def time_of_tick(self, tick: int) -> datetime.datetime | None:
         """Return the UTC time of the 32-bit tick count `tick`, or None if it lies before 1601 or after the dump's."""
-        elapsed = (self.ticks - tick) % _TICK_WRAP
-        if elapsed > _TICK_WRAP // 2:
+        elapsed = self.ticks_since(tick)
+        if elapsed is None:
             return None
         try:
             now = _FILETIME_EPOCH + datetime.timedelta(microseconds=self.system_time // 10)

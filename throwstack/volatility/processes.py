@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from volatility3.framework import interfaces
 
+from throwstack.image_path import ImagePages
 from throwstack.images import ImageMap
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.modules import Module, ModuleMap
+from throwstack.pages.resolver import ResolvedPages
 from throwstack.registers import Arch, Registers
 from throwstack.symbols import Symbols
 from throwstack.target import Target, ThreadStack
@@ -33,6 +35,8 @@ class Process:
     name: str
     peb: int
     memory: Memory
+    pages: ResolvedPages
+    """What `memory` reads: says of each page where it comes from."""
     native: Target
     wow64: Target | None
     problems: tuple[str, ...]
@@ -72,7 +76,8 @@ class ProcessReader:
             return None
         if not peb:
             return None
-        memory = machine.address_space(directory_base)
+        pages = machine.process_pages(directory_base, address)
+        memory = Memory(pages)
         loaded = self._loader.read(memory, peb)
         modules: Iterable[Module] = loaded.modules
         problems = [loaded.problem] if loaded.problem else []
@@ -82,12 +87,14 @@ class ProcessReader:
             modules = from_vads.values()
             problems[0] += f"; {len(from_vads) - len(loaded.modules)} modules taken from the VADs"
         name = raw_name.split(b"\0", 1)[0].decode("latin-1")
+        modules32 = self._wow64_modules(address, memory, problems)
+        memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
         native = self._target(Arch.X64 if machine.is_64bit else Arch.X86, memory, modules)
-        wow64 = self._open_wow64(address, memory, problems)
+        wow64 = None if modules32 is None else self._target(Arch.X86, memory, modules32)
         threads = tuple(self.threads.threads(address))
-        return Process(address, pid, name, peb, memory, native, wow64, tuple(problems), threads)
+        return Process(address, pid, name, peb, memory, pages, native, wow64, tuple(problems), threads)
 
-    def _open_wow64(self, address: int, memory: Memory, problems: list[str]) -> Target | None:
+    def _wow64_modules(self, address: int, memory: Memory, problems: list[str]) -> tuple[Module, ...] | None:
         if self._wow64 is None:
             return None
         try:
@@ -100,12 +107,21 @@ class ProcessReader:
         loaded = self._wow64.loader.read(memory, peb32)
         if loaded.problem:
             problems.append(f"32-bit side: {loaded.problem}")
-        return self._target(Arch.X86, memory, loaded.modules)
+        return loaded.modules
+
+    def _with_files(self, pages: ResolvedPages, memory: Memory, modules: Iterable[Module]) -> Memory:
+        """Return the memory with the pages that the dump lacks taken from the image files at hand."""
+        store = self.machine.sources.image_store
+        if store is None:
+            return memory
+        pages.use_image_files(ImagePages(pages.in_dump, ModuleMap(modules), store))
+        return Memory(pages)
 
     def _target(self, arch: Arch, memory: Memory, modules: Iterable[Module]) -> Target:
+        sources = self.machine.sources
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
-        symbols = Symbols(images, self.machine.isf)
-        unwinder = x64.Unwinder(images) if arch is Arch.X64 else x86.Unwinder(images, symbols)
+        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk)
+        unwinder = x64.Unwinder(images) if arch is Arch.X64 else x86.Unwinder(images, symbols, sources.frame_data)
         return Target(arch, memory, images, symbols, unwinder)
 
     def stack(self, process: Process, thread: Thread) -> ThreadStack:

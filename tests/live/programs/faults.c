@@ -69,8 +69,23 @@ static NOINLINE int overflow_level(Plan *plan, int level) {
     return HERE(overflow_level(plan, level + 1)) + block[plan->at];
 }
 
+// Windows moves the guard page up by what the thread asks for; Wine leaves it at the very end, where a handler has no
+// room. So it is moved here: TEB.DeallocationStack is the lowest address of the stack.
+static NOINLINE void leave_room_for_handler(void) {
+    DWORD room = 0x10000, old;
+    uint8_t *lowest;
+#ifdef _WIN64
+    __asm__ volatile("movq %%gs:0x1478, %0" : "=r"(lowest));
+#else
+    __asm__ volatile("movl %%fs:0xE0C, %0" : "=r"(lowest));
+#endif
+    SetThreadStackGuarantee(&room);
+    VirtualProtect(lowest + 0x8000, 0x1000, 0x104, &old); // PAGE_READWRITE | PAGE_GUARD
+}
+
 NOINLINE int overflow(Plan *plan) {
     ENTER();
+    leave_room_for_handler();
     return HERE(overflow_level(plan, 0)) + 1;
 }
 
@@ -82,7 +97,11 @@ NOINLINE int raise_software(Plan *plan) {
 }
 
 #ifdef __clang__
+// Faults when first asked. Its own fault asks it again, since the frame that it filters for is still active.
 static NOINLINE long filter_that_faults(unsigned long code) {
+    static volatile int asked;
+    if (asked++)
+        return EXCEPTION_CONTINUE_SEARCH;
     ENTER();
     sink = *(volatile int *)(small + (code & 8));
     return HERE(EXCEPTION_EXECUTE_HANDLER) + sink;

@@ -137,6 +137,8 @@ int main() {
 #else
     ts_real_throw = (void *)__real___cxa_throw;
     hook_raise((uint8_t *)GetModuleHandleA(nullptr));
+    // mingw's own filter would continue a throw that found no handler, and so end the process.
+    SetUnhandledExceptionFilter(nullptr);
 #endif
     ts_decoys();
     if (ts_argument("class") || ts_argument("both"))

@@ -52,6 +52,7 @@ typedef DWORD(WINAPI *THREAD_PROC)(void *);
 
 __declspec(dllimport) void *WINAPI AddVectoredExceptionHandler(DWORD first, FILTER handler);
 __declspec(dllimport) FILTER WINAPI SetUnhandledExceptionFilter(FILTER filter);
+__declspec(dllimport) BOOL WINAPI SetThreadStackGuarantee(DWORD *size);
 __declspec(dllimport) HANDLE WINAPI CreateThread(void *, size_t stack, THREAD_PROC, void *, DWORD flags, DWORD *id);
 __declspec(dllimport) HANDLE WINAPI CreateEventA(void *, BOOL manual, BOOL set, const char *name);
 __declspec(dllimport) HANDLE WINAPI OpenProcess(DWORD access, BOOL inherit, DWORD id);

@@ -15,7 +15,7 @@ from enum import Enum
 
 from throwstack.registers import SP, X86_NONVOLATILE
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import Immediate, Instruction, Op
+from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Op
 from throwstack.unwind.x86.effects import read
 from throwstack.unwind.x86.flow import Flow, Return
 from throwstack.unwind.x86.state import CONSTANT, INITIAL, State, Value, constant, register_of, value
@@ -24,8 +24,11 @@ _HELPER_LIMIT = 64
 _PROBE_LIMIT = 40
 _SEARCH_LIMIT = 2000
 _AHEAD_LIMIT = 400
-_LOOK_AHEAD = 6
+_LOOK_AHEAD = 8
 _MAX_CLEANED = 0x400
+_ENDS_LOOK_AHEAD = (
+    *(Op.CALL, Op.JUMP, Op.BRANCH, Op.RETURN, Op.STOP, Op.LEAVE, Op.PUSH, Op.ENTER, Op.PUSH_ALL, Op.PUSH_FLAGS),
+)
 _VOLATILE = (0, 1, 2)
 _EAX, _ECX = 0, 1
 _MIN_PAGE_MASK = 0x1000
@@ -53,7 +56,7 @@ class Callee:
 class Callees:
     """Analyses of callees, each done once."""
 
-    __slots__ = ("_ahead", "_busy", "_callees", "_code", "_sizes")
+    __slots__ = ("_ahead", "_callees", "_code", "_sizes")
 
     def __init__(self, code: Code) -> None:
         """Look at functions of `code`."""
@@ -61,7 +64,6 @@ class Callees:
         self._callees: dict[int, Callee] = {}
         self._sizes: dict[int, int | None] = {}
         self._ahead: dict[int, int | None] = {}
-        self._busy: set[int] = set()
 
     def after_call(self, state: State, instruction: Instruction) -> State | None:
         """Return the state after a call, or None if it is not known to come back anywhere."""
@@ -95,17 +97,9 @@ class Callees:
 
     def at(self, start: int) -> Callee:
         """Return what the function at `start` does to its caller."""
-        known = self._callees.get(start)
-        if known is not None:
-            return known
-        if start in self._busy:
-            return Callee(CalleeKind.ORDINARY, self.return_size(start))
-        self._busy.add(start)
-        try:
-            callee = self._classify(start)
-        finally:
-            self._busy.discard(start)
-        self._callees[start] = callee
+        callee = self._callees.get(start)
+        if callee is None:
+            callee = self._callees[start] = self._classify(start)
         return callee
 
     def return_size(self, address: int) -> int | None:
@@ -143,11 +137,11 @@ class Callees:
         probe = self._probe(start)
         if probe is not None:
             return probe
-        flow = Flow(self._code, start, State(), self.after_call, limit=_HELPER_LIMIT)
+        flow = Flow(self._code, start, State(is_from_entry=True), _after_call_in_helper, limit=_HELPER_LIMIT)
         found = flow.first_return()
         if found is not None and found.state.doubt == 0 and _changes_caller(found):
             return Callee(CalleeKind.HELPER, None)
-        return Callee(CalleeKind.ORDINARY, found.popped if found is not None else self.return_size(start))
+        return Callee(CalleeKind.ORDINARY, self.return_size(start))
 
     def _probe(self, start: int) -> Callee | None:
         """Recognise code that switches to a stack pointer computed from eax: `xchg eax, esp` or `mov esp, ecx`.
@@ -175,33 +169,48 @@ class Callees:
     def _run_helper(self, state: State, instruction: Instruction, target: int) -> State | None:
         """Follow a helper from the call to the `ret` that comes back behind it."""
         inside = state.push(constant(instruction.end))
-        return Flow(self._code, target, inside, self.after_call, limit=_HELPER_LIMIT).state_at(instruction.end)
+        flow = Flow(self._code, target, inside, _after_call_in_helper, limit=_HELPER_LIMIT)
+        after = flow.state_at(instruction.end)
+        return None if after is None else replace(after, pushed=0)
 
     def _guess(self, state: State, instruction: Instruction) -> tuple[int, int]:
         """Return how many bytes an unknown callee removed, and 1 if that is only a guess."""
-        address = instruction.end
-        for _ in range(_LOOK_AHEAD):
-            following = self._code.at(address)
-            if following is None or following.op in {
-                *(Op.CALL, Op.JUMP, Op.BRANCH, Op.RETURN, Op.STOP, Op.LEAVE, Op.PUSH, Op.ENTER)
-            }:
-                break
-            source = following.operand(1)
-            if following.op is Op.ADD and register_of(following.operand(0)) == SP and isinstance(source, Immediate):
-                if source.value <= state.pushed:
-                    return 0, 0
-                break
-            if following.op is Op.POP:
-                if register_of(following.operand(0)) == _ECX and state.pushed:
-                    return 0, 0
-                break
-            address = following.end
+        operand, following = instruction.operand(0), self._code.at(instruction.end)
+        if isinstance(operand, Indirect) and operand.has_segment and following is not None and _drops_word(following):
+            # WoW64 up to Windows 7: `call fs:[0C0h]; add esp, 4; ret n`. The switch to 64-bit mode comes back without
+            # popping the return address.
+            return -4, 0
+        if not state.pushed:
+            return 0, 0
         sp, distance = state.sp, self._distance(instruction.end)
-        if sp is not None and sp.base == SP and distance is not None:
+        if state.is_from_entry and sp is not None and sp.base == SP and distance is not None:
             cleaned = -distance - sp.offset
             if 0 <= cleaned <= _MAX_CLEANED and cleaned % 4 == 0:
                 return cleaned, 0
-        return state.pushed, 1 if state.pushed else 0
+        is_cleaned_after, is_certain = self._is_cleaned_after(state, instruction.end)
+        return (0, 0 if is_certain else 1) if is_cleaned_after else (state.pushed, 1)
+
+    def _is_cleaned_after(self, state: State, address: int) -> tuple[bool, bool]:
+        """Say whether the code behind a call removes its arguments, and whether that can be nothing else.
+
+        `add esp, 8; ret` may as well remove the function's own locals.
+        """
+        is_found = False
+        for _ in range(_LOOK_AHEAD):
+            following = self._code.at(address)
+            if following is None or following.op in _ENDS_LOOK_AHEAD:
+                return is_found, following is not None and following.op is not Op.RETURN
+            first, source = register_of(following.operand(0)), following.operand(1)
+            if following.op is Op.ADD and first == SP and isinstance(source, Immediate):
+                if is_found or source.value > state.pushed:
+                    return is_found, is_found
+                is_found = True
+            elif following.op is Op.POP and not is_found:
+                if first != _ECX:
+                    return False, False
+                is_found = True
+            address = following.end
+        return is_found, True
 
     def _distance(self, address: int) -> int | None:
         """Return how far above esp the return address lies at `address`, if the code from there says so."""
@@ -215,6 +224,19 @@ class Callees:
             if target.is_word and target.base == SP:
                 self._ahead[address] = target.offset
         return self._ahead[address]
+
+
+def _after_call_in_helper(state: State, _: Instruction) -> State | None:
+    """Apply a call in a helper: they call nothing that takes arguments on the stack."""
+    return None if state.pushed else state.without(_VOLATILE)
+
+
+def _drops_word(instruction: Instruction) -> bool:
+    return (
+        instruction.op is Op.ADD
+        and register_of(instruction.operand(0)) == SP
+        and instruction.operand(1) == Immediate(4)
+    )
 
 
 def _changes_caller(found: Return) -> bool:

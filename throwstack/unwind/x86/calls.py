@@ -9,6 +9,7 @@ from enum import Enum
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import Immediate, Op
 from throwstack.unwind.x86.prologue import Place, Prologues
+from throwstack.unwind.x86.starts import Starts
 
 CALL_SIZES = (5, 6, 2, 3, 7, 4)
 """Sizes of `call` in bytes: rel32, [address], the forms with a register, with displacements and with a SIB byte."""
@@ -21,6 +22,7 @@ class Fit(Enum):
     CALLS_FUNCTION = "behind a call of the frame's function"
     POSSIBLE = "behind a call of something that is not known"
     OUTERMOST = "zero: the start of the thread"
+    ZERO = "zero, but far from the start of the stack"
     UNREADABLE = "in code that cannot be read"
     CONTRADICTED = "behind a call of something else, or of the same function at another time"
     NOT_A_RETURN = "in code, but not behind a call"
@@ -29,7 +31,7 @@ class Fit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CallSite:
-    """A call instruction, and what it calls (through an import and through jumps) if that is known."""
+    """A call instruction, and what it calls (itself, or through an import) if that is known."""
 
     address: int
     target: int | None
@@ -38,12 +40,13 @@ class CallSite:
 class Calls:
     """Checks of return addresses."""
 
-    __slots__ = ("_code", "_prologues", "_sites")
+    __slots__ = ("_code", "_prologues", "_sites", "_starts")
 
-    def __init__(self, code: Code, prologues: Prologues) -> None:
-        """Look at calls in `code`; `prologues` tell what belongs to a called function."""
+    def __init__(self, code: Code, prologues: Prologues, starts: Starts) -> None:
+        """Look at calls in `code`; `prologues` and `starts` tell what belongs to a called function."""
         self._code = code
         self._prologues = prologues
+        self._starts = starts
         self._sites: dict[int, tuple[CallSite, ...]] = {}
 
     def before(self, address: int) -> tuple[CallSite, ...]:
@@ -64,7 +67,7 @@ class Calls:
             target = self._code.target(call)
             if target is None and isinstance(call.operand(0), Immediate):
                 continue
-            sites.append(CallSite(call.address, None if target is None else self._code.behind_thunks(target)))
+            sites.append(CallSite(call.address, target))
         return tuple(sites)
 
     def fit(self, place: Place, slot: int, return_address: int) -> Fit:
@@ -89,10 +92,12 @@ class Calls:
                 return Fit.CALLS_FUNCTION
             return Fit.CONFIRMED if caller.slot == slot else Fit.CONTRADICTED
         # Handlers and funclets belong to a function whose own code does not lead to them.
-        start = self._code.symbols.function_start(place.ip, is_return_address=place.call_sp is not None)
-        if start == site.target:
-            return Fit.CALLS_FUNCTION
-        return Fit.POSSIBLE if reaches is None else Fit.CONTRADICTED
+        targets = {site.target, self._code.behind_thunks(site.target)}
+        start = self._code.function_start(place.ip, is_return_address=place.is_return_address)
+        if start is not None:
+            return Fit.CALLS_FUNCTION if start in targets else Fit.POSSIBLE if reaches is None else Fit.CONTRADICTED
+        is_nearest = self._starts.nearest(place.ip - (1 if place.is_return_address else 0)) in targets
+        return Fit.POSSIBLE if reaches is None or is_nearest else Fit.CONTRADICTED
 
 
 _ORDER = {fit: rank for rank, fit in enumerate(Fit)}

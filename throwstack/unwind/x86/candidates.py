@@ -22,56 +22,87 @@ class Rule(Enum):
 
     FRAME_DATA = "FrameData"
     FPO = "FPO"
+    RECORD_HERE = "FrameData or FPO, where the thread stands"
+    """Records describe neither epilogues nor every step of a prologue, and a thread may stand in one."""
     FUNCTION = "function start, from symbols"
+    EPILOGUE = "code followed to its return, without a branch or a call"
     FORWARD = "code followed to its return"
     GUESSED_START = "function start, guessed"
+    FRAME_DATA_SEARCH = "FrameData or FPO, and a search"
+    REGISTRATION = "exception registration"
     FRAME_POINTER = "frame pointer"
     SCAN = "scan"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A caller, the rule that found it, and how its return address fits."""
+    """A caller, the rule that found it, and how its return address fits.
+
+    `has_program` says that it comes from a FrameData program, `trust` how good the answer is among the others.
+    """
 
     rule: Rule
     caller: Caller
     fit: Fit
     note: str = ""
+    has_program: bool = False
+    trust: Trust = Trust.SCAN
 
 
 _RULE = {
     Rule.FRAME_DATA: 60,
+    Rule.EPILOGUE: 52,
     Rule.FUNCTION: 50,
     Rule.FPO: 45,
+    Rule.RECORD_HERE: 45,
     Rule.FORWARD: 40,
     Rule.GUESSED_START: 30,
+    Rule.FRAME_DATA_SEARCH: 25,
     Rule.FRAME_POINTER: 20,
+    Rule.REGISTRATION: 15,
     Rule.SCAN: 10,
 }
 _FIT = {
-    Fit.CONFIRMED: 40,
+    Fit.CONFIRMED: 45,
     Fit.CALLS_FUNCTION: 30,
     Fit.POSSIBLE: 15,
     Fit.OUTERMOST: 5,
     Fit.UNREADABLE: 0,
+    Fit.ZERO: -20,
     Fit.CONTRADICTED: -50,
     Fit.NOT_A_RETURN: -60,
     Fit.NOT_CODE: -100,
 }
 _DOUBT = 10
+_PAST_HELPER = 15
+"""What a helper is going to do to its caller's frame is not in memory yet."""
 _INCONSISTENT = 40
 _AGREEMENT = 25
+_INDEPENDENT = frozenset(
+    {Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE, Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START}
+)
 _SURE = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
 
 
 def score(candidate: Candidate, others: Iterable[Candidate] = ()) -> int:
     """Return the score of a candidate among `others`."""
     total = _RULE[candidate.rule] + _FIT[candidate.fit] - _DOUBT * candidate.caller.doubt
+    if candidate.caller.is_past_helper:
+        total -= _PAST_HELPER
     if not candidate.caller.is_consistent:
         total -= _INCONSISTENT
-    if any(other.rule is not candidate.rule and other.caller.slot == candidate.caller.slot for other in others):
+    if candidate.rule in _INDEPENDENT and any(_agrees(candidate, other) for other in others):
         total += _AGREEMENT
     return total
+
+
+def _agrees(candidate: Candidate, other: Candidate) -> bool:
+    return (
+        other.rule in _INDEPENDENT
+        and other.rule is not candidate.rule
+        and other.caller.slot == candidate.caller.slot
+        and other.caller.is_consistent
+    )
 
 
 def best(candidates: list[Candidate]) -> Candidate | None:
@@ -80,14 +111,17 @@ def best(candidates: list[Candidate]) -> Candidate | None:
     return ranked[0] if ranked and score(ranked[0], candidates) > 0 else None
 
 
-def trust(candidate: Candidate) -> Trust:
-    """Return the label of a frame that a candidate leads to: never better than what supports it."""
-    if candidate.rule is Rule.FRAME_DATA:
+def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:
+    """Return the label of the frame that a candidate among `others` leads to: never better than what supports it."""
+    if candidate.rule in {Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE}:
+        decoded = [other for other in others if other.rule in {Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD}]
+        if decoded and not any(_agrees(candidate, other) for other in decoded):
+            return Trust.PROLOGUE
+        return Trust.CFI if candidate.has_program else Trust.FPO
+    if candidate.rule is Rule.FUNCTION and any(_agrees(candidate, other) and other.has_program for other in others):
         return Trust.CFI
-    if candidate.rule is Rule.FPO:
-        return Trust.FPO
     if candidate.rule is Rule.FRAME_POINTER:
         return Trust.FRAME_POINTER if candidate.fit in _SURE else Trust.SCAN
-    if candidate.rule is Rule.SCAN:
+    if candidate.rule in {Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH}:
         return Trust.PROLOGUE if candidate.fit is Fit.CONFIRMED else Trust.SCAN
     return Trust.PROLOGUE

@@ -6,16 +6,22 @@ Needs no function start, but esp to the byte; a function that never returns has 
 
 from __future__ import annotations
 
-from throwstack.memory import MemoryUnreadable
 from throwstack.registers import SP, X86_NONVOLATILE
-from throwstack.unwind.x86.callees import Callees
+from throwstack.unwind.x86.callees import CalleeKind, Callees
 from throwstack.unwind.x86.code import Code
+from throwstack.unwind.x86.decode import MASK, Op
 from throwstack.unwind.x86.flow import Flow, Return
 from throwstack.unwind.x86.prologue import Caller, Place
 from throwstack.unwind.x86.restore import address_of, evaluate
-from throwstack.unwind.x86.state import State
+from throwstack.unwind.x86.state import State, value
 
 _LIMIT = 2000
+_STRAIGHT = 32
+_NEAR = 0x10000
+
+
+def _is_near(address: int | None, sp: int) -> bool:
+    return address is not None and sp <= address < sp + _NEAR
 
 
 class Forward:
@@ -27,35 +33,69 @@ class Forward:
         """Follow code in `code`."""
         self._code = code
         self._callees = callees
-        self._returns: dict[int, Return | None] = {}
+        self._returns: dict[tuple[int, tuple[tuple[int, int], ...]], Return | None] = {}
 
-    def way_out(self, address: int) -> Return | None:
+    def way_out(self, address: int, gpr: tuple[int | None, ...]) -> Return | None:
         """Return the least doubtful `ret` that `address` leads to, or None."""
-        if address not in self._returns:
-            flow = Flow(self._code, address, State(), self._callees.after_call, limit=_LIMIT)
-            self._returns[address] = flow.first_return()
-        return self._returns[address]
+        sp = gpr[SP] or 0
+        # Registers that point into the stack are followed as distances from esp: code may push through one of them and
+        # pop through another.
+        near = tuple((number, (gpr[number] or 0) - sp) for number in X86_NONVOLATILE if _is_near(gpr[number], sp))
+        key = (address, near)
+        if key not in self._returns:
+            state = State()
+            for number, distance in near:
+                state = state.with_register(number, value(SP, distance))
+            flow = Flow(self._code, address, state, self._callees.after_call, limit=_LIMIT)
+            self._returns[key] = flow.first_return()
+        return self._returns[key]
+
+    def is_straight(self, address: int) -> bool:
+        """Say whether the code at `address` runs to its `ret` without a branch or a call: nothing to be mistaken in."""
+        for _ in range(_STRAIGHT):
+            instruction = self._code.at(address)
+            if instruction is None or instruction.op in {Op.CALL, Op.JUMP, Op.BRANCH, Op.STOP, Op.SYSTEM_CALL}:
+                return False
+            if instruction.op is Op.RETURN:
+                return True
+            address = instruction.end
+        return False
 
     def caller(self, place: Place) -> Caller | None:
         """Return the caller of the frame at `place`, or None."""
-        if place.call_sp is not None and self._code.is_function_start(place.ip):
+        if place.is_in_helper:
+            return None
+        if place.is_return_address and self._code.is_function_start(place.ip):
             return None  # behind a call that never returns: the next function
-        found = self.way_out(place.ip)
-        if found is None or found.target is None or not found.target.is_word:
-            return None
+        found = self.way_out(place.ip, place.registers.gpr)
         memory, gpr = self._code.memory, place.registers.gpr
-        uses_sp = found.target.base == SP
-        slot = address_of(found.target, gpr)
+        if found is None or found.target is None:
+            return None
         sp = address_of(found.state.sp, gpr)
-        if slot is None or sp is None or found.target.base >= len(gpr):
+        return_address = evaluate(found.target, gpr, memory)
+        if sp is None or return_address is None:
             return None
-        try:
-            return_address = memory.u32(slot)
-        except MemoryUnreadable:
-            return None
+        # A helper may hold its return address in a register, to push it back just before its `ret`.
+        slot = address_of(found.target, gpr) if found.target.is_word else None
+        uses_sp = found.state.sp is not None and found.state.sp.base == SP
         registers: list[int | None] = [None] * 8
         for number in X86_NONVOLATILE:
             registers[number] = evaluate(found.state.registers[number], gpr, memory)
         registers[SP] = sp
         doubt = found.state.doubt + (1 if uses_sp and not place.is_sp_exact else 0)
-        return Caller(slot, return_address, sp - found.popped, found.popped, tuple(registers), doubt=doubt)
+        return Caller(
+            (sp - found.popped - 4) & MASK if slot is None else slot,
+            return_address,
+            (sp - found.popped) & MASK,
+            found.popped,
+            tuple(registers),
+            doubt=doubt,
+            is_in_register=slot is None,
+            is_past_helper=self.is_past_helper(return_address),
+        )
+
+    def is_past_helper(self, return_address: int) -> bool:
+        """Say whether what returns to `return_address` is a helper that changes its caller's frame."""
+        call = self._code.at(return_address - 5)
+        target = self._code.target(call) if call is not None and call.op is Op.CALL and call.size == 5 else None
+        return target is not None and self._callees.at(target).kind is not CalleeKind.ORDINARY

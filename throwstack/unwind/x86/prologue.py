@@ -25,6 +25,10 @@ class Caller:
     `slot` is where the return address lies, `call_sp` the caller's esp just before its call (just after the return, if
     the callee removes no arguments), `popped` the bytes of arguments the callee removes (None: not known), `gpr` the
     registers in the caller with esp = `call_sp` + `popped`.
+
+    A helper such as `__SEH_epilog` takes its return address off the stack and keeps it in a register for a while:
+    `is_in_register`, and `slot` is then where it was or will be. Such a helper changes its caller's frame, and
+    `is_past_helper` says that `gpr` are the registers as the helper leaves them, not as it found them.
     """
 
     slot: int
@@ -34,6 +38,8 @@ class Caller:
     gpr: tuple[int | None, ...]
     is_consistent: bool = True
     doubt: int = 0
+    is_in_register: bool = False
+    is_past_helper: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +47,30 @@ class Place:
     """Where a frame stands: its registers, and for all but the innermost where the call below it began.
 
     `call_sp` is esp before that call instruction, None in the innermost frame; `is_sp_exact` says whether registers.sp
-    takes account of the arguments the callee removed.
+    takes account of the arguments the callee removed; `is_past_helper` as in `Caller`. `is_in_helper` says the contrary:
+    a helper was called and has not changed the frame yet, so that `registers` are not those `ip` will be reached with.
     """
 
     registers: Registers
     call_sp: int | None = None
     is_sp_exact: bool = True
+    is_past_helper: bool = False
+    is_in_helper: bool = False
 
     @property
     def ip(self) -> int:
         """Return the instruction pointer."""
         return self.registers.ip
+
+    @property
+    def is_return_address(self) -> bool:
+        """Say whether `ip` is where a call returns to, and not where the thread stands."""
+        return self.call_sp is not None
+
+    @property
+    def lowest_sp(self) -> int:
+        """Return the lowest address at which something of this frame can lie."""
+        return self.registers.sp if self.call_sp is None else self.call_sp
 
 
 class Prologues:
@@ -69,14 +88,14 @@ class Prologues:
         """Return the analysis of the function at `start`."""
         flow = self._flows.get(start)
         if flow is None:
-            flow = Flow(self._code, start, State(), self._callees.after_call, limit=_LIMIT)
+            flow = Flow(self._code, start, State(is_from_entry=True), self._callees.after_call, limit=_LIMIT)
             self._flows[start] = flow
         return flow
 
     def state(self, start: int, place: Place) -> State | None:
         """Return the state at `place` (at the call instruction, for a return address), or None if it is not reached."""
         flow = self.flow(start)
-        if place.call_sp is None:
+        if place.call_sp is None or place.is_past_helper:
             return flow.state_at(place.ip)
         for size in _CALL_SIZES:
             call = self._code.at(place.ip - size)
@@ -100,34 +119,49 @@ class Prologues:
             return None
         gpr = list(place.registers.gpr)
         if place.call_sp is not None:
-            gpr[SP] = place.call_sp
             gpr[:3] = [None] * 3
+            if not place.is_past_helper:
+                gpr[SP] = place.call_sp
         memory = self._code.memory
         found = solve(state, gpr, memory)
         if found is None:
             return None
         entry = found.gpr[SP]
         assert entry is not None
-        slot = _return_slot(state, entry)
-        if slot is None:
+        slot, held = _return_slot(state, entry, place.lowest_sp)
+        if slot is None and held is None:
             return None
         try:
-            return_address = memory.u32(slot)
+            return_address = gpr[held] if held is not None else memory.u32(slot or 0)
         except MemoryUnreadable:
+            return None
+        if return_address is None:
             return None
         call_sp = (entry + 4) & MASK
         popped = self._callees.return_size(start)
         registers = list(found.gpr)
         registers[SP] = (call_sp + (popped or 0)) & MASK
-        return Caller(slot, return_address, call_sp, popped, tuple(registers), found.is_consistent, state.doubt)
+        return Caller(
+            entry if slot is None else slot,
+            return_address,
+            call_sp,
+            popped,
+            tuple(registers),
+            found.is_consistent,
+            state.doubt,
+            is_in_register=held is not None,
+        )
 
 
-def _return_slot(state: State, entry: int) -> int | None:
-    """Return where the return address lies: where the call put it, unless the code has moved it (`__SEH_prolog`)."""
+def _return_slot(state: State, entry: int, lowest: int) -> tuple[int | None, int | None]:
+    """Return where the return address lies: its slot, or the number of the register that holds it.
+
+    That is where the call put it, unless the code has moved it (`__SEH_prolog`) or popped it (`__SEH_epilog`).
+    """
     word = Value(SP, 0, is_word=True)
-    if (SP, 0) not in state.stack or state.stack[SP, 0] == word:
-        return entry
+    if entry >= lowest and state.stack.get((SP, 0), word) == word:
+        return entry, None
     for (base, offset), held in state.stack.items():
-        if held == word and base == SP:
-            return (entry + offset) & MASK
-    return None
+        if held == word and base == SP and (entry + offset) & MASK >= lowest:
+            return (entry + offset) & MASK, None
+    return None, next((number for number, held in enumerate(state.registers) if held == word), None)

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import NamedTuple
 
-from throwstack.registers import SP
+from throwstack.registers import SP, X86_NONVOLATILE
 from throwstack.unwind.x86.decode import MASK, Indirect, Register
 
 CONSTANT = 8
@@ -21,6 +20,7 @@ CONSTANT = 8
 (an alignment, an `alloca` of unknown size): what follows is known relative to that point."""
 
 _HALF = 1 << 31
+_ECX = 1
 
 
 class Value(NamedTuple):
@@ -51,7 +51,6 @@ def constant(number: int) -> Value:
 
 
 Stack = Mapping[tuple[int, int], "Value | None"]
-_NOTHING: Stack = MappingProxyType({})
 INITIAL = tuple(Value(number, 0) for number in range(8))
 
 
@@ -59,14 +58,16 @@ INITIAL = tuple(Value(number, 0) for number in range(8))
 class State:
     """Registers and written stack words before an instruction.
 
-    `stack` maps (base, offset) of a word that was written to what was written. `pushed` counts the bytes pushed since
-    the last call. `doubt` counts the calls passed whose clean-up was guessed and on which esp still depends.
+    `stack` maps (base, offset) of a word that was written to what was written. `pushed` counts the bytes of arguments
+    that may lie on the stack for the next call. `doubt` counts the calls passed whose clean-up was guessed and on which
+    esp still depends. `is_from_entry` says that the analysis began at a function's first instruction.
     """
 
     registers: tuple[Value | None, ...] = INITIAL
-    stack: Stack = field(default_factory=lambda: _NOTHING)
+    stack: Stack = field(default_factory=dict)
     pushed: int = 0
     doubt: int = 0
+    is_from_entry: bool = False
 
     @property
     def sp(self) -> Value | None:
@@ -128,7 +129,14 @@ class State:
     def push(self, new: Value | None) -> State:
         """Return the state after a push."""
         sp = self.sp.plus(-4) if self.sp is not None else None
-        return replace(self.with_register(SP, sp).store(sp, new), pushed=self.pushed + 4)
+        size = 0 if self._is_save(new) else 4
+        return replace(self.with_register(SP, sp).store(sp, new), pushed=self.pushed + size)
+
+    def _is_save(self, new: Value | None) -> bool:
+        """Say whether a push saves a register, or makes room for a local word (`push ecx`), rather than an argument."""
+        if not self.is_from_entry or new is None or new.is_word or new.offset:
+            return False
+        return new.base in X86_NONVOLATILE or (new.base == _ECX and not self.pushed)
 
     def pop(self) -> tuple[Value | None, State]:
         """Return the word at the top of the stack, and the state after it was popped."""

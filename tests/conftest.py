@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forged dumps, each made once a run, and what lies beside the checkout for those who have it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.forge.__main__ import forge, with_paging
+from tests.forge.build import DumpKind
+from tests.forge.cases import builders
+from tests.forge.describe import Paging
+from tests.forge.truth import Truth
+
+Forge = Callable[..., tuple[Path, Truth]]
+
+
+@pytest.fixture(scope="session")
+def forged(tmp_path_factory: pytest.TempPathFactory) -> Forge:
+    """Return a function that forges a case, once for equal arguments: (directory, truth)."""
+    made: dict[tuple[object, ...], tuple[Path, Truth]] = {}
+
+    def make(
+        case: str, *, kind: DumpKind = DumpKind.FULL, isf: Path | None = None, paging: Paging | None = None
+    ) -> tuple[Path, Truth]:
+        key = (case, kind, isf, paging)
+        if key not in made:
+            out = tmp_path_factory.mktemp(case)
+            built = builders()[case][0]()
+            if paging is not None:
+                built.machine = with_paging(built.machine, paging)
+            forge(built, out, isf=isf, kind=kind)
+            made[key] = out, Truth.load(out / "truth.json")
+        return made[key]
+
+    return make
+
+
+def shared() -> Path | None:
+    """Return the directory with real kernels' ISF files that a developer may have beside the checkout, or None."""
+    path = Path(os.environ.get("THROWSTACK_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    return path if (path / "isf").is_dir() else None

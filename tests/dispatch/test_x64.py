@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saved contexts on x64 stacks: the kernel's delivery of a fault, and a software exception's own capture."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.forge.stacks import Label, Stack
+from tests.targets import make_target
+from tests.test_contexts import x64_context
+from throwstack.dispatch.saved import Route, SavedException
+from throwstack.dispatch.search import exceptions_in_flight
+from throwstack.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.modules import Module
+from throwstack.registers import Arch, Registers
+
+LIMIT, BASE = 0x1F_FFF0_0000, 0x1F_FFF1_0000
+NTDLL = Module("ntdll.dll", r"C:\Windows\System32\ntdll.dll", 0x7FFA_1000_0000, 0x20_0000)
+APP = Module("app.exe", r"C:\app.exe", 0x7FF6_0000_0000, 0x10000)
+SYMBOLS = {"ntdll.dll": {"KiUserExceptionDispatch": 0xA0F90, "RtlRaiseException": 0x4000, "ZwX": 0xB0000}}
+FAULT = APP.base + 0x1234
+
+
+def put_context(stack: Stack, address: int, *, rip: int, rsp: int, flags: int = 0x10005F) -> None:
+    data = bytearray(x64_context(flags))
+    struct.pack_into("<Q", data, 0x98, rsp)
+    struct.pack_into("<Q", data, 0xF8, rip)
+    stack.at(address).raw(bytes(data))
+
+
+def put_record(stack: Stack, address: int, *, code: int, ip: int, parameters: tuple[int, ...] = ()) -> None:
+    stack.at(address).d32(code, 0).d64(0, ip).d32(len(parameters), 0).d64(*parameters)
+
+
+def frame(rva: int, sp: int, return_address: int = 0) -> Frame:
+    return Frame(
+        Registers.named(Arch.X64, {"rip": NTDLL.base + rva, "rsp": sp}), sp, return_address, sp + 0x100, Trust.CFI
+    )
+
+
+def search(stack: Stack, *frames: Frame, low: int = LIMIT) -> tuple[SavedException, ...]:
+    target = make_target(Arch.X64, [NTDLL, APP], {LIMIT: stack.data()}, SYMBOLS, Walk(frames, End.THREAD_START))
+    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), frames, low)
+
+
+@pytest.mark.parametrize("distance", [0x4F0, 0x4D0])
+def test_the_dispatchers_rsp_is_the_context_and_the_record_follows(distance: int):
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
+    put_record(stack, at + distance, code=0xC0000005, ip=FAULT, parameters=(0, 0x10))
+    (found,) = search(stack, frame(0xA0FBE, at))
+    assert found.context.address == at
+    assert found.record.location == at + distance
+    assert found.record.parameters == (0, 0x10)
+    assert found.routes == (Route.DISPATCHER,)
+
+
+def test_a_software_exceptions_context_lies_in_rtlraiseexceptions_frame_and_its_record_in_the_callers():
+    raise_sp, caller_sp, raiser = LIMIT + 0x8000, LIMIT + 0x8600, APP.base + 0x888
+    stack = Stack(LIMIT, BASE)
+    put_context(stack, raise_sp + 0x60, rip=raiser, rsp=caller_sp)
+    put_record(stack, caller_sp + 0x20, code=0xE06D7363, ip=raiser, parameters=(0x19930520, 1, 2, 3))
+    caller = Frame(Registers.named(Arch.X64, {"rip": raiser, "rsp": caller_sp}), caller_sp, 0, None, Trust.CFI)
+    (found,) = search(stack, frame(0x4010, raise_sp, raiser), caller)
+    assert (found.context.address, found.record.location) == (raise_sp + 0x60, caller_sp + 0x20)
+    assert found.routes == (Route.RAISE,)
+
+
+def test_a_context_of_somebody_else_in_rtlraiseexceptions_frame_is_not_taken():
+    raise_sp, caller_sp, raiser = LIMIT + 0x8000, LIMIT + 0x8600, APP.base + 0x888
+    stack = Stack(LIMIT, BASE)
+    put_context(stack, raise_sp + 0x60, rip=APP.base + 0x999, rsp=caller_sp)
+    put_record(stack, caller_sp + 0x20, code=0xE06D7363, ip=raiser)
+    caller = Frame(Registers.named(Arch.X64, {"rip": raiser, "rsp": caller_sp}), caller_sp, 0, None, Trust.CFI)
+    assert search(stack, frame(0x4010, raise_sp, raiser), caller) == ()
+
+
+def test_exception_pointers_spilled_by_a_filter_confirm_the_dispatchers_frame():
+    at, stack, pointers = LIMIT + 0x8000, Stack(LIMIT, BASE), Label("pointers")
+    stack.at(LIMIT + 0x7000).mark(pointers).d64(at + 0x4F0, at)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
+    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
+    (found,) = search(stack, frame(0xA0FBE, at))
+    assert found.found_by == "KiUserExceptionDispatcher frame, EXCEPTION_POINTERS on the stack"
+
+
+def test_pointers_alone_count_only_where_record_and_context_name_one_instruction():
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    stack.at(LIMIT + 0x7000).d64(at + 0x4F0, at)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
+    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT + 4)
+    assert search(stack) == ()
+
+
+def test_of_nested_exceptions_the_innermost_comes_first():
+    inner, outer, stack = LIMIT + 0x4000, LIMIT + 0x9000, Stack(LIMIT, BASE)
+    for at, code in ((inner, 0xC0000094), (outer, 0xC0000005)):
+        put_context(stack, at, rip=FAULT, rsp=at + 0x700)
+        put_record(stack, at + 0x4F0, code=code, ip=FAULT)
+    found = search(stack, frame(0xA0FBE, inner), frame(0xA0FBE, outer))
+    assert [item.record.code for item in found] == [0xC0000094, 0xC0000005]
+
+
+def test_a_context_that_is_not_aligned_as_one_must_be_is_none():
+    at, stack = LIMIT + 0x8008, Stack(LIMIT, BASE)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
+    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
+    assert search(stack, frame(0xA0FBE, at)) == ()

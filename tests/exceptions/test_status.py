@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Status codes against values of [MS-ERREF], winerror.h, corerror.xml and winnt.h."""
+
+from __future__ import annotations
+
+import pytest
+
+from throwstack.exceptions.status import fast_fail_name, hresult, managed_exceptions, ntstatus, win32
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (0x80004003, "0x80004003 E_POINTER (Invalid pointer)"),
+        (-0x7FFFBFFD, "0x80004003 E_POINTER (Invalid pointer)"),
+        (0x80070005, "0x80070005 E_ACCESSDENIED (Access is denied)"),
+        (0x80070050, "0x80070050 HRESULT_FROM_WIN32(ERROR_FILE_EXISTS) (The file exists)"),
+        (0x80040E14, "0x80040E14 DB_E_ERRORSINCOMMAND"),
+        (0x80131509, "0x80131509 COR_E_INVALIDOPERATION"),
+        (0xD0000022, "0xD0000022 HRESULT_FROM_NT(STATUS_ACCESS_DENIED)"),
+        (0x80EF1234, "0x80EF1234"),
+    ],
+)
+def test_hresult(code: int, expected: str):
+    assert str(hresult(code)).startswith(expected)
+
+
+def test_names_of_the_other_kinds():
+    assert ntstatus(0xC0000005).name == "STATUS_ACCESS_VIOLATION"
+    assert win32(0x6BA).name == "RPC_S_SERVER_UNAVAILABLE"
+    assert fast_fail_name(3) == "FAST_FAIL_CORRUPT_LIST_ENTRY"
+    assert fast_fail_name(9999) == ""
+
+
+def test_classes_of_the_clr():
+    assert managed_exceptions(0x80131509) == ("System.InvalidOperationException",)
+    assert managed_exceptions(0x80004003)[0] == "System.NullReferenceException"
+    assert managed_exceptions(0x80070002) == ("System.IO.FileNotFoundException",)
+    assert managed_exceptions(0x12345678) == ()

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of blockers, the order in which they are named, and the verdicts."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from throwstack.blockers import (
+    BlockerKind,
+    blocked_in,
+    blocker_named,
+    blockers,
+    triage_blockers,
+    verdict,
+)
+
+REFERENCE = [
+    ("ntdll", "KiFastSystemCallRet"),
+    ("ntdll", "NtWaitForMultipleObjects"),
+    ("KERNEL32", "WaitForMultipleObjectsEx"),
+    ("USER32", "RealMsgWaitForMultipleObjectsEx"),
+    ("ole32", "CCliModalLoop::BlockFn"),
+    ("ole32", "CoWaitForMultipleHandles"),
+    ("mscorwks", "NT5WaitRoutine"),
+    ("mscorwks", "CLREvent::Wait"),
+    ("mscorwks", "CorExitProcess"),
+    ("mscorwks", "WaitForEndOfShutdown"),
+    ("mscorwks", "EEShutDown"),
+    ("mscorwks", "DisableRuntime"),
+    ("mscoree", "CorExitProcess"),
+    ("MSVCR71", "__crtExitProcess"),
+    ("MSVCR71", "doexit"),
+    ("MSVCR71", "_exit"),
+    ("MSVCR71", "raise"),
+    ("MSVCR71", "abort"),
+    ("KERNEL32", "UnhandledExceptionFilter"),
+    ("KERNEL32", "BaseThreadStart"),
+]
+
+
+def _kinds(names: list[tuple[str, str]]) -> list[BlockerKind]:
+    return [found.kind for found in (blocker_named(*name) for name in names) if found is not None]
+
+
+def test_reference_case_is_named_and_judged():
+    named = ", ".join(f"{module}!{symbol}" for module, symbol in blocked_in(REFERENCE))
+    assert named == "KERNEL32!UnhandledExceptionFilter, MSVCR71!abort, mscorwks!CorExitProcess"
+    assert verdict(_kinds(REFERENCE), has_exception=True) == "crashed inside shutdown"
+
+
+def test_only_filters_prove_an_exception():
+    proofs = {blocker.symbol for blocker in blockers() if blocker.proves_exception}
+    assert "UnhandledExceptionFilter" in proofs
+    assert not proofs & {
+        "CorExitProcess",
+        "abort",
+        "terminate",
+        "NtRaiseHardError",
+        "ExitProcess",
+        "RaiseFailFastException",
+    }
+
+
+def test_triage_finds_filter_shutdown_and_hard_errors():
+    symbols = {blocker.symbol for blocker in triage_blockers()}
+    assert {"UnhandledExceptionFilter", "CorExitProcess", "NtRaiseHardError", "abort"} <= symbols
+
+
+def test_every_line_is_complete_and_says_why():
+    for blocker in blockers():
+        assert blocker.modules
+        assert all(pattern == pattern.lower() for pattern in blocker.modules)
+        assert re.fullmatch(r"[A-Z].{10,150}\.", blocker.why), blocker
+        assert not blocker.symbol.isspace()
+    assert len({(blocker.symbol, blocker.modules) for blocker in blockers()}) == len(blockers())
+
+
+@pytest.mark.parametrize(
+    ("module", "symbol", "kind"),
+    [
+        ("KERNELBASE", "UnhandledExceptionFilter", BlockerKind.UNHANDLED_FILTER),
+        ("kernel32", "_UnhandledExceptionFilter@4", BlockerKind.UNHANDLED_FILTER),
+        ("MSVCR120", "abort", BlockerKind.ABORT),
+        ("ucrtbase", "abort", BlockerKind.ABORT),
+        ("app", "_purecall", BlockerKind.PURE_CALL),
+        ("app", "?terminate@@YAXXZ", BlockerKind.TERMINATE),
+        ("coreclr", "WatsonLastChance", BlockerKind.CLR_WATSON),
+    ],
+)
+def test_blockers_by_name(module: str, symbol: str, kind: BlockerKind):
+    found = blocker_named(module, symbol)
+    assert found is not None
+    assert found.kind is kind
+
+
+@pytest.mark.parametrize(
+    ("module", "symbol"),
+    [
+        ("app", "UnhandledExceptionFilter"),
+        ("app", "terminate"),
+        ("kernel32", "CorExitProcess"),
+        ("ntdll", ""),
+        ("", ""),
+    ],
+)
+def test_same_name_elsewhere_is_no_blocker(module: str, symbol: str):
+    assert blocker_named(module, symbol) is None
+
+
+F, S, A, W = BlockerKind.UNHANDLED_FILTER, BlockerKind.SHUTDOWN, BlockerKind.ABORT, BlockerKind.WER
+
+
+@pytest.mark.parametrize(
+    ("kinds", "has_exception", "words"),
+    [
+        ([W, F], True, "crashed and waiting for WER"),
+        ([F], False, "crashed and waiting in the unhandled exception filter"),
+        ([S, A, F], True, "crashed inside shutdown"),
+        ([S], False, "hangs in shutdown without an exception"),
+        ([BlockerKind.ERROR_BOX, A], False, "error box shown"),
+        ([BlockerKind.HARD_ERROR, F], True, "crashed, error box shown"),
+        ([BlockerKind.JIT_DEBUGGER, F], True, "crashed and waiting for a debugger"),
+        ([A, F], True, "crashed and stuck in abort"),
+        ([A], False, "abort called"),
+        ([BlockerKind.PURE_CALL, A], False, "pure virtual function called"),
+        ([], True, "crashed"),
+        ([], False, ""),
+    ],
+)
+def test_verdicts(kinds: list[BlockerKind], has_exception: bool, words: str):
+    assert verdict(kinds, has_exception) == words
+
+
+def test_text_of_a_box_is_shown_escaped():
+    words = verdict([BlockerKind.ERROR_BOX], has_exception=False, box_text="R6025\n- pure virtual function call")
+    assert words == r'error box shown: "R6025\n- pure virtual function call"'
+
+
+def test_filter_explains_before_what_lies_further_out():
+    stack = [("KERNEL32", "UnhandledExceptionFilter"), ("app", "OnDetach"), ("ntdll", "LdrShutdownProcess")]
+    assert blocked_in(stack) == (("KERNEL32", "UnhandledExceptionFilter"), ("ntdll", "LdrShutdownProcess"))
+    assert blocked_in([("app", "main")]) == ()
+
+
+def test_triage_asks_few_modules_for_their_symbols():
+    for blocker in triage_blockers():
+        assert not blocker.is_in("someapp"), blocker
+    assert blocker_named("someapp", "abort") is not None

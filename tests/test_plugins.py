@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two plugins on forged dumps, run through `vol` and compared with the truth that came with each dump."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Forge, shared
+from tests.forge.build import DumpKind
+from tests.forge.describe import Paging
+from tests.forge.layouts import load
+from tests.plugins_truth import expected_stacks, expected_unhandled, only
+from tests.vol import vol
+
+CRASHES = ["ftp-2003", "service-x64"]
+
+
+@pytest.mark.parametrize("kind", list(DumpKind))
+@pytest.mark.parametrize("case", CRASHES)
+def test_stuck_threads_and_throwing_stacks_equal_the_truth(forged: Forge, case: str, kind: DumpKind):
+    out, truth = forged(case, kind=kind)
+    expected = expected_unhandled(truth)
+    assert only(vol(out, "windows.unhandled").rows, expected) == expected
+    expected = expected_stacks(truth)
+    assert only(vol(out, "windows.cxrstack").rows, expected) == expected
+
+
+def kernels() -> list[tuple[str, Path]]:
+    """Every layout that the repository carries and every ISF beside the checkout, with the case it can carry."""
+    directory = shared()
+    files = list((Path(__file__).parent / "forge" / "layouts").glob("*.json.xz"))
+    if directory is not None:
+        files += [*directory.glob("layouts/*.json.xz"), *directory.glob("isf/windows/*/*.json.xz")]
+    return [("service-x64" if load(file).is_64bit else "ftp-2003", file) for file in sorted(files)]
+
+
+@pytest.mark.parametrize(("case", "isf"), kernels(), ids=lambda value: getattr(value, "name", value))
+def test_every_kernels_structures_give_the_same_answer(forged: Forge, case: str, isf: Path):
+    out, truth = forged(case, isf=isf)
+    expected = expected_unhandled(truth)
+    assert only(vol(out, "windows.unhandled").rows, expected) == expected
+    expected = expected_stacks(truth)
+    assert only(vol(out, "windows.cxrstack").rows, expected) == expected
+
+
+@pytest.mark.skipif(shared() is None, reason="no ISF files of real kernels beside the checkout (see CONTRIBUTING.md)")
+def test_real_kernels_are_among_them():
+    assert len(kernels()) >= 13
+
+
+def test_a_kernel_without_pae_gives_the_same_answer(forged: Forge):
+    out, truth = forged("ftp-2003", paging=Paging.X86)
+    expected = expected_stacks(truth)
+    assert only(vol(out, "windows.cxrstack").rows, expected) == expected
+
+
+def test_the_reference_case_reads_as_the_transcript_does(forged: Forge):
+    out, _ = forged("ftp-2003")
+    (row,) = vol(out, "windows.unhandled").rows
+    assert (row["PID"], row["Process"], row["TID"], row["Arch"]) == (2564, "iftpsvc.exe", 2792, "x86")
+    assert row["Blocked In"] == "KERNEL32!UnhandledExceptionFilter, MSVCR71!abort, mscorwks!CorExitProcess"
+    assert row["Exception"] == "C++ _com_error, HRESULT 0x80004003 E_POINTER (Invalid pointer)"
+    assert row["Found By"].startswith("UnhandledExceptionFilter argument")
+    assert row["Blocked Since"] == "2008-03-14T20:26:39.687500+00:00"
+    assert row["Notes"] == ""
+
+
+def test_the_registers_of_the_reference_case_read_as_in_cxr(forged: Forge):
+    out, _ = forged("ftp-2003")
+    first = vol(out, "windows.cxrstack", "--registers").rows[0]
+    assert first["Registers"] == (
+        "eax=045bab68 ebx=033f97fe ecx=00000000 edx=045bac00 esi=045babf0 edi=00000000 "
+        "eip=77e4bee7 esp=045bab64 ebp=045babb8 iopl=0 nv up ei pl nz na pe nc "
+        "cs=001b ss=0023 ds=0023 es=0023 fs=003b gs=0000 efl=00000206"
+    )
+    assert first["Instruction"] == "001b:77e4bee7 5e pop esi"
+
+
+def test_a_context_may_be_given_by_its_address(forged: Forge):
+    out, truth = forged("ftp-2003")
+    expected = expected_stacks(truth)
+    rows = vol(out, "windows.cxrstack", "--pid", "2564", "--cxr", "0x045ba888").rows
+    assert only(rows, expected) == expected
+
+
+def test_process_and_thread_ids_select(forged: Forge):
+    out, truth = forged("service-x64")
+    first, second = truth.stuck
+    assert [row["TID"] for row in vol(out, "windows.unhandled", "--tid", str(second.tid)).rows] == [second.tid]
+    assert [row["TID"] for row in vol(out, "windows.unhandled", "--pid", str(first.pid)).rows] == [
+        first.tid,
+        second.tid,
+    ]
+
+
+@pytest.mark.parametrize("case", ["quiet", "quiet-x86"])
+def test_a_machine_without_a_crash_gives_an_empty_table(forged: Forge, case: str):
+    out, _ = forged(case)
+    done = vol(out, "windows.unhandled")
+    assert (done.status, done.rows) == (0, [])
+
+
+def test_every_renderer_shows_the_same_rows(forged: Forge):
+    out, _ = forged("ftp-2003")
+    for plugin in ("windows.unhandled", "windows.cxrstack"):
+        rows = vol(out, plugin).rows
+        lines = [json.loads(line) for line in vol(out, plugin, renderer="jsonl").out.splitlines() if line]
+        table = list(csv.DictReader(io.StringIO(vol(out, plugin, renderer="csv").out)))
+        pretty = vol(out, plugin, renderer="pretty").out
+        assert lines == rows
+        assert [row["TID"] for row in table] == [str(row["TID"]) for row in rows]
+        assert pretty.count("iftpsvc.exe") == len(rows)
+
+
+def test_a_process_that_does_not_exist_is_named(forged: Forge):
+    out, _ = forged("ftp-2003")
+    done = vol(out, "windows.unhandled", "--pid", "4242")
+    assert (done.status, done.rows) == (0, [])
+    assert "there is no process with PID 4242" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_thread_that_does_not_exist_is_named(forged: Forge):
+    out, _ = forged("ftp-2003")
+    done = vol(out, "windows.unhandled", "--tid", "4242")
+    assert (done.status, done.rows) == (0, [])
+    assert "there is no thread with TID 4242" in done.err
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("0x00001000", "no readable memory"),
+        ("0x77e4bee7", "not a user-mode CONTEXT"),
+        ("0xffffffffffffffffffff", "no readable memory"),
+    ],
+)
+def test_an_address_without_a_context_says_so(forged: Forge, address: str, problem: str):
+    out, _ = forged("ftp-2003")
+    done = vol(out, "windows.cxrstack", "--pid", "2564", "--cxr", address)
+    assert (done.status, done.rows) == (0, [])
+    assert problem in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_process_without_a_readable_peb_is_examined_by_its_vads(forged: Forge):
+    out, truth = forged("paged-peb")
+    expected = expected_unhandled(truth)
+    done = vol(out, "windows.unhandled")
+    assert only(done.rows, expected) == expected
+    assert "PEB at 0x" in done.err
+    assert "modules taken from the VADs" in done.err
+
+
+def test_a_truncated_dump_gives_what_is_there(forged: Forge, tmp_path):
+    out, _ = forged("service-x64")
+    dump = tmp_path / "MEMORY.DMP"
+    data = (out / "MEMORY.DMP").read_bytes()
+    for part in range(1, 8):
+        dump.write_bytes(data[: len(data) * part // 8])
+        done = vol(out, "windows.unhandled", dump=dump)
+        assert "Traceback" not in done.err
+
+
+def test_a_file_that_is_no_dump_is_refused(forged: Forge, tmp_path):
+    out, _ = forged("ftp-2003")
+    text = tmp_path / "notes.txt"
+    text.write_text("this is not a dump\n" * 1000)
+    done = vol(out, "windows.unhandled", dump=text)
+    assert done.status != 0
+    assert "Traceback" not in done.err

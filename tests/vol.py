@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs `vol` as a user does: the plugins and symbols of this checkout, a forged dump, and what comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+_MAIN = "import sys; from volatility3.cli import main; sys.argv[0] = 'vol'; main()"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a run of `vol` printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of a run with `-r json`."""
+        return json.loads(self.out)
+
+
+def vol(
+    forged: Path, plugin: str, *options: str, renderer: str = "json", dump: Path | None = None, more: Sequence[str] = ()
+) -> Output:
+    """Run a plugin on the dump in the directory `forged`; `more` are options of `vol` itself."""
+    cache = forged / "cache"
+    cache.mkdir(exist_ok=True)
+    command = [
+        *(sys.executable, "-c", _MAIN, "-q", "--offline", "--cache-path", str(cache)),
+        *("-p", str(CHECKOUT / "plugins"), "-s", f"{forged / 'isf'};{CHECKOUT / 'symbols'}"),
+        *("-r", renderer, "-f", str(dump or forged / "MEMORY.DMP"), *more, plugin, *options),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    return Output(done.returncode, done.stdout, done.stderr)

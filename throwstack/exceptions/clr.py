@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exceptions of managed code: 0xE0434352 ("CCR", CLR 4 and .NET) and 0xE0434F4D ("COM", CLR 1 to 3.5).
+
+The first parameter is the exception's HRESULT; CLR 4 adds, as the fifth, the base of the runtime that threw. The
+class is told by the HRESULT, as the runtime itself maps one to the other; several classes may share one.
+"""
+
+from __future__ import annotations
+
+from throwstack.exceptions.model import ExceptionText, Subject
+from throwstack.exceptions.status import hresult, managed_exceptions
+
+CLR = 0xE0434352
+CLR_OLD = 0xE0434F4D
+_RUNTIME_PARAMETER = 4
+
+
+def clr_exception(subject: Subject) -> ExceptionText:
+    """Describe a managed exception by its HRESULT."""
+    if not subject.record.parameters:
+        return ExceptionText("CLR exception", details=("the record does not carry its HRESULT",))
+    code = subject.parameter(0) & 0xFFFFFFFF
+    classes = managed_exceptions(code)
+    details = []
+    if len(classes) > 1:
+        details.append(f"classes with this HRESULT: {', '.join(classes)}")
+    if subject.record.code == CLR and len(subject.record.parameters) > _RUNTIME_PARAMETER:
+        runtime = subject.images.find(subject.parameter(_RUNTIME_PARAMETER))
+        if runtime is not None:
+            details.append(f"thrown by the runtime {subject.place(runtime.base).removesuffix('+0x0')}")
+    thrown = classes[0] if len(classes) == 1 else ""
+    name = " or ".join(item.rpartition(".")[2] if index else item for index, item in enumerate(classes[:3]))
+    title = f"CLR exception {name}, HRESULT {hresult(code)}" if name else f"CLR exception, HRESULT {hresult(code)}"
+    return ExceptionText(title, thrown_type=thrown, hresult=code, details=tuple(details))

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""C++ exceptions of Visual C++ (0xE06D7363, "msc"): the thrown type, its bases, and what the object says.
+
+Parameters, as `_CxxThrowException` passes them: a magic number, the object, its ThrowInfo, and on x64 the base of the
+image that holds the ThrowInfo. `throw;` passes neither object nor ThrowInfo. Rust's panics on MSVC targets are thrown
+the same way, with a type called `rust_panic`.
+"""
+
+from __future__ import annotations
+
+from throwstack.exceptions.model import ExceptionText, Subject
+from throwstack.exceptions.objects import ObjectText, ThrownObject, read_object
+from throwstack.exceptions.throw_info import ThrowInfo, read_throw_info
+from throwstack.memory import MemoryUnreadable
+from throwstack.registers import Arch
+
+CPP = 0xE06D7363
+_MAGICS = frozenset({0x19930520, 0x19930521, 0x19930522, 0x01994000})
+_RUST_PANIC = "rust_panic"
+
+
+def cpp_exception(subject: Subject) -> ExceptionText:
+    """Describe a C++ exception as far as its ThrowInfo and object are in memory."""
+    wanted = 3 if subject.arch is Arch.X86 else 4
+    if len(subject.record.parameters) < wanted or subject.parameter(0) not in _MAGICS:
+        return ExceptionText("C++ exception", details=("its parameters are not those of a C++ throw",))
+    where, info_address = subject.parameter(1), subject.parameter(2)
+    if not info_address:
+        return ExceptionText("C++ rethrow", details=("`throw;` names no object: the exception is the one before it",))
+    info = read_throw_info(subject.memory, subject.arch, info_address, subject.parameter(3))
+    details = _details(subject, info, info_address)
+    if not info.types:
+        return ExceptionText("C++ exception of unknown type", details=tuple(details))
+    if info.types[0].raw_name == _RUST_PANIC:
+        return ExceptionText("Rust panic", thrown_type=_RUST_PANIC, details=tuple(details))
+    try:
+        found = read_object(ThrownObject(subject.memory, subject.arch, where, info.types))
+    except MemoryUnreadable:
+        found = ObjectText(notes=("the thrown object is not in memory",))
+    return _text(info, found, details)
+
+
+def _text(info: ThrowInfo, found: ObjectText, details: list[str]) -> ExceptionText:
+    name = info.types[0].name
+    title = f"C++ {name}"
+    if found.value:
+        title += f" {found.value}"
+    if found.status is not None:
+        title += f", HRESULT {found.status}"
+    return ExceptionText(
+        title,
+        thrown_type=name,
+        base_types=tuple(item.name for item in info.types[1:]),
+        message=found.message,
+        hresult=None if found.status is None else found.status.code,
+        details=(*details, *found.notes),
+    )
+
+
+def _details(subject: Subject, info: ThrowInfo, info_address: int) -> list[str]:
+    details = []
+    if info.note:
+        owner = subject.images.find(info_address)
+        of = f" of {subject.place(owner.base).removesuffix('+0x0')}" if owner is not None else ""
+        details.append(f"{info.note}{of}")
+    if len(info.types) > 1:
+        details.append("bases: " + ", ".join(item.name for item in info.types[1:]))
+    return details

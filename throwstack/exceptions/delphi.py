@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exceptions of Delphi (0x0EEDFADE): the class of the exception object and its message.
+
+The second parameter is the object. Its first word points to the class's method table, in front of which System.pas
+keeps a pointer to the table itself and the class's name (a ShortString). How far in front depends on the version:
+the pointer to itself tells which. The message is `Exception`'s first field: an AnsiString before Delphi 2009, a
+UnicodeString since, its length in front of its characters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from throwstack.exceptions.model import ExceptionText, Subject
+from throwstack.memory import MemoryUnreadable
+from throwstack.registers import Arch
+from throwstack.text import LIMIT, decode_ansi, decode_wide, escape
+
+DELPHI = 0x0EEDFADE
+DELPHI_OLD = 0x0EEDFACE
+_NAME_LIMIT = 255
+_MAX_MESSAGE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where a method table keeps the pointer to itself and the class name; whether strings are UTF-16."""
+
+    arch: Arch
+    self_pointer: int
+    class_name: int
+    is_wide: bool
+
+
+_LAYOUTS = (
+    _Layout(Arch.X86, 76, 44, is_wide=False),
+    _Layout(Arch.X86, 88, 56, is_wide=True),
+    _Layout(Arch.X64, 176, 112, is_wide=True),
+    _Layout(Arch.X64, 200, 136, is_wide=True),
+)
+
+
+def delphi_exception(subject: Subject) -> ExceptionText:
+    """Describe a Delphi exception; class and message where the object is in memory."""
+    if len(subject.record.parameters) < 2:
+        return ExceptionText("Delphi exception", details=("the record does not point to the exception object",))
+    where = subject.parameter(1)
+    try:
+        table = subject.pointer(where)
+        layout = _layout(subject, table)
+        if layout is None:
+            return ExceptionText("Delphi exception", details=("the class of the exception object was not recognised",))
+        name = _short_string(subject, subject.pointer(table - layout.class_name))
+    except MemoryUnreadable:
+        return ExceptionText("Delphi exception", details=("the exception object is not in memory",))
+    try:
+        message = _message(subject, where, layout.is_wide)
+    except MemoryUnreadable:
+        return ExceptionText(f"Delphi {name}", thrown_type=name, details=("its message is not in memory",))
+    title = f'Delphi {name} "{message}"' if message else f"Delphi {name}"
+    return ExceptionText(title, thrown_type=name, message=message)
+
+
+def _layout(subject: Subject, table: int) -> _Layout | None:
+    for layout in _LAYOUTS:
+        if layout.arch is not subject.arch or table < layout.self_pointer:
+            continue
+        try:
+            if subject.pointer(table - layout.self_pointer) == table:
+                return layout
+        except MemoryUnreadable:
+            continue
+    return None
+
+
+def _short_string(subject: Subject, address: int) -> str:
+    length = subject.memory.u8(address)
+    return escape(decode_ansi(subject.memory.read(address + 1, length)), _NAME_LIMIT)
+
+
+def _message(subject: Subject, where: int, is_wide: bool) -> str:
+    text = subject.pointer(where + subject.arch.pointer_size)
+    if not text:
+        return ""
+    length = subject.memory.u32(text - 4)
+    if length > _MAX_MESSAGE:
+        return ""
+    data = subject.memory.read(text, min(length, LIMIT) * (2 if is_wide else 1))
+    shown = escape(decode_wide(data) if is_wide else decode_ansi(data))
+    return shown + "…" if length > LIMIT and not shown.endswith("…") else shown

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An exception record in words: `describe`. One module beside this one for each family of exceptions.
+
+A code that no family owns is looked up as an NTSTATUS, as an HRESULT, and if it is small as a Win32 error, which is
+what RPC raises. What is in no table was made up by the program: then its parameters are all there is to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from throwstack.exceptions import clr, cpp, delphi, faults, gcc, special
+from throwstack.exceptions.model import ExceptionText, Subject
+from throwstack.exceptions.record import ExceptionRecord, nested_records
+from throwstack.exceptions.status import hresult, ntstatus, win32
+from throwstack.images import ImageMap
+from throwstack.memory import Memory
+from throwstack.registers import Arch
+
+_CUSTOMER_BIT = 0x20000000
+_WIN32_LIMIT = 0x10000
+
+_FAMILIES: dict[int, Callable[[Subject], ExceptionText]] = {
+    faults.ACCESS_VIOLATION: faults.access_violation,
+    faults.IN_PAGE_ERROR: faults.in_page_error,
+    faults.GUARD_PAGE_VIOLATION: faults.guard_page,
+    faults.STACK_OVERFLOW: faults.stack_overflow,
+    faults.STACK_BUFFER_OVERRUN: faults.stack_buffer_overrun,
+    cpp.CPP: cpp.cpp_exception,
+    clr.CLR: clr.clr_exception,
+    clr.CLR_OLD: clr.clr_exception,
+    delphi.DELPHI: delphi.delphi_exception,
+    delphi.DELPHI_OLD: delphi.delphi_exception,
+    gcc.GCC_THROW: gcc.gcc_exception,
+    gcc.GCC_UNWIND: gcc.gcc_exception,
+    gcc.GCC_FORCED: gcc.gcc_exception,
+    special.THREAD_NAME: special.thread_name,
+    special.DEBUG_PRINT: special.debug_print,
+    special.DEBUG_PRINT_WIDE: special.debug_print,
+    special.DELAY_LOAD_MODULE: special.delay_load,
+    special.DELAY_LOAD_FUNCTION: special.delay_load,
+    special.STOWED: special.stowed,
+    special.FLOAT_INEXACT_RESULT: special.float_inexact,
+    **dict.fromkeys(special.SIGNALS, special.signal),
+}
+
+
+def describe(
+    record: ExceptionRecord,
+    memory: Memory,
+    images: ImageMap,
+    arch: Arch,
+    owner: Callable[[int], str] | None = None,
+) -> ExceptionText:
+    """Say what was raised. Never raises: what is not in memory is said to be missing.
+
+    Args:
+        record: the exception record.
+        memory: the process's memory; C++ type data lies in the modules' read-only pages, so it should see these too.
+        images: the process's modules.
+        arch: the architecture of the code that raised it.
+        owner: says what an address outside every module belongs to, or "".
+    """
+    subject = Subject(record, memory, images, arch, owner)
+    family = _FAMILIES.get(record.code)
+    text = family(subject) if family is not None else special.foreign(subject) or _by_code(subject)
+    return replace(text, details=(*text.details, *_common(subject)))
+
+
+def _by_code(subject: Subject) -> ExceptionText:
+    code = subject.record.code
+    status = win32(code) if code < _WIN32_LIMIT else ntstatus(code)
+    if not status.name and code & 0x80000000:
+        status = hresult(code)
+        if status.name:
+            return ExceptionText(str(status), hresult=code)
+    if status.name:
+        return ExceptionText(str(status))
+    kind = "defined by the application" if code & _CUSTOMER_BIT else "unknown code"
+    return ExceptionText(_with_parameters(subject, f"0x{code:08X} ({kind})"))
+
+
+def _with_parameters(subject: Subject, title: str) -> str:
+    parameters = subject.record.parameters
+    if not parameters:
+        return title
+    return f"{title}, parameters {' '.join(f'0x{value:x}' for value in parameters)}"
+
+
+def _common(subject: Subject) -> list[str]:
+    """Return what is said of every exception: its parameters, and the exceptions it was raised upon."""
+    record = subject.record
+    details = []
+    if record.parameters:
+        details.append(_with_parameters(subject, f"code 0x{record.code:08X}"))
+    if not record.is_well_formed:
+        details.append(f"the record claims {record.declared_parameters} parameters")
+    details += [
+        f"raised while handling 0x{nested.code:08X} at {subject.hex(nested.address)}"
+        for nested in nested_records(subject.memory, record, subject.arch)
+    ]
+    return details

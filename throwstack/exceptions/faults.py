@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults that the processor or the memory manager raised, and fail-fast: what the parameters say in words.
+
+Parameters of EXCEPTION_ACCESS_VIOLATION and EXCEPTION_IN_PAGE_ERROR: EXCEPTION_RECORD in the Windows documentation;
+fail-fast: `__fastfail`, whose code is the first parameter of STATUS_STACK_BUFFER_OVERRUN since Windows 8.
+"""
+
+from __future__ import annotations
+
+from throwstack.exceptions.model import ExceptionText, Subject
+from throwstack.exceptions.status import fast_fail_name, ntstatus
+from throwstack.registers import Arch
+
+ACCESS_VIOLATION = 0xC0000005
+IN_PAGE_ERROR = 0xC0000006
+GUARD_PAGE_VIOLATION = 0x80000001
+STACK_OVERFLOW = 0xC00000FD
+STACK_BUFFER_OVERRUN = 0xC0000409
+
+_ACCESS = {0: "reading", 1: "writing", 8: "executing"}
+_FAST_FAIL_HINTS = {
+    2: "a function found its stack cookie overwritten",
+    5: "the C runtime refused an argument",
+    7: "abort, terminate or a failed check ended the program",
+}
+
+
+def access_violation(subject: Subject) -> ExceptionText:
+    """Describe an access violation: which access, to which address, and what lies there."""
+    details = []
+    if (
+        subject.arch is Arch.X64
+        and subject.parameter(0) == 0
+        and subject.parameter(1) == (1 << 64) - 1
+        and len(subject.record.parameters) > 1
+    ):
+        details.append("the processor reports this address for every address that is not canonical")
+    return _memory_fault(subject, "ACCESS_VIOLATION", details)
+
+
+def guard_page(subject: Subject) -> ExceptionText:
+    """Describe a touched guard page."""
+    return _memory_fault(subject, "GUARD_PAGE_VIOLATION", [])
+
+
+def stack_overflow(subject: Subject) -> ExceptionText:
+    """Describe a stack overflow; the address is where the stack ran out."""
+    return _memory_fault(subject, "STACK_OVERFLOW", [])
+
+
+def in_page_error(subject: Subject) -> ExceptionText:
+    """Describe a page that could not be read in: with the NTSTATUS of the failed read."""
+    text = _memory_fault(subject, "IN_PAGE_ERROR", [])
+    if len(subject.record.parameters) < 3:
+        return text
+    return ExceptionText(f"{text.title}, {ntstatus(subject.parameter(2))}", details=text.details)
+
+
+def stack_buffer_overrun(subject: Subject) -> ExceptionText:
+    """Describe a fail-fast by its code; without one it is the stack cookie check of older systems."""
+    if not subject.record.parameters:
+        return ExceptionText("STACK_BUFFER_OVERRUN", details=("a function found its stack cookie overwritten",))
+    code = subject.parameter(0)
+    name = fast_fail_name(code)
+    title = f"fail-fast {code} {name}" if name else f"fail-fast {code}"
+    hint = _FAST_FAIL_HINTS.get(code, "")
+    return ExceptionText(title, details=(hint,) if hint else ())
+
+
+def _memory_fault(subject: Subject, name: str, details: list[str]) -> ExceptionText:
+    if len(subject.record.parameters) < 2:
+        return ExceptionText(name, details=("the record does not say which address",))
+    kind, address = subject.parameter(0), subject.parameter(1)
+    place = subject.place(address)
+    if place:
+        details = [f"{subject.hex(address)}: {place}", *details]
+    access = _ACCESS.get(kind, f"access {kind} at")
+    return ExceptionText(f"{name} {access} {subject.hex(address)}", details=tuple(details))

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exceptions raised by libgcc's unwinder on x64 Windows (0x20474343, "GCC " backwards): C++, Rust and others.
+
+The first parameter is the `_Unwind_Exception`; its first eight bytes tell the language. For C++ the `__cxa_exception`
+of libstdc++ (unwind-cxx.h) lies before it and begins with the thrown type's `type_info*`, and the thrown object
+follows it. The sizes are those of libgcc built for structured exception handling, where `private_` has six words.
+"""
+
+from __future__ import annotations
+
+from throwstack.demangle import itanium_type_name
+from throwstack.exceptions.model import ExceptionText, Subject
+from throwstack.memory import MemoryUnreadable
+from throwstack.registers import Arch
+from throwstack.text import ansi_at, escape
+
+GCC_THROW = 0x20474343
+GCC_UNWIND = 0x21474343
+GCC_FORCED = 0x22474343
+
+_CPP = b"\0++CCUNG"
+_CPP_DEPENDENT = b"\x01++CCUNG"
+_LANGUAGES = {
+    _CPP: "C++",
+    _CPP_DEPENDENT: "C++",
+    b"\0++CGNLC": "C++",
+    b"MOZ\0RUST": "Rust panic",
+    b"CJBOCUNG": "Objective-C",
+    b" adaCUNG": "Ada",
+    b"\0\0\0DCUNG": "D",
+}
+_TYPE_BEFORE_HEADER = 80
+_HEADER_SIZE = 64
+_WITH_MESSAGE = frozenset(
+    f"std::{name}"
+    for name in (
+        *("logic_error", "domain_error", "invalid_argument", "length_error", "out_of_range"),
+        *("runtime_error", "range_error", "overflow_error", "underflow_error"),
+    )
+)
+
+
+def gcc_exception(subject: Subject) -> ExceptionText:
+    """Describe an exception of GCC's runtime: its language, and for C++ the thrown type and message."""
+    if not subject.record.parameters:
+        return ExceptionText("GCC exception", details=("the record does not point to the exception",))
+    header = subject.parameter(0)
+    try:
+        language = _LANGUAGES.get(subject.memory.read(header, 8), "")
+    except MemoryUnreadable:
+        return ExceptionText("GCC exception", details=("the exception object is not in memory",))
+    if language != "C++":
+        return ExceptionText(language or "GCC exception of unknown language")
+    if subject.arch is Arch.X86 or subject.memory.read(header, 8) == _CPP_DEPENDENT:
+        return ExceptionText("C++ exception (GCC)")
+    try:
+        name = _type_name(subject, header)
+    except MemoryUnreadable:
+        return ExceptionText("C++ exception (GCC)", details=("its type is not in memory",))
+    message = _message(subject, header) if name in _WITH_MESSAGE else ""
+    title = f'C++ {name} "{message}" (GCC)' if message else f"C++ {name} (GCC)"
+    return ExceptionText(title, thrown_type=name, message=message)
+
+
+def _type_name(subject: Subject, header: int) -> str:
+    type_info = subject.pointer(header - _TYPE_BEFORE_HEADER)
+    raw = ansi_at(subject.memory, subject.pointer(type_info + 8), 512).removeprefix("*")
+    return escape(itanium_type_name(raw) or raw, 512)
+
+
+def _message(subject: Subject, header: int) -> str:
+    """Return the text of a standard exception: libstdc++ keeps a pointer to it behind the vtable pointer."""
+    try:
+        return ansi_at(subject.memory, subject.pointer(header + _HEADER_SIZE + 8))
+    except MemoryUnreadable:
+        return ""

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a thrown C++ object says, for the types whose layout is known: `read_object` tries them in turn.
+
+Layouts: `std::exception` of every Visual C++ from 2005 on is a vftable pointer and then `char const* what`; 2005 and
+2008 leave that null in `runtime_error` and `logic_error` and keep a `std::string` behind it, which shows in their
+size. `_com_error` (comdef.h) is a vftable pointer, an HRESULT, an IErrorInfo*. ATL's `CAtlException` is an HRESULT.
+`std::string` (xstring) is a 16-byte buffer or pointer, size, capacity; before 2010 a pointer stands in front.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from throwstack.exceptions.status import Status, hresult
+from throwstack.exceptions.throw_info import CatchableType
+from throwstack.memory import Memory, MemoryUnreadable
+from throwstack.registers import Arch
+from throwstack.text import LIMIT, ansi_at, decode_ansi, decode_wide, escape, wide_at
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectText:
+    """What an object says: `value` for the title (`42`, `"disk full"`), `message` the text alone, an HRESULT."""
+
+    value: str = ""
+    message: str = ""
+    status: Status | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ThrownObject:
+    """A thrown object: where it lies and the types it can be caught as, its own first."""
+
+    memory: Memory
+    arch: Arch
+    address: int
+    types: tuple[CatchableType, ...]
+
+    def pointer(self, address: int) -> int:
+        """Read the pointer at `address`."""
+        return self.memory.u32(address) if self.arch is Arch.X86 else self.memory.u64(address)
+
+    def base(self, *raw_names: str) -> CatchableType | None:
+        """Return the first of the object's types with one of these decorated names."""
+        return next((item for item in self.types if item.raw_name in raw_names), None)
+
+    def part(self, *raw_names: str) -> int | None:
+        """Return where the part of the object lies that is of one of these types; None if it has none."""
+        base = self.base(*raw_names)
+        return None if base is None else base.find(self.memory, self.arch, self.address)
+
+
+def read_object(thrown: ThrownObject) -> ObjectText:
+    """Say what the object holds; raises `MemoryUnreadable` where it is not in memory."""
+    for reader in _READERS:
+        found = reader(thrown)
+        if found is not None:
+            return found
+    return ObjectText()
+
+
+def _com_error(thrown: ThrownObject) -> ObjectText | None:
+    part = thrown.part(".?AV_com_error@@")
+    if part is None:
+        return None
+    return ObjectText(status=hresult(thrown.memory.u32(part + thrown.arch.pointer_size)))
+
+
+def _atl_exception(thrown: ThrownObject) -> ObjectText | None:
+    part = thrown.part(".?AVCAtlException@ATL@@")
+    return None if part is None else ObjectText(status=hresult(thrown.memory.u32(part)))
+
+
+def _std_exception(thrown: ThrownObject) -> ObjectText | None:
+    part = thrown.part(".?AVexception@std@@", ".?AVexception@@")
+    return None if part is None else _what(thrown, part)
+
+
+def _what(thrown: ThrownObject, part: int) -> ObjectText:
+    """Read the message of the `std::exception` at `part`."""
+    what = thrown.pointer(part + thrown.arch.pointer_size)
+    try:
+        message = ansi_at(thrown.memory, what) if what else _old_string(thrown)
+    except MemoryUnreadable:
+        return ObjectText(notes=("its message is not in memory",))
+    return ObjectText(f'"{message}"', message) if message else ObjectText()
+
+
+def _old_string(thrown: ThrownObject) -> str:
+    """Return the string of a `runtime_error` or `logic_error` of Visual C++ 2005 and 2008, "" for any other object."""
+    base = thrown.base(".?AVruntime_error@std@@", ".?AVlogic_error@std@@")
+    sizes = {Arch.X86: (40, 12, 28), Arch.X64: (64, 24, 40)}
+    whole, offset, string_size = sizes[thrown.arch]
+    if base is None or base.size != whole:
+        return ""
+    return _std_string(thrown, base.find(thrown.memory, thrown.arch, thrown.address) + offset, string_size, 1)
+
+
+def _string_object(thrown: ThrownObject) -> ObjectText | None:
+    """Decode a thrown `std::string` or `std::wstring`, and ATL's and MFC's `CString`, which is a pointer."""
+    own = thrown.types[0]
+    for prefix, unit in ((".?AV?$basic_string@D", 1), (".?AV?$basic_string@_W", 2)):
+        if own.raw_name.startswith(prefix):
+            message = _std_string(thrown, thrown.address, own.size, unit)
+            return ObjectText(f'"{message}"', message) if message else ObjectText()
+    for prefix, read in ((".?AV?$CStringT@D", ansi_at), (".?AV?$CStringT@_W", wide_at)):
+        if own.raw_name.startswith(prefix):
+            message = read(thrown.memory, thrown.pointer(thrown.address))
+            return ObjectText(f'"{message}"', message)
+    return None
+
+
+def _std_string(thrown: ThrownObject, address: int, string_size: int, unit: int) -> str:
+    """Read the `std::basic_string` of `string_size` bytes at `address`: short ones lie in the object itself."""
+    size = thrown.arch.pointer_size
+    lead = string_size - 16 - 2 * size
+    if lead not in {0, size}:
+        return ""
+    buffer = address + lead
+    length, capacity = thrown.pointer(buffer + 16), thrown.pointer(buffer + 16 + size)
+    if length > capacity:
+        return ""
+    where = buffer if capacity < 16 // unit else thrown.pointer(buffer)
+    data = thrown.memory.read(where, min(length, LIMIT) * unit)
+    shown = escape(decode_ansi(data) if unit == 1 else decode_wide(data))
+    return shown + "…" if length > LIMIT and not shown.endswith("…") else shown
+
+
+_STRING_POINTERS: dict[str, Callable[[Memory, int], str]] = {
+    **dict.fromkeys((".PAD", ".PBD", ".PEAD", ".PEBD"), ansi_at),
+    **dict.fromkeys((".PA_W", ".PB_W", ".PEA_W", ".PEB_W", ".PAG", ".PBG", ".PEAG", ".PEBG"), wide_at),
+}
+
+
+def _string_pointer(thrown: ThrownObject) -> ObjectText | None:
+    read = _STRING_POINTERS.get(thrown.types[0].raw_name)
+    if read is None:
+        return None
+    pointer = thrown.pointer(thrown.address)
+    try:
+        message = read(thrown.memory, pointer)
+    except MemoryUnreadable:
+        return ObjectText(f"0x{pointer:x}", notes=("the string is not in memory",))
+    return ObjectText(f'"{message}"', message)
+
+
+_NUMBERS = {
+    ".C": "<b",
+    ".D": "<b",
+    ".E": "<B",
+    ".F": "<h",
+    ".G": "<H",
+    ".H": "<i",
+    ".I": "<I",
+    ".J": "<i",
+    ".K": "<I",
+    "._J": "<q",
+    "._K": "<Q",
+    "._N": "<?",
+    "._W": "<H",
+    ".M": "<f",
+    ".N": "<d",
+    ".O": "<d",
+}
+_ENUMS = {1: "<b", 2: "<h", 4: "<i", 8: "<q"}
+_HRESULT_LIKE = frozenset({".H", ".I", ".J", ".K"})
+
+
+def _number(thrown: ThrownObject) -> ObjectText | None:
+    raw = thrown.types[0].raw_name
+    enum = _ENUMS.get(thrown.types[0].size, "") if raw.startswith(".?AW4") else ""
+    layout = struct.Struct(enum or _NUMBERS.get(raw, ""))
+    if not layout.size:
+        return None
+    (value,) = layout.unpack(thrown.memory.read(thrown.address, layout.size))
+    if not isinstance(value, int) or isinstance(value, bool):
+        return ObjectText(str(value).lower() if isinstance(value, bool) else f"{value:g}")
+    bits = value & ((1 << (8 * layout.size)) - 1)
+    if raw in _HRESULT_LIKE and bits & 0x80000000 and hresult(bits).name:
+        return ObjectText(status=hresult(bits))
+    return ObjectText(f"{value}" if 0 <= value < 10 else f"{value} (0x{bits:x})")
+
+
+def _pointer(thrown: ThrownObject) -> ObjectText | None:
+    """Show a thrown pointer (MFC throws `CException*`), and the message where it is to a `std::exception`."""
+    if not thrown.types[0].raw_name.startswith(".P"):
+        return None
+    target = thrown.pointer(thrown.address)
+    value = f"0x{target:x}"
+    base = thrown.base(".PAVexception@std@@", ".PEAVexception@std@@")
+    if base is None:
+        return ObjectText(value)
+    try:
+        found = _what(thrown, base.find(thrown.memory, thrown.arch, target))
+    except MemoryUnreadable:
+        return ObjectText(value, notes=("what it points to is not in memory",))
+    return ObjectText(f"{value} {found.value}".rstrip(), found.message, notes=found.notes)
+
+
+_READERS: tuple[Callable[[ThrownObject], ObjectText | None], ...] = (
+    _com_error,
+    _atl_exception,
+    _std_exception,
+    _string_object,
+    _string_pointer,
+    _number,
+    _pointer,
+)

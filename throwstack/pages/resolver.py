@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every page of an address space that can be had, and where it came from.
+
+What a process's page tables map directly is read as before. The rest follows the steps of Windows' own page fault
+handler (Windows Internals, 7th edition, part 1, chapter 5, "Page fault handling"): an entry in transition names a
+frame; one in prototype format leads to the section's prototype PTE, whose address it holds or the VAD gives; an empty
+entry is what the VAD says; one in software format is a page of zeros or in a page file. A prototype PTE is valid, in
+transition, in software format, or, when its own prototype bit is set, says that the page is in the mapped file.
+
+Nothing is made up: a page is zeros only where an entry says so or a committed private VAD covers an empty entry, and
+comes from an image's file only where the process cannot have changed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from throwstack.memory import PAGE_SIZE, MemoryUnreadable, PageSource
+from throwstack.pages.formats import Entry, EntryKind, PteFormats
+from throwstack.pages.origin import Location, PageOrigin
+from throwstack.pages.views import Views
+from throwstack.paging import AddressSpace
+
+_ZEROS = bytes(PAGE_SIZE)
+_VALID = 1
+_PROTOTYPE = 1 << 10
+
+
+class PageFiles(Protocol):
+    """The page files that were given with a dump."""
+
+    def page(self, number: int, index: int) -> bytes | None:
+        """Return page `index` of page file `number`, or None if it was not given or does not reach so far."""
+        ...
+
+    def is_compressed_store(self, number: int) -> bool:
+        """Say whether page file `number` is the memory compression's, which exists in no file."""
+        ...
+
+
+class ImageFiles(Protocol):
+    """The files of a process's images, as the loader would map them."""
+
+    def page(self, address: int) -> bytes | None:
+        """Return the page at `address`, relocated to the image's base; None if no file is at hand.
+
+        None also for pages that a process writes to: writable sections, import addresses.
+        """
+        ...
+
+
+class EntryReader(Protocol):
+    """Kernel memory, for prototype PTEs."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return `size` bytes; raises `MemoryUnreadable`."""
+        ...
+
+
+class ResolvedPages:
+    """A `PageSource` of one address space: see the module's text. `origin` tells where a page comes from."""
+
+    __slots__ = ("_files", "_formats", "_kernel", "_page_files", "_physical", "_tables", "_view_maker", "_views")
+
+    def __init__(
+        self,
+        physical: PageSource,
+        tables: AddressSpace,
+        formats: PteFormats | None = None,
+        *,
+        kernel: EntryReader | None = None,
+        views: Callable[[], Views] | None = None,
+        page_files: PageFiles | None = None,
+    ) -> None:
+        """Resolve by `tables`; without `formats` only what they map and what is in transition is found.
+
+        `kernel` gives prototype PTEs, `views` the VADs (asked once, when they are first needed).
+        """
+        self._physical = physical
+        self._tables = tables
+        self._formats = formats
+        self._kernel = kernel
+        self._view_maker = views
+        self._views: Views | None = None
+        self._page_files = page_files
+        self._files: ImageFiles | None = None
+
+    def use_image_files(self, files: ImageFiles) -> None:
+        """Take pages that are nowhere in the dump from `files` from now on."""
+        self._files = files
+
+    @property
+    def views(self) -> Views:
+        """Return the VADs' views; empty where there are none to be had."""
+        if self._views is None:
+            self._views = self._view_maker() if self._view_maker is not None else Views(())
+        return self._views
+
+    @property
+    def in_dump(self) -> PageSource:
+        """Return the pages without those of image files."""
+        return _InDump(self)
+
+    def page(self, address: int) -> bytes | None:
+        """Return the page at the page-aligned `address`, or None."""
+        physical = self._tables.translate(address)
+        if physical is not None:
+            page = self._physical.page(physical)
+            if page is not None:
+                return page
+        return self.resolve(address)[1]
+
+    def origin(self, address: int) -> PageOrigin:
+        """Say where the page that holds `address` comes from, or why it is not there."""
+        return self.resolve(address & -PAGE_SIZE)[0]
+
+    def resolve(self, address: int, *, with_files: bool = True) -> tuple[PageOrigin, bytes | None]:
+        """Return both for the page-aligned `address`; `with_files` allows the image's file."""
+        location = self._locate(address)
+        origin, page = location.origin, self._fetch(location)
+        if page is None and origin.is_present:
+            origin = PageOrigin.NOT_IN_DUMP
+        if page is None and with_files and self._files is not None and origin not in _PRIVATE:
+            page = self._files.page(address)
+            if page is not None:
+                origin = PageOrigin.FILE
+        return origin, page
+
+    def _fetch(self, location: Location) -> bytes | None:
+        if location.origin is PageOrigin.ZERO:
+            return _ZEROS
+        if location.page_file is not None:
+            return None if self._page_files is None else self._page_files.page(location.page_file, location.frame)
+        return self._physical.page(location.frame * PAGE_SIZE) if location.origin.is_present else None
+
+    def _locate(self, address: int) -> Location:
+        walk = self._tables.walk(address)
+        if walk.frame is not None:
+            return Location(PageOrigin.VALID if walk.is_valid else PageOrigin.TRANSITION, walk.frame)
+        if walk.entry is None:
+            return Location(PageOrigin.TABLE_NOT_IN_DUMP)
+        if self._formats is None:
+            return Location(PageOrigin.UNKNOWN if walk.entry else PageOrigin.NOT_COMMITTED)
+        entry = self._formats.decode(walk.entry)
+        if not walk.is_leaf and entry.kind not in _NEVER_TOUCHED:
+            return Location(PageOrigin.TABLE_NOT_IN_DUMP)
+        if not walk.is_leaf or entry.kind in {EntryKind.EMPTY, EntryKind.LOOK_UP}:
+            return self._by_view(address)
+        return self._by_entry(entry, PageOrigin.TRANSITION, self._formats)
+
+    def _by_entry(self, entry: Entry, in_memory: PageOrigin, formats: PteFormats) -> Location:
+        """Return the location that `entry` gives by itself; `in_memory` is what a page in transition counts as."""
+        if entry.kind is EntryKind.TRANSITION:
+            return Location(in_memory, entry.value)
+        if entry.kind is EntryKind.PROTOTYPE:
+            return self._prototype(entry.value, formats)
+        if entry.kind is EntryKind.PAGE_FILE:
+            return self._paged(entry.page_file, entry.value)
+        return Location(_BY_KIND.get(entry.kind, PageOrigin.UNKNOWN))
+
+    def _by_view(self, address: int) -> Location:
+        view = self.views.find(address)
+        if view is None:
+            return Location(PageOrigin.NOT_COMMITTED)
+        if view.is_private:
+            return Location(PageOrigin.ZERO if view.is_committed else PageOrigin.NOT_COMMITTED)
+        formats = self._formats
+        prototype = None if formats is None else view.prototype(address, formats.size)
+        if formats is None or prototype is None:
+            return Location(PageOrigin.IN_FILE if view.is_image else PageOrigin.UNKNOWN)
+        return self._prototype(prototype, formats)
+
+    def _prototype(self, address: int, formats: PteFormats) -> Location:
+        """Return where a section's page is, by the prototype PTE at `address`."""
+        raw = None if address % formats.size else self._read_entry(address, formats.size)
+        if raw is None:
+            return Location(PageOrigin.UNKNOWN)
+        if raw & _VALID:
+            return Location(PageOrigin.PROTOTYPE, formats.valid_frame.of(raw))
+        if raw & _PROTOTYPE:
+            # In a prototype PTE this bit means the subsection format: the page is in the mapped file.
+            return Location(PageOrigin.IN_FILE)
+        return self._by_entry(formats.decode(raw), PageOrigin.PROTOTYPE, formats)
+
+    def _read_entry(self, address: int, size: int) -> int | None:
+        if self._kernel is None:
+            return None
+        try:
+            return int.from_bytes(self._kernel.read(address, size), "little")
+        except MemoryUnreadable:
+            return None
+
+    def _paged(self, number: int, index: int) -> Location:
+        files = self._page_files
+        if files is None:
+            return Location(PageOrigin.PAGED_OUT)
+        if files.is_compressed_store(number):
+            return Location(PageOrigin.COMPRESSED)
+        if files.page(number, index) is None:
+            return Location(PageOrigin.PAGED_OUT)
+        return Location(PageOrigin.PAGE_FILE, index, number)
+
+
+class _InDump:
+    """The pages that are in the dump: what image files are identified by."""
+
+    __slots__ = ("_pages",)
+
+    def __init__(self, pages: ResolvedPages) -> None:
+        self._pages = pages
+
+    def page(self, address: int) -> bytes | None:
+        """Return the page at the page-aligned `address`, or None."""
+        return self._pages.resolve(address, with_files=False)[1]
+
+
+_NEVER_TOUCHED = frozenset({EntryKind.EMPTY, EntryKind.ZERO, EntryKind.NO_ACCESS})
+"""Entries of tables that would be empty ones."""
+_BY_KIND = {
+    EntryKind.ZERO: PageOrigin.ZERO,
+    EntryKind.EMPTY: PageOrigin.NOT_COMMITTED,
+    EntryKind.NO_ACCESS: PageOrigin.NOT_COMMITTED,
+}
+_PRIVATE = frozenset({PageOrigin.PAGED_OUT, PageOrigin.COMPRESSED, PageOrigin.PAGE_FILE, PageOrigin.NOT_COMMITTED})
+"""Pages that are not their file's: what went to a page file had been written to."""

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames from what a PDB says of them: FrameData programs and old FPO_DATA.
+
+A FrameData program is postfix: `$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =`. Operators: `+ - * / %`, `@` (align the
+first operand down to the second), `^` (the word at an address), `=` (assign). Variables: the registers `$eip $esp $ebp
+$ebx $esi $edi`, temporaries, and what the record gives, as documented for IDiaFrameData::get_program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from throwstack.frame_data import FrameData
+from throwstack.memory import Memory, MemoryUnreadable
+from throwstack.registers import BP, SP, X86_NAMES, X86_NONVOLATILE
+from throwstack.unwind.x86.decode import MASK
+from throwstack.unwind.x86.prologue import Caller, Place
+
+_MAX_TOKENS = 1024
+_MAX_NUMBER = 12
+_SEARCH_WORDS = 3
+
+
+class ProgramError(Enum):
+    """Why a program has no result."""
+
+    MALFORMED = "malformed"
+    TOO_LONG = "too long"
+    UNKNOWN_VARIABLE = "a variable has no value"
+    DIVISION_BY_ZERO = "division by zero"
+    UNREADABLE = "memory is not readable"
+    NO_CALLER = "does not set $eip and $esp"
+    NO_PROGRESS = "stack pointer does not increase"
+    NO_RETURN_ADDRESS = "$eip is not the word below $esp"
+
+
+def evaluate(program: str, variables: Mapping[str, int], memory: Memory) -> dict[str, int] | ProgramError:
+    """Run a program; return what it assigned, or why it failed. Numbers are unsigned 32-bit and wrap around."""
+    tokens = program.split()
+    if len(tokens) > _MAX_TOKENS:
+        return ProgramError.TOO_LONG
+    assigned: dict[str, int] = {}
+    stack: list[int | str] = []
+    for token in tokens:
+        if token == "=":
+            error = _assign(stack, variables, assigned)
+        elif token == "^":
+            error = _load(stack, variables, assigned, memory)
+        elif token in _OPERATORS:
+            error = _compute(token, stack, variables, assigned)
+        else:
+            error = None
+            operand = _operand(token)
+            if operand is None:
+                return ProgramError.MALFORMED
+            stack.append(operand)
+        if error is not None:
+            return error
+    return assigned if not stack else ProgramError.MALFORMED
+
+
+_OPERATORS = frozenset("+-*/%@")
+
+
+def _operand(token: str) -> int | str | None:
+    if token[0] in "$.":
+        return token
+    digits = token[1:] if token[0] == "-" else token
+    if len(digits) > _MAX_NUMBER or not (digits.isascii() and digits.isdigit()):
+        return None
+    return int(token) & MASK
+
+
+def _pop(stack: list[int | str], variables: Mapping[str, int], assigned: Mapping[str, int]) -> int | ProgramError:
+    if not stack:
+        return ProgramError.MALFORMED
+    operand = stack.pop()
+    if isinstance(operand, int):
+        return operand
+    value = assigned.get(operand, variables.get(operand))
+    return ProgramError.UNKNOWN_VARIABLE if value is None else value & MASK
+
+
+def _assign(stack: list[int | str], variables: Mapping[str, int], assigned: dict[str, int]) -> ProgramError | None:
+    value = _pop(stack, variables, assigned)
+    if isinstance(value, ProgramError):
+        return value
+    name = stack.pop() if stack else None
+    if not isinstance(name, str):
+        return ProgramError.MALFORMED
+    assigned[name] = value
+    return None
+
+
+def _load(
+    stack: list[int | str], variables: Mapping[str, int], assigned: Mapping[str, int], memory: Memory
+) -> ProgramError | None:
+    address = _pop(stack, variables, assigned)
+    if isinstance(address, ProgramError):
+        return address
+    try:
+        stack.append(memory.u32(address))
+    except MemoryUnreadable:
+        return ProgramError.UNREADABLE
+    return None
+
+
+def _compute(
+    operator: str, stack: list[int | str], variables: Mapping[str, int], assigned: Mapping[str, int]
+) -> ProgramError | None:
+    second, first = _pop(stack, variables, assigned), _pop(stack, variables, assigned)
+    if isinstance(second, ProgramError):
+        return second
+    if isinstance(first, ProgramError):
+        return first
+    if operator in "/%@" and second == 0:
+        return ProgramError.DIVISION_BY_ZERO
+    if operator == "+":
+        result = first + second
+    elif operator == "-":
+        result = first - second
+    elif operator == "*":
+        result = first * second
+    elif operator == "/":
+        result = first // second
+    elif operator == "%":
+        result = first % second
+    else:
+        result = first - first % second
+    stack.append(result & MASK)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A caller as a record gives it. `searched` is how many words above the computed place it was taken from."""
+
+    caller: Caller
+    searched: int
+
+
+def callers(
+    data: FrameData, place: Place, arguments_size: int, memory: Memory, popped: int | None
+) -> Iterator[Recorded | ProgramError]:
+    """Yield the caller that a record gives for the frame at `place`, then others it may mean.
+
+    `arguments_size` is the size of the arguments that lie on the stack for the call below this frame; `popped` the
+    bytes of arguments this frame's own function removes. Only where the place of the return address is counted from
+    esp is there more than one answer.
+    """
+    sp = place.call_sp if place.call_sp is not None else place.registers.sp
+    search = sp + arguments_size + data.locals_size + data.saved_registers_size
+    bp = place.registers.bp
+    if "@" in data.program and bp is not None:
+        # A function that realigns its stack: esp says nothing about how far up the return address is. The compiler's
+        # programs mean the word above the saved ebp when they search.
+        search = bp + 4
+    words = _SEARCH_WORDS if ".raSearch" in data.program or not data.program else 0
+    # esp may have been rounded down to 8 or 16 bytes, or arguments of an outer call may have been pushed already
+    # (`f(a, g(b))`): the return address then lies a few words further up.
+    for searched in range(words + 1):
+        yield _caller(data, place, (search + 4 * searched) & MASK, sp, memory, popped, searched)
+
+
+def _caller(
+    data: FrameData, place: Place, search: int, sp: int, memory: Memory, popped: int | None, searched: int
+) -> Recorded | ProgramError:
+    gpr = place.registers.gpr
+    if not data.program:
+        found: dict[str, int] | ProgramError = _fpo(data, search, memory)
+    else:
+        variables = {f"${name}": gpr[number] for number, name in enumerate(X86_NAMES) if gpr[number] is not None}
+        found = evaluate(
+            data.program,
+            {
+                **{name: value for name, value in variables.items() if value is not None},
+                "$eip": place.ip,
+                "$esp": sp,
+                ".raSearch": search,
+                ".raSearchStart": search,
+                ".cbLocals": data.locals_size,
+                ".cbParams": data.parameters_size,
+                ".cbSavedRegs": data.saved_registers_size,
+                ".cbCalleeParams": search - sp - data.locals_size - data.saved_registers_size,
+            },
+            memory,
+        )
+    if isinstance(found, ProgramError):
+        return found
+    return_address, call_sp = found.get("$eip"), found.get("$esp")
+    if return_address is None or call_sp is None:
+        return ProgramError.NO_CALLER
+    if call_sp <= sp:
+        return ProgramError.NO_PROGRESS
+    slot = (call_sp - 4) & MASK
+    try:
+        if memory.u32(slot) != return_address:
+            return ProgramError.NO_RETURN_ADDRESS
+    except MemoryUnreadable:
+        return ProgramError.UNREADABLE
+    # A register that the program does not mention is unchanged, says the format; but some compilers mention only ebp
+    # and ebx. ebp is always mentioned where it is saved; the others are believed where nothing is saved at all.
+    kept = X86_NONVOLATILE if data.saved_registers_size == 0 else (BP,)
+    registers = [gpr[number] if number in kept else None for number in range(8)]
+    for number in X86_NONVOLATILE:
+        registers[number] = found.get(f"${X86_NAMES[number]}", registers[number])
+    if not data.program and data.uses_base_pointer and "$ebp" not in found:
+        registers[BP] = None
+    registers[SP] = (call_sp + (popped or 0)) & MASK
+    return Recorded(Caller(slot, return_address, call_sp, popped, tuple(registers)), searched)
+
+
+def _fpo(data: FrameData, search: int, memory: Memory) -> dict[str, int] | ProgramError:
+    """Lay out an FPO_DATA frame: callee's arguments, saved registers, locals, return address, from esp upwards."""
+    try:
+        found = {"$eip": memory.u32(search), "$esp": search + 4}
+    except MemoryUnreadable:
+        return ProgramError.UNREADABLE
+    if not data.uses_base_pointer:
+        return found
+    # ebp serves as a general register and is saved among the others, mostly second (ebx, ebp, esi, edi) or first.
+    # Link-time code generation of VC 8 records 0 bytes of saved registers although ebp is among them. So the place is
+    # only believed if what lies there can be the frame pointer of a caller: an address further up this stack.
+    top = search - data.locals_size
+    size = max(data.saved_registers_size, 4)
+    for offset in (8, 4, 12, 16):
+        if offset > size and offset > 4:
+            continue
+        try:
+            value = memory.u32((top - offset) & MASK)
+        except MemoryUnreadable:
+            continue
+        if search < value < search + _MAX_FRAME and value % 4 == 0:
+            found["$ebp"] = value
+            break
+    return found
+
+
+_MAX_FRAME = 0x40000

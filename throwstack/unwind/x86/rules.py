@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All rules asked for the caller of one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from throwstack.frame_data import FrameData, FrameDataSource
+from throwstack.frames import StackBounds
+from throwstack.images import ImageMap
+from throwstack.memory import MemoryUnreadable
+from throwstack.registers import BP, SP, Registers
+from throwstack.symbols import Symbols
+from throwstack.unwind.x86 import frame_data
+from throwstack.unwind.x86.callees import Callees
+from throwstack.unwind.x86.calls import Calls, Fit
+from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
+from throwstack.unwind.x86.code import Code
+from throwstack.unwind.x86.decode import MASK
+from throwstack.unwind.x86.forward import Forward
+from throwstack.unwind.x86.prologue import Caller, Place, Prologues
+from throwstack.unwind.x86.scan import return_addresses
+from throwstack.unwind.x86.starts import Starts
+
+_BELIEVED = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE)
+_CERTAIN = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
+_OUTERMOST = 0x1000
+"""How far below the end of its stack a thread's first frame can lie, in bytes."""
+_FROM_START = (Rule.FUNCTION, Rule.GUESSED_START)
+_HERE = (Rule.FUNCTION,)
+_RECORDED = (Rule.FRAME_DATA, Rule.RECORD_HERE)
+_SEH_FRAMES = (0x10, 0x0C)
+"""Where ebp points, above the exception registration that functions with __try, and those with C++ objects, make."""
+
+
+class Rules:
+    """The analyses of one address space, and the rules that use them."""
+
+    def __init__(self, images: ImageMap, symbols: Symbols, source: FrameDataSource | None) -> None:
+        """Look at the code of `images`."""
+        self.images = images
+        self.symbols = symbols
+        self._memory = images.memory
+        self._source = source
+        self._code = Code(images, symbols)
+        self._callees = Callees(self._code)
+        self._prologues = Prologues(self._code, self._callees)
+        self._forward = Forward(self._code, self._callees)
+        self._starts = Starts(self._code)
+        self._calls = Calls(self._code, self._prologues, self._starts)
+
+    def record(self, place: Place) -> FrameData | None:
+        """Return the frame data that covers the frame at `place`, or None."""
+        address = place.ip - (1 if place.is_return_address else 0)
+        image = self.images.find(address)
+        if self._source is None or image is None:
+            return None
+        return self._source.frame_data(image, address - image.base)
+
+    def caller(
+        self, place: Place, stack: StackBounds, arguments_size: int, registrations: tuple[int, ...]
+    ) -> Candidate | None:
+        """Return the best answer for the caller of the frame at `place`, or None.
+
+        `arguments_size` is the size of the arguments pushed for the call below this frame; `registrations` are the
+        addresses of the thread's exception registrations.
+        """
+        candidates: list[Candidate] = []
+        record = self.record(place)
+        for rule, caller, note in self._answers(place, record, arguments_size):
+            candidate = self._judge(place, stack, rule, caller, record, note)
+            if candidate is not None:
+                candidates.append(candidate)
+        found = best(candidates)
+        if found is None or found.fit not in {*_BELIEVED, Fit.OUTERMOST}:
+            candidates.extend(self._by_registration(place, stack, registrations))
+            candidates.extend(self._by_scan(place, stack))
+            found = best(candidates)
+        return None if found is None else _completed(place, found, candidates)
+
+    def next_place(self, caller: Caller) -> Place:
+        """Return where the caller stands."""
+        is_helper = self._forward.is_past_helper(caller.return_address)
+        return Place(
+            Registers(caller.return_address, caller.gpr),
+            caller.call_sp,
+            is_sp_exact=caller.popped is not None,
+            is_past_helper=caller.is_past_helper,
+            is_in_helper=is_helper and not caller.is_past_helper,
+        )
+
+    def _judge(
+        self,
+        place: Place,
+        stack: StackBounds,
+        rule: Rule,
+        caller: Caller,
+        record: FrameData | None = None,
+        note: str = "",
+    ) -> Candidate | None:
+        """Return a candidate, or None if its return address does not lie on the live part of the stack."""
+        if not stack.contains(caller.slot, 4) or (caller.slot < place.lowest_sp and not caller.is_in_register):
+            return None
+        fit = self._calls.fit(place, caller.slot, caller.return_address)
+        if fit is Fit.OUTERMOST and stack.base - caller.slot > _OUTERMOST:
+            fit = Fit.ZERO
+        has_program = rule in _RECORDED and record is not None and bool(record.program)
+        return Candidate(rule, caller, fit, note, has_program)
+
+    def _answers(
+        self, place: Place, record: FrameData | None, arguments_size: int
+    ) -> Iterator[tuple[Rule, Caller, str]]:
+        if record is not None:
+            yield from self._by_record(place, record, arguments_size)
+        start = self._code.function_start(place.ip, is_return_address=place.is_return_address)
+        if start is not None:
+            caller = self._prologues.caller(start, place)
+            if caller is not None:
+                yield Rule.FUNCTION, caller, ""
+        ahead = self._forward.caller(place)
+        if ahead is not None:
+            is_straight = not ahead.doubt and not ahead.is_past_helper and self._forward.is_straight(place.ip)
+            yield Rule.EPILOGUE if is_straight else Rule.FORWARD, ahead, ""
+        if start is None:
+            for caller in self._by_guessed_start(place):
+                yield Rule.GUESSED_START, caller, ""
+        bp = place.registers.bp
+        if bp is not None:
+            caller = self._frame_at(bp, place)
+            if caller is not None:
+                yield Rule.FRAME_POINTER, caller, ""
+
+    def _by_record(self, place: Place, data: FrameData, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
+        popped = self._callees.return_size(place.ip)
+        rule = Rule.FRAME_DATA if data.program else Rule.FPO
+        if not place.is_return_address or place.is_past_helper:
+            rule = Rule.RECORD_HERE
+        for found in frame_data.callers(data, place, arguments_size, self._memory, popped):
+            if isinstance(found, frame_data.Recorded):
+                note = f"{found.searched} words above the recorded place" if found.searched else ""
+                yield Rule.FRAME_DATA_SEARCH if found.searched else rule, found.caller, note
+
+    def _by_guessed_start(self, place: Place) -> Iterator[Caller]:
+        """Yield callers by possible function starts, nearest first, up to one whose return address fits."""
+        for guess in self._starts.guesses(place.ip - (1 if place.is_return_address else 0)):
+            caller = self._prologues.caller(guess, place)
+            if caller is None:
+                continue
+            yield caller
+            if caller.return_address and self._calls.fit(place, caller.slot, caller.return_address) in _BELIEVED:
+                return
+
+    def _frame_at(self, bp: int, place: Place) -> Caller | None:
+        """Return the caller by a classic frame whose saved ebp lies at `bp`."""
+        try:
+            saved, return_address = self._memory.u32(bp), self._memory.u32((bp + 4) & MASK)
+        except MemoryUnreadable:
+            return None
+        popped = self._callees.return_size(place.ip)
+        gpr: list[int | None] = [None] * 8
+        gpr[BP], gpr[SP] = saved, (bp + 8 + (popped or 0)) & MASK
+        return Caller((bp + 4) & MASK, return_address, (bp + 8) & MASK, popped, tuple(gpr))
+
+    def _by_registration(self, place: Place, stack: StackBounds, registrations: tuple[int, ...]) -> Iterator[Candidate]:
+        """Yield what the nearest exception registration above the frame tells of an ebp: a fixed point in the stack."""
+        nearest = next((address for address in registrations if address >= place.lowest_sp), None)
+        if nearest is None:
+            return
+        for offset in _SEH_FRAMES:
+            caller = self._frame_at((nearest + offset) & MASK, place)
+            candidate = None if caller is None else self._judge(place, stack, Rule.REGISTRATION, caller)
+            if candidate is not None and candidate.fit in _CERTAIN:
+                yield candidate
+
+    def _by_scan(self, place: Place, stack: StackBounds) -> Iterator[Candidate]:
+        for slot, word in return_addresses(self._memory, self._calls, place.lowest_sp, stack):
+            popped = self._callees.return_size(place.ip)
+            gpr: list[int | None] = [None] * 8
+            gpr[SP] = slot + 4 + (popped or 0)
+            caller = Caller(slot, word, slot + 4, popped, tuple(gpr))
+            fit = self._calls.fit(place, slot, word)
+            yield Candidate(Rule.SCAN, caller, fit)
+            if fit in _CERTAIN:
+                return
+
+
+def _completed(place: Place, found: Candidate, candidates: list[Candidate]) -> Candidate:
+    """Fill in registers that the winner does not know from other rules that find the same return address.
+
+    Where the thread stands itself, the code knows better than the compiler's record, which describes neither epilogues
+    nor every step of a prologue. What the code has done is known better than what it is going to do.
+    """
+    caller = found.caller
+    for other in candidates:
+        if other is found or other.caller.slot != caller.slot or not other.caller.is_consistent:
+            continue
+        mine, theirs = caller.gpr, other.caller.gpr
+        knows_better = (
+            _FROM_START if found.rule in {Rule.FORWARD, Rule.EPILOGUE} else _HERE if not place.is_return_address else ()
+        )
+        if other.rule in knows_better:
+            mine, theirs = theirs, mine
+        gpr = tuple(own if own is not None else given for own, given in zip(mine, theirs, strict=True))
+        caller = replace(caller, gpr=gpr)
+        if caller.popped is None and other.caller.popped is not None:
+            popped = other.caller.popped
+            gpr = (*gpr[:SP], (caller.call_sp + popped) & MASK, *gpr[SP + 1 :])
+            caller = replace(caller, popped=popped, gpr=gpr)
+    return replace(found, caller=caller, trust=label(found, candidates))

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the plugins have in common: their requirements, their options, and the machine made from both."""
+
+from __future__ import annotations
+
+from volatility3.framework import interfaces
+from volatility3.framework.configuration import requirements
+from volatility3.plugins.windows import pslist
+
+from throwstack.volatility.machine import Machine
+from throwstack.volatility.sources import Sources, paths
+from throwstack.volatility.survey import Selection, Survey
+
+
+def common_requirements() -> list[interfaces.configuration.RequirementInterface]:
+    """Return the kernel (under the name that every plugin's saved configuration has) and the common options."""
+    return [
+        requirements.ModuleRequirement(
+            name="kernel", description="Windows kernel", architectures=["Intel32", "Intel64"]
+        ),
+        requirements.VersionRequirement(name="pslist", component=pslist.PsList, version=(3, 0, 0)),
+        requirements.ListRequirement(
+            name="pid", element_type=int, description="Look only at processes with these IDs", optional=True
+        ),
+        requirements.ListRequirement(
+            name="tid", element_type=int, description="Look only at threads with these IDs", optional=True
+        ),
+        requirements.StringRequirement(
+            name="symbol_path",
+            description="Where PDBs are: directories and srv*cache*server, as WinDbg's .sympath takes them",
+            optional=True,
+        ),
+        requirements.StringRequirement(
+            name="image_path",
+            description="Where the DLLs and EXEs of the machine are, for pages that the dump lacks",
+            optional=True,
+        ),
+    ]
+
+
+def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:
+    """Return the survey of the machine that a plugin with the common requirements was given."""
+    config, progress = plugin.config, plugin._progress_callback  # noqa: SLF001 a plugin's own, handed on by it
+    sources = Sources(*paths(config.get("symbol_path"), config.get("image_path")), progress)
+    machine = Machine(plugin.context, config["kernel"], plugin.config_path, sources)
+    selection = Selection(config.get("pid") or (), config.get("tid") or (), config.get("process") or ())
+    return Survey(machine, selection, progress)
