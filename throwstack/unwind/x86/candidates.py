@@ -79,7 +79,6 @@ _PAST_HELPER = 15
 _INCONSISTENT = 40
 _AGREEMENT = 25
 _INDEPENDENT = frozenset({Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE, Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START})
-_SURE = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
 
 
 def score(candidate: Candidate, others: Iterable[Candidate] = ()) -> int:
@@ -100,6 +99,7 @@ def _agrees(candidate: Candidate, other: Candidate) -> bool:
         and other.rule is not candidate.rule
         and other.caller.slot == candidate.caller.slot
         and other.caller.is_consistent
+        and not other.caller.doubt
     )
 
 
@@ -119,7 +119,7 @@ def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:
     if candidate.rule is Rule.FUNCTION and any(_agrees(candidate, other) and other.has_program for other in others):
         return Trust.CFI
     if candidate.rule is Rule.FRAME_POINTER:
-        return Trust.FRAME_POINTER if candidate.fit in _SURE else Trust.SCAN
+        return Trust.FRAME_POINTER if candidate.fit is Fit.CONFIRMED else Trust.SCAN
     if candidate.rule in {Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH}:
         return Trust.PROLOGUE if candidate.fit is Fit.CONFIRMED else Trust.SCAN
     return Trust.PROLOGUE
