@@ -21,6 +21,7 @@ from throwstack.unwind.x86.flow import Flow, Return
 from throwstack.unwind.x86.state import CONSTANT, INITIAL, State, Value, constant, register_of, value
 
 _HELPER_LIMIT = 64
+_MAX_DEPTH = 3
 _PROBE_LIMIT = 40
 _SEARCH_LIMIT = 2000
 _AHEAD_LIMIT = 400
@@ -56,13 +57,14 @@ class Callee:
 class Callees:
     """Analyses of callees, each done once."""
 
-    __slots__ = ("_ahead", "_callees", "_code", "_sizes")
+    __slots__ = ("_ahead", "_callees", "_code", "_depth", "_sizes")
 
     def __init__(self, code: Code) -> None:
         """Look at functions of `code`."""
         self._code = code
         self._callees: dict[int, Callee] = {}
         self._sizes: dict[int, int | None] = {}
+        self._depth = 0
         self._ahead: dict[int, int | None] = {}
 
     def after_call(self, state: State, instruction: Instruction) -> State | None:
@@ -103,7 +105,11 @@ class Callees:
         """Return what the function at `start` does to its caller."""
         callee = self._callees.get(start)
         if callee is None:
-            callee = self._callees[start] = self._classify(start)
+            self._depth += 1
+            callee = self._classify(start)
+            self._depth -= 1
+            if not self._depth:
+                self._callees[start] = callee
         return callee
 
     def return_size(self, address: int) -> int | None:
@@ -178,9 +184,11 @@ class Callees:
         return None if after is None else replace(after, pushed=0)
 
     def _after_call_in_helper(self, state: State, instruction: Instruction) -> State | None:
-        """Apply a call in a helper (`__SEH_epilog4_GS` checks the cookie): of ordinary functions, and known ones."""
-        target = self.target(state, instruction)
-        popped = None if target is None else self.return_size(target)
+        """Apply a call in a helper (`__SEH_epilog4_GS` checks the cookie); None: no helper makes such a call."""
+        target = None if state.pushed else self.target(state, instruction)
+        if target is None or self._depth > _MAX_DEPTH or self.at(target).kind is not CalleeKind.ORDINARY:
+            return None
+        popped = self.return_size(target)
         if popped is None:
             return None
         sp = state.sp
