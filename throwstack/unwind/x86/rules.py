@@ -137,7 +137,11 @@ class Rules:
         if not place.is_return_address or place.is_past_helper:
             rule = Rule.RECORD_HERE
         for found in frame_data.callers(data, place, arguments_size, self._memory, popped):
-            if isinstance(found, frame_data.Recorded):
+            if isinstance(found, frame_data.ProgramError):
+                continue
+            # WoW64 up to Windows 7 leaves the return address of the switch to 64-bit mode on the stack: a system call
+            # stub "returns" to where the thread stands, and the record's return address lies one word further up.
+            if place.is_return_address or found.caller.return_address != place.ip:
                 note = f"{found.searched} words above the recorded place" if found.searched else ""
                 yield Rule.FRAME_DATA_SEARCH if found.searched else rule, found.caller, note
 
@@ -196,7 +200,9 @@ def _completed(place: Place, found: Candidate, candidates: list[Candidate]) -> C
         if other is found or other.caller.slot != caller.slot or not other.caller.is_consistent:
             continue
         mine, theirs = caller.gpr, other.caller.gpr
-        knows_better = _FROM_START if found.rule in {Rule.FORWARD, Rule.EPILOGUE} else _HERE if not place.is_return_address else ()
+        knows_better = (
+            _FROM_START if found.rule in {Rule.FORWARD, Rule.EPILOGUE} else _HERE if not place.is_return_address else ()
+        )
         if other.rule in knows_better:
             mine, theirs = theirs, mine
         gpr = tuple(own if own is not None else given for own, given in zip(mine, theirs, strict=True))
