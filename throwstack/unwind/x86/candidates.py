@@ -28,6 +28,7 @@ class Rule(Enum):
     EPILOGUE = "code followed to its return, without a branch or a call"
     FORWARD = "code followed to its return"
     GUESSED_START = "function start, guessed"
+    CALLED_NOWHERE = "call of an address that is not code"
     FRAME_DATA_SEARCH = "FrameData or FPO, and a search"
     REGISTRATION = "exception registration"
     FRAME_POINTER = "frame pointer"
@@ -57,6 +58,7 @@ _RULE = {
     Rule.RECORD_HERE: 45,
     Rule.FORWARD: 40,
     Rule.GUESSED_START: 30,
+    Rule.CALLED_NOWHERE: 40,
     Rule.FRAME_DATA_SEARCH: 25,
     Rule.FRAME_POINTER: 20,
     Rule.REGISTRATION: 15,
@@ -101,7 +103,7 @@ def _agrees(candidate: Candidate, other: Candidate) -> bool:
         and other.rule is not candidate.rule
         and other.caller.slot == candidate.caller.slot
         and other.caller.is_consistent
-        and not other.caller.doubt
+        and not (other.caller.doubt or candidate.caller.doubt)
     )
 
 
@@ -122,6 +124,6 @@ def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:
         return Trust.CFI
     if candidate.rule is Rule.FRAME_POINTER:
         return Trust.FRAME_POINTER if candidate.fit is Fit.CONFIRMED else Trust.SCAN
-    if candidate.rule in {Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH}:
+    if candidate.rule in {Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH, Rule.CALLED_NOWHERE}:
         return Trust.PROLOGUE if candidate.fit is Fit.CONFIRMED else Trust.SCAN
     return Trust.PROLOGUE
