@@ -60,7 +60,8 @@ class State:
 
     `stack` maps (base, offset) of a word that was written to what was written. `pushed` counts the bytes of arguments
     that may lie on the stack for the next call. `doubt` counts the calls passed whose clean-up was guessed and on which
-    esp still depends. `is_from_entry` says that the analysis began at a function's first instruction.
+    esp still depends. `is_from_entry` says that the analysis began at a function's first instruction,
+    `may_have_pushed` that it began where arguments for the first call may have been pushed already.
     """
 
     registers: tuple[Value | None, ...] = INITIAL
@@ -68,6 +69,7 @@ class State:
     pushed: int = 0
     doubt: int = 0
     is_from_entry: bool = False
+    may_have_pushed: bool = False
 
     @property
     def sp(self) -> Value | None:
