@@ -21,7 +21,7 @@ from tests.forge.cases.ftp_threads import (
 )
 from tests.forge.cases.x86_kernel import Kernel, context_x86
 from tests.forge.chains_x86 import Chain, Images
-from tests.forge.describe import Machine, Paging, Process, Region, Thread
+from tests.forge.describe import Machine, Paging, Process, Region, Thread, WaitObject
 from tests.forge.stacks import Stack
 from tests.forge.truth import StuckThread, Truth, TruthFrame
 
@@ -29,9 +29,9 @@ SERVICES = 0x1BC
 STACK_LIMIT, STACK_BASE = 0x045B6000, 0x045C0000
 RECORD_WORDS = (0xE06D7363, 1, 0, 0x77E4BEE7, 3, 0x19930520, stuck.COM_ERROR, THROW_INFO)
 CXR = {
-    **{"eax": 0x045BAB68, "ebx": 0x033F97FE, "ecx": 0, "edx": 0x045BAC00, "esi": 0x045BABF0, "edi": 0},
-    **{"eip": 0x77E4BEE7, "esp": 0x045BAB64, "ebp": 0x045BABB8, "eflags": 0x206},
-    **{"cs": 0x1B, "ss": 0x23, "ds": 0x23, "es": 0x23, "fs": 0x3B, "gs": 0},
+    "eax": 0x045BAB68, "ebx": 0x033F97FE, "ecx": 0, "edx": 0x045BAC00, "esi": 0x045BABF0, "edi": 0,
+    "eip": 0x77E4BEE7, "esp": 0x045BAB64, "ebp": 0x045BABB8, "eflags": 0x206,
+    "cs": 0x1B, "ss": 0x23, "ds": 0x23, "es": 0x23, "fs": 0x3B, "gs": 0,
 }
 
 # Words of the transcript that no call explains, by address.
@@ -88,6 +88,13 @@ def build() -> Case:
         base_priority=8,
         address=0x89E3D418,
         win32_thread=0xE26A6508,
+        wait_objects=[
+            WaitObject(0, address=0x8948FCB0),
+            WaitObject(1, address=0x898F1B88),
+            # 80 s, the 13880h ms of the stack, from when the wait began
+            WaitObject(8, due=7198 * 156_250 + 800_000_000, is_timeout=True),
+        ],
+        kthread={"ContextSwitches": 24, "LargeStack": 1},
     )
     put_kernel_stack(thread, kernel_half)
     iftpsvc = _process("iftpsvc.exe", 0xA04, 0x8948FA08, 0x7F404520, 0x7FFDE000)
