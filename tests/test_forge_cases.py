@@ -191,7 +191,7 @@ def test_a_case_makes_a_dump_and_its_truth_reads_back(name: str, tmp_path: Path)
     assert {(t.pid, t.tid) for t in truth.stuck} | set(truth.quiet) == threads
     for path in (tmp_path / "isf" / "windows").glob("*/*"):
         guid, age = path.name.split(".")[0].rsplit("-", 1)
-        assert len(guid) == 32 and age == "1"
+        assert (len(guid), age) == (32, "1")
 
 
 def test_service_x64_has_a_throw_and_a_fault() -> None:
@@ -233,11 +233,11 @@ def test_truth_is_json_with_hex_addresses(tmp_path: Path, ftp: Case) -> None:
         (["no-such-case", "out"], "no case 'no-such-case'"),
         (["ftp-2003"], "CASE and OUT_DIR are needed"),
         (["ftp-2003", "out", "--isf", "no/such/file"], "--isf: no file"),
+        (["ftp-2003", "out", "--isf", __file__], "is no ISF file with a kernel's structures"),
+        (["ftp-2003", __file__], "is no directory"),
     ],
 )
-def test_bad_arguments_are_told_in_a_line(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_arguments_are_told_in_a_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2

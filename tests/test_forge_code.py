@@ -6,13 +6,15 @@ So the code, the stack and the truth are of one mind by the judgement of somethi
 
 from __future__ import annotations
 
+import itertools
+
 import capstone
 import lief
 import pytest
 import unicorn
 from unicorn import x86_const as uc_regs
 
-from tests.forge.cases import Case, builders, ftp_2003
+from tests.forge.cases import Case, builders, ftp_stack
 from tests.forge.cases.ftp_images import Library
 from tests.forge.cases.service_code import Program
 from tests.forge.cases.windows_x64 import System
@@ -89,8 +91,8 @@ def test_running_on_from_a_frame_leads_to_the_next_one(name: str) -> None:
     emulators = {process.pid: emulator(case, process) for process in case.machine.processes}
     for process, tid, frames in stacks(case):
         uc = emulators[process.pid]
-        for frame, outer in zip(frames, frames[1:], strict=False):
-            if is_system_boundary(frame) or is_system_boundary(outer) and outer.symbol.startswith("nt!"):
+        for frame, outer in itertools.pairwise(frames):
+            if is_system_boundary(frame) or (is_system_boundary(outer) and outer.symbol.startswith("nt!")):
                 continue
             for register_name in names:
                 uc.reg_write(register(register_name), frame.registers[register_name])
@@ -118,7 +120,7 @@ def test_running_a_function_from_its_start_leaves_the_stack_of_the_transcript() 
     case = builders()["ftp-2003"][0]()
     process = next(process for process in case.machine.processes if process.pid == 0xA04)
     library = Library()
-    chain = ftp_2003.stuck_stack(library)[1]
+    chain = ftp_stack.stuck_stack(library)[1]
     memory = next(region for region in process.regions if region.base == chain.stack.limit)
     uc = emulator(case, process)
     shared = 0x7FFE0000  # KUSER_SHARED_DATA.SystemCall
@@ -158,54 +160,64 @@ ARGUMENTS = range(0x1000, 0x1000 + 16 * 0x1111, 0x1111)
 STACK_TOP = 0x7_0000_0000
 
 
+def after_prologue(image: bytes, base: int, start: int, size: int) -> tuple[unicorn.Uc, dict[str, int]]:
+    """Run a prologue with a value of its own in every register; return the machine and those values."""
+    uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+    uc.mem_map(base, len(image))
+    uc.mem_write(base, image)
+    uc.mem_map(STACK_TOP - 0x20000, 0x21000)
+    initial = dict(zip(REGISTERS_64, ARGUMENTS, strict=True)) | {"rsp": STACK_TOP - 8}
+    for name, value in initial.items():
+        uc.reg_write(register(name), value)
+    for number in range(16):
+        uc.reg_write(register(f"xmm{number}"), 0x5A5A0000 + number)
+    uc.emu_start(start, start + size, count=40)
+    assert uc.reg_read(uc_regs.UC_X86_REG_RIP) == start + size
+    return uc, initial
+
+
+def undo(uc: unicorn.Uc, initial: dict[str, int], codes: list, frame_offset: int, frame_register: int) -> int:
+    """Check each unwind code against what the prologue did; return rsp as the codes have it at entry."""
+
+    def word(address: int) -> int:
+        return int.from_bytes(uc.mem_read(address, 8), "little")
+
+    here = base = uc.reg_read(uc_regs.UC_X86_REG_RSP)
+    for code in codes:
+        match type(code).__name__:
+            case "Epilog":
+                pass
+            case "PushNonVol":
+                assert word(here) == initial[code.reg.name.lower()]
+                here += 8
+            case "Alloc":
+                here += code.size
+            case "SetFPReg":
+                here = base = uc.reg_read(register(REGISTERS_64[frame_register])) - frame_offset
+            case "SaveNonVolatile":
+                assert word(base + code.offset) == initial[code.reg.name.lower()]
+            case "SaveXMM128":
+                assert word(base + code.offset) == 0x5A5A0000 + code.num
+            case other:
+                pytest.fail(f"{other} is not checked")
+    return here
+
+
 @pytest.mark.parametrize("stem", ["ledgersvc", "ntdll", "KERNEL32", "KERNELBASE", "ucrtbase", "VCRUNTIME140"])
 def test_unwind_codes_say_what_the_prologue_does(stem: str) -> None:
     system = System()
     image = Program("ledgersvc.exe", system).image if stem == "ledgersvc" else system.images[stem]
     data = image.build()
-    parsed = lief.PE.parse(list(data), with_exceptions())
     checked = 0
+    parsed = lief.PE.parse(list(data), with_exceptions())
     for function in parsed.exceptions:
         info = function.unwind_info
-        kinds = {type(code).__name__ for code in info.opcodes}
-        if "PushMachFrame" in kinds or info.has(lief.PE.RuntimeFunctionX64.UNWIND_FLAGS.CHAIN_INFO):
+        is_machine_frame = any(type(code).__name__ == "PushMachFrame" for code in info.opcodes)
+        if is_machine_frame or info.has(lief.PE.RuntimeFunctionX64.UNWIND_FLAGS.CHAIN_INFO):
             continue
-        uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
-        uc.mem_map(image.base, len(data))
-        uc.mem_write(image.base, data)
-        uc.mem_map(STACK_TOP - 0x20000, 0x21000)
-        initial = dict(zip(REGISTERS_64, ARGUMENTS, strict=True)) | {"rsp": STACK_TOP - 8}
-        for name, value in initial.items():
-            uc.reg_write(register(name), value)
-        for number in range(16):
-            uc.reg_write(register(f"xmm{number}"), 0x5A5A0000 + number)
-        start = image.base + function.rva_start
-        uc.emu_start(start, start + info.sizeof_prologue, count=40)
-        assert uc.reg_read(uc_regs.UC_X86_REG_RIP) == start + info.sizeof_prologue
-
-        def word(address: int, uc: unicorn.Uc = uc) -> int:
-            return int.from_bytes(uc.mem_read(address, 8), "little")
-
-        here = base = uc.reg_read(uc_regs.UC_X86_REG_RSP)
-        for code in info.opcodes:
-            kind = type(code).__name__
-            if kind == "Epilog":
-                continue
-            if kind == "PushNonVol":
-                assert word(here) == initial[code.reg.name.lower()]
-                here += 8
-            elif kind == "Alloc":
-                here += code.size
-            elif kind == "SetFPReg":
-                name = lief.PE.RuntimeFunctionX64.UNWIND_REG(info.frame_reg).name.lower()
-                here = base = uc.reg_read(register(name)) - 16 * (data[function.unwind_rva + 3] >> 4)
-            elif kind == "SaveNonVolatile":
-                assert word(base + code.offset) == initial[code.reg.name.lower()]
-            elif kind == "SaveXMM128":
-                assert word(base + code.offset) == 0x5A5A0000 + code.num
-            else:
-                pytest.fail(f"{kind} is not checked")
-        assert here == initial["rsp"]
+        uc, initial = after_prologue(data, image.base, image.base + function.rva_start, info.sizeof_prologue)
+        frame = data[function.unwind_rva + 3]
+        assert undo(uc, initial, list(info.opcodes), 16 * (frame >> 4), frame & 15) == initial["rsp"]
         checked += 1
     assert checked
 
@@ -221,8 +233,14 @@ def test_the_dispatchers_unwind_codes_are_the_real_ones() -> None:
     saved = {c.reg.name.lower(): c.offset for c in info.opcodes if type(c).__name__ == "SaveNonVolatile"}
     vectors = {c.num: c.offset for c in info.opcodes if type(c).__name__ == "SaveXMM128"}
     assert saved == {
-        **{"rbx": 0x90, "rbp": 0xA0, "rsi": 0xA8, "rdi": 0xB0},
-        **{"r12": 0xD8, "r13": 0xE0, "r14": 0xE8, "r15": 0xF0},
+        "rbx": 0x90,
+        "rbp": 0xA0,
+        "rsi": 0xA8,
+        "rdi": 0xB0,
+        "r12": 0xD8,
+        "r13": 0xE0,
+        "r14": 0xE8,
+        "r15": 0xF0,
     }
     assert vectors == {number: 0x200 + 16 * (number - 6) for number in range(6, 16)}
     assert [c.size for c in info.opcodes if type(c).__name__ == "Alloc"] == [0x590]

@@ -17,7 +17,7 @@ from throwstack.images import Image, PdbIdentity
 from throwstack.memory import memory_of
 from throwstack.modules import Module
 from throwstack.pdb import PdbSymbols, PdbTable
-from throwstack.pdb_convert import convert, load, save
+from throwstack.pdb_convert import convert, load, save, unpack_functions
 from throwstack.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.symbols import Location, SymbolKind
 
@@ -105,6 +105,13 @@ def test_function_file_and_line(app):
     assert app.locate(0x112F)[0].source == rf"{CPP} @ 855"
 
 
+def test_working_directory_of_a_compiler_on_another_system(place):
+    """Clang on Linux, `#line 860 "d:\\src\\a.cpp"`: what is in the PDB begins with where it was run."""
+    lines = [(0, r"/home/me/d:\src\a.cpp", 860)]
+    place.put(Pdb(GUID, 3, procedures=[Procedure("f", 0x1000, 16, lines)]))
+    assert place.table().locate(0x1000)[0].source == r"d:\src\a.cpp @ 860"
+
+
 def test_inlined_functions_innermost_first(app):
     assert [(at.symbol, at.rva, at.source) for at in app.locate(0x1229)] == [
         ("grow", None, rf"{HEADER} @ 22"),
@@ -144,7 +151,8 @@ def test_every_function_is_listed(tmp_path, count):
     functions = [Procedure(f"f{index}" * (index % 7 + 1), 0x1000 + 0x20 * index, 0x10) for index in range(count)]
     path = tmp_path / "x.pdb"
     path.write_bytes(Pdb(GUID, procedures=functions).to_bytes())
-    assert convert(path).functions == [(function.rva, function.name) for function in functions]
+    listed = unpack_functions(convert(path).functions)
+    assert listed == [(function.rva, function.name) for function in functions]
 
 
 def test_frame_data(place):
@@ -167,7 +175,10 @@ def test_fpo_records_follow_code_that_was_moved(tmp_path):
     )
     path = tmp_path / "x.pdb"
     path.write_bytes(pdb.to_bytes())
-    assert [line.split()[3:5] for line in convert(path).frames.splitlines()] == [["5000", "10"], ["4020", "10"]]
+    assert [line.split()[3:5] for line in convert(path).frames.decode().splitlines()] == [
+        ["5000", "10"],
+        ["4020", "10"],
+    ]
 
 
 def test_x64(place):

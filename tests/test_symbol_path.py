@@ -82,7 +82,10 @@ def test_keys_as_symsrv_spells_them():
         ("a.", None),
         ("NUL", None),
         ("com1.pdb", None),
+        ("x" * 128, "x" * 128),
         ("x" * 129, None),
+        ("é" * 65, None),
+        ("\ud800", None),
         ("\u202efdp.exe", None),
         ("größe.pdb", "größe.pdb"),
     ],
@@ -157,6 +160,13 @@ def test_compressed_file_is_pointed_out(tmp_path):
     assert found is None
     assert len(said) == 1
     assert "compressed" in said[0]
+
+
+@pytest.mark.parametrize(
+    "path", ["/absent/directory", "\0", "~nobody-here/symbols", "x" * 5000, "/etc/passwd", "srv*\0*\0"]
+)
+def test_paths_that_lead_nowhere(path):
+    assert search(path) == (None, [])
 
 
 def test_hostile_name_is_not_looked_up(tmp_path):

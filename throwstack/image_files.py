@@ -55,7 +55,7 @@ class ImageFile:
         ]
 
     def page(self, address: int) -> bytes | None:
-        """Return the page at `address`, or None if the file does not have it."""
+        """Return the page at `address`, or None if the file does not have it (a truncated one: not all of it)."""
         rva = address - self._base
         page: bytearray | None = None
         for part in self._ranges:
@@ -63,7 +63,9 @@ class ImageFile:
             if low < high:
                 page = page if page is not None else bytearray(PAGE_SIZE)
                 data = self._data[part.offset + low - part.rva : part.offset + high - part.rva]
-                page[low - rva : low - rva + len(data)] = data
+                if len(data) < high - low:
+                    return None
+                page[low - rva : high - rva] = data
         return None if page is None else bytes(page)
 
 

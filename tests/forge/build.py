@@ -9,12 +9,12 @@ written first), and the kernel's header with the RSDS record that names the ISF.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.forge import kernel_data
 from tests.forge.describe import Machine, Paging, Process
-from tests.forge.dump_files import DumpFacts, DumpKind, write_dump
+from tests.forge.dump_files import DumpFacts, DumpKind, write_dump, write_page_file
 from tests.forge.kernel_image import KernelImage, build_kernel
 from tests.forge.kernel_memory import KernelMemory, Pool, pool_starts
 from tests.forge.kernel_processes import SYSTEM, ProcessWriter
@@ -37,6 +37,8 @@ class BuiltDump:
     isf_dir: Path
     version: Version
     """The Windows version that the dump shows: that of the layout, where the case's is of another one."""
+    page_file: Path | None = None
+    """Page file 0, if a page lies in it."""
 
 
 def build(machine: Machine, out_dir: Path, *, isf: Path | None = None, dump: DumpKind = DumpKind.FULL) -> BuiltDump:
@@ -58,7 +60,10 @@ def build(machine: Machine, out_dir: Path, *, isf: Path | None = None, dump: Dum
     kernel = KernelMemory(space, layout, pool_starts(machine.paging, version))
     kernel.reserve(_given_addresses(machine, layout))
     image = build_kernel(machine, layout, kernel, version, built.isf_dir)
-    _write_machine(machine, version, kernel, image)
+    page_file = _write_machine(machine, version, kernel, image)
+    if page_file:
+        built = replace(built, page_file=out_dir / "pagefile.sys")
+        write_page_file(out_dir / "pagefile.sys", page_file)
     write_dump(built.dump, dump, physical, _facts(machine, version, layout, image, space))
     return built
 
@@ -94,13 +99,20 @@ def _given_addresses(machine: Machine, layout: Layout) -> Iterator[tuple[int, in
                     yield item.address - 0x40, item.address + 0x40
 
 
-def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, image: KernelImage) -> None:
-    """Write everything behind the kernel's image into physical memory."""
+def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, image: KernelImage) -> dict[int, bytes]:
+    """Write everything behind the kernel's image into physical memory; return the contents of the page file."""
     kernel_data.write_debugger_data(kernel, machine, image, version)
     processors = kernel_data.write_processors(kernel, machine)
     kernel_data.write_variables(kernel, machine, image, version, processors)
     kernel_data.write_modules(kernel, image)
-    ptes = PteFormat(machine.paging, kernel.layout, kernel.starts[Pool.PAGED], kernel.starts[Pool.NONPAGED])
+    kernel_data.write_invalid_pte_mask(kernel, machine, image)
+    ptes = PteFormat(
+        machine.paging,
+        kernel.layout,
+        kernel.starts[Pool.PAGED],
+        kernel.starts[Pool.NONPAGED],
+        machine.invalid_pte_mask,
+    )
     sections = SectionCache(kernel, ptes)
     writer = ProcessWriter(
         machine,
@@ -130,6 +142,7 @@ def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, ima
     if machine.paging is Paging.PAE and machine.pads_pointer_tables:
         for space in spaces:
             kernel.physical.pages.setdefault(space.root // PAGE + 1, b"")
+    return sections.page_file
 
 
 def _link_processes(kernel: KernelMemory, image: KernelImage, blocks: list[Structure]) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.forge.functions_x86 import NO_HANDLER, Call, Function
+from tests.forge.functions_x86 import Call, Function
+from tests.forge.runtime_x86 import NO_HANDLER
 from tests.forge.stacks import Stack
 from tests.forge.truth import TruthFrame
 

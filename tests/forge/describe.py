@@ -35,6 +35,12 @@ class Residency(Enum):
     PROTOTYPE_BY_VAD = "prototype-by-vad"
     """In memory, reachable only through a prototype PTE that has to be looked up in the VAD: the page's own PTE says
     no more than that, as it mostly does for images."""
+    UNTOUCHED = "untouched"
+    """No page-table entry: the section's page in memory, or a page of zeros where memory is private."""
+    IN_FILE = "in its file"
+    """The prototype PTE says that the page is in the mapped file; the dump does not hold it."""
+    IN_PAGE_FILE = "in the page file"
+    """In page file 0, which is written beside the dump."""
     DEMAND_ZERO = "demand-zero"
     PAGED_OUT = "paged-out"
     """In a page file that is not part of the dump."""
@@ -217,6 +223,8 @@ class Machine:
     """The kernel's image as mapped, if the case wants more than the minimal one (kernel functions with .pdata)."""
     kernel_symbols: dict[str, int] = field(default_factory=dict)
     """RVA by name, added to the kernel's ISF."""
+    invalid_pte_mask: int = 0
+    """MiState.Hardware.InvalidPteMask: what Windows 10 and later add to PTEs that are not valid."""
     pads_pointer_tables: bool = True
     """PAE: the page behind one with pointer tables is in the dump. Volatility reads a pointer table of 32 bytes as a
     whole page's worth, and takes a process for unreadable where the next page is absent."""

@@ -62,6 +62,14 @@ def write_dump(path: Path, kind: DumpKind, physical: PhysicalMemory, facts: Dump
             file.write(page)
 
 
+def write_page_file(path: Path, pages: dict[int, bytes]) -> None:
+    """Write a page file that holds these pages."""
+    with path.open("wb") as file:
+        for number, page in pages.items():
+            file.seek(number * PAGE)
+            file.write(page)
+
+
 def _header(facts: DumpFacts, kind: DumpKind, runs: list[tuple[int, int]]) -> bytes:
     """Return the header, of one page (x86) or two (x64). Room that nothing is said of holds PAGE, as Windows has it."""
     size = 2 * PAGE if facts.is_64bit else PAGE

@@ -196,6 +196,19 @@ def write_current_threads(kernel: KernelMemory, processors: list[int], threads: 
         Structure(kernel, kernel.layout, "_KPRCB", prcb).put("CurrentThread", thread)
 
 
+def write_invalid_pte_mask(kernel: KernelMemory, machine: Machine, image: KernelImage) -> None:
+    """Write MiState.Hardware.InvalidPteMask, where this kernel has it; raise ValueError for a mask that it has not."""
+    if not machine.invalid_pte_mask:
+        return
+    state = image.address("MiState")
+    if state is None:
+        message = "this kernel has no MiState for a mask of invalid PTEs"
+        raise ValueError(message)
+    has_type = kernel.layout.has("_MI_SYSTEM_INFORMATION")
+    offset = kernel.layout.offset("_MI_SYSTEM_INFORMATION", "Hardware.InvalidPteMask") if has_type else 0
+    kernel.write(state + offset, machine.invalid_pte_mask.to_bytes(8, "little"))
+
+
 def write_modules(kernel: KernelMemory, image: KernelImage) -> None:
     """Write PsLoadedModuleList with the kernel itself."""
     head = image.address("PsLoadedModuleList")

@@ -22,7 +22,7 @@ from tests.forge.describe import Machine, Paging
 from tests.forge.kernel_memory import KernelMemory
 from tests.forge.layouts import Layout, Version
 from tests.forge.physical import PAGE
-from tests.forge.pte_types import pte_types
+from tests.forge.pte_types import mask_types, pte_types
 
 VARIABLES = {
     "KdDebuggerDataBlock": 0x400,
@@ -47,6 +47,7 @@ VARIABLES = {
     "PsThreadType": 8,
     "ObTypeIndexTable": 0x200,
     "ObHeaderCookie": 8,
+    "MiState": 8,
 }
 """Sizes of the variables that the writer fills in, by name."""
 
@@ -159,6 +160,8 @@ def _write_isf(
     isf["symbols"] = {name: layout.isf["symbols"].get(name, {}) | {"address": rva} for name, rva in symbols.items()}
     if not layout.has_own_symbols:
         isf["user_types"] = isf["user_types"] | pte_types(layout, 4 if machine.paging is Paging.X86 else 8)
+        if machine.invalid_pte_mask and not layout.has("_MI_SYSTEM_INFORMATION"):
+            isf["user_types"] |= mask_types()
         major, minor, build = version
         pdb = {
             "database": _DATABASES[machine.paging, machine.processors > 1],

@@ -42,16 +42,19 @@ _SUBSECTION_IN_POOL = 1 << 31
 class PteFormat:
     """Encodes PTEs for one machine."""
 
-    def __init__(self, paging: Paging, layout: Layout, proto_base: int, subsection_base: int) -> None:
+    def __init__(
+        self, paging: Paging, layout: Layout, proto_base: int, subsection_base: int, invalid_mask: int = 0
+    ) -> None:
         self.paging = paging
         self.size = 4 if paging is Paging.X86 else 8
         self.proto_base = proto_base
         """Non-PAE x86: prototype PTEs are given relative to MmProtopte_Base, the start of the paged pool."""
         self.subsection_base = subsection_base
         """Non-PAE x86: subsections are given relative to MmSubsectionBase."""
-        self._modern = _SWIZZLE if self.size == 8 and layout.has("_MMPTE_PROTOTYPE", "SwizzleBit") else 0
+        self._is_modern = self.size == 8 and layout.has("_MMPTE_PROTOTYPE", "SwizzleBit")
+        self._invalid_mask = invalid_mask
         self._address_shift = 16 if paging is Paging.X64 else 32
-        self._slot = 0x100
+        self._slot = 0x80000
 
     def valid(self, frame: int, protection: Protection) -> int:
         """Return the entry of a page that a process may reach."""
@@ -66,16 +69,33 @@ class PteFormat:
 
     def transition(self, frame: int, protection: Protection) -> int:
         """Return the entry of a page that is on the standby or modified list."""
-        return frame << 12 | TRANSITION | MM_PROTECTION[protection] << 5 | self._modern
+        return self._invalid(frame << 12 | TRANSITION | MM_PROTECTION[protection] << 5)
+
+    def _invalid(self, entry: int) -> int:
+        """Return an entry that is not valid as it is stored: masked where that loses nothing, else marked as plain."""
+        if not self._is_modern:
+            return entry
+        if self._invalid_mask and not entry & self._invalid_mask:
+            return entry | self._invalid_mask
+        return entry | _SWIZZLE
 
     def demand_zero(self, protection: Protection) -> int:
         """Return the entry of a committed page that was never touched."""
-        return MM_PROTECTION[protection] << 5 | self._modern
+        return self._invalid(MM_PROTECTION[protection] << 5)
 
     def paged_out(self, protection: Protection) -> int:
-        """Return the entry of a page in page file 0, at an offset of its own."""
+        """Return the entry of a page in page file 0, behind the end of the file that is written."""
         self._slot += 1
-        return self._slot << (12 if self.size == 4 else 32) | MM_PROTECTION[protection] << 5 | self._modern
+        return self.in_page_file(self._slot, protection)
+
+    def in_page_file(self, slot: int, protection: Protection) -> int:
+        """Return the entry of a page in page file 0, at a page of it."""
+        return self._invalid(slot << (12 if self.size == 4 else 32) | MM_PROTECTION[protection] << 5)
+
+    def look_up(self, protection: Protection) -> int:
+        """Return the entry that leaves it to the VAD where the prototype PTE is: all bits of a page file's offset."""
+        marker = 0xFFFFF << 12 if self.size == 4 else 0xFFFFFFFF << 32
+        return self._invalid(marker | MM_PROTECTION[protection] << 5 | PROTOTYPE)
 
     def prototype(self, address: int) -> int:
         """Return the entry that points to a prototype PTE."""
@@ -85,7 +105,7 @@ class PteFormat:
                 message = f"no prototype PTE at {address:#x}: not within 1 GB of {self.proto_base:#x}"
                 raise ValueError(message)
             return offset >> 1 & 0xFE | offset << 2 & 0xFFFFF800 | PROTOTYPE
-        return address << self._address_shift & 0xFFFFFFFF_FFFFFFFF | PROTOTYPE | self._modern
+        return self._invalid(address << self._address_shift & 0xFFFFFFFF_FFFFFFFF | PROTOTYPE)
 
     def look_up(self, protection: Protection) -> int:
         """Return the entry that sends the reader to the VAD: MI_PTE_LOOKUP_NEEDED for a page file's offset."""
@@ -101,4 +121,4 @@ class PteFormat:
                 message = f"no subsection at {address:#x}: not within 128 MB of {self.subsection_base:#x}"
                 raise ValueError(message)
             return offset >> 2 & 0x1E | offset << 4 & 0x7FFFF800 | _SUBSECTION_IN_POOL | flags
-        return address << self._address_shift & 0xFFFFFFFF_FFFFFFFF | flags | self._modern
+        return self._invalid(address << self._address_shift & 0xFFFFFFFF_FFFFFFFF | flags)

@@ -44,6 +44,16 @@ _MEMBERS = {
 }
 
 
+def mask_types() -> dict[str, Any]:
+    """Return MiState's type with the mask of invalid PTEs alone, at its start: for a layout that was cut down."""
+    mask = {"InvalidPteMask": {"offset": 0, "type": {"kind": "base", "name": "unsigned long long"}}}
+    hardware = {"Hardware": {"offset": 0, "type": {"kind": "struct", "name": "_MI_HARDWARE_STATE"}}}
+    return {
+        "_MI_HARDWARE_STATE": {"kind": "struct", "size": 8, "fields": mask},
+        "_MI_SYSTEM_INFORMATION": {"kind": "struct", "size": 8, "fields": hardware},
+    }
+
+
 def pte_types(layout: Layout, size: int) -> dict[str, Any]:
     """Return the types to replace in a layout's ISF: none when its PTEs have the machine's size."""
     if layout.pte_size == size:

@@ -16,7 +16,10 @@ from tests.forge.sections import Section
 
 SHARED_DATA = 0x7FFE0000
 """Where every process sees KUSER_SHARED_DATA."""
-_PROTOTYPES = {Residency.PROTOTYPE, Residency.PROTOTYPE_BY_VAD}
+_IN_SECTION = {Residency.PROTOTYPE, Residency.PROTOTYPE_BY_VAD, Residency.IN_FILE}
+
+_FIRST_SLOT = 0x10
+"""Where in the page file the first page lies."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Vad:
     committed: int
     is_image: bool = False
     section: Section | None = None
+    is_committed: bool = False
+    """Private memory committed as a whole when it was allocated, so that a page without an entry is one of zeros."""
 
 
 class SectionCache:
@@ -39,6 +44,8 @@ class SectionCache:
         self.ptes = ptes
         self._shared: dict[tuple[int, int, str | None, bool], Section] = {}
         self._all: list[Section] = []
+        self.page_file: dict[int, bytes] = {}
+        """Contents of page file 0, by page."""
 
     def section(self, region: Region, share: bool) -> Section:
         """Return the section that backs a region."""
@@ -161,7 +168,7 @@ class UserSpace:
         pages = _pages(region)
         written = any(number in self._written for number in range(region.base // PAGE, region.base // PAGE + pages))
         section = None
-        if region.file is not None or region.is_image or not _PROTOTYPES.isdisjoint(region.residency.values()):
+        if region.file is not None or region.is_image or _IN_SECTION & set(region.residency.values()):
             section = self._sections.section(region, share=region.file is not None and not written)
         data = memoryview(region.data)
         states = region.residency
@@ -174,9 +181,10 @@ class UserSpace:
             entry = self._entry(region, section, index, residency, page)
             self._space.set_entry(region.base + index * PAGE, entry)
         committed = pages if section is None else 0
-        return Vad(region.base, _end(region), region.protection, committed, region.is_image, section)
+        is_committed = section is None and not region.reserve and Residency.ABSENT not in states.values()
+        return Vad(region.base, _end(region), region.protection, committed, region.is_image, section, is_committed)
 
-    def _entry(
+    def _entry(  # noqa: PLR0911 - one for each state of a page
         self, region: Region, section: Section | None, index: int, residency: Residency, page: bytearray | memoryview
     ) -> int:
         ptes, protection = self._sections.ptes, region.protection
@@ -185,6 +193,15 @@ class UserSpace:
                 return ptes.demand_zero(protection)
             case Residency.PAGED_OUT:
                 return ptes.paged_out(protection)
+            case Residency.IN_PAGE_FILE:
+                file = self._sections.page_file
+                slot = _FIRST_SLOT + len(file)
+                file[slot] = bytes(page).ljust(PAGE, b"\0")
+                return ptes.in_page_file(slot, protection)
+            case Residency.UNTOUCHED if section is None:
+                return 0
+            case Residency.IN_FILE if section is not None:
+                return ptes.prototype(section.prototype(index))
         memory = self._sections.kernel.physical
         frame = memory.add(page) if section is None else section.frame(index, residency, page)
         match residency:
@@ -194,6 +211,8 @@ class UserSpace:
                 return ptes.prototype(section.prototype(index))
             case Residency.PROTOTYPE_BY_VAD:
                 return ptes.look_up(protection)
+            case Residency.UNTOUCHED:
+                return 0
         return ptes.valid(frame, protection)
 
 

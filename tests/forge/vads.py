@@ -70,6 +70,7 @@ def _write_vad(kernel: KernelMemory, process: Structure, vad: Vad) -> Structure:
     node.put("u.VadFlags.Protection", MM_PROTECTION[vad.protection])
     node.put_any(("u.VadFlags.CommitCharge", "u1.VadFlags1.CommitCharge"), vad.committed)
     node.put_any(("u.VadFlags.PrivateMemory", "u1.VadFlags1.PrivateMemory"), vad.section is None)
+    node.put_any(("u.VadFlags.MemCommit", "u1.VadFlags1.MemCommit"), vad.is_committed)
     if vad.is_image:
         if node.has("u.VadFlags.VadType"):
             node.put("u.VadFlags.VadType", _IMAGE)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m tests.live`: makes every fixture, runs the plugins on it and compares; or the steps one by one.
 
-    python -m tests.live make    [--only TEXT …]   build, crash, capture, forge: .live/out/FIXTURE/
-    python -m tests.live check   [--only TEXT …]   run the plugins on what was made, and compare with the truth
-    python -m tests.live all                       both; exit code 1 when something is not as it should be
+python -m tests.live make    [--only TEXT …]   build, crash, capture, forge: .live/out/FIXTURE/
+python -m tests.live check   [--only TEXT …]   run the plugins on what was made, and compare with the truth
+python -m tests.live all                       both; exit code 1 when something is not as it should be
 """
 
 from __future__ import annotations

@@ -78,7 +78,11 @@ def check_all(out: Path, only: Sequence[str] = ()) -> list[Checked]:
     for run in runs(out, only):
         folders.setdefault(run.folder, []).append(run)
     with ThreadPoolExecutor(2) as pool:
-        return [checked for group in pool.map(lambda group: [check_run(run) for run in group], folders.values()) for checked in group]
+        return [
+            checked
+            for group in pool.map(lambda group: [check_run(run) for run in group], folders.values())
+            for checked in group
+        ]
 
 
 def failures(checked: Sequence[Checked]) -> list[str]:

@@ -115,7 +115,9 @@ def _compare_threads(truth: dict[str, Any], unhandled: Sequence[Row], result: Re
         elif rows[0]["Code"] is not None:
             result.problems.append(f"thread {tid}: an exception was invented")
     for tid, rows in by_tid.items():
-        result.false_rows += [f"thread {tid} ({truth['roles'].get(str(tid), '?')}): {row['Blocked In']}" for row in rows]
+        result.false_rows += [
+            f"thread {tid} ({truth['roles'].get(str(tid), '?')}): {row['Blocked In']}" for row in rows
+        ]
 
 
 def split_stacks(rows: Sequence[Row]) -> list[tuple[int, int, list[Row]]]:

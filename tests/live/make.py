@@ -35,7 +35,9 @@ def make(work: Path, only: Sequence[str] = ()) -> list[Path]:
     # A prefix runs one program at a time; the two run side by side.
     with ThreadPoolExecutor(2) as pool:
         sides = [
-            pool.submit(_make_side, [f for f in wanted if f.is_wow64 is is_wow64], prefix, builds, sleeper, work / "out")
+            pool.submit(
+                _make_side, [f for f in wanted if f.is_wow64 is is_wow64], prefix, builds, sleeper, work / "out"
+            )
             for is_wow64, prefix in prefixes.items()
         ]
         made = [path for side in sides for path in side.result()]

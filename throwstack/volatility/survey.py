@@ -71,6 +71,7 @@ class Survey:
 
     def opened(self) -> Iterator[tuple[interfaces.objects.ObjectInterface, Process | None]]:
         """Yield the EPROCESS of every selected process, and the process where it has user-mode memory."""
+        impaired: list[Process] = []
         listed = list(self._listed())
         for index, item in enumerate(listed):
             process = self.open(item)
@@ -81,7 +82,15 @@ class Survey:
                 self._progress(100.0 * index / len(listed), f"Examining {escape(process.name)} ({process.pid})")
             for problem in process.problems:
                 log.info("%s (PID %d): %s", escape(process.name), process.pid, problem)
+            if process.problems:
+                impaired.append(process)
             yield item, process
+        if impaired:
+            first = impaired[0]
+            log.warning(
+                "not everything could be read of %d of the processes looked at, such as %s (PID %d): %s (-v names all)",
+                *(len(impaired), escape(first.name), first.pid, first.problems[0]),
+            )
 
     def findings(self) -> Iterator[Finding]:
         """Yield every selected thread that is stuck; says so when a selected TID does not exist."""

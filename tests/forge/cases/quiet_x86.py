@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from tests.forge.cases import Case
 from tests.forge.cases.ftp_images import Library
-from tests.forge.cases.ftp_stack import throwing_functions
 from tests.forge.cases.ftp_threads import ApiFunctions, ThreadFactory, add_waiting, load_images, service_image
+from tests.forge.cases.ftp_throw import throwing_functions
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Images
 from tests.forge.describe import Machine, Paging, Process
@@ -36,7 +36,7 @@ def build() -> Case:
     quiet, stacks = [], {}
     for pid, name in ((0x2A8, "svchost.exe"), (0x348, "spoolsv.exe")):
         process = Process(pid, name, 0x1BC, 0x7FFDE000, create_seconds=20)
-        program, routines = service_image(name, "\\WINDOWS\\system32", library)
+        program, routines = service_image(name, "\\WINDOWS\\system32")
         waiting = add_waiting(process, routines, factory, Images([program, *library.images.values()]))
         load_images(process, program, built)
         machine.processes.append(process)

@@ -7,7 +7,8 @@ import struct
 
 from tests.forge.cases.windows_x64 import KERNELBASE, VCRUNTIME, System
 from tests.forge.functions_x64 import Call, Frame, Function, add_chkstk
-from tests.forge.images import AMD64, ImageBuilder, pdb_of
+from tests.forge.images import ImageBuilder, pdb_of
+from tests.forge.pe_format import AMD64
 
 PROGRAM_BASE = 0x7FF6A1C30000
 WHAT = b"configuration value 'listen_port' is missing"

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 from tests.forge.chains_x86 import Chain, Images
 from tests.forge.code import dword
-from tests.forge.functions_x86 import Call, Function, add_runtime, ebp_frame, frameless, raw
+from tests.forge.functions_x86 import Call, Function, ebp_frame, frameless, raw
 from tests.forge.images import ImageBuilder
+from tests.forge.runtime_x86 import add_runtime
 from tests.forge.stacks import Stack
 from tests.forge.truth import TruthFrame
 
@@ -171,16 +171,6 @@ class Kernel:
             for f in chain.frames(Images([self.image]))
         )
         return KernelStack(base, limit, pointer, trap_frame, stack.pieces(), (*named, entry))
-
-
-def context_x86(registers: dict[str, int], flags: int) -> bytes:
-    """Return an x86 CONTEXT (0x2CC bytes, winnt.h)."""
-    data = bytearray(0x2CC)
-    struct.pack_into("<I", data, 0, flags)
-    struct.pack_into("<III", data, 0x1C, 0x027F, 0, 0xFFFF)  # the FPU as it starts
-    names = "gs fs es ds edi esi ebx edx ecx eax ebp eip cs eflags esp ss".split()
-    struct.pack_into("<16I", data, 0x8C, *(registers[name] for name in names))
-    return bytes(data)
 
 
 # By system service: how many arguments it has, then what runs below it and the words that are passed on.

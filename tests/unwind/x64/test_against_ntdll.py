@@ -12,7 +12,7 @@ import pytest
 from tests.unwind.x64.pe_files import directories_of_environment, find_files, open_image
 
 pytest.importorskip("unicorn")
-from tests.unwind.x64.ntdll_oracle import Oracle  # noqa: E402 - needs the emulator
+from tests.unwind.x64.ntdll_oracle import Oracle
 
 _FUNCTIONS = 150
 _OTHER_IMAGES = 3

@@ -78,7 +78,9 @@ _PAST_HELPER = 15
 """What a helper is going to do to its caller's frame is not in memory yet."""
 _INCONSISTENT = 40
 _AGREEMENT = 25
-_INDEPENDENT = frozenset({Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE, Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START})
+_INDEPENDENT = frozenset(
+    {Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE, Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START}
+)
 _SURE = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
 
 

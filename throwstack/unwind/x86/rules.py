@@ -134,7 +134,7 @@ class Rules:
     def _by_record(self, place: Place, data: FrameData, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
         popped = self._callees.return_size(place.ip)
         rule = Rule.FRAME_DATA if data.program else Rule.FPO
-        if not place.is_return_address:
+        if not place.is_return_address or place.is_past_helper:
             rule = Rule.RECORD_HERE
         for found in frame_data.callers(data, place, arguments_size, self._memory, popped):
             if isinstance(found, frame_data.Recorded):
@@ -196,7 +196,9 @@ def _completed(place: Place, found: Candidate, candidates: list[Candidate]) -> C
         if other is found or other.caller.slot != caller.slot or not other.caller.is_consistent:
             continue
         mine, theirs = caller.gpr, other.caller.gpr
-        knows_better = _FROM_START if found.rule in {Rule.FORWARD, Rule.EPILOGUE} else _HERE if not place.is_return_address else ()
+        knows_better = (
+            _FROM_START if found.rule in {Rule.FORWARD, Rule.EPILOGUE} else _HERE if not place.is_return_address else ()
+        )
         if other.rule in knows_better:
             mine, theirs = theirs, mine
         gpr = tuple(own if own is not None else given for own, given in zip(mine, theirs, strict=True))
