@@ -74,7 +74,7 @@ class Survey:
         impaired: list[Process] = []
         listed = list(self._listed())
         for index, item in enumerate(listed):
-            process = self._open(item)
+            process = self.open(item)
             if process is None:
                 yield item, None
                 continue
@@ -132,7 +132,8 @@ class Survey:
         for key in names.keys() - seen:
             log.warning("there is no process called %s: windows.pslist shows those there are", escape(names[key]))
 
-    def _open(self, item: interfaces.objects.ObjectInterface) -> Process | None:
+    def open(self, item: interfaces.objects.ObjectInterface) -> Process | None:
+        """Return the process of an EPROCESS, or None if it has no user-mode memory or cannot be examined."""
         try:
             return self._reader.open(item)
         except (MemoryUnreadable, exceptions.InvalidAddressException) as error:
