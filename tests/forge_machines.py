@@ -16,12 +16,18 @@ def image(fill: int = 0) -> bytes:
     """Return a mapped image of 12 pages with two sections, at pages 1 and 5; each page has its own contents."""
     sections = b"".join(
         struct.pack("<8sIIIIIIHHI", name, size, rva, size, rva, 0, 0, 0, 0, flags)
-        for name, rva, size, flags in ((b".text", PAGE, 4 * PAGE, 0x60000020), (b".data", 5 * PAGE, 7 * PAGE, 0xC0000040))
+        for name, rva, size, flags in (
+            (b".text", PAGE, 4 * PAGE, 0x60000020),
+            (b".data", 5 * PAGE, 7 * PAGE, 0xC0000040),
+        )
     )
     optional = struct.pack("<H", 0x10B).ljust(0x60, b"\0") + bytes(0x80)
     header = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40) + b"PE\0\0"
     header += struct.pack("<HHIIIHH", 0x14C, 2, 0, 0, 0, len(optional), 0x102) + optional + sections
-    pages = [header.ljust(PAGE, b"\xcc"), *(struct.pack("<HH", fill, page) * (PAGE // 4) for page in range(1, IMAGE_PAGES))]
+    pages = [
+        header.ljust(PAGE, b"\xcc"),
+        *(struct.pack("<HH", fill, page) * (PAGE // 4) for page in range(1, IMAGE_PAGES)),
+    ]
     return b"".join(pages)
 
 

@@ -90,6 +90,8 @@ class Pdb:
     publics: list[Public] = field(default_factory=list)
     frame_data: list[FrameRecord] = field(default_factory=list)
     fpo: list[FpoRecord] = field(default_factory=list)
+    omap: list[tuple[int, int]] = field(default_factory=list)
+    """Where code went when the linked image was rearranged: (RVA before, RVA after or 0) of the start of each piece."""
     info_age: int | None = None
     has_dbi: bool = True
 
@@ -172,11 +174,12 @@ class _Types:
 
 
 class _Writer:
-    _NAMES, _SYMBOLS, _MODULE, _SECTIONS, _FPO, _FRAMES = 5, 6, 7, 8, 9, 10
+    _NAMES, _SYMBOLS, _MODULE, _SECTIONS, _FPO, _FRAMES, _OMAP = 5, 6, 7, 8, 9, 10, 11
 
     def __init__(self, pdb: Pdb) -> None:
         self._pdb = pdb
         self._strings = _Strings()
+        self._strings.offset("module.obj")  # symbolic reads no PDB that has no strings at all
         self._types = _Types()
         self._ids = _Types()
         self._checksums: dict[str, int] = {}
@@ -202,6 +205,7 @@ class _Writer:
             b"".join(_section_header(*section) for section in pdb.sections),
             fpo,
             frames,
+            b"".join(struct.pack("<II", *pair) for pair in pdb.omap),
         ]
         return write_msf(streams, block_size)
 
@@ -227,7 +231,8 @@ class _Writer:
         files = struct.pack("<HHHH", 1, 0, 0, 0)
         streams = [
             self._FPO if pdb.fpo else _NO_STREAM,
-            *[_NO_STREAM] * 4,
+            *[_NO_STREAM] * 3,
+            self._OMAP if pdb.omap else _NO_STREAM,
             self._SECTIONS,
             *[_NO_STREAM] * 3,
             self._FRAMES if pdb.frame_data else _NO_STREAM,
@@ -281,7 +286,8 @@ class _Writer:
         checksums = b"".join(
             struct.pack("<IBBH", offset, 0, 0, 0) for offset in map(self._strings.offset, self._checksums)
         )
-        lines[:0] = _subsection(0xF4, checksums)
+        if checksums:
+            lines[:0] = _subsection(0xF4, checksums)
         return len(symbols), bytes(symbols + lines) + struct.pack("<I", 0)
 
     def _procedure(self, procedure: Procedure, offset: int, section: int, end: int) -> bytes:

@@ -66,7 +66,9 @@ def test_shared_image_is_there_once(tmp_path):
     paging, shared = Paging.PAE, image()
     one, many = (
         build(
-            Machine(paging, VERSIONS[paging], [process(paging, 0x100 * n, "p", shared, 0) for n in range(1, count + 1)]),
+            Machine(
+                paging, VERSIONS[paging], [process(paging, 0x100 * n, "p", shared, 0) for n in range(1, count + 1)]
+            ),
             tmp_path / str(count),
         )
         for count in (1, 11)
@@ -94,6 +96,11 @@ def test_written_page_of_a_shared_file_is_private(tmp_path):
         assert first[0x80:0x1000] == data[0x80:0x1000]
 
 
+def depth(parents: dict[int, int], node: int) -> int:
+    """Return how many nodes there are from this one up to the root."""
+    return 1 + depth(parents, parents[node]) if node in parents else 0
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 60])
 @pytest.mark.parametrize("paging", [Paging.X64, Paging.X86], ids=lambda paging: paging.value)
 def test_vad_trees(paging, count, tmp_path):
@@ -104,13 +111,8 @@ def test_vad_trees(paging, count, tmp_path):
         starts = {row["Start VPN"] for row in rows}
         assert {0x1000000 + 0x10000 * n for n in range(count)} | {0x7FFDF000, 0x7FFE0000} <= starts
         parents = {row["Offset"]: row["Parent"] for row in rows}
-        depths = []
-        for node in parents:
-            depth = 0
-            while node in parents:
-                node, depth = parents[node], depth + 1  # noqa: PLW2901 - walks up
-            depths.append(depth)
-        assert max(depths) <= len(rows).bit_length()
+        deepest = max(depth(parents, node) for node in parents)
+        assert deepest <= len(rows).bit_length()
 
 
 def test_bad_descriptions(tmp_path):
@@ -125,4 +127,8 @@ def test_bad_descriptions(tmp_path):
     build(described, tmp_path)
     described.processes[0].directory_base = 0x1234
     with pytest.raises(ValueError, match="no top table"):
+        build(described, tmp_path)
+    described.processes[0].directory_base = None
+    described.processes[0].threads[0].kernel_stack = {0x1000: b"x"}
+    with pytest.raises(ValueError, match="no address of the kernel"):
         build(described, tmp_path)

@@ -19,6 +19,7 @@ STATES = {
     4: Residency.PAGED_OUT,
     6: Residency.DEMAND_ZERO,
     7: Residency.ABSENT,
+    8: Residency.PROTOTYPE_BY_VAD,
 }
 RESIDENT = [page for page in range(IMAGE_PAGES) if page not in {4, 6, 7}]
 PRIVATE = 0x500000
@@ -89,6 +90,14 @@ def test_prototype_entries_point_into_the_section(opened):
                 address = forms.Proto.ProtoAddress & session.kernel_layer.address_mask
             first = int(vad.FirstPrototypePte) & session.kernel_layer.address_mask
             assert address == first + page * session.kernel.get_type("_MMPTE").size
+
+
+def test_entries_that_send_the_reader_to_the_vad(opened):
+    session, paging = opened
+    for base in (base_of_ntdll(paging), PRIVATE):
+        forms = pte(session, entry_of(session, base + 8 * PAGE)).u
+        assert (forms.Hard.Valid, forms.Soft.Prototype) == (0, 1)
+        assert forms.Soft.PageFileHigh == (0xFFFFF if paging is Paging.X86 else 0xFFFFFFFF)
 
 
 def test_section_has_its_pages(opened):

@@ -17,7 +17,7 @@ from pydemumble import demangle as _demangle
 _MAX_NAME = 1024
 _MAX_EXPANSION = 1 << 22
 _CONVENTION = re.compile(r"__(?:cdecl|stdcall|thiscall|fastcall|vectorcall|clrcall|pascal|regcall|eabi|swift\w+) ")
-_TRAILER = re.compile(r"(?:\s*(?:const|volatile|__restrict|__unaligned|__ptr64|noexcept|&&?))*$")
+_TRAILER = re.compile(r"(?:\s*(?:const|volatile|__restrict|__unaligned|__ptr64|noexcept|&&?))*")
 _KEYWORD = re.compile(r"\b(?:class|struct|union|enum) ")
 _RTTI_SUFFIX = "`RTTI Type Descriptor Name'"
 _REFERENCES = re.compile(r"(?<![a-z_0-9])[0-9]+")
@@ -68,19 +68,23 @@ def itanium_type_name(name: str) -> str:
 
 def strip_parameters(signature: str) -> str:
     """Return a function's name without its parameter list: `A::f(int) const` → `A::f`, `A::operator()(int)` too."""
-    end = signature[: _TRAILER.search(signature).start()] if ")" in signature else ""  # type: ignore[union-attr]
-    if not end.endswith(")"):
+    last = signature.rfind(")")
+    if last < 0 or not _TRAILER.fullmatch(signature, last + 1):
         return signature
-    depth = 0
-    for index in range(len(end) - 1, -1, -1):
-        if end[index] == ")":
-            depth += 1
-        elif end[index] == "(":
-            depth -= 1
-            if depth == 0:
-                head = end[:index].rstrip()
-                return signature if not head or head.endswith("operator") else head
-    return signature
+    first = signature.rfind("(", 0, last)
+    depth = signature.count(")", first, last)  # of parameters that are functions
+    while depth and first >= 0:
+        depth -= 1
+        outer = signature.rfind("(", 0, first)
+        depth += signature.count(")", outer, first)
+        first = outer
+    head = signature[: max(first, 0)].rstrip()
+    return signature if not head or head.endswith("operator") else head
+
+
+def display_name(symbol: str) -> str:
+    """Return the name that a debugger shows for a symbol of a PDB: neither decorated nor with its parameters."""
+    return undecorate(symbol) if symbol.startswith("?") else strip_parameters(symbol)
 
 
 def _is_bounded(name: str) -> bool:

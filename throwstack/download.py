@@ -83,19 +83,8 @@ class Downloader:
         return False
 
     def _fetch(self, url: str, part: Path, target: Path) -> bool:
-        have = part.stat().st_size if part.exists() else 0
-        try:
-            response = self._open(url, have)
-        except urllib.error.HTTPError as error:
-            if error.code != 416 or not have:
-                raise
-            error.close()
-            part.unlink()  # longer than the file: not a beginning of it
-            have = 0
-            response = self._open(url, 0)
+        response, have = self._open_from(url, part)
         with response:
-            if response.status != 206:
-                have = 0
             length = response.headers.get("Content-Length", "")
             whole = have + int(length) if length.isdigit() else None
             if whole is not None and whole > self._max_size:
@@ -107,6 +96,23 @@ class Downloader:
             raise _Abandoned(message)
         part.replace(target)
         return True
+
+    def _open_from(self, url: str, part: Path) -> tuple[HTTPResponse, int]:
+        """Ask for what `part` lacks; return the answer and the offset at which it begins."""
+        have = part.stat().st_size if part.exists() else 0
+        try:
+            response = self._open(url, have)
+        except urllib.error.HTTPError as error:
+            if error.code != 416 or not have:
+                raise
+            error.close()  # `part` is longer than the file: not a beginning of it
+            return self._open(url, 0), 0
+        if response.status != 206:
+            return response, 0
+        if response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            return response, have
+        response.close()
+        return self._open(url, 0), 0
 
     def _open(self, url: str, offset: int) -> HTTPResponse:
         headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}

@@ -8,6 +8,7 @@ damaged: what cannot be read is absent. Follows the PE/COFF specification.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ _EXECUTE, _WRITE = 0x20000000, 0x80000000
 _MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
 _CODEVIEW = 2
+"""Where a section header holds it; PointerToRawData follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +282,15 @@ def _parse_exports(image: Image) -> tuple[Export, ...]:
             low, high = max(page, rva), min(page + PAGE_SIZE, rva + size)
             flat[low:high] = data[low - page : high - page]
     try:
+        for section in pefile.PE(data=bytes(flat), fast_load=True).sections:
+            # In the bytes, before the parse that counts: pefile works out where sections lie while it parses.
+            struct.pack_into(
+                "<II", flat, section.get_file_offset() + 16, section.Misc_VirtualSize, section.VirtualAddress
+            )
         pe = pefile.PE(data=bytes(flat), fast_load=True)
-        for section in pe.sections:
-            section.PointerToRawData = section.VirtualAddress
-            section.SizeOfRawData = section.Misc_VirtualSize
         pe.parse_data_directories(directories=[_EXPORT])
         symbols = pe.DIRECTORY_ENTRY_EXPORT.symbols
-    except (pefile.PEFormatError, AttributeError, ValueError, IndexError):
+    except (pefile.PEFormatError, AttributeError, ValueError, IndexError, struct.error):
         return ()
     exports = [
         Export(

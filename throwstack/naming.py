@@ -15,3 +15,8 @@ def name_of(symbols: Symbols, frame: Frame) -> Name:
 def symbol_of(symbols: Symbols, frame: Frame) -> str:
     """Return the bare function name of `frame`, or ""."""
     return name_of(symbols, frame).symbol
+
+
+def names_of(symbols: Symbols, frame: Frame) -> tuple[Name, ...]:
+    """Return the names of all functions at `frame`: inlined ones first, innermost outwards, then the frame's own."""
+    return symbols.frames_at(frame.ip, is_return_address=not frame.is_interrupted)

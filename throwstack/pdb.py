@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,11 +20,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from throwstack.demangle import strip_parameters, undecorate
+from throwstack.demangle import display_name
 from throwstack.download import Progress
 from throwstack.frame_data import FrameData
 from throwstack.images import Image, PdbIdentity
-from throwstack.pdb_convert import Converted, load, save
+from throwstack.pdb_convert import Converted, count_functions, load, save, unpack_functions
 from throwstack.pdb_identity import check_pdb
 from throwstack.stack_win import FrameDataTable
 from throwstack.symbol_path import Say, SymbolPath, safe_name, store_key
@@ -32,23 +33,49 @@ from throwstack.symbols import Location, SymbolKind, SymbolTable
 _START = "import json,os,sys; sys.path[:] = json.loads(os.environ.pop('THROWSTACK_PATH')); \
 from throwstack.pdb_convert import main; sys.exit(main(sys.argv[1:]))"
 _POLL = 0.2
+_DRIVE_INSIDE = re.compile(r"^.*[\\/](?=[A-Za-z]:[\\/])")
+"""What clang on another system puts before a Windows path that it takes for a relative one: its working directory."""
 _MAX_REMEMBERED = 200_000
 
 
 class PdbTable(SymbolTable):
     """The symbols of one PDB."""
 
-    __slots__ = ("_frames", "_frames_text", "_located", "_symcache")
+    __slots__ = ("_frames", "_listed", "_located", "_parts", "_symcache")
 
     def __init__(self, parts: Converted) -> None:
         """Open a converted PDB."""
         import symbolic  # noqa: PLC0415 plugins have to load where it is not installed
 
-        super().__init__(SymbolKind.PDB, ((rva, display_name(name)) for rva, name in parts.functions))
+        super().__init__(SymbolKind.PDB, ())
+        self._parts = parts
         self._symcache = symbolic.SymCache.from_bytes(parts.symcache)
-        self._frames_text: str | None = parts.frames
+        self._listed: SymbolTable | None = None
         self._frames: FrameDataTable | None = None
         self._located: dict[int, tuple[Location, ...]] = {}
+
+    @property
+    def _list(self) -> SymbolTable:
+        """The functions as a list, which naming an address does not need: a large PDB has a million."""
+        if self._listed is None:
+            self._listed = SymbolTable(SymbolKind.PDB, unpack_functions(self._parts.functions))
+        return self._listed
+
+    def __len__(self) -> int:
+        """Return the number of functions."""
+        return count_functions(self._parts.functions)
+
+    def nearest(self, rva: int) -> tuple[str, int] | None:
+        """Return the function that starts at or before `rva` and its RVA, or None."""
+        return self._list.nearest(rva)
+
+    def next_after(self, rva: int) -> int | None:
+        """Return the RVA of the first function after `rva`, or None."""
+        return self._list.next_after(rva)
+
+    def rva_of(self, name: str) -> int | None:
+        """Return the RVA of the function called `name`, or None."""
+        return self._list.rva_of(name)
 
     def locate(self, rva: int) -> tuple[Location, ...]:
         """Return the functions at `rva`, innermost inlined one first; the last is the function that holds the code."""
@@ -62,28 +89,26 @@ class PdbTable(SymbolTable):
     def frame_data(self, rva: int) -> FrameData | None:
         """Return the innermost frame data record that covers `rva`, or None."""
         if self._frames is None:
-            self._frames = FrameDataTable(self._frames_text or "")
-            self._frames_text = None
+            self._frames = FrameDataTable(self._parts.frames.decode("utf-8", "replace"))
         return self._frames.find(rva)
 
     def _look_up(self, rva: int) -> tuple[Location, ...]:
-        found = self._symcache.lookup(rva)
+        try:
+            found = self._symcache.lookup(rva)
+        except Exception:  # noqa: BLE001 what symbolic made of a damaged PDB can still make it panic
+            found = []
         if not found:  # between functions, or before the first
             return tuple(replace(location, is_inside=False) for location in super().locate(rva))
         locations = []
         for index, entry in enumerate(found):
             name = display_name(entry.symbol)
-            source = f"{entry.full_path} @ {entry.line}" if entry.full_path and entry.line else ""
+            file = _DRIVE_INSIDE.sub("", entry.full_path or "")
+            source = f"{file} @ {entry.line}" if file and entry.line else ""
             start = entry.sym_addr if index == len(found) - 1 else None
             signature = entry.symbol if entry.symbol != name and not entry.symbol.startswith("?") else ""
             is_inside = True if found[0].full_path else None  # a public symbol reaches to the next one
             locations.append(Location(name, start, source, entry.symbol, signature, is_inside))
         return tuple(locations)
-
-
-def display_name(symbol: str) -> str:
-    """Return the name that a debugger shows for a symbol of a PDB: neither decorated nor with its parameters."""
-    return undecorate(symbol) if symbol.startswith("?") else strip_parameters(symbol)
 
 
 class PdbSymbols:

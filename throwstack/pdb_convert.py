@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from throwstack.demangle import display_name
 from throwstack.pdb_fpo import fpo_lines
 
 if TYPE_CHECKING:
     import symbolic
 
-MAGIC = b"throwstack pdb 1"
+MAGIC = b"throwstack pdb 3"
 _HEAD = struct.Struct("<16sQI")
 _STAMP = struct.Struct("<Qq")
 _LENGTH = struct.Struct("<Q")
@@ -41,28 +42,46 @@ _INLINE_ONLY = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """The parts of a converted PDB. `functions` are (RVA, name as the PDB has it), `frames` is `STACK WIN` text."""
+    """The parts of a converted PDB: a SymCache, functions as `pack_functions` writes them, `STACK WIN` text."""
 
     symcache: bytes
-    functions: list[tuple[int, str]]
-    frames: str
+    functions: bytes
+    frames: bytes
+
+
+def pack_functions(functions: list[tuple[int, str]]) -> bytes:
+    """Return functions, (RVA, name as a debugger shows it), as a count, the RVAs and the names."""
+    names = "\n".join(name.replace("\n", " ") for _, name in functions).encode("utf-8", "replace")
+    return struct.pack(f"<Q{len(functions)}I", len(functions), *(rva for rva, _ in functions)) + names
+
+
+def count_functions(data: bytes) -> int:
+    """Return how many functions `pack_functions` was given."""
+    count: int = _LENGTH.unpack_from(data)[0]
+    return count
+
+
+def unpack_functions(data: bytes) -> list[tuple[int, str]]:
+    """Return what `pack_functions` was given."""
+    count = count_functions(data)
+    names = data[_LENGTH.size + 4 * count :].decode("utf-8", "replace").split("\n")
+    return list(zip(struct.unpack_from(f"<{count}I", data, _LENGTH.size), names, strict=False))
 
 
 def save(path: Path, parts: Converted, stamp: tuple[int, int]) -> None:
     """Write `parts` to `path`, in place only when whole; `stamp` is the PDB's size and modification time."""
-    functions = struct.pack(f"<{len(parts.functions)}I", *(rva for rva, _ in parts.functions))
-    names = "\n".join(name.replace("\n", " ") for _, name in parts.functions).encode("utf-8", "replace")
-    listing = _LENGTH.pack(len(parts.functions)) + functions + names
-    body = b"".join(
-        [_STAMP.pack(*stamp)]
-        + [_LENGTH.pack(len(part)) + part for part in (parts.symcache, listing, parts.frames.encode())]
-    )
+    body = [_STAMP.pack(*stamp)]
+    for part in (parts.symcache, parts.functions, parts.frames):
+        body += [_LENGTH.pack(len(part)), part]
+    checksum = 0
+    for piece in body:
+        checksum = zlib.crc32(piece, checksum)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(_HEAD.pack(MAGIC, len(body), zlib.crc32(body)))
-            file.write(body)
+            file.write(_HEAD.pack(MAGIC, sum(map(len, body)), checksum))
+            file.writelines(body)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -81,15 +100,12 @@ def load(path: Path, stamp: tuple[int, int]) -> Converted | None:
         parts = []
         for _ in range(3):
             (size,) = _LENGTH.unpack_from(body, offset)
-            parts.append(bytes(body[offset + _LENGTH.size : offset + _LENGTH.size + size]))
-            offset += _LENGTH.size + size
-        listing = parts[1]
-        (count,) = _LENGTH.unpack_from(listing)
-        rvas = struct.unpack_from(f"<{count}I", listing, _LENGTH.size)
-        names = listing[_LENGTH.size + 4 * count :].decode("utf-8", "replace").split("\n")
-        return Converted(parts[0], list(zip(rvas, names, strict=False)), parts[2].decode("utf-8", "replace"))
+            offset += _LENGTH.size
+            parts.append(bytes(body[offset : offset + size]))
+            offset += size
     except (OSError, struct.error):
         return None
+    return Converted(*parts)
 
 
 def convert(pdb: Path) -> Converted:
@@ -104,11 +120,11 @@ def convert(pdb: Path) -> Converted:
     except symbolic.SymbolicError:
         lines = []  # names are of use without frame data
     frames = [line for line in lines if line.startswith("STACK WIN 4 ")] + list(fpo_lines(pdb))
-    return Converted(data, function_list(data, symcache), "\n".join(frames))
+    return Converted(data, pack_functions(function_list(data, symcache)), "\n".join(frames).encode())
 
 
 def function_list(data: bytes, symcache: symbolic.SymCache) -> list[tuple[int, str]]:
-    """Return (RVA, name) of the functions in a SymCache, which the library looks up by address but does not list.
+    """Return (RVA, shown name) of the functions in a SymCache, which the library looks up but does not list.
 
     Reads the layout of `SYMCACHE_VERSION`: header, files, functions, source locations, ranges, strings. Entries that
     the library itself does not confirm are left out, so another layout yields an empty list and never wrong names.
@@ -127,7 +143,7 @@ def function_list(data: bytes, symcache: symbolic.SymCache) -> list[tuple[int, s
             continue
         located = symcache.lookup(entry)
         if located and located[-1].sym_addr == entry:
-            found[entry] = located[-1].symbol
+            found[entry] = display_name(located[-1].symbol)
     return sorted(found.items())
 
 

@@ -34,9 +34,9 @@ Say = Callable[[str], None]
 def safe_name(name: str) -> str | None:
     r"""Return the last part of `name` (after any `/` or `\`) if it can stand in a path and a URL, else None."""
     last = re.split(r"[\\/]", name)[-1]
-    if not last or len(last) > _MAX_NAME or _UNSAFE.search(last) or _DEVICES.match(last) or not last.isprintable():
+    if not last or not last.isprintable() or _UNSAFE.search(last) or _DEVICES.match(last):
         return None
-    return last
+    return last if len(last.encode()) <= _MAX_NAME else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def parse_symbol_path(text: str, default_cache: Path) -> tuple[PathElement, ...]
     """
     elements: list[PathElement] = []
     cache: Path | None = None
-    for part in text.split(";")[:_MAX_PATH_ELEMENTS]:
+    for part in text.replace("\0", "").split(";")[:_MAX_PATH_ELEMENTS]:
         words = [word.strip() for word in part.strip().split("*")]
         kind = words[0].lower()
         if len(words) == 1:
@@ -117,7 +117,10 @@ def parse_symbol_path(text: str, default_cache: Path) -> tuple[PathElement, ...]
 def _place(word: str) -> Path | Server:
     if re.match(r"https?://", word, re.IGNORECASE):
         return Server(word.rstrip("/"))
-    return Path(word).expanduser()
+    try:
+        return Path(word).expanduser()
+    except RuntimeError:  # `~name` of nobody
+        return Path(word)
 
 
 class Fetcher(Protocol):
@@ -173,7 +176,7 @@ class SymbolPath:
             layouts += [(name,), (extension, name), ("symbols", extension, name)]
         for layout in layouts:
             found = self._resolve(directory, *layout)
-            if found is not None and found.is_file():
+            if found is not None and os.path.isfile(found):  # noqa: PTH113 as above
                 yield found
         packed = self._resolve(directory, *first, name, key, f"{name[:-1]}_")
         if packed is not None:
@@ -184,7 +187,7 @@ class SymbolPath:
         path = directory
         for part in parts:
             exact = path / part
-            if exact.exists():
+            if os.path.exists(exact):  # noqa: PTH110 Path.exists raises where a directory may not be read
                 path = exact
                 continue
             spelled = self._listing(path).get(part.lower())
@@ -201,7 +204,7 @@ class SymbolPath:
                 with os.scandir(directory) as entries:
                     for entry, _ in zip(entries, range(_MAX_DIRECTORY_ENTRIES), strict=False):
                         listing.setdefault(entry.name.lower(), entry.name)
-            except OSError:
+            except (OSError, ValueError):
                 pass
             self._listings[directory] = listing
         return listing

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from throwstack.frames import StackBounds, Trust, Walk
 from throwstack.images import ImageMap
-from throwstack.memory import Memory
+from throwstack.memory import PAGE_SIZE, Memory
 from throwstack.registers import Arch, Registers
 from throwstack.symbols import Symbols
 
@@ -42,3 +42,15 @@ class ThreadStack:
     bounds: StackBounds
     registers: Registers | None
     missing: str = ""
+
+
+_SWITCHED_STACK = 1 << 20
+
+
+def current_stack(target: Target, stack: ThreadStack) -> ThreadStack:
+    """Return the stack the thread is on: a fiber, or code that switched stacks, is not on the one of its TEB."""
+    if stack.registers is None or stack.bounds.contains(stack.registers.sp):
+        return stack
+    start = stack.registers.sp & -PAGE_SIZE
+    size = len(target.memory.read_available(start, _SWITCHED_STACK))
+    return replace(stack, bounds=StackBounds(start, start + size)) if size else stack

@@ -8,19 +8,18 @@ of every stuck thread and of a few others, whose words are stale or plain data. 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from throwstack.blockers import Blocker, blocked_in, blocker_named, triage_blockers
+from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers
 from throwstack.dispatch.saved import SavedException
 from throwstack.dispatch.search import exceptions_in_flight
 from throwstack.frames import StackBounds, Walk
-from throwstack.memory import PAGE_SIZE, Memory
+from throwstack.memory import Memory
 from throwstack.naming import name_of
 from throwstack.symbols import Name
-from throwstack.target import Target, ThreadStack
+from throwstack.target import Target, ThreadStack, current_stack
 
 _MAX_STACK_BYTES = 16 << 20
-_SWITCHED_STACK = 1 << 20
 _MAX_FUNCTION = 0x4000
 _HIGH = 16
 
@@ -40,6 +39,12 @@ class Stuck:
     walk: Walk | None
     notes: tuple[str, ...]
 
+    @property
+    def kinds(self) -> tuple[BlockerKind, ...]:
+        """Return what kinds of blockers the thread is stuck in."""
+        found = (blocker_named(module, symbol) for module, symbol in self.blocked_in)
+        return tuple(blocker.kind for blocker in found if blocker is not None)
+
     def throwing_walk(self, exception: SavedException) -> Walk:
         """Unwind the stack that threw `exception`, from its saved CONTEXT."""
         return self.target.unwinder.walk(exception.context.registers, self.stack.bounds)
@@ -55,21 +60,13 @@ class Triage:
 
     def is_suspect(self, stack: ThreadStack) -> bool:
         """Ask the cheap question: False means that the thread is not stuck."""
-        return next(self._suspects(self._current(stack)), None) is not None
+        return next(self._suspects(current_stack(self._target, stack)), None) is not None
 
     def examine(self, stack: ThreadStack) -> Stuck | None:
         """Say what the thread with this stack is stuck in, or return None if it is not stuck."""
-        stack = self._current(stack)
+        stack = current_stack(self._target, stack)
         suspects = sorted(self._suspects(stack))
         return self._walk(stack, suspects) if suspects else None
-
-    def _current(self, stack: ThreadStack) -> ThreadStack:
-        """Return the stack the thread is on: a fiber, or code that switched stacks, is not on the one of its TEB."""
-        if stack.registers is None or stack.bounds.contains(stack.registers.sp):
-            return stack
-        start = stack.registers.sp & -PAGE_SIZE
-        size = len(self._target.memory.read_available(start, _SWITCHED_STACK))
-        return replace(stack, bounds=StackBounds(start, start + size)) if size else stack
 
     def _suspects(self, stack: ThreadStack) -> Iterator[tuple[int, int]]:
         """Yield (stack address, word) for every aligned word that lies inside a blocking function."""

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from volatility3.framework import interfaces, renderers
 from volatility3.framework.configuration import requirements
-from volatility3.framework.renderers import format_hints
 
+from throwstack.needed import manifest
+from throwstack.text import escape
 from throwstack.volatility import cxr, options, rows
+
+_MANIFEST = "symbols-needed.txt"
 
 
 class CxrStack(interfaces.plugins.PluginInterface):
@@ -33,34 +35,42 @@ class CxrStack(interfaces.plugins.PluginInterface):
                 default=False,
                 optional=True,
             ),
+            requirements.ChoiceRequirement(
+                name="names",
+                choices=[style.value for style in rows.NameStyle],
+                description="Names of functions: plain, raw (decorated), or signature (with parameter types)",
+                default=rows.NameStyle.PLAIN.value,
+                optional=True,
+            ),
+            requirements.BooleanRequirement(
+                name="symbols_needed",
+                description="List the PDBs and images that the stacks call for, and write them as a symchk manifest",
+                default=False,
+                optional=True,
+            ),
         ]
 
-    def _generator(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    def _stacks(self) -> Iterator[cxr.ThrowingStack]:
         survey = options.open_survey(self)
         address = self.config.get("cxr")
-        stacks = cxr.throwing_stacks(survey) if address is None else cxr.stack_at(survey, address)
-        for stack in stacks:
-            for row in rows.frame_rows(stack, with_registers=self.config.get("registers", False)):
+        return cxr.throwing_stacks(survey) if address is None else cxr.stack_at(survey, address)
+
+    def _frames(self) -> Iterator[tuple[int, rows.Row]]:
+        style = rows.NameStyle(self.config.get("names") or rows.NameStyle.PLAIN.value)
+        for stack in self._stacks():
+            for row in rows.frame_rows(stack, with_registers=self.config.get("registers", False), style=style):
                 yield 0, row
 
+    def _needed(self) -> Iterator[tuple[int, rows.Row]]:
+        files = cxr.files_needed(self._stacks())
+        with self.open(_MANIFEST) as out:
+            out.write(manifest(files).encode("ascii", "replace"))
+        for file in files:
+            yield 0, (file.manifest_line, escape(file.module), file.why)
+
     def run(self) -> renderers.TreeGrid:
-        """Return one row per frame, innermost first, stack after stack."""
-        registers = [("Registers", str), ("Instruction", str)] if self.config.get("registers", False) else []
-        return renderers.TreeGrid(
-            [
-                ("PID", int),
-                ("Process", str),
-                ("TID", int),
-                ("Frame", int),
-                ("Child-SP", format_hints.Hex),
-                ("RetAddr", format_hints.Hex),
-                ("Args", str),
-                ("IP", format_hints.Hex),
-                ("Call Site", str),
-                ("Source", str),
-                ("Trust", str),
-                *registers,
-                ("Notes", str),
-            ],
-            self._generator(),
-        )
+        """Return one row per frame, innermost first, stack after stack; or one per file that the stacks call for."""
+        if self.config.get("symbols_needed", False):
+            return renderers.TreeGrid([("Manifest", str), ("Module", str), ("Why", str)], self._needed())
+        registers = rows.REGISTER_COLUMNS if self.config.get("registers", False) else []
+        return renderers.TreeGrid([*rows.FRAME_COLUMNS, *registers, *rows.NOTES_COLUMN], self._frames())

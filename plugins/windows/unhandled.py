@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from volatility3.framework import interfaces, renderers
-from volatility3.framework.renderers import format_hints
+from volatility3.plugins import timeliner
 
 from throwstack.volatility import options, rows
 
 
-class Unhandled(interfaces.plugins.PluginInterface):
+class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface):
     """Finds the threads that are stuck on an unhandled exception: what was thrown, where, and what blocks them."""
 
     _required_framework_version = (2, 26, 0)
@@ -29,24 +29,17 @@ class Unhandled(interfaces.plugins.PluginInterface):
         for finding in survey.findings():
             yield 0, rows.unhandled_row(survey.machine, finding)
 
+    def generate_timeline(self) -> Iterator[tuple[str, timeliner.TimeLinerType, datetime.datetime]]:
+        """Yield when each stuck thread began to wait, for the timeliner."""
+        survey = options.open_survey(self)
+        for finding in survey.findings():
+            since = rows.blocked_since(survey.machine, finding)
+            if since is not None:
+                names = [name for name, _ in rows.UNHANDLED_COLUMNS]
+                row = dict(zip(names, rows.unhandled_row(survey.machine, finding), strict=True))
+                text = f"Unhandled exception: {row['Process']} (PID {row['PID']}, TID {row['TID']}) {row['Verdict']}"
+                yield f"{text}: {row['Exception']} at {row['Thrown At']}", timeliner.TimeLinerType.MODIFIED, since
+
     def run(self) -> renderers.TreeGrid:
         """Return one row per stuck thread."""
-        return renderers.TreeGrid(
-            [
-                ("PID", int),
-                ("Process", str),
-                ("TID", int),
-                ("Arch", str),
-                ("Blocked In", str),
-                ("Code", format_hints.Hex),
-                ("Exception", str),
-                ("Address", format_hints.Hex),
-                ("Thrown At", str),
-                ("Record", format_hints.Hex),
-                ("Context", format_hints.Hex),
-                ("Found By", str),
-                ("Blocked Since", datetime.datetime),
-                ("Notes", str),
-            ],
-            self._generator(),
-        )
+        return renderers.TreeGrid(rows.UNHANDLED_COLUMNS, self._generator())

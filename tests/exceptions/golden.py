@@ -223,7 +223,7 @@ GOLDEN = (
         "`std::string`",
         X64,
         _std_string,
-        'C++ std::basic_string<char,std::char_traits<char>,std::allocator<char> > "a message that does not fit"',
+        'C++ std::string "a message that does not fit"',
     ),
     Golden("`throw;`", X86, _rethrow, "C++ rethrow"),
     Golden("Rust (MSVC)", X64, _rust, "Rust panic"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import lzma
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from tests.forge.cases import Case, builders
 from tests.forge.describe import Machine, Paging
 from tests.forge.layouts import load
 from tests.forge.symbols import write_isf
-from tests.forge.truth import StuckThread, Truth, TruthFrame
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     cases = builders()
     if options.list:
         for name, (_, about) in cases.items():
-            print(f"{name:14}{about}")
+            sys.stdout.write(f"{name:14}{about}\n")
         return 0
     if options.case is None or options.out is None:
         parser.error("CASE and OUT_DIR are needed (or --list)")
@@ -37,15 +37,28 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no case {options.case!r}; there are {', '.join(cases)}")
     if options.isf is not None and not options.isf.is_file():
         parser.error(f"--isf: no file {options.isf}")
+    if options.isf is not None and not has_kernel_structures(options.isf):
+        parser.error(f"--isf: {options.isf} is no ISF file with a kernel's structures")
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"{options.out} is no directory")
     try:
         case = cases[options.case][0]()
         if options.paging is not None:
             case.machine = with_paging(case.machine, Paging(options.paging))
         forge(case, options.out, isf=options.isf, kind=DumpKind[options.kind.upper()])
     except (ValueError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        sys.stderr.write(f"{parser.prog}: {error}\n")
         return 1
     return 0
+
+
+def has_kernel_structures(path: Path) -> bool:
+    """Say whether `path` is an ISF file, compressed or not, that describes a kernel."""
+    try:
+        layout = load(path)
+        return layout.size("_EPROCESS") > 0 and layout.size("_ETHREAD") > 0
+    except (lzma.LZMAError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
 
 
 def with_paging(machine: Machine, paging: Paging) -> Machine:
@@ -62,29 +75,12 @@ def with_paging(machine: Machine, paging: Paging) -> Machine:
 
 def forge(case: Case, out: Path, *, isf: Path | None = None, kind: DumpKind = DumpKind.FULL) -> None:
     """Write `case` as MEMORY.DMP, isf/ and truth.json into the directory `out`."""
-    if isf is not None and case.machine.kernel_image is not None and load(isf).has_own_symbols:
-        # A real kernel's symbols lie where its own code does: the case's kernel functions have no place there.
-        case.machine = replace(case.machine, kernel_image=None, kernel_base=None, kernel_size=None, kernel_symbols={})
-        case.truth = without_kernel_names(case.truth)
     out.mkdir(parents=True, exist_ok=True)
     built = build(case.machine, out, isf=isf, dump=kind)
     for image in case.images:
         if image.pdb is not None:
             write_isf(built.isf_dir, image.pdb, image.machine, image.rvas())
     case.truth.save(out / "truth.json")
-
-
-def without_kernel_names(truth: Truth) -> Truth:
-    """Return the truth for a dump in which nothing names the kernel's frames."""
-
-    def plain(frames: tuple[TruthFrame, ...]) -> tuple[TruthFrame, ...]:
-        return tuple(replace(frame, symbol="") if frame.symbol.startswith("nt!") else frame for frame in frames)
-
-    def thread(stuck: StuckThread) -> StuckThread:
-        return replace(stuck, thread_stack=plain(stuck.thread_stack))
-
-    stacks = {key: plain(frames) for key, frames in truth.stacks.items()}
-    return replace(truth, stuck=tuple(map(thread, truth.stuck)), stacks=stacks)
 
 
 if __name__ == "__main__":

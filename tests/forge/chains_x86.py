@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.forge.functions_x86 import NO_HANDLER, Call, Function
+from tests.forge.functions_x86 import Call, Function
+from tests.forge.runtime_x86 import NO_HANDLER
 from tests.forge.stacks import Stack
 from tests.forge.truth import TruthFrame
 
@@ -22,6 +23,8 @@ class Placed:
     return_slot: int
     return_address: int
     registers: dict[str, int]
+    seh: int
+    """fs:[0] at entry."""
 
 
 class Chain:
@@ -63,7 +66,7 @@ class Chain:
             self.return_slot, self.return_address = esp - 4, call.returns_to
             esp += call.pops
             ip = call.returns_to
-        self.placed.append(Placed(function, slot, returns_to, {**self.registers, "esp": esp, "eip": ip}))
+        self.placed.append(Placed(function, slot, returns_to, {**self.registers, "esp": esp, "eip": ip}, before["seh"]))
         return self
 
     def frames(self, images: Images) -> tuple[TruthFrame, ...]:

@@ -31,9 +31,10 @@ class Residency(Enum):
     TRANSITION = "transition"
     """In memory, its PTE not valid but in transition (Volatility reads these)."""
     PROTOTYPE = "prototype"
-    """In memory, reachable only through the section's prototype PTEs."""
-    PROTOTYPE_BY_VAD = "prototype by VAD"
-    """The same, but the PTE does not say where the prototype PTE is: the VAD does."""
+    """In memory, reachable only through the section's prototype PTE that the page's own PTE points to."""
+    PROTOTYPE_BY_VAD = "prototype-by-vad"
+    """In memory, reachable only through a prototype PTE that has to be looked up in the VAD: the page's own PTE says
+    no more than that, as it mostly does for images."""
     UNTOUCHED = "untouched"
     """No page-table entry: the section's page in memory, or a page of zeros where memory is private."""
     IN_FILE = "in its file"

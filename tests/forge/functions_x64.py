@@ -12,6 +12,14 @@ import struct
 from dataclasses import dataclass, field
 
 from tests.forge.code import REGISTERS_64, CodeError, Emitter, dword, rel32
+from tests.forge.code_x64 import (
+    lea_from_stack,
+    lea_stack_from,
+    move_from_stack,
+    move_immediate,
+    move_to_stack,
+    move_xmm,
+)
 from tests.forge.images import ImageBuilder
 
 NONVOLATILE = ("rbx", "rbp", "rsi", "rdi", "r12", "r13", "r14", "r15")
@@ -106,6 +114,8 @@ class Function:
         code = Emitter(self.start)
         codes = self._prologue(code, chkstk)
         prologue_size = code.here - self.start
+        if self.frame.dynamic:
+            code.emit(b"\x48\x81\xec", dword(self.frame.dynamic))  # alloca
         if self.is_leaf:
             code.emit(self.code)
         if self.cold is not None:
@@ -142,43 +152,32 @@ class Function:
 
     def _prologue(self, code: Emitter, chkstk: int) -> list[tuple[int, int, tuple[int, ...]]]:
         """Append the prologue; return its unwind codes in order: (end of instruction, op | info << 4, operands)."""
-        frame, codes = self.frame, []
+        frame = self.frame
+        codes: list[tuple[int, int, tuple[int, ...]]] = []
 
         def note(op: int, info: int, *operands: int) -> None:
             codes.append((code.here - self.start, op | info << 4, operands))
 
         for name, offset in frame.homes.items():
-            code.emit(_move_to_stack(name, offset))
+            code.emit(move_to_stack(name, offset))
         for name in frame.pushes:
             number = REGISTERS_64.index(name)
             code.emit(b"\x41" if number > 7 else b"", bytes((0x50 | number & 7,)))
             note(PUSH_NONVOL, number)
-        size = frame.allocation
-        if size >= 0x1000:
-            # mov eax,size; call __chkstk; sub rsp,rax
-            code.emit(b"\xb8", dword(size)).call(chkstk).emit("482be0")
-        elif size:
-            code.emit(b"\x48\x83\xec" + bytes((size,)) if size < 0x80 else b"\x48\x81\xec" + dword(size))
-        if size > 0x7FFF8:
-            note(ALLOC_LARGE, 1, size & 0xFFFF, size >> 16)
-        elif size > 0x80:
-            note(ALLOC_LARGE, 0, size // 8)
-        elif size:
-            note(ALLOC_SMALL, size // 8 - 1)
+        if frame.allocation:
+            code.emit(*_allocation(code, frame.allocation, chkstk))
+            note(*_allocation_code(frame.allocation))
         for name, offset in frame.homes.items():
             note(SAVE_NONVOL, REGISTERS_64.index(name), (frame.size + offset) // 8)
         if frame.frame_register is not None:
-            name, offset = frame.frame_register
-            code.emit(_lea_from_stack(name, offset))
+            code.emit(lea_from_stack(*frame.frame_register))
             note(SET_FPREG, 0)
         for name, offset in frame.saves.items():
-            code.emit(_move_to_stack(name, offset))
+            code.emit(move_to_stack(name, offset))
             note(SAVE_NONVOL, REGISTERS_64.index(name), offset // 8)
         for number, offset in frame.xmm.items():
-            code.emit(_xmm(0x29, number, offset))
+            code.emit(move_xmm(0x29, number, offset))
             note(SAVE_XMM128, number, offset // 16)
-        if frame.dynamic:
-            code.emit(b"\x48\x81\xec" + dword(frame.dynamic))  # alloca, after the prologue
         return codes
 
     def _epilogue(self, code: Emitter) -> int:
@@ -186,13 +185,13 @@ class Function:
         frame = self.frame
         if frame.frame_register is not None:
             name, offset = frame.frame_register
-            code.emit(_lea_stack_from(name, -offset))
+            code.emit(lea_stack_from(name, -offset))
         for number, offset in frame.xmm.items():
-            code.emit(_xmm(0x28, number, offset))
+            code.emit(move_xmm(0x28, number, offset))
         for name, offset in frame.saves.items():
-            code.emit(_move_from_stack(name, offset))
+            code.emit(move_from_stack(name, offset))
         for name, offset in frame.homes.items():
-            code.emit(_move_from_stack(name, frame.size + offset))
+            code.emit(move_from_stack(name, frame.size + offset))
         size = frame.allocation
         if size:
             code.emit(b"\x48\x83\xc4" + bytes((size,)) if size < 0x80 else b"\x48\x81\xc4" + dword(size))
@@ -202,6 +201,20 @@ class Function:
             code.emit(b"\x41" if number > 7 else b"", bytes((0x58 | number & 7,)))
         code.emit("c3")
         return code.here - before
+
+
+def _allocation(code: Emitter, size: int, chkstk: int) -> tuple[bytes, ...]:
+    """Return `sub rsp,size`, from a page on `mov eax,size; call __chkstk; sub rsp,rax`."""
+    if size >= 0x1000:
+        return b"\xb8", dword(size), b"\xe8", rel32(code.here + 10, chkstk), b"\x48\x2b\xe0"
+    return (b"\x48\x83\xec", bytes((size,))) if size < 0x80 else (b"\x48\x81\xec", dword(size))
+
+
+def _allocation_code(size: int) -> tuple[int, ...]:
+    """Return operation, info and operands of the unwind code of an allocation."""
+    if size > 0x7FFF8:
+        return ALLOC_LARGE, 1, size & 0xFFFF, size >> 16
+    return (ALLOC_LARGE, 0, size // 8) if size > 0x80 else (ALLOC_SMALL, size // 8 - 1)
 
 
 def unwind_info(
@@ -220,51 +233,6 @@ def unwind_info(
         raise CodeError(message)
     count = len(slots) // 2
     return struct.pack("<BBBB", version, prologue_size, count, frame) + slots + bytes(2 * (count % 2))
-
-
-def move_immediate(name: str, value: int) -> bytes:
-    """Return `xor r32,r32`, `mov r32,imm32` or `mov r64,imm64`."""
-    number = REGISTERS_64.index(name)
-    high, low = number >> 3, number & 7
-    if value == 0:
-        return (b"\x45" if high else b"") + bytes((0x33, 0xC0 | low * 9))
-    if value < 1 << 32:
-        return (b"\x41" if high else b"") + bytes((0xB8 | low,)) + dword(value)
-    return bytes((0x48 | high, 0xB8 | low)) + value.to_bytes(8, "little")
-
-
-def _stack_operand(number: int, offset: int) -> bytes:
-    if -128 <= offset < 128:
-        return bytes((0x44 | (number & 7) << 3, 0x24)) + offset.to_bytes(1, "little", signed=True)
-    return bytes((0x84 | (number & 7) << 3, 0x24)) + offset.to_bytes(4, "little", signed=True)
-
-
-def _with_stack(opcode: int, name: str, offset: int) -> bytes:
-    number = REGISTERS_64.index(name)
-    return bytes((0x48 | (number >> 3) << 2, opcode)) + _stack_operand(number, offset)
-
-
-def _move_to_stack(name: str, offset: int) -> bytes:
-    return _with_stack(0x89, name, offset)
-
-
-def _move_from_stack(name: str, offset: int) -> bytes:
-    return _with_stack(0x8B, name, offset)
-
-
-def _lea_from_stack(name: str, offset: int) -> bytes:
-    return _with_stack(0x8D, name, offset)
-
-
-def _lea_stack_from(name: str, offset: int) -> bytes:
-    """Return `lea rsp,[name+offset]`."""
-    number = REGISTERS_64.index(name)
-    return bytes((0x48 | number >> 3, 0x8D, 0xA0 | number & 7)) + offset.to_bytes(4, "little", signed=True)
-
-
-def _xmm(opcode: int, number: int, offset: int) -> bytes:
-    """Return `movaps` between an xmm register and [rsp+offset]: 29 stores, 28 loads."""
-    return (b"\x44" if number > 7 else b"") + bytes((0x0F, opcode)) + _stack_operand(number, offset)
 
 
 CHKSTK = "4c8d5c2408c3"

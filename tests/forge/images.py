@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tests.forge.code import CodeError, merge
 from tests.forge.describe import LoadedModule, Protection, Region
+from tests.forge.pe_format import AMD64, I386, PAGE, export_directory, headers, padded, pages, rsds
 from tests.forge.symbols import Pdb
 
-PAGE = 0x1000
-I386, AMD64 = 0x14C, 0x8664
 _SLOTS_SIZE = 0x400
 _TEXT, _RDATA, _DATA = 0x60000020, 0x40000040, 0xC0000040
 
@@ -26,11 +24,6 @@ def pdb_of(name: str, salt: str = "") -> Pdb:
     """Return a made-up but constant PDB identity for an image called `name`."""
     stem = name.rpartition(".")[0] or name
     return Pdb(f"{stem.lower()}.pdb", hashlib.md5(f"throwstack {name.lower()} {salt}".encode()).hexdigest().upper())
-
-
-def pages(size: int) -> int:
-    """Round up to whole pages."""
-    return (size + PAGE - 1) & ~(PAGE - 1)
 
 
 @dataclass
@@ -135,8 +128,16 @@ class ImageBuilder:
 
     def build(self) -> bytes:
         """Return the image, headers first."""
-        text = bytearray(b"\xcc") * (self.text_end - self.base - PAGE)
-        for offset, piece in merge(self.base, self._code, what=f"{self.name} .text").items():
+        text = bytearray(self.text_end - self.base - PAGE)
+        pieces = merge(self.base, self._code, what=f"{self.name} .text")
+        used = {
+            page
+            for offset, piece in pieces.items()
+            for page in range(offset // PAGE, (offset + len(piece) - 1) // PAGE + 1)
+        }
+        for page in used:  # int3 between functions; pages without any stay empty
+            text[(page - 1) * PAGE : page * PAGE] = b"\xcc" * PAGE
+        for offset, piece in pieces.items():
             text[offset - PAGE : offset - PAGE + len(piece)] = piece
         slots = b"".join(target.to_bytes(self.pointer, "little") for target in self._slots)
         if len(slots) > _SLOTS_SIZE:
@@ -144,10 +145,10 @@ class ImageBuilder:
             raise CodeError(message)
         directories = {12: (self.text_end - self.base, len(slots))} if slots else {}
         if self.exports:
-            table = _export_directory(self.name, self.exports, self.base, self._free_data - self.base)
+            table = export_directory(self.name, self.exports, self.base, self._free_data - self.base)
             directories[0] = (self.place_data(table) - self.base, len(table))
         if self.pdb is not None:
-            record = _rsds(self.pdb)
+            record = rsds(self.pdb)
             at = self.place_data(record) - self.base
             entry = struct.pack("<IIHHIIII", 0, self.timestamp, 0, 0, 2, len(record), at, at)
             directories[6] = (self.place_data(entry) - self.base, len(entry))
@@ -167,8 +168,18 @@ class ImageBuilder:
             start = self.unwind_start - self.base
             sections += [(".xdata", start, len(xdata), _RDATA)]
             sections += [(".pdata", start + pages(len(xdata)), len(pdata), _RDATA)]
-        body = bytes(text + rest) + _padded(xdata) + _padded(pdata)
-        return _headers(self, PAGE + len(body), sections, directories) + body
+        body = bytes(text + rest) + padded(xdata) + padded(pdata)
+        head = headers(
+            self.name,
+            machine=self.machine,
+            base=self.base,
+            entry=self.entry,
+            timestamp=self.timestamp,
+            size=PAGE + len(body),
+            sections=sections,
+            directories=directories,
+        )
+        return head + body
 
     def _unwind_tables(self) -> tuple[bytes, bytes]:
         """Return .xdata and .pdata."""
@@ -198,69 +209,3 @@ class ImageBuilder:
     def rvas(self) -> dict[str, int]:
         """Return the module's symbols by RVA, as its ISF wants them."""
         return {name: address - self.base for name, address in self.symbols.items()}
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(pages(len(data)) - len(data))
-
-
-def _rsds(pdb: Pdb) -> bytes:
-    guid = bytes.fromhex(pdb.guid)
-    mixed = guid[3::-1] + guid[5:3:-1] + guid[7:5:-1] + guid[8:]
-    return b"RSDS" + mixed + pdb.age.to_bytes(4, "little") + pdb.name.encode() + b"\0"
-
-
-def _export_directory(name: str, exports: Mapping[str, int], base: int, rva: int) -> bytes:
-    names = sorted(exports)
-    count = len(names)
-    tables = 40
-    strings = tables + count * 10
-    blob = bytearray()
-    name_rvas = []
-    for item in (name, *names):
-        name_rvas.append(rva + strings + len(blob))
-        blob += item.encode() + b"\0"
-    directory = struct.pack(
-        "<IIHHIIIIIII",
-        *(0, 0, 0, 0, name_rvas[0], 1, count, count),
-        *(rva + tables, rva + tables + 4 * count, rva + tables + 8 * count),
-    )
-    functions = b"".join(struct.pack("<I", exports[item] - base) for item in names)
-    pointers = b"".join(struct.pack("<I", item) for item in name_rvas[1:])
-    ordinals = b"".join(struct.pack("<H", index) for index in range(count))
-    return directory + functions + pointers + ordinals + bytes(blob)
-
-
-def _headers(
-    image: ImageBuilder,
-    size: int,
-    sections: list[tuple[str, int, int, int]],
-    directories: Mapping[int, tuple[int, int]],
-) -> bytes:
-    wide = image.machine == AMD64
-    dos = b"MZ" + bytes(58) + (0x80).to_bytes(4, "little")
-    optional_size = 240 if wide else 224
-    is_dll = not image.name.lower().endswith(".exe")
-    traits = (0x2022 if wide else 0x2102) if is_dll else (0x22 if wide else 0x102)
-    file_header = struct.pack("<HHIIIHH", image.machine, len(sections), image.timestamp, 0, 0, optional_size, traits)
-    text = sections[0][2]
-    optional = struct.pack(
-        "<HBBIIIII", 0x20B if wide else 0x10B, 8, 0, text, size - text - PAGE, 0, _rva(image, image.entry), PAGE
-    )
-    optional += b"" if wide else struct.pack("<I", image.text_end - image.base)
-    optional += struct.pack("<Q" if wide else "<I", image.base)
-    version = (10, 0, 10, 0, 10, 0) if wide else (5, 2, 5, 2, 4, 0)
-    optional += struct.pack("<II6HIIIIHH", PAGE, 0x200, *version, 0, size, 0x400, 0, 3, 0)
-    optional += struct.pack("<4Q" if wide else "<4I", 0x100000, 0x1000, 0x100000, 0x1000)
-    optional += struct.pack("<II", 0, 16)
-    optional += b"".join(struct.pack("<II", *directories.get(index, (0, 0))) for index in range(16))
-    table = b"".join(
-        struct.pack("<8sIIIIIIHHI", name.encode(), length, rva, pages(length), rva, 0, 0, 0, 0, flags)
-        for name, rva, length, flags in sections
-    )
-    header = dos.ljust(0x80, b"\0") + b"PE\0\0" + file_header + optional + table
-    return header.ljust(PAGE, b"\0")
-
-
-def _rva(image: ImageBuilder, address: int) -> int:
-    return address - image.base if address else 0

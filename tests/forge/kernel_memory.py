@@ -100,6 +100,9 @@ class KernelMemory:
         number = address // PAGE
         page = self._pages.get(number)
         if page is None:
+            if not address >> 8 * self._pointer.size - 1:
+                message = f"{address:#x} is no address of the kernel"
+                raise ValueError(message)
             frame, page = self.physical.allocate()
             self.map(address, frame)
             self._pages[number] = page

@@ -11,8 +11,8 @@ from tests.forge.kernel_memory import KernelMemory, Pool
 from tests.forge.kernel_threads import write_thread
 from tests.forge.layouts import Layout, Version
 from tests.forge.paging import AddressSpace
-from tests.forge.structures import Structure, link
 from tests.forge.physical import PAGE
+from tests.forge.structures import Structure, link
 from tests.forge.user_space import SHARED_DATA, SectionCache, UserSpace
 from tests.forge.user_structures import UserStructures
 from tests.forge.vads import write_vads

@@ -107,6 +107,11 @@ class PteFormat:
             return offset >> 1 & 0xFE | offset << 2 & 0xFFFFF800 | PROTOTYPE
         return self._invalid(address << self._address_shift & 0xFFFFFFFF_FFFFFFFF | PROTOTYPE)
 
+    def look_up(self, protection: Protection) -> int:
+        """Return the entry that sends the reader to the VAD: MI_PTE_LOOKUP_NEEDED for a page file's offset."""
+        place = 0xFFFFF000 if self.size == 4 else 0xFFFFFFFF_00000000
+        return place | PROTOTYPE | MM_PROTECTION[protection] << 5
+
     def subsection(self, address: int, protection: Protection) -> int:
         """Return the prototype PTE of a page that is in its file only."""
         flags = PROTOTYPE | MM_PROTECTION[protection] << 5

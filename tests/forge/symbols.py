@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes symbol tables of forged modules as Volatility ISF files (schema 6.2.0), named as its symbol path wants them."""
+"""Writes symbol tables of forged modules as Volatility ISF files (schema 6.2.0) where its symbol path wants them."""
 
 from __future__ import annotations
 

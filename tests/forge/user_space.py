@@ -16,7 +16,6 @@ from tests.forge.sections import Section
 
 SHARED_DATA = 0x7FFE0000
 """Where every process sees KUSER_SHARED_DATA."""
-
 _IN_SECTION = {Residency.PROTOTYPE, Residency.PROTOTYPE_BY_VAD, Residency.IN_FILE}
 
 _FIRST_SLOT = 0x10

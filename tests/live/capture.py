@@ -20,6 +20,7 @@ PAGE = 0x1000
 LINUX_START = 0x7000_0000_0000
 MAX_MODULES = 200
 MAX_HEAP = 0x40_0000
+KERNEL_STACK = 0x10_0000
 
 
 class CaptureError(Exception):
@@ -273,11 +274,11 @@ def capture(process: LiveProcess) -> Capture:
     wanted = set(tebs) | set(tebs32.values()) | process.needed(peb, layout)
     if peb32 is not None:
         wanted |= process.needed(peb32, X86)
+    hidden = stacks | {(end, end + KERNEL_STACK) for _, end in stacks}
     for mapping in process.mappings():
-        inside = [address for address in wanted if mapping.start <= address < mapping.end]
-        if inside and not any(r.base <= inside[0] < r.base + len(r.data) for r in found.regions):
-            end = min(mapping.end, mapping.start + MAX_HEAP)
-            found.regions.append(_private(process, mapping.start, end))
+        for start, end in _without(mapping.start, min(mapping.end, mapping.start + MAX_HEAP), hidden):
+            if mapping.access == "rw-p" and not mapping.file and any(start <= address < end for address in wanted):
+                found.regions.append(_private(process, start, end))
     found.regions.sort(key=lambda region: region.base)
     return found
 
@@ -292,6 +293,17 @@ def _thread(process: LiveProcess, teb: int, tebs32: dict[int, int]) -> CapturedT
 
 def _stack32(process: LiveProcess, teb32: int) -> tuple[int, int]:
     return process.pointer(teb32 + 8, X86), _page_up(process.pointer(teb32 + 4, X86))
+
+
+def _without(start: int, end: int, holes: set[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield what is left of a range outside the holes."""
+    for hole_start, hole_end in sorted(holes):
+        if hole_start < end and hole_end > start:
+            if hole_start > start:
+                yield start, hole_start
+            start = hole_end
+    if start < end:
+        yield start, end
 
 
 def _page_up(address: int) -> int:
@@ -315,13 +327,13 @@ def _image(process: LiveProcess, module: CapturedModule) -> CapturedRegion:
 
 
 def _loaded_size(header: bytes, whole: int) -> int:
-    """Return the offset of the first debug section (mingw writes `/4` and so on, last), or the whole size."""
+    """Return the offset of the debug sections at the end (mingw names them `/14` and so on), or the whole size."""
     nt = struct.unpack_from("<I", header, 0x3C)[0]
     count = struct.unpack_from("<H", header, nt + 6)[0]
     table = nt + 24 + struct.unpack_from("<H", header, nt + 20)[0]
-    debug = [
-        struct.unpack_from("<I", header, table + 40 * index + 12)[0]
-        for index in range(count)
-        if header[table + 40 * index : table + 40 * index + 1] == b"/"
-    ]
-    return min(debug, default=whole)
+    size = whole
+    for section in range(table + 40 * (count - 1), table, -40):
+        if not header.startswith(b"/", section):
+            break
+        size = struct.unpack_from("<I", header, section + 12)[0]
+    return int(size)

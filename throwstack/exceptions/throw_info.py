@@ -24,6 +24,10 @@ _THROW_INFO = struct.Struct("<IIII")
 _CATCHABLE_TYPE = struct.Struct("<IIiiiI")
 _INT = struct.Struct("<i")
 _CT_SIMPLE = 1
+_STRINGS = tuple(
+    (f"std::basic_string<{unit},std::char_traits<{unit}>,std::allocator<{unit}> >", name)
+    for unit, name in (("char", "std::string"), ("wchar_t", "std::wstring"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,8 @@ def _catchable_type(reader: _Reader, address: int) -> CatchableType | None:
     if raw is None:
         return None
     readable = type_name(raw)
+    for expanded, name in _STRINGS:
+        readable = readable.replace(expanded, name)
     return CatchableType(
         escape(raw, _TYPE_NAME_LIMIT),
         escape(readable, _TYPE_NAME_LIMIT),

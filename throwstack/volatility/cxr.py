@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from throwstack.contexts import Context, read_context
 from throwstack.dispatch.saved import SavedException
 from throwstack.frames import StackBounds, Walk
 from throwstack.memory import PAGE_SIZE, MemoryUnreadable
+from throwstack.needed import NeededFile, needed_files
 from throwstack.target import Target
 from throwstack.text import escape
 from throwstack.volatility.processes import NoStack, Process
@@ -91,3 +92,14 @@ def _stack_of(survey: Survey, process: Process, target: Target, sp: int) -> tupl
             return thread.tid, stack.bounds
     limit = sp & -PAGE_SIZE
     return None, StackBounds(limit, limit + _UNKNOWN_STACK)
+
+
+def files_needed(stacks: Iterable[ThrowingStack]) -> tuple[NeededFile, ...]:
+    """Return the PDBs and image files that the modules on these stacks lack, each once."""
+    needed: dict[str, NeededFile] = {}
+    for stack in stacks:
+        found = (stack.target.images.find(frame.ip) for frame in stack.walk.frames)
+        images = {image.base: image for image in found if image is not None}
+        for file in needed_files(images.values(), stack.target.symbols):
+            needed.setdefault(file.manifest_line, file)
+    return tuple(needed.values())

@@ -3,15 +3,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from volatility3.framework import constants, exceptions, interfaces
 from volatility3.framework.symbols import intermed
 
+from throwstack.memory import Memory
 from throwstack.pages.formats import Bits
 
 _WOW64_TABLE = "throwstack-wow64"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A number in a structure: its offset and size in bytes, and for a bit field its first bit and its width."""
+
+    offset: int
+    size: int
+    shift: int = 0
+    width: int = 0
+
+    def read(self, memory: Memory, address: int) -> int:
+        """Return the unsigned value in the structure at `address`; raises `MemoryUnreadable`."""
+        value = int.from_bytes(memory.read(address + self.offset, self.size), "little")
+        return (value >> self.shift) & ((1 << self.width) - 1) if self.width else value
 
 
 class Layout:
@@ -42,17 +59,8 @@ class Layout:
 
     def bits(self, path: str) -> tuple[int, Bits] | None:
         """Return (offset of its word, bits) of a bit field, `_MMVAD_SHORT.u.VadFlags.MemCommit`; None if it is none."""
-        offset = self.find(path)
-        if offset is None:
-            return None
-        *outer, member = path.split(".")
-        template = self._type(outer[0])
-        for name in outer[1:]:
-            template = self._context.symbol_space.get_type(template.child_template(name).vol.type_name)
-        field = template.child_template(member).vol
-        if not hasattr(field, "start_bit"):
-            return None
-        return offset, Bits(field.start_bit, field.end_bit - field.start_bit)
+        member = self.member(path)
+        return (member.offset, Bits(member.shift, member.width)) if member is not None and member.width else None
 
     def size(self, type_name: str) -> int:
         """Return the size of a type in bytes."""
@@ -66,7 +74,22 @@ class Layout:
     def _type(self, type_name: str) -> interfaces.objects.Template:
         return self._context.symbol_space.get_type(self._table + constants.BANG + type_name)
 
+    def member(self, path: str) -> Member | None:
+        """Return the member, a number, a pointer or a bit field, or None if the table does not have it."""
+        found = self._resolve(path)
+        if found is None:
+            return None
+        offset, template = found
+        start, end = template.vol.get("start_bit"), template.vol.get("end_bit")
+        if start is None or end is None:
+            return Member(offset, template.size)
+        return Member(offset, template.size, start, end - start)
+
     def _find(self, path: str) -> int | None:
+        found = self._resolve(path)
+        return None if found is None else found[0]
+
+    def _resolve(self, path: str) -> tuple[int, interfaces.objects.Template] | None:
         type_name, *members = path.split(".")
         total = 0
         try:
@@ -78,7 +101,7 @@ class Layout:
                 template = template.child_template(member)
         except (exceptions.SymbolError, KeyError, AttributeError, IndexError):
             return None
-        return total
+        return total, template
 
 
 def wow64_layout(context: interfaces.context.ContextInterface, config_path: str) -> Layout:

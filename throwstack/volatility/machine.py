@@ -121,25 +121,35 @@ class Machine:
             low = self.layout.first("_KUSER_SHARED_DATA.TickCountLow", "_KUSER_SHARED_DATA.TickCountLowDeprecated")
             count = (self.memory.u32(base + ticks) if ticks is not None else 0) or self.memory.u32(base + low)
             system_time = self.memory.u64(base + offset("_KUSER_SHARED_DATA.SystemTime"))
+            interrupt_time = self.memory.u64(base + offset("_KUSER_SHARED_DATA.InterruptTime"))
         except (MemoryUnreadable, LookupError) as error:
             log.info("no clock: %s", error)
             return None
-        return Clock(count, multiplier, system_time)
+        return Clock(count, multiplier, system_time, interrupt_time)
 
 
 class Clock:
     """Tick count and system time at the moment of the dump."""
 
-    def __init__(self, ticks: int, multiplier: int, system_time: int) -> None:
-        """Take TickCount, TickCountMultiplier (milliseconds a tick, times 2^24) and SystemTime (100 ns since 1601)."""
+    def __init__(self, ticks: int, multiplier: int, system_time: int, interrupt_time: int = 0) -> None:
+        """Take TickCount, TickCountMultiplier (milliseconds a tick, times 2^24), SystemTime and InterruptTime.
+
+        The last two count 100 ns, from 1601 and from boot; 0 where the time since boot is not known.
+        """
         self.ticks = ticks
         self.milliseconds_per_tick = multiplier / (1 << 24)
         self.system_time = system_time
+        self.interrupt_time = interrupt_time
+
+    def ticks_since(self, tick: int) -> int | None:
+        """Return how many ticks ago the 32-bit tick count `tick` was, or None if it lies after the dump's."""
+        elapsed = (self.ticks - tick) % _TICK_WRAP
+        return None if elapsed > _TICK_WRAP // 2 else elapsed
 
     def time_of_tick(self, tick: int) -> datetime.datetime | None:
         """Return the UTC time of the 32-bit tick count `tick`, or None if it lies before 1601 or after the dump's."""
-        elapsed = (self.ticks - tick) % _TICK_WRAP
-        if elapsed > _TICK_WRAP // 2:
+        elapsed = self.ticks_since(tick)
+        if elapsed is None:
             return None
         try:
             now = _FILETIME_EPOCH + datetime.timedelta(microseconds=self.system_time // 10)

@@ -43,4 +43,5 @@ def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:
     config, progress = plugin.config, plugin._progress_callback  # noqa: SLF001 a plugin's own, handed on by it
     sources = Sources(*paths(config.get("symbol_path"), config.get("image_path")), progress)
     machine = Machine(plugin.context, config["kernel"], plugin.config_path, sources)
-    return Survey(machine, Selection(config.get("pid") or (), config.get("tid") or ()), progress)
+    selection = Selection(config.get("pid") or (), config.get("tid") or (), config.get("process") or ())
+    return Survey(machine, selection, progress)

@@ -3,20 +3,26 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
+from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 from volatility3.framework import renderers
 from volatility3.framework.renderers import format_hints
 
+from throwstack.blockers import verdict
 from throwstack.contexts import Context
 from throwstack.exceptions.describe import describe
 from throwstack.frames import Frame, Walk
 from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.naming import name_of
+from throwstack.naming import name_of, names_of
 from throwstack.register_view import format_context, format_instruction, format_registers
 from throwstack.registers import Arch
+from throwstack.signature import signature as signature_of
 from throwstack.signature import thrown_at
+from throwstack.symbols import Name
 from throwstack.target import Target
 from throwstack.text import escape
 from throwstack.triage import Stuck
@@ -25,34 +31,72 @@ from throwstack.volatility.machine import Machine
 from throwstack.volatility.survey import Finding
 
 Row = tuple[Any, ...]
+Column = tuple[str, type]
+
+_MAX_NOTES = 1024
+_INLINE = "inline"
+
+
+UNHANDLED_COLUMNS: list[Column] = [
+    ("PID", int),
+    ("Process", str),
+    ("TID", int),
+    ("Arch", str),
+    ("Blocked In", str),
+    ("Code", format_hints.Hex),
+    ("Exception", str),
+    ("Address", format_hints.Hex),
+    ("Thrown At", str),
+    ("Record", format_hints.Hex),
+    ("Context", format_hints.Hex),
+    ("Found By", str),
+    ("Blocked Since", datetime.datetime),
+    ("Verdict", str),
+    ("Signature", str),
+    ("Notes", str),
+]
 
 
 def unhandled_row(machine: Machine, finding: Finding) -> Row:
-    """Return a stuck thread's row, in the order of the columns of `windows.unhandled`."""
+    """Return a stuck thread's row, in the order of `UNHANDLED_COLUMNS`."""
     stuck = finding.stuck
-    exception = stuck.exceptions[0] if stuck.exceptions else None
-    since = machine.clock.time_of_tick(finding.thread.wait_ticks) if machine.clock else None
-    notes = [*finding.process.problems, *stuck.notes]
     blocked_in = ", ".join(f"{module}!{symbol}" for module, symbol in stuck.blocked_in)
-    head = (finding.process.pid, escape(finding.process.name), finding.thread.tid, finding.arch, escape(blocked_in))
-    absent = renderers.NotAvailableValue()
-    if exception is None:
-        what: Row = (absent,) * 7
-    else:
-        record = exception.record
+    notes = [*finding.process.problems, *stuck.notes]
+    what: Row = (renderers.NotAvailableValue(),) * 7
+    signature: object = renderers.NotAvailableValue()
+    if stuck.exceptions:
+        exception, record = stuck.exceptions[0], stuck.exceptions[0].record
+        text = describe(record, stuck.target.memory, stuck.target.images, stuck.target.arch)
         walk = stuck.throwing_walk(exception)
         names = [name_of(stuck.target.symbols, frame) for frame in walk.frames]
         notes += _about_the_throw(stuck, walk)
+        signature = str(signature_of(names, text.thrown_type or f"{record.code:#010x}"))
         what = (
             format_hints.Hex(record.code),
-            escape(describe(record, stuck.target.memory, stuck.target.images, stuck.target.arch).title),
+            text.title,
             format_hints.Hex(record.address),
             escape(str(thrown_at(names) or names[0])),
             format_hints.Hex(record.location),
             format_hints.Hex(exception.context.address),
             exception.found_by,
         )
-    return (*head, *what, since or absent, escape("; ".join(notes)))
+    return (
+        finding.process.pid,
+        escape(finding.process.name),
+        finding.thread.tid,
+        finding.arch,
+        escape(blocked_in),
+        *what,
+        blocked_since(machine, finding) or renderers.NotAvailableValue(),
+        verdict(stuck.kinds, has_exception=bool(stuck.exceptions)),
+        signature,
+        escape("; ".join(notes), _MAX_NOTES),
+    )
+
+
+def blocked_since(machine: Machine, finding: Finding) -> datetime.datetime | None:
+    """Return when a stuck thread began to wait, or None if the clock could not be read."""
+    return machine.clock.time_of_tick(finding.thread.wait_ticks) if machine.clock else None
 
 
 def _about_the_throw(stuck: Stuck, walk: Walk) -> Iterator[str]:
@@ -72,37 +116,84 @@ def ending(walk: Walk) -> str:
     return f"{walk.end.value} {walk.detail}".rstrip()
 
 
-def frame_rows(stack: ThrowingStack, *, with_registers: bool) -> Iterator[Row]:
-    """Yield a row per frame, in the order of the columns of `windows.cxrstack`.
+FRAME_COLUMNS: list[Column] = [
+    ("PID", int),
+    ("Process", str),
+    ("TID", int),
+    ("Frame", int),
+    ("Child-SP", format_hints.Hex),
+    ("RetAddr", format_hints.Hex),
+    ("Args", str),
+    ("IP", format_hints.Hex),
+    ("Call Site", str),
+    ("Source", str),
+    ("Trust", str),
+    ("Symbols", str),
+]
+REGISTER_COLUMNS: list[Column] = [("Registers", str), ("Instruction", str)]
+NOTES_COLUMN: list[Column] = [("Notes", str)]
 
-    With registers, two more columns come before the notes: the frame's registers (all of the CONTEXT for the first
-    frame) and the instruction there.
+
+class NameStyle(Enum):
+    """How functions are named."""
+
+    PLAIN = "plain"
+    RAW = "raw"
+    """As the symbols spell them: decorated."""
+    SIGNATURE = "signature"
+    """With the types of their parameters, where the symbols give them."""
+
+
+def call_site(name: Name, style: NameStyle) -> str:
+    """Return the call site of a frame in the wanted style, escaped."""
+    if style is NameStyle.RAW and name.raw:
+        name = replace(name, symbol=name.raw)
+    elif style is NameStyle.SIGNATURE and name.signature:
+        name = replace(name, symbol=name.signature)
+    return escape(str(name))
+
+
+def frame_rows(stack: ThrowingStack, *, with_registers: bool, style: NameStyle) -> Iterator[Row]:
+    """Yield a row per frame, in the order of `FRAME_COLUMNS`, then `REGISTER_COLUMNS` if wanted, then the notes.
+
+    A function that was inlined has a row of its own inside the frame it is part of, with the trust `inline`: the
+    frame's Child-SP and IP, no return address. The registers of the first frame are all of the CONTEXT.
     """
-    absent = renderers.NotAvailableValue()
+    number = 0
     target, frames = stack.target, stack.walk.frames
     for index, frame in enumerate(frames):
-        named = name_of(target.symbols, frame)
-        notes = [stack.title] if index == 0 else []
-        if frame.note:
-            notes.append(frame.note)
-        if index == len(frames) - 1 and not stack.walk.is_complete:
-            notes.append(f"stack ends here: {ending(stack.walk)}")
-        row: Row = (
-            stack.process.pid,
-            escape(stack.process.name),
-            absent if stack.tid is None else stack.tid,
-            index,
-            format_hints.Hex(frame.child_sp),
-            absent if frame.return_address is None else format_hints.Hex(frame.return_address),
-            arguments(target, frame) or absent,
-            format_hints.Hex(frame.ip),
-            escape(str(named)),
-            escape(named.source) or absent,
-            frame.trust.value,
-        )
-        if with_registers:
-            row += _register_columns(target, frame, stack.context if index == 0 else None)
-        yield (*row, escape("; ".join(notes)))
+        for name in names_of(target.symbols, frame):
+            notes = [stack.title] if number == 0 else []
+            if frame.note and not name.is_inline:
+                notes.append(frame.note)
+            if index == len(frames) - 1 and not name.is_inline and not stack.walk.is_complete:
+                notes.append(f"stack ends here: {ending(stack.walk)}")
+            row: Row = (stack.process.pid, escape(stack.process.name), or_absent(stack.tid), number)
+            row += frame_columns(target, frame, name, style)
+            if with_registers:
+                row += _register_columns(target, frame, stack.context if index == 0 else None)
+            yield (*row, escape("; ".join(notes), _MAX_NOTES))
+            number += 1
+
+
+def frame_columns(target: Target, frame: Frame, name: Name, style: NameStyle) -> Row:
+    """Return the columns of a frame from `Child-SP` to `Symbols`, as `FRAME_COLUMNS` has them."""
+    returns = None if name.is_inline else frame.return_address
+    return (
+        format_hints.Hex(frame.child_sp),
+        or_absent(None if returns is None else format_hints.Hex(returns)),
+        or_absent(None if name.is_inline else arguments(target, frame)),
+        format_hints.Hex(frame.ip),
+        call_site(name, style),
+        escape(name.source) or renderers.NotAvailableValue(),
+        _INLINE if name.is_inline else frame.trust.value,
+        name.provenance or renderers.NotAvailableValue(),
+    )
+
+
+def or_absent(value: object) -> object:
+    """Return what Volatility's renderers show for None, or `value`."""
+    return renderers.NotAvailableValue() if value is None else value
 
 
 def _register_columns(target: Target, frame: Frame, context: Context | None) -> Row:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from volatility3.framework import exceptions, interfaces
+from volatility3.framework.objects import utility
 
 from throwstack.memory import MemoryUnreadable
 from throwstack.target import Target, ThreadStack
@@ -24,6 +25,9 @@ from throwstack.volatility.threads import Thread
 log = logging.getLogger(__name__)
 
 Progress = Callable[[float, str], None]
+
+_NAME_LENGTH = 14
+"""How much of an image name EPROCESS.ImageFileName keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Selection:
 
     pids: Collection[int] = ()
     tids: Collection[int] = ()
+    names: Collection[str] = ()
+    """Image names as Volatility shows them, in any case; the kernel keeps the first 14 characters."""
 
 
 class Survey:
@@ -54,26 +60,53 @@ class Survey:
         self._selection = selection
         self._progress = progress
 
+    @property
+    def reader(self) -> ProcessReader:
+        """Return what reads the processes."""
+        return self._reader
+
     def processes(self) -> Iterator[Process]:
         """Yield the selected processes that have user-mode memory; says so when a selected PID does not exist."""
+        return (process for _, process in self.opened() if process is not None)
+
+    def opened(self) -> Iterator[tuple[interfaces.objects.ObjectInterface, Process | None]]:
+        """Yield the EPROCESS of every selected process, and the process where it has user-mode memory."""
+        impaired: list[Process] = []
         listed = list(self._listed())
         for index, item in enumerate(listed):
             process = self._open(item)
             if process is None:
+                yield item, None
                 continue
             if self._progress is not None:
                 self._progress(100.0 * index / len(listed), f"Examining {escape(process.name)} ({process.pid})")
             for problem in process.problems:
                 log.info("%s (PID %d): %s", escape(process.name), process.pid, problem)
-            yield process
+            if process.problems:
+                impaired.append(process)
+            yield item, process
+        if impaired:
+            first = impaired[0]
+            log.warning(
+                "not everything could be read of %d of the processes looked at, such as %s (PID %d): %s (-v names all)",
+                *(len(impaired), escape(first.name), first.pid, first.problems[0]),
+            )
 
     def findings(self) -> Iterator[Finding]:
         """Yield every selected thread that is stuck; says so when a selected TID does not exist."""
-        missing = set(self._selection.tids)
+        seen: set[int] = set()
         for process in self.processes():
-            missing.difference_update(thread.tid for thread in process.threads)
+            seen.update(thread.tid for thread in process.threads)
             yield from self._examine(process)
-        for tid in sorted(missing):
+        self.say_missing(seen)
+
+    def is_selected(self, thread: Thread) -> bool:
+        """Say whether `thread` is to be looked at, its process being so."""
+        return not thread.is_terminated and (not self._selection.tids or thread.tid in self._selection.tids)
+
+    def say_missing(self, seen: Collection[int]) -> None:
+        """Name the selected TIDs that are not among those `seen`."""
+        for tid in sorted(set(self._selection.tids).difference(seen)):
             log.warning("there is no thread with TID %d among the processes looked at", tid)
 
     def stack(self, process: Process, thread: Thread, target: Target) -> ThreadStack:
@@ -83,17 +116,21 @@ class Survey:
 
     def _listed(self) -> Iterator[interfaces.objects.ObjectInterface]:
         pids = set(self._selection.pids)
-        seen: set[int] = set()
+        names = {name.lower()[:_NAME_LENGTH]: name for name in self._selection.names}
+        seen: set[int | str] = set()
         for item in self.machine.processes(lambda _: False):
             try:
                 pid = int(item.UniqueProcessId)
+                name = utility.array_to_string(item.ImageFileName).lower()[:_NAME_LENGTH] if names else ""
             except exceptions.InvalidAddressException:
                 continue
-            seen.add(pid)
-            if not pids or pid in pids:
+            seen.update((pid, name))
+            if (not pids or pid in pids) and (not names or name in names):
                 yield item
-        for pid in sorted(pids - seen):
+        for pid in sorted(pids.difference(seen)):
             log.warning("there is no process with PID %d: windows.pslist shows those there are", pid)
+        for key in names.keys() - seen:
+            log.warning("there is no process called %s: windows.pslist shows those there are", escape(names[key]))
 
     def _open(self, item: interfaces.objects.ObjectInterface) -> Process | None:
         try:
@@ -108,7 +145,7 @@ class Survey:
             sides.append(("wow64", process.wow64))
         triages = [(arch, target, Triage(target)) for arch, target in sides]
         for thread in process.threads:
-            if thread.is_terminated or (self._selection.tids and thread.tid not in self._selection.tids):
+            if not self.is_selected(thread):
                 continue
             for arch, target, triage in triages:
                 stuck = self._stuck(process, thread, target, triage)

@@ -22,7 +22,18 @@ class Case:
 
 def builders() -> dict[str, tuple[Callable[[], Case], str]]:
     """Return each case's builder and a line on what it is."""
-    from tests.forge.cases import ftp_2003, service_x64  # noqa: PLC0415 - cases import this module
+    # The cases import this module.
+    from tests.forge.cases import ftp_2003, more_x64, quiet_x86, service_x64  # noqa: PLC0415
 
-    modules = {"ftp-2003": ftp_2003, "service-x64": service_x64}
-    return {name: (module.build, (module.__doc__ or "").split("\n")[0]) for name, module in modules.items()}
+    return {
+        "ftp-2003": (ftp_2003.build, _line(ftp_2003.__doc__)),
+        "service-x64": (service_x64.build, _line(service_x64.__doc__)),
+        "quiet": (more_x64.quiet, _line(more_x64.quiet.__doc__)),
+        "quiet-x86": (quiet_x86.build, _line(quiet_x86.__doc__)),
+        "paged-peb": (more_x64.paged_peb, _line(more_x64.paged_peb.__doc__)),
+        "fleet": (more_x64.fleet, _line(more_x64.fleet.__doc__)),
+    }
+
+
+def _line(text: str | None) -> str:
+    return (text or "").split("\n")[0]

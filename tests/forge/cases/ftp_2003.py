@@ -7,66 +7,24 @@ stack words, exception record, context. Where it contradicts itself or could not
 
 from __future__ import annotations
 
-import struct
-
 from tests.forge.cases import Case
 from tests.forge.cases import ftp_stack as stuck
-from tests.forge.cases.ftp_images import COM_ERROR_VFTABLE, PROGRAM, THROW_INFO, Library, add_com_error
-from tests.forge.cases.ftp_threads import ApiFunctions, ThreadFactory, put_kernel_stack, service_image, user_registers
+from tests.forge.cases.ftp_images import PROGRAM, Library, add_com_error
+from tests.forge.cases.ftp_threads import (
+    ApiFunctions,
+    ThreadFactory,
+    add_waiting,
+    load_images,
+    put_kernel_stack,
+    service_image,
+    user_registers,
+)
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Chain, Images
 from tests.forge.describe import Machine, Paging, Process, Region, Thread
-from tests.forge.stacks import Stack
 from tests.forge.truth import StuckThread, Truth, TruthFrame
 
 SERVICES = 0x1BC
-STACK_LIMIT, STACK_BASE = 0x045B6000, 0x045C0000
-RECORD_WORDS = (0xE06D7363, 1, 0, 0x77E4BEE7, 3, 0x19930520, stuck.COM_ERROR, THROW_INFO)
-CXR = {
-    **{"eax": 0x045BAB68, "ebx": 0x033F97FE, "ecx": 0, "edx": 0x045BAC00, "esi": 0x045BABF0, "edi": 0},
-    **{"eip": 0x77E4BEE7, "esp": 0x045BAB64, "ebp": 0x045BABB8, "eflags": 0x206},
-    **{"cs": 0x1B, "ss": 0x23, "ds": 0x23, "es": 0x23, "fs": 0x3B, "gs": 0},
-}
-
-# Words of the transcript that no call explains, by address.
-LOCALS = {
-    0x045BA3B8: 0x045BA3F0,
-    0x045BA3BC: 0x79F7394A,
-    0x045BA454: 0x79E70000,  # mscorwks, found by mscoree
-    0x045BA868: stuck.RECORD,
-    0x045BA86C: 0x045BFFDC,
-    0x045BA870: 0x045BA85C,
-    0x045BA874: 0x77E61A60,
-    0x045BCC64: 0x78158ED7,  # a return address into _CallSettingFrame, left from running the catch block
-    0x045BCC68: 0x045BF9B0,
-    0x045BFFD8: stuck.POINTERS,  # where BaseThreadStart's filter looks for them
-    0x045BFFF4: 0x781329E1,
-    0x045BFFF8: 0x03266678,
-}
-
-
-def context_x86(registers: dict[str, int], flags: int) -> bytes:
-    """Return an x86 CONTEXT (0x2CC bytes, winnt.h)."""
-    data = bytearray(0x2CC)
-    struct.pack_into("<I", data, 0, flags)
-    struct.pack_into("<III", data, 0x1C, 0x027F, 0, 0xFFFF)  # the FPU as it starts
-    names = "gs fs es ds edi esi ebx edx ecx eax ebp eip cs eflags esp ss".split()
-    struct.pack_into("<16I", data, 0x8C, *(registers[name] for name in names))
-    return bytes(data)
-
-
-def stuck_stack(library: Library) -> tuple[Stack, Chain, int]:
-    """Return the stuck thread's user stack, the calls on it, and how many of them threw."""
-    stack = Stack(STACK_LIMIT, STACK_BASE)
-    for address, word in LOCALS.items():
-        stack.at(address).d32(word)
-    stack.at(stuck.RECORD).d32(*RECORD_WORDS)
-    stack.at(stuck.CONTEXT).raw(context_x86(CXR, 0x10007))
-    stack.at(0x045BABD0).d32(*RECORD_WORDS[:3], 0, *RECORD_WORDS[4:])  # _CxxThrowException's own copy
-    stack.at(stuck.COM_ERROR).d32(COM_ERROR_VFTABLE, stuck.HRESULT, 0, 0)
-    stack.at(0x045BA040).d32(0x2B8, 0x2C0)  # the handles that USER32 waits for
-    chain, threw = stuck.lay_out(stack, library)
-    return stack, chain, threw
 
 
 def build() -> Case:
@@ -74,15 +32,15 @@ def build() -> Case:
     library, kernel = Library(), Kernel()
     add_com_error(library["ftpsrvdata_pg"])
     api = ApiFunctions(library)
-    stack, chain, threw = stuck_stack(library)
+    stack, chain, threw = stuck.stuck_stack(library)
     _add_stray_code(library)
     factory = ThreadFactory(api, kernel, chain.placed[0].function, 0xB9010000)
     kernel_half = kernel.wait(0xB8FDF000, "NtWaitForMultipleObjects", chain, size=0x4000)
     thread = Thread(
         0xAE8,
         0x7FFAD000,
-        STACK_BASE,
-        STACK_LIMIT,
+        stuck.STACK_BASE,
+        stuck.STACK_LIMIT,
         user_registers(chain),
         0x77E617EC,
         0x781329E1,
@@ -104,31 +62,17 @@ def build() -> Case:
         (ssh, "\\Program Files\\Ipswitch\\SSH"),
         (iftpsvc, PROGRAM),
     ):
-        program, routines = service_image(process.name, directory, library)
+        program, routines = service_image(process.name, directory)
         programs[process.name] = program
-        images = Images([program, *library.images.values()])
-        for index, kind in enumerate(("WaitForSingleObjectEx", "SleepEx", "WaitForSingleObjectEx")):
-            tid = process.pid + 4 + 4 * index
-            teb = 0x7FFDC000 - 0x1000 * index if process.peb == 0x7FFDE000 else 0x7FFD7000 - 0x1000 * index
-            waiting = factory.waiting(tid, teb, 0x00130000 + 0x100000 * index, routines[kind], kind, 5000 + 100 * index)
-            process.threads.append(waiting.thread)
-            process.regions.append(waiting.region())
-            quiet.append((process.pid, tid))
-            stacks[f"{process.pid}:{tid}"] = (*waiting.kernel.frames, *waiting.chain.frames(images))
+        waiting = add_waiting(process, routines, factory, images=Images([program, *library.images.values()]))
+        quiet += [(process.pid, tid) for tid in waiting]
+        stacks |= {f"{process.pid}:{tid}": frames for tid, frames in waiting.items()}
     iftpsvc.threads.append(thread)
-    iftpsvc.regions.append(Region(STACK_LIMIT, stack.data()))
+    iftpsvc.regions.append(Region(stuck.STACK_LIMIT, stack.data()))
     built = {name: image.build() for name, image in library.images.items()}
     system = ("ntdll", "KERNEL32", "RPCRT4", "USER32", "ole32")
     for process, names in ((intfy, system), (ssh, system), (iftpsvc, tuple(built))):
-        program = programs[process.name]
-        data = program.build()
-        process.modules.append(program.loaded(data))
-        process.regions.append(program.region(data))
-        process.image_path = f"\\Device\\HarddiskVolume1{program.directory}\\{program.name}"
-        process.command_line = f'"C:{program.directory}\\{program.name}"'
-        for name in names:
-            process.modules.append(library[name].loaded(built[name]))
-            process.regions.append(library[name].region(built[name]))
+        load_images(process, programs[process.name], [(library[name], built[name]) for name in names])
     images = Images([programs["iftpsvc.exe"], *library.images.values()])
     truth = Truth("ftp-2003", "x86", (_stuck_truth(chain, threw, kernel_half.frames, images),), tuple(quiet), stacks)
     machine = Machine(
@@ -174,7 +118,7 @@ def _stuck_truth(chain: Chain, threw: int, kernel: tuple[TruthFrame, ...], image
         address=0x77E4BEE7,
         record=stuck.RECORD,
         context=stuck.CONTEXT,
-        registers=CXR,
+        registers=stuck.CXR,
         thrown_at="ftpsrvdata_pg!_com_raise_error+0x32",
         frames=user[-threw:],
         thread_stack=(*kernel, *user),

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from tests.forge.code import dword
-from tests.forge.functions_x86 import Runtime, add_runtime
 from tests.forge.images import ImageBuilder, pdb_of
+from tests.forge.runtime_x86 import Runtime, add_runtime
 
 SYSTEM = "\\WINDOWS\\system32"
 FRAMEWORK = "\\WINDOWS\\Microsoft.NET\\Framework\\v2.0.50727"

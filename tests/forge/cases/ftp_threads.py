@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.forge.cases.ftp_images import Library
-from tests.forge.cases.ftp_stack import system_call
+from tests.forge.cases.ftp_wait import system_call
 from tests.forge.cases.x86_kernel import Kernel, KernelStack
-from tests.forge.chains_x86 import Chain
-from tests.forge.describe import Region, Thread
-from tests.forge.functions_x86 import Call, Function, add_runtime, ebp_frame, frameless
+from tests.forge.chains_x86 import Chain, Images
+from tests.forge.describe import Process, Region, Thread
+from tests.forge.functions_x86 import Call, Function, ebp_frame, frameless
 from tests.forge.images import ImageBuilder, pdb_of
+from tests.forge.records import context_x86
+from tests.forge.runtime_x86 import add_runtime
 from tests.forge.stacks import Stack
+
+Decoy = Callable[[Stack, Chain], None]
+"""Writes to the stack of a routine that was entered last."""
 
 BASE_THREAD_START_THUNK = 0x77E617EC
 WORKER, WAITER = 0x00401220, 0x00401300
@@ -81,7 +87,7 @@ class ApiFunctions:
             image.name_function(name, image.code(function.start, function.emit()), exported=True)
 
 
-def service_image(name: str, directory: str, library: Library) -> tuple[ImageBuilder, dict[str, Function]]:
+def service_image(name: str, directory: str) -> tuple[ImageBuilder, dict[str, Function]]:
     """Return a service's program, with a thread routine that sleeps and one that waits."""
     image = ImageBuilder(name, 0x00400000, 0x4000, pdb=pdb_of(name), directory=directory, entry=0x00401200)
     add_runtime(image)
@@ -132,12 +138,19 @@ class ThreadFactory:
     kernel_stack_base: int
     """Where the next thread's kernel stack lies; goes up."""
 
-    def waiting(self, tid: int, teb: int, base: int, routine: Function, kind: str, since: int) -> Waiting:
-        """Return a thread that runs `routine` and waits in `kind` (`SleepEx`, `WaitForSingleObjectEx`)."""
+    def waiting(
+        self, routine: Function, kind: str, *, tid: int, teb: int, base: int, since: int, decoy: Decoy | None = None
+    ) -> Waiting:
+        """Return a thread that runs `routine` and waits in `kind` (`SleepEx`, `WaitForSingleObjectEx`).
+
+        `decoy` writes to the stack once the routine is entered.
+        """
         stack = Stack(base - 0x3000, base)
         stack.at(base - 12).d32(routine.start, 0)  # start address and parameter: BaseThreadStart's arguments
         chain = Chain(stack, base - 0x10).enter(self.start, returning(self.start, routine), args=(0,))
         chain.enter(routine)
+        if decoy is not None:
+            decoy(stack, chain)
         outer = kind.removesuffix("Ex")
         service = "NtDelayExecution" if kind == "SleepEx" else "NtWaitForSingleObject"
         given = routine.calls[-1].args
@@ -184,3 +197,47 @@ def put_kernel_stack(thread: Thread, kernel: KernelStack) -> None:
     thread.kernel_stack_base, thread.kernel_stack_limit = kernel.base, kernel.limit
     thread.kernel_stack_pointer, thread.trap_frame = kernel.pointer, kernel.trap_frame
     thread.kernel_stack = kernel.pieces
+
+
+def filter_address(stack: Stack, chain: Chain) -> None:
+    """Leave UnhandledExceptionFilter's address, and a return address inside it, among the routine's locals."""
+    stack.at(chain.placed[-1].return_slot - 0x40).d32(0x77E7608D, 0x77E761B7, 0x045BA7A4)
+
+
+def handled_exception(stack: Stack, chain: Chain) -> None:
+    """Leave what an exception that was handled long ago left below the stack pointer."""
+    registers = dict.fromkeys(("eax", "ebx", "ecx", "edx", "esi", "edi", "gs"), 0)
+    slot = chain.placed[-1].return_slot
+    registers |= {"cs": 0x1B, "ss": 0x23, "ds": 0x23, "es": 0x23, "fs": 0x3B, "eflags": 0x206}
+    registers |= {"eip": 0x77E4BEE7, "esp": slot - 0x120, "ebp": slot - 0xCC}
+    context, record = slot - 0x1400, slot - 0x1000
+    stack.at(context).raw(context_x86(registers, 0x1003F))
+    stack.at(record).d32(0xE06D7363, 1, 0, 0x77E4BEE7, 3, 0x19930520, slot - 0x80, 0x03440A54)
+    stack.at(context - 0x40).d32(record, context)
+
+
+DECOYS = (None, handled_exception, filter_address)
+
+
+def add_waiting(process: Process, routines: dict[str, Function], factory: ThreadFactory, images: Images) -> dict:
+    """Give a process three waiting threads, two of them with decoys; return their stacks by TID."""
+    frames = {}
+    for index, kind in enumerate(("WaitForSingleObjectEx", "SleepEx", "WaitForSingleObjectEx")):
+        tid, teb = process.pid + 4 + 4 * index, 0x7FFDC000 - 0x1000 * index
+        if process.peb <= 0x7FFDD000:
+            teb -= 0x5000
+        base, since = 0x00130000 + 0x100000 * index, 5000 + 100 * index
+        waiting = factory.waiting(routines[kind], kind, tid=tid, teb=teb, base=base, since=since, decoy=DECOYS[index])
+        process.threads.append(waiting.thread)
+        process.regions.append(waiting.region())
+        frames[tid] = (*waiting.kernel.frames, *waiting.chain.frames(images))
+    return frames
+
+
+def load_images(process: Process, program: ImageBuilder, libraries: list[tuple[ImageBuilder, bytes]]) -> None:
+    """Load a program and built libraries into a process."""
+    process.image_path = f"\\Device\\HarddiskVolume1{program.directory}\\{program.name}"
+    process.command_line = f'"C:{program.directory}\\{program.name}"'
+    for image, data in ((program, program.build()), *libraries):
+        process.modules.append(image.loaded(data))
+        process.regions.append(image.region(data))

@@ -7,7 +7,8 @@ import struct
 
 from tests.forge.cases.windows_x64 import KERNELBASE, VCRUNTIME, System
 from tests.forge.functions_x64 import Call, Frame, Function, add_chkstk
-from tests.forge.images import AMD64, ImageBuilder, pdb_of
+from tests.forge.images import ImageBuilder, pdb_of
+from tests.forge.pe_format import AMD64
 
 PROGRAM_BASE = 0x7FF6A1C30000
 WHAT = b"configuration value 'listen_port' is missing"
@@ -36,6 +37,7 @@ class Program:
         )
         heap = bytearray(0x2000)
         heap[WHAT_AT : WHAT_AT + len(WHAT)] = WHAT
+        heap[0x1800:0x1808] = (PROGRAM_BASE + 0x5A10).to_bytes(8, "little")
         self.heap = bytes(heap)
         self.vftable = image.place_data(struct.pack("<QQ", PROGRAM_BASE + 0x1300, PROGRAM_BASE + 0x1300))
         self.throw_info = self._throw_info()

@@ -11,13 +11,12 @@ from tests.forge.cases.windows_x64 import (
     MACHINE_FRAME,
     RECORD_AT,
     System,
-    context_x64,
-    record_x64,
 )
 from tests.forge.chains_x64 import Chain
 from tests.forge.chains_x86 import Images
 from tests.forge.describe import Process, Region, Thread
 from tests.forge.functions_x64 import NONVOLATILE
+from tests.forge.records import context_x64, record_x64
 from tests.forge.stacks import Stack
 from tests.forge.truth import StuckThread, TruthFrame
 
@@ -83,19 +82,23 @@ class Threads:
     images: Images
     stack_area: int
     teb_area: int
+    block: int = 0x1F4A2C01800
+    """Where the C runtime keeps what a new thread runs."""
     count: int = field(default=0)
 
-    def _begin(self) -> tuple[Stack, Chain, int]:
+    def _begin(self, size: int = _STACK_SIZE) -> tuple[Stack, Chain, int]:
         base = self.stack_area + 0x100000 * (self.count + 1)
         teb = self.teb_area + 0x2000 * self.count
         self.count += 1
-        stack = Stack(base - _STACK_SIZE, base)
+        stack = Stack(base - size, base)
         return stack, Chain(stack, base - 0x28), teb
 
     def _enter(self, chain: Chain, *names: str) -> Chain:
         for name in names:
             function = self.program.functions.get(name) or self.system[name]
-            if function.calls or function.cold:
+            if name == THREAD_START:
+                chain.enter(function, rbx=self.block)
+            elif function.calls or function.cold:
                 chain.enter(function)
             else:
                 chain.enter(function, ip=function.start + 0x14)
@@ -104,7 +107,8 @@ class Threads:
     def _start(self, chain: Chain) -> Chain:
         return self._enter(chain, "RtlUserThreadStart", "BaseThreadInitThunk", THREAD_START)
 
-    def _thread(self, tid: int, teb: int, stack: Stack, chain: Chain, routine: str, since: int, **more: int) -> Thread:
+    def _thread(self, chain: Chain, tid: int, teb: int, routine: str, *, since: int, wait_reason: int = 6) -> Thread:
+        stack = chain.stack
         registers = {name: chain.placed[-1].registers[name] for name in (*NONVOLATILE, "rsp", "rip")}
         registers |= {"rcx": registers["rip"], "r11": 0x246, "eflags": 0x246, "cs": 0x33, "ss": 0x2B}
         start = self.program.functions[routine].start if routine in self.program.functions else 0
@@ -117,15 +121,15 @@ class Threads:
             self.system["RtlUserThreadStart"].start,
             start or self.system[routine].start,
             wait_ticks=since,
-            **more,
+            wait_reason=wait_reason,
         )
 
     def _region(self, stack: Stack) -> Region:
         return Region(stack.limit, stack.data())
 
-    def idle(self, tid: int, kind: str, since: int) -> Waiting:
+    def idle(self, tid: int, kind: str, since: int, size: int = 0x3000) -> Waiting:
         """Return a thread that waits: `main` for an event, `pool` for work, `sleep` for time."""
-        stack, chain, teb = self._begin()
+        stack, chain, teb = self._begin(size)
         names = {
             "main": (THREAD_START, "ledger::Service::Main", "WaitForSingleObjectEx", "NtWaitForSingleObject"),
             "sleep": (THREAD_START, "ledger::Timer::Loop", "SleepEx", "NtDelayExecution"),
@@ -134,7 +138,7 @@ class Threads:
         self._enter(chain, "RtlUserThreadStart", "BaseThreadInitThunk", *names)
         routine = names[1] if kind != "pool" else names[0]
         reason = {"main": 6, "sleep": 4, "pool": 15}[kind]
-        thread = self._thread(tid, teb, stack, chain, routine, since, wait_reason=reason)
+        thread = self._thread(chain, tid, teb, routine, since=since, wait_reason=reason)
         return Waiting(thread, self._region(stack), chain.frames(self.images))
 
     def recovered(self, tid: int, since: int) -> Waiting:
@@ -147,7 +151,7 @@ class Threads:
         stack.at(old).raw(context_x64(registers, 0x10005F))
         stack.at(old + RECORD_AT).raw(record_x64(ACCESS_VIOLATION, 0, PROGRAM_BASE + 0x9705, (0, 0x18)))
         stack.at(old - 0x40).d64(old + RECORD_AT, old)
-        thread = self._thread(tid, teb, stack, chain, "ledger::Timer::Loop", since, wait_reason=4)
+        thread = self._thread(chain, tid, teb, "ledger::Timer::Loop", since=since, wait_reason=4)
         return Waiting(thread, self._region(stack), chain.frames(self.images))
 
     def with_filter_address(self, tid: int, since: int) -> Waiting:
@@ -157,7 +161,7 @@ class Threads:
         address = self.system["UnhandledExceptionFilter"].start
         stack.at(chain.rsp + 0x20).d64(address, address + 0x3D9)
         self._enter(chain, "SleepEx", "NtDelayExecution")
-        thread = self._thread(tid, teb, stack, chain, "ledger::Timer::Loop", since, wait_reason=4)
+        thread = self._thread(chain, tid, teb, "ledger::Timer::Loop", since=since, wait_reason=4)
         return Waiting(thread, self._region(stack), chain.frames(self.images))
 
     def throw(self, tid: int, heap: int, since: int) -> Crash:
@@ -198,7 +202,7 @@ class Threads:
         chain.enter(rethrow, rbx=record, rdi=context)
         stack.at(context).raw(context_x64(at_throw, 0x10000F))
         self._dispatch(chain, record, context)
-        thread = self._thread(tid, teb, stack, chain, "ledger::Worker::Run", since)
+        thread = self._thread(chain, tid, teb, "ledger::Worker::Run", since=since)
         return Crash(
             thread,
             self._region(stack),
@@ -240,7 +244,7 @@ class Threads:
         dispatcher = self.system["KiUserExceptionDispatch"]
         chain.interrupt(area, dispatcher, dispatcher.start + 0x2E)
         self._dispatch(chain, record, context)
-        thread = self._thread(tid, teb, stack, chain, "ledger::Reader::Loop", since)
+        thread = self._thread(chain, tid, teb, "ledger::Reader::Loop", since=since)
         return Crash(
             thread,
             self._region(stack),

@@ -21,7 +21,8 @@ from tests.forge.functions_x64 import (
     add_chkstk,
     unwind_info,
 )
-from tests.forge.images import AMD64, ImageBuilder, pdb_of
+from tests.forge.images import ImageBuilder, pdb_of
+from tests.forge.pe_format import AMD64
 
 NTDLL, KERNEL32, KERNELBASE = 0x7FFB4C3D0000, 0x7FFB4B8A0000, 0x7FFB49D20000
 UCRT, VCRUNTIME = 0x7FFB49A40000, 0x7FFB3E2B0000
@@ -273,25 +274,3 @@ class System:
                 (Call(start + 0x90, via=slot, code=code),),
             )
         ]
-
-
-def context_x64(registers: dict[str, int], flags: int) -> bytes:
-    """Return an x64 CONTEXT (0x4D0 bytes, winnt.h)."""
-    data = bytearray(0x4D0)
-    struct.pack_into("<II", data, 0x30, flags, 0x1F80)
-    struct.pack_into("<6H", data, 0x38, 0x33, 0x2B, 0x2B, 0x53, 0x2B, 0x2B)
-    struct.pack_into("<I", data, 0x44, registers.get("eflags", 0x246))
-    names = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip".split()
-    struct.pack_into("<17Q", data, 0x78, *(registers.get(name, 0) for name in names))
-    struct.pack_into("<H", data, 0x100, 0x27F)
-    struct.pack_into("<I", data, 0x118, 0x1F80)
-    for number in range(6, 16):
-        struct.pack_into("<Q", data, 0x1A0 + 16 * number, number)
-    return bytes(data)
-
-
-def record_x64(code: int, flags: int, address: int, parameters: tuple[int, ...]) -> bytes:
-    """Return an x64 EXCEPTION_RECORD (0x98 bytes)."""
-    return struct.pack(
-        "<IIQQII15Q", code, flags, 0, address, len(parameters), 0, *parameters, *(0,) * (15 - len(parameters))
-    )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from tests.forge.chains_x86 import Chain, Images
 from tests.forge.code import dword
-from tests.forge.functions_x86 import Call, Function, add_runtime, ebp_frame, frameless, raw
+from tests.forge.functions_x86 import Call, Function, ebp_frame, frameless, raw
 from tests.forge.images import ImageBuilder
+from tests.forge.runtime_x86 import add_runtime
 from tests.forge.stacks import Stack
 from tests.forge.truth import TruthFrame
 

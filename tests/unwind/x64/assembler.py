@@ -211,6 +211,11 @@ class ImageBuilder:
 
     code: bytes
     entries: list[tuple[int, int, int]] = field(default_factory=list)
+    exports: dict[str, int] = field(default_factory=dict)
+    """Name and RVA of what the image exports."""
+    dll_name: str = "made.dll"
+    raw_gap: int = 0
+    """How much farther in the file a section lies than in memory (headers only: nothing here writes a file)."""
     _infos: bytearray = field(default_factory=bytearray)
 
     @property
@@ -233,37 +238,60 @@ class ImageBuilder:
         """Return the image as it lies in memory."""
         table_rva = self._info_rva + (len(self._infos) + 0xFFF & ~0xFFF)
         table = b"".join(struct.pack("<III", *entry) for entry in sorted(self.entries))
-        size = table_rva + (max(len(table), 1) + 0xFFF & ~0xFFF)
+        exports_rva = table_rva + (max(len(table), 1) + 0xFFF & ~0xFFF)
+        exports = self._export_directory(exports_rva)
+        size = exports_rva + (len(exports) + 0xFFF & ~0xFFF)
         image = bytearray(size)
         sections = [
             (b".text", TEXT, len(self.code), 0x60000020),
             (b".xdata", self._info_rva, len(self._infos), 0x40000040),
             (b".pdata", table_rva, len(table), 0x40000040),
+            (b".edata", exports_rva, len(exports), 0x40000040),
         ]
-        header = headers(sections, size, (table_rva, len(table)))
+        directories = {0: (exports_rva if exports else 0, len(exports)), 3: (table_rva, len(table))}
+        header = headers(sections[: 4 if exports else 3], size, directories, self.raw_gap)
         image[: len(header)] = header
-        image[TEXT : TEXT + len(self.code)] = self.code
-        image[self._info_rva : self._info_rva + len(self._infos)] = self._infos
-        image[table_rva : table_rva + len(table)] = table
+        for (_, rva, _, _), data in zip(sections, (self.code, self._infos, table, exports), strict=True):
+            image[rva : rva + len(data)] = data
         return bytes(image)
+
+    def _export_directory(self, rva: int) -> bytes:
+        """Return IMAGE_EXPORT_DIRECTORY with its tables and names, in that order; nothing if nothing is exported."""
+        if not self.exports:
+            return b""
+        names = sorted(self.exports)
+        count = len(names)
+        functions_rva = rva + 40
+        strings_rva = functions_rva + 4 * count + 4 * count + 2 * count
+        strings = bytearray(self.dll_name.encode() + b"\0")
+        pointers = []
+        for name in names:
+            pointers.append(strings_rva + len(strings))
+            strings += name.encode() + b"\0"
+        fields = (0, 0, 0, 0, strings_rva, 1, count, count, functions_rva, functions_rva + 4 * count)
+        data = struct.pack("<IIHHIIIIIII", *fields, functions_rva + 8 * count)
+        data += struct.pack(f"<{count}I", *(self.exports[name] for name in names))
+        data += struct.pack(f"<{count}I", *pointers) + struct.pack(f"<{count}H", *range(count))
+        return data + bytes(strings)
 
 
 def headers(
-    sections: list[tuple[bytes, int, int, int]], image_size: int, exception_directory: tuple[int, int]
+    sections: list[tuple[bytes, int, int, int]],
+    image_size: int,
+    directories: dict[int, tuple[int, int]],
+    raw_gap: int = 0,
 ) -> bytes:
-    """Return PE32+ headers; sections are (name, RVA, size, characteristics)."""
+    """Return PE32+ headers; sections are (name, RVA, size, characteristics), directories (RVA, size) by index."""
     dos = b"MZ" + bytes(58) + struct.pack("<I", _PE_OFFSET)
     coff = struct.pack("<HHIIIHH", 0x8664, len(sections), 0x5F000000, 0, 0, _OPTIONAL_HEADER_SIZE, 0x2022)
     optional = struct.pack("<HBBIIIII", 0x20B, 14, 0, 0, 0, 0, 0, TEXT)
     optional += struct.pack(
-        "<QIIHHHHHHIIIIHH", 0x140000000, 0x1000, 0x200, 6, 0, 0, 0, 6, 0, 0, image_size, 0x400, 0, 2, 0
+        "<QIIHHHHHHIIIIHH", 0x140000000, 0x1000, 0x200, *(6, 0, 0, 0, 6, 0), 0, image_size, 0x400, 0, 2, 0
     )
     optional += struct.pack("<QQQQII", 1 << 20, 0x1000, 1 << 20, 0x1000, 0, 16)
-    directories = [(0, 0)] * 16
-    directories[3] = exception_directory
-    optional += b"".join(struct.pack("<II", *directory) for directory in directories)
+    optional += b"".join(struct.pack("<II", *directories.get(index, (0, 0))) for index in range(16))
     table = b"".join(
-        struct.pack("<8sIIIIIIHHI", name, size, rva, size, rva, 0, 0, 0, 0, characteristics)
+        struct.pack("<8sIIIIIIHHI", name, size, rva, size, rva + raw_gap, 0, 0, 0, 0, characteristics)
         for name, rva, size, characteristics in sections
     )
     return dos.ljust(_PE_OFFSET, b"\0") + b"PE\0\0" + coff + optional + table

@@ -7,6 +7,8 @@ Wheels in the directories are opened. The exit status says whether there was a d
 anything to compare.
 """
 
+# ruff: noqa: T201 - a command
+
 from __future__ import annotations
 
 import sys
@@ -25,7 +27,8 @@ def main(arguments: list[str]) -> int:
         for path in find_files([Path(argument) for argument in arguments], Path(unpacked)):
             compare(path, total)
     print(f"{total.functions} functions of {total.images} images, {total.codes} codes: {total.by_op}")
-    print(f"{total.version2} of version 2, {total.chained} chained, {total.indirect} indirect")
+    kinds = f"{total.version2} of version 2, {total.chained} chained, {total.indirect} indirect"
+    print(f"{kinds}; {total.discarded} entries of discarded functions")
     print(f"{len(total.differences)} differences")
     for difference in total.differences[:_SHOWN]:
         print(f"  {difference}")

@@ -253,6 +253,11 @@ class _Function:
         start = code.here
         for register in reversed(self.pushed):
             code.pop(register)
+        self._end()
+        return start, code.here - start
+
+    def _end(self) -> None:
+        code, ending = self.code, self.shape.ending
         if self.next is None or ending is Ending.RET:
             code.ret()
         elif ending is Ending.REP_RET:
@@ -264,7 +269,6 @@ class _Function:
         else:
             # With the epilogue's place on record, the prefix is not needed (ntdll has such a function).
             code.jmp_rax(is_tail_call=self.shape.version == 1)
-        return start, code.here - start
 
     def _write_part(self, written: _Written) -> None:
         code, shape = self.code, self.shape

@@ -14,7 +14,7 @@ from pathlib import Path
 import lief
 
 from tests.unwind.x64.pe_files import open_image
-from throwstack.memory import MemoryUnreadable
+from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.unwind.x64.runtime_functions import FunctionTable
 from throwstack.unwind.x64.stop import Stop
 from throwstack.unwind.x64.unwind_info import Op, RuntimeFunction, UnwindInfo, decode
@@ -37,6 +37,7 @@ class Comparison:
     version2: int = 0
     chained: int = 0
     indirect: int = 0
+    discarded: int = 0
     differences: list[str] = field(default_factory=list)
     by_op: dict[str, int] = field(default_factory=dict)
 
@@ -44,7 +45,6 @@ class Comparison:
 def lief_view(info: object) -> tuple[object, ...]:
     """Return an `unwind_info_t` as a tuple; EPILOG codes apart."""
     codes = []
-    epilogues = []
     for code in info.opcodes:
         match code.opcode:
             case _OPCODES.PUSH_NONVOL:
@@ -60,7 +60,6 @@ def lief_view(info: object) -> tuple[object, ...]:
             case _OPCODES.PUSH_MACHFRAME:
                 operands = (0, code.value)
             case _OPCODES.EPILOG:
-                epilogues.append((code.flags, code.size))
                 continue
             case _:
                 operands = ("spare",)
@@ -103,32 +102,38 @@ def compare(path: Path, total: Comparison) -> None:
     table = FunctionTable(images.memory, image.base + rva, size)
     for slot in range(size // 12):
         entry = RuntimeFunction.read(images.memory, image.base + rva + 12 * slot)
-        if not entry.is_plausible:
-            if entry != RuntimeFunction(0, 0, 0):
-                total.differences.append(f"{path}: implausible {entry}")
+        if not entry.begin and not entry.end:
+            total.discarded += 1
             continue
-        where = f"{path}: {entry.begin:#x}"
         total.functions += 1
         if table.find(entry.begin) != entry or table.find(entry.end - 1) != entry:
-            total.differences.append(f"{where}: not found in the table")
-        other = theirs.get((entry.begin, entry.end, entry.unwind))
-        if entry.unwind & 1:
-            total.indirect += 1
-            continue
-        try:
-            info = decode(images.memory, image.base + entry.unwind)
-        except MemoryUnreadable as error:
-            total.differences.append(f"{where}: {error}")
-            continue
-        if isinstance(info, Stop):
-            total.differences.append(f"{where}: {info.detail}")
-            continue
-        total.version2 += info.version == 2
-        total.chained += info.chained is not None
-        total.codes += len(info.codes)
-        for code in info.codes:
-            total.by_op[code.op.name] = total.by_op.get(code.op.name, 0) + 1
-        if other is None or other.unwind_info is None:
-            total.differences.append(f"{where}: LIEF has no such entry")
-        elif lief_view(other.unwind_info) != our_view(info):
-            total.differences.append(f"{where}: {our_view(info)} here, {lief_view(other.unwind_info)} in LIEF")
+            difference: str | None = "not found in the table"
+        else:
+            difference = _compare_entry(images.memory, image.base, entry, theirs, total)
+        if difference is not None:
+            total.differences.append(f"{path}: {entry.begin:#x}: {difference}")
+
+
+def _compare_entry(
+    memory: Memory, base: int, entry: RuntimeFunction, theirs: dict[tuple[int, int, int], object], total: Comparison
+) -> str | None:
+    if entry.unwind & 1:
+        total.indirect += 1
+        return None
+    try:
+        info = decode(memory, base + entry.unwind)
+    except MemoryUnreadable as error:
+        return str(error)
+    if isinstance(info, Stop):
+        return info.detail
+    total.version2 += info.version == 2
+    total.chained += info.chained is not None
+    total.codes += len(info.codes)
+    for code in info.codes:
+        total.by_op[code.op.name] = total.by_op.get(code.op.name, 0) + 1
+    other = theirs.get((entry.begin, entry.end, entry.unwind))
+    if other is None or other.unwind_info is None:
+        return "LIEF has no such entry"
+    if lief_view(other.unwind_info) != our_view(info):
+        return f"{our_view(info)} here, {lief_view(other.unwind_info)} in LIEF"
+    return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import capstone
@@ -17,6 +18,8 @@ import unicorn
 from unicorn import x86_const
 
 from tests.unwind.x64.pe_files import open_image
+from throwstack.images import Image
+from throwstack.memory import Memory
 from throwstack.registers import X64_NONVOLATILE
 from throwstack.unwind.x64.functions import Function, Functions
 from throwstack.unwind.x64.plan import Plan
@@ -26,6 +29,7 @@ from throwstack.unwind.x64.unwinder import Unwinder
 _STACK, _STACK_SIZE = 0x10000000, 0x200000
 _WORK = 0x20000000
 _TEB = 0x21000000
+_OTHER_BASE = 0x7FF600000000
 _STOP = 0x22000000
 _CONTEXT = _WORK + 0x1000
 _RIP, _RAX, _SIZE = 0xF8, 0x78, 0x4D0
@@ -44,7 +48,7 @@ class Oracle:
         uc = self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         self._map(images.memory, ntdll_image)
         if image is not None and image != ntdll:
-            other = open_image(image)
+            other = open_image(image, _OTHER_BASE)
             assert other is not None
             images, self.image = other
             self._map(images.memory, self.image)
@@ -58,26 +62,41 @@ class Oracle:
         uc.mem_write(_TEB, bytes(teb))
         uc.reg_write(x86_const.UC_X86_REG_GS_BASE, _TEB)
         self.images = images
+        look_up = ntdll_image.base + exports["RtlLookupFunctionEntry"]
+        uc.hook_add(unicorn.UC_HOOK_CODE, self._look_up, begin=look_up, end=look_up)
         self.functions = Functions(images)
         self.unwinder = Unwinder(images)
         self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-        self.random = random.Random(1)  # noqa: S311 - reproducible, not secret
+        self.random = random.Random(1)
         self.stack = self.random.randbytes(_STACK_SIZE)
         self._own = 0x40000
         """The lower part of the stack is what RtlVirtualUnwind itself runs on."""
 
-    def _map(self, memory: object, image: object) -> None:
+    def _map(self, memory: Memory, image: Image) -> None:
         size = image.module.size + 0xFFF & ~0xFFF
         self.uc.mem_map(image.base, size)
         self.uc.mem_write(image.base, memory.read(image.base, size))
 
+    def _look_up(self, uc: unicorn.Uc, *_: object) -> None:
+        """Stand in for RtlLookupFunctionEntry, which wants a process with a loader: it is asked for jumps' targets."""
+        rva = uc.reg_read(x86_const.UC_X86_REG_RCX) - self.image.base
+        uc.mem_write(uc.reg_read(x86_const.UC_X86_REG_RDX), struct.pack("<Q", self.image.base))
+        slot, entry = next(((s, e) for s, e in enumerate(self._table) if e.begin <= rva < e.end), (0, None))
+        directory = self.image.headers.exception_directory[0]
+        uc.reg_write(x86_const.UC_X86_REG_RAX, self.image.base + directory + 12 * slot if entry else 0)
+        sp = uc.reg_read(x86_const.UC_X86_REG_RSP)
+        uc.reg_write(x86_const.UC_X86_REG_RSP, sp + 8)
+        uc.reg_write(x86_const.UC_X86_REG_RIP, struct.unpack("<Q", uc.mem_read(sp, 8))[0])
+
+    @cached_property
+    def _table(self) -> list[RuntimeFunction]:
+        rva, size = self.image.headers.exception_directory
+        table = range(self.image.base + rva, self.image.base + rva + size, 12)
+        return [RuntimeFunction.read(self.images.memory, address) for address in table]
+
     def entries(self) -> Iterator[RuntimeFunction]:
         """Yield the image's function entries."""
-        rva, size = self.image.headers.exception_directory
-        for slot in range(size // 12):
-            entry = RuntimeFunction.read(self.images.memory, self.image.base + rva + 12 * slot)
-            if entry.is_plausible:
-                yield entry
+        return (entry for entry in self._table if entry.is_plausible)
 
     def instructions(self, entry: RuntimeFunction) -> list[int]:
         """Return the addresses of an entry's instructions, as far as they decode in a row."""
@@ -116,12 +135,14 @@ class Oracle:
         value: int = struct.unpack_from("<Q", self.stack, address - _STACK)[0]
         return value
 
-    def ours(self, ip: int, gpr: list[int]) -> tuple[int, int, list[int]] | str:
-        """Return the same by our plan for `ip`."""
+    def ours(self, ip: int, gpr: list[int]) -> tuple[int, int, list[int]] | str | None:
+        """Return the same by our plan for `ip`; None if the frame is larger than the stack."""
         plan = self.unwinder._plan_interrupted(ip)
         if not isinstance(plan, Plan):
             return str(plan)
         slot = gpr[plan.result[0]] + plan.result[1]
+        if slot >= _STACK + _STACK_SIZE - 64:
+            return None
         values = list(gpr)
         for register, anchor, offset in plan.saves:
             values[register] = self._word(gpr[anchor] + offset)

@@ -43,15 +43,15 @@ def map_image(pe: pefile.PE) -> bytes:
     return bytes(mapped)
 
 
-def open_image(path: Path) -> tuple[ImageMap, Image] | None:
-    """Return the x64 image in `path` at its preferred base, or None if it is another sort of file."""
+def open_image(path: Path, base: int | None = None) -> tuple[ImageMap, Image] | None:
+    """Return the x64 image in `path` at `base` or its preferred base, or None if it is another sort of file."""
     try:
         pe = pefile.PE(str(path), fast_load=True)
     except pefile.PEFormatError:
         return None
     if pe.FILE_HEADER.Machine != _X64:
         return None
-    base = pe.OPTIONAL_HEADER.ImageBase
+    base = pe.OPTIONAL_HEADER.ImageBase if base is None else base
     module = Module(path.name, str(path), base, pe.OPTIONAL_HEADER.SizeOfImage)
     images = ImageMap(Memory(FlatSource(base, map_image(pe)), capacity=1 << 16), ModuleMap([module]))
     image = images.find(base)

@@ -121,8 +121,17 @@ class Machine:
             return_address = struct.unpack("<I", self.emulator.mem_read(slot, 4))[0]
             self.stack.append(Activation(slot, return_address, gpr, ip, self.program.popped_at(self._behind(ip))))
         elif code[0] in {0xC2, 0xC3}:
-            self.stack.pop()
+            self._check(self.stack.pop(), ip)
         self.ip = ip
+
+    def _check(self, left: Activation, ip: int) -> None:
+        """Programs keep the calling convention: else they, not the unwinder, would be wrong."""
+        if self.program.is_helper(left.callee):
+            return
+        gpr = self.gpr()
+        assert ip == left.return_address
+        assert gpr[4] == left.slot + 4 + left.popped
+        assert [gpr[n] for n in (3, 5, 6, 7)] == [left.gpr[n] for n in (3, 5, 6, 7)], hex(left.callee)
 
     def _behind(self, ip: int) -> int:
         code = bytes(self.emulator.mem_read(ip, 5))

@@ -3,16 +3,16 @@
 
 Microsoft's documentation admits one form of epilogue, so that an unwinder can recognize it by decoding forward:
 `add rsp, constant` or `lea rsp, constant[frame register]`, pops of general registers, then `ret` or a jump that
-leaves the function. Before the first of these instructions has run the unwind codes hold, so it is the rest that is
-looked for. Where pops lead to a `ret` there is no doubt: the processor would do just that. So it is for `iretq`,
-with which ntdll's RtlRestoreContext ends: it takes a machine frame off the stack.
+leaves the function. Where the instructions lead to a `ret` there is no doubt: the processor would do just that. So
+it is for `iretq`, with which ntdll's RtlRestoreContext ends: it takes a machine frame off the stack.
 
-Which jumps leave a function, version 2 unwind information tells by naming the places of the epilogues. For version 1
-it is decided as Windows decides it: a direct jump leaves if its target lies outside the function (or at its begin:
-recursion), an indirect one if it has a REX.W prefix, which compilers give to tail calls so that they can be told from
-a switch's, or goes through an import's slot. One addition: GCC moves cold code of a function to an entry of its own
-(`foo.cold`) that is not chained to the first, and jumps there with the frame standing. The codes of such an entry
-hold from its first byte, so a target at which any code holds is not that of a tail call.
+Which jumps leave a function, version 2 unwind information tells by naming the places of the epilogues; they begin
+behind the release of the stack, at which the unwind codes still hold. For version 1 it is decided as Windows decides
+it: a direct jump leaves if its target lies outside the function (or at its begin: recursion), an indirect one if it
+has a REX.W prefix, which compilers give to tail calls so that they can be told from a switch's, or goes through an
+import's slot. One addition: GCC moves cold code of a function to an entry of its own (`foo.cold`) that is not chained
+to the first, and jumps there with the frame standing. The codes of such an entry hold from its first byte, so a
+target at which any code holds is not that of a tail call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from throwstack.unwind.x64.stop import Stop
 
 _LONGEST_INSTRUCTION = 15
 _MAX_POPS = 16
-_MAX_BYTES = 2 * _MAX_POPS + _LONGEST_INSTRUCTION
+_MAX_BYTES = 7 + 2 * _MAX_POPS + _LONGEST_INSTRUCTION
 _REX_W = 8
 
 _NUMBERS = {getattr(x86, f"X86_REG_{name.upper()}"): number for number, name in enumerate(X64_NAMES)}
@@ -46,11 +46,16 @@ class Epilogues:
 
     def plan(self, function: Function, rva: int) -> Plan | None:
         """Return how to unwind from `rva` if it lies in an epilogue of `function`, else None."""
-        code = function.memory.read_available(function.base + rva, _MAX_BYTES)
+        code = self._functions.code(function.base + rva, _MAX_BYTES)
         at: Place = (SP, 0)
         saves: dict[int, tuple[int, int, int]] = {}
-        for instruction in self._decoder.disasm(code, function.base + rva):
-            if instruction.id == x86.X86_INS_POP:
+        for index, instruction in enumerate(self._decoder.disasm(code, function.base + rva)):
+            released = self._release(instruction, function) if index == 0 else None
+            if released is not None:
+                if function.parts[0].info.epilogues is not None:
+                    return None
+                at = released
+            elif instruction.id == x86.X86_INS_POP:
                 operand = instruction.operands[0]
                 number = _NUMBERS.get(operand.reg, SP) if operand.type == x86.X86_OP_REG else SP
                 if number == SP:
@@ -62,6 +67,20 @@ class Epilogues:
             else:
                 return Plan(tuple(saves.values()), at) if self._leaves(instruction, function, rva) else None
         return None
+
+    @staticmethod
+    def _release(instruction: capstone.CsInsn, function: Function) -> Place | None:
+        """Return where rsp is after `add rsp, constant` or `lea rsp, constant[frame register]`."""
+        if instruction.id not in (x86.X86_INS_ADD, x86.X86_INS_LEA):
+            return None
+        target, source = instruction.operands
+        if target.type != x86.X86_OP_REG or target.reg != x86.X86_REG_RSP:
+            return None
+        if instruction.id == x86.X86_INS_ADD:
+            return (SP, source.imm) if source.type == x86.X86_OP_IMM and source.imm > 0 else None
+        base = _NUMBERS.get(source.mem.base, SP)
+        is_frame_register = base != SP and base == function.parts[0].info.frame_register
+        return (base, source.mem.disp) if is_frame_register and not source.mem.index else None
 
     def _leaves(self, instruction: capstone.CsInsn, function: Function, rva: int) -> bool:
         """Say whether `instruction` ends an epilogue in which `rva` lies."""

@@ -7,8 +7,10 @@ before it, down to the primary one; an entry whose unwind RVA is odd stands for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from throwstack.frames import End
+from throwstack.image_files import ImageFiles
 from throwstack.images import Image, ImageMap
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.registers import Arch
@@ -39,12 +41,11 @@ class Part:
 class Function:
     """The entry that covers an address and those it is chained to, the primary one last.
 
-    `memory` is what its unwind data was read from, `origin` the path of the image file if that was not the dump.
+    `origin` is the name of the image file that its unwind data was read from, if that was not the dump.
     """
 
     base: int
     parts: tuple[Part, ...]
-    memory: Memory
     origin: str = ""
 
     @property
@@ -57,16 +58,58 @@ class Function:
         return any(code.offset <= part.position(rva) for part in self.parts for code in part.info.codes)
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """An image's function table and unwind information, in the dump or with an image file's help."""
+
+    image: Image
+    memory: Memory
+    table: FunctionTable | Stop | None
+    origin: str
+    infos: dict[int, UnwindInfo | Stop] = field(default_factory=dict)
+
+    def find(self, rva: int) -> Function | Stop | None:
+        if self.table is None or isinstance(self.table, Stop):
+            return self.table
+        try:
+            entry = self.table.find(rva)
+            return entry if entry is None or isinstance(entry, Stop) else self._resolve(entry)
+        except MemoryUnreadable as error:
+            return unreadable(error.address, f"unwind data of {self.image.module.name}")
+
+    def _resolve(self, entry: RuntimeFunction) -> Function | Stop:
+        base = self.image.base
+        parts: list[Part] = []
+        for _ in range(CHAIN_LIMIT):
+            if entry.unwind & 1:
+                place = entry.unwind - 1
+                entry = RuntimeFunction.read(self.memory, base + place)
+                if not entry.is_plausible:
+                    return corrupt(f"indirect entry that cannot be one at {base + place:#x}")
+                continue
+            info = self.infos.get(entry.unwind)
+            if info is None:
+                info = self.infos[entry.unwind] = decode(self.memory, base + entry.unwind)
+            if isinstance(info, Stop):
+                return info
+            parts.append(Part(entry, info))
+            if info.chained is None:
+                return Function(base, tuple(parts), self.origin)
+            entry = info.chained
+        return corrupt(f"chain of more than {CHAIN_LIMIT} entries at {base + entry.begin:#x}")
+
+
 class Functions:
     """Look-up of functions by address."""
 
-    __slots__ = ("_images", "_infos", "_tables")
+    __slots__ = ("_files", "_from_files", "_images", "_views")
 
-    def __init__(self, images: ImageMap) -> None:
-        """Look into `images`."""
+    def __init__(self, images: ImageMap, files: ImageFiles | None = None) -> None:
+        """Look into `images`, and where their pages are missing into the image files of `files`."""
         self._images = images
-        self._tables: dict[int, FunctionTable | Stop | None] = {}
-        self._infos: dict[tuple[int, int], UnwindInfo | Stop] = {}
+        self._files = files
+        self._views: dict[int, _View] = {}
+        self._from_files: dict[int, _View | None] = {}
 
     def find(self, address: int) -> Function | Stop | None:
         """Return the function at `address`.
@@ -77,54 +120,40 @@ class Functions:
         image = self._images.find(address)
         if image is None:
             return None
-        try:
-            return self._find(image, address - image.base)
-        except MemoryUnreadable as error:
-            return unreadable(error.address, f"unwind data of {image.module.name}")
+        view = self._views.get(image.base)
+        if view is None:
+            view = self._views[image.base] = self._open(image, self._images.memory, "")
+        found = view.find(address - image.base)
+        if isinstance(found, Stop) and found.end is End.UNREADABLE:
+            other = self._from_file(image)
+            if other is not None:
+                return other.find(address - image.base)
+        return found
 
-    def _find(self, image: Image, rva: int) -> Function | Stop | None:
-        table = self._table(image)
-        if table is None or isinstance(table, Stop):
-            return table
-        entry = table.find(rva)
-        if entry is None or isinstance(entry, Stop):
-            return entry
-        return self._resolve(image.base, entry)
+    def code(self, address: int, size: int) -> bytes:
+        """Return up to `size` bytes of code at `address`, or none of them if neither dump nor file has them."""
+        code = self._images.memory.read_available(address, size)
+        image = self._images.find(address)
+        if code or image is None:
+            return code
+        view = self._from_file(image)
+        return b"" if view is None else view.memory.read_available(address, size)
 
-    def _table(self, image: Image) -> FunctionTable | Stop | None:
-        if image.base not in self._tables:
-            self._tables[image.base] = self._open_table(image)
-        return self._tables[image.base]
+    def _from_file(self, image: Image) -> _View | None:
+        if image.base not in self._from_files:
+            found = self._files.overlay(image) if self._files is not None else None
+            self._from_files[image.base] = None if found is None else self._open(image, found[0], found[1].name)
+        return self._from_files[image.base]
 
-    def _open_table(self, image: Image) -> FunctionTable | Stop | None:
+    @staticmethod
+    def _open(image: Image, memory: Memory, origin: str) -> _View:
         headers = image.headers
+        table: FunctionTable | Stop | None = None
         if headers is None:
-            return unreadable(image.base, f"headers of {image.module.name}")
-        if headers.arch is not Arch.X64:
-            return corrupt(f"{image.module.name} is not an x64 image")
-        rva, size = headers.exception_directory
-        return FunctionTable(self._images.memory, image.base + rva, size) if rva and size else None
-
-    def _resolve(self, base: int, entry: RuntimeFunction) -> Function | Stop:
-        memory = self._images.memory
-        parts: list[Part] = []
-        for _ in range(CHAIN_LIMIT):
-            if entry.unwind & 1:
-                entry = RuntimeFunction.read(memory, base + entry.unwind - 1)
-                if not entry.is_plausible:
-                    return corrupt(f"indirect entry that cannot be one at RVA {entry.unwind - 1:#x}")
-                continue
-            info = self._info(base, entry.unwind)
-            if isinstance(info, Stop):
-                return info
-            parts.append(Part(entry, info))
-            if info.chained is None:
-                return Function(base, tuple(parts), memory)
-            entry = info.chained
-        return corrupt(f"chain of more than {CHAIN_LIMIT} entries at {base + entry.begin:#x}")
-
-    def _info(self, base: int, rva: int) -> UnwindInfo | Stop:
-        info = self._infos.get((base, rva))
-        if info is None:
-            info = self._infos[base, rva] = decode(self._images.memory, base + rva)
-        return info
+            table = unreadable(image.base, f"headers of {image.module.name}")
+        elif headers.arch is not Arch.X64:
+            table = corrupt(f"{image.module.name} is not an x64 image")
+        else:
+            rva, size = headers.exception_directory
+            table = FunctionTable(memory, image.base + rva, size) if rva and size else None
+        return _View(image, memory, table, origin)

@@ -26,7 +26,7 @@ class _OutOfOrder(Exception):
 class FunctionTable:
     """The table at `address`, of `size` bytes, seen through `memory`."""
 
-    __slots__ = ("_address", "_begins", "_count", "_entries", "_last", "_memory", "_missing")
+    __slots__ = ("_address", "_begins", "_count", "_entries", "_memory", "_missing", "_slots")
 
     def __init__(self, memory: Memory, address: int, size: int) -> None:
         """Take the exception directory's place; nothing is read yet."""
@@ -36,7 +36,7 @@ class FunctionTable:
         self._entries: list[tuple[RuntimeFunction, int]] | None = None
         self._begins: list[int] = []
         self._missing: list[int] = []
-        self._last = -1
+        self._slots = self._count
 
     def find(self, rva: int) -> RuntimeFunction | Stop | None:
         """Return the entry that covers `rva`; None if there is none; a stop if that cannot be known."""
@@ -67,15 +67,13 @@ class FunctionTable:
         if self._entries is None:
             self._entries = self._load()
         position = bisect_right(self._begins, rva)
-        low, high = -1, self._count
+        low, high = -1, self._slots
         if position:
             entry, low = self._entries[position - 1]
             if rva < entry.end:
                 return entry
         if position < len(self._entries):
             high = self._entries[position][1]
-        elif low == self._last:
-            return None
         if low + 1 == high:
             return None
         is_missing = bisect_right(self._missing, low) < bisect_right(self._missing, high)
@@ -83,7 +81,11 @@ class FunctionTable:
         return Stop(end, f"no entry for RVA {rva:#x} in what is left of the function table at {self._address:#x}")
 
     def _load(self) -> list[tuple[RuntimeFunction, int]]:
-        """Index the plausible entries by begin, each with its slot in the table; note the slots that are not there."""
+        """Index the plausible entries by begin, each with its slot in the table; note the slots that are not there.
+
+        GNU ld leaves entries of functions that it discarded: begin and end 0, only the unwind RVA kept. They take
+        no slot. Zeros throughout are damage.
+        """
         table = bytearray(self._count * _ENTRY.size)
         missing: set[int] = set()
         end = self._address + len(table)
@@ -96,16 +98,17 @@ class FunctionTable:
                 start = self._address + low - page
                 table[low:high] = data[start : start + high - low]
         entries = []
-        for slot, fields in enumerate(_ENTRY.iter_unpack(table)):
-            if slot not in missing:
-                # Some linkers leave zeros behind the last entry: those are padding, not damage.
-                if any(fields):
-                    self._last = slot
-                entry = RuntimeFunction(*fields)
-                if entry.is_plausible:
-                    entries.append((entry, slot))
-        self._missing = sorted(missing)
-        self._last = max(self._last, *missing) if missing else self._last
+        discarded = 0
+        for index, fields in enumerate(_ENTRY.iter_unpack(table)):
+            entry = RuntimeFunction(*fields)
+            slot = index - discarded
+            if index in missing:
+                self._missing.append(slot)
+            elif entry.unwind and not entry.begin and not entry.end:
+                discarded += 1
+            elif entry.is_plausible:
+                entries.append((entry, slot))
+        self._slots = self._count - discarded
         entries.sort(key=lambda pair: (pair[0].begin, pair[1]))
         self._begins = [entry.begin for entry, _ in entries]
         return entries

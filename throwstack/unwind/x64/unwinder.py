@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.image_files import ImageFiles
 from throwstack.images import ImageMap
 from throwstack.memory import MemoryUnreadable
 from throwstack.registers import SP, X64_NAMES, Registers
@@ -48,12 +49,12 @@ class Unwinder:
 
     __slots__ = ("_called", "_epilogues", "_functions", "_images", "_interrupted", "_limit", "_memory", "_starts")
 
-    def __init__(self, images: ImageMap, *, frame_limit: int = FRAME_LIMIT) -> None:
-        """Unwind through `images`; stop after `frame_limit` frames."""
+    def __init__(self, images: ImageMap, *, files: ImageFiles | None = None, frame_limit: int = FRAME_LIMIT) -> None:
+        """Unwind through `images`, with `files` for what is not in memory; stop after `frame_limit` frames."""
         self._images = images
         self._memory = images.memory
         self._limit = frame_limit
-        self._functions = Functions(images)
+        self._functions = Functions(images, files)
         self._epilogues = Epilogues(self._functions)
         self._called: dict[int, Plan | Stop | None] = {}
         self._interrupted: dict[int, Plan | Stop | None] = {}
@@ -209,7 +210,7 @@ class Unwinder:
             return Stop(End.BAD_RETURN_ADDRESS, f"{ip:#x}")
         function = self._functions.find(ip - 1)
         if isinstance(function, Function):
-            return compile_codes(function, ip - function.base)
+            return _with_note(compile_codes(function, ip - function.base), _origin(function))
         return function
 
     def _interrupted_plan(self, ip: int) -> Plan | Stop | None:
@@ -228,7 +229,10 @@ class Unwinder:
         if isinstance(function, Stop):
             return function
         rva = ip - function.base
-        return self._epilogues.plan(function, rva) or compile_codes(function, rva)
+        if not self._functions.code(ip, 1):
+            note = f"{_origin(function)}; " if function.origin else ""
+            return _with_note(compile_codes(function, rva), f"{note}code not readable, taken for no epilogue")
+        return _with_note(self._epilogues.plan(function, rva) or compile_codes(function, rva), _origin(function))
 
     def _guess(self, registers: Registers, stack: StackBounds, *, is_interrupted: bool) -> Step | Stop:
         """Find the caller of code that no unwind data covers."""
@@ -264,3 +268,11 @@ class Unwinder:
         return replace(
             step, trust=Trust.SCAN, note="call through a bad pointer: return address from the top of the stack"
         )
+
+
+def _origin(function: Function) -> str:
+    return f"unwind data from the file {function.origin}" if function.origin else ""
+
+
+def _with_note(plan: Plan | Stop, note: str) -> Plan | Stop:
+    return replace(plan, note=note) if note and isinstance(plan, Plan) else plan

@@ -169,7 +169,9 @@ class Callees:
     def _run_helper(self, state: State, instruction: Instruction, target: int) -> State | None:
         """Follow a helper from the call to the `ret` that comes back behind it."""
         inside = state.push(constant(instruction.end))
-        return Flow(self._code, target, inside, _after_call_in_helper, limit=_HELPER_LIMIT).state_at(instruction.end)
+        flow = Flow(self._code, target, inside, _after_call_in_helper, limit=_HELPER_LIMIT)
+        after = flow.state_at(instruction.end)
+        return None if after is None else replace(after, pushed=0)
 
     def _guess(self, state: State, instruction: Instruction) -> tuple[int, int]:
         """Return how many bytes an unknown callee removed, and 1 if that is only a guess."""

@@ -9,6 +9,7 @@ from enum import Enum
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import Immediate, Op
 from throwstack.unwind.x86.prologue import Place, Prologues
+from throwstack.unwind.x86.starts import Starts
 
 CALL_SIZES = (5, 6, 2, 3, 7, 4)
 """Sizes of `call` in bytes: rel32, [address], the forms with a register, with displacements and with a SIB byte."""
@@ -39,12 +40,13 @@ class CallSite:
 class Calls:
     """Checks of return addresses."""
 
-    __slots__ = ("_code", "_prologues", "_sites")
+    __slots__ = ("_code", "_prologues", "_sites", "_starts")
 
-    def __init__(self, code: Code, prologues: Prologues) -> None:
-        """Look at calls in `code`; `prologues` tell what belongs to a called function."""
+    def __init__(self, code: Code, prologues: Prologues, starts: Starts) -> None:
+        """Look at calls in `code`; `prologues` and `starts` tell what belongs to a called function."""
         self._code = code
         self._prologues = prologues
+        self._starts = starts
         self._sites: dict[int, tuple[CallSite, ...]] = {}
 
     def before(self, address: int) -> tuple[CallSite, ...]:
@@ -90,10 +92,12 @@ class Calls:
                 return Fit.CALLS_FUNCTION
             return Fit.CONFIRMED if caller.slot == slot else Fit.CONTRADICTED
         # Handlers and funclets belong to a function whose own code does not lead to them.
-        start = self._code.symbols.function_start(place.ip, is_return_address=place.call_sp is not None)
-        if start in {site.target, self._code.behind_thunks(site.target)}:
-            return Fit.CALLS_FUNCTION
-        return Fit.POSSIBLE if reaches is None else Fit.CONTRADICTED
+        targets = {site.target, self._code.behind_thunks(site.target)}
+        start = self._code.function_start(place.ip, is_return_address=place.is_return_address)
+        if start is not None:
+            return Fit.CALLS_FUNCTION if start in targets else Fit.POSSIBLE if reaches is None else Fit.CONTRADICTED
+        is_nearest = self._starts.nearest(place.ip - (1 if place.is_return_address else 0)) in targets
+        return Fit.POSSIBLE if reaches is None or is_nearest else Fit.CONTRADICTED
 
 
 _ORDER = {fit: rank for rank, fit in enumerate(Fit)}

@@ -25,6 +25,7 @@ class Rule(Enum):
     RECORD_HERE = "FrameData or FPO, where the thread stands"
     """Records describe neither epilogues nor every step of a prologue, and a thread may stand in one."""
     FUNCTION = "function start, from symbols"
+    EPILOGUE = "code followed to its return, without a branch or a call"
     FORWARD = "code followed to its return"
     GUESSED_START = "function start, guessed"
     FRAME_DATA_SEARCH = "FrameData or FPO, and a search"
@@ -50,6 +51,7 @@ class Candidate:
 
 _RULE = {
     Rule.FRAME_DATA: 60,
+    Rule.EPILOGUE: 52,
     Rule.FUNCTION: 50,
     Rule.FPO: 45,
     Rule.RECORD_HERE: 45,
@@ -61,7 +63,7 @@ _RULE = {
     Rule.SCAN: 10,
 }
 _FIT = {
-    Fit.CONFIRMED: 40,
+    Fit.CONFIRMED: 45,
     Fit.CALLS_FUNCTION: 30,
     Fit.POSSIBLE: 15,
     Fit.OUTERMOST: 5,
@@ -76,7 +78,9 @@ _PAST_HELPER = 15
 """What a helper is going to do to its caller's frame is not in memory yet."""
 _INCONSISTENT = 40
 _AGREEMENT = 25
-_INDEPENDENT = frozenset({Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE, Rule.FUNCTION, Rule.FORWARD, Rule.GUESSED_START})
+_INDEPENDENT = frozenset(
+    {Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE, Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START}
+)
 _SURE = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
 
 
@@ -110,7 +114,7 @@ def best(candidates: list[Candidate]) -> Candidate | None:
 def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:
     """Return the label of the frame that a candidate among `others` leads to: never better than what supports it."""
     if candidate.rule in {Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE}:
-        decoded = [other for other in others if other.rule in {Rule.FUNCTION, Rule.FORWARD}]
+        decoded = [other for other in others if other.rule in {Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD}]
         if decoded and not any(_agrees(candidate, other) for other in decoded):
             return Trust.PROLOGUE
         return Trust.CFI if candidate.has_program else Trust.FPO

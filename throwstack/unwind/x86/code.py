@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from throwstack.images import ImageMap
 from throwstack.memory import MemoryUnreadable
-from throwstack.symbols import Symbols
+from throwstack.symbols import SymbolKind, Symbols
 from throwstack.unwind.x86.decode import Decoder, Immediate, Indirect, Instruction, Op
 
 _MAX_THUNKS = 4
@@ -41,6 +41,13 @@ class Code:
     def is_function_start(self, address: int) -> bool:
         """Say whether a symbol stands at `address`."""
         return self.symbols.function_start(address) == address
+
+    def function_start(self, address: int, *, is_return_address: bool) -> int | None:
+        """Return the start of the function at `address` where full symbols (not exports) give it, else None."""
+        image = self.images.find(address)
+        if image is None or self.symbols.table(image).kind is SymbolKind.EXPORT:
+            return None
+        return self.symbols.function_start(address, is_return_address=is_return_address)
 
     def pointer(self, address: int) -> int | None:
         """Return the pointer to code that lies at `address`, or None."""

@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from throwstack.registers import BP, SP
-from throwstack.unwind.x86.decode import MASK, Immediate, Indirect, Instruction, Op, Operand
-from throwstack.unwind.x86.state import State, Value, constant, register_of
+from throwstack.unwind.x86.decode import MASK, Immediate, Indirect, Instruction, Op, Operand, Register
+from throwstack.unwind.x86.state import CONSTANT, State, Value, constant, register_of
 
-_ALL = (0, 1, 2, 3, 5, 6, 7)
+_ECX = Register(1)
 
 
 def step(state: State, instruction: Instruction) -> State:
@@ -55,6 +55,9 @@ def _push(state: State, instruction: Instruction) -> State:
 
 def _pop(state: State, instruction: Instruction) -> State:
     popped, after = state.pop()
+    if state.doubt and not (popped is not None and popped.base == CONSTANT and instruction.operand(0) == _ECX):
+        # Not known to be the word that was pushed. But a helper's `pop ecx` takes the return address of its call.
+        popped = None
     return _write(after, instruction.operand(0), popped, instruction)
 
 
@@ -69,7 +72,7 @@ def _pop_all(state: State, _: Instruction) -> State:
     for number in range(7, -1, -1):
         popped, state = state.pop()
         if number != SP:
-            state = state.with_register(number, popped)
+            state = state.with_register(number, None if state.doubt else popped)
     return state
 
 

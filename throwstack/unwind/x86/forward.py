@@ -16,6 +16,7 @@ from throwstack.unwind.x86.restore import address_of, evaluate
 from throwstack.unwind.x86.state import State, value
 
 _LIMIT = 2000
+_STRAIGHT = 32
 _NEAR = 0x10000
 
 
@@ -49,9 +50,22 @@ class Forward:
             self._returns[key] = flow.first_return()
         return self._returns[key]
 
+    def is_straight(self, address: int) -> bool:
+        """Say whether the code at `address` runs to its `ret` without a branch or a call: nothing to be mistaken in."""
+        for _ in range(_STRAIGHT):
+            instruction = self._code.at(address)
+            if instruction is None or instruction.op in {Op.CALL, Op.JUMP, Op.BRANCH, Op.STOP, Op.SYSTEM_CALL}:
+                return False
+            if instruction.op is Op.RETURN:
+                return True
+            address = instruction.end
+        return False
+
     def caller(self, place: Place) -> Caller | None:
         """Return the caller of the frame at `place`, or None."""
-        if place.call_sp is not None and self._code.is_function_start(place.ip):
+        if place.is_in_helper:
+            return None
+        if place.is_return_address and self._code.is_function_start(place.ip):
             return None  # behind a call that never returns: the next function
         found = self.way_out(place.ip, place.registers.gpr)
         memory, gpr = self._code.memory, place.registers.gpr
@@ -77,10 +91,10 @@ class Forward:
             tuple(registers),
             doubt=doubt,
             is_in_register=slot is None,
-            is_past_helper=self._is_past_helper(return_address),
+            is_past_helper=self.is_past_helper(return_address),
         )
 
-    def _is_past_helper(self, return_address: int) -> bool:
+    def is_past_helper(self, return_address: int) -> bool:
         """Say whether what returns to `return_address` is a helper that changes its caller's frame."""
         call = self._code.at(return_address - 5)
         target = self._code.target(call) if call is not None and call.op is Op.CALL and call.size == 5 else None

@@ -16,7 +16,10 @@ from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.state import CONSTANT, State, Value
 
 _MAX_ROUNDS = 4
-_ANCHOR_ORDER = (SP, BP, 3, 6, 7, 0, 1, 2)
+_FRAME_POINTERS = (BP, 3)
+# Registers that hold a stack address on one path may hold something else on another: the likeliest to be a frame
+# pointer come first, and only those can contradict esp (ebx is the frame pointer of functions that VC realigns).
+_ANCHOR_ORDER = (SP, *_FRAME_POINTERS, 6, 7, 0, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,8 @@ def solve(state: State, gpr: Sequence[int | None], memory: Memory) -> Start | No
         if number == SP and state.doubt:
             continue
         found = (concrete - symbolic.offset) & MASK
-        if symbolic.base == SP and bases.setdefault(SP, found) != found:
+        if bases.setdefault(symbolic.base, found) != found and number in _FRAME_POINTERS and symbolic.base == SP:
             is_consistent = False
-        bases.setdefault(symbolic.base, found)
     sp = state.sp
     if sp is not None and not sp.is_word and sp.base not in bases and gpr[SP] is not None:
         bases[sp.base] = (gpr[SP] or 0) - sp.offset & MASK

@@ -10,7 +10,7 @@ from throwstack.frame_data import FrameData, FrameDataSource
 from throwstack.frames import StackBounds
 from throwstack.images import ImageMap
 from throwstack.memory import MemoryUnreadable
-from throwstack.registers import BP, SP
+from throwstack.registers import BP, SP, Registers
 from throwstack.symbols import Symbols
 from throwstack.unwind.x86 import frame_data
 from throwstack.unwind.x86.callees import Callees
@@ -27,6 +27,8 @@ _BELIEVED = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE)
 _CERTAIN = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
 _OUTERMOST = 0x1000
 """How far below the end of its stack a thread's first frame can lie, in bytes."""
+_FROM_START = (Rule.FUNCTION, Rule.GUESSED_START)
+_HERE = (Rule.FUNCTION,)
 _RECORDED = (Rule.FRAME_DATA, Rule.RECORD_HERE)
 _SEH_FRAMES = (0x10, 0x0C)
 """Where ebp points, above the exception registration that functions with __try, and those with C++ objects, make."""
@@ -45,8 +47,8 @@ class Rules:
         self._callees = Callees(self._code)
         self._prologues = Prologues(self._code, self._callees)
         self._forward = Forward(self._code, self._callees)
-        self._calls = Calls(self._code, self._prologues)
         self._starts = Starts(self._code)
+        self._calls = Calls(self._code, self._prologues, self._starts)
 
     def record(self, place: Place) -> FrameData | None:
         """Return the frame data that covers the frame at `place`, or None."""
@@ -77,6 +79,17 @@ class Rules:
             found = best(candidates)
         return None if found is None else _completed(place, found, candidates)
 
+    def next_place(self, caller: Caller) -> Place:
+        """Return where the caller stands."""
+        is_helper = self._forward.is_past_helper(caller.return_address)
+        return Place(
+            Registers(caller.return_address, caller.gpr),
+            caller.call_sp,
+            is_sp_exact=caller.popped is not None,
+            is_past_helper=caller.is_past_helper,
+            is_in_helper=is_helper and not caller.is_past_helper,
+        )
+
     def _judge(
         self,
         place: Place,
@@ -100,14 +113,15 @@ class Rules:
     ) -> Iterator[tuple[Rule, Caller, str]]:
         if record is not None:
             yield from self._by_record(place, record, arguments_size)
-        start = self._starts.trusted(place.ip, is_return_address=place.is_return_address)
+        start = self._code.function_start(place.ip, is_return_address=place.is_return_address)
         if start is not None:
             caller = self._prologues.caller(start, place)
             if caller is not None:
                 yield Rule.FUNCTION, caller, ""
         ahead = self._forward.caller(place)
         if ahead is not None:
-            yield Rule.FORWARD, ahead, ""
+            is_straight = not ahead.doubt and not ahead.is_past_helper and self._forward.is_straight(place.ip)
+            yield Rule.EPILOGUE if is_straight else Rule.FORWARD, ahead, ""
         if start is None:
             for caller in self._by_guessed_start(place):
                 yield Rule.GUESSED_START, caller, ""
@@ -120,7 +134,7 @@ class Rules:
     def _by_record(self, place: Place, data: FrameData, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
         popped = self._callees.return_size(place.ip)
         rule = Rule.FRAME_DATA if data.program else Rule.FPO
-        if not place.is_return_address:
+        if not place.is_return_address or place.is_past_helper:
             rule = Rule.RECORD_HERE
         for found in frame_data.callers(data, place, arguments_size, self._memory, popped):
             if isinstance(found, frame_data.Recorded):
@@ -175,14 +189,17 @@ def _completed(place: Place, found: Candidate, candidates: list[Candidate]) -> C
     """Fill in registers that the winner does not know from other rules that find the same return address.
 
     Where the thread stands itself, the code knows better than the compiler's record, which describes neither epilogues
-    nor every step of a prologue.
+    nor every step of a prologue. What the code has done is known better than what it is going to do.
     """
     caller = found.caller
     for other in candidates:
         if other is found or other.caller.slot != caller.slot or not other.caller.is_consistent:
             continue
         mine, theirs = caller.gpr, other.caller.gpr
-        if not place.is_return_address and other.rule is Rule.FUNCTION:
+        knows_better = (
+            _FROM_START if found.rule in {Rule.FORWARD, Rule.EPILOGUE} else _HERE if not place.is_return_address else ()
+        )
+        if other.rule in knows_better:
             mine, theirs = theirs, mine
         gpr = tuple(own if own is not None else given for own, given in zip(mine, theirs, strict=True))
         caller = replace(caller, gpr=gpr)

@@ -8,9 +8,8 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from throwstack.images import Image
+from throwstack.images import Image, Section
 from throwstack.memory import PAGE_SIZE
-from throwstack.symbols import SymbolKind
 from throwstack.unwind.x86.code import Code
 
 _MAX_SECTION = 64 << 20
@@ -32,14 +31,6 @@ class Starts:
         self._code = code
         self._known: dict[tuple[int, int], list[int]] = {}
 
-    def trusted(self, address: int, *, is_return_address: bool) -> int | None:
-        """Return the start of the function at `address` where full symbols (not exports) give it, else None."""
-        symbols = self._code.symbols
-        image = self._code.images.find(address)
-        if image is None or symbols.table(image).kind is SymbolKind.EXPORT:
-            return None
-        return symbols.function_start(address, is_return_address=is_return_address)
-
     def guesses(self, address: int) -> Iterator[int]:
         """Yield possible starts of the function that holds `address`, nearest first."""
         starts = self._of_section(address)
@@ -57,22 +48,26 @@ class Starts:
         if export is not None:
             yield export
 
+    def nearest(self, address: int) -> int | None:
+        """Return the nearest possible function start at or before `address`, or None."""
+        return next(self.guesses(address), None)
+
     def _of_section(self, address: int) -> list[int]:
         image = self._code.images.find(address)
         headers = image.headers if image is not None else None
         section = headers.section_at(address - image.base) if image is not None and headers is not None else None
-        if image is None or section is None or section.size > _MAX_SECTION:
+        if image is None or section is None:
             return []
         key = (image.base, section.rva)
         if key not in self._known:
-            self._known[key] = _collect(image, section.rva, section.size)
+            data = [other for other in headers.sections if not other.is_executable] if headers is not None else []
+            self._known[key] = _collect(image, section, data)
         return self._known[key]
 
 
-def _collect(image: Image, rva: int, size: int) -> list[int]:
-    first = image.base + rva
-    pages = (image.memory.page(page) for page in range(first, first + size, PAGE_SIZE))
-    code = b"".join(page if page is not None else bytes(PAGE_SIZE) for page in pages)[:size]
+def _collect(image: Image, section: Section, data: list[Section]) -> list[int]:
+    code = _contents(image, section)
+    first = image.base + section.rva
     found: set[int] = set()
     for match in _CALL.finditer(code, 0, max(len(code) - 4, 0)):
         target = match.end() + 4 + struct.unpack_from("<i", code, match.end())[0]
@@ -80,4 +75,20 @@ def _collect(image: Image, rva: int, size: int) -> list[int]:
             found.add(target)
     found.update(match.start() for match in _PROLOGUE.finditer(code))
     found.update(match.start() for match in _AFTER_PADDING.finditer(code) if match.start() % 16 == 0)
+    # Tables of pointers to code: virtual functions, callbacks, imports from the image itself.
+    for other in data:
+        words = _contents(image, other)
+        for (word,) in struct.iter_unpack("<I", words[: len(words) & ~3]):
+            if first <= word < first + len(code):
+                found.add(word - first)
     return sorted(first + offset for offset in found)
+
+
+def _contents(image: Image, section: Section) -> bytes:
+    """Return a section as it lies in memory, zeros where its pages cannot be read."""
+    if section.size > _MAX_SECTION:
+        return b""
+    first = image.base + section.rva
+    pages = (image.memory.page(page) for page in range(first & ~(PAGE_SIZE - 1), first + section.size, PAGE_SIZE))
+    whole = b"".join(page if page is not None else bytes(PAGE_SIZE) for page in pages)
+    return whole[first % PAGE_SIZE :][: section.size]

@@ -76,12 +76,7 @@ class Unwinder:
                 return Walk(tuple(frames), End.FRAME_LIMIT, str(self._frame_limit))
             data = self._rules.record(place)
             arguments_size = data.parameters_size if data is not None else caller.popped or 0
-            place = Place(
-                Registers(caller.return_address, caller.gpr),
-                caller.call_sp,
-                is_sp_exact=caller.popped is not None,
-                is_past_helper=caller.is_past_helper,
-            )
+            place = self._rules.next_place(caller)
             label, note = found.trust, found.note
 
     def _end(self, place: Place, stack: StackBounds) -> tuple[End, str]:

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compares what the plugins print with the truth that the programs kept.
+
+A truth frame is equal to a row when everything known of it is: ip, return address, Child-SP. Rows are matched in
+order. Where the truth has a gap (code that keeps no shadow stack), rows in the gap are nobody's; a row elsewhere that
+matches no truth frame is wrong. Rows beyond the outermost truth frame (the system's thread start) are not judged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = dict[str, Any]
+
+INLINE = "inline"
+_COLUMNS = {"ip": "IP", "child_sp": "Child-SP", "return_address": "RetAddr"}
+
+
+@dataclass
+class StackResult:
+    """One throwing stack: how many truth frames there are, and how the rows bear them out."""
+
+    where: str
+    frames: int
+    equal: int
+    missing: list[dict[str, Any]]
+    wrong: list[Row]
+    names: int = 0
+    names_right: int = 0
+    ends: str = ""
+    """Why the stack ended before its outermost truth frame."""
+
+
+@dataclass
+class Result:
+    """A dump's comparison."""
+
+    case: str
+    threads: int
+    contexts: int
+    contexts_found: int
+    problems: list[str] = field(default_factory=list)
+    """What is wrong with the rows of `windows.unhandled`: missing ones and ones with a wrong figure."""
+    false_rows: list[str] = field(default_factory=list)
+    stacks: list[StackResult] = field(default_factory=list)
+
+    @property
+    def frames(self) -> int:
+        """Return the number of frames in the truth."""
+        return sum(stack.frames for stack in self.stacks)
+
+    @property
+    def equal(self) -> int:
+        """Return the number of frames found equal."""
+        return sum(stack.equal for stack in self.stacks)
+
+    @property
+    def wrong(self) -> list[Row]:
+        """Return the wrong rows."""
+        return [row for stack in self.stacks for row in stack.wrong]
+
+
+def compare(truth: dict[str, Any], unhandled: Sequence[Row], stacks: Sequence[Row], *, has_names: bool) -> Result:
+    """Compare the rows of `windows.unhandled` and `windows.cxrstack` with a dump's truth."""
+    expected = [e for stuck in truth["stuck"] for e in (stuck, *stuck["nested"])]
+    result = Result(truth["case"], len(truth["stuck"]) + len(truth["shutting_down"]), len(expected), 0)
+    _compare_threads(truth, unhandled, result)
+    walked = {context: rows for _, context, rows in split_stacks(stacks)}
+    known = {int(e["context"], 16) for e in expected}
+    for tid, context, _ in split_stacks(stacks):
+        if context not in known:
+            result.false_rows.append(f"thread {tid}: a stack from context {context:#x}")
+    for exception in expected:
+        context = int(exception["context"], 16)
+        rows = walked.get(context)
+        if rows is not None:
+            result.contexts_found += 1
+        else:
+            result.problems.append(f"thread {exception['tid']}: context {context:#x} was not found")
+        where = f"{truth['case']} thread {exception['tid']}"
+        result.stacks.append(compare_stack(where, exception["frames"], rows or [], has_names=has_names))
+    return result
+
+
+def _compare_threads(truth: dict[str, Any], unhandled: Sequence[Row], result: Result) -> None:
+    by_tid: dict[int, list[Row]] = {}
+    for row in unhandled:
+        by_tid.setdefault(row["TID"], []).append(row)
+    for stuck in truth["stuck"]:
+        rows = by_tid.pop(stuck["tid"], [])
+        if len(rows) != 1:
+            result.problems.append(f"thread {stuck['tid']}: {len(rows)} rows")
+        wanted = {
+            "PID": stuck["pid"],
+            "Process": stuck["process"],
+            "Arch": stuck["arch"],
+            "Code": int(stuck["code"], 16),
+            "Address": int(stuck["address"], 16),
+            "Record": int(stuck["record"], 16),
+            "Context": int(stuck["context"], 16),
+        }
+        for row in rows:
+            result.problems += [
+                f"thread {stuck['tid']}: {column} is {_show(row[column])}, not {_show(value)}"
+                for column, value in wanted.items()
+                if row[column] != value
+            ]
+    for tid in truth["shutting_down"]:
+        rows = by_tid.pop(tid, [])
+        if len(rows) != 1 or "CorExitProcess" not in rows[0]["Blocked In"]:
+            result.problems.append(f"thread {tid}: not seen in CorExitProcess")
+        elif rows[0]["Code"] is not None:
+            result.problems.append(f"thread {tid}: an exception was invented")
+    for tid, rows in by_tid.items():
+        result.false_rows += [
+            f"thread {tid} ({truth['roles'].get(str(tid), '?')}): {row['Blocked In']}" for row in rows
+        ]
+
+
+def split_stacks(rows: Sequence[Row]) -> list[tuple[int, int, list[Row]]]:
+    """Split the rows of `windows.cxrstack` into stacks: (TID, context, rows without inline frames)."""
+    stacks: list[tuple[int, int, list[Row]]] = []
+    for row in rows:
+        if row["Frame"] == 0:
+            match = re.search(r"context (0x[0-9a-f]+)", row["Notes"] or "")
+            stacks.append((row["TID"], int(match[1], 16) if match else 0, []))
+        if row["Trust"] != INLINE:
+            stacks[-1][2].append(row)
+    return stacks
+
+
+def compare_stack(where: str, frames: Sequence[dict[str, Any]], rows: Sequence[Row], *, has_names: bool) -> StackResult:
+    """Compare one stack."""
+    result = StackResult(where, len(frames), 0, [], [])
+    position = 0
+    for frame in frames:
+        first = position - 1 if frame["follows_gap"] and frame["ip"] is None and position else position
+        index = next((i for i in range(first, len(rows)) if is_equal(frame, rows[i])), None)
+        if index is None:
+            result.missing.append(frame)
+            continue
+        if not frame["follows_gap"]:
+            result.wrong += rows[position:index]
+        result.equal += 1
+        position = index + 1
+        if has_names and frame["is_program"] and frame["ip"] is not None:
+            result.names += 1
+            result.names_right += frame["function"] == function_of(rows[index]["Call Site"])
+    if result.missing:
+        result.wrong += _judged(rows[position:], result.missing)
+        last = rows[-1]["Notes"] if rows else "no stack"
+        result.ends = last.partition("stack ends here: ")[2] or last
+    return result
+
+
+def _judged(rows: Sequence[Row], missing: Sequence[dict[str, Any]]) -> Iterator[Row]:
+    """Yield the rows behind the last match that claim to be frames: all up to the outermost truth frame.
+
+    Where a gap is what comes next, rows of foreign code may be right, so nothing is said of them.
+    """
+    if any(frame["follows_gap"] for frame in missing):
+        return
+    yield from rows[: len(missing)]
+
+
+def is_equal(frame: dict[str, Any], row: Row) -> bool:
+    """Say whether a row has everything that is known of a truth frame."""
+    known = {column: frame[key] for key, column in _COLUMNS.items() if frame[key] is not None}
+    return all(row[column] == int(value, 16) for column, value in known.items())
+
+
+def function_of(call_site: str) -> str:
+    """Return a call site's bare function name: `throw!store::Shelf::take+0x31` is `take`."""
+    symbol = call_site.partition("!")[2].partition("+0x")[0]
+    return symbol.partition("(")[0].rpartition("::")[2] or symbol
+
+
+def describe(frame: dict[str, Any]) -> str:
+    """Return a truth frame in a line."""
+    return f"{frame['function'] or '?'} " + " ".join(f"{key} {frame[key]}" for key in _COLUMNS)
+
+
+def describe_row(row: Row) -> str:
+    """Return a row in a line."""
+    values = " ".join(f"{key} {_show(row[column])}" for key, column in _COLUMNS.items())
+    return f"frame {row['Frame']} {row['Call Site']} {values} ({row['Trust']})"
+
+
+def _show(value: Any) -> str:
+    return f"{value:#x}" if isinstance(value, int) else str(value)
+
+
+def report(results: Iterable[Result]) -> list[str]:
+    """Return, in lines, everything that is not as it should be."""
+    lines = []
+    for result in results:
+        lines += [f"{result.case}: {problem}" for problem in result.problems]
+        lines += [f"{result.case}: false row: {row}" for row in result.false_rows]
+        for stack in result.stacks:
+            lines += [f"{stack.where}: missing: {describe(frame)}" for frame in stack.missing]
+            lines += [f"{stack.where}: wrong: {describe_row(row)}" for row in stack.wrong]
+            if stack.ends:
+                lines.append(f"{stack.where}: ends: {stack.ends}")
+    return lines

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cases against what they are made after: `ftp-2003` figure for figure against the WinDbg transcript."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.forge.__main__ import main
+from tests.forge.cases import Case, builders
+from tests.forge.describe import Residency
+from tests.forge.truth import StuckThread, Truth, TruthFrame
+
+# ChildEBP RetAddr Args to Child, as WinDbg printed them.
+THREAD = """\
+b8fde918 80833485 89e3d418 f77275c8 00000001 nt!KiSwapContext+0x26
+b8fde944 808294b9 89e3d418 00000002 00000000 nt!KiSwapThread+0x2e5
+b8fde978 80938f68 00000002 b8fdeaac 00000001 nt!KeWaitForMultipleObjects+0x3d7
+b8fdebf4 809390ca 00000002 b8fdec1c 00000001 nt!ObpWaitForMultipleObjects+0x202
+b8fded48 808897bc 00000002 045b9fbc 00000001 nt!NtWaitForMultipleObjects+0xc8
+b8fded48 7c8285ec 00000002 045b9fbc 00000001 nt!KiFastCallEntry+0xfc
+045b9f6c 7c827cfb 77e6202c 00000002 045b9fbc ntdll!KiFastSystemCallRet
+045b9f70 77e6202c 00000002 045b9fbc 00000001 ntdll!NtWaitForMultipleObjects+0xc
+045ba018 7739bbd1 00000002 045ba040 00000000 KERNEL32!WaitForMultipleObjectsEx+0x11a
+045ba074 776c1ffa 00000001 001514f8 00013880 USER32!RealMsgWaitForMultipleObjectsEx+0x141
+045ba09c 776e2eff 001514f8 00013880 045ba0c4 ole32!CCliModalLoop::BlockFn+0x7d
+045ba10c 79f752f0 00000002 00013880 00000001 ole32!CoWaitForMultipleHandles+0xc9
+045ba12c 79f75232 00000000 00013880 00000001 mscorwks!NT5WaitRoutine+0x51
+045ba198 79f7519a 00000001 001514f8 00000000 mscorwks!MsgWaitHelper+0xa5
+045ba1b8 79ed9808 00000001 001514f8 00000000 mscorwks!Thread::DoAppropriateAptStateWait+0x28
+045ba23c 79ed96c4 00000001 001514f8 00000000 mscorwks!Thread::DoAppropriateWaitWorker+0x13c
+045ba28c 79ed9a62 00000001 001514f8 00000000 mscorwks!Thread::DoAppropriateWait+0x40
+045ba2e8 79e78944 00013880 00000001 00000000 mscorwks!CLREvent::WaitEx+0xf7
+045ba2fc 79f7515d 00013880 00000001 00000000 mscorwks!CLREvent::Wait+0x17
+045ba37c 79f750b9 79f7509d 1e232538 00000000 mscorwks!CorExitProcess+0x30f
+045ba380 79f7509d 1e232538 00000000 00000000 mscorwks!WaitForEndOfShutdown+0x5
+045ba3ac 79f7478c 00000e10 045ba3f0 79f7394a mscorwks!EEShutDown+0xae
+045ba448 79004fab 00000003 79e70000 045ba490 mscorwks!DisableRuntime+0xeb
+045ba458 7c348cfa 00000003 7c3476c9 00000003 mscoree!CorExitProcess+0x46
+045ba460 7c3476c8 00000003 00000000 7c391300 MSVCR71!__crtExitProcess+0x25
+045ba490 7c348d22 00000003 00000001 00000000 MSVCR71!doexit+0xab
+045ba4a0 7c34d2b1 00000003 00000000 045ba7a4 MSVCR71!_exit+0xd
+045ba4e8 7c34cf8a 00000016 0000000a 00000000 MSVCR71!raise+0xae
+045ba524 77e761b7 045ba7a4 00000000 00000000 MSVCR71!abort+0xe
+045ba77c 77e792a3 045ba7a4 77e61ac1 045ba7ac KERNEL32!UnhandledExceptionFilter+0x12a
+045ba784 77e61ac1 045ba7ac 00000000 045ba7ac KERNEL32!BaseThreadStart+0x4a
+045ba7ac 7c828752 045bab68 045bffdc 045ba888 KERNEL32!_except_handler3+0x61
+045ba7d0 7c828723 045bab68 045bffdc 045ba888 ntdll!ExecuteHandler2+0x26
+045ba878 7c82863c 045b0000 045ba888 00010007 ntdll!ExecuteHandler+0x24
+045bab58 77e4bee7 045bab68 00000000 e06d7363 ntdll!RtlRaiseException+0x3d
+045babb8 78158e89 e06d7363 00000001 00000003 KERNEL32!RaiseException+0x53
+045babf0 03403222 045bac00 03440a54 0342dc6c MSVCR80!_CxxThrowException+0x46
+045bac0c 03402f9d 80004003 00000000 033f87b5 ftpsrvdata_pg!_com_raise_error+0x32
+045bac18 033f87b5 80004003 045bf9b0 045bd1cc ftpsrvdata_pg!_com_issue_error+0xd
+045bcc58 033f9812 00000000 78158ed7 045bf9b0 ftpsrvdata_pg!PrintProviderError+0x35
+"""
+# The same for the last set context.
+THROWING = """\
+045babb8 78158e89 e06d7363 00000001 00000003 KERNEL32!RaiseException+0x53
+045babf0 03403222 045bac00 03440a54 0342dc6c MSVCR80!_CxxThrowException+0x46
+045bac0c 03402f9d 80004003 00000000 033f87b5 ftpsrvdata_pg!_com_raise_error+0x32
+045bac18 033f87b5 80004003 045bf9b0 045bd1cc ftpsrvdata_pg!_com_issue_error+0xd
+045bcc58 033f9812 00000000 78158ed7 045bf9b0 ftpsrvdata_pg!PrintProviderError+0x35
+045bf9bc 033dbf4a 045bf9f0 045bcc60 71f5cadb ftpsrvdata_pg!IDBCommand::ExecuteResults+0x2a2
+045bfe08 00d66a6a 00000001 045bfe74 00000015 ftpsrvdata_pg!IFTPSystemStats_Impl::UpdateSystemStats+0xaa
+045bff78 781329bb 006ab558 1e2328f2 00000000 FTPParsers!SessionManagerThreadProc+0x19a
+045bffb0 78132a47 00000000 77e64829 03266678 MSVCR80!_endthreadex+0x3b
+045bffb8 77e64829 03266678 00000000 00000000 MSVCR80!_endthreadex+0xc7
+045bffec 00000000 781329e1 03266678 00000000 KERNEL32!BaseThreadStart+0x34
+"""
+# The vendor's linker had moved these blocks out of their functions, and WinDbg counts in the order before the move.
+# No table of addresses can say that; each block has its own start here.
+MOVED = {
+    "mscorwks!MsgWaitHelper+0xa5": "mscorwks!MsgWaitHelper+0x82",
+    "mscorwks!CorExitProcess+0x30f": "mscorwks!CorExitProcess+0x9d",
+    "KERNEL32!BaseThreadStart+0x4a": "KERNEL32!BaseThreadStart$filt$0+0x4a",
+}
+# The transcript gives the word at 045ba464 twice and differently; the return address is right.
+CONTRADICTION = ("7c3476c9", "7c3476c8")
+
+
+@pytest.fixture(scope="module")
+def ftp() -> Case:
+    return builders()["ftp-2003"][0]()
+
+
+def shown(frames: tuple[TruthFrame, ...]) -> list[str]:
+    return [
+        " ".join((*(f"{word:08x}" for word in (frame.child_sp, frame.return_address, *frame.args)), frame.symbol))
+        for frame in frames
+    ]
+
+
+def expected(text: str) -> list[str]:
+    rows = []
+    for line in text.replace(*CONTRADICTION).splitlines():
+        figures, symbol = line.rsplit(" ", 1)
+        rows.append(f"{figures} {MOVED.get(symbol, symbol)}")
+    return rows
+
+
+def only(truth: Truth) -> StuckThread:
+    (thread,) = truth.stuck
+    return thread
+
+
+def test_the_throwing_stack_is_the_transcripts(ftp: Case) -> None:
+    assert shown(only(ftp.truth).frames) == expected(THROWING)
+
+
+def test_the_blocked_stack_is_the_transcripts_and_goes_on_with_what_threw(ftp: Case) -> None:
+    rows = shown(only(ftp.truth).thread_stack)
+    known = expected(THREAD)
+    assert rows[: len(known)] == known
+    assert rows[len(known) :] == expected(THROWING)[5:]
+
+
+def test_memory_holds_the_transcripts_words(ftp: Case) -> None:
+    process = next(p for p in ftp.machine.processes if p.pid == 0xA04)
+    thread = next(t for t in process.threads if t.tid == 0xAE8)
+    stack = next(r for r in process.regions if r.base == thread.stack_limit)
+
+    def word(address: int) -> int:
+        if address in thread.kernel_stack:
+            return int.from_bytes(thread.kernel_stack[address], "little")
+        if thread.kernel_stack_limit <= address < thread.kernel_stack_base:
+            return 0
+        return int.from_bytes(stack.data[address - stack.base :][:4], "little")
+
+    for line in (THREAD + THROWING).replace(*CONTRADICTION).splitlines():
+        child, *words = (int(item, 16) for item in line.split()[:5])
+        if "KiFastCallEntry" in line:  # printed for the system service's frame a second time
+            words = words[1:]
+            assert [word(child + 8 + 4 * i) for i in range(3)] == words
+        else:
+            assert [word(child + 4 + 4 * i) for i in range(4)] == words, line
+    # dd 045ba7a4 l2
+    assert [word(0x045BA7A4), word(0x045BA7A8)] == [0x045BAB68, 0x045BA888]
+    # the record, the _com_error
+    assert [word(0x045BAB68 + 4 * i) for i in range(8)] == [
+        *(0xE06D7363, 1, 0, 0x77E4BEE7, 3, 0x19930520, 0x045BAC00, 0x03440A54),
+    ]
+    assert [word(0x045BAC00), word(0x045BAC04)] == [0x0342DC6C, 0x80004003]
+
+
+def test_context_is_what_cxr_printed(ftp: Case) -> None:
+    printed = (
+        "eax=045bab68 ebx=033f97fe ecx=00000000 edx=045bac00 esi=045babf0 edi=00000000 eip=77e4bee7 esp=045bab64 "
+        "ebp=045babb8 cs=001b ss=0023 ds=0023 es=0023 fs=003b gs=0000 efl=00000206"
+    )
+    values = dict(item.split("=") for item in printed.replace("efl=", "eflags=").split())
+    wanted = {name: int(value, 16) for name, value in values.items()}
+    assert only(ftp.truth).registers == wanted
+    process = next(p for p in ftp.machine.processes if p.pid == 0xA04)
+    stack = next(r for r in process.regions if r.base <= 0x045BA888 < r.base + len(r.data))
+    context = stack.data[0x045BA888 - stack.base :][:0x2CC]
+    assert context[:4] == bytes.fromhex("07000100")
+    # CONTEXT of winnt.h: gs at 0x8c, then fs es ds edi esi ebx edx ecx eax ebp eip cs eflags esp ss
+    offsets = {"edi": 0x9C, "esi": 0xA0, "ebx": 0xA4, "edx": 0xA8, "ecx": 0xAC, "eax": 0xB0}
+    offsets |= {"ebp": 0xB4, "eip": 0xB8, "cs": 0xBC, "eflags": 0xC0, "esp": 0xC4, "ss": 0xC8}
+    offsets |= {"gs": 0x8C, "fs": 0x90, "es": 0x94, "ds": 0x98}
+    assert {name: int.from_bytes(context[at : at + 4], "little") for name, at in offsets.items()} == wanted
+
+
+def test_processes_and_thread_are_the_transcripts(ftp: Case) -> None:
+    facts = {p.name: (p.pid, p.address, p.directory_base, p.peb, p.ppid) for p in ftp.machine.processes[1:]}
+    assert facts == {
+        "intfysvc.exe": (0x79C, 0x89EEE6F8, 0x7F404380, 0x7FFDD000, 0x1BC),
+        "SSHServer.exe": (0x7F0, 0x899F2BC8, 0x7F4043A0, 0x7FFD8000, 0x1BC),
+        "iftpsvc.exe": (0xA04, 0x8948FA08, 0x7F404520, 0x7FFDE000, 0x1BC),
+    }
+    process = next(p for p in ftp.machine.processes if p.pid == 0xA04)
+    thread = next(t for t in process.threads if t.tid == 0xAE8)
+    assert (thread.teb, thread.address, thread.win32_thread) == (0x7FFAD000, 0x89E3D418, 0xE26A6508)
+    assert (thread.kernel_stack_base, thread.kernel_stack_limit) == (0xB8FDF000, 0xB8FDB000)
+    assert (thread.kernel_stack_pointer, thread.trap_frame) == (0xB8FDE900, 0xB8FDED64)
+    assert (thread.start_address, thread.win32_start_address) == (0x77E617EC, 0x781329E1)
+    assert (thread.priority, thread.base_priority, thread.alertable, thread.wait_mode) == (10, 8, True, 1)
+    assert (thread.wait_ticks, ftp.machine.tick_count) == (7198, 7218)
+
+
+@pytest.mark.parametrize("name", [name for name in builders() if name != "fleet"])
+def test_a_case_makes_a_dump_and_its_truth_reads_back(name: str, tmp_path: Path) -> None:
+    assert main([name, str(tmp_path)]) == 0
+    assert (tmp_path / "MEMORY.DMP").stat().st_size > 1_000_000
+    truth = Truth.load(tmp_path / "truth.json")
+    assert truth == builders()[name][0]().truth
+    threads = {(p.pid, t.tid) for p in builders()[name][0]().machine.processes for t in p.threads}
+    assert {(t.pid, t.tid) for t in truth.stuck} | set(truth.quiet) == threads
+    for path in (tmp_path / "isf" / "windows").glob("*/*"):
+        guid, age = path.name.split(".")[0].rsplit("-", 1)
+        assert (len(guid), age) == (32, "1")
+
+
+def test_service_x64_has_a_throw_and_a_fault() -> None:
+    throw, fault = builders()["service-x64"][0]().truth.stuck
+    assert (throw.code, throw.exception_type) == (0xE06D7363, ".?AVconfig_error@ledger@@")
+    assert throw.message == "configuration value 'listen_port' is missing"
+    assert throw.frames[0].symbol.startswith("KERNELBASE!RaiseException+")
+    assert (fault.code, fault.thrown_at) == (0xC0000005, "ledgersvc!ledger::hash_bytes+0x5")
+    assert fault.frames[0].child_sp == fault.registers["rsp"]
+    for thread in (throw, fault):
+        assert thread.thread_stack[0].symbol == "ntdll!NtWaitForMultipleObjects+0x14"
+        assert thread.frames[-1].return_address == 0
+
+
+def test_fleet_is_large_and_has_three_crashes() -> None:
+    case = builders()["fleet"][0]()
+    assert len(case.truth.stuck) == 3
+    assert sum(len(process.threads) for process in case.machine.processes) == 4000
+    assert len(case.machine.processes) == 201
+
+
+def test_paged_peb_has_one_process_without_a_readable_peb() -> None:
+    case = builders()["paged-peb"][0]()
+    gone = [p.pid for p in case.machine.processes if p.loader_residency is Residency.PAGED_OUT]
+    assert len(gone) == 1
+    assert only(case.truth).pid not in gone
+
+
+def test_truth_is_json_with_hex_addresses(tmp_path: Path, ftp: Case) -> None:
+    ftp.truth.save(tmp_path / "truth.json")
+    raw = json.loads((tmp_path / "truth.json").read_text())
+    assert raw["stuck"][0]["record"] == "0x45bab68"
+    assert raw["stuck"][0]["pid"] == 2564
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no-such-case", "out"], "no case 'no-such-case'"),
+        (["ftp-2003"], "CASE and OUT_DIR are needed"),
+        (["ftp-2003", "out", "--isf", "no/such/file"], "--isf: no file"),
+        (["ftp-2003", "out", "--isf", __file__], "is no ISF file with a kernel's structures"),
+        (["ftp-2003", __file__], "is no directory"),
+    ],
+)
+def test_bad_arguments_are_told_in_a_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_paging_that_does_not_fit_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["service-x64", str(tmp_path), "--paging", "pae"]) == 1
+    assert "paging pae does not fit" in capsys.readouterr().err
+
+
+def test_list_names_every_case(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(builders())
+    assert all(len(line.split()) > 4 for line in lines)
