@@ -9,14 +9,17 @@ VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEM
 
 SOURCES = $(shell find throwstack plugins symbols -name '*.py' -o -name '*.json')
 
-$(VENV)/.dependencies: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check '.[test,lint]'
-	touch $@
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
 # Installed as a user gets it: the wheel puts the plugins where plain `vol` finds them.
-$(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+$(VENV)/.installed: pyproject.toml $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) .
+	$(PIP) --no-deps --force-reinstall .
+	touch $@
+
+$(VENV)/.tools: $(VENV)/.installed
+	$(PIP) '.[test,lint]'
 	touch $@
 
 demo: $(VENV)/.installed
@@ -27,15 +30,15 @@ demo: $(VENV)/.installed
 	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP windows.cxrstack --registers'
 	@$(VOL) windows.cxrstack --registers
 
-test: $(VENV)/.installed
+test: $(VENV)/.tools
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.installed
+format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
