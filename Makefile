@@ -33,20 +33,16 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tools
 	$(BIN)/python -m pytest
 
-<<<<<<< HEAD
-lint: $(VENV)/.tools
-=======
 # Unwind data of real images, decoded here and by LIEF. Fetches wheels for Windows from PyPI (some 60 MB).
 IMAGES = build/images
 IMAGE_WHEELS = msvc-runtime numpy pillow pywin32 scipy
 
-test-images: $(VENV)/.installed
+test-images: $(VENV)/.tools
 	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform win_amd64 \
 		--python-version 3.11 --dest $(IMAGES) $(IMAGE_WHEELS)
 	$(BIN)/python -m tests.unwind.x64.compare_with_lief $(IMAGES)
 
-lint: $(VENV)/.installed
->>>>>>> x64
+lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
