@@ -201,13 +201,14 @@ class Callees:
             # WoW64 up to Windows 7: `call fs:[0C0h]; add esp, 4; ret n`. The switch to 64-bit mode comes back without
             # popping the return address.
             return -4, 0
-        if not state.pushed:
-            return 0, 1 if state.may_have_pushed else 0
-        sp, distance = state.sp, self._distance(instruction.end)
-        if state.is_from_entry and sp is not None and sp.base == SP and distance is not None:
-            cleaned = -distance - sp.offset
+        sp = state.sp
+        if state.is_from_entry and sp is not None and sp.base == SP:
+            distance = self._distance(instruction.end)
+            cleaned = -distance - sp.offset if distance is not None else -1
             if 0 <= cleaned <= _MAX_CLEANED and cleaned % 4 == 0:
                 return cleaned, 0
+        if not state.pushed:
+            return 0, 1 if state.may_have_pushed else 0
         is_cleaned_after, is_certain = self._is_cleaned_after(state, instruction.end)
         return (0, 0 if is_certain else 1) if is_cleaned_after else (state.pushed, 1)
 
