@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from volatility3.framework import interfaces, renderers
 from volatility3.framework.configuration import requirements
 
-from throwstack.needed import manifest
+from throwstack.files.needed import manifest
 from throwstack.text import escape
 from throwstack.volatility import cxr, options, rows
 
