@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers
 from throwstack.dispatch.saved import SavedException
 from throwstack.dispatch.search import exceptions_in_flight
-from throwstack.frames import StackBounds, Walk
+from throwstack.frames import Walk
 from throwstack.memory import Memory
 from throwstack.naming import name_of
 from throwstack.symbols import Name

@@ -18,6 +18,7 @@ from tests.forge.dump_files import DumpFacts, DumpKind, write_dump, write_page_f
 from tests.forge.kernel_image import KernelImage, build_kernel
 from tests.forge.kernel_memory import KernelMemory, Pool, pool_starts
 from tests.forge.kernel_processes import SYSTEM, ProcessWriter
+from tests.forge.kernel_waits import write_waits
 from tests.forge.layouts import Layout, Version, carried, load
 from tests.forge.paging import MODES, AddressSpace
 from tests.forge.physical import PAGE, PhysicalMemory
@@ -93,6 +94,9 @@ def _given_addresses(machine: Machine, layout: Layout) -> Iterator[tuple[int, in
                 yield (thread.kernel_stack_limit or thread.kernel_stack_base - 0x6000), thread.kernel_stack_base
             for at, data in thread.kernel_stack.items():
                 yield at, at + len(data)
+            for item in thread.wait_objects:
+                if item.address is not None:
+                    yield item.address - 0x40, item.address + 0x40
 
 
 def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, image: KernelImage) -> dict[int, bytes]:
@@ -129,6 +133,7 @@ def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, ima
             spaces.append(space)
         blocks.append(writer.write(process, space))
     kernel_data.write_current_threads(kernel, processors, writer.running)
+    write_waits(kernel, image, version, processes, writer.blocks)
     sections.finish()
     _link_processes(kernel, image, blocks)
     kernel.space.close_kernel()

@@ -45,6 +45,8 @@ VARIABLES = {
     "CmNtCSDVersion": 8,
     "PsProcessType": 8,
     "PsThreadType": 8,
+    "ObTypeIndexTable": 0x200,
+    "ObHeaderCookie": 8,
     "MiState": 8,
 }
 """Sizes of the variables that the writer fills in, by name."""

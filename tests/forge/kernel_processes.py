@@ -40,12 +40,14 @@ class ProcessWriter:
         self._sessions: dict[int, int] = {}
         self.running: list[int] = []
         """Addresses of the ETHREADs that a processor runs."""
+        self.blocks: dict[int, Structure] = {}
+        """ETHREADs by thread id, EPROCESSes by process id: the ids are of one table."""
 
     def write(self, process: Process, space: AddressSpace) -> Structure:
         """Write a process into memory; return its EPROCESS."""
         layout = self.kernel.layout
         address = process.address or self.kernel.allocate(layout.size("_EPROCESS"), before=0x80)
-        block = Structure(self.kernel, layout, "_EPROCESS", address)
+        block = self.blocks[process.pid] = Structure(self.kernel, layout, "_EPROCESS", address)
         user = UserSpace(process.regions, self.sections, space)
         if process.pid != SYSTEM and process.writes_loader_data:
             self._write_user_structures(process, user)
@@ -105,6 +107,7 @@ class ProcessWriter:
     def _write_threads(self, block: Structure, process: Process) -> None:
         layout, created = self.kernel.layout, self._created(process)
         threads = [write_thread(self.kernel, block, process.pid, thread, created) for thread in process.threads]
+        self.blocks.update(zip((thread.tid for thread in process.threads), threads, strict=True))
         block.put("ActiveThreads", len(threads))
         running = (thread.state is ThreadState.RUNNING for thread in process.threads)
         self.running += [block.address for block, runs in zip(threads, running, strict=True) if runs]
