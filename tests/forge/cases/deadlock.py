@@ -124,7 +124,15 @@ class _Builder:
 
     def program(self, name: str) -> ImageBuilder:
         image = ImageBuilder(
-            name, 0x00400000, 0x4000, 0x2000, 0x2000, pdb=pdb_of(name), directory="\\Ledger", entry=0x00401200, has_isf=True
+            name,
+            0x00400000,
+            0x4000,
+            0x2000,
+            0x2000,
+            pdb=pdb_of(name),
+            directory="\\Ledger",
+            entry=0x00401200,
+            has_isf=True,
         )
         add_runtime(image)
         image.code(image.entry, b"\x33\xc0\xc3")
@@ -132,7 +140,7 @@ class _Builder:
 
     def enters(self, process: Process, image: ImageBuilder, tid: int, name: str, section: int) -> None:
         """Add a thread that waits in RtlEnterCriticalSection for a section."""
-        routine = self._routine(process, image, name, (section,), _ENTER, 4)
+        routine = self._routine(process, image, name, (section,), _ENTER)
         chain = self._begin(process, routine)
         chain.enter(self.enter, args=(section,))
         chain.enter(self.wait)
@@ -141,17 +149,18 @@ class _Builder:
     def waits(self, process: Process, image: ImageBuilder, tid: int, name: str, waited: WaitObject) -> None:
         """Add a thread that waits in WaitForSingleObject."""
         outer, inner = self.api.functions["WaitForSingleObject"], self.api.functions["WaitForSingleObjectEx"]
-        routine = self._routine(process, image, name, (0x1A4, 0xFFFFFFFF), outer.start, 8)
+        routine = self._routine(process, image, name, (0x1A4, 0xFFFFFFFF), outer.start)
         chain = self._begin(process, routine)
         chain.enter(outer, args=(0x1A4, 0xFFFFFFFF, 0))
         chain.enter(inner, args=(0x1A4, 0, 0))
         self._end(process, chain, tid, routine, waited)
 
     def _routine(
-        self, process: Process, image: ImageBuilder, name: str, args: tuple[int, ...], target: int, pops: int
+        self, process: Process, image: ImageBuilder, name: str, args: tuple[int, ...], target: int
     ) -> Function:
+        """Add a thread routine that calls a function which removes its arguments."""
         start = 0x00401300 + 0x100 * len(process.threads)
-        call = Call(start + 0x58, target, args, pops, image.slot(target))
+        call = Call(start + 0x58, target, args, 4 * len(args), image.slot(target))
         routine = Function(name, start, ebp_frame(0x24, ("esi", "edi")), (call,), 4)
         image.name_function(name, image.code(start, routine.emit()))
         return routine
@@ -190,9 +199,7 @@ class _Builder:
         built = [(self.library[name], self.library[name].build()) for name in names]
         for process, image in programs:
             load_images(process, image, built)
-        images = {
-            process.pid: Images([image, *(self.library[name] for name in names)]) for process, image in programs
-        }
+        images = {process.pid: Images([image, *(self.library[name] for name in names)]) for process, image in programs}
         stacks = {
             f"{process.pid}:{tid}": (*kernel, *chain.frames(images[process.pid]))
             for process, tid, chain, kernel in self.frames
