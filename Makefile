@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-images lint format clean
 
 SOURCES = $(shell find throwstack plugins symbols -name '*.py' -o -name '*.json')
 
@@ -32,6 +32,15 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tools
 	$(BIN)/python -m pytest
+
+# Unwind data of real images, decoded here and by LIEF. Fetches wheels for Windows from PyPI (some 60 MB).
+IMAGES = build/images
+IMAGE_WHEELS = msvc-runtime numpy pillow pywin32 scipy
+
+test-images: $(VENV)/.tools
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform win_amd64 \
+		--python-version 3.11 --dest $(IMAGES) $(IMAGE_WHEELS)
+	$(BIN)/python -m tests.unwind.x64.compare_with_lief $(IMAGES)
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -64,6 +64,7 @@ IMPORTS = {
         "LoadLibraryA": 1,
         "OpenProcess": 3,
         "RaiseException": 4,
+        "RtlPcToFileHeader": 2,
         "SetThreadStackGuarantee": 1,
         "SetUnhandledExceptionFilter": 1,
         "Sleep": 1,

@@ -150,7 +150,8 @@ def compare_stack(where: str, frames: Sequence[dict[str, Any]], rows: Sequence[R
             result.names += 1
             result.names_right += frame["function"] == function_of(rows[index]["Call Site"])
     if result.missing:
-        result.wrong += _judged(rows[position:], result.missing)
+        if frames[-1] in result.missing:
+            result.wrong += _judged(rows[position:], result.missing)
         last = rows[-1]["Notes"] if rows else "no stack"
         result.ends = last.partition("stack ends here: ")[2] or last
     return result

@@ -18,6 +18,7 @@ from throwstack.exceptions.describe import describe
 from throwstack.frames import Frame, Walk
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.naming import name_of, names_of
+from throwstack.pages.provenance import substitute_note
 from throwstack.register_view import format_context, format_instruction, format_registers
 from throwstack.registers import Arch
 from throwstack.signature import signature as signature_of
@@ -164,8 +165,9 @@ def frame_rows(stack: ThrowingStack, *, with_registers: bool, style: NameStyle) 
     for index, frame in enumerate(frames):
         for name in names_of(target.symbols, frame):
             notes = [stack.title] if number == 0 else []
-            if frame.note and not name.is_inline:
-                notes.append(frame.note)
+            if not name.is_inline:
+                substitute = substitute_note(frame, target.images, stack.process.pages.substitutes)
+                notes += [note for note in (frame.note, substitute) if note]
             if index == len(frames) - 1 and not name.is_inline and not stack.walk.is_complete:
                 notes.append(f"stack ends here: {ending(stack.walk)}")
             row: Row = (stack.process.pid, escape(stack.process.name), or_absent(stack.tid), number)

@@ -127,6 +127,12 @@ class Survey:
             seen.update((pid, name))
             if (not pids or pid in pids) and (not names or name in names):
                 yield item
+        if not seen:
+            log.warning(
+                "the kernel's list of processes is not readable: this dump is truncated or damaged, or not of the "
+                "system whose symbols were found"
+            )
+            return
         for pid in sorted(pids.difference(seen)):
             log.warning("there is no process with PID %d: windows.pslist shows those there are", pid)
         for key in names.keys() - seen:

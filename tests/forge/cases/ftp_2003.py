@@ -17,6 +17,7 @@ from tests.forge.cases.ftp_threads import (
     load_images,
     put_kernel_stack,
     service_image,
+    thread_block,
     user_registers,
 )
 from tests.forge.cases.x86_kernel import Kernel
@@ -75,7 +76,7 @@ def build() -> Case:
         quiet += [(process.pid, tid) for tid in waiting]
         stacks |= {f"{process.pid}:{tid}": frames for tid, frames in waiting.items()}
     iftpsvc.threads.append(thread)
-    iftpsvc.regions.append(Region(stuck.STACK_LIMIT, stack.data()))
+    iftpsvc.regions += [Region(stuck.STACK_LIMIT, stack.data()), thread_block(thread.teb, chain)]
     built = {name: image.build() for name, image in library.images.items()}
     system = ("ntdll", "KERNEL32", "RPCRT4", "USER32", "ole32")
     for process, names in ((intfy, system), (ssh, system), (iftpsvc, tuple(built))):

@@ -28,6 +28,7 @@ class Rule(Enum):
     EPILOGUE = "code followed to its return, without a branch or a call"
     FORWARD = "code followed to its return"
     GUESSED_START = "function start, guessed"
+    CALLED_NOWHERE = "call of an address that is not code"
     FRAME_DATA_SEARCH = "FrameData or FPO, and a search"
     REGISTRATION = "exception registration"
     FRAME_POINTER = "frame pointer"
@@ -57,6 +58,7 @@ _RULE = {
     Rule.RECORD_HERE: 45,
     Rule.FORWARD: 40,
     Rule.GUESSED_START: 30,
+    Rule.CALLED_NOWHERE: 40,
     Rule.FRAME_DATA_SEARCH: 25,
     Rule.FRAME_POINTER: 20,
     Rule.REGISTRATION: 15,
@@ -81,7 +83,6 @@ _AGREEMENT = 25
 _INDEPENDENT = frozenset(
     {Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE, Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START}
 )
-_SURE = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
 
 
 def score(candidate: Candidate, others: Iterable[Candidate] = ()) -> int:
@@ -102,6 +103,7 @@ def _agrees(candidate: Candidate, other: Candidate) -> bool:
         and other.rule is not candidate.rule
         and other.caller.slot == candidate.caller.slot
         and other.caller.is_consistent
+        and not (other.caller.doubt or candidate.caller.doubt)
     )
 
 
@@ -121,7 +123,7 @@ def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:
     if candidate.rule is Rule.FUNCTION and any(_agrees(candidate, other) and other.has_program for other in others):
         return Trust.CFI
     if candidate.rule is Rule.FRAME_POINTER:
-        return Trust.FRAME_POINTER if candidate.fit in _SURE else Trust.SCAN
-    if candidate.rule in {Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH}:
+        return Trust.FRAME_POINTER if candidate.fit is Fit.CONFIRMED else Trust.SCAN
+    if candidate.rule in {Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH, Rule.CALLED_NOWHERE}:
         return Trust.PROLOGUE if candidate.fit is Fit.CONFIRMED else Trust.SCAN
     return Trust.PROLOGUE
