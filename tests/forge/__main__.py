@@ -13,6 +13,7 @@ from tests.forge.build import DumpKind, build
 from tests.forge.cases import Case, builders
 from tests.forge.describe import Machine, Paging
 from tests.forge.layouts import load
+from tests.forge.pdbs import write_pdbs
 from tests.forge.symbols import write_isf
 
 
@@ -20,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.forge", description=__doc__)
     parser.add_argument("case", nargs="?", metavar="CASE", help="name of the case")
-    parser.add_argument("out", nargs="?", metavar="OUT_DIR", type=Path, help="gets MEMORY.DMP, isf/ and truth.json")
+    parser.add_argument("out", nargs="?", metavar="OUT_DIR", type=Path, help="gets MEMORY.DMP, isf/, pdb/, truth.json")
     parser.add_argument("--list", action="store_true", help="list the cases")
     parser.add_argument("--isf", type=Path, help="take the kernel's structure layouts from this ISF file")
     parser.add_argument("--kind", choices=[kind.name.lower() for kind in DumpKind], default="full", help="format")
@@ -74,12 +75,13 @@ def with_paging(machine: Machine, paging: Paging) -> Machine:
 
 
 def forge(case: Case, out: Path, *, isf: Path | None = None, kind: DumpKind = DumpKind.FULL) -> None:
-    """Write `case` as MEMORY.DMP, isf/ and truth.json into the directory `out`."""
+    """Write `case` as MEMORY.DMP, isf/, truth.json and, where it has PDBs, pdb/ into the directory `out`."""
     out.mkdir(parents=True, exist_ok=True)
     built = build(case.machine, out, isf=isf, dump=kind)
     for image in case.images:
         if image.pdb is not None:
             write_isf(built.isf_dir, image.pdb, image.machine, image.rvas())
+    write_pdbs(out / "pdb", case.pdbs)
     case.truth.save(out / "truth.json")
 
 

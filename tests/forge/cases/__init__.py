@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from tests.forge.describe import Machine
 from tests.forge.images import ImageBuilder
 from tests.forge.truth import Truth
+from tests.pdb_writer import Pdb
 
 
 @dataclass
 class Case:
-    """A machine, what must be found in it, and the images whose symbol files come with it."""
+    """A machine, what must be found in it, and the images whose symbol files come with it; PDBs by file name."""
 
     machine: Machine
     truth: Truth
     images: list[ImageBuilder] = field(default_factory=list)
+    pdbs: dict[str, Pdb] = field(default_factory=dict)
 
 
 def builders() -> dict[str, tuple[Callable[[], Case], str]]:
