@@ -133,7 +133,7 @@ def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, ima
             spaces.append(space)
         blocks.append(writer.write(process, space))
     kernel_data.write_current_threads(kernel, processors, writer.running)
-    write_waits(kernel, image, version, processes, writer.blocks)
+    write_waits(kernel, image, processes, writer.blocks)
     sections.finish()
     _link_processes(kernel, image, blocks)
     kernel.space.close_kernel()
