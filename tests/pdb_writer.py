@@ -64,6 +64,7 @@ class FrameRecord:
     prologue: int = 0
     max_stack: int = 0
     is_function_start: bool = True
+    has_seh: bool = False
 
 
 @dataclass
@@ -363,7 +364,7 @@ class _Writer:
             self._strings.offset(record.program),
             record.prologue,
             record.saved_registers,
-            4 if record.is_function_start else 0,
+            record.has_seh | (4 if record.is_function_start else 0),
         )
 
 

@@ -24,16 +24,18 @@ SOURCES = {
         "_com_raise_error": Source(f"{_COM}\\comraise.cpp", 18, ("HRESULT", "IErrorInfo*")),
         "_com_issue_error": Source(f"{_COM}\\comsupp.cpp", 40, ("HRESULT",)),
         "PrintProviderError": Source(f"{_FTP}\\idbcommand.cpp", 860, ("ADODB::_ConnectionPtr",)),
-        "IDBCommand::ExecuteResults": Source(f"{_FTP}\\idbcommand.cpp", 610),
-        "IFTPSystemStats_Impl::UpdateSystemStats": Source(f"{_FTP}\\ftpsystemstats_impl.cpp", 288),
+        "IDBCommand::ExecuteResults": Source(f"{_FTP}\\idbcommand.cpp", 610, ("_StatsQuery*", "int")),
+        "IFTPSystemStats_Impl::UpdateSystemStats": Source(
+            f"{_FTP}\\ftpsystemstats_impl.cpp", 288, ("int", "_SystemStats*", "int")
+        ),
     },
-    "FTPParsers": {"SessionManagerThreadProc": Source("d:\\fts\\ftpparsers\\ftpstats.cpp", 413)},
+    "FTPParsers": {"SessionManagerThreadProc": Source("d:\\fts\\ftpparsers\\ftpstats.cpp", 413, ("void*",))},
     "MSVCR71": {
-        "__crtExitProcess": Source(f"{_CRT}\\crt0dat.c", 463),
-        "doexit": Source(f"{_CRT}\\crt0dat.c", 414),
-        "_exit": Source(f"{_CRT}\\crt0dat.c", 311),
-        "raise": Source(f"{_CRT}\\winsig.c", 508),
-        "abort": Source(f"{_CRT}\\abort.c", 48),
+        "__crtExitProcess": Source(f"{_CRT}\\crt0dat.c", 463, ("int",)),
+        "doexit": Source(f"{_CRT}\\crt0dat.c", 414, ("int", "int", "int")),
+        "_exit": Source(f"{_CRT}\\crt0dat.c", 311, ("int",)),
+        "raise": Source(f"{_CRT}\\winsig.c", 508, ("int",)),
+        "abort": Source(f"{_CRT}\\abort.c", 48, ()),
     },
 }
 
