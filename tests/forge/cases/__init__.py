@@ -34,6 +34,7 @@ def builders() -> dict[str, tuple[Callable[[], Case], str]]:
         "quiet-x86": (quiet_x86.build, _line(quiet_x86.__doc__)),
         "paged-peb": (more_x64.paged_peb, _line(more_x64.paged_peb.__doc__)),
         "deadlock": (deadlock.build, _line(deadlock.__doc__)),
+        "peers": (more_x64.peers, _line(more_x64.peers.__doc__)),
         "fleet": (more_x64.fleet, _line(more_x64.fleet.__doc__)),
     }
 
