@@ -4,19 +4,23 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
+STACK = --hide-columns PID Process TID IP Args Symbols Notes -r pretty
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-images lint format clean
 
 SOURCES = $(shell find throwstack plugins symbols -name '*.py' -o -name '*.json')
 
-$(VENV)/.dependencies: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check '.[test,lint]'
-	touch $@
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
 # Installed as a user gets it: the wheel puts the plugins where plain `vol` finds them.
-$(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+$(VENV)/.installed: pyproject.toml $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) .
+	$(PIP) --no-deps --force-reinstall .
+	touch $@
+
+$(VENV)/.tools: $(VENV)/.installed
+	$(PIP) '.[test,lint]'
 	touch $@
 
 demo: $(VENV)/.installed
@@ -24,18 +28,29 @@ demo: $(VENV)/.installed
 	mkdir -p $(DEMO)/cache
 	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP windows.unhandled'
 	@$(VOL) windows.unhandled
-	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP windows.cxrstack --registers'
-	@$(VOL) windows.cxrstack --registers
+	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP windows.cxrstack --symbol-path demo/pdb --registers'
+	@$(VOL) windows.cxrstack --symbol-path $(DEMO)/pdb --registers
+	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP $(STACK) windows.cxrstack --symbol-path demo/pdb'
+	@$(VOL) $(STACK) windows.cxrstack --symbol-path $(DEMO)/pdb
 
-test: $(VENV)/.installed
+test: $(VENV)/.tools
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.installed
+# Unwind data of real images, decoded here and by LIEF. Fetches wheels for Windows from PyPI (some 60 MB).
+IMAGES = build/images
+IMAGE_WHEELS = msvc-runtime numpy pillow pywin32 scipy
+
+test-images: $(VENV)/.tools
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform win_amd64 \
+		--python-version 3.11 --dest $(IMAGES) $(IMAGE_WHEELS)
+	$(BIN)/python -m tests.unwind.x64.compare_with_lief $(IMAGES)
+
+lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.installed
+format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -202,7 +202,9 @@ def test_service_x64_has_a_throw_and_a_fault() -> None:
     assert (fault.code, fault.thrown_at) == (0xC0000005, "ledgersvc!ledger::hash_bytes+0x5")
     assert fault.frames[0].child_sp == fault.registers["rsp"]
     for thread in (throw, fault):
-        assert thread.thread_stack[0].symbol == "ntdll!NtWaitForMultipleObjects+0x14"
+        kernel = [frame.symbol for frame in thread.thread_stack if frame.symbol.startswith("nt!")]
+        assert (kernel[0].split("+")[0], kernel[-1]) == ("nt!KiSwapContext", "nt!KiSystemServiceCopyEnd+0x25")
+        assert thread.thread_stack[len(kernel)].symbol == "ntdll!NtWaitForMultipleObjects+0x14"
         assert thread.frames[-1].return_address == 0
 
 

@@ -16,6 +16,7 @@ from unicorn import x86_const as uc_regs
 
 from tests.forge.cases import Case, builders, ftp_stack
 from tests.forge.cases.ftp_images import Library
+from tests.forge.cases.kernel_x64 import Kernel
 from tests.forge.cases.service_code import Program
 from tests.forge.cases.windows_x64 import System
 from tests.forge.code import REGISTERS_64
@@ -25,6 +26,7 @@ from tests.forge.truth import TruthFrame
 X86_ALL = ("ebx", "esi", "edi", "ebp", "esp")
 X64_ALL = ("rbx", "rbp", "rsi", "rdi", "r12", "r13", "r14", "r15", "rsp")
 FS_BASE, GS_BASE = 0x10000, 0x20000
+BOUNDARIES = ("KiFastCallEntry", "KiSystemServiceCopyEnd", "KiUserExceptionDispatch")
 CASES = ("ftp-2003", "service-x64", "quiet-x86", "quiet")
 
 
@@ -36,7 +38,7 @@ def emulator(case: Case, process: Process) -> unicorn.Uc:
     mode = unicorn.UC_MODE_64 if case.truth.arch == "x64" else unicorn.UC_MODE_32
     uc = unicorn.Uc(unicorn.UC_ARCH_X86, mode)
     regions = [(region.base, region.data) for region in process.regions]
-    if case.truth.arch == "x86" and case.machine.kernel_image is not None:
+    if case.machine.kernel_image is not None:
         regions.append((case.machine.kernel_base, case.machine.kernel_image))
         for thread in process.threads:
             stack = bytearray(thread.kernel_stack_base - thread.kernel_stack_limit)
@@ -44,11 +46,33 @@ def emulator(case: Case, process: Process) -> unicorn.Uc:
                 stack[at - thread.kernel_stack_limit : at - thread.kernel_stack_limit + len(data)] = data
             regions.append((thread.kernel_stack_limit, bytes(stack)))
     for base, data in regions:
-        uc.mem_map(base, (len(data) + 0xFFF) & ~0xFFF)
-        uc.mem_write(base, data)
+        put(uc, base, data)
+    if case.truth.arch == "x64":
+        reach_kernel(uc)
     if case.truth.arch == "x86":
         set_fs_base(uc)
     return uc
+
+
+PHYSICAL = (1 << 47) - 1
+
+
+def put(uc: unicorn.Uc, base: int, data: bytes) -> None:
+    """Put bytes at an address; those of the kernel's half, which are beyond physical memory, lie with a bit less."""
+    uc.mem_map(base & PHYSICAL, (len(data) + 0xFFF) & ~0xFFF)
+    uc.mem_write(base & PHYSICAL, data)
+
+
+def reach_kernel(uc: unicorn.Uc) -> None:
+    """Translate addresses to where `put` put what they hold."""
+
+    def fill(_uc, address, _access, entry, _data):
+        entry.paddr = address & PHYSICAL & ~0xFFF
+        entry.perms = unicorn.UC_PROT_ALL
+        return True
+
+    uc.ctl_set_tlb_mode(unicorn.UC_TLB_VIRTUAL)
+    uc.hook_add(unicorn.UC_HOOK_TLB_FILL, fill)
 
 
 def set_fs_base(uc: unicorn.Uc) -> None:
@@ -78,8 +102,8 @@ def stacks(case: Case) -> list[tuple[Process, str, tuple[TruthFrame, ...]]]:
 
 
 def is_system_boundary(frame: TruthFrame) -> bool:
-    """The way back to user mode is no call: the frame is given by the trap frame or by the kernel's dispatch."""
-    return "KiFastCallEntry" in frame.symbol or "KiUserExceptionDispatch" in frame.symbol
+    """Such a frame was not called: the trap frame or the machine frame says what is outside of it."""
+    return any(name in frame.symbol for name in BOUNDARIES)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -92,7 +116,7 @@ def test_running_on_from_a_frame_leads_to_the_next_one(name: str) -> None:
     for process, tid, frames in stacks(case):
         uc = emulators[process.pid]
         for frame, outer in itertools.pairwise(frames):
-            if is_system_boundary(frame) or (is_system_boundary(outer) and outer.symbol.startswith("nt!")):
+            if is_system_boundary(frame) or not outer.registers:
                 continue
             for register_name in names:
                 uc.reg_write(register(register_name), frame.registers[register_name])
@@ -163,8 +187,8 @@ STACK_TOP = 0x7_0000_0000
 def after_prologue(image: bytes, base: int, start: int, size: int) -> tuple[unicorn.Uc, dict[str, int]]:
     """Run a prologue with a value of its own in every register; return the machine and those values."""
     uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
-    uc.mem_map(base, len(image))
-    uc.mem_write(base, image)
+    put(uc, base, image)
+    reach_kernel(uc)
     uc.mem_map(STACK_TOP - 0x20000, 0x21000)
     initial = dict(zip(REGISTERS_64, ARGUMENTS, strict=True)) | {"rsp": STACK_TOP - 8}
     for name, value in initial.items():
@@ -203,15 +227,18 @@ def undo(uc: unicorn.Uc, initial: dict[str, int], codes: list, frame_offset: int
     return here
 
 
-@pytest.mark.parametrize("stem", ["ledgersvc", "ntdll", "KERNEL32", "KERNELBASE", "ucrtbase", "VCRUNTIME140"])
+@pytest.mark.parametrize("stem", ["ledgersvc", "ntdll", "KERNEL32", "KERNELBASE", "ucrtbase", "VCRUNTIME140", "nt"])
 def test_unwind_codes_say_what_the_prologue_does(stem: str) -> None:
     system = System()
-    image = Program("ledgersvc.exe", system).image if stem == "ledgersvc" else system.images[stem]
+    images = {**system.images, "ledgersvc": Program("ledgersvc.exe", system).image, "nt": Kernel().image}
+    image = images[stem]
     data = image.build()
     checked = 0
     parsed = lief.PE.parse(list(data), with_exceptions())
     for function in parsed.exceptions:
         info = function.unwind_info
+        entry = data[image.runtime_function(image.base + function.rva_start) - image.base :]
+        assert int.from_bytes(entry[:4], "little") == function.rva_start
         is_machine_frame = any(type(code).__name__ == "PushMachFrame" for code in info.opcodes)
         if is_machine_frame or info.has(lief.PE.RuntimeFunctionX64.UNWIND_FLAGS.CHAIN_INFO):
             continue
@@ -256,7 +283,7 @@ def test_every_return_address_follows_a_call(name: str) -> None:
         for frame in frames:
             if not frame.return_address or is_system_boundary(frame):
                 continue
-            window = bytes(uc.mem_read(frame.return_address - 8, 8))
+            window = bytes(uc.mem_read((frame.return_address - 8) & PHYSICAL, 8))
             calls = [
                 instruction
                 for size in range(2, 8)

@@ -175,7 +175,7 @@ class Locks:
     def _section(self, address: int, tid: int) -> _Section | None:
         """Return the section at `address` if what lies there is one that another thread than `tid` holds."""
         word = self._word
-        if address < 0x10000 or address % word:  # noqa: PLR2004 the first 64 KiB are never mapped
+        if address < 0x10000 or address % word:
             return None
         try:
             raw = self.target.memory.read(address, 2 * word + 8)
@@ -212,23 +212,21 @@ def _waiters(lock_count: int) -> int | None:
 
 
 def circle(start: Node, waits_for: Callable[[Node], Iterable[Node]]) -> tuple[Node, ...]:
-    """Return a circle of waits that `start` is in or waits behind: each node waits for the next, the last for the first.
+    """Return a circle of waits that `start` is in or waits behind; the last node waits for the first.
 
     Empty if there is none within some thousand nodes.
     """
-    path: list[Node] = [start]
-    pending = [iter(waits_for(start))]
+    path = {start: iter(waits_for(start))}
     done: set[Node] = set()
-    while pending and len(done) < _NODE_LIMIT:
-        node = next(pending[-1], None)
+    while path and len(done) + len(path) < _NODE_LIMIT:
+        current = next(reversed(path))
+        node = next(path[current], None)
         if node is None:
-            done.add(path.pop())
-            pending.pop()
+            del path[current]
+            done.add(current)
         elif node in path:
-            return tuple(path[path.index(node) :])
+            nodes = list(path)
+            return tuple(nodes[nodes.index(node) :])
         elif node not in done:
-            path.append(node)
-            pending.append(iter(waits_for(node)))
-            if len(path) > _NODE_LIMIT:
-                break
+            path[node] = iter(waits_for(node))
     return ()

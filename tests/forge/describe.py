@@ -101,6 +101,26 @@ class ThreadState(Enum):
 
 
 @dataclass
+class WaitObject:
+    """A dispatcher object that threads wait for: its KOBJECTS type and what its kind records.
+
+    Several threads that wait for one object have it in their lists. `owner` is the id of the thread that holds a
+    mutex; `waited_for` that of the process or thread whose own object it is. A timer's `due` is in units of 100 ns
+    since boot. `is_timeout` stands for the waiting thread's own timer. One with a name has an OBJECT_HEADER.
+    """
+
+    type: int
+    address: int | None = None
+    name: str = ""
+    signal: int = 0
+    limit: int = 0
+    owner: int | None = None
+    waited_for: int | None = None
+    due: int = 0
+    is_timeout: bool = False
+
+
+@dataclass
 class Thread:
     """A thread: identity, user stack, the user registers its trap frame holds, and how it waits.
 
@@ -124,6 +144,10 @@ class Thread:
     alertable: bool = False
     wait_ticks: int = 0
     """KTHREAD.WaitTime: the tick count at which the wait began."""
+    wait_objects: list[WaitObject] = field(default_factory=list)
+    waits_for_all: bool = False
+    kthread: dict[str, int] = field(default_factory=dict)
+    """More members of the KTHREAD, by name, where the layout has them."""
     priority: int = 8
     base_priority: int = 8
     address: int | None = None

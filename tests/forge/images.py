@@ -197,6 +197,11 @@ class ImageBuilder:
                 struct.pack_into("<II", xdata, at + 4, self.unwind[parent][0] - self.base, offsets[parent])
         return bytes(xdata), bytes(pdata)
 
+    def runtime_function(self, start: int) -> int:
+        """Return where the RUNTIME_FUNCTION of the function at `start` lies."""
+        table = self.unwind_start + pages(len(self._unwind_tables()[0]))
+        return table + 12 * sorted(self.unwind).index(start)
+
     def region(self, image: bytes) -> Region:
         """Return the process's view of the built `image`."""
         return Region(self.base, image, Protection.EXECUTE_WRITE_COPY, f"{self.directory}\\{self.name}", is_image=True)

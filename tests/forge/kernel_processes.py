@@ -23,6 +23,7 @@ _PROCESS_OBJECT = 3
 _SECOND = 10_000_000
 _TEB32_AFTER = 0x2000
 _I386 = 0x14C
+_STATUS_PENDING = 0x103
 
 
 @dataclass
@@ -40,12 +41,14 @@ class ProcessWriter:
         self._sessions: dict[int, int] = {}
         self.running: list[int] = []
         """Addresses of the ETHREADs that a processor runs."""
+        self.blocks: dict[int, Structure] = {}
+        """ETHREADs by thread id, EPROCESSes by process id: the ids are of one table."""
 
     def write(self, process: Process, space: AddressSpace) -> Structure:
         """Write a process into memory; return its EPROCESS."""
         layout = self.kernel.layout
         address = process.address or self.kernel.allocate(layout.size("_EPROCESS"), before=0x80)
-        block = Structure(self.kernel, layout, "_EPROCESS", address)
+        block = self.blocks[process.pid] = Structure(self.kernel, layout, "_EPROCESS", address)
         user = UserSpace(process.regions, self.sections, space)
         if process.pid != SYSTEM and process.writes_loader_data:
             self._write_user_structures(process, user)
@@ -68,6 +71,7 @@ class ProcessWriter:
         block.put("UniqueProcessId", process.pid)
         block.put("InheritedFromUniqueProcessId", process.ppid)
         block.put("CreateTime", self._created(process))
+        block.put("ExitStatus", _STATUS_PENDING)
         block.put("Peb", 0 if process.pid == SYSTEM else process.peb)
         block.put_any(("SectionBaseAddress",), process.modules[0].base if process.modules else 0)
         block.put_bytes("ImageFileName", process.name.encode("ascii", "replace")[:15].ljust(15, b"\0"))
@@ -77,9 +81,8 @@ class ProcessWriter:
             block.put("SeAuditProcessCreationInfo.ImageFileName", self._write_name(process.image_path))
 
     def _write_handle_table(self, process: Process) -> int:
-        table = Structure(
-            self.kernel, self.kernel.layout, "_HANDLE_TABLE", self.kernel.allocate_struct("_HANDLE_TABLE", Pool.PAGED)
-        )
+        address = self.kernel.allocate_struct("_HANDLE_TABLE", Pool.PAGED, tag=b"Obtb")
+        table = Structure(self.kernel, self.kernel.layout, "_HANDLE_TABLE", address)
         table.put_any(("UniqueProcessId",), process.pid)
         return table.address
 
@@ -91,20 +94,20 @@ class ProcessWriter:
         return self._sessions[number]
 
     def _write_name(self, path: str) -> int:
-        """Write an OBJECT_NAME_INFORMATION: a UNICODE_STRING, here with its text elsewhere."""
+        """Write an OBJECT_NAME_INFORMATION: a UNICODE_STRING with its text behind it."""
+        layout, text = self.kernel.layout, path.encode("utf-16-le")
+        size = layout.size("_UNICODE_STRING")
         name = Structure(
-            self.kernel,
-            self.kernel.layout,
-            "_UNICODE_STRING",
-            self.kernel.allocate(self.kernel.layout.size("_UNICODE_STRING"), Pool.PAGED),
+            self.kernel, layout, "_UNICODE_STRING", self.kernel.allocate(size + len(text) + 2, Pool.PAGED)
         )
-        buffer, size = self.kernel.unicode(path)
-        name.put_all(Length=size, MaximumLength=size + 2, Buffer=buffer)
+        name.put_all(Length=len(text), MaximumLength=len(text) + 2, Buffer=name.address + size)
+        self.kernel.write(name.address + size, text + b"\0\0")
         return name.address
 
     def _write_threads(self, block: Structure, process: Process) -> None:
         layout, created = self.kernel.layout, self._created(process)
         threads = [write_thread(self.kernel, block, process.pid, thread, created) for thread in process.threads]
+        self.blocks.update(zip((thread.tid for thread in process.threads), threads, strict=True))
         block.put("ActiveThreads", len(threads))
         running = (thread.state is ThreadState.RUNNING for thread in process.threads)
         self.running += [block.address for block, runs in zip(threads, running, strict=True) if runs]

@@ -88,6 +88,7 @@ def _write_scheduling(block: Structure, thread: Thread) -> None:
         "KernelStackResident": 1,
         "Running": thread.state is ThreadState.RUNNING,
         "Win32Thread": thread.win32_thread,
+        **thread.kthread,
     }.items():
         block.put_any((f"Tcb.{path}",), value)
 

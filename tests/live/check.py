@@ -4,93 +4,106 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.live.compare import Result, Row, compare, report
-from tests.vol import vol
+from tests.live.plugin_runs import output_path
+from tests.vol import CHECKOUT
 
 GUESSES = {"scan", "prologue"}
 MIN_EQUAL_WITHOUT_PDB = 0.95
-
-
-@dataclass(frozen=True)
-class Run:
-    """One fixture, looked at with or without its PDBs."""
-
-    folder: Path
-    with_pdb: bool
-
-    @property
-    def truth(self) -> dict[str, Any]:
-        """Return the fixture's truth."""
-        return json.loads((self.folder / "truth.json").read_text(encoding="utf-8"))
+SECONDS_FOR_A_FIXTURE = 300
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a run gave."""
+    """A fixture's comparison, with its PDBs or with them withheld."""
 
-    run: Run
+    folder: Path
+    with_pdb: bool
     arch: str
     compiler: str
     result: Result
-    seconds: float
 
 
-def runs(out: Path, only: Sequence[str] = ()) -> list[Run]:
-    """Return the runs over all fixtures under `out`."""
+def check(out: Path, only: Sequence[str] = ()) -> int:
+    """Run the plugins on all fixtures under `out`, compare and print; return the exit code."""
+    started = time.monotonic()
+    checked = list(check_all(out, only))
+    if not checked:
+        _say(f"no fixtures in {out}")
+        return 1
+    lines = failures(checked)
+    for line in lines:
+        _say(line)
+    _say(f"{time.monotonic() - started:.0f} s: {summary(checked)}; {'NOT good enough' if lines else 'good'}")
+    return 1 if lines else 0
+
+
+def check_all(out: Path, only: Sequence[str] = ()) -> Iterator[Checked]:
+    """Yield what each fixture gives, two fixtures side by side."""
+    with ThreadPoolExecutor(2) as pool:
+        for checked in pool.map(check_fixture, fixture_folders(out, only)):
+            for one in checked:
+                _say(f"{one.result.case}{' with PDB' if one.with_pdb else ''}: {summary([one])}")
+            yield from checked
+
+
+def fixture_folders(out: Path, only: Sequence[str] = ()) -> list[Path]:
+    """Return the directories of the fixtures under `out`."""
+    folders = sorted(path.parent for path in out.glob("*/truth.json"))
+    return [folder for folder in folders if not only or any(text in folder.name for text in only)]
+
+
+def check_fixture(folder: Path) -> list[Checked]:
+    """Run the plugins and compare. A plugin that fails leaves no rows, and so a problem for every thread."""
+    for old in folder.glob("windows.*.json"):
+        old.unlink()
+    command = [sys.executable, "-m", "tests.live.plugin_runs", str(folder)]
+    try:
+        done = subprocess.run(
+            command, cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True,
+            check=False, timeout=SECONDS_FOR_A_FIXTURE,
+        )  # fmt: skip
+        failure = done.stderr[-2000:] if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        failure = f"not done after {SECONDS_FOR_A_FIXTURE} s"
+    checked = compared(folder)
+    if failure:
+        checked[-1].result.problems.append(f"a plugin failed: {failure}")
+    return checked
+
+
+def compared(folder: Path) -> list[Checked]:
+    """Compare the rows that the last run left in a fixture's directory."""
+    truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     found = []
-    for folder in sorted(path.parent for path in out.glob("*/truth.json")):
-        if not only or any(text in folder.name for text in only):
-            found.append(Run(folder, with_pdb=False))
-            if (folder / "pdb").exists():
-                found.append(Run(folder, with_pdb=True))
+    for with_pdb in (False, True) if (folder / "pdb").exists() else (False,):
+        rows = [_rows(folder, plugin, with_pdb=with_pdb) for plugin in ("windows.unhandled", "windows.cxrstack")]
+        result = compare(truth, *rows, has_names=with_pdb)
+        found.append(Checked(folder, with_pdb, truth["arch"], truth["compiler"], result))
     return found
 
 
-def rows_of(run: Run, plugin: str) -> list[Row]:
-    """Run a plugin as a user does. Raises RuntimeError when it fails."""
-    options = ["--symbol-path", str(run.folder / "pdb")] if run.with_pdb else []
-    output = vol(run.folder, plugin, *options)
-    if output.status:
-        message = f"{run.folder.name}: {plugin} failed:\n{output.err[-2000:]}"
-        raise RuntimeError(message)
-    (run.folder / f"{plugin}{'.pdb' if run.with_pdb else ''}.json").write_text(output.out, encoding="utf-8")
-    return output.rows
-
-
-def check_run(run: Run) -> Checked:
-    """Run both plugins and compare."""
-    truth, started = run.truth, time.monotonic()
-    unhandled, stacks = rows_of(run, "windows.unhandled"), rows_of(run, "windows.cxrstack")
-    result = compare(truth, unhandled, stacks, has_names=run.with_pdb)
-    return Checked(run, truth["arch"], truth["compiler"], result, time.monotonic() - started)
-
-
-def check_all(out: Path, only: Sequence[str] = ()) -> list[Checked]:
-    """Check every run, two side by side (those of one fixture share a cache, so a fixture's runs are in sequence)."""
-    folders: dict[Path, list[Run]] = {}
-    for run in runs(out, only):
-        folders.setdefault(run.folder, []).append(run)
-    with ThreadPoolExecutor(2) as pool:
-        return [
-            checked
-            for group in pool.map(lambda group: [check_run(run) for run in group], folders.values())
-            for checked in group
-        ]
+def _rows(folder: Path, plugin: str, *, with_pdb: bool) -> list[Row]:
+    path = output_path(folder, plugin, with_pdb=with_pdb)
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return rows
 
 
 def failures(checked: Sequence[Checked]) -> list[str]:
     """Return what is not good enough, in lines: the bar that the project holds itself to."""
-    lines = []
-    exact = [c for c in checked if c.arch == "x64" or c.run.with_pdb]
-    lines += report(c.result for c in exact)
-    guessed = [c for c in checked if c.arch != "x64" and not c.run.with_pdb]
+    exact = [c for c in checked if c.arch == "x64" or c.with_pdb]
+    guessed = [c for c in checked if c.arch != "x64" and not c.with_pdb]
+    lines = report(c.result for c in exact)
     for c in guessed:
         lines += [f"{c.result.case}: {problem}" for problem in (*c.result.problems, *c.result.false_rows)]
         lines += [
@@ -100,26 +113,21 @@ def failures(checked: Sequence[Checked]) -> list[str]:
             if row["Trust"] not in GUESSES
         ]
     frames, equal = sum(c.result.frames for c in guessed), sum(c.result.equal for c in guessed)
-    if frames and equal < MIN_EQUAL_WITHOUT_PDB * frames:
+    if equal < MIN_EQUAL_WITHOUT_PDB * frames:
         lines.append(f"x86 and WoW64 without PDB: {equal} of {frames} frames equal")
     return lines
 
 
-def check(out: Path, only: Sequence[str] = ()) -> int:
-    """Check and print; return the exit code."""
-    started = time.monotonic()
-    checked = check_all(out, only)
-    if not checked:
-        print(f"no fixtures in {out}")  # noqa: T201 - a command's output
-        return 1
-    lines = failures(checked)
-    for line in lines:
-        print(line)  # noqa: T201 - a command's output
-    frames, equal = sum(c.result.frames for c in checked), sum(c.result.equal for c in checked)
-    contexts, found = sum(c.result.contexts for c in checked), sum(c.result.contexts_found for c in checked)
-    print(  # noqa: T201 - a command's output
-        f"{len(checked)} runs in {time.monotonic() - started:.0f} s: {found} of {contexts} contexts found, "
-        f"{sum(len(c.result.false_rows) for c in checked)} false rows, {equal} of {frames} frames equal, "
-        f"{sum(len(c.result.wrong) for c in checked)} wrong; {'NOT good enough' if lines else 'good'}"
+def summary(checked: Sequence[Checked]) -> str:
+    """Return the figures of some comparisons in a line."""
+    results = [c.result for c in checked]
+    return (
+        f"{sum(r.contexts_found for r in results)} of {sum(r.contexts for r in results)} contexts, "
+        f"{sum(len(r.false_rows) for r in results)} false rows, "
+        f"{sum(r.equal for r in results)} of {sum(r.frames for r in results)} frames equal, "
+        f"{sum(len(r.wrong) for r in results)} wrong"
     )
-    return 1 if lines else 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - a command's output

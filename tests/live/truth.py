@@ -228,8 +228,11 @@ def as_json(capture: Capture, threads: list[ThreadTruth], case: str, process: st
             stuck.append(_stuck(capture, thread, process))
         elif thread.role == "shuts-down":
             leaving.append(thread.tid)
-        else:
+        elif all(raised.handled for raised in thread.exceptions) and bool(thread.exceptions) is (thread.role == "handled"):
             quiet.append([capture.pid, thread.tid])
+        else:
+            message = f"thread {thread.tid} ({thread.note}) raised {thread.exceptions}"
+            raise TruthError(message)
     noted = {thread.tid for thread in threads}
     quiet += [[capture.pid, tid] for tid in sorted(known - noted)]
     return {

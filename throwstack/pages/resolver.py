@@ -61,7 +61,17 @@ class EntryReader(Protocol):
 class ResolvedPages:
     """A `PageSource` of one address space: see the module's text. `origin` tells where a page comes from."""
 
-    __slots__ = ("_files", "_formats", "_kernel", "_page_files", "_physical", "_tables", "_view_maker", "_views")
+    __slots__ = (  # what is given, and then what is found out
+        "_files",
+        "_formats",
+        "_kernel",
+        "_page_files",
+        "_physical",
+        "_tables",
+        "_view_maker",
+        "_views",
+        "substitutes",
+    )
 
     def __init__(
         self,
@@ -85,6 +95,8 @@ class ResolvedPages:
         self._views: Views | None = None
         self._page_files = page_files
         self._files: ImageFiles | None = None
+        self.substitutes: set[int] = set()
+        """Addresses of the pages that `page` has taken from files."""
 
     def use_image_files(self, files: ImageFiles) -> None:
         """Take pages that are nowhere in the dump from `files` from now on."""
@@ -109,7 +121,10 @@ class ResolvedPages:
             page = self._physical.page(physical)
             if page is not None:
                 return page
-        return self.resolve(address)[1]
+        origin, page = self.resolve(address)
+        if origin.is_substitute:
+            self.substitutes.add(address)
+        return page
 
     def origin(self, address: int) -> PageOrigin:
         """Say where the page that holds `address` comes from, or why it is not there."""

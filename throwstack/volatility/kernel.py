@@ -2,8 +2,7 @@
 """The kernel's side of a thread: registers that a system call leaves on the kernel stack and in no trap frame.
 
 On x64 the kernel's frames keep r12 to r15 of the user's code like any function keeps its caller's, so they come back
-by unwinding the kernel stack. A thread that is switched out has, at KTHREAD.KernelStack, a KSWITCH_FRAME (five home
-words, flags, rbp, return address: 0x40 bytes in all, the same from Windows 7 to 11), whose caller is KiSwapContext.
+by unwinding the kernel stack from where the thread was switched out.
 """
 
 from __future__ import annotations
@@ -18,19 +17,16 @@ from volatility3.plugins.windows import modules
 
 from throwstack.frames import StackBounds
 from throwstack.images import ImageMap
-from throwstack.memory import MemoryUnreadable
 from throwstack.modules import Module, ModuleMap
-from throwstack.registers import Arch, Registers
+from throwstack.registers import Registers
 from throwstack.unwind import x64
 from throwstack.volatility.machine import Machine
+from throwstack.volatility.switch_frame import read_switch_frame
 from throwstack.volatility.threads import Thread, TrapFrame
 
 log = logging.getLogger(__name__)
 
 _MAX_MODULES = 2048
-_SWITCH_FRAME_RBP = 0x30
-_SWITCH_FRAME_RETURN = 0x38
-_SWITCH_FRAME_SIZE = 0x40
 _MAX_KERNEL_STACK = 1 << 20
 _KERNEL_STACK_REGISTERS = range(12, 16)
 
@@ -80,14 +76,12 @@ class KernelStacks:
         return replace(registers, gpr=tuple(gpr))
 
     def _walk_to(self, thread: Thread, frame: TrapFrame) -> Registers | None:
-        memory, pointer = self._machine.memory, thread.kernel_stack
+        pointer = thread.kernel_stack
         if not pointer < frame.address < pointer + _MAX_KERNEL_STACK:
             return None
-        try:
-            ip, rbp = memory.u64(pointer + _SWITCH_FRAME_RETURN), memory.u64(pointer + _SWITCH_FRAME_RBP)
-        except MemoryUnreadable:
+        start = read_switch_frame(self._machine, pointer)
+        if start is None:
             return None
-        start = Registers.named(Arch.X64, {"rip": ip, "rsp": pointer + _SWITCH_FRAME_SIZE, "rbp": rbp})
         bounds = StackBounds(pointer & -0x1000, thread.initial_stack)
-        step = self._unwinder.step_beyond(start, bounds, frame.address)
+        step = self._unwinder.step_beyond(start.registers, bounds, frame.address)
         return step.registers if isinstance(step, x64.Step) and step.is_interrupted else None

@@ -53,21 +53,32 @@ class KernelWalker:
             if index != SP and not machine.is_64bit
         }
 
-    def walk(self, target: Target, start: SwitchFrame, bounds: StackBounds, trap_frame: int) -> KernelSide:
-        """Walk from `start` to the trap frame at `trap_frame`; 0 for a thread that never was in user mode."""
+    def walk(
+        self, target: Target, start: SwitchFrame, bounds: StackBounds, trap_frame: int, *, is_interrupted: bool = False
+    ) -> KernelSide:
+        """Walk from `start` to the trap frame at `trap_frame`; 0 for a thread that never was in user mode.
+
+        `is_interrupted`: the registers are those of a running thread, not of one that called the scheduler.
+        """
         unwinder = target.unwinder
         if isinstance(unwinder, x64.Unwinder):
-            return self._walk_x64(unwinder, start.registers, bounds, trap_frame)
+            return self._walk_x64(unwinder, start.registers, bounds, trap_frame, is_interrupted=is_interrupted)
         if isinstance(unwinder, x86.Unwinder):
             return self._walk_x86(unwinder, start, bounds, trap_frame)
         message = f"no walker of kernel stacks for {type(unwinder)}"
         raise TypeError(message)
 
     def _walk_x64(
-        self, unwinder: x64.Unwinder, registers: Registers, bounds: StackBounds, trap_frame: int
+        self,
+        unwinder: x64.Unwinder,
+        registers: Registers,
+        bounds: StackBounds,
+        trap_frame: int,
+        *,
+        is_interrupted: bool,
     ) -> KernelSide:
         frames: list[Frame] = []
-        trust, note, is_interrupted = Trust.CONTEXT, "", False
+        trust, note = Trust.CONTEXT, ""
         while len(frames) < _FRAME_LIMIT:
             sp = registers.sp
             step = unwinder.step(registers, bounds, is_interrupted=is_interrupted)
@@ -84,9 +95,7 @@ class KernelWalker:
             registers, trust, note, is_interrupted = step.registers, step.trust, step.note, step.is_interrupted
         return KernelSide(tuple(frames), f"{End.FRAME_LIMIT.value} {_FRAME_LIMIT}")
 
-    def _walk_x86(
-        self, unwinder: x86.Unwinder, start: SwitchFrame, bounds: StackBounds, trap_frame: int
-    ) -> KernelSide:
+    def _walk_x86(self, unwinder: x86.Unwinder, start: SwitchFrame, bounds: StackBounds, trap_frame: int) -> KernelSide:
         frames: list[Frame] = []
         registers, head = start.registers, start.exception_list
         for _ in range(_TRAP_LIMIT):

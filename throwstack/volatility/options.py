@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from volatility3.framework import interfaces
+from volatility3.framework import exceptions, interfaces
 from volatility3.framework.configuration import requirements
 from volatility3.plugins.windows import pslist
 
@@ -42,6 +42,9 @@ def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:
     """Return the survey of the machine that a plugin with the common requirements was given."""
     config, progress = plugin.config, plugin._progress_callback  # noqa: SLF001 a plugin's own, handed on by it
     sources = Sources(*paths(config.get("symbol_path"), config.get("image_path")), progress)
-    machine = Machine(plugin.context, config["kernel"], plugin.config_path, sources)
     selection = Selection(config.get("pid") or (), config.get("tid") or (), config.get("process") or ())
-    return Survey(machine, selection, progress)
+    try:
+        return Survey(Machine(plugin.context, config["kernel"], plugin.config_path, sources), selection, progress)
+    except (LookupError, TypeError) as error:
+        # What Volatility prints as a reason rather than as a traceback.
+        raise exceptions.SymbolSpaceError(str(error)) from error

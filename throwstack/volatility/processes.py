@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from volatility3.framework import interfaces
 
-from throwstack.image_path import ImagePages
+from throwstack.files.image_path import ImagePages
 from throwstack.images import ImageMap
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.modules import Module, ModuleMap

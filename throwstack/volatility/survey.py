@@ -74,7 +74,7 @@ class Survey:
         impaired: list[Process] = []
         listed = list(self._listed())
         for index, item in enumerate(listed):
-            process = self._open(item)
+            process = self.open(item)
             if process is None:
                 yield item, None
                 continue
@@ -127,12 +127,19 @@ class Survey:
             seen.update((pid, name))
             if (not pids or pid in pids) and (not names or name in names):
                 yield item
+        if not seen:
+            log.warning(
+                "the kernel's list of processes is not readable: this dump is truncated or damaged, or not of the "
+                "system whose symbols were found"
+            )
+            return
         for pid in sorted(pids.difference(seen)):
             log.warning("there is no process with PID %d: windows.pslist shows those there are", pid)
         for key in names.keys() - seen:
             log.warning("there is no process called %s: windows.pslist shows those there are", escape(names[key]))
 
-    def _open(self, item: interfaces.objects.ObjectInterface) -> Process | None:
+    def open(self, item: interfaces.objects.ObjectInterface) -> Process | None:
+        """Return the process of an EPROCESS, or None if it has no user-mode memory or cannot be examined."""
         try:
             return self._reader.open(item)
         except (MemoryUnreadable, exceptions.InvalidAddressException) as error:

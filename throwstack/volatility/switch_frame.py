@@ -19,9 +19,7 @@ _X86_EXCEPTIONS, _X86_RETURN, _X86_SIZE = 0, 8, 12
 
 @dataclass(frozen=True, slots=True)
 class SwitchFrame:
-    """The registers behind SwapContext's return, and on x86 the first exception registration of the thread's kernel
-    side.
-    """
+    """The registers behind SwapContext's return, and on x86 the first exception registration on the kernel stack."""
 
     registers: Registers
     exception_list: int | None = None

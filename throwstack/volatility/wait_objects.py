@@ -19,8 +19,9 @@ from throwstack.volatility.object_headers import ObjectHeaders
 _MAX_OBJECTS = 65
 """MAXIMUM_WAIT_OBJECTS, and the timer of the timeout."""
 _LOCK_BIT = 0x80
-_MUTANT, _PROCESS, _QUEUE, _SEMAPHORE, _THREAD = 2, 3, 4, 5, 6
+_MUTANT, _PROCESS, _SEMAPHORE, _THREAD = 2, 3, 5, 6
 _TIMERS = (8, 9)
+_QUEUES = (4, 21)
 _TYPES = {
     0: "NotificationEvent",
     1: "SynchronizationEvent",
@@ -66,7 +67,7 @@ class WaitObject:
     is_timeout: bool = False
 
     def __str__(self) -> str:
-        """Return it in a line: `89ae3e18 Mutant \"Name\" owned by 2564:2792`."""
+        """Return it in a line: address, type, name in quotes, and what its kind tells."""
         parts = [f"{self.address:08x}", self.type_name]
         if self.name:
             parts.append(f'"{self.name}"')
@@ -112,7 +113,6 @@ class WaitReader:
         self._abandoned = member("_KMUTANT.Abandoned")
         self._limit = find("_KSEMAPHORE.Limit")
         self._due = find("_KTIMER.DueTime")
-        self._queue_maximum = find("_KQUEUE.MaximumCount")
         self._thread_ids = (find("_ETHREAD.Cid.UniqueProcess"), find("_ETHREAD.Cid.UniqueThread"))
         self._pid, self._name = find("_EPROCESS.UniqueProcessId"), find("_EPROCESS.ImageFileName")
 
@@ -176,28 +176,35 @@ class WaitReader:
         return WaitObject(address, type_name, name, detail, holder, is_timeout)
 
     def _detail(self, kind: int, address: int, signal: int) -> tuple[str, ThreadId | None]:
-        machine, memory = self._machine, self._machine.memory
         if kind == _MUTANT and self._owner is not None:
-            owner = machine.pointer(memory, address + self._owner) & -8
-            if not owner:
-                is_abandoned = self._abandoned is not None and self._abandoned.read(memory, address)
-                return ("abandoned" if is_abandoned else "not owned"), None
-            holder = self.thread_id(owner)
-            return (f"owned by thread at {owner:#x}" if holder is None else f"owned by {holder}"), holder
+            return self._owned(address, self._owner)
         if kind == _THREAD:
             holder = self.thread_id(address)
             return ("" if holder is None else str(holder)), holder
+        return self._state(kind, address, signal), None
+
+    def _owned(self, address: int, owner_at: int) -> tuple[str, ThreadId | None]:
+        memory = self._machine.memory
+        owner = self._machine.pointer(memory, address + owner_at) & -8
+        if not owner:
+            is_abandoned = self._abandoned is not None and self._abandoned.read(memory, address)
+            return ("abandoned" if is_abandoned else "not owned"), None
+        holder = self.thread_id(owner)
+        return (f"owned by thread at {owner:#x}" if holder is None else f"owned by {holder}"), holder
+
+    def _state(self, kind: int, address: int, signal: int) -> str:
+        machine, memory = self._machine, self._machine.memory
         if kind == _PROCESS and self._pid is not None and self._name is not None:
             pid = machine.pointer(memory, address + self._pid)
             raw = memory.read(address + self._name, 15).split(b"\0", 1)[0]
-            return f"{pid} {raw.decode('latin-1')}".rstrip(), None
+            return f"{pid} {raw.decode('latin-1')}".rstrip()
         if kind == _SEMAPHORE and self._limit is not None:
-            return f"count {signal} of {_signed(memory.u32(address + self._limit))}", None
-        if kind == _QUEUE and self._queue_maximum is not None:
-            return f"{signal} entries", None
+            return f"count {signal} of {_signed(memory.u32(address + self._limit))}"
+        if kind in _QUEUES:
+            return f"{signal} entries"
         if kind in _TIMERS and self._due is not None:
-            return self._due_in(memory.u64(address + self._due)), None
-        return ("signalled" if signal > 0 else ""), None
+            return self._due_in(memory.u64(address + self._due))
+        return "signalled" if signal > 0 else ""
 
     def _due_in(self, due: int) -> str:
         """Return when a timer is due. DueTime counts 100 ns from boot, as KUSER_SHARED_DATA.InterruptTime does."""

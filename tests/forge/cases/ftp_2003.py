@@ -10,6 +10,7 @@ from __future__ import annotations
 from tests.forge.cases import Case
 from tests.forge.cases import ftp_stack as stuck
 from tests.forge.cases.ftp_images import PROGRAM, Library, add_com_error
+from tests.forge.cases.ftp_pdbs import build_pdbs
 from tests.forge.cases.ftp_threads import (
     ApiFunctions,
     ThreadFactory,
@@ -17,11 +18,12 @@ from tests.forge.cases.ftp_threads import (
     load_images,
     put_kernel_stack,
     service_image,
+    thread_block,
     user_registers,
 )
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Chain, Images
-from tests.forge.describe import Machine, Paging, Process, Region, Thread
+from tests.forge.describe import Machine, Paging, Process, Region, Thread, WaitObject
 from tests.forge.truth import StuckThread, Truth, TruthFrame
 
 SERVICES = 0x1BC
@@ -50,6 +52,13 @@ def build() -> Case:
         base_priority=8,
         address=0x89E3D418,
         win32_thread=0xE26A6508,
+        wait_objects=[
+            WaitObject(0, address=0x8948FCB0),
+            WaitObject(1, address=0x898F1B88),
+            # 80 s, the 13880h ms of the stack, from when the wait began
+            WaitObject(8, due=7198 * 156_250 + 800_000_000, is_timeout=True),
+        ],
+        kthread={"ContextSwitches": 24, "LargeStack": 1},
     )
     put_kernel_stack(thread, kernel_half)
     iftpsvc = _process("iftpsvc.exe", 0xA04, 0x8948FA08, 0x7F404520, 0x7FFDE000)
@@ -68,7 +77,7 @@ def build() -> Case:
         quiet += [(process.pid, tid) for tid in waiting]
         stacks |= {f"{process.pid}:{tid}": frames for tid, frames in waiting.items()}
     iftpsvc.threads.append(thread)
-    iftpsvc.regions.append(Region(stuck.STACK_LIMIT, stack.data()))
+    iftpsvc.regions += [Region(stuck.STACK_LIMIT, stack.data()), thread_block(thread.teb, chain)]
     built = {name: image.build() for name, image in library.images.items()}
     system = ("ntdll", "KERNEL32", "RPCRT4", "USER32", "ole32")
     for process, names in ((intfy, system), (ssh, system), (iftpsvc, tuple(built))):
@@ -85,7 +94,9 @@ def build() -> Case:
         kernel_image=kernel.image.build(),
         kernel_symbols=kernel.symbols(),
     )
-    return Case(machine, truth, [image for image in library.images.values() if image.has_isf])
+    functions = [*(placed.function for placed in chain.placed), *api.functions.values()]
+    with_isf = [image for image in library.images.values() if image.has_isf]
+    return Case(machine, truth, with_isf, build_pdbs(library, functions))
 
 
 def _process(name: str, pid: int, address: int, directory_base: int, peb: int) -> Process:

@@ -10,6 +10,7 @@ from tests.forge.cases.ftp_images import Library
 from tests.forge.cases.ftp_wait import system_call
 from tests.forge.cases.x86_kernel import Kernel, KernelStack
 from tests.forge.chains_x86 import Chain, Images
+from tests.forge.code import dword
 from tests.forge.describe import Process, Region, Thread
 from tests.forge.functions_x86 import Call, Function, ebp_frame, frameless
 from tests.forge.images import ImageBuilder, pdb_of
@@ -192,6 +193,11 @@ def user_registers(chain: Chain) -> dict[str, int]:
     return {**chain.placed[-1].registers, "eax": 0, "ecx": 0, "edx": 0x7C8285EC, "eflags": 0x246, **selectors}
 
 
+def thread_block(teb: int, chain: Chain) -> Region:
+    """Return the page of a TEB with the head of the exception registrations; the rest of it is the writer's."""
+    return Region(teb, dword(chain.seh).ljust(0x1000, b"\0"))
+
+
 def put_kernel_stack(thread: Thread, kernel: KernelStack) -> None:
     """Give `thread` its kernel stack."""
     thread.kernel_stack_base, thread.kernel_stack_limit = kernel.base, kernel.limit
@@ -229,7 +235,7 @@ def add_waiting(process: Process, routines: dict[str, Function], factory: Thread
         base, since = 0x00130000 + 0x100000 * index, 5000 + 100 * index
         waiting = factory.waiting(routines[kind], kind, tid=tid, teb=teb, base=base, since=since, decoy=DECOYS[index])
         process.threads.append(waiting.thread)
-        process.regions.append(waiting.region())
+        process.regions += [waiting.region(), thread_block(teb, waiting.chain)]
         frames[tid] = (*waiting.kernel.frames, *waiting.chain.frames(images))
     return frames
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from tests.forge.cases import Case
+from tests.forge.cases.kernel_x64 import Kernel
 from tests.forge.cases.service_code import Program
 from tests.forge.cases.threads_x64 import Crash, Threads, Waiting
 from tests.forge.cases.windows_x64 import System
@@ -19,11 +20,15 @@ _NAME = "ledgersvc.exe"
 class Site:
     """The machine under construction. Images are built once: processes share their pages."""
 
-    def __init__(self, case: str, *, with_stacks: bool = True) -> None:
-        """Build the images; `with_stacks` False leaves the quiet threads' stacks out of the truth."""
+    def __init__(self, case: str, *, with_stacks: bool = True, stubs_are_listed: bool = False) -> None:
+        """Build the images; `with_stacks` False leaves the quiet threads' stacks out of the truth.
+
+        `stubs_are_listed` gives the stubs of system calls entries in .pdata, which leaf functions need not have.
+        """
         self.name = case
         self.with_stacks = with_stacks
-        self.system = System()
+        self.system = System(stubs_are_listed=stubs_are_listed)
+        self.kernel = Kernel()
         self.program = Program(_NAME, self.system)
         self.images = [self.program.image, *self.system.images.values()]
         self._names = Images(self.images)
@@ -51,7 +56,7 @@ class Site:
             process.regions.append(image.region(data))
         process.regions.append(Region(HEAP, self._heap))
         self.processes.append(process)
-        return process, Threads(self.system, self.program, self._names, _STACKS, _TEBS)
+        return process, Threads(self.system, self.program, self._names, self.kernel, _STACKS, _TEBS)
 
     def add(self, process: Process, *threads: Waiting | Crash) -> None:
         """Add threads to a process."""
@@ -71,5 +76,13 @@ class Site:
             tuple((process.pid, made.thread.tid) for process, made in waiting),
             stacks if self.with_stacks else {},
         )
-        machine = Machine(Paging.X64, (10, 0, 19041), self.processes, system_time=132_700_000_000_000_000)
+        machine = Machine(
+            Paging.X64,
+            (10, 0, 19041),
+            self.processes,
+            system_time=132_700_000_000_000_000,
+            kernel_base=self.kernel.image.base,
+            kernel_image=self.kernel.image.build(),
+            kernel_symbols=self.kernel.image.rvas(),
+        )
         return Case(machine, truth, [image for image in self.images if image.has_isf])

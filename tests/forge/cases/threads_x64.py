@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tests.forge.cases.kernel_x64 import Kernel
 from tests.forge.cases.service_code import PROGRAM_BASE, TYPES, WHAT, WHAT_AT, Program
 from tests.forge.cases.windows_x64 import (
     CONTEXT_EX_AT,
@@ -80,6 +81,7 @@ class Threads:
     system: System
     program: Program
     images: Images
+    kernel: Kernel
     stack_area: int
     teb_area: int
     block: int = 0x1F4A2C01800
@@ -107,12 +109,14 @@ class Threads:
     def _start(self, chain: Chain) -> Chain:
         return self._enter(chain, "RtlUserThreadStart", "BaseThreadInitThunk", THREAD_START)
 
-    def _thread(self, chain: Chain, tid: int, teb: int, routine: str, *, since: int, wait_reason: int = 6) -> Thread:
+    def _thread(
+        self, chain: Chain, tid: int, teb: int, routine: str, *, since: int, wait_reason: int = 6
+    ) -> tuple[Thread, tuple[TruthFrame, ...]]:
         stack = chain.stack
         registers = {name: chain.placed[-1].registers[name] for name in (*NONVOLATILE, "rsp", "rip")}
         registers |= {"rcx": registers["rip"], "r11": 0x246, "eflags": 0x246, "cs": 0x33, "ss": 0x2B}
         start = self.program.functions[routine].start if routine in self.program.functions else 0
-        return Thread(
+        thread = Thread(
             tid,
             teb,
             stack.base,
@@ -123,6 +127,8 @@ class Threads:
             wait_ticks=since,
             wait_reason=wait_reason,
         )
+        service = chain.placed[-1].function.name
+        return thread, (*self.kernel.wait(thread, service, chain), *chain.frames(self.images))
 
     def _region(self, stack: Stack) -> Region:
         return Region(stack.limit, stack.data())
@@ -138,8 +144,8 @@ class Threads:
         self._enter(chain, "RtlUserThreadStart", "BaseThreadInitThunk", *names)
         routine = names[1] if kind != "pool" else names[0]
         reason = {"main": 6, "sleep": 4, "pool": 15}[kind]
-        thread = self._thread(chain, tid, teb, routine, since=since, wait_reason=reason)
-        return Waiting(thread, self._region(stack), chain.frames(self.images))
+        thread, frames = self._thread(chain, tid, teb, routine, since=since, wait_reason=reason)
+        return Waiting(thread, self._region(stack), frames)
 
     def recovered(self, tid: int, since: int) -> Waiting:
         """Return a waiting thread that handled an exception before: its CONTEXT still lies below the stack pointer."""
@@ -151,8 +157,8 @@ class Threads:
         stack.at(old).raw(context_x64(registers, 0x10005F))
         stack.at(old + RECORD_AT).raw(record_x64(ACCESS_VIOLATION, 0, PROGRAM_BASE + 0x9705, (0, 0x18)))
         stack.at(old - 0x40).d64(old + RECORD_AT, old)
-        thread = self._thread(chain, tid, teb, "ledger::Timer::Loop", since=since, wait_reason=4)
-        return Waiting(thread, self._region(stack), chain.frames(self.images))
+        thread, frames = self._thread(chain, tid, teb, "ledger::Timer::Loop", since=since, wait_reason=4)
+        return Waiting(thread, self._region(stack), frames)
 
     def with_filter_address(self, tid: int, since: int) -> Waiting:
         """Return a waiting thread with UnhandledExceptionFilter's address, and one inside it, among its locals."""
@@ -161,8 +167,8 @@ class Threads:
         address = self.system["UnhandledExceptionFilter"].start
         stack.at(chain.rsp + 0x20).d64(address, address + 0x3D9)
         self._enter(chain, "SleepEx", "NtDelayExecution")
-        thread = self._thread(chain, tid, teb, "ledger::Timer::Loop", since=since, wait_reason=4)
-        return Waiting(thread, self._region(stack), chain.frames(self.images))
+        thread, frames = self._thread(chain, tid, teb, "ledger::Timer::Loop", since=since, wait_reason=4)
+        return Waiting(thread, self._region(stack), frames)
 
     def throw(self, tid: int, heap: int, since: int) -> Crash:
         """Return a thread that threw `ledger::config_error`, a std::runtime_error, and nobody caught it."""
@@ -202,11 +208,11 @@ class Threads:
         chain.enter(rethrow, rbx=record, rdi=context)
         stack.at(context).raw(context_x64(at_throw, 0x10000F))
         self._dispatch(chain, record, context)
-        thread = self._thread(chain, tid, teb, "ledger::Worker::Run", since=since)
+        thread, frames = self._thread(chain, tid, teb, "ledger::Worker::Run", since=since)
         return Crash(
             thread,
             self._region(stack),
-            chain.frames(self.images),
+            frames,
             CPP_EXCEPTION,
             record,
             context,
@@ -244,11 +250,11 @@ class Threads:
         dispatcher = self.system["KiUserExceptionDispatch"]
         chain.interrupt(area, dispatcher, dispatcher.start + 0x2E)
         self._dispatch(chain, record, context)
-        thread = self._thread(chain, tid, teb, "ledger::Reader::Loop", since=since)
+        thread, frames = self._thread(chain, tid, teb, "ledger::Reader::Loop", since=since)
         return Crash(
             thread,
             self._region(stack),
-            chain.frames(self.images),
+            frames,
             ACCESS_VIOLATION,
             record,
             context,
@@ -266,9 +272,9 @@ class Threads:
         # The unwinder's own CONTEXT, all the way up.
         stack.at(working).raw(context_x64({**outermost, "rip": 0, "rsp": outermost["rsp"] + 0x50}, 0x10000B))
         ntdll, handler = system.images["ntdll"], system["__C_specific_handler"].start
-        stack.at(dispatcher).d64(
-            outermost["rip"], ntdll.base, ntdll.unwind_start + 0x100, outermost["rsp"], 0, working, handler, 0
-        )
+        entry = ntdll.runtime_function(system["RtlUserThreadStart"].start)
+        # DISPATCHER_CONTEXT: ControlPc, ImageBase, FunctionEntry, EstablisherFrame, TargetIp, ContextRecord, handler
+        stack.at(dispatcher).d64(outermost["rip"], ntdll.base, entry, outermost["rsp"], 0, working, handler, 0)
         execute = system["RtlpExecuteHandlerForException"]
         chain.enter(execute)
         stack.at(chain.rsp + 0x20).d64(dispatcher)

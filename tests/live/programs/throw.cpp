@@ -32,7 +32,8 @@ __asm__(".section .rdata,\"dr\"\n\t"
 void operator delete(void *, size_t) {}
 #endif
 
-// Points every import of RaiseException in a loaded module at the trampoline.
+// Points every import of RaiseException in a loaded module at the trampoline: without that, nothing would note the
+// frame between the throw and RaiseException.
 static void hook_raise(uint8_t *image) {
     uint8_t *header = image + *(uint32_t *)(image + 0x3C);
 #ifdef _WIN64
@@ -131,9 +132,11 @@ int main() {
     ts_start();
     shapes_start();
 #ifdef __clang__
-    uint8_t *runtime = (uint8_t *)LoadLibraryA("vcruntime140.dll");
-    ts_real_CxxThrow = GetProcAddress(runtime, "_CxxThrowException");
-    hook_raise(runtime);
+    // Wine's own runtime forwards the export to another DLL: the imports that count are those of where it ends.
+    void *runtime;
+    ts_real_CxxThrow = GetProcAddress(LoadLibraryA("vcruntime140.dll"), "_CxxThrowException");
+    RtlPcToFileHeader(ts_real_CxxThrow, &runtime);
+    hook_raise((uint8_t *)runtime);
 #else
     ts_real_throw = (void *)__real___cxa_throw;
     hook_raise((uint8_t *)GetModuleHandleA(nullptr));

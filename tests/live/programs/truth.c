@@ -90,7 +90,7 @@ static DWORD WINAPI waiter(void *unused) {
 // Survives an access violation, so that its record and CONTEXT stay behind on the stack, and then waits.
 static NOINLINE void fault_and_go_on(void) {
     uintptr_t through = 16;
-    __asm__ volatile("mov (%0), %0" : "+a"(through));
+    __asm__ volatile("mov (%0), %0" : "+a"(through) : : "memory");
 }
 
 static DWORD WINAPI survivor(void *unused) {

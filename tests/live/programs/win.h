@@ -62,6 +62,7 @@ __declspec(dllimport) void WINAPI Sleep(DWORD milliseconds);
 __declspec(dllimport) void *WINAPI GetModuleHandleA(const char *name);
 __declspec(dllimport) void *WINAPI LoadLibraryA(const char *name);
 __declspec(dllimport) void *WINAPI GetProcAddress(void *module, const char *name);
+__declspec(dllimport) void *WINAPI RtlPcToFileHeader(void *address, void **module);
 __declspec(dllimport) const char *WINAPI GetCommandLineA(void);
 __declspec(dllimport) BOOL WINAPI VirtualProtect(void *, size_t size, DWORD protection, DWORD *old);
 __declspec(dllimport) void WINAPI ExitProcess(DWORD code);

@@ -225,6 +225,36 @@ def test_call_through_a_bad_pointer(rip: int) -> None:
     assert gpr(walk, 1, "rbx") == 7
 
 
+HEAP = 0x21000000
+
+
+@pytest.mark.parametrize(
+    ("call", "registers"),
+    [
+        (b"\xff\xd0", {"rax": HEAP + 8}),  # call rax
+        (b"\x41\xff\x54\x24\x10", {"r12": HEAP}),  # call [r12+10h]
+        (b"\xff\x14\xc8", {"rax": HEAP, "rcx": 2}),  # call [rax+rcx*8]
+        (b"\xff\x54\x24\x20", {}),  # call [rsp+20h]
+    ],
+)
+def test_call_into_data_is_known_by_its_operand(call: bytes, registers: dict[str, int]) -> None:
+    """Readable memory outside the images may be generated code. Its rbp chain would skip the caller here."""
+    scene = Scene(BODY)
+    scene.segments[HEAP] = struct.pack("<QQQ", 0, 0, HEAP + 8)
+    calling = scene.add("calling", b"\x48\x83\xec\x28" + call + BODY, asm.unwind_info([asm.alloc(4, 0x28)], 4))
+    sp, rbp, caller_sp = Label(), Label(), Label()
+    scene.stack.at(0x13E00).mark(sp).d64(calling + 4 + len(call)).zeros(0x28).d64(scene.return_address)
+    scene.caller_frame(caller_sp)
+    scene.stack.at(int(sp) + 8 + 0x20).d64(HEAP + 8)
+    scene.stack.at(0x13F80).mark(rbp).d64(0, scene.return_address)
+    walk = scene.walk(rip=HEAP + 8, rsp=sp, rbp=rbp, **registers)
+    assert [frame.ip for frame in walk.frames] == [HEAP + 8, calling + 4 + len(call), scene.return_address]
+    assert "bad pointer" in walk.frames[1].note
+    # To another address that call did not go.
+    walk = scene.walk(rip=HEAP + 9, rsp=sp, rbp=rbp, **registers)
+    assert walk.frames[1].trust is Trust.FRAME_POINTER
+
+
 def test_wild_jump_without_a_return_address() -> None:
     scene = Scene(BODY)
     scene.stack.at(0x13F00).d64(scene.return_address + 1)

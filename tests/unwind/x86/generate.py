@@ -17,7 +17,6 @@ from tests.unwind.x86.assemble import (
     EBX,
     ECX,
     EDI,
-    EDX,
     ESI,
     ESP,
     JE,
@@ -179,8 +178,8 @@ class Writer:
             asm.emit(b"\xff\x15", pointer.to_bytes(4, "little"))
         elif function.via == "register":
             asm.emit(b"\xa1", pointer.to_bytes(4, "little"), b"\xff\xd0")
-        else:  # virtual: nothing says where it goes
-            asm.emit(mov_value(EAX, pointer), b"\x8b\xc8\x0f\xb6\xc0\x03\xc1\x2b\xc8", _undo(pointer), b"\xff\x10")
+        else:  # virtual: arithmetic that ends where it began, so that nothing says where the call goes
+            asm.emit(mov_value(EAX, pointer), b"\x8b\xc8\x0f\xb6\xc0\x03\xc1\x2b\xc8", b"\x03\xc1", b"\xff\x10")
         return 4 * function.arguments if function.convention is Convention.CDECL else 0
 
     def clean(self, size: int) -> None:
@@ -218,11 +217,6 @@ class Writer:
     def step(self, function: Function, saved: int, local: int, program: str) -> None:
         function.steps.append((self.asm.here, saved, local, program))
         function.prologue_end = self.asm.here
-
-
-def _undo(pointer: int) -> bytes:
-    # ecx = pointer - (pointer + low byte) = -(low byte); the pointer comes back as eax + ecx.
-    return b"\x03\xc1"
 
 
 def _search(*saved: tuple[int, int]) -> str:
@@ -307,14 +301,12 @@ def _fpo(it: Writer, function: Function, callees: list[Function]) -> None:
     asm.emit(ret(function.popped))
 
 
-def _save_and_run(
-    it: Writer, function: Function, callees: list[Function], saved: list[int], local: int, probe: int = 0
-) -> None:
+def _save_and_run(it: Writer, function: Function, callees: list[Function], saved: list[int], local: int) -> None:
     places = []
     for index, register in enumerate(saved):
         it.asm.emit(push(register))
-        places.append((register, 4 + local + probe + 4 * index))
-        it.step(function, 4 + 4 * index, local + probe, _search(*places))
+        places.append((register, 4 + local + 4 * index))
+        it.step(function, 4 + 4 * index, local, _search(*places))
     it.body(function, callees, saved, [(ESP, 4 * len(saved))] if local else [])
 
 
@@ -451,6 +443,3 @@ def write_helpers(asm: Assembler) -> None:
     asm.emit("2500f0ffff").label(".page").emit("3bc8").branch(0x82, ".probe")
     asm.emit(mov(EAX, ECX), pop(ECX), "94", "8b00", "890424", ret())
     asm.label(".probe").emit("2d00100000", "8500").jump(".page").align()
-
-
-_ = EDX

@@ -78,4 +78,4 @@ def symbols_of(images: ImageMap, labels: Mapping[str, int] | None) -> Symbols:
     if labels is None:
         return Symbols(images)
     table = SymbolTable(SymbolKind.PDB, [(address - BASE, name) for name, address in labels.items()])
-    return Symbols(images, lambda image: table)
+    return Symbols(images, lambda _: table)

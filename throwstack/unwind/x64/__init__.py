@@ -2,7 +2,7 @@
 """Unwinding x64 stacks by the unwind data of their images.
 
 From the ground: `unwind_info` decodes, `runtime_functions` and `functions` look up, `plan` and `epilogue` say where a
-frame keeps its caller's registers, `guesses` does without unwind data, `unwinder` walks.
+frame keeps its caller's registers (`plans` chooses), `guesses` does without unwind data, `unwinder` walks.
 """
 
 from __future__ import annotations

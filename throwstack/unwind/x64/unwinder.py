@@ -12,20 +12,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.image_files import ImageFiles
-from throwstack.images import ImageMap
+from throwstack.images import Image, ImageMap
 from throwstack.memory import MemoryUnreadable
 from throwstack.registers import SP, X64_NAMES, Registers
-from throwstack.unwind.x64.call_sites import follows_call
-from throwstack.unwind.x64.epilogue import Epilogues
+from throwstack.unwind.x64.call_sites import follows_call, went_to
 from throwstack.unwind.x64.functions import Function, Functions
 from throwstack.unwind.x64.guesses import Guess, by_frame_pointer, by_scan
-from throwstack.unwind.x64.plan import LEAF, Plan, compile_codes
+from throwstack.unwind.x64.plan import LEAF, Plan
+from throwstack.unwind.x64.plans import Plans
 from throwstack.unwind.x64.stop import Stop, unreadable
 
 FRAME_LIMIT = 1024
 _MACHINE_FRAME_RSP = 24
-_MAX_PLANS = 1 << 16
+_MAX_KNOWN = 1 << 16
 _ANYWHERE = StackBounds(0, 1 << 64)
 _NEAR = 1 << 24
 
@@ -47,17 +46,15 @@ class Step:
 class Unwinder:
     """Walks the x64 stacks of one address space. Keeps what it decodes, so use one for all threads."""
 
-    __slots__ = ("_called", "_epilogues", "_functions", "_images", "_interrupted", "_limit", "_memory", "_starts")
+    __slots__ = ("_functions", "_images", "_limit", "_memory", "_plans", "_starts")
 
-    def __init__(self, images: ImageMap, *, files: ImageFiles | None = None, frame_limit: int = FRAME_LIMIT) -> None:
-        """Unwind through `images`, with `files` for what is not in memory; stop after `frame_limit` frames."""
+    def __init__(self, images: ImageMap, *, frame_limit: int = FRAME_LIMIT) -> None:
+        """Unwind through `images`; stop after `frame_limit` frames."""
         self._images = images
         self._memory = images.memory
         self._limit = frame_limit
-        self._functions = Functions(images, files)
-        self._epilogues = Epilogues(self._functions)
-        self._called: dict[int, Plan | Stop | None] = {}
-        self._interrupted: dict[int, Plan | Stop | None] = {}
+        self._functions = Functions(images)
+        self._plans = Plans(images, self._functions)
         self._starts: dict[int, bool] = {}
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
@@ -92,7 +89,7 @@ class Unwinder:
 
         A machine frame may lead off `stack` (from the kernel's to the user's): that is for the asker to judge.
         """
-        plan = self._interrupted_plan(registers.ip) if is_interrupted else self._called_plan(registers.ip)
+        plan = self._plans.interrupted(registers.ip) if is_interrupted else self._plans.called(registers.ip)
         if plan is None:
             return self._guess(registers, stack, is_interrupted=is_interrupted)
         if isinstance(plan, Stop):
@@ -165,7 +162,7 @@ class Unwinder:
             return Stop(End.THREAD_START, "return address 0", 0, step.slot)
         if self._is_thread_start(callee.ip):
             return Stop(End.THREAD_START, "RtlUserThreadStart", ip, step.slot)
-        plan = self._called_plan(ip)
+        plan = self._plans.called(ip)
         if isinstance(plan, Stop) and plan.end is End.BAD_RETURN_ADDRESS:
             return plan
         return step
@@ -176,7 +173,7 @@ class Unwinder:
         What lies above its frame is not a return address, whatever it looks like.
         """
         if ip not in self._starts:
-            if len(self._starts) >= _MAX_PLANS:
+            if len(self._starts) >= _MAX_KNOWN:
                 self._starts.clear()
             self._starts[ip] = self._finds_thread_start(ip)
         return self._starts[ip]
@@ -186,53 +183,7 @@ class Unwinder:
         if image is None or image.module.name.lower() != "ntdll.dll":
             return False
         function = self._functions.find(ip)
-        return isinstance(function, Function) and any(
-            export.rva == function.begin and export.name == "RtlUserThreadStart" for export in image.exports
-        )
-
-    def _called_plan(self, ip: int) -> Plan | Stop | None:
-        try:
-            return self._called[ip]
-        except KeyError:
-            pass
-        if len(self._called) >= _MAX_PLANS:
-            self._called.clear()
-        plan = self._called[ip] = self._plan_called(ip)
-        return plan
-
-    def _plan_called(self, ip: int) -> Plan | Stop | None:
-        image = self._images.find(ip - 1)
-        if image is None:
-            if follows_call(self._memory, ip):
-                return None
-            return Stop(End.BAD_RETURN_ADDRESS, f"{ip:#x}")
-        if not image.is_code(ip - 1):
-            return Stop(End.BAD_RETURN_ADDRESS, f"{ip:#x}")
-        function = self._functions.find(ip - 1)
-        if isinstance(function, Function):
-            return _with_note(compile_codes(function, ip - function.base), _origin(function))
-        return function
-
-    def _interrupted_plan(self, ip: int) -> Plan | Stop | None:
-        if ip not in self._interrupted:
-            if len(self._interrupted) >= _MAX_PLANS:
-                self._interrupted.clear()
-            self._interrupted[ip] = self._plan_interrupted(ip)
-        return self._interrupted[ip]
-
-    def _plan_interrupted(self, ip: int) -> Plan | Stop | None:
-        if not self._images.is_code(ip):
-            return None
-        function = self._functions.find(ip)
-        if function is None:
-            return LEAF
-        if isinstance(function, Stop):
-            return function
-        rva = ip - function.base
-        if not self._functions.code(ip, 1):
-            note = f"{_origin(function)}; " if function.origin else ""
-            return _with_note(compile_codes(function, rva), f"{note}code not readable, taken for no epilogue")
-        return _with_note(self._epilogues.plan(function, rva) or compile_codes(function, rva), _origin(function))
+        return isinstance(function, Function) and function.begin == image.shared(_thread_start)
 
     def _guess(self, registers: Registers, stack: StackBounds, *, is_interrupted: bool) -> Step | Stop:
         """Find the caller of code that no unwind data covers."""
@@ -242,7 +193,7 @@ class Unwinder:
             is_near = self._images.find(ip) is None and abs(address - ip) < _NEAR
             return (is_near or self._images.is_code(address - 1)) and bool(follows_call(memory, address))
 
-        if is_interrupted and not self._images.is_code(ip) and not memory.is_readable(ip):
+        if is_interrupted and not self._images.is_code(ip) and self._is_wild(registers):
             return self._wild_jump(registers, stack)
         guess: Guess | None = by_frame_pointer(registers, stack, memory, is_return_address)
         trust = Trust.FRAME_POINTER
@@ -252,6 +203,20 @@ class Unwinder:
         if guess is None:
             return Stop(End.NO_RETURN_ADDRESS, f"no unwind data covers {ip:#x}")
         return self._checked(Step(guess.registers, guess.slot, trust, note="no unwind data"), registers, stack)
+
+    def _is_wild(self, registers: Registers) -> bool:
+        """Say whether no code runs at `registers.ip`: nothing is there, or a call has just gone there.
+
+        What is readable outside the images can be generated code as well as data that a corrupt pointer led to. The
+        call tells: its operand, evaluated with the registers as they are, gives the very address.
+        """
+        if not self._memory.is_readable(registers.ip):
+            return True
+        try:
+            address = self._memory.u64(registers.sp)
+        except MemoryUnreadable:
+            return False
+        return bool(follows_call(self._memory, address)) and registers.ip in went_to(self._memory, address, registers)
 
     def _wild_jump(self, registers: Registers, stack: StackBounds) -> Step | Stop:
         """Find the caller of what is no code at all: a call through a bad pointer has only pushed its return address.
@@ -270,9 +235,6 @@ class Unwinder:
         )
 
 
-def _origin(function: Function) -> str:
-    return f"unwind data from the file {function.origin}" if function.origin else ""
-
-
-def _with_note(plan: Plan | Stop, note: str) -> Plan | Stop:
-    return replace(plan, note=note) if note and isinstance(plan, Plan) else plan
+def _thread_start(image: Image) -> int | None:
+    """Return the RVA of RtlUserThreadStart, which ntdll exports since Vista."""
+    return next((export.rva for export in image.exports if export.name == "RtlUserThreadStart"), None)

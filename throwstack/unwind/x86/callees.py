@@ -21,10 +21,12 @@ from throwstack.unwind.x86.flow import Flow, Return
 from throwstack.unwind.x86.state import CONSTANT, INITIAL, State, Value, constant, register_of, value
 
 _HELPER_LIMIT = 64
+_MAX_DEPTH = 3
 _PROBE_LIMIT = 40
 _SEARCH_LIMIT = 2000
 _AHEAD_LIMIT = 400
 _LOOK_AHEAD = 8
+_TAKEN_BACK_AHEAD = 3
 _MAX_CLEANED = 0x400
 _ENDS_LOOK_AHEAD = (
     *(Op.CALL, Op.JUMP, Op.BRANCH, Op.RETURN, Op.STOP, Op.LEAVE, Op.PUSH, Op.ENTER, Op.PUSH_ALL, Op.PUSH_FLAGS),
@@ -56,13 +58,14 @@ class Callee:
 class Callees:
     """Analyses of callees, each done once."""
 
-    __slots__ = ("_ahead", "_callees", "_code", "_sizes")
+    __slots__ = ("_ahead", "_callees", "_code", "_depth", "_sizes")
 
     def __init__(self, code: Code) -> None:
         """Look at functions of `code`."""
         self._code = code
         self._callees: dict[int, Callee] = {}
         self._sizes: dict[int, int | None] = {}
+        self._depth = 0
         self._ahead: dict[int, int | None] = {}
 
     def after_call(self, state: State, instruction: Instruction) -> State | None:
@@ -72,7 +75,10 @@ class Callees:
             return state.push(constant(target))  # call $+5; pop ebx
         callee = self.at(target) if target is not None else Callee(CalleeKind.ORDINARY, None)
         if target is not None and callee.kind is CalleeKind.HELPER:
-            return self._run_helper(state, instruction, target)
+            after = self._run_helper(state, instruction, target)
+            if after is not None:
+                return after
+            callee = Callee(CalleeKind.ORDINARY, self.return_size(target))
         if callee.kind is CalleeKind.PROBE:
             return _allocate(state, instruction, rounds=callee.popped is None)
         popped, doubt = callee.popped, 0
@@ -80,7 +86,8 @@ class Callees:
             popped, doubt = self._guess(state, instruction)
         sp = state.sp
         after = state.without(_VOLATILE).with_register(SP, sp.plus(popped) if sp is not None else None)
-        return replace(after, pushed=max(state.pushed - popped, 0), doubt=state.doubt + doubt)
+        pushed = max(state.pushed - popped, 0)
+        return replace(after, pushed=pushed, doubt=state.doubt + doubt, may_have_pushed=False)
 
     def target(self, state: State, instruction: Instruction) -> int | None:
         """Return what a call calls, or None: directly, through an import, or through a register that holds one."""
@@ -99,7 +106,11 @@ class Callees:
         """Return what the function at `start` does to its caller."""
         callee = self._callees.get(start)
         if callee is None:
-            callee = self._callees[start] = self._classify(start)
+            self._depth += 1
+            callee = self._classify(start)
+            self._depth -= 1
+            if not self._depth:
+                self._callees[start] = callee
         return callee
 
     def return_size(self, address: int) -> int | None:
@@ -137,7 +148,7 @@ class Callees:
         probe = self._probe(start)
         if probe is not None:
             return probe
-        flow = Flow(self._code, start, State(is_from_entry=True), _after_call_in_helper, limit=_HELPER_LIMIT)
+        flow = Flow(self._code, start, State(is_from_entry=True), self._after_call_in_helper, limit=_HELPER_LIMIT)
         found = flow.first_return()
         if found is not None and found.state.doubt == 0 and _changes_caller(found):
             return Callee(CalleeKind.HELPER, None)
@@ -169,9 +180,20 @@ class Callees:
     def _run_helper(self, state: State, instruction: Instruction, target: int) -> State | None:
         """Follow a helper from the call to the `ret` that comes back behind it."""
         inside = state.push(constant(instruction.end))
-        flow = Flow(self._code, target, inside, _after_call_in_helper, limit=_HELPER_LIMIT)
+        flow = Flow(self._code, target, inside, self._after_call_in_helper, limit=_HELPER_LIMIT)
         after = flow.state_at(instruction.end)
         return None if after is None else replace(after, pushed=0)
+
+    def _after_call_in_helper(self, state: State, instruction: Instruction) -> State | None:
+        """Apply a call in a helper (`__SEH_epilog4_GS` checks the cookie); None: no helper makes such a call."""
+        target = None if state.pushed else self.target(state, instruction)
+        if target is None or self._depth > _MAX_DEPTH or self.at(target).kind is not CalleeKind.ORDINARY:
+            return None
+        popped = self.return_size(target)
+        if popped is None:
+            return None
+        sp = state.sp
+        return state.without(_VOLATILE).with_register(SP, sp.plus(popped) if sp is not None else None)
 
     def _guess(self, state: State, instruction: Instruction) -> tuple[int, int]:
         """Return how many bytes an unknown callee removed, and 1 if that is only a guess."""
@@ -180,37 +202,60 @@ class Callees:
             # WoW64 up to Windows 7: `call fs:[0C0h]; add esp, 4; ret n`. The switch to 64-bit mode comes back without
             # popping the return address.
             return -4, 0
-        if not state.pushed:
-            return 0, 0
-        sp, distance = state.sp, self._distance(instruction.end)
-        if state.is_from_entry and sp is not None and sp.base == SP and distance is not None:
-            cleaned = -distance - sp.offset
+        sp = state.sp
+        if state.is_from_entry and sp is not None and sp.base == SP:
+            distance = self._distance(instruction.end)
+            cleaned = -distance - sp.offset if distance is not None else -1
             if 0 <= cleaned <= _MAX_CLEANED and cleaned % 4 == 0:
                 return cleaned, 0
-        is_cleaned_after, is_certain = self._is_cleaned_after(state, instruction.end)
-        return (0, 0 if is_certain else 1) if is_cleaned_after else (state.pushed, 1)
+        if not state.pushed:
+            taken_back = self._taken_back(instruction.end)
+            return (taken_back, 0) if taken_back else (0, 1 if state.may_have_pushed else 0)
+        cleaned_after, is_certain = self._cleaned_after(instruction.end)
+        if cleaned_after >= state.pushed:
+            return 0, 0 if is_certain else 1
+        return state.pushed, 1
 
-    def _is_cleaned_after(self, state: State, address: int) -> tuple[bool, bool]:
-        """Say whether the code behind a call removes its arguments, and whether that can be nothing else.
+    def _taken_back(self, address: int) -> int:
+        """Return how many bytes the code behind a call takes back that the callee removed, or 0.
+
+        gcc keeps room for all arguments below its locals and stores them there instead of pushing them; what a stdcall
+        callee removes it allocates again: `call [eax]; sub esp, 8`. The same before `fstp [esp]` makes room for the
+        next call.
+        """
+        for _ in range(_TAKEN_BACK_AHEAD):
+            following = self._code.at(address)
+            if following is None or following.op in _ENDS_LOOK_AHEAD:
+                return 0
+            size, after = following.operand(1), self._code.at(following.end)
+            if following.op is Op.SUB and register_of(following.operand(0)) == SP and isinstance(size, Immediate):
+                target = after.operand(0) if after is not None and after.op is Op.OTHER else None
+                stores = isinstance(target, Indirect) and target.base == SP
+                return size.value if size.value <= _MAX_CLEANED and not stores else 0
+            address = following.end
+        return 0
+
+    def _cleaned_after(self, address: int) -> tuple[int, bool]:
+        """Return how many bytes the code behind a call drops, and whether those can be nothing but arguments.
 
         `add esp, 8; ret` may as well remove the function's own locals.
         """
-        is_found = False
+        size = 0
         for _ in range(_LOOK_AHEAD):
             following = self._code.at(address)
             if following is None or following.op in _ENDS_LOOK_AHEAD:
-                return is_found, following is not None and following.op is not Op.RETURN
+                return size, following is not None and following.op is not Op.RETURN
             first, source = register_of(following.operand(0)), following.operand(1)
             if following.op is Op.ADD and first == SP and isinstance(source, Immediate):
-                if is_found or source.value > state.pushed:
-                    return is_found, is_found
-                is_found = True
-            elif following.op is Op.POP and not is_found:
+                if size:
+                    return size, True
+                size = source.value
+            elif following.op is Op.POP:
                 if first != _ECX:
-                    return False, False
-                is_found = True
+                    return size, False
+                size += 4
             address = following.end
-        return is_found, True
+        return size, True
 
     def _distance(self, address: int) -> int | None:
         """Return how far above esp the return address lies at `address`, if the code from there says so."""
@@ -224,11 +269,6 @@ class Callees:
             if target.is_word and target.base == SP:
                 self._ahead[address] = target.offset
         return self._ahead[address]
-
-
-def _after_call_in_helper(state: State, _: Instruction) -> State | None:
-    """Apply a call in a helper: they call nothing that takes arguments on the stack."""
-    return None if state.pushed else state.without(_VOLATILE)
 
 
 def _drops_word(instruction: Instruction) -> bool:

@@ -28,6 +28,7 @@ class Rule(Enum):
     EPILOGUE = "code followed to its return, without a branch or a call"
     FORWARD = "code followed to its return"
     GUESSED_START = "function start, guessed"
+    CALLED_NOWHERE = "call of an address that is not code"
     FRAME_DATA_SEARCH = "FrameData or FPO, and a search"
     REGISTRATION = "exception registration"
     FRAME_POINTER = "frame pointer"
@@ -57,6 +58,7 @@ _RULE = {
     Rule.RECORD_HERE: 45,
     Rule.FORWARD: 40,
     Rule.GUESSED_START: 30,
+    Rule.CALLED_NOWHERE: 40,
     Rule.FRAME_DATA_SEARCH: 25,
     Rule.FRAME_POINTER: 20,
     Rule.REGISTRATION: 15,
@@ -81,7 +83,8 @@ _AGREEMENT = 25
 _INDEPENDENT = frozenset(
     {Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE, Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START}
 )
-_SURE = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
+_RECORDS = frozenset({Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE})
+_DECODED = frozenset({Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD})
 
 
 def score(candidate: Candidate, others: Iterable[Candidate] = ()) -> int:
@@ -102,6 +105,7 @@ def _agrees(candidate: Candidate, other: Candidate) -> bool:
         and other.rule is not candidate.rule
         and other.caller.slot == candidate.caller.slot
         and other.caller.is_consistent
+        and not (other.caller.doubt or candidate.caller.doubt)
     )
 
 
@@ -113,15 +117,16 @@ def best(candidates: list[Candidate]) -> Candidate | None:
 
 def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:
     """Return the label of the frame that a candidate among `others` leads to: never better than what supports it."""
-    if candidate.rule in {Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE}:
-        decoded = [other for other in others if other.rule in {Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD}]
+    if candidate.rule in _RECORDS:
+        decoded = [other for other in others if other.rule in _DECODED]
         if decoded and not any(_agrees(candidate, other) for other in decoded):
             return Trust.PROLOGUE
         return Trust.CFI if candidate.has_program else Trust.FPO
-    if candidate.rule is Rule.FUNCTION and any(_agrees(candidate, other) and other.has_program for other in others):
-        return Trust.CFI
+    if candidate.rule in _DECODED:
+        programs = {other.has_program for other in others if other.rule in _RECORDS and _agrees(candidate, other)}
+        return Trust.CFI if True in programs else Trust.FPO if programs else Trust.PROLOGUE
     if candidate.rule is Rule.FRAME_POINTER:
-        return Trust.FRAME_POINTER if candidate.fit in _SURE else Trust.SCAN
-    if candidate.rule in {Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH}:
+        return Trust.FRAME_POINTER if candidate.fit is Fit.CONFIRMED else Trust.SCAN
+    if candidate.rule in {Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH, Rule.CALLED_NOWHERE}:
         return Trust.PROLOGUE if candidate.fit is Fit.CONFIRMED else Trust.SCAN
     return Trust.PROLOGUE

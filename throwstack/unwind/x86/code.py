@@ -6,7 +6,7 @@ from __future__ import annotations
 from throwstack.images import ImageMap
 from throwstack.memory import MemoryUnreadable
 from throwstack.symbols import SymbolKind, Symbols
-from throwstack.unwind.x86.decode import Decoder, Immediate, Indirect, Instruction, Op
+from throwstack.unwind.x86.decode import MASK, Decoder, Immediate, Indirect, Instruction, Op
 
 _MAX_THUNKS = 4
 _MAX_TABLE = 512
@@ -73,7 +73,7 @@ class Code:
         targets: dict[int, None] = {}
         image = self.images.find(instruction.address)
         for index in range(_MAX_TABLE):
-            target = self.pointer(operand.displacement + 4 * index)
+            target = self.pointer((operand.displacement + 4 * index) & MASK)
             if target is None or self.images.find(target) is not image:
                 break
             targets[target] = None

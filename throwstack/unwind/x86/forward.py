@@ -33,20 +33,21 @@ class Forward:
         """Follow code in `code`."""
         self._code = code
         self._callees = callees
-        self._returns: dict[tuple[int, tuple[tuple[int, int], ...]], Return | None] = {}
+        self._returns: dict[tuple[int, bool, tuple[tuple[int, int], ...]], Return | None] = {}
 
-    def way_out(self, address: int, gpr: tuple[int | None, ...]) -> Return | None:
-        """Return the least doubtful `ret` that `address` leads to, or None."""
+    def way_out(self, place: Place) -> Return | None:
+        """Return the least doubtful `ret` that the code at `place` leads to, or None."""
+        gpr = place.registers.gpr
         sp = gpr[SP] or 0
         # Registers that point into the stack are followed as distances from esp: code may push through one of them and
         # pop through another.
         near = tuple((number, (gpr[number] or 0) - sp) for number in X86_NONVOLATILE if _is_near(gpr[number], sp))
-        key = (address, near)
+        key = (place.ip, place.is_return_address, near)
         if key not in self._returns:
-            state = State()
+            state = State(may_have_pushed=not place.is_return_address)
             for number, distance in near:
                 state = state.with_register(number, value(SP, distance))
-            flow = Flow(self._code, address, state, self._callees.after_call, limit=_LIMIT)
+            flow = Flow(self._code, place.ip, state, self._callees.after_call, limit=_LIMIT)
             self._returns[key] = flow.first_return()
         return self._returns[key]
 
@@ -67,7 +68,7 @@ class Forward:
             return None
         if place.is_return_address and self._code.is_function_start(place.ip):
             return None  # behind a call that never returns: the next function
-        found = self.way_out(place.ip, place.registers.gpr)
+        found = self.way_out(place)
         memory, gpr = self._code.memory, place.registers.gpr
         if found is None or found.target is None:
             return None

@@ -44,9 +44,9 @@ def evaluate(program: str, variables: Mapping[str, int], memory: Memory) -> dict
     assigned: dict[str, int] = {}
     stack: list[int | str] = []
     for token in tokens:
-        if token == "=":
+        if token == "=":  # noqa: S105 - a word of a program
             error = _assign(stack, variables, assigned)
-        elif token == "^":
+        elif token == "^":  # noqa: S105
             error = _load(stack, variables, assigned, memory)
         elif token in _OPERATORS:
             error = _compute(token, stack, variables, assigned)
@@ -150,8 +150,7 @@ def callers(
     bytes of arguments this frame's own function removes. Only where the place of the return address is counted from
     esp is there more than one answer.
     """
-    sp = place.call_sp if place.call_sp is not None else place.registers.sp
-    search = sp + arguments_size + data.locals_size + data.saved_registers_size
+    search = place.lowest_sp + arguments_size + data.locals_size + data.saved_registers_size
     bp = place.registers.bp
     if "@" in data.program and bp is not None:
         # A function that realigns its stack: esp says nothing about how far up the return address is. The compiler's
@@ -161,13 +160,13 @@ def callers(
     # esp may have been rounded down to 8 or 16 bytes, or arguments of an outer call may have been pushed already
     # (`f(a, g(b))`): the return address then lies a few words further up.
     for searched in range(words + 1):
-        yield _caller(data, place, (search + 4 * searched) & MASK, sp, memory, popped, searched)
+        yield _caller(data, place, (search + 4 * searched) & MASK, searched, memory, popped)
 
 
-def _caller(
-    data: FrameData, place: Place, search: int, sp: int, memory: Memory, popped: int | None, searched: int
+def _caller(  # noqa: PLR0917 - a step of `callers`, which has them all
+    data: FrameData, place: Place, search: int, searched: int, memory: Memory, popped: int | None
 ) -> Recorded | ProgramError:
-    gpr = place.registers.gpr
+    gpr, sp = place.registers.gpr, place.lowest_sp
     if not data.program:
         found: dict[str, int] | ProgramError = _fpo(data, search, memory)
     else:

@@ -47,8 +47,8 @@ class Place:
     """Where a frame stands: its registers, and for all but the innermost where the call below it began.
 
     `call_sp` is esp before that call instruction, None in the innermost frame; `is_sp_exact` says whether registers.sp
-    takes account of the arguments the callee removed; `is_past_helper` as in `Caller`. `is_in_helper` says the contrary:
-    a helper was called and has not changed the frame yet, so that `registers` are not those `ip` will be reached with.
+    takes account of the arguments the callee removed; `is_past_helper` as in `Caller`. `is_in_helper` says the
+    contrary: a helper was called and has not changed the frame yet, so that `ip` will be reached with other registers.
     """
 
     registers: Registers

@@ -10,7 +10,7 @@ from throwstack.frame_data import FrameData, FrameDataSource
 from throwstack.frames import StackBounds
 from throwstack.images import ImageMap
 from throwstack.memory import MemoryUnreadable
-from throwstack.registers import BP, SP, Registers
+from throwstack.registers import BP, SP, X86_NONVOLATILE, Registers
 from throwstack.symbols import Symbols
 from throwstack.unwind.x86 import frame_data
 from throwstack.unwind.x86.callees import Callees
@@ -69,7 +69,9 @@ class Rules:
         candidates: list[Candidate] = []
         record = self.record(place)
         for rule, caller, note in self._answers(place, record, arguments_size):
-            candidate = self._judge(place, stack, rule, caller, record, note)
+            candidate = self._judge(
+                place, stack, Candidate(rule, caller, Fit.NOT_CODE, note, bool(record and record.program))
+            )
             if candidate is not None:
                 candidates.append(candidate)
         found = best(candidates)
@@ -90,46 +92,49 @@ class Rules:
             is_in_helper=is_helper and not caller.is_past_helper,
         )
 
-    def _judge(
-        self,
-        place: Place,
-        stack: StackBounds,
-        rule: Rule,
-        caller: Caller,
-        record: FrameData | None = None,
-        note: str = "",
-    ) -> Candidate | None:
-        """Return a candidate, or None if its return address does not lie on the live part of the stack."""
-        if not stack.contains(caller.slot, 4) or (caller.slot < place.lowest_sp and not caller.is_in_register):
+    def _judge(self, place: Place, stack: StackBounds, candidate: Candidate) -> Candidate | None:
+        """Return a candidate with its fit, or None if its return address does not lie on the live part of the stack."""
+        caller = candidate.caller
+        if not stack.contains(caller.slot, 4):
+            return None
+        # Each frame lies above the one inside it; only a helper that has popped its return address lies above its own.
+        has_popped = caller.is_in_register and not place.is_return_address
+        if not has_popped and (caller.slot < place.lowest_sp or caller.call_sp <= place.lowest_sp):
             return None
         fit = self._calls.fit(place, caller.slot, caller.return_address)
         if fit is Fit.OUTERMOST and stack.base - caller.slot > _OUTERMOST:
             fit = Fit.ZERO
-        has_program = rule in _RECORDED and record is not None and bool(record.program)
-        return Candidate(rule, caller, fit, note, has_program)
+        return replace(candidate, fit=fit, has_program=candidate.has_program and candidate.rule in _RECORDED)
 
     def _answers(
         self, place: Place, record: FrameData | None, arguments_size: int
     ) -> Iterator[tuple[Rule, Caller, str]]:
         if record is not None:
             yield from self._by_record(place, record, arguments_size)
+        if not place.is_return_address and not self._code.is_code(place.ip):
+            nowhere = self._called_nowhere(place)
+            if nowhere is not None:
+                yield Rule.CALLED_NOWHERE, nowhere, "the thread is not in code"
+        for rule, caller in self._by_code(place):
+            yield rule, caller, ""
+        bp = place.registers.bp
+        classic = None if bp is None else self._frame_at(bp, place)
+        if classic is not None:
+            yield Rule.FRAME_POINTER, classic, ""
+
+    def _by_code(self, place: Place) -> Iterator[tuple[Rule, Caller]]:
         start = self._code.function_start(place.ip, is_return_address=place.is_return_address)
         if start is not None:
             caller = self._prologues.caller(start, place)
             if caller is not None:
-                yield Rule.FUNCTION, caller, ""
+                yield Rule.FUNCTION, caller
         ahead = self._forward.caller(place)
         if ahead is not None:
             is_straight = not ahead.doubt and not ahead.is_past_helper and self._forward.is_straight(place.ip)
-            yield Rule.EPILOGUE if is_straight else Rule.FORWARD, ahead, ""
+            yield Rule.EPILOGUE if is_straight else Rule.FORWARD, ahead
         if start is None:
             for caller in self._by_guessed_start(place):
-                yield Rule.GUESSED_START, caller, ""
-        bp = place.registers.bp
-        if bp is not None:
-            caller = self._frame_at(bp, place)
-            if caller is not None:
-                yield Rule.FRAME_POINTER, caller, ""
+                yield Rule.GUESSED_START, caller
 
     def _by_record(self, place: Place, data: FrameData, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
         popped = self._callees.return_size(place.ip)
@@ -137,7 +142,11 @@ class Rules:
         if not place.is_return_address or place.is_past_helper:
             rule = Rule.RECORD_HERE
         for found in frame_data.callers(data, place, arguments_size, self._memory, popped):
-            if isinstance(found, frame_data.Recorded):
+            if isinstance(found, frame_data.ProgramError):
+                continue
+            # WoW64 up to Windows 7 leaves the return address of the switch to 64-bit mode on the stack: a system call
+            # stub "returns" to where the thread stands, and the record's return address lies one word further up.
+            if place.is_return_address or found.caller.return_address != place.ip:
                 note = f"{found.searched} words above the recorded place" if found.searched else ""
                 yield Rule.FRAME_DATA_SEARCH if found.searched else rule, found.caller, note
 
@@ -150,6 +159,17 @@ class Rules:
             yield caller
             if caller.return_address and self._calls.fit(place, caller.slot, caller.return_address) in _BELIEVED:
                 return
+
+    def _called_nowhere(self, place: Place) -> Caller | None:
+        """Return the caller by the word on top of the stack: a call through a null or wild pointer did nothing more."""
+        sp = place.registers.sp
+        try:
+            return_address = self._memory.u32(sp)
+        except MemoryUnreadable:
+            return None
+        gpr = [value if number in X86_NONVOLATILE else None for number, value in enumerate(place.registers.gpr)]
+        gpr[SP] = (sp + 4) & MASK
+        return Caller(sp, return_address, (sp + 4) & MASK, None, tuple(gpr))
 
     def _frame_at(self, bp: int, place: Place) -> Caller | None:
         """Return the caller by a classic frame whose saved ebp lies at `bp`."""
@@ -169,7 +189,9 @@ class Rules:
             return
         for offset in _SEH_FRAMES:
             caller = self._frame_at((nearest + offset) & MASK, place)
-            candidate = None if caller is None else self._judge(place, stack, Rule.REGISTRATION, caller)
+            if caller is None:
+                continue
+            candidate = self._judge(place, stack, Candidate(Rule.REGISTRATION, caller, Fit.NOT_CODE))
             if candidate is not None and candidate.fit in _CERTAIN:
                 yield candidate
 

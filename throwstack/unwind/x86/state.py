@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from throwstack.registers import SP, X86_NONVOLATILE
+from throwstack.registers import BP, SP, X86_NONVOLATILE
 from throwstack.unwind.x86.decode import MASK, Indirect, Register
 
 CONSTANT = 8
@@ -60,7 +60,8 @@ class State:
 
     `stack` maps (base, offset) of a word that was written to what was written. `pushed` counts the bytes of arguments
     that may lie on the stack for the next call. `doubt` counts the calls passed whose clean-up was guessed and on which
-    esp still depends. `is_from_entry` says that the analysis began at a function's first instruction.
+    esp still depends. `is_from_entry` says that the analysis began at a function's first instruction,
+    `may_have_pushed` that it began where arguments for the first call may have been pushed already.
     """
 
     registers: tuple[Value | None, ...] = INITIAL
@@ -68,6 +69,7 @@ class State:
     pushed: int = 0
     doubt: int = 0
     is_from_entry: bool = False
+    may_have_pushed: bool = False
 
     @property
     def sp(self) -> Value | None:
@@ -136,7 +138,10 @@ class State:
         """Say whether a push saves a register, or makes room for a local word (`push ecx`), rather than an argument."""
         if not self.is_from_entry or new is None or new.is_word or new.offset:
             return False
-        return new.base in X86_NONVOLATILE or (new.base == _ECX and not self.pushed)
+        if new.base != _ECX or self.pushed:
+            return new.base in X86_NONVOLATILE
+        # Compilers make room for locals before they save registers other than ebp.
+        return all(held is None or held.base in {BP, _ECX} for held in self.stack.values())
 
     def pop(self) -> tuple[Value | None, State]:
         """Return the word at the top of the stack, and the state after it was popped."""

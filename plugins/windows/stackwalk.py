@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: LicenseRef-Volatility-Software-License
+"""windows.stackwalk: every thread's whole stack, kernel to user, with what the thread waits for."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from volatility3.framework import interfaces, renderers
+from volatility3.framework.configuration import requirements
+
+if find_spec("throwstack") is None:
+    # Given with -p from a checkout that is not installed: the engine lies beside the plugins.
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from throwstack.volatility import options, rows
+from throwstack.volatility.stackwalk import StackWalk as Walk
+from throwstack.volatility.stackwalk_rows import Stack, StackRows, fold
+from throwstack.volatility.thread_walks import Wow64View
+
+log = logging.getLogger(__name__)
+
+
+class StackWalk(interfaces.plugins.PluginInterface):
+    """Prints the stacks of threads, kernel frames and user frames, with what each thread waits for and who has it."""
+
+    _required_framework_version = (2, 26, 0)
+    _version = (1, 0, 0)
+
+    @classmethod
+    def get_requirements(cls) -> list[interfaces.configuration.RequirementInterface]:
+        """Return what Volatility has to provide, and the plugin's options."""
+        return [
+            *options.common_requirements(),
+            requirements.ListRequirement(
+                name="process", element_type=str, description="Look only at processes of these names", optional=True
+            ),
+            requirements.ChoiceRequirement(
+                name="wow64",
+                choices=[view.value for view in Wow64View],
+                description="Of threads of 32-bit processes on 64-bit Windows: the 32-bit stack, the native one, both",
+                default=Wow64View.X86.value,
+                optional=True,
+            ),
+            requirements.StringRequirement(
+                name="findstack",
+                description="Show only stacks with a frame whose call site matches this regular expression",
+                optional=True,
+            ),
+            requirements.BooleanRequirement(
+                name="unique",
+                description="Show equal stacks once, most frequent first, with their number",
+                default=False,
+                optional=True,
+            ),
+            requirements.BooleanRequirement(
+                name="brief",
+                description="Say what there is to say of a thread in one sentence, not in columns",
+                default=False,
+                optional=True,
+            ),
+            requirements.ChoiceRequirement(
+                name="names",
+                choices=[style.value for style in rows.NameStyle],
+                description="Names of functions: plain, raw (decorated), or signature (with parameter types)",
+                default=rows.NameStyle.PLAIN.value,
+                optional=True,
+            ),
+        ]
+
+    def _stacks(self, walk: Walk, table: StackRows) -> Iterator[Stack]:
+        text = self.config.get("findstack")
+        try:
+            pattern = re.compile(text, re.IGNORECASE) if text else None
+        except re.error as error:
+            log.warning("--findstack %r is not a regular expression: %s", text, error)
+            return
+        for report in walk.reports():
+            stack = table.stack(report)
+            if pattern is None or stack.matches(pattern):
+                yield stack
+
+    def run(self) -> renderers.TreeGrid:
+        """Return a row per thread, and below it one per frame, innermost first."""
+        unique = bool(self.config.get("unique", False))
+        style = rows.NameStyle(self.config.get("names") or rows.NameStyle.PLAIN.value)
+        survey = options.open_survey(self)
+        table = StackRows(survey.machine, style, is_brief=bool(self.config.get("brief", False)))
+        walk = Walk(survey, Wow64View(self.config.get("wow64") or Wow64View.X86.value))
+
+        def generate() -> Iterator[tuple[int, rows.Row]]:
+            stacks = self._stacks(walk, table)
+            for stack in fold(stacks) if unique else stacks:
+                yield from table.rows(stack, unique=unique)
+
+        return renderers.TreeGrid(table.columns(unique=unique), generate())

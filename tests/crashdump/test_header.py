@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Headers of crash dumps, laid out here at the offsets of DUMP_HEADER32 and DUMP_HEADER64 of the Windows SDK."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.crashdump.bytes import Buffer
+from throwstack.crashdump.header import DumpKind, read_header
+from throwstack.crashdump.reader import FileBytes
+from throwstack.paging import PagingMode
+
+
+def header64(dump_type: int = 1) -> bytearray:
+    page = bytearray(b"PAGE" * 0x800)
+    struct.pack_into("<4sII4Q", page, 4, b"DU64", 15, 19041, 0x1AD000, 1, 0xFFFFF80300001000, 0xFFFFF80300002000)
+    struct.pack_into("<4I4Q", page, 0x30, 0x8664, 8, 0xE2, 0, 1, 2, 3, 4)
+    struct.pack_into("<Q", page, 0x80, 0xFFFFF80300003000)
+    struct.pack_into("<I", page, 0xF98, dump_type)
+    struct.pack_into("<QQ", page, 0xFA0, 0x123000, 132700000000000000)
+    struct.pack_into("<Q", page, 0x1030, 36_000_000_000)
+    return page
+
+
+def header32(dump_type: int = 1, *, has_pae: bool = True) -> bytearray:
+    page = bytearray(b"PAGE" * 0x400)
+    struct.pack_into("<4sII4I", page, 4, b"DUMP", 15, 3790, 0x185000, 1, 0x80801000, 0x80802000)
+    struct.pack_into("<7I", page, 0x20, 0x14C, 2, 0xD1, 1, 2, 3, 4)
+    page[0x5C] = has_pae
+    struct.pack_into("<I", page, 0x60, 0x80803000)
+    struct.pack_into("<I", page, 0xF88, dump_type)
+    struct.pack_into("<Q", page, 0xFB8, 36_000_000_000)
+    struct.pack_into("<Q", page, 0xFC0, 128500000000000000)
+    return page
+
+
+def test_a_64bit_header():
+    header = read_header(Buffer(header64(6)))
+    assert header is not None
+    assert (header.kind, header.size, header.paging) == (DumpKind.BITMAP_KERNEL, 0x2000, PagingMode.X64)
+    assert (header.directory_base, header.version, header.processors) == (0x1AD000, (15, 19041), 8)
+    assert (header.bug_check, header.parameters) == (0xE2, (1, 2, 3, 4))
+    assert (header.module_list, header.debugger_data) == (0xFFFFF80300001000, 0xFFFFF80300003000)
+    assert (header.system_time, header.up_time) == (132700000000000000, 36_000_000_000)
+    assert header.is_plausible
+
+
+@pytest.mark.parametrize(("has_pae", "paging"), [(True, PagingMode.PAE), (False, PagingMode.X86)])
+def test_a_32bit_header(has_pae: bool, paging: PagingMode):
+    header = read_header(Buffer(header32(has_pae=has_pae)))
+    assert header is not None
+    assert (header.kind, header.size, header.paging) == (DumpKind.FULL, 0x1000, paging)
+    assert (header.bug_check, header.parameters, header.processors) == (0xD1, (1, 2, 3, 4), 2)
+    assert (header.system_time, header.required_size) == (128500000000000000, None)
+    assert header.is_plausible
+
+
+def test_what_windows_left_as_filler_is_absent():
+    page = header64()
+    page[0xFA8:0xFB0] = b"PAGEPAGE"
+    header = read_header(Buffer(page))
+    assert header is not None
+    assert header.system_time is None
+
+
+def test_a_type_that_nobody_knows_has_no_kind():
+    header = read_header(Buffer(header64(0x45474150)))
+    assert header is not None
+    assert (header.kind, header.dump_type) == (None, 0x45474150)
+
+
+@pytest.mark.parametrize("data", [b"", b"PAGEDU64", bytes(0x2000), bytes(header64()[:0x1FFF]), b"MDMP" + bytes(0x2000)])
+def test_no_header(data: bytes):
+    assert read_header(Buffer(data)) is None
+
+
+@given(st.binary(max_size=64), st.integers(0, 0x1FC0))
+def test_damaged_headers_are_read_as_they_are(noise: bytes, where: int):
+    page = header64()
+    page[max(8, where) : max(8, where) + len(noise)] = noise
+    header = read_header(Buffer(bytes(page[:0x2000])))
+    assert header is None or header.is_64bit
+
+
+def test_a_file_reads_short_at_its_end(tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    data = FileBytes(path)
+    assert (data.size, data.read(8, 5), data.read(10, 1), data.read(-1, 4)) == (10, b"89", b"", b"")
+    data.close()

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image files in the place of pages that a dump does not hold."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.pe_writer import CODE, DATA, READ_ONLY, X64, X86, Pe, Section
+from throwstack.files.image_path import ImagePages, ImageStore
+from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
+from throwstack.images import Image
+from throwstack.memory import PAGE_SIZE, Memory, SegmentSource
+from throwstack.modules import Module, ModuleMap
+from throwstack.symbols import export_table
+
+PREFERRED, BASE = 0x10000000, 0x6AB50000
+GUID = "0123456789ABCDEF00112233445566AA"
+STAMP = 0x45C7B2D1
+
+
+def app(machine: int = X86, **options) -> Pe:
+    """Pointers at 1010 and 1ffc (the latter crosses a page), code, data, constants, an import address table at 5000."""
+    code = bytearray(b"\x90" * 0x2000)
+    pointer = "<Q" if machine == X64 else "<I"
+    struct.pack_into(pointer, code, 0x10, PREFERRED + 0x1234)
+    struct.pack_into(pointer, code, 0xFFC, PREFERRED + 0x4567)
+    sections = [
+        Section(".text", 0x1000, bytes(code), CODE),
+        Section(".data", 0x3000, b"initial".ljust(0x1000, b"\0"), DATA),
+        Section(".rdata", 0x4000, b"constant".ljust(0x2000, b"\0"), READ_ONLY),
+    ]
+    return Pe(
+        machine,
+        PREFERRED,
+        STAMP,
+        sections=sections,
+        relocations=[0x1010, 0x1FFC],
+        import_addresses=(0x5000, 0x40),
+        **options,
+    )
+
+
+class Place:
+    """A directory of images, and a process with some pages of one."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.said: list[str] = []
+
+    def put(self, pe: Pe, layout: str = "{name}/{key}/{name}", name: str = "app.dll") -> Path:
+        path = self.directory / layout.format(name=name, key=f"{pe.timestamp:08X}{pe.size:x}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pe.file())
+        return path
+
+    def store(self, **options) -> ImageStore:
+        path = SymbolPath(parse_symbol_path(str(self.directory), self.directory), say=self.said.append)
+        return ImageStore(path, say=self.said.append, **options)
+
+    def pages(self, pe: Pe, present: dict[int, bytes], *, timestamp: int = 0) -> ImagePages:
+        """Make a process that has `pe` loaded at BASE and only the pages `present`, by RVA."""
+        source = SegmentSource({BASE + rva: data.ljust(PAGE_SIZE, b"\0") for rva, data in present.items()})
+        modules = ModuleMap([Module("APP.DLL", r"C:\APP.DLL", BASE, pe.size, timestamp)])
+        return ImagePages(source, modules, self.store())
+
+
+def header(pe: Pe) -> bytes:
+    return pe.mapped()[:PAGE_SIZE]
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize("machine", [X86, X64])
+@pytest.mark.parametrize("layout", ["{name}/{key}/{name}", "{name}", "dll/{name}"])
+def test_code_page_comes_from_the_file_relocated(place, machine, layout):
+    pe = app(machine)
+    path = place.put(pe, layout)
+    pages = place.pages(pe, {0: header(pe)})
+    memory = Memory(pages)
+    read = memory.u64 if machine == X64 else memory.u32
+    assert read(BASE + 0x1010) == BASE + 0x1234
+    assert read(BASE + 0x1FFC) == BASE + 0x4567
+    assert memory.read(BASE + 0x4000, 8) == b"constant"
+    assert pages.origin(BASE + 0x1010) == path
+    assert pages.origin(BASE + 0x10) is None
+    assert place.said == []
+
+
+def test_what_the_dump_holds_goes_before_the_file(place):
+    pe = app()
+    place.put(pe)
+    pages = place.pages(pe, {0: header(pe), 0x1000: b"patched"})
+    assert Memory(pages).read(BASE + 0x1000, 7) == b"patched"
+    assert pages.origin(BASE + 0x1000) is None
+
+
+def test_a_range_that_rests_in_part_on_a_file(place):
+    pe = app()
+    path = place.put(pe)
+    pages = place.pages(pe, {0: header(pe), 0x1000: b"mine"})
+    Memory(pages).read(BASE + 0x1FF0, 0x20)
+    assert pages.origin(BASE + 0x1FF0, 0x10) is None
+    assert pages.origin(BASE + 0x1FF0, 0x20) == path
+
+
+@pytest.mark.parametrize("rva", [0x3000, 0x5000, 0x20000])
+def test_what_a_process_changes_is_never_taken_from_a_file(place, rva):
+    """Writable data, the import address table, and what is in no section."""
+    pe = app()
+    place.put(pe)
+    pages = place.pages(pe, {0: header(pe)})
+    assert pages.page(BASE + rva) is None
+    assert pages.origin(BASE + rva) is None
+
+
+def test_header_page_by_the_loaders_time_stamp(place):
+    pe = app()
+    path = place.put(pe)
+    pages = place.pages(pe, {}, timestamp=STAMP)
+    assert pages.page(BASE)[:2] == b"MZ"
+    assert pages.origin(BASE) == path
+    assert place.pages(pe, {}).page(BASE) is None
+
+
+def test_another_build_is_refused_by_name(place):
+    """A plain directory with a newer app.dll."""
+    pe = app()
+    newer = app()
+    newer.timestamp = 0x50000000
+    path = place.put(newer, "{name}")
+    assert place.pages(pe, {0: header(pe)}).page(BASE + 0x1000) is None
+    assert place.said == [
+        f"{path}: refused: time stamp 50000000 and size {pe.size:x}, the module has {STAMP:08X} and {pe.size:x}"
+    ]
+
+
+def test_same_stamp_and_size_but_another_checksum_or_pdb(place):
+    pe = app(checksum=0x1234, pdb=(GUID, 1, "app.pdb"))
+    path = place.put(app(checksum=0x4321, pdb=(GUID, 1, "app.pdb")))
+    rsds = pe.mapped()
+    everything = {rva: rsds[rva : rva + PAGE_SIZE] for rva in range(0, pe.size, PAGE_SIZE) if rva != 0x1000}
+    assert place.pages(pe, everything).page(BASE + 0x1000) is None
+    assert place.said.pop() == f"{path}: refused: checksum 00004321, the module has 00001234"
+    place.put(app(checksum=0x1234, pdb=(GUID, 2, "app.pdb")))
+    assert place.pages(pe, everything).page(BASE + 0x1000) is None
+    assert place.said.pop() == f"{path}: refused: its PDB is {GUID} age 2, the module's {GUID} age 1"
+    place.put(pe)
+    assert place.pages(pe, everything).page(BASE + 0x1000) is not None
+
+
+def test_limits(place):
+    pe = app()
+    place.put(pe, "{name}")
+    modules = ModuleMap([Module("app.dll", "", BASE, pe.size, STAMP)])
+    pages = ImagePages(SegmentSource({}), modules, place.store(max_size=1000))
+    assert pages.page(BASE + 0x1000) is None
+    assert "limit" in place.said[0]
+
+
+def test_each_file_is_mapped_once_for_a_base(place):
+    pe = app()
+    place.put(pe)
+    store = place.store()
+    image = Image(Module("app.dll", "", BASE, pe.size, STAMP), Memory(SegmentSource({})))
+    again = Image(Module("app.dll", "", BASE, pe.size, STAMP), Memory(SegmentSource({})))
+    assert store.mapped(image) is store.mapped(again)
+
+
+def test_exports_of_the_file(place):
+    pe = app(exports=[("Exported", 0x1100)])
+    place.put(pe)
+    image = Image(Module("app.dll", "", BASE, pe.size, STAMP), Memory(SegmentSource({})))
+    assert export_table(image).rva_of("Exported") is None
+    assert export_table(place.store().image(image)).rva_of("Exported") == 0x1100
+
+
+SOUND = app().file()
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 0x3FF), st.sampled_from([0, 1, 0x7F, 0x80, 0xFF])), min_size=1, max_size=10))
+def test_lying_headers_yield_pages_or_nothing(tmp_path_factory, changes):
+    data = bytearray(SOUND)
+    for offset, value in changes:
+        data[offset] = value
+    place = Place(tmp_path_factory.mktemp("lying"))
+    (place.directory / "app.dll").write_bytes(data)
+    pages = place.pages(app(), {0: header(app())}, timestamp=STAMP)
+    for rva in range(0, 0x8000, PAGE_SIZE):
+        page = pages.page(BASE + rva)
+        assert page is None or len(page) == PAGE_SIZE
+
+
+@pytest.mark.parametrize("block_size", [0, 4, 7, 9, 0xFFFFFFFF])
+def test_relocation_blocks_that_lead_nowhere(place, block_size):
+    pe = app()
+    data = bytearray(pe.file())
+    at = data.index(struct.pack("<II", 0x1000, 12))
+    struct.pack_into("<II", data, at, 0xFFFFF000, block_size)
+    place.put(pe).write_bytes(data)
+    assert place.pages(pe, {0: header(pe)}).page(BASE + 0x1000) is not None

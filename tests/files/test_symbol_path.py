@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Symbol paths and the search along them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from throwstack.files.symbol_path import (
+    ImageIdentity,
+    PathElement,
+    Server,
+    SymbolPath,
+    parse_symbol_path,
+    safe_name,
+    store_key,
+)
+from throwstack.images import PdbIdentity
+
+GUID = "0123456789ABCDEF00112233445566AA"
+PDB = PdbIdentity("app.pdb", GUID, 10)
+CACHE = Path("/default")
+SITE = Server("https://symbols.example/download")
+
+
+@pytest.mark.parametrize(
+    ("text", "elements"),
+    [
+        ("", ()),
+        (";;", ()),
+        ("/a; /b", (PathElement((Path("/a"),), CACHE), PathElement((Path("/b"),), CACHE))),
+        (
+            "srv*/c*https://symbols.example/download/",
+            (PathElement((Path("/c"), SITE), Path("/c"), is_store=True),),
+        ),
+        ("SRV*https://symbols.example/download", (PathElement((CACHE, SITE), CACHE, is_store=True),)),
+        ("srv**https://symbols.example/download", (PathElement((CACHE, SITE), CACHE, is_store=True),)),
+        (
+            "symsrv*symsrv.dll*/c*/share*https://symbols.example/download",
+            (PathElement((Path("/c"), Path("/share"), SITE), Path("/c"), is_store=True),),
+        ),
+        (
+            "cache*/near;srv*https://symbols.example/download",
+            (
+                PathElement((Path("/near"),), is_store=True),
+                PathElement((Path("/near"), SITE), Path("/near"), is_store=True),
+            ),
+        ),
+        ("cache*", (PathElement((CACHE,), is_store=True),)),
+        ("srv*", (PathElement((CACHE,), CACHE, is_store=True),)),
+        ("unknown*/x", ()),
+        ("https://symbols.example/download", (PathElement((SITE,), CACHE, is_store=True),)),
+    ],
+)
+def test_parse(text, elements):
+    assert parse_symbol_path(text, CACHE) == elements
+
+
+def test_keys_as_symsrv_spells_them():
+    assert store_key(PDB) == GUID + "a"
+    assert store_key(ImageIdentity("ntdll.dll", 0x4A5BDADB, 0x13C000)) == "4A5BDADB13c000"
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("app.pdb", "app.pdb"),
+        (r"d:\build\app.pdb", "app.pdb"),
+        ("../../etc/passwd", "passwd"),
+        ("..", None),
+        (".", None),
+        ("", None),
+        ("a/", None),
+        ("a\0b", None),
+        ("a\nb", None),
+        ("a\x1b[31m", None),
+        ("a:stream", None),
+        ("a*", None),
+        ("a.", None),
+        ("NUL", None),
+        ("com1.pdb", None),
+        ("x" * 128, "x" * 128),
+        ("x" * 129, None),
+        ("é" * 65, None),
+        ("\ud800", None),
+        ("\u202efdp.exe", None),
+        ("größe.pdb", "größe.pdb"),
+    ],
+)
+def test_names_that_may_become_paths(name, safe):
+    assert safe_name(name) == safe
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.text(max_size=40))
+def test_no_name_leaves_its_directory(name):
+    safe = safe_name(name)
+    if safe is not None:
+        assert (Path("/store") / safe).parent == Path("/store")
+        assert "/" not in safe
+        assert safe != ".."
+    url = Server("https://x").file_url(PdbIdentity(name, GUID, 1))
+    assert url is None or (url.isascii() and url.count("/") == 5)
+
+
+def put(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def search(path: str, identity=PDB, fetcher=None):
+    """Find the file whose text is "right"; return it and the messages."""
+    said: list[str] = []
+    symbol_path = SymbolPath(parse_symbol_path(path, CACHE), fetcher=fetcher, say=said.append)
+    found = symbol_path.find(
+        identity, lambda file: None if file.read_text() == "right" else f"it is {file.read_text()}"
+    )
+    return found, said
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "app.pdb",
+        "pdb/app.pdb",
+        "symbols/pdb/app.pdb",
+        f"app.pdb/{GUID}a/app.pdb",
+        f"APP.PDB/{GUID.lower()}A/App.pdb",
+    ],
+)
+def test_layouts_of_a_directory(tmp_path, layout):
+    file = put(tmp_path / layout, "right")
+    assert search(str(tmp_path)) == (file, [])
+
+
+def test_two_tier_store(tmp_path):
+    put(tmp_path / "index2.txt", "")
+    file = put(tmp_path / "ap" / "app.pdb" / f"{GUID}a" / "app.pdb", "right")
+    assert search(f"srv*{tmp_path}") == (file, [])
+
+
+def test_a_store_is_not_searched_as_a_plain_directory(tmp_path):
+    put(tmp_path / "app.pdb", "right")
+    assert search(f"srv*{tmp_path}") == (None, [])
+
+
+def test_refused_by_name_and_the_search_goes_on(tmp_path):
+    wrong = put(tmp_path / "one" / "app.pdb", "age 3")
+    right = put(tmp_path / "two" / "app.pdb", "right")
+    assert search(f"{tmp_path / 'one'};{tmp_path / 'two'}") == (right, [f"{wrong}: refused: it is age 3"])
+
+
+def test_compressed_file_is_pointed_out(tmp_path):
+    put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pd_", "MSCF")
+    found, said = search(str(tmp_path))
+    assert found is None
+    assert len(said) == 1
+    assert "compressed" in said[0]
+
+
+@pytest.mark.parametrize(
+    "path", ["/absent/directory", "\0", "~nobody-here/symbols", "x" * 5000, "/etc/passwd", "srv*\0*\0"]
+)
+def test_paths_that_lead_nowhere(path):
+    assert search(path) == (None, [])
+
+
+def test_hostile_name_is_not_looked_up(tmp_path):
+    put(tmp_path / "x.pdb", "right")
+    found, said = search(str(tmp_path / "sub"), PdbIdentity("..", GUID, 1))
+    assert (found, said) == (None, ["'..': not a file name that can be looked up"])
+    assert search(str(tmp_path), PdbIdentity("a\x1b[2J\n", GUID, 1))[1] == [
+        r"'a\x1b[2J\n': not a file name that can be looked up"
+    ]
+
+
+class Store:
+    """Stands for a downloader: brings the text it holds for an address."""
+
+    def __init__(self, **files: str) -> None:
+        self.files, self.asked = files, []
+
+    def fetch(self, url: str, target: Path) -> bool:
+        self.asked.append(url)
+        text = self.files.get(url.rsplit("/", 1)[-1])
+        if text is not None:
+            put(target, text)
+        return text is not None
+
+
+def test_download_into_the_cache(tmp_path):
+    fetcher = Store(**{"app.pdb": "right"})
+    found, said = search(f"srv*{tmp_path}*https://symbols.example", fetcher=fetcher)
+    assert found == tmp_path / "app.pdb" / f"{GUID}a" / "app.pdb"
+    assert said == []
+    assert fetcher.asked == [f"https://symbols.example/app.pdb/{GUID}a/app.pdb"]
+    search(f"srv*{tmp_path}*https://symbols.example", fetcher=fetcher)
+    assert len(fetcher.asked) == 1
+
+
+def test_a_download_of_another_file_is_refused_and_not_kept(tmp_path):
+    found, said = search(f"srv*{tmp_path}*https://symbols.example", fetcher=Store(**{"app.pdb": "an error page"}))
+    assert found is None
+    assert said == [f"https://symbols.example/app.pdb/{GUID}a/app.pdb: refused: it is an error page"]
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_offline_asks_no_server(tmp_path):
+    assert search(f"srv*{tmp_path}*https://symbols.example") == (None, [])

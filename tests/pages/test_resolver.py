@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pages resolved by tables, prototype PTEs and VADs that are laid down here byte by byte."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from throwstack.frames import Frame, Trust
+from throwstack.images import ImageMap
+from throwstack.memory import PAGE_SIZE, Memory, SegmentSource, memory_of
+from throwstack.modules import Module, ModuleMap
+from throwstack.pages.formats import Bits, PteFormats
+from throwstack.pages.origin import PageOrigin
+from throwstack.pages.provenance import substitute_note
+from throwstack.pages.resolver import ResolvedPages
+from throwstack.pages.views import Prototypes, View, Views
+from throwstack.paging import AddressSpace, PagingMode
+from throwstack.registers import Registers
+
+VALID, PROTOTYPE, TRANSITION, READ_WRITE = 1, 1 << 10, 1 << 11, 4 << 5
+FORMATS = PteFormats(4, Bits(12, 20), Bits(12, 20), None, Bits(1, 4), Bits(12, 20), Bits(5, 5))
+LOOK_UP = 0xFFFFF << 12 | PROTOTYPE
+PROTOTYPES = 0xE1000000
+BASE = 0x400000
+CODE, OTHER = b"code" * 1024, b"data" * 1024
+
+
+class PageFile:
+    """Page file 0 with one page, at 0x88; page file 2 is the compressed store."""
+
+    def page(self, number: int, index: int) -> bytes | None:
+        return OTHER if (number, index) == (0, 0x88) else None
+
+    def is_compressed_store(self, number: int) -> bool:
+        return number == 2
+
+
+class OneFile:
+    """The file of an image at BASE: its first two pages can stand in."""
+
+    def page(self, address: int) -> bytes | None:
+        return b"file" * 1024 if BASE <= address < BASE + 2 * PAGE_SIZE else None
+
+
+def space(
+    entry: int,
+    prototype: int | None = None,
+    view: View | None = None,
+    *,
+    directory: int = 0x2000 | VALID,
+    page_files: PageFile | None = None,
+) -> ResolvedPages:
+    """Make a non-PAE x86 space in which the PTE of BASE is `entry`; `prototype` is the first prototype PTE."""
+    physical = memory_of(
+        {
+            0x1000 + 4 * (BASE >> 22): struct.pack("<I", directory),
+            0x1FFC: bytes(4),
+            0x2000: struct.pack("<I", entry),
+            0x9000: CODE,
+        }
+    )
+    kernel = memory_of({} if prototype is None else {PROTOTYPES: struct.pack("<I", prototype)})
+    views = Views(() if view is None else (view,))
+    tables = AddressSpace(physical, PagingMode.X86, 0x1000)
+    return ResolvedPages(physical, tables, FORMATS, kernel=kernel, views=lambda: views, page_files=page_files)
+
+
+def mapped() -> View:
+    return View(BASE, BASE + 0x10000, False, False, True, (Prototypes(0, 4, PROTOTYPES),))
+
+
+def private(*, is_committed: bool) -> View:
+    return View(BASE, BASE + 0x10000, True, is_committed, False)
+
+
+@pytest.mark.parametrize(
+    ("pages", "origin", "contents"),
+    [
+        pytest.param(space(0x9000 | VALID), PageOrigin.VALID, CODE, id="valid"),
+        pytest.param(space(0x9000 | TRANSITION), PageOrigin.TRANSITION, CODE, id="in transition"),
+        pytest.param(space(LOOK_UP, 0x9000 | VALID, mapped()), PageOrigin.PROTOTYPE, CODE, id="prototype valid"),
+        pytest.param(space(LOOK_UP, 0x9000 | TRANSITION, mapped()), PageOrigin.PROTOTYPE, CODE, id="and in transition"),
+        pytest.param(space(0, 0x9000 | VALID, mapped()), PageOrigin.PROTOTYPE, CODE, id="never touched, but shared"),
+        pytest.param(space(LOOK_UP, 0x5000 | PROTOTYPE, mapped()), PageOrigin.IN_FILE, None, id="in its file"),
+        pytest.param(space(LOOK_UP, READ_WRITE, mapped()), PageOrigin.ZERO, bytes(PAGE_SIZE), id="shared zeros"),
+        pytest.param(space(LOOK_UP, 0, mapped()), PageOrigin.NOT_COMMITTED, None, id="section without that page"),
+        pytest.param(space(LOOK_UP, None, mapped()), PageOrigin.UNKNOWN, None, id="prototype PTE not in the dump"),
+        pytest.param(space(LOOK_UP, 0x9000 | VALID), PageOrigin.NOT_COMMITTED, None, id="no VAD to ask"),
+        pytest.param(space(LOOK_UP, 0xBAD000 | VALID, mapped()), PageOrigin.NOT_IN_DUMP, None, id="frame not there"),
+        pytest.param(space(READ_WRITE), PageOrigin.ZERO, bytes(PAGE_SIZE), id="demand zero"),
+        pytest.param(space(0), PageOrigin.NOT_COMMITTED, None, id="empty, no VAD"),
+        pytest.param(space(0, view=private(is_committed=True)), PageOrigin.ZERO, bytes(PAGE_SIZE), id="committed"),
+        pytest.param(space(0, view=private(is_committed=False)), PageOrigin.NOT_COMMITTED, None, id="reserved"),
+        pytest.param(space(0x88 << 12 | READ_WRITE), PageOrigin.PAGED_OUT, None, id="page file not given"),
+        pytest.param(
+            space(0x88 << 12 | READ_WRITE, page_files=PageFile()), PageOrigin.PAGE_FILE, OTHER, id="page file given"
+        ),
+        pytest.param(
+            space(0x89 << 12 | READ_WRITE, page_files=PageFile()), PageOrigin.PAGED_OUT, None, id="page file too short"
+        ),
+        pytest.param(
+            space(0x88 << 12 | 2 << 1 | READ_WRITE, page_files=PageFile()), PageOrigin.COMPRESSED, None, id="compressed"
+        ),
+        pytest.param(space(0xBAD000 | VALID), PageOrigin.NOT_IN_DUMP, None, id="valid, frame not in the dump"),
+        pytest.param(
+            space(0x9000 | VALID, directory=0xBAD000 | VALID), PageOrigin.TABLE_NOT_IN_DUMP, None, id="no page table"
+        ),
+        pytest.param(
+            space(0, view=private(is_committed=True), directory=0), PageOrigin.ZERO, bytes(PAGE_SIZE), id="no table yet"
+        ),
+        pytest.param(
+            space(0x9000 | VALID, directory=0x2000 | TRANSITION), PageOrigin.VALID, CODE, id="table in transition"
+        ),
+        pytest.param(
+            space(0, directory=0x77000 | READ_WRITE), PageOrigin.TABLE_NOT_IN_DUMP, None, id="table in the page file"
+        ),
+    ],
+)
+def test_a_page_and_its_origin(pages: ResolvedPages, origin: PageOrigin, contents: bytes | None):
+    assert pages.page(BASE) == contents
+    assert pages.origin(BASE + 0x7FF) is origin
+    assert origin.is_present is (contents is not None)
+
+
+def test_without_formats_nothing_is_guessed():
+    physical = memory_of({0x1000 + 4: struct.pack("<I", 0x2001), 0x2000: struct.pack("<I", READ_WRITE)})
+    pages = ResolvedPages(physical, AddressSpace(physical, PagingMode.X86, 0x1000))
+    assert (pages.page(BASE), pages.origin(BASE)) == (None, PageOrigin.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("pages", "origin"),
+    [
+        pytest.param(space(LOOK_UP, 0x5000 | PROTOTYPE, mapped()), PageOrigin.FILE, id="said to be in the file"),
+        pytest.param(space(0xBAD000 | VALID), PageOrigin.FILE, id="frame not in the dump"),
+        pytest.param(space(0, directory=0xBAD000 | VALID), PageOrigin.FILE, id="table not in the dump"),
+        pytest.param(space(0x88 << 12 | READ_WRITE), PageOrigin.PAGED_OUT, id="its own copy is in the page file"),
+        pytest.param(space(0), PageOrigin.NOT_COMMITTED, id="the process has nothing there"),
+        pytest.param(space(0x9000 | VALID), PageOrigin.VALID, id="it is there"),
+    ],
+)
+def test_an_images_file_stands_in_only_where_the_page_cannot_be_the_processs_own(
+    pages: ResolvedPages, origin: PageOrigin
+):
+    pages.use_image_files(OneFile())
+    page = pages.page(BASE)
+    assert pages.origin(BASE) is origin
+    assert (page == b"file" * 1024) is (origin is PageOrigin.FILE)
+    assert pages.substitutes == ({BASE} if origin is PageOrigin.FILE else set())
+    in_dump = pages.in_dump.page(BASE)
+    assert in_dump == (None if origin is PageOrigin.FILE else page)
+
+
+def test_a_frame_says_what_of_it_is_from_a_file():
+    pages = space(LOOK_UP, 0x5000 | PROTOTYPE, mapped())
+    pages.use_image_files(OneFile())
+    images = ImageMap(Memory(pages), ModuleMap([Module("svc.exe", "", BASE, 0x3000)]))
+
+    def frame(ip: int) -> Frame:
+        registers = Registers(ip, (0,) * 8)
+        return Frame(registers, 0, None, None, Trust.CFI)
+
+    assert substitute_note(frame(BASE + 0x10), images, pages.substitutes) == ""
+    pages.page(BASE)
+    assert substitute_note(frame(BASE + 0x10), images, pages.substitutes) == "code of svc.exe from its file"
+    assert substitute_note(frame(BASE + 0x1010), images, pages.substitutes) == ""
+    assert substitute_note(frame(0x10), images, pages.substitutes) == ""
+
+
+def test_views_ask_the_run_that_holds_the_page():
+    runs = (Prototypes(0, 2, 0xE1000000), Prototypes(4, 2, 0xE2000000))
+    view = View(BASE, BASE + 0x8000, False, False, False, runs)
+    assert view.prototype(BASE + 0x1FFF, 8) == 0xE1000008
+    assert view.prototype(BASE + 0x2000, 8) is None
+    assert view.prototype(BASE + 0x5000, 8) == 0xE2000008
+
+
+def test_views_are_found_by_address():
+    first, second = private(is_committed=True), View(0x900000, 0x901000, True, True, False)
+    views = Views([second, first])
+    assert list(views) == [first, second]
+    assert (views.find(BASE + 0xFFFF), views.find(BASE + 0x10000)) == (first, None)
+    assert (views.find(0), views.find(0x900000)) == (None, second)
+
+
+def test_hostile_prototype_addresses_are_refused():
+    formats = PteFormats(8, Bits(12, 36), Bits(12, 36), Bits(16, 48), Bits(1, 4), Bits(32, 32), Bits(5, 5))
+    for address in (0x123, 0xFFFFFFFFFFF9, 0x7FFFFFFFFFFF):
+        entry = struct.pack("<Q", address << 16 & (1 << 64) - 1 | PROTOTYPE)
+        physical = Memory(
+            SegmentSource(
+                {
+                    0x1000: struct.pack("<Q", 0x2001),
+                    0x2000: struct.pack("<Q", 0x3001),
+                    0x3010: struct.pack("<Q", 0x4001),
+                    0x4000: entry,
+                }
+            )
+        )
+        tables = AddressSpace(physical, PagingMode.X64, 0x1000)
+        pages = ResolvedPages(physical, tables, formats, kernel=Memory(tables))
+        assert pages.page(BASE) is None

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names, lines, inlined functions and frame data from PDBs that the tests write themselves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+
+from tests.pdb_writer import X64, FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
+from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
+from throwstack.frame_data import FrameData
+from throwstack.images import Image, PdbIdentity
+from throwstack.memory import memory_of
+from throwstack.modules import Module
+from throwstack.pdb import symbols as pdb_module
+from throwstack.pdb.convert import convert, load, save, unpack_functions
+from throwstack.pdb.symbols import PdbSymbols, PdbTable
+from throwstack.symbols import Location, SymbolKind
+
+GUID = "0123456789ABCDEF00112233445566AA"
+CPP, HEADER = r"d:\fts\ftpsrvdata_pg\src\idbcommand.cpp", r"d:\fts\inc\list.h"
+PROGRAM = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
+
+APP = Pdb(
+    GUID,
+    age=3,
+    procedures=[
+        Procedure("PrintProviderError", 0x1100, 0x40, [(0, CPP, 855), (0x30, CPP, 860)], ("ADODB::_ConnectionPtr",)),
+        Procedure(
+            "IDBCommand::ExecuteResults",
+            0x1200,
+            0x60,
+            [(0, CPP, 600), (0x20, CPP, 610)],
+            (),
+            [Inline("List::push", HEADER, 90, [(0x20, 0x10, 91)], [Inline("grow", HEADER, 20, [(0x28, 4, 22)])])],
+        ),
+        Procedure("untyped", 0x1300, 0x10),
+    ],
+    publics=[
+        Public("?f@A@@QAEXH@Z", 0x2000),
+        Public("_foo@8", 0x2010),
+        Public("@fast@4", 0x2020),
+        Public("__except_handler3", 0x2030),
+    ],
+    frame_data=[FrameRecord(0x1100, 0x40, PROGRAM, 12, 4, 8, 5, 0x20), FrameRecord(0x1105, 0x3B, f"{PROGRAM} inner")],
+    fpo=[FpoRecord(0x2000, 0x10, 3, 2, 0x25, 2, uses_base_pointer=True)],
+)
+
+
+class Place:
+    """A directory with PDBs, a cache, and what was said."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.pdbs, self.cache = tmp_path / "pdbs", tmp_path / "cache"
+        self.pdbs.mkdir()
+        self.said: list[str] = []
+
+    def put(self, pdb: Pdb | bytes, name: str = "app.pdb") -> Path:
+        path = self.pdbs / name
+        path.write_bytes(pdb.to_bytes() if isinstance(pdb, Pdb) else pdb)
+        return path
+
+    def symbols(self, **options) -> PdbSymbols:
+        path = SymbolPath(parse_symbol_path(str(self.pdbs), self.cache), say=self.said.append)
+        return PdbSymbols(path, cache=self.cache, say=self.said.append, **options)
+
+    def table(self, age: int = 3, **options) -> PdbTable | None:
+        return self.symbols(**options)(image(PdbIdentity("app.pdb", GUID, age)))
+
+
+def image(identity: PdbIdentity | None) -> Image:
+    """Make an image of nothing but the identity of its PDB."""
+    it = Image(Module("app.dll", "app.dll", 0x10000000, 0x10000), memory_of({}))
+    it._pdb, it._pdb_parsed = identity, True
+    return it
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    there = Place(tmp_path_factory.mktemp("app"))
+    there.put(APP)
+    return there.table()
+
+
+def test_function_file_and_line(app):
+    assert app.locate(0x1135) == (
+        Location(
+            "PrintProviderError",
+            0x1100,
+            rf"{CPP} @ 860",
+            raw="PrintProviderError(ADODB::_ConnectionPtr)",
+            signature="PrintProviderError(ADODB::_ConnectionPtr)",
+            is_inside=True,
+        ),
+    )
+    assert app.locate(0x112F)[0].source == rf"{CPP} @ 855"
+
+
+def test_working_directory_of_a_compiler_on_another_system(place):
+    """Clang on Linux, `#line 860 "d:\\src\\a.cpp"`: what is in the PDB begins with where it was run."""
+    lines = [(0, r"/home/me/d:\src\a.cpp", 860)]
+    place.put(Pdb(GUID, 3, procedures=[Procedure("f", 0x1000, 16, lines)]))
+    assert place.table().locate(0x1000)[0].source == r"d:\src\a.cpp @ 860"
+
+
+def test_inlined_functions_innermost_first(app):
+    assert [(at.symbol, at.rva, at.source) for at in app.locate(0x1229)] == [
+        ("grow", None, rf"{HEADER} @ 22"),
+        ("List::push", None, rf"{HEADER} @ 91"),
+        ("IDBCommand::ExecuteResults", 0x1200, rf"{CPP} @ 610"),
+    ]
+    assert [at.symbol for at in app.locate(0x1230)] == ["IDBCommand::ExecuteResults"]
+
+
+def test_public_symbols_are_undecorated(app):
+    assert app.kind is SymbolKind.PDB
+    assert [app.locate(rva)[0].symbol for rva in (0x2004, 0x2010, 0x2023, 0x2031)] == [
+        "A::f",
+        "foo",
+        "fast",
+        "_except_handler3",
+    ]
+    assert app.locate(0x2004)[0].raw == "?f@A@@QAEXH@Z"
+    assert app.locate(0x2004)[0].is_inside is None
+
+
+def test_between_functions_the_nearest_name_is_no_fact(app):
+    assert app.locate(0x1150) == (Location("PrintProviderError", 0x1100, raw="PrintProviderError", is_inside=False),)
+    assert app.locate(0x1000) == ()
+
+
+def test_functions_by_name_and_start(app):
+    assert app.rva_of("IDBCommand::ExecuteResults") == 0x1200
+    assert app.rva_of("A::f") == 0x2000
+    assert app.nearest(0x1145) == ("PrintProviderError", 0x1100)
+    assert app.next_after(0x1100) == 0x1200
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 50])
+def test_every_function_is_listed(tmp_path, count):
+    """Whatever the parts of the SymCache are aligned to."""
+    functions = [Procedure(f"f{index}" * (index % 7 + 1), 0x1000 + 0x20 * index, 0x10) for index in range(count)]
+    path = tmp_path / "x.pdb"
+    path.write_bytes(Pdb(GUID, procedures=functions).to_bytes())
+    listed = unpack_functions(convert(path).functions)
+    assert listed == [(function.rva, function.name) for function in functions]
+
+
+def test_frame_data(place):
+    place.put(APP)
+    symbols = place.symbols()
+    of = image(PdbIdentity("app.pdb", GUID, 3))
+    assert symbols.frame_data(of, 0x1104) == FrameData(
+        0x1100, 0x40, 5, 4, 8, 12, 0x20, PROGRAM, uses_base_pointer=False
+    )
+    assert symbols.frame_data(of, 0x1105).program == f"{PROGRAM} inner"
+    assert symbols.frame_data(of, 0x2005) == FrameData(0x2000, 16, 0x25, 8, 8, 12, 0, "", uses_base_pointer=True)
+    assert symbols.frame_data(of, 0x3000) is None
+    assert symbols.frame_data(image(None), 0x1104) is None
+
+
+def test_fpo_records_follow_code_that_was_moved(tmp_path):
+    """Microsoft's tools rearrange a linked image by blocks; the OMAP stream says where each went."""
+    pdb = Pdb(
+        GUID, fpo=[FpoRecord(0x2000, 0x30, 1)], omap=[(0x2000, 0x5000), (0x2010, 0), (0x2020, 0x4020), (0x2030, 0)]
+    )
+    path = tmp_path / "x.pdb"
+    path.write_bytes(pdb.to_bytes())
+    assert [line.split()[3:5] for line in convert(path).frames.decode().splitlines()] == [
+        ["5000", "10"],
+        ["4020", "10"],
+    ]
+
+
+def test_x64(place):
+    """WinDbg takes the underscore off public symbols there as well: `msvcrt!endthreadex`."""
+    place.put(Pdb(GUID, 3, machine=X64, publics=[Public("_foo", 0x1000), Public("?f@@YAXXZ", 0x1010)]))
+    table = place.table()
+    assert [table.locate(rva)[0].symbol for rva in (0x1000, 0x1010)] == ["foo", "f"]
+
+
+def test_wrong_age_is_refused_by_name(place):
+    path = place.put(APP)
+    assert place.table(age=4) is None
+    assert place.said == [f"{path}: refused: age 3, the image wants 4 (GUID {GUID})"]
+
+
+def test_image_without_identity(place):
+    place.put(APP)
+    assert place.symbols()(image(None)) is None
+    told = place.symbols(identify=lambda _: PdbIdentity("app.pdb", GUID, 3))(image(None))
+    assert told.rva_of("untyped") == 0x1300
+
+
+def test_each_pdb_is_converted_once_over_runs(place, monkeypatch):
+    place.put(APP)
+    assert place.table() is not None
+    monkeypatch.setattr(pdb_module.subprocess, "Popen", None)
+    assert place.table().rva_of("untyped") == 0x1300
+    assert place.said == []
+
+
+def test_another_pdb_of_the_same_identity_is_converted_anew(place):
+    """Stripped or not, a PDB keeps GUID and age."""
+    place.put(Pdb(GUID, 3, publics=[Public("_only_public", 0x1000)]))
+    assert place.table().rva_of("only_public") == 0x1000
+    place.put(APP)
+    assert place.table().rva_of("untyped") == 0x1300
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "other"])
+def test_half_written_cache_file_is_made_again(place, damage):
+    place.put(APP)
+    place.table()
+    (kept,) = [path for path in place.cache.rglob("*") if path.is_file()]
+    data = kept.read_bytes()
+    kept.write_bytes(
+        {
+            "cut": data[: len(data) // 2],
+            "changed": data[:200] + b"\xff" + data[201:],
+            "empty": b"",
+            "other": b"throwstack pdb 1" + data[16:],
+        }[damage]
+    )
+    assert place.table().rva_of("untyped") == 0x1300
+    assert kept.read_bytes() == data
+    assert place.said == []
+
+
+def test_cache_directory_that_cannot_be_made(place):
+    place.put(APP)
+    place.cache.write_text("a file")
+    assert place.table() is not None
+    assert "cannot be written" in place.said[0]
+    assert place.cache.read_text() == "a file"
+
+
+def test_damaged_pdb_is_told_and_the_run_goes_on(place):
+    """An argument list that claims four thousand million entries: symbolic would end the process it runs in."""
+    data = APP.to_bytes()
+    at = data.index(struct.pack("<HHI", 10, 0x1201, 1)) + 4
+    path = place.put(data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :])
+    assert place.table() is None
+    (said,) = place.said
+    assert said.startswith(f"{path}: cannot be read: ")
+    assert "\n" not in said
+
+
+def test_pdb_that_takes_too_long_is_given_up(place):
+    path = place.put(APP)
+    assert place.table(time_limit=-1.0) is None
+    assert place.said == [f"{path}: given up after -1 s"]
+
+
+def test_pdb_that_is_too_large(place):
+    path = place.put(APP)
+    assert place.table(max_size=1000) is None
+    assert place.said == [f"{path}: refused: 0 MB are more than the limit of 0 MB"]
+
+
+def test_without_an_interpreter_to_start(place, monkeypatch):
+    place.put(APP)
+    monkeypatch.setattr(pdb_module.sys, "executable", "")
+    assert place.table().rva_of("untyped") == 0x1300
+
+
+def test_kept_file_round_trip(tmp_path):
+    source, kept = tmp_path / "x.pdb", tmp_path / "x.symbols"
+    source.write_bytes(APP.to_bytes())
+    parts = convert(source)
+    save(kept, parts, (1, 2))
+    assert load(kept, (1, 2)) == parts
+    assert load(kept, (1, 3)) is None
+    assert load(tmp_path / "absent", (1, 2)) is None
+
+
+@pytest.mark.skipif(shutil.which("clang-19") is None, reason="clang-19 is not installed")
+def test_a_pdb_of_a_real_linker(place, tmp_path):
+    """What clang and lld make of a program whose `#line` says where it comes from."""
+    source = tmp_path / "x.c"
+    source.write_text(
+        "int __stdcall leaf(int a, int b) { return a * b; }\n"
+        '#line 18 "comraise.cpp"\n'
+        "int start(void) { return leaf(1, 2) + leaf(3, 4); }\n"
+    )
+    build = (
+        "clang-19 --target=i686-pc-windows-msvc -g -gcodeview -O0 -ffreestanding -c x.c -o x.obj && "
+        "lld-link-19 /debug /subsystem:console /entry:start /nodefaultlib /safeseh:no /out:x.exe /pdb:app.pdb x.obj"
+    )
+    assert os.system(f"cd {tmp_path} && {build}") == 0
+    from throwstack.pdb.identity import read_pdb_identity  # noqa: PLC0415
+
+    found = read_pdb_identity(tmp_path / "app.pdb")
+    shutil.copy(tmp_path / "app.pdb", place.pdbs)
+    symbols = place.symbols()
+    table = symbols(image(PdbIdentity("app.pdb", found.guid, found.age)))
+    start = table.rva_of("start")
+    (at,) = table.locate(start + 3)
+    assert (at.symbol, at.is_inside) == ("start", True)
+    assert at.source.endswith("comraise.cpp @ 18")
+    assert table.locate(table.rva_of("leaf"))[0].signature == "leaf(int, int)"
+    assert symbols.frame_data(image(PdbIdentity("app.pdb", found.guid, found.age)), start + 3).program

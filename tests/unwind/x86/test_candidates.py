@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which answer is believed where rules disagree."""
+
+from __future__ import annotations
+
+from throwstack.frames import Trust
+from throwstack.unwind.x86.calls import Fit
+from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
+from throwstack.unwind.x86.prologue import Caller
+
+NEAR, FAR = 0x1000, 0x1010
+
+
+def candidate(rule: Rule, fit: Fit, slot: int = NEAR, *, has_program: bool = False, **caller: object) -> Candidate:
+    return Candidate(rule, Caller(slot, 0x401000, slot + 4, 0, (None,) * 8, **caller), fit, has_program=has_program)  # type: ignore[arg-type]
+
+
+def test_frame_data_comes_before_decoded_code():
+    record = candidate(Rule.FRAME_DATA, Fit.POSSIBLE, FAR)
+    assert best([candidate(Rule.FUNCTION, Fit.POSSIBLE), record]) is record
+
+
+def test_a_return_address_that_calls_the_function_decides():
+    decoded = candidate(Rule.FUNCTION, Fit.CONFIRMED)
+    assert best([candidate(Rule.FRAME_DATA, Fit.CONTRADICTED, FAR), decoded]) is decoded
+    assert best([candidate(Rule.FRAME_DATA, Fit.POSSIBLE, FAR), decoded]) is decoded
+
+
+def test_where_the_thread_stands_code_comes_before_records():
+    decoded = candidate(Rule.FUNCTION, Fit.POSSIBLE)
+    assert best([candidate(Rule.RECORD_HERE, Fit.POSSIBLE, FAR), decoded]) is decoded
+
+
+def test_two_rules_that_agree_outweigh_a_third():
+    together = [candidate(Rule.FORWARD, Fit.POSSIBLE), candidate(Rule.GUESSED_START, Fit.POSSIBLE)]
+    chosen = best([candidate(Rule.FUNCTION, Fit.POSSIBLE, FAR), *together])
+    assert chosen is not None
+    assert chosen.caller.slot == NEAR
+
+
+def test_a_doubtful_esp_does_not_support_anything():
+    doubtful = candidate(Rule.FORWARD, Fit.POSSIBLE, FAR, doubt=1)
+    decoded = candidate(Rule.FUNCTION, Fit.POSSIBLE)
+    assert best([candidate(Rule.RECORD_HERE, Fit.POSSIBLE, FAR), doubtful, decoded]) is decoded
+
+
+def test_what_is_not_code_is_never_believed():
+    assert best([candidate(rule, Fit.NOT_CODE) for rule in Rule if rule is not Rule.SCAN]) is None
+    assert best([candidate(Rule.SCAN, Fit.CONTRADICTED)]) is None
+    assert best([]) is None
+
+
+def test_labels_are_no_better_than_their_support():
+    record = candidate(Rule.FRAME_DATA, Fit.POSSIBLE, has_program=True)
+    assert label(record) is Trust.CFI
+    assert label(record, [record, candidate(Rule.FUNCTION, Fit.POSSIBLE)]) is Trust.CFI
+    assert label(record, [record, candidate(Rule.FUNCTION, Fit.POSSIBLE, FAR)]) is Trust.PROLOGUE
+    assert label(candidate(Rule.FPO, Fit.POSSIBLE)) is Trust.FPO
+    by_code = candidate(Rule.EPILOGUE, Fit.CONFIRMED)
+    assert label(by_code, [by_code, candidate(Rule.FPO, Fit.POSSIBLE)]) is Trust.FPO
+    assert label(by_code, [by_code, candidate(Rule.FPO, Fit.POSSIBLE, FAR)]) is Trust.PROLOGUE
+    assert label(candidate(Rule.FRAME_POINTER, Fit.CONFIRMED)) is Trust.FRAME_POINTER
+    assert label(candidate(Rule.FRAME_POINTER, Fit.POSSIBLE)) is Trust.SCAN
+    assert label(candidate(Rule.SCAN, Fit.POSSIBLE)) is Trust.SCAN
+    assert label(candidate(Rule.FORWARD, Fit.POSSIBLE)) is Trust.PROLOGUE

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FrameData programs and FPO_DATA records, on stacks written down by hand."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from throwstack.frame_data import FrameData
+from throwstack.memory import memory_of
+from throwstack.registers import Arch, Registers
+from throwstack.unwind.x86.frame_data import ProgramError, Recorded, callers, evaluate
+from throwstack.unwind.x86.prologue import Place
+
+NOTHING = memory_of({})
+
+
+def words(*values: int) -> bytes:
+    return struct.pack(f"<{len(values)}I", *values)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("2 3 +", 5),
+        ("2 3 -", 0xFFFFFFFF),
+        ("6 7 *", 42),
+        ("43 10 /", 4),
+        ("43 10 %", 3),
+        ("1039 16 @", 1024),
+        ("65536 65536 *", 0),
+        ("-4 4 +", 0),
+        ("$ebx 4 +", 0x1004),
+    ],
+)
+def test_operators(expression, expected):
+    assert evaluate(f"$T0 {expression} =", {"$ebx": 0x1000}, NOTHING) == {"$T0": expected}
+
+
+def test_the_word_at_an_address():
+    memory = memory_of({0x2000: words(0, 0xCAFE)})
+    assert evaluate("$T0 8192 = $eip $T0 4 + ^ =", {}, memory) == {"$T0": 0x2000, "$eip": 0xCAFE}
+
+
+def test_an_assignment_hides_what_was_given():
+    assert evaluate("$ebp $ebp 4 + = $T0 $ebp =", {"$ebp": 8}, NOTHING) == {"$ebp": 12, "$T0": 12}
+
+
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        ("$T0 1 0 / =", ProgramError.DIVISION_BY_ZERO),
+        ("$T0 1 0 % =", ProgramError.DIVISION_BY_ZERO),
+        ("$T0 1 0 @ =", ProgramError.DIVISION_BY_ZERO),
+        ("$T0 .raSearch =", ProgramError.UNKNOWN_VARIABLE),
+        ("$T0 4 ^ =", ProgramError.UNREADABLE),
+        ("=", ProgramError.MALFORMED),
+        ("1 =", ProgramError.MALFORMED),
+        ("1 2 =", ProgramError.MALFORMED),
+        ("+", ProgramError.MALFORMED),
+        ("$T0", ProgramError.MALFORMED),
+        ("$T0 nonsense =", ProgramError.MALFORMED),
+        ("$T0 99999999999999999999 =", ProgramError.MALFORMED),
+        ("$T0 1 = " * 1000, ProgramError.TOO_LONG),
+    ],
+)
+def test_errors_are_values(program, error):
+    assert evaluate(program, {}, NOTHING) is error
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([*"+-*/%@^=", "$T0", "$eip", "$esp", "$ebp", ".raSearch", "0", "4", "-1", "x", "$"])
+        | st.text(max_size=6),
+        max_size=40,
+    )
+)
+def test_any_text_is_evaluated_or_refused(tokens):
+    result = evaluate(" ".join(tokens), {"$esp": 0x1000, "$ebp": 0x1010}, memory_of({0x1000: bytes(64)}))
+    assert isinstance(result, (dict, ProgramError))
+
+
+ESP = 0x1000
+RETURN = 0x00401234
+CALLER_EBP = 0x1100
+
+
+def record(program: str = "", **sizes: int | bool) -> FrameData:
+    fields = dict.fromkeys(
+        ("rva", "prologue_size", "parameters_size", "saved_registers_size", "locals_size", "max_stack_size"), 0
+    )
+    return FrameData(**{**fields, "size": 0x40, "program": program, "uses_base_pointer": False, **sizes})  # type: ignore[arg-type]
+
+
+def first(data: FrameData, stack: bytes, *, arguments: int = 0, call_sp: int | None = None, **registers: int):
+    place = Place(Registers.named(Arch.X86, {"eip": 0x401000, "esp": ESP, **registers}), call_sp)
+    return next(callers(data, place, arguments, memory_of({ESP: stack}), None))
+
+
+def slot_of(found) -> int:
+    assert isinstance(found, Recorded)
+    assert found.caller.return_address == RETURN
+    return found.caller.slot
+
+
+def test_a_frame_pointer_program():
+    stack = words(1, 2, CALLER_EBP, RETURN)
+    data = record("$T0 $ebp = $eip $T0 4 + ^ = $ebp $T0 ^ = $esp $T0 8 + =")
+    found = first(data, stack, ebp=ESP + 8)
+    assert slot_of(found) == ESP + 12
+    assert found.caller.gpr[5] == CALLER_EBP
+    assert found.caller.call_sp == ESP + 16
+
+
+def test_ra_search_starts_above_arguments_locals_and_saved_registers():
+    # two arguments of the callee, one saved register, three locals, return address
+    stack = words(0xA1, 0xA2, 0x51, 0, 0, 0, RETURN)
+    data = record("$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =", locals_size=12, saved_registers_size=4)
+    assert slot_of(first(data, stack, arguments=8, call_sp=ESP)) == ESP + 24
+
+
+def test_ra_search_looks_up_to_three_words_further():
+    stack = words(0, 0, 0, RETURN)
+    data = record("$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =")
+    place = Place(Registers.named(Arch.X86, {"eip": 0x401000, "esp": ESP}))
+    answers = [found for found in callers(data, place, 0, memory_of({ESP: stack}), None) if isinstance(found, Recorded)]
+    assert [found.searched for found in answers if found.caller.return_address == RETURN] == [3]
+
+
+def test_a_realigned_frame_counts_from_ebp():
+    # esp was rounded down: only ebp tells where the frame is
+    stack = words(0, 0, 0, 0, 0, 0, CALLER_EBP, RETURN)
+    data = record("$T0 .raSearch = $T1 $T0 16 @ = $eip $T0 ^ = $esp $T0 4 + =", locals_size=4)
+    assert slot_of(first(data, stack, ebp=ESP + 24)) == ESP + 28
+
+
+def test_fpo_data_with_nothing_saved_keeps_the_registers():
+    found = first(record(locals_size=8), words(0, 0, RETURN), ebp=0x1234, ebx=7, esi=8, edi=9)
+    assert slot_of(found) == ESP + 8
+    assert [found.caller.gpr[n] for n in (3, 5, 6, 7)] == [7, 0x1234, 8, 9]
+
+
+def test_fpo_data_finds_ebp_second_among_the_saved_registers():
+    # pushed in the order ebx, ebp, esi: lowest address last
+    stack = words(6, ESP + 0x40, 3, 0, RETURN)
+    data = record(locals_size=4, saved_registers_size=12, uses_base_pointer=True)
+    found = first(data, stack, ebp=0xBAD)
+    assert slot_of(found) == ESP + 16
+    assert found.caller.gpr[5] == ESP + 0x40
+
+
+def test_fpo_data_of_link_time_code_generation_forgets_the_saved_ebp():
+    # uses ebp, yet records no saved registers: what lies there decides whether it can be one
+    data = record(uses_base_pointer=True)
+    assert first(data, words(RETURN, 0), ebp=0xBAD).caller.gpr[5] is None
+
+
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        ("$eip 4096 ^ =", ProgramError.NO_CALLER),
+        ("$eip 4096 ^ = $esp 4096 =", ProgramError.NO_PROGRESS),
+        ("$eip 5 = $esp 4100 =", ProgramError.NO_RETURN_ADDRESS),
+        ("$eip 5 = $esp 1048576 =", ProgramError.UNREADABLE),
+    ],
+)
+def test_a_program_without_a_caller(program, error):
+    assert first(record(program), words(RETURN, RETURN)) is error

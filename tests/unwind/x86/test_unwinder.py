@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Walks over stacks written down word by word: one situation each, expected by label."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+import pytest
+
+from tests.unwind.x86.assemble import EAX, EBP, EBX, ECX, ESI, ESP, LEAVE, Assembler, add, mov, pop, push, ret, sub
+from tests.unwind.x86.machine import (
+    BASE,
+    EXPORTS,
+    STACK_BASE,
+    TEXT,
+    TEXT_SIZE,
+    Records,
+    export_page,
+    header_page,
+    images_of,
+    symbols_of,
+)
+from throwstack.frame_data import FrameData
+from throwstack.frames import End, StackBounds, Trust
+from throwstack.memory import SegmentSource, memory_of
+from throwstack.registers import Arch, Registers
+from throwstack.unwind.x86 import Unwinder
+from throwstack.unwind.x86.unwinder import registration_chain
+
+STACK = StackBounds(STACK_BASE - 0x1000, STACK_BASE)
+
+
+class Stack:
+    """A stack written from its lowest word up; strings before a word name its address."""
+
+    def __init__(self, *items: int | str, base: int = STACK_BASE - 0x100) -> None:
+        self.base, self.marks, self.words = base, {}, []
+        for item in items:
+            if isinstance(item, str):
+                self.marks[item] = base + 4 * len(self.words)
+            else:
+                self.words.append(item)
+
+    def __getitem__(self, name: str) -> int:
+        return self.marks[name]
+
+    @property
+    def data(self) -> bytes:
+        return struct.pack(f"<{len(self.words)}I", *self.words)
+
+
+def program(*, has_ebp: bool = True) -> Assembler:
+    """start calls outer(1, 2), which calls inner: frames of both kinds."""
+    asm = Assembler(TEXT)
+    asm.label("BaseThreadStart").emit("33ed", "6a02", "6a01").call("outer").label("back in start")
+    asm.emit("ffd3").label("back in start from somewhere").emit("cc").align()
+    asm.label("outer")
+    if has_ebp:
+        asm.emit(push(EBP), mov(EBP, ESP))
+    asm.emit(sub(ESP, 8), push(ESI)).call("inner").label("back in outer").emit(pop(ESI))
+    asm.emit(LEAVE if has_ebp else add(ESP, 8), ret(8)).align()
+    asm.label("inner").emit(push(EBX)).label("in inner").emit("8bc1", pop(EBX), ret()).align()
+    asm.label("stub").emit("b807010000", "ba0003fe7f", "ff12").label("back in stub").emit(ret(8)).align()
+    asm.label("KiFastSystemCallRet").emit(ret()).align()
+    asm.label("waits").emit("6a02", "6a01").call("stub").label("back in waits").emit(ret()).align()
+    asm.label("calls null").emit(push(EBP), mov(EBP, ESP), "33c0", "ffd0").label("back from null").emit(LEAVE, ret())
+    return asm
+
+
+def walk(asm, stack, registers, *, has_symbols=True, code=None, frame_limit=1024, records=None, **options):
+    labels = {name: at for name, at in asm.labels.items() if " " not in name or name == "calls null"}
+    text = (asm.finish() if code is None else code).ljust(TEXT_SIZE, b"\xcc")
+    segments = {BASE: header_page(), EXPORTS: export_page({"BaseThreadStart": labels["BaseThreadStart"]})}
+    if code != b"":
+        segments[TEXT] = text
+    start = STACK_BASE - 0x1000
+    segments[start] = b"\0" * (stack.base - start) + stack.data.ljust(STACK_BASE - stack.base, b"\0")
+    images = images_of(SegmentSource(segments))
+    unwinder = Unwinder(images, symbols_of(images, labels if has_symbols else None), records, frame_limit=frame_limit)
+    return unwinder.walk(Registers.named(Arch.X86, registers), STACK, **options)
+
+
+def slots(found) -> list[int | None]:
+    return [frame.return_slot for frame in found.frames]
+
+
+def ebp_frames(asm) -> Stack:
+    return Stack(
+        *("esp", 0xB, "inner returns", asm.labels["back in outer"]),
+        *(0x51, 0, 0, "ebp", 0, "outer returns", asm.labels["back in start"], 1, 2, "start returns", 0),
+    )
+
+
+@pytest.mark.parametrize("has_symbols", [True, False])
+@pytest.mark.parametrize("has_ebp", [True, False])
+def test_frames_of_both_kinds(has_symbols, has_ebp):
+    asm = program(has_ebp=has_ebp)
+    stack = ebp_frames(asm)
+    if not has_ebp:
+        del stack.words[5]
+        stack.marks = {name: at - 4 if at > stack["ebp"] else at for name, at in stack.marks.items()}
+    registers = {"eip": asm.labels["in inner"], "esp": stack["esp"], "ebp": stack["ebp"] if has_ebp else 0, "esi": 5}
+    found = walk(asm, stack, registers, has_symbols=has_symbols)
+    assert slots(found) == [stack["inner returns"], stack["outer returns"], stack["start returns"]]
+    assert [frame.child_sp for frame in found.frames] == [slot - 4 for slot in slots(found)]
+    assert [frame.trust for frame in found.frames] == [Trust.CONTEXT, Trust.PROLOGUE, Trust.PROLOGUE]
+    assert found.is_complete
+    outer, start = found.frames[1].registers, found.frames[2].registers
+    assert (outer.gpr[EBX], outer.gpr[ESI]) == (0xB, 5)
+    assert (start.gpr[ESI], start.bp) == (0x51, 0)
+    assert start.sp == stack["outer returns"] + 4 + 8
+    assert start.gpr[EAX] is None
+    assert start.gpr[ECX] is None
+
+
+def test_a_system_call_stub():
+    # the thread waits in the kernel: eip on the bare `ret`, the stub's return address on top of the stack
+    asm = program()
+    stack = Stack(
+        *("esp", asm.labels["back in stub"], "stub returns", asm.labels["back in waits"], 1, 2),
+        *("waits returns", asm.labels["back in start from somewhere"], "end", 0),
+    )
+    registers = {"eip": asm.labels["KiFastSystemCallRet"], "esp": stack["esp"], "ebp": 0}
+    found = walk(asm, stack, registers)
+    assert slots(found)[:3] == [stack["esp"], stack["stub returns"], stack["waits returns"]]
+
+
+def test_a_call_through_null():
+    asm = program()
+    stack = Stack(
+        "esp", asm.labels["back from null"], "ebp", 0, "returns", asm.labels["back in start from somewhere"], 0
+    )
+    found = walk(asm, stack, {"eip": 0, "esp": stack["esp"], "ebp": stack["ebp"]})
+    assert slots(found)[:2] == [stack["esp"], stack["returns"]]
+
+
+def test_a_return_address_behind_a_call_of_something_else_is_not_believed():
+    asm = program()
+    stack = Stack("esp", asm.labels["back from null"], "ebp", 0, "returns", asm.labels["back in start"], 0)
+    found = walk(asm, stack, {"eip": 0, "esp": stack["esp"], "ebp": stack["ebp"]})
+    assert slots(found) == [stack["esp"], None]
+    assert found.end is End.NO_RETURN_ADDRESS
+
+
+def test_without_readable_code_the_frame_pointer_is_a_guess():
+    asm = program()
+    stack = ebp_frames(asm)
+    stack.words[0] = stack["ebp"]
+    registers = {"eip": asm.labels["back in outer"], "esp": stack["inner returns"] + 4, "ebp": stack["ebp"]}
+    found = walk(asm, stack, registers, code=b"")
+    assert all(frame.trust in {Trust.CONTEXT, Trust.SCAN} for frame in found.frames)
+
+
+def test_a_stale_return_address_is_passed_over():
+    # between the frames lies what an earlier call of something else left behind
+    asm = program(has_ebp=False)
+    stack = Stack(
+        *("esp", 0xB, "inner returns", asm.labels["back in outer"], 0x51),
+        *(asm.labels["back in waits"], asm.labels["back in waits"]),
+        *("outer returns", asm.labels["back in start"], 1, 2, 0),
+    )
+    found = walk(asm, stack, {"eip": asm.labels["in inner"], "esp": stack["esp"], "ebp": 0}, has_symbols=False)
+    assert slots(found)[:2] == [stack["inner returns"], stack["outer returns"]]
+
+
+def test_frame_data_gives_cfi_frames():
+    asm = program()
+    stack = ebp_frames(asm)
+    rva = asm.labels["outer"] - BASE
+    record = FrameData(rva, 0x20, 6, 8, 4, 8, 0, "$T0 $ebp = $eip $T0 4 + ^ = $ebp $T0 ^ = $esp $T0 8 + =", True)
+    registers = {"eip": asm.labels["in inner"], "esp": stack["esp"], "ebp": stack["ebp"]}
+    found = walk(asm, stack, registers, records=Records([record]))
+    assert [frame.trust for frame in found.frames] == [Trust.CONTEXT, Trust.PROLOGUE, Trust.CFI]
+
+
+def test_a_walk_never_leaves_the_stack():
+    asm = program()
+    stack = ebp_frames(asm)
+    registers = {"eip": asm.labels["in inner"], "esp": STACK.base + 0x1000, "ebp": 0x7FFE0000}
+    found = walk(asm, stack, registers)
+    assert found.end is End.STACK_BOUND
+    assert len(found.frames) == 1
+
+
+def test_nothing_on_the_stack_is_a_return_address():
+    asm = program()
+    stack = Stack("esp", *range(1, 20))
+    found = walk(asm, stack, {"eip": 0x1234, "esp": stack["esp"], "ebp": 3})
+    assert found.end is End.NO_RETURN_ADDRESS
+    assert found.frames[0].return_address is None
+
+
+def test_the_frame_limit():
+    asm = program()
+    stack = ebp_frames(asm)
+    registers = {"eip": asm.labels["in inner"], "esp": stack["esp"], "ebp": stack["ebp"]}
+    found = walk(asm, stack, registers, frame_limit=2)
+    assert (len(found.frames), found.end) == (2, End.FRAME_LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("links", "expected"),
+    [
+        ({0: 8, 8: 16, 16: None}, [0, 8, 16]),
+        ({0: 8, 8: 0}, [0, 8]),
+        ({0: 0}, [0]),
+        ({0: 0x7000_0000}, [0]),
+        ({0: 6}, [0]),
+    ],
+)
+def test_the_chain_of_exception_registrations_ends(links, expected):
+    base = STACK.limit
+    data = bytearray(0x100)
+    for at, to in links.items():
+        struct.pack_into("<I", data, at, 0xFFFFFFFF if to is None else base + to)
+    chain = registration_chain(memory_of({base: bytes(data)}), base, STACK)
+    assert [address - base for address in chain] == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_code_and_stacks_yield_walks(seed):
+    rng = random.Random(seed)
+    asm = Assembler(TEXT).label("BaseThreadStart")
+    code = rng.randbytes(0x2000)
+    words = [TEXT + rng.randrange(0x2000) if rng.random() < 0.5 else rng.randrange(1 << 32) for _ in range(0x100)]
+    stack = Stack(*words, base=STACK_BASE - 0x400)
+    for _ in range(5):
+        esp = stack.base + 4 * rng.randrange(0x100)
+        registers = {"eip": TEXT + rng.randrange(0x2000), "esp": esp, "ebp": esp + 4 * rng.randrange(0x40)}
+        found = walk(asm, stack, registers, code=code, seh_head=esp + 4 * rng.randrange(0x10))
+        slots_found = [slot for slot in slots(found) if slot is not None]
+        assert all(STACK.contains(slot, 4) for slot in slots_found)
+        assert slots_found == sorted(set(slots_found))

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `throwstack`: what concerns a dump before Volatility opens it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from throwstack import __version__
+from throwstack.doctor.examine import examine
+from throwstack.doctor.report import Verdict, as_json, as_text
+
+_DOCTOR = """\
+Says what a file is, whether it is complete, which symbols it takes, how much of its processes can be read, and what to
+do next. Exit status: 0 when it can serve windows.unhandled, 1 when in part, 2 when not.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with `arguments` (default: the process's); return its exit status."""
+    parser = argparse.ArgumentParser(prog="throwstack", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"throwstack {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    doctor = commands.add_parser("doctor", help="say what a dump is good for", description=_DOCTOR)
+    doctor.add_argument("dump", metavar="MEMORY.DMP", type=Path)
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.add_argument("-s", "--symbols", metavar="DIR", type=Path, action="append", default=[], help="ISF files")
+    doctor.add_argument("--image-path", metavar="PATH", default="", help="where the machine's DLLs and EXEs are")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    return _doctor(options)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    try:
+        report = examine(options.dump, options.symbols, options.image_path, _say)
+    except OSError as error:
+        sys.stderr.write(f"throwstack doctor: {options.dump}: {error.strerror or error}\n")
+        return Verdict.DOES_NOT_SERVE.value
+    if options.json:
+        sys.stdout.write(json.dumps(as_json(report), indent=2) + "\n")
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in as_text(report))
+    return report.verdict.value
+
+
+def _say(message: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{message}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The header of a Windows crash dump: DUMP_HEADER (x86, one page) and DUMP_HEADER64 (two pages).
+
+Offsets are those of the structures in the Windows SDK (DUMP_HEADER32, DUMP_HEADER64). Room that Windows has nothing to
+say in holds the letters PAGE, over and over: a value made of them is an absent one. Dump types 8 to 10 are not in the
+SDK; public parsers (kdmp-parser) describe what `.dump` of current debuggers writes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import Enum
+
+from throwstack.crashdump.reader import Bytes
+from throwstack.memory import PAGE_SIZE
+from throwstack.paging import PagingMode
+
+_MACHINE_X86, _MACHINE_X64 = 0x14C, 0x8664
+_FILLER = b"PAGE" * 2
+
+
+class DumpKind(Enum):
+    """What a crash dump holds; the value is DUMP_HEADER.DumpType."""
+
+    FULL = 1
+    """All of physical memory, in runs."""
+    SUMMARY = 2
+    """The kernel's pages, told by a bitmap: Windows 2000 to 7."""
+    HEADER = 3
+    """Nothing but the header."""
+    TRIAGE = 4
+    """A small dump ("minidump"): one thread's kernel stack, the modules."""
+    BITMAP_FULL = 5
+    """All of physical memory that is in use, told by a bitmap: Windows 8 and later."""
+    BITMAP_KERNEL = 6
+    """The kernel's pages, with user pages if asked for (active memory dump, live dump), told by a bitmap."""
+    AUTOMATIC = 7
+    LIVE_KERNEL = 8
+    """`.dump /k`: the kernel's pages."""
+    LIVE_USER = 9
+    """`.dump /ka`: the kernel's and users' pages."""
+    LIVE_FULL = 10
+    """`.dump /f`: all of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class DumpHeader:
+    """What the header says. Times are FILETIMEs or 100 ns; None where the header has nothing to say.
+
+    `kind` is None for a type that is not known; `page_count` is that of the runs of a full dump.
+    """
+
+    is_64bit: bool
+    has_pae: bool
+    kind: DumpKind | None
+    dump_type: int
+    version: tuple[int, int]
+    machine: int
+    processors: int
+    directory_base: int
+    module_list: int
+    process_list: int
+    debugger_data: int
+    bug_check: int
+    parameters: tuple[int, int, int, int]
+    system_time: int | None
+    up_time: int | None
+    required_size: int | None
+
+    @property
+    def size(self) -> int:
+        """Return the header's length in bytes."""
+        return 2 * PAGE_SIZE if self.is_64bit else PAGE_SIZE
+
+    @property
+    def paging(self) -> PagingMode:
+        """Return how the machine translates addresses."""
+        if self.is_64bit:
+            return PagingMode.X64
+        return PagingMode.PAE if self.has_pae else PagingMode.X86
+
+    @property
+    def is_plausible(self) -> bool:
+        """Say whether machine, processors and page tables can be those of a Windows system."""
+        machine = _MACHINE_X64 if self.is_64bit else _MACHINE_X86
+        return self.machine == machine and 0 < self.processors <= 4096 and self.directory_base > 0
+
+
+def read_header(data: Bytes) -> DumpHeader | None:
+    """Return the header at the start of a file, or None if there is none or it is cut off."""
+    page = data.read(0, 2 * PAGE_SIZE)
+    if page[:8] == b"PAGEDU64" and len(page) == 2 * PAGE_SIZE:
+        return _header64(page)
+    if page[:8] == b"PAGEDUMP" and len(page) >= PAGE_SIZE:
+        return _header32(page)
+    return None
+
+
+def _header64(page: bytes) -> DumpHeader:
+    major, minor, directory_base, _, module_list, process_list = struct.unpack_from("<II4Q", page, 8)
+    machine, processors, bug_check, _, *parameters = struct.unpack_from("<4I4Q", page, 0x30)
+    (dump_type,) = struct.unpack_from("<I", page, 0xF98)
+    return DumpHeader(
+        is_64bit=True,
+        has_pae=False,
+        kind=_kind(dump_type),
+        dump_type=dump_type,
+        version=(major, minor),
+        machine=machine,
+        processors=processors,
+        directory_base=directory_base,
+        module_list=module_list,
+        process_list=process_list,
+        debugger_data=struct.unpack_from("<Q", page, 0x80)[0],
+        bug_check=bug_check,
+        parameters=(parameters[0], parameters[1], parameters[2], parameters[3]),
+        system_time=_optional(page, 0xFA8),
+        up_time=_optional(page, 0x1030),
+        required_size=_optional(page, 0xFA0),
+    )
+
+
+def _header32(page: bytes) -> DumpHeader:
+    major, minor, directory_base, _, module_list, process_list = struct.unpack_from("<6I", page, 8)
+    machine, processors, bug_check, *parameters = struct.unpack_from("<7I", page, 0x20)
+    (dump_type,) = struct.unpack_from("<I", page, 0xF88)
+    return DumpHeader(
+        is_64bit=False,
+        has_pae=page[0x5C] == 1,
+        kind=_kind(dump_type),
+        dump_type=dump_type,
+        version=(major, minor),
+        machine=machine,
+        processors=processors,
+        directory_base=directory_base,
+        module_list=module_list,
+        process_list=process_list,
+        debugger_data=struct.unpack_from("<I", page, 0x60)[0],
+        bug_check=bug_check,
+        parameters=(parameters[0], parameters[1], parameters[2], parameters[3]),
+        system_time=_optional(page, 0xFC0),
+        up_time=_optional(page, 0xFB8),
+        required_size=_optional(page, 0xFA0),
+    )
+
+
+def _kind(dump_type: int) -> DumpKind | None:
+    try:
+        return DumpKind(dump_type)
+    except ValueError:
+        return None
+
+
+def _optional(page: bytes, offset: int) -> int | None:
+    raw = page[offset : offset + 8]
+    if raw == _FILLER or not any(raw):
+        return None
+    return int.from_bytes(raw, "little")

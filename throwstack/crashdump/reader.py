@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes of a file, wherever they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+
+class Bytes(Protocol):
+    """A file's contents."""
+
+    @property
+    def size(self) -> int:
+        """Return the file's length in bytes."""
+        ...
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the bytes at `offset`: fewer than `size` at the end of the file, none behind it."""
+        ...
+
+
+class FileBytes:
+    """A file on disk, open until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`; raises OSError."""
+        self._file: BinaryIO = path.open("rb")
+        self.size = self._file.seek(0, 2)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the bytes at `offset`; none where the disk fails."""
+        try:
+            self._file.seek(offset)
+            return self._file.read(size)
+        except (OSError, ValueError):
+            return b""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

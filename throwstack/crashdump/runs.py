@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a crash dump's physical pages lie in its file: three layouts.
+
+- Runs (type 1): PHYSICAL_MEMORY_DESCRIPTOR in the header, pages follow it in the runs' order.
+- Bitmap (types 2, 5, 6, 7): a header "SDMP" or "FDMP" + "DUMP" behind the dump's, then a bit for each page frame; pages
+  follow in the order of their frame numbers. Up to Windows 7 its figures have 32 bits (SUMMARY_DUMP32/64 of the SDK),
+  from Windows 8 on 64 bits, further back.
+- Ranges (types 8, 9, 10): a header 0x40, "RDMP", "DUMP", then pairs of frame number and page count.
+
+Everything is bounded by the file's own size: what would lie behind its end is kept as a run and reported as missing.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from throwstack.crashdump.header import DumpHeader, DumpKind
+from throwstack.crashdump.reader import Bytes
+from throwstack.memory import PAGE_SIZE
+
+_MAX_BITMAP = 1 << 31
+"""Bits: 8 TiB of memory."""
+_MAX_RANGES = 1 << 20
+_MAX_FRAME = 1 << 40
+_BITMAP_KINDS = frozenset({DumpKind.SUMMARY, DumpKind.BITMAP_FULL, DumpKind.BITMAP_KERNEL, DumpKind.AUTOMATIC})
+_RANGE_KINDS = frozenset({DumpKind.LIVE_KERNEL, DumpKind.LIVE_USER, DumpKind.LIVE_FULL})
+_BYTES = re.compile(rb"\xff+|\x00+|[^\xff\x00]", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Pages in a row: number of the first page frame, how many, and where in the file the first lies."""
+
+    first: int
+    count: int
+    offset: int
+
+
+class NoRuns(Exception):
+    """The dump's pages cannot be found; the message says why."""
+
+
+def read_runs(data: Bytes, header: DumpHeader) -> tuple[Run, ...]:
+    """Return the runs in the order of their frame numbers, none overlapping another; raises `NoRuns`."""
+    if header.kind is DumpKind.FULL:
+        runs = _described(data, header)
+    elif header.kind in _BITMAP_KINDS:
+        runs = _from_bitmap(data, header)
+    elif header.kind in _RANGE_KINDS:
+        runs = _from_ranges(data, header)
+    else:
+        message = f"dump type {header.dump_type:#x} holds no physical memory"
+        raise NoRuns(message)
+    clean = tuple(_disjoint(runs))
+    if not clean:
+        message = "the dump names no page of physical memory"
+        raise NoRuns(message)
+    return clean
+
+
+def _disjoint(runs: Iterator[Run]) -> Iterator[Run]:
+    end = 0
+    for run in sorted(runs, key=lambda run: run.first):
+        if run.count <= 0 or run.first < end or run.first + run.count > _MAX_FRAME:
+            continue
+        end = run.first + run.count
+        yield run
+
+
+def _described(data: Bytes, header: DumpHeader) -> Iterator[Run]:
+    where, form, start = (0x88, "<QQ", 0x10) if header.is_64bit else (0x64, "<II", 8)
+    block = data.read(where, 700)
+    (count,) = struct.unpack_from("<I", block)
+    entry = struct.Struct(form)
+    most = (len(block) - start) // entry.size
+    if not 0 < count <= most:
+        message = f"the header's list of memory runs is not one ({count} of them, room for {most})"
+        raise NoRuns(message)
+    offset = header.size
+    for index in range(count):
+        first, pages = entry.unpack_from(block, start + index * entry.size)
+        yield Run(first, pages, offset)
+        offset += pages * PAGE_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class _Bitmap:
+    pages_at: int
+    bits: int
+    bits_at: int
+
+
+def _from_bitmap(data: Bytes, header: DumpHeader) -> Iterator[Run]:
+    head = data.read(header.size, 0x38)
+    if len(head) < 0x38 or head[:4] not in {b"SDMP", b"FDMP"} or head[4:8] != b"DUMP":
+        message = "the dump's bitmap has no header"
+        raise NoRuns(message)
+    bitmap = _bitmap(head, header)
+    if not header.size < bitmap.pages_at or not 0 < bitmap.bits <= _MAX_BITMAP:
+        message = f"the dump's bitmap of {bitmap.bits} bits, with pages from {bitmap.pages_at:#x} on, cannot be one"
+        raise NoRuns(message)
+    bits = data.read(bitmap.bits_at, (bitmap.bits + 7) // 8)
+    return _set_bits(bits, bitmap.pages_at)
+
+
+def _bitmap(head: bytes, header: DumpHeader) -> _Bitmap:
+    pages_at, _, bits = struct.unpack_from("<QQQ", head, 0x20)
+    old_pages_at, old_bits = struct.unpack_from("<II", head, 0xC)
+    if header.kind is DumpKind.SUMMARY and old_pages_at and old_pages_at % PAGE_SIZE == 0:
+        return _Bitmap(old_pages_at, old_bits, header.size + (0x28 if header.is_64bit else 0x20))
+    return _Bitmap(pages_at, bits, header.size + 0x38)
+
+
+def _set_bits(bitmap: bytes, offset: int) -> Iterator[Run]:
+    """Yield the runs of set bits; `offset` is where the first page lies."""
+    first, count = 0, 0
+    for match in _BYTES.finditer(bitmap):
+        at, piece = match.start() * 8, match[0]
+        parts = [(at, len(piece) * 8, piece[0] == 0xFF)] if piece[0] in {0, 0xFF} else _bits(at, piece[0])
+        for start, length, is_set in parts:
+            if is_set:
+                if not count:
+                    first = start
+                count += length
+            elif count:
+                yield Run(first, count, offset)
+                offset += count * PAGE_SIZE
+                count = 0
+    if count:
+        yield Run(first, count, offset)
+
+
+def _bits(at: int, byte: int) -> list[tuple[int, int, bool]]:
+    return [(at + bit, 1, bool(byte >> bit & 1)) for bit in range(8)]
+
+
+def _from_ranges(data: Bytes, header: DumpHeader) -> Iterator[Run]:
+    head = data.read(header.size, 0x30)
+    if len(head) < 0x30 or head[4:12] != b"RDMPDUMP":
+        message = "the dump's list of page ranges has no header"
+        raise NoRuns(message)
+    _, offset = struct.unpack_from("<QQ", head, 0x10)
+    start = header.size + 0x30
+    total = struct.unpack_from("<Q", head, 0x28)[0] if header.kind is DumpKind.LIVE_FULL else None
+    if not start < offset <= start + _MAX_RANGES * 16:
+        message = f"the dump's list of page ranges cannot end at {offset:#x}"
+        raise NoRuns(message)
+    entries = data.read(start, (offset - start) // 16 * 16)
+    return _ranges(entries[: len(entries) // 16 * 16], offset, total)
+
+
+def _ranges(entries: bytes, offset: int, total: int | None) -> Iterator[Run]:
+    seen = 0
+    for first, count in struct.iter_unpack("<QQ", entries):
+        if not first or not count or (total is not None and seen >= total):
+            return
+        if first + count > _MAX_FRAME:
+            return
+        yield Run(first, count, offset)
+        offset += count * PAGE_SIZE
+        seen += count

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Examines a file step by step, each step as far as the one before it allows, and comes to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from throwstack.crashdump.header import DumpHeader, DumpKind
+from throwstack.crashdump.physical import DumpPages
+from throwstack.crashdump.reader import FileBytes
+from throwstack.crashdump.runs import NoRuns, read_runs
+from throwstack.doctor.identify import FileKind, identify
+from throwstack.doctor.kernel import Kernel, kernel_of, search_kernel
+from throwstack.doctor.report import Extent, Report, Verdict
+from throwstack.doctor.verdict import FULL_DUMP, judge, judge_extent
+
+_NOT_MEMORY = {
+    FileKind.EMPTY: "the file has no contents: copy it again",
+    FileKind.CUT_HEADER: "not even the header is whole: copy the dump again",
+    FileKind.USER_MINIDUMP: (
+        "it holds one process and already has its exception: open it with WinDbg, Visual Studio, LLDB or "
+        "minidump-stackwalk; throwstack works on images of a whole machine"
+    ),
+    FileKind.HIBERNATION: "convert it to a raw image first (hibernation files are compressed)",
+    FileKind.COMPRESSED: "unpack it first",
+    FileKind.EXPERT_WITNESS: "convert it to a raw image first (ewfexport)",
+    FileKind.EXECUTABLE: "this is a program, not a memory image",
+    FileKind.TEXT: "this is text, not a memory image",
+}
+_NO_MEMORY_KINDS = {
+    DumpKind.HEADER: "the dump holds its header alone",
+    DumpKind.TRIAGE: "a small dump holds one thread's kernel stack and no process's memory",
+}
+_SYMBOLS = (
+    "get the kernel's symbols: {} below a directory given with -s. Volatility fetches them itself where it has a "
+    "network; its pdbconv makes them from the kernel's PDB"
+)
+
+
+def examine(path: Path, symbols: Sequence[Path], image_path: str, say: Callable[[str], None]) -> Report:
+    """Return the findings about the file at `path`; raises OSError where it cannot be opened.
+
+    `symbols` are directories with ISF files, `image_path` is where image files lie, `say` takes news of long steps.
+    """
+    data = FileBytes(path)
+    try:
+        report = Report(str(path), data.size, identify(data))
+        _Examination(path, data, report, symbols, image_path, say).run()
+        return report
+    finally:
+        data.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Examination:
+    path: Path
+    data: FileBytes
+    report: Report
+    symbols: Sequence[Path]
+    image_path: str
+    say: Callable[[str], None]
+
+    def run(self) -> None:
+        identity = self.report.identity
+        if not identity.kind.is_memory:
+            self.report.advice.append(_NOT_MEMORY[identity.kind])
+            return
+        if identity.header is not None and not self._read_dump(identity.header):
+            return
+        if self.report.kernel is None:
+            self.say("searching for the kernel")
+            self.report.kernel = search_kernel(self.data)
+        if self.report.kernel is None:
+            self.report.problems.append("no Windows kernel was found in it")
+            self.report.advice.append("check that this is an image of a Windows machine, and that it is whole")
+            return
+        self._examine_processes(self.report.kernel)
+
+    def _read_dump(self, header: DumpHeader) -> bool:
+        """Find the dump's pages and its kernel; say whether there is anything to go on with."""
+        report = self.report
+        if header.kind in _NO_MEMORY_KINDS:
+            report.problems.append(_NO_MEMORY_KINDS[header.kind])
+            report.advice.append(FULL_DUMP)
+            return False
+        try:
+            pages = DumpPages(self.data, read_runs(self.data, header))
+        except NoRuns as error:
+            report.problems.append(str(error))
+            report.advice.append("the dump is damaged or of a kind that is not known: copy it again, or " + FULL_DUMP)
+            return False
+        report.extent = Extent(pages.expected_pages, pages.missing_pages)
+        report.kernel = kernel_of(pages, header)
+        if report.kernel is None:
+            report.problems.append("the header's page tables do not lead to the kernel")
+        return True
+
+    def _examine_processes(self, kernel: Kernel) -> None:
+        # Volatility takes half a second to load: not for files that need none of it.
+        from throwstack.volatility import opening  # noqa: PLC0415
+
+        with opening.symbol_directories(self.symbols):
+            self.report.symbols = opening.find_isf(kernel.pdb)
+            if self.report.symbols is None:
+                self.report.verdict = Verdict.IN_PART
+                judge_extent(self.report)
+                self.report.advice.append(_SYMBOLS.format(self.report.needed_symbols))
+                return
+            try:
+                self._measure(kernel, self.report.symbols)
+            except opening.CannotOpen as error:
+                self.report.problems.append(str(error))
+                self.report.advice.append("the kernel's data is damaged or cut off: copy the image again")
+                return
+        judge(self.report)
+
+    def _measure(self, kernel: Kernel, isf: str) -> None:
+        from throwstack.volatility import opening  # noqa: PLC0415 - see above
+        from throwstack.volatility.coverage import coverage  # noqa: PLC0415
+        from throwstack.volatility.machine import Machine  # noqa: PLC0415
+        from throwstack.volatility.sources import Sources  # noqa: PLC0415
+
+        header = self.report.identity.header
+        if header is not None and kernel.base:
+            context, name = opening.open_crash_dump(self.path, header, kernel.base, isf)
+        else:
+            context, name = opening.open_image(self.path)
+        try:
+            machine = Machine(context, name, "throwstack", Sources("", self.image_path))
+            self.report.processes.extend(coverage(machine))
+        except (LookupError, TypeError) as error:
+            self.report.problems.append(f"the processes cannot be examined: {error}")

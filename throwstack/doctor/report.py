@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the doctor has to say, as data, as JSON and as text."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from throwstack.doctor.identify import Identity
+from throwstack.doctor.kernel import Kernel
+from throwstack.memory import PAGE_SIZE
+from throwstack.pages.coverage import ProcessCoverage, Routes, readable, total
+from throwstack.text import escape
+
+_EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)
+
+
+class Verdict(Enum):
+    """What the dump can do for `windows.unhandled`; the value is the command's exit code."""
+
+    SERVES = 0
+    IN_PART = 1
+    DOES_NOT_SERVE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Pages that the dump ought to hold, and how many of them lie behind the end of the file."""
+
+    expected: int
+    missing: int
+
+    @property
+    def missing_share(self) -> float:
+        """Return the missing part, from 0 to 1."""
+        return self.missing / self.expected if self.expected else 0.0
+
+
+@dataclass(slots=True)
+class Report:
+    """All findings; what does not apply is None or empty."""
+
+    path: str
+    size: int
+    identity: Identity
+    extent: Extent | None = None
+    kernel: Kernel | None = None
+    symbols: str | None = None
+    """The ISF file at hand, as a URL."""
+    processes: list[ProcessCoverage] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+    verdict: Verdict = Verdict.DOES_NOT_SERVE
+
+    @property
+    def needed_symbols(self) -> str | None:
+        """Return where below a symbol directory the ISF of the kernel has to lie."""
+        if self.kernel is None:
+            return None
+        pdb = self.kernel.pdb
+        return f"windows/{pdb.name}/{pdb.guid}-{pdb.age}.json.xz"
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return the report as what `json.dump` takes. All keys are always there; values may be null."""
+    header, kernel, extent = report.identity.header, report.kernel, report.extent
+    return {
+        "path": report.path,
+        "size": report.size,
+        "kind": report.identity.kind.name.lower(),
+        "description": report.identity.text,
+        "header": None
+        if header is None
+        else {
+            "dump_type": header.dump_type,
+            "is_64bit": header.is_64bit,
+            "pae": header.has_pae,
+            "build": header.version[1],
+            "processors": header.processors,
+            "directory_table_base": header.directory_base,
+            "bug_check": header.bug_check,
+            "bug_check_parameters": list(header.parameters),
+            "system_time": _time(header.system_time),
+            "up_time_seconds": None if header.up_time is None else header.up_time // 10_000_000,
+        },
+        "pages": None if extent is None else {"expected": extent.expected, "missing": extent.missing},
+        "kernel": None
+        if kernel is None
+        else {"pdb": kernel.pdb.name, "guid": kernel.pdb.guid, "age": kernel.pdb.age, "base": kernel.base or None},
+        "symbols": {"needed": report.needed_symbols, "found": report.symbols},
+        "processes": [
+            {
+                "pid": process.pid,
+                "name": process.name,
+                "threads": process.threads,
+                "stack_pages": _routes(process.stacks),
+                "image_pages_sampled": _routes(process.images),
+                "problems": list(process.problems),
+            }
+            for process in report.processes
+        ],
+        "problems": report.problems,
+        "advice": report.advice,
+        "verdict": report.verdict.name.lower(),
+        "exit_code": report.verdict.value,
+    }
+
+
+def as_text(report: Report) -> Iterator[str]:
+    """Yield the report's lines."""
+    yield f"{escape(report.path)}: {report.identity.text}"
+    yield f"  size             {report.size:,} bytes"
+    yield from _header_lines(report)
+    if report.extent is not None:
+        yield f"  memory           {_megabytes(report.extent.expected)}, {_completeness(report.extent)}"
+    if report.kernel is not None:
+        pdb = report.kernel.pdb
+        where = f" at {report.kernel.base:#x}" if report.kernel.base else ""
+        yield f"  kernel           {escape(pdb.name)} {pdb.guid} age {pdb.age}{where}"
+        found = report.symbols or f"not at hand: {escape(report.needed_symbols or '')}"
+        yield f"  symbols          {found}"
+    if report.processes:
+        yield from _process_lines(report.processes)
+    for problem in report.problems:
+        yield f"  ! {problem}"
+    words = {
+        Verdict.SERVES: "this image can serve windows.unhandled",
+        Verdict.IN_PART: "this image can serve windows.unhandled in part",
+        Verdict.DOES_NOT_SERVE: "this image cannot serve windows.unhandled",
+    }
+    yield f"Verdict: {words[report.verdict]}"
+    for advice in report.advice:
+        yield f"  - {advice}"
+
+
+def _header_lines(report: Report) -> Iterator[str]:
+    header = report.identity.header
+    if header is None:
+        return
+    yield f"  bug check        {header.bug_check:#x} ({', '.join(f'{value:#x}' for value in header.parameters)})"
+    yield f"  system time      {_time(header.system_time) or 'not recorded'}"
+    yield f"  processors       {header.processors}"
+    yield f"  Windows build    {header.version[1]}"
+    yield f"  page tables      {header.directory_base:#x} ({header.paging.name})"
+
+
+def _process_lines(processes: list[ProcessCoverage]) -> Iterator[str]:
+    threads = sum(process.threads for process in processes)
+    yield f"  processes        {len(processes)} with {threads} threads"
+    stacks, images = total(one.stacks for one in processes), total(one.images for one in processes)
+    for routes, title, note in ((stacks, "stack pages", ""), (images, "image pages", " (sampled)")):
+        have, of = readable(routes)
+        share = f"{have / of:.1%} of {of:,} readable" if of else "none"
+        yield f"  {title:<17}{share}{note if of else ''}"
+        for origin, count in sorted(routes.items(), key=lambda item: -item[1]):
+            yield f"      {count:>9,}  {'' if origin.is_present else 'missing: '}{origin.value}"
+    for process in processes:
+        have, of = readable(process.stacks)
+        if have < of or process.problems:
+            notes = [f"{of - have} of {of} stack pages missing"] if have < of else []
+            notes += process.problems
+            yield f"    {escape(process.name)} ({process.pid}): {'; '.join(notes)}"
+
+
+def _routes(routes: Routes) -> dict[str, Any]:
+    have, of = readable(routes)
+    return {"total": of, "readable": have, "routes": {origin.name.lower(): count for origin, count in routes.items()}}
+
+
+def _completeness(extent: Extent) -> str:
+    if not extent.missing:
+        return "complete"
+    return f"{_megabytes(extent.missing)} ({extent.missing_share:.1%}) behind the end of the file: truncated"
+
+
+def _megabytes(pages: int) -> str:
+    return f"{pages * PAGE_SIZE / (1 << 20):,.1f} MiB"
+
+
+def _time(filetime: int | None) -> str | None:
+    if filetime is None:
+        return None
+    try:
+        return (_EPOCH + datetime.timedelta(microseconds=filetime // 10)).isoformat()
+    except OverflowError:
+        return None

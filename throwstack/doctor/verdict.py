@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict on a dump whose processes were looked at, and what to do next."""
+
+from __future__ import annotations
+
+from throwstack.doctor.report import Report, Verdict
+from throwstack.pages.coverage import readable, total
+from throwstack.pages.origin import PageOrigin
+
+FULL_DUMP = (
+    "have the machine write a complete or active memory dump next time (CrashControl\\CrashDumpEnabled = 1), or take "
+    "an image while the process hangs"
+)
+_ENOUGH = 0.95
+"""The share of stack pages that has to be readable in a dump that serves."""
+
+
+def judge(report: Report) -> None:
+    """Set the verdict, and add problems and advice, by what was found of the processes."""
+    have, of = readable(total(process.stacks for process in report.processes))
+    if not report.processes:
+        report.problems.append("no process can be examined")
+        report.advice.append(FULL_DUMP)
+        return
+    if not have:
+        report.problems.append("no page of a thread's user-mode stack is in it: it holds the kernel's memory alone")
+        report.advice.append(FULL_DUMP)
+        return
+    report.verdict = Verdict.SERVES
+    if have < of * _ENOUGH:
+        report.verdict = Verdict.IN_PART
+        report.problems.append(f"{1 - have / of:.1%} of the stack pages are missing")
+    judge_extent(report)
+    _advise_on_pages(report)
+    report.advice.append("run vol -f MEMORY.DMP windows.unhandled, then windows.cxrstack")
+
+
+def judge_extent(report: Report) -> None:
+    """Lower the verdict on a dump that is cut off."""
+    if report.extent is not None and report.extent.missing:
+        report.verdict = Verdict.IN_PART
+        report.problems.append(f"{report.extent.missing_share:.1%} of the memory is behind the end of the file")
+        report.advice.append("the dump was cut off: copy it again; what is there is used, but threads may be missing")
+
+
+def _advise_on_pages(report: Report) -> None:
+    images = total(process.images for process in report.processes)
+    missing = total([images, *(process.stacks for process in report.processes)])
+    if missing.get(PageOrigin.PAGED_OUT):
+        report.advice.append("pages are in a page file: give pagefile.sys with vol --single-swap-locations")
+    if missing.get(PageOrigin.COMPRESSED):
+        report.advice.append("pages are in the compressed store of Windows 10 and later, which cannot be read")
+    if images.get(PageOrigin.IN_FILE) or images.get(PageOrigin.NOT_IN_DUMP):
+        report.advice.append("image pages are not in the dump: give the machine's files with --image-path")

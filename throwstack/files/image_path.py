@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image files that stand in for pages which a dump does not hold.
+
+A file is found along an image path by name, time stamp and size, and its checksum and RSDS record have to agree where
+both sides have them. It is laid out as the loader does it, relocated to the base at which the dump has it. Only what
+a process cannot have changed is taken from it: headers and read-only sections, without the pages that hold the import
+address table, which the loader fills in (in images of Windows XP's time it lies in `.text`). What comes from a file
+stays known as such.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import pefile
+
+from throwstack.files.symbol_path import ImageIdentity, Say, SymbolPath
+from throwstack.images import Headers, Image, PdbIdentity, Section, parse_headers
+from throwstack.memory import PAGE_SIZE, Memory, PageSource, SegmentSource
+from throwstack.modules import Module, ModuleMap
+
+_RELOCATION_DIRECTORY, _IAT_DIRECTORY = 5, 12
+_HIGHLOW, _DIR64 = 3, 10
+_MAX_RELOCATED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class MappedImage:
+    """An image file as the loader maps it to `base`, and which of its pages can stand in for those of a process."""
+
+    path: Path
+    base: int
+    data: bytes
+    headers: Headers
+    import_addresses: tuple[int, int]
+
+    def page(self, rva: int) -> bytes | None:
+        """Return the page at the page-aligned `rva`, or None if a process may hold something else there."""
+        if not 0 <= rva < len(self.data):
+            return None
+        start, size = self.import_addresses
+        if size and rva < start + size and start < rva + PAGE_SIZE:
+            return None
+        touched = [section for section in self.headers.sections if _touches(section, rva)]
+        if any(section.is_writable for section in touched):
+            return None
+        first = min((section.rva for section in self.headers.sections), default=len(self.data))
+        if not touched and rva >= first:
+            return None
+        return self.data[rva : rva + PAGE_SIZE].ljust(PAGE_SIZE, b"\0")
+
+
+class ImageStore:
+    """Finds and maps image files. Each file is opened once; a few layouts are kept for each base."""
+
+    def __init__(self, path: SymbolPath, *, say: Say, max_size: int = 256 << 20) -> None:
+        """Search `path`; refuse files, and images once mapped, of more than `max_size` bytes."""
+        self._path = path
+        self._say = say
+        self._max_size = max_size
+        self._files: dict[tuple[ImageIdentity, int, PdbIdentity | None], Path | None] = {}
+        self._mapped: dict[tuple[Path, int], MappedImage | None] = {}
+
+    def find(self, image: Image) -> Path | None:
+        """Return the file of `image`, or None. Where its header page is absent, the loader's time stamp serves."""
+        headers = image.headers
+        module = image.module
+        if headers is not None:
+            wanted = ImageIdentity(module.name, headers.timestamp, headers.image_size)
+        elif module.timestamp:
+            wanted = ImageIdentity(module.name, module.timestamp, module.size)
+        else:
+            return None
+        key = wanted, headers.checksum if headers is not None else 0, image.pdb
+        if key not in self._files:
+            self._files[key] = self._path.find(wanted, lambda candidate: self._check(candidate, *key))
+        return self._files[key]
+
+    def mapped(self, image: Image) -> MappedImage | None:
+        """Return the file of `image`, mapped at its base, or None."""
+        path = self.find(image)
+        if path is None:
+            return None
+        key = path, image.base
+        if key not in self._mapped:
+            if len(self._mapped) >= _MAX_RELOCATED:
+                self._mapped.clear()
+            self._mapped[key] = self._map(path, image.base)
+        return self._mapped[key]
+
+    def image(self, image: Image) -> Image | None:
+        """Return the file of `image` as an image of its own, for its exports and its RSDS record, or None."""
+        mapped = self.mapped(image)
+        if mapped is None:
+            return None
+        return Image(image.module, Memory(SegmentSource({image.base: mapped.data})))
+
+    def _check(self, path: Path, wanted: ImageIdentity, checksum: int, pdb: PdbIdentity | None) -> str | None:
+        try:
+            size = path.stat().st_size
+            if size > self._max_size:
+                return f"{size >> 20} MB are more than the limit of {self._max_size >> 20} MB"
+            with path.open("rb") as file:
+                headers = parse_headers(file.read(PAGE_SIZE))
+        except OSError as error:
+            return f"cannot be read ({error.strerror or error})"
+        if headers is None:
+            return "not an image"
+        return self._mismatch(headers, wanted, checksum) or self._other_pdb(path, headers, pdb)
+
+    def _mismatch(self, headers: Headers, wanted: ImageIdentity, checksum: int) -> str | None:
+        if (headers.timestamp, headers.image_size) != (wanted.timestamp, wanted.size):
+            return (
+                f"time stamp {headers.timestamp:08X} and size {headers.image_size:x}, "
+                f"the module has {wanted.timestamp:08X} and {wanted.size:x}"
+            )
+        if headers.image_size > self._max_size:
+            return f"{headers.image_size >> 20} MB once mapped are more than the limit of {self._max_size >> 20} MB"
+        if checksum and headers.checksum and checksum != headers.checksum:
+            return f"checksum {headers.checksum:08X}, the module has {checksum:08X}"
+        return None
+
+    def _other_pdb(self, path: Path, headers: Headers, pdb: PdbIdentity | None) -> str | None:
+        mapped = self._map(path, headers.preferred_base) if pdb is not None else None
+        if mapped is None or pdb is None:
+            return None
+        memory = Memory(SegmentSource({0: mapped.data}))
+        own = Image(Module(path.name, str(path), 0, headers.image_size), memory).pdb
+        if own is None or (own.guid, own.age) == (pdb.guid, pdb.age):
+            return None
+        return f"its PDB is {own.guid} age {own.age}, the module's {pdb.guid} age {pdb.age}"
+
+    def _map(self, path: Path, base: int) -> MappedImage | None:
+        try:
+            data = path.read_bytes()
+            headers = parse_headers(data[:PAGE_SIZE])
+            pe = pefile.PE(data=data, fast_load=True)
+            if headers is None or headers.image_size > self._max_size:
+                return None
+            layout = _lay_out(pe, data, headers.image_size)
+            if base != headers.preferred_base:
+                _relocate(layout, _directory(pe, _RELOCATION_DIRECTORY), base - headers.preferred_base)
+            return MappedImage(path, base, bytes(layout), headers, _directory(pe, _IAT_DIRECTORY))
+        except (OSError, pefile.PEFormatError, AttributeError, ValueError, IndexError, struct.error) as error:
+            self._say(f"{path}: cannot be mapped: {type(error).__name__}")
+            return None
+
+
+class ImagePages:
+    """A `PageSource` that takes pages which `source` does not have from the files of the modules they belong to."""
+
+    def __init__(self, source: PageSource, modules: ModuleMap, store: ImageStore) -> None:
+        """Read `source` first, then the files that `store` has of `modules`."""
+        self._source = source
+        self._modules = modules
+        self._store = store
+        self._images: dict[int, Image] = {}
+        self._origins: dict[int, Path] = {}
+
+    def page(self, address: int) -> bytes | None:
+        """Return the page at the page-aligned `address`, or None."""
+        page = self._source.page(address)
+        if page is not None:
+            return page
+        module = self._modules.find(address)
+        if module is None:
+            return None
+        image = self._images.get(module.base)
+        if image is None:
+            image = self._images[module.base] = Image(module, Memory(self._source))
+        mapped = self._store.mapped(image)
+        if mapped is None:
+            return None
+        page = mapped.page(address - module.base)
+        if page is not None:
+            self._origins[address] = mapped.path
+        return page
+
+    def origin(self, address: int, size: int = 1) -> Path | None:
+        """Return the file from which a byte of the range was read, or None if all that was read is the source's."""
+        first = address & ~(PAGE_SIZE - 1)
+        for page in range(first, address + size, PAGE_SIZE):
+            if page in self._origins:
+                return self._origins[page]
+        return None
+
+
+def _lay_out(pe: pefile.PE, data: bytes, size: int) -> bytearray:
+    """Return headers and sections at their RVAs, whatever does not fit into the image cut off."""
+    layout = bytearray(size)
+    parts = [(0, 0, pe.OPTIONAL_HEADER.SizeOfHeaders)]
+    for section in pe.sections:
+        length = min(section.SizeOfRawData, section.Misc_VirtualSize or section.SizeOfRawData)
+        parts.append((section.VirtualAddress, section.PointerToRawData & ~0x1FF, length))  # the loader's rounding
+    for rva, offset, length in parts:
+        part = data[offset : offset + max(0, min(length, size - rva))]
+        if rva < size:
+            layout[rva : rva + len(part)] = part
+    return layout
+
+
+def _relocate(layout: bytearray, directory: tuple[int, int], distance: int) -> None:
+    """Apply the base relocations in `directory`, blocks of {page RVA, size, entries}, to a mapped image.
+
+    Not with pefile, which makes several objects of each entry: a large DLL has a hundred thousand.
+    """
+    at, size = directory
+    end = min(at + size, len(layout))
+    while at + 8 <= end:
+        page, block_size = struct.unpack_from("<II", layout, at)
+        if block_size < 8:
+            return
+        for (entry,) in struct.iter_unpack("<H", layout[at + 8 : min(at + block_size, end) & ~1]):
+            kind, rva = entry >> 12, page + (entry & 0xFFF)
+            if kind == _HIGHLOW and rva + 4 <= len(layout):
+                value = struct.unpack_from("<I", layout, rva)[0]
+                struct.pack_into("<I", layout, rva, value + distance & 0xFFFFFFFF)
+            elif kind == _DIR64 and rva + 8 <= len(layout):
+                value = struct.unpack_from("<Q", layout, rva)[0]
+                struct.pack_into("<Q", layout, rva, value + distance & 0xFFFFFFFFFFFFFFFF)
+        at += block_size
+
+
+def _touches(section: Section, rva: int) -> bool:
+    return section.rva < rva + PAGE_SIZE and rva < section.rva + section.size
+
+
+def _directory(pe: pefile.PE, index: int) -> tuple[int, int]:
+    entries = pe.OPTIONAL_HEADER.DATA_DIRECTORY
+    return (entries[index].VirtualAddress, entries[index].Size) if index < len(entries) else (0, 0)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A PDB made into one file that opens at once: symbolic's SymCache, the list of functions, the frame data.
+
+Runs as a process of its own (`python -m throwstack.pdb.convert PDB OUT SIZE MTIME_NS`): the library that reads PDBs
+ends its process on some damaged files, because one length field suffices to make it ask for more memory than there
+is, and nothing inside Python can catch that.
+
+The file: magic with version; length and CRC-32 of the rest; size and modification time of the PDB it was made from;
+then the three parts, each with its length in front. One that is cut short or altered does not open.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from throwstack.demangle import display_name
+from throwstack.pdb.fpo import fpo_lines
+
+if TYPE_CHECKING:
+    import symbolic
+
+MAGIC = b"throwstack pdb 4"
+_HEAD = struct.Struct("<16sQI")
+_STAMP = struct.Struct("<Qq")
+_LENGTH = struct.Struct("<Q")
+_MEMORY_LIMIT = 8 << 30
+
+SYMCACHE_VERSION = 9
+"""The SymCache layout whose list of functions `function_list` reads."""
+_SYMCACHE_HEADER = struct.Struct("<4sI32sIIIIII")
+_FUNCTION = struct.Struct("<IIII")
+_SOURCE_LOCATION_SIZE, _RANGE_SIZE = 16, 4
+_INLINE_ONLY = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """The parts of a converted PDB: a SymCache, functions as `pack_functions` writes them, `STACK WIN` text."""
+
+    symcache: bytes
+    functions: bytes
+    frames: bytes
+
+
+def pack_functions(functions: list[tuple[int, str]]) -> bytes:
+    """Return functions, (RVA, name as a debugger shows it), as a count, the RVAs and the names."""
+    names = "\n".join(name.replace("\n", " ") for _, name in functions).encode("utf-8", "replace")
+    return struct.pack(f"<Q{len(functions)}I", len(functions), *(rva for rva, _ in functions)) + names
+
+
+def count_functions(data: bytes) -> int:
+    """Return how many functions `pack_functions` was given."""
+    count: int = _LENGTH.unpack_from(data)[0]
+    return count
+
+
+def unpack_functions(data: bytes) -> list[tuple[int, str]]:
+    """Return what `pack_functions` was given."""
+    count = count_functions(data)
+    names = data[_LENGTH.size + 4 * count :].decode("utf-8", "replace").split("\n")
+    return list(zip(struct.unpack_from(f"<{count}I", data, _LENGTH.size), names, strict=False))
+
+
+def save(path: Path, parts: Converted, stamp: tuple[int, int]) -> None:
+    """Write `parts` to `path`, in place only when whole; `stamp` is the PDB's size and modification time."""
+    body = [_STAMP.pack(*stamp)]
+    for part in (parts.symcache, parts.functions, parts.frames):
+        body += [_LENGTH.pack(len(part)), part]
+    checksum = 0
+    for piece in body:
+        checksum = zlib.crc32(piece, checksum)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_HEAD.pack(MAGIC, sum(map(len, body)), checksum))
+            file.writelines(body)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path, stamp: tuple[int, int]) -> Converted | None:
+    """Return what `save` wrote, or None if it is absent, damaged, or was made from another file than `stamp` says."""
+    try:
+        data = path.read_bytes()
+        magic, length, checksum = _HEAD.unpack_from(data)
+        body = memoryview(data)[_HEAD.size :]
+        if magic != MAGIC or length != len(body) or checksum != zlib.crc32(body) or _STAMP.unpack_from(body) != stamp:
+            return None
+        offset = _STAMP.size
+        parts = []
+        for _ in range(3):
+            (size,) = _LENGTH.unpack_from(body, offset)
+            offset += _LENGTH.size
+            parts.append(bytes(body[offset : offset + size]))
+            offset += size
+    except (OSError, struct.error):
+        return None
+    return Converted(*parts)
+
+
+def convert(pdb: Path) -> Converted:
+    """Read the PDB. Raises what symbolic raises (`symbolic.SymbolicError` and others) when it cannot."""
+    import symbolic  # noqa: PLC0415 only the process that converts pays for it
+
+    objects = list(symbolic.Archive.open(str(pdb)).iter_objects())
+    symcache = objects[0].make_symcache()
+    data = symcache.open_stream().read()
+    try:
+        lines = objects[0].make_cficache().open_stream().read().decode("utf-8", "replace").splitlines()
+    except symbolic.SymbolicError:
+        lines = []  # names are of use without frame data
+    frames = [line for line in lines if line.startswith("STACK WIN 4 ")] + list(fpo_lines(pdb))
+    return Converted(data, pack_functions(function_list(data, symcache)), "\n".join(frames).encode())
+
+
+def function_list(data: bytes, symcache: symbolic.SymCache) -> list[tuple[int, str]]:
+    """Return (RVA, shown name) of the functions in a SymCache, which the library looks up but does not list.
+
+    Reads the layout of `SYMCACHE_VERSION`: header, files, functions, source locations, ranges, strings. Entries that
+    the library itself does not confirm are left out, so another layout yields an empty list and never wrong names.
+    """
+    _, version, _, _, _, functions, locations, ranges, strings_size = _SYMCACHE_HEADER.unpack_from(data)
+    if version != SYMCACHE_VERSION:
+        return []
+    strings = len(data) - strings_size
+    start = strings - _aligned(_RANGE_SIZE * ranges) - _aligned(_SOURCE_LOCATION_SIZE * locations)
+    start -= _aligned(_FUNCTION.size * functions)
+    if start < _SYMCACHE_HEADER.size:
+        return []
+    found: dict[int, str] = {}
+    for _, _, entry, _ in _FUNCTION.iter_unpack(data[start : start + _FUNCTION.size * functions]):
+        if entry == _INLINE_ONLY or entry in found:
+            continue
+        located = symcache.lookup(entry)
+        if located and located[-1].sym_addr == entry:
+            found[entry] = display_name(located[-1].symbol)
+    return sorted(found.items())
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 8) * 8
+
+
+def main(arguments: list[str]) -> int:
+    """Convert one file; print the reason and return 1 if that cannot be done."""
+    pdb, out, size, modified = arguments
+    try:
+        import resource  # noqa: PLC0415 not on Windows
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
+    except (ImportError, OSError, ValueError):
+        pass
+    try:
+        save(Path(out), convert(Path(pdb)), (int(size), int(modified)))
+    except Exception as error:  # noqa: BLE001 whatever it is, the caller's process prints it
+        sys.stdout.write(f"{type(error).__name__}: {error}"[:400])
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

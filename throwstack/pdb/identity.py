@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose PDB a file is: GUID and age, read without loading anything else of it.
+
+Follows LLVM's description of the format (The PDB Info Stream, The PDB DBI Stream). The age that
+has to equal the image's is that of the DBI stream: the one in the info stream goes up each time a tool rewrites the
+file (source indexing, stripping), while the image keeps the age it was linked with. A PDB without a DBI stream has
+only the other.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from throwstack.images import PdbIdentity
+from throwstack.pdb.msf import DBI_STREAM, MsfFile, NotAPdb
+
+_INFO_STREAM = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PdbFileIdentity:
+    """GUID as 32 upper-case hex digits and age, as an RSDS record has to give them for the PDB to be the image's."""
+
+    guid: str
+    age: int
+
+
+def read_pdb_identity(path: Path) -> PdbFileIdentity:
+    """Return the identity of the PDB at `path`. Raises `NotAPdb`, and `OSError` if the file cannot be read."""
+    with path.open("rb") as file:
+        try:
+            return _read(file)
+        except struct.error:
+            message = "damaged (it has no identity)"
+            raise NotAPdb(message) from None
+
+
+def check_pdb(path: Path, wanted: PdbIdentity, max_size: int) -> str | None:
+    """Return why the file at `path` is not the PDB `wanted`, or None if it is."""
+    try:
+        size = path.stat().st_size
+        if size > max_size:
+            return f"{size >> 20} MB are more than the limit of {max_size >> 20} MB"
+        found = read_pdb_identity(path)
+    except NotAPdb as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    if found.guid != wanted.guid:
+        return f"GUID {found.guid}, the image wants {wanted.guid}"
+    if found.age != wanted.age:
+        return f"age {found.age}, the image wants {wanted.age} (GUID {wanted.guid})"
+    return None
+
+
+def _read(file: BinaryIO) -> PdbFileIdentity:
+    msf = MsfFile(file)
+    _, _, info_age, raw = struct.unpack_from("<III16s", msf.stream(_INFO_STREAM, 28))
+    guid = "{:08X}{:04X}{:04X}".format(*struct.unpack_from("<IHH", raw)) + raw[8:].hex().upper()
+    dbi = msf.stream(DBI_STREAM, 12)
+    age = struct.unpack_from("<I", dbi, 8)[0] if len(dbi) == 12 else info_age
+    return PdbFileIdentity(guid, age)

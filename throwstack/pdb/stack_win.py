@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`STACK WIN` records, the text in which Breakpad's tools and symbolic write down a PDB's frame data.
+
+`STACK WIN type rva code_size prologue_size epilogue_size parameter_size saved_register_size local_size
+max_stack_size has_program program_or_uses_base_pointer`, figures in hex. Follows Breakpad's symbol file format, to
+which `throwstack.pdb.fpo` adds what it leaves out: `STACK SEH rva code_size` where a function registers a handler.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import replace
+
+from throwstack.frame_data import FrameData
+
+_MAX_RECORDS = 4_000_000
+_FPO, _STANDARD, _FRAME_DATA = "0", "3", "4"
+
+
+class FrameDataTable:
+    """The frame data of one image, looked up by RVA. FrameData records go before the older FPO_DATA."""
+
+    __slots__ = ("_fpo", "_frame_data", "_seh")
+
+    def __init__(self, text: str) -> None:
+        """Take the records in `text`; lines that are none, or damaged, are left out."""
+        frame_data: list[tuple[int, int, str]] = []
+        fpo: list[tuple[int, int, str]] = []
+        seh: list[tuple[int, int, str]] = []
+        for line, _ in zip(text.splitlines(), range(_MAX_RECORDS), strict=False):
+            words = line.split(None, 5)
+            is_seh = words[:2] == ["STACK", "SEH"] and len(words) == 4
+            if not is_seh and (len(words) != 6 or words[:2] != ["STACK", "WIN"]):
+                continue
+            try:
+                start, size = (int(word, 16) for word in (words[2:4] if is_seh else words[3:5]))
+            except ValueError:
+                continue
+            if is_seh:
+                seh.append((start, start + size, line))
+            elif words[2] == _FRAME_DATA:
+                frame_data.append((start, start + size, line))
+            elif words[2] in (_FPO, _STANDARD):  # a trap or task frame's layout is not a function's
+                fpo.append((start, start + size, line))
+        self._frame_data = _Cover(frame_data)
+        self._fpo = _Cover(fpo)
+        self._seh = _Cover(seh)
+
+    def find(self, rva: int) -> FrameData | None:
+        """Return the innermost record that covers `rva`, or None."""
+        return self._first(rva, self._frame_data, self._fpo)
+
+    def described(self, rva: int) -> FrameData | None:
+        """Return the record that tells a reader most of the function at `rva`, or None: FPO_DATA covers all of it."""
+        return self._first(rva, self._fpo, self._frame_data)
+
+    def _first(self, rva: int, *covers: _Cover) -> FrameData | None:
+        for cover in covers:
+            line = cover.at(rva)
+            record = None if line is None else parse_record(line)
+            if record is not None:
+                return replace(record, has_seh=self._seh.at(rva) is not None)
+        return None
+
+
+def parse_record(line: str) -> FrameData | None:
+    """Return the record that a `STACK WIN` line holds, or None if it is damaged."""
+    words = line.split(None, 12)
+    if len(words) != 13:
+        return None
+    try:
+        start, size, prologue, _, parameters, saved, local, stack = (int(word, 16) for word in words[3:11])
+    except ValueError:
+        return None
+    has_program = words[11] != "0"
+    return FrameData(
+        start,
+        size,
+        prologue,
+        parameters,
+        saved,
+        local,
+        stack,
+        words[12] if has_program else "",
+        uses_base_pointer=not has_program and words[12].strip() != "0",
+        is_non_fpo=words[2] == _STANDARD,
+    )
+
+
+class _Cover:
+    """Ranges flattened into stretches, each with the innermost range (the one that starts last) that covers it."""
+
+    __slots__ = ("_lines", "_starts")
+
+    def __init__(self, ranges: Iterable[tuple[int, int, str]]) -> None:
+        self._starts: list[int] = []
+        self._lines: list[str | None] = []
+        open_ranges: list[tuple[int, str]] = []
+        for start, end, line in sorted(ranges, key=lambda item: (item[0], -item[1])):
+            self._close(open_ranges, start)
+            open_ranges.append((end, line))
+            self._add(start, line)
+        self._close(open_ranges, 1 << 64)
+
+    def _close(self, open_ranges: list[tuple[int, str]], until: int) -> None:
+        """Take ranges that end at or before `until` off the stack; what they lie in goes on where they end."""
+        while open_ranges and open_ranges[-1][0] <= until:
+            end = open_ranges.pop()[0]
+            while open_ranges and open_ranges[-1][0] <= end:
+                open_ranges.pop()
+            self._add(end, open_ranges[-1][1] if open_ranges else None)
+
+    def _add(self, start: int, line: str | None) -> None:
+        if self._starts and self._starts[-1] == start:
+            self._lines[-1] = line
+            return
+        self._starts.append(start)
+        self._lines.append(line)
+
+    def at(self, rva: int) -> str | None:
+        index = bisect_right(self._starts, rva) - 1
+        return self._lines[index] if index >= 0 else None

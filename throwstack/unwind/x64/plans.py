@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which plan holds at an address, for a frame that was called and for one that was interrupted; worked out once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from throwstack.frames import End
+from throwstack.images import ImageMap
+from throwstack.unwind.x64.call_sites import follows_call
+from throwstack.unwind.x64.epilogue import Epilogues
+from throwstack.unwind.x64.functions import Function, Functions
+from throwstack.unwind.x64.plan import LEAF, Plan, compile_codes
+from throwstack.unwind.x64.stop import Stop
+
+_MAX_PLANS = 1 << 16
+
+Planned = Plan | Stop | None
+"""None where no unwind data can say anything: code outside the images, or without an entry where it needs one."""
+
+
+class Plans:
+    """The plans of one address space."""
+
+    __slots__ = ("_called", "_epilogues", "_functions", "_images", "_interrupted")
+
+    def __init__(self, images: ImageMap, functions: Functions) -> None:
+        """Plan for the code in `images`, by its `functions`."""
+        self._images = images
+        self._functions = functions
+        self._epilogues = Epilogues(functions)
+        self._called: dict[int, Planned] = {}
+        self._interrupted: dict[int, Planned] = {}
+
+    def called(self, ip: int) -> Planned:
+        """Return the plan for a frame that a call left at the return address `ip`.
+
+        The stop is `End.BAD_RETURN_ADDRESS` where that is no address of code. Outside the images there can be
+        generated code, so that an address behind a call is believed.
+        """
+        try:
+            return self._called[ip]
+        except KeyError:
+            pass
+        if len(self._called) >= _MAX_PLANS:
+            self._called.clear()
+        plan = self._called[ip] = self._plan_called(ip)
+        return plan
+
+    def interrupted(self, ip: int) -> Planned:
+        """Return the plan for a frame that was interrupted at `ip`; `LEAF` itself where a function has no entry."""
+        if ip not in self._interrupted:
+            if len(self._interrupted) >= _MAX_PLANS:
+                self._interrupted.clear()
+            self._interrupted[ip] = self._plan_interrupted(ip)
+        return self._interrupted[ip]
+
+    def _plan_called(self, ip: int) -> Planned:
+        image = self._images.find(ip - 1)
+        if image is None and follows_call(self._images.memory, ip):
+            return None
+        if image is None or not image.is_code(ip - 1):
+            return Stop(End.BAD_RETURN_ADDRESS, f"{ip:#x}")
+        function = self._functions.find(ip - 1)
+        if isinstance(function, Function):
+            return compile_codes(function, ip - function.base)
+        return function
+
+    def _plan_interrupted(self, ip: int) -> Planned:
+        if not self._images.is_code(ip):
+            return None
+        function = self._functions.find(ip)
+        if function is None:
+            return LEAF
+        if isinstance(function, Stop):
+            return function
+        rva = ip - function.base
+        if not self._functions.code(ip, 1):
+            return _with_note(compile_codes(function, rva), "code not readable, taken for no epilogue")
+        return self._epilogues.plan(function, rva) or compile_codes(function, rva)
+
+
+def _with_note(plan: Plan | Stop, note: str) -> Plan | Stop:
+    return replace(plan, note=note) if note and isinstance(plan, Plan) else plan

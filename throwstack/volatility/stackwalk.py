@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every selected thread with what there is to say of it: facts, what it waits for and who has that, its whole stack."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from volatility3.framework import exceptions, interfaces
+
+from throwstack.locks import Locks, LockWait, circle
+from throwstack.memory import MemoryUnreadable
+from throwstack.symbols import Name
+from throwstack.text import escape
+from throwstack.volatility.processes import Process
+from throwstack.volatility.survey import Survey
+from throwstack.volatility.thread_facts import ThreadFacts, ThreadFactsReader
+from throwstack.volatility.thread_walks import Side, ThreadWalker, Wow64View
+from throwstack.volatility.threads import Thread
+from throwstack.volatility.wait_objects import ThreadId, Wait, WaitReader
+
+log = logging.getLogger(__name__)
+
+_BROKEN = (MemoryUnreadable, exceptions.VolatilityException, OverflowError)
+_NAME_SIZE = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process as far as its threads go; `process` is None for one without user memory (System)."""
+
+    address: int
+    pid: int
+    name: str
+    process: Process | None
+    threads: tuple[Thread, ...] = field(repr=False)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What went wrong when the process was opened."""
+        return () if self.process is None else self.process.problems
+
+
+@dataclass(frozen=True, slots=True)
+class Blockage:
+    """What keeps a thread from going on, and the threads without which it cannot."""
+
+    facts: ThreadFacts
+    wait: Wait = field(default_factory=Wait)
+    lock: LockWait | None = None
+    holders: tuple[ThreadId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadReport:
+    """A thread: `circle` is the deadlock it is in or waits behind, `problem` what kept it from being examined."""
+
+    owner: Owner
+    thread: Thread
+    blockage: Blockage
+    sides: tuple[Side, ...] = ()
+    circle: tuple[ThreadId, ...] = ()
+    start: Name | None = None
+    win32_start: Name | None = None
+    problem: str = ""
+
+
+class StackWalk:
+    """Goes through the threads that a survey selects."""
+
+    def __init__(self, survey: Survey, view: Wow64View = Wow64View.X86) -> None:
+        """Take what selects; `view` says which stacks of WoW64 threads are wanted."""
+        self._survey = survey
+        machine = survey.machine
+        self._machine = machine
+        self._facts = ThreadFactsReader(machine)
+        self._waits = WaitReader(machine)
+        self._walker = ThreadWalker(machine, survey.reader, view)
+        # A critical section is one of 32-bit code in a WoW64 process, whatever is to be shown.
+        self._lock_walker = (
+            self._walker if view is not Wow64View.NATIVE else ThreadWalker(machine, survey.reader, Wow64View.X86)
+        )
+        self._owners: dict[int, Owner | None] = {}
+        self._blockages: dict[int, Blockage] = {}
+        self._locks: dict[int, Locks] = {}
+
+    def reports(self) -> Iterator[ThreadReport]:
+        """Yield a report per selected thread; says so when a selected TID does not exist."""
+        seen: set[int] = set()
+        for item, process in self._survey.opened():
+            owner = self._owner(item, process)
+            if owner is None:
+                continue
+            self._owners[owner.pid] = owner
+            seen.update(thread.tid for thread in owner.threads)
+            for thread in owner.threads:
+                if self._survey.is_selected(thread):
+                    yield self._report(owner, thread)
+        self._survey.say_missing(seen)
+
+    def _owner(self, item: interfaces.objects.ObjectInterface, process: Process | None) -> Owner | None:
+        if process is not None:
+            return Owner(process.address, process.pid, process.name, process, process.threads)
+        try:
+            address = self._machine.canonical(item.vol.offset)
+            pid = int(item.UniqueProcessId)
+            name = item.ImageFileName.cast("string", max_length=_NAME_SIZE, errors="replace")
+            threads = tuple(self._survey.reader.threads.threads(address))
+        except _BROKEN:
+            return None
+        return Owner(address, pid, str(name), None, threads)
+
+    def _report(self, owner: Owner, thread: Thread) -> ThreadReport:
+        facts = self._facts.read(thread.address)
+        try:
+            sides = tuple(self._walker.sides(owner.address, owner.process, thread, facts))
+            blockage = self._blockage(owner, thread, sides)
+            identity = ThreadId(owner.pid, thread.tid, thread.address)
+            return ThreadReport(
+                owner,
+                thread,
+                blockage,
+                sides,
+                circle(identity, self._holders) if blockage.holders else (),
+                self._name(owner, facts.start),
+                self._name(owner, facts.win32_start),
+            )
+        except _BROKEN as error:
+            log.warning("%s (PID %d) thread %d: %s", escape(owner.name), owner.pid, thread.tid, error)
+            return ThreadReport(owner, thread, Blockage(facts), problem=str(error))
+
+    def _blockage(self, owner: Owner, thread: Thread, sides: tuple[Side, ...] | None = None) -> Blockage:
+        found = self._blockages.get(thread.address)
+        if found is not None:
+            return found
+        facts = self._facts.read(thread.address)
+        if not facts.is_waiting:
+            return self._blockages.setdefault(thread.address, Blockage(facts))
+        wait = self._waits.read(thread.address)
+        if sides is None or self._lock_walker is not self._walker:
+            sides = tuple(self._lock_walker.sides(owner.address, owner.process, thread, facts))
+        lock = self._lock(owner, thread, sides)
+        holders = wait.holders
+        if lock is not None:
+            held_by = next((other for other in owner.threads if other.tid == lock.owner), None)
+            # The object is the section's event, which has no owner of its own.
+            holders = () if held_by is None else (ThreadId(owner.pid, held_by.tid, held_by.address),)
+        return self._blockages.setdefault(thread.address, Blockage(facts, wait, lock, holders))
+
+    def _lock(self, owner: Owner, thread: Thread, sides: tuple[Side, ...]) -> LockWait | None:
+        process = owner.process
+        if process is None:
+            return None
+        target = process.native if process.wow64 is None else process.wow64
+        frames = next((side.frames for side in sides if side.target is target), ())
+        if not frames:
+            return None
+        if owner.pid not in self._locks:
+            self._locks[owner.pid] = Locks(target, frozenset(other.tid for other in owner.threads))
+        return self._locks[owner.pid].wait(frames, thread.tid)
+
+    def _holders(self, identity: ThreadId) -> tuple[ThreadId, ...]:
+        """Return the threads that another one waits for, wherever it belongs."""
+        owner = self._owner_of(identity.pid)
+        if owner is None:
+            return ()
+        thread = next((thread for thread in owner.threads if thread.address == identity.address), None)
+        if thread is None or thread.is_terminated:
+            return ()
+        try:
+            return self._blockage(owner, thread).holders
+        except _BROKEN:
+            return ()
+
+    def _owner_of(self, pid: int) -> Owner | None:
+        if pid not in self._owners:
+            item = self._items.get(pid)
+            process = None if item is None else self._survey.open(item)
+            self._owners[pid] = None if item is None else self._owner(item, process)
+        return self._owners[pid]
+
+    @cached_property
+    def _items(self) -> dict[int, interfaces.objects.ObjectInterface]:
+        """All processes by id: a deadlock may lead out of those that are selected."""
+        found: dict[int, interfaces.objects.ObjectInterface] = {}
+        for item in self._machine.processes(lambda _: False):
+            try:
+                found.setdefault(int(item.UniqueProcessId), item)
+            except exceptions.InvalidAddressException:
+                continue
+        return found
+
+    def _name(self, owner: Owner, address: int | None) -> Name | None:
+        """Name a start address: of user code, 64-bit or 32-bit, or of the kernel."""
+        if not address:
+            return None
+        process = owner.process
+        targets = [] if process is None else [process.native, *([process.wow64] if process.wow64 else [])]
+        targets.append(self._walker.kernel_target(owner.address, process))
+        names = [target.symbols.name(address) for target in targets]
+        return next((name for name in names if name.module), names[0])
