@@ -56,3 +56,5 @@ format: $(VENV)/.tools
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info
+
+include tests/live/live.mk
