@@ -70,9 +70,9 @@ def test_volatility_sees_what_the_case_describes(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("ftp-2003", ("--kind", "raw")),
+        ("ftp-2003", ("--kind", "bitmap")),
         ("ftp-2003", ("--paging", "x86")),
-        ("service-x64", ("--kind", "bitmap")),
+        ("service-x64", ("--kind", "raw")),
     ],
 )
 def test_other_kinds_and_paging_hold_the_same(name: str, options: tuple[str, ...], tmp_path: Path) -> None:

@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 from volatility3.framework import interfaces, renderers
 from volatility3.framework.configuration import requirements
 
-from throwstack.needed import manifest
+if find_spec("throwstack") is None:
+    # Given with -p from a checkout that is not installed: the engine lies beside the plugins.
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from throwstack.files.needed import manifest
 from throwstack.text import escape
 from throwstack.volatility import cxr, options, rows
 

@@ -11,7 +11,6 @@ from collections import defaultdict
 from tests.forge.describe import Process, Thread, WaitObject
 from tests.forge.kernel_image import KernelImage
 from tests.forge.kernel_memory import KernelMemory
-from tests.forge.layouts import Version
 from tests.forge.structures import Structure, link
 
 _STRUCTURES = {2: "_KMUTANT", 4: "_KQUEUE", 5: "_KSEMAPHORE", 8: "_KTIMER", 9: "_KTIMER"}
@@ -24,10 +23,10 @@ _OWN_BLOCKS = 3
 
 
 def write_waits(
-    kernel: KernelMemory, image: KernelImage, version: Version, processes: list[Process], blocks: dict[int, Structure]
+    kernel: KernelMemory, image: KernelImage, processes: list[Process], blocks: dict[int, Structure]
 ) -> None:
     """Write what the threads of `processes` wait for; `blocks` are their ETHREADs and EPROCESSes by id."""
-    writer = _Waits(kernel, image, version, blocks)
+    writer = _Waits(kernel, image, blocks)
     for process in processes:
         for thread in process.threads:
             if thread.wait_objects:
@@ -36,13 +35,11 @@ def write_waits(
 
 
 class _Waits:
-    def __init__(
-        self, kernel: KernelMemory, image: KernelImage, version: Version, blocks: dict[int, Structure]
-    ) -> None:
+    def __init__(self, kernel: KernelMemory, image: KernelImage, blocks: dict[int, Structure]) -> None:
         self.kernel = kernel
         self.image = image
         self.blocks = blocks
-        self.has_cookie = version >= (10, 0, 0)
+        self.has_cookie = image.address("ObHeaderCookie") is not None
         self._objects: dict[int, int] = {}
         self._waiters: dict[int, list[int]] = defaultdict(list)
         self._types: dict[str, int] = {}

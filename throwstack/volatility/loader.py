@@ -41,10 +41,10 @@ class LoaderReader:
         self._links = offset(f"{entry}.InLoadOrderLinks")
         self._base = offset(f"{entry}.DllBase")
         self._size = offset(f"{entry}.SizeOfImage")
+        self._timestamp = layout.find(f"{entry}.TimeDateStamp")
         self._full_name = offset(f"{entry}.FullDllName")
         self._base_name = offset(f"{entry}.BaseDllName")
         self._buffer = offset(f"_UNICODE_STRING{suffix}.Buffer")
-        self._timestamp = layout.find(f"{entry}.TimeDateStamp")
 
     def read(self, memory: Memory, peb: int) -> LoaderList:
         """Follow the list that starts in the PEB at `peb`. Entries that make no sense are left out."""

@@ -25,7 +25,7 @@ class Case:
 def builders() -> dict[str, tuple[Callable[[], Case], str]]:
     """Return each case's builder and a line on what it is."""
     # The cases import this module.
-    from tests.forge.cases import ftp_2003, more_x64, quiet_x86, service_x64  # noqa: PLC0415
+    from tests.forge.cases import deadlock, ftp_2003, more_x64, quiet_x86, service_x64  # noqa: PLC0415
 
     return {
         "ftp-2003": (ftp_2003.build, _line(ftp_2003.__doc__)),
@@ -33,6 +33,8 @@ def builders() -> dict[str, tuple[Callable[[], Case], str]]:
         "quiet": (more_x64.quiet, _line(more_x64.quiet.__doc__)),
         "quiet-x86": (quiet_x86.build, _line(quiet_x86.__doc__)),
         "paged-peb": (more_x64.paged_peb, _line(more_x64.paged_peb.__doc__)),
+        "deadlock": (deadlock.build, _line(deadlock.__doc__)),
+        "peers": (more_x64.peers, _line(more_x64.peers.__doc__)),
         "fleet": (more_x64.fleet, _line(more_x64.fleet.__doc__)),
     }
 

@@ -11,7 +11,6 @@ from tests.forge.stacks import Label, Stack
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import Assembler, ImageBuilder
 from throwstack.frames import StackBounds, Walk
-from throwstack.image_files import ImageFiles
 from throwstack.images import ImageMap
 from throwstack.memory import Memory, SegmentSource
 from throwstack.modules import Module, ModuleMap
@@ -52,7 +51,6 @@ class Scene:
         self.segments: dict[int, bytes] = {}
         self.missing: list[int] = []
         self.exports: dict[str, int] = {}
-        self.files: ImageFiles | None = None
 
     def add(self, name: str, code: bytes, info: bytes | None) -> int:
         """Add a function and return its address."""
@@ -86,7 +84,7 @@ class Scene:
                 return None if address in missing else source.page(address)
 
         modules = ModuleMap([Module(self.name, "", BASE, len(image))])
-        return Unwinder(ImageMap(Memory(Partial()), modules), files=self.files, **options)
+        return Unwinder(ImageMap(Memory(Partial()), modules), **options)
 
     def walk(self, *, bounds: StackBounds = STACK, **registers: int | Label) -> Walk:
         """Walk from the registers given (rip and rsp among them)."""

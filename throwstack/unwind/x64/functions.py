@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from throwstack.frames import End
-from throwstack.image_files import ImageFiles
 from throwstack.images import Image, ImageMap
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.registers import Arch
@@ -39,14 +37,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """The entry that covers an address and those it is chained to, the primary one last.
-
-    `origin` is the name of the image file that its unwind data was read from, if that was not the dump.
-    """
+    """The entry that covers an address and those it is chained to, the primary one last."""
 
     base: int
     parts: tuple[Part, ...]
-    origin: str = ""
 
     @property
     def begin(self) -> int:
@@ -60,12 +54,11 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """An image's function table and unwind information, in the dump or with an image file's help."""
+    """An image's function table and unwind information."""
 
     image: Image
     memory: Memory
     table: FunctionTable | Stop | None
-    origin: str
     infos: dict[int, UnwindInfo | Stop] = field(default_factory=dict)
 
     def find(self, rva: int) -> Function | Stop | None:
@@ -94,7 +87,7 @@ class _View:
                 return info
             parts.append(Part(entry, info))
             if info.chained is None:
-                return Function(base, tuple(parts), self.origin)
+                return Function(base, tuple(parts))
             entry = info.chained
         return corrupt(f"chain of more than {CHAIN_LIMIT} entries at {base + entry.begin:#x}")
 
@@ -102,14 +95,12 @@ class _View:
 class Functions:
     """Look-up of functions by address."""
 
-    __slots__ = ("_files", "_from_files", "_images", "_views")
+    __slots__ = ("_images", "_views")
 
-    def __init__(self, images: ImageMap, files: ImageFiles | None = None) -> None:
-        """Look into `images`, and where their pages are missing into the image files of `files`."""
+    def __init__(self, images: ImageMap) -> None:
+        """Look into `images`, through their memory."""
         self._images = images
-        self._files = files
         self._views: dict[int, _View] = {}
-        self._from_files: dict[int, _View | None] = {}
 
     def find(self, address: int) -> Function | Stop | None:
         """Return the function at `address`.
@@ -122,31 +113,15 @@ class Functions:
             return None
         view = self._views.get(image.base)
         if view is None:
-            view = self._views[image.base] = self._open(image, self._images.memory, "")
-        found = view.find(address - image.base)
-        if isinstance(found, Stop) and found.end is End.UNREADABLE:
-            other = self._from_file(image)
-            if other is not None:
-                return other.find(address - image.base)
-        return found
+            view = self._views[image.base] = self._open(image, self._images.memory)
+        return view.find(address - image.base)
 
     def code(self, address: int, size: int) -> bytes:
-        """Return up to `size` bytes of code at `address`, or none of them if neither dump nor file has them."""
-        code = self._images.memory.read_available(address, size)
-        image = self._images.find(address)
-        if code or image is None:
-            return code
-        view = self._from_file(image)
-        return b"" if view is None else view.memory.read_available(address, size)
-
-    def _from_file(self, image: Image) -> _View | None:
-        if image.base not in self._from_files:
-            found = self._files.overlay(image) if self._files is not None else None
-            self._from_files[image.base] = None if found is None else self._open(image, found[0], found[1].name)
-        return self._from_files[image.base]
+        """Return up to `size` bytes of code at `address`."""
+        return self._images.memory.read_available(address, size)
 
     @staticmethod
-    def _open(image: Image, memory: Memory, origin: str) -> _View:
+    def _open(image: Image, memory: Memory) -> _View:
         headers = image.headers
         table: FunctionTable | Stop | None = None
         if headers is None:
@@ -156,4 +131,4 @@ class Functions:
         else:
             rva, size = headers.exception_directory
             table = FunctionTable(memory, image.base + rva, size) if rva and size else None
-        return _View(image, memory, table, origin)
+        return _View(image, memory, table)

@@ -63,7 +63,7 @@ class Plans:
             return Stop(End.BAD_RETURN_ADDRESS, f"{ip:#x}")
         function = self._functions.find(ip - 1)
         if isinstance(function, Function):
-            return _with_note(compile_codes(function, ip - function.base), _origin(function))
+            return compile_codes(function, ip - function.base)
         return function
 
     def _plan_interrupted(self, ip: int) -> Planned:
@@ -76,13 +76,8 @@ class Plans:
             return function
         rva = ip - function.base
         if not self._functions.code(ip, 1):
-            note = f"{_origin(function)}; " if function.origin else ""
-            return _with_note(compile_codes(function, rva), f"{note}code not readable, taken for no epilogue")
-        return _with_note(self._epilogues.plan(function, rva) or compile_codes(function, rva), _origin(function))
-
-
-def _origin(function: Function) -> str:
-    return f"unwind data from the file {function.origin}" if function.origin else ""
+            return _with_note(compile_codes(function, rva), "code not readable, taken for no epilogue")
+        return self._epilogues.plan(function, rva) or compile_codes(function, rva)
 
 
 def _with_note(plan: Plan | Stop, note: str) -> Plan | Stop:

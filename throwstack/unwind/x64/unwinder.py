@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.image_files import ImageFiles
 from throwstack.images import Image, ImageMap
 from throwstack.memory import MemoryUnreadable
 from throwstack.registers import SP, X64_NAMES, Registers
@@ -49,12 +48,12 @@ class Unwinder:
 
     __slots__ = ("_functions", "_images", "_limit", "_memory", "_plans", "_starts")
 
-    def __init__(self, images: ImageMap, *, files: ImageFiles | None = None, frame_limit: int = FRAME_LIMIT) -> None:
-        """Unwind through `images`, with `files` for what is not in memory; stop after `frame_limit` frames."""
+    def __init__(self, images: ImageMap, *, frame_limit: int = FRAME_LIMIT) -> None:
+        """Unwind through `images`; stop after `frame_limit` frames."""
         self._images = images
         self._memory = images.memory
         self._limit = frame_limit
-        self._functions = Functions(images, files)
+        self._functions = Functions(images)
         self._plans = Plans(images, self._functions)
         self._starts: dict[int, bool] = {}
 

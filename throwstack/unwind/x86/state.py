@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from throwstack.registers import SP, X86_NONVOLATILE
+from throwstack.registers import BP, SP, X86_NONVOLATILE
 from throwstack.unwind.x86.decode import MASK, Indirect, Register
 
 CONSTANT = 8
@@ -138,7 +138,10 @@ class State:
         """Say whether a push saves a register, or makes room for a local word (`push ecx`), rather than an argument."""
         if not self.is_from_entry or new is None or new.is_word or new.offset:
             return False
-        return new.base in X86_NONVOLATILE or (new.base == _ECX and not self.pushed)
+        if new.base != _ECX or self.pushed:
+            return new.base in X86_NONVOLATILE
+        # Compilers make room for locals before they save registers other than ebp.
+        return all(held is None or held.base in {BP, _ECX} for held in self.stack.values())
 
     def pop(self) -> tuple[Value | None, State]:
         """Return the word at the top of the stack, and the state after it was popped."""

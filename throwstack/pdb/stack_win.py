@@ -3,7 +3,7 @@
 
 `STACK WIN type rva code_size prologue_size epilogue_size parameter_size saved_register_size local_size
 max_stack_size has_program program_or_uses_base_pointer`, figures in hex. Follows Breakpad's symbol file format, to
-which `throwstack.pdb_fpo` adds what it leaves out: `STACK SEH rva code_size` where a function registers a handler.
+which `throwstack.pdb.fpo` adds what it leaves out: `STACK SEH rva code_size` where a function registers a handler.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 
-from throwstack.msf import DBI_STREAM, MsfFile
+from throwstack.pdb.msf import DBI_STREAM, MsfFile
 
 _MAX_STREAM = 256 << 20
 _DBI_SIZES = struct.Struct("<iiiiiIii")
@@ -29,7 +29,7 @@ _MAX_PIECES = 256
 def fpo_lines(pdb: Path) -> Iterator[str]:
     """Yield a `STACK WIN` line for each FPO_DATA record, and `STACK SEH` lines.
 
-    Raises `throwstack.msf.NotAPdb` and `OSError`.
+    Raises `throwstack.pdb.msf.NotAPdb` and `OSError`.
     """
     with pdb.open("rb") as file:
         msf = MsfFile(file)

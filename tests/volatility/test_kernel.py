@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registers that a system call leaves only on the kernel stack, found there; the truth is what the case put there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.conftest import Forge
+from tests.volatility_session import open_dump
+from throwstack.registers import X64_NAMES
+from throwstack.volatility.machine import Machine
+from throwstack.volatility.processes import ProcessReader
+from throwstack.volatility.sources import Sources
+
+FROM_KERNEL_STACK = ("r12", "r13", "r14", "r15")
+FROM_TRAP_FRAME = ("rbx", "rbp", "rsi", "rdi")
+
+
+def test_nonvolatile_registers_of_a_blocked_thread_are_exact(forged: Forge):
+    out, truth = forged("service-x64")
+    with open_dump(out / "MEMORY.DMP", out / "isf") as session:
+        reader = ProcessReader(Machine(session.context, session.kernel_name, "test", Sources("", "")))
+        process = reader.open(session.processes()[truth.stuck[0].pid])
+        assert process is not None
+        threads = {thread.tid: thread for thread in process.threads}
+        for stuck in truth.stuck:
+            expected = next(frame for frame in stuck.thread_stack if frame.symbol.startswith("ntdll!"))
+            thread = threads[stuck.tid]
+            stack = reader.completed(thread, reader.stack(process, thread))
+            assert stack.registers is not None
+            found = dict(zip(X64_NAMES, stack.registers.gpr, strict=True))
+            for name in (*FROM_TRAP_FRAME, *FROM_KERNEL_STACK):
+                assert found[name] == expected.registers[name], name
+            assert (stack.registers.ip, stack.registers.sp) == (expected.ip, expected.child_sp)
+
+
+@pytest.mark.parametrize("pointer", [0, 1, 0xFFFF800000000000, 0xFFFFFFFFFFFFFFFF])
+def test_without_a_kernel_stack_they_stay_unknown(forged: Forge, pointer: int):
+    out, truth = forged("service-x64")
+    with open_dump(out / "MEMORY.DMP", out / "isf") as session:
+        reader = ProcessReader(Machine(session.context, session.kernel_name, "test", Sources("", "")))
+        process = reader.open(session.processes()[truth.stuck[0].pid])
+        assert process is not None
+        thread = replace(process.threads[0], kernel_stack=pointer)
+        registers = reader.completed(thread, reader.stack(process, thread)).registers
+        assert registers is not None
+        assert registers.gpr[12:] == (None, None, None, None)

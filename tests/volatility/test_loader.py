@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loader lists laid out by hand, sound and broken. Offsets are those of a 32-bit process."""
+
+from __future__ import annotations
+
+import struct
+
+from throwstack.memory import memory_of
+from throwstack.modules import Module
+from throwstack.volatility.loader import LoaderReader
+
+PEB, LDR, NAMES = 0x7FFDE000, 0x00241EA0, 0x00242000
+ENTRY = 0x00242100
+OFFSETS = {
+    "_PEB.Ldr": 0x0C,
+    "_PEB_LDR_DATA.InLoadOrderModuleList": 0x0C,
+    "_LDR_DATA_TABLE_ENTRY.InLoadOrderLinks": 0,
+    "_LDR_DATA_TABLE_ENTRY.DllBase": 0x18,
+    "_LDR_DATA_TABLE_ENTRY.SizeOfImage": 0x20,
+    "_LDR_DATA_TABLE_ENTRY.FullDllName": 0x24,
+    "_LDR_DATA_TABLE_ENTRY.BaseDllName": 0x2C,
+    "_LDR_DATA_TABLE_ENTRY.TimeDateStamp": 0x44,
+    "_UNICODE_STRING.Buffer": 4,
+}
+
+
+class Layout32:
+    """The members above, as a `Layout` gives them."""
+
+    def offset(self, path: str) -> int:
+        return OFFSETS[path]
+
+    def find(self, path: str) -> int | None:
+        return OFFSETS.get(path)
+
+
+def reader() -> LoaderReader:
+    return LoaderReader(Layout32(), 4)  # type: ignore[arg-type]
+
+
+def entry(flink: int, base: int, size: int, path: str, at: int) -> dict[int, bytes]:
+    """Return a loader entry at `at` whose path lies right behind it."""
+    text = path.encode("utf-16-le")
+    name = len(path.rpartition("\\")[2]) * 2
+    data = bytearray(0x48)
+    struct.pack_into("<II", data, 0, flink, 0)
+    struct.pack_into("<III", data, 0x18, base, 0, size)
+    struct.pack_into("<HHI", data, 0x24, len(text), len(text), at + 0x48)
+    struct.pack_into("<HHI", data, 0x2C, name, name, at + 0x48 + len(text) - name)
+    return {at: bytes(data) + text}
+
+
+def process(first: int, *entries: dict[int, bytes]) -> dict[int, bytes]:
+    memory = {PEB: struct.pack("<12xI", LDR), LDR: struct.pack("<12xII", first, 0)}
+    for item in entries:
+        memory.update(item)
+    return memory
+
+
+HEAD = LDR + 0x0C
+NTDLL = r"C:\WINDOWS\system32\ntdll.dll"
+
+
+def test_the_list_is_followed_to_its_head():
+    memory = process(
+        ENTRY,
+        entry(ENTRY + 0x200, 0x400000, 0x9000, r"C:\Program Files\iftpsvc.exe", ENTRY),
+        entry(HEAD, 0x7C800000, 0xC0000, NTDLL, ENTRY + 0x200),
+    )
+    loaded = reader().read(memory_of(memory), PEB)
+    assert [(module.name, module.base, module.size) for module in loaded.modules] == [
+        ("iftpsvc.exe", 0x400000, 0x9000),
+        ("ntdll.dll", 0x7C800000, 0xC0000),
+    ]
+    assert loaded.modules[1].path == NTDLL
+    assert loaded.problem == ""
+
+
+def test_a_peb_that_is_not_there_is_named():
+    assert reader().read(memory_of({}), PEB).problem == "PEB at 0x7ffde000 is not readable"
+
+
+def test_a_list_that_breaks_off_keeps_what_came_before():
+    memory = process(ENTRY, entry(0x11110000, 0x400000, 0x9000, r"C:\a.exe", ENTRY))
+    loaded = reader().read(memory_of(memory), PEB)
+    assert [module.name for module in loaded.modules] == ["a.exe"]
+    assert loaded.problem.startswith("module list breaks off at 0x111100")
+
+
+def test_a_list_that_runs_in_a_circle_ends():
+    memory = process(
+        ENTRY,
+        entry(ENTRY + 0x200, 0x400000, 0x9000, r"C:\a.exe", ENTRY),
+        entry(ENTRY, 0x7C800000, 0xC0000, NTDLL, ENTRY + 0x200),
+    )
+    assert len(reader().read(memory_of(memory), PEB).modules) == 2
+
+
+def test_entries_that_make_no_sense_are_left_out():
+    memory = process(
+        ENTRY,
+        entry(ENTRY + 0x200, 0x400123, 0x9000, r"C:\unaligned.exe", ENTRY),
+        entry(ENTRY + 0x400, 0x400000, 0, r"C:\empty.dll", ENTRY + 0x200),
+        entry(HEAD, 0x500000, 0xFFFFFFFF, r"C:\huge.dll", ENTRY + 0x400),
+    )
+    assert reader().read(memory_of(memory), PEB).modules == ()
+
+
+def test_a_module_whose_names_are_paged_out_is_named_by_its_base():
+    broken = entry(HEAD, 0x400000, 0x9000, r"C:\a.exe", ENTRY)
+    data = bytearray(broken[ENTRY])
+    struct.pack_into("<I", data, 0x28, 0x11110000)
+    struct.pack_into("<I", data, 0x30, 0x11110000)
+    (module,) = reader().read(memory_of(process(ENTRY, {ENTRY: bytes(data)})), PEB).modules
+    assert module == Module("image400000", "", 0x400000, 0x9000)
