@@ -25,8 +25,8 @@ X64_TRAP_REGISTERS = ("rip", "rsp", "rbp", "rbx", "rsi", "rdi", "eflags", "cs", 
 
 
 def hand_over(capture: Capture, process_name: str, out: Path) -> Path:
-    """Write MEMORY.DMP and isf/ into `out`; return the dump's path."""
-    return build(describe(capture, process_name), out).dump
+    """Write MEMORY.DMP and isf/ into `out`, those of x64 so that MemProcFS opens them too; return the dump's path."""
+    return build(describe(capture, process_name), out, fuller=capture.arch != "x86").dump
 
 
 def describe(capture: Capture, process_name: str) -> Machine:
