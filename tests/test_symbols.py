@@ -7,11 +7,11 @@ import pytest
 
 from tests.pdb_writer import Inline, Pdb, Procedure
 from tests.pe_writer import X86, Pe, Section
+from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.images import ImageMap
 from throwstack.memory import memory_of
 from throwstack.modules import Module, ModuleMap
-from throwstack.pdb import PdbSymbols
-from throwstack.symbol_path import SymbolPath, parse_symbol_path
+from throwstack.pdb.symbols import PdbSymbols
 from throwstack.symbols import Name, SymbolKind, Symbols, SymbolTable, first_of, unloaded
 
 GUID = "0123456789ABCDEF00112233445566AA"

@@ -41,6 +41,7 @@ class LoaderReader:
         self._links = offset(f"{entry}.InLoadOrderLinks")
         self._base = offset(f"{entry}.DllBase")
         self._size = offset(f"{entry}.SizeOfImage")
+        self._timestamp = layout.find(f"{entry}.TimeDateStamp")
         self._full_name = offset(f"{entry}.FullDllName")
         self._base_name = offset(f"{entry}.BaseDllName")
         self._buffer = offset(f"_UNICODE_STRING{suffix}.Buffer")
@@ -76,7 +77,8 @@ class LoaderReader:
             return None
         path = self._string(memory, entry + self._full_name)
         name = self._string(memory, entry + self._base_name) or path.rpartition("\\")[2]
-        return Module(name or f"image{base:x}", path, base, size)
+        timestamp = 0 if self._timestamp is None else memory.u32(entry + self._timestamp)
+        return Module(name or f"image{base:x}", path, base, size, timestamp)
 
     def _string(self, memory: Memory, address: int) -> str:
         size = min(memory.u16(address), _MAX_PATH_BYTES) & ~1

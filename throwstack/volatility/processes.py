@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from volatility3.framework import interfaces
 
-from throwstack.image_path import ImagePages
+from throwstack.files.image_path import ImagePages
 from throwstack.images import ImageMap
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.modules import Module, ModuleMap
@@ -131,9 +131,10 @@ class ProcessReader:
             message = f"TEB at {thread.teb:#x} is not readable" if thread.teb else "no user-mode stack"
             raise NoStack(message)
         frame = self.threads.trap_frame(thread)
+        exception_list = self.threads.exception_list(process.memory, thread.teb)
         if frame is None:
-            return ThreadStack(bounds, None, "trap frame is not readable")
-        return ThreadStack(bounds, frame.registers)
+            return ThreadStack(bounds, None, "trap frame is not readable", exception_list)
+        return ThreadStack(bounds, frame.registers, exception_list=exception_list)
 
     def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
         """Return a native stack with all the registers that can be had; costs a walk of the kernel stack."""
@@ -151,11 +152,13 @@ class ProcessReader:
         if bounds is None:
             message = f"32-bit TEB of the TEB at {thread.teb:#x} is not readable"
             raise NoStack(message)
+        exception_list = self._wow64.exception_list(process.memory, thread.teb)
         frame = self.threads.trap_frame(thread)
         if frame is not None and frame.is_32bit_code_on_x64:
             gpr = tuple(None if value is None else value & 0xFFFFFFFF for value in frame.registers.gpr[:8])
-            return ThreadStack(bounds, Registers(frame.registers.ip & 0xFFFFFFFF, gpr))
+            registers = Registers(frame.registers.ip & 0xFFFFFFFF, gpr)
+            return ThreadStack(bounds, registers, exception_list=exception_list)
         context = self._wow64.cpu_context(process.memory, thread.teb)
         if context is None:
-            return ThreadStack(bounds, None, "32-bit registers are not readable")
-        return ThreadStack(bounds, context.registers)
+            return ThreadStack(bounds, None, "32-bit registers are not readable", exception_list)
+        return ThreadStack(bounds, context.registers, exception_list=exception_list)

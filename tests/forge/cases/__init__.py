@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from tests.forge.describe import Machine
 from tests.forge.images import ImageBuilder
 from tests.forge.truth import Truth
+from tests.pdb_writer import Pdb
 
 
 @dataclass
 class Case:
-    """A machine, what must be found in it, and the images whose symbol files come with it."""
+    """A machine, what must be found in it, and the images whose symbol files come with it; PDBs by file name."""
 
     machine: Machine
     truth: Truth
     images: list[ImageBuilder] = field(default_factory=list)
+    pdbs: dict[str, Pdb] = field(default_factory=dict)
 
 
 def builders() -> dict[str, tuple[Callable[[], Case], str]]:
@@ -32,6 +34,7 @@ def builders() -> dict[str, tuple[Callable[[], Case], str]]:
         "quiet-x86": (quiet_x86.build, _line(quiet_x86.__doc__)),
         "paged-peb": (more_x64.paged_peb, _line(more_x64.paged_peb.__doc__)),
         "deadlock": (deadlock.build, _line(deadlock.__doc__)),
+        "peers": (more_x64.peers, _line(more_x64.peers.__doc__)),
         "fleet": (more_x64.fleet, _line(more_x64.fleet.__doc__)),
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from tests.forge.cases import Case
 from tests.forge.cases import ftp_stack as stuck
 from tests.forge.cases.ftp_images import PROGRAM, Library, add_com_error
+from tests.forge.cases.ftp_pdbs import build_pdbs
 from tests.forge.cases.ftp_threads import (
     ApiFunctions,
     ThreadFactory,
@@ -93,7 +94,9 @@ def build() -> Case:
         kernel_image=kernel.image.build(),
         kernel_symbols=kernel.symbols(),
     )
-    return Case(machine, truth, [image for image in library.images.values() if image.has_isf])
+    functions = [*(placed.function for placed in chain.placed), *api.functions.values()]
+    with_isf = [image for image in library.images.values() if image.has_isf]
+    return Case(machine, truth, with_isf, build_pdbs(library, functions))
 
 
 def _process(name: str, pid: int, address: int, directory_base: int, peb: int) -> Process:
