@@ -4,17 +4,24 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.forge.__main__ import forge
 from tests.forge.cases import Case, deadlock
+from tests.forge.cases.ftp_images import Library
+from tests.forge.cases.ftp_threads import ApiFunctions, ThreadFactory, service_image
+from tests.forge.cases.ftp_throw import throwing_functions
+from tests.forge.cases.machine_x64 import Site
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Chain, Images
-from tests.forge.describe import Machine, Paging, Process, Thread, ThreadState
+from tests.forge.describe import Machine, Paging, Process, Region, Thread, ThreadState
 from tests.forge.functions_x86 import Call, Function, ebp_frame
+from tests.forge.images import ImageBuilder
 from tests.forge.records import context_x86
 from tests.forge.stacks import Stack
 from tests.forge.truth import Truth, TruthFrame
@@ -26,6 +33,7 @@ from throwstack.volatility.rows import NameStyle
 from throwstack.volatility.stackwalk import StackWalk, ThreadReport
 from throwstack.volatility.stackwalk_rows import StackRows, fold
 from throwstack.volatility.survey import Selection, Survey
+from throwstack.volatility.thread_walks import Wow64View
 
 STARTUP = 0x8092BF00
 KERNEL_CODE, USER_CODE = 8, 0x1B
@@ -198,3 +206,76 @@ def test_damaged_kernel_memory_costs_rows_and_no_more(locked: tuple[Session, Tru
         rows = [row for stack in fold(stacks) for _, row in table.rows(stack, unique=True)]
         assert {len(row) for row in rows} <= {width}
         assert all(len(value) < 4096 for row in rows for value in row if isinstance(value, str))
+
+
+@dataclass(frozen=True)
+class Wow64:
+    """A thread of a 32-bit process on 64-bit Windows: its frames in the kernel, in 64-bit code and in 32-bit code."""
+
+    session: Session
+    pid: int
+    tid: int
+    kernel: list[str]
+    native: list[str]
+    x86: list[str]
+
+
+@pytest.fixture(scope="module")
+def wow64(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wow64]:
+    site = Site("wow64")
+    process, threads = site.service(0x1000, peb32=0x7FFDE000, modules32=[])
+    waiting = threads.idle(0x1004, "main", 3000)
+    site.add(process, waiting)
+    frames32, images = add_32bit_half(process)
+    case = site.case()
+    case.images.extend(image for image in images if image.has_isf)
+    with session_of(case, tmp_path_factory.mktemp("wow64")) as session:
+        symbols = [frame.symbol for frame in waiting.frames]
+        kernel = [name for name in symbols if name.startswith("nt!")]
+        yield Wow64(session, process.pid, 0x1004, kernel, symbols[len(kernel) :], frames32)
+
+
+def add_32bit_half(process: Process) -> tuple[list[str], list[ImageBuilder]]:
+    """Give a process's only thread 32-bit modules and a 32-bit stack that waits; return its frames and the images."""
+    library = Library()
+    start = throwing_functions(library)[0][1]
+    library["KERNEL32"].name_function(start.name, library["KERNEL32"].code(start.start, start.emit()))
+    library["ntdll"].name_function("KiFastSystemCallRet", library["ntdll"].code(0x7C8285EC, b"\xc3"))
+    factory = ThreadFactory(ApiFunctions(library), Kernel(), start, 0xB9010000)
+    program, routines = service_image("classic.exe", "\\Classic")
+    kind = "WaitForSingleObjectEx"
+    made = factory.waiting(routines[kind], kind, tid=4, teb=0, base=0x130000, since=0)
+    images = [program, library["ntdll"], library["KERNEL32"]]
+    process.modules32 = []
+    for image in images:
+        data = image.build()
+        process.modules32.append(image.loaded(data))
+        process.regions.append(image.region(data))
+    process.regions.append(made.region())
+    (thread,) = process.threads
+    thread.teb32, thread.stack32_base, thread.stack32_limit = 0x7FFDC000, made.stack.base, made.stack.limit
+    # TEB64.TlsSlots[1] leads to the CPU area: flags, machine, the 32-bit CONTEXT.
+    area = 0x00260000
+    teb = bytearray(0x2000)
+    struct.pack_into("<Q", teb, 0x1488, area)
+    process.regions.append(Region(thread.teb, bytes(teb)))
+    registers = {**made.thread.registers, "cs": 0x23, "ss": 0x2B}
+    process.regions.append(Region(area, struct.pack("<HH", 0, 0x14C) + context_x86(registers, 0x10007)))
+    return [frame.symbol for frame in made.chain.frames(Images(images))], images
+
+
+@pytest.mark.parametrize(
+    ("view", "sides"),
+    [
+        (Wow64View.X86, ("kernel", "wow64")),
+        (Wow64View.NATIVE, ("kernel", "x64")),
+        (Wow64View.BOTH, ("kernel", "x64", "wow64")),
+    ],
+)
+def test_a_wow64_thread_has_two_user_stacks(wow64: Wow64, view: Wow64View, sides: tuple[str, ...]):
+    walk = StackWalk(Survey(opened(wow64.session), Selection([wow64.pid])), view)
+    (report,) = walk.reports()
+    expected = {"kernel": wow64.kernel, "x64": wow64.native, "wow64": wow64.x86}
+    assert tuple(side.label for side in report.sides) == sides
+    assert {side: call_sites(report, side) for side in sides} == {side: expected[side] for side in sides}
+    assert all(not side.ending for side in report.sides)
