@@ -129,7 +129,7 @@ class StackRows:
         return escape("; ".join(notes), _MAX_TEXT)
 
     def summary(self, report: ThreadReport) -> str:
-        """Return what matters of a thread in a sentence."""
+        """Return what there is to say of a thread in a line: how it waits, locks, start, priority, times."""
         blockage = report.blockage
         facts = blockage.facts
         parts = [facts.state_name]
@@ -141,9 +141,18 @@ class StackRows:
             if blockage.wait.objects:
                 parts.append(f"on {_joined(blockage.wait.objects)}")
         text = " ".join(parts)
-        if blockage.lock is not None:
-            text += f"; {blockage.lock}"
-        return text + (f"; {_deadlock(report)}" if report.circle else "")
+        more = [str(blockage.lock)] if blockage.lock is not None else []
+        more += [_deadlock(report)] if report.circle else []
+        start = report.win32_start or report.start
+        more += [f"start {start}"] if start is not None else []
+        more += [f"priority {facts.priority} (base {facts.base_priority})"] if facts.priority is not None else []
+        times = [self._seconds(ticks) for ticks in (facts.kernel_ticks, facts.user_ticks)]
+        more += [
+            f"{label} time {duration(datetime.timedelta(seconds=seconds))}"
+            for label, seconds in zip(("kernel", "user"), times, strict=True)
+            if seconds is not None
+        ]
+        return "; ".join([text, *more])
 
     def _facts(self, report: ThreadReport) -> Row:
         thread, blockage = report.thread, report.blockage
