@@ -198,7 +198,7 @@ def _place_pdb(image: Path, pdb: Path, store: Path) -> None:
 
 
 def _run(*command: str) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own compiler calls
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         message = f"{' '.join(command)}\n{result.stdout}{result.stderr}"
         raise RuntimeError(message)

@@ -61,7 +61,7 @@ class Layout:
 X64 = Layout("<Q", 8, 0x30, 0x60, 0x40, 0x328, 0x10, 0x18, 0x20, 0x30, 0x10, 0x30, 0x48, 0x58, 0x80)
 X86 = Layout("<I", 4, 0x18, 0x30, 0x20, 0x1F8, 0x08, 0x0C, 0x10, 0x18, 0x0C, 0x18, 0x24, 0x2C, 0x44)
 
-FRAME_X64 = "rax rbx rcx rdx rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip cs eflags rsp ss rbp".split()
+FRAME_X64 = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "cs", "eflags", "rsp", "ss", "rbp"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Capture:
         """Read captured memory. Raises CaptureError where there is none."""
         for region in self.regions:
             offset = address - region.base
-            if 0 <= offset and offset + size <= len(region.data):
+            if offset >= 0 and offset + size <= len(region.data):
                 return region.data[offset : offset + size]
         message = f"{address:#x} was not captured"
         raise CaptureError(message)

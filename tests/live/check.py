@@ -69,7 +69,7 @@ def check_fixture(folder: Path) -> list[Checked]:
         old.unlink()
     command = [sys.executable, "-m", "tests.live.plugin_runs", str(folder)]
     try:
-        done = subprocess.run(  # noqa: S603 - our own command
+        done = subprocess.run(
             command, cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True,
             check=False, timeout=SECONDS_FOR_A_FIXTURE,
         )  # fmt: skip

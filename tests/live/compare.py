@@ -9,7 +9,7 @@ matches no truth frame is wrong. Rows beyond the outermost truth frame (the syst
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,36 +135,38 @@ def split_stacks(rows: Sequence[Row]) -> list[tuple[int, int, list[Row]]]:
 def compare_stack(where: str, frames: Sequence[dict[str, Any]], rows: Sequence[Row], *, has_names: bool) -> StackResult:
     """Compare one stack."""
     result = StackResult(where, len(frames), 0, [], [])
-    position = 0
+    own = {label_of(frame["module"]) for frame in frames if frame["is_program"] and frame["module"]}
+    position, is_in_gap = 0, False
     for frame in frames:
+        is_in_gap |= frame["follows_gap"]
         first = position - 1 if frame["follows_gap"] and frame["ip"] is None and position else position
         index = next((i for i in range(first, len(rows)) if is_equal(frame, rows[i])), None)
         if index is None:
             result.missing.append(frame)
             continue
-        if not frame["follows_gap"]:
-            result.wrong += rows[position:index]
+        result.wrong += _judged(rows[position:index], own if is_in_gap else None)
         result.equal += 1
-        position = index + 1
+        position, is_in_gap = index + 1, False
         if has_names and frame["is_program"] and frame["ip"] is not None:
             result.names += 1
             result.names_right += frame["function"] == function_of(rows[index]["Call Site"])
     if result.missing:
         if frames[-1] in result.missing:
-            result.wrong += _judged(rows[position:], result.missing)
+            claimed = rows[position : position + len(result.missing)]
+            result.wrong += _judged(claimed, own if is_in_gap else None)
         last = rows[-1]["Notes"] if rows else "no stack"
-        result.ends = last.partition("stack ends here: ")[2] or last
+        result.ends = last.partition("stack ends here: ")[2]
     return result
 
 
-def _judged(rows: Sequence[Row], missing: Sequence[dict[str, Any]]) -> Iterator[Row]:
-    """Yield the rows behind the last match that claim to be frames: all up to the outermost truth frame.
+def _judged(rows: Sequence[Row], only: set[str] | None) -> list[Row]:
+    """Return the rows that match nothing and should; in a gap only those in the program's `only` modules."""
+    return [row for row in rows if only is None or label_of(row["Call Site"]) in only]
 
-    Where a gap is what comes next, rows of foreign code may be right, so nothing is said of them.
-    """
-    if any(frame["follows_gap"] for frame in missing):
-        return
-    yield from rows[: len(missing)]
+
+def label_of(text: str) -> str:
+    """Return the module's label of a call site (`crash!fault_read+0x1`, `crash+0x10`) or file name (`crash.exe`)."""
+    return re.split(r"[!+.]", text)[0].lower()
 
 
 def is_equal(frame: dict[str, Any], row: Row) -> bool:

@@ -54,7 +54,7 @@ def fetch_runtime(folder: Path) -> Path:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps")
-    subprocess.run(  # noqa: S603 - our own command
+    subprocess.run(
         [*pip, "--platform", "win_amd64", "--only-binary=:all:", "--dest", str(folder), "msvc-runtime"], check=True
     )
     wheel = next(folder.glob("msvc_runtime-*.whl"))
@@ -70,4 +70,4 @@ def _missing() -> list[str]:
 
 
 def _apt(*command: str, environment: dict[str, str], may_fail: bool = False) -> None:
-    subprocess.run(command, env=environment, check=not may_fail, stdout=subprocess.DEVNULL)  # noqa: S603
+    subprocess.run(command, env=environment, check=not may_fail, stdout=subprocess.DEVNULL)

@@ -56,7 +56,7 @@ class Prefix:
 
     def stop(self) -> None:
         """End everything that runs in the prefix."""
-        server = subprocess.Popen(  # noqa: S603 - our own command
+        server = subprocess.Popen(
             ["/usr/bin/wineserver", "-k"], env=self._environment(""), stderr=subprocess.DEVNULL
         )
         server.wait(30)
@@ -78,7 +78,7 @@ class Prefix:
             wrapped = ["unshare", "-m", "sh", "-c", f'{hide} && exec {LOADERS}/wine64 "$@"', "wine64", *command]
         else:
             wrapped = ["/usr/bin/wine", *command]
-        return subprocess.Popen(  # noqa: S603 - our own command
+        return subprocess.Popen(
             wrapped,
             env={**self._environment(overrides), **more},
             stdin=subprocess.DEVNULL,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from throwstack.contexts import Context, read_context
 from throwstack.dispatch.saved import SavedException
+from throwstack.files.needed import NeededFile, needed_files
 from throwstack.frames import StackBounds, Walk
 from throwstack.memory import PAGE_SIZE, MemoryUnreadable
-from throwstack.needed import NeededFile, needed_files
 from throwstack.target import Target
 from throwstack.text import escape
 from throwstack.volatility.processes import NoStack, Process

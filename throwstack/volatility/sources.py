@@ -17,15 +17,15 @@ from functools import cached_property
 from volatility3 import cli
 from volatility3.framework import constants
 
-from throwstack.download import Downloader
+from throwstack.files.download import Downloader
+from throwstack.files.image_path import ImageStore
+from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
+from throwstack.files.user_cache import cache_directory
 from throwstack.frame_data import FrameDataSource
-from throwstack.image_path import ImageStore
 from throwstack.images import Image, PdbIdentity
-from throwstack.pdb import PdbSymbols
-from throwstack.symbol_path import SymbolPath, parse_symbol_path
+from throwstack.pdb.symbols import PdbSymbols
 from throwstack.symbols import SymbolSource, SymbolTable, export_table, first_of
 from throwstack.text import escape
-from throwstack.user_cache import cache_directory
 from throwstack.volatility.isf import IsfSource
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 """PDBs of images: functions, inlined functions, files and lines, frame data. Read with symbolic, once per identity.
 
 A PDB is found along the symbol path by the identity in the image's RSDS record, converted by a process of its own
-(`throwstack.pdb_convert`), and what that makes is kept in the user's cache directory. Whatever is wrong with a file
+(`throwstack.pdb.convert`), and what that makes is kept in the user's cache directory. Whatever is wrong with a file
 is said once, and the image's names then come from the next source.
 """
 
@@ -21,17 +21,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from throwstack.demangle import display_name
-from throwstack.download import Progress
+from throwstack.files.download import Progress
+from throwstack.files.symbol_path import Say, SymbolPath, safe_name, store_key
 from throwstack.frame_data import FrameData
 from throwstack.images import Image, PdbIdentity
-from throwstack.pdb_convert import Converted, count_functions, load, save, unpack_functions
-from throwstack.pdb_identity import check_pdb
-from throwstack.stack_win import FrameDataTable
-from throwstack.symbol_path import Say, SymbolPath, safe_name, store_key
+from throwstack.pdb.convert import Converted, count_functions, load, save, unpack_functions
+from throwstack.pdb.identity import check_pdb
+from throwstack.pdb.stack_win import FrameDataTable
 from throwstack.symbols import Location, SymbolKind, SymbolTable
 
 _START = "import json,os,sys; sys.path[:] = json.loads(os.environ.pop('THROWSTACK_PATH')); \
-from throwstack.pdb_convert import main; sys.exit(main(sys.argv[1:]))"
+from throwstack.pdb.convert import main; sys.exit(main(sys.argv[1:]))"
 _POLL = 0.2
 _DRIVE_INSIDE = re.compile(r"^.*[\\/](?=[A-Za-z]:[\\/])")
 """What clang on another system puts before a Windows path that it takes for a relative one: its working directory."""
@@ -88,9 +88,16 @@ class PdbTable(SymbolTable):
 
     def frame_data(self, rva: int) -> FrameData | None:
         """Return the innermost frame data record that covers `rva`, or None."""
+        return self._frame_table().find(rva)
+
+    def frame_description(self, rva: int) -> FrameData | None:
+        """Return the record that `kv` shows of the function at `rva`, or None."""
+        return self._frame_table().described(rva)
+
+    def _frame_table(self) -> FrameDataTable:
         if self._frames is None:
             self._frames = FrameDataTable(self._parts.frames.decode("utf-8", "replace"))
-        return self._frames.find(rva)
+        return self._frames
 
     def _look_up(self, rva: int) -> tuple[Location, ...]:
         try:
@@ -189,7 +196,7 @@ class PdbSymbols:
 
     def _convert(self, pdb: Path, out: Path, stamp: tuple[int, int]) -> Converted | None:
         if not sys.executable or getattr(sys, "frozen", False):
-            from throwstack.pdb_convert import convert  # noqa: PLC0415 no interpreter to start: in this process then
+            from throwstack.pdb.convert import convert  # noqa: PLC0415 no interpreter to start: in this process then
 
             save(out, convert(pdb), stamp)
             return load(out, stamp)

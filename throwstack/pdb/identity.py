@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from throwstack.images import PdbIdentity
-from throwstack.msf import DBI_STREAM, MsfFile, NotAPdb
+from throwstack.pdb.msf import DBI_STREAM, MsfFile, NotAPdb
 
 _INFO_STREAM = 1
 

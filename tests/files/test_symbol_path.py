@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from throwstack.images import PdbIdentity
-from throwstack.symbol_path import (
+from throwstack.files.symbol_path import (
     ImageIdentity,
     PathElement,
     Server,
@@ -19,6 +18,7 @@ from throwstack.symbol_path import (
     safe_name,
     store_key,
 )
+from throwstack.images import PdbIdentity
 
 GUID = "0123456789ABCDEF00112233445566AA"
 PDB = PdbIdentity("app.pdb", GUID, 10)

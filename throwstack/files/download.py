@@ -17,7 +17,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from throwstack.symbol_path import Say
+from throwstack.files.symbol_path import Say
 
 _CHUNK = 1 << 16
 _USER_AGENT = "Microsoft-Symbol-Server/10.0.0.0"

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from throwstack.download import Downloader
+from throwstack.files.download import Downloader
 
 DATA = bytes(range(256)) * 1000
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.pdb_writer import X64, FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
-from throwstack import pdb as pdb_module
+from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.frame_data import FrameData
 from throwstack.images import Image, PdbIdentity
 from throwstack.memory import memory_of
 from throwstack.modules import Module
-from throwstack.pdb import PdbSymbols, PdbTable
-from throwstack.pdb_convert import convert, load, save, unpack_functions
-from throwstack.symbol_path import SymbolPath, parse_symbol_path
+from throwstack.pdb import symbols as pdb_module
+from throwstack.pdb.convert import convert, load, save, unpack_functions
+from throwstack.pdb.symbols import PdbSymbols, PdbTable
 from throwstack.symbols import Location, SymbolKind
 
 GUID = "0123456789ABCDEF00112233445566AA"
@@ -297,7 +297,7 @@ def test_a_pdb_of_a_real_linker(place, tmp_path):
         "lld-link-19 /debug /subsystem:console /entry:start /nodefaultlib /safeseh:no /out:x.exe /pdb:app.pdb x.obj"
     )
     assert os.system(f"cd {tmp_path} && {build}") == 0
-    from throwstack.pdb_identity import read_pdb_identity  # noqa: PLC0415
+    from throwstack.pdb.identity import read_pdb_identity  # noqa: PLC0415
 
     found = read_pdb_identity(tmp_path / "app.pdb")
     shutil.copy(tmp_path / "app.pdb", place.pdbs)

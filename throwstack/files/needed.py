@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from throwstack.files.symbol_path import Identity, ImageIdentity, safe_name, store_key
 from throwstack.images import Image
 from throwstack.registers import Arch
-from throwstack.symbol_path import Identity, ImageIdentity, safe_name, store_key
 from throwstack.symbols import SymbolKind, Symbols
 
 

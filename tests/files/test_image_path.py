@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.pe_writer import CODE, DATA, READ_ONLY, X64, X86, Pe, Section
-from throwstack.image_path import ImagePages, ImageStore
+from throwstack.files.image_path import ImagePages, ImageStore
+from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.images import Image
 from throwstack.memory import PAGE_SIZE, Memory, SegmentSource
 from throwstack.modules import Module, ModuleMap
-from throwstack.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.symbols import export_table
 
 PREFERRED, BASE = 0x10000000, 0x6AB50000

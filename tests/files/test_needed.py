@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from tests.pe_writer import X64, X86, Pe, Section
+from throwstack.files.needed import manifest, needed_files
 from throwstack.images import ImageMap
 from throwstack.memory import memory_of
 from throwstack.modules import Module, ModuleMap
-from throwstack.needed import manifest, needed_files
 from throwstack.symbols import SymbolKind, Symbols, SymbolTable
 
 GUID = "6192BFDB9F04442995FFCB0BE95172E1"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A PDB made into one file that opens at once: symbolic's SymCache, the list of functions, the frame data.
 
-Runs as a process of its own (`python -m throwstack.pdb_convert PDB OUT SIZE MTIME_NS`): the library that reads PDBs
+Runs as a process of its own (`python -m throwstack.pdb.convert PDB OUT SIZE MTIME_NS`): the library that reads PDBs
 ends its process on some damaged files, because one length field suffices to make it ask for more memory than there
 is, and nothing inside Python can catch that.
 
@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from throwstack.demangle import display_name
-from throwstack.pdb_fpo import fpo_lines
+from throwstack.pdb.fpo import fpo_lines
 
 if TYPE_CHECKING:
     import symbolic
 
-MAGIC = b"throwstack pdb 3"
+MAGIC = b"throwstack pdb 4"
 _HEAD = struct.Struct("<16sQI")
 _STAMP = struct.Struct("<Qq")
 _LENGTH = struct.Struct("<Q")

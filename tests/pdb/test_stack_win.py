@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from throwstack.frame_data import FrameData
-from throwstack.stack_win import FrameDataTable, parse_record
+from throwstack.pdb.stack_win import FrameDataTable, parse_record
 
 PROGRAM = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
 

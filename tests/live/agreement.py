@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes docs/agreement.md: how far the plugins' stacks agree with what the crashed programs recorded.
+
+    python -m tests.live.agreement [--work DIR] [--out FILE]     (`make agreement`)
+
+Takes the fixtures that are there, runs the plugins on them, and MemProcFS beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tests.live import memprocfs_peer
+from tests.live.build import X64_BUILDS, X86_BUILDS
+from tests.live.check import Checked, check_all, compared, fixture_folders
+from tests.live.fixtures import fixtures
+
+HEADINGS = (
+    "Arch", "Compiler", "PDB", "Dumps", "Threads", "Contexts found", "False rows", "Frames in truth", "Equal", "Wrong",
+    "Not found", "Names right",
+)  # fmt: skip
+ARCHES = ("x64", "x86", "wow64")
+
+HEAD = """# Agreement with recorded stacks
+
+Made by `make agreement`; do not edit.
+
+Programs that crash for real (`tests/live/programs`) run under Wine, and each keeps a shadow stack of its own: for every
+call the return address, the stack slot that holds it, and the function. No unwinder produces an expectation. The
+blocked processes are captured, wrapped into complete dumps, and looked at with `windows.unhandled` and
+`windows.cxrstack`, opened by Volatility's ordinary automagic. A frame is equal when instruction pointer, return address
+and Child-SP are. Frames of Wine's own DLLs are not judged, except where the program knows them (what it called, and
+where it was called back from).
+
+- *Threads*: stuck on an unhandled exception, or in `CorExitProcess` without one. Every dump also has threads that must
+  yield no row: waiting ones, ones that handled an exception (record and CONTEXT still on the stack), one that holds
+  addresses of `UnhandledExceptionFilter` in a local array.
+- *PDB*: `-` where the compiler writes none, `no` where it is withheld.
+- *Wrong*: rows that claim a frame of the judged part and match none. *Not found*: frames in the truth without a row.
+- *Names right*: frames of the programs' own functions that bear the function's name.
+"""
+
+
+def table(checked: Iterable[Checked]) -> list[str]:
+    """Return the table, one line for each architecture, compiler and kind of symbols."""
+    groups: dict[tuple[str, str, str], list[Checked]] = {}
+    for one in checked:
+        symbols = "yes" if one.with_pdb else "no" if (one.folder / "pdb").exists() else "-"
+        groups.setdefault((one.arch, one.compiler, symbols), []).append(one)
+    order = [build.label for build in (*X64_BUILDS, *X86_BUILDS)]
+    lines = [_line(HEADINGS), _line(["---"] * 3 + ["--:"] * (len(HEADINGS) - 3))]
+    for key in sorted(groups, key=lambda key: (ARCHES.index(key[0]), order.index(key[1]), key[2])):
+        lines.append(_line([*key, *_figures(groups[key])]))
+    for arch in ARCHES:
+        for with_pdb in (False, True):
+            group = [one for key in groups for one in groups[key] if one.arch == arch and one.with_pdb is with_pdb]
+            if group:
+                title = "with PDB" if with_pdb else "without PDB"
+                lines.append(_line([f"**{arch}**", "all", title, *_figures(group)]))
+    return lines
+
+
+def _figures(group: Sequence[Checked]) -> list[str]:
+    results = [one.result for one in group]
+    stacks = [stack for result in results for stack in result.stacks]
+
+    frames, equal = sum(r.frames for r in results), sum(r.equal for r in results)
+    names = sum(stack.names for stack in stacks)
+    percent = f" ({100 * equal / frames:.1f} %)" if frames else ""
+    return [
+        str(len(group)),
+        str(sum(r.threads for r in results)),
+        f"{sum(r.contexts_found for r in results)} of {sum(r.contexts for r in results)}",
+        str(sum(len(r.false_rows) for r in results)),
+        str(frames),
+        f"{equal}{percent}",
+        str(sum(len(r.wrong) for r in results)),
+        str(sum(len(stack.missing) for stack in stacks)),
+        f"{sum(stack.names_right for stack in stacks)} of {names}" if names else "-",
+    ]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def details(checked: Sequence[Checked]) -> list[str]:
+    """Return what is behind the figures: problems, labels of wrong frames, early ends."""
+    problems = [f"- {c.result.case}: {p}" for c in checked for p in (*c.result.problems, *c.result.false_rows)]
+    labels = Counter(row["Trust"] for c in checked for row in c.result.wrong)
+    ends = Counter(stack.ends.partition(" 0x")[0] for c in checked for stack in c.result.stacks if stack.ends)
+    return [
+        "## Behind the figures",
+        "",
+        "Labels (`Trust`) of the wrong frames: " + (_counted(labels) or "there are none") + ".",
+        "",
+        "Stacks that end before their outermost recorded frame, and why: " + (_counted(ends) or "there are none") + ".",
+        "",
+        *(problems or ["Every stuck thread has its one row with the right record and CONTEXT."]),
+    ]
+
+
+def _counted(counter: Counter[str]) -> str:
+    return ", ".join(f"{count} × {name or '(not said)'}" for name, count in counter.most_common())
+
+
+def coverage() -> list[str]:
+    """Return what the set consists of."""
+    runs = fixtures()
+    scenarios: dict[str, list[str]] = {}
+    for fixture in runs:
+        scenarios.setdefault(fixture.scenario, []).append(f"{fixture.arch} {fixture.build.label}")
+    lines = ["## The set", "", f"{len(runs)} processes:", "", "| Scenario | Run as |", "|---|---|"]
+    return [*lines, *(_line([name, ", ".join(where)]) for name, where in scenarios.items())]
+
+
+def main() -> int:
+    """Write the document."""
+    parser = argparse.ArgumentParser(prog="tests.live.agreement", description="Writes docs/agreement.md.")
+    parser.add_argument("--work", type=Path, default=Path(".live"))
+    parser.add_argument("--out", type=Path, default=Path("docs/agreement.md"))
+    parser.add_argument("--reuse", action="store_true", help="take the rows of the last run instead of running again")
+    options = parser.parse_args()
+    folders = fixture_folders(options.work / "out")
+    if not folders:
+        sys.stderr.write("there are no fixtures: make test-live makes them\n")
+        return 1
+    if options.reuse:
+        checked = [one for folder in folders for one in compared(folder)]
+    else:
+        checked = list(check_all(options.work / "out"))
+    peer = memprocfs_peer.section(options.work, [folder for folder in folders if folder.name.startswith("x64-")])
+    parts = [HEAD, *table(checked), "", *details(checked), "", *peer, "", *coverage(), ""]
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text("\n".join(parts), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
