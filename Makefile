@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
+STACK = --hide-columns PID Process TID IP Args Symbols Notes -r pretty
 
 .PHONY: demo test test-images lint format clean
 
@@ -27,11 +28,13 @@ demo: $(VENV)/.installed
 	mkdir -p $(DEMO)/cache
 	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP windows.unhandled'
 	@$(VOL) windows.unhandled
-	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP windows.cxrstack --registers'
-	@$(VOL) windows.cxrstack --registers
+	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP windows.cxrstack --symbol-path demo/pdb --registers'
+	@$(VOL) windows.cxrstack --symbol-path $(DEMO)/pdb --registers
+	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP $(STACK) windows.cxrstack --symbol-path demo/pdb'
+	@$(VOL) $(STACK) windows.cxrstack --symbol-path $(DEMO)/pdb
 
 test: $(VENV)/.tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Unwind data of real images, decoded here and by LIEF. Fetches wheels for Windows from PyPI (some 60 MB).
 IMAGES = build/images
@@ -53,3 +56,5 @@ format: $(VENV)/.tools
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info
+
+include tests/live/live.mk

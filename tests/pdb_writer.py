@@ -16,6 +16,8 @@ X86, X64 = 0x14C, 0x8664
 _MAGIC = b"Microsoft C/C++ MSF 7.00\r\n\x1aDS\0\0\0"
 _NO_STREAM = 0xFFFF
 _SIMPLE_TYPES = {"void": 0x03, "char": 0x70, "int": 0x74, "unsigned": 0x75, "long": 0x12, "int*": 0x474, "void*": 0x403}
+_SIMPLE_TYPES["HRESULT"] = 0x08  # T_HRESULT
+_NEAR_32, _POINTER_64 = 0x800A, 0x1000C
 
 
 @dataclass
@@ -62,6 +64,7 @@ class FrameRecord:
     prologue: int = 0
     max_stack: int = 0
     is_function_start: bool = True
+    has_seh: bool = False
 
 
 @dataclass
@@ -76,6 +79,7 @@ class FpoRecord:
     saved_registers: int = 0
     uses_base_pointer: bool = False
     kind: int = 0
+    has_seh: bool = False
 
 
 @dataclass
@@ -305,6 +309,9 @@ class _Writer:
     def _type(self, name: str) -> int:
         if name in _SIMPLE_TYPES:
             return _SIMPLE_TYPES[name]
+        if name.endswith("*"):
+            traits = _POINTER_64 if self._pdb.machine == X64 else _NEAR_32
+            return self._types.add(0x1002, struct.pack("<II", self._type(name[:-1]), traits))
         return self._types.add(0x1505, struct.pack("<HHIIIH", 0, 0x80, 0, 0, 0, 0) + name.encode() + b"\0")
 
     def _inline(
@@ -357,7 +364,7 @@ class _Writer:
             self._strings.offset(record.program),
             record.prologue,
             record.saved_registers,
-            4 if record.is_function_start else 0,
+            record.has_seh | (4 if record.is_function_start else 0),
         )
 
 
@@ -370,7 +377,8 @@ def _with_sizes(procedure: Procedure, writer: _Writer) -> Iterable[tuple[Inline,
 
 
 def _fpo(record: FpoRecord) -> bytes:
-    bits = record.prologue | record.saved_registers << 8 | record.uses_base_pointer << 12 | record.kind << 14
+    bits = record.prologue | record.saved_registers << 8 | record.has_seh << 11 | record.uses_base_pointer << 12
+    bits |= record.kind << 14
     return struct.pack("<IIIHH", record.rva, record.size, record.locals, record.parameters, bits)
 
 

@@ -29,6 +29,20 @@ class FrameData:
     max_stack_size: int
     program: str
     uses_base_pointer: bool
+    has_seh: bool = False
+    """The function registers an exception handler."""
+    is_non_fpo: bool = False
+    """An FPO_DATA record that says of the function that it has an ordinary frame, FRAME_NONFPO."""
+
+
+def annotation(data: FrameData) -> str:
+    """Return a record as WinDbg's `kv` prints it: `FPO: [4,20,4]` (words of parameters, locals, saved registers)."""
+    if data.has_seh:
+        return "FPO: [SEH]"
+    if data.is_non_fpo:
+        return "FPO: [Non-Fpo]"
+    figures = f"[{data.parameters_size // 4},{data.locals_size // 4},{data.saved_registers_size // 4}]"
+    return f"FPO: [Uses EBP] {figures}" if data.uses_base_pointer else f"FPO: {figures}"
 
 
 class FrameDataSource(Protocol):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from throwstack.demangle import undecorate
+from throwstack.frame_data import FrameData
 from throwstack.images import Image, ImageMap
-from throwstack.modules import ModuleMap
 from throwstack.name_extent import is_beyond_function
 
 
@@ -81,6 +81,10 @@ class SymbolTable:
     def rva_of(self, name: str) -> int | None:
         """Return the RVA of the symbol called `name`, or None."""
         return self._by_name.get(name)
+
+    def frame_description(self, rva: int) -> FrameData | None:  # noqa: ARG002 PDBs have more to say
+        """Return what the symbols say of the x86 frame of the function at `rva`; here nothing."""
+        return None
 
 
 SymbolSource = Callable[[Image], "SymbolTable | None"]
@@ -254,13 +258,3 @@ def first_of(*sources: SymbolSource) -> SymbolSource:
         return None
 
     return ask
-
-
-def unloaded(modules: ModuleMap) -> Callable[[int], Name | None]:
-    """Return what names addresses in images that are no longer loaded: `<Unloaded_x.dll>+0x1234`, as WinDbg does."""
-
-    def name(address: int) -> Name | None:
-        module = modules.find(address)
-        return None if module is None else Name(address, f"<Unloaded_{module.name}>", "", address - module.base)
-
-    return name

@@ -36,12 +36,14 @@ class Target:
 class ThreadStack:
     """A thread's stack in a target, and the user-mode registers with which it will go on.
 
-    `registers` is None where they could not be read; `missing` then says why.
+    `registers` is None where they could not be read; `missing` then says why. `exception_list` is, on x86, the
+    address of the thread's first exception registration (fs:[0], kept in its TEB); None where it is not known.
     """
 
     bounds: StackBounds
     registers: Registers | None
     missing: str = ""
+    exception_list: int | None = None
 
 
 _SWITCHED_STACK = 1 << 20

@@ -8,20 +8,26 @@ of every stuck thread and of a few others, whose words are stale or plain data. 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers
 from throwstack.dispatch.saved import SavedException
-from throwstack.dispatch.search import exceptions_in_flight
-from throwstack.frames import Walk
+from throwstack.dispatch.search import Blocked, exceptions_in_flight
+from throwstack.frames import Trust, Walk
 from throwstack.memory import Memory
 from throwstack.naming import name_of
+from throwstack.registers import SP, Arch, Registers
 from throwstack.symbols import Name
 from throwstack.target import Target, ThreadStack, current_stack
+from throwstack.unwind.x64.call_sites import follows_call
+from throwstack.unwind.x86.unwinder import registration_chain
 
 _MAX_STACK_BYTES = 16 << 20
 _MAX_FUNCTION = 0x4000
 _HIGH = 16
+_MAX_RESUMED = 64
+"""How many words that look like a return address into a filter are walked from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,49 +87,87 @@ class Triage:
                     yield start + offset, word
 
     def _walk(self, stack: ThreadStack, suspects: Sequence[tuple[int, int]]) -> Stuck | None:
-        notes = [stack.missing] if stack.missing else []
-        walk = None
-        if stack.registers is not None:
-            walk = self._target.unwinder.walk(stack.registers, stack.bounds)
-            stuck = self._from_walk(stack, walk, notes)
-            if stuck is not None:
-                return stuck
-            if walk.is_complete:
-                return None
-            notes.append(f"the walk of the blocked stack ended early: {walk.end.value} {walk.detail}".rstrip())
-        reached = walk.frames[-1].sp if walk is not None and walk.frames else 0
+        notes: tuple[str, ...] = (stack.missing,) if stack.missing else ()
+        if stack.registers is None:
+            return self._without_walk(stack, None, suspects, notes)
+        walk = self._target.unwinder.walk(stack.registers, stack.bounds)
+        stuck = self._from_walk(stack, walk, notes, stack.registers.sp)
+        if walk.is_complete or (stuck is not None and stuck.exceptions):
+            return stuck
+        notes += (f"the walk of the blocked stack ended early: {walk.end.value} {walk.detail}".rstrip(),)
+        reached = walk.frames[-1].sp if walk.frames else 0
         beyond = [(address, word) for address, word in suspects if address >= reached]
-        return self._without_walk(stack, walk, beyond, notes)
+        further = self._without_walk(stack, walk, beyond, notes)
+        if stuck is None or further is None:
+            return further or (None if stuck is None else replace(stuck, notes=(*stuck.notes, *notes)))
+        blockers = (*further.blocked_in, *(pair for pair in stuck.blocked_in if pair not in further.blocked_in))
+        return replace(further, blocked_in=blockers)
 
-    def _from_walk(self, stack: ThreadStack, walk: Walk, notes: list[str]) -> Stuck | None:
+    def _from_walk(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> Stuck | None:
+        """Say what a walk that starts at the stack address `low` shows the thread to be stuck in, or None."""
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
         blockers = [_blocker(name) for name in names]
         if not any(blocker is not None and blocker.is_triage for blocker in blockers):
             return None
         pairs = [(name.module, name.symbol if _blocker(name) else "") for name in names]
         proofs = [index for index, blocker in enumerate(blockers) if blocker is not None and blocker.proves_exception]
-        exceptions: tuple[SavedException, ...] = ()
-        if proofs:
-            frames = walk.frames[proofs[0] :]
-            exceptions = exceptions_in_flight(self._target, stack.bounds, frames, frames[0].sp)
-            if not exceptions:
-                notes.append("the saved CONTEXT was not found")
-        return Stuck(self._target, stack, blocked_in(pairs), exceptions, walk, tuple(notes))
+        blocked = Blocked(
+            walk.frames,
+            max(low, walk.frames[proofs[0]].sp) if proofs else low,
+            is_complete=walk.is_complete,
+            proves_exception=bool(proofs),
+            registrations=self._registrations(stack),
+        )
+        found = exceptions_in_flight(self._target, stack.bounds, blocked)
+        notes = (*notes, *found.notes)
+        if proofs and not found.exceptions:
+            notes += ("the saved CONTEXT was not found",)
+        return Stuck(self._target, stack, blocked_in(pairs), found.exceptions, walk, notes)
 
     def _without_walk(
-        self, stack: ThreadStack, walk: Walk | None, suspects: list[tuple[int, int]], notes: list[str]
+        self, stack: ThreadStack, walk: Walk | None, suspects: Sequence[tuple[int, int]], notes: tuple[str, ...]
     ) -> Stuck | None:
-        """Take a word as a return address into a blocker where a saved exception lies behind it on the stack."""
-        for address, word in suspects:
-            name = self._target.symbols.name(word, is_return_address=True)
-            blocker = _blocker(name)
-            if blocker is None or not blocker.proves_exception:
-                continue
-            exceptions = exceptions_in_flight(self._target, stack.bounds, (), address)
-            if exceptions:
-                where = ((name.module, name.symbol),)
-                return Stuck(self._target, stack, where, exceptions[:1], walk, tuple(notes))
+        """Take a word as a return address into a blocker where a saved exception lies behind it on the stack.
+
+        The stack is walked once more from there. What the words tell may be of an earlier time, and the row says so.
+        """
+        size = self._target.arch.pointer_size
+        proofs = (
+            (address, word)
+            for address, word in suspects
+            if _proves_exception(self._target.symbols.name(word, is_return_address=True))
+            and follows_call(self._target.memory, word) is not False
+        )
+        for address, word in islice(proofs, _MAX_RESUMED):
+            gpr = [None] * len(self._target.arch.register_names)
+            registers = Registers(word, (*gpr[:SP], address + size, *gpr[SP + 1 :]))
+            resumed = self._target.unwinder.walk(registers, stack.bounds, trust=Trust.SCAN)
+            found = self._from_walk(stack, resumed, notes, address)
+            if found is not None and found.exceptions and self._is_active(stack, found.exceptions[0]):
+                guess = f"found by the word at {address:#x}, which may be of an earlier time"
+                return replace(found, walk=walk, notes=(*found.notes, guess))
         return None
+
+    def _registrations(self, stack: ThreadStack) -> tuple[int, ...] | None:
+        if self._target.arch is not Arch.X86 or stack.exception_list is None:
+            return None
+        return registration_chain(self._target.memory, stack.exception_list, stack.bounds)
+
+    def _is_active(self, stack: ThreadStack, exception: SavedException) -> bool:
+        """Say whether the thread's registrations leave room for a dispatch of `exception`: True if there are none.
+
+        On x86 a handler is being asked, so that a registration of the dispatcher lies in the chain, or the exception
+        never was dispatched and its CONTEXT is a global of the module that reported it.
+        """
+        registrations = self._registrations(stack)
+        if registrations is None or not stack.bounds.contains(exception.context.address):
+            return True
+        return any(node < exception.context.address for node in registrations)
+
+
+def _proves_exception(name: Name) -> bool:
+    blocker = _blocker(name)
+    return blocker is not None and blocker.proves_exception
 
 
 def _blocker(name: Name) -> Blocker | None:

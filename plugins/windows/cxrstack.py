@@ -3,10 +3,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 from volatility3.framework import interfaces, renderers
 from volatility3.framework.configuration import requirements
+
+if find_spec("throwstack") is None:
+    # Given with -p from a checkout that is not installed: the engine lies beside the plugins.
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from throwstack.files.needed import manifest
 from throwstack.text import escape
@@ -35,6 +42,12 @@ class CxrStack(interfaces.plugins.PluginInterface):
                 default=False,
                 optional=True,
             ),
+            requirements.BooleanRequirement(
+                name="kv",
+                description="Show what PDBs say of x86 frames, as kv does: FPO: [parameters,locals,registers]",
+                default=False,
+                optional=True,
+            ),
             requirements.ChoiceRequirement(
                 name="names",
                 choices=[style.value for style in rows.NameStyle],
@@ -58,7 +71,12 @@ class CxrStack(interfaces.plugins.PluginInterface):
     def _frames(self) -> Iterator[tuple[int, rows.Row]]:
         style = rows.NameStyle(self.config.get("names") or rows.NameStyle.PLAIN.value)
         for stack in self._stacks():
-            for row in rows.frame_rows(stack, with_registers=self.config.get("registers", False), style=style):
+            for row in rows.frame_rows(
+                stack,
+                with_registers=self.config.get("registers", False),
+                style=style,
+                with_fpo=self.config.get("kv", False),
+            ):
                 yield 0, row
 
     def _needed(self) -> Iterator[tuple[int, rows.Row]]:
@@ -73,4 +91,5 @@ class CxrStack(interfaces.plugins.PluginInterface):
         if self.config.get("symbols_needed", False):
             return renderers.TreeGrid([("Manifest", str), ("Module", str), ("Why", str)], self._needed())
         registers = rows.REGISTER_COLUMNS if self.config.get("registers", False) else []
-        return renderers.TreeGrid([*rows.FRAME_COLUMNS, *registers, *rows.NOTES_COLUMN], self._frames())
+        fpo = rows.FPO_COLUMNS if self.config.get("kv", False) else []
+        return renderers.TreeGrid([*rows.FRAME_COLUMNS, *fpo, *registers, *rows.NOTES_COLUMN], self._frames())

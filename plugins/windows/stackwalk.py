@@ -5,10 +5,17 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 from volatility3.framework import interfaces, renderers
 from volatility3.framework.configuration import requirements
+
+if find_spec("throwstack") is None:
+    # Given with -p from a checkout that is not installed: the engine lies beside the plugins.
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from throwstack.volatility import options, rows
 from throwstack.volatility.stackwalk import StackWalk as Walk

@@ -4,11 +4,18 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from volatility3.framework import interfaces, renderers
 from volatility3.plugins import timeliner
+
+if find_spec("throwstack") is None:
+    # Given with -p from a checkout that is not installed: the engine lies beside the plugins.
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from throwstack.volatility import options, rows
 

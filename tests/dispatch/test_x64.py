@@ -11,7 +11,7 @@ from tests.forge.stacks import Label, Stack
 from tests.targets import make_target
 from tests.test_contexts import x64_context
 from throwstack.dispatch.saved import Route, SavedException
-from throwstack.dispatch.search import exceptions_in_flight
+from throwstack.dispatch.search import Blocked, exceptions_in_flight
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.modules import Module
 from throwstack.registers import Arch, Registers
@@ -42,7 +42,7 @@ def frame(rva: int, sp: int, return_address: int = 0) -> Frame:
 
 def search(stack: Stack, *frames: Frame, low: int = LIMIT) -> tuple[SavedException, ...]:
     target = make_target(Arch.X64, [NTDLL, APP], {LIMIT: stack.data()}, SYMBOLS, Walk(frames, End.THREAD_START))
-    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), frames, low)
+    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), Blocked(frames, low)).exceptions
 
 
 @pytest.mark.parametrize("distance", [0x4F0, 0x4D0])

@@ -14,7 +14,7 @@ from tests.forge.stacks import Label, Stack
 from tests.targets import make_target
 from tests.test_contexts import x86_context
 from throwstack.dispatch.saved import Route, SavedException
-from throwstack.dispatch.search import exceptions_in_flight
+from throwstack.dispatch.search import Blocked, exceptions_in_flight
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.modules import Module
 from throwstack.registers import Arch, Registers
@@ -51,7 +51,7 @@ def search(stack: Stack, *frames: Frame, low: int = LIMIT) -> tuple[SavedExcepti
         {"kernel32.dll": {"UnhandledExceptionFilter": FILTER_RVA, "RaiseException": 0xBE94}},
         Walk(frames, End.THREAD_START),
     )
-    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), frames, low)
+    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), Blocked(frames, low)).exceptions
 
 
 def filter_called_with_pointers(**context: int) -> tuple[Stack, Label, Label]:
@@ -131,4 +131,4 @@ def test_a_record_with_more_parameters_than_one_can_have_is_none():
 
 def test_below_the_given_address_nothing_counts():
     stack, *_ = filter_called_with_pointers()
-    assert search(stack, low=0x045BA7A8) == ()
+    assert search(stack, low=0x045BA88C) == ()

@@ -13,6 +13,7 @@ from tests.forge.build import DumpKind, build
 from tests.forge.cases import Case, builders
 from tests.forge.describe import Machine, Paging
 from tests.forge.layouts import load
+from tests.forge.pdbs import write_pdbs
 from tests.forge.symbols import write_isf
 
 
@@ -20,11 +21,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.forge", description=__doc__)
     parser.add_argument("case", nargs="?", metavar="CASE", help="name of the case")
-    parser.add_argument("out", nargs="?", metavar="OUT_DIR", type=Path, help="gets MEMORY.DMP, isf/ and truth.json")
+    parser.add_argument("out", nargs="?", metavar="OUT_DIR", type=Path, help="gets MEMORY.DMP, isf/, pdb/, truth.json")
     parser.add_argument("--list", action="store_true", help="list the cases")
     parser.add_argument("--isf", type=Path, help="take the kernel's structure layouts from this ISF file")
     parser.add_argument("--kind", choices=[kind.name.lower() for kind in DumpKind], default="full", help="format")
     parser.add_argument("--paging", choices=[paging.value for paging in Paging], help="x86: with PAE or without")
+    parser.add_argument("--fuller-kernel", action="store_true", help="x64: with all that MemProcFS needs")
     options = parser.parse_args(arguments)
     cases = builders()
     if options.list:
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         case = cases[options.case][0]()
         if options.paging is not None:
             case.machine = with_paging(case.machine, Paging(options.paging))
-        forge(case, options.out, isf=options.isf, kind=DumpKind[options.kind.upper()])
+        forge(case, options.out, isf=options.isf, kind=DumpKind[options.kind.upper()], fuller=options.fuller_kernel)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 1
@@ -73,13 +75,16 @@ def with_paging(machine: Machine, paging: Paging) -> Machine:
     return replace(machine, paging=paging, processes=processes)
 
 
-def forge(case: Case, out: Path, *, isf: Path | None = None, kind: DumpKind = DumpKind.FULL) -> None:
-    """Write `case` as MEMORY.DMP, isf/ and truth.json into the directory `out`."""
+def forge(
+    case: Case, out: Path, *, isf: Path | None = None, kind: DumpKind = DumpKind.FULL, fuller: bool = False
+) -> None:
+    """Write `case` as MEMORY.DMP, isf/, truth.json and, where it has PDBs, pdb/ into the directory `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    built = build(case.machine, out, isf=isf, dump=kind)
+    built = build(case.machine, out, isf=isf, dump=kind, fuller=fuller)
     for image in case.images:
         if image.pdb is not None:
             write_isf(built.isf_dir, image.pdb, image.machine, image.rvas())
+    write_pdbs(out / "pdb", case.pdbs)
     case.truth.save(out / "truth.json")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.forge import kernel_data
+from tests.forge import fuller_kernel, kernel_data
 from tests.forge.describe import Machine, Paging, Process
 from tests.forge.dump_files import DumpFacts, DumpKind, write_dump, write_page_file
 from tests.forge.kernel_image import KernelImage, build_kernel
@@ -41,12 +41,17 @@ class BuiltDump:
     """Page file 0, if a page lies in it."""
 
 
-def build(machine: Machine, out_dir: Path, *, isf: Path | None = None, dump: DumpKind = DumpKind.FULL) -> BuiltDump:
+def build(
+    machine: Machine, out_dir: Path, *, isf: Path | None = None, dump: DumpKind = DumpKind.FULL, fuller: bool = False
+) -> BuiltDump:
     """Write MEMORY.DMP and isf/ into a directory.
 
     `isf` gives the kernel's layouts (and its symbols, if it has them); by default a carried one that suits the machine.
+    `fuller` adds what MemProcFS needs (x64 only; `tests.forge.fuller_kernel`).
     Raises ValueError for a machine that cannot be: overlapping regions, a 32-bit layout for 64-bit paging.
     """
+    if fuller:
+        machine = fuller_kernel.with_processes(machine)
     layout = load(carried(machine.paging, machine.version) if isf is None else isf)
     if layout.is_64bit is not machine.paging.is_64bit:
         message = f"{layout.source} is no layout for paging {machine.paging.value}"
@@ -60,7 +65,11 @@ def build(machine: Machine, out_dir: Path, *, isf: Path | None = None, dump: Dum
     kernel = KernelMemory(space, layout, pool_starts(machine.paging, version))
     kernel.reserve(_given_addresses(machine, layout))
     image = build_kernel(machine, layout, kernel, version, built.isf_dir)
-    page_file = _write_machine(machine, version, kernel, image)
+    if fuller:
+        image = fuller_kernel.extend_image(kernel, image)
+    page_file = _write_machine(machine, version, kernel, image, fuller=fuller)
+    if fuller:
+        fuller_kernel.pad(physical)
     if page_file:
         built = replace(built, page_file=out_dir / "pagefile.sys")
         write_page_file(out_dir / "pagefile.sys", page_file)
@@ -99,7 +108,9 @@ def _given_addresses(machine: Machine, layout: Layout) -> Iterator[tuple[int, in
                     yield item.address - 0x40, item.address + 0x40
 
 
-def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, image: KernelImage) -> dict[int, bytes]:
+def _write_machine(
+    machine: Machine, version: Version, kernel: KernelMemory, image: KernelImage, *, fuller: bool
+) -> dict[int, bytes]:
     """Write everything behind the kernel's image into physical memory; return the contents of the page file."""
     kernel_data.write_debugger_data(kernel, machine, image, version)
     processors = kernel_data.write_processors(kernel, machine)
@@ -133,9 +144,11 @@ def _write_machine(machine: Machine, version: Version, kernel: KernelMemory, ima
             spaces.append(space)
         blocks.append(writer.write(process, space))
     kernel_data.write_current_threads(kernel, processors, writer.running)
-    write_waits(kernel, image, version, processes, writer.blocks)
+    write_waits(kernel, image, processes, writer.blocks)
     sections.finish()
     _link_processes(kernel, image, blocks)
+    if fuller:
+        fuller_kernel.complete_pages(kernel, writer.blocks.values())
     kernel.space.close_kernel()
     for space in spaces:
         space.adopt(kernel.space)

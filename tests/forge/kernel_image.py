@@ -123,6 +123,8 @@ def _place(machine: Machine, layout: Layout, image: bytes) -> tuple[dict[str, in
         return _merge(machine, layout, image), max(layout.symbols.values()) + PAGE
     symbols, end = dict(machine.kernel_symbols), -(-len(image) // PAGE) * PAGE
     for name, size in VARIABLES.items():
+        if name == "ObHeaderCookie" and machine.version < (10, 0, 0):
+            continue
         symbols[name] = end
         end += -(-size // 0x20) * 0x20
     if layout.has("_EPROCESS") and not layout.has("_ETHREAD", "ThreadsProcess"):

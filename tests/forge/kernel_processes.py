@@ -23,6 +23,7 @@ _PROCESS_OBJECT = 3
 _SECOND = 10_000_000
 _TEB32_AFTER = 0x2000
 _I386 = 0x14C
+_STATUS_PENDING = 0x103
 
 
 @dataclass
@@ -70,6 +71,7 @@ class ProcessWriter:
         block.put("UniqueProcessId", process.pid)
         block.put("InheritedFromUniqueProcessId", process.ppid)
         block.put("CreateTime", self._created(process))
+        block.put("ExitStatus", _STATUS_PENDING)
         block.put("Peb", 0 if process.pid == SYSTEM else process.peb)
         block.put_any(("SectionBaseAddress",), process.modules[0].base if process.modules else 0)
         block.put_bytes("ImageFileName", process.name.encode("ascii", "replace")[:15].ljust(15, b"\0"))
@@ -79,9 +81,8 @@ class ProcessWriter:
             block.put("SeAuditProcessCreationInfo.ImageFileName", self._write_name(process.image_path))
 
     def _write_handle_table(self, process: Process) -> int:
-        table = Structure(
-            self.kernel, self.kernel.layout, "_HANDLE_TABLE", self.kernel.allocate_struct("_HANDLE_TABLE", Pool.PAGED)
-        )
+        address = self.kernel.allocate_struct("_HANDLE_TABLE", Pool.PAGED, tag=b"Obtb")
+        table = Structure(self.kernel, self.kernel.layout, "_HANDLE_TABLE", address)
         table.put_any(("UniqueProcessId",), process.pid)
         return table.address
 
@@ -93,15 +94,12 @@ class ProcessWriter:
         return self._sessions[number]
 
     def _write_name(self, path: str) -> int:
-        """Write an OBJECT_NAME_INFORMATION: a UNICODE_STRING, here with its text elsewhere."""
-        name = Structure(
-            self.kernel,
-            self.kernel.layout,
-            "_UNICODE_STRING",
-            self.kernel.allocate(self.kernel.layout.size("_UNICODE_STRING"), Pool.PAGED),
-        )
-        buffer, size = self.kernel.unicode(path)
-        name.put_all(Length=size, MaximumLength=size + 2, Buffer=buffer)
+        """Write an OBJECT_NAME_INFORMATION: a UNICODE_STRING with its text behind it."""
+        layout, text = self.kernel.layout, path.encode("utf-16-le")
+        size = layout.size("_UNICODE_STRING")
+        name = Structure(self.kernel, layout, "_UNICODE_STRING", self.kernel.allocate(size + len(text) + 2, Pool.PAGED))
+        name.put_all(Length=len(text), MaximumLength=len(text) + 2, Buffer=name.address + size)
+        self.kernel.write(name.address + size, text + b"\0\0")
         return name.address
 
     def _write_threads(self, block: Structure, process: Process) -> None:

@@ -92,11 +92,6 @@ class PteFormat:
         """Return the entry of a page in page file 0, at a page of it."""
         return self._invalid(slot << (12 if self.size == 4 else 32) | MM_PROTECTION[protection] << 5)
 
-    def look_up(self, protection: Protection) -> int:
-        """Return the entry that leaves it to the VAD where the prototype PTE is: all bits of a page file's offset."""
-        marker = 0xFFFFF << 12 if self.size == 4 else 0xFFFFFFFF << 32
-        return self._invalid(marker | MM_PROTECTION[protection] << 5 | PROTOTYPE)
-
     def prototype(self, address: int) -> int:
         """Return the entry that points to a prototype PTE."""
         if self.size == 4:

@@ -81,6 +81,13 @@ def test_an_address_that_has_the_masks_bit_itself_is_marked_as_plain():
     assert WINDOWS_10.decode(entry | SWIZZLED) == Entry(EntryKind.PROTOTYPE, 0xFFFFE001_30000000)
 
 
+def test_the_marker_for_the_vad_is_one_with_the_swizzle_bit_and_without():
+    marker = 0xFFFFFFFF << 32 | PROTOTYPE | READ_WRITE
+    for formats in (WINDOWS_10, UNKNOWN_MASK):
+        assert formats.decode(marker).kind is EntryKind.LOOK_UP
+        assert formats.decode(marker | SWIZZLED).kind is EntryKind.LOOK_UP
+
+
 def test_without_the_mask_only_what_cannot_mislead_is_read():
     assert UNKNOWN_MASK.decode(0x88 << 32 | READ_WRITE | MASK).kind is EntryKind.UNKNOWN
     assert UNKNOWN_MASK.decode(0xE001_10000000 << 16 | PROTOTYPE | MASK).kind is EntryKind.LOOK_UP

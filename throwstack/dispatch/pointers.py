@@ -1,40 +1,83 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words on a stack that point at a record and a CONTEXT: EXCEPTION_POINTERS and handlers' arguments.
+"""Words that point at a record and a CONTEXT: EXCEPTION_POINTERS, handlers' arguments, nonvolatile registers.
 
 Filters, handlers and the dispatchers keep the two addresses side by side (EXCEPTION_POINTERS {ExceptionRecord,
 ContextRecord}), or with the registration frame between them (the arguments of an x86 exception handler: record,
-frame, context, dispatcher context). Both record and CONTEXT lie further out on the same stack.
+frame, context, dispatcher context). Both record and CONTEXT lie further out on the same stack, or in globals of the
+module that reports its own failure. A register that a function keeps across calls may hold the address of the pair,
+or of one of the two.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
-from throwstack.frames import StackBounds
+from throwstack.frames import Frame, StackBounds
+from throwstack.memory import MemoryUnreadable
+from throwstack.registers import X64_NONVOLATILE, X86_NONVOLATILE, Arch
 from throwstack.target import Target
 
-_MAX_STACK_BYTES = 16 << 20
+MAX_BYTES = 4 << 20
+"""How much of a stack is searched: the default reserve four times over."""
+_MAX_CHECKS = 4096
+"""How many pairs are looked at: a stack filled with plausible pointers must not take minutes."""
 
 
 def scan_pointers(target: Target, stack: StackBounds, low: int, high: int) -> Iterator[SavedException]:
     """Yield what pairs of words between the stack addresses `low` and `high` point at, in stack order."""
     size = target.arch.pointer_size
     low = (max(low, stack.limit) + size - 1) & -size
-    data = target.memory.read_available(low, min(high, stack.base) - low)[:_MAX_STACK_BYTES]
+    data = target.memory.read_available(low, min(high, stack.base, low + MAX_BYTES) - low)
     count = len(data) // size
     words = struct.unpack(f"<{count}{'Q' if size == 8 else 'I'}", data[: count * size])
     distances = ((1, Route.POINTERS),) if size == 8 else ((1, Route.POINTERS), (2, Route.HANDLER_ARGUMENTS))
     base = stack.base
+    checks = 0
     for index in range(count - 2):
         word = words[index]
         address = low + index * size
-        if not address < word < base:
+        if not address < word < base or word % size:
             continue
         for distance, route in distances:
             context = words[index + distance]
-            if address < context < base and context != word:
+            if address < context < base and context != word and not context % size:
+                checks += 1
+                if checks > _MAX_CHECKS:
+                    return
                 found = saved_exception(target, stack, word, context, route=route, frame_sp=address)
                 if found is not None:
                     yield found
+
+
+def pair_at(
+    target: Target, stack: StackBounds, address: int, *, route: Route, frame_sp: int, distance: int = 1
+) -> SavedException | None:
+    """Return what the words at `address` and `distance` words behind it point at, or None."""
+    word = target.memory.u64 if target.arch is Arch.X64 else target.memory.u32
+    try:
+        record, context = word(address), word(address + distance * target.arch.pointer_size)
+    except MemoryUnreadable:
+        return None
+    return saved_exception(target, stack, record, context, route=route, frame_sp=frame_sp)
+
+
+def from_registers(target: Target, stack: StackBounds, frames: Iterable[Frame]) -> Iterator[SavedException]:
+    """Yield what the nonvolatile registers of `frames` lead to: the pair's address, or record and CONTEXT in two."""
+    numbers = X64_NONVOLATILE if target.arch is Arch.X64 else X86_NONVOLATILE
+    seen: set[tuple[int, ...]] = set()
+    for frame in frames:
+        values = tuple(sorted({value for number in numbers if (value := frame.registers.gpr[number])}))
+        if values in seen:
+            continue
+        seen.add(values)
+        for value in values:
+            found = pair_at(target, stack, value, route=Route.REGISTER, frame_sp=frame.child_sp)
+            if found is not None:
+                yield found
+            for other in values:
+                if stack.contains(value) and other != value:
+                    found = saved_exception(target, stack, other, value, route=Route.REGISTER, frame_sp=frame.child_sp)
+                    if found is not None:
+                        yield found

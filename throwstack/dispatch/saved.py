@@ -4,6 +4,7 @@
 A stack is full of words that look like a CONTEXT: the dispatcher's working copy (ip 0), the context a thread was
 started with, those of exceptions that were handled long ago. What passes here has the flags and selectors of user
 mode, a stack pointer on this thread's stack above the record, and an ip in code, unless the fault is that it is not.
+Whether what passes is still in flight is asked in `throwstack.dispatch.live`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from throwstack.contexts import Context, read_context
+from throwstack.contexts import X64_CONTEXT_SIZE, X86_CONTEXT_SIZE, Context, read_context
 from throwstack.exceptions.record import ExceptionRecord, read_record
 from throwstack.frames import StackBounds
 from throwstack.memory import MemoryUnreadable
+from throwstack.registers import Arch
 from throwstack.target import Target
 
 
@@ -25,12 +27,19 @@ class Route(Enum):
     FILTER_ARGUMENT = "UnhandledExceptionFilter argument"
     DISPATCHER = "KiUserExceptionDispatcher frame"
     RAISE = "RtlRaiseException frame"
+    REGISTRATION = "nested registration of ExecuteHandler"
     HANDLER_ARGUMENTS = "ExecuteHandler arguments"
+    GLOBALS = "GS_ContextRecord of the module"
+    REGISTER = "nonvolatile register"
     POINTERS = "EXCEPTION_POINTERS on the stack"
     SCAN = "scan of the stack"
 
 
 _ROUTE_ORDER = {route: index for index, route in enumerate(Route)}
+_ALONE_NOT_ENOUGH = frozenset({Route.HANDLER_ARGUMENTS, Route.REGISTER, Route.POINTERS, Route.SCAN})
+"""Routes that start from words which merely look like pointers: record and CONTEXT must name one instruction."""
+
+_SIZES = {Arch.X86: X86_CONTEXT_SIZE, Arch.X64: X64_CONTEXT_SIZE}
 
 _STATUS_ACCESS_VIOLATION = 0xC0000005
 _STATUS_ILLEGAL_INSTRUCTION = 0xC000001D
@@ -43,17 +52,30 @@ _JUMPED_ASTRAY = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SavedException:
-    """An exception that was being dispatched on a thread. `frame_sp` is the stack address of the route's frame."""
+    """An exception that was being dispatched on a thread. `frame_sp` is the stack address of the route's frame.
+
+    `disagreement` says what another route found instead; empty where all agree.
+    """
 
     record: ExceptionRecord
     context: Context
     routes: tuple[Route, ...]
     frame_sp: int
+    disagreement: str = ""
 
     @property
     def found_by(self) -> str:
         """Return the routes that agree on it, best first."""
         return ", ".join(route.value for route in self.routes)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Return what tells exceptions in flight on one stack apart: ip and sp of the throw.
+
+        One exception may have several CONTEXTs: where RtlRaiseException asks the kernel to dispatch (a debugger is
+        there), the kernel copies the one it is given to KiUserExceptionDispatcher's frame.
+        """
+        return self.context.registers.ip, self.context.registers.sp
 
 
 def saved_exception(
@@ -67,15 +89,19 @@ def saved_exception(
         record = read_record(target.memory, record_address, target.arch)
     except MemoryUnreadable:
         return None
-    return (
-        SavedException(record, context, (route,), frame_sp)
-        if _belong_together(target, stack, record, context)
-        else None
-    )
+    if route in _ALONE_NOT_ENOUGH and record.address != context.registers.ip:
+        return None
+    if not _belong_together(target, stack, record, context):
+        return None
+    return SavedException(record, context, (route,), frame_sp)
 
 
 def _belong_together(target: Target, stack: StackBounds, record: ExceptionRecord, context: Context) -> bool:
-    if not record.code or not record.is_well_formed:
+    if (
+        not record.code
+        or not record.is_well_formed
+        or context.address <= record.location < context.address + _SIZES[target.arch]
+    ):
         return False
     sp = context.registers.sp
     on_this_stack = stack.contains(sp) or sp == stack.base
@@ -86,18 +112,27 @@ def _belong_together(target: Target, stack: StackBounds, record: ExceptionRecord
     ip = context.registers.ip
     if target.images.is_code(ip):
         return True
-    return record.address == ip and record.code in _JUMPED_ASTRAY
+    # Code made at run time can fault in any way; where there is nothing to run, only jumping there explains the ip.
+    return record.address == ip and (record.code in _JUMPED_ASTRAY or bool(ip and target.memory.is_readable(ip)))
 
 
 def merge(found: Iterable[SavedException]) -> tuple[SavedException, ...]:
-    """Join what several routes found of one exception; innermost (the latest) first."""
-    by_context: dict[int, SavedException] = {}
+    """Join what several routes found of one exception; innermost (the latest) first.
+
+    Of several CONTEXTs of one exception the most telling route's is taken.
+    """
+    by_throw: dict[tuple[int, int], SavedException] = {}
     for item in found:
-        known = by_context.get(item.context.address)
+        known = by_throw.get(item.key)
         if known is None:
-            by_context[item.context.address] = item
+            by_throw[item.key] = item
         else:
             routes = sorted({*known.routes, *item.routes}, key=_ROUTE_ORDER.__getitem__)
-            frame_sp = min(known.frame_sp, item.frame_sp)
-            by_context[item.context.address] = replace(known, routes=tuple(routes), frame_sp=frame_sp)
-    return tuple(sorted(by_context.values(), key=lambda item: item.context.registers.sp))
+            best = min(known, item, key=rank)
+            by_throw[item.key] = replace(best, routes=tuple(routes), frame_sp=min(known.frame_sp, item.frame_sp))
+    return tuple(sorted(by_throw.values(), key=lambda item: item.context.registers.sp))
+
+
+def rank(item: SavedException) -> int:
+    """Return how telling the best route of `item` is; less is better."""
+    return min(_ROUTE_ORDER[route] for route in item.routes)

@@ -3,15 +3,16 @@
 
 UnhandledExceptionFilter's argument is in rcx and gone. But when the kernel delivers a fault it builds, at rsp of
 KiUserExceptionDispatcher, a CONTEXT (0x4d0 bytes), a CONTEXT_EX, and the EXCEPTION_RECORD at +0x4f0; and a software
-exception's CONTEXT is captured in the frame of RtlRaiseException, while the record is its caller's.
+exception's CONTEXT is captured in the frame of RtlRaiseException, while the record is its caller's (or, under
+RtlRaiseStatus, its own).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from throwstack.contexts import X64_CONTEXT_SIZE, read_context
-from throwstack.dispatch.pointers import scan_pointers
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
 from throwstack.exceptions.record import read_record
 from throwstack.frames import Frame, StackBounds
@@ -22,10 +23,13 @@ from throwstack.target import Target
 DISPATCHERS = frozenset({"KiUserExceptionDispatch", "KiUserExceptionDispatcher"})
 RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})
 
-_RECORD_AFTER_CONTEXT = (0x4F0, 0x4D0)
-"""Where the record lies from the CONTEXT: behind a CONTEXT_EX of 0x20 bytes, or (before Windows 7) right behind."""
+_RECORD_AFTER_CONTEXT = (0x4F0, 0x4D0, *range(0x4D8, 0x4F0, 8), *range(0x4F8, 0x640, 8))
+"""Where the record lies from the CONTEXT: behind a CONTEXT_EX of 0x20 bytes, or (before Windows 7) right behind.
+Versions of Wine have put other things in between."""
 _MAX_FRAME = 0x10000
-_RECORD_SIZE = 0x98
+_ADDRESS_IN_RECORD = 0x10
+_MAX_FLAGS = 0xFF
+"""EXCEPTION_NONCONTINUABLE (1) to EXCEPTION_SOFTWARE_ORIGINATE (0x80)."""
 
 
 def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
@@ -43,22 +47,41 @@ def from_raise_frame(target: Target, stack: StackBounds, frame: Frame, caller: F
     """Return the exception that the RtlRaiseException frame `frame`, called by `caller`, captured, or None.
 
     Its CONTEXT is the caller's state: rip is the frame's return address, rsp the caller's. The record is where the
-    caller built it, which is anywhere in its own frame.
+    caller built it, which is mostly in its own frame.
     """
     context_address = _context_in(target, frame, caller)
-    if context_address is None:
+    if context_address is None or frame.return_address is None:
         return None
-    end = min(caller.child_sp + _MAX_FRAME, stack.base - _RECORD_SIZE)
-    for record_address in range(caller.child_sp, end, 8):
-        try:
-            record = read_record(target.memory, record_address, Arch.X64)
-        except MemoryUnreadable:
-            return None
-        if record.address == frame.return_address and record.code:
-            return saved_exception(
-                target, stack, record_address, context_address, route=Route.RAISE, frame_sp=frame.child_sp
-            )
+    in_caller = records_naming(target, stack, frame.return_address, caller.child_sp, _MAX_FRAME)
+    in_frame = records_naming(target, stack, frame.return_address, frame.child_sp, caller.child_sp - frame.child_sp)
+    for record_address in chain(in_caller, in_frame):
+        found = saved_exception(
+            target, stack, record_address, context_address, route=Route.RAISE, frame_sp=frame.child_sp
+        )
+        if found is not None:
+            return found
     return None
+
+
+def records_naming(target: Target, stack: StackBounds, ip: int, low: int, size: int) -> Iterator[int]:
+    """Yield the stack addresses, within `size` bytes from `low`, of what may be records of an exception at `ip`."""
+    low = (max(low, stack.limit) + 7) & -8
+    data = target.memory.read_available(low, min(size, stack.base - low))
+    wanted = ip.to_bytes(8, "little")
+    position = data.find(wanted, _ADDRESS_IN_RECORD)
+    while position >= 0:
+        at = low + position - _ADDRESS_IN_RECORD
+        if at % 8 == 0 and _is_record(target, at):
+            yield at
+        position = data.find(wanted, position + 1)
+
+
+def _is_record(target: Target, address: int) -> bool:
+    try:
+        record = read_record(target.memory, address, Arch.X64)
+    except MemoryUnreadable:
+        return False
+    return bool(record.code) and record.is_well_formed and record.flags <= _MAX_FLAGS
 
 
 def _context_in(target: Target, frame: Frame, caller: Frame) -> int | None:
@@ -72,11 +95,6 @@ def _context_in(target: Target, frame: Frame, caller: Frame) -> int | None:
         if is_callers and context.has_plausible_flags:
             return address
     return None
-
-
-def from_stack(target: Target, stack: StackBounds, low: int) -> Iterator[SavedException]:
-    """Yield what EXCEPTION_POINTERS on the stack from `low` outwards point to, where record and CONTEXT agree."""
-    return (found for found in scan_pointers(target, stack, low, stack.base) if _same_address(found))
 
 
 def _same_address(found: SavedException) -> bool:

@@ -1,35 +1,124 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved contexts on x86: the argument of UnhandledExceptionFilter, and the arguments of the dispatchers.
+"""Saved contexts on x86: the argument of UnhandledExceptionFilter, and what the dispatchers pass on and register.
 
 Everything on x86 is passed on the stack. UnhandledExceptionFilter's only argument points to EXCEPTION_POINTERS;
-KiUserExceptionDispatcher starts with the two pointers at esp; ExecuteHandler passes record, registration frame,
-CONTEXT and dispatcher context; RtlRaiseException builds both in its own frame and passes them on.
+KiUserExceptionDispatcher starts with the two pointers at esp; RtlRaiseException builds the CONTEXT in its own frame;
+ExecuteHandler passes record, registration frame, CONTEXT and dispatcher context to the handler.
+
+While a handler is asked, ExecuteHandler registers a handler of ntdll's own for exceptions that it may raise. Its
+registration is in the thread's chain (fs:[0]) as long as the dispatch is on, and unlinked as soon as a handler has
+taken the exception, even where the dispatcher's frames stay on the stack (a C++ catch block runs below them).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from throwstack.dispatch.pointers import scan_pointers
+from throwstack.contexts import X86_CONTEXT_SIZE, read_context
+from throwstack.dispatch.pointers import pair_at
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
 from throwstack.frames import Frame, StackBounds
 from throwstack.memory import MemoryUnreadable
+from throwstack.registers import Arch
+from throwstack.symbols import Name
 from throwstack.target import Target
+
+FILTER = "UnhandledExceptionFilter"
+DISPATCHERS = frozenset({"KiUserExceptionDispatcher"})
+RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})
 
 _ARGUMENT = 8
 """Distance of the first argument from ChildEBP: saved ebp (or its place), return address, argument."""
+_AROUND_ESP = 0x10
+_MAX_FRAME = 0x1000
+_HANDLERS = ("ExecuteHandler", "except_handler", "FrameHandler")
+_NODE_ARGUMENTS = 0x40
+"""How far behind a nested registration ExecuteHandler's arguments begin: 0x14 bytes in Windows, some more in Wine."""
+
+
+def from_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> SavedException | None:
+    """Return the exception that `frame`, called `name`, was given or has saved, or None."""
+    if name.symbol == FILTER:
+        return from_filter_frame(target, stack, frame)
+    if name.symbol in DISPATCHERS:
+        return from_dispatcher_frame(target, stack, frame)
+    if name.symbol in RAISERS:
+        return from_raise_frame(target, stack, frame)
+    if name.module.lower() == "ntdll" or any(part in name.symbol for part in _HANDLERS):
+        at = frame.child_sp + _ARGUMENT
+        route = Route.HANDLER_ARGUMENTS
+        return pair_at(target, stack, at, route=route, frame_sp=frame.child_sp, distance=2) or pair_at(
+            target, stack, at, route=route, frame_sp=frame.child_sp
+        )
+    return None
 
 
 def from_filter_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
     """Return what the first argument of the UnhandledExceptionFilter frame `frame` points to, or None."""
     try:
         pointers = target.memory.u32(frame.child_sp + _ARGUMENT)
-        record, context = target.memory.u32(pointers), target.memory.u32(pointers + 4)
     except MemoryUnreadable:
         return None
-    return saved_exception(target, stack, record, context, route=Route.FILTER_ARGUMENT, frame_sp=frame.child_sp)
+    return pair_at(target, stack, pointers, route=Route.FILTER_ARGUMENT, frame_sp=frame.child_sp)
 
 
-def from_stack(target: Target, stack: StackBounds, low: int) -> Iterator[SavedException]:
-    """Yield what the stack from `low` outwards holds pointers to."""
-    return scan_pointers(target, stack, low, stack.base)
+def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
+    """Return the exception whose two pointers lie at esp of the KiUserExceptionDispatcher frame `frame`, or None.
+
+    The words below are the arguments of the call that it makes, the same two; where esp is not known exactly, either
+    pair will do.
+    """
+    for address in range(frame.sp - _AROUND_ESP, frame.sp + _AROUND_ESP, 4):
+        found = pair_at(target, stack, address, route=Route.DISPATCHER, frame_sp=frame.sp)
+        if found is not None and _names_one_instruction(found):
+            return found
+    return None
+
+
+def from_raise_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
+    """Return the exception that the RtlRaiseException frame `frame` raises, or None.
+
+    Its CONTEXT, somewhere in its frame, is the caller's state; the record is its argument.
+    """
+    slot = frame.child_sp + 4
+    try:
+        record, returns_to = target.memory.u32(slot + 4), target.memory.u32(slot)
+        for address in range(max(frame.sp & ~3, slot - _MAX_FRAME), slot - X86_CONTEXT_SIZE + 1, 4):
+            context = read_context(target.memory, address, Arch.X86)
+            is_callers = context.registers.ip == returns_to and slot <= context.registers.sp <= slot + 8
+            if is_callers and context.has_plausible_flags:
+                return saved_exception(target, stack, record, address, route=Route.RAISE, frame_sp=frame.child_sp)
+    except MemoryUnreadable:
+        return None
+    return None
+
+
+def from_registrations(target: Target, stack: StackBounds, registrations: Sequence[int]) -> Iterator[SavedException]:
+    """Yield the exceptions whose handlers are being asked, by ExecuteHandler's registrations in the thread's chain.
+
+    Such a registration {next, handler in ntdll, registration of the handler that is asked} lies right below
+    ExecuteHandler's arguments: record, that registration again, CONTEXT.
+    """
+    for node in registrations:
+        try:
+            if not _is_in_ntdll(target, target.memory.u32(node + 4)):
+                continue
+            asked = target.memory.u32(node + 8)
+            for address in range(node + 12, node + _NODE_ARGUMENTS, 4):
+                if target.memory.u32(address + 4) != asked:
+                    continue
+                found = pair_at(target, stack, address, route=Route.REGISTRATION, frame_sp=node, distance=2)
+                if found is not None:
+                    yield found
+                    break
+        except MemoryUnreadable:
+            continue
+
+
+def _is_in_ntdll(target: Target, address: int) -> bool:
+    image = target.images.find(address)
+    return image is not None and image.module.label.lower() == "ntdll"
+
+
+def _names_one_instruction(found: SavedException) -> bool:
+    return found.record.address == found.context.registers.ip

@@ -94,7 +94,7 @@ class PteFormats:
             return Entry(EntryKind.EMPTY)
         entry = self.unswizzled(raw)
         if raw & _PROTOTYPE:
-            return Entry(EntryKind.LOOK_UP) if entry is None else self._prototype(entry)
+            return self._prototype(raw, entry)
         if raw & _TRANSITION:
             # A mask that is not known lies above all memory: the frame is in no dump, rather than a wrong one.
             return Entry(EntryKind.TRANSITION, self.transition_frame.of(raw if entry is None else entry))
@@ -107,10 +107,11 @@ class PteFormats:
             return Entry(EntryKind.PAGE_FILE, page, self.page_file_number.of(entry))
         return Entry(EntryKind.ZERO if self.protection.of(entry) & _ACCESS else EntryKind.NO_ACCESS)
 
-    def _prototype(self, entry: int) -> Entry:
-        if self.proto_address is None or self.page_file_page.is_full(entry):
+    def _prototype(self, raw: int, entry: int | None) -> Entry:
+        # The marker "see the VAD" has all bits of a page file's offset set, those of a mask among them.
+        if self.proto_address is None or entry is None or self.page_file_page.is_full(raw):
             return Entry(EntryKind.LOOK_UP)
         address = self.proto_address.of(entry)
-        if self.size == 8 and self.proto_address.width == 48 and address >> 47:
+        if self.proto_address.width == 48 and address >> 47:
             address |= 0xFFFF << 48
         return Entry(EntryKind.PROTOTYPE, address)

@@ -26,7 +26,7 @@ from throwstack.pdb.fpo import fpo_lines
 if TYPE_CHECKING:
     import symbolic
 
-MAGIC = b"throwstack pdb 3"
+MAGIC = b"throwstack pdb 4"
 _HEAD = struct.Struct("<16sQI")
 _STAMP = struct.Struct("<Qq")
 _LENGTH = struct.Struct("<Q")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FPO_DATA records of a PDB, written as `STACK WIN` lines.
+"""FPO_DATA records of a PDB, written as `STACK WIN` lines, and which functions register exception handlers.
 
-Follows `FPO_DATA` in winnt.h. symbolic takes the bit for "uses ebp" from another place of that structure (bit 10, a
-bit of the count of saved registers, instead of bit 12) and cuts the prologue's size to four bits, as LLVM does; a
-frame laid out by such a record would be wrong, so the records are read here.
+Follows `FPO_DATA` in winnt.h and, for the flags of FrameData records, `FRAMEDATA` in cvinfo.h. symbolic takes
+FPO_DATA's bit for "uses ebp" from another place of that structure (bit 10, a bit of the count of saved registers,
+instead of bit 12) and cuts the prologue's size to four bits, as LLVM does; a frame laid out by such a record would be
+wrong, so the records are read here.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ from throwstack.pdb.msf import DBI_STREAM, MsfFile
 _MAX_STREAM = 256 << 20
 _DBI_SIZES = struct.Struct("<iiiiiIii")
 _DBI_HEADER_SIZE = 64
-_FPO_STREAM, _OMAP_FROM_SOURCE_STREAM = 0, 4
+_FPO_STREAM, _OMAP_FROM_SOURCE_STREAM, _FRAME_DATA_STREAM = 0, 4, 9
 _RECORD = struct.Struct("<IIIHH")
+_FRAME_DATA = struct.Struct("<II20xI")
+_HAS_SEH = 1
 _MAX_PIECES = 256
 
 
 def fpo_lines(pdb: Path) -> Iterator[str]:
-    """Yield a `STACK WIN` line for each FPO_DATA record. Raises `throwstack.pdb.msf.NotAPdb` and `OSError`."""
+    """Yield a `STACK WIN` line for each FPO_DATA record, and `STACK SEH` lines.
+
+    Raises `throwstack.pdb.msf.NotAPdb` and `OSError`.
+    """
     with pdb.open("rb") as file:
         msf = MsfFile(file)
         dbi = msf.stream(DBI_STREAM, _MAX_STREAM)
@@ -37,14 +43,20 @@ def fpo_lines(pdb: Path) -> Iterator[str]:
         words = (
             struct.unpack_from(f"<{len(dbi[start : start + debug_size]) // 2}H", dbi, start) if start < len(dbi) else ()
         )
-        streams = [msf.stream(number, _MAX_STREAM) for number in words[: _OMAP_FROM_SOURCE_STREAM + 1]]
-    if not streams:
-        return
-    omap = _Omap(streams[_OMAP_FROM_SOURCE_STREAM] if len(streams) > _OMAP_FROM_SOURCE_STREAM else b"")
-    records = streams[_FPO_STREAM]
+        records, original, frame_data = (
+            msf.stream(words[index], _MAX_STREAM) if index < len(words) else b""
+            for index in (_FPO_STREAM, _OMAP_FROM_SOURCE_STREAM, _FRAME_DATA_STREAM)
+        )
+    omap = _Omap(original)
+    for begin, size, flags in _FRAME_DATA.iter_unpack(frame_data[: len(frame_data) // 32 * 32]):
+        if flags & _HAS_SEH:
+            for rva, length in omap.pieces(begin, size):
+                yield f"STACK SEH {rva:x} {length:x}"
     for begin, size, local, parameters, bits in _RECORD.iter_unpack(records[: len(records) // 16 * 16]):
-        prologue, saved, uses_bp, kind = bits & 0xFF, bits >> 8 & 7, bits >> 12 & 1, bits >> 14
+        prologue, saved, has_seh, uses_bp, kind = bits & 0xFF, bits >> 8 & 7, bits >> 11 & 1, bits >> 12 & 1, bits >> 14
         for rva, length in omap.pieces(begin, size):
+            if has_seh:
+                yield f"STACK SEH {rva:x} {length:x}"
             yield (
                 f"STACK WIN {kind:x} {rva:x} {length:x} {prologue:x} 0 {4 * parameters:x} {4 * saved:x} {4 * local:x} "
                 f"0 0 {uses_bp}"

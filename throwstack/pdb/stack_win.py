@@ -2,13 +2,15 @@
 """`STACK WIN` records, the text in which Breakpad's tools and symbolic write down a PDB's frame data.
 
 `STACK WIN type rva code_size prologue_size epilogue_size parameter_size saved_register_size local_size
-max_stack_size has_program program_or_uses_base_pointer`, figures in hex. Follows Breakpad's symbol file format.
+max_stack_size has_program program_or_uses_base_pointer`, figures in hex. Follows Breakpad's symbol file format, to
+which `throwstack.pdb.fpo` adds what it leaves out: `STACK SEH rva code_size` where a function registers a handler.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import replace
 
 from throwstack.frame_data import FrameData
 
@@ -19,34 +21,46 @@ _FPO, _STANDARD, _FRAME_DATA = "0", "3", "4"
 class FrameDataTable:
     """The frame data of one image, looked up by RVA. FrameData records go before the older FPO_DATA."""
 
-    __slots__ = ("_fpo", "_frame_data")
+    __slots__ = ("_fpo", "_frame_data", "_seh")
 
     def __init__(self, text: str) -> None:
         """Take the records in `text`; lines that are none, or damaged, are left out."""
         frame_data: list[tuple[int, int, str]] = []
         fpo: list[tuple[int, int, str]] = []
+        seh: list[tuple[int, int, str]] = []
         for line, _ in zip(text.splitlines(), range(_MAX_RECORDS), strict=False):
             words = line.split(None, 5)
-            if len(words) != 6 or words[:2] != ["STACK", "WIN"]:
+            is_seh = words[:2] == ["STACK", "SEH"] and len(words) == 4
+            if not is_seh and (len(words) != 6 or words[:2] != ["STACK", "WIN"]):
                 continue
             try:
-                start, size = int(words[3], 16), int(words[4], 16)
+                start, size = (int(word, 16) for word in (words[2:4] if is_seh else words[3:5]))
             except ValueError:
                 continue
-            if words[2] == _FRAME_DATA:
+            if is_seh:
+                seh.append((start, start + size, line))
+            elif words[2] == _FRAME_DATA:
                 frame_data.append((start, start + size, line))
             elif words[2] in (_FPO, _STANDARD):  # a trap or task frame's layout is not a function's
                 fpo.append((start, start + size, line))
         self._frame_data = _Cover(frame_data)
         self._fpo = _Cover(fpo)
+        self._seh = _Cover(seh)
 
     def find(self, rva: int) -> FrameData | None:
         """Return the innermost record that covers `rva`, or None."""
-        for cover in (self._frame_data, self._fpo):
+        return self._first(rva, self._frame_data, self._fpo)
+
+    def described(self, rva: int) -> FrameData | None:
+        """Return the record that tells a reader most of the function at `rva`, or None: FPO_DATA covers all of it."""
+        return self._first(rva, self._fpo, self._frame_data)
+
+    def _first(self, rva: int, *covers: _Cover) -> FrameData | None:
+        for cover in covers:
             line = cover.at(rva)
             record = None if line is None else parse_record(line)
             if record is not None:
-                return record
+                return replace(record, has_seh=self._seh.at(rva) is not None)
         return None
 
 
@@ -70,6 +84,7 @@ def parse_record(line: str) -> FrameData | None:
         stack,
         words[12] if has_program else "",
         uses_base_pointer=not has_program and words[12].strip() != "0",
+        is_non_fpo=words[2] == _STANDARD,
     )
 
 

@@ -88,9 +88,16 @@ class PdbTable(SymbolTable):
 
     def frame_data(self, rva: int) -> FrameData | None:
         """Return the innermost frame data record that covers `rva`, or None."""
+        return self._frame_table().find(rva)
+
+    def frame_description(self, rva: int) -> FrameData | None:
+        """Return the record that `kv` shows of the function at `rva`, or None."""
+        return self._frame_table().described(rva)
+
+    def _frame_table(self) -> FrameDataTable:
         if self._frames is None:
             self._frames = FrameDataTable(self._parts.frames.decode("utf-8", "replace"))
-        return self._frames.find(rva)
+        return self._frames
 
     def _look_up(self, rva: int) -> tuple[Location, ...]:
         try:

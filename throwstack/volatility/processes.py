@@ -17,6 +17,7 @@ from throwstack.registers import Arch, Registers
 from throwstack.symbols import Symbols
 from throwstack.target import Target, ThreadStack
 from throwstack.unwind import x64, x86
+from throwstack.volatility.elsewhere import MappedFiles, elsewhere_in_process
 from throwstack.volatility.kernel import KernelStacks
 from throwstack.volatility.loader import LoaderReader, modules_from_vads
 from throwstack.volatility.machine import Machine
@@ -89,8 +90,9 @@ class ProcessReader:
         name = raw_name.split(b"\0", 1)[0].decode("latin-1")
         modules32 = self._wow64_modules(address, memory, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
-        native = self._target(Arch.X64 if machine.is_64bit else Arch.X86, memory, modules)
-        wow64 = None if modules32 is None else self._target(Arch.X86, memory, modules32)
+        files = MappedFiles(process)
+        native = self._target(Arch.X64 if machine.is_64bit else Arch.X86, memory, modules, files)
+        wow64 = None if modules32 is None else self._target(Arch.X86, memory, modules32, files)
         threads = tuple(self.threads.threads(address))
         return Process(address, pid, name, peb, memory, pages, native, wow64, tuple(problems), threads)
 
@@ -117,10 +119,11 @@ class ProcessReader:
         pages.use_image_files(ImagePages(pages.in_dump, ModuleMap(modules), store))
         return Memory(pages)
 
-    def _target(self, arch: Arch, memory: Memory, modules: Iterable[Module]) -> Target:
+    def _target(self, arch: Arch, memory: Memory, modules: Iterable[Module], files: MappedFiles) -> Target:
         sources = self.machine.sources
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
-        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk)
+        elsewhere = elsewhere_in_process(files, images, arch, sources.symbols)
+        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, elsewhere=elsewhere)
         unwinder = x64.Unwinder(images) if arch is Arch.X64 else x86.Unwinder(images, symbols, sources.frame_data)
         return Target(arch, memory, images, symbols, unwinder)
 
@@ -131,9 +134,10 @@ class ProcessReader:
             message = f"TEB at {thread.teb:#x} is not readable" if thread.teb else "no user-mode stack"
             raise NoStack(message)
         frame = self.threads.trap_frame(thread)
+        exception_list = self.threads.exception_list(process.memory, thread.teb)
         if frame is None:
-            return ThreadStack(bounds, None, "trap frame is not readable")
-        return ThreadStack(bounds, frame.registers)
+            return ThreadStack(bounds, None, "trap frame is not readable", exception_list)
+        return ThreadStack(bounds, frame.registers, exception_list=exception_list)
 
     def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
         """Return a native stack with all the registers that can be had; costs a walk of the kernel stack."""
@@ -151,11 +155,16 @@ class ProcessReader:
         if bounds is None:
             message = f"32-bit TEB of the TEB at {thread.teb:#x} is not readable"
             raise NoStack(message)
+        exception_list = self._wow64.exception_list(process.memory, thread.teb)
         frame = self.threads.trap_frame(thread)
         if frame is not None and frame.is_32bit_code_on_x64:
             gpr = tuple(None if value is None else value & 0xFFFFFFFF for value in frame.registers.gpr[:8])
-            return ThreadStack(bounds, Registers(frame.registers.ip & 0xFFFFFFFF, gpr))
+            registers = Registers(frame.registers.ip & 0xFFFFFFFF, gpr)
+            return ThreadStack(bounds, registers, exception_list=exception_list)
         context = self._wow64.cpu_context(process.memory, thread.teb)
         if context is None:
-            return ThreadStack(bounds, None, "32-bit registers are not readable")
-        return ThreadStack(bounds, context.registers)
+            return ThreadStack(bounds, None, "32-bit registers are not readable", exception_list)
+        if not bounds.contains(context.registers.sp) and not process.memory.is_readable(context.registers.sp, 4):
+            missing = f"32-bit registers of the CPU area are not this thread's: esp {context.registers.sp:#x}"
+            return ThreadStack(bounds, None, missing, exception_list)
+        return ThreadStack(bounds, context.registers, exception_list=exception_list)

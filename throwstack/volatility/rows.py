@@ -15,6 +15,7 @@ from volatility3.framework.renderers import format_hints
 from throwstack.blockers import verdict
 from throwstack.contexts import Context
 from throwstack.exceptions.describe import describe
+from throwstack.frame_data import annotation
 from throwstack.frames import Frame, Walk
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.naming import name_of, names_of
@@ -131,6 +132,7 @@ FRAME_COLUMNS: list[Column] = [
     ("Trust", str),
     ("Symbols", str),
 ]
+FPO_COLUMNS: list[Column] = [("FPO", str)]
 REGISTER_COLUMNS: list[Column] = [("Registers", str), ("Instruction", str)]
 NOTES_COLUMN: list[Column] = [("Notes", str)]
 
@@ -154,8 +156,10 @@ def call_site(name: Name, style: NameStyle) -> str:
     return escape(str(name))
 
 
-def frame_rows(stack: ThrowingStack, *, with_registers: bool, style: NameStyle) -> Iterator[Row]:
-    """Yield a row per frame, in the order of `FRAME_COLUMNS`, then `REGISTER_COLUMNS` if wanted, then the notes.
+def frame_rows(
+    stack: ThrowingStack, *, with_registers: bool, style: NameStyle, with_fpo: bool = False
+) -> Iterator[Row]:
+    """Yield a row per frame: `FRAME_COLUMNS`, `FPO_COLUMNS` and `REGISTER_COLUMNS` if wanted, then the notes.
 
     A function that was inlined has a row of its own inside the frame it is part of, with the trust `inline`: the
     frame's Child-SP and IP, no return address. The registers of the first frame are all of the CONTEXT.
@@ -172,6 +176,8 @@ def frame_rows(stack: ThrowingStack, *, with_registers: bool, style: NameStyle) 
                 notes.append(f"stack ends here: {ending(stack.walk)}")
             row: Row = (stack.process.pid, escape(stack.process.name), or_absent(stack.tid), number)
             row += frame_columns(target, frame, name, style)
+            if with_fpo:
+                row += (or_absent(None if name.is_inline else fpo_annotation(target, frame)),)
             if with_registers:
                 row += _register_columns(target, frame, stack.context if index == 0 else None)
             yield (*row, escape("; ".join(notes), _MAX_NOTES))
@@ -187,10 +193,20 @@ def frame_columns(target: Target, frame: Frame, name: Name, style: NameStyle) ->
         or_absent(None if name.is_inline else arguments(target, frame)),
         format_hints.Hex(frame.ip),
         call_site(name, style),
-        escape(name.source) or renderers.NotAvailableValue(),
+        escape(f"[{name.source}]") if name.source else renderers.NotAvailableValue(),
         _INLINE if name.is_inline else frame.trust.value,
         name.provenance or renderers.NotAvailableValue(),
     )
+
+
+def fpo_annotation(target: Target, frame: Frame) -> str | None:
+    """Return what the symbols say of an x86 frame, as `kv` prints it, or None if they say nothing."""
+    image = target.images.find(frame.ip)
+    if target.arch is not Arch.X86 or image is None:
+        return None
+    rva = frame.ip - image.base - (0 if frame.is_interrupted else 1)
+    data = target.symbols.table(image).frame_description(rva)
+    return None if data is None else annotation(data)
 
 
 def or_absent(value: object) -> object:

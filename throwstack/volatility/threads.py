@@ -87,6 +87,7 @@ class ThreadReader:
         self._registers = {name: first(path) for name, path in names.items()}
         self._stack_base = offset("_TEB.NtTib.StackBase")
         self._stack_limit = offset("_TEB.NtTib.StackLimit")
+        self._exception_list = offset("_TEB.NtTib.ExceptionList")
 
     def threads(self, process: int) -> Iterator[Thread]:
         """Yield the threads of the EPROCESS at `process`.
@@ -135,6 +136,15 @@ class ThreadReader:
         except MemoryUnreadable:
             return None
         return checked_bounds(limit, base)
+
+    def exception_list(self, memory: Memory, teb: int) -> int | None:
+        """Return the first exception registration of the x86 thread whose TEB is at `teb`; None where there is none."""
+        if self._machine.is_64bit:
+            return None
+        try:
+            return memory.u32(teb + self._exception_list) or None
+        except MemoryUnreadable:
+            return None
 
     def trap_frame(self, thread: Thread) -> TrapFrame | None:
         """Return the registers with which `thread` goes on in user mode, or None if no trap frame can be read.

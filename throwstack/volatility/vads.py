@@ -19,8 +19,9 @@ from throwstack.volatility.layout import Layout
 
 log = logging.getLogger(__name__)
 
-_MAX_VADS = 1 << 18
-_MAX_SUBSECTIONS = 4096
+_MAX_VADS = 1 << 16
+_MAX_SUBSECTIONS = 1 << 17
+"""Of all sections that one process maps, taken together."""
 _MAX_PAGES = 1 << 36
 _IMAGE_MAP = 2
 """MI_VAD_TYPE of an image."""
@@ -34,6 +35,7 @@ class VadReader:
     def __init__(self, layout: Layout, memory: Memory, mode: PagingMode) -> None:
         """Take offsets from `layout`, to read in the kernel's `memory`; raises LookupError if the symbols lack one."""
         self._layout = layout
+        self._subsections_left = 0
         self._memory = memory
         self._entry_size = mode.value.entry_size
         self._pointer = memory.u64 if mode is PagingMode.X64 else memory.u32
@@ -75,6 +77,7 @@ class VadReader:
         """Return the views of the EPROCESS at `process`. Branches of the tree that cannot be read are left out."""
         found: list[View] = []
         broken = 0
+        self._subsections_left = _MAX_SUBSECTIONS
         for node in self._nodes(process):
             try:
                 view = self._view(node)
@@ -163,9 +166,10 @@ class VadReader:
                 part = self._pointer(node + self._control_area) + self._first_subsection
             else:
                 return
-            for _ in range(_MAX_SUBSECTIONS):
-                if not part:
-                    return
+            seen = {0}
+            while part not in seen and self._subsections_left:
+                seen.add(part)
+                self._subsections_left -= 1
                 yield self._pointer(part + self._base), memory.u32(part + self._count)
                 part = self._pointer(part + self._next)
         except MemoryUnreadable:

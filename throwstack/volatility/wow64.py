@@ -36,6 +36,7 @@ class Wow64Reader:
         self._self = layout32.offset("_TEB32.NtTib.Self")
         self._stack_base = layout32.offset("_TEB32.NtTib.StackBase")
         self._stack_limit = layout32.offset("_TEB32.NtTib.StackLimit")
+        self._exception_list = layout32.offset("_TEB32.NtTib.ExceptionList")
         self.loader = LoaderReader(layout32, 4, "32")
 
     def peb32(self, process: int) -> int:
@@ -70,6 +71,16 @@ class Wow64Reader:
             return None
         try:
             return checked_bounds(memory.u32(teb32 + self._stack_limit), memory.u32(teb32 + self._stack_base))
+        except MemoryUnreadable:
+            return None
+
+    def exception_list(self, memory: Memory, teb: int) -> int | None:
+        """Return the first 32-bit exception registration of the thread whose 64-bit TEB is at `teb`, or None."""
+        teb32 = self.teb32(memory, teb)
+        if teb32 is None:
+            return None
+        try:
+            return memory.u32(teb32 + self._exception_list) or None
         except MemoryUnreadable:
             return None
 

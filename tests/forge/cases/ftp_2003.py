@@ -10,6 +10,7 @@ from __future__ import annotations
 from tests.forge.cases import Case
 from tests.forge.cases import ftp_stack as stuck
 from tests.forge.cases.ftp_images import PROGRAM, Library, add_com_error
+from tests.forge.cases.ftp_pdbs import build_pdbs
 from tests.forge.cases.ftp_threads import (
     ApiFunctions,
     ThreadFactory,
@@ -20,6 +21,7 @@ from tests.forge.cases.ftp_threads import (
     thread_block,
     user_registers,
 )
+from tests.forge.cases.ftp_unloaded import add_unloaded_dlls, add_unloaded_driver
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Chain, Images
 from tests.forge.describe import Machine, Paging, Process, Region, Thread, WaitObject
@@ -32,6 +34,8 @@ def build() -> Case:
     """Return the machine and the truth about it."""
     library, kernel = Library(), Kernel()
     add_com_error(library["ftpsrvdata_pg"])
+    add_unloaded_dlls(library["ntdll"])
+    add_unloaded_driver(kernel.image)
     api = ApiFunctions(library)
     stack, chain, threw = stuck.stuck_stack(library)
     _add_stray_code(library)
@@ -93,7 +97,9 @@ def build() -> Case:
         kernel_image=kernel.image.build(),
         kernel_symbols=kernel.symbols(),
     )
-    return Case(machine, truth, [image for image in library.images.values() if image.has_isf])
+    functions = [*(placed.function for placed in chain.placed), *api.functions.values()]
+    with_isf = [image for image in library.images.values() if image.has_isf]
+    return Case(machine, truth, with_isf, build_pdbs(library, functions))
 
 
 def _process(name: str, pid: int, address: int, directory_base: int, peb: int) -> Process:

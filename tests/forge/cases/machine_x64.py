@@ -20,11 +20,14 @@ _NAME = "ledgersvc.exe"
 class Site:
     """The machine under construction. Images are built once: processes share their pages."""
 
-    def __init__(self, case: str, *, with_stacks: bool = True) -> None:
-        """Build the images; `with_stacks` False leaves the quiet threads' stacks out of the truth."""
+    def __init__(self, case: str, *, with_stacks: bool = True, stubs_are_listed: bool = False) -> None:
+        """Build the images; `with_stacks` False leaves the quiet threads' stacks out of the truth.
+
+        `stubs_are_listed` gives the stubs of system calls entries in .pdata, which leaf functions need not have.
+        """
         self.name = case
         self.with_stacks = with_stacks
-        self.system = System()
+        self.system = System(stubs_are_listed=stubs_are_listed)
         self.kernel = Kernel()
         self.program = Program(_NAME, self.system)
         self.images = [self.program.image, *self.system.images.values()]

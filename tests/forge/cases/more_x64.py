@@ -45,5 +45,20 @@ def fleet(processes: int = 200, threads_each: int = 20) -> Case:
     return site.case()
 
 
+def peers(processes: int = 10, threads_each: int = 20) -> Case:
+    """Windows 10 x64 for a look with other tools too: 200 threads, all stacks in the truth, entries for stubs."""
+    site = Site("peers", stubs_are_listed=True)
+    kinds = ("main", "sleep", "pool")
+    for number in range(processes):
+        pid = 0x1000 + 0x100 * number
+        process, threads = site.service(pid)
+        tids = iter(range(pid + 4, pid + 0x100, 4))
+        for index in range(threads_each - 4):
+            site.add(process, threads.idle(next(tids), kinds[index % 3], 1000 + 20 * index))
+        site.add(process, threads.recovered(next(tids), 6000), threads.with_filter_address(next(tids), 6100))
+        site.add(process, threads.throw(next(tids), HEAP, 6400), threads.fault(next(tids), 6900))
+    return site.case()
+
+
 def _each(kinds: tuple[str, ...]) -> list[tuple[int, str]]:
     return list(enumerate(kinds, 1))

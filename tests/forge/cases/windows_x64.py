@@ -56,9 +56,11 @@ def dispatcher_codes() -> bytes:
     return unwind_info(2, 0, 0, codes, [(1, EPILOG), (0, EPILOG)])
 
 
-def system_call(name: str, start: int, number: int) -> Function:
-    """Return a system call's stub; it waits at +0x14, behind `syscall`."""
+def system_call(name: str, start: int, number: int, *, is_listed: bool) -> Function:
+    """Return a system call's stub, which waits at +0x14, behind `syscall`; one that `is_listed` has unwind data."""
     code = b"\x4c\x8b\xd1\xb8" + struct.pack("<I", number) + bytes.fromhex("f604250803fe7f0175030f05c3cd2ec3")
+    if is_listed:
+        return Function(name, start, code=code, codes=unwind_info(1, 0, 0, []))
     # A leaf: Frame() emits nothing, and the code brings its own ret.
     return Function(name, start, code=code, is_leaf=True)
 
@@ -66,8 +68,9 @@ def system_call(name: str, start: int, number: int) -> Function:
 class System:
     """The DLLs, and their functions by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stubs_are_listed: bool = False) -> None:
         """Build code and unwind data of every function."""
+        self.stubs_are_listed = stubs_are_listed
         self.images: dict[str, ImageBuilder] = {}
         for stem, (base, text, rdata, has_isf) in _LAYOUT.items():
             name = _FILE_NAMES.get(stem, f"{stem}.dll")
@@ -171,10 +174,10 @@ class System:
                 Frame(("rsi", "rdi", "r13", "r14", "r15"), 0x260, {"rbx": 16, "rbp": 24}),
                 (Call(NTDLL + 0x1F280 + 0x456, NTDLL + 0x9FE60, sets={"rsi": 0x1F4A2C01B40, "r14": 0}),),
             ),
-            system_call("NtWaitForSingleObject", NTDLL + 0x9C980, 4),
-            system_call("NtDelayExecution", NTDLL + 0x9CF80, 0x34),
-            system_call("NtWaitForMultipleObjects", NTDLL + 0x9D460, 0x5B),
-            system_call("NtWaitForWorkViaWorkerFactory", NTDLL + 0x9FE60, 0x1C9),
+            system_call("NtWaitForSingleObject", NTDLL + 0x9C980, 4, is_listed=self.stubs_are_listed),
+            system_call("NtDelayExecution", NTDLL + 0x9CF80, 0x34, is_listed=self.stubs_are_listed),
+            system_call("NtWaitForMultipleObjects", NTDLL + 0x9D460, 0x5B, is_listed=self.stubs_are_listed),
+            system_call("NtWaitForWorkViaWorkerFactory", NTDLL + 0x9FE60, 0x1C9, is_listed=self.stubs_are_listed),
         ]
 
     def _kernel32(self) -> list[Function]:

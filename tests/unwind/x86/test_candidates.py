@@ -56,6 +56,9 @@ def test_labels_are_no_better_than_their_support():
     assert label(record, [record, candidate(Rule.FUNCTION, Fit.POSSIBLE)]) is Trust.CFI
     assert label(record, [record, candidate(Rule.FUNCTION, Fit.POSSIBLE, FAR)]) is Trust.PROLOGUE
     assert label(candidate(Rule.FPO, Fit.POSSIBLE)) is Trust.FPO
+    by_code = candidate(Rule.EPILOGUE, Fit.CONFIRMED)
+    assert label(by_code, [by_code, candidate(Rule.FPO, Fit.POSSIBLE)]) is Trust.FPO
+    assert label(by_code, [by_code, candidate(Rule.FPO, Fit.POSSIBLE, FAR)]) is Trust.PROLOGUE
     assert label(candidate(Rule.FRAME_POINTER, Fit.CONFIRMED)) is Trust.FRAME_POINTER
     assert label(candidate(Rule.FRAME_POINTER, Fit.POSSIBLE)) is Trust.SCAN
     assert label(candidate(Rule.SCAN, Fit.POSSIBLE)) is Trust.SCAN

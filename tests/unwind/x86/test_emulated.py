@@ -76,7 +76,7 @@ def unwind_everywhere(seed: int, *, has_symbols: bool, has_records: bool, limit:
     return tally
 
 
-@settings(max_examples=10, derandomize=True, deadline=None)
+@settings(max_examples=8, derandomize=True, deadline=None)
 @given(SEEDS)
 def test_with_frame_data_every_instruction_is_exact(seed):
     tally = unwind_everywhere(seed, has_symbols=True, has_records=True)
@@ -87,7 +87,7 @@ def test_with_frame_data_every_instruction_is_exact(seed):
 @pytest.mark.parametrize("has_symbols", [True, False], ids=["function starts", "exports only"])
 def test_without_frame_data_nearly_every_instruction_is_exact(has_symbols):
     total: Counter[str] = Counter()
-    for seed in range(14):
+    for seed in range(10):
         tally = unwind_everywhere(seed, has_symbols=has_symbols, has_records=False)
         total.update(vars(tally))
     assert total["instructions"] > 2000

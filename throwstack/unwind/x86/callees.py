@@ -26,6 +26,7 @@ _PROBE_LIMIT = 40
 _SEARCH_LIMIT = 2000
 _AHEAD_LIMIT = 400
 _LOOK_AHEAD = 8
+_TAKEN_BACK_AHEAD = 3
 _MAX_CLEANED = 0x400
 _ENDS_LOOK_AHEAD = (
     *(Op.CALL, Op.JUMP, Op.BRANCH, Op.RETURN, Op.STOP, Op.LEAVE, Op.PUSH, Op.ENTER, Op.PUSH_ALL, Op.PUSH_FLAGS),
@@ -208,31 +209,53 @@ class Callees:
             if 0 <= cleaned <= _MAX_CLEANED and cleaned % 4 == 0:
                 return cleaned, 0
         if not state.pushed:
-            return 0, 1 if state.may_have_pushed else 0
-        is_cleaned_after, is_certain = self._is_cleaned_after(state, instruction.end)
-        return (0, 0 if is_certain else 1) if is_cleaned_after else (state.pushed, 1)
+            taken_back = self._taken_back(instruction.end)
+            return (taken_back, 0) if taken_back else (0, 1 if state.may_have_pushed else 0)
+        cleaned_after, is_certain = self._cleaned_after(instruction.end)
+        if cleaned_after >= state.pushed:
+            return 0, 0 if is_certain else 1
+        return state.pushed, 1
 
-    def _is_cleaned_after(self, state: State, address: int) -> tuple[bool, bool]:
-        """Say whether the code behind a call removes its arguments, and whether that can be nothing else.
+    def _taken_back(self, address: int) -> int:
+        """Return how many bytes the code behind a call takes back that the callee removed, or 0.
+
+        gcc keeps room for all arguments below its locals and stores them there instead of pushing them; what a stdcall
+        callee removes it allocates again: `call [eax]; sub esp, 8`. The same before `fstp [esp]` makes room for the
+        next call.
+        """
+        for _ in range(_TAKEN_BACK_AHEAD):
+            following = self._code.at(address)
+            if following is None or following.op in _ENDS_LOOK_AHEAD:
+                return 0
+            size, after = following.operand(1), self._code.at(following.end)
+            if following.op is Op.SUB and register_of(following.operand(0)) == SP and isinstance(size, Immediate):
+                target = after.operand(0) if after is not None and after.op is Op.OTHER else None
+                stores = isinstance(target, Indirect) and target.base == SP
+                return size.value if size.value <= _MAX_CLEANED and not stores else 0
+            address = following.end
+        return 0
+
+    def _cleaned_after(self, address: int) -> tuple[int, bool]:
+        """Return how many bytes the code behind a call drops, and whether those can be nothing but arguments.
 
         `add esp, 8; ret` may as well remove the function's own locals.
         """
-        is_found = False
+        size = 0
         for _ in range(_LOOK_AHEAD):
             following = self._code.at(address)
             if following is None or following.op in _ENDS_LOOK_AHEAD:
-                return is_found, following is not None and following.op is not Op.RETURN
+                return size, following is not None and following.op is not Op.RETURN
             first, source = register_of(following.operand(0)), following.operand(1)
             if following.op is Op.ADD and first == SP and isinstance(source, Immediate):
-                if is_found or source.value > state.pushed:
-                    return is_found, is_found
-                is_found = True
-            elif following.op is Op.POP and not is_found:
+                if size:
+                    return size, True
+                size = source.value
+            elif following.op is Op.POP:
                 if first != _ECX:
-                    return False, False
-                is_found = True
+                    return size, False
+                size += 4
             address = following.end
-        return is_found, True
+        return size, True
 
     def _distance(self, address: int) -> int | None:
         """Return how far above esp the return address lies at `address`, if the code from there says so."""

@@ -83,6 +83,8 @@ _AGREEMENT = 25
 _INDEPENDENT = frozenset(
     {Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE, Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START}
 )
+_RECORDS = frozenset({Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE})
+_DECODED = frozenset({Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD})
 
 
 def score(candidate: Candidate, others: Iterable[Candidate] = ()) -> int:
@@ -115,13 +117,14 @@ def best(candidates: list[Candidate]) -> Candidate | None:
 
 def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:
     """Return the label of the frame that a candidate among `others` leads to: never better than what supports it."""
-    if candidate.rule in {Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE}:
-        decoded = [other for other in others if other.rule in {Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD}]
+    if candidate.rule in _RECORDS:
+        decoded = [other for other in others if other.rule in _DECODED]
         if decoded and not any(_agrees(candidate, other) for other in decoded):
             return Trust.PROLOGUE
         return Trust.CFI if candidate.has_program else Trust.FPO
-    if candidate.rule is Rule.FUNCTION and any(_agrees(candidate, other) and other.has_program for other in others):
-        return Trust.CFI
+    if candidate.rule in _DECODED:
+        programs = {other.has_program for other in others if other.rule in _RECORDS and _agrees(candidate, other)}
+        return Trust.CFI if True in programs else Trust.FPO if programs else Trust.PROLOGUE
     if candidate.rule is Rule.FRAME_POINTER:
         return Trust.FRAME_POINTER if candidate.fit is Fit.CONFIRMED else Trust.SCAN
     if candidate.rule in {Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH, Rule.CALLED_NOWHERE}:

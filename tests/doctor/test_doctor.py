@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `throwstack doctor` on every kind of file: its verdict, its exit status, and what it says to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Forge
+from tests.forge.__main__ import forge
+from tests.forge.build import DumpKind
+from tests.forge.cases import builders
+from tests.forge.describe import Residency
+from tests.forge.dump_kinds import MoreKinds, as_elf, as_lime, rewrite
+from tests.test_residency_answers import all_in, spread_over
+from throwstack.cli import main
+
+PAGE = 0x1000
+Said = tuple[int, dict[str, Any]]
+
+
+@pytest.fixture
+def doctor(capsys: pytest.CaptureFixture[str]):
+    """Return a function that runs the command with --json: (exit status, report)."""
+
+    def run(dump: Path, isf: Path | None = None, *options: str) -> Said:
+        symbols = [] if isf is None else ["-s", str(isf)]
+        status = main(["doctor", str(dump), "--json", *symbols, *options])
+        return status, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.mark.parametrize("kind", list(DumpKind))
+@pytest.mark.parametrize(("case", "counts"), [("service-x64", (2, 7)), ("ftp-2003", (4, 10))])
+def test_a_whole_dump_serves(forged: Forge, doctor, case: str, counts: tuple[int, int], kind: DumpKind):
+    processes, threads = counts
+    out, truth = forged(case, kind=kind)
+    status, report = doctor(out / "MEMORY.DMP", out / "isf")
+    assert (status, report["verdict"], report["problems"]) == (0, "serves", [])
+    assert len(report["processes"]) == processes
+    assert sum(process["threads"] for process in report["processes"]) == threads
+    assert {stuck.pid for stuck in truth.stuck} <= {process["pid"] for process in report["processes"]}
+    for process in report["processes"]:
+        assert process["stack_pages"]["readable"] == process["stack_pages"]["total"]
+    assert report["symbols"]["needed"].removesuffix(".xz") in report["symbols"]["found"]
+    if kind is DumpKind.RAW:
+        assert (report["kind"], report["header"]) == ("raw", None)
+    else:
+        assert report["pages"]["missing"] == 0
+        assert report["header"]["dump_type"] == kind.value
+
+
+def test_the_header_is_shown(forged: Forge, doctor):
+    out, _ = forged("service-x64")
+    _, report = doctor(out / "MEMORY.DMP", out / "isf")
+    assert report["header"] == {
+        "dump_type": 1,
+        "is_64bit": True,
+        "pae": False,
+        "build": 19041,
+        "processors": 1,
+        "directory_table_base": 0x1AD000,
+        "bug_check": 0xE2,
+        "bug_check_parameters": [0, 0, 0, 0],
+        "system_time": report["header"]["system_time"],
+        "up_time_seconds": report["header"]["up_time_seconds"],
+    }
+    assert report["header"]["system_time"].startswith("2021-")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MoreKinds if kind is not MoreKinds.TRIAGE], ids=lambda k: k.name)
+def test_other_kinds_serve_as_well(forged: Forge, doctor, tmp_path: Path, kind: MoreKinds):
+    out, _ = forged("service-x64")
+    rewrite(out / "MEMORY.DMP", tmp_path / "it.dmp", kind)
+    status, report = doctor(tmp_path / "it.dmp", out / "isf")
+    assert (status, report["header"]["dump_type"]) == (0, kind.value)
+
+
+@pytest.mark.parametrize(("write", "kind"), [(as_lime, "lime"), (as_elf, "elf_core")])
+def test_what_volatility_stacks_serves_too(forged: Forge, doctor, tmp_path: Path, write: Any, kind: str):
+    out, _ = forged("service-x64")
+    write(out / "MEMORY.DMP", tmp_path / "image")
+    status, report = doctor(tmp_path / "image", out / "isf")
+    assert (status, report["kind"], report["problems"]) == (0, kind, [])
+
+
+def test_a_page_file_that_is_given_is_a_route(doctor, tmp_path: Path):
+    case = builders()["service-x64"][0]()
+    spread_over(case, all_in(Residency.IN_PAGE_FILE), Residency.VALID)
+    pids = {stuck.pid for stuck in case.truth.stuck}
+    forge(case, tmp_path)
+    for options, route in (((), "paged_out"), (("--page-file", str(tmp_path / "pagefile.sys")), "page_file")):
+        _, report = doctor(tmp_path / "MEMORY.DMP", tmp_path / "isf", *options)
+        (process,) = [one for one in report["processes"] if one["pid"] in pids]
+        assert set(process["stack_pages"]["routes"]) == {route}
+        assert any("pagefile.sys" in advice for advice in report["advice"]) is (route == "paged_out")
+
+
+def test_without_the_kernels_symbols_it_says_which(forged: Forge, doctor):
+    out, _ = forged("service-x64")
+    status, report = doctor(out / "MEMORY.DMP")
+    (isf,) = (out / "isf").rglob("ntkrnlmp.pdb/*.json.xz")
+    assert (status, report["verdict"]) == (1, "in_part")
+    assert report["symbols"] == {"needed": f"windows/ntkrnlmp.pdb/{isf.name}", "found": None}
+    assert any(isf.name in advice for advice in report["advice"])
+
+
+def test_a_truncated_dump_says_how_much_is_missing(forged: Forge, doctor, tmp_path: Path):
+    out, _ = forged("service-x64")
+    data = (out / "MEMORY.DMP").read_bytes()
+    (tmp_path / "cut.dmp").write_bytes(data[: len(data) * 3 // 4])
+    status, report = doctor(tmp_path / "cut.dmp", out / "isf")
+    assert status == 1
+    assert report["pages"]["missing"] == pytest.approx(report["pages"]["expected"] / 4, abs=3)
+    assert any("cut off" in advice for advice in report["advice"])
+
+
+@pytest.mark.parametrize("part", range(1, 8))
+def test_a_truncated_dump_never_serves_in_full(forged: Forge, doctor, tmp_path: Path, part: int):
+    out, _ = forged("service-x64")
+    data = (out / "MEMORY.DMP").read_bytes()
+    (tmp_path / "cut.dmp").write_bytes(data[: len(data) * part // 8])
+    status, report = doctor(tmp_path / "cut.dmp", out / "isf")
+    assert status in {1, 2}
+    assert report["advice"]
+
+
+@pytest.mark.parametrize("kind", [MoreKinds.SUMMARY, MoreKinds.BITMAP_KERNEL, MoreKinds.LIVE_KERNEL])
+def test_a_dump_of_the_kernel_alone_does_not_serve(forged: Forge, doctor, tmp_path: Path, kind: MoreKinds):
+    out, _ = forged("service-x64")
+    users = set()
+    for process in builders()["service-x64"][0]().machine.processes:
+        for region in process.regions:
+            users |= {region.data[at : at + PAGE].ljust(PAGE, b"\0") for at in range(0, len(region.data), PAGE)}
+    rewrite(out / "MEMORY.DMP", tmp_path / "kernel.dmp", kind, lambda page: page not in users)
+    status, report = doctor(tmp_path / "kernel.dmp", out / "isf")
+    assert status == 2
+    assert any("the kernel's memory alone" in problem for problem in report["problems"])
+    assert any("complete or active memory dump" in advice for advice in report["advice"])
+
+
+def test_routes_are_counted(doctor, tmp_path: Path):
+    case = builders()["service-x64"][0]()
+    spread_over(case, all_in(Residency.PROTOTYPE), Residency.TRANSITION)
+    pids = {stuck.pid for stuck in case.truth.stuck}
+    forge(case, tmp_path)
+    status, report = doctor(tmp_path / "MEMORY.DMP", tmp_path / "isf")
+    (process,) = [one for one in report["processes"] if one["pid"] in pids]
+    assert status == 0
+    assert set(process["stack_pages"]["routes"]) == {"prototype"}
+    assert set(process["image_pages_sampled"]["routes"]) == {"prototype"}
+
+
+def test_a_small_dump_does_not_serve(forged: Forge, doctor, tmp_path: Path):
+    out, _ = forged("service-x64")
+    rewrite(out / "MEMORY.DMP", tmp_path / "mini.dmp", MoreKinds.TRIAGE)
+    status, report = doctor(tmp_path / "mini.dmp", out / "isf")
+    assert status == 2
+    assert "small dump" in report["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("contents", "kind", "advice"),
+    [
+        (b"", "empty", "no contents"),
+        (b"this is not a dump\n" * 100, "text", "text, not a memory image"),
+        (bytes(0x4000), "raw", "image of a Windows machine"),
+        (b"MDMP\x93\xa7\0\0" + bytes(0x1000), "user_minidump", "one process"),
+        (b"PAGEDU64" + bytes(0x100), "cut_header", "not even the header"),
+        (b"PAGEDU64" + bytes(0x4000), "crash_dump", "damaged"),
+    ],
+)
+def test_a_file_that_is_no_image_is_named(doctor, tmp_path: Path, contents: bytes, kind: str, advice: str):
+    (tmp_path / "file").write_bytes(contents)
+    status, report = doctor(tmp_path / "file")
+    assert (status, report["kind"], report["verdict"]) == (2, kind, "does_not_serve")
+    assert any(advice in line for line in report["advice"])
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["doctor", str(tmp_path / "none.dmp")]) == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_damage_to_the_header_leads_to_a_search(forged: Forge, doctor, tmp_path: Path):
+    out, _ = forged("service-x64")
+    data = bytearray((out / "MEMORY.DMP").read_bytes())
+    data[0x10:0x30] = bytes(0x20)  # page tables and lists
+    data[0x80:0x88] = bytes(8)
+    (tmp_path / "damaged.dmp").write_bytes(data)
+    status, report = doctor(tmp_path / "damaged.dmp", out / "isf")
+    assert status == 0
+    assert any("do not lead to the kernel" in problem for problem in report["problems"])
+
+
+def test_the_text_says_the_same(forged: Forge, capsys: pytest.CaptureFixture[str]):
+    out, _ = forged("service-x64")
+    assert main(["doctor", str(out / "MEMORY.DMP"), "-s", str(out / "isf")]) == 0
+    said = capsys.readouterr().out
+    assert "Windows crash dump, 64-bit: complete memory dump (type 1)" in said
+    assert "bug check        0xe2" in said
+    assert "Verdict: this image can serve windows.unhandled" in said

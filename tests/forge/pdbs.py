@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the PDB of a forged image: what its functions are, where their lines are, how their frames are laid out.
+
+A private PDB has procedures with lines; a public one, as vendors give away, has decorated public symbols. The frame
+data says what a function's `Shape` says, in the compiler's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.forge.code import Emitter
+from tests.forge.functions_x86 import Call, Function, Shape
+from tests.forge.images import ImageBuilder
+from tests.forge.pe_format import PAGE
+from tests.pdb_writer import FpoRecord, FrameRecord, Pdb, Procedure, Public
+
+_ENTRY = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
+_BODY_WITH_EBP = "$T0 $ebp = $eip $T0 4 + ^ = $ebp $T0 ^ = $esp $T0 8 + ="
+_SAVED = ("ebp", "ebx", "esi", "edi")
+NON_FPO = 3
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a function's last call stands in its source, and the types of the function's parameters."""
+
+    file: str
+    line: int
+    parameters: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Fpo:
+    """What a debugger's `kv` shows of a function: `[parameters, locals, registers]`, in words of four bytes."""
+
+    parameters: int = 0
+    locals: int = 0
+    registers: int = 0
+    uses_ebp: bool = False
+
+
+class Layout:
+    """Annotations that give no figures: the record then has those of the code."""
+
+    SEH = "SEH"
+    NON_FPO = "Non-Fpo"
+
+
+Annotation = Fpo | str
+
+
+def private_pdb(image: ImageBuilder, functions: Iterable[Function], sources: Mapping[str, Source]) -> Pdb:
+    """Return a PDB with procedures, and lines for those that `sources` has by name."""
+    pdb = _empty(image)
+    described = {function.start: function for function in functions if _is_in(image, function)}
+    for name, start in sorted(image.symbols.items(), key=lambda item: item[1]):
+        function = described.get(start)
+        if function is None:
+            pdb.publics.append(Public(decorated(name), start - image.base))
+            continue
+        source = sources.get(name)
+        pdb.procedures.append(
+            Procedure(
+                name,
+                start - image.base,
+                len(function.emit()),
+                [] if source is None else _lines(function, source),
+                None if source is None else source.parameters,
+            )
+        )
+    return pdb
+
+
+def public_pdb(image: ImageBuilder, functions: Iterable[Function]) -> Pdb:
+    """Return a PDB with public symbols only: those of the image, or only what it exports if it has no others."""
+    pdb = _empty(image)
+    pops = {function.start: function.pops for function in functions}
+    for name, start in sorted((image.symbols if image.has_isf else image.exports).items(), key=lambda item: item[1]):
+        pdb.publics.append(Public(decorated(name, pops.get(start, 0)), start - image.base))
+    return pdb
+
+
+def decorated(name: str, pops: int = 0) -> str:
+    """Return a C function's name as the compiler decorates it, or a plausible C++ one of a member function."""
+    if "::" in name:
+        scope, _, member = name.rpartition("::")
+        return f"?{member}@{'@'.join(reversed(scope.split('::')))}@@QAEXXZ"
+    return f"_{name}@{pops}" if pops else f"_{name}"
+
+
+def add_frame_data(pdb: Pdb, image: ImageBuilder, functions: Iterable[Function]) -> None:
+    """Add FrameData: a function's first instruction, and everything behind its prologue."""
+    for function in functions:
+        if not _is_in(image, function):
+            continue
+        start, size, prologue = function.start - image.base, len(function.emit()), _prologue_size(function)
+        shape, parameters = function.shape, function.pops
+        if prologue:
+            pdb.frame_data.append(FrameRecord(start, 1, _ENTRY, 0, parameters))
+        saved = 4 * len(_saved(shape))
+        pdb.frame_data.append(
+            FrameRecord(
+                start + prologue,
+                size - prologue,
+                _program(shape),
+                shape.size - saved,
+                parameters,
+                saved,
+                is_function_start=not prologue,
+            )
+        )
+
+
+def add_fpo(
+    pdb: Pdb, image: ImageBuilder, functions: Iterable[Function], annotations: Mapping[str, Annotation]
+) -> None:
+    """Add the FPO_DATA records of the functions that `annotations` has by name."""
+    for function in functions:
+        annotation = annotations.get(function.name) if _is_in(image, function) else None
+        if annotation is None:
+            continue
+        start, size, prologue = function.start - image.base, len(function.emit()), _prologue_size(function)
+        if isinstance(annotation, Fpo):
+            figures = annotation
+            record = FpoRecord(start, size, figures.locals, figures.parameters, prologue, figures.registers)
+            record.uses_base_pointer = figures.uses_ebp
+        else:
+            saved = len(_saved(function.shape))
+            record = FpoRecord(start, size, function.shape.size // 4 - saved, function.pops // 4, prologue, saved)
+            record.has_seh, record.kind = annotation == Layout.SEH, NON_FPO
+        pdb.fpo.append(record)
+
+
+def write_pdbs(directory: Path, pdbs: Mapping[str, Pdb]) -> None:
+    """Write PDBs, by file name, as a symbol store."""
+    for name, pdb in pdbs.items():
+        path = directory / name / f"{pdb.guid}{pdb.age:x}" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pdb.to_bytes())
+
+
+def _empty(image: ImageBuilder) -> Pdb:
+    assert image.pdb is not None, "an image without a debug record has no PDB"
+    text = (".text", PAGE, image.text_end - image.base - PAGE)
+    return Pdb(image.pdb.guid, image.pdb.age, [text], image.machine)
+
+
+def _is_in(image: ImageBuilder, function: Function) -> bool:
+    return image.base <= function.start < image.text_end
+
+
+def _lines(function: Function, source: Source) -> list[tuple[int, str, int]]:
+    """Put the last call on the line given, what is before it two lines up, what is behind it on the next."""
+    call = function.calls[-1]
+    begin, end = call.returns_to - _call_size(call) - function.start, call.returns_to - function.start
+    return [(0, source.file, source.line - 2), (begin, source.file, source.line), (end, source.file, source.line + 1)]
+
+
+def _call_size(call: Call) -> int:
+    if isinstance(call.via, bytes):
+        return len(call.via)
+    if isinstance(call.via, int):
+        return 6
+    return 5 if call.via == "direct" else 2
+
+
+def _prologue_size(function: Function) -> int:
+    code = Emitter(function.start)
+    function.shape.prologue(code)
+    return len(code.data)
+
+
+def _saved(shape: Shape) -> dict[str, int]:
+    """Return where registers are saved, from the return address's slot."""
+    return {word: offset for offset, word in shape.words.items() if isinstance(word, str) and word in _SAVED}
+
+
+def _program(shape: Shape) -> str:
+    """Return the program for the code behind the prologue."""
+    saved = _saved(shape)
+    if shape.ebp is None:
+        return _ENTRY + "".join(f" ${name} $T0 {-offset} - ^ =" for name, offset in saved.items())
+    assert shape.ebp == -4, "frames of the case have ebp saved below the return address"
+    others = {name: offset for name, offset in saved.items() if name != "ebp"}
+    return _BODY_WITH_EBP + "".join(f" ${name} $T0 {-offset - 4} - ^ =" for name, offset in others.items())

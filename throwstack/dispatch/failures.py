@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Failures that a module reports itself: the state is saved in globals of the C runtime that is linked into it.
+
+`__report_gsfailure` and its kin (gs_report.c of the C runtime's source) fill in GS_ExceptionRecord and
+GS_ContextRecord, and hand their addresses to UnhandledExceptionFilter.
+"""
+
+from __future__ import annotations
+
+from throwstack.blockers import BlockerKind, blocker_named
+from throwstack.dispatch.saved import Route, SavedException, saved_exception
+from throwstack.frames import Frame, StackBounds
+from throwstack.images import Image
+from throwstack.symbols import Name
+from throwstack.target import Target
+
+
+def from_failure_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> SavedException | None:
+    """Return what the module of `frame` saved, if `name` is a function that reports a failure of its module."""
+    blocker = blocker_named(name.module, name.symbol)
+    image = target.images.find(frame.ip)
+    if image is None or blocker is None or blocker.kind is not BlockerKind.GS_FAILURE:
+        return None
+    record, context = (_global(target, image, symbol) for symbol in ("GS_ExceptionRecord", "GS_ContextRecord"))
+    if record is None or context is None:
+        return None
+    return saved_exception(target, stack, record, context, route=Route.GLOBALS, frame_sp=frame.child_sp)
+
+
+def _global(target: Target, image: Image, symbol: str) -> int | None:
+    for name in (symbol, f"_{symbol}"):
+        rva = target.symbols.rva_of(image, name)
+        if rva is not None:
+            return image.base + rva
+    return None

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last resort: CONTEXT records on a stack, found by their ContextFlags.
+
+A CONTEXT alone says nothing of an exception: it counts where a record on the same stack names the same instruction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from throwstack.dispatch.pointers import MAX_BYTES
+from throwstack.dispatch.saved import Route, SavedException, saved_exception
+from throwstack.exceptions.record import read_record
+from throwstack.frames import StackBounds
+from throwstack.memory import MemoryUnreadable
+from throwstack.registers import Arch
+from throwstack.target import Target
+
+# CONTEXT_CONTROL and CONTEXT_INTEGER with any of the parts that Windows adds; the high byte may have
+# CONTEXT_EXCEPTION_REPORTING and its kin (winnt.h). x86: bit 16; AMD64: bit 20.
+_FLAGS = {
+    Arch.X86: re.compile(rb"[\x03\x07\x0b\x0f\x13\x17\x1b\x1f\x23\x27\x2b\x2f\x33\x37\x3b\x3f\x7f]\0\x01[\0-\xff]"),
+    Arch.X64: re.compile(rb"[\x03\x07\x0b\x0f\x13\x17\x1b\x1f\x5b\x5f]\0\x10[\0-\xff]"),
+}
+_FLAGS_AT = {Arch.X86: 0, Arch.X64: 0x30}
+_IP_AT = {Arch.X86: 0xB8, Arch.X64: 0xF8}
+_ADDRESS_IN_RECORD = {Arch.X86: 0xC, Arch.X64: 0x10}
+_ALIGNMENT = {Arch.X86: 4, Arch.X64: 16}
+_MAX_RECORDS = 64
+_MAX_CONTEXTS = 1024
+_MAX_FLAGS = 0xFF
+
+
+def scan_contexts(target: Target, stack: StackBounds, low: int) -> Iterator[SavedException]:
+    """Yield the exceptions whose CONTEXT lies on the stack from `low` outwards, in stack order."""
+    arch = target.arch
+    low = (max(low, stack.limit) + 15) & -16
+    data = target.memory.read_available(low, min(stack.base - low, MAX_BYTES))
+    size = arch.pointer_size
+    looked_at = 0
+    for match in _FLAGS[arch].finditer(data):
+        start = match.start() - _FLAGS_AT[arch]
+        ip = data[start + _IP_AT[arch] : start + _IP_AT[arch] + size]
+        if start < 0 or start % _ALIGNMENT[arch] or len(ip) < size or not any(ip):
+            continue
+        looked_at += 1
+        if looked_at > _MAX_CONTEXTS:
+            return
+        for record in _records(data, ip, _ADDRESS_IN_RECORD[arch], size):
+            if not _has_plausible_head(target, low + record):
+                continue
+            found = saved_exception(target, stack, low + record, low + start, route=Route.SCAN, frame_sp=low + start)
+            if found is not None:
+                yield found
+                break
+
+
+def _records(data: bytes, ip: bytes, at: int, alignment: int) -> Iterator[int]:
+    """Yield where in `data` a record with the instruction `ip` may start."""
+    position = data.find(ip, at)
+    for _ in range(_MAX_RECORDS):
+        if position < 0:
+            return
+        if (position - at) % alignment == 0:
+            yield position - at
+        position = data.find(ip, position + 1)
+
+
+def _has_plausible_head(target: Target, address: int) -> bool:
+    """Say whether what lies at `address` has the flags of a record, and no other record behind it than one can be."""
+    try:
+        record = read_record(target.memory, address, target.arch)
+    except MemoryUnreadable:
+        return False
+    return record.flags <= _MAX_FLAGS and (not record.nested or target.memory.is_readable(record.nested))
