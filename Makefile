@@ -34,7 +34,7 @@ demo: $(VENV)/.installed
 	@$(VOL) $(STACK) windows.cxrstack --symbol-path $(DEMO)/pdb
 
 test: $(VENV)/.tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Unwind data of real images, decoded here and by LIEF. Fetches wheels for Windows from PyPI (some 60 MB).
 IMAGES = build/images
@@ -56,3 +56,5 @@ format: $(VENV)/.tools
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info
+
+include tests/live/live.mk

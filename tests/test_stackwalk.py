@@ -172,7 +172,10 @@ def test_the_brief_form_says_it_in_a_sentence(forged: Forge):
     (row,) = vol(out, "windows.stackwalk", "--brief", "--tid", "1516").rows
     assert "State" not in row
     assert row["Notes"].startswith("Waiting (UserRequest, UserMode) for 1218 ticks (0:00:19.031) on ")
-    assert row["Notes"].endswith("owned by thread 2544, which no longer exists, 1 waiting")
+    assert row["Notes"].endswith(
+        "; critical section 0x407038 ledgerd!g_archive, owned by thread 2544, which no longer exists, 1 waiting"
+        "; start ledgerd!Audit; priority 8 (base 8); kernel time 0:00:00.000; user time 0:00:00.000"
+    )
 
 
 def test_the_name_leaves_other_plugins_short_names_alone(forged: Forge):

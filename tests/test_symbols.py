@@ -12,7 +12,7 @@ from throwstack.images import ImageMap
 from throwstack.memory import memory_of
 from throwstack.modules import Module, ModuleMap
 from throwstack.pdb.symbols import PdbSymbols
-from throwstack.symbols import Name, SymbolKind, Symbols, SymbolTable, first_of, unloaded
+from throwstack.symbols import Name, SymbolKind, Symbols, SymbolTable, first_of
 
 GUID = "0123456789ABCDEF00112233445566AA"
 BASE = 0x03400000
@@ -83,9 +83,11 @@ def test_each_source_is_asked_once(exporting):
     assert len(asked) == 1
 
 
-def test_addresses_in_unloaded_images(exporting):
-    gone = ModuleMap([Module("gone.dll", "gone.dll", 0x7000000, 0x10000)])
-    symbols = Symbols(exporting, elsewhere=unloaded(gone))
+def test_addresses_outside_every_image_may_have_names_elsewhere(exporting):
+    def elsewhere(address: int) -> Name | None:
+        return Name(address, "<Unloaded_gone.dll>", "", 0x1234) if address == 0x7001234 else None
+
+    symbols = Symbols(exporting, elsewhere=elsewhere)
     assert str(symbols.name(0x7001234)) == "<Unloaded_gone.dll>+0x1234"
     assert str(symbols.name(0x8001234)) == "0x8001234"
     assert str(symbols.name(BASE + 0x1300)) == "ftpsrvdata_pg!First"

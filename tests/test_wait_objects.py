@@ -12,9 +12,9 @@ from volatility3.plugins.windows import pslist
 from tests.forge.build import build
 from tests.forge.describe import Machine, Paging, Thread, WaitObject
 from tests.forge_machines import machine
+from tests.patched_memory import Patches, opened
 from tests.volatility_session import Session, open_dump
 from throwstack.volatility.machine import Machine as Opened
-from throwstack.volatility.sources import Sources
 from throwstack.volatility.threads import ThreadReader
 from throwstack.volatility.wait_objects import Wait, WaitReader
 
@@ -25,32 +25,6 @@ SYSTEMS = {
     "10 x64": (Paging.X64, (10, 0, 19041)),
 }
 SECOND = 10_000_000
-
-
-class Pokes:
-    """Changes the kernel's memory before it is read: a page source with patches over another one."""
-
-    def __init__(self, machine: Opened) -> None:
-        self.machine = machine
-        self._source = machine.memory
-        self._patches: dict[int, bytearray] = {}
-
-    def page(self, address: int) -> bytes | None:
-        patched = self._patches.get(address)
-        return self._source.page(address) if patched is None else bytes(patched)
-
-    def write(self, address: int, data: bytes) -> None:
-        for index, byte in enumerate(data):
-            at = address + index
-            page = self._patches.setdefault(at & -0x1000, bytearray(self._source.page(at & -0x1000) or bytes(0x1000)))
-            page[at & 0xFFF] = byte
-
-    def pointer(self, address: int, value: int) -> None:
-        self.write(address, value.to_bytes(self.machine.pointer_size, "little"))
-
-
-def opened(session: Session) -> Opened:
-    return Opened(session.context, session.kernel_name, "tests", Sources("", ""))
 
 
 def waits_of(machine: Opened, session: Session) -> dict[int, Wait]:
@@ -130,7 +104,7 @@ def test_only_waits_that_nothing_else_can_end_hold_a_thread_up(dump: tuple[Sessi
     assert waits[threads[2].tid].holders == ()
 
 
-def broken(session: Session, thread: Thread, poke: Callable[[Pokes, int, Opened], None]) -> Wait:
+def broken(session: Session, thread: Thread, poke: Callable[[Patches, int, Opened], None]) -> Wait:
     """What a thread waits for once `poke` has changed the kernel's memory; it gets the ETHREAD's address."""
     machine = opened(session)
     threads = {
@@ -138,10 +112,9 @@ def broken(session: Session, thread: Thread, poke: Callable[[Pokes, int, Opened]
         for process in pslist.PsList.list_processes(session.context, session.kernel_name)
         for found in ThreadReader(machine).threads(machine.canonical(process.vol.offset))
     }
-    address, pokes = threads[thread.tid], Pokes(machine)
-    poke(pokes, address, machine)
-    machine.memory = type(machine.memory)(pokes)
-    return WaitReader(machine).read(address)
+    address, patches = threads[thread.tid], Patches(machine)
+    poke(patches, address, machine)
+    return WaitReader(patches.apply()).read(address)
 
 
 def first_block(machine: Opened, thread: int) -> int:
@@ -151,14 +124,14 @@ def first_block(machine: Opened, thread: int) -> int:
 def test_wait_blocks_that_loop_end(dump: tuple[Session, list[Thread]]):
     session, threads = dump
 
-    def loop(pokes: Pokes, thread: int, machine: Opened) -> None:
+    def loop(patches: Patches, thread: int, machine: Opened) -> None:
         """The second block leads to itself: the ring never comes back to the first."""
         following = machine.layout.find("_KWAIT_BLOCK.NextWaitBlock")
         if following is None:  # an array: its count lies
-            pokes.write(thread + machine.layout.offset("_ETHREAD.Tcb.WaitBlockCount"), b"\xff")
+            patches.write(thread + machine.layout.offset("_ETHREAD.Tcb.WaitBlockCount"), b"\xff")
             return
         second = machine.pointer(machine.memory, first_block(machine, thread) + following)
-        pokes.pointer(second + following, second)
+        patches.pointer(second + following, second)
 
     wait = broken(session, threads[1], loop)
     assert len(wait.objects) <= 2
@@ -168,8 +141,8 @@ def test_wait_blocks_that_loop_end(dump: tuple[Session, list[Thread]]):
 def test_wait_blocks_that_lead_nowhere_are_said_to(dump: tuple[Session, list[Thread]]):
     session, threads = dump
 
-    def nowhere(pokes: Pokes, thread: int, machine: Opened) -> None:
-        pokes.pointer(thread + machine.layout.offset("_ETHREAD.Tcb.WaitBlockList"), 0x10)
+    def nowhere(patches: Patches, thread: int, machine: Opened) -> None:
+        patches.pointer(thread + machine.layout.offset("_ETHREAD.Tcb.WaitBlockList"), 0x10)
 
     wait = broken(session, threads[1], nowhere)
     assert wait.objects == ()
@@ -179,9 +152,9 @@ def test_wait_blocks_that_lead_nowhere_are_said_to(dump: tuple[Session, list[Thr
 def test_objects_that_are_not_there_are_said_to_be(dump: tuple[Session, list[Thread]]):
     session, threads = dump
 
-    def missing(pokes: Pokes, thread: int, machine: Opened) -> None:
+    def missing(patches: Patches, thread: int, machine: Opened) -> None:
         block = first_block(machine, thread)
-        pokes.pointer(block + machine.layout.offset("_KWAIT_BLOCK.Object"), 0x10)
+        patches.pointer(block + machine.layout.offset("_KWAIT_BLOCK.Object"), 0x10)
 
     assert [str(item) for item in broken(session, threads[0], missing).objects] == ["00000010 unreadable object"]
 
@@ -189,14 +162,14 @@ def test_objects_that_are_not_there_are_said_to_be(dump: tuple[Session, list[Thr
 def test_long_names_are_cut_and_wild_owners_named_by_address(dump: tuple[Session, list[Thread]]):
     session, threads = dump
 
-    def hostile(pokes: Pokes, thread: int, machine: Opened) -> None:
+    def hostile(patches: Patches, thread: int, machine: Opened) -> None:
         memory, layout = machine.memory, machine.layout
         mutant = machine.pointer(memory, first_block(machine, thread) + layout.offset("_KWAIT_BLOCK.Object"))
-        pokes.pointer(mutant + layout.offset("_KMUTANT.OwnerThread"), mutant)
+        patches.pointer(mutant + layout.offset("_KMUTANT.OwnerThread"), mutant)
         header = mutant - layout.offset("_OBJECT_HEADER.Body")
         name = header - layout.size("_OBJECT_HEADER_NAME_INFO") + layout.offset("_OBJECT_HEADER_NAME_INFO.Name")
-        pokes.write(name + layout.offset("_UNICODE_STRING.Length"), struct.pack("<H", 0xFFFE))
-        pokes.pointer(name + layout.offset("_UNICODE_STRING.Buffer"), thread & -0x1000)
+        patches.write(name + layout.offset("_UNICODE_STRING.Length"), struct.pack("<H", 0xFFFE))
+        patches.pointer(name + layout.offset("_UNICODE_STRING.Buffer"), thread & -0x1000)
 
     (item,) = broken(session, threads[0], hostile).objects
     assert len(item.name) <= 257

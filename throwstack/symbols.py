@@ -15,7 +15,6 @@ from enum import Enum
 from throwstack.demangle import undecorate
 from throwstack.frame_data import FrameData
 from throwstack.images import Image, ImageMap
-from throwstack.modules import ModuleMap
 from throwstack.name_extent import is_beyond_function
 
 
@@ -259,13 +258,3 @@ def first_of(*sources: SymbolSource) -> SymbolSource:
         return None
 
     return ask
-
-
-def unloaded(modules: ModuleMap) -> Callable[[int], Name | None]:
-    """Return what names addresses in images that are no longer loaded: `<Unloaded_x.dll>+0x1234`, as WinDbg does."""
-
-    def name(address: int) -> Name | None:
-        module = modules.find(address)
-        return None if module is None else Name(address, f"<Unloaded_{module.name}>", "", address - module.base)
-
-    return name

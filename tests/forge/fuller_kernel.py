@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import count
 
 from tests.forge.describe import Machine, Process
 from tests.forge.kernel_image import KernelImage
@@ -33,15 +34,11 @@ _REGIONS = (0xFFFF9A80_00000000, 0xFFFFA300_00000000, 0xFFFFB480_00000000, 0xFFF
 _CODE, _READ_ONLY = 0x68000020, 0x40000040
 _SYSTEM32 = "\\Device\\HarddiskVolume3\\Windows\\System32\\"
 _PEB, _PEB_STEP = 0x7A_10000000, 0x10_00000000
-_SMSS, _WININIT, _SERVICES = 0x158, 0x23C, 0x2D4
+_SYSTEM, _SMSS, _WININIT, _SERVICES = 4, 0x158, 0x23C, 0x2D4
 _PROCESSES = (
-    ("smss.exe", _SMSS, 4),
+    ("smss.exe", _SMSS, _SYSTEM),
     ("csrss.exe", 0x1E8, 0x1E0),
-    (
-        "wininit.exe",
-        _WININIT,
-        0x1E0,
-    ),
+    ("wininit.exe", _WININIT, 0x1E0),
     ("csrss.exe", 0x248, 0x234),
     ("winlogon.exe", 0x290, 0x234),
     ("lsass.exe", 0x2E8, _WININIT),
@@ -51,7 +48,7 @@ _PROCESSES = (
     ("svchost.exe", 0x41C, _SERVICES),
     ("dwm.exe", 0x488, 0x290),
 )
-"""Name, id and parent of the processes that every system has."""
+"""Name, id and parent of processes that every system has; the id is the next free one where the case has taken it."""
 
 
 def with_processes(machine: Machine) -> Machine:
@@ -59,14 +56,15 @@ def with_processes(machine: Machine) -> Machine:
     if not machine.paging.is_64bit:
         message = "there is a fuller kernel for x64 only"
         raise ValueError(message)
-    taken = {process.pid for process in machine.processes}
-    system = [process for process in machine.processes if process.pid == 4]
-    others = [process for process in machine.processes if process.pid != 4]
-    added = [
-        Process(pid, name, parent, _PEB + _PEB_STEP * index, image_path=_SYSTEM32 + name, create_seconds=2 + index)
-        for index, (name, pid, parent) in enumerate(_PROCESSES)
-        if pid not in taken
-    ]
+    system = [process for process in machine.processes if process.pid == _SYSTEM]
+    others = [process for process in machine.processes if process.pid != _SYSTEM]
+    taken = {id_ for process in machine.processes for id_ in (process.pid, *(thread.tid for thread in process.threads))}
+    added = []
+    for index, (name, wanted, parent) in enumerate(_PROCESSES):
+        pid = next(pid for pid in count(wanted, 4) if pid not in taken)
+        taken.add(pid)
+        path = _SYSTEM32 + name
+        added.append(Process(pid, name, parent, _PEB + _PEB_STEP * index, image_path=path, create_seconds=2 + index))
     return replace(machine, processes=[*system, *added, *others])
 
 
@@ -79,17 +77,17 @@ def extend_image(kernel: KernelMemory, image: KernelImage) -> KernelImage:
     kernel.write(image.base + edata, padded(table))
     nt_headers = image.base + int.from_bytes(kernel.read(image.base + 0x3C, 4), "little")
     file_header, optional = nt_headers + 4, nt_headers + 24
-    count, optional_size = (int.from_bytes(kernel.read(file_header + at, 2), "little") for at in (2, 16))
+    sections, optional_size = (int.from_bytes(kernel.read(file_header + at, 2), "little") for at in (2, 16))
     headers = b"".join(
         struct.pack("<8sIIIIIIHHI", name, size, rva, PAGE, rva, 0, 0, 0, 0, flags)
         for name, rva, size, flags in ((b"POOLCODE", code, PAGE, _CODE), (b".edata", edata, len(table), _READ_ONLY))
     )
-    at = optional + optional_size + 40 * count
+    at = optional + optional_size + 40 * sections
     if any(kernel.read(at, len(headers))):
         message = "the kernel image's headers have no room for two more sections"
         raise ValueError(message)
     kernel.write(at, headers)
-    kernel.write(file_header + 2, struct.pack("<H", count + 2))
+    kernel.write(file_header + 2, struct.pack("<H", sections + 2))
     kernel.write(optional + 56, struct.pack("<I", edata + PAGE))
     kernel.write(optional + 112, struct.pack("<II", edata, len(table)))
     return replace(image, size=edata + PAGE)

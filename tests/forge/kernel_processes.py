@@ -97,9 +97,7 @@ class ProcessWriter:
         """Write an OBJECT_NAME_INFORMATION: a UNICODE_STRING with its text behind it."""
         layout, text = self.kernel.layout, path.encode("utf-16-le")
         size = layout.size("_UNICODE_STRING")
-        name = Structure(
-            self.kernel, layout, "_UNICODE_STRING", self.kernel.allocate(size + len(text) + 2, Pool.PAGED)
-        )
+        name = Structure(self.kernel, layout, "_UNICODE_STRING", self.kernel.allocate(size + len(text) + 2, Pool.PAGED))
         name.put_all(Length=len(text), MaximumLength=len(text) + 2, Buffer=name.address + size)
         self.kernel.write(name.address + size, text + b"\0\0")
         return name.address

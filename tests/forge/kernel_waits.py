@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What threads wait for: dispatcher objects, the KWAIT_BLOCKs that lead to them, and the headers that name them.
 
-Up to Windows 7 the wait blocks of a thread are a ring; from 8 on they are an array with a count.
+Up to Windows 7 the wait blocks of a thread are a ring; from 8 on they are an array with a count, without the thread's
+timer.
 """
 
 from __future__ import annotations
@@ -47,10 +48,11 @@ class _Waits:
     def write(self, thread: Thread) -> None:
         """Write the wait blocks of `thread`."""
         block, layout = self.blocks[thread.tid], self.kernel.layout
-        objects = [(self._object(item, block), item.is_timeout) for item in thread.wait_objects]
+        ordered = sorted(thread.wait_objects, key=lambda item: item.is_timeout)
+        objects = [(self._object(item, block), item.is_timeout) for item in ordered]
         places = self._places(block, objects)
         waits = [Structure(self.kernel, layout, "_KWAIT_BLOCK", place) for place in places]
-        for index, (wait, (target, _)) in enumerate(zip(waits, objects, strict=True)):
+        for index, (wait, (target, _)) in enumerate(zip(waits, objects, strict=False)):
             wait.put("Thread", block.address)
             wait.put("Object", target)
             wait.put("WaitType", 0 if thread.waits_for_all else 1)
@@ -58,7 +60,8 @@ class _Waits:
             if wait.has("NextWaitBlock"):
                 wait.put("NextWaitBlock", places[(index + 1) % len(places)])
             self._waiters[target].append(wait.at("WaitListEntry"))
-        block.put("Tcb.WaitBlockList", places[0])
+        if places:
+            block.put("Tcb.WaitBlockList", places[0])
         block.put_any(("Tcb.WaitBlockCount",), len(places))
 
     def _places(self, block: Structure, objects: list[tuple[int, bool]]) -> list[int]:
@@ -68,7 +71,7 @@ class _Waits:
         count = sum(not is_timer for _, is_timer in objects)
         start = own if count <= _OWN_BLOCKS else self.kernel.allocate(size * count)
         if not self.kernel.layout.has("_KWAIT_BLOCK", "NextWaitBlock"):
-            return [start + index * size for index in range(len(objects))]
+            return [start + index * size for index in range(count)]
         free = iter(range(start, start + size * count, size))
         return [own + _TIMER_BLOCK * size if is_timer else next(free) for _, is_timer in objects]
 
@@ -86,6 +89,8 @@ class _Waits:
         if item.owner is not None:
             made.put("OwnerThread", self.blocks[item.owner].address)
         made.put_all(Limit=item.limit, MaximumCount=item.limit)
+        if item.is_timeout:
+            made.put("Header.Inserted", 1)
         if name == "_KTIMER":
             self.kernel.write(made.at("DueTime"), item.due.to_bytes(8, "little"))
         if item.name:

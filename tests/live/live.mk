@@ -4,10 +4,10 @@ LIVE = .live
 .PHONY: test-live agreement
 
 # Builds, crashes, captures, forges, runs the plugins, compares; then shows that the comparison notices broken rules.
-test-live: $(VENV)/.dependencies
+test-live: $(VENV)/.tools
 	$(BIN)/python -m tests.live all --work $(LIVE)
 	THROWSTACK_LIVE=$(LIVE) $(BIN)/python -m pytest tests/live
 
 # docs/agreement.md, from the fixtures that `make test-live` made.
-agreement: $(VENV)/.dependencies
+agreement: $(VENV)/.tools
 	$(BIN)/python -m tests.live.agreement --work $(LIVE)

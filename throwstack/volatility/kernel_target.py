@@ -21,6 +21,7 @@ from throwstack.registers import Arch
 from throwstack.symbols import SymbolKind, Symbols, SymbolTable, first_of
 from throwstack.target import Target
 from throwstack.unwind import x64, x86
+from throwstack.volatility.elsewhere import elsewhere_in_kernel
 from throwstack.volatility.kernel import KernelStacks
 from throwstack.volatility.machine import Machine
 
@@ -57,7 +58,12 @@ class KernelTargets:
     def _make(self, memory: Memory) -> Target:
         machine, sources = self._machine, self._machine.sources
         images = ImageMap(memory, self._modules, machine.images)
-        symbols = Symbols(images, first_of(sources.symbols, self._isf_of_kernel), fallback=sources.exports_on_disk)
+        symbols = Symbols(
+            images,
+            first_of(sources.symbols, self._isf_of_kernel),
+            fallback=sources.exports_on_disk,
+            elsewhere=elsewhere_in_kernel(machine),
+        )
         if machine.is_64bit:
             return Target(Arch.X64, memory, images, symbols, x64.Unwinder(images))
         return Target(Arch.X86, memory, images, symbols, x86.Unwinder(images, symbols, sources.frame_data))

@@ -77,8 +77,13 @@ class LoaderReader:
             return None
         path = self._string(memory, entry + self._full_name)
         name = self._string(memory, entry + self._base_name) or path.rpartition("\\")[2]
-        timestamp = 0 if self._timestamp is None else memory.u32(entry + self._timestamp)
-        return Module(name or f"image{base:x}", path, base, size, timestamp)
+        return Module(name or f"image{base:x}", path, base, size, self._timestamp_of(memory, entry))
+
+    def _timestamp_of(self, memory: Memory, entry: int) -> int:
+        try:  # the member lies far behind the others: it may be on a page that the dump lacks
+            return 0 if self._timestamp is None else memory.u32(entry + self._timestamp)
+        except MemoryUnreadable:
+            return 0
 
     def _string(self, memory: Memory, address: int) -> str:
         size = min(memory.u16(address), _MAX_PATH_BYTES) & ~1
@@ -94,11 +99,19 @@ class LoaderReader:
 
 def modules_from_vads(process: interfaces.objects.ObjectInterface) -> Iterator[Module]:
     """Yield the images that the VADs of a process map, named by their files."""
+    for base, end, path in mapped_files(process):
+        name = path.rpartition("\\")[2]
+        if name.lower().endswith(_IMAGE_NAMES) and end - base <= _MAX_IMAGE:
+            yield Module(name, path, base, end - base)
+
+
+def mapped_files(process: interfaces.objects.ObjectInterface) -> Iterator[tuple[int, int, str]]:
+    """Yield start, end and path of every view of a file that the VADs of a process tell of."""
     try:
         for vad in islice(process.get_vad_root().traverse(), _MAX_VADS):
-            module = _vad_module(vad)
-            if module is not None:
-                yield module
+            view = _file_view(vad)
+            if view is not None:
+                yield view
     except _UNREADABLE_VAD:
         return
 
@@ -106,13 +119,9 @@ def modules_from_vads(process: interfaces.objects.ObjectInterface) -> Iterator[M
 _UNREADABLE_VAD = (exceptions.InvalidAddressException, exceptions.SymbolError, AttributeError, ValueError)
 
 
-def _vad_module(vad: interfaces.objects.ObjectInterface) -> Module | None:
+def _file_view(vad: interfaces.objects.ObjectInterface) -> tuple[int, int, str] | None:
     try:
         path, base, end = vad.get_file_name(), int(vad.get_start()), int(vad.get_end())
     except _UNREADABLE_VAD:
         return None
-    if not isinstance(path, str) or not 0 < end + 1 - base <= _MAX_IMAGE:
-        return None
-    name = path.rpartition("\\")[2]
-    is_image = name.lower().endswith(_IMAGE_NAMES)
-    return Module(name, path, base, end + 1 - base) if is_image else None
+    return (base, end + 1, path) if isinstance(path, str) and path and base <= end else None

@@ -17,6 +17,7 @@ from throwstack.registers import Arch, Registers
 from throwstack.symbols import Symbols
 from throwstack.target import Target, ThreadStack
 from throwstack.unwind import x64, x86
+from throwstack.volatility.elsewhere import MappedFiles, elsewhere_in_process
 from throwstack.volatility.kernel import KernelStacks
 from throwstack.volatility.loader import LoaderReader, modules_from_vads
 from throwstack.volatility.machine import Machine
@@ -89,8 +90,9 @@ class ProcessReader:
         name = raw_name.split(b"\0", 1)[0].decode("latin-1")
         modules32 = self._wow64_modules(address, memory, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
-        native = self._target(Arch.X64 if machine.is_64bit else Arch.X86, memory, modules)
-        wow64 = None if modules32 is None else self._target(Arch.X86, memory, modules32)
+        files = MappedFiles(process)
+        native = self._target(Arch.X64 if machine.is_64bit else Arch.X86, memory, modules, files)
+        wow64 = None if modules32 is None else self._target(Arch.X86, memory, modules32, files)
         threads = tuple(self.threads.threads(address))
         return Process(address, pid, name, peb, memory, pages, native, wow64, tuple(problems), threads)
 
@@ -117,10 +119,11 @@ class ProcessReader:
         pages.use_image_files(ImagePages(pages.in_dump, ModuleMap(modules), store))
         return Memory(pages)
 
-    def _target(self, arch: Arch, memory: Memory, modules: Iterable[Module]) -> Target:
+    def _target(self, arch: Arch, memory: Memory, modules: Iterable[Module], files: MappedFiles) -> Target:
         sources = self.machine.sources
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
-        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk)
+        elsewhere = elsewhere_in_process(files, images, arch, sources.symbols)
+        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, elsewhere=elsewhere)
         unwinder = x64.Unwinder(images) if arch is Arch.X64 else x86.Unwinder(images, symbols, sources.frame_data)
         return Target(arch, memory, images, symbols, unwinder)
 

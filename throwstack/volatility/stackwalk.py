@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _BROKEN = (MemoryUnreadable, exceptions.VolatilityException, OverflowError)
 _NAME_SIZE = 15
+_KEPT_PROCESSES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,11 @@ class Owner:
     name: str
     process: Process | None
     threads: tuple[Thread, ...] = field(repr=False)
+
+    @property
+    def tids(self) -> frozenset[int]:
+        """The ids of its threads."""
+        return frozenset(thread.tid for thread in self.threads)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -84,7 +90,6 @@ class StackWalk:
         )
         self._owners: dict[int, Owner | None] = {}
         self._blockages: dict[int, Blockage] = {}
-        self._locks: dict[int, Locks] = {}
 
     def reports(self) -> Iterator[ThreadReport]:
         """Yield a report per selected thread; says so when a selected TID does not exist."""
@@ -93,7 +98,7 @@ class StackWalk:
             owner = self._owner(item, process)
             if owner is None:
                 continue
-            self._owners[owner.pid] = owner
+            self._keep(owner.pid, owner)
             seen.update(thread.tid for thread in owner.threads)
             for thread in owner.threads:
                 if self._survey.is_selected(thread):
@@ -157,9 +162,7 @@ class StackWalk:
         frames = next((side.frames for side in sides if side.target is target), ())
         if not frames:
             return None
-        if owner.pid not in self._locks:
-            self._locks[owner.pid] = Locks(target, frozenset(other.tid for other in owner.threads))
-        return self._locks[owner.pid].wait(frames, thread.tid)
+        return Locks(target, owner.tids).wait(frames, thread.tid)
 
     def _holders(self, identity: ThreadId) -> tuple[ThreadId, ...]:
         """Return the threads that another one waits for, wherever it belongs."""
@@ -178,8 +181,14 @@ class StackWalk:
         if pid not in self._owners:
             item = self._items.get(pid)
             process = None if item is None else self._survey.open(item)
-            self._owners[pid] = None if item is None else self._owner(item, process)
+            self._keep(pid, None if item is None else self._owner(item, process))
         return self._owners[pid]
+
+    def _keep(self, pid: int, owner: Owner | None) -> None:
+        """Keep the processes that were used last: each has memory of its own, with a cache of pages."""
+        self._owners[pid] = owner
+        while len(self._owners) > _KEPT_PROCESSES:
+            del self._owners[next(iter(self._owners))]
 
     @cached_property
     def _items(self) -> dict[int, interfaces.objects.ObjectInterface]:

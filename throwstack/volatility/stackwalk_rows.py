@@ -64,9 +64,15 @@ _ABSENT = renderers.NotAvailableValue()
 
 @dataclass
 class Stack:
-    """A thread's rows: its own and its frames', and the threads whose stacks are equal."""
+    """A thread's rows, its own and its frames', and the threads whose stacks are equal.
 
-    report: ThreadReport
+    It holds nothing of the process, so that many can be kept.
+    """
+
+    identity: ThreadId
+    head: Row
+    notes: str
+    facts: Row
     frames: list[Row]
     call_sites: tuple[tuple[str, str], ...]
     same: list[ThreadId] = field(default_factory=list)
@@ -105,17 +111,18 @@ class StackRows:
                     columns = frame_columns(side.target, frame, name, self._style)
                     rows.append((*head, next(numbers), *columns, side.label, escape("; ".join(notes))))
                     sites.append((side.label, call_site(name, self._style)))
-        return Stack(report, rows, tuple(sites))
-
-    def rows(self, stack: Stack, *, unique: bool) -> Iterator[tuple[int, Row]]:
-        """Yield (depth, row): the thread's, then its frames'."""
-        report = stack.report
+        identity = ThreadId(report.owner.pid, report.thread.tid, report.thread.address)
         facts = () if self._is_brief else self._facts(report)
-        folded = (1 + len(stack.same), _listed(stack.same)) if unique else ()
-        frame_part = (_ABSENT,) * (len(FRAME_COLUMNS) - 3 + 1)
-        head = (report.owner.pid, escape(report.owner.name), report.thread.tid)
-        yield 0, (*head, *frame_part, self._notes(report), *folded, *facts)
-        empty = (_ABSENT,) * (len(folded) + len(facts))
+        return Stack(identity, head, self._notes(report), facts, rows, tuple(sites))
+
+    @staticmethod
+    def rows(stack: Stack, *, unique: bool) -> Iterator[tuple[int, Row]]:
+        """Yield (depth, row): the thread's, then its frames'."""
+        folded = (1 + len(stack.same), _joined(stack.same) or _ABSENT) if unique else ()
+        # All but Notes, which both kinds of row have.
+        of_frames = (_ABSENT,) * (len(FRAME_COLUMNS) + len(SIDE_COLUMNS) - len(stack.head) - 1)
+        yield 0, (*stack.head, *of_frames, stack.notes, *folded, *stack.facts)
+        empty = (_ABSENT,) * (len(folded) + len(stack.facts))
         for row in stack.frames:
             yield 1, (*row, *empty)
 
@@ -129,7 +136,7 @@ class StackRows:
         return escape("; ".join(notes), _MAX_TEXT)
 
     def summary(self, report: ThreadReport) -> str:
-        """Return what matters of a thread in a sentence."""
+        """Return what there is to say of a thread in a line: how it waits, locks, start, priority, times."""
         blockage = report.blockage
         facts = blockage.facts
         parts = [facts.state_name]
@@ -141,9 +148,18 @@ class StackRows:
             if blockage.wait.objects:
                 parts.append(f"on {_joined(blockage.wait.objects)}")
         text = " ".join(parts)
-        if blockage.lock is not None:
-            text += f"; {blockage.lock}"
-        return text + (f"; {_deadlock(report)}" if report.circle else "")
+        more = [str(blockage.lock)] if blockage.lock is not None else []
+        more += [_deadlock(report)] if report.circle else []
+        start = report.win32_start or report.start
+        more += [f"start {start}"] if start is not None else []
+        more += [f"priority {facts.priority} (base {facts.base_priority})"] if facts.priority is not None else []
+        times = [self._seconds(ticks) for ticks in (facts.kernel_ticks, facts.user_ticks)]
+        more += [
+            f"{label} time {duration(datetime.timedelta(seconds=seconds))}"
+            for label, seconds in zip(("kernel", "user"), times, strict=True)
+            if seconds is not None
+        ]
+        return "; ".join([text, *more])
 
     def _facts(self, report: ThreadReport) -> Row:
         thread, blockage = report.thread, report.blockage
@@ -205,8 +221,7 @@ def fold(stacks: Iterable[Stack]) -> list[Stack]:
     for stack in stacks:
         first = found.setdefault(stack.call_sites, stack)
         if first is not stack:
-            report = stack.report
-            first.same.append(ThreadId(report.owner.pid, report.thread.tid, report.thread.address))
+            first.same.append(stack.identity)
     return sorted(found.values(), key=lambda stack: -len(stack.same))
 
 
@@ -220,10 +235,6 @@ def _deadlock(report: ThreadReport) -> str:
 
 def _joined(items: Iterable[object]) -> str:
     return escape(", ".join(str(item) for item in items), _MAX_TEXT)
-
-
-def _listed(threads: Iterable[ThreadId]) -> object:
-    return _joined(threads) or _ABSENT
 
 
 def _named(name: Name | None) -> object:

@@ -2,8 +2,9 @@
 """What a thread waits for: its wait blocks, the dispatcher objects they lead to, and who has them.
 
 Up to Windows 7 the KWAIT_BLOCKs are a ring (NextWaitBlock); from 8 on they are an array of WaitBlockCount, at
-KTHREAD.WaitBlockList. Each points to an object that begins with a DISPATCHER_HEADER, whose Type says what it is; only
-objects of the object manager have an OBJECT_HEADER before them, and only they can have a name.
+KTHREAD.WaitBlockList, and the thread's timer, which ends a wait with a timeout, is no longer among them. Each points
+to an object that begins with a DISPATCHER_HEADER, whose Type says what it is; only objects of the object manager have
+an OBJECT_HEADER before them, and only they can have a name.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ class WaitReader:
         self._headers = ObjectHeaders(machine)
         find, member = machine.layout.find, machine.layout.member
         self._list = find("_ETHREAD.Tcb.WaitBlockList")
-        self._own_timer = find("_ETHREAD.Tcb.Timer")
+        self._own_timer = machine.layout.offset("_ETHREAD.Tcb.Timer")
+        self._inserted = member("_KTIMER.Header.Inserted")
         self._count = member("_ETHREAD.Tcb.WaitBlockCount")
         self._object = find("_KWAIT_BLOCK.Object")
         self._next = find("_KWAIT_BLOCK.NextWaitBlock")
@@ -125,9 +127,17 @@ class WaitReader:
                 if self._wait_type is not None:
                     wait_types.add(self._wait_type.read(self._machine.memory, block))
                 objects.append(self._describe(address, thread))
+            if self._times_out(thread):
+                objects.append(self._describe(thread + self._own_timer, thread))
         except (MemoryUnreadable, _Broken) as error:
             return Wait(tuple(objects), _is_for_all(wait_types), f"wait blocks break off: {error}")
         return Wait(tuple(objects), _is_for_all(wait_types))
+
+    def _times_out(self, thread: int) -> bool:
+        """Say whether the thread's timer runs where no wait block would show it."""
+        if self._next is not None or self._inserted is None:
+            return False
+        return bool(self._inserted.read(self._machine.memory, thread + self._own_timer))
 
     def _blocks(self, thread: int) -> Iterator[tuple[int, int]]:
         """Yield (wait block, object) of each wait block."""
@@ -166,7 +176,7 @@ class WaitReader:
         except MemoryUnreadable:
             return WaitObject(address, "unreadable object")
         type_name = _TYPES.get(kind, f"object of type {kind}")
-        is_timeout = self._own_timer is not None and address == thread + self._own_timer
+        is_timeout = address == thread + self._own_timer
         holder: ThreadId | None = None
         try:
             name = self._headers.name(address, _OBJECT_TYPES.get(kind, "")) if not is_timeout else ""

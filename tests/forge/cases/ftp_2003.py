@@ -21,6 +21,7 @@ from tests.forge.cases.ftp_threads import (
     thread_block,
     user_registers,
 )
+from tests.forge.cases.ftp_unloaded import add_unloaded_dlls, add_unloaded_driver
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Chain, Images
 from tests.forge.describe import Machine, Paging, Process, Region, Thread, WaitObject
@@ -33,6 +34,8 @@ def build() -> Case:
     """Return the machine and the truth about it."""
     library, kernel = Library(), Kernel()
     add_com_error(library["ftpsrvdata_pg"])
+    add_unloaded_dlls(library["ntdll"])
+    add_unloaded_driver(kernel.image)
     api = ApiFunctions(library)
     stack, chain, threw = stuck.stuck_stack(library)
     _add_stray_code(library)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names for addresses outside every loaded module: of mapped files, by the VADs, and of what was unloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+from volatility3.framework import interfaces
+
+from throwstack.images import Image, ImageMap
+from throwstack.registers import Arch
+from throwstack.symbols import Name, SymbolSource
+from throwstack.unloaded import Unloaded, name_of_unloaded, unloaded_dlls, unloaded_drivers
+from throwstack.volatility.loader import mapped_files
+from throwstack.volatility.machine import Machine
+
+Elsewhere = Callable[[int], Name | None]
+
+
+class MappedFiles:
+    """The files that a process maps; the VADs are only gone through when an address is asked for."""
+
+    def __init__(self, process: interfaces.objects.ObjectInterface) -> None:
+        """Take the EPROCESS."""
+        self._process = process
+
+    @cached_property
+    def _files(self) -> tuple[tuple[int, int, str], ...]:
+        return tuple(mapped_files(self._process))
+
+    def name(self, address: int) -> Name | None:
+        r"""Return `<Mapped_file.dat>+0x1234` for an address in a view of a file, or None."""
+        for start, end, path in self._files:
+            if start <= address < end:
+                return Name(address, f"<Mapped_{path.rpartition(chr(92))[2]}>", "", address - start)
+        return None
+
+
+def elsewhere_in_process(files: MappedFiles, images: ImageMap, arch: Arch, source: SymbolSource) -> Elsewhere:
+    """Return what names addresses of a process that lie in none of its `images`: what is there now goes first.
+
+    `source` gives ntdll's symbols, should its exports not lead to what it remembers.
+    """
+    known: list[tuple[Unloaded, ...]] = []
+
+    def name(address: int) -> Name | None:
+        if not known:
+            ntdll = next((image for image in images if image.module.name.lower() == "ntdll.dll"), None)
+            known.append(() if ntdll is None else unloaded_dlls(ntdll, arch, _array(ntdll, source)))
+        return files.name(address) or name_of_unloaded(known[0], address)
+
+    return name
+
+
+def _array(ntdll: Image, source: SymbolSource) -> int | None:
+    table = source(ntdll)
+    rva = None if table is None else table.rva_of("RtlpUnloadEventTrace")
+    return None if rva is None else ntdll.base + rva
+
+
+def elsewhere_in_kernel(machine: Machine) -> Elsewhere:
+    """Return what names addresses of drivers that are no longer loaded."""
+    known: list[tuple[Unloaded, ...]] = []
+
+    def name(address: int) -> Name | None:
+        if not known:
+            variable = machine.symbol("MmUnloadedDrivers")
+            drivers = () if variable is None else unloaded_drivers(machine.memory, variable, machine.pointer_size)
+            known.append(drivers)
+        return name_of_unloaded(known[0], address)
+
+    return name
