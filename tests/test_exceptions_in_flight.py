@@ -85,3 +85,11 @@ def test_a_process_that_cannot_end_is_no_crash_without_an_exception(forged: Forg
     expected = expected_unhandled(truth)
     assert only([rows[stuck.pid, stuck.tid]], expected) == expected
     assert rows[stuck.pid, stuck.tid]["Verdict"] == "crashed inside shutdown"
+
+
+def test_a_thread_of_wow64_has_one_row_from_its_32_bit_side(forged: Forge):
+    out, truth = forged("wow64-service")
+    expected = expected_unhandled(truth)
+    assert only(vol(out, "windows.unhandled").rows, expected) == expected
+    expected = expected_stacks(truth)
+    assert only(vol(out, "windows.cxrstack").rows, expected) == expected

@@ -88,7 +88,8 @@ def _native_images(site: Site) -> tuple[list[tuple[ImageBuilder, bytes]], Images
         (wow64, Function("Wow64LdrpInitialize", _WOW64 + 0x2000, Frame(("rbx", "rdi"), 0x38), (
             Call(_WOW64 + 0x2120, simulate),))),
         # mov r12,[TEB]: it keeps the registers of the 32-bit side in the CPU area
-        (cpu, Function("BTCpuSimulate", simulate, Frame(("rbx", "rsi", "r12"), 0x50), (Call(simulate + 0x60, service),))),
+        (cpu, Function("BTCpuSimulate", simulate, Frame(("rbx", "rsi", "r12"), 0x50), (
+            Call(simulate + 0x60, service),))),
         (wow64, Function("whNtWaitForMultipleObjects", service, Frame(("rbx", "rsi", "rdi"), 0x60), (
             Call(service + 0x90, via=wow64.slot(NTDLL + 0x9D460)),))),
     )  # fmt: skip
@@ -116,7 +117,12 @@ def _add_thread(site: Site, process: Process, chain32: Chain32, names: Images) -
     teb32 = bytearray(0x1000)
     struct.pack_into("<III", teb32, 0, chain32.seh, stuck.STACK_BASE, stuck.STACK_LIMIT)
     struct.pack_into("<I", teb32, 0x18, _TEB32)
-    registers = {**dict.fromkeys(("eax", "ecx", "edx"), 0), **chain32.placed[-1].registers, **_SELECTORS, "eflags": 0x246}
+    registers = {
+        **dict.fromkeys(("eax", "ecx", "edx"), 0),
+        **chain32.placed[-1].registers,
+        **_SELECTORS,
+        "eflags": 0x246,
+    }
     area = struct.pack("<HH", 0, 0x14C) + context_x86(registers, 0x1007F)
     process.regions += [
         Region(stack.limit, stack.data()),
