@@ -66,11 +66,18 @@ def test_volatilitys_layer_turns_it_away(forged: Forge, tmp_path: Path, kind: Mo
         crash.WindowsCrashDump64Layer(context, "dump", "dump")
 
 
+def test_a_kernel_dump_says_that_processes_are_missing(forged: Forge, tmp_path: Path):
+    out, _ = forged("service-x64")
+    dump = tmp_path / "MEMORY.DMP"
+    rewrite(out / "MEMORY.DMP", dump, MoreKinds.LIVE_KERNEL)
+    assert "a dump of the kernel's memory" in vol(out, "windows.unhandled", dump=dump).err
+
+
 def test_a_small_dump_says_why_it_does_not_serve(forged: Forge, tmp_path: Path):
     out, _ = forged("service-x64")
     dump = tmp_path / "MEMORY.DMP"
     rewrite(out / "MEMORY.DMP", dump, MoreKinds.TRIAGE)
     done = vol(out, "windows.unhandled", dump=dump)
     assert done.status != 0
-    assert "dump type 0x4 holds no physical memory" in done.err
+    assert "dump type 0x4 (a small dump, of one thread's kernel stack) holds no physical memory" in done.err
     assert "Traceback" not in done.err

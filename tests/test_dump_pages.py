@@ -182,6 +182,18 @@ def test_all_of_an_image_in_prototypes_reads_as_one_piece(opened: Opened):
     assert Memory(opened.pages).read(region.base, 8 * PAGE) == region.data[: 8 * PAGE]
 
 
+@pytest.mark.parametrize("pads", [True, False])
+def test_pae_pointer_tables_are_read_as_the_32_bytes_that_they_are(pads: bool, tmp_path: Path):
+    """Volatility reads a whole page from where one begins; where the next page is absent it finds no process."""
+    described = describe(Paging.PAE)
+    described.directory_base = 0x7FF000 + PAGE - 32
+    built = build(Description(Paging.PAE, (5, 2, 3790), [described], pads_pointer_tables=pads), tmp_path)
+    with open_dump(built.dump, built.isf_dir, swap(built.page_file)) as session:
+        region = described.regions[0]
+        assert resolved(session).page(region.base) == region.data[:PAGE]
+        assert session.process_layer(PID).is_valid(region.base) is pads
+
+
 def test_addresses_outside_all_views_are_not_committed(opened: Opened):
     for address in (0x10000, 0x7FFF0000):
         assert opened.pages.page(address) is None

@@ -188,7 +188,7 @@ def test_a_case_makes_a_dump_and_its_truth_reads_back(name: str, tmp_path: Path)
     truth = Truth.load(tmp_path / "truth.json")
     assert truth == builders()[name][0]().truth
     threads = {(p.pid, t.tid) for p in builders()[name][0]().machine.processes for t in p.threads}
-    assert {(t.pid, t.tid) for t in truth.stuck} | set(truth.quiet) == threads
+    assert {(t.pid, t.tid) for t in truth.stuck} | {*truth.quiet, *truth.hanging} == threads
     for path in (tmp_path / "isf" / "windows").glob("*/*"):
         guid, age = path.name.split(".")[0].rsplit("-", 1)
         assert (len(guid), age) == (32, "1")

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,29 @@ class Output:
 
 
 def vol(
-    forged: Path, plugin: str, *options: str, renderer: str = "json", dump: Path | None = None, more: Sequence[str] = ()
+    forged: Path,
+    plugin: str,
+    *options: str,
+    renderer: str = "json",
+    dump: Path | None = None,
+    isf: Path | None = None,
+    more: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    is_offline: bool = True,
 ) -> Output:
-    """Run a plugin on the dump in the directory `forged`; `more` are options of `vol` itself."""
+    """Run a plugin on the dump in the directory `forged`; `more` are options of `vol` itself.
+
+    `isf` stands in for the symbol tables that came with the dump. What is kept from run to run is kept beside the dump.
+    """
     cache = forged / "cache"
     cache.mkdir(exist_ok=True)
     command = [
-        *(sys.executable, "-c", _MAIN, "-q", "--offline", "--cache-path", str(cache)),
-        *("-p", str(CHECKOUT / "plugins"), "-s", f"{forged / 'isf'};{CHECKOUT / 'symbols'}"),
+        *(sys.executable, "-c", _MAIN, "-q", *(("--offline",) if is_offline else ()), "--cache-path", str(cache)),
+        *("-p", str(CHECKOUT / "plugins"), "-s", f"{isf or forged / 'isf'};{CHECKOUT / 'symbols'}"),
         *("-r", renderer, "-f", str(dump or forged / "MEMORY.DMP"), *more, plugin, *options),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    variables = {**os.environ, "PYTHONPATH": str(CHECKOUT), "XDG_CACHE_HOME": str(cache), **(environment or {})}
+    if not environment or "_NT_SYMBOL_PATH" not in environment:
+        variables.pop("_NT_SYMBOL_PATH", None)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, timeout=300)
     return Output(done.returncode, done.stdout, done.stderr)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from throwstack import __version__
-from throwstack.doctor.examine import examine
+from throwstack.doctor.examine import Files, examine
 from throwstack.doctor.report import Verdict, as_json, as_text
 
 _DOCTOR = """\
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.add_argument("-s", "--symbols", metavar="DIR", type=Path, action="append", default=[], help="ISF files")
     doctor.add_argument("--image-path", metavar="PATH", default="", help="where the machine's DLLs and EXEs are")
+    doctor.add_argument("--page-file", metavar="FILE", type=Path, action="append", default=[], help="by number")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     return _doctor(options)
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     try:
-        report = examine(options.dump, options.symbols, options.image_path, _say)
+        files = Files(options.symbols, options.image_path, options.page_file)
+        report = examine(options.dump, files, _say)
     except OSError as error:
         sys.stderr.write(f"throwstack doctor: {options.dump}: {error.strerror or error}\n")
         return Verdict.DOES_NOT_SERVE.value

@@ -143,7 +143,7 @@ class Triage:
             registers = Registers(word, (*gpr[:SP], address + size, *gpr[SP + 1 :]))
             resumed = self._target.unwinder.walk(registers, stack.bounds, trust=Trust.SCAN)
             found = self._from_walk(stack, resumed, notes, address)
-            if found is not None and found.exceptions and self._is_active(stack, found.exceptions[0]):
+            if found is not None and found.exceptions and self._is_active(stack, address, found.exceptions[0]):
                 guess = f"found by the word at {address:#x}, which may be of an earlier time"
                 return replace(found, walk=walk, notes=(*found.notes, guess))
         return None
@@ -153,16 +153,16 @@ class Triage:
             return None
         return registration_chain(self._target.memory, stack.exception_list, stack.bounds)
 
-    def _is_active(self, stack: ThreadStack, exception: SavedException) -> bool:
-        """Say whether the thread's registrations leave room for a dispatch of `exception`: True if there are none.
+    def _is_active(self, stack: ThreadStack, low: int, exception: SavedException) -> bool:
+        """Say whether the thread's registrations leave room for a dispatch of `exception` that reaches down to `low`.
 
-        On x86 a handler is being asked, so that a registration of the dispatcher lies in the chain, or the exception
-        never was dispatched and its CONTEXT is a global of the module that reported it.
+        On x86 a handler is being asked, so that a registration of the dispatcher lies between the two; or the exception
+        never was dispatched, and its CONTEXT is a global of the module that reported it.
         """
         registrations = self._registrations(stack)
         if registrations is None or not stack.bounds.contains(exception.context.address):
             return True
-        return any(node < exception.context.address for node in registrations)
+        return any(low <= node < exception.context.address for node in registrations)
 
 
 def _proves_exception(name: Name) -> bool:

@@ -14,10 +14,11 @@ from tests.forge.__main__ import forge
 from tests.forge.build import DumpKind
 from tests.forge.cases import builders
 from tests.forge.describe import Residency
-from tests.forge.dump_kinds import MoreKinds, rewrite
+from tests.forge.dump_kinds import MoreKinds, as_elf, as_lime, rewrite
 from tests.test_residency_answers import all_in, spread_over
 from throwstack.cli import main
 
+PAGE = 0x1000
 Said = tuple[int, dict[str, Any]]
 
 
@@ -79,6 +80,26 @@ def test_other_kinds_serve_as_well(forged: Forge, doctor, tmp_path: Path, kind: 
     assert (status, report["header"]["dump_type"]) == (0, kind.value)
 
 
+@pytest.mark.parametrize(("write", "kind"), [(as_lime, "lime"), (as_elf, "elf_core")])
+def test_what_volatility_stacks_serves_too(forged: Forge, doctor, tmp_path: Path, write: Any, kind: str):
+    out, _ = forged("service-x64")
+    write(out / "MEMORY.DMP", tmp_path / "image")
+    status, report = doctor(tmp_path / "image", out / "isf")
+    assert (status, report["kind"], report["problems"]) == (0, kind, [])
+
+
+def test_a_page_file_that_is_given_is_a_route(doctor, tmp_path: Path):
+    case = builders()["service-x64"][0]()
+    spread_over(case, all_in(Residency.IN_PAGE_FILE), Residency.VALID)
+    pids = {stuck.pid for stuck in case.truth.stuck}
+    forge(case, tmp_path)
+    for options, route in (((), "paged_out"), (("--page-file", str(tmp_path / "pagefile.sys")), "page_file")):
+        _, report = doctor(tmp_path / "MEMORY.DMP", tmp_path / "isf", *options)
+        (process,) = [one for one in report["processes"] if one["pid"] in pids]
+        assert set(process["stack_pages"]["routes"]) == {route}
+        assert any("pagefile.sys" in advice for advice in report["advice"]) is (route == "paged_out")
+
+
 def test_without_the_kernels_symbols_it_says_which(forged: Forge, doctor):
     out, _ = forged("service-x64")
     status, report = doctor(out / "MEMORY.DMP")
@@ -108,14 +129,18 @@ def test_a_truncated_dump_never_serves_in_full(forged: Forge, doctor, tmp_path: 
     assert report["advice"]
 
 
-def test_a_dump_of_the_kernel_alone_does_not_serve(doctor, tmp_path: Path):
-    case = builders()["service-x64"][0]()
-    spread_over(case, all_in(Residency.PAGED_OUT), Residency.VALID)
-    case.machine.processes = [one for one in case.machine.processes if one.pid in {s.pid for s in case.truth.stuck}]
-    forge(case, tmp_path)
-    status, report = doctor(tmp_path / "MEMORY.DMP", tmp_path / "isf")
+@pytest.mark.parametrize("kind", [MoreKinds.SUMMARY, MoreKinds.BITMAP_KERNEL, MoreKinds.LIVE_KERNEL])
+def test_a_dump_of_the_kernel_alone_does_not_serve(forged: Forge, doctor, tmp_path: Path, kind: MoreKinds):
+    out, _ = forged("service-x64")
+    users = set()
+    for process in builders()["service-x64"][0]().machine.processes:
+        for region in process.regions:
+            users |= {region.data[at : at + PAGE].ljust(PAGE, b"\0") for at in range(0, len(region.data), PAGE)}
+    rewrite(out / "MEMORY.DMP", tmp_path / "kernel.dmp", kind, lambda page: page not in users)
+    status, report = doctor(tmp_path / "kernel.dmp", out / "isf")
     assert status == 2
     assert any("the kernel's memory alone" in problem for problem in report["problems"])
+    assert any("complete or active memory dump" in advice for advice in report["advice"])
 
 
 def test_routes_are_counted(doctor, tmp_path: Path):

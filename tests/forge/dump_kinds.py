@@ -14,7 +14,7 @@ from pathlib import Path
 
 PAGE = 0x1000
 
-Keep = Callable[[int], bool]
+Keep = Callable[[bytes], bool]
 
 
 class MoreKinds(Enum):
@@ -30,11 +30,11 @@ class MoreKinds(Enum):
 
 
 def rewrite(full: Path, out: Path, kind: MoreKinds, keep: Keep = lambda _: True) -> None:
-    """Write the complete dump `full` as one of another kind, with the page frames that `keep` wants."""
+    """Write the complete dump `full` as one of another kind, with the pages that `keep` wants."""
     data = full.read_bytes()
     is_64bit = data[4:8] == b"DU64"
     size = 2 * PAGE if is_64bit else PAGE
-    pages = {number: page for number, page in _pages(data, size) if keep(number)}
+    pages = {number: page for number, page in _pages(data, size) if keep(page)}
     header = bytearray(data[:size])
     struct.pack_into("<I", header, 0xF98 if is_64bit else 0xF88, kind.value)
     if kind is MoreKinds.TRIAGE:
@@ -53,6 +53,37 @@ def rewrite(full: Path, out: Path, kind: MoreKinds, keep: Keep = lambda _: True)
         file.write(bytes(header) + head)
         for number in sorted(pages):
             file.write(pages[number])
+
+
+def as_lime(full: Path, out: Path) -> None:
+    """Write the complete dump `full` as a LiME image: {magic, version, first and last address} before each page."""
+    data = full.read_bytes()
+    size = 2 * PAGE if data[4:8] == b"DU64" else PAGE
+    with out.open("wb") as file:
+        for number, page in _pages(data, size):
+            file.write(struct.pack("<IIQQQ", 0x4C694D45, 1, number * PAGE, number * PAGE + PAGE - 1, 0) + page)
+
+
+def as_elf(full: Path, out: Path) -> None:
+    """Write it as an ELF core with a program header for each run, as QEMU's dump-guest-memory does."""
+    data = full.read_bytes()
+    size = 2 * PAGE if data[4:8] == b"DU64" else PAGE
+    runs: list[tuple[int, bytearray]] = []
+    for number, page in _pages(data, size):
+        if not runs or runs[-1][0] + len(runs[-1][1]) != number * PAGE:
+            runs.append((number * PAGE, bytearray()))
+        runs[-1][1].extend(page)
+    count = len(runs) + 1
+    head = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    head += struct.pack("<HHIQQQIHHHHHH", 4, 62, 1, 0, 64, 0, 0, 64, 56, count, 0, 0, 0)
+    note = struct.pack("<III", 5, 440, 1) + b"QEMU\0\0\0\0" + bytes(440)
+    offset = 64 + 56 * count
+    table = struct.pack("<IIQQQQQQ", 4, 0, offset, 0, 0, len(note), len(note), 0)
+    offset += len(note)
+    for start, contents in runs:
+        table += struct.pack("<IIQQQQQQ", 1, 0, offset, 0, start, len(contents), len(contents), 0)
+        offset += len(contents)
+    out.write_bytes(head + table + note + b"".join(bytes(contents) for _, contents in runs))
 
 
 def _pages(data: bytes, offset: int) -> Iterable[tuple[int, bytes]]:

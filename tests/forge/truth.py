@@ -62,7 +62,7 @@ class StuckThread:
 
 @dataclass(frozen=True)
 class Truth:
-    """All of it. `quiet` lists the (pid, tid) that must yield no row."""
+    """All of it. `quiet` lists the (pid, tid) that must yield no row, `hanging` those whose row has no exception."""
 
     case: str
     arch: str
@@ -70,6 +70,7 @@ class Truth:
     quiet: tuple[tuple[int, int], ...] = ()
     stacks: dict[str, tuple[TruthFrame, ...]] = field(default_factory=dict)
     """Whole stacks of quiet threads by `pid:tid`, where the case has them."""
+    hanging: tuple[tuple[int, int], ...] = ()
 
     def save(self, path: Path) -> None:
         """Write `truth.json`."""
@@ -85,6 +86,7 @@ class Truth:
             tuple(_stuck(item) for item in raw["stuck"]),
             tuple((pid, tid) for pid, tid in raw["quiet"]),
             {key: _frames(frames) for key, frames in raw["stacks"].items()},
+            tuple((pid, tid) for pid, tid in raw["hanging"]),
         )
 
 

@@ -133,7 +133,7 @@ def main() -> int:
         checked = [one for folder in folders for one in compared(folder)]
     else:
         checked = list(check_all(options.work / "out"))
-    peer = memprocfs_peer.section(options.work, [folder for folder in folders if folder.name.startswith("x64-")])
+    peer = memprocfs_peer.section([folder for folder in folders if folder.name.startswith("x64-")])
     parts = [HEAD, *table(checked), "", *details(checked), "", *peer, "", *coverage(), ""]
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text("\n".join(parts), encoding="utf-8")

@@ -17,6 +17,7 @@ from tests.forge.describe import (
     Thread,
 )
 from tests.live.capture import PAGE, Capture, CapturedModule, CapturedRegion, CapturedThread
+from tests.peers.listed_stubs import with_listed_stubs
 
 X86_VERSION = (5, 2, 3790)
 X64_VERSION = (10, 0, 19041)
@@ -25,8 +26,11 @@ X64_TRAP_REGISTERS = ("rip", "rsp", "rbp", "rbx", "rsi", "rdi", "eflags", "cs", 
 
 
 def hand_over(capture: Capture, process_name: str, out: Path) -> Path:
-    """Write MEMORY.DMP and isf/ into `out`, those of x64 so that MemProcFS opens them too; return the dump's path."""
-    return build(describe(capture, process_name), out, fuller=capture.arch != "x86").dump
+    """Write MEMORY.DMP and isf/ into `out`, those of x64 so that MemProcFS walks them too; return its path."""
+    machine = describe(capture, process_name)
+    if capture.arch == "x64":
+        return build(with_listed_stubs(machine), out, fuller=True).dump
+    return build(machine, out).dump
 
 
 def describe(capture: Capture, process_name: str) -> Machine:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.pdb_writer import X64, FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
 from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
-from throwstack.frame_data import FrameData
+from throwstack.frame_data import FrameData, annotation
 from throwstack.images import Image, PdbIdentity
 from throwstack.memory import memory_of
 from throwstack.modules import Module
@@ -168,17 +168,50 @@ def test_frame_data(place):
     assert symbols.frame_data(image(None), 0x1104) is None
 
 
+def test_what_kv_shows_of_a_function(place):
+    """FPO_DATA covers the whole function and goes before FrameData, whose records cover steps of it."""
+    place.put(
+        Pdb(
+            GUID,
+            3,
+            frame_data=[
+                FrameRecord(0x1000, 0x20, PROGRAM, 8, 4, 12),
+                FrameRecord(0x2000, 0x20, PROGRAM, 8, 4, 12, has_seh=True),
+            ],
+            fpo=[
+                FpoRecord(0x1000, 0x20, 20, 4, 3, 4),
+                FpoRecord(0x3000, 0x20, 0, 3, 0, 7, uses_base_pointer=True),
+                FpoRecord(0x4000, 0x20, kind=3),
+                FpoRecord(0x5000, 0x20, kind=3, has_seh=True),
+            ],
+        )
+    )
+    table = place.table()
+    shown = {rva: table.frame_description(rva) for rva in (0x1010, 0x2010, 0x3010, 0x4010, 0x5010, 0x6010)}
+    assert {rva: data and annotation(data) for rva, data in shown.items()} == {
+        0x1010: "FPO: [4,20,4]",
+        0x2010: "FPO: [SEH]",
+        0x3010: "FPO: [Uses EBP] [3,0,7]",
+        0x4010: "FPO: [Non-Fpo]",
+        0x5010: "FPO: [SEH]",
+        0x6010: None,
+    }
+    assert table.frame_data(0x1010).program == PROGRAM
+
+
 def test_fpo_records_follow_code_that_was_moved(tmp_path):
     """Microsoft's tools rearrange a linked image by blocks; the OMAP stream says where each went."""
     pdb = Pdb(
-        GUID, fpo=[FpoRecord(0x2000, 0x30, 1)], omap=[(0x2000, 0x5000), (0x2010, 0), (0x2020, 0x4020), (0x2030, 0)]
+        GUID,
+        fpo=[FpoRecord(0x2000, 0x30, 1, has_seh=True)],
+        omap=[(0x2000, 0x5000), (0x2010, 0), (0x2020, 0x4020), (0x2030, 0)],
     )
     path = tmp_path / "x.pdb"
     path.write_bytes(pdb.to_bytes())
-    assert [line.split()[3:5] for line in convert(path).frames.decode().splitlines()] == [
-        ["5000", "10"],
-        ["4020", "10"],
-    ]
+    lines = [line.split() for line in convert(path).frames.decode().splitlines()]
+    places = [["5000", "10"], ["4020", "10"]]
+    assert [line[3:5] for line in lines if line[1] == "WIN"] == places
+    assert [line[2:] for line in lines if line[1] == "SEH"] == places
 
 
 def test_x64(place):

@@ -27,6 +27,10 @@ _MAX_RANGES = 1 << 20
 _MAX_FRAME = 1 << 40
 _BITMAP_KINDS = frozenset({DumpKind.SUMMARY, DumpKind.BITMAP_FULL, DumpKind.BITMAP_KERNEL, DumpKind.AUTOMATIC})
 _RANGE_KINDS = frozenset({DumpKind.LIVE_KERNEL, DumpKind.LIVE_USER, DumpKind.LIVE_FULL})
+_WITHOUT_MEMORY = {
+    DumpKind.TRIAGE: " (a small dump, of one thread's kernel stack)",
+    DumpKind.HEADER: " (the header alone)",
+}
 _BYTES = re.compile(rb"\xff+|\x00+|[^\xff\x00]", re.DOTALL)
 
 
@@ -52,7 +56,8 @@ def read_runs(data: Bytes, header: DumpHeader) -> tuple[Run, ...]:
     elif header.kind in _RANGE_KINDS:
         runs = _from_ranges(data, header)
     else:
-        message = f"dump type {header.dump_type:#x} holds no physical memory"
+        kind = "" if header.kind is None else _WITHOUT_MEMORY.get(header.kind, "")
+        message = f"dump type {header.dump_type:#x}{kind} holds no physical memory"
         raise NoRuns(message)
     clean = tuple(_disjoint(runs))
     if not clean:

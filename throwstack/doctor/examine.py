@@ -39,15 +39,24 @@ _SYMBOLS = (
 )
 
 
-def examine(path: Path, symbols: Sequence[Path], image_path: str, say: Callable[[str], None]) -> Report:
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What is at hand beside the dump: directories with ISF files, where image files lie, page files by number."""
+
+    symbols: Sequence[Path] = ()
+    image_path: str = ""
+    page_files: Sequence[Path] = ()
+
+
+def examine(path: Path, files: Files, say: Callable[[str], None]) -> Report:
     """Return the findings about the file at `path`; raises OSError where it cannot be opened.
 
-    `symbols` are directories with ISF files, `image_path` is where image files lie, `say` takes news of long steps.
+    `say` takes news of long steps.
     """
     data = FileBytes(path)
     try:
         report = Report(str(path), data.size, identify(data))
-        _Examination(path, data, report, symbols, image_path, say).run()
+        _Examination(path, data, report, files, say).run()
         return report
     finally:
         data.close()
@@ -58,8 +67,7 @@ class _Examination:
     path: Path
     data: FileBytes
     report: Report
-    symbols: Sequence[Path]
-    image_path: str
+    files: Files
     say: Callable[[str], None]
 
     def run(self) -> None:
@@ -101,7 +109,7 @@ class _Examination:
         # Volatility takes half a second to load: not for files that need none of it.
         from throwstack.volatility import opening  # noqa: PLC0415
 
-        with opening.symbol_directories(self.symbols):
+        with opening.symbol_directories(self.files.symbols):
             self.report.symbols = opening.find_isf(kernel.pdb)
             if self.report.symbols is None:
                 self.report.verdict = Verdict.IN_PART
@@ -124,11 +132,11 @@ class _Examination:
 
         header = self.report.identity.header
         if header is not None and kernel.base:
-            context, name = opening.open_crash_dump(self.path, header, kernel.base, isf)
+            context, name = opening.open_crash_dump(self.path, header, kernel.base, isf, self.files.page_files)
         else:
-            context, name = opening.open_image(self.path)
+            context, name = opening.open_image(self.path, self.files.page_files)
         try:
-            machine = Machine(context, name, "throwstack", Sources("", self.image_path))
+            machine = Machine(context, name, "throwstack", Sources("", self.files.image_path))
             self.report.processes.extend(coverage(machine))
         except (LookupError, TypeError) as error:
             self.report.problems.append(f"the processes cannot be examined: {error}")

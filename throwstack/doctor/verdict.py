@@ -23,7 +23,12 @@ def judge(report: Report) -> None:
         report.advice.append(FULL_DUMP)
         return
     if not have:
-        report.problems.append("no page of a thread's user-mode stack is in it: it holds the kernel's memory alone")
+        missing = total(process.stacks for process in report.processes)
+        is_kernel = set(missing) <= {PageOrigin.NOT_IN_DUMP, PageOrigin.TABLE_NOT_IN_DUMP}
+        report.problems.append(
+            "no page of a thread's user-mode stack is in it" + (": it holds the kernel's memory alone" * is_kernel)
+        )
+        _advise_on_pages(report)
         report.advice.append(FULL_DUMP)
         return
     report.verdict = Verdict.SERVES

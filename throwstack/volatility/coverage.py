@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 
@@ -16,6 +17,8 @@ from throwstack.volatility.machine import Machine
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
 from throwstack.volatility.threads import Thread
 
+log = logging.getLogger(__name__)
+
 _STACK_PAGES = 64
 """Of a stack, the pages nearest its base are looked at: those that a walk needs."""
 _IMAGE_PAGES = 16
@@ -23,12 +26,15 @@ _IMAGE_PAGES = 16
 
 
 def coverage(machine: Machine) -> Iterator[ProcessCoverage]:
-    """Yield what can be read of every process that has user-mode memory."""
+    """Yield what can be read of every process that has user-mode memory; ends where the list of processes breaks."""
     reader = ProcessReader(machine)
-    for item in machine.processes(lambda _: False):
-        opened = _open(reader, item)
-        if opened is not None:
-            yield _coverage(reader, opened)
+    try:
+        for item in machine.processes(lambda _: False):
+            opened = _open(reader, item)
+            if opened is not None:
+                yield _coverage(reader, opened)
+    except exceptions.InvalidAddressException as error:
+        log.info("the list of processes breaks off: %s", error)
 
 
 def _open(reader: ProcessReader, item: interfaces.objects.ObjectInterface) -> Process | None:

@@ -13,13 +13,15 @@ from typing import Any
 from volatility3.framework import constants, exceptions, interfaces
 from volatility3.framework.layers import segmented
 
-from throwstack.crashdump.header import DumpHeader, read_header
+from throwstack.crashdump.header import DumpHeader, DumpKind, read_header
 from throwstack.crashdump.physical import DumpPages
 from throwstack.crashdump.runs import NoRuns, read_runs
 from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.paging import AddressSpace, PagingMode
 
 log = logging.getLogger(__name__)
+
+_KERNEL_ALONE = frozenset({DumpKind.SUMMARY, DumpKind.LIVE_KERNEL})
 
 _ARCHITECTURES = {PagingMode.X64: "Intel64", PagingMode.PAE: "Intel32", PagingMode.X86: "Intel32"}
 
@@ -99,7 +101,8 @@ class CrashDumpStacker(interfaces.automagic.StackerLayerInterface):  # type: ign
         except exceptions.LayerException as error:
             log.warning("this crash dump cannot be used: %s", error)
             return None
-        log.info("crash dump of type %#x: %d pages", layer.header.dump_type, layer.pages.expected_pages)
+        if layer.header.kind in _KERNEL_ALONE:
+            log.warning("this is a dump of the kernel's memory: processes' stacks are in it only by chance")
         return CrashDumpLayer(context, name, name, _metadata(layer.header, layer.pages))
 
 

@@ -51,9 +51,12 @@ def find_isf(pdb: PdbIdentity) -> str | None:
 
 
 def open_crash_dump(
-    path: Path, header: DumpHeader, kernel_base: int, isf: str
+    path: Path, header: DumpHeader, kernel_base: int, isf: str, page_files: Sequence[Path] = ()
 ) -> tuple[interfaces.context.ContextInterface, str]:
-    """Return a context with the dump, and the name of its kernel module; raises CannotOpen."""
+    """Return a context with the dump, and the name of its kernel module; raises CannotOpen.
+
+    `page_files` are in the order of their numbers.
+    """
     context = contexts.Context()
     join = interfaces.configuration.path_join
     base, dump, space = join(_PATH, "file"), join(_PATH, "dump"), join(_PATH, "kernel")
@@ -65,6 +68,11 @@ def open_crash_dump(
     try:
         context.add_layer(physical.FileLayer(context, base, "file"))
         context.add_layer(CrashDumpLayer(context, dump, "dump"))
+        for number, file in enumerate(page_files):
+            name = f"swap_layers{number}"
+            context.config[join(_PATH, name, "location")] = file.resolve().as_uri()
+            context.add_layer(physical.FileLayer(context, join(_PATH, name), name))
+            context.config[join(space, "swap_layers", name)] = name
         context.add_layer(_LAYERS[header.paging](context, space, "layer", metadata={"os": "Windows"}))
         table = windows_symbols.WindowsKernelIntermedSymbols(context, join(space, "symbols"), "symbols", isf_url=isf)
         context.symbol_space.append(table)
@@ -74,10 +82,13 @@ def open_crash_dump(
         raise CannotOpen(message) from error
 
 
-def open_image(path: Path) -> tuple[interfaces.context.ContextInterface, str]:
+def open_image(path: Path, page_files: Sequence[Path] = ()) -> tuple[interfaces.context.ContextInterface, str]:
     """Return a context with an image that Volatility's automagic has opened, and its kernel module's name."""
     context = contexts.Context()
     context.config["automagic.LayerStacker.single_location"] = path.resolve().as_uri()
+    if page_files:
+        locations = [file.resolve().as_uri() for file in page_files]
+        context.config["automagic.WinSwapLayers.single_swap_locations"] = locations
     chosen = automagic.choose_automagic(automagic.available(context), pslist.PsList)
     try:
         plugin = plugins.construct_plugin(context, chosen, pslist.PsList, "plugins", lambda *_: None, None)

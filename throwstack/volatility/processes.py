@@ -164,4 +164,7 @@ class ProcessReader:
         context = self._wow64.cpu_context(process.memory, thread.teb)
         if context is None:
             return ThreadStack(bounds, None, "32-bit registers are not readable", exception_list)
+        if not bounds.contains(context.registers.sp) and not process.memory.is_readable(context.registers.sp, 4):
+            missing = f"32-bit registers of the CPU area are not this thread's: esp {context.registers.sp:#x}"
+            return ThreadStack(bounds, None, missing, exception_list)
         return ThreadStack(bounds, context.registers, exception_list=exception_list)

@@ -8,8 +8,8 @@ Nothing that one of them holds may end the loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from volatility3.framework import exceptions, interfaces
 from volatility3.framework.objects import utility
@@ -154,10 +154,13 @@ class Survey:
         for thread in process.threads:
             if not self.is_selected(thread):
                 continue
-            for arch, target, triage in triages:
-                stuck = self._stuck(process, thread, target, triage)
-                if stuck is not None:
-                    yield Finding(process, thread, arch, stuck)
+            found = [
+                Finding(process, thread, arch, stuck)
+                for arch, target, triage in triages
+                if (stuck := self._stuck(process, thread, target, triage)) is not None
+            ]
+            if found:
+                yield the_crash(found)
 
     def _stuck(self, process: Process, thread: Thread, target: Target, triage: Triage) -> Stuck | None:
         try:
@@ -170,3 +173,19 @@ class Survey:
         except MemoryUnreadable as reason:
             log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
         return None
+
+
+def the_crash(sides: Sequence[Finding]) -> Finding:
+    """Return the one row of a thread that is stuck on one side of WoW64 or on both (native first).
+
+    A fault in 32-bit code also leaves a 64-bit CONTEXT on the 64-bit stack, from which the 64-bit dispatcher went on to
+    the 32-bit one: that is one crash, and the 32-bit side tells of it. Only where that side has no exception, and the
+    64-bit one has, did 64-bit code throw.
+    """
+    native, last = sides[0], sides[-1]
+    if native is last:
+        return native
+    chosen, other = (native, last) if native.stuck.exceptions and not last.stuck.exceptions else (last, native)
+    where = ", ".join("!".join(pair) for pair in other.stuck.blocked_in)
+    note = f"stuck on the {'64' if other is native else '32'}-bit side too, in {where}"
+    return replace(chosen, stuck=replace(chosen.stuck, notes=(*chosen.stuck.notes, note)))

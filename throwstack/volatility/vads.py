@@ -166,7 +166,9 @@ class VadReader:
                 part = self._pointer(node + self._control_area) + self._first_subsection
             else:
                 return
-            while part and self._subsections_left:
+            seen = {0}
+            while part not in seen and self._subsections_left:
+                seen.add(part)
                 self._subsections_left -= 1
                 yield self._pointer(part + self._base), memory.u32(part + self._count)
                 part = self._pointer(part + self._next)

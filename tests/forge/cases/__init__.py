@@ -25,7 +25,16 @@ class Case:
 def builders() -> dict[str, tuple[Callable[[], Case], str]]:
     """Return each case's builder and a line on what it is."""
     # The cases import this module.
-    from tests.forge.cases import deadlock, ftp_2003, more_x64, quiet_x86, service_x64  # noqa: PLC0415
+    from tests.forge.cases import (  # noqa: PLC0415
+        deadlock,
+        decoys_x86,
+        dispatch_cases,
+        ftp_2003,
+        more_x64,
+        quiet_x86,
+        service_x64,
+        wow64_service,
+    )
 
     return {
         "ftp-2003": (ftp_2003.build, _line(ftp_2003.__doc__)),
@@ -35,6 +44,11 @@ def builders() -> dict[str, tuple[Callable[[], Case], str]]:
         "paged-peb": (more_x64.paged_peb, _line(more_x64.paged_peb.__doc__)),
         "deadlock": (deadlock.build, _line(deadlock.__doc__)),
         "peers": (more_x64.peers, _line(more_x64.peers.__doc__)),
+        "nested": (dispatch_cases.nested, _line(dispatch_cases.nested.__doc__)),
+        "decoys-x64": (dispatch_cases.decoys, _line(dispatch_cases.decoys.__doc__)),
+        "wow64-service": (wow64_service.build, _line(wow64_service.__doc__)),
+        "decoys-x86": (decoys_x86.build, _line(decoys_x86.__doc__)),
+        "shutdown-hang": (dispatch_cases.shutdown_hang, _line(dispatch_cases.shutdown_hang.__doc__)),
         "fleet": (more_x64.fleet, _line(more_x64.fleet.__doc__)),
     }
 

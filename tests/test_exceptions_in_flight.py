@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which exceptions the plugins find, and which they do not, on dumps in which exceptions were handled as well."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Forge
+from tests.forge.cases.dispatch_cases import nested_with_outer
+from tests.plugins_truth import expected_stacks, expected_unhandled, only
+from tests.vol import vol
+
+
+def without_module_symbols(out: Path, tmp_path: Path) -> Path:
+    """Return a copy of a forged dump with the kernel's symbols only, so that the modules have their exports."""
+    copy = tmp_path / "exports"
+    shutil.copytree(out, copy, ignore=shutil.ignore_patterns("cache"))
+    for directory in (copy / "isf" / "windows").iterdir():
+        if not directory.name.startswith(("ntk", "ntos")):
+            shutil.rmtree(directory)
+    return copy
+
+
+@pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
+def test_an_exception_in_a_filter_comes_first_and_the_original_is_named(
+    forged: Forge, tmp_path: Path, has_symbols: bool
+):
+    out, truth = forged("nested")
+    out = out if has_symbols else without_module_symbols(out, tmp_path)
+    outer = nested_with_outer()[1]
+    (row,) = vol(out, "windows.unhandled").rows
+    (stuck,) = truth.stuck
+    assert (row["TID"], row["Code"], row["Record"], row["Context"]) == (
+        stuck.tid,
+        stuck.code,
+        stuck.record,
+        stuck.context,
+    )
+    assert row["Notes"] == (
+        f"raised while the original exception {outer.code:#010x} at {outer.frames[0].ip:#x} was being handled "
+        f"(context {outer.context:#x})"
+    )
+
+
+def test_both_stacks_of_a_nested_exception_are_shown_whole(forged: Forge):
+    out, truth = forged("nested")
+    outer = nested_with_outer()[1]
+    rows = vol(out, "windows.cxrstack").rows
+    starts = [index for index, row in enumerate(rows) if row["Frame"] == 0]
+    assert len(starts) == 2
+    expected = expected_stacks(truth)
+    assert only(rows[: starts[1]], expected) == expected
+    second = rows[starts[1] :]
+    assert [(row["IP"], row["Child-SP"], row["Call Site"]) for row in second] == [
+        (frame.ip, frame.child_sp, frame.symbol) for frame in outer.frames
+    ]
+    assert rows[0]["Notes"].startswith("raised while the exception further out was being handled: 0xc0000005")
+    assert second[0]["Notes"].startswith(f"original exception 0xc0000005, context {outer.context:#x}")
+
+
+@pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
+@pytest.mark.parametrize("case", ["decoys-x64", "decoys-x86"])
+def test_what_only_looks_like_an_unhandled_exception_yields_no_row(
+    forged: Forge, tmp_path: Path, case: str, has_symbols: bool
+):
+    out, truth = forged(case)
+    assert len(truth.quiet) == 5
+    done = vol(out if has_symbols else without_module_symbols(out, tmp_path), "windows.unhandled")
+    assert (done.status, done.rows) == (0, [])
+
+
+def test_a_process_that_cannot_end_is_no_crash_without_an_exception(forged: Forge):
+    out, truth = forged("shutdown-hang")
+    rows = {(row["PID"], row["TID"]): row for row in vol(out, "windows.unhandled").rows}
+    (stuck,) = truth.stuck
+    assert rows.keys() == {(stuck.pid, stuck.tid), *truth.hanging}
+    for key in truth.hanging:
+        row = rows[key]
+        assert row["Verdict"] == "hangs in shutdown without an exception"
+        assert row["Blocked In"] == "mscoree!CorExitProcess"
+        assert {row[name] for name in ("Code", "Exception", "Address", "Thrown At", "Record", "Context")} == {None}
+    expected = expected_unhandled(truth)
+    assert only([rows[stuck.pid, stuck.tid]], expected) == expected
+    assert rows[stuck.pid, stuck.tid]["Verdict"] == "crashed inside shutdown"
+
+
+def test_a_thread_of_wow64_has_one_row_from_its_32_bit_side(forged: Forge):
+    out, truth = forged("wow64-service")
+    expected = expected_unhandled(truth)
+    assert only(vol(out, "windows.unhandled").rows, expected) == expected
+    expected = expected_stacks(truth)
+    assert only(vol(out, "windows.cxrstack").rows, expected) == expected
