@@ -15,7 +15,7 @@ from dataclasses import replace
 from throwstack.frame_data import FrameData
 
 _MAX_RECORDS = 4_000_000
-_FPO, _STANDARD, _FRAME_DATA = "0", "3", "4"
+_FPO, _FRAME_DATA = "0", "4"
 
 
 class FrameDataTable:
@@ -41,7 +41,9 @@ class FrameDataTable:
                 seh.append((start, start + size, line))
             elif words[2] == _FRAME_DATA:
                 frame_data.append((start, start + size, line))
-            elif words[2] in (_FPO, _STANDARD):  # a trap or task frame's layout is not a function's
+            elif words[2] == _FPO:
+                # The figures of the other kinds lay out no frame from esp: trap and task frames are no functions'
+                # frames, and a Non-FPO record stands for `push ebp; mov ebp, esp` and counts neither.
                 fpo.append((start, start + size, line))
         self._frame_data = _Cover(frame_data)
         self._fpo = _Cover(fpo)
