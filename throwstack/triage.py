@@ -14,6 +14,7 @@ from itertools import islice
 from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers
 from throwstack.dispatch.saved import SavedException
 from throwstack.dispatch.search import Blocked, exceptions_in_flight
+from throwstack.dispatch.x86 import END_OF_CHAIN
 from throwstack.frames import Trust, Walk
 from throwstack.memory import Memory
 from throwstack.naming import name_of
@@ -151,7 +152,8 @@ class Triage:
     def _registrations(self, stack: ThreadStack) -> tuple[int, ...] | None:
         if self._target.arch is not Arch.X86 or stack.exception_list is None:
             return None
-        return registration_chain(self._target.memory, stack.exception_list, stack.bounds)
+        chain = registration_chain(self._target.memory, stack.exception_list, stack.bounds)
+        return chain if chain or stack.exception_list == END_OF_CHAIN else None
 
     def _is_active(self, stack: ThreadStack, low: int, exception: SavedException) -> bool:
         """Say whether the thread's registrations leave room for a dispatch of `exception` that reaches down to `low`.

@@ -172,6 +172,7 @@ def test_the_last_resort_is_a_context_whose_instruction_a_record_names():
     ("code", "address", "flags"),
     [
         pytest.param(0, FAULT, 0, id="no code"),
+        pytest.param(7, FAULT, 0, id="a small number for a code"),
         pytest.param(0xC0000005, FAULT + 1, 0, id="another instruction"),
         pytest.param(0xC0000005, FAULT, 0x12345, id="flags that no record has"),
     ],
@@ -206,7 +207,12 @@ def test_what_is_raised_while_unwinding_to_a_handler_is_taken_where_nothing_prov
     blocked = Blocked(frames, LIMIT, is_complete=True, proves_exception=False)
     found = exceptions_in_flight(target, StackBounds(LIMIT, BASE), blocked)
     assert found.exceptions == ()
-    assert found.notes == (f"a handler has taken exception 0xc0000005 at {FAULT:#x} (context {at:#x})",)
+    assert found.notes == (
+        (
+            f"exception 0xc0000005 at {FAULT:#x} was dispatched further out, and a handler seems to have taken it "
+            f"(context {at:#x})"
+        ),
+    )
     (only,) = exceptions_in_flight(target, StackBounds(LIMIT, BASE), Blocked(frames, LIMIT)).exceptions
     assert only.context.address == at
 

@@ -210,10 +210,16 @@ def test_an_exception_whose_registration_is_unlinked_was_taken_by_a_handler():
     """A C++ catch block of x86 runs below the dispatcher's frames, which are still on the stack."""
     at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
     delivered(stack, at)
+    stack.at(BASE - 0x24).d32(0xFFFFFFFF)
     dispatcher = ntdll_frame("KiUserExceptionDispatcher", at, at + 0x600)
     found = in_flight(stack, dispatcher, registrations=(BASE - 0x24,), proves_exception=False)
     assert found.exceptions == ()
-    assert found.notes == (f"a handler has taken exception 0xc0000005 at {CONTEXT_IP:#x} (context {at + 0x58:#x})",)
+    assert found.notes == (
+        (
+            f"exception 0xc0000005 at {CONTEXT_IP:#x} was dispatched further out, and a handler seems to have taken it "
+            f"(context {at + 0x58:#x})"
+        ),
+    )
 
 
 def test_routes_that_disagree_are_noted_and_the_most_telling_is_taken():
@@ -236,3 +242,12 @@ def test_routes_that_disagree_are_noted_and_the_most_telling_is_taken():
             "than KiUserExceptionDispatcher frame"
         ),
     )
+
+
+def test_a_chain_that_breaks_off_does_not_tell_what_was_unlinked():
+    at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
+    delivered(stack, at)
+    stack.at(BASE - 0x24).d32(0x12345678)
+    dispatcher = ntdll_frame("KiUserExceptionDispatcher", at, at + 0x600)
+    found = in_flight(stack, dispatcher, registrations=(BASE - 0x24,), proves_exception=False)
+    assert [item.context.address for item in found.exceptions] == [at + 0x58]
