@@ -15,10 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pefile
 import pytest
 
 from tests.conftest import Forge
+from tests.forge.__main__ import forge, write_images
 from tests.forge.cases import builders
+from tests.forge.describe import Residency
 from tests.forge.pdbs import write_pdbs
 from tests.pdb_writer import Inline, Pdb
 from tests.plugins_truth import expected_stacks, only
@@ -378,6 +381,47 @@ def test_the_files_that_the_stacks_call_for(case, pdbs, tmp_path):
     assert [row["Module"] for row in rows] == ["KERNEL32", "MSVCR80", "ftpsrvdata_pg", "FTPParsers"]
     assert "now from exports" in rows[1]["Why"]
     assert (tmp_path / "symbols-needed.txt").read_text() == "".join(f"{line}\n" for line in lines)
+
+
+@pytest.fixture(scope="module")
+def without_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference case with MSVCR80's read-only data, its exports among it, not in the dump; its files beside."""
+    out = tmp_path_factory.mktemp("without-exports")
+    case = builders()["ftp-2003"][0]()
+    for process in case.machine.processes:
+        for region in process.regions:
+            if region.file and region.file.endswith("MSVCR80.dll"):
+                section = pefile.PE(data=region.data, fast_load=True).sections[1]
+                first = section.VirtualAddress // 0x1000
+                pages = range(first, first + -(-section.Misc_VirtualSize // 0x1000))
+                region.residency = dict.fromkeys(pages, Residency.PAGED_OUT)
+    forge(case, out)
+    write_images(out / "images", case.machine)
+    return out
+
+
+def test_images_are_called_for_where_the_dump_lacks_them(case, without_exports, tmp_path):
+    _, frames = case
+    plain = stack(without_exports).rows
+    assert [row["RetAddr"] for row in plain] == [frame["RetAddr"] for frame in frames]
+    assert plain[1]["Call Site"] == "MSVCR80+0x28e89"
+    rows = stack(without_exports, "--symbols-needed", more=("-o", str(tmp_path))).rows
+    (wanted,) = (row for row in rows if row["Module"] == "MSVCR80")
+    (file,) = (without_exports / "images" / "MSVCR80.dll").glob("*/MSVCR80.dll")
+    assert wanted["Manifest"] == f"MSVCR80.dll,{file.parent.name},1"
+    assert wanted["Why"] == "its exports and PDB record cannot be read"
+
+
+def test_names_come_from_an_image_file(case, without_exports):
+    """And through it from the PDB, whose identity only the file has."""
+    _, frames = case
+    images = ("--image-path", str(without_exports / "images"))
+    named = stack(without_exports, *images)
+    assert only(named.rows, frames) == frames
+    assert tables(named.rows, "MSVCR80") <= {"export", "export?"}
+    rows = stack(without_exports, *images, "--symbol-path", str(without_exports / "pdb")).rows
+    assert only(rows, frames) == frames
+    assert tables(rows, "MSVCR80") <= {"pdb", "pdb?"}
 
 
 def test_files_at_hand_are_not_called_for(case, tmp_path):
