@@ -97,8 +97,10 @@ def test_system_frames_are_found_by_fpo_records(case):
     out, _ = case
     (thread,) = vol(out, "windows.stackwalk", "--tid", "2792", "--brief", "--symbol-path", str(out / "pdb")).rows
     trust = {row["Call Site"]: row["Trust"] for row in thread["__children"]}
-    assert trust["USER32!RealMsgWaitForMultipleObjectsEx+0x141"] == "fpo"
-    assert trust["MSVCR71!_exit+0xd"] == "fpo"
+    assert trust["ole32!CoWaitForMultipleHandles+0xc9"] == "fpo"
+    assert trust["MSVCR71!doexit+0xab"] == "fpo"
+    # A Non-FPO record, here that of the function inside, says no more than that ebp points to the frame.
+    assert trust["USER32!RealMsgWaitForMultipleObjectsEx+0x141"] == "prologue"
     assert trust["mscorwks!CLREvent::WaitEx+0xf7"] == "cfi"
 
 
@@ -122,6 +124,47 @@ def test_kv_shows_what_the_records_say(case):
     assert [row["FPO"] for row in rows[:5]] == [fpo for _, _, fpo in THROWN[:5]]
     assert rows[-1]["FPO"] == "FPO: [SEH]"
     assert {row["FPO"] for row in stack(out, "--kv").rows} == {None}
+
+
+# What the transcript's `!thread` shows behind the frames of the blocked stack up to abort, as far as symbols say it.
+BLOCKED = """\
+ntdll!KiFastSystemCallRet (FPO: [0,0,0])
+ntdll!NtWaitForMultipleObjects (FPO: [5,0,0])
+KERNEL32!WaitForMultipleObjectsEx (FPO: [SEH])
+USER32!RealMsgWaitForMultipleObjectsEx (FPO: [5,13,0])
+ole32!CCliModalLoop::BlockFn (FPO: [3,0,4])
+ole32!CoWaitForMultipleHandles (FPO: [5,20,4])
+mscorwks!NT5WaitRoutine (FPO: [5,1,0])
+mscorwks!MsgWaitHelper (FPO: [SEH])
+mscorwks!Thread::DoAppropriateAptStateWait (FPO: [5,0,4])
+mscorwks!Thread::DoAppropriateWaitWorker (FPO: [5,22,4])
+mscorwks!Thread::DoAppropriateWait (FPO: [SEH])
+mscorwks!CLREvent::WaitEx (FPO: [3,11,4])
+mscorwks!CLREvent::Wait (FPO: [3,0,0])
+mscorwks!CorExitProcess (FPO: [0,21,4])
+mscorwks!WaitForEndOfShutdown (FPO: [0,0,0])
+mscorwks!EEShutDown (FPO: [1,5,4])
+mscorwks!DisableRuntime (FPO: [0,0,0])
+mscoree!CorExitProcess (FPO: [1,1,0])
+MSVCR71!__crtExitProcess (FPO: [1,0,0])
+MSVCR71!doexit (FPO: [Non-Fpo])
+MSVCR71!_exit (FPO: [1,0,0])
+MSVCR71!raise (FPO: [Non-Fpo])
+MSVCR71!abort (FPO: [0,0,0])
+KERNEL32!UnhandledExceptionFilter (FPO: [SEH])
+""".splitlines()
+
+
+def test_kv_of_the_blocked_stack_reads_as_in_the_transcript(case):
+    out, _ = case
+    options = ("--tid", "2792", "--brief", "--kv", "--symbol-path", str(out / "pdb"))
+    (thread,) = vol(out, "windows.stackwalk", *options).rows
+    assert thread["FPO"] is None
+    frames = [frame for frame in thread["__children"] if frame["Side"] == "x86"]
+    shown = [f"{frame['Call Site'].partition('+')[0]} ({frame['FPO']})" for frame in frames]
+    assert shown[: len(BLOCKED)] == BLOCKED
+    handler = next(frame for frame in frames if frame["Call Site"].startswith("KERNEL32!_except_handler3+"))
+    assert handler["FPO"] == "FPO: [Uses EBP] [3,0,7]"
 
 
 def test_names_in_other_styles(case):

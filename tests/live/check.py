@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.live.compare import Result, Row, compare, report
-from tests.live.plugin_runs import output_path
+from tests.live.plugin_runs import PLUGINS, output_path, symbol_choices
 from tests.vol import CHECKOUT
 
 GUESSES = {"scan", "prologue"}
@@ -86,8 +86,8 @@ def compared(folder: Path) -> list[Checked]:
     """Compare the rows that the last run left in a fixture's directory."""
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     found = []
-    for with_pdb in (False, True) if (folder / "pdb").exists() else (False,):
-        rows = [_rows(folder, plugin, with_pdb=with_pdb) for plugin in ("windows.unhandled", "windows.cxrstack")]
+    for with_pdb in symbol_choices(folder):
+        rows = [_rows(folder, plugin, with_pdb=with_pdb) for plugin in PLUGINS]
         result = compare(truth, *rows, has_names=with_pdb)
         found.append(Checked(folder, with_pdb, truth["arch"], truth["compiler"], result))
     return found

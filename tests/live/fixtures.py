@@ -63,6 +63,7 @@ SCENARIOS = (
     Scenario("garbage", ("clang-O0",), ("clang-O2-fp",), ("clang-O2",), waits_for_debugger=False),
     Scenario("divide", ("clang-O2",), ("clang-O0",), ("clang-O2",)),
     Scenario("overflow", ("clang-O2",), ("clang-O2",), (), waits_for_debugger=False),
+    Scenario("probe", ("gcc-O0", "gcc-O2", "clang-O2"), ("gcc-O2",), (), waits_for_debugger=False),
     Scenario("raise", ("clang-O2",), ("clang-O2",), ("clang-O2-fp",)),
     Scenario("filter", ("clang-O2",), ("clang-O2",), ("clang-O2",), exceptions=2),
     Scenario("topfilter", ("clang-O2", "gcc-O2"), (), (), exceptions=2),

@@ -16,8 +16,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import volatility3.cli
-
 from tests.vol import CHECKOUT
 
 PLUGINS = ("windows.unhandled", "windows.cxrstack")
@@ -28,29 +26,42 @@ def output_path(folder: Path, plugin: str, *, with_pdb: bool) -> Path:
     return folder / f"{plugin}{'.pdb' if with_pdb else ''}.json"
 
 
-def run(folder: Path, plugin: str, *, with_pdb: bool) -> None:
-    """Run a plugin with `-r json` and keep what it prints."""
+def symbol_choices(folder: Path) -> tuple[bool, ...]:
+    """Return how a fixture can be looked at: without PDBs (False), and with them (True) if it has any."""
+    return (False, True) if (folder / "pdb").exists() else (False,)
+
+
+def rows(folder: Path, plugin: str, *, with_pdb: bool) -> list[dict[str, Any]]:
+    """Run a plugin with `-r json` in this process and return its rows."""
+    # Imported here, because plugins are found once `vol` has set its paths, and not before.
+    from volatility3 import cli  # noqa: PLC0415
+
     cache = folder / "cache"
     cache.mkdir(exist_ok=True)
     options = ["--symbol-path", str(folder / "pdb")] if with_pdb else []
-    sys.argv = [
+    arguments = [
         *("vol", "-q", "--offline", "--cache-path", str(cache), "-r", "json"),
         *("-p", str(CHECKOUT / "plugins"), "-s", f"{folder / 'isf'};{CHECKOUT / 'symbols'}"),
         *("-f", str(folder / "MEMORY.DMP"), plugin, *options),
     ]
+    kept, sys.argv = sys.argv, arguments
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        volatility3.cli.main()
-    rows: list[dict[str, Any]] = json.loads(printed.getvalue())
-    output_path(folder, plugin, with_pdb=with_pdb).write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+            cli.main()
+    finally:
+        sys.argv = kept
+    found: list[dict[str, Any]] = json.loads(printed.getvalue())
+    return found
 
 
 def main() -> int:
     """Do all runs of the fixture in the directory given."""
     folder = Path(sys.argv[1]).resolve()
-    for with_pdb in (False, True) if (folder / "pdb").exists() else (False,):
+    for with_pdb in symbol_choices(folder):
         for plugin in PLUGINS:
-            run(folder, plugin, with_pdb=with_pdb)
+            text = json.dumps(rows(folder, plugin, with_pdb=with_pdb), indent=0)
+            output_path(folder, plugin, with_pdb=with_pdb).write_text(text + "\n", encoding="utf-8")
     return 0
 
 

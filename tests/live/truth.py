@@ -162,10 +162,12 @@ class StackTruth:
         frames: list[dict[str, Any]] = []
         ip: int | None = raised.ip
         sp: int | None = raised.sp
-        follows_gap = self._faulted_before_note(entries, raised)
-        if follows_gap:
+        follows_gap = False
+        begun = self._begun(entries, raised)
+        if begun is not None:
             frames.append(self._frame(ip, sp, None, follows_gap=False))
-            ip, sp = None, None
+            frames.append(self._frame(None, None, begun, follows_gap=True))
+            ip, sp = begun.ret, begun.slot + self.word
         for entry in reversed(entries):
             before = earlier.get(depth_of[id(entry)])
             is_cut = before is not None or (entry.kind == FOREIGN and frames) or not self._fits(entry, ip)
@@ -186,16 +188,21 @@ class StackTruth:
         module = self.capture.module_at(ip)
         return module is not None and PROGRAMS_PATH in module.path.lower()
 
-    def _faulted_before_note(self, entries: list[Entry], raised: Exceptional) -> bool:
-        """Say whether the fault struck in a prologue, before the function could note itself.
+    def _begun(self, entries: list[Entry], raised: Exceptional) -> Entry | None:
+        """Return the note of a function that was stopped before it could note itself, in its prologue.
 
-        Only stack overflow does that here, by recursion: the frames of one function have one size, so the sp at the
-        fault tells whether another frame had been begun.
+        Only stack overflow does that here, by recursion: the frames of one function have one size and one call site,
+        so that the next note is known beforehand, and the sp at the fault tells whether that call had been made.
         """
         if raised.code != STACK_OVERFLOW or len(entries) < 3:
-            return False
+            return None
         last, second = entries[-1], entries[-2]
-        return raised.sp <= last.slot - (second.slot - last.slot)
+        slot = last.slot - (second.slot - last.slot)
+        if raised.sp > slot:
+            return None
+        begun = Entry(slot, last.ret, last.function, 0, PROGRAM)
+        self._check(begun)
+        return begun
 
     def _frame(self, ip: int | None, sp: int | None, entry: Entry | None, *, follows_gap: bool) -> dict[str, Any]:
         if self.word == 8:

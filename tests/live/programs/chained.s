@@ -45,16 +45,16 @@ chained:
         .seh_startchained
         movq    %rsi, 72(%rsp)
         .seh_savereg %rsi, 72
-        movq    %rdi, 80(%rsp)
-        .seh_savereg %rdi, 80
+        movq    %rbp, 80(%rsp)
+        .seh_savereg %rbp, 80
         .seh_endprologue
         movl    $0x51, %esi
-        movl    $0xD1, %edi
+        movl    $0xD1, %ebp
         NEXT
         addl    %esi, %eax
-        addl    %edi, %eax
+        addl    %ebp, %eax
         movq    72(%rsp), %rsi
-        movq    80(%rsp), %rdi
+        movq    80(%rsp), %rbp
         .seh_endchained
 .Lout:
         addq    $48, %rsp

@@ -36,6 +36,7 @@ static Scenario scenarios[] = {
     {"garbage", sleep_in_filter, {0, {through_dll, huge_frame, call_garbage}}},
     {"divide", NULL, {0, {recurses, keeps_floats, divide}}},
     {"overflow", sleep_in_filter, {0, {plain, keeps_many, overflow}}},
+    {"probe", sleep_in_filter, {0, {keeps_many, by_alloca, overflow_probed}}},
     {"raise", NULL, {0, {by_alloca, through_qsort, keeps_many, raise_software}}},
 #ifdef __clang__
     {"filter", NULL, {0, {plain, by_alloca, fault_in_filter, fault_write}}},

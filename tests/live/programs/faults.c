@@ -9,13 +9,27 @@ static volatile uintptr_t small = 16, zero;
 static volatile uintptr_t garbage = 0x12345678;
 static volatile int sink;
 
-// A call that lands where no code is: the note is made as if the call had gone there itself.
-__attribute__((used)) static char ts_name_nowhere[] = "nowhere";
-typedef int (*LANDING)(uintptr_t where);
-__attribute__((naked, noinline)) static int jump_to(uintptr_t where) {
-    __asm__(TS_TRAMPOLINE(nowhere, 2, TS_JUMP_ARGUMENT));
+// A call through a bad pointer, as compilers make it, but noted first: nothing at its target will note itself. The
+// operand's constraint (m or r) chooses the form of the call.
+#ifdef _WIN64
+#define NOTED_CALL(call) \
+    "leaq 1f(%%rip), %%rax\n\tmovq %%rax, 8(%0)\n\tleaq -8(%%rsp), %%rax\n\tmovq %%rax, (%0)\n\t" call "\n1:"
+#else
+#define NOTED_CALL(call) "movl $1f, 8(%0)\n\tleal -4(%%esp), %%eax\n\tmovl %%eax, (%0)\n\t" call "\n1:"
+#endif
+#define CALL_NOWHERE(where, constraint) \
+    do { \
+        TsEntry *noted = &ts_log->entries[ts_log->depth]; \
+        ts_log->depth = ts_log->depth + 1; \
+        noted->function = (uintptr_t)"nowhere"; \
+        noted->kind = TS_DIRECT; \
+        __asm__ volatile(NOTED_CALL("call *%1") : : "r"(noted), constraint(where) : "eax", "memory"); \
+    } while (0)
+
+// A function that calls has a frame, which the compiler would not give to one that only the assembler calls from.
+static NOINLINE void prepare(volatile int *place) {
+    *place = 1;
 }
-static volatile LANDING landing = jump_to;
 
 void faults_start(void) {
     ts_real_RaiseException = (void *)GetProcAddress(GetModuleHandleA("kernel32"), "RaiseException");
@@ -42,17 +56,29 @@ NOINLINE int fault_write(Plan *plan) {
 
 NOINLINE int fault_execute(Plan *plan) {
     ENTER();
-    return HERE(landing((uintptr_t)data_not_code)) + plan->at;
+    volatile int kept;
+    prepare(&kept);
+    ts_entry->line = __LINE__ + 1;
+    CALL_NOWHERE(data_not_code, "r");
+    return kept + plan->at;
 }
 
 NOINLINE int call_null(Plan *plan) {
     ENTER();
-    return HERE(landing(zero)) + plan->at;
+    volatile int kept;
+    prepare(&kept);
+    ts_entry->line = __LINE__ + 1;
+    CALL_NOWHERE(zero, "m");
+    return kept + plan->at;
 }
 
 NOINLINE int call_garbage(Plan *plan) {
     ENTER();
-    return HERE(landing(garbage)) + plan->at;
+    volatile int kept;
+    prepare(&kept);
+    ts_entry->line = __LINE__ + 1;
+    CALL_NOWHERE(garbage, "r");
+    return kept + plan->at;
 }
 
 NOINLINE int divide(Plan *plan) {
@@ -87,6 +113,22 @@ NOINLINE int overflow(Plan *plan) {
     ENTER();
     leave_room_for_handler();
     return HERE(overflow_level(plan, 0)) + 1;
+}
+
+// Frames of more than a page are probed by a helper that the prologue calls: the fault is in the helper.
+static NOINLINE int probed_level(Plan *plan, int level) {
+    ENTER();
+    volatile char block[6000];
+    if (level > 100000)
+        return level;
+    block[1500] = (char)level;
+    return HERE(probed_level(plan, level + 1)) + block[plan->at];
+}
+
+NOINLINE int overflow_probed(Plan *plan) {
+    ENTER();
+    leave_room_for_handler();
+    return HERE(probed_level(plan, 0)) + 1;
 }
 
 NOINLINE int raise_software(Plan *plan) {

@@ -49,6 +49,7 @@ int call_null(Plan *);
 int call_garbage(Plan *);
 int divide(Plan *);
 int overflow(Plan *);
+int overflow_probed(Plan *);
 int raise_software(Plan *);
 int fault_in_filter(Plan *);
 int shut_down(Plan *);

@@ -113,7 +113,6 @@ void *_AddressOfReturnAddress(void);
     "movq $0, 24(%rax)\n\t" \
     "movq $" TS_STRING(kind_value) ", 32(%rax)\n\t" jump
 #define TS_JUMP(name) "jmpq *ts_real_" #name "(%rip)"
-#define TS_JUMP_ARGUMENT "jmpq *%rcx"
 #else
 #define TS_TRAMPOLINE(name, kind_value, jump) \
     "pushl %edx\n\t" \
@@ -131,7 +130,6 @@ void *_AddressOfReturnAddress(void);
     "popl %ecx\n\t" \
     "popl %edx\n\t" jump
 #define TS_JUMP(name) "jmpl *_ts_real_" #name
-#define TS_JUMP_ARGUMENT "jmpl *4(%esp)"
 #endif
 
 #define RECORDED(type, convention, name, parameters, kind_value) \
