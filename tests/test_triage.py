@@ -255,6 +255,14 @@ def nested_crash(inner_walk: Walk, outer_walk: Walk) -> tuple[Stuck, SavedExcept
     return Stuck(target, stack_of(), (), exceptions, None, ()), exceptions[0]
 
 
+def test_a_walk_that_finds_its_way_through_the_dispatcher_is_left_alone():
+    throws = frame(CONTEXT_IP, LIMIT + 0x2400, LIMIT + 0x2440)
+    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
+    own = walk(throws, interrupted, frame(IN_EXIT, LIMIT + 0x5800, LIMIT + 0x5810))
+    stuck, inner = nested_crash(own, walk(interrupted))
+    assert stuck.throwing_walk(inner) is own
+
+
 def test_an_x86_stack_goes_on_beyond_a_dispatcher_with_what_it_interrupted():
     """Without a return address there, the walk guesses: the frame it names is not the one that was interrupted."""
     throws = frame(CONTEXT_IP, LIMIT + 0x2400, LIMIT + 0x2440)

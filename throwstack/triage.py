@@ -55,13 +55,15 @@ class Stuck:
     def throwing_walk(self, exception: SavedException) -> Walk:
         """Unwind the stack that threw `exception`, from its saved CONTEXT.
 
-        An x86 stack has no return address where the kernel interrupted it: beyond the dispatcher of an exception
-        further out, what threw that one goes on from its own CONTEXT. x64 unwind data leads through the dispatcher.
+        An x86 stack has no return address where the kernel interrupted it. Where the walk has not found its way through
+        the dispatcher of an exception further out, the stack goes on from that one's own CONTEXT.
         """
         walk = self.target.unwinder.walk(exception.context.registers, self.stack.bounds)
         if self.target.arch is not Arch.X86:
             return walk
         for outer in self.exceptions[self.exceptions.index(exception) + 1 :]:
+            if any((frame.ip, frame.sp) == outer.key for frame in walk.frames):
+                continue
             inside = tuple(frame for frame in walk.frames if frame.sp < outer.context.address)
             beyond = self.target.unwinder.walk(outer.context.registers, self.stack.bounds)
             if not inside or not beyond.frames:
