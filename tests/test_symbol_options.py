@@ -100,8 +100,9 @@ def test_system_frames_are_found_by_fpo_records(case):
     out, _ = case
     (thread,) = vol(out, "windows.stackwalk", "--tid", "2792", "--brief", "--symbol-path", str(out / "pdb")).rows
     trust = {row["Call Site"]: row["Trust"] for row in thread["__children"]}
-    assert trust["USER32!RealMsgWaitForMultipleObjectsEx+0x141"] == "fpo"
-    assert trust["MSVCR71!_exit+0xd"] == "fpo"
+    assert trust["KERNEL32!WaitForMultipleObjectsEx+0x11a"] == "fpo"
+    assert trust["ole32!CoWaitForMultipleHandles+0xc9"] == "fpo"
+    assert trust["MSVCR71!doexit+0xab"] == "fpo"
     assert trust["mscorwks!CLREvent::WaitEx+0xf7"] == "cfi"
 
 
