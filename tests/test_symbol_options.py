@@ -103,6 +103,8 @@ def test_system_frames_are_found_by_fpo_records(case):
     assert trust["KERNEL32!WaitForMultipleObjectsEx+0x11a"] == "fpo"
     assert trust["ole32!CoWaitForMultipleHandles+0xc9"] == "fpo"
     assert trust["MSVCR71!doexit+0xab"] == "fpo"
+    # A Non-FPO record, here that of the function inside, says no more than that ebp points to the frame.
+    assert trust["USER32!RealMsgWaitForMultipleObjectsEx+0x141"] == "prologue"
     assert trust["mscorwks!CLREvent::WaitEx+0xf7"] == "cfi"
 
 

@@ -8,17 +8,17 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.dispatch.test_x86 import put_context, put_record
+from tests.dispatch.test_x86 import CONTEXT_IP, put_context, put_record
 from tests.forge.stacks import Label, Stack
 from tests.targets import make_target
 from throwstack.blockers import BlockerKind
-from throwstack.dispatch.saved import Route
+from throwstack.dispatch.saved import Route, SavedException, saved_exception
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.memory import PAGE_SIZE
 from throwstack.modules import Module
 from throwstack.registers import Arch, Registers
 from throwstack.target import Target, ThreadStack
-from throwstack.triage import Triage
+from throwstack.triage import Stuck, Triage
 
 LIMIT, BASE = 0x045B8000, 0x045C0000
 SP = LIMIT + 0x1000
@@ -236,3 +236,57 @@ def test_the_blockers_of_a_broken_walk_and_those_beyond_it_are_named_together():
     stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
     assert stuck.blocked_in == (("kernel32", "UnhandledExceptionFilter"), ("mscoree", "CorExitProcess"))
     assert len(stuck.exceptions) == 1
+
+
+def nested_crash(inner_walk: Walk, outer_walk: Walk) -> tuple[Stuck, SavedException]:
+    """A fault at CONTEXT_IP while one at 0x77E41020 was being handled, each with its CONTEXT; return the inner one."""
+    stack, found = Stack(LIMIT, BASE), []
+    for at, ip in ((LIMIT + 0x2000, CONTEXT_IP), (LIMIT + 0x5000, IN_SLEEP)):
+        record, saved = Label("record"), Label("context")
+        stack.at(at).mark(record).d32(0xC0000005, 0, 0, ip, 0)
+        put_context(stack, at + 0x58, saved, eip=ip, esp=at + 0x400)
+        found.append((at, at + 0x58))
+    target = target_of({LIMIT: stack.data()}, {CONTEXT_IP: inner_walk, IN_SLEEP: outer_walk})
+    bounds = StackBounds(LIMIT, BASE)
+    exceptions = tuple(
+        saved_exception(target, bounds, record, context, route=Route.DISPATCHER, frame_sp=record)
+        for record, context in found
+    )
+    return Stuck(target, stack_of(), (), exceptions, None, ()), exceptions[0]
+
+
+def test_a_walk_that_finds_its_way_through_the_dispatcher_is_left_alone():
+    throws = frame(CONTEXT_IP, LIMIT + 0x2400, LIMIT + 0x2440)
+    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
+    own = walk(throws, interrupted, frame(IN_EXIT, LIMIT + 0x5800, LIMIT + 0x5810))
+    stuck, inner = nested_crash(own, walk(interrupted))
+    assert stuck.throwing_walk(inner) is own
+
+
+def test_an_x86_stack_goes_on_beyond_a_dispatcher_with_what_it_interrupted():
+    """Without a return address there, the walk guesses: the frame it names is not the one that was interrupted."""
+    throws = frame(CONTEXT_IP, LIMIT + 0x2400, LIMIT + 0x2440)
+    dispatcher = frame(NTDLL.base + 0x1010, LIMIT + 0x5000, LIMIT + 0x5010)
+    guessed = frame(IN_EXIT, LIMIT + 0x5800, LIMIT + 0x5810)
+    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
+    start = frame(KERNEL32.base + 0x2000, LIMIT + 0x5900, LIMIT + 0x5910)
+    stuck, inner = nested_crash(walk(throws, dispatcher, guessed), walk(interrupted, start))
+    whole = stuck.throwing_walk(inner)
+    assert [item.ip for item in whole.frames] == [item.ip for item in (throws, dispatcher, interrupted, start)]
+    assert whole.frames[2].note == "raised 0xc0000005, whose dispatch led to the frame inside"
+    assert whole.is_complete
+
+
+def test_where_the_walk_ends_before_the_dispatcher_the_gap_is_told():
+    throws = frame(CONTEXT_IP, LIMIT + 0x2400, LIMIT + 0x2440)
+    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
+    stuck, inner = nested_crash(walk(throws, end=End.NO_RETURN_ADDRESS), walk(interrupted))
+    whole = stuck.throwing_walk(inner)
+    assert [item.ip for item in whole.frames] == [CONTEXT_IP, IN_SLEEP]
+    assert whole.frames[1].note.endswith("; the frames between are not known: no return address found")
+
+
+def test_the_outermost_exceptions_walk_is_as_it_is():
+    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
+    stuck, _ = nested_crash(walk(), walk(interrupted))
+    assert stuck.throwing_walk(stuck.exceptions[1]).frames == (interrupted,)

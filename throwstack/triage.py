@@ -53,8 +53,26 @@ class Stuck:
         return tuple(blocker.kind for blocker in found if blocker is not None)
 
     def throwing_walk(self, exception: SavedException) -> Walk:
-        """Unwind the stack that threw `exception`, from its saved CONTEXT."""
-        return self.target.unwinder.walk(exception.context.registers, self.stack.bounds)
+        """Unwind the stack that threw `exception`, from its saved CONTEXT.
+
+        An x86 stack has no return address where the kernel interrupted it. Where the walk has not found its way through
+        the dispatcher of an exception further out, the stack goes on from that one's own CONTEXT.
+        """
+        walk = self.target.unwinder.walk(exception.context.registers, self.stack.bounds)
+        if self.target.arch is not Arch.X86:
+            return walk
+        for outer in self.exceptions[self.exceptions.index(exception) + 1 :]:
+            if any((frame.ip, frame.sp) == outer.key for frame in walk.frames):
+                continue
+            inside = tuple(frame for frame in walk.frames if frame.sp < outer.context.address)
+            beyond = self.target.unwinder.walk(outer.context.registers, self.stack.bounds)
+            if not inside or not beyond.frames:
+                break
+            gap = "" if len(inside) < len(walk.frames) else f"; the frames between are not known: {walk.end.value}"
+            code = f"{outer.record.code:#010x}"
+            first = replace(beyond.frames[0], note=f"raised {code}, whose dispatch led to the frame inside{gap}")
+            walk = replace(beyond, frames=(*inside, first, *beyond.frames[1:]))
+        return walk
 
 
 class Triage:

@@ -42,8 +42,8 @@ def called(call_sp: int = LOW) -> Place:
     return Place(Registers.named(Arch.X86, {"eip": 0x77001234, "esp": call_sp + 8}), call_sp)
 
 
-def found(data: dict[int, bytes], function: str = "KiUserExceptionDispatcher", module: str = "ntdll") -> int | None:
-    saved = interrupted_context(module, function, called(), STACK, memory_of(data))
+def found(data: dict[int, bytes], function: str = "KiUserExceptionDispatcher") -> int | None:
+    saved = interrupted_context(function, called(), STACK, memory_of(data))
     return None if saved is None else saved.registers.ip
 
 
@@ -51,7 +51,7 @@ def test_the_exception_dispatcher_passes_record_and_context_on():
     assert found(stack(RECORD, CONTEXT)) == 0x77E4BEE7
     at_its_start = Place(Registers.named(Arch.X86, {"eip": 0x77001230, "esp": LOW}))
     memory = memory_of(stack(RECORD, CONTEXT))
-    assert interrupted_context("ntdll", "KiUserExceptionDispatcher", at_its_start, STACK, memory) is not None
+    assert interrupted_context("KiUserExceptionDispatcher", at_its_start, STACK, memory) is not None
 
 
 def test_the_apc_dispatcher_has_the_context_above_the_routines_arguments():
@@ -81,5 +81,4 @@ def test_what_is_no_context_of_this_stack_is_not_believed(data):
 
 def test_only_the_dispatchers_interrupt():
     assert found(stack(RECORD, CONTEXT), "RtlDispatchException") is None
-    assert found(stack(RECORD, CONTEXT), module="crash") is None
     assert found({}, "KiUserApcDispatcher") is None

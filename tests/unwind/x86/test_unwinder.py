@@ -185,7 +185,8 @@ def test_behind_a_call_that_never_returns_another_block_begins(has_symbols, stal
     assert slots(found)[:2] == [stack["throw returns"], stack["returns"]]
 
 
-def test_an_interrupted_frame_goes_on_with_its_own_registers():
+def interrupted_stack() -> tuple[Assembler, Stack, Stack]:
+    """inner, called by KiUserExceptionDispatcher, which was entered with inner interrupted further out."""
     asm = program().align().label("KiUserExceptionDispatcher").emit("8b4c2404", "8b1c24", "51", "53").call("inner")
     asm.label("back in the dispatcher").emit("cc").align()
     inside = ebp_frames(asm)
@@ -198,6 +199,12 @@ def test_an_interrupted_frame_goes_on_with_its_own_registers():
     data = struct.pack("<4I", *words).ljust(0x80, b"\0") + struct.pack("<I", 0xC0000005)
     data = (data.ljust(0x100, b"\0") + context).ljust(0x400, b"\0") + inside.data
     outside = Stack(*struct.unpack(f"<{len(data) // 4}I", data), base=low)
+    return asm, inside, outside
+
+
+def test_an_interrupted_frame_goes_on_with_its_own_registers():
+    asm, inside, outside = interrupted_stack()
+    low, saved = outside.base, outside.words[3]
     found = walk(asm, outside, {"eip": asm.labels["in inner"], "esp": low, "ebp": 0}, module="ntdll.dll")
     assert [frame.trust for frame in found.frames[:3]] == [Trust.CONTEXT, Trust.PROLOGUE, Trust.CONTEXT]
     dispatcher, interrupted = found.frames[1:3]
@@ -205,6 +212,12 @@ def test_an_interrupted_frame_goes_on_with_its_own_registers():
     assert interrupted.is_interrupted
     assert interrupted.note == f"interrupted: CONTEXT at {saved:#x}"
     assert slots(found)[2:] == [inside["inner returns"], inside["outer returns"], inside["start returns"]]
+
+
+def test_a_function_of_the_dispatcher_s_name_elsewhere_is_an_ordinary_one():
+    asm, _, outside = interrupted_stack()
+    found = walk(asm, outside, {"eip": asm.labels["in inner"], "esp": outside.base, "ebp": 0}, module="test.dll")
+    assert not any(frame.is_interrupted for frame in found.frames[1:])
 
 
 def test_frame_data_gives_cfi_frames():

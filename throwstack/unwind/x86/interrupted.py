@@ -16,22 +16,20 @@ from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.registers import Arch
 from throwstack.unwind.x86.prologue import Place
 
+DISPATCHERS_MODULE = "ntdll"
 _EXCEPTION_DISPATCHER = "KiUserExceptionDispatcher"
 _APC_DISPATCHER = "KiUserApcDispatcher"
-_MODULE = "ntdll"
 _APC_ARGUMENTS = 12
 EIP_OFFSET = 0xB8
 """Where CONTEXT.Eip lies; CONTEXT.Ebp is the word below it, as in a frame."""
 
 
-def interrupted_context(module: str, function: str, place: Place, stack: StackBounds, memory: Memory) -> Context | None:
-    """Return the CONTEXT that the frame at `place`, in `function` of `module`, goes back to, or None.
+def interrupted_context(function: str, place: Place, stack: StackBounds, memory: Memory) -> Context | None:
+    """Return the CONTEXT that the frame at `place`, in ntdll's `function`, goes back to, or None.
 
     The CONTEXT is believed if it has the flags and selectors of user-mode code, lies on the stack above the frame, and
     the interrupted code's stack above it in turn.
     """
-    if module.lower() != _MODULE:
-        return None
     low = place.lowest_sp
     try:
         if function == _EXCEPTION_DISPATCHER:

@@ -20,7 +20,7 @@ from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.forward import Forward
-from throwstack.unwind.x86.interrupted import interrupted_context
+from throwstack.unwind.x86.interrupted import DISPATCHERS_MODULE, interrupted_context
 from throwstack.unwind.x86.prologue import Caller, Place, Prologues
 from throwstack.unwind.x86.scan import return_addresses
 from throwstack.unwind.x86.starts import Starts
@@ -85,8 +85,11 @@ class Rules:
 
     def interrupted(self, place: Place, stack: StackBounds) -> Context | None:
         """Return the CONTEXT of what was interrupted for the frame at `place`, or None if it is an ordinary frame."""
-        name = self.symbols.name(place.ip, is_return_address=place.is_return_address)
-        return interrupted_context(name.module, name.symbol, place, stack, self._memory)
+        image = self.images.find(place.ip)
+        if image is None or image.module.label.lower() != DISPATCHERS_MODULE:
+            return None
+        function = self.symbols.name(place.ip, is_return_address=place.is_return_address).symbol
+        return interrupted_context(function, place, stack, self._memory)
 
     def next_place(self, caller: Caller) -> Place:
         """Return where the caller stands."""
