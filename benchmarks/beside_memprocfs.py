@@ -109,14 +109,14 @@ def our_walks(dump: Path, wanted: Iterable[tuple[int, int]], rounds: int) -> tup
 
 
 def agreement(found: Stacks, truth: Stacks) -> str:
-    """Say how many frames agree in ip, return address and rsp, how many claimed ones do not, and whole stacks."""
+    """Say how many frames have the right ip and rsp, how many that were found do not, and how many stacks are whole."""
     right = wrong = whole = 0
     for key, expected in truth.items():
         frames = found.get(key, [])
-        hits = len(set(frames) & set(expected))
+        hits = len({(ip, sp) for ip, _, sp in frames} & {(ip, sp) for ip, _, sp in expected})
         right, wrong, whole = right + hits, wrong + len(frames) - hits, whole + (frames == expected)
     total = sum(map(len, truth.values()))
-    return f"{right} of {total} frames right, {wrong} not right, {whole} of {len(truth)} stacks whole" if truth else ""
+    return f"{right} of {total} frames right, {wrong} wrong, {whole} of {len(truth)} stacks whole" if truth else ""
 
 
 def report(name: str, frames: int, seconds: Sequence[float], remark: str) -> float:

@@ -85,3 +85,23 @@ def test_a_process_that_cannot_end_is_no_crash_without_an_exception(forged: Forg
     expected = expected_unhandled(truth)
     assert only([rows[stuck.pid, stuck.tid]], expected) == expected
     assert rows[stuck.pid, stuck.tid]["Verdict"] == "crashed inside shutdown"
+
+
+def test_a_thread_of_wow64_has_one_row_from_its_32_bit_side(forged: Forge):
+    out, truth = forged("wow64-service")
+    expected = expected_unhandled(truth)
+    assert only(vol(out, "windows.unhandled").rows, expected) == expected
+    expected = expected_stacks(truth)
+    assert only(vol(out, "windows.cxrstack").rows, expected) == expected
+
+
+def test_the_64_bit_side_of_such_a_thread_is_shown_to_who_asks(forged: Forge):
+    out, truth = forged("wow64-service")
+    ((key, frames),) = truth.stacks.items()
+    user = [frame for frame in frames if not frame.symbol.startswith("nt!")]
+    rows = vol(out, "windows.cxrstack", "--wow64", "native").rows
+    assert {f"{row['PID']}:{row['TID']}" for row in rows} == {key}
+    assert [(row["IP"], row["Child-SP"], row["Call Site"], row["RetAddr"]) for row in rows] == [
+        (frame.ip, frame.child_sp, frame.symbol, frame.return_address) for frame in user
+    ]
+    assert rows[0]["Notes"].startswith("64-bit side of a thread stuck on its 32-bit side")

@@ -47,13 +47,21 @@ def stacks_in(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> dict[tupl
     }
 
 
-@pytest.mark.parametrize(("case", "count"), [("ftp-2003", 10), ("service-x64", 7), ("deadlock", 8)])
+@pytest.mark.parametrize(("case", "count"), [("ftp-2003", 10), ("service-x64", 7), ("deadlock", 8), ("peers", 200)])
 def test_every_stack_equals_the_truth(forged: Forge, case: str, count: int):
     out, truth = forged(case)
     expected = {key: shown(frames) for key, frames in expected_stacks(truth).items()}
     found = stacks_in(vol(out, "windows.stackwalk").rows, FRAME_COLUMNS)
     assert len(expected) == count
     assert found == expected
+
+
+def test_the_32_bit_stack_of_a_wow64_thread_equals_the_truth(forged: Forge):
+    out, truth = forged("wow64-service")
+    (row,) = vol(out, "windows.stackwalk").rows
+    assert {frame["Side"] for frame in row["__children"]} == {"kernel", "wow64"}
+    found = [frame["Call Site"] for frame in row["__children"] if frame["Side"] == "wow64"]
+    assert found == [frame.symbol for frame in truth.stuck[0].thread_stack]
 
 
 def test_csv_lines_say_whose_frame_they_are(forged: Forge):

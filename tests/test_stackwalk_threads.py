@@ -20,7 +20,7 @@ from tests.forge.cases.machine_x64 import Site
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Chain, Images
 from tests.forge.describe import Machine, Paging, Process, Region, Thread, ThreadState
-from tests.forge.functions_x86 import Call, Function, ebp_frame
+from tests.forge.functions_x86 import Call, Function, ebp_frame, frameless
 from tests.forge.images import ImageBuilder
 from tests.forge.records import context_x86
 from tests.forge.stacks import Stack
@@ -35,7 +35,7 @@ from throwstack.volatility.stackwalk_rows import StackRows, fold
 from throwstack.volatility.survey import Selection, Survey
 from throwstack.volatility.thread_walks import Wow64View
 
-STARTUP = 0x8092BF00
+STARTUP, TRAP = 0x8092BF00, 0x8088A600
 KERNEL_CODE, USER_CODE = 8, 0x1B
 
 
@@ -69,20 +69,66 @@ def system_thread(kernel: Kernel) -> tuple[Thread, Chain]:
     return thread, chain
 
 
+def interrupted_thread(kernel: Kernel) -> tuple[Thread, list[TruthFrame]]:
+    """A thread of System that met a page fault in its routine and waits for the page; no function called the other."""
+    routine = Function("ExpWorkerThread", STARTUP + 0x100, ebp_frame(0x20, ("ebx", "esi", "edi")))
+    fault = Function("KiTrap0E", TRAP, frameless(), (Call(TRAP + 0xF7, 0x80828D3C, (0x89AE3E18, 2, 0, 0, 0), 0x14),))
+    for function in (routine, fault):
+        kernel.image.name_function(function.name, kernel.image.code(function.start, function.emit()))
+    stack = Stack(0xB9900000, 0xB9903000)
+    outer = Chain(stack, stack.base - 8, ebx=1, esi=2, edi=3, ebp=0)
+    outer.enter(routine, ip=routine.start + 9)
+    registers = outer.placed[0].registers
+    # KTRAP_FRAME of a trap in the kernel: it ends where the interrupted esp was, HardwareEsp at +74h.
+    trap = registers["esp"] - 0x74
+    stack.at(trap).d32(registers["ebp"], registers["eip"], 0xBADB0D00)
+    for offset, name in ((0x54, "edi"), (0x58, "esi"), (0x5C, "ebx"), (0x60, "ebp"), (0x68, "eip")):
+        stack.at(trap + offset).d32(registers[name])
+    stack.at(trap + 0x6C).d32(8, 0x246)  # cs, eflags
+    slot = trap - 0x18
+    stack.at(slot + 4).d32(*fault.calls[0].args)
+    inner = Chain(stack, slot, fault.calls[0].returns_to, ebp=trap)
+    for name in ("KeWaitForSingleObject", "KiSwapThread"):
+        inner.enter(kernel.functions[name])
+    swap = kernel.functions["KiSwapContext"]
+    inner.enter(swap, ip=swap.start + 0x26)
+    pointer = inner.placed[-1].registers["esp"] - 12
+    stack.at(pointer).d32(inner.seh, 0, swap.start + 0x26)
+    thread = Thread(
+        12,
+        0,
+        0,
+        0,
+        {},
+        STARTUP + 0x100,
+        wait_reason=2,
+        wait_mode=0,
+        kernel_stack_base=stack.base,
+        kernel_stack_limit=stack.limit,
+        kernel_stack_pointer=pointer,
+        kernel_stack=stack.pieces(),
+        has_trap_frame=False,
+    )
+    names = Images([kernel.image])
+    entry = TruthFrame(TRAP + 0xF7, slot - 4, registers["eip"], None, names.name(TRAP + 0xF7))
+    return thread, [*inner.frames(names), entry, *outer.frames(names)]
+
+
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Session, list[TruthFrame]]]:
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Session, dict[int, list[TruthFrame]]]]:
     kernel = Kernel()
     thread, chain = system_thread(kernel)
+    interrupted, frames = interrupted_thread(kernel)
     machine = Machine(
         Paging.PAE,
         (5, 2, 3790),
-        [Process(4, "System", 0, threads=[thread], create_seconds=0)],
+        [Process(4, "System", 0, threads=[thread, interrupted], create_seconds=0)],
         kernel_base=kernel.image.base,
         kernel_image=kernel.image.build(),
         kernel_symbols=kernel.symbols(),
     )
     with session_of(Case(machine, Truth("system", "x86")), tmp_path_factory.mktemp("system")) as session:
-        yield session, list(chain.frames(Images([kernel.image])))
+        yield session, {thread.tid: list(chain.frames(Images([kernel.image]))), interrupted.tid: frames}
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +162,21 @@ def endings(report: ThreadReport) -> dict[str, str]:
     return {side.label: side.ending for side in report.sides}
 
 
-def test_threads_of_system_have_a_kernel_stack_only(system: tuple[Session, list[TruthFrame]]):
+def test_threads_of_system_have_a_kernel_stack_only(system: tuple[Session, dict[int, list[TruthFrame]]]):
     session, truth = system
     report = reports(opened(session))[8]
-    assert call_sites(report) == [frame.symbol.replace("ntkrpamp!", "nt!") for frame in truth]
+    assert call_sites(report) == [frame.symbol.replace("ntkrpamp!", "nt!") for frame in truth[8]]
     assert endings(report) == {"kernel": ""}
     assert str(report.start) == "nt!PspSystemThreadStartup"
+
+
+def test_a_trap_in_the_kernel_is_crossed(system: tuple[Session, dict[int, list[TruthFrame]]]):
+    session, truth = system
+    (side,) = reports(opened(session))[12].sides
+    found = [(frame.ip, frame.child_sp, frame.return_address) for frame in side.frames]
+    assert found == [(frame.ip, frame.child_sp, frame.return_address) for frame in truth[12]]
+    assert side.ending == ""
+    assert [bool(frame.note) for frame in side.frames] == [False, False, False, True, False]
 
 
 def processor_context(truth: Truth, cs: int) -> bytes:

@@ -15,10 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pefile
 import pytest
 
 from tests.conftest import Forge
+from tests.forge.__main__ import forge, write_images
 from tests.forge.cases import builders
+from tests.forge.describe import Residency
 from tests.forge.pdbs import write_pdbs
 from tests.pdb_writer import Inline, Pdb
 from tests.plugins_truth import expected_stacks, only
@@ -97,8 +100,10 @@ def test_system_frames_are_found_by_fpo_records(case):
     out, _ = case
     (thread,) = vol(out, "windows.stackwalk", "--tid", "2792", "--brief", "--symbol-path", str(out / "pdb")).rows
     trust = {row["Call Site"]: row["Trust"] for row in thread["__children"]}
-    assert trust["USER32!RealMsgWaitForMultipleObjectsEx+0x141"] == "fpo"
-    assert trust["MSVCR71!_exit+0xd"] == "fpo"
+    assert trust["ole32!CoWaitForMultipleHandles+0xc9"] == "fpo"
+    assert trust["MSVCR71!doexit+0xab"] == "fpo"
+    # A Non-FPO record, here that of the function inside, says no more than that ebp points to the frame.
+    assert trust["USER32!RealMsgWaitForMultipleObjectsEx+0x141"] == "prologue"
     assert trust["mscorwks!CLREvent::WaitEx+0xf7"] == "cfi"
 
 
@@ -122,6 +127,47 @@ def test_kv_shows_what_the_records_say(case):
     assert [row["FPO"] for row in rows[:5]] == [fpo for _, _, fpo in THROWN[:5]]
     assert rows[-1]["FPO"] == "FPO: [SEH]"
     assert {row["FPO"] for row in stack(out, "--kv").rows} == {None}
+
+
+# What the transcript's `!thread` shows behind the frames of the blocked stack up to abort, as far as symbols say it.
+BLOCKED = """\
+ntdll!KiFastSystemCallRet (FPO: [0,0,0])
+ntdll!NtWaitForMultipleObjects (FPO: [5,0,0])
+KERNEL32!WaitForMultipleObjectsEx (FPO: [SEH])
+USER32!RealMsgWaitForMultipleObjectsEx (FPO: [5,13,0])
+ole32!CCliModalLoop::BlockFn (FPO: [3,0,4])
+ole32!CoWaitForMultipleHandles (FPO: [5,20,4])
+mscorwks!NT5WaitRoutine (FPO: [5,1,0])
+mscorwks!MsgWaitHelper (FPO: [SEH])
+mscorwks!Thread::DoAppropriateAptStateWait (FPO: [5,0,4])
+mscorwks!Thread::DoAppropriateWaitWorker (FPO: [5,22,4])
+mscorwks!Thread::DoAppropriateWait (FPO: [SEH])
+mscorwks!CLREvent::WaitEx (FPO: [3,11,4])
+mscorwks!CLREvent::Wait (FPO: [3,0,0])
+mscorwks!CorExitProcess (FPO: [0,21,4])
+mscorwks!WaitForEndOfShutdown (FPO: [0,0,0])
+mscorwks!EEShutDown (FPO: [1,5,4])
+mscorwks!DisableRuntime (FPO: [0,0,0])
+mscoree!CorExitProcess (FPO: [1,1,0])
+MSVCR71!__crtExitProcess (FPO: [1,0,0])
+MSVCR71!doexit (FPO: [Non-Fpo])
+MSVCR71!_exit (FPO: [1,0,0])
+MSVCR71!raise (FPO: [Non-Fpo])
+MSVCR71!abort (FPO: [0,0,0])
+KERNEL32!UnhandledExceptionFilter (FPO: [SEH])
+""".splitlines()
+
+
+def test_kv_of_the_blocked_stack_reads_as_in_the_transcript(case):
+    out, _ = case
+    options = ("--tid", "2792", "--brief", "--kv", "--symbol-path", str(out / "pdb"))
+    (thread,) = vol(out, "windows.stackwalk", *options).rows
+    assert thread["FPO"] is None
+    frames = [frame for frame in thread["__children"] if frame["Side"] == "x86"]
+    shown = [f"{frame['Call Site'].partition('+')[0]} ({frame['FPO']})" for frame in frames]
+    assert shown[: len(BLOCKED)] == BLOCKED
+    handler = next(frame for frame in frames if frame["Call Site"].startswith("KERNEL32!_except_handler3+"))
+    assert handler["FPO"] == "FPO: [Uses EBP] [3,0,7]"
 
 
 def test_names_in_other_styles(case):
@@ -335,6 +381,47 @@ def test_the_files_that_the_stacks_call_for(case, pdbs, tmp_path):
     assert [row["Module"] for row in rows] == ["KERNEL32", "MSVCR80", "ftpsrvdata_pg", "FTPParsers"]
     assert "now from exports" in rows[1]["Why"]
     assert (tmp_path / "symbols-needed.txt").read_text() == "".join(f"{line}\n" for line in lines)
+
+
+@pytest.fixture(scope="module")
+def without_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference case with MSVCR80's read-only data, its exports among it, not in the dump; its files beside."""
+    out = tmp_path_factory.mktemp("without-exports")
+    case = builders()["ftp-2003"][0]()
+    for process in case.machine.processes:
+        for region in process.regions:
+            if region.file and region.file.endswith("MSVCR80.dll"):
+                section = pefile.PE(data=region.data, fast_load=True).sections[1]
+                first = section.VirtualAddress // 0x1000
+                pages = range(first, first + -(-section.Misc_VirtualSize // 0x1000))
+                region.residency = dict.fromkeys(pages, Residency.PAGED_OUT)
+    forge(case, out)
+    write_images(out / "images", case.machine)
+    return out
+
+
+def test_images_are_called_for_where_the_dump_lacks_them(case, without_exports, tmp_path):
+    _, frames = case
+    plain = stack(without_exports).rows
+    assert [row["RetAddr"] for row in plain] == [frame["RetAddr"] for frame in frames]
+    assert plain[1]["Call Site"] == "MSVCR80+0x28e89"
+    rows = stack(without_exports, "--symbols-needed", more=("-o", str(tmp_path))).rows
+    (wanted,) = (row for row in rows if row["Module"] == "MSVCR80")
+    (file,) = (without_exports / "images" / "MSVCR80.dll").glob("*/MSVCR80.dll")
+    assert wanted["Manifest"] == f"MSVCR80.dll,{file.parent.name},1"
+    assert wanted["Why"] == "its exports and PDB record cannot be read"
+
+
+def test_names_come_from_an_image_file(case, without_exports):
+    """And through it from the PDB, whose identity only the file has."""
+    _, frames = case
+    images = ("--image-path", str(without_exports / "images"))
+    named = stack(without_exports, *images)
+    assert only(named.rows, frames) == frames
+    assert tables(named.rows, "MSVCR80") <= {"export", "export?"}
+    rows = stack(without_exports, *images, "--symbol-path", str(without_exports / "pdb")).rows
+    assert only(rows, frames) == frames
+    assert tables(rows, "MSVCR80") <= {"pdb", "pdb?"}
 
 
 def test_files_at_hand_are_not_called_for(case, tmp_path):

@@ -87,6 +87,8 @@ class SymbolTable:
         return None
 
 
+_MAX_NAMES = 1 << 16
+
 SymbolSource = Callable[[Image], "SymbolTable | None"]
 
 
@@ -126,7 +128,7 @@ class Name:
 class Symbols:
     """Names for the addresses of one address space."""
 
-    __slots__ = ("_elsewhere", "_fallback", "_source", "_tables", "images")
+    __slots__ = ("_elsewhere", "_fallback", "_names", "_source", "_tables", "images")
 
     def __init__(
         self,
@@ -146,6 +148,7 @@ class Symbols:
         self._fallback = fallback
         self._elsewhere = elsewhere
         self._tables: dict[int, SymbolTable] = {}
+        self._names: dict[tuple[int, bool], tuple[Name, ...]] = {}
 
     def table(self, image: Image) -> SymbolTable:
         """Return the symbol table of `image` (an empty one if it has no names at all)."""
@@ -168,7 +171,19 @@ class Symbols:
         return self.frames_at(address, is_return_address=is_return_address)[-1]
 
     def frames_at(self, address: int, *, is_return_address: bool = False) -> tuple[Name, ...]:
-        """Name `address` by all functions at it: inlined ones first, innermost outwards, then the one they are in."""
+        """Name `address` by all functions at it: inlined ones first, innermost outwards, then the one they are in.
+
+        Threads of one process share most of their frames: what was asked before is remembered.
+        """
+        key = address, is_return_address
+        names = self._names.get(key)
+        if names is None:
+            if len(self._names) >= _MAX_NAMES:
+                self._names.clear()
+            names = self._names[key] = self._find_names(address, is_return_address=is_return_address)
+        return names
+
+    def _find_names(self, address: int, *, is_return_address: bool) -> tuple[Name, ...]:
         image = self.images.find(address)
         if image is None:
             found = self._elsewhere(address) if self._elsewhere is not None else None

@@ -14,6 +14,7 @@ from itertools import islice
 from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers
 from throwstack.dispatch.saved import SavedException
 from throwstack.dispatch.search import Blocked, exceptions_in_flight
+from throwstack.dispatch.x86 import END_OF_CHAIN
 from throwstack.frames import Trust, Walk
 from throwstack.memory import Memory
 from throwstack.naming import name_of
@@ -52,8 +53,26 @@ class Stuck:
         return tuple(blocker.kind for blocker in found if blocker is not None)
 
     def throwing_walk(self, exception: SavedException) -> Walk:
-        """Unwind the stack that threw `exception`, from its saved CONTEXT."""
-        return self.target.unwinder.walk(exception.context.registers, self.stack.bounds)
+        """Unwind the stack that threw `exception`, from its saved CONTEXT.
+
+        An x86 stack has no return address where the kernel interrupted it. Where the walk has not found its way through
+        the dispatcher of an exception further out, the stack goes on from that one's own CONTEXT.
+        """
+        walk = self.target.unwinder.walk(exception.context.registers, self.stack.bounds)
+        if self.target.arch is not Arch.X86:
+            return walk
+        for outer in self.exceptions[self.exceptions.index(exception) + 1 :]:
+            if any((frame.ip, frame.sp) == outer.key for frame in walk.frames):
+                continue
+            inside = tuple(frame for frame in walk.frames if frame.sp < outer.context.address)
+            beyond = self.target.unwinder.walk(outer.context.registers, self.stack.bounds)
+            if not inside or not beyond.frames:
+                break
+            gap = "" if len(inside) < len(walk.frames) else f"; the frames between are not known: {walk.end.value}"
+            code = f"{outer.record.code:#010x}"
+            first = replace(beyond.frames[0], note=f"raised {code}, whose dispatch led to the frame inside{gap}")
+            walk = replace(beyond, frames=(*inside, first, *beyond.frames[1:]))
+        return walk
 
 
 class Triage:
@@ -143,7 +162,7 @@ class Triage:
             registers = Registers(word, (*gpr[:SP], address + size, *gpr[SP + 1 :]))
             resumed = self._target.unwinder.walk(registers, stack.bounds, trust=Trust.SCAN)
             found = self._from_walk(stack, resumed, notes, address)
-            if found is not None and found.exceptions and self._is_active(stack, found.exceptions[0]):
+            if found is not None and found.exceptions and self._is_active(stack, address, found.exceptions[0]):
                 guess = f"found by the word at {address:#x}, which may be of an earlier time"
                 return replace(found, walk=walk, notes=(*found.notes, guess))
         return None
@@ -151,18 +170,19 @@ class Triage:
     def _registrations(self, stack: ThreadStack) -> tuple[int, ...] | None:
         if self._target.arch is not Arch.X86 or stack.exception_list is None:
             return None
-        return registration_chain(self._target.memory, stack.exception_list, stack.bounds)
+        chain = registration_chain(self._target.memory, stack.exception_list, stack.bounds)
+        return chain if chain or stack.exception_list == END_OF_CHAIN else None
 
-    def _is_active(self, stack: ThreadStack, exception: SavedException) -> bool:
-        """Say whether the thread's registrations leave room for a dispatch of `exception`: True if there are none.
+    def _is_active(self, stack: ThreadStack, low: int, exception: SavedException) -> bool:
+        """Say whether the thread's registrations leave room for a dispatch of `exception` that reaches down to `low`.
 
-        On x86 a handler is being asked, so that a registration of the dispatcher lies in the chain, or the exception
-        never was dispatched and its CONTEXT is a global of the module that reported it.
+        On x86 a handler is being asked, so that a registration of the dispatcher lies between the two; or the exception
+        never was dispatched, and its CONTEXT is a global of the module that reported it.
         """
         registrations = self._registrations(stack)
         if registrations is None or not stack.bounds.contains(exception.context.address):
             return True
-        return any(node < exception.context.address for node in registrations)
+        return any(low <= node < exception.context.address for node in registrations)
 
 
 def _proves_exception(name: Name) -> bool:

@@ -49,6 +49,13 @@ class CxrStack(interfaces.plugins.PluginInterface):
                 optional=True,
             ),
             requirements.ChoiceRequirement(
+                name="wow64",
+                choices=[side.value for side in cxr.WhichSide],
+                description="Of stuck threads of WoW64 processes: the 32-bit stack that threw, or the native one",
+                default=cxr.WhichSide.X86.value,
+                optional=True,
+            ),
+            requirements.ChoiceRequirement(
                 name="names",
                 choices=[style.value for style in rows.NameStyle],
                 description="Names of functions: plain, raw (decorated), or signature (with parameter types)",
@@ -66,7 +73,10 @@ class CxrStack(interfaces.plugins.PluginInterface):
     def _stacks(self) -> Iterator[cxr.ThrowingStack]:
         survey = options.open_survey(self)
         address = self.config.get("cxr")
-        return cxr.throwing_stacks(survey) if address is None else cxr.stack_at(survey, address)
+        if address is not None:
+            return cxr.stack_at(survey, address)
+        side = cxr.WhichSide(self.config.get("wow64") or cxr.WhichSide.X86.value)
+        return cxr.throwing_stacks(survey, of_wow64=side)
 
     def _frames(self) -> Iterator[tuple[int, rows.Row]]:
         style = rows.NameStyle(self.config.get("names") or rows.NameStyle.PLAIN.value)

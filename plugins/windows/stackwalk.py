@@ -63,6 +63,12 @@ class StackWalk(interfaces.plugins.PluginInterface):
                 default=False,
                 optional=True,
             ),
+            requirements.BooleanRequirement(
+                name="kv",
+                description="Show what PDBs say of x86 frames, as kv does: FPO: [parameters,locals,registers]",
+                default=False,
+                optional=True,
+            ),
             requirements.ChoiceRequirement(
                 name="names",
                 choices=[style.value for style in rows.NameStyle],
@@ -89,7 +95,12 @@ class StackWalk(interfaces.plugins.PluginInterface):
         unique = bool(self.config.get("unique", False))
         style = rows.NameStyle(self.config.get("names") or rows.NameStyle.PLAIN.value)
         survey = options.open_survey(self)
-        table = StackRows(survey.machine, style, is_brief=bool(self.config.get("brief", False)))
+        table = StackRows(
+            survey.machine,
+            style,
+            is_brief=bool(self.config.get("brief", False)),
+            with_fpo=bool(self.config.get("kv", False)),
+        )
         walk = Walk(survey, Wow64View(self.config.get("wow64") or Wow64View.X86.value))
 
         def generate() -> Iterator[tuple[int, rows.Row]]:

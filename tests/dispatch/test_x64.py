@@ -108,3 +108,126 @@ def test_a_context_that_is_not_aligned_as_one_must_be_is_none():
     put_context(stack, at, rip=FAULT, rsp=at + 0x700)
     put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
     assert search(stack, frame(0xA0FBE, at)) == ()
+
+
+def frames_of_dispatch(at: int, code_sp: int) -> tuple[Frame, Frame]:
+    """The dispatcher's frame, and that of the program further out."""
+    outer = Frame(Registers.named(Arch.X64, {"rip": FAULT, "rsp": code_sp}), code_sp, 0, None, Trust.CFI)
+    return frame(0xA0FBE, at), outer
+
+
+@pytest.mark.parametrize("distance", [0x4D8, 0x500, 0x5C0])
+def test_other_dispatchers_put_more_between_context_and_record(distance: int):
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x900)
+    put_record(stack, at + distance, code=0xC0000005, ip=FAULT)
+    (found,) = search(stack, frame(0xA0FBE, at))
+    assert found.record.location == at + distance
+
+
+def test_a_record_inside_the_context_itself_is_the_ip_and_no_record():
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x900)
+    assert search(stack, frame(0xA0FBE, at)) == ()
+
+
+def with_register(name: str, value: int) -> Frame:
+    """A frame of ntdll, called by the dispatcher, that keeps `value` in a nonvolatile register."""
+    sp = LIMIT + 0x1000
+    return Frame(
+        Registers.named(Arch.X64, {"rip": NTDLL.base + 0xB0010, "rsp": sp, name: value}), sp, 0, None, Trust.CFI
+    )
+
+
+@pytest.mark.parametrize("name", ["rbx", "rbp", "rsi", "rdi", "r12", "r13", "r14", "r15"])
+def test_a_nonvolatile_register_may_lead_to_the_pointers(name: str):
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    stack.at(LIMIT + 0x800).d64(at + 0x4F0, at)  # below every frame, so that nothing but the register leads there
+    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
+    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
+    (found,) = search(stack, with_register(name, LIMIT + 0x800), low=LIMIT + 0x1000)
+    assert (found.context.address, found.routes) == (at, (Route.REGISTER,))
+
+
+def test_two_nonvolatile_registers_may_hold_record_and_context():
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
+    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
+    sp = LIMIT + 0x1000
+    values = {"rip": NTDLL.base + 0xB0010, "rsp": sp, "rsi": at + 0x4F0, "rdi": at}
+    (found,) = search(stack, Frame(Registers.named(Arch.X64, values), sp, 0, None, Trust.CFI), low=sp)
+    assert found.routes == (Route.REGISTER,)
+
+
+def test_the_last_resort_is_a_context_whose_instruction_a_record_names():
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x700, flags=0x8010001F)
+    put_record(stack, at + 0x620, code=0xC0000005, ip=FAULT)
+    (found,) = search(stack)
+    assert (found.context.address, found.record.location) == (at, at + 0x620)
+    assert found.routes == (Route.SCAN,)
+
+
+@pytest.mark.parametrize(
+    ("code", "address", "flags"),
+    [
+        pytest.param(0, FAULT, 0, id="no code"),
+        pytest.param(7, FAULT, 0, id="a small number for a code"),
+        pytest.param(0xC0000005, FAULT + 1, 0, id="another instruction"),
+        pytest.param(0xC0000005, FAULT, 0x12345, id="flags that no record has"),
+    ],
+)
+def test_a_context_that_no_record_names_is_no_exception(code: int, address: int, flags: int):
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
+    stack.at(at + 0x620).d32(code, flags).d64(0, address)
+    assert search(stack) == ()
+
+
+def test_a_context_in_the_locals_of_a_live_function_is_left_over():
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    stack.at(LIMIT + 0x7000).d64(at + 0x4F0, at)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
+    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
+    waits = frame(0xB0010, LIMIT + 0x1000)
+    roomy = Frame(Registers.named(Arch.X64, {"rip": FAULT, "rsp": LIMIT + 0x6000}), LIMIT + 0x6000, 0, None, Trust.CFI)
+    outer = Frame(Registers.named(Arch.X64, {"rip": FAULT, "rsp": BASE - 0x40}), BASE - 0x40, 0, None, Trust.CFI)
+    assert search(stack, waits, roomy, outer, low=LIMIT + 0x1000) == ()
+    # Where the walk did not get that far, nobody knows.
+    assert len(search(stack, waits, low=LIMIT + 0x1000)) == 1
+
+
+def test_what_is_raised_while_unwinding_to_a_handler_is_taken_where_nothing_proves_the_contrary():
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
+    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
+    frames = (frame(0xC0010, LIMIT + 0x4000), *frames_of_dispatch(at, at + 0x700))
+    symbols = {"ntdll.dll": {**SYMBOLS["ntdll.dll"], "RtlUnwindEx": 0xC0000}}
+    target = make_target(Arch.X64, [NTDLL, APP], {LIMIT: stack.data()}, symbols, Walk((), End.THREAD_START))
+    blocked = Blocked(frames, LIMIT, is_complete=True, proves_exception=False)
+    found = exceptions_in_flight(target, StackBounds(LIMIT, BASE), blocked)
+    assert found.exceptions == ()
+    assert found.notes == (
+        (
+            f"exception 0xc0000005 at {FAULT:#x} was dispatched further out, and a handler seems to have taken it "
+            f"(context {at:#x})"
+        ),
+    )
+    (only,) = exceptions_in_flight(target, StackBounds(LIMIT, BASE), Blocked(frames, LIMIT)).exceptions
+    assert only.context.address == at
+
+
+def test_a_gs_failure_is_in_globals_of_the_module_that_found_it():
+    sp, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    data = Stack(APP.base + 0x5000, APP.base + 0x6000)
+    put_context(data, APP.base + 0x5100, rip=FAULT, rsp=sp + 0x100)
+    put_record(data, APP.base + 0x5000, code=0xC0000409, ip=FAULT)
+    symbols = {
+        "app.exe": {"__report_gsfailure": 0x2000, "GS_ExceptionRecord": 0x5000, "GS_ContextRecord": 0x5100},
+    }
+    reports = Frame(Registers.named(Arch.X64, {"rip": APP.base + 0x2050, "rsp": sp}), sp, 0, None, Trust.CFI)
+    memory = {LIMIT: stack.data(), APP.base + 0x5000: data.data()}
+    target = make_target(Arch.X64, [NTDLL, APP], memory, symbols, Walk((), End.THREAD_START))
+    (found,) = exceptions_in_flight(target, StackBounds(LIMIT, BASE), Blocked((reports,), sp)).exceptions
+    assert (found.context.address, found.record.code) == (APP.base + 0x5100, 0xC0000409)
+    assert found.routes == (Route.GLOBALS,)

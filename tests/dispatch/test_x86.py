@@ -14,7 +14,7 @@ from tests.forge.stacks import Label, Stack
 from tests.targets import make_target
 from tests.test_contexts import x86_context
 from throwstack.dispatch.saved import Route, SavedException
-from throwstack.dispatch.search import Blocked, exceptions_in_flight
+from throwstack.dispatch.search import Blocked, InFlight, exceptions_in_flight
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.modules import Module
 from throwstack.registers import Arch, Registers
@@ -132,3 +132,122 @@ def test_a_record_with_more_parameters_than_one_can_have_is_none():
 def test_below_the_given_address_nothing_counts():
     stack, *_ = filter_called_with_pointers()
     assert search(stack, low=0x045BA88C) == ()
+
+
+NTDLL = Module("ntdll.dll", r"C:\WINDOWS\system32\ntdll.dll", 0x7C800000, 0xC0000)
+NTDLL_SYMBOLS = {"KiUserExceptionDispatcher": 0x1000, "RtlRaiseException": 0x2000, "ExecuteHandler2": 0x3000}
+
+
+def ntdll_frame(symbol: str, sp: int, child_ebp: int, returns_to: int = 0) -> Frame:
+    ip = NTDLL.base + NTDLL_SYMBOLS[symbol] + 0x10
+    registers = Registers.named(Arch.X86, {"eip": ip, "esp": sp})
+    return Frame(registers, child_ebp, returns_to, child_ebp + 4, Trust.FRAME_POINTER)
+
+
+def in_flight(stack: Stack, *frames: Frame, **blocked: object) -> InFlight:
+    symbols = {"kernel32.dll": {"UnhandledExceptionFilter": FILTER_RVA}, "ntdll.dll": NTDLL_SYMBOLS}
+    modules, walk = [KERNEL32, NTDLL], Walk(frames, End.THREAD_START)
+    target = make_target(Arch.X86, modules, {LIMIT: stack.data()}, symbols, walk)
+    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), Blocked(frames, LIMIT, **blocked))
+
+
+def delivered(stack: Stack, at: int, *, code: int = 0xC0000005, **context: int) -> None:
+    """What the kernel builds at esp of KiUserExceptionDispatcher: two pointers, the record, the CONTEXT."""
+    record, saved = Label("record"), Label("context")
+    stack.at(at).d32(record, saved)
+    put_record(stack, at + 8, record, code=code)
+    put_context(stack, at + 0x58, saved, esp=at + 0x400, **context)
+
+
+@pytest.mark.parametrize("popped", [0, 4, 8])
+def test_the_dispatchers_esp_points_at_record_and_context(popped: int):
+    at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
+    delivered(stack, at)
+    found = in_flight(stack, ntdll_frame("KiUserExceptionDispatcher", at - popped, at + 0x600))
+    (only,) = found.exceptions
+    assert (only.record.location, only.context.address) == (at + 8, at + 0x58)
+    assert only.routes == (Route.DISPATCHER, Route.POINTERS)
+
+
+def test_a_software_exceptions_context_lies_in_rtlraiseexceptions_frame_and_its_record_is_the_argument():
+    ebp, stack, record, saved = 0x045BAB58, Stack(LIMIT, BASE), Label("record"), Label("context")
+    stack.at(ebp + 4).d32(CONTEXT_IP, record)
+    put_context(stack, 0x045BA888, saved)  # esp as the caller will have it: the argument popped
+    put_record(stack, 0x045BAB68, record)
+    found = in_flight(stack, ntdll_frame("RtlRaiseException", 0x045BA880, ebp, CONTEXT_IP))
+    (only,) = found.exceptions
+    assert (only.context.address, only.routes) == (int(saved), (Route.RAISE,))
+
+
+def nested_registration(stack: Stack, node: int, record: int, context: int, *, extra: int = 0) -> None:
+    """ExecuteHandler's registration: {next, handler in ntdll, the one asked}, ebp, return address, arguments."""
+    asked = 0x045BFFDC
+    stack.at(node).d32(0xFFFFFFFF, NTDLL.base + 0x5000, asked)
+    stack.at(node + 0x14 + extra).d32(record, asked, context, node - 0x40)
+
+
+@pytest.mark.parametrize("extra", [0, 0xC])
+def test_a_registration_of_the_dispatcher_tells_of_the_exception_whatever_the_walk_saw(extra: int):
+    at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
+    delivered(stack, at)
+    nested_registration(stack, at - 0x200, at + 8, at + 0x58, extra=extra)
+    found = in_flight(stack, registrations=(at - 0x200,), proves_exception=False)
+    (only,) = found.exceptions
+    assert only.context.address == at + 0x58
+    assert only.routes[0] is Route.REGISTRATION
+
+
+def test_the_exceptions_further_out_are_found_by_their_registrations():
+    inner, outer, stack = LIMIT + 0x2000, LIMIT + 0x5000, Stack(LIMIT, BASE)
+    for at, code in ((inner, 0xC0000094), (outer, 0xC0000005)):
+        delivered(stack, at, code=code)
+        nested_registration(stack, at - 0x200, at + 8, at + 0x58)
+    found = in_flight(stack, registrations=(inner - 0x200, outer - 0x200))
+    assert [item.record.code for item in found.exceptions] == [0xC0000094, 0xC0000005]
+
+
+def test_an_exception_whose_registration_is_unlinked_was_taken_by_a_handler():
+    """A C++ catch block of x86 runs below the dispatcher's frames, which are still on the stack."""
+    at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
+    delivered(stack, at)
+    stack.at(BASE - 0x24).d32(0xFFFFFFFF)
+    dispatcher = ntdll_frame("KiUserExceptionDispatcher", at, at + 0x600)
+    found = in_flight(stack, dispatcher, registrations=(BASE - 0x24,), proves_exception=False)
+    assert found.exceptions == ()
+    assert found.notes == (
+        (
+            f"exception 0xc0000005 at {CONTEXT_IP:#x} was dispatched further out, and a handler seems to have taken it "
+            f"(context {at + 0x58:#x})"
+        ),
+    )
+
+
+def test_routes_that_disagree_are_noted_and_the_most_telling_is_taken():
+    at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
+    delivered(stack, at)
+    other, record = Label("other"), Label("other record")
+    put_context(stack, at - 0x800, other, esp=at + 0x404)
+    put_record(stack, at - 0x400, record, code=0xC0000094)
+    stack.at(at - 0x900 + 8).d32(record, 0x045BFFDC, other)
+    found = in_flight(
+        stack,
+        ntdll_frame("ExecuteHandler2", at - 0x980, at - 0x900),
+        ntdll_frame("KiUserExceptionDispatcher", at - 0x820, at + 0x600),
+        ntdll_frame("KiUserExceptionDispatcher", at, at + 0x600),
+    )
+    assert found.exceptions[0].context.address == at + 0x58
+    assert found.notes == (
+        (
+            f"ExecuteHandler arguments gives another context, {int(other):#x} with exception 0xc0000094, "
+            "than KiUserExceptionDispatcher frame"
+        ),
+    )
+
+
+def test_a_chain_that_breaks_off_does_not_tell_what_was_unlinked():
+    at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
+    delivered(stack, at)
+    stack.at(BASE - 0x24).d32(0x12345678)
+    dispatcher = ntdll_frame("KiUserExceptionDispatcher", at, at + 0x600)
+    found = in_flight(stack, dispatcher, registrations=(BASE - 0x24,), proves_exception=False)
+    assert [item.context.address for item in found.exceptions] == [at + 0x58]

@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="list the cases")
     parser.add_argument("--isf", type=Path, help="take the kernel's structure layouts from this ISF file")
     parser.add_argument("--kind", choices=[kind.name.lower() for kind in DumpKind], default="full", help="format")
+    parser.add_argument("--images", action="store_true", help="also write the machine's EXEs and DLLs, to images/")
     parser.add_argument("--paging", choices=[paging.value for paging in Paging], help="x86: with PAE or without")
     parser.add_argument("--fuller-kernel", action="store_true", help="x64: with all that MemProcFS needs")
     options = parser.parse_args(arguments)
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.paging is not None:
             case.machine = with_paging(case.machine, Paging(options.paging))
         forge(case, options.out, isf=options.isf, kind=DumpKind[options.kind.upper()], fuller=options.fuller_kernel)
+        write_images(options.out / "images", case.machine if options.images else None)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 1
@@ -86,6 +88,16 @@ def forge(
             write_isf(built.isf_dir, image.pdb, image.machine, image.rvas())
     write_pdbs(out / "pdb", case.pdbs)
     case.truth.save(out / "truth.json")
+
+
+def write_images(directory: Path, machine: Machine | None) -> None:
+    """Write the files of the machine's images as a symbol store; their sections lie in them as they do in memory."""
+    for process in machine.processes if machine is not None else ():
+        regions = {region.base: region for region in process.regions if region.is_image}
+        for module in process.modules:
+            path = directory / module.name / f"{module.timestamp:08X}{module.size:x}" / module.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(regions[module.base].data)
 
 
 if __name__ == "__main__":

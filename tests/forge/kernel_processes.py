@@ -71,7 +71,7 @@ class ProcessWriter:
         block.put("UniqueProcessId", process.pid)
         block.put("InheritedFromUniqueProcessId", process.ppid)
         block.put("CreateTime", self._created(process))
-        block.put("ExitStatus", _STATUS_PENDING)
+        block.put_any(("ExitStatus",), _STATUS_PENDING)
         block.put("Peb", 0 if process.pid == SYSTEM else process.peb)
         block.put_any(("SectionBaseAddress",), process.modules[0].base if process.modules else 0)
         block.put_bytes("ImageFileName", process.name.encode("ascii", "replace")[:15].ljust(15, b"\0"))

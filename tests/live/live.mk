@@ -10,4 +10,5 @@ test-live: $(VENV)/.tools
 
 # docs/agreement.md, from the fixtures that `make test-live` made.
 agreement: $(VENV)/.tools
+	$(PIP) '.[peers]'
 	$(BIN)/python -m tests.live.agreement --work $(LIVE)

@@ -52,6 +52,13 @@ def test_frame_data_goes_before_fpo():
     assert table.find(0x1010).program == PROGRAM
 
 
+def test_non_fpo_records_are_left_out():
+    """FRAME_NONFPO: locals and registers are counted, but not the saved ebp that lies between them and the caller."""
+    table = FrameDataTable("STACK WIN 3 1000 20 6 0 8 4 c 0 0 1\nSTACK WIN 0 2000 20 6 0 8 4 c 0 0 1\n")
+    assert table.find(0x1000) is None
+    assert table.find(0x2000) is not None
+
+
 def test_trap_frames_and_damaged_lines_are_left_out():
     table = FrameDataTable(
         "STACK WIN 1 1000 20 0 0 0 0 0 0 0 0\nSTACK WIN 2 1000 20 0 0 0 0 0 0 0 0\n"

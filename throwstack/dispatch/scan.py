@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from throwstack.contexts import Context
 from throwstack.dispatch.pointers import MAX_BYTES
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
 from throwstack.exceptions.record import read_record
@@ -30,6 +31,8 @@ _ALIGNMENT = {Arch.X86: 4, Arch.X64: 16}
 _MAX_RECORDS = 64
 _MAX_CONTEXTS = 1024
 _MAX_FLAGS = 0xFF
+_LOWEST_CODE = 0x40000000
+_ALWAYS_SET, _EFLAGS_END = 2, 1 << 22
 
 
 def scan_contexts(target: Target, stack: StackBounds, low: int) -> Iterator[SavedException]:
@@ -48,10 +51,10 @@ def scan_contexts(target: Target, stack: StackBounds, low: int) -> Iterator[Save
         if looked_at > _MAX_CONTEXTS:
             return
         for record in _records(data, ip, _ADDRESS_IN_RECORD[arch], size):
-            if not _has_plausible_head(target, low + record):
+            if not _is_plausible_record(target, low + record):
                 continue
             found = saved_exception(target, stack, low + record, low + start, route=Route.SCAN, frame_sp=low + start)
-            if found is not None:
+            if found is not None and _has_plausible_eflags(found.context):
                 yield found
                 break
 
@@ -67,10 +70,24 @@ def _records(data: bytes, ip: bytes, at: int, alignment: int) -> Iterator[int]:
         position = data.find(ip, position + 1)
 
 
-def _has_plausible_head(target: Target, address: int) -> bool:
-    """Say whether what lies at `address` has the flags of a record, and no other record behind it than one can be."""
+def _is_plausible_record(target: Target, address: int) -> bool:
+    """Say whether what lies at `address` has a record's flags, a code that Windows or a runtime raises, and no debris.
+
+    The code is the word most easily mistaken: a small number or an address is none (0x4, 0x8 and 0xC begin NTSTATUS
+    values, 0xE those of the C++ runtime and the CLR).
+    """
     try:
         record = read_record(target.memory, address, target.arch)
     except MemoryUnreadable:
         return False
-    return record.flags <= _MAX_FLAGS and (not record.nested or target.memory.is_readable(record.nested))
+    return (
+        record.code >= _LOWEST_CODE
+        and target.images.find(record.code) is None
+        and record.flags <= _MAX_FLAGS
+        and (not record.nested or target.memory.is_readable(record.nested))
+    )
+
+
+def _has_plausible_eflags(context: Context) -> bool:
+    """Say whether EFLAGS are such as user code can have: bit 1 is always set, and the upper ones never are."""
+    return bool(context.eflags & _ALWAYS_SET) and context.eflags < _EFLAGS_END

@@ -73,6 +73,7 @@ class _Search:
         self._registered = (
             [] if chain is None else list(islice(x86.from_registrations(target, stack, chain), _MAX_FOUND))
         )
+        self._knows_registrations = chain is not None and x86.is_whole_chain(target, chain)
 
     def run(self) -> InFlight:
         found: list[SavedException] = []
@@ -89,8 +90,8 @@ class _Search:
                 notes.append(item.disagreement)
             if self._was_taken(item, frames, low, is_innermost=depth == 0):
                 notes.append(
-                    f"a handler has taken exception {item.record.code:#010x} at {item.record.address:#x} "
-                    f"(context {item.context.address:#x})"
+                    f"exception {item.record.code:#010x} at {item.record.address:#x} was dispatched further out, and a "
+                    f"handler seems to have taken it (context {item.context.address:#x})"
                 )
             else:
                 found.append(item)
@@ -165,7 +166,7 @@ class _Search:
         """
         if is_innermost and self._blocked.proves_exception:
             return False
-        if self._target.arch is Arch.X86 and self._blocked.registrations is not None:
+        if self._target.arch is Arch.X86 and self._knows_registrations:
             return not any(low <= known.frame_sp and known.key == item.key for known in self._registered)
         inside = (frame for frame in frames if frame.sp < item.context.address)
         return is_innermost and any(name_of(self._target.symbols, frame).symbol in _UNWINDERS for frame in inside)

@@ -24,6 +24,7 @@ from throwstack.symbols import Name
 from throwstack.target import Target
 
 FILTER = "UnhandledExceptionFilter"
+END_OF_CHAIN = 0xFFFFFFFF
 DISPATCHERS = frozenset({"KiUserExceptionDispatcher"})
 RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})
 
@@ -113,6 +114,14 @@ def from_registrations(target: Target, stack: StackBounds, registrations: Sequen
                     break
         except MemoryUnreadable:
             continue
+
+
+def is_whole_chain(target: Target, registrations: Sequence[int]) -> bool:
+    """Say whether a chain of registrations reaches its end, so that what is not in it is not registered."""
+    try:
+        return not registrations or target.memory.u32(registrations[-1]) == END_OF_CHAIN
+    except MemoryUnreadable:
+        return False
 
 
 def _is_in_ntdll(target: Target, address: int) -> bool:

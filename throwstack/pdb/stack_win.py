@@ -21,12 +21,13 @@ _FPO, _STANDARD, _FRAME_DATA = "0", "3", "4"
 class FrameDataTable:
     """The frame data of one image, looked up by RVA. FrameData records go before the older FPO_DATA."""
 
-    __slots__ = ("_fpo", "_frame_data", "_seh")
+    __slots__ = ("_fpo", "_frame_data", "_non_fpo", "_seh")
 
     def __init__(self, text: str) -> None:
         """Take the records in `text`; lines that are none, or damaged, are left out."""
         frame_data: list[tuple[int, int, str]] = []
         fpo: list[tuple[int, int, str]] = []
+        non_fpo: list[tuple[int, int, str]] = []
         seh: list[tuple[int, int, str]] = []
         for line, _ in zip(text.splitlines(), range(_MAX_RECORDS), strict=False):
             words = line.split(None, 5)
@@ -41,19 +42,26 @@ class FrameDataTable:
                 seh.append((start, start + size, line))
             elif words[2] == _FRAME_DATA:
                 frame_data.append((start, start + size, line))
-            elif words[2] in (_FPO, _STANDARD):  # a trap or task frame's layout is not a function's
+            elif words[2] == _FPO:
                 fpo.append((start, start + size, line))
+            elif words[2] == _STANDARD:
+                non_fpo.append((start, start + size, line))
         self._frame_data = _Cover(frame_data)
         self._fpo = _Cover(fpo)
+        self._non_fpo = _Cover(non_fpo)
         self._seh = _Cover(seh)
 
     def find(self, rva: int) -> FrameData | None:
-        """Return the innermost record that covers `rva`, or None."""
+        """Return the innermost record that lays out the frame at `rva`, or None.
+
+        A Non-FPO record does not: it stands for `push ebp; mov ebp, esp` and counts neither. Nor do trap and task
+        frames, which are no functions'.
+        """
         return self._first(rva, self._frame_data, self._fpo)
 
     def described(self, rva: int) -> FrameData | None:
         """Return the record that tells a reader most of the function at `rva`, or None: FPO_DATA covers all of it."""
-        return self._first(rva, self._fpo, self._frame_data)
+        return self._first(rva, self._fpo, self._non_fpo, self._frame_data)
 
     def _first(self, rva: int, *covers: _Cover) -> FrameData | None:
         for cover in covers:

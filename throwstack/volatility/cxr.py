@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 
 from throwstack.contexts import Context, read_context
 from throwstack.dispatch.saved import SavedException
@@ -15,9 +16,17 @@ from throwstack.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.target import Target
 from throwstack.text import escape
 from throwstack.volatility.processes import NoStack, Process
-from throwstack.volatility.survey import Survey
+from throwstack.volatility.survey import Finding, Survey
 
 log = logging.getLogger(__name__)
+
+
+class WhichSide(Enum):
+    """Which stack of a thread of a 32-bit process on 64-bit Windows."""
+
+    X86 = "x86"
+    NATIVE = "native"
+
 
 _UNKNOWN_STACK = 1 << 20
 """How far a walk may go where the CONTEXT's stack belongs to no thread: the default reserve of a stack."""
@@ -25,24 +34,48 @@ _UNKNOWN_STACK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ThrowingStack:
-    """A stack unwound from a saved CONTEXT; `tid` is None where its stack belongs to no thread."""
+    """A stack unwound from a saved CONTEXT; `tid` is None where its stack belongs to no thread.
+
+    `context` is None for the other side of a WoW64 thread, which is unwound from where it waits.
+    """
 
     process: Process
     tid: int | None
     target: Target
-    context: Context
+    context: Context | None
     walk: Walk
     title: str
 
 
-def throwing_stacks(survey: Survey) -> Iterator[ThrowingStack]:
+def throwing_stacks(survey: Survey, *, of_wow64: WhichSide = WhichSide.X86) -> Iterator[ThrowingStack]:
     """Yield the throwing stacks of every stuck thread that the survey finds, those of nested exceptions one by one."""
     for finding in survey.findings():
         stuck = finding.stuck
+        if of_wow64 is WhichSide.NATIVE and stuck.target is finding.process.wow64 and stuck.exceptions:
+            yield from _native_side(survey, finding)
+            continue
         for exception in stuck.exceptions:
             walk = stuck.throwing_walk(exception)
             title = _title(exception, stuck.exceptions)
             yield ThrowingStack(finding.process, finding.thread.tid, stuck.target, exception.context, walk, title)
+
+
+def _native_side(survey: Survey, finding: Finding) -> Iterator[ThrowingStack]:
+    """Yield the 64-bit stack of a thread that is stuck on its 32-bit side; says why where there is none."""
+    process, thread = finding.process, finding.thread
+    try:
+        stack = survey.reader.completed(thread, survey.stack(process, thread, process.native))
+    except (NoStack, MemoryUnreadable) as reason:
+        log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
+        return
+    if stack.registers is None:
+        log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, stack.missing)
+        return
+    walk = process.native.unwinder.walk(stack.registers, stack.bounds)
+    title = (
+        f"64-bit side of a thread stuck on its 32-bit side, context {finding.stuck.exceptions[0].context.address:#x}"
+    )
+    yield ThrowingStack(process, thread.tid, process.native, None, walk, title)
 
 
 def _title(exception: SavedException, exceptions: tuple[SavedException, ...]) -> str:

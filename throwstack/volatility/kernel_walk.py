@@ -108,9 +108,8 @@ class KernelWalker:
             entry = _entry_frame(walk.frames, index, trap)
             frames += [*walk.frames[:index], entry]
             interrupted = self._interrupted(trap)
-            if trap == trap_frame or interrupted is None:
-                ip = self._user_ip(trap)
-                frames[-1] = replace(entry, return_address=ip)
+            if interrupted is None:
+                frames[-1] = replace(entry, return_address=self._user_ip(trap))
                 return KernelSide(tuple(frames))
             frames[-1] = replace(entry, return_address=interrupted.ip)
             bounds, registers, head = StackBounds(trap, bounds.base), interrupted, None

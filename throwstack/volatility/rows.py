@@ -177,7 +177,7 @@ def frame_rows(
             row: Row = (stack.process.pid, escape(stack.process.name), or_absent(stack.tid), number)
             row += frame_columns(target, frame, name, style)
             if with_fpo:
-                row += (or_absent(None if name.is_inline else fpo_annotation(target, frame)),)
+                row += (fpo_column(target, frame, name),)
             if with_registers:
                 row += _register_columns(target, frame, stack.context if index == 0 else None)
             yield (*row, escape("; ".join(notes), _MAX_NOTES))
@@ -199,14 +199,14 @@ def frame_columns(target: Target, frame: Frame, name: Name, style: NameStyle) ->
     )
 
 
-def fpo_annotation(target: Target, frame: Frame) -> str | None:
-    """Return what the symbols say of an x86 frame, as `kv` prints it, or None if they say nothing."""
+def fpo_column(target: Target, frame: Frame, name: Name) -> object:
+    """Return what the symbols say of an x86 frame, as `kv` prints it; nothing for a function inlined there."""
     image = target.images.find(frame.ip)
-    if target.arch is not Arch.X86 or image is None:
-        return None
+    if target.arch is not Arch.X86 or image is None or name.is_inline:
+        return renderers.NotAvailableValue()
     rva = frame.ip - image.base - (0 if frame.is_interrupted else 1)
     data = target.symbols.table(image).frame_description(rva)
-    return None if data is None else annotation(data)
+    return or_absent(None if data is None else annotation(data))
 
 
 def or_absent(value: object) -> object:

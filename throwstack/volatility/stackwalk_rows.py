@@ -20,7 +20,17 @@ from throwstack.naming import names_of
 from throwstack.symbols import Name
 from throwstack.text import escape
 from throwstack.volatility.machine import Machine
-from throwstack.volatility.rows import FRAME_COLUMNS, Column, NameStyle, Row, call_site, frame_columns, or_absent
+from throwstack.volatility.rows import (
+    FPO_COLUMNS,
+    FRAME_COLUMNS,
+    Column,
+    NameStyle,
+    Row,
+    call_site,
+    fpo_column,
+    frame_columns,
+    or_absent,
+)
 from throwstack.volatility.stackwalk import ThreadReport
 from throwstack.volatility.wait_objects import ThreadId, duration
 
@@ -85,16 +95,17 @@ class Stack:
 class StackRows:
     """Turns reports into rows."""
 
-    def __init__(self, machine: Machine, style: NameStyle, *, is_brief: bool) -> None:
-        """Take the machine, for its clock; `is_brief` leaves the columns of threads out."""
+    def __init__(self, machine: Machine, style: NameStyle, *, is_brief: bool, with_fpo: bool = False) -> None:
+        """Take the machine, for its clock; `is_brief` leaves the columns of threads out, `with_fpo` adds that one."""
         self._machine = machine
         self._style = style
         self._is_brief = is_brief
+        self._fpo_columns = FPO_COLUMNS if with_fpo else []
 
     def columns(self, *, unique: bool) -> list[Column]:
         """Return the columns of the table."""
         threads = [] if self._is_brief else THREAD_COLUMNS
-        return [*FRAME_COLUMNS, *SIDE_COLUMNS, *(UNIQUE_COLUMNS if unique else []), *threads]
+        return [*FRAME_COLUMNS, *self._fpo_columns, *SIDE_COLUMNS, *(UNIQUE_COLUMNS if unique else []), *threads]
 
     def stack(self, report: ThreadReport) -> Stack:
         """Return a report's frames as rows."""
@@ -109,18 +120,19 @@ class StackRows:
                     if side.ending and index == len(side.frames) - 1 and not name.is_inline:
                         notes.append(f"{side.label} stack ends here: {side.ending}")
                     columns = frame_columns(side.target, frame, name, self._style)
+                    if self._fpo_columns:
+                        columns += (fpo_column(side.target, frame, name),)
                     rows.append((*head, next(numbers), *columns, side.label, escape("; ".join(notes))))
                     sites.append((side.label, call_site(name, self._style)))
         identity = ThreadId(report.owner.pid, report.thread.tid, report.thread.address)
         facts = () if self._is_brief else self._facts(report)
         return Stack(identity, head, self._notes(report), facts, rows, tuple(sites))
 
-    @staticmethod
-    def rows(stack: Stack, *, unique: bool) -> Iterator[tuple[int, Row]]:
+    def rows(self, stack: Stack, *, unique: bool) -> Iterator[tuple[int, Row]]:
         """Yield (depth, row): the thread's, then its frames'."""
         folded = (1 + len(stack.same), _joined(stack.same) or _ABSENT) if unique else ()
         # All but Notes, which both kinds of row have.
-        of_frames = (_ABSENT,) * (len(FRAME_COLUMNS) + len(SIDE_COLUMNS) - len(stack.head) - 1)
+        of_frames = (_ABSENT,) * (len(FRAME_COLUMNS) + len(self._fpo_columns) + len(SIDE_COLUMNS) - len(stack.head) - 1)
         yield 0, (*stack.head, *of_frames, stack.notes, *folded, *stack.facts)
         empty = (_ABSENT,) * (len(folded) + len(stack.facts))
         for row in stack.frames:

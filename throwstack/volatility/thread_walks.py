@@ -104,7 +104,8 @@ class ThreadWalker:
     def _walk_kernel(
         self, target: Target, start: SwitchFrame, bounds: StackBounds, thread: Thread, *, is_interrupted: bool
     ) -> KernelSide:
-        trap = thread.trap_frame if bounds.contains(thread.trap_frame) else 0
+        frame = self._reader.threads.trap_frame(thread)
+        trap = frame.address if frame is not None and bounds.contains(frame.address) else 0
         return self._walker.walk(target, start, bounds, trap, is_interrupted=is_interrupted)
 
     def _user_sides(self, process: Process, thread: Thread, context: Context | None) -> Iterator[Side]:

@@ -25,7 +25,16 @@ class Case:
 def builders() -> dict[str, tuple[Callable[[], Case], str]]:
     """Return each case's builder and a line on what it is."""
     # The cases import this module.
-    from tests.forge.cases import deadlock, decoys_x86, dispatch_cases, ftp_2003, more_x64, quiet_x86, service_x64, wow64_service  # noqa: PLC0415
+    from tests.forge.cases import (  # noqa: PLC0415
+        deadlock,
+        decoys_x86,
+        dispatch_cases,
+        ftp_2003,
+        more_x64,
+        quiet_x86,
+        service_x64,
+        wow64_service,
+    )
 
     return {
         "ftp-2003": (ftp_2003.build, _line(ftp_2003.__doc__)),

@@ -49,21 +49,11 @@ def _waiting(threads: Threads, chain: Chain, tid: int, teb: int, since: int) -> 
     return Waiting(thread, threads._region(chain.stack), frames)
 
 
-def _crash(
-    kind: type[Crash],
-    threads: Threads,
-    chain: Chain,
-    tid: int,
-    teb: int,
-    since: int,
-    place: tuple[int, int, dict[str, int]],
-) -> Crash:
+def _crash(kind: type[Crash], threads: Threads, made: Waiting, place: tuple[int, int, dict[str, int]]) -> Crash:
+    """Return a thread laid out as a waiting one as stuck on the fault at `place` (see `fault`)."""
     record, context, registers = place
-    made = _waiting(threads, chain, tid, teb, since)
-    return kind(
-        made.thread, made.region, made.frames, ACCESS_VIOLATION, record, context, registers,
-        threads.images.name(registers["rip"]),
-    )  # fmt: skip
+    thrown_at = threads.images.name(registers["rip"])
+    return kind(made.thread, made.region, made.frames, ACCESS_VIOLATION, record, context, registers, thrown_at)
 
 
 def _wait(threads: Threads, chain: Chain) -> None:
@@ -84,7 +74,7 @@ def nested_with_outer() -> tuple[Case, Outer]:
     enter(threads, chain, "ledger::Reader::Loop$filt$0", "ledger::Report::Write")
     inner = fault(threads, chain)
     threads._dispatch(chain, *inner[:2])
-    crash = _crash(Crash, threads, chain, PID + 8, teb, 6900, inner)
+    crash = _crash(Crash, threads, _waiting(threads, chain, PID + 8, teb, 6900), inner)
     site.add(process, crash)
     return site.case(), Outer(ACCESS_VIOLATION, outer[0], outer[1], crash.frames[-depth:])
 
@@ -176,7 +166,7 @@ def shutdown_hang() -> Case:
     place = call_filter(threads, chain, "ledger::Reader::Loop$filt$1")
     enter(threads, chain, "abort", "exit", "CorExitProcess")
     _wait(threads, chain)
-    site.add(process, _crash(Shutdown, threads, chain, PID + 8, teb, 6900, place))
+    site.add(process, _crash(Shutdown, threads, _waiting(threads, chain, PID + 8, teb, 6900), place))
     without = (PID + 0xC, PID + 0x10)
     for tid, maker in zip(without, (_plain_shutdown, _shutdown_in_catch), strict=True):
         chain, teb = _begin(threads)

@@ -67,10 +67,10 @@ def _functions(images: dict[str, ImageBuilder]) -> dict[str, list[Function]]:
         "ntdll": [
             function("RtlpCallVectoredHandlers", NTDLL + 0x30000, Frame(("rbx", "rsi", "rdi"), 0x30), **handler),
             # Its unwind codes are as the dispatcher's: the frame is the CONTEXT of the function that catches.
-            Function("RcConsolidateFrames", NTDLL + 0xA2400, code=b"\x90" * 0x2C + b"\xff\xd0\xcc", codes=dispatcher_codes()),
+            Function("RcConsolidateFrames", NTDLL + 0xA2400, code=b"\x90" * 0x2C + b"\xff\xd0\xcc",
+                     codes=dispatcher_codes()),
         ],
         "VCRUNTIME140": [
-            function("__CxxFrameHandler3", VCRUNTIME + 0x2000, Frame(("rbx", "rsi", "rdi"), 0x40), target=NTDLL + 0x32000),
             function("_CxxCallCatchBlock", VCRUNTIME + 0x3000, Frame(("rbx", "rsi", "rdi"), 0x60), **handler),
         ],
         "ucrtbase": [

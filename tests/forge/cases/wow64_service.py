@@ -27,7 +27,7 @@ from tests.forge.images import ImageBuilder, pdb_of
 from tests.forge.pe_format import AMD64
 from tests.forge.records import context_x86
 from tests.forge.stacks import Stack
-from tests.forge.truth import StuckThread
+from tests.forge.truth import StuckThread, Truth, TruthFrame
 
 PID, TID = 0x1A2C, 0x1A30
 _PEB, _TEB, _TEB32, _CPU_AREA = 0x2F0000, 0x2F4000, 0x2F6000, 0x300000
@@ -60,13 +60,14 @@ def build() -> Case:
         process.modules32.append(image.loaded(data))
         process.regions.append(image.region(data))
     process.modules[0] = process.modules32[0]
-    _add_thread(site, process, chain32, native_names)
+    native_frames = _add_thread(site, process, chain32, native_names)
     process.regions.append(Region(stuck.STACK_LIMIT, stack32.data()))
     site.processes.append(process)
     case = site.case()
     truth = _truth(chain32, threw, Images([program, *library.images.values()]))
     symbols = [image for image in (*library.images.values(), *site.images) if image.has_isf]
-    return Case(case.machine, type(case.truth)(site.name, "wow64", (truth,)), symbols)
+    stacks = {f"{PID}:{TID}": native_frames}
+    return Case(case.machine, Truth(site.name, "wow64", (truth,), stacks=stacks), symbols)
 
 
 def _lay_out(stack: Stack, library: Library) -> tuple[Chain32, int]:
@@ -88,7 +89,8 @@ def _native_images(site: Site) -> tuple[list[tuple[ImageBuilder, bytes]], Images
         (wow64, Function("Wow64LdrpInitialize", _WOW64 + 0x2000, Frame(("rbx", "rdi"), 0x38), (
             Call(_WOW64 + 0x2120, simulate),))),
         # mov r12,[TEB]: it keeps the registers of the 32-bit side in the CPU area
-        (cpu, Function("BTCpuSimulate", simulate, Frame(("rbx", "rsi", "r12"), 0x50), (Call(simulate + 0x60, service),))),
+        (cpu, Function("BTCpuSimulate", simulate, Frame(("rbx", "rsi", "r12"), 0x50), (
+            Call(simulate + 0x60, service),))),
         (wow64, Function("whNtWaitForMultipleObjects", service, Frame(("rbx", "rsi", "rdi"), 0x60), (
             Call(service + 0x90, via=wow64.slot(NTDLL + 0x9D460)),))),
     )  # fmt: skip
@@ -99,8 +101,8 @@ def _native_images(site: Site) -> tuple[list[tuple[ImageBuilder, bytes]], Images
     return [(image, image.build()) for image in (ntdll, wow64, cpu)], Images([ntdll, wow64, cpu])
 
 
-def _add_thread(site: Site, process: Process, chain32: Chain32, names: Images) -> None:
-    """Give the process its thread: the 64-bit stack, both TEBs, the CPU area."""
+def _add_thread(site: Site, process: Process, chain32: Chain32, names: Images) -> tuple[TruthFrame, ...]:
+    """Give the process its thread: the 64-bit stack, both TEBs, the CPU area; return the 64-bit frames."""
     threads = Threads(site.system, site.program, names, site.kernel, 0, 0)
     stack = Stack(_STACK_BASE - _STACK_SIZE, _STACK_BASE)
     chain = Chain(stack, _STACK_BASE - 0x28)
@@ -108,7 +110,7 @@ def _add_thread(site: Site, process: Process, chain32: Chain32, names: Images) -
     # What a fault of 32-bit code left: the kernel delivers it to the 64-bit dispatcher first.
     fault(threads, dead(chain, chain.return_slot - 0x1000))
     threads._enter(chain, "whNtWaitForMultipleObjects", "NtWaitForMultipleObjects")
-    thread, _ = threads._thread(chain, TID, _TEB, "RtlUserThreadStart", since=6900)
+    thread, frames = threads._thread(chain, TID, _TEB, "RtlUserThreadStart", since=6900)
     thread.teb32 = _TEB32
     process.threads.append(thread)
     teb = bytearray(0x2000)
@@ -116,7 +118,12 @@ def _add_thread(site: Site, process: Process, chain32: Chain32, names: Images) -
     teb32 = bytearray(0x1000)
     struct.pack_into("<III", teb32, 0, chain32.seh, stuck.STACK_BASE, stuck.STACK_LIMIT)
     struct.pack_into("<I", teb32, 0x18, _TEB32)
-    registers = {**dict.fromkeys(("eax", "ecx", "edx"), 0), **chain32.placed[-1].registers, **_SELECTORS, "eflags": 0x246}
+    registers = {
+        **dict.fromkeys(("eax", "ecx", "edx"), 0),
+        **chain32.placed[-1].registers,
+        **_SELECTORS,
+        "eflags": 0x246,
+    }
     area = struct.pack("<HH", 0, 0x14C) + context_x86(registers, 0x1007F)
     process.regions += [
         Region(stack.limit, stack.data()),
@@ -124,6 +131,7 @@ def _add_thread(site: Site, process: Process, chain32: Chain32, names: Images) -
         Region(_TEB32, bytes(teb32)),
         Region(_CPU_AREA, area.ljust(0x1000, b"\0")),
     ]
+    return frames
 
 
 def _truth(chain: Chain32, threw: int, images: Images) -> StuckThread:

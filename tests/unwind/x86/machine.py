@@ -68,9 +68,9 @@ class Records:
         return found[-1] if found else None
 
 
-def images_of(source: PageSource) -> ImageMap:
+def images_of(source: PageSource, name: str = "test.dll") -> ImageMap:
     """The images of an address space with the one image of these tests."""
-    return ImageMap(Memory(source), ModuleMap([Module("test.dll", "C:\\test.dll", BASE, IMAGE_SIZE)]))
+    return ImageMap(Memory(source), ModuleMap([Module(name, f"C:\\{name}", BASE, IMAGE_SIZE)]))
 
 
 def symbols_of(images: ImageMap, labels: Mapping[str, int] | None) -> Symbols:

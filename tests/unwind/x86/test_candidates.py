@@ -50,6 +50,13 @@ def test_what_is_not_code_is_never_believed():
     assert best([]) is None
 
 
+def test_a_zero_counts_less_than_a_word_behind_a_call():
+    # zeros are everywhere on a stack; the start of the thread is one of them
+    zero = candidate(Rule.EPILOGUE, Fit.OUTERMOST, FAR)
+    assert best([zero, candidate(Rule.GUESSED_START, Fit.POSSIBLE)]) is not zero
+    assert best([zero, candidate(Rule.SCAN, Fit.POSSIBLE)]) is zero
+
+
 def test_labels_are_no_better_than_their_support():
     record = candidate(Rule.FRAME_DATA, Fit.POSSIBLE, has_program=True)
     assert label(record) is Trust.CFI

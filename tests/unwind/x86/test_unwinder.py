@@ -68,7 +68,9 @@ def program(*, has_ebp: bool = True) -> Assembler:
     return asm
 
 
-def walk(asm, stack, registers, *, has_symbols=True, code=None, frame_limit=1024, records=None, **options):
+def walk(
+    asm, stack, registers, *, has_symbols=True, code=None, frame_limit=1024, records=None, module="test.dll", **options
+):
     labels = {name: at for name, at in asm.labels.items() if " " not in name or name == "calls null"}
     text = (asm.finish() if code is None else code).ljust(TEXT_SIZE, b"\xcc")
     segments = {BASE: header_page(), EXPORTS: export_page({"BaseThreadStart": labels["BaseThreadStart"]})}
@@ -76,7 +78,7 @@ def walk(asm, stack, registers, *, has_symbols=True, code=None, frame_limit=1024
         segments[TEXT] = text
     start = STACK_BASE - 0x1000
     segments[start] = b"\0" * (stack.base - start) + stack.data.ljust(STACK_BASE - stack.base, b"\0")
-    images = images_of(SegmentSource(segments))
+    images = images_of(SegmentSource(segments), module)
     unwinder = Unwinder(images, symbols_of(images, labels if has_symbols else None), records, frame_limit=frame_limit)
     return unwinder.walk(Registers.named(Arch.X86, registers), STACK, **options)
 
@@ -162,6 +164,60 @@ def test_a_stale_return_address_is_passed_over():
     )
     found = walk(asm, stack, {"eip": asm.labels["in inner"], "esp": stack["esp"], "ebp": 0}, has_symbols=False)
     assert slots(found)[:2] == [stack["inner returns"], stack["outer returns"]]
+
+
+@pytest.mark.parametrize("has_symbols", [True, False])
+@pytest.mark.parametrize("stale", ["", "back in start from somewhere"])
+def test_behind_a_call_that_never_returns_another_block_begins(has_symbols, stale):
+    """As clang writes `if (n < 100) throw n;` without optimization: the jump's esp is not the one the throw leaves."""
+    asm = program()
+    asm.align().label("throw").emit("cc", ret(8)).align()
+    asm.label("throws").emit(push(EBP), mov(EBP, ESP), sub(ESP, 0x18), "837d0864").branch(0x8D, "next")
+    asm.emit("c7042401000000", "c744240402000000").call("throw").label("next").emit("8b4508", add(ESP, 0x18), pop(EBP))
+    asm.emit(ret())
+    # throw removes 8 bytes, and 8 bytes too far up is what `add esp, 18h; pop ebp; ret` would then return to
+    stack = Stack(
+        *("throw returns", asm.labels["next"], 1, 2, 3, 4, 5, 6, "ebp", 0),
+        *("returns", asm.labels["back in start from somewhere"], 100, asm.labels[stale] if stale else 0, 0, 0),
+    )
+    registers = {"eip": asm.labels["throw"] + 1, "esp": stack["throw returns"], "ebp": stack["ebp"]}
+    found = walk(asm, stack, registers, has_symbols=has_symbols)
+    assert slots(found)[:2] == [stack["throw returns"], stack["returns"]]
+
+
+def interrupted_stack() -> tuple[Assembler, Stack, Stack]:
+    """inner, called by KiUserExceptionDispatcher, which was entered with inner interrupted further out."""
+    asm = program().align().label("KiUserExceptionDispatcher").emit("8b4c2404", "8b1c24", "51", "53").call("inner")
+    asm.label("back in the dispatcher").emit("cc").align()
+    inside = ebp_frames(asm)
+    context = bytearray(0x2CC)
+    struct.pack_into("<I", context, 0, 0x10007)
+    struct.pack_into("<6I", context, 0xB4, inside["ebp"], asm.labels["in inner"], 0x1B, 0x202, inside["esp"], 0x23)
+    low = inside.base - 0x400
+    saved = low + 0x100
+    words = [0xB, asm.labels["back in the dispatcher"], low + 0x80, saved]
+    data = struct.pack("<4I", *words).ljust(0x80, b"\0") + struct.pack("<I", 0xC0000005)
+    data = (data.ljust(0x100, b"\0") + context).ljust(0x400, b"\0") + inside.data
+    outside = Stack(*struct.unpack(f"<{len(data) // 4}I", data), base=low)
+    return asm, inside, outside
+
+
+def test_an_interrupted_frame_goes_on_with_its_own_registers():
+    asm, inside, outside = interrupted_stack()
+    low, saved = outside.base, outside.words[3]
+    found = walk(asm, outside, {"eip": asm.labels["in inner"], "esp": low, "ebp": 0}, module="ntdll.dll")
+    assert [frame.trust for frame in found.frames[:3]] == [Trust.CONTEXT, Trust.PROLOGUE, Trust.CONTEXT]
+    dispatcher, interrupted = found.frames[1:3]
+    assert dispatcher.return_address == interrupted.ip == asm.labels["in inner"]
+    assert interrupted.is_interrupted
+    assert interrupted.note == f"interrupted: CONTEXT at {saved:#x}"
+    assert slots(found)[2:] == [inside["inner returns"], inside["outer returns"], inside["start returns"]]
+
+
+def test_a_function_of_the_dispatcher_s_name_elsewhere_is_an_ordinary_one():
+    asm, _, outside = interrupted_stack()
+    found = walk(asm, outside, {"eip": asm.labels["in inner"], "esp": outside.base, "ebp": 0}, module="test.dll")
+    assert not any(frame.is_interrupted for frame in found.frames[1:])
 
 
 def test_frame_data_gives_cfi_frames():

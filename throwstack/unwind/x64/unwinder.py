@@ -12,19 +12,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.images import Image, ImageMap
+from throwstack.images import ImageMap
 from throwstack.memory import MemoryUnreadable
 from throwstack.registers import SP, X64_NAMES, Registers
 from throwstack.unwind.x64.call_sites import follows_call, went_to
-from throwstack.unwind.x64.functions import Function, Functions
+from throwstack.unwind.x64.functions import Functions
 from throwstack.unwind.x64.guesses import Guess, by_frame_pointer, by_scan
+from throwstack.unwind.x64.known import KnownFunctions
 from throwstack.unwind.x64.plan import LEAF, Plan
 from throwstack.unwind.x64.plans import Plans
 from throwstack.unwind.x64.stop import Stop, unreadable
+from throwstack.unwind.x64.way_out import way_out
 
 FRAME_LIMIT = 1024
 _MACHINE_FRAME_RSP = 24
-_MAX_KNOWN = 1 << 16
 _ANYWHERE = StackBounds(0, 1 << 64)
 _NEAR = 1 << 24
 
@@ -46,7 +47,7 @@ class Step:
 class Unwinder:
     """Walks the x64 stacks of one address space. Keeps what it decodes, so use one for all threads."""
 
-    __slots__ = ("_functions", "_images", "_limit", "_memory", "_plans", "_starts")
+    __slots__ = ("_functions", "_images", "_known", "_limit", "_memory", "_plans")
 
     def __init__(self, images: ImageMap, *, frame_limit: int = FRAME_LIMIT) -> None:
         """Unwind through `images`; stop after `frame_limit` frames."""
@@ -55,7 +56,7 @@ class Unwinder:
         self._limit = frame_limit
         self._functions = Functions(images)
         self._plans = Plans(images, self._functions)
-        self._starts: dict[int, bool] = {}
+        self._known = KnownFunctions(images, self._functions)
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
         """Walk from `registers`, found by `trust`, whose frame was interrupted.
@@ -94,10 +95,19 @@ class Unwinder:
             return self._guess(registers, stack, is_interrupted=is_interrupted)
         if isinstance(plan, Stop):
             return plan
-        step = self._apply(plan, registers, stack)
-        if plan is LEAF and self._is_no_leaf(step):
-            return self._guess(registers, stack, is_interrupted=is_interrupted)
+        interrupted = None if is_interrupted else self._known.interrupted(registers, stack)
+        step = self._apply(plan, registers, stack, interrupted)
+        if plan is LEAF and (self._is_no_leaf(step) or (isinstance(step, Stop) and step.return_address == 0)):
+            return self._without_entry(registers, stack)
         return step
+
+    def _without_entry(self, registers: Registers, stack: StackBounds) -> Step | Stop:
+        """Find the caller of interrupted code that has no unwind data and yet has moved the stack pointer."""
+        plan = way_out(self._functions, registers.ip)
+        step = None if plan is None else self._apply(plan, registers, stack)
+        if step is None or self._is_no_leaf(step):
+            return self._guess(registers, stack, is_interrupted=True)
+        return step if isinstance(step, Stop) else replace(step, trust=Trust.PROLOGUE, note="no unwind data")
 
     def step_beyond(self, registers: Registers, stack: StackBounds, address: int) -> Step | Stop:
         """Step outwards from a called frame; return the first step whose slot lies at or above `address`.
@@ -119,8 +129,14 @@ class Unwinder:
             return step.end is End.BAD_RETURN_ADDRESS
         return follows_call(self._memory, step.registers.ip) is False
 
-    def _apply(self, plan: Plan, registers: Registers, stack: StackBounds) -> Step | Stop:
-        """Find the caller's registers at the places the plan names."""
+    def _apply(
+        self, plan: Plan, registers: Registers, stack: StackBounds, interrupted: Registers | None = None
+    ) -> Step | Stop:
+        """Find the caller's registers at the places the plan names.
+
+        `interrupted` are those that were saved with an exception, if this is its dispatcher's frame: where the plan
+        leads to the same place, they are all of them, and of code that did not call.
+        """
         gpr, memory = registers.gpr, self._memory
         limit, last = stack.limit, stack.base - 8
         anchor, offset = plan.result
@@ -135,6 +151,8 @@ class Unwinder:
             sp = memory.u64(slot + _MACHINE_FRAME_RSP) if plan.is_machine_frame else slot + 8
         except MemoryUnreadable as error:
             return unreadable(error.address, "return address")
+        if interrupted is not None and (ip, sp) == (interrupted.ip, interrupted.sp):
+            return Step(interrupted, slot, Trust.CFI, is_interrupted=True, note=plan.note)
         new: list[int | None] = [None] * 16
         new[3], new[5], new[6], new[7] = gpr[3], gpr[5], gpr[6], gpr[7]
         new[12:] = gpr[12:]
@@ -160,30 +178,12 @@ class Unwinder:
             return step
         if ip == 0:
             return Stop(End.THREAD_START, "return address 0", 0, step.slot)
-        if self._is_thread_start(callee.ip):
+        if self._known.is_thread_start(callee.ip):
             return Stop(End.THREAD_START, "RtlUserThreadStart", ip, step.slot)
         plan = self._plans.called(ip)
         if isinstance(plan, Stop) and plan.end is End.BAD_RETURN_ADDRESS:
             return plan
         return step
-
-    def _is_thread_start(self, ip: int) -> bool:
-        """Say whether `ip` lies in the function with which every thread of a user process starts.
-
-        What lies above its frame is not a return address, whatever it looks like.
-        """
-        if ip not in self._starts:
-            if len(self._starts) >= _MAX_KNOWN:
-                self._starts.clear()
-            self._starts[ip] = self._finds_thread_start(ip)
-        return self._starts[ip]
-
-    def _finds_thread_start(self, ip: int) -> bool:
-        image = self._images.find(ip)
-        if image is None or image.module.name.lower() != "ntdll.dll":
-            return False
-        function = self._functions.find(ip)
-        return isinstance(function, Function) and function.begin == image.shared(_thread_start)
 
     def _guess(self, registers: Registers, stack: StackBounds, *, is_interrupted: bool) -> Step | Stop:
         """Find the caller of code that no unwind data covers."""
@@ -233,8 +233,3 @@ class Unwinder:
         return replace(
             step, trust=Trust.SCAN, note="call through a bad pointer: return address from the top of the stack"
         )
-
-
-def _thread_start(image: Image) -> int | None:
-    """Return the RVA of RtlUserThreadStart, which ntdll exports since Vista."""
-    return next((export.rva for export in image.exports if export.name == "RtlUserThreadStart"), None)

@@ -9,11 +9,11 @@ are known by what their code does, not by name: stripped images have them too.
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from throwstack.registers import SP, X86_NONVOLATILE
+from throwstack.unwind.x86.clean_up import MAX_CLEANED, cleaned_after, drops_word, return_size, taken_back
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Op
 from throwstack.unwind.x86.effects import read
@@ -23,16 +23,9 @@ from throwstack.unwind.x86.state import CONSTANT, INITIAL, State, Value, constan
 _HELPER_LIMIT = 64
 _MAX_DEPTH = 3
 _PROBE_LIMIT = 40
-_SEARCH_LIMIT = 2000
 _AHEAD_LIMIT = 400
-_LOOK_AHEAD = 8
-_TAKEN_BACK_AHEAD = 3
-_MAX_CLEANED = 0x400
-_ENDS_LOOK_AHEAD = (
-    *(Op.CALL, Op.JUMP, Op.BRANCH, Op.RETURN, Op.STOP, Op.LEAVE, Op.PUSH, Op.ENTER, Op.PUSH_ALL, Op.PUSH_FLAGS),
-)
 _VOLATILE = (0, 1, 2)
-_EAX, _ECX = 0, 1
+_EAX = 0
 _MIN_PAGE_MASK = 0x1000
 
 
@@ -116,33 +109,8 @@ class Callees:
     def return_size(self, address: int) -> int | None:
         """Return the operand of the `ret` that the code at `address` leads to past the fewest calls, or None."""
         if address not in self._sizes:
-            self._sizes[address] = self._search_return(address)
+            self._sizes[address] = return_size(self._code, address)
         return self._sizes[address]
-
-    def _search_return(self, address: int) -> int | None:
-        queue: list[tuple[int, int, int]] = [(0, 0, address)]
-        seen: set[int] = set()
-        order = 0
-        while queue and len(seen) < _SEARCH_LIMIT:
-            calls, _, address = heapq.heappop(queue)
-            instruction = self._code.at(address)
-            if address in seen or instruction is None:
-                continue
-            seen.add(address)
-            op = instruction.op
-            if op is Op.RETURN:
-                operand = instruction.operand(0)
-                return operand.value if isinstance(operand, Immediate) else 0
-            following: list[int] = []
-            if op in {Op.JUMP, Op.BRANCH}:
-                target = self._code.target(instruction)
-                following = [target] if target is not None else self._code.table(instruction)
-            if op not in {Op.JUMP, Op.STOP} and not (op is Op.CALL and self._code.is_function_start(instruction.end)):
-                following.append(instruction.end)
-            for next_address in following:
-                order += 1
-                heapq.heappush(queue, (calls + (op is Op.CALL), order, next_address))
-        return None
 
     def _classify(self, start: int) -> Callee:
         probe = self._probe(start)
@@ -198,7 +166,7 @@ class Callees:
     def _guess(self, state: State, instruction: Instruction) -> tuple[int, int]:
         """Return how many bytes an unknown callee removed, and 1 if that is only a guess."""
         operand, following = instruction.operand(0), self._code.at(instruction.end)
-        if isinstance(operand, Indirect) and operand.has_segment and following is not None and _drops_word(following):
+        if isinstance(operand, Indirect) and operand.has_segment and following is not None and drops_word(following):
             # WoW64 up to Windows 7: `call fs:[0C0h]; add esp, 4; ret n`. The switch to 64-bit mode comes back without
             # popping the return address.
             return -4, 0
@@ -206,56 +174,15 @@ class Callees:
         if state.is_from_entry and sp is not None and sp.base == SP:
             distance = self._distance(instruction.end)
             cleaned = -distance - sp.offset if distance is not None else -1
-            if 0 <= cleaned <= _MAX_CLEANED and cleaned % 4 == 0:
+            if 0 <= cleaned <= MAX_CLEANED and cleaned % 4 == 0:
                 return cleaned, 0
         if not state.pushed:
-            taken_back = self._taken_back(instruction.end)
-            return (taken_back, 0) if taken_back else (0, 1 if state.may_have_pushed else 0)
-        cleaned_after, is_certain = self._cleaned_after(instruction.end)
-        if cleaned_after >= state.pushed:
+            size = taken_back(self._code, instruction.end)
+            return (size, 0) if size else (0, 1 if state.may_have_pushed else 0)
+        dropped, is_certain = cleaned_after(self._code, instruction.end)
+        if dropped >= state.pushed:
             return 0, 0 if is_certain else 1
         return state.pushed, 1
-
-    def _taken_back(self, address: int) -> int:
-        """Return how many bytes the code behind a call takes back that the callee removed, or 0.
-
-        gcc keeps room for all arguments below its locals and stores them there instead of pushing them; what a stdcall
-        callee removes it allocates again: `call [eax]; sub esp, 8`. The same before `fstp [esp]` makes room for the
-        next call.
-        """
-        for _ in range(_TAKEN_BACK_AHEAD):
-            following = self._code.at(address)
-            if following is None or following.op in _ENDS_LOOK_AHEAD:
-                return 0
-            size, after = following.operand(1), self._code.at(following.end)
-            if following.op is Op.SUB and register_of(following.operand(0)) == SP and isinstance(size, Immediate):
-                target = after.operand(0) if after is not None and after.op is Op.OTHER else None
-                stores = isinstance(target, Indirect) and target.base == SP
-                return size.value if size.value <= _MAX_CLEANED and not stores else 0
-            address = following.end
-        return 0
-
-    def _cleaned_after(self, address: int) -> tuple[int, bool]:
-        """Return how many bytes the code behind a call drops, and whether those can be nothing but arguments.
-
-        `add esp, 8; ret` may as well remove the function's own locals.
-        """
-        size = 0
-        for _ in range(_LOOK_AHEAD):
-            following = self._code.at(address)
-            if following is None or following.op in _ENDS_LOOK_AHEAD:
-                return size, following is not None and following.op is not Op.RETURN
-            first, source = register_of(following.operand(0)), following.operand(1)
-            if following.op is Op.ADD and first == SP and isinstance(source, Immediate):
-                if size:
-                    return size, True
-                size = source.value
-            elif following.op is Op.POP:
-                if first != _ECX:
-                    return size, False
-                size += 4
-            address = following.end
-        return size, True
 
     def _distance(self, address: int) -> int | None:
         """Return how far above esp the return address lies at `address`, if the code from there says so."""
@@ -269,14 +196,6 @@ class Callees:
             if target.is_word and target.base == SP:
                 self._ahead[address] = target.offset
         return self._ahead[address]
-
-
-def _drops_word(instruction: Instruction) -> bool:
-    return (
-        instruction.op is Op.ADD
-        and register_of(instruction.operand(0)) == SP
-        and instruction.operand(1) == Immediate(4)
-    )
 
 
 def _changes_caller(found: Return) -> bool:

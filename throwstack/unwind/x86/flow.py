@@ -39,7 +39,10 @@ class Return:
 class Flow:
     """The instructions that can follow a first one, found as far as they are asked for."""
 
-    __slots__ = ("_after_call", "_code", "_limit", "_order", "_queue", "has_unknown_jump", "returns", "start", "states")
+    __slots__ = (
+        *("_after_call", "_code", "_jumps", "_limit", "_order", "_queue"),
+        *("has_unknown_jump", "returns", "start", "states"),
+    )
 
     def __init__(self, code: Code, start: int, state: State, after_call: AfterCall, *, limit: int) -> None:
         """Start at `start` with `state`; `after_call` applies a call's effect (None: it does not come back)."""
@@ -48,6 +51,7 @@ class Flow:
         self._limit = limit
         self._order = 0
         self._queue: list[tuple[int, int, int, State]] = []
+        self._jumps: dict[int, set[Value]] = {}
         self.start = start
         self.states: dict[int, State] = {}
         self.returns: list[Return] = []
@@ -71,6 +75,11 @@ class Flow:
         while self._advance():
             pass
         return self.returns
+
+    def jump_depths(self, address: int) -> set[Value]:
+        """Return the values that esp has, beyond doubt, where jumps lead to `address`."""
+        self.all_returns()
+        return self._jumps.get(address, set())
 
     @property
     def is_cut_short(self) -> bool:
@@ -121,6 +130,8 @@ class Flow:
         if not targets:
             self.has_unknown_jump = True
         for address in targets:
+            if state.sp is not None and not state.doubt:
+                self._jumps.setdefault(address, set()).add(state.sp)
             self._add(address, state)
 
     def _return(self, instruction: Instruction, state: State) -> None:

@@ -105,6 +105,20 @@ class Prologues:
                     return state
         return None
 
+    def comes_back(self, start: int, place: Place) -> bool:
+        """Say whether the call behind which `place` stands can come back there, given where its function begins.
+
+        A call that never returns (`throw`) may end a block, and then its return address begins another one:
+        `cmp eax, 100; jge next; … call _CxxThrowException; next: add esp, 18h`. Jumps lead there with another esp
+        than the call would come back with.
+        """
+        state = self.state(start, place)
+        if state is None or state.doubt or state.sp is None or place.call_sp is None or not place.is_sp_exact:
+            return True
+        removed = (place.registers.sp - place.call_sp) & MASK
+        depths = [depth for depth in self.flow(start).jump_depths(place.ip) if depth.base == state.sp.base]
+        return not depths or state.sp.plus(removed) in depths
+
     def reaches(self, start: int, place: Place) -> bool | None:
         """Say whether the function at `start` contains `place`; None if its code cannot be followed throughout."""
         if self.state(start, place) is not None:

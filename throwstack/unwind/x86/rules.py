@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from throwstack.contexts import Context
 from throwstack.frame_data import FrameData, FrameDataSource
 from throwstack.frames import StackBounds
 from throwstack.images import ImageMap
@@ -19,6 +20,7 @@ from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.forward import Forward
+from throwstack.unwind.x86.interrupted import DISPATCHERS_MODULE, interrupted_context
 from throwstack.unwind.x86.prologue import Caller, Place, Prologues
 from throwstack.unwind.x86.scan import return_addresses
 from throwstack.unwind.x86.starts import Starts
@@ -81,6 +83,14 @@ class Rules:
             found = best(candidates)
         return None if found is None else _completed(place, found, candidates)
 
+    def interrupted(self, place: Place, stack: StackBounds) -> Context | None:
+        """Return the CONTEXT of what was interrupted for the frame at `place`, or None if it is an ordinary frame."""
+        image = self.images.find(place.ip)
+        if image is None or image.module.label.lower() != DISPATCHERS_MODULE:
+            return None
+        function = self.symbols.name(place.ip, is_return_address=place.is_return_address).symbol
+        return interrupted_context(function, place, stack, self._memory)
+
     def next_place(self, caller: Caller) -> Place:
         """Return where the caller stands."""
         is_helper = self._forward.is_past_helper(caller.return_address)
@@ -124,17 +134,19 @@ class Rules:
 
     def _by_code(self, place: Place) -> Iterator[tuple[Rule, Caller]]:
         start = self._code.function_start(place.ip, is_return_address=place.is_return_address)
+        rule = Rule.GUESSED_START if start is None else Rule.FUNCTION
+        whole = list(self._by_guessed_start(place)) if start is None else []
         if start is not None:
             caller = self._prologues.caller(start, place)
-            if caller is not None:
-                yield Rule.FUNCTION, caller
+            whole = [] if caller is None else [(start, caller)]
         ahead = self._forward.caller(place)
-        if ahead is not None:
+        if ahead is not None and not any(
+            caller.slot != ahead.slot and not self._prologues.comes_back(begin, place) for begin, caller in whole
+        ):
             is_straight = not ahead.doubt and not ahead.is_past_helper and self._forward.is_straight(place.ip)
             yield Rule.EPILOGUE if is_straight else Rule.FORWARD, ahead
-        if start is None:
-            for caller in self._by_guessed_start(place):
-                yield Rule.GUESSED_START, caller
+        for _, caller in whole:
+            yield rule, caller
 
     def _by_record(self, place: Place, data: FrameData, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
         popped = self._callees.return_size(place.ip)
@@ -150,13 +162,13 @@ class Rules:
                 note = f"{found.searched} words above the recorded place" if found.searched else ""
                 yield Rule.FRAME_DATA_SEARCH if found.searched else rule, found.caller, note
 
-    def _by_guessed_start(self, place: Place) -> Iterator[Caller]:
-        """Yield callers by possible function starts, nearest first, up to one whose return address fits."""
+    def _by_guessed_start(self, place: Place) -> Iterator[tuple[int, Caller]]:
+        """Yield possible function starts and callers by them, nearest first, up to one whose return address fits."""
         for guess in self._starts.guesses(place.ip - (1 if place.is_return_address else 0)):
             caller = self._prologues.caller(guess, place)
             if caller is None:
                 continue
-            yield caller
+            yield guess, caller
             if caller.return_address and self._calls.fit(place, caller.slot, caller.return_address) in _BELIEVED:
                 return
 

@@ -11,6 +11,7 @@ from throwstack.registers import Registers
 from throwstack.symbols import Symbols
 from throwstack.unwind.x86.calls import Fit
 from throwstack.unwind.x86.decode import MASK
+from throwstack.unwind.x86.interrupted import EIP_OFFSET
 from throwstack.unwind.x86.prologue import Place
 from throwstack.unwind.x86.rules import Rules
 
@@ -56,6 +57,14 @@ class Unwinder:
         frames: list[Frame] = []
         place, label, note, arguments_size = Place(registers), trust, "", 0
         while True:
+            context = self._rules.interrupted(place, stack)
+            if context is not None and len(frames) < self._frame_limit:
+                slot = context.address + EIP_OFFSET
+                goes_to = context.registers.ip
+                frames.append(Frame(place.registers, slot - 4, goes_to, slot, label, note, place.call_sp is None))
+                place, label, arguments_size = Place(context.registers), Trust.CONTEXT, 0
+                note = f"interrupted: CONTEXT at {context.address:#x}"
+                continue
             found = self._rules.caller(place, stack, arguments_size, registrations)
             if found is None:
                 end, detail = self._end(place, stack)

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cheap question about a stack, and what the walk makes of it, on stacks laid out here word by word."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+import pytest
+
+from tests.dispatch.test_x86 import CONTEXT_IP, put_context, put_record
+from tests.forge.stacks import Label, Stack
+from tests.targets import make_target
+from throwstack.blockers import BlockerKind
+from throwstack.dispatch.saved import Route, SavedException, saved_exception
+from throwstack.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.memory import PAGE_SIZE
+from throwstack.modules import Module
+from throwstack.registers import Arch, Registers
+from throwstack.target import Target, ThreadStack
+from throwstack.triage import Stuck, Triage
+
+LIMIT, BASE = 0x045B8000, 0x045C0000
+SP = LIMIT + 0x1000
+KERNEL32 = Module("kernel32.dll", r"C:\WINDOWS\system32\kernel32.dll", 0x77E40000, 0x100000)
+NTDLL = Module("ntdll.dll", r"C:\WINDOWS\system32\ntdll.dll", 0x7C800000, 0xC0000)
+MSCOREE = Module("mscoree.dll", r"C:\WINDOWS\system32\mscoree.dll", 0x79000000, 0x46000)
+SYMBOLS = {
+    "kernel32.dll": {"UnhandledExceptionFilter": 0x3608D, "RaiseException": 0xBE94, "Sleep": 0x1000},
+    "ntdll.dll": {"ZwWaitForSingleObject": 0x27CFB, "RtlRaiseException": 0x285FF},
+    "mscoree.dll": {"CorExitProcess": 0x4F65},
+}
+FILTER = KERNEL32.base + 0x3608D
+IN_FILTER = FILTER + 0x12A
+IN_WAIT, IN_SLEEP, IN_EXIT = NTDLL.base + 0x27D07, KERNEL32.base + 0x1020, MSCOREE.base + 0x4FAB
+FILTER_EBP = 0x045BA77C
+
+
+class Walks:
+    """An unwinder that knows one walk for each place it may start from."""
+
+    def __init__(self, walks: Mapping[int, Walk]) -> None:
+        self.walks = walks
+
+    def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
+        return self.walks.get(registers.ip, Walk((), End.NO_RETURN_ADDRESS))
+
+
+def registers(ip: int, sp: int) -> Registers:
+    return Registers.named(Arch.X86, {"eip": ip, "esp": sp})
+
+
+def frame(ip: int, sp: int, child_ebp: int) -> Frame:
+    return Frame(registers(ip, sp), child_ebp, 0, child_ebp + 4, Trust.FRAME_POINTER)
+
+
+def walk(*frames: Frame, end: End = End.THREAD_START) -> Walk:
+    return Walk(frames, end)
+
+
+WAITING = frame(IN_WAIT, SP, SP + 0x10)
+IN_A_SLEEP = frame(IN_SLEEP, SP + 0x20, SP + 0x40)
+
+
+def target_of(memory: Mapping[int, bytes], walks: Mapping[int, Walk] | None = None) -> Target:
+    made = make_target(Arch.X86, [KERNEL32, NTDLL, MSCOREE], memory, SYMBOLS, walk())
+    return Target(made.arch, made.memory, made.images, made.symbols, Walks(walks or {}))
+
+
+def stack_of(*, sp: int | None = SP, missing: str = "", exception_list: int | None = None) -> ThreadStack:
+    bounds = StackBounds(LIMIT, BASE)
+    return ThreadStack(bounds, None if sp is None else registers(IN_WAIT, sp), missing, exception_list)
+
+
+def is_suspect(stack: Stack, **where: int | None) -> bool:
+    return Triage(target_of({LIMIT: stack.data()})).is_suspect(stack_of(**where))
+
+
+@pytest.mark.parametrize(
+    ("word", "suspect"),
+    [
+        (IN_FILTER, True),
+        (FILTER + 1, True),
+        (FILTER, False),  # where the function starts is what data holds; no call has returned to it
+        (FILTER + 0x4001, False),
+        (KERNEL32.base + 0xBE95, False),
+        (MSCOREE.base + 0x4FAB, True),
+    ],
+)
+def test_a_word_inside_a_blocking_function_makes_a_suspect(word: int, suspect: bool):
+    stack = Stack(LIMIT, BASE)
+    stack.at(SP + 0x200).d32(word)
+    assert is_suspect(stack) is suspect
+
+
+@pytest.mark.parametrize("shift", [1, 2, 3])
+def test_bytes_that_are_no_word_of_the_stack_do_not(shift: int):
+    data = bytearray(BASE - LIMIT)
+    struct.pack_into("<I", data, SP - LIMIT + 0x200 + shift, IN_FILTER)
+    assert not Triage(target_of({LIMIT: bytes(data)})).is_suspect(stack_of())
+
+
+def test_an_unaligned_hit_before_does_not_hide_the_aligned_one():
+    data = bytearray(BASE - LIMIT)
+    struct.pack_into("<I", data, SP - LIMIT + 0x201, IN_FILTER)
+    struct.pack_into("<I", data, SP - LIMIT + 0x208, IN_FILTER)
+    assert Triage(target_of({LIMIT: bytes(data)})).is_suspect(stack_of())
+
+
+def test_what_lies_below_the_stack_pointer_does_not_count():
+    stack = Stack(LIMIT, BASE)
+    stack.at(SP - 4).d32(IN_FILTER)
+    assert not is_suspect(stack)
+    assert is_suspect(stack, sp=SP - 4)
+
+
+def test_without_registers_the_whole_stack_counts():
+    stack = Stack(LIMIT, BASE)
+    stack.at(LIMIT + 8).d32(IN_FILTER)
+    assert is_suspect(stack, sp=None)
+
+
+def test_pages_that_are_missing_do_not_end_the_search():
+    stack = Stack(LIMIT, BASE)
+    stack.at(BASE - 0x100).d32(IN_FILTER)
+    data = stack.data()
+    there = {LIMIT: data[:0x2000], LIMIT + 0x5000: data[0x5000:0x6000], BASE - PAGE_SIZE: data[-PAGE_SIZE:]}
+    assert Triage(target_of(there)).is_suspect(stack_of())
+
+
+def test_a_stack_that_was_switched_to_is_searched_instead_of_the_one_of_the_teb():
+    fiber, memory = 0x02000000, bytearray(PAGE_SIZE)
+    struct.pack_into("<I", memory, 0x800, IN_FILTER)
+    triage = Triage(target_of({fiber: bytes(memory), LIMIT: bytes(BASE - LIMIT)}))
+    assert triage.is_suspect(stack_of(sp=fiber + 0x10))
+    assert not triage.is_suspect(stack_of())
+
+
+def crashed() -> tuple[Stack, Label]:
+    """The thread of the reference case: UnhandledExceptionFilter with its argument, record and CONTEXT."""
+    stack, pointers, record, saved = Stack(LIMIT, BASE), Label("pointers"), Label("record"), Label("context")
+    stack.at(FILTER_EBP - 0x30).d32(IN_FILTER)
+    stack.at(FILTER_EBP).d32(0x045BA7AC, 0x77E792A3, pointers)
+    stack.at(0x045BA7A4).mark(pointers).d32(record, saved)
+    put_context(stack, 0x045BA888, saved)
+    put_record(stack, 0x045BAB68, record)
+    return stack, saved
+
+
+IN_THE_FILTER = frame(IN_FILTER, FILTER_EBP - 0x2C, FILTER_EBP)
+
+
+def test_a_walk_through_the_filter_finds_the_thread_stuck_on_its_argument():
+    stack, saved = crashed()
+    walks = {IN_WAIT: walk(WAITING, IN_THE_FILTER)}
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
+    assert stuck.blocked_in == (("kernel32", "UnhandledExceptionFilter"),)
+    assert stuck.kinds == (BlockerKind.UNHANDLED_FILTER,)
+    assert [item.context.address for item in stuck.exceptions] == [int(saved)]
+    assert stuck.notes == ()
+
+
+def test_a_complete_walk_that_does_not_come_by_clears_the_thread_whatever_its_stack_holds():
+    stack, _ = crashed()
+    walks = {IN_WAIT: walk(WAITING, IN_A_SLEEP), IN_FILTER: walk(IN_THE_FILTER)}
+    triage = Triage(target_of({LIMIT: stack.data()}, walks))
+    assert triage.is_suspect(stack_of())
+    assert triage.examine(stack_of()) is None
+
+
+BROKEN = walk(WAITING, IN_A_SLEEP, end=End.NO_RETURN_ADDRESS)
+
+
+def test_where_the_walk_ends_early_the_word_in_the_filter_is_walked_from_and_the_row_says_so():
+    stack, saved = crashed()
+    walks = {IN_WAIT: BROKEN, IN_FILTER: walk(IN_THE_FILTER)}
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
+    assert stuck.exceptions[0].context.address == int(saved)
+    assert stuck.exceptions[0].routes[0] is Route.FILTER_ARGUMENT
+    assert stuck.walk is BROKEN
+    assert stuck.notes == (
+        "the walk of the blocked stack ended early: no return address found",
+        f"found by the word at {FILTER_EBP - 0x30:#x}, which may be of an earlier time",
+    )
+
+
+def test_words_inside_what_the_walk_has_covered_do_not_count_then():
+    stack, _ = crashed()
+    further = frame(IN_SLEEP, FILTER_EBP + 0x100, FILTER_EBP + 0x140)
+    walks = {IN_WAIT: walk(WAITING, further, end=End.NO_RETURN_ADDRESS), IN_FILTER: walk(IN_THE_FILTER)}
+    assert Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()) is None
+
+
+def test_a_word_that_no_call_precedes_is_not_walked_from():
+    stack, _ = crashed()
+    code = b"\x90" * PAGE_SIZE
+    walks = {IN_WAIT: BROKEN, IN_FILTER: walk(IN_THE_FILTER)}
+    triage = Triage(target_of({LIMIT: stack.data(), IN_FILTER & -PAGE_SIZE: code}, walks))
+    assert triage.examine(stack_of()) is None
+
+
+@pytest.mark.parametrize(("node", "is_stuck"), [(0x045BA800, True), (0x045BA000, False), (0x045BF000, False)])
+def test_a_dispatch_without_a_registration_of_its_own_is_over(node: int, is_stuck: bool):
+    """While a handler is asked, the dispatcher's registration lies in the chain, between the filter and the CONTEXT."""
+    stack, _ = crashed()
+    stack.at(node).d32(0xFFFFFFFF, NTDLL.base + 0x1000)
+    walks = {IN_WAIT: BROKEN, IN_FILTER: walk(IN_THE_FILTER)}
+    triage = Triage(target_of({LIMIT: stack.data()}, walks))
+    assert (triage.examine(stack_of(exception_list=node)) is not None) is is_stuck
+
+
+def test_registers_that_are_missing_are_a_note():
+    stack, saved = crashed()
+    walks = {IN_FILTER: walk(IN_THE_FILTER)}
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of(sp=None, missing="trap frame is gone"))
+    assert stuck.exceptions[0].context.address == int(saved)
+    assert stuck.notes[0] == "trap frame is gone"
+    assert stuck.walk is None
+
+
+def test_a_shutdown_with_no_dispatch_behind_it_has_no_exception_whatever_pointers_lie_there():
+    stack, _ = crashed()
+    walks = {IN_WAIT: walk(WAITING, frame(IN_EXIT, SP + 0x20, SP + 0x40))}
+    stack.at(SP + 0x44).d32(IN_EXIT)
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
+    assert stuck.kinds == (BlockerKind.SHUTDOWN,)
+    assert stuck.exceptions == ()
+    assert stuck.notes == ()
+
+
+def test_the_blockers_of_a_broken_walk_and_those_beyond_it_are_named_together():
+    stack, _ = crashed()
+    stack.at(SP + 0x44).d32(IN_EXIT)
+    broken = walk(WAITING, frame(IN_EXIT, SP + 0x20, SP + 0x40), end=End.NO_RETURN_ADDRESS)
+    walks = {IN_WAIT: broken, IN_FILTER: walk(IN_THE_FILTER)}
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
+    assert stuck.blocked_in == (("kernel32", "UnhandledExceptionFilter"), ("mscoree", "CorExitProcess"))
+    assert len(stuck.exceptions) == 1
+
+
+def nested_crash(inner_walk: Walk, outer_walk: Walk) -> tuple[Stuck, SavedException]:
+    """A fault at CONTEXT_IP while one at 0x77E41020 was being handled, each with its CONTEXT; return the inner one."""
+    stack, found = Stack(LIMIT, BASE), []
+    for at, ip in ((LIMIT + 0x2000, CONTEXT_IP), (LIMIT + 0x5000, IN_SLEEP)):
+        record, saved = Label("record"), Label("context")
+        stack.at(at).mark(record).d32(0xC0000005, 0, 0, ip, 0)
+        put_context(stack, at + 0x58, saved, eip=ip, esp=at + 0x400)
+        found.append((at, at + 0x58))
+    target = target_of({LIMIT: stack.data()}, {CONTEXT_IP: inner_walk, IN_SLEEP: outer_walk})
+    bounds = StackBounds(LIMIT, BASE)
+    exceptions = tuple(
+        saved_exception(target, bounds, record, context, route=Route.DISPATCHER, frame_sp=record)
+        for record, context in found
+    )
+    return Stuck(target, stack_of(), (), exceptions, None, ()), exceptions[0]
+
+
+def test_a_walk_that_finds_its_way_through_the_dispatcher_is_left_alone():
+    throws = frame(CONTEXT_IP, LIMIT + 0x2400, LIMIT + 0x2440)
+    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
+    own = walk(throws, interrupted, frame(IN_EXIT, LIMIT + 0x5800, LIMIT + 0x5810))
+    stuck, inner = nested_crash(own, walk(interrupted))
+    assert stuck.throwing_walk(inner) is own
+
+
+def test_an_x86_stack_goes_on_beyond_a_dispatcher_with_what_it_interrupted():
+    """Without a return address there, the walk guesses: the frame it names is not the one that was interrupted."""
+    throws = frame(CONTEXT_IP, LIMIT + 0x2400, LIMIT + 0x2440)
+    dispatcher = frame(NTDLL.base + 0x1010, LIMIT + 0x5000, LIMIT + 0x5010)
+    guessed = frame(IN_EXIT, LIMIT + 0x5800, LIMIT + 0x5810)
+    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
+    start = frame(KERNEL32.base + 0x2000, LIMIT + 0x5900, LIMIT + 0x5910)
+    stuck, inner = nested_crash(walk(throws, dispatcher, guessed), walk(interrupted, start))
+    whole = stuck.throwing_walk(inner)
+    assert [item.ip for item in whole.frames] == [item.ip for item in (throws, dispatcher, interrupted, start)]
+    assert whole.frames[2].note == "raised 0xc0000005, whose dispatch led to the frame inside"
+    assert whole.is_complete
+
+
+def test_where_the_walk_ends_before_the_dispatcher_the_gap_is_told():
+    throws = frame(CONTEXT_IP, LIMIT + 0x2400, LIMIT + 0x2440)
+    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
+    stuck, inner = nested_crash(walk(throws, end=End.NO_RETURN_ADDRESS), walk(interrupted))
+    whole = stuck.throwing_walk(inner)
+    assert [item.ip for item in whole.frames] == [CONTEXT_IP, IN_SLEEP]
+    assert whole.frames[1].note.endswith("; the frames between are not known: no return address found")
+
+
+def test_the_outermost_exceptions_walk_is_as_it_is():
+    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
+    stuck, _ = nested_crash(walk(), walk(interrupted))
+    assert stuck.throwing_walk(stuck.exceptions[1]).frames == (interrupted,)
