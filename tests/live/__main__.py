@@ -24,11 +24,10 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], help="fixtures whose name contains one of these")
     parser.add_argument("--work", type=Path, default=WORK, help="directory for everything made (.live)")
     options = parser.parse_args()
-    if options.step in {"make", "all"}:
-        make.make(options.work, options.only)
+    failed = bool(make.make(options.work, options.only)) if options.step in {"make", "all"} else False
     if options.step in {"check", "all"}:
-        return check.check(options.work / "out", options.only)
-    return 0
+        failed |= bool(check.check(options.work / "out", options.only))
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from tests.live.crash import crash
 from tests.live.fixtures import Fixture, fixtures
 from tests.live.hand_over import hand_over
 from tests.live.machine_setup import fetch_runtime, install_packages
-from tests.live.wine import Prefix
+from tests.live.truth import TruthError
+from tests.live.wine import Prefix, WineError
 
 
-def make(work: Path, only: Sequence[str] = ()) -> list[Path]:
-    """Make all fixtures, or those whose name contains one of `only`, under `work`/out. Returns their directories."""
+def make(work: Path, only: Sequence[str] = ()) -> list[str]:
+    """Make all fixtures, or those whose name contains one of `only`, under `work`/out. Returns what failed, in lines."""
     work = work.resolve()
     install_packages()
     started = time.monotonic()
@@ -40,9 +41,11 @@ def make(work: Path, only: Sequence[str] = ()) -> list[Path]:
             )
             for is_wow64, prefix in prefixes.items()
         ]
-        made = [path for side in sides for path in side.result()]
-    _say(started, f"{len(made)} dumps in {work / 'out'}")
-    return made
+        failures = [line for side in sides for line in side.result()]
+    _say(started, f"{len(wanted) - len(failures)} dumps in {work / 'out'}")
+    for line in failures:
+        _say(started, line)
+    return failures
 
 
 def build_all(builds: Path, wheels: Path, wanted: Sequence[Fixture]) -> None:
@@ -60,7 +63,7 @@ def program_folder(config: Build) -> Path:
     return Path("x64" if config.is_64bit else "x86") / config.label
 
 
-def _make_side(wanted: list[Fixture], prefix: Prefix, builds: Path, sleeper: Path, out: Path) -> list[Path]:
+def _make_side(wanted: list[Fixture], prefix: Prefix, builds: Path, sleeper: Path, out: Path) -> list[str]:
     if not wanted:
         return []
     prefix.create(sleeper)
@@ -68,21 +71,24 @@ def _make_side(wanted: list[Fixture], prefix: Prefix, builds: Path, sleeper: Pat
     link.unlink(missing_ok=True)
     link.symlink_to(builds)
     try:
-        return [_make_one(fixture, prefix, builds, out / fixture.name) for fixture in wanted]
+        return [line for fixture in wanted for line in _make_one(fixture, prefix, builds, out / fixture.name)]
     finally:
         prefix.stop()
 
 
-def _make_one(fixture: Fixture, prefix: Prefix, builds: Path, out: Path) -> Path:
+def _make_one(fixture: Fixture, prefix: Prefix, builds: Path, out: Path) -> list[str]:
     folder = program_folder(fixture.build)
-    capture, truth = crash(fixture, prefix, Path("live") / folder / fixture.program)
     shutil.rmtree(out, ignore_errors=True)
+    try:
+        capture, truth = crash(fixture, prefix, Path("live") / folder / fixture.program)
+    except (WineError, TruthError) as error:
+        return [f"{fixture.name} could not be made: {error}"]
     out.mkdir(parents=True)
     hand_over(capture, fixture.program, out)
     (out / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
     if fixture.build.has_pdb:
         shutil.copytree(builds / folder / "pdb", out / "pdb")
-    return out
+    return []
 
 
 def _say(started: float, text: str) -> None:

@@ -28,26 +28,24 @@
 name_chained: .asciz "chained"
 name_split:   .asciz "split"
 
+# All unwind data here is written out by hand: assemblers let the entries of chained parts overlap their function's.
         .text
         .globl  chained
         .def    chained; .scl 2; .type 32; .endef
-        .seh_proc chained
 chained:
         ENTER   name_chained
         pushq   %rbx
-        .seh_pushreg %rbx
+.Lchained_pushed_rbx:
         subq    $48, %rsp
-        .seh_stackalloc 48
-        .seh_endprologue
+.Lchained_allocated:
         movq    %rcx, %rbx
         testq   %rcx, %rcx
-        je      .Lout
-        .seh_startchained
+        je      .Lchained_out
+.Lchained_more:
         movq    %rsi, 72(%rsp)
-        .seh_savereg %rsi, 72
+.Lchained_saved_rsi:
         movq    %rbp, 80(%rsp)
-        .seh_savereg %rbp, 80
-        .seh_endprologue
+.Lchained_saved_rbp:
         movl    $0x51, %esi
         movl    $0xD1, %ebp
         NEXT
@@ -55,14 +53,13 @@ chained:
         addl    %ebp, %eax
         movq    72(%rsp), %rsi
         movq    80(%rsp), %rbp
-        .seh_endchained
-.Lout:
+.Lchained_out:
         addq    $48, %rsp
         popq    %rbx
         retq
-        .seh_endproc
+.Lchained_end:
 
-# The unwind data of `split` is written out by hand: the cold part's entry says only "as in the hot part".
+# The cold part's entry says only "as in the hot part".
         .globl  split
         .def    split; .scl 2; .type 32; .endef
 split:
@@ -96,6 +93,24 @@ split:
 
         .section .xdata,"dr"
         .p2align 2
+.Lchained_info:
+        .byte   1                               # version 1, no flags
+        .byte   .Lchained_allocated - chained   # size of the prologue
+        .byte   2, 0                            # codes; no frame register
+        .byte   .Lchained_allocated - chained, 2 | (5 << 4)     # ALLOC_SMALL 48
+        .byte   .Lchained_pushed_rbx - chained, 0 | (3 << 4)    # PUSH_NONVOL rbx
+.Lchained_more_info:
+        .byte   1 | (4 << 3)                    # version 1, chained
+        .byte   .Lchained_saved_rbp - .Lchained_more
+        .byte   4, 0
+        .byte   .Lchained_saved_rbp - .Lchained_more, 4 | (5 << 4)      # SAVE_NONVOL rbp
+        .short  80 / 8
+        .byte   .Lchained_saved_rsi - .Lchained_more, 4 | (6 << 4)      # SAVE_NONVOL rsi
+        .short  72 / 8
+        .long   chained@IMGREL, .Lchained_more@IMGREL, .Lchained_info@IMGREL
+.Lchained_out_info:
+        .byte   1 | (4 << 3), 0, 0, 0
+        .long   chained@IMGREL, .Lchained_more@IMGREL, .Lchained_info@IMGREL
 .Lsplit_info:
         .byte   1                               # version 1, no flags
         .byte   .Lsplit_framed - split          # size of the prologue
@@ -112,5 +127,8 @@ split:
 
         .section .pdata,"dr"
         .p2align 2
+        .long   chained@IMGREL, .Lchained_more@IMGREL, .Lchained_info@IMGREL
+        .long   .Lchained_more@IMGREL, .Lchained_out@IMGREL, .Lchained_more_info@IMGREL
+        .long   .Lchained_out@IMGREL, .Lchained_end@IMGREL, .Lchained_out_info@IMGREL
         .long   split@IMGREL, .Lsplit_end@IMGREL, .Lsplit_info@IMGREL
         .long   .Lcold@IMGREL, .Lcold_end@IMGREL, .Lcold_info@IMGREL
