@@ -53,8 +53,8 @@ def table(checked: Iterable[Checked]) -> list[str]:
         groups.setdefault((one.arch, one.compiler, symbols), []).append(one)
     order = [build.label for build in (*X64_BUILDS, *X86_BUILDS)]
     lines = [_line(HEADINGS), _line(["---"] * 3 + ["--:"] * (len(HEADINGS) - 3))]
-    for key in sorted(groups, key=lambda key: (ARCHES.index(key[0]), order.index(key[1]), key[2])):
-        lines.append(_line([*key, *_figures(groups[key])]))
+    keys = sorted(groups, key=lambda key: (ARCHES.index(key[0]), order.index(key[1]), key[2]))
+    lines += [_line([*key, *_figures(groups[key])]) for key in keys]
     for arch in ARCHES:
         for with_pdb in (False, True):
             group = [one for key in groups for one in groups[key] if one.arch == arch and one.with_pdb is with_pdb]
@@ -67,7 +67,6 @@ def table(checked: Iterable[Checked]) -> list[str]:
 def _figures(group: Sequence[Checked]) -> list[str]:
     results = [one.result for one in group]
     stacks = [stack for result in results for stack in result.stacks]
-
     frames, equal = sum(r.frames for r in results), sum(r.equal for r in results)
     names = sum(stack.names for stack in stacks)
     percent = f" ({100 * equal / frames:.1f} %)" if frames else ""
@@ -105,7 +104,7 @@ def details(checked: Sequence[Checked]) -> list[str]:
 
 
 def _counted(counter: Counter[str]) -> str:
-    return ", ".join(f"{count} × {name or '(not said)'}" for name, count in counter.most_common())
+    return ", ".join(f"{count} times {name or '(not said)'}" for name, count in counter.most_common())
 
 
 def coverage() -> list[str]:

@@ -14,7 +14,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 PAGE = 0x1000
 LINUX_START = 0x7000_0000_0000
@@ -39,7 +38,7 @@ class Mapping:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the structures of one pointer size keep what is needed (the published TEB, PEB and LDR layouts)."""
+    """Offsets in the TEB, PEB and loader entries of one pointer size, as published; the syscall frame's is Wine's."""
 
     pointer: str
     size: int
@@ -58,10 +57,63 @@ class Layout:
     entry_timestamp: int
 
 
-X64 = Layout("<Q", 8, 0x30, 0x60, 0x40, 0x328, 0x10, 0x18, 0x20, 0x30, 0x10, 0x30, 0x48, 0x58, 0x80)
-X86 = Layout("<I", 4, 0x18, 0x30, 0x20, 0x1F8, 0x08, 0x0C, 0x10, 0x18, 0x0C, 0x18, 0x24, 0x2C, 0x44)
+X64 = Layout(
+    pointer="<Q",
+    size=8,
+    teb_self=0x30,
+    teb_peb=0x60,
+    teb_client=0x40,
+    teb_syscall_frame=0x328,
+    peb_image_base=0x10,
+    peb_ldr=0x18,
+    peb_parameters=0x20,
+    peb_heap=0x30,
+    ldr_list=0x10,
+    entry_base=0x30,
+    entry_full_name=0x48,
+    entry_base_name=0x58,
+    entry_timestamp=0x80,
+)
+X86 = Layout(
+    pointer="<I",
+    size=4,
+    teb_self=0x18,
+    teb_peb=0x30,
+    teb_client=0x20,
+    teb_syscall_frame=0x1F8,
+    peb_image_base=0x08,
+    peb_ldr=0x0C,
+    peb_parameters=0x10,
+    peb_heap=0x18,
+    ldr_list=0x0C,
+    entry_base=0x18,
+    entry_full_name=0x24,
+    entry_base_name=0x2C,
+    entry_timestamp=0x44,
+)
 
-FRAME_X64 = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "cs", "eflags", "rsp", "ss", "rbp"]
+FRAME_X64 = [
+    "rax",
+    "rbx",
+    "rcx",
+    "rdx",
+    "rsi",
+    "rdi",
+    "r8",
+    "r9",
+    "r10",
+    "r11",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+    "rip",
+    "cs",
+    "eflags",
+    "rsp",
+    "ss",
+    "rbp",
+]
 
 
 @dataclass(frozen=True)
@@ -136,12 +188,8 @@ class LiveProcess:
         self.layout = X64 if is_64bit else X86
         self._memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
 
-    def __enter__(self) -> LiveProcess:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close it."""
         os.close(self._memory)
 
     def read(self, address: int, size: int) -> bytes:
@@ -176,12 +224,13 @@ class LiveProcess:
         for mapping in self.mappings():
             if mapping.access != "rw-p" or mapping.file or mapping.end - mapping.start > MAX_HEAP:
                 continue
-            for page in range(mapping.start, mapping.end, PAGE):
-                if self.pointer(page + layout.teb_self, layout) == page and self._is_teb(page, layout):
-                    found.append(page)
+            pages = range(mapping.start, mapping.end, PAGE)
+            found += [page for page in pages if self._is_teb(page, layout)]
         return found
 
     def _is_teb(self, page: int, layout: Layout) -> bool:
+        if self.pointer(page + layout.teb_self, layout) != page:
+            return False
         stack_base = self.pointer(page + layout.size, layout)
         stack_limit = self.pointer(page + 2 * layout.size, layout)
         thread = self.pointer(page + layout.teb_client + layout.size, layout)

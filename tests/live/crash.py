@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -43,7 +44,7 @@ def _crash_once(fixture: Fixture, prefix: Prefix, program: Path) -> tuple[Captur
     try:
         pid = find_process(program, marker)
         is_64bit = fixture.build.is_64bit or fixture.is_wow64
-        with LiveProcess(pid, is_64bit) as process:
+        with contextlib.closing(LiveProcess(pid, is_64bit)) as process:
             truth_at = wait_until_stuck(process, fixture, prefix.path / "drive_c" / program)
             os.kill(pid, signal.SIGSTOP)
             captured = capture(process)

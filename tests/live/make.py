@@ -23,7 +23,7 @@ from tests.live.wine import Prefix, WineError
 
 
 def make(work: Path, only: Sequence[str] = ()) -> list[str]:
-    """Make all fixtures, or those whose name contains one of `only`, under `work`/out. Returns what failed, in lines."""
+    """Make all fixtures, or those whose name contains one of `only`, under `work`/out. Returns what failed."""
     work = work.resolve()
     install_packages()
     started = time.monotonic()

@@ -3,6 +3,7 @@
 
 Each mutation replaces a function of the engine through pytest's `monkeypatch`.
 """
+# ruff: noqa: ARG001, ARG005 what replaces a function takes its arguments
 
 from __future__ import annotations
 

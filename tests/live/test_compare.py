@@ -32,7 +32,11 @@ def row(index: int, ip: int, child_sp: int, ret: int | None, site: str = "crash!
 INNER = frame("inner", 0x401000, 0x1000, 0x402000)
 OUTER = frame("outer", 0x402000, 0x1100, 0x7B000000)
 START = frame("", 0x7B000000, 0x1200, None, is_program=False, module="kernel32.dll")
-ROWS = [row(0, 0x401000, 0x1000, 0x402000), row(1, 0x402000, 0x1100, 0x7B000000), row(2, 0x7B000000, 0x1200, 0x7C000000)]
+ROWS = [
+    row(0, 0x401000, 0x1000, 0x402000),
+    row(1, 0x402000, 0x1100, 0x7B000000),
+    row(2, 0x7B000000, 0x1200, 0x7C000000),
+]
 
 
 def test_all_frames_equal_and_what_lies_beyond_the_truth_is_not_judged():
@@ -81,13 +85,35 @@ def test_names_are_compared_without_their_scopes():
 
 
 STUCK = {
-    **{"pid": 4, "tid": 8, "process": "crash.exe", "arch": "x64", "code": "0xc0000005", "address": "0x401000"},
-    **{"record": "0x900", "context": "0x800", "nested": [], "frames": [INNER, OUTER, START]},
+    "pid": 4,
+    "tid": 8,
+    "process": "crash.exe",
+    "arch": "x64",
+    "code": "0xc0000005",
+    "address": "0x401000",
+    "record": "0x900",
+    "context": "0x800",
+    "nested": [],
+    "frames": [INNER, OUTER, START],
 }
-TRUTH = {"case": "c", "arch": "x64", "stuck": [STUCK], "shutting_down": [], "quiet": [[4, 12]], "roles": {"12": "waits"}}
+TRUTH = {
+    "case": "c",
+    "arch": "x64",
+    "stuck": [STUCK],
+    "shutting_down": [],
+    "quiet": [[4, 12]],
+    "roles": {"12": "waits"},
+}
 FOUND = {
-    **{"PID": 4, "Process": "crash.exe", "TID": 8, "Arch": "x64", "Blocked In": "KERNELBASE!UnhandledExceptionFilter"},
-    **{"Code": 0xC0000005, "Address": 0x401000, "Record": 0x900, "Context": 0x800},
+    "PID": 4,
+    "Process": "crash.exe",
+    "TID": 8,
+    "Arch": "x64",
+    "Blocked In": "KERNELBASE!UnhandledExceptionFilter",
+    "Code": 0xC0000005,
+    "Address": 0x401000,
+    "Record": 0x900,
+    "Context": 0x800,
 }
 STACK_ROWS = [{**ROWS[0], "Notes": "0xc0000005, context 0x800 (scan)"}, *ROWS[1:]]
 

@@ -2,9 +2,9 @@
 """Reads the truth that a captured program kept about itself (programs/truth.h) and writes it as `truth.json`.
 
 The file has the keys of the forge's truth (addresses as hex strings; null where a live program cannot know), and
-more: of a frame its `slot` and `function`, and `follows_gap` where frames of code that keeps no shadow stack may lie between
-it and the frame inside it. A frame of which only part is known may then be the same as the one before it: a foreign
-function of which we know where it called us from, and where it was called from, with or without frames between.
+more: of a frame its `slot` and `function`, and `follows_gap` where frames of code that keeps no shadow stack may lie
+between it and the frame inside it. A frame of which only part is known may then be the same as the one before it: a
+foreign function of which we know where it called us from, and where it was called from, with or without frames between.
 
     {"case", "arch", "pid", "process", "compiler",
      "stuck": [{"pid", "tid", "process", "arch", "code", "address", "record", "context", "sp", "blockers", "frames": [
@@ -205,10 +205,8 @@ class StackTruth:
         return begun
 
     def _frame(self, ip: int | None, sp: int | None, entry: Entry | None, *, follows_gap: bool) -> dict[str, Any]:
-        if self.word == 8:
-            child_sp = sp
-        else:
-            child_sp = None if entry is None else entry.slot - 4
+        chain_word = None if entry is None else entry.slot - 4
+        child_sp = sp if self.word == 8 else chain_word
         module = None if ip is None else self.capture.module_at(ip)
         return {
             "ip": _hex(ip),
@@ -235,7 +233,9 @@ def as_json(capture: Capture, threads: list[ThreadTruth], case: str, process: st
             stuck.append(_stuck(capture, thread, process))
         elif thread.role == "shuts-down":
             leaving.append(thread.tid)
-        elif all(raised.handled for raised in thread.exceptions) and bool(thread.exceptions) is (thread.role == "handled"):
+        elif all(raised.handled for raised in thread.exceptions) and bool(thread.exceptions) is (
+            thread.role == "handled"
+        ):
             quiet.append([capture.pid, thread.tid])
         else:
             message = f"thread {thread.tid} ({thread.note}) raised {thread.exceptions}"

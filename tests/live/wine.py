@@ -56,9 +56,7 @@ class Prefix:
 
     def stop(self) -> None:
         """End everything that runs in the prefix."""
-        server = subprocess.Popen(
-            ["/usr/bin/wineserver", "-k"], env=self._environment(""), stderr=subprocess.DEVNULL
-        )
+        server = subprocess.Popen(["/usr/bin/wineserver", "-k"], env=self._environment(""), stderr=subprocess.DEVNULL)
         server.wait(30)
 
     def _run(self, *command: str, overrides: str = "mscoree=;mshtml=", seconds: float = 60) -> None:
