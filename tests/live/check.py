@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.live import titles
 from tests.live.compare import Result, Row, compare, report
 from tests.live.plugin_runs import PLUGINS, output_path, symbol_choices
 from tests.vol import CHECKOUT
@@ -89,6 +90,7 @@ def compared(folder: Path) -> list[Checked]:
     for with_pdb in symbol_choices(folder):
         rows = [_rows(folder, plugin, with_pdb=with_pdb) for plugin in PLUGINS]
         result = compare(truth, *rows, has_names=with_pdb)
+        result.problems += titles.problems(folder.name, rows[0])
         found.append(Checked(folder, with_pdb, truth["arch"], truth["compiler"], result))
     return found
 
