@@ -28,7 +28,7 @@ def forged(case: str, out: Path, *options: str) -> tuple[Case, Truth]:
 def check(session: Session, case: Case, truth: Truth) -> None:
     """Compare threads, memory of the processes and kernel stacks with the description."""
     listed = {(row["PID"], row["TID"]) for row in session.rows(threads)}
-    assert listed == {(thread.pid, thread.tid) for thread in truth.stuck} | set(truth.quiet)
+    assert listed == {(thread.pid, thread.tid) for thread in truth.stuck} | {*truth.quiet, *truth.hanging}
     for process in case.machine.processes:
         if not process.regions:
             continue
@@ -44,10 +44,11 @@ def check(session: Session, case: Case, truth: Truth) -> None:
     for thread in truth.stuck:
         layer = session.process_layer(thread.pid)
         # CONTEXT.ContextFlags: CONTEXT_i386 or CONTEXT_AMD64, and what else there is
-        flags_at, kind = (0, 0x10000) if thread.arch == "x86" else (0x30, 0x100000)
+        is_32bit = thread.arch in {"x86", "wow64"}
+        flags_at, kind = (0, 0x10000) if is_32bit else (0x30, 0x100000)
         assert int.from_bytes(layer.read(thread.record, 4), "little") == thread.code
         assert int.from_bytes(layer.read(thread.context + flags_at, 4), "little") & 0xFFFF0000 == kind
-        if thread.arch == "x86":
+        if is_32bit:
             for frame in thread.frames:
                 words = layer.read(frame.child_sp + 4, 16)
                 values = [int.from_bytes(words[i : i + 4], "little") for i in range(0, 16, 4)]
@@ -64,7 +65,8 @@ def test_volatility_sees_what_the_case_describes(name: str, tmp_path: Path) -> N
                 continue
             bases = {row["Base"] for row in session.rows(dlllist, pid=[process.pid])}
             gone = process.loader_residency is Residency.PAGED_OUT
-            assert bases == (set() if gone else {module.base for module in process.modules})
+            modules = [*process.modules, *(process.modules32 or ())]
+            assert bases == (set() if gone else {module.base for module in modules})
 
 
 @pytest.mark.parametrize(

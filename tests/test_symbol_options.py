@@ -100,6 +100,7 @@ def test_system_frames_are_found_by_fpo_records(case):
     out, _ = case
     (thread,) = vol(out, "windows.stackwalk", "--tid", "2792", "--brief", "--symbol-path", str(out / "pdb")).rows
     trust = {row["Call Site"]: row["Trust"] for row in thread["__children"]}
+    assert trust["KERNEL32!WaitForMultipleObjectsEx+0x11a"] == "fpo"
     assert trust["ole32!CoWaitForMultipleHandles+0xc9"] == "fpo"
     assert trust["MSVCR71!doexit+0xab"] == "fpo"
     # A Non-FPO record, here that of the function inside, says no more than that ebp points to the frame.

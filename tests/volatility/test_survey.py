@@ -26,7 +26,7 @@ def finding(arch: str, blocked_in: tuple[str, str], *, has_exception: bool) -> F
     stack = ThreadStack(StackBounds(0x1000, 0x2000), None)
     exceptions = (EXCEPTION,) if has_exception else ()
     stuck = Stuck(target, stack, (blocked_in,), exceptions, None, ("as found",))
-    return Finding(cast(Process, None), cast(Thread, None), arch, stuck)
+    return Finding(cast(Process, None), cast(Thread, None), arch, stuck, "")
 
 
 def test_a_thread_stuck_on_one_side_is_as_it_was_found():

@@ -14,6 +14,7 @@ from volatility3.framework.renderers import format_hints
 
 from throwstack.blockers import verdict
 from throwstack.contexts import Context
+from throwstack.error_box import box_text
 from throwstack.exceptions.describe import describe
 from throwstack.frame_data import annotation
 from throwstack.frames import Frame, Walk
@@ -64,6 +65,8 @@ def unhandled_row(machine: Machine, finding: Finding) -> Row:
     stuck = finding.stuck
     blocked_in = ", ".join(f"{module}!{symbol}" for module, symbol in stuck.blocked_in)
     notes = [*finding.process.problems, *stuck.notes]
+    if finding.reporter:
+        notes.append(finding.reporter)
     what: Row = (renderers.NotAvailableValue(),) * 7
     signature: object = renderers.NotAvailableValue()
     if stuck.exceptions:
@@ -90,7 +93,7 @@ def unhandled_row(machine: Machine, finding: Finding) -> Row:
         escape(blocked_in),
         *what,
         blocked_since(machine, finding) or renderers.NotAvailableValue(),
-        verdict(stuck.kinds, has_exception=bool(stuck.exceptions)),
+        verdict(stuck.kinds, has_exception=bool(stuck.exceptions), box_text=box_text(stuck.target, stuck.walk)),
         signature,
         escape("; ".join(notes), _MAX_NOTES),
     )

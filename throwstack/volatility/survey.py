@@ -20,6 +20,7 @@ from throwstack.text import escape
 from throwstack.triage import Stuck, Triage
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
+from throwstack.volatility.reporters import Reporters
 from throwstack.volatility.threads import Thread
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Finding:
     thread: Thread
     arch: str
     stuck: Stuck
+    reporter: str
+    """Which process reports on this one, in words; empty if none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Survey:
         """Look at what `selection` names in `machine`; `progress` takes a percentage and a text."""
         self.machine = machine
         self._reader = ProcessReader(machine)
+        self._reporters = Reporters(machine, self._reader)
         self._selection = selection
         self._progress = progress
 
@@ -155,7 +159,7 @@ class Survey:
             if not self.is_selected(thread):
                 continue
             found = [
-                Finding(process, thread, arch, stuck)
+                Finding(process, thread, arch, stuck, self._reporters.note(process.pid))
                 for arch, target, triage in triages
                 if (stuck := self._stuck(process, thread, target, triage)) is not None
             ]

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that report on a crashed one: WerFault, Dr. Watson, dumprep. Their command lines say on which.
+
+`WerFault.exe -u -p 2564 -s 388`, `drwtsn32 -p 2564 -e 388 -g`, `dumprep 2564 -dm 7 7 …`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+
+from volatility3.framework import exceptions
+from volatility3.framework.objects import utility
+
+from throwstack.memory import MemoryUnreadable
+from throwstack.text import decode_wide, escape
+from throwstack.volatility.machine import Machine
+from throwstack.volatility.processes import Process, ProcessReader
+
+_OPTION = re.compile(r"\s[-/]p\s+(\d{1,10})\b", re.IGNORECASE)
+_FIRST_NUMBER = re.compile(r"\s(\d{1,10})\b")
+_FORMS = {"werfault.exe": _OPTION, "werfaultsecure.": _OPTION, "drwtsn32.exe": _OPTION, "dumprep.exe": _FIRST_NUMBER}
+"""How each names the process, by image name; the kernel keeps the first 14 or 15 characters of it."""
+_NAME_LENGTH = 14
+_MAX_COMMAND_LINE = 4096
+
+
+def reported_pid(image_name: str, command_line: str) -> int | None:
+    """Return the PID that a reporter's command line names, or None; None too for any other program."""
+    for name, form in _FORMS.items():
+        if image_name.lower()[:_NAME_LENGTH] == name[:_NAME_LENGTH]:
+            found = form.search(command_line)
+            return int(found[1]) if found else None
+    return None
+
+
+class Reporters:
+    """Who reports on whom in a machine."""
+
+    def __init__(self, machine: Machine, reader: ProcessReader) -> None:
+        """Look among the processes of `machine`, on first use."""
+        self._machine = machine
+        self._reader = reader
+        offset = machine.layout.offset
+        self._parameters = offset("_PEB.ProcessParameters")
+        self._command_line = offset("_RTL_USER_PROCESS_PARAMETERS.CommandLine")
+        self._buffer = offset("_UNICODE_STRING.Buffer")
+
+    def note(self, pid: int) -> str:
+        """Return `WerFault.exe (PID 900) reports on this process`, or an empty text."""
+        return self._notes.get(pid, "")
+
+    @cached_property
+    def _notes(self) -> dict[int, str]:
+        notes: dict[int, str] = {}
+        for item in self._machine.processes(lambda _: False):
+            try:
+                name = utility.array_to_string(item.ImageFileName)
+                if not any(name.lower()[:_NAME_LENGTH] == known[:_NAME_LENGTH] for known in _FORMS):
+                    continue
+                process = self._reader.open(item)
+                pid = None if process is None else reported_pid(name, self._read_command_line(process))
+            except (MemoryUnreadable, exceptions.InvalidAddressException):
+                continue
+            if process is not None and pid is not None:
+                notes[pid] = f"{escape(name)} (PID {process.pid}) reports on this process"
+        return notes
+
+    def _read_command_line(self, process: Process) -> str:
+        memory, machine = process.memory, self._machine
+        text = machine.pointer(memory, process.peb + self._parameters) + self._command_line
+        size = min(memory.u16(text), _MAX_COMMAND_LINE)
+        return decode_wide(memory.read(machine.pointer(memory, text + self._buffer), size))
