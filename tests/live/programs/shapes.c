@@ -208,11 +208,17 @@ NOINLINE int conventions(Plan *plan) {
     return HERE(by_cdecl(plan, 7, (int)seed)) + 1;
 }
 
-// Optimised without a frame pointer, ebp holds a value of the computation across the call.
+// Optimised without a frame pointer, ebp holds a value of the computation across the call: four values go round the
+// loop, as many as there are registers that a call preserves.
 NOINLINE int ebp_general(Plan *plan) {
     ENTER();
-    uint32_t a = seed * 5, b = a ^ seed, c = b * a, d = c + b, e = d ^ a;
-    int result = HERE(NEXT(plan));
-    return result + (int)(a * b ^ c * d ^ e);
+    uint32_t a = seed * 5, b = a ^ seed, c = b * a;
+    ts_entry->line = __LINE__ + 2;
+    do {
+        a += (uint32_t)NEXT(plan) ^ c;
+        b = b * 33 + a;
+        c ^= b >> 3;
+    } while ((a ^ b ^ c) & 0x10);
+    return (int)(a * b ^ c);
 }
 #endif
