@@ -42,12 +42,6 @@ class CxrStack(interfaces.plugins.PluginInterface):
                 default=False,
                 optional=True,
             ),
-            requirements.BooleanRequirement(
-                name="kv",
-                description="Show what PDBs say of x86 frames, as kv does: FPO: [parameters,locals,registers]",
-                default=False,
-                optional=True,
-            ),
             requirements.ChoiceRequirement(
                 name="wow64",
                 choices=[side.value for side in cxr.WhichSide],
@@ -55,13 +49,7 @@ class CxrStack(interfaces.plugins.PluginInterface):
                 default=cxr.WhichSide.X86.value,
                 optional=True,
             ),
-            requirements.ChoiceRequirement(
-                name="names",
-                choices=[style.value for style in rows.NameStyle],
-                description="Names of functions: plain, raw (decorated), or signature (with parameter types)",
-                default=rows.NameStyle.PLAIN.value,
-                optional=True,
-            ),
+            *options.frame_requirements(),
             requirements.BooleanRequirement(
                 name="symbols_needed",
                 description="List the PDBs and images that the stacks call for, and write them as a symchk manifest",
@@ -79,7 +67,7 @@ class CxrStack(interfaces.plugins.PluginInterface):
         return cxr.throwing_stacks(survey, of_wow64=side)
 
     def _frames(self) -> Iterator[tuple[int, rows.Row]]:
-        style = rows.NameStyle(self.config.get("names") or rows.NameStyle.PLAIN.value)
+        style = options.name_style(self)
         for stack in self._stacks():
             for row in rows.frame_rows(
                 stack,

@@ -63,19 +63,7 @@ class StackWalk(interfaces.plugins.PluginInterface):
                 default=False,
                 optional=True,
             ),
-            requirements.BooleanRequirement(
-                name="kv",
-                description="Show what PDBs say of x86 frames, as kv does: FPO: [parameters,locals,registers]",
-                default=False,
-                optional=True,
-            ),
-            requirements.ChoiceRequirement(
-                name="names",
-                choices=[style.value for style in rows.NameStyle],
-                description="Names of functions: plain, raw (decorated), or signature (with parameter types)",
-                default=rows.NameStyle.PLAIN.value,
-                optional=True,
-            ),
+            *options.frame_requirements(),
         ]
 
     def _stacks(self, walk: Walk, table: StackRows) -> Iterator[Stack]:
@@ -93,7 +81,7 @@ class StackWalk(interfaces.plugins.PluginInterface):
     def run(self) -> renderers.TreeGrid:
         """Return a row per thread, and below it one per frame, innermost first."""
         unique = bool(self.config.get("unique", False))
-        style = rows.NameStyle(self.config.get("names") or rows.NameStyle.PLAIN.value)
+        style = options.name_style(self)
         survey = options.open_survey(self)
         table = StackRows(
             survey.machine,

@@ -8,6 +8,7 @@ from volatility3.framework.configuration import requirements
 from volatility3.plugins.windows import pslist
 
 from throwstack.volatility.machine import Machine
+from throwstack.volatility.rows import NameStyle
 from throwstack.volatility.sources import Sources, paths
 from throwstack.volatility.survey import Selection, Survey
 
@@ -36,6 +37,30 @@ def common_requirements() -> list[interfaces.configuration.RequirementInterface]
             optional=True,
         ),
     ]
+
+
+def frame_requirements() -> list[interfaces.configuration.RequirementInterface]:
+    """Return the options of plugins that print frames: what is said of each, and how functions are named."""
+    return [
+        requirements.BooleanRequirement(
+            name="kv",
+            description="Show what PDBs say of x86 frames, as kv does: FPO: [parameters,locals,registers]",
+            default=False,
+            optional=True,
+        ),
+        requirements.ChoiceRequirement(
+            name="names",
+            choices=[style.value for style in NameStyle],
+            description="Names of functions: plain, raw (decorated), or signature (with parameter types)",
+            default=NameStyle.PLAIN.value,
+            optional=True,
+        ),
+    ]
+
+
+def name_style(plugin: interfaces.plugins.PluginInterface) -> NameStyle:
+    """Return how a plugin with the frame requirements was told to name functions."""
+    return NameStyle(plugin.config.get("names") or NameStyle.PLAIN.value)
 
 
 def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:
