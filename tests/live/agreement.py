@@ -21,7 +21,7 @@ from tests.live.fixtures import fixtures
 
 HEADINGS = (
     "Arch", "Compiler", "PDB", "Dumps", "Threads", "Contexts found", "False rows", "Frames in truth", "Equal", "Wrong",
-    "Not found", "Names right",
+    "Not found", "Names right", "Lines right",
 )  # fmt: skip
 ARCHES = ("x64", "x86", "wow64")
 
@@ -42,6 +42,7 @@ where it was called back from).
 - *PDB*: `-` where the compiler writes none, `no` where it is withheld.
 - *Wrong*: rows that claim a frame of the judged part and match none. *Not found*: frames in the truth without a row.
 - *Names right*: frames of the programs' own functions that bear the function's name.
+- *Lines right*: calls in the programs' own functions with the line on which the source makes them.
 """
 
 
@@ -69,6 +70,7 @@ def _figures(group: Sequence[Checked]) -> list[str]:
     stacks = [stack for result in results for stack in result.stacks]
     frames, equal = sum(r.frames for r in results), sum(r.equal for r in results)
     names = sum(stack.names for stack in stacks)
+    lines = sum(stack.lines for stack in stacks)
     percent = f" ({100 * equal / frames:.1f} %)" if frames else ""
     return [
         str(len(group)),
@@ -80,6 +82,7 @@ def _figures(group: Sequence[Checked]) -> list[str]:
         str(sum(len(r.wrong) for r in results)),
         str(sum(len(stack.missing) for stack in stacks)),
         f"{sum(stack.names_right for stack in stacks)} of {names}" if names else "-",
+        f"{lines - sum(len(stack.wrong_lines) for stack in stacks)} of {lines}" if lines else "-",
     ]
 
 

@@ -30,6 +30,8 @@ class StackResult:
     wrong: list[Row]
     names: int = 0
     names_right: int = 0
+    lines: int = 0
+    wrong_lines: list[str] = field(default_factory=list)
     ends: str = ""
     """Why the stack ended before its outermost truth frame."""
 
@@ -150,6 +152,13 @@ def compare_stack(where: str, frames: Sequence[dict[str, Any]], rows: Sequence[R
         if has_names and frame["is_program"] and frame["ip"] is not None:
             result.names += 1
             result.names_right += frame["function"] == function_of(rows[index]["Call Site"])
+            # Of a frame that faulted the program noted the line on which the function began.
+            has_faulted = rows[index]["Trust"] == "context" or frame["follows_gap"]
+            if not has_faulted and frame.get("line"):
+                result.lines += 1
+                found = line_of(rows[index]["Source"])
+                if found != frame["line"]:
+                    result.wrong_lines.append(f"{describe_row(rows[index])}: line {found}, not {frame['line']}")
     if result.missing:
         if frames[-1] in result.missing:
             claimed = rows[position : position + len(result.missing)]
@@ -181,6 +190,12 @@ def function_of(call_site: str) -> str:
     return symbol.partition("(")[0].rpartition("::")[2] or symbol
 
 
+def line_of(source: str | None) -> int | None:
+    """Return the line in `[d:\\src\\file.c @ 44]`, or None."""
+    match = re.search(r"@ (\d+)\]?$", source or "")
+    return int(match[1]) if match else None
+
+
 def describe(frame: dict[str, Any]) -> str:
     """Return a truth frame in a line."""
     return f"{frame['function'] or '?'} " + " ".join(f"{key} {frame[key]}" for key in _COLUMNS)
@@ -205,6 +220,7 @@ def report(results: Iterable[Result]) -> list[str]:
         for stack in result.stacks:
             lines += [f"{stack.where}: missing: {describe(frame)}" for frame in stack.missing]
             lines += [f"{stack.where}: wrong: {describe_row(row)}" for row in stack.wrong]
+            lines += [f"{stack.where}: {text}" for text in stack.wrong_lines]
             if stack.ends:
                 lines.append(f"{stack.where}: ends: {stack.ends}")
     return lines

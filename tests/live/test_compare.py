@@ -84,6 +84,15 @@ def test_names_are_compared_without_their_scopes():
     assert (result.names, result.names_right) == (2, 1)
 
 
+def test_lines_are_compared_but_for_the_frame_that_faulted():
+    frames = [{**INNER, "line": 7}, {**OUTER, "line": 9}, START]
+    sources = [{**ROWS[0], "Trust": "context", "Source": "[a.c @ 8]"}, {**ROWS[1], "Source": r"[d:\src\a.c @ 9]"}]
+    right = compare_stack("", frames, [*sources, ROWS[2]], has_names=True)
+    assert (right.lines, right.wrong_lines) == (1, [])
+    wrong = compare_stack("", frames, [sources[0], {**ROWS[1], "Source": None}, ROWS[2]], has_names=True)
+    assert len(wrong.wrong_lines) == 1
+
+
 STUCK = {
     "pid": 4,
     "tid": 8,
