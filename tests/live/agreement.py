@@ -23,6 +23,7 @@ HEADINGS = (
     "Arch", "Compiler", "PDB", "Dumps", "Threads", "Contexts found", "False rows", "Frames in truth", "Equal", "Wrong",
     "Not found", "Names right", "Lines right",
 )  # fmt: skip
+RECURSIVE = ("-overflow", "-probe")
 ARCHES = ("x64", "x86", "wow64")
 
 HEAD = """# Agreement with recorded stacks
@@ -95,8 +96,12 @@ def details(checked: Sequence[Checked]) -> list[str]:
     problems = [f"- {c.result.case}: {p}" for c in checked for p in (*c.result.problems, *c.result.false_rows)]
     labels = Counter(row["Trust"] for c in checked for row in c.result.wrong)
     ends = Counter(stack.ends.partition(" 0x")[0] for c in checked for stack in c.result.stacks if stack.ends)
+    frames = sum(c.result.frames for c in checked)
+    recursive = sum(c.result.frames for c in checked if c.result.case.endswith(RECURSIVE))
     return [
         "## Behind the figures",
+        "",
+        f"Of the {frames} frames, {recursive} belong to stacks that overflowed: one function calling itself.",
         "",
         "Labels (`Trust`) of the wrong frames: " + (_counted(labels) or "there are none") + ".",
         "",
