@@ -8,7 +8,7 @@ STACK = --hide-columns PID Process TID IP Args Symbols Notes -r pretty
 
 .PHONY: demo test test-images lint format clean
 
-SOURCES = $(shell find throwstack plugins symbols -name '*.py' -o -name '*.json')
+SOURCES = $(shell find throwstack plugins symbols -type f ! -name '*.pyc')
 
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
