@@ -91,6 +91,8 @@ def compared(folder: Path) -> list[Checked]:
         rows = [_rows(folder, plugin, with_pdb=with_pdb) for plugin in PLUGINS]
         result = compare(truth, *rows, has_names=with_pdb)
         result.problems += titles.problems(folder.name, rows[0])
+        if with_pdb:
+            result.problems += titles.inline_problems(folder.name, rows[1])
         found.append(Checked(folder, with_pdb, truth["arch"], truth["compiler"], result))
     return found
 

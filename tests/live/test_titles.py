@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.titles import problems
+from tests.live.titles import inline_problems, problems
 
 FILTER = "crashed and waiting in the unhandled exception filter"
 
@@ -36,3 +36,12 @@ def test_what_is_right_raises_no_objection():
 )
 def test_what_is_wrong_is_named(case: str, rows: list[dict[str, Any]]):
     assert problems(case, rows)
+
+
+def test_an_inlined_function_is_looked_for_where_it_faults():
+    inner = {"Frame": 0, "Trust": "inline", "Call Site": "crash!value_at"}
+    outer = {"Frame": 1, "Trust": "context", "Call Site": "crash!leaf_read+0x4"}
+    assert inline_problems("x64-clang-O2-leaf", [inner, outer]) == []
+    assert inline_problems("x64-clang-O2-read", [outer]) == []
+    assert inline_problems("x64-clang-O2-leaf", [{**outer, "Frame": 0}])
+    assert inline_problems("x64-clang-O2-leaf", [])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `windows.unhandled` must say of each scenario in words: the exception and the verdict.
+"""What the plugins must say of each scenario in words: the exception, the verdict, a function that was inlined.
 
 The expectation is what the program does (programs/crash.c, programs/throw.cpp), not what the plugin once said.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tests.live.compare import Row
+from tests.live.compare import INLINE, Row
 
 _FILTER = "crashed and waiting in the unhandled exception filter"
 _READ = r"ACCESS_VIOLATION reading 0x[0-9a-f]+"
@@ -42,6 +42,19 @@ EXPECTED: dict[str, tuple[frozenset[str], str]] = {
     "write": (frozenset({_WRITE}), _FILTER),
 }
 """By scenario (the last part of a fixture's name): what its threads raised, each at least once, and the verdict."""
+
+INLINED = {"leaf": "value_at"}
+"""By scenario: a function that the compiler inlines where the fault is (programs/faults.c)."""
+
+
+def inline_problems(case: str, rows: Sequence[Row]) -> list[str]:
+    """Return what is missing among the rows of `windows.cxrstack` with PDBs: the inlined function, innermost."""
+    function = INLINED.get(case.rpartition("-")[2])
+    if function is None:
+        return []
+    inner = [row for row in rows if row["Frame"] == 0]
+    good = [row for row in inner if row["Trust"] == INLINE and row["Call Site"].endswith(f"!{function}")]
+    return [] if inner and good == inner else [f"no inline frame of {function} where it faults"]
 
 
 def problems(case: str, rows: Sequence[Row]) -> list[str]:
