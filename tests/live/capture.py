@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ PAGE = 0x1000
 LINUX_START = 0x7000_0000_0000
 MAX_MODULES = 200
 MAX_HEAP = 0x40_0000
+_LOWEST = 0x10000
 KERNEL_STACK = 0x10_0000
 
 
@@ -284,6 +286,12 @@ class LiveProcess:
             wanted |= {entry, self.pointer(entry + layout.entry_full_name + layout.size, layout)}
         return wanted
 
+    def words(self, start: int, end: int, layout: Layout) -> set[int]:
+        """Return the words of a stack that can be addresses."""
+        data = self.read(start, end - start)
+        values = struct.unpack(f"<{len(data) // layout.size}{'Q' if layout.size == 8 else 'I'}", data)
+        return {value for value in values if value > _LOWEST}
+
     def untouched(self, start: int, pages: int) -> frozenset[int]:
         """Return the pages that have no frame and no swap entry: never written."""
         with Path(f"/proc/{self.pid}/pagemap").open("rb") as pagemap:
@@ -292,8 +300,12 @@ class LiveProcess:
         return frozenset(index for index, entry in enumerate(entries) if not entry >> 62)
 
 
-def capture(process: LiveProcess) -> Capture:
-    """Capture a stopped process. Raises CaptureError."""
+def capture(process: LiveProcess, *, throws: bool = False) -> Capture:
+    """Capture a stopped process. Raises CaptureError.
+
+    `throws`: it throws C++ exceptions, whose objects GCC's runtime keeps in the heap. Then the heap blocks come along
+    that words on the stacks point to.
+    """
     layout = process.layout
     tebs = process.tebs(layout)
     if not tebs:
@@ -323,13 +335,23 @@ def capture(process: LiveProcess) -> Capture:
     wanted = set(tebs) | set(tebs32.values()) | process.needed(peb, layout)
     if peb32 is not None:
         wanted |= process.needed(peb32, X86)
+    if throws:
+        wanted |= {word for start, end in stacks for word in process.words(start, end, layout)}
     hidden = stacks | {(end, end + KERNEL_STACK) for _, end in stacks}
+    hidden |= {(region.base, region.base + _page_up(len(region.data))) for region in found.regions}
+    ordered = sorted(wanted)
     for mapping in process.mappings():
         for start, end in _without(mapping.start, min(mapping.end, mapping.start + MAX_HEAP), hidden):
-            if mapping.access == "rw-p" and not mapping.file and any(start <= address < end for address in wanted):
+            if mapping.access == "rw-p" and not mapping.file and _any_within(ordered, start, end):
                 found.regions.append(_private(process, start, end))
     found.regions.sort(key=lambda region: region.base)
     return found
+
+
+def _any_within(ordered: Sequence[int], start: int, end: int) -> bool:
+    """Say whether one of the ordered addresses is at `start` or above and below `end`."""
+    index = bisect_left(ordered, start)
+    return index < len(ordered) and ordered[index] < end
 
 
 def _thread(process: LiveProcess, teb: int, tebs32: dict[int, int]) -> CapturedThread:

@@ -47,7 +47,7 @@ def _crash_once(fixture: Fixture, prefix: Prefix, program: Path) -> tuple[Captur
         with contextlib.closing(LiveProcess(pid, is_64bit)) as process:
             truth_at = wait_until_stuck(process, fixture, prefix.path / "drive_c" / program)
             os.kill(pid, signal.SIGSTOP)
-            captured = capture(process)
+            captured = capture(process, throws=fixture.program == "throw.exe")
             _, threads = parse(process.read(truth_at, TRUTH), name_reader(process.read))
         truth = as_json(captured, threads, fixture.name, program.name, fixture.build.label)
     finally:
