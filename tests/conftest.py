@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forged dumps, each made once a run, and what lies beside the checkout for those who have it."""
+"""Forged dumps, each made once a run."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,9 +36,3 @@ def forged(tmp_path_factory: pytest.TempPathFactory) -> Forge:
         return made[key]
 
     return make
-
-
-def shared() -> Path | None:
-    """Return the directory with real kernels' ISF files that a developer may have beside the checkout, or None."""
-    path = Path(os.environ.get("THROWSTACK_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-    return path if (path / "isf").is_dir() else None

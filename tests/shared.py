@@ -12,3 +12,8 @@ SHARED = Path(os.environ.get("THROWSTACK_SHARED") or Path(__file__).resolve().pa
 def isf_files() -> list[Path]:
     """Return all ISFs of Windows kernels there are, with symbols and without; none when the data is not there."""
     return sorted([*SHARED.glob("isf/windows/*/*.json.xz"), *SHARED.glob("layouts/*.json.xz")])
+
+
+def shared() -> Path | None:
+    """Return the directory with real kernels' ISF files, or None when it is not there."""
+    return SHARED if (SHARED / "isf").is_dir() else None

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from volatility3.framework import exceptions
 
-from tests.conftest import shared
 from tests.forge.build import build
 from tests.forge.describe import Machine as Description
 from tests.forge.describe import Paging, Process, Region, Residency
 from tests.forge_machines import IMAGE_PAGES, PAGE, base_of_ntdll, image, process
+from tests.shared import shared
 from tests.volatility_session import Session, open_dump
 from throwstack.memory import Memory
 from throwstack.pages.origin import PageOrigin

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Forge, shared
+from tests.conftest import Forge
 from tests.forge.build import DumpKind
 from tests.forge.describe import Paging
 from tests.forge.layouts import load
 from tests.plugins_truth import expected_stacks, expected_unhandled, only
+from tests.shared import isf_files, shared
 from tests.vol import vol
 
 CRASHES = ["ftp-2003", "service-x64"]
@@ -32,10 +33,7 @@ def test_stuck_threads_and_throwing_stacks_equal_the_truth(forged: Forge, case: 
 
 def kernels() -> list[tuple[str, Path]]:
     """Every layout that the repository carries and every ISF beside the checkout, with the case it can carry."""
-    directory = shared()
-    files = list((Path(__file__).parent / "forge" / "layouts").glob("*.json.xz"))
-    if directory is not None:
-        files += [*directory.glob("layouts/*.json.xz"), *directory.glob("isf/windows/*/*.json.xz")]
+    files = [*(Path(__file__).parent / "forge" / "layouts").glob("*.json.xz"), *isf_files()]
     return [("service-x64" if load(file).is_64bit else "ftp-2003", file) for file in sorted(files)]
 
 

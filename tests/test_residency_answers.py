@@ -16,12 +16,12 @@ from typing import Any
 import pefile
 import pytest
 
-from tests.conftest import shared
 from tests.forge.__main__ import forge, with_paging
 from tests.forge.cases import Case, builders
 from tests.forge.describe import Paging, Process, Region, Residency
 from tests.forge.layouts import CARRIED
 from tests.plugins_truth import expected_stacks, expected_unhandled, only
+from tests.shared import shared
 from tests.vol import CHECKOUT
 from tests.volatility_session import open_dump
 

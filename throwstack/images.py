@@ -257,14 +257,15 @@ def parse_headers(page: bytes) -> Headers | None:
         return None
 
 
-def _directory(pe: pefile.PE, index: int) -> tuple[int, int]:
+def data_directory(pe: pefile.PE, index: int) -> tuple[int, int]:
+    """Return RVA and size of a data directory as the headers give them; (0, 0) where they have no such entry."""
     entries = pe.OPTIONAL_HEADER.DATA_DIRECTORY
-    if index >= len(entries):
-        return 0, 0
-    entry = entries[index]
-    if entry.Size > _MAX_DIRECTORY_SIZE or entry.VirtualAddress > _MAX_IMAGE_SIZE:
-        return 0, 0
-    return entry.VirtualAddress, entry.Size
+    return (entries[index].VirtualAddress, entries[index].Size) if index < len(entries) else (0, 0)
+
+
+def _directory(pe: pefile.PE, index: int) -> tuple[int, int]:
+    rva, size = data_directory(pe, index)
+    return (0, 0) if size > _MAX_DIRECTORY_SIZE or rva > _MAX_IMAGE_SIZE else (rva, size)
 
 
 def _parse_exports(image: Image) -> tuple[Export, ...]:

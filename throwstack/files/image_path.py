@@ -17,7 +17,7 @@ from pathlib import Path
 import pefile
 
 from throwstack.files.symbol_path import ImageIdentity, Say, SymbolPath
-from throwstack.images import Headers, Image, PdbIdentity, Section, parse_headers
+from throwstack.images import Headers, Image, PdbIdentity, Section, data_directory, parse_headers
 from throwstack.memory import PAGE_SIZE, Memory, PageSource, SegmentSource
 from throwstack.modules import Module, ModuleMap
 
@@ -141,8 +141,8 @@ class ImageStore:
                 return None
             layout = _lay_out(pe, data, headers.image_size)
             if base != headers.preferred_base:
-                _relocate(layout, _directory(pe, _RELOCATION_DIRECTORY), base - headers.preferred_base)
-            return MappedImage(path, base, bytes(layout), headers, _directory(pe, _IAT_DIRECTORY))
+                _relocate(layout, data_directory(pe, _RELOCATION_DIRECTORY), base - headers.preferred_base)
+            return MappedImage(path, base, bytes(layout), headers, data_directory(pe, _IAT_DIRECTORY))
         except (OSError, pefile.PEFormatError, AttributeError, ValueError, IndexError, struct.error) as error:
             self._say(f"{path}: cannot be mapped: {type(error).__name__}")
             return None
@@ -225,8 +225,3 @@ def _relocate(layout: bytearray, directory: tuple[int, int], distance: int) -> N
 
 def _touches(section: Section, rva: int) -> bool:
     return section.rva < rva + PAGE_SIZE and rva < section.rva + section.size
-
-
-def _directory(pe: pefile.PE, index: int) -> tuple[int, int]:
-    entries = pe.OPTIONAL_HEADER.DATA_DIRECTORY
-    return (entries[index].VirtualAddress, entries[index].Size) if index < len(entries) else (0, 0)
