@@ -24,10 +24,11 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[], help="fixtures whose name contains one of these")
     parser.add_argument("--work", type=Path, default=WORK, help="directory for everything made (.live)")
     options = parser.parse_args()
-    failed = bool(make.make(options.work, options.only)) if options.step in {"make", "all"} else False
-    if options.step in {"check", "all"}:
-        failed |= bool(check.check(options.work / "out", options.only))
-    return int(failed)
+    not_made = make.make(options.work, options.only) if options.step in {"make", "all"} else []
+    code = check.check(options.work / "out", options.only) if options.step in {"check", "all"} else 0
+    for line in not_made:
+        print(line)  # noqa: T201 - said last, where whoever reads a failed run looks first
+    return 1 if not_made else code
 
 
 if __name__ == "__main__":

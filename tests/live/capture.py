@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PAGE = 0x1000
-LINUX_START = 0x7000_0000_0000
+# Where Windows' part of the address space ends: 32-bit Linux libraries and their heaps lie in the upper half.
+WINDOWS_END_X64 = 0x7000_0000_0000
+WINDOWS_END_X86 = 0x8000_0000
 MAX_MODULES = 200
 MAX_HEAP = 0x40_0000
 _LOWEST = 0x10000
@@ -213,10 +215,11 @@ class LiveProcess:
 
     def mappings(self) -> list[Mapping]:
         """Return the mappings of the Windows side."""
+        windows_end = WINDOWS_END_X64 if self.is_64bit else WINDOWS_END_X86
         found = []
         for line in Path(f"/proc/{self.pid}/maps").read_text(encoding="utf-8").splitlines():
             match = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \d+\s*(.*)", line)
-            if match and int(match[1], 16) < LINUX_START:
+            if match and int(match[1], 16) < windows_end:
                 found.append(Mapping(int(match[1], 16), int(match[2], 16), match[3], match[4]))
         return found
 

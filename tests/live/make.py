@@ -43,8 +43,6 @@ def make(work: Path, only: Sequence[str] = ()) -> list[str]:
         ]
         failures = [line for side in sides for line in side.result()]
     _say(started, f"{len(wanted) - len(failures)} dumps in {work / 'out'}")
-    for line in failures:
-        _say(started, line)
     return failures
 
 
@@ -66,7 +64,10 @@ def program_folder(config: Build) -> Path:
 def _make_side(wanted: list[Fixture], prefix: Prefix, builds: Path, sleeper: Path, out: Path) -> list[str]:
     if not wanted:
         return []
-    prefix.create(sleeper)
+    try:
+        prefix.create(sleeper)
+    except WineError as error:
+        return [f"no process of {prefix.path.name} could be crashed: {error}"]
     link = prefix.path / "drive_c" / "live"
     link.unlink(missing_ok=True)
     link.symlink_to(builds)
@@ -81,10 +82,12 @@ def _make_one(fixture: Fixture, prefix: Prefix, builds: Path, out: Path) -> list
     shutil.rmtree(out, ignore_errors=True)
     try:
         capture, truth = crash(fixture, prefix, Path("live") / folder / fixture.program)
-    except (WineError, TruthError) as error:
+        out.mkdir(parents=True)
+        hand_over(capture, fixture.program, out)
+    except (WineError, TruthError, OSError, ValueError) as error:
+        # What a live process holds differs from run to run: a fixture that does not come about leaves the others alone.
+        shutil.rmtree(out, ignore_errors=True)
         return [f"{fixture.name} could not be made: {error}"]
-    out.mkdir(parents=True)
-    hand_over(capture, fixture.program, out)
     (out / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
     if fixture.build.has_pdb:
         shutil.copytree(builds / folder / "pdb", out / "pdb")
