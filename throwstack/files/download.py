@@ -84,7 +84,7 @@ class Downloader:
             self._say(f"{target}: cannot be stored: {error.strerror or error}")
         except (
             ValueError
-        ) as error:  # of urllib, http.client and codecs: an address that is none, given or redirected to
+        ) as error:  # an address that is none, given or redirected to
             self._silent.add(server)
             self._say(f"symbol server {server} cannot be asked ({error!s:.120})")
         except _Abandoned as error:
