@@ -142,7 +142,6 @@ def test_functions_by_name_and_start(app):
     assert app.rva_of("IDBCommand::ExecuteResults") == 0x1200
     assert app.rva_of("A::f") == 0x2000
     assert app.nearest(0x1145) == ("PrintProviderError", 0x1100)
-    assert app.next_after(0x1100) == 0x1200
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 50])
@@ -199,19 +198,72 @@ def test_what_kv_shows_of_a_function(place):
     assert table.frame_data(0x1010).program == PROGRAM
 
 
-def test_fpo_records_follow_code_that_was_moved(tmp_path):
-    """Microsoft's tools rearrange a linked image by blocks; the OMAP stream says where each went."""
-    pdb = Pdb(
-        GUID,
-        fpo=[FpoRecord(0x2000, 0x30, 1, has_seh=True)],
-        omap=[(0x2000, 0x5000), (0x2010, 0), (0x2020, 0x4020), (0x2030, 0)],
+# An image whose code was rearranged: what was at 2000 is at 5000, but for its block at 2010, which is at 4010 now.
+MOVED = [(0x2000, 0x5000), (0x2010, 0x4010), (0x2018, 0x5010), (0x2020, 0x6000), (0x2030, 0), (0x2040, 0x4020)]
+SECTIONS = [(".text", 0x1000, 0x8000)]
+
+
+@pytest.fixture(params=["Microsoft's", "Syzygy's"])
+def rearranged(request, place):
+    """Where the section headers of the image before are in the PDB, section 1 begins elsewhere now."""
+    is_microsofts = request.param == "Microsoft's"
+    place.put(
+        Pdb(
+            GUID,
+            3,
+            procedures=[
+                Procedure("moved", 0x2000, 0x20, [(0, CPP, 1), (0x10, CPP, 2), (0x18, CPP, 3)], ("int",)),
+                Procedure("after", 0x2020, 0x10, [(0, CPP, 9)]),
+                Procedure("left_out", 0x2030, 0x10),
+                Procedure("last", 0x2040, 0x10),
+            ],
+            frame_data=[FrameRecord(0x2000, 0x20, PROGRAM, 12, 4, 8, prologue=0x12)],
+            fpo=[FpoRecord(0x2000, 0x20, 1, prologue=0x12, has_seh=True)],
+            omap=MOVED,
+            sections=[(".new", 0x3000, 0x8000)] if is_microsofts else SECTIONS,
+            former_sections=SECTIONS if is_microsofts else [],
+        )
     )
-    path = tmp_path / "x.pdb"
-    path.write_bytes(pdb.to_bytes())
-    lines = [line.split() for line in convert(path).frames.decode().splitlines()]
-    places = [["5000", "10"], ["4020", "10"]]
-    assert [line[3:5] for line in lines if line[1] == "WIN"] == places
-    assert [line[2:] for line in lines if line[1] == "SEH"] == places
+    return place.table()
+
+
+def test_names_and_lines_follow_code_that_was_moved(rearranged):
+    """Microsoft's tools rearranged system DLLs by blocks. An offset counts as in the image before."""
+
+    def shown(rva: int) -> list[tuple[str, int, str]]:
+        return [(at.symbol, rva - at.rva, at.source) for at in rearranged.locate(rva)]
+
+    assert shown(0x5000) == [("moved", 0, rf"{CPP} @ 1")]
+    assert shown(0x4012) == [("moved", 0x12, rf"{CPP} @ 2")]
+    assert shown(0x5011) == [("moved", 0x19, rf"{CPP} @ 3")]
+    assert shown(0x6000) == [("after", 0, rf"{CPP} @ 9")]
+    assert rearranged.locate(0x5000)[0].signature == "moved(int)"
+
+
+def test_starts_of_functions_that_were_moved(rearranged):
+    assert [rearranged.rva_of(name) for name in ("moved", "after", "left_out", "last")] == [
+        0x5000,
+        0x6000,
+        None,
+        0x4020,
+    ]
+    assert rearranged.nearest(0x5004) == ("moved", 0x5000)
+    assert rearranged.nearest(0x6004) == ("after", 0x6000)
+    assert rearranged.nearest(0x4012) is None
+    assert rearranged.nearest(0x5011) is None
+
+
+def test_frame_data_follows_code_that_was_moved(rearranged):
+    """With what is left of the prologue."""
+
+    def figures(data: FrameData | None) -> tuple[int, int, int] | None:
+        return data and (data.rva, data.size, data.prologue_size)
+
+    pieces = {0x5004: (0x5000, 0x10, 0x12), 0x4014: (0x4010, 8, 2), 0x5014: (0x5010, 8, 0), 0x6004: None}
+    assert {rva: figures(rearranged.frame_data(rva)) for rva in pieces} == pieces
+    assert {rva: figures(rearranged.frame_description(rva)) for rva in pieces} == pieces
+    assert rearranged.frame_data(0x4014).program == PROGRAM
+    assert rearranged.frame_data(0x4014).has_seh
 
 
 def test_x64(place):

@@ -82,9 +82,7 @@ class Downloader:
             self._say(f"symbol server {server} does not answer ({reason!s:.120}); it is not asked again in this run")
         except OSError as error:
             self._say(f"{target}: cannot be stored: {error.strerror or error}")
-        except (
-            ValueError
-        ) as error:  # an address that is none, given or redirected to
+        except ValueError as error:  # an address that is none, given or redirected to
             self._silent.add(server)
             self._say(f"symbol server {server} cannot be asked ({error!s:.120})")
         except _Abandoned as error:

@@ -63,6 +63,10 @@ class MsfFile:
         size = min(self._sizes[number], limit)
         return self._read(self._blocks[number][: self._blocks_of(size)])[:size]
 
+    def file_offset(self, number: int, at: int) -> int:
+        """Return where in the file the byte `at` of a stream is; it has to be one that `stream` returns."""
+        return self._blocks[number][at // self._block_size] * self._block_size + at % self._block_size
+
     def _blocks_of(self, size: int) -> int:
         return -(-size // self._block_size)
 
