@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,35 @@ SITE = Server("https://symbols.example/download")
         ("cache*", (PathElement((CACHE,), is_store=True),)),
         ("srv*", (PathElement((CACHE,), CACHE, is_store=True),)),
         ("unknown*/x", ()),
-        ("https://symbols.example/download", (PathElement((SITE,), CACHE, is_store=True),)),
+        ("https://symbols.example/download", (PathElement((CACHE, SITE), CACHE, is_store=True),)),
+        ('"/a b"', (PathElement((Path("/a b"),), CACHE),)),
+        ("cache*~/near", (PathElement((Path("~/near").expanduser(),), is_store=True),)),
     ],
 )
 def test_parse(text, elements):
     assert parse_symbol_path(text, CACHE) == elements
+
+
+@pytest.mark.skipif(os.name == "nt", reason="they are Windows's")
+@pytest.mark.parametrize(
+    ("text", "elements", "dropped"),
+    [
+        (r"SRV*c:\symbols*https://symbols.example/download", (PathElement((CACHE, SITE), CACHE, is_store=True),), 1),
+        (
+            r"srv*/c*\\server\share*https://symbols.example/download",
+            (PathElement((Path("/c"), SITE), Path("/c"), True),),
+            1,
+        ),
+        (r"C:\pdbs;/pdbs;d:", (PathElement((Path("/pdbs"),), CACHE),), 2),
+        (r"cache*c:\near", (PathElement((CACHE,), is_store=True),), 1),
+        ("syv*/c*https://symbols.example/download", (), 1),
+    ],
+)
+def test_what_is_of_no_use_here_is_said(text, elements, dropped):
+    """Taken for names of this system, they would become directories in the one that the user happens to be in."""
+    said: list[str] = []
+    assert parse_symbol_path(text, CACHE, said.append) == elements
+    assert len(said) == dropped
 
 
 def test_keys_as_symsrv_spells_them():
@@ -129,6 +154,8 @@ def search(path: str, identity=PDB, fetcher=None):
         "pdb/app.pdb",
         "symbols/pdb/app.pdb",
         f"app.pdb/{GUID}a/app.pdb",
+        "symbols/dll/app.pdb",
+        "Symbols/EXE/app.pdb",
         f"APP.PDB/{GUID.lower()}A/App.pdb",
     ],
 )
@@ -141,6 +168,20 @@ def test_two_tier_store(tmp_path):
     put(tmp_path / "index2.txt", "")
     file = put(tmp_path / "ap" / "app.pdb" / f"{GUID}a" / "app.pdb", "right")
     assert search(f"srv*{tmp_path}") == (file, [])
+
+
+def test_two_spellings_of_one_name(tmp_path):
+    """What one program has put into a store as app.pdb, and another as APP.PDB."""
+    put(tmp_path / "app.pdb" / f"{GUID}9" / "app.pdb", "age 9")
+    file = put(tmp_path / "APP.PDB" / f"{GUID}A" / "App.pdb", "right")
+    assert search(f"srv*{tmp_path}") == (file, [])
+
+
+def test_a_pointer_in_a_store_is_pointed_out(tmp_path):
+    put(tmp_path / "app.pdb" / f"{GUID}a" / "file.ptr", r"PATH:\\server\share\app.pdb")
+    found, (said,) = search(str(tmp_path))
+    assert found is None
+    assert "file.ptr: names a file elsewhere" in said
 
 
 def test_a_store_is_not_searched_as_a_plain_directory(tmp_path):
@@ -166,11 +207,15 @@ def test_compressed_file_is_pointed_out(tmp_path):
     "path", ["/absent/directory", "\0", "~nobody-here/symbols", "x" * 5000, "/etc/passwd", "srv*\0*\0"]
 )
 def test_paths_that_lead_nowhere(path):
-    assert search(path) == (None, [])
+    found, said = search(path)
+    assert found is None
+    assert all("not a directory that can be read" in message for message in said)
+    assert bool(said) == (path != "\0")
 
 
 def test_hostile_name_is_not_looked_up(tmp_path):
     put(tmp_path / "x.pdb", "right")
+    (tmp_path / "sub").mkdir()
     found, said = search(str(tmp_path / "sub"), PdbIdentity("..", GUID, 1))
     assert (found, said) == (None, ["'..': not a file name that can be looked up"])
     assert search(str(tmp_path), PdbIdentity("a\x1b[2J\n", GUID, 1))[1] == [
@@ -200,6 +245,30 @@ def test_download_into_the_cache(tmp_path):
     assert fetcher.asked == [f"https://symbols.example/app.pdb/{GUID}a/app.pdb"]
     search(f"srv*{tmp_path}*https://symbols.example", fetcher=fetcher)
     assert len(fetcher.asked) == 1
+
+
+def test_a_server_without_more_fills_the_cache_too(tmp_path):
+    fetcher = Store(**{"app.pdb": "right"})
+    for _ in range(2):
+        path = SymbolPath(parse_symbol_path("https://symbols.example", tmp_path), fetcher=fetcher, say=pytest.fail)
+        assert path.find(PDB, lambda _: None) == tmp_path / "app.pdb" / f"{GUID}a" / "app.pdb"
+    assert len(fetcher.asked) == 1
+
+
+def test_download_into_a_two_tier_cache(tmp_path):
+    put(tmp_path / "index2.txt", "")
+    fetcher = Store(**{"app.pdb": "right"})
+    for _ in range(2):
+        found, said = search(f"srv*{tmp_path}*https://symbols.example", fetcher=fetcher)
+        assert (found, said) == (tmp_path / "ap" / "app.pdb" / f"{GUID}a" / "app.pdb", [])
+    assert len(fetcher.asked) == 1
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again(tmp_path):
+    damaged = put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pdb", "truncated")
+    found, said = search(f"srv*{tmp_path}*https://symbols.example", fetcher=Store(**{"app.pdb": "right"}))
+    assert (found, said) == (damaged, [f"{damaged}: refused: it is truncated"])
+    assert damaged.read_text() == "right"
 
 
 def test_a_download_of_another_file_is_refused_and_not_kept(tmp_path):

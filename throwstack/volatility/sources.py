@@ -49,7 +49,7 @@ class Sources:
             return None
         fetcher = None if constants.OFFLINE else Downloader(say=self._say, progress=self._progress)
         try:
-            return SymbolPath(parse_symbol_path(text, cache_directory()), fetcher=fetcher, say=self._say)
+            return SymbolPath(parse_symbol_path(text, cache_directory(), self._say), fetcher=fetcher, say=self._say)
         except ValueError as error:
             self._say(f"the path {text!r} cannot be used: {error}")
             return None
