@@ -329,6 +329,14 @@ def test_cache_directory_that_cannot_be_made(place):
     assert place.cache.read_text() == "a file"
 
 
+def test_cache_that_is_full(place, monkeypatch):
+    place.put(APP)
+    monkeypatch.setattr(pdb_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 30, 1 << 30, 4096))
+    assert place.table().rva_of("untyped") == 0x1300
+    assert "is full" in place.said[0]
+    assert not [path for path in place.cache.rglob("*") if path.is_file()]
+
+
 def test_damaged_pdb_is_told_and_the_run_goes_on(place):
     """An argument list that claims four thousand million entries: symbolic would end the process it runs in."""
     data = APP.to_bytes()
@@ -374,8 +382,9 @@ def test_a_pdb_of_a_real_linker(place, tmp_path):
     source = tmp_path / "x.c"
     source.write_text(
         "int __stdcall leaf(int a, int b) { return a * b; }\n"
+        "int any(int a, ...) { return a; }\n"
         '#line 18 "comraise.cpp"\n'
-        "int start(void) { return leaf(1, 2) + leaf(3, 4); }\n"
+        "int start(void) { return leaf(1, 2) + leaf(3, 4) + any(5); }\n"
     )
     build = (
         "clang-19 --target=i686-pc-windows-msvc -g -gcodeview -O0 -ffreestanding -c x.c -o x.obj && "
@@ -393,4 +402,5 @@ def test_a_pdb_of_a_real_linker(place, tmp_path):
     assert (at.symbol, at.is_inside) == ("start", True)
     assert at.source.endswith("comraise.cpp @ 18")
     assert table.locate(table.rva_of("leaf"))[0].signature == "leaf(int, int)"
+    assert table.locate(table.rva_of("any"))[0].signature == "any(int, ...)"
     assert symbols.frame_data(image(PdbIdentity("app.pdb", found.guid, found.age)), start + 3).program

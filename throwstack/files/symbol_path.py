@@ -110,9 +110,7 @@ def parse_symbol_path(text: str, default_cache: Path, say: Say | None = None) ->
         else:
             say(f"{part.strip()}: not an element of a symbol path")
             continue
-        places = [_place(word, say) if word else default_cache for word in given]
-        if is_store:
-            places = [default_cache if place is None else place for place in places[:1]] + places[1:]
+        places = (_place(word, say) if word else default_cache for word in given)
         found = [place for place in places if place is not None]
         if not found:
             continue

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,8 @@ from throwstack.symbols import Location, SymbolKind, SymbolTable
 _START = "import json,os,sys; sys.path[:] = json.loads(os.environ.pop('THROWSTACK_PATH')); \
 from throwstack.pdb.convert import main; sys.exit(main(sys.argv[1:]))"
 _POLL = 0.2
+_SPARE = 1 << 20
+"""Bytes that have to be free in the cache beside the PDB's own size, which a converted one hardly ever reaches."""
 _DRIVE_INSIDE = re.compile(r"^.*[\\/](?=[A-Za-z]:[\\/])")
 """What clang on another system puts before a Windows path that it takes for a relative one: its working directory."""
 _MAX_REMEMBERED = 200_000
@@ -125,6 +128,7 @@ class PdbTable(SymbolTable):
             source = f"{file} @ {entry.line}" if file and entry.line else ""
             start = entry.sym_addr + rva - before if index == len(found) - 1 else None
             signature = entry.symbol if entry.symbol != name and not entry.symbol.startswith("?") else ""
+            signature = signature.replace("<NoType>", "...")
             is_inside = True if found[0].full_path else None  # a public symbol reaches to the next one
             locations.append(Location(name, start, source, entry.symbol, signature, is_inside))
         return tuple(locations)
@@ -197,12 +201,12 @@ class PdbSymbols:
             return parts
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            usable = os.access(kept.parent, os.W_OK)
+            usable = os.access(kept.parent, os.W_OK) and shutil.disk_usage(kept.parent).free > stamp[0] + _SPARE
         except OSError:
             usable = False
         if usable:
             return self._convert(pdb, kept, stamp)
-        self._say(f"{self._cache}: cannot be written; PDBs are converted anew in every run")
+        self._say(f"{self._cache}: cannot be written or is full; PDBs are converted anew in every run")
         with tempfile.TemporaryDirectory() as directory:
             return self._convert(pdb, Path(directory) / "pdb.symbols", stamp)
 
