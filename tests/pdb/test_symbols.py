@@ -329,6 +329,21 @@ def test_cache_directory_that_cannot_be_made(place):
     assert place.cache.read_text() == "a file"
 
 
+def test_another_process_that_converts_the_same_pdb(place, monkeypatch):
+    """It has downloaded a copy of its own, which has another modification time, and is done a moment later."""
+    pdb = place.put(APP)
+    wait = PdbSymbols._wait
+
+    def wait_and_be_overtaken(self, process, path) -> bool:
+        in_time = wait(self, process, path)
+        save(place.cache / "pdb" / "app.pdb" / f"{GUID}3.symbols", convert(pdb), (pdb.stat().st_size, 1))
+        return in_time
+
+    monkeypatch.setattr(PdbSymbols, "_wait", wait_and_be_overtaken)
+    assert place.table().rva_of("untyped") == 0x1300
+    assert len([path for path in place.cache.rglob("*") if path.is_file()]) == 1
+
+
 def test_cache_that_is_full(place, monkeypatch):
     place.put(APP)
     monkeypatch.setattr(pdb_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 30, 1 << 30, 4096))

@@ -205,7 +205,15 @@ class PdbSymbols:
         except OSError:
             usable = False
         if usable:
-            return self._convert(pdb, kept, stamp)
+            # Another process may be at it, with a copy of the PDB that is a moment older: each reads what it made.
+            own = kept.with_name(f"{kept.name}-{os.getpid()}")
+            try:
+                parts = self._convert(pdb, own, stamp)
+                with suppress(OSError):
+                    own.replace(kept)
+            finally:
+                own.unlink(missing_ok=True)
+            return parts
         self._say(f"{self._cache}: cannot be written or is full; PDBs are converted anew in every run")
         with tempfile.TemporaryDirectory() as directory:
             return self._convert(pdb, Path(directory) / "pdb.symbols", stamp)
