@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from throwstack.demangle import display_name
+from throwstack.demangle import display_name, is_decorated
 from throwstack.files.download import Progress
 from throwstack.files.symbol_path import Say, SymbolPath, safe_name, store_key
 from throwstack.frame_data import FrameData
@@ -127,8 +127,8 @@ class PdbTable(SymbolTable):
             file = _DRIVE_INSIDE.sub("", entry.full_path or "")
             source = f"{file} @ {entry.line}" if file and entry.line else ""
             start = entry.sym_addr + rva - before if index == len(found) - 1 else None
-            signature = entry.symbol if entry.symbol != name and not entry.symbol.startswith("?") else ""
-            signature = signature.replace("<NoType>", "...")
+            has_types = entry.symbol != name and not is_decorated(entry.symbol)
+            signature = entry.symbol.replace("<NoType>", "...") if has_types else ""
             is_inside = True if found[0].full_path else None  # a public symbol reaches to the next one
             locations.append(Location(name, start, source, entry.symbol, signature, is_inside))
         return tuple(locations)
