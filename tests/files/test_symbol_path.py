@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.files.test_cabinet import cabinet
 from throwstack.files.symbol_path import (
     ImageIdentity,
     PathElement,
@@ -195,12 +196,26 @@ def test_refused_by_name_and_the_search_goes_on(tmp_path):
     assert search(f"{tmp_path / 'one'};{tmp_path / 'two'}") == (right, [f"{wrong}: refused: it is age 3"])
 
 
-def test_compressed_file_is_pointed_out(tmp_path):
-    put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pd_", "MSCF")
-    found, said = search(str(tmp_path))
+def test_compressed_file_is_unpacked_into_the_cache(tmp_path):
+    store, cache = tmp_path / "store", tmp_path / "cache"
+    put(store / "APP.PDB" / f"{GUID}A" / "app.pd_", "").write_bytes(cabinet(b"right"))
+    for _ in range(2):
+        found, said = search(f"srv*{cache}*{store}")
+        assert (found, said) == (cache / "app.pdb" / f"{GUID}a" / "app.pdb", [])
+
+
+def test_compressed_file_that_is_another(tmp_path):
+    packed = put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pd_", "")
+    packed.write_bytes(cabinet(b"age 3"))
+    assert search(f"srv*{tmp_path}") == (None, [f"{packed}: refused: it is age 3"])
+    assert list(packed.parent.iterdir()) == [packed]
+
+
+def test_compressed_file_that_is_not_unpacked_is_pointed_out(tmp_path):
+    packed = put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pd_", "MSCF")
+    found, said = search(f"srv*{tmp_path}")
     assert found is None
-    assert len(said) == 1
-    assert "compressed" in said[0]
+    assert said == [f"{packed}: a damaged cabinet; unpack it (expand, cabextract) to app.pdb beside it"]
 
 
 @pytest.mark.parametrize(
@@ -226,15 +241,15 @@ def test_hostile_name_is_not_looked_up(tmp_path):
 class Store:
     """Stands for a downloader: brings the text it holds for an address."""
 
-    def __init__(self, **files: str) -> None:
+    def __init__(self, **files: str | bytes) -> None:
         self.files, self.asked = files, []
 
     def fetch(self, url: str, target: Path) -> bool:
         self.asked.append(url)
-        text = self.files.get(url.rsplit("/", 1)[-1])
-        if text is not None:
-            put(target, text)
-        return text is not None
+        data = self.files.get(url.rsplit("/", 1)[-1])
+        if data is not None:
+            put(target, "").write_bytes(data.encode() if isinstance(data, str) else data)
+        return data is not None
 
 
 def test_download_into_the_cache(tmp_path):
@@ -245,6 +260,15 @@ def test_download_into_the_cache(tmp_path):
     assert fetcher.asked == [f"https://symbols.example/app.pdb/{GUID}a/app.pdb"]
     search(f"srv*{tmp_path}*https://symbols.example", fetcher=fetcher)
     assert len(fetcher.asked) == 1
+
+
+def test_download_of_a_compressed_file(tmp_path):
+    """As Mozilla's server has them, and only so."""
+    fetcher = Store(**{"app.pd_": cabinet(b"right")})
+    found, said = search(f"srv*{tmp_path}*https://symbols.example", fetcher=fetcher)
+    assert (found, said) == (tmp_path / "app.pdb" / f"{GUID}a" / "app.pdb", [])
+    assert fetcher.asked == [f"https://symbols.example/app.pdb/{GUID}a/app.{kind}" for kind in ("pdb", "pd_")]
+    assert list(found.parent.iterdir()) == [found]
 
 
 def test_a_server_without_more_fills_the_cache_too(tmp_path):

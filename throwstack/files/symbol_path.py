@@ -15,11 +15,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
+from throwstack.files.cabinet import NotUnpacked, unpack
 from throwstack.images import PdbIdentity
 
 _MAX_NAME = 128
@@ -159,7 +161,7 @@ class SymbolPath:
         """Search `elements` in order; what is no directory among them, or none that can be read, is said."""
         self.elements = elements
         for element in elements:
-            is_filled = element.cache is None or any(isinstance(place, Server) for place in element.places)
+            is_filled = element.cache is None or len(element.places) > 1
             for place in element.places[is_filled:]:  # a cache is made when it is needed
                 if isinstance(place, Path) and not _is_readable(place):
                     say(f"{place}: not a directory that can be read")
@@ -179,18 +181,24 @@ class SymbolPath:
         for element in self.elements:
             for place in element.places:
                 if isinstance(place, Server):
-                    found = self._download(place, element.cache, identity, name, check)
-                    if found is not None:
-                        return found
-                    continue
-                for candidate in self._candidates(place, name, store_key(identity), element.is_store):
+                    candidates = self._downloads(place, element.cache, identity, name)
+                else:
+                    cache = element.cache or place
+                    candidates = self._candidates(place, name, store_key(identity), cache, is_store=element.is_store)
+                for candidate, origin in candidates:
                     reason = check(candidate)
                     if reason is None:
                         return candidate
-                    self._say(f"{candidate}: refused: {reason}")
+                    self._say(f"{origin}: refused: {reason}")
+                    if str(candidate) != origin:
+                        with suppress(OSError):
+                            candidate.unlink()
         return None
 
-    def _candidates(self, directory: Path, name: str, key: str, is_store: bool) -> Iterator[Path]:
+    def _candidates(
+        self, directory: Path, name: str, key: str, cache: Path, *, is_store: bool
+    ) -> Iterator[tuple[Path, str]]:
+        """Yield files that may be the wanted one and where they come from; what is packed is unpacked into `cache`."""
         folder = (*self._tier(directory, name), name, key)
         layouts = [(*folder, name)]
         if not is_store:
@@ -198,11 +206,28 @@ class SymbolPath:
         for layout in layouts:
             for found in self._resolve(directory, *layout):
                 if os.path.isfile(found):  # noqa: PTH113 Path.is_file raises where a directory may not be read
-                    yield found
-        for found in self._resolve(directory, *folder, f"{name[:-1]}_"):
-            self._say(f"{found}: compressed; unpack it (expand, cabextract) to {name} beside it")
+                    yield found, str(found)
+        for packed in self._resolve(directory, *folder, _packed(name)):
+            target = self._kept(cache, name, key)
+            if self._unpack(packed, target):
+                yield target, str(packed)
         for found in self._resolve(directory, *folder, "file.ptr"):
             self._say(f"{found}: names a file elsewhere, which is not looked for")
+
+    def _unpack(self, packed: Path, target: Path) -> bool:
+        try:
+            unpack(packed, target)
+        except NotUnpacked as error:
+            self._say(f"{packed}: {error}; unpack it (expand, cabextract) to {target.name} beside it")
+        except OSError as error:
+            self._say(f"{packed}: cannot be unpacked to {target}: {error.strerror or error}")
+        else:
+            return True
+        return False
+
+    def _kept(self, cache: Path, name: str, key: str) -> Path:
+        """Return where a cache keeps the file: in two tiers if it is such a store."""
+        return cache.joinpath(*self._tier(cache, name), name, key, name)
 
     def _tier(self, directory: Path, name: str) -> tuple[str, ...]:
         return (name[:2],) if any(self._resolve(directory, "index2.txt")) else ()
@@ -233,16 +258,25 @@ class SymbolPath:
             self._listings[directory] = listing
         return listing
 
-    def _download(self, server: Server, cache: Path | None, identity: Identity, name: str, check: Check) -> Path | None:
+    def _downloads(
+        self, server: Server, cache: Path | None, identity: Identity, name: str
+    ) -> Iterator[tuple[Path, str]]:
+        """Yield the file that the server has, as it is or else packed, and its address; it replaces what was there."""
         url = server.file_url(identity)
         if self._fetcher is None or cache is None or url is None:
-            return None
-        target = cache.joinpath(*self._tier(cache, name), name, store_key(identity), name)
-        if not self._fetcher.fetch(url, target):  # in place of what may be there, which has been refused
-            return None
-        reason = check(target)
-        if reason is None:
-            return target
-        self._say(f"{url}: refused: {reason}")
-        target.unlink(missing_ok=True)
-        return None
+            return
+        target = self._kept(cache, name, store_key(identity))
+        if self._fetcher.fetch(url, target):
+            yield target, url
+            return
+        packed, url = target.with_name(_packed(name)), url[: -len(quote(name))] + quote(_packed(name))
+        if self._fetcher.fetch(url, packed):
+            is_unpacked = self._unpack(packed, target)
+            with suppress(OSError):
+                packed.unlink()
+            if is_unpacked:
+                yield target, url
+
+
+def _packed(name: str) -> str:
+    return f"{name[:-1]}_"
