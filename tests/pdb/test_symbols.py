@@ -200,6 +200,7 @@ def test_what_kv_shows_of_a_function(place):
 
 # An image whose code was rearranged: what was at 2000 is at 5000, but for its block at 2010, which is at 4010 now.
 MOVED = [(0x2000, 0x5000), (0x2010, 0x4010), (0x2018, 0x5010), (0x2020, 0x6000), (0x2030, 0), (0x2040, 0x4020)]
+MOVED += [(0x3000, 0x7000), (0x3010, 0x4110)]
 SECTIONS = [(".text", 0x1000, 0x8000)]
 
 
@@ -217,6 +218,7 @@ def rearranged(request, place):
                 Procedure("left_out", 0x2030, 0x10),
                 Procedure("last", 0x2040, 0x10),
             ],
+            publics=[Public("_public", 0x3000)],
             frame_data=[FrameRecord(0x2000, 0x20, PROGRAM, 12, 4, 8, prologue=0x12)],
             fpo=[FpoRecord(0x2000, 0x20, 1, prologue=0x12, has_seh=True)],
             omap=MOVED,
@@ -238,6 +240,13 @@ def test_names_and_lines_follow_code_that_was_moved(rearranged):
     assert shown(0x5011) == [("moved", 0x19, rf"{CPP} @ 3")]
     assert shown(0x6000) == [("after", 0, rf"{CPP} @ 9")]
     assert rearranged.locate(0x5000)[0].signature == "moved(int)"
+
+
+def test_public_symbols_follow_code_that_was_moved(rearranged):
+    """Whether an address is in a public function is judged by what lies before it, in a moved block by nothing."""
+    found = [rearranged.locate(rva)[0] for rva in (0x7004, 0x4114)]
+    assert [(at.symbol, at.is_inside) for at in found] == [("public", None), ("public", True)]
+    assert 0x4114 - found[1].rva == 0x14
 
 
 def test_starts_of_functions_that_were_moved(rearranged):

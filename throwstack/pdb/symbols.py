@@ -121,15 +121,18 @@ class PdbTable(SymbolTable):
             found = []
         if not found:  # between functions, or before the first
             return tuple(replace(location, is_inside=False) for location in super().locate(rva))
+        is_inside = True if found[0].full_path else None  # a public symbol reaches to the next one
+        start_now = found[-1].sym_addr + rva - before
+        if is_inside is None and self._omap.after(found[-1].sym_addr) != start_now:
+            is_inside = True  # in a block that was moved, what lies around it tells nothing
         locations = []
         for index, entry in enumerate(found):
             name = display_name(entry.symbol)
             file = _DRIVE_INSIDE.sub("", entry.full_path or "")
             source = f"{file} @ {entry.line}" if file and entry.line else ""
-            start = entry.sym_addr + rva - before if index == len(found) - 1 else None
+            start = start_now if index == len(found) - 1 else None
             has_types = entry.symbol != name and not is_decorated(entry.symbol)
             signature = entry.symbol.replace("<NoType>", "...") if has_types else ""
-            is_inside = True if found[0].full_path else None  # a public symbol reaches to the next one
             locations.append(Location(name, start, source, entry.symbol, signature, is_inside))
         return tuple(locations)
 
