@@ -96,6 +96,8 @@ class Pdb:
     fpo: list[FpoRecord] = field(default_factory=list)
     omap: list[tuple[int, int]] = field(default_factory=list)
     """Where code went when the linked image was rearranged: (RVA before, RVA after or 0) of the start of each piece."""
+    former_sections: list[tuple[str, int, int]] = field(default_factory=list)
+    """Of the image before that; Microsoft's tools write them, others let `sections` stand for both."""
     info_age: int | None = None
     has_dbi: bool = True
 
@@ -178,7 +180,7 @@ class _Types:
 
 
 class _Writer:
-    _NAMES, _SYMBOLS, _MODULE, _SECTIONS, _FPO, _FRAMES, _OMAP = 5, 6, 7, 8, 9, 10, 11
+    _NAMES, _SYMBOLS, _MODULE, _SECTIONS, _FPO, _FRAMES, _OMAP, _FORMER = 5, 6, 7, 8, 9, 10, 11, 12
 
     def __init__(self, pdb: Pdb) -> None:
         self._pdb = pdb
@@ -210,6 +212,7 @@ class _Writer:
             fpo,
             frames,
             b"".join(struct.pack("<II", *pair) for pair in pdb.omap),
+            b"".join(_section_header(*section) for section in pdb.former_sections),
         ]
         return write_msf(streams, block_size)
 
@@ -240,7 +243,7 @@ class _Writer:
             self._SECTIONS,
             *[_NO_STREAM] * 3,
             self._FRAMES if pdb.frame_data else _NO_STREAM,
-            _NO_STREAM,
+            self._FORMER if pdb.former_sections else _NO_STREAM,
         ]
         edit_and_continue = _Strings().stream()
         parts = [information, contributions, section_map, files]
@@ -259,7 +262,7 @@ class _Writer:
 
     def _place(self, rva: int) -> tuple[int, int]:
         """Return offset in section and section number, from 1."""
-        for index, (_, start, size) in enumerate(self._pdb.sections):
+        for index, (_, start, size) in enumerate(self._pdb.former_sections or self._pdb.sections):
             if start <= rva < start + size:
                 return rva - start, index + 1
         message = f"RVA {rva:#x} is in no section"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from throwstack.demangle import declaration, itanium_type_name, strip_parameters, type_name, undecorate
+from throwstack.demangle import declaration, display_name, itanium_type_name, strip_parameters, type_name, undecorate
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,12 @@ from throwstack.demangle import declaration, itanium_type_name, strip_parameters
             "?push_back@?$vector@V?$list@HV?$allocator@H@std@@@std@@V?$allocator@H@2@@std@@QAEX$$QAV?$list@H@2@@Z",
             "std::vector<std::list<int,std::allocator<int> >,std::allocator<int> >::push_back",
         ),
+        ("??_GA@@UAEPAXI@Z", "A::`scalar deleting destructor'"),
+        ("??_EA@@UAEPAXI@Z", "A::`vector deleting destructor'"),
+        ("?set_terminate@@YAP6AXXZP6AXXZ@Z", "set_terminate"),
+        ("?signal@N@@YAP6AXH@ZHP6AXH@Z@Z", "N::signal"),
+        ("?get@A@@QAEP6GHPAX@ZXZ", "A::get"),
+        ("??BA@@QBEP6AHH@ZXZ", "A::operator int (__cdecl *)(int)"),
         ("_ZN3foo3barEi", "foo::bar"),
         ("_ZNSt6vectorIiSaIiEE9push_backERKi", "std::vector<int,std::allocator<int> >::push_back"),
         ("CreateFileW", "CreateFileW"),
@@ -42,6 +48,23 @@ from throwstack.demangle import declaration, itanium_type_name, strip_parameters
 )
 def test_names(raw, name):
     assert undecorate(raw) == name
+
+
+@pytest.mark.parametrize(
+    ("symbol", "name"),
+    [
+        ("A::f(int) const", "A::f"),
+        ("?f@A@@QAEXH@Z", "A::f"),
+        ("_ZN1A1fEi", "A::f"),
+        ("_Zebra", "_Zebra"),
+        ("@_EH4_CallFilterFunc@8()", "_EH4_CallFilterFunc"),
+        ("@fast@8", "fast"),
+        ("@ILT+5(_main)", "ILT+5(_main)"),
+        ("operator delete(void*)", "operator delete"),
+    ],
+)
+def test_names_that_symbols_of_a_pdb_show(symbol, name):
+    assert display_name(symbol) == name
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def vol(
         *("-r", renderer, "-f", str(dump or forged / "MEMORY.DMP"), *more, plugin, *options),
     ]
     variables = {**os.environ, "PYTHONPATH": str(CHECKOUT), "XDG_CACHE_HOME": str(cache), **(environment or {})}
-    if not environment or "_NT_SYMBOL_PATH" not in environment:
-        variables.pop("_NT_SYMBOL_PATH", None)
+    for name in {"_NT_SYMBOL_PATH", "_NT_EXECUTABLE_IMAGE_PATH"} - set(environment or ()):
+        variables.pop(name, None)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, timeout=300)
     return Output(done.returncode, done.stdout, done.stderr)

@@ -18,6 +18,10 @@ _MAX_NAME = 1024
 _MAX_EXPANSION = 1 << 22
 _CONVENTION = re.compile(r"__(?:cdecl|stdcall|thiscall|fastcall|vectorcall|clrcall|pascal|regcall|eabi|swift\w+) ")
 _TRAILER = re.compile(r"(?:\s*(?:const|volatile|__restrict|__unaligned|__ptr64|noexcept|&&?))*")
+_DECORATED = ("?", "_Z")
+_FASTCALL = re.compile(r"@(\w+)@\d+")
+_INCREMENTAL = re.compile(r"@?(ILT\+\d+\(.*\))")
+"""A jump that incremental linking goes through, `@ILT+5(_main)`: all of it is the name."""
 _KEYWORD = re.compile(r"\b(?:class|struct|union|enum) ")
 _RTTI_SUFFIX = "`RTTI Type Descriptor Name'"
 _REFERENCES = re.compile(r"(?<![a-z_0-9])[0-9]+")
@@ -84,7 +88,19 @@ def strip_parameters(signature: str) -> str:
 
 def display_name(symbol: str) -> str:
     """Return the name that a debugger shows for a symbol of a PDB: neither decorated nor with its parameters."""
-    return undecorate(symbol) if symbol.startswith("?") else strip_parameters(symbol)
+    if is_decorated(symbol):
+        return undecorate(symbol)
+    thunk = _INCREMENTAL.fullmatch(symbol)
+    if thunk:
+        return thunk[1]
+    name = strip_parameters(symbol)
+    fastcall = _FASTCALL.fullmatch(name)
+    return fastcall[1] if fastcall else name
+
+
+def is_decorated(symbol: str) -> bool:
+    """Say whether a symbol of a PDB is spelled as compilers do; all others are readable, with parameters or not."""
+    return symbol.startswith(_DECORATED)
 
 
 def _is_bounded(name: str) -> bool:
@@ -115,20 +131,32 @@ def _name_of_declaration(text: str) -> str:
             depth += 1
         elif char in _CLOSE:
             depth -= 1
-        elif depth == 0 and char == "_":
+        elif depth < 2 and char == "_":
             convention = _CONVENTION.match(text, index)
-            if convention is not None:
+            if convention is not None and not depth:
                 return strip_parameters(text[convention.end() :])
+            if convention is not None and not text.startswith("*", convention.end()):
+                return _first_group(text[convention.end() :])  # `int (__cdecl * __cdecl f(void))(int)`
         elif depth == 0 and char == " ":
             last_space = index
     if depth or text.startswith('"') or text.endswith(")"):
-        return text  # a string's contents; a function that returns a pointer to a function
+        return text  # a string's contents; a pointer to a function
     return text[last_space + 1 :].lstrip("*&")
 
 
+def _first_group(text: str) -> str:
+    """Return the name of the function in `f(void))(int)`: what stands before the bracket that closes none in it."""
+    depth = 0
+    for index, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if depth < 0:
+            return strip_parameters(text[:index])
+    return text
+
+
 def _tidy(name: str) -> str:
-    """Write template arguments as Microsoft's tools do: `A<B,C<int> >`."""
-    name = _KEYWORD.sub("", name)
+    """Write what LLVM does in ways of its own as Microsoft's tools do: `A<B,C<int> >`."""
+    name = _KEYWORD.sub("", name).replace(" deleting dtor'", " deleting destructor'")
     if "<" in name and "operator" not in name:
         name = name.replace(", ", ",")
         while ">>" in name:

@@ -7,7 +7,7 @@ table that named an address is part of the answer, because a nearest export is a
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -67,11 +67,6 @@ class SymbolTable:
         """Return the name at or before `rva` and the RVA at which it stands, or None."""
         index = bisect_right(self._rvas, rva) - 1
         return (self._names[index], self._rvas[index]) if index >= 0 else None
-
-    def next_after(self, rva: int) -> int | None:
-        """Return the RVA of the first symbol after `rva`, or None."""
-        index = bisect_left(self._rvas, rva + 1)
-        return self._rvas[index] if index < len(self._rvas) else None
 
     def locate(self, rva: int) -> tuple[Location, ...]:
         """Return the functions at `rva`, innermost inlined one first; here the nearest name, or nothing."""

@@ -80,7 +80,7 @@ class CxrStack(interfaces.plugins.PluginInterface):
     def _needed(self) -> Iterator[tuple[int, rows.Row]]:
         files = cxr.files_needed(self._stacks())
         with self.open(_MANIFEST) as out:
-            out.write(manifest(files).encode("ascii", "replace"))
+            out.write(manifest(files).encode())
         for file in files:
             yield 0, (file.manifest_line, escape(file.module), file.why)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -69,6 +70,25 @@ class Handler(BaseHTTPRequestHandler):
 
     def to_a_file(self):
         self.answer(302, Location="file:///etc/passwd")
+
+    def to_no_address(self):
+        self.answer(302, Location="http://[")
+
+    def over_and_over(self, data: bytes):
+        with contextlib.suppress(OSError):
+            while not self.server.released.wait(0.05):
+                self.wfile.write(data)
+
+    def endless_header(self):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        self.over_and_over(b"x")
+
+    def endless_continue(self):
+        self.over_and_over(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def endless_chunk_length(self):
+        self.answer(200, Transfer_Encoding="chunked")
+        self.over_and_over(b"0")
 
     def stalls(self):
         self.answer(200, DATA[:1000], Content_Length=len(DATA))
@@ -203,6 +223,38 @@ def test_a_server_that_drips_is_given_up(server, tmp_path):
     download = Download(server, "/drips", tmp_path, time_limit=0.3)
     assert not download.run()
     assert "the next run goes on from there" in download.said[0]
+
+
+@pytest.mark.parametrize("path", ["/endless-header", "/endless-continue"])
+def test_an_answer_that_never_begins_is_given_up(server, tmp_path, path):
+    """Each byte comes within the time-out on a socket."""
+    download = Download(server, path, tmp_path)
+    assert not download.run()
+    assert download.said == [
+        f"symbol server {download.host} does not answer (it takes too long); it is not asked again in this run"
+    ]
+
+
+def test_an_answer_that_never_ends_is_given_up_and_its_server_not_asked_again(server, tmp_path):
+    download = Download(server, "/endless-chunk-length", tmp_path, time_limit=0.5)
+    assert not download.run()
+    assert "the next run goes on from there" in download.said[0]
+    assert not download.run()
+    assert len(server.requests) == len(download.said) == 1
+
+
+def test_a_redirection_to_what_is_no_address(server, tmp_path):
+    download = Download(server, "/to-no-address", tmp_path)
+    assert not download.run()
+    assert len(download.said) == 1
+
+
+@pytest.mark.parametrize("host", ["[::1", "a..b", "host:port", "a b", "127.0.0.1:1/\xe9"])
+def test_what_is_no_address_is_said(server, tmp_path, host):
+    download = Download(server, "/whole", tmp_path)
+    download.host = host
+    assert not download.run()
+    assert len(download.said) == 1
 
 
 def test_a_server_that_is_not_there(server, tmp_path):

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.files.test_cabinet import cabinet
 from throwstack.files.symbol_path import (
     ImageIdentity,
     PathElement,
@@ -52,11 +54,35 @@ SITE = Server("https://symbols.example/download")
         ("cache*", (PathElement((CACHE,), is_store=True),)),
         ("srv*", (PathElement((CACHE,), CACHE, is_store=True),)),
         ("unknown*/x", ()),
-        ("https://symbols.example/download", (PathElement((SITE,), CACHE, is_store=True),)),
+        ("https://symbols.example/download", (PathElement((CACHE, SITE), CACHE, is_store=True),)),
+        ('"/a b"', (PathElement((Path("/a b"),), CACHE),)),
+        ("cache*~/near", (PathElement((Path("~/near").expanduser(),), is_store=True),)),
     ],
 )
 def test_parse(text, elements):
     assert parse_symbol_path(text, CACHE) == elements
+
+
+@pytest.mark.skipif(os.name == "nt", reason="they are Windows's")
+@pytest.mark.parametrize(
+    ("text", "elements", "dropped"),
+    [
+        (r"SRV*c:\symbols*https://symbols.example/download", (PathElement((CACHE, SITE), CACHE, is_store=True),), 1),
+        (
+            r"srv*/c*\\server\share*https://symbols.example/download",
+            (PathElement((Path("/c"), SITE), Path("/c"), True),),
+            1,
+        ),
+        (r"C:\pdbs;/pdbs;d:", (PathElement((Path("/pdbs"),), CACHE),), 2),
+        (r"cache*c:\near", (PathElement((CACHE,), is_store=True),), 1),
+        ("syv*/c*https://symbols.example/download", (), 1),
+    ],
+)
+def test_what_is_of_no_use_here_is_said(text, elements, dropped):
+    """Taken for names of this system, they would become directories in the one that the user happens to be in."""
+    said: list[str] = []
+    assert parse_symbol_path(text, CACHE, said.append) == elements
+    assert len(said) == dropped
 
 
 def test_keys_as_symsrv_spells_them():
@@ -129,6 +155,8 @@ def search(path: str, identity=PDB, fetcher=None):
         "pdb/app.pdb",
         "symbols/pdb/app.pdb",
         f"app.pdb/{GUID}a/app.pdb",
+        "symbols/dll/app.pdb",
+        "Symbols/EXE/app.pdb",
         f"APP.PDB/{GUID.lower()}A/App.pdb",
     ],
 )
@@ -143,6 +171,20 @@ def test_two_tier_store(tmp_path):
     assert search(f"srv*{tmp_path}") == (file, [])
 
 
+def test_two_spellings_of_one_name(tmp_path):
+    """What one program has put into a store as app.pdb, and another as APP.PDB."""
+    put(tmp_path / "app.pdb" / f"{GUID}9" / "app.pdb", "age 9")
+    file = put(tmp_path / "APP.PDB" / f"{GUID}A" / "App.pdb", "right")
+    assert search(f"srv*{tmp_path}") == (file, [])
+
+
+def test_a_pointer_in_a_store_is_pointed_out(tmp_path):
+    put(tmp_path / "app.pdb" / f"{GUID}a" / "file.ptr", r"PATH:\\server\share\app.pdb")
+    found, (said,) = search(str(tmp_path))
+    assert found is None
+    assert "file.ptr: names a file elsewhere" in said
+
+
 def test_a_store_is_not_searched_as_a_plain_directory(tmp_path):
     put(tmp_path / "app.pdb", "right")
     assert search(f"srv*{tmp_path}") == (None, [])
@@ -154,23 +196,41 @@ def test_refused_by_name_and_the_search_goes_on(tmp_path):
     assert search(f"{tmp_path / 'one'};{tmp_path / 'two'}") == (right, [f"{wrong}: refused: it is age 3"])
 
 
-def test_compressed_file_is_pointed_out(tmp_path):
-    put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pd_", "MSCF")
-    found, said = search(str(tmp_path))
+def test_compressed_file_is_unpacked_into_the_cache(tmp_path):
+    store, cache = tmp_path / "store", tmp_path / "cache"
+    put(store / "APP.PDB" / f"{GUID}A" / "app.pd_", "").write_bytes(cabinet(b"right"))
+    for _ in range(2):
+        found, said = search(f"srv*{cache}*{store}")
+        assert (found, said) == (cache / "app.pdb" / f"{GUID}a" / "app.pdb", [])
+
+
+def test_compressed_file_that_is_another(tmp_path):
+    packed = put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pd_", "")
+    packed.write_bytes(cabinet(b"age 3"))
+    assert search(f"srv*{tmp_path}") == (None, [f"{packed}: refused: it is age 3"])
+    assert list(packed.parent.iterdir()) == [packed]
+
+
+def test_compressed_file_that_is_not_unpacked_is_pointed_out(tmp_path):
+    packed = put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pd_", "MSCF")
+    found, said = search(f"srv*{tmp_path}")
     assert found is None
-    assert len(said) == 1
-    assert "compressed" in said[0]
+    assert said == [f"{packed}: a damaged cabinet; unpack it (expand, cabextract) to app.pdb beside it"]
 
 
 @pytest.mark.parametrize(
     "path", ["/absent/directory", "\0", "~nobody-here/symbols", "x" * 5000, "/etc/passwd", "srv*\0*\0"]
 )
 def test_paths_that_lead_nowhere(path):
-    assert search(path) == (None, [])
+    found, said = search(path)
+    assert found is None
+    assert all("not a directory that can be read" in message for message in said)
+    assert bool(said) == (path != "\0")
 
 
 def test_hostile_name_is_not_looked_up(tmp_path):
     put(tmp_path / "x.pdb", "right")
+    (tmp_path / "sub").mkdir()
     found, said = search(str(tmp_path / "sub"), PdbIdentity("..", GUID, 1))
     assert (found, said) == (None, ["'..': not a file name that can be looked up"])
     assert search(str(tmp_path), PdbIdentity("a\x1b[2J\n", GUID, 1))[1] == [
@@ -181,15 +241,15 @@ def test_hostile_name_is_not_looked_up(tmp_path):
 class Store:
     """Stands for a downloader: brings the text it holds for an address."""
 
-    def __init__(self, **files: str) -> None:
+    def __init__(self, **files: str | bytes) -> None:
         self.files, self.asked = files, []
 
     def fetch(self, url: str, target: Path) -> bool:
         self.asked.append(url)
-        text = self.files.get(url.rsplit("/", 1)[-1])
-        if text is not None:
-            put(target, text)
-        return text is not None
+        data = self.files.get(url.rsplit("/", 1)[-1])
+        if data is not None:
+            put(target, "").write_bytes(data.encode() if isinstance(data, str) else data)
+        return data is not None
 
 
 def test_download_into_the_cache(tmp_path):
@@ -200,6 +260,39 @@ def test_download_into_the_cache(tmp_path):
     assert fetcher.asked == [f"https://symbols.example/app.pdb/{GUID}a/app.pdb"]
     search(f"srv*{tmp_path}*https://symbols.example", fetcher=fetcher)
     assert len(fetcher.asked) == 1
+
+
+def test_download_of_a_compressed_file(tmp_path):
+    """As Mozilla's server has them, and only so."""
+    fetcher = Store(**{"app.pd_": cabinet(b"right")})
+    found, said = search(f"srv*{tmp_path}*https://symbols.example", fetcher=fetcher)
+    assert (found, said) == (tmp_path / "app.pdb" / f"{GUID}a" / "app.pdb", [])
+    assert fetcher.asked == [f"https://symbols.example/app.pdb/{GUID}a/app.{kind}" for kind in ("pdb", "pd_")]
+    assert list(found.parent.iterdir()) == [found]
+
+
+def test_a_server_without_more_fills_the_cache_too(tmp_path):
+    fetcher = Store(**{"app.pdb": "right"})
+    for _ in range(2):
+        path = SymbolPath(parse_symbol_path("https://symbols.example", tmp_path), fetcher=fetcher, say=pytest.fail)
+        assert path.find(PDB, lambda _: None) == tmp_path / "app.pdb" / f"{GUID}a" / "app.pdb"
+    assert len(fetcher.asked) == 1
+
+
+def test_download_into_a_two_tier_cache(tmp_path):
+    put(tmp_path / "index2.txt", "")
+    fetcher = Store(**{"app.pdb": "right"})
+    for _ in range(2):
+        found, said = search(f"srv*{tmp_path}*https://symbols.example", fetcher=fetcher)
+        assert (found, said) == (tmp_path / "ap" / "app.pdb" / f"{GUID}a" / "app.pdb", [])
+    assert len(fetcher.asked) == 1
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again(tmp_path):
+    damaged = put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pdb", "truncated")
+    found, said = search(f"srv*{tmp_path}*https://symbols.example", fetcher=Store(**{"app.pdb": "right"}))
+    assert (found, said) == (damaged, [f"{damaged}: refused: it is truncated"])
+    assert damaged.read_text() == "right"
 
 
 def test_a_download_of_another_file_is_refused_and_not_kept(tmp_path):

@@ -51,6 +51,7 @@ def test_wrong_age_and_wrong_guid_are_told_apart(tmp_path):
     [
         (b"", "not a PDB"),
         (b"MZ" * 100, "not a PDB"),
+        (b"BSJB\1\0\1\0".ljust(100, b"\0"), "a portable PDB, which is for .NET code only"),
         (b"Microsoft C/C++ program database 2.00\r\n\x1aJG\0\0".ljust(100, b"\0"), "a PDB of the old format 2.00"),
         (SOUND[:-1], "truncated"),
         (SOUND[:32] + b"\x07" + SOUND[33:], "damaged"),

@@ -142,7 +142,6 @@ def test_functions_by_name_and_start(app):
     assert app.rva_of("IDBCommand::ExecuteResults") == 0x1200
     assert app.rva_of("A::f") == 0x2000
     assert app.nearest(0x1145) == ("PrintProviderError", 0x1100)
-    assert app.next_after(0x1100) == 0x1200
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 50])
@@ -199,19 +198,81 @@ def test_what_kv_shows_of_a_function(place):
     assert table.frame_data(0x1010).program == PROGRAM
 
 
-def test_fpo_records_follow_code_that_was_moved(tmp_path):
-    """Microsoft's tools rearrange a linked image by blocks; the OMAP stream says where each went."""
-    pdb = Pdb(
-        GUID,
-        fpo=[FpoRecord(0x2000, 0x30, 1, has_seh=True)],
-        omap=[(0x2000, 0x5000), (0x2010, 0), (0x2020, 0x4020), (0x2030, 0)],
+# An image whose code was rearranged: what was at 2000 is at 5000, but for its block at 2010, which is at 4010 now.
+MOVED = [(0x2000, 0x5000), (0x2010, 0x4010), (0x2018, 0x5010), (0x2020, 0x6000), (0x2030, 0), (0x2040, 0x4020)]
+MOVED += [(0x3000, 0x7000), (0x3010, 0x4110)]
+SECTIONS = [(".text", 0x1000, 0x8000)]
+
+
+@pytest.fixture(params=["Microsoft's", "Syzygy's"])
+def rearranged(request, place):
+    """Where the section headers of the image before are in the PDB, section 1 begins elsewhere now."""
+    is_microsofts = request.param == "Microsoft's"
+    place.put(
+        Pdb(
+            GUID,
+            3,
+            procedures=[
+                Procedure("moved", 0x2000, 0x20, [(0, CPP, 1), (0x10, CPP, 2), (0x18, CPP, 3)], ("int",)),
+                Procedure("after", 0x2020, 0x10, [(0, CPP, 9)]),
+                Procedure("left_out", 0x2030, 0x10),
+                Procedure("last", 0x2040, 0x10),
+            ],
+            publics=[Public("_public", 0x3000)],
+            frame_data=[FrameRecord(0x2000, 0x20, PROGRAM, 12, 4, 8, prologue=0x12)],
+            fpo=[FpoRecord(0x2000, 0x20, 1, prologue=0x12, has_seh=True)],
+            omap=MOVED,
+            sections=[(".new", 0x3000, 0x8000)] if is_microsofts else SECTIONS,
+            former_sections=SECTIONS if is_microsofts else [],
+        )
     )
-    path = tmp_path / "x.pdb"
-    path.write_bytes(pdb.to_bytes())
-    lines = [line.split() for line in convert(path).frames.decode().splitlines()]
-    places = [["5000", "10"], ["4020", "10"]]
-    assert [line[3:5] for line in lines if line[1] == "WIN"] == places
-    assert [line[2:] for line in lines if line[1] == "SEH"] == places
+    return place.table()
+
+
+def test_names_and_lines_follow_code_that_was_moved(rearranged):
+    """Microsoft's tools rearranged system DLLs by blocks. An offset counts as in the image before."""
+
+    def shown(rva: int) -> list[tuple[str, int, str]]:
+        return [(at.symbol, rva - at.rva, at.source) for at in rearranged.locate(rva)]
+
+    assert shown(0x5000) == [("moved", 0, rf"{CPP} @ 1")]
+    assert shown(0x4012) == [("moved", 0x12, rf"{CPP} @ 2")]
+    assert shown(0x5011) == [("moved", 0x19, rf"{CPP} @ 3")]
+    assert shown(0x6000) == [("after", 0, rf"{CPP} @ 9")]
+    assert rearranged.locate(0x5000)[0].signature == "moved(int)"
+
+
+def test_public_symbols_follow_code_that_was_moved(rearranged):
+    """Whether an address is in a public function is judged by what lies before it, in a moved block by nothing."""
+    found = [rearranged.locate(rva)[0] for rva in (0x7004, 0x4114)]
+    assert [(at.symbol, at.is_inside) for at in found] == [("public", None), ("public", True)]
+    assert 0x4114 - found[1].rva == 0x14
+
+
+def test_starts_of_functions_that_were_moved(rearranged):
+    assert [rearranged.rva_of(name) for name in ("moved", "after", "left_out", "last")] == [
+        0x5000,
+        0x6000,
+        None,
+        0x4020,
+    ]
+    assert rearranged.nearest(0x5004) == ("moved", 0x5000)
+    assert rearranged.nearest(0x6004) == ("after", 0x6000)
+    assert rearranged.nearest(0x4012) is None
+    assert rearranged.nearest(0x5011) is None
+
+
+def test_frame_data_follows_code_that_was_moved(rearranged):
+    """With what is left of the prologue."""
+
+    def figures(data: FrameData | None) -> tuple[int, int, int] | None:
+        return data and (data.rva, data.size, data.prologue_size)
+
+    pieces = {0x5004: (0x5000, 0x10, 0x12), 0x4014: (0x4010, 8, 2), 0x5014: (0x5010, 8, 0), 0x6004: None}
+    assert {rva: figures(rearranged.frame_data(rva)) for rva in pieces} == pieces
+    assert {rva: figures(rearranged.frame_description(rva)) for rva in pieces} == pieces
+    assert rearranged.frame_data(0x4014).program == PROGRAM
+    assert rearranged.frame_data(0x4014).has_seh
 
 
 def test_x64(place):
@@ -277,6 +338,29 @@ def test_cache_directory_that_cannot_be_made(place):
     assert place.cache.read_text() == "a file"
 
 
+def test_another_process_that_converts_the_same_pdb(place, monkeypatch):
+    """It has downloaded a copy of its own, which has another modification time, and is done a moment later."""
+    pdb = place.put(APP)
+    wait = PdbSymbols._wait
+
+    def wait_and_be_overtaken(self, process, path) -> bool:
+        in_time = wait(self, process, path)
+        save(place.cache / "pdb" / "app.pdb" / f"{GUID}3.symbols", convert(pdb), (pdb.stat().st_size, 1))
+        return in_time
+
+    monkeypatch.setattr(PdbSymbols, "_wait", wait_and_be_overtaken)
+    assert place.table().rva_of("untyped") == 0x1300
+    assert len([path for path in place.cache.rglob("*") if path.is_file()]) == 1
+
+
+def test_cache_that_is_full(place, monkeypatch):
+    place.put(APP)
+    monkeypatch.setattr(pdb_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 30, 1 << 30, 4096))
+    assert place.table().rva_of("untyped") == 0x1300
+    assert "is full" in place.said[0]
+    assert not [path for path in place.cache.rglob("*") if path.is_file()]
+
+
 def test_damaged_pdb_is_told_and_the_run_goes_on(place):
     """An argument list that claims four thousand million entries: symbolic would end the process it runs in."""
     data = APP.to_bytes()
@@ -322,8 +406,9 @@ def test_a_pdb_of_a_real_linker(place, tmp_path):
     source = tmp_path / "x.c"
     source.write_text(
         "int __stdcall leaf(int a, int b) { return a * b; }\n"
+        "int any(int a, ...) { return a; }\n"
         '#line 18 "comraise.cpp"\n'
-        "int start(void) { return leaf(1, 2) + leaf(3, 4); }\n"
+        "int start(void) { return leaf(1, 2) + leaf(3, 4) + any(5); }\n"
     )
     build = (
         "clang-19 --target=i686-pc-windows-msvc -g -gcodeview -O0 -ffreestanding -c x.c -o x.obj && "
@@ -341,4 +426,5 @@ def test_a_pdb_of_a_real_linker(place, tmp_path):
     assert (at.symbol, at.is_inside) == ("start", True)
     assert at.source.endswith("comraise.cpp @ 18")
     assert table.locate(table.rva_of("leaf"))[0].signature == "leaf(int, int)"
+    assert table.locate(table.rva_of("any"))[0].signature == "any(int, ...)"
     assert symbols.frame_data(image(PdbIdentity("app.pdb", found.guid, found.age)), start + 3).program

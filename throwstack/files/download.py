@@ -8,6 +8,7 @@ with proxies and redirects; a package would add a dependency to every installati
 from __future__ import annotations
 
 import os
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,11 +16,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 from throwstack.files.symbol_path import Say
 
+T = TypeVar("T")
+
 _CHUNK = 1 << 16
+_WAITS = 3
+"""How many time-outs an answer may take in all to begin: redirections, and servers that send it byte by byte."""
 _USER_AGENT = "Microsoft-Symbol-Server/10.0.0.0"
 """Some servers, Microsoft's among them at times, answer no other client."""
 
@@ -59,38 +64,47 @@ class Downloader:
 
     def fetch(self, url: str, target: Path) -> bool:
         """Store what is at `url` as `target`, going on from an earlier partial download; say what prevents it."""
-        server = urlsplit(url).netloc
+        server = url.split("/", 3)[2]
         if server in self._silent:
             return False
         part = target.with_name(target.name + ".part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with _Claim(part) as own:
-                return self._fetch(url, own, target)
+                return self._fetch(url, server, own, target)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code not in (404, 410):
                 self._say(f"{server} answers {error.code} to a request for {target.name}")
-        except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
+        except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException, _Overdue) as error:
             self._silent.add(server)
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             self._say(f"symbol server {server} does not answer ({reason!s:.120}); it is not asked again in this run")
         except OSError as error:
             self._say(f"{target}: cannot be stored: {error.strerror or error}")
+        except ValueError as error:  # an address that is none, given or redirected to
+            self._silent.add(server)
+            self._say(f"symbol server {server} cannot be asked ({error!s:.120})")
         except _Abandoned as error:
             self._say(f"{url}: {error}")
         _remove_empty(target.parent)
         return False
 
-    def _fetch(self, url: str, part: Path, target: Path) -> bool:
-        response, have = self._open_from(url, part)
-        with response:
-            length = response.headers.get("Content-Length", "")
-            whole = have + int(length) if length.isdigit() else None
-            if whole is not None and whole > self._max_size:
-                message = f"{whole >> 20} MB are more than the limit of {self._max_size >> 20} MB"
-                raise _Abandoned(message)
-            have = self._receive(response, part, have, whole, target.name)
+    def _fetch(self, url: str, server: str, part: Path, target: Path) -> bool:
+        response, have = _in_time(_WAITS * self._timeout, lambda: self._open_from(url, part))
+        length = response.headers.get("Content-Length", "")
+        whole = have + int(length) if length.isdecimal() else None
+        if whole is not None and whole > self._max_size:
+            response.close()
+            message = f"{whole >> 20} MB are more than the limit of {self._max_size >> 20} MB"
+            raise _Abandoned(message)
+        try:
+            have = _in_time(self._time_limit, lambda: self._receive(response, part, have, whole, target.name))
+        except _Overdue:
+            self._silent.add(server)
+            size = part.stat().st_size
+            message = f"only {size >> 10} KB in {self._time_limit:.0f} s; the next run goes on from there"
+            raise _Abandoned(message) from None
         if whole is not None and have != whole:
             message = f"the server stopped after {have} of {whole} bytes; the next run goes on from there"
             raise _Abandoned(message)
@@ -126,7 +140,7 @@ class Downloader:
 
     def _receive(self, response: HTTPResponse, part: Path, have: int, whole: int | None, name: str) -> int:
         deadline = time.monotonic() + self._time_limit
-        with part.open("r+b" if have else "wb") as file:
+        with response, part.open("r+b" if have else "wb") as file:
             file.seek(have)
             while True:
                 chunk = response.read1(_CHUNK)
@@ -138,14 +152,46 @@ class Downloader:
                     message = f"more than the limit of {self._max_size >> 20} MB"
                     raise _Abandoned(message)
                 if time.monotonic() > deadline:
-                    message = f"only {have >> 10} KB in {self._time_limit:.0f} s; the next run goes on from there"
-                    raise _Abandoned(message)
+                    raise _Overdue
                 if self._progress is not None:
                     self._progress(100 * have / whole if whole else 0, f"Downloading {name} ({have >> 10} KB)")
 
 
 class _Abandoned(Exception):
     """A download that was given up; the text says why."""
+
+
+class _Overdue(Exception):
+    """Something takes longer than it may."""
+
+    def __str__(self) -> str:
+        return "it takes too long"
+
+
+def _in_time(limit: float, work: Callable[[], T]) -> T:
+    """Return what `work` returns; raise what it raises, or `_Overdue` if it takes more than `limit` seconds.
+
+    A time-out on a socket is one on each wait. A server that sends a header line, a chunk's length or `100 Continue`
+    over and over keeps within it for ever, inside http.client, and looking a host up knows none. So it is done in a
+    thread, which is left behind.
+    """
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 raised where it is waited for
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(limit)
+    if failures:
+        raise failures[0]
+    if not results:
+        raise _Overdue
+    return results[0]
 
 
 class _Claim:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Symbol paths as WinDbg writes them, and the search for a file of a known identity along one.
 
-`dir;srv*cache*server;cache*dir;symsrv*symsrv.dll*cache*server`. A directory is searched as a plain one (`dir\name`,
-`dir\pdb\name`, `dir\symbols\pdb\name`) and as a symbol store (`dir\name\KEY\name`, or `dir\na\name\KEY\name` where
-`index2.txt` marks a two-tier store). The key is a PDB's GUID and age or an image's timestamp and size, spelled as
-SymSrv spells it. Names come from a dump: one that could step out of a directory or a URL is never looked up.
+`dir;srv*cache*server;cache*dir;symsrv*symsrv.dll*cache*server`. A directory is searched as a symbol store
+(`dir\name\KEY\name`, or `dir\na\name\KEY\name` where `index2.txt` marks a two-tier store) and as a plain one
+(`dir\name`, `dir\dll\name`, `dir\symbols\dll\name`, as Microsoft's symbol packages are installed). The key is a
+PDB's GUID and age or an image's timestamp and size, spelled as SymSrv spells it. Names come from a dump: one that could
+step out of a directory or a URL is never looked up.
 
 A file that is found is only a candidate: the caller's check opens it and compares what it holds with what is wanted.
 """
@@ -14,17 +15,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
+from throwstack.files.cabinet import NotUnpacked, unpack
 from throwstack.images import PdbIdentity
 
 _MAX_NAME = 128
 _MAX_PATH_ELEMENTS = 64
 _MAX_DIRECTORY_ENTRIES = 200_000
+_KINDS = ("pdb", "dll", "exe", "sys", "drv", "ocx", "cpl", "acm", "ax", "scr", "tsp")
+"""Directories of a plain one: extensions of files, where those of PDBs are mostly those of their images."""
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\ufffd]|[. ]$|^\.{1,2}$')
+_WINDOWS_PATH = re.compile(r"[A-Za-z]:([\\/]|$)|\\\\")
 _DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 Say = Callable[[str], None]
@@ -82,45 +88,58 @@ class PathElement:
     """Written `srv*`: its directories are symbol stores only."""
 
 
-def parse_symbol_path(text: str, default_cache: Path) -> tuple[PathElement, ...]:
-    """Parse a symbol path. An empty place in `srv*…` and a `srv*` without a cache stand for `default_cache`.
+def parse_symbol_path(text: str, default_cache: Path, say: Say | None = None) -> tuple[PathElement, ...]:
+    r"""Parse a symbol path. An empty place in `srv*…` and a `srv*` without a cache stand for `default_cache`.
 
-    Elements that name no place are dropped, and so is what follows the 64th.
+    Elements that name no place are dropped, and so is what follows the 64th. On another system than Windows, so are
+    Windows paths, of which an analyst's `_NT_SYMBOL_PATH` may be full: `srv*c:\symbols*SERVER` is `srv**SERVER` there.
+    `say` is told of what is dropped.
     """
+    say = say or (lambda _: None)
     elements: list[PathElement] = []
     cache: Path | None = None
     for part in text.replace("\0", "").split(";")[:_MAX_PATH_ELEMENTS]:
-        words = [word.strip() for word in part.strip().split("*")]
-        kind = words[0].lower()
-        if len(words) == 1:
-            if words[0]:
-                place = _place(words[0])
-                elements.append(PathElement((place,), cache or default_cache, is_store=isinstance(place, Server)))
-            continue
-        if kind == "cache":
-            cache = Path(words[1]) if words[1] else default_cache
+        kind, *given = (word.strip().strip('"') for word in part.strip().split("*"))
+        if not given:
+            given, is_store = [kind] if kind else [], False
+        elif kind.lower() == "cache":
+            place = _place(given[0], say) if given[0] else None
+            cache = place if isinstance(place, Path) else default_cache
             elements.append(PathElement((cache,), is_store=True))
             continue
-        if kind not in ("srv", "symsrv"):
+        elif kind.lower() in ("srv", "symsrv"):
+            given, is_store = given[kind.lower() == "symsrv" :], True
+        else:
+            say(f"{part.strip()}: not an element of a symbol path")
             continue
-        given = words[2:] if kind == "symsrv" else words[1:]
-        places = tuple(_place(word) if word else default_cache for word in given)
-        if not places:
+        places = (_place(word, say) if word else default_cache for word in given)
+        found = [place for place in places if place is not None]
+        if not found:
             continue
-        kept = next((place for place in places if isinstance(place, Path)), cache or default_cache)
-        if kept not in places:
-            places = (kept, *places)
-        elements.append(PathElement(places, kept, is_store=True))
+        kept = cache or default_cache
+        if is_store or isinstance(found[0], Server):
+            is_store = True
+            kept = next((place for place in found if isinstance(place, Path)), kept)
+            found = found if kept in found else [kept, *found]
+        elements.append(PathElement(tuple(found), kept, is_store=is_store))
     return tuple(elements)
 
 
-def _place(word: str) -> Path | Server:
+def _place(word: str, say: Say) -> Path | Server | None:
+    """Return what `word` names, or None (and say so) for a directory of a system that this one is not."""
     if re.match(r"https?://", word, re.IGNORECASE):
         return Server(word.rstrip("/"))
+    if os.name != "nt" and _WINDOWS_PATH.match(word):
+        say(f"{word}: a path of Windows, not used on this system")
+        return None
     try:
         return Path(word).expanduser()
     except RuntimeError:  # `~name` of nobody
         return Path(word)
+
+
+def _is_readable(directory: Path) -> bool:
+    return os.path.isdir(directory) and os.access(directory, os.R_OK | os.X_OK)  # noqa: PTH112 as above
 
 
 class Fetcher(Protocol):
@@ -139,11 +158,16 @@ class SymbolPath:
     """Finds files along a symbol path. Downloads only with a `fetcher`; refusals and failures go to `say`."""
 
     def __init__(self, elements: tuple[PathElement, ...], *, fetcher: Fetcher | None = None, say: Say) -> None:
-        """Search `elements` in order."""
+        """Search `elements` in order; what is no directory among them, or none that can be read, is said."""
         self.elements = elements
+        for element in elements:
+            is_filled = element.cache is None or len(element.places) > 1
+            for place in element.places[is_filled:]:  # a cache is made when it is needed
+                if isinstance(place, Path) and not _is_readable(place):
+                    say(f"{place}: not a directory that can be read")
         self._fetcher = fetcher
         self._say = say
-        self._listings: dict[Path, dict[str, str]] = {}
+        self._listings: dict[Path, dict[str, list[str]]] = {}
 
     def find(self, identity: Identity, check: Check) -> Path | None:
         """Return the first file along the path that has the wanted identity, as `check` finds it, or None.
@@ -157,68 +181,102 @@ class SymbolPath:
         for element in self.elements:
             for place in element.places:
                 if isinstance(place, Server):
-                    found = self._download(place, element.cache, identity, name, check)
-                    if found is not None:
-                        return found
-                    continue
-                for candidate in self._candidates(place, name, store_key(identity), element.is_store):
+                    candidates = self._downloads(place, element.cache, identity, name)
+                else:
+                    cache = element.cache or place
+                    candidates = self._candidates(place, name, store_key(identity), cache, is_store=element.is_store)
+                for candidate, origin in candidates:
                     reason = check(candidate)
                     if reason is None:
                         return candidate
-                    self._say(f"{candidate}: refused: {reason}")
+                    self._say(f"{origin}: refused: {reason}")
+                    if str(candidate) != origin:
+                        with suppress(OSError):
+                            candidate.unlink()
         return None
 
-    def _candidates(self, directory: Path, name: str, key: str, is_store: bool) -> Iterator[Path]:
-        first = (name[:2],) if self._resolve(directory, "index2.txt") else ()
-        extension = name.rpartition(".")[2]
-        layouts = [(*first, name, key, name)]
+    def _candidates(
+        self, directory: Path, name: str, key: str, cache: Path, *, is_store: bool
+    ) -> Iterator[tuple[Path, str]]:
+        """Yield files that may be the wanted one and where they come from; what is packed is unpacked into `cache`."""
+        folder = (*self._tier(directory, name), name, key)
+        layouts = [(*folder, name)]
         if not is_store:
-            layouts += [(name,), (extension, name), ("symbols", extension, name)]
+            layouts += [(name,), *((*top, kind, name) for top in ((), ("symbols",)) for kind in _KINDS)]
         for layout in layouts:
-            found = self._resolve(directory, *layout)
-            if found is not None and os.path.isfile(found):  # noqa: PTH113 as above
-                yield found
-        packed = self._resolve(directory, *first, name, key, f"{name[:-1]}_")
-        if packed is not None:
-            self._say(f"{packed}: compressed; unpack it (expand, cabextract) to {name} beside it")
+            for found in self._resolve(directory, *layout):
+                if os.path.isfile(found):  # noqa: PTH113 Path.is_file raises where a directory may not be read
+                    yield found, str(found)
+        for packed in self._resolve(directory, *folder, _packed(name)):
+            target = self._kept(cache, name, key)
+            if self._unpack(packed, target):
+                yield target, str(packed)
+        for found in self._resolve(directory, *folder, "file.ptr"):
+            self._say(f"{found}: names a file elsewhere, which is not looked for")
 
-    def _resolve(self, directory: Path, *parts: str) -> Path | None:
-        """Return `directory/parts` as it is spelled on disk: stores are written by systems that ignore case."""
-        path = directory
-        for part in parts:
-            exact = path / part
-            if os.path.exists(exact):  # noqa: PTH110 Path.exists raises where a directory may not be read
-                path = exact
-                continue
-            spelled = self._listing(path).get(part.lower())
-            if spelled is None:
-                return None
-            path = path / spelled
-        return path
+    def _unpack(self, packed: Path, target: Path) -> bool:
+        try:
+            unpack(packed, target)
+        except NotUnpacked as error:
+            self._say(f"{packed}: {error}; unpack it (expand, cabextract) to {target.name} beside it")
+        except OSError as error:
+            self._say(f"{packed}: cannot be unpacked to {target}: {error.strerror or error}")
+        else:
+            return True
+        return False
 
-    def _listing(self, directory: Path) -> dict[str, str]:
+    def _kept(self, cache: Path, name: str, key: str) -> Path:
+        """Return where a cache keeps the file: in two tiers if it is such a store."""
+        return cache.joinpath(*self._tier(cache, name), name, key, name)
+
+    def _tier(self, directory: Path, name: str) -> tuple[str, ...]:
+        return (name[:2],) if any(self._resolve(directory, "index2.txt")) else ()
+
+    def _resolve(self, directory: Path, *parts: str) -> Iterator[Path]:
+        """Yield `directory/parts` as they are spelled on disk: stores are written by systems that ignore case."""
+        if not parts:
+            yield directory
+            return
+        part, *rest = parts
+        exact = directory / part
+        if os.path.exists(exact):  # noqa: PTH110 as above
+            yield from self._resolve(exact, *rest)
+        for spelled in self._listing(directory).get(part.lower(), ()):
+            if os.path.normcase(spelled) != os.path.normcase(part):
+                yield from self._resolve(directory / spelled, *rest)
+
+    def _listing(self, directory: Path) -> dict[str, list[str]]:
         listing = self._listings.get(directory)
         if listing is None:
             listing = {}
             try:
                 with os.scandir(directory) as entries:
                     for entry, _ in zip(entries, range(_MAX_DIRECTORY_ENTRIES), strict=False):
-                        listing.setdefault(entry.name.lower(), entry.name)
+                        listing.setdefault(entry.name.lower(), []).append(entry.name)
             except (OSError, ValueError):
                 pass
             self._listings[directory] = listing
         return listing
 
-    def _download(self, server: Server, cache: Path | None, identity: Identity, name: str, check: Check) -> Path | None:
+    def _downloads(
+        self, server: Server, cache: Path | None, identity: Identity, name: str
+    ) -> Iterator[tuple[Path, str]]:
+        """Yield the file that the server has, as it is or else packed, and its address; it replaces what was there."""
         url = server.file_url(identity)
         if self._fetcher is None or cache is None or url is None:
-            return None
-        target = cache / name / store_key(identity) / name
-        if target.exists() or not self._fetcher.fetch(url, target):
-            return None
-        reason = check(target)
-        if reason is None:
-            return target
-        self._say(f"{url}: refused: {reason}")
-        target.unlink(missing_ok=True)
-        return None
+            return
+        target = self._kept(cache, name, store_key(identity))
+        if self._fetcher.fetch(url, target):
+            yield target, url
+            return
+        packed, url = target.with_name(_packed(name)), url[: -len(quote(name))] + quote(_packed(name))
+        if self._fetcher.fetch(url, packed):
+            is_unpacked = self._unpack(packed, target)
+            with suppress(OSError):
+                packed.unlink()
+            if is_unpacked:
+                yield target, url
+
+
+def _packed(name: str) -> str:
+    return f"{name[:-1]}_"

@@ -9,11 +9,19 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """Return the directory for what can be made again (it need not exist): `~/.cache/throwstack` and its like."""
+    """Return the directory for what can be made again (it need not exist): `~/.cache/throwstack` and its like.
+
+    For a user who has no home, as in some containers, it is one that cannot be made.
+    """
+    try:
+        return _base() / "throwstack"
+    except RuntimeError:
+        return Path(os.devnull) / "throwstack"
+
+
+def _base() -> Path:
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "throwstack"
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

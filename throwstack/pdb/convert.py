@@ -6,7 +6,7 @@ ends its process on some damaged files, because one length field suffices to mak
 is, and nothing inside Python can catch that.
 
 The file: magic with version; length and CRC-32 of the rest; size and modification time of the PDB it was made from;
-then the three parts, each with its length in front. One that is cut short or altered does not open.
+then the parts, each with its length in front. One that is cut short or altered does not open.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from throwstack.demangle import display_name
-from throwstack.pdb.fpo import fpo_lines
+from throwstack.pdb.fpo import fpo_lines, frame_data_lines
+from throwstack.pdb.msf import MsfFile
+from throwstack.pdb.omap import FROM_SOURCE_STREAM, TO_SOURCE_STREAM, Omap, as_before, read_streams
 
 if TYPE_CHECKING:
     import symbolic
 
-MAGIC = b"throwstack pdb 4"
+MAGIC = b"throwstack pdb 5"
 _HEAD = struct.Struct("<16sQI")
 _STAMP = struct.Struct("<Qq")
 _LENGTH = struct.Struct("<Q")
@@ -42,11 +44,17 @@ _INLINE_ONLY = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """The parts of a converted PDB: a SymCache, functions as `pack_functions` writes them, `STACK WIN` text."""
+    """The parts of a converted PDB: a SymCache, functions as `pack_functions` writes them, `STACK WIN` text.
+
+    If the image was rearranged, the SymCache and the functions are those of the image before; the OMAP streams
+    translate.
+    """
 
     symcache: bytes
     functions: bytes
     frames: bytes
+    omap_from_source: bytes = b""
+    omap_to_source: bytes = b""
 
 
 def pack_functions(functions: list[tuple[int, str]]) -> bytes:
@@ -71,7 +79,7 @@ def unpack_functions(data: bytes) -> list[tuple[int, str]]:
 def save(path: Path, parts: Converted, stamp: tuple[int, int]) -> None:
     """Write `parts` to `path`, in place only when whole; `stamp` is the PDB's size and modification time."""
     body = [_STAMP.pack(*stamp)]
-    for part in (parts.symcache, parts.functions, parts.frames):
+    for part in (parts.symcache, parts.functions, parts.frames, parts.omap_from_source, parts.omap_to_source):
         body += [_LENGTH.pack(len(part)), part]
     checksum = 0
     for piece in body:
@@ -98,7 +106,7 @@ def load(path: Path, stamp: tuple[int, int]) -> Converted | None:
             return None
         offset = _STAMP.size
         parts = []
-        for _ in range(3):
+        for _ in range(5):
             (size,) = _LENGTH.unpack_from(body, offset)
             offset += _LENGTH.size
             parts.append(bytes(body[offset : offset + size]))
@@ -112,15 +120,20 @@ def convert(pdb: Path) -> Converted:
     """Read the PDB. Raises what symbolic raises (`symbolic.SymbolicError` and others) when it cannot."""
     import symbolic  # noqa: PLC0415 only the process that converts pays for it
 
-    objects = list(symbolic.Archive.open(str(pdb)).iter_objects())
+    with pdb.open("rb") as file:
+        streams = read_streams(MsfFile(file), (FROM_SOURCE_STREAM, TO_SOURCE_STREAM))
+    omap = Omap(*streams)
+    before = as_before(pdb) if omap else b""  # from_bytes does not hold on to what it is given
+    archive = symbolic.Archive.from_bytes(before) if omap else symbolic.Archive.open(str(pdb))
+    objects = list(archive.iter_objects())
     symcache = objects[0].make_symcache()
     data = symcache.open_stream().read()
     try:
         lines = objects[0].make_cficache().open_stream().read().decode("utf-8", "replace").splitlines()
     except symbolic.SymbolicError:
         lines = []  # names are of use without frame data
-    frames = [line for line in lines if line.startswith("STACK WIN 4 ")] + list(fpo_lines(pdb))
-    return Converted(data, pack_functions(function_list(data, symcache)), "\n".join(frames).encode())
+    frames = [*frame_data_lines(lines, omap), *fpo_lines(pdb, omap)]
+    return Converted(data, pack_functions(function_list(data, symcache)), "\n".join(frames).encode(), *streams)
 
 
 def function_list(data: bytes, symcache: symbolic.SymCache) -> list[tuple[int, str]]:

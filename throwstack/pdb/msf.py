@@ -31,8 +31,11 @@ class MsfFile:
         file.seek(0)
         head = file.read(_SUPERBLOCK.size)
         if len(head) < _SUPERBLOCK.size or head[:32] != _MAGIC:
-            message = "a PDB of the old format 2.00" if head[:15] == _MAGIC[:15] else "not a PDB"
-            raise NotAPdb(message)
+            kinds = {
+                _MAGIC[:15]: "a PDB of the old format 2.00",
+                b"BSJB": "a portable PDB, which is for .NET code only",
+            }
+            raise NotAPdb(next((what for magic, what in kinds.items() if head.startswith(magic)), "not a PDB"))
         block_size: int
         _, block_size, _, blocks, directory_size, _, map_block = _SUPERBLOCK.unpack(head)
         self._block_size = block_size
@@ -62,6 +65,10 @@ class MsfFile:
             return b""
         size = min(self._sizes[number], limit)
         return self._read(self._blocks[number][: self._blocks_of(size)])[:size]
+
+    def file_offset(self, number: int, at: int) -> int:
+        """Return where in the file the byte `at` of a stream is; it has to be one that `stream` returns."""
+        return self._blocks[number][at // self._block_size] * self._block_size + at % self._block_size
 
     def _blocks_of(self, size: int) -> int:
         return -(-size // self._block_size)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,19 +21,22 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from throwstack.demangle import display_name
+from throwstack.demangle import display_name, is_decorated
 from throwstack.files.download import Progress
 from throwstack.files.symbol_path import Say, SymbolPath, safe_name, store_key
 from throwstack.frame_data import FrameData
 from throwstack.images import Image, PdbIdentity
 from throwstack.pdb.convert import Converted, count_functions, load, save, unpack_functions
 from throwstack.pdb.identity import check_pdb
+from throwstack.pdb.omap import Omap
 from throwstack.pdb.stack_win import FrameDataTable
 from throwstack.symbols import Location, SymbolKind, SymbolTable
 
 _START = "import json,os,sys; sys.path[:] = json.loads(os.environ.pop('THROWSTACK_PATH')); \
 from throwstack.pdb.convert import main; sys.exit(main(sys.argv[1:]))"
 _POLL = 0.2
+_SPARE = 1 << 20
+"""Bytes that have to be free in the cache beside the PDB's own size, which a converted one hardly ever reaches."""
 _DRIVE_INSIDE = re.compile(r"^.*[\\/](?=[A-Za-z]:[\\/])")
 """What clang on another system puts before a Windows path that it takes for a relative one: its working directory."""
 _MAX_REMEMBERED = 200_000
@@ -41,7 +45,7 @@ _MAX_REMEMBERED = 200_000
 class PdbTable(SymbolTable):
     """The symbols of one PDB."""
 
-    __slots__ = ("_frames", "_listed", "_located", "_parts", "_symcache")
+    __slots__ = ("_frames", "_listed", "_located", "_omap", "_parts", "_symcache")
 
     def __init__(self, parts: Converted) -> None:
         """Open a converted PDB."""
@@ -49,6 +53,7 @@ class PdbTable(SymbolTable):
 
         super().__init__(SymbolKind.PDB, ())
         self._parts = parts
+        self._omap = Omap(parts.omap_from_source, parts.omap_to_source)
         self._symcache = symbolic.SymCache.from_bytes(parts.symcache)
         self._listed: SymbolTable | None = None
         self._frames: FrameDataTable | None = None
@@ -56,7 +61,10 @@ class PdbTable(SymbolTable):
 
     @property
     def _list(self) -> SymbolTable:
-        """The functions as a list, which naming an address does not need: a large PDB has a million."""
+        """The functions as a list (before the image was rearranged).
+
+        Naming an address does not need it, and a large PDB has a million.
+        """
         if self._listed is None:
             self._listed = SymbolTable(SymbolKind.PDB, unpack_functions(self._parts.functions))
         return self._listed
@@ -66,16 +74,21 @@ class PdbTable(SymbolTable):
         return count_functions(self._parts.functions)
 
     def nearest(self, rva: int) -> tuple[str, int] | None:
-        """Return the function that starts at or before `rva` and its RVA, or None."""
-        return self._list.nearest(rva)
+        """Return the function that starts at or before `rva` and its RVA, or None.
 
-    def next_after(self, rva: int) -> int | None:
-        """Return the RVA of the first function after `rva`, or None."""
-        return self._list.next_after(rva)
+        None too for a piece of a function that was moved away from its start.
+        """
+        before = self._omap.before(rva)
+        found = self._list.nearest(before)
+        if found is None:
+            return None
+        start = rva - (before - found[1])
+        return (found[0], start) if self._omap.after(found[1]) == start else None
 
     def rva_of(self, name: str) -> int | None:
         """Return the RVA of the function called `name`, or None."""
-        return self._list.rva_of(name)
+        before = self._list.rva_of(name)
+        return None if before is None else self._omap.after(before)
 
     def locate(self, rva: int) -> tuple[Location, ...]:
         """Return the functions at `rva`, innermost inlined one first; the last is the function that holds the code."""
@@ -100,20 +113,26 @@ class PdbTable(SymbolTable):
         return self._frames
 
     def _look_up(self, rva: int) -> tuple[Location, ...]:
+        """Offsets into a rearranged function count as in the image before: its pieces may lie anywhere now."""
+        before = self._omap.before(rva)
         try:
-            found = self._symcache.lookup(rva)
+            found = self._symcache.lookup(before)
         except Exception:  # noqa: BLE001 what symbolic made of a damaged PDB can still make it panic
             found = []
         if not found:  # between functions, or before the first
             return tuple(replace(location, is_inside=False) for location in super().locate(rva))
+        is_inside = True if found[0].full_path else None  # a public symbol reaches to the next one
+        start_now = found[-1].sym_addr + rva - before
+        if is_inside is None and self._omap.after(found[-1].sym_addr) != start_now:
+            is_inside = True  # in a block that was moved, what lies around it tells nothing
         locations = []
         for index, entry in enumerate(found):
             name = display_name(entry.symbol)
             file = _DRIVE_INSIDE.sub("", entry.full_path or "")
             source = f"{file} @ {entry.line}" if file and entry.line else ""
-            start = entry.sym_addr if index == len(found) - 1 else None
-            signature = entry.symbol if entry.symbol != name and not entry.symbol.startswith("?") else ""
-            is_inside = True if found[0].full_path else None  # a public symbol reaches to the next one
+            start = start_now if index == len(found) - 1 else None
+            has_types = entry.symbol != name and not is_decorated(entry.symbol)
+            signature = entry.symbol.replace("<NoType>", "...") if has_types else ""
             locations.append(Location(name, start, source, entry.symbol, signature, is_inside))
         return tuple(locations)
 
@@ -185,12 +204,20 @@ class PdbSymbols:
             return parts
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            usable = os.access(kept.parent, os.W_OK)
+            usable = os.access(kept.parent, os.W_OK) and shutil.disk_usage(kept.parent).free > stamp[0] + _SPARE
         except OSError:
             usable = False
         if usable:
-            return self._convert(pdb, kept, stamp)
-        self._say(f"{self._cache}: cannot be written; PDBs are converted anew in every run")
+            # Another process may be at it, with a copy of the PDB that is a moment older: each reads what it made.
+            own = kept.with_name(f"{kept.name}-{os.getpid()}")
+            try:
+                parts = self._convert(pdb, own, stamp)
+                with suppress(OSError):
+                    own.replace(kept)
+            finally:
+                own.unlink(missing_ok=True)
+            return parts
+        self._say(f"{self._cache}: cannot be written or is full; PDBs are converted anew in every run")
         with tempfile.TemporaryDirectory() as directory:
             return self._convert(pdb, Path(directory) / "pdb.symbols", stamp)
 

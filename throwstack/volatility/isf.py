@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import lzma
 import re
 from typing import Any
 
@@ -49,8 +48,8 @@ def _load(pdb: PdbIdentity) -> SymbolTable | None:
             with resources.ResourceAccessor().open(url) as file:
                 symbols = json.load(file)["symbols"]
             return SymbolTable(SymbolKind.ISF, _code_symbols(symbols))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, lzma.LZMAError) as error:
-            log.warning("symbol file %s cannot be used: %s", url, error)
+        except Exception as error:  # noqa: BLE001 each compression has its own ways to say that a file is damaged
+            log.warning("symbol file %s cannot be used: %s: %s", url, type(error).__name__, error)
     return None
 
 

@@ -2,8 +2,9 @@
 """Where names and missing image pages come from: the symbol path, the image path, ISF files, the exports.
 
 The symbol path is the option `--symbol-path`, else `symbol_path` in Volatility's settings file (`vol.json`), else the
-environment's `_NT_SYMBOL_PATH`. The image path is `--image-path` or `image_path` in the settings. Both are written as
-WinDbg takes them. What a path's file is refused for is said once, as a warning.
+environment's `_NT_SYMBOL_PATH`. The image path is `--image-path`, else `image_path` in the settings, else
+`_NT_EXECUTABLE_IMAGE_PATH`. Both are written as WinDbg takes them. What a path's file is refused
+for is said once, as a warning.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Sources:
             return None
         fetcher = None if constants.OFFLINE else Downloader(say=self._say, progress=self._progress)
         try:
-            return SymbolPath(parse_symbol_path(text, cache_directory()), fetcher=fetcher, say=self._say)
+            return SymbolPath(parse_symbol_path(text, cache_directory(), self._say), fetcher=fetcher, say=self._say)
         except ValueError as error:
             self._say(f"the path {text!r} cannot be used: {error}")
             return None
@@ -100,7 +101,7 @@ def paths(symbol_path: str | None, image_path: str | None) -> tuple[str, str]:
     """Return the symbol path and the image path in force, for the values of the two options."""
     settings = _settings()
     symbols = symbol_path or settings.get("symbol_path") or os.environ.get("_NT_SYMBOL_PATH") or ""
-    images = image_path or settings.get("image_path") or ""
+    images = image_path or settings.get("image_path") or os.environ.get("_NT_EXECUTABLE_IMAGE_PATH") or ""
     return str(symbols), str(images)
 
 

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cabinets, written as makecab does."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from throwstack.files.cabinet import NotUnpacked, unpack
+
+DATA = b"".join(b"line %d of a file\n" % (index * index % 977) for index in range(9000))
+STORED, MSZIP, LZX = 0, 1, 0x1503
+
+
+def cabinet(data: bytes, method: int = MSZIP, flags: int = 0, before: bytes = b"") -> bytes:
+    """Pack `data` as a file behind `before`, in blocks that refer back to the one before."""
+    everything = before + data
+    reserve, folder_reserve, data_reserve = (
+        (struct.pack("<HBB", 6, 3, 2) + b"r" * 6, b"f" * 3, b"d" * 2) if flags & 4 else (b"",) * 3
+    )
+    blocks, last = [], b""
+    for start in range(0, len(everything), 0x8000):
+        piece = everything[start : start + 0x8000]
+        packed = piece
+        if method == MSZIP:
+            deflate = (
+                zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, last)
+                if last
+                else zlib.compressobj(9, zlib.DEFLATED, -15)
+            )
+            packed = b"CK" + deflate.compress(piece) + deflate.flush()
+        last = piece
+        blocks.append(struct.pack("<IHH", 0, len(packed), len(piece)) + data_reserve + packed)
+    file = struct.pack("<IIHHHH", len(data), len(before), 0, 0, 0, 0x20) + b"app.pdb\0"
+    files = 36 + len(reserve) + 8 + len(folder_reserve)
+    folder = struct.pack("<IHH", files + len(file), len(blocks), method) + folder_reserve
+    body = b"".join(blocks)
+    header = struct.pack(
+        "<4sIIIIIBBHHHHH", b"MSCF", 0, files + len(file) + len(body), 0, files, 0, 3, 1, 1, 1, flags, 0, 0
+    )
+    return header + reserve + folder + file + body
+
+
+@pytest.fixture
+def unpacked(tmp_path):
+    """Unpack a cabinet, and return what came out."""
+
+    def run(data: bytes) -> bytes:
+        packed, target = tmp_path / "app.pd_", tmp_path / "out" / "app.pdb"
+        packed.write_bytes(data)
+        os.utime(packed, ns=(10**18, 10**18))
+        unpack(packed, target)
+        assert target.stat().st_mtime_ns == 10**18
+        assert list(target.parent.iterdir()) == [target]
+        return target.read_bytes()
+
+    return run
+
+
+@pytest.mark.parametrize("method", [STORED, MSZIP])
+@pytest.mark.parametrize("flags", [0, 4])
+@pytest.mark.parametrize("before", [b"", b"another file", DATA[:40_000]])
+@pytest.mark.parametrize("size", [0, 1, 0x8000, 0x8001, len(DATA)])
+def test_whole(unpacked, method, flags, before, size):
+    assert unpacked(cabinet(DATA[:size], method, flags, before)) == DATA[:size]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "damaged"),
+        (b"MSCF", "damaged"),
+        (b"<html>" + b" " * 100, "not a cabinet"),
+        (cabinet(DATA)[:-100], "damaged"),
+        (cabinet(DATA, LZX), "LZX, which is not read"),
+        (cabinet(DATA, 2), "Quantum, which is not read"),
+        (cabinet(DATA, 7), "an unknown method"),
+        (cabinet(DATA, flags=1), "one of several"),
+    ],
+)
+def test_what_is_not_unpacked_leaves_nothing(unpacked, tmp_path, data, reason):
+    with pytest.raises(NotUnpacked, match=reason):
+        unpacked(data)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "app.pd_"]
+
+
+def test_a_target_that_cannot_be_written(tmp_path):
+    (tmp_path / "app.pd_").write_bytes(cabinet(DATA))
+    with pytest.raises(OSError, match="app"):
+        unpack(tmp_path / "app.pd_", tmp_path / "app.pd_" / "app.pdb")
+
+
+WHOLE = cabinet(DATA[:3000])
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+def test_no_damage_is_more_than_said(tmp_path_factory, changes):
+    data = bytearray(WHOLE)
+    for at, byte in changes:
+        data[at] = byte
+    packed = tmp_path_factory.getbasetemp() / "app.pd_"
+    packed.write_bytes(data)
+    with suppress(NotUnpacked):
+        unpack(packed, packed.with_name("app.pdb"))

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where caches are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from throwstack.files.user_cache import cache_directory
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
+    """A container that is run under a user it does not know."""
+
+    def home() -> Path:
+        raise RuntimeError
+
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    with pytest.raises(OSError, match="throwstack"):
+        cache_directory().mkdir(parents=True)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that a symbol store keeps compressed: `app.pd_` for `app.pdb`, a cabinet with one file in it.
+
+Follows [MS-CAB] and [MS-MCI] for what makecab makes unless told otherwise, MSZIP: blocks of at most 32 KB, each a
+deflate stream that may refer back into the block before it. LZX and Quantum are left to other tools.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_HEADER = struct.Struct("<4s12xI6xHHHHH")
+_RESERVED = struct.Struct("<HBB")
+_FOLDER = struct.Struct("<IHH")
+_FILE = struct.Struct("<II8x")
+_DATA = struct.Struct("<4xHH")
+_HAS_RESERVED, _IS_PART_OF_A_SET = 4, 3
+_METHODS = {0: "stored", 1: "MSZIP", 2: "Quantum", 3: "LZX"}
+_BLOCK = 0x8000
+_DAMAGED = "a damaged cabinet"
+
+
+class NotUnpacked(Exception):
+    """A cabinet that is damaged or of a kind that is not read; the text says which."""
+
+
+def unpack(packed: Path, target: Path) -> None:
+    """Write the first file in the cabinet `packed` to `target`, in place only when whole, as old as the cabinet.
+
+    Raises `NotUnpacked`, and `OSError` if `packed` cannot be read or `target` not be written.
+    """
+    part = target.with_name(f"{target.name}-{os.getpid()}.part")
+    try:
+        with packed.open("rb") as file:
+            pieces = _first_file(file)
+            first = next(pieces, b"")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as out:
+                out.write(first)
+                out.writelines(pieces)
+        modified = packed.stat().st_mtime_ns
+        os.utime(part, ns=(modified, modified))
+        part.replace(target)
+    except (struct.error, zlib.error):
+        raise NotUnpacked(_DAMAGED) from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _first_file(file: BinaryIO) -> Iterator[bytes]:
+    signature, files, folders, count, flags, _, _ = _read(file, _HEADER)
+    if signature != b"MSCF" or not folders or not count or flags & _IS_PART_OF_A_SET:
+        message = "not a cabinet, or one of several"
+        raise NotUnpacked(message)
+    data_reserved = 0
+    if flags & _HAS_RESERVED:
+        header_reserved, _, data_reserved = _read(file, _RESERVED)
+        file.seek(header_reserved, os.SEEK_CUR)
+    data, blocks, method = _read(file, _FOLDER)
+    if method & 0xF > 1:
+        message = f"compressed with {_METHODS.get(method & 0xF, 'an unknown method')}, which is not read"
+        raise NotUnpacked(message)
+    file.seek(files)
+    size, start = _read(file, _FILE)
+    file.seek(data)
+    before = b""
+    for _ in range(blocks):
+        packed_size, unpacked_size = _read(file, _DATA)
+        file.seek(data_reserved, os.SEEK_CUR)
+        block = file.read(packed_size)
+        if method & 0xF:
+            block = zlib.decompressobj(-zlib.MAX_WBITS, before).decompress(block[2:], _BLOCK)  # behind "CK"
+        before = block
+        if len(before) != unpacked_size:
+            break
+        piece = before[start : start + size]
+        start = max(0, start - len(before))
+        size -= len(piece)
+        yield piece
+    if size:
+        raise NotUnpacked(_DAMAGED)
+
+
+def _read(file: BinaryIO, what: struct.Struct) -> tuple[Any, ...]:
+    return what.unpack(file.read(what.size))

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where code went when a linked image was rearranged: the OMAP streams of a PDB.
+
+Microsoft arranged the code of many system DLLs by use, up to Windows 7: functions were moved, and their seldom run
+blocks moved away from the others. The symbols of such a PDB are those of the image before that; two streams translate,
+one each way: (RVA, RVA on the other side, or none) for the start of each piece, `OMAP` in DbgHelp's documentation.
+
+symbolic translates where a function begins, from there on takes it for one piece, and does not translate at all where
+the PDB lacks the former section headers (those of Google's Syzygy do). So it is given the PDB as that of the image
+before (`as_before`), and addresses are translated here.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+
+from throwstack.pdb.msf import DBI_STREAM, MsfFile
+
+MAX_STREAM = 256 << 20
+TO_SOURCE_STREAM, FROM_SOURCE_STREAM, SECTIONS_STREAM, FORMER_SECTIONS_STREAM = 3, 4, 5, 10
+_DBI_SIZES = struct.Struct("<iiiiiIii")
+_DBI_HEADER_SIZE = 64
+_NO_STREAM = 0xFFFF
+_NOWHERE = 0x80000000
+"""RVAs from here on, and 0, stand for code that is not on the other side."""
+_MAX_PIECES = 256
+
+
+def debug_streams(msf: MsfFile) -> tuple[int, list[int]]:
+    """Return the DBI stream's list of further streams, by purpose, and where in that stream it begins."""
+    dbi = msf.stream(DBI_STREAM, MAX_STREAM)
+    if len(dbi) < _DBI_HEADER_SIZE:
+        return 0, []
+    *sizes, _, size, edit_size = _DBI_SIZES.unpack_from(dbi, 24)
+    start = _DBI_HEADER_SIZE + sum(sizes) + edit_size
+    if start < 0 or size < 0:
+        return 0, []
+    words = dbi[start : start + size]
+    return start, list(struct.unpack(f"<{len(words) // 2}H", words[: len(words) // 2 * 2]))
+
+
+def read_streams(msf: MsfFile, purposes: tuple[int, ...]) -> list[bytes]:
+    """Return the streams for these purposes; empty where there is none."""
+    _, words = debug_streams(msf)
+    return [
+        msf.stream(words[purpose], MAX_STREAM) if purpose < len(words) and words[purpose] != _NO_STREAM else b""
+        for purpose in purposes
+    ]
+
+
+class Omap:
+    """Translates RVAs of the image as it is into those of the image before, and back."""
+
+    __slots__ = ("_after", "_after_starts", "_before", "_before_starts")
+
+    def __init__(self, from_source: bytes = b"", to_source: bytes = b"") -> None:
+        """Take the two streams; of none, nothing was rearranged. Of one, the other is made."""
+        before, after = _pairs(from_source), _pairs(to_source)
+        self._before = before or sorted((to, start) for start, to in after if _is_somewhere(to))
+        self._after = after or sorted((to, start) for start, to in before if _is_somewhere(to))
+        self._before_starts = [start for start, _ in self._before]
+        self._after_starts = [start for start, _ in self._after]
+
+    def __bool__(self) -> bool:
+        """Say whether anything was rearranged."""
+        return bool(self._before)
+
+    def before(self, rva: int) -> int:
+        """Return where the code at `rva` was. What was inserted counts as the last byte of the piece it follows."""
+        index = bisect_right(self._after_starts, rva) - 1
+        while index >= 0:
+            start, to = self._after[index]
+            if _is_somewhere(to):
+                return to + rva - start
+            rva = start - 1
+            index -= 1
+        return rva
+
+    def after(self, rva: int) -> int | None:
+        """Return where the code that was at `rva` is, or None if it was left out."""
+        return next((start for start, _, _ in self.pieces(rva, 1)), None)
+
+    def pieces(self, rva: int, size: int) -> Iterator[tuple[int, int, int]]:
+        """Yield RVA and size of each piece that a range of the image before has become, and its offset in the range."""
+        if not self._before:
+            yield rva, size, 0
+            return
+        first, end = rva, rva + size
+        index = bisect_right(self._before_starts, rva) - 1
+        for _ in range(_MAX_PIECES):
+            if rva >= end or index >= len(self._before):
+                return
+            following = self._before_starts[index + 1] if index + 1 < len(self._before) else end
+            if index >= 0 and _is_somewhere(self._before[index][1]):
+                start, to = self._before[index]
+                yield to + rva - start, min(following, end) - rva, rva - first
+            rva = following
+            index += 1
+
+
+def as_before(pdb: Path) -> bytes:
+    """Return the PDB at `pdb` as that of the image before: without OMAP, with the former section headers."""
+    with pdb.open("rb") as file:
+        msf = MsfFile(file)
+        start, words = debug_streams(msf)
+        file.seek(0)
+        data = bytearray(file.read())
+        altered = {TO_SOURCE_STREAM: _NO_STREAM, FROM_SOURCE_STREAM: _NO_STREAM, FORMER_SECTIONS_STREAM: _NO_STREAM}
+        if len(words) > FORMER_SECTIONS_STREAM and words[FORMER_SECTIONS_STREAM] != _NO_STREAM:
+            altered[SECTIONS_STREAM] = words[FORMER_SECTIONS_STREAM]
+        for purpose, number in altered.items():
+            if purpose < len(words):
+                for at, byte in enumerate(struct.pack("<H", number), start + 2 * purpose):
+                    data[msf.file_offset(DBI_STREAM, at)] = byte
+    return bytes(data)
+
+
+def _pairs(stream: bytes) -> list[tuple[int, int]]:
+    return sorted(struct.iter_unpack("<II", stream[: len(stream) // 8 * 8]))
+
+
+def _is_somewhere(rva: int) -> bool:
+    return 0 < rva < _NOWHERE
