@@ -129,6 +129,19 @@ def test_hostile_lists_give_disjoint_runs_or_a_reason(dump_type: int, runs: list
     assert all(run.count > 0 for run in found)
 
 
+def test_a_bitmap_far_larger_than_its_file_costs_little_and_every_page_is_counted():
+    bits = 8 << 20
+    head = struct.pack("<4s4s24xQQQ", b"SDMP", b"DUMP", 0x3000, bits // 2, bits)
+    data = (bytes(header64(6)) + head + b"\x55" * 0x800).ljust(0x4000, b"\x55") + b"\x55" * (bits // 8)
+    buffer, header = opened(data)
+    runs = read_runs(buffer, header)
+    assert runs[:2] == (Run(0, 1, 0x3000), Run(2, 1, 0x4000))
+    assert len(runs) < bits // 8
+    pages = DumpPages(buffer, runs)
+    assert pages.expected_pages == bits // 2
+    assert pages.missing_pages == bits // 2 - (len(data) - 0x3000) // PAGE
+
+
 def test_pages_are_read_and_those_behind_the_end_counted():
     data = bytes(with_runs(header64(), [(0x10, 2), (0x20, 2)])) + b"a" * PAGE + b"b" * PAGE + b"c" * (PAGE + 7)
     buffer, header = opened(data)
