@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,31 @@ def test_a_truncated_dump_never_serves_in_full(forged: Forge, doctor, tmp_path: 
     assert report["advice"]
 
 
+@pytest.mark.parametrize("size", [0x2000, 0x2001, 0x20000])
+def test_a_dump_cut_off_before_its_stacks_is_not_taken_for_another_kind(
+    forged: Forge, doctor, tmp_path: Path, size: int
+):
+    out, _ = forged("service-x64")
+    (tmp_path / "cut.dmp").write_bytes((out / "MEMORY.DMP").read_bytes()[:size])
+    status, report = doctor(tmp_path / "cut.dmp", out / "isf")
+    assert status == 2
+    assert any("behind the end of the file" in problem for problem in report["problems"])
+    assert any("copy it again" in advice for advice in report["advice"])
+    said = " ".join(report["problems"] + report["advice"])
+    assert "kernel's memory alone" not in said
+    assert "next time" not in said
+
+
+def test_a_dump_of_an_arm64_machine_is_named(forged: Forge, doctor, tmp_path: Path):
+    out, _ = forged("service-x64")
+    data = bytearray((out / "MEMORY.DMP").read_bytes())
+    data[0x30:0x34] = (0xAA64).to_bytes(4, "little")
+    (tmp_path / "arm.dmp").write_bytes(data)
+    status, report = doctor(tmp_path / "arm.dmp", out / "isf")
+    assert status == 2
+    assert any("ARM64 is not supported" in advice for advice in report["advice"])
+
+
 @pytest.mark.parametrize("kind", [MoreKinds.SUMMARY, MoreKinds.BITMAP_KERNEL, MoreKinds.LIVE_KERNEL])
 def test_a_dump_of_the_kernel_alone_does_not_serve(forged: Forge, doctor, tmp_path: Path, kind: MoreKinds):
     out, _ = forged("service-x64")
@@ -184,6 +210,14 @@ def test_a_file_that_is_no_image_is_named(doctor, tmp_path: Path, contents: byte
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["doctor", str(tmp_path / "none.dmp")]) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_has_no_end_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        assert main(["doctor", str(path)]) == 2
+        assert capsys.readouterr().err.startswith(f"throwstack doctor: {path}: ")
 
 
 def test_damage_to_the_header_leads_to_a_search(forged: Forge, doctor, tmp_path: Path):

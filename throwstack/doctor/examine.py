@@ -82,7 +82,9 @@ class _Examination:
             self.report.kernel = search_kernel(self.data)
         if self.report.kernel is None:
             self.report.problems.append("no Windows kernel was found in it")
-            self.report.advice.append("check that this is an image of a Windows machine, and that it is whole")
+            judge_extent(self.report)
+            if not self.report.is_cut_off:
+                self.report.advice.append("check that this is an image of a Windows machine, and that it is whole")
             return
         self._examine_processes(self.report.kernel)
 
@@ -92,6 +94,10 @@ class _Examination:
         if header.kind in _NO_MEMORY_KINDS:
             report.problems.append(_NO_MEMORY_KINDS[header.kind])
             report.advice.append(FULL_DUMP)
+            return False
+        if header.is_arm64:
+            report.problems.append("it is the dump of an ARM64 machine")
+            report.advice.append("ARM64 is not supported: open it with WinDbg")
             return False
         try:
             pages = DumpPages(self.data, read_runs(self.data, header))
@@ -120,6 +126,7 @@ class _Examination:
                 self._measure(kernel, self.report.symbols)
             except opening.CannotOpen as error:
                 self.report.problems.append(str(error))
+                judge_extent(self.report)
                 self.report.advice.append("the kernel's data is damaged or cut off: copy the image again")
                 return
         judge(self.report)
