@@ -145,5 +145,7 @@ class _Examination:
         try:
             machine = Machine(context, name, "throwstack", Sources("", self.files.image_path))
             self.report.processes.extend(coverage(machine))
+            if not machine.has_all_processes:
+                self.report.problems.append("the kernel's list of processes is broken: some may be missing")
         except (LookupError, TypeError) as error:
             self.report.problems.append(f"the processes cannot be examined: {error}")

@@ -35,6 +35,12 @@ def judge(report: Report) -> None:
     if have < of * _ENOUGH:
         report.verdict = Verdict.IN_PART
         report.problems.append(f"{1 - have / of:.1%} of the stack pages are missing")
+    nameless = sum(bool(process.nameless) for process in report.processes)
+    if nameless:
+        report.verdict = Verdict.IN_PART
+        report.problems.append(
+            f"in {nameless} of {len(report.processes)} processes the functions in which stuck threads wait have no names"
+        )
     judge_extent(report)
     _advise_on_pages(report)
     report.advice.append("run vol -f MEMORY.DMP windows.unhandled, then windows.cxrstack")
