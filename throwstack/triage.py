@@ -85,7 +85,7 @@ class Triage:
 
     @property
     def nameless(self) -> tuple[str, ...]:
-        """Return the modules in which stuck threads wait, but of which no function has a name: nobody is found there."""
+        """Return the modules in which stuck threads wait and no function of which has a name: nobody is found there."""
         starts = [first for first, _ in self._ranges]
         return tuple(
             image.module.label

@@ -38,9 +38,8 @@ def judge(report: Report) -> None:
     nameless = sum(bool(process.nameless) for process in report.processes)
     if nameless:
         report.verdict = Verdict.IN_PART
-        report.problems.append(
-            f"in {nameless} of {len(report.processes)} processes the functions in which stuck threads wait have no names"
-        )
+        of_all = f"{nameless} of {len(report.processes)}"
+        report.problems.append(f"in {of_all} processes the functions in which stuck threads wait have no names")
     judge_extent(report)
     _advise_on_pages(report)
     report.advice.append("run vol -f MEMORY.DMP windows.unhandled, then windows.cxrstack")

@@ -36,8 +36,8 @@ _UNREAD = (
     "known (-v names all)"
 )
 _NAMELESS = (
-    "in %d of the processes looked at the functions in which stuck threads wait have no names, as the exports are not in "
-    "the dump, such as those of %s: threads stuck there are not found without --image-path (-v names all)"
+    "in %d of the processes looked at the functions in which stuck threads wait have no names, as the exports are not "
+    "in the dump, such as those of %s: threads stuck there are not found without --image-path (-v names all)"
 )
 
 
