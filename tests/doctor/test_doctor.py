@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,45 @@ def test_without_the_kernels_symbols_it_says_which(forged: Forge, doctor):
     assert (status, report["verdict"]) == (1, "in_part")
     assert report["symbols"] == {"needed": f"windows/ntkrnlmp.pdb/{isf.name}", "found": None}
     assert any(isf.name in advice for advice in report["advice"])
+
+
+def short(isf: bytes) -> bytes:
+    return isf[:2000]
+
+
+def of_another_kernel(_isf: bytes) -> bytes:
+    return (Path(__file__).parents[1] / "forge" / "layouts" / "win2003_sp2_x86.json.xz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (short, "damaged"),
+        (lambda _: b"hello", "damaged"),
+        (lambda _: lzma.compress(b"{}"), "damaged"),
+        (of_another_kernel, "not of this kernel"),
+    ],
+)
+def test_an_isf_file_that_cannot_be_used_is_what_to_replace(
+    forged: Forge, doctor, tmp_path: Path, change: Callable[[bytes], bytes], problem: str
+):
+    out, _ = forged("service-x64")
+    (isf,) = (out / "isf").rglob("ntkrnlmp.pdb/*.json.xz")
+    bad = tmp_path / isf.relative_to(out / "isf")
+    bad.parent.mkdir(parents=True)
+    bad.write_bytes(change(isf.read_bytes()))
+    status, report = doctor(out / "MEMORY.DMP", tmp_path)
+    assert status == 1
+    assert any("ISF file is" in line and problem in line for line in report["problems"])
+    (advice,) = report["advice"]
+    assert isf.name in advice
+
+
+def test_a_page_file_that_is_none_is_a_wrong_command(forged: Forge, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out, _ = forged("service-x64")
+    with pytest.raises(SystemExit, match="2"):
+        main(["doctor", str(out / "MEMORY.DMP"), "--page-file", str(tmp_path)])
+    assert f"--page-file: {tmp_path} is not a file" in capsys.readouterr().err
 
 
 def test_a_truncated_dump_says_how_much_is_missing(forged: Forge, doctor, tmp_path: Path):

@@ -118,18 +118,25 @@ class _Examination:
         with opening.symbol_directories(self.files.symbols):
             self.report.symbols = opening.find_isf(kernel.pdb)
             if self.report.symbols is None:
-                self.report.verdict = Verdict.IN_PART
-                judge_extent(self.report)
-                self.report.advice.append(_SYMBOLS.format(self.report.needed_symbols))
+                self._need_symbols()
                 return
             try:
                 self._measure(kernel, self.report.symbols)
+            except opening.BadSymbols as error:
+                self.report.problems.append(str(error))
+                self._need_symbols()
+                return
             except opening.CannotOpen as error:
                 self.report.problems.append(str(error))
                 judge_extent(self.report)
                 self.report.advice.append("the kernel's data is damaged or cut off: copy the image again")
                 return
         judge(self.report)
+
+    def _need_symbols(self) -> None:
+        self.report.verdict = Verdict.IN_PART
+        judge_extent(self.report)
+        self.report.advice.append(_SYMBOLS.format(self.report.needed_symbols))
 
     def _measure(self, kernel: Kernel, isf: str) -> None:
         from throwstack.volatility import opening  # noqa: PLC0415 - see above
@@ -148,4 +155,5 @@ class _Examination:
             if not machine.has_all_processes:
                 self.report.problems.append("the kernel's list of processes is broken: some may be missing")
         except (LookupError, TypeError) as error:
-            self.report.problems.append(f"the processes cannot be examined: {error}")
+            message = f"the ISF file is not of this kernel, or lacks what is needed: {error}"
+            raise opening.BadSymbols(message) from error

@@ -196,8 +196,8 @@ class ResolvedPages:
         if raw & _VALID:
             return Location(PageOrigin.PROTOTYPE, formats.valid_frame.of(raw))
         if raw & _PROTOTYPE or (raw >> 47 == _KERNEL_HALF and not raw & 0xF):
-            # In a prototype PTE this bit means the subsection format: the page is in the mapped file. On Windows 11 from
-            # 22H2 on the address of a control area was seen in its place (MemProcFS).
+            # In a prototype PTE this bit means the subsection format: the page is in the mapped file. From Windows 11
+            # 22H2 on the address of a control area may stand there instead (MemProcFS has seen it).
             return Location(PageOrigin.IN_FILE)
         return self._by_entry(formats.decode(raw), PageOrigin.PROTOTYPE, formats)
 
