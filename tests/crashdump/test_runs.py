@@ -99,6 +99,12 @@ def test_ranges_of_a_complete_live_dump_end_with_its_pages():
             header64(5) + struct.pack("<8s24xQQQ", b"SDMPDUMP", 0x4000, 1, 1 << 60), "cannot be one", id="huge bitmap"
         ),
         pytest.param(header64(5) + bitmap(set(), 0x4000, 64), "names no page", id="empty bitmap"),
+        pytest.param(header64(5) + bitmap({1}, 0x4000, 4096)[:-1], "ends within the list", id="bitmap without its end"),
+        pytest.param(
+            header64(8) + struct.pack("<I8sIQQQQ4Q", 0x40, b"RDMPDUMP", 0, 0, 0x4000, 0, 0, 1, 2, 3, 4),
+            "ends within the list",
+            id="ranges without their end",
+        ),
         pytest.param(header64(8) + bytes(0x100), "has no header", id="no ranges"),
         pytest.param(
             header64(8) + struct.pack("<I8sIQQQQ", 0x40, b"RDMPDUMP", 0, 0, 1 << 50, 0, 0),

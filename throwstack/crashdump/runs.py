@@ -33,6 +33,7 @@ _WITHOUT_MEMORY = {
     DumpKind.TRIAGE: " (a small dump, of one thread's kernel stack)",
     DumpKind.HEADER: " (the header alone)",
 }
+_CUT_LIST = "the file ends within the list of its pages, before the first page"
 _SET = re.compile(rb"\xff+|[^\x00]", re.DOTALL)
 
 
@@ -110,6 +111,8 @@ def _from_bitmap(data: Bytes, header: DumpHeader) -> Iterator[Run]:
         message = f"the dump's bitmap of {bitmap.bits} bits, with pages from {bitmap.pages_at:#x} on, cannot be one"
         raise NoRuns(message)
     bits = data.read(bitmap.bits_at, (bitmap.bits + 7) // 8)
+    if len(bits) < (bitmap.bits + 7) // 8:
+        raise NoRuns(_CUT_LIST)
     return _set_bits(bits, bitmap.pages_at, data.size)
 
 
@@ -167,7 +170,9 @@ def _from_ranges(data: Bytes, header: DumpHeader) -> Iterator[Run]:
         message = f"the dump's list of page ranges cannot end at {offset:#x}"
         raise NoRuns(message)
     entries = data.read(start, (offset - start) // 16 * 16)
-    return _ranges(entries[: len(entries) // 16 * 16], offset, total)
+    if len(entries) < (offset - start) // 16 * 16:
+        raise NoRuns(_CUT_LIST)
+    return _ranges(entries, offset, total)
 
 
 def _ranges(entries: bytes, offset: int, total: int | None) -> Iterator[Run]:
