@@ -17,7 +17,7 @@ from tests.forge.__main__ import forge
 from tests.forge.build import DumpKind
 from tests.forge.cases import builders
 from tests.forge.describe import Residency
-from tests.forge.dump_kinds import MoreKinds, as_elf, as_lime, rewrite
+from tests.forge.dump_kinds import MoreKinds, as_elf, as_lime, as_vmware, rewrite
 from tests.test_residency_answers import all_in, spread_over
 from throwstack.cli import main
 
@@ -89,6 +89,18 @@ def test_what_volatility_stacks_serves_too(forged: Forge, doctor, tmp_path: Path
     write(out / "MEMORY.DMP", tmp_path / "image")
     status, report = doctor(tmp_path / "image", out / "isf")
     assert (status, report["kind"], report["problems"]) == (0, kind, [])
+
+
+def test_a_vmem_file_serves_with_its_state_beside_it_and_the_state_alone_does_not(
+    forged: Forge, doctor, tmp_path: Path
+):
+    out, _ = forged("service-x64")
+    as_vmware(out / "MEMORY.DMP", tmp_path / "machine.vmem")
+    status, report = doctor(tmp_path / "machine.vmem", out / "isf")
+    assert (status, report["kind"], report["problems"]) == (0, "raw", [])
+    status, report = doctor(tmp_path / "machine.vmsn", out / "isf")
+    assert (status, report["kind"]) == (2, "vmware")
+    assert ".vmem file of the same name" in report["advice"][0]
 
 
 def test_a_page_file_that_is_given_is_a_route(doctor, tmp_path: Path):

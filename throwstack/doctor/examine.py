@@ -23,6 +23,10 @@ _NOT_MEMORY = {
         "it holds one process and already has its exception: open it with WinDbg, Visual Studio, LLDB or "
         "minidump-stackwalk; throwstack works on images of a whole machine"
     ),
+    FileKind.VMWARE: (
+        "give the .vmem file of the same name instead, and keep this one beside it: Volatility reads both. Without a "
+        ".vmem file, convert it to a raw image or a crash dump first (vmss2core)"
+    ),
     FileKind.HIBERNATION: "convert it to a raw image first (hibernation files are compressed)",
     FileKind.COMPRESSED: "unpack it first",
     FileKind.EXPERT_WITNESS: "convert it to a raw image first (ewfexport)",

@@ -73,7 +73,7 @@ class Survey:
         self._reporters = Reporters(machine, self._reader)
         self._selection = selection
         self._progress = progress
-        self._hidden: dict[str, list[str]] = {_UNREAD: [], _NAMELESS: []}
+        self._hidden: dict[str, dict[str, None]] = {_UNREAD: {}, _NAMELESS: {}}
 
     @property
     def reader(self) -> ProcessReader:
@@ -116,7 +116,7 @@ class Survey:
         self.say_missing(seen)
         for what, where in self._hidden.items():
             if where:
-                log.warning(what, len(where), where[0])
+                log.warning(what, len(where), next(iter(where)))
 
     def is_selected(self, thread: Thread) -> bool:
         """Say whether `thread` is to be looked at, its process being so."""
@@ -167,7 +167,7 @@ class Survey:
             return None
 
     def _hide(self, what: str, where: str) -> None:
-        self._hidden[what].append(where)
+        self._hidden[what][where] = None
         log.info("not examined: %s", where)
 
     def _examine(self, process: Process) -> Iterator[Finding]:
@@ -192,15 +192,17 @@ class Survey:
     def _stuck(self, process: Process, thread: Thread, target: Target, triage: Triage) -> Stuck | None:
         try:
             stack = self.stack(process, thread, target)
-            if triage.is_suspect(stack):
-                return triage.examine(self._reader.completed(thread, stack))
-            if not triage.is_readable(stack):
+            stuck = triage.examine(self._reader.completed(thread, stack)) if triage.is_suspect(stack) else None
+            if stuck is None and not triage.is_readable(stack):
                 self._hide(_UNREAD, f"thread {thread.tid} of {_called(process)}")
         except NoStack as reason:
-            if thread.teb and target is process.native:
-                self._hide(_UNREAD, f"thread {thread.tid} of {_called(process)}: {reason}")
+            log.info("%s thread %d: %s", _called(process), thread.tid, reason)
+            if thread.teb:
+                self._hide(_UNREAD, f"thread {thread.tid} of {_called(process)}")
         except MemoryUnreadable as reason:
-            log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
+            log.warning("%s thread %d: %s", _called(process), thread.tid, reason)
+        else:
+            return stuck
         return None
 
 
