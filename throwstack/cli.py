@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     doctor.add_argument("--image-path", metavar="PATH", default="", help="where the machine's DLLs and EXEs are")
     doctor.add_argument("--page-file", metavar="FILE", type=Path, action="append", default=[], help="by number")
     options = parser.parse_args(arguments)
+    for path in options.page_file:
+        if not path.is_file():
+            doctor.error(f"--page-file: {path} is not a file")
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     return _doctor(options)
 

@@ -83,6 +83,23 @@ class Triage:
         self._target = target
         self._ranges = tuple(_code_ranges(target))
 
+    @property
+    def nameless(self) -> tuple[str, ...]:
+        """Return the modules in which stuck threads wait and no function of which has a name: nobody is found there."""
+        starts = [first for first, _ in self._ranges]
+        return tuple(
+            image.module.label
+            for image in self._target.images
+            if any(blocker.proves_exception and blocker.is_in(image.module.label) for blocker in triage_blockers())
+            and not image.exports
+            and not any(image.base < start < image.base + image.module.size for start in starts)
+        )
+
+    def is_readable(self, stack: ThreadStack) -> bool:
+        """Say whether all of the stack that is in use can be read, or else `is_suspect` may have missed something."""
+        low, high = self._extent(current_stack(self._target, stack))
+        return low >= high or self._target.memory.is_readable(low, high - low)
+
     def is_suspect(self, stack: ThreadStack) -> bool:
         """Ask the cheap question: False means that the thread is not stuck."""
         return next(self._suspects(current_stack(self._target, stack)), None) is not None
@@ -95,15 +112,18 @@ class Triage:
 
     def _suspects(self, stack: ThreadStack) -> Iterator[tuple[int, int]]:
         """Yield (stack address, word) for every aligned word that lies inside a blocking function."""
-        low, high = stack.bounds.limit, stack.bounds.base
-        if stack.registers is not None:
-            low = stack.registers.sp
         size = self._target.arch.pointer_size
-        low = (low + size - 1) & -size
-        for start, data in _readable_runs(self._target.memory, low, min(high, low + _MAX_STACK_BYTES)):
+        for start, data in _readable_runs(self._target.memory, *self._extent(stack)):
             for first, last in self._ranges:
                 for offset, word in _words_between(data, size, first, last):
                     yield start + offset, word
+
+    def _extent(self, stack: ThreadStack) -> tuple[int, int]:
+        """Return the first and the last address of the part that is in use."""
+        low = stack.bounds.limit if stack.registers is None else stack.registers.sp
+        size = self._target.arch.pointer_size
+        low = (low + size - 1) & -size
+        return low, min(stack.bounds.base, low + _MAX_STACK_BYTES)
 
     def _walk(self, stack: ThreadStack, suspects: Sequence[tuple[int, int]]) -> Stuck | None:
         notes: tuple[str, ...] = (stack.missing,) if stack.missing else ()

@@ -99,6 +99,12 @@ def test_ranges_of_a_complete_live_dump_end_with_its_pages():
             header64(5) + struct.pack("<8s24xQQQ", b"SDMPDUMP", 0x4000, 1, 1 << 60), "cannot be one", id="huge bitmap"
         ),
         pytest.param(header64(5) + bitmap(set(), 0x4000, 64), "names no page", id="empty bitmap"),
+        pytest.param(header64(5) + bitmap({1}, 0x4000, 4096)[:-1], "ends within the list", id="bitmap without its end"),
+        pytest.param(
+            header64(8) + struct.pack("<I8sIQQQQ4Q", 0x40, b"RDMPDUMP", 0, 0, 0x4000, 0, 0, 1, 2, 3, 4),
+            "ends within the list",
+            id="ranges without their end",
+        ),
         pytest.param(header64(8) + bytes(0x100), "has no header", id="no ranges"),
         pytest.param(
             header64(8) + struct.pack("<I8sIQQQQ", 0x40, b"RDMPDUMP", 0, 0, 1 << 50, 0, 0),
@@ -127,6 +133,19 @@ def test_hostile_lists_give_disjoint_runs_or_a_reason(dump_type: int, runs: list
     for before, after in itertools.pairwise(found):
         assert before.first + before.count <= after.first
     assert all(run.count > 0 for run in found)
+
+
+def test_a_bitmap_far_larger_than_its_file_costs_little_and_every_page_is_counted():
+    bits = 8 << 20
+    head = struct.pack("<4s4s24xQQQ", b"SDMP", b"DUMP", 0x3000, bits // 2, bits)
+    data = (bytes(header64(6)) + head + b"\x55" * 0x800).ljust(0x4000, b"\x55") + b"\x55" * (bits // 8)
+    buffer, header = opened(data)
+    runs = read_runs(buffer, header)
+    assert runs[:2] == (Run(0, 1, 0x3000), Run(2, 1, 0x4000))
+    assert len(runs) < bits // 8
+    pages = DumpPages(buffer, runs)
+    assert pages.expected_pages == bits // 2
+    assert pages.missing_pages == bits // 2 - (len(data) - 0x3000) // PAGE
 
 
 def test_pages_are_read_and_those_behind_the_end_counted():

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import lzma
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from tests.forge.__main__ import forge
 from tests.forge.build import DumpKind
 from tests.forge.cases import builders
 from tests.forge.describe import Residency
-from tests.forge.dump_kinds import MoreKinds, as_elf, as_lime, rewrite
+from tests.forge.dump_kinds import MoreKinds, as_elf, as_lime, as_vmware, rewrite
 from tests.test_residency_answers import all_in, spread_over
 from throwstack.cli import main
 
@@ -88,6 +91,18 @@ def test_what_volatility_stacks_serves_too(forged: Forge, doctor, tmp_path: Path
     assert (status, report["kind"], report["problems"]) == (0, kind, [])
 
 
+def test_a_vmem_file_serves_with_its_state_beside_it_and_the_state_alone_does_not(
+    forged: Forge, doctor, tmp_path: Path
+):
+    out, _ = forged("service-x64")
+    as_vmware(out / "MEMORY.DMP", tmp_path / "machine.vmem")
+    status, report = doctor(tmp_path / "machine.vmem", out / "isf")
+    assert (status, report["kind"], report["problems"]) == (0, "raw", [])
+    status, report = doctor(tmp_path / "machine.vmsn", out / "isf")
+    assert (status, report["kind"]) == (2, "vmware")
+    assert ".vmem file of the same name" in report["advice"][0]
+
+
 def test_a_page_file_that_is_given_is_a_route(doctor, tmp_path: Path):
     case = builders()["service-x64"][0]()
     spread_over(case, all_in(Residency.IN_PAGE_FILE), Residency.VALID)
@@ -109,6 +124,45 @@ def test_without_the_kernels_symbols_it_says_which(forged: Forge, doctor):
     assert any(isf.name in advice for advice in report["advice"])
 
 
+def short(isf: bytes) -> bytes:
+    return isf[:2000]
+
+
+def of_another_kernel(_isf: bytes) -> bytes:
+    return (Path(__file__).parents[1] / "forge" / "layouts" / "win2003_sp2_x86.json.xz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (short, "damaged"),
+        (lambda _: b"hello", "damaged"),
+        (lambda _: lzma.compress(b"{}"), "damaged"),
+        (of_another_kernel, "not of this kernel"),
+    ],
+)
+def test_an_isf_file_that_cannot_be_used_is_what_to_replace(
+    forged: Forge, doctor, tmp_path: Path, change: Callable[[bytes], bytes], problem: str
+):
+    out, _ = forged("service-x64")
+    (isf,) = (out / "isf").rglob("ntkrnlmp.pdb/*.json.xz")
+    bad = tmp_path / isf.relative_to(out / "isf")
+    bad.parent.mkdir(parents=True)
+    bad.write_bytes(change(isf.read_bytes()))
+    status, report = doctor(out / "MEMORY.DMP", tmp_path)
+    assert status == 1
+    assert any("ISF file is" in line and problem in line for line in report["problems"])
+    (advice,) = report["advice"]
+    assert isf.name in advice
+
+
+def test_a_page_file_that_is_none_is_a_wrong_command(forged: Forge, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out, _ = forged("service-x64")
+    with pytest.raises(SystemExit, match="2"):
+        main(["doctor", str(out / "MEMORY.DMP"), "--page-file", str(tmp_path)])
+    assert f"--page-file: {tmp_path} is not a file" in capsys.readouterr().err
+
+
 def test_a_truncated_dump_says_how_much_is_missing(forged: Forge, doctor, tmp_path: Path):
     out, _ = forged("service-x64")
     data = (out / "MEMORY.DMP").read_bytes()
@@ -127,6 +181,31 @@ def test_a_truncated_dump_never_serves_in_full(forged: Forge, doctor, tmp_path: 
     status, report = doctor(tmp_path / "cut.dmp", out / "isf")
     assert status in {1, 2}
     assert report["advice"]
+
+
+@pytest.mark.parametrize("size", [0x2000, 0x2001, 0x20000])
+def test_a_dump_cut_off_before_its_stacks_is_not_taken_for_another_kind(
+    forged: Forge, doctor, tmp_path: Path, size: int
+):
+    out, _ = forged("service-x64")
+    (tmp_path / "cut.dmp").write_bytes((out / "MEMORY.DMP").read_bytes()[:size])
+    status, report = doctor(tmp_path / "cut.dmp", out / "isf")
+    assert status == 2
+    assert any("behind the end of the file" in problem for problem in report["problems"])
+    assert any("copy it again" in advice for advice in report["advice"])
+    said = " ".join(report["problems"] + report["advice"])
+    assert "kernel's memory alone" not in said
+    assert "next time" not in said
+
+
+def test_a_dump_of_an_arm64_machine_is_named(forged: Forge, doctor, tmp_path: Path):
+    out, _ = forged("service-x64")
+    data = bytearray((out / "MEMORY.DMP").read_bytes())
+    data[0x30:0x34] = (0xAA64).to_bytes(4, "little")
+    (tmp_path / "arm.dmp").write_bytes(data)
+    status, report = doctor(tmp_path / "arm.dmp", out / "isf")
+    assert status == 2
+    assert any("ARM64 is not supported" in advice for advice in report["advice"])
 
 
 @pytest.mark.parametrize("kind", [MoreKinds.SUMMARY, MoreKinds.BITMAP_KERNEL, MoreKinds.LIVE_KERNEL])
@@ -184,6 +263,14 @@ def test_a_file_that_is_no_image_is_named(doctor, tmp_path: Path, contents: byte
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["doctor", str(tmp_path / "none.dmp")]) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_has_no_end_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        assert main(["doctor", str(path)]) == 2
+        assert capsys.readouterr().err.startswith(f"throwstack doctor: {path}: ")
 
 
 def test_damage_to_the_header_leads_to_a_search(forged: Forge, doctor, tmp_path: Path):

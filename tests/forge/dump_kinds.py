@@ -66,13 +66,7 @@ def as_lime(full: Path, out: Path) -> None:
 
 def as_elf(full: Path, out: Path) -> None:
     """Write it as an ELF core with a program header for each run, as QEMU's dump-guest-memory does."""
-    data = full.read_bytes()
-    size = 2 * PAGE if data[4:8] == b"DU64" else PAGE
-    runs: list[tuple[int, bytearray]] = []
-    for number, page in _pages(data, size):
-        if not runs or runs[-1][0] + len(runs[-1][1]) != number * PAGE:
-            runs.append((number * PAGE, bytearray()))
-        runs[-1][1].extend(page)
+    runs = _joined(full)
     count = len(runs) + 1
     head = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     head += struct.pack("<HHIQQQIHHHHHH", 4, 62, 1, 0, 64, 0, 0, 64, 56, count, 0, 0, 0)
@@ -84,6 +78,39 @@ def as_elf(full: Path, out: Path) -> None:
         table += struct.pack("<IIQQQQQQ", 1, 0, offset, 0, start, len(contents), len(contents), 0)
         offset += len(contents)
     out.write_bytes(head + table + note + b"".join(bytes(contents) for _, contents in runs))
+
+
+def as_vmware(full: Path, out: Path) -> None:
+    """Write it as VMware does: a .vmem file with the regions of memory in a row, and a .vmsn that says which they are.
+
+    Its group "memory" holds tags {size of the value and indexes << 6, length of the name, name, indexes, value}.
+    """
+    runs = _joined(full)
+    values: dict[tuple[bytes, tuple[int, ...]], int] = {(b"regionsCount", ()): len(runs)}
+    at = 0
+    for index, (start, contents) in enumerate(runs):
+        values[b"regionPPN", (index,)] = start // PAGE
+        values[b"regionPageNum", (index,)] = at // PAGE
+        values[b"regionSize", (index,)] = len(contents) // PAGE
+        at += len(contents)
+    tags = b"".join(
+        struct.pack(f"<BB{len(name)}s{len(indexes)}II", 4 | len(indexes) << 6, len(name), name, *indexes, value)
+        for (name, indexes), value in values.items()
+    )
+    head = struct.pack("<III64sQQ", 0xBED2BED2, 8, 1, b"memory", 92, len(tags) + 2)
+    out.with_suffix(".vmsn").write_bytes(head + tags + bytes(2))
+    out.write_bytes(b"".join(bytes(contents) for _, contents in runs))
+
+
+def _joined(full: Path) -> list[tuple[int, bytearray]]:
+    """Return (physical address, contents) of each run of pages."""
+    data = full.read_bytes()
+    runs: list[tuple[int, bytearray]] = []
+    for number, page in _pages(data, 2 * PAGE if data[4:8] == b"DU64" else PAGE):
+        if not runs or runs[-1][0] + len(runs[-1][1]) != number * PAGE:
+            runs.append((number * PAGE, bytearray()))
+        runs[-1][1].extend(page)
+    return runs
 
 
 def _pages(data: bytes, offset: int) -> Iterable[tuple[int, bytes]]:

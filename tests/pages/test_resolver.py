@@ -9,7 +9,7 @@ import pytest
 
 from throwstack.frames import Frame, Trust
 from throwstack.images import ImageMap
-from throwstack.memory import PAGE_SIZE, Memory, SegmentSource, memory_of
+from throwstack.memory import PAGE_SIZE, Memory, memory_of
 from throwstack.modules import Module, ModuleMap
 from throwstack.pages.formats import Bits, PteFormats
 from throwstack.pages.origin import PageOrigin
@@ -185,20 +185,29 @@ def test_views_are_found_by_address():
     assert (views.find(0), views.find(0x900000)) == (None, second)
 
 
-def test_hostile_prototype_addresses_are_refused():
-    formats = PteFormats(8, Bits(12, 36), Bits(12, 36), Bits(16, 48), Bits(1, 4), Bits(32, 32), Bits(5, 5))
-    for address in (0x123, 0xFFFFFFFFFFF9, 0x7FFFFFFFFFFF):
-        entry = struct.pack("<Q", address << 16 & (1 << 64) - 1 | PROTOTYPE)
-        physical = Memory(
-            SegmentSource(
-                {
-                    0x1000: struct.pack("<Q", 0x2001),
-                    0x2000: struct.pack("<Q", 0x3001),
-                    0x3010: struct.pack("<Q", 0x4001),
-                    0x4000: entry,
-                }
-            )
-        )
-        tables = AddressSpace(physical, PagingMode.X64, 0x1000)
-        pages = ResolvedPages(physical, tables, formats, kernel=Memory(tables))
-        assert pages.page(BASE) is None
+def space_x64(entry: int, prototype: int | None = None, view: View | None = None) -> ResolvedPages:
+    """Make an x64 space in which the PTE of BASE is `entry`; kernel memory is the prototype PTE alone."""
+    formats = PteFormats(8, Bits(12, 36), Bits(12, 36), Bits(16, 48), Bits(12, 4), Bits(32, 32), Bits(5, 5))
+    tables = {0x1000: 0x2001, 0x2000: 0x3001, 0x3010: 0x4001, 0x4000: entry}
+    physical = memory_of({address: struct.pack("<Q", value) for address, value in tables.items()})
+    kernel = memory_of({} if prototype is None else {PROTOTYPES: struct.pack("<Q", prototype)})
+    views = Views(() if view is None else (view,))
+    return ResolvedPages(
+        physical, AddressSpace(physical, PagingMode.X64, 0x1000), formats, kernel=kernel, views=lambda: views
+    )
+
+
+@pytest.mark.parametrize("low", [0x270, 0x8A0, 0x4A0, 0xCA0], ids=hex)
+def test_a_control_area_in_place_of_a_prototype_pte_means_the_file(low: int):
+    """Its address has any bits where entries say prototype and transition; a page file's number it is not."""
+    pages = space_x64(0, 0xFFFFAF8012345000 | low, mapped())
+    assert pages.origin(BASE) is PageOrigin.IN_FILE
+    pages.use_image_files(OneFile())
+    assert pages.page(BASE) == b"file" * 1024
+
+
+@pytest.mark.parametrize("address", [0x123, 0xFFFFFFFFFFF9, 0x7FFFFFFFFFFF], ids=hex)
+def test_hostile_prototype_addresses_are_refused(address: int):
+    pages = space_x64(address << 16 & (1 << 64) - 1 | PROTOTYPE)
+    assert pages.page(BASE) is None
+    assert not pages.origin(BASE).is_present

@@ -16,7 +16,7 @@ from throwstack.crashdump.reader import Bytes
 from throwstack.memory import PAGE_SIZE
 from throwstack.paging import PagingMode
 
-_MACHINE_X86, _MACHINE_X64 = 0x14C, 0x8664
+_MACHINE_ARM64 = 0xAA64
 _FILLER = b"PAGE" * 2
 
 
@@ -81,10 +81,9 @@ class DumpHeader:
         return PagingMode.PAE if self.has_pae else PagingMode.X86
 
     @property
-    def is_plausible(self) -> bool:
-        """Say whether machine, processors and page tables can be those of a Windows system."""
-        machine = _MACHINE_X64 if self.is_64bit else _MACHINE_X86
-        return self.machine == machine and 0 < self.processors <= 4096 and self.directory_base > 0
+    def is_arm64(self) -> bool:
+        """Say whether the machine is an ARM64 one, with page tables of its own."""
+        return self.machine == _MACHINE_ARM64
 
 
 def read_header(data: Bytes) -> DumpHeader | None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -24,7 +26,15 @@ class FileBytes:
     """A file on disk, open until `close`."""
 
     def __init__(self, path: Path) -> None:
-        """Open `path`; raises OSError."""
+        """Open `path`, a file or a disk; raises OSError.
+
+        A pipe would wait for a writer, and of a device like /dev/zero nobody knows where it ends.
+        """
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
+        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+            raise OSError(errno.EINVAL, "not a file that can be read from any place", str(path))
         self._file: BinaryIO = path.open("rb")
         self.size = self._file.seek(0, 2)
 

@@ -25,13 +25,16 @@ _MAX_BITMAP = 1 << 31
 """Bits: 8 TiB of memory."""
 _MAX_RANGES = 1 << 20
 _MAX_FRAME = 1 << 40
+_MAX_BEHIND = 1 << 16
+"""Runs behind the end of the file that are kept apart."""
 _BITMAP_KINDS = frozenset({DumpKind.SUMMARY, DumpKind.BITMAP_FULL, DumpKind.BITMAP_KERNEL, DumpKind.AUTOMATIC})
 _RANGE_KINDS = frozenset({DumpKind.LIVE_KERNEL, DumpKind.LIVE_USER, DumpKind.LIVE_FULL})
 _WITHOUT_MEMORY = {
     DumpKind.TRIAGE: " (a small dump, of one thread's kernel stack)",
     DumpKind.HEADER: " (the header alone)",
 }
-_BYTES = re.compile(rb"\xff+|\x00+|[^\xff\x00]", re.DOTALL)
+_CUT_LIST = "the file ends within the list of its pages, before the first page"
+_SET = re.compile(rb"\xff+|[^\x00]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,9 @@ def _from_bitmap(data: Bytes, header: DumpHeader) -> Iterator[Run]:
         message = f"the dump's bitmap of {bitmap.bits} bits, with pages from {bitmap.pages_at:#x} on, cannot be one"
         raise NoRuns(message)
     bits = data.read(bitmap.bits_at, (bitmap.bits + 7) // 8)
-    return _set_bits(bits, bitmap.pages_at)
+    if len(bits) < (bitmap.bits + 7) // 8:
+        raise NoRuns(_CUT_LIST)
+    return _set_bits(bits, bitmap.pages_at, data.size)
 
 
 def _bitmap(head: bytes, header: DumpHeader) -> _Bitmap:
@@ -119,27 +124,38 @@ def _bitmap(head: bytes, header: DumpHeader) -> _Bitmap:
     return _Bitmap(pages_at, bits, header.size + 0x38)
 
 
-def _set_bits(bitmap: bytes, offset: int) -> Iterator[Run]:
-    """Yield the runs of set bits; `offset` is where the first page lies."""
-    first, count = 0, 0
-    for match in _BYTES.finditer(bitmap):
-        at, piece = match.start() * 8, match[0]
-        parts = [(at, len(piece) * 8, piece[0] == 0xFF)] if piece[0] in {0, 0xFF} else _bits(at, piece[0])
-        for start, length, is_set in parts:
-            if is_set:
-                if not count:
-                    first = start
+def _set_bits(bitmap: bytes, offset: int, end: int) -> Iterator[Run]:
+    """Yield the runs of set bits; `offset` is where the first page lies, `end` the file's.
+
+    Of a small file with a large bitmap millions of runs can lie behind its end: the last of those that are kept has the
+    sum of all further pages, none of which is there to be read.
+    """
+    first = count = behind = 0
+    for match in _SET.finditer(bitmap):
+        piece, at = match[0], match.start() * 8
+        for start, length in ((0, len(piece) * 8),) if piece[0] == 0xFF else _RUNS_IN_BYTE[piece[0]]:
+            if count and at + start == first + count:
                 count += length
-            elif count:
+                continue
+            if count:
                 yield Run(first, count, offset)
                 offset += count * PAGE_SIZE
-                count = 0
+            first, count = at + start, length
+            behind += offset >= end
+        if behind > _MAX_BEHIND:
+            rest = bytes([bitmap[first // 8] >> first % 8]) + bitmap[first // 8 + 1 :]
+            count = int.from_bytes(rest, "little").bit_count()
+            break
     if count:
         yield Run(first, count, offset)
 
 
-def _bits(at: int, byte: int) -> list[tuple[int, int, bool]]:
-    return [(at + bit, 1, bool(byte >> bit & 1)) for bit in range(8)]
+def _runs_in_byte(byte: int) -> tuple[tuple[int, int], ...]:
+    """Return (first bit, how many) of each run of set bits in a byte, lowest first."""
+    return tuple((match.start(), len(match[0])) for match in re.finditer("1+", f"{byte:08b}"[::-1]))
+
+
+_RUNS_IN_BYTE = tuple(map(_runs_in_byte, range(256)))
 
 
 def _from_ranges(data: Bytes, header: DumpHeader) -> Iterator[Run]:
@@ -154,7 +170,9 @@ def _from_ranges(data: Bytes, header: DumpHeader) -> Iterator[Run]:
         message = f"the dump's list of page ranges cannot end at {offset:#x}"
         raise NoRuns(message)
     entries = data.read(start, (offset - start) // 16 * 16)
-    return _ranges(entries[: len(entries) // 16 * 16], offset, total)
+    if len(entries) < (offset - start) // 16 * 16:
+        raise NoRuns(_CUT_LIST)
+    return _ranges(entries, offset, total)
 
 
 def _ranges(entries: bytes, offset: int, total: int | None) -> Iterator[Run]:

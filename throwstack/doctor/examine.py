@@ -23,6 +23,10 @@ _NOT_MEMORY = {
         "it holds one process and already has its exception: open it with WinDbg, Visual Studio, LLDB or "
         "minidump-stackwalk; throwstack works on images of a whole machine"
     ),
+    FileKind.VMWARE: (
+        "give the .vmem file of the same name instead, and keep this one beside it: Volatility reads both. Without a "
+        ".vmem file, convert it to a raw image or a crash dump first (vmss2core)"
+    ),
     FileKind.HIBERNATION: "convert it to a raw image first (hibernation files are compressed)",
     FileKind.COMPRESSED: "unpack it first",
     FileKind.EXPERT_WITNESS: "convert it to a raw image first (ewfexport)",
@@ -82,7 +86,9 @@ class _Examination:
             self.report.kernel = search_kernel(self.data)
         if self.report.kernel is None:
             self.report.problems.append("no Windows kernel was found in it")
-            self.report.advice.append("check that this is an image of a Windows machine, and that it is whole")
+            judge_extent(self.report)
+            if not self.report.is_cut_off:
+                self.report.advice.append("check that this is an image of a Windows machine, and that it is whole")
             return
         self._examine_processes(self.report.kernel)
 
@@ -92,6 +98,10 @@ class _Examination:
         if header.kind in _NO_MEMORY_KINDS:
             report.problems.append(_NO_MEMORY_KINDS[header.kind])
             report.advice.append(FULL_DUMP)
+            return False
+        if header.is_arm64:
+            report.problems.append("it is the dump of an ARM64 machine")
+            report.advice.append("ARM64 is not supported: open it with WinDbg")
             return False
         try:
             pages = DumpPages(self.data, read_runs(self.data, header))
@@ -112,17 +122,25 @@ class _Examination:
         with opening.symbol_directories(self.files.symbols):
             self.report.symbols = opening.find_isf(kernel.pdb)
             if self.report.symbols is None:
-                self.report.verdict = Verdict.IN_PART
-                judge_extent(self.report)
-                self.report.advice.append(_SYMBOLS.format(self.report.needed_symbols))
+                self._need_symbols()
                 return
             try:
                 self._measure(kernel, self.report.symbols)
+            except opening.BadSymbols as error:
+                self.report.problems.append(str(error))
+                self._need_symbols()
+                return
             except opening.CannotOpen as error:
                 self.report.problems.append(str(error))
+                judge_extent(self.report)
                 self.report.advice.append("the kernel's data is damaged or cut off: copy the image again")
                 return
         judge(self.report)
+
+    def _need_symbols(self) -> None:
+        self.report.verdict = Verdict.IN_PART
+        judge_extent(self.report)
+        self.report.advice.append(_SYMBOLS.format(self.report.needed_symbols))
 
     def _measure(self, kernel: Kernel, isf: str) -> None:
         from throwstack.volatility import opening  # noqa: PLC0415 - see above
@@ -138,5 +156,8 @@ class _Examination:
         try:
             machine = Machine(context, name, "throwstack", Sources("", self.files.image_path))
             self.report.processes.extend(coverage(machine))
+            if not machine.has_all_processes:
+                self.report.problems.append("the kernel's list of processes is broken: some may be missing")
         except (LookupError, TypeError) as error:
-            self.report.problems.append(f"the processes cannot be examined: {error}")
+            message = f"the ISF file is not of this kernel, or lacks what is needed: {error}"
+            raise opening.BadSymbols(message) from error

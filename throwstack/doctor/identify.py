@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What kind of file this is, by its first bytes (and for a crash dump, its whole header).
 
-Magic numbers: DUMP_HEADER and MINIDUMP_HEADER of the Windows SDK, the ELF specification, and those by which Volatility
-knows LiME, AVML, VMware, QEMU and hibernation files.
+Magic numbers: DUMP_HEADER and MINIDUMP_HEADER of the Windows SDK, the ELF specification, those by which Volatility
+knows LiME, AVML, VMware and QEMU files, and those of hibernation files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class FileKind(Enum):
     ELF_CORE = "ELF core (QEMU, VirtualBox, libvirt)"
     LIME = "LiME image"
     AVML = "AVML image"
-    VMWARE = "VMware snapshot or suspend state"
+    VMWARE = "VMware snapshot or suspend state (vmss, vmsn)"
     QEMU = "QEMU saved state"
     HIBERNATION = "hibernation file"
     COMPRESSED = "compressed file or archive"
@@ -40,9 +40,7 @@ class FileKind(Enum):
         return self in _MEMORY
 
 
-_MEMORY = frozenset(
-    {FileKind.CRASH_DUMP, FileKind.ELF_CORE, FileKind.LIME, FileKind.AVML, FileKind.VMWARE, FileKind.QEMU, FileKind.RAW}
-)
+_MEMORY = frozenset({FileKind.CRASH_DUMP, FileKind.ELF_CORE, FileKind.LIME, FileKind.AVML, FileKind.QEMU, FileKind.RAW})
 _MAGIC = (
     (b"PAGEDU64", FileKind.CUT_HEADER),
     (b"PAGEDUMP", FileKind.CUT_HEADER),

@@ -56,6 +56,11 @@ class Report:
     verdict: Verdict = Verdict.DOES_NOT_SERVE
 
     @property
+    def is_cut_off(self) -> bool:
+        """Say whether part of a dump lies behind the end of its file."""
+        return self.extent is not None and self.extent.missing > 0
+
+    @property
     def needed_symbols(self) -> str | None:
         """Return where below a symbol directory the ISF of the kernel has to lie."""
         if self.kernel is None:

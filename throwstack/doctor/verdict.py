@@ -17,33 +17,39 @@ _ENOUGH = 0.95
 
 def judge(report: Report) -> None:
     """Set the verdict, and add problems and advice, by what was found of the processes."""
-    have, of = readable(total(process.stacks for process in report.processes))
-    if not report.processes:
-        report.problems.append("no process can be examined")
-        report.advice.append(FULL_DUMP)
-        return
+    missing = total(process.stacks for process in report.processes)
+    have, of = readable(missing)
     if not have:
-        missing = total(process.stacks for process in report.processes)
-        is_kernel = set(missing) <= {PageOrigin.NOT_IN_DUMP, PageOrigin.TABLE_NOT_IN_DUMP}
-        report.problems.append(
-            "no page of a thread's user-mode stack is in it" + (": it holds the kernel's memory alone" * is_kernel)
-        )
+        problem = "no process can be examined"
+        if report.processes:
+            problem = "no page of a thread's user-mode stack is in it"
+            if not report.is_cut_off and set(missing) <= {PageOrigin.NOT_IN_DUMP, PageOrigin.TABLE_NOT_IN_DUMP}:
+                problem += ": it holds the kernel's memory alone"
+        report.problems.append(problem)
+        judge_extent(report)
         _advise_on_pages(report)
-        report.advice.append(FULL_DUMP)
+        if not report.is_cut_off:
+            report.advice.append(FULL_DUMP)
         return
     report.verdict = Verdict.SERVES
     if have < of * _ENOUGH:
         report.verdict = Verdict.IN_PART
         report.problems.append(f"{1 - have / of:.1%} of the stack pages are missing")
+    nameless = sum(bool(process.nameless) for process in report.processes)
+    if nameless:
+        report.verdict = Verdict.IN_PART
+        of_all = f"{nameless} of {len(report.processes)}"
+        report.problems.append(f"in {of_all} processes the functions in which stuck threads wait have no names")
     judge_extent(report)
     _advise_on_pages(report)
     report.advice.append("run vol -f MEMORY.DMP windows.unhandled, then windows.cxrstack")
 
 
 def judge_extent(report: Report) -> None:
-    """Lower the verdict on a dump that is cut off."""
-    if report.extent is not None and report.extent.missing:
-        report.verdict = Verdict.IN_PART
+    """Name the problem of a dump that is cut off, and let it serve in part at most."""
+    if report.extent is not None and report.is_cut_off:
+        if report.verdict is Verdict.SERVES:
+            report.verdict = Verdict.IN_PART
         report.problems.append(f"{report.extent.missing_share:.1%} of the memory is behind the end of the file")
         report.advice.append("the dump was cut off: copy it again; what is there is used, but threads may be missing")
 

@@ -22,6 +22,8 @@ class ProcessCoverage:
     stacks: Routes
     images: Routes
     problems: tuple[str, ...] = ()
+    nameless: tuple[str, ...] = ()
+    """Modules in which stuck threads wait and whose exports cannot be read."""
 
 
 def readable(routes: Routes) -> tuple[int, int]:

@@ -25,6 +25,8 @@ from throwstack.paging import AddressSpace
 _ZEROS = bytes(PAGE_SIZE)
 _VALID = 1
 _PROTOTYPE = 1 << 10
+_KERNEL_HALF = 0x1FFFF
+"""Bits 47 to 63 of an address of the x64 kernel."""
 
 
 class PageFiles(Protocol):
@@ -193,8 +195,9 @@ class ResolvedPages:
             return Location(PageOrigin.UNKNOWN)
         if raw & _VALID:
             return Location(PageOrigin.PROTOTYPE, formats.valid_frame.of(raw))
-        if raw & _PROTOTYPE:
-            # In a prototype PTE this bit means the subsection format: the page is in the mapped file.
+        if raw & _PROTOTYPE or (raw >> 47 == _KERNEL_HALF and not raw & 0xF):
+            # In a prototype PTE this bit means the subsection format: the page is in the mapped file. From Windows 11
+            # 22H2 on the address of a control area may stand there instead (MemProcFS has seen it).
             return Location(PageOrigin.IN_FILE)
         return self._by_entry(formats.decode(raw), PageOrigin.PROTOTYPE, formats)
 

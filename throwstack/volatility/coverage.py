@@ -13,6 +13,7 @@ from throwstack.frames import StackBounds
 from throwstack.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.pages.coverage import ProcessCoverage
 from throwstack.pages.origin import PageOrigin
+from throwstack.triage import Triage
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
 from throwstack.volatility.threads import Thread
@@ -63,7 +64,11 @@ def _coverage(reader: ProcessReader, process: Process) -> ProcessCoverage:
             pages = image.module.size // PAGE_SIZE
             step = max(1, pages // _IMAGE_PAGES)
             images.update(origin(image.base + page * PAGE_SIZE) for page in range(0, pages, step))
-    return ProcessCoverage(process.pid, process.name, len(process.threads), stacks, images, tuple(problems))
+    targets = (target for target in (process.native, process.wow64) if target is not None)
+    nameless = tuple(dict.fromkeys(label for target in targets for label in Triage(target).nameless))
+    if nameless:
+        problems.append(f"the exports of {', '.join(nameless)} are not readable")
+    return ProcessCoverage(process.pid, process.name, len(process.threads), stacks, images, tuple(problems), nameless)
 
 
 def _stacks(reader: ProcessReader, process: Process, thread: Thread) -> Iterator[StackBounds]:

@@ -27,6 +27,7 @@ _PHYSICAL_PAGES = 16384
 _KUSER_SHARED_DATA = {True: 0xFFFFF78000000000, False: 0xFFDF0000}
 _FILETIME_EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)
 _TICK_WRAP = 1 << 32
+_MAX_LIST = 1 << 16
 
 
 class PhysicalPages:
@@ -109,6 +110,24 @@ class Machine:
     ) -> Iterator[interfaces.objects.ObjectInterface]:
         """Yield every EPROCESS on the active list, unless `excluded` says to leave it out."""
         yield from pslist.PsList.list_processes(self.context, self.kernel_name, excluded)
+
+    @property
+    def has_all_processes(self) -> bool:
+        """Say whether the list that `processes` goes along is whole."""
+        head = self.symbol("PsActiveProcessHead")
+        return head is not None and self.is_whole_list(head)
+
+    def is_whole_list(self, head: int) -> bool:
+        """Say whether the forward links of the kernel's LIST_ENTRY at `head` lead back to it."""
+        entry = head
+        try:
+            for _ in range(_MAX_LIST):
+                entry = self.pointer(self.memory, entry)
+                if entry == head:
+                    return True
+        except MemoryUnreadable:
+            pass
+        return False
 
     @cached_property
     def clock(self) -> Clock | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -31,6 +32,10 @@ class CannotOpen(Exception):
     """The image cannot be opened; the message says why."""
 
 
+class BadSymbols(CannotOpen):
+    """The ISF file cannot be used; the message says why."""
+
+
 @contextlib.contextmanager
 def symbol_directories(directories: Sequence[Path]) -> Iterator[None]:
     """Let Volatility look for symbols in these directories first, and nowhere on the network."""
@@ -53,7 +58,7 @@ def find_isf(pdb: PdbIdentity) -> str | None:
 def open_crash_dump(
     path: Path, header: DumpHeader, kernel_base: int, isf: str, page_files: Sequence[Path] = ()
 ) -> tuple[interfaces.context.ContextInterface, str]:
-    """Return a context with the dump, and the name of its kernel module; raises CannotOpen.
+    """Return a context with the dump, and the name of its kernel module; raises CannotOpen or BadSymbols.
 
     `page_files` are in the order of their numbers.
     """
@@ -74,12 +79,24 @@ def open_crash_dump(
             context.add_layer(physical.FileLayer(context, join(_PATH, name), name))
             context.config[join(space, "swap_layers", name)] = name
         context.add_layer(_LAYERS[header.paging](context, space, "layer", metadata={"os": "Windows"}))
-        table = windows_symbols.WindowsKernelIntermedSymbols(context, join(space, "symbols"), "symbols", isf_url=isf)
-        context.symbol_space.append(table)
-        return context, context.module("symbols", "layer", kernel_base).name
     except (exceptions.VolatilityException, OSError, ValueError, KeyError, TypeError) as error:
         message = f"Volatility cannot open it: {error}"
         raise CannotOpen(message) from error
+    try:
+        table = windows_symbols.WindowsKernelIntermedSymbols(context, join(space, "symbols"), "symbols", isf_url=isf)
+    except (
+        exceptions.VolatilityException,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        lzma.LZMAError,
+    ) as error:
+        message = f"the ISF file is damaged: {error}"
+        raise BadSymbols(message) from error
+    context.symbol_space.append(table)
+    return context, context.module("symbols", "layer", kernel_base).name
 
 
 def open_image(path: Path, page_files: Sequence[Path] = ()) -> tuple[interfaces.context.ContextInterface, str]:

@@ -94,6 +94,8 @@ class ProcessReader:
         native = self._target(Arch.X64 if machine.is_64bit else Arch.X86, memory, modules, files)
         wow64 = None if modules32 is None else self._target(Arch.X86, memory, modules32, files)
         threads = tuple(self.threads.threads(address))
+        if not self.threads.has_all_threads(address):
+            problems.append("the list of threads is broken, and some may be missing")
         return Process(address, pid, name, peb, memory, pages, native, wow64, tuple(problems), threads)
 
     def _wow64_modules(self, address: int, memory: Memory, problems: list[str]) -> tuple[Module, ...] | None:

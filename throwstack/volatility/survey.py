@@ -31,6 +31,16 @@ _NAME_LENGTH = 14
 """How much of an image name EPROCESS.ImageFileName keeps."""
 
 
+_UNREAD = (
+    "of %d threads the stack is not in the dump, or not all of it, such as that of %s: whether they are stuck is not "
+    "known (-v names all)"
+)
+_NAMELESS = (
+    "in %d of the processes looked at the functions in which stuck threads wait have no names, as the exports are not "
+    "in the dump, such as those of %s: threads stuck there are not found without --image-path (-v names all)"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A stuck thread and where it belongs. `arch` is `x86`, `x64` or `wow64`."""
@@ -63,6 +73,7 @@ class Survey:
         self._reporters = Reporters(machine, self._reader)
         self._selection = selection
         self._progress = progress
+        self._hidden: dict[str, dict[str, None]] = {_UNREAD: {}, _NAMELESS: {}}
 
     @property
     def reader(self) -> ProcessReader:
@@ -103,6 +114,9 @@ class Survey:
             seen.update(thread.tid for thread in process.threads)
             yield from self._examine(process)
         self.say_missing(seen)
+        for what, where in self._hidden.items():
+            if where:
+                log.warning(what, len(where), next(iter(where)))
 
     def is_selected(self, thread: Thread) -> bool:
         """Say whether `thread` is to be looked at, its process being so."""
@@ -137,6 +151,8 @@ class Survey:
                 "system whose symbols were found"
             )
             return
+        if not self.machine.has_all_processes:
+            log.warning("the kernel's list of processes is broken: some may be missing")
         for pid in sorted(pids.difference(seen)):
             log.warning("there is no process with PID %d: windows.pslist shows those there are", pid)
         for key in names.keys() - seen:
@@ -150,11 +166,18 @@ class Survey:
             log.warning("the process at %#x cannot be examined: %s", item.vol.offset, error)
             return None
 
+    def _hide(self, what: str, where: str) -> None:
+        self._hidden[what][where] = None
+        log.info("not examined: %s", where)
+
     def _examine(self, process: Process) -> Iterator[Finding]:
         sides = [(process.native.arch.value, process.native)]
         if process.wow64 is not None:
             sides.append(("wow64", process.wow64))
         triages = [(arch, target, Triage(target)) for arch, target in sides]
+        nameless = dict.fromkeys(label for _, _, triage in triages for label in triage.nameless)
+        if nameless:
+            self._hide(_NAMELESS, f"{', '.join(nameless)} in {_called(process)}")
         for thread in process.threads:
             if not self.is_selected(thread):
                 continue
@@ -169,14 +192,22 @@ class Survey:
     def _stuck(self, process: Process, thread: Thread, target: Target, triage: Triage) -> Stuck | None:
         try:
             stack = self.stack(process, thread, target)
-            if not triage.is_suspect(stack):
-                return None
-            return triage.examine(self._reader.completed(thread, stack))
+            stuck = triage.examine(self._reader.completed(thread, stack)) if triage.is_suspect(stack) else None
+            if stuck is None and not triage.is_readable(stack):
+                self._hide(_UNREAD, f"thread {thread.tid} of {_called(process)}")
         except NoStack as reason:
-            log.info("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
+            log.info("%s thread %d: %s", _called(process), thread.tid, reason)
+            if thread.teb:
+                self._hide(_UNREAD, f"thread {thread.tid} of {_called(process)}")
         except MemoryUnreadable as reason:
-            log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
+            log.warning("%s thread %d: %s", _called(process), thread.tid, reason)
+        else:
+            return stuck
         return None
+
+
+def _called(process: Process) -> str:
+    return f"{escape(process.name)} (PID {process.pid})"
 
 
 def the_crash(sides: Sequence[Finding]) -> Finding:

@@ -111,6 +111,10 @@ class ThreadReader:
                 if thread is not None:
                     yield thread
 
+    def has_all_threads(self, process: int) -> bool:
+        """Say whether the list that `threads` goes along is whole."""
+        return self._machine.is_whole_list(process + self._list_head)
+
     def _read(self, address: int) -> Thread | None:
         machine, memory = self._machine, self._machine.memory
         try:
