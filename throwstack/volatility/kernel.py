@@ -44,7 +44,13 @@ class KernelStacks:
 
     @cached_property
     def _unwinder(self) -> x64.Unwinder:
-        return x64.Unwinder(self.images)
+        return self.unwinder_of(self.images)
+
+    def unwinder_of(self, images: ImageMap) -> x64.Unwinder:
+        """Return an unwinder for x64 kernel code, of which `images` are a session's view."""
+        machine = self._machine
+        inverted = x64.InvertedTable(machine.memory, lambda: machine.symbol("PsInvertedFunctionTable"))
+        return x64.Unwinder(images, inverted=inverted)
 
     def _modules(self) -> list[Module]:
         found: list[Module] = []

@@ -125,8 +125,10 @@ class ProcessReader:
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
         elsewhere = elsewhere_in_process(files, images, arch, sources.symbols)
         symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, elsewhere=elsewhere)
-        unwinder = x64.Unwinder(images) if arch is Arch.X64 else x86.Unwinder(images, symbols, sources.frame_data)
-        return Target(arch, memory, images, symbols, unwinder)
+        if arch is Arch.X64:
+            inverted = x64.InvertedTable(memory, lambda: _inverted_table(symbols))
+            return Target(arch, memory, images, symbols, x64.Unwinder(images, inverted=inverted))
+        return Target(arch, memory, images, symbols, x86.Unwinder(images, symbols, sources.frame_data))
 
     def stack(self, process: Process, thread: Thread) -> ThreadStack:
         """Return the native user stack of `thread` and its registers; raises `NoStack` if it has none to look at."""
@@ -176,6 +178,16 @@ class ProcessReader:
             missing = f"32-bit registers of the CPU area are not this thread's: esp {context.registers.sp:#x}"
             return ThreadStack(bounds, None, missing, exception_list)
         return ThreadStack(bounds, context.registers, exception_list=exception_list)
+
+
+def _inverted_table(symbols: Symbols) -> int | None:
+    """Return where ntdll keeps its list of function tables: exported since Windows 8, before that in its PDB only."""
+    ntdll = next((image for image in symbols.images if image.module.name.lower() == "ntdll.dll"), None)
+    if ntdll is None:
+        return None
+    names = ("KiUserInvertedFunctionTable", "LdrpInvertedFunctionTable")
+    rva = next((rva for name in names if (rva := symbols.rva_of(ntdll, name)) is not None), None)
+    return None if rva is None else ntdll.base + rva
 
 
 def _what_is_missing(thread: Thread, frame: TrapFrame | None, bounds: StackBounds) -> str:
