@@ -138,7 +138,8 @@ class ProcessReader:
             raise NoStack(message)
         frame = self.threads.trap_frame(thread)
         exception_list = self.threads.exception_list(process.memory, thread.teb)
-        missing = _what_is_missing(thread, frame, bounds)
+        is_in_32bit_code = frame is not None and frame.is_32bit_code_on_x64
+        missing = "the thread was in 32-bit code" if is_in_32bit_code else _what_is_missing(thread, frame, bounds)
         if missing or frame is None:
             return ThreadStack(bounds, None, missing, exception_list)
         return ThreadStack(bounds, frame.registers, exception_list=exception_list)

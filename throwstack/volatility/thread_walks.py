@@ -10,7 +10,7 @@ from enum import Enum
 from throwstack.contexts import Context
 from throwstack.frames import Frame, StackBounds
 from throwstack.memory import PAGE_SIZE, MemoryUnreadable
-from throwstack.target import Target, ThreadStack, current_stack
+from throwstack.target import Target, current_stack
 from throwstack.volatility.kernel_target import KernelTargets
 from throwstack.volatility.kernel_walk import KernelSide, KernelWalker
 from throwstack.volatility.machine import Machine
@@ -115,7 +115,8 @@ class ThreadWalker:
         reader, is_wow64 = self._reader, target is process.wow64
         label = "wow64" if is_wow64 else target.arch.value
         try:
-            stack = reader.wow64_stack(process, thread) if is_wow64 else self._native_stack(process, thread)
+            stack = reader.wow64_stack(process, thread) if is_wow64 else reader.stack(process, thread)
+            stack = stack if is_wow64 else reader.completed(thread, stack)
         except (NoStack, MemoryUnreadable) as reason:
             return Side(label, target, (), str(reason))
         if stack.registers is None:
@@ -123,12 +124,3 @@ class ThreadWalker:
         walk = target.unwinder.walk(stack.registers, current_stack(target, stack).bounds)
         ending = "" if walk.is_complete else f"{walk.end.value} {walk.detail}".rstrip()
         return Side(label, target, walk.frames, ending, stack.bounds)
-
-    def _native_stack(self, process: Process, thread: Thread) -> ThreadStack:
-        reader = self._reader
-        stack = reader.stack(process, thread)
-        frame = reader.threads.trap_frame(thread)
-        if frame is not None and frame.is_32bit_code_on_x64:
-            message = "the thread was in 32-bit code"
-            raise NoStack(message)
-        return reader.completed(thread, stack)
