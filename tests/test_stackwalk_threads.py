@@ -29,6 +29,7 @@ from tests.patched_memory import Patches, opened
 from tests.volatility_session import Session, open_dump
 from throwstack.naming import name_of
 from throwstack.volatility.machine import Machine as Opened
+from throwstack.volatility.processes import ProcessReader
 from throwstack.volatility.rows import NameStyle
 from throwstack.volatility.stackwalk import StackWalk, ThreadReport
 from throwstack.volatility.stackwalk_rows import StackRows, fold
@@ -334,3 +335,24 @@ def test_a_wow64_thread_has_two_user_stacks(wow64: Wow64, view: Wow64View, sides
     assert tuple(side.label for side in report.sides) == sides
     assert {side: call_sites(report, side) for side in sides} == {side: expected[side] for side in sides}
     assert all(not side.ending for side in report.sides)
+
+
+def test_registers_of_32_bit_code_are_not_taken_for_those_of_64_bit_code(wow64: Wow64):
+    """An interrupt hit the thread in 32-bit code: the one trap frame there is holds that side's registers."""
+    patches = Patches(opened(wow64.session))
+    reader = ProcessReader(patches.machine)
+    process = reader.open(wow64.session.processes()[wow64.pid])
+    assert process is not None
+    (thread,) = process.threads
+    before = reader.wow64_stack(process, thread).registers
+    assert before is not None
+    patches.put(thread.trap_frame, "_KTRAP_FRAME.SegCs", 0x23)
+    patches.put(thread.trap_frame, "_KTRAP_FRAME.ExceptionActive", 0)
+    for name, value in (("Rip", before.ip), ("Rsp", before.sp), ("Rbp", before.bp), ("Rbx", 0x5EED0000)):
+        assert value is not None
+        patches.put(thread.trap_frame, f"_KTRAP_FRAME.{name}", value)
+    (report,) = StackWalk(Survey(patches.apply(), Selection([wow64.pid])), Wow64View.BOTH).reports()
+    assert call_sites(report, "wow64") == wow64.x86
+    assert endings(report) == {"kernel": "", "x64": "the thread was in 32-bit code", "wow64": ""}
+    native = reader.stack(process, thread)
+    assert (native.registers, native.missing) == (None, "the thread was in 32-bit code")

@@ -102,13 +102,20 @@ class Triage:
 
     def is_suspect(self, stack: ThreadStack) -> bool:
         """Ask the cheap question: False means that the thread is not stuck."""
-        return next(self._suspects(current_stack(self._target, stack)), None) is not None
+        return (
+            self._stands_in_blocker(stack) or next(self._suspects(current_stack(self._target, stack)), None) is not None
+        )
 
     def examine(self, stack: ThreadStack) -> Stuck | None:
         """Say what the thread with this stack is stuck in, or return None if it is not stuck."""
         stack = current_stack(self._target, stack)
         suspects = sorted(self._suspects(stack))
-        return self._walk(stack, suspects) if suspects else None
+        return self._walk(stack, suspects) if suspects or self._stands_in_blocker(stack) else None
+
+    def _stands_in_blocker(self, stack: ThreadStack) -> bool:
+        """Say whether the thread is in a blocking function itself, which may have called nothing: it was running."""
+        ip = None if stack.registers is None else stack.registers.ip
+        return ip is not None and any(first <= ip <= last for first, last in self._ranges)
 
     def _suspects(self, stack: ThreadStack) -> Iterator[tuple[int, int]]:
         """Yield (stack address, word) for every aligned word that lies inside a blocking function."""

@@ -160,6 +160,8 @@ class Thread:
     kernel_stack: dict[int, bytes] = field(default_factory=dict)
     """Contents of the kernel stack by address, laid over what the writer puts there (zeros and the trap frame)."""
     has_trap_frame: bool = True
+    exception_active: int = 2
+    """KTRAP_FRAME.ExceptionActive of x64: 0 after an interrupt, 1 after a fault, 2 in a system call."""
     trap_frame: int | None = None
     win32_thread: int = 0
     teb32: int | None = None

@@ -116,7 +116,7 @@ def _write_trap_frame(kernel: KernelMemory, address: int, thread: Thread) -> Non
             member = f"Seg{name.capitalize()}" if name in _SEGMENTS else name.capitalize()
         frame.put_any((member,), value)
     if layout.is_64bit:
-        frame.put("PreviousMode", 1)
+        frame.put_all(PreviousMode=1, ExceptionActive=thread.exception_active)
         return
     frame.put_all(
         DbgEbp=registers.get("ebp", 0),

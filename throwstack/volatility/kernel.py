@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's side of a thread: registers that a system call leaves on the kernel stack and in no trap frame.
+"""The kernel's side of a thread: registers that an entry to the kernel leaves on the kernel stack and in no trap frame.
 
-On x64 the kernel's frames keep r12 to r15 of the user's code like any function keeps its caller's, so they come back
-by unwinding the kernel stack from where the thread was switched out.
+On x64 the kernel's frames keep r12 to r15 of the user's code like any function keeps its caller's (after a fault or an
+interrupt rbx, rsi and rdi too), so they come back by unwinding the kernel stack from where the thread was switched out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from volatility3.plugins.windows import modules
 from throwstack.frames import StackBounds
 from throwstack.images import ImageMap
 from throwstack.modules import Module, ModuleMap
-from throwstack.registers import Registers
+from throwstack.registers import X64_NONVOLATILE, Registers
 from throwstack.unwind import x64
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.switch_frame import read_switch_frame
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 _MAX_MODULES = 2048
 _MAX_KERNEL_STACK = 1 << 20
-_KERNEL_STACK_REGISTERS = range(12, 16)
 
 
 class KernelStacks:
@@ -45,7 +44,13 @@ class KernelStacks:
 
     @cached_property
     def _unwinder(self) -> x64.Unwinder:
-        return x64.Unwinder(self.images)
+        return self.unwinder_of(self.images)
+
+    def unwinder_of(self, images: ImageMap) -> x64.Unwinder:
+        """Return an unwinder for x64 kernel code, of which `images` are a session's view."""
+        machine = self._machine
+        inverted = x64.InvertedTable(machine.memory, lambda: machine.symbol("PsInvertedFunctionTable"))
+        return x64.Unwinder(images, inverted=inverted)
 
     def _modules(self) -> list[Module]:
         found: list[Module] = []
@@ -60,19 +65,21 @@ class KernelStacks:
         return found
 
     def user_registers(self, thread: Thread, frame: TrapFrame) -> Registers:
-        """Return the registers of `frame` with r12 to r15 added, where the thread's kernel stack gives them.
+        """Return the registers of `frame` with the nonvolatile ones that it lacks, where the kernel stack gives them.
 
-        The walk has to arrive at this very trap frame; otherwise the four stay unknown.
+        The walk has to arrive at this very trap frame; otherwise they stay unknown. So they do where the thread was
+        running: what its kernel stack was when it was last switched out tells nothing.
         """
         registers = frame.registers
-        if not self._machine.is_64bit or not thread.kernel_stack:
+        if not self._machine.is_64bit or not thread.kernel_stack or thread.is_running:
             return registers
         found = self._walk_to(thread, frame)
         if found is None or found.ip != registers.ip or found.sp != registers.sp:
             return registers
         gpr = list(registers.gpr)
-        for index in _KERNEL_STACK_REGISTERS:
-            gpr[index] = found.gpr[index]
+        for index in X64_NONVOLATILE:
+            if gpr[index] is None:
+                gpr[index] = found.gpr[index]
         return replace(registers, gpr=tuple(gpr))
 
     def _walk_to(self, thread: Thread, frame: TrapFrame) -> Registers | None:

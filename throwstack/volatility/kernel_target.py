@@ -20,7 +20,7 @@ from throwstack.modules import Module, ModuleMap
 from throwstack.registers import Arch
 from throwstack.symbols import SymbolKind, Symbols, SymbolTable, first_of
 from throwstack.target import Target
-from throwstack.unwind import x64, x86
+from throwstack.unwind import x86
 from throwstack.volatility.elsewhere import elsewhere_in_kernel
 from throwstack.volatility.kernel import KernelStacks
 from throwstack.volatility.machine import Machine
@@ -65,7 +65,7 @@ class KernelTargets:
             elsewhere=elsewhere_in_kernel(machine),
         )
         if machine.is_64bit:
-            return Target(Arch.X64, memory, images, symbols, x64.Unwinder(images))
+            return Target(Arch.X64, memory, images, symbols, self._stacks.unwinder_of(images))
         return Target(Arch.X86, memory, images, symbols, x86.Unwinder(images, symbols, sources.frame_data))
 
     @cached_property

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from volatility3.framework import interfaces
 
 from throwstack.files.image_path import ImagePages
+from throwstack.frames import StackBounds
 from throwstack.images import ImageMap
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.modules import Module, ModuleMap
@@ -21,7 +22,7 @@ from throwstack.volatility.elsewhere import MappedFiles, elsewhere_in_process
 from throwstack.volatility.kernel import KernelStacks
 from throwstack.volatility.loader import LoaderReader, modules_from_vads
 from throwstack.volatility.machine import Machine
-from throwstack.volatility.threads import Thread, ThreadReader
+from throwstack.volatility.threads import IS_RUNNING, Thread, ThreadReader, TrapFrame
 from throwstack.volatility.wow64 import Wow64Reader
 
 _NAME_SIZE = 15
@@ -126,8 +127,10 @@ class ProcessReader:
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
         elsewhere = elsewhere_in_process(files, images, arch, sources.symbols)
         symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, elsewhere=elsewhere)
-        unwinder = x64.Unwinder(images) if arch is Arch.X64 else x86.Unwinder(images, symbols, sources.frame_data)
-        return Target(arch, memory, images, symbols, unwinder)
+        if arch is Arch.X64:
+            inverted = x64.InvertedTable(memory, lambda: _inverted_table(symbols))
+            return Target(arch, memory, images, symbols, x64.Unwinder(images, inverted=inverted))
+        return Target(arch, memory, images, symbols, x86.Unwinder(images, symbols, sources.frame_data))
 
     def stack(self, process: Process, thread: Thread) -> ThreadStack:
         """Return the native user stack of `thread` and its registers; raises `NoStack` if it has none to look at."""
@@ -137,8 +140,10 @@ class ProcessReader:
             raise NoStack(message)
         frame = self.threads.trap_frame(thread)
         exception_list = self.threads.exception_list(process.memory, thread.teb)
-        if frame is None:
-            return ThreadStack(bounds, None, "trap frame is not readable", exception_list)
+        is_in_32bit_code = frame is not None and frame.is_32bit_code_on_x64
+        missing = "the thread was in 32-bit code" if is_in_32bit_code else _what_is_missing(thread, frame, bounds)
+        if missing or frame is None:
+            return ThreadStack(bounds, None, missing, exception_list)
         return ThreadStack(bounds, frame.registers, exception_list=exception_list)
 
     def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
@@ -160,9 +165,15 @@ class ProcessReader:
         exception_list = self._wow64.exception_list(process.memory, thread.teb)
         frame = self.threads.trap_frame(thread)
         if frame is not None and frame.is_32bit_code_on_x64:
-            gpr = tuple(None if value is None else value & 0xFFFFFFFF for value in frame.registers.gpr[:8])
-            registers = Registers(frame.registers.ip & 0xFFFFFFFF, gpr)
+            known = self.kernel.user_registers(thread, frame)
+            gpr = tuple(None if value is None else value & 0xFFFFFFFF for value in known.gpr[:8])
+            registers = Registers(known.ip & 0xFFFFFFFF, gpr)
+            missing = _what_is_missing(thread, replace(frame, registers=registers), bounds)
+            if missing:
+                return ThreadStack(bounds, None, missing, exception_list)
             return ThreadStack(bounds, registers, exception_list=exception_list)
+        if frame is None and thread.is_running:
+            return ThreadStack(bounds, None, IS_RUNNING, exception_list)
         context = self._wow64.cpu_context(process.memory, thread.teb)
         if context is None:
             return ThreadStack(bounds, None, "32-bit registers are not readable", exception_list)
@@ -170,3 +181,22 @@ class ProcessReader:
             missing = f"32-bit registers of the CPU area are not this thread's: esp {context.registers.sp:#x}"
             return ThreadStack(bounds, None, missing, exception_list)
         return ThreadStack(bounds, context.registers, exception_list=exception_list)
+
+
+def _inverted_table(symbols: Symbols) -> int | None:
+    """Return where ntdll keeps its list of function tables: exported since Windows 8, before that in its PDB only."""
+    ntdll = next((image for image in symbols.images if image.module.name.lower() == "ntdll.dll"), None)
+    if ntdll is None:
+        return None
+    names = ("KiUserInvertedFunctionTable", "LdrpInvertedFunctionTable")
+    rva = next((rva for name in names if (rva := symbols.rva_of(ntdll, name)) is not None), None)
+    return None if rva is None else ntdll.base + rva
+
+
+def _what_is_missing(thread: Thread, frame: TrapFrame | None, bounds: StackBounds) -> str:
+    """Say why `frame` is not that of `thread`, whose stack has these bounds; empty if it is."""
+    if frame is None:
+        return IS_RUNNING if thread.is_running else "trap frame is not readable"
+    if not frame.address and not bounds.contains(frame.registers.sp):
+        return "the registers of its processor are not those of this thread"
+    return ""

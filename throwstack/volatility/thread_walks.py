@@ -10,19 +10,17 @@ from enum import Enum
 from throwstack.contexts import Context
 from throwstack.frames import Frame, StackBounds
 from throwstack.memory import PAGE_SIZE, MemoryUnreadable
-from throwstack.target import Target, ThreadStack, current_stack
+from throwstack.target import Target, current_stack
 from throwstack.volatility.kernel_target import KernelTargets
 from throwstack.volatility.kernel_walk import KernelSide, KernelWalker
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
-from throwstack.volatility.processors import Processors
 from throwstack.volatility.switch_frame import SwitchFrame, read_switch_frame
 from throwstack.volatility.thread_facts import ThreadFacts
-from throwstack.volatility.threads import Thread
+from throwstack.volatility.threads import IS_RUNNING, Thread
 
 _USER_MODE = 3
 _MAX_KERNEL_STACK = 1 << 20
-_IS_RUNNING = "the thread was running: its registers are not in the dump"
 
 
 class Wow64View(Enum):
@@ -57,7 +55,6 @@ class ThreadWalker:
         self._view = view
         self._targets = KernelTargets(machine, reader.kernel)
         self._walker = KernelWalker(machine)
-        self._processors = Processors(machine)
 
     def kernel_target(self, address: int, process: Process | None) -> Target:
         """Return the kernel as the process whose EPROCESS is at `address` sees it."""
@@ -66,7 +63,7 @@ class ThreadWalker:
     def sides(self, address: int, process: Process | None, thread: Thread, facts: ThreadFacts) -> Iterator[Side]:
         """Yield the parts of the stack of `thread`, innermost first; `process` is None for one without user memory."""
         kernel = self.kernel_target(address, process)
-        context = self._processors.context(thread.address) if facts.is_running else None
+        context = self._reader.threads.processors.context(thread.address) if facts.is_running else None
         side = self._kernel_side(kernel, thread, facts, context)
         is_in_user = context is not None and context.cs & _USER_MODE == _USER_MODE
         if not is_in_user:
@@ -75,7 +72,7 @@ class ThreadWalker:
             return
         if facts.is_running and context is None:
             return
-        yield from self._user_sides(process, thread, context if is_in_user else None)
+        yield from self._user_sides(process, thread)
 
     def _kernel_side(self, target: Target, thread: Thread, facts: ThreadFacts, context: Context | None) -> KernelSide:
         if facts.is_running:
@@ -94,7 +91,7 @@ class ThreadWalker:
 
     def _running_side(self, target: Target, thread: Thread, context: Context | None) -> KernelSide:
         if context is None:
-            return KernelSide((), _IS_RUNNING)
+            return KernelSide((), IS_RUNNING)
         base = thread.initial_stack
         bounds = StackBounds(max(base - _MAX_KERNEL_STACK, 0), base)
         if not bounds.contains(context.registers.sp):
@@ -108,17 +105,18 @@ class ThreadWalker:
         trap = frame.address if frame is not None and bounds.contains(frame.address) else 0
         return self._walker.walk(target, start, bounds, trap, is_interrupted=is_interrupted)
 
-    def _user_sides(self, process: Process, thread: Thread, context: Context | None) -> Iterator[Side]:
+    def _user_sides(self, process: Process, thread: Thread) -> Iterator[Side]:
         if process.wow64 is None or self._view is not Wow64View.X86:
-            yield self._user_side(process, thread, process.native, context)
+            yield self._user_side(process, thread, process.native)
         if process.wow64 is not None and self._view is not Wow64View.NATIVE:
-            yield self._user_side(process, thread, process.wow64, context)
+            yield self._user_side(process, thread, process.wow64)
 
-    def _user_side(self, process: Process, thread: Thread, target: Target, context: Context | None) -> Side:
+    def _user_side(self, process: Process, thread: Thread, target: Target) -> Side:
         reader, is_wow64 = self._reader, target is process.wow64
         label = "wow64" if is_wow64 else target.arch.value
         try:
-            stack = reader.wow64_stack(process, thread) if is_wow64 else self._native_stack(process, thread, context)
+            stack = reader.wow64_stack(process, thread) if is_wow64 else reader.stack(process, thread)
+            stack = stack if is_wow64 else reader.completed(thread, stack)
         except (NoStack, MemoryUnreadable) as reason:
             return Side(label, target, (), str(reason))
         if stack.registers is None:
@@ -126,14 +124,3 @@ class ThreadWalker:
         walk = target.unwinder.walk(stack.registers, current_stack(target, stack).bounds)
         ending = "" if walk.is_complete else f"{walk.end.value} {walk.detail}".rstrip()
         return Side(label, target, walk.frames, ending, stack.bounds)
-
-    def _native_stack(self, process: Process, thread: Thread, context: Context | None) -> ThreadStack:
-        reader = self._reader
-        stack = reader.stack(process, thread)
-        if context is not None:
-            return ThreadStack(stack.bounds, context.registers)
-        frame = reader.threads.trap_frame(thread)
-        if frame is not None and frame.is_32bit_code_on_x64:
-            message = "the thread was in 32-bit code"
-            raise NoStack(message)
-        return reader.completed(thread, stack)

@@ -13,6 +13,7 @@ from throwstack.frames import StackBounds
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.registers import X64_NAMES, X86_NAMES, Arch, Registers
 from throwstack.volatility.machine import Machine
+from throwstack.volatility.processors import Processors
 
 _MAX_THREADS = 65536
 _MAX_STACK = 1 << 30
@@ -20,7 +21,11 @@ _USER_MODE = 3
 _WOW64_CS = 0x23
 _SERVICE_FRAME = 2
 """KTRAP_FRAME.ExceptionActive of a system call; 0 and 1 are an interrupt's and an exception's."""
-_TERMINATED = 4
+_IN_EVERY_FRAME = ("rip", "rsp", "rbp")
+_OF_CALLS = (*_IN_EVERY_FRAME, "rbx", "rsi", "rdi")
+_OF_INTERRUPTS = (*_IN_EVERY_FRAME, "rax", "rcx", "rdx", "r8", "r9", "r10", "r11")
+_RUNNING, _TERMINATED = 2, 4
+IS_RUNNING = "the thread was running: its registers are not in the dump"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,11 @@ class Thread:
     """Where its switch frame lies; 0 or stale for a thread that is running."""
 
     @property
+    def is_running(self) -> bool:
+        """Say whether the thread was on a processor: what the kernel kept when it last switched it out is stale."""
+        return self.state == _RUNNING
+
+    @property
     def is_terminated(self) -> bool:
         """Say whether the thread has ended and only its object is left."""
         return self.state == _TERMINATED
@@ -46,7 +56,10 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class TrapFrame:
-    """User-mode registers as a KTRAP_FRAME holds them, and the code selector: 0x33, or 0x23 for 32-bit code on x64."""
+    """User-mode registers as a KTRAP_FRAME holds them, and the code selector: 0x33, or 0x23 for 32-bit code on x64.
+
+    `address` is 0 where the thread was running in user mode: the registers are those of its processor, all of them.
+    """
 
     address: int
     registers: Registers
@@ -64,6 +77,7 @@ class ThreadReader:
     def __init__(self, machine: Machine) -> None:
         """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks one."""
         self._machine = machine
+        self.processors = Processors(machine)
         offset, first = machine.layout.offset, machine.layout.first
         self._list_head = offset("_EPROCESS.ThreadListHead")
         self._list_entry = offset("_ETHREAD.ThreadListEntry")
@@ -154,8 +168,15 @@ class ThreadReader:
         """Return the registers with which `thread` goes on in user mode, or None if no trap frame can be read.
 
         KTHREAD.TrapFrame is the innermost one and belongs to the kernel when an interrupt hit it there; the frame of
-        the entry from user mode is then at the top of the kernel stack, where it always is.
+        the entry from user mode is then at the top of the kernel stack, where it always is. A thread that was running
+        in user mode has none, and one that was running elsewhere, as far as its processor's registers tell, has.
         """
+        if thread.is_running:
+            context = self.processors.context(thread.address)
+            if context is None:
+                return None
+            if context.cs & _USER_MODE == _USER_MODE:
+                return TrapFrame(0, context.registers, context.cs)
         for address in (thread.trap_frame, thread.initial_stack - self._trap_size):
             frame = self._read_trap_frame(address) if address > 0 else None
             if frame is not None:
@@ -169,15 +190,20 @@ class ThreadReader:
             if cs & _USER_MODE != _USER_MODE:
                 return None
             values = {name: machine.pointer(memory, address + offset) for name, offset in self._registers.items()}
-            is_call = (
-                self._exception_active is not None and memory.u8(address + self._exception_active) == _SERVICE_FRAME
-            )
+            if machine.is_64bit:
+                # The rest is what some earlier frame left there. KiPageFault and its kin save what a C function may
+                # change, and leave rbx, rsi and rdi to the functions they call; KiSystemCall64 does the opposite.
+                values = {name: values[name] for name in self._saved(address)}
         except MemoryUnreadable:
             return None
-        if is_call:
-            # A system call leaves the volatile registers in its trap frame as they were in some earlier one.
-            values = {name: values[name] for name in ("rip", "rsp", "rbp", "rbx", "rsi", "rdi")}
         return TrapFrame(address, Registers.named(Arch.X64 if machine.is_64bit else Arch.X86, values), cs)
+
+    def _saved(self, address: int) -> tuple[str, ...]:
+        """Return the names of the registers that the x64 trap frame at `address` holds."""
+        if self._exception_active is None:
+            return _IN_EVERY_FRAME
+        kind = self._machine.memory.u8(address + self._exception_active)
+        return _OF_CALLS if kind == _SERVICE_FRAME else _OF_INTERRUPTS
 
 
 def checked_bounds(limit: int, base: int) -> StackBounds | None:

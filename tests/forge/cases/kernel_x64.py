@@ -2,6 +2,7 @@
 """The kernel half of waiting threads of a Windows 10 x64 system: functions of nt, and the stacks they leave.
 
 A system call keeps rbx, rbp, rsi and rdi in the trap frame; r12 to r15 are where the kernel's functions pushed them.
+A page fault keeps rbp and the volatile registers there; rbx, rsi and rdi are where r12 to r15 are.
 The thread gave up the processor in KiSwapContext, with a KSWITCHFRAME at KTHREAD.KernelStack.
 """
 
@@ -35,6 +36,8 @@ STACKS = 0xFFFF8A0F40000000
 TRAP_FRAME_SIZE, SWITCH_FRAME_SIZE, STACK_SIZE = 0x190, 0x40, 0x6000
 _SYSTEM_CALL, _SERVICE_END = BASE + 0x3200, BASE + 0x3300
 _RETURN = _SERVICE_END + 0x25
+_PAGE_FAULT = BASE + 0x3340
+_FAULT_RETURN = _PAGE_FAULT + 0xE2
 _ARGUMENTS = 0x70
 """Bytes that the dispatcher makes room for below the trap frame."""
 _MANY = ("rbx", "rsi", "rdi", "r12", "r13", "r14", "r15")
@@ -67,6 +70,8 @@ def _functions() -> dict[str, Function]:
             Call(at(0x2DB9), at(0x2F00), sets={"rsi": 0xFFFFE00010009A60, "r14": 0}),), version=2),
         Function("KeWaitForSingleObject", at(0x2F00), Frame(("rbp", *_MANY[1:]), 0x80, {"rbx": 8}), (
             Call(at(0x3133), commit, sets={"rbx": 0xFFFFE00010002040}),)),
+        Function("MmAccessFault", at(0x1480), Frame(_ALL, 0x88), (
+            Call(at(0x1552), at(0x2F00), sets={"rbx": 0, "rsi": 3, "rdi": 0xFFFFE00010003000}),)),
         Function("NtDelayExecution", at(0x3200), Frame(("rbx",), 0x30), (
             Call(at(0x325F), at(0x3300), sets={"rbx": 1}),)),
         Function("KeDelayExecutionThread", at(0x3300), Frame(("rdi", "r14"), 0x78, {"rbx": 16, "rsi": 24}), (
@@ -84,6 +89,7 @@ def _functions() -> dict[str, Function]:
 _WAITS = {
     "NtWaitForMultipleObjects": ("NtWaitForMultipleObjects", "ObWaitForMultipleObjects", "KeWaitForMultipleObjects"),
     "NtWaitForSingleObject": ("NtWaitForSingleObject", "KeWaitForSingleObject"),
+    "page fault": ("MmAccessFault", "KeWaitForSingleObject"),
     "NtDelayExecution": ("NtDelayExecution", "KeDelayExecutionThread"),
     "NtWaitForWorkViaWorkerFactory": ("NtWaitForWorkViaWorkerFactory", "IoRemoveIoCompletion", "KeRemoveQueueEx"),
 }
@@ -102,18 +108,26 @@ class Kernel:
         self.functions = {name: function.put(self.image, chkstk) for name, function in _functions().items()}
         # swapgs and so on at the entry; at the return address before: call r10
         code = b"\x0f\x01\xf8".ljust(_RETURN - _SYSTEM_CALL - 3, b"\x90") + b"\x41\xff\xd2\x90\x0f\x0b"
-        Function("KiSystemCall64", _SYSTEM_CALL, code=code, codes=_system_call_codes()).put(self.image)
+        Function(
+            "KiSystemCall64", _SYSTEM_CALL, code=code, codes=_entry_codes(((3, 0x140), (7, 0x148), (6, 0x150)))
+        ).put(self.image)
         self.image.name_function("KiSystemServiceCopyEnd", _SERVICE_END)
+        code = b"\x55".ljust(_FAULT_RETURN - _PAGE_FAULT - 2, b"\x90") + b"\xff\xd0\x90\x0f\x0b"
+        Function("KiPageFault", _PAGE_FAULT, code=code, codes=_entry_codes()).put(self.image)
 
     def wait(self, thread: Thread, service: str, user: Chain) -> tuple[TruthFrame, ...]:
-        """Give `thread`, whose user half waits in `service`, its kernel stack; return the frames on it."""
+        """Give `thread`, whose user half waits in `service`, its kernel stack; return the frames on it.
+
+        For "page fault" the user half was interrupted: it touched a page that has to be read.
+        """
+        returns_to = _FAULT_RETURN if service == "page fault" else _RETURN
         base = self.next_stack + STACK_SIZE
         self.next_stack += STACK_SIZE + 0x1000
         stack = Stack(base - STACK_SIZE, base)
         trap_frame = base - TRAP_FRAME_SIZE
         registers = {**user.registers, "rbp": trap_frame + 0x80}
         below = trap_frame - _ARGUMENTS
-        chain = Chain(stack, below - 8, _RETURN, **registers)
+        chain = Chain(stack, below - 8, returns_to, **registers)
         for name in (*_WAITS[service], "KiCommitThreadWait", "KiSwapThread", "KiSwapContext"):
             chain.enter(self.functions[name])
         swap = self.functions["SwapContext"]
@@ -124,18 +138,19 @@ class Kernel:
         thread.trap_frame, thread.kernel_stack = trap_frame, stack.pieces()
         names = Images([self.image])
         entry = TruthFrame(
-            _RETURN, below, user.placed[-1].registers["rip"], None, names.name(_RETURN),
-            {**registers, "rsp": below, "rip": _RETURN},
+            returns_to, below, user.placed[-1].registers["rip"], None, names.name(returns_to),
+            {**registers, "rsp": below, "rip": returns_to},
         )  # fmt: skip
         frames = (*chain.frames(names), entry)
         return tuple(replace(frame, symbol=frame.symbol.replace("ntoskrnl!", "nt!")) for frame in frames)
 
 
-def _system_call_codes() -> bytes:
-    """Return KiSystemCall64's UNWIND_INFO: the trap frame, with an error code, rbp pointing 0x80 into it."""
+def _entry_codes(saves: tuple[tuple[int, int], ...] = ()) -> bytes:
+    """Return the UNWIND_INFO of an entry from user mode: the trap frame, with an error code, rbp 0x80 bytes into it.
+
+    `saves` gives the numbers of the registers that it keeps there besides, and their offsets from the trap frame.
+    """
     codes = [(0, PUSH_MACHFRAME | 1 << 4, ()), (0, PUSH_NONVOL | 5 << 4, ()), (0, ALLOC_LARGE, (0x158 // 8,))]
     codes += [(0x20, SET_FPREG, ())]
-    codes += [
-        (0x20, SAVE_NONVOL | number << 4, (offset // 8,)) for number, offset in ((3, 0x140), (7, 0x148), (6, 0x150))
-    ]
+    codes += [(0x20, SAVE_NONVOL | number << 4, (offset // 8,)) for number, offset in saves]
     return unwind_info(1, 0x20, 5 | 8 << 4, codes)

@@ -110,7 +110,7 @@ class Threads:
         return self._enter(chain, "RtlUserThreadStart", "BaseThreadInitThunk", THREAD_START)
 
     def _thread(
-        self, chain: Chain, tid: int, teb: int, routine: str, *, since: int, wait_reason: int = 6
+        self, chain: Chain, tid: int, teb: int, routine: str, *, since: int, wait_reason: int = 6, service: str = ""
     ) -> tuple[Thread, tuple[TruthFrame, ...]]:
         stack = chain.stack
         registers = {name: chain.placed[-1].registers[name] for name in (*NONVOLATILE, "rsp", "rip")}
@@ -127,7 +127,7 @@ class Threads:
             wait_ticks=since,
             wait_reason=wait_reason,
         )
-        service = chain.placed[-1].function.name
+        service = service or chain.placed[-1].function.name
         return thread, (*self.kernel.wait(thread, service, chain), *chain.frames(self.images))
 
     def _region(self, stack: Stack) -> Region:
@@ -145,6 +145,18 @@ class Threads:
         routine = names[1] if kind != "pool" else names[0]
         reason = {"main": 6, "sleep": 4, "pool": 15}[kind]
         thread, frames = self._thread(chain, tid, teb, routine, since=since, wait_reason=reason)
+        return Waiting(thread, self._region(stack), frames)
+
+    def paging_in(self, tid: int, since: int) -> Waiting:
+        """Return a thread that waits for a page which it touched; its trap frame's rbx, rsi and rdi are not its own."""
+        stack, chain, teb = self._begin()
+        self._enter(chain, "RtlUserThreadStart", "BaseThreadInitThunk", THREAD_START, "ledger::Reader::Loop")
+        self._enter(chain, "ledger::Cache::Refresh", "ledger::Cache::Lookup")
+        leaf = self.program["ledger::hash_bytes"]
+        chain.enter(leaf, ip=leaf.start + 5)
+        thread, frames = self._thread(chain, tid, teb, "ledger::Reader::Loop", since=since, service="page fault")
+        thread.exception_active, thread.wait_reason = 1, 9
+        thread.registers |= dict.fromkeys(("rbx", "rsi", "rdi"), 0x5EED0000)
         return Waiting(thread, self._region(stack), frames)
 
     def recovered(self, tid: int, since: int) -> Waiting:

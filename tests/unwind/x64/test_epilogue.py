@@ -40,6 +40,7 @@ def stack_at(scene: Scene, steps: int) -> tuple[Label, Label]:
         b"\xc3",
         b"\xf3\xc3",
         b"\xc2\x00\x00",
+        b"\xc5\xf8\x77\xc3",  # vzeroupper; ret: some compilers put it behind the pops
         b"\x48\xff\xe0",  # rex.w jmp rax
         b"\x48\xff\x25\x00\x00\x00\x00",
         b"\xff\x25\x00\x00\x00\x00",  # jmp [rip+0]: an import

@@ -64,7 +64,7 @@ class Epilogues:
                 at = (at[0], at[1] + 8)
             elif instruction.id == x86.X86_INS_IRETQ:
                 return Plan(tuple(saves.values()), at, is_machine_frame=True)
-            else:
+            elif instruction.id != x86.X86_INS_VZEROUPPER:  # Intel's compiler puts it right before the `ret`
                 return Plan(tuple(saves.values()), at) if self._leaves(instruction, function, rva) else None
         return None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from throwstack.images import Image, ImageMap
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.registers import Arch
+from throwstack.unwind.x64.inverted_table import InvertedTable
 from throwstack.unwind.x64.runtime_functions import FunctionTable
 from throwstack.unwind.x64.stop import Stop, corrupt, unreadable
 from throwstack.unwind.x64.unwind_info import RuntimeFunction, UnwindInfo, decode
@@ -37,10 +38,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """The entry that covers an address and those it is chained to, the primary one last."""
+    """The entry that covers an address and those it is chained to, the primary one last.
+
+    `note` says how the image's function table was found, where that was not by its headers.
+    """
 
     base: int
     parts: tuple[Part, ...]
+    note: str = ""
 
     @property
     def begin(self) -> int:
@@ -59,6 +64,7 @@ class _View:
     image: Image
     memory: Memory
     table: FunctionTable | Stop | None
+    note: str = ""
     infos: dict[int, UnwindInfo | Stop] = field(default_factory=dict)
 
     def find(self, rva: int) -> Function | Stop | None:
@@ -87,7 +93,7 @@ class _View:
                 return info
             parts.append(Part(entry, info))
             if info.chained is None:
-                return Function(base, tuple(parts))
+                return Function(base, tuple(parts), self.note)
             entry = info.chained
         return corrupt(f"chain of more than {CHAIN_LIMIT} entries at {base + entry.begin:#x}")
 
@@ -95,11 +101,12 @@ class _View:
 class Functions:
     """Look-up of functions by address."""
 
-    __slots__ = ("_images", "_views")
+    __slots__ = ("_images", "_inverted", "_views")
 
-    def __init__(self, images: ImageMap) -> None:
-        """Look into `images`, through their memory."""
+    def __init__(self, images: ImageMap, inverted: InvertedTable | None = None) -> None:
+        """Look into `images`, through their memory; where an image has no headers `inverted` is asked."""
         self._images = images
+        self._inverted = inverted
         self._views: dict[int, _View] = {}
 
     def find(self, address: int) -> Function | Stop | None:
@@ -120,11 +127,14 @@ class Functions:
         """Return up to `size` bytes of code at `address`."""
         return self._images.memory.read_available(address, size)
 
-    @staticmethod
-    def _open(image: Image, memory: Memory) -> _View:
+    def _open(self, image: Image, memory: Memory) -> _View:
         headers = image.headers
         table: FunctionTable | Stop | None = None
         if headers is None:
+            listed = None if self._inverted is None else self._inverted.function_table(image.module)
+            if listed is not None:
+                note = f"{image.module.name} has no readable headers: unwind data found by the loader's list"
+                return _View(image, memory, FunctionTable(memory, *listed), note)
             table = unreadable(image.base, f"headers of {image.module.name}")
         elif headers.arch is not Arch.X64:
             table = corrupt(f"{image.module.name} is not an x64 image")

@@ -63,7 +63,7 @@ class Plans:
             return Stop(End.BAD_RETURN_ADDRESS, f"{ip:#x}")
         function = self._functions.find(ip - 1)
         if isinstance(function, Function):
-            return compile_codes(function, ip - function.base)
+            return _with_note(compile_codes(function, ip - function.base), function.note)
         return function
 
     def _plan_interrupted(self, ip: int) -> Planned:
@@ -76,9 +76,10 @@ class Plans:
             return function
         rva = ip - function.base
         if not self._functions.code(ip, 1):
-            return _with_note(compile_codes(function, rva), "code not readable, taken for no epilogue")
-        return self._epilogues.plan(function, rva) or compile_codes(function, rva)
+            return _with_note(compile_codes(function, rva), function.note, "code not readable, taken for no epilogue")
+        return _with_note(self._epilogues.plan(function, rva) or compile_codes(function, rva), function.note)
 
 
-def _with_note(plan: Plan | Stop, note: str) -> Plan | Stop:
+def _with_note(plan: Plan | Stop, *notes: str) -> Plan | Stop:
+    note = "; ".join(note for note in notes if note)
     return replace(plan, note=note) if note and isinstance(plan, Plan) else plan

@@ -18,6 +18,7 @@ from throwstack.registers import SP, X64_NAMES, Registers
 from throwstack.unwind.x64.call_sites import follows_call, went_to
 from throwstack.unwind.x64.functions import Functions
 from throwstack.unwind.x64.guesses import Guess, by_frame_pointer, by_scan
+from throwstack.unwind.x64.inverted_table import InvertedTable
 from throwstack.unwind.x64.known import KnownFunctions
 from throwstack.unwind.x64.plan import LEAF, Plan
 from throwstack.unwind.x64.plans import Plans
@@ -49,12 +50,14 @@ class Unwinder:
 
     __slots__ = ("_functions", "_images", "_known", "_limit", "_memory", "_plans")
 
-    def __init__(self, images: ImageMap, *, frame_limit: int = FRAME_LIMIT) -> None:
-        """Unwind through `images`; stop after `frame_limit` frames."""
+    def __init__(
+        self, images: ImageMap, *, frame_limit: int = FRAME_LIMIT, inverted: InvertedTable | None = None
+    ) -> None:
+        """Unwind through `images`; stop after `frame_limit` frames. `inverted` helps where images have no headers."""
         self._images = images
         self._memory = images.memory
         self._limit = frame_limit
-        self._functions = Functions(images)
+        self._functions = Functions(images, inverted)
         self._plans = Plans(images, self._functions)
         self._known = KnownFunctions(images, self._functions)
 
