@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from volatility3.framework.automagic import symbol_cache
 
 from tests.conftest import Forge
 from tests.forge.__main__ import forge
@@ -54,6 +56,24 @@ def test_a_whole_dump_serves(forged: Forge, doctor, case: str, counts: tuple[int
         assert report["header"]["dump_type"] == kind.value
 
 
+def test_another_run_that_drops_the_symbols_from_volatilitys_index_does_no_harm(
+    forged: Forge, doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # All runs of Volatility share an index of symbol files. Each drops what lies in no symbol directory of its own, and
+    # what another misses there it downloads, into the file that it did not look for.
+    class EmptiedMeanwhile(symbol_cache.SqliteCache):
+        def find_location(self, identifier, operating_system):
+            return None
+
+    monkeypatch.setattr(symbol_cache, "SqliteCache", EmptiedMeanwhile)
+    out, _ = forged("ftp-2003", kind=DumpKind.RAW)
+    symbols = shutil.copytree(out / "isf", tmp_path / "isf")
+    files = {path: path.read_bytes() for path in symbols.rglob("*.xz")}
+    status, report = doctor(out / "MEMORY.DMP", symbols)
+    assert (status, report["problems"]) == (0, [])
+    assert {path: path.read_bytes() for path in symbols.rglob("*.xz")} == files
+
+
 def test_the_header_is_shown(forged: Forge, doctor):
     out, _ = forged("service-x64")
     _, report = doctor(out / "MEMORY.DMP", out / "isf")
@@ -88,11 +108,12 @@ def test_what_volatility_stacks_serves_too(forged: Forge, doctor, tmp_path: Path
     assert (status, report["kind"], report["problems"]) == (0, kind, [])
 
 
-def test_a_page_file_that_is_given_is_a_route(doctor, tmp_path: Path):
+@pytest.mark.parametrize("kind", [DumpKind.FULL, DumpKind.RAW])
+def test_a_page_file_that_is_given_is_a_route(doctor, tmp_path: Path, kind: DumpKind):
     case = builders()["service-x64"][0]()
     spread_over(case, all_in(Residency.IN_PAGE_FILE), Residency.VALID)
     pids = {stuck.pid for stuck in case.truth.stuck}
-    forge(case, tmp_path)
+    forge(case, tmp_path, kind=kind)
     for options, route in (((), "paged_out"), (("--page-file", str(tmp_path / "pagefile.sys")), "page_file")):
         _, report = doctor(tmp_path / "MEMORY.DMP", tmp_path / "isf", *options)
         (process,) = [one for one in report["processes"] if one["pid"] in pids]
