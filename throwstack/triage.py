@@ -19,7 +19,7 @@ from throwstack.frames import Trust, Walk
 from throwstack.memory import Memory
 from throwstack.naming import name_of
 from throwstack.registers import SP, Arch, Registers
-from throwstack.symbols import Name
+from throwstack.symbols import Name, export_table
 from throwstack.target import Target, ThreadStack, current_stack
 from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.unwind.x86.unwinder import registration_chain
@@ -82,6 +82,20 @@ class Triage:
         """Find the blocking functions among the modules of `target`."""
         self._target = target
         self._ranges = tuple(_code_ranges(target))
+
+    @property
+    def blind_spots(self) -> tuple[str, ...]:
+        """Return the labels of the modules whose functions block crashed threads and of which no name is known."""
+        proofs = [blocker for blocker in triage_blockers() if blocker.proves_exception]
+        symbols = self._target.symbols
+        labels = (
+            image.module.label
+            for image in self._target.images
+            if any(blocker.is_in(image.module.label) for blocker in proofs)
+            and not len(export_table(image))
+            and not len(symbols.table(image))
+        )
+        return tuple(dict.fromkeys(labels))
 
     def is_suspect(self, stack: ThreadStack) -> bool:
         """Ask the cheap question: False means that the thread is not stuck."""

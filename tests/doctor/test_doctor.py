@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.forge.cases import builders
 from tests.forge.describe import Residency
 from tests.forge.dump_kinds import MoreKinds, as_elf, as_lime, rewrite
 from tests.test_residency_answers import all_in, spread_over
+from tests.vol import vol
 from throwstack.cli import main
 
 PAGE = 0x1000
@@ -72,6 +74,21 @@ def test_another_run_that_drops_the_symbols_from_volatilitys_index_does_no_harm(
     status, report = doctor(out / "MEMORY.DMP", symbols)
     assert (status, report["problems"]) == (0, [])
     assert {path: path.read_bytes() for path in symbols.rglob("*.xz")} == files
+
+
+@pytest.mark.parametrize(("kind", "name"), [("user_types", "_KTRAP_FRAME"), ("symbols", "PsActiveProcessHead")])
+def test_symbols_without_what_is_needed_are_named(forged: Forge, doctor, tmp_path: Path, kind: str, name: str):
+    out, _ = forged("service-x64")
+    symbols = shutil.copytree(out / "isf", tmp_path / "isf")
+    (kernel,) = symbols.rglob("ntkrnlmp.pdb/*.json.xz")
+    table = json.loads(lzma.decompress(kernel.read_bytes()))
+    del table[kind][name]
+    kernel.write_bytes(lzma.compress(json.dumps(table).encode()))
+    status, report = doctor(out / "MEMORY.DMP", symbols)
+    assert (status, report["problems"][0]) == (2, f"the processes cannot be examined: the symbol table has no {name}")
+    done = vol(out, "windows.unhandled", isf=symbols, more=("--cache-path", str(tmp_path)))
+    assert f"the symbol table has no {name}" in done.err
+    assert "Traceback" not in done.err
 
 
 def test_the_header_is_shown(forged: Forge, doctor):

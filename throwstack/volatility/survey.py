@@ -63,6 +63,7 @@ class Survey:
         self._reporters = Reporters(machine, self._reader)
         self._selection = selection
         self._progress = progress
+        self._missed: list[str] = []
 
     @property
     def reader(self) -> ProcessReader:
@@ -97,12 +98,18 @@ class Survey:
             )
 
     def findings(self) -> Iterator[Finding]:
-        """Yield every selected thread that is stuck; says so when a selected TID does not exist."""
+        """Yield every selected thread that is stuck; says what may have hidden others, and which TIDs do not exist."""
         seen: set[int] = set()
+        self._missed.clear()
         for process in self.processes():
             seen.update(thread.tid for thread in process.threads)
             yield from self._examine(process)
         self.say_missing(seen)
+        if self._missed:
+            log.warning(
+                "stuck threads may have been missed, for %d reasons such as: %s (-v names all)",
+                *(len(self._missed), self._missed[0]),
+            )
 
     def is_selected(self, thread: Thread) -> bool:
         """Say whether `thread` is to be looked at, its process being so."""
@@ -147,7 +154,7 @@ class Survey:
         try:
             return self._reader.open(item)
         except (MemoryUnreadable, exceptions.InvalidAddressException) as error:
-            log.warning("the process at %#x cannot be examined: %s", item.vol.offset, error)
+            log.warning("the process at %#x cannot be examined: %s", self.machine.canonical(item.vol.offset), error)
             return None
 
     def _examine(self, process: Process) -> Iterator[Finding]:
@@ -155,6 +162,8 @@ class Survey:
         if process.wow64 is not None:
             sides.append(("wow64", process.wow64))
         triages = [(arch, target, Triage(target)) for arch, target in sides]
+        for label in {label: None for _, _, triage in triages for label in triage.blind_spots}:
+            self._miss(process, f"none of the functions of {label}, in which crashed threads wait, can be named")
         for thread in process.threads:
             if not self.is_selected(thread):
                 continue
@@ -170,13 +179,22 @@ class Survey:
         try:
             stack = self.stack(process, thread, target)
             if not triage.is_suspect(stack):
+                top = stack.registers.sp if stack.registers is not None else stack.bounds.base - 1
+                if not target.memory.is_readable(top):
+                    self._miss(process, f"thread {thread.tid}: its stack cannot be read at {top:#x}")
                 return None
             return triage.examine(self._reader.completed(thread, stack))
         except NoStack as reason:
-            log.info("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
+            if thread.teb:
+                self._miss(process, f"thread {thread.tid}: {reason}")
         except MemoryUnreadable as reason:
-            log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
+            self._miss(process, f"thread {thread.tid}: {reason}")
         return None
+
+    def _miss(self, process: Process, reason: str) -> None:
+        """Note what may hide a stuck thread of `process`. Where much is paged out a line each would bury the rows."""
+        self._missed.append(f"{escape(process.name)} (PID {process.pid}): {escape(reason)}")
+        log.info("%s", self._missed[-1])
 
 
 def the_crash(sides: Sequence[Finding]) -> Finding:
