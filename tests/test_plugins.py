@@ -123,6 +123,20 @@ def test_a_process_that_does_not_exist_is_named(forged: Forge):
     assert "Traceback" not in done.err
 
 
+def test_a_process_without_user_mode_memory_is_named(forged: Forge):
+    out, _ = forged("ftp-2003")
+    done = vol(out, "windows.unhandled", "--pid", "4", "2564")
+    assert [row["PID"] for row in done.rows] == [2564]
+    assert "the process with PID 4 has no user-mode memory" in done.err
+
+
+def test_the_context_of_a_thread_that_is_left_out_is_not_shown(forged: Forge):
+    out, _ = forged("ftp-2003")
+    done = vol(out, "windows.cxrstack", "--pid", "2564", "--tid", "2568", "--cxr", "0x045ba888")
+    assert (done.status, done.rows) == (0, [])
+    assert "the CONTEXT at 0x45ba888 is thread 2792's, which --tid leaves out" in done.err
+
+
 def test_a_thread_that_does_not_exist_is_named(forged: Forge):
     out, _ = forged("ftp-2003")
     done = vol(out, "windows.unhandled", "--tid", "4242")

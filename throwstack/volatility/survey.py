@@ -66,13 +66,22 @@ class Survey:
         self._missed: list[str] = []
 
     @property
+    def tids(self) -> Collection[int]:
+        """Return the selected TIDs; empty if all are."""
+        return self._selection.tids
+
+    @property
     def reader(self) -> ProcessReader:
         """Return what reads the processes."""
         return self._reader
 
     def processes(self) -> Iterator[Process]:
-        """Yield the selected processes that have user-mode memory; says so when a selected PID does not exist."""
-        return (process for _, process in self.opened() if process is not None)
+        """Yield the selected processes that have user-mode memory; says of which selected PIDs there is none such."""
+        for item, process in self.opened():
+            if process is not None:
+                yield process
+            elif self._selection.pids:
+                log.warning("the process with PID %d has no user-mode memory to look at", int(item.UniqueProcessId))
 
     def opened(self) -> Iterator[tuple[interfaces.objects.ObjectInterface, Process | None]]:
         """Yield the EPROCESS of every selected process, and the process where it has user-mode memory."""
