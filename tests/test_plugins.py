@@ -128,6 +128,20 @@ def test_a_process_that_does_not_exist_is_named(forged: Forge):
     assert "Traceback" not in done.err
 
 
+def test_a_process_without_user_mode_memory_is_named(forged: Forge):
+    out, _ = forged("ftp-2003")
+    done = vol(out, "windows.unhandled", "--pid", "4", "2564")
+    assert [row["PID"] for row in done.rows] == [2564]
+    assert "the process with PID 4 has no user-mode memory" in done.err
+
+
+def test_the_context_of_a_thread_that_is_left_out_is_not_shown(forged: Forge):
+    out, _ = forged("ftp-2003")
+    done = vol(out, "windows.cxrstack", "--pid", "2564", "--tid", "2568", "--cxr", "0x045ba888")
+    assert (done.status, done.rows) == (0, [])
+    assert "the CONTEXT at 0x45ba888 is thread 2792's, which --tid leaves out" in done.err
+
+
 def test_a_thread_that_does_not_exist_is_named(forged: Forge):
     out, _ = forged("ftp-2003")
     done = vol(out, "windows.unhandled", "--tid", "4242")
@@ -191,7 +205,7 @@ def test_stacks_that_are_gone_are_not_passed_over_in_silence(forged: Forge, tmp_
     rewrite(out / "MEMORY.DMP", tmp_path / "MEMORY.DMP", MoreKinds.BITMAP_KERNEL, lambda page: page not in stacks)
     done = vol(out, "windows.unhandled", dump=tmp_path / "MEMORY.DMP")
     assert done.rows == []
-    assert "threads the stack is not in the dump" in done.err
+    assert "stuck threads may have been missed" in done.err
 
 
 @pytest.mark.parametrize("what", ["processes", "threads"])

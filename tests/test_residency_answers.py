@@ -7,6 +7,7 @@ Every page of the process changes its state: code, function tables, stacks, TEBs
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +21,13 @@ from tests.forge.__main__ import forge, with_paging
 from tests.forge.cases import Case, builders
 from tests.forge.describe import Paging, Process, Region, Residency
 from tests.forge.layouts import CARRIED
+from tests.patched_memory import opened
 from tests.plugins_truth import expected_stacks, expected_unhandled, only
 from tests.shared import shared
 from tests.vol import CHECKOUT
 from tests.volatility_session import open_dump
+from throwstack.memory import Memory
+from throwstack.volatility.survey import Selection, Survey
 
 PAGE = 0x1000
 L1TF_MASK = 1 << 45
@@ -193,6 +197,61 @@ def test_image_pages_come_from_files_and_the_frames_say_so(name: str, tmp_path: 
     check(case, rows)
     notes = [row["Notes"] for row in rows[1]]
     assert sum("from its file" in note for note in notes) >= len(notes) // 2
+
+
+def without_stacks(region: Region, _page: int) -> Residency:
+    return Residency.VALID if region.is_image else Residency.PAGED_OUT
+
+
+def without_exports(region: Region, page: int) -> Residency:
+    if not region.is_image:
+        return Residency.VALID
+    table = pefile.PE(data=region.data, fast_load=True).OPTIONAL_HEADER.DATA_DIRECTORY[0]
+    first, last = table.VirtualAddress // PAGE, (table.VirtualAddress + table.Size - 1) // PAGE
+    return Residency.PAGED_OUT if table.Size and first <= page <= last else Residency.VALID
+
+
+@pytest.mark.parametrize(
+    ("spread", "loader", "reason"),
+    [
+        pytest.param(without_stacks, Residency.VALID, "its stack, or a part of it, cannot be read", id="stacks"),
+        pytest.param(all_in(Residency.VALID), Residency.PAGED_OUT, "TEB at 0xe3b3f42000 is not readable", id="TEBs"),
+        pytest.param(without_exports, Residency.VALID, "no function of KERNELBASE", id="exports"),
+        pytest.param(all_in(Residency.VALID), Residency.VALID, "", id="nothing"),
+    ],
+)
+def test_what_may_hide_a_stuck_thread_is_said(
+    spread: Spread, loader: Residency, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    case = builders()["service-x64"][0]()
+    spread_over(case, spread, loader)
+    forge(case, tmp_path)
+    for file in (tmp_path / "isf" / "windows").iterdir():
+        if not file.name.startswith("ntkrnl"):  # leaves the names to the exports
+            shutil.rmtree(file)
+    with open_dump(tmp_path / "MEMORY.DMP", tmp_path / "isf") as session, caplog.at_level("WARNING", "throwstack"):
+        rows = session.rows(UNHANDLED)
+    assert len(rows) == (0 if reason else len(case.truth.stuck))
+    assert ("stuck threads may have been missed" in caplog.text) is bool(reason)
+    assert reason in caplog.text
+
+
+def test_a_process_whose_own_data_cannot_be_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    case = builders()["service-x64"][0]()
+    forge(case, tmp_path)
+    (pid,) = {stuck.pid for stuck in case.truth.stuck}
+    with open_dump(tmp_path / "MEMORY.DMP", tmp_path / "isf") as session:
+        machine = opened(session)
+        address = machine.canonical(session.processes()[pid].vol.offset)
+        whole = machine.memory
+
+        class WithoutIt:
+            def page(self, address_of_page: int) -> bytes | None:
+                return None if address_of_page == address & -PAGE else whole.page(address_of_page)
+
+        machine.memory = Memory(WithoutIt())
+        assert list(Survey(machine, Selection()).findings()) == []
+    assert f"the process at {address:#x} cannot be examined" in caplog.text
 
 
 def without_unwind_data(region: Region, page: int) -> Residency:

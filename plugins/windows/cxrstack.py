@@ -34,7 +34,9 @@ class CxrStack(interfaces.plugins.PluginInterface):
         return [
             *options.common_requirements(),
             requirements.IntRequirement(
-                name="cxr", description="Address of a CONTEXT record in the process given with --pid", optional=True
+                name="cxr",
+                description="Address (0x...) of a CONTEXT record in the process given with --pid",
+                optional=True,
             ),
             requirements.BooleanRequirement(
                 name="registers",

@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import lzma
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from volatility3.framework.automagic import symbol_cache
 
 from tests.conftest import Forge
 from tests.forge.__main__ import forge
@@ -19,6 +21,7 @@ from tests.forge.cases import builders
 from tests.forge.describe import Residency
 from tests.forge.dump_kinds import MoreKinds, as_elf, as_lime, as_vmware, rewrite
 from tests.test_residency_answers import all_in, spread_over
+from tests.vol import vol
 from throwstack.cli import main
 
 PAGE = 0x1000
@@ -55,6 +58,39 @@ def test_a_whole_dump_serves(forged: Forge, doctor, case: str, counts: tuple[int
     else:
         assert report["pages"]["missing"] == 0
         assert report["header"]["dump_type"] == kind.value
+
+
+def test_another_run_that_drops_the_symbols_from_volatilitys_index_does_no_harm(
+    forged: Forge, doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # All runs of Volatility share an index of symbol files. Each drops what lies in no symbol directory of its own, and
+    # what another misses there it downloads, into the file that it did not look for.
+    class EmptiedMeanwhile(symbol_cache.SqliteCache):
+        def find_location(self, identifier, operating_system):
+            return None
+
+    monkeypatch.setattr(symbol_cache, "SqliteCache", EmptiedMeanwhile)
+    out, _ = forged("ftp-2003", kind=DumpKind.RAW)
+    symbols = shutil.copytree(out / "isf", tmp_path / "isf")
+    files = {path: path.read_bytes() for path in symbols.rglob("*.xz")}
+    status, report = doctor(out / "MEMORY.DMP", symbols)
+    assert (status, report["problems"]) == (0, [])
+    assert {path: path.read_bytes() for path in symbols.rglob("*.xz")} == files
+
+
+@pytest.mark.parametrize(("kind", "name"), [("user_types", "_KTRAP_FRAME"), ("symbols", "PsActiveProcessHead")])
+def test_symbols_without_what_is_needed_are_named(forged: Forge, doctor, tmp_path: Path, kind: str, name: str):
+    out, _ = forged("service-x64")
+    symbols = shutil.copytree(out / "isf", tmp_path / "isf")
+    (kernel,) = symbols.rglob("ntkrnlmp.pdb/*.json.xz")
+    table = json.loads(lzma.decompress(kernel.read_bytes()))
+    del table[kind][name]
+    kernel.write_bytes(lzma.compress(json.dumps(table).encode()))
+    status, report = doctor(out / "MEMORY.DMP", symbols)
+    assert (status, report["problems"][0]) == (2, f"the processes cannot be examined: the symbol table has no {name}")
+    done = vol(out, "windows.unhandled", isf=symbols, more=("--cache-path", str(tmp_path)))
+    assert f"the symbol table has no {name}" in done.err
+    assert "Traceback" not in done.err
 
 
 def test_the_header_is_shown(forged: Forge, doctor):
@@ -103,11 +139,12 @@ def test_a_vmem_file_serves_with_its_state_beside_it_and_the_state_alone_does_no
     assert ".vmem file of the same name" in report["advice"][0]
 
 
-def test_a_page_file_that_is_given_is_a_route(doctor, tmp_path: Path):
+@pytest.mark.parametrize("kind", [DumpKind.FULL, DumpKind.RAW])
+def test_a_page_file_that_is_given_is_a_route(doctor, tmp_path: Path, kind: DumpKind):
     case = builders()["service-x64"][0]()
     spread_over(case, all_in(Residency.IN_PAGE_FILE), Residency.VALID)
     pids = {stuck.pid for stuck in case.truth.stuck}
-    forge(case, tmp_path)
+    forge(case, tmp_path, kind=kind)
     for options, route in (((), "paged_out"), (("--page-file", str(tmp_path / "pagefile.sys")), "page_file")):
         _, report = doctor(tmp_path / "MEMORY.DMP", tmp_path / "isf", *options)
         (process,) = [one for one in report["processes"] if one["pid"] in pids]

@@ -93,7 +93,9 @@ def test_a_list_that_runs_in_a_circle_ends():
         entry(ENTRY + 0x200, 0x400000, 0x9000, r"C:\a.exe", ENTRY),
         entry(ENTRY, 0x7C800000, 0xC0000, NTDLL, ENTRY + 0x200),
     )
-    assert len(reader().read(memory_of(memory), PEB).modules) == 2
+    loaded = reader().read(memory_of(memory), PEB)
+    assert len(loaded.modules) == 2
+    assert loaded.problem == "module list does not lead back to its head, but to 0x242100"
 
 
 def test_entries_that_make_no_sense_are_left_out():
@@ -103,7 +105,9 @@ def test_entries_that_make_no_sense_are_left_out():
         entry(ENTRY + 0x400, 0x400000, 0, r"C:\empty.dll", ENTRY + 0x200),
         entry(HEAD, 0x500000, 0xFFFFFFFF, r"C:\huge.dll", ENTRY + 0x400),
     )
-    assert reader().read(memory_of(memory), PEB).modules == ()
+    loaded = reader().read(memory_of(memory), PEB)
+    assert loaded.modules == ()
+    assert loaded.problem == "module list has an entry at 0x242500 that makes no sense"
 
 
 def test_a_module_whose_names_are_paged_out_is_named_by_its_base():

@@ -96,6 +96,9 @@ def stack_at(survey: Survey, address: int) -> Iterator[ThrowingStack]:
             continue
         target, context = found
         tid, bounds = _stack_of(survey, process, target, context.registers.sp)
+        if tid is not None and survey.tids and tid not in survey.tids:
+            log.warning("the CONTEXT at %#x is thread %d's, which --tid leaves out", address, tid)
+            continue
         title = f"context {address:#x} given" + ("" if tid is not None else ", its stack is that of no thread")
         yield ThrowingStack(process, tid, target, context, target.unwinder.walk(context.registers, bounds), title)
 

@@ -63,7 +63,10 @@ class Layout:
         return (member.offset, Bits(member.shift, member.width)) if member is not None and member.width else None
 
     def size(self, type_name: str) -> int:
-        """Return the size of a type in bytes."""
+        """Return the size of a type in bytes; raises LookupError if the table does not have it."""
+        if not self.has_type(type_name):
+            message = f"the symbol table has no {type_name}"
+            raise LookupError(message)
         size: int = self._type(type_name).size
         return size
 

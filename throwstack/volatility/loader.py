@@ -57,6 +57,7 @@ class LoaderReader:
             )
         seen = {head}
         link = head
+        problem = ""
         while len(seen) < _MAX_MODULES:
             try:
                 link = self._pointer(memory, link)
@@ -68,7 +69,11 @@ class LoaderReader:
                 return LoaderList(tuple(modules.values()), f"module list breaks off at {error.address:#x}")
             if module is not None:
                 modules.setdefault(module.base, module)
-        return LoaderList(tuple(modules.values()))
+            else:
+                problem = f"module list has an entry at {link - self._links:#x} that makes no sense"
+        if link != head:
+            problem = f"module list does not lead back to its head, but to {link:#x}"
+        return LoaderList(tuple(modules.values()), problem)
 
     def _module(self, memory: Memory, entry: int) -> Module | None:
         base = self._pointer(memory, entry + self._base)

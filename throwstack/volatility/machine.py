@@ -52,7 +52,11 @@ class Machine:
     def __init__(
         self, context: interfaces.context.ContextInterface, kernel_name: str, config_path: str, sources: Sources
     ) -> None:
-        """Take the context and the name of the kernel module that a plugin was given, and the files at hand."""
+        """Take the context and the name of the kernel module that a plugin was given, and the files at hand.
+
+        Raises TypeError if its memory is not that of an x86 or x64 system, LookupError if its symbols lack the list of
+        processes.
+        """
         self.context = context
         self.kernel_name = kernel_name
         self._config_path = config_path
@@ -65,6 +69,10 @@ class Machine:
         self.mode = _paging_mode(layer)
         self.physical = Memory(PhysicalPages(context.layers[layer.config["memory_layer"]]), capacity=_PHYSICAL_PAGES)
         self.layout = Layout(context, self.kernel.symbol_table_name)
+        self.layout.offset("_EPROCESS.ActiveProcessLinks")
+        if not self.kernel.has_symbol("PsActiveProcessHead"):
+            message = "the symbol table has no PsActiveProcessHead"
+            raise LookupError(message)
         self._pages = PageSetup(
             self.physical,
             self.mode,

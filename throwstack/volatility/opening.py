@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import volatility3.symbols
-from volatility3.framework import automagic, constants, contexts, exceptions, interfaces, plugins
+from volatility3.framework import constants, contexts, exceptions, interfaces
+from volatility3.framework.automagic import pdbscan, stacker, windows
+from volatility3.framework.configuration import requirements
 from volatility3.framework.layers import intel, physical
-from volatility3.framework.symbols import intermed
+from volatility3.framework.symbols import intermed, native
 from volatility3.framework.symbols import windows as windows_symbols
 from volatility3.plugins.windows import pslist
 
@@ -82,35 +84,68 @@ def open_crash_dump(
     except (exceptions.VolatilityException, OSError, ValueError, KeyError, TypeError) as error:
         message = f"Volatility cannot open it: {error}"
         raise CannotOpen(message) from error
-    try:
-        table = windows_symbols.WindowsKernelIntermedSymbols(context, join(space, "symbols"), "symbols", isf_url=isf)
-    except (
-        exceptions.VolatilityException,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        lzma.LZMAError,
-    ) as error:
-        message = f"the ISF file is damaged: {error}"
-        raise BadSymbols(message) from error
-    context.symbol_space.append(table)
-    return context, context.module("symbols", "layer", kernel_base).name
+    return _with_symbols(context, "layer", kernel_base, isf)
 
 
 def open_image(path: Path, page_files: Sequence[Path] = ()) -> tuple[interfaces.context.ContextInterface, str]:
-    """Return a context with an image that Volatility's automagic has opened, and its kernel module's name."""
+    """Return a context with an image in which Volatility finds the kernel, and its module's name; raises CannotOpen.
+
+    The kernel's symbols are looked for by `find_isf`. Volatility itself takes them from an index that all runs of
+    a user share, and each drops from it what lies in none of its own symbol directories: of two runs side by side, one
+    may find the symbols gone, then opens the very file that holds them to write a download into it, and deletes it.
+    """
     context = contexts.Context()
-    context.config["automagic.LayerStacker.single_location"] = path.resolve().as_uri()
-    if page_files:
-        locations = [file.resolve().as_uri() for file in page_files]
-        context.config["automagic.WinSwapLayers.single_swap_locations"] = locations
-    chosen = automagic.choose_automagic(automagic.available(context), pslist.PsList)
+    join = interfaces.configuration.path_join
+    settings = {
+        "stacker.single_location": path.resolve().as_uri(),
+        "stacker.stackers": stacker.choose_os_stackers(pslist.PsList),
+        "swap.single_swap_locations": [file.resolve().as_uri() for file in page_files],
+    }
+    for key, value in settings.items():
+        context.config[join(_PATH, key)] = value
+    image = requirements.MultiRequirement("image")
+    image.add_requirement(requirements.TranslationLayerRequirement("layer", architectures=["Intel32", "Intel64"]))
+    context.symbol_space.append(native.NativeTable("pdbscan", native.std_ctypes))  # the search's own
     try:
-        plugin = plugins.construct_plugin(context, chosen, pslist.PsList, "plugins", lambda *_: None, None)
-    except exceptions.UnsatisfiedException as error:
-        message = f"Volatility finds no Windows kernel in it: {', '.join(error.unsatisfied)}"
+        stacker.LayerStacker(context, join(_PATH, "stacker"))(context, _PATH, image)
+        windows.WinSwapLayers(context, join(_PATH, "swap"))(context, _PATH, image)
+        layer = context.config.get(join(_PATH, "image", "layer"), None)
+        search = pdbscan.KernelPDBScanner(context, join(_PATH, "search"))
+        found = search.determine_valid_kernel(context, [layer]) if layer else None
+    except Exception as error:  # what Volatility's own runs do: in a damaged image its search meets anything
+        message = f"Volatility cannot open it: {error}"
         raise CannotOpen(message) from error
-    name: str = plugin.config["kernel"]
-    return context, name
+    if found is None:
+        message = "Volatility finds no Windows kernel in it"
+        raise CannotOpen(message)
+    _, base, record = found
+    pdb = PdbIdentity(record["pdb_name"], record["GUID"].upper(), record["age"])
+    isf = find_isf(pdb)
+    if isf is None:
+        message = f"no symbols for the kernel Volatility finds: {pdb.name} {pdb.guid} age {pdb.age}"
+        raise CannotOpen(message)
+    return _with_symbols(context, layer, base, isf)
+
+
+def _with_symbols(
+    context: interfaces.context.ContextInterface, layer: str, base: int, isf: str
+) -> tuple[interfaces.context.ContextInterface, str]:
+    try:
+        path = interfaces.configuration.path_join(_PATH, "symbols")
+        context.symbol_space.append(windows_symbols.WindowsKernelIntermedSymbols(context, path, "symbols", isf_url=isf))
+        return context, context.module("symbols", layer, base).name
+    except _DAMAGED as error:
+        message = f"the ISF file is damaged: {error}"
+        raise BadSymbols(message) from error
+
+
+_DAMAGED = (
+    exceptions.VolatilityException,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    lzma.LZMAError,
+)
+"""What reading an ISF file that is not one ends in."""

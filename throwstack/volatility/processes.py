@@ -66,16 +66,16 @@ class ProcessReader:
         self._wow64 = Wow64Reader(machine) if machine.is_64bit else None
 
     def open(self, process: interfaces.objects.ObjectInterface) -> Process | None:
-        """Open a process, or return None if it has no user-mode address space (System) or cannot be read at all."""
+        """Open a process, or return None if it has no user-mode address space (System).
+
+        Raises MemoryUnreadable if its EPROCESS cannot be read.
+        """
         machine = self.machine
         address = machine.canonical(process.vol.offset)
-        try:
-            pid = machine.pointer(machine.memory, address + self._pid)
-            raw_name = machine.memory.read(address + self._name, _NAME_SIZE)
-            peb = machine.pointer(machine.memory, address + self._peb)
-            directory_base = machine.pointer(machine.memory, address + self._directory_base)
-        except MemoryUnreadable:
-            return None
+        pid = machine.pointer(machine.memory, address + self._pid)
+        raw_name = machine.memory.read(address + self._name, _NAME_SIZE)
+        peb = machine.pointer(machine.memory, address + self._peb)
+        directory_base = machine.pointer(machine.memory, address + self._directory_base)
         if not peb:
             return None
         pages = machine.process_pages(directory_base, address)

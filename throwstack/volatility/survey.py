@@ -31,16 +31,6 @@ _NAME_LENGTH = 14
 """How much of an image name EPROCESS.ImageFileName keeps."""
 
 
-_UNREAD = (
-    "of %d threads the stack is not in the dump, or not all of it, such as that of %s: whether they are stuck is not "
-    "known (-v names all)"
-)
-_NAMELESS = (
-    "in %d of the processes looked at the functions in which stuck threads wait have no names, as the exports are not "
-    "in the dump, such as those of %s: threads stuck there are not found without --image-path (-v names all)"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A stuck thread and where it belongs. `arch` is `x86`, `x64` or `wow64`."""
@@ -73,7 +63,12 @@ class Survey:
         self._reporters = Reporters(machine, self._reader)
         self._selection = selection
         self._progress = progress
-        self._hidden: dict[str, dict[str, None]] = {_UNREAD: {}, _NAMELESS: {}}
+        self._missed: list[str] = []
+
+    @property
+    def tids(self) -> Collection[int]:
+        """Return the selected TIDs; empty if all are."""
+        return self._selection.tids
 
     @property
     def reader(self) -> ProcessReader:
@@ -81,8 +76,12 @@ class Survey:
         return self._reader
 
     def processes(self) -> Iterator[Process]:
-        """Yield the selected processes that have user-mode memory; says so when a selected PID does not exist."""
-        return (process for _, process in self.opened() if process is not None)
+        """Yield the selected processes that have user-mode memory; says of which selected PIDs there is none such."""
+        for item, process in self.opened():
+            if process is not None:
+                yield process
+            elif self._selection.pids:
+                log.warning("the process with PID %d has no user-mode memory to look at", int(item.UniqueProcessId))
 
     def opened(self) -> Iterator[tuple[interfaces.objects.ObjectInterface, Process | None]]:
         """Yield the EPROCESS of every selected process, and the process where it has user-mode memory."""
@@ -108,15 +107,18 @@ class Survey:
             )
 
     def findings(self) -> Iterator[Finding]:
-        """Yield every selected thread that is stuck; says so when a selected TID does not exist."""
+        """Yield every selected thread that is stuck; says what may have hidden others, and which TIDs do not exist."""
         seen: set[int] = set()
+        self._missed.clear()
         for process in self.processes():
             seen.update(thread.tid for thread in process.threads)
             yield from self._examine(process)
         self.say_missing(seen)
-        for what, where in self._hidden.items():
-            if where:
-                log.warning(what, len(where), next(iter(where)))
+        if self._missed:
+            log.warning(
+                "stuck threads may have been missed, for %d reasons such as: %s (-v names all)",
+                *(len(self._missed), self._missed[0]),
+            )
 
     def is_selected(self, thread: Thread) -> bool:
         """Say whether `thread` is to be looked at, its process being so."""
@@ -163,21 +165,19 @@ class Survey:
         try:
             return self._reader.open(item)
         except (MemoryUnreadable, exceptions.InvalidAddressException) as error:
-            log.warning("the process at %#x cannot be examined: %s", item.vol.offset, error)
+            log.warning("the process at %#x cannot be examined: %s", self.machine.canonical(item.vol.offset), error)
             return None
-
-    def _hide(self, what: str, where: str) -> None:
-        self._hidden[what][where] = None
-        log.info("not examined: %s", where)
 
     def _examine(self, process: Process) -> Iterator[Finding]:
         sides = [(process.native.arch.value, process.native)]
         if process.wow64 is not None:
             sides.append(("wow64", process.wow64))
         triages = [(arch, target, Triage(target)) for arch, target in sides]
-        nameless = dict.fromkeys(label for _, _, triage in triages for label in triage.nameless)
-        if nameless:
-            self._hide(_NAMELESS, f"{', '.join(nameless)} in {_called(process)}")
+        for label in {label: None for _, _, triage in triages for label in triage.nameless}:
+            self._miss(
+                process,
+                f"no function of {label} has a name, and crashed threads wait in such functions (--image-path may help)",
+            )
         for thread in process.threads:
             if not self.is_selected(thread):
                 continue
@@ -194,20 +194,20 @@ class Survey:
             stack = self.stack(process, thread, target)
             stuck = triage.examine(self._reader.completed(thread, stack)) if triage.is_suspect(stack) else None
             if stuck is None and not triage.is_readable(stack):
-                self._hide(_UNREAD, f"thread {thread.tid} of {_called(process)}")
+                self._miss(process, f"thread {thread.tid}: its stack, or a part of it, cannot be read")
         except NoStack as reason:
-            log.info("%s thread %d: %s", _called(process), thread.tid, reason)
             if thread.teb:
-                self._hide(_UNREAD, f"thread {thread.tid} of {_called(process)}")
+                self._miss(process, f"thread {thread.tid}: {reason}")
         except MemoryUnreadable as reason:
-            log.warning("%s thread %d: %s", _called(process), thread.tid, reason)
+            self._miss(process, f"thread {thread.tid}: {reason}")
         else:
             return stuck
         return None
 
-
-def _called(process: Process) -> str:
-    return f"{escape(process.name)} (PID {process.pid})"
+    def _miss(self, process: Process, reason: str) -> None:
+        """Note what may hide a stuck thread of `process`. Where much is paged out a line each would bury the rows."""
+        self._missed.append(f"{escape(process.name)} (PID {process.pid}): {escape(reason)}")
+        log.info("%s", self._missed[-1])
 
 
 def the_crash(sides: Sequence[Finding]) -> Finding:
