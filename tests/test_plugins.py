@@ -65,7 +65,15 @@ def test_the_reference_case_reads_as_the_transcript_does(forged: Forge):
     assert row["Exception"] == "C++ _com_error, HRESULT 0x80004003 E_POINTER (Invalid pointer)"
     assert row["Found By"].startswith("UnhandledExceptionFilter argument")
     assert row["Blocked Since"] == "2008-03-14T20:26:39.687500+00:00"
+    assert row["Details"] == "code 0xE06D7363, parameters 0x19930520 0x45bac00 0x3440a54"
     assert row["Notes"] == ""
+
+
+def test_details_say_what_the_exception_column_has_no_room_for(forged: Forge):
+    out, _ = forged("service-x64")
+    thrown, fault = (row["Details"] for row in vol(out, "windows.unhandled").rows)
+    assert thrown.startswith("bases: std::runtime_error, std::exception; code 0xE06D7363, parameters 0x19930520 ")
+    assert fault == "0x0000000000000018: a null pointer plus an offset; code 0xC0000005, parameters 0x0 0x18"
 
 
 def test_the_registers_of_the_reference_case_read_as_in_cxr(forged: Forge):
