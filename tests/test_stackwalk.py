@@ -93,6 +93,7 @@ def test_a_thread_reads_as_in_the_transcript(forged: Forge):
     assert (row["Kernel Stack Init"], row["Kernel Stack Current"]) == (0xB8FDF000, 0xB8FDE900)
     assert (row["Kernel Stack Base"], row["Kernel Stack Limit"]) == (0xB8FDF000, 0xB8FDB000)
     assert (row["Stack Base"], row["Stack Limit"], row["Large Stack"]) == (0x045C0000, 0x045B6000, True)
+    assert (row["Suspend Count"], row["Freeze Count"]) == (0, 0)
     assert (row["Lock"], row["Deadlock"], row["Notes"]) == (None, None, "")
 
 

@@ -334,3 +334,11 @@ def test_a_wow64_thread_has_two_user_stacks(wow64: Wow64, view: Wow64View, sides
     assert tuple(side.label for side in report.sides) == sides
     assert {side: call_sites(report, side) for side in sides} == {side: expected[side] for side in sides}
     assert all(not side.ending for side in report.sides)
+
+
+def test_a_frozen_thread_says_so(locked: tuple[Session, Truth]):
+    session, _ = locked
+    report = changed(session, "_ETHREAD.Tcb.FreezeCount", 1)
+    assert report.blockage.facts.freeze_count == 1
+    table = StackRows(opened(session), NameStyle.PLAIN, is_brief=True)
+    assert ", freeze count 1" in table.summary(report)
