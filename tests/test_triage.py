@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -14,9 +15,10 @@ from tests.targets import make_target
 from throwstack.blockers import BlockerKind
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.memory import PAGE_SIZE
+from throwstack.memory import PAGE_SIZE, memory_of
 from throwstack.modules import Module
 from throwstack.registers import Arch, Registers
+from throwstack.symbols import Location, SymbolKind, Symbols, SymbolTable
 from throwstack.target import Target, ThreadStack
 from throwstack.triage import Stuck, Triage
 
@@ -236,6 +238,39 @@ def test_the_blockers_of_a_broken_walk_and_those_beyond_it_are_named_together():
     stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
     assert stuck.blocked_in == (("kernel32", "UnhandledExceptionFilter"), ("mscoree", "CorExitProcess"))
     assert len(stuck.exceptions) == 1
+
+
+class NamesOfOthers(SymbolTable):
+    """A table that knows functions it names nothing of: what lies far behind a symbol is one of these."""
+
+    def locate(self, rva: int) -> tuple[Location, ...]:
+        return tuple(replace(item, is_inside=rva - (item.rva or 0) < 0x200) for item in super().locate(rva))
+
+
+@pytest.mark.parametrize(
+    ("arch", "word", "is_stuck"),
+    [
+        (Arch.X86, IN_EXIT, True),
+        (Arch.X86, IN_EXIT + 0x400, False),
+        (Arch.X86, IN_FILTER + 0x400, True),
+        (Arch.X64, IN_FILTER, True),
+        (Arch.X64, IN_FILTER + 0x400, False),
+    ],
+)
+def test_a_function_that_only_bears_the_name_of_the_nearest_one_blocks_nobody(arch: Arch, word: int, is_stuck: bool):
+    made = make_target(arch, [KERNEL32, NTDLL, MSCOREE], {}, {}, walk())
+    symbols = Symbols(
+        made.images,
+        lambda image: NamesOfOthers(
+            SymbolKind.EXPORT, ((rva, name) for name, rva in SYMBOLS[image.module.name].items())
+        ),
+    )
+    inner = Frame(Registers(word, (SP,) * len(arch.register_names)), SP, 0, SP + 8, Trust.CFI)
+    target = Target(arch, made.memory, made.images, symbols, Walks({IN_WAIT: walk(WAITING, inner)}))
+    stack = Stack(LIMIT, BASE)
+    stack.at(SP + 0x40).d64(word)
+    target = replace(target, memory=memory_of({LIMIT: stack.data()}))
+    assert (Triage(target).examine(stack_of()) is not None) is is_stuck
 
 
 def nested_crash(inner_walk: Walk, outer_walk: Walk) -> tuple[Stuck, SavedException]:

@@ -125,10 +125,10 @@ class Triage:
     def _from_walk(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> Stuck | None:
         """Say what a walk that starts at the stack address `low` shows the thread to be stuck in, or None."""
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
-        blockers = [_blocker(name) for name in names]
+        blockers = [self._blocker(name) for name in names]
         if not any(blocker is not None and blocker.is_triage for blocker in blockers):
             return None
-        pairs = [(name.module, name.symbol if _blocker(name) else "") for name in names]
+        pairs = [(name.module, name.symbol if blocker else "") for name, blocker in zip(names, blockers, strict=True)]
         proofs = [index for index, blocker in enumerate(blockers) if blocker is not None and blocker.proves_exception]
         blocked = Blocked(
             walk.frames,
@@ -154,7 +154,7 @@ class Triage:
         proofs = (
             (address, word)
             for address, word in suspects
-            if _proves_exception(self._target.symbols.name(word, is_return_address=True))
+            if self._proves_exception(self._target.symbols.name(word, is_return_address=True))
             and follows_call(self._target.memory, word) is not False
         )
         for address, word in islice(proofs, _MAX_RESUMED):
@@ -184,15 +184,20 @@ class Triage:
             return True
         return any(low <= node < exception.context.address for node in registrations)
 
+    def _proves_exception(self, name: Name) -> bool:
+        blocker = self._blocker(name)
+        return blocker is not None and blocker.proves_exception
 
-def _proves_exception(name: Name) -> bool:
-    blocker = _blocker(name)
-    return blocker is not None and blocker.proves_exception
+    def _blocker(self, name: Name) -> Blocker | None:
+        """Return the blocker that a name is; None where another function may lie behind the symbol.
 
-
-def _blocker(name: Name) -> Blocker | None:
-    """Return the blocker that a name is; none so far behind the symbol that another function must lie there."""
-    return blocker_named(name.module, name.symbol) if name.offset < _MAX_FUNCTION else None
+        On x86 distance alone makes a name doubtful, and UnhandledExceptionFilter is long (its call of ReportFault on
+        Windows XP returns to +0x55b): there a doubtful name still counts where it would prove an exception.
+        """
+        blocker = blocker_named(name.module, name.symbol) if name.offset < _MAX_FUNCTION else None
+        if blocker is None or not name.is_doubtful:
+            return blocker
+        return blocker if blocker.proves_exception and self._target.arch is Arch.X86 else None
 
 
 def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
