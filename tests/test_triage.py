@@ -265,12 +265,15 @@ def test_a_function_that_only_bears_the_name_of_the_nearest_one_blocks_nobody(ar
             SymbolKind.EXPORT, ((rva, name) for name, rva in SYMBOLS[image.module.name].items())
         ),
     )
-    inner = Frame(Registers(word, (SP,) * len(arch.register_names)), SP, 0, SP + 8, Trust.CFI)
-    target = Target(arch, made.memory, made.images, symbols, Walks({IN_WAIT: walk(WAITING, inner)}))
+    known = Registers(word, (SP,) * len(arch.register_names))
+    waiting = Frame(replace(known, ip=IN_WAIT), SP, 0, SP + 8, Trust.CONTEXT)
+    blocked = Frame(known, SP + 0x10, 0, SP + 0x20, Trust.CFI)
+    target = Target(arch, made.memory, made.images, symbols, Walks({IN_WAIT: walk(waiting, blocked)}))
     stack = Stack(LIMIT, BASE)
     stack.at(SP + 0x40).d64(word)
     target = replace(target, memory=memory_of({LIMIT: stack.data()}))
-    assert (Triage(target).examine(stack_of()) is not None) is is_stuck
+    given = ThreadStack(StackBounds(LIMIT, BASE), waiting.registers)
+    assert (Triage(target).examine(given) is not None) is is_stuck
 
 
 def nested_crash(inner_walk: Walk, outer_walk: Walk) -> tuple[Stuck, SavedException]:
