@@ -328,3 +328,33 @@ def test_the_outermost_exceptions_walk_is_as_it_is():
     interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
     stuck, _ = nested_crash(walk(), walk(interrupted))
     assert stuck.throwing_walk(stuck.exceptions[1]).frames == (interrupted,)
+
+
+@pytest.mark.parametrize("behind", [0, 2])
+@pytest.mark.parametrize("arch", [Arch.X86, Arch.X64])
+def test_a_thread_that_waits_at_int_29h_failed_fast(arch: Arch, behind: int):
+    """The kernel has it reported: there is no filter on its stack, and no CONTEXT."""
+    at = NTDLL.base + 0x27D00
+    registers = Registers(at + behind, (None, 7, None, None, SP, *(None,) * (len(arch.register_names) - 5)))
+    first = Frame(replace(registers, ip=at), SP, 0, SP + 8, Trust.CONTEXT)
+    code = bytearray(PAGE_SIZE)
+    code[0xD00:0xD02] = b"\xcd\x29"
+    made = make_target(arch, [KERNEL32, NTDLL, MSCOREE], {at & -PAGE_SIZE: bytes(code)}, SYMBOLS, walk(first))
+    given = ThreadStack(StackBounds(LIMIT, BASE), registers)
+    assert Triage(made).is_suspect(given)
+    stuck = Triage(made).examine(given)
+    (failure,) = stuck.exceptions
+    assert (failure.record.code, failure.record.address, failure.record.parameters) == (0xC0000409, at, (7,))
+    assert failure.context.registers.ip == at
+    assert failure.found_by == "int 29h in the trap frame"
+    assert stuck.blocked_in == (("ntdll", "ZwWaitForSingleObject"),)
+    assert stuck.kinds == (BlockerKind.FAIL_FAST,)
+
+
+def test_a_thread_at_any_other_instruction_did_not():
+    code = bytearray(b"\x90" * PAGE_SIZE)
+    code[0xD00:0xD02] = b"\xcd\x2e"  # a system call of old
+    target = target_of({IN_WAIT & -PAGE_SIZE: bytes(code), LIMIT: bytes(BASE - LIMIT)}, {IN_WAIT: walk(WAITING)})
+    for ip in (NTDLL.base + 0x27D00, NTDLL.base + 0x27D02, 0x100, 0):
+        given = ThreadStack(StackBounds(LIMIT, BASE), registers(ip, SP))
+        assert Triage(target).examine(given) is None

@@ -161,19 +161,20 @@ def _shutdown_verdict(found: set[BlockerKind]) -> str:
 
 
 def _crash_verdict(found: set[BlockerKind]) -> str:
-    if BlockerKind.JIT_DEBUGGER in found:
-        return "crashed and waiting for a debugger"
-    if BlockerKind.TERMINATION in found:
-        return "crashed and stuck in TerminateProcess"
-    if found & {BlockerKind.WER, BlockerKind.CLR_WATSON}:
-        return "crashed and waiting for WER"
-    for kind in (BlockerKind.TERMINATE, BlockerKind.ABORT):
-        if kind in found:
-            return f"crashed and stuck in {kind.value}"
-    if BlockerKind.UNHANDLED_FILTER in found:
-        return "crashed and waiting in the unhandled exception filter"
-    return "failed fast" if BlockerKind.FAIL_FAST in found else "crashed"
+    return next((words for kind, words in _CRASHES.items() if kind in found), "crashed")
 
+
+_CRASHES = {
+    BlockerKind.JIT_DEBUGGER: "crashed and waiting for a debugger",
+    BlockerKind.TERMINATION: "crashed and stuck in TerminateProcess",
+    BlockerKind.WER: "crashed and waiting for WER",
+    BlockerKind.CLR_WATSON: "crashed and waiting for WER",
+    BlockerKind.FAIL_FAST: "failed fast",
+    BlockerKind.TERMINATE: "crashed and stuck in terminate",
+    BlockerKind.ABORT: "crashed and stuck in abort",
+    BlockerKind.UNHANDLED_FILTER: "crashed and waiting in the unhandled exception filter",
+}
+"""What an exception and these blockers mean, the most telling first."""
 
 _CAUSES = {
     BlockerKind.GS_FAILURE: "stack cookie overwritten",

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers
-from throwstack.dispatch.saved import SavedException
+from throwstack.dispatch.fast_fail import failed_fast
+from throwstack.dispatch.saved import Route, SavedException
 from throwstack.dispatch.search import Blocked, exceptions_in_flight
 from throwstack.dispatch.x86 import END_OF_CHAIN
 from throwstack.frames import Trust, Walk
@@ -50,7 +51,9 @@ class Stuck:
     def kinds(self) -> tuple[BlockerKind, ...]:
         """Return what kinds of blockers the thread is stuck in."""
         found = (blocker_named(module, symbol) for module, symbol in self.blocked_in)
-        return tuple(blocker.kind for blocker in found if blocker is not None)
+        kinds = tuple(blocker.kind for blocker in found if blocker is not None)
+        is_fast = any(Route.FAST_FAIL in exception.routes for exception in self.exceptions)
+        return (*kinds, BlockerKind.FAIL_FAST) if is_fast and BlockerKind.FAIL_FAST not in kinds else kinds
 
     def throwing_walk(self, exception: SavedException) -> Walk:
         """Unwind the stack that threw `exception`, from its saved CONTEXT.
@@ -85,11 +88,16 @@ class Triage:
 
     def is_suspect(self, stack: ThreadStack) -> bool:
         """Ask the cheap question: False means that the thread is not stuck."""
+        if failed_fast(self._target, stack.registers) is not None:
+            return True
         return next(self._suspects(current_stack(self._target, stack)), None) is not None
 
     def examine(self, stack: ThreadStack) -> Stuck | None:
         """Say what the thread with this stack is stuck in, or return None if it is not stuck."""
         stack = current_stack(self._target, stack)
+        failure = failed_fast(self._target, stack.registers)
+        if failure is not None:
+            return self._failed_fast(stack, failure)
         suspects = sorted(self._suspects(stack))
         return self._walk(stack, suspects) if suspects else None
 
@@ -121,6 +129,25 @@ class Triage:
             return further or (None if stuck is None else replace(stuck, notes=(*stuck.notes, *notes)))
         blockers = (*further.blocked_in, *(pair for pair in stuck.blocked_in if pair not in further.blocked_in))
         return replace(further, blocked_in=blockers)
+
+    def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> Stuck:
+        """Say in which function the thread failed fast, and what was being handled when it did."""
+        registers = failure.context.registers
+        walk = self._target.unwinder.walk(registers, stack.bounds)
+        stuck = self._from_walk(stack, walk, (), registers.sp)
+        if stuck is not None:
+            return replace(stuck, exceptions=(failure, *stuck.exceptions))
+        name = self._target.symbols.name(registers.ip)
+        blocked = Blocked(
+            walk.frames,
+            registers.sp,
+            is_complete=walk.is_complete,
+            proves_exception=False,
+            registrations=self._registrations(stack),
+        )
+        found = exceptions_in_flight(self._target, stack.bounds, blocked)
+        pair = (name.module, name.symbol or f"+{name.offset:#x}")
+        return Stuck(self._target, stack, (pair,), (failure, *found.exceptions), walk, found.notes)
 
     def _from_walk(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> Stuck | None:
         """Say what a walk that starts at the stack address `low` shows the thread to be stuck in, or None."""

@@ -87,8 +87,8 @@ def unhandled_row(machine: Machine, finding: Finding) -> Row:
             text.title,
             format_hints.Hex(record.address),
             escape(str(thrown_at(names) or names[0])),
-            format_hints.Hex(record.location),
-            format_hints.Hex(exception.context.address),
+            _address(record.location),
+            _address(exception.context.address),
             exception.found_by,
         )
     return (
@@ -129,7 +129,7 @@ def _about_the_throw(stuck: Stuck, walk: Walk) -> Iterator[str]:
         label = "the original exception" if is_original else "an exception"
         yield (
             f"raised while {label} {outer.record.code:#010x} at {outer.record.address:#x} was being handled "
-            f"(context {outer.context.address:#x})"
+            f"({outer.where})"
         )
 
 
@@ -227,6 +227,10 @@ def fpo_column(target: Target, frame: Frame, name: Name) -> object:
     rva = frame.ip - image.base - (0 if frame.is_interrupted else 1)
     data = target.symbols.table(image).frame_description(rva)
     return or_absent(None if data is None else annotation(data))
+
+
+def _address(value: int) -> object:
+    return or_absent(format_hints.Hex(value) if value else None)
 
 
 def or_absent(value: object) -> object:
