@@ -198,8 +198,10 @@ def test_stuck_threads_take_part_in_the_timeline(forged: Forge, tmp_path: Path):
     assert timeline(out, tmp_path) == [
         (
             "2008-03-14T20:26:39.687500+00:00",
-            "Unhandled exception: iftpsvc.exe (PID 2564, TID 2792) crashed inside shutdown: C++ _com_error, HRESULT "
-            "0x80004003 E_POINTER (Invalid pointer) at ftpsrvdata_pg!_com_raise_error+0x32",
+            (
+                "Unhandled exception: iftpsvc.exe (PID 2564, TID 2792) crashed inside shutdown: C++ _com_error, "
+                "HRESULT 0x80004003 E_POINTER (Invalid pointer) at ftpsrvdata_pg!_com_raise_error+0x32"
+            ),
         )
     ]
 

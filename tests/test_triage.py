@@ -15,6 +15,7 @@ from tests.targets import make_target
 from throwstack.blockers import BlockerKind
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.images import Image
 from throwstack.memory import PAGE_SIZE, memory_of
 from throwstack.modules import Module
 from throwstack.registers import Arch, Registers
@@ -358,3 +359,24 @@ def test_a_thread_at_any_other_instruction_did_not():
     for ip in (NTDLL.base + 0x27D00, NTDLL.base + 0x27D02, 0x100, 0):
         given = ThreadStack(StackBounds(LIMIT, BASE), registers(ip, SP))
         assert Triage(target).examine(given) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "suspect"),
+    [(IN_EXIT, True), (MSCOREE.base + 0x5100, True), (MSCOREE.base + 0x5101, False), (IN_FILTER + 0x800, True)],
+)
+def test_a_word_behind_the_next_export_is_in_no_function_before_it(
+    monkeypatch: pytest.MonkeyPatch, word: int, suspect: bool
+):
+    """A call may be a function's last instruction: its return address is where the next one starts."""
+    following = {"mscoree.dll": {"CorExitProcess": 0x4F65, "CorMarkThreadInThreadPool": 0x5100}}
+    following["kernel32.dll"] = {"UnhandledExceptionFilter": 0x3608D, "WriteFile": 0x36200}
+
+    def exports(image: Image) -> SymbolTable:
+        names = following.get(image.module.name, {})
+        return SymbolTable(SymbolKind.EXPORT, ((rva, name) for name, rva in names.items()))
+
+    monkeypatch.setattr("throwstack.triage.export_table", exports)
+    stack = Stack(LIMIT, BASE)
+    stack.at(SP + 0x200).d32(word)
+    assert is_suspect(stack) is suspect

@@ -17,10 +17,11 @@ from throwstack.dispatch.saved import Route, SavedException
 from throwstack.dispatch.search import Blocked, exceptions_in_flight
 from throwstack.dispatch.x86 import END_OF_CHAIN
 from throwstack.frames import Trust, Walk
+from throwstack.images import Image
 from throwstack.memory import Memory
 from throwstack.naming import name_of
 from throwstack.registers import SP, Arch, Registers
-from throwstack.symbols import Name
+from throwstack.symbols import Name, export_table
 from throwstack.target import Target, ThreadStack, current_stack
 from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.unwind.x86.unwinder import registration_chain
@@ -235,7 +236,16 @@ def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
             if blocker.is_in(label):
                 rva = target.symbols.rva_of(image, blocker.symbol)
                 if rva is not None:
-                    yield image.base + rva + 1, image.base + rva + _MAX_FUNCTION
+                    yield image.base + rva + 1, image.base + rva + _longest(image, blocker, rva)
+
+
+def _longest(image: Image, blocker: Blocker, rva: int) -> int:
+    """Return how far behind the start of a function a return address into it may lie.
+
+    What lies behind the next export has that one's name. UnhandledExceptionFilter may have parts there all the same.
+    """
+    following = None if blocker.proves_exception else export_table(image).next_after(rva)
+    return _MAX_FUNCTION if following is None else min(_MAX_FUNCTION, following - rva)
 
 
 def _readable_runs(memory: Memory, low: int, high: int) -> Iterator[tuple[int, bytes]]:
