@@ -183,7 +183,7 @@ WINDOWS = {
 
 @pytest.mark.parametrize("stack", WINDOWS.values(), ids=WINDOWS.keys())
 def test_waits_for_error_reporting_read_as_such(stack: str):
-    """As debuggers showed them on real machines."""
+    """The first three as debuggers showed them, shortened; the last two by which functions of ntdll call which."""
     module_and_symbol = [tuple(name.split("!")) for name in stack.split()]
     kinds = [blocker_named(*name).kind for name in blocked_in(module_and_symbol)]
     assert verdict(kinds, has_exception=True) == "crashed and waiting for WER"
