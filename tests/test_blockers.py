@@ -110,6 +110,7 @@ def test_same_name_elsewhere_is_no_blocker(module: str, symbol: str):
 
 
 F, S, A, W = BlockerKind.UNHANDLED_FILTER, BlockerKind.SHUTDOWN, BlockerKind.ABORT, BlockerKind.WER
+E, X, T = BlockerKind.ERROR_BOX, BlockerKind.FAIL_FAST, BlockerKind.TERMINATION
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,19 @@ F, S, A, W = BlockerKind.UNHANDLED_FILTER, BlockerKind.SHUTDOWN, BlockerKind.ABO
         ([A, F], True, "crashed and stuck in abort"),
         ([A], False, "abort called"),
         ([BlockerKind.PURE_CALL, A], False, "pure virtual function called"),
+        # What is waited for in a shutdown is the box, and why the process ends is the failure.
+        ([S, E], False, "hangs in shutdown without an exception, error box shown"),
+        ([S, A, E, F], True, "crashed inside shutdown, error box shown"),
+        ([S, BlockerKind.PURE_CALL], False, "pure virtual function called, hangs in shutdown"),
+        ([S, W], True, "crashed inside shutdown"),
+        ([S, T], False, "hangs in shutdown without an exception"),
+        ([F, T], True, "crashed and stuck in TerminateProcess"),
+        ([F, W, T], True, "crashed and stuck in TerminateProcess"),
+        ([A, T], False, "abort called"),
+        ([X], True, "failed fast"),
+        ([X], False, "failed fast"),
+        ([X, W], True, "crashed and waiting for WER"),
+        ([X, BlockerKind.CLR_WATSON], False, "crashed and waiting for WER"),
         ([], True, "crashed"),
         ([], False, ""),
     ],
@@ -148,3 +162,34 @@ def test_triage_asks_few_modules_for_their_symbols():
     for blocker in triage_blockers():
         assert not blocker.is_in("someapp"), blocker
     assert blocker_named("someapp", "abort") is not None
+
+
+WINDOWS = {
+    "Windows 7, 32-bit": "ntdll!NtWaitForMultipleObjects KERNELBASE!WaitForMultipleObjectsEx "
+    "KERNEL32!WaitForMultipleObjectsExImplementation KERNEL32!WaitForMultipleObjects KERNEL32!WerpReportFaultInternal "
+    "KERNEL32!WerpReportFault KERNEL32!BasepReportFault KERNEL32!UnhandledExceptionFilter ntdll!__RtlUserThreadStart",
+    "Windows 10": "ntdll!NtWaitForMultipleObjects KERNELBASE!WaitForMultipleObjectsEx "
+    "KERNELBASE!WaitForMultipleObjects kernel32!WerpReportFaultInternal kernel32!WerpReportFault "
+    "KERNELBASE!UnhandledExceptionFilter ntdll!RtlUserThreadStart$filt$0 ntdll!_C_specific_handler",
+    "Windows XP": "ntdll!KiFastSystemCallRet ntdll!NtWaitForSingleObject kernel32!WaitForSingleObjectEx "
+    "faultrep!InternalGenerateMinidumpEx faultrep!StartManifestReportImmediate faultrep!ReportFault "
+    "kernel32!UnhandledExceptionFilter",
+    "a thread pool's worker": "ntdll!NtWaitForMultipleObjects ntdll!WerpWaitForCrashReporting "
+    "ntdll!RtlReportExceptionHelper ntdll!RtlReportException ntdll!TppWorkerpInnerExceptionFilter",
+    "a DllMain": "ntdll!NtAlpcSendWaitReceivePort ntdll!SendMessageToWERService ntdll!ReportExceptionInternal "
+    "ntdll!RtlReportExceptionHelper ntdll!RtlReportException ntdll!LdrpCalloutExceptionFilter",
+}
+
+
+@pytest.mark.parametrize("stack", WINDOWS.values(), ids=WINDOWS.keys())
+def test_waits_for_error_reporting_read_as_such(stack: str):
+    """The first three as debuggers showed them, shortened; the last two by which functions of ntdll call which."""
+    module_and_symbol = [tuple(name.split("!")) for name in stack.split()]
+    kinds = [blocker_named(*name).kind for name in blocked_in(module_and_symbol)]
+    assert verdict(kinds, has_exception=True) == "crashed and waiting for WER"
+
+
+def test_a_fatal_error_of_the_clr_is_no_terminate():
+    stack = [("KERNELBASE", "RaiseFailFastException"), ("coreclr", "EEPolicy::HandleFatalError")]
+    assert verdict(_kinds(stack), has_exception=False) == "failed fast"
+    assert verdict(_kinds(stack[1:]), has_exception=False) == "failed fast"

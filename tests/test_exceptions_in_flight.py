@@ -9,9 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Forge
+from tests.forge.__main__ import forge
+from tests.forge.cases import Case
 from tests.forge.cases.dispatch_cases import nested_with_outer
+from tests.forge.cases.machine_x64 import Site
+from tests.forge.cases.threads_x64 import Waiting
 from tests.plugins_truth import expected_stacks, expected_unhandled, only
 from tests.vol import vol
+
+USER_FRAME_OF_MAIN = 8
+"""Of the thread `main`: below the kernel's six frames, NtWaitForSingleObject and WaitForSingleObjectEx."""
 
 
 def without_module_symbols(out: Path, tmp_path: Path) -> Path:
@@ -105,3 +112,32 @@ def test_the_64_bit_side_of_such_a_thread_is_shown_to_who_asks(forged: Forge):
         (frame.ip, frame.child_sp, frame.symbol, frame.return_address) for frame in user
     ]
     assert rows[0]["Notes"].startswith("64-bit side of a thread stuck on its 32-bit side")
+
+
+def failing_fast(code: int) -> tuple[Case, Waiting]:
+    """Two threads that wait; in the first one's service routine the kernel met an int 29h."""
+    site = Site("fast-fail")
+    process, threads = site.service(0x1000)
+    failed = threads.idle(0x1004, "main", 3000)
+    site.add(process, failed, threads.idle(0x1008, "sleep", 3100))
+    case = site.case()
+    frame = failed.frames[USER_FRAME_OF_MAIN]
+    region = next(region for region in process.regions if region.base <= frame.ip < region.base + len(region.data))
+    at = frame.ip - region.base
+    region.data = region.data[:at] + b"\xcd\x29" + region.data[at + 2 :]
+    failed.thread.registers |= {"rip": frame.ip, "rsp": frame.child_sp, "rcx": code}
+    return case, failed
+
+
+def test_a_fast_fail_is_found_in_the_trap_frame(tmp_path: Path):
+    case, failed = failing_fast(5)
+    forge(case, tmp_path)
+    (row,) = vol(tmp_path, "windows.unhandled").rows
+    assert (row["TID"], row["Code"], row["Exception"]) == (0x1004, 0xC0000409, "fail-fast 5 FAST_FAIL_INVALID_ARG")
+    assert (row["Verdict"], row["Found By"]) == ("failed fast", "int 29h in the trap frame")
+    assert (row["Record"], row["Context"], row["Notes"]) == (None, None, "")
+    assert row["Signature"].startswith("ledgersvc!ledger::Service::Main (")
+    stack = vol(tmp_path, "windows.cxrstack", "--registers").rows
+    assert [frame["Call Site"] for frame in stack] == [frame.symbol for frame in failed.frames[USER_FRAME_OF_MAIN:]]
+    assert stack[0]["Instruction"].endswith(" cd29 int 0x29")
+    assert "rcx=0000000000000005" in stack[0]["Registers"]

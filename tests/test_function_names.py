@@ -30,6 +30,8 @@ from throwstack.function_names import plain_name
         ("`anonymous namespace'::helper", "anonymous::helper"),
         ("copy.part.0", "copy"),
         ("copy.constprop.3.cold", "copy"),
+        ("ledger::Parser::Require$cold", "ledger::Parser::Require"),
+        ("RtlUserThreadStart$filt$0", "RtlUserThreadStart"),
         ("app::main::h0123456789abcdef", "app::main"),
         ("", ""),
     ],

@@ -20,7 +20,8 @@ from throwstack.registers import Arch, Registers
 from throwstack.symbols import SymbolKind, Symbols, SymbolTable
 from throwstack.target import Target
 
-NTDLL, ENTER, WAIT, SRW = 0x7C800000, 0x1000, 0x2000, 0x3000
+NTDLL, ENTER, WAIT, SRW, DISPATCH = 0x7C800000, 0x1000, 0x2000, 0x3000, 0x4000
+KERNEL32 = 0x77E40000
 SECTION, DEBUG, STACK = 0x00407008, 0x00250040, 0x0012F000
 OWNER, WAITER = 0x5E0, 0x5E4
 NOWHERE = StackBounds(0, 1)
@@ -35,8 +36,10 @@ class NoUnwinder:
 
 def target_of(arch: Arch, memory: Memory) -> Target:
     """A process with an ntdll that has three functions."""
-    images = ImageMap(memory, ModuleMap([Module("ntdll.dll", "", NTDLL, 0x10000)]))
+    modules = [Module("ntdll.dll", "", NTDLL, 0x10000), Module("kernel32.dll", "", KERNEL32, 0x10000)]
+    images = ImageMap(memory, ModuleMap(modules))
     names = [(ENTER, "RtlEnterCriticalSection"), (WAIT, "RtlpWaitOnCriticalSection"), (SRW, "RtlAcquireSRWLockShared")]
+    names.append((DISPATCH, "KiUserExceptionDispatcher"))
     table = SymbolTable(SymbolKind.PDB, names)
     return Target(arch, memory, images, Symbols(images, lambda _: table), NoUnwinder())
 
@@ -121,8 +124,24 @@ def test_other_frames_wait_for_no_lock():
     assert locks.wait([elsewhere] * 40, WAITER) is None
 
 
-def section_x64(owner: int = OWNER, debug: int = 0xFFFFFFFFFFFFFFFF) -> bytes:
-    return struct.pack("<QiiQQQ", debug, -6, 1, owner, 0, 0x20007D0)
+@pytest.mark.parametrize(
+    ("inner", "is_waiting"),
+    [
+        ([NTDLL + WAIT + 0x20], True),
+        ([0x7FFE0304], True),  # SystemCallStub in SharedUserData
+        ([KERNEL32 + 0x100], False),  # UnhandledExceptionFilter: it crashed as it entered
+        ([NTDLL + 0x800, NTDLL + DISPATCH + 0xE], False),
+        ([0x7FFE0304, 0x01230000], False),
+    ],
+)
+def test_a_thread_that_was_interrupted_as_it_entered_does_not_wait_for_the_section(inner: list[int], is_waiting: bool):
+    above = [Frame(Registers(ip, (0,) * 8), STACK, None, None, Trust.CFI) for ip in inner]
+    wait = waits_x86(section_x86()).wait([*above, frame_x86(ENTER + 0x46, STACK + 0x20)], WAITER)
+    assert (wait is not None) is is_waiting
+
+
+def section_x64(owner: int = OWNER, debug: int = 0xFFFFFFFFFFFFFFFF, lock_count: int = -6) -> bytes:
+    return struct.pack("<QiiQQQ", debug, lock_count, 1, owner, 0, 0x20007D0)
 
 
 def waits_x64(registers: Mapping[int, int], *, sections: Mapping[int, bytes], saved: int = 0) -> object:
@@ -145,6 +164,11 @@ def test_an_x64_section_comes_from_a_register_or_a_saved_word():
 def test_of_two_possible_x64_sections_none_is_chosen():
     both = {0x30008: section_x64(), 0x40008: section_x64()}
     assert waits_x64({3: 0x30008, 7: 0x40008}, sections=both) is None
+
+
+def test_a_section_that_nobody_waits_for_is_not_the_one():
+    idle = {0x30008: section_x64(lock_count=-2), 0x40008: section_x64()}
+    assert waits_x64({3: 0x30008, 7: 0x40008}, sections=idle) == 0x40008
 
 
 def test_debug_information_that_names_the_section_decides():

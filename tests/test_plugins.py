@@ -70,7 +70,15 @@ def test_the_reference_case_reads_as_the_transcript_does(forged: Forge):
     assert row["Exception"] == "C++ _com_error, HRESULT 0x80004003 E_POINTER (Invalid pointer)"
     assert row["Found By"].startswith("UnhandledExceptionFilter argument")
     assert row["Blocked Since"] == "2008-03-14T20:26:39.687500+00:00"
+    assert row["Details"] == "code 0xE06D7363, parameters 0x19930520 0x45bac00 0x3440a54"
     assert row["Notes"] == ""
+
+
+def test_details_say_what_the_exception_column_has_no_room_for(forged: Forge):
+    out, _ = forged("service-x64")
+    thrown, fault = (row["Details"] for row in vol(out, "windows.unhandled").rows)
+    assert thrown.startswith("bases: std::runtime_error, std::exception; code 0xE06D7363, parameters 0x19930520 ")
+    assert fault == "0x0000000000000018: a null pointer plus an offset; code 0xC0000005, parameters 0x0 0x18"
 
 
 def test_the_registers_of_the_reference_case_read_as_in_cxr(forged: Forge):
@@ -234,3 +242,31 @@ def test_a_file_that_is_no_dump_is_refused(forged: Forge, tmp_path):
     done = vol(out, "windows.unhandled", dump=text)
     assert done.status != 0
     assert "Traceback" not in done.err
+
+
+def timeline(out: Path, directory: Path) -> list[tuple[str, str]]:
+    done = vol(out, "timeliner", "--plugin-filter", "windows.unhandled", more=("-o", str(directory)))
+    return [(row["Modified Date"], row["Description"]) for row in done.rows]
+
+
+def test_stuck_threads_take_part_in_the_timeline(forged: Forge, tmp_path: Path):
+    out, _ = forged("ftp-2003")
+    assert timeline(out, tmp_path) == [
+        (
+            "2008-03-14T20:26:39.687500+00:00",
+            (
+                "Unhandled exception: iftpsvc.exe (PID 2564, TID 2792) crashed inside shutdown: C++ _com_error, "
+                "HRESULT 0x80004003 E_POINTER (Invalid pointer) at ftpsrvdata_pg!_com_raise_error+0x32"
+            ),
+        )
+    ]
+
+
+def test_the_timeline_calls_no_shutdown_an_exception(forged: Forge, tmp_path: Path):
+    out, _ = forged("shutdown-hang")
+    crash, *hangs = [text for _, text in timeline(out, tmp_path)]
+    assert crash.startswith("Unhandled exception: ledgersvc.exe (PID 6100, TID 6108) crashed inside shutdown: ")
+    for text, tid in zip(hangs, (6112, 6116), strict=True):
+        assert text.startswith(
+            f"Stuck thread: ledgersvc.exe (PID 6100, TID {tid}) hangs in shutdown without an exception: in "
+        )

@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import csv
 import io
+import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Forge
+from tests.forge.__main__ import forge
+from tests.forge.cases import deadlock
+from tests.forge.describe import WaitObject
 from tests.forge.truth import Truth, TruthFrame
 from tests.vol import vol
 
@@ -93,6 +98,7 @@ def test_a_thread_reads_as_in_the_transcript(forged: Forge):
     assert (row["Kernel Stack Init"], row["Kernel Stack Current"]) == (0xB8FDF000, 0xB8FDE900)
     assert (row["Kernel Stack Base"], row["Kernel Stack Limit"]) == (0xB8FDF000, 0xB8FDB000)
     assert (row["Stack Base"], row["Stack Limit"], row["Large Stack"]) == (0x045C0000, 0x045B6000, True)
+    assert (row["Suspend Count"], row["Freeze Count"]) == (0, 0)
     assert (row["Lock"], row["Deadlock"], row["Notes"]) == (None, None, "")
 
 
@@ -133,6 +139,26 @@ def test_threads_that_wait_for_each_other_are_called_a_deadlock(forged: Forge):
     assert waits[1520] == 'Mutant "LedgerSettled" owned by 1776:1780'
     assert waits[1780] == "Mutant owned by 1500:1520"
     assert waits[1784] == "Thread 1500:1524"
+
+
+def test_a_deadlock_of_three_threads_over_critical_sections_and_a_mutex(tmp_path: Path):
+    """TRANSFER waits for a section of POSTING, that one for a section of SETTLING, that one for a mutex of TRANSFER."""
+    case = deadlock.build()
+    process = case.machine.processes[0]
+    journal = 0x407008
+    data = next(region for region in process.regions if region.base <= journal < region.base + len(region.data))
+    owner = journal - data.base + 0xC
+    data.data = data.data[:owner] + struct.pack("<I", deadlock.SETTLING) + data.data[owner + 4 :]
+    settling = next(thread for thread in process.threads if thread.tid == deadlock.SETTLING)
+    settling.wait_objects = [WaitObject(2, owner=deadlock.TRANSFER)]
+    forge(case, tmp_path)
+    found = deadlocks(vol(tmp_path, "windows.stackwalk").rows)
+    ring = [f"{deadlock.LEDGER}:{tid}" for tid in (deadlock.TRANSFER, deadlock.POSTING, deadlock.SETTLING)]
+    for index in range(3):
+        turned = [*ring[index:], *ring[:index], ring[index]]
+        assert found[int(ring[index].partition(":")[2])] == f"deadlock {' -> '.join(turned)}"
+    assert found[deadlock.CLOSING].startswith("waits behind deadlock ")
+    assert found[deadlock.REPORT].startswith("waits behind deadlock ")
 
 
 def test_a_deadlock_is_followed_out_of_the_selection(forged: Forge):

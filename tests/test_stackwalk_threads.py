@@ -356,3 +356,11 @@ def test_registers_of_32_bit_code_are_not_taken_for_those_of_64_bit_code(wow64: 
     assert endings(report) == {"kernel": "", "x64": "the thread was in 32-bit code", "wow64": ""}
     native = reader.stack(process, thread)
     assert (native.registers, native.missing) == (None, "the thread was in 32-bit code")
+
+
+def test_a_frozen_thread_says_so(locked: tuple[Session, Truth]):
+    session, _ = locked
+    report = changed(session, "_ETHREAD.Tcb.FreezeCount", 1)
+    assert report.blockage.facts.freeze_count == 1
+    table = StackRows(opened(session), NameStyle.PLAIN, is_brief=True)
+    assert ", freeze count 1" in table.summary(report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -14,9 +15,11 @@ from tests.targets import make_target
 from throwstack.blockers import BlockerKind
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.memory import PAGE_SIZE
+from throwstack.images import Image
+from throwstack.memory import PAGE_SIZE, memory_of
 from throwstack.modules import Module
 from throwstack.registers import Arch, Registers
+from throwstack.symbols import Location, SymbolKind, Symbols, SymbolTable
 from throwstack.target import Target, ThreadStack
 from throwstack.triage import Stuck, Triage
 
@@ -238,6 +241,42 @@ def test_the_blockers_of_a_broken_walk_and_those_beyond_it_are_named_together():
     assert len(stuck.exceptions) == 1
 
 
+class NamesOfOthers(SymbolTable):
+    """A table that knows functions it names nothing of: what lies far behind a symbol is one of these."""
+
+    def locate(self, rva: int) -> tuple[Location, ...]:
+        return tuple(replace(item, is_inside=rva - (item.rva or 0) < 0x200) for item in super().locate(rva))
+
+
+@pytest.mark.parametrize(
+    ("arch", "word", "is_stuck"),
+    [
+        (Arch.X86, IN_EXIT, True),
+        (Arch.X86, IN_EXIT + 0x400, False),
+        (Arch.X86, IN_FILTER + 0x400, True),
+        (Arch.X64, IN_FILTER, True),
+        (Arch.X64, IN_FILTER + 0x400, False),
+    ],
+)
+def test_a_function_that_only_bears_the_name_of_the_nearest_one_blocks_nobody(arch: Arch, word: int, is_stuck: bool):
+    made = make_target(arch, [KERNEL32, NTDLL, MSCOREE], {}, {}, walk())
+    symbols = Symbols(
+        made.images,
+        lambda image: NamesOfOthers(
+            SymbolKind.EXPORT, ((rva, name) for name, rva in SYMBOLS[image.module.name].items())
+        ),
+    )
+    known = Registers(word, (SP,) * len(arch.register_names))
+    waiting = Frame(replace(known, ip=IN_WAIT), SP, 0, SP + 8, Trust.CONTEXT)
+    blocked = Frame(known, SP + 0x10, 0, SP + 0x20, Trust.CFI)
+    target = Target(arch, made.memory, made.images, symbols, Walks({IN_WAIT: walk(waiting, blocked)}))
+    stack = Stack(LIMIT, BASE)
+    stack.at(SP + 0x40).d64(word)
+    target = replace(target, memory=memory_of({LIMIT: stack.data()}))
+    given = ThreadStack(StackBounds(LIMIT, BASE), waiting.registers)
+    assert (Triage(target).examine(given) is not None) is is_stuck
+
+
 def nested_crash(inner_walk: Walk, outer_walk: Walk) -> tuple[Stuck, SavedException]:
     """A fault at CONTEXT_IP while one at 0x77E41020 was being handled, each with its CONTEXT; return the inner one."""
     stack, found = Stack(LIMIT, BASE), []
@@ -290,3 +329,54 @@ def test_the_outermost_exceptions_walk_is_as_it_is():
     interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
     stuck, _ = nested_crash(walk(), walk(interrupted))
     assert stuck.throwing_walk(stuck.exceptions[1]).frames == (interrupted,)
+
+
+@pytest.mark.parametrize("behind", [0, 2])
+@pytest.mark.parametrize("arch", [Arch.X86, Arch.X64])
+def test_a_thread_that_waits_at_int_29h_failed_fast(arch: Arch, behind: int):
+    """The kernel has it reported: there is no filter on its stack, and no CONTEXT."""
+    at = NTDLL.base + 0x27D00
+    registers = Registers(at + behind, (None, 7, None, None, SP, *(None,) * (len(arch.register_names) - 5)))
+    first = Frame(replace(registers, ip=at), SP, 0, SP + 8, Trust.CONTEXT)
+    code = bytearray(PAGE_SIZE)
+    code[0xD00:0xD02] = b"\xcd\x29"
+    made = make_target(arch, [KERNEL32, NTDLL, MSCOREE], {at & -PAGE_SIZE: bytes(code)}, SYMBOLS, walk(first))
+    given = ThreadStack(StackBounds(LIMIT, BASE), registers)
+    assert Triage(made).is_suspect(given)
+    stuck = Triage(made).examine(given)
+    (failure,) = stuck.exceptions
+    assert (failure.record.code, failure.record.address, failure.record.parameters) == (0xC0000409, at, (7,))
+    assert failure.context.registers.ip == at
+    assert failure.found_by == "int 29h in the trap frame"
+    assert stuck.blocked_in == (("ntdll", "ZwWaitForSingleObject"),)
+    assert stuck.kinds == (BlockerKind.FAIL_FAST,)
+
+
+def test_a_thread_at_any_other_instruction_did_not():
+    code = bytearray(b"\x90" * PAGE_SIZE)
+    code[0xD00:0xD02] = b"\xcd\x2e"  # a system call of old
+    target = target_of({IN_WAIT & -PAGE_SIZE: bytes(code), LIMIT: bytes(BASE - LIMIT)}, {IN_WAIT: walk(WAITING)})
+    for ip in (NTDLL.base + 0x27D00, NTDLL.base + 0x27D02, 0x100, 0):
+        given = ThreadStack(StackBounds(LIMIT, BASE), registers(ip, SP))
+        assert Triage(target).examine(given) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "suspect"),
+    [(IN_EXIT, True), (MSCOREE.base + 0x5100, True), (MSCOREE.base + 0x5101, False), (IN_FILTER + 0x800, True)],
+)
+def test_a_word_behind_the_next_export_is_in_no_function_before_it(
+    monkeypatch: pytest.MonkeyPatch, word: int, suspect: bool
+):
+    """A call may be a function's last instruction: its return address is where the next one starts."""
+    following = {"mscoree.dll": {"CorExitProcess": 0x4F65, "CorMarkThreadInThreadPool": 0x5100}}
+    following["kernel32.dll"] = {"UnhandledExceptionFilter": 0x3608D, "WriteFile": 0x36200}
+
+    def exports(image: Image) -> SymbolTable:
+        names = following.get(image.module.name, {})
+        return SymbolTable(SymbolKind.EXPORT, ((rva, name) for name, rva in names.items()))
+
+    monkeypatch.setattr("throwstack.triage.export_table", exports)
+    stack = Stack(LIMIT, BASE)
+    stack.at(SP + 0x200).d32(word)
+    assert is_suspect(stack) is suspect

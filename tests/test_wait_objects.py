@@ -176,3 +176,28 @@ def test_long_names_are_cut_and_wild_owners_named_by_address(dump: tuple[Session
     assert item.name.isprintable()
     assert item.holder is None
     assert item.detail == f"owned by thread at {item.address:#x}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (24, "Timer2NotificationObject"),
+        (0x80 | 25, "Timer2SynchronizationObject"),  # locked by a processor
+        (7, "Gate"),
+        (30, "object of type 30"),
+    ],
+)
+def test_objects_without_a_header_of_the_object_manager_are_named_by_their_type(
+    dump: tuple[Session, list[Thread]], kind: int, text: str
+):
+    session, threads = dump
+
+    def turn_into(patches: Patches, thread: int, machine: Opened) -> None:
+        waited = machine.pointer(
+            machine.memory, first_block(machine, thread) + machine.layout.offset("_KWAIT_BLOCK.Object")
+        )
+        patches.write(waited, bytes([kind]))
+
+    (item,) = broken(session, threads[0], turn_into).objects
+    assert item.type_name == text
+    assert item.name == ""

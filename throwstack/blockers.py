@@ -42,6 +42,8 @@ class BlockerKind(Enum):
     """A message box of the C runtime or of an assertion."""
     SHUTDOWN = "shutdown"
     """The process is ending, and waits for something that does not come."""
+    TERMINATION = "termination"
+    """The process is being ended without more ado, and the kernel waits for something that does not come."""
 
 
 _ORDER = {kind: index for index, kind in enumerate(BlockerKind)}
@@ -139,31 +141,40 @@ def verdict(kinds: Iterable[BlockerKind], has_exception: bool, box_text: str = "
     """
     found = set(kinds)
     crashed = has_exception or BlockerKind.UNHANDLED_FILTER in found or BlockerKind.CLR_WATSON in found
+    parts = []
     if BlockerKind.SHUTDOWN in found:
-        return "crashed inside shutdown" if crashed else "hangs in shutdown without an exception"
+        parts.append("crashed inside shutdown" if crashed else _shutdown_verdict(found))
     if found & {BlockerKind.ERROR_BOX, BlockerKind.HARD_ERROR}:
-        shown = f'error box shown: "{escape(box_text)}"' if box_text else "error box shown"
-        return f"crashed, {shown}" if crashed else shown
-    if crashed:
-        return _crash_verdict(found)
-    for kind, words in _CAUSES.items():
-        if kind in found:
-            return words
-    return ""
+        parts += ["crashed"] if crashed and not parts else []
+        parts.append(f'error box shown: "{escape(box_text)}"' if box_text else "error box shown")
+    return ", ".join(parts) or (_crash_verdict(found) if crashed else _cause(found))
+
+
+def _cause(found: set[BlockerKind]) -> str:
+    return next((words for kind, words in _CAUSES.items() if kind in found), "")
+
+
+def _shutdown_verdict(found: set[BlockerKind]) -> str:
+    """Say why a process without an exception ends, if it is more than that it was asked to."""
+    cause = _cause(found - {BlockerKind.TERMINATION})
+    return f"{cause}, hangs in shutdown" if cause else "hangs in shutdown without an exception"
 
 
 def _crash_verdict(found: set[BlockerKind]) -> str:
-    if BlockerKind.JIT_DEBUGGER in found:
-        return "crashed and waiting for a debugger"
-    if found & {BlockerKind.WER, BlockerKind.CLR_WATSON}:
-        return "crashed and waiting for WER"
-    for kind in (BlockerKind.TERMINATE, BlockerKind.ABORT):
-        if kind in found:
-            return f"crashed and stuck in {kind.value}"
-    if BlockerKind.UNHANDLED_FILTER in found:
-        return "crashed and waiting in the unhandled exception filter"
-    return "crashed"
+    return next((words for kind, words in _CRASHES.items() if kind in found), "crashed")
 
+
+_CRASHES = {
+    BlockerKind.JIT_DEBUGGER: "crashed and waiting for a debugger",
+    BlockerKind.TERMINATION: "crashed and stuck in TerminateProcess",
+    BlockerKind.WER: "crashed and waiting for WER",
+    BlockerKind.CLR_WATSON: "crashed and waiting for WER",
+    BlockerKind.FAIL_FAST: "failed fast",
+    BlockerKind.TERMINATE: "crashed and stuck in terminate",
+    BlockerKind.ABORT: "crashed and stuck in abort",
+    BlockerKind.UNHANDLED_FILTER: "crashed and waiting in the unhandled exception filter",
+}
+"""What an exception and these blockers mean, the most telling first."""
 
 _CAUSES = {
     BlockerKind.GS_FAILURE: "stack cookie overwritten",
@@ -174,4 +185,5 @@ _CAUSES = {
     BlockerKind.ABORT: "abort called",
     BlockerKind.JIT_DEBUGGER: "waiting for a debugger",
     BlockerKind.WER: "waiting for WER",
+    BlockerKind.TERMINATION: "stuck in TerminateProcess",
 }

@@ -20,6 +20,8 @@ _ANONYMOUS = re.compile(r"\(anonymous namespace\)|`anonymous namespace'|\?A0x[0-
 _LAMBDA = re.compile(r"<lambda_[0-9a-f]+>|\{lambda\([^()]{0,200}\)#\d+\}")
 _OPERATOR = re.compile(r"\boperator\s*(?:\(\)|<=>|<<=?|>>=?|->\*?|<=?|>=?)")
 _CLONE = re.compile(r"(?:\.(?:part|constprop|isra|cold|llvm|lto_priv)(?:\.\d+)?)+$")
+_PART = re.compile(r"(?:\$(?:cold|filt|fin|catch|dtor)(?:\$\d+)?)+$")
+"""Of a function, which Visual C++ lays out on its own: a filter, a handler, code that seldom runs."""
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 
 
@@ -28,13 +30,13 @@ def plain_name(symbol: str) -> str:
     """Return the name that stays the same from build to build, at most 160 characters.
 
     `_Foo@8` is `Foo`; `void __cdecl a::f<int>(int)` and `?f@...` are `a::f<T>`; `g::<lambda_1f0c>::operator()` is
-    `g::lambda::operator()`; `h.part.0` is `h`.
+    `g::lambda::operator()`; `h.part.0` and `h$catch$0` are `h`.
     """
     symbol = symbol[:_READ]
     decorated = _STDCALL.fullmatch(symbol)
     if decorated:
         return decorated[1][:_LONGEST]
-    symbol = _CLONE.sub("", symbol)
+    symbol = _PART.sub("", _CLONE.sub("", symbol))
     readable = _LAMBDA.sub("lambda", _ANONYMOUS.sub("anonymous", undecorate(symbol)))
     return _RUST_HASH.sub("", _last_word(_without_groups(readable)))[:_LONGEST]
 

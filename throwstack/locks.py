@@ -31,8 +31,13 @@ _SECTION_FUNCTIONS = frozenset(
     }
 )
 _SRW_FUNCTIONS = frozenset(
-    {"RtlAcquireSRWLockExclusive", "RtlAcquireSRWLockShared", "RtlpAcquireSRWLockExclusiveContended"}
+    {
+        *("RtlAcquireSRWLockExclusive", "RtlAcquireSRWLockShared"),
+        *("RtlpAcquireSRWLockExclusiveContended", "RtlpAcquireSRWLockSharedContended"),
+    }
 )
+_INTERRUPTIONS = "KiUser"
+"""How the functions begin that the kernel starts on top of what a thread was doing: for an exception, an APC."""
 _SEARCHED_FRAMES = 16
 _MAX_RECURSION = 0xFFFF
 _MAX_WAITERS = 0xFFFF
@@ -105,13 +110,18 @@ class Locks:
         return None
 
     def _span(self, frames: Sequence[Frame], names: frozenset[str]) -> list[Frame]:
-        """Return the frames that are in such functions: those of the innermost run of them."""
+        """Return the frames that are in such functions: those of the innermost run of them.
+
+        Further in there is only ntdll, and at the very edge of the kernel perhaps code of no module. A thread that
+        crashed while it entered a section is no longer waiting for it.
+        """
         found: list[Frame] = []
-        for frame in frames[:_SEARCHED_FRAMES]:
+        for depth, frame in enumerate(frames[:_SEARCHED_FRAMES]):
             name = name_of(self.target.symbols, frame)
-            if name.module.lower() == "ntdll" and name.symbol in names:
+            is_ntdll = name.module.lower() == "ntdll"
+            if is_ntdll and name.symbol in names and not name.is_doubtful:
                 found.append(frame)
-            elif found:
+            elif found or name.symbol.startswith(_INTERRUPTIONS) or not (is_ntdll or (depth == 0 and not name.module)):
                 break
         return found
 
@@ -150,7 +160,8 @@ class Locks:
             if section is not None and section.owner in self.tids:
                 found[address] = section
         certain = [section for section in found.values() if section.points_back]
-        candidates = certain or list(found.values())
+        waited_for = [section for section in found.values() if section.waiters]
+        candidates = certain or waited_for or list(found.values())
         return candidates[0] if len(candidates) == 1 else None
 
     def _arguments(self, frames: Iterable[Frame]) -> Iterator[int]:

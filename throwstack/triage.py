@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers
-from throwstack.dispatch.saved import SavedException
+from throwstack.dispatch.fast_fail import failed_fast
+from throwstack.dispatch.saved import Route, SavedException
 from throwstack.dispatch.search import Blocked, exceptions_in_flight
 from throwstack.dispatch.x86 import END_OF_CHAIN
 from throwstack.frames import Trust, Walk
+from throwstack.images import Image
 from throwstack.memory import Memory
 from throwstack.naming import name_of
 from throwstack.registers import SP, Arch, Registers
-from throwstack.symbols import Name
+from throwstack.symbols import Name, export_table
 from throwstack.target import Target, ThreadStack, current_stack
 from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.unwind.x86.unwinder import registration_chain
@@ -50,7 +52,9 @@ class Stuck:
     def kinds(self) -> tuple[BlockerKind, ...]:
         """Return what kinds of blockers the thread is stuck in."""
         found = (blocker_named(module, symbol) for module, symbol in self.blocked_in)
-        return tuple(blocker.kind for blocker in found if blocker is not None)
+        kinds = tuple(blocker.kind for blocker in found if blocker is not None)
+        is_fast = any(Route.FAST_FAIL in exception.routes for exception in self.exceptions)
+        return (*kinds, BlockerKind.FAIL_FAST) if is_fast and BlockerKind.FAIL_FAST not in kinds else kinds
 
     def throwing_walk(self, exception: SavedException) -> Walk:
         """Unwind the stack that threw `exception`, from its saved CONTEXT.
@@ -102,13 +106,16 @@ class Triage:
 
     def is_suspect(self, stack: ThreadStack) -> bool:
         """Ask the cheap question: False means that the thread is not stuck."""
-        return (
-            self._stands_in_blocker(stack) or next(self._suspects(current_stack(self._target, stack)), None) is not None
-        )
+        if self._stands_in_blocker(stack) or failed_fast(self._target, stack.registers) is not None:
+            return True
+        return next(self._suspects(current_stack(self._target, stack)), None) is not None
 
     def examine(self, stack: ThreadStack) -> Stuck | None:
         """Say what the thread with this stack is stuck in, or return None if it is not stuck."""
         stack = current_stack(self._target, stack)
+        failure = failed_fast(self._target, stack.registers)
+        if failure is not None:
+            return self._failed_fast(stack, failure)
         suspects = sorted(self._suspects(stack))
         return self._walk(stack, suspects) if suspects or self._stands_in_blocker(stack) else None
 
@@ -149,13 +156,32 @@ class Triage:
         blockers = (*further.blocked_in, *(pair for pair in stuck.blocked_in if pair not in further.blocked_in))
         return replace(further, blocked_in=blockers)
 
+    def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> Stuck:
+        """Say in which function the thread failed fast, and what was being handled when it did."""
+        registers = failure.context.registers
+        walk = self._target.unwinder.walk(registers, stack.bounds)
+        stuck = self._from_walk(stack, walk, (), registers.sp)
+        if stuck is not None:
+            return replace(stuck, exceptions=(failure, *stuck.exceptions))
+        name = self._target.symbols.name(registers.ip)
+        blocked = Blocked(
+            walk.frames,
+            registers.sp,
+            is_complete=walk.is_complete,
+            proves_exception=False,
+            registrations=self._registrations(stack),
+        )
+        found = exceptions_in_flight(self._target, stack.bounds, blocked)
+        pair = (name.module, name.symbol or f"+{name.offset:#x}")
+        return Stuck(self._target, stack, (pair,), (failure, *found.exceptions), walk, found.notes)
+
     def _from_walk(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> Stuck | None:
         """Say what a walk that starts at the stack address `low` shows the thread to be stuck in, or None."""
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
-        blockers = [_blocker(name) for name in names]
+        blockers = [self._blocker(name) for name in names]
         if not any(blocker is not None and blocker.is_triage for blocker in blockers):
             return None
-        pairs = [(name.module, name.symbol if _blocker(name) else "") for name in names]
+        pairs = [(name.module, name.symbol if blocker else "") for name, blocker in zip(names, blockers, strict=True)]
         proofs = [index for index, blocker in enumerate(blockers) if blocker is not None and blocker.proves_exception]
         blocked = Blocked(
             walk.frames,
@@ -181,7 +207,7 @@ class Triage:
         proofs = (
             (address, word)
             for address, word in suspects
-            if _proves_exception(self._target.symbols.name(word, is_return_address=True))
+            if self._proves_exception(self._target.symbols.name(word, is_return_address=True))
             and follows_call(self._target.memory, word) is not False
         )
         for address, word in islice(proofs, _MAX_RESUMED):
@@ -211,15 +237,20 @@ class Triage:
             return True
         return any(low <= node < exception.context.address for node in registrations)
 
+    def _proves_exception(self, name: Name) -> bool:
+        blocker = self._blocker(name)
+        return blocker is not None and blocker.proves_exception
 
-def _proves_exception(name: Name) -> bool:
-    blocker = _blocker(name)
-    return blocker is not None and blocker.proves_exception
+    def _blocker(self, name: Name) -> Blocker | None:
+        """Return the blocker that a name is; None where another function may lie behind the symbol.
 
-
-def _blocker(name: Name) -> Blocker | None:
-    """Return the blocker that a name is; none so far behind the symbol that another function must lie there."""
-    return blocker_named(name.module, name.symbol) if name.offset < _MAX_FUNCTION else None
+        On x86 distance alone makes a name doubtful, and UnhandledExceptionFilter is long (its call of ReportFault on
+        Windows XP returns to +0x55b): there a doubtful name still counts where it would prove an exception.
+        """
+        blocker = blocker_named(name.module, name.symbol) if name.offset < _MAX_FUNCTION else None
+        if blocker is None or not name.is_doubtful:
+            return blocker
+        return blocker if blocker.proves_exception and self._target.arch is Arch.X86 else None
 
 
 def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
@@ -230,7 +261,16 @@ def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
             if blocker.is_in(label):
                 rva = target.symbols.rva_of(image, blocker.symbol)
                 if rva is not None:
-                    yield image.base + rva + 1, image.base + rva + _MAX_FUNCTION
+                    yield image.base + rva + 1, image.base + rva + _longest(image, blocker, rva)
+
+
+def _longest(image: Image, blocker: Blocker, rva: int) -> int:
+    """Return how far behind the start of a function a return address into it may lie.
+
+    What lies behind the next export has that one's name. UnhandledExceptionFilter may have parts there all the same.
+    """
+    following = None if blocker.proves_exception else export_table(image).next_after(rva)
+    return _MAX_FUNCTION if following is None else min(_MAX_FUNCTION, following - rva)
 
 
 def _readable_runs(memory: Memory, low: int, high: int) -> Iterator[tuple[int, bytes]]:

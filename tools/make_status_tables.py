@@ -11,7 +11,8 @@ Nothing of this runs when throwstack is installed or used. The sources:
   [MS-ERREF] lacks (OLE DB, newer status codes).
 * `--coreclr`: a checkout of .NET's runtime that has src/inc/corerror.xml and src/vm/rexcep.h. Numbers and symbols of
   the runtime's HRESULTs, and which exception class carries which.
-* `--minidump`: a checkout of rust-minidump. Numbers and names of the fail-fast codes.
+* `--minidump`: a checkout of rust-minidump. Numbers and names of the fail-fast codes, and of status codes that neither
+  of the first two has; both were taken from headers of the Windows SDK.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ NAMESPACES = {
     "g_CodeContractsNS": "System.Diagnostics.Contracts",
     "g_RuntimeNS": "System.Runtime",
 }
+NEWEST_FAST_FAIL = {77: "FAST_FAIL_KERNEL_POINTER_EXPECTED"}
+"""Those of winnt.h that rust-minidump does not have yet."""
 Table = dict[int, tuple[str, str]]
 
 
@@ -53,13 +56,16 @@ def main() -> None:
         "win32": (erref(options.impacket / "impacket/system_errors.py"), options.mingw / "winerror.h"),
     }
     prefixes = {"ntstatus": "STATUS_|DBG_|RPC_NT_", "hresult": "DB_", "win32": "ERROR_|RPC_[SX]_|WSA|EPT_S_|DNS_"}
+    enums = (options.minidump / "minidump-common/src/errors/windows.rs").read_text("utf-8")
     for name, (table, header) in tables.items():
         for code, symbol in defines(header, prefixes[name]).items():
             table.setdefault(code, (symbol, ""))
+        if name == "ntstatus":
+            for symbol, number in re.findall(r"^    (STATUS_\w+) = (0x[0-9a-f]{8})", enums, re.MULTILINE):
+                table.setdefault(int(number, 16), (symbol, ""))
         write(name, table)
-    source = (options.minidump / "minidump-common/src/errors/windows.rs").read_text("utf-8")
-    fast_fail = re.findall(r"^    (FAST_FAIL_\w+) = (\d+),", source, re.MULTILINE)
-    write("fastfail", {int(code): (name, "") for name, code in fast_fail})
+    fast_fail = {int(code): name for name, code in re.findall(r"^    (FAST_FAIL_\w+) = (\d+),", enums, re.MULTILINE)}
+    write("fastfail", {code: (name, "") for code, name in (NEWEST_FAST_FAIL | fast_fail).items()})
     write("clr", runtime_codes(options.coreclr))
 
 
@@ -70,10 +76,16 @@ def erref(path: Path) -> Table:
 
 
 def shorten(message: str) -> str:
-    """Return a message's first sentence without braces and the closing dot; "" where it has gaps to be filled."""
-    text = re.sub(r"\s+", " ", re.sub(r"^\s*\{[^}]*\}", "", message)).strip()
-    text = re.split(r"(?<=[a-z\"')])\. ", text, maxsplit=1)[0].rstrip(".")
-    return "" if "%" in text or len(text) > LONGEST_MESSAGE or not text.isascii() else text
+    """Return a message's first sentence without the closing dot; the title in braces where that has gaps to be filled.
+
+    `{DLL Initialization Failed} Initialization of the dynamic link library %hs failed.`
+    """
+    title, body = re.match(r"\s*(?:\{([^}]*)\})?(.*)", message, re.DOTALL).groups(default="")  # type: ignore[union-attr]
+    for text in (body, "" if title == "EXCEPTION" else title):
+        first = re.split(r"(?<=[a-z\"')])\. ", re.sub(r"\s+", " ", text).strip(), maxsplit=1)[0].rstrip(".")
+        if first and "%" not in first and len(first) <= LONGEST_MESSAGE and first.isascii():
+            return first
+    return ""
 
 
 def defines(header: Path, prefix: str) -> dict[int, str]:

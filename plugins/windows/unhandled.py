@@ -44,8 +44,12 @@ class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface
             if since is not None:
                 names = [name for name, _ in rows.UNHANDLED_COLUMNS]
                 row = dict(zip(names, rows.unhandled_row(survey.machine, finding), strict=True))
-                text = f"Unhandled exception: {row['Process']} (PID {row['PID']}, TID {row['TID']}) {row['Verdict']}"
-                yield f"{text}: {row['Exception']} at {row['Thrown At']}", timeliner.TimeLinerType.MODIFIED, since
+                text = f"{row['Process']} (PID {row['PID']}, TID {row['TID']}) {row['Verdict']}"
+                if finding.stuck.exceptions:
+                    text = f"Unhandled exception: {text}: {row['Exception']} at {row['Thrown At']}"
+                else:
+                    text = f"Stuck thread: {text}: in {row['Blocked In']}"
+                yield text, timeliner.TimeLinerType.MODIFIED, since
 
     def run(self) -> renderers.TreeGrid:
         """Return one row per stuck thread."""

@@ -251,6 +251,12 @@ GOLDEN = (
         "WinRT stowed exception, HRESULT 0x80010108 RPC_E_DISCONNECTED"
         " (The object invoked has disconnected from its clients)",
     ),
+    Golden(
+        "Go (`GOTRACEBACK=wer`)",
+        X64,
+        _raise(2),
+        "0x00000002 ERROR_FILE_NOT_FOUND (The system cannot find the file specified) or a fatal error of a Go program",
+    ),
     Golden("RPC", X86, _raise(0x6BA), "0x000006BA RPC_S_SERVER_UNAVAILABLE (The RPC server is unavailable)"),
     Golden(
         "a program's own code",

@@ -168,7 +168,7 @@ def test_visual_basic_is_recognised_by_its_runtime():
 def test_signals_are_no_crashes():
     memory = memory_of({})
     images = ImageMap(memory, ModuleMap([]))
-    for code in (0x406D1388, 0x40010006, 0x4001000A, 0x04242420, 0x40080201):
+    for code in (0x406D1388, 0x40010006, 0x4001000A, 0x04242420, 0x40080201, 0x0EEDFADF, 0x0EEDFAE5):
         assert not describe(record(code), memory, images, Arch.X86).is_crash
     assert describe(record(0xE0434352), memory, images, Arch.X86).is_crash
 

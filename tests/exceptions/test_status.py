@@ -29,7 +29,23 @@ def test_names_of_the_other_kinds():
     assert ntstatus(0xC0000005).name == "STATUS_ACCESS_VIOLATION"
     assert win32(0x6BA).name == "RPC_S_SERVER_UNAVAILABLE"
     assert fast_fail_name(3) == "FAST_FAIL_CORRUPT_LIST_ENTRY"
+    assert fast_fail_name(77) == "FAST_FAIL_KERNEL_POINTER_EXPECTED"
     assert fast_fail_name(9999) == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (0xC0000374, "0xC0000374 STATUS_HEAP_CORRUPTION (A heap has been corrupted)"),
+        (0xC000041D, "0xC000041D STATUS_FATAL_USER_CALLBACK_EXCEPTION"),  # newer than [MS-ERREF]
+        # Messages with gaps to be filled have a title in braces.
+        (0x40000015, "0x40000015 STATUS_FATAL_APP_EXIT (Fatal Application Exit)"),
+        (0xC0000142, "0xC0000142 STATUS_DLL_INIT_FAILED (DLL Initialization Failed)"),
+        (0x80000001, "0x80000001 STATUS_GUARD_PAGE_VIOLATION"),
+    ],
+)
+def test_codes_that_services_fail_with(code: int, expected: str):
+    assert str(ntstatus(code)) == expected
 
 
 def test_classes_of_the_clr():

@@ -59,6 +59,9 @@ IMPORTS = {
         "CreateThread": 6,
         "GetCommandLineA": 0,
         "GetCurrentThreadId": 0,
+        "InitializeCriticalSection": 1,
+        "EnterCriticalSection": 1,
+        "LeaveCriticalSection": 1,
         "GetModuleHandleA": 1,
         "GetProcAddress": 2,
         "LoadLibraryA": 1,
@@ -80,7 +83,7 @@ ONLY_X64 = {"__chkstk", "__C_specific_handler"}
 
 COMMON = ("truth.c", "shapes.c")
 SOURCES = {
-    "crash.exe": ("crash.c", "faults.c", "filters.c", *COMMON),
+    "crash.exe": ("crash.c", "faults.c", "filters.c", "deadlock.c", *COMMON),
     "throw.exe": ("throw.cpp", *COMMON),
     "ladder.dll": ("ladder.c",),
     "mscoree.dll": ("mscoree.c",),

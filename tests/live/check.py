@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.live import titles
+from tests.live import locks, titles
 from tests.live.compare import Result, Row, compare, report
-from tests.live.plugin_runs import PLUGINS, output_path, symbol_choices
+from tests.live.plugin_runs import PLUGINS, output_path, symbol_choices, walks_all
 from tests.vol import CHECKOUT
 
 GUESSES = {"scan", "prologue"}
@@ -91,6 +91,8 @@ def compared(folder: Path) -> list[Checked]:
         rows = [_rows(folder, plugin, with_pdb=with_pdb) for plugin in PLUGINS]
         result = compare(truth, *rows, has_names=with_pdb)
         result.problems += titles.problems(folder.name, rows[0])
+        if walks_all(folder):
+            result.problems += locks.problems(truth["roles"], _rows(folder, locks.STACKWALK, with_pdb=with_pdb))
         if with_pdb:
             result.problems += titles.inline_problems(folder.name, rows[1])
         found.append(Checked(folder, with_pdb, truth["arch"], truth["compiler"], result))

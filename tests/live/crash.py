@@ -22,7 +22,10 @@ from tests.live.wine import Prefix, WineError, end_process, find_process
 SECONDS_TO_BLOCK = 40.0
 STEADY_LOOKS = 5
 LOOK_EVERY = 0.1
-WAITS = ("NtWaitForMultipleObjects", "NtWaitForSingleObject", "NtDelayExecution", "NtSignalAndWaitForSingleObject")
+WAITS = (
+    *("NtWaitForMultipleObjects", "NtWaitForSingleObject", "NtDelayExecution", "NtSignalAndWaitForSingleObject"),
+    "NtWaitForAlertByThreadId",
+)
 
 
 def crash(fixture: Fixture, prefix: Prefix, program: Path, attempts: int = 3) -> tuple[Capture, dict[str, Any]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs both plugins on one fixture, without and with its PDBs, through `vol`'s own command line.
+"""Runs the plugins on one fixture, without and with its PDBs, through `vol`'s own command line.
 
 One process does all runs of a fixture: the start of Python and of Volatility is paid once. What each run prints goes
 to a file beside the dump.
@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.live.locks import SCENARIO, STACKWALK
 from tests.vol import CHECKOUT
 
 PLUGINS = ("windows.unhandled", "windows.cxrstack")
@@ -29,6 +30,11 @@ def output_path(folder: Path, plugin: str, *, with_pdb: bool) -> Path:
 def symbol_choices(folder: Path) -> tuple[bool, ...]:
     """Return how a fixture can be looked at: without PDBs (False), and with them (True) if it has any."""
     return (False, True) if (folder / "pdb").exists() else (False,)
+
+
+def walks_all(folder: Path) -> bool:
+    """Say whether a fixture is one whose threads' locks are compared."""
+    return folder.name.endswith(f"-{SCENARIO}")
 
 
 def rows(folder: Path, plugin: str, *, with_pdb: bool) -> list[dict[str, Any]]:
@@ -59,7 +65,7 @@ def main() -> int:
     """Do all runs of the fixture in the directory given."""
     folder = Path(sys.argv[1]).resolve()
     for with_pdb in symbol_choices(folder):
-        for plugin in PLUGINS:
+        for plugin in (*PLUGINS, STACKWALK) if walks_all(folder) else PLUGINS:
             text = json.dumps(rows(folder, plugin, with_pdb=with_pdb), indent=0)
             output_path(folder, plugin, with_pdb=with_pdb).write_text(text + "\n", encoding="utf-8")
     return 0

@@ -25,6 +25,7 @@ EXPECTED: dict[str, tuple[frozenset[str], str]] = {
     "abort": (frozenset({_READ}), "crashed inside shutdown"),
     "both": (frozenset({_CLASS, _NUMBER}), _FILTER),
     "class": (frozenset({_CLASS}), _FILTER),
+    "deadlock": (frozenset(), ""),
     "divide": (frozenset({_DIVISION}), _FILTER),
     "execute": (frozenset({r"ACCESS_VIOLATION executing 0x[0-9a-f]+"}), _FILTER),
     "filter": (frozenset({_READ}), _FILTER),

@@ -11,7 +11,10 @@ import pytest
 from tests.forge.__main__ import forge
 from tests.forge.cases import builders
 from tests.volatility_session import open_dump
+from throwstack.frames import StackBounds
+from throwstack.pages.views import Views
 from throwstack.target import Target
+from throwstack.volatility.elsewhere import region_of
 from throwstack.volatility.kernel_target import KernelTargets
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.processes import Process, ProcessReader
@@ -62,3 +65,20 @@ def test_modules_have_the_loaders_time_stamp(machine):
     process, _ = machine
     stamps = {module.timestamp for module in process.native.images.modules}
     assert stamps == {0x45D6CBE2}
+
+
+def test_memory_outside_every_module_is_named_by_what_it_is(machine):
+    process, _ = machine
+    views, symbols = process.pages.views, process.native.symbols
+    bounds = StackBounds(0x045B6000, 0x045C0000)
+
+    def region(address: int) -> str:
+        return region_of(address, symbols, views, bounds)
+
+    stack = views.find(bounds.limit)
+    assert region(bounds.limit + 8) == f"the thread's stack, {stack.start:#x} to {stack.end - 1:#x}"
+    heap = next(view for view in views if view.is_private and view is not stack)
+    assert region(heap.start) == f"private memory, {heap.start:#x} to {heap.end - 1:#x}"
+    assert region(0x00D66A6A) == "<Mapped_FTPParsers.dll>+0x6a6a"
+    assert region(0x20) == "no memory is allocated there"
+    assert region_of(0x20, symbols, Views(()), bounds) == ""

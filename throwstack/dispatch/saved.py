@@ -24,6 +24,7 @@ from throwstack.target import Target
 class Route(Enum):
     """How a saved CONTEXT was found, most telling first."""
 
+    FAST_FAIL = "int 29h in the trap frame"
     FILTER_ARGUMENT = "UnhandledExceptionFilter argument"
     DISPATCHER = "KiUserExceptionDispatcher frame"
     RAISE = "RtlRaiseException frame"
@@ -67,6 +68,11 @@ class SavedException:
     def found_by(self) -> str:
         """Return the routes that agree on it, best first."""
         return ", ".join(route.value for route in self.routes)
+
+    @property
+    def where(self) -> str:
+        """Return where its CONTEXT lies, in words."""
+        return f"context {self.context.address:#x}" if self.context.address else "no CONTEXT record"
 
     @property
     def key(self) -> tuple[int, int]:

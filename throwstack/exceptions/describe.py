@@ -42,6 +42,7 @@ _FAMILIES: dict[int, Callable[[Subject], ExceptionText]] = {
     special.DELAY_LOAD_FUNCTION: special.delay_load,
     special.STOWED: special.stowed,
     special.FLOAT_INEXACT_RESULT: special.float_inexact,
+    special.GO_FATAL: special.go_fatal,
     **dict.fromkeys(special.SIGNALS, special.signal),
 }
 

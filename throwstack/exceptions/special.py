@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from throwstack.exceptions.model import ExceptionText, Subject
-from throwstack.exceptions.status import hresult
+from throwstack.exceptions.status import hresult, win32
 from throwstack.memory import MemoryUnreadable
 from throwstack.registers import Arch
 from throwstack.text import ansi_at, wide_at
@@ -30,13 +30,22 @@ SIGNALS = {
     0x04242420: "the CLR's notification to a debugger",
     0x40080201: "WinRT: an error was originated, told to a debugger",
     0x40080202: "WinRT: an error was transformed, told to a debugger",
+    0x0EEDFADF: "Delphi: an exception is raised again, told to a debugger",
+    0x0EEDFAE0: "Delphi: an except block was found, told to a debugger",
+    0x0EEDFAE1: "Delphi: a finally block runs, told to a debugger",
+    0x0EEDFAE2: "Delphi: an exception ends the program, told to a debugger",
+    0x0EEDFAE3: "Delphi: an exception is unhandled, told to a debugger",
+    0x0EEDFAE4: "Delphi: an exception of another language, told to a debugger",
+    0x0EEDFAE5: "Delphi: a finally block is left, told to a debugger",
 }
 FOREIGN = {
     0x0EEFFACE: "C++ exception (C++Builder)",
     0xE0465043: "Free Pascal exception",
     0xE0000008: "out of memory (Chromium)",
     0x0517A7ED: "dump requested without a crash (Crashpad)",
+    0xCFFFFFFF: "application hang (a report of WER's, not raised)",
 }
+GO_FATAL = 2
 _LUAJIT = 0xE24C4A00
 _LUAJIT_MASK = 0xFFFFFF00
 _MAX_STOWED = 64
@@ -112,6 +121,15 @@ def stowed(subject: Subject) -> ExceptionText:
         return ExceptionText("WinRT stowed exception", details=("the stowed errors are not in memory",))
     details = tuple(f"stowed: {hresult(code)}" for code in codes[1:])
     return ExceptionText(f"WinRT stowed exception, HRESULT {hresult(codes[0])}", hresult=codes[0], details=details)
+
+
+def go_fatal(subject: Subject) -> ExceptionText:
+    """Describe the code with which Go's runtime fails fast after a fatal error, if it is to (GOTRACEBACK=wer).
+
+    RPC raises Win32 errors the same way, and this is one of those too.
+    """
+    status = win32(subject.record.code)
+    return ExceptionText(str(status) if subject.record.parameters else f"{status} or a fatal error of a Go program")
 
 
 def float_inexact(subject: Subject) -> ExceptionText:

@@ -36,7 +36,8 @@ _UNKNOWN_STACK = 1 << 20
 class ThrowingStack:
     """A stack unwound from a saved CONTEXT; `tid` is None where its stack belongs to no thread.
 
-    `context` is None for the other side of a WoW64 thread, which is unwound from where it waits.
+    `context` is None for the other side of a WoW64 thread, which is unwound from where it waits, and for a fast-fail,
+    which leaves none.
     """
 
     process: Process
@@ -57,7 +58,8 @@ def throwing_stacks(survey: Survey, *, of_wow64: WhichSide = WhichSide.X86) -> I
         for exception in stuck.exceptions:
             walk = stuck.throwing_walk(exception)
             title = _title(exception, stuck.exceptions)
-            yield ThrowingStack(finding.process, finding.thread.tid, stuck.target, exception.context, walk, title)
+            context = exception.context if exception.context.address else None
+            yield ThrowingStack(finding.process, finding.thread.tid, stuck.target, context, walk, title)
 
 
 def _native_side(survey: Survey, finding: Finding) -> Iterator[ThrowingStack]:
@@ -72,14 +74,12 @@ def _native_side(survey: Survey, finding: Finding) -> Iterator[ThrowingStack]:
         log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, stack.missing)
         return
     walk = process.native.unwinder.walk(stack.registers, stack.bounds)
-    title = (
-        f"64-bit side of a thread stuck on its 32-bit side, context {finding.stuck.exceptions[0].context.address:#x}"
-    )
+    title = f"64-bit side of a thread stuck on its 32-bit side, {finding.stuck.exceptions[0].where}"
     yield ThrowingStack(process, thread.tid, process.native, None, walk, title)
 
 
 def _title(exception: SavedException, exceptions: tuple[SavedException, ...]) -> str:
-    found = f"{exception.record.code:#010x}, context {exception.context.address:#x} ({exception.found_by})"
+    found = f"{exception.record.code:#010x}, {exception.where} ({exception.found_by})"
     if len(exceptions) == 1:
         return found
     if exception is exceptions[-1]:

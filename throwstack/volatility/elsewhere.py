@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names for addresses outside every loaded module: of mapped files, by the VADs, and of what was unloaded."""
+"""What lies outside every loaded module: mapped files and other memory, by the VADs, and what was unloaded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from functools import cached_property
 
 from volatility3.framework import interfaces
 
+from throwstack.frames import StackBounds
 from throwstack.images import Image, ImageMap
+from throwstack.pages.views import Views
 from throwstack.registers import Arch
-from throwstack.symbols import Name, SymbolSource
+from throwstack.symbols import Name, Symbols, SymbolSource
 from throwstack.unloaded import Unloaded, name_of_unloaded, unloaded_dlls, unloaded_drivers
 from throwstack.volatility.loader import mapped_files
 from throwstack.volatility.machine import Machine
@@ -51,6 +53,24 @@ def elsewhere_in_process(files: MappedFiles, images: ImageMap, arch: Arch, sourc
         return files.name(address) or name_of_unloaded(known[0], address)
 
     return name
+
+
+def region_of(address: int, symbols: Symbols, views: Views, stack: StackBounds) -> str:
+    """Say what an address outside every module belongs to; "" where the VADs cannot be read.
+
+    `stack` is that of the thread which touched the address.
+    """
+    name = symbols.name(address)
+    if name.module:
+        return str(name)
+    view = views.find(address)
+    if view is None:
+        return "no memory is allocated there" if len(views) else ""
+    if view.start <= stack.limit < view.end:
+        kind = "the thread's stack"
+    else:
+        kind = "private memory" if view.is_private else "an image" if view.is_image else "mapped memory"
+    return f"{kind}, {view.start:#x} to {view.end - 1:#x}"
 
 
 def _array(ntdll: Image, source: SymbolSource) -> int | None:

@@ -16,6 +16,8 @@ from throwstack.blockers import verdict
 from throwstack.contexts import Context
 from throwstack.error_box import box_text
 from throwstack.exceptions.describe import describe
+from throwstack.exceptions.model import ExceptionText
+from throwstack.exceptions.record import ExceptionRecord
 from throwstack.frame_data import annotation
 from throwstack.frames import Frame, Walk
 from throwstack.memory import Memory, MemoryUnreadable
@@ -30,6 +32,7 @@ from throwstack.target import Target
 from throwstack.text import escape
 from throwstack.triage import Stuck
 from throwstack.volatility.cxr import ThrowingStack
+from throwstack.volatility.elsewhere import region_of
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.survey import Finding
 
@@ -56,6 +59,7 @@ UNHANDLED_COLUMNS: list[Column] = [
     ("Blocked Since", datetime.datetime),
     ("Verdict", str),
     ("Signature", str),
+    ("Details", str),
     ("Notes", str),
 ]
 
@@ -69,9 +73,11 @@ def unhandled_row(machine: Machine, finding: Finding) -> Row:
         notes.append(finding.reporter)
     what: Row = (renderers.NotAvailableValue(),) * 7
     signature: object = renderers.NotAvailableValue()
+    details: object = renderers.NotAvailableValue()
     if stuck.exceptions:
         exception, record = stuck.exceptions[0], stuck.exceptions[0].record
-        text = describe(record, stuck.target.memory, stuck.target.images, stuck.target.arch)
+        text = _described(finding, record)
+        details = escape("; ".join(text.details), _MAX_NOTES) or details
         walk = stuck.throwing_walk(exception)
         names = [name_of(stuck.target.symbols, frame) for frame in walk.frames]
         notes += _about_the_throw(stuck, walk)
@@ -81,8 +87,8 @@ def unhandled_row(machine: Machine, finding: Finding) -> Row:
             text.title,
             format_hints.Hex(record.address),
             escape(str(thrown_at(names) or names[0])),
-            format_hints.Hex(record.location),
-            format_hints.Hex(exception.context.address),
+            _address(record.location),
+            _address(exception.context.address),
             exception.found_by,
         )
     return (
@@ -95,8 +101,19 @@ def unhandled_row(machine: Machine, finding: Finding) -> Row:
         blocked_since(machine, finding) or renderers.NotAvailableValue(),
         verdict(stuck.kinds, has_exception=bool(stuck.exceptions), box_text=box_text(stuck.target, stuck.walk)),
         signature,
+        details,
         escape("; ".join(notes), _MAX_NOTES),
     )
+
+
+def _described(finding: Finding, record: ExceptionRecord) -> ExceptionText:
+    target, stack = finding.stuck.target, finding.stuck.stack
+    views = finding.process.pages.views
+
+    def owner(address: int) -> str:
+        return region_of(address, target.symbols, views, stack.bounds)
+
+    return describe(record, target.memory, target.images, target.arch, owner)
 
 
 def blocked_since(machine: Machine, finding: Finding) -> datetime.datetime | None:
@@ -112,7 +129,7 @@ def _about_the_throw(stuck: Stuck, walk: Walk) -> Iterator[str]:
         label = "the original exception" if is_original else "an exception"
         yield (
             f"raised while {label} {outer.record.code:#010x} at {outer.record.address:#x} was being handled "
-            f"(context {outer.context.address:#x})"
+            f"({outer.where})"
         )
 
 
@@ -210,6 +227,10 @@ def fpo_column(target: Target, frame: Frame, name: Name) -> object:
     rva = frame.ip - image.base - (0 if frame.is_interrupted else 1)
     data = target.symbols.table(image).frame_description(rva)
     return or_absent(None if data is None else annotation(data))
+
+
+def _address(value: int) -> object:
+    return or_absent(format_hints.Hex(value) if value else None)
 
 
 def or_absent(value: object) -> object:

@@ -53,6 +53,8 @@ THREAD_COLUMNS: list[Column] = [
     ("Base Priority", int),
     ("Priority Decrement", int),
     ("Context Switches", int),
+    ("Suspend Count", int),
+    ("Freeze Count", int),
     ("Start Address", format_hints.Hex),
     ("Start", str),
     ("Win32 Start Address", format_hints.Hex),
@@ -160,6 +162,8 @@ class StackRows:
             if blockage.wait.objects:
                 parts.append(f"on {_joined(blockage.wait.objects)}")
         text = " ".join(parts)
+        counts = (("suspend", facts.suspend_count), ("freeze", facts.freeze_count))
+        text += "".join(f", {label} count {count}" for label, count in counts if count)
         more = [str(blockage.lock)] if blockage.lock is not None else []
         more += [_deadlock(report)] if report.circle else []
         start = report.win32_start or report.start
@@ -195,6 +199,8 @@ class StackRows:
             or_absent(facts.base_priority),
             or_absent(facts.priority_decrement),
             or_absent(facts.context_switches),
+            or_absent(facts.suspend_count),
+            or_absent(facts.freeze_count),
             _hex(facts.start),
             _named(report.start),
             _hex(facts.win32_start),

@@ -39,6 +39,8 @@ _MEMBERS = {
     "kernel_ticks": "Tcb.KernelTime",
     "user_ticks": "Tcb.UserTime",
     "context_switches": "Tcb.ContextSwitches",
+    "suspend_count": "Tcb.SuspendCount",
+    "freeze_count": "Tcb.FreezeCount",
     "is_resident": "Tcb.KernelStackResident",
     "large_stack": "Tcb.LargeStack",
     "stack_base": "Tcb.StackBase",
@@ -63,6 +65,9 @@ class ThreadFacts:
     kernel_ticks: int | None
     user_ticks: int | None
     context_switches: int | None
+    suspend_count: int | None
+    freeze_count: int | None
+    """Not 0 while the process is frozen, as it is when the kernel reports a crash of it."""
     is_resident: int | None
     large_stack: int | None
     stack_base: int | None

@@ -35,8 +35,12 @@ _TYPES = {
     8: "NotificationTimer",
     9: "SynchronizationTimer",
     21: "Queue",
+    24: "Timer2NotificationObject",
+    25: "Timer2SynchronizationObject",
 }
-"""KOBJECTS, in the words of debuggers; 21 is the priority queue that took over from 4 in Windows 10."""
+"""KOBJECTS, in the words of debuggers; 21 is the priority queue that took over from 4 in Windows 10, 24 and 25 are the
+timers (KTIMER2) of 8.1 and later.
+"""
 _OBJECT_TYPES = {0: "Event", 1: "Event", 2: "Mutant", 3: "Process", 5: "Semaphore", 6: "Thread", 8: "Timer", 9: "Timer"}
 _WAIT_ALL = 0
 

@@ -4,6 +4,7 @@
 #include "shapes.h"
 
 void faults_start(void);
+void deadlock_start(void);
 
 static Plan plans[] = {
     {0, {plain, by_alloca, keeps_many, leaf_read}},
@@ -62,6 +63,8 @@ int main(void) {
                 SetUnhandledExceptionFilter(scenarios[i].filter);
             ts_spawn(climb, &scenarios[i].plan);
         }
+    if (ts_argument("deadlock"))
+        deadlock_start();
     ts_ready();
     Sleep(INFINITE);
     return 0;

@@ -50,6 +50,13 @@ typedef struct EXCEPTION_POINTERS {
 typedef long(WINAPI *FILTER)(EXCEPTION_POINTERS *);
 typedef DWORD(WINAPI *THREAD_PROC)(void *);
 
+typedef struct CRITICAL_SECTION {
+    void *debug;
+    volatile int lock, recursion;
+    void *owner, *semaphore;
+    uintptr_t spin;
+} CRITICAL_SECTION;
+
 __declspec(dllimport) void *WINAPI AddVectoredExceptionHandler(DWORD first, FILTER handler);
 __declspec(dllimport) FILTER WINAPI SetUnhandledExceptionFilter(FILTER filter);
 __declspec(dllimport) BOOL WINAPI SetThreadStackGuarantee(DWORD *size);
@@ -57,6 +64,9 @@ __declspec(dllimport) HANDLE WINAPI CreateThread(void *, size_t stack, THREAD_PR
 __declspec(dllimport) HANDLE WINAPI CreateEventA(void *, BOOL manual, BOOL set, const char *name);
 __declspec(dllimport) HANDLE WINAPI OpenProcess(DWORD access, BOOL inherit, DWORD id);
 __declspec(dllimport) DWORD WINAPI WaitForSingleObject(HANDLE, DWORD milliseconds);
+__declspec(dllimport) void WINAPI InitializeCriticalSection(CRITICAL_SECTION *);
+__declspec(dllimport) void WINAPI EnterCriticalSection(CRITICAL_SECTION *);
+__declspec(dllimport) void WINAPI LeaveCriticalSection(CRITICAL_SECTION *);
 __declspec(dllimport) DWORD WINAPI GetCurrentThreadId(void);
 __declspec(dllimport) void WINAPI Sleep(DWORD milliseconds);
 __declspec(dllimport) void *WINAPI GetModuleHandleA(const char *name);
