@@ -68,6 +68,11 @@ class SymbolTable:
         index = bisect_right(self._rvas, rva) - 1
         return (self._names[index], self._rvas[index]) if index >= 0 else None
 
+    def next_after(self, rva: int) -> int | None:
+        """Return the RVA of the first symbol after `rva`, or None."""
+        index = bisect_right(self._rvas, rva)
+        return self._rvas[index] if index < len(self._rvas) else None
+
     def locate(self, rva: int) -> tuple[Location, ...]:
         """Return the functions at `rva`, innermost inlined one first; here the nearest name, or nothing."""
         found = self.nearest(rva)
