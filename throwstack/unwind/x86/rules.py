@@ -81,6 +81,10 @@ class Rules:
             candidates.extend(self._by_registration(place, stack, registrations))
             candidates.extend(self._by_scan(place, stack))
             found = best(candidates)
+        elif found.fit is Fit.OUTERMOST and found.caller.doubt:
+            # Reached by guesses, a zero may be any: it must not hide the frames below it.
+            candidates.extend(other for other in self._by_scan(place, stack) if other.fit in _CERTAIN)
+            found = best(candidates)
         return None if found is None else _completed(place, found, candidates)
 
     def interrupted(self, place: Place, stack: StackBounds) -> Context | None:
