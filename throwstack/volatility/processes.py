@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from volatility3.framework import interfaces
 
 from throwstack.files.image_path import ImagePages
+from throwstack.frames import StackBounds
 from throwstack.images import ImageMap
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.modules import Module, ModuleMap
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.registers import Arch, Registers
 from throwstack.symbols import Symbols
-from throwstack.target import Target, ThreadStack
+from throwstack.target import Target, ThreadStack, stack_around
 from throwstack.unwind import x64, x86
 from throwstack.volatility.elsewhere import MappedFiles, elsewhere_in_process
 from throwstack.volatility.kernel import KernelStacks
@@ -130,14 +131,15 @@ class ProcessReader:
     def stack(self, process: Process, thread: Thread) -> ThreadStack:
         """Return the native user stack of `thread` and its registers; raises `NoStack` if it has none to look at."""
         bounds = self.threads.stack_bounds(process.memory, thread.teb)
-        if bounds is None:
-            message = f"TEB at {thread.teb:#x} is not readable" if thread.teb else "no user-mode stack"
-            raise NoStack(message)
         frame = self.threads.trap_frame(thread)
+        no_teb = f"TEB at {thread.teb:#x} is not readable" if thread.teb else "no user-mode stack"
+        if bounds is None and (not thread.teb or frame is None or frame.is_32bit_code_on_x64):
+            raise NoStack(no_teb)
         exception_list = self.threads.exception_list(process.memory, thread.teb)
-        if frame is None:
-            return ThreadStack(bounds, None, "trap frame is not readable", exception_list)
-        return ThreadStack(bounds, frame.registers, exception_list=exception_list)
+        if frame is not None:
+            return _stack(process.memory, bounds, frame.registers, exception_list, no_teb)
+        assert bounds is not None
+        return ThreadStack(bounds, None, "trap frame is not readable", exception_list)
 
     def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
         """Return a native stack with all the registers that can be had; costs a walk of the kernel stack."""
@@ -152,19 +154,32 @@ class ProcessReader:
             message = "not a WoW64 process"
             raise NoStack(message)
         bounds = self._wow64.stack_bounds(process.memory, thread.teb)
-        if bounds is None:
-            message = f"32-bit TEB of the TEB at {thread.teb:#x} is not readable"
-            raise NoStack(message)
+        no_teb = f"32-bit TEB of the TEB at {thread.teb:#x} is not readable"
         exception_list = self._wow64.exception_list(process.memory, thread.teb)
         frame = self.threads.trap_frame(thread)
         if frame is not None and frame.is_32bit_code_on_x64:
             gpr = tuple(None if value is None else value & 0xFFFFFFFF for value in frame.registers.gpr[:8])
             registers = Registers(frame.registers.ip & 0xFFFFFFFF, gpr)
-            return ThreadStack(bounds, registers, exception_list=exception_list)
+            return _stack(process.memory, bounds, registers, exception_list, no_teb)
         context = self._wow64.cpu_context(process.memory, thread.teb)
         if context is None:
+            if bounds is None:
+                raise NoStack(no_teb)
             return ThreadStack(bounds, None, "32-bit registers are not readable", exception_list)
-        if not bounds.contains(context.registers.sp) and not process.memory.is_readable(context.registers.sp, 4):
-            missing = f"32-bit registers of the CPU area are not this thread's: esp {context.registers.sp:#x}"
+        sp = context.registers.sp
+        if bounds is not None and not bounds.contains(sp) and not process.memory.is_readable(sp, 4):
+            missing = f"32-bit registers of the CPU area are not this thread's: esp {sp:#x}"
             return ThreadStack(bounds, None, missing, exception_list)
-        return ThreadStack(bounds, context.registers, exception_list=exception_list)
+        return _stack(process.memory, bounds, context.registers, exception_list, no_teb)
+
+
+def _stack(
+    memory: Memory, bounds: StackBounds | None, registers: Registers, exception_list: int | None, no_teb: str
+) -> ThreadStack:
+    """Return the stack with these registers; where the TEB (`no_teb`) does not bound it, the memory around esp does."""
+    if bounds is not None:
+        return ThreadStack(bounds, registers, exception_list=exception_list)
+    around = stack_around(memory, registers.sp)
+    if around is None:
+        raise NoStack(no_teb)
+    return ThreadStack(around, registers, f"{no_teb}: the stack's end is not known", exception_list)
