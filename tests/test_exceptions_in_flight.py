@@ -10,10 +10,11 @@ import pytest
 
 from tests.conftest import Forge
 from tests.forge.__main__ import forge
-from tests.forge.cases import Case
+from tests.forge.cases import Case, builders
 from tests.forge.cases.dispatch_cases import nested_with_outer
 from tests.forge.cases.machine_x64 import Site
 from tests.forge.cases.threads_x64 import Waiting
+from tests.forge.describe import Residency
 from tests.plugins_truth import expected_stacks, expected_unhandled, only
 from tests.vol import vol
 
@@ -100,6 +101,22 @@ def test_a_thread_of_wow64_has_one_row_from_its_32_bit_side(forged: Forge):
     assert only(vol(out, "windows.unhandled").rows, expected) == expected
     expected = expected_stacks(truth)
     assert only(vol(out, "windows.cxrstack").rows, expected) == expected
+
+
+def test_a_thread_whose_tebs_are_paged_out_is_not_lost(tmp_path: Path):
+    case = builders()["wow64-service"][0]()
+    (process,) = (process for process in case.machine.processes if process.modules32)
+    (thread,) = process.threads
+    for region in process.regions:
+        if region.base in {thread.teb, thread.teb32}:
+            # the 64-bit TEB's second page leads to the 32-bit registers
+            region.residency = {0: Residency.PAGED_OUT}
+    forge(case, tmp_path)
+    expected = expected_unhandled(case.truth)
+    (row,) = vol(tmp_path, "windows.unhandled").rows
+    assert only([row], expected) == expected
+    assert row["Notes"].endswith("is not readable: the stack's end is not known")
+    assert only(vol(tmp_path, "windows.cxrstack").rows, expected_stacks(case.truth)) == expected_stacks(case.truth)
 
 
 def test_the_64_bit_side_of_such_a_thread_is_shown_to_who_asks(forged: Forge):

@@ -36,8 +36,9 @@ class Target:
 class ThreadStack:
     """A thread's stack in a target, and the user-mode registers with which it will go on.
 
-    `registers` is None where they could not be read; `missing` then says why. `exception_list` is, on x86, the
-    address of the thread's first exception registration (fs:[0], kept in its TEB); None where it is not known.
+    `registers` is None where they could not be read; `missing` says what could not be, and why. `exception_list` is,
+    on x86, the address of the thread's first exception registration (fs:[0], kept in its TEB); None where it is not
+    known.
     """
 
     bounds: StackBounds
@@ -53,6 +54,12 @@ def current_stack(target: Target, stack: ThreadStack) -> ThreadStack:
     """Return the stack the thread is on: a fiber, or code that switched stacks, is not on the one of its TEB."""
     if stack.registers is None or stack.bounds.contains(stack.registers.sp):
         return stack
-    start = stack.registers.sp & -PAGE_SIZE
-    size = len(target.memory.read_available(start, _SWITCHED_STACK))
-    return replace(stack, bounds=StackBounds(start, start + size)) if size else stack
+    bounds = stack_around(target.memory, stack.registers.sp)
+    return stack if bounds is None else replace(stack, bounds=bounds)
+
+
+def stack_around(memory: Memory, sp: int) -> StackBounds | None:
+    """Return the memory that can be read from the page of `sp` on, as a stack, or None if that page cannot."""
+    start = sp & -PAGE_SIZE
+    size = len(memory.read_available(start, _SWITCHED_STACK))
+    return StackBounds(start, start + size) if size else None

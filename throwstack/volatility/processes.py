@@ -16,7 +16,7 @@ from throwstack.modules import Module, ModuleMap
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.registers import Arch, Registers
 from throwstack.symbols import Symbols
-from throwstack.target import Target, ThreadStack
+from throwstack.target import Target, ThreadStack, stack_around
 from throwstack.unwind import x64, x86
 from throwstack.volatility.elsewhere import MappedFiles, elsewhere_in_process
 from throwstack.volatility.kernel import KernelStacks
@@ -135,16 +135,16 @@ class ProcessReader:
     def stack(self, process: Process, thread: Thread) -> ThreadStack:
         """Return the native user stack of `thread` and its registers; raises `NoStack` if it has none to look at."""
         bounds = self.threads.stack_bounds(process.memory, thread.teb)
-        if bounds is None:
-            message = f"TEB at {thread.teb:#x} is not readable" if thread.teb else "no user-mode stack"
-            raise NoStack(message)
         frame = self.threads.trap_frame(thread)
+        no_teb = f"TEB at {thread.teb:#x} is not readable" if thread.teb else "no user-mode stack"
+        if bounds is None and not thread.teb:
+            raise NoStack(no_teb)
         exception_list = self.threads.exception_list(process.memory, thread.teb)
         is_in_32bit_code = frame is not None and frame.is_32bit_code_on_x64
         missing = "the thread was in 32-bit code" if is_in_32bit_code else _what_is_missing(thread, frame, bounds)
-        if missing or frame is None:
-            return ThreadStack(bounds, None, missing, exception_list)
-        return ThreadStack(bounds, frame.registers, exception_list=exception_list)
+        if frame is None or missing:
+            return _without_registers(bounds, missing, exception_list, no_teb)
+        return _stack(process.memory, bounds, frame.registers, exception_list, no_teb)
 
     def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
         """Return a native stack with all the registers that can be had; costs a walk of the kernel stack."""
@@ -159,9 +159,7 @@ class ProcessReader:
             message = "not a WoW64 process"
             raise NoStack(message)
         bounds = self._wow64.stack_bounds(process.memory, thread.teb)
-        if bounds is None:
-            message = f"32-bit TEB of the TEB at {thread.teb:#x} is not readable"
-            raise NoStack(message)
+        no_teb = f"32-bit TEB of the TEB at {thread.teb:#x} is not readable"
         exception_list = self._wow64.exception_list(process.memory, thread.teb)
         frame = self.threads.trap_frame(thread)
         if frame is not None and frame.is_32bit_code_on_x64:
@@ -170,17 +168,18 @@ class ProcessReader:
             registers = Registers(known.ip & 0xFFFFFFFF, gpr)
             missing = _what_is_missing(thread, replace(frame, registers=registers), bounds)
             if missing:
-                return ThreadStack(bounds, None, missing, exception_list)
-            return ThreadStack(bounds, registers, exception_list=exception_list)
+                return _without_registers(bounds, missing, exception_list, no_teb)
+            return _stack(process.memory, bounds, registers, exception_list, no_teb)
         if frame is None and thread.is_running:
-            return ThreadStack(bounds, None, IS_RUNNING, exception_list)
+            return _without_registers(bounds, IS_RUNNING, exception_list, no_teb)
         context = self._wow64.cpu_context(process.memory, thread.teb)
         if context is None:
-            return ThreadStack(bounds, None, "32-bit registers are not readable", exception_list)
-        if not bounds.contains(context.registers.sp) and not process.memory.is_readable(context.registers.sp, 4):
-            missing = f"32-bit registers of the CPU area are not this thread's: esp {context.registers.sp:#x}"
+            return _without_registers(bounds, "32-bit registers are not readable", exception_list, no_teb)
+        sp = context.registers.sp
+        if bounds is not None and not bounds.contains(sp) and not process.memory.is_readable(sp, 4):
+            missing = f"32-bit registers of the CPU area are not this thread's: esp {sp:#x}"
             return ThreadStack(bounds, None, missing, exception_list)
-        return ThreadStack(bounds, context.registers, exception_list=exception_list)
+        return _stack(process.memory, bounds, context.registers, exception_list, no_teb)
 
 
 def _inverted_table(symbols: Symbols) -> int | None:
@@ -193,10 +192,31 @@ def _inverted_table(symbols: Symbols) -> int | None:
     return None if rva is None else ntdll.base + rva
 
 
-def _what_is_missing(thread: Thread, frame: TrapFrame | None, bounds: StackBounds) -> str:
+def _what_is_missing(thread: Thread, frame: TrapFrame | None, bounds: StackBounds | None) -> str:
     """Say why `frame` is not that of `thread`, whose stack has these bounds; empty if it is."""
     if frame is None:
         return IS_RUNNING if thread.is_running else "trap frame is not readable"
-    if not frame.address and not bounds.contains(frame.registers.sp):
+    if not frame.address and (bounds is None or not bounds.contains(frame.registers.sp)):
         return "the registers of its processor are not those of this thread"
     return ""
+
+
+def _stack(
+    memory: Memory, bounds: StackBounds | None, registers: Registers, exception_list: int | None, no_teb: str
+) -> ThreadStack:
+    """Return the stack with these registers; where the TEB (`no_teb`) does not bound it, the memory around esp does."""
+    if bounds is not None:
+        return ThreadStack(bounds, registers, exception_list=exception_list)
+    around = stack_around(memory, registers.sp)
+    if around is None:
+        raise NoStack(no_teb)
+    return ThreadStack(around, registers, f"{no_teb}: the stack's end is not known", exception_list)
+
+
+def _without_registers(
+    bounds: StackBounds | None, missing: str, exception_list: int | None, no_teb: str
+) -> ThreadStack:
+    """Return the stack of a thread whose registers are not known; without bounds either there is nothing to look at."""
+    if bounds is None:
+        raise NoStack(no_teb)
+    return ThreadStack(bounds, None, missing, exception_list)

@@ -137,7 +137,7 @@ class Writer:
         asm = self.asm
         asm.label("main")
         for _ in range(2):
-            self.call(self.functions[0])
+            self.clean(self.call(self.functions[0]))
         asm.label("done").emit("cc").align()
         for index, function in enumerate(self.functions):
             self.function(function, self.functions[index + 1 :])

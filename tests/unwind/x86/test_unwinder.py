@@ -69,11 +69,21 @@ def program(*, has_ebp: bool = True) -> Assembler:
 
 
 def walk(
-    asm, stack, registers, *, has_symbols=True, code=None, frame_limit=1024, records=None, module="test.dll", **options
+    asm,
+    stack,
+    registers,
+    *,
+    has_symbols=True,
+    code=None,
+    frame_limit=1024,
+    records=None,
+    module="test.dll",
+    exports=("BaseThreadStart",),
+    **options,
 ):
     labels = {name: at for name, at in asm.labels.items() if " " not in name or name == "calls null"}
     text = (asm.finish() if code is None else code).ljust(TEXT_SIZE, b"\xcc")
-    segments = {BASE: header_page(), EXPORTS: export_page({"BaseThreadStart": labels["BaseThreadStart"]})}
+    segments = {BASE: header_page(), EXPORTS: export_page({name: labels[name] for name in exports})}
     if code != b"":
         segments[TEXT] = text
     start = STACK_BASE - 0x1000
@@ -164,6 +174,25 @@ def test_a_stale_return_address_is_passed_over():
     )
     found = walk(asm, stack, {"eip": asm.labels["in inner"], "esp": stack["esp"], "ebp": 0}, has_symbols=False)
     assert slots(found)[:2] == [stack["inner returns"], stack["outer returns"]]
+
+
+def test_a_zero_that_is_reached_by_guesses_is_not_the_start_of_the_thread():
+    # what an unknown callee removes is a guess where the caller cleans up after several calls at once
+    asm = program()
+    asm.label("outer 2").emit(push(ESI))
+    for value, name in enumerate(["", "victim", "", ""]):
+        asm.emit(bytes([0x6A, value]))
+        asm.call(name) if name else asm.emit("ff1500004f00")
+        asm.label(f"behind call {value}")
+    asm.emit(add(ESP, 0x10), pop(ESI), ret()).align()
+    asm.label("calls outer 2").call("outer 2").label("back in its caller").emit(ret()).align()
+    asm.label("victim").emit(ret()).align()
+    stack = Stack(
+        *("victim returns", asm.labels["behind call 1"], 1, 0, 0x51),
+        *("outer returns", asm.labels["back in its caller"], 0, 0, 0),
+    )
+    found = walk(asm, stack, {"eip": asm.labels["victim"], "esp": stack["victim returns"]}, has_symbols=False)
+    assert slots(found)[:2] == [stack["victim returns"], stack["outer returns"]]
 
 
 @pytest.mark.parametrize("has_symbols", [True, False])

@@ -33,6 +33,7 @@ class Rule(Enum):
     REGISTRATION = "exception registration"
     FRAME_POINTER = "frame pointer"
     SCAN = "scan"
+    CALLBACK = "system call that the kernel called back from"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Candidate:
 
 
 _RULE = {
+    Rule.CALLBACK: 60,
     Rule.FRAME_DATA: 60,
     Rule.EPILOGUE: 52,
     Rule.FUNCTION: 50,

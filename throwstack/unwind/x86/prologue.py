@@ -126,16 +126,18 @@ class Prologues:
         flow = self.flow(start)
         return None if flow.has_unknown_jump or flow.is_cut_short else False
 
+    def at_entry(self, start: int, place: Place) -> tuple[int | None, ...] | None:
+        """Return the registers with which the function at `start` was entered, or None, given that `place` is in it."""
+        state = self.state(start, place)
+        found = None if state is None else solve(state, _known(place), self._code.memory)
+        return None if found is None else found.gpr
+
     def caller(self, start: int, place: Place) -> Caller | None:
         """Return the caller of the frame at `place`, given that its function begins at `start`."""
         state = self.state(start, place)
         if state is None:
             return None
-        gpr = list(place.registers.gpr)
-        if place.call_sp is not None:
-            gpr[:3] = [None] * 3
-            if not place.is_past_helper:
-                gpr[SP] = place.call_sp
+        gpr = _known(place)
         memory = self._code.memory
         found = solve(state, gpr, memory)
         if found is None:
@@ -165,6 +167,16 @@ class Prologues:
             state.doubt,
             is_in_register=held is not None,
         )
+
+
+def _known(place: Place) -> list[int | None]:
+    """Return the registers known where `place` stands: before the call, for a return address."""
+    gpr = list(place.registers.gpr)
+    if place.call_sp is not None:
+        gpr[:3] = [None] * 3
+        if not place.is_past_helper:
+            gpr[SP] = place.call_sp
+    return gpr
 
 
 def _return_slot(state: State, entry: int, lowest: int) -> tuple[int | None, int | None]:

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from throwstack.contexts import Context
 from throwstack.frame_data import FrameData, FrameDataSource
-from throwstack.frames import StackBounds
+from throwstack.frames import StackBounds, Trust
 from throwstack.images import ImageMap
 from throwstack.memory import MemoryUnreadable
 from throwstack.registers import BP, SP, X86_NONVOLATILE, Registers
 from throwstack.symbols import Symbols
 from throwstack.unwind.x86 import frame_data
+from throwstack.unwind.x86.callback import CALLBACK_DISPATCHER, system_call
 from throwstack.unwind.x86.callees import Callees
 from throwstack.unwind.x86.calls import Calls, Fit
 from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
@@ -68,6 +69,8 @@ class Rules:
         `arguments_size` is the size of the arguments pushed for the call below this frame; `registrations` are the
         addresses of the thread's exception registrations.
         """
+        if self.is_callback(place):
+            return self._before_callback(place, stack)
         candidates: list[Candidate] = []
         record = self.record(place)
         for rule, caller, note in self._answers(place, record, arguments_size):
@@ -81,15 +84,23 @@ class Rules:
             candidates.extend(self._by_registration(place, stack, registrations))
             candidates.extend(self._by_scan(place, stack))
             found = best(candidates)
+        elif found.fit is Fit.OUTERMOST and found.caller.doubt:
+            # Reached by guesses, a zero may be any: it must not hide the frames below it.
+            candidates.extend(other for other in self._by_scan(place, stack) if other.fit in _CERTAIN)
+            found = best(candidates)
         return None if found is None else _completed(place, found, candidates)
 
     def interrupted(self, place: Place, stack: StackBounds) -> Context | None:
         """Return the CONTEXT of what was interrupted for the frame at `place`, or None if it is an ordinary frame."""
-        image = self.images.find(place.ip)
-        if image is None or image.module.label.lower() != DISPATCHERS_MODULE:
-            return None
-        function = self.symbols.name(place.ip, is_return_address=place.is_return_address).symbol
-        return interrupted_context(function, place, stack, self._memory)
+        function = self._dispatcher(place)
+        return interrupted_context(function, place, stack, self._memory) if function else None
+
+    def is_callback(self, place: Place) -> bool:
+        """Say whether the frame at `place` is that of KiUserCallbackDispatcher, and has called a routine."""
+        if not place.is_return_address or self._dispatcher(place) != CALLBACK_DISPATCHER:
+            return False
+        start = self.symbols.function_start(place.ip, is_return_address=True)
+        return start is not None and self._prologues.state(start, place) is not None
 
     def next_place(self, caller: Caller) -> Place:
         """Return where the caller stands."""
@@ -101,6 +112,20 @@ class Rules:
             is_past_helper=caller.is_past_helper,
             is_in_helper=is_helper and not caller.is_past_helper,
         )
+
+    def _dispatcher(self, place: Place) -> str:
+        """Return the name of ntdll's function at `place`, empty if it is another module's."""
+        image = self.images.find(place.ip)
+        if image is None or image.module.label.lower() != DISPATCHERS_MODULE:
+            return ""
+        return self.symbols.name(place.ip, is_return_address=place.is_return_address).symbol
+
+    def _before_callback(self, place: Place, stack: StackBounds) -> Candidate | None:
+        start = self.symbols.function_start(place.ip, is_return_address=True)
+        entry = None if start is None else self._prologues.at_entry(start, place)
+        caller = system_call(place, (None,) * 8 if entry is None else entry, stack, self._code, self._calls)
+        note = "the kernel called back from this system call"
+        return None if caller is None else Candidate(Rule.CALLBACK, caller, Fit.CONFIRMED, note, trust=Trust.PROLOGUE)
 
     def _judge(self, place: Place, stack: StackBounds, candidate: Candidate) -> Candidate | None:
         """Return a candidate with its fit, or None if its return address does not lie on the live part of the stack."""

@@ -10,6 +10,7 @@ from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.registers import Registers
 from throwstack.symbols import Symbols
 from throwstack.unwind.x86.calls import Fit
+from throwstack.unwind.x86.candidates import Rule
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.interrupted import EIP_OFFSET
 from throwstack.unwind.x86.prologue import Place
@@ -84,7 +85,8 @@ class Unwinder:
             if len(frames) >= self._frame_limit:
                 return Walk(tuple(frames), End.FRAME_LIMIT, str(self._frame_limit))
             data = self._rules.record(place)
-            arguments_size = data.parameters_size if data is not None else caller.popped or 0
+            is_called = found.rule is not Rule.CALLBACK
+            arguments_size = data.parameters_size if data is not None and is_called else caller.popped or 0
             place = self._rules.next_place(caller)
             label, note = found.trust, found.note
 
@@ -97,7 +99,7 @@ class Unwinder:
             return End.STACK_BOUND, f"{sp:#x}"
         if not self._memory.is_readable(sp, 4):
             return End.UNREADABLE, f"{sp:#x}"
-        return End.NO_RETURN_ADDRESS, ""
+        return End.NO_RETURN_ADDRESS, "out of a user-mode callback" if self._rules.is_callback(place) else ""
 
 
 def registration_chain(memory: Memory, head: int | None, stack: StackBounds) -> tuple[int, ...]:

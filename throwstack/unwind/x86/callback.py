@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel called back from: window procedures and hooks run in the middle of a system call.
+
+For a callback the kernel copies what the routine needs to the thread's stack and lets the thread go on in ntdll's
+KiUserCallbackDispatcher, which calls the routine with the address and the size of that copy and ends with
+NtCallbackReturn. No `ret` leads out of it, and no CONTEXT is saved; but right above the copy lies what esp pointed at
+during the system call. That is the return address into the system call's stub (`call [SystemCallStub]; ret n`), or
+the stub's own, where the switch to the kernel has popped the former (WoW64 since Windows 8; `int 2Eh` pushes none).
+"""
+
+from __future__ import annotations
+
+from throwstack.frames import StackBounds
+from throwstack.memory import MemoryUnreadable
+from throwstack.registers import SP
+from throwstack.unwind.x86.calls import Calls
+from throwstack.unwind.x86.clean_up import drops_word
+from throwstack.unwind.x86.code import Code
+from throwstack.unwind.x86.decode import Immediate, Op, Register
+from throwstack.unwind.x86.prologue import Caller, Place
+
+CALLBACK_DISPATCHER = "KiUserCallbackDispatcher"
+_EAX = Register(0)
+_SLACK = 8
+"""How many words may lie above the copy: its start is rounded down, to 4 bytes or to 16."""
+_MAX_STUB = 0x20
+_STUB_INSTRUCTIONS = 4
+
+
+def system_call(
+    place: Place, at_entry: tuple[int | None, ...], stack: StackBounds, code: Code, calls: Calls
+) -> Caller | None:
+    """Return the system call stub that the callback at `place`, in KiUserCallbackDispatcher, interrupts, or None.
+
+    `at_entry` are the registers with which the dispatcher was entered: but for esp, those of the system call.
+    """
+    memory = code.memory
+    try:
+        copy, size = memory.u32(place.lowest_sp), memory.u32(place.lowest_sp + 4)
+        if copy <= place.lowest_sp or not stack.contains(copy, size):
+            return None
+        end = (copy + size + 3) & ~3
+        for slot in range(end, min(end + 4 * _SLACK, stack.base - 3), 4):
+            word = memory.u32(slot)
+            if any(_behind_call(code, word - size) == word for size in range(_MAX_STUB)):
+                return _caller(slot, word, slot + 4, at_entry)
+            for site in calls.before(word):
+                waits = None if site.target is None else _behind_call(code, code.behind_thunks(site.target))
+                if waits is not None:
+                    return _caller(slot - 4, waits, slot, at_entry)
+    except MemoryUnreadable:
+        pass
+    return None
+
+
+def _caller(slot: int, return_address: int, sp: int, at_entry: tuple[int | None, ...]) -> Caller:
+    return Caller(slot, return_address, sp, 0, (*at_entry[:SP], sp, *at_entry[SP + 1 :]))
+
+
+def _behind_call(code: Code, start: int) -> int | None:
+    """Return where the kernel comes back to in the system call stub at `start`, None if there is no stub.
+
+    Stubs: `mov eax, number`, instructions that set ecx or edx, the call, `ret n` (`add esp, 4; ret n`).
+    """
+    instruction = code.at(start)
+    if instruction is None or instruction.op is not Op.MOV or instruction.operand(0) != _EAX:
+        return None
+    if not isinstance(instruction.operand(1), Immediate):
+        return None
+    for _ in range(_STUB_INSTRUCTIONS):
+        instruction = code.at(instruction.end)
+        if instruction is None:
+            return None
+        if instruction.op in {Op.CALL, Op.SYSTEM_CALL}:
+            following = code.at(instruction.end)
+            if following is not None and drops_word(following):
+                following = code.at(following.end)
+            return instruction.end if following is not None and following.op is Op.RETURN else None
+        if instruction.op not in {Op.MOV, Op.LEA, Op.XOR}:
+            return None
+    return None
