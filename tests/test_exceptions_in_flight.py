@@ -143,6 +143,7 @@ def failing_fast(code: int) -> tuple[Case, Waiting]:
     at = frame.ip - region.base
     region.data = region.data[:at] + b"\xcd\x29" + region.data[at + 2 :]
     failed.thread.registers |= {"rip": frame.ip, "rsp": frame.child_sp, "rcx": code}
+    failed.thread.exception_active = 1
     return case, failed
 
 
