@@ -40,6 +40,7 @@ class End(Enum):
     UNKNOWN_REGISTER = "a register that is needed is not known"
     NO_PROGRESS = "stack pointer does not increase"
     FRAME_LIMIT = "frame limit"
+    WORK_LIMIT = "more code than a walk may follow"
 
 
 @dataclass(frozen=True, slots=True)

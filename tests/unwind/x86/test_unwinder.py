@@ -75,7 +75,7 @@ def walk(
     *,
     has_symbols=True,
     code=None,
-    frame_limit=1024,
+    limits=None,
     records=None,
     module="test.dll",
     exports=("BaseThreadStart",),
@@ -89,7 +89,7 @@ def walk(
     start = STACK_BASE - 0x1000
     segments[start] = b"\0" * (stack.base - start) + stack.data.ljust(STACK_BASE - stack.base, b"\0")
     images = images_of(SegmentSource(segments), module)
-    unwinder = Unwinder(images, symbols_of(images, labels if has_symbols else None), records, frame_limit=frame_limit)
+    unwinder = Unwinder(images, symbols_of(images, labels if has_symbols else None), records, **(limits or {}))
     return unwinder.walk(Registers.named(Arch.X86, registers), STACK, **options)
 
 
@@ -280,8 +280,27 @@ def test_the_frame_limit():
     asm = program()
     stack = ebp_frames(asm)
     registers = {"eip": asm.labels["in inner"], "esp": stack["esp"], "ebp": stack["ebp"]}
-    found = walk(asm, stack, registers, frame_limit=2)
+    found = walk(asm, stack, registers, limits={"frame_limit": 2})
     assert (len(found.frames), found.end) == (2, End.FRAME_LIMIT)
+
+
+def test_the_limit_on_code_to_follow_ends_a_walk_and_spoils_no_frame():
+    asm = program()
+    stack = ebp_frames(asm)
+    registers = {"eip": asm.labels["in inner"], "esp": stack["esp"], "ebp": stack["ebp"]}
+    whole = slots(walk(asm, stack, registers, has_symbols=False))
+    lengths = []
+    for limit in range(400):
+        found = walk(asm, stack, registers, has_symbols=False, limits={"work_limit": limit})
+        if found.is_complete:
+            break
+        assert found.end is End.WORK_LIMIT
+        assert slots(found)[:-1] == whole[: len(found.frames) - 1]
+        lengths.append(len(found.frames))
+    assert found.is_complete
+    assert slots(found) == whole
+    assert (lengths[0], lengths[-1]) == (1, len(whole))
+    assert lengths == sorted(lengths)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def return_size(code: Code, address: int) -> int | None:
     seen: set[int] = set()
     order = 0
     while queue and len(seen) < _SEARCH_LIMIT:
+        code.work()
         calls, _, address = heapq.heappop(queue)
         instruction = code.at(address)
         if address in seen or instruction is None:

@@ -12,18 +12,34 @@ _MAX_THUNKS = 4
 _MAX_TABLE = 512
 
 
+class WorkLimitError(Exception):
+    """The code that a walk would have to follow is more than one walk may cost. Leaves analyses half done."""
+
+
 class Code:
     """Instructions, pointers to code, and which addresses begin functions."""
 
-    __slots__ = ("_is_code", "decoder", "images", "memory", "symbols")
+    __slots__ = ("_is_code", "_work", "_work_limit", "decoder", "images", "memory", "symbols")
 
-    def __init__(self, images: ImageMap, symbols: Symbols) -> None:
-        """Look at the code of `images`; `symbols` say where functions begin."""
+    def __init__(self, images: ImageMap, symbols: Symbols, *, work_limit: int) -> None:
+        """Look at the code of `images`; `symbols` say where functions begin. `work_limit`: see `work`."""
         self.images = images
         self.memory = images.memory
         self.symbols = symbols
         self.decoder = Decoder(images.memory)
         self._is_code: dict[int, bool] = {}
+        self._work_limit = work_limit
+        self._work = 0
+
+    def begin_walk(self) -> None:
+        """Count the work of a walk from here on."""
+        self._work = 0
+
+    def work(self) -> None:
+        """Count an instruction that is followed. Raises `WorkLimitError` where a walk has followed too many."""
+        self._work += 1
+        if self._work > self._work_limit:
+            raise WorkLimitError
 
     def is_code(self, address: int) -> bool:
         """Say whether `address` lies in an executable section of an image."""

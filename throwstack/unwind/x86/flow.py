@@ -96,6 +96,7 @@ class Flow:
         """Visit one instruction; return False when there is none left."""
         if not self._queue or self.is_cut_short:
             return False
+        self._code.work()
         _, _, address, state = heapq.heappop(self._queue)
         if address in self.states:
             return True

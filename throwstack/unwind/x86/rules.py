@@ -40,18 +40,22 @@ _SEH_FRAMES = (0x10, 0x0C)
 class Rules:
     """The analyses of one address space, and the rules that use them."""
 
-    def __init__(self, images: ImageMap, symbols: Symbols, source: FrameDataSource | None) -> None:
-        """Look at the code of `images`."""
+    def __init__(self, images: ImageMap, symbols: Symbols, source: FrameDataSource | None, *, work_limit: int) -> None:
+        """Look at the code of `images`; a walk follows at most `work_limit` instructions."""
         self.images = images
         self.symbols = symbols
         self._memory = images.memory
         self._source = source
-        self._code = Code(images, symbols)
+        self._code = Code(images, symbols, work_limit=work_limit)
         self._callees = Callees(self._code)
         self._prologues = Prologues(self._code, self._callees)
         self._forward = Forward(self._code, self._callees)
         self._starts = Starts(self._code)
         self._calls = Calls(self._code, self._prologues, self._starts)
+
+    def begin_walk(self) -> None:
+        """Start to count the work of a walk; once `WorkLimitError` is raised, these rules are of no more use."""
+        self._code.begin_walk()
 
     def record(self, place: Place) -> FrameData | None:
         """Return the frame data that covers the frame at `place`, or None."""

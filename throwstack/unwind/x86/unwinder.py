@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from throwstack.frame_data import FrameDataSource
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.images import ImageMap
@@ -11,6 +13,7 @@ from throwstack.registers import Registers
 from throwstack.symbols import Symbols
 from throwstack.unwind.x86.calls import Fit
 from throwstack.unwind.x86.candidates import Rule
+from throwstack.unwind.x86.code import WorkLimitError
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.interrupted import EIP_OFFSET
 from throwstack.unwind.x86.prologue import Place
@@ -26,6 +29,35 @@ _MAX_REGISTRATIONS = 256
 _END_OF_CHAIN = 0xFFFFFFFF
 
 
+class _Steps:
+    """The frames of a walk so far, and where it stands: at a frame that is not among them until its caller is known."""
+
+    __slots__ = ("_is_open", "_label", "_note", "frames", "place")
+
+    def __init__(self, place: Place, trust: Trust) -> None:
+        self.frames: list[Frame] = []
+        self.go_to(place, trust, "")
+
+    def go_to(self, place: Place, trust: Trust, note: str) -> None:
+        """Stand at the next frame."""
+        self.place, self._label, self._note, self._is_open = place, trust, note, True
+
+    def add(self, slot: int, return_address: int) -> None:
+        """Add the frame, whose return address lies at `slot`."""
+        self._add((slot - 4) & MASK, return_address, slot)
+
+    def stop(self, return_address: int | None = None) -> None:
+        """Add the frame as one that returns nowhere, unless it has been added."""
+        if self._is_open:
+            self._add((self.place.lowest_sp - 4) & MASK, return_address, None)
+
+    def _add(self, child_sp: int, return_address: int | None, slot: int | None) -> None:
+        place = self.place
+        is_first = place.call_sp is None
+        self.frames.append(Frame(place.registers, child_sp, return_address, slot, self._label, self._note, is_first))
+        self._is_open = False
+
+
 class Unwinder:
     """Unwinds the stacks of one x86 address space. Analyses of code are kept for all its threads."""
 
@@ -36,11 +68,17 @@ class Unwinder:
         frame_data: FrameDataSource | None = None,
         *,
         frame_limit: int = 1024,
+        work_limit: int = 1 << 19,
     ) -> None:
-        """Unwind code of `images`, with the frame data of their PDBs where there are any."""
+        """Unwind code of `images`, with the frame data of their PDBs where there are any.
+
+        `work_limit` is how many instructions one walk may follow. Stacks of real programs take some 20,000; half a
+        million are ten seconds of work.
+        """
         self._memory = images.memory
         self._frame_limit = frame_limit
-        self._rules = Rules(images, symbols, frame_data)
+        self._new_rules = partial(Rules, images, symbols, frame_data, work_limit=work_limit)
+        self._rules = self._new_rules()
 
     def walk(
         self,
@@ -55,40 +93,45 @@ class Unwinder:
         `seh_head` is the thread's first exception registration (`fs:[0]`), if it is known.
         """
         registrations = registration_chain(self._memory, seh_head, stack)
-        frames: list[Frame] = []
-        place, label, note, arguments_size = Place(registers), trust, "", 0
+        steps = _Steps(Place(registers), trust)
+        self._rules.begin_walk()
+        try:
+            end, detail = self._walk(steps, stack, registrations)
+        except WorkLimitError:
+            self._rules = self._new_rules()
+            steps.stop()
+            end, detail = End.WORK_LIMIT, ""
+        return Walk(tuple(steps.frames), end, detail)
+
+    def _walk(self, steps: _Steps, stack: StackBounds, registrations: tuple[int, ...]) -> tuple[End, str]:
+        """Take the steps that can be taken; return why there are no more."""
+        arguments_size = 0
         while True:
+            place = steps.place
             context = self._rules.interrupted(place, stack)
-            if context is not None and len(frames) < self._frame_limit:
+            if context is not None and len(steps.frames) < self._frame_limit:
                 slot = context.address + EIP_OFFSET
-                goes_to = context.registers.ip
-                frames.append(Frame(place.registers, slot - 4, goes_to, slot, label, note, place.call_sp is None))
-                place, label, arguments_size = Place(context.registers), Trust.CONTEXT, 0
-                note = f"interrupted: CONTEXT at {context.address:#x}"
+                steps.add(slot, context.registers.ip)
+                steps.go_to(Place(context.registers), Trust.CONTEXT, f"interrupted: CONTEXT at {context.address:#x}")
+                arguments_size = 0
                 continue
             found = self._rules.caller(place, stack, arguments_size, registrations)
             if found is None:
                 end, detail = self._end(place, stack)
-                address = 0 if end is End.THREAD_START else None
-                low = (place.lowest_sp - 4) & MASK
-                frames.append(Frame(place.registers, low, address, None, label, note, place.call_sp is None))
-                return Walk(tuple(frames), end, detail)
+                steps.stop(0 if end is End.THREAD_START else None)
+                return end, detail
             caller = found.caller
-            child_sp = (caller.slot - 4) & MASK
-            frames.append(
-                Frame(place.registers, child_sp, caller.return_address, caller.slot, label, note, place.call_sp is None)
-            )
+            steps.add(caller.slot, caller.return_address)
             if found.fit in {Fit.OUTERMOST, Fit.ZERO}:
-                return Walk(tuple(frames), End.THREAD_START)
+                return End.THREAD_START, ""
             if found.fit is Fit.NOT_CODE:
-                return Walk(tuple(frames), End.BAD_RETURN_ADDRESS, f"{caller.return_address:#x}")
-            if len(frames) >= self._frame_limit:
-                return Walk(tuple(frames), End.FRAME_LIMIT, str(self._frame_limit))
+                return End.BAD_RETURN_ADDRESS, f"{caller.return_address:#x}"
+            if len(steps.frames) >= self._frame_limit:
+                return End.FRAME_LIMIT, str(self._frame_limit)
             data = self._rules.record(place)
             is_called = found.rule is not Rule.CALLBACK
             arguments_size = data.parameters_size if data is not None and is_called else caller.popped or 0
-            place = self._rules.next_place(caller)
-            label, note = found.trust, found.note
+            steps.go_to(self._rules.next_place(caller), found.trust, found.note)
 
     def _end(self, place: Place, stack: StackBounds) -> tuple[End, str]:
         name = self._rules.symbols.name(place.ip, is_return_address=place.is_return_address)
