@@ -26,14 +26,18 @@ WAITS = ("NtWaitForMultipleObjects", "NtWaitForSingleObject", "NtDelayExecution"
 
 
 def crash(fixture: Fixture, prefix: Prefix, program: Path, attempts: int = 3) -> tuple[Capture, dict[str, Any]]:
-    """Run `program` (its path under drive_c) and capture it; tries again when Wine stumbles. Raises WineError."""
+    """Run `program` (its path under drive_c) and capture it; tries again when Wine stumbles. Raises WineError.
+
+    A process that does not come to rest as it should, that is gone, or whose notes and memory differ is run anew: on a
+    busy machine a wait that looked final can end.
+    """
     failures = []
     for _ in range(attempts):
         try:
             return _crash_once(fixture, prefix, program)
-        except (WineError, CaptureError) as error:
+        except (WineError, CaptureError, TruthError, OSError) as error:
             failures.append(str(error))
-    message = f"{fixture.name}: {'; '.join(failures)}"
+    message = "; ".join(failures)
     raise WineError(message)
 
 
