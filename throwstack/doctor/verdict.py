@@ -60,6 +60,7 @@ def _advise_on_pages(report: Report) -> None:
     if missing.get(PageOrigin.PAGED_OUT):
         report.advice.append("pages are in a page file: give pagefile.sys with vol --single-swap-locations")
     if missing.get(PageOrigin.COMPRESSED):
-        report.advice.append("pages are in the compressed store of Windows 10 and later, which cannot be read")
+        why = "; ".join(report.store_problems)
+        report.advice.append(f"pages are in the compressed store of Windows 10 and later and cannot be read: {why}")
     if images.get(PageOrigin.IN_FILE) or images.get(PageOrigin.NOT_IN_DUMP):
         report.advice.append("image pages are not in the dump: give the machine's files with --image-path")
