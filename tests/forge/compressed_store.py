@@ -29,7 +29,7 @@ _UNIT, _REGION = 16, 0x10000
 _FIRST_REGION, _REGION_STEP = 0x1000_0000, 0x30000
 _LEAF, _INNER = 16, 5
 """How many entries a tree's nodes get: fewer than they could hold, so that small trees have several levels."""
-_RAW_EACH = 5
+RAW_EACH = 5
 """Each fifth page is stored as it is."""
 _XPRESS = 3
 _CHUNK_ARRAYS = 32
@@ -112,7 +112,7 @@ class StoreWriter:
     def _put(self, key: int, page: bytes) -> tuple[int, int]:
         """Store a page's data; return its place (region and unit there) and size."""
         data = compress(page)
-        if key % _RAW_EACH == 0 or len(data) >= PAGE:
+        if key % RAW_EACH == 0 or len(data) >= PAGE:
             data = page
         if not self._regions or len(self._regions[-1]) + len(data) > _REGION:
             self._regions.append(bytearray())
