@@ -69,7 +69,7 @@ class StoreFinder:
         build_number = self._symbol("NtBuildNumber")
         sm_globals = next((found for name in _GLOBALS if (found := self._symbol(name)) is not None), None)
         if sm_globals is None or build_number is None:
-            return "the kernel's symbols do not name SmGlobals"
+            return "the kernel's symbols do not name SmGlobals and NtBuildNumber"
         try:
             build = self._memory.u32(build_number) & 0xFFFF  # the upper bits say what kind of build
         except MemoryUnreadable:
