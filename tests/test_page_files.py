@@ -36,6 +36,16 @@ def test_the_virtual_store_is_found_by_its_flag():
     assert compressed_stores(Offsets(), memory_of({}), PARTITION, 8) == ()
 
 
+def test_pages_of_the_virtual_store_come_from_memory():
+    class Stored:
+        def page(self, number: int, index: int) -> bytes | None:
+            return bytes([number, index])
+
+    files = SwapLayers({}, (2,), Stored())
+    assert files.page(2, 5) == b"\2\5"
+    assert files.page(0, 5) is None
+
+
 def test_what_was_not_given_is_absent():
     files = SwapLayers({}, (2,))
     assert files.page(0, 5) is None

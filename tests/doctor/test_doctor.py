@@ -8,6 +8,7 @@ import lzma
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,25 @@ def test_a_page_file_that_is_given_is_a_route(doctor, tmp_path: Path, kind: Dump
         (process,) = [one for one in report["processes"] if one["pid"] in pids]
         assert set(process["stack_pages"]["routes"]) == {route}
         assert any("pagefile.sys" in advice for advice in report["advice"]) is (route == "paged_out")
+
+
+@pytest.mark.parametrize("build", [19045, 22631])
+def test_the_compressed_store_is_a_route_where_its_layout_is_known(doctor, tmp_path: Path, build: int):
+    case = builders()["service-x64"][0]()
+    case.machine = replace(case.machine, version=(10, 0, build))
+    spread_over(case, all_in(Residency.IN_STORE), Residency.IN_STORE)
+    forge(case, tmp_path)
+    status, report = doctor(tmp_path / "MEMORY.DMP", tmp_path / "isf")
+    process = next(one for one in report["processes"] if one["pid"] == case.truth.stuck[0].pid)
+    said = [advice for advice in report["advice"] if "compressed store" in advice]
+    if build == 19045:
+        assert (status, set(process["stack_pages"]["routes"]), said) == (0, {"store"}, [])
+    else:
+        assert (status, set(process["image_pages_sampled"]["routes"])) == (2, {"compressed"})
+        assert report["problems"][0].startswith("no page of a thread's user-mode stack")
+        assert not any("kernel's memory alone" in problem for problem in report["problems"])
+        assert len(said) == 1
+        assert "the store's layout in build 22631 (x64) is not known well enough" in said[0]
 
 
 def test_without_the_kernels_symbols_it_says_which(forged: Forge, doctor):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.forge import fuller_kernel, kernel_data
+from tests.forge.compressed_store import StoreWriter
 from tests.forge.describe import Machine, Paging, Process
 from tests.forge.dump_files import DumpFacts, DumpKind, write_dump, write_page_file
 from tests.forge.kernel_image import KernelImage, build_kernel
@@ -136,13 +137,21 @@ def _write_machine(
     processes = list(machine.processes)
     if not any(process.pid == SYSTEM for process in processes):
         processes.insert(0, Process(SYSTEM, "System", ppid=0, create_seconds=0))
-    blocks, spaces = [], []
-    for process in processes:
+    blocks: list[Structure] = []
+    spaces: list[AddressSpace] = []
+
+    def write(process: Process) -> Structure:
         space = kernel.space
         if process.pid != SYSTEM:
             space = AddressSpace(machine.paging, kernel.physical, process.directory_base)
             spaces.append(space)
         blocks.append(writer.write(process, space))
+        return blocks[-1]
+
+    for process in processes:
+        write(process)
+    if sections.store:
+        StoreWriter(kernel, image, version).write(sections.store, write)
     kernel_data.write_current_threads(kernel, processors, writer.running)
     write_waits(kernel, image, processes, writer.blocks)
     sections.finish()

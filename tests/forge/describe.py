@@ -41,6 +41,8 @@ class Residency(Enum):
     """The prototype PTE says that the page is in the mapped file; the dump does not hold it."""
     IN_PAGE_FILE = "in the page file"
     """In page file 0, which is written beside the dump."""
+    IN_STORE = "in the compressed store"
+    """Windows 10: compressed in the memory of a process of its own, which is written into the dump."""
     DEMAND_ZERO = "demand-zero"
     PAGED_OUT = "paged-out"
     """In a page file that is not part of the dump."""
@@ -230,3 +232,12 @@ class Machine:
     pads_pointer_tables: bool = True
     """PAE: the page behind one with pointer tables is in the dump. Volatility reads a pointer table of 32 bytes as a
     whole page's worth, and takes a process for unreadable where the next page is absent."""
+
+    @property
+    def has_compressed_store(self) -> bool:
+        """Say whether a page lies in the compressed store."""
+        return any(
+            Residency.IN_STORE in {one.loader_residency, one.teb_residency, *region.residency.values()}
+            for one in self.processes
+            for region in [Region(0, b""), *one.regions]
+        )

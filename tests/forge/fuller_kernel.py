@@ -7,7 +7,8 @@ MemProcFS has no symbol file here and finds everything by looking (its vmmwinini
 - the kernel by a section called POOLCODE and by its export directory, which names ntoskrnl.exe and leads to
   PsInitialSystemProcess and NtBuildNumber;
 - the members of EPROCESS by comparing System with smss.exe, the process after it, in a list of more than ten;
-- the other members by the build number, from a table that comes with it.
+- the other members by the build number, from a table that comes with it;
+- the compressed store by a section called CACHEALI, in whose first page SmGlobals lies.
 
 It reads structures as a whole, so that all of their pages have to be there.
 """
@@ -19,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import count
 
+from tests.forge.compressed_store import SM_GLOBALS
 from tests.forge.describe import Machine, Process
 from tests.forge.kernel_image import KernelImage
 from tests.forge.kernel_memory import KernelMemory
@@ -31,7 +33,7 @@ _FURTHER_READ = 0x80
 """How far behind an EPROCESS or ETHREAD it reads."""
 _REGIONS = (0xFFFF9A80_00000000, 0xFFFFA300_00000000, 0xFFFFB480_00000000, 0xFFFFC780_00000000, 0xFFFFDC00_00000000)
 """Addresses in further regions of the kernel's half, each with a top-level entry of its own."""
-_CODE, _READ_ONLY = 0x68000020, 0x40000040
+_CODE, _READ_ONLY, _DATA = 0x68000020, 0x40000040, 0xC8000040
 _SYSTEM32 = "\\Device\\HarddiskVolume3\\Windows\\System32\\"
 _PEB, _PEB_STEP = 0x7A_10000000, 0x10_00000000
 _SYSTEM, _SMSS, _WININIT, _SERVICES = 4, 0x158, 0x23C, 0x2D4
@@ -69,7 +71,7 @@ def with_processes(machine: Machine) -> Machine:
 
 
 def extend_image(kernel: KernelMemory, image: KernelImage) -> KernelImage:
-    """Add a section POOLCODE and an export directory to the kernel's image; return the image as it then is."""
+    """Add the sections and the export directory to the kernel's image; return the image as it then is."""
     code, edata = image.size, image.size + PAGE
     exports = {name: image.base + image.symbols[name] for name in ("NtBuildNumber", "PsInitialSystemProcess")}
     table = export_directory(image.name, exports, image.base, edata)
@@ -78,16 +80,18 @@ def extend_image(kernel: KernelMemory, image: KernelImage) -> KernelImage:
     nt_headers = image.base + int.from_bytes(kernel.read(image.base + 0x3C, 4), "little")
     file_header, optional = nt_headers + 4, nt_headers + 24
     sections, optional_size = (int.from_bytes(kernel.read(file_header + at, 2), "little") for at in (2, 16))
+    added = [(b"POOLCODE", code, PAGE, _CODE), (b".edata", edata, len(table), _READ_ONLY)]
+    if SM_GLOBALS in image.symbols:
+        added.append((b"CACHEALI", image.symbols[SM_GLOBALS] // PAGE * PAGE, PAGE, _DATA))
     headers = b"".join(
-        struct.pack("<8sIIIIIIHHI", name, size, rva, PAGE, rva, 0, 0, 0, 0, flags)
-        for name, rva, size, flags in ((b"POOLCODE", code, PAGE, _CODE), (b".edata", edata, len(table), _READ_ONLY))
+        struct.pack("<8sIIIIIIHHI", name, size, rva, PAGE, rva, 0, 0, 0, 0, flags) for name, rva, size, flags in added
     )
     at = optional + optional_size + 40 * sections
     if any(kernel.read(at, len(headers))):
-        message = "the kernel image's headers have no room for two more sections"
+        message = "the kernel image's headers have no room for more sections"
         raise ValueError(message)
     kernel.write(at, headers)
-    kernel.write(file_header + 2, struct.pack("<H", sections + 2))
+    kernel.write(file_header + 2, struct.pack("<H", sections + len(added)))
     kernel.write(optional + 56, struct.pack("<I", edata + PAGE))
     kernel.write(optional + 112, struct.pack("<II", edata, len(table)))
     return replace(image, size=edata + PAGE)

@@ -22,7 +22,7 @@ from tests.forge.describe import Machine, Paging
 from tests.forge.kernel_memory import KernelMemory
 from tests.forge.layouts import Layout, Version
 from tests.forge.physical import PAGE
-from tests.forge.pte_types import mask_types, pte_types
+from tests.forge.pte_types import mask_types, pte_types, store_types
 
 VARIABLES = {
     "KdDebuggerDataBlock": 0x400,
@@ -50,6 +50,8 @@ VARIABLES = {
     "MiState": 8,
 }
 """Sizes of the variables that the writer fills in, by name."""
+_STORE_VARIABLES = {"MiSystemPartition": 0x100, "?SmGlobals@@3U_SM_GLOBALS@@A": 0x200}
+"""The same for a machine with a compressed store."""
 
 _RECORD = 0xF00
 """Where the header page holds the debug directory and the RSDS record behind it."""
@@ -122,7 +124,8 @@ def _place(machine: Machine, layout: Layout, image: bytes) -> tuple[dict[str, in
     if layout.has_own_symbols:
         return _merge(machine, layout, image), max(layout.symbols.values()) + PAGE
     symbols, end = dict(machine.kernel_symbols), -(-len(image) // PAGE) * PAGE
-    for name, size in VARIABLES.items():
+    variables = VARIABLES | (_STORE_VARIABLES if machine.has_compressed_store else {})
+    for name, size in variables.items():
         if name == "ObHeaderCookie" and machine.version < (10, 0, 0):
             continue
         symbols[name] = end
@@ -164,6 +167,8 @@ def _write_isf(
         isf["user_types"] = isf["user_types"] | pte_types(layout, 4 if machine.paging is Paging.X86 else 8)
         if machine.invalid_pte_mask and not layout.has("_MI_SYSTEM_INFORMATION"):
             isf["user_types"] |= mask_types()
+        if machine.has_compressed_store and not layout.has("_MI_PARTITION"):
+            isf["user_types"] |= store_types(is_64bit=layout.is_64bit)
         major, minor, build = version
         pdb = {
             "database": _DATABASES[machine.paging, machine.processors > 1],

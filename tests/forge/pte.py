@@ -55,6 +55,8 @@ class PteFormat:
         self._invalid_mask = invalid_mask
         self._address_shift = 16 if paging is Paging.X64 else 32
         self._slot = 0x80000
+        # By the types where they are the machine's: the number has moved in 2018.
+        self._number_at = layout.field("_MMPTE_SOFTWARE", "PageFileLow").bit if layout.pte_size == self.size else 1
 
     def valid(self, frame: int, protection: Protection) -> int:
         """Return the entry of a page that a process may reach."""
@@ -88,9 +90,10 @@ class PteFormat:
         self._slot += 1
         return self.in_page_file(self._slot, protection)
 
-    def in_page_file(self, slot: int, protection: Protection) -> int:
-        """Return the entry of a page in page file 0, at a page of it."""
-        return self._invalid(slot << (12 if self.size == 4 else 32) | MM_PROTECTION[protection] << 5)
+    def in_page_file(self, slot: int, protection: Protection, number: int = 0) -> int:
+        """Return the entry of a page in a page file, at a page of it."""
+        place = slot << (12 if self.size == 4 else 32) | number << self._number_at
+        return self._invalid(place | MM_PROTECTION[protection] << 5)
 
     def prototype(self, address: int) -> int:
         """Return the entry that points to a prototype PTE."""

@@ -2,7 +2,7 @@
 """The kernel's _MMPTE types in the size of the machine's PTEs, for a layout that has them in the other size.
 
 A 32-bit Windows has two kernels, with and without PAE, and a layout comes from one of them. The ISF that goes with a
-dump says what is in the dump. Formats: those of Server 2003.
+dump says what is in the dump. Formats: those of Server 2003. Also the few types that a layout lacks which was cut down.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ _MEMBERS = {
     "Subsect": "_MMPTE_SUBSECTION",
 }
 
+PAGING_FILE_SIZE, PAGING_FILE_FLAGS = 0x120, 0xCC
+"""Size of an _MMPAGING_FILE, and where its number and its kind lie."""
+
 
 def mask_types() -> dict[str, Any]:
     """Return MiState's type with the mask of invalid PTEs alone, at its start: for a layout that was cut down."""
@@ -51,6 +54,22 @@ def mask_types() -> dict[str, Any]:
     return {
         "_MI_HARDWARE_STATE": {"kind": "struct", "size": 8, "fields": mask},
         "_MI_SYSTEM_INFORMATION": {"kind": "struct", "size": 8, "fields": hardware},
+    }
+
+
+def store_types(*, is_64bit: bool) -> dict[str, Any]:
+    """Return the types that lead to the store's page file, for a layout that was cut down."""
+    pointer = {"kind": "pointer", "subtype": {"kind": "base", "name": "void"}}
+    files = {"offset": 0x20, "type": {"kind": "array", "count": 16, "subtype": pointer}}
+    visible = {"offset": 0, "type": {"kind": "struct", "name": "_MI_VISIBLE_PARTITION"}}
+    word = {"kind": "base", "name": "unsigned short"}
+    flag = {"kind": "bitfield", "bit_position": 6, "bit_length": 1, "type": word}
+    size = 0x20 + 16 * (8 if is_64bit else 4)
+    flags = {"VirtualStorePagefile": {"offset": PAGING_FILE_FLAGS, "type": flag}}
+    return {
+        "_MI_VISIBLE_PARTITION": {"kind": "struct", "size": size, "fields": {"PagingFile": files}},
+        "_MI_PARTITION": {"kind": "struct", "size": size, "fields": {"Vp": visible}},
+        "_MMPAGING_FILE": {"kind": "struct", "size": PAGING_FILE_SIZE, "fields": flags},
     }
 
 

@@ -7,6 +7,7 @@ import bisect
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from tests.forge.compressed_store import STORE_FILE, store_places
 from tests.forge.describe import Protection, Region, Residency
 from tests.forge.kernel_memory import KernelMemory
 from tests.forge.paging import AddressSpace
@@ -46,6 +47,18 @@ class SectionCache:
         self._all: list[Section] = []
         self.page_file: dict[int, bytes] = {}
         """Contents of page file 0, by page."""
+        self.store: dict[int, bytes] = {}
+        """What the compressed store has to keep, by the page's place in its page file."""
+        self._places = store_places()
+
+    def keep(self, page: bytes, protection: Protection) -> int:
+        """Put a page into the compressed store; return its entry."""
+        if self.ptes.size == 4:
+            message = "Windows 10 has no page tables without PAE for a compressed store"
+            raise ValueError(message)
+        place = next(self._places)
+        self.store[place] = page
+        return self.ptes.in_page_file(place, protection, STORE_FILE)
 
     def section(self, region: Region, share: bool) -> Section:
         """Return the section that backs a region."""
@@ -184,7 +197,7 @@ class UserSpace:
         is_committed = section is None and not region.reserve and Residency.ABSENT not in states.values()
         return Vad(region.base, _end(region), region.protection, committed, region.is_image, section, is_committed)
 
-    def _entry(  # noqa: PLR0911 - one for each state of a page
+    def _entry(  # noqa: C901, PLR0911 - one for each state of a page
         self, region: Region, section: Section | None, index: int, residency: Residency, page: bytearray | memoryview
     ) -> int:
         ptes, protection = self._sections.ptes, region.protection
@@ -198,6 +211,8 @@ class UserSpace:
                 slot = _FIRST_SLOT + len(file)
                 file[slot] = bytes(page).ljust(PAGE, b"\0")
                 return ptes.in_page_file(slot, protection)
+            case Residency.IN_STORE:
+                return self._sections.keep(bytes(page).ljust(PAGE, b"\0"), protection)
             case Residency.UNTOUCHED if section is None:
                 return 0
             case Residency.IN_FILE if section is not None:

@@ -24,14 +24,14 @@ FORMATS = PteFormats(4, Bits(12, 20), Bits(12, 20), None, Bits(1, 4), Bits(12, 2
 LOOK_UP = 0xFFFFF << 12 | PROTOTYPE
 PROTOTYPES = 0xE1000000
 BASE = 0x400000
-CODE, OTHER = b"code" * 1024, b"data" * 1024
+CODE, OTHER, STORED = b"code" * 1024, b"data" * 1024, b"pack" * 1024
 
 
 class PageFile:
-    """Page file 0 with one page, at 0x88; page file 2 is the compressed store."""
+    """Page file 0 with one page, at 0x88; page file 2 is the compressed store, with one at 0x77."""
 
     def page(self, number: int, index: int) -> bytes | None:
-        return OTHER if (number, index) == (0, 0x88) else None
+        return {(0, 0x88): OTHER, (2, 0x77): STORED}.get((number, index))
 
     def is_compressed_store(self, number: int) -> bool:
         return number == 2
@@ -103,6 +103,15 @@ def private(*, is_committed: bool) -> View:
         pytest.param(
             space(0x88 << 12 | 2 << 1 | READ_WRITE, page_files=PageFile()), PageOrigin.COMPRESSED, None, id="compressed"
         ),
+        pytest.param(
+            space(0x77 << 12 | 2 << 1 | READ_WRITE, page_files=PageFile()), PageOrigin.STORE, STORED, id="decompressed"
+        ),
+        pytest.param(
+            space(LOOK_UP, 0x77 << 12 | 2 << 1 | READ_WRITE, mapped(), page_files=PageFile()),
+            PageOrigin.STORE,
+            STORED,
+            id="shared and decompressed",
+        ),
         pytest.param(space(0xBAD000 | VALID), PageOrigin.NOT_IN_DUMP, None, id="valid, frame not in the dump"),
         pytest.param(
             space(0x9000 | VALID, directory=0xBAD000 | VALID), PageOrigin.TABLE_NOT_IN_DUMP, None, id="no page table"
@@ -137,6 +146,9 @@ def test_without_formats_nothing_is_guessed():
         pytest.param(space(0xBAD000 | VALID), PageOrigin.FILE, id="frame not in the dump"),
         pytest.param(space(0, directory=0xBAD000 | VALID), PageOrigin.FILE, id="table not in the dump"),
         pytest.param(space(0x88 << 12 | READ_WRITE), PageOrigin.PAGED_OUT, id="its own copy is in the page file"),
+        pytest.param(
+            space(0x88 << 12 | 2 << 1, page_files=PageFile()), PageOrigin.COMPRESSED, id="its own copy is in the store"
+        ),
         pytest.param(space(0), PageOrigin.NOT_COMMITTED, id="the process has nothing there"),
         pytest.param(space(0x9000 | VALID), PageOrigin.VALID, id="it is there"),
     ],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MemProcFS (PyPI `memprocfs`): its call stacks of the threads of an x64 dump.
+"""MemProcFS (PyPI `memprocfs`): its call stacks of the threads of an x64 dump, and the pages that it reads.
 
 It starts where a thread left user mode, at the registers of its trap frame, and looks neither at 32-bit threads nor at
 the kernel's frames. Dumps of the forge need `--fuller-kernel` for it to open them.
@@ -53,11 +53,26 @@ def memprocfs_stacks(
 
 def memprocfs_walk(dump: Path, *, rounds: int = 1, pids: Collection[int] = (), seconds: float = 120) -> PeerWalk:
     """Walk all threads `rounds` times, in a child process that may take `seconds`; raises PeerFailed."""
+    lines = _run("memprocfs_child", dump, [str(rounds), *map(str, pids)], seconds, "rounds")
+    stacks = {(line["pid"], line["tid"]): [(ip, ret, sp) for ip, ret, sp in line["frames"]] for line in lines[1:-1]}
+    return PeerWalk(stacks, lines[0]["opening"], tuple(lines[-1]["rounds"]))
+
+
+def memprocfs_pages(dump: Path, pid: int, addresses: Collection[int], *, seconds: float = 120) -> dict[int, bytes]:
+    """Return those of a process's pages that it reads, by address; raises PeerFailed.
+
+    It gives zeros for what it cannot read, so that pages of zeros are left out.
+    """
+    lines = _run("memprocfs_pages", dump, [str(pid), *map(str, addresses)], seconds, "done")
+    return {line["address"]: bytes.fromhex(line["page"]) for line in lines[:-1]}
+
+
+def _run(module: str, dump: Path, arguments: list[str], seconds: float, last: str) -> list[dict[str, Any]]:
+    """Run one of the child processes on `dump`; return its lines, of which the last one has the key `last`."""
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "stacks"
-        arguments = [str(dump.resolve()), str(out), str(rounds), *map(str, pids)]
+        out = Path(scratch) / "out"
         # As a module: a script's directory would come first among those to import from, and here is a memprocfs.py.
-        command = [sys.executable, "-m", "tests.peers.memprocfs_child", *arguments]
+        command = [sys.executable, "-m", f"tests.peers.{module}", str(dump.resolve()), str(out), *arguments]
         try:
             done = subprocess.run(
                 command, cwd=_CHECKOUT, capture_output=True, text=True, errors="replace", timeout=seconds, check=False
@@ -66,12 +81,11 @@ def memprocfs_walk(dump: Path, *, rounds: int = 1, pids: Collection[int] = (), s
             message = f"not done after {seconds:.0f} s"
             raise PeerFailed(message) from None
         lines = _lines(out)
-    if done.returncode or not lines or "rounds" not in lines[-1]:
+    if done.returncode or not lines or last not in lines[-1]:
         told = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         message = f"exit code {done.returncode}: {told[-1] if told else 'nothing said'}"
         raise PeerFailed(message)
-    stacks = {(line["pid"], line["tid"]): [(ip, ret, sp) for ip, ret, sp in line["frames"]] for line in lines[1:-1]}
-    return PeerWalk(stacks, lines[0]["opening"], tuple(lines[-1]["rounds"]))
+    return lines
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

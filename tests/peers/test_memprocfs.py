@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.forge import compressed_store
 from tests.forge.__main__ import forge
 from tests.forge.cases import Case
 from tests.forge.cases.more_x64 import peers
 from tests.forge.cases.service_x64 import PID
 from tests.forge.cases.service_x64 import build as service
+from tests.forge.describe import Residency
 from tests.forge.truth import TruthFrame
 from tests.peers.listed_stubs import with_listed_stubs
-from tests.peers.memprocfs import Frame, PeerFailed, is_installed, memprocfs_stacks, memprocfs_walk
+from tests.peers.memprocfs import Frame, PeerFailed, is_installed, memprocfs_pages, memprocfs_stacks, memprocfs_walk
+from tests.test_residency_answers import all_in, spread_over
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="MemProcFS is not installed: pip install '.[peers]'")
 
@@ -64,6 +68,30 @@ def test_a_walk_begins_in_a_stub_only_when_that_is_listed(tmp_path: Path):
     case.machine = with_listed_stubs(case.machine)
     forge(case, tmp_path / "listed", fuller=True)
     assert memprocfs_stacks(tmp_path / "listed" / "MEMORY.DMP")[PID, 0x14BC] == expected
+
+
+@pytest.mark.parametrize("build", [17763, 18363, 19045, 22000])
+def test_it_finds_the_same_pages_in_the_compressed_store(build: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """All are stored as they are: on Linux it has nothing to decompress with.
+
+    What it asks for before it has found the store it takes for missing ever after.
+    """
+    monkeypatch.setattr(compressed_store, "RAW_EACH", 1)
+    case = service()
+    case.machine = replace(case.machine, version=(10, 0, build))
+    spread_over(case, all_in(Residency.IN_STORE), Residency.VALID)
+    forge(case, tmp_path, fuller=True)
+    pages = {
+        region.base + at: region.data[at : at + 0x1000].ljust(0x1000, b"\0")
+        for process in case.machine.processes
+        if process.pid == PID
+        for region in process.regions
+        for at in range(0, len(region.data), 0x1000)
+    }
+    expected = {address: page for address, page in pages.items() if any(page)}
+    found = memprocfs_pages(tmp_path / "MEMORY.DMP", PID, expected)
+    assert len(found) >= len(expected) * 0.9
+    assert all(page == expected[address] for address, page in found.items())
 
 
 def test_it_says_why_it_failed(tmp_path: Path, walked: tuple[Case, Path]):

@@ -156,6 +156,7 @@ class _Examination:
         try:
             machine = Machine(context, name, "throwstack", Sources("", self.files.image_path))
             self.report.processes.extend(coverage(machine))
+            self.report.store_problems = machine.store_problems
             if not machine.has_all_processes:
                 self.report.problems.append("the kernel's list of processes is broken: some may be missing")
         except (LookupError, TypeError) as error:

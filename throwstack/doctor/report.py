@@ -51,6 +51,8 @@ class Report:
     symbols: str | None = None
     """The ISF file at hand, as a URL."""
     processes: list[ProcessCoverage] = field(default_factory=list)
+    store_problems: tuple[str, ...] = ()
+    """Why pages in the compressed store cannot be read."""
     problems: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     verdict: Verdict = Verdict.DOES_NOT_SERVE

@@ -13,6 +13,8 @@ FULL_DUMP = (
 )
 _ENOUGH = 0.95
 """The share of stack pages that has to be readable in a dump that serves."""
+_OF_KERNEL_DUMPS = {PageOrigin.NOT_IN_DUMP, PageOrigin.TABLE_NOT_IN_DUMP, PageOrigin.IN_FILE}
+"""Why pages of processes are missing in a dump of the kernel's memory; some were in no memory at all."""
 
 
 def judge(report: Report) -> None:
@@ -23,7 +25,9 @@ def judge(report: Report) -> None:
         problem = "no process can be examined"
         if report.processes:
             problem = "no page of a thread's user-mode stack is in it"
-            if not report.is_cut_off and set(missing) <= {PageOrigin.NOT_IN_DUMP, PageOrigin.TABLE_NOT_IN_DUMP}:
+            # Where no TEB is readable no stacks are known, and only the images show why.
+            reasons = {*missing, *total(process.images for process in report.processes)}
+            if not report.is_cut_off and reasons <= _OF_KERNEL_DUMPS:
                 problem += ": it holds the kernel's memory alone"
         report.problems.append(problem)
         judge_extent(report)
@@ -60,6 +64,7 @@ def _advise_on_pages(report: Report) -> None:
     if missing.get(PageOrigin.PAGED_OUT):
         report.advice.append("pages are in a page file: give pagefile.sys with vol --single-swap-locations")
     if missing.get(PageOrigin.COMPRESSED):
-        report.advice.append("pages are in the compressed store of Windows 10 and later, which cannot be read")
+        why = "; ".join(report.store_problems)
+        report.advice.append(f"pages are in the compressed store of Windows 10 and later and cannot be read: {why}")
     if images.get(PageOrigin.IN_FILE) or images.get(PageOrigin.NOT_IN_DUMP):
         report.advice.append("image pages are not in the dump: give the machine's files with --image-path")

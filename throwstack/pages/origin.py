@@ -20,14 +20,16 @@ class PageOrigin(Enum):
     """Committed and never touched: all zeros for the process."""
     PAGE_FILE = "page file"
     """Read from a page file that was given with the dump."""
+    STORE = "compressed store"
+    """Windows 10: decompressed from the memory of the memory compression process."""
     FILE = "image file"
     """Not in the dump: taken from the file of the image, relocated. A substitute, as the only one of these."""
 
     NOT_COMMITTED = "not committed"
     """The process has no memory there."""
     PAGED_OUT = "in a page file that was not given"
-    COMPRESSED = "in the compressed store"
-    """Windows 10: compressed in the working set of the memory compression process."""
+    COMPRESSED = "in the compressed store, unreadable"
+    """The same, but the store's layout is not known, or it is damaged or not in the dump."""
     IN_FILE = "only in the file that is mapped there"
     """Neither in memory nor in a page file, and the file was not given."""
     NOT_IN_DUMP = "its frame is not in the dump"
@@ -53,6 +55,7 @@ _PRESENT = frozenset(
         PageOrigin.PROTOTYPE,
         PageOrigin.ZERO,
         PageOrigin.PAGE_FILE,
+        PageOrigin.STORE,
         PageOrigin.FILE,
     }
 )
@@ -60,7 +63,10 @@ _PRESENT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a page is: its frame, or for one in page file `page_file` its number there."""
+    """Where a page is: its frame, or for one in page file `page_file` its number there.
+
+    The compressed store has the number of a page file, too.
+    """
 
     origin: PageOrigin
     frame: int = 0

@@ -4,8 +4,9 @@
 What a process's page tables map directly is read as before. The rest follows the steps of Windows' own page fault
 handler (Windows Internals, 7th edition, part 1, chapter 5, "Page fault handling"): an entry in transition names a
 frame; one in prototype format leads to the section's prototype PTE, whose address it holds or the VAD gives; an empty
-entry is what the VAD says; one in software format is a page of zeros or in a page file. A prototype PTE is valid, in
-transition, in software format, or, when its own prototype bit is set, says that the page is in the mapped file.
+entry is what the VAD says; one in software format is a page of zeros or in a page file, of which one may be the
+compressed store. A prototype PTE is valid, in transition, in software format, or, when its own prototype bit is set,
+says that the page is in the mapped file.
 
 Nothing is made up: a page is zeros only where an entry says so or a committed private VAD covers an empty entry, and
 comes from an image's file only where the process cannot have changed it.
@@ -33,7 +34,10 @@ class PageFiles(Protocol):
     """The page files that were given with a dump."""
 
     def page(self, number: int, index: int) -> bytes | None:
-        """Return page `index` of page file `number`, or None if it was not given or does not reach so far."""
+        """Return page `index` of page file `number`, or None if it was not given or does not reach so far.
+
+        For the compressed store's number, the page as it was before; None if it cannot be read.
+        """
         ...
 
     def is_compressed_store(self, number: int) -> bool:
@@ -213,11 +217,10 @@ class ResolvedPages:
         files = self._page_files
         if files is None:
             return Location(PageOrigin.PAGED_OUT)
-        if files.is_compressed_store(number):
-            return Location(PageOrigin.COMPRESSED)
+        is_store = files.is_compressed_store(number)
         if files.page(number, index) is None:
-            return Location(PageOrigin.PAGED_OUT)
-        return Location(PageOrigin.PAGE_FILE, index, number)
+            return Location(PageOrigin.COMPRESSED if is_store else PageOrigin.PAGED_OUT)
+        return Location(PageOrigin.STORE if is_store else PageOrigin.PAGE_FILE, index, number)
 
 
 class _InDump:
@@ -240,5 +243,13 @@ _BY_KIND = {
     EntryKind.EMPTY: PageOrigin.NOT_COMMITTED,
     EntryKind.NO_ACCESS: PageOrigin.NOT_COMMITTED,
 }
-_PRIVATE = frozenset({PageOrigin.PAGED_OUT, PageOrigin.COMPRESSED, PageOrigin.PAGE_FILE, PageOrigin.NOT_COMMITTED})
+_PRIVATE = frozenset(
+    {
+        PageOrigin.PAGED_OUT,
+        PageOrigin.COMPRESSED,
+        PageOrigin.PAGE_FILE,
+        PageOrigin.STORE,
+        PageOrigin.NOT_COMMITTED,
+    }
+)
 """Pages that are not their file's: what went to a page file had been written to."""

@@ -95,6 +95,11 @@ class Machine:
         """Return the layout of 32-bit structures in a 64-bit system."""
         return wow64_layout(self.context, self._config_path)
 
+    @property
+    def store_problems(self) -> tuple[str, ...]:
+        """Return why pages of the compressed store could not be read so far; empty where all could."""
+        return self._pages.stored.reasons
+
     def process_pages(self, directory_base: int, process: int) -> ResolvedPages:
         """Return the pages of the EPROCESS at `process`, whose page tables are at the physical `directory_base`."""
         return self._pages.process(directory_base, process)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Page files: those that Volatility was given (`--single-swap-locations`, in the order of their numbers).
 
-Which of the machine's page files is the memory compression's is in its _MMPAGING_FILE (Windows 10 and later).
+One of the machine's may be the compressed store, which is memory and no file: its _MMPAGING_FILE says so (Windows 10
+and later).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Protocol
 
 from volatility3.framework import exceptions, interfaces
 
@@ -16,18 +18,35 @@ from throwstack.volatility.layout import Layout
 _MAX_FILES = 16
 
 
+class StoredPages(Protocol):
+    """The compressed store."""
+
+    def page(self, number: int, index: int) -> bytes | None:
+        """Return page `index` of the page file `number` that is the store, or None if it cannot be read."""
+        ...
+
+
 class SwapLayers:
     """The `PageFiles` of a dump."""
 
     def __init__(
-        self, layers: dict[int, interfaces.layers.DataLayerInterface], compressed: Collection[int] = ()
+        self,
+        layers: dict[int, interfaces.layers.DataLayerInterface],
+        compressed: Collection[int] = (),
+        stored: StoredPages | None = None,
     ) -> None:
-        """Take Volatility's layers by the number of the page file, and the numbers of those in no file."""
+        """Take Volatility's layers by the number of the page file, and the numbers of those in no file.
+
+        Pages of the latter come from `stored`.
+        """
         self._layers = layers
         self._compressed = frozenset(compressed)
+        self._stored = stored
 
     def page(self, number: int, index: int) -> bytes | None:
         """Return page `index` of page file `number`, or None if it was not given or does not reach so far."""
+        if number in self._compressed:
+            return None if self._stored is None else self._stored.page(number, index)
         layer = self._layers.get(number)
         if layer is None:
             return None

@@ -13,6 +13,7 @@ from throwstack.memory import Memory, PageSource
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.pages.views import Views
 from throwstack.paging import AddressSpace, PagingMode
+from throwstack.volatility.compressed_store import StoreFinder
 from throwstack.volatility.layout import Layout
 from throwstack.volatility.page_files import SwapLayers, compressed_stores
 from throwstack.volatility.pte_formats import invalid_pte_mask, pte_formats
@@ -42,7 +43,11 @@ class PageSetup:
         self._formats = pte_formats(layout, mode, self._mask)
         pointer_size = 8 if mode is PagingMode.X64 else 4
         compressed = compressed_stores(layout, resident, symbol("MiSystemPartition"), pointer_size)
-        self._page_files = SwapLayers(swap, compressed)
+        # What the compressed store lies in may be in a page file, but not again in the store.
+        without_store = partial(self._resolved, page_files=SwapLayers(swap, compressed))
+        kernel = Memory(without_store(directory_base))
+        self.stored = StoreFinder(layout, kernel, pointer_size, symbol=symbol, space=without_store)
+        self._page_files = SwapLayers(swap, compressed, self.stored)
         # Paged pool, where prototype PTEs lie, is itself paged, but never by prototype PTEs.
         paged = Memory(self._resolved(directory_base))
         self.kernel_memory = Memory(self._resolved(directory_base, kernel=paged))
@@ -58,9 +63,13 @@ class PageSetup:
         return self._resolved(directory_base, kernel=self.kernel_memory, views=views)
 
     def _resolved(
-        self, directory_base: int, *, kernel: Memory | None = None, views: Callable[[], Views] | None = None
+        self,
+        directory_base: int,
+        *,
+        kernel: Memory | None = None,
+        views: Callable[[], Views] | None = None,
+        page_files: SwapLayers | None = None,
     ) -> ResolvedPages:
         tables = AddressSpace(self._physical, self._mode, directory_base, invalid_mask=self._mask or 0)
-        return ResolvedPages(
-            self._physical, tables, self._formats, kernel=kernel, views=views, page_files=self._page_files
-        )
+        files = page_files or self._page_files
+        return ResolvedPages(self._physical, tables, self._formats, kernel=kernel, views=views, page_files=files)
