@@ -148,6 +148,18 @@ def test_the_answers_do_not_depend_on_where_the_pages_are(
     check(case, answers(case, tmp_path))
 
 
+@pytest.mark.parametrize(("name", "paging"), MACHINES)
+def test_nor_on_page_tables_that_are_in_the_page_file_too(name: str, paging: Paging | None, tmp_path: Path):
+    case = builders()[name][0]()
+    if paging is not None:
+        case.machine = with_paging(case.machine, paging)
+    spread_over(case, all_in(Residency.IN_PAGE_FILE), Residency.IN_PAGE_FILE)
+    case.machine = replace(
+        case.machine, processes=[replace(one, pages_out_tables=True) for one in case.machine.processes]
+    )
+    check(case, answers(case, tmp_path))
+
+
 LAYOUTS = [
     ("ftp-2003", "layouts/vista_sp2_x86.json.xz"),
     ("ftp-2003", "layouts/win7_sp1_x86.json.xz"),

@@ -8,6 +8,7 @@ and bit 10 clear is a page in transition, which is still in memory under the fra
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -117,23 +118,30 @@ class AddressSpace:
             table = entry & self._mask
         return table
 
-    def walk(self, address: int) -> TableWalk:
-        """Follow the tables for `address` as far as they go. Tables may be in transition like any page."""
+    def walk(self, address: int, paged_out: Callable[[int], bytes | None] | None = None) -> TableWalk:
+        """Follow the tables for `address` as far as they go. Tables may be in transition like any page.
+
+        `paged_out` gives the contents of a table that is not in memory, by the entry that leads to it.
+        """
         if not self._is_canonical(address):
             return _NOWHERE
-        table = self._top
+        table, contents = self._top, None
         is_valid = True
         for shift, indexes, may_be_large in self._steps:
-            entry = self._read_entry(table + (address >> shift & indexes) * self._size)
+            at = (address >> shift & indexes) * self._size
+            entry = self._read_entry(table + at) if contents is None else self._unpack(contents, at)[0]
+            contents = None
             is_leaf = shift == 12
             if entry is None:
                 return TableWalk(None, None, is_leaf, is_valid=False)
             if not entry & _PRESENT:
                 frame = self._transition(entry)
-                if frame is None:
+                if frame is None and not is_leaf and paged_out is not None:
+                    contents = paged_out(entry)
+                if frame is None and contents is None:
                     return TableWalk(None, entry, is_leaf, is_valid=False)
                 is_valid = not is_leaf
-                table = frame
+                table = frame or 0
                 continue
             if may_be_large and entry & _LARGE:
                 frame = self._in_large(entry, shift, address) // PAGE_SIZE

@@ -205,6 +205,8 @@ class Process:
     loader_residency: Residency = Residency.VALID
     """Residency of the pages with PEB and loader data."""
     teb_residency: Residency = Residency.VALID
+    pages_out_tables: bool = False
+    """Page tables none of whose pages are in memory are in the page file themselves."""
 
 
 @dataclass

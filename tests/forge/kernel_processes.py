@@ -57,6 +57,8 @@ class ProcessWriter:
         if process.modules32 is not None:
             self._write_wow64(block, process)
         write_vads(self.kernel, block, user.finish(self.shared_data_frame))
+        if process.pages_out_tables:
+            user.page_out_tables()
         return block
 
     def _created(self, process: Process) -> int:

@@ -9,6 +9,7 @@ PAE and non-PAE between 0x30000 and 0x1030000, PAE with the four directories rig
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.forge.describe import Paging
@@ -121,6 +122,16 @@ class AddressSpace:
         if leaf is None:
             leaf = self._leaves[prefix] = self._table(len(self.mode.levels) - 1, prefix)
         self._entry.pack_into(leaf, (address >> 12 & self._leaf_mask) * self._entry.size, entry)
+
+    def page_out_tables(self, save: Callable[[bytes], int]) -> None:
+        """Let go of the user half's tables that lead to no page in memory; `save` takes one and returns its entry."""
+        above = len(self.mode.levels) - 2
+        entries = self.mode.levels[above][1]
+        for prefix, table in self._leaves.items():
+            used = any(self._get(table, index) & (PRESENT | TRANSITION) for index in range(self._leaf_mask + 1))
+            if not used and prefix << self._leaf_shift < self.kernel_start:
+                self._put(self._tables[above, prefix // entries][1], prefix % entries, save(bytes(table)))
+                table[:] = bytes(PAGE)
 
     def close_kernel(self) -> None:
         """Give the kernel's own space its self-reference (PAE has it from the start)."""

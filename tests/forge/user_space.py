@@ -51,6 +51,12 @@ class SectionCache:
         """What the compressed store has to keep, by the page's place in its page file."""
         self._places = store_places()
 
+    def page_out(self, page: bytes, protection: Protection) -> int:
+        """Put a page into page file 0; return its entry."""
+        slot = _FIRST_SLOT + len(self.page_file)
+        self.page_file[slot] = page.ljust(PAGE, b"\0")
+        return self.ptes.in_page_file(slot, protection)
+
     def keep(self, page: bytes, protection: Protection) -> int:
         """Put a page into the compressed store; return its entry."""
         if self.ptes.size == 4:
@@ -177,6 +183,10 @@ class UserSpace:
         self._space.set_entry(SHARED_DATA, self._sections.ptes.valid(shared_data_frame, Protection.READ))
         return sorted(vads, key=lambda vad: vad.start)
 
+    def page_out_tables(self) -> None:
+        """Put the page tables that lead to no page in memory into the page file, once all entries are made."""
+        self._space.page_out_tables(lambda table: self._sections.page_out(table, Protection.READ_WRITE))
+
     def _lay(self, region: Region) -> Vad:
         pages = _pages(region)
         written = any(number in self._written for number in range(region.base // PAGE, region.base // PAGE + pages))
@@ -207,10 +217,7 @@ class UserSpace:
             case Residency.PAGED_OUT:
                 return ptes.paged_out(protection)
             case Residency.IN_PAGE_FILE:
-                file = self._sections.page_file
-                slot = _FIRST_SLOT + len(file)
-                file[slot] = bytes(page).ljust(PAGE, b"\0")
-                return ptes.in_page_file(slot, protection)
+                return self._sections.page_out(bytes(page), protection)
             case Residency.IN_STORE:
                 return self._sections.keep(bytes(page).ljust(PAGE, b"\0"), protection)
             case Residency.UNTOUCHED if section is None:

@@ -25,13 +25,14 @@ LOOK_UP = 0xFFFFF << 12 | PROTOTYPE
 PROTOTYPES = 0xE1000000
 BASE = 0x400000
 CODE, OTHER, STORED = b"code" * 1024, b"data" * 1024, b"pack" * 1024
+TABLE = struct.pack("<3I", 0x9000 | TRANSITION, 0x88 << 12 | READ_WRITE, 0).ljust(PAGE_SIZE, b"\0")
 
 
 class PageFile:
-    """Page file 0 with one page, at 0x88; page file 2 is the compressed store, with one at 0x77."""
+    """Page file 0: a page at 0x88, a page table at 0x99. Page file 2, the compressed store: at 0x77 and 0x99."""
 
     def page(self, number: int, index: int) -> bytes | None:
-        return {(0, 0x88): OTHER, (2, 0x77): STORED}.get((number, index))
+        return {(0, 0x88): OTHER, (2, 0x77): STORED, (0, 0x99): TABLE, (2, 0x99): TABLE}.get((number, index))
 
     def is_compressed_store(self, number: int) -> bool:
         return number == 2
@@ -131,6 +132,19 @@ def test_a_page_and_its_origin(pages: ResolvedPages, origin: PageOrigin, content
     assert pages.page(BASE) == contents
     assert pages.origin(BASE + 0x7FF) is origin
     assert origin.is_present is (contents is not None)
+
+
+@pytest.mark.parametrize("directory", [0x99 << 12 | READ_WRITE, 0x99 << 12 | 2 << 1 | READ_WRITE])
+def test_a_page_table_that_is_paged_out_itself(directory: int):
+    pages = space(0xBAD000 | VALID, view=private(is_committed=True), directory=directory, page_files=PageFile())
+    assert [pages.page(BASE + page * PAGE_SIZE) for page in range(2)] == [CODE, OTHER]
+    assert [pages.origin(BASE + page * PAGE_SIZE) for page in range(3)] == [
+        PageOrigin.TRANSITION,
+        PageOrigin.PAGE_FILE,
+        PageOrigin.ZERO,
+    ]
+    given = space(0xBAD000 | VALID, directory=directory)
+    assert (given.page(BASE), given.origin(BASE)) == (None, PageOrigin.TABLE_NOT_IN_DUMP)
 
 
 def test_without_formats_nothing_is_guessed():

@@ -156,7 +156,7 @@ class ResolvedPages:
         return self._physical.page(location.frame * PAGE_SIZE) if location.origin.is_present else None
 
     def _locate(self, address: int) -> Location:
-        walk = self._tables.walk(address)
+        walk = self._tables.walk(address, self._paged_out_table)
         if walk.frame is not None:
             return Location(PageOrigin.VALID if walk.is_valid else PageOrigin.TRANSITION, walk.frame)
         if walk.entry is None:
@@ -169,6 +169,13 @@ class ResolvedPages:
         if not walk.is_leaf or entry.kind in {EntryKind.EMPTY, EntryKind.LOOK_UP}:
             return self._by_view(address)
         return self._by_entry(entry, PageOrigin.TRANSITION, self._formats)
+
+    def _paged_out_table(self, raw: int) -> bytes | None:
+        """Return the page table that a page file has; Windows lets go of tables none of whose pages are in memory."""
+        entry = None if self._formats is None else self._formats.decode(raw)
+        if entry is None or entry.kind is not EntryKind.PAGE_FILE:
+            return None
+        return self._fetch(self._paged(entry.page_file, entry.value))
 
     def _by_entry(self, entry: Entry, in_memory: PageOrigin, formats: PteFormats) -> Location:
         """Return the location that `entry` gives by itself; `in_memory` is what a page in transition counts as."""
