@@ -62,7 +62,10 @@ def _advise_on_pages(report: Report) -> None:
     images = total(process.images for process in report.processes)
     missing = total([images, *(process.stacks for process in report.processes)])
     if missing.get(PageOrigin.PAGED_OUT):
-        report.advice.append("pages are in a page file: give pagefile.sys with vol --single-swap-locations")
+        report.advice.append(
+            "pages are in a page file: give it, here with --page-file pagefile.sys, and to Volatility before its other "
+            "options: vol --single-swap-locations pagefile.sys -f MEMORY.DMP windows.unhandled"
+        )
     if missing.get(PageOrigin.COMPRESSED):
         why = "; ".join(report.store_problems)
         report.advice.append(f"pages are in the compressed store of Windows 10 and later and cannot be read: {why}")
