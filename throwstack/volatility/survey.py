@@ -176,7 +176,7 @@ class Survey:
         for label in {label: None for _, _, triage in triages for label in triage.nameless}:
             self._miss(
                 process,
-                f"no function of {label} has a name, though crashed threads wait in them (--image-path may help)",
+                f"no function of {label} has a name, and crashed threads wait there (--image-path may help)",
             )
         for thread in process.threads:
             if not self.is_selected(thread):
