@@ -140,7 +140,7 @@ def test_a_process_without_user_mode_memory_is_named(forged: Forge):
     out, _ = forged("ftp-2003")
     done = vol(out, "windows.unhandled", "--pid", "4", "2564")
     assert [row["PID"] for row in done.rows] == [2564]
-    assert "the process with PID 4 has no user-mode memory" in done.err
+    assert "of the process with PID 4 there is no user-mode memory" in done.err
 
 
 def test_the_context_of_a_thread_that_is_left_out_is_not_shown(forged: Forge):

@@ -153,6 +153,7 @@ def test_a_page_file_that_is_given_is_a_route(doctor, tmp_path: Path, kind: Dump
         (process,) = [one for one in report["processes"] if one["pid"] in pids]
         assert set(process["stack_pages"]["routes"]) == {route}
         assert any("pagefile.sys" in advice for advice in report["advice"]) is (route == "paged_out")
+        assert not any("next time" in advice for advice in report["advice"]), "the dump is a complete one"
 
 
 @pytest.mark.parametrize("build", [19045, 22631])

@@ -109,3 +109,4 @@ def test_no_damage_is_more_than_said(tmp_path_factory, changes):
     packed.write_bytes(data)
     with suppress(NotUnpacked):
         unpack(packed, packed.with_name("app.pdb"))
+    assert not list(packed.parent.glob("*.part"))

@@ -12,8 +12,7 @@ from dataclasses import replace
 
 from throwstack.contexts import Context
 from throwstack.dispatch.saved import Route, SavedException
-from throwstack.exceptions.faults import STACK_BUFFER_OVERRUN
-from throwstack.exceptions.record import ExceptionRecord
+from throwstack.exceptions.record import STACK_BUFFER_OVERRUN, ExceptionRecord
 from throwstack.registers import Registers
 from throwstack.target import Target
 

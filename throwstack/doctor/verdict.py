@@ -13,7 +13,9 @@ FULL_DUMP = (
 )
 _ENOUGH = 0.95
 """The share of stack pages that has to be readable in a dump that serves."""
-_OF_KERNEL_DUMPS = {PageOrigin.NOT_IN_DUMP, PageOrigin.TABLE_NOT_IN_DUMP, PageOrigin.IN_FILE}
+_LEFT_OUT = {PageOrigin.NOT_IN_DUMP, PageOrigin.TABLE_NOT_IN_DUMP}
+"""What a dump of another kind would have."""
+_OF_KERNEL_DUMPS = {*_LEFT_OUT, PageOrigin.IN_FILE}
 """Why pages of processes are missing in a dump of the kernel's memory; some were in no memory at all."""
 
 
@@ -22,17 +24,18 @@ def judge(report: Report) -> None:
     missing = total(process.stacks for process in report.processes)
     have, of = readable(missing)
     if not have:
-        problem = "no process can be examined"
+        problem, is_kernel = "no process can be examined", False
+        # Where no TEB is readable no stacks are known, and only the images show why.
+        reasons = {*missing, *total(process.images for process in report.processes)}
         if report.processes:
-            problem = "no page of a thread's user-mode stack is in it"
-            # Where no TEB is readable no stacks are known, and only the images show why.
-            reasons = {*missing, *total(process.images for process in report.processes)}
-            if not report.is_cut_off and reasons <= _OF_KERNEL_DUMPS:
-                problem += ": it holds the kernel's memory alone"
+            is_kernel = not report.is_cut_off and reasons <= _OF_KERNEL_DUMPS
+            problem = (
+                "no page of a thread's user-mode stack is in it" + ": it holds the kernel's memory alone" * is_kernel
+            )
         report.problems.append(problem)
         judge_extent(report)
         _advise_on_pages(report)
-        if not report.is_cut_off:
+        if not report.is_cut_off and (is_kernel or not report.processes or reasons & _LEFT_OUT):
             report.advice.append(FULL_DUMP)
         return
     report.verdict = Verdict.SERVES
@@ -62,7 +65,10 @@ def _advise_on_pages(report: Report) -> None:
     images = total(process.images for process in report.processes)
     missing = total([images, *(process.stacks for process in report.processes)])
     if missing.get(PageOrigin.PAGED_OUT):
-        report.advice.append("pages are in a page file: give pagefile.sys with vol --single-swap-locations")
+        report.advice.append(
+            "pages are in a page file: give it, here with --page-file pagefile.sys, and to Volatility before its other "
+            "options: vol --single-swap-locations pagefile.sys -f MEMORY.DMP windows.unhandled"
+        )
     if missing.get(PageOrigin.COMPRESSED):
         why = "; ".join(report.store_problems)
         report.advice.append(f"pages are in the compressed store of Windows 10 and later and cannot be read: {why}")

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from throwstack.exceptions import clr, cpp, delphi, faults, gcc, special
 from throwstack.exceptions.model import ExceptionText, Subject
-from throwstack.exceptions.record import ExceptionRecord, nested_records
+from throwstack.exceptions.record import STACK_BUFFER_OVERRUN, ExceptionRecord, nested_records
 from throwstack.exceptions.status import hresult, ntstatus, win32
 from throwstack.images import ImageMap
 from throwstack.memory import Memory
@@ -26,7 +26,7 @@ _FAMILIES: dict[int, Callable[[Subject], ExceptionText]] = {
     faults.IN_PAGE_ERROR: faults.in_page_error,
     faults.GUARD_PAGE_VIOLATION: faults.guard_page,
     faults.STACK_OVERFLOW: faults.stack_overflow,
-    faults.STACK_BUFFER_OVERRUN: faults.stack_buffer_overrun,
+    STACK_BUFFER_OVERRUN: faults.stack_buffer_overrun,
     cpp.CPP: cpp.cpp_exception,
     clr.CLR: clr.clr_exception,
     clr.CLR_OLD: clr.clr_exception,

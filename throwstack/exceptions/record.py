@@ -16,6 +16,8 @@ from throwstack.registers import Arch
 MAX_PARAMETERS = 15
 """EXCEPTION_MAXIMUM_PARAMETERS."""
 MAX_CHAIN = 16
+STACK_BUFFER_OVERRUN = 0xC0000409
+"""The code of stack cookie failures, and since Windows 8 of every fast-fail."""
 
 _HEAD = {Arch.X86: struct.Struct("<5I"), Arch.X64: struct.Struct("<IIQQI4x")}
 

@@ -139,7 +139,8 @@ def _place(word: str, say: Say) -> Path | Server | None:
 
 
 def _is_readable(directory: Path) -> bool:
-    return os.path.isdir(directory) and os.access(directory, os.R_OK | os.X_OK)  # noqa: PTH112 as above
+    # Path's own questions raise where a directory may not be looked into.
+    return os.path.isdir(directory) and os.access(directory, os.R_OK | os.X_OK)  # noqa: PTH112
 
 
 class Fetcher(Protocol):
@@ -205,7 +206,7 @@ class SymbolPath:
             layouts += [(name,), *((*top, kind, name) for top in ((), ("symbols",)) for kind in _KINDS)]
         for layout in layouts:
             for found in self._resolve(directory, *layout):
-                if os.path.isfile(found):  # noqa: PTH113 Path.is_file raises where a directory may not be read
+                if os.path.isfile(found):  # noqa: PTH113 as above
                     yield found, str(found)
         for packed in self._resolve(directory, *folder, _packed(name)):
             target = self._kept(cache, name, key)

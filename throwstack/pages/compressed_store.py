@@ -82,22 +82,15 @@ class CompressedStores:
 
     def page(self, number: int, index: int) -> bytes:
         """Return page `index` of page file `number`, which is the stores'; raises `NotInStore`."""
+        if index >> _PLACE_BITS or not 0 <= number < 16:
+            message = "a page's place is beyond what a key can hold"
+            raise NotInStore(message)
         key = number << _PLACE_BITS | index
         if key not in self._pages:
             if len(self._pages) >= _PAGES:
                 self._pages.clear()
-            self._pages[key] = self._find(number, index)
+            self._pages[key] = _outcome(self._read, key)
         return _checked(self._pages[key])
-
-    def _find(self, number: int, index: int) -> bytes | NotInStore:
-        if index >> _PLACE_BITS or not 0 <= number < 16:
-            return NotInStore("a page's place is beyond what a key can hold")
-        try:
-            return self._read(number << _PLACE_BITS | index)
-        except NotInStore as reason:
-            return reason
-        except MemoryUnreadable:
-            return NotInStore("structures of the store are not in the dump")
 
     def _read(self, key: int) -> bytes:
         found = self._look_up(self._pointer(self._globals + self._layout.key_tree), key)
@@ -106,20 +99,12 @@ class CompressedStores:
             raise NotInStore(message)
         index = found & _STORE_INDEX
         if index not in self._stores:
-            self._stores[index] = self._open(index)
+            self._stores[index] = _outcome(self._open, index)
         store = _checked(self._stores[index])
         place, size = self._record(store, self._look_up(store.pages_tree, key))
         return _contents(store.memory, self._address(store, place), size)
 
-    def _open(self, index: int) -> _Store | NotInStore:
-        try:
-            return self._read_store(index)
-        except NotInStore as reason:
-            return reason
-        except MemoryUnreadable:
-            return NotInStore("structures of the store are not in the dump")
-
-    def _read_store(self, index: int) -> _Store:
+    def _open(self, index: int) -> _Store:
         layout = self._layout
         row, column = divmod(index, _STORES_PER_ROW)
         metadata = self._pointer(self._globals + row * layout.pointer_size) + column * layout.store_metadata_size
@@ -224,6 +209,16 @@ def _contents(memory: Memory, address: int, size: int) -> bytes:
     except BadXpress:
         message = "a page's compressed data is damaged"
         raise NotInStore(message) from None
+
+
+def _outcome(read: Callable[[int], _T], number: int) -> _T | NotInStore:
+    """Return what `read` returns or why it cannot, to be remembered: a store or page that is damaged stays so."""
+    try:
+        return read(number)
+    except NotInStore as reason:
+        return NotInStore(*reason.args)
+    except MemoryUnreadable:
+        return NotInStore("structures of the store are not in the dump")
 
 
 def _checked(found: _T | NotInStore) -> _T:

@@ -70,14 +70,13 @@ class Omap:
 
     def before(self, rva: int) -> int:
         """Return where the code at `rva` was. What was inserted counts as the last byte of the piece it follows."""
-        index = bisect_right(self._after_starts, rva) - 1
-        while index >= 0:
+        last = bisect_right(self._after_starts, rva) - 1
+        for index in range(last, max(last - _MAX_PIECES, -1), -1):
             start, to = self._after[index]
             if _is_somewhere(to):
                 return to + rva - start
             rva = start - 1
-            index -= 1
-        return rva
+        return max(rva, 0)
 
     def after(self, rva: int) -> int | None:
         """Return where the code that was at `rva` is, or None if it was left out."""

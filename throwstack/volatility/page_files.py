@@ -44,7 +44,7 @@ class SwapLayers:
         self._stored = stored
 
     def page(self, number: int, index: int) -> bytes | None:
-        """Return page `index` of page file `number`, or None if it was not given or does not reach so far."""
+        """Return page `index` of page file `number`, or None if it was not given or cannot be read there."""
         if number in self._compressed:
             return None if self._stored is None else self._stored.page(number, index)
         layer = self._layers.get(number)

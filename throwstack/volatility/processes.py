@@ -183,7 +183,7 @@ class ProcessReader:
 
 
 def _inverted_table(symbols: Symbols) -> int | None:
-    """Return where ntdll keeps its list of function tables: exported since Windows 8, before that in its PDB only."""
+    """Return where ntdll keeps its list of function tables: exported since Windows 8.1, before that in its PDB only."""
     ntdll = next((image for image in symbols.images if image.module.name.lower() == "ntdll.dll"), None)
     if ntdll is None:
         return None

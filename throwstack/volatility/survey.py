@@ -81,7 +81,9 @@ class Survey:
             if process is not None:
                 yield process
             elif self._selection.pids:
-                log.warning("the process with PID %d has no user-mode memory to look at", int(item.UniqueProcessId))
+                log.warning(
+                    "of the process with PID %d there is no user-mode memory to look at", int(item.UniqueProcessId)
+                )
 
     def opened(self) -> Iterator[tuple[interfaces.objects.ObjectInterface, Process | None]]:
         """Yield the EPROCESS of every selected process, and the process where it has user-mode memory."""
@@ -176,7 +178,7 @@ class Survey:
         for label in {label: None for _, _, triage in triages for label in triage.nameless}:
             self._miss(
                 process,
-                f"no function of {label} has a name, though crashed threads wait in them (--image-path may help)",
+                f"no function of {label} has a name, and crashed threads wait there (--image-path may help)",
             )
         for thread in process.threads:
             if not self.is_selected(thread):
