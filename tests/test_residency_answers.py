@@ -27,6 +27,7 @@ from tests.shared import shared
 from tests.vol import CHECKOUT
 from tests.volatility_session import open_dump
 from throwstack.memory import Memory
+from throwstack.volatility.coverage import coverage
 from throwstack.volatility.survey import Selection, Survey
 
 PAGE = 0x1000
@@ -262,7 +263,11 @@ def test_a_process_whose_own_data_cannot_be_read_is_named(tmp_path: Path, caplog
 
         machine.memory = Memory(WithoutIt())
         assert list(Survey(machine, Selection()).findings()) == []
-    assert f"the process at {address:#x} cannot be examined" in caplog.text
+        problems: list[str] = []
+        assert pid not in {process.pid for process in coverage(machine, problems)}
+    unnamed = f"the process at {address:#x} cannot be examined"
+    assert unnamed in caplog.text
+    assert any(problem.startswith(unnamed) for problem in problems)
 
 
 def without_unwind_data(region: Region, page: int) -> Residency:

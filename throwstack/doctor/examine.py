@@ -155,7 +155,7 @@ class _Examination:
             context, name = opening.open_image(self.path, self.files.page_files)
         try:
             machine = Machine(context, name, "throwstack", Sources("", self.files.image_path))
-            self.report.processes.extend(coverage(machine))
+            self.report.processes.extend(coverage(machine, self.report.problems))
             self.report.store_problems = machine.store_problems
             if not machine.has_all_processes:
                 self.report.problems.append("the kernel's list of processes is broken: some may be missing")

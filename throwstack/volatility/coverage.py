@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 
-from volatility3.framework import exceptions, interfaces
+from volatility3.framework import exceptions
 
 from throwstack.frames import StackBounds
 from throwstack.memory import PAGE_SIZE, MemoryUnreadable
@@ -26,23 +26,23 @@ _IMAGE_PAGES = 16
 """Of an image, this many pages are looked at, spread evenly; all would take minutes on a large machine."""
 
 
-def coverage(machine: Machine) -> Iterator[ProcessCoverage]:
-    """Yield what can be read of every process that has user-mode memory; ends where the list of processes breaks."""
+def coverage(machine: Machine, problems: list[str]) -> Iterator[ProcessCoverage]:
+    """Yield what can be read of every process that has user-mode memory; ends where the list of processes breaks.
+
+    `problems` takes a sentence for each process that cannot be examined at all.
+    """
     reader = ProcessReader(machine)
     try:
         for item in machine.processes(lambda _: False):
-            opened = _open(reader, item)
+            try:
+                opened = reader.open(item)
+            except (MemoryUnreadable, exceptions.InvalidAddressException) as error:
+                problems.append(f"the process at {machine.canonical(item.vol.offset):#x} cannot be examined: {error}")
+                continue
             if opened is not None:
                 yield _coverage(reader, opened)
     except exceptions.InvalidAddressException as error:
         log.info("the list of processes breaks off: %s", error)
-
-
-def _open(reader: ProcessReader, item: interfaces.objects.ObjectInterface) -> Process | None:
-    try:
-        return reader.open(item)
-    except (MemoryUnreadable, exceptions.InvalidAddressException):
-        return None
 
 
 def _coverage(reader: ProcessReader, process: Process) -> ProcessCoverage:

@@ -118,8 +118,8 @@ class Survey:
         self.say_missing(seen)
         if self._missed:
             log.warning(
-                "stuck threads may have been missed, for %d reasons such as: %s (-v names all)",
-                *(len(self._missed), self._missed[0]),
+                "stuck threads may have been missed: %s (the first of %d such reasons; -v names all)",
+                *(self._missed[0], len(self._missed)),
             )
 
     def is_selected(self, thread: Thread) -> bool:
