@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.live.capture import Capture, CapturedModule, CapturedRegion
-from tests.live.compare import compare, compare_stack, function_of, split_stacks
+from tests.live.compare import compare, compare_stack, function_of, report, split_stacks
 from tests.live.truth import Entry, Exceptional, StackTruth, ThreadTruth, TruthError, live_entries
 
 STACK = 0x10000
@@ -81,7 +81,8 @@ def test_names_are_compared_without_their_scopes():
     assert function_of("throw!store::Shelf::take+0x31") == "take"
     rows = [{**ROWS[0], "Call Site": "crash!inner+0x4"}, {**ROWS[1], "Call Site": "crash!other+0x4"}, ROWS[2]]
     result = compare_stack("", [INNER, OUTER, START], rows, has_names=True)
-    assert (result.names, result.names_right) == (2, 1)
+    assert (result.names, len(result.wrong_names)) == (2, 1)
+    assert "this is outer" in result.wrong_names[0]
 
 
 def test_lines_are_compared_but_for_the_frame_that_faulted():
@@ -141,6 +142,27 @@ def test_a_row_for_a_waiting_thread_is_false():
 def test_a_stack_from_another_context_is_false():
     other = [{**line, "Notes": "0xc0000005, context 0x666 (scan)"} for line in ROWS[:1]]
     assert compare(TRUTH, [FOUND], [*STACK_ROWS, *other], has_names=False).false_rows
+
+
+def test_a_right_context_on_another_thread_and_one_shown_twice_are_false():
+    moved = [{**line, "TID": 12} for line in STACK_ROWS]
+    result = compare(TRUTH, [FOUND], moved, has_names=False)
+    assert (result.contexts_found, len(result.false_rows)) == (0, 1)
+    assert len(compare(TRUTH, [FOUND], [*STACK_ROWS, *STACK_ROWS], has_names=False).false_rows) == 1
+
+
+def test_a_wrong_name_and_a_wrong_line_are_reported():
+    frames = [INNER, {**OUTER, "line": 9}, START]
+    truth = {**TRUTH, "stuck": [{**STUCK, "frames": frames}]}
+    rows = [
+        {**STACK_ROWS[0], "Call Site": "crash!other+0x4", "Trust": "context"},
+        {**ROWS[1], "Call Site": "crash!outer+0x4", "Source": "[a.c @ 8]"},
+        ROWS[2],
+    ]
+    lines = report([compare(truth, [FOUND], rows, has_names=True)])
+    assert len(lines) == 2
+    assert "this is inner" in lines[0]
+    assert "line 8, not 9" in lines[1]
 
 
 @pytest.mark.parametrize("column", ["Code", "Address", "Record", "Context", "Arch"])
