@@ -22,7 +22,7 @@ PROGRAMS = (
     *("x86_64-w64-mingw32-g++-posix", "i686-w64-mingw32-g++-posix"),
     *("clang-19", "lld-link-19", "llvm-dlltool-19"),
 )
-WINE32 = Path("/usr/lib/wine/wine")
+LOADERS = (Path("/usr/lib/wine/wine"), Path("/usr/lib/wine/wine64"))
 RUNTIME = "vcruntime140.dll"
 
 
@@ -66,7 +66,7 @@ def fetch_runtime(folder: Path) -> Path:
 
 def _missing() -> list[str]:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    return missing if WINE32.exists() else [*missing, str(WINE32)]
+    return missing + [str(loader) for loader in LOADERS if not loader.exists()]
 
 
 def _apt(*command: str, environment: dict[str, str], may_fail: bool = False) -> None:
