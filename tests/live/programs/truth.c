@@ -72,12 +72,13 @@ BOOL ts_argument(const char *word) {
 
 // --- decoys ---------------------------------------------------------------------------------------------------------
 
-// Waits with whatever the earlier calls left below now lying inside its own frame.
+// Waits with whatever the earlier calls left below now lying inside its own frame. The compiler is made to believe that
+// the array is used: of one with constant indices clang keeps the two bytes, and the remains would lie below the frame.
 static NOINLINE void wait_over_remains(void) {
-    volatile char remains[0x5000];
-    remains[0] = 0;
+    char remains[0x5000];
+    __asm__ volatile("" : : "r"(remains) : "memory");
     WaitForSingleObject(CreateEventA(NULL, 1, 0, NULL), INFINITE);
-    remains[1] = remains[0];
+    __asm__ volatile("" : : "r"(remains) : "memory");
 }
 
 static DWORD WINAPI waiter(void *unused) {
@@ -128,8 +129,8 @@ static DWORD WINAPI holder(void *unused) {
     volatile uintptr_t held[16];
     uint8_t *filter = (uint8_t *)GetProcAddress(GetModuleHandleA("kernelbase"), "UnhandledExceptionFilter");
     int i;
+    TsThread *log = ts_begin(ROLE_HOLDS_ADDRESS, "holds the address of UnhandledExceptionFilter");
     (void)unused;
-    ts_begin(ROLE_HOLDS_ADDRESS, "holds the address of UnhandledExceptionFilter");
     if (filter == NULL)
         filter = (uint8_t *)GetProcAddress(GetModuleHandleA("kernel32"), "UnhandledExceptionFilter");
     for (i = 0; i < 16; i += 2) {
@@ -139,6 +140,11 @@ static DWORD WINAPI holder(void *unused) {
             code++;
         held[i + 1] = (uintptr_t)code + (code[0] == 0xE8 ? 5 : 6);
     }
+    // Noted like a return address, so that the capture makes sure that it looks like one.
+    log->entries[0].slot = (uintptr_t)&held[1];
+    log->entries[0].ret = held[1];
+    log->entries[0].function = (uintptr_t)"held";
+    log->depth = 1;
     WaitForSingleObject(CreateEventA(NULL, 1, 0, NULL), INFINITE);
     return (DWORD)held[ts_zero];
 }
