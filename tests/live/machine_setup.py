@@ -41,7 +41,17 @@ def install_packages() -> None:
     _apt("dpkg", "--add-architecture", "i386", environment=environment)
     # An index that is being replaced on the mirror fails the update; what it has already got mostly suffices.
     _apt("apt-get", "update", environment=environment, may_fail=True)
-    _apt("apt-get", "install", "-y", "--no-install-recommends", *PACKAGES, environment=environment)
+    # A fresh machine may be updating itself: wait for its lock.
+    _apt(
+        "apt-get",
+        "-o",
+        "DPkg::Lock::Timeout=300",
+        "install",
+        "-y",
+        "--no-install-recommends",
+        *PACKAGES,
+        environment=environment,
+    )
     if _missing():
         message = f"still missing: {', '.join(_missing())}"
         raise SystemExit(message)
