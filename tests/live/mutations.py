@@ -17,6 +17,7 @@ from throwstack.dispatch import search, x86
 from throwstack.frames import Frame, StackBounds
 from throwstack.symbols import Name
 from throwstack.target import Target
+from throwstack.triage import Triage
 from throwstack.unwind.x64 import plans, unwind_info
 from throwstack.unwind.x64.functions import Function, Part
 from throwstack.unwind.x64.plan import Plan
@@ -176,5 +177,9 @@ CONTEXTS: dict[str, Mutation] = {
     "x86: dispatchers' and handlers' frames not asked": _x86_frames(but=lambda name: name.symbol != x86.FILTER),
     "x86: registrations not asked": lambda patch: patch.setattr(x86, "from_registrations", lambda *_: iter(())),
     "stack not searched": lambda patch: patch.setattr(search._Search, "_by_memory", lambda *_, **__: None),
+    "words taken for frames": lambda patch: patch.setattr(
+        Triage, "_walk", lambda self, stack, suspects: self._without_walk(stack, None, suspects, ())
+    ),
+    "debris taken for live": lambda patch: patch.setattr(search, "is_stale", lambda *_, **__: False),
     "the innermost exception only": lambda patch: patch.setattr(search, "MAX_NESTED", 1),
 }

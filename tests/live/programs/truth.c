@@ -72,10 +72,29 @@ BOOL ts_argument(const char *word) {
 
 // --- decoys ---------------------------------------------------------------------------------------------------------
 
+enum { HELD = 16 };
+
+// Fills an array with the address of UnhandledExceptionFilter, and one just after a call inside it, in turn.
+static NOINLINE void hold_filter(volatile uintptr_t *held) {
+    uint8_t *filter = (uint8_t *)GetProcAddress(GetModuleHandleA("kernelbase"), "UnhandledExceptionFilter"), *code;
+    int i;
+    if (filter == NULL)
+        filter = (uint8_t *)GetProcAddress(GetModuleHandleA("kernel32"), "UnhandledExceptionFilter");
+    code = filter;
+    while (code < filter + 0x200 && code[0] != 0xE8 && !(code[0] == 0xFF && code[1] == 0x15))
+        code++;
+    for (i = 0; i < HELD; i += 2) {
+        held[i] = (uintptr_t)filter;
+        held[i + 1] = (uintptr_t)code + (code[0] == 0xE8 ? 5 : 6);
+    }
+}
+
 // Waits with whatever the earlier calls left below now lying inside its own frame. The compiler is made to believe that
-// the array is used: of one with constant indices clang keeps the two bytes, and the remains would lie below the frame.
+// the array is used: of one with constant indices clang keeps the two bytes, and the remains would lie below the frame. At its
+// inner end are addresses of UnhandledExceptionFilter: read as a stack, they and the remains are those of a crash.
 static NOINLINE void wait_over_remains(void) {
-    char remains[0x5000];
+    char remains[0x5000] __attribute__((aligned(8)));
+    hold_filter((volatile uintptr_t *)remains);
     __asm__ volatile("" : : "r"(remains) : "memory");
     WaitForSingleObject(CreateEventA(NULL, 1, 0, NULL), INFINITE);
     __asm__ volatile("" : : "r"(remains) : "memory");
@@ -124,22 +143,12 @@ static DWORD WINAPI catcher(void *unused) {
 }
 #endif
 
-// Holds the address of UnhandledExceptionFilter, and one just after a call inside it, in a local array.
+// Holds addresses of UnhandledExceptionFilter in a local array.
 static DWORD WINAPI holder(void *unused) {
-    volatile uintptr_t held[16];
-    uint8_t *filter = (uint8_t *)GetProcAddress(GetModuleHandleA("kernelbase"), "UnhandledExceptionFilter");
-    int i;
+    volatile uintptr_t held[HELD];
     TsThread *log = ts_begin(ROLE_HOLDS_ADDRESS, "holds the address of UnhandledExceptionFilter");
     (void)unused;
-    if (filter == NULL)
-        filter = (uint8_t *)GetProcAddress(GetModuleHandleA("kernel32"), "UnhandledExceptionFilter");
-    for (i = 0; i < 16; i += 2) {
-        uint8_t *code = filter;
-        held[i] = (uintptr_t)filter;
-        while (code < filter + 0x200 && code[0] != 0xE8 && !(code[0] == 0xFF && code[1] == 0x15))
-            code++;
-        held[i + 1] = (uintptr_t)code + (code[0] == 0xE8 ? 5 : 6);
-    }
+    hold_filter(held);
     // Noted like a return address, so that the capture makes sure that it looks like one.
     log->entries[0].slot = (uintptr_t)&held[1];
     log->entries[0].ret = held[1];
