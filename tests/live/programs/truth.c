@@ -89,9 +89,9 @@ static NOINLINE void hold_filter(volatile uintptr_t *held) {
     }
 }
 
-// Waits with whatever the earlier calls left below now lying inside its own frame. The compiler is made to believe that
-// the array is used: of one with constant indices clang keeps the two bytes, and the remains would lie below the frame. At its
-// inner end are addresses of UnhandledExceptionFilter: read as a stack, they and the remains are those of a crash.
+// Waits with whatever the earlier calls left below now lying inside its own frame, and at the frame's inner end addresses
+// of UnhandledExceptionFilter: read as a stack, all that is a crash. The compiler is made to believe that the array is
+// used: of one with constant indices clang keeps the bytes used, and the remains would lie below the frame.
 static NOINLINE void wait_over_remains(void) {
     char remains[0x5000] __attribute__((aligned(8)));
     hold_filter((volatile uintptr_t *)remains);
