@@ -82,7 +82,7 @@ def _figures(group: Sequence[Checked]) -> list[str]:
         f"{equal}{percent}",
         str(sum(len(r.wrong) for r in results)),
         str(sum(len(stack.missing) for stack in stacks)),
-        f"{sum(stack.names_right for stack in stacks)} of {names}" if names else "-",
+        f"{names - sum(len(stack.wrong_names) for stack in stacks)} of {names}" if names else "-",
         f"{lines - sum(len(stack.wrong_lines) for stack in stacks)} of {lines}" if lines else "-",
     ]
 
@@ -133,8 +133,9 @@ def main() -> int:
     parser.add_argument("--reuse", action="store_true", help="take the rows of the last run instead of running again")
     options = parser.parse_args()
     folders = fixture_folders(options.work / "out")
-    if not folders:
-        sys.stderr.write("there are no fixtures: make test-live makes them\n")
+    not_made = {fixture.name for fixture in fixtures()} - {folder.name for folder in folders}
+    if not_made:
+        sys.stderr.write(f"not made, which make test-live does: {', '.join(sorted(not_made))}\n")
         return 1
     if options.reuse:
         checked = [one for folder in folders for one in compared(folder)]

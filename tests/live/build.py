@@ -203,5 +203,5 @@ def _place_pdb(image: Path, pdb: Path, store: Path) -> None:
 def _run(*command: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        message = f"{' '.join(command)}\n{result.stdout}{result.stderr}"
+        message = f"{result.stdout}{result.stderr}\nexit code {result.returncode} of {' '.join(command)}"
         raise RuntimeError(message)

@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.live import locks, titles
 from tests.live.compare import Result, Row, compare, report
+from tests.live.fixtures import fixtures
 from tests.live.plugin_runs import PLUGINS, output_path, symbol_choices, walks_all
 from tests.vol import CHECKOUT
 
@@ -59,9 +60,10 @@ def check_all(out: Path, only: Sequence[str] = ()) -> Iterator[Checked]:
 
 
 def fixture_folders(out: Path, only: Sequence[str] = ()) -> list[Path]:
-    """Return the directories of the fixtures under `out`."""
-    folders = sorted(path.parent for path in out.glob("*/truth.json"))
-    return [folder for folder in folders if not only or any(text in folder.name for text in only)]
+    """Return the directories of the set's fixtures that are under `out`, not those of an earlier set."""
+    folders = [out / name for name in sorted(fixture.name for fixture in fixtures())]
+    made = [folder for folder in folders if (folder / "truth.json").exists()]
+    return [folder for folder in made if not only or any(text in folder.name for text in only)]
 
 
 def check_fixture(folder: Path) -> list[Checked]:
@@ -74,13 +76,22 @@ def check_fixture(folder: Path) -> list[Checked]:
             command, cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True,
             check=False, timeout=SECONDS_FOR_A_FIXTURE,
         )  # fmt: skip
-        failure = done.stderr[-2000:] if done.returncode else ""
+        failure = failure_of(done, folder / "plugins.log")
     except subprocess.TimeoutExpired:
         failure = f"not done after {SECONDS_FOR_A_FIXTURE} s"
     checked = compared(folder)
     if failure:
         checked[-1].result.problems.append(f"a plugin failed: {failure}")
     return checked
+
+
+def failure_of(done: subprocess.CompletedProcess[str], log: Path) -> str:
+    """Return why the plugins failed, in a line, or "" if they did not; all that they said goes to `log`."""
+    log.write_text(done.stderr, encoding="utf-8")
+    if not done.returncode:
+        return ""
+    last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "nothing said")
+    return f"{last.strip()} (exit code {done.returncode}; {log})"
 
 
 def compared(folder: Path) -> list[Checked]:

@@ -29,7 +29,7 @@ class StackResult:
     missing: list[dict[str, Any]]
     wrong: list[Row]
     names: int = 0
-    names_right: int = 0
+    wrong_names: list[str] = field(default_factory=list)
     lines: int = 0
     wrong_lines: list[str] = field(default_factory=list)
     ends: str = ""
@@ -70,14 +70,15 @@ def compare(truth: dict[str, Any], unhandled: Sequence[Row], stacks: Sequence[Ro
     expected = [e for stuck in truth["stuck"] for e in (stuck, *stuck["nested"])]
     result = Result(truth["case"], len(truth["stuck"]) + len(truth["shutting_down"]), len(expected), 0)
     _compare_threads(truth, unhandled, result)
-    walked = {context: rows for _, context, rows in split_stacks(stacks)}
-    known = {int(e["context"], 16) for e in expected}
-    for tid, context, _ in split_stacks(stacks):
-        if context not in known:
+    walked: dict[tuple[int, int], list[Row]] = {}
+    known = {(e["tid"], int(e["context"], 16)) for e in expected}
+    for tid, context, found in split_stacks(stacks):
+        if (tid, context) not in known or (tid, context) in walked:
             result.false_rows.append(f"thread {tid}: a stack from context {context:#x}")
+        walked.setdefault((tid, context), found)
     for exception in expected:
         context = int(exception["context"], 16)
-        rows = walked.get(context)
+        rows = walked.get((exception["tid"], context))
         if rows is not None:
             result.contexts_found += 1
         else:
@@ -151,7 +152,8 @@ def compare_stack(where: str, frames: Sequence[dict[str, Any]], rows: Sequence[R
         position, is_in_gap = index + 1, False
         if has_names and frame["is_program"] and frame["ip"] is not None:
             result.names += 1
-            result.names_right += frame["function"] == function_of(rows[index]["Call Site"])
+            if function_of(rows[index]["Call Site"]) != frame["function"]:
+                result.wrong_names.append(f"{describe_row(rows[index])}: this is {frame['function']}")
             # Of a frame that faulted the program noted the line on which the function began.
             has_faulted = rows[index]["Trust"] == "context" or frame["follows_gap"]
             if not has_faulted and frame.get("line"):
@@ -220,7 +222,7 @@ def report(results: Iterable[Result]) -> list[str]:
         for stack in result.stacks:
             lines += [f"{stack.where}: missing: {describe(frame)}" for frame in stack.missing]
             lines += [f"{stack.where}: wrong: {describe_row(row)}" for row in stack.wrong]
-            lines += [f"{stack.where}: {text}" for text in stack.wrong_lines]
+            lines += [f"{stack.where}: {text}" for text in (*stack.wrong_names, *stack.wrong_lines)]
             if stack.ends:
                 lines.append(f"{stack.where}: ends: {stack.ends}")
     return lines

@@ -16,7 +16,7 @@ import pefile
 
 from tests.live.capture import Capture, CaptureError, LiveProcess, capture
 from tests.live.fixtures import Fixture
-from tests.live.truth import TRUTH, ThreadTruth, TruthError, as_json, name_reader, parse
+from tests.live.truth import DECOYS, TRUTH, ThreadTruth, TruthError, as_json, name_reader, parse
 from tests.live.wine import Prefix, WineError, end_process, find_process
 
 SECONDS_TO_BLOCK = 40.0
@@ -107,8 +107,8 @@ def _look(process: LiveProcess, fixture: Fixture, image: Path) -> tuple[int, Any
     blocked = [thread for thread in threads if thread.role in {"crashes", "shuts-down"}]
     if not ready or len(blocked) != fixture.crashes:
         return truth_at, None, f"{len(blocked)} of {fixture.crashes} threads begun"
-    if not all(_has_raised(thread, fixture) for thread in blocked):
-        return truth_at, None, "exceptions are missing"
+    if not all(_has_raised(thread, fixture) for thread in blocked) or not {thread.role for thread in threads} >= DECOYS:
+        return truth_at, None, "exceptions or decoys are missing"
     if fixture.waits_for_debugger and not _has_debugger(process.pointer(tebs[0] + layout.teb_client)):
         return truth_at, None, "no debugger was started"
     registers = {process.pointer(teb + layout.teb_client + layout.size): process.registers(teb) for teb in tebs}

@@ -22,7 +22,7 @@ PROGRAMS = (
     *("x86_64-w64-mingw32-g++-posix", "i686-w64-mingw32-g++-posix"),
     *("clang-19", "lld-link-19", "llvm-dlltool-19"),
 )
-WINE32 = Path("/usr/lib/wine/wine")
+LOADERS = (Path("/usr/lib/wine/wine"), Path("/usr/lib/wine/wine64"))
 RUNTIME = "vcruntime140.dll"
 
 
@@ -41,7 +41,17 @@ def install_packages() -> None:
     _apt("dpkg", "--add-architecture", "i386", environment=environment)
     # An index that is being replaced on the mirror fails the update; what it has already got mostly suffices.
     _apt("apt-get", "update", environment=environment, may_fail=True)
-    _apt("apt-get", "install", "-y", "--no-install-recommends", *PACKAGES, environment=environment)
+    # A fresh machine may be updating itself: wait for its lock.
+    _apt(
+        "apt-get",
+        "-o",
+        "DPkg::Lock::Timeout=300",
+        "install",
+        "-y",
+        "--no-install-recommends",
+        *PACKAGES,
+        environment=environment,
+    )
     if _missing():
         message = f"still missing: {', '.join(_missing())}"
         raise SystemExit(message)
@@ -66,7 +76,7 @@ def fetch_runtime(folder: Path) -> Path:
 
 def _missing() -> list[str]:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    return missing if WINE32.exists() else [*missing, str(WINE32)]
+    return missing + [str(loader) for loader in LOADERS if not loader.exists()]
 
 
 def _apt(*command: str, environment: dict[str, str], may_fail: bool = False) -> None:

@@ -65,15 +65,17 @@ def _make_side(wanted: list[Fixture], prefix: Prefix, builds: Path, sleeper: Pat
         return []
     try:
         prefix.create(sleeper)
-    except WineError as error:
+        link = prefix.path / "drive_c" / "live"
+        link.unlink(missing_ok=True)
+        link.symlink_to(builds)
+    except (WineError, OSError) as error:
         return [f"no process of {prefix.path.name} could be crashed: {error}"]
-    link = prefix.path / "drive_c" / "live"
-    link.unlink(missing_ok=True)
-    link.symlink_to(builds)
+    failures = [line for fixture in wanted for line in _make_one(fixture, prefix, builds, out / fixture.name)]
     try:
-        return [line for fixture in wanted for line in _make_one(fixture, prefix, builds, out / fixture.name)]
-    finally:
         prefix.stop()
+    except WineError as error:
+        failures.append(str(error))
+    return failures
 
 
 def _make_one(fixture: Fixture, prefix: Prefix, builds: Path, out: Path) -> list[str]:

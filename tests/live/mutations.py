@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unwinder rules broken on purpose, one for each family: what the comparison must notice.
+"""Rules of the unwinders, and routes to saved contexts, broken on purpose: what the comparison must notice.
 
 Each mutation replaces a function of the engine through pytest's `monkeypatch`.
 """
@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 
-from throwstack.frames import StackBounds
+from throwstack.dispatch import search, x86
+from throwstack.frames import Frame, StackBounds
+from throwstack.symbols import Name
+from throwstack.target import Target
+from throwstack.triage import Triage
 from throwstack.unwind.x64 import plans, unwind_info
 from throwstack.unwind.x64.functions import Function, Part
 from throwstack.unwind.x64.plan import Plan
@@ -145,4 +149,37 @@ X86: dict[str, Mutation] = {
     "and esp ignored": _ignored(InstructionKind.AND),
     "code not followed": _no_code,
     "FrameData off by a word": _records_off_by_a_word,
+}
+
+
+def _x86_frames(*, but: Callable[[Name], bool]) -> Mutation:
+    """Leave out the x86 frames of some names when frames are asked for the exception they were given."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        real = x86.from_frame
+
+        def from_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> Any:
+            return None if but(name) else real(target, stack, frame, name)
+
+        patch.setattr(x86, "from_frame", from_frame)
+
+    return mutate
+
+
+CONTEXTS: dict[str, Mutation] = {
+    "x64: dispatcher's frame not asked": lambda patch: patch.setattr(
+        search.x64, "from_dispatcher_frame", lambda *_: None
+    ),
+    "x64: RtlRaiseException's frame not asked": lambda patch: patch.setattr(
+        search.x64, "from_raise_frame", lambda *_: None
+    ),
+    "x86: filter's argument not asked": _x86_frames(but=lambda name: name.symbol == x86.FILTER),
+    "x86: dispatchers' and handlers' frames not asked": _x86_frames(but=lambda name: name.symbol != x86.FILTER),
+    "x86: registrations not asked": lambda patch: patch.setattr(x86, "from_registrations", lambda *_: iter(())),
+    "stack not searched": lambda patch: patch.setattr(search._Search, "_by_memory", lambda *_, **__: None),
+    "words taken for frames": lambda patch: patch.setattr(
+        Triage, "_walk", lambda self, stack, suspects: self._without_walk(stack, None, suspects, ())
+    ),
+    "debris taken for live": lambda patch: patch.setattr(search, "is_stale", lambda *_, **__: False),
+    "the innermost exception only": lambda patch: patch.setattr(search, "MAX_NESTED", 1),
 }

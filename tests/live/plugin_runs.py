@@ -38,7 +38,7 @@ def walks_all(folder: Path) -> bool:
 
 
 def rows(folder: Path, plugin: str, *, with_pdb: bool) -> list[dict[str, Any]]:
-    """Run a plugin with `-r json` in this process and return its rows."""
+    """Run a plugin with `-r json` in this process and return its rows. Raises RuntimeError with its complaint."""
     # Imported here, because plugins are found once `vol` has set its paths, and not before.
     from volatility3 import cli  # noqa: PLC0415
 
@@ -51,10 +51,13 @@ def rows(folder: Path, plugin: str, *, with_pdb: bool) -> list[dict[str, Any]]:
         *("-f", str(folder / "MEMORY.DMP"), plugin, *options),
     ]
     kept, sys.argv = sys.argv, arguments
-    printed = io.StringIO()
+    printed, complaints = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints):
             cli.main()
+    except SystemExit as left:
+        message = f"{plugin}: {' '.join(complaints.getvalue().split())}"
+        raise RuntimeError(message) from left
     finally:
         sys.argv = kept
     found: list[dict[str, Any]] = json.loads(printed.getvalue())

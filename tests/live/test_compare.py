@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.live.capture import Capture, CapturedModule, CapturedRegion
-from tests.live.compare import compare, compare_stack, function_of, split_stacks
-from tests.live.truth import Entry, Exceptional, StackTruth, ThreadTruth, TruthError, live_entries
+from tests.live.capture import Capture, CapturedModule, CapturedRegion, CapturedThread
+from tests.live.compare import compare, compare_stack, function_of, report, split_stacks
+from tests.live.truth import Entry, Exceptional, StackTruth, ThreadTruth, TruthError, as_json, live_entries
 
 STACK = 0x10000
 CODE = 0x400000
@@ -81,7 +82,8 @@ def test_names_are_compared_without_their_scopes():
     assert function_of("throw!store::Shelf::take+0x31") == "take"
     rows = [{**ROWS[0], "Call Site": "crash!inner+0x4"}, {**ROWS[1], "Call Site": "crash!other+0x4"}, ROWS[2]]
     result = compare_stack("", [INNER, OUTER, START], rows, has_names=True)
-    assert (result.names, result.names_right) == (2, 1)
+    assert (result.names, len(result.wrong_names)) == (2, 1)
+    assert "this is outer" in result.wrong_names[0]
 
 
 def test_lines_are_compared_but_for_the_frame_that_faulted():
@@ -141,6 +143,27 @@ def test_a_row_for_a_waiting_thread_is_false():
 def test_a_stack_from_another_context_is_false():
     other = [{**line, "Notes": "0xc0000005, context 0x666 (scan)"} for line in ROWS[:1]]
     assert compare(TRUTH, [FOUND], [*STACK_ROWS, *other], has_names=False).false_rows
+
+
+def test_a_right_context_on_another_thread_and_one_shown_twice_are_false():
+    moved = [{**line, "TID": 12} for line in STACK_ROWS]
+    result = compare(TRUTH, [FOUND], moved, has_names=False)
+    assert (result.contexts_found, len(result.false_rows)) == (0, 1)
+    assert len(compare(TRUTH, [FOUND], [*STACK_ROWS, *STACK_ROWS], has_names=False).false_rows) == 1
+
+
+def test_a_wrong_name_and_a_wrong_line_are_reported():
+    frames = [INNER, {**OUTER, "line": 9}, START]
+    truth = {**TRUTH, "stuck": [{**STUCK, "frames": frames}]}
+    rows = [
+        {**STACK_ROWS[0], "Call Site": "crash!other+0x4", "Trust": "context"},
+        {**ROWS[1], "Call Site": "crash!outer+0x4", "Source": "[a.c @ 8]"},
+        ROWS[2],
+    ]
+    lines = report([compare(truth, [FOUND], rows, has_names=True)])
+    assert len(lines) == 2
+    assert "this is inner" in lines[0]
+    assert "line 8, not 9" in lines[1]
 
 
 @pytest.mark.parametrize("column", ["Code", "Address", "Record", "Context", "Arch"])
@@ -205,3 +228,43 @@ def test_notes_that_memory_contradicts_are_an_error_of_the_fixture():
 def test_a_function_that_left_by_a_tail_call_is_not_expected():
     left = Entry(STACK + 0x200, CODE + 0x100, "left", 1, 0)
     assert live_entries((NOTES[0], left, NOTES[1])) == list(NOTES)
+
+
+CONTEXT_AT = STACK + 0x400
+WAITING_SP = STACK + 0x380
+
+
+def surviving(context_ip: int, sp: int, held: int = 0) -> Capture:
+    """Make a process whose one thread handled an exception, of which a CONTEXT with this ip is left."""
+    found = memory({CONTEXT_AT + 0xB8: context_ip, CONTEXT_AT: held}, (CODE + 0x100,))
+    return replace(found, threads=[CapturedThread(8, 0, STACK + 0x1000, STACK, {"esp": sp})])
+
+
+def decoys() -> list[ThreadTruth]:
+    handled = replace(RAISED, context=CONTEXT_AT, handled=True)
+    return [
+        ThreadTruth(8, "handled", "survived", (), (handled,)),
+        ThreadTruth(8, "waits", "waits", (), ()),
+        ThreadTruth(8, "holds-address", "holds", (Entry(CONTEXT_AT, CODE + 0x100, "held", 0, 0),), ()),
+    ]
+
+
+def test_decoys_that_deceive_are_listed_as_quiet():
+    capture = surviving(RAISED.ip, WAITING_SP, held=CODE + 0x100)
+    assert as_json(capture, decoys(), "c", "crash.exe", "gcc")["quiet"] == [[4, 8]] * 3
+
+
+@pytest.mark.parametrize(
+    ("capture", "threads", "complaint"),
+    [
+        (surviving(0, WAITING_SP), decoys()[:1], "is gone"),
+        (surviving(RAISED.ip, CONTEXT_AT + 4), decoys()[:1], "below its stack pointer"),
+        (surviving(RAISED.ip, WAITING_SP), decoys()[:2], "no thread that holds-address"),
+        (surviving(RAISED.ip, WAITING_SP), decoys()[2:], "noted was"),
+        (surviving(RAISED.ip, WAITING_SP), [replace(decoys()[2], entries=())], "has 0 notes"),
+        (surviving(RAISED.ip, WAITING_SP), [replace(decoys()[0], exceptions=())], "raised"),
+    ],
+)
+def test_a_decoy_that_would_deceive_nobody_is_an_error_of_the_fixture(capture, threads, complaint):
+    with pytest.raises(TruthError, match=complaint):
+        as_json(capture, threads, "c", "crash.exe", "gcc")

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measuring rod notices a broken rule: each mutation of an unwinder rule costs frames of some live fixture.
+"""The measuring rod notices a broken rule: each mutation costs frames, or saved contexts, of some live fixture.
 
 Needs the fixtures of `make test-live`, whose directory THROWSTACK_LIVE names.
+
+What Wine cannot show has tests with made-up memory or real ntdlls instead: machine frames, epilogues, version 2 codes
+and the inverted function table (tests/unwind/x64), callbacks from the kernel
+(tests/unwind/x86/test_callback.py), traps in the kernel (tests/test_stackwalk_threads.py), int 29h waiting there and
+exceptions that a handler took (tests/test_triage.py, tests/test_exceptions_in_flight.py).
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import pytest
 
 from tests.live import plugin_runs
 from tests.live.compare import Result, compare
-from tests.live.mutations import X64, X86
+from tests.live.mutations import CONTEXTS, X64, X86
 
 LIVE = os.environ.get("THROWSTACK_LIVE")
 
@@ -42,6 +47,26 @@ X86_CASES = {
     "return addresses not validated": ("x86-clang-O2-shapes", True, ("code not followed",)),
     "FrameData off by a word": ("x86-clang-O2-shapes", True, ("code not followed",)),
 }
+# A saved context is found by several routes, and a decoy seen through by several rules: each is broken with those
+# switched off that would do as well.
+NO_STACK = "stack not searched"
+DISPATCHER = "x64: dispatcher's frame not asked"
+REGISTRATIONS = "x86: registrations not asked"
+FILTER = "x86: filter's argument not asked"
+FRAMES = "x86: dispatchers' and handlers' frames not asked"
+WORDS = "words taken for frames"
+DEBRIS = "debris taken for live"
+CONTEXT_CASES = {
+    DISPATCHER: ("x64-clang-O2-filter", ()),
+    "x64: RtlRaiseException's frame not asked": ("x64-clang-O2-raise", (NO_STACK,)),
+    FILTER: ("x86-clang-O2-read", (FRAMES, REGISTRATIONS, NO_STACK)),
+    FRAMES: ("x86-clang-O2-read", (FILTER, REGISTRATIONS, NO_STACK)),
+    REGISTRATIONS: ("x86-clang-O2-filter", ()),
+    NO_STACK: ("x64-clang-O2-read", (DISPATCHER,)),
+    WORDS: ("x64-clang-O2-read", (DEBRIS,)),
+    DEBRIS: ("x64-clang-O2-read", (WORDS,)),
+    "the innermost exception only": ("x64-clang-O2-filter", ()),
+}
 
 
 def measured(fixture: str, *, with_pdb: bool) -> Result:
@@ -55,6 +80,7 @@ def measured(fixture: str, *, with_pdb: bool) -> Result:
 def test_every_mutation_is_tried():
     assert X64_CASES.keys() == X64.keys()
     assert X86_CASES.keys() == X86.keys()
+    assert CONTEXT_CASES.keys() == CONTEXTS.keys()
 
 
 @pytest.mark.parametrize("name", X64_CASES)
@@ -74,3 +100,15 @@ def test_an_x86_rule_broken_costs_frames(name, monkeypatch):
     X86[name](monkeypatch)
     broken = measured(fixture, with_pdb=with_pdb)
     assert broken.equal < whole.equal
+
+
+@pytest.mark.parametrize("name", CONTEXT_CASES)
+def test_a_route_broken_costs_contexts_or_gives_false_rows(name, monkeypatch):
+    fixture, on_top_of = CONTEXT_CASES[name]
+    for other in on_top_of:
+        CONTEXTS[other](monkeypatch)
+    whole = measured(fixture, with_pdb=False)
+    assert (whole.contexts_found, whole.problems, whole.false_rows) == (whole.contexts, [], [])
+    CONTEXTS[name](monkeypatch)
+    broken = measured(fixture, with_pdb=False)
+    assert broken.contexts_found < whole.contexts_found or broken.false_rows

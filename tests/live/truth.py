@@ -31,6 +31,8 @@ MAX_NAME = 200
 PROGRAM, FOREIGN = 0, 1
 PROGRAMS_PATH = "\\live\\"
 STACK_OVERFLOW = 0xC00000FD
+DECOYS = frozenset({"waits", "handled", "holds-address"})
+IP_IN_CONTEXT = {4: 0xB8, 8: 0xF8}
 
 
 class TruthError(Exception):
@@ -233,13 +235,13 @@ def as_json(capture: Capture, threads: list[ThreadTruth], case: str, process: st
             stuck.append(_stuck(capture, thread, process))
         elif thread.role == "shuts-down":
             leaving.append(thread.tid)
-        elif all(raised.handled for raised in thread.exceptions) and bool(thread.exceptions) is (
-            thread.role == "handled"
-        ):
-            quiet.append([capture.pid, thread.tid])
         else:
-            message = f"thread {thread.tid} ({thread.note}) raised {thread.exceptions}"
-            raise TruthError(message)
+            _check_decoy(capture, thread)
+            quiet.append([capture.pid, thread.tid])
+    missing = DECOYS - {thread.role for thread in threads}
+    if missing:
+        message = f"no thread that {', '.join(sorted(missing))}"
+        raise TruthError(message)
     noted = {thread.tid for thread in threads}
     quiet += [[capture.pid, tid] for tid in sorted(known - noted)]
     return {
@@ -253,6 +255,28 @@ def as_json(capture: Capture, threads: list[ThreadTruth], case: str, process: st
         "quiet": quiet,
         "roles": {str(thread.tid): thread.note for thread in threads},
     }
+
+
+def _check_decoy(capture: Capture, thread: ThreadTruth) -> None:
+    """Refuse a decoy that would deceive nobody: without the stale CONTEXT, or the address, that it is there for."""
+    if bool(thread.exceptions) is not (thread.role == "handled") or not all(e.handled for e in thread.exceptions):
+        message = f"thread {thread.tid} ({thread.note}) raised {thread.exceptions}"
+        raise TruthError(message)
+    word = StackTruth(capture, thread).word
+    # The registers of a WoW64 thread are those of its 64-bit side; its program is one that runs on x86 too.
+    registers = {} if capture.arch == "wow64" else next(t for t in capture.threads if t.tid == thread.tid).registers
+    sp = registers.get("rsp", registers.get("esp", 0))
+    for raised in thread.exceptions:
+        if raised.context < sp:
+            message = f"thread {thread.tid} ({thread.note}): its CONTEXT lies below its stack pointer"
+            raise TruthError(message)
+        ip = int.from_bytes(capture.read(raised.context + IP_IN_CONTEXT[word], word), "little")
+        if ip != raised.ip:
+            message = f"thread {thread.tid} ({thread.note}): its CONTEXT is gone, {ip:#x} is in its place"
+            raise TruthError(message)
+    if bool(thread.entries) is not (thread.role == "holds-address"):
+        message = f"thread {thread.tid} ({thread.note}) has {len(thread.entries)} notes"
+        raise TruthError(message)
 
 
 def _stuck(capture: Capture, thread: ThreadTruth, process: str) -> dict[str, Any]:

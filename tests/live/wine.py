@@ -35,15 +35,18 @@ class Prefix:
     is_wow64: bool
 
     def create(self, sleeper: Path) -> None:
-        """Create the prefix, unless it is there, and set it up."""
-        if (self.path / "ready").exists():
-            return
-        shutil.rmtree(self.path, ignore_errors=True)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Create the prefix, unless it is there, and set it up. What a broken run left running in it is ended."""
+        self.stop()
         if self.is_wow64:
             self._copy_loaders()
-        self._run("wineboot", "-i", overrides="mscoree=;mshtml=", seconds=180)
+        if not (self.path / "ready").exists():
+            self._create()
         shutil.copy(sleeper, self.path / "drive_c" / "sleeper.exe")
+
+    def _create(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._run("wineboot", "-i", overrides="mscoree=;mshtml=", seconds=180)
         for view in ("64", "32"):
             for name, value in (("Debugger", r"c:\sleeper.exe %ld %ld"), ("Auto", "1")):
                 self._run("reg", "add", AEDEBUG, "/v", name, "/t", "REG_SZ", "/d", value, "/f", f"/reg:{view}")
@@ -55,9 +58,14 @@ class Prefix:
         return self._popen((windows, *arguments), "mscoree=n;mshtml=;vcruntime140=n,b", environment)
 
     def stop(self) -> None:
-        """End everything that runs in the prefix."""
+        """End everything that runs in the prefix. Raises WineError when it does not end."""
         server = subprocess.Popen(["/usr/bin/wineserver", "-k"], env=self._environment(""), stderr=subprocess.DEVNULL)
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            message = f"what runs in {self.path} does not end"
+            raise WineError(message) from None
 
     def _run(self, *command: str, overrides: str = "mscoree=;mshtml=", seconds: float = 60) -> None:
         process = self._popen(command, overrides, {})

@@ -72,12 +72,32 @@ BOOL ts_argument(const char *word) {
 
 // --- decoys ---------------------------------------------------------------------------------------------------------
 
-// Waits with whatever the earlier calls left below now lying inside its own frame.
+enum { HELD = 16 };
+
+// Fills an array with the address of UnhandledExceptionFilter, and one just after a call inside it, in turn.
+static NOINLINE void hold_filter(volatile uintptr_t *held) {
+    uint8_t *filter = (uint8_t *)GetProcAddress(GetModuleHandleA("kernelbase"), "UnhandledExceptionFilter"), *code;
+    int i;
+    if (filter == NULL)
+        filter = (uint8_t *)GetProcAddress(GetModuleHandleA("kernel32"), "UnhandledExceptionFilter");
+    code = filter;
+    while (code < filter + 0x200 && code[0] != 0xE8 && !(code[0] == 0xFF && code[1] == 0x15))
+        code++;
+    for (i = 0; i < HELD; i += 2) {
+        held[i] = (uintptr_t)filter;
+        held[i + 1] = (uintptr_t)code + (code[0] == 0xE8 ? 5 : 6);
+    }
+}
+
+// Waits with whatever the earlier calls left below now lying inside its own frame, and at the frame's inner end addresses
+// of UnhandledExceptionFilter: read as a stack, all that is a crash. The compiler is made to believe that the array is
+// used: of one with constant indices clang keeps the bytes used, and the remains would lie below the frame.
 static NOINLINE void wait_over_remains(void) {
-    volatile char remains[0x5000];
-    remains[0] = 0;
+    char remains[0x5000] __attribute__((aligned(8)));
+    hold_filter((volatile uintptr_t *)remains);
+    __asm__ volatile("" : : "r"(remains) : "memory");
     WaitForSingleObject(CreateEventA(NULL, 1, 0, NULL), INFINITE);
-    remains[1] = remains[0];
+    __asm__ volatile("" : : "r"(remains) : "memory");
 }
 
 static DWORD WINAPI waiter(void *unused) {
@@ -123,22 +143,17 @@ static DWORD WINAPI catcher(void *unused) {
 }
 #endif
 
-// Holds the address of UnhandledExceptionFilter, and one just after a call inside it, in a local array.
+// Holds addresses of UnhandledExceptionFilter in a local array.
 static DWORD WINAPI holder(void *unused) {
-    volatile uintptr_t held[16];
-    uint8_t *filter = (uint8_t *)GetProcAddress(GetModuleHandleA("kernelbase"), "UnhandledExceptionFilter");
-    int i;
+    volatile uintptr_t held[HELD];
+    TsThread *log = ts_begin(ROLE_HOLDS_ADDRESS, "holds the address of UnhandledExceptionFilter");
     (void)unused;
-    ts_begin(ROLE_HOLDS_ADDRESS, "holds the address of UnhandledExceptionFilter");
-    if (filter == NULL)
-        filter = (uint8_t *)GetProcAddress(GetModuleHandleA("kernel32"), "UnhandledExceptionFilter");
-    for (i = 0; i < 16; i += 2) {
-        uint8_t *code = filter;
-        held[i] = (uintptr_t)filter;
-        while (code < filter + 0x200 && code[0] != 0xE8 && !(code[0] == 0xFF && code[1] == 0x15))
-            code++;
-        held[i + 1] = (uintptr_t)code + (code[0] == 0xE8 ? 5 : 6);
-    }
+    hold_filter(held);
+    // Noted like a return address, so that the capture makes sure that it looks like one.
+    log->entries[0].slot = (uintptr_t)&held[1];
+    log->entries[0].ret = held[1];
+    log->entries[0].function = (uintptr_t)"held";
+    log->depth = 1;
     WaitForSingleObject(CreateEventA(NULL, 1, 0, NULL), INFINITE);
     return (DWORD)held[ts_zero];
 }
