@@ -40,26 +40,20 @@ STARTUP, TRAP = 0x8092BF00, 0x8088A600
 KERNEL_CODE, USER_CODE = 8, 0x1B
 
 
-def system_thread(kernel: Kernel) -> tuple[Thread, Chain]:
-    """A thread of System that waits for work; the outermost function has no caller."""
-    startup = Function("PspSystemThreadStartup", STARTUP, ebp_frame(0x10), (Call(STARTUP + 0x2E, 0x80828D3C),))
-    kernel.image.name_function(startup.name, kernel.image.code(STARTUP, startup.emit()))
-    stack = Stack(0xB9800000, 0xB9803000)
-    chain = Chain(stack, stack.base - 8).enter(startup, args=(0x89AE3E18, 15, 0, 0, 0))
+def waiting_in_system(kernel: Kernel, chain: Chain, tid: int, start: int, reason: int) -> Thread:
+    """A thread of System, which has no user-mode stack; its kernel chain goes on into a wait."""
     for name in ("KeWaitForSingleObject", "KiSwapThread"):
         chain.enter(kernel.functions[name])
-    swap = kernel.functions["KiSwapContext"]
-    chain.enter(swap, ip=swap.start + 0x26)
-    pointer = chain.placed[-1].registers["esp"] - 12
-    stack.at(pointer).d32(chain.seh, 0, swap.start + 0x26)
-    thread = Thread(
-        8,
+    pointer = kernel.switch_out(chain)
+    stack = chain.stack
+    return Thread(
+        tid,
         0,
         0,
         0,
         {},
-        STARTUP,
-        wait_reason=15,
+        start,
+        wait_reason=reason,
         wait_mode=0,
         kernel_stack_base=stack.base,
         kernel_stack_limit=stack.limit,
@@ -67,7 +61,15 @@ def system_thread(kernel: Kernel) -> tuple[Thread, Chain]:
         kernel_stack=stack.pieces(),
         has_trap_frame=False,
     )
-    return thread, chain
+
+
+def system_thread(kernel: Kernel) -> tuple[Thread, Chain]:
+    """A thread of System that waits for work; the outermost function has no caller."""
+    startup = Function("PspSystemThreadStartup", STARTUP, ebp_frame(0x10), (Call(STARTUP + 0x2E, 0x80828D3C),))
+    kernel.image.name_function(startup.name, kernel.image.code(STARTUP, startup.emit()))
+    stack = Stack(0xB9800000, 0xB9803000)
+    chain = Chain(stack, stack.base - 8).enter(startup, args=(0x89AE3E18, 15, 0, 0, 0))
+    return waiting_in_system(kernel, chain, 8, STARTUP, 15), chain
 
 
 def interrupted_thread(kernel: Kernel) -> tuple[Thread, list[TruthFrame]]:
@@ -89,27 +91,7 @@ def interrupted_thread(kernel: Kernel) -> tuple[Thread, list[TruthFrame]]:
     slot = trap - 0x18
     stack.at(slot + 4).d32(*fault.calls[0].args)
     inner = Chain(stack, slot, fault.calls[0].returns_to, ebp=trap)
-    for name in ("KeWaitForSingleObject", "KiSwapThread"):
-        inner.enter(kernel.functions[name])
-    swap = kernel.functions["KiSwapContext"]
-    inner.enter(swap, ip=swap.start + 0x26)
-    pointer = inner.placed[-1].registers["esp"] - 12
-    stack.at(pointer).d32(inner.seh, 0, swap.start + 0x26)
-    thread = Thread(
-        12,
-        0,
-        0,
-        0,
-        {},
-        STARTUP + 0x100,
-        wait_reason=2,
-        wait_mode=0,
-        kernel_stack_base=stack.base,
-        kernel_stack_limit=stack.limit,
-        kernel_stack_pointer=pointer,
-        kernel_stack=stack.pieces(),
-        has_trap_frame=False,
-    )
+    thread = waiting_in_system(kernel, inner, 12, STARTUP + 0x100, 2)
     names = Images([kernel.image])
     entry = TruthFrame(TRAP + 0xF7, slot - 4, registers["eip"], None, names.name(TRAP + 0xF7))
     return thread, [*inner.frames(names), entry, *outer.frames(names)]

@@ -27,11 +27,15 @@ _MAX_COMMAND_LINE = 4096
 
 def reported_pid(image_name: str, command_line: str) -> int | None:
     """Return the PID that a reporter's command line names, or None; None too for any other program."""
-    for name, form in _FORMS.items():
-        if image_name.lower()[:_NAME_LENGTH] == name[:_NAME_LENGTH]:
-            found = form.search(command_line)
-            return int(found[1]) if found else None
-    return None
+    form = _form(image_name)
+    found = None if form is None else form.search(command_line)
+    return int(found[1]) if found else None
+
+
+def _form(image_name: str) -> re.Pattern[str] | None:
+    """Return how a program names the process it reports on, None if it is no reporter."""
+    name = image_name.lower()[:_NAME_LENGTH]
+    return next((form for known, form in _FORMS.items() if name == known[:_NAME_LENGTH]), None)
 
 
 class Reporters:
@@ -56,7 +60,7 @@ class Reporters:
         for item in self._machine.processes(lambda _: False):
             try:
                 name = utility.array_to_string(item.ImageFileName)
-                if not any(name.lower()[:_NAME_LENGTH] == known[:_NAME_LENGTH] for known in _FORMS):
+                if _form(name) is None:
                     continue
                 process = self._reader.open(item)
                 pid = None if process is None else reported_pid(name, self._read_command_line(process))

@@ -153,11 +153,7 @@ class Kernel:
         chain = Chain(stack, slot, SYSTEM_SERVICE_RETURN, ebp=trap_frame)
         for name, args in _WAITS[service][1]:
             chain.enter(self.functions[name], args=args)
-        swap = self.functions["KiSwapContext"]
-        chain.enter(swap, ip=swap.start + 0x26)
-        pointer = chain.placed[-1].registers["esp"] - 12
-        # KSWITCHFRAME: ExceptionList, ApcBypassDisable, RetAddr
-        stack.at(pointer).d32(chain.seh, 0, swap.start + 0x26)
+        pointer = self.switch_out(chain)
         entry = TruthFrame(
             SYSTEM_SERVICE_RETURN,
             # WinDbg prints the system service's own ChildEBP again, and the user's eip.
@@ -171,6 +167,15 @@ class Kernel:
             for f in chain.frames(Images([self.image]))
         )
         return KernelStack(base, limit, pointer, trap_frame, stack.pieces(), (*named, entry))
+
+    def switch_out(self, chain: Chain) -> int:
+        """Have a kernel chain give up the processor, in KiSwapContext; return KTHREAD.KernelStack."""
+        swap = self.functions["KiSwapContext"]
+        chain.enter(swap, ip=swap.start + 0x26)
+        pointer = chain.placed[-1].registers["esp"] - 12
+        # KSWITCHFRAME: ExceptionList, ApcBypassDisable, RetAddr
+        chain.stack.at(pointer).d32(chain.seh, 0, swap.start + 0x26)
+        return pointer
 
 
 # By system service: how many arguments it has, then what runs below it and the words that are passed on.
