@@ -26,34 +26,40 @@ LOADERS = (Path("/usr/lib/wine/wine"), Path("/usr/lib/wine/wine64"))
 RUNTIME = "vcruntime140.dll"
 
 
+OS_RELEASE = Path("/etc/os-release")
+INSTEAD = "SKIP_LIVE=1 make test-live leaves the live tests out"
+
+
 def install_packages() -> None:
-    """Install the Debian packages that are missing. Raises SystemExit when that is not possible here."""
+    """Install the Debian packages that are missing. Raises SystemExit, with one line, when that is not possible here.
+
+    Debian's index of i386 packages is out of step with that of amd64 at times, for days in the security suite: then no
+    version of wine32 fits. The release's own suite is always of one piece, so it is tried next.
+    """
     if not _missing():
         return
     if os.geteuid() != 0:
         names = " ".join(PACKAGES)
         message = (
             f"missing: {', '.join(_missing())}. As root: dpkg --add-architecture i386 && apt-get update && "
-            f"apt-get install --no-install-recommends {names}"
+            f"apt-get install --no-install-recommends {names}; or {INSTEAD}"
         )
         raise SystemExit(message)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    _apt("dpkg", "--add-architecture", "i386", environment=environment)
+    _apt("dpkg", "--add-architecture", "i386")
     # An index that is being replaced on the mirror fails the update; what it has already got mostly suffices.
-    _apt("apt-get", "update", environment=environment, may_fail=True)
+    if _apt("apt-get", "update"):
+        _say("apt-get update failed in part; installing from the indexes that are there")
     # A fresh machine may be updating itself: wait for its lock.
-    _apt(
-        "apt-get",
-        "-o",
-        "DPkg::Lock::Timeout=300",
-        "install",
-        "-y",
-        "--no-install-recommends",
-        *PACKAGES,
-        environment=environment,
-    )
+    install = ("apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends")
+    status, suite = _apt(*install, *PACKAGES), _release_suite()
+    if status and suite:
+        _say(f"the packages do not fit together; installing those of the suite {suite} instead, with downgrades")
+        status = _apt(*install, "-t", suite, "--allow-downgrades", *PACKAGES)
+    if status:
+        message = f"Wine and the compilers cannot be installed: apt-get ended with status {status}; {INSTEAD}"
+        raise SystemExit(message)
     if _missing():
-        message = f"still missing: {', '.join(_missing())}"
+        message = f"still missing: {', '.join(_missing())}; {INSTEAD}"
         raise SystemExit(message)
 
 
@@ -79,5 +85,24 @@ def _missing() -> list[str]:
     return missing + [str(loader) for loader in LOADERS if not loader.exists()]
 
 
-def _apt(*command: str, environment: dict[str, str], may_fail: bool = False) -> None:
-    subprocess.run(command, env=environment, check=not may_fail, stdout=subprocess.DEVNULL)
+def _apt(*command: str) -> int:
+    """Run a command of Debian's; return its exit status. It says itself, on stderr, what went wrong."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        return subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL).returncode
+    except FileNotFoundError:
+        message = f"missing: {', '.join(_missing())}, and {command[0]}, which would install them; {INSTEAD}"
+        raise SystemExit(message) from None
+
+
+def _release_suite() -> str | None:
+    """Return the name of this machine's release, as apt knows it (`bookworm`), or None."""
+    try:
+        lines = OS_RELEASE.read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.partition("=")[2].strip("\"'") for line in lines if line.startswith("VERSION_CODENAME=")), None)
+
+
+def _say(message: str) -> None:
+    print(f"machine set-up: {message}", file=sys.stderr, flush=True)  # noqa: T201 - make shows it among apt's messages
