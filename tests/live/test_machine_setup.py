@@ -73,7 +73,8 @@ def test_an_index_that_is_out_of_step_is_answered_with_the_releases_own_suite(de
     assert "installing those of the suite bookworm instead, with downgrades" in said
 
 
-def test_without_wine_there_is_one_line_and_no_traceback(debian):
+@pytest.mark.usefixtures("debian")
+def test_without_wine_there_is_one_line_and_no_traceback():
     with pytest.raises(SystemExit) as ended:
         machine_setup.install_packages()
     assert ended.value.code == (
