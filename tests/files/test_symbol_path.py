@@ -302,5 +302,60 @@ def test_a_download_of_another_file_is_refused_and_not_kept(tmp_path):
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
+def test_a_download_is_checked_before_it_gets_into_the_cache(tmp_path):
+    """What others read there was checked, at every moment; and so was what a cabinet held."""
+    for files in ({"app.pdb": "right"}, {"app.pd_": cabinet(b"right")}):
+        cache = tmp_path / next(iter(files))
+        checked: list[Path] = []
+        path = SymbolPath(
+            parse_symbol_path(f"srv*{cache}*https://symbols.example", CACHE), fetcher=Store(**files), say=pytest.fail
+        )
+        path.find(PDB, checked.append)
+        (file,) = checked
+        assert file.parent.parent == cache
+        assert file.parent.name.startswith(".throwstack-")
+        assert [entry.name for entry in cache.iterdir()] == ["app.pdb"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+@pytest.mark.parametrize("planted", ["app.pdb", "app.pdb.part", "app.pdb.part.lock", "app.pd_"])
+def test_links_in_a_shared_cache_lead_nowhere(tmp_path, planted):
+    precious = put(tmp_path / "precious", "precious")
+    folder = tmp_path / "cache" / "app.pdb" / f"{GUID}a"
+    folder.mkdir(parents=True)
+    (folder / planted).symlink_to(precious)
+    for files in ({"app.pdb": "right"}, {"app.pd_": cabinet(b"right")}, {"app.pdb": "wrong"}, {}):
+        search(f"srv*{tmp_path / 'cache'}*https://symbols.example", fetcher=Store(**files))
+        assert precious.read_text() == "precious"
+    assert (folder / "app.pdb").read_text() == "right"
+    assert not (folder / "app.pdb").is_symlink()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_a_directory_of_a_shared_cache_that_is_a_link_is_said(tmp_path):
+    precious, cache = tmp_path / "precious", tmp_path / "cache"
+    for folder in (precious, cache):
+        folder.mkdir()
+    (cache / "app.pdb").symlink_to(precious)
+    found, said = search(f"srv*{cache}*https://symbols.example", fetcher=Store(**{"app.pdb": "right"}))
+    assert found is None
+    assert said == [
+        f"{cache / 'app.pdb' / f'{GUID}a' / 'app.pdb'}: cannot be stored: {cache / 'app.pdb'} is a link or a file"
+    ]
+    assert not list(precious.iterdir())
+
+
+def test_a_file_that_another_run_has_open_serves(tmp_path, monkeypatch):
+    """Windows replaces no such file. It is the one that run has just put there."""
+
+    def put_by_another_run(_, target: Path, __) -> None:
+        put(target, "right")
+        raise PermissionError
+
+    monkeypatch.setattr("throwstack.files.symbol_path.put", put_by_another_run)
+    found, said = search(f"srv*{tmp_path}*https://symbols.example", fetcher=Store(**{"app.pdb": "right"}))
+    assert (found, said) == (tmp_path / "app.pdb" / f"{GUID}a" / "app.pdb", [])
+
+
 def test_offline_asks_no_server(tmp_path):
     assert search(f"srv*{tmp_path}*https://symbols.example") == (None, [])

@@ -11,9 +11,10 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from throwstack.files.private import SPARE, free_space, new_file
 
 _HEADER = struct.Struct("<4s12xI6xHHHHH")
 _RESERVED = struct.Struct("<HBB")
@@ -31,30 +32,27 @@ class NotUnpacked(Exception):
 
 
 def unpack(packed: Path, target: Path) -> None:
-    """Write the first file in the cabinet `packed` to `target`, in place only when whole, as old as the cabinet.
+    """Write the first file in the cabinet `packed` to the new file `target`, all or nothing, as old as the cabinet.
 
     Raises `NotUnpacked`, and `OSError` if `packed` cannot be read or `target` not be written.
     """
-    part = target.with_name(f"{target.name}-{os.getpid()}.part")
     try:
         with packed.open("rb") as file:
-            pieces = _first_file(file)
-            first = next(pieces, b"")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as out:
-                out.write(first)
+            size, pieces = _first_file(file)
+            free = free_space(target.parent)
+            if size > free:
+                message = f"its {size >> 20} MB do not fit: {free >> 20} MB are free beside {SPARE >> 20} MB in reserve"
+                raise NotUnpacked(message)
+            with new_file(target) as out:
                 out.writelines(pieces)
         modified = packed.stat().st_mtime_ns
-        os.utime(part, ns=(modified, modified))
-        part.replace(target)
+        os.utime(target, ns=(modified, modified))
     except (struct.error, zlib.error):
         raise NotUnpacked(_DAMAGED) from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
-def _first_file(file: BinaryIO) -> Iterator[bytes]:
+def _first_file(file: BinaryIO) -> tuple[int, Iterator[bytes]]:
+    """Return the size that the first file says it has, and its pieces, which are no more than that in all."""
     signature, files, folders, count, flags, _, _ = _read(file, _HEADER)
     if signature != b"MSCF" or not folders or not count or flags & _IS_PART_OF_A_SET:
         message = "not a cabinet, or one of several"
@@ -70,12 +68,18 @@ def _first_file(file: BinaryIO) -> Iterator[bytes]:
     file.seek(files)
     size, start = _read(file, _FILE)
     file.seek(data)
+    return size, _pieces(file, size, start, blocks, data_reserved, is_packed=bool(method & 0xF))
+
+
+def _pieces(
+    file: BinaryIO, size: int, start: int, blocks: int, data_reserved: int, *, is_packed: bool
+) -> Iterator[bytes]:
     before = b""
     for _ in range(blocks):
         packed_size, unpacked_size = _read(file, _DATA)
         file.seek(data_reserved, os.SEEK_CUR)
         block = file.read(packed_size)
-        if method & 0xF:
+        if is_packed:
             block = zlib.decompressobj(-zlib.MAX_WBITS, before).decompress(block[2:], _BLOCK)  # behind "CK"
         before = block
         if len(before) != unpacked_size:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files from symbol servers: one GET each, resumable, with time limits, into place only when whole.
+"""Files from symbol servers: one GET each, with limits of time and size; nothing is left of one that does not end well.
 
-On urllib: what is needed is a GET with a Range header and a time-out on every wait, which the standard library has,
-with proxies and redirects; a package would add a dependency to every installation for the few that go online.
+On urllib: what is needed is a GET with a time-out on every wait, which the standard library has, with proxies and
+redirects; a package would add a dependency to every installation for the few that go online.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import urllib.error
@@ -18,11 +17,15 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import TypeVar
 
+from throwstack.files.private import SPARE, free_space, new_file
 from throwstack.files.symbol_path import Say
+from throwstack.text import escape
 
 T = TypeVar("T")
 
 _CHUNK = 1 << 16
+_BETWEEN_LOOKS = 4 << 20
+"""Bytes after which the free space is looked at again: at most a quarter of what is left free."""
 _WAITS = 3
 """How many time-outs an answer may take in all to begin: redirections, and servers that send it byte by byte."""
 _USER_AGENT = "Microsoft-Symbol-Server/10.0.0.0"
@@ -63,15 +66,12 @@ class Downloader:
             self._opener.add_handler(handler)
 
     def fetch(self, url: str, target: Path) -> bool:
-        """Store what is at `url` as `target`, going on from an earlier partial download; say what prevents it."""
+        """Store what is at `url` as the new file `target`; where that fails, say what prevents it and leave nothing."""
         server = url.split("/", 3)[2]
         if server in self._silent:
             return False
-        part = target.with_name(target.name + ".part")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _Claim(part) as own:
-                return self._fetch(url, server, own, target)
+            self._fetch(url, server, target)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code not in (404, 410):
@@ -79,82 +79,75 @@ class Downloader:
         except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException, _Overdue) as error:
             self._silent.add(server)
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            self._say(f"symbol server {server} does not answer ({reason!s:.120}); it is not asked again in this run")
+            shown = escape(str(reason), 120)
+            self._say(f"symbol server {server} does not answer ({shown}); it is not asked again in this run")
         except OSError as error:
             self._say(f"{target}: cannot be stored: {error.strerror or error}")
         except ValueError as error:  # an address that is none, given or redirected to
             self._silent.add(server)
-            self._say(f"symbol server {server} cannot be asked ({error!s:.120})")
+            self._say(f"symbol server {server} cannot be asked ({escape(str(error), 120)})")
         except _Abandoned as error:
             self._say(f"{url}: {error}")
-        _remove_empty(target.parent)
+        else:
+            return True
         return False
 
-    def _fetch(self, url: str, server: str, part: Path, target: Path) -> bool:
-        response, have = _in_time(_WAITS * self._timeout, lambda: self._open_from(url, part))
+    def _fetch(self, url: str, server: str, target: Path) -> None:
+        response = _in_time(_WAITS * self._timeout, lambda: self._open(url))
         length = response.headers.get("Content-Length", "")
-        whole = have + int(length) if length.isdecimal() else None
-        if whole is not None and whole > self._max_size:
-            response.close()
-            message = f"{whole >> 20} MB are more than the limit of {self._max_size >> 20} MB"
-            raise _Abandoned(message)
+        whole = int(length) if length.isdecimal() and len(length) < 20 else None
+        given_up = threading.Event()
         try:
-            have = _in_time(self._time_limit, lambda: self._receive(response, part, have, whole, target.name))
+            self._look_at_size(whole or 0, 0, target.parent)
+            _in_time(self._time_limit, lambda: self._receive(response, target, whole, given_up))
         except _Overdue:
             self._silent.add(server)
-            size = part.stat().st_size
-            message = f"only {size >> 10} KB in {self._time_limit:.0f} s; the next run goes on from there"
+            with suppress(OSError):  # Windows keeps what the thread has open: the thread removes it
+                target.unlink()
+            message = f"it takes more than {self._time_limit:.0f} s"
             raise _Abandoned(message) from None
-        if whole is not None and have != whole:
-            message = f"the server stopped after {have} of {whole} bytes; the next run goes on from there"
+        finally:
+            given_up.set()  # closing the answer could wait for the thread that reads it
+
+    def _look_at_size(self, size: int, have: int, directory: Path) -> None:
+        """Raise `_Abandoned` if `size` bytes, of which `have` are stored, are too many for us or for the disk."""
+        if size > self._max_size:
+            message = f"{size >> 20} MB are more than the limit of {self._max_size >> 20} MB"
             raise _Abandoned(message)
-        part.replace(target)
-        return True
+        free = free_space(directory)
+        if size - have > free:
+            message = f"{size >> 20} MB do not fit: {free >> 20} MB are free beside {SPARE >> 20} MB in reserve"
+            raise _Abandoned(message)
 
-    def _open_from(self, url: str, part: Path) -> tuple[HTTPResponse, int]:
-        """Ask for what `part` lacks; return the answer and the offset at which it begins."""
-        have = part.stat().st_size if part.exists() else 0
-        try:
-            response = self._open(url, have)
-        except urllib.error.HTTPError as error:
-            if error.code != 416 or not have:
-                raise
-            error.close()  # `part` is longer than the file: not a beginning of it
-            return self._open(url, 0), 0
-        if response.status != 206:
-            return response, 0
-        if response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            return response, have
-        response.close()
-        return self._open(url, 0), 0
-
-    def _open(self, url: str, offset: int) -> HTTPResponse:
+    def _open(self, url: str) -> HTTPResponse:
         headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
         response: HTTPResponse = self._opener.open(
             urllib.request.Request(url, headers=headers),  # noqa: S310 the opener knows http and https only
             timeout=self._timeout,
         )
         return response
 
-    def _receive(self, response: HTTPResponse, part: Path, have: int, whole: int | None, name: str) -> int:
+    def _receive(self, response: HTTPResponse, target: Path, whole: int | None, given_up: threading.Event) -> None:
         deadline = time.monotonic() + self._time_limit
-        with response, part.open("r+b" if have else "wb") as file:
-            file.seek(have)
+        have, looked = 0, 0
+        with response, new_file(target) as file:
             while True:
                 chunk = response.read1(_CHUNK)
                 if not chunk:
-                    return have
-                file.write(chunk)
+                    break
                 have += len(chunk)
-                if have > self._max_size:
-                    message = f"more than the limit of {self._max_size >> 20} MB"
-                    raise _Abandoned(message)
-                if time.monotonic() > deadline:
+                if have > self._max_size or have - looked >= _BETWEEN_LOOKS:
+                    looked = have
+                    self._look_at_size(have, have - len(chunk), target.parent)
+                file.write(chunk)
+                if given_up.is_set() or time.monotonic() > deadline:
                     raise _Overdue
                 if self._progress is not None:
-                    self._progress(100 * have / whole if whole else 0, f"Downloading {name} ({have >> 10} KB)")
+                    done = 100 * have / whole if whole else 0
+                    self._progress(done, f"Downloading {target.name} ({have >> 10} KB)")
+            if whole is not None and have != whole:
+                message = f"the server stopped after {have} of {whole} bytes"
+                raise _Abandoned(message)
 
 
 class _Abandoned(Exception):
@@ -192,38 +185,3 @@ def _in_time(limit: float, work: Callable[[], T]) -> T:
     if not results:
         raise _Overdue
     return results[0]
-
-
-class _Claim:
-    """Holds a partial file for one process: another one that wants it meanwhile works on a file of its own."""
-
-    _STALE = 3600.0
-
-    def __init__(self, part: Path) -> None:
-        self._part = part
-        self._lock = part.with_name(part.name + ".lock")
-        self._own = False
-
-    def __enter__(self) -> Path:
-        try:
-            if self._lock.exists() and time.time() - self._lock.stat().st_mtime > self._STALE:
-                self._lock.unlink(missing_ok=True)  # its process is long gone
-            os.close(os.open(self._lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError:
-            self._part = self._part.with_name(f"{self._part.name}-{os.getpid()}")
-        else:
-            self._own = True
-        return self._part
-
-    def __exit__(self, *_: object) -> None:
-        if self._own:
-            self._lock.unlink(missing_ok=True)
-        else:
-            self._part.unlink(missing_ok=True)
-
-
-def _remove_empty(directory: Path) -> None:
-    """Remove the directories made for a file that did not come: `name/KEY`."""
-    with suppress(OSError):
-        directory.rmdir()
-        directory.parent.rmdir()

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
 from throwstack.files.cabinet import NotUnpacked, unpack
+from throwstack.files.private import private_directory, put
 from throwstack.images import PdbIdentity
 
 _MAX_NAME = 128
@@ -147,7 +148,7 @@ class Fetcher(Protocol):
     """Brings a file from a server."""
 
     def fetch(self, url: str, target: Path) -> bool:
-        """Store what is at `url` as `target`; return False if that was not possible, and have said why."""
+        """Store what is at `url` as the new file `target`; else return False, have said why, and leave nothing."""
         ...
 
 
@@ -173,7 +174,8 @@ class SymbolPath:
     def find(self, identity: Identity, check: Check) -> Path | None:
         """Return the first file along the path that has the wanted identity, as `check` finds it, or None.
 
-        What bears the name and fails the check is named in a message with the reason; the search goes on.
+        What bears the name and fails the check is named in a message with the reason; the search goes on. What was
+        downloaded or unpacked is checked before it gets into the cache.
         """
         name = safe_name(identity.name)
         if name is None:
@@ -182,38 +184,81 @@ class SymbolPath:
         for element in self.elements:
             for place in element.places:
                 if isinstance(place, Server):
-                    candidates = self._downloads(place, element.cache, identity, name)
+                    made = self._downloads(place, element.cache, identity, name)
+                    found = None if element.cache is None else self._made(made, element.cache, identity, name, check)
                 else:
-                    cache = element.cache or place
-                    candidates = self._candidates(place, name, store_key(identity), cache, is_store=element.is_store)
-                for candidate, origin in candidates:
-                    reason = check(candidate)
-                    if reason is None:
-                        return candidate
-                    self._say(f"{origin}: refused: {reason}")
-                    if str(candidate) != origin:
-                        with suppress(OSError):
-                            candidate.unlink()
+                    found = self._find_in(place, element, identity, name, check)
+                if found is not None:
+                    return found
         return None
 
-    def _candidates(
-        self, directory: Path, name: str, key: str, cache: Path, *, is_store: bool
-    ) -> Iterator[tuple[Path, str]]:
-        """Yield files that may be the wanted one and where they come from; what is packed is unpacked into `cache`."""
-        folder = (*self._tier(directory, name), name, key)
+    def _find_in(
+        self, directory: Path, element: PathElement, identity: Identity, name: str, check: Check
+    ) -> Path | None:
+        folder = (*self._tier(directory, name), name, store_key(identity))
+        for candidate in self._candidates(directory, folder, name, is_store=element.is_store):
+            reason = check(candidate)
+            if reason is None:
+                return candidate
+            self._say(f"{candidate}: refused: {reason}")
+        cache = element.cache or directory
+        found = self._made(self._unpacks(directory, folder, cache, name), cache, identity, name, check)
+        for pointer in self._resolve(directory, *folder, "file.ptr") if found is None else ():
+            self._say(f"{pointer}: names a file elsewhere, which is not looked for")
+        return found
+
+    def _candidates(self, directory: Path, folder: tuple[str, ...], name: str, *, is_store: bool) -> Iterator[Path]:
+        """Yield files that may be the wanted one."""
         layouts = [(*folder, name)]
         if not is_store:
             layouts += [(name,), *((*top, kind, name) for top in ((), ("symbols",)) for kind in _KINDS)]
         for layout in layouts:
             for found in self._resolve(directory, *layout):
                 if os.path.isfile(found):  # noqa: PTH113 as above
-                    yield found, str(found)
+                    yield found
+
+    def _made(
+        self, files: Generator[tuple[Path, str], None, None], cache: Path, identity: Identity, name: str, check: Check
+    ) -> Path | None:
+        """Put the first of `files`, made in a private directory of `cache`, that passes the check into `cache`."""
+        target = self._kept(cache, name, store_key(identity))
+        try:
+            for file, origin in files:
+                reason = check(file)
+                if reason is not None:
+                    self._say(f"{origin}: refused: {reason}")
+                    continue
+                try:
+                    put(file, target, cache)
+                except OSError as error:
+                    # Windows replaces no file that another run has open; that run's may be the right one.
+                    if not os.path.isfile(target) or check(target) is not None:  # noqa: PTH113 as above
+                        self._say(f"{target}: cannot be stored: {error.strerror or error}")
+                        continue
+                return target
+        finally:
+            files.close()  # its private directory goes now
+        return None
+
+    def _unpacks(
+        self, directory: Path, folder: tuple[str, ...], cache: Path, name: str
+    ) -> Generator[tuple[Path, str], None, None]:
+        """Yield what the cabinets in a store hold, unpacked, and the cabinets' paths."""
         for packed in self._resolve(directory, *folder, _packed(name)):
-            target = self._kept(cache, name, key)
-            if self._unpack(packed, target):
-                yield target, str(packed)
-        for found in self._resolve(directory, *folder, "file.ptr"):
-            self._say(f"{found}: names a file elsewhere, which is not looked for")
+            with self._private(cache) as private:
+                if private is not None and self._unpack(packed, private / name):
+                    yield private / name, str(packed)
+
+    @contextmanager
+    def _private(self, cache: Path) -> Iterator[Path | None]:
+        """Make a private directory in `cache` for a while; None, and a message, where that cannot be done."""
+        with ExitStack() as stack:
+            try:
+                private = stack.enter_context(private_directory(cache))
+            except OSError as error:
+                self._say(f"{cache}: nothing can be stored in it: {error.strerror or error}")
+                private = None
+            yield private
 
     def _unpack(self, packed: Path, target: Path) -> bool:
         try:
@@ -221,7 +266,7 @@ class SymbolPath:
         except NotUnpacked as error:
             self._say(f"{packed}: {error}; unpack it (expand, cabextract) to {target.name} beside it")
         except OSError as error:
-            self._say(f"{packed}: cannot be unpacked to {target}: {error.strerror or error}")
+            self._say(f"{packed}: cannot be unpacked: {error.strerror or error}")
         else:
             return True
         return False
@@ -261,21 +306,20 @@ class SymbolPath:
 
     def _downloads(
         self, server: Server, cache: Path | None, identity: Identity, name: str
-    ) -> Iterator[tuple[Path, str]]:
-        """Yield the file that the server has, as it is or else packed, and its address; it replaces what was there."""
+    ) -> Generator[tuple[Path, str], None, None]:
+        """Yield the file that the server has, as it is or else packed, and its address."""
         url = server.file_url(identity)
         if self._fetcher is None or cache is None or url is None:
             return
-        target = self._kept(cache, name, store_key(identity))
-        if self._fetcher.fetch(url, target):
-            yield target, url
-            return
-        packed, url = target.with_name(_packed(name)), url[: -len(quote(name))] + quote(_packed(name))
-        if self._fetcher.fetch(url, packed):
-            is_unpacked = self._unpack(packed, target)
-            with suppress(OSError):
-                packed.unlink()
-            if is_unpacked:
+        with self._private(cache) as private:
+            if private is None:
+                return
+            target = private / name
+            if self._fetcher.fetch(url, target):
+                yield target, url
+                return
+            packed, url = private / _packed(name), url[: -len(quote(name))] + quote(_packed(name))
+            if self._fetcher.fetch(url, packed) and self._unpack(packed, target):
                 yield target, url
 
 
