@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.pdb_writer import X64, FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
+from throwstack import child
 from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.frame_data import FrameData, annotation
 from throwstack.images import Image, PdbIdentity
@@ -345,7 +346,9 @@ def test_another_process_that_converts_the_same_pdb(place, monkeypatch):
 
     def wait_and_be_overtaken(self, process, path) -> bool:
         in_time = wait(self, process, path)
-        save(place.cache / "pdb" / "app.pdb" / f"{GUID}3.symbols", convert(pdb), (pdb.stat().st_size, 1))
+        kept = place.cache / "pdb" / "app.pdb" / f"{GUID}3.symbols"
+        kept.parent.mkdir(parents=True)
+        save(kept, convert(pdb), (pdb.stat().st_size, 1))
         return in_time
 
     monkeypatch.setattr(PdbSymbols, "_wait", wait_and_be_overtaken)
@@ -355,7 +358,7 @@ def test_another_process_that_converts_the_same_pdb(place, monkeypatch):
 
 def test_cache_that_is_full(place, monkeypatch):
     place.put(APP)
-    monkeypatch.setattr(pdb_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 30, 1 << 30, 4096))
+    monkeypatch.setattr(pdb_module, "free_space", lambda _: 4096)
     assert place.table().rva_of("untyped") == 0x1300
     assert "is full" in place.said[0]
     assert not [path for path in place.cache.rglob("*") if path.is_file()]
@@ -386,7 +389,8 @@ def test_pdb_that_is_too_large(place):
 
 def test_without_an_interpreter_to_start(place, monkeypatch):
     place.put(APP)
-    monkeypatch.setattr(pdb_module.sys, "executable", "")
+    monkeypatch.setattr(child.sys, "executable", "")
+    monkeypatch.setattr(pdb_module.subprocess, "Popen", None)
     assert place.table().rva_of("untyped") == 0x1300
 
 

@@ -1,26 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """A PDB made into one file that opens at once: symbolic's SymCache, the list of functions, the frame data.
 
-Runs as a process of its own (`python -m throwstack.pdb.convert PDB OUT SIZE MTIME_NS`): the library that reads PDBs
-ends its process on some damaged files, because one length field suffices to make it ask for more memory than there
-is, and nothing inside Python can catch that.
+Runs as a process of its own (`throwstack.child`, with PDB OUT SIZE MTIME_NS): the library that reads PDBs ends its
+process on some damaged files, because one length field suffices to make it ask for more memory than there is, and
+nothing inside Python can catch that.
 
 The file: magic with version; length and CRC-32 of the rest; size and modification time of the PDB it was made from;
-then the parts, each with its length in front. One that is cut short or altered does not open.
+then the parts, each with its length in front. One that is cut short or altered does not open. The checksum keeps out
+accidents, not forgers: what a file holds is read as if it came from a dump.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import sys
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from throwstack.child import end_with_parent
 from throwstack.demangle import display_name
+from throwstack.files.private import new_file
 from throwstack.pdb.fpo import fpo_lines, frame_data_lines
 from throwstack.pdb.msf import MsfFile
 from throwstack.pdb.omap import FROM_SOURCE_STREAM, TO_SOURCE_STREAM, Omap, as_before, read_streams
@@ -33,6 +36,9 @@ _HEAD = struct.Struct("<16sQI")
 _STAMP = struct.Struct("<Qq")
 _LENGTH = struct.Struct("<Q")
 _MEMORY_LIMIT = 8 << 30
+_MAX_FUNCTIONS = 1 << 24
+_MAX_GROWTH, _MAX_BESIDE = 4, 64 << 20
+"""How many times a PDB's size, and how much beside, a converted one may have: mostly it is smaller than the PDB."""
 
 SYMCACHE_VERSION = 9
 """The SymCache layout whose list of functions `function_list` reads."""
@@ -40,6 +46,10 @@ _SYMCACHE_HEADER = struct.Struct("<4sI32sIIIIII")
 _FUNCTION = struct.Struct("<IIII")
 _SOURCE_LOCATION_SIZE, _RANGE_SIZE = 16, 4
 _INLINE_ONLY = 0xFFFFFFFF
+
+
+class NotConverted(Exception):
+    """A file that bears the marks of a converted PDB and cannot be one; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,56 +74,76 @@ def pack_functions(functions: list[tuple[int, str]]) -> bytes:
 
 
 def count_functions(data: bytes) -> int:
-    """Return how many functions `pack_functions` was given."""
-    count: int = _LENGTH.unpack_from(data)[0]
+    """Return how many functions `pack_functions` was given. Raises `NotConverted`."""
+    count: int = _LENGTH.unpack_from(data)[0] if len(data) >= _LENGTH.size else 1
+    if not 0 <= count <= min((len(data) - _LENGTH.size) // 4, _MAX_FUNCTIONS):
+        message = "its list of functions is shorter than its count says"
+        raise NotConverted(message)
     return count
 
 
 def unpack_functions(data: bytes) -> list[tuple[int, str]]:
-    """Return what `pack_functions` was given."""
+    """Return what `pack_functions` was given. Raises `NotConverted`."""
     count = count_functions(data)
-    names = data[_LENGTH.size + 4 * count :].decode("utf-8", "replace").split("\n")
+    names = data[_LENGTH.size + 4 * count :].decode("utf-8", "replace").split("\n", count)
     return list(zip(struct.unpack_from(f"<{count}I", data, _LENGTH.size), names, strict=False))
 
 
 def save(path: Path, parts: Converted, stamp: tuple[int, int]) -> None:
-    """Write `parts` to `path`, in place only when whole; `stamp` is the PDB's size and modification time."""
+    """Write `parts` to the new file `path`; `stamp` is the PDB's size and modification time."""
     body = [_STAMP.pack(*stamp)]
     for part in (parts.symcache, parts.functions, parts.frames, parts.omap_from_source, parts.omap_to_source):
         body += [_LENGTH.pack(len(part)), part]
     checksum = 0
     for piece in body:
         checksum = zlib.crc32(piece, checksum)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_HEAD.pack(MAGIC, sum(map(len, body)), checksum))
-            file.writelines(body)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with new_file(path) as file:
+        file.write(_HEAD.pack(MAGIC, sum(map(len, body)), checksum))
+        file.writelines(body)
 
 
 def load(path: Path, stamp: tuple[int, int]) -> Converted | None:
-    """Return what `save` wrote, or None if it is absent, damaged, or was made from another file than `stamp` says."""
+    """Return what `save` wrote, or None if it is absent, damaged, or was made from another file than `stamp` says.
+
+    Raises `NotConverted` if it is none of these and yet nothing that `save` writes.
+    """
     try:
-        data = path.read_bytes()
-        magic, length, checksum = _HEAD.unpack_from(data)
-        body = memoryview(data)[_HEAD.size :]
-        if magic != MAGIC or length != len(body) or checksum != zlib.crc32(body) or _STAMP.unpack_from(body) != stamp:
-            return None
-        offset = _STAMP.size
-        parts = []
-        for _ in range(5):
-            (size,) = _LENGTH.unpack_from(body, offset)
-            offset += _LENGTH.size
-            parts.append(bytes(body[offset : offset + size]))
-            offset += size
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode):
+            message = "no regular file"
+            raise NotConverted(message)
+        with path.open("rb") as file:
+            head = file.read(_HEAD.size + _STAMP.size)
+            magic, length, checksum = _HEAD.unpack_from(head)
+            if magic != MAGIC or length != status.st_size - _HEAD.size or _STAMP.unpack_from(head, _HEAD.size) != stamp:
+                return None
+            if length > _MAX_GROWTH * stamp[0] + _MAX_BESIDE:
+                message = f"{length >> 20} MB, made from {stamp[0] >> 20} MB"
+                raise NotConverted(message)
+            body = head[_HEAD.size :] + file.read(length - _STAMP.size)
     except (OSError, struct.error):
         return None
-    return Converted(*parts)
+    if len(body) != length or checksum != zlib.crc32(body):
+        return None
+    parts = Converted(*_split(memoryview(body)[_STAMP.size :]))
+    count_functions(parts.functions)
+    return parts
+
+
+def _split(body: memoryview) -> list[bytes]:
+    """Return the five parts. Raises `NotConverted` if their lengths are not the length of it all."""
+    parts = []
+    for _ in range(5):
+        size = _LENGTH.unpack_from(body)[0] if len(body) >= _LENGTH.size else len(body)
+        if size > len(body) - _LENGTH.size:
+            message = "a part is longer than the file"
+            raise NotConverted(message)
+        parts.append(bytes(body[_LENGTH.size : _LENGTH.size + size]))
+        body = body[_LENGTH.size + size :]
+    if body:
+        message = "it is longer than its parts"
+        raise NotConverted(message)
+    return parts
 
 
 def convert(pdb: Path) -> Converted:
@@ -167,6 +197,7 @@ def _aligned(size: int) -> int:
 def main(arguments: list[str]) -> int:
     """Convert one file; print the reason and return 1 if that cannot be done."""
     pdb, out, size, modified = arguments
+    end_with_parent(Path(out).parent)
     try:
         import resource  # noqa: PLC0415 not on Windows
 
@@ -176,10 +207,6 @@ def main(arguments: list[str]) -> int:
     try:
         save(Path(out), convert(Path(pdb)), (int(size), int(modified)))
     except Exception as error:  # noqa: BLE001 whatever it is, the caller's process prints it
-        sys.stdout.write(f"{type(error).__name__}: {error}"[:400])
+        sys.stdout.buffer.write(f"{type(error).__name__}: {error}".encode("utf-8", "replace")[:400])
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -35,7 +35,7 @@ class FrameDataTable:
             if not is_seh and (len(words) != 6 or words[:2] != ["STACK", "WIN"]):
                 continue
             try:
-                start, size = (int(word, 16) for word in (words[2:4] if is_seh else words[3:5]))
+                start, size = (_figure(word) for word in (words[2:4] if is_seh else words[3:5]))
             except ValueError:
                 continue
             if is_seh:
@@ -78,7 +78,7 @@ def parse_record(line: str) -> FrameData | None:
     if len(words) != 13:
         return None
     try:
-        start, size, prologue, _, parameters, saved, local, stack = (int(word, 16) for word in words[3:11])
+        start, size, prologue, _, parameters, saved, local, stack = (_figure(word) for word in words[3:11])
     except ValueError:
         return None
     has_program = words[11] != "0"
@@ -94,6 +94,15 @@ def parse_record(line: str) -> FrameData | None:
         uses_base_pointer=not has_program and words[12].strip() != "0",
         is_non_fpo=words[2] == _STANDARD,
     )
+
+
+def _figure(word: str) -> int:
+    """Return a figure, which PDBs have in 32 bits. Raises ValueError."""
+    value = int(word, 16)
+    if not 0 <= value <= 0xFFFFFFFF:
+        message = "no figure of 32 bits"
+        raise ValueError(message)
+    return value
 
 
 class _Cover:

@@ -8,12 +8,9 @@ is said once, and the image's names then come from the next source.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,22 +18,24 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from throwstack.child import can_start, command
 from throwstack.demangle import display_name, is_decorated
 from throwstack.files.download import Progress
+from throwstack.files.private import free_space, private_directory, put
 from throwstack.files.symbol_path import Say, SymbolPath, safe_name, store_key
+from throwstack.files.user_cache import distrust, make_private
 from throwstack.frame_data import FrameData
 from throwstack.images import Image, PdbIdentity
-from throwstack.pdb.convert import Converted, count_functions, load, save, unpack_functions
+from throwstack.pdb.convert import Converted, NotConverted, count_functions, load, save, unpack_functions
 from throwstack.pdb.identity import check_pdb
 from throwstack.pdb.omap import Omap
 from throwstack.pdb.stack_win import FrameDataTable
 from throwstack.symbols import Location, SymbolKind, SymbolTable
+from throwstack.text import escape
 
-_START = "import json,os,sys; sys.path[:] = json.loads(os.environ.pop('THROWSTACK_PATH')); \
-from throwstack.pdb.convert import main; sys.exit(main(sys.argv[1:]))"
+_LIBRARIES = ("symbolic", "_cffi_backend", "pydemumble")
+"""What the process that reads a PDB imports beside throwstack and the standard library."""
 _POLL = 0.2
-_SPARE = 1 << 20
-"""Bytes that have to be free in the cache beside the PDB's own size, which a converted one hardly ever reaches."""
 _DRIVE_INSIDE = re.compile(r"^.*[\\/](?=[A-Za-z]:[\\/])")
 """What clang on another system puts before a Windows path that it takes for a relative one: its working directory."""
 _MAX_REMEMBERED = 200_000
@@ -47,14 +46,18 @@ class PdbTable(SymbolTable):
 
     __slots__ = ("_frames", "_listed", "_located", "_omap", "_parts", "_symcache")
 
-    def __init__(self, parts: Converted) -> None:
-        """Open a converted PDB."""
+    def __init__(self, parts: Converted, identity: PdbIdentity) -> None:
+        """Open a converted PDB. Raises `NotConverted` if it was made from another one, and what symbolic raises."""
         import symbolic  # noqa: PLC0415 plugins have to load where it is not installed
 
         super().__init__(SymbolKind.PDB, ())
         self._parts = parts
         self._omap = Omap(parts.omap_from_source, parts.omap_to_source)
         self._symcache = symbolic.SymCache.from_bytes(parts.symcache)
+        found = self._symcache.debug_id.replace("-", "").upper()
+        if found[:32] != identity.guid or (identity.age and found[32:] != f"{identity.age:X}"):
+            message = f"it is of the PDB {escape(found)}, not of {identity.guid} age {identity.age}"
+            raise NotConverted(message)
         self._listed: SymbolTable | None = None
         self._frames: FrameDataTable | None = None
         self._located: dict[int, tuple[Location, ...]] = {}
@@ -187,51 +190,68 @@ class PdbSymbols:
             return None
         try:
             status = pdb.stat()
-            stamp = status.st_size, status.st_mtime_ns
-            parts = self._converted(pdb, identity, stamp)
-            return None if parts is None else PdbTable(parts)
+            return self._table(pdb, identity, (status.st_size, status.st_mtime_ns))
         except ImportError as error:
             self._say(f"{pdb}: not read: {error}")
         except Exception as error:  # noqa: BLE001 the library's own kinds, and a panic in it, are all reasons to go on
             self._say(f"{pdb}: cannot be read: {_one_line(error)}")
         return None
 
-    def _converted(self, pdb: Path, identity: PdbIdentity, stamp: tuple[int, int]) -> Converted | None:
+    def _table(self, pdb: Path, identity: PdbIdentity, stamp: tuple[int, int]) -> PdbTable | None:
         name = safe_name(identity.name) or "pdb"
         kept = self._cache / "pdb" / name / f"{store_key(identity)}.symbols"
-        parts = load(kept, stamp)
-        if parts is not None:
-            return parts
+        if not self._is_usable(stamp[0]):
+            with tempfile.TemporaryDirectory() as private:
+                return self._convert(pdb, identity, Path(private).resolve() / kept.name, stamp)
         try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            usable = os.access(kept.parent, os.W_OK) and shutil.disk_usage(kept.parent).free > stamp[0] + _SPARE
-        except OSError:
-            usable = False
-        if usable:
-            # Another process may be at it, with a copy of the PDB that is a moment older: each reads what it made.
-            own = kept.with_name(f"{kept.name}-{os.getpid()}")
-            try:
-                parts = self._convert(pdb, own, stamp)
+            parts = load(kept, stamp)
+            if parts is not None:
+                return PdbTable(parts, identity)
+        except ImportError:
+            raise
+        except Exception as error:  # noqa: BLE001 as above; what is kept may be anybody's work
+            self._say(f"{kept}: not what it should be ({_one_line(error)}); the PDB is converted anew")
+        with private_directory(self._cache) as private:
+            own = private.resolve() / kept.name
+            # Another run may be at it, with a copy of the PDB that is a moment older: each reads what it made.
+            table = self._convert(pdb, identity, own, stamp)
+            if table is not None:
                 with suppress(OSError):
-                    own.replace(kept)
-            finally:
-                own.unlink(missing_ok=True)
-            return parts
-        self._say(f"{self._cache}: cannot be written or is full; PDBs are converted anew in every run")
-        with tempfile.TemporaryDirectory() as directory:
-            return self._convert(pdb, Path(directory) / "pdb.symbols", stamp)
+                    put(own, kept, self._cache)
+            return table
 
-    def _convert(self, pdb: Path, out: Path, stamp: tuple[int, int]) -> Converted | None:
-        if not sys.executable or getattr(sys, "frozen", False):
+    def _is_usable(self, pdb_size: int) -> bool:
+        """Say whether converted PDBs may be taken from the cache and kept in it; say in a message why not."""
+        try:
+            make_private(self._cache)
+            reason = distrust(self._cache)
+            if reason is None and (not os.access(self._cache, os.W_OK) or free_space(self._cache) < pdb_size):
+                reason = "it cannot be written or is full"
+        except OSError:
+            reason = "it cannot be written or is full"
+        if reason is not None:
+            self._say(f"{self._cache} is not used: {reason}; PDBs are converted anew in every run")
+        return reason is None
+
+    def _convert(self, pdb: Path, identity: PdbIdentity, out: Path, stamp: tuple[int, int]) -> PdbTable | None:
+        """Convert a PDB into the file `out`, in a directory of its own; say why if that is not possible: None then."""
+        if can_start():
+            reason = self._run(command("throwstack.pdb.convert", _LIBRARIES, _arguments(pdb, out, stamp)), pdb, out)
+            if reason is not None:
+                self._say(f"{pdb}: {reason}")
+                return None
+        else:
             from throwstack.pdb.convert import convert  # noqa: PLC0415 no interpreter to start: in this process then
 
             save(out, convert(pdb), stamp)
-            return load(out, stamp)
-        command = [sys.executable, "-c", _START, str(pdb), str(out), *map(str, stamp)]
-        environment = {**os.environ, "THROWSTACK_PATH": json.dumps(sys.path)}
+        parts = load(out, stamp)
+        return None if parts is None else PdbTable(parts, identity)
+
+    def _run(self, command: list[str], pdb: Path, out: Path) -> str | None:
+        """Run the process that converts; return what it came to nothing for, or None."""
         with tempfile.TemporaryFile() as answer:
             process = subprocess.Popen(  # noqa: S603 our own module; the arguments are paths and numbers
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=answer, stderr=subprocess.DEVNULL
+                command, cwd=out.parent, stdin=subprocess.PIPE, stdout=answer, stderr=subprocess.DEVNULL
             )
             try:
                 in_time = self._wait(process, pdb)
@@ -239,15 +259,15 @@ class PdbSymbols:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
+                if process.stdin is not None:
+                    process.stdin.close()
             answer.seek(0)
             reason = answer.read(400).decode("utf-8", "replace")
         if not in_time:
-            self._say(f"{pdb}: given up after {self._time_limit:.0f} s")
-            return None
+            return f"given up after {self._time_limit:.0f} s"
         if process.returncode:
-            self._say(f"{pdb}: cannot be read: {_one_line(reason or 'its reader was ended by the system')}")
-            return None
-        return load(out, stamp)
+            return f"cannot be read: {_one_line(reason or 'its reader was ended by the system')}"
+        return None
 
     def _wait(self, process: subprocess.Popen[bytes], pdb: Path) -> bool:
         """Wait for the conversion to end; return False if it takes too long."""
@@ -260,6 +280,11 @@ class PdbSymbols:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL)
         return True
+
+
+def _arguments(pdb: Path, out: Path, stamp: tuple[int, int]) -> list[str]:
+    """Return what `throwstack.pdb.convert` takes: it works in another directory, so paths are absolute."""
+    return [str(pdb.absolute()), str(out), *map(str, stamp)]
 
 
 def _one_line(error: object) -> str:
