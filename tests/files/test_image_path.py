@@ -207,3 +207,26 @@ def test_relocation_blocks_that_lead_nowhere(place, block_size):
     struct.pack_into("<II", data, at, 0xFFFFF000, block_size)
     place.put(pe).write_bytes(data)
     assert place.pages(pe, {0: header(pe)}).page(BASE + 0x1000) is not None
+
+
+def test_a_file_that_is_exchanged_after_it_was_found_is_refused(place):
+    """A store to which others may write: time stamp and size are looked at in the bytes that are used."""
+    pe = app()
+    path = place.put(pe)
+    store = place.store()
+    image = Image(Module("app.dll", "", BASE, pe.size), Memory(SegmentSource({BASE: header(pe)})))
+    assert store.find(image) == path
+    pe.timestamp += 1
+    path.write_bytes(pe.file())
+    assert store.mapped(image) is None
+    assert place.said[0].startswith(f"{path}: changed since it was found: time stamp {STAMP + 1:08X}")
+
+
+def test_a_file_that_grows_after_it_was_found_is_not_read_whole(place):
+    pe = app()
+    store = place.store(max_size=pe.size + 0x10000)
+    path = place.put(pe)
+    image = Image(Module("app.dll", "", BASE, pe.size), Memory(SegmentSource({BASE: header(pe)})))
+    assert store.find(image) == path
+    path.write_bytes(pe.file() + bytes(0x20000))
+    assert store.mapped(image) is None

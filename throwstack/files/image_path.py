@@ -65,17 +65,11 @@ class ImageStore:
 
     def find(self, image: Image) -> Path | None:
         """Return the file of `image`, or None. Where its header page is absent, the loader's time stamp serves."""
-        headers = image.headers
-        module = image.module
-        if headers is not None:
-            wanted = ImageIdentity(module.name, headers.timestamp, headers.image_size)
-        elif module.timestamp:
-            wanted = ImageIdentity(module.name, module.timestamp, module.size)
-        else:
+        key = _wanted(image)
+        if key is None:
             return None
-        key = wanted, headers.checksum if headers is not None else 0, image.pdb
         if key not in self._files:
-            self._files[key] = self._path.find(wanted, lambda candidate: self._check(candidate, *key))
+            self._files[key] = self._path.find(key[0], lambda candidate: self._check(candidate, *key))
         return self._files[key]
 
     def mapped(self, image: Image) -> MappedImage | None:
@@ -87,8 +81,17 @@ class ImageStore:
         if key not in self._mapped:
             if len(self._mapped) >= _MAX_RELOCATED:
                 self._mapped.clear()
-            self._mapped[key] = self._map(path, image.base)
+            self._mapped[key] = self._map_wanted(path, image)
         return self._mapped[key]
+
+    def _map_wanted(self, path: Path, image: Image) -> MappedImage | None:
+        """Map a file that was found to be the wanted one, if it still is: others may write to where it is."""
+        mapped, key = self._map(path, image.base), _wanted(image)
+        reason = self._mismatch(mapped.headers, *key[:2]) if mapped is not None and key is not None else None
+        if reason is not None:
+            self._say(f"{path}: changed since it was found: {reason}")
+            return None
+        return mapped
 
     def image(self, image: Image) -> Image | None:
         """Return the file of `image` as an image of its own, for its exports and its RSDS record, or None."""
@@ -134,10 +137,11 @@ class ImageStore:
 
     def _map(self, path: Path, base: int) -> MappedImage | None:
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(self._max_size + 1)
             headers = parse_headers(data[:PAGE_SIZE])
             pe = pefile.PE(data=data, fast_load=True)
-            if headers is None or headers.image_size > self._max_size:
+            if headers is None or max(headers.image_size, len(data)) > self._max_size:
                 return None
             layout = _lay_out(pe, data, headers.image_size)
             if base != headers.preferred_base:
@@ -185,6 +189,14 @@ class ImagePages:
             if page in self._origins:
                 return self._origins[page]
         return None
+
+
+def _wanted(image: Image) -> tuple[ImageIdentity, int, PdbIdentity | None] | None:
+    """Return what the file of `image` is known by: its identity, checksum and PDB; None if nothing is known."""
+    headers, module = image.headers, image.module
+    if headers is not None:
+        return ImageIdentity(module.name, headers.timestamp, headers.image_size), headers.checksum, image.pdb
+    return (ImageIdentity(module.name, module.timestamp, module.size), 0, image.pdb) if module.timestamp else None
 
 
 def _lay_out(pe: pefile.PE, data: bytes, size: int) -> bytearray:
