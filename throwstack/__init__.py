@@ -8,4 +8,8 @@ here that imports volatility3.
 
 from __future__ import annotations
 
+from throwstack import logs
+
 __version__ = "0.1.0"
+
+logs.install()

@@ -7,22 +7,28 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from throwstack import __version__
+from throwstack import __version__, console
 from throwstack.doctor.examine import Files, examine
 from throwstack.doctor.report import Verdict, as_json, as_text
+from throwstack.text import escape
 
 _DOCTOR = """\
 Says what a file is, whether it is complete, which symbols it takes, how much of its processes can be read, and what to
-do next. Exit status: 0 when it can serve windows.unhandled, 1 when in part, 2 when not.
+do next. Exit status: 0 when it can serve windows.unhandled, 1 when in part, 2 when not; 64 for wrong usage, 130 when
+interrupted.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments` (default: the process's); return its exit status."""
-    parser = argparse.ArgumentParser(prog="throwstack", description=__doc__)
+    return console.run("throwstack", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> tuple[int, Iterable[str]]:
+    parser = console.Parser(prog="throwstack", description=__doc__)
     parser.add_argument("--version", action="version", version=f"throwstack {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     doctor = commands.add_parser("doctor", help="say what a dump is good for", description=_DOCTOR)
@@ -39,23 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _doctor(options)
 
 
-def _doctor(options: argparse.Namespace) -> int:
+def _doctor(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
+    files = Files(options.symbols, options.image_path, options.page_file)
     try:
-        files = Files(options.symbols, options.image_path, options.page_file)
         report = examine(options.dump, files, _say)
     except OSError as error:
-        sys.stderr.write(f"throwstack doctor: {options.dump}: {error.strerror or error}\n")
-        return Verdict.DOES_NOT_SERVE.value
-    if options.json:
-        sys.stdout.write(json.dumps(as_json(report), indent=2) + "\n")
-    else:
-        sys.stdout.writelines(f"{line}\n" for line in as_text(report))
-    return report.verdict.value
+        console.say(f"throwstack doctor: {escape(str(options.dump), 1024)}: {error.strerror or error}")
+        return Verdict.DOES_NOT_SERVE.value, ()
+    lines = [json.dumps(as_json(report), indent=2)] if options.json else as_text(report)
+    return report.verdict.value, lines
 
 
 def _say(message: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{message}\n")
+    if sys.stderr is not None and sys.stderr.isatty():
+        console.say(escape(message))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from throwstack.memory import PAGE_SIZE
 from throwstack.pages.coverage import ProcessCoverage, Routes, readable, total
 from throwstack.text import escape
 
+_MAX_TEXT = 4096
 _EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)
 
 
@@ -72,7 +73,14 @@ class Report:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Return the report as what `json.dump` takes. All keys are always there; values may be null."""
+    """Return the report as what `json.dump` takes. All keys are always there; values may be null.
+
+    Every string is escaped, as it may be the dump's, but for the path: whoever gave it may want to open it again.
+    """
+    return {**_escaped(_as_json(report)), "path": report.path}
+
+
+def _as_json(report: Report) -> dict[str, Any]:
     header, kernel, extent = report.identity.header, report.kernel, report.extent
     return {
         "path": report.path,
@@ -116,8 +124,20 @@ def as_json(report: Report) -> dict[str, Any]:
     }
 
 
+def _escaped(value: Any) -> Any:  # noqa: ANN401 what JSON is made of
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(item) for item in value]
+    return escape(value, _MAX_TEXT) if isinstance(value, str) else value
+
+
 def as_text(report: Report) -> Iterator[str]:
-    """Yield the report's lines."""
+    """Yield the report's lines, every character of them visible."""
+    return (escape(line, _MAX_TEXT) for line in _as_text(report))
+
+
+def _as_text(report: Report) -> Iterator[str]:
     yield f"{escape(report.path)}: {report.identity.text}"
     yield f"  size             {report.size:,} bytes"
     yield from _header_lines(report)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from volatility3.framework.layers import resources
@@ -39,11 +40,15 @@ class IsfSource:
         return self._tables[pdb]
 
 
-def _load(pdb: PdbIdentity) -> SymbolTable | None:
+def isf_urls(pdb: PdbIdentity) -> Iterator[str]:
+    """Yield the URLs of the ISF files of a PDB."""
     # The name comes from the dump: as a path or a glob it could reach anywhere.
-    if not _SAFE_NAME.fullmatch(pdb.name) or set(pdb.name) == {"."}:
-        return None
-    for url in intermed.IntermediateSymbolTable.file_symbol_url("windows", f"{pdb.name}/{pdb.guid}-{pdb.age}"):
+    if _SAFE_NAME.fullmatch(pdb.name) and set(pdb.name) != {"."}:
+        yield from intermed.IntermediateSymbolTable.file_symbol_url("windows", f"{pdb.name}/{pdb.guid}-{pdb.age}")
+
+
+def _load(pdb: PdbIdentity) -> SymbolTable | None:
+    for url in isf_urls(pdb):
         try:
             with resources.ResourceAccessor().open(url) as file:
                 symbols = json.load(file)["symbols"]

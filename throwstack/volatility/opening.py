@@ -13,7 +13,7 @@ from volatility3.framework import constants, contexts, exceptions, interfaces
 from volatility3.framework.automagic import pdbscan, stacker, windows
 from volatility3.framework.configuration import requirements
 from volatility3.framework.layers import intel, physical
-from volatility3.framework.symbols import intermed, native
+from volatility3.framework.symbols import native
 from volatility3.framework.symbols import windows as windows_symbols
 from volatility3.plugins.windows import pslist
 
@@ -21,6 +21,7 @@ from throwstack.crashdump.header import DumpHeader
 from throwstack.images import PdbIdentity
 from throwstack.paging import PagingMode
 from throwstack.volatility.dump_layer import CrashDumpLayer
+from throwstack.volatility.isf import isf_urls
 
 _LAYERS = {
     PagingMode.X64: intel.WindowsIntel32e,
@@ -52,9 +53,7 @@ def symbol_directories(directories: Sequence[Path]) -> Iterator[None]:
 
 def find_isf(pdb: PdbIdentity) -> str | None:
     """Return the URL of the ISF file of a kernel's PDB, or None."""
-    name = f"{pdb.name}/{pdb.guid}-{pdb.age}"
-    found: str | None = next(iter(intermed.IntermediateSymbolTable.file_symbol_url("windows", name)), None)
-    return found
+    return next(isf_urls(pdb), None)
 
 
 def open_crash_dump(

@@ -7,6 +7,7 @@ from volatility3.framework import exceptions, interfaces
 from volatility3.framework.configuration import requirements
 from volatility3.plugins.windows import pslist
 
+from throwstack.text import escape
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.rows import NameStyle
 from throwstack.volatility.sources import Sources, paths
@@ -72,4 +73,4 @@ def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:
         return Survey(Machine(plugin.context, config["kernel"], plugin.config_path, sources), selection, progress)
     except (LookupError, TypeError) as error:
         # What Volatility prints as a reason rather than as a traceback.
-        raise exceptions.SymbolSpaceError(str(error)) from error
+        raise exceptions.SymbolSpaceError(escape(str(error), 1024)) from error

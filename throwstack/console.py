@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How our commands end: one line instead of a traceback, and the exit status that says what happened.
+
+Results go to standard output, everything else to standard error. Either may be closed, full, or a pipe whose reader
+has had enough (`| head -1`), and neither need take every character.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import NoReturn
+
+CANNOT, WRONG_USAGE, INTERRUPTED, TERMINATED = 2, 64, 130, 143
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose exit status for wrong usage is 64: 2 says that a dump cannot be examined."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, and exit."""
+        say(f"{self.format_usage()}{self.prog}: error: {message}")
+        self.exit(WRONG_USAGE)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def run(command: str, work: Callable[[], tuple[int, Iterable[str]]]) -> int:
+    """Print the lines that `work` returns and return the status beside them, or what its end means.
+
+    `command` heads messages. Ctrl-C and SIGTERM leave `work` as exceptions do: what was being made is removed, and
+    processes of ours are ended.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    before = _on_sigterm(_raise_terminated)
+    try:
+        if sys.stdout is None:  # `>&-`: Python found nothing open there
+            say(f"{command}: standard output is closed")
+            return CANNOT
+        try:
+            status, lines = work()
+        except SystemExit as ended:  # after --help and --version
+            return _print(command, (), ended.code if isinstance(ended.code, int) else 0)
+        return _print(command, lines, status)
+    except KeyboardInterrupt:
+        say(f"{command}: interrupted")
+        return INTERRUPTED
+    except _Terminated:
+        say(f"{command}: ended by SIGTERM")
+        return TERMINATED
+    finally:
+        _on_sigterm(before)
+
+
+def _print(command: str, lines: Iterable[str], status: int) -> int:
+    """Print lines; return `status`, or `CANNOT` if they cannot be printed. A reader may have had enough, though."""
+    try:
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        sys.stdout.flush()
+    except OSError as error:
+        _give_output_up()
+        if not isinstance(error, BrokenPipeError) and not (os.name == "nt" and error.errno == errno.EINVAL):
+            say(f"{command}: standard output: {error.strerror or error}")
+            return CANNOT
+    return status
+
+
+def say(message: str) -> None:
+    """Write a line to standard error, if there is anybody to read it."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
+
+
+def _raise_terminated(_number: int, _frame: object) -> NoReturn:
+    raise _Terminated
+
+
+def _on_sigterm(handler: signal._HANDLER) -> signal._HANDLER:
+    """Set what SIGTERM does, where that may be set, and return what it did."""
+    if threading.current_thread() is not threading.main_thread() or handler is None:
+        return None
+    return signal.signal(signal.SIGTERM, handler)
+
+
+def _give_output_up() -> None:
+    """Let what is still buffered go nowhere: Python would try once more at its end, and complain."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
