@@ -401,6 +401,17 @@ def without_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a directory in which even root can write nothing")
+def test_a_directory_that_cannot_be_written_costs_the_file_alone(case):
+    out, _ = case
+    done = stack(out, "--symbols-needed", more=("-o", "/proc"))
+    assert done.status == 0
+    assert any(row["Manifest"].startswith("ftpsrvdata_pg.pdb,") for row in done.rows)
+    (line,) = [line for line in done.err.splitlines() if "symbols-needed" in line]
+    assert "symbols-needed.txt cannot be written: " in line
+    assert "Traceback" not in done.err
+
+
 def test_images_are_called_for_where_the_dump_lacks_them(case, without_exports, tmp_path):
     _, frames = case
     plain = stack(without_exports).rows

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -18,6 +19,8 @@ if find_spec("throwstack") is None:
 from throwstack.files.needed import manifest
 from throwstack.text import escape
 from throwstack.volatility import cxr, options, rows
+
+log = logging.getLogger(__name__)
 
 _MANIFEST = "symbols-needed.txt"
 
@@ -81,8 +84,11 @@ class CxrStack(interfaces.plugins.PluginInterface):
 
     def _needed(self) -> Iterator[tuple[int, rows.Row]]:
         files = cxr.files_needed(self._stacks())
-        with self.open(_MANIFEST) as out:
-            out.write(manifest(files).encode())
+        try:
+            with self.open(_MANIFEST) as out:
+                out.write(manifest(files).encode())
+        except OSError as error:
+            log.warning("%s cannot be written: %s; its lines are in the table", _MANIFEST, error.strerror or error)
         for file in files:
             yield 0, (file.manifest_line, escape(file.module), file.why)
 

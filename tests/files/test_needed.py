@@ -3,14 +3,30 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
 from tests.pe_writer import X64, X86, Pe, Section
-from throwstack.files.needed import manifest, needed_files
-from throwstack.images import ImageMap
+from tests.vol import CHECKOUT
+from throwstack.files.needed import NeededFile, manifest, needed_files
+from throwstack.images import ImageMap, PdbIdentity
 from throwstack.memory import memory_of
 from throwstack.modules import Module, ModuleMap
 from throwstack.symbols import SymbolKind, Symbols, SymbolTable
+from throwstack.text import escape
 
 GUID = "6192BFDB9F04442995FFCB0BE95172E1"
+KEY = f"{GUID}12"
 BASE = 0x10000000
 CODE = Section(".text", 0x1000, b"\x90" * 0x1000)
 
@@ -61,8 +77,103 @@ def test_each_file_once():
     assert len(needed_files([*symbols.images, *symbols.images], symbols)) == 1
 
 
-def test_hostile_names_are_left_out():
-    for name in ("a,b\n.pdb", "..", "a\x1b.pdb"):
-        pe = Pe(X86, BASE, 0x4A5BDADB, sections=[CODE], pdb=(GUID, 18, name))
-        assert "\n" not in manifest(needed(symbols_of(pe)))
-        assert "\x1b" not in manifest(needed(symbols_of(pe)))
+HOSTILE = (
+    "a\nb.pdb",
+    "a\r.pdb",
+    "..",
+    "a\x1b.pdb",
+    'a".pdb',
+    "a|b.pdb",
+    "a:b.pdb",
+    "a*.pdb",
+    "a?.pdb",
+    "nul",
+    "a.pdb ",
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_that_no_file_can_have_are_left_out_and_said(name):
+    """What is in the list goes to a shell, and becomes a path."""
+    pe = Pe(X86, BASE, 0x4A5BDADB, sections=[CODE], pdb=(GUID, 18, name))
+    symbols = symbols_of(pe)
+    said: list[str] = []
+    assert needed_files(symbols.images, symbols, said.append) == ()
+    assert said == [f"a file that ntdll calls for is not in the list: none can be called {escape(name)}"]
+
+
+ODD = (
+    "a,b.pdb",
+    "{a,b}.pdb",
+    "[1-3].pdb",
+    "a b.pdb",
+    "a;b.pdb",
+    "-o.pdb",
+    "'.pdb",
+    "$(id).pdb",
+    "`id`.pdb",
+    "%41#.pdb",
+)
+SHELLS = [shell for shell in ("sh", "bash", "dash", "zsh") if shutil.which(shell)]
+
+
+def the_loop() -> str:
+    """Return the loop that the README gives."""
+    readme = (CHECKOUT / "README.md").read_text()
+    (loop,) = re.findall(r"^    while .*?^    done < symbols-needed.txt$", readme, re.DOTALL | re.MULTILINE)
+    return loop
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve the files of a folder; give the address."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_readmes_loop_fetches_odd_names_as_they_are(tmp_path, shell):
+    """With a curl of our own, which writes down what it is given."""
+    files = [NeededFile(PdbIdentity(name, GUID, 18), "m", "why") for name in ODD]
+    (tmp_path / "symbols-needed.txt").write_text(manifest(files))
+    curl = tmp_path / "bin" / "curl"
+    curl.parent.mkdir()
+    curl.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >> "$LOG"\n')
+    curl.chmod(0o755)
+    log = tmp_path / "log"
+    path = f"{curl.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "LOG": str(log)}
+    done = subprocess.run(
+        [shell, "-c", the_loop()], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    expected = []
+    for name in ODD:
+        in_url = name.replace("%", "%25").replace(" ", "%20").replace("#", "%23")
+        expected += ["-gfL", "--create-dirs", "-o", f"symbols/{name}/{GUID}12/{name}"]
+        expected += [f"https://SERVER/PATH/{in_url}/{GUID}12/{in_url}"]
+    assert log.read_text().splitlines() == expected
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bin", "log", "symbols-needed.txt"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_takes_the_urls_as_they_are(tmp_path):
+    """Braces and brackets stand for sets of URLs, unless `-g` says that they do not."""
+    with served(tmp_path / "server") as address:
+        for name in ODD:
+            path = tmp_path / "server" / name / KEY / name
+            path.parent.mkdir(parents=True)
+            path.write_text(name)
+        files = [NeededFile(PdbIdentity(name, GUID, 18), "m", "why") for name in ODD]
+        (tmp_path / "symbols-needed.txt").write_text(manifest(files))
+        loop = the_loop().replace("https://SERVER/PATH", address).replace("curl ", "curl --noproxy '*' ")
+        subprocess.run(["sh", "-c", loop], cwd=tmp_path, capture_output=True, check=True)
+    for name in ODD:
+        assert (tmp_path / "symbols" / name / KEY / name).read_text() == name

@@ -4,6 +4,10 @@
 `manifest` writes them as `symchk /om` does, one file a line: `ntdll.pdb,6192BFDB9F04442995FFCB0BE95172E12,1` (GUID
 and age) or `ntdll.dll,4A5BDADB13c000,1` (time stamp and SizeOfImage). `symchk /im` takes the list, and name and key
 are the path of the file on any symbol server: `name/key/name`.
+
+Names come from the dump, and the list goes to a shell: a name is in it only if it can be that of a file anywhere, which
+rules out line ends, quotes and separators of paths. It may hold commas: key and `1` hold none, so a line is taken
+apart from its end.
 """
 
 from __future__ import annotations
@@ -11,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from throwstack.files.symbol_path import Identity, ImageIdentity, safe_name, store_key
+from throwstack.files.symbol_path import Identity, ImageIdentity, Say, safe_name, store_key
 from throwstack.images import Image
 from throwstack.registers import Arch
 from throwstack.symbols import SymbolKind, Symbols
+from throwstack.text import escape
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +36,23 @@ class NeededFile:
         return f"{self.identity.name},{store_key(self.identity)},1"
 
 
-def needed_files(images: Iterable[Image], symbols: Symbols) -> tuple[NeededFile, ...]:
+def needed_files(images: Iterable[Image], symbols: Symbols, say: Say = lambda _: None) -> tuple[NeededFile, ...]:
     """Return what is missing for `images`, those that stacks run through, each file once, in the order of `images`.
 
     Images without an RSDS record that can be read have no PDB to name, and then their own file is wanted for it.
-    Names that cannot be those of files are left out.
+    Files whose names the manifest cannot hold are left out, and `say` is told.
     """
     found: dict[tuple[str, str], NeededFile] = {}
     for image in images:
         for needed in (_pdb(image, symbols), _image(image)):
-            if needed is not None and safe_name(needed.identity.name) == needed.identity.name:
-                found.setdefault((needed.identity.name.lower(), store_key(needed.identity)), needed)
+            if needed is None:
+                continue
+            name = needed.identity.name
+            if safe_name(name) == name:
+                found.setdefault((name.lower(), store_key(needed.identity)), needed)
+            else:
+                module = escape(needed.module)
+                say(f"a file that {module} calls for is not in the list: none can be called {escape(name)}")
     return tuple(found.values())
 
 

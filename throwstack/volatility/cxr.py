@@ -133,9 +133,12 @@ def _stack_of(survey: Survey, process: Process, target: Target, sp: int) -> tupl
 def files_needed(stacks: Iterable[ThrowingStack]) -> tuple[NeededFile, ...]:
     """Return the PDBs and image files that the modules on these stacks lack, each once."""
     needed: dict[str, NeededFile] = {}
+    said: dict[str, None] = {}
     for stack in stacks:
         found = (stack.target.images.find(frame.ip) for frame in stack.walk.frames)
         images = {image.base: image for image in found if image is not None}
-        for file in needed_files(images.values(), stack.target.symbols):
+        for file in needed_files(images.values(), stack.target.symbols, said.setdefault):
             needed.setdefault(file.manifest_line, file)
+    for message in said:
+        log.warning("%s", message)
     return tuple(needed.values())
