@@ -78,6 +78,18 @@ def test_a_file_is_put_into_a_cache(tmp_path):
     assert (tmp_path / "cache" / FILE).read_text() == "made"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX's")
+def test_no_directory_is_made_for_everybody_to_write_to(tmp_path):
+    """A umask of 0, as in some containers."""
+    cache, before = tmp_path / "cache", os.umask(0)
+    try:
+        with private_directory(cache) as directory:
+            put(made(directory), cache / FILE, cache)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(folder.stat().st_mode) & 0o2 for folder in (cache, *(cache / FILE).parents[:2])] == [0, 0, 0]
+
+
 @links
 def test_a_link_of_the_files_name_is_replaced(tmp_path):
     target, precious = tmp_path / FILE, tmp_path / "precious"

@@ -24,6 +24,8 @@ from typing import BinaryIO
 SPARE = 16 << 20
 """Bytes that are left free on a disk: whoever fills it up entirely breaks other programs."""
 _PREFIX = ".throwstack-"
+_MODE = 0o775
+"""Directories are never made for everybody to write to, whatever the umask: such a cache would not be trusted."""
 _LEFT_OVER = 6 * 3600.0
 """Seconds after which a private directory is nobody's: no download and no conversion may take as long."""
 _MAX_ENTRIES = 10_000
@@ -35,7 +37,7 @@ def private_directory(cache: Path) -> Iterator[Path]:
 
     What a process that was killed left there is removed by a later one. Raises `OSError`.
     """
-    cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(_MODE, parents=True, exist_ok=True)
     _sweep(cache)
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=cache))
     try:
@@ -66,7 +68,7 @@ def put(made: Path, target: Path, cache: Path) -> None:
     for part in target.parent.relative_to(cache).parts:
         folder /= part
         with suppress(FileExistsError):
-            folder.mkdir()
+            folder.mkdir(_MODE)
         if not is_real_directory(folder):
             raise OSError(errno.ENOTDIR, f"{folder} is a link or a file")
     made.replace(target)
