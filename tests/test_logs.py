@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import io
 import logging
+import subprocess
+import sys
 
 import pytest
 
+from tests.vol import CHECKOUT
 from throwstack import logs
 
 HOSTILE = "\x1b]0;owned\x07evil\nvol: all is well\u202e"
@@ -51,6 +54,13 @@ def test_messages_are_bounded(shown):
 def test_others_messages_are_their_own_matter(shown):
     logging.getLogger("another").warning("a\tb")
     assert shown.getvalue() == "a\tb\n"
+
+
+def test_a_program_that_sets_up_no_logging_sees_warnings_all_the_same():
+    program = "import logging, throwstack; logging.getLogger('throwstack.x').warning('a\\x1bb'); \
+logging.getLogger('throwstack.x').info('not this')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert done.stderr == "a\\x1bb\n"
 
 
 def test_the_handler_is_there_once():

@@ -26,6 +26,10 @@ class Escape(logging.Handler):
         if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
             lines = "".join(traceback.format_exception(*record.exc_info)).splitlines()
             record.exc_text = "\n".join(escape(line, _MAX_LINE) for line in lines)
+        # Python shows warnings by itself where nobody has a handler; that we have one must not silence them.
+        resort = logging.lastResort
+        if resort is not None and record.levelno >= resort.level and not logging.getLogger().handlers:
+            resort.handle(record)
 
 
 def install() -> None:
