@@ -45,6 +45,9 @@ class MsfFile:
         if blocks * self._block_size > file_size:
             message = f"truncated ({file_size} of {blocks * self._block_size} bytes)"
             raise NotAPdb(message)
+        if directory_size > file_size:  # of one block, named over and over, it could be made as long as one likes
+            message = "damaged (its directory is longer than the file)"
+            raise NotAPdb(message)
         directory_blocks = self._blocks_of(directory_size)
         mapped = _words(self._read(range(map_block, map_block + self._blocks_of(4 * directory_blocks))))
         words = _words(self._read(mapped[:directory_blocks])[:directory_size])
