@@ -335,7 +335,7 @@ def test_cache_directory_that_cannot_be_made(place):
     place.put(APP)
     place.cache.write_text("a file")
     assert place.table() is not None
-    assert "cannot be written" in place.said[0]
+    assert "it cannot be made" in place.said[0]
     assert place.cache.read_text() == "a file"
 
 
@@ -362,6 +362,15 @@ def test_cache_that_is_full(place, monkeypatch):
     assert place.table().rva_of("untyped") == 0x1300
     assert "is full" in place.said[0]
     assert not [path for path in place.cache.rglob("*") if path.is_file()]
+
+
+def test_what_a_full_cache_holds_is_of_use(place, monkeypatch):
+    place.put(APP)
+    place.table()
+    monkeypatch.setattr(pdb_module, "free_space", lambda _: 0)
+    monkeypatch.setattr(pdb_module.subprocess, "Popen", None)
+    assert place.table().rva_of("untyped") == 0x1300
+    assert place.said == []
 
 
 def test_damaged_pdb_is_told_and_the_run_goes_on(place):

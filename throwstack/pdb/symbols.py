@@ -200,17 +200,15 @@ class PdbSymbols:
     def _table(self, pdb: Path, identity: PdbIdentity, stamp: tuple[int, int]) -> PdbTable | None:
         name = safe_name(identity.name) or "pdb"
         kept = self._cache / "pdb" / name / f"{store_key(identity)}.symbols"
-        if not self._is_usable(stamp[0]):
+        reason = self._distrust()
+        table = self._from_cache(kept, identity, stamp) if reason is None else None
+        if table is not None:
+            return table
+        reason = reason or self._full(stamp[0])
+        if reason is not None:
+            self._say(f"{self._cache} is not used: {reason}; PDBs are converted anew in every run")
             with tempfile.TemporaryDirectory() as private:
                 return self._convert(pdb, identity, Path(private).resolve() / kept.name, stamp)
-        try:
-            parts = load(kept, stamp)
-            if parts is not None:
-                return PdbTable(parts, identity)
-        except ImportError:
-            raise
-        except Exception as error:  # noqa: BLE001 as above; what is kept may be anybody's work
-            self._say(f"{kept}: not what it should be ({_one_line(error)}); the PDB is converted anew")
         with private_directory(self._cache) as private:
             own = private.resolve() / kept.name
             # Another run may be at it, with a copy of the PDB that is a moment older: each reads what it made.
@@ -220,18 +218,32 @@ class PdbSymbols:
                     put(own, kept, self._cache)
             return table
 
-    def _is_usable(self, pdb_size: int) -> bool:
-        """Say whether converted PDBs may be taken from the cache and kept in it; say in a message why not."""
+    def _from_cache(self, kept: Path, identity: PdbIdentity, stamp: tuple[int, int]) -> PdbTable | None:
+        try:
+            parts = load(kept, stamp)
+            return None if parts is None else PdbTable(parts, identity)
+        except ImportError:
+            raise
+        except Exception as error:  # noqa: BLE001 as above; what is kept may be anybody's work
+            self._say(f"{kept}: not what it should be ({_one_line(error)}); the PDB is converted anew")
+        return None
+
+    def _distrust(self) -> str | None:
+        """Return why nothing is taken from the cache, or None; make it if it is not there."""
         try:
             make_private(self._cache)
-            reason = distrust(self._cache)
-            if reason is None and (not os.access(self._cache, os.W_OK) or free_space(self._cache) < pdb_size):
-                reason = "it cannot be written or is full"
+            return distrust(self._cache)
         except OSError:
-            reason = "it cannot be written or is full"
-        if reason is not None:
-            self._say(f"{self._cache} is not used: {reason}; PDBs are converted anew in every run")
-        return reason is None
+            return "it cannot be made"
+
+    def _full(self, size: int) -> str | None:
+        """Return why a file of this size cannot be kept in the cache, or None."""
+        try:
+            if os.access(self._cache, os.W_OK) and free_space(self._cache) >= size:
+                return None
+        except OSError:
+            pass
+        return "it cannot be written or is full"
 
     def _convert(self, pdb: Path, identity: PdbIdentity, out: Path, stamp: tuple[int, int]) -> PdbTable | None:
         """Convert a PDB into the file `out`, in a directory of its own; say why if that is not possible: None then."""
