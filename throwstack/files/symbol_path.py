@@ -32,7 +32,7 @@ _KINDS = ("pdb", "dll", "exe", "sys", "drv", "ocx", "cpl", "acm", "ax", "scr", "
 """Directories of a plain one: extensions of files, where those of PDBs are mostly those of their images."""
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\ufffd]|[. ]$|^\.{1,2}$')
 _WINDOWS_PATH = re.compile(r"[A-Za-z]:([\\/]|$)|\\\\")
-_DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_DEVICES = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d\u00b9\u00b2\u00b3])(\.|$)", re.IGNORECASE)
 
 Say = Callable[[str], None]
 """Takes a message for the user: one line, safe to print."""
