@@ -9,11 +9,11 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from email import message_from_bytes
 from pathlib import Path
 
 import pytest
 
+import throwstack
 from tests.vol import CHECKOUT
 
 BUILT = ("throwstack", "plugins", "symbols", "tests", "docs", "packaging", "benchmarks", "tools")
@@ -67,13 +67,31 @@ def test_the_sdist_has_every_file(built: Path):
     assert {"Makefile", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "pyproject.toml"} <= held
 
 
-def test_the_description_has_no_link_that_leads_nowhere_outside_the_repository(wheel: zipfile.ZipFile):
+def description(wheel: zipfile.ZipFile) -> str:
+    """Return the README as the package index shows it."""
     metadata = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
-    text = message_from_bytes(wheel.read(metadata)).get_payload()
-    assert isinstance(text, str)
-    assert "windows.unhandled" in text
-    links = re.findall(r"\]\(([^)]+)\)", text)
-    assert [link for link in links if not link.startswith("https://")] == []
+    return wheel.read(metadata).decode("utf-8").partition("\n\n")[2]
+
+
+def links(text: str) -> list[str]:
+    """Return where the links of a Markdown text lead."""
+    return re.findall(r"\]\(([^)]+)\)", text)
+
+
+def test_the_description_without_a_known_repository_names_files_and_links_none(wheel: zipfile.ZipFile):
+    assert [link for link in links(description(wheel)) if not link.startswith(("https://", "#"))] == []
+    assert "What it cannot do (`docs/limitations.md`)" in description(wheel)
+
+
+def test_a_release_links_its_description_to_the_files_of_its_version(tmp_path: Path):
+    variables = environment(THROWSTACK_REPOSITORY="https://example.org/owner/throwstack")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=CHECKOUT, capture_output=True, env=variables)
+    wheel = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
+    base = f"https://example.org/owner/throwstack/blob/v{throwstack.__version__}/"
+    files = [link.removeprefix(base) for link in links(description(wheel)) if link.startswith(base)]
+    assert "docs/limitations.md" in files
+    assert all((CHECKOUT / name).is_file() for name in files)
 
 
 UNINSTALLED = """
@@ -101,9 +119,9 @@ main()
 def test_the_engine_of_a_checkout_or_an_unpacked_wheel_is_found_beside_the_plugins_given_with_p(
     directory: str, wheel: zipfile.ZipFile, tmp_path: Path
 ):
-    wheel.extractall(tmp_path)
-    plugins = (CHECKOUT if directory == "plugins" else tmp_path) / directory
-    command = [sys.executable, "-P", "-c", UNINSTALLED, "-p", str(plugins), "-h"]
+    wheel.extractall(tmp_path / "wheel")
+    plugins = (CHECKOUT if directory == "plugins" else tmp_path / "wheel") / directory
+    command = [sys.executable, "-c", UNINSTALLED, "-p", str(plugins), "-h"]
     out = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True, cwd=tmp_path).stdout
     names = short_names(out.partition("could not be loaded")[0])
     assert {name for name in names if name.split(".")[1] in OURS} == {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lets plain `vol` find our plugins: adds their directory to the path of `volatility3.plugins`.
 
-Volatility looks for plugins in `volatility3.plugins.__path__` and nowhere else, and knows no entry points. Files of ours
-below `volatility3/` in site-packages would do, but they break a volatility3 that is installed editable: the directory
-they are in is found ahead of the real package.
+Volatility looks for plugins in `volatility3.plugins.__path__` and nowhere else, and knows no entry points. Files of
+ours below `volatility3/` in site-packages would do, but they break a volatility3 that is installed editable: the
+directory they are in is found ahead of the real package.
 
 So the wheel brings `throwstack.pth` (`packaging/` in the checkout), a line that Python runs at every start. It puts a
 finder at the head of `sys.meta_path` that answers for `volatility3.plugins` only, by `find_spec` here. Whatever fails
@@ -15,9 +15,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 from throwstack.locations import plugin_directory
 
@@ -44,25 +44,24 @@ def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None) 
         spec: ModuleSpec | None = find(name, path, target) if find else None
         if spec is not None:
             if spec.loader is not None:  # a namespace package: not Volatility's
-                spec.loader = _ExtendingLoader(spec.loader)  # type: ignore[assignment]
+                spec.loader = _ExtendingLoader(spec.loader)
             return spec
     return None
 
 
-class _ExtendingLoader:
+class _ExtendingLoader(Loader):
     """The package's loader, but for what it does last; it leaves the package with its own loader."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name == "_loader":  # not set yet: a copy is being made
             raise AttributeError(name)
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        made: ModuleType | None = self._loader.create_module(spec)
-        return made
+        return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         module.__loader__ = self._loader
