@@ -34,12 +34,10 @@ def extend(plugins: ModuleType) -> None:
 
 
 def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
-    """Return what the finders after ours find for `volatility3.plugins`, with a loader that calls `extend`."""
-    finders = iter(sys.meta_path)
-    for finder in finders:
-        if getattr(finder, "__name__", "") == "ThrowstackPlugins":
-            break
-    for finder in finders:
+    """Return what the other finders find for `volatility3.plugins`, with a loader that calls `extend`."""
+    for finder in sys.meta_path:
+        if getattr(finder, "__name__", "") == "ThrowstackPlugins":  # ours, more than once where two sites have us
+            continue
         find = getattr(finder, "find_spec", None)
         spec: ModuleSpec | None = find(name, path, target) if find else None
         if spec is not None:
