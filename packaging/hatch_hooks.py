@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README as the package index shows it: there, a link to a file of the repository leads nowhere.
+"""What the build does beyond pyproject.toml.
 
+The README as the package index shows it: there, a link to a file of the repository leads nowhere.
 With THROWSTACK_REPOSITORY=https://SERVER/OWNER/NAME in the environment, as a release has it, such links lead to the
 files of this version there, and the project's page names the repository. Without, they are the names of the files,
 which the source distribution has.
+
+An editable installation: plugins and tables are the checkout's, so only the start-up line is copied.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 _LINK = re.compile(r"\[([^]]+)\]\((?!https?:|#)([^)]+)\)")
@@ -30,6 +34,18 @@ class Description(MetadataHookInterface):
         if repository:
             changes = f"{repository}/blob/v{metadata['version']}/CHANGELOG.md"
             metadata["urls"] = {"Source": repository, "Changelog": changes, "Issues": f"{repository}/issues"}
+
+
+class Editable(BuildHookInterface):
+    """Leaves plugins and tables where they are in an editable installation."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Fill in what hatchling copies for `version` "editable" instead of what pyproject.toml lists."""
+        if version == "editable":
+            start_up = self.build_config.get_force_include()
+            build_data["force_include_editable"] = {
+                source: target for source, target in start_up.items() if target.endswith(".pth")
+            }
 
 
 def described(text: str, files: str) -> str:
