@@ -122,7 +122,9 @@ def test_the_engine_of_a_checkout_or_an_unpacked_wheel_is_found_beside_the_plugi
     wheel.extractall(tmp_path / "wheel")
     plugins = (CHECKOUT if directory == "plugins" else tmp_path / "wheel") / directory
     command = [sys.executable, "-c", UNINSTALLED, "-p", str(plugins), "-h"]
-    out = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True, cwd=tmp_path).stdout
+    out = subprocess.run(
+        command, capture_output=True, encoding="utf-8", env=environment(), check=True, cwd=tmp_path
+    ).stdout
     names = short_names(out.partition("could not be loaded")[0])
     assert {name for name in names if name.split(".")[1] in OURS} == {
         "windows.cxrstack.CxrStack",
@@ -148,9 +150,9 @@ def short_names(text: str) -> set[str]:
 def test_no_short_name_that_worked_before_becomes_ambiguous():
     command = [sys.executable, "-c", "import sys; from volatility3.cli import main; sys.argv[0] = 'vol'; main()"]
     variables = environment(PYTHONPATH=str(CHECKOUT))
-    plain = subprocess.run([*command, "-h"], capture_output=True, text=True, env=variables, check=True).stdout
+    plain = subprocess.run([*command, "-h"], capture_output=True, encoding="utf-8", env=variables, check=True).stdout
     ours = [*command, "-p", str(CHECKOUT / "plugins"), "-h"]
-    with_ours = subprocess.run(ours, capture_output=True, text=True, env=variables, check=True).stdout
+    with_ours = subprocess.run(ours, capture_output=True, encoding="utf-8", env=variables, check=True).stdout
     before, after = short_names(plain), short_names(with_ours)
     assert len(before) > 50
     added = {name for name in after if name.split(".")[1] in OURS}

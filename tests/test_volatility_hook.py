@@ -51,7 +51,7 @@ def run(site: Path, packages: list[Path], program: str, *options: str) -> str:
     text = INSTALL.format(packages=[str(path) for path in packages], site=str(site)) + program
     command = [sys.executable, "-S", *options, "-c", text]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=site, env=variables)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=site, env=variables)
     assert done.stderr == ""
     return done.stdout.strip()
 

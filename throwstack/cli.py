@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import sys
@@ -20,6 +21,9 @@ do next. Exit status: 0 when it can serve windows.unhandled, 1 when in part, 2 w
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments` (default: the process's); return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name from a dump that the console's code page lacks is no error
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="throwstack", description=__doc__)
     parser.add_argument("--version", action="version", version=f"throwstack {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)

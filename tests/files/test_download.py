@@ -298,6 +298,6 @@ def test_a_lock_that_was_left_behind_is_broken(server, tmp_path):
 
 def test_a_cache_that_cannot_be_written(server, tmp_path):
     download = Download(server, "/whole", tmp_path)
-    (tmp_path / "name").write_text("a file where a directory has to be")
+    (tmp_path / "name").write_text("a file where a directory has to be", encoding="utf-8")
     assert not download.run()
     assert "cannot be stored" in download.said[0]

@@ -2,8 +2,8 @@
 """Prepares what the environments are made of: `python -m tests.install DIR [--all]`.
 
 DIR gets `dist/` (our wheel and sdist, as built), `wheels/` (all that is installed beside them, from the package index;
-the environments then ask no index), `volatility3/` (its source) and `dump/` (a forged dump). With `--all` also the releases of volatility3 between the oldest
-that is promised and the newest.
+the environments then ask no index), `volatility3/` (its source) and `dump/` (a forged dump). With `--all` also the
+releases of volatility3 between the oldest that is promised and the newest.
 """
 
 from __future__ import annotations

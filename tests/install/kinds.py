@@ -69,7 +69,7 @@ class Kind:
         done = subprocess.run(
             [str(word) for word in command],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
             cwd=self.root,
             env=self.environment,

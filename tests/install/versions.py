@@ -8,7 +8,6 @@ from importlib.metadata import version
 
 from tests.vol import CHECKOUT
 
-
 BETWEEN = ("2.26.2", "2.27.0", "2.28.0")
 """The other releases; `make test-install-all` takes these too."""
 

@@ -28,7 +28,7 @@ def command(*arguments: str, before: str = NO_HOOK, cwd: Path = CHECKOUT) -> sub
     """Run `throwstack` with `arguments`, in a process of its own, after the statements `before`."""
     variables = {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "200"}
     line = [sys.executable, "-c", before + MAIN, *arguments]
-    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=cwd, env=variables)
+    return subprocess.run(line, capture_output=True, encoding="utf-8", check=False, cwd=cwd, env=variables)
 
 
 @pytest.mark.parametrize("before", [NO_HOOK, NO_HOOK + HOOK], ids=["no hook", "hook"])
@@ -66,3 +66,13 @@ def test_without_volatility_it_says_so_in_one_line():
     assert done.stdout == ""
     assert done.stderr.startswith("throwstack vol: volatility3 cannot be imported here (")
     assert done.stderr.count("\n") == 1
+
+
+def test_what_the_console_cannot_show_is_escaped(tmp_path: Path):
+    """As on Windows, where a file or a pipe gets text in the machine's code page."""
+    (tmp_path / "спам.dmp").write_bytes(b"")
+    ascii_only = NO_HOOK + "sys.stdout.reconfigure(encoding='ascii', errors='strict')\n"
+    done = command("doctor", str(tmp_path / "спам.dmp"), before=ascii_only)
+    assert done.returncode == 2
+    assert done.stderr == ""
+    assert r"\u0441\u043f\u0430\u043c.dmp" in done.stdout
