@@ -6,7 +6,7 @@ DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
 STACK = --hide-columns PID Process TID IP Args Symbols Notes -r pretty
 
-.PHONY: demo test test-install test-install-all test-images lint format clean
+.PHONY: demo test test-install test-install-all test-images lint lint-all format clean
 
 SOURCES = README.md $(shell find throwstack plugins symbols packaging -type f ! -name '*.pyc')
 
@@ -57,6 +57,12 @@ lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What can be said here of other systems and other Pythons. One mypy after the other, so that they share what they read.
+lint-all: $(VENV)/.tools
+	for platform in linux win32 darwin; do for version in 3.10 3.11 3.12 3.13 3.14; do \
+		echo "mypy for $$platform, Python $$version"; \
+		$(BIN)/mypy --platform $$platform --python-version $$version || exit 1; done; done
 
 format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .

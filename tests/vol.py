@@ -54,7 +54,10 @@ def vol(
     ]
     variables = {
         **os.environ,
-        "PYTHONPATH": str(CHECKOUT), "PYTHONUTF8": "1", "XDG_CACHE_HOME": str(cache), "LOCALAPPDATA": str(cache),
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONUTF8": "1",
+        "XDG_CACHE_HOME": str(cache),
+        "LOCALAPPDATA": str(cache),
         **(environment or {}),
     }
     for name in {"_NT_SYMBOL_PATH", "_NT_EXECUTABLE_IMAGE_PATH"} - set(environment or ()):
