@@ -6,9 +6,9 @@ DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
 STACK = --hide-columns PID Process TID IP Args Symbols Notes -r pretty
 
-.PHONY: demo test test-images lint format clean
+.PHONY: demo test test-install test-install-all test-images lint lint-all format clean
 
-SOURCES = $(shell find throwstack plugins symbols -type f ! -name '*.pyc')
+SOURCES = README.md $(shell find throwstack plugins symbols packaging -type f ! -name '*.pyc')
 
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
@@ -36,6 +36,14 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tools
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+# Every kind of installation, in fresh environments: `vol` works before, with and after throwstack. Fetches some 40 MB.
+# With -all also every release of volatility3 that is promised, not only the oldest and the newest.
+INSTALL = build/install
+
+test-install test-install-all: $(VENV)/.tools
+	$(BIN)/python -m tests.install $(INSTALL) $(if $(findstring all,$@),--all)
+	THROWSTACK_INSTALL=$(INSTALL) $(BIN)/python -m pytest -n auto tests/install
+
 # Unwind data of real images, decoded here and by LIEF. Fetches wheels for Windows from PyPI (some 60 MB).
 IMAGES = build/images
 IMAGE_WHEELS = msvc-runtime numpy pillow pywin32 scipy
@@ -49,6 +57,12 @@ lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What can be said here of other systems and other Pythons. One mypy after the other, so that they share what they read.
+lint-all: $(VENV)/.tools
+	for platform in linux win32 darwin; do for version in 3.10 3.11 3.12 3.13 3.14; do \
+		echo "mypy for $$platform, Python $$version"; \
+		$(BIN)/mypy --platform $$platform --python-version $$version || exit 1; done; done
 
 format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forged dumps, each made once a run."""
+"""Forged dumps, each made once a run; and the mark of the tests that run on every system."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ from tests.forge.describe import Paging
 from tests.forge.truth import Truth
 
 Forge = Callable[..., tuple[Path, Truth]]
+
+NEEDS_THIS_SYSTEM = ("install", "live", "peers")
+"""Directories of tests that need Wine, a shell or programs that not every system has; all others are portable."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the portable tests: `pytest -m portable` runs on Linux, Windows and macOS, without Wine."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] not in NEEDS_THIS_SYSTEM:
+            item.add_marker(pytest.mark.portable)
 
 
 @pytest.fixture(scope="session")

@@ -224,7 +224,7 @@ def test_paged_peb_has_one_process_without_a_readable_peb() -> None:
 
 def test_truth_is_json_with_hex_addresses(tmp_path: Path, ftp: Case) -> None:
     ftp.truth.save(tmp_path / "truth.json")
-    raw = json.loads((tmp_path / "truth.json").read_text())
+    raw = json.loads((tmp_path / "truth.json").read_text(encoding="utf-8"))
     assert raw["stuck"][0]["record"] == "0x45bab68"
     assert raw["stuck"][0]["pid"] == 2564
 

@@ -1,41 +1,145 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel holds what the checkout holds, and plain `vol` finds the plugins once it is installed."""
+"""The wheel holds what the checkout holds, nothing of it below volatility3/; the sdist holds all its tests need."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import throwstack
 from tests.vol import CHECKOUT
+
+BUILT = ("throwstack", "plugins", "symbols", "tests", "docs", "packaging", "benchmarks", "tools")
+"""The directories that the sdist has whole."""
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(CHECKOUT)]
-    subprocess.run(command, check=True)
-    return next(out.glob("throwstack-*.whl"))
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(out)]
+    subprocess.run(command, check=True, cwd=CHECKOUT, capture_output=True)
+    return out
 
 
-def test_every_file_of_the_engine_is_in_the_wheel(wheel: Path):
-    held = set(zipfile.ZipFile(wheel).namelist())
-    files = [path for path in (CHECKOUT / "throwstack").rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    assert {path.relative_to(CHECKOUT).as_posix() for path in files} <= held
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(next(built.glob("*.whl")))
 
 
-def test_the_plugins_go_where_volatility_looks_and_no_package_file_of_its_own_is_touched(wheel: Path):
-    held = [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("volatility3/")]
-    plugins = {path.name for path in (CHECKOUT / "plugins" / "windows").glob("*.py")}
-    symbols = {path.name for path in (CHECKOUT / "symbols" / "windows").glob("*.json")}
-    assert set(held) == {
-        *(f"volatility3/plugins/windows/{name}" for name in plugins),
-        *(f"volatility3/symbols/windows/{name}" for name in symbols),
+def files(*directories: str) -> set[str]:
+    """Return the files of the checkout below `directories`, but for what a run leaves there."""
+    found = (path for directory in directories for path in (CHECKOUT / directory).rglob("*") if path.is_file())
+    return {path.relative_to(CHECKOUT).as_posix() for path in found if "__pycache__" not in path.parts}
+
+
+def test_every_file_of_the_engine_is_in_the_wheel(wheel: zipfile.ZipFile):
+    assert files("throwstack") <= set(wheel.namelist())
+
+
+def test_plugins_and_symbol_tables_are_in_our_own_package_and_one_line_of_start_up_code_is_beside_it(
+    wheel: zipfile.ZipFile,
+):
+    beside = {name for name in wheel.namelist() if not name.startswith("throwstack/") and ".dist-info/" not in name}
+    assert beside == {"throwstack.pth"}
+    ours = {name for name in wheel.namelist() if name.startswith(("throwstack/plugins/", "throwstack/isf/"))}
+    plugins = {name.replace("plugins/", "throwstack/plugins/", 1) for name in files("plugins/windows")}
+    tables = {name.replace("symbols/", "throwstack/isf/", 1) for name in files("symbols/windows")}
+    assert ours == plugins | tables
+
+
+def test_licences_are_in_the_wheel(wheel: zipfile.ZipFile):
+    kept = {name.partition(".dist-info/licenses/")[2] for name in wheel.namelist()} - {""}
+    assert kept == {"LICENSE", "plugins/LICENSE"}
+    assert "throwstack/exceptions/data/NOTICE" in wheel.namelist()
+
+
+def test_the_sdist_has_every_file(built: Path):
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert files(*BUILT) <= held
+    assert {"Makefile", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "pyproject.toml"} <= held
+
+
+def description(wheel: zipfile.ZipFile) -> str:
+    """Return the README as the package index shows it."""
+    metadata = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    return wheel.read(metadata).decode("utf-8").partition("\n\n")[2]
+
+
+def links(text: str) -> list[str]:
+    """Return where the links of a Markdown text lead."""
+    return re.findall(r"\]\(([^)]+)\)", text)
+
+
+def test_the_description_without_a_known_repository_names_files_and_links_none(wheel: zipfile.ZipFile):
+    assert [link for link in links(description(wheel)) if not link.startswith(("https://", "#"))] == []
+    assert "What it cannot do (`docs/limitations.md`)" in description(wheel)
+
+
+def test_a_release_links_its_description_to_the_files_of_its_version(tmp_path: Path):
+    variables = environment(THROWSTACK_REPOSITORY="https://example.org/owner/throwstack")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=CHECKOUT, capture_output=True, env=variables)
+    wheel = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
+    base = f"https://example.org/owner/throwstack/blob/v{throwstack.__version__}/"
+    files = [link.removeprefix(base) for link in links(description(wheel)) if link.startswith(base)]
+    assert "docs/limitations.md" in files
+    assert all((CHECKOUT / name).is_file() for name in files)
+
+
+UNINSTALLED = """
+import sys
+from importlib.machinery import PathFinder
+
+INSTALLED = list(sys.path)
+
+class Uninstalled(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name == "throwstack":
+            path = [entry for entry in sys.path if entry not in INSTALLED]
+        return super().find_spec(name, path, target)
+
+sys.meta_path = [Uninstalled if finder is PathFinder else finder for finder in sys.meta_path]
+from volatility3.cli import main
+sys.argv[0] = "vol"
+main()
+"""
+"""`vol` of an environment that has all but throwstack, as a program has that Volatility is frozen into."""
+
+
+@pytest.mark.parametrize("directory", ["plugins", "throwstack/plugins"])
+def test_the_engine_of_a_checkout_or_an_unpacked_wheel_is_found_beside_the_plugins_given_with_p(
+    directory: str, wheel: zipfile.ZipFile, tmp_path: Path
+):
+    wheel.extractall(tmp_path / "wheel")
+    plugins = (CHECKOUT if directory == "plugins" else tmp_path / "wheel") / directory
+    command = [sys.executable, "-c", UNINSTALLED, "-p", str(plugins), "-h"]
+    out = subprocess.run(
+        command, capture_output=True, encoding="utf-8", env=environment(), check=True, cwd=tmp_path
+    ).stdout
+    names = short_names(out.partition("could not be loaded")[0])
+    assert {name for name in names if name.split(".")[1] in OURS} == {
+        "windows.cxrstack.CxrStack",
+        "windows.stackwalk.StackWalk",
+        "windows.unhandled.Unhandled",
     }
+
+
+OURS = {path.stem for path in (CHECKOUT / "plugins" / "windows").glob("*.py")}
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the variables of this process without what would bring the checkout in."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {**kept, "COLUMNS": "200", **more}
 
 
 def short_names(text: str) -> set[str]:
@@ -45,16 +149,15 @@ def short_names(text: str) -> set[str]:
 
 def test_no_short_name_that_worked_before_becomes_ambiguous():
     command = [sys.executable, "-c", "import sys; from volatility3.cli import main; sys.argv[0] = 'vol'; main()"]
-    environment = {"PYTHONPATH": str(CHECKOUT), "COLUMNS": "200"}
-    plain = subprocess.run([*command, "-h"], capture_output=True, text=True, env=environment, check=True).stdout
+    variables = environment(PYTHONPATH=str(CHECKOUT))
+    plain = subprocess.run([*command, "-h"], capture_output=True, encoding="utf-8", env=variables, check=True).stdout
     ours = [*command, "-p", str(CHECKOUT / "plugins"), "-h"]
-    with_ours = subprocess.run(ours, capture_output=True, text=True, env=environment, check=True).stdout
+    with_ours = subprocess.run(ours, capture_output=True, encoding="utf-8", env=variables, check=True).stdout
     before, after = short_names(plain), short_names(with_ours)
-    new = {path.stem for path in (CHECKOUT / "plugins" / "windows").glob("*.py")}
     assert len(before) > 50
-    added = {name for name in after if name.split(".")[1] in new}
-    assert {name.split(".")[1] for name in added} == new
+    added = {name for name in after if name.split(".")[1] in OURS}
+    assert {name.split(".")[1] for name in added} == OURS
     for name in before - added:
         short = name.rpartition(".")[0]
         assert not [other for other in added if short in other], f"{short} is ambiguous now"
-    assert not any(f"windows.{stem}" in with_ours.partition("could not be loaded")[2] for stem in new)
+    assert not any(f"windows.{stem}" in with_ours.partition("could not be loaded")[2] for stem in OURS)

@@ -238,7 +238,7 @@ def test_a_list_that_breaks_off_is_named(forged: Forge, tmp_path: Path, what: st
 def test_a_file_that_is_no_dump_is_refused(forged: Forge, tmp_path):
     out, _ = forged("ftp-2003")
     text = tmp_path / "notes.txt"
-    text.write_text("this is not a dump\n" * 1000)
+    text.write_text("this is not a dump\n" * 1000, encoding="utf-8")
     done = vol(out, "windows.unhandled", dump=text)
     assert done.status != 0
     assert "Traceback" not in done.err

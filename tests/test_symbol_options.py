@@ -299,10 +299,11 @@ def test_the_environment_gives_the_path_and_the_option_goes_before(case, tmp_pat
 
 def test_the_settings_of_volatility_give_the_path(case, tmp_path):
     out, _ = case
-    settings = tmp_path / ".config" / "volatility3" / "vol.json"
-    settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps({"symbol_path": str(out / "pdb")}))
-    environment = {"HOME": str(tmp_path), "_NT_SYMBOL_PATH": str(tmp_path)}
+    for directory in (".config", "AppData"):  # the latter on Windows
+        settings = tmp_path / directory / "volatility3" / "vol.json"
+        settings.parent.mkdir(parents=True)
+        settings.write_text(json.dumps({"symbol_path": str(out / "pdb")}), encoding="utf-8")
+    environment = {"HOME": str(tmp_path), "APPDATA": str(tmp_path / "AppData"), "_NT_SYMBOL_PATH": str(tmp_path)}
     assert sources(stack(out, environment=environment).rows) == SOURCES
 
 
@@ -381,7 +382,7 @@ def test_the_files_that_the_stacks_call_for(case, pdbs, tmp_path):
     assert [row["Manifest"] for row in rows] == lines
     assert [row["Module"] for row in rows] == ["KERNEL32", "MSVCR80", "ftpsrvdata_pg", "FTPParsers"]
     assert "now from exports" in rows[1]["Why"]
-    assert (tmp_path / "symbols-needed.txt").read_text() == "".join(f"{line}\n" for line in lines)
+    assert (tmp_path / "symbols-needed.txt").read_text(encoding="utf-8") == "".join(f"{line}\n" for line in lines)
 
 
 @pytest.fixture(scope="module")

@@ -52,8 +52,15 @@ def vol(
         *("-p", str(CHECKOUT / "plugins"), "-s", f"{isf or forged / 'isf'};{CHECKOUT / 'symbols'}"),
         *("-r", renderer, "-f", str(dump or forged / "MEMORY.DMP"), *more, plugin, *options),
     ]
-    variables = {**os.environ, "PYTHONPATH": str(CHECKOUT), "XDG_CACHE_HOME": str(cache), **(environment or {})}
+    variables = {
+        **os.environ,
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONUTF8": "1",
+        "XDG_CACHE_HOME": str(cache),
+        "LOCALAPPDATA": str(cache),
+        **(environment or {}),
+    }
     for name in {"_NT_SYMBOL_PATH", "_NT_EXECUTABLE_IMAGE_PATH"} - set(environment or ()):
         variables.pop(name, None)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, timeout=300)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=variables, timeout=300)
     return Output(done.returncode, done.stdout, done.stderr)

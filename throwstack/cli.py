@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from throwstack import __version__, console
-from throwstack.doctor.examine import Files, examine
-from throwstack.doctor.report import Verdict, as_json, as_text
 from throwstack.text import escape
 
 _DOCTOR = """\
@@ -37,7 +35,12 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, Iterable[str]]:
     doctor.add_argument("-s", "--symbols", metavar="DIR", type=Path, action="append", default=[], help="ISF files")
     doctor.add_argument("--image-path", metavar="PATH", default="", help="where the machine's DLLs and EXEs are")
     doctor.add_argument("--page-file", metavar="FILE", type=Path, action="append", default=[], help="by number")
-    options = parser.parse_args(arguments)
+    # Volatility parses what comes after `vol`, `-h` too.
+    commands.add_parser("vol", help="run Volatility's vol with throwstack's plugins", add_help=False)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["vol"]:
+        return _vol(given[1:])
+    options = parser.parse_args(given)
     for path in options.page_file:
         if not path.is_file():
             doctor.error(f"--page-file: {path} is not a file")
@@ -45,7 +48,20 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, Iterable[str]]:
     return _doctor(options)
 
 
+def _vol(arguments: Sequence[str]) -> tuple[int, Iterable[str]]:
+    try:
+        from throwstack.volatility import command_line  # noqa: PLC0415 volatility3 may be missing
+    except ImportError as error:
+        console.say(f"throwstack vol: volatility3 cannot be imported here ({sys.executable}): {error}")
+        return console.CANNOT, ()
+    command_line.run(arguments)
+    return 0, ()
+
+
 def _doctor(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
+    from throwstack.doctor.examine import Files, examine  # noqa: PLC0415 imports volatility3, which may be missing
+    from throwstack.doctor.report import Verdict, as_json, as_text  # noqa: PLC0415
+
     files = Files(options.symbols, options.image_path, options.page_file)
     try:
         report = examine(options.dump, files, _say)

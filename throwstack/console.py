@@ -50,8 +50,10 @@ def run(command: str, work: Callable[[], tuple[int, Iterable[str]]]) -> int:
             return CANNOT
         try:
             status, lines = work()
-        except SystemExit as ended:  # after --help and --version
-            return _print(command, (), ended.code if isinstance(ended.code, int) else 0)
+        except SystemExit as ended:  # after --help and --version, and as Volatility ends
+            if isinstance(ended.code, str):
+                say(ended.code)
+            return _print(command, (), int(ended.code is not None) if not isinstance(ended.code, int) else ended.code)
         return _print(command, lines, status)
     except KeyboardInterrupt:
         say(f"{command}: interrupted")

@@ -49,8 +49,8 @@ def thrown(
         pytest.skip("needs clang and lld-link")
     arch, folder = request.param, tmp_path_factory.mktemp("throws")
     target = f"--target={'i686' if arch is Arch.X86 else 'x86_64'}-pc-windows-msvc"
-    (folder / "throws.cpp").write_text(THROWS)
-    (folder / "runtime.c").write_text(RUNTIME)
+    (folder / "throws.cpp").write_text(THROWS, encoding="utf-8")
+    (folder / "runtime.c").write_text(RUNTIME, encoding="utf-8")
     for source in ("throws.cpp", "runtime.c"):
         flags = ["-fcxx-exceptions", "-fexceptions"] if source.endswith("cpp") else []
         subprocess.run([CLANG, target, *flags, "-O1", "-c", source, "-o", f"{source}.obj"], cwd=folder, check=True)
@@ -68,7 +68,9 @@ def _types(arch: Arch, folder: Path) -> dict[str, tuple[CatchableType, ...]]:
     base = pe.OPTIONAL_HEADER.ImageBase
     memory = memory_of({base: pe.get_memory_mapped_image()})
     found = {}
-    for name, address in re.findall(r"\b_*TI(?:C?)\d(\S+)\s+([0-9a-f]{16})", (folder / "throws.map").read_text()):
+    for name, address in re.findall(
+        r"\b_*TI(?:C?)\d(\S+)\s+([0-9a-f]{16})", (folder / "throws.map").read_text(encoding="utf-8")
+    ):
         info = read_throw_info(memory, arch, int(address, 16), base)
         assert info.note == ""
         found[f".{name}"] = info.types

@@ -137,7 +137,7 @@ def test_no_name_leaves_its_directory(name):
 
 def put(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -146,7 +146,10 @@ def search(path: str, identity=PDB, fetcher=None):
     said: list[str] = []
     symbol_path = SymbolPath(parse_symbol_path(path, CACHE), fetcher=fetcher, say=said.append)
     found = symbol_path.find(
-        identity, lambda file: None if file.read_text() == "right" else f"it is {file.read_text()}"
+        identity,
+        lambda file: (
+            None if file.read_text(encoding="utf-8") == "right" else f"it is {file.read_text(encoding='utf-8')}"
+        ),
     )
     return found, said
 
@@ -295,7 +298,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(tmp_path):
     damaged = put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pdb", "truncated")
     found, said = search(f"srv*{tmp_path}*https://symbols.example", fetcher=Store(**{"app.pdb": "right"}))
     assert (found, said) == (damaged, [f"{damaged}: refused: it is truncated"])
-    assert damaged.read_text() == "right"
+    assert damaged.read_text(encoding="utf-8") == "right"
 
 
 def test_a_download_of_another_file_is_refused_and_not_kept(tmp_path):

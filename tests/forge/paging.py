@@ -27,6 +27,8 @@ NO_EXECUTE = 1 << 63
 
 TABLE = PRESENT | WRITE | ACCESSED | DIRTY
 
+_MORE_ENTRIES = 12
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -140,6 +142,24 @@ class AddressSpace:
         if self.paging is Paging.X86:
             # Hyperspace's table. A self-reference with nothing behind it would pass for an x64 one.
             self._table(1, self.mode.self_index + 1)
+        self._fill_top()
+
+    def _fill_top(self) -> None:
+        """Give the top table as many entries as Volatility 2.28.0 wants of one: ten, or it takes it for a dummy.
+
+        A real kernel has entries for all its regions; here those that hold nothing share one empty table. With PAE the
+        page of the pointer table is looked at: there the processes' own follow it, 32 bytes each.
+        """
+        top, entries = self._tables[0, 0][1], self.mode.levels[0][1]
+        if self.paging is Paging.PAE:
+            size = entries * self.mode.entry_size
+            for at in range(size, (1 + _MORE_ENTRIES // entries) * size, size):
+                top[at : at + size] = top[:size]
+            return
+        free = [index for index in range(self.mode.kernel_half, entries) if not self._get(top, index)][:_MORE_ENTRIES]
+        self._make_table(1, free[0])
+        for index in free[1:]:
+            self._put(top, index, self._get(top, free[0]))
 
     def _refer_to_self(self) -> None:
         self._put(self._tables[0, 0][1], self.mode.self_index, self.root // PAGE * PAGE | TABLE)

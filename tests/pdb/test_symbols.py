@@ -333,10 +333,10 @@ def test_half_written_cache_file_is_made_again(place, damage):
 
 def test_cache_directory_that_cannot_be_made(place):
     place.put(APP)
-    place.cache.write_text("a file")
+    place.cache.write_text("a file", encoding="utf-8")
     assert place.table() is not None
     assert "it cannot be made" in place.said[0]
-    assert place.cache.read_text() == "a file"
+    assert place.cache.read_text(encoding="utf-8") == "a file"
 
 
 def test_another_process_that_converts_the_same_pdb(place, monkeypatch):
@@ -421,7 +421,8 @@ def test_a_pdb_of_a_real_linker(place, tmp_path):
         "int __stdcall leaf(int a, int b) { return a * b; }\n"
         "int any(int a, ...) { return a; }\n"
         '#line 18 "comraise.cpp"\n'
-        "int start(void) { return leaf(1, 2) + leaf(3, 4) + any(5); }\n"
+        "int start(void) { return leaf(1, 2) + leaf(3, 4) + any(5); }\n",
+        encoding="utf-8",
     )
     build = (
         "clang-19 --target=i686-pc-windows-msvc -g -gcodeview -O0 -ffreestanding -c x.c -o x.obj && "

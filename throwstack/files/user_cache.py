@@ -40,8 +40,9 @@ def distrust(cache: Path) -> str | None:
 
 
 def _base() -> Path:
-    if sys.platform == "win32":
+    platform: str = sys.platform  # a plain string: a type checker of one platform would call the others unreachable
+    if platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
+    if platform == "darwin":
         return Path.home() / "Library" / "Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -17,6 +17,7 @@ import stat
 import struct
 import sys
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -198,12 +199,11 @@ def main(arguments: list[str]) -> int:
     """Convert one file; print the reason and return 1 if that cannot be done."""
     pdb, out, size, modified = arguments
     end_with_parent(Path(out).parent)
-    try:
+    if sys.platform != "win32":
         import resource  # noqa: PLC0415 not on Windows
 
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
-    except (ImportError, OSError, ValueError):
-        pass
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
     try:
         save(Path(out), convert(Path(pdb)), (int(size), int(modified)))
     except Exception as error:  # noqa: BLE001 whatever it is, the caller's process prints it

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from volatility3.framework import constants, exceptions, interfaces
 from volatility3.framework.symbols import intermed
 
+from throwstack.locations import isf_directory
 from throwstack.memory import Memory
 from throwstack.pages.formats import Bits
 
@@ -110,16 +110,9 @@ class Layout:
 def wow64_layout(context: interfaces.context.ContextInterface, config_path: str) -> Layout:
     """Return the 32-bit structures of a WoW64 process, which no 64-bit kernel's table carries.
 
-    The table is found on Volatility's symbol path (`-s symbols`, or installed with the package), else in the checkout.
+    The table is opened by its path: it is ours, and no directory given with `-s` puts another in its place.
     """
-    urls = list(intermed.IntermediateSymbolTable.file_symbol_url("windows", _WOW64_TABLE))
-    beside = Path(__file__).resolve().parents[2] / "symbols" / "windows" / f"{_WOW64_TABLE}.json"
-    if not urls and not beside.is_file():
-        message = (
-            f"{_WOW64_TABLE}.json is not on the symbol path: reinstall throwstack, or give -s its symbols directory"
-        )
-        raise LookupError(message)
     name = context.symbol_space.free_table_name(_WOW64_TABLE)
-    url = urls[0] if urls else beside.as_uri()
+    url = (isf_directory() / "windows" / f"{_WOW64_TABLE}.json").as_uri()
     context.symbol_space.append(intermed.IntermediateSymbolTable(context, config_path, name, isf_url=url))
     return Layout(context, name)

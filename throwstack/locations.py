@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where our plugins and ISF tables are: in the installed package, or at the root of a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def plugin_directory() -> Path:
+    """Return the directory that `vol -p` takes; raises FileNotFoundError where there is none."""
+    return _first(_PACKAGE / "plugins", _PACKAGE.parent / "plugins", holding="windows/unhandled.py")
+
+
+def isf_directory() -> Path:
+    """Return the directory that `vol -s` takes; raises FileNotFoundError where there is none."""
+    return _first(_PACKAGE / "isf", _PACKAGE.parent / "symbols", holding="windows/throwstack-wow64.json")
+
+
+def _first(*directories: Path, holding: str) -> Path:
+    for directory in directories:
+        # The directory beside an installed package may be another project's: `plugins` is a common name.
+        if (directory / holding).is_file():
+            return directory
+    message = f"{holding} is in none of {', '.join(map(str, directories))}: reinstall throwstack"
+    raise FileNotFoundError(message)

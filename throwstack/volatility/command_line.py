@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`throwstack vol`: Volatility's own command line with our plugins, also where plain `vol` does not find them.
+
+Plain `vol` may belong to another interpreter than throwstack (`--system-site-packages`), or run without start-up hooks
+(`python -S`, frozen executables).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import volatility3.plugins
+
+from throwstack.volatility_hook import extend
+
+NAME = "throwstack vol"
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run `vol` with `arguments`; raises SystemExit where `vol` ends with a status."""
+    extend(volatility3.plugins)
+    sys.argv = [NAME, *arguments]
+    from volatility3.cli import main  # noqa: PLC0415 takes the name it shows from sys.argv as it is imported
+
+    main()
