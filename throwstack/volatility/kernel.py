@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 
-from volatility3.framework import exceptions
+from volatility3.framework import interfaces
 from volatility3.plugins.windows import modules
 
 from throwstack.frames import StackBounds
@@ -20,6 +20,7 @@ from throwstack.images import ImageMap
 from throwstack.modules import Module, ModuleMap
 from throwstack.registers import X64_NONVOLATILE, Registers
 from throwstack.unwind import x64
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.switch_frame import read_switch_frame
 from throwstack.volatility.threads import Thread, TrapFrame
@@ -55,14 +56,17 @@ class KernelStacks:
     def _modules(self) -> list[Module]:
         found: list[Module] = []
         machine = self._machine
-        try:
+        breaks_off = guarded(lambda reason: log.info("the kernel's module list breaks off: %s", reason))
+        with breaks_off:
             listed = modules.Modules.list_modules(machine.context, machine.kernel_name)
-            for item in islice(listed, _MAX_MODULES):
-                base, size = machine.canonical(int(item.DllBase)), int(item.SizeOfImage)
-                found.append(Module(item.BaseDllName.get_string(), item.FullDllName.get_string(), base, size))
-        except exceptions.InvalidAddressException as error:
-            log.info("the kernel's module list breaks off: %s", error)
+            for item in breaks_off.each(islice(listed, _MAX_MODULES)):
+                with guarded(lambda reason: log.info("a module of the kernel cannot be read: %s", reason)):
+                    found.append(self._module(item))
         return found
+
+    def _module(self, item: interfaces.objects.ObjectInterface) -> Module:
+        base, size = self._machine.canonical(int(item.DllBase)), int(item.SizeOfImage)
+        return Module(item.BaseDllName.get_string(), item.FullDllName.get_string(), base, size)
 
     def user_registers(self, thread: Thread, frame: TrapFrame) -> Registers:
         """Return the registers of `frame` with the nonvolatile ones that it lacks, where the kernel stack gives them.

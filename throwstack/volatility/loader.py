@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from volatility3.framework import exceptions, interfaces
 
+from throwstack.guard import Guard, Say
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.modules import Module
 from throwstack.volatility.layout import Layout
+
+log = logging.getLogger(__name__)
 
 _MAX_MODULES = 4096
 _MAX_VADS = 65536
@@ -102,31 +106,38 @@ class LoaderReader:
         return memory.u64(address) if self._pointer_size == 8 else memory.u32(address)
 
 
-def modules_from_vads(process: interfaces.objects.ObjectInterface) -> Iterator[Module]:
-    """Yield the images that the VADs of a process map, named by their files."""
-    for base, end, path in mapped_files(process):
+def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[Module]:
+    """Yield the images that the VADs of a process map, named by their files; `say` learns why there may be more."""
+    for base, end, path in mapped_files(process, say):
         name = path.rpartition("\\")[2]
         if name.lower().endswith(_IMAGE_NAMES) and end - base <= _MAX_IMAGE:
             yield Module(name, path, base, end - base)
 
 
-def mapped_files(process: interfaces.objects.ObjectInterface) -> Iterator[tuple[int, int, str]]:
-    """Yield start, end and path of every view of a file that the VADs of a process tell of."""
-    try:
-        for vad in islice(process.get_vad_root().traverse(), _MAX_VADS):
+def mapped_files(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[tuple[int, int, str]]:
+    """Yield start, end and path of every view of a file that the VADs of a process tell of.
+
+    `say` learns why there may be more.
+    """
+    breaks_off = Guard(lambda reason: say(f"the VADs break off: {reason}"), _UNREADABLE_VAD)
+    one_view = Guard(lambda reason: log.info("what a VAD maps cannot be read: %s", reason), _UNREADABLE_VAD)
+    vads: Iterator[interfaces.objects.ObjectInterface] = iter(())
+    with breaks_off:
+        vads = process.get_vad_root().traverse()
+    for vad in breaks_off.each(islice(vads, _MAX_VADS)):
+        view = None
+        with one_view:
             view = _file_view(vad)
-            if view is not None:
-                yield view
-    except _UNREADABLE_VAD:
-        return
+        if view is not None:
+            yield view
 
 
-_UNREADABLE_VAD = (exceptions.InvalidAddressException, exceptions.SymbolError, AttributeError, ValueError)
+_UNREADABLE_VAD = (
+    *(exceptions.InvalidAddressException, exceptions.SymbolError),
+    *(AttributeError, ValueError, RuntimeError),  # no such member; no Unicode; a tree too deep
+)
 
 
 def _file_view(vad: interfaces.objects.ObjectInterface) -> tuple[int, int, str] | None:
-    try:
-        path, base, end = vad.get_file_name(), int(vad.get_start()), int(vad.get_end())
-    except _UNREADABLE_VAD:
-        return None
+    path, base, end = vad.get_file_name(), int(vad.get_start()), int(vad.get_end())
     return (base, end + 1, path) if isinstance(path, str) and path and base <= end else None

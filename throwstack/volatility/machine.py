@@ -19,6 +19,7 @@ from throwstack.paging import PagingMode
 from throwstack.volatility.layout import Layout, wow64_layout
 from throwstack.volatility.page_files import swap_layers
 from throwstack.volatility.page_setup import PageSetup
+from throwstack.volatility.read_faults import watch_reads
 from throwstack.volatility.sources import Sources
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class PhysicalPages:
         """Return the physical page at `address`, or None if the dump does not hold it."""
         try:
             data: bytes = self._layer.read(address, PAGE_SIZE)
-        except (exceptions.InvalidAddressException, OSError, ValueError):
+        except exceptions.InvalidAddressException:
             return None
         return data if len(data) == PAGE_SIZE else None
 
@@ -57,6 +58,7 @@ class Machine:
         Raises TypeError if its memory is not that of an x86 or x64 system, LookupError if its symbols lack the list of
         processes.
         """
+        self._reads = watch_reads(context)
         self.context = context
         self.kernel_name = kernel_name
         self._config_path = config_path
@@ -99,6 +101,11 @@ class Machine:
     def store_problems(self) -> tuple[str, ...]:
         """Return why pages of the compressed store could not be read so far; empty where all could."""
         return self._pages.stored.reasons
+
+    @property
+    def read_problems(self) -> tuple[str, ...]:
+        """Return what went wrong so far when the image or page files were read, a sentence for each file."""
+        return tuple(watch.problem for watch in self._reads if watch.problem)
 
     def process_pages(self, directory_base: int, process: int) -> ResolvedPages:
         """Return the pages of the EPROCESS at `process`, whose page tables are at the physical `directory_base`."""

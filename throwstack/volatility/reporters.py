@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cached_property
 
-from volatility3.framework import exceptions
+from volatility3.framework import interfaces
 from volatility3.framework.objects import utility
 
-from throwstack.memory import MemoryUnreadable
 from throwstack.text import decode_wide, escape
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.processes import Process, ProcessReader
+
+log = logging.getLogger(__name__)
 
 _OPTION = re.compile(r"\s[-/]p\s+(\d{1,10})\b", re.IGNORECASE)
 _FIRST_NUMBER = re.compile(r"\s(\d{1,10})\b")
@@ -57,18 +60,20 @@ class Reporters:
     @cached_property
     def _notes(self) -> dict[int, str]:
         notes: dict[int, str] = {}
-        for item in self._machine.processes(lambda _: False):
-            try:
-                name = utility.array_to_string(item.ImageFileName)
-                if _form(name) is None:
-                    continue
-                process = self._reader.open(item)
-                pid = None if process is None else reported_pid(name, self._read_command_line(process))
-            except (MemoryUnreadable, exceptions.InvalidAddressException):
-                continue
-            if process is not None and pid is not None:
-                notes[pid] = f"{escape(name)} (PID {process.pid}) reports on this process"
+        guard = guarded(lambda reason: log.info("a process may be one that reports on others: %s", reason))
+        for item in guard.each(self._machine.processes(lambda _: False)):
+            with guard:
+                notes.update(self._reported(item))
         return notes
+
+    def _reported(self, item: interfaces.objects.ObjectInterface) -> dict[int, str]:
+        """Return the note that an EPROCESS is worth, by the PID of the process it reports on."""
+        name = utility.array_to_string(item.ImageFileName)
+        process = None if _form(name) is None else self._reader.open(item)
+        pid = None if process is None else reported_pid(name, self._read_command_line(process))
+        if process is None or pid is None:
+            return {}
+        return {pid: f"{escape(name)} (PID {process.pid}) reports on this process"}
 
     def _read_command_line(self, process: Process) -> str:
         memory, machine = process.memory, self._machine
