@@ -37,21 +37,32 @@ class LoaderReader:
 
     def __init__(self, layout: Layout, pointer_size: int, suffix: str = "") -> None:
         """Take the offsets from `layout`, whose type names carry `suffix` ("32" for WoW64)."""
-        offset = layout.offset
         entry = f"_LDR_DATA_TABLE_ENTRY{suffix}"
+        self._missing: list[str] = []
+
+        def offset(path: str) -> int:
+            found = layout.find(path)
+            if found is None:
+                self._missing.append(path)
+            return found or 0
+
         self._pointer_size = pointer_size
         self._ldr = offset(f"_PEB{suffix}.Ldr")
         self._head = offset(f"_PEB_LDR_DATA{suffix}.InLoadOrderModuleList")
         self._links = offset(f"{entry}.InLoadOrderLinks")
         self._base = offset(f"{entry}.DllBase")
         self._size = offset(f"{entry}.SizeOfImage")
-        self._timestamp = layout.find(f"{entry}.TimeDateStamp")
-        self._full_name = offset(f"{entry}.FullDllName")
-        self._base_name = offset(f"{entry}.BaseDllName")
         self._buffer = offset(f"_UNICODE_STRING{suffix}.Buffer")
+        self._timestamp = layout.find(f"{entry}.TimeDateStamp")
+        self._base_name = layout.find(f"{entry}.BaseDllName")
+        self._full_name = layout.find(f"{entry}.FullDllName")
+        if self._base_name is None and self._full_name is None:
+            self._missing += [f"{entry}.BaseDllName"]
 
     def read(self, memory: Memory, peb: int) -> LoaderList:
         """Follow the list that starts in the PEB at `peb`. Entries that make no sense are left out."""
+        if self._missing:
+            return LoaderList((), f"the symbols have no {', '.join(self._missing)}")
         modules: dict[int, Module] = {}
         try:
             head = self._pointer(memory, peb + self._ldr) + self._head
@@ -84,8 +95,8 @@ class LoaderReader:
         size = memory.u32(entry + self._size)
         if not base or base & 0xFFF or not 0 < size <= _MAX_IMAGE:
             return None
-        path = self._string(memory, entry + self._full_name)
-        name = self._string(memory, entry + self._base_name) or path.rpartition("\\")[2]
+        path = self._string(memory, entry, self._full_name)
+        name = self._string(memory, entry, self._base_name) or path.rpartition("\\")[2]
         return Module(name or f"image{base:x}", path, base, size, self._timestamp_of(memory, entry))
 
     def _timestamp_of(self, memory: Memory, entry: int) -> int:
@@ -94,7 +105,10 @@ class LoaderReader:
         except MemoryUnreadable:
             return 0
 
-    def _string(self, memory: Memory, address: int) -> str:
+    def _string(self, memory: Memory, entry: int, offset: int | None) -> str:
+        if offset is None:
+            return ""
+        address = entry + offset
         size = min(memory.u16(address), _MAX_PATH_BYTES) & ~1
         buffer = self._pointer(memory, address + self._buffer)
         try:

@@ -54,13 +54,13 @@ class ProcessReader:
     """Reads the processes of a machine; the offsets are looked up once."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks one."""
+        """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks a required one."""
         self.machine = machine
         self.threads = ThreadReader(machine)
         self.kernel = KernelStacks(machine)
         layout = machine.layout
         self._pid = layout.offset("_EPROCESS.UniqueProcessId")
-        self._name = layout.offset("_EPROCESS.ImageFileName")
+        self._name = layout.find("_EPROCESS.ImageFileName")
         self._peb = layout.offset("_EPROCESS.Peb")
         self._directory_base = layout.offset("_EPROCESS.Pcb.DirectoryTableBase")
         self._loader = LoaderReader(layout, machine.pointer_size)
@@ -78,7 +78,7 @@ class ProcessReader:
     def identity(self, address: int) -> tuple[str, int]:
         """Return image name and PID of the EPROCESS at `address`; raises MemoryUnreadable."""
         machine = self.machine
-        raw_name = machine.memory.read(address + self._name, _NAME_SIZE)
+        raw_name = b"" if self._name is None else machine.memory.read(address + self._name, _NAME_SIZE)
         pid = machine.pointer(machine.memory, address + self._pid)
         return raw_name.split(b"\0", 1)[0].decode("latin-1"), pid
 

@@ -107,6 +107,11 @@ def watch_reads(context: interfaces.context.ContextInterface) -> tuple[ReadWatch
     return tuple(watches)
 
 
+def read_problems(context: interfaces.context.ContextInterface) -> tuple[str, ...]:
+    """Return what went wrong so far when the files of `context` were read, a sentence for each."""
+    return tuple(watch.problem for watch in watch_reads(context) if watch.problem)
+
+
 def _file_name(layer: interfaces.layers.DataLayerInterface) -> str:
     location = layer.config.get("location", None)
     return PurePosixPath(unquote(urlsplit(str(location)).path)).name if location else str(layer.name)

@@ -48,10 +48,13 @@ class Reporters:
         """Look among the processes of `machine`, on first use."""
         self._machine = machine
         self._reader = reader
-        offset = machine.layout.offset
-        self._parameters = offset("_PEB.ProcessParameters")
-        self._command_line = offset("_RTL_USER_PROCESS_PARAMETERS.CommandLine")
-        self._buffer = offset("_UNICODE_STRING.Buffer")
+        find = machine.layout.find
+        self._name = find("_EPROCESS.ImageFileName")
+        self._path = (
+            find("_PEB.ProcessParameters"),
+            find("_RTL_USER_PROCESS_PARAMETERS.CommandLine"),
+            find("_UNICODE_STRING.Buffer"),
+        )
 
     def note(self, pid: int) -> str:
         """Return `WerFault.exe (PID 900) reports on this process`, or an empty text."""
@@ -60,6 +63,8 @@ class Reporters:
     @cached_property
     def _notes(self) -> dict[int, str]:
         notes: dict[int, str] = {}
+        if self._name is None or None in self._path:
+            return notes
         guard = guarded(lambda reason: log.info("a process may be one that reports on others: %s", reason))
         for item in guard.each(self._machine.processes(lambda _: False)):
             with guard:
@@ -77,6 +82,7 @@ class Reporters:
 
     def _read_command_line(self, process: Process) -> str:
         memory, machine = process.memory, self._machine
-        text = machine.pointer(memory, process.peb + self._parameters) + self._command_line
+        parameters, command_line, buffer = (offset or 0 for offset in self._path)
+        text = machine.pointer(memory, process.peb + parameters) + command_line
         size = min(memory.u16(text), _MAX_COMMAND_LINE)
-        return decode_wide(memory.read(machine.pointer(memory, text + self._buffer), size))
+        return decode_wide(memory.read(machine.pointer(memory, text + buffer), size))

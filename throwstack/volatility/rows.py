@@ -140,8 +140,9 @@ def _described(finding: Finding, record: ExceptionRecord) -> ExceptionText:
 
 
 def blocked_since(machine: Machine, finding: Finding) -> datetime.datetime | None:
-    """Return when a stuck thread began to wait, or None if the clock could not be read."""
-    return machine.clock.time_of_tick(finding.thread.wait_ticks) if machine.clock else None
+    """Return when a stuck thread began to wait, or None if that or the clock could not be read."""
+    ticks = finding.thread.wait_ticks
+    return machine.clock.time_of_tick(ticks) if machine.clock is not None and ticks is not None else None
 
 
 def _about_the_throw(stuck: Stuck, walk: Walk) -> Iterator[str]:

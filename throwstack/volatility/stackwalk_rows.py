@@ -237,9 +237,10 @@ class StackRows:
     def _waited(self, report: ThreadReport) -> tuple[int | None, float | None]:
         """Return how long a waiting thread has waited, in ticks and in milliseconds."""
         clock = self._machine.clock
-        if clock is None or not report.blockage.facts.is_waiting:
+        wait_ticks = report.thread.wait_ticks
+        if clock is None or wait_ticks is None or not report.blockage.facts.is_waiting:
             return None, None
-        ticks = clock.ticks_since(report.thread.wait_ticks)
+        ticks = clock.ticks_since(wait_ticks)
         return ticks, None if ticks is None else ticks * clock.milliseconds_per_tick
 
     def _seconds(self, ticks: int | None) -> float | None:
