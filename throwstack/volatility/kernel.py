@@ -20,7 +20,7 @@ from throwstack.images import ImageMap
 from throwstack.modules import Module, ModuleMap
 from throwstack.registers import X64_NONVOLATILE, Registers
 from throwstack.unwind import x64
-from throwstack.volatility.guarded import guarded
+from throwstack.volatility.guarded import guarded_objects
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.switch_frame import read_switch_frame
 from throwstack.volatility.threads import Thread, TrapFrame
@@ -56,17 +56,23 @@ class KernelStacks:
     def _modules(self) -> list[Module]:
         found: list[Module] = []
         machine = self._machine
-        breaks_off = guarded(lambda reason: log.info("the kernel's module list breaks off: %s", reason))
+        breaks_off = guarded_objects(lambda reason: log.info("the kernel's module list breaks off: %s", reason))
+        of_one = guarded_objects(lambda reason: log.info("what the kernel says of a module is lost: %s", reason))
+
+        def name(item: interfaces.objects.ObjectInterface, member: str) -> str:
+            with of_one:
+                return str(getattr(item, member).get_string())
+            return ""
+
         with breaks_off:
             listed = modules.Modules.list_modules(machine.context, machine.kernel_name)
             for item in breaks_off.each(islice(listed, _MAX_MODULES)):
-                with guarded(lambda reason: log.info("a module of the kernel cannot be read: %s", reason)):
-                    found.append(self._module(item))
+                with of_one:
+                    base, size = machine.canonical(int(item.DllBase)), int(item.SizeOfImage)
+                    path = name(item, "FullDllName")
+                    file_name = name(item, "BaseDllName") or path.rpartition("\\")[2] or f"image{base:x}"
+                    found.append(Module(file_name, path, base, size))
         return found
-
-    def _module(self, item: interfaces.objects.ObjectInterface) -> Module:
-        base, size = self._machine.canonical(int(item.DllBase)), int(item.SizeOfImage)
-        return Module(item.BaseDllName.get_string(), item.FullDllName.get_string(), base, size)
 
     def user_registers(self, thread: Thread, frame: TrapFrame) -> Registers:
         """Return the registers of `frame` with the nonvolatile ones that it lacks, where the kernel stack gives them.

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from volatility3.framework import exceptions, interfaces
+from volatility3.framework import interfaces
 
-from throwstack.guard import Guard, Say
+from throwstack.guard import Say
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.modules import Module
+from throwstack.volatility.guarded import guarded_objects
 from throwstack.volatility.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -133,8 +134,8 @@ def mapped_files(process: interfaces.objects.ObjectInterface, say: Say) -> Itera
 
     `say` learns why there may be more.
     """
-    breaks_off = Guard(lambda reason: say(f"the VADs break off: {reason}"), _UNREADABLE_VAD)
-    one_view = Guard(lambda reason: log.info("what a VAD maps cannot be read: %s", reason), _UNREADABLE_VAD)
+    breaks_off = guarded_objects(lambda reason: say(f"the VADs break off: {reason}"))
+    one_view = guarded_objects(lambda reason: log.info("what a VAD maps cannot be read: %s", reason))
     vads: Iterator[interfaces.objects.ObjectInterface] = iter(())
     with breaks_off:
         vads = process.get_vad_root().traverse()
@@ -144,12 +145,6 @@ def mapped_files(process: interfaces.objects.ObjectInterface, say: Say) -> Itera
             view = _file_view(vad)
         if view is not None:
             yield view
-
-
-_UNREADABLE_VAD = (
-    *(exceptions.InvalidAddressException, exceptions.SymbolError),
-    *(AttributeError, ValueError, RuntimeError),  # no such member; no Unicode; a tree too deep
-)
 
 
 def _file_view(vad: interfaces.objects.ObjectInterface) -> tuple[int, int, str] | None:

@@ -24,6 +24,7 @@ REQUIRED = {
     "_EPROCESS.Peb": "it is not known which processes have user memory",
     "_EPROCESS.Pcb.DirectoryTableBase": "the memory of processes cannot be read",
     "_EPROCESS.ThreadListHead": "threads cannot be listed",
+    "_UNICODE_STRING.Buffer": "modules have no names",
     "_ETHREAD.ThreadListEntry": "threads cannot be listed",
     "_ETHREAD.Cid.UniqueThread": "threads cannot be told apart",
     "_ETHREAD.Tcb.Teb": "the user stacks of threads cannot be found",
