@@ -27,6 +27,8 @@ from throwstack.target import Target, ThreadStack, current_stack
 from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.unwind.x86.unwinder import registration_chain
 
+BROKE_OFF = "the search for the saved CONTEXT broke off"
+"""How the note begins that explains why a stuck thread has no exception."""
 _MAX_STACK_BYTES = 16 << 20
 _MAX_FUNCTION = 0x4000
 _HIGH = 16
@@ -201,7 +203,7 @@ class Triage:
         """Return the exceptions in flight; the thread is stuck by now, so that a fault here must not cost its row."""
         found: list[InFlight] = []
         notes: list[str] = []
-        with Guard(lambda reason: notes.append(f"the search for the saved CONTEXT broke off: {reason}")):
+        with Guard(lambda reason: notes.append(f"{BROKE_OFF}: {reason}")):
             found.append(exceptions_in_flight(self._target, stack.bounds, blocked))
         return found[0] if found else InFlight(notes=tuple(notes))
 

@@ -18,9 +18,11 @@ from throwstack.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.registers import Registers
 from throwstack.target import Target
 from throwstack.text import escape
+from throwstack.triage import BROKE_OFF
 from throwstack.volatility.guarded import guarded
 from throwstack.volatility.processes import NoStack, Process
 from throwstack.volatility.survey import Finding, Survey
+from throwstack.volatility.threads import Thread
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,9 @@ def throwing_stacks(survey: Survey, *, of_wow64: WhichSide = WhichSide.X86) -> I
             if found is not None:
                 yield found
             continue
+        for note in stuck.notes:
+            if note.startswith(BROKE_OFF):
+                _say(finding.process, finding.thread, note)
         for exception in stuck.exceptions:
             walk = _safe_walk(exception.context.registers, partial(stuck.throwing_walk, exception))
             title = _title(exception, stuck.exceptions)
@@ -72,22 +77,23 @@ def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
     """Return the 64-bit stack of a thread that is stuck on its 32-bit side; says why where there is none."""
     process, thread = finding.process, finding.thread
 
-    def say(reason: object) -> None:
-        log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
-
-    with guarded(say):
+    with guarded(partial(_say, process, thread)):
         try:
             stack = survey.reader.completed(thread, survey.stack(process, thread, process.native))
         except NoStack as reason:
-            say(reason)
+            _say(process, thread, reason)
             return None
         if stack.registers is None:
-            say(stack.missing)
+            _say(process, thread, stack.missing)
             return None
         walk = _safe_walk(stack.registers, partial(process.native.unwinder.walk, stack.registers, stack.bounds))
         title = f"64-bit side of a thread stuck on its 32-bit side, {finding.stuck.exceptions[0].where}"
         return ThrowingStack(process, thread.tid, process.native, None, walk, title)
     return None
+
+
+def _say(process: Process, thread: Thread, reason: object) -> None:
+    log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
 
 
 def _safe_walk(registers: Registers, walk: Callable[[], Walk]) -> Walk:

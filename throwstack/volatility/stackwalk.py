@@ -16,7 +16,7 @@ from throwstack.text import escape
 from throwstack.volatility.guarded import guarded
 from throwstack.volatility.processes import Process
 from throwstack.volatility.survey import Survey
-from throwstack.volatility.thread_facts import ThreadFacts, ThreadFactsReader
+from throwstack.volatility.thread_facts import NOTHING_KNOWN, ThreadFacts, ThreadFactsReader
 from throwstack.volatility.thread_walks import Side, ThreadWalker, Wow64View
 from throwstack.volatility.threads import Thread
 from throwstack.volatility.wait_objects import ThreadId, Wait, WaitReader
@@ -124,7 +124,9 @@ class StackWalk:
             log.warning("%s (PID %d) thread %d: %s", escape(owner.name), owner.pid, thread.tid, reason)
             problems.append(reason)
 
-        facts = self._facts.read(thread.address)
+        facts = NOTHING_KNOWN
+        with guarded(note):
+            facts = self._facts.read(thread.address)
         sides: list[Side] = []
         blockage = Blockage(facts)
         deadlock: tuple[ThreadId, ...] = ()

@@ -174,8 +174,9 @@ class Survey:
                 "system whose symbols were found"
             )
             return
-        if not self.machine.has_all_processes:
-            log.warning("the kernel's list of processes is broken: some may be missing")
+        with guarded(self._list_breaks_off):
+            if not self.machine.has_all_processes:
+                log.warning("the kernel's list of processes is broken: some may be missing")
         for pid in sorted(pids.difference(seen)):
             log.warning("there is no process with PID %d: windows.pslist shows those there are", pid)
         for key in names.keys() - seen:
