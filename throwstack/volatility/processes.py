@@ -20,6 +20,7 @@ from throwstack.target import Target, ThreadStack, stack_around
 from throwstack.text import escape
 from throwstack.unwind import x64, x86
 from throwstack.volatility.elsewhere import MappedFiles, elsewhere_in_process
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.kernel import KernelStacks
 from throwstack.volatility.loader import LoaderReader, modules_from_vads
 from throwstack.volatility.machine import Machine
@@ -166,7 +167,10 @@ class ProcessReader:
         frame = self.threads.trap_frame(thread)
         if stack.registers is None or frame is None or stack.registers != frame.registers:
             return stack
-        return replace(stack, registers=self.kernel.user_registers(thread, frame))
+        problems: list[str] = []
+        with guarded(problems.append):
+            return replace(stack, registers=self.kernel.user_registers(thread, frame))
+        return replace(stack, missing=f"registers that the kernel stack may hold are not known: {problems[0]}")
 
     def wow64_stack(self, process: Process, thread: Thread) -> ThreadStack:
         """Return the 32-bit stack of a thread of a WoW64 process and its registers; raises `NoStack`."""
