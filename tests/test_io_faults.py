@@ -26,7 +26,7 @@ from tests.volatility_session import Session, open_dump
 CASES = ("service-x64", "ftp-2003")
 SAMPLE = 6
 PAGE = 0x1000
-FAILED = "reads of MEMORY.DMP failed"
+FAILED = "of MEMORY.DMP failed"
 
 
 class FailingFile:
@@ -102,7 +102,7 @@ def test_a_read_that_fails_once_costs_nothing_but_a_warning(reads: Reads, caplog
         caplog.clear()
         assert reads.rows(UNHANDLED, lambda now, *_, number=number: now == number) == whole
         (warning,) = caplog.messages
-        assert warning.startswith("1 reads of MEMORY.DMP failed at first (OSError: [Errno 5] Input/output error)")
+        assert warning.startswith("1 read of MEMORY.DMP failed at first (OSError: [Errno 5] Input/output error)")
 
 
 def test_a_bad_place_is_an_absent_page(reads: Reads, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):

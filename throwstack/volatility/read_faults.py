@@ -83,12 +83,16 @@ class ReadWatch:
         name = escape(_file_name(self._layer))
         if self.failed:
             return (
-                f"{self.failed} reads of {name} failed ({self.reason}): what is there counts as absent, and rows may "
+                f"{_reads(self.failed)} of {name} failed ({self.reason}): what is there counts as absent, and rows may "
                 "be missing"
             )
         if self.mended:
-            return f"{self.mended} reads of {name} failed at first ({self.reason}): its disk or share may be failing"
+            return f"{_reads(self.mended)} of {name} failed at first ({self.reason}): its disk or share may be failing"
         return ""
+
+
+def _reads(count: int) -> str:
+    return "1 read" if count == 1 else f"{count} reads"
 
 
 class _Failed(Exception):

@@ -158,12 +158,13 @@ class Survey:
     def _listed(self) -> Iterator[interfaces.objects.ObjectInterface]:
         pids = set(self._selection.pids)
         names = {name.lower()[:_NAME_LENGTH]: name for name in self._selection.names}
+        has_names = bool(names) and self.machine.layout.find("_EPROCESS.ImageFileName") is not None
         seen: set[int | str] = set()
         for item in guarded(self._list_breaks_off).each(self.machine.processes(lambda _: False)):
             is_wanted = False
             with self._guard_of(item):
                 pid = int(item.UniqueProcessId)
-                name = utility.array_to_string(item.ImageFileName).lower()[:_NAME_LENGTH] if names else ""
+                name = utility.array_to_string(item.ImageFileName).lower()[:_NAME_LENGTH] if has_names else ""
                 seen.update((pid, name))
                 is_wanted = (not pids or pid in pids) and (not names or name in names)
             if is_wanted:
