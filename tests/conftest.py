@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forged dumps, each made once a run; and the mark of the tests that run on every system."""
+"""Forged dumps, each made once a run; the mark of the tests that run on every system; and a watch over the guard.
+
+The guard must have nothing to do on what we foresee.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,3 +51,38 @@ def forged(tmp_path_factory: pytest.TempPathFactory) -> Forge:
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def caught() -> Iterator[list[logging.LogRecord]]:
+    """Return what the guard has caught that no code foresaw. A test that asks for this expects some."""
+    with _caught() as records:
+        yield records
+
+
+@pytest.fixture(autouse=True)
+def _nothing_unexpected(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test in which the guard has caught something: it hides defects of ours as well as those of dumps."""
+    with _caught() as records:
+        yield
+    if records and "caught" not in request.fixturenames:
+        pytest.fail(f"the guard has caught: {', '.join(record.getMessage() for record in records)}")
+
+
+@contextlib.contextmanager
+def _caught() -> Iterator[list[logging.LogRecord]]:
+    records: list[logging.LogRecord] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    logger, handler = logging.getLogger("throwstack.guard"), Keep()
+    saved = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield records
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(saved)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.forge.stacks import Stack
 from throwstack.frames import Frame, StackBounds, Trust, Walk
 from throwstack.images import ImageMap
-from throwstack.locks import LockKind, Locks, circle
+from throwstack.locks import Circles, LockKind, Locks
 from throwstack.memory import Memory, memory_of
 from throwstack.modules import Module, ModuleMap
 from throwstack.registers import Arch, Registers
@@ -200,16 +200,16 @@ def test_any_bytes_and_registers_are_taken(section: bytes, values: list[int]):
     ],
 )
 def test_a_circle_is_found(edges: dict[int, list[int]], expected: tuple[int, ...]):
-    assert circle(1, lambda node: edges.get(node, [])) == expected
+    assert Circles[int](lambda node: edges.get(node, [])).of(1) == expected
 
 
 def test_an_endless_chain_ends():
-    assert circle(0, lambda node: [node + 1]) == ()
+    assert Circles[int](lambda node: [node + 1]).of(0) == ()
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.dictionaries(st.integers(0, 12), st.lists(st.integers(0, 12), max_size=4)))
 def test_what_is_called_a_circle_is_one(edges: dict[int, list[int]]):
-    found = circle(0, lambda node: edges.get(node, []))
+    found = Circles[int](lambda node: edges.get(node, [])).of(0)
     for node, after in zip(found, (*found[1:], *found[:1]), strict=True):
         assert after in edges[node]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from throwstack.guard import UNEXPECTED
+
 CHECKOUT = Path(__file__).resolve().parents[1]
+_CAUGHT = re.compile(rf"{UNEXPECTED} [A-Z]\w+(:|\b).*")
 _MAIN = "import sys; from volatility3.cli import main; sys.argv[0] = 'vol'; main()"
 
 
@@ -40,10 +44,12 @@ def vol(
     more: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     is_offline: bool = True,
+    may_fail: bool = False,
 ) -> Output:
     """Run a plugin on the dump in the directory `forged`; `more` are options of `vol` itself.
 
     `isf` stands in for the symbol tables that came with the dump. What is kept from run to run is kept beside the dump.
+    What the guard has caught is a defect of ours, unless the dump is such that something `may_fail`.
     """
     cache = forged / "cache"
     cache.mkdir(exist_ok=True)
@@ -63,4 +69,6 @@ def vol(
     for name in {"_NT_SYMBOL_PATH", "_NT_EXECUTABLE_IMAGE_PATH"} - set(environment or ()):
         variables.pop(name, None)
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=variables, timeout=300)
+    caught = _CAUGHT.search(done.stderr + done.stdout)
+    assert may_fail or caught is None, f"the guard has caught: {caught}"
     return Output(done.returncode, done.stdout, done.stderr)

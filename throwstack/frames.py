@@ -41,6 +41,8 @@ class End(Enum):
     NO_PROGRESS = "stack pointer does not increase"
     FRAME_LIMIT = "frame limit"
     WORK_LIMIT = "more code than a walk may follow"
+    FAULT = "the walk failed"
+    """An error that nobody foresaw, at something the stack or an image holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from throwstack.frames import Frame
 from throwstack.memory import MemoryUnreadable
@@ -42,7 +42,7 @@ _SEARCHED_FRAMES = 16
 _MAX_RECURSION = 0xFFFF
 _MAX_WAITERS = 0xFFFF
 _MAX_SPAN = 0x400
-_NODE_LIMIT = 4096
+_NODE_LIMIT = 1 << 17
 
 
 class LockKind(Enum):
@@ -222,22 +222,42 @@ def _waiters(lock_count: int) -> int | None:
     return count if is_held and count <= _MAX_WAITERS else None
 
 
-def circle(start: Node, waits_for: Callable[[Node], Iterable[Node]]) -> tuple[Node, ...]:
-    """Return a circle of waits that `start` is in or waits behind; the last node waits for the first.
+class Circles(Generic[Node]):
+    """Finds circles of waits. What was found out of a node is remembered: each is asked once, however many starts."""
 
-    Empty if there is none within some thousand nodes.
-    """
-    path = {start: iter(waits_for(start))}
-    done: set[Node] = set()
-    while path and len(done) + len(path) < _NODE_LIMIT:
-        current = next(reversed(path))
-        node = next(path[current], None)
-        if node is None:
-            del path[current]
-            done.add(current)
-        elif node in path:
-            nodes = list(path)
-            return tuple(nodes[nodes.index(node) :])
-        elif node not in done:
-            path[node] = iter(waits_for(node))
-    return ()
+    def __init__(self, waits_for: Callable[[Node], Iterable[Node]]) -> None:
+        """Take what gives the nodes that a node waits for."""
+        self._waits_for = waits_for
+        self._found: dict[Node, tuple[tuple[Node, ...], int]] = {}
+        """For each node that was asked, a circle that it is in or waits behind, and where it enters that one."""
+
+    def of(self, start: Node) -> tuple[Node, ...]:
+        """Return a circle of waits that `start` is in or waits behind; the last node waits for the first.
+
+        The first is where the waits of `start` enter it. Empty if there is none among the nodes that may be asked.
+        """
+        if start not in self._found:
+            self._explore(start)
+        nodes, first = self._found.get(start, ((), 0))
+        return (*nodes[first:], *nodes[:first])
+
+    def _explore(self, start: Node) -> None:
+        path = {start: iter(self._waits_for(start))}
+        while path and len(self._found) + len(path) < _NODE_LIMIT:
+            current = next(reversed(path))
+            node = next(path[current], None)
+            if node is None:
+                del path[current]
+                self._found[current] = (), 0
+            elif node in path:
+                nodes = list(path)
+                entry = nodes.index(node)
+                circle = tuple(nodes[entry:])
+                self._found.update((inner, (circle, index)) for index, inner in enumerate(circle))
+                self._found.update((outer, (circle, 0)) for outer in nodes[:entry])
+                return
+            elif node not in self._found:
+                path[node] = iter(self._waits_for(node))
+            elif self._found[node][0]:
+                self._found.update((outer, self._found[node]) for outer in path)
+                return

@@ -14,9 +14,10 @@ from itertools import islice
 from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers
 from throwstack.dispatch.fast_fail import failed_fast
 from throwstack.dispatch.saved import Route, SavedException
-from throwstack.dispatch.search import Blocked, exceptions_in_flight
+from throwstack.dispatch.search import Blocked, InFlight, exceptions_in_flight
 from throwstack.dispatch.x86 import END_OF_CHAIN
 from throwstack.frames import Trust, Walk
+from throwstack.guard import Guard
 from throwstack.images import Image
 from throwstack.memory import Memory
 from throwstack.naming import name_of
@@ -26,6 +27,8 @@ from throwstack.target import Target, ThreadStack, current_stack
 from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.unwind.x86.unwinder import registration_chain
 
+BROKE_OFF = "the search for the saved CONTEXT broke off"
+"""How the note begins that explains why a stuck thread has no exception."""
 _MAX_STACK_BYTES = 16 << 20
 _MAX_FUNCTION = 0x4000
 _HIGH = 16
@@ -171,7 +174,7 @@ class Triage:
             proves_exception=False,
             registrations=self._registrations(stack),
         )
-        found = exceptions_in_flight(self._target, stack.bounds, blocked)
+        found = self._in_flight(stack, blocked)
         pair = (name.module, name.symbol or f"+{name.offset:#x}")
         return Stuck(self._target, stack, (pair,), (failure, *found.exceptions), walk, found.notes)
 
@@ -190,11 +193,19 @@ class Triage:
             proves_exception=bool(proofs),
             registrations=self._registrations(stack),
         )
-        found = exceptions_in_flight(self._target, stack.bounds, blocked)
+        found = self._in_flight(stack, blocked)
         notes = (*notes, *found.notes)
         if proofs and not found.exceptions:
             notes += ("the saved CONTEXT was not found",)
         return Stuck(self._target, stack, blocked_in(pairs), found.exceptions, walk, notes)
+
+    def _in_flight(self, stack: ThreadStack, blocked: Blocked) -> InFlight:
+        """Return the exceptions in flight; the thread is stuck by now, so that a fault here must not cost its row."""
+        found: list[InFlight] = []
+        notes: list[str] = []
+        with Guard(lambda reason: notes.append(f"{BROKE_OFF}: {reason}")):
+            found.append(exceptions_in_flight(self._target, stack.bounds, blocked))
+        return found[0] if found else InFlight(notes=tuple(notes))
 
     def _without_walk(
         self, stack: ThreadStack, walk: Walk | None, suspects: Sequence[tuple[int, int]], notes: tuple[str, ...]
@@ -255,13 +266,15 @@ class Triage:
 
 def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
     """Yield [first, last] of every blocking function that the target's modules hold, as addresses inside it."""
+    highest = (1 << 8 * target.arch.pointer_size) - 1
     for image in target.images:
         label = image.module.label
         for blocker in triage_blockers():
             if blocker.is_in(label):
                 rva = target.symbols.rva_of(image, blocker.symbol)
-                if rva is not None:
-                    yield image.base + rva + 1, image.base + rva + _longest(image, blocker, rva)
+                # A damaged export may point beyond the address space: no word of a stack is an address there.
+                if rva is not None and image.base + rva + 1 <= highest:
+                    yield image.base + rva + 1, min(image.base + rva + _longest(image, blocker, rva), highest)
 
 
 def _longest(image: Image, blocker: Blocker, rva: int) -> int:

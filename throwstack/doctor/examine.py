@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from throwstack.doctor.identify import FileKind, identify
 from throwstack.doctor.kernel import Kernel, kernel_of, search_kernel
 from throwstack.doctor.report import Extent, Report, Verdict
 from throwstack.doctor.verdict import FULL_DUMP, judge, judge_extent
+from throwstack.guard import reason_of
+
+log = logging.getLogger(__name__)
 
 _NOT_MEMORY = {
     FileKind.EMPTY: "the file has no contents: copy it again",
@@ -162,3 +166,7 @@ class _Examination:
         except (LookupError, TypeError) as error:
             message = f"the ISF file is not of this kernel, or lacks what is needed: {error}"
             raise opening.BadSymbols(message) from error
+        except Exception as error:
+            log.debug("the machine cannot be examined", exc_info=True)
+            message = f"the machine cannot be examined: {reason_of(error)}"
+            raise opening.CannotOpen(message) from error

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from functools import cached_property
 
+from throwstack.guard import Guard
 from throwstack.memory import Memory, MemoryUnreadable, PageSource
 from throwstack.pages.compressed_store import CompressedStores, NotInStore
 from throwstack.pages.store_layout import store_layout
@@ -47,11 +48,9 @@ class StoreFinder:
         if isinstance(stores, str):
             self._say(stores)
             return None
-        try:
+        with Guard(self._say, (NotInStore, MemoryUnreadable)):
             return stores.page(number, index)
-        except NotInStore as reason:
-            self._say(str(reason))
-            return None
+        return None
 
     def _say(self, reason: str) -> None:
         if reason not in self._reasons:

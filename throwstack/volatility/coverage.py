@@ -3,22 +3,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator
 
-from volatility3.framework import exceptions
+from volatility3.framework import interfaces
 
 from throwstack.frames import StackBounds
 from throwstack.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.pages.coverage import ProcessCoverage
 from throwstack.pages.origin import PageOrigin
 from throwstack.triage import Triage
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
 from throwstack.volatility.threads import Thread
-
-log = logging.getLogger(__name__)
 
 _STACK_PAGES = 64
 """Of a stack, the pages nearest its base are looked at: those that a walk needs."""
@@ -29,20 +27,24 @@ _IMAGE_PAGES = 16
 def coverage(machine: Machine, problems: list[str]) -> Iterator[ProcessCoverage]:
     """Yield what can be read of every process that has user-mode memory; ends where the list of processes breaks.
 
-    `problems` takes a sentence for each process that cannot be examined at all.
+    `problems` takes a sentence for each process that cannot be examined at all, and for each file that cannot be read.
     """
     reader = ProcessReader(machine)
-    try:
-        for item in machine.processes(lambda _: False):
-            try:
-                opened = reader.open(item)
-            except (MemoryUnreadable, exceptions.InvalidAddressException) as error:
-                problems.append(f"the process at {machine.canonical(item.vol.offset):#x} cannot be examined: {error}")
-                continue
-            if opened is not None:
-                yield _coverage(reader, opened)
-    except exceptions.InvalidAddressException as error:
-        log.info("the list of processes breaks off: %s", error)
+    breaks_off = guarded(lambda reason: problems.append(f"the kernel's list of processes breaks off: {reason}"))
+    for item in breaks_off.each(machine.processes(lambda _: False)):
+        found = _examined(reader, item, problems)
+        if found is not None:
+            yield found
+    problems += machine.read_problems
+
+
+def _examined(
+    reader: ProcessReader, item: interfaces.objects.ObjectInterface, problems: list[str]
+) -> ProcessCoverage | None:
+    with guarded(lambda reason: problems.append(f"{reader.describe(item)} cannot be examined: {reason}")):
+        opened = reader.open(item)
+        return None if opened is None else _coverage(reader, opened)
+    return None
 
 
 def _coverage(reader: ProcessReader, process: Process) -> ProcessCoverage:
@@ -52,12 +54,7 @@ def _coverage(reader: ProcessReader, process: Process) -> ProcessCoverage:
     for thread in process.threads:
         if thread.is_terminated or not thread.teb:
             continue
-        found = list(_stacks(reader, process, thread))
-        if not found:
-            problems.append(f"thread {thread.tid}: TEB {process.pages.origin(thread.teb).value}")
-        for bounds in found:
-            start = max(bounds.limit, bounds.base - _STACK_PAGES * PAGE_SIZE)
-            stacks.update(origin(page) for page in range(start & -PAGE_SIZE, bounds.base, PAGE_SIZE))
+        stacks.update(_stack_pages(reader, process, thread, problems))
     images: Counter[PageOrigin] = Counter()
     for target in (process.native, process.wow64):
         for image in target.images if target is not None else ():
@@ -69,6 +66,19 @@ def _coverage(reader: ProcessReader, process: Process) -> ProcessCoverage:
     if nameless:
         problems.append(f"the exports of {', '.join(nameless)} are not readable")
     return ProcessCoverage(process.pid, process.name, len(process.threads), stacks, images, tuple(problems), nameless)
+
+
+def _stack_pages(reader: ProcessReader, process: Process, thread: Thread, problems: list[str]) -> Counter[PageOrigin]:
+    origin = process.pages.origin
+    pages: Counter[PageOrigin] = Counter()
+    with guarded(lambda reason: problems.append(f"thread {thread.tid}: {reason}")):
+        found = list(_stacks(reader, process, thread))
+        if not found:
+            problems.append(f"thread {thread.tid}: TEB {origin(thread.teb).value}")
+        for bounds in found:
+            start = max(bounds.limit, bounds.base - _STACK_PAGES * PAGE_SIZE)
+            pages.update(origin(page) for page in range(start & -PAGE_SIZE, bounds.base, PAGE_SIZE))
+    return pages
 
 
 def _stacks(reader: ProcessReader, process: Process, thread: Thread) -> Iterator[StackBounds]:

@@ -4,19 +4,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 from throwstack.contexts import Context, read_context
 from throwstack.dispatch.saved import SavedException
 from throwstack.files.needed import NeededFile, needed_files
-from throwstack.frames import StackBounds, Walk
+from throwstack.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.guard import Guard
 from throwstack.memory import PAGE_SIZE, MemoryUnreadable
+from throwstack.registers import Registers
 from throwstack.target import Target
 from throwstack.text import escape
+from throwstack.triage import BROKE_OFF
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.processes import NoStack, Process
 from throwstack.volatility.survey import Finding, Survey
+from throwstack.volatility.threads import Thread
 
 log = logging.getLogger(__name__)
 
@@ -53,29 +59,50 @@ def throwing_stacks(survey: Survey, *, of_wow64: WhichSide = WhichSide.X86) -> I
     for finding in survey.findings():
         stuck = finding.stuck
         if of_wow64 is WhichSide.NATIVE and stuck.target is finding.process.wow64 and stuck.exceptions:
-            yield from _native_side(survey, finding)
+            found = _native_side(survey, finding)
+            if found is not None:
+                yield found
             continue
+        for note in stuck.notes:
+            if note.startswith(BROKE_OFF):
+                _say(finding.process, finding.thread, note)
         for exception in stuck.exceptions:
-            walk = stuck.throwing_walk(exception)
+            walk = _safe_walk(exception.context.registers, partial(stuck.throwing_walk, exception))
             title = _title(exception, stuck.exceptions)
             context = exception.context if exception.context.address else None
             yield ThrowingStack(finding.process, finding.thread.tid, stuck.target, context, walk, title)
 
 
-def _native_side(survey: Survey, finding: Finding) -> Iterator[ThrowingStack]:
-    """Yield the 64-bit stack of a thread that is stuck on its 32-bit side; says why where there is none."""
+def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
+    """Return the 64-bit stack of a thread that is stuck on its 32-bit side; says why where there is none."""
     process, thread = finding.process, finding.thread
-    try:
-        stack = survey.reader.completed(thread, survey.stack(process, thread, process.native))
-    except (NoStack, MemoryUnreadable) as reason:
-        log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
-        return
-    if stack.registers is None:
-        log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, stack.missing)
-        return
-    walk = process.native.unwinder.walk(stack.registers, stack.bounds)
-    title = f"64-bit side of a thread stuck on its 32-bit side, {finding.stuck.exceptions[0].where}"
-    yield ThrowingStack(process, thread.tid, process.native, None, walk, title)
+
+    with guarded(partial(_say, process, thread)):
+        try:
+            stack = survey.reader.completed(thread, survey.stack(process, thread, process.native))
+        except NoStack as reason:
+            _say(process, thread, reason)
+            return None
+        if stack.registers is None:
+            _say(process, thread, stack.missing)
+            return None
+        walk = _safe_walk(stack.registers, partial(process.native.unwinder.walk, stack.registers, stack.bounds))
+        title = f"64-bit side of a thread stuck on its 32-bit side, {finding.stuck.exceptions[0].where}"
+        return ThrowingStack(process, thread.tid, process.native, None, walk, title)
+    return None
+
+
+def _say(process: Process, thread: Thread, reason: object) -> None:
+    log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
+
+
+def _safe_walk(registers: Registers, walk: Callable[[], Walk]) -> Walk:
+    """Return what `walk` does, or its first frame, whose `registers` are known, and why there are no more."""
+    problems: list[str] = []
+    with guarded(problems.append):
+        return walk()
+    first = Frame(registers, registers.sp, None, None, Trust.CONTEXT, is_interrupted=True)
+    return Walk((first,), End.FAULT, problems[0])
 
 
 def _title(exception: SavedException, exceptions: tuple[SavedException, ...]) -> str:
@@ -90,17 +117,30 @@ def _title(exception: SavedException, exceptions: tuple[SavedException, ...]) ->
 def stack_at(survey: Survey, address: int) -> Iterator[ThrowingStack]:
     """Yield the stack of the CONTEXT at `address` in the survey's processes; says what is wrong where there is none."""
     for process in survey.processes():
+        found = _stack_at(survey, process, address)
+        if found is not None:
+            yield found
+
+
+def _stack_at(survey: Survey, process: Process, address: int) -> ThrowingStack | None:
+    def say(reason: str) -> None:
+        log.warning("%s (PID %d): %s", escape(process.name), process.pid, reason)
+
+    with guarded(say):
         found = _context_at(process, address)
         if isinstance(found, str):
-            log.warning("%s (PID %d): %s", escape(process.name), process.pid, found)
-            continue
+            say(found)
+            return None
         target, context = found
-        tid, bounds = _stack_of(survey, process, target, context.registers.sp)
+        registers = context.registers
+        tid, bounds = _stack_of(survey, process, target, registers.sp)
         if tid is not None and survey.tids and tid not in survey.tids:
             log.warning("the CONTEXT at %#x is thread %d's, which --tid leaves out", address, tid)
-            continue
+            return None
         title = f"context {address:#x} given" + ("" if tid is not None else ", its stack is that of no thread")
-        yield ThrowingStack(process, tid, target, context, target.unwinder.walk(context.registers, bounds), title)
+        walk = _safe_walk(registers, partial(target.unwinder.walk, registers, bounds))
+        return ThrowingStack(process, tid, target, context, walk, title)
+    return None
 
 
 def _context_at(process: Process, address: int) -> tuple[Target, Context] | str:
@@ -120,12 +160,10 @@ def _context_at(process: Process, address: int) -> tuple[Target, Context] | str:
 
 def _stack_of(survey: Survey, process: Process, target: Target, sp: int) -> tuple[int | None, StackBounds]:
     for thread in process.threads:
-        try:
+        with Guard(lambda reason: log.info("a thread's stack is not known: %s", reason), (NoStack, MemoryUnreadable)):
             stack = survey.stack(process, thread, target)
-        except (NoStack, MemoryUnreadable):
-            continue
-        if stack.bounds.contains(sp):
-            return thread.tid, stack.bounds
+            if stack.bounds.contains(sp):
+                return thread.tid, stack.bounds
     limit = sp & -PAGE_SIZE
     return None, StackBounds(limit, limit + _UNKNOWN_STACK)
 
@@ -135,10 +173,12 @@ def files_needed(stacks: Iterable[ThrowingStack]) -> tuple[NeededFile, ...]:
     needed: dict[str, NeededFile] = {}
     said: dict[str, None] = {}
     for stack in stacks:
-        found = (stack.target.images.find(frame.ip) for frame in stack.walk.frames)
-        images = {image.base: image for image in found if image is not None}
-        for file in needed_files(images.values(), stack.target.symbols, said.setdefault):
-            needed.setdefault(file.manifest_line, file)
+        who = f"{escape(stack.process.name)} (PID {stack.process.pid})"
+        with guarded(partial(log.warning, "%s: not all files that its stack calls for are known: %s", who)):
+            found = (stack.target.images.find(frame.ip) for frame in stack.walk.frames)
+            images = {image.base: image for image in found if image is not None}
+            for file in needed_files(images.values(), stack.target.symbols, said.setdefault):
+                needed.setdefault(file.manifest_line, file)
     for message in said:
         log.warning("%s", message)
     return tuple(needed.values())

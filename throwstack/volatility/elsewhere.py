@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cached_property
 
@@ -14,8 +15,11 @@ from throwstack.pages.views import Views
 from throwstack.registers import Arch
 from throwstack.symbols import Name, Symbols, SymbolSource
 from throwstack.unloaded import Unloaded, name_of_unloaded, unloaded_dlls, unloaded_drivers
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.loader import mapped_files
 from throwstack.volatility.machine import Machine
+
+log = logging.getLogger(__name__)
 
 Elsewhere = Callable[[int], Name | None]
 
@@ -29,7 +33,7 @@ class MappedFiles:
 
     @cached_property
     def _files(self) -> tuple[tuple[int, int, str], ...]:
-        return tuple(mapped_files(self._process))
+        return tuple(mapped_files(self._process, log.info))
 
     def name(self, address: int) -> Name | None:
         r"""Return `<Mapped_file.dat>+0x1234` for an address in a view of a file, or None."""
@@ -49,7 +53,7 @@ def elsewhere_in_process(files: MappedFiles, images: ImageMap, arch: Arch, sourc
     def name(address: int) -> Name | None:
         if not known:
             ntdll = next((image for image in images if image.module.name.lower() == "ntdll.dll"), None)
-            known.append(() if ntdll is None else unloaded_dlls(ntdll, arch, _array(ntdll, source)))
+            known.append(() if ntdll is None else _listed(lambda: unloaded_dlls(ntdll, arch, _array(ntdll, source))))
         return files.name(address) or name_of_unloaded(known[0], address)
 
     return name
@@ -79,6 +83,13 @@ def _array(ntdll: Image, source: SymbolSource) -> int | None:
     return None if rva is None else ntdll.base + rva
 
 
+def _listed(read: Callable[[], tuple[Unloaded, ...]]) -> tuple[Unloaded, ...]:
+    """Return what was unloaded. Many threads ask, none of which is to suffer from a fault in the list."""
+    with guarded(lambda reason: log.info("the list of what was unloaded cannot be read: %s", reason)):
+        return read()
+    return ()
+
+
 def elsewhere_in_kernel(machine: Machine) -> Elsewhere:
     """Return what names addresses of drivers that are no longer loaded."""
     known: list[tuple[Unloaded, ...]] = []
@@ -86,8 +97,11 @@ def elsewhere_in_kernel(machine: Machine) -> Elsewhere:
     def name(address: int) -> Name | None:
         if not known:
             variable = machine.symbol("MmUnloadedDrivers")
-            drivers = () if variable is None else unloaded_drivers(machine.memory, variable, machine.pointer_size)
-            known.append(drivers)
+            known.append(
+                ()
+                if variable is None
+                else _listed(lambda: unloaded_drivers(machine.memory, variable, machine.pointer_size))
+            )
         return name_of_unloaded(known[0], address)
 
     return name

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 
-from volatility3.framework import exceptions
+from volatility3.framework import interfaces
 from volatility3.plugins.windows import modules
 
 from throwstack.frames import StackBounds
@@ -20,6 +20,7 @@ from throwstack.images import ImageMap
 from throwstack.modules import Module, ModuleMap
 from throwstack.registers import X64_NONVOLATILE, Registers
 from throwstack.unwind import x64
+from throwstack.volatility.guarded import guarded_objects
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.switch_frame import read_switch_frame
 from throwstack.volatility.threads import Thread, TrapFrame
@@ -55,13 +56,22 @@ class KernelStacks:
     def _modules(self) -> list[Module]:
         found: list[Module] = []
         machine = self._machine
-        try:
+        breaks_off = guarded_objects(lambda reason: log.info("the kernel's module list breaks off: %s", reason))
+        of_one = guarded_objects(lambda reason: log.info("what the kernel says of a module is lost: %s", reason))
+
+        def name(item: interfaces.objects.ObjectInterface, member: str) -> str:
+            with of_one:
+                return str(getattr(item, member).get_string())
+            return ""
+
+        with breaks_off:
             listed = modules.Modules.list_modules(machine.context, machine.kernel_name)
-            for item in islice(listed, _MAX_MODULES):
-                base, size = machine.canonical(int(item.DllBase)), int(item.SizeOfImage)
-                found.append(Module(item.BaseDllName.get_string(), item.FullDllName.get_string(), base, size))
-        except exceptions.InvalidAddressException as error:
-            log.info("the kernel's module list breaks off: %s", error)
+            for item in breaks_off.each(islice(listed, _MAX_MODULES)):
+                with of_one:
+                    base, size = machine.canonical(int(item.DllBase)), int(item.SizeOfImage)
+                    path = name(item, "FullDllName")
+                    file_name = name(item, "BaseDllName") or path.rpartition("\\")[2] or f"image{base:x}"
+                    found.append(Module(file_name, path, base, size))
         return found
 
     def user_registers(self, thread: Thread, frame: TrapFrame) -> Registers:

@@ -43,14 +43,14 @@ class KernelWalker:
         """Take the offsets of a trap frame from the layout of `machine`."""
         self._machine = machine
         layout = machine.layout
-        self._cs = layout.offset("_KTRAP_FRAME.SegCs")
+        self._cs = layout.find("_KTRAP_FRAME.SegCs")
         self._mark = layout.find("_KTRAP_FRAME.DbgArgMark")
-        self._ip = layout.first("_KTRAP_FRAME.Eip", "_KTRAP_FRAME.Rip")
-        self._sp = layout.first("_KTRAP_FRAME.HardwareEsp", "_KTRAP_FRAME.Rsp")
+        self._ip = layout.find("_KTRAP_FRAME.Rip" if machine.is_64bit else "_KTRAP_FRAME.Eip")
+        self._sp = layout.find("_KTRAP_FRAME.HardwareEsp")
         self._registers = {
-            index: layout.offset(f"_KTRAP_FRAME.{name.capitalize()}")
+            index: offset
             for index, name in enumerate(X86_NAMES)
-            if index != SP and not machine.is_64bit
+            if index != SP and (offset := layout.find(f"_KTRAP_FRAME.{name.capitalize()}")) is not None
         }
 
     def walk(
@@ -87,7 +87,7 @@ class KernelWalker:
                 is_whole = step.end is End.THREAD_START and not trap_frame
                 return KernelSide(tuple(frames), "" if is_whole else f"{step.end.value} {step.detail}".rstrip())
             if step.is_interrupted:
-                note = f"trap frame at {step.slot - self._ip:#x}"
+                note = "trap frame" if self._ip is None else f"trap frame at {step.slot - self._ip:#x}"
             frames.append(Frame(registers, sp, step.registers.ip, step.slot, trust, note, is_interrupted))
             if step.is_interrupted and not bounds.contains(step.registers.sp):
                 is_user = step.registers.ip < _USER_END
@@ -134,7 +134,7 @@ class KernelWalker:
         """Say whether a trap frame of Windows lies at `address`: the mark that its code leaves, and a code selector."""
         memory = self._machine.memory
         try:
-            if self._mark is None or memory.u32(address + self._mark) != _ARGUMENT_MARK:
+            if self._mark is None or self._cs is None or memory.u32(address + self._mark) != _ARGUMENT_MARK:
                 return False
             cs = memory.u32(address + self._cs)
         except MemoryUnreadable:
@@ -148,6 +148,8 @@ class KernelWalker:
         """
         memory = self._machine.memory
         try:
+            if self._cs is None or self._ip is None or self._sp is None:
+                return None
             if memory.u32(trap + self._cs) != _KERNEL_CS:
                 return None
             gpr: list[int | None] = [None] * len(X86_NAMES)
@@ -160,7 +162,7 @@ class KernelWalker:
 
     def _user_ip(self, trap: int) -> int | None:
         try:
-            return self._machine.pointer(self._machine.memory, trap + self._ip)
+            return None if self._ip is None else self._machine.pointer(self._machine.memory, trap + self._ip)
         except MemoryUnreadable:
             return None
 

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from volatility3.framework import exceptions, interfaces
+from volatility3.framework import interfaces
 
+from throwstack.guard import Say
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.modules import Module
+from throwstack.volatility.guarded import guarded_objects
 from throwstack.volatility.layout import Layout
+
+log = logging.getLogger(__name__)
 
 _MAX_MODULES = 4096
 _MAX_VADS = 65536
@@ -33,21 +38,32 @@ class LoaderReader:
 
     def __init__(self, layout: Layout, pointer_size: int, suffix: str = "") -> None:
         """Take the offsets from `layout`, whose type names carry `suffix` ("32" for WoW64)."""
-        offset = layout.offset
         entry = f"_LDR_DATA_TABLE_ENTRY{suffix}"
+        self._missing: list[str] = []
+
+        def offset(path: str) -> int:
+            found = layout.find(path)
+            if found is None:
+                self._missing.append(path)
+            return found or 0
+
         self._pointer_size = pointer_size
         self._ldr = offset(f"_PEB{suffix}.Ldr")
         self._head = offset(f"_PEB_LDR_DATA{suffix}.InLoadOrderModuleList")
         self._links = offset(f"{entry}.InLoadOrderLinks")
         self._base = offset(f"{entry}.DllBase")
         self._size = offset(f"{entry}.SizeOfImage")
-        self._timestamp = layout.find(f"{entry}.TimeDateStamp")
-        self._full_name = offset(f"{entry}.FullDllName")
-        self._base_name = offset(f"{entry}.BaseDllName")
         self._buffer = offset(f"_UNICODE_STRING{suffix}.Buffer")
+        self._timestamp = layout.find(f"{entry}.TimeDateStamp")
+        self._base_name = layout.find(f"{entry}.BaseDllName")
+        self._full_name = layout.find(f"{entry}.FullDllName")
+        if self._base_name is None and self._full_name is None:
+            self._missing += [f"{entry}.BaseDllName"]
 
     def read(self, memory: Memory, peb: int) -> LoaderList:
         """Follow the list that starts in the PEB at `peb`. Entries that make no sense are left out."""
+        if self._missing:
+            return LoaderList((), f"the symbols have no {', '.join(self._missing)}")
         modules: dict[int, Module] = {}
         try:
             head = self._pointer(memory, peb + self._ldr) + self._head
@@ -80,8 +96,8 @@ class LoaderReader:
         size = memory.u32(entry + self._size)
         if not base or base & 0xFFF or not 0 < size <= _MAX_IMAGE:
             return None
-        path = self._string(memory, entry + self._full_name)
-        name = self._string(memory, entry + self._base_name) or path.rpartition("\\")[2]
+        path = self._string(memory, entry, self._full_name)
+        name = self._string(memory, entry, self._base_name) or path.rpartition("\\")[2]
         return Module(name or f"image{base:x}", path, base, size, self._timestamp_of(memory, entry))
 
     def _timestamp_of(self, memory: Memory, entry: int) -> int:
@@ -90,7 +106,10 @@ class LoaderReader:
         except MemoryUnreadable:
             return 0
 
-    def _string(self, memory: Memory, address: int) -> str:
+    def _string(self, memory: Memory, entry: int, offset: int | None) -> str:
+        if offset is None:
+            return ""
+        address = entry + offset
         size = min(memory.u16(address), _MAX_PATH_BYTES) & ~1
         buffer = self._pointer(memory, address + self._buffer)
         try:
@@ -102,31 +121,32 @@ class LoaderReader:
         return memory.u64(address) if self._pointer_size == 8 else memory.u32(address)
 
 
-def modules_from_vads(process: interfaces.objects.ObjectInterface) -> Iterator[Module]:
-    """Yield the images that the VADs of a process map, named by their files."""
-    for base, end, path in mapped_files(process):
+def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[Module]:
+    """Yield the images that the VADs of a process map, named by their files; `say` learns why there may be more."""
+    for base, end, path in mapped_files(process, say):
         name = path.rpartition("\\")[2]
         if name.lower().endswith(_IMAGE_NAMES) and end - base <= _MAX_IMAGE:
             yield Module(name, path, base, end - base)
 
 
-def mapped_files(process: interfaces.objects.ObjectInterface) -> Iterator[tuple[int, int, str]]:
-    """Yield start, end and path of every view of a file that the VADs of a process tell of."""
-    try:
-        for vad in islice(process.get_vad_root().traverse(), _MAX_VADS):
+def mapped_files(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[tuple[int, int, str]]:
+    """Yield start, end and path of every view of a file that the VADs of a process tell of.
+
+    `say` learns why there may be more.
+    """
+    breaks_off = guarded_objects(lambda reason: say(f"the VADs break off: {reason}"))
+    one_view = guarded_objects(lambda reason: log.info("what a VAD maps cannot be read: %s", reason))
+    vads: Iterator[interfaces.objects.ObjectInterface] = iter(())
+    with breaks_off:
+        vads = process.get_vad_root().traverse()
+    for vad in breaks_off.each(islice(vads, _MAX_VADS)):
+        view = None
+        with one_view:
             view = _file_view(vad)
-            if view is not None:
-                yield view
-    except _UNREADABLE_VAD:
-        return
-
-
-_UNREADABLE_VAD = (exceptions.InvalidAddressException, exceptions.SymbolError, AttributeError, ValueError)
+        if view is not None:
+            yield view
 
 
 def _file_view(vad: interfaces.objects.ObjectInterface) -> tuple[int, int, str] | None:
-    try:
-        path, base, end = vad.get_file_name(), int(vad.get_start()), int(vad.get_end())
-    except _UNREADABLE_VAD:
-        return None
+    path, base, end = vad.get_file_name(), int(vad.get_start()), int(vad.get_end())
     return (base, end + 1, path) if isinstance(path, str) and path and base <= end else None

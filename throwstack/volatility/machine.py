@@ -16,9 +16,11 @@ from throwstack.images import ImageCache
 from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.paging import PagingMode
+from throwstack.volatility import required
 from throwstack.volatility.layout import Layout, wow64_layout
 from throwstack.volatility.page_files import swap_layers
 from throwstack.volatility.page_setup import PageSetup
+from throwstack.volatility.read_faults import read_problems, watch_reads
 from throwstack.volatility.sources import Sources
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class PhysicalPages:
         """Return the physical page at `address`, or None if the dump does not hold it."""
         try:
             data: bytes = self._layer.read(address, PAGE_SIZE)
-        except (exceptions.InvalidAddressException, OSError, ValueError):
+        except exceptions.InvalidAddressException:
             return None
         return data if len(data) == PAGE_SIZE else None
 
@@ -54,9 +56,10 @@ class Machine:
     ) -> None:
         """Take the context and the name of the kernel module that a plugin was given, and the files at hand.
 
-        Raises TypeError if its memory is not that of an x86 or x64 system, LookupError if its symbols lack the list of
-        processes.
+        Raises TypeError if its memory is not that of an x86 or x64 system, LookupError if its symbols lack what is
+        required.
         """
+        watch_reads(context)
         self.context = context
         self.kernel_name = kernel_name
         self._config_path = config_path
@@ -69,10 +72,8 @@ class Machine:
         self.mode = _paging_mode(layer)
         self.physical = Memory(PhysicalPages(context.layers[layer.config["memory_layer"]]), capacity=_PHYSICAL_PAGES)
         self.layout = Layout(context, self.kernel.symbol_table_name)
-        self.layout.offset("_EPROCESS.ActiveProcessLinks")
-        if not self.kernel.has_symbol("PsActiveProcessHead"):
-            message = "the symbol table has no PsActiveProcessHead"
-            raise LookupError(message)
+        required.check(self.layout, has_list_head=self.kernel.has_symbol(required.LIST_HEAD))
+        required.say_what_is_lost(self.layout, is_64bit=self.is_64bit)
         self._pages = PageSetup(
             self.physical,
             self.mode,
@@ -99,6 +100,11 @@ class Machine:
     def store_problems(self) -> tuple[str, ...]:
         """Return why pages of the compressed store could not be read so far; empty where all could."""
         return self._pages.stored.reasons
+
+    @property
+    def read_problems(self) -> tuple[str, ...]:
+        """Return what went wrong so far when the image or page files were read, a sentence for each file."""
+        return read_problems(self.context)
 
     def process_pages(self, directory_base: int, process: int) -> ResolvedPages:
         """Return the pages of the EPROCESS at `process`, whose page tables are at the physical `directory_base`."""
@@ -127,7 +133,7 @@ class Machine:
     @property
     def has_all_processes(self) -> bool:
         """Say whether the list that `processes` goes along is whole."""
-        head = self.symbol("PsActiveProcessHead")
+        head = self.symbol(required.LIST_HEAD)
         return head is not None and self.is_whole_list(head)
 
     def is_whole_list(self, head: int) -> bool:
@@ -153,7 +159,8 @@ class Machine:
             low = self.layout.first("_KUSER_SHARED_DATA.TickCountLow", "_KUSER_SHARED_DATA.TickCountLowDeprecated")
             count = (self.memory.u32(base + ticks) if ticks is not None else 0) or self.memory.u32(base + low)
             system_time = self.memory.u64(base + offset("_KUSER_SHARED_DATA.SystemTime"))
-            interrupt_time = self.memory.u64(base + offset("_KUSER_SHARED_DATA.InterruptTime"))
+            interrupt = self.layout.find("_KUSER_SHARED_DATA.InterruptTime")
+            interrupt_time = 0 if interrupt is None else self.memory.u64(base + interrupt)
         except (MemoryUnreadable, LookupError) as error:
             log.info("no clock: %s", error)
             return None

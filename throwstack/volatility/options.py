@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+import logging
+
 from volatility3.framework import exceptions, interfaces
 from volatility3.framework.configuration import requirements
 from volatility3.plugins.windows import pslist
 
+from throwstack.guard import reason_of
 from throwstack.text import escape
 from throwstack.volatility.machine import Machine
+from throwstack.volatility.read_faults import read_problems
 from throwstack.volatility.rows import NameStyle
 from throwstack.volatility.sources import Sources, paths
 from throwstack.volatility.survey import Selection, Survey
+
+log = logging.getLogger(__name__)
 
 
 def common_requirements() -> list[interfaces.configuration.RequirementInterface]:
@@ -72,5 +78,11 @@ def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:
     try:
         return Survey(Machine(plugin.context, config["kernel"], plugin.config_path, sources), selection, progress)
     except (LookupError, TypeError) as error:
-        # What Volatility prints as a reason rather than as a traceback.
-        raise exceptions.SymbolSpaceError(escape(str(error), 1024)) from error
+        reason = escape(str(error), 1024)
+    except Exception as error:
+        log.debug("the machine cannot be examined", exc_info=True)
+        reason = f"the machine cannot be examined: {reason_of(error)}"
+    for problem in read_problems(plugin.context):
+        log.warning("%s", problem)
+    # What Volatility prints as a reason rather than as a traceback.
+    raise exceptions.SymbolSpaceError(reason)

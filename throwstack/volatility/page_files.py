@@ -52,7 +52,7 @@ class SwapLayers:
             return None
         try:
             data: bytes = layer.read(index * PAGE_SIZE, PAGE_SIZE)
-        except (exceptions.InvalidAddressException, OSError, ValueError):
+        except exceptions.InvalidAddressException:
             return None
         return data if len(data) == PAGE_SIZE else None
 

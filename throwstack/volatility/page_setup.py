@@ -14,6 +14,7 @@ from throwstack.pages.resolver import ResolvedPages
 from throwstack.pages.views import Views
 from throwstack.paging import AddressSpace, PagingMode
 from throwstack.volatility.compressed_store import StoreFinder
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.layout import Layout
 from throwstack.volatility.page_files import SwapLayers, compressed_stores
 from throwstack.volatility.pte_formats import invalid_pte_mask, pte_formats
@@ -59,8 +60,15 @@ class PageSetup:
 
     def process(self, directory_base: int, process: int) -> ResolvedPages:
         """Return the pages of the EPROCESS at `process`, whose page tables are at the physical `directory_base`."""
-        views = None if self._vads is None else partial(self._vads.views, process)
+        views = None if self._vads is None else partial(self._views, self._vads, process)
         return self._resolved(directory_base, kernel=self.kernel_memory, views=views)
+
+    @staticmethod
+    def _views(vads: VadReader, process: int) -> Views:
+        # Asked for in the midst of a read of the process's memory: a fault here must not be one of each of its threads.
+        with guarded(lambda reason: log.warning("the VADs of the process at %#x cannot be read: %s", process, reason)):
+            return vads.views(process)
+        return Views(())
 
     def _resolved(
         self,

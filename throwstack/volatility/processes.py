@@ -17,8 +17,10 @@ from throwstack.pages.resolver import ResolvedPages
 from throwstack.registers import Arch, Registers
 from throwstack.symbols import Symbols
 from throwstack.target import Target, ThreadStack, stack_around
+from throwstack.text import escape
 from throwstack.unwind import x64, x86
 from throwstack.volatility.elsewhere import MappedFiles, elsewhere_in_process
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.kernel import KernelStacks
 from throwstack.volatility.loader import LoaderReader, modules_from_vads
 from throwstack.volatility.machine import Machine
@@ -53,17 +55,33 @@ class ProcessReader:
     """Reads the processes of a machine; the offsets are looked up once."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks one."""
+        """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks a required one."""
         self.machine = machine
         self.threads = ThreadReader(machine)
         self.kernel = KernelStacks(machine)
         layout = machine.layout
         self._pid = layout.offset("_EPROCESS.UniqueProcessId")
-        self._name = layout.offset("_EPROCESS.ImageFileName")
+        self._name = layout.find("_EPROCESS.ImageFileName")
         self._peb = layout.offset("_EPROCESS.Peb")
         self._directory_base = layout.offset("_EPROCESS.Pcb.DirectoryTableBase")
         self._loader = LoaderReader(layout, machine.pointer_size)
         self._wow64 = Wow64Reader(machine) if machine.is_64bit else None
+
+    def describe(self, process: interfaces.objects.ObjectInterface) -> str:
+        """Return the process of an EPROCESS in words: where it is and, if that can be read, its name and PID."""
+        address = self.machine.canonical(process.vol.offset)
+        try:
+            name, pid = self.identity(address)
+        except MemoryUnreadable:
+            return f"the process at {address:#x}"
+        return f"the process at {address:#x}, {escape(name)} (PID {pid}),"
+
+    def identity(self, address: int) -> tuple[str, int]:
+        """Return image name and PID of the EPROCESS at `address`; raises MemoryUnreadable."""
+        machine = self.machine
+        raw_name = b"" if self._name is None else machine.memory.read(address + self._name, _NAME_SIZE)
+        pid = machine.pointer(machine.memory, address + self._pid)
+        return raw_name.split(b"\0", 1)[0].decode("latin-1"), pid
 
     def open(self, process: interfaces.objects.ObjectInterface) -> Process | None:
         """Open a process, or return None if it has no user-mode address space (System).
@@ -72,8 +90,7 @@ class ProcessReader:
         """
         machine = self.machine
         address = machine.canonical(process.vol.offset)
-        pid = machine.pointer(machine.memory, address + self._pid)
-        raw_name = machine.memory.read(address + self._name, _NAME_SIZE)
+        name, pid = self.identity(address)
         peb = machine.pointer(machine.memory, address + self._peb)
         directory_base = machine.pointer(machine.memory, address + self._directory_base)
         if not peb:
@@ -84,11 +101,10 @@ class ProcessReader:
         modules: Iterable[Module] = loaded.modules
         problems = [loaded.problem] if loaded.problem else []
         if loaded.problem:
-            from_vads = {module.base: module for module in modules_from_vads(process)}
+            from_vads = {module.base: module for module in modules_from_vads(process, problems.append)}
             from_vads.update((module.base, module) for module in loaded.modules)
             modules = from_vads.values()
             problems[0] += f"; {len(from_vads) - len(loaded.modules)} modules taken from the VADs"
-        name = raw_name.split(b"\0", 1)[0].decode("latin-1")
         modules32 = self._wow64_modules(address, memory, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
         files = MappedFiles(process)
@@ -151,7 +167,10 @@ class ProcessReader:
         frame = self.threads.trap_frame(thread)
         if stack.registers is None or frame is None or stack.registers != frame.registers:
             return stack
-        return replace(stack, registers=self.kernel.user_registers(thread, frame))
+        problems: list[str] = []
+        with guarded(problems.append):
+            return replace(stack, registers=self.kernel.user_registers(thread, frame))
+        return replace(stack, missing=f"registers that the kernel stack may hold are not known: {problems[0]}")
 
     def wow64_stack(self, process: Process, thread: Thread) -> ThreadStack:
         """Return the 32-bit stack of a thread of a WoW64 process and its registers; raises `NoStack`."""

@@ -8,14 +8,16 @@ the processor's current thread.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from functools import cached_property
 
-from volatility3.framework import exceptions
-
 from throwstack.contexts import Context, read_context
-from throwstack.memory import MemoryUnreadable
 from throwstack.registers import Arch
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.machine import Machine
+
+log = logging.getLogger(__name__)
 
 _MAX_PROCESSORS = 2048
 
@@ -40,27 +42,23 @@ class Processors:
         if current is None or frame is None:
             return found
         arch = Arch.X64 if machine.is_64bit else Arch.X86
-        for prcb in self._control_blocks():
-            try:
+        guard = guarded(lambda reason: log.info("a processor's registers cannot be read: %s", reason))
+        for prcb in guard.each(self._control_blocks()):
+            with guard:
                 thread = machine.pointer(machine.memory, prcb + current)
                 context = read_context(machine.memory, prcb + frame, arch)
-            except MemoryUnreadable:
-                continue
-            if context.has_plausible_flags:
-                found[thread] = context
+                if context.has_plausible_flags:
+                    found[thread] = context
         return found
 
-    def _control_blocks(self) -> list[int]:
-        """Return the addresses of the KPRCBs: KiProcessorBlock holds a pointer to each, then zeros."""
-        machine, kernel = self._machine, self._machine.kernel
-        found: list[int] = []
-        try:
-            table = machine.canonical(int(kernel.offset + kernel.get_symbol("KiProcessorBlock").address))
-            while len(found) < _MAX_PROCESSORS:
-                block = machine.pointer(machine.memory, table + len(found) * machine.pointer_size)
-                if not block or block in found:
-                    break
-                found.append(block)
-        except (exceptions.SymbolError, MemoryUnreadable):
-            pass
-        return found
+    def _control_blocks(self) -> Iterator[int]:
+        """Yield the addresses of the KPRCBs: KiProcessorBlock holds a pointer to each, then zeros."""
+        machine = self._machine
+        table = machine.symbol("KiProcessorBlock")
+        found: set[int] = set()
+        while table is not None and len(found) < _MAX_PROCESSORS:
+            block = machine.pointer(machine.memory, table + len(found) * machine.pointer_size)
+            if not block or block in found:
+                break
+            found.add(block)
+            yield block

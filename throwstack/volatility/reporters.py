@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cached_property
 
-from volatility3.framework import exceptions
+from volatility3.framework import interfaces
 from volatility3.framework.objects import utility
 
-from throwstack.memory import MemoryUnreadable
 from throwstack.text import decode_wide, escape
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.processes import Process, ProcessReader
+
+log = logging.getLogger(__name__)
 
 _OPTION = re.compile(r"\s[-/]p\s+(\d{1,10})\b", re.IGNORECASE)
 _FIRST_NUMBER = re.compile(r"\s(\d{1,10})\b")
@@ -45,10 +48,13 @@ class Reporters:
         """Look among the processes of `machine`, on first use."""
         self._machine = machine
         self._reader = reader
-        offset = machine.layout.offset
-        self._parameters = offset("_PEB.ProcessParameters")
-        self._command_line = offset("_RTL_USER_PROCESS_PARAMETERS.CommandLine")
-        self._buffer = offset("_UNICODE_STRING.Buffer")
+        find = machine.layout.find
+        self._name = find("_EPROCESS.ImageFileName")
+        self._path = (
+            find("_PEB.ProcessParameters"),
+            find("_RTL_USER_PROCESS_PARAMETERS.CommandLine"),
+            find("_UNICODE_STRING.Buffer"),
+        )
 
     def note(self, pid: int) -> str:
         """Return `WerFault.exe (PID 900) reports on this process`, or an empty text."""
@@ -57,21 +63,26 @@ class Reporters:
     @cached_property
     def _notes(self) -> dict[int, str]:
         notes: dict[int, str] = {}
-        for item in self._machine.processes(lambda _: False):
-            try:
-                name = utility.array_to_string(item.ImageFileName)
-                if _form(name) is None:
-                    continue
-                process = self._reader.open(item)
-                pid = None if process is None else reported_pid(name, self._read_command_line(process))
-            except (MemoryUnreadable, exceptions.InvalidAddressException):
-                continue
-            if process is not None and pid is not None:
-                notes[pid] = f"{escape(name)} (PID {process.pid}) reports on this process"
+        if self._name is None or None in self._path:
+            return notes
+        guard = guarded(lambda reason: log.info("a process may be one that reports on others: %s", reason))
+        for item in guard.each(self._machine.processes(lambda _: False)):
+            with guard:
+                notes.update(self._reported(item))
         return notes
+
+    def _reported(self, item: interfaces.objects.ObjectInterface) -> dict[int, str]:
+        """Return the note that an EPROCESS is worth, by the PID of the process it reports on."""
+        name = utility.array_to_string(item.ImageFileName)
+        process = None if _form(name) is None else self._reader.open(item)
+        pid = None if process is None else reported_pid(name, self._read_command_line(process))
+        if process is None or pid is None:
+            return {}
+        return {pid: f"{escape(name)} (PID {process.pid}) reports on this process"}
 
     def _read_command_line(self, process: Process) -> str:
         memory, machine = process.memory, self._machine
-        text = machine.pointer(memory, process.peb + self._parameters) + self._command_line
+        parameters, command_line, buffer = (offset or 0 for offset in self._path)
+        text = machine.pointer(memory, process.peb + parameters) + command_line
         size = min(memory.u16(text), _MAX_COMMAND_LINE)
-        return decode_wide(memory.read(machine.pointer(memory, text + self._buffer), size))
+        return decode_wide(memory.read(machine.pointer(memory, text + buffer), size))

@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
+from itertools import count
 from typing import Any
 
 from volatility3.framework import renderers
@@ -20,6 +21,7 @@ from throwstack.exceptions.model import ExceptionText
 from throwstack.exceptions.record import ExceptionRecord
 from throwstack.frame_data import annotation
 from throwstack.frames import Frame, Walk
+from throwstack.guard import Guard, Say
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.naming import name_of, names_of
 from throwstack.pages.provenance import substitute_note
@@ -33,6 +35,7 @@ from throwstack.text import escape
 from throwstack.triage import Stuck
 from throwstack.volatility.cxr import ThrowingStack
 from throwstack.volatility.elsewhere import region_of
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.survey import Finding
 
@@ -41,7 +44,7 @@ Column = tuple[str, type]
 
 _MAX_NOTES = 1024
 _INLINE = "inline"
-
+_ABSENT = renderers.NotAvailableValue()
 
 UNHANDLED_COLUMNS: list[Column] = [
     ("PID", int),
@@ -65,32 +68,52 @@ UNHANDLED_COLUMNS: list[Column] = [
 
 
 def unhandled_row(machine: Machine, finding: Finding) -> Row:
-    """Return a stuck thread's row, in the order of `UNHANDLED_COLUMNS`."""
+    """Return a stuck thread's row, in the order of `UNHANDLED_COLUMNS`.
+
+    A part that cannot be made is absent, and the notes say why: the thread is stuck, whatever else is broken.
+    """
     stuck = finding.stuck
     blocked_in = ", ".join(f"{module}!{symbol}" for module, symbol in stuck.blocked_in)
     notes = [*finding.process.problems, *stuck.notes]
     if finding.reporter:
         notes.append(finding.reporter)
-    what: Row = (renderers.NotAvailableValue(),) * 7
-    signature: object = renderers.NotAvailableValue()
-    details: object = renderers.NotAvailableValue()
+    what: Row = (_ABSENT,) * 7
+    signature: object = _ABSENT
+    details: object = _ABSENT
+
+    def part(name: str) -> Guard:
+        return guarded(lambda reason: notes.append(f"{name}: {reason}"))
+
     if stuck.exceptions:
         exception, record = stuck.exceptions[0], stuck.exceptions[0].record
-        text = _described(finding, record)
-        details = escape("; ".join(text.details), _MAX_NOTES) or details
-        walk = stuck.throwing_walk(exception)
-        names = [name_of(stuck.target.symbols, frame) for frame in walk.frames]
-        notes += _about_the_throw(stuck, walk)
-        signature = str(signature_of(names, text.thrown_type or f"{record.code:#010x}"))
+        title: object = _ABSENT
+        thrown_type = ""
+        with part("exception"):
+            text = _described(finding, record)
+            title, thrown_type = text.title, text.thrown_type
+            details = escape("; ".join(text.details), _MAX_NOTES) or details
+        where: object = _ABSENT
+        with part("throwing stack"):
+            walk = stuck.throwing_walk(exception)
+            names = [name_of(stuck.target.symbols, frame) for frame in walk.frames]
+            notes += _about_the_throw(stuck, walk)
+            where = escape(str(thrown_at(names) or names[0]))
+            signature = str(signature_of(names, thrown_type or f"{record.code:#010x}"))
         what = (
             format_hints.Hex(record.code),
-            text.title,
+            title,
             format_hints.Hex(record.address),
-            escape(str(thrown_at(names) or names[0])),
+            where,
             _address(record.location),
             _address(exception.context.address),
             exception.found_by,
         )
+    since: datetime.datetime | None = None
+    with part("clock"):
+        since = blocked_since(machine, finding)
+    text_of_box = ""
+    with part("error box"):
+        text_of_box = box_text(stuck.target, stuck.walk)
     return (
         finding.process.pid,
         escape(finding.process.name),
@@ -98,8 +121,8 @@ def unhandled_row(machine: Machine, finding: Finding) -> Row:
         finding.arch,
         escape(blocked_in),
         *what,
-        blocked_since(machine, finding) or renderers.NotAvailableValue(),
-        verdict(stuck.kinds, has_exception=bool(stuck.exceptions), box_text=box_text(stuck.target, stuck.walk)),
+        since or _ABSENT,
+        verdict(stuck.kinds, has_exception=bool(stuck.exceptions), box_text=text_of_box),
         signature,
         details,
         escape("; ".join(notes), _MAX_NOTES),
@@ -117,8 +140,9 @@ def _described(finding: Finding, record: ExceptionRecord) -> ExceptionText:
 
 
 def blocked_since(machine: Machine, finding: Finding) -> datetime.datetime | None:
-    """Return when a stuck thread began to wait, or None if the clock could not be read."""
-    return machine.clock.time_of_tick(finding.thread.wait_ticks) if machine.clock else None
+    """Return when a stuck thread began to wait, or None if that or the clock could not be read."""
+    ticks = finding.thread.wait_ticks
+    return machine.clock.time_of_tick(ticks) if machine.clock is not None and ticks is not None else None
 
 
 def _about_the_throw(stuck: Stuck, walk: Walk) -> Iterator[str]:
@@ -184,24 +208,40 @@ def frame_rows(
     A function that was inlined has a row of its own inside the frame it is part of, with the trust `inline`: the
     frame's Child-SP and IP, no return address. The registers of the first frame are all of the CONTEXT.
     """
-    number = 0
     target, frames = stack.target, stack.walk.frames
+    numbers = count()
     for index, frame in enumerate(frames):
-        for name in names_of(target.symbols, frame):
+        problems: list[str] = []
+        context = stack.context if index == 0 else None
+        for name in safe_names(target, frame, problems.append):
+            number = next(numbers)
             notes = [stack.title] if number == 0 else []
-            if not name.is_inline:
+            columns = bare_columns(frame, with_fpo=with_fpo) + (_ABSENT,) * (2 if with_registers else 0)
+            with guarded(problems.append):
                 substitute = substitute_note(frame, target.images, stack.process.pages.substitutes)
-                notes += [note for note in (frame.note, substitute) if note]
+                notes += [note for note in (frame.note, substitute) if note and not name.is_inline]
+                made = frame_columns(target, frame, name, style)
+                made += (fpo_column(target, frame, name),) if with_fpo else ()
+                columns = made + (_register_columns(target, frame, context) if with_registers else ())
             if index == len(frames) - 1 and not name.is_inline and not stack.walk.is_complete:
                 notes.append(f"stack ends here: {ending(stack.walk)}")
             row: Row = (stack.process.pid, escape(stack.process.name), or_absent(stack.tid), number)
-            row += frame_columns(target, frame, name, style)
-            if with_fpo:
-                row += (fpo_column(target, frame, name),)
-            if with_registers:
-                row += _register_columns(target, frame, stack.context if index == 0 else None)
-            yield (*row, escape("; ".join(notes), _MAX_NOTES))
-            number += 1
+            yield (*row, *columns, escape("; ".join([*notes, *problems]), _MAX_NOTES))
+
+
+def safe_names(target: Target, frame: Frame, say: Say) -> tuple[Name, ...]:
+    """Return the names of a frame as `names_of` does; its bare address where that fails, and `say` learns why."""
+    with guarded(say):
+        return names_of(target.symbols, frame)
+    return (Name(frame.ip),)
+
+
+def bare_columns(frame: Frame, *, with_fpo: bool) -> Row:
+    """Return what `frame_columns` (and `fpo_column`) give, as far as it is known without reading anything."""
+    returns = None if frame.return_address is None else format_hints.Hex(frame.return_address)
+    call_site_columns = (str(Name(frame.ip)), _ABSENT, frame.trust.value, _ABSENT)
+    places = (format_hints.Hex(frame.child_sp), or_absent(returns), _ABSENT, format_hints.Hex(frame.ip))
+    return (*places, *call_site_columns, *((_ABSENT,) if with_fpo else ()))
 
 
 def frame_columns(target: Target, frame: Frame, name: Name, style: NameStyle) -> Row:

@@ -4,27 +4,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from volatility3.framework import exceptions, interfaces
+from volatility3.framework import interfaces
 
-from throwstack.locks import Locks, LockWait, circle
-from throwstack.memory import MemoryUnreadable
+from throwstack.locks import Circles, Locks, LockWait
 from throwstack.symbols import Name
 from throwstack.text import escape
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.processes import Process
 from throwstack.volatility.survey import Survey
-from throwstack.volatility.thread_facts import ThreadFacts, ThreadFactsReader
+from throwstack.volatility.thread_facts import NOTHING_KNOWN, ThreadFacts, ThreadFactsReader
 from throwstack.volatility.thread_walks import Side, ThreadWalker, Wow64View
 from throwstack.volatility.threads import Thread
 from throwstack.volatility.wait_objects import ThreadId, Wait, WaitReader
 
 log = logging.getLogger(__name__)
 
-_BROKEN = (MemoryUnreadable, exceptions.VolatilityException, OverflowError)
-_NAME_SIZE = 15
 _KEPT_PROCESSES = 8
 
 
@@ -37,11 +35,13 @@ class Owner:
     name: str
     process: Process | None
     threads: tuple[Thread, ...] = field(repr=False)
+    by_tid: Mapping[int, Thread] = field(init=False, repr=False)
+    by_address: Mapping[int, Thread] = field(init=False, repr=False)
 
-    @property
-    def tids(self) -> frozenset[int]:
-        """The ids of its threads."""
-        return frozenset(thread.tid for thread in self.threads)
+    def __post_init__(self) -> None:
+        # Asked for each thread: as properties they would make the run's time grow with the square of the threads.
+        object.__setattr__(self, "by_tid", {thread.tid: thread for thread in reversed(self.threads)})
+        object.__setattr__(self, "by_address", {thread.address: thread for thread in self.threads})
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -90,6 +90,7 @@ class StackWalk:
         )
         self._owners: dict[int, Owner | None] = {}
         self._blockages: dict[int, Blockage] = {}
+        self._circles = Circles(self._holders)
 
     def reports(self) -> Iterator[ThreadReport]:
         """Yield a report per selected thread; says so when a selected TID does not exist."""
@@ -108,33 +109,39 @@ class StackWalk:
     def _owner(self, item: interfaces.objects.ObjectInterface, process: Process | None) -> Owner | None:
         if process is not None:
             return Owner(process.address, process.pid, process.name, process, process.threads)
-        try:
+        reader = self._survey.reader
+        with guarded(lambda reason: log.warning("%s cannot be examined: %s", reader.describe(item), reason)):
             address = self._machine.canonical(item.vol.offset)
-            pid = int(item.UniqueProcessId)
-            name = item.ImageFileName.cast("string", max_length=_NAME_SIZE, errors="replace")
-            threads = tuple(self._survey.reader.threads.threads(address))
-        except _BROKEN:
-            return None
-        return Owner(address, pid, str(name), None, threads)
+            name, pid = reader.identity(address)
+            return Owner(address, pid, name, None, tuple(reader.threads.threads(address)))
+        return None
 
     def _report(self, owner: Owner, thread: Thread) -> ThreadReport:
-        facts = self._facts.read(thread.address)
-        try:
-            sides = tuple(self._walker.sides(owner.address, owner.process, thread, facts))
-            blockage = self._blockage(owner, thread, sides)
-            identity = ThreadId(owner.pid, thread.tid, thread.address)
-            return ThreadReport(
-                owner,
-                thread,
-                blockage,
-                sides,
-                circle(identity, self._holders) if blockage.holders else (),
-                self._name(owner, facts.start),
-                self._name(owner, facts.win32_start),
-            )
-        except _BROKEN as error:
-            log.warning("%s (PID %d) thread %d: %s", escape(owner.name), owner.pid, thread.tid, error)
-            return ThreadReport(owner, thread, Blockage(facts), problem=str(error))
+        """Return what there is to say of a thread. What cannot be found out is left out, and `problem` says why."""
+        problems: list[str] = []
+
+        def note(reason: str) -> None:
+            log.warning("%s (PID %d) thread %d: %s", escape(owner.name), owner.pid, thread.tid, reason)
+            problems.append(reason)
+
+        facts = NOTHING_KNOWN
+        with guarded(note):
+            facts = self._facts.read(thread.address)
+        sides: list[Side] = []
+        blockage = Blockage(facts)
+        deadlock: tuple[ThreadId, ...] = ()
+        start: Name | None = None
+        win32_start: Name | None = None
+        with guarded(note):
+            sides.extend(self._walker.sides(owner.address, owner.process, thread, facts))
+        with guarded(note):
+            blockage = self._blockage(owner, thread, tuple(sides))
+            if blockage.holders:
+                deadlock = self._circles.of(ThreadId(owner.pid, thread.tid, thread.address))
+        with guarded(note):
+            start = self._name(owner, facts.start)
+            win32_start = self._name(owner, facts.win32_start)
+        return ThreadReport(owner, thread, blockage, tuple(sides), deadlock, start, win32_start, "; ".join(problems))
 
     def _blockage(self, owner: Owner, thread: Thread, sides: tuple[Side, ...] | None = None) -> Blockage:
         found = self._blockages.get(thread.address)
@@ -149,7 +156,7 @@ class StackWalk:
         lock = self._lock(owner, thread, sides)
         holders = wait.holders
         if lock is not None:
-            held_by = next((other for other in owner.threads if other.tid == lock.owner), None)
+            held_by = None if lock.owner is None else owner.by_tid.get(lock.owner)
             # The object is the section's event, which has no owner of its own.
             holders = () if held_by is None else (ThreadId(owner.pid, held_by.tid, held_by.address),)
         return self._blockages.setdefault(thread.address, Blockage(facts, wait, lock, holders))
@@ -162,20 +169,19 @@ class StackWalk:
         frames = next((side.frames for side in sides if side.target is target), ())
         if not frames:
             return None
-        return Locks(target, owner.tids).wait(frames, thread.tid)
+        return Locks(target, owner.by_tid.keys()).wait(frames, thread.tid)
 
     def _holders(self, identity: ThreadId) -> tuple[ThreadId, ...]:
         """Return the threads that another one waits for, wherever it belongs."""
         owner = self._owner_of(identity.pid)
         if owner is None:
             return ()
-        thread = next((thread for thread in owner.threads if thread.address == identity.address), None)
+        thread = owner.by_address.get(identity.address)
         if thread is None or thread.is_terminated:
             return ()
-        try:
+        with guarded(lambda reason: log.info("what thread %s waits for is not known: %s", identity, reason)):
             return self._blockage(owner, thread).holders
-        except _BROKEN:
-            return ()
+        return ()
 
     def _owner_of(self, pid: int) -> Owner | None:
         if pid not in self._owners:
@@ -194,11 +200,10 @@ class StackWalk:
     def _items(self) -> dict[int, interfaces.objects.ObjectInterface]:
         """All processes by id: a deadlock may lead out of those that are selected."""
         found: dict[int, interfaces.objects.ObjectInterface] = {}
-        for item in self._machine.processes(lambda _: False):
-            try:
+        guard = guarded(lambda reason: log.info("a process that may be part of a deadlock: %s", reason))
+        for item in guard.each(self._machine.processes(lambda _: False)):
+            with guard:
                 found.setdefault(int(item.UniqueProcessId), item)
-            except exceptions.InvalidAddressException:
-                continue
         return found
 
     def _name(self, owner: Owner, address: int | None) -> Name | None:

@@ -16,9 +16,10 @@ from itertools import count
 from volatility3.framework import renderers
 from volatility3.framework.renderers import format_hints
 
-from throwstack.naming import names_of
+from throwstack.frames import Frame
 from throwstack.symbols import Name
 from throwstack.text import escape
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.rows import (
     FPO_COLUMNS,
@@ -26,12 +27,15 @@ from throwstack.volatility.rows import (
     Column,
     NameStyle,
     Row,
+    bare_columns,
     call_site,
     fpo_column,
     frame_columns,
     or_absent,
+    safe_names,
 )
 from throwstack.volatility.stackwalk import ThreadReport
+from throwstack.volatility.thread_walks import Side
 from throwstack.volatility.wait_objects import ThreadId, duration
 
 _MAX_TEXT = 2048
@@ -110,25 +114,38 @@ class StackRows:
         return [*FRAME_COLUMNS, *self._fpo_columns, *SIDE_COLUMNS, *(UNIQUE_COLUMNS if unique else []), *threads]
 
     def stack(self, report: ThreadReport) -> Stack:
-        """Return a report's frames as rows."""
+        """Return a report's frames as rows. What cannot be made is absent, and the notes say why."""
         rows: list[Row] = []
         sites: list[tuple[str, str]] = []
         head = (report.owner.pid, escape(report.owner.name), report.thread.tid)
         numbers = count()
         for side in report.sides:
             for index, frame in enumerate(side.frames):
-                for name in names_of(side.target.symbols, frame):
-                    notes = [frame.note] if frame.note and not name.is_inline else []
-                    if side.ending and index == len(side.frames) - 1 and not name.is_inline:
-                        notes.append(f"{side.label} stack ends here: {side.ending}")
-                    columns = frame_columns(side.target, frame, name, self._style)
-                    if self._fpo_columns:
-                        columns += (fpo_column(side.target, frame, name),)
-                    rows.append((*head, next(numbers), *columns, side.label, escape("; ".join(notes))))
+                for name, columns, notes in self._frame(side, frame, is_last=index == len(side.frames) - 1):
+                    rows.append((*head, next(numbers), *columns, side.label, notes))
                     sites.append((side.label, call_site(name, self._style)))
         identity = ThreadId(report.owner.pid, report.thread.tid, report.thread.address)
-        facts = () if self._is_brief else self._facts(report)
-        return Stack(identity, head, self._notes(report), facts, rows, tuple(sites))
+        problems: list[str] = []
+        facts: Row = () if self._is_brief else (_ABSENT,) * len(THREAD_COLUMNS)
+        notes = report.problem
+        with guarded(problems.append):
+            notes = self._notes(report)
+            facts = facts and self._facts(report)
+        return Stack(identity, head, "; ".join([*filter(None, [notes]), *problems]), facts, rows, tuple(sites))
+
+    def _frame(self, side: Side, frame: Frame, *, is_last: bool) -> Iterator[tuple[Name, Row, str]]:
+        """Yield (name, columns of the frame, notes) for each function at a frame."""
+        with_fpo = bool(self._fpo_columns)
+        problems: list[str] = []
+        for name in safe_names(side.target, frame, problems.append):
+            notes = [frame.note] if frame.note and not name.is_inline else []
+            if side.ending and is_last and not name.is_inline:
+                notes.append(f"{side.label} stack ends here: {side.ending}")
+            columns = bare_columns(frame, with_fpo=with_fpo)
+            with guarded(problems.append):
+                made = frame_columns(side.target, frame, name, self._style)
+                columns = made + ((fpo_column(side.target, frame, name),) if with_fpo else ())
+            yield name, columns, escape("; ".join([*notes, *problems]))
 
     def rows(self, stack: Stack, *, unique: bool) -> Iterator[tuple[int, Row]]:
         """Yield (depth, row): the thread's, then its frames'."""
@@ -220,9 +237,10 @@ class StackRows:
     def _waited(self, report: ThreadReport) -> tuple[int | None, float | None]:
         """Return how long a waiting thread has waited, in ticks and in milliseconds."""
         clock = self._machine.clock
-        if clock is None or not report.blockage.facts.is_waiting:
+        wait_ticks = report.thread.wait_ticks
+        if clock is None or wait_ticks is None or not report.blockage.facts.is_waiting:
             return None, None
-        ticks = clock.ticks_since(report.thread.wait_ticks)
+        ticks = clock.ticks_since(wait_ticks)
         return ticks, None if ticks is None else ticks * clock.milliseconds_per_tick
 
     def _seconds(self, ticks: int | None) -> float | None:
@@ -246,7 +264,8 @@ def fold(stacks: Iterable[Stack]) -> list[Stack]:
 def _deadlock(report: ThreadReport) -> str:
     if not report.circle:
         return ""
-    nodes = " -> ".join(str(node) for node in (*report.circle, report.circle[0]))
+    shown = report.circle[:_MAX_TEXT]  # each node takes more than a character
+    nodes = " -> ".join(str(node) for node in (*shown, report.circle[0]))
     is_in = any(node.address == report.thread.address for node in report.circle)
     return escape(f"deadlock {nodes}" if is_in else f"waits behind deadlock {nodes}", _MAX_TEXT)
 

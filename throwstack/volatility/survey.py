@@ -2,7 +2,7 @@
 """Every thread of a machine, examined: the loop that both plugins run.
 
 A process or thread that cannot be examined costs a line in the log and, where it hides an answer, a note in a row.
-Nothing that one of them holds may end the loop.
+Nothing that one of them holds may end the loop: each is examined inside a guard (`throwstack.guard`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from volatility3.framework import exceptions, interfaces
+from volatility3.framework import interfaces
 from volatility3.framework.objects import utility
 
+from throwstack.guard import UNEXPECTED, Guard
 from throwstack.memory import MemoryUnreadable
 from throwstack.target import Target, ThreadStack
 from throwstack.text import escape
 from throwstack.triage import Stuck, Triage
+from throwstack.volatility.guarded import guarded
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
 from throwstack.volatility.reporters import Reporters
@@ -64,11 +66,13 @@ class Survey:
         self._selection = selection
         self._progress = progress
         self._missed: list[str] = []
+        self._tids = frozenset(selection.tids)
+        self._defective: set[int] = set()
 
     @property
     def tids(self) -> Collection[int]:
         """Return the selected TIDs; empty if all are."""
-        return self._selection.tids
+        return self._tids
 
     @property
     def reader(self) -> ProcessReader:
@@ -81,12 +85,27 @@ class Survey:
             if process is not None:
                 yield process
             elif self._selection.pids:
-                log.warning(
-                    "of the process with PID %d there is no user-mode memory to look at", int(item.UniqueProcessId)
-                )
+                with self._guard_of(item):
+                    log.warning(
+                        "of the process with PID %d there is no user-mode memory to look at", int(item.UniqueProcessId)
+                    )
 
     def opened(self) -> Iterator[tuple[interfaces.objects.ObjectInterface, Process | None]]:
-        """Yield the EPROCESS of every selected process, and the process where it has user-mode memory."""
+        """Yield the EPROCESS of every selected process, and the process where it has user-mode memory.
+
+        Says at the end what could not be read.
+        """
+        try:
+            yield from self._opened()
+        finally:
+            self.say_read_problems()
+
+    def say_read_problems(self) -> None:
+        """Say how many reads of the image and of page files failed, if any did."""
+        for problem in self.machine.read_problems:
+            log.warning("%s", problem)
+
+    def _opened(self) -> Iterator[tuple[interfaces.objects.ObjectInterface, Process | None]]:
         impaired: list[Process] = []
         listed = list(self._listed())
         for index, item in enumerate(listed):
@@ -124,11 +143,11 @@ class Survey:
 
     def is_selected(self, thread: Thread) -> bool:
         """Say whether `thread` is to be looked at, its process being so."""
-        return not thread.is_terminated and (not self._selection.tids or thread.tid in self._selection.tids)
+        return not thread.is_terminated and (not self._tids or thread.tid in self._tids)
 
     def say_missing(self, seen: Collection[int]) -> None:
         """Name the selected TIDs that are not among those `seen`."""
-        for tid in sorted(set(self._selection.tids).difference(seen)):
+        for tid in sorted(self._tids.difference(seen)):
             log.warning("there is no thread with TID %d among the processes looked at", tid)
 
     def stack(self, process: Process, thread: Thread, target: Target) -> ThreadStack:
@@ -139,15 +158,16 @@ class Survey:
     def _listed(self) -> Iterator[interfaces.objects.ObjectInterface]:
         pids = set(self._selection.pids)
         names = {name.lower()[:_NAME_LENGTH]: name for name in self._selection.names}
+        has_names = bool(names) and self.machine.layout.find("_EPROCESS.ImageFileName") is not None
         seen: set[int | str] = set()
-        for item in self.machine.processes(lambda _: False):
-            try:
+        for item in guarded(self._list_breaks_off).each(self.machine.processes(lambda _: False)):
+            is_wanted = False
+            with self._guard_of(item):
                 pid = int(item.UniqueProcessId)
-                name = utility.array_to_string(item.ImageFileName).lower()[:_NAME_LENGTH] if names else ""
-            except exceptions.InvalidAddressException:
-                continue
-            seen.update((pid, name))
-            if (not pids or pid in pids) and (not names or name in names):
+                name = utility.array_to_string(item.ImageFileName).lower()[:_NAME_LENGTH] if has_names else ""
+                seen.update((pid, name))
+                is_wanted = (not pids or pid in pids) and (not names or name in names)
+            if is_wanted:
                 yield item
         if not seen:
             log.warning(
@@ -155,8 +175,9 @@ class Survey:
                 "system whose symbols were found"
             )
             return
-        if not self.machine.has_all_processes:
-            log.warning("the kernel's list of processes is broken: some may be missing")
+        with guarded(self._list_breaks_off):
+            if not self.machine.has_all_processes:
+                log.warning("the kernel's list of processes is broken: some may be missing")
         for pid in sorted(pids.difference(seen)):
             log.warning("there is no process with PID %d: windows.pslist shows those there are", pid)
         for key in names.keys() - seen:
@@ -164,32 +185,64 @@ class Survey:
 
     def open(self, item: interfaces.objects.ObjectInterface) -> Process | None:
         """Return the process of an EPROCESS, or None if it has no user-mode memory or cannot be examined."""
-        try:
+        with self._guard_of(item):
             return self._reader.open(item)
-        except (MemoryUnreadable, exceptions.InvalidAddressException) as error:
-            log.warning("the process at %#x cannot be examined: %s", self.machine.canonical(item.vol.offset), error)
-            return None
+        return None
+
+    def _guard_of(self, item: interfaces.objects.ObjectInterface) -> Guard:
+        """Return a guard around the process of an EPROCESS."""
+        describe = self._reader.describe
+        return guarded(lambda reason: log.warning("%s cannot be examined: %s", describe(item), reason))
+
+    def _list_breaks_off(self, reason: str) -> None:
+        log.warning("the kernel's list of processes breaks off, and some may be missing: %s", reason)
 
     def _examine(self, process: Process) -> Iterator[Finding]:
-        sides = [(process.native.arch.value, process.native)]
-        if process.wow64 is not None:
-            sides.append(("wow64", process.wow64))
-        triages = [(arch, target, Triage(target)) for arch, target in sides]
-        for label in {label: None for _, _, triage in triages for label in triage.nameless}:
+        triages = self._triages(process)
+        for thread in process.threads:
+            finding = self._finding(process, thread, triages) if self.is_selected(thread) else None
+            if finding is not None:
+                yield finding
+
+    def _triages(self, process: Process) -> list[tuple[str, Target, Triage]]:
+        """Return what examines the threads of `process`, for each of its sides."""
+        triages: list[tuple[str, Target, Triage]] = []
+        nameless: dict[str, None] = {}
+        sides = [(process.native.arch.value, process.native), ("wow64", process.wow64)]
+        for arch, target in sides:
+            if target is not None:
+                with self._guard(process, f"none of its {arch} stacks can be examined: "):
+                    triages.append((arch, target, Triage(target)))
+                    nameless.update(dict.fromkeys(triages[-1][2].nameless))
+        for label in nameless:
             self._miss(
                 process,
                 f"no function of {label} has a name, and crashed threads wait there (--image-path may help)",
             )
-        for thread in process.threads:
-            if not self.is_selected(thread):
-                continue
-            found = [
-                Finding(process, thread, arch, stuck, self._reporters.note(process.pid))
-                for arch, target, triage in triages
-                if (stuck := self._stuck(process, thread, target, triage)) is not None
-            ]
-            if found:
-                yield the_crash(found)
+        return triages
+
+    def _finding(
+        self, process: Process, thread: Thread, triages: Sequence[tuple[str, Target, Triage]]
+    ) -> Finding | None:
+        found: list[Finding] = []
+        for arch, target, triage in triages:
+            with self._guard(process, f"thread {thread.tid}: "):
+                stuck = self._stuck(process, thread, target, triage)
+                if stuck is not None:
+                    found.append(Finding(process, thread, arch, stuck, self._reporters.note(process.pid)))
+        return the_crash(found) if found else None
+
+    def _guard(self, process: Process, which: str) -> Guard:
+        """Return a guard around the part `which` of a process, in which a stuck thread may be missed."""
+
+        def say(reason: str) -> None:
+            self._miss(process, which + reason)
+            if reason.startswith(UNEXPECTED) and process.address not in self._defective:
+                # The summary names the first of all reasons, mostly pages that are not there. This one is another kind.
+                self._defective.add(process.address)
+                log.warning("stuck threads may have been missed: %s", self._missed[-1])
+
+        return guarded(say)
 
     def _stuck(self, process: Process, thread: Thread, target: Target, triage: Triage) -> Stuck | None:
         try:

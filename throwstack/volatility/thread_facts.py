@@ -102,6 +102,10 @@ class ThreadFacts:
         return _name(_MODES, self.wait_mode)
 
 
+NOTHING_KNOWN = ThreadFacts(**dict.fromkeys(_MEMBERS))
+"""The facts of a thread that cannot be read."""
+
+
 def _name(names: tuple[str, ...], value: int | None) -> str:
     if value is None:
         return ""

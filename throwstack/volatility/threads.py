@@ -36,12 +36,11 @@ class Thread:
     tid: int
     teb: int
     state: int
-    wait_reason: int
-    wait_ticks: int
+    wait_ticks: int | None
     trap_frame: int
     initial_stack: int
     kernel_stack: int
-    """Where its switch frame lies; 0 or stale for a thread that is running."""
+    """Where its switch frame lies; 0 or stale for a thread that is running. Pointers the symbols do not name are 0."""
 
     @property
     def is_running(self) -> bool:
@@ -75,33 +74,33 @@ class ThreadReader:
     """Reads the threads of a machine; the offsets are looked up once."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks one."""
+        """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks a required one."""
         self._machine = machine
         self.processors = Processors(machine)
-        offset, first = machine.layout.offset, machine.layout.first
+        offset, find = machine.layout.offset, machine.layout.find
         self._list_head = offset("_EPROCESS.ThreadListHead")
         self._list_entry = offset("_ETHREAD.ThreadListEntry")
         self._tid = offset("_ETHREAD.Cid.UniqueThread")
         self._teb = offset("_ETHREAD.Tcb.Teb")
         self._state = offset("_ETHREAD.Tcb.State")
-        self._wait_reason = offset("_ETHREAD.Tcb.WaitReason")
-        self._wait_time = offset("_ETHREAD.Tcb.WaitTime")
-        self._trap_frame = offset("_ETHREAD.Tcb.TrapFrame")
-        self._initial_stack = offset("_ETHREAD.Tcb.InitialStack")
-        self._kernel_stack = offset("_ETHREAD.Tcb.KernelStack")
-        self._trap_size = machine.layout.size("_KTRAP_FRAME")
-        self._cs = offset("_KTRAP_FRAME.SegCs")
+        self._wait_time = find("_ETHREAD.Tcb.WaitTime")
+        self._trap_frame = find("_ETHREAD.Tcb.TrapFrame")
+        self._initial_stack = find("_ETHREAD.Tcb.InitialStack")
+        self._kernel_stack = find("_ETHREAD.Tcb.KernelStack")
+        self._trap_size = machine.layout.size("_KTRAP_FRAME") if machine.layout.has_type("_KTRAP_FRAME") else 0
+        self._cs = find("_KTRAP_FRAME.SegCs")
         if machine.is_64bit:
             names = {name: f"_KTRAP_FRAME.{name.capitalize()}" for name in (*X64_NAMES[:12], "rip")}
-            self._exception_active = machine.layout.find("_KTRAP_FRAME.ExceptionActive")
+            self._exception_active = find("_KTRAP_FRAME.ExceptionActive")
         else:
             names = {name: f"_KTRAP_FRAME.{name.capitalize()}" for name in (*X86_NAMES, "eip")}
             names["esp"] = "_KTRAP_FRAME.HardwareEsp"
             self._exception_active = None
-        self._registers = {name: first(path) for name, path in names.items()}
-        self._stack_base = offset("_TEB.NtTib.StackBase")
-        self._stack_limit = offset("_TEB.NtTib.StackLimit")
-        self._exception_list = offset("_TEB.NtTib.ExceptionList")
+        found = {name: find(path) for name, path in names.items()}
+        self._registers = {name: offset for name, offset in found.items() if offset is not None}
+        self._stack_base = find("_TEB.NtTib.StackBase")
+        self._stack_limit = find("_TEB.NtTib.StackLimit")
+        self._exception_list = find("_TEB.NtTib.ExceptionList")
 
     def threads(self, process: int) -> Iterator[Thread]:
         """Yield the threads of the EPROCESS at `process`.
@@ -137,17 +136,21 @@ class ThreadReader:
                 machine.pointer(memory, address + self._tid),
                 machine.pointer(memory, address + self._teb),
                 memory.u8(address + self._state),
-                memory.u8(address + self._wait_reason),
-                memory.u32(address + self._wait_time),
-                machine.pointer(memory, address + self._trap_frame),
-                machine.pointer(memory, address + self._initial_stack),
-                machine.pointer(memory, address + self._kernel_stack),
+                None if self._wait_time is None else memory.u32(address + self._wait_time),
+                self._pointer(address, self._trap_frame),
+                self._pointer(address, self._initial_stack),
+                self._pointer(address, self._kernel_stack),
             )
         except MemoryUnreadable:
             return None
 
+    def _pointer(self, thread: int, offset: int | None) -> int:
+        return 0 if offset is None else self._machine.pointer(self._machine.memory, thread + offset)
+
     def stack_bounds(self, memory: Memory, teb: int) -> StackBounds | None:
         """Return StackLimit and StackBase of the native TEB at `teb`, or None if they are unreadable or absurd."""
+        if self._stack_base is None or self._stack_limit is None:
+            return None
         try:
             base = self._machine.pointer(memory, teb + self._stack_base)
             limit = self._machine.pointer(memory, teb + self._stack_limit)
@@ -157,7 +160,7 @@ class ThreadReader:
 
     def exception_list(self, memory: Memory, teb: int) -> int | None:
         """Return the first exception registration of the x86 thread whose TEB is at `teb`; None where there is none."""
-        if self._machine.is_64bit:
+        if self._machine.is_64bit or self._exception_list is None:
             return None
         try:
             return memory.u32(teb + self._exception_list) or None
@@ -177,7 +180,8 @@ class ThreadReader:
                 return None
             if context.cs & _USER_MODE == _USER_MODE:
                 return TrapFrame(0, context.registers, context.cs)
-        for address in (thread.trap_frame, thread.initial_stack - self._trap_size):
+        top = thread.initial_stack - self._trap_size if self._trap_size else 0
+        for address in (thread.trap_frame, top):
             frame = self._read_trap_frame(address) if address > 0 else None
             if frame is not None:
                 return frame
@@ -185,6 +189,9 @@ class ThreadReader:
 
     def _read_trap_frame(self, address: int) -> TrapFrame | None:
         machine, memory = self._machine, self._machine.memory
+        needed = {"rip", "rsp"} if machine.is_64bit else {"eip", "esp"}
+        if self._cs is None or not needed <= self._registers.keys():
+            return None
         try:
             cs = memory.u16(address + self._cs)
             if cs & _USER_MODE != _USER_MODE:
@@ -193,7 +200,7 @@ class ThreadReader:
             if machine.is_64bit:
                 # The rest is what some earlier frame left there. KiPageFault and its kin save what a C function may
                 # change, and leave rbx, rsi and rdi to the functions they call; KiSystemCall64 does the opposite.
-                values = {name: values[name] for name in self._saved(address)}
+                values = {name: values[name] for name in self._saved(address) if name in values}
         except MemoryUnreadable:
             return None
         return TrapFrame(address, Registers.named(Arch.X64 if machine.is_64bit else Arch.X86, values), cs)

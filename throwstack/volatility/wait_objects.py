@@ -107,7 +107,7 @@ class WaitReader:
         self._headers = ObjectHeaders(machine)
         find, member = machine.layout.find, machine.layout.member
         self._list = find("_ETHREAD.Tcb.WaitBlockList")
-        self._own_timer = machine.layout.offset("_ETHREAD.Tcb.Timer")
+        self._own_timer = find("_ETHREAD.Tcb.Timer")
         self._inserted = member("_KTIMER.Header.Inserted")
         self._count = member("_ETHREAD.Tcb.WaitBlockCount")
         self._object = find("_KWAIT_BLOCK.Object")
@@ -131,17 +131,17 @@ class WaitReader:
                 if self._wait_type is not None:
                     wait_types.add(self._wait_type.read(self._machine.memory, block))
                 objects.append(self._describe(address, thread))
-            if self._times_out(thread):
+            if self._own_timer is not None and self._times_out(thread + self._own_timer):
                 objects.append(self._describe(thread + self._own_timer, thread))
         except (MemoryUnreadable, _Broken) as error:
             return Wait(tuple(objects), _is_for_all(wait_types), f"wait blocks break off: {error}")
         return Wait(tuple(objects), _is_for_all(wait_types))
 
-    def _times_out(self, thread: int) -> bool:
-        """Say whether the thread's timer runs where no wait block would show it."""
+    def _times_out(self, timer: int) -> bool:
+        """Say whether the thread's `timer` runs where no wait block would show it."""
         if self._next is not None or self._inserted is None:
             return False
-        return bool(self._inserted.read(self._machine.memory, thread + self._own_timer))
+        return bool(self._inserted.read(self._machine.memory, timer))
 
     def _blocks(self, thread: int) -> Iterator[tuple[int, int]]:
         """Yield (wait block, object) of each wait block."""
@@ -180,7 +180,7 @@ class WaitReader:
         except MemoryUnreadable:
             return WaitObject(address, "unreadable object")
         type_name = _TYPES.get(kind, f"object of type {kind}")
-        is_timeout = address == thread + self._own_timer
+        is_timeout = self._own_timer is not None and address == thread + self._own_timer
         holder: ThreadId | None = None
         try:
             name = self._headers.name(address, _OBJECT_TYPES.get(kind, "")) if not is_timeout else ""

@@ -25,12 +25,16 @@ class Wow64Reader:
     """Reads 32-bit PEBs, TEBs and CPU areas; the offsets are looked up once."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take offsets from the kernel's layout and from the 32-bit one that throwstack carries."""
+        """Take offsets from the kernel's layout and from the 32-bit one that throwstack carries.
+
+        Raises LookupError if that one, which is to be whole, is not.
+        """
         layout, layout32 = machine.layout, machine.wow64
         self._machine = machine
-        self._process = layout.first("_EPROCESS.WoW64Process", "_EPROCESS.Wow64Process")
+        found = (layout.find(f"_EPROCESS.{name}") for name in ("WoW64Process", "Wow64Process"))
+        self._process = next((offset for offset in found if offset is not None), None)
         self._process_peb = layout.find("_EWOW64PROCESS.Peb")
-        self._cpu_slot = layout.offset("_TEB.TlsSlots") + 8 * _CPU_SLOT
+        self._slots = layout.find("_TEB.TlsSlots")
         self._context = layout32.size("_WOW64_CPURESERVED")
         self._cpu_machine = layout32.offset("_WOW64_CPURESERVED.Machine")
         self._self = layout32.offset("_TEB32.NtTib.Self")
@@ -40,11 +44,13 @@ class Wow64Reader:
         self.loader = LoaderReader(layout32, 4, "32")
 
     def peb32(self, process: int) -> int:
-        """Return the address of the PEB32 of the EPROCESS at `process`, or 0 for a 64-bit process.
+        """Return the address of the PEB32 of the EPROCESS at `process`, or 0 for a 64-bit process or an unknown one.
 
         Up to Windows 8.1 the member holds the PEB32's address; from 10 on it points to an EWOW64PROCESS that does.
         """
         memory = self._machine.memory
+        if self._process is None:
+            return 0
         value = memory.u64(process + self._process)
         if value < _USER_LIMIT:
             return value
@@ -86,8 +92,10 @@ class Wow64Reader:
 
     def cpu_context(self, memory: Memory, teb: int) -> Context | None:
         """Return the 32-bit CONTEXT in the CPU area of the thread whose 64-bit TEB is at `teb`, or None."""
+        if self._slots is None:
+            return None
         try:
-            area = memory.u64(teb + self._cpu_slot)
+            area = memory.u64(teb + self._slots + 8 * _CPU_SLOT)
             if not area or memory.u16(area + self._cpu_machine) != _MACHINE_I386:
                 return None
             context = read_context(memory, area + self._context, Arch.X86)

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing that a process or thread holds ends a run: any call of the examination may fail, with any exception."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.conftest import Forge
+from tests.failing_calls import calls
+from tests.patched_memory import opened
+from tests.volatility_session import Session, open_dump
+from throwstack.triage import Triage
+from throwstack.volatility import cxr, rows
+from throwstack.volatility.coverage import coverage
+from throwstack.volatility.machine import Machine
+from throwstack.volatility.stackwalk import StackWalk
+from throwstack.volatility.stackwalk_rows import StackRows
+from throwstack.volatility.survey import Selection, Survey
+
+SAMPLE = int(os.environ.get("THROWSTACK_FAILING_CALLS", "12"))
+"""How many calls of each run fail in their turn; there are some 14,000 in each."""
+ERRORS = (MemoryError, RecursionError, OverflowError, KeyError, ValueError)
+PLAIN = rows.NameStyle.PLAIN
+CRASHED, THREADS = 5304, {5320, 5324}
+
+OPENED = (0, 0)
+"""What a run yields first: all before that opens the machine, and ends with a line that says why it cannot."""
+
+
+@pytest.fixture(scope="module")
+def session(forged: Forge) -> Iterator[Session]:
+    out, _ = forged("service-x64")
+    with open_dump(out / "MEMORY.DMP", out / "isf") as found:
+        yield found
+
+
+def unhandled(machine: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
+    yield OPENED
+    for finding in looked_at.findings():
+        row = rows.unhandled_row(machine, finding)
+        yield row[0], row[2]
+
+
+def cxrstack(_: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
+    yield OPENED
+    for stack in cxr.throwing_stacks(looked_at):
+        for row in rows.frame_rows(stack, with_registers=True, style=PLAIN, with_fpo=True):
+            yield row[0], row[2]
+
+
+def symbols_needed(_: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
+    yield OPENED
+    cxr.files_needed(cxr.throwing_stacks(looked_at))
+
+
+def stackwalk(machine: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
+    table, walk = StackRows(machine, PLAIN, is_brief=False, with_fpo=True), StackWalk(looked_at)
+    yield OPENED
+    for report in walk.reports():
+        for _, row in table.rows(table.stack(report), unique=False):
+            yield row[0], row[2]
+
+
+RUNS = [unhandled, cxrstack, symbols_needed, stackwalk]
+Run = Callable[[Machine, Survey], Iterator[tuple[int, int]]]
+
+BETWEEN_THE_GUARDS = {
+    "blockers.py": {"_plain_names", "blocker_named", "verdict"},
+    "dispatch/saved.py": {"found_by", "where"},
+    "frames.py": {"ip", "is_complete"},
+    "symbols.py": {"__str__"},
+    "text.py": {"escape"},
+    "triage.py": {"kinds"},
+    "volatility/guarded.py": {"guarded"},
+    "volatility/machine.py": {"read_problems"},
+    "volatility/threads.py": {"is_terminated"},
+}
+"""What runs outside any guard beside the loops: it makes words of what was found, and reads nothing."""
+LOOPS = {"survey.py", "cxr.py", "rows.py", "stackwalk.py", "stackwalk_rows.py", "read_faults.py"}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_reads_a_dump_runs_inside_a_guard(session: Session, run: Run):
+    machine = opened(session)
+    running = run(machine, Survey(machine, Selection()))
+    next(running)
+    with calls() as made:
+        list(running)
+    outside = {tuple(place.split(":")) for place in made.outside}
+    beside = {
+        (file, name)
+        for file, name in outside
+        if file.removeprefix("volatility/") not in LOOPS and name not in BETWEEN_THE_GUARDS.get(file, set())
+    }
+    assert beside == set()
+    assert made.count > 5000
+
+
+@pytest.mark.usefixtures("caught")
+@pytest.mark.parametrize("run", RUNS)
+def test_any_call_may_fail(session: Session, run: Run, caplog: pytest.LogCaptureFixture):
+    machine = opened(session)
+    running = run(machine, Survey(machine, Selection()))
+    next(running)
+    with calls() as made:
+        whole = set(running)
+    generator = random.Random(run.__name__)
+    for number in sorted(generator.sample(range(1, made.count + 1), SAMPLE)):
+        machine = opened(session)
+        running = run(machine, Survey(machine, Selection()))
+        next(running)
+        caplog.clear()
+        with calls(number, generator.choice(ERRORS)) as made_now:
+            found = set(running)
+        assert found <= whole
+        for pid, tid in whole - found:
+            is_named = f"thread {tid}: unexpected" in caplog.text or f"(PID {pid})" in caplog.text
+            assert is_named or "some may be missing" in caplog.text, f"silence after {made_now.failed}"
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_thread_that_cannot_be_examined_is_named_and_its_neighbour_has_its_row(
+    session: Session,
+    error: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+    caught: list[logging.LogRecord],
+    caplog: pytest.LogCaptureFixture,
+):
+    examine, seen, message = Triage.examine, [], "\x1b[31mred"
+
+    def fails_at_first(triage: Triage, stack: object) -> object:
+        seen.append(stack)
+        if len(seen) == 1:
+            raise error(message)
+        return examine(triage, stack)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Triage, "examine", fails_at_first)
+    machine = opened(session)
+    assert set(unhandled(machine, Survey(machine, Selection()))) == {OPENED, (CRASHED, 5324)}
+    assert "stuck threads may have been missed: ledgersvc.exe (PID 5304): thread 5320: unexpected" in caplog.text
+    assert "\x1b" not in caplog.text
+    assert caught[0].exc_info is not None
+
+
+@pytest.mark.parametrize(
+    ("part", "columns"),
+    [
+        ("describe", {"Exception", "Details", "Signature"}),
+        ("thrown_at", {"Thrown At", "Signature"}),
+        ("signature_of", {"Signature"}),
+        ("name_of", {"Thrown At", "Signature"}),
+        ("blocked_since", {"Blocked Since"}),
+        ("box_text", set()),
+    ],
+)
+def test_a_row_that_cannot_be_made_appears_with_what_is_known(
+    session: Session, part: str, columns: set[str], monkeypatch: pytest.MonkeyPatch, caught: list[logging.LogRecord]
+):
+    machine = opened(session)
+    found = list(Survey(machine, Selection()).findings())
+    whole = [rows.unhandled_row(machine, finding) for finding in found]
+
+    def fails(*_: object, **__: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(rows, part, fails)
+    names = [name for name, _ in rows.UNHANDLED_COLUMNS]
+    for finding, before in zip(found, whole, strict=True):
+        row = rows.unhandled_row(machine, finding)
+        changed = {name for name, was, now in zip(names, before, row, strict=True) if str(was) != str(now)}
+        assert changed - {"Notes"} <= columns
+        assert "unexpected RecursionError" in row[-1]
+    assert len(caught) == len(found)
+
+
+@pytest.mark.usefixtures("caught")
+def test_a_thread_that_is_known_to_be_stuck_has_a_row_without_its_exception(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+):
+    def fails(*_: object) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr("throwstack.triage.exceptions_in_flight", fails)
+    machine = opened(session)
+    found = list(Survey(machine, Selection()).findings())
+    assert {finding.thread.tid for finding in found} == THREADS
+    for finding in found:
+        row = rows.unhandled_row(machine, finding)
+        assert "KERNELBASE!UnhandledExceptionFilter" in row[4]
+        assert "the search for the saved CONTEXT broke off: unexpected OverflowError" in row[-1]
+
+
+@pytest.mark.usefixtures("caught")
+def test_a_list_of_processes_that_breaks_off_is_said_to(
+    session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    listed, message = Machine.processes, "no link"
+
+    def breaks_off(machine: Machine, excluded: Callable[..., bool]) -> Iterator[object]:
+        yield from listed(machine, excluded)
+        raise TypeError(message)
+
+    monkeypatch.setattr(Machine, "processes", breaks_off)
+    machine = opened(session)
+    assert {tid for _, tid in unhandled(machine, Survey(machine, Selection()))} == {0, *THREADS}
+    assert "list of processes breaks off, and some may be missing: unexpected TypeError: no link" in caplog.text
+    problems: list[str] = []
+    assert CRASHED in {process.pid for process in coverage(machine, problems)}
+    assert "the kernel's list of processes breaks off: unexpected TypeError: no link" in problems
+
+
+@pytest.mark.usefixtures("caught")
+def test_a_process_that_the_doctor_cannot_measure_is_named(session: Session, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("throwstack.volatility.coverage.Triage", fails)
+    machine = opened(session)
+    problems: list[str] = []
+    assert list(coverage(machine, problems)) == []
+    assert any("ledgersvc.exe (PID 5304), cannot be examined: unexpected MemoryError" in text for text in problems)
