@@ -35,6 +35,14 @@ _LOWEST_CODE = 0x40000000
 _ALWAYS_SET, _EFLAGS_END = 2, 1 << 22
 
 
+def context_offsets(data: bytes, arch: Arch) -> Iterator[int]:
+    """Yield where in `data`, which begins at a page, a CONTEXT may start, by its ContextFlags alone."""
+    for match in _FLAGS[arch].finditer(data):
+        start = match.start() - _FLAGS_AT[arch]
+        if not start % _ALIGNMENT[arch]:
+            yield start
+
+
 def scan_contexts(target: Target, stack: StackBounds, low: int) -> Iterator[SavedException]:
     """Yield the exceptions whose CONTEXT lies on the stack from `low` outwards, in stack order."""
     arch = target.arch
