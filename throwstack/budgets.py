@@ -39,19 +39,22 @@ class Budgets:
     """Of the part in use, from the stack pointer outwards: the cheap question of triage."""
     suspects: Budget = Budget("words that lead into a blocking function", 1 << 16, 1 << 20, 1 << 10)
     """Looked at where the walk ended early; equal places on equal pages count once."""
-    resumed: Budget = Budget("words of the stack walked from", 64, 1024, 8)
+    resumed: Budget = Budget("words of the stack walked from", 32, 512, 8)
     frames: Budget = Budget("frames walked", 8192, 1 << 17, 2048)
     """By the walks that look for an exception. One walk has at most 1,024 frames."""
-    code: Budget = Budget("instructions followed", 1 << 19, 1 << 21, 1 << 15)
+    code: Budget = Budget("instructions followed", 1 << 19, 1 << 22, 1 << 16)
     """On x86, where a walk decodes code; what was decoded for another thread costs nothing. A real walk: 20,000."""
     checks: Budget = Budget("places looked at for a saved CONTEXT", 1 << 16, 1 << 19, 1 << 12)
-    searched: Budget = Budget("bytes searched for a saved CONTEXT", 64 * _MIB, 512 * _MIB, 512 * _KIB)
+    searched: Budget = Budget("bytes searched for a saved CONTEXT", 256 * _MIB, 2048 * _MIB, 4 * _MIB)
+    pointers: Budget = Budget("words that point into the stack", 1 << 20, 1 << 23, 1 << 14)
     starts: Budget = Budget("places in code looked at for function starts", 1 << 23, 1 << 25, 1 << 16)
     """On x86, in images that have exports only. A section of 64 MB has some 2 million calls and pointers."""
     modules: int = 4096
     """Of one side of a process, from the loader's list and the VADs together."""
     vads: int = 1 << 16
     """Nodes of a process's VAD tree."""
+    views: int = 8192
+    """Files that a process maps, whose names are read from its VADs."""
     threads: int = 1 << 16
     """Of a process."""
 
@@ -69,7 +72,7 @@ class Meter:
         self._budgets = budgets
         self._of_process: dict[Budget, int] = {}
         self._of_thread: dict[Budget, int] = {}
-        self._spent: dict[Budget, None] = {}
+        self._spent: dict[str, None] = {}
 
     @property
     def budgets(self) -> Budgets:
@@ -90,24 +93,23 @@ class Meter:
     def take(self, budget: Budget, amount: int = 1) -> int:
         """Return how much of `amount` the thread may have, and count that; less than `amount`: the budget is spent."""
         granted = max(min(amount, self.left(budget)), 0)
-        if granted < amount:
-            self._spent[budget] = None
         self._of_thread[budget] = self._of_thread.get(budget, 0) + granted
         self._of_process[budget] = self._of_process.get(budget, 0) + granted
+        if granted < amount:
+            self.refuse(budget)
         return granted
 
     def refuse(self, budget: Budget) -> None:
         """Note that the thread wanted more of `budget` than there is."""
-        self._spent[budget] = None
+        is_of_thread = self._of_thread.get(budget, 0) >= budget.thread
+        figure, whose = (budget.thread, "a thread") if is_of_thread else (budget.process, "a process's threads")
+        self.say(f"the budget of {figure:,} {budget.unit} for {whose} is spent")
+
+    def say(self, reason: str) -> None:
+        """Note another reason why not all there is on the thread was looked at."""
+        self._spent[reason] = None
 
     @property
     def spent(self) -> tuple[str, ...]:
         """Return, for each budget that was less than the thread wanted, a sentence that says so."""
-        return tuple(self._in_words(budget) for budget in self._spent)
-
-    def _in_words(self, budget: Budget) -> str:
-        is_of_thread = self._of_thread.get(budget, 0) >= budget.thread
-        figure, whose = (budget.thread, "a thread") if is_of_thread else (budget.process, "a process's threads")
-        return f"the budget of {figure:,} {budget.unit} for {whose} is spent"
-
-
+        return tuple(self._spent)

@@ -61,6 +61,10 @@ class CodeRanges:
         index = bisect_right(self._starts, low)
         return index < len(self._starts) and self._starts[index] < high
 
+    def is_known(self, page: bytes) -> bool:
+        """Say whether `offsets` remembers its answer for a page."""
+        return page in self._answers
+
     def offsets(self, page: bytes) -> Answer:
         """Return the offsets of the aligned words of a page that lie in one of the ranges, in order."""
         known = self._answers.get(page)

@@ -2,8 +2,8 @@
 """Words of a stack that may be return addresses into a blocking function: found one by one, within the budget.
 
 A stack may hold millions of them. They are never kept all at once, a page that comes again counts a few times only,
-and where more are left than can be walked from, those go first after which a CONTEXT follows soonest: that is where
-the filter's frame is, right below what was saved of the exception.
+and where more are left than can be walked from, those go first after which a CONTEXT follows soonest: the filter's
+frame is a little below what was saved of the exception.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from throwstack.memory import PAGE_SIZE
 from throwstack.stack_words import CodeRanges, pages_between
 from throwstack.target import Target
 
+_REPEATED = "its stack is one page over and over, with words that lead into a blocking function: most were left out"
+
 Place = tuple[int, int]
 """A stack address and the word there."""
 
@@ -27,7 +29,7 @@ _MAX_CONTEXTS = 1 << 16
 def places(
     target: Target, ranges: CodeRanges, low: int, high: int, is_wanted: Callable[[int], bool]
 ) -> Iterator[Place]:
-    """Yield the words between the stack addresses `low` and `high` that lie in `ranges` and are wanted, lowest first."""
+    """Yield the wanted ones of the words in `ranges` between the stack addresses `low` and `high`, lowest first."""
     meter, size = target.meter, target.arch.pointer_size
     budget = meter.budgets.suspects
     repeats: dict[bytes, int] = {}
@@ -49,14 +51,17 @@ def places(
             if known is None:
                 known = verdicts[word] = is_wanted(word)
             if known and is_repeated:
-                meter.refuse(budget)
+                meter.say(_REPEATED)
                 break
             if known:
                 yield address, word
 
 
 def worth_resuming(target: Target, found: Sequence[Place], count: int, high: int) -> Sequence[Place]:
-    """Return the `count` of the places `found` that are soonest followed by a CONTEXT below `high`, lowest first."""
+    """Return the `count` of the places `found` to walk from, the most promising first.
+
+    All of them, lowest first, if there are no more; otherwise those that a CONTEXT below `high` follows soonest.
+    """
     if len(found) <= count:
         return found
     contexts = _contexts(target, found[0][0], high)
@@ -65,7 +70,7 @@ def worth_resuming(target: Target, found: Sequence[Place], count: int, high: int
         index = bisect_left(contexts, place[0])
         return contexts[index] - place[0] if index < len(contexts) else high
 
-    return sorted(sorted(found, key=distance)[:count])
+    return sorted(found, key=distance)[:count]
 
 
 def _contexts(target: Target, low: int, high: int) -> list[int]:

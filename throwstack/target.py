@@ -37,7 +37,7 @@ class Target:
     meter: Meter = field(default_factory=Meter, repr=False, compare=False)
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
-        """Unwind as `unwinder` does, for a search: once the thread's budget of frames is spent, the first one is all."""
+        """Unwind as `unwinder` does, for a search; once the budget of frames is spent, no further than the first."""
         frames = self.meter.budgets.frames
         if registers.gpr[SP] is not None and not self.meter.left(frames):
             self.meter.refuse(frames)

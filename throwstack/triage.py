@@ -99,7 +99,7 @@ class Triage:
 
     @property
     def spent(self) -> tuple[str, ...]:
-        """Return which budgets the last thread wanted more of than there was: what that may have hidden is not known."""
+        """Return which budgets were less than the last thread wanted, which may have hidden something."""
         return self._target.meter.spent
 
     def is_readable(self, stack: ThreadStack) -> bool:

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from volatility3.framework import exceptions, interfaces
 
+from throwstack.budgets import BUDGETS
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.modules import Module
 from throwstack.volatility.layout import Layout
 
-_MAX_MODULES = 4096
-_MAX_VADS = 65536
+log = logging.getLogger(__name__)
+
 _MAX_PATH_BYTES = 1024
 _IMAGE_NAMES = (".exe", ".dll", ".ocx", ".drv", ".cpl")
 _MAX_IMAGE = 1 << 30
@@ -58,7 +60,7 @@ class LoaderReader:
         seen = {head}
         link = head
         problem = ""
-        while len(seen) < _MAX_MODULES:
+        while len(seen) <= BUDGETS.modules:
             try:
                 link = self._pointer(memory, link)
                 if link in seen:
@@ -71,7 +73,9 @@ class LoaderReader:
                 modules.setdefault(module.base, module)
             else:
                 problem = f"module list has an entry at {link - self._links:#x} that makes no sense"
-        if link != head:
+        if len(seen) > BUDGETS.modules:
+            problem = f"the budget of {BUDGETS.modules:,} modules is spent: the rest of the module list is left out"
+        elif link != head:
             problem = f"module list does not lead back to its head, but to {link:#x}"
         return LoaderList(tuple(modules.values()), problem)
 
@@ -112,16 +116,22 @@ def modules_from_vads(process: interfaces.objects.ObjectInterface) -> Iterator[M
 
 def mapped_files(process: interfaces.objects.ObjectInterface) -> Iterator[tuple[int, int, str]]:
     """Yield start, end and path of every view of a file that the VADs of a process tell of."""
+    found = 0
     try:
-        for vad in islice(process.get_vad_root().traverse(), _MAX_VADS):
+        for vad in islice(process.get_vad_root().traverse(), BUDGETS.vads):
             view = _file_view(vad)
             if view is not None:
+                found += 1
                 yield view
+            if found >= BUDGETS.views:
+                log.info("a process maps more files than the budget of %d: the others have no names", BUDGETS.views)
+                return
     except _UNREADABLE_VAD:
         return
 
 
-_UNREADABLE_VAD = (exceptions.InvalidAddressException, exceptions.SymbolError, AttributeError, ValueError)
+_UNREADABLE_VAD = (exceptions.InvalidAddressException, exceptions.SymbolError, AttributeError, ValueError, RuntimeError)
+"""RuntimeError: a tree of more than 100 levels, where Volatility gives up."""
 
 
 def _file_view(vad: interfaces.objects.ObjectInterface) -> tuple[int, int, str] | None:
