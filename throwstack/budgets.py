@@ -22,32 +22,34 @@ class Budget:
     """How much of one kind of work there may be.
 
     `thread` is for one thread, `process` for all threads of a process together. `share` is what a thread may have even
-    where those before it have spent what their process has. `unit` says in words what is counted.
+    where those before it have spent what their process has, as long as all such shares come to no more than `shares`.
+    `unit` says in words what is counted.
     """
 
     unit: str
     thread: int
     process: int
     share: int
+    shares: int
 
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
     """The budgets of work on threads, and the bounds on what one process is made of."""
 
-    stack: Budget = Budget("bytes of stack looked at", 16 * _MIB, 512 * _MIB, 128 * _KIB)
-    """Of the part in use, from the stack pointer outwards: the cheap question of triage."""
-    suspects: Budget = Budget("words that lead into a blocking function", 1 << 16, 1 << 20, 1 << 10)
-    """Looked at where the walk ended early; equal places on equal pages count once."""
-    resumed: Budget = Budget("words of the stack walked from", 32, 512, 8)
-    frames: Budget = Budget("frames walked", 8192, 1 << 17, 2048)
+    stack: Budget = Budget("bytes of stack looked at", 16 * _MIB, 512 * _MIB, 128 * _KIB, 8192 * _MIB)
+    """Of the part in use, from the stack pointer outwards: the cheap question, which every thread has its share of."""
+    suspects: Budget = Budget("words that lead into a blocking function", 1 << 16, 1 << 20, 1 << 10, 1 << 20)
+    """Looked at where the walk ended early; those of pages that come again count a few times."""
+    resumed: Budget = Budget("words of the stack walked from", 32, 512, 4, 512)
+    frames: Budget = Budget("frames walked", 1 << 13, 1 << 17, 1 << 9, 1 << 17)
     """By the walks that look for an exception. One walk has at most 1,024 frames."""
-    code: Budget = Budget("instructions followed", 1 << 19, 1 << 22, 1 << 16)
+    code: Budget = Budget("instructions followed", 1 << 19, 1 << 23, 1 << 16, 1 << 23)
     """On x86, where a walk decodes code; what was decoded for another thread costs nothing. A real walk: 20,000."""
-    checks: Budget = Budget("places looked at for a saved CONTEXT", 1 << 16, 1 << 19, 1 << 12)
-    searched: Budget = Budget("bytes searched for a saved CONTEXT", 256 * _MIB, 2048 * _MIB, 4 * _MIB)
-    pointers: Budget = Budget("words that point into the stack", 1 << 20, 1 << 23, 1 << 14)
-    starts: Budget = Budget("places in code looked at for function starts", 1 << 23, 1 << 25, 1 << 16)
+    checks: Budget = Budget("places looked at for a saved CONTEXT", 1 << 16, 1 << 19, 1 << 12, 1 << 19)
+    searched: Budget = Budget("bytes searched for a saved CONTEXT", 256 * _MIB, 2048 * _MIB, 4 * _MIB, 2048 * _MIB)
+    pointers: Budget = Budget("words that point into the stack", 1 << 20, 1 << 23, 1 << 14, 1 << 23)
+    starts: Budget = Budget("places in code looked at for function starts", 1 << 23, 1 << 25, 1 << 16, 1 << 23)
     """On x86, in images that have exports only. A section of 64 MB has some 2 million calls and pointers."""
     modules: int = 4096
     """Of one side of a process, from the loader's list and the VADs together."""
@@ -86,13 +88,14 @@ class Meter:
 
     def left(self, budget: Budget) -> int:
         """Return how much of `budget` the thread may still have."""
-        used = self._of_thread.get(budget, 0)
-        of_process = budget.process - self._of_process.get(budget, 0)
-        return min(budget.thread - used, max(of_process, budget.share - used))
+        used, used_by_all = self._of_thread.get(budget, 0), self._of_process.get(budget, 0)
+        of_process = budget.process - used_by_all
+        share = min(budget.share - used, of_process + budget.shares)
+        return max(min(budget.thread - used, max(of_process, share)), 0)
 
     def take(self, budget: Budget, amount: int = 1) -> int:
         """Return how much of `amount` the thread may have, and count that; less than `amount`: the budget is spent."""
-        granted = max(min(amount, self.left(budget)), 0)
+        granted = min(amount, self.left(budget))
         self._of_thread[budget] = self._of_thread.get(budget, 0) + granted
         self._of_process[budget] = self._of_process.get(budget, 0) + granted
         if granted < amount:

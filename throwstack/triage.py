@@ -221,7 +221,7 @@ class Triage:
         found = tuple(places(self._target, self._ranges, max(low, reached), high, self._may_return_to_filter))
         chosen = worth_resuming(self._target, found, meter.left(meter.budgets.resumed), high)
         for address, word in chosen:
-            if not meter.take(meter.budgets.resumed) or not meter.left(meter.budgets.frames):
+            if not meter.take(meter.budgets.resumed):
                 break
             gpr = [None] * len(self._target.arch.register_names)
             registers = Registers(word, (*gpr[:SP], address + size, *gpr[SP + 1 :]))
