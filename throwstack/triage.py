@@ -102,6 +102,11 @@ class Triage:
         """Return which budgets were less than the last thread wanted, which may have hidden something."""
         return self._target.meter.spent
 
+    @property
+    def pages_looked_at(self) -> int:
+        """Return how many pages of stacks were gone through so far, each that comes again once."""
+        return self._ranges.pages_looked_at
+
     def is_readable(self, stack: ThreadStack) -> bool:
         """Say whether all of the stack that is in use can be read, or else `is_suspect` may have missed something."""
         low, high = self._extent(current_stack(self._target, stack))
