@@ -222,22 +222,28 @@ def _waiters(lock_count: int) -> int | None:
     return count if is_held and count <= _MAX_WAITERS else None
 
 
-def circle(start: Node, waits_for: Callable[[Node], Iterable[Node]]) -> tuple[Node, ...]:
+def circle(start: Node, waits_for: Callable[[Node], Iterable[Node]], free: set[Node] | None = None) -> tuple[Node, ...]:
     """Return a circle of waits that `start` is in or waits behind; the last node waits for the first.
 
-    Empty if there is none within some thousand nodes.
+    Empty if there is none within some thousand nodes. `free` keeps the nodes that were gone through in vain, so that a
+    chain of ten thousand threads is not gone through once for each of them.
     """
+    free = set() if free is None else free
+    if start in free:
+        return ()
     path = {start: iter(waits_for(start))}
-    done: set[Node] = set()
-    while path and len(done) + len(path) < _NODE_LIMIT:
+    looked_at = 1
+    while path and looked_at < _NODE_LIMIT:
         current = next(reversed(path))
         node = next(path[current], None)
         if node is None:
             del path[current]
-            done.add(current)
+            free.add(current)
         elif node in path:
             nodes = list(path)
             return tuple(nodes[nodes.index(node) :])
-        elif node not in done:
+        elif node not in free:
             path[node] = iter(waits_for(node))
+            looked_at += 1
+    free.update(path)
     return ()

@@ -90,6 +90,7 @@ class StackWalk:
         )
         self._owners: dict[int, Owner | None] = {}
         self._blockages: dict[int, Blockage] = {}
+        self._free: set[ThreadId] = set()
 
     def reports(self) -> Iterator[ThreadReport]:
         """Yield a report per selected thread; says so when a selected TID does not exist."""
@@ -128,7 +129,7 @@ class StackWalk:
                 thread,
                 blockage,
                 sides,
-                circle(identity, self._holders) if blockage.holders else (),
+                circle(identity, self._holders, self._free) if blockage.holders else (),
                 self._name(owner, facts.start),
                 self._name(owner, facts.win32_start),
             )
