@@ -164,3 +164,10 @@ def test_parameters_that_refer_to_parameters():
 def test_results_are_bounded(text):
     for name in (f".?AV{text}", f".P6AX{text}", f"?{text}", f"_Z{text}"):
         assert len(type_name(name)) + len(undecorate(name)) < 20_000_000
+
+
+def test_a_name_of_ampersands_is_read_once_not_in_every_way_they_can_be_paired():
+    """Of 64 there are more ways than a run could try."""
+    name = "f()" + "&" * 64 + "x"
+    assert strip_parameters(name) == name
+    assert strip_parameters("f() const &&") == "f"

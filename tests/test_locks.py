@@ -213,3 +213,23 @@ def test_what_is_called_a_circle_is_one(edges: dict[int, list[int]]):
     found = Circles[int](lambda node: edges.get(node, [])).of(0)
     for node, after in zip(found, (*found[1:], *found[:1]), strict=True):
         assert after in edges[node]
+
+
+def test_a_long_chain_is_gone_through_once_not_once_for_each_thread_of_it():
+    asked: list[int] = []
+
+    def waits_for(node: int) -> tuple[int, ...]:
+        asked.append(node)
+        return (node + 1,) if node < 10_000 else ()
+
+    circles = Circles[int](waits_for)
+    assert not any(circles.of(thread) for thread in range(10_000))
+    assert len(asked) <= 10_001
+
+
+def test_threads_behind_a_circle_name_it_although_others_were_gone_through_before():
+    waits = {1: (2,), 2: (), 3: (1, 4), 4: (5,), 5: (4,)}
+    circles = Circles[int](waits.__getitem__)
+    assert circles.of(1) == ()
+    assert circles.of(3) == (4, 5)
+    assert circles.of(5) == (5, 4)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -13,10 +14,11 @@ from tests.dispatch.test_x86 import CONTEXT_IP, put_context, put_record
 from tests.forge.stacks import Label, Stack
 from tests.targets import make_target
 from throwstack.blockers import BlockerKind
+from throwstack.budgets import BUDGETS, Budget, Budgets, Meter
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.images import Image
-from throwstack.memory import PAGE_SIZE, memory_of
+from throwstack.memory import PAGE_SIZE, Memory, PageSource, memory_of
 from throwstack.modules import Module
 from throwstack.registers import Arch, Registers
 from throwstack.symbols import Location, SymbolKind, Symbols, SymbolTable
@@ -380,3 +382,118 @@ def test_a_word_behind_the_next_export_is_in_no_function_before_it(
     stack = Stack(LIMIT, BASE)
     stack.at(SP + 0x200).d32(word)
     assert is_suspect(stack) is suspect
+
+
+DEEP = 0x10000000
+DECOYS = 16 << 20
+
+
+class OnePage:
+    """A stack whose pages from `DEEP` on are one physical page, in front of what `source` has; counts the reads."""
+
+    def __init__(self, source: PageSource, word: int, low: int = DEEP, high: int = DEEP + DECOYS) -> None:
+        self.source, self.low, self.high = source, low, high
+        self.data = struct.pack("<1024I", *[word] * 1024)
+        self.reads = 0
+
+    def page(self, address: int) -> bytes | None:
+        if self.low <= address < self.high:
+            self.reads += 1
+            return self.data
+        return self.source.page(address)
+
+
+class WalksAt:
+    """An unwinder that finds nothing but from one word on the stack, and counts the walks."""
+
+    def __init__(self, sp: int, found: Walk) -> None:
+        self.sp, self.found, self.walks = sp, found, 0
+
+    def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
+        self.walks += 1
+        return self.found if registers.sp == self.sp else Walk((), End.NO_RETURN_ADDRESS)
+
+
+def aliased(word: int, low: int, high: int, meter: Meter | None = None) -> tuple[Target, OnePage, WalksAt]:
+    """The crashed thread's stack, and decoys from `low` to `high`; only a walk from the true word leads anywhere."""
+    stack, _ = crashed()
+    made = target_of({LIMIT: stack.data()})
+    source = OnePage(memory_of({LIMIT: stack.data()}), word, low, high)
+    memory, unwinder = Memory(source), WalksAt(FILTER_EBP - 0x2C, walk(IN_THE_FILTER))
+    target = replace(made, memory=memory, unwinder=unwinder)
+    return (target if meter is None else replace(target, meter=meter)), source, unwinder
+
+
+@pytest.mark.parametrize("where", ["below", "above"])
+def test_the_true_word_is_found_among_millions_that_look_like_it(where: str):
+    """All decoys lead into the filter. The true word is the one that a CONTEXT follows."""
+    low, high = (LIMIT - DECOYS // 2, LIMIT) if where == "below" else (BASE, BASE + DECOYS // 2)
+    target, _, unwinder = aliased(IN_FILTER, low, high)
+    given = ThreadStack(StackBounds(min(low, LIMIT), max(high, BASE)), registers(IN_WAIT, min(low, SP)))
+    triage = Triage(target)
+    assert triage.is_suspect(given)
+    stuck = triage.examine(given)
+    assert [item.context.address for item in stuck.exceptions] == [0x045BA888]
+    assert unwinder.walks <= 1 + BUDGETS.resumed.thread + 2
+    assert any("most were left out" in note for note in stuck.notes)
+
+
+def test_millions_of_decoys_cost_a_bounded_number_of_walks_and_little_memory_and_it_is_said():
+    target, source, unwinder = aliased(IN_FILTER, DEEP, DEEP + DECOYS)
+    triage = Triage(target)
+    given = ThreadStack(StackBounds(DEEP, DEEP + DECOYS), registers(IN_WAIT, DEEP))
+    tracemalloc.start()
+    assert triage.is_suspect(given)
+    assert triage.examine(given) is None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+    assert unwinder.walks <= 1 + BUDGETS.resumed.thread
+    assert source.reads <= 3 * DECOYS // PAGE_SIZE
+    assert triage.spent[0].endswith("with words that lead into a blocking function: most were left out")
+
+
+def test_the_cheap_question_costs_the_same_for_one_copy_of_a_module_and_for_hundreds():
+    """Aliased page tables make 500 KERNEL32s of one for the price of a page."""
+    copies = [replace(KERNEL32, base=0x20000000 + 0x200000 * index) for index in range(500)]
+    reads = []
+    for modules in ([KERNEL32], copies):
+        made = make_target(Arch.X86, modules, {}, SYMBOLS, walk())
+        source = OnePage(memory_of({}), 0x11111111)
+        target = replace(made, memory=Memory(source))
+        triage = Triage(target)
+        assert not triage.is_suspect(ThreadStack(StackBounds(DEEP, DEEP + DECOYS), registers(IN_WAIT, DEEP)))
+        assert triage.spent == ()
+        reads.append((source.reads, triage.pages_looked_at))
+    assert reads == [(DECOYS // PAGE_SIZE, 1)] * 2
+
+
+def test_a_stack_is_not_searched_beyond_the_budget_and_that_is_said():
+    """16 MB are in use at most in any real program; what is in the 17th may hide something."""
+    size = BUDGETS.stack.thread + PAGE_SIZE
+    target, source, _ = aliased(0x11111111, DEEP, DEEP + size)
+    triage = Triage(target)
+    given = ThreadStack(StackBounds(DEEP, DEEP + size), registers(IN_WAIT, DEEP))
+    assert not triage.is_suspect(given)
+    assert triage.is_readable(given)
+    assert source.reads == BUDGETS.stack.thread // PAGE_SIZE
+    assert triage.spent == ("the budget of 16,777,216 bytes of stack looked at for a thread is spent",)
+
+
+def test_a_thread_after_those_that_spent_the_budget_has_its_share():
+    budgets = Budgets(
+        stack=Budget("bytes", 4 * PAGE_SIZE, 5 * PAGE_SIZE, 3 * PAGE_SIZE, 64 * PAGE_SIZE),
+        resumed=Budget("words", 2, 4, 2, 64),
+    )
+    target, _, _ = aliased(IN_FILTER, DEEP, DEEP + DECOYS, Meter(budgets))
+    triage = Triage(target)
+    for _ in range(5):
+        decoy = ThreadStack(StackBounds(DEEP, DEEP + DECOYS), registers(IN_WAIT, DEEP))
+        assert triage.is_suspect(decoy)
+        assert triage.examine(decoy) is None
+        assert triage.spent
+    crashed_thread = ThreadStack(StackBounds(LIMIT, BASE), registers(IN_WAIT, FILTER_EBP & -PAGE_SIZE))
+    assert triage.is_suspect(crashed_thread)
+    found = triage.examine(crashed_thread)
+    assert found is not None, triage.spent
+    assert found.exceptions

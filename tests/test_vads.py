@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from throwstack.memory import memory_of
+from throwstack.budgets import BUDGETS
+from throwstack.memory import PAGE_SIZE, Memory, memory_of
 from throwstack.pages.formats import Bits
 from throwstack.pages.views import Prototypes
 from throwstack.paging import PagingMode
@@ -105,6 +108,26 @@ def test_rings_end():
         AREA + 0x38: subsection(0xE1000000, 0, AREA + 0x38),
     }
     assert [view.start for view in reader(tree).views(PROCESS)] == [0x10000, 0x400000]
+
+
+class EndlessTree:
+    """A tree that goes on to the left for ever: each page is a node, and leads to the next page."""
+
+    def page(self, address: int) -> bytes | None:
+        return (
+            struct.pack("<I", NODE).rjust(0x25C, b"\0").ljust(PAGE_SIZE, b"\0")
+            if address == PROCESS
+            else (node(address + PAGE_SIZE, 0, address >> 12, address >> 12, PRIVATE).ljust(PAGE_SIZE, b"\0"))
+        )
+
+
+def test_a_tree_without_end_is_read_as_far_as_the_budget_goes_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("throwstack.volatility.vads.BUDGETS", replace(BUDGETS, vads=100))
+    vads = VadReader(Server2003(), Memory(EndlessTree()), PagingMode.PAE)
+    assert len(vads.views(PROCESS)) == 100
+    assert "stuck threads may have been missed: process at 0x89000000: the budget of 100 VADs is spent" in caplog.text
 
 
 @settings(max_examples=60)

@@ -17,7 +17,7 @@ from pydemumble import demangle as _demangle
 _MAX_NAME = 1024
 _MAX_EXPANSION = 1 << 22
 _CONVENTION = re.compile(r"__(?:cdecl|stdcall|thiscall|fastcall|vectorcall|clrcall|pascal|regcall|eabi|swift\w+) ")
-_TRAILER = re.compile(r"(?:\s*(?:const|volatile|__restrict|__unaligned|__ptr64|noexcept|&&?))*")
+_TRAILER = re.compile(r"(?:\s*(?:const|volatile|__restrict|__unaligned|__ptr64|noexcept|&))*")
 _DECORATED = ("?", "_Z")
 _FASTCALL = re.compile(r"@(\w+)@\d+")
 _INCREMENTAL = re.compile(r"@?(ILT\+\d+\(.*\))")

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from throwstack.frames import StackBounds, Trust, Walk
+from throwstack.budgets import Meter
+from throwstack.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.images import ImageMap
 from throwstack.memory import PAGE_SIZE, Memory
-from throwstack.registers import Arch, Registers
+from throwstack.registers import SP, Arch, Registers
 from throwstack.symbols import Symbols
 
 
@@ -23,13 +24,28 @@ class Unwinder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The code and memory of a process, as x86 or as x64 code sees it. A WoW64 process is two targets."""
+    """The code and memory of a process, as x86 or as x64 code sees it. A WoW64 process is two targets.
+
+    `meter` counts the work on its threads, one after the other.
+    """
 
     arch: Arch
     memory: Memory
     images: ImageMap
     symbols: Symbols
     unwinder: Unwinder
+    meter: Meter = field(default_factory=Meter, repr=False, compare=False)
+
+    def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
+        """Unwind as `unwinder` does, for a search; once the budget of frames is spent, no further than the first."""
+        frames = self.meter.budgets.frames
+        if registers.gpr[SP] is not None and not self.meter.left(frames):
+            self.meter.refuse(frames)
+            first = Frame(registers, registers.sp, None, None, trust, is_interrupted=True)
+            return Walk((first,), End.WORK_LIMIT, "")
+        walk = self.unwinder.walk(registers, stack, trust=trust)
+        self.meter.take(frames, min(len(walk.frames), self.meter.left(frames)))
+        return walk
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ of every stuck thread and of a few others, whose words are stale or plain data. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import lru_cache
 
 from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers
 from throwstack.dispatch.fast_fail import failed_fast
@@ -19,9 +19,10 @@ from throwstack.dispatch.x86 import END_OF_CHAIN
 from throwstack.frames import Trust, Walk
 from throwstack.guard import Guard
 from throwstack.images import Image
-from throwstack.memory import Memory
 from throwstack.naming import name_of
 from throwstack.registers import SP, Arch, Registers
+from throwstack.stack_words import CodeRanges, pages_between
+from throwstack.suspects import places, worth_resuming
 from throwstack.symbols import Name, export_table
 from throwstack.target import Target, ThreadStack, current_stack
 from throwstack.unwind.x64.call_sites import follows_call
@@ -29,11 +30,7 @@ from throwstack.unwind.x86.unwinder import registration_chain
 
 BROKE_OFF = "the search for the saved CONTEXT broke off"
 """How the note begins that explains why a stuck thread has no exception."""
-_MAX_STACK_BYTES = 16 << 20
 _MAX_FUNCTION = 0x4000
-_HIGH = 16
-_MAX_RESUMED = 64
-"""How many words that look like a return address into a filter are walked from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,72 +85,93 @@ class Triage:
     def __init__(self, target: Target) -> None:
         """Find the blocking functions among the modules of `target`."""
         self._target = target
-        self._ranges = tuple(_code_ranges(target))
+        self._ranges = CodeRanges(_code_ranges(target), target.arch.pointer_size)
+        self._extents: dict[tuple[int, int], tuple[int, int]] = {}
+        self._gone_through: tuple[int, int] | None = None
 
     @property
     def nameless(self) -> tuple[str, ...]:
         """Return the modules in which stuck threads wait and no function of which has a name: nobody is found there."""
-        starts = [first for first, _ in self._ranges]
         return tuple(
             image.module.label
             for image in self._target.images
-            if any(blocker.proves_exception and blocker.is_in(image.module.label) for blocker in triage_blockers())
+            if any(blocker.proves_exception for blocker in _blockers_of(image.module.label))
             and not image.exports
-            and not any(image.base < start < image.base + image.module.size for start in starts)
+            and not self._ranges.any_start_between(image.base, image.base + image.module.size)
         )
+
+    @property
+    def spent(self) -> tuple[str, ...]:
+        """Return which budgets were less than the last thread wanted, which may have hidden something."""
+        return self._target.meter.spent
+
+    @property
+    def pages_looked_at(self) -> int:
+        """Return how many pages of stacks were gone through so far, each that comes again once."""
+        return self._ranges.pages_looked_at
 
     def is_readable(self, stack: ThreadStack) -> bool:
         """Say whether all of the stack that is in use can be read, or else `is_suspect` may have missed something."""
         low, high = self._extent(current_stack(self._target, stack))
-        return low >= high or self._target.memory.is_readable(low, high - low)
+        return (low, high) == self._gone_through or low >= high or self._target.memory.is_readable(low, high - low)
 
     def is_suspect(self, stack: ThreadStack) -> bool:
-        """Ask the cheap question: False means that the thread is not stuck."""
+        """Ask the cheap question: False means that the thread is not stuck. The budgets of a thread begin here."""
+        self._target.meter.begin_thread()
+        self._extents.clear()
         if self._stands_in_blocker(stack) or failed_fast(self._target, stack.registers) is not None:
             return True
-        return next(self._suspects(current_stack(self._target, stack)), None) is not None
+        return self._holds_suspect(current_stack(self._target, stack))
 
     def examine(self, stack: ThreadStack) -> Stuck | None:
         """Say what the thread with this stack is stuck in, or return None if it is not stuck."""
         stack = current_stack(self._target, stack)
         failure = failed_fast(self._target, stack.registers)
         if failure is not None:
-            return self._failed_fast(stack, failure)
-        suspects = sorted(self._suspects(stack))
-        return self._walk(stack, suspects) if suspects or self._stands_in_blocker(stack) else None
+            stuck: Stuck | None = self._failed_fast(stack, failure)
+        else:
+            is_suspect = self._stands_in_blocker(stack) or self._holds_suspect(stack)
+            stuck = self._walk(stack) if is_suspect else None
+        return stuck if stuck is None or not self.spent else replace(stuck, notes=(*stuck.notes, *self.spent))
 
     def _stands_in_blocker(self, stack: ThreadStack) -> bool:
         """Say whether the thread is in a blocking function itself, which may have called nothing: it was running."""
-        ip = None if stack.registers is None else stack.registers.ip
-        return ip is not None and any(first <= ip <= last for first, last in self._ranges)
+        return stack.registers is not None and stack.registers.ip in self._ranges
 
-    def _suspects(self, stack: ThreadStack) -> Iterator[tuple[int, int]]:
-        """Yield (stack address, word) for every aligned word that lies inside a blocking function."""
-        size = self._target.arch.pointer_size
-        for start, data in _readable_runs(self._target.memory, *self._extent(stack)):
-            for first, last in self._ranges:
-                for offset, word in _words_between(data, size, first, last):
-                    yield start + offset, word
+    def _holds_suspect(self, stack: ThreadStack) -> bool:
+        """Say whether any aligned word of the stack lies inside a blocking function."""
+        low, high = self._extent(stack)
+        is_whole = True
+        for address, page in pages_between(self._target.memory, low, high):
+            if page is None:
+                is_whole = False
+            elif any(low <= address + offset < high for offset in self._ranges.offsets(page)):
+                return True
+        self._gone_through = (low, high) if is_whole else None
+        return False
 
     def _extent(self, stack: ThreadStack) -> tuple[int, int]:
-        """Return the first and the last address of the part that is in use."""
+        """Return the first and the last address of the part that is in use, as far as the budget goes."""
         low = stack.bounds.limit if stack.registers is None else stack.registers.sp
         size = self._target.arch.pointer_size
         low = (low + size - 1) & -size
-        return low, min(stack.bounds.base, low + _MAX_STACK_BYTES)
+        key = low, stack.bounds.base
+        if key not in self._extents:
+            meter = self._target.meter
+            self._extents[key] = low, low + meter.take(meter.budgets.stack, max(stack.bounds.base - low, 0))
+        return self._extents[key]
 
-    def _walk(self, stack: ThreadStack, suspects: Sequence[tuple[int, int]]) -> Stuck | None:
+    def _walk(self, stack: ThreadStack) -> Stuck | None:
         notes: tuple[str, ...] = (stack.missing,) if stack.missing else ()
         if stack.registers is None:
-            return self._without_walk(stack, None, suspects, notes)
-        walk = self._target.unwinder.walk(stack.registers, stack.bounds)
+            return self._without_walk(stack, None, 0, notes)
+        walk = self._target.walk(stack.registers, stack.bounds)
         stuck = self._from_walk(stack, walk, notes, stack.registers.sp)
         if walk.is_complete or (stuck is not None and stuck.exceptions):
             return stuck
         notes += (f"the walk of the blocked stack ended early: {walk.end.value} {walk.detail}".rstrip(),)
         reached = walk.frames[-1].sp if walk.frames else 0
-        beyond = [(address, word) for address, word in suspects if address >= reached]
-        further = self._without_walk(stack, walk, beyond, notes)
+        further = self._without_walk(stack, walk, reached, notes)
         if stuck is None or further is None:
             return further or (None if stuck is None else replace(stuck, notes=(*stuck.notes, *notes)))
         blockers = (*further.blocked_in, *(pair for pair in stuck.blocked_in if pair not in further.blocked_in))
@@ -162,7 +180,7 @@ class Triage:
     def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> Stuck:
         """Say in which function the thread failed fast, and what was being handled when it did."""
         registers = failure.context.registers
-        walk = self._target.unwinder.walk(registers, stack.bounds)
+        walk = self._target.walk(registers, stack.bounds)
         stuck = self._from_walk(stack, walk, (), registers.sp)
         if stuck is not None:
             return replace(stuck, exceptions=(failure, *stuck.exceptions))
@@ -208,28 +226,36 @@ class Triage:
         return found[0] if found else InFlight(notes=tuple(notes))
 
     def _without_walk(
-        self, stack: ThreadStack, walk: Walk | None, suspects: Sequence[tuple[int, int]], notes: tuple[str, ...]
+        self, stack: ThreadStack, walk: Walk | None, reached: int, notes: tuple[str, ...]
     ) -> Stuck | None:
-        """Take a word as a return address into a blocker where a saved exception lies behind it on the stack.
+        """Take a word from `reached` on as a return address into a blocker if a saved exception follows on the stack.
 
         The stack is walked once more from there. What the words tell may be of an earlier time, and the row says so.
         """
-        size = self._target.arch.pointer_size
-        proofs = (
-            (address, word)
-            for address, word in suspects
-            if self._proves_exception(self._target.symbols.name(word, is_return_address=True))
-            and follows_call(self._target.memory, word) is not False
-        )
-        for address, word in islice(proofs, _MAX_RESUMED):
+        size, meter = self._target.arch.pointer_size, self._target.meter
+        low, high = self._extent(stack)
+        found = tuple(places(self._target, self._ranges, max(low, reached), high, self._may_return_to_filter))
+        chosen = worth_resuming(self._target, found, meter.left(meter.budgets.resumed), high)
+        for address, word in chosen:
+            if not meter.take(meter.budgets.resumed):
+                break
             gpr = [None] * len(self._target.arch.register_names)
             registers = Registers(word, (*gpr[:SP], address + size, *gpr[SP + 1 :]))
-            resumed = self._target.unwinder.walk(registers, stack.bounds, trust=Trust.SCAN)
-            found = self._from_walk(stack, resumed, notes, address)
-            if found is not None and found.exceptions and self._is_active(stack, address, found.exceptions[0]):
+            resumed = self._target.walk(registers, stack.bounds, trust=Trust.SCAN)
+            stuck = self._from_walk(stack, resumed, notes, address)
+            if stuck is not None and stuck.exceptions and self._is_active(stack, address, stuck.exceptions[0]):
                 guess = f"found by the word at {address:#x}, which may be of an earlier time"
-                return replace(found, walk=walk, notes=(*found.notes, guess))
+                return replace(stuck, walk=walk, notes=(*stuck.notes, guess))
+        if len(chosen) < len(found):
+            meter.refuse(meter.budgets.resumed)
         return None
+
+    def _may_return_to_filter(self, word: int) -> bool:
+        """Say whether a word is one that a call in a function that proves an exception may have left."""
+        return (
+            self._proves_exception(self._target.symbols.name(word, is_return_address=True))
+            and follows_call(self._target.memory, word) is not False
+        )
 
     def _registrations(self, stack: ThreadStack) -> tuple[int, ...] | None:
         if self._target.arch is not Arch.X86 or stack.exception_list is None:
@@ -264,17 +290,20 @@ class Triage:
         return blocker if blocker.proves_exception and self._target.arch is Arch.X86 else None
 
 
+@lru_cache(maxsize=4096)
+def _blockers_of(label: str) -> tuple[Blocker, ...]:
+    return tuple(blocker for blocker in triage_blockers() if blocker.is_in(label))
+
+
 def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
     """Yield [first, last] of every blocking function that the target's modules hold, as addresses inside it."""
     highest = (1 << 8 * target.arch.pointer_size) - 1
     for image in target.images:
-        label = image.module.label
-        for blocker in triage_blockers():
-            if blocker.is_in(label):
-                rva = target.symbols.rva_of(image, blocker.symbol)
-                # A damaged export may point beyond the address space: no word of a stack is an address there.
-                if rva is not None and image.base + rva + 1 <= highest:
-                    yield image.base + rva + 1, min(image.base + rva + _longest(image, blocker, rva), highest)
+        for blocker in _blockers_of(image.module.label):
+            rva = target.symbols.rva_of(image, blocker.symbol)
+            # A damaged export may point beyond the address space: no word of a stack is an address there.
+            if rva is not None and image.base + rva + 1 <= highest:
+                yield image.base + rva + 1, min(image.base + rva + _longest(image, blocker, rva), highest)
 
 
 def _longest(image: Image, blocker: Blocker, rva: int) -> int:
@@ -284,25 +313,3 @@ def _longest(image: Image, blocker: Blocker, rva: int) -> int:
     """
     following = None if blocker.proves_exception else export_table(image).next_after(rva)
     return _MAX_FUNCTION if following is None else min(_MAX_FUNCTION, following - rva)
-
-
-def _readable_runs(memory: Memory, low: int, high: int) -> Iterator[tuple[int, bytes]]:
-    while low < high:
-        data = memory.read_available(low, high - low)
-        if data:
-            yield low, data
-        low = (low + len(data) + 0x1000) & -0x1000
-
-
-def _words_between(data: bytes, size: int, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Yield (offset, word) for the aligned words of `data` from `first` to `last`: a search for their common bytes."""
-    for block in range(first >> _HIGH, (last >> _HIGH) + 1):
-        pattern = block.to_bytes(size - 2, "little")
-        position = data.find(pattern, 2)
-        while position >= 0:
-            offset = position - 2
-            if offset % size == 0:
-                word = int.from_bytes(data[offset : offset + size], "little")
-                if first <= word <= last:
-                    yield offset, word
-            position = data.find(pattern, position + 1)

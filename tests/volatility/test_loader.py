@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
-from throwstack.memory import memory_of
+from throwstack.budgets import BUDGETS
+from throwstack.memory import Memory, memory_of
 from throwstack.modules import Module
-from throwstack.volatility.loader import LoaderReader
+from throwstack.volatility.loader import LoaderReader, mapped_files, modules_from_vads
 
 PEB, LDR, NAMES = 0x7FFDE000, 0x00241EA0, 0x00242000
 ENTRY = 0x00242100
@@ -117,3 +119,69 @@ def test_a_module_whose_names_are_paged_out_is_named_by_its_base():
     struct.pack_into("<I", data, 0x30, 0x11110000)
     (module,) = reader().read(memory_of(process(ENTRY, {ENTRY: bytes(data)})), PEB).modules
     assert module == Module("image400000", "", 0x400000, 0x9000)
+
+
+class EndlessEntries:
+    """A loader list of a million entries: each page is one, and leads to the next page."""
+
+    def __init__(self, memory: dict[int, bytes]) -> None:
+        self._memory = memory_of(memory)
+
+    def page(self, address: int) -> bytes | None:
+        if not 0x10000000 <= address < 0x70000000:
+            return self._memory.page(address)
+        (page,) = entry(address + 0x1000, 0x40000000 + address, 0x1000, r"C:\a.dll", 0).values()
+        return page.ljust(0x1000, b"\0")
+
+
+def test_a_list_without_end_is_followed_as_far_as_the_budget_goes_and_that_is_said():
+    source = EndlessEntries(process(0x10000000))
+    loaded = reader().read(Memory(source), PEB)
+    assert len(loaded.modules) == BUDGETS.modules
+    assert loaded.problem == "the budget of 4,096 modules is spent: the rest of the module list is left out"
+
+
+class DeepTree:
+    """A process whose VADs are so many levels deep that Volatility raises RuntimeError, as it does from 100 on."""
+
+    def get_vad_root(self) -> DeepTree:
+        return self
+
+    def traverse(self) -> Iterator[MappedView]:
+        yield MappedView()
+        message = "Vad tree is too deep"
+        raise RuntimeError(message)
+
+
+class MappedView:
+    """A VAD of a mapped DLL."""
+
+    def get_file_name(self) -> str:
+        return r"\Windows\a.dll"
+
+    def get_start(self) -> int:
+        return 0x400000
+
+    def get_end(self) -> int:
+        return 0x400FFF
+
+
+def test_a_vad_tree_that_is_too_deep_costs_what_is_beyond():
+    said: list[str] = []
+    (module,) = modules_from_vads(DeepTree(), said.append)  # type: ignore[arg-type]
+    assert (module.name, module.base, module.size) == ("a.dll", 0x400000, 0x1000)
+    assert said == ["the VADs break off: Vad tree is too deep"]
+
+
+class ManyViews(DeepTree):
+    """A process that maps more files than anybody does."""
+
+    def traverse(self) -> Iterator[MappedView]:
+        while True:
+            yield MappedView()
+
+
+def test_files_that_a_process_maps_are_read_as_far_as_the_budget_goes():
+    said: list[str] = []
+    assert sum(1 for _ in mapped_files(ManyViews(), said.append)) == BUDGETS.views  # type: ignore[arg-type]
+    assert said == ["a process maps more files than the budget of 8,192: the others have no names"]

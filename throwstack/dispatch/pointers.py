@@ -10,45 +10,68 @@ or of one of the two.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator
 
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
 from throwstack.frames import Frame, StackBounds
-from throwstack.memory import MemoryUnreadable
+from throwstack.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.registers import X64_NONVOLATILE, X86_NONVOLATILE, Arch
+from throwstack.stack_words import CodeRanges, pages_between
 from throwstack.target import Target
 
 MAX_BYTES = 4 << 20
 """How much of a stack is searched: the default reserve four times over."""
+_REMEMBERED = 64
 _MAX_CHECKS = 4096
 """How many pairs are looked at: a stack filled with plausible pointers must not take minutes."""
 
 
 def scan_pointers(target: Target, stack: StackBounds, low: int, high: int) -> Iterator[SavedException]:
     """Yield what pairs of words between the stack addresses `low` and `high` point at, in stack order."""
-    size = target.arch.pointer_size
+    size, base = target.arch.pointer_size, stack.base
     low = (max(low, stack.limit) + size - 1) & -size
-    data = target.memory.read_available(low, min(high, stack.base, low + MAX_BYTES) - low)
-    count = len(data) // size
-    words = struct.unpack(f"<{count}{'Q' if size == 8 else 'I'}", data[: count * size])
+    high = min(high, base, low + MAX_BYTES) - 2 * size
     distances = ((1, Route.POINTERS),) if size == 8 else ((1, Route.POINTERS), (2, Route.HANDLER_ARGUMENTS))
-    base = stack.base
+    read = target.memory.u64 if size == 8 else target.memory.u32
     checks = 0
-    for index in range(count - 2):
-        word = words[index]
-        address = low + index * size
-        if not address < word < base or word % size:
-            continue
-        for distance, route in distances:
-            context = words[index + distance]
-            if address < context < base and context != word and not context % size:
-                checks += 1
-                if checks > _MAX_CHECKS:
-                    return
-                found = saved_exception(target, stack, word, context, route=route, frame_sp=address)
-                if found is not None:
-                    yield found
+    try:
+        for address, word in _pointers(target, low, high, base):
+            for distance, route in distances:
+                context = read(address + distance * size)
+                if address < context < base and context != word and not context % size:
+                    checks += 1
+                    if checks > _MAX_CHECKS:
+                        return
+                    found = saved_exception(target, stack, word, context, route=route, frame_sp=address)
+                    if found is not None:
+                        yield found
+    except MemoryUnreadable:
+        return
+
+
+def _pointers(target: Target, low: int, high: int, base: int) -> Iterator[tuple[int, int]]:
+    """Yield address and word of the words from `low` to `high` that point further out on the stack that ends at `base`.
+
+    They end at a page that is not there.
+    """
+    size, meter = target.arch.pointer_size, target.meter
+    on_stack = CodeRanges([(low, base - 1)], size)
+    for page_address, page in pages_between(target.memory, low, high):
+        if page is None or not _take_page(target, on_stack, page):
+            return
+        offsets = on_stack.offsets(page)
+        if meter.take(meter.budgets.pointers, len(offsets)) < len(offsets):
+            return
+        for offset in offsets:
+            address, word = page_address + offset, int.from_bytes(page[offset : offset + size], "little")
+            if low <= address < high and address < word and not word % size:
+                yield address, word
+
+
+def _take_page(target: Target, ranges: CodeRanges, page: bytes) -> bool:
+    """Count that a page is searched: less for one that `ranges` remember. Say whether the budget allowed it."""
+    size = _REMEMBERED if ranges.is_known(page) else PAGE_SIZE
+    return target.meter.take(target.meter.budgets.searched, size) == size
 
 
 def pair_at(

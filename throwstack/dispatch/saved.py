@@ -88,6 +88,8 @@ def saved_exception(
     target: Target, stack: StackBounds, record_address: int, context_address: int, *, route: Route, frame_sp: int
 ) -> SavedException | None:
     """Read and check a record and a CONTEXT; return None if they are not those of an exception of this thread."""
+    if not target.meter.take(target.meter.budgets.checks):
+        return None
     try:
         context = read_context(target.memory, context_address, target.arch)
         if not (context.has_plausible_flags and context.has_user_selectors):

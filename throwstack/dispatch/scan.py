@@ -14,8 +14,9 @@ from throwstack.dispatch.pointers import MAX_BYTES
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
 from throwstack.exceptions.record import read_record
 from throwstack.frames import StackBounds
-from throwstack.memory import MemoryUnreadable
+from throwstack.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.registers import Arch
+from throwstack.stack_words import pages_between
 from throwstack.target import Target
 
 # CONTEXT_CONTROL and CONTEXT_INTEGER with any of the parts that Windows adds; the high byte may have
@@ -29,45 +30,73 @@ _IP_AT = {Arch.X86: 0xB8, Arch.X64: 0xF8}
 _ADDRESS_IN_RECORD = {Arch.X86: 0xC, Arch.X64: 0x10}
 _ALIGNMENT = {Arch.X86: 4, Arch.X64: 16}
 _MAX_RECORDS = 64
+_REMEMBERED = 64
+"""What a page counts, in bytes, that was seen before."""
 _MAX_CONTEXTS = 1024
 _MAX_FLAGS = 0xFF
 _LOWEST_CODE = 0x40000000
 _ALWAYS_SET, _EFLAGS_END = 2, 1 << 22
 
 
-def scan_contexts(target: Target, stack: StackBounds, low: int) -> Iterator[SavedException]:
-    """Yield the exceptions whose CONTEXT lies on the stack from `low` outwards, in stack order."""
-    arch = target.arch
-    low = (max(low, stack.limit) + 15) & -16
-    data = target.memory.read_available(low, min(stack.base - low, MAX_BYTES))
-    size = arch.pointer_size
-    looked_at = 0
+def context_offsets(data: bytes, arch: Arch) -> Iterator[int]:
+    """Yield where in `data`, which begins at a page, a CONTEXT may start, by its ContextFlags alone."""
     for match in _FLAGS[arch].finditer(data):
         start = match.start() - _FLAGS_AT[arch]
-        ip = data[start + _IP_AT[arch] : start + _IP_AT[arch] + size]
-        if start < 0 or start % _ALIGNMENT[arch] or len(ip) < size or not any(ip):
+        if not start % _ALIGNMENT[arch]:
+            yield start
+
+
+def scan_contexts(target: Target, stack: StackBounds, low: int) -> Iterator[SavedException]:
+    """Yield the exceptions whose CONTEXT lies on the stack from `low` outwards, in stack order."""
+    arch, memory, size = target.arch, target.memory, target.arch.pointer_size
+    low = (max(low, stack.limit) + 15) & -16
+    high = min(stack.base, low + MAX_BYTES)
+    data: bytes | None = None
+    looked_at = 0
+    for address in _contexts(target, low, high):
+        ip = memory.read_available(address + _IP_AT[arch], size)
+        if address + _IP_AT[arch] + size > high or len(ip) < size or not any(ip):
             continue
         looked_at += 1
         if looked_at > _MAX_CONTEXTS:
             return
-        for record in _records(data, ip, _ADDRESS_IN_RECORD[arch], size):
+        data = memory.read_available(low, high - low) if data is None else data
+        for record in _records(target, data, ip):
             if not _is_plausible_record(target, low + record):
                 continue
-            found = saved_exception(target, stack, low + record, low + start, route=Route.SCAN, frame_sp=low + start)
+            found = saved_exception(target, stack, low + record, address, route=Route.SCAN, frame_sp=address)
             if found is not None and _has_plausible_eflags(found.context):
                 yield found
                 break
 
 
-def _records(data: bytes, ip: bytes, at: int, alignment: int) -> Iterator[int]:
-    """Yield where in `data` a record with the instruction `ip` may start."""
-    position = data.find(ip, at)
-    for _ in range(_MAX_RECORDS):
-        if position < 0:
+def _contexts(target: Target, low: int, high: int) -> Iterator[int]:
+    """Yield the addresses, from `low` on, at which CONTEXTs may start, up to a page that is not there."""
+    budget = target.meter.budgets.searched
+    known: dict[bytes, tuple[int, ...]] = {}
+    for page_address, page in pages_between(target.memory, low, high):
+        size = _REMEMBERED if page in known else PAGE_SIZE
+        if page is None or target.meter.take(budget, size) < size:
             return
-        if (position - at) % alignment == 0:
-            yield position - at
-        position = data.find(ip, position + 1)
+        if page not in known:
+            known[page] = tuple(context_offsets(page, target.arch))
+        yield from (page_address + offset for offset in known[page] if page_address + offset >= low)
+
+
+def _records(target: Target, data: bytes, ip: bytes) -> Iterator[int]:
+    """Yield where in `data` a record with the instruction `ip` may start."""
+    at, alignment = _ADDRESS_IN_RECORD[target.arch], target.arch.pointer_size
+    budget = target.meter.budgets.searched
+    position = at
+    for _ in range(_MAX_RECORDS):
+        end = position + target.meter.left(budget)
+        found = data.find(ip, position, end)
+        target.meter.take(budget, (found if found >= 0 else len(data)) - position + 1)
+        if found < 0:
+            return
+        if (found - at) % alignment == 0:
+            yield found - at
+        position = found + 1
 
 
 def _is_plausible_record(target: Target, address: int) -> bool:

@@ -96,7 +96,7 @@ class _Search:
             else:
                 found.append(item)
             low = item.context.registers.sp
-            walk = self._target.unwinder.walk(item.context.registers, self._stack)
+            walk = self._target.walk(item.context.registers, self._stack)
             frames, is_complete = [frame for frame in walk.frames if frame.sp >= low], walk.is_complete
         return InFlight(tuple(found), tuple(notes))
 

@@ -69,7 +69,7 @@ def records_naming(target: Target, stack: StackBounds, ip: int, low: int, size: 
     data = target.memory.read_available(low, min(size, stack.base - low))
     wanted = ip.to_bytes(8, "little")
     position = data.find(wanted, _ADDRESS_IN_RECORD)
-    while position >= 0:
+    while position >= 0 and target.meter.take(target.meter.budgets.checks):
         at = low + position - _ADDRESS_IN_RECORD
         if at % 8 == 0 and _is_record(target, at):
             yield at
@@ -87,6 +87,8 @@ def _is_record(target: Target, address: int) -> bool:
 def _context_in(target: Target, frame: Frame, caller: Frame) -> int | None:
     start, end = (frame.child_sp + 15) & -16, min(caller.child_sp, frame.child_sp + _MAX_FRAME)
     for address in range(start, end - X64_CONTEXT_SIZE + 1, 16):
+        if not target.meter.take(target.meter.budgets.checks):
+            return None
         try:
             context = read_context(target.memory, address, Arch.X64)
         except MemoryUnreadable:

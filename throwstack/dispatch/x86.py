@@ -85,6 +85,8 @@ def from_raise_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedE
     try:
         record, returns_to = target.memory.u32(slot + 4), target.memory.u32(slot)
         for address in range(max(frame.sp & ~3, slot - _MAX_FRAME), slot - X86_CONTEXT_SIZE + 1, 4):
+            if not target.meter.take(target.meter.budgets.checks):
+                return None
             context = read_context(target.memory, address, Arch.X86)
             is_callers = context.registers.ip == returns_to and slot <= context.registers.sp <= slot + 8
             if is_callers and context.has_plausible_flags:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable
 from functools import cached_property
+from operator import itemgetter
 
 from volatility3.framework import interfaces
 
@@ -32,15 +34,16 @@ class MappedFiles:
         self._process = process
 
     @cached_property
-    def _files(self) -> tuple[tuple[int, int, str], ...]:
-        return tuple(mapped_files(self._process, log.info))
+    def _files(self) -> list[tuple[int, int, str]]:
+        return sorted(mapped_files(self._process, log.info))
 
     def name(self, address: int) -> Name | None:
         r"""Return `<Mapped_file.dat>+0x1234` for an address in a view of a file, or None."""
-        for start, end, path in self._files:
-            if start <= address < end:
-                return Name(address, f"<Mapped_{path.rpartition(chr(92))[2]}>", "", address - start)
-        return None
+        index = bisect_right(self._files, address, key=itemgetter(0)) - 1
+        if index < 0 or address >= self._files[index][1]:
+            return None
+        start, _, path = self._files[index]
+        return Name(address, f"<Mapped_{path.rpartition(chr(92))[2]}>", "", address - start)
 
 
 def elsewhere_in_process(files: MappedFiles, images: ImageMap, arch: Arch, source: SymbolSource) -> Elsewhere:

@@ -10,6 +10,7 @@ from itertools import islice
 
 from volatility3.framework import interfaces
 
+from throwstack.budgets import BUDGETS
 from throwstack.guard import Say
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.modules import Module
@@ -18,8 +19,6 @@ from throwstack.volatility.layout import Layout
 
 log = logging.getLogger(__name__)
 
-_MAX_MODULES = 4096
-_MAX_VADS = 65536
 _MAX_PATH_BYTES = 1024
 _IMAGE_NAMES = (".exe", ".dll", ".ocx", ".drv", ".cpl")
 _MAX_IMAGE = 1 << 30
@@ -74,7 +73,7 @@ class LoaderReader:
         seen = {head}
         link = head
         problem = ""
-        while len(seen) < _MAX_MODULES:
+        while len(seen) <= BUDGETS.modules:
             try:
                 link = self._pointer(memory, link)
                 if link in seen:
@@ -87,7 +86,9 @@ class LoaderReader:
                 modules.setdefault(module.base, module)
             else:
                 problem = f"module list has an entry at {link - self._links:#x} that makes no sense"
-        if link != head:
+        if len(seen) > BUDGETS.modules:
+            problem = f"the budget of {BUDGETS.modules:,} modules is spent: the rest of the module list is left out"
+        elif link != head:
             problem = f"module list does not lead back to its head, but to {link:#x}"
         return LoaderList(tuple(modules.values()), problem)
 
@@ -137,14 +138,20 @@ def mapped_files(process: interfaces.objects.ObjectInterface, say: Say) -> Itera
     breaks_off = guarded_objects(lambda reason: say(f"the VADs break off: {reason}"))
     one_view = guarded_objects(lambda reason: log.info("what a VAD maps cannot be read: %s", reason))
     vads: Iterator[interfaces.objects.ObjectInterface] = iter(())
+    found = 0
     with breaks_off:
         vads = process.get_vad_root().traverse()
-    for vad in breaks_off.each(islice(vads, _MAX_VADS)):
+    for vad in breaks_off.each(islice(vads, BUDGETS.vads)):
         view = None
         with one_view:
             view = _file_view(vad)
-        if view is not None:
-            yield view
+        if view is None:
+            continue
+        found += 1
+        yield view
+        if found >= BUDGETS.views:
+            say(f"a process maps more files than the budget of {BUDGETS.views:,}: the others have no names")
+            return
 
 
 def _file_view(vad: interfaces.objects.ObjectInterface) -> tuple[int, int, str] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from volatility3.framework import interfaces
 
+from throwstack.budgets import BUDGETS, Meter
 from throwstack.files.image_path import ImagePages
 from throwstack.frames import StackBounds
 from throwstack.images import ImageMap
@@ -98,13 +99,16 @@ class ProcessReader:
         pages = machine.process_pages(directory_base, address)
         memory = Memory(pages)
         loaded = self._loader.read(memory, peb)
-        modules: Iterable[Module] = loaded.modules
+        modules = loaded.modules
         problems = [loaded.problem] if loaded.problem else []
         if loaded.problem:
-            from_vads = {module.base: module for module in modules_from_vads(process, problems.append)}
-            from_vads.update((module.base, module) for module in loaded.modules)
-            modules = from_vads.values()
-            problems[0] += f"; {len(from_vads) - len(loaded.modules)} modules taken from the VADs"
+            known = {module.base: module for module in loaded.modules}
+            for module in modules_from_vads(process, problems.append):
+                known.setdefault(module.base, module)
+            problems[0] += f"; {len(known) - len(loaded.modules)} modules taken from the VADs"
+            modules = tuple(known.values())[: BUDGETS.modules]
+            if len(modules) < len(known):
+                problems[0] += f", all but {len(known) - len(modules)}: the budget of {BUDGETS.modules:,} is spent"
         modules32 = self._wow64_modules(address, memory, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
         files = MappedFiles(process)
@@ -146,7 +150,9 @@ class ProcessReader:
         if arch is Arch.X64:
             inverted = x64.InvertedTable(memory, lambda: _inverted_table(symbols))
             return Target(arch, memory, images, symbols, x64.Unwinder(images, inverted=inverted))
-        return Target(arch, memory, images, symbols, x86.Unwinder(images, symbols, sources.frame_data))
+        meter = Meter()
+        unwinder = x86.Unwinder(images, symbols, sources.frame_data, meter=meter)
+        return Target(arch, memory, images, symbols, unwinder, meter)
 
     def stack(self, process: Process, thread: Thread) -> ThreadStack:
         """Return the native user stack of `thread` and its registers; raises `NoStack` if it has none to look at."""

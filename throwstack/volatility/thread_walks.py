@@ -113,6 +113,7 @@ class ThreadWalker:
 
     def _user_side(self, process: Process, thread: Thread, target: Target) -> Side:
         reader, is_wow64 = self._reader, target is process.wow64
+        target.meter.begin_thread()
         label = "wow64" if is_wow64 else target.arch.value
         try:
             stack = reader.wow64_stack(process, thread) if is_wow64 else reader.stack(process, thread)

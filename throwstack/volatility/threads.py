@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from throwstack.budgets import BUDGETS
 from throwstack.frames import StackBounds
 from throwstack.memory import Memory, MemoryUnreadable
 from throwstack.registers import X64_NAMES, X86_NAMES, Arch, Registers
 from throwstack.volatility.machine import Machine
 from throwstack.volatility.processors import Processors
 
-_MAX_THREADS = 65536
 _MAX_STACK = 1 << 30
 _USER_MODE = 3
 _WOW64_CS = 0x23
@@ -112,7 +112,7 @@ class ThreadReader:
         seen = {head}
         for direction in (0, self._machine.pointer_size):
             entry = head
-            while len(seen) < _MAX_THREADS:
+            while len(seen) <= BUDGETS.threads:
                 try:
                     entry = self._machine.pointer(self._machine.memory, entry + direction)
                 except MemoryUnreadable:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from throwstack.budgets import BUDGETS
 from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.pages.formats import Bits
 from throwstack.pages.views import Prototypes, View, Views
@@ -19,7 +20,6 @@ from throwstack.volatility.layout import Layout
 
 log = logging.getLogger(__name__)
 
-_MAX_VADS = 1 << 16
 _MAX_SUBSECTIONS = 1 << 17
 """Of all sections that one process maps, taken together."""
 _MAX_PAGES = 1 << 36
@@ -94,7 +94,14 @@ class VadReader:
     def _nodes(self, process: int) -> Iterator[int]:
         seen = {0}
         pending = [process + self._root]
-        while pending and len(seen) < _MAX_VADS:
+        while pending:
+            if len(seen) > BUDGETS.vads:
+                log.warning(
+                    "stuck threads may have been missed: process at %#x: the budget of %d VADs is spent: pages that "
+                    "only the others tell of are not found",
+                    *(process, BUDGETS.vads),
+                )
+                return
             try:
                 node = self._pointer(pending.pop())
             except MemoryUnreadable:

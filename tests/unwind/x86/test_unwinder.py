@@ -21,6 +21,7 @@ from tests.unwind.x86.machine import (
     images_of,
     symbols_of,
 )
+from throwstack.budgets import Budget, Budgets, Meter
 from throwstack.frame_data import FrameData
 from throwstack.frames import End, StackBounds, Trust
 from throwstack.memory import SegmentSource, memory_of
@@ -301,6 +302,39 @@ def test_the_limit_on_code_to_follow_ends_a_walk_and_spoils_no_frame():
     assert slots(found) == whole
     assert (lengths[0], lengths[-1]) == (1, len(whole))
     assert lengths == sorted(lengths)
+
+
+def test_code_that_a_thread_may_not_follow_any_more_ends_its_walk_and_the_meter_says_so():
+    """The second walk of a thread whose first one has spent all but nothing; the next thread may go on."""
+    asm = program()
+    stack = ebp_frames(asm)
+    registers = {"eip": asm.labels["in inner"], "esp": stack["esp"], "ebp": stack["ebp"]}
+    counted = Meter()
+    whole = walk(asm, stack, registers, has_symbols=False, limits={"meter": counted})
+    assert whole.is_complete
+    code = counted.budgets.code
+    needed = code.thread - counted.left(code)
+    assert needed > 0
+    meter = Meter(Budgets(code=Budget("instructions", needed + 1, 4 * needed, needed, needed)))
+    limits = {"meter": meter}
+    assert walk(asm, stack, registers, has_symbols=False, limits=limits) == whole
+    assert meter.spent == ()
+    assert walk(asm, stack, registers, has_symbols=False, limits=limits).end is End.WORK_LIMIT
+    assert meter.spent == (f"the budget of {needed + 1:,} instructions for a thread is spent",)
+    meter.begin_thread()
+    assert walk(asm, stack, registers, has_symbols=False, limits=limits) == whole
+
+
+def test_function_starts_are_looked_for_as_far_as_the_budget_goes():
+    """A section that is nothing but calls: each byte may be one, and lead to a function."""
+    code = b"\xe8" + b"\x90\0\0\0\xe8" * 800
+    asm = Assembler(TEXT)
+    meter = Meter(Budgets(starts=Budget("places", 100, 100, 1, 1)))
+    registers = {"eip": TEXT + 0x100, "esp": STACK_BASE - 0x100, "ebp": 0}
+    asm.labels["BaseThreadStart"] = TEXT
+    walk(asm, Stack("esp", 0), registers, has_symbols=False, code=code, limits={"meter": meter})
+    assert meter.left(meter.budgets.starts) == 0
+    assert meter.spent[0] == "the budget of 100 places for a thread is spent"
 
 
 @pytest.mark.parametrize(

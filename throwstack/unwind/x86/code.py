@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from throwstack.budgets import BUDGETS
 from throwstack.images import ImageMap
 from throwstack.memory import MemoryUnreadable
 from throwstack.symbols import SymbolKind, Symbols
@@ -19,26 +20,28 @@ class WorkLimitError(Exception):
 class Code:
     """Instructions, pointers to code, and which addresses begin functions."""
 
-    __slots__ = ("_is_code", "_work", "_work_limit", "decoder", "images", "memory", "symbols")
+    __slots__ = ("_is_code", "_work_limit", "decoder", "images", "memory", "symbols", "work_done")
 
-    def __init__(self, images: ImageMap, symbols: Symbols, *, work_limit: int) -> None:
-        """Look at the code of `images`; `symbols` say where functions begin. `work_limit`: see `work`."""
+    def __init__(self, images: ImageMap, symbols: Symbols) -> None:
+        """Look at the code of `images`; `symbols` say where functions begin."""
         self.images = images
         self.memory = images.memory
         self.symbols = symbols
         self.decoder = Decoder(images.memory)
         self._is_code: dict[int, bool] = {}
-        self._work_limit = work_limit
-        self._work = 0
+        self._work_limit = BUDGETS.code.thread
+        self.work_done = 0
+        """How many instructions the walk has followed."""
 
-    def begin_walk(self) -> None:
-        """Count the work of a walk from here on."""
-        self._work = 0
+    def begin_walk(self, work_limit: int) -> None:
+        """Count the work of a walk from here on; `work_limit`: see `work`."""
+        self._work_limit = work_limit
+        self.work_done = 0
 
     def work(self) -> None:
         """Count an instruction that is followed. Raises `WorkLimitError` where a walk has followed too many."""
-        self._work += 1
-        if self._work > self._work_limit:
+        self.work_done += 1
+        if self.work_done > self._work_limit:
             raise WorkLimitError
 
     def is_code(self, address: int) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from throwstack.budgets import Meter
 from throwstack.contexts import Context
 from throwstack.frame_data import FrameData, FrameDataSource
 from throwstack.frames import StackBounds, Trust
@@ -40,22 +41,29 @@ _SEH_FRAMES = (0x10, 0x0C)
 class Rules:
     """The analyses of one address space, and the rules that use them."""
 
-    def __init__(self, images: ImageMap, symbols: Symbols, source: FrameDataSource | None, *, work_limit: int) -> None:
-        """Look at the code of `images`; a walk follows at most `work_limit` instructions."""
+    def __init__(
+        self, images: ImageMap, symbols: Symbols, source: FrameDataSource | None, meter: Meter | None = None
+    ) -> None:
+        """Look at the code of `images`; `meter` counts what of it is searched for function starts."""
         self.images = images
         self.symbols = symbols
         self._memory = images.memory
         self._source = source
-        self._code = Code(images, symbols, work_limit=work_limit)
+        self._code = Code(images, symbols)
         self._callees = Callees(self._code)
         self._prologues = Prologues(self._code, self._callees)
         self._forward = Forward(self._code, self._callees)
-        self._starts = Starts(self._code)
+        self._starts = Starts(self._code, meter)
         self._calls = Calls(self._code, self._prologues, self._starts)
 
-    def begin_walk(self) -> None:
-        """Start to count the work of a walk; once `WorkLimitError` is raised, these rules are of no more use."""
-        self._code.begin_walk()
+    def begin_walk(self, work_limit: int) -> None:
+        """Start a walk of at most `work_limit` instructions; a `WorkLimitError` leaves rules of no more use."""
+        self._code.begin_walk(work_limit)
+
+    @property
+    def work(self) -> int:
+        """Return how many instructions the walk has followed."""
+        return self._code.work_done
 
     def record(self, place: Place) -> FrameData | None:
         """Return the frame data that covers the frame at `place`, or None."""
@@ -241,6 +249,7 @@ class Rules:
             popped = self._callees.return_size(place.ip)
             gpr: list[int | None] = [None] * 8
             gpr[SP] = slot + 4 + (popped or 0)
+            self._code.work()
             caller = Caller(slot, word, slot + 4, popped, tuple(gpr))
             fit = self._calls.fit(place, slot, word)
             yield Candidate(Rule.SCAN, caller, fit)

@@ -7,9 +7,12 @@ import re
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import islice
 
+from throwstack.budgets import Meter
 from throwstack.images import Image, Section
 from throwstack.memory import PAGE_SIZE
+from throwstack.stack_words import CodeRanges, pages_between
 from throwstack.unwind.x86.code import Code
 
 _MAX_SECTION = 64 << 20
@@ -24,11 +27,12 @@ _AFTER_PADDING = re.compile(rb"(?<=[\xcc\x90])[^\xcc\x90\x00]", re.DOTALL)
 class Starts:
     """Function starts of every image, collected for an image when it is first asked for."""
 
-    __slots__ = ("_code", "_known")
+    __slots__ = ("_code", "_known", "_meter")
 
-    def __init__(self, code: Code) -> None:
-        """Look for function starts in `code`."""
+    def __init__(self, code: Code, meter: Meter | None = None) -> None:
+        """Look for function starts in `code`; `meter` counts the places that are looked at."""
         self._code = code
+        self._meter = Meter() if meter is None else meter
         self._known: dict[tuple[int, int], list[int]] = {}
 
     def guesses(self, address: int) -> Iterator[int]:
@@ -61,27 +65,51 @@ class Starts:
         key = (image.base, section.rva)
         if key not in self._known:
             data = [other for other in headers.sections if not other.is_executable] if headers is not None else []
-            self._known[key] = _collect(image, section, data)
+            self._known[key] = _collect(image, section, data, self._meter)
         return self._known[key]
 
 
-def _collect(image: Image, section: Section, data: list[Section]) -> list[int]:
+def _collect(image: Image, section: Section, data: list[Section], meter: Meter) -> list[int]:
+    """Return the function starts of `section`, as far as the budget goes: they are guesses, and so may lack some."""
     code = _contents(image, section)
     first = image.base + section.rva
     found: set[int] = set()
-    for match in _CALL.finditer(code, 0, max(len(code) - 4, 0)):
+    for match in _places(meter, _CALL, code, max(len(code) - 4, 0)):
         target = match.end() + 4 + struct.unpack_from("<i", code, match.end())[0]
         if 0 <= target < len(code):
             found.add(target)
-    found.update(match.start() for match in _PROLOGUE.finditer(code))
-    found.update(match.start() for match in _AFTER_PADDING.finditer(code) if match.start() % 16 == 0)
+    found.update(match.start() for match in _places(meter, _PROLOGUE, code, len(code)))
+    found.update(match.start() for match in _places(meter, _AFTER_PADDING, code, len(code)) if match.start() % 16 == 0)
     # Tables of pointers to code: virtual functions, callbacks, imports from the image itself.
+    inside = CodeRanges([(first, first + len(code) - 1)], 4)
     for other in data:
-        words = _contents(image, other)
-        for (word,) in struct.iter_unpack("<I", words[: len(words) & ~3]):
-            if first <= word < first + len(code):
-                found.add(word - first)
+        found.update(word - first for word in _words(image, other, inside, meter))
     return sorted(first + offset for offset in found)
+
+
+def _places(meter: Meter, pattern: re.Pattern[bytes], code: bytes, end: int) -> Iterator[re.Match[bytes]]:
+    left = meter.left(meter.budgets.starts)
+    count = 0
+    for count, match in enumerate(islice(pattern.finditer(code, 0, end), left + 1), 1):
+        if count <= left:
+            yield match
+    meter.take(meter.budgets.starts, count)
+
+
+def _words(image: Image, section: Section, inside: CodeRanges, meter: Meter) -> Iterator[int]:
+    """Yield the words of a section that lie in the ranges `inside`, those of pages that come again once."""
+    if section.size > _MAX_SECTION:
+        return
+    first = image.base + section.rva
+    for address, page in pages_between(image.memory, first, first + section.size):
+        if page is None or inside.is_known(page):
+            continue
+        offsets = inside.offsets(page)
+        if meter.take(meter.budgets.starts, 1 + len(offsets)) <= len(offsets):
+            return
+        for offset in offsets:
+            if first <= address + offset < first + section.size:
+                yield int.from_bytes(page[offset : offset + 4], "little")
 
 
 def _contents(image: Image, section: Section) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from throwstack.budgets import BUDGETS, Meter
 from throwstack.frame_data import FrameDataSource
 from throwstack.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.images import ImageMap
@@ -68,16 +69,19 @@ class Unwinder:
         frame_data: FrameDataSource | None = None,
         *,
         frame_limit: int = 1024,
-        work_limit: int = 1 << 19,
+        work_limit: int = BUDGETS.code.thread,
+        meter: Meter | None = None,
     ) -> None:
         """Unwind code of `images`, with the frame data of their PDBs where there are any.
 
         `work_limit` is how many instructions one walk may follow. Stacks of real programs take some 20,000; half a
-        million are ten seconds of work.
+        million are ten seconds of work. `meter` counts them for the thread and the process.
         """
         self._memory = images.memory
         self._frame_limit = frame_limit
-        self._new_rules = partial(Rules, images, symbols, frame_data, work_limit=work_limit)
+        self._work_limit = work_limit
+        self._meter = meter
+        self._new_rules = partial(Rules, images, symbols, frame_data, meter)
         self._rules = self._new_rules()
 
     def walk(
@@ -94,13 +98,16 @@ class Unwinder:
         """
         registrations = registration_chain(self._memory, seh_head, stack)
         steps = _Steps(Place(registers), trust)
-        self._rules.begin_walk()
+        meter, rules = self._meter, self._rules
+        rules.begin_walk(self._work_limit if meter is None else min(self._work_limit, meter.left(meter.budgets.code)))
         try:
             end, detail = self._walk(steps, stack, registrations)
         except WorkLimitError:
             self._rules = self._new_rules()
             steps.stop()
             end, detail = End.WORK_LIMIT, ""
+        if meter is not None:
+            meter.take(meter.budgets.code, rules.work)
         return Walk(tuple(steps.frames), end, detail)
 
     def _walk(self, steps: _Steps, stack: StackBounds, registrations: tuple[int, ...]) -> tuple[End, str]:
