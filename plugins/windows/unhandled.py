@@ -39,11 +39,11 @@ class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface
     def generate_timeline(self) -> Iterator[tuple[str, timeliner.TimeLinerType, datetime.datetime]]:
         """Yield when each stuck thread began to wait, for the timeliner."""
         survey = options.open_survey(self)
+        names = [name for name, _ in rows.UNHANDLED_COLUMNS]
         for finding in survey.findings():
-            since = rows.blocked_since(survey.machine, finding)
-            if since is not None:
-                names = [name for name, _ in rows.UNHANDLED_COLUMNS]
-                row = dict(zip(names, rows.unhandled_row(survey.machine, finding), strict=True))
+            row = dict(zip(names, rows.unhandled_row(survey.machine, finding), strict=True))
+            since = row["Blocked Since"]
+            if isinstance(since, datetime.datetime):
                 text = f"{row['Process']} (PID {row['PID']}, TID {row['TID']}) {row['Verdict']}"
                 if finding.stuck.exceptions:
                     text = f"Unhandled exception: {text}: {row['Exception']} at {row['Thrown At']}"
