@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from tests.unwind.x64.assembler import ImageBuilder
-from throwstack.images import Export, Image
+from throwstack.exports import Export
+from throwstack.images import Image
 from throwstack.memory import memory_of
 from throwstack.modules import Module
 
@@ -19,4 +20,4 @@ def test_exports(raw_gap: int) -> None:
     """Microsoft's ntdll up to Windows 10 and most programs have a file alignment of 512 bytes."""
     data = ImageBuilder(b"\xcc" * 0x20, exports=NAMES, raw_gap=raw_gap).build()
     image = Image(Module("made.dll", "", BASE, len(data)), memory_of({BASE: data}))
-    assert image.exports == tuple(sorted((Export(rva, name) for name, rva in NAMES.items()), key=lambda e: e.rva))
+    assert tuple(image.exports) == tuple(sorted((Export(rva, name) for name, rva in NAMES.items()), key=lambda e: e.rva))

@@ -19,6 +19,7 @@ from throwstack.dispatch.x86 import END_OF_CHAIN
 from throwstack.frames import Trust, Walk
 from throwstack.images import Image
 from throwstack.memory import Memory
+from throwstack.missing_names import missing_names, nameless, without_filter
 from throwstack.naming import name_of
 from throwstack.registers import SP, Arch, Registers
 from throwstack.symbols import Name, export_table
@@ -85,19 +86,19 @@ class Triage:
     def __init__(self, target: Target) -> None:
         """Find the blocking functions among the modules of `target`."""
         self._target = target
+        for image in without_filter(target.symbols):
+            target.symbols.distrust(image)
         self._ranges = tuple(_code_ranges(target))
 
     @property
     def nameless(self) -> tuple[str, ...]:
         """Return the modules in which stuck threads wait and no function of which has a name: nobody is found there."""
-        starts = [first for first, _ in self._ranges]
-        return tuple(
-            image.module.label
-            for image in self._target.images
-            if any(blocker.proves_exception and blocker.is_in(image.module.label) for blocker in triage_blockers())
-            and not image.exports
-            and not any(image.base < start < image.base + image.module.size for start in starts)
-        )
+        return tuple(nameless(self._target.symbols))
+
+    @property
+    def missing_names(self) -> tuple[str, ...]:
+        """Return why blocking functions of other modules may not be found, and with them stuck threads."""
+        return tuple(missing_names(self._target.symbols))
 
     def is_readable(self, stack: ThreadStack) -> bool:
         """Say whether all of the stack that is in use can be read, or else `is_suspect` may have missed something."""

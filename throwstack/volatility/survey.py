@@ -180,6 +180,8 @@ class Survey:
                 process,
                 f"no function of {label} has a name, and crashed threads wait there (--image-path may help)",
             )
+        for reason in {reason: None for _, _, triage in triages for reason in triage.missing_names}:
+            self._miss(process, reason)
         for thread in process.threads:
             if not self.is_selected(thread):
                 continue
