@@ -14,18 +14,34 @@ from throwstack.images import Image
 from throwstack.symbols import SymbolKind, Symbols
 
 _FILTER = next(blocker for blocker in triage_blockers() if blocker.kind is BlockerKind.UNHANDLED_FILTER)
-"""UnhandledExceptionFilter. Every kernel32 exports it, and every KERNELBASE: one of them leads to the other."""
+"""UnhandledExceptionFilter, which every kernel32 exports."""
+_JUMP, _STUB_SIZE = b"\xff\x25", 16
 
 
 def without_filter(symbols: Symbols) -> Iterator[Image]:
     """Yield each kernel32 and KERNELBASE in which UnhandledExceptionFilter, which it has, is not to be found."""
-    for image in symbols.images:
-        if (
-            _FILTER.is_in(image.module.label)
-            and symbols.rva_of(image, _FILTER.symbol) is None
-            and not any(export.name == _FILTER.symbol for export in image.exports)  # it may forward to the other one
-        ):
+    images = [image for image in symbols.images if _FILTER.is_in(image.module.label)]
+    of_kernel32 = [image for image in images if image.module.label.lower() == "kernel32"]
+    leads_on = any(_leads_on(symbols, image) for image in of_kernel32) or not of_kernel32
+    for image in images:
+        if (image in of_kernel32 or leads_on) and not _has_filter(symbols, image):
             yield image
+
+
+def _has_filter(symbols: Symbols, image: Image) -> bool:
+    """Say whether `image` exports the filter, be it that it forwards it to another module."""
+    is_found = symbols.rva_of(image, _FILTER.symbol) is not None
+    return is_found or any(export.name == _FILTER.symbol for export in image.exports)
+
+
+def _leads_on(symbols: Symbols, kernel32: Image) -> bool:
+    """Say whether the filter may be that of KERNELBASE, which has one for certain only then.
+
+    So it is since Windows 8, where kernel32 has a jump through an import (FF 25). Windows 7 has the filter in kernel32.
+    """
+    rva = symbols.rva_of(kernel32, _FILTER.symbol)
+    code = b"" if rva is None else kernel32.memory.read_available(kernel32.base + rva, _STUB_SIZE)
+    return len(code) < _STUB_SIZE or _JUMP in code
 
 
 def nameless(symbols: Symbols) -> Iterator[str]:
