@@ -20,4 +20,4 @@ def test_exports(raw_gap: int) -> None:
     """Microsoft's ntdll up to Windows 10 and most programs have a file alignment of 512 bytes."""
     data = ImageBuilder(b"\xcc" * 0x20, exports=NAMES, raw_gap=raw_gap).build()
     image = Image(Module("made.dll", "", BASE, len(data)), memory_of({BASE: data}))
-    assert tuple(image.exports) == tuple(sorted((Export(rva, name) for name, rva in NAMES.items()), key=lambda e: e.rva))
+    assert list(image.exports) == sorted((Export(rva, name) for name, rva in NAMES.items()), key=lambda e: e.rva)

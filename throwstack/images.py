@@ -30,7 +30,8 @@ _EXECUTE, _WRITE = 0x20000000, 0x80000000
 _MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
 _CODEVIEW = 2
-"""Where a section header holds it; PointerToRawData follows."""
+_RSDS_NAME = 24
+"""Where in an RSDS record the PDB's name begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +144,12 @@ class Image:
                 if self.memory.u32(self.base + entry + 12) != _CODEVIEW:
                     continue
                 length = min(self.memory.u32(self.base + entry + 16), PAGE_SIZE)
-                record = self.memory.read_available(self.base + self.memory.u32(self.base + entry + 20), length)
+                start = self.memory.u32(self.base + entry + 20)
+                record = self.memory.read_available(self.base + start, length)
             except MemoryUnreadable:
                 continue
-            identity = parse_rsds(record)
+            is_cut = len(record) < length and b"\0" not in record[_RSDS_NAME:]  # the name goes on on an absent page
+            identity = None if is_cut or start + length > headers.image_size else parse_rsds(record)
             if identity is not None:
                 return identity
         return None
@@ -154,7 +157,7 @@ class Image:
 
 def parse_rsds(record: bytes) -> PdbIdentity | None:
     """Return the identity in a CodeView record `RSDS, GUID, age, path`, or None if it is not one."""
-    if len(record) < 25 or record[:4] != b"RSDS":
+    if len(record) <= _RSDS_NAME or record[:4] != b"RSDS":
         return None
     first, second, third = (
         int.from_bytes(record[4:8], "little"),
@@ -162,7 +165,7 @@ def parse_rsds(record: bytes) -> PdbIdentity | None:
         int.from_bytes(record[10:12], "little"),
     )
     guid = f"{first:08X}{second:04X}{third:04X}{record[12:20].hex().upper()}"
-    path = record[24:].split(b"\0", 1)[0].decode("utf-8", "replace")
+    path = record[_RSDS_NAME:].split(b"\0", 1)[0].decode("utf-8", "replace")
     name = re.split(r"[\\/]", path)[-1]
     return PdbIdentity(name, guid, int.from_bytes(record[20:24], "little")) if name else None
 

@@ -47,10 +47,8 @@ def is_beyond_function(image: Image, start: int, rva: int, *, is_sparse: bool, h
         entry = _runtime_function(image, rva)
         if entry is not None:
             begin, function = entry
-            if begin > start and function != start:
-                return True
-            is_leaf = start not in (begin, function)  # has no entry, so that nothing says where it ends
-            return has_gaps and is_leaf and rva > start
+            is_leaf = start not in {begin, function}  # has no entry, so that nothing says where it ends
+            return is_leaf and (begin > start or (has_gaps and rva > start))
     elif rva - start <= MAX_OFFSET and _has_filling(image, start, rva):
         return True
     return is_sparse and rva - start > furthest

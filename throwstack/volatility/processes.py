@@ -85,11 +85,11 @@ class ProcessReader:
         problems = [loaded.problem] if loaded.problem else []
         if loaded.problem:
             from_vads = {module.base: module for module in modules_from_vads(process)}
-            from_vads.update((module.base, module) for module in loaded.modules)
+            from_vads.update((module.base, module) for module in loaded.named_by(list(from_vads.values())))
             modules = from_vads.values()
             problems[0] += f"; {len(from_vads) - len(loaded.modules)} modules taken from the VADs"
         name = raw_name.split(b"\0", 1)[0].decode("latin-1")
-        modules32 = self._wow64_modules(address, memory, problems)
+        modules32 = self._wow64_modules(process, address, memory, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
         files = MappedFiles(process)
         native = self._target(Arch.X64 if machine.is_64bit else Arch.X86, memory, modules, files)
@@ -99,7 +99,9 @@ class ProcessReader:
             problems.append("the list of threads is broken, and some may be missing")
         return Process(address, pid, name, peb, memory, pages, native, wow64, tuple(problems), threads)
 
-    def _wow64_modules(self, address: int, memory: Memory, problems: list[str]) -> tuple[Module, ...] | None:
+    def _wow64_modules(
+        self, process: interfaces.objects.ObjectInterface, address: int, memory: Memory, problems: list[str]
+    ) -> tuple[Module, ...] | None:
         if self._wow64 is None:
             return None
         try:
@@ -112,7 +114,7 @@ class ProcessReader:
         loaded = self._wow64.loader.read(memory, peb32)
         if loaded.problem:
             problems.append(f"32-bit side: {loaded.problem}")
-        return loaded.modules
+        return loaded.named_by(modules_from_vads(process)) if loaded.nameless else loaded.modules
 
     def _with_files(self, pages: ResolvedPages, memory: Memory, modules: Iterable[Module]) -> Memory:
         """Return the memory with the pages that the dump lacks taken from the image files at hand."""

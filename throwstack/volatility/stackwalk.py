@@ -120,7 +120,7 @@ class StackWalk:
     def _report(self, owner: Owner, thread: Thread) -> ThreadReport:
         facts = self._facts.read(thread.address)
         try:
-            sides = tuple(self._walker.sides(owner.address, owner.process, thread, facts))
+            sides = tuple(self._walker.sides(owner.process, thread, facts))
             blockage = self._blockage(owner, thread, sides)
             identity = ThreadId(owner.pid, thread.tid, thread.address)
             return ThreadReport(
@@ -145,7 +145,7 @@ class StackWalk:
             return self._blockages.setdefault(thread.address, Blockage(facts))
         wait = self._waits.read(thread.address)
         if sides is None or self._lock_walker is not self._walker:
-            sides = tuple(self._lock_walker.sides(owner.address, owner.process, thread, facts))
+            sides = tuple(self._lock_walker.sides(owner.process, thread, facts))
         lock = self._lock(owner, thread, sides)
         holders = wait.holders
         if lock is not None:
@@ -207,6 +207,6 @@ class StackWalk:
             return None
         process = owner.process
         targets = [] if process is None else [process.native, *([process.wow64] if process.wow64 else [])]
-        targets.append(self._walker.kernel_target(owner.address, process))
+        targets.append(self._walker.kernel_target(process))
         names = [target.symbols.name(address) for target in targets]
         return next((name for name in names if name.module), names[0])

@@ -66,29 +66,34 @@ class Starts:
 
 
 def _collect(image: Image, section: Section, data: list[Section]) -> list[int]:
-    code = _contents(image, section)
     first = image.base + section.rva
     found: set[int] = set()
-    for match in _CALL.finditer(code, 0, max(len(code) - 4, 0)):
-        target = match.end() + 4 + struct.unpack_from("<i", code, match.end())[0]
-        if 0 <= target < len(code):
-            found.add(target)
-    found.update(match.start() for match in _PROLOGUE.finditer(code))
-    found.update(match.start() for match in _AFTER_PADDING.finditer(code) if match.start() % 16 == 0)
+    for start, code in _contents(image, section):
+        for match in _CALL.finditer(code, 0, max(len(code) - 4, 0)):
+            target = start + match.end() + 4 + struct.unpack_from("<i", code, match.end())[0]
+            if first <= target < first + section.size:
+                found.add(target)
+        found.update(start + match.start() for match in _PROLOGUE.finditer(code))
+        aligned = (start + match.start() for match in _AFTER_PADDING.finditer(code))
+        found.update(address for address in aligned if (address - first) % 16 == 0)
     # Tables of pointers to code: virtual functions, callbacks, imports from the image itself.
     for other in data:
-        words = _contents(image, other)
-        for (word,) in struct.iter_unpack("<I", words[: len(words) & ~3]):
-            if first <= word < first + len(code):
-                found.add(word - first)
-    return sorted(first + offset for offset in found)
+        for start, part in _contents(image, other):
+            words = part[-start & 3 :]
+            for (word,) in struct.iter_unpack("<I", words[: len(words) & ~3]):
+                if first <= word < first + section.size:
+                    found.add(word)
+    return sorted(found)
 
 
-def _contents(image: Image, section: Section) -> bytes:
-    """Return a section as it lies in memory, zeros where its pages cannot be read."""
+def _contents(image: Image, section: Section) -> Iterator[tuple[int, bytes]]:
+    """Yield (address, bytes) of each part of a section that can be read."""
     if section.size > _MAX_SECTION:
-        return b""
-    first = image.base + section.rva
-    pages = (image.memory.page(page) for page in range(first & ~(PAGE_SIZE - 1), first + section.size, PAGE_SIZE))
-    whole = b"".join(page if page is not None else bytes(PAGE_SIZE) for page in pages)
-    return whole[first % PAGE_SIZE :][: section.size]
+        return
+    address = image.base + section.rva
+    end = min(address + section.size, image.base + image.module.size)
+    while address < end:
+        part = image.memory.read_available(address, end - address)
+        if part:
+            yield address, part
+        address = (address + len(part) + PAGE_SIZE) & -PAGE_SIZE
