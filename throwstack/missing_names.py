@@ -7,9 +7,7 @@ that what may be missing has to be said.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from throwstack.blockers import BlockerKind, triage_blockers
+from throwstack.blockers import BlockerKind, triage_blockers, triage_blockers_in
 from throwstack.images import Image
 from throwstack.symbols import SymbolKind, Symbols
 
@@ -18,14 +16,15 @@ _FILTER = next(blocker for blocker in triage_blockers() if blocker.kind is Block
 _JUMP, _STUB_SIZE = b"\xff\x25", 16
 
 
-def without_filter(symbols: Symbols) -> Iterator[Image]:
-    """Yield each kernel32 and KERNELBASE in which UnhandledExceptionFilter, which it has, is not to be found."""
-    images = [image for image in symbols.images if _FILTER.is_in(image.module.label)]
+def without_filter(symbols: Symbols) -> tuple[Image, ...]:
+    """Return each kernel32 and KERNELBASE in which UnhandledExceptionFilter, which it has, is not to be found."""
+    images = [image for image in symbols.images if _FILTER in triage_blockers_in(image.module.label)]
+    lacking = tuple(image for image in images if not _has_filter(symbols, image))
+    if not lacking:
+        return ()
     of_kernel32 = [image for image in images if image.module.label.lower() == "kernel32"]
     leads_on = any(_leads_on(symbols, image) for image in of_kernel32) or not of_kernel32
-    for image in images:
-        if (image in of_kernel32 or leads_on) and not _has_filter(symbols, image):
-            yield image
+    return tuple(image for image in lacking if leads_on or image in of_kernel32)
 
 
 def _has_filter(symbols: Symbols, image: Image) -> bool:
@@ -44,38 +43,29 @@ def _leads_on(symbols: Symbols, kernel32: Image) -> bool:
     return len(code) < _STUB_SIZE or _JUMP in code
 
 
-def nameless(symbols: Symbols) -> Iterator[str]:
-    """Yield the modules in which crashed threads wait and no blocking function of which has a name."""
-    for image in symbols.images:
-        label = image.module.label
-        wanted = [blocker for blocker in triage_blockers() if blocker.is_in(label)]
-        if (
-            any(blocker.proves_exception for blocker in wanted)
-            and not len(image.exports)
-            and not any(symbols.rva_of(image, blocker.symbol) for blocker in wanted)
-        ):
-            yield label
+def missing_names(symbols: Symbols) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the modules in which crashed threads wait and no function of which has a name, and reasons for others.
 
-
-def missing_names(symbols: Symbols) -> Iterator[str]:
-    """Yield, for every module whose blocking functions may not all be found, why; those of `nameless` left out."""
-    lacking = {image.base for image in without_filter(symbols)}
-    without_names = set(nameless(symbols))
+    A reason says of a module whose blocking functions may not all be found why that is.
+    """
+    nameless: list[str] = []
+    reasons: list[str] = []
+    lacking = without_filter(symbols)
     for image in symbols.images:
-        label = image.module.label
-        if label in without_names:
+        wanted = triage_blockers_in(image.module.label)
+        if not wanted or (image.exports.is_whole and len(image.exports) and image not in lacking):
             continue
-        if image.base in lacking:
-            yield f"{label} does not export {_FILTER.symbol}, in which crashed threads wait, or not readably"
-        elif not image.exports.is_whole:
-            yield from _of_damaged(symbols, image)
-
-
-def _of_damaged(symbols: Symbols, image: Image) -> Iterator[str]:
-    label = image.module.label
-    wanted = [blocker.symbol for blocker in triage_blockers() if blocker.is_in(label)]
-    lost = [name for name in wanted if image.exports.may_lack(name) and symbols.rva_of(image, name) is None]
-    if lost:
-        yield f"{label} may export {lost[0]}, in which stuck threads wait: not all of its exports can be read"
-    elif wanted and not image.exports.has_all_starts and symbols.table(image).kind is SymbolKind.EXPORT:
-        yield f"not all addresses of what {label} exports can be read, so that stuck threads may look like others"
+        label, found = image.module.label, [name for name in wanted if symbols.rva_of(image, name.symbol)]
+        if any(blocker.proves_exception for blocker in wanted) and not len(image.exports) and not found:
+            nameless.append(label)
+        elif image in lacking:
+            reasons.append(f"{label} does not export {_FILTER.symbol}, in which crashed threads wait, or not readably")
+        else:
+            lost = [one.symbol for one in wanted if one not in found and image.exports.may_lack(one.symbol)]
+            if lost:
+                why = "not all of its exports can be read"
+                reasons.append(f"{label} may export {lost[0]}, in which stuck threads wait: {why}")
+            elif not image.exports.has_all_starts and symbols.table(image).kind is SymbolKind.EXPORT:
+                what = f"not all addresses of what {label} exports can be read"
+                reasons.append(f"{what}, so that stuck threads may look like others")
+    return tuple(nameless), tuple(reasons)

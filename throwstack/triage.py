@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 
-from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers
+from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers_in
 from throwstack.dispatch.fast_fail import failed_fast
 from throwstack.dispatch.saved import Route, SavedException
 from throwstack.dispatch.search import Blocked, exceptions_in_flight
@@ -19,7 +20,7 @@ from throwstack.dispatch.x86 import END_OF_CHAIN
 from throwstack.frames import Trust, Walk
 from throwstack.images import Image
 from throwstack.memory import Memory
-from throwstack.missing_names import missing_names, nameless, without_filter
+from throwstack.missing_names import missing_names, without_filter
 from throwstack.naming import name_of
 from throwstack.registers import SP, Arch, Registers
 from throwstack.symbols import Name, export_table
@@ -90,15 +91,13 @@ class Triage:
             target.symbols.distrust(image)
         self._ranges = tuple(_code_ranges(target))
 
-    @property
-    def nameless(self) -> tuple[str, ...]:
-        """Return the modules in which stuck threads wait and no function of which has a name: nobody is found there."""
-        return tuple(nameless(self._target.symbols))
+    @cached_property
+    def missing_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the modules no function of which has a name, so that nobody is found there, and reasons for others.
 
-    @property
-    def missing_names(self) -> tuple[str, ...]:
-        """Return why blocking functions of other modules may not be found, and with them stuck threads."""
-        return tuple(missing_names(self._target.symbols))
+        See `throwstack.missing_names`.
+        """
+        return missing_names(self._target.symbols)
 
     def is_readable(self, stack: ThreadStack) -> bool:
         """Say whether all of the stack that is in use can be read, or else `is_suspect` may have missed something."""
@@ -257,12 +256,10 @@ class Triage:
 def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
     """Yield [first, last] of every blocking function that the target's modules hold, as addresses inside it."""
     for image in target.images:
-        label = image.module.label
-        for blocker in triage_blockers():
-            if blocker.is_in(label):
-                rva = target.symbols.rva_of(image, blocker.symbol)
-                if rva is not None:
-                    yield image.base + rva + 1, image.base + rva + _longest(image, blocker, rva)
+        for blocker in triage_blockers_in(image.module.label):
+            rva = target.symbols.rva_of(image, blocker.symbol)
+            if rva is not None:
+                yield image.base + rva + 1, image.base + rva + _longest(image, blocker, rva)
 
 
 def _longest(image: Image, blocker: Blocker, rva: int) -> int:

@@ -178,12 +178,12 @@ class Survey:
         if process.wow64 is not None:
             sides.append(("wow64", process.wow64))
         triages = [(arch, target, Triage(target)) for arch, target in sides]
-        for label in {label: None for _, _, triage in triages for label in triage.nameless}:
+        for label in {label: None for _, _, triage in triages for label in triage.missing_names[0]}:
             self._miss(
                 process,
                 f"no function of {label} has a name, and crashed threads wait there (--image-path may help)",
             )
-        for reason in {reason: None for _, _, triage in triages for reason in triage.missing_names}:
+        for reason in {reason: None for _, _, triage in triages for reason in triage.missing_names[1]}:
             self._miss(process, reason)
         for thread in process.threads:
             if not self.is_selected(thread):
