@@ -50,9 +50,10 @@ class AlteredPages(ResolvedPages):
 
 @dataclass
 class Answer:
-    """What a survey found: rows by PID and TID, in words, and the warnings."""
+    """What a survey found, and its warnings."""
 
     rows: dict[tuple[int, int], tuple[Any, ...]] = field(default_factory=dict)
+    """By (PID, TID): side, blockers, (code, instruction, CONTEXT) of the exceptions, names of the stacks that threw."""
     warnings: list[str] = field(default_factory=list)
 
     def of(self, pid: int) -> dict[tuple[int, int], tuple[Any, ...]]:
@@ -95,7 +96,7 @@ def _row(finding: Finding) -> tuple[Any, ...]:
     stuck = finding.stuck
     thrown = tuple((one.record.code, one.record.address, one.context.address) for one in stuck.exceptions)
     names = tuple(
-        str(stuck.target.symbols.name(frame.ip, is_return_address=not frame.is_interrupted))
+        stuck.target.symbols.name(frame.ip, is_return_address=not frame.is_interrupted)
         for exception in stuck.exceptions
         for frame in stuck.throwing_walk(exception).frames
     )

@@ -152,9 +152,10 @@ class AddressSpace:
         return TableWalk(table // PAGE_SIZE, entry, is_leaf=True, is_valid=is_valid)
 
     def tables(self, first: int, last: int) -> tuple[int | None, ...]:
-        """Return the entries that lead to the last-level page tables of the addresses from `first` to `last`.
+        """Return where the last-level page tables of the addresses from `first` to `last` are, a number for each.
 
-        Address spaces in which these are equal have the same pages there. None where there is no such table.
+        Address spaces in which these are equal have the same pages there. None where there is no such table; where
+        there is an entry instead of one, the number is the entry's complement.
         """
         step = 1 << self._steps[-2][0]
         return tuple(self._table_entry(address) for address in range(first & -step, last + 1, step))
@@ -171,7 +172,7 @@ class AddressSpace:
             frame = entry & self._mask if entry & _PRESENT else self._transition(entry)
             if is_large or frame is None:
                 # Of a large page, without the bits that the processor sets; of a table that is paged out, where it is.
-                return (entry & ~_ACCESSED if is_large else entry) or None
+                return ~(entry & ~_ACCESSED if is_large else entry) if entry else None
             table = frame
         return table
 
