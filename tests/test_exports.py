@@ -106,6 +106,13 @@ def test_addresses_beyond_the_image_are_dropped():
     assert list(parsed(data)) == [Export(IMAGE_SIZE - 1, "Ordinal12")]
 
 
+@pytest.mark.parametrize("name", [b"\x1b[2J", b"Two words", b"\xe9"])
+def test_a_text_that_no_linker_writes_is_no_name(name: bytes):
+    data = directory([0x1100], [(ALPHA, 0)])
+    data[ALPHA - RVA : ALPHA - RVA + 10] = name.ljust(10, b"\0")
+    assert list(parsed(data)) == [Export(0x1100, "Ordinal10")]
+
+
 def test_forwarded_exports():
     """Alpha forwards to `Middle`, and what a name on an absent page would forward to is still no code."""
     data = directory([MIDDLE, 0x1200], [(ALPHA, 0)])
@@ -117,7 +124,9 @@ def test_forwarded_exports():
 def test_tables_outside_the_directory(tables: tuple[int, int, int]):
     data = directory([0x1100], [(ALPHA, 0)])
     struct.pack_into("<3I", data, 28, *tables)
-    assert list(parsed(data)) == []
+    exports = parsed(data)
+    assert list(exports) == []
+    assert exports.may_lack("Alpha")
 
 
 def test_counts_and_texts_that_lie_cost_no_memory():

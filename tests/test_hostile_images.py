@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,6 +195,27 @@ def test_an_export_beyond_4_gib_is_dropped(ftp: Session):
     page, data = filter_rva_at(process_of(ftp, pid))
     answer = survey(ftp, pid, {page: data})
     assert list(answer.of(pid)) == [(pid, 2792)]
+    assert answer.names(pid)
+
+
+def test_directories_at_the_end_of_a_gigabyte_cost_no_memory(ftp: Session):
+    """Each module of a process says that its exports are 8 KiB below 1 GiB, and that it is that large."""
+    pid = CASES["ftp-2003"]
+    altered: dict[int, bytes | None] = {}
+    for image in process_of(ftp, pid).native.images:
+        page = bytearray(image.header_page)
+        optional = int.from_bytes(page[0x3C:0x40], "little") + 24
+        struct.pack_into("<I", page, optional + 56, 0x40000000)
+        struct.pack_into("<II", page, optional + 96, 0x3FFFE000, 0x1000)
+        altered[image.base] = bytes(page)
+    whole = survey(ftp)
+    tracemalloc.start()
+    try:
+        answer = survey(ftp, pid, altered)
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+    assert answer.without(pid) == whole.without(pid)
     assert answer.names(pid)
 
 

@@ -9,10 +9,10 @@ in the directory, where linkers put them; all addresses in the image.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, TypeVar
 
 from throwstack.memory import PAGE_SIZE
@@ -24,6 +24,8 @@ _DIRECTORY = struct.Struct("<12xII5I")
 _MAX_ENTRIES = 1 << 16
 """Ordinals are words of 16 bits."""
 _MAX_NAME = 4096
+_NAME = re.compile(rb"[!-~]*")
+"""Linkers write printable ASCII without spaces."""
 _LAST = chr(0x10FFFF)
 
 
@@ -115,17 +117,17 @@ def parse_exports(directory: tuple[int, int], pages: Sequence[bytes | None], lim
         if start and ordinal not in named
     ]
     inside = sorted((entry for entry in entries if entry.rva < limit), key=lambda entry: entry.rva)
-    return Exports(inside, _gaps(read), has_all_starts=None not in starts)
+    gaps = _gaps(read) if len(read) == names else [("", _LAST)]
+    return Exports(inside, gaps, has_all_starts=len(starts) == functions and None not in starts)
 
 
 def _gaps(names: Sequence[str | None]) -> list[tuple[str, str]]:
     """Return between which names there are others that are not known: the loader wants the table sorted."""
     if None not in names:
         return []
-    known = ["", *names, _LAST]
     gaps = []
     before, is_open = "", False
-    for _, name in pairwise(known):
+    for name in (*names, _LAST):
         if name is None:
             is_open = True
             continue
@@ -183,7 +185,7 @@ class _View:
             letters += page[offset:end] if end >= 0 else page[offset : offset + room - len(letters)]
             if end >= 0:
                 self._letters_left -= len(letters)
-                return letters.decode("latin-1")
+                return letters.decode("ascii") if _NAME.fullmatch(letters) else ""
             rva += PAGE_SIZE - offset
         return ""
 
