@@ -255,11 +255,13 @@ class Triage:
 
 def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
     """Yield [first, last] of every blocking function that the target's modules hold, as addresses inside it."""
+    highest = (1 << 8 * target.arch.pointer_size) - 1
     for image in target.images:
         for blocker in triage_blockers_in(image.module.label):
             rva = target.symbols.rva_of(image, blocker.symbol)
-            if rva is not None:
-                yield image.base + rva + 1, image.base + rva + _longest(image, blocker, rva)
+            if rva is not None and image.base + rva < highest:
+                first, last = image.base + rva + 1, image.base + rva + _longest(image, blocker, rva)
+                yield first, min(last, highest)
 
 
 def _longest(image: Image, blocker: Blocker, rva: int) -> int:

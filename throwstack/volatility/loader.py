@@ -97,7 +97,7 @@ class LoaderReader:
     def _module(self, memory: Memory, entry: int) -> Module | None:
         base = self._pointer(memory, entry + self._base)
         size = memory.u32(entry + self._size)
-        if not base or base & 0xFFF or not 0 < size <= _MAX_IMAGE:
+        if not base or base & 0xFFF or not 0 < size <= _MAX_IMAGE or (base + size) >> 8 * self._pointer_size:
             return None
         path = self._string(memory, entry + self._full_name)
         name = self._string(memory, entry + self._base_name) or path.rpartition("\\")[2]
