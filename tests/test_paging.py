@@ -107,3 +107,28 @@ def test_arbitrary_tables_end_in_an_address_or_none(mode: PagingMode, address: i
     space = AddressSpace(memory_of(dict.fromkeys(range(0, 1 << 16, PAGE_SIZE), garbage)), mode, top)
     physical = space.translate(address & -PAGE_SIZE)
     assert physical is None or physical % PAGE_SIZE == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "same"),
+    [
+        (0x4000 | PRESENT, True),
+        (0x4000 | PRESENT | 1 << 5, True),  # the processor has used it
+        (0x4000 | TRANSITION, True),  # the table is on its way out, and is still the same
+        (0x5000 | PRESENT, False),
+        (0x4000, False),
+        (0, False),
+    ],
+)
+def test_address_spaces_that_share_a_page_table(entry: int, same: bool) -> None:
+    """Three of the tables may be each process's own: where the last one is the same page, so is all that it maps."""
+    own = {"x3000": table("<Q", {0x091: entry})}
+    first, second = x64_space(0x9000 | PRESENT), x64_space(0x9000 | PRESENT, **own)
+    ends = X64_ADDRESS, X64_ADDRESS + PAGE_SIZE
+    assert (first.tables(*ends) == second.tables(*ends)) is same
+    assert len(first.tables(X64_ADDRESS, X64_ADDRESS + (4 << 20))) == 3
+
+
+def test_no_page_table_is_none() -> None:
+    assert x64_space(0).tables(0x1000, 0x2000) == (None,)
+    assert x64_space(0).tables(1 << 60, (1 << 60) + 1) == (None,)

@@ -156,3 +156,23 @@ def test_a_call_that_never_returns_is_in_its_own_function(tmp_path):
     assert (str(inner), inner.source, inner.is_inline) == ("ftpsrvdata_pg!raise", "r.h @ 4", True)
     assert (str(outer), outer.source, outer.is_inline) == ("ftpsrvdata_pg!thrower+0x10", "t.cpp @ 7", False)
     assert [str(name) for name in symbols.frames_at(BASE + 0x1010)] == ["ftpsrvdata_pg!next"]
+
+
+def test_where_addresses_of_exports_are_missing_the_nearest_name_is_doubtful(exporting):
+    """Between two exports there may be another one, whose address was on an absent page."""
+    (image,) = exporting
+    table = SymbolTable(SymbolKind.EXPORT, [(0x1300, "First")], has_all_starts=False)
+    symbols = Symbols(exporting, lambda _: table)
+    assert [symbols.name(BASE + rva).provenance for rva in (0x1300, 0x1304)] == ["export", "export?"]
+    whole = Symbols(exporting, lambda _: SymbolTable(SymbolKind.EXPORT, [(0x1300, "First")]))
+    assert whole.name(BASE + 0x1304).provenance == "export"
+    assert image.exports.has_all_starts
+
+
+def test_a_distrusted_image_is_named_by_its_file(exporting):
+    (image,) = exporting
+    symbols = Symbols(exporting, fallback=lambda _: SymbolTable(SymbolKind.EXPORT, [(0x1300, "Real")]))
+    assert str(symbols.name(BASE + 0x1300)) == "ftpsrvdata_pg!First"
+    symbols.distrust(image)
+    assert str(symbols.name(BASE + 0x1300)) == "ftpsrvdata_pg!Real"
+    assert symbols.rva_of(image, "Real") == 0x1300

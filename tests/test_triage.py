@@ -497,3 +497,11 @@ def test_a_thread_after_those_that_spent_the_budget_has_its_share():
     found = triage.examine(crashed_thread)
     assert found is not None, triage.spent
     assert found.exceptions
+
+
+def test_a_blocker_at_the_end_of_the_address_space() -> None:
+    """kernel32 where no image can be, and a symbol table by which the filter is beyond 4 GiB."""
+    end = Module("kernel32.dll", "", 0xFFFF0000, 0x10000)
+    names = {"kernel32.dll": {"UnhandledExceptionFilter": 0xFFF0, "FatalAppExitA": 0x20000}}
+    memory = {LIMIT: Stack(LIMIT, BASE).at(SP + 0x200).d32(0xFFFFFFF8).data()}
+    assert Triage(make_target(Arch.X86, [end], memory, names, walk())).is_suspect(stack_of())

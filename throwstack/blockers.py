@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 from throwstack.text import escape
@@ -86,6 +86,12 @@ def _parse(line: str) -> Blocker:
 def triage_blockers() -> tuple[Blocker, ...]:
     """Return the functions to look for on every thread's stack."""
     return tuple(blocker for blocker in blockers() if blocker.is_triage)
+
+
+@lru_cache(maxsize=1024)
+def triage_blockers_in(module_label: str) -> tuple[Blocker, ...]:
+    """Return those of them that a module with this label can hold."""
+    return tuple(blocker for blocker in triage_blockers() if blocker.is_in(module_label))
 
 
 @cache

@@ -1,34 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """PE images as they lie in memory: sections, exports, the PDB's identity, where the unwind tables are.
 
-Parsed with pefile from the pages that can be read. Nothing here fails on a page that is missing or a header that is
+Headers are parsed with pefile. Nothing here fails on a page that is missing or a header that is
 damaged: what cannot be read is absent. Follows the PE/COFF specification.
 """
 
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from hashlib import blake2b
 
 import pefile
 
+from throwstack.exports import NO_EXPORTS, UNKNOWN_EXPORTS, Exports, parse_exports
 from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.modules import Module, ModuleMap
 from throwstack.registers import Arch
 
-T = TypeVar("T")
-
 _HEADER_SIZE = PAGE_SIZE
 _MAX_IMAGE_SIZE = 1 << 30
 _MAX_DIRECTORY_SIZE = 8 << 20
+_MAX_PAGES = 4096
+"""How many pages a cache of their parses keeps, of 4 KiB each."""
+_MAX_EXPORTS = 1 << 20
+"""How many exports are kept; a machine has some 200,000 different ones."""
 _EXECUTE, _WRITE = 0x20000000, 0x80000000
 _MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
 _CODEVIEW = 2
-"""Where a section header holds it; PointerToRawData follows."""
+_RSDS_NAME = 24
+"""Where in an RSDS record the PDB's name begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,31 +77,19 @@ class Headers:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """An export: RVA, name, and `DLL.Name` where the entry forwards elsewhere (then `rva` is not code).
-
-    One that has no name, only an ordinal, is called `Ordinal12`, as debuggers do.
-    """
-
-    rva: int
-    name: str
-    forwarder: str | None = None
-
-
 class Image:
     """One module's image in memory. Parsed on first use; whatever is unreadable is absent rather than an error."""
 
     __slots__ = ("_cache", "_exports", "_headers", "_is_parsed", "_pdb", "_pdb_parsed", "memory", "module")
 
     def __init__(self, module: Module, memory: Memory, cache: ImageCache | None = None) -> None:
-        """Look at `module` through `memory`; images with the same header page share their parse through `cache`."""
+        """Look at `module` through `memory`; images with the same bytes share their parse through `cache`."""
         self.module = module
         self.memory = memory
         self._cache = cache if cache is not None else ImageCache()
         self._headers: Headers | None = None
         self._is_parsed = False
-        self._exports: tuple[Export, ...] | None = None
+        self._exports: Exports | None = None
         self._pdb: PdbIdentity | None = None
         self._pdb_parsed = False
 
@@ -121,8 +112,8 @@ class Image:
         return self.memory.read_available(self.base, _HEADER_SIZE)
 
     @property
-    def exports(self) -> tuple[Export, ...]:
-        """Return the exports in RVA order, named ones first; empty if the directory is absent or its pages are."""
+    def exports(self) -> Exports:
+        """Return the exports, as far as they can be read."""
         if self._exports is None:
             self._exports = self._cache.exports(self)
         return self._exports
@@ -134,15 +125,6 @@ class Image:
             self._pdb_parsed = True
             self._pdb = self._read_pdb_identity()
         return self._pdb
-
-    def shared(self, make: Callable[[Image], T]) -> T:
-        """Return what `make` derives from this image, made once for all processes that have the same image.
-
-        An image whose exports are not readable here may be so elsewhere: what comes of it is not shared.
-        """
-        if not self.exports:
-            return make(self)
-        return self._cache.derived(self, make)
 
     def is_code(self, address: int) -> bool:
         """Say whether `address` lies in an executable section (True throughout if the headers are unreadable)."""
@@ -162,10 +144,12 @@ class Image:
                 if self.memory.u32(self.base + entry + 12) != _CODEVIEW:
                     continue
                 length = min(self.memory.u32(self.base + entry + 16), PAGE_SIZE)
-                record = self.memory.read_available(self.base + self.memory.u32(self.base + entry + 20), length)
+                start = self.memory.u32(self.base + entry + 20)
+                record = self.memory.read_available(self.base + start, length)
             except MemoryUnreadable:
                 continue
-            identity = parse_rsds(record)
+            is_cut = len(record) < length and b"\0" not in record[_RSDS_NAME:]  # the name goes on on an absent page
+            identity = None if is_cut or start + length > headers.image_size else parse_rsds(record)
             if identity is not None:
                 return identity
         return None
@@ -173,7 +157,7 @@ class Image:
 
 def parse_rsds(record: bytes) -> PdbIdentity | None:
     """Return the identity in a CodeView record `RSDS, GUID, age, path`, or None if it is not one."""
-    if len(record) < 25 or record[:4] != b"RSDS":
+    if len(record) <= _RSDS_NAME or record[:4] != b"RSDS":
         return None
     first, second, third = (
         int.from_bytes(record[4:8], "little"),
@@ -181,46 +165,66 @@ def parse_rsds(record: bytes) -> PdbIdentity | None:
         int.from_bytes(record[10:12], "little"),
     )
     guid = f"{first:08X}{second:04X}{third:04X}{record[12:20].hex().upper()}"
-    path = record[24:].split(b"\0", 1)[0].decode("utf-8", "replace")
+    path = record[_RSDS_NAME:].split(b"\0", 1)[0].decode("utf-8", "replace")
     name = re.split(r"[\\/]", path)[-1]
     return PdbIdentity(name, guid, int.from_bytes(record[20:24], "little")) if name else None
 
 
 class ImageCache:
-    """Parses shared between processes: the same DLL has the same header page in each of them."""
+    """Parses shared between processes, by the bytes that they were made from and nothing else.
 
-    __slots__ = ("_derived", "_exports", "_headers")
+    A process can have written to its copy of a DLL: then it has bytes of its own, and what they say is its own affair.
+    A page that is not there is part of that: what was read without it is not told where it is there.
+    """
+
+    __slots__ = ("_digests", "_entries", "_exports", "_headers")
 
     def __init__(self) -> None:
         """Start empty; meant to live as long as one dump is open."""
-        self._derived: dict[tuple[bytes, object], Any] = {}
+        self._digests: dict[bytes, bytes] = {}
         self._headers: dict[bytes, Headers | None] = {}
-        self._exports: dict[bytes, tuple[Export, ...]] = {}
+        self._exports: dict[tuple[object, ...], Exports] = {}
+        self._entries = 0
 
     def headers(self, page: bytes) -> Headers | None:
         """Return the headers in an image's first page, or None."""
         if page not in self._headers:
+            if len(self._headers) >= _MAX_PAGES:
+                self._headers.clear()
             self._headers[page] = parse_headers(page)
         return self._headers[page]
 
-    def exports(self, image: Image) -> tuple[Export, ...]:
-        """Return the exports of `image`; remembered only where they could be read."""
-        page = image.header_page
-        known = self._exports.get(page)
-        if known is not None:
-            return known
-        exports = _parse_exports(image)
-        if exports:
-            self._exports[page] = exports
+    def exports(self, image: Image) -> Exports:
+        """Return the exports of `image`."""
+        headers = image.headers
+        if headers is None:
+            return UNKNOWN_EXPORTS
+        rva, size = headers.export_directory
+        limit = min(headers.image_size, image.module.size)
+        size = min(size, limit - rva)
+        if not rva or size <= 0:
+            return NO_EXPORTS
+        first = image.base + (rva & -PAGE_SIZE)
+        pages = [image.memory.page(page) for page in range(first, image.base + rva + size, PAGE_SIZE)]
+        key = rva, size, limit, *(None if page is None else self._digest(page) for page in pages)
+        exports = self._exports.get(key)
+        if exports is None:
+            exports = parse_exports((rva, size), pages, limit)
+            self._entries += len(exports)
+            if self._entries > _MAX_EXPORTS:
+                self._exports.clear()
+                self._entries = len(exports)
+            self._exports[key] = exports
         return exports
 
-    def derived(self, image: Image, make: Callable[[Image], T]) -> T:
-        """Return `make(image)`, remembered for every image with the same header page."""
-        key = image.header_page, make
-        if key not in self._derived:
-            self._derived[key] = make(image)
-        value: T = self._derived[key]
-        return value
+    def _digest(self, page: bytes) -> bytes:
+        """Return what stands for the contents of `page`; costs little where processes have the same physical page."""
+        digest = self._digests.get(page)
+        if digest is None:
+            if len(self._digests) >= _MAX_PAGES:
+                self._digests.clear()
+            digest = self._digests[page] = blake2b(page, digest_size=20).digest()
+        return digest
 
 
 def parse_headers(page: bytes) -> Headers | None:
@@ -265,44 +269,8 @@ def data_directory(pe: pefile.PE, index: int) -> tuple[int, int]:
 
 def _directory(pe: pefile.PE, index: int) -> tuple[int, int]:
     rva, size = data_directory(pe, index)
-    return (0, 0) if size > _MAX_DIRECTORY_SIZE or rva > _MAX_IMAGE_SIZE else (rva, size)
-
-
-def _parse_exports(image: Image) -> tuple[Export, ...]:
-    """Let pefile read the export directory from a flat copy of the image that holds its pages and no others."""
-    headers = image.headers
-    if headers is None or not headers.export_directory[1]:
-        return ()
-    rva, size = headers.export_directory
-    flat = bytearray(rva + size)
-    head = image.header_page
-    flat[: len(head)] = head[: len(flat)]
-    for page in range(rva & ~(PAGE_SIZE - 1), rva + size, PAGE_SIZE):
-        data = image.memory.page(image.base + page)
-        if data is not None:
-            low, high = max(page, rva), min(page + PAGE_SIZE, rva + size)
-            flat[low:high] = data[low - page : high - page]
-    try:
-        for section in pefile.PE(data=bytes(flat), fast_load=True).sections:
-            # In the bytes, before the parse that counts: pefile works out where sections lie while it parses.
-            struct.pack_into(
-                "<II", flat, section.get_file_offset() + 16, section.Misc_VirtualSize, section.VirtualAddress
-            )
-        pe = pefile.PE(data=bytes(flat), fast_load=True)
-        pe.parse_data_directories(directories=[_EXPORT])
-        symbols = pe.DIRECTORY_ENTRY_EXPORT.symbols
-    except (pefile.PEFormatError, AttributeError, ValueError, IndexError, struct.error):
-        return ()
-    exports = [
-        Export(
-            symbol.address,
-            symbol.name.decode("latin-1") if symbol.name else f"Ordinal{symbol.ordinal}",
-            symbol.forwarder.decode("latin-1") if symbol.forwarder else None,
-        )
-        for symbol in sorted(symbols, key=lambda symbol: not symbol.name)
-        if symbol.address
-    ]
-    return tuple(sorted(exports, key=lambda export: export.rva))
+    size = min(size, pe.OPTIONAL_HEADER.SizeOfImage - rva)
+    return (rva, size) if 0 < size <= _MAX_DIRECTORY_SIZE else (0, 0)
 
 
 class ImageMap:

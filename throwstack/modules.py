@@ -6,6 +6,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,18 @@ class Module:
     @property
     def label(self) -> str:
         """Return the module's name as WinDbg prints it: `KERNEL32`, `iftpsvc`; dots and dashes become `_`."""
-        stem, dot, extension = self.name.rpartition(".")
-        label = stem if dot and extension.lower() in _IMAGE_EXTENSIONS else self.name
-        return "".join(c if c.isalnum() or c == "_" else "_" for c in label)
+        return _label(self.name)
 
     def contains(self, address: int) -> bool:
         """Say whether `address` lies in the image."""
         return self.base <= address < self.base + self.size
+
+
+@lru_cache(maxsize=1024)
+def _label(name: str) -> str:
+    stem, dot, extension = name.rpartition(".")
+    label = stem if dot and extension.lower() in _IMAGE_EXTENSIONS else name
+    return "".join(c if c.isalnum() or c == "_" else "_" for c in label)
 
 
 _IMAGE_EXTENSIONS = frozenset({"dll", "exe", "sys", "ocx", "drv", "cpl", "scr", "ax", "tmp"})

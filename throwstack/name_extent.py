@@ -28,26 +28,30 @@ _FILLING = re.compile(rb"(?<![\xb8-\xbf\xcc])\xcc{3,}|[\x90\xcc]{5}\x8b\xff")
 """Between functions: int3 (four of them after `mov reg` are a constant), or room for a hot patch and `mov edi, edi`."""
 
 
-def is_beyond_function(image: Image, start: int, rva: int, *, is_sparse: bool) -> bool:
+def is_beyond_function(image: Image, start: int, rva: int, *, is_sparse: bool, has_gaps: bool = False) -> bool:
     """Say whether there are signs that `rva` is not in the function whose symbol stands at RVA `start`.
 
-    `is_sparse` says that many functions of the image have no symbol (an export table).
+    `is_sparse` says that many functions of the image have no symbol (an export table); `has_gaps` that some have one
+    which could not be read: then only the image's own table of functions says that `rva` is in this one.
     """
     if rva < start:
         return True
     headers = image.headers
+    is_sparse = is_sparse or has_gaps
+    furthest = 0 if has_gaps else MAX_OFFSET
     if headers is None:
-        return is_sparse and rva - start > MAX_OFFSET
+        return is_sparse and rva - start > furthest
     if headers.section_at(start) is not headers.section_at(rva):
         return True
     if headers.arch is Arch.X64:
         entry = _runtime_function(image, rva)
         if entry is not None:
             begin, function = entry
-            return begin > start and function != start
+            is_leaf = start not in {begin, function}  # has no entry, so that nothing says where it ends
+            return is_leaf and (begin > start or (has_gaps and rva > start))
     elif rva - start <= MAX_OFFSET and _has_filling(image, start, rva):
         return True
-    return is_sparse and rva - start > MAX_OFFSET
+    return is_sparse and rva - start > furthest
 
 
 def _has_filling(image: Image, start: int, rva: int) -> bool:

@@ -17,6 +17,8 @@ from throwstack.memory import PAGE_SIZE, PageSource
 
 _PRESENT = 1 << 0
 _LARGE = 1 << 7
+_ACCESSED = 3 << 5
+"""And written to."""
 _PROTOTYPE = 1 << 10
 _TRANSITION = 1 << 11
 _SWIZZLE = 1 << 4
@@ -148,6 +150,31 @@ class AddressSpace:
                 return TableWalk(frame, entry, is_leaf=True, is_valid=True)
             table = entry & self._mask
         return TableWalk(table // PAGE_SIZE, entry, is_leaf=True, is_valid=is_valid)
+
+    def tables(self, first: int, last: int) -> tuple[int | None, ...]:
+        """Return where the last-level page tables of the addresses from `first` to `last` are, a number for each.
+
+        Address spaces in which these are equal have the same pages there. None where there is no such table; where
+        there is an entry instead of one, the number is the entry's complement.
+        """
+        step = 1 << self._steps[-2][0]
+        return tuple(self._table_entry(address) for address in range(first & -step, last + 1, step))
+
+    def _table_entry(self, address: int) -> int | None:
+        if not self._is_canonical(address):
+            return None
+        table = self._top
+        for shift, indexes, may_be_large in self._steps[:-1]:
+            entry = self._read_entry(table + (address >> shift & indexes) * self._size)
+            if entry is None:
+                return None
+            is_large = may_be_large and entry & _PRESENT and entry & _LARGE
+            frame = entry & self._mask if entry & _PRESENT else self._transition(entry)
+            if is_large or frame is None:
+                # Of a large page, without the bits that the processor sets; of a table that is paged out, where it is.
+                return ~(entry & ~_ACCESSED if is_large else entry) if entry else None
+            table = frame
+        return table
 
     def _is_canonical(self, address: int) -> bool:
         if self._is_64bit:

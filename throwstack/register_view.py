@@ -65,4 +65,4 @@ def format_instruction(memory: Memory, arch: Arch, address: int, cs: int | None 
         where = f"{cs:04x}:{where}"
     for _, size, mnemonic, operands in capstone.Cs(capstone.CS_ARCH_X86, mode).disasm_lite(code, address, count=1):
         return f"{where} {code[:size].hex()} {mnemonic} {operands}".rstrip()
-    return f"{where} {code[:1].hex()} ???"
+    return f"{where} {code[:1].hex()} ???" if len(code) == _MAX_INSTRUCTION else None

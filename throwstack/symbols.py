@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from throwstack.demangle import undecorate
+from throwstack.exports import Exports
 from throwstack.frame_data import FrameData
 from throwstack.images import Image, ImageMap
 from throwstack.name_extent import is_beyond_function
@@ -46,11 +47,16 @@ class Location:
 class SymbolTable:
     """The code symbols of one image: names by RVA, RVAs by name."""
 
-    __slots__ = ("_by_name", "_names", "_rvas", "kind")
+    __slots__ = ("_by_name", "_names", "_rvas", "has_all_starts", "kind")
 
-    def __init__(self, kind: SymbolKind, symbols: Iterable[tuple[int, str]]) -> None:
-        """Take (RVA, name) pairs in any order; of several names at one RVA the first is kept for display."""
+    def __init__(self, kind: SymbolKind, symbols: Iterable[tuple[int, str]], *, has_all_starts: bool = True) -> None:
+        """Take (RVA, name) pairs in any order; of several names at one RVA the first is kept for display.
+
+        `has_all_starts` is False where there were more symbols, which could not be read: one of them may stand between
+        an address and the nearest that is known.
+        """
         self.kind = kind
+        self.has_all_starts = has_all_starts
         by_rva: dict[int, str] = {}
         self._by_name: dict[str, int] = {}
         for rva, name in symbols:
@@ -162,6 +168,12 @@ class Symbols:
             self._tables[image.base] = table
         return table
 
+    def distrust(self, image: Image) -> None:
+        """Name what is in `image` by its file's exports, if the file is at hand: its own in memory are not whole."""
+        if self.table(image).kind is SymbolKind.EXPORT and self._fallback is not None:
+            self._tables[image.base] = self._fallback(image) or self._tables[image.base]
+            self._names.clear()
+
     def name(self, address: int, *, is_return_address: bool = False) -> Name:
         """Name `address` by the function that holds it, whatever was inlined there.
 
@@ -248,18 +260,20 @@ def _is_doubtful(image: Image, table: SymbolTable, location: Location, rva: int)
     if location.is_inside is not None:
         return not location.is_inside
     start = location.rva
-    return start is not None and is_beyond_function(image, start, rva, is_sparse=table.kind is SymbolKind.EXPORT)
+    if start is None:
+        return False
+    is_sparse = table.kind is SymbolKind.EXPORT
+    return is_beyond_function(image, start, rva, is_sparse=is_sparse, has_gaps=not table.has_all_starts)
 
 
 def export_table(image: Image) -> SymbolTable:
     """Return the names an image exports, without those that only forward to another image."""
-    return image.shared(_table_of_exports)
+    return image.exports.derived(_table_of_exports)
 
 
-def _table_of_exports(image: Image) -> SymbolTable:
-    return SymbolTable(
-        SymbolKind.EXPORT, ((export.rva, export.name) for export in image.exports if export.forwarder is None)
-    )
+def _table_of_exports(exports: Exports) -> SymbolTable:
+    names = ((export.rva, export.name) for export in exports if export.forwarder is None)
+    return SymbolTable(SymbolKind.EXPORT, names, has_all_starts=exports.has_all_starts)
 
 
 def first_of(*sources: SymbolSource) -> SymbolSource:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property
 
-from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers
+from throwstack.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers_in
 from throwstack.dispatch.fast_fail import failed_fast
 from throwstack.dispatch.saved import Route, SavedException
 from throwstack.dispatch.search import Blocked, InFlight, exceptions_in_flight
@@ -19,6 +19,7 @@ from throwstack.dispatch.x86 import END_OF_CHAIN
 from throwstack.frames import Trust, Walk
 from throwstack.guard import Guard
 from throwstack.images import Image
+from throwstack.missing_names import missing_names, without_filter
 from throwstack.naming import name_of
 from throwstack.registers import SP, Arch, Registers
 from throwstack.stack_words import CodeRanges, pages_between
@@ -85,20 +86,19 @@ class Triage:
     def __init__(self, target: Target) -> None:
         """Find the blocking functions among the modules of `target`."""
         self._target = target
+        for image in without_filter(target.symbols):
+            target.symbols.distrust(image)
         self._ranges = CodeRanges(_code_ranges(target), target.arch.pointer_size)
         self._extents: dict[tuple[int, int], tuple[int, int]] = {}
         self._gone_through: tuple[int, int] | None = None
 
-    @property
-    def nameless(self) -> tuple[str, ...]:
-        """Return the modules in which stuck threads wait and no function of which has a name: nobody is found there."""
-        return tuple(
-            image.module.label
-            for image in self._target.images
-            if any(blocker.proves_exception for blocker in _blockers_of(image.module.label))
-            and not image.exports
-            and not self._ranges.any_start_between(image.base, image.base + image.module.size)
-        )
+    @cached_property
+    def missing_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the modules no function of which has a name, so that nobody is found there, and reasons for others.
+
+        See `throwstack.missing_names`.
+        """
+        return missing_names(self._target.symbols)
 
     @property
     def spent(self) -> tuple[str, ...]:
@@ -290,19 +290,14 @@ class Triage:
         return blocker if blocker.proves_exception and self._target.arch is Arch.X86 else None
 
 
-@lru_cache(maxsize=4096)
-def _blockers_of(label: str) -> tuple[Blocker, ...]:
-    return tuple(blocker for blocker in triage_blockers() if blocker.is_in(label))
-
-
 def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
     """Yield [first, last] of every blocking function that the target's modules hold, as addresses inside it."""
     highest = (1 << 8 * target.arch.pointer_size) - 1
     for image in target.images:
-        for blocker in _blockers_of(image.module.label):
+        for blocker in triage_blockers_in(image.module.label):
             rva = target.symbols.rva_of(image, blocker.symbol)
             # A damaged export may point beyond the address space: no word of a stack is an address there.
-            if rva is not None and image.base + rva + 1 <= highest:
+            if rva is not None and image.base + rva < highest:
                 yield image.base + rva + 1, min(image.base + rva + _longest(image, blocker, rva), highest)
 
 

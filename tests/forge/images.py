@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from tests.forge.code import CodeError, merge
 from tests.forge.describe import LoadedModule, Protection, Region
@@ -50,6 +51,9 @@ class ImageBuilder:
     has_isf: bool = False
     unwind: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     """x64: function start → (end, UNWIND_INFO); a chained entry's parent is a 12-byte tail of three addresses."""
+
+    more_exports: ClassVar[int] = 0
+    """How many further exports every image that has some gets, so that its directory takes several pages."""
 
     def __post_init__(self) -> None:
         """Lay out the sections."""
@@ -144,7 +148,7 @@ class ImageBuilder:
             message = f"{self.name}: too many import slots"
             raise CodeError(message)
         directories = {12: (self.text_end - self.base, len(slots))} if slots else {}
-        if self.exports:
+        if self.exports and not self.more_exports:
             table = export_directory(self.name, self.exports, self.base, self._free_data - self.base)
             directories[0] = (self.place_data(table) - self.base, len(table))
         if self.pdb is not None:
@@ -169,6 +173,12 @@ class ImageBuilder:
             sections += [(".xdata", start, len(xdata), _RDATA)]
             sections += [(".pdata", start + pages(len(xdata)), len(pdata), _RDATA)]
         body = bytes(text + rest) + padded(xdata) + padded(pdata)
+        if self.exports and self.more_exports:
+            start = PAGE + len(body)
+            table = export_directory(self.name, self.exports | self._more_exports(), self.base, start)
+            directories[0] = (start, len(table))
+            sections.append((".edata", start, len(table), _RDATA))
+            body += padded(table)
         head = headers(
             self.name,
             machine=self.machine,
@@ -180,6 +190,11 @@ class ImageBuilder:
             directories=directories,
         )
         return head + body
+
+    def _more_exports(self) -> dict[str, int]:
+        """Return exports of the first byte of .text, whose names are spread over the alphabet."""
+        names = (f"{chr(ord('A') + index % 26)}export{index:05}" for index in range(self.more_exports))
+        return dict.fromkeys(names, self.base + PAGE)
 
     def _unwind_tables(self) -> tuple[bytes, bytes]:
         """Return .xdata and .pdata."""

@@ -120,6 +120,10 @@ class ResolvedPages:
         """Return the pages without those of image files."""
         return _InDump(self)
 
+    def tables(self, first: int, last: int) -> tuple[int | None, ...]:
+        """Return which page tables map the addresses from `first` to `last`: see `AddressSpace.tables`."""
+        return self._tables.tables(first, last)
+
     def page(self, address: int) -> bytes | None:
         """Return the page at the page-aligned `address`, or None."""
         physical = self._tables.translate(address)

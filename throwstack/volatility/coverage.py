@@ -62,9 +62,11 @@ def _coverage(reader: ProcessReader, process: Process) -> ProcessCoverage:
             step = max(1, pages // _IMAGE_PAGES)
             images.update(origin(image.base + page * PAGE_SIZE) for page in range(0, pages, step))
     targets = (target for target in (process.native, process.wow64) if target is not None)
-    nameless = tuple(dict.fromkeys(label for target in targets for label in Triage(target).nameless))
+    missing = [Triage(target).missing_names for target in targets]
+    nameless = tuple(dict.fromkeys(label for labels, _ in missing for label in labels))
     if nameless:
         problems.append(f"the exports of {', '.join(nameless)} are not readable")
+    problems.extend(dict.fromkeys(reason for _, reasons in missing for reason in reasons))
     return ProcessCoverage(process.pid, process.name, len(process.threads), stacks, images, tuple(problems), nameless)
 
 

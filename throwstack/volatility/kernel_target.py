@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel as a target: the images of nt and its drivers, their names, and what unwinds them.
 
-Drivers of a session (win32k) lie in memory that only the processes of that session map, so there is a target per
-session, read through the page tables of one of its processes. Names come from PDBs, then from the ISF table that
-Volatility loaded for the kernel (and ISF files of drivers), then from exports.
+Drivers of a session (win32k) lie in memory that only the processes of that session map. They are read through the page
+tables of the process whose thread is walked, everything else through the kernel's own. Processes share a target where
+their tables lead to the very same physical pages for these drivers: what else a process's tables or its EPROCESS say is
+its own affair. Names come from PDBs, then from the ISF table that Volatility loaded for the kernel (and ISF files of
+drivers), then from exports.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from functools import cached_property
 from volatility3.framework import exceptions
 
 from throwstack.images import Image, ImageMap
-from throwstack.memory import Memory, MemoryUnreadable
+from throwstack.memory import PAGE_SIZE, Memory, PageSource
 from throwstack.modules import Module, ModuleMap
+from throwstack.pages.resolver import ResolvedPages
 from throwstack.registers import Arch
 from throwstack.symbols import SymbolKind, Symbols, SymbolTable, first_of
 from throwstack.target import Target
@@ -28,32 +31,59 @@ from throwstack.volatility.machine import Machine
 KERNEL_NAME = "nt"
 """What debuggers call the kernel, whatever its file is called."""
 _UNKNOWN_SIZE = 1 << 24
+_MAX_SESSION = 1 << 30
+"""How large the drivers of a session may be together, in bytes."""
+_MAX_TARGETS = 64
+"""More than there are sessions; each process of a hostile dump may have tables of its own."""
+
+
+class _OfSession:
+    """A `PageSource`: the pages of a session's drivers as a process sees them, all others as the kernel does."""
+
+    def __init__(self, drivers: ModuleMap, session: PageSource, kernel: PageSource) -> None:
+        self._drivers = drivers
+        self._session = session
+        self._kernel = kernel
+
+    def page(self, address: int) -> bytes | None:
+        """Return the page at the page-aligned `address`, or None."""
+        return (self._kernel if self._drivers.find(address) is None else self._session).page(address)
 
 
 class KernelTargets:
-    """Makes the kernel's targets, one per session."""
+    """Makes the kernel's targets, one for all processes that have the same session drivers mapped."""
 
     def __init__(self, machine: Machine, stacks: KernelStacks) -> None:
         """Take the machine, and what knows its kernel modules."""
         self._machine = machine
         self._stacks = stacks
-        self._session = machine.layout.find("_EPROCESS.Session")
-        self._targets: dict[int, Target] = {}
+        self._targets: dict[tuple[object, ...], Target] = {}
 
-    def target(self, process: int, memory: Memory | None) -> Target:
-        """Return the kernel as the EPROCESS at `process`, whose memory is `memory` (None: System's), sees it."""
-        session = self._session_of(process) if memory is not None else 0
-        if session not in self._targets:
-            self._targets[session] = self._make(memory if session and memory is not None else self._machine.memory)
-        return self._targets[session]
+    def target(self, pages: ResolvedPages | None) -> Target:
+        """Return the kernel as a process sees it, whose user-mode memory is `pages`; None: as System does."""
+        drivers, kernel = self._session_drivers, self._machine.memory
+        ends = ((driver.base, driver.base + driver.size - 1) for driver in drivers)
+        tables = () if pages is None else tuple(table for first, last in ends for table in pages.tables(first, last))
+        if pages is None or not any(tables):
+            tables, memory = (), kernel
+        else:
+            memory = Memory(_OfSession(drivers, pages, kernel))
+        if tables not in self._targets:
+            if len(self._targets) >= _MAX_TARGETS:
+                self._targets.clear()
+            self._targets[tables] = self._make(memory)
+        return self._targets[tables]
 
-    def _session_of(self, process: int) -> int:
-        if self._session is None:
-            return process
-        try:
-            return self._machine.pointer(self._machine.memory, process + self._session)
-        except MemoryUnreadable:
-            return 0
+    @cached_property
+    def _session_drivers(self) -> ModuleMap:
+        """The modules of which the kernel's own page tables have not even the headers."""
+        memory, left = self._machine.memory, _MAX_SESSION
+        found: list[Module] = []
+        for module in self._modules:
+            if module.size <= left and memory.page(module.base & -PAGE_SIZE) is None:
+                found.append(module)
+                left -= module.size
+        return ModuleMap(found)
 
     def _make(self, memory: Memory) -> Target:
         machine, sources = self._machine, self._machine.sources

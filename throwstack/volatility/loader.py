@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from volatility3.framework import interfaces
@@ -26,10 +26,24 @@ _MAX_IMAGE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class LoaderList:
-    """What a walk of the loader's list gave; `problem` says where it broke off, if it did."""
+    """What a walk of the loader's list gave; `problem` says where it broke off, if it did.
+
+    `nameless` are the bases of modules whose names are on absent pages: they are called after their bases.
+    """
 
     modules: tuple[Module, ...]
     problem: str = ""
+    nameless: frozenset[int] = frozenset()
+
+    def named_by(self, others: Iterable[Module]) -> tuple[Module, ...]:
+        """Return the modules, those without a name as `others` have them."""
+        known = {module.base: module for module in others}
+        return tuple(
+            replace(module, name=known[module.base].name, path=known[module.base].path)
+            if module.base in self.nameless and module.base in known
+            else module
+            for module in self.modules
+        )
 
 
 class LoaderReader:
@@ -64,6 +78,7 @@ class LoaderReader:
         if self._missing:
             return LoaderList((), f"the symbols have no {', '.join(self._missing)}")
         modules: dict[int, Module] = {}
+        nameless: set[int] = set()
         try:
             head = self._pointer(memory, peb + self._ldr) + self._head
         except MemoryUnreadable as error:
@@ -81,25 +96,29 @@ class LoaderReader:
                 seen.add(link)
                 module = self._module(memory, link - self._links)
             except MemoryUnreadable as error:
-                return LoaderList(tuple(modules.values()), f"module list breaks off at {error.address:#x}")
+                problem = f"module list breaks off at {error.address:#x}"
+                return LoaderList(tuple(modules.values()), problem, frozenset(nameless))
             if module is not None:
                 modules.setdefault(module.base, module)
+                if module.name == _name_by_base(module.base):
+                    nameless.add(module.base)
+                    problem = f"the name of the module at {module.base:#x} is not readable"
             else:
                 problem = f"module list has an entry at {link - self._links:#x} that makes no sense"
         if len(seen) > BUDGETS.modules:
             problem = f"the budget of {BUDGETS.modules:,} modules is spent: the rest of the module list is left out"
         elif link != head:
             problem = f"module list does not lead back to its head, but to {link:#x}"
-        return LoaderList(tuple(modules.values()), problem)
+        return LoaderList(tuple(modules.values()), problem, frozenset(nameless))
 
     def _module(self, memory: Memory, entry: int) -> Module | None:
         base = self._pointer(memory, entry + self._base)
         size = memory.u32(entry + self._size)
-        if not base or base & 0xFFF or not 0 < size <= _MAX_IMAGE:
+        if not base or base & 0xFFF or not 0 < size <= _MAX_IMAGE or (base + size) >> 8 * self._pointer_size:
             return None
         path = self._string(memory, entry, self._full_name)
         name = self._string(memory, entry, self._base_name) or path.rpartition("\\")[2]
-        return Module(name or f"image{base:x}", path, base, size, self._timestamp_of(memory, entry))
+        return Module(name or _name_by_base(base), path, base, size, self._timestamp_of(memory, entry))
 
     def _timestamp_of(self, memory: Memory, entry: int) -> int:
         try:  # the member lies far behind the others: it may be on a page that the dump lacks
@@ -120,6 +139,10 @@ class LoaderReader:
 
     def _pointer(self, memory: Memory, address: int) -> int:
         return memory.u64(address) if self._pointer_size == 8 else memory.u32(address)
+
+
+def _name_by_base(base: int) -> str:
+    return f"image{base:x}"
 
 
 def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[Module]:

@@ -102,14 +102,15 @@ class ProcessReader:
         modules = loaded.modules
         problems = [loaded.problem] if loaded.problem else []
         if loaded.problem:
-            known = {module.base: module for module in loaded.modules}
-            for module in modules_from_vads(process, problems.append):
+            from_vads = list(modules_from_vads(process, problems.append))
+            known = {module.base: module for module in loaded.named_by(from_vads)}
+            for module in from_vads:
                 known.setdefault(module.base, module)
             problems[0] += f"; {len(known) - len(loaded.modules)} modules taken from the VADs"
             modules = tuple(known.values())[: BUDGETS.modules]
             if len(modules) < len(known):
                 problems[0] += f", all but {len(known) - len(modules)}: the budget of {BUDGETS.modules:,} is spent"
-        modules32 = self._wow64_modules(address, memory, problems)
+        modules32 = self._wow64_modules(process, address, memory, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
         files = MappedFiles(process)
         native = self._target(Arch.X64 if machine.is_64bit else Arch.X86, memory, modules, files)
@@ -119,7 +120,9 @@ class ProcessReader:
             problems.append("the list of threads is broken, and some may be missing")
         return Process(address, pid, name, peb, memory, pages, native, wow64, tuple(problems), threads)
 
-    def _wow64_modules(self, address: int, memory: Memory, problems: list[str]) -> tuple[Module, ...] | None:
+    def _wow64_modules(
+        self, process: interfaces.objects.ObjectInterface, address: int, memory: Memory, problems: list[str]
+    ) -> tuple[Module, ...] | None:
         if self._wow64 is None:
             return None
         try:
@@ -132,7 +135,7 @@ class ProcessReader:
         loaded = self._wow64.loader.read(memory, peb32)
         if loaded.problem:
             problems.append(f"32-bit side: {loaded.problem}")
-        return loaded.modules
+        return loaded.named_by(modules_from_vads(process, problems.append)) if loaded.nameless else loaded.modules
 
     def _with_files(self, pages: ResolvedPages, memory: Memory, modules: Iterable[Module]) -> Memory:
         """Return the memory with the pages that the dump lacks taken from the image files at hand."""

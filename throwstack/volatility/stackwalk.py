@@ -133,7 +133,7 @@ class StackWalk:
         start: Name | None = None
         win32_start: Name | None = None
         with guarded(note):
-            sides.extend(self._walker.sides(owner.address, owner.process, thread, facts))
+            sides.extend(self._walker.sides(owner.process, thread, facts))
         with guarded(note):
             blockage = self._blockage(owner, thread, tuple(sides))
             if blockage.holders:
@@ -152,7 +152,7 @@ class StackWalk:
             return self._blockages.setdefault(thread.address, Blockage(facts))
         wait = self._waits.read(thread.address)
         if sides is None or self._lock_walker is not self._walker:
-            sides = tuple(self._lock_walker.sides(owner.address, owner.process, thread, facts))
+            sides = tuple(self._lock_walker.sides(owner.process, thread, facts))
         lock = self._lock(owner, thread, sides)
         holders = wait.holders
         if lock is not None:
@@ -212,6 +212,6 @@ class StackWalk:
             return None
         process = owner.process
         targets = [] if process is None else [process.native, *([process.wow64] if process.wow64 else [])]
-        targets.append(self._walker.kernel_target(owner.address, process))
+        targets.append(self._walker.kernel_target(process))
         names = [target.symbols.name(address) for target in targets]
         return next((name for name in names if name.module), names[0])

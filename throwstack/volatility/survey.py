@@ -31,6 +31,7 @@ Progress = Callable[[float, str], None]
 
 _NAME_LENGTH = 14
 """How much of an image name EPROCESS.ImageFileName keeps."""
+_MAX_NAMED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Survey:
         self._selection = selection
         self._progress = progress
         self._missed: list[str] = []
+        self._impaired: dict[int, None] = {}
         self._tids = frozenset(selection.tids)
         self._defective: set[int] = set()
 
@@ -131,14 +133,15 @@ class Survey:
         """Yield every selected thread that is stuck; says what may have hidden others, and which TIDs do not exist."""
         seen: set[int] = set()
         self._missed.clear()
+        self._impaired.clear()
         for process in self.processes():
             seen.update(thread.tid for thread in process.threads)
             yield from self._examine(process)
         self.say_missing(seen)
         if self._missed:
             log.warning(
-                "stuck threads may have been missed: %s (the first of %d such reasons; -v names all)",
-                *(self._missed[0], len(self._missed)),
+                "stuck threads may have been missed: %s (the first of %d such reasons%s; -v names all)",
+                *(self._missed[0], len(self._missed), _named(list(self._impaired)[1:])),
             )
 
     def is_selected(self, thread: Thread) -> bool:
@@ -208,17 +211,22 @@ class Survey:
         """Return what examines the threads of `process`, for each of its sides."""
         triages: list[tuple[str, Target, Triage]] = []
         nameless: dict[str, None] = {}
+        reasons: dict[str, None] = {}
         sides = [(process.native.arch.value, process.native), ("wow64", process.wow64)]
         for arch, target in sides:
             if target is not None:
                 with self._guard(process, f"none of its {arch} stacks can be examined: "):
-                    triages.append((arch, target, Triage(target)))
-                    nameless.update(dict.fromkeys(triages[-1][2].nameless))
+                    triage = Triage(target)
+                    triages.append((arch, target, triage))
+                    nameless.update(dict.fromkeys(triage.missing_names[0]))
+                    reasons.update(dict.fromkeys(triage.missing_names[1]))
         for label in nameless:
             self._miss(
                 process,
                 f"no function of {label} has a name, and crashed threads wait there (--image-path may help)",
             )
+        for reason in reasons:
+            self._miss(process, reason)
         return triages
 
     def _finding(
@@ -263,8 +271,17 @@ class Survey:
 
     def _miss(self, process: Process, reason: str) -> None:
         """Note what may hide a stuck thread of `process`. Where much is paged out a line each would bury the rows."""
+        self._impaired[process.pid] = None
         self._missed.append(f"{escape(process.name)} (PID {process.pid}): {escape(reason)}")
         log.info("%s", self._missed[-1])
+
+
+def _named(pids: Sequence[int]) -> str:
+    """Return `, others of PID 4, 8`, at most so many that the line can be read."""
+    if not pids:
+        return ""
+    more = f" and {len(pids) - _MAX_NAMED} more" if len(pids) > _MAX_NAMED else ""
+    return f", others of PID {', '.join(map(str, pids[:_MAX_NAMED]))}{more}"
 
 
 def the_crash(sides: Sequence[Finding]) -> Finding:

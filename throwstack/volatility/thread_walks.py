@@ -56,13 +56,13 @@ class ThreadWalker:
         self._targets = KernelTargets(machine, reader.kernel)
         self._walker = KernelWalker(machine)
 
-    def kernel_target(self, address: int, process: Process | None) -> Target:
-        """Return the kernel as the process whose EPROCESS is at `address` sees it."""
-        return self._targets.target(address, None if process is None else process.memory)
+    def kernel_target(self, process: Process | None) -> Target:
+        """Return the kernel as a process sees it (None: one without user-mode memory)."""
+        return self._targets.target(None if process is None else process.pages)
 
-    def sides(self, address: int, process: Process | None, thread: Thread, facts: ThreadFacts) -> Iterator[Side]:
+    def sides(self, process: Process | None, thread: Thread, facts: ThreadFacts) -> Iterator[Side]:
         """Yield the parts of the stack of `thread`, innermost first; `process` is None for one without user memory."""
-        kernel = self.kernel_target(address, process)
+        kernel = self.kernel_target(process)
         context = self._reader.threads.processors.context(thread.address) if facts.is_running else None
         side = self._kernel_side(kernel, thread, facts, context)
         is_in_user = context is not None and context.cs & _USER_MODE == _USER_MODE

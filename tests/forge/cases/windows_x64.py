@@ -97,6 +97,15 @@ class System:
             chkstk = add_chkstk(image)
             for function in functions:
                 self.functions[function.name] = function.put(image, chkstk, exported=function.name in _EXPORTED)
+        self._add_stub(self.images["KERNEL32"])
+
+    @staticmethod
+    def _add_stub(image: ImageBuilder) -> None:
+        """Let KERNEL32 export the filter, too, as `jmp qword ptr [import of KERNELBASE's]`."""
+        stub, slot = KERNEL32 + 0x3C900, image.slot(KERNELBASE + 0x109A30)
+        image.code(stub, b"\x48\xff\x25" + struct.pack("<i", slot - stub - 7) + b"\xcc" * 9)
+        image.name_function("UnhandledExceptionFilterStub", stub)
+        image.exports["UnhandledExceptionFilter"] = stub
 
     def __getitem__(self, name: str) -> Function:
         """Return a function by name."""

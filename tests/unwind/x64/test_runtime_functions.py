@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -113,3 +114,17 @@ def test_any_table(data: bytes, rva: int) -> None:
     found = table_of(data).find(rva)
     if isinstance(found, RuntimeFunction):
         assert found.begin <= rva < found.end
+
+
+def test_a_table_that_is_not_there_costs_no_memory() -> None:
+    """The header says 8 MB of entries, of which one page is there."""
+    size = 8 << 20
+    table = FunctionTable(Memory(SegmentSource({AT + (4 << 20): bytes(0x1000)})), AT, size)
+    tracemalloc.start()
+    try:
+        stop = table.find(0x1000)
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
+    assert isinstance(stop, Stop)
+    assert stop.end is End.UNREADABLE

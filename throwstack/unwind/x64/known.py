@@ -9,6 +9,7 @@ the code it leads to is in the middle of something.
 from __future__ import annotations
 
 from throwstack.contexts import read_context
+from throwstack.exports import Exports
 from throwstack.frames import StackBounds
 from throwstack.images import Image, ImageMap
 from throwstack.memory import MemoryUnreadable
@@ -41,7 +42,7 @@ class KnownFunctions:
         if ip not in self._starts:
             _keep_small(self._starts)
             image, begin = self._begin(ip)
-            self._starts[ip] = image is not None and begin == image.shared(_thread_start)
+            self._starts[ip] = image is not None and begin == image.exports.derived(_thread_start)
         return self._starts[ip]
 
     def interrupted(self, registers: Registers, stack: StackBounds) -> Registers | None:
@@ -50,7 +51,7 @@ class KnownFunctions:
         if ip not in self._dispatchers:
             _keep_small(self._dispatchers)
             image, begin = self._begin(ip)
-            self._dispatchers[ip] = image is not None and begin == image.shared(_dispatcher)
+            self._dispatchers[ip] = image is not None and begin == image.exports.derived(_dispatcher)
         if not self._dispatchers[ip]:
             return None
         try:
@@ -76,10 +77,10 @@ def _keep_small(known: dict[int, bool]) -> None:
         known.clear()
 
 
-def _thread_start(image: Image) -> int | None:
+def _thread_start(exports: Exports) -> int | None:
     """Return the RVA of RtlUserThreadStart, which ntdll exports since Vista."""
-    return next((export.rva for export in image.exports if export.name == "RtlUserThreadStart"), None)
+    return next((export.rva for export in exports if export.name == "RtlUserThreadStart"), None)
 
 
-def _dispatcher(image: Image) -> int | None:
-    return next((export.rva for export in image.exports if export.name in _DISPATCHERS), None)
+def _dispatcher(exports: Exports) -> int | None:
+    return next((export.rva for export in exports if export.name in _DISPATCHERS), None)

@@ -26,7 +26,7 @@ class _OutOfOrder(Exception):
 class FunctionTable:
     """The table at `address`, of `size` bytes, seen through `memory`."""
 
-    __slots__ = ("_address", "_begins", "_count", "_entries", "_memory", "_missing", "_slots")
+    __slots__ = ("_address", "_begins", "_count", "_entries", "_memory", "_missing", "_missing_ends", "_slots")
 
     def __init__(self, memory: Memory, address: int, size: int) -> None:
         """Take the exception directory's place; nothing is read yet."""
@@ -36,6 +36,7 @@ class FunctionTable:
         self._entries: list[tuple[RuntimeFunction, int]] | None = None
         self._begins: list[int] = []
         self._missing: list[int] = []
+        self._missing_ends: list[int] = []
         self._slots = self._count
 
     def find(self, rva: int) -> RuntimeFunction | Stop | None:
@@ -76,38 +77,37 @@ class FunctionTable:
             high = self._entries[position][1]
         if low + 1 == high:
             return None
-        is_missing = bisect_right(self._missing, low) < bisect_right(self._missing, high)
+        last = bisect_right(self._missing, high) - 1
+        is_missing = last >= 0 and self._missing_ends[last] > low + 1
         end = End.UNREADABLE if is_missing else End.BAD_UNWIND_DATA
         return Stop(end, f"no entry for RVA {rva:#x} in what is left of the function table at {self._address:#x}")
 
     def _load(self) -> list[tuple[RuntimeFunction, int]]:
-        """Index the plausible entries by begin, each with its slot in the table; note the slots that are not there.
+        """Index the plausible entries by begin, each with its slot in the table; note the runs that are not there.
 
         GNU ld leaves entries of functions that it discarded: begin and end 0, only the unwind RVA kept. They take
         no slot. Zeros throughout are damage.
         """
-        table = bytearray(self._count * _ENTRY.size)
-        missing: set[int] = set()
-        end = self._address + len(table)
-        for page in range(self._address & ~(PAGE_SIZE - 1), end, PAGE_SIZE):
-            low, high = max(page, self._address) - self._address, min(page + PAGE_SIZE, end) - self._address
-            data = self._memory.page(page)
-            if data is None:
-                missing.update(range(low // _ENTRY.size, -(-high // _ENTRY.size)))
-            else:
-                start = self._address + low - page
-                table[low:high] = data[start : start + high - low]
         entries = []
         discarded = 0
-        for index, fields in enumerate(_ENTRY.iter_unpack(table)):
-            entry = RuntimeFunction(*fields)
-            slot = index - discarded
-            if index in missing:
-                self._missing.append(slot)
-            elif entry.unwind and not entry.begin and not entry.end:
+        index = 0
+        while index < self._count:
+            at = self._address + index * _ENTRY.size
+            try:
+                entry = RuntimeFunction.read(self._memory, at)
+            except MemoryUnreadable as error:
+                # All that have a byte on this page; whether the next page is there, its own first entry tells.
+                page_end = (error.address & -PAGE_SIZE) + PAGE_SIZE
+                after = min(-(-(page_end - self._address) // _ENTRY.size), self._count)
+                self._missing.append(index - discarded)
+                self._missing_ends.append(after - discarded)
+                index = after
+                continue
+            if entry.unwind and not entry.begin and not entry.end:
                 discarded += 1
             elif entry.is_plausible:
-                entries.append((entry, slot))
+                entries.append((entry, index - discarded))
+            index += 1
         self._slots = self._count - discarded
         entries.sort(key=lambda pair: (pair[0].begin, pair[1]))
         self._begins = [entry.begin for entry, _ in entries]

@@ -71,20 +71,22 @@ class Starts:
 
 def _collect(image: Image, section: Section, data: list[Section], meter: Meter) -> list[int]:
     """Return the function starts of `section`, as far as the budget goes: they are guesses, and so may lack some."""
-    code = _contents(image, section)
     first = image.base + section.rva
+    end = min(first + section.size, image.base + image.module.size)
     found: set[int] = set()
-    for match in _places(meter, _CALL, code, max(len(code) - 4, 0)):
-        target = match.end() + 4 + struct.unpack_from("<i", code, match.end())[0]
-        if 0 <= target < len(code):
-            found.add(target)
-    found.update(match.start() for match in _places(meter, _PROLOGUE, code, len(code)))
-    found.update(match.start() for match in _places(meter, _AFTER_PADDING, code, len(code)) if match.start() % 16 == 0)
+    for start, code in _contents(image, section):
+        for match in _places(meter, _CALL, code, max(len(code) - 4, 0)):
+            target = start + match.end() + 4 + struct.unpack_from("<i", code, match.end())[0]
+            if first <= target < end:
+                found.add(target)
+        found.update(start + match.start() for match in _places(meter, _PROLOGUE, code, len(code)))
+        aligned = (start + match.start() for match in _places(meter, _AFTER_PADDING, code, len(code)))
+        found.update(address for address in aligned if (address - first) % 16 == 0)
     # Tables of pointers to code: virtual functions, callbacks, imports from the image itself.
-    inside = CodeRanges([(first, first + len(code) - 1)], 4)
+    inside = CodeRanges([(first, end - 1)] if first < end else [], 4)
     for other in data:
-        found.update(word - first for word in _words(image, other, inside, meter))
-    return sorted(first + offset for offset in found)
+        found.update(_words(image, other, inside, meter))
+    return sorted(found)
 
 
 def _places(meter: Meter, pattern: re.Pattern[bytes], code: bytes, end: int) -> Iterator[re.Match[bytes]]:
@@ -112,11 +114,14 @@ def _words(image: Image, section: Section, inside: CodeRanges, meter: Meter) -> 
                 yield int.from_bytes(page[offset : offset + 4], "little")
 
 
-def _contents(image: Image, section: Section) -> bytes:
-    """Return a section as it lies in memory, zeros where its pages cannot be read."""
+def _contents(image: Image, section: Section) -> Iterator[tuple[int, bytes]]:
+    """Yield (address, bytes) of each part of a section that can be read."""
     if section.size > _MAX_SECTION:
-        return b""
-    first = image.base + section.rva
-    pages = (image.memory.page(page) for page in range(first & ~(PAGE_SIZE - 1), first + section.size, PAGE_SIZE))
-    whole = b"".join(page if page is not None else bytes(PAGE_SIZE) for page in pages)
-    return whole[first % PAGE_SIZE :][: section.size]
+        return
+    address = image.base + section.rva
+    end = min(address + section.size, image.base + image.module.size)
+    while address < end:
+        part = image.memory.read_available(address, end - address)
+        if part:
+            yield address, part
+        address = (address + len(part) + PAGE_SIZE) & -PAGE_SIZE
