@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attacks on what reads images in memory: headers, exports, RSDS records, names, function tables and unwind data."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from tests.fuzz.engine import Attack, Family
+from tests.fuzz.engine_files import GUID
+from tests.fuzz.ground import Ground, Shot
+from tests.pe_writer import CODE, Pe, Section
+from tests.unwind.x64 import assembler as asm
+from throwstack.files.needed import manifest, needed_files
+from throwstack.files.symbol_path import ImageIdentity, Server, safe_name, store_key
+from throwstack.images import Image, ImageMap
+from throwstack.memory import MemoryUnreadable
+from throwstack.modules import Module, ModuleMap
+from throwstack.symbols import Symbols
+from throwstack.text import escape
+from throwstack.unwind.x64.functions import Functions
+from throwstack.unwind.x64.runtime_functions import FunctionTable
+from throwstack.unwind.x64.unwind_info import decode
+
+BASE = 0x7FF600000000
+_X64 = 0x8664
+
+
+def _headers_and_exports() -> Attack:
+    grounds = []
+    for machine, base in ((0x14C, 0x10000000), (_X64, BASE)):
+        image = Pe(
+            machine=machine,
+            base=base,
+            sections=[Section(".text", 0x1000, b"\xc3" * 0x300, CODE)],
+            exports=[("UnhandledExceptionFilter", 0x1000), ("a", 0x1010), ("b", "ntdll.RtlB"), (None, 0x1020)],
+            pdb=(GUID, 1, r"c:\build\app.pdb"),
+            functions=[(0x1000, 0x1010, 0x1080)] if machine == _X64 else [],
+        )
+        data = image.mapped()
+        ground = Ground([(base, data)])
+        for offset, size in ((0x3C, 4), (0x40, 0x180), (0x80, 0x100)):
+            ground.aim(base + offset, size)
+        for at in range(base, base + len(data), 0x1000):
+            page = ground.pages.get(at, b"")
+            if at != base and page.strip(b"\0"):
+                ground.aim(at, max(len(page.rstrip(b"\0")), 64))
+        ground.values = [0x1000, 0x2000, len(data), len(data) - 1, 0x40, 0x10000000]
+        grounds.append((base, len(data), ground))
+
+    def attack(rng: random.Random, shot: Shot) -> Iterator[str]:
+        base, size, ground = rng.choice(grounds)
+        memory = ground.mutate(rng, shot)
+        module = Module("app\x1b.dll", "app.dll", base, rng.choice((size, size, 0x1000, 1 << 31)), 5)
+        images = ImageMap(memory, ModuleMap([module]))
+        image = next(iter(images))
+        symbols = Symbols(images)
+        headers = image.headers
+        if headers is not None:
+            yield escape(str(headers.section_at(0x1000)))
+            image.is_code(base + 0x1000)
+        assert len(image.exports) <= 1 << 20
+        if image.pdb is not None:
+            yield from _identity(image)
+        for rva in (0, 0x1000, 0x1018, 0x1FFF, size):
+            yield escape(str(symbols.name(base + rva, is_return_address=rva == 0x1018)))
+            symbols.function_start(base + rva)
+        for _, address in symbols.find("UnhandledExceptionFilter"):
+            memory.read_available(address, 16)
+        for file in needed_files(images, symbols):
+            assert "\n" not in file.manifest_line
+            assert "/" not in file.manifest_line
+            yield file.manifest_line
+        yield manifest(needed_files(images, symbols)).replace("\n", "")
+
+    return attack
+
+
+def _identity(image: Image) -> Iterator[str]:
+    assert image.pdb is not None
+    name = safe_name(image.pdb.name)
+    if name is not None:
+        yield name
+        yield store_key(image.pdb)
+        assert not {"/", "\\"} & set(name + store_key(image.pdb))
+    yield Server("https://server/symbols").file_url(image.pdb) or ""
+    if image.headers is not None:
+        yield store_key(ImageIdentity("a.dll", image.headers.timestamp, image.headers.image_size))
+
+
+def _function_tables() -> Attack:
+    code = asm.Assembler()
+    ends = []
+    for _ in range(6):
+        begin = code.here
+        code.push(asm.RBX)
+        code.sub_rsp(0x20)
+        code.nop()
+        code.add_rsp(0x20)
+        code.pop(asm.RBX)
+        code.ret()
+        ends.append((begin, code.here))
+        code.align()
+    builder = asm.ImageBuilder(code.assemble())
+    codes = [asm.alloc(5, 0x20), asm.push_nonvol(1, asm.RBX)]
+    first = builder.add_info(asm.unwind_info(codes, 5))
+    for index, (begin, end) in enumerate(ends):
+        info: bytes | int = first
+        if index == 1:
+            info = asm.unwind_info([asm.set_fpreg(8), *codes], 8, frame_register=asm.RBP, frame_offset=2)
+        elif index == 2:
+            info = asm.unwind_info([], chained=(*ends[0], first))
+        elif index == 3:
+            info = asm.unwind_info([asm.epilog(5, [1], is_at_end=True), *codes], 5, version=2)
+        elif index == 4:
+            info = asm.unwind_info([asm.save_nonvol(9, asm.RSI, 0x40), asm.alloc(5, 0x100000)], 9)
+        builder.add(begin, end, info)
+    image = builder.build()
+    ground = Ground([(BASE, image)])
+    module = Module("made.dll", "", BASE, len(image))
+    plain = next(iter(ImageMap(ground.mutate(random.Random(0), Shot(), [(BASE + len(image) - 1, 1)]), ModuleMap([module]))))
+    assert plain.headers is not None
+    table, size = plain.headers.exception_directory
+    ground.aim(BASE + table, size)
+    for _ in range(3):
+        ground.aim(BASE + builder_info_start(image, table), 0x100)
+    ground.aim(BASE + 0x80, 0x120)
+    ground.values = [*(begin for begin, _ in ends), table, len(image)]
+
+    def attack(rng: random.Random, shot: Shot) -> Iterator[str]:
+        memory = ground.mutate(rng, shot)
+        images = ImageMap(memory, ModuleMap([module]))
+        functions = Functions(images)
+        found = FunctionTable(memory, BASE + table, 1 << 24 if rng.random() < 0.02 else rng.choice((size, size, 12, 13)))
+        for begin, end in ends:
+            for rva in (begin, end - 1, end):
+                yield str(found.find(rva))
+                yield str(functions.find(BASE + rva))
+        for at in (first, first + 2, table):
+            try:
+                yield str(decode(memory, BASE + at))
+            except MemoryUnreadable:
+                yield "unreadable"
+
+    return attack
+
+
+def builder_info_start(image: bytes, table: int) -> int:
+    """Return the RVA of the first UNWIND_INFO that a function table names."""
+    return int.from_bytes(image[table + 8 : table + 12], "little")
+
+
+FAMILIES = [
+    Family("images", _headers_and_exports, 2),
+    Family("function tables", _function_tables, 2),
+]
