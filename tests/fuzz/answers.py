@@ -78,7 +78,9 @@ class _Listener(logging.Handler):
         else:
             return
         if is_ours and (unshown := control_characters(text)):
-            answers.faults.append(Fault("control", f"log {record.pathname[-30:]}:{record.lineno} {unshown}", ascii(text)))
+            answers.faults.append(
+                Fault("control", f"log {record.pathname[-30:]}:{record.lineno} {unshown}", ascii(text))
+            )
 
 
 def answers_of(scene: Scene, plugins: dict[str, ModuleType]) -> Answers:

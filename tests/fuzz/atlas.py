@@ -31,7 +31,14 @@ _FIELDS = {
     "_ETHREAD": (
         *("ThreadListEntry", "Cid", "Tcb.Teb", "Tcb.TrapFrame", "Tcb.KernelStack", "Tcb.InitialStack", "Tcb.State"),
         *("Tcb.StackLimit", "Tcb.StackBase", "Tcb.WaitBlockList", "Tcb.WaitBlock", "Tcb.WaitTime", "StartAddress"),
-        *("Tcb.WaitReason", "Tcb.Process", "Tcb.ApcState.Process", "Win32StartAddress", "CreateTime", "Tcb.Win32Thread"),
+        *(
+            "Tcb.WaitReason",
+            "Tcb.Process",
+            "Tcb.ApcState.Process",
+            "Win32StartAddress",
+            "CreateTime",
+            "Tcb.Win32Thread",
+        ),
         *("Tcb.WaitBlockCount", "ExitTime", "Tcb.Header"),
     ),
     "_TEB": ("NtTib", "ClientId", "TlsSlots", "ProcessEnvironmentBlock"),
@@ -267,7 +274,9 @@ class Atlas:
         pid, space = process.pid, process.space
         values = self.values[pid]
         for thread in described.threads:
-            sp = next((thread.registers[name] for name in ("rsp", "esp") if name in thread.registers), thread.stack_limit)
+            sp = next(
+                (thread.registers[name] for name in ("rsp", "esp") if name in thread.registers), thread.stack_limit
+            )
             low = sp if thread.stack_limit <= sp < thread.stack_base else thread.stack_limit
             self._add("stacks", pid, low, min(thread.stack_base - low, 0x8000), space)
             values += [thread.stack_base, thread.stack_limit, sp, thread.teb, *thread.registers.values()]
@@ -342,4 +351,4 @@ class Atlas:
         everyone = {process.pid for process in self.record.processes}
         for pids in self._users.values():
             if any(process.pid in pids for process in self.record.processes if process.name == "MemCompression"):
-                pids |= everyone
+                pids.update(everyone)

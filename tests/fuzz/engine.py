@@ -53,7 +53,7 @@ class Engine:
     seed: int
     _started: dict[str, _Started] = field(default_factory=dict)
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Engine:  # noqa: PYI034 - Self came with Python 3.11
         known = {family.name: family for family in families()}
         if unknown := set(self.names) - known.keys():
             message = f"no family {', '.join(sorted(unknown))}; there are {', '.join(known)}"
@@ -97,9 +97,11 @@ class Engine:
             texts = []
         seconds = time.process_time() - start
         started.seconds, started.runs = started.seconds + seconds, started.runs + 1
-        for text in texts:
-            if unshown := control_characters(text):
-                faults.append(Fault("control", f"{family.name}: {unshown}", ascii(text)[:2000]))
+        faults += [
+            Fault("control", f"{family.name}: {unshown}", ascii(text)[:2000])
+            for text in texts
+            if (unshown := control_characters(text))
+        ]
         return Outcome(family.name, faults, seconds=seconds), shot
 
 

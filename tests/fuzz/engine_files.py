@@ -18,7 +18,7 @@ from tests.fuzz.mutate import mutate
 from tests.pdb_writer import FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
 from tests.pe_writer import CODE, Pe, Section
 from throwstack.files.cabinet import NotUnpacked, unpack
-from throwstack.files.image_path import ImageIdentity, ImagePages, ImageStore
+from throwstack.files.image_path import ImagePages, ImageStore
 from throwstack.files.symbol_path import PathElement, SymbolPath
 from throwstack.frame_data import annotation
 from throwstack.images import Image, PdbIdentity
@@ -37,7 +37,7 @@ GUID = "00112233445566778899AABBCCDDEEFF"
 
 def scratch() -> Path:
     """Return a directory for the files of one family, in memory where the system has such a place."""
-    shm = Path("/dev/shm")  # noqa: S108 - it is only where the directory is made
+    shm = Path("/dev/shm")
     return Path(tempfile.mkdtemp(prefix="throwstack-fuzz-", dir=shm if shm.is_dir() else None))
 
 
@@ -124,7 +124,9 @@ def _omap() -> Attack:
 
 def _converted() -> Attack:
     directory = scratch()
-    parts = convert.Converted(b"SYMC" * 8, convert.pack_functions([(0x1000, "main"), (0x1100, "f")]), b"STACK", b"", b"")
+    parts = convert.Converted(
+        b"SYMC" * 8, convert.pack_functions([(0x1000, "main"), (0x1100, "f")]), b"STACK", b"", b""
+    )
     stamp = (100, 200)
     convert.save(directory / "seed", parts, stamp)
     seed = (directory / "seed").read_bytes()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Iterator
 
 from tests.fuzz.engine import Attack, Family
@@ -26,7 +27,7 @@ BASE = 0x7FF600000000
 _X64 = 0x8664
 
 
-def _headers_and_exports() -> Attack:
+def _headers_and_exports() -> Attack:  # noqa: C901 - seeds and attack
     grounds = []
     for machine, base in ((0x14C, 0x10000000), (_X64, BASE)):
         image = Pe(
@@ -88,9 +89,10 @@ def _identity(image: Image) -> Iterator[str]:
         yield store_key(ImageIdentity("a.dll", image.headers.timestamp, image.headers.image_size))
 
 
-def _function_tables() -> Attack:
+def _made_image() -> tuple[bytes, list[tuple[int, int]], int]:
+    """Return an image whose functions have unwind data of every form, their ranges, and the RVA of the first data."""
     code = asm.Assembler()
-    ends = []
+    ranges = []
     for _ in range(6):
         begin = code.here
         code.push(asm.RBX)
@@ -99,40 +101,41 @@ def _function_tables() -> Attack:
         code.add_rsp(0x20)
         code.pop(asm.RBX)
         code.ret()
-        ends.append((begin, code.here))
+        ranges.append((begin, code.here))
         code.align()
     builder = asm.ImageBuilder(code.assemble())
     codes = [asm.alloc(5, 0x20), asm.push_nonvol(1, asm.RBX)]
     first = builder.add_info(asm.unwind_info(codes, 5))
-    for index, (begin, end) in enumerate(ends):
-        info: bytes | int = first
-        if index == 1:
-            info = asm.unwind_info([asm.set_fpreg(8), *codes], 8, frame_register=asm.RBP, frame_offset=2)
-        elif index == 2:
-            info = asm.unwind_info([], chained=(*ends[0], first))
-        elif index == 3:
-            info = asm.unwind_info([asm.epilog(5, [1], is_at_end=True), *codes], 5, version=2)
-        elif index == 4:
-            info = asm.unwind_info([asm.save_nonvol(9, asm.RSI, 0x40), asm.alloc(5, 0x100000)], 9)
+    infos: list[bytes | int] = [
+        first,
+        asm.unwind_info([asm.set_fpreg(8), *codes], 8, frame_register=asm.RBP, frame_offset=2),
+        asm.unwind_info([], chained=(*ranges[0], first)),
+        asm.unwind_info([asm.epilog(5, [1], is_at_end=True), *codes], 5, version=2),
+        asm.unwind_info([asm.save_nonvol(9, asm.RSI, 0x40), asm.alloc(5, 0x100000)], 9),
+        first,
+    ]
+    for (begin, end), info in zip(ranges, infos, strict=True):
         builder.add(begin, end, info)
-    image = builder.build()
+    return builder.build(), ranges, first
+
+
+def _function_tables() -> Attack:
+    image, ranges, first = _made_image()
     ground = Ground([(BASE, image)])
     module = Module("made.dll", "", BASE, len(image))
-    plain = next(iter(ImageMap(ground.mutate(random.Random(0), Shot(), [(BASE + len(image) - 1, 1)]), ModuleMap([module]))))
-    assert plain.headers is not None
-    table, size = plain.headers.exception_directory
+    table, size = exception_directory(image)
     ground.aim(BASE + table, size)
     for _ in range(3):
-        ground.aim(BASE + builder_info_start(image, table), 0x100)
+        ground.aim(BASE + first, 0x100)
     ground.aim(BASE + 0x80, 0x120)
-    ground.values = [*(begin for begin, _ in ends), table, len(image)]
+    ground.values = [*(begin for begin, _ in ranges), table, len(image)]
 
     def attack(rng: random.Random, shot: Shot) -> Iterator[str]:
         memory = ground.mutate(rng, shot)
-        images = ImageMap(memory, ModuleMap([module]))
-        functions = Functions(images)
-        found = FunctionTable(memory, BASE + table, 1 << 24 if rng.random() < 0.02 else rng.choice((size, size, 12, 13)))
-        for begin, end in ends:
+        functions = Functions(ImageMap(memory, ModuleMap([module])))
+        length = 8 << 20 if rng.random() < 0.01 else rng.choice((size, size, 12, 13))
+        found = FunctionTable(memory, BASE + table, length)
+        for begin, end in ranges:
             for rva in (begin, end - 1, end):
                 yield str(found.find(rva))
                 yield str(functions.find(BASE + rva))
@@ -145,9 +148,11 @@ def _function_tables() -> Attack:
     return attack
 
 
-def builder_info_start(image: bytes, table: int) -> int:
-    """Return the RVA of the first UNWIND_INFO that a function table names."""
-    return int.from_bytes(image[table + 8 : table + 12], "little")
+def exception_directory(image: bytes) -> tuple[int, int]:
+    """Return RVA and size of a PE32+ image's function table."""
+    header = int.from_bytes(image[0x3C:0x40], "little")
+    found: tuple[int, int] = struct.unpack_from("<II", image, header + 0x18 + 112 + 3 * 8)
+    return found
 
 
 FAMILIES = [

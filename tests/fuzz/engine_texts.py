@@ -122,7 +122,7 @@ _PATHS = [
     b"srv*c:\\symbols*https://msdl.example/download/symbols",
     b"cache*/tmp/cache;/pdbs;srv**https://server",
     b"symsrv*symsrv.dll*\\\\share\\symbols*https://server",
-    b"/pdbs;~nobody/x;\"c:\\program files\\x\"",
+    b'/pdbs;~nobody/x;"c:\\program files\\x"',
 ]
 
 

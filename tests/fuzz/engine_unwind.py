@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.engine import Attack, Family
-from tests.fuzz.engine_images import BASE, builder_info_start
+from tests.fuzz.engine_images import BASE, exception_directory
 from tests.fuzz.ground import Ground, Shot
 from tests.fuzz.mutate import mutate
 from tests.unwind.x64.generated import Program, Shape, build, shapes
@@ -56,10 +56,10 @@ def _x64_walks() -> Attack:
         words = [rng.choice([*returns, 0, _STACK.base - 0x100 - rng.randrange(0x800) // 8 * 8]) for _ in range(0x400)]
         ground = Ground([(BASE, program.image), (_STACK.base - 0x2000, struct.pack("<1024Q", *words))])
         module = Module("made.exe", "", BASE, len(program.image))
-        table, size = _exception_directory(program.image)
+        table, size = exception_directory(program.image)
         ground.aim(BASE + 0x80, 0x120)
         ground.aim(BASE + table, size)
-        ground.aim(BASE + builder_info_start(program.image, table), 0x200)
+        ground.aim(BASE + int.from_bytes(program.image[table + 8 : table + 12], "little"), 0x200)
         ground.aim(BASE + 0x1000, 0x400)
         ground.aim(_STACK.base - 0x1000, 0x1000)
         ground.aim(_STACK.base - 0x1000, 0x200)
@@ -84,12 +84,6 @@ def _x64_walks() -> Attack:
     return attack
 
 
-def _exception_directory(image: bytes) -> tuple[int, int]:
-    header = int.from_bytes(image[0x3C:0x40], "little")
-    found: tuple[int, int] = struct.unpack_from("<II", image, header + 0x18 + 112 + 3 * 8)
-    return found
-
-
 def _x86_walks() -> Attack:
     scenes = []
     low, high = x86_machine.STACK_LIMIT, x86_machine.STACK_BASE
@@ -99,7 +93,9 @@ def _x86_walks() -> Attack:
         places = list(program.labels.values())
         exported = {name: at for name, at in program.labels.items() if name in {"main", "f0", "f3"}}
         words = [
-            rng.choice((*(at + rng.randrange(64) for at in places), high - rng.randrange(0x800) // 4 * 4, 0, 0xFFFFFFFF))
+            rng.choice(
+                (*(at + rng.randrange(64) for at in places), high - rng.randrange(0x800) // 4 * 4, 0, 0xFFFFFFFF)
+            )
             for _ in range(0x400)
         ]
         ground = Ground(
@@ -152,11 +148,16 @@ def _changed(rng: random.Random, records: list[FrameData]) -> list[FrameData]:
         program = record.program
         if rng.random() < 0.4:
             program = mutate(rng, program.encode()).decode("utf-8", "replace")
-        made.append(FrameData(record.rva, record.size, *sizes, record.max_stack_size, program, record.uses_base_pointer))
+        made.append(
+            FrameData(record.rva, record.size, *sizes, record.max_stack_size, program, record.uses_base_pointer)
+        )
     return made
 
 
-_TOKENS = "$eip $esp $ebp $ebx $T0 $T1 .raSearch .raSearchStart .cbLocals .cbParams ^ = + - * / % @ 4 0 -1 4294967295".split()
+_TOKENS = (
+    *("$eip", "$esp", "$ebp", "$ebx", "$T0", "$T1", ".raSearch", ".raSearchStart", ".cbLocals", ".cbParams", "^", "="),
+    *("+", "-", "*", "/", "%", "@", "4", "0", "-1", "4294967295"),
+)
 
 
 def _programs_of_frame_data() -> Attack:

@@ -23,11 +23,8 @@ class Shot:
         """Note a change of bytes: the first and the last that differ, and what was there."""
         same = next((at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), None)
         start = min(len(before), len(after)) if same is None else same
-        shown = after[start : start + _SHOWN]
-        self.changes.append(
-            f"{what}: {len(before)} -> {len(after)} bytes, from {start:#x} on {before[start : start + _SHOWN].hex()} -> "
-            f"{shown.hex()}"
-        )
+        old, new = (data[start : start + _SHOWN].hex() for data in (before, after))
+        self.changes.append(f"{what}: {len(before)} -> {len(after)} bytes, from {start:#x} on {old} -> {new}")
 
 
 class Changed:

@@ -23,25 +23,36 @@ def image_parts(data: bytes) -> Iterator[tuple[str, int, int]]:
     yield "image headers", header, 0x18
     yield "image headers", header + 0x18, sections - header - 0x18
     yield "image headers", sections, 40 * image.FILE_HEADER.NumberOfSections
-    directories = optional.DATA_DIRECTORY
-    for number, category in ((_EXPORTS, "exports"), (_EXCEPTIONS, "unwind data"), (_DEBUG, "image headers")):
-        if number < len(directories) and directories[number].VirtualAddress:
-            start, size = directories[number].VirtualAddress, directories[number].Size
-            yield category, start, size
-            if number == _EXPORTS:
-                yield category, start, 40
-                words = [int.from_bytes(data[start + at : start + at + 4], "little") for at in (20, 24, 28, 32, 36)]
-                yield category, words[2], 4 * min(words[0], 1024)
-                yield category, words[3], 4 * min(words[1], 1024)
-                yield category, words[4], 2 * min(words[1], 1024)
-            elif number == _EXCEPTIONS:
-                for at in range(start, start + size - 11, 12):
-                    info = int.from_bytes(data[at + 8 : at + 12], "little")
-                    if 0 < info < len(data):
-                        yield category, info, 4 + 2 * data[info + 2] + 12
-            elif number == _DEBUG:
-                record = int.from_bytes(data[start + 20 : start + 24], "little")
-                yield category, record, 64
+    for number, find in ((_EXPORTS, _exports), (_EXCEPTIONS, _unwind_data), (_DEBUG, _debug_records)):
+        if number < len(optional.DATA_DIRECTORY) and optional.DATA_DIRECTORY[number].VirtualAddress:
+            place = optional.DATA_DIRECTORY[number]
+            yield from find(data, place.VirtualAddress, place.Size)
     for section in image.sections:
         if section.Characteristics & 0x20000000:
             yield "code", section.VirtualAddress, min(section.Misc_VirtualSize, 0x4000)
+
+
+def _word(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "little")
+
+
+def _exports(data: bytes, start: int, size: int) -> Iterator[tuple[str, int, int]]:
+    functions, names, addresses, texts, ordinals = (_word(data, start + at) for at in (20, 24, 28, 32, 36))
+    yield "exports", start, size
+    yield "exports", start, 40
+    yield "exports", addresses, 4 * min(functions, 1024)
+    yield "exports", texts, 4 * min(names, 1024)
+    yield "exports", ordinals, 2 * min(names, 1024)
+
+
+def _unwind_data(data: bytes, start: int, size: int) -> Iterator[tuple[str, int, int]]:
+    yield "unwind data", start, size
+    for at in range(start, start + size - 11, 12):
+        info = _word(data, at + 8)
+        if 0 < info < len(data):
+            yield "unwind data", info, 4 + 2 * data[info + 2] + 12
+
+
+def _debug_records(data: bytes, start: int, size: int) -> Iterator[tuple[str, int, int]]:
+    yield "image headers", start, size
+    yield "image headers", _word(data, start + 20), 64

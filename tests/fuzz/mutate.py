@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 EDGES = (
     *(0, 1, 2, 3, 4, 7, 8, 0x0F, 0x10, 0x3F, 0x40, 0x7F, 0x80, 0xFF, 0x100, 0x7FF, 0x800, 0xFFF, 0x1000, 0x1001),
-    *(0x7FFF, 0x8000, 0xFFFF, 0x10000, 0xFFFFF, 0x3FFFE000, 0x7FFFFFFF, 0x80000000, 0xEFFFFFFF, 0xFFFFF000),
+    *(0x7FFF, 0x8000, 0xFFFF, 0x10000, 0xFFFFF, 0x3FFFE000, 0x7FFFFFFF, 0x80000000, 0xF0000000, 0xFFFFF000),
     *(0xFFFFFFF8, 0xFFFFFFFE, 0xFFFFFFFF, 0x1_0000_0000, 0x7FFF_FFFFFFFF, 0x8000_00000000, 0xFFFF8000_00000000),
     *(0x7FFFFFFF_FFFFFFFF, 0x80000000_00000000, 0xFFFFFFFF_FFFFF000, 0xFFFFFFFF_FFFFFFFF),
 )
@@ -40,7 +40,9 @@ class Edit:
     how: str
 
 
-def edit(rng: random.Random, data: bytes | bytearray, pool: Sequence[int] = (), donor: bytes = b"") -> Edit:
+def edit(  # noqa: PLR0911 - one for each way
+    rng: random.Random, data: bytes | bytearray, pool: Sequence[int] = (), donor: bytes = b""
+) -> Edit:
     """Return a change to non-empty `data` that keeps its length.
 
     `pool` has values that mean something there (addresses), `donor` bytes of the same kind from elsewhere.

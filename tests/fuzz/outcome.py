@@ -79,8 +79,7 @@ class Tally:
         """Return the counters, a line per family."""
         head = f"{self.what + ' (seed ' + str(self.seed) + ')':32}{'mutants':>9}{'ms each':>9}"
         lines = [head + "".join(f"{kind:>11}" for kind in KINDS) + f"{'silent':>9}"]
-        for family in sorted(self.mutants):
-            lines.append(self._line(family, [family]))
+        lines += [self._line(family, [family]) for family in sorted(self.mutants)]
         lines.append(self._line("all", list(self.mutants)))
         return "\n".join(lines)
 

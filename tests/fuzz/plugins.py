@@ -45,7 +45,7 @@ class Attack:
         self._stack = contextlib.ExitStack()
         self._ready: dict[str, _Ready] = {}
 
-    def __enter__(self) -> Attack:
+    def __enter__(self) -> Attack:  # noqa: PYI034 - Self came with Python 3.11
         return self
 
     def _scene(self, name: str) -> _Ready:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notes where the forge puts things while it writes a dump: structures, tables of pages, sections, the compressed store.
+"""Notes where the forge puts things while it writes a dump: structures, page tables, sections, the compressed store.
 
 The forge knows the place of everything it writes; here that is kept, so that mutations hit what they are meant to.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs mutants in several processes at once, each taking every so many-th number, until a count or a time is reached."""
+"""Runs mutants in several processes at once, each taking every so many-th number, up to a count or a time."""
 
 from __future__ import annotations
 
