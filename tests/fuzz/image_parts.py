@@ -7,7 +7,11 @@ from collections.abc import Iterator
 
 import pefile
 
+from throwstack.blockers import blockers
+
 _EXPORTS, _EXCEPTIONS, _DEBUG = 0, 3, 6
+_TELLING = frozenset(blocker.symbol for blocker in blockers()) | {"KiUserExceptionDispatcher", "RtlRaiseException"}
+"""Exports by which a stuck thread is known."""
 
 
 def image_parts(data: bytes) -> Iterator[tuple[str, int, int]]:
@@ -43,6 +47,14 @@ def _exports(data: bytes, start: int, size: int) -> Iterator[tuple[str, int, int
     yield "exports", addresses, 4 * min(functions, 1024)
     yield "exports", texts, 4 * min(names, 1024)
     yield "exports", ordinals, 2 * min(names, 1024)
+    for index in range(min(names, 1024)):
+        text = _word(data, texts + 4 * index)
+        name = data[text : text + 64].split(b"\0")[0]
+        if name.decode("latin-1") in _TELLING:
+            number = int.from_bytes(data[ordinals + 2 * index : ordinals + 2 * index + 2], "little")
+            for at, width in ((addresses + 4 * number, 4), (texts + 4 * index, 4), (ordinals + 2 * index, 2)):
+                yield "exports", at, width
+            yield "exports", text, len(name)
 
 
 def _unwind_data(data: bytes, start: int, size: int) -> Iterator[tuple[str, int, int]]:
