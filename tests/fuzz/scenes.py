@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import volatility3.symbols
 from volatility3.framework import exceptions, interfaces
@@ -25,6 +27,8 @@ from tests.fuzz.atlas import Atlas
 from tests.fuzz.recording import recorded
 from tests.fuzz.verdicts import CHECKOUT
 from tests.volatility_session import Session, open_dump
+from throwstack import images
+from throwstack.volatility import isf
 
 PLUGINS = ("unhandled", "cxrstack", "stackwalk")
 _SPARE = 0x100000
@@ -172,16 +176,19 @@ SCENES: dict[str, tuple[Callable[[], Case], Path | None]] = {
 }
 """The cases that are attacked: how each is made, and the kernel's layouts where they are not the usual ones."""
 
+SLOW = frozenset({"ftp-2003", "wow64-service", "decoys-x86", "mixed-x86"})
+"""Cases with x86 stacks, whose code is decoded: they are attacked half as often."""
+
 
 @contextlib.contextmanager
 def opened(name: str) -> Iterator[Scene]:
     """Forge a case and open it."""
-    make, isf = SCENES[name]
+    make, layouts = SCENES[name]
     case = make()
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
         with recorded() as record:
-            forge(case, out, isf=isf)
+            forge(case, out, isf=layouts)
         config = {}
         if (out / "pagefile.sys").exists():
             config["automagic.WinSwapLayers.single_swap_locations"] = [(out / "pagefile.sys").as_uri()]
@@ -195,6 +202,16 @@ def opened(name: str) -> Iterator[Scene]:
             scene = Scene(name, case, atlas, session, memory, list(volatility3.symbols.__path__))
             scene.enter()
             yield scene
+
+
+@contextlib.contextmanager
+def remembered() -> Iterator[None]:
+    """Keep what depends on nothing but its arguments, from mutant to mutant: headers of a page, ISF files."""
+    with contextlib.ExitStack() as stack:
+        for module, name in ((images, "parse_headers"), (isf, "_load")):
+            kept = functools.lru_cache(maxsize=4096)(getattr(module, name))
+            stack.enter_context(mock.patch.object(module, name, kept))
+        yield
 
 
 def plugin(name: str) -> ModuleType:
