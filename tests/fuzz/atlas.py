@@ -15,7 +15,7 @@ from tests.forge.cases import Case
 from tests.forge.paging import PRESENT, PROTOTYPE, TRANSITION, AddressSpace
 from tests.forge.physical import PAGE
 from tests.forge.structures import Structure
-from tests.fuzz.image_parts import image_parts
+from tests.fuzz.image_parts import image_parts, telling_functions
 from tests.fuzz.recording import Recording, WrittenProcess
 
 Owners = frozenset[int] | None
@@ -289,6 +289,7 @@ class Atlas:
                 for category, rva, size in image_parts(region.data):
                     self._add(category, pid, region.base + rva, size, space)
                     values.append(region.base + rva)
+                values += [region.base + rva + 0x10 for rva in telling_functions(region.data)] * 2
             elif len(region.data) <= 0x100000:
                 self._add("process memory", pid, region.base, len(region.data), space)
 

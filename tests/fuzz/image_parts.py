@@ -47,14 +47,32 @@ def _exports(data: bytes, start: int, size: int) -> Iterator[tuple[str, int, int
     yield "exports", addresses, 4 * min(functions, 1024)
     yield "exports", texts, 4 * min(names, 1024)
     yield "exports", ordinals, 2 * min(names, 1024)
+    for index, number, text, name in _telling(data, start):
+        for at, width in ((addresses + 4 * number, 4), (texts + 4 * index, 4), (ordinals + 2 * index, 2)):
+            yield "exports", at, width
+        yield "exports", text, len(name)
+
+
+def _telling(data: bytes, start: int) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield (index of the name, ordinal, RVA of the name, name) of exports by which a stuck thread is known."""
+    names, texts, ordinals = (_word(data, start + at) for at in (24, 32, 36))
     for index in range(min(names, 1024)):
         text = _word(data, texts + 4 * index)
         name = data[text : text + 64].split(b"\0")[0]
         if name.decode("latin-1") in _TELLING:
-            number = int.from_bytes(data[ordinals + 2 * index : ordinals + 2 * index + 2], "little")
-            for at, width in ((addresses + 4 * number, 4), (texts + 4 * index, 4), (ordinals + 2 * index, 2)):
-                yield "exports", at, width
-            yield "exports", text, len(name)
+            yield index, int.from_bytes(data[ordinals + 2 * index : ordinals + 2 * index + 2], "little"), text, name
+
+
+def telling_functions(data: bytes) -> Iterator[int]:
+    """Yield the RVAs of the exports of an image by which a stuck thread is known."""
+    try:
+        place = pefile.PE(data=data, fast_load=True).OPTIONAL_HEADER.DATA_DIRECTORY[_EXPORTS]
+    except (pefile.PEFormatError, IndexError):
+        return
+    if place.VirtualAddress:
+        addresses = _word(data, place.VirtualAddress + 28)
+        for _, number, _, _ in _telling(data, place.VirtualAddress):
+            yield _word(data, addresses + 4 * number)
 
 
 def _unwind_data(data: bytes, start: int, size: int) -> Iterator[tuple[str, int, int]]:

@@ -10,8 +10,11 @@ from tests.forge.physical import PAGE
 from tests.fuzz.atlas import Owners, Piece
 from tests.fuzz.mutate import Edit, edit
 from tests.fuzz.scenes import _SPARE, Scene
+from tests.fuzz.schemes import Schemes
 
 _SHOWN = 24
+_SCHEMES = 0.03
+"""The share of mutants that begin with an attack of many bytes."""
 _FRAME = 0x000FFFFF_FFFFF000
 _RARE = {"kernel memory": 0.4, "kernel data": 0.3, "wait objects": 0.5, "process memory": 0.6, "handle tables": 0.2}
 """How often a category is taken, where it is less often than the others."""
@@ -43,7 +46,7 @@ class Mutant:
     changes: list[Change] = field(default_factory=list)
     touched: Owners = frozenset()
     copies: dict[tuple[int, int], int] = field(default_factory=dict)
-    """Frames of private copies, by PID and virtual page."""
+    """Frames of pages of one process: private copies by PID and virtual page, others by PID and a number below 1."""
 
     @property
     def category(self) -> str:
@@ -58,6 +61,7 @@ class Maker:
         self._scene = scene
         self._atlas = scene.atlas
         self._categories = list(scene.atlas.pieces)
+        self._schemes = Schemes(scene.atlas)
         self._weights = [_RARE.get(category, 1.0) for category in self._categories]
         self._entries = [
             int.from_bytes(self._read(piece.physical, piece.size), "little")
@@ -74,6 +78,14 @@ class Maker:
 
     def _make(self, rng: random.Random) -> Mutant:
         mutant = Mutant()
+        if self._schemes and rng.random() < _SCHEMES:
+            self._schemes.run(
+                rng,
+                lambda piece, physical, data, how: self._write(mutant, piece, physical, data, how),
+                lambda pid, data: self._new_page(mutant, (pid, -len(mutant.copies)), data),
+            )
+            if rng.random() < 0.5:
+                return mutant
         category = rng.choices(self._categories, self._weights)[0]
         for index in range(1 + min(int(rng.expovariate(0.9)), 5)):
             if index and rng.random() < 0.25:
@@ -130,13 +142,18 @@ class Maker:
             owners = self._atlas.owners(piece.physical, 1)
             if (owners is not None and len(owners) < 2) or rng.random() < 0.4:
                 return piece.physical
-            frame = mutant.copies[key] = _SPARE + len(mutant.copies)
-            mutant.pages[frame] = self._read(piece.physical & -PAGE, PAGE, mutant.pages)
+            frame = self._new_page(mutant, key, self._read(piece.physical & -PAGE, PAGE, mutant.pages))
             size = self._atlas.entry_size
             entry = int.from_bytes(self._read(piece.entry, size, mutant.pages), "little")
             entry = entry & ~_FRAME & (1 << 8 * size) - 1 | frame * PAGE
             self._write(mutant, piece, piece.entry, entry.to_bytes(size, "little"), "private copy of the page")
         return frame * PAGE + piece.physical % PAGE
+
+    def _new_page(self, mutant: Mutant, key: tuple[int, int], data: bytes) -> int:
+        """Bring a page of one process into being; return its frame."""
+        frame = mutant.copies[key] = _SPARE + len(mutant.copies)
+        mutant.pages[frame] = data
+        return frame
 
     def _write(self, mutant: Mutant, piece: Piece, physical: int, data: bytes, how: str) -> None:
         number, at = physical // PAGE, physical % PAGE
