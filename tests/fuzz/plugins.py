@@ -23,7 +23,7 @@ from tests.fuzz.verdicts import Fault, limit_memory, limited_time
 TIMES_SLOWER = 20
 LEAST_SECONDS = 5.0
 MORE_MEMORY = 400 << 20
-_PATIENCE = 180.0
+_PATIENCE = 600.0
 """Seconds by the clock that a child may take however busy the machine is."""
 
 
