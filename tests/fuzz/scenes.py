@@ -148,14 +148,23 @@ def _case(name: str) -> Case:
     return builders()[name][0]()
 
 
+def _by_exports(name: str) -> Case:
+    """Return a case whose modules have no ISF files: names come from exports, as they do for most users."""
+    case = _case(name)
+    case.images = []
+    return case
+
+
 SCENES: dict[str, tuple[Callable[[], Case], Path | None]] = {
     "ftp-2003": (lambda: _case("ftp-2003"), None),
+    "ftp-exports": (lambda: _by_exports("ftp-2003"), None),
     "service-x64": (lambda: _case("service-x64"), None),
-    "wow64-service": (lambda: _case("wow64-service"), None),
+    "service-exports": (lambda: _by_exports("service-x64"), None),
+    "wow64-service": (lambda: _by_exports("wow64-service"), None),
     "deadlock": (lambda: _case("deadlock"), None),
     "quiet": (lambda: _case("quiet"), None),
     "nested": (lambda: _case("nested"), None),
-    "shutdown-hang": (lambda: _case("shutdown-hang"), None),
+    "shutdown-hang": (lambda: _by_exports("shutdown-hang"), None),
     "decoys-x86": (lambda: _case("decoys-x86"), None),
     "paged-peb": (lambda: _case("paged-peb"), None),
     "mapped-x64": (lambda: spread(_case("service-x64"), mapped, Residency.TRANSITION), None),
@@ -176,7 +185,7 @@ SCENES: dict[str, tuple[Callable[[], Case], Path | None]] = {
 }
 """The cases that are attacked: how each is made, and the kernel's layouts where they are not the usual ones."""
 
-SLOW = frozenset({"ftp-2003", "wow64-service", "decoys-x86", "mixed-x86"})
+SLOW = frozenset({"ftp-2003", "ftp-exports", "wow64-service", "decoys-x86", "mixed-x86"})
 """Cases with x86 stacks, whose code is decoded: they are attacked half as often."""
 
 
