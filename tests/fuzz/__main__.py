@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         last = time.monotonic()
         for number, outcome in outcomes(make, Extent(options.first, count, options.seconds), options.jobs):
             for fault in tally.add(number, outcome):
-                sys.stdout.write(f"{options.what} {number}: {fault.kind}: {fault.where}\n")
+                sys.stdout.write(tally.described(fault))
             if time.monotonic() - last > 60:
                 sys.stdout.write(f"... {sum(tally.mutants.values())} mutants\n")
                 last = time.monotonic()

@@ -89,14 +89,21 @@ class Tally:
         counts = "".join(f"{sum(self.faults[kind][family] for family in families):>11}" for kind in KINDS)
         return f"{name:32}{mutants:>9}{each:>9.1f}{counts}{sum(self.silent[family] for family in families):>9}"
 
+    def described(self, fault: Fault) -> str:
+        """Return a fault with the first mutant that led to it: how to run that again, what it changed, what came."""
+        key = fault.kind, fault.where
+        number, first, changes = self.first[key]
+        lines = [
+            f"FAULT {fault.kind}, {self.places[key]} times: {fault.where}",
+            f"  first: python -m tests.fuzz {self.what} --seed {self.seed} --only {number}",
+            *(f"  {change}" for change in changes),
+            *(f"  | {line}" for line in first.text.splitlines()[-30:]),
+        ]
+        return "".join(f"{line}\n" for line in lines)
+
     def report(self) -> str:
         """Return everything that was found, each kind of fault once."""
-        parts = []
-        for key, (number, fault, changes) in self.first.items():
-            parts.append(f"FAULT {fault.kind}, {self.places[key]} times: {fault.where}\n")
-            parts.append(f"  first: python -m tests.fuzz {self.what} --seed {self.seed} --only {number}\n")
-            parts += [f"  {change}\n" for change in changes]
-            parts.append("".join(f"  | {line}\n" for line in fault.text.splitlines()[-30:]))
+        parts = [self.described(fault) for _, fault, _ in self.first.values()]
         if self.swallowed:
             parts.append("exceptions that a guard turned into a reason:\n")
             parts += [f"  {count:7} {place}\n" for place, count in self.swallowed.most_common()]
