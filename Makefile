@@ -6,7 +6,7 @@ DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
 STACK = --hide-columns PID Process TID IP Args Symbols Notes -r pretty
 
-.PHONY: demo test test-install test-install-all test-images lint lint-all format clean
+.PHONY: demo test test-install test-install-all test-images fuzz lint lint-all format clean
 
 SOURCES = README.md $(shell find throwstack plugins symbols packaging -type f ! -name '*.pyc')
 
@@ -52,6 +52,18 @@ test-images: $(VENV)/.tools
 	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform win_amd64 \
 		--python-version 3.11 --dest $(IMAGES) $(IMAGE_WHEELS)
 	$(BIN)/python -m tests.unwind.x64.compare_with_lief $(IMAGES)
+
+# Mutants against the engine and the plugins, on two cores. SECONDS is for both together; with COUNT, so many of the
+# engine's and a 25th as many of the plugins'. What is found is repeated with `python -m tests.fuzz … --seed S --only N`.
+SECONDS ?= 600
+SEED ?= 1
+FUZZ = $(BIN)/python -m tests.fuzz
+FUZZ_ENGINE = $(if $(COUNT),--count $(COUNT),--seconds $(shell expr $(SECONDS) / 4))
+FUZZ_PLUGINS = $(if $(COUNT),--count $(shell expr $(COUNT) / 25 + 1),--seconds $(shell expr $(SECONDS) \* 3 / 4))
+
+fuzz: $(VENV)/.tools
+	@$(FUZZ) engine --seed $(SEED) $(FUZZ_ENGINE); engine=$$?; \
+	$(FUZZ) plugins --seed $(SEED) $(FUZZ_PLUGINS) && exit $$engine
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .
