@@ -8,7 +8,7 @@ STACK = --hide-columns PID Process TID IP Args Symbols Notes -r pretty
 
 .PHONY: demo test test-install test-install-all test-images fuzz lint lint-all format clean
 
-SOURCES = README.md $(shell find throwstack plugins symbols packaging -type f ! -name '*.pyc')
+SOURCES = README.md $(shell find throwstack plugins symbols distribution -type f ! -name '*.pyc')
 
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 

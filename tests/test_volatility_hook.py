@@ -16,7 +16,7 @@ import pytest
 
 from tests.vol import CHECKOUT
 
-PTH = CHECKOUT / "packaging" / "throwstack.pth"
+PTH = CHECKOUT / "distribution" / "throwstack.pth"
 INSTALL = "import site, sys; sys.path[:0] = {packages!r}; site.addsitedir({site!r})\n"
 PLUGINS = "from volatility3 import plugins\n"
 

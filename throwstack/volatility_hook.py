@@ -5,8 +5,8 @@ Volatility looks for plugins in `volatility3.plugins.__path__` and nowhere else,
 ours below `volatility3/` in site-packages would do, but they break a volatility3 that is installed editable: the
 directory they are in is found ahead of the real package.
 
-So the wheel brings `throwstack.pth` (`packaging/` in the checkout), a line that Python runs at every start. It puts a
-finder at the head of `sys.meta_path` that answers for `volatility3.plugins` only, by `find_spec` here. Whatever fails
+So the wheel brings `throwstack.pth` (`distribution/` in the checkout), a line that Python runs at every start. It puts
+a finder at the head of `sys.meta_path` that answers for `volatility3.plugins` only, by `find_spec` here. Whatever fails
 leaves the `vol` that would be there without us. docs/security.md says what this means for other programs.
 """
 

@@ -18,7 +18,7 @@ NO_HOOK = (
     "import sys; sys.meta_path = [f for f in sys.meta_path if getattr(f, '__name__', '') != 'ThrowstackPlugins']\n"
 )
 HOOK = (
-    f"exec(open({str(CHECKOUT / 'packaging' / 'throwstack.pth')!r}).read())\n"
+    f"exec(open({str(CHECKOUT / 'distribution' / 'throwstack.pth')!r}).read())\n"
     "assert sys.meta_path[0].__name__ == 'ThrowstackPlugins'\n"
 )
 MAIN = "from throwstack.cli import main; sys.exit(main())"
