@@ -9,12 +9,12 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def plugin_directory() -> Path:
-    """Return the directory that `vol -p` takes; raises FileNotFoundError where there is none."""
+    """Return the directory that `vol -p` takes; raises LookupError where there is none."""
     return _first(_PACKAGE / "plugins", _PACKAGE.parent / "plugins", holding="windows/unhandled.py")
 
 
 def isf_directory() -> Path:
-    """Return the directory that `vol -s` takes; raises FileNotFoundError where there is none."""
+    """Return the directory that `vol -s` takes; raises LookupError where there is none."""
     return _first(_PACKAGE / "isf", _PACKAGE.parent / "symbols", holding="windows/throwstack-wow64.json")
 
 
@@ -24,4 +24,4 @@ def _first(*directories: Path, holding: str) -> Path:
         if (directory / holding).is_file():
             return directory
     message = f"{holding} is in none of {', '.join(map(str, directories))}: reinstall throwstack"
-    raise FileNotFoundError(message)
+    raise LookupError(message)

@@ -68,6 +68,17 @@ def test_without_volatility_it_says_so_in_one_line():
     assert done.stderr.count("\n") == 1
 
 
+def test_an_installation_without_its_plugins_says_so_in_one_line():
+    lost = (
+        NO_HOOK
+        + "from pathlib import Path\nfrom throwstack import locations\nlocations._PACKAGE = Path('lost/throwstack')\n"
+    )
+    done = command("vol", "-h", before=lost)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(r"throwstack vol: windows/unhandled.py is in none of .*: reinstall throwstack\n", done.stderr)
+
+
 def test_what_the_console_cannot_show_is_escaped(tmp_path: Path):
     """As on Windows, where a file or a pipe gets text in the machine's code page."""
     (tmp_path / "спам.dmp").write_bytes(b"")

@@ -19,7 +19,11 @@ NAME = "throwstack vol"
 
 def run(arguments: Sequence[str]) -> None:
     """Run `vol` with `arguments`; raises SystemExit where `vol` ends with a status."""
-    extend(volatility3.plugins)
+    try:
+        extend(volatility3.plugins)
+    except LookupError as error:  # an installation that has lost its plugins
+        sys.stderr.write(f"{NAME}: {error}\n")
+        raise SystemExit(2) from None
     sys.argv = [NAME, *arguments]
     from volatility3.cli import main  # noqa: PLC0415 takes the name it shows from sys.argv as it is imported
 

@@ -111,6 +111,7 @@ def wow64_layout(context: interfaces.context.ContextInterface, config_path: str)
     """Return the 32-bit structures of a WoW64 process, which no 64-bit kernel's table carries.
 
     The table is opened by its path: it is ours, and no directory given with `-s` puts another in its place.
+    Raises LookupError where an installation has lost it.
     """
     name = context.symbol_space.free_table_name(_WOW64_TABLE)
     url = (isf_directory() / "windows" / f"{_WOW64_TABLE}.json").as_uri()
