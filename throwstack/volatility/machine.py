@@ -73,7 +73,9 @@ class Machine:
         self.physical = Memory(PhysicalPages(context.layers[layer.config["memory_layer"]]), capacity=_PHYSICAL_PAGES)
         self.layout = Layout(context, self.kernel.symbol_table_name)
         required.check(self.layout, has_list_head=self.kernel.has_symbol(required.LIST_HEAD))
-        required.say_what_is_lost(self.layout, is_64bit=self.is_64bit)
+        self.lost_routes = required.lost_routes(self.layout, is_64bit=self.is_64bit)
+        for loss in self.lost_routes:
+            log.warning("%s", loss)
         self._pages = PageSetup(
             self.physical,
             self.mode,

@@ -8,11 +8,7 @@ or its route, and a route that is lost for all threads is said once.
 
 from __future__ import annotations
 
-import logging
-
 from throwstack.volatility.layout import Layout
-
-log = logging.getLogger(__name__)
 
 LIST_HEAD = "PsActiveProcessHead"
 """The one variable that is needed."""
@@ -62,8 +58,10 @@ def check(layout: Layout, *, has_list_head: bool) -> None:
         raise LookupError(message)
 
 
-def say_what_is_lost(layout: Layout, *, is_64bit: bool) -> None:
-    """Name the routes that are lost for want of a member."""
-    for paths, loss in {**_ROUTES, **(_ROUTES_X64 if is_64bit else {})}.items():
-        if all(layout.find(path) is None for path in paths):
-            log.warning("the kernel's symbols have no %s: %s", " or ".join(paths), loss)
+def lost_routes(layout: Layout, *, is_64bit: bool) -> tuple[str, ...]:
+    """Return a sentence for each route that is lost for want of a member."""
+    return tuple(
+        f"the kernel's symbols have no {' or '.join(paths)}: {loss}"
+        for paths, loss in {**_ROUTES, **(_ROUTES_X64 if is_64bit else {})}.items()
+        if all(layout.find(path) is None for path in paths)
+    )
