@@ -21,8 +21,8 @@ from tests.forge.truth import Truth
 
 Forge = Callable[..., tuple[Path, Truth]]
 
-NEEDS_THIS_SYSTEM = ("install", "live", "peers")
-"""Directories of tests that need Wine, a shell or programs that not every system has; all others are portable."""
+NEEDS_THIS_SYSTEM = ("fuzz", "install", "live", "peers")
+"""Directories of tests that need fork, Wine, a shell or programs that not every system has; all others are portable."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

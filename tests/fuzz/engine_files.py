@@ -127,7 +127,7 @@ def _converted() -> Attack:
     parts = convert.Converted(
         b"SYMC" * 8, convert.pack_functions([(0x1000, "main"), (0x1100, "f")]), b"STACK", b"", b""
     )
-    stamp = (100, 200)
+    stamp = (1 << 20, 200)
     convert.save(directory / "seed", parts, stamp)
     seed = (directory / "seed").read_bytes()
     path = directory / "app.converted"
@@ -140,13 +140,14 @@ def _converted() -> Attack:
             head = mutate(rng, head)
         shot.note("converted PDB", seed, head + body)
         path.write_bytes(head + body)
-        loaded = convert.load(path, stamp)
-        if loaded is not None:
-            convert.count_functions(loaded.functions)
-            convert.unpack_functions(loaded.functions)
-            FrameDataTable(loaded.frames.decode("utf-8", "replace"))
-            Omap(loaded.omap_from_source, loaded.omap_to_source)
-        yield ""
+        try:
+            loaded = convert.load(path, stamp)
+            if loaded is not None:
+                convert.unpack_functions(loaded.functions)
+                FrameDataTable(loaded.frames.decode("utf-8", "replace"))
+                Omap(loaded.omap_from_source, loaded.omap_to_source)
+        except convert.NotConverted as reason:
+            yield str(reason)
 
     return attack
 
@@ -175,7 +176,7 @@ def _frame_data() -> Attack:
 
 def _cabinets() -> Attack:
     directory = scratch()
-    packed, target = directory / "app.pd_", directory / "out" / "app.pdb"
+    packed, target = directory / "app.pd_", directory / "app.pdb"
     data = b"".join(b"line %d\n" % (index * index % 977) for index in range(400))
     seeds = [cabinet(data, method, flags) for method in (MSZIP, STORED) for flags in (0, 4)]
 
@@ -188,9 +189,10 @@ def _cabinets() -> Attack:
         try:
             unpack(packed, target)
             assert target.stat().st_size <= 65535 * 0x8000
+            target.unlink()
         except NotUnpacked as reason:
             yield str(reason)
-        assert not list(target.parent.glob("*.part"))
+        assert [path.name for path in directory.iterdir()] == [packed.name]
 
     return attack
 

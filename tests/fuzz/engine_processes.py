@@ -105,9 +105,10 @@ def _threads() -> Attack:
         triage = Triage(target)
         stack = stage.stack if rng.random() < 0.9 else replace(stage.stack, registers=None, missing="none")
         stack = stack if rng.random() < 0.7 else replace(stack, exception_list=rng.choice(stage.ground.values))
-        yield from map(escape, triage.nameless)
+        yield from (escape(label) for labels in triage.missing_names for label in labels)
         triage.is_readable(stack)
         stuck = triage.examine(stack) if triage.is_suspect(stack) else None
+        yield from map(escape, triage.spent)
         if stuck is None:
             return
         yield escape(", ".join("!".join(pair) for pair in stuck.blocked_in))

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 
 import pytest
 
+pytest.importorskip("resource", reason="limits of memory and time are set in ways that Windows has not")
 from tests.fuzz.engine import families
 from tests.fuzz.ground import Shot
 from tests.fuzz.verdicts import control_characters
@@ -15,8 +15,6 @@ from tests.fuzz.verdicts import control_characters
 MUTANTS = {"threads": 8, "x86 walks": 12, "dispatch searches": 15, "image files": 40, "images": 60}
 """Of families whose mutants take longer."""
 SEED = 20
-
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="processor time is limited by a signal that Windows has not")
 
 
 @pytest.mark.parametrize("family", families(), ids=lambda family: family.name.replace(" ", "-"))

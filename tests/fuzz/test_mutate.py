@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+pytest.importorskip("resource", reason="limits of memory and time are set in ways that Windows has not")
 from tests.fuzz.ground import Ground, Shot
 from tests.fuzz.mutate import edit, mutate
 from tests.fuzz.verdicts import Overdue, control_characters, fault_of, limited_time

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fuzz.answers import answers_of
-from tests.fuzz.plugins import Attack
-from tests.fuzz.scenes import Scene, opened
-
 if not hasattr(os, "fork"):
     pytest.skip("each mutant has a process of its own, made by fork", allow_module_level=True)
+
+from tests.fuzz.answers import answers_of
+from tests.fuzz.pages import Maker
+from tests.fuzz.plugins import PLUGINS, Attack, plugin
+from tests.fuzz.scenes import Scene, opened
 
 CASES = ("service-x64", "nested", "decoys-x86", "store-x64")
 COUNT = 24
@@ -60,8 +61,6 @@ def test_links_of_the_list_of_processes_are_everybodys(scene: Scene):
 
 
 def test_changes_are_described_and_repeatable(scene: Scene):
-    from tests.fuzz.pages import Maker  # noqa: PLC0415
-
     maker = Maker(scene)
     first, second = (maker.make(random.Random(7)) for _ in range(2))
     assert first.pages == second.pages
@@ -70,8 +69,6 @@ def test_changes_are_described_and_repeatable(scene: Scene):
 
 
 def test_an_unchanged_dump_gives_rows_and_nothing_to_complain_of(scene: Scene):
-    from tests.fuzz.plugins import PLUGINS, plugin  # noqa: PLC0415
-
     scene.enter()
     answers = answers_of(scene, {name: plugin(name) for name in PLUGINS})
     assert (answers.faults, answers.warnings, answers.swallowed) == ([], [], [])
