@@ -41,7 +41,7 @@ test: $(VENV)/.tools
 INSTALL = build/install
 
 test-install test-install-all: $(VENV)/.tools
-	$(BIN)/python -m tests.install $(INSTALL) $(if $(findstring all,$@),--all)
+	$(BIN)/python -m tests.install $(INSTALL) $(if $(filter %-all,$@),--all)
 	THROWSTACK_INSTALL=$(INSTALL) $(BIN)/python -m pytest -n auto tests/install
 
 # Unwind data of real images, decoded here and by LIEF. Fetches wheels for Windows from PyPI (some 60 MB).

@@ -123,6 +123,6 @@ def test_a_walk_ends(bounds: StackBounds) -> None:
             deepest = max(deepest, len(walk.frames))
     # The worlds are such that every sort of end is met that x64 has, and long walks too. A fiber's stack has no known
     # bound.
-    unmet = {End.FRAME_LIMIT, End.WORK_LIMIT, *([End.STACK_BOUND] if bounds is not STACK else [])}
+    unmet = {End.FRAME_LIMIT, End.WORK_LIMIT, End.FAULT, *([End.STACK_BOUND] if bounds is not STACK else [])}
     assert set(End) - set(ends) <= unmet
     assert deepest >= 8
