@@ -79,13 +79,14 @@ def test_another_run_that_drops_the_symbols_from_volatilitys_index_does_no_harm(
     assert {path: path.read_bytes() for path in symbols.rglob("*.xz")} == files
 
 
-@pytest.mark.parametrize(("kind", "name"), [("user_types", "_LIST_ENTRY"), ("symbols", "PsActiveProcessHead")])
-def test_symbols_without_what_is_needed_are_named(forged: Forge, doctor, tmp_path: Path, kind: str, name: str):
+@pytest.mark.parametrize("name", ["_EPROCESS.Peb", "PsActiveProcessHead"])
+def test_symbols_without_what_is_needed_are_named(forged: Forge, doctor, tmp_path: Path, name: str):
     out, _ = forged("service-x64")
     symbols = shutil.copytree(out / "isf", tmp_path / "isf")
     (kernel,) = symbols.rglob("ntkrnlmp.pdb/*.json.xz")
     table = json.loads(lzma.decompress(kernel.read_bytes()))
-    del table[kind][name]
+    type_name, _, member = name.partition(".")
+    del (table["user_types"][type_name]["fields"] if member else table["symbols"])[member or name]
     kernel.write_bytes(lzma.compress(json.dumps(table).encode()))
     status, report = doctor(out / "MEMORY.DMP", symbols)
     assert status == 1
