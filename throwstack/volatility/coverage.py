@@ -27,8 +27,8 @@ _IMAGE_PAGES = 16
 def coverage(machine: Machine, problems: list[str]) -> Iterator[ProcessCoverage]:
     """Yield what can be read of every process that has user-mode memory; ends where the list of processes breaks.
 
-    `problems` takes a sentence for each process that cannot be examined at all, for each file that cannot be read, and for
-    what the symbols lack.
+    `problems` takes a sentence for each process that cannot be examined at all, for each file that cannot be read, and
+    for what the symbols lack.
     """
     reader = ProcessReader(machine)
     breaks_off = guarded(lambda reason: problems.append(f"the kernel's list of processes breaks off: {reason}"))
