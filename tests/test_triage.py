@@ -261,6 +261,13 @@ class NamesOfOthers(SymbolTable):
     ],
 )
 def test_a_function_that_only_bears_the_name_of_the_nearest_one_blocks_nobody(arch: Arch, word: int, is_stuck: bool):
+    triage, given = blocked_at(arch, word, End.THREAD_START)
+    assert (triage.examine(given) is not None) is is_stuck
+    assert not triage.doubt
+
+
+def blocked_at(arch: Arch, word: int, end: End) -> tuple[Triage, ThreadStack]:
+    """A thread whose walk goes through `word` in a module that names few of its functions."""
     made = make_target(arch, [KERNEL32, NTDLL, MSCOREE], {}, {}, walk())
     symbols = Symbols(
         made.images,
@@ -271,12 +278,21 @@ def test_a_function_that_only_bears_the_name_of_the_nearest_one_blocks_nobody(ar
     known = Registers(word, (SP,) * len(arch.register_names))
     waiting = Frame(replace(known, ip=IN_WAIT), SP, 0, SP + 8, Trust.CONTEXT)
     blocked = Frame(known, SP + 0x10, 0, SP + 0x20, Trust.CFI)
-    target = Target(arch, made.memory, made.images, symbols, Walks({IN_WAIT: walk(waiting, blocked)}))
+    target = Target(arch, made.memory, made.images, symbols, Walks({IN_WAIT: walk(waiting, blocked, end=end)}))
     stack = Stack(LIMIT, BASE)
     stack.at(SP + 0x40).d64(word)
     target = replace(target, memory=memory_of({LIMIT: stack.data()}))
-    given = ThreadStack(StackBounds(LIMIT, BASE), waiting.registers)
-    assert (Triage(target).examine(given) is not None) is is_stuck
+    return Triage(target), ThreadStack(StackBounds(LIMIT, BASE), waiting.registers)
+
+
+def test_a_walk_that_ends_in_what_may_be_the_filter_is_no_proof_that_it_is_not():
+    """On x64 one damaged entry of the function table ends the walk, and makes the name of its function doubtful."""
+    triage, given = blocked_at(Arch.X64, IN_FILTER + 0x400, End.BAD_UNWIND_DATA)
+    assert triage.examine(given) is None
+    assert triage.doubt.endswith("the frame at 0x77e765b7 may be in kernel32!UnhandledExceptionFilter")
+    triage, given = blocked_at(Arch.X64, IN_EXIT + 0x400, End.BAD_UNWIND_DATA)
+    assert triage.examine(given) is None
+    assert not triage.doubt
 
 
 def nested_crash(inner_walk: Walk, outer_walk: Walk) -> tuple[Stuck, SavedException]:

@@ -91,6 +91,8 @@ class Triage:
         self._ranges = CodeRanges(_code_ranges(target), target.arch.pointer_size)
         self._extents: dict[tuple[int, int], tuple[int, int]] = {}
         self._gone_through: tuple[int, int] | None = None
+        self.doubt = ""
+        """Why the last thread that was examined may be stuck though it is not said to be; empty if nothing says so."""
 
     @cached_property
     def missing_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -119,6 +121,7 @@ class Triage:
         """Ask the cheap question: False means that the thread is not stuck. The budgets of a thread begin here."""
         self._target.meter.begin_thread()
         self._extents.clear()
+        self.doubt = ""
         if self._stands_in_blocker(stack) or failed_fast(self._target, stack.registers) is not None:
             return True
         return self._holds_suspect(current_stack(self._target, stack))
@@ -172,10 +175,24 @@ class Triage:
         notes += (f"the walk of the blocked stack ended early: {walk.end.value} {walk.detail}".rstrip(),)
         reached = walk.frames[-1].sp if walk.frames else 0
         further = self._without_walk(stack, walk, reached, notes)
+        if stuck is None and further is None:
+            self.doubt = self._may_be_in_filter(walk, notes[-1])
         if stuck is None or further is None:
             return further or (None if stuck is None else replace(stuck, notes=(*stuck.notes, *notes)))
         blockers = (*further.blocked_in, *(pair for pair in stuck.blocked_in if pair not in further.blocked_in))
         return replace(further, blocked_in=blockers)
+
+    def _may_be_in_filter(self, walk: Walk, ending: str) -> str:
+        """Say that a walk which ended early went through what may be a function that proves an exception.
+
+        A damaged entry of the image's function table makes the name of its own function doubtful and ends the walk.
+        """
+        for frame in walk.frames:
+            name = name_of(self._target.symbols, frame)
+            blocker = blocker_named(name.module, name.symbol) if name.offset < _MAX_FUNCTION else None
+            if blocker is not None and blocker.proves_exception and frame.trust is not Trust.SCAN:
+                return f"{ending}; the frame at {frame.ip:#x} may be in {name.module}!{name.symbol}"
+        return ""
 
     def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> Stuck:
         """Say in which function the thread failed fast, and what was being handled when it did."""

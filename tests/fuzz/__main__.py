@@ -43,13 +43,15 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         count = options.count if options.count or options.seconds else 1000
         last = time.monotonic()
-        for number, outcome in outcomes(make, Extent(options.first, count, options.seconds), options.jobs):
-            for fault in tally.add(number, outcome):
-                sys.stdout.write(tally.described(fault))
-            if time.monotonic() - last > 60:
-                sys.stdout.write(f"... {sum(tally.mutants.values())} mutants\n")
-                last = time.monotonic()
-            sys.stdout.flush()
+        with make() as runs:
+            runs.prepare()
+            for number, outcome in outcomes(runs, Extent(options.first, count, options.seconds), options.jobs):
+                for fault in tally.add(number, outcome):
+                    sys.stdout.write(tally.described(fault))
+                if time.monotonic() - last > 60:
+                    sys.stdout.write(f"... {sum(tally.mutants.values())} mutants\n")
+                    last = time.monotonic()
+                sys.stdout.flush()
     sys.stdout.write(tally.report())
     return int(tally.has_faults)
 

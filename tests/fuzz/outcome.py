@@ -10,7 +10,8 @@ from typing import Any
 from tests.fuzz.verdicts import Fault
 
 KINDS = ("traceback", "hang", "memory", "lost", "changed", "control", "crash")
-_EXAMPLES = 3
+_EXAMPLES = 60
+_MOST_CHANGES = 8
 
 
 @dataclass
@@ -108,7 +109,7 @@ class Tally:
             parts.append("exceptions that a guard turned into a reason:\n")
             parts += [f"  {count:7} {place}\n" for place, count in self.swallowed.most_common()]
         for number, text, changes in self.silences[:_EXAMPLES]:
-            parts.append(f"silent, such as mutant {number}: {text}\n")
-            parts += [f"  {change}\n" for change in changes]
+            parts.append(f"silent, mutant {number}: {text}\n")
+            parts += [f"  {change}\n" for change in changes[:_MOST_CHANGES]]
         parts.append(self.table() + "\n")
         return "".join(parts)

@@ -67,6 +67,11 @@ class Attack:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def prepare(self) -> None:
+        """Open all cases."""
+        for name in self._names:
+            self._scene(name)
+
     def describe(self, number: int) -> list[str]:
         """Return the changes of a mutant, in words."""
         return [str(change) for change in self._mutant(number)[1].changes]

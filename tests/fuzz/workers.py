@@ -8,8 +8,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from selectors import EVENT_READ, DefaultSelector
 from typing import Protocol
@@ -22,6 +21,12 @@ _BATCH = 0.5
 
 class Runs(Protocol):
     """What runs mutants by number."""
+
+    def prepare(self) -> None:
+        """Make what all workers use, before they are forked."""
+
+    def describe(self, number: int) -> list[str]:
+        """Say what a mutant changes."""
 
     def run(self, number: int) -> Outcome:
         """Run one."""
@@ -36,9 +41,7 @@ class Extent:
     seconds: float | None = None
 
 
-def outcomes(
-    make: Callable[[], AbstractContextManager[Runs]], extent: Extent, jobs: int
-) -> Iterator[tuple[int, Outcome]]:
+def outcomes(runs: Runs, extent: Extent, jobs: int) -> Iterator[tuple[int, Outcome]]:
     """Yield the number and outcome of each mutant, as they come."""
     sys.stdout.flush()
     with DefaultSelector() as selector:
@@ -49,7 +52,7 @@ def outcomes(
                 os.close(begin)
                 status = 1
                 try:
-                    _work(make, extent, job, jobs, end)
+                    _work(runs, extent, job, jobs, end)
                     status = 0
                 except BaseException:  # noqa: BLE001 - a worker that fails says so and ends
                     traceback.print_exc()
@@ -73,12 +76,10 @@ def outcomes(
                     yield -1, Outcome("workers", [Fault("crash", "worker", f"a worker ended with status {status:#x}")])
 
 
-def _work(
-    make: Callable[[], AbstractContextManager[Runs]], extent: Extent, job: int, jobs: int, descriptor: int
-) -> None:
+def _work(runs: Runs, extent: Extent, job: int, jobs: int, descriptor: int) -> None:
     """Run every `jobs`-th mutant and write the outcomes, a line for some of them at a time."""
     done: list[tuple[int, object]] = []
-    with os.fdopen(descriptor, "wb") as out, make() as runs:
+    with os.fdopen(descriptor, "wb") as out:
         start = written = time.monotonic()
         number = extent.first + job
         while extent.count is None or number < extent.first + extent.count:

@@ -57,6 +57,7 @@ def test_wrong_age_and_wrong_guid_are_told_apart(tmp_path):
         (SOUND[:32] + b"\x07" + SOUND[33:], "damaged"),
         (SOUND[:44] + b"\xff\xff\xff\x7f" + SOUND[48:], "damaged"),
         (SOUND[:44] + b"\0\0\0\2" + SOUND[48:], "damaged (its directory is longer than the file)"),
+        (SOUND[:52] + b"\xff\xff\xff\x7f" + SOUND[56:], "damaged (a stream is outside the file)"),
     ],
 )
 def test_what_is_no_pdb(tmp_path, data, reason):

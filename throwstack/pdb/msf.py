@@ -39,6 +39,7 @@ class MsfFile:
         block_size: int
         _, block_size, _, blocks, directory_size, _, map_block = _SUPERBLOCK.unpack(head)
         self._block_size = block_size
+        self._file_size = file_size
         if self._block_size not in _BLOCK_SIZES or directory_size > _MAX_DIRECTORY:
             message = "damaged (its header holds impossible sizes)"
             raise NotAPdb(message)
@@ -79,6 +80,9 @@ class MsfFile:
     def _read(self, blocks: range | tuple[int, ...]) -> bytes:
         parts = []
         for block in blocks:
+            if block * self._block_size >= self._file_size:  # what follows would move up to where it is not
+                message = "damaged (a stream is outside the file)"
+                raise NotAPdb(message)
             self._file.seek(block * self._block_size)
             parts.append(self._file.read(self._block_size))
         return b"".join(parts)

@@ -258,8 +258,9 @@ class Survey:
             stuck = triage.examine(self._reader.completed(thread, stack)) if triage.is_suspect(stack) else None
             if stuck is None and not triage.is_readable(stack):
                 self._miss(process, f"thread {thread.tid}: its stack, or a part of it, cannot be read")
-            for spent in triage.spent if stuck is None else ():
-                self._miss(process, f"thread {thread.tid}: {spent}")
+            for reason in (*triage.spent, triage.doubt) if stuck is None else ():
+                if reason:
+                    self._miss(process, f"thread {thread.tid}: {reason}")
         except NoStack as reason:
             if thread.teb:
                 self._miss(process, f"thread {thread.tid}: {reason}")
