@@ -42,8 +42,11 @@ class Answers:
     seconds: float = 0.0
 
     def names(self, pid: int) -> bool:
-        """Say whether a warning names the process, or sends to `vol -v`, where a message does."""
-        named = re.compile(rf"\bPID {pid}\b|\({pid}\)")
+        """Say whether a warning names the process, or sends to `vol -v`, where a message does.
+
+        Of a broken list of processes nobody can say who is missing.
+        """
+        named = re.compile(rf"\bPID {pid}\b|\({pid}\)|kernel's list of processes is (broken|not readable)")
         texts = list(self.warnings)
         if any("-v names all" in text for text in self.warnings):
             texts += self.remarks

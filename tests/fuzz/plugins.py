@@ -150,7 +150,8 @@ def _differences(ready: _Ready, mutant: Mutant, answers: Answers) -> Iterator[tu
         is_touched = touched is None or pid in touched
         found = answers.rows.get(key, [])
         if is_touched:
-            if name == "unhandled" and not found and not answers.names(pid):
+            is_elsewhere = any(other == name and thread == tid for other, _, thread in answers.rows)
+            if name == "unhandled" and not is_elsewhere and not answers.names(pid):
                 yield "silent", f"{name}: PID {pid} thread {tid} has no row", True
         elif not all(one in found for one in rows) and not answers.names(pid):
             kind = "changed" if found else "lost"

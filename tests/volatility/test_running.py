@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.forge.truth import TruthFrame
 from tests.patched_memory import Patches, opened
 from tests.volatility_session import Session, open_dump
 from throwstack.frames import Trust
+from throwstack.volatility.processes import ProcessReader
 from throwstack.volatility.survey import Finding, Selection, Survey
 
 PID, TID = 0x14B8, 0x14C8
@@ -84,3 +86,23 @@ def test_without_registers_of_its_own_the_row_says_that_it_rests_on_a_word(dump:
     assert "which may be of an earlier time" in found.stuck.notes[-1]
     assert found.stuck.walk is None
     assert found.stuck.throwing_walk(found.stuck.exceptions[0]).frames[0].trust is Trust.CONTEXT
+
+
+def test_a_trap_frame_with_a_stack_pointer_beyond_the_stack_does_not_hide_the_thread(tmp_path: Path):
+    """Nothing of the stack would be looked at from there on; so all of it is, as where no registers are known."""
+    site = Site("beyond")
+    process, threads = site.service(PID)
+    crash = threads.throw(TID, HEAP, 6400)
+    site.add(process, crash)
+    forge(site.case(), tmp_path)
+    with open_dump(tmp_path / "MEMORY.DMP", tmp_path / "isf") as session:
+        patches = Patches(opened(session))
+        reader = ProcessReader(patches.machine)
+        opened_process = reader.open(session.processes()[PID])
+        assert opened_process is not None
+        frame = reader.threads.trap_frame(opened_process.threads[0])
+        assert frame is not None
+        patches.put(frame.address, "_KTRAP_FRAME.Rsp", 0xFFFFFFFFFFFFFFF8)
+        (found,) = Survey(patches.apply(), Selection()).findings()
+    assert found.stuck.notes[0] == "the trap frame's registers are not this thread's: stack pointer 0xfffffffffffffff8"
+    assert found.stuck.exceptions[0].context.address == crash.context

@@ -167,6 +167,8 @@ class ProcessReader:
         exception_list = self.threads.exception_list(process.memory, thread.teb)
         is_in_32bit_code = frame is not None and frame.is_32bit_code_on_x64
         missing = "the thread was in 32-bit code" if is_in_32bit_code else _what_is_missing(thread, frame, bounds)
+        if frame is not None and not missing and _is_beyond(process.memory, bounds, frame.registers.sp):
+            missing = f"the trap frame's registers are not this thread's: stack pointer {frame.registers.sp:#x}"
         if frame is None or missing:
             return _without_registers(bounds, missing, exception_list, no_teb)
         return _stack(process.memory, bounds, frame.registers, exception_list, no_teb)
@@ -218,6 +220,14 @@ def _inverted_table(symbols: Symbols) -> int | None:
     names = ("KiUserInvertedFunctionTable", "LdrpInvertedFunctionTable")
     rva = next((rva for name in names if (rva := symbols.rva_of(ntdll, name)) is not None), None)
     return None if rva is None else ntdll.base + rva
+
+
+def _is_beyond(memory: Memory, bounds: StackBounds | None, sp: int) -> bool:
+    """Say whether a stack pointer is beyond the stack's base, where nothing of the stack would be looked at.
+
+    One in other memory may be right: of a fiber, or of a program with stacks of its own.
+    """
+    return bounds is not None and sp > bounds.base and not memory.is_readable(sp)
 
 
 def _what_is_missing(thread: Thread, frame: TrapFrame | None, bounds: StackBounds | None) -> str:
