@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `throwstack`: what concerns a dump before Volatility opens it."""
+"""The command `throwstack`: what goes around the plugins that run in `vol`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from pathlib import Path
 from throwstack import __version__, console
 from throwstack.text import escape
 
+_ABOUT = """\
+Finds the threads of a Windows memory image that are stuck on an unhandled exception. The plugins that do it run in
+`vol`; these commands go around them.
+"""
 _DOCTOR = """\
 Says what a file is, whether it is complete, which symbols it takes, how much of its processes can be read, and what to
 do next. Exit status: 0 when it can serve windows.unhandled, 1 when in part, 2 when not; 64 for wrong usage, 130 when
@@ -26,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> tuple[int, Iterable[str]]:
-    parser = console.Parser(prog="throwstack", description=__doc__)
+    parser = console.Parser(prog="throwstack", description=_ABOUT)
     parser.add_argument("--version", action="version", version=f"throwstack {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     doctor = commands.add_parser("doctor", help="say what a dump is good for", description=_DOCTOR)
@@ -34,7 +38,9 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, Iterable[str]]:
     doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.add_argument("-s", "--symbols", metavar="DIR", type=Path, action="append", default=[], help="ISF files")
     doctor.add_argument("--image-path", metavar="PATH", default="", help="where the machine's DLLs and EXEs are")
-    doctor.add_argument("--page-file", metavar="FILE", type=Path, action="append", default=[], help="by number")
+    doctor.add_argument(
+        "--page-file", metavar="FILE", type=Path, action="append", default=[], help="a page file, in order of number"
+    )
     # Volatility parses what comes after `vol`, `-h` too.
     commands.add_parser("vol", help="run Volatility's vol with throwstack's plugins", add_help=False)
     given = sys.argv[1:] if arguments is None else list(arguments)

@@ -157,7 +157,7 @@ def test_the_readmes_loop_fetches_odd_names_as_they_are(tmp_path, shell):
     expected = []
     for name in ODD:
         in_url = name.replace("%", "%25").replace(" ", "%20").replace("#", "%23")
-        expected += ["-gfL", "--create-dirs", "-o", f"symbols/{name}/{GUID}12/{name}"]
+        expected += ["-gfL", "--create-dirs", "-o", f"pdbs/{name}/{GUID}12/{name}"]
         expected += [f"https://SERVER/PATH/{in_url}/{GUID}12/{in_url}"]
     assert log.read_text().splitlines() == expected
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bin", "log", "symbols-needed.txt"]
@@ -176,4 +176,4 @@ def test_curl_takes_the_urls_as_they_are(tmp_path):
         loop = the_loop().replace("https://SERVER/PATH", address).replace("curl ", "curl --noproxy '*' ")
         subprocess.run(["sh", "-c", loop], cwd=tmp_path, capture_output=True, check=True)
     for name in ODD:
-        assert (tmp_path / "symbols" / name / KEY / name).read_text() == name
+        assert (tmp_path / "pdbs" / name / KEY / name).read_text() == name
