@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.pe_writer import CODE, DATA, READ_ONLY, X64, X86, Pe, Section
+from throwstack.files import image_path
 from throwstack.files.image_path import ImagePages, ImageStore
 from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.images import Image
@@ -172,6 +173,19 @@ def test_each_file_is_mapped_once_for_a_base(place):
     image = Image(Module("app.dll", "", BASE, pe.size, STAMP), Memory(SegmentSource({})))
     again = Image(Module("app.dll", "", BASE, pe.size, STAMP), Memory(SegmentSource({})))
     assert store.mapped(image) is store.mapped(again)
+
+
+def test_kept_layouts_are_bounded_in_bytes(place, monkeypatch):
+    """The header of a file of a few KB may say 256 MB, and a machine has many modules."""
+    pe = app()
+    place.put(pe)
+    monkeypatch.setattr(image_path, "_MAX_KEPT", 3 * pe.size)
+    store = place.store()
+    for index in range(10):
+        base = BASE + 0x100000 * index
+        memory = Memory(SegmentSource({base: header(pe)}))
+        assert store.mapped(Image(Module("app.dll", "", base, pe.size), memory)).base == base
+        assert sum(len(mapped.data) for mapped in store._mapped.values()) <= 3 * pe.size
 
 
 def test_exports_of_the_file(place):

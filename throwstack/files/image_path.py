@@ -24,6 +24,8 @@ from throwstack.modules import Module, ModuleMap
 _RELOCATION_DIRECTORY, _IAT_DIRECTORY = 5, 12
 _HIGHLOW, _DIR64 = 3, 10
 _MAX_RELOCATED = 64
+_MAX_KEPT = 512 << 20
+"""Bytes of all layouts that are kept: a file of a few KB may say that it is 256 MB once mapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,15 @@ class ImageStore:
             return None
         key = path, image.base
         if key not in self._mapped:
-            if len(self._mapped) >= _MAX_RELOCATED:
-                self._mapped.clear()
+            self._make_room(image.headers.image_size if image.headers is not None else image.module.size)
             self._mapped[key] = self._map_wanted(path, image)
         return self._mapped[key]
+
+    def _make_room(self, size: int) -> None:
+        """Forget the layouts where one of `size` bytes more would be too many, or too much memory."""
+        kept = sum(len(mapped.data) for mapped in self._mapped.values() if mapped is not None)
+        if len(self._mapped) >= _MAX_RELOCATED or kept + size > _MAX_KEPT:
+            self._mapped.clear()
 
     def _map_wanted(self, path: Path, image: Image) -> MappedImage | None:
         """Map a file that was found to be the wanted one, if it still is: others may write to where it is."""
