@@ -53,7 +53,7 @@ FORWARDS: Exports = {FILTER: f"KERNELBASE.{FILTER}", OTHER: 0x1800}
         pytest.param(
             STUB, {"kernel32.dll": WITH, "KERNELBASE.dll": WITHOUT}, ["KERNELBASE"], id="renamed in KERNELBASE"
         ),
-        pytest.param(STUB, {"kernel32.dll": WITHOUT, "KERNELBASE.dll": WITH}, ["kernel32"], id="renamed in kernel32"),
+        pytest.param(STUB, {"kernel32.dll": WITHOUT, "KERNELBASE.dll": WITH}, [], id="the stub renamed"),
     ],
 )
 def test_the_filter_is_missed_where_it_ought_to_be(code: bytes, modules: dict[str, Exports], lacking: list[str]):

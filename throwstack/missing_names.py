@@ -24,7 +24,14 @@ def without_filter(symbols: Symbols) -> tuple[Image, ...]:
         return ()
     of_kernel32 = [image for image in images if image.module.label.lower() == "kernel32"]
     leads_on = any(_leads_on(symbols, image) for image in of_kernel32) or not of_kernel32
-    return tuple(image for image in lacking if leads_on or image in of_kernel32)
+    is_in_base = any(image not in of_kernel32 and image not in lacking for image in images)
+    return tuple(
+        image
+        for image in lacking
+        if (leads_on and image not in of_kernel32)
+        # Where KERNELBASE has the filter, threads wait there: a kernel32 all of whose exports can be read hides nobody.
+        or (image in of_kernel32 and not (is_in_base and image.exports.is_whole and len(image.exports)))
+    )
 
 
 def _has_filter(symbols: Symbols, image: Image) -> bool:

@@ -27,8 +27,10 @@ NOT_RUN = {
     'uv tool install volatility3 --with-executables-from "throwstack @ file://$PWD"': "as before",
     "vol --single-swap-locations pagefile.sys -f MEMORY.DMP windows.unhandled": "takes the reader's page file",
     "vol -f MEMORY.DMP windows.cxrstack --symbol-path '/pdbs;srv*/symbols*https://SERVER/PATH'": "takes a server",
-    'curl -fL --create-dirs -o "symbols/$name/$key/$name" "https://SERVER/PATH/$name/$key/$name"': "takes a server",
-    "while IFS=, read -r name key _; do": "around curl",
+    'curl -gfL --create-dirs -o "symbols/$name/$key/$name" "https://SERVER/PATH/$url"': "takes a server",
+    "while IFS= read -r line; do": "around curl",
+    "line=${line%,*}; key=${line##*,}; name=${line%,*}": "for curl",
+    """url=$(printf %s "$name/$key/$name" | sed 's/%/%25/g; s/ /%20/g; s/#/%23/g')""": "for curl",
     "done < symbols-needed.txt": "around curl",
 }
 

@@ -178,7 +178,7 @@ CONTEXTS: dict[str, Mutation] = {
     "x86: registrations not asked": lambda patch: patch.setattr(x86, "from_registrations", lambda *_: iter(())),
     "stack not searched": lambda patch: patch.setattr(search._Search, "_by_memory", lambda *_, **__: None),
     "words taken for frames": lambda patch: patch.setattr(
-        Triage, "_walk", lambda self, stack, suspects: self._without_walk(stack, None, suspects, ())
+        Triage, "_walk", lambda self, stack: self._without_walk(stack, None, 0, ())
     ),
     "debris taken for live": lambda patch: patch.setattr(search, "is_stale", lambda *_, **__: False),
     "the innermost exception only": lambda patch: patch.setattr(search, "MAX_NESTED", 1),

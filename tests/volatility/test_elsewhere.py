@@ -36,7 +36,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process,
         reader = ProcessReader(opened)
         process = reader.open(session.processes()[PID])
         assert process is not None
-        yield process, KernelTargets(opened, reader.kernel).target(process.memory)
+        yield process, KernelTargets(opened, reader.kernel).target(process.pages)
 
 
 def test_an_address_in_a_file_that_is_no_module(machine):

@@ -17,7 +17,7 @@ from throwstack.unwind.x86.starts import Starts
 def starts(pages: dict[int, bytes]) -> Starts:
     module = Module("test.dll", "", BASE, IMAGE_SIZE)
     images = ImageMap(memory_of({BASE: header_page(), **pages}), ModuleMap([module]))
-    return Starts(Code(images, Symbols(images), work_limit=1000))
+    return Starts(Code(images, Symbols(images)))
 
 
 def test_after_an_absent_page_nothing_is_known_of_what_was_before():
@@ -42,7 +42,7 @@ def test_a_section_that_is_not_there_costs_no_memory():
     images = ImageMap(memory_of({BASE: bytes(page)}), ModuleMap([module]))
     tracemalloc.start()
     try:
-        assert Starts(Code(images, Symbols(images), work_limit=1000)).nearest(TEXT + 9) is None
+        assert Starts(Code(images, Symbols(images))).nearest(TEXT + 9) is None
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
