@@ -69,6 +69,12 @@ class Engine:
     def prepare(self) -> None:
         """Each family begins by itself: that is quick."""
 
+    def finish(self) -> None:
+        """Remove the files of the families."""
+        from tests.fuzz.engine_files import remove_scratch  # noqa: PLC0415 - it builds on this module
+
+        remove_scratch()
+
     def describe(self, number: int) -> list[str]:
         """Return the changes of a mutant, in words."""
         return self._run(number)[1].changes

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import atexit
 import random
+import shutil
 import struct
 import tempfile
 import zlib
@@ -32,13 +34,23 @@ from throwstack.pdb.omap import Omap, as_before, read_streams
 from throwstack.pdb.stack_win import FrameDataTable
 from throwstack.text import escape
 
+_SCRATCH: list[Path] = []
 GUID = "00112233445566778899AABBCCDDEEFF"
 
 
 def scratch() -> Path:
     """Return a directory for the files of one family, in memory where the system has such a place."""
     shm = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="throwstack-fuzz-", dir=shm if shm.is_dir() else None))
+    made = Path(tempfile.mkdtemp(prefix="throwstack-fuzz-", dir=shm if shm.is_dir() else None))
+    _SCRATCH.append(made)
+    return made
+
+
+@atexit.register
+def remove_scratch() -> None:
+    """Remove what `scratch` made; a worker, which ends without Python's own end, calls it."""
+    while _SCRATCH:
+        shutil.rmtree(_SCRATCH.pop(), ignore_errors=True)
 
 
 def pdb_seeds() -> list[bytes]:

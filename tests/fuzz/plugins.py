@@ -72,6 +72,9 @@ class Attack:
         for name in self._names:
             self._scene(name)
 
+    def finish(self) -> None:
+        """A worker leaves nothing: the dumps are those of the process that forked it."""
+
     def describe(self, number: int) -> list[str]:
         """Return the changes of a mutant, in words."""
         return [str(change) for change in self._mutant(number)[1].changes]

@@ -25,6 +25,9 @@ class Runs(Protocol):
     def prepare(self) -> None:
         """Make what all workers use, before they are forked."""
 
+    def finish(self) -> None:
+        """Leave nothing behind in a worker."""
+
     def describe(self, number: int) -> list[str]:
         """Say what a mutant changes."""
 
@@ -53,6 +56,7 @@ def outcomes(runs: Runs, extent: Extent, jobs: int) -> Iterator[tuple[int, Outco
                 status = 1
                 try:
                     _work(runs, extent, job, jobs, end)
+                    runs.finish()
                     status = 0
                 except BaseException:  # noqa: BLE001 - a worker that fails says so and ends
                     traceback.print_exc()
