@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,18 @@ def test_a_disk_that_is_full(doctor, options):
 def test_help_on_a_disk_that_is_full():
     done = shell("throwstack doctor --help > /dev/full")
     assert (done.returncode, done.stderr) == (2, "throwstack: standard output: No space left on device\n")
+
+
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("what", ["-h", "-r csv windows.unhandled"])
+def test_volatility_on_a_disk_that_is_full(forged: Forge, what: str):
+    """Its own command line ends in a traceback then."""
+    out, _ = forged("service-x64")
+    done = shell(f"throwstack vol -q --offline -s '{out / 'isf'}' -f '{out / 'MEMORY.DMP'}' {what} > /dev/full")
+    assert done.returncode in {1, 2}
+    assert done.stderr.splitlines()[-1].endswith(": No space left on device")
+    assert "Traceback" not in done.stderr
 
 
 @posix
@@ -133,6 +146,12 @@ def test_sigterm(capsys):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def _has_open(pid: int, path: Path) -> bool:
+    with suppress(FileNotFoundError):  # one that was closed in the meantime
+        return any(link.is_symlink() and link.resolve() == path for link in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
 @posix
 def test_ctrl_c_during_a_long_examination(tmp_path):
     """The search for the kernel of a raw image that has none: a terabyte of zeros that take no room."""
@@ -149,7 +168,7 @@ def test_ctrl_c_during_a_long_examination(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    while not any(link.is_symlink() and link.resolve() == image for link in Path(f"/proc/{process.pid}/fd").iterdir()):
+    while not _has_open(process.pid, image):
         pass
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

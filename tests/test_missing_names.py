@@ -65,6 +65,14 @@ def test_the_filter_is_missed_where_it_ought_to_be(code: bytes, modules: dict[st
     assert all(label in reason for label, reason in zip(lacking, reasons, strict=True))
 
 
+@pytest.mark.parametrize("code", [STUB, STUB[1:], b"\x8b\xff\x55\x8b\xec\x5d" + STUB[1:]])
+def test_a_kernelbase_that_no_module_is_called_is_missed(code: bytes):
+    """One damaged letter of its name in the loader's list, and no thread in its filter would be found."""
+    (reason,) = missing_names(process(code, {"kernel32.dll": WITH, "ntdll.dll": WITHOUT}))[1]
+    assert reason == f"no module is called KERNELBASE, to which {FILTER} of kernel32 leads"
+    assert missing_names(process(CODE, {"kernel32.dll": WITH}))[1] == ()
+
+
 def test_exports_on_an_absent_page_are_missed_in_every_module_where_threads_get_stuck():
     symbols = process(CODE, {"kernel32.dll": WITH, "ntdll.dll": {"NtRaiseHardError": 0x1000}}, absent=("ntdll.dll",))
     assert missing_names(symbols) == (("ntdll",), ())

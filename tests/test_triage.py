@@ -59,6 +59,9 @@ def frame(ip: int, sp: int, child_ebp: int) -> Frame:
     return Frame(registers(ip, sp), child_ebp, 0, child_ebp + 4, Trust.FRAME_POINTER)
 
 
+OUTERMOST = frame(IN_SLEEP, BASE - 0x40, BASE - 0x14)
+
+
 def walk(*frames: Frame, end: End = End.THREAD_START) -> Walk:
     return Walk(frames, end)
 
@@ -167,10 +170,31 @@ def test_a_walk_through_the_filter_finds_the_thread_stuck_on_its_argument():
 
 def test_a_complete_walk_that_does_not_come_by_clears_the_thread_whatever_its_stack_holds():
     stack, _ = crashed()
-    walks = {IN_WAIT: walk(WAITING, IN_A_SLEEP), IN_FILTER: walk(IN_THE_FILTER)}
+    walks = {IN_WAIT: walk(WAITING, IN_A_SLEEP, OUTERMOST), IN_FILTER: walk(IN_THE_FILTER)}
     triage = Triage(target_of({LIMIT: stack.data()}, walks))
     assert triage.is_suspect(stack_of())
     assert triage.examine(stack_of()) is None
+
+
+def zero_in_the_middle(*frames: Frame) -> Walk:
+    """A walk that went wrong and came to a zero, which it takes for the return address of a start routine."""
+    return Walk(frames, End.THREAD_START)
+
+
+def test_a_zero_in_the_midst_of_the_stack_clears_nobody():
+    """On x86 a callee whose code is absent, on x64 one damaged byte of unwind data, lead a walk astray."""
+    stack, saved = crashed()
+    walks = {IN_WAIT: zero_in_the_middle(WAITING, IN_A_SLEEP), IN_FILTER: walk(IN_THE_FILTER)}
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
+    assert stuck.exceptions[0].context.address == int(saved)
+    assert stuck.notes[0] == "the walk of the blocked stack ends at 0x45b9020, far from its base at 0x45c0000"
+
+
+def test_a_word_beyond_such_a_zero_that_leads_nowhere_is_said():
+    stack, _ = crashed()
+    triage = Triage(target_of({LIMIT: stack.data()}, {IN_WAIT: zero_in_the_middle(WAITING, IN_A_SLEEP)}))
+    assert triage.examine(stack_of()) is None
+    assert triage.doubt.endswith("the word at 0x45ba74c leads to kernel32!UnhandledExceptionFilter+0x12a")
 
 
 BROKEN = walk(WAITING, IN_A_SLEEP, end=End.NO_RETURN_ADDRESS)
@@ -225,7 +249,7 @@ def test_registers_that_are_missing_are_a_note():
 
 def test_a_shutdown_with_no_dispatch_behind_it_has_no_exception_whatever_pointers_lie_there():
     stack, _ = crashed()
-    walks = {IN_WAIT: walk(WAITING, frame(IN_EXIT, SP + 0x20, SP + 0x40))}
+    walks = {IN_WAIT: walk(WAITING, frame(IN_EXIT, SP + 0x20, SP + 0x40), OUTERMOST)}
     stack.at(SP + 0x44).d32(IN_EXIT)
     stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
     assert stuck.kinds == (BlockerKind.SHUTDOWN,)
@@ -278,7 +302,10 @@ def blocked_at(arch: Arch, word: int, end: End) -> tuple[Triage, ThreadStack]:
     known = Registers(word, (SP,) * len(arch.register_names))
     waiting = Frame(replace(known, ip=IN_WAIT), SP, 0, SP + 8, Trust.CONTEXT)
     blocked = Frame(known, SP + 0x10, 0, SP + 0x20, Trust.CFI)
-    target = Target(arch, made.memory, made.images, symbols, Walks({IN_WAIT: walk(waiting, blocked, end=end)}))
+    outermost = Frame(Registers(IN_SLEEP, (BASE - 0x40,) * len(arch.register_names)), BASE - 0x40, 0, None, Trust.CFI)
+    target = Target(
+        arch, made.memory, made.images, symbols, Walks({IN_WAIT: walk(waiting, blocked, outermost, end=end)})
+    )
     stack = Stack(LIMIT, BASE)
     stack.at(SP + 0x40).d64(word)
     target = replace(target, memory=memory_of({LIMIT: stack.data()}))

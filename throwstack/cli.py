@@ -60,7 +60,13 @@ def _vol(arguments: Sequence[str]) -> tuple[int, Iterable[str]]:
     except ImportError as error:
         console.say(f"throwstack vol: volatility3 cannot be imported here ({sys.executable}): {error}")
         return console.CANNOT, ()
-    command_line.run(arguments)
+    try:
+        command_line.run(arguments)
+    except OSError as error:  # its standard output is full, or its reader has had enough
+        console.give_output_up()
+        if not isinstance(error, BrokenPipeError):
+            console.say(f"throwstack vol: {error.strerror or error}")
+        return 1, ()
     return 0, ()
 
 

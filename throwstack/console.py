@@ -71,7 +71,7 @@ def _print(command: str, lines: Iterable[str], status: int) -> int:
         sys.stdout.writelines(f"{line}\n" for line in lines)
         sys.stdout.flush()
     except OSError as error:
-        _give_output_up()
+        give_output_up()
         if not isinstance(error, BrokenPipeError) and not (os.name == "nt" and error.errno == errno.EINVAL):
             say(f"{command}: standard output: {error.strerror or error}")
             return CANNOT
@@ -96,7 +96,7 @@ def _on_sigterm(handler: signal._HANDLER) -> signal._HANDLER:
     return signal.signal(signal.SIGTERM, handler)
 
 
-def _give_output_up() -> None:
+def give_output_up() -> None:
     """Let what is still buffered go nowhere: Python would try once more at its end, and complain."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

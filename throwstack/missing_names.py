@@ -7,6 +7,8 @@ that what may be missing has to be said.
 
 from __future__ import annotations
 
+import re
+
 from throwstack.blockers import BlockerKind, triage_blockers, triage_blockers_in
 from throwstack.images import Image
 from throwstack.symbols import SymbolKind, Symbols
@@ -14,6 +16,8 @@ from throwstack.symbols import SymbolKind, Symbols
 _FILTER = next(blocker for blocker in triage_blockers() if blocker.kind is BlockerKind.UNHANDLED_FILTER)
 """UnhandledExceptionFilter, which every kernel32 exports."""
 _JUMP, _STUB_SIZE = b"\xff\x25", 16
+_STUB = re.compile(rb"(?:\x8b\xff)?(?:\x55\x8b\xec\x5d)?\x48?\xff\x25")
+"""A jump through an import: bare, with a REX prefix, or after the hot patch's room and a frame that is left at once."""
 
 
 def without_filter(symbols: Symbols) -> tuple[Image, ...]:
@@ -50,6 +54,17 @@ def _leads_on(symbols: Symbols, kernel32: Image) -> bool:
     return len(code) < _STUB_SIZE or _JUMP in code
 
 
+def _lacks_base(symbols: Symbols) -> bool:
+    """Say whether kernel32's filter leads to KERNELBASE and no module has that name: its loader entry is damaged."""
+    labels = {image.module.label.lower(): image for image in symbols.images}
+    kernel32 = labels.get("kernel32")
+    if kernel32 is None or "kernelbase" in labels:
+        return False
+    rva = symbols.rva_of(kernel32, _FILTER.symbol)
+    code = b"" if rva is None else kernel32.memory.read_available(kernel32.base + rva, _STUB_SIZE)
+    return _STUB.match(code) is not None
+
+
 def missing_names(symbols: Symbols) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the modules in which crashed threads wait and no function of which has a name, and reasons for others.
 
@@ -58,6 +73,8 @@ def missing_names(symbols: Symbols) -> tuple[tuple[str, ...], tuple[str, ...]]:
     nameless: list[str] = []
     reasons: list[str] = []
     lacking = without_filter(symbols)
+    if _lacks_base(symbols):
+        reasons.append(f"no module is called KERNELBASE, to which {_FILTER.symbol} of kernel32 leads")
     for image in symbols.images:
         wanted = triage_blockers_in(image.module.label)
         if not wanted or (image.exports.is_whole and len(image.exports) and image not in lacking):

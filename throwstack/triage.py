@@ -32,6 +32,8 @@ from throwstack.unwind.x86.unwinder import registration_chain
 BROKE_OFF = "the search for the saved CONTEXT broke off"
 """How the note begins that explains why a stuck thread has no exception."""
 _MAX_FUNCTION = 0x4000
+_NEAR_BASE = 0x3000
+"""Bytes above a thread's outermost frame: its start routine's, and since Vista up to half a page that is random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +172,20 @@ class Triage:
             return self._without_walk(stack, None, 0, notes)
         walk = self._target.walk(stack.registers, stack.bounds)
         stuck = self._from_walk(stack, walk, notes, stack.registers.sp)
-        if walk.is_complete or (stuck is not None and stuck.exceptions):
+        if _reaches_base(walk, stack) or (stuck is not None and stuck.exceptions):
             return stuck
-        notes += (f"the walk of the blocked stack ended early: {walk.end.value} {walk.detail}".rstrip(),)
         reached = walk.frames[-1].sp if walk.frames else 0
+        if walk.is_complete:
+            notes += (
+                f"the walk of the blocked stack ends at {reached:#x}, far from its base at {stack.bounds.base:#x}",
+            )
+        else:
+            notes += (f"the walk of the blocked stack ended early: {walk.end.value} {walk.detail}".rstrip(),)
         further = self._without_walk(stack, walk, reached, notes)
         if stuck is None and further is None:
             self.doubt = self._may_be_in_filter(walk, notes[-1])
+            if walk.is_complete and not self.doubt:
+                self.doubt = self._leads_to_filter(stack, reached, notes[-1])
         if stuck is None or further is None:
             return further or (None if stuck is None else replace(stuck, notes=(*stuck.notes, *notes)))
         blockers = (*further.blocked_in, *(pair for pair in stuck.blocked_in if pair not in further.blocked_in))
@@ -192,6 +201,13 @@ class Triage:
             blocker = blocker_named(name.module, name.symbol) if name.offset < _MAX_FUNCTION else None
             if blocker is not None and blocker.proves_exception and frame.trust is not Trust.SCAN:
                 return f"{ending}; the frame at {frame.ip:#x} may be in {name.module}!{name.symbol}"
+        return ""
+
+    def _leads_to_filter(self, stack: ThreadStack, reached: int, ending: str) -> str:
+        """Say that a word leads into a function that proves an exception, on the part that a walk did not reach."""
+        _, high = self._extent(stack)
+        for address, word in places(self._target, self._ranges, reached, high, self._may_return_to_filter):
+            return f"{ending}; the word at {address:#x} leads to {self._target.symbols.name(word)}"
         return ""
 
     def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> Stuck:
@@ -305,6 +321,16 @@ class Triage:
         if blocker is None or not name.is_doubtful:
             return blocker
         return blocker if blocker.proves_exception and self._target.arch is Arch.X86 else None
+
+
+def _reaches_base(walk: Walk, stack: ThreadStack) -> bool:
+    """Say whether a walk went through all of a stack.
+
+    A return address of zero ends a walk as the start of a thread does. In the midst of a stack it is that of a walk
+    that went wrong: a callee's code on an absent page, a damaged entry of unwind data.
+    """
+    above = stack.bounds.base - walk.frames[-1].sp if walk.frames else 0  # negative on a stack that is a fiber's
+    return walk.is_complete and above <= _NEAR_BASE
 
 
 def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:

@@ -213,6 +213,7 @@ def of_another_kernel(_isf: bytes) -> bytes:
         (short, "damaged"),
         (lambda _: b"hello", "damaged"),
         (lambda _: lzma.compress(b"{}"), "damaged"),
+        (lambda _: lzma.compress(b"[" * 100_000), "damaged"),
         (of_another_kernel, "not of this kernel"),
     ],
 )

@@ -217,6 +217,14 @@ def test_compressed_file_that_is_another(tmp_path):
     assert list(packed.parent.iterdir()) == [packed]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs")
+def test_a_fifo_in_place_of_a_compressed_file_is_not_waited_for(tmp_path):
+    packed = tmp_path / "app.pdb" / f"{GUID}a" / "app.pd_"
+    packed.parent.mkdir(parents=True)
+    os.mkfifo(packed)
+    assert search(f"srv*{tmp_path}") == (None, [])
+
+
 def test_compressed_file_that_is_not_unpacked_is_pointed_out(tmp_path):
     packed = put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pd_", "MSCF")
     found, said = search(f"srv*{tmp_path}")

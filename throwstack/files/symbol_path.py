@@ -245,6 +245,8 @@ class SymbolPath:
     ) -> Generator[tuple[Path, str], None, None]:
         """Yield what the cabinets in a store hold, unpacked, and the cabinets' paths."""
         for packed in self._resolve(directory, *folder, _packed(name)):
+            if not os.path.isfile(packed):  # noqa: PTH113 as above; a FIFO would be waited for
+                continue
             with self._private(cache) as private:
                 if private is not None and self._unpack(packed, private / name):
                     yield private / name, str(packed)

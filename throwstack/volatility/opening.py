@@ -80,7 +80,7 @@ def open_crash_dump(
             context.add_layer(physical.FileLayer(context, join(_PATH, name), name))
             context.config[join(space, "swap_layers", name)] = name
         context.add_layer(_LAYERS[header.paging](context, space, "layer", metadata={"os": "Windows"}))
-    except (exceptions.VolatilityException, OSError, ValueError, KeyError, TypeError) as error:
+    except (exceptions.VolatilityException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         message = f"Volatility cannot open it: {error}"
         raise CannotOpen(message) from error
     return _with_symbols(context, "layer", kernel_base, isf)
@@ -145,6 +145,8 @@ _DAMAGED = (
     ValueError,
     KeyError,
     TypeError,
+    RecursionError,
+    MemoryError,
     lzma.LZMAError,
 )
 """What reading an ISF file that is not one ends in."""

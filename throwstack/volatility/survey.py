@@ -31,7 +31,7 @@ Progress = Callable[[float, str], None]
 
 _NAME_LENGTH = 14
 """How much of an image name EPROCESS.ImageFileName keeps."""
-_MAX_NAMED = 32
+_MAX_NAMED = 512
 
 
 @dataclass(frozen=True, slots=True)
