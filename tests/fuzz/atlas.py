@@ -98,6 +98,8 @@ class Atlas:
         self._users: dict[int, set[int]] = defaultdict(set)
         self._tables: dict[int, int | None] = {}
         self._owned: list[tuple[int, int, int | None]] = []
+        self._everyone = frozenset(process.pid for process in record.processes)
+        self._stores = frozenset(process.pid for process in record.processes if process.name == "MemCompression")
         self.values: dict[int | None, list[int]] = defaultdict(list)
         """Numbers that mean something to a process: addresses of its things."""
         self._kernel_things()
@@ -111,7 +113,14 @@ class Atlas:
         self._starts = [start for start, _, _ in self._owned]
 
     def owners(self, physical: int, size: int) -> Owners:
-        """Return who sees these bytes of physical memory."""
+        """Return who sees these bytes of physical memory.
+
+        What belongs to the compressed store's process (pages, page tables, EPROCESS) leads to pages of everyone.
+        """
+        found = self._owners(physical, size)
+        return found if found is None or not found & self._stores else found | self._everyone
+
+    def _owners(self, physical: int, size: int) -> Owners:
         frame = physical // PAGE
         if frame in self._tables:
             pid = self._tables[frame]
@@ -339,7 +348,7 @@ class Atlas:
         return data
 
     def _share_sections(self) -> None:
-        """Pages of a section are seen by all that map it, by whatever entry; those of the store by everyone."""
+        """Pages of a section are seen by all that map it, by whatever entry."""
         for section in self.record.sections:
             region = section._region
             pids = {
@@ -349,7 +358,3 @@ class Atlas:
             }
             for number in section._frames.values():
                 self._users[number] |= pids
-        everyone = {process.pid for process in self.record.processes}
-        for pids in self._users.values():
-            if any(process.pid in pids for process in self.record.processes if process.name == "MemCompression"):
-                pids.update(everyone)
