@@ -62,10 +62,8 @@ def _vol(arguments: Sequence[str]) -> tuple[int, Iterable[str]]:
         return console.CANNOT, ()
     try:
         command_line.run(arguments)
-    except OSError as error:  # its standard output is full, or its reader has had enough
-        console.give_output_up()
-        if not isinstance(error, BrokenPipeError):
-            console.say(f"throwstack vol: {error.strerror or error}")
+    except OSError as error:  # its standard output is full, or its reader has had enough: a 1 of plain `vol` as well
+        console.is_output_failure("throwstack vol", error)
         return 1, ()
     return 0, ()
 

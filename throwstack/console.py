@@ -71,10 +71,7 @@ def _print(command: str, lines: Iterable[str], status: int) -> int:
         sys.stdout.writelines(f"{line}\n" for line in lines)
         sys.stdout.flush()
     except OSError as error:
-        give_output_up()
-        if not isinstance(error, BrokenPipeError) and not (os.name == "nt" and error.errno == errno.EINVAL):
-            say(f"{command}: standard output: {error.strerror or error}")
-            return CANNOT
+        return CANNOT if is_output_failure(command, error) else status
     return status
 
 
@@ -96,7 +93,16 @@ def _on_sigterm(handler: signal._HANDLER) -> signal._HANDLER:
     return signal.signal(signal.SIGTERM, handler)
 
 
-def give_output_up() -> None:
+def is_output_failure(command: str, error: OSError) -> bool:
+    """Give standard output up after `error`; say why and return True, unless its reader has merely had enough."""
+    _give_output_up()
+    if isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL):
+        return False
+    say(f"{command}: standard output: {error.strerror or error}")
+    return True
+
+
+def _give_output_up() -> None:
     """Let what is still buffered go nowhere: Python would try once more at its end, and complain."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -229,10 +229,10 @@ class Circles(Generic[Node]):
         """Take what gives the nodes that a node waits for."""
         self._waits_for = waits_for
         self._found: dict[Node, tuple[tuple[Node, ...], int]] = {}
-        """For each node that was asked, a circle that it is in or waits behind, and where it enters that one."""
+        """For each node that was asked, a circle that its waits are in or lead to, and where they enter it."""
 
     def of(self, start: Node) -> tuple[Node, ...]:
-        """Return a circle of waits that `start` is in or waits behind; the last node waits for the first.
+        """Return a circle of waits that `start` is in or that its waits lead to; the last node waits for the first.
 
         The first is where the waits of `start` enter it. Empty if there is none among the nodes that may be asked.
         """

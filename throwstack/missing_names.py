@@ -32,9 +32,8 @@ def without_filter(symbols: Symbols) -> tuple[Image, ...]:
     return tuple(
         image
         for image in lacking
-        if (leads_on and image not in of_kernel32)
         # Where KERNELBASE has the filter, threads wait there: a kernel32 all of whose exports can be read hides nobody.
-        or (image in of_kernel32 and not (is_in_base and image.exports.is_whole and len(image.exports)))
+        if (not (is_in_base and image.exports.is_whole and len(image.exports)) if image in of_kernel32 else leads_on)
     )
 
 
@@ -49,9 +48,14 @@ def _leads_on(symbols: Symbols, kernel32: Image) -> bool:
 
     So it is since Windows 8, where kernel32 has a jump through an import (FF 25). Windows 7 has the filter in kernel32.
     """
-    rva = symbols.rva_of(kernel32, _FILTER.symbol)
-    code = b"" if rva is None else kernel32.memory.read_available(kernel32.base + rva, _STUB_SIZE)
+    code = _code_of_filter(symbols, kernel32)
     return len(code) < _STUB_SIZE or _JUMP in code
+
+
+def _code_of_filter(symbols: Symbols, kernel32: Image) -> bytes:
+    """Return the first bytes of the filter, as far as they can be read; none where it is not found."""
+    rva = symbols.rva_of(kernel32, _FILTER.symbol)
+    return b"" if rva is None else kernel32.memory.read_available(kernel32.base + rva, _STUB_SIZE)
 
 
 def _lacks_base(symbols: Symbols) -> bool:
@@ -60,9 +64,7 @@ def _lacks_base(symbols: Symbols) -> bool:
     kernel32 = labels.get("kernel32")
     if kernel32 is None or "kernelbase" in labels:
         return False
-    rva = symbols.rva_of(kernel32, _FILTER.symbol)
-    code = b"" if rva is None else kernel32.memory.read_available(kernel32.base + rva, _STUB_SIZE)
-    return _STUB.match(code) is not None
+    return _STUB.match(_code_of_filter(symbols, kernel32)) is not None
 
 
 def missing_names(symbols: Symbols) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words of a stack that lie in given ranges of code: one pass, whatever the number of ranges.
+"""Words of a stack that are addresses in given ranges of code: one pass, whatever the number of ranges.
 
 A word can only be in one of the ranges if its second 16 bits are among those of their addresses. So each page is asked
 once, for all ranges together, whether it has such 16 bits where a word has its second ones, and nearly every page says
@@ -23,7 +23,7 @@ Answer = Sequence[int]
 
 
 class CodeRanges:
-    """Ranges of addresses, merged, and which words of a page lie in one of them."""
+    """Ranges of addresses, merged, and which words of a page are in one of them."""
 
     __slots__ = ("_answers", "_ends", "_halves", "_size", "_starts", "pages_looked_at")
 
@@ -52,21 +52,16 @@ class CodeRanges:
         return len(self._starts)
 
     def __contains__(self, address: int) -> bool:
-        """Say whether `address` lies in one of the ranges."""
+        """Say whether `address` is in one of the ranges."""
         index = bisect_right(self._starts, address) - 1
         return index >= 0 and address <= self._ends[index]
-
-    def any_start_between(self, low: int, high: int) -> bool:
-        """Say whether a range starts after `low` and before `high`."""
-        index = bisect_right(self._starts, low)
-        return index < len(self._starts) and self._starts[index] < high
 
     def is_known(self, page: bytes) -> bool:
         """Say whether `offsets` remembers its answer for a page."""
         return page in self._answers
 
     def offsets(self, page: bytes) -> Answer:
-        """Return the offsets of the aligned words of a page that lie in one of the ranges, in order."""
+        """Return the offsets of the aligned words of a page that are in one of the ranges, in order."""
         known = self._answers.get(page)
         if known is None:
             if len(self._answers) >= _MAX_REMEMBERED:
