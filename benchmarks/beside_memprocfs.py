@@ -30,12 +30,12 @@ from volatility3 import framework
 
 from tests.forge.truth import Truth
 from tests.peers.memprocfs import Frame, PeerFailed, is_installed, memprocfs_walk
-from throwstack.frames import StackBounds
-from throwstack.registers import Registers
-from throwstack.target import Target, current_stack
-from throwstack.volatility.machine import Machine
-from throwstack.volatility.opening import open_image, symbol_directories
-from throwstack.volatility.sources import Sources
+from throwstack.core.frames import StackBounds
+from throwstack.core.registers import Registers
+from throwstack.unwind.target import Target, current_stack
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.opening.open_image import open_image, symbol_directories
+from throwstack.volatility.opening.sources import Sources
 from throwstack.volatility.survey import Selection, Survey
 
 CHECKOUT = Path(__file__).resolve().parents[1]

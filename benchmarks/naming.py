@@ -16,12 +16,12 @@ from pathlib import Path
 
 from tests.pdb_writer import Inline, Pdb, Procedure
 from tests.pe_writer import X86, Pe, Section
+from throwstack.core.memory import memory_of
 from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
-from throwstack.images import ImageMap
-from throwstack.memory import memory_of
-from throwstack.modules import Module, ModuleMap
-from throwstack.pdb.symbols import PdbSymbols
-from throwstack.symbols import Symbols
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.symbols import Symbols
+from throwstack.pdb.pdb_symbols import PdbSymbols
 
 _BASE, _STRIDE, _SIZE = 0x10000000, 0x1000000, 0x40
 _LINES = 8

@@ -22,11 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import R12, RBP, RBX, RDI, RSI, Assembler, ImageBuilder
 from tests.unwind.x64.pe_files import FlatSource, open_image
-from throwstack.frames import End, StackBounds
-from throwstack.images import Image, ImageMap
-from throwstack.memory import Memory, PageSource
-from throwstack.modules import Module, ModuleMap
-from throwstack.registers import Arch, Registers
+from throwstack.core.frames import End, StackBounds
+from throwstack.core.memory import Memory, PageSource
+from throwstack.core.registers import Arch, Registers
+from throwstack.images.image import Image, ImageMap
+from throwstack.images.modules import Module, ModuleMap
 from throwstack.unwind.x64 import Unwinder
 from throwstack.unwind.x64.unwind_info import RuntimeFunction, UnwindInfo, decode
 

@@ -81,7 +81,7 @@ def _caught() -> Iterator[list[logging.LogRecord]]:
         def emit(self, record: logging.LogRecord) -> None:
             records.append(record)
 
-    logger, handler = logging.getLogger("throwstack.guard"), Keep()
+    logger, handler = logging.getLogger("throwstack.core.guard"), Keep()
     saved = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)

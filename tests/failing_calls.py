@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 import throwstack
-from throwstack.guard import Guard
+from throwstack.core.guard import Guard
 
 _SOURCES = throwstack.__path__[0]
 _OF_THE_GUARD = {"<lambda>", "note", "say", "_miss", "describe", "identity", "_list_breaks_off"}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.volatility_session import Session
-from throwstack.volatility.layout import Layout
+from throwstack.volatility.memory.layout import Layout
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from tests.patched_memory import opened
 from tests.volatility_session import Session
 from throwstack.pages.origin import PageOrigin
 from throwstack.pages.resolver import ResolvedPages
-from throwstack.volatility.sources import Sources
+from throwstack.volatility.opening.sources import Sources
 from throwstack.volatility.survey import Finding, Selection, Survey
 
 PAGE = 0x1000

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from tests.volatility_session import Session
-from throwstack.memory import Memory
-from throwstack.volatility.machine import Machine
-from throwstack.volatility.sources import Sources
+from throwstack.core.memory import Memory
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.opening.sources import Sources
 
 
 class Patches:

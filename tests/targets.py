@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from throwstack.frames import StackBounds, Trust, Walk
-from throwstack.images import Image, ImageMap
-from throwstack.memory import memory_of
-from throwstack.modules import Module, ModuleMap
-from throwstack.registers import Arch, Registers
-from throwstack.symbols import SymbolKind, Symbols, SymbolTable
-from throwstack.target import Target
+from throwstack.core.frames import StackBounds, Trust, Walk
+from throwstack.core.memory import memory_of
+from throwstack.core.registers import Arch, Registers
+from throwstack.images.image import Image, ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable
+from throwstack.unwind.target import Target
 
 
 class GivenWalk:

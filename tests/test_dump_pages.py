@@ -20,11 +20,11 @@ from tests.forge.describe import Paging, Process, Region, Residency
 from tests.forge_machines import IMAGE_PAGES, PAGE, base_of_ntdll, image, process
 from tests.shared import shared
 from tests.volatility_session import Session, open_dump
-from throwstack.memory import Memory
+from throwstack.core.memory import Memory
 from throwstack.pages.origin import PageOrigin
 from throwstack.pages.resolver import ResolvedPages
-from throwstack.volatility.machine import Machine
-from throwstack.volatility.sources import Sources
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.opening.sources import Sources
 
 PID = 0x200
 PRIVATE, SHARED, LAST = 0x500000, 0x600000, 0x700000

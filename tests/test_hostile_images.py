@@ -21,11 +21,11 @@ from tests.forge.images import ImageBuilder
 from tests.one_process import PAGE, AlteredPages, Answer, survey
 from tests.patched_memory import Patches, opened
 from tests.volatility_session import Session, open_dump
-from throwstack.images import Image
-from throwstack.symbols import Name, SymbolTable, export_table
-from throwstack.target import Target
+from throwstack.images.image import Image
+from throwstack.names.symbols import Name, SymbolTable, export_table
+from throwstack.unwind.target import Target
+from throwstack.volatility.opening.sources import Sources
 from throwstack.volatility.processes import Process, ProcessReader
-from throwstack.volatility.sources import Sources
 from throwstack.volatility.stackwalk import StackWalk
 from throwstack.volatility.survey import Selection, Survey
 

@@ -26,7 +26,7 @@ from tests.plugins_truth import expected_stacks, expected_unhandled, only
 from tests.shared import shared
 from tests.vol import CHECKOUT
 from tests.volatility_session import open_dump
-from throwstack.memory import Memory
+from throwstack.core.memory import Memory
 from throwstack.volatility.coverage import coverage
 from throwstack.volatility.survey import Selection, Survey
 

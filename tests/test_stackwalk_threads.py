@@ -27,8 +27,8 @@ from tests.forge.stacks import Stack
 from tests.forge.truth import Truth, TruthFrame
 from tests.patched_memory import Patches, opened
 from tests.volatility_session import Session, open_dump
-from throwstack.naming import name_of
-from throwstack.volatility.machine import Machine as Opened
+from throwstack.names.frame_names import name_of
+from throwstack.volatility.memory.machine import Machine as Opened
 from throwstack.volatility.processes import ProcessReader
 from throwstack.volatility.rows import NameStyle
 from throwstack.volatility.stackwalk import StackWalk, ThreadReport

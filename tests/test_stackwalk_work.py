@@ -14,7 +14,7 @@ from tests.checkout_plugins import STACKWALK
 from tests.forge.__main__ import forge
 from tests.forge.cases.more_x64 import Site
 from tests.volatility_session import open_dump
-from throwstack.locks import Circles
+from throwstack.stuck.locks import Circles
 
 FEW, MANY = 100, 200
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from throwstack.guard import UNEXPECTED
+from throwstack.core.guard import UNEXPECTED
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _CAUGHT = re.compile(rf"{UNEXPECTED} [A-Z]\w+(:|\b).*")

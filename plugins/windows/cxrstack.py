@@ -14,10 +14,12 @@ from volatility3.framework.configuration import requirements
 
 if find_spec("throwstack") is None:
     # Given with -p and not installed: the engine is beside the plugins of a checkout, around those of a wheel.
-    sys.path += [str(root) for root in Path(__file__).resolve().parents[2:4] if (root / "throwstack/cli.py").is_file()]
+    sys.path += [
+        str(root) for root in Path(__file__).resolve().parents[2:4] if (root / "throwstack/cli/main.py").is_file()
+    ]
 
+from throwstack.core.text import escape
 from throwstack.files.needed import manifest
-from throwstack.text import escape
 from throwstack.volatility import cxr, options, rows
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,9 @@ from volatility3.plugins import timeliner
 
 if find_spec("throwstack") is None:
     # Given with -p and not installed: the engine is beside the plugins of a checkout, around those of a wheel.
-    sys.path += [str(root) for root in Path(__file__).resolve().parents[2:4] if (root / "throwstack/cli.py").is_file()]
+    sys.path += [
+        str(root) for root in Path(__file__).resolve().parents[2:4] if (root / "throwstack/cli/main.py").is_file()
+    ]
 
 from throwstack.volatility import options, rows
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.crashdump.bytes import Buffer
 from throwstack.crashdump.header import DumpKind, read_header
 from throwstack.crashdump.reader import FileBytes
-from throwstack.paging import PagingMode
+from throwstack.pages.page_tables import PagingMode
 
 
 def header64(dump_type: int = 1) -> bytearray:

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.core.test_contexts import x64_context, x86_context
 from tests.forge.stacks import Stack
 from tests.targets import make_target
-from tests.test_contexts import x64_context, x86_context
+from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.core.memory import Memory
+from throwstack.core.registers import Arch, Registers
 from throwstack.dispatch.pointers import scan_pointers
 from throwstack.dispatch.search import MAX_NESTED, Blocked, InFlight, exceptions_in_flight
-from throwstack.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.memory import Memory
-from throwstack.modules import Module
-from throwstack.registers import Arch, Registers
-from throwstack.target import Target
+from throwstack.images.modules import Module
+from throwstack.unwind.target import Target
 
 LIMIT, BASE = 0x045B8000, 0x045BC000
 NTDLL = Module("ntdll.dll", r"C:\WINDOWS\system32\ntdll.dll", 0x7C800000, 0xC0000)

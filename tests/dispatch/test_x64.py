@@ -7,14 +7,14 @@ import struct
 
 import pytest
 
+from tests.core.test_contexts import x64_context
 from tests.forge.stacks import Label, Stack
 from tests.targets import make_target
-from tests.test_contexts import x64_context
+from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.core.registers import Arch, Registers
 from throwstack.dispatch.saved import Route, SavedException
 from throwstack.dispatch.search import Blocked, exceptions_in_flight
-from throwstack.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.modules import Module
-from throwstack.registers import Arch, Registers
+from throwstack.images.modules import Module
 
 LIMIT, BASE = 0x1F_FFF0_0000, 0x1F_FFF1_0000
 NTDLL = Module("ntdll.dll", r"C:\Windows\System32\ntdll.dll", 0x7FFA_1000_0000, 0x20_0000)

@@ -10,14 +10,14 @@ import struct
 
 import pytest
 
+from tests.core.test_contexts import x86_context
 from tests.forge.stacks import Label, Stack
 from tests.targets import make_target
-from tests.test_contexts import x86_context
+from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.core.registers import Arch, Registers
 from throwstack.dispatch.saved import Route, SavedException
 from throwstack.dispatch.search import Blocked, InFlight, exceptions_in_flight
-from throwstack.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.modules import Module
-from throwstack.registers import Arch, Registers
+from throwstack.images.modules import Module
 
 LIMIT, BASE = 0x045B8000, 0x045C0000
 KERNEL32 = Module("kernel32.dll", r"C:\WINDOWS\system32\kernel32.dll", 0x77E40000, 0x100000)

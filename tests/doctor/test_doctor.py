@@ -23,7 +23,7 @@ from tests.forge.describe import Residency
 from tests.forge.dump_kinds import MoreKinds, as_elf, as_lime, as_vmware, rewrite
 from tests.test_residency_answers import all_in, spread_over
 from tests.vol import vol
-from throwstack.cli import main
+from throwstack.cli.main import main
 
 PAGE = 0x1000
 Said = tuple[int, dict[str, Any]]

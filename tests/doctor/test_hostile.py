@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Forge
-from throwstack.cli import main
+from throwstack.cli.main import main
+from throwstack.doctor.find_kernel import Kernel
 from throwstack.doctor.identify import FileKind, Identity
-from throwstack.doctor.kernel import Kernel
 from throwstack.doctor.report import Extent, Report, as_json, as_text
-from throwstack.images import PdbIdentity
+from throwstack.images.image import PdbIdentity
 from throwstack.pages.coverage import ProcessCoverage
-from throwstack.volatility.opening import find_isf
+from throwstack.volatility.opening.open_image import find_isf
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mk\r\nVerdict: all is well\u202e.pdb"
 """The title of the window, red, and a line of its own, written from right to left."""

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.exceptions.layout import BASE, Layout, Ptr, cpp_record, record, throw
-from throwstack.exceptions.record import ExceptionRecord
-from throwstack.registers import Arch
+from throwstack.core.exception_record import ExceptionRecord
+from throwstack.core.registers import Arch
 
 X86, X64 = Arch.X86, Arch.X64
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from throwstack.exceptions.record import ExceptionRecord
-from throwstack.images import ImageMap
-from throwstack.memory import Memory, memory_of
-from throwstack.modules import Module, ModuleMap
-from throwstack.registers import Arch
+from throwstack.core.exception_record import ExceptionRecord
+from throwstack.core.memory import Memory, memory_of
+from throwstack.core.registers import Arch
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
 
 BASE = 0x10000000
 """Base of the module `thrower.dll` that holds what `Layout` places."""

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from tests.exceptions.golden import GOLDEN, Golden
 from tests.exceptions.layout import BASE, Layout, Ptr, cpp_record, record, throw
+from throwstack.core.exception_record import ExceptionRecord
+from throwstack.core.memory import memory_of
+from throwstack.core.registers import Arch
 from throwstack.exceptions.describe import _FAMILIES, describe
 from throwstack.exceptions.model import ExceptionText
-from throwstack.exceptions.record import ExceptionRecord
-from throwstack.images import ImageMap
-from throwstack.memory import memory_of
-from throwstack.modules import Module, ModuleMap
-from throwstack.registers import Arch
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
 
 DOCS = Path(__file__).parents[2] / "docs" / "exceptions.md"
 

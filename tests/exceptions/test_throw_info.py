@@ -11,9 +11,9 @@ from pathlib import Path
 import pefile
 import pytest
 
+from throwstack.core.memory import memory_of
+from throwstack.core.registers import Arch
 from throwstack.exceptions.throw_info import CatchableType, read_throw_info
-from throwstack.memory import memory_of
-from throwstack.registers import Arch
 
 CLANG, LINK = shutil.which("clang-19") or shutil.which("clang"), shutil.which("lld-link-19") or shutil.which("lld-link")
 

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.pe_writer import CODE, DATA, READ_ONLY, X64, X86, Pe, Section
+from throwstack.core.memory import PAGE_SIZE, Memory, SegmentSource
 from throwstack.files import image_path
 from throwstack.files.image_path import ImagePages, ImageStore
 from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
-from throwstack.images import Image
-from throwstack.memory import PAGE_SIZE, Memory, SegmentSource
-from throwstack.modules import Module, ModuleMap
-from throwstack.symbols import export_table
+from throwstack.images.image import Image
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.symbols import export_table
 
 PREFERRED, BASE = 0x10000000, 0x6AB50000
 GUID = "0123456789ABCDEF00112233445566AA"

@@ -18,12 +18,12 @@ import pytest
 
 from tests.pe_writer import X64, X86, Pe, Section
 from tests.vol import CHECKOUT
+from throwstack.core.memory import memory_of
+from throwstack.core.text import escape
 from throwstack.files.needed import NeededFile, manifest, needed_files
-from throwstack.images import ImageMap, PdbIdentity
-from throwstack.memory import memory_of
-from throwstack.modules import Module, ModuleMap
-from throwstack.symbols import SymbolKind, Symbols, SymbolTable
-from throwstack.text import escape
+from throwstack.images.image import ImageMap, PdbIdentity
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable
 
 GUID = "6192BFDB9F04442995FFCB0BE95172E1"
 KEY = f"{GUID}12"

@@ -20,7 +20,7 @@ from throwstack.files.symbol_path import (
     safe_name,
     store_key,
 )
-from throwstack.images import PdbIdentity
+from throwstack.images.image import PdbIdentity
 
 GUID = "0123456789ABCDEF00112233445566AA"
 PDB = PdbIdentity("app.pdb", GUID, 10)

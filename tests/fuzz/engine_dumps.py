@@ -15,17 +15,17 @@ from tests.fuzz.engine import Attack, Family
 from tests.fuzz.ground import Changed, Ground, Shot
 from tests.fuzz.mutate import edit, mutate
 from tests.pages import test_compressed_store as store
+from throwstack.core.memory import PAGE_SIZE, Memory
 from throwstack.crashdump.header import read_header
 from throwstack.crashdump.physical import DumpPages
 from throwstack.crashdump.runs import NoRuns, read_runs
-from throwstack.memory import PAGE_SIZE, Memory
 from throwstack.pages.compressed_store import CompressedStores, NotInStore
 from throwstack.pages.formats import Bits, PteFormats
+from throwstack.pages.page_tables import AddressSpace, PagingMode
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.pages.store_layout import store_layout
 from throwstack.pages.views import Prototypes, View, Views
 from throwstack.pages.xpress import BadXpress, decompress
-from throwstack.paging import AddressSpace, PagingMode
 
 _TYPE_AT = {True: 0xF98, False: 0xF88}
 

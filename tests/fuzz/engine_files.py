@@ -19,20 +19,20 @@ from tests.fuzz.ground import Shot
 from tests.fuzz.mutate import mutate
 from tests.pdb_writer import FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
 from tests.pe_writer import CODE, Pe, Section
+from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
+from throwstack.core.text import escape
 from throwstack.files.cabinet import NotUnpacked, unpack
 from throwstack.files.image_path import ImagePages, ImageStore
 from throwstack.files.symbol_path import PathElement, SymbolPath
-from throwstack.frame_data import annotation
-from throwstack.images import Image, PdbIdentity
-from throwstack.memory import PAGE_SIZE, Memory, memory_of
-from throwstack.modules import Module, ModuleMap
+from throwstack.images.image import Image, PdbIdentity
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.frame_records import annotation
 from throwstack.pdb import convert
 from throwstack.pdb.fpo import fpo_lines, frame_data_lines
 from throwstack.pdb.identity import check_pdb
 from throwstack.pdb.msf import MsfFile, NotAPdb
 from throwstack.pdb.omap import Omap, as_before, read_streams
 from throwstack.pdb.stack_win import FrameDataTable
-from throwstack.text import escape
 
 _SCRATCH: list[Path] = []
 GUID = "00112233445566778899AABBCCDDEEFF"

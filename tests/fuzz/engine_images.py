@@ -12,13 +12,13 @@ from tests.fuzz.engine_files import GUID
 from tests.fuzz.ground import Ground, Shot
 from tests.pe_writer import CODE, Pe, Section
 from tests.unwind.x64 import assembler as asm
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.text import escape
 from throwstack.files.needed import manifest, needed_files
 from throwstack.files.symbol_path import ImageIdentity, Server, safe_name, store_key
-from throwstack.images import Image, ImageMap
-from throwstack.memory import MemoryUnreadable
-from throwstack.modules import Module, ModuleMap
-from throwstack.symbols import Symbols
-from throwstack.text import escape
+from throwstack.images.image import Image, ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.symbols import Symbols
 from throwstack.unwind.x64.functions import Functions
 from throwstack.unwind.x64.runtime_functions import FunctionTable
 from throwstack.unwind.x64.unwind_info import decode

@@ -19,25 +19,25 @@ from tests.forge.describe import Process, Thread
 from tests.fuzz.engine import Attack, Family
 from tests.fuzz.ground import Ground, Shot
 from tests.fuzz.image_parts import image_parts
-from throwstack.contexts import read_context
+from throwstack.core.contexts import read_context
+from throwstack.core.exception_record import nested_records, read_record
+from throwstack.core.frames import End, StackBounds, Walk
+from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.core.registers import Arch, Registers
+from throwstack.core.text import escape
 from throwstack.dispatch.search import Blocked, exceptions_in_flight
-from throwstack.error_box import box_text
 from throwstack.exceptions.describe import describe
-from throwstack.exceptions.record import nested_records, read_record
-from throwstack.frames import End, StackBounds, Walk
-from throwstack.images import ImageMap
-from throwstack.locks import Locks
-from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
-from throwstack.modules import Module, ModuleMap
-from throwstack.naming import names_of
-from throwstack.registers import Arch, Registers
-from throwstack.signature import signature
-from throwstack.symbols import Symbols
-from throwstack.target import Target, ThreadStack
-from throwstack.text import escape
-from throwstack.triage import Triage
-from throwstack.unloaded import unloaded_dlls
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.frame_names import names_of
+from throwstack.names.symbols import Symbols
+from throwstack.names.unloaded import unloaded_dlls
+from throwstack.stuck.error_box import box_text
+from throwstack.stuck.locks import Locks
+from throwstack.stuck.signature import signature
+from throwstack.stuck.triage import Triage
 from throwstack.unwind import x64, x86
+from throwstack.unwind.target import Target, ThreadStack
 
 _CASES = ("ftp-2003", "service-x64", "nested", "decoys-x64", "decoys-x86", "shutdown-hang")
 

@@ -17,15 +17,15 @@ from tests.fuzz.mutate import mutate
 from tests.unwind.x64.generated import Program, Shape, build, shapes
 from tests.unwind.x86 import machine as x86_machine
 from tests.unwind.x86.generate import Writer
-from throwstack.frame_data import FrameData
-from throwstack.frames import StackBounds
-from throwstack.images import ImageMap
-from throwstack.memory import PAGE_SIZE
-from throwstack.modules import Module, ModuleMap
-from throwstack.naming import names_of
-from throwstack.registers import SP, Arch, Registers
-from throwstack.symbols import Symbols
-from throwstack.text import escape
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import PAGE_SIZE
+from throwstack.core.registers import SP, Arch, Registers
+from throwstack.core.text import escape
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.frame_names import names_of
+from throwstack.names.frame_records import FrameData
+from throwstack.names.symbols import Symbols
 from throwstack.unwind import x64, x86
 from throwstack.unwind.x64.call_sites import follows_call, went_to
 from throwstack.unwind.x86.frame_data import callers, evaluate

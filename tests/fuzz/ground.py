@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tests.fuzz.mutate import edit
-from throwstack.memory import PAGE_SIZE, Memory, PageSource
+from throwstack.core.memory import PAGE_SIZE, Memory, PageSource
 
 _SHOWN = 24
 

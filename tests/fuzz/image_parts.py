@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pefile
 
-from throwstack.blockers import blockers
+from throwstack.names.blockers import blockers
 
 _EXPORTS, _EXCEPTIONS, _DEBUG = 0, 3, 6
 _TELLING = frozenset(blocker.symbol for blocker in blockers()) | {"KiUserExceptionDispatcher", "RtlRaiseException"}

@@ -27,8 +27,8 @@ from tests.fuzz.atlas import Atlas
 from tests.fuzz.recording import recorded
 from tests.fuzz.verdicts import CHECKOUT
 from tests.volatility_session import Session, open_dump
-from throwstack import images
-from throwstack.volatility import isf
+from throwstack.images import image as images
+from throwstack.volatility.opening import isf
 
 PLUGINS = ("unhandled", "cxrstack", "stackwalk")
 _SPARE = 0x100000

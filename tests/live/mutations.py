@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from throwstack.core.frames import Frame, StackBounds
 from throwstack.dispatch import search, x86
-from throwstack.frames import Frame, StackBounds
-from throwstack.symbols import Name
-from throwstack.target import Target
-from throwstack.triage import Triage
+from throwstack.names.symbols import Name
+from throwstack.stuck.triage import Triage
+from throwstack.unwind.target import Target
 from throwstack.unwind.x64 import plans, unwind_info
 from throwstack.unwind.x64.functions import Function, Part
 from throwstack.unwind.x64.plan import Plan

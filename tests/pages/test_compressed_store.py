@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.forge.xpress import compress
-from throwstack.memory import PAGE_SIZE, Memory
+from throwstack.core.memory import PAGE_SIZE, Memory
 from throwstack.pages.compressed_store import CompressedStores, NotInStore
 from throwstack.pages.store_layout import StoreLayout, store_layout
 

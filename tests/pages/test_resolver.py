@@ -7,17 +7,17 @@ import struct
 
 import pytest
 
-from throwstack.frames import Frame, Trust
-from throwstack.images import ImageMap
-from throwstack.memory import PAGE_SIZE, Memory, memory_of
-from throwstack.modules import Module, ModuleMap
+from throwstack.core.frames import Frame, Trust
+from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
+from throwstack.core.registers import Registers
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
 from throwstack.pages.formats import Bits, PteFormats
 from throwstack.pages.origin import PageOrigin
-from throwstack.pages.provenance import substitute_note
+from throwstack.pages.page_tables import AddressSpace, PagingMode
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.pages.views import Prototypes, View, Views
-from throwstack.paging import AddressSpace, PagingMode
-from throwstack.registers import Registers
+from throwstack.report.image_substitutes import substitute_note
 
 VALID, PROTOTYPE, TRANSITION, READ_WRITE = 1, 1 << 10, 1 << 11, 4 << 5
 FORMATS = PteFormats(4, Bits(12, 20), Bits(12, 20), None, Bits(1, 4), Bits(12, 20), Bits(5, 5))

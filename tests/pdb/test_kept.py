@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pdb.test_symbols import APP, GUID, Place
+from tests.pdb.test_pdb_symbols import APP, GUID, Place
 from tests.pdb_writer import Pdb, Public
 from throwstack.pdb.convert import Converted, NotConverted, convert, load, pack_functions, save, unpack_functions
 

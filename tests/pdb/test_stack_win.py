@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from throwstack.frame_data import FrameData
+from throwstack.names.frame_records import FrameData
 from throwstack.pdb.stack_win import FrameDataTable, parse_record
 
 PROGRAM = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="

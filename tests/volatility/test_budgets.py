@@ -17,9 +17,9 @@ import pytest
 from tests.conftest import Forge
 from tests.patched_memory import opened
 from tests.volatility_session import Session, open_dump
-from throwstack.memory import PAGE_SIZE
+from throwstack.core.memory import PAGE_SIZE
 from throwstack.unwind.x64.call_sites import follows_call
-from throwstack.volatility.machine import Machine
+from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.rows import unhandled_row
 from throwstack.volatility.survey import Selection, Survey
 

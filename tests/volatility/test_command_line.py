@@ -21,7 +21,7 @@ HOOK = (
     f"exec(open({str(CHECKOUT / 'distribution' / 'throwstack.pth')!r}).read())\n"
     "assert sys.meta_path[0].__name__ == 'ThrowstackPlugins'\n"
 )
-MAIN = "from throwstack.cli import main; sys.exit(main())"
+MAIN = "from throwstack.cli.main import main; sys.exit(main())"
 
 
 def command(*arguments: str, before: str = NO_HOOK, cwd: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:

@@ -14,10 +14,10 @@ from tests.conftest import Forge
 from tests.failing_calls import calls
 from tests.patched_memory import opened
 from tests.volatility_session import Session, open_dump
-from throwstack.triage import Triage
+from throwstack.stuck.triage import Triage
 from throwstack.volatility import cxr, rows
 from throwstack.volatility.coverage import coverage
-from throwstack.volatility.machine import Machine
+from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.stackwalk import StackWalk
 from throwstack.volatility.stackwalk_rows import StackRows
 from throwstack.volatility.survey import Selection, Survey
@@ -70,18 +70,18 @@ RUNS = [unhandled, cxrstack, symbols_needed, stackwalk]
 Run = Callable[[Machine, Survey], Iterator[tuple[int, int]]]
 
 BETWEEN_THE_GUARDS = {
-    "blockers.py": {"_plain_names", "blocker_named", "verdict"},
+    "names/blockers.py": {"_plain_names", "blocker_named", "verdict"},
     "dispatch/saved.py": {"found_by", "where"},
-    "frames.py": {"ip", "is_complete"},
-    "symbols.py": {"__str__"},
-    "text.py": {"escape"},
-    "triage.py": {"kinds"},
-    "volatility/guarded.py": {"guarded"},
-    "volatility/machine.py": {"read_problems"},
-    "volatility/threads.py": {"is_terminated"},
+    "core/frames.py": {"ip", "is_complete"},
+    "names/symbols.py": {"__str__"},
+    "core/text.py": {"escape"},
+    "stuck/triage.py": {"kinds"},
+    "volatility/memory/guarded.py": {"guarded"},
+    "volatility/memory/machine.py": {"read_problems"},
+    "volatility/objects/threads.py": {"is_terminated"},
 }
 """What runs outside any guard beside the loops: it makes words of what was found, and reads nothing."""
-LOOPS = {"survey.py", "cxr.py", "rows.py", "stackwalk.py", "stackwalk_rows.py", "read_faults.py"}
+LOOPS = {"survey.py", "cxr.py", "rows.py", "stackwalk.py", "stackwalk_rows.py", "memory/read_faults.py"}
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -185,7 +185,7 @@ def test_a_thread_that_is_known_to_be_stuck_has_a_row_without_its_exception(
     def fails(*_: object) -> None:
         raise OverflowError
 
-    monkeypatch.setattr("throwstack.triage.exceptions_in_flight", fails)
+    monkeypatch.setattr("throwstack.stuck.triage.exceptions_in_flight", fails)
     machine = opened(session)
     found = list(Survey(machine, Selection()).findings())
     assert {finding.thread.tid for finding in found} == THREADS

@@ -15,7 +15,7 @@ from tests.forge.cases.service_code import PROGRAM_BASE
 from tests.forge.describe import Residency
 from tests.patched_memory import opened
 from tests.volatility_session import open_dump
-from throwstack.frames import End
+from throwstack.core.frames import End
 from throwstack.volatility.survey import Selection, Survey
 
 PID, EXCEPTION_DIRECTORY = 0x14B8, 3

@@ -13,10 +13,10 @@ import pytest
 from volatility3 import symbols
 from volatility3.framework import constants
 
-from throwstack.images import Image, PdbIdentity
-from throwstack.memory import memory_of
-from throwstack.modules import Module
-from throwstack.volatility.isf import IsfSource
+from throwstack.core.memory import memory_of
+from throwstack.images.image import Image, PdbIdentity
+from throwstack.images.modules import Module
+from throwstack.volatility.opening.isf import IsfSource
 
 GUID = "0123456789ABCDEF00112233445566AA"
 FILE = json.dumps({"symbols": {f"f{index}": {"address": 0x1000 + index} for index in range(500)}}).encode()

@@ -11,7 +11,7 @@ import volatility3.symbols
 from volatility3.framework import constants, contexts
 
 from tests.vol import CHECKOUT
-from throwstack.volatility.layout import wow64_layout
+from throwstack.volatility.memory.layout import wow64_layout
 
 
 def test_a_table_of_the_same_name_on_volatilitys_symbol_path_does_not_take_the_place_of_ours(

@@ -6,10 +6,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from throwstack.budgets import BUDGETS
-from throwstack.memory import Memory, memory_of
-from throwstack.modules import Module
-from throwstack.volatility.loader import LoaderReader, mapped_files, modules_from_vads
+from throwstack.core.budgets import BUDGETS
+from throwstack.core.memory import Memory, memory_of
+from throwstack.images.modules import Module
+from throwstack.volatility.objects.loader import LoaderReader, mapped_files, modules_from_vads
 
 PEB, LDR, NAMES = 0x7FFDE000, 0x00241EA0, 0x00242000
 ENTRY = 0x00242100

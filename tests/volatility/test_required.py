@@ -17,7 +17,7 @@ from tests.checkout_plugins import CXRSTACK, PLUGINS, STACKWALK, UNHANDLED
 from tests.conftest import Forge
 from tests.isf_members import recorded, without
 from tests.volatility_session import Session, open_dump
-from throwstack.volatility.required import LIST_HEAD, REQUIRED
+from throwstack.volatility.memory.required import LIST_HEAD, REQUIRED
 
 EVERY = {"service-x64": 4, "ftp-2003": 16, "wow64-service": 16}
 """Of the members that a case asks for, one in so many is taken away."""

@@ -16,7 +16,7 @@ from tests.forge.records import context_x64
 from tests.forge.truth import TruthFrame
 from tests.patched_memory import Patches, opened
 from tests.volatility_session import Session, open_dump
-from throwstack.frames import Trust
+from throwstack.core.frames import Trust
 from throwstack.volatility.processes import ProcessReader
 from throwstack.volatility.survey import Finding, Selection, Survey
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from throwstack.volatility import sources
+from throwstack.volatility.opening import sources
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from typing import cast
 import pytest
 
 from tests.targets import make_target
+from throwstack.core.frames import End, StackBounds, Walk
+from throwstack.core.registers import Arch
 from throwstack.dispatch.saved import SavedException
-from throwstack.frames import End, StackBounds, Walk
-from throwstack.registers import Arch
-from throwstack.target import ThreadStack
-from throwstack.triage import Stuck
+from throwstack.stuck.triage import Stuck
+from throwstack.unwind.target import ThreadStack
+from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import Process
 from throwstack.volatility.survey import Finding, the_crash
-from throwstack.volatility.threads import Thread
 
 EXCEPTION = cast(SavedException, object())
 FILTER, SHUTDOWN = ("KERNELBASE", "UnhandledExceptionFilter"), ("mscoree", "CorExitProcess")

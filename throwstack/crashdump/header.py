@@ -12,9 +12,9 @@ import struct
 from dataclasses import dataclass
 from enum import Enum
 
+from throwstack.core.memory import PAGE_SIZE
 from throwstack.crashdump.reader import Bytes
-from throwstack.memory import PAGE_SIZE
-from throwstack.paging import PagingMode
+from throwstack.pages.page_tables import PagingMode
 
 _MACHINE_ARM64 = 0xAA64
 _FILLER = b"PAGE" * 2

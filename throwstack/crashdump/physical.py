@@ -6,9 +6,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from throwstack.core.memory import PAGE_SIZE
 from throwstack.crashdump.reader import Bytes
 from throwstack.crashdump.runs import Run
-from throwstack.memory import PAGE_SIZE
 
 
 class DumpPages:

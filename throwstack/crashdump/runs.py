@@ -17,9 +17,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from throwstack.core.memory import PAGE_SIZE
 from throwstack.crashdump.header import DumpHeader, DumpKind
 from throwstack.crashdump.reader import Bytes
-from throwstack.memory import PAGE_SIZE
 
 _MAX_BITMAP = 1 << 31
 """Bits: 8 TiB of memory."""

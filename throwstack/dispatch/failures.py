@@ -7,12 +7,12 @@ GS_ContextRecord, and hand their addresses to UnhandledExceptionFilter.
 
 from __future__ import annotations
 
-from throwstack.blockers import BlockerKind, blocker_named
+from throwstack.core.frames import Frame, StackBounds
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
-from throwstack.frames import Frame, StackBounds
-from throwstack.images import Image
-from throwstack.symbols import Name
-from throwstack.target import Target
+from throwstack.images.image import Image
+from throwstack.names.blockers import BlockerKind, blocker_named
+from throwstack.names.symbols import Name
+from throwstack.unwind.target import Target
 
 
 def from_failure_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> SavedException | None:

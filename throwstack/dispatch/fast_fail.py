@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from throwstack.contexts import Context
+from throwstack.core.contexts import Context
+from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionRecord
+from throwstack.core.registers import Registers
 from throwstack.dispatch.saved import Route, SavedException
-from throwstack.exceptions.record import STACK_BUFFER_OVERRUN, ExceptionRecord
-from throwstack.registers import Registers
-from throwstack.target import Target
+from throwstack.unwind.target import Target
 
 _INSTRUCTION = b"\xcd\x29"
 _CX = 1

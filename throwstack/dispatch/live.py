@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from throwstack.blockers import BlockerKind, blocker_named
+from throwstack.core.frames import Frame, StackBounds, Trust
 from throwstack.dispatch import x64, x86
 from throwstack.dispatch.saved import SavedException
-from throwstack.frames import Frame, StackBounds, Trust
-from throwstack.naming import name_of
-from throwstack.symbols import Name
-from throwstack.target import Target
+from throwstack.names.blockers import BlockerKind, blocker_named
+from throwstack.names.frame_names import name_of
+from throwstack.names.symbols import Name
+from throwstack.unwind.target import Target
 
 _HOLDERS = x64.DISPATCHERS | x64.RAISERS | x86.DISPATCHERS | x86.RAISERS | {"RtlDispatchException"}
 _OWN_CONTEXT = frozenset({BlockerKind.GS_FAILURE, BlockerKind.INVALID_PARAMETER, BlockerKind.FAIL_FAST})

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from throwstack.core.frames import Frame, StackBounds
+from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
+from throwstack.core.registers import X64_NONVOLATILE, X86_NONVOLATILE, Arch
+from throwstack.core.stack_words import CodeRanges, pages_between
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
-from throwstack.frames import Frame, StackBounds
-from throwstack.memory import PAGE_SIZE, MemoryUnreadable
-from throwstack.registers import X64_NONVOLATILE, X86_NONVOLATILE, Arch
-from throwstack.stack_words import CodeRanges, pages_between
-from throwstack.target import Target
+from throwstack.unwind.target import Target
 
 MAX_BYTES = 4 << 20
 """How much of a stack is searched: the default reserve four times over."""

@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from throwstack.contexts import X64_CONTEXT_SIZE, X86_CONTEXT_SIZE, Context, read_context
-from throwstack.exceptions.record import ExceptionRecord, read_record
-from throwstack.frames import StackBounds
-from throwstack.memory import MemoryUnreadable
-from throwstack.registers import Arch
-from throwstack.target import Target
+from throwstack.core.contexts import X64_CONTEXT_SIZE, X86_CONTEXT_SIZE, Context, read_context
+from throwstack.core.exception_record import ExceptionRecord, read_record
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.unwind.target import Target
 
 
 class Route(Enum):

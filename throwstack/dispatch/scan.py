@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from throwstack.contexts import Context
+from throwstack.core.contexts import Context
+from throwstack.core.exception_record import read_record
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.core.stack_words import pages_between
 from throwstack.dispatch.pointers import MAX_BYTES
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
-from throwstack.exceptions.record import read_record
-from throwstack.frames import StackBounds
-from throwstack.memory import PAGE_SIZE, MemoryUnreadable
-from throwstack.registers import Arch
-from throwstack.stack_words import pages_between
-from throwstack.target import Target
+from throwstack.unwind.target import Target
 
 # CONTEXT_CONTROL and CONTEXT_INTEGER with any of the parts that Windows adds; the high byte may have
 # CONTEXT_EXCEPTION_REPORTING and its kin (winnt.h). x86: bit 16; AMD64: bit 20.

@@ -16,16 +16,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from throwstack.core.frames import Frame, StackBounds
+from throwstack.core.registers import Arch
 from throwstack.dispatch import x64, x86
 from throwstack.dispatch.failures import from_failure_frame
 from throwstack.dispatch.live import is_stale
 from throwstack.dispatch.pointers import from_registers, scan_pointers
 from throwstack.dispatch.saved import Route, SavedException, merge, rank
 from throwstack.dispatch.scan import scan_contexts
-from throwstack.frames import Frame, StackBounds
-from throwstack.naming import name_of
-from throwstack.registers import Arch
-from throwstack.target import Target
+from throwstack.names.frame_names import name_of
+from throwstack.unwind.target import Target
 
 MAX_NESTED = 16
 _MAX_FOUND = 256

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from throwstack.contexts import X64_CONTEXT_SIZE, read_context
+from throwstack.core.contexts import X64_CONTEXT_SIZE, read_context
+from throwstack.core.exception_record import read_record
+from throwstack.core.frames import Frame, StackBounds
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
-from throwstack.exceptions.record import read_record
-from throwstack.frames import Frame, StackBounds
-from throwstack.memory import MemoryUnreadable
-from throwstack.registers import Arch
-from throwstack.target import Target
+from throwstack.unwind.target import Target
 
 DISPATCHERS = frozenset({"KiUserExceptionDispatch", "KiUserExceptionDispatcher"})
 RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})

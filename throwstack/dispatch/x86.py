@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from throwstack.contexts import X86_CONTEXT_SIZE, read_context
+from throwstack.core.contexts import X86_CONTEXT_SIZE, read_context
+from throwstack.core.frames import Frame, StackBounds
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch
 from throwstack.dispatch.pointers import pair_at
 from throwstack.dispatch.saved import Route, SavedException, saved_exception
-from throwstack.frames import Frame, StackBounds
-from throwstack.memory import MemoryUnreadable
-from throwstack.registers import Arch
-from throwstack.symbols import Name
-from throwstack.target import Target
+from throwstack.names.symbols import Name
+from throwstack.unwind.target import Target
 
 FILTER = "UnhandledExceptionFilter"
 END_OF_CHAIN = 0xFFFFFFFF

@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from throwstack.core.guard import reason_of
 from throwstack.crashdump.header import DumpHeader, DumpKind
 from throwstack.crashdump.physical import DumpPages
 from throwstack.crashdump.reader import FileBytes
 from throwstack.crashdump.runs import NoRuns, read_runs
+from throwstack.doctor.find_kernel import Kernel, kernel_of, search_kernel
 from throwstack.doctor.identify import FileKind, identify
-from throwstack.doctor.kernel import Kernel, kernel_of, search_kernel
 from throwstack.doctor.report import Extent, Report, Verdict
 from throwstack.doctor.verdict import FULL_DUMP, judge, judge_extent
-from throwstack.guard import reason_of
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class _Examination:
 
     def _examine_processes(self, kernel: Kernel) -> None:
         # Volatility takes half a second to load: not for files that need none of it.
-        from throwstack.volatility import opening  # noqa: PLC0415
+        from throwstack.volatility.opening import open_image as opening  # noqa: PLC0415
 
         with opening.symbol_directories(self.files.symbols):
             self.report.symbols = opening.find_isf(kernel.pdb)
@@ -147,10 +147,10 @@ class _Examination:
         self.report.advice.append(_SYMBOLS.format(self.report.needed_symbols))
 
     def _measure(self, kernel: Kernel, isf: str) -> None:
-        from throwstack.volatility import opening  # noqa: PLC0415 - see above
         from throwstack.volatility.coverage import coverage  # noqa: PLC0415
-        from throwstack.volatility.machine import Machine  # noqa: PLC0415
-        from throwstack.volatility.sources import Sources  # noqa: PLC0415
+        from throwstack.volatility.memory.machine import Machine  # noqa: PLC0415
+        from throwstack.volatility.opening import open_image as opening  # noqa: PLC0415 - see above
+        from throwstack.volatility.opening.sources import Sources  # noqa: PLC0415
 
         header = self.report.identity.header
         if header is not None and kernel.base:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from throwstack.core.memory import PAGE_SIZE
 from throwstack.crashdump.header import DumpHeader, DumpKind, read_header
 from throwstack.crashdump.reader import Bytes
-from throwstack.memory import PAGE_SIZE
 
 
 class FileKind(Enum):

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from throwstack.core.memory import PAGE_SIZE
+from throwstack.core.text import escape
+from throwstack.doctor.find_kernel import Kernel
 from throwstack.doctor.identify import Identity
-from throwstack.doctor.kernel import Kernel
-from throwstack.memory import PAGE_SIZE
 from throwstack.pages.coverage import ProcessCoverage, Routes, readable, total
-from throwstack.text import escape
 
 _MAX_TEXT = 4096
 _EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)

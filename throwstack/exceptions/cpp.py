@@ -8,11 +8,11 @@ the same way, with a type called `rust_panic`.
 
 from __future__ import annotations
 
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch
 from throwstack.exceptions.model import ExceptionText, Subject
 from throwstack.exceptions.objects import ObjectText, ThrownObject, read_object
 from throwstack.exceptions.throw_info import ThrowInfo, read_throw_info
-from throwstack.memory import MemoryUnreadable
-from throwstack.registers import Arch
 
 CPP = 0xE06D7363
 _MAGICS = frozenset({0x19930520, 0x19930521, 0x19930522, 0x01994000})

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.core.text import LIMIT, decode_ansi, decode_wide, escape
 from throwstack.exceptions.model import ExceptionText, Subject
-from throwstack.memory import MemoryUnreadable
-from throwstack.registers import Arch
-from throwstack.text import LIMIT, decode_ansi, decode_wide, escape
 
 DELPHI = 0x0EEDFADE
 DELPHI_OLD = 0x0EEDFACE

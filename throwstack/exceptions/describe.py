@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionRecord, nested_records
+from throwstack.core.memory import Memory
+from throwstack.core.registers import Arch
 from throwstack.exceptions import clr, cpp, delphi, faults, gcc, special
 from throwstack.exceptions.model import ExceptionText, Subject
-from throwstack.exceptions.record import STACK_BUFFER_OVERRUN, ExceptionRecord, nested_records
 from throwstack.exceptions.status import hresult, ntstatus, win32
-from throwstack.images import ImageMap
-from throwstack.memory import Memory
-from throwstack.registers import Arch
+from throwstack.images.image import ImageMap
 
 _CUSTOMER_BIT = 0x20000000
 _WIN32_LIMIT = 0x10000

@@ -7,9 +7,9 @@ fail-fast: `__fastfail`, whose code is the first parameter of STATUS_STACK_BUFFE
 
 from __future__ import annotations
 
+from throwstack.core.registers import Arch
 from throwstack.exceptions.model import ExceptionText, Subject
 from throwstack.exceptions.status import fast_fail_name, ntstatus
-from throwstack.registers import Arch
 
 ACCESS_VIOLATION = 0xC0000005
 IN_PAGE_ERROR = 0xC0000006

@@ -8,11 +8,11 @@ follows it. The sizes are those of libgcc built for structured exception handlin
 
 from __future__ import annotations
 
-from throwstack.demangle import itanium_type_name
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.core.text import ansi_at, escape
 from throwstack.exceptions.model import ExceptionText, Subject
-from throwstack.memory import MemoryUnreadable
-from throwstack.registers import Arch
-from throwstack.text import ansi_at, escape
+from throwstack.names.demangle import itanium_type_name
 
 GCC_THROW = 0x20474343
 GCC_UNWIND = 0x21474343

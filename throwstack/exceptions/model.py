@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from throwstack.exceptions.record import ExceptionRecord
-from throwstack.images import ImageMap
-from throwstack.memory import Memory
-from throwstack.registers import Arch
-from throwstack.text import escape
+from throwstack.core.exception_record import ExceptionRecord
+from throwstack.core.memory import Memory
+from throwstack.core.registers import Arch
+from throwstack.core.text import escape
+from throwstack.images.image import ImageMap
 
 NULL_REGION = 0x10000
 """Windows never maps the first 64 KiB: an address there is a null pointer plus an offset."""

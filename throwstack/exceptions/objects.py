@@ -13,11 +13,11 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.core.text import LIMIT, ansi_at, decode_ansi, decode_wide, escape, wide_at
 from throwstack.exceptions.status import Status, hresult
 from throwstack.exceptions.throw_info import CatchableType
-from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.registers import Arch
-from throwstack.text import LIMIT, ansi_at, decode_ansi, decode_wide, escape, wide_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.core.text import ansi_at, wide_at
 from throwstack.exceptions.model import ExceptionText, Subject
 from throwstack.exceptions.status import hresult, win32
-from throwstack.memory import MemoryUnreadable
-from throwstack.registers import Arch
-from throwstack.text import ansi_at, wide_at
 
 THREAD_NAME = 0x406D1388
 DEBUG_PRINT = 0x40010006

@@ -11,10 +11,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from throwstack.demangle import type_name
-from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.registers import Arch
-from throwstack.text import escape
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.core.text import escape
+from throwstack.names.demangle import type_name
 
 MAX_TYPES = 64
 MAX_NAME = 1024

@@ -17,9 +17,9 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import TypeVar
 
+from throwstack.core.text import escape
 from throwstack.files.private import SPARE, free_space, new_file
 from throwstack.files.symbol_path import Say
-from throwstack.text import escape
 
 T = TypeVar("T")
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pefile
 
+from throwstack.core.memory import PAGE_SIZE, Memory, PageSource, SegmentSource
 from throwstack.files.symbol_path import ImageIdentity, Say, SymbolPath
-from throwstack.images import Headers, Image, PdbIdentity, Section, data_directory, parse_headers
-from throwstack.memory import PAGE_SIZE, Memory, PageSource, SegmentSource
-from throwstack.modules import Module, ModuleMap
+from throwstack.images.image import Headers, Image, PdbIdentity, Section, data_directory, parse_headers
+from throwstack.images.modules import Module, ModuleMap
 
 _RELOCATION_DIRECTORY, _IAT_DIRECTORY = 5, 12
 _HIGHLOW, _DIR64 = 3, 10

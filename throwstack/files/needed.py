@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from throwstack.core.registers import Arch
+from throwstack.core.text import escape
 from throwstack.files.symbol_path import Identity, ImageIdentity, Say, safe_name, store_key
-from throwstack.images import Image
-from throwstack.registers import Arch
-from throwstack.symbols import SymbolKind, Symbols
-from throwstack.text import escape
+from throwstack.images.image import Image
+from throwstack.names.symbols import SymbolKind, Symbols
 
 
 @dataclass(frozen=True, slots=True)

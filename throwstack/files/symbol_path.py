@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from throwstack.files.cabinet import NotUnpacked, unpack
 from throwstack.files.private import private_directory, put
-from throwstack.images import PdbIdentity
+from throwstack.images.image import PdbIdentity
 
 _MAX_NAME = 128
 _MAX_PATH_ELEMENTS = 64

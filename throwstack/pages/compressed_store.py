@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.pages.store_layout import StoreLayout
 from throwstack.pages.xpress import BadXpress, decompress
 

@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from throwstack.memory import PAGE_SIZE, MemoryUnreadable, PageSource
+from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable, PageSource
 from throwstack.pages.formats import Entry, EntryKind, PteFormats
 from throwstack.pages.origin import Location, PageOrigin
+from throwstack.pages.page_tables import AddressSpace
 from throwstack.pages.views import Views
-from throwstack.paging import AddressSpace
 
 _ZEROS = bytes(PAGE_SIZE)
 _VALID = 1

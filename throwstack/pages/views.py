@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from throwstack.memory import PAGE_SIZE
+from throwstack.core.memory import PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)

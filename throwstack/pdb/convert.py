@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A PDB made into one file that opens at once: symbolic's SymCache, the list of functions, the frame data.
 
-Runs as a process of its own (`throwstack.child`, with PDB OUT SIZE MTIME_NS): the library that reads PDBs ends its
-process on some damaged files, because one length field suffices to make it ask for more memory than there is, and
-nothing inside Python can catch that.
+Runs as a process of its own (`throwstack.pdb.child_process`, with PDB OUT SIZE MTIME_NS): the library that reads PDBs
+ends its process on some damaged files, because one length field suffices to make it ask for more memory than there is,
+and nothing inside Python can catch that.
 
 The file: magic with version; length and CRC-32 of the rest; size and modification time of the PDB it was made from;
 then the parts, each with its length in front. One that is cut short or altered does not open. The checksum keeps out
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from throwstack.child import end_with_parent
-from throwstack.demangle import display_name
 from throwstack.files.private import new_file
+from throwstack.names.demangle import display_name
+from throwstack.pdb.child_process import end_with_parent
 from throwstack.pdb.fpo import fpo_lines, frame_data_lines
 from throwstack.pdb.msf import MsfFile
 from throwstack.pdb.omap import FROM_SOURCE_STREAM, TO_SOURCE_STREAM, Omap, as_before, read_streams

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from throwstack.images import PdbIdentity
+from throwstack.images.image import PdbIdentity
 from throwstack.pdb.msf import DBI_STREAM, MsfFile, NotAPdb
 
 _INFO_STREAM = 1

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import replace
 
-from throwstack.frame_data import FrameData
+from throwstack.names.frame_records import FrameData
 
 _MAX_RECORDS = 4_000_000
 _FPO, _STANDARD, _FRAME_DATA = "0", "3", "4"

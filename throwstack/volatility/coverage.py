@@ -8,15 +8,15 @@ from collections.abc import Iterator
 
 from volatility3.framework import interfaces
 
-from throwstack.frames import StackBounds
-from throwstack.memory import PAGE_SIZE, MemoryUnreadable
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.pages.coverage import ProcessCoverage
 from throwstack.pages.origin import PageOrigin
-from throwstack.triage import Triage
-from throwstack.volatility.guarded import guarded
-from throwstack.volatility.machine import Machine
+from throwstack.stuck.triage import Triage
+from throwstack.volatility.memory.guarded import guarded
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
-from throwstack.volatility.threads import Thread
 
 _STACK_PAGES = 64
 """Of a stack, the pages nearest its base are looked at: those that a walk needs."""

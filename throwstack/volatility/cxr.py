@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 
-from throwstack.contexts import Context, read_context
+from throwstack.core.contexts import Context, read_context
+from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.core.guard import Guard
+from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
+from throwstack.core.registers import Registers
+from throwstack.core.text import escape
 from throwstack.dispatch.saved import SavedException
 from throwstack.files.needed import NeededFile, needed_files
-from throwstack.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.guard import Guard
-from throwstack.memory import PAGE_SIZE, MemoryUnreadable
-from throwstack.registers import Registers
-from throwstack.target import Target
-from throwstack.text import escape
-from throwstack.triage import BROKE_OFF
-from throwstack.volatility.guarded import guarded
+from throwstack.stuck.triage import BROKE_OFF
+from throwstack.unwind.target import Target
+from throwstack.volatility.memory.guarded import guarded
+from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import NoStack, Process
 from throwstack.volatility.survey import Finding, Survey
-from throwstack.volatility.threads import Thread
 
 log = logging.getLogger(__name__)
 

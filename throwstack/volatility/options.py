@@ -9,12 +9,12 @@ from volatility3.framework import exceptions, interfaces
 from volatility3.framework.configuration import requirements
 from volatility3.plugins.windows import pslist
 
-from throwstack.guard import reason_of
-from throwstack.text import escape
-from throwstack.volatility.machine import Machine
-from throwstack.volatility.read_faults import read_problems
+from throwstack.core.guard import reason_of
+from throwstack.core.text import escape
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.memory.read_faults import read_problems
+from throwstack.volatility.opening.sources import Sources, paths
 from throwstack.volatility.rows import NameStyle
-from throwstack.volatility.sources import Sources, paths
 from throwstack.volatility.survey import Selection, Survey
 
 log = logging.getLogger(__name__)

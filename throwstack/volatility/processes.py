@@ -8,25 +8,25 @@ from dataclasses import dataclass, field, replace
 
 from volatility3.framework import interfaces
 
-from throwstack.budgets import BUDGETS, Meter
+from throwstack.core.budgets import BUDGETS, Meter
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import Arch, Registers
+from throwstack.core.text import escape
 from throwstack.files.image_path import ImagePages
-from throwstack.frames import StackBounds
-from throwstack.images import ImageMap
-from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.modules import Module, ModuleMap
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.symbols import Symbols
 from throwstack.pages.resolver import ResolvedPages
-from throwstack.registers import Arch, Registers
-from throwstack.symbols import Symbols
-from throwstack.target import Target, ThreadStack, stack_around
-from throwstack.text import escape
 from throwstack.unwind import x64, x86
-from throwstack.volatility.elsewhere import MappedFiles, elsewhere_in_process
-from throwstack.volatility.guarded import guarded
-from throwstack.volatility.kernel import KernelStacks
-from throwstack.volatility.loader import LoaderReader, modules_from_vads
-from throwstack.volatility.machine import Machine
-from throwstack.volatility.threads import IS_RUNNING, Thread, ThreadReader, TrapFrame
-from throwstack.volatility.wow64 import Wow64Reader
+from throwstack.unwind.target import Target, ThreadStack, stack_around
+from throwstack.volatility.kernel_stack.saved_registers import KernelStacks
+from throwstack.volatility.memory.guarded import guarded
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.objects.loader import LoaderReader, modules_from_vads
+from throwstack.volatility.objects.outside_images import MappedFiles, elsewhere_in_process
+from throwstack.volatility.objects.threads import IS_RUNNING, Thread, ThreadReader, TrapFrame
+from throwstack.volatility.objects.wow64 import Wow64Reader
 
 _NAME_SIZE = 15
 

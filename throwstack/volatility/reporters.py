@@ -13,9 +13,9 @@ from functools import cached_property
 from volatility3.framework import interfaces
 from volatility3.framework.objects import utility
 
-from throwstack.text import decode_wide, escape
-from throwstack.volatility.guarded import guarded
-from throwstack.volatility.machine import Machine
+from throwstack.core.text import decode_wide, escape
+from throwstack.volatility.memory.guarded import guarded
+from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.processes import Process, ProcessReader
 
 log = logging.getLogger(__name__)

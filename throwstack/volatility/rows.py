@@ -13,30 +13,30 @@ from typing import Any
 from volatility3.framework import renderers
 from volatility3.framework.renderers import format_hints
 
-from throwstack.blockers import verdict
-from throwstack.contexts import Context
-from throwstack.error_box import box_text
+from throwstack.core.contexts import Context
+from throwstack.core.exception_record import ExceptionRecord
+from throwstack.core.frames import Frame, Walk
+from throwstack.core.guard import Guard, Say
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.core.text import escape
 from throwstack.exceptions.describe import describe
 from throwstack.exceptions.model import ExceptionText
-from throwstack.exceptions.record import ExceptionRecord
-from throwstack.frame_data import annotation
-from throwstack.frames import Frame, Walk
-from throwstack.guard import Guard, Say
-from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.naming import name_of, names_of
-from throwstack.pages.provenance import substitute_note
-from throwstack.register_view import format_context, format_instruction, format_registers
-from throwstack.registers import Arch
-from throwstack.signature import signature as signature_of
-from throwstack.signature import thrown_at
-from throwstack.symbols import Name
-from throwstack.target import Target
-from throwstack.text import escape
-from throwstack.triage import Stuck
+from throwstack.names.blockers import verdict
+from throwstack.names.frame_names import name_of, names_of
+from throwstack.names.frame_records import annotation
+from throwstack.names.symbols import Name
+from throwstack.report.image_substitutes import substitute_note
+from throwstack.report.register_text import format_context, format_instruction, format_registers
+from throwstack.stuck.error_box import box_text
+from throwstack.stuck.signature import signature as signature_of
+from throwstack.stuck.signature import thrown_at
+from throwstack.stuck.triage import Stuck
+from throwstack.unwind.target import Target
 from throwstack.volatility.cxr import ThrowingStack
-from throwstack.volatility.elsewhere import region_of
-from throwstack.volatility.guarded import guarded
-from throwstack.volatility.machine import Machine
+from throwstack.volatility.memory.guarded import guarded
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.objects.outside_images import region_of
 from throwstack.volatility.survey import Finding
 
 Row = tuple[Any, ...]

@@ -10,16 +10,16 @@ from functools import cached_property
 
 from volatility3.framework import interfaces
 
-from throwstack.locks import Circles, Locks, LockWait
-from throwstack.symbols import Name
-from throwstack.text import escape
-from throwstack.volatility.guarded import guarded
+from throwstack.core.text import escape
+from throwstack.names.symbols import Name
+from throwstack.stuck.locks import Circles, Locks, LockWait
+from throwstack.volatility.memory.guarded import guarded
+from throwstack.volatility.objects.thread_facts import NOTHING_KNOWN, ThreadFacts, ThreadFactsReader
+from throwstack.volatility.objects.threads import Thread
+from throwstack.volatility.objects.wait_objects import ThreadId, Wait, WaitReader
 from throwstack.volatility.processes import Process
 from throwstack.volatility.survey import Survey
-from throwstack.volatility.thread_facts import NOTHING_KNOWN, ThreadFacts, ThreadFactsReader
 from throwstack.volatility.thread_walks import Side, ThreadWalker, Wow64View
-from throwstack.volatility.threads import Thread
-from throwstack.volatility.wait_objects import ThreadId, Wait, WaitReader
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,12 @@ from itertools import count
 from volatility3.framework import renderers
 from volatility3.framework.renderers import format_hints
 
-from throwstack.frames import Frame
-from throwstack.symbols import Name
-from throwstack.text import escape
-from throwstack.volatility.guarded import guarded
-from throwstack.volatility.machine import Machine
+from throwstack.core.frames import Frame
+from throwstack.core.text import escape
+from throwstack.names.symbols import Name
+from throwstack.volatility.memory.guarded import guarded
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.objects.wait_objects import ThreadId, duration
 from throwstack.volatility.rows import (
     FPO_COLUMNS,
     FRAME_COLUMNS,
@@ -36,7 +37,6 @@ from throwstack.volatility.rows import (
 )
 from throwstack.volatility.stackwalk import ThreadReport
 from throwstack.volatility.thread_walks import Side
-from throwstack.volatility.wait_objects import ThreadId, duration
 
 _MAX_TEXT = 2048
 

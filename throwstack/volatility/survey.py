@@ -2,7 +2,7 @@
 """Every thread of a machine, examined: the loop that both plugins run.
 
 A process or thread that cannot be examined costs a line in the log and, where it hides an answer, a note in a row.
-Nothing that one of them holds may end the loop: each is examined inside a guard (`throwstack.guard`).
+Nothing that one of them holds may end the loop: each is examined inside a guard (`throwstack.core.guard`).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from volatility3.framework import interfaces
 from volatility3.framework.objects import utility
 
-from throwstack.guard import UNEXPECTED, Guard
-from throwstack.memory import MemoryUnreadable
-from throwstack.target import Target, ThreadStack
-from throwstack.text import escape
-from throwstack.triage import Stuck, Triage
-from throwstack.volatility.guarded import guarded
-from throwstack.volatility.machine import Machine
+from throwstack.core.guard import UNEXPECTED, Guard
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.text import escape
+from throwstack.stuck.triage import Stuck, Triage
+from throwstack.unwind.target import Target, ThreadStack
+from throwstack.volatility.memory.guarded import guarded
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
 from throwstack.volatility.reporters import Reporters
-from throwstack.volatility.threads import Thread
 
 log = logging.getLogger(__name__)
 

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from throwstack.contexts import Context
-from throwstack.frames import Frame, StackBounds
-from throwstack.memory import PAGE_SIZE, MemoryUnreadable
-from throwstack.target import Target, current_stack
-from throwstack.volatility.kernel_target import KernelTargets
-from throwstack.volatility.kernel_walk import KernelSide, KernelWalker
-from throwstack.volatility.machine import Machine
+from throwstack.core.contexts import Context
+from throwstack.core.frames import Frame, StackBounds
+from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
+from throwstack.unwind.target import Target, current_stack
+from throwstack.volatility.kernel_stack.kernel_target import KernelTargets
+from throwstack.volatility.kernel_stack.kernel_walk import KernelSide, KernelWalker
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.objects.switch_frame import SwitchFrame, read_switch_frame
+from throwstack.volatility.objects.thread_facts import ThreadFacts
+from throwstack.volatility.objects.threads import IS_RUNNING, Thread
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
-from throwstack.volatility.switch_frame import SwitchFrame, read_switch_frame
-from throwstack.volatility.thread_facts import ThreadFacts
-from throwstack.volatility.threads import IS_RUNNING, Thread
 
 _USER_MODE = 3
 _MAX_KERNEL_STACK = 1 << 20

@@ -14,7 +14,7 @@ from pathlib import Path
 import lief
 
 from tests.unwind.x64.pe_files import open_image
-from throwstack.memory import Memory, MemoryUnreadable
+from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.unwind.x64.runtime_functions import FunctionTable
 from throwstack.unwind.x64.stop import Stop
 from throwstack.unwind.x64.unwind_info import Op, RuntimeFunction, UnwindInfo, decode

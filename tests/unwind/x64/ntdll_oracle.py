@@ -18,9 +18,9 @@ import unicorn
 from unicorn import x86_const
 
 from tests.unwind.x64.pe_files import open_image
-from throwstack.images import Image
-from throwstack.memory import Memory
-from throwstack.registers import X64_NONVOLATILE
+from throwstack.core.memory import Memory
+from throwstack.core.registers import X64_NONVOLATILE
+from throwstack.images.image import Image
 from throwstack.unwind.x64.functions import Function, Functions
 from throwstack.unwind.x64.plan import Plan
 from throwstack.unwind.x64.plans import Plans

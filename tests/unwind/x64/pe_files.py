@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pefile
 
-from throwstack.images import Image, ImageMap
-from throwstack.memory import Memory
-from throwstack.modules import Module, ModuleMap
+from throwstack.core.memory import Memory
+from throwstack.images.image import Image, ImageMap
+from throwstack.images.modules import Module, ModuleMap
 
 _SUFFIXES = {".dll", ".pyd", ".exe", ".sys"}
 _X64 = 0x8664

@@ -10,11 +10,11 @@ from __future__ import annotations
 from tests.forge.stacks import Label, Stack
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import Assembler, ImageBuilder
-from throwstack.frames import StackBounds, Walk
-from throwstack.images import ImageMap
-from throwstack.memory import Memory, SegmentSource
-from throwstack.modules import Module, ModuleMap
-from throwstack.registers import Arch, Registers
+from throwstack.core.frames import StackBounds, Walk
+from throwstack.core.memory import Memory, SegmentSource
+from throwstack.core.registers import Arch, Registers
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
 from throwstack.unwind.x64 import Unwinder
 
 BASE = 0x7FF700000000

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from throwstack.memory import memory_of
+from throwstack.core.memory import memory_of
 from throwstack.unwind.x64.call_sites import follows_call
 
 AT = 0x10100

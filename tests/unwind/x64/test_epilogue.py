@@ -11,7 +11,7 @@ from tests.forge.stacks import Label
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import R12, RBP, RBX
 from tests.unwind.x64.scene import BASE, Scene
-from throwstack.frames import End
+from throwstack.core.frames import End
 
 # push rbx; push r12; sub rsp,20h
 PROLOGUE = b"\x53\x41\x54\x48\x83\xec\x20"

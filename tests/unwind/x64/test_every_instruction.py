@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unwind.x64.generated import NONVOLATILE, Program, Shape, build, shapes
-from throwstack.frames import End, StackBounds, Trust
-from throwstack.images import ImageMap
-from throwstack.memory import Memory
-from throwstack.modules import Module, ModuleMap
-from throwstack.registers import Registers
+from throwstack.core.frames import End, StackBounds, Trust
+from throwstack.core.memory import Memory
+from throwstack.core.registers import Registers
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
 from throwstack.unwind.x64 import Unwinder
 
 unicorn = pytest.importorskip("unicorn")

@@ -16,11 +16,11 @@ import pytest
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import ImageBuilder
 from tests.unwind.x64.scene import BASE, STACK
-from throwstack.frames import End, StackBounds, Walk
-from throwstack.images import ImageMap
-from throwstack.memory import Memory, SegmentSource
-from throwstack.modules import Module, ModuleMap
-from throwstack.registers import Registers
+from throwstack.core.frames import End, StackBounds, Walk
+from throwstack.core.memory import Memory, SegmentSource
+from throwstack.core.registers import Registers
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
 from throwstack.unwind.x64 import Unwinder
 
 LIMIT = 64

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from throwstack.frames import End
-from throwstack.memory import Memory, SegmentSource
+from throwstack.core.frames import End
+from throwstack.core.memory import Memory, SegmentSource
 from throwstack.unwind.x64.runtime_functions import FunctionTable
 from throwstack.unwind.x64.stop import Stop
 from throwstack.unwind.x64.unwind_info import RuntimeFunction

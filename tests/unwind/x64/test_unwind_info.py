@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from throwstack.frames import End
-from throwstack.memory import MemoryUnreadable, memory_of
+from throwstack.core.frames import End
+from throwstack.core.memory import MemoryUnreadable, memory_of
 from throwstack.unwind.x64.stop import Stop
 from throwstack.unwind.x64.unwind_info import Epilogues, Op, RuntimeFunction, UnwindCode, UnwindInfo, decode
 

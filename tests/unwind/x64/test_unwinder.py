@@ -8,16 +8,16 @@ import struct
 import pefile
 import pytest
 
+from tests.core.test_contexts import x64_context
 from tests.forge.stacks import Label
-from tests.test_contexts import x64_context
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import RBP, RBX, RDI, RSI
 from tests.unwind.x64.scene import BASE, STACK, Scene, named
-from throwstack.frames import End, StackBounds, Trust, Walk
-from throwstack.images import ImageMap
-from throwstack.memory import Memory, SegmentSource
-from throwstack.modules import Module, ModuleMap
-from throwstack.registers import X64_NAMES
+from throwstack.core.frames import End, StackBounds, Trust, Walk
+from throwstack.core.memory import Memory, SegmentSource
+from throwstack.core.registers import X64_NAMES
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
 from throwstack.unwind.x64 import InvertedTable, Unwinder
 
 PUSH_RBX_SUB_20 = b"\x53" + b"\x48\x83\xec\x20"

@@ -7,8 +7,8 @@ import pytest
 
 from tests.forge.stacks import Label
 from tests.unwind.x64.scene import Scene
-from throwstack.frames import Trust
-from throwstack.registers import X64_NAMES
+from throwstack.core.frames import Trust
+from throwstack.core.registers import X64_NAMES
 
 # push rcx / push rax / cmp rax,1000h / lea rcx,[rsp+18h] / jb done / again: sub rcx,1000h / or [rcx],0 /
 # sub rax,1000h / cmp rax,1000h / ja again / done: sub rcx,rax / or [rcx],0 / pop rax / pop rcx / ret

@@ -25,8 +25,8 @@ from tests.unwind.x86.machine import (
     export_page,
     header_page,
 )
-from throwstack.memory import PAGE_SIZE
-from throwstack.registers import Registers
+from throwstack.core.memory import PAGE_SIZE
+from throwstack.core.registers import Registers
 
 _GPR = (
     *(uc.UC_X86_REG_EAX, uc.UC_X86_REG_ECX, uc.UC_X86_REG_EDX, uc.UC_X86_REG_EBX),

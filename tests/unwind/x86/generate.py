@@ -37,7 +37,7 @@ from tests.unwind.x86.assemble import (
     sub,
 )
 from tests.unwind.x86.machine import BASE, DATA, TEXT
-from throwstack.frame_data import FrameData
+from throwstack.names.frame_records import FrameData
 
 _NAMES = {EBX: "$ebx", EBP: "$ebp", ESI: "$esi", EDI: "$edi"}
 COUNTER = DATA + 0x800

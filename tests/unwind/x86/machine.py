@@ -6,11 +6,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 
-from throwstack.frame_data import FrameData
-from throwstack.images import Image, ImageMap
-from throwstack.memory import PAGE_SIZE, Memory, PageSource
-from throwstack.modules import Module, ModuleMap
-from throwstack.symbols import SymbolKind, Symbols, SymbolTable
+from throwstack.core.memory import PAGE_SIZE, Memory, PageSource
+from throwstack.images.image import Image, ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.frame_records import FrameData
+from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable
 
 BASE = 0x400000
 TEXT = BASE + 0x1000

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from throwstack.frames import Trust
+from throwstack.core.frames import Trust
 from throwstack.unwind.x86.calls import Fit
 from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
 from throwstack.unwind.x86.prologue import Caller

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tests.unwind.x86.emulate import Activation, Machine
 from tests.unwind.x86.generate import Program, Writer
 from tests.unwind.x86.machine import STACK_BASE, STACK_LIMIT, Records, images_of, symbols_of
-from throwstack.frames import End, StackBounds, Trust, Walk
-from throwstack.registers import X86_NONVOLATILE
+from throwstack.core.frames import End, StackBounds, Trust, Walk
+from throwstack.core.registers import X86_NONVOLATILE
 from throwstack.unwind.x86 import Unwinder
 
 SEEDS = st.integers(0, 1 << 32)

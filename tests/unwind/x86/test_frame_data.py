@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from throwstack.frame_data import FrameData
-from throwstack.memory import memory_of
-from throwstack.registers import Arch, Registers
+from throwstack.core.memory import memory_of
+from throwstack.core.registers import Arch, Registers
+from throwstack.names.frame_records import FrameData
 from throwstack.unwind.x86.frame_data import ProgramError, Recorded, callers, evaluate
 from throwstack.unwind.x86.prologue import Place
 

@@ -7,10 +7,10 @@ import struct
 
 import pytest
 
-from tests.test_contexts import x86_context
-from throwstack.frames import StackBounds
-from throwstack.memory import memory_of
-from throwstack.registers import Arch, Registers
+from tests.core.test_contexts import x86_context
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import memory_of
+from throwstack.core.registers import Arch, Registers
 from throwstack.unwind.x86.interrupted import interrupted_context
 from throwstack.unwind.x86.prologue import Place
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 import pytest
 
 from tests.forge.cases import builders
-from throwstack.frames import End, StackBounds
-from throwstack.images import Image, ImageMap
-from throwstack.memory import memory_of
-from throwstack.modules import Module, ModuleMap
-from throwstack.registers import X86_NAMES, X86_NONVOLATILE, Arch, Registers
-from throwstack.symbols import SymbolKind, Symbols, SymbolTable
+from throwstack.core.frames import End, StackBounds
+from throwstack.core.memory import memory_of
+from throwstack.core.registers import X86_NAMES, X86_NONVOLATILE, Arch, Registers
+from throwstack.images.image import Image, ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable
 from throwstack.unwind.x86 import Unwinder
 
 USER_SPACE = 0x80000000

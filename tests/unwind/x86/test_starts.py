@@ -6,10 +6,10 @@ from __future__ import annotations
 import tracemalloc
 
 from tests.unwind.x86.machine import BASE, IMAGE_SIZE, TEXT, header_page
-from throwstack.images import ImageMap
-from throwstack.memory import PAGE_SIZE, memory_of
-from throwstack.modules import Module, ModuleMap
-from throwstack.symbols import Symbols
+from throwstack.core.memory import PAGE_SIZE, memory_of
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.symbols import Symbols
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.starts import Starts
 

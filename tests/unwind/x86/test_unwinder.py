@@ -21,11 +21,11 @@ from tests.unwind.x86.machine import (
     images_of,
     symbols_of,
 )
-from throwstack.budgets import Budget, Budgets, Meter
-from throwstack.frame_data import FrameData
-from throwstack.frames import End, StackBounds, Trust
-from throwstack.memory import SegmentSource, memory_of
-from throwstack.registers import Arch, Registers
+from throwstack.core.budgets import Budget, Budgets, Meter
+from throwstack.core.frames import End, StackBounds, Trust
+from throwstack.core.memory import SegmentSource, memory_of
+from throwstack.core.registers import Arch, Registers
+from throwstack.names.frame_records import FrameData
 from throwstack.unwind.x86 import Unwinder
 from throwstack.unwind.x86.unwinder import registration_chain
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import capstone
 from capstone import x86
 
-from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.registers import X64_NAMES, Registers
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import X64_NAMES, Registers
 
 _LONGEST = 7
 _MASK = (1 << 64) - 1

@@ -20,7 +20,7 @@ from __future__ import annotations
 import capstone
 from capstone import x86
 
-from throwstack.registers import SP, X64_NAMES
+from throwstack.core.registers import SP, X64_NAMES
 from throwstack.unwind.x64.functions import Function, Functions
 from throwstack.unwind.x64.plan import Place, Plan
 from throwstack.unwind.x64.stop import Stop

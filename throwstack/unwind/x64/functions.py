@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from throwstack.images import Image, ImageMap
-from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.registers import Arch
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.images.image import Image, ImageMap
 from throwstack.unwind.x64.inverted_table import InvertedTable
 from throwstack.unwind.x64.runtime_functions import FunctionTable
 from throwstack.unwind.x64.stop import Stop, corrupt, unreadable

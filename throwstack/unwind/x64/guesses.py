@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from throwstack.frames import StackBounds
-from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.registers import BP, SP, Registers
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import BP, SP, Registers
 
 _LARGEST_FRAME = 1 << 20
 _SCANNED_WORDS = 128

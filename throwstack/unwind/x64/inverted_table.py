@@ -12,8 +12,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.modules import Module
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.images.modules import Module
 
 _ENTRIES_AT = 0x10
 _ENTRY = struct.Struct("<QQII")

@@ -8,12 +8,12 @@ the code it leads to is in the middle of something.
 
 from __future__ import annotations
 
-from throwstack.contexts import read_context
-from throwstack.exports import Exports
-from throwstack.frames import StackBounds
-from throwstack.images import Image, ImageMap
-from throwstack.memory import MemoryUnreadable
-from throwstack.registers import Arch, Registers
+from throwstack.core.contexts import read_context
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch, Registers
+from throwstack.images.exports import Exports
+from throwstack.images.image import Image, ImageMap
 from throwstack.unwind.x64.functions import Function, Functions
 
 _MAX_KNOWN = 1 << 16

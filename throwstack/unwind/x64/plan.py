@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from throwstack.registers import SP
+from throwstack.core.registers import SP
 from throwstack.unwind.x64.functions import Function, Part
 from throwstack.unwind.x64.stop import Stop, corrupt
 from throwstack.unwind.x64.unwind_info import CHAININFO, Op

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from throwstack.frames import End
-from throwstack.images import ImageMap
+from throwstack.core.frames import End
+from throwstack.images.image import ImageMap
 from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.unwind.x64.epilogue import Epilogues
 from throwstack.unwind.x64.functions import Function, Functions

@@ -11,8 +11,8 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 
-from throwstack.frames import End
-from throwstack.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.core.frames import End
+from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.unwind.x64.stop import Stop
 from throwstack.unwind.x64.unwind_info import RuntimeFunction
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from throwstack.frames import End
+from throwstack.core.frames import End
 
 
 @dataclass(frozen=True, slots=True)

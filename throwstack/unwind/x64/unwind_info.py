@@ -12,8 +12,8 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from throwstack.memory import Memory
-from throwstack.registers import SP
+from throwstack.core.memory import Memory
+from throwstack.core.registers import SP
 from throwstack.unwind.x64.stop import Stop, corrupt
 
 _ENTRY = struct.Struct("<III")

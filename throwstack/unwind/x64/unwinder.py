@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from throwstack.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.images import ImageMap
-from throwstack.memory import MemoryUnreadable
-from throwstack.registers import SP, X64_NAMES, Registers
+from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import SP, X64_NAMES, Registers
+from throwstack.images.image import ImageMap
 from throwstack.unwind.x64.call_sites import follows_call, went_to
 from throwstack.unwind.x64.functions import Functions
 from throwstack.unwind.x64.guesses import Guess, by_frame_pointer, by_scan

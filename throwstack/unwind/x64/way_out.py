@@ -14,7 +14,7 @@ from collections import deque
 import capstone
 from capstone import x86
 
-from throwstack.registers import SP, X64_NAMES
+from throwstack.core.registers import SP, X64_NAMES
 from throwstack.unwind.x64.functions import Functions
 from throwstack.unwind.x64.plan import Plan
 

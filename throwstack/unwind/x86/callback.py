@@ -10,9 +10,9 @@ the stub's own, where the switch to the kernel has popped the former (WoW64 sinc
 
 from __future__ import annotations
 
-from throwstack.frames import StackBounds
-from throwstack.memory import MemoryUnreadable
-from throwstack.registers import SP
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import SP
 from throwstack.unwind.x86.calls import Calls
 from throwstack.unwind.x86.clean_up import drops_word
 from throwstack.unwind.x86.code import Code

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from throwstack.registers import SP, X86_NONVOLATILE
+from throwstack.core.registers import SP, X86_NONVOLATILE
 from throwstack.unwind.x86.clean_up import MAX_CLEANED, cleaned_after, drops_word, return_size, taken_back
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Op

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from throwstack.frames import Trust
+from throwstack.core.frames import Trust
 from throwstack.unwind.x86.calls import Fit
 from throwstack.unwind.x86.prologue import Caller
 

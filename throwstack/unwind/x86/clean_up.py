@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import heapq
 
-from throwstack.registers import SP
+from throwstack.core.registers import SP
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Op
 from throwstack.unwind.x86.state import register_of

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from throwstack.budgets import BUDGETS
-from throwstack.images import ImageMap
-from throwstack.memory import MemoryUnreadable
-from throwstack.symbols import SymbolKind, Symbols
+from throwstack.core.budgets import BUDGETS
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.images.image import ImageMap
+from throwstack.names.symbols import SymbolKind, Symbols
 from throwstack.unwind.x86.decode import MASK, Decoder, Immediate, Indirect, Instruction, Op
 
 _MAX_THUNKS = 4

@@ -13,7 +13,7 @@ from enum import Enum
 import capstone
 from capstone import x86
 
-from throwstack.memory import Memory
+from throwstack.core.memory import Memory
 
 _MAX_LENGTH = 15
 _CAPACITY = 1 << 18

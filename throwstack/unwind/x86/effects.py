@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from throwstack.registers import BP, SP
+from throwstack.core.registers import BP, SP
 from throwstack.unwind.x86.decode import MASK, Immediate, Indirect, Instruction, Op, Operand, Register
 from throwstack.unwind.x86.state import CONSTANT, State, Value, constant, register_of
 

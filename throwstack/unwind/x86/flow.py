@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from throwstack.registers import SP
+from throwstack.core.registers import SP
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import Immediate, Instruction, Op
 from throwstack.unwind.x86.effects import step

@@ -6,7 +6,7 @@ Needs no function start, but esp to the byte; a function that never returns has 
 
 from __future__ import annotations
 
-from throwstack.registers import SP, X86_NONVOLATILE
+from throwstack.core.registers import SP, X86_NONVOLATILE
 from throwstack.unwind.x86.callees import CalleeKind, Callees
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK, Op

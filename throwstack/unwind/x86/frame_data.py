@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from throwstack.frame_data import FrameData
-from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.registers import BP, SP, X86_NAMES, X86_NONVOLATILE
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import BP, SP, X86_NAMES, X86_NONVOLATILE
+from throwstack.names.frame_records import FrameData
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.prologue import Caller, Place
 

@@ -10,10 +10,10 @@ pops the routine and calls it. So both are known by where esp stands before the 
 
 from __future__ import annotations
 
-from throwstack.contexts import X86_CONTEXT_SIZE, Context, read_context
-from throwstack.frames import StackBounds
-from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.registers import Arch
+from throwstack.core.contexts import X86_CONTEXT_SIZE, Context, read_context
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import Arch
 from throwstack.unwind.x86.prologue import Place
 
 DISPATCHERS_MODULE = "ntdll"

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from throwstack.memory import MemoryUnreadable
-from throwstack.registers import SP, Registers
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import SP, Registers
 from throwstack.unwind.x86.callees import Callees
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK, Op

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.registers import BP, SP, X86_NONVOLATILE
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import BP, SP, X86_NONVOLATILE
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.state import CONSTANT, State, Value
 

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from throwstack.budgets import Meter
-from throwstack.contexts import Context
-from throwstack.frame_data import FrameData, FrameDataSource
-from throwstack.frames import StackBounds, Trust
-from throwstack.images import ImageMap
-from throwstack.memory import MemoryUnreadable
-from throwstack.registers import BP, SP, X86_NONVOLATILE, Registers
-from throwstack.symbols import Symbols
+from throwstack.core.budgets import Meter
+from throwstack.core.contexts import Context
+from throwstack.core.frames import StackBounds, Trust
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import BP, SP, X86_NONVOLATILE, Registers
+from throwstack.images.image import ImageMap
+from throwstack.names.frame_records import FrameData, FrameDataSource
+from throwstack.names.symbols import Symbols
 from throwstack.unwind.x86 import frame_data
 from throwstack.unwind.x86.callback import CALLBACK_DISPATCHER, system_call
 from throwstack.unwind.x86.callees import Callees

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from throwstack.frames import StackBounds
-from throwstack.memory import Memory, MemoryUnreadable
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.unwind.x86.calls import Calls
 
 SCAN_WORDS = 512

@@ -9,10 +9,10 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice
 
-from throwstack.budgets import Meter
-from throwstack.images import Image, Section
-from throwstack.memory import PAGE_SIZE
-from throwstack.stack_words import CodeRanges, pages_between
+from throwstack.core.budgets import Meter
+from throwstack.core.memory import PAGE_SIZE
+from throwstack.core.stack_words import CodeRanges, pages_between
+from throwstack.images.image import Image, Section
 from throwstack.unwind.x86.code import Code
 
 _MAX_SECTION = 64 << 20

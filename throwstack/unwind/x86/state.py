@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from throwstack.registers import BP, SP, X86_NONVOLATILE
+from throwstack.core.registers import BP, SP, X86_NONVOLATILE
 from throwstack.unwind.x86.decode import MASK, Indirect, Register
 
 CONSTANT = 8

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from throwstack.budgets import BUDGETS, Meter
-from throwstack.frame_data import FrameDataSource
-from throwstack.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.images import ImageMap
-from throwstack.memory import Memory, MemoryUnreadable
-from throwstack.registers import Registers
-from throwstack.symbols import Symbols
+from throwstack.core.budgets import BUDGETS, Meter
+from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import Registers
+from throwstack.images.image import ImageMap
+from throwstack.names.frame_records import FrameDataSource
+from throwstack.names.symbols import Symbols
 from throwstack.unwind.x86.calls import Fit
 from throwstack.unwind.x86.candidates import Rule
 from throwstack.unwind.x86.code import WorkLimitError

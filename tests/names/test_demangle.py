@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names from decorated names. The decorated ones are Microsoft's compiler's, the expected ones their sources'."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from throwstack.names.demangle import (
+    declaration,
+    display_name,
+    itanium_type_name,
+    strip_parameters,
+    type_name,
+    undecorate,
+)
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        ("?f@@YAXXZ", "f"),
+        ("?ExecuteResults@IDBCommand@@QAEHXZ", "IDBCommand::ExecuteResults"),
+        ("?_com_raise_error@@YGXJPAUIErrorInfo@@@Z", "_com_raise_error"),
+        ("??0A@@QAE@XZ", "A::A"),
+        ("??1A@@UAE@XZ", "A::~A"),
+        ("??RA@@QAEXH@Z", "A::operator()"),
+        ("??BA@@QBEHXZ", "A::operator int"),
+        ("??MA@@QAE_NABV0@@Z", "A::operator<"),
+        ("??2@YAPAXI@Z", "operator new"),
+        ("??_7_com_error@@6B@", "_com_error::`vftable'"),
+        ("?x@A@@2HA", "A::x"),
+        ("?p@@3PAHA", "p"),
+        ("?g@?A0x1234abcd@@YAXXZ", "`anonymous namespace'::g"),
+        ("??$max@H@std@@YAABHABH0@Z", "std::max<int>"),
+        (
+            "?push_back@?$vector@V?$list@HV?$allocator@H@std@@@std@@V?$allocator@H@2@@std@@QAEX$$QAV?$list@H@2@@Z",
+            "std::vector<std::list<int,std::allocator<int> >,std::allocator<int> >::push_back",
+        ),
+        ("??_GA@@UAEPAXI@Z", "A::`scalar deleting destructor'"),
+        ("??_EA@@UAEPAXI@Z", "A::`vector deleting destructor'"),
+        ("?set_terminate@@YAP6AXXZP6AXXZ@Z", "set_terminate"),
+        ("?signal@N@@YAP6AXH@ZHP6AXH@Z@Z", "N::signal"),
+        ("?get@A@@QAEP6GHPAX@ZXZ", "A::get"),
+        ("??BA@@QBEP6AHH@ZXZ", "A::operator int (__cdecl *)(int)"),
+        ("_ZN3foo3barEi", "foo::bar"),
+        ("_ZNSt6vectorIiSaIiEE9push_backERKi", "std::vector<int,std::allocator<int> >::push_back"),
+        ("CreateFileW", "CreateFileW"),
+        ("_foo@8", "_foo@8"),
+        ("", ""),
+        ("?", "?"),
+        ("?\n@@YAXXZ", "?\n@@YAXXZ"),
+    ],
+)
+def test_names(raw, name):
+    assert undecorate(raw) == name
+
+
+@pytest.mark.parametrize(
+    ("symbol", "name"),
+    [
+        ("A::f(int) const", "A::f"),
+        ("?f@A@@QAEXH@Z", "A::f"),
+        ("_ZN1A1fEi", "A::f"),
+        ("_Zebra", "_Zebra"),
+        ("@_EH4_CallFilterFunc@8()", "_EH4_CallFilterFunc"),
+        ("@fast@8", "fast"),
+        ("@ILT+5(_main)", "ILT+5(_main)"),
+        ("operator delete(void*)", "operator delete"),
+    ],
+)
+def test_names_that_symbols_of_a_pdb_show(symbol, name):
+    assert display_name(symbol) == name
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        (".?AV_com_error@@", "_com_error"),
+        (".?AVbad_alloc@std@@", "std::bad_alloc"),
+        (".?AUX@?A0x1234@@", "`anonymous namespace'::X"),
+        (".?AW4Colour@@", "Colour"),
+        (".?AV?$vector@HV?$allocator@H@std@@@std@@", "std::vector<int,std::allocator<int> >"),
+        (".H", "int"),
+        (".PAD", "char *"),
+        (".PEBD", "char const *"),
+        (".", "."),
+        ("", ""),
+        (".?AV", ".?AV"),
+        (
+            ".?AV?$basic_string@_WU?$char_traits@_W@std@@V?$allocator@_W@2@@std@@",
+            "std::basic_string<wchar_t,std::char_traits<wchar_t>,std::allocator<wchar_t> >",
+        ),
+        (".PEB_W", "wchar_t const *"),
+        (".PAVCException@@", "CException *"),
+        ("_com_error", "_com_error"),
+        ("rust_panic", "rust_panic"),
+        (".?AV\x1b@@", ".?AV\x1b@@"),
+    ],
+)
+def test_type_names(raw, name):
+    assert type_name(raw) == name
+
+
+@pytest.mark.parametrize(
+    ("signature", "name"),
+    [
+        ("A::f(int) const", "A::f"),
+        ("A::operator()(int)", "A::operator()"),
+        ("A::operator()", "A::operator()"),
+        ("f(void (__cdecl*)(int))", "f"),
+        ("<lambda_1>::operator()(int) const", "<lambda_1>::operator()"),
+        ("main", "main"),
+        ("()", "()"),
+        (")", ")"),
+    ],
+)
+def test_strip_parameters(signature, name):
+    assert strip_parameters(signature) == name
+
+
+def test_type_names_of_gcc():
+    assert itanium_type_name("St13runtime_error") == "std::runtime_error"
+    assert itanium_type_name("i") == "int"
+    assert itanium_type_name("\x1b") == ""
+
+
+def test_declaration():
+    assert declaration("?f@A@@QAEXH@Z") == "public: void __thiscall A::f(int)"
+    assert declaration("f") is None
+
+
+def nested_templates(depth: int, references: int) -> str:
+    """Write a class template whose arguments are a class template, and that again, and again."""
+    if depth == 0:
+        return "V?$B@H@@"
+    return "V?$A@" + nested_templates(depth - 1, references) + "V1@" * references + "@@"
+
+
+def nested_functions(depth: int, references: int) -> str:
+    """Write a pointer to a function that takes pointers to functions."""
+    return "PAH" if depth == 0 else "V?$A@P6AX" + nested_functions(depth - 1, references) + "0" * references + "@Z@@"
+
+
+@pytest.mark.parametrize("nested", [nested_templates, nested_functions])
+@pytest.mark.parametrize("references", [1, 2, 5, 20])
+def test_names_that_stand_for_gigabytes(nested, references):
+    """Each level doubles what it holds, or worse; 150 characters can stand for more than there is memory."""
+    assert undecorate(f"?x@@3{nested(1, references)}A") == "x"
+    for depth in range(1, 60):
+        raw = f"?x@@3{nested(depth, references)}A"
+        assert len(undecorate(raw)) < 1 << 23
+        assert len(type_name(f".{nested(depth, references)}")) < 1 << 23
+
+
+def test_names_that_nest_too_deep():
+    raw = "?x@@3" + "V?$A@" * 50_000 + "H" + "@@" * 50_000 + "A"
+    assert undecorate(raw) == raw
+    assert type_name("." + "PA" * 50_000 + "H") == "." + "PA" * 50_000 + "H"
+
+
+def test_parameters_that_refer_to_parameters():
+    bomb = "P6AXPAH" + "".join(f"P6AX{str(level) * 6}@Z" for level in range(9)) + "@Z"
+    assert type_name(f".{bomb}") == f".{bomb}"
+    assert undecorate(f"?f@@YAX{bomb}@Z") == f"?f@@YAX{bomb}@Z"
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(st.text("?AV@$HPD0123ZQ_WXabS<>.", max_size=200))
+def test_results_are_bounded(text):
+    for name in (f".?AV{text}", f".P6AX{text}", f"?{text}", f"_Z{text}"):
+        assert len(type_name(name)) + len(undecorate(name)) < 20_000_000
+
+
+def test_a_name_of_ampersands_is_read_once_not_in_every_way_they_can_be_paired():
+    """Of 64 there are more ways than a run could try."""
+    name = "f()" + "&" * 64 + "x"
+    assert strip_parameters(name) == name
+    assert strip_parameters("f() const &&") == "f"

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many spellings of one function have one plain name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from throwstack.names.function_names import plain_name
+
+
+@pytest.mark.parametrize(
+    ("symbol", "name"),
+    [
+        ("RaiseException", "RaiseException"),
+        ("_UnhandledExceptionFilter@4", "UnhandledExceptionFilter"),
+        ("@fastcall@8", "fastcall"),
+        ("?terminate@@YAXXZ", "terminate"),
+        ("?ExecuteResults@IDBCommand@@QAEXXZ", "IDBCommand::ExecuteResults"),
+        ("_ZN3foo3barEv", "foo::bar"),
+        ("void __cdecl ns::f<int,std::vector<int> >(int) const", "ns::f<T>"),
+        ("std::vector<int>::operator[](unsigned int)", "std::vector<T>::operator[]"),
+        ("Pool::operator()(int)", "Pool::operator()"),
+        ("a::operator<(b const &)", "a::operator<"),
+        ("a::operator<<<int>(int)", "a::operator<<<T>"),
+        ("void * operator new(unsigned int)", "operator new"),
+        ("run::<lambda_1f0c99>::operator()", "run::lambda::operator()"),
+        ("(anonymous namespace)::helper(int)", "anonymous::helper"),
+        ("`anonymous namespace'::helper", "anonymous::helper"),
+        ("copy.part.0", "copy"),
+        ("copy.constprop.3.cold", "copy"),
+        ("ledger::Parser::Require$cold", "ledger::Parser::Require"),
+        ("RtlUserThreadStart$filt$0", "RtlUserThreadStart"),
+        ("app::main::h0123456789abcdef", "app::main"),
+        ("", ""),
+    ],
+)
+def test_plain_names(symbol: str, name: str):
+    assert plain_name(symbol) == name
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.text("ab:<>() operator`'@?_Z0.", max_size=300))
+def test_any_text_has_a_bounded_plain_name(symbol: str):
+    assert len(plain_name(symbol)) <= 160

@@ -1,0 +1,444 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names, lines, inlined functions and frame data from PDBs that the tests write themselves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+
+from tests.pdb_writer import X64, FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
+from throwstack.core.memory import memory_of
+from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
+from throwstack.images.image import Image, PdbIdentity
+from throwstack.images.modules import Module
+from throwstack.names.frame_records import FrameData, annotation
+from throwstack.names.symbols import Location, SymbolKind
+from throwstack.pdb import child_process as child
+from throwstack.pdb import pdb_symbols as pdb_module
+from throwstack.pdb.convert import convert, load, save, unpack_functions
+from throwstack.pdb.pdb_symbols import PdbSymbols, PdbTable
+
+GUID = "0123456789ABCDEF00112233445566AA"
+CPP, HEADER = r"d:\fts\ftpsrvdata_pg\src\idbcommand.cpp", r"d:\fts\inc\list.h"
+PROGRAM = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
+
+APP = Pdb(
+    GUID,
+    age=3,
+    procedures=[
+        Procedure("PrintProviderError", 0x1100, 0x40, [(0, CPP, 855), (0x30, CPP, 860)], ("ADODB::_ConnectionPtr",)),
+        Procedure(
+            "IDBCommand::ExecuteResults",
+            0x1200,
+            0x60,
+            [(0, CPP, 600), (0x20, CPP, 610)],
+            (),
+            [Inline("List::push", HEADER, 90, [(0x20, 0x10, 91)], [Inline("grow", HEADER, 20, [(0x28, 4, 22)])])],
+        ),
+        Procedure("untyped", 0x1300, 0x10),
+    ],
+    publics=[
+        Public("?f@A@@QAEXH@Z", 0x2000),
+        Public("_foo@8", 0x2010),
+        Public("@fast@4", 0x2020),
+        Public("__except_handler3", 0x2030),
+    ],
+    frame_data=[FrameRecord(0x1100, 0x40, PROGRAM, 12, 4, 8, 5, 0x20), FrameRecord(0x1105, 0x3B, f"{PROGRAM} inner")],
+    fpo=[FpoRecord(0x2000, 0x10, 3, 2, 0x25, 2, uses_base_pointer=True)],
+)
+
+
+class Place:
+    """A directory with PDBs, a cache, and what was said."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.pdbs, self.cache = tmp_path / "pdbs", tmp_path / "cache"
+        self.pdbs.mkdir()
+        self.said: list[str] = []
+
+    def put(self, pdb: Pdb | bytes, name: str = "app.pdb") -> Path:
+        path = self.pdbs / name
+        path.write_bytes(pdb.to_bytes() if isinstance(pdb, Pdb) else pdb)
+        return path
+
+    def symbols(self, **options) -> PdbSymbols:
+        path = SymbolPath(parse_symbol_path(str(self.pdbs), self.cache), say=self.said.append)
+        return PdbSymbols(path, cache=self.cache, say=self.said.append, **options)
+
+    def table(self, age: int = 3, **options) -> PdbTable | None:
+        return self.symbols(**options)(image(PdbIdentity("app.pdb", GUID, age)))
+
+
+def image(identity: PdbIdentity | None) -> Image:
+    """Make an image of nothing but the identity of its PDB."""
+    it = Image(Module("app.dll", "app.dll", 0x10000000, 0x10000), memory_of({}))
+    it._pdb, it._pdb_parsed = identity, True
+    return it
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    there = Place(tmp_path_factory.mktemp("app"))
+    there.put(APP)
+    return there.table()
+
+
+def test_function_file_and_line(app):
+    assert app.locate(0x1135) == (
+        Location(
+            "PrintProviderError",
+            0x1100,
+            rf"{CPP} @ 860",
+            raw="PrintProviderError(ADODB::_ConnectionPtr)",
+            signature="PrintProviderError(ADODB::_ConnectionPtr)",
+            is_inside=True,
+        ),
+    )
+    assert app.locate(0x112F)[0].source == rf"{CPP} @ 855"
+
+
+def test_working_directory_of_a_compiler_on_another_system(place):
+    """Clang on Linux, `#line 860 "d:\\src\\a.cpp"`: what is in the PDB begins with where it was run."""
+    lines = [(0, r"/home/me/d:\src\a.cpp", 860)]
+    place.put(Pdb(GUID, 3, procedures=[Procedure("f", 0x1000, 16, lines)]))
+    assert place.table().locate(0x1000)[0].source == r"d:\src\a.cpp @ 860"
+
+
+def test_inlined_functions_innermost_first(app):
+    assert [(at.symbol, at.rva, at.source) for at in app.locate(0x1229)] == [
+        ("grow", None, rf"{HEADER} @ 22"),
+        ("List::push", None, rf"{HEADER} @ 91"),
+        ("IDBCommand::ExecuteResults", 0x1200, rf"{CPP} @ 610"),
+    ]
+    assert [at.symbol for at in app.locate(0x1230)] == ["IDBCommand::ExecuteResults"]
+
+
+def test_public_symbols_are_undecorated(app):
+    assert app.kind is SymbolKind.PDB
+    assert [app.locate(rva)[0].symbol for rva in (0x2004, 0x2010, 0x2023, 0x2031)] == [
+        "A::f",
+        "foo",
+        "fast",
+        "_except_handler3",
+    ]
+    assert app.locate(0x2004)[0].raw == "?f@A@@QAEXH@Z"
+    assert app.locate(0x2004)[0].is_inside is None
+
+
+def test_between_functions_the_nearest_name_is_no_fact(app):
+    assert app.locate(0x1150) == (Location("PrintProviderError", 0x1100, raw="PrintProviderError", is_inside=False),)
+    assert app.locate(0x1000) == ()
+
+
+def test_functions_by_name_and_start(app):
+    assert app.rva_of("IDBCommand::ExecuteResults") == 0x1200
+    assert app.rva_of("A::f") == 0x2000
+    assert app.nearest(0x1145) == ("PrintProviderError", 0x1100)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 50])
+def test_every_function_is_listed(tmp_path, count):
+    """Whatever the parts of the SymCache are aligned to."""
+    functions = [Procedure(f"f{index}" * (index % 7 + 1), 0x1000 + 0x20 * index, 0x10) for index in range(count)]
+    path = tmp_path / "x.pdb"
+    path.write_bytes(Pdb(GUID, procedures=functions).to_bytes())
+    listed = unpack_functions(convert(path).functions)
+    assert listed == [(function.rva, function.name) for function in functions]
+
+
+def test_frame_data(place):
+    place.put(APP)
+    symbols = place.symbols()
+    of = image(PdbIdentity("app.pdb", GUID, 3))
+    assert symbols.frame_data(of, 0x1104) == FrameData(
+        0x1100, 0x40, 5, 4, 8, 12, 0x20, PROGRAM, uses_base_pointer=False
+    )
+    assert symbols.frame_data(of, 0x1105).program == f"{PROGRAM} inner"
+    assert symbols.frame_data(of, 0x2005) == FrameData(0x2000, 16, 0x25, 8, 8, 12, 0, "", uses_base_pointer=True)
+    assert symbols.frame_data(of, 0x3000) is None
+    assert symbols.frame_data(image(None), 0x1104) is None
+
+
+def test_what_kv_shows_of_a_function(place):
+    """FPO_DATA covers the whole function and goes before FrameData, whose records cover steps of it."""
+    place.put(
+        Pdb(
+            GUID,
+            3,
+            frame_data=[
+                FrameRecord(0x1000, 0x20, PROGRAM, 8, 4, 12),
+                FrameRecord(0x2000, 0x20, PROGRAM, 8, 4, 12, has_seh=True),
+            ],
+            fpo=[
+                FpoRecord(0x1000, 0x20, 20, 4, 3, 4),
+                FpoRecord(0x3000, 0x20, 0, 3, 0, 7, uses_base_pointer=True),
+                FpoRecord(0x4000, 0x20, kind=3),
+                FpoRecord(0x5000, 0x20, kind=3, has_seh=True),
+            ],
+        )
+    )
+    table = place.table()
+    shown = {rva: table.frame_description(rva) for rva in (0x1010, 0x2010, 0x3010, 0x4010, 0x5010, 0x6010)}
+    assert {rva: data and annotation(data) for rva, data in shown.items()} == {
+        0x1010: "FPO: [4,20,4]",
+        0x2010: "FPO: [SEH]",
+        0x3010: "FPO: [Uses EBP] [3,0,7]",
+        0x4010: "FPO: [Non-Fpo]",
+        0x5010: "FPO: [SEH]",
+        0x6010: None,
+    }
+    assert table.frame_data(0x1010).program == PROGRAM
+
+
+# An image whose code was rearranged: what was at 2000 is at 5000, but for its block at 2010, which is at 4010 now.
+MOVED = [(0x2000, 0x5000), (0x2010, 0x4010), (0x2018, 0x5010), (0x2020, 0x6000), (0x2030, 0), (0x2040, 0x4020)]
+MOVED += [(0x3000, 0x7000), (0x3010, 0x4110)]
+SECTIONS = [(".text", 0x1000, 0x8000)]
+
+
+@pytest.fixture(params=["Microsoft's", "Syzygy's"])
+def rearranged(request, place):
+    """Where the section headers of the image before are in the PDB, section 1 begins elsewhere now."""
+    is_microsofts = request.param == "Microsoft's"
+    place.put(
+        Pdb(
+            GUID,
+            3,
+            procedures=[
+                Procedure("moved", 0x2000, 0x20, [(0, CPP, 1), (0x10, CPP, 2), (0x18, CPP, 3)], ("int",)),
+                Procedure("after", 0x2020, 0x10, [(0, CPP, 9)]),
+                Procedure("left_out", 0x2030, 0x10),
+                Procedure("last", 0x2040, 0x10),
+            ],
+            publics=[Public("_public", 0x3000)],
+            frame_data=[FrameRecord(0x2000, 0x20, PROGRAM, 12, 4, 8, prologue=0x12)],
+            fpo=[FpoRecord(0x2000, 0x20, 1, prologue=0x12, has_seh=True)],
+            omap=MOVED,
+            sections=[(".new", 0x3000, 0x8000)] if is_microsofts else SECTIONS,
+            former_sections=SECTIONS if is_microsofts else [],
+        )
+    )
+    return place.table()
+
+
+def test_names_and_lines_follow_code_that_was_moved(rearranged):
+    """Microsoft's tools rearranged system DLLs by blocks. An offset counts as in the image before."""
+
+    def shown(rva: int) -> list[tuple[str, int, str]]:
+        return [(at.symbol, rva - at.rva, at.source) for at in rearranged.locate(rva)]
+
+    assert shown(0x5000) == [("moved", 0, rf"{CPP} @ 1")]
+    assert shown(0x4012) == [("moved", 0x12, rf"{CPP} @ 2")]
+    assert shown(0x5011) == [("moved", 0x19, rf"{CPP} @ 3")]
+    assert shown(0x6000) == [("after", 0, rf"{CPP} @ 9")]
+    assert rearranged.locate(0x5000)[0].signature == "moved(int)"
+
+
+def test_public_symbols_follow_code_that_was_moved(rearranged):
+    """Whether an address is in a public function is judged by what lies before it, in a moved block by nothing."""
+    found = [rearranged.locate(rva)[0] for rva in (0x7004, 0x4114)]
+    assert [(at.symbol, at.is_inside) for at in found] == [("public", None), ("public", True)]
+    assert 0x4114 - found[1].rva == 0x14
+
+
+def test_starts_of_functions_that_were_moved(rearranged):
+    assert [rearranged.rva_of(name) for name in ("moved", "after", "left_out", "last")] == [
+        0x5000,
+        0x6000,
+        None,
+        0x4020,
+    ]
+    assert rearranged.nearest(0x5004) == ("moved", 0x5000)
+    assert rearranged.nearest(0x6004) == ("after", 0x6000)
+    assert rearranged.nearest(0x4012) is None
+    assert rearranged.nearest(0x5011) is None
+
+
+def test_frame_data_follows_code_that_was_moved(rearranged):
+    """With what is left of the prologue."""
+
+    def figures(data: FrameData | None) -> tuple[int, int, int] | None:
+        return data and (data.rva, data.size, data.prologue_size)
+
+    pieces = {0x5004: (0x5000, 0x10, 0x12), 0x4014: (0x4010, 8, 2), 0x5014: (0x5010, 8, 0), 0x6004: None}
+    assert {rva: figures(rearranged.frame_data(rva)) for rva in pieces} == pieces
+    assert {rva: figures(rearranged.frame_description(rva)) for rva in pieces} == pieces
+    assert rearranged.frame_data(0x4014).program == PROGRAM
+    assert rearranged.frame_data(0x4014).has_seh
+
+
+def test_x64(place):
+    """WinDbg takes the underscore off public symbols there as well: `msvcrt!endthreadex`."""
+    place.put(Pdb(GUID, 3, machine=X64, publics=[Public("_foo", 0x1000), Public("?f@@YAXXZ", 0x1010)]))
+    table = place.table()
+    assert [table.locate(rva)[0].symbol for rva in (0x1000, 0x1010)] == ["foo", "f"]
+
+
+def test_wrong_age_is_refused_by_name(place):
+    path = place.put(APP)
+    assert place.table(age=4) is None
+    assert place.said == [f"{path}: refused: age 3, the image wants 4 (GUID {GUID})"]
+
+
+def test_image_without_identity(place):
+    place.put(APP)
+    assert place.symbols()(image(None)) is None
+    told = place.symbols(identify=lambda _: PdbIdentity("app.pdb", GUID, 3))(image(None))
+    assert told.rva_of("untyped") == 0x1300
+
+
+def test_each_pdb_is_converted_once_over_runs(place, monkeypatch):
+    place.put(APP)
+    assert place.table() is not None
+    monkeypatch.setattr(pdb_module.subprocess, "Popen", None)
+    assert place.table().rva_of("untyped") == 0x1300
+    assert place.said == []
+
+
+def test_another_pdb_of_the_same_identity_is_converted_anew(place):
+    """Stripped or not, a PDB keeps GUID and age."""
+    place.put(Pdb(GUID, 3, publics=[Public("_only_public", 0x1000)]))
+    assert place.table().rva_of("only_public") == 0x1000
+    place.put(APP)
+    assert place.table().rva_of("untyped") == 0x1300
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "other"])
+def test_half_written_cache_file_is_made_again(place, damage):
+    place.put(APP)
+    place.table()
+    (kept,) = [path for path in place.cache.rglob("*") if path.is_file()]
+    data = kept.read_bytes()
+    kept.write_bytes(
+        {
+            "cut": data[: len(data) // 2],
+            "changed": data[:200] + b"\xff" + data[201:],
+            "empty": b"",
+            "other": b"throwstack pdb 1" + data[16:],
+        }[damage]
+    )
+    assert place.table().rva_of("untyped") == 0x1300
+    assert kept.read_bytes() == data
+    assert place.said == []
+
+
+def test_cache_directory_that_cannot_be_made(place):
+    place.put(APP)
+    place.cache.write_text("a file", encoding="utf-8")
+    assert place.table() is not None
+    assert "it cannot be made" in place.said[0]
+    assert place.cache.read_text(encoding="utf-8") == "a file"
+
+
+def test_another_process_that_converts_the_same_pdb(place, monkeypatch):
+    """It has downloaded a copy of its own, which has another modification time, and is done a moment later."""
+    pdb = place.put(APP)
+    wait = PdbSymbols._wait
+
+    def wait_and_be_overtaken(self, process, path) -> bool:
+        in_time = wait(self, process, path)
+        kept = place.cache / "pdb" / "app.pdb" / f"{GUID}3.symbols"
+        kept.parent.mkdir(parents=True)
+        save(kept, convert(pdb), (pdb.stat().st_size, 1))
+        return in_time
+
+    monkeypatch.setattr(PdbSymbols, "_wait", wait_and_be_overtaken)
+    assert place.table().rva_of("untyped") == 0x1300
+    assert len([path for path in place.cache.rglob("*") if path.is_file()]) == 1
+
+
+def test_cache_that_is_full(place, monkeypatch):
+    place.put(APP)
+    monkeypatch.setattr(pdb_module, "free_space", lambda _: 4096)
+    assert place.table().rva_of("untyped") == 0x1300
+    assert "is full" in place.said[0]
+    assert not [path for path in place.cache.rglob("*") if path.is_file()]
+
+
+def test_what_a_full_cache_holds_is_of_use(place, monkeypatch):
+    place.put(APP)
+    place.table()
+    monkeypatch.setattr(pdb_module, "free_space", lambda _: 0)
+    monkeypatch.setattr(pdb_module.subprocess, "Popen", None)
+    assert place.table().rva_of("untyped") == 0x1300
+    assert place.said == []
+
+
+def test_damaged_pdb_is_told_and_the_run_goes_on(place):
+    """An argument list that claims four thousand million entries: symbolic would end the process it runs in."""
+    data = APP.to_bytes()
+    at = data.index(struct.pack("<HHI", 10, 0x1201, 1)) + 4
+    path = place.put(data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :])
+    assert place.table() is None
+    (said,) = place.said
+    assert said.startswith(f"{path}: cannot be read: ")
+    assert "\n" not in said
+
+
+def test_pdb_that_takes_too_long_is_given_up(place):
+    path = place.put(APP)
+    assert place.table(time_limit=-1.0) is None
+    assert place.said == [f"{path}: given up after -1 s"]
+
+
+def test_pdb_that_is_too_large(place):
+    path = place.put(APP)
+    assert place.table(max_size=1000) is None
+    assert place.said == [f"{path}: refused: 0 MB are more than the limit of 0 MB"]
+
+
+def test_without_an_interpreter_to_start(place, monkeypatch):
+    place.put(APP)
+    monkeypatch.setattr(child.sys, "executable", "")
+    monkeypatch.setattr(pdb_module.subprocess, "Popen", None)
+    assert place.table().rva_of("untyped") == 0x1300
+
+
+def test_kept_file_round_trip(tmp_path):
+    source, kept = tmp_path / "x.pdb", tmp_path / "x.symbols"
+    source.write_bytes(APP.to_bytes())
+    parts = convert(source)
+    save(kept, parts, (1, 2))
+    assert load(kept, (1, 2)) == parts
+    assert load(kept, (1, 3)) is None
+    assert load(tmp_path / "absent", (1, 2)) is None
+
+
+@pytest.mark.skipif(shutil.which("clang-19") is None, reason="clang-19 is not installed")
+def test_a_pdb_of_a_real_linker(place, tmp_path):
+    """What clang and lld make of a program whose `#line` says where it comes from."""
+    source = tmp_path / "x.c"
+    source.write_text(
+        "int __stdcall leaf(int a, int b) { return a * b; }\n"
+        "int any(int a, ...) { return a; }\n"
+        '#line 18 "comraise.cpp"\n'
+        "int start(void) { return leaf(1, 2) + leaf(3, 4) + any(5); }\n",
+        encoding="utf-8",
+    )
+    build = (
+        "clang-19 --target=i686-pc-windows-msvc -g -gcodeview -O0 -ffreestanding -c x.c -o x.obj && "
+        "lld-link-19 /debug /subsystem:console /entry:start /nodefaultlib /safeseh:no /out:x.exe /pdb:app.pdb x.obj"
+    )
+    assert os.system(f"cd {tmp_path} && {build}") == 0
+    from throwstack.pdb.identity import read_pdb_identity  # noqa: PLC0415
+
+    found = read_pdb_identity(tmp_path / "app.pdb")
+    shutil.copy(tmp_path / "app.pdb", place.pdbs)
+    symbols = place.symbols()
+    table = symbols(image(PdbIdentity("app.pdb", found.guid, found.age)))
+    start = table.rva_of("start")
+    (at,) = table.locate(start + 3)
+    assert (at.symbol, at.is_inside) == ("start", True)
+    assert at.source.endswith("comraise.cpp @ 18")
+    assert table.locate(table.rva_of("leaf"))[0].signature == "leaf(int, int)"
+    assert table.locate(table.rva_of("any"))[0].signature == "any(int, ...)"
+    assert symbols.frame_data(image(PdbIdentity("app.pdb", found.guid, found.age)), start + 3).program

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Strings from a dump, made fit to be shown: bounded, and with nothing in them that a terminal or a page would obey.
+
+Whoever wrote the memory chose these strings: names of modules, types, files, messages. Control characters (ANSI
+escapes begin with one), line ends, bidirectional overrides, zero-width and other format characters, lone surrogates
+and unassigned code points appear as `\x1b`, `\n`, `\u202e`. A backslash stays as it is, because paths are full of
+them: the result is for reading, not for reading back.
+"""
+
+from __future__ import annotations
+
+from throwstack.core.memory import Memory, MemoryUnreadable
+
+LIMIT = 256
+"""Characters of a string that are shown unless the caller says otherwise."""
+
+_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def escape(text: str, limit: int = LIMIT) -> str:
+    """Return `text` with every character visible, at most `limit` characters and then `…`."""
+    parts: list[str] = []
+    length = 0
+    for character in text:
+        shown = character if character.isprintable() else _escaped(character)
+        length += len(shown)
+        if length > limit:
+            parts.append("…")
+            break
+        parts.append(shown)
+    return "".join(parts)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if character in _NAMED:
+        return _NAMED[character]
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def decode_ansi(data: bytes) -> str:
+    """Return bytes as text: UTF-8 where they are that, Windows-1252 otherwise (a dump names no code page)."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "surrogateescape")
+
+
+def decode_wide(data: bytes) -> str:
+    """Return UTF-16-LE bytes as text; half a surrogate pair stays half a pair."""
+    return data[: len(data) & ~1].decode("utf-16-le", "surrogatepass")
+
+
+def ansi_at(memory: Memory, address: int, limit: int = LIMIT) -> str:
+    """Return the zero-terminated `char` string at `address`, escaped; `…` ends one that goes on past what was read.
+
+    Raises:
+        MemoryUnreadable: not even the first byte is there.
+    """
+    data, is_whole = _terminated(memory, address, limit, 1)
+    return _shown(decode_ansi(data), limit, is_whole)
+
+
+def wide_at(memory: Memory, address: int, limit: int = LIMIT) -> str:
+    """Return the zero-terminated `wchar_t` string at `address`, escaped; as `ansi_at`."""
+    data, is_whole = _terminated(memory, address, limit, 2)
+    return _shown(decode_wide(data), limit, is_whole)
+
+
+def _shown(text: str, limit: int, is_whole: bool) -> str:
+    shown = escape(text, limit)
+    return shown if is_whole or shown.endswith("…") else shown + "…"
+
+
+def _terminated(memory: Memory, address: int, limit: int, unit: int) -> tuple[bytes, bool]:
+    """Return the units before the terminator, and whether there was one within `limit` units."""
+    data = memory.read_available(address, (limit + 1) * unit)
+    if len(data) < unit:
+        raise MemoryUnreadable(address)
+    if unit == 1:
+        end = data.find(b"\0")
+    else:
+        end = next((at for at in range(0, len(data) - 1, 2) if data[at] == 0 and data[at + 1] == 0), -1)
+    return (data[:end], True) if end >= 0 else (data[: limit * unit], False)

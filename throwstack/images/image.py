@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PE images as they lie in memory: sections, exports, the PDB's identity, where the unwind tables are.
+
+Headers are parsed with pefile. Nothing here fails on a page that is missing or a header that is
+damaged: what cannot be read is absent. Follows the PE/COFF specification.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import pefile
+
+from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.images.exports import NO_EXPORTS, UNKNOWN_EXPORTS, Exports, parse_exports
+from throwstack.images.modules import Module, ModuleMap
+
+_HEADER_SIZE = PAGE_SIZE
+_MAX_IMAGE_SIZE = 1 << 30
+_MAX_DIRECTORY_SIZE = 8 << 20
+_MAX_PAGES = 4096
+"""How many pages a cache of their parses keeps, of 4 KiB each."""
+_MAX_EXPORTS = 1 << 20
+"""How many exports are kept; a machine has some 200,000 different ones."""
+_EXECUTE, _WRITE = 0x20000000, 0x80000000
+_MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
+_EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
+_CODEVIEW = 2
+_RSDS_NAME = 24
+"""Where in an RSDS record the PDB's name begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section of an image: name, RVA, size in memory in bytes, whether its pages are executable, and writable."""
+
+    name: str
+    rva: int
+    size: int
+    is_executable: bool
+    is_writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PdbIdentity:
+    """What the RSDS record of an image says of its PDB: file name, GUID as 32 upper-case hex digits, age."""
+
+    name: str
+    guid: str
+    age: int
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """An image's headers, as far as the engine uses them. Directories are (RVA, size); (0, 0) where there is none."""
+
+    arch: Arch
+    timestamp: int
+    checksum: int
+    image_size: int
+    preferred_base: int
+    entry_rva: int
+    sections: tuple[Section, ...]
+    export_directory: tuple[int, int]
+    exception_directory: tuple[int, int]
+    debug_directory: tuple[int, int]
+
+    def section_at(self, rva: int) -> Section | None:
+        """Return the section that holds `rva`, or None."""
+        for section in self.sections:
+            if section.rva <= rva < section.rva + section.size:
+                return section
+        return None
+
+
+class Image:
+    """One module's image in memory. Parsed on first use; whatever is unreadable is absent rather than an error."""
+
+    __slots__ = ("_cache", "_exports", "_headers", "_is_parsed", "_pdb", "_pdb_parsed", "memory", "module")
+
+    def __init__(self, module: Module, memory: Memory, cache: ImageCache | None = None) -> None:
+        """Look at `module` through `memory`; images with the same bytes share their parse through `cache`."""
+        self.module = module
+        self.memory = memory
+        self._cache = cache if cache is not None else ImageCache()
+        self._headers: Headers | None = None
+        self._is_parsed = False
+        self._exports: Exports | None = None
+        self._pdb: PdbIdentity | None = None
+        self._pdb_parsed = False
+
+    @property
+    def base(self) -> int:
+        """Return the address at which the image is loaded."""
+        return self.module.base
+
+    @property
+    def headers(self) -> Headers | None:
+        """Return the parsed headers, or None if they are unreadable or not those of a PE image."""
+        if not self._is_parsed:
+            self._is_parsed = True
+            self._headers = self._cache.headers(self.header_page)
+        return self._headers
+
+    @property
+    def header_page(self) -> bytes:
+        """Return the image's first page, or what of it can be read."""
+        return self.memory.read_available(self.base, _HEADER_SIZE)
+
+    @property
+    def exports(self) -> Exports:
+        """Return the exports, as far as they can be read."""
+        if self._exports is None:
+            self._exports = self._cache.exports(self)
+        return self._exports
+
+    @property
+    def pdb(self) -> PdbIdentity | None:
+        """Return the identity of the image's PDB from its RSDS record, or None."""
+        if not self._pdb_parsed:
+            self._pdb_parsed = True
+            self._pdb = self._read_pdb_identity()
+        return self._pdb
+
+    def is_code(self, address: int) -> bool:
+        """Say whether `address` lies in an executable section (True throughout if the headers are unreadable)."""
+        headers = self.headers
+        if headers is None or not headers.sections:
+            return self.module.contains(address)
+        section = headers.section_at(address - self.base)
+        return section is not None and section.is_executable
+
+    def _read_pdb_identity(self) -> PdbIdentity | None:
+        headers = self.headers
+        if headers is None:
+            return None
+        rva, size = headers.debug_directory
+        for entry in range(rva, rva + min(size, 28 * 32) // 28 * 28, 28):
+            try:
+                if self.memory.u32(self.base + entry + 12) != _CODEVIEW:
+                    continue
+                length = min(self.memory.u32(self.base + entry + 16), PAGE_SIZE)
+                start = self.memory.u32(self.base + entry + 20)
+                record = self.memory.read_available(self.base + start, length)
+            except MemoryUnreadable:
+                continue
+            is_cut = len(record) < length and b"\0" not in record[_RSDS_NAME:]  # the name goes on on an absent page
+            identity = None if is_cut or start + length > headers.image_size else parse_rsds(record)
+            if identity is not None:
+                return identity
+        return None
+
+
+def parse_rsds(record: bytes) -> PdbIdentity | None:
+    """Return the identity in a CodeView record `RSDS, GUID, age, path`, or None if it is not one."""
+    if len(record) <= _RSDS_NAME or record[:4] != b"RSDS":
+        return None
+    first, second, third = (
+        int.from_bytes(record[4:8], "little"),
+        int.from_bytes(record[8:10], "little"),
+        int.from_bytes(record[10:12], "little"),
+    )
+    guid = f"{first:08X}{second:04X}{third:04X}{record[12:20].hex().upper()}"
+    path = record[_RSDS_NAME:].split(b"\0", 1)[0].decode("utf-8", "replace")
+    name = re.split(r"[\\/]", path)[-1]
+    return PdbIdentity(name, guid, int.from_bytes(record[20:24], "little")) if name else None
+
+
+class ImageCache:
+    """Parses shared between processes, by the bytes that they were made from and nothing else.
+
+    A process can have written to its copy of a DLL: then it has bytes of its own, and what they say is its own affair.
+    A page that is not there is part of that: what was read without it is not told where it is there.
+    """
+
+    __slots__ = ("_digests", "_entries", "_exports", "_headers")
+
+    def __init__(self) -> None:
+        """Start empty; meant to live as long as one dump is open."""
+        self._digests: dict[bytes, bytes] = {}
+        self._headers: dict[bytes, Headers | None] = {}
+        self._exports: dict[tuple[object, ...], Exports] = {}
+        self._entries = 0
+
+    def headers(self, page: bytes) -> Headers | None:
+        """Return the headers in an image's first page, or None."""
+        if page not in self._headers:
+            if len(self._headers) >= _MAX_PAGES:
+                self._headers.clear()
+            self._headers[page] = parse_headers(page)
+        return self._headers[page]
+
+    def exports(self, image: Image) -> Exports:
+        """Return the exports of `image`."""
+        headers = image.headers
+        if headers is None:
+            return UNKNOWN_EXPORTS
+        rva, size = headers.export_directory
+        limit = min(headers.image_size, image.module.size)
+        size = min(size, limit - rva)
+        if not rva or size <= 0:
+            return NO_EXPORTS
+        first = image.base + (rva & -PAGE_SIZE)
+        pages = [image.memory.page(page) for page in range(first, image.base + rva + size, PAGE_SIZE)]
+        key = rva, size, limit, *(None if page is None else self._digest(page) for page in pages)
+        exports = self._exports.get(key)
+        if exports is None:
+            exports = parse_exports((rva, size), pages, limit)
+            self._entries += len(exports)
+            if self._entries > _MAX_EXPORTS:
+                self._exports.clear()
+                self._entries = len(exports)
+            self._exports[key] = exports
+        return exports
+
+    def _digest(self, page: bytes) -> bytes:
+        """Return what stands for the contents of `page`; costs little where processes have the same physical page."""
+        digest = self._digests.get(page)
+        if digest is None:
+            if len(self._digests) >= _MAX_PAGES:
+                self._digests.clear()
+            digest = self._digests[page] = blake2b(page, digest_size=20).digest()
+        return digest
+
+
+def parse_headers(page: bytes) -> Headers | None:
+    """Parse the first page of an image (PE32 or PE32+), or return None if it is not one."""
+    if page[:2] != b"MZ":
+        return None
+    try:
+        pe = pefile.PE(data=page, fast_load=True)
+        optional = pe.OPTIONAL_HEADER
+        arch = _MACHINES.get(pe.FILE_HEADER.Machine)
+        if arch is None or optional.SizeOfImage > _MAX_IMAGE_SIZE:
+            return None
+        sections = tuple(
+            Section(
+                section.Name.split(b"\0", 1)[0].decode("latin-1"),
+                section.VirtualAddress,
+                max(section.Misc_VirtualSize, 1),
+                bool(section.Characteristics & _EXECUTE),
+                bool(section.Characteristics & _WRITE),
+            )
+            for section in pe.sections
+        )
+        return Headers(
+            arch,
+            pe.FILE_HEADER.TimeDateStamp,
+            optional.CheckSum,
+            optional.SizeOfImage,
+            optional.ImageBase,
+            optional.AddressOfEntryPoint,
+            sections,
+            *(_directory(pe, index) for index in (_EXPORT, _EXCEPTION, _DEBUG)),
+        )
+    except (pefile.PEFormatError, AttributeError, ValueError, IndexError):
+        return None
+
+
+def data_directory(pe: pefile.PE, index: int) -> tuple[int, int]:
+    """Return RVA and size of a data directory as the headers give them; (0, 0) where they have no such entry."""
+    entries = pe.OPTIONAL_HEADER.DATA_DIRECTORY
+    return (entries[index].VirtualAddress, entries[index].Size) if index < len(entries) else (0, 0)
+
+
+def _directory(pe: pefile.PE, index: int) -> tuple[int, int]:
+    rva, size = data_directory(pe, index)
+    size = min(size, pe.OPTIONAL_HEADER.SizeOfImage - rva)
+    return (rva, size) if 0 < size <= _MAX_DIRECTORY_SIZE else (0, 0)
+
+
+class ImageMap:
+    """The images of one address space, looked up by address."""
+
+    __slots__ = ("_images", "memory", "modules")
+
+    def __init__(self, memory: Memory, modules: ModuleMap, cache: ImageCache | None = None) -> None:
+        """Look at every module of `modules` through `memory`."""
+        self.memory = memory
+        self.modules = modules
+        shared = cache if cache is not None else ImageCache()
+        self._images = {module.base: Image(module, memory, shared) for module in modules}
+
+    def find(self, address: int) -> Image | None:
+        """Return the image that holds `address`, or None."""
+        module = self.modules.find(address)
+        return None if module is None else self._images[module.base]
+
+    def is_code(self, address: int) -> bool:
+        """Say whether `address` lies in an executable section of an image."""
+        image = self.find(address)
+        return image is not None and image.is_code(address)
+
+    def __iter__(self) -> Iterator[Image]:
+        """Yield the images in address order."""
+        return iter(self._images.values())

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A function's name without what differs between two builds of the same source.
+
+Symbol tables give one function many names: with stdcall decoration (`_UnhandledExceptionFilter@4`), mangled, with its
+arguments, with its template arguments, with the numbers that compilers give to lambdas, clones and instances.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from throwstack.names.demangle import undecorate
+
+_LONGEST = 160
+_READ = 1024
+
+_STDCALL = re.compile(r"[_@]?(\w+)@\d+")
+_ANONYMOUS = re.compile(r"\(anonymous namespace\)|`anonymous namespace'|\?A0x[0-9a-f]+|\{anonymous\}")
+_LAMBDA = re.compile(r"<lambda_[0-9a-f]+>|\{lambda\([^()]{0,200}\)#\d+\}")
+_OPERATOR = re.compile(r"\boperator\s*(?:\(\)|<=>|<<=?|>>=?|->\*?|<=?|>=?)")
+_CLONE = re.compile(r"(?:\.(?:part|constprop|isra|cold|llvm|lto_priv)(?:\.\d+)?)+$")
+_PART = re.compile(r"(?:\$(?:cold|filt|fin|catch|dtor)(?:\$\d+)?)+$")
+"""Of a function, which Visual C++ lays out on its own: a filter, a handler, code that seldom runs."""
+_RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
+
+
+@lru_cache(maxsize=4096)
+def plain_name(symbol: str) -> str:
+    """Return the name that stays the same from build to build, at most 160 characters.
+
+    `_Foo@8` is `Foo`; `void __cdecl a::f<int>(int)` and `?f@...` are `a::f<T>`; `g::<lambda_1f0c>::operator()` is
+    `g::lambda::operator()`; `h.part.0` and `h$catch$0` are `h`.
+    """
+    symbol = symbol[:_READ]
+    decorated = _STDCALL.fullmatch(symbol)
+    if decorated:
+        return decorated[1][:_LONGEST]
+    symbol = _PART.sub("", _CLONE.sub("", symbol))
+    readable = _LAMBDA.sub("lambda", _ANONYMOUS.sub("anonymous", undecorate(symbol)))
+    return _RUST_HASH.sub("", _last_word(_without_groups(readable)))[:_LONGEST]
+
+
+def _without_groups(name: str) -> str:
+    """Return `a<b>::c(d) const` as `a<T>::c`."""
+    kept: list[str] = []
+    depth = 0
+    position = 0
+    while position < len(name):
+        operator = None if depth else _OPERATOR.match(name, position)
+        if operator:
+            kept.append(operator[0])
+            position = operator.end()
+            continue
+        character = name[position]
+        if character == "(" and not depth and kept:
+            break
+        if character == "<" and (depth or (position and name[position - 1] not in ":` ")):
+            if not depth:
+                kept.append("<T>")
+            depth += 1
+        elif character == ">" and depth:
+            depth -= 1
+        elif not depth:
+            kept.append(character)
+        position += 1
+    return "".join(kept).strip()
+
+
+def _last_word(name: str) -> str:
+    """Return a declaration's name: what stands after its type, where `operator new` counts as one word."""
+    operator = re.search(r"\S*\boperator\b.*", name)
+    if operator:
+        return operator[0]
+    return name.rpartition(" ")[2]

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names for addresses: symbol tables of modules, looked up both ways.
+
+A module's table comes from whoever has one (`SymbolSource`: an ISF file, a PDB) and otherwise from its exports. The
+table that named an address is part of the answer, because a nearest export is a hint and a PDB's function a fact.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from throwstack.images.exports import Exports
+from throwstack.images.image import Image, ImageMap
+from throwstack.names.demangle import undecorate
+from throwstack.names.frame_records import FrameData
+from throwstack.names.name_extent import is_beyond_function
+
+
+class SymbolKind(Enum):
+    """Where a module's names come from, best first."""
+
+    PDB = "pdb"
+    ISF = "isf"
+    EXPORT = "export"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A function at an address, as a symbol table gives it.
+
+    `rva` is where the function starts; None for one that was inlined there. `raw` is the name as the table spells it
+    (decorated, with parameters), `signature` the name with parameter types where the table has them. `is_inside`
+    says whether the address lies in the function, where the table knows its end; None where it does not.
+    """
+
+    symbol: str
+    rva: int | None
+    source: str = ""
+    raw: str = ""
+    signature: str = ""
+    is_inside: bool | None = None
+
+
+class SymbolTable:
+    """The code symbols of one image: names by RVA, RVAs by name."""
+
+    __slots__ = ("_by_name", "_names", "_rvas", "has_all_starts", "kind")
+
+    def __init__(self, kind: SymbolKind, symbols: Iterable[tuple[int, str]], *, has_all_starts: bool = True) -> None:
+        """Take (RVA, name) pairs in any order; of several names at one RVA the first is kept for display.
+
+        `has_all_starts` is False where there were more symbols, which could not be read: one of them may stand between
+        an address and the nearest that is known.
+        """
+        self.kind = kind
+        self.has_all_starts = has_all_starts
+        by_rva: dict[int, str] = {}
+        self._by_name: dict[str, int] = {}
+        for rva, name in symbols:
+            by_rva.setdefault(rva, name)
+            self._by_name.setdefault(name, rva)
+        self._rvas = sorted(by_rva)
+        self._names = [by_rva[rva] for rva in self._rvas]
+
+    def __len__(self) -> int:
+        """Return the number of distinct RVAs."""
+        return len(self._rvas)
+
+    def nearest(self, rva: int) -> tuple[str, int] | None:
+        """Return the name at or before `rva` and the RVA at which it stands, or None."""
+        index = bisect_right(self._rvas, rva) - 1
+        return (self._names[index], self._rvas[index]) if index >= 0 else None
+
+    def next_after(self, rva: int) -> int | None:
+        """Return the RVA of the first symbol after `rva`, or None."""
+        index = bisect_right(self._rvas, rva)
+        return self._rvas[index] if index < len(self._rvas) else None
+
+    def locate(self, rva: int) -> tuple[Location, ...]:
+        """Return the functions at `rva`, innermost inlined one first; here the nearest name, or nothing."""
+        found = self.nearest(rva)
+        return () if found is None else (Location(undecorate(found[0]), found[1], raw=found[0]),)
+
+    def rva_of(self, name: str) -> int | None:
+        """Return the RVA of the symbol called `name`, or None."""
+        return self._by_name.get(name)
+
+    def frame_description(self, rva: int) -> FrameData | None:  # noqa: ARG002 PDBs have more to say
+        """Return what the symbols say of the x86 frame of the function at `rva`; here nothing."""
+        return None
+
+
+_MAX_NAMES = 1 << 16
+
+SymbolSource = Callable[[Image], "SymbolTable | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A named address: `KERNEL32!RaiseException+0x53`, `KERNEL32+0x1234` or a bare address."""
+
+    address: int
+    module: str = ""
+    symbol: str = ""
+    offset: int = 0
+    kind: SymbolKind | None = None
+    source: str = ""
+    """File and line, `d:\\src\\file.cpp @ 860`, where the symbols give it."""
+    is_doubtful: bool = False
+    """The symbol is the nearest one known, and there are signs that the address lies in another function."""
+    is_inline: bool = False
+    """The function was inlined: it has no frame of its own, and no offset."""
+    raw: str = ""
+    """The symbol as its table spells it: decorated, or with parameters."""
+    signature: str = ""
+    """The symbol with the types of its parameters, where the symbols give them."""
+
+    @property
+    def provenance(self) -> str:
+        """Return where the symbol comes from, `pdb`, `isf` or `export`, with a `?` where it is doubtful."""
+        return "" if self.kind is None else self.kind.value + ("?" if self.is_doubtful else "")
+
+    def __str__(self) -> str:
+        """Return it as WinDbg prints it."""
+        if not self.module:
+            return f"0x{self.address:x}"
+        label = f"{self.module}!{self.symbol}" if self.symbol else self.module
+        return f"{label}+0x{self.offset:x}" if self.offset else label
+
+
+class Symbols:
+    """Names for the addresses of one address space."""
+
+    __slots__ = ("_elsewhere", "_fallback", "_names", "_source", "_tables", "images")
+
+    def __init__(
+        self,
+        images: ImageMap,
+        source: SymbolSource | None = None,
+        *,
+        fallback: SymbolSource | None = None,
+        elsewhere: Callable[[int], Name | None] | None = None,
+    ) -> None:
+        """Name what lies in `images`; each source is asked once per image.
+
+        First `source` is asked (several: `first_of`), then the image's own exports in memory, then `fallback` (the
+        exports of its file). `elsewhere` is asked for addresses outside every image.
+        """
+        self.images = images
+        self._source = source
+        self._fallback = fallback
+        self._elsewhere = elsewhere
+        self._tables: dict[int, SymbolTable] = {}
+        self._names: dict[tuple[int, bool], tuple[Name, ...]] = {}
+
+    def table(self, image: Image) -> SymbolTable:
+        """Return the symbol table of `image` (an empty one if it has no names at all)."""
+        table = self._tables.get(image.base)
+        if table is None:
+            table = self._source(image) if self._source is not None else None
+            if table is None or not len(table):
+                table = export_table(image)
+            if not len(table) and self._fallback is not None:
+                table = self._fallback(image) or table
+            self._tables[image.base] = table
+        return table
+
+    def distrust(self, image: Image) -> None:
+        """Name what is in `image` by its file's exports, if the file is at hand: its own in memory are not whole."""
+        if self.table(image).kind is SymbolKind.EXPORT and self._fallback is not None:
+            self._tables[image.base] = self._fallback(image) or self._tables[image.base]
+            self._names.clear()
+
+    def name(self, address: int, *, is_return_address: bool = False) -> Name:
+        """Name `address` by the function that holds it, whatever was inlined there.
+
+        A return address is looked up at the call before it: a call that never returns may be a function's last
+        instruction, and its return address then lies in the next function. The offset still counts to `address`.
+        """
+        return self.frames_at(address, is_return_address=is_return_address)[-1]
+
+    def frames_at(self, address: int, *, is_return_address: bool = False) -> tuple[Name, ...]:
+        """Name `address` by all functions at it: inlined ones first, innermost outwards, then the one they are in.
+
+        Threads of one process share most of their frames: what was asked before is remembered.
+        """
+        key = address, is_return_address
+        names = self._names.get(key)
+        if names is None:
+            if len(self._names) >= _MAX_NAMES:
+                self._names.clear()
+            names = self._names[key] = self._find_names(address, is_return_address=is_return_address)
+        return names
+
+    def _find_names(self, address: int, *, is_return_address: bool) -> tuple[Name, ...]:
+        image = self.images.find(address)
+        if image is None:
+            found = self._elsewhere(address) if self._elsewhere is not None else None
+            return (found if found is not None else Name(address),)
+        rva = address - image.base
+        probe = rva - (1 if is_return_address and rva else 0)
+        table = self.table(image)
+        locations = table.locate(probe)
+        if not locations:
+            return (Name(address, image.module.label, "", rva),)
+        return tuple(
+            Name(
+                address,
+                image.module.label,
+                location.symbol,
+                0 if location.rva is None else rva - location.rva,
+                table.kind,
+                location.source,
+                is_doubtful=_is_doubtful(image, table, location, probe),
+                is_inline=location.rva is None,
+                raw=location.raw,
+                signature=location.signature,
+            )
+            for location in locations
+        )
+
+    def function_start(self, address: int, *, is_return_address: bool = False) -> int | None:
+        """Return the address of the symbol at or before `address` in the same module and section, or None."""
+        image = self.images.find(address)
+        if image is None:
+            return None
+        probe = address - image.base - (1 if is_return_address else 0)
+        found = self.table(image).nearest(probe)
+        if found is None:
+            return None
+        start = found[1]
+        headers = image.headers
+        if headers is not None and headers.section_at(start) is not headers.section_at(probe):
+            return None
+        return image.base + start
+
+    def find(self, name: str) -> Iterator[tuple[Image, int]]:
+        """Yield every image that has a symbol `name`, with the symbol's address.
+
+        An export is found by its exported name even where a better table gives the address another one.
+        """
+        for image in self.images:
+            rva = self.rva_of(image, name)
+            if rva is not None:
+                yield image, image.base + rva
+
+    def rva_of(self, image: Image, name: str) -> int | None:
+        """Return the RVA of the symbol `name` of `image`, or None.
+
+        Exports are asked first: every process has the same DLLs, whose exports are parsed once.
+        """
+        rva = export_table(image).rva_of(name)
+        return rva if rva is not None else self.table(image).rva_of(name)
+
+
+def _is_doubtful(image: Image, table: SymbolTable, location: Location, rva: int) -> bool:
+    if location.is_inside is not None:
+        return not location.is_inside
+    start = location.rva
+    if start is None:
+        return False
+    is_sparse = table.kind is SymbolKind.EXPORT
+    return is_beyond_function(image, start, rva, is_sparse=is_sparse, has_gaps=not table.has_all_starts)
+
+
+def export_table(image: Image) -> SymbolTable:
+    """Return the names an image exports, without those that only forward to another image."""
+    return image.exports.derived(_table_of_exports)
+
+
+def _table_of_exports(exports: Exports) -> SymbolTable:
+    names = ((export.rva, export.name) for export in exports if export.forwarder is None)
+    return SymbolTable(SymbolKind.EXPORT, names, has_all_starts=exports.has_all_starts)
+
+
+def first_of(*sources: SymbolSource) -> SymbolSource:
+    """Return a source that asks `sources` in turn for a table that is not empty: PDBs first, then ISF tables."""
+
+    def ask(image: Image) -> SymbolTable | None:
+        for source in sources:
+            table = source(image)
+            if table is not None and len(table):
+                return table
+        return None
+
+    return ask

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Translation of virtual addresses through the page tables of x86 (two-level and PAE) and x64.
+
+Follows the Intel SDM, volume 3A, chapter 4, and Windows' own use of entries whose present bit is clear: bit 11 set
+and bit 10 clear is a page in transition, which is still in memory under the frame number the entry holds.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from throwstack.core.memory import PAGE_SIZE, PageSource
+
+_PRESENT = 1 << 0
+_LARGE = 1 << 7
+_ACCESSED = 3 << 5
+"""And written to."""
+_PROTOTYPE = 1 << 10
+_TRANSITION = 1 << 11
+_SWIZZLE = 1 << 4
+_CANONICAL = frozenset({0, 0x1FFFF})
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    shift: int
+    bits: int
+    may_be_large: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    entry_size: int
+    physical_bits: int
+    levels: tuple[_Level, ...]
+
+
+_PAGE_LEVEL = _Level(12, 9, may_be_large=False)
+
+
+class PagingMode(Enum):
+    """The shape of the page tables.
+
+    Windows keeps flags of its own above bit 44 of an x64 entry that is in transition, so frame numbers end there.
+    """
+
+    X86 = _Tables(4, 32, (_Level(22, 10, may_be_large=True), _Level(12, 10, may_be_large=False)))
+    PAE = _Tables(8, 40, (_Level(30, 2, may_be_large=False), _Level(21, 9, may_be_large=True), _PAGE_LEVEL))
+    X64 = _Tables(
+        8,
+        45,
+        (
+            _Level(39, 9, may_be_large=False),
+            _Level(30, 9, may_be_large=True),
+            _Level(21, 9, may_be_large=True),
+            _PAGE_LEVEL,
+        ),
+    )
+
+    @property
+    def physical_mask(self) -> int:
+        """Return the bits of an entry that hold a physical page address."""
+        return (1 << self.value.physical_bits) - PAGE_SIZE
+
+
+class TableWalk(NamedTuple):
+    """How far the tables led: to a frame number, or to an `entry` that is not valid (None: its table is not there)."""
+
+    frame: int | None
+    entry: int | None
+    is_leaf: bool
+    is_valid: bool
+
+
+class AddressSpace:
+    """One address space of the machine: a `PageSource` of virtual pages over one of physical pages."""
+
+    __slots__ = ("_invalid_mask", "_is_64bit", "_mask", "_physical", "_size", "_steps", "_top", "_unpack")
+
+    def __init__(self, physical: PageSource, mode: PagingMode, directory_base: int, *, invalid_mask: int = 0) -> None:
+        """Translate through the tables at the physical address `directory_base` (CR3; its low flag bits may be set).
+
+        A PAE directory base is aligned to 32 bytes, all others to a page. `invalid_mask` are the bits that Windows adds
+        to entries which are not valid, unless their bit 4 says that it did not (see `throwstack.pages.formats`).
+        """
+        self._physical = physical
+        self._is_64bit = mode is PagingMode.X64
+        self._top = directory_base & (0xFFFFFFE0 if mode is PagingMode.PAE else mode.physical_mask)
+        self._steps = tuple((level.shift, (1 << level.bits) - 1, level.may_be_large) for level in mode.value.levels)
+        self._mask = mode.physical_mask
+        self._invalid_mask = invalid_mask
+        self._size = mode.value.entry_size
+        self._unpack = struct.Struct("<I" if self._size == 4 else "<Q").unpack_from
+
+    def page(self, address: int) -> bytes | None:
+        """Return the page at the page-aligned virtual `address`, or None."""
+        physical = self.translate(address)
+        return None if physical is None else self._physical.page(physical)
+
+    def translate(self, address: int) -> int | None:
+        """Return the physical address of the page that holds `address`, or None if the tables do not say."""
+        if not self._is_canonical(address):
+            return None
+        table, page, unpack, size = self._top, self._physical.page, self._unpack, self._size
+        for shift, indexes, may_be_large in self._steps:
+            where = table + (address >> shift & indexes) * size
+            data = page(where & -PAGE_SIZE)
+            if data is None:
+                return None
+            entry: int = unpack(data, where & PAGE_SIZE - 1)[0]
+            if not entry & _PRESENT:
+                frame = self.walk(address).frame
+                return None if frame is None else frame * PAGE_SIZE
+            if may_be_large and entry & _LARGE:
+                return self._in_large(entry, shift, address)
+            table = entry & self._mask
+        return table
+
+    def walk(self, address: int, paged_out: Callable[[int], bytes | None] | None = None) -> TableWalk:
+        """Follow the tables for `address` as far as they go. Tables may be in transition like any page.
+
+        `paged_out` gives the contents of a table that is not in memory, by the entry that leads to it.
+        """
+        if not self._is_canonical(address):
+            return _NOWHERE
+        table, contents = self._top, None
+        is_valid = True
+        for shift, indexes, may_be_large in self._steps:
+            at = (address >> shift & indexes) * self._size
+            entry = self._read_entry(table + at) if contents is None else self._unpack(contents, at)[0]
+            contents = None
+            is_leaf = shift == 12
+            if entry is None:
+                return TableWalk(None, None, is_leaf, is_valid=False)
+            if not entry & _PRESENT:
+                frame = self._transition(entry)
+                if frame is None and not is_leaf and paged_out is not None:
+                    contents = paged_out(entry)
+                if frame is None and contents is None:
+                    return TableWalk(None, entry, is_leaf, is_valid=False)
+                is_valid = not is_leaf
+                table = frame or 0
+                continue
+            if may_be_large and entry & _LARGE:
+                frame = self._in_large(entry, shift, address) // PAGE_SIZE
+                return TableWalk(frame, entry, is_leaf=True, is_valid=True)
+            table = entry & self._mask
+        return TableWalk(table // PAGE_SIZE, entry, is_leaf=True, is_valid=is_valid)
+
+    def tables(self, first: int, last: int) -> tuple[int | None, ...]:
+        """Return where the last-level page tables of the addresses from `first` to `last` are, a number for each.
+
+        Address spaces in which these are equal have the same pages there. None where there is no such table; where
+        there is an entry instead of one, the number is the entry's complement.
+        """
+        step = 1 << self._steps[-2][0]
+        return tuple(self._table_entry(address) for address in range(first & -step, last + 1, step))
+
+    def _table_entry(self, address: int) -> int | None:
+        if not self._is_canonical(address):
+            return None
+        table = self._top
+        for shift, indexes, may_be_large in self._steps[:-1]:
+            entry = self._read_entry(table + (address >> shift & indexes) * self._size)
+            if entry is None:
+                return None
+            is_large = may_be_large and entry & _PRESENT and entry & _LARGE
+            frame = entry & self._mask if entry & _PRESENT else self._transition(entry)
+            if is_large or frame is None:
+                # Of a large page, without the bits that the processor sets; of a table that is paged out, where it is.
+                return ~(entry & ~_ACCESSED if is_large else entry) if entry else None
+            table = frame
+        return table
+
+    def _is_canonical(self, address: int) -> bool:
+        if self._is_64bit:
+            return address >> 47 in _CANONICAL
+        return not address >> 32
+
+    def _in_large(self, entry: int, shift: int, address: int) -> int:
+        return (entry & self._mask & -(1 << shift)) | (address & (1 << shift) - 1 & -PAGE_SIZE)
+
+    def _transition(self, entry: int) -> int | None:
+        if entry & _TRANSITION and not entry & _PROTOTYPE:
+            if not entry & _SWIZZLE:
+                entry &= ~self._invalid_mask
+            return entry & self._mask
+        return None
+
+    def _read_entry(self, address: int) -> int | None:
+        page = self._physical.page(address & -PAGE_SIZE)
+        if page is None:
+            return None
+        value: int = self._unpack(page, address & (PAGE_SIZE - 1))[0]
+        return value
+
+
+_NOWHERE = TableWalk(None, 0, is_leaf=True, is_valid=False)
+"""An address that the processor cannot form."""

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a frame rests on pages that the dump lacks and that were taken from an image's file."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from throwstack.core.frames import Frame
+from throwstack.core.memory import PAGE_SIZE
+from throwstack.images.image import ImageMap
+
+
+def substitute_note(frame: Frame, images: ImageMap, substitutes: AbstractSet[int]) -> str:
+    """Return a note for `frame`, or an empty text where all it rests on is in the dump.
+
+    `substitutes` are the addresses of the pages that were taken from files (`ResolvedPages.substitutes`). A frame rests
+    on the page of its code and on its image's data: headers, function table, unwind information, exports.
+    """
+    address = frame.ip if frame.is_interrupted else frame.ip - 1
+    image = images.find(address)
+    if image is None:
+        return ""
+    end = image.base + image.module.size
+    taken = [page for page in substitutes if image.base <= page < end]
+    parts = []
+    if address & -PAGE_SIZE in taken:
+        parts.append("code")
+    if any(not image.is_code(page) for page in taken):
+        parts.append("image data")
+    return f"{' and '.join(parts)} of {image.module.name} from its file" if parts else ""

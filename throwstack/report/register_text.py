@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registers and the instruction at ip as WinDbg's `.cxr` and `r` print them."""
+
+from __future__ import annotations
+
+import capstone
+
+from throwstack.core.contexts import Context
+from throwstack.core.memory import Memory
+from throwstack.core.registers import Arch, Registers
+
+_X86_ORDER = ("eax", "ebx", "ecx", "edx", "esi", "edi")
+_X64_ORDER = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi")
+_X64_REST = ("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+
+_FLAGS = (
+    (11, "ov", "nv"),
+    (10, "dn", "up"),
+    (9, "ei", "di"),
+    (7, "ng", "pl"),
+    (6, "zr", "nz"),
+    (4, "ac", "na"),
+    (2, "pe", "po"),
+    (0, "cy", "nc"),
+)
+"""Bit of EFLAGS, what WinDbg prints where it is set, and where it is clear."""
+
+_MAX_INSTRUCTION = 15
+
+
+def format_flags(eflags: int) -> str:
+    """Return `iopl=0 nv up ei pl nz na pe nc` for 0x206."""
+    words = (on if eflags >> bit & 1 else off for bit, on, off in _FLAGS)
+    return " ".join((f"iopl={eflags >> 12 & 3}", *words))
+
+
+def format_context(context: Context) -> str:
+    """Return all registers of a saved CONTEXT, on one line, in WinDbg's order."""
+    segments = (("cs", context.cs), ("ss", context.ss), ("ds", context.ds), ("es", context.es), ("fs", context.fs))
+    selectors = " ".join(f"{name}={value:04x}" for name, value in (*segments, ("gs", context.gs)))
+    flags = format_flags(context.eflags)
+    return f"{format_registers(context.arch, context.registers)} {flags} {selectors} efl={context.eflags:08x}"
+
+
+def format_registers(arch: Arch, registers: Registers) -> str:
+    """Return the known registers of a frame, on one line, in WinDbg's order; unknown ones are left out."""
+    width = arch.pointer_size * 2
+    values = dict(zip(arch.register_names, registers.gpr, strict=True))
+    values["eip" if arch is Arch.X86 else "rip"] = registers.ip
+    order = (*_X86_ORDER, "eip", "esp", "ebp") if arch is Arch.X86 else (*_X64_ORDER, "rip", "rsp", "rbp", *_X64_REST)
+    return " ".join(f"{name}={value:0{width}x}" for name in order if (value := values[name]) is not None)
+
+
+def format_instruction(memory: Memory, arch: Arch, address: int, cs: int | None = None) -> str | None:
+    """Return `001b:77e4bee7 5e pop esi`, or None where the code is not readable.
+
+    Without `cs` the selector is left out. Bytes that are no instruction are shown as `???`.
+    """
+    code = memory.read_available(address, _MAX_INSTRUCTION)
+    if not code:
+        return None
+    mode = capstone.CS_MODE_32 if arch is Arch.X86 else capstone.CS_MODE_64
+    where = f"{address:0{arch.pointer_size * 2}x}"
+    if cs is not None:
+        where = f"{cs:04x}:{where}"
+    for _, size, mnemonic, operands in capstone.Cs(capstone.CS_ARCH_X86, mode).disasm_lite(code, address, count=1):
+        return f"{where} {code[:size].hex()} {mnemonic} {operands}".rstrip()
+    return f"{where} {code[:1].hex()} ???" if len(code) == _MAX_INSTRUCTION else None

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the message box says that a thread shows: on x86 its text and caption are arguments on the stack.
+
+MessageBox, MessageBoxEx and MessageBoxTimeout take (owner, text, caption, type, …); winuser.h. On x64 the arguments
+are in registers and gone.
+"""
+
+from __future__ import annotations
+
+from throwstack.core.frames import Walk
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.core.text import ansi_at, wide_at
+from throwstack.names.frame_names import symbol_of
+from throwstack.unwind.target import Target
+
+_BOXES = {"MessageBoxA", "MessageBoxW", "MessageBoxExA", "MessageBoxExW", "MessageBoxTimeoutA", "MessageBoxTimeoutW"}
+_TEXT_ARGUMENT = 8
+"""Distance of the second argument from the return address's slot."""
+
+
+def box_text(target: Target, walk: Walk | None) -> str:
+    """Return the text of the box that the innermost such frame of `walk` shows, escaped; empty if there is none."""
+    if walk is None or target.arch is not Arch.X86:
+        return ""
+    for frame in walk.frames:
+        symbol = symbol_of(target.symbols, frame)
+        if symbol not in _BOXES or frame.return_slot is None:
+            continue
+        read = wide_at if symbol.endswith("W") else ansi_at
+        try:
+            return read(target.memory, target.memory.u32(frame.return_slot + _TEXT_ARGUMENT))
+        except MemoryUnreadable:
+            continue
+    return ""

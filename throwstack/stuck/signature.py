@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A crash's signature: a short text that is the same whenever the same code failed in the same way.
+
+The rules are of the kind that Mozilla's crash reports made common: some functions are left out, some are named but
+are not the end, some mark where to begin; the first function of another kind ends the signature. They are data, in
+data/{irrelevant,prefix,sentinel,machinery}.txt.
+
+What would differ between two machines or two builds is not in it: no addresses, offsets, lines, argument lists,
+template arguments, or bases, and module names are in lower case (the loader keeps the spelling of whoever asked for
+the DLL first). A frame without a symbol is its module alone, because an RVA is another in the next build;
+so is one whose nearest export lies far before it, because that is most likely another function. A crash therefore has
+one signature with a PDB and another without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import groupby
+
+from throwstack.core.text import escape
+from throwstack.names.function_names import plain_name
+from throwstack.names.symbols import Name, SymbolKind
+
+MAX_PARTS = 8
+"""Functions in a signature."""
+MAX_LENGTH = 255
+HASHED_FRAMES = 5
+_MAX_EXPORT_OFFSET = 0x1000
+_SEPARATOR = " | "
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    """A frame as the rules see it: `module!name`, `module` where it has no trusted name, `unknown` without either."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        if not self.module:
+            return "unknown"
+        return f"{self.module}!{self.name}" if self.name else self.module
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The functions that name a crash, innermost first, and a hash over those and a few frames further out."""
+
+    text: str
+    digest: str
+
+    def __str__(self) -> str:
+        """Return `ftpsrvdata_pg!PrintProviderError (3f2a9c01)`."""
+        return f"{self.text} ({self.digest})"
+
+
+def signature(names: Sequence[Name], kind: str = "") -> Signature:
+    """Make the signature of a stack.
+
+    Args:
+        names: the frames of the stack that threw, innermost first.
+        kind: what was thrown (`ACCESS_VIOLATION`, `_com_error`). Goes into the hash, so that two kinds of failure in
+            one function differ; give nothing that varies, such as an address or a message.
+    """
+    relevant = _folded(item for item in _from_sentinel([_function(name) for name in names]) if _is_relevant(item))
+    ends = (index + 1 for index, item in enumerate(relevant) if item.module and not _matches("prefix", item))
+    parts = relevant[: min(next(ends, MAX_PARTS), MAX_PARTS)]
+    hashed = "\n".join((kind, *map(str, relevant[:HASHED_FRAMES])))
+    digest = hashlib.sha256(hashed.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    return Signature(escape(_SEPARATOR.join(map(str, parts)), MAX_LENGTH) or "no relevant frames", digest)
+
+
+def is_machinery(name: str) -> bool:
+    """Say whether a function only carries an exception to the dispatcher; takes `RaiseException` or a whole label."""
+    module, mark, symbol = name.rpartition("!")
+    bare = re.sub(r"\+0x[0-9a-f]+$", "", symbol)
+    return _matches("machinery", _Function(module.lower() if mark else "", plain_name(bare)))
+
+
+def thrown_at(names: Iterable[Name]) -> Name | None:
+    """Return the innermost frame that is not exception machinery: where the program threw. None if there is none."""
+    return next((name for name in names if not is_machinery(name.symbol)), None)
+
+
+def _function(name: Name) -> _Function:
+    far = name.kind is SymbolKind.EXPORT and name.offset >= _MAX_EXPORT_OFFSET
+    return _Function(name.module.lower(), "" if far else plain_name(name.symbol))
+
+
+def _from_sentinel(functions: list[_Function]) -> list[_Function]:
+    """Return the frames from the outermost sentinel on, all of them if there is none."""
+    marks = [index for index, item in enumerate(functions) if _matches("sentinel", item)]
+    return functions[marks[-1] :] if marks else functions
+
+
+def _is_relevant(function: _Function) -> bool:
+    return not (_matches("machinery", function) or _matches("irrelevant", function))
+
+
+def _folded(functions: Iterable[_Function]) -> list[_Function]:
+    """Return the functions with repetitions (recursion) folded into one."""
+    return [function for function, _ in groupby(functions)]
+
+
+def _matches(table: str, function: _Function) -> bool:
+    plain, qualified = _rules(table)
+    if function.name and plain.fullmatch(function.name):
+        return True
+    return bool(function.module) and qualified.fullmatch(f"{function.module}!{function.name}") is not None
+
+
+@cache
+def _rules(table: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return a table's rules for bare functions and those for `module!function`, each as one pattern."""
+    text = (files("throwstack.stuck") / "data" / f"{table}.txt").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    never = "(?!)"
+    plain = [line for line in lines if "!" not in line]
+    qualified = [line for line in lines if line not in plain]
+    return re.compile("|".join(plain) or never), re.compile("|".join(qualified) or never)

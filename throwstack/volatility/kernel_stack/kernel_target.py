@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel as a target: the images of nt and its drivers, their names, and what unwinds them.
+
+Drivers of a session (win32k) lie in memory that only the processes of that session map. They are read through the page
+tables of the process whose thread is walked, everything else through the kernel's own. Processes share a target where
+their tables lead to the very same physical pages for these drivers: what else a process's tables or its EPROCESS say is
+its own affair. Names come from PDBs, then from the ISF table that Volatility loaded for the kernel (and ISF files of
+drivers), then from exports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+
+from volatility3.framework import exceptions
+
+from throwstack.core.memory import PAGE_SIZE, Memory, PageSource
+from throwstack.core.registers import Arch
+from throwstack.images.image import Image, ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable, first_of
+from throwstack.pages.resolver import ResolvedPages
+from throwstack.unwind import x86
+from throwstack.unwind.target import Target
+from throwstack.volatility.kernel_stack.saved_registers import KernelStacks
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.objects.outside_images import elsewhere_in_kernel
+
+KERNEL_NAME = "nt"
+"""What debuggers call the kernel, whatever its file is called."""
+_UNKNOWN_SIZE = 1 << 24
+_MAX_SESSION = 1 << 30
+"""How large the drivers of a session may be together, in bytes."""
+_MAX_TARGETS = 64
+"""More than there are sessions; each process of a hostile dump may have tables of its own."""
+
+
+class _OfSession:
+    """A `PageSource`: the pages of a session's drivers as a process sees them, all others as the kernel does."""
+
+    def __init__(self, drivers: ModuleMap, session: PageSource, kernel: PageSource) -> None:
+        self._drivers = drivers
+        self._session = session
+        self._kernel = kernel
+
+    def page(self, address: int) -> bytes | None:
+        """Return the page at the page-aligned `address`, or None."""
+        return (self._kernel if self._drivers.find(address) is None else self._session).page(address)
+
+
+class KernelTargets:
+    """Makes the kernel's targets, one for all processes that have the same session drivers mapped."""
+
+    def __init__(self, machine: Machine, stacks: KernelStacks) -> None:
+        """Take the machine, and what knows its kernel modules."""
+        self._machine = machine
+        self._stacks = stacks
+        self._targets: dict[tuple[object, ...], Target] = {}
+
+    def target(self, pages: ResolvedPages | None) -> Target:
+        """Return the kernel as a process sees it, whose user-mode memory is `pages`; None: as System does."""
+        drivers, kernel = self._session_drivers, self._machine.memory
+        ends = ((driver.base, driver.base + driver.size - 1) for driver in drivers)
+        tables = () if pages is None else tuple(table for first, last in ends for table in pages.tables(first, last))
+        if pages is None or not any(tables):
+            tables, memory = (), kernel
+        else:
+            memory = Memory(_OfSession(drivers, pages, kernel))
+        if tables not in self._targets:
+            if len(self._targets) >= _MAX_TARGETS:
+                self._targets.clear()
+            self._targets[tables] = self._make(memory)
+        return self._targets[tables]
+
+    @cached_property
+    def _session_drivers(self) -> ModuleMap:
+        """The modules of which the kernel's own page tables have not even the headers."""
+        memory, left = self._machine.memory, _MAX_SESSION
+        found: list[Module] = []
+        for module in self._modules:
+            if module.size <= left and memory.page(module.base & -PAGE_SIZE) is None:
+                found.append(module)
+                left -= module.size
+        return ModuleMap(found)
+
+    def _make(self, memory: Memory) -> Target:
+        machine, sources = self._machine, self._machine.sources
+        images = ImageMap(memory, self._modules, machine.images)
+        symbols = Symbols(
+            images,
+            first_of(sources.symbols, self._isf_of_kernel),
+            fallback=sources.exports_on_disk,
+            elsewhere=elsewhere_in_kernel(machine),
+        )
+        if machine.is_64bit:
+            return Target(Arch.X64, memory, images, symbols, self._stacks.unwinder_of(images))
+        return Target(Arch.X86, memory, images, symbols, x86.Unwinder(images, symbols, sources.frame_data))
+
+    @cached_property
+    def _modules(self) -> ModuleMap:
+        """The kernel's modules; the kernel itself under its short name, and also where the list has lost it."""
+        base = self._machine.canonical(self._machine.kernel.offset)
+        listed = [
+            replace(module, name=KERNEL_NAME) if module.base == base else module
+            for module in self._stacks.images.modules
+        ]
+        if not any(module.base == base for module in listed):
+            headers = Image(Module(KERNEL_NAME, "", base, _UNKNOWN_SIZE), self._machine.memory).headers
+            size = _UNKNOWN_SIZE if headers is None else headers.image_size
+            listed.append(Module(KERNEL_NAME, "", base, size))
+        return ModuleMap(listed)
+
+    def _isf_of_kernel(self, image: Image) -> SymbolTable | None:
+        return self._kernel_table if image.module.name == KERNEL_NAME else None
+
+    @cached_property
+    def _kernel_table(self) -> SymbolTable:
+        return SymbolTable(SymbolKind.ISF, sorted(self._kernel_symbols()))
+
+    def _kernel_symbols(self) -> Iterator[tuple[int, str]]:
+        machine = self._machine
+        table = machine.context.symbol_space[machine.kernel.symbol_table_name]
+        for name in table.symbols:
+            try:
+                address = int(table.get_symbol(name).address)
+            except exceptions.SymbolError:
+                continue
+            if address:
+                yield address, name

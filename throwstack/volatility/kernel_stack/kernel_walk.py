@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel frames of a thread, from where it was switched out to the trap frame through which it left user mode.
+
+The entry points of the kernel keep a KTRAP_FRAME and go on with ebp (x86) at it; on x64 unwind data describes it. The
+frame of an entry point is shown as debuggers show it: it returns to the interrupted ip, and on x86 it has the stack
+place and the arguments of the service that it called. A trap in the kernel itself (a page fault, an interrupt) is
+crossed the same way, and the walk goes on with the interrupted kernel code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import BP, SP, X86_NAMES, Registers
+from throwstack.unwind import x64, x86
+from throwstack.unwind.target import Target
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.objects.switch_frame import SwitchFrame
+
+_FRAME_LIMIT = 512
+_TRAP_LIMIT = 16
+_KERNEL_CS = 8
+_ARGUMENT_MARK = 0xBADB0D00
+_USER_MODE = 3
+_USER_END = 1 << 47
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSide:
+    """A thread's kernel frames, innermost first. `reason` says why they end early; it is empty where they do not."""
+
+    frames: tuple[Frame, ...]
+    reason: str = ""
+
+
+class KernelWalker:
+    """Walks kernel stacks; the offsets are looked up once."""
+
+    def __init__(self, machine: Machine) -> None:
+        """Take the offsets of a trap frame from the layout of `machine`."""
+        self._machine = machine
+        layout = machine.layout
+        self._cs = layout.find("_KTRAP_FRAME.SegCs")
+        self._mark = layout.find("_KTRAP_FRAME.DbgArgMark")
+        self._ip = layout.find("_KTRAP_FRAME.Rip" if machine.is_64bit else "_KTRAP_FRAME.Eip")
+        self._sp = layout.find("_KTRAP_FRAME.HardwareEsp")
+        self._registers = {
+            index: offset
+            for index, name in enumerate(X86_NAMES)
+            if index != SP and (offset := layout.find(f"_KTRAP_FRAME.{name.capitalize()}")) is not None
+        }
+
+    def walk(
+        self, target: Target, start: SwitchFrame, bounds: StackBounds, trap_frame: int, *, is_interrupted: bool = False
+    ) -> KernelSide:
+        """Walk from `start` to the trap frame at `trap_frame`; 0 for a thread that never was in user mode.
+
+        `is_interrupted`: the registers are those of a running thread, not of one that called the scheduler.
+        """
+        unwinder = target.unwinder
+        if isinstance(unwinder, x64.Unwinder):
+            return self._walk_x64(unwinder, start.registers, bounds, trap_frame, is_interrupted=is_interrupted)
+        if isinstance(unwinder, x86.Unwinder):
+            return self._walk_x86(unwinder, start, bounds, trap_frame)
+        message = f"no walker of kernel stacks for {type(unwinder)}"
+        raise TypeError(message)
+
+    def _walk_x64(
+        self,
+        unwinder: x64.Unwinder,
+        registers: Registers,
+        bounds: StackBounds,
+        trap_frame: int,
+        *,
+        is_interrupted: bool,
+    ) -> KernelSide:
+        frames: list[Frame] = []
+        trust, note = Trust.CONTEXT, ""
+        while len(frames) < _FRAME_LIMIT:
+            sp = registers.sp
+            step = unwinder.step(registers, bounds, is_interrupted=is_interrupted)
+            if isinstance(step, x64.Stop):
+                frames.append(Frame(registers, sp, step.return_address, step.return_slot, trust, note, is_interrupted))
+                is_whole = step.end is End.THREAD_START and not trap_frame
+                return KernelSide(tuple(frames), "" if is_whole else f"{step.end.value} {step.detail}".rstrip())
+            if step.is_interrupted:
+                note = "trap frame" if self._ip is None else f"trap frame at {step.slot - self._ip:#x}"
+            frames.append(Frame(registers, sp, step.registers.ip, step.slot, trust, note, is_interrupted))
+            if step.is_interrupted and not bounds.contains(step.registers.sp):
+                is_user = step.registers.ip < _USER_END
+                return KernelSide(tuple(frames), "" if is_user else f"interrupted on another stack at {step.slot:#x}")
+            registers, trust, note, is_interrupted = step.registers, step.trust, step.note, step.is_interrupted
+        return KernelSide(tuple(frames), f"{End.FRAME_LIMIT.value} {_FRAME_LIMIT}")
+
+    def _walk_x86(self, unwinder: x86.Unwinder, start: SwitchFrame, bounds: StackBounds, trap_frame: int) -> KernelSide:
+        frames: list[Frame] = []
+        registers, head = start.registers, start.exception_list
+        for _ in range(_TRAP_LIMIT):
+            walk = unwinder.walk(registers, bounds, seh_head=head)
+            cut = next(self._entries(walk, trap_frame), None)
+            if cut is None:
+                frames += walk.frames
+                return KernelSide(tuple(frames), _reason(walk, trap_frame))
+            index, trap = cut
+            entry = _entry_frame(walk.frames, index, trap)
+            frames += [*walk.frames[:index], entry]
+            interrupted = self._interrupted(trap)
+            if interrupted is None:
+                frames[-1] = replace(entry, return_address=self._user_ip(trap))
+                return KernelSide(tuple(frames))
+            frames[-1] = replace(entry, return_address=interrupted.ip)
+            bounds, registers, head = StackBounds(trap, bounds.base), interrupted, None
+            if len(frames) >= _FRAME_LIMIT:
+                break
+        return KernelSide(tuple(frames), f"{End.FRAME_LIMIT.value}: {len(frames)} frames")
+
+    def _entries(self, walk: Walk, trap_frame: int) -> Iterator[tuple[int, int]]:
+        """Yield (index, trap frame) of the frames that go on with ebp at a trap frame further out on the stack.
+
+        A service that has no use for ebp leaves it as it is, so of several such frames in a row the last is the entry.
+        """
+        for index, frame in enumerate(walk.frames):
+            bp = frame.registers.gpr[BP]
+            if bp is None or bp < frame.sp or not (bp == trap_frame or self._is_trap_frame(bp)):
+                continue
+            following = walk.frames[index + 1] if index + 1 < len(walk.frames) else None
+            if following is None or following.registers.gpr[BP] != bp or following.sp > bp:
+                yield index, bp
+
+    def _is_trap_frame(self, address: int) -> bool:
+        """Say whether a trap frame of Windows lies at `address`: the mark that its code leaves, and a code selector."""
+        memory = self._machine.memory
+        try:
+            if self._mark is None or self._cs is None or memory.u32(address + self._mark) != _ARGUMENT_MARK:
+                return False
+            cs = memory.u32(address + self._cs)
+        except MemoryUnreadable:
+            return False
+        return cs == _KERNEL_CS or cs & _USER_MODE == _USER_MODE
+
+    def _interrupted(self, trap: int) -> Registers | None:
+        """Return the kernel registers that the x86 trap frame at `trap` holds, or None if it interrupted user mode.
+
+        The processor pushed no stack pointer then: the stack goes on where the frame's own would lie.
+        """
+        memory = self._machine.memory
+        try:
+            if self._cs is None or self._ip is None or self._sp is None:
+                return None
+            if memory.u32(trap + self._cs) != _KERNEL_CS:
+                return None
+            gpr: list[int | None] = [None] * len(X86_NAMES)
+            for index, offset in self._registers.items():
+                gpr[index] = memory.u32(trap + offset)
+            gpr[SP] = trap + self._sp
+            return Registers(memory.u32(trap + self._ip), tuple(gpr))
+        except MemoryUnreadable:
+            return None
+
+    def _user_ip(self, trap: int) -> int | None:
+        try:
+            return None if self._ip is None else self._machine.pointer(self._machine.memory, trap + self._ip)
+        except MemoryUnreadable:
+            return None
+
+
+def _entry_frame(frames: tuple[Frame, ...], index: int, trap: int) -> Frame:
+    """Return an entry point's frame with the stack place of the frame inside it, whose arguments it copied."""
+    frame, note = frames[index], f"trap frame at {trap:#x}"
+    if index == 0:
+        return replace(frame, note=note, return_slot=None)
+    inner = frames[index - 1]
+    return replace(frame, child_sp=inner.child_sp, return_slot=inner.return_slot, note=note)
+
+
+def _reason(walk: Walk, trap_frame: int) -> str:
+    if trap_frame:
+        end = "" if walk.is_complete else f": {walk.end.value} {walk.detail}".rstrip()
+        return f"the trap frame at {trap_frame:#x} was not reached{end}"
+    return "" if walk.is_complete else f"{walk.end.value} {walk.detail}".rstrip()

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where structure members lie: offsets taken once from an ISF table, so that structures are read as plain bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from volatility3.framework import constants, exceptions, interfaces
+from volatility3.framework.symbols import intermed
+
+from throwstack.core.memory import Memory
+from throwstack.locations import isf_directory
+from throwstack.pages.formats import Bits
+
+_WOW64_TABLE = "throwstack-wow64"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A number in a structure: its offset and size in bytes, and for a bit field its first bit and its width."""
+
+    offset: int
+    size: int
+    shift: int = 0
+    width: int = 0
+
+    def read(self, memory: Memory, address: int) -> int:
+        """Return the unsigned value in the structure at `address`; raises `MemoryUnreadable`."""
+        value = int.from_bytes(memory.read(address + self.offset, self.size), "little")
+        return (value >> self.shift) & ((1 << self.width) - 1) if self.width else value
+
+
+class Layout:
+    """Offsets and sizes from one symbol table of a context."""
+
+    def __init__(self, context: interfaces.context.ContextInterface, table: str) -> None:
+        """Look into the symbol table called `table`."""
+        self._context = context
+        self._table = table
+        self.find = cache(self._find)
+
+    def offset(self, path: str) -> int:
+        """Return the offset of a member, `_ETHREAD.Tcb.Teb`; raises LookupError if the table does not have it."""
+        offset = self.find(path)
+        if offset is None:
+            message = f"the symbol table has no {path}"
+            raise LookupError(message)
+        return offset
+
+    def first(self, *paths: str) -> int:
+        """Return the offset of the first member in `paths` that exists: names change between Windows versions."""
+        for path in paths:
+            offset = self.find(path)
+            if offset is not None:
+                return offset
+        message = f"the symbol table has none of {', '.join(paths)}"
+        raise LookupError(message)
+
+    def bits(self, path: str) -> tuple[int, Bits] | None:
+        """Return (offset of its word, bits) of a bit field, `_MMVAD_SHORT.u.VadFlags.MemCommit`; None if it is none."""
+        member = self.member(path)
+        return (member.offset, Bits(member.shift, member.width)) if member is not None and member.width else None
+
+    def size(self, type_name: str) -> int:
+        """Return the size of a type in bytes; raises LookupError if the table does not have it."""
+        if not self.has_type(type_name):
+            message = f"the symbol table has no {type_name}"
+            raise LookupError(message)
+        size: int = self._type(type_name).size
+        return size
+
+    def has_type(self, type_name: str) -> bool:
+        """Say whether the table defines `type_name`."""
+        return bool(self._context.symbol_space.has_type(self._table + constants.BANG + type_name))
+
+    def _type(self, type_name: str) -> interfaces.objects.Template:
+        return self._context.symbol_space.get_type(self._table + constants.BANG + type_name)
+
+    def member(self, path: str) -> Member | None:
+        """Return the member, a number, a pointer or a bit field, or None if the table does not have it."""
+        found = self._resolve(path)
+        if found is None:
+            return None
+        offset, template = found
+        start, end = template.vol.get("start_bit"), template.vol.get("end_bit")
+        if start is None or end is None:
+            return Member(offset, template.size)
+        return Member(offset, template.size, start, end - start)
+
+    def _find(self, path: str) -> int | None:
+        found = self._resolve(path)
+        return None if found is None else found[0]
+
+    def _resolve(self, path: str) -> tuple[int, interfaces.objects.Template] | None:
+        type_name, *members = path.split(".")
+        total = 0
+        try:
+            template = self._type(type_name)
+            for index, member in enumerate(members):
+                if index:
+                    template = self._context.symbol_space.get_type(template.vol.type_name)
+                total += template.relative_child_offset(member)
+                template = template.child_template(member)
+        except (exceptions.SymbolError, KeyError, AttributeError, IndexError):
+            return None
+        return total, template
+
+
+def wow64_layout(context: interfaces.context.ContextInterface, config_path: str) -> Layout:
+    """Return the 32-bit structures of a WoW64 process, which no 64-bit kernel's table carries.
+
+    The table is opened by its path: it is ours, and no directory given with `-s` puts another in its place.
+    Raises LookupError where an installation has lost it.
+    """
+    name = context.symbol_space.free_table_name(_WOW64_TABLE)
+    url = (isf_directory() / "windows" / f"{_WOW64_TABLE}.json").as_uri()
+    context.symbol_space.append(intermed.IntermediateSymbolTable(context, config_path, name, isf_url=url))
+    return Layout(context, name)

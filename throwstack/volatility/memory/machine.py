@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine in a dump: its memory, the offsets of its kernel's structures, its clock, its processes."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+from volatility3.framework import exceptions, interfaces
+from volatility3.framework.layers import intel
+from volatility3.plugins.windows import pslist
+
+from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.images.image import ImageCache
+from throwstack.pages.page_tables import PagingMode
+from throwstack.pages.resolver import ResolvedPages
+from throwstack.volatility.memory import required
+from throwstack.volatility.memory.layout import Layout, wow64_layout
+from throwstack.volatility.memory.page_files import swap_layers
+from throwstack.volatility.memory.page_setup import PageSetup
+from throwstack.volatility.memory.read_faults import read_problems, watch_reads
+from throwstack.volatility.opening.sources import Sources
+
+log = logging.getLogger(__name__)
+
+_PHYSICAL_PAGES = 16384
+_KUSER_SHARED_DATA = {True: 0xFFFFF78000000000, False: 0xFFDF0000}
+_FILETIME_EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)
+_TICK_WRAP = 1 << 32
+_MAX_LIST = 1 << 16
+
+
+class PhysicalPages:
+    """The physical pages of the dump, through Volatility's layer for the file (or its stack of layers)."""
+
+    def __init__(self, layer: interfaces.layers.DataLayerInterface) -> None:
+        """Read through `layer`, whose addresses are physical."""
+        self._layer = layer
+
+    def page(self, address: int) -> bytes | None:
+        """Return the physical page at `address`, or None if the dump does not hold it."""
+        try:
+            data: bytes = self._layer.read(address, PAGE_SIZE)
+        except exceptions.InvalidAddressException:
+            return None
+        return data if len(data) == PAGE_SIZE else None
+
+
+class Machine:
+    """What a plugin's `kernel` requirement stands for, ready to be read."""
+
+    def __init__(
+        self, context: interfaces.context.ContextInterface, kernel_name: str, config_path: str, sources: Sources
+    ) -> None:
+        """Take the context and the name of the kernel module that a plugin was given, and the files at hand.
+
+        Raises TypeError if its memory is not that of an x86 or x64 system, LookupError if its symbols lack what is
+        required.
+        """
+        watch_reads(context)
+        self.context = context
+        self.kernel_name = kernel_name
+        self._config_path = config_path
+        self.kernel = context.modules[kernel_name]
+        layer = context.layers[self.kernel.layer_name]
+        if not isinstance(layer, intel.Intel):
+            message = "this memory image is not of an x86 or x64 Windows system"
+            raise TypeError(message)
+        self.is_64bit = isinstance(layer, intel.Intel32e)
+        self.mode = _paging_mode(layer)
+        self.physical = Memory(PhysicalPages(context.layers[layer.config["memory_layer"]]), capacity=_PHYSICAL_PAGES)
+        self.layout = Layout(context, self.kernel.symbol_table_name)
+        required.check(self.layout, has_list_head=self.kernel.has_symbol(required.LIST_HEAD))
+        self.lost_routes = required.lost_routes(self.layout, is_64bit=self.is_64bit)
+        for loss in self.lost_routes:
+            log.warning("%s", loss)
+        self._pages = PageSetup(
+            self.physical,
+            self.mode,
+            self.layout,
+            symbol=self.symbol,
+            swap=swap_layers(context, layer),
+            directory_base=layer.config["page_map_offset"],
+        )
+        self.memory = self._pages.kernel_memory
+        self.images = ImageCache()
+        self.sources = sources
+
+    @property
+    def pointer_size(self) -> int:
+        """Return the size of a kernel pointer in bytes."""
+        return 8 if self.is_64bit else 4
+
+    @cached_property
+    def wow64(self) -> Layout:
+        """Return the layout of 32-bit structures in a 64-bit system."""
+        return wow64_layout(self.context, self._config_path)
+
+    @property
+    def store_problems(self) -> tuple[str, ...]:
+        """Return why pages of the compressed store could not be read so far; empty where all could."""
+        return self._pages.stored.reasons
+
+    @property
+    def read_problems(self) -> tuple[str, ...]:
+        """Return what went wrong so far when the image or page files were read, a sentence for each file."""
+        return read_problems(self.context)
+
+    def process_pages(self, directory_base: int, process: int) -> ResolvedPages:
+        """Return the pages of the EPROCESS at `process`, whose page tables are at the physical `directory_base`."""
+        return self._pages.process(directory_base, process)
+
+    def symbol(self, name: str) -> int | None:
+        """Return the address of a variable or function of the kernel, or None if its symbols have none such."""
+        if not self.kernel.has_symbol(name):
+            return None
+        return self.canonical(int(self.kernel.get_absolute_symbol_address(name)))
+
+    def pointer(self, memory: Memory, address: int) -> int:
+        """Return the kernel-sized pointer at `address`."""
+        return memory.u64(address) if self.is_64bit else memory.u32(address)
+
+    def canonical(self, address: int) -> int:
+        """Return an address with the sign extension that Volatility strips from some."""
+        return address | 0xFFFF000000000000 if self.is_64bit and address >> 47 & 1 else address
+
+    def processes(
+        self, excluded: Callable[[interfaces.objects.ObjectInterface], bool]
+    ) -> Iterator[interfaces.objects.ObjectInterface]:
+        """Yield every EPROCESS on the active list, unless `excluded` says to leave it out."""
+        yield from pslist.PsList.list_processes(self.context, self.kernel_name, excluded)
+
+    @property
+    def has_all_processes(self) -> bool:
+        """Say whether the list that `processes` goes along is whole."""
+        head = self.symbol(required.LIST_HEAD)
+        return head is not None and self.is_whole_list(head)
+
+    def is_whole_list(self, head: int) -> bool:
+        """Say whether the forward links of the kernel's LIST_ENTRY at `head` lead back to it."""
+        entry = head
+        try:
+            for _ in range(_MAX_LIST):
+                entry = self.pointer(self.memory, entry)
+                if entry == head:
+                    return True
+        except MemoryUnreadable:
+            pass
+        return False
+
+    @cached_property
+    def clock(self) -> Clock | None:
+        """Return the machine's clock, or None if the page that holds it cannot be read."""
+        base = _KUSER_SHARED_DATA[self.is_64bit]
+        offset = self.layout.offset
+        try:
+            multiplier = self.memory.u32(base + offset("_KUSER_SHARED_DATA.TickCountMultiplier"))
+            ticks = self.layout.find("_KUSER_SHARED_DATA.TickCount")
+            low = self.layout.first("_KUSER_SHARED_DATA.TickCountLow", "_KUSER_SHARED_DATA.TickCountLowDeprecated")
+            count = (self.memory.u32(base + ticks) if ticks is not None else 0) or self.memory.u32(base + low)
+            system_time = self.memory.u64(base + offset("_KUSER_SHARED_DATA.SystemTime"))
+            interrupt = self.layout.find("_KUSER_SHARED_DATA.InterruptTime")
+            interrupt_time = 0 if interrupt is None else self.memory.u64(base + interrupt)
+        except (MemoryUnreadable, LookupError) as error:
+            log.info("no clock: %s", error)
+            return None
+        return Clock(count, multiplier, system_time, interrupt_time)
+
+
+class Clock:
+    """Tick count and system time at the moment of the dump."""
+
+    def __init__(self, ticks: int, multiplier: int, system_time: int, interrupt_time: int = 0) -> None:
+        """Take TickCount, TickCountMultiplier (milliseconds a tick, times 2^24), SystemTime and InterruptTime.
+
+        The last two count 100 ns, from 1601 and from boot; 0 where the time since boot is not known.
+        """
+        self.ticks = ticks
+        self.milliseconds_per_tick = multiplier / (1 << 24)
+        self.system_time = system_time
+        self.interrupt_time = interrupt_time
+
+    def ticks_since(self, tick: int) -> int | None:
+        """Return how many ticks ago the 32-bit tick count `tick` was, or None if it lies after the dump's."""
+        elapsed = (self.ticks - tick) % _TICK_WRAP
+        return None if elapsed > _TICK_WRAP // 2 else elapsed
+
+    def time_of_tick(self, tick: int) -> datetime.datetime | None:
+        """Return the UTC time of the 32-bit tick count `tick`, or None if it lies before 1601 or after the dump's."""
+        elapsed = self.ticks_since(tick)
+        if elapsed is None:
+            return None
+        try:
+            now = _FILETIME_EPOCH + datetime.timedelta(microseconds=self.system_time // 10)
+            return now - datetime.timedelta(milliseconds=elapsed * self.milliseconds_per_tick)
+        except OverflowError:
+            return None
+
+
+def _paging_mode(layer: intel.Intel) -> PagingMode:
+    if isinstance(layer, intel.Intel32e):
+        return PagingMode.X64
+    return PagingMode.PAE if isinstance(layer, intel.IntelPAE) else PagingMode.X86

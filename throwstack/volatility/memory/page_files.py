@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Page files: those that Volatility was given (`--single-swap-locations`, in the order of their numbers).
+
+One of the machine's may be the compressed store, which is memory and no file: its _MMPAGING_FILE says so (Windows 10
+and later).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from volatility3.framework import exceptions, interfaces
+
+from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.volatility.memory.layout import Layout
+
+_MAX_FILES = 16
+
+
+class StoredPages(Protocol):
+    """The compressed store."""
+
+    def page(self, number: int, index: int) -> bytes | None:
+        """Return page `index` of the page file `number` that is the store, or None if it cannot be read."""
+        ...
+
+
+class SwapLayers:
+    """The `PageFiles` of a dump."""
+
+    def __init__(
+        self,
+        layers: dict[int, interfaces.layers.DataLayerInterface],
+        compressed: Collection[int] = (),
+        stored: StoredPages | None = None,
+    ) -> None:
+        """Take Volatility's layers by the number of the page file, and the numbers of those in no file.
+
+        Pages of the latter come from `stored`.
+        """
+        self._layers = layers
+        self._compressed = frozenset(compressed)
+        self._stored = stored
+
+    def page(self, number: int, index: int) -> bytes | None:
+        """Return page `index` of page file `number`, or None if it was not given or cannot be read there."""
+        if number in self._compressed:
+            return None if self._stored is None else self._stored.page(number, index)
+        layer = self._layers.get(number)
+        if layer is None:
+            return None
+        try:
+            data: bytes = layer.read(index * PAGE_SIZE, PAGE_SIZE)
+        except exceptions.InvalidAddressException:
+            return None
+        return data if len(data) == PAGE_SIZE else None
+
+    def is_compressed_store(self, number: int) -> bool:
+        """Say whether page file `number` is the memory compression's, which exists in no file."""
+        return number in self._compressed
+
+
+def swap_layers(
+    context: interfaces.context.ContextInterface, layer: interfaces.layers.DataLayerInterface
+) -> dict[int, interfaces.layers.DataLayerInterface]:
+    """Return the swap layers that the address space `layer` was given, by number."""
+    found = {}
+    for number in range(_MAX_FILES):
+        name = layer.config.get(f"swap_layers.swap_layers{number}", None)
+        if name and name in context.layers:
+            found[number] = context.layers[name]
+    return found
+
+
+def compressed_stores(
+    layout: Layout, memory: Memory, system_partition: int | None, pointer_size: int
+) -> tuple[int, ...]:
+    """Return the numbers of the page files that are memory compression's.
+
+    `system_partition` is the address of the kernel's MiSystemPartition, None for a kernel without it.
+    """
+    files = layout.find("_MI_PARTITION.Vp.PagingFile")
+    flag = layout.bits("_MMPAGING_FILE.VirtualStorePagefile")
+    if system_partition is None or files is None or flag is None:
+        return ()
+    offset, bits = flag
+    found = []
+    for number in range(_MAX_FILES):
+        try:
+            where = system_partition + files + number * pointer_size
+            address = int.from_bytes(memory.read(where, pointer_size), "little")
+            if address and bits.of(memory.u32(address + offset)):
+                found.append(number)
+        except MemoryUnreadable:
+            continue
+    return tuple(found)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What resolving pages needs of a machine: its formats of page-table entries, its page files, its VADs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from volatility3.framework import interfaces
+
+from throwstack.core.memory import Memory, PageSource
+from throwstack.pages.page_tables import AddressSpace, PagingMode
+from throwstack.pages.resolver import ResolvedPages
+from throwstack.pages.views import Views
+from throwstack.volatility.memory.guarded import guarded
+from throwstack.volatility.memory.layout import Layout
+from throwstack.volatility.memory.page_files import SwapLayers, compressed_stores
+from throwstack.volatility.memory.pte_formats import invalid_pte_mask, pte_formats
+from throwstack.volatility.memory.store_setup import StoreFinder
+from throwstack.volatility.memory.vads import VadReader
+
+log = logging.getLogger(__name__)
+
+
+class PageSetup:
+    """Makes the resolvers of one machine's address spaces."""
+
+    def __init__(
+        self,
+        physical: PageSource,
+        mode: PagingMode,
+        layout: Layout,
+        *,
+        symbol: Callable[[str], int | None],
+        swap: dict[int, interfaces.layers.DataLayerInterface],
+        directory_base: int,
+    ) -> None:
+        """Take the machine's physical pages, the kernel's layout, symbols and page tables, and the page files given."""
+        self._physical = physical
+        self._mode = mode
+        resident = Memory(AddressSpace(physical, mode, directory_base))
+        self._mask = invalid_pte_mask(layout, resident, symbol("MiState"))
+        self._formats = pte_formats(layout, mode, self._mask)
+        pointer_size = 8 if mode is PagingMode.X64 else 4
+        compressed = compressed_stores(layout, resident, symbol("MiSystemPartition"), pointer_size)
+        # What the compressed store lies in may be in a page file, but not again in the store.
+        without_store = partial(self._resolved, page_files=SwapLayers(swap, compressed))
+        kernel = Memory(without_store(directory_base))
+        self.stored = StoreFinder(layout, kernel, pointer_size, symbol=symbol, space=without_store)
+        self._page_files = SwapLayers(swap, compressed, self.stored)
+        # Paged pool, where prototype PTEs lie, is itself paged, but never by prototype PTEs.
+        paged = Memory(self._resolved(directory_base))
+        self.kernel_memory = Memory(self._resolved(directory_base, kernel=paged))
+        try:
+            self._vads: VadReader | None = VadReader(layout, self.kernel_memory, mode)
+        except LookupError as error:
+            log.warning("pages that only the VADs tell of cannot be read: %s", error)
+            self._vads = None
+
+    def process(self, directory_base: int, process: int) -> ResolvedPages:
+        """Return the pages of the EPROCESS at `process`, whose page tables are at the physical `directory_base`."""
+        views = None if self._vads is None else partial(self._views, self._vads, process)
+        return self._resolved(directory_base, kernel=self.kernel_memory, views=views)
+
+    @staticmethod
+    def _views(vads: VadReader, process: int) -> Views:
+        # Asked for in the midst of a read of the process's memory: a fault here must not be one of each of its threads.
+        with guarded(lambda reason: log.warning("the VADs of the process at %#x cannot be read: %s", process, reason)):
+            return vads.views(process)
+        return Views(())
+
+    def _resolved(
+        self,
+        directory_base: int,
+        *,
+        kernel: Memory | None = None,
+        views: Callable[[], Views] | None = None,
+        page_files: SwapLayers | None = None,
+    ) -> ResolvedPages:
+        tables = AddressSpace(self._physical, self._mode, directory_base, invalid_mask=self._mask or 0)
+        files = page_files or self._page_files
+        return ResolvedPages(self._physical, tables, self._formats, kernel=kernel, views=views, page_files=files)

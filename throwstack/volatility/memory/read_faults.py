@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads of the image, or of a page file, that fail: each is an absent page to everything above.
+
+A disk has a bad sector, a file is cut while it is read, a network share goes away, a compressed image is damaged: the
+layer that reads the file then raises OSError, or whatever its decompressor raises. Volatility's own classes (address
+spaces, lists, strings) and ours expect an invalid address and nothing else. So each layer of a context that is no
+address space gets a watch over its reads, below all that is stacked on it.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from volatility3.framework import exceptions, interfaces
+from volatility3.framework.layers import intel
+
+from throwstack.core.text import escape
+
+log = logging.getLogger(__name__)
+
+_TRIED_AGAIN = 16
+"""So many failed reads are tried a second time: a share may have hiccuped. One that is gone would cost its timeout."""
+
+
+class ReadWatch:
+    """Reads a layer in its stead, and counts what fails."""
+
+    def __init__(self, layer: interfaces.layers.DataLayerInterface) -> None:
+        """Take the place of the `read` and `is_valid` of `layer`."""
+        self._layer = layer
+        self._is_file = not isinstance(layer, interfaces.layers.TranslationLayerInterface)
+        self._read, self._is_valid = layer.read, layer.is_valid
+        self.failed = 0
+        self.mended = 0
+        """How many reads failed for good, and how many only at first."""
+        self.reason = ""
+        layer.read, layer.is_valid = self.read, self.is_valid
+
+    def read(self, offset: int, length: int, pad: bool = False) -> bytes:
+        """Return the bytes at `offset`; raises InvalidAddressException and nothing else."""
+        try:
+            return self._bytes(offset, length, pad)
+        except _Failed as failure:
+            self.reason = self.reason or str(failure)
+        if self.failed < _TRIED_AGAIN:
+            try:
+                data = self._bytes(offset, length, pad)
+            except _Failed:
+                pass
+            else:
+                self.mended += 1
+                return data
+        self.failed += 1
+        raise exceptions.InvalidAddressException(self._layer.name, offset, f"cannot be read: {self.reason}")
+
+    def _bytes(self, offset: int, length: int, pad: bool) -> bytes:
+        try:
+            data: bytes = self._read(offset, length, pad)
+        except exceptions.InvalidAddressException as error:
+            if self._is_file and self.is_valid(offset, length):
+                message = "the file has become shorter"
+                raise _Failed(message) from error
+            raise
+        except Exception as error:  # each compression has its own ways to say that a file is damaged
+            message = escape(f"{type(error).__name__}: {error}")
+            raise _Failed(message) from error
+        return data
+
+    def is_valid(self, offset: int, length: int = 1) -> bool:
+        """Say whether there is something at `offset`."""
+        try:
+            return bool(self._is_valid(offset, length))
+        except Exception as error:  # noqa: BLE001 see above
+            self.reason = self.reason or escape(f"{type(error).__name__}: {error}")
+            self.failed += 1
+            return False
+
+    @property
+    def problem(self) -> str:
+        """Return what went wrong in a sentence; empty if nothing did."""
+        name = escape(_file_name(self._layer))
+        if self.failed:
+            return (
+                f"{_reads(self.failed)} of {name} failed ({self.reason}): what is there counts as absent, and rows may "
+                "be missing"
+            )
+        if self.mended:
+            return f"{_reads(self.mended)} of {name} failed at first ({self.reason}): its disk or share may be failing"
+        return ""
+
+
+def _reads(count: int) -> str:
+    return "1 read" if count == 1 else f"{count} reads"
+
+
+class _Failed(Exception):
+    """A read that the file's layer could not do; the message says why."""
+
+
+def watch_reads(context: interfaces.context.ContextInterface) -> tuple[ReadWatch, ...]:
+    """Return the watches over the files of `context`; each of its layers gets one when it has none yet."""
+    watches = []
+    for name in context.layers:
+        layer = context.layers[name]
+        if isinstance(layer, intel.Intel):
+            continue
+        known = getattr(layer.read, "__self__", None)
+        watches.append(known if isinstance(known, ReadWatch) else ReadWatch(layer))
+    return tuple(watches)
+
+
+def read_problems(context: interfaces.context.ContextInterface) -> tuple[str, ...]:
+    """Return what went wrong so far when the files of `context` were read, a sentence for each."""
+    return tuple(watch.problem for watch in watch_reads(context) if watch.problem)
+
+
+def _file_name(layer: interfaces.layers.DataLayerInterface) -> str:
+    location = layer.config.get("location", None)
+    return PurePosixPath(unquote(urlsplit(str(location)).path)).name if location else str(layer.name)

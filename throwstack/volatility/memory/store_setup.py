@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the compressed stores of a machine by the kernel's symbols, and says why where they cannot be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cached_property
+
+from throwstack.core.guard import Guard
+from throwstack.core.memory import Memory, MemoryUnreadable, PageSource
+from throwstack.pages.compressed_store import CompressedStores, NotInStore
+from throwstack.pages.store_layout import store_layout
+from throwstack.volatility.memory.layout import Layout
+
+log = logging.getLogger(__name__)
+
+_GLOBALS = ("?SmGlobals@@3U_SM_GLOBALS@@A", "SmGlobals")
+"""A C++ variable: PDBs have its decorated name."""
+_OWNER = b"MemCompression\0"
+"""EPROCESS.ImageFileName of the process in whose memory the stores lie."""
+
+
+class StoreFinder:
+    """The compressed stores, which are looked for when the first page is asked for."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        memory: Memory,
+        pointer_size: int,
+        *,
+        symbol: Callable[[str], int | None],
+        space: Callable[[int], PageSource],
+    ) -> None:
+        """Read the kernel's `memory`; `space` makes the address space of a physical directory base."""
+        self._layout = layout
+        self._memory = memory
+        self._pointer_size = pointer_size
+        self._symbol = symbol
+        self._space = space
+        self._owners: dict[int, Memory | None] = {}
+        self._reasons: dict[str, None] = {}
+
+    def page(self, number: int, index: int) -> bytes | None:
+        """Return page `index` of the page file `number` that is the store, or None if it cannot be read."""
+        stores = self._stores
+        if isinstance(stores, str):
+            self._say(stores)
+            return None
+        with Guard(self._say, (NotInStore, MemoryUnreadable)):
+            return stores.page(number, index)
+        return None
+
+    def _say(self, reason: str) -> None:
+        if reason not in self._reasons:
+            self._reasons[reason] = None
+            log.warning("pages in the compressed store are missing: %s", reason)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Return why pages could not be read, each reason once; empty where all could."""
+        return tuple(self._reasons)
+
+    @cached_property
+    def _stores(self) -> CompressedStores | str:
+        """Return the stores, or why there are none to be read."""
+        build_number = self._symbol("NtBuildNumber")
+        sm_globals = next((found for name in _GLOBALS if (found := self._symbol(name)) is not None), None)
+        if sm_globals is None or build_number is None:
+            return "the kernel's symbols do not name SmGlobals and NtBuildNumber"
+        try:
+            build = self._memory.u32(build_number) & 0xFFFF  # the upper bits say what kind of build
+        except MemoryUnreadable:
+            return "the kernel's build number is not in the dump"
+        is_64bit = self._pointer_size == 8
+        layout = store_layout(build, is_64bit=is_64bit)
+        if layout is None:
+            return f"the store's layout in build {build} ({'x64' if is_64bit else 'x86'}) is not known well enough"
+        return CompressedStores(self._memory, sm_globals, layout, self._owner)
+
+    def _owner(self, process: int) -> Memory | None:
+        """Return the memory of the EPROCESS at an address, or None if it is not that of memory compression."""
+        if process not in self._owners:
+            self._owners[process] = self._open(process)
+        return self._owners[process]
+
+    def _open(self, process: int) -> Memory | None:
+        name, directory = (
+            self._layout.find(f"_EPROCESS.{path}") for path in ("ImageFileName", "Pcb.DirectoryTableBase")
+        )
+        if name is None or directory is None:
+            return None
+        try:
+            if self._memory.read(process + name, len(_OWNER)) != _OWNER:
+                return None
+            directory_base = int.from_bytes(self._memory.read(process + directory, self._pointer_size), "little")
+        except MemoryUnreadable:
+            return None
+        return Memory(self._space(directory_base))

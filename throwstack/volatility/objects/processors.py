@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registers of the threads that were running: KPRCB.ProcessorState.ContextFrame.
+
+A crash dump's writer saves every processor's registers there before it writes. In an image taken from a running
+system the member is stale or empty, so what it holds is only believed where its stack pointer lies on the stack of
+the processor's current thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import cached_property
+
+from throwstack.core.contexts import Context, read_context
+from throwstack.core.registers import Arch
+from throwstack.volatility.memory.guarded import guarded
+from throwstack.volatility.memory.machine import Machine
+
+log = logging.getLogger(__name__)
+
+_MAX_PROCESSORS = 2048
+
+
+class Processors:
+    """The processors of a machine; read on first use."""
+
+    def __init__(self, machine: Machine) -> None:
+        """Take the machine."""
+        self._machine = machine
+
+    def context(self, thread: int) -> Context | None:
+        """Return the registers of the processor that runs the ETHREAD at `thread`, or None."""
+        return self._contexts.get(thread)
+
+    @cached_property
+    def _contexts(self) -> dict[int, Context]:
+        machine = self._machine
+        current = machine.layout.find("_KPRCB.CurrentThread")
+        frame = machine.layout.find("_KPRCB.ProcessorState.ContextFrame")
+        found: dict[int, Context] = {}
+        if current is None or frame is None:
+            return found
+        arch = Arch.X64 if machine.is_64bit else Arch.X86
+        guard = guarded(lambda reason: log.info("a processor's registers cannot be read: %s", reason))
+        for prcb in guard.each(self._control_blocks()):
+            with guard:
+                thread = machine.pointer(machine.memory, prcb + current)
+                context = read_context(machine.memory, prcb + frame, arch)
+                if context.has_plausible_flags:
+                    found[thread] = context
+        return found
+
+    def _control_blocks(self) -> Iterator[int]:
+        """Yield the addresses of the KPRCBs: KiProcessorBlock holds a pointer to each, then zeros."""
+        machine = self._machine
+        table = machine.symbol("KiProcessorBlock")
+        found: set[int] = set()
+        while table is not None and len(found) < _MAX_PROCESSORS:
+            block = machine.pointer(machine.memory, table + len(found) * machine.pointer_size)
+            if not block or block in found:
+                break
+            found.add(block)
+            yield block

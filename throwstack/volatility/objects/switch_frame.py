@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a switched-out thread goes on in the kernel: the frame that KiSwapContext leaves at KTHREAD.KernelStack.
+
+x64, KSWITCH_FRAME, the same from Windows 7 to 11: five home words, flags, rbp, return address: 0x40 bytes. x86,
+KSWITCHFRAME, from XP on: exception list, flags, return address: 12 bytes. Both return into KiSwapContext.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch, Registers
+from throwstack.volatility.memory.machine import Machine
+
+_X64_RBP, _X64_RETURN, _X64_SIZE = 0x30, 0x38, 0x40
+_X86_EXCEPTIONS, _X86_RETURN, _X86_SIZE = 0, 8, 12
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchFrame:
+    """The registers behind SwapContext's return, and on x86 the first exception registration on the kernel stack."""
+
+    registers: Registers
+    exception_list: int | None = None
+
+
+def read_switch_frame(machine: Machine, pointer: int) -> SwitchFrame | None:
+    """Return the switch frame at `pointer`, or None if it cannot be read."""
+    memory = machine.memory
+    try:
+        if machine.is_64bit:
+            values = {"rip": memory.u64(pointer + _X64_RETURN), "rbp": memory.u64(pointer + _X64_RBP)}
+            return SwitchFrame(Registers.named(Arch.X64, {**values, "rsp": pointer + _X64_SIZE}))
+        values = {"eip": memory.u32(pointer + _X86_RETURN), "esp": pointer + _X86_SIZE}
+        return SwitchFrame(Registers.named(Arch.X86, values), memory.u32(pointer + _X86_EXCEPTIONS))
+    except MemoryUnreadable:
+        return None

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A layer for the kinds of Windows crash dumps that Volatility's own turns away: all that hold physical memory.
+
+Volatility finds stackers among the classes that have been imported when it begins to stack; importing this module from
+a plugin's is enough, for plugins are imported first. The stacker comes after Volatility's and takes what that leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from volatility3.framework import constants, exceptions, interfaces
+from volatility3.framework.layers import segmented
+
+from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.crashdump.header import DumpHeader, DumpKind, read_header
+from throwstack.crashdump.physical import DumpPages
+from throwstack.crashdump.runs import NoRuns, read_runs
+from throwstack.pages.page_tables import AddressSpace, PagingMode
+
+log = logging.getLogger(__name__)
+
+_KERNEL_ALONE = frozenset({DumpKind.SUMMARY, DumpKind.LIVE_KERNEL})
+
+_ARCHITECTURES = {PagingMode.X64: "Intel64", PagingMode.PAE: "Intel32", PagingMode.X86: "Intel32"}
+
+
+class LayerBytes:
+    """The contents of a layer, as `throwstack.crashdump` reads them."""
+
+    def __init__(self, layer: interfaces.layers.DataLayerInterface) -> None:
+        """Read `layer`, whose addresses are offsets in a file."""
+        self._layer = layer
+        self.size: int = layer.maximum_address + 1
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the bytes at `offset`: fewer than `size` at the end, none behind it."""
+        size = min(size, self.size - offset)
+        if size <= 0:
+            return b""
+        try:
+            data: bytes = self._layer.read(offset, size)
+        except exceptions.InvalidAddressException:
+            return b""
+        return data
+
+
+class CrashDumpLayer(segmented.SegmentedLayer):  # type: ignore[misc] # Volatility's classes have no types here
+    """Physical memory in a Windows crash dump: kernel, active, live and complete ones (types 2, 5 to 10)."""
+
+    provides = {"type": "physical"}  # noqa: RUF012 - as Volatility declares it
+
+    def __init__(
+        self,
+        context: interfaces.context.ContextInterface,
+        config_path: str,
+        name: str,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Take the layer named in the configuration as the file; raises LayerException for one that is no dump."""
+        data = LayerBytes(context.layers[context.config[interfaces.configuration.path_join(config_path, "base_layer")]])
+        header = read_header(data)
+        if header is None:
+            raise exceptions.LayerException(name, "not a Windows crash dump")
+        try:
+            self.pages = DumpPages(data, read_runs(data, header))
+        except NoRuns as error:
+            raise exceptions.LayerException(name, str(error)) from error
+        self.header = header
+        super().__init__(context, config_path, name, metadata)
+
+    def _load_segments(self) -> None:
+        segments = []
+        for run in self.pages.runs:
+            length = run.count * PAGE_SIZE
+            segments.append((run.first * PAGE_SIZE, run.offset, length, length))
+        self._segments = segments
+
+
+class CrashDumpStacker(interfaces.automagic.StackerLayerInterface):  # type: ignore[misc]
+    """Stacks `CrashDumpLayer` on dumps that no stacker of Volatility's has taken."""
+
+    stack_order = 12
+    exclusion_list = ["mac", "linux"]  # noqa: RUF012 - as Volatility declares it
+
+    @classmethod
+    def stack(
+        cls,
+        context: interfaces.context.ContextInterface,
+        layer_name: str,
+        progress_callback: constants.ProgressCallback = None,  # noqa: ARG003 - Volatility's signature
+    ) -> interfaces.layers.DataLayerInterface | None:
+        """Return the layer on top of `layer_name`, or None if that is not a dump with physical memory."""
+        if read_header(LayerBytes(context.layers[layer_name])) is None:
+            return None
+        name = context.layers.free_layer_name(CrashDumpLayer.__name__)
+        context.config[interfaces.configuration.path_join(name, "base_layer")] = layer_name
+        try:
+            layer = CrashDumpLayer(context, name, name)
+        except exceptions.LayerException as error:
+            log.warning("this crash dump cannot be used: %s", error)
+            return None
+        if layer.header.kind in _KERNEL_ALONE:
+            log.warning("this is a dump of the kernel's memory: processes' stacks are in it only by chance")
+        return CrashDumpLayer(context, name, name, _metadata(layer.header, layer.pages))
+
+
+def _metadata(header: DumpHeader, pages: DumpPages) -> dict[str, Any]:
+    """Return what saves Volatility the search for page tables: those of the header, where they lead to the kernel."""
+    memory = Memory(AddressSpace(Memory(pages), header.paging, header.directory_base))
+    size = 8 if header.is_64bit else 4
+    try:
+        entry = int.from_bytes(memory.read(header.module_list, size), "little")
+        back = int.from_bytes(memory.read(entry + size, size), "little")
+    except MemoryUnreadable:
+        return {"os": "Windows"}
+    if back != header.module_list:
+        return {"os": "Windows"}
+    return {
+        "os": "Windows",
+        "architecture": _ARCHITECTURES[header.paging],
+        "pae": header.paging is PagingMode.PAE,
+        "page_map_offset": header.directory_base,
+    }

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens an image without the `vol` command: at once where the kernel is known, else by Volatility's own search."""
+
+from __future__ import annotations
+
+import contextlib
+import lzma
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import volatility3.symbols
+from volatility3.framework import constants, contexts, exceptions, interfaces
+from volatility3.framework.automagic import pdbscan, stacker, windows
+from volatility3.framework.configuration import requirements
+from volatility3.framework.layers import intel, physical
+from volatility3.framework.symbols import native
+from volatility3.framework.symbols import windows as windows_symbols
+from volatility3.plugins.windows import pslist
+
+from throwstack.crashdump.header import DumpHeader
+from throwstack.images.image import PdbIdentity
+from throwstack.pages.page_tables import PagingMode
+from throwstack.volatility.opening.dump_layer import CrashDumpLayer
+from throwstack.volatility.opening.isf import isf_urls
+
+_LAYERS = {
+    PagingMode.X64: intel.WindowsIntel32e,
+    PagingMode.PAE: intel.WindowsIntelPAE,
+    PagingMode.X86: intel.WindowsIntel,
+}
+_PATH = "throwstack"
+
+
+class CannotOpen(Exception):
+    """The image cannot be opened; the message says why."""
+
+
+class BadSymbols(CannotOpen):
+    """The ISF file cannot be used; the message says why."""
+
+
+@contextlib.contextmanager
+def symbol_directories(directories: Sequence[Path]) -> Iterator[None]:
+    """Let Volatility look for symbols in these directories first, and nowhere on the network."""
+    saved = volatility3.symbols.__path__, constants.OFFLINE
+    volatility3.symbols.__path__ = [*(str(path.resolve()) for path in directories), *constants.SYMBOL_BASEPATHS]
+    constants.OFFLINE = True
+    try:
+        yield
+    finally:
+        volatility3.symbols.__path__, constants.OFFLINE = saved
+
+
+def find_isf(pdb: PdbIdentity) -> str | None:
+    """Return the URL of the ISF file of a kernel's PDB, or None."""
+    return next(isf_urls(pdb), None)
+
+
+def open_crash_dump(
+    path: Path, header: DumpHeader, kernel_base: int, isf: str, page_files: Sequence[Path] = ()
+) -> tuple[interfaces.context.ContextInterface, str]:
+    """Return a context with the dump, and the name of its kernel module; raises CannotOpen or BadSymbols.
+
+    `page_files` are in the order of their numbers.
+    """
+    context = contexts.Context()
+    join = interfaces.configuration.path_join
+    base, dump, space = join(_PATH, "file"), join(_PATH, "dump"), join(_PATH, "kernel")
+    context.config[join(base, "location")] = path.resolve().as_uri()
+    context.config[join(dump, "base_layer")] = "file"
+    context.config[join(space, "memory_layer")] = "dump"
+    context.config[join(space, "page_map_offset")] = header.directory_base
+    context.config[join(space, "kernel_virtual_offset")] = kernel_base
+    try:
+        context.add_layer(physical.FileLayer(context, base, "file"))
+        context.add_layer(CrashDumpLayer(context, dump, "dump"))
+        for number, file in enumerate(page_files):
+            name = f"swap_layers{number}"
+            context.config[join(_PATH, name, "location")] = file.resolve().as_uri()
+            context.add_layer(physical.FileLayer(context, join(_PATH, name), name))
+            context.config[join(space, "swap_layers", name)] = name
+        context.add_layer(_LAYERS[header.paging](context, space, "layer", metadata={"os": "Windows"}))
+    except (exceptions.VolatilityException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
+        message = f"Volatility cannot open it: {error}"
+        raise CannotOpen(message) from error
+    return _with_symbols(context, "layer", kernel_base, isf)
+
+
+def open_image(path: Path, page_files: Sequence[Path] = ()) -> tuple[interfaces.context.ContextInterface, str]:
+    """Return a context with an image in which Volatility finds the kernel, and its module's name; raises CannotOpen.
+
+    The kernel's symbols are looked for by `find_isf`. Volatility itself takes them from an index that all runs of
+    a user share, and each drops from it what lies in none of its own symbol directories: of two runs side by side, one
+    may find the symbols gone, then opens the very file that holds them to write a download into it, and deletes it.
+    """
+    context = contexts.Context()
+    join = interfaces.configuration.path_join
+    settings = {
+        "stacker.single_location": path.resolve().as_uri(),
+        "stacker.stackers": stacker.choose_os_stackers(pslist.PsList),
+        "swap.single_swap_locations": [file.resolve().as_uri() for file in page_files],
+    }
+    for key, value in settings.items():
+        context.config[join(_PATH, key)] = value
+    image = requirements.MultiRequirement("image")
+    image.add_requirement(requirements.TranslationLayerRequirement("layer", architectures=["Intel32", "Intel64"]))
+    context.symbol_space.append(native.NativeTable("pdbscan", native.std_ctypes))  # the search's own
+    try:
+        stacker.LayerStacker(context, join(_PATH, "stacker"))(context, _PATH, image)
+        windows.WinSwapLayers(context, join(_PATH, "swap"))(context, _PATH, image)
+        layer = context.config.get(join(_PATH, "image", "layer"), None)
+        search = pdbscan.KernelPDBScanner(context, join(_PATH, "search"))
+        found = search.determine_valid_kernel(context, [layer]) if layer else None
+    except Exception as error:  # what Volatility's own runs do: in a damaged image its search meets anything
+        message = f"Volatility cannot open it: {error}"
+        raise CannotOpen(message) from error
+    if found is None:
+        message = "Volatility finds no Windows kernel in it"
+        raise CannotOpen(message)
+    _, base, record = found
+    pdb = PdbIdentity(record["pdb_name"], record["GUID"].upper(), record["age"])
+    isf = find_isf(pdb)
+    if isf is None:
+        message = f"no symbols for the kernel Volatility finds: {pdb.name} {pdb.guid} age {pdb.age}"
+        raise CannotOpen(message)
+    return _with_symbols(context, layer, base, isf)
+
+
+def _with_symbols(
+    context: interfaces.context.ContextInterface, layer: str, base: int, isf: str
+) -> tuple[interfaces.context.ContextInterface, str]:
+    try:
+        path = interfaces.configuration.path_join(_PATH, "symbols")
+        context.symbol_space.append(windows_symbols.WindowsKernelIntermedSymbols(context, path, "symbols", isf_url=isf))
+        return context, context.module("symbols", layer, base).name
+    except _DAMAGED as error:
+        message = f"the ISF file is damaged: {error}"
+        raise BadSymbols(message) from error
+
+
+_DAMAGED = (
+    exceptions.VolatilityException,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RecursionError,
+    MemoryError,
+    lzma.LZMAError,
+)
+"""What reading an ISF file that is not one ends in."""

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where names and missing image pages come from: the symbol path, the image path, ISF files, the exports.
+
+The symbol path is the option `--symbol-path`, else `symbol_path` in Volatility's settings file (`vol.json`), else the
+environment's `_NT_SYMBOL_PATH`. The image path is `--image-path`, else `image_path` in the settings, else
+`_NT_EXECUTABLE_IMAGE_PATH`. Both are written as WinDbg takes them. What a path's file is refused
+for is said once, as a warning.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from functools import cached_property
+
+from volatility3 import cli
+from volatility3.framework import constants
+
+from throwstack.core.text import escape
+from throwstack.files.download import Downloader
+from throwstack.files.image_path import ImageStore
+from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
+from throwstack.files.user_cache import cache_directory
+from throwstack.images.image import Image, PdbIdentity
+from throwstack.names.frame_records import FrameDataSource
+from throwstack.names.symbols import SymbolSource, SymbolTable, export_table, first_of
+from throwstack.pdb.pdb_symbols import PdbSymbols
+from throwstack.volatility.opening.isf import IsfSource
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[float, str], None]
+
+
+class Sources:
+    """The symbol and image files at hand; shared by all processes of a dump."""
+
+    def __init__(self, symbol_path: str, image_path: str, progress: Progress | None = None) -> None:
+        """Use these paths (empty: none). Servers on them are asked unless Volatility was told `--offline`."""
+        self._said: set[str] = set()
+        self._progress = progress
+        self._isf = IsfSource()
+        self._symbol_path = self._path(symbol_path)
+        self._image_path = self._path(image_path)
+
+    def _path(self, text: str) -> SymbolPath | None:
+        if not text.strip():
+            return None
+        fetcher = None if constants.OFFLINE else Downloader(say=self._say, progress=self._progress)
+        try:
+            return SymbolPath(parse_symbol_path(text, cache_directory(), self._say), fetcher=fetcher, say=self._say)
+        except ValueError as error:
+            self._say(f"the path {text!r} cannot be used: {error}")
+            return None
+
+    def _say(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            log.warning("%s", escape(message, 512))
+
+    @cached_property
+    def _pdbs(self) -> PdbSymbols | None:
+        if self._symbol_path is None:
+            return None
+        return PdbSymbols(
+            self._symbol_path,
+            cache=cache_directory(),
+            say=self._say,
+            progress=self._progress,
+            identify=self._identify,
+        )
+
+    @cached_property
+    def image_store(self) -> ImageStore | None:
+        """Return the image files at hand, or None if no image path was given."""
+        return None if self._image_path is None else ImageStore(self._image_path, say=self._say)
+
+    @cached_property
+    def symbols(self) -> SymbolSource:
+        """Return where names come from before the exports in memory: PDBs, then ISF tables."""
+        return self._isf if self._pdbs is None else first_of(self._pdbs, self._isf)
+
+    @property
+    def frame_data(self) -> FrameDataSource | None:
+        """Return where x86 frame data comes from, or None if there is no symbol path."""
+        return self._pdbs
+
+    def exports_on_disk(self, image: Image) -> SymbolTable | None:
+        """Return the exports of the image's file: for an image whose own are not in memory."""
+        file = self.image_store.image(image) if self.image_store is not None else None
+        return None if file is None else export_table(file)
+
+    def _identify(self, image: Image) -> PdbIdentity | None:
+        file = self.image_store.image(image) if self.image_store is not None else None
+        return None if file is None else file.pdb
+
+
+def paths(symbol_path: str | None, image_path: str | None) -> tuple[str, str]:
+    """Return the symbol path and the image path in force, for the values of the two options."""
+    settings = _settings()
+    symbols = symbol_path or settings.get("symbol_path") or os.environ.get("_NT_SYMBOL_PATH") or ""
+    images = image_path or settings.get("image_path") or os.environ.get("_NT_EXECUTABLE_IMAGE_PATH") or ""
+    return str(symbols), str(images)
+
+
+def _settings() -> dict[str, object]:
+    try:
+        # The method needs no instance, and making one would set Volatility's logging up again.
+        _, settings = cli.CommandLine.load_system_defaults(None, "vol.json")
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return dict(settings)
