@@ -18,9 +18,9 @@ if find_spec("throwstack") is None:
         str(root) for root in Path(__file__).resolve().parents[2:4] if (root / "throwstack/cli/main.py").is_file()
     ]
 
-from throwstack.core.text import escape
 from throwstack.files.needed import manifest
-from throwstack.volatility import cxr, options, rows
+from throwstack.volatility import cxr, options
+from throwstack.volatility.tables import columns, frame_table
 
 log = logging.getLogger(__name__)
 
@@ -73,18 +73,11 @@ class CxrStack(interfaces.plugins.PluginInterface):
         side = cxr.WhichSide(self.config.get("wow64") or cxr.WhichSide.X86.value)
         return cxr.throwing_stacks(survey, of_wow64=side)
 
-    def _frames(self) -> Iterator[tuple[int, rows.Row]]:
-        style = options.name_style(self)
-        for stack in self._stacks():
-            for row in rows.frame_rows(
-                stack,
-                with_registers=self.config.get("registers", False),
-                style=style,
-                with_fpo=self.config.get("kv", False),
-            ):
-                yield 0, row
+    def _frames(self, table: list[columns.Column[frame_table.FrameRow]]) -> Iterator[tuple[int, columns.Row]]:
+        for row in cxr.frame_rows(self._stacks(), options.frame_detail(self)):
+            yield 0, columns.row(table, row)
 
-    def _needed(self) -> Iterator[tuple[int, rows.Row]]:
+    def _needed(self) -> Iterator[tuple[int, columns.Row]]:
         files = cxr.files_needed(self._stacks())
         try:
             with self.open(_MANIFEST) as out:
@@ -92,12 +85,14 @@ class CxrStack(interfaces.plugins.PluginInterface):
         except OSError as error:
             log.warning("%s cannot be written: %s; its lines are in the table", _MANIFEST, error.strerror or error)
         for file in files:
-            yield 0, (file.manifest_line, escape(file.module), file.why)
+            yield 0, columns.row(frame_table.NEEDED_COLUMNS, file)
 
     def run(self) -> renderers.TreeGrid:
         """Return one row per frame, innermost first, stack after stack; or one per file that the stacks call for."""
         if self.config.get("symbols_needed", False):
-            return renderers.TreeGrid([("Manifest", str), ("Module", str), ("Why", str)], self._needed())
-        registers = rows.REGISTER_COLUMNS if self.config.get("registers", False) else []
-        fpo = rows.FPO_COLUMNS if self.config.get("kv", False) else []
-        return renderers.TreeGrid([*rows.FRAME_COLUMNS, *fpo, *registers, *rows.NOTES_COLUMN], self._frames())
+            return renderers.TreeGrid(columns.headings(frame_table.NEEDED_COLUMNS), self._needed())
+        detail = options.frame_detail(self)
+        table = frame_table.throwing_columns(
+            options.name_style(self), with_fpo=detail.fpo, with_registers=detail.registers
+        )
+        return renderers.TreeGrid(columns.headings(table), self._frames(table))

@@ -19,9 +19,12 @@ if find_spec("throwstack") is None:
         str(root) for root in Path(__file__).resolve().parents[2:4] if (root / "throwstack/cli/main.py").is_file()
     ]
 
-from throwstack.volatility import options, rows
+from throwstack.volatility import options
 from throwstack.volatility.stackwalk import StackWalk as Walk
-from throwstack.volatility.stackwalk_rows import Stack, StackRows, fold
+from throwstack.volatility.survey import Survey
+from throwstack.volatility.tables import columns
+from throwstack.volatility.tables.thread_table import FoldedStack, ThreadTable, fold
+from throwstack.volatility.thread_stacks import thread_stack
 from throwstack.volatility.thread_walks import Wow64View
 
 log = logging.getLogger(__name__)
@@ -68,34 +71,34 @@ class StackWalk(interfaces.plugins.PluginInterface):
             *options.frame_requirements(),
         ]
 
-    def _stacks(self, walk: Walk, table: StackRows) -> Iterator[Stack]:
+    def _stacks(self, survey: Survey, table: ThreadTable) -> Iterator[FoldedStack]:
         text = self.config.get("findstack")
         try:
             pattern = re.compile(text, re.IGNORECASE) if text else None
         except re.error as error:
             log.warning("--findstack %r is not a regular expression: %s", text, error)
             return
+        detail = options.frame_detail(self)
+        walk = Walk(survey, Wow64View(self.config.get("wow64") or Wow64View.X86.value))
         for report in walk.reports():
-            stack = table.stack(report)
+            stack = table.stack(thread_stack(survey.machine, report, detail))
             if pattern is None or stack.matches(pattern):
                 yield stack
 
     def run(self) -> renderers.TreeGrid:
         """Return a row per thread, and below it one per frame, innermost first."""
         unique = bool(self.config.get("unique", False))
-        style = options.name_style(self)
         survey = options.open_survey(self)
-        table = StackRows(
-            survey.machine,
-            style,
+        table = ThreadTable(
+            options.name_style(self),
             is_brief=bool(self.config.get("brief", False)),
             with_fpo=bool(self.config.get("kv", False)),
+            unique=unique,
         )
-        walk = Walk(survey, Wow64View(self.config.get("wow64") or Wow64View.X86.value))
 
-        def generate() -> Iterator[tuple[int, rows.Row]]:
-            stacks = self._stacks(walk, table)
+        def generate() -> Iterator[tuple[int, columns.Row]]:
+            stacks = self._stacks(survey, table)
             for stack in fold(stacks) if unique else stacks:
-                yield from table.rows(stack, unique=unique)
+                yield from table.rows(stack)
 
-        return renderers.TreeGrid(table.columns(unique=unique), generate())
+        return renderers.TreeGrid(columns.headings(table.columns), generate())

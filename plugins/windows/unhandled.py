@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from volatility3.framework import interfaces, renderers
 from volatility3.plugins import timeliner
@@ -19,7 +18,10 @@ if find_spec("throwstack") is None:
         str(root) for root in Path(__file__).resolve().parents[2:4] if (root / "throwstack/cli/main.py").is_file()
     ]
 
-from throwstack.volatility import options, rows
+from throwstack.report.crash_report import CrashReport
+from throwstack.volatility import crashes, options
+from throwstack.volatility.tables import columns
+from throwstack.volatility.tables.crash_table import CRASH_COLUMNS
 
 
 class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface):
@@ -33,26 +35,21 @@ class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface
         """Return what Volatility has to provide, and the plugin's options."""
         return options.common_requirements()
 
-    def _generator(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    def _crashes(self) -> Iterator[CrashReport]:
         survey = options.open_survey(self)
         for finding in survey.findings():
-            yield 0, rows.unhandled_row(survey.machine, finding)
+            yield crashes.crash_of(survey.machine, finding)
+
+    def _generator(self) -> Iterator[tuple[int, columns.Row]]:
+        for crash in self._crashes():
+            yield 0, columns.row(CRASH_COLUMNS, crash)
 
     def generate_timeline(self) -> Iterator[tuple[str, timeliner.TimeLinerType, datetime.datetime]]:
         """Yield when each stuck thread began to wait, for the timeliner."""
-        survey = options.open_survey(self)
-        names = [name for name, _ in rows.UNHANDLED_COLUMNS]
-        for finding in survey.findings():
-            row = dict(zip(names, rows.unhandled_row(survey.machine, finding), strict=True))
-            since = row["Blocked Since"]
-            if isinstance(since, datetime.datetime):
-                text = f"{row['Process']} (PID {row['PID']}, TID {row['TID']}) {row['Verdict']}"
-                if finding.stuck.exceptions:
-                    text = f"Unhandled exception: {text}: {row['Exception']} at {row['Thrown At']}"
-                else:
-                    text = f"Stuck thread: {text}: in {row['Blocked In']}"
-                yield text, timeliner.TimeLinerType.MODIFIED, since
+        for crash in self._crashes():
+            if crash.blocked_since is not None:
+                yield crashes.timeline_text(crash), timeliner.TimeLinerType.MODIFIED, crash.blocked_since
 
     def run(self) -> renderers.TreeGrid:
         """Return one row per stuck thread."""
-        return renderers.TreeGrid(rows.UNHANDLED_COLUMNS, self._generator())
+        return renderers.TreeGrid(columns.headings(CRASH_COLUMNS), self._generator())

@@ -19,6 +19,8 @@ _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 def escape(text: str, limit: int = LIMIT) -> str:
     """Return `text` with every character visible, at most `limit` characters and then `…`."""
+    if len(text) <= limit and text.isprintable():
+        return text
     parts: list[str] = []
     length = 0
     for character in text:

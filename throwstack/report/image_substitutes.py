@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 
 from throwstack.core.frames import Frame
 from throwstack.core.memory import PAGE_SIZE
-from throwstack.images.image import ImageMap
+from throwstack.images.image import Image, ImageMap
 
 
 def substitute_note(frame: Frame, images: ImageMap, substitutes: AbstractSet[int]) -> str:
@@ -17,14 +17,22 @@ def substitute_note(frame: Frame, images: ImageMap, substitutes: AbstractSet[int
     on the page of its code and on its image's data: headers, function table, unwind information, exports.
     """
     address = frame.ip if frame.is_interrupted else frame.ip - 1
-    image = images.find(address)
+    image = images.find(address) if substitutes else None
     if image is None:
         return ""
-    end = image.base + image.module.size
-    taken = [page for page in substitutes if image.base <= page < end]
     parts = []
-    if address & -PAGE_SIZE in taken:
+    if address & -PAGE_SIZE in substitutes:
         parts.append("code")
-    if any(not image.is_code(page) for page in taken):
+    if _has_data(image, substitutes):
         parts.append("image data")
     return f"{' and '.join(parts)} of {image.module.name} from its file" if parts else ""
+
+
+def _has_data(image: Image, substitutes: AbstractSet[int]) -> bool:
+    """Say whether a page of the image's data is among `substitutes`. Every frame asks: the shorter way is gone."""
+    pages = range(image.base, image.base + image.module.size, PAGE_SIZE)
+    if len(substitutes) < len(pages):
+        taken = (page for page in substitutes if image.base <= page < image.base + image.module.size)
+    else:
+        taken = (page for page in pages if page in substitutes)
+    return any(not image.is_code(page) for page in taken)

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import capstone
 
 from throwstack.core.contexts import Context
 from throwstack.core.memory import Memory
 from throwstack.core.registers import Arch, Registers
 
+_SELECTORS = ("cs", "ss", "ds", "es", "fs", "gs")
+_SELECTORS_AND_FLAGS = frozenset({*_SELECTORS, "efl"})
 _X86_ORDER = ("eax", "ebx", "ecx", "edx", "esi", "edi")
 _X64_ORDER = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi")
 _X64_REST = ("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
@@ -34,21 +38,33 @@ def format_flags(eflags: int) -> str:
     return " ".join((f"iopl={eflags >> 12 & 3}", *words))
 
 
-def format_context(context: Context) -> str:
-    """Return all registers of a saved CONTEXT, on one line, in WinDbg's order."""
-    segments = (("cs", context.cs), ("ss", context.ss), ("ds", context.ds), ("es", context.es), ("fs", context.fs))
-    selectors = " ".join(f"{name}={value:04x}" for name, value in (*segments, ("gs", context.gs)))
-    flags = format_flags(context.eflags)
-    return f"{format_registers(context.arch, context.registers)} {flags} {selectors} efl={context.eflags:08x}"
+def context_values(context: Context) -> dict[str, int]:
+    """Return all registers of a saved CONTEXT by name: the general ones, `eip` or `rip`, selectors, `efl`."""
+    segments = {"cs": context.cs, "ss": context.ss, "ds": context.ds, "es": context.es, "fs": context.fs}
+    return {
+        **register_values(context.arch, context.registers),
+        **segments,
+        "gs": context.gs,
+        "efl": context.eflags,
+    }
 
 
-def format_registers(arch: Arch, registers: Registers) -> str:
-    """Return the known registers of a frame, on one line, in WinDbg's order; unknown ones are left out."""
-    width = arch.pointer_size * 2
+def register_values(arch: Arch, registers: Registers) -> dict[str, int]:
+    """Return the known registers of a frame by name, in WinDbg's order."""
     values = dict(zip(arch.register_names, registers.gpr, strict=True))
     values["eip" if arch is Arch.X86 else "rip"] = registers.ip
     order = (*_X86_ORDER, "eip", "esp", "ebp") if arch is Arch.X86 else (*_X64_ORDER, "rip", "rsp", "rbp", *_X64_REST)
-    return " ".join(f"{name}={value:0{width}x}" for name in order if (value := values[name]) is not None)
+    return {name: value for name in order if (value := values[name]) is not None}
+
+
+def format_registers(values: Mapping[str, int]) -> str:
+    """Return the registers of `context_values` or `register_values` on one line, as WinDbg prints them."""
+    width = 16 if "rip" in values else 8
+    general = [f"{name}={value:0{width}x}" for name, value in values.items() if name not in _SELECTORS_AND_FLAGS]
+    if "efl" not in values:
+        return " ".join(general)
+    selectors = [f"{name}={values[name]:04x}" for name in _SELECTORS]
+    return " ".join([*general, format_flags(values["efl"]), *selectors, f"efl={values['efl']:08x}"])
 
 
 def format_instruction(memory: Memory, arch: Arch, address: int, cs: int | None = None) -> str | None:

@@ -17,12 +17,15 @@ from throwstack.core.registers import Registers
 from throwstack.core.text import escape
 from throwstack.dispatch.saved import SavedException
 from throwstack.files.needed import NeededFile, needed_files
+from throwstack.report.frame_report import FrameDetail, walk_report
 from throwstack.stuck.triage import BROKE_OFF
 from throwstack.unwind.target import Target
+from throwstack.volatility.crashes import summary_of
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import NoStack, Process
 from throwstack.volatility.survey import Finding, Survey
+from throwstack.volatility.tables.frame_table import FrameRow
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +169,16 @@ def _stack_of(survey: Survey, process: Process, target: Target, sp: int) -> tupl
                 return thread.tid, stack.bounds
     limit = sp & -PAGE_SIZE
     return None, StackBounds(limit, limit + _UNKNOWN_STACK)
+
+
+def frame_rows(stacks: Iterable[ThrowingStack], detail: FrameDetail) -> Iterator[FrameRow]:
+    """Yield the frames of throwing stacks, innermost first, stack after stack."""
+    for stack in stacks:
+        process = summary_of(stack.process)
+        substitutes = stack.process.pages.substitutes
+        walk = walk_report(stack.target, stack.walk, substitutes, context=stack.context, detail=detail)
+        for frame in walk.frames:
+            yield FrameRow(process, stack.tid, frame, "" if frame.number else stack.title)
 
 
 def files_needed(stacks: Iterable[ThrowingStack]) -> tuple[NeededFile, ...]:

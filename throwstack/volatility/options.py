@@ -11,10 +11,10 @@ from volatility3.plugins.windows import pslist
 
 from throwstack.core.guard import reason_of
 from throwstack.core.text import escape
+from throwstack.report.frame_report import FrameDetail, NameStyle
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.memory.read_faults import read_problems
 from throwstack.volatility.opening.sources import Sources, paths
-from throwstack.volatility.rows import NameStyle
 from throwstack.volatility.survey import Selection, Survey
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,11 @@ def frame_requirements() -> list[interfaces.configuration.RequirementInterface]:
 def name_style(plugin: interfaces.plugins.PluginInterface) -> NameStyle:
     """Return how a plugin with the frame requirements was told to name functions."""
     return NameStyle(plugin.config.get("names") or NameStyle.PLAIN.value)
+
+
+def frame_detail(plugin: interfaces.plugins.PluginInterface) -> FrameDetail:
+    """Return what a plugin with the frame requirements was told to show of each frame."""
+    return FrameDetail(registers=bool(plugin.config.get("registers")), fpo=bool(plugin.config.get("kv")))
 
 
 def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:

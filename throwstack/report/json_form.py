@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports as JSON: `to_json` turns any report into what `json.dumps` takes. `docs/schema` describes every field.
+
+The rules are few. A dataclass is an object with its fields; a field that is not known, or has nothing
+in it, is left out (but for the lists of a `DumpReport`, which are always there). Addresses, codes and
+registers (`Hexadecimal`) are text, `"0x7c828752"`. Members of an enum are words, `"frame-pointer"`. Times are ISO 8601
+in UTC. All other numbers are numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from throwstack.report.values import Hexadecimal
+
+
+def to_json(value: object) -> Any:  # noqa: ANN401 what JSON is made of
+    """Return a report, or a part of one, as dictionaries, lists, strings, numbers, booleans and None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: to_json(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if "always" in field.metadata or not _is_absent(getattr(value, field.name))
+        }
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return _scalar(value)
+
+
+def _scalar(value: object) -> object:
+    if isinstance(value, Enum):
+        return value.name.lower().replace("_", "-")
+    if isinstance(value, Hexadecimal):
+        return str(value)
+    return value.isoformat() if isinstance(value, datetime.datetime) else value
+
+
+def _is_absent(value: object) -> bool:
+    """Say whether a field has nothing to say: None, an empty text, nothing in it. A zero or False says something."""
+    return value is None or (isinstance(value, str | tuple | Mapping) and not value)

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes a `CrashReport` of a stuck thread: here engine results become values, once.
+
+A part that cannot be made is absent, and the notes say why: the thread is stuck, whatever else is broken.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from throwstack.core.exception_record import nested_records
+from throwstack.core.frames import End, Walk
+from throwstack.core.guard import Guard
+from throwstack.core.text import escape
+from throwstack.dispatch.saved import SavedException
+from throwstack.exceptions.describe import describe
+from throwstack.names.blockers import blocker_named
+from throwstack.names.frame_names import name_of
+from throwstack.report.crash_report import (
+    BlockerReport,
+    CrashReport,
+    CrashSide,
+    ExceptionReport,
+    InnerException,
+    ProcessSummary,
+    SignatureReport,
+)
+from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkReport, ending, walk_report
+from throwstack.report.values import Hexadecimal, hexadecimal
+from throwstack.report.verdict import verdict
+from throwstack.stuck.error_box import box_text
+from throwstack.stuck.signature import signature, thrown_at
+from throwstack.stuck.triage import Stuck
+
+
+@dataclass(frozen=True, slots=True)
+class CrashSite:
+    """Where a stuck thread belongs, and what is known of it from outside its stack.
+
+    `region_of` says what an address outside every module belongs to. `substitutes` are the pages that came from image
+    files. `notes` are to go before those that are made here.
+    """
+
+    process: ProcessSummary
+    tid: int
+    side: CrashSide
+    region_of: Callable[[int], str]
+    substitutes: AbstractSet[int]
+    blocked_since: Callable[[], datetime.datetime | None]
+    notes: tuple[str, ...] = ()
+
+
+def make_crash(stuck: Stuck, site: CrashSite, detail: FrameDetail = NO_DETAIL) -> CrashReport:
+    """Return what there is to say of a stuck thread."""
+    return _CrashMaker(stuck, site, detail).make()
+
+
+class _CrashMaker:
+    def __init__(self, stuck: Stuck, site: CrashSite, detail: FrameDetail) -> None:
+        self._stuck = stuck
+        self._site = site
+        self._detail = detail
+        self._notes = list(site.notes)
+        self._walk = Walk((), End.FAULT)
+
+    def make(self) -> CrashReport:
+        stuck, site = self._stuck, self._site
+        exceptions: list[ExceptionReport] = []
+        throwing: WalkReport | None = None
+        where, signed = "", None
+        for exception in stuck.exceptions:
+            is_first = not exceptions
+            made = self._exception(exception, is_first=is_first)
+            walk = self._throwing(exception, is_first=is_first)
+            if is_first:
+                throwing = walk
+                if walk is not None:
+                    where, signed = self._named_after(exception, made.type)
+            exceptions.append(made if is_first else replace(made, stack=walk))
+        blocked: WalkReport | None = None
+        if stuck.walk is not None:
+            with self._part("blocked stack"):
+                blocked = walk_report(stuck.target, stuck.walk, site.substitutes, detail=self._detail)
+        since: datetime.datetime | None = None
+        with self._part("clock"):
+            since = site.blocked_since()
+        shown = ""
+        with self._part("error box"):
+            shown = box_text(stuck.target, stuck.walk)
+        return CrashReport(
+            process=site.process,
+            tid=site.tid,
+            side=site.side,
+            verdict=verdict(stuck.kinds, has_exception=bool(stuck.exceptions), box_text=shown),
+            blockers=tuple(_blocker(module, symbol) for module, symbol in stuck.blocked_in),
+            exceptions=tuple(exceptions),
+            throwing=throwing,
+            blocked=blocked,
+            thrown_at=where,
+            signature=signed,
+            blocked_since=since,
+            box_text=shown,
+            notes=tuple(escape(note, WHOLE) for note in self._notes),
+        )
+
+    def _part(self, name: str) -> Guard:
+        return Guard(lambda reason: self._notes.append(f"{name}: {reason}"))
+
+    def _exception(self, exception: SavedException, *, is_first: bool) -> ExceptionReport:
+        record, target = exception.record, self._stuck.target
+        made = ExceptionReport(
+            code=Hexadecimal(record.code),
+            address=Hexadecimal(record.address),
+            flags=record.flags,
+            parameters=tuple(Hexadecimal(value) for value in record.parameters),
+            record_address=hexadecimal(record.location or None),
+            context_address=hexadecimal(exception.context.address or None),
+            routes=exception.routes,
+        )
+        with self._part("exception" if is_first else f"exception {record.code:#010x}"):
+            text = describe(record, target.memory, target.images, target.arch, self._site.region_of)
+            return replace(
+                made,
+                title=text.title,
+                type=text.thrown_type,
+                message=text.message,
+                hresult=hexadecimal(text.hresult),
+                bases=text.base_types,
+                details=text.details,
+                inner=tuple(
+                    InnerException(Hexadecimal(inner.code), Hexadecimal(inner.address))
+                    for inner in nested_records(target.memory, record, target.arch)
+                ),
+            )
+        return made
+
+    def _throwing(self, exception: SavedException, *, is_first: bool) -> WalkReport | None:
+        stuck = self._stuck
+        with self._part("throwing stack" if is_first else f"stack of {exception.record.code:#010x}"):
+            walk = stuck.throwing_walk(exception)
+            if is_first:
+                self._walk = walk
+            context = exception.context if exception.context.address else None
+            return walk_report(
+                stuck.target, walk, self._site.substitutes, context=context, detail=self._detail, is_throw=True
+            )
+        return None
+
+    def _named_after(self, exception: SavedException, thrown_type: str) -> tuple[str, SignatureReport | None]:
+        """Return where the program threw, and the signature; note what there is to say of the throw."""
+        stuck, walk, code = self._stuck, self._walk, exception.record.code
+        with self._part("throwing stack"):
+            names = [name_of(stuck.target.symbols, frame) for frame in walk.frames]
+            self._notes += _about_the_throw(stuck, walk)
+            made = signature(names, thrown_type or f"{code:#010x}")
+            return escape(str(thrown_at(names) or names[0]), WHOLE), SignatureReport(made.text, made.digest)
+        return "", None
+
+
+def _blocker(module: str, symbol: str) -> BlockerReport:
+    known = blocker_named(module, symbol)
+    return BlockerReport(escape(module, WHOLE), escape(symbol, WHOLE), None if known is None else known.kind)
+
+
+def _about_the_throw(stuck: Stuck, walk: Walk) -> Iterator[str]:
+    if not walk.is_complete:
+        yield f"throwing stack ends early: {ending(walk)}"
+    for outer in stuck.exceptions[1:]:
+        is_original = outer is stuck.exceptions[-1]
+        label = "the original exception" if is_original else "an exception"
+        yield (
+            f"raised while {label} {outer.record.code:#010x} at {outer.record.address:#x} was being handled "
+            f"({outer.where})"
+        )

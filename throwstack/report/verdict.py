@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the blockers of a thread mean: a code of a closed set, and a few words for a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from throwstack.core.text import escape
+from throwstack.names.blockers import BlockerKind
+
+
+class VerdictCode(Enum):
+    """What state a stuck thread is in. The value is how its text begins."""
+
+    CRASHED_IN_SHUTDOWN = "crashed inside shutdown"
+    CRASHED_WAITING_FOR_DEBUGGER = "crashed and waiting for a debugger"
+    CRASHED_IN_TERMINATE_PROCESS = "crashed and stuck in TerminateProcess"
+    CRASHED_WAITING_FOR_WER = "crashed and waiting for WER"
+    CRASHED_IN_TERMINATE = "crashed and stuck in terminate"
+    CRASHED_IN_ABORT = "crashed and stuck in abort"
+    CRASHED_IN_FILTER = "crashed and waiting in the unhandled exception filter"
+    CRASHED = "crashed"
+    FAILED_FAST = "failed fast"
+    STACK_COOKIE = "stack cookie overwritten"
+    PURE_CALL = "pure virtual function called"
+    INVALID_PARAMETER = "invalid parameter passed to the C runtime"
+    TERMINATE = "C++ terminate called"
+    ABORT = "abort called"
+    WAITING_FOR_DEBUGGER = "waiting for a debugger"
+    WAITING_FOR_WER = "waiting for WER"
+    IN_TERMINATE_PROCESS = "stuck in TerminateProcess"
+    HANGS_IN_SHUTDOWN = "hangs in shutdown without an exception"
+    ERROR_BOX = "error box shown"
+    UNKNOWN = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CrashVerdict:
+    """The state of a stuck thread. `is_in_shutdown` and `shows_box` say what `text` adds to the code."""
+
+    code: VerdictCode
+    text: str
+    is_in_shutdown: bool = False
+    shows_box: bool = False
+
+
+_CRASHES = {
+    BlockerKind.JIT_DEBUGGER: VerdictCode.CRASHED_WAITING_FOR_DEBUGGER,
+    BlockerKind.TERMINATION: VerdictCode.CRASHED_IN_TERMINATE_PROCESS,
+    BlockerKind.WER: VerdictCode.CRASHED_WAITING_FOR_WER,
+    BlockerKind.CLR_WATSON: VerdictCode.CRASHED_WAITING_FOR_WER,
+    BlockerKind.FAIL_FAST: VerdictCode.FAILED_FAST,
+    BlockerKind.TERMINATE: VerdictCode.CRASHED_IN_TERMINATE,
+    BlockerKind.ABORT: VerdictCode.CRASHED_IN_ABORT,
+    BlockerKind.UNHANDLED_FILTER: VerdictCode.CRASHED_IN_FILTER,
+}
+"""What an exception and these blockers mean, the most telling first."""
+
+_CAUSES = {
+    BlockerKind.GS_FAILURE: VerdictCode.STACK_COOKIE,
+    BlockerKind.FAIL_FAST: VerdictCode.FAILED_FAST,
+    BlockerKind.PURE_CALL: VerdictCode.PURE_CALL,
+    BlockerKind.INVALID_PARAMETER: VerdictCode.INVALID_PARAMETER,
+    BlockerKind.TERMINATE: VerdictCode.TERMINATE,
+    BlockerKind.ABORT: VerdictCode.ABORT,
+    BlockerKind.JIT_DEBUGGER: VerdictCode.WAITING_FOR_DEBUGGER,
+    BlockerKind.WER: VerdictCode.WAITING_FOR_WER,
+    BlockerKind.TERMINATION: VerdictCode.IN_TERMINATE_PROCESS,
+}
+"""What these blockers mean where no exception is known, the most telling first."""
+
+
+def verdict(kinds: Iterable[BlockerKind], *, has_exception: bool, box_text: str = "") -> CrashVerdict:
+    """Say what the blockers of a thread mean.
+
+    `has_exception`: a saved exception was found. `box_text`: what the error box shows, where it could be read.
+    """
+    found = set(kinds)
+    crashed = has_exception or BlockerKind.UNHANDLED_FILTER in found or BlockerKind.CLR_WATSON in found
+    in_shutdown = BlockerKind.SHUTDOWN in found
+    shows_box = bool(found & {BlockerKind.ERROR_BOX, BlockerKind.HARD_ERROR})
+    parts = []
+    code = VerdictCode.UNKNOWN
+    if in_shutdown:
+        code, words = (VerdictCode.CRASHED_IN_SHUTDOWN, "") if crashed else _shutdown(found)
+        parts.append(words or code.value)
+    if shows_box:
+        if crashed and not parts:
+            code = VerdictCode.CRASHED
+            parts.append(code.value)
+        code = code if parts else VerdictCode.ERROR_BOX
+        parts.append(f'error box shown: "{escape(box_text)}"' if box_text else "error box shown")
+    if not parts:
+        code = _first(_CRASHES, found, VerdictCode.CRASHED) if crashed else _first(_CAUSES, found, VerdictCode.UNKNOWN)
+        parts.append(code.value)
+    return CrashVerdict(code, ", ".join(parts), in_shutdown, shows_box)
+
+
+def _first(meanings: dict[BlockerKind, VerdictCode], found: set[BlockerKind], otherwise: VerdictCode) -> VerdictCode:
+    return next((code for kind, code in meanings.items() if kind in found), otherwise)
+
+
+def _shutdown(found: set[BlockerKind]) -> tuple[VerdictCode, str]:
+    """Say why a process without an exception ends, if it is more than that it was asked to."""
+    code = _first(_CAUSES, found - {BlockerKind.TERMINATION}, VerdictCode.HANGS_IN_SHUTDOWN)
+    return code, "" if code is VerdictCode.HANGS_IN_SHUTDOWN else f"{code.value}, hangs in shutdown"

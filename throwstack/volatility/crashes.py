@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes `CrashReport`s: what a survey found of a stuck thread becomes values, once."""
+
+from __future__ import annotations
+
+import datetime
+from functools import partial
+
+from throwstack.core.text import escape
+from throwstack.report.crash_report import CrashReport, CrashSide, ProcessSummary
+from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail
+from throwstack.report.make_crash import CrashSite, make_crash
+from throwstack.report.verdict import CrashVerdict, VerdictCode
+from throwstack.volatility.memory.guarded import guarded
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.objects.outside_images import region_of
+from throwstack.volatility.processes import Process
+from throwstack.volatility.survey import Finding
+
+
+def crash_of(machine: Machine, finding: Finding, detail: FrameDetail = NO_DETAIL) -> CrashReport:
+    """Return what there is to say of a stuck thread. Whatever goes wrong, there is a report, and it says what."""
+    stuck, process = finding.stuck, summary_of(finding.process)
+    side = CrashSide(finding.arch)
+    problems: list[str] = []
+    with guarded(problems.append):
+        views, stack = finding.process.pages.views, stuck.stack
+        site = CrashSite(
+            process=process,
+            tid=finding.thread.tid,
+            side=side,
+            region_of=lambda address: region_of(address, stuck.target.symbols, views, stack.bounds),
+            substitutes=finding.process.pages.substitutes,
+            blocked_since=partial(_blocked_since, machine, finding),
+            notes=(*stuck.notes, finding.reporter) if finding.reporter else stuck.notes,
+        )
+        return make_crash(stuck, site, detail)
+    nothing = CrashVerdict(VerdictCode.UNKNOWN, "")
+    return CrashReport(process, finding.thread.tid, side, nothing, notes=tuple(problems))
+
+
+def timeline_text(crash: CrashReport) -> str:
+    """Return a crash on one line, for a timeline."""
+    text = f"{crash.process.name} (PID {crash.pid}, TID {crash.tid}) {crash.verdict.text}"
+    if crash.exception is None:
+        return f"Stuck thread: {text}: in {crash.blocked_in}"
+    return f"Unhandled exception: {text}: {crash.exception.title} at {crash.thrown_at}"
+
+
+def summary_of(process: Process) -> ProcessSummary:
+    """Return a process as values."""
+    problems = tuple(escape(problem, WHOLE) for problem in process.problems)
+    return ProcessSummary(process.pid, escape(process.name, WHOLE), problems)
+
+
+def _blocked_since(machine: Machine, finding: Finding) -> datetime.datetime | None:
+    """Return when a stuck thread began to wait, or None if that or the clock could not be read."""
+    ticks = finding.thread.wait_ticks
+    return machine.clock.time_of_tick(ticks) if machine.clock is not None and ticks is not None else None

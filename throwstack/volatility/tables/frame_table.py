@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The columns of a frame, and the table of `windows.cxrstack`: a row per frame of the stacks that threw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from volatility3.framework.renderers import format_hints
+
+from throwstack.core.text import escape
+from throwstack.files.needed import NeededFile
+from throwstack.report.crash_report import ProcessSummary
+from throwstack.report.frame_report import FrameReport, NameStyle
+from throwstack.report.register_text import format_registers
+from throwstack.volatility.tables.columns import Column, joined
+
+_UNREADABLE_WORD = "????????"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRow:
+    """A frame and the stack it is in. `frame` is None in a row that is about the thread alone.
+
+    `tid` is None for a stack that belongs to no thread; `title` says what the stack is, at its first frame.
+    """
+
+    process: ProcessSummary
+    tid: int | None
+    frame: FrameReport | None
+    title: str = ""
+
+
+def frame_columns(style: NameStyle, *, with_fpo: bool) -> list[Column[FrameRow]]:
+    """Return the columns up to `Symbols`, and `FPO` where it is wanted."""
+    found: list[Column[FrameRow]] = [
+        Column("PID", int, lambda row: row.process.pid),
+        Column("Process", str, lambda row: escape(row.process.name)),
+        Column("TID", int, lambda row: row.tid),
+        Column("Frame", int, _of_frame(lambda frame: frame.number)),
+        Column("Child-SP", format_hints.Hex, _of_frame(lambda frame: frame.sp)),
+        Column("RetAddr", format_hints.Hex, _of_frame(lambda frame: frame.return_address)),
+        Column("Args", str, _of_frame(args_text)),
+        Column("IP", format_hints.Hex, _of_frame(lambda frame: frame.ip)),
+        Column("Call Site", str, _of_frame(lambda frame: escape(frame.call_site(style)))),
+        Column("Source", str, _of_frame(lambda frame: escape(f"[{frame.source}]") if frame.source else None)),
+        Column("Trust", str, _of_frame(lambda frame: frame.trust)),
+        Column("Symbols", str, _of_frame(lambda frame: frame.symbols or None)),
+    ]
+    if with_fpo:
+        found.append(Column("FPO", str, _of_frame(lambda frame: frame.fpo or None)))
+    return found
+
+
+def throwing_columns(style: NameStyle, *, with_fpo: bool, with_registers: bool) -> list[Column[FrameRow]]:
+    """Return the columns of `windows.cxrstack`."""
+    registers: list[Column[FrameRow]] = [
+        Column("Registers", str, _of_frame(lambda frame: format_registers(frame.registers) or None)),
+        Column("Instruction", str, _of_frame(lambda frame: frame.instruction or None)),
+    ]
+    notes: Column[FrameRow] = Column("Notes", str, _notes)
+    return [*frame_columns(style, with_fpo=with_fpo), *(registers if with_registers else []), notes]
+
+
+NEEDED_COLUMNS: list[Column[NeededFile]] = [
+    Column("Manifest", str, lambda file: file.manifest_line),
+    Column("Module", str, lambda file: escape(file.module)),
+    Column("Why", str, lambda file: file.why),
+]
+"""The table of `windows.cxrstack --symbols-needed`."""
+
+
+def args_text(frame: FrameReport) -> str | None:
+    """Return the words after the return address as `kb` prints them."""
+    return " ".join(_UNREADABLE_WORD if word is None else f"{word:08x}" for word in frame.args) or None
+
+
+def _of_frame(value: Callable[[FrameReport], object]) -> Callable[[FrameRow], object]:
+    return lambda row: None if row.frame is None else value(row.frame)
+
+
+def _notes(row: FrameRow) -> str:
+    note = "" if row.frame is None else row.frame.note
+    return joined(text for text in (row.title, note) if text)

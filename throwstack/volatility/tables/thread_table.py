@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of `windows.stackwalk`: a row per thread, and below it one per frame.
+
+Both kinds of row have all columns, so that a CSV line says whose it is and JSON has the frames as a thread's
+children. Columns of frames are empty in a thread's row, and those of threads in a frame's.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from volatility3.framework.renderers import format_hints
+
+from throwstack.core.text import escape
+from throwstack.report.frame_report import NameStyle
+from throwstack.report.thread_report import StartRoutine, ThreadStackReport, ThreadWait
+from throwstack.volatility.objects.wait_objects import duration
+from throwstack.volatility.tables.columns import Column, Row, joined, row
+from throwstack.volatility.tables.frame_table import FrameRow, frame_columns
+
+_MAX_TEXT = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class StackRow(FrameRow):
+    """A row of the table. `thread` is None in a frame's row; `same` are the threads whose stacks are equal."""
+
+    side: str = ""
+    notes: str = ""
+    thread: ThreadStackReport | None = None
+    same: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class FoldedStack:
+    """A thread's stack and the other threads that have an equal one (`PID:TID`)."""
+
+    thread: ThreadStackReport
+    call_sites: tuple[tuple[str, str], ...]
+    same: list[str] = field(default_factory=list)
+
+    def matches(self, pattern: re.Pattern[str]) -> bool:
+        """Say whether one of the frames has a call site that `pattern` is found in."""
+        return any(pattern.search(site) for _, site in self.call_sites)
+
+
+class ThreadTable:
+    """Turns reports into rows."""
+
+    def __init__(
+        self, style: NameStyle, *, is_brief: bool = False, with_fpo: bool = False, unique: bool = False
+    ) -> None:
+        """`is_brief` leaves the columns of threads out, `with_fpo` adds that one, `unique` those of equal stacks."""
+        self._style = style
+        self._is_brief = is_brief
+        self.columns: list[Column[StackRow]] = [
+            *frame_columns(style, with_fpo=with_fpo),
+            *_SIDE_COLUMNS,
+            *(_UNIQUE_COLUMNS if unique else []),
+            *([] if is_brief else _THREAD_COLUMNS),
+        ]
+
+    def stack(self, thread: ThreadStackReport) -> FoldedStack:
+        """Return a thread with the call sites by which it is searched and compared."""
+        sites = tuple((part.side, escape(frame.call_site(self._style))) for part, frame in thread.frames)
+        return FoldedStack(thread, sites)
+
+    def rows(self, stack: FoldedStack) -> Iterator[tuple[int, Row]]:
+        """Yield (depth, row): the thread's, then its frames'."""
+        thread = stack.thread
+        notes = joined_text([*([summary(thread)] if self._is_brief else []), *thread.notes])
+        head = StackRow(thread.process, thread.tid, None, "", "", notes, thread, tuple(stack.same))
+        yield 0, row(self.columns, head)
+        for part, frame in thread.frames:
+            yield 1, row(self.columns, StackRow(thread.process, thread.tid, frame, "", part.side, joined([frame.note])))
+
+
+def fold(stacks: Iterable[FoldedStack]) -> list[FoldedStack]:
+    """Return the different ones among `stacks`, most frequent first, each with the threads that share it.
+
+    Stacks are equal if their call sites are.
+    """
+    found: dict[tuple[tuple[str, str], ...], FoldedStack] = {}
+    for stack in stacks:
+        first = found.setdefault(stack.call_sites, stack)
+        if first is not stack:
+            first.same.append(f"{stack.thread.pid}:{stack.thread.tid}")
+    return sorted(found.values(), key=lambda stack: -len(stack.same))
+
+
+def summary(thread: ThreadStackReport) -> str:
+    """Return what there is to say of a thread in a line: how it waits, locks, start, priority, times."""
+    text = thread.state
+    wait = thread.wait
+    more: list[str] = []
+    if wait is not None:
+        text += f" ({wait.reason}, {wait.mode}{', alertable' if wait.alertable else ''})"
+        if wait.ticks is not None:
+            text += f" for {wait.ticks} ticks ({duration(datetime.timedelta(seconds=wait.seconds or 0))})"
+        if wait.objects:
+            text += f" on {joined_list(wait.objects)}"
+    counts = (("suspend", thread.suspend_count), ("freeze", thread.freeze_count))
+    text += "".join(f", {label} count {count}" for label, count in counts if count)
+    if wait is not None:
+        more += [words for words in (wait.lock, wait.deadlock) if words]
+    starts = (start.name for start in (thread.win32_start, thread.start) if start is not None and start.name)
+    more += [f"start {name}" for name in islice(starts, 1)]
+    more += [f"priority {thread.priority} (base {thread.base_priority})"] if thread.priority is not None else []
+    more += [
+        f"{label} time {duration(datetime.timedelta(seconds=seconds))}"
+        for label, seconds in (("kernel", thread.kernel_seconds), ("user", thread.user_seconds))
+        if seconds is not None
+    ]
+    return "; ".join([text, *more])
+
+
+def joined_text(parts: Iterable[str]) -> str:
+    """Return notes of a thread as one cell."""
+    return escape("; ".join(parts), _MAX_TEXT)
+
+
+def joined_list(items: Iterable[str]) -> str:
+    """Return a list as one cell."""
+    return escape(", ".join(items), _MAX_TEXT)
+
+
+def _of_thread(value: Callable[[ThreadStackReport], object]) -> Callable[[StackRow], object]:
+    return lambda row: None if row.thread is None else value(row.thread)
+
+
+def _of_wait(value: Callable[[ThreadWait], object]) -> Callable[[StackRow], object]:
+    return _of_thread(lambda thread: None if thread.wait is None else value(thread.wait))
+
+
+def _address_of(start: StartRoutine | None) -> object:
+    return None if start is None else start.address
+
+
+def _name_of(start: StartRoutine | None) -> object:
+    return None if start is None or not start.is_named else escape(start.name)
+
+
+def _stack_bound(which: str) -> Callable[[StackRow], object]:
+    """Return what gives the first bound that a part of the stack has."""
+
+    def value(thread: ThreadStackReport) -> object:
+        return next((getattr(part, which) for part in thread.parts if part.stack_base is not None), None)
+
+    return _of_thread(value)
+
+
+_SIDE_COLUMNS: list[Column[StackRow]] = [
+    Column("Side", str, lambda row: row.side or None),
+    Column("Notes", str, lambda row: row.notes),
+]
+_UNIQUE_COLUMNS: list[Column[StackRow]] = [
+    Column("Threads", int, lambda row: None if row.thread is None else 1 + len(row.same)),
+    Column("Same Stack", str, lambda row: joined_list(row.same) or None),
+]
+_THREAD_COLUMNS: list[Column[StackRow]] = [
+    Column("State", str, _of_thread(lambda thread: thread.state or None)),
+    Column("Wait Reason", str, _of_wait(lambda wait: wait.reason or None)),
+    Column("Wait Mode", str, _of_wait(lambda wait: wait.mode or None)),
+    Column("Alertable", bool, _of_wait(lambda wait: wait.alertable)),
+    Column("Waits For", str, _of_wait(lambda wait: joined_list(wait.objects) or None)),
+    Column("Lock", str, _of_wait(lambda wait: escape(wait.lock) or None)),
+    Column("Deadlock", str, _of_wait(lambda wait: escape(wait.deadlock, _MAX_TEXT) or None)),
+    Column("Wait Ticks", int, _of_wait(lambda wait: wait.ticks)),
+    Column("Wait Seconds", float, _of_wait(lambda wait: wait.seconds)),
+    Column("Kernel Seconds", float, _of_thread(lambda thread: thread.kernel_seconds)),
+    Column("User Seconds", float, _of_thread(lambda thread: thread.user_seconds)),
+    Column("Priority", int, _of_thread(lambda thread: thread.priority)),
+    Column("Base Priority", int, _of_thread(lambda thread: thread.base_priority)),
+    Column("Priority Decrement", int, _of_thread(lambda thread: thread.priority_decrement)),
+    Column("Context Switches", int, _of_thread(lambda thread: thread.context_switches)),
+    Column("Suspend Count", int, _of_thread(lambda thread: thread.suspend_count)),
+    Column("Freeze Count", int, _of_thread(lambda thread: thread.freeze_count)),
+    Column("Start Address", format_hints.Hex, _of_thread(lambda thread: _address_of(thread.start))),
+    Column("Start", str, _of_thread(lambda thread: _name_of(thread.start))),
+    Column("Win32 Start Address", format_hints.Hex, _of_thread(lambda thread: _address_of(thread.win32_start))),
+    Column("Win32 Start", str, _of_thread(lambda thread: _name_of(thread.win32_start))),
+    Column("ETHREAD", format_hints.Hex, _of_thread(lambda thread: thread.ethread)),
+    Column("TEB", format_hints.Hex, _of_thread(lambda thread: thread.teb)),
+    Column("Win32Thread", format_hints.Hex, _of_thread(lambda thread: thread.win32_thread)),
+    Column("Stack Base", format_hints.Hex, _stack_bound("stack_base")),
+    Column("Stack Limit", format_hints.Hex, _stack_bound("stack_limit")),
+    Column("Kernel Stack Init", format_hints.Hex, _of_thread(lambda thread: thread.kernel_stack_init)),
+    Column("Kernel Stack Current", format_hints.Hex, _of_thread(lambda thread: thread.kernel_stack_current)),
+    Column("Kernel Stack Base", format_hints.Hex, _of_thread(lambda thread: thread.kernel_stack_base)),
+    Column("Kernel Stack Limit", format_hints.Hex, _of_thread(lambda thread: thread.kernel_stack_limit)),
+    Column("Large Stack", bool, _of_thread(lambda thread: thread.has_large_stack)),
+]

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes `ThreadStackReport`s: what the stack walk found of a thread becomes values, once."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from throwstack.core.text import escape
+from throwstack.names.symbols import Name
+from throwstack.report.crash_report import ProcessSummary
+from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, frame_reports
+from throwstack.report.thread_report import StackPart, StartRoutine, ThreadStackReport, ThreadWait
+from throwstack.report.values import Hexadecimal, hexadecimal
+from throwstack.volatility.memory.guarded import guarded
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.stackwalk import ThreadReport
+
+
+def thread_stack(machine: Machine, report: ThreadReport, detail: FrameDetail = NO_DETAIL) -> ThreadStackReport:
+    """Return a thread as values. What cannot be made is absent, and the notes say why."""
+    owner, thread, facts = report.owner, report.thread, report.blockage.facts
+    parts: list[StackPart] = []
+    problems: list[str] = []
+    numbers = count()
+    substitutes = frozenset() if owner.process is None else owner.process.pages.substitutes
+    for side in report.sides:
+        ending = f"{side.label} stack ends here: {side.ending}" if side.ending else ""
+        bounds = side.bounds
+        parts.append(
+            StackPart(
+                side.label,
+                tuple(
+                    frame_reports(side.target, side.frames, substitutes, numbers=numbers, ending=ending, detail=detail)
+                ),
+                escape(side.ending, WHOLE),
+                None if bounds is None else hexadecimal(bounds.base or None),
+                None if bounds is None else hexadecimal(bounds.limit or None),
+            )
+        )
+    notes = [report.problem] if report.problem else []
+    notes += owner.problems
+    notes += [f"{side.label} stack: {side.ending}" for side in report.sides if side.ending and not side.frames]
+    if report.blockage.wait.problem:
+        notes.append(report.blockage.wait.problem)
+    wait: ThreadWait | None = None
+    with guarded(problems.append):
+        wait = _wait(machine, report) if facts.is_waiting else None
+    return ThreadStackReport(
+        process=ProcessSummary(owner.pid, escape(owner.name, WHOLE)),
+        tid=thread.tid,
+        ethread=Hexadecimal(thread.address),
+        parts=tuple(parts),
+        state=facts.state_name,
+        wait=wait,
+        kernel_seconds=_seconds(machine, facts.kernel_ticks),
+        user_seconds=_seconds(machine, facts.user_ticks),
+        priority=facts.priority,
+        base_priority=facts.base_priority,
+        priority_decrement=facts.priority_decrement,
+        context_switches=facts.context_switches,
+        suspend_count=facts.suspend_count,
+        freeze_count=facts.freeze_count,
+        start=_start(facts.start, report.start),
+        win32_start=_start(facts.win32_start, report.win32_start),
+        teb=hexadecimal(thread.teb or None),
+        win32_thread=hexadecimal(facts.win32_thread or None),
+        kernel_stack_init=hexadecimal(thread.initial_stack or None),
+        kernel_stack_current=hexadecimal(thread.kernel_stack or None),
+        kernel_stack_base=hexadecimal(facts.stack_base or None),
+        kernel_stack_limit=hexadecimal(facts.stack_limit or None),
+        has_large_stack=None if facts.large_stack is None else bool(facts.large_stack),
+        notes=tuple(escape(note, WHOLE) for note in [*notes, *problems]),
+    )
+
+
+def _wait(machine: Machine, report: ThreadReport) -> ThreadWait:
+    blockage = report.blockage
+    facts = blockage.facts
+    ticks, seconds = _waited(machine, report)
+    return ThreadWait(
+        reason=facts.wait_reason_name,
+        mode=facts.wait_mode_name,
+        alertable=None if facts.alertable is None else bool(facts.alertable),
+        ticks=ticks,
+        seconds=seconds,
+        objects=tuple(escape(str(item), WHOLE) for item in blockage.wait.objects),
+        lock="" if blockage.lock is None else escape(str(blockage.lock), WHOLE),
+        deadlock=_deadlock(report),
+    )
+
+
+def _start(address: int | None, name: Name | None) -> StartRoutine | None:
+    if not address:
+        return None
+    named = name is not None and bool(name.module)
+    return StartRoutine(Hexadecimal(address), "" if name is None else escape(str(name), WHOLE), named)
+
+
+def _deadlock(report: ThreadReport) -> str:
+    if not report.circle:
+        return ""
+    shown = report.circle[:WHOLE]  # each node takes more than a character
+    nodes = " -> ".join(str(node) for node in (*shown, report.circle[0]))
+    is_in = any(node.address == report.thread.address for node in report.circle)
+    return escape(f"deadlock {nodes}" if is_in else f"waits behind deadlock {nodes}", WHOLE)
+
+
+def _waited(machine: Machine, report: ThreadReport) -> tuple[int | None, float | None]:
+    """Return how long a waiting thread has waited, in ticks and in seconds."""
+    clock, since = machine.clock, report.thread.wait_ticks
+    if clock is None or since is None:
+        return None, None
+    ticks = clock.ticks_since(since)
+    return ticks, _seconds(machine, ticks)
+
+
+def _seconds(machine: Machine, ticks: int | None) -> float | None:
+    clock = machine.clock
+    return None if ticks is None or clock is None else ticks * clock.milliseconds_per_tick / 1000
