@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from throwstack.volatility.rows import NameStyle
+from throwstack.volatility.stackwalk_rows import StackRows, fold
 
 from tests.forge.__main__ import forge
 from tests.forge.cases import Case, deadlock
@@ -30,9 +32,7 @@ from tests.volatility_session import Session, open_dump
 from throwstack.names.frame_names import name_of
 from throwstack.volatility.memory.machine import Machine as Opened
 from throwstack.volatility.processes import ProcessReader
-from throwstack.volatility.rows import NameStyle
 from throwstack.volatility.stackwalk import StackWalk, ThreadReport
-from throwstack.volatility.stackwalk_rows import StackRows, fold
 from throwstack.volatility.survey import Selection, Survey
 from throwstack.volatility.thread_walks import Wow64View
 

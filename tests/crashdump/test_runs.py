@@ -144,8 +144,8 @@ def test_a_bitmap_far_larger_than_its_file_costs_little_and_every_page_is_counte
     assert runs[:2] == (Run(0, 1, 0x3000), Run(2, 1, 0x4000))
     assert len(runs) < bits // 8
     pages = DumpPages(buffer, runs)
-    assert pages.expected_pages == bits // 2
-    assert pages.missing_pages == bits // 2 - (len(data) - 0x3000) // PAGE
+    assert pages.extent.expected == bits // 2
+    assert pages.extent.missing == bits // 2 - (len(data) - 0x3000) // PAGE
 
 
 def test_pages_are_read_and_those_behind_the_end_counted():
@@ -154,4 +154,4 @@ def test_pages_are_read_and_those_behind_the_end_counted():
     pages = DumpPages(buffer, read_runs(buffer, header))
     assert [pages.page(frame * PAGE) for frame in (0x10, 0x11, 0x20)] == [b"a" * PAGE, b"b" * PAGE, b"c" * PAGE]
     assert [pages.page(frame * PAGE) for frame in (0, 0xF, 0x12, 0x21, 0x22)] == [None] * 5
-    assert (pages.expected_pages, pages.missing_pages) == (4, 1)
+    assert (pages.extent.expected, pages.extent.missing) == (4, 1)

@@ -11,8 +11,8 @@ import pytest
 
 from tests.conftest import Forge
 from throwstack.cli.main import main
-from throwstack.doctor.find_kernel import Kernel
-from throwstack.doctor.identify import FileKind, Identity
+from throwstack.crashdump.file_kind import FileKind, Identity
+from throwstack.crashdump.find_kernel import Kernel
 from throwstack.doctor.report import Extent, Report, as_json, as_text
 from throwstack.images.image import PdbIdentity
 from throwstack.pages.coverage import ProcessCoverage

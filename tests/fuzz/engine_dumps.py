@@ -72,7 +72,7 @@ def _dump_headers() -> Attack:
         except NoRuns as reason:
             yield str(reason)
             return
-        assert pages.missing_pages <= pages.expected_pages
+        assert pages.extent.missing <= pages.extent.expected
         for run in (*pages.runs[:4], *pages.runs[-4:]):
             for frame in (run.first, run.first + run.count - 1, run.first + run.count):
                 pages.page(frame * PAGE_SIZE)

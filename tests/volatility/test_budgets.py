@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from throwstack.volatility.rows import unhandled_row
 
 from tests.conftest import Forge
 from tests.patched_memory import opened
@@ -20,7 +21,6 @@ from tests.volatility_session import Session, open_dump
 from throwstack.core.memory import PAGE_SIZE
 from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.volatility.memory.machine import Machine
-from throwstack.volatility.rows import unhandled_row
 from throwstack.volatility.survey import Selection, Survey
 
 PID, CRASHED, DECOY = 2564, 2792, 2568

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 
 import pytest
+from throwstack.volatility.stackwalk_rows import StackRows
 
 from tests.conftest import Forge
 from tests.failing_calls import calls
@@ -19,7 +20,6 @@ from throwstack.volatility import cxr, rows
 from throwstack.volatility.coverage import coverage
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.stackwalk import StackWalk
-from throwstack.volatility.stackwalk_rows import StackRows
 from throwstack.volatility.survey import Selection, Survey
 
 SAMPLE = int(os.environ.get("THROWSTACK_FAILING_CALLS", "12"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from throwstack import __version__
 from throwstack.cli import console
 from throwstack.core.text import escape
+from throwstack.files.at_hand import FilesAtHand
 
 _ABOUT = """\
 Finds the threads of a Windows memory image that are stuck on an unhandled exception. The plugins that do it run in
@@ -70,10 +71,12 @@ def _vol(arguments: Sequence[str]) -> tuple[int, Iterable[str]]:
 
 
 def _doctor(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
-    from throwstack.doctor.examine import Files, examine  # noqa: PLC0415 imports volatility3, which may be missing
+    from throwstack.doctor.examine import examine  # noqa: PLC0415 imports volatility3, which may be missing
     from throwstack.doctor.report import Verdict, as_json, as_text  # noqa: PLC0415
 
-    files = Files(options.symbols, options.image_path, options.page_file)
+    files = FilesAtHand(
+        options.symbols, symbol_path="", image_path=options.image_path, page_files=options.page_file, is_offline=True
+    )
     try:
         report = examine(options.dump, files, _say)
     except OSError as error:

@@ -5,10 +5,24 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from throwstack.core.memory import PAGE_SIZE
 from throwstack.crashdump.reader import Bytes
 from throwstack.crashdump.runs import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Pages that a dump ought to hold, and how many of them are after the end of its file."""
+
+    expected: int
+    missing: int
+
+    @property
+    def missing_share(self) -> float:
+        """Return the missing part, from 0 to 1."""
+        return self.missing / self.expected if self.expected else 0.0
 
 
 class DumpPages:
@@ -35,12 +49,8 @@ class DumpPages:
         return page if len(page) == PAGE_SIZE else None
 
     @property
-    def expected_pages(self) -> int:
-        """Return how many pages the dump ought to hold."""
-        return sum(run.count for run in self.runs)
-
-    @property
-    def missing_pages(self) -> int:
-        """Return how many of them lie behind the end of the file."""
+    def extent(self) -> Extent:
+        """Return how many pages the dump ought to hold, and how many of them are missing at its end."""
         size = self._data.size
-        return sum(run.count - min(run.count, max(0, size - run.offset) // PAGE_SIZE) for run in self.runs)
+        missing = (run.count - min(run.count, max(0, size - run.offset) // PAGE_SIZE) for run in self.runs)
+        return Extent(sum(run.count for run in self.runs), sum(missing))

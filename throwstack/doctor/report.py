@@ -11,8 +11,9 @@ from typing import Any
 
 from throwstack.core.memory import PAGE_SIZE
 from throwstack.core.text import escape
-from throwstack.doctor.find_kernel import Kernel
-from throwstack.doctor.identify import Identity
+from throwstack.crashdump.file_kind import Identity
+from throwstack.crashdump.find_kernel import Kernel
+from throwstack.crashdump.physical import Extent
 from throwstack.pages.coverage import ProcessCoverage, Routes, readable, total
 
 _MAX_TEXT = 4096
@@ -25,19 +26,6 @@ class Verdict(Enum):
     SERVES = 0
     IN_PART = 1
     DOES_NOT_SERVE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Pages that the dump ought to hold, and how many of them lie behind the end of the file."""
-
-    expected: int
-    missing: int
-
-    @property
-    def missing_share(self) -> float:
-        """Return the missing part, from 0 to 1."""
-        return self.missing / self.expected if self.expected else 0.0
 
 
 @dataclass(slots=True)

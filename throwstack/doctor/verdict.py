@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
+from throwstack.crashdump.dump_file import FULL_DUMP
 from throwstack.doctor.report import Report, Verdict
 from throwstack.pages.coverage import readable, total
 from throwstack.pages.origin import PageOrigin
 
-FULL_DUMP = (
-    "have the machine write a complete or active memory dump next time (CrashControl\\CrashDumpEnabled = 1), or take "
-    "an image while the process hangs"
-)
 _ENOUGH = 0.95
 """The share of stack pages that has to be readable in a dump that serves."""
 _LEFT_OUT = {PageOrigin.NOT_IN_DUMP, PageOrigin.TABLE_NOT_IN_DUMP}

@@ -40,10 +40,14 @@ class IsfSource:
         return self._tables[pdb]
 
 
+def is_safe_name(name: str) -> bool:
+    """Say whether the name of a PDB can be a file's. It comes from the dump: a path or a glob could reach anywhere."""
+    return _SAFE_NAME.fullmatch(name) is not None and set(name) != {"."}
+
+
 def isf_urls(pdb: PdbIdentity) -> Iterator[str]:
     """Yield the URLs of the ISF files of a PDB."""
-    # The name comes from the dump: as a path or a glob it could reach anywhere.
-    if _SAFE_NAME.fullmatch(pdb.name) and set(pdb.name) != {"."}:
+    if is_safe_name(pdb.name):
         yield from intermed.IntermediateSymbolTable.file_symbol_url("windows", f"{pdb.name}/{pdb.guid}-{pdb.age}")
 
 

@@ -23,6 +23,7 @@ from throwstack.images.image import PdbIdentity
 from throwstack.pages.page_tables import PagingMode
 from throwstack.volatility.opening.dump_layer import CrashDumpLayer
 from throwstack.volatility.opening.isf import isf_urls
+from throwstack.volatility.opening.kernel_symbols import isf_cache
 
 _LAYERS = {
     PagingMode.X64: intel.WindowsIntel32e,
@@ -40,16 +41,34 @@ class BadSymbols(CannotOpen):
     """The ISF file cannot be used; the message says why."""
 
 
+_ORIGINAL = volatility3.symbols.__path__, constants.OFFLINE
+_in_force: list[tuple[Sequence[Path], bool]] = []
+
+
 @contextlib.contextmanager
-def symbol_directories(directories: Sequence[Path]) -> Iterator[None]:
-    """Let Volatility look for symbols in these directories first, and nowhere on the network."""
-    saved = volatility3.symbols.__path__, constants.OFFLINE
-    volatility3.symbols.__path__ = [*(str(path.resolve()) for path in directories), *constants.SYMBOL_BASEPATHS]
-    constants.OFFLINE = True
+def symbol_directories(directories: Sequence[Path], *, is_offline: bool = True) -> Iterator[None]:
+    """Let Volatility look for symbols in these directories first, then in this user's cache.
+
+    Volatility keeps these settings for the whole process. Where several dumps are open, in whatever order they are
+    closed, all their directories are looked into, and no server is asked if one of them is not to.
+    """
+    mine = (directories, is_offline)
+    _in_force.append(mine)
+    _put_in_force()
     try:
         yield
     finally:
-        volatility3.symbols.__path__, constants.OFFLINE = saved
+        _in_force.remove(mine)
+        _put_in_force()
+
+
+def _put_in_force() -> None:
+    if not _in_force:
+        volatility3.symbols.__path__, constants.OFFLINE = _ORIGINAL
+        return
+    given = dict.fromkeys(str(path.resolve()) for directories, _ in _in_force for path in directories)
+    volatility3.symbols.__path__ = [*given, *constants.SYMBOL_BASEPATHS, str(isf_cache())]
+    constants.OFFLINE = any(is_offline for _, is_offline in _in_force)
 
 
 def find_isf(pdb: PdbIdentity) -> str | None:

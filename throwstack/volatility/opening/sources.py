@@ -37,8 +37,11 @@ Progress = Callable[[float, str], None]
 class Sources:
     """The symbol and image files at hand; shared by all processes of a dump."""
 
-    def __init__(self, symbol_path: str, image_path: str, progress: Progress | None = None) -> None:
-        """Use these paths (empty: none). Servers on them are asked unless Volatility was told `--offline`."""
+    def __init__(
+        self, symbol_path: str, image_path: str, progress: Progress | None = None, *, is_offline: bool | None = None
+    ) -> None:
+        """Use these paths (empty: none). Servers on them are asked unless `is_offline` (None: as Volatility was told)."""
+        self._is_offline = constants.OFFLINE if is_offline is None else is_offline
         self._said: set[str] = set()
         self._progress = progress
         self._isf = IsfSource()
@@ -48,7 +51,7 @@ class Sources:
     def _path(self, text: str) -> SymbolPath | None:
         if not text.strip():
             return None
-        fetcher = None if constants.OFFLINE else Downloader(say=self._say, progress=self._progress)
+        fetcher = None if self._is_offline else Downloader(say=self._say, progress=self._progress)
         try:
             return SymbolPath(parse_symbol_path(text, cache_directory(), self._say), fetcher=fetcher, say=self._say)
         except ValueError as error:
@@ -98,11 +101,16 @@ class Sources:
 
 
 def paths(symbol_path: str | None, image_path: str | None) -> tuple[str, str]:
-    """Return the symbol path and the image path in force, for the values of the two options."""
+    """Return the symbol path and the image path in force, for the values of the two options; None: not given."""
     settings = _settings()
-    symbols = symbol_path or settings.get("symbol_path") or os.environ.get("_NT_SYMBOL_PATH") or ""
-    images = image_path or settings.get("image_path") or os.environ.get("_NT_EXECUTABLE_IMAGE_PATH") or ""
-    return str(symbols), str(images)
+
+    def in_force(given: str | None, setting: str, variable: str) -> str:
+        return given if given is not None else str(settings.get(setting) or os.environ.get(variable) or "")
+
+    return (
+        in_force(symbol_path, "symbol_path", "_NT_SYMBOL_PATH"),
+        in_force(image_path, "image_path", "_NT_EXECUTABLE_IMAGE_PATH"),
+    )
 
 
 def _settings() -> dict[str, object]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.crashdump.bytes import Buffer
 from tests.crashdump.test_header import header32, header64
-from throwstack.doctor.identify import FileKind, identify
+from throwstack.crashdump.file_kind import FileKind, identify
 
 
 def elf(kind: int) -> bytes:

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a file is, before anything of it is opened: its kind, how complete it is, and which kernel it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from throwstack.crashdump.file_kind import FileKind, Identity, identify
+from throwstack.crashdump.find_kernel import Kernel, kernel_of, search_kernel
+from throwstack.crashdump.header import DumpHeader, DumpKind
+from throwstack.crashdump.physical import DumpPages, Extent
+from throwstack.crashdump.reader import Bytes, FileBytes
+from throwstack.crashdump.runs import NoRuns, read_runs
+
+FULL_DUMP = (
+    "have the machine write a complete or active memory dump next time (CrashControl\\CrashDumpEnabled = 1), or take "
+    "an image while the process hangs"
+)
+_NOT_MEMORY = {
+    FileKind.EMPTY: "the file has no contents: copy it again",
+    FileKind.CUT_HEADER: "not even the header is whole: copy the dump again",
+    FileKind.USER_MINIDUMP: (
+        "it holds one process and already has its exception: open it with WinDbg, Visual Studio, LLDB or "
+        "minidump-stackwalk; throwstack works on images of a whole machine"
+    ),
+    FileKind.VMWARE: (
+        "give the .vmem file of the same name instead, and keep this one beside it: Volatility reads both. Without a "
+        ".vmem file, convert it to a raw image or a crash dump first (vmss2core)"
+    ),
+    FileKind.HIBERNATION: "convert it to a raw image first (hibernation files are compressed)",
+    FileKind.COMPRESSED: "unpack it first",
+    FileKind.EXPERT_WITNESS: "convert it to a raw image first (ewfexport)",
+    FileKind.EXECUTABLE: "this is a program, not a memory image",
+    FileKind.TEXT: "this is text, not a memory image",
+}
+_NO_MEMORY_KINDS = {
+    DumpKind.HEADER: "the dump holds its header alone",
+    DumpKind.TRIAGE: "a small dump holds one thread's kernel stack and no process's memory",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DumpFile:
+    """A file and what it shows. `problems` say what is wrong with it, `advice` what to do.
+
+    `extent` is None for images that promise no number of pages. `kernel` is None where there is none to be found;
+    `was_searched`: the whole file was looked through for one.
+    """
+
+    path: Path
+    size: int
+    identity: Identity
+    extent: Extent | None = None
+    kernel: Kernel | None = None
+    was_searched: bool = False
+    problems: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Say whether part of a dump is after the end of its file."""
+        return self.extent is not None and self.extent.missing > 0
+
+    @property
+    def refusal(self) -> str:
+        """Return in a line why nothing of the file can be examined, and what to do; empty if it may be."""
+        if self.kernel is not None:
+            return ""
+        reasons = self.problems or ((self.identity.text,) if not self.identity.kind.is_memory else ())
+        return ": ".join(("; ".join(reasons), *self.advice[:1]))
+
+
+def look_at(path: Path, say: Callable[[str], None] = lambda _: None) -> DumpFile:
+    """Return what the file at `path` is; raises OSError where it cannot be opened. `say` takes news of long steps."""
+    data = FileBytes(path)
+    try:
+        return _look_at(path, data, say)
+    finally:
+        data.close()
+
+
+def _look_at(path: Path, data: Bytes, say: Callable[[str], None]) -> DumpFile:
+    identity = identify(data)
+    if not identity.kind.is_memory:
+        return DumpFile(path, data.size, identity, advice=(_NOT_MEMORY[identity.kind],))
+    extent, kernel, problems = None, None, []
+    if identity.header is not None:
+        refused = _refused(identity.header)
+        if refused is not None:
+            return DumpFile(path, data.size, identity, problems=refused[:1], advice=refused[1:])
+        try:
+            pages = DumpPages(data, read_runs(data, identity.header))
+        except NoRuns as error:
+            advice = "the dump is damaged or of a kind that is not known: copy it again, or " + FULL_DUMP
+            return DumpFile(path, data.size, identity, problems=(str(error),), advice=(advice,))
+        extent, kernel = pages.extent, kernel_of(pages, identity.header)
+        if kernel is None:
+            problems.append("the header's page tables do not lead to the kernel")
+    if kernel is None:
+        say("searching for the kernel")
+        kernel = search_kernel(data)
+    if kernel is None:
+        problems.append("no Windows kernel was found in it")
+    return DumpFile(path, data.size, identity, extent, kernel, kernel is None, tuple(problems))
+
+
+def _refused(header: DumpHeader) -> tuple[str, str] | None:
+    """Return what is wrong with a kind of dump that cannot be examined, and what to do; None for the others."""
+    if header.kind in _NO_MEMORY_KINDS:
+        return _NO_MEMORY_KINDS[header.kind], FULL_DUMP
+    if header.is_arm64:
+        return "it is the dump of an ARM64 machine", "ARM64 is not supported: open it with WinDbg"
+    return None
