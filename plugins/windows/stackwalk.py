@@ -22,7 +22,6 @@ if find_spec("throwstack") is None:
 from throwstack.volatility import options, rows
 from throwstack.volatility.stackwalk import StackWalk as Walk
 from throwstack.volatility.stackwalk_rows import Stack, StackRows, fold
-from throwstack.volatility.thread_walks import Wow64View
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +40,9 @@ class StackWalk(interfaces.plugins.PluginInterface):
             requirements.ListRequirement(
                 name="process", element_type=str, description="Look only at processes of these names", optional=True
             ),
-            requirements.ChoiceRequirement(
-                name="wow64",
-                choices=[view.value for view in Wow64View],
-                description="Of threads of 32-bit processes on 64-bit Windows: the 32-bit stack, the native one, both",
-                default=Wow64View.X86.value,
-                optional=True,
+            options.wow64_requirement(
+                "Of threads of 32-bit processes on 64-bit Windows: the 32-bit stack (x86), the native one, both",
+                default="x86",
             ),
             requirements.StringRequirement(
                 name="findstack",
@@ -91,7 +87,7 @@ class StackWalk(interfaces.plugins.PluginInterface):
             is_brief=bool(self.config.get("brief", False)),
             with_fpo=bool(self.config.get("kv", False)),
         )
-        walk = Walk(survey, Wow64View(self.config.get("wow64") or Wow64View.X86.value))
+        walk = Walk(survey)
 
         def generate() -> Iterator[tuple[int, rows.Row]]:
             stacks = self._stacks(walk, table)

@@ -36,7 +36,7 @@ from throwstack.volatility.rows import (
     safe_names,
 )
 from throwstack.volatility.stackwalk import ThreadReport
-from throwstack.volatility.thread_walks import Side
+from throwstack.volatility.thread_walks import StackPart
 
 _MAX_TEXT = 2048
 
@@ -133,7 +133,7 @@ class StackRows:
             facts = facts and self._facts(report)
         return Stack(identity, head, "; ".join([*filter(None, [notes]), *problems]), facts, rows, tuple(sites))
 
-    def _frame(self, side: Side, frame: Frame, *, is_last: bool) -> Iterator[tuple[Name, Row, str]]:
+    def _frame(self, side: StackPart, frame: Frame, *, is_last: bool) -> Iterator[tuple[Name, Row, str]]:
         """Yield (name, columns of the frame, notes) for each function at a frame."""
         with_fpo = bool(self._fpo_columns)
         problems: list[str] = []
