@@ -73,11 +73,12 @@ def starts(survey: Survey, wanted: Iterable[tuple[int, int]]) -> list[Start]:
         for thread in process.threads:
             if (process.pid, thread.tid) not in keys:
                 continue
-            stack = survey.reader.completed(thread, survey.stack(process, thread, process.native))
+            side, target = process.selected()[0]
+            stack = survey.reader.completed(thread, survey.reader.stack(process, thread, side))
             if stack.registers is None:
                 continue
-            bounds = current_stack(process.native, stack).bounds
-            found.append(Start((process.pid, thread.tid), process.native, stack.registers, bounds))
+            bounds = current_stack(target, stack).bounds
+            found.append(Start((process.pid, thread.tid), target, stack.registers, bounds))
     return found
 
 

@@ -21,6 +21,7 @@ from tests.forge.images import ImageBuilder
 from tests.one_process import PAGE, AlteredPages, Answer, survey
 from tests.patched_memory import Patches, opened
 from tests.volatility_session import Session, open_dump
+from throwstack.core.sides import Side
 from throwstack.images.image import Image
 from throwstack.names.symbols import Name, SymbolTable, export_table
 from throwstack.unwind.target import Target
@@ -70,8 +71,8 @@ def process_of(session: Session, pid: int) -> Process:
 
 
 def images_of(process: Process, *labels: str) -> Iterator[Image]:
-    for target in (process.native, process.wow64):
-        for image in target.images if target is not None else ():
+    for target in process.sides.values():
+        for image in target.images:
             if image.module.label.lower() in labels:
                 yield image
 
@@ -92,7 +93,7 @@ def is_false(name: Name, before: Name) -> bool:
 
 def target_of(process: Process, base: int) -> Target:
     """Return the side of the process that has an image at `base`."""
-    return next(one for one in (process.native, process.wow64) if one is not None and one.images.find(base))
+    return next(one for one in process.sides.values() if one.images.find(base))
 
 
 def test_an_absent_page_of_the_exports_is_no_silence(crashed: Opened):
@@ -202,7 +203,7 @@ def test_directories_at_the_end_of_a_gigabyte_cost_no_memory(ftp: Session):
     """Each module of a process says that its exports are 8 KiB below 1 GiB, and that it is that large."""
     pid = CASES["ftp-2003"]
     altered: dict[int, bytes | None] = {}
-    for image in process_of(ftp, pid).native.images:
+    for image in process_of(ftp, pid).program.images:
         page = bytearray(image.header_page)
         optional = int.from_bytes(page[0x3C:0x40], "little") + 24
         struct.pack_into("<I", page, optional + 56, 0x40000000)
@@ -244,5 +245,5 @@ def kernel_frames(patches: Patches, pid: int) -> list[tuple[int, list[str]]]:
         for report in StackWalk(Survey(machine, Selection())).reports()
         if report.owner.pid == pid
         for side in report.sides
-        if side.label == "kernel"
+        if side.side is Side.KERNEL
     ]

@@ -64,8 +64,8 @@ def test_every_stack_equals_the_truth(forged: Forge, case: str, count: int):
 def test_the_32_bit_stack_of_a_wow64_thread_equals_the_truth(forged: Forge):
     out, truth = forged("wow64-service")
     (row,) = vol(out, "windows.stackwalk").rows
-    assert {frame["Side"] for frame in row["__children"]} == {"kernel", "wow64"}
-    found = [frame["Call Site"] for frame in row["__children"] if frame["Side"] == "wow64"]
+    assert {frame["Side"] for frame in row["__children"]} == {"kernel", "x86"}
+    found = [frame["Call Site"] for frame in row["__children"] if frame["Side"] == "x86"]
     assert found == [frame.symbol for frame in truth.stuck[0].thread_stack]
 
 

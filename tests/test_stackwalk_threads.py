@@ -29,12 +29,12 @@ from tests.forge.stacks import Stack
 from tests.forge.truth import Truth, TruthFrame
 from tests.patched_memory import Patches, opened
 from tests.volatility_session import Session, open_dump
+from throwstack.core.sides import BOTH, Side, sides_of
 from throwstack.names.frame_names import name_of
 from throwstack.volatility.memory.machine import Machine as Opened
 from throwstack.volatility.processes import ProcessReader
 from throwstack.volatility.stackwalk import StackWalk, ThreadReport
 from throwstack.volatility.survey import Selection, Survey
-from throwstack.volatility.thread_walks import Wow64View
 
 STARTUP, TRAP = 0x8092BF00, 0x8088A600
 KERNEL_CODE, USER_CODE = 8, 0x1B
@@ -303,17 +303,18 @@ def add_32bit_half(process: Process) -> tuple[list[str], list[ImageBuilder]]:
 
 
 @pytest.mark.parametrize(
-    ("view", "sides"),
+    ("word", "sides"),
     [
-        (Wow64View.X86, ("kernel", "wow64")),
-        (Wow64View.NATIVE, ("kernel", "x64")),
-        (Wow64View.BOTH, ("kernel", "x64", "wow64")),
+        ("x86", ("kernel", "x86")),
+        ("32", ("kernel", "x86")),
+        ("native", ("kernel", "native")),
+        ("both", ("kernel", "native", "x86")),
     ],
 )
-def test_a_wow64_thread_has_two_user_stacks(wow64: Wow64, view: Wow64View, sides: tuple[str, ...]):
-    walk = StackWalk(Survey(opened(wow64.session), Selection([wow64.pid])), view)
+def test_a_wow64_thread_has_two_user_stacks(wow64: Wow64, word: str, sides: tuple[str, ...]):
+    walk = StackWalk(Survey(opened(wow64.session), Selection([wow64.pid], sides=sides_of(word))))
     (report,) = walk.reports()
-    expected = {"kernel": wow64.kernel, "x64": wow64.native, "wow64": wow64.x86}
+    expected = {"kernel": wow64.kernel, "native": wow64.native, "x86": wow64.x86}
     assert tuple(side.label for side in report.sides) == sides
     assert {side: call_sites(report, side) for side in sides} == {side: expected[side] for side in sides}
     assert all(not side.ending for side in report.sides)
@@ -326,17 +327,17 @@ def test_registers_of_32_bit_code_are_not_taken_for_those_of_64_bit_code(wow64: 
     process = reader.open(wow64.session.processes()[wow64.pid])
     assert process is not None
     (thread,) = process.threads
-    before = reader.wow64_stack(process, thread).registers
+    before = reader.stack(process, thread, Side.X86).registers
     assert before is not None
     patches.put(thread.trap_frame, "_KTRAP_FRAME.SegCs", 0x23)
     patches.put(thread.trap_frame, "_KTRAP_FRAME.ExceptionActive", 0)
     for name, value in (("Rip", before.ip), ("Rsp", before.sp), ("Rbp", before.bp), ("Rbx", 0x5EED0000)):
         assert value is not None
         patches.put(thread.trap_frame, f"_KTRAP_FRAME.{name}", value)
-    (report,) = StackWalk(Survey(patches.apply(), Selection([wow64.pid])), Wow64View.BOTH).reports()
-    assert call_sites(report, "wow64") == wow64.x86
-    assert endings(report) == {"kernel": "", "x64": "the thread was in 32-bit code", "wow64": ""}
-    native = reader.stack(process, thread)
+    (report,) = StackWalk(Survey(patches.apply(), Selection([wow64.pid], sides=BOTH))).reports()
+    assert call_sites(report, "x86") == wow64.x86
+    assert endings(report) == {"kernel": "", "native": "the thread was in 32-bit code", "x86": ""}
+    native = reader.stack(process, thread, Side.NATIVE)
     assert (native.registers, native.missing) == (None, "the thread was in 32-bit code")
 
 

@@ -49,12 +49,10 @@ class CxrStack(interfaces.plugins.PluginInterface):
                 default=False,
                 optional=True,
             ),
-            requirements.ChoiceRequirement(
-                name="wow64",
-                choices=[side.value for side in cxr.WhichSide],
-                description="Of stuck threads of WoW64 processes: the 32-bit stack that threw, or the native one",
-                default=cxr.WhichSide.X86.value,
-                optional=True,
+            options.wow64_requirement(
+                "Of stuck threads of 32-bit processes on 64-bit Windows: the stack that threw, whichever side it is on "
+                "(both); only if it is the 32-bit one (x86); the native stack, also where 32-bit code threw (native)",
+                default="both",
             ),
             *options.frame_requirements(),
             requirements.BooleanRequirement(
@@ -70,8 +68,7 @@ class CxrStack(interfaces.plugins.PluginInterface):
         address = self.config.get("cxr")
         if address is not None:
             return cxr.stack_at(survey, address)
-        side = cxr.WhichSide(self.config.get("wow64") or cxr.WhichSide.X86.value)
-        return cxr.throwing_stacks(survey, of_wow64=side)
+        return cxr.throwing_stacks(survey)
 
     def _frames(self, table: list[columns.Column[frame_table.FrameRow]]) -> Iterator[tuple[int, columns.Row]]:
         for row in cxr.frame_rows(self._stacks(), options.frame_detail(self)):

@@ -25,7 +25,6 @@ from throwstack.volatility.survey import Survey
 from throwstack.volatility.tables import columns
 from throwstack.volatility.tables.thread_table import FoldedStack, ThreadTable, fold
 from throwstack.volatility.thread_stacks import thread_stack
-from throwstack.volatility.thread_walks import Wow64View
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +43,9 @@ class StackWalk(interfaces.plugins.PluginInterface):
             requirements.ListRequirement(
                 name="process", element_type=str, description="Look only at processes of these names", optional=True
             ),
-            requirements.ChoiceRequirement(
-                name="wow64",
-                choices=[view.value for view in Wow64View],
-                description="Of threads of 32-bit processes on 64-bit Windows: the 32-bit stack, the native one, both",
-                default=Wow64View.X86.value,
-                optional=True,
+            options.wow64_requirement(
+                "Of threads of 32-bit processes on 64-bit Windows: the 32-bit stack (x86), the native one, both",
+                default="x86",
             ),
             requirements.StringRequirement(
                 name="findstack",
@@ -79,7 +75,7 @@ class StackWalk(interfaces.plugins.PluginInterface):
             log.warning("--findstack %r is not a regular expression: %s", text, error)
             return
         detail = options.frame_detail(self)
-        walk = Walk(survey, Wow64View(self.config.get("wow64") or Wow64View.X86.value))
+        walk = Walk(survey)
         for report in walk.reports():
             stack = table.stack(thread_stack(survey.machine, report, detail))
             if pattern is None or stack.matches(pattern):

@@ -33,7 +33,14 @@ class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface
     @classmethod
     def get_requirements(cls) -> list[interfaces.configuration.RequirementInterface]:
         """Return what Volatility has to provide, and the plugin's options."""
-        return options.common_requirements()
+        return [
+            *options.common_requirements(),
+            options.wow64_requirement(
+                "Of 32-bit processes on 64-bit Windows: threads that are stuck in 32-bit code (x86), in native code, "
+                "in either (both)",
+                default="both",
+            ),
+        ]
 
     def _crashes(self) -> Iterator[CrashReport]:
         survey = options.open_survey(self)

@@ -78,7 +78,7 @@ class Patched:
 
 def return_address_into_filter(patched: Patched) -> int:
     """Return a word that a call in UnhandledExceptionFilter leaves on the stack."""
-    target = patched.process.native
+    target = patched.process.program
     (_, start), *_ = target.symbols.find("UnhandledExceptionFilter")
     return next(start + at for at in range(5, 0x800) if follows_call(target.memory, start + at))
 

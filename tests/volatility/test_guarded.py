@@ -79,6 +79,8 @@ BETWEEN_THE_GUARDS = {
     "volatility/memory/guarded.py": {"guarded"},
     "volatility/memory/machine.py": {"read_problems"},
     "volatility/objects/threads.py": {"is_terminated"},
+    "volatility/processes.py": {"is_wow64", "selected"},
+    "volatility/thread_walks.py": {"label"},
 }
 """What runs outside any guard beside the loops: it makes words of what was found, and reads nothing."""
 LOOPS = {"survey.py", "cxr.py", "rows.py", "stackwalk.py", "stackwalk_rows.py", "memory/read_faults.py"}

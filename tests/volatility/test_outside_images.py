@@ -41,13 +41,13 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process,
 
 def test_an_address_in_a_file_that_is_no_module(machine):
     process, _ = machine
-    assert str(process.native.symbols.name(0x00D66A6A)) == "<Mapped_FTPParsers.dll>+0x6a6a"
+    assert str(process.program.symbols.name(0x00D66A6A)) == "<Mapped_FTPParsers.dll>+0x6a6a"
 
 
 def test_an_address_in_an_unloaded_dll(machine):
     process, _ = machine
-    assert str(process.native.symbols.name(0x02E01234)) == "<Unloaded_ftpdiag.dll>+0x1234"
-    assert str(process.native.symbols.name(0x02DFF000)) == "<Unloaded_older.dll>+0x1000"
+    assert str(process.program.symbols.name(0x02E01234)) == "<Unloaded_ftpdiag.dll>+0x1234"
+    assert str(process.program.symbols.name(0x02DFF000)) == "<Unloaded_older.dll>+0x1000"
 
 
 def test_an_address_in_an_unloaded_driver(machine):
@@ -57,19 +57,19 @@ def test_an_address_in_an_unloaded_driver(machine):
 
 def test_an_address_where_nothing_is_known(machine):
     process, kernel = machine
-    assert str(process.native.symbols.name(0x00000042)) == "0x42"
+    assert str(process.program.symbols.name(0x00000042)) == "0x42"
     assert str(kernel.symbols.name(0xF0000042)) == "0xf0000042"
 
 
 def test_modules_have_the_loaders_time_stamp(machine):
     process, _ = machine
-    stamps = {module.timestamp for module in process.native.images.modules}
+    stamps = {module.timestamp for module in process.program.images.modules}
     assert stamps == {0x45D6CBE2}
 
 
 def test_memory_outside_every_module_is_named_by_what_it_is(machine):
     process, _ = machine
-    views, symbols = process.pages.views, process.native.symbols
+    views, symbols = process.pages.views, process.program.symbols
     bounds = StackBounds(0x045B6000, 0x045C0000)
 
     def region(address: int) -> str:

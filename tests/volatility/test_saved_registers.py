@@ -14,6 +14,7 @@ from tests.forge.cases.machine_x64 import Site
 from tests.patched_memory import opened
 from tests.volatility_session import open_dump
 from throwstack.core.registers import X64_NAMES
+from throwstack.core.sides import Side
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.opening.sources import Sources
 from throwstack.volatility.processes import ProcessReader
@@ -32,7 +33,7 @@ def test_nonvolatile_registers_of_a_blocked_thread_are_exact(forged: Forge):
         for stuck in truth.stuck:
             expected = next(frame for frame in stuck.thread_stack if frame.symbol.startswith("ntdll!"))
             thread = threads[stuck.tid]
-            stack = reader.completed(thread, reader.stack(process, thread))
+            stack = reader.completed(thread, reader.stack(process, thread, Side.NATIVE))
             assert stack.registers is not None
             found = dict(zip(X64_NAMES, stack.registers.gpr, strict=True))
             for name in (*FROM_TRAP_FRAME, *FROM_KERNEL_STACK):
@@ -48,7 +49,7 @@ def test_without_a_kernel_stack_they_stay_unknown(forged: Forge, pointer: int):
         process = reader.open(session.processes()[truth.stuck[0].pid])
         assert process is not None
         thread = replace(process.threads[0], kernel_stack=pointer)
-        registers = reader.completed(thread, reader.stack(process, thread)).registers
+        registers = reader.completed(thread, reader.stack(process, thread, Side.NATIVE)).registers
         assert registers is not None
         assert registers.gpr[12:] == (None, None, None, None)
 
@@ -66,7 +67,7 @@ def test_registers_of_a_thread_interrupted_by_a_fault_are_exact(tmp_path: Path):
         opened_process = reader.open(session.processes()[0x14B8])
         assert opened_process is not None
         (thread,) = opened_process.threads
-        stack = reader.stack(opened_process, thread)
+        stack = reader.stack(opened_process, thread, Side.NATIVE)
         assert stack.registers is not None
         assert [stack.registers.gpr[X64_NAMES.index(name)] for name in ("rbx", "rsi", "rdi")] == [None] * 3
         registers = reader.completed(thread, stack).registers
@@ -74,6 +75,6 @@ def test_registers_of_a_thread_interrupted_by_a_fault_are_exact(tmp_path: Path):
         found = dict(zip(X64_NAMES, registers.gpr, strict=True))
         for name in (*FROM_TRAP_FRAME, *FROM_KERNEL_STACK):
             assert found[name] == expected.registers[name], name
-        walk = opened_process.native.unwinder.walk(registers, stack.bounds)
+        walk = opened_process.program.unwinder.walk(registers, stack.bounds)
         user = [(frame.ip, frame.child_sp) for frame in waiting.frames if not frame.symbol.startswith("nt!")]
         assert [(frame.ip, frame.child_sp) for frame in walk.frames] == user

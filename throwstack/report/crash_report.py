@@ -9,24 +9,13 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, field
-from enum import Enum
 
+from throwstack.core.sides import Side
 from throwstack.dispatch.saved import Route
 from throwstack.names.blockers import BlockerKind
 from throwstack.report.frame_report import FrameReport, WalkReport
 from throwstack.report.values import Hexadecimal
 from throwstack.report.verdict import CrashVerdict
-
-
-class CrashSide(Enum):
-    """Which code of a process a thread is stuck in."""
-
-    X86 = "x86"
-    """32-bit Windows."""
-    X64 = "x64"
-    """64-bit code on 64-bit Windows."""
-    WOW64 = "wow64"
-    """32-bit code on 64-bit Windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +113,8 @@ class SignatureReport:
 class CrashReport:
     """A stuck thread: what it waits in, which exceptions are in flight on it, and the stacks.
 
+    `side` says whether the thread is stuck in 32-bit or 64-bit code, `arch` what kind of program that is: `x86`, `x64`,
+    or `wow64` for 32-bit code on 64-bit Windows.
     `exceptions`: the first is the one after which the crash is named; each further one was being handled when the one
     before it was raised, so that the last is the original. `throwing` is the stack that threw the first one; it is None
     where no exception was found. `blocked` is the stack on which the thread waits, None where its registers are not
@@ -133,7 +124,8 @@ class CrashReport:
 
     process: ProcessSummary
     tid: int
-    side: CrashSide
+    side: Side
+    arch: str
     verdict: CrashVerdict
     blockers: tuple[BlockerReport, ...] = ()
     exceptions: tuple[ExceptionReport, ...] = ()

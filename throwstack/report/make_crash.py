@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from throwstack.core.exception_record import nested_records
 from throwstack.core.frames import End, Walk
 from throwstack.core.guard import Guard
+from throwstack.core.sides import Side
 from throwstack.core.text import escape
 from throwstack.dispatch.saved import SavedException
 from throwstack.exceptions.describe import describe
@@ -22,7 +23,6 @@ from throwstack.names.frame_names import name_of
 from throwstack.report.crash_report import (
     BlockerReport,
     CrashReport,
-    CrashSide,
     ExceptionReport,
     InnerException,
     ProcessSummary,
@@ -46,7 +46,8 @@ class CrashSite:
 
     process: ProcessSummary
     tid: int
-    side: CrashSide
+    side: Side
+    arch: str
     region_of: Callable[[int], str]
     substitutes: AbstractSet[int]
     blocked_since: Callable[[], datetime.datetime | None]
@@ -94,6 +95,7 @@ class _CrashMaker:
             process=site.process,
             tid=site.tid,
             side=site.side,
+            arch=site.arch,
             verdict=verdict(stuck.kinds, has_exception=bool(stuck.exceptions), box_text=shown),
             blockers=tuple(_blocker(module, symbol) for module, symbol in stuck.blocked_in),
             exceptions=tuple(exceptions),

@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from throwstack.core.sides import Side
 from throwstack.report.crash_report import ProcessSummary
 from throwstack.report.frame_report import FrameReport
 from throwstack.report.values import Hexadecimal
 
 
 @dataclass(frozen=True, slots=True)
-class StackPart:
+class StackPartReport:
     """The frames of a thread on one side, innermost first. `ending` says why they end early, or is empty.
 
-    `side` is `kernel`, `x86`, `x64` or `wow64`. The stack's bounds are those that the TEB records.
+    The stack's bounds are those that the TEB records.
     """
 
-    side: str
+    side: Side
     frames: tuple[FrameReport, ...] = ()
     ending: str = ""
     stack_base: Hexadecimal | None = None
@@ -62,7 +63,7 @@ class ThreadStackReport:
     process: ProcessSummary
     tid: int
     ethread: Hexadecimal
-    parts: tuple[StackPart, ...] = ()
+    parts: tuple[StackPartReport, ...] = ()
     state: str = ""
     wait: ThreadWait | None = None
     kernel_seconds: float | None = None
@@ -90,7 +91,7 @@ class ThreadStackReport:
         return self.process.pid
 
     @property
-    def frames(self) -> Iterator[tuple[StackPart, FrameReport]]:
+    def frames(self) -> Iterator[tuple[StackPartReport, FrameReport]]:
         """Yield every frame with the part it belongs to, innermost first."""
         for part in self.parts:
             for frame in part.frames:

@@ -57,13 +57,12 @@ def _coverage(reader: ProcessReader, process: Process) -> ProcessCoverage:
             continue
         stacks.update(_stack_pages(reader, process, thread, problems))
     images: Counter[PageOrigin] = Counter()
-    for target in (process.native, process.wow64):
-        for image in target.images if target is not None else ():
+    for target in process.sides.values():
+        for image in target.images:
             pages = image.module.size // PAGE_SIZE
             step = max(1, pages // _IMAGE_PAGES)
             images.update(origin(image.base + page * PAGE_SIZE) for page in range(0, pages, step))
-    targets = (target for target in (process.native, process.wow64) if target is not None)
-    missing = [Triage(target).missing_names for target in targets]
+    missing = [Triage(target).missing_names for target in process.sides.values()]
     nameless = tuple(dict.fromkeys(label for labels, _ in missing for label in labels))
     if nameless:
         problems.append(f"the exports of {', '.join(nameless)} are not readable")
@@ -85,8 +84,8 @@ def _stack_pages(reader: ProcessReader, process: Process, thread: Thread, proble
 
 
 def _stacks(reader: ProcessReader, process: Process, thread: Thread) -> Iterator[StackBounds]:
-    for read in (reader.stack, reader.wow64_stack):
+    for side in process.sides:
         try:
-            yield read(process, thread).bounds
+            yield reader.stack(process, thread, side).bounds
         except (NoStack, MemoryUnreadable):
             continue

@@ -7,7 +7,7 @@ import datetime
 from functools import partial
 
 from throwstack.core.text import escape
-from throwstack.report.crash_report import CrashReport, CrashSide, ProcessSummary
+from throwstack.report.crash_report import CrashReport, ProcessSummary
 from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail
 from throwstack.report.make_crash import CrashSite, make_crash
 from throwstack.report.verdict import CrashVerdict, VerdictCode
@@ -21,14 +21,14 @@ from throwstack.volatility.survey import Finding
 def crash_of(machine: Machine, finding: Finding, detail: FrameDetail = NO_DETAIL) -> CrashReport:
     """Return what there is to say of a stuck thread. Whatever goes wrong, there is a report, and it says what."""
     stuck, process = finding.stuck, summary_of(finding.process)
-    side = CrashSide(finding.arch)
     problems: list[str] = []
     with guarded(problems.append):
         views, stack = finding.process.pages.views, stuck.stack
         site = CrashSite(
             process=process,
             tid=finding.thread.tid,
-            side=side,
+            side=finding.side,
+            arch=finding.arch,
             region_of=lambda address: region_of(address, stuck.target.symbols, views, stack.bounds),
             substitutes=finding.process.pages.substitutes,
             blocked_since=partial(_blocked_since, machine, finding),
@@ -36,7 +36,7 @@ def crash_of(machine: Machine, finding: Finding, detail: FrameDetail = NO_DETAIL
         )
         return make_crash(stuck, site, detail)
     nothing = CrashVerdict(VerdictCode.UNKNOWN, "")
-    return CrashReport(process, finding.thread.tid, side, nothing, notes=tuple(problems))
+    return CrashReport(process, finding.thread.tid, finding.side, finding.arch, nothing, notes=tuple(problems))
 
 
 def timeline_text(crash: CrashReport) -> str:

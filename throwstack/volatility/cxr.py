@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 
 from throwstack.core.contexts import Context, read_context
@@ -14,6 +13,7 @@ from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.guard import Guard
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.core.registers import Registers
+from throwstack.core.sides import BOTH, Side, Sides
 from throwstack.core.text import escape
 from throwstack.dispatch.saved import SavedException
 from throwstack.files.needed import NeededFile, needed_files
@@ -28,13 +28,6 @@ from throwstack.volatility.survey import Finding, Survey
 from throwstack.volatility.tables.frame_table import FrameRow
 
 log = logging.getLogger(__name__)
-
-
-class WhichSide(Enum):
-    """Which stack of a thread of a 32-bit process on 64-bit Windows."""
-
-    X86 = "x86"
-    NATIVE = "native"
 
 
 _UNKNOWN_STACK = 1 << 20
@@ -57,11 +50,16 @@ class ThrowingStack:
     title: str
 
 
-def throwing_stacks(survey: Survey, *, of_wow64: WhichSide = WhichSide.X86) -> Iterator[ThrowingStack]:
-    """Yield the throwing stacks of every stuck thread that the survey finds, those of nested exceptions one by one."""
-    for finding in survey.findings():
+def throwing_stacks(survey: Survey) -> Iterator[ThrowingStack]:
+    """Yield the throwing stacks of every stuck thread that the survey finds, those of nested exceptions one by one.
+
+    Where the survey selects the native side only, a thread that is stuck on its 32-bit side gets its native stack, from
+    where it waits.
+    """
+    is_native_wanted = Side.X86 not in survey.sides
+    for finding in survey.findings(BOTH if is_native_wanted else survey.sides):
         stuck = finding.stuck
-        if of_wow64 is WhichSide.NATIVE and stuck.target is finding.process.wow64 and stuck.exceptions:
+        if is_native_wanted and finding.is_in_wow64_code and stuck.exceptions:
             found = _native_side(survey, finding)
             if found is not None:
                 yield found
@@ -79,19 +77,19 @@ def throwing_stacks(survey: Survey, *, of_wow64: WhichSide = WhichSide.X86) -> I
 def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
     """Return the 64-bit stack of a thread that is stuck on its 32-bit side; says why where there is none."""
     process, thread = finding.process, finding.thread
-
+    target = process.sides[Side.NATIVE]
     with guarded(partial(_say, process, thread)):
         try:
-            stack = survey.reader.completed(thread, survey.stack(process, thread, process.native))
+            stack = survey.reader.completed(thread, survey.reader.stack(process, thread, Side.NATIVE))
         except NoStack as reason:
             _say(process, thread, reason)
             return None
         if stack.registers is None:
             _say(process, thread, stack.missing)
             return None
-        walk = _safe_walk(stack.registers, partial(process.native.unwinder.walk, stack.registers, stack.bounds))
+        walk = _safe_walk(stack.registers, partial(target.unwinder.walk, stack.registers, stack.bounds))
         title = f"64-bit side of a thread stuck on its 32-bit side, {finding.stuck.exceptions[0].where}"
-        return ThrowingStack(process, thread.tid, process.native, None, walk, title)
+        return ThrowingStack(process, thread.tid, target, None, walk, title)
     return None
 
 
@@ -130,13 +128,13 @@ def _stack_at(survey: Survey, process: Process, address: int) -> ThrowingStack |
         log.warning("%s (PID %d): %s", escape(process.name), process.pid, reason)
 
     with guarded(say):
-        found = _context_at(process, address)
+        found = _context_at(process, survey.sides, address)
         if isinstance(found, str):
             say(found)
             return None
-        target, context = found
-        registers = context.registers
-        tid, bounds = _stack_of(survey, process, target, registers.sp)
+        side, context = found
+        target, registers = process.sides[side], context.registers
+        tid, bounds = _stack_of(survey, process, side, registers.sp)
         if tid is not None and survey.tids and tid not in survey.tids:
             log.warning("the CONTEXT at %#x is thread %d's, which --tid leaves out", address, tid)
             return None
@@ -146,25 +144,26 @@ def _stack_at(survey: Survey, process: Process, address: int) -> ThrowingStack |
     return None
 
 
-def _context_at(process: Process, address: int) -> tuple[Target, Context] | str:
-    targets = [target for target in (process.native, process.wow64) if target is not None]
+def _context_at(process: Process, sides: Sides, address: int) -> tuple[Side, Context] | str:
     try:
-        contexts = [(target, read_context(process.memory, address, target.arch)) for target in targets]
+        contexts = [
+            (side, read_context(process.memory, address, target.arch)) for side, target in process.selected(sides)
+        ]
     except (MemoryUnreadable, OverflowError):
         return f"there is no readable memory for a CONTEXT at {address:#x}"
-    for target, context in contexts:
+    for side, context in contexts:
         if context.has_plausible_flags and context.has_user_selectors:
-            return target, context
+            return side, context
     return (
         f"what lies at {address:#x} is not a user-mode CONTEXT (ContextFlags {contexts[0][1].context_flags:#x}, "
         f"cs {contexts[0][1].cs:#x}): windows.unhandled shows where the saved ones are"
     )
 
 
-def _stack_of(survey: Survey, process: Process, target: Target, sp: int) -> tuple[int | None, StackBounds]:
+def _stack_of(survey: Survey, process: Process, side: Side, sp: int) -> tuple[int | None, StackBounds]:
     for thread in process.threads:
         with Guard(lambda reason: log.info("a thread's stack is not known: %s", reason), (NoStack, MemoryUnreadable)):
-            stack = survey.stack(process, thread, target)
+            stack = survey.reader.stack(process, thread, side)
             if stack.bounds.contains(sp):
                 return thread.tid, stack.bounds
     limit = sp & -PAGE_SIZE

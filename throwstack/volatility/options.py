@@ -10,6 +10,7 @@ from volatility3.framework.configuration import requirements
 from volatility3.plugins.windows import pslist
 
 from throwstack.core.guard import reason_of
+from throwstack.core.sides import OLDER_WORDS, SIDES_BY_WORD, Sides, sides_of
 from throwstack.core.text import escape
 from throwstack.report.frame_report import FrameDetail, NameStyle
 from throwstack.volatility.memory.machine import Machine
@@ -65,6 +66,25 @@ def frame_requirements() -> list[interfaces.configuration.RequirementInterface]:
     ]
 
 
+class _ShownChoices(list[str]):
+    """The words of an option that its help shows; it takes older words too."""
+
+    def __contains__(self, word: object) -> bool:
+        return super().__contains__(word) or word in OLDER_WORDS
+
+
+def wow64_requirement(description: str, *, default: str) -> interfaces.configuration.RequirementInterface:
+    """Return the option `--wow64`: the sides of 32-bit processes on 64-bit Windows that a plugin shows."""
+    return requirements.ChoiceRequirement(
+        name="wow64", choices=_ShownChoices(SIDES_BY_WORD), description=description, default=default, optional=True
+    )
+
+
+def _wow64_sides(plugin: interfaces.plugins.PluginInterface) -> Sides:
+    (requirement,) = (one for one in plugin.get_requirements() if one.name == "wow64")
+    return sides_of(plugin.config.get("wow64") or requirement.default)
+
+
 def name_style(plugin: interfaces.plugins.PluginInterface) -> NameStyle:
     """Return how a plugin with the frame requirements was told to name functions."""
     return NameStyle(plugin.config.get("names") or NameStyle.PLAIN.value)
@@ -79,7 +99,8 @@ def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:
     """Return the survey of the machine that a plugin with the common requirements was given."""
     config, progress = plugin.config, plugin._progress_callback  # noqa: SLF001 a plugin's own, handed on by it
     sources = Sources(*paths(config.get("symbol_path"), config.get("image_path")), progress)
-    selection = Selection(config.get("pid") or (), config.get("tid") or (), config.get("process") or ())
+    names = config.get("process") or ()
+    selection = Selection(config.get("pid") or (), config.get("tid") or (), names, _wow64_sides(plugin))
     try:
         return Survey(Machine(plugin.context, config["kernel"], plugin.config_path, sources), selection, progress)
     except (LookupError, TypeError) as error:

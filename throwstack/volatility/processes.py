@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from volatility3.framework import interfaces
@@ -13,6 +13,7 @@ from throwstack.core.errors import ThrowstackError
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch, Registers
+from throwstack.core.sides import BOTH, Side, Sides
 from throwstack.core.text import escape
 from throwstack.files.image_path import ImagePages
 from throwstack.images.image import ImageMap
@@ -34,7 +35,7 @@ _NAME_SIZE = 15
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that can be examined: its targets (native, then the 32-bit one of WoW64) and what went wrong."""
+    """A process that can be examined: its sides, the 64-bit one first, its threads, and what could not be read."""
 
     address: int
     pid: int
@@ -43,10 +44,23 @@ class Process:
     memory: Memory
     pages: ResolvedPages
     """What `memory` reads: says of each page where it comes from."""
-    native: Target
-    wow64: Target | None
+    sides: Mapping[Side, Target]
     problems: tuple[str, ...]
     threads: tuple[Thread, ...] = field(repr=False)
+
+    @property
+    def is_wow64(self) -> bool:
+        """Say whether the process runs a 32-bit program on 64-bit Windows, and so has two sides."""
+        return len(self.sides) > 1
+
+    @property
+    def program(self) -> Target:
+        """Return the side that the program itself is: the 32-bit one of a WoW64 process."""
+        return tuple(self.sides.values())[-1]
+
+    def selected(self, wanted: Sides = BOTH) -> list[tuple[Side, Target]]:
+        """Return the sides that `wanted` selects, the 64-bit one first; of a process with one side, that one."""
+        return [(side, target) for side, target in self.sides.items() if side in wanted or not self.is_wow64]
 
 
 class NoStack(ThrowstackError):
@@ -114,12 +128,14 @@ class ProcessReader:
         modules32 = self._wow64_modules(process, address, memory, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
         files = MappedFiles(process)
-        native = self._target(Arch.X64 if machine.is_64bit else Arch.X86, memory, modules, files)
-        wow64 = None if modules32 is None else self._target(Arch.X86, memory, modules32, files)
+        arch = Arch.X64 if machine.is_64bit else Arch.X86
+        sides = {Side.of_user_code(arch): self._target(arch, memory, modules, files)}
+        if modules32 is not None:
+            sides[Side.X86] = self._target(Arch.X86, memory, modules32, files)
         threads = tuple(self.threads.threads(address))
         if not self.threads.has_all_threads(address):
             problems.append("the list of threads is broken, and some may be missing")
-        return Process(address, pid, name, peb, memory, pages, native, wow64, tuple(problems), threads)
+        return Process(address, pid, name, peb, memory, pages, sides, tuple(problems), threads)
 
     def _wow64_modules(
         self, process: interfaces.objects.ObjectInterface, address: int, memory: Memory, problems: list[str]
@@ -158,8 +174,16 @@ class ProcessReader:
         unwinder = x86.Unwinder(images, symbols, sources.frame_data, meter=meter)
         return Target(arch, memory, images, symbols, unwinder, meter)
 
-    def stack(self, process: Process, thread: Thread) -> ThreadStack:
-        """Return the native user stack of `thread` and its registers; raises `NoStack` if it has none to look at."""
+    def stack(self, process: Process, thread: Thread, side: Side) -> ThreadStack:
+        """Return the user stack that `thread` has on a side of `process`, and its registers there.
+
+        Raises `NoStack` if it has none to look at, MemoryUnreadable if the kernel's stack breaks off.
+        """
+        if process.is_wow64 and side is Side.X86:
+            return self._wow64_stack(process, thread)
+        return self._stack_of_teb(process, thread)
+
+    def _stack_of_teb(self, process: Process, thread: Thread) -> ThreadStack:
         bounds = self.threads.stack_bounds(process.memory, thread.teb)
         frame = self.threads.trap_frame(thread)
         no_teb = f"TEB at {thread.teb:#x} is not readable" if thread.teb else "no user-mode stack"
@@ -175,7 +199,7 @@ class ProcessReader:
         return _stack(process.memory, bounds, frame.registers, exception_list, no_teb)
 
     def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
-        """Return a native stack with all the registers that can be had; costs a walk of the kernel stack."""
+        """Return a stack with all the registers that can be had; costs a walk of the kernel stack on x64."""
         frame = self.threads.trap_frame(thread)
         if stack.registers is None or frame is None or stack.registers != frame.registers:
             return stack
@@ -184,9 +208,8 @@ class ProcessReader:
             return replace(stack, registers=self.kernel.user_registers(thread, frame))
         return replace(stack, missing=f"registers that the kernel stack may hold are not known: {problems[0]}")
 
-    def wow64_stack(self, process: Process, thread: Thread) -> ThreadStack:
-        """Return the 32-bit stack of a thread of a WoW64 process and its registers; raises `NoStack`."""
-        if self._wow64 is None or process.wow64 is None:
+    def _wow64_stack(self, process: Process, thread: Thread) -> ThreadStack:
+        if self._wow64 is None:
             message = "not a WoW64 process"
             raise NoStack(message)
         bounds = self._wow64.stack_bounds(process.memory, thread.teb)

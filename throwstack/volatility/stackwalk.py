@@ -10,6 +10,7 @@ from functools import cached_property
 
 from volatility3.framework import interfaces
 
+from throwstack.core.sides import Side
 from throwstack.core.text import escape
 from throwstack.names.symbols import Name
 from throwstack.stuck.locks import Circles, Locks, LockWait
@@ -19,7 +20,7 @@ from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.objects.wait_objects import ThreadId, Wait, WaitReader
 from throwstack.volatility.processes import Process
 from throwstack.volatility.survey import Survey
-from throwstack.volatility.thread_walks import Side, ThreadWalker, Wow64View
+from throwstack.volatility.thread_walks import StackPart, ThreadWalker
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class ThreadReport:
     owner: Owner
     thread: Thread
     blockage: Blockage
-    sides: tuple[Side, ...] = ()
+    sides: tuple[StackPart, ...] = ()
     circle: tuple[ThreadId, ...] = ()
     start: Name | None = None
     win32_start: Name | None = None
@@ -76,17 +77,17 @@ class ThreadReport:
 class StackWalk:
     """Goes through the threads that a survey selects."""
 
-    def __init__(self, survey: Survey, view: Wow64View = Wow64View.X86) -> None:
-        """Take what selects; `view` says which stacks of WoW64 threads are wanted."""
+    def __init__(self, survey: Survey) -> None:
+        """Take what selects the processes, the threads, and the sides of WoW64 processes."""
         self._survey = survey
         machine = survey.machine
         self._machine = machine
         self._facts = ThreadFactsReader(machine)
         self._waits = WaitReader(machine)
-        self._walker = ThreadWalker(machine, survey.reader, view)
-        # A critical section is one of 32-bit code in a WoW64 process, whatever is to be shown.
+        self._walker = ThreadWalker(machine, survey.reader, survey.sides)
+        # A WoW64 program waits for a critical section on its 32-bit stack, also where only the native one is shown.
         self._lock_walker = (
-            self._walker if view is not Wow64View.NATIVE else ThreadWalker(machine, survey.reader, Wow64View.X86)
+            self._walker if Side.X86 in survey.sides else ThreadWalker(machine, survey.reader, frozenset({Side.X86}))
         )
         self._owners: dict[int, Owner | None] = {}
         self._blockages: dict[int, Blockage] = {}
@@ -127,7 +128,7 @@ class StackWalk:
         facts = NOTHING_KNOWN
         with guarded(note):
             facts = self._facts.read(thread.address)
-        sides: list[Side] = []
+        sides: list[StackPart] = []
         blockage = Blockage(facts)
         deadlock: tuple[ThreadId, ...] = ()
         start: Name | None = None
@@ -143,7 +144,7 @@ class StackWalk:
             win32_start = self._name(owner, facts.win32_start)
         return ThreadReport(owner, thread, blockage, tuple(sides), deadlock, start, win32_start, "; ".join(problems))
 
-    def _blockage(self, owner: Owner, thread: Thread, sides: tuple[Side, ...] | None = None) -> Blockage:
+    def _blockage(self, owner: Owner, thread: Thread, sides: tuple[StackPart, ...] | None = None) -> Blockage:
         found = self._blockages.get(thread.address)
         if found is not None:
             return found
@@ -161,11 +162,11 @@ class StackWalk:
             holders = () if held_by is None else (ThreadId(owner.pid, held_by.tid, held_by.address),)
         return self._blockages.setdefault(thread.address, Blockage(facts, wait, lock, holders))
 
-    def _lock(self, owner: Owner, thread: Thread, sides: tuple[Side, ...]) -> LockWait | None:
+    def _lock(self, owner: Owner, thread: Thread, sides: tuple[StackPart, ...]) -> LockWait | None:
         process = owner.process
         if process is None:
             return None
-        target = process.native if process.wow64 is None else process.wow64
+        target = process.program
         frames = next((side.frames for side in sides if side.target is target), ())
         if not frames:
             return None
@@ -211,7 +212,7 @@ class StackWalk:
         if not address:
             return None
         process = owner.process
-        targets = [] if process is None else [process.native, *([process.wow64] if process.wow64 else [])]
+        targets = [] if process is None else list(process.sides.values())
         targets.append(self._walker.kernel_target(process))
         names = [target.symbols.name(address) for target in targets]
         return next((name for name in names if name.module), names[0])

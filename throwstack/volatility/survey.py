@@ -16,9 +16,9 @@ from volatility3.framework.objects import utility
 
 from throwstack.core.guard import UNEXPECTED, Guard
 from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.sides import BOTH, Side, Sides
 from throwstack.core.text import escape
 from throwstack.stuck.triage import Stuck, Triage
-from throwstack.unwind.target import Target, ThreadStack
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.threads import Thread
@@ -36,14 +36,24 @@ _MAX_NAMED = 512
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A stuck thread and where it belongs. `arch` is `x86`, `x64` or `wow64`."""
+    """A stuck thread, the process it belongs to and the side it is stuck on."""
 
     process: Process
     thread: Thread
-    arch: str
+    side: Side
     stuck: Stuck
     reporter: str
     """Which process reports on this one, in words; empty if none does."""
+
+    @property
+    def is_in_wow64_code(self) -> bool:
+        """Say whether the thread is stuck on the 32-bit side of a WoW64 process."""
+        return self.process.is_wow64 and self.side is Side.X86
+
+    @property
+    def arch(self) -> str:
+        """Return what the column `Arch` says: `x86`, `x64`, or `wow64` for the 32-bit side of a WoW64 process."""
+        return "wow64" if self.is_in_wow64_code else self.stuck.target.arch.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,8 @@ class Selection:
     tids: Collection[int] = ()
     names: Collection[str] = ()
     """Image names as Volatility shows them, in any case; the kernel keeps the first 14 characters."""
+    sides: Sides = BOTH
+    """The sides of WoW64 processes to look at."""
 
 
 class Survey:
@@ -75,6 +87,11 @@ class Survey:
     def tids(self) -> Collection[int]:
         """Return the selected TIDs; empty if all are."""
         return self._tids
+
+    @property
+    def sides(self) -> Sides:
+        """Return the selected sides of WoW64 processes."""
+        return self._selection.sides
 
     @property
     def reader(self) -> ProcessReader:
@@ -129,14 +146,17 @@ class Survey:
                 *(len(impaired), escape(first.name), first.pid, first.problems[0]),
             )
 
-    def findings(self) -> Iterator[Finding]:
-        """Yield every selected thread that is stuck; says what may have hidden others, and which TIDs do not exist."""
+    def findings(self, sides: Sides | None = None) -> Iterator[Finding]:
+        """Yield every selected thread that is stuck; says what may have hidden others, and which TIDs do not exist.
+
+        `sides` are those of WoW64 processes to look at, if not the selected ones.
+        """
         seen: set[int] = set()
         self._missed.clear()
         self._impaired.clear()
         for process in self.processes():
             seen.update(thread.tid for thread in process.threads)
-            yield from self._examine(process)
+            yield from self._examine(process, self.sides if sides is None else sides)
         self.say_missing(seen)
         if self._missed:
             log.warning(
@@ -152,11 +172,6 @@ class Survey:
         """Name the selected TIDs that are not among those `seen`."""
         for tid in sorted(self._tids.difference(seen)):
             log.warning("there is no thread with TID %d among the processes looked at", tid)
-
-    def stack(self, process: Process, thread: Thread, target: Target) -> ThreadStack:
-        """Return the stack that `thread` has in `target`, one of those of `process`; raises `NoStack`."""
-        reader = self._reader
-        return (reader.wow64_stack if target is process.wow64 else reader.stack)(process, thread)
 
     def _listed(self) -> Iterator[interfaces.objects.ObjectInterface]:
         pids = set(self._selection.pids)
@@ -200,26 +215,24 @@ class Survey:
     def _list_breaks_off(self, reason: str) -> None:
         log.warning("the kernel's list of processes breaks off, and some may be missing: %s", reason)
 
-    def _examine(self, process: Process) -> Iterator[Finding]:
-        triages = self._triages(process)
+    def _examine(self, process: Process, sides: Sides) -> Iterator[Finding]:
+        triages = self._triages(process, sides)
         for thread in process.threads:
             finding = self._finding(process, thread, triages) if self.is_selected(thread) else None
             if finding is not None:
                 yield finding
 
-    def _triages(self, process: Process) -> list[tuple[str, Target, Triage]]:
-        """Return what examines the threads of `process`, for each of its sides."""
-        triages: list[tuple[str, Target, Triage]] = []
+    def _triages(self, process: Process, sides: Sides) -> list[tuple[Side, Triage]]:
+        """Return what examines the threads of `process`, for each of its selected sides."""
+        triages: list[tuple[Side, Triage]] = []
         nameless: dict[str, None] = {}
         reasons: dict[str, None] = {}
-        sides = [(process.native.arch.value, process.native), ("wow64", process.wow64)]
-        for arch, target in sides:
-            if target is not None:
-                with self._guard(process, f"none of its {arch} stacks can be examined: "):
-                    triage = Triage(target)
-                    triages.append((arch, target, triage))
-                    nameless.update(dict.fromkeys(triage.missing_names[0]))
-                    reasons.update(dict.fromkeys(triage.missing_names[1]))
+        for side, target in process.selected(sides):
+            with self._guard(process, f"none of its {side.value} stacks can be examined: "):
+                triage = Triage(target)
+                triages.append((side, triage))
+                nameless.update(dict.fromkeys(triage.missing_names[0]))
+                reasons.update(dict.fromkeys(triage.missing_names[1]))
         for label in nameless:
             self._miss(
                 process,
@@ -229,15 +242,13 @@ class Survey:
             self._miss(process, reason)
         return triages
 
-    def _finding(
-        self, process: Process, thread: Thread, triages: Sequence[tuple[str, Target, Triage]]
-    ) -> Finding | None:
+    def _finding(self, process: Process, thread: Thread, triages: Sequence[tuple[Side, Triage]]) -> Finding | None:
         found: list[Finding] = []
-        for arch, target, triage in triages:
+        for side, triage in triages:
             with self._guard(process, f"thread {thread.tid}: "):
-                stuck = self._stuck(process, thread, target, triage)
+                stuck = self._stuck(process, thread, side, triage)
                 if stuck is not None:
-                    found.append(Finding(process, thread, arch, stuck, self._reporters.note(process.pid)))
+                    found.append(Finding(process, thread, side, stuck, self._reporters.note(process.pid)))
         return the_crash(found) if found else None
 
     def _guard(self, process: Process, which: str) -> Guard:
@@ -252,9 +263,9 @@ class Survey:
 
         return guarded(say)
 
-    def _stuck(self, process: Process, thread: Thread, target: Target, triage: Triage) -> Stuck | None:
+    def _stuck(self, process: Process, thread: Thread, side: Side, triage: Triage) -> Stuck | None:
         try:
-            stack = self.stack(process, thread, target)
+            stack = self._reader.stack(process, thread, side)
             stuck = triage.examine(self._reader.completed(thread, stack)) if triage.is_suspect(stack) else None
             if stuck is None and not triage.is_readable(stack):
                 self._miss(process, f"thread {thread.tid}: its stack, or a part of it, cannot be read")

@@ -9,7 +9,7 @@ from throwstack.core.text import escape
 from throwstack.names.symbols import Name
 from throwstack.report.crash_report import ProcessSummary
 from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, frame_reports
-from throwstack.report.thread_report import StackPart, StartRoutine, ThreadStackReport, ThreadWait
+from throwstack.report.thread_report import StackPartReport, StartRoutine, ThreadStackReport, ThreadWait
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
@@ -19,7 +19,7 @@ from throwstack.volatility.stackwalk import ThreadReport
 def thread_stack(machine: Machine, report: ThreadReport, detail: FrameDetail = NO_DETAIL) -> ThreadStackReport:
     """Return a thread as values. What cannot be made is absent, and the notes say why."""
     owner, thread, facts = report.owner, report.thread, report.blockage.facts
-    parts: list[StackPart] = []
+    parts: list[StackPartReport] = []
     problems: list[str] = []
     numbers = count()
     substitutes = frozenset() if owner.process is None else owner.process.pages.substitutes
@@ -27,8 +27,8 @@ def thread_stack(machine: Machine, report: ThreadReport, detail: FrameDetail = N
         ending = f"{side.label} stack ends here: {side.ending}" if side.ending else ""
         bounds = side.bounds
         parts.append(
-            StackPart(
-                side.label,
+            StackPartReport(
+                side.side,
                 tuple(
                     frame_reports(side.target, side.frames, substitutes, numbers=numbers, ending=ending, detail=detail)
                 ),

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 
 from throwstack.core.contexts import Context
 from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
+from throwstack.core.sides import Side, Sides
 from throwstack.unwind.target import Target, current_stack
 from throwstack.volatility.kernel_stack.kernel_target import KernelTargets
 from throwstack.volatility.kernel_stack.kernel_walk import KernelSide, KernelWalker
@@ -23,36 +23,33 @@ _USER_MODE = 3
 _MAX_KERNEL_STACK = 1 << 20
 
 
-class Wow64View(Enum):
-    """Which user stacks of a WoW64 process's threads are walked."""
-
-    X86 = "32"
-    NATIVE = "native"
-    BOTH = "both"
-
-
 @dataclass(frozen=True, slots=True)
-class Side:
-    """A part of a thread's stack: `kernel`, `x86`, `x64` or `wow64`. `ending` says why it ends early, or is empty.
+class StackPart:
+    """The frames that a thread has on one side; `ending` says why they end early, or is empty.
 
     `bounds` are those that the TEB records.
     """
 
-    label: str
+    side: Side
     target: Target
     frames: tuple[Frame, ...]
     ending: str = ""
     bounds: StackBounds | None = None
 
+    @property
+    def label(self) -> str:
+        """Return the word for the side."""
+        return self.side.value
+
 
 class ThreadWalker:
     """Walks the stacks of threads."""
 
-    def __init__(self, machine: Machine, reader: ProcessReader, view: Wow64View) -> None:
-        """Take the machine and what reads its processes."""
+    def __init__(self, machine: Machine, reader: ProcessReader, wanted: Sides) -> None:
+        """Take the machine, what reads its processes, and the sides of WoW64 processes to walk."""
         self._machine = machine
         self._reader = reader
-        self._view = view
+        self._wanted = wanted
         self._targets = KernelTargets(machine, reader.kernel)
         self._walker = KernelWalker(machine)
 
@@ -60,19 +57,20 @@ class ThreadWalker:
         """Return the kernel as a process sees it (None: one without user-mode memory)."""
         return self._targets.target(None if process is None else process.pages)
 
-    def sides(self, process: Process | None, thread: Thread, facts: ThreadFacts) -> Iterator[Side]:
+    def sides(self, process: Process | None, thread: Thread, facts: ThreadFacts) -> Iterator[StackPart]:
         """Yield the parts of the stack of `thread`, innermost first; `process` is None for one without user memory."""
         kernel = self.kernel_target(process)
         context = self._reader.threads.processors.context(thread.address) if facts.is_running else None
         side = self._kernel_side(kernel, thread, facts, context)
         is_in_user = context is not None and context.cs & _USER_MODE == _USER_MODE
         if not is_in_user:
-            yield Side("kernel", kernel, side.frames, side.reason)
+            yield StackPart(Side.KERNEL, kernel, side.frames, side.reason)
         if process is None or not thread.teb:
             return
         if facts.is_running and context is None:
             return
-        yield from self._user_sides(process, thread)
+        for which, target in process.selected(self._wanted):
+            yield self._user_side(process, thread, which, target)
 
     def _kernel_side(self, target: Target, thread: Thread, facts: ThreadFacts, context: Context | None) -> KernelSide:
         if facts.is_running:
@@ -105,23 +103,14 @@ class ThreadWalker:
         trap = frame.address if frame is not None and bounds.contains(frame.address) else 0
         return self._walker.walk(target, start, bounds, trap, is_interrupted=is_interrupted)
 
-    def _user_sides(self, process: Process, thread: Thread) -> Iterator[Side]:
-        if process.wow64 is None or self._view is not Wow64View.X86:
-            yield self._user_side(process, thread, process.native)
-        if process.wow64 is not None and self._view is not Wow64View.NATIVE:
-            yield self._user_side(process, thread, process.wow64)
-
-    def _user_side(self, process: Process, thread: Thread, target: Target) -> Side:
-        reader, is_wow64 = self._reader, target is process.wow64
+    def _user_side(self, process: Process, thread: Thread, side: Side, target: Target) -> StackPart:
         target.meter.begin_thread()
-        label = "wow64" if is_wow64 else target.arch.value
         try:
-            stack = reader.wow64_stack(process, thread) if is_wow64 else reader.stack(process, thread)
-            stack = stack if is_wow64 else reader.completed(thread, stack)
+            stack = self._reader.completed(thread, self._reader.stack(process, thread, side))
         except (NoStack, MemoryUnreadable) as reason:
-            return Side(label, target, (), str(reason))
+            return StackPart(side, target, (), str(reason))
         if stack.registers is None:
-            return Side(label, target, (), stack.missing, stack.bounds)
+            return StackPart(side, target, (), stack.missing, stack.bounds)
         walk = target.unwinder.walk(stack.registers, current_stack(target, stack).bounds)
         ending = "" if walk.is_complete else f"{walk.end.value} {walk.detail}".rstrip()
-        return Side(label, target, walk.frames, ending, stack.bounds)
+        return StackPart(side, target, walk.frames, ending, stack.bounds)

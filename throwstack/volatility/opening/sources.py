@@ -40,7 +40,7 @@ class Sources:
     def __init__(
         self, symbol_path: str, image_path: str, progress: Progress | None = None, *, is_offline: bool | None = None
     ) -> None:
-        """Use these paths (empty: none). Servers on them are asked unless `is_offline` (None: as Volatility was told)."""
+        """Use these paths (empty: none). Servers on them are asked unless `is_offline` (None: as Volatility is)."""
         self._is_offline = constants.OFFLINE if is_offline is None else is_offline
         self._said: set[str] = set()
         self._progress = progress

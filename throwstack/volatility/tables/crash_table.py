@@ -22,7 +22,7 @@ CRASH_COLUMNS: list[Column[CrashReport]] = [
     Column("PID", int, lambda crash: crash.pid),
     Column("Process", str, lambda crash: escape(crash.process.name)),
     Column("TID", int, lambda crash: crash.tid),
-    Column("Arch", str, lambda crash: crash.side.value),
+    Column("Arch", str, lambda crash: crash.arch),
     Column("Blocked In", str, lambda crash: escape(crash.blocked_in)),
     Column("Code", format_hints.Hex, _of_exception(lambda exception: exception.code)),
     Column("Exception", str, _of_exception(lambda exception: exception.title or None)),

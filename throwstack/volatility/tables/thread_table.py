@@ -66,7 +66,7 @@ class ThreadTable:
 
     def stack(self, thread: ThreadStackReport) -> FoldedStack:
         """Return a thread with the call sites by which it is searched and compared."""
-        sites = tuple((part.side, escape(frame.call_site(self._style))) for part, frame in thread.frames)
+        sites = tuple((part.side.value, escape(frame.call_site(self._style))) for part, frame in thread.frames)
         return FoldedStack(thread, sites)
 
     def rows(self, stack: FoldedStack) -> Iterator[tuple[int, Row]]:
@@ -76,7 +76,12 @@ class ThreadTable:
         head = StackRow(thread.process, thread.tid, None, "", "", notes, thread, tuple(stack.same))
         yield 0, row(self.columns, head)
         for part, frame in thread.frames:
-            yield 1, row(self.columns, StackRow(thread.process, thread.tid, frame, "", part.side, joined([frame.note])))
+            yield (
+                1,
+                row(
+                    self.columns, StackRow(thread.process, thread.tid, frame, "", part.side.value, joined([frame.note]))
+                ),
+            )
 
 
 def fold(stacks: Iterable[FoldedStack]) -> list[FoldedStack]:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sides of a thread's stack, and which of them a command shows (`--wow64`).
+
+A 32-bit program on 64-bit Windows (WoW64) is two programs in one process: its own 32-bit code, and the 64-bit code that
+translates its system calls. Each of its threads has a stack, a TEB and a set of registers for either. All other
+processes have one side.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from throwstack.core.registers import Arch
+
+
+class Side(Enum):
+    """Which code a frame belongs to; the value is the word that users see."""
+
+    KERNEL = "kernel"
+    NATIVE = "native"
+    """64-bit user code."""
+    X86 = "x86"
+    """32-bit user code: of a WoW64 process, and all user code of a 32-bit Windows."""
+
+    @classmethod
+    def of_user_code(cls, arch: Arch) -> Side:
+        """Return the side that user code of an architecture is."""
+        return cls.X86 if arch is Arch.X86 else cls.NATIVE
+
+
+Sides = frozenset[Side]
+"""The sides to show of WoW64 processes. Of any other process its one side is shown, whatever is selected."""
+
+BOTH: Final[Sides] = frozenset({Side.NATIVE, Side.X86})
+SIDES_BY_WORD: Final = {"x86": frozenset({Side.X86}), "native": frozenset({Side.NATIVE}), "both": BOTH}
+"""What the option `--wow64` takes."""
+OLDER_WORDS: Final = {"32": "x86"}
+"""Words that the option still takes, but no help text shows."""
+
+
+def sides_of(word: str) -> Sides:
+    """Return the sides that a word given to `--wow64` selects; raises KeyError for any other word."""
+    return SIDES_BY_WORD[OLDER_WORDS.get(word, word)]
