@@ -84,6 +84,8 @@ class WarningCode(Enum):
     """A thread's stack, or a part of it, cannot be read."""
     THREAD = "thread"
     """A thread may be stuck, but the proof is missing; or a limit was reached."""
+    LIMIT = "limit"
+    """There are more warnings than a report holds."""
     READ = "read"
     """The image or a file given beside it could not be read."""
     SYMBOLS = "symbols"

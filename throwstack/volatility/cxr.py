@@ -67,11 +67,17 @@ def throwing_stacks(survey: Survey) -> Iterator[ThrowingStack]:
         for note in stuck.notes:
             if note.startswith(BROKE_OFF):
                 _say(finding.process, finding.thread, note)
-        for exception in stuck.exceptions:
-            walk = _safe_walk(exception.context.registers, partial(stuck.throwing_walk, exception))
-            title = _title(exception, stuck.exceptions)
-            context = exception.context if exception.context.address else None
-            yield ThrowingStack(finding.process, finding.thread.tid, stuck.target, context, walk, title)
+        yield from stacks_of(finding)
+
+
+def stacks_of(finding: Finding) -> Iterator[ThrowingStack]:
+    """Yield the stacks that threw the exceptions in flight on a stuck thread."""
+    stuck = finding.stuck
+    for exception in stuck.exceptions:
+        walk = _safe_walk(exception.context.registers, partial(stuck.throwing_walk, exception))
+        title = _title(exception, stuck.exceptions)
+        context = exception.context if exception.context.address else None
+        yield ThrowingStack(finding.process, finding.thread.tid, stuck.target, context, walk, title)
 
 
 def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:

@@ -18,12 +18,14 @@ from throwstack.core.guard import UNEXPECTED, Guard
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.sides import BOTH, Side, Sides
 from throwstack.core.text import escape
+from throwstack.report.dump_report import WarningCode
 from throwstack.stuck.triage import Stuck, Triage
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
 from throwstack.volatility.reporters import Reporters
+from throwstack.volatility.survey_record import SurveyRecord
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,8 @@ class Survey:
         self.machine = machine
         self._reader = ProcessReader(machine)
         self._reporters = Reporters(machine, self._reader)
+        self.record = SurveyRecord()
+        """What was looked at, and what may have hidden a stuck thread."""
         self._selection = selection
         self._progress = progress
         self._missed: list[str] = []
@@ -105,8 +109,11 @@ class Survey:
                 yield process
             elif self._selection.pids:
                 with self._guard_of(item):
-                    log.warning(
-                        "of the process with PID %d there is no user-mode memory to look at", int(item.UniqueProcessId)
+                    pid = int(item.UniqueProcessId)
+                    self._warn(
+                        WarningCode.NOT_FOUND,
+                        f"of the process with PID {pid} there is no user-mode memory to look at",
+                        pid=pid,
                     )
 
     def opened(self) -> Iterator[tuple[interfaces.objects.ObjectInterface, Process | None]]:
@@ -122,7 +129,7 @@ class Survey:
     def say_read_problems(self) -> None:
         """Say how many reads of the image and of page files failed, if any did."""
         for problem in self.machine.read_problems:
-            log.warning("%s", problem)
+            self._warn(WarningCode.READ, problem)
 
     def _opened(self) -> Iterator[tuple[interfaces.objects.ObjectInterface, Process | None]]:
         impaired: list[Process] = []
@@ -134,8 +141,10 @@ class Survey:
                 continue
             if self._progress is not None:
                 self._progress(100.0 * index / len(listed), f"Examining {escape(process.name)} ({process.pid})")
+            self.record.count(processes=1)
             for problem in process.problems:
                 log.info("%s (PID %d): %s", escape(process.name), process.pid, problem)
+                self.record.warn(WarningCode.PROCESS, problem, pid=process.pid)
             if process.problems:
                 impaired.append(process)
             yield item, process
@@ -171,7 +180,9 @@ class Survey:
     def say_missing(self, seen: Collection[int]) -> None:
         """Name the selected TIDs that are not among those `seen`."""
         for tid in sorted(self._tids.difference(seen)):
-            log.warning("there is no thread with TID %d among the processes looked at", tid)
+            self._warn(
+                WarningCode.NOT_FOUND, f"there is no thread with TID {tid} among the processes looked at", tid=tid
+            )
 
     def _listed(self) -> Iterator[interfaces.objects.ObjectInterface]:
         pids = set(self._selection.pids)
@@ -188,18 +199,21 @@ class Survey:
             if is_wanted:
                 yield item
         if not seen:
-            log.warning(
+            self._warn(
+                WarningCode.PROCESS_LIST,
                 "the kernel's list of processes is not readable: this dump is truncated or damaged, or not of the "
-                "system whose symbols were found"
+                "system whose symbols were found",
             )
             return
         with guarded(self._list_breaks_off):
             if not self.machine.has_all_processes:
-                log.warning("the kernel's list of processes is broken: some may be missing")
+                self._warn(WarningCode.PROCESS_LIST, "the kernel's list of processes is broken: some may be missing")
         for pid in sorted(pids.difference(seen)):
-            log.warning("there is no process with PID %d: windows.pslist shows those there are", pid)
+            text = f"there is no process with PID {pid}: windows.pslist shows those there are"
+            self._warn(WarningCode.NOT_FOUND, text, pid=pid)
         for key in names.keys() - seen:
-            log.warning("there is no process called %s: windows.pslist shows those there are", escape(names[key]))
+            text = f"there is no process called {escape(names[key])}: windows.pslist shows those there are"
+            self._warn(WarningCode.NOT_FOUND, text)
 
     def open(self, item: interfaces.objects.ObjectInterface) -> Process | None:
         """Return the process of an EPROCESS, or None if it has no user-mode memory or cannot be examined."""
@@ -209,16 +223,32 @@ class Survey:
 
     def _guard_of(self, item: interfaces.objects.ObjectInterface) -> Guard:
         """Return a guard around the process of an EPROCESS."""
-        describe = self._reader.describe
-        return guarded(lambda reason: log.warning("%s cannot be examined: %s", describe(item), reason))
+
+        def say(reason: str) -> None:
+            log.warning("%s cannot be examined: %s", self._reader.describe(item), reason)
+            try:
+                name, pid = self._reader.identity(self.machine.canonical(item.vol.offset))
+            except MemoryUnreadable:
+                name, pid = "", None
+            self.record.not_examined(reason, pid=pid, name=name)
+
+        return guarded(say)
 
     def _list_breaks_off(self, reason: str) -> None:
-        log.warning("the kernel's list of processes breaks off, and some may be missing: %s", reason)
+        text = f"the kernel's list of processes breaks off, and some may be missing: {reason}"
+        self._warn(WarningCode.PROCESS_LIST, text)
+
+    def _warn(self, code: WarningCode, text: str, *, pid: int | None = None, tid: int | None = None) -> None:
+        log.warning("%s", text)
+        self.record.warn(code, text, pid=pid, tid=tid)
 
     def _examine(self, process: Process, sides: Sides) -> Iterator[Finding]:
         triages = self._triages(process, sides)
         for thread in process.threads:
-            finding = self._finding(process, thread, triages) if self.is_selected(thread) else None
+            if not self.is_selected(thread):
+                continue
+            self.record.count(threads=1)
+            finding = self._finding(process, thread, triages)
             if finding is not None:
                 yield finding
 
@@ -228,7 +258,7 @@ class Survey:
         nameless: dict[str, None] = {}
         reasons: dict[str, None] = {}
         for side, target in process.selected(sides):
-            with self._guard(process, f"none of its {side.value} stacks can be examined: "):
+            with self._guard(process, WarningCode.PROCESS, f"none of its {side.value} stacks can be examined: "):
                 triage = Triage(target)
                 triages.append((side, triage))
                 nameless.update(dict.fromkeys(triage.missing_names[0]))
@@ -236,26 +266,27 @@ class Survey:
         for label in nameless:
             self._miss(
                 process,
+                WarningCode.MISSING_NAMES,
                 f"no function of {label} has a name, and crashed threads wait there (--image-path may help)",
             )
         for reason in reasons:
-            self._miss(process, reason)
+            self._miss(process, WarningCode.MISSING_NAMES, reason)
         return triages
 
     def _finding(self, process: Process, thread: Thread, triages: Sequence[tuple[Side, Triage]]) -> Finding | None:
         found: list[Finding] = []
         for side, triage in triages:
-            with self._guard(process, f"thread {thread.tid}: "):
+            with self._guard(process, WarningCode.THREAD, "", thread):
                 stuck = self._stuck(process, thread, side, triage)
                 if stuck is not None:
                     found.append(Finding(process, thread, side, stuck, self._reporters.note(process.pid)))
         return the_crash(found) if found else None
 
-    def _guard(self, process: Process, which: str) -> Guard:
-        """Return a guard around the part `which` of a process, in which a stuck thread may be missed."""
+    def _guard(self, process: Process, code: WarningCode, what: str, thread: Thread | None = None) -> Guard:
+        """Return a guard around a part of a process in which a stuck thread may be missed."""
 
         def say(reason: str) -> None:
-            self._miss(process, which + reason)
+            self._miss(process, code, what + reason, thread)
             if reason.startswith(UNEXPECTED) and process.address not in self._defective:
                 # The summary names the first of all reasons, mostly pages that are not there. This one is another kind.
                 self._defective.add(process.address)
@@ -268,23 +299,25 @@ class Survey:
             stack = self._reader.stack(process, thread, side)
             stuck = triage.examine(self._reader.completed(thread, stack)) if triage.is_suspect(stack) else None
             if stuck is None and not triage.is_readable(stack):
-                self._miss(process, f"thread {thread.tid}: its stack, or a part of it, cannot be read")
+                self._miss(process, WarningCode.STACK, "its stack, or a part of it, cannot be read", thread)
             for reason in (*triage.spent, triage.doubt) if stuck is None else ():
                 if reason:
-                    self._miss(process, f"thread {thread.tid}: {reason}")
+                    self._miss(process, WarningCode.THREAD, reason, thread)
         except NoStack as reason:
             if thread.teb:
-                self._miss(process, f"thread {thread.tid}: {reason}")
+                self._miss(process, WarningCode.STACK, str(reason), thread)
         except MemoryUnreadable as reason:
-            self._miss(process, f"thread {thread.tid}: {reason}")
+            self._miss(process, WarningCode.STACK, str(reason), thread)
         else:
             return stuck
         return None
 
-    def _miss(self, process: Process, reason: str) -> None:
+    def _miss(self, process: Process, code: WarningCode, reason: str, thread: Thread | None = None) -> None:
         """Note what may hide a stuck thread of `process`. Where much is paged out a line each would bury the rows."""
+        self.record.warn(code, reason, pid=process.pid, tid=None if thread is None else thread.tid)
         self._impaired[process.pid] = None
-        self._missed.append(f"{escape(process.name)} (PID {process.pid}): {escape(reason)}")
+        where = "" if thread is None else f"thread {thread.tid}: "
+        self._missed.append(f"{escape(process.name)} (PID {process.pid}): {escape(where + reason)}")
         log.info("%s", self._missed[-1])
 
 

@@ -150,10 +150,15 @@ class Machine:
             pass
         return False
 
+    @property
+    def shared_data(self) -> int:
+        """Return the address of KUSER_SHARED_DATA in the kernel's address space."""
+        return _KUSER_SHARED_DATA[self.is_64bit]
+
     @cached_property
     def clock(self) -> Clock | None:
         """Return the machine's clock, or None if the page that holds it cannot be read."""
-        base = _KUSER_SHARED_DATA[self.is_64bit]
+        base = self.shared_data
         offset = self.layout.offset
         try:
             multiplier = self.memory.u32(base + offset("_KUSER_SHARED_DATA.TickCountMultiplier"))

@@ -23,6 +23,14 @@ log = logging.getLogger(__name__)
 Progress = Callable[[float, str], None]
 
 
+def needed_isf(dump: DumpFile) -> str:
+    """Return where below a symbol directory the ISF file of the dump's kernel has to be; empty without a kernel."""
+    if dump.kernel is None:
+        return ""
+    pdb = dump.kernel.pdb
+    return f"windows/{pdb.name}/{pdb.guid}-{pdb.age}.json.xz"
+
+
 def isf_of(dump: DumpFile, files: FilesAtHand, progress: Progress | None = None) -> str | None:
     """Return the URL of the ISF file of the dump's kernel, fetched from Microsoft's server if it may be; or None."""
     if dump.kernel is None:
