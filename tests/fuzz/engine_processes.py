@@ -25,7 +25,7 @@ from throwstack.core.frames import End, StackBounds, Walk
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.core.registers import Arch, Registers
 from throwstack.core.text import escape
-from throwstack.dispatch.search import Blocked, exceptions_in_flight
+from throwstack.dispatch.search import SearchStart, exceptions_in_flight
 from throwstack.exceptions.describe import describe
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
@@ -143,7 +143,7 @@ def _dispatch() -> Attack:
         if arch is Arch.X86 and rng.random() < 0.5:
             chain = [rng.randrange(low, high + 8, 4) for _ in range(rng.randrange(8))]
         shot.changes.append(f"{arch} stack {first}, frames {second}, registrations {chain}")
-        blocked = Blocked(walked, low, rng.random() < 0.5, rng.random() < 0.5, chain)
+        blocked = SearchStart(walked, low, rng.random() < 0.5, rng.random() < 0.5, chain)
         found = exceptions_in_flight(target, StackBounds(low, high), blocked)
         hostile.check(target, found)
         yield from map(escape, found.notes)

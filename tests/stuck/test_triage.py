@@ -22,7 +22,7 @@ from throwstack.images.image import Image
 from throwstack.images.modules import Module
 from throwstack.names.blockers import BlockerKind
 from throwstack.names.symbols import Location, SymbolKind, Symbols, SymbolTable
-from throwstack.stuck.triage import Stuck, Triage
+from throwstack.stuck.triage import StuckThread, Triage
 from throwstack.unwind.target import Target, ThreadStack
 
 LIMIT, BASE = 0x045B8000, 0x045C0000
@@ -322,7 +322,7 @@ def test_a_walk_that_ends_in_what_may_be_the_filter_is_no_proof_that_it_is_not()
     assert not triage.doubt
 
 
-def nested_crash(inner_walk: Walk, outer_walk: Walk) -> tuple[Stuck, SavedException]:
+def nested_crash(inner_walk: Walk, outer_walk: Walk) -> tuple[StuckThread, SavedException]:
     """A fault at CONTEXT_IP while one at 0x77E41020 was being handled, each with its CONTEXT; return the inner one."""
     stack, found = Stack(LIMIT, BASE), []
     for at, ip in ((LIMIT + 0x2000, CONTEXT_IP), (LIMIT + 0x5000, IN_SLEEP)):
@@ -336,7 +336,7 @@ def nested_crash(inner_walk: Walk, outer_walk: Walk) -> tuple[Stuck, SavedExcept
         saved_exception(target, bounds, record, context, route=Route.DISPATCHER, frame_sp=record)
         for record, context in found
     )
-    return Stuck(target, stack_of(), (), exceptions, None, ()), exceptions[0]
+    return StuckThread(target, stack_of(), (), exceptions, None, ()), exceptions[0]
 
 
 def test_a_walk_that_finds_its_way_through_the_dispatcher_is_left_alone():

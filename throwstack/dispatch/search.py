@@ -33,7 +33,7 @@ _UNWINDERS = frozenset({"RtlUnwind", "RtlUnwindEx", "RtlUnwind2"})
 
 
 @dataclass(frozen=True, slots=True)
-class Blocked:
+class SearchStart:
     """Where on a thread the search starts.
 
     `frames` are those of the thread's walk, innermost first (none, if there is no walk), `low` the stack address from
@@ -50,14 +50,14 @@ class Blocked:
 
 
 @dataclass(frozen=True, slots=True)
-class InFlight:
+class FoundExceptions:
     """The exceptions being dispatched on a thread, innermost first, and what else there is to say of them."""
 
     exceptions: tuple[SavedException, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
 
-def exceptions_in_flight(target: Target, stack: StackBounds, blocked: Blocked) -> InFlight:
+def exceptions_in_flight(target: Target, stack: StackBounds, blocked: SearchStart) -> FoundExceptions:
     """Return the exceptions being dispatched on the thread with this stack."""
     return _Search(target, stack, blocked).run()
 
@@ -65,7 +65,7 @@ def exceptions_in_flight(target: Target, stack: StackBounds, blocked: Blocked) -
 class _Search:
     """One search: the thread's registrations are read once."""
 
-    def __init__(self, target: Target, stack: StackBounds, blocked: Blocked) -> None:
+    def __init__(self, target: Target, stack: StackBounds, blocked: SearchStart) -> None:
         self._target = target
         self._stack = stack
         self._blocked = blocked
@@ -75,7 +75,7 @@ class _Search:
         )
         self._knows_registrations = chain is not None and x86.is_whole_chain(target, chain)
 
-    def run(self) -> InFlight:
+    def run(self) -> FoundExceptions:
         found: list[SavedException] = []
         notes: list[str] = []
         frames, is_complete = self._blocked.frames, self._blocked.is_complete
@@ -98,7 +98,7 @@ class _Search:
             low = item.context.registers.sp
             walk = self._target.walk(item.context.registers, self._stack)
             frames, is_complete = [frame for frame in walk.frames if frame.sp >= low], walk.is_complete
-        return InFlight(tuple(found), tuple(notes))
+        return FoundExceptions(tuple(found), tuple(notes))
 
     def _by_frames(self, frames: Sequence[Frame], low: int, *, is_complete: bool) -> SavedException | None:
         """Return the innermost exception that a frame or a registration tells of, or None."""

@@ -17,7 +17,7 @@ from throwstack.core.registers import SP, Arch, Registers
 from throwstack.core.stack_words import CodeRanges, pages_between
 from throwstack.dispatch.fast_fail import failed_fast
 from throwstack.dispatch.saved import Route, SavedException
-from throwstack.dispatch.search import Blocked, InFlight, exceptions_in_flight
+from throwstack.dispatch.search import FoundExceptions, SearchStart, exceptions_in_flight
 from throwstack.dispatch.x86 import END_OF_CHAIN
 from throwstack.images.image import Image
 from throwstack.names.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers_in
@@ -37,7 +37,7 @@ _NEAR_BASE = 0x3000
 
 
 @dataclass(frozen=True, slots=True)
-class Stuck:
+class StuckThread:
     """A thread that is stuck: in what, on which exceptions (innermost first), on which stack.
 
     `blocked_in` holds (module label, symbol) pairs: first the function that explains the wait, then the others from
@@ -128,12 +128,12 @@ class Triage:
             return True
         return self._holds_suspect(current_stack(self._target, stack))
 
-    def examine(self, stack: ThreadStack) -> Stuck | None:
+    def examine(self, stack: ThreadStack) -> StuckThread | None:
         """Say what the thread with this stack is stuck in, or return None if it is not stuck."""
         stack = current_stack(self._target, stack)
         failure = failed_fast(self._target, stack.registers)
         if failure is not None:
-            stuck: Stuck | None = self._failed_fast(stack, failure)
+            stuck: StuckThread | None = self._failed_fast(stack, failure)
         else:
             is_suspect = self._stands_in_blocker(stack) or self._holds_suspect(stack)
             stuck = self._walk(stack) if is_suspect else None
@@ -166,7 +166,7 @@ class Triage:
             self._extents[key] = low, low + meter.take(meter.budgets.stack, max(stack.bounds.base - low, 0))
         return self._extents[key]
 
-    def _walk(self, stack: ThreadStack) -> Stuck | None:
+    def _walk(self, stack: ThreadStack) -> StuckThread | None:
         notes: tuple[str, ...] = (stack.missing,) if stack.missing else ()
         if stack.registers is None:
             return self._without_walk(stack, None, 0, notes)
@@ -210,7 +210,7 @@ class Triage:
             return f"{ending}; the word at {address:#x} leads to {self._target.symbols.name(word)}"
         return ""
 
-    def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> Stuck:
+    def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> StuckThread:
         """Say in which function the thread failed fast, and what was being handled when it did."""
         registers = failure.context.registers
         walk = self._target.walk(registers, stack.bounds)
@@ -218,7 +218,7 @@ class Triage:
         if stuck is not None:
             return replace(stuck, exceptions=(failure, *stuck.exceptions))
         name = self._target.symbols.name(registers.ip)
-        blocked = Blocked(
+        blocked = SearchStart(
             walk.frames,
             registers.sp,
             is_complete=walk.is_complete,
@@ -227,9 +227,9 @@ class Triage:
         )
         found = self._in_flight(stack, blocked)
         pair = (name.module, name.symbol or f"+{name.offset:#x}")
-        return Stuck(self._target, stack, (pair,), (failure, *found.exceptions), walk, found.notes)
+        return StuckThread(self._target, stack, (pair,), (failure, *found.exceptions), walk, found.notes)
 
-    def _from_walk(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> Stuck | None:
+    def _from_walk(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> StuckThread | None:
         """Say what a walk that starts at the stack address `low` shows the thread to be stuck in, or None."""
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
         blockers = [self._blocker(name) for name in names]
@@ -237,7 +237,7 @@ class Triage:
             return None
         pairs = [(name.module, name.symbol if blocker else "") for name, blocker in zip(names, blockers, strict=True)]
         proofs = [index for index, blocker in enumerate(blockers) if blocker is not None and blocker.proves_exception]
-        blocked = Blocked(
+        blocked = SearchStart(
             walk.frames,
             max(low, walk.frames[proofs[0]].sp) if proofs else low,
             is_complete=walk.is_complete,
@@ -248,19 +248,19 @@ class Triage:
         notes = (*notes, *found.notes)
         if proofs and not found.exceptions:
             notes += ("the saved CONTEXT was not found",)
-        return Stuck(self._target, stack, blocked_in(pairs), found.exceptions, walk, notes)
+        return StuckThread(self._target, stack, blocked_in(pairs), found.exceptions, walk, notes)
 
-    def _in_flight(self, stack: ThreadStack, blocked: Blocked) -> InFlight:
+    def _in_flight(self, stack: ThreadStack, blocked: SearchStart) -> FoundExceptions:
         """Return the exceptions in flight; the thread is stuck by now, so that a fault here must not cost its row."""
-        found: list[InFlight] = []
+        found: list[FoundExceptions] = []
         notes: list[str] = []
         with Guard(lambda reason: notes.append(f"{BROKE_OFF}: {reason}")):
             found.append(exceptions_in_flight(self._target, stack.bounds, blocked))
-        return found[0] if found else InFlight(notes=tuple(notes))
+        return found[0] if found else FoundExceptions(notes=tuple(notes))
 
     def _without_walk(
         self, stack: ThreadStack, walk: Walk | None, reached: int, notes: tuple[str, ...]
-    ) -> Stuck | None:
+    ) -> StuckThread | None:
         """Take a word from `reached` on as a return address into a blocker if a saved exception follows on the stack.
 
         The stack is walked once more from there. What the words tell may be of an earlier time, and the row says so.

@@ -31,7 +31,7 @@ from throwstack.report.register_text import format_context, format_instruction, 
 from throwstack.stuck.error_box import box_text
 from throwstack.stuck.signature import signature as signature_of
 from throwstack.stuck.signature import thrown_at
-from throwstack.stuck.triage import Stuck
+from throwstack.stuck.triage import StuckThread
 from throwstack.unwind.target import Target
 from throwstack.volatility.cxr import ThrowingStack
 from throwstack.volatility.memory.guarded import guarded
@@ -145,7 +145,7 @@ def blocked_since(machine: Machine, finding: Finding) -> datetime.datetime | Non
     return machine.clock.time_of_tick(ticks) if machine.clock is not None and ticks is not None else None
 
 
-def _about_the_throw(stuck: Stuck, walk: Walk) -> Iterator[str]:
+def _about_the_throw(stuck: StuckThread, walk: Walk) -> Iterator[str]:
     if not walk.is_complete:
         yield f"throwing stack ends early: {ending(walk)}"
     for outer in stuck.exceptions[1:]:

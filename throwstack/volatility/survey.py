@@ -17,7 +17,7 @@ from volatility3.framework.objects import utility
 from throwstack.core.guard import UNEXPECTED, Guard
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.text import escape
-from throwstack.stuck.triage import Stuck, Triage
+from throwstack.stuck.triage import StuckThread, Triage
 from throwstack.unwind.target import Target, ThreadStack
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
@@ -41,7 +41,7 @@ class Finding:
     process: Process
     thread: Thread
     arch: str
-    stuck: Stuck
+    stuck: StuckThread
     reporter: str
     """Which process reports on this one, in words; empty if none does."""
 
@@ -252,7 +252,7 @@ class Survey:
 
         return guarded(say)
 
-    def _stuck(self, process: Process, thread: Thread, target: Target, triage: Triage) -> Stuck | None:
+    def _stuck(self, process: Process, thread: Thread, target: Target, triage: Triage) -> StuckThread | None:
         try:
             stack = self.stack(process, thread, target)
             stuck = triage.examine(self._reader.completed(thread, stack)) if triage.is_suspect(stack) else None
