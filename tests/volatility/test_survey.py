@@ -11,7 +11,7 @@ from tests.targets import make_target
 from throwstack.core.frames import End, StackBounds, Walk
 from throwstack.core.registers import Arch
 from throwstack.dispatch.saved import SavedException
-from throwstack.stuck.triage import StuckThread
+from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.unwind.target import ThreadStack
 from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import Process
@@ -25,8 +25,8 @@ def finding(arch: str, blocked_in: tuple[str, str], *, has_exception: bool) -> F
     target = make_target(Arch.X86 if arch == "wow64" else Arch.X64, [], {}, {}, Walk((), End.THREAD_START))
     stack = ThreadStack(StackBounds(0x1000, 0x2000), None)
     exceptions = (EXCEPTION,) if has_exception else ()
-    stuck = StuckThread(target, stack, (blocked_in,), exceptions, None, ("as found",))
-    return Finding(cast(Process, None), cast(Thread, None), arch, stuck, "")
+    stuck = StuckThread(stack, (blocked_in,), exceptions, (), None, ("as found",))
+    return Finding(cast(Process, None), cast(Thread, None), arch, target, stuck, "")
 
 
 def test_a_thread_stuck_on_one_side_is_as_it_was_found():

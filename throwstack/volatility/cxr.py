@@ -4,21 +4,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 
 from throwstack.core.contexts import Context, read_context
-from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.core.frames import StackBounds, Walk
 from throwstack.core.guard import Guard
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
-from throwstack.core.registers import Registers
 from throwstack.core.text import escape
 from throwstack.dispatch.saved import SavedException
 from throwstack.files.needed import NeededFile, needed_files
 from throwstack.stuck.triage import BROKE_OFF
-from throwstack.unwind.target import Target
+from throwstack.unwind.target import Target, guarded_walk
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import NoStack, Process
@@ -58,7 +57,7 @@ def throwing_stacks(survey: Survey, *, of_wow64: WhichSide = WhichSide.X86) -> I
     """Yield the throwing stacks of every stuck thread that the survey finds, those of nested exceptions one by one."""
     for finding in survey.findings():
         stuck = finding.stuck
-        if of_wow64 is WhichSide.NATIVE and stuck.target is finding.process.wow64 and stuck.exceptions:
+        if of_wow64 is WhichSide.NATIVE and finding.target is finding.process.wow64 and stuck.exceptions:
             found = _native_side(survey, finding)
             if found is not None:
                 yield found
@@ -66,11 +65,10 @@ def throwing_stacks(survey: Survey, *, of_wow64: WhichSide = WhichSide.X86) -> I
         for note in stuck.notes:
             if note.startswith(BROKE_OFF):
                 _say(finding.process, finding.thread, note)
-        for exception in stuck.exceptions:
-            walk = _safe_walk(exception.context.registers, partial(stuck.throwing_walk, exception))
+        for exception, walk in zip(stuck.exceptions, stuck.throwing_walks, strict=True):
             title = _title(exception, stuck.exceptions)
             context = exception.context if exception.context.address else None
-            yield ThrowingStack(finding.process, finding.thread.tid, stuck.target, context, walk, title)
+            yield ThrowingStack(finding.process, finding.thread.tid, finding.target, context, walk, title)
 
 
 def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
@@ -86,7 +84,7 @@ def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
         if stack.registers is None:
             _say(process, thread, stack.missing)
             return None
-        walk = _safe_walk(stack.registers, partial(process.native.unwinder.walk, stack.registers, stack.bounds))
+        walk = guarded_walk(process.native.unwinder.walk, stack.registers, stack.bounds)
         title = f"64-bit side of a thread stuck on its 32-bit side, {finding.stuck.exceptions[0].where}"
         return ThrowingStack(process, thread.tid, process.native, None, walk, title)
     return None
@@ -94,15 +92,6 @@ def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
 
 def _say(process: Process, thread: Thread, reason: object) -> None:
     log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
-
-
-def _safe_walk(registers: Registers, walk: Callable[[], Walk]) -> Walk:
-    """Return what `walk` does, or its first frame, whose `registers` are known, and why there are no more."""
-    problems: list[str] = []
-    with guarded(problems.append):
-        return walk()
-    first = Frame(registers, registers.sp, None, None, Trust.CONTEXT, is_interrupted=True)
-    return Walk((first,), End.FAULT, problems[0])
 
 
 def _title(exception: SavedException, exceptions: tuple[SavedException, ...]) -> str:
@@ -138,7 +127,7 @@ def _stack_at(survey: Survey, process: Process, address: int) -> ThrowingStack |
             log.warning("the CONTEXT at %#x is thread %d's, which --tid leaves out", address, tid)
             return None
         title = f"context {address:#x} given" + ("" if tid is not None else ", its stack is that of no thread")
-        walk = _safe_walk(registers, partial(target.unwinder.walk, registers, bounds))
+        walk = guarded_walk(target.unwinder.walk, registers, bounds)
         return ThrowingStack(process, tid, target, context, walk, title)
     return None
 

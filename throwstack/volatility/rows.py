@@ -31,7 +31,7 @@ from throwstack.report.register_text import format_context, format_instruction, 
 from throwstack.stuck.error_box import box_text
 from throwstack.stuck.signature import signature as signature_of
 from throwstack.stuck.signature import thrown_at
-from throwstack.stuck.triage import StuckThread
+from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.unwind.target import Target
 from throwstack.volatility.cxr import ThrowingStack
 from throwstack.volatility.memory.guarded import guarded
@@ -94,8 +94,8 @@ def unhandled_row(machine: Machine, finding: Finding) -> Row:
             details = escape("; ".join(text.details), _MAX_NOTES) or details
         where: object = _ABSENT
         with part("throwing stack"):
-            walk = stuck.throwing_walk(exception)
-            names = [name_of(stuck.target.symbols, frame) for frame in walk.frames]
+            walk = stuck.throwing_walks[0]
+            names = [name_of(finding.target.symbols, frame) for frame in walk.frames]
             notes += _about_the_throw(stuck, walk)
             where = escape(str(thrown_at(names) or names[0]))
             signature = str(signature_of(names, thrown_type or f"{record.code:#010x}"))
@@ -113,7 +113,7 @@ def unhandled_row(machine: Machine, finding: Finding) -> Row:
         since = blocked_since(machine, finding)
     text_of_box = ""
     with part("error box"):
-        text_of_box = box_text(stuck.target, stuck.walk)
+        text_of_box = box_text(finding.target, stuck.blocked_walk)
     return (
         finding.process.pid,
         escape(finding.process.name),
@@ -130,7 +130,7 @@ def unhandled_row(machine: Machine, finding: Finding) -> Row:
 
 
 def _described(finding: Finding, record: ExceptionRecord) -> ExceptionText:
-    target, stack = finding.stuck.target, finding.stuck.stack
+    target, stack = finding.target, finding.stuck.stack
     views = finding.process.pages.views
 
     def owner(address: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from volatility3.framework import interfaces
 from volatility3.framework.objects import utility
@@ -17,7 +18,8 @@ from volatility3.framework.objects import utility
 from throwstack.core.guard import UNEXPECTED, Guard
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.text import escape
-from throwstack.stuck.triage import StuckThread, Triage
+from throwstack.stuck.stuck_thread import StuckThread
+from throwstack.stuck.triage import Triage
 from throwstack.unwind.target import Target, ThreadStack
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
@@ -41,6 +43,8 @@ class Finding:
     process: Process
     thread: Thread
     arch: str
+    target: Target
+    """The side of the process that the thread is stuck on."""
     stuck: StuckThread
     reporter: str
     """Which process reports on this one, in words; empty if none does."""
@@ -237,7 +241,7 @@ class Survey:
             with self._guard(process, f"thread {thread.tid}: "):
                 stuck = self._stuck(process, thread, target, triage)
                 if stuck is not None:
-                    found.append(Finding(process, thread, arch, stuck, self._reporters.note(process.pid)))
+                    found.append(Finding(process, thread, arch, target, stuck, self._reporters.note(process.pid)))
         return the_crash(found) if found else None
 
     def _guard(self, process: Process, which: str) -> Guard:
@@ -255,19 +259,16 @@ class Survey:
     def _stuck(self, process: Process, thread: Thread, target: Target, triage: Triage) -> StuckThread | None:
         try:
             stack = self.stack(process, thread, target)
-            stuck = triage.examine(self._reader.completed(thread, stack)) if triage.is_suspect(stack) else None
-            if stuck is None and not triage.is_readable(stack):
-                self._miss(process, f"thread {thread.tid}: its stack, or a part of it, cannot be read")
-            for reason in (*triage.spent, triage.doubt) if stuck is None else ():
-                if reason:
-                    self._miss(process, f"thread {thread.tid}: {reason}")
+            found = triage.examine(stack, partial(self._reader.completed, thread))
+            for reason in found.doubts:
+                self._miss(process, f"thread {thread.tid}: {reason}")
         except NoStack as reason:
             if thread.teb:
                 self._miss(process, f"thread {thread.tid}: {reason}")
         except MemoryUnreadable as reason:
             self._miss(process, f"thread {thread.tid}: {reason}")
         else:
-            return stuck
+            return found.stuck
         return None
 
     def _miss(self, process: Process, reason: str) -> None:
