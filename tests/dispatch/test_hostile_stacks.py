@@ -16,7 +16,7 @@ from tests.targets import make_target
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import Memory
 from throwstack.core.registers import Arch, Registers
-from throwstack.dispatch.pointers import scan_pointers
+from throwstack.dispatch.exception_pointers import scan_pointers
 from throwstack.dispatch.search import MAX_NESTED, FoundExceptions, SearchStart, exceptions_in_flight
 from throwstack.images.modules import Module
 from throwstack.unwind.target import Target

@@ -15,7 +15,7 @@ from throwstack.core.contexts import Context
 from throwstack.core.exception_record import ExceptionRecord
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import Arch, Registers
-from throwstack.dispatch.saved import Route, SavedException
+from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.dispatch.throwing_walks import throwing_walks
 from throwstack.unwind.target import Target
 

@@ -15,7 +15,7 @@ from tests.forge.stacks import Label, Stack
 from tests.targets import make_target
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import Arch, Registers
-from throwstack.dispatch.saved import Route, SavedException
+from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.dispatch.search import FoundExceptions, SearchStart, exceptions_in_flight
 from throwstack.images.modules import Module
 

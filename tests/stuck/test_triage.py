@@ -17,7 +17,7 @@ from throwstack.core.budgets import BUDGETS, Budget, Budgets, Meter
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import PAGE_SIZE, Memory, PageSource, memory_of
 from throwstack.core.registers import Arch, Registers
-from throwstack.dispatch.saved import Route
+from throwstack.dispatch.saved_exception import Route
 from throwstack.images.image import Image
 from throwstack.images.modules import Module
 from throwstack.names.blockers import BlockerKind

@@ -74,7 +74,7 @@ Run = Callable[[Machine, Survey], Iterator[tuple[int, int]]]
 
 BETWEEN_THE_GUARDS = {
     "names/blockers.py": {"_plain_names", "blocker_named", "verdict"},
-    "dispatch/saved.py": {"found_by", "where"},
+    "dispatch/saved_exception.py": {"found_by", "where"},
     "core/frames.py": {"ip", "is_complete"},
     "names/symbols.py": {"__str__"},
     "core/text.py": {"escape"},

@@ -10,7 +10,7 @@ import pytest
 from tests.targets import make_target
 from throwstack.core.frames import End, StackBounds, Walk
 from throwstack.core.registers import Arch
-from throwstack.dispatch.saved import SavedException
+from throwstack.dispatch.saved_exception import SavedException
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.unwind.target import ThreadStack
 from throwstack.volatility.objects.threads import Thread

@@ -13,7 +13,7 @@ from dataclasses import replace
 from throwstack.core.contexts import Context
 from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionRecord
 from throwstack.core.registers import Arch, Registers
-from throwstack.dispatch.saved import Route, SavedException
+from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.unwind.target import Target
 
 _INSTRUCTION = b"\xcd\x29"

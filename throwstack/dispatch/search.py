@@ -19,11 +19,11 @@ from itertools import islice
 from throwstack.core.frames import Frame, StackBounds, Walk
 from throwstack.core.registers import Arch
 from throwstack.dispatch import x64, x86
-from throwstack.dispatch.failures import from_failure_frame
-from throwstack.dispatch.live import is_stale
-from throwstack.dispatch.pointers import from_registers, scan_pointers
-from throwstack.dispatch.saved import Route, SavedException, merge, rank
-from throwstack.dispatch.scan import scan_contexts
+from throwstack.dispatch.context_scan import scan_contexts
+from throwstack.dispatch.exception_pointers import from_registers, scan_pointers
+from throwstack.dispatch.gs_failure import from_gs_failure_frame
+from throwstack.dispatch.saved_exception import Route, SavedException, merge, rank
+from throwstack.dispatch.stale_contexts import is_stale
 from throwstack.names.frame_names import name_of
 from throwstack.unwind.target import Target, guarded_walk
 
@@ -143,7 +143,7 @@ class _Search:
                 found = x64.from_dispatcher_frame(target, stack, frame)
             elif name.symbol in x64.RAISERS and index + 1 < len(frames):
                 found = x64.from_raise_frame(target, stack, frame, frames[index + 1])
-            found = found or from_failure_frame(target, stack, frame, name)
+            found = found or from_gs_failure_frame(target, stack, frame, name)
             if found is not None and found.context.registers.sp > frame.sp:
                 yield found
 

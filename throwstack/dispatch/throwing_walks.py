@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from throwstack.core.frames import End, StackBounds, Walk
 from throwstack.core.registers import Arch
-from throwstack.dispatch.saved import SavedException
+from throwstack.dispatch.saved_exception import SavedException
 from throwstack.unwind.target import Target, guarded_walk
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from throwstack.core.frames import Walk
-from throwstack.dispatch.saved import Route, SavedException
+from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.names.blockers import BlockerKind, blocker_named
 from throwstack.unwind.target import ThreadStack
 

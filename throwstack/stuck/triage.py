@@ -16,7 +16,7 @@ from throwstack.core.guard import Guard
 from throwstack.core.registers import SP, Arch, Registers
 from throwstack.core.stack_words import CodeRanges, pages_between
 from throwstack.dispatch.fast_fail import fast_fail_at, fast_fail_exception
-from throwstack.dispatch.saved import SavedException
+from throwstack.dispatch.saved_exception import SavedException
 from throwstack.dispatch.search import FoundExceptions, SearchStart, exceptions_in_flight
 from throwstack.dispatch.throwing_walks import throwing_walks
 from throwstack.dispatch.x86 import END_OF_CHAIN
@@ -25,8 +25,8 @@ from throwstack.names.blockers import Blocker, blocked_in, blocker_named, triage
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name, export_table
 from throwstack.stuck.missing_names import missing_names, without_filter
+from throwstack.stuck.return_words import most_promising, return_words
 from throwstack.stuck.stuck_thread import StuckThread
-from throwstack.stuck.suspects import places, worth_resuming
 from throwstack.unwind.target import Target, ThreadStack, current_stack
 from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.unwind.x86.unwinder import registration_chain
@@ -193,7 +193,7 @@ class Triage:
     def _leads_to_filter(self, stack: ThreadStack, reached: int, ending: str) -> str:
         """Say that a word leads into a function that proves an exception, on the part that a walk did not reach."""
         _, high = self._extent(stack)
-        for address, word in places(self._target, self._ranges, reached, high, self._may_return_to_filter):
+        for address, word in return_words(self._target, self._ranges, reached, high, self._may_return_to_filter):
             return f"{ending}; the word at {address:#x} leads to {self._target.symbols.name(word)}"
         return ""
 
@@ -256,8 +256,8 @@ class Triage:
         """
         size, meter = self._target.arch.pointer_size, self._target.meter
         low, high = self._extent(stack)
-        found = tuple(places(self._target, self._ranges, max(low, reached), high, self._may_return_to_filter))
-        chosen = worth_resuming(self._target, found, meter.left(meter.budgets.resumed), high)
+        found = tuple(return_words(self._target, self._ranges, max(low, reached), high, self._may_return_to_filter))
+        chosen = most_promising(self._target, found, meter.left(meter.budgets.resumed), high)
         for address, word in chosen:
             if not meter.take(meter.budgets.resumed):
                 break

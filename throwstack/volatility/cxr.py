@@ -14,7 +14,7 @@ from throwstack.core.frames import StackBounds, Walk
 from throwstack.core.guard import Guard
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.core.text import escape
-from throwstack.dispatch.saved import SavedException
+from throwstack.dispatch.saved_exception import SavedException
 from throwstack.files.needed import NeededFile, needed_files
 from throwstack.stuck.triage import BROKE_OFF
 from throwstack.unwind.target import Target, guarded_walk

@@ -182,7 +182,7 @@ class StackRows:
         counts = (("suspend", facts.suspend_count), ("freeze", facts.freeze_count))
         text += "".join(f", {label} count {count}" for label, count in counts if count)
         more = [str(blockage.lock)] if blockage.lock is not None else []
-        more += [_deadlock(report)] if report.circle else []
+        more += [_deadlock(report)] if report.cycle else []
         start = report.win32_start or report.start
         more += [f"start {start}"] if start is not None else []
         more += [f"priority {facts.priority} (base {facts.base_priority})"] if facts.priority is not None else []
@@ -262,11 +262,11 @@ def fold(stacks: Iterable[Stack]) -> list[Stack]:
 
 
 def _deadlock(report: ThreadReport) -> str:
-    if not report.circle:
+    if not report.cycle:
         return ""
-    shown = report.circle[:_MAX_TEXT]  # each node takes more than a character
-    nodes = " -> ".join(str(node) for node in (*shown, report.circle[0]))
-    is_in = any(node.address == report.thread.address for node in report.circle)
+    shown = report.cycle[:_MAX_TEXT]  # each node takes more than a character
+    nodes = " -> ".join(str(node) for node in (*shown, report.cycle[0]))
+    is_in = any(node.address == report.thread.address for node in report.cycle)
     return escape(f"deadlock {nodes}" if is_in else f"waits behind deadlock {nodes}", _MAX_TEXT)
 
 
