@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.forge.truth import StuckThread, Truth, TruthFrame
+from tests.forge.truth import Truth, TruthFrame, TruthThread
 
 
 def expected_unhandled(truth: Truth) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def expected_stacks(truth: Truth) -> list[dict[str, Any]]:
     return [_frame(stuck, index, frame) for stuck in truth.stuck for index, frame in enumerate(stuck.frames)]
 
 
-def _frame(stuck: StuckThread, index: int, frame: TruthFrame) -> dict[str, Any]:
+def _frame(stuck: TruthThread, index: int, frame: TruthFrame) -> dict[str, Any]:
     return {
         "PID": stuck.pid,
         "Process": stuck.process,

@@ -11,7 +11,7 @@ import pytest
 from tests.forge.__main__ import main
 from tests.forge.cases import Case, builders
 from tests.forge.describe import Residency
-from tests.forge.truth import StuckThread, Truth, TruthFrame
+from tests.forge.truth import Truth, TruthFrame, TruthThread
 
 # ChildEBP RetAddr Args to Child, as WinDbg printed them.
 THREAD = """\
@@ -101,7 +101,7 @@ def expected(text: str) -> list[str]:
     return rows
 
 
-def only(truth: Truth) -> StuckThread:
+def only(truth: Truth) -> TruthThread:
     (thread,) = truth.stuck
     return thread
 

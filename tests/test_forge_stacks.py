@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.forge.stacks import Label, Stack, StackConflict
-from tests.forge.truth import StuckThread, Truth, TruthFrame
+from tests.forge.truth import Truth, TruthFrame, TruthThread
 
 
 def test_labels_may_be_used_before_they_are_marked() -> None:
@@ -47,7 +47,7 @@ def test_words_lie_on_the_stack_and_aligned(address: int) -> None:
 def test_truth_reads_back_what_was_written(tmp_path: Path) -> None:
     inner = TruthFrame(0x401000, 0x12FF00, 0x401234, (1, 0xFFFFFFFF, 3), "a!b+0x1", {"ebp": 0x12FF00})
     outer = TruthFrame(0x401234, 0x12FF40, 0, None, "")
-    thread = StuckThread(
+    thread = TruthThread(
         pid=4, tid=8, process="a.exe", arch="x86", code=0xC0000005, address=0x401000, record=0x12FD00,
         context=0x12FD80, registers={"eip": 0x401000}, thrown_at="a!b+0x1", frames=(inner, outer),
         thread_stack=(inner, outer), blockers=("k!f",), exception_type=None, message="text", wait_ticks=3,

@@ -14,7 +14,7 @@ from tests.checkout_plugins import STACKWALK
 from tests.forge.__main__ import forge
 from tests.forge.cases.more_x64 import Site
 from tests.volatility_session import open_dump
-from throwstack.stuck.locks import Circles
+from throwstack.stuck.locks import WaitCycles
 
 FEW, MANY = 100, 200
 
@@ -48,7 +48,7 @@ def test_twice_the_threads_take_twice_the_work(tmp_path: Path):
     assert many < 2.05 * few
 
 
-@pytest.mark.parametrize("end", [(), (0,), (1500,)], ids=["no circle", "one large circle", "a circle at the end"])
+@pytest.mark.parametrize("end", [(), (0,), (1500,)], ids=["no cycle", "one large cycle", "a cycle at the end"])
 def test_each_wait_of_a_chain_is_asked_for_once(end: tuple[int, ...]):
     """2,000 threads, each of which waits for the next."""
     asked: list[int] = []
@@ -57,12 +57,12 @@ def test_each_wait_of_a_chain_is_asked_for_once(end: tuple[int, ...]):
         asked.append(node)
         return (node + 1,) if node < 1999 else end
 
-    circles = Circles(waits_for)
-    found = [circles.of(node) for node in range(2000)]
+    cycles = WaitCycles(waits_for)
+    found = [cycles.of(node) for node in range(2000)]
     assert sorted(asked) == list(range(2000))
     if end:
-        circle = set(range(end[0], 2000))
-        assert all(set(nodes) == circle for nodes in found)
+        cycle = set(range(end[0], 2000))
+        assert all(set(nodes) == cycle for nodes in found)
         assert [nodes[0] for nodes in found] == [max(node, end[0]) for node in range(2000)]
     else:
         assert not any(found)

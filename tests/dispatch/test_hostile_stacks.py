@@ -16,8 +16,8 @@ from tests.targets import make_target
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import Memory
 from throwstack.core.registers import Arch, Registers
-from throwstack.dispatch.pointers import scan_pointers
-from throwstack.dispatch.search import MAX_NESTED, Blocked, InFlight, exceptions_in_flight
+from throwstack.dispatch.exception_pointers import scan_pointers
+from throwstack.dispatch.search import MAX_NESTED, FoundExceptions, SearchStart, exceptions_in_flight
 from throwstack.images.modules import Module
 from throwstack.unwind.target import Target
 
@@ -78,7 +78,7 @@ def frames(arch: Arch, seed: int) -> tuple[Frame, ...]:
     return tuple(found)
 
 
-def check(target: Target, found: InFlight) -> None:
+def check(target: Target, found: FoundExceptions) -> None:
     stack = StackBounds(LIMIT, BASE)
     assert len(found.exceptions) <= MAX_NESTED
     sps = [item.context.registers.sp for item in found.exceptions]
@@ -108,7 +108,7 @@ def test_nothing_on_a_stack_makes_the_search_raise(
     walked = frames(arch, seeds[1])
     target = target_of(arch, hostile(arch, seeds[0]), Walk(walked, End.THREAD_START))
     chain = registrations if arch is Arch.X86 else None
-    blocked = Blocked(walked, LIMIT, is_complete, proves, chain)
+    blocked = SearchStart(walked, LIMIT, is_complete, proves, chain)
     check(target, exceptions_in_flight(target, StackBounds(LIMIT, BASE), blocked))
 
 
@@ -152,5 +152,5 @@ def test_exceptions_that_lead_back_to_themselves_end_the_search():
     stack.at(at + 0x4F0).d32(0xC0000005, 0).d64(0, CODE[0], 0)
     dispatcher = Frame(Registers.named(Arch.X64, {"rip": CODE[0], "rsp": at}), at, 0, None, Trust.CFI)
     target = target_of(Arch.X64, stack.data(), Walk((dispatcher,), End.THREAD_START))
-    found = exceptions_in_flight(target, StackBounds(LIMIT, BASE), Blocked((dispatcher,), at))
+    found = exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart((dispatcher,), at))
     assert len(found.exceptions) == 1

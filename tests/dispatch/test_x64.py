@@ -12,8 +12,8 @@ from tests.forge.stacks import Label, Stack
 from tests.targets import make_target
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import Arch, Registers
-from throwstack.dispatch.saved import Route, SavedException
-from throwstack.dispatch.search import Blocked, exceptions_in_flight
+from throwstack.dispatch.saved_exception import Route, SavedException
+from throwstack.dispatch.search import SearchStart, exceptions_in_flight
 from throwstack.images.modules import Module
 
 LIMIT, BASE = 0x1F_FFF0_0000, 0x1F_FFF1_0000
@@ -42,7 +42,7 @@ def frame(rva: int, sp: int, return_address: int = 0) -> Frame:
 
 def search(stack: Stack, *frames: Frame, low: int = LIMIT) -> tuple[SavedException, ...]:
     target = make_target(Arch.X64, [NTDLL, APP], {LIMIT: stack.data()}, SYMBOLS, Walk(frames, End.THREAD_START))
-    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), Blocked(frames, low)).exceptions
+    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart(frames, low)).exceptions
 
 
 @pytest.mark.parametrize("distance", [0x4F0, 0x4D0])
@@ -204,7 +204,7 @@ def test_what_is_raised_while_unwinding_to_a_handler_is_taken_where_nothing_prov
     frames = (frame(0xC0010, LIMIT + 0x4000), *frames_of_dispatch(at, at + 0x700))
     symbols = {"ntdll.dll": {**SYMBOLS["ntdll.dll"], "RtlUnwindEx": 0xC0000}}
     target = make_target(Arch.X64, [NTDLL, APP], {LIMIT: stack.data()}, symbols, Walk((), End.THREAD_START))
-    blocked = Blocked(frames, LIMIT, is_complete=True, proves_exception=False)
+    blocked = SearchStart(frames, LIMIT, is_complete=True, proves_exception=False)
     found = exceptions_in_flight(target, StackBounds(LIMIT, BASE), blocked)
     assert found.exceptions == ()
     assert found.notes == (
@@ -213,7 +213,7 @@ def test_what_is_raised_while_unwinding_to_a_handler_is_taken_where_nothing_prov
             f"(context {at:#x})"
         ),
     )
-    (only,) = exceptions_in_flight(target, StackBounds(LIMIT, BASE), Blocked(frames, LIMIT)).exceptions
+    (only,) = exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart(frames, LIMIT)).exceptions
     assert only.context.address == at
 
 
@@ -228,6 +228,6 @@ def test_a_gs_failure_is_in_globals_of_the_module_that_found_it():
     reports = Frame(Registers.named(Arch.X64, {"rip": APP.base + 0x2050, "rsp": sp}), sp, 0, None, Trust.CFI)
     memory = {LIMIT: stack.data(), APP.base + 0x5000: data.data()}
     target = make_target(Arch.X64, [NTDLL, APP], memory, symbols, Walk((), End.THREAD_START))
-    (found,) = exceptions_in_flight(target, StackBounds(LIMIT, BASE), Blocked((reports,), sp)).exceptions
+    (found,) = exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart((reports,), sp)).exceptions
     assert (found.context.address, found.record.code) == (APP.base + 0x5100, 0xC0000409)
     assert found.routes == (Route.GLOBALS,)

@@ -15,8 +15,8 @@ from tests.forge.stacks import Label, Stack
 from tests.targets import make_target
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import Arch, Registers
-from throwstack.dispatch.saved import Route, SavedException
-from throwstack.dispatch.search import Blocked, InFlight, exceptions_in_flight
+from throwstack.dispatch.saved_exception import Route, SavedException
+from throwstack.dispatch.search import FoundExceptions, SearchStart, exceptions_in_flight
 from throwstack.images.modules import Module
 
 LIMIT, BASE = 0x045B8000, 0x045C0000
@@ -51,7 +51,7 @@ def search(stack: Stack, *frames: Frame, low: int = LIMIT) -> tuple[SavedExcepti
         {"kernel32.dll": {"UnhandledExceptionFilter": FILTER_RVA, "RaiseException": 0xBE94}},
         Walk(frames, End.THREAD_START),
     )
-    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), Blocked(frames, low)).exceptions
+    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart(frames, low)).exceptions
 
 
 def filter_called_with_pointers(**context: int) -> tuple[Stack, Label, Label]:
@@ -144,11 +144,11 @@ def ntdll_frame(symbol: str, sp: int, child_ebp: int, returns_to: int = 0) -> Fr
     return Frame(registers, child_ebp, returns_to, child_ebp + 4, Trust.FRAME_POINTER)
 
 
-def in_flight(stack: Stack, *frames: Frame, **blocked: object) -> InFlight:
+def in_flight(stack: Stack, *frames: Frame, **blocked: object) -> FoundExceptions:
     symbols = {"kernel32.dll": {"UnhandledExceptionFilter": FILTER_RVA}, "ntdll.dll": NTDLL_SYMBOLS}
     modules, walk = [KERNEL32, NTDLL], Walk(frames, End.THREAD_START)
     target = make_target(Arch.X86, modules, {LIMIT: stack.data()}, symbols, walk)
-    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), Blocked(frames, LIMIT, **blocked))
+    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart(frames, LIMIT, **blocked))
 
 
 def delivered(stack: Stack, at: int, *, code: int = 0xC0000005, **context: int) -> None:

@@ -32,7 +32,7 @@ class TruthFrame:
 
 
 @dataclass(frozen=True)
-class StuckThread:
+class TruthThread:
     """A thread that is stuck on an unhandled exception.
 
     `registers` are those of the saved context. `frames` is the stack that threw, from the context outwards;
@@ -66,7 +66,7 @@ class Truth:
 
     case: str
     arch: str
-    stuck: tuple[StuckThread, ...] = ()
+    stuck: tuple[TruthThread, ...] = ()
     quiet: tuple[tuple[int, int], ...] = ()
     stacks: dict[str, tuple[TruthFrame, ...]] = field(default_factory=dict)
     """Whole stacks of quiet threads by `pid:tid`, where the case has them."""
@@ -123,8 +123,8 @@ def _frames(raw: list[dict[str, Any]]) -> tuple[TruthFrame, ...]:
     )
 
 
-def _stuck(raw: dict[str, Any]) -> StuckThread:
-    return StuckThread(
+def _stuck(raw: dict[str, Any]) -> TruthThread:
+    return TruthThread(
         **{
             **raw,
             **{name: _number(raw[name]) for name in ("code", "address", "record", "context")},

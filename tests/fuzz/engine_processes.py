@@ -25,7 +25,7 @@ from throwstack.core.frames import End, StackBounds, Walk
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.core.registers import Arch, Registers
 from throwstack.core.text import escape
-from throwstack.dispatch.search import Blocked, exceptions_in_flight
+from throwstack.dispatch.search import SearchStart, exceptions_in_flight
 from throwstack.exceptions.describe import describe
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
@@ -106,18 +106,18 @@ def _threads() -> Attack:
         stack = stage.stack if rng.random() < 0.9 else replace(stage.stack, registers=None, missing="none")
         stack = stack if rng.random() < 0.7 else replace(stack, exception_list=rng.choice(stage.ground.values))
         yield from (escape(label) for labels in triage.missing_names for label in labels)
-        triage.is_readable(stack)
-        stuck = triage.examine(stack) if triage.is_suspect(stack) else None
-        yield from map(escape, triage.spent)
+        examination = triage.examine(stack)
+        yield from map(escape, examination.doubts)
+        stuck = examination.stuck
         if stuck is None:
             return
         yield escape(", ".join("!".join(pair) for pair in stuck.blocked_in))
         yield from map(escape, stuck.notes)
-        yield box_text(target, stuck.walk)
-        if stuck.walk is not None and stuck.walk.frames:
-            yield escape(str(Locks(target, {stage.tid}).wait(stuck.walk.frames, stage.tid)))
-        for exception in stuck.exceptions[:2]:
-            walk = stuck.throwing_walk(exception)
+        walk = stuck.blocked_walk
+        yield box_text(target, walk)
+        if walk is not None and walk.frames:
+            yield escape(str(Locks(target, {stage.tid}).wait(walk.frames, stage.tid)))
+        for exception, walk in zip(stuck.exceptions[:2], stuck.throwing_walks, strict=False):
             names = [name for frame in walk.frames[:40] for name in names_of(target.symbols, frame)]
             yield str(signature(names, "x"))
             yield from (escape(str(name)) for name in names)
@@ -143,7 +143,7 @@ def _dispatch() -> Attack:
         if arch is Arch.X86 and rng.random() < 0.5:
             chain = [rng.randrange(low, high + 8, 4) for _ in range(rng.randrange(8))]
         shot.changes.append(f"{arch} stack {first}, frames {second}, registrations {chain}")
-        blocked = Blocked(walked, low, rng.random() < 0.5, rng.random() < 0.5, chain)
+        blocked = SearchStart(walked, low, rng.random() < 0.5, rng.random() < 0.5, chain)
         found = exceptions_in_flight(target, StackBounds(low, high), blocked)
         hostile.check(target, found)
         yield from map(escape, found.notes)

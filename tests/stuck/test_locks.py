@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Critical sections that threads wait for, and circles of waits."""
+"""Critical sections that threads wait for, and cycles of waits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from throwstack.core.registers import Arch, Registers
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable
-from throwstack.stuck.locks import Circles, LockKind, Locks
+from throwstack.stuck.locks import LockKind, Locks, WaitCycles
 from throwstack.unwind.target import Target
 
 NTDLL, ENTER, WAIT, SRW, DISPATCH = 0x7C800000, 0x1000, 0x2000, 0x3000, 0x4000
@@ -193,24 +193,24 @@ def test_any_bytes_and_registers_are_taken(section: bytes, values: list[int]):
         ({}, ()),
         ({1: [2]}, ()),
         ({1: [2], 2: [1]}, (1, 2)),
-        ({1: [2], 2: [3], 3: [2]}, (2, 3)),  # 1 waits behind the circle
+        ({1: [2], 2: [3], 3: [2]}, (2, 3)),  # 1 waits behind the cycle
         ({1: [1]}, (1,)),
         ({1: [2, 3], 2: [4], 3: [1]}, (1, 3)),
-        ({1: [2, 3], 2: [4], 3: [4]}, ()),  # two ways to one place are no circle
+        ({1: [2, 3], 2: [4], 3: [4]}, ()),  # two ways to one place are no cycle
     ],
 )
-def test_a_circle_is_found(edges: dict[int, list[int]], expected: tuple[int, ...]):
-    assert Circles[int](lambda node: edges.get(node, [])).of(1) == expected
+def test_a_cycle_is_found(edges: dict[int, list[int]], expected: tuple[int, ...]):
+    assert WaitCycles[int](lambda node: edges.get(node, [])).of(1) == expected
 
 
 def test_an_endless_chain_ends():
-    assert Circles[int](lambda node: [node + 1]).of(0) == ()
+    assert WaitCycles[int](lambda node: [node + 1]).of(0) == ()
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.dictionaries(st.integers(0, 12), st.lists(st.integers(0, 12), max_size=4)))
-def test_what_is_called_a_circle_is_one(edges: dict[int, list[int]]):
-    found = Circles[int](lambda node: edges.get(node, [])).of(0)
+def test_what_is_called_a_cycle_is_one(edges: dict[int, list[int]]):
+    found = WaitCycles[int](lambda node: edges.get(node, [])).of(0)
     for node, after in zip(found, (*found[1:], *found[:1]), strict=True):
         assert after in edges[node]
 
@@ -222,14 +222,14 @@ def test_a_long_chain_is_gone_through_once_not_once_for_each_thread_of_it():
         asked.append(node)
         return (node + 1,) if node < 10_000 else ()
 
-    circles = Circles[int](waits_for)
-    assert not any(circles.of(thread) for thread in range(10_000))
+    cycles = WaitCycles[int](waits_for)
+    assert not any(cycles.of(thread) for thread in range(10_000))
     assert len(asked) <= 10_001
 
 
-def test_threads_behind_a_circle_name_it_although_others_were_gone_through_before():
+def test_threads_behind_a_cycle_name_it_although_others_were_gone_through_before():
     waits = {1: (2,), 2: (), 3: (1, 4), 4: (5,), 5: (4,)}
-    circles = Circles[int](waits.__getitem__)
-    assert circles.of(1) == ()
-    assert circles.of(3) == (4, 5)
-    assert circles.of(5) == (5, 4)
+    cycles = WaitCycles[int](waits.__getitem__)
+    assert cycles.of(1) == ()
+    assert cycles.of(3) == (4, 5)
+    assert cycles.of(5) == (5, 4)

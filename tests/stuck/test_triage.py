@@ -17,12 +17,12 @@ from throwstack.core.budgets import BUDGETS, Budget, Budgets, Meter
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import PAGE_SIZE, Memory, PageSource, memory_of
 from throwstack.core.registers import Arch, Registers
-from throwstack.dispatch.saved import Route, SavedException, saved_exception
+from throwstack.dispatch.saved_exception import Route
 from throwstack.images.image import Image
 from throwstack.images.modules import Module
 from throwstack.names.blockers import BlockerKind
 from throwstack.names.symbols import Location, SymbolKind, Symbols, SymbolTable
-from throwstack.stuck.triage import Stuck, Triage
+from throwstack.stuck.triage import Examination, Triage
 from throwstack.unwind.target import Target, ThreadStack
 
 LIMIT, BASE = 0x045B8000, 0x045C0000
@@ -81,7 +81,7 @@ def stack_of(*, sp: int | None = SP, missing: str = "", exception_list: int | No
 
 
 def is_suspect(stack: Stack, **where: int | None) -> bool:
-    return Triage(target_of({LIMIT: stack.data()})).is_suspect(stack_of(**where))
+    return Triage(target_of({LIMIT: stack.data()})).look_at(stack_of(**where)).is_suspect
 
 
 @pytest.mark.parametrize(
@@ -105,14 +105,14 @@ def test_a_word_inside_a_blocking_function_makes_a_suspect(word: int, suspect: b
 def test_bytes_that_are_no_word_of_the_stack_do_not(shift: int):
     data = bytearray(BASE - LIMIT)
     struct.pack_into("<I", data, SP - LIMIT + 0x200 + shift, IN_FILTER)
-    assert not Triage(target_of({LIMIT: bytes(data)})).is_suspect(stack_of())
+    assert not Triage(target_of({LIMIT: bytes(data)})).look_at(stack_of()).is_suspect
 
 
 def test_an_unaligned_hit_before_does_not_hide_the_aligned_one():
     data = bytearray(BASE - LIMIT)
     struct.pack_into("<I", data, SP - LIMIT + 0x201, IN_FILTER)
     struct.pack_into("<I", data, SP - LIMIT + 0x208, IN_FILTER)
-    assert Triage(target_of({LIMIT: bytes(data)})).is_suspect(stack_of())
+    assert Triage(target_of({LIMIT: bytes(data)})).look_at(stack_of()).is_suspect
 
 
 def test_what_lies_below_the_stack_pointer_does_not_count():
@@ -133,15 +133,15 @@ def test_pages_that_are_missing_do_not_end_the_search():
     stack.at(BASE - 0x100).d32(IN_FILTER)
     data = stack.data()
     there = {LIMIT: data[:0x2000], LIMIT + 0x5000: data[0x5000:0x6000], BASE - PAGE_SIZE: data[-PAGE_SIZE:]}
-    assert Triage(target_of(there)).is_suspect(stack_of())
+    assert Triage(target_of(there)).look_at(stack_of()).is_suspect
 
 
 def test_a_stack_that_was_switched_to_is_searched_instead_of_the_one_of_the_teb():
     fiber, memory = 0x02000000, bytearray(PAGE_SIZE)
     struct.pack_into("<I", memory, 0x800, IN_FILTER)
     triage = Triage(target_of({fiber: bytes(memory), LIMIT: bytes(BASE - LIMIT)}))
-    assert triage.is_suspect(stack_of(sp=fiber + 0x10))
-    assert not triage.is_suspect(stack_of())
+    assert triage.look_at(stack_of(sp=fiber + 0x10)).is_suspect
+    assert not triage.look_at(stack_of()).is_suspect
 
 
 def crashed() -> tuple[Stack, Label]:
@@ -161,19 +161,40 @@ IN_THE_FILTER = frame(IN_FILTER, FILTER_EBP - 0x2C, FILTER_EBP)
 def test_a_walk_through_the_filter_finds_the_thread_stuck_on_its_argument():
     stack, saved = crashed()
     walks = {IN_WAIT: walk(WAITING, IN_THE_FILTER)}
-    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()).stuck
     assert stuck.blocked_in == (("kernel32", "UnhandledExceptionFilter"),)
     assert stuck.kinds == (BlockerKind.UNHANDLED_FILTER,)
     assert [item.context.address for item in stuck.exceptions] == [int(saved)]
     assert stuck.notes == ()
 
 
+class FailsAtTheThrow(Walks):
+    """An unwinder with a defect that shows on the stack that threw."""
+
+    def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
+        if registers.ip == CONTEXT_IP:
+            raise RecursionError
+        return super().walk(registers, stack, trust=trust)
+
+
+@pytest.mark.usefixtures("caught")
+def test_an_exception_whose_throwing_walk_fails_is_reported_with_the_frame_that_threw():
+    stack, saved = crashed()
+    target = target_of({LIMIT: stack.data()})
+    target = replace(target, unwinder=FailsAtTheThrow({IN_WAIT: walk(WAITING, IN_THE_FILTER)}))
+    stuck = Triage(target).examine(stack_of()).stuck
+    assert [item.context.address for item in stuck.exceptions] == [int(saved)]
+    (throwing,) = stuck.throwing_walks
+    assert [item.ip for item in throwing.frames] == [CONTEXT_IP]
+    assert (throwing.end, throwing.detail) == (End.FAULT, "unexpected RecursionError")
+
+
 def test_a_complete_walk_that_does_not_come_by_clears_the_thread_whatever_its_stack_holds():
     stack, _ = crashed()
     walks = {IN_WAIT: walk(WAITING, IN_A_SLEEP, OUTERMOST), IN_FILTER: walk(IN_THE_FILTER)}
     triage = Triage(target_of({LIMIT: stack.data()}, walks))
-    assert triage.is_suspect(stack_of())
-    assert triage.examine(stack_of()) is None
+    assert triage.look_at(stack_of()).is_suspect
+    assert triage.examine(stack_of()).stuck is None
 
 
 def zero_in_the_middle(*frames: Frame) -> Walk:
@@ -185,7 +206,7 @@ def test_a_zero_in_the_midst_of_the_stack_clears_nobody():
     """On x86 a callee whose code is absent, on x64 one damaged byte of unwind data, lead a walk astray."""
     stack, saved = crashed()
     walks = {IN_WAIT: zero_in_the_middle(WAITING, IN_A_SLEEP), IN_FILTER: walk(IN_THE_FILTER)}
-    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()).stuck
     assert stuck.exceptions[0].context.address == int(saved)
     assert stuck.notes[0] == "the walk of the blocked stack ends at 0x45b9020, far from its base at 0x45c0000"
 
@@ -193,8 +214,9 @@ def test_a_zero_in_the_midst_of_the_stack_clears_nobody():
 def test_a_word_beyond_such_a_zero_that_leads_nowhere_is_said():
     stack, _ = crashed()
     triage = Triage(target_of({LIMIT: stack.data()}, {IN_WAIT: zero_in_the_middle(WAITING, IN_A_SLEEP)}))
-    assert triage.examine(stack_of()) is None
-    assert triage.doubt.endswith("the word at 0x45ba74c leads to kernel32!UnhandledExceptionFilter+0x12a")
+    found = triage.examine(stack_of())
+    assert found.stuck is None
+    assert found.doubts[-1].endswith("the word at 0x45ba74c leads to kernel32!UnhandledExceptionFilter+0x12a")
 
 
 BROKEN = walk(WAITING, IN_A_SLEEP, end=End.NO_RETURN_ADDRESS)
@@ -203,10 +225,10 @@ BROKEN = walk(WAITING, IN_A_SLEEP, end=End.NO_RETURN_ADDRESS)
 def test_where_the_walk_ends_early_the_word_in_the_filter_is_walked_from_and_the_row_says_so():
     stack, saved = crashed()
     walks = {IN_WAIT: BROKEN, IN_FILTER: walk(IN_THE_FILTER)}
-    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()).stuck
     assert stuck.exceptions[0].context.address == int(saved)
     assert stuck.exceptions[0].routes[0] is Route.FILTER_ARGUMENT
-    assert stuck.walk is BROKEN
+    assert stuck.blocked_walk is BROKEN
     assert stuck.notes == (
         "the walk of the blocked stack ended early: no return address found",
         f"found by the word at {FILTER_EBP - 0x30:#x}, which may be of an earlier time",
@@ -217,7 +239,7 @@ def test_words_inside_what_the_walk_has_covered_do_not_count_then():
     stack, _ = crashed()
     further = frame(IN_SLEEP, FILTER_EBP + 0x100, FILTER_EBP + 0x140)
     walks = {IN_WAIT: walk(WAITING, further, end=End.NO_RETURN_ADDRESS), IN_FILTER: walk(IN_THE_FILTER)}
-    assert Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()) is None
+    assert Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()).stuck is None
 
 
 def test_a_word_that_no_call_precedes_is_not_walked_from():
@@ -225,7 +247,7 @@ def test_a_word_that_no_call_precedes_is_not_walked_from():
     code = b"\x90" * PAGE_SIZE
     walks = {IN_WAIT: BROKEN, IN_FILTER: walk(IN_THE_FILTER)}
     triage = Triage(target_of({LIMIT: stack.data(), IN_FILTER & -PAGE_SIZE: code}, walks))
-    assert triage.examine(stack_of()) is None
+    assert triage.examine(stack_of()).stuck is None
 
 
 @pytest.mark.parametrize(("node", "is_stuck"), [(0x045BA800, True), (0x045BA000, False), (0x045BF000, False)])
@@ -235,23 +257,25 @@ def test_a_dispatch_without_a_registration_of_its_own_is_over(node: int, is_stuc
     stack.at(node).d32(0xFFFFFFFF, NTDLL.base + 0x1000)
     walks = {IN_WAIT: BROKEN, IN_FILTER: walk(IN_THE_FILTER)}
     triage = Triage(target_of({LIMIT: stack.data()}, walks))
-    assert (triage.examine(stack_of(exception_list=node)) is not None) is is_stuck
+    assert (triage.examine(stack_of(exception_list=node)).stuck is not None) is is_stuck
 
 
 def test_registers_that_are_missing_are_a_note():
     stack, saved = crashed()
     walks = {IN_FILTER: walk(IN_THE_FILTER)}
-    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of(sp=None, missing="trap frame is gone"))
+    stuck = (
+        Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of(sp=None, missing="trap frame is gone")).stuck
+    )
     assert stuck.exceptions[0].context.address == int(saved)
     assert stuck.notes[0] == "trap frame is gone"
-    assert stuck.walk is None
+    assert stuck.blocked_walk is None
 
 
 def test_a_shutdown_with_no_dispatch_behind_it_has_no_exception_whatever_pointers_lie_there():
     stack, _ = crashed()
     walks = {IN_WAIT: walk(WAITING, frame(IN_EXIT, SP + 0x20, SP + 0x40), OUTERMOST)}
     stack.at(SP + 0x44).d32(IN_EXIT)
-    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()).stuck
     assert stuck.kinds == (BlockerKind.SHUTDOWN,)
     assert stuck.exceptions == ()
     assert stuck.notes == ()
@@ -262,7 +286,7 @@ def test_the_blockers_of_a_broken_walk_and_those_beyond_it_are_named_together():
     stack.at(SP + 0x44).d32(IN_EXIT)
     broken = walk(WAITING, frame(IN_EXIT, SP + 0x20, SP + 0x40), end=End.NO_RETURN_ADDRESS)
     walks = {IN_WAIT: broken, IN_FILTER: walk(IN_THE_FILTER)}
-    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()).stuck
     assert stuck.blocked_in == (("kernel32", "UnhandledExceptionFilter"), ("mscoree", "CorExitProcess"))
     assert len(stuck.exceptions) == 1
 
@@ -286,8 +310,9 @@ class NamesOfOthers(SymbolTable):
 )
 def test_a_function_that_only_bears_the_name_of_the_nearest_one_blocks_nobody(arch: Arch, word: int, is_stuck: bool):
     triage, given = blocked_at(arch, word, End.THREAD_START)
-    assert (triage.examine(given) is not None) is is_stuck
-    assert not triage.doubt
+    found = triage.examine(given)
+    assert (found.stuck is not None) is is_stuck
+    assert found.doubts == ()
 
 
 def blocked_at(arch: Arch, word: int, end: End) -> tuple[Triage, ThreadStack]:
@@ -315,65 +340,11 @@ def blocked_at(arch: Arch, word: int, end: End) -> tuple[Triage, ThreadStack]:
 def test_a_walk_that_ends_in_what_may_be_the_filter_is_no_proof_that_it_is_not():
     """On x64 one damaged entry of the function table ends the walk, and makes the name of its function doubtful."""
     triage, given = blocked_at(Arch.X64, IN_FILTER + 0x400, End.BAD_UNWIND_DATA)
-    assert triage.examine(given) is None
-    assert triage.doubt.endswith("the frame at 0x77e765b7 may be in kernel32!UnhandledExceptionFilter")
+    found = triage.examine(given)
+    assert found.stuck is None
+    assert found.doubts[-1].endswith("the frame at 0x77e765b7 may be in kernel32!UnhandledExceptionFilter")
     triage, given = blocked_at(Arch.X64, IN_EXIT + 0x400, End.BAD_UNWIND_DATA)
-    assert triage.examine(given) is None
-    assert not triage.doubt
-
-
-def nested_crash(inner_walk: Walk, outer_walk: Walk) -> tuple[Stuck, SavedException]:
-    """A fault at CONTEXT_IP while one at 0x77E41020 was being handled, each with its CONTEXT; return the inner one."""
-    stack, found = Stack(LIMIT, BASE), []
-    for at, ip in ((LIMIT + 0x2000, CONTEXT_IP), (LIMIT + 0x5000, IN_SLEEP)):
-        record, saved = Label("record"), Label("context")
-        stack.at(at).mark(record).d32(0xC0000005, 0, 0, ip, 0)
-        put_context(stack, at + 0x58, saved, eip=ip, esp=at + 0x400)
-        found.append((at, at + 0x58))
-    target = target_of({LIMIT: stack.data()}, {CONTEXT_IP: inner_walk, IN_SLEEP: outer_walk})
-    bounds = StackBounds(LIMIT, BASE)
-    exceptions = tuple(
-        saved_exception(target, bounds, record, context, route=Route.DISPATCHER, frame_sp=record)
-        for record, context in found
-    )
-    return Stuck(target, stack_of(), (), exceptions, None, ()), exceptions[0]
-
-
-def test_a_walk_that_finds_its_way_through_the_dispatcher_is_left_alone():
-    throws = frame(CONTEXT_IP, LIMIT + 0x2400, LIMIT + 0x2440)
-    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
-    own = walk(throws, interrupted, frame(IN_EXIT, LIMIT + 0x5800, LIMIT + 0x5810))
-    stuck, inner = nested_crash(own, walk(interrupted))
-    assert stuck.throwing_walk(inner) is own
-
-
-def test_an_x86_stack_goes_on_beyond_a_dispatcher_with_what_it_interrupted():
-    """Without a return address there, the walk guesses: the frame it names is not the one that was interrupted."""
-    throws = frame(CONTEXT_IP, LIMIT + 0x2400, LIMIT + 0x2440)
-    dispatcher = frame(NTDLL.base + 0x1010, LIMIT + 0x5000, LIMIT + 0x5010)
-    guessed = frame(IN_EXIT, LIMIT + 0x5800, LIMIT + 0x5810)
-    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
-    start = frame(KERNEL32.base + 0x2000, LIMIT + 0x5900, LIMIT + 0x5910)
-    stuck, inner = nested_crash(walk(throws, dispatcher, guessed), walk(interrupted, start))
-    whole = stuck.throwing_walk(inner)
-    assert [item.ip for item in whole.frames] == [item.ip for item in (throws, dispatcher, interrupted, start)]
-    assert whole.frames[2].note == "raised 0xc0000005, whose dispatch led to the frame inside"
-    assert whole.is_complete
-
-
-def test_where_the_walk_ends_before_the_dispatcher_the_gap_is_told():
-    throws = frame(CONTEXT_IP, LIMIT + 0x2400, LIMIT + 0x2440)
-    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
-    stuck, inner = nested_crash(walk(throws, end=End.NO_RETURN_ADDRESS), walk(interrupted))
-    whole = stuck.throwing_walk(inner)
-    assert [item.ip for item in whole.frames] == [CONTEXT_IP, IN_SLEEP]
-    assert whole.frames[1].note.endswith("; the frames between are not known: no return address found")
-
-
-def test_the_outermost_exceptions_walk_is_as_it_is():
-    interrupted = frame(IN_SLEEP, LIMIT + 0x5400, LIMIT + 0x5440)
-    stuck, _ = nested_crash(walk(), walk(interrupted))
-    assert stuck.throwing_walk(stuck.exceptions[1]).frames == (interrupted,)
+    assert triage.examine(given) == Examination(None)
 
 
 @pytest.mark.parametrize("behind", [0, 2])
@@ -387,8 +358,8 @@ def test_a_thread_that_waits_at_int_29h_failed_fast(arch: Arch, behind: int):
     code[0xD00:0xD02] = b"\xcd\x29"
     made = make_target(arch, [KERNEL32, NTDLL, MSCOREE], {at & -PAGE_SIZE: bytes(code)}, SYMBOLS, walk(first))
     given = ThreadStack(StackBounds(LIMIT, BASE), registers)
-    assert Triage(made).is_suspect(given)
-    stuck = Triage(made).examine(given)
+    assert Triage(made).look_at(given).is_suspect
+    stuck = Triage(made).examine(given).stuck
     (failure,) = stuck.exceptions
     assert (failure.record.code, failure.record.address, failure.record.parameters) == (0xC0000409, at, (7,))
     assert failure.context.registers.ip == at
@@ -403,7 +374,7 @@ def test_a_thread_at_any_other_instruction_did_not():
     target = target_of({IN_WAIT & -PAGE_SIZE: bytes(code), LIMIT: bytes(BASE - LIMIT)}, {IN_WAIT: walk(WAITING)})
     for ip in (NTDLL.base + 0x27D00, NTDLL.base + 0x27D02, 0x100, 0):
         given = ThreadStack(StackBounds(LIMIT, BASE), registers(ip, SP))
-        assert Triage(target).examine(given) is None
+        assert Triage(target).examine(given).stuck is None
 
 
 @pytest.mark.parametrize(
@@ -474,8 +445,7 @@ def test_the_true_word_is_found_among_millions_that_look_like_it(where: str):
     target, _, unwinder = aliased(IN_FILTER, low, high)
     given = ThreadStack(StackBounds(min(low, LIMIT), max(high, BASE)), registers(IN_WAIT, min(low, SP)))
     triage = Triage(target)
-    assert triage.is_suspect(given)
-    stuck = triage.examine(given)
+    stuck = triage.examine(given).stuck
     assert [item.context.address for item in stuck.exceptions] == [0x045BA888]
     assert unwinder.walks <= 1 + BUDGETS.resumed.thread + 2
     assert any("most were left out" in note for note in stuck.notes)
@@ -486,14 +456,14 @@ def test_millions_of_decoys_cost_a_bounded_number_of_walks_and_little_memory_and
     triage = Triage(target)
     given = ThreadStack(StackBounds(DEEP, DEEP + DECOYS), registers(IN_WAIT, DEEP))
     tracemalloc.start()
-    assert triage.is_suspect(given)
-    assert triage.examine(given) is None
+    found = triage.examine(given)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    assert found.stuck is None
     assert peak < 4 << 20
     assert unwinder.walks <= 1 + BUDGETS.resumed.thread
     assert source.reads <= 3 * DECOYS // PAGE_SIZE
-    assert triage.spent[0].endswith("with words that lead into a blocking function: most were left out")
+    assert found.doubts[0].endswith("with words that lead into a blocking function: most were left out")
 
 
 def test_the_cheap_question_costs_the_same_for_one_copy_of_a_module_and_for_hundreds():
@@ -505,8 +475,8 @@ def test_the_cheap_question_costs_the_same_for_one_copy_of_a_module_and_for_hund
         source = OnePage(memory_of({}), 0x11111111)
         target = replace(made, memory=Memory(source))
         triage = Triage(target)
-        assert not triage.is_suspect(ThreadStack(StackBounds(DEEP, DEEP + DECOYS), registers(IN_WAIT, DEEP)))
-        assert triage.spent == ()
+        given = ThreadStack(StackBounds(DEEP, DEEP + DECOYS), registers(IN_WAIT, DEEP))
+        assert triage.examine(given) == Examination(None)
         reads.append((source.reads, triage.pages_looked_at))
     assert reads == [(DECOYS // PAGE_SIZE, 1)] * 2
 
@@ -517,10 +487,10 @@ def test_a_stack_is_not_searched_beyond_the_budget_and_that_is_said():
     target, source, _ = aliased(0x11111111, DEEP, DEEP + size)
     triage = Triage(target)
     given = ThreadStack(StackBounds(DEEP, DEEP + size), registers(IN_WAIT, DEEP))
-    assert not triage.is_suspect(given)
-    assert triage.is_readable(given)
+    found = triage.examine(given)
+    assert found.stuck is None
     assert source.reads == BUDGETS.stack.thread // PAGE_SIZE
-    assert triage.spent == ("the budget of 16,777,216 bytes of stack looked at for a thread is spent",)
+    assert found.doubts == ("the budget of 16,777,216 bytes of stack looked at for a thread is spent",)
 
 
 def test_a_thread_after_those_that_spent_the_budget_has_its_share():
@@ -532,14 +502,13 @@ def test_a_thread_after_those_that_spent_the_budget_has_its_share():
     triage = Triage(target)
     for _ in range(5):
         decoy = ThreadStack(StackBounds(DEEP, DEEP + DECOYS), registers(IN_WAIT, DEEP))
-        assert triage.is_suspect(decoy)
-        assert triage.examine(decoy) is None
-        assert triage.spent
+        found = triage.examine(decoy)
+        assert found.stuck is None
+        assert found.doubts
     crashed_thread = ThreadStack(StackBounds(LIMIT, BASE), registers(IN_WAIT, FILTER_EBP & -PAGE_SIZE))
-    assert triage.is_suspect(crashed_thread)
     found = triage.examine(crashed_thread)
-    assert found is not None, triage.spent
-    assert found.exceptions
+    assert found.stuck is not None, found.doubts
+    assert found.stuck.exceptions
 
 
 def test_a_blocker_at_the_end_of_the_address_space() -> None:
@@ -547,4 +516,4 @@ def test_a_blocker_at_the_end_of_the_address_space() -> None:
     end = Module("kernel32.dll", "", 0xFFFF0000, 0x10000)
     names = {"kernel32.dll": {"UnhandledExceptionFilter": 0xFFF0, "FatalAppExitA": 0x20000}}
     memory = {LIMIT: Stack(LIMIT, BASE).at(SP + 0x200).d32(0xFFFFFFF8).data()}
-    assert Triage(make_target(Arch.X86, [end], memory, names, walk())).is_suspect(stack_of())
+    assert Triage(make_target(Arch.X86, [end], memory, names, walk())).look_at(stack_of()).is_suspect

@@ -15,7 +15,10 @@ from tests.conftest import Forge
 from tests.failing_calls import calls
 from tests.patched_memory import opened
 from tests.volatility_session import Session, open_dump
+from throwstack.core.registers import Registers
 from throwstack.stuck.triage import Triage
+from throwstack.unwind.target import ThreadStack
+from throwstack.unwind.x64 import Unwinder
 from throwstack.volatility import cxr, rows
 from throwstack.volatility.coverage import coverage
 from throwstack.volatility.memory.machine import Machine
@@ -71,11 +74,11 @@ Run = Callable[[Machine, Survey], Iterator[tuple[int, int]]]
 
 BETWEEN_THE_GUARDS = {
     "names/blockers.py": {"_plain_names", "blocker_named", "verdict"},
-    "dispatch/saved.py": {"found_by", "where"},
+    "dispatch/saved_exception.py": {"found_by", "where"},
     "core/frames.py": {"ip", "is_complete"},
     "names/symbols.py": {"__str__"},
     "core/text.py": {"escape"},
-    "stuck/triage.py": {"kinds"},
+    "stuck/stuck_thread.py": {"kinds"},
     "volatility/memory/guarded.py": {"guarded"},
     "volatility/memory/machine.py": {"read_problems"},
     "volatility/objects/threads.py": {"is_terminated"},
@@ -135,13 +138,13 @@ def test_a_thread_that_cannot_be_examined_is_named_and_its_neighbour_has_its_row
 ):
     examine, seen, message = Triage.examine, [], "\x1b[31mred"
 
-    def fails_at_first(triage: Triage, stack: object) -> object:
-        seen.append(stack)
-        if len(seen) == 1:
+    def fails_at_the_first_suspect(triage: Triage, stack: ThreadStack, *given: object) -> object:
+        if not seen and triage.look_at(stack).is_suspect:
+            seen.append(stack)
             raise error(message)
-        return examine(triage, stack)  # type: ignore[arg-type]
+        return examine(triage, stack, *given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Triage, "examine", fails_at_first)
+    monkeypatch.setattr(Triage, "examine", fails_at_the_first_suspect)
     machine = opened(session)
     assert set(unhandled(machine, Survey(machine, Selection()))) == {OPENED, (CRASHED, 5324)}
     assert "stuck threads may have been missed: ledgersvc.exe (PID 5304): thread 5320: unexpected" in caplog.text
@@ -195,6 +198,26 @@ def test_a_thread_that_is_known_to_be_stuck_has_a_row_without_its_exception(
         row = rows.unhandled_row(machine, finding)
         assert "KERNELBASE!UnhandledExceptionFilter" in row[4]
         assert "the search for the saved CONTEXT broke off: unexpected OverflowError" in row[-1]
+
+
+@pytest.mark.usefixtures("caught")
+def test_a_thread_whose_throwing_stack_cannot_be_walked_has_its_row(session: Session, monkeypatch: pytest.MonkeyPatch):
+    machine = opened(session)
+    walk, found = Unwinder.walk, list(Survey(machine, Selection()).findings())
+    thrown = {exception.context.registers for finding in found for exception in finding.stuck.exceptions}
+
+    def fails_at_the_throw(unwinder: Unwinder, registers: Registers, *given: object, **named: object) -> object:
+        if registers in thrown:
+            raise OverflowError
+        return walk(unwinder, registers, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Unwinder, "walk", fails_at_the_throw)
+    for before, finding in zip(found, Survey(machine, Selection()).findings(), strict=True):
+        row, whole = rows.unhandled_row(machine, finding), rows.unhandled_row(machine, before)
+        names = [name for name, _ in rows.UNHANDLED_COLUMNS]
+        changed = {name for name, was, now in zip(names, whole, row, strict=True) if str(was) != str(now)}
+        assert changed <= {"Thrown At", "Signature", "Notes"}
+        assert "throwing stack ends early: the walk failed unexpected OverflowError" in row[-1]
 
 
 @pytest.mark.usefixtures("caught")

@@ -46,8 +46,7 @@ def test_a_stack_goes_on_through_a_module_without_headers(tmp_path: Path, is_lis
     forge(site.case(), tmp_path)
     with open_dump(tmp_path / "MEMORY.DMP", tmp_path / "isf") as session:
         (finding,) = Survey(opened(session), Selection()).findings()
-        (exception,) = finding.stuck.exceptions
-        walk = finding.stuck.throwing_walk(exception)
+        (walk,) = finding.stuck.throwing_walks
     expected = crash.truth(process).frames
     found = [(frame.ip, frame.child_sp) for frame in walk.frames]
     note = "ledgersvc.exe has no readable headers: unwind data found by the loader's list"

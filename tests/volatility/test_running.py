@@ -64,9 +64,11 @@ def test_a_thread_that_runs_in_the_filter_is_walked_from_its_processors_register
     session, crash = dump
     frame = named(crash, "UnhandledExceptionFilter")
     (found,) = findings(session, frame)
-    assert found.stuck.walk is not None
+    assert found.stuck.blocked_walk is not None
     outer = crash.frames[crash.frames.index(frame) :]
-    assert [(item.ip, item.sp) for item in found.stuck.walk.frames] == [(item.ip, item.child_sp) for item in outer]
+    assert [(item.ip, item.sp) for item in found.stuck.blocked_walk.frames] == [
+        (item.ip, item.child_sp) for item in outer
+    ]
     (exception,) = found.stuck.exceptions
     assert (exception.record.location, exception.context.address) == (crash.record, crash.context)
 
@@ -84,8 +86,8 @@ def test_without_registers_of_its_own_the_row_says_that_it_rests_on_a_word(dump:
     )
     assert found.stuck.notes[0] == expected
     assert "which may be of an earlier time" in found.stuck.notes[-1]
-    assert found.stuck.walk is None
-    assert found.stuck.throwing_walk(found.stuck.exceptions[0]).frames[0].trust is Trust.CONTEXT
+    assert found.stuck.blocked_walk is None
+    assert found.stuck.throwing_walks[0].frames[0].trust is Trust.CONTEXT
 
 
 def test_a_trap_frame_with_a_stack_pointer_beyond_the_stack_does_not_hide_the_thread(tmp_path: Path):

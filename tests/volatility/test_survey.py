@@ -11,8 +11,8 @@ from tests.targets import make_target
 from throwstack.core.frames import End, StackBounds, Walk
 from throwstack.core.registers import Arch
 from throwstack.core.sides import Side
-from throwstack.dispatch.saved import SavedException
-from throwstack.stuck.triage import Stuck
+from throwstack.dispatch.saved_exception import SavedException
+from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.unwind.target import ThreadStack
 from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import Process
@@ -27,7 +27,7 @@ def finding(side: Side, blocked_in: tuple[str, str], *, has_exception: bool) -> 
     target = make_target(arch, [], {}, {}, Walk((), End.THREAD_START))
     stack = ThreadStack(StackBounds(0x1000, 0x2000), None)
     exceptions = (EXCEPTION,) if has_exception else ()
-    stuck = Stuck(target, stack, (blocked_in,), exceptions, None, ("as found",))
+    stuck = StuckThread(stack, (blocked_in,), exceptions, (), None, ("as found",))
     return Finding(cast(Process, None), cast(Thread, None), side, stuck, "")
 
 

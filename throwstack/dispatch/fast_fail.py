@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from throwstack.core.contexts import Context
 from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionRecord
-from throwstack.core.registers import Registers
-from throwstack.dispatch.saved import Route, SavedException
+from throwstack.core.registers import Arch, Registers
+from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.unwind.target import Target
 
 _INSTRUCTION = b"\xcd\x29"
@@ -21,24 +21,12 @@ _CX = 1
 _NONCONTINUABLE = 1
 
 
-def failed_fast(target: Target, registers: Registers | None) -> SavedException | None:
-    """Return the fast-fail that a thread with these user-mode registers is in, or None.
+def fast_fail_at(target: Target, ip: int) -> int | None:
+    """Return the address of the int 29h at which a thread waits whose instruction pointer is `ip`, or None.
 
-    No thread waits at any other such instruction, nor behind one: nothing returns from there. Record and CONTEXT are
-    not in the process's memory: their addresses are 0.
+    The processor leaves `ip` at the instruction or after it. A thread that waits there has failed fast: nothing returns
+    from int 29h.
     """
-    ip = None if registers is None else _instruction(target, registers.ip)
-    if registers is None or ip is None:
-        return None
-    code = registers.gpr[_CX]
-    parameters = () if code is None else (code & 0xFFFFFFFF,)
-    record = ExceptionRecord(STACK_BUFFER_OVERRUN, _NONCONTINUABLE, ip, 0, parameters, 0, len(parameters))
-    context = Context(target.arch, 0, 0, replace(registers, ip=ip), *(0,) * 7)
-    return SavedException(record, context, (Route.FAST_FAIL,), registers.sp)
-
-
-def _instruction(target: Target, ip: int) -> int | None:
-    """Return where the instruction lies that `ip` is at or, as the processor leaves it, behind."""
     image = target.images.find(ip)
     if image is None:
         return None
@@ -48,3 +36,15 @@ def _instruction(target: Target, ip: int) -> int | None:
             is_other = image.headers is not None and image.headers.arch is not target.arch
             return None if is_other else address
     return None
+
+
+def fast_fail_exception(arch: Arch, registers: Registers, ip: int) -> SavedException:
+    """Return the exception of a thread with these user-mode registers that failed fast at the int 29h at `ip`.
+
+    Record and CONTEXT are made from the registers. They are not in the process's memory, and their addresses are 0.
+    """
+    code = registers.gpr[_CX]
+    parameters = () if code is None else (code & 0xFFFFFFFF,)
+    record = ExceptionRecord(STACK_BUFFER_OVERRUN, _NONCONTINUABLE, ip, 0, parameters, 0, len(parameters))
+    context = Context(arch, 0, 0, replace(registers, ip=ip), *(0,) * 7)
+    return SavedException(record, context, (Route.FAST_FAIL,), registers.sp)

@@ -13,19 +13,19 @@ walked from its CONTEXT, whose registers are all known, and the next dispatch is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
-from throwstack.core.frames import Frame, StackBounds
+from throwstack.core.frames import Frame, StackBounds, Walk
 from throwstack.core.registers import Arch
 from throwstack.dispatch import x64, x86
-from throwstack.dispatch.failures import from_failure_frame
-from throwstack.dispatch.live import is_stale
-from throwstack.dispatch.pointers import from_registers, scan_pointers
-from throwstack.dispatch.saved import Route, SavedException, merge, rank
-from throwstack.dispatch.scan import scan_contexts
+from throwstack.dispatch.context_scan import scan_contexts
+from throwstack.dispatch.exception_pointers import from_registers, scan_pointers
+from throwstack.dispatch.gs_failure import from_gs_failure_frame
+from throwstack.dispatch.saved_exception import Route, SavedException, merge, rank
+from throwstack.dispatch.stale_contexts import is_stale
 from throwstack.names.frame_names import name_of
-from throwstack.unwind.target import Target
+from throwstack.unwind.target import Target, guarded_walk
 
 MAX_NESTED = 16
 _MAX_FOUND = 256
@@ -33,7 +33,7 @@ _UNWINDERS = frozenset({"RtlUnwind", "RtlUnwindEx", "RtlUnwind2"})
 
 
 @dataclass(frozen=True, slots=True)
-class Blocked:
+class SearchStart:
     """Where on a thread the search starts.
 
     `frames` are those of the thread's walk, innermost first (none, if there is no walk), `low` the stack address from
@@ -50,14 +50,18 @@ class Blocked:
 
 
 @dataclass(frozen=True, slots=True)
-class InFlight:
-    """The exceptions being dispatched on a thread, innermost first, and what else there is to say of them."""
+class FoundExceptions:
+    """The exceptions being dispatched on a thread, innermost first, and what else there is to say of them.
+
+    `walks` has, for each exception, the walk from its CONTEXT: the search makes it, and it is made once.
+    """
 
     exceptions: tuple[SavedException, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    walks: tuple[Walk, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def exceptions_in_flight(target: Target, stack: StackBounds, blocked: Blocked) -> InFlight:
+def exceptions_in_flight(target: Target, stack: StackBounds, blocked: SearchStart) -> FoundExceptions:
     """Return the exceptions being dispatched on the thread with this stack."""
     return _Search(target, stack, blocked).run()
 
@@ -65,7 +69,7 @@ def exceptions_in_flight(target: Target, stack: StackBounds, blocked: Blocked) -
 class _Search:
     """One search: the thread's registrations are read once."""
 
-    def __init__(self, target: Target, stack: StackBounds, blocked: Blocked) -> None:
+    def __init__(self, target: Target, stack: StackBounds, blocked: SearchStart) -> None:
         self._target = target
         self._stack = stack
         self._blocked = blocked
@@ -75,8 +79,9 @@ class _Search:
         )
         self._knows_registrations = chain is not None and x86.is_whole_chain(target, chain)
 
-    def run(self) -> InFlight:
+    def run(self) -> FoundExceptions:
         found: list[SavedException] = []
+        walks: list[Walk] = []
         notes: list[str] = []
         frames, is_complete = self._blocked.frames, self._blocked.is_complete
         low = min([self._blocked.low, *(frame.sp for frame in frames[:1])])
@@ -88,17 +93,19 @@ class _Search:
                 break
             if item.disagreement:
                 notes.append(item.disagreement)
-            if self._was_taken(item, frames, low, is_innermost=depth == 0):
+            is_taken = self._was_taken(item, frames, low, is_innermost=depth == 0)
+            walk = guarded_walk(self._target.walk, item.context.registers, self._stack)
+            if is_taken:
                 notes.append(
                     f"exception {item.record.code:#010x} at {item.record.address:#x} was dispatched further out, and a "
                     f"handler seems to have taken it (context {item.context.address:#x})"
                 )
             else:
                 found.append(item)
+                walks.append(walk)
             low = item.context.registers.sp
-            walk = self._target.walk(item.context.registers, self._stack)
             frames, is_complete = [frame for frame in walk.frames if frame.sp >= low], walk.is_complete
-        return InFlight(tuple(found), tuple(notes))
+        return FoundExceptions(tuple(found), tuple(walks), tuple(notes))
 
     def _by_frames(self, frames: Sequence[Frame], low: int, *, is_complete: bool) -> SavedException | None:
         """Return the innermost exception that a frame or a registration tells of, or None."""
@@ -136,7 +143,7 @@ class _Search:
                 found = x64.from_dispatcher_frame(target, stack, frame)
             elif name.symbol in x64.RAISERS and index + 1 < len(frames):
                 found = x64.from_raise_frame(target, stack, frame, frames[index + 1])
-            found = found or from_failure_frame(target, stack, frame, name)
+            found = found or from_gs_failure_frame(target, stack, frame, name)
             if found is not None and found.context.registers.sp > frame.sp:
                 yield found
 

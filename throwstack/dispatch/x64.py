@@ -17,7 +17,7 @@ from throwstack.core.exception_record import read_record
 from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
-from throwstack.dispatch.saved import Route, SavedException, saved_exception
+from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.unwind.target import Target
 
 DISPATCHERS = frozenset({"KiUserExceptionDispatch", "KiUserExceptionDispatcher"})

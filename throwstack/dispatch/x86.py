@@ -18,8 +18,8 @@ from throwstack.core.contexts import X86_CONTEXT_SIZE, read_context
 from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
-from throwstack.dispatch.pointers import pair_at
-from throwstack.dispatch.saved import Route, SavedException, saved_exception
+from throwstack.dispatch.exception_pointers import pair_at
+from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.names.symbols import Name
 from throwstack.unwind.target import Target
 

@@ -7,7 +7,7 @@ class is told by the HRESULT, as the runtime itself maps one to the other; sever
 
 from __future__ import annotations
 
-from throwstack.exceptions.model import ExceptionText, Subject
+from throwstack.exceptions.model import ExceptionText, RaisedException
 from throwstack.exceptions.status import hresult, managed_exceptions
 
 CLR = 0xE0434352
@@ -15,19 +15,19 @@ CLR_OLD = 0xE0434F4D
 _RUNTIME_PARAMETER = 4
 
 
-def clr_exception(subject: Subject) -> ExceptionText:
+def clr_exception(raised: RaisedException) -> ExceptionText:
     """Describe a managed exception by its HRESULT."""
-    if not subject.record.parameters:
+    if not raised.record.parameters:
         return ExceptionText("CLR exception", details=("the record does not carry its HRESULT",))
-    code = subject.parameter(0) & 0xFFFFFFFF
+    code = raised.parameter(0) & 0xFFFFFFFF
     classes = managed_exceptions(code)
     details = []
     if len(classes) > 1:
         details.append(f"classes with this HRESULT: {', '.join(classes)}")
-    if subject.record.code == CLR and len(subject.record.parameters) > _RUNTIME_PARAMETER:
-        runtime = subject.images.find(subject.parameter(_RUNTIME_PARAMETER))
+    if raised.record.code == CLR and len(raised.record.parameters) > _RUNTIME_PARAMETER:
+        runtime = raised.images.find(raised.parameter(_RUNTIME_PARAMETER))
         if runtime is not None:
-            details.append(f"thrown by the runtime {subject.place(runtime.base).removesuffix('+0x0')}")
+            details.append(f"thrown by the runtime {raised.place(runtime.base).removesuffix('+0x0')}")
     thrown = classes[0] if len(classes) == 1 else ""
     name = " or ".join(item.rpartition(".")[2] if index else item for index, item in enumerate(classes[:3]))
     title = f"CLR exception {name}, HRESULT {hresult(code)}" if name else f"CLR exception, HRESULT {hresult(code)}"

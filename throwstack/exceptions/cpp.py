@@ -10,31 +10,31 @@ from __future__ import annotations
 
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
-from throwstack.exceptions.model import ExceptionText, Subject
-from throwstack.exceptions.objects import ObjectText, ThrownObject, read_object
+from throwstack.exceptions.model import ExceptionText, RaisedException
 from throwstack.exceptions.throw_info import ThrowInfo, read_throw_info
+from throwstack.exceptions.thrown_object import ObjectText, ThrownObject, read_object
 
 CPP = 0xE06D7363
 _MAGICS = frozenset({0x19930520, 0x19930521, 0x19930522, 0x01994000})
 _RUST_PANIC = "rust_panic"
 
 
-def cpp_exception(subject: Subject) -> ExceptionText:
+def cpp_exception(raised: RaisedException) -> ExceptionText:
     """Describe a C++ exception as far as its ThrowInfo and object are in memory."""
-    wanted = 3 if subject.arch is Arch.X86 else 4
-    if len(subject.record.parameters) < wanted or subject.parameter(0) not in _MAGICS:
+    wanted = 3 if raised.arch is Arch.X86 else 4
+    if len(raised.record.parameters) < wanted or raised.parameter(0) not in _MAGICS:
         return ExceptionText("C++ exception", details=("its parameters are not those of a C++ throw",))
-    where, info_address = subject.parameter(1), subject.parameter(2)
+    where, info_address = raised.parameter(1), raised.parameter(2)
     if not info_address:
         return ExceptionText("C++ rethrow", details=("`throw;` names no object: the exception is the one before it",))
-    info = read_throw_info(subject.memory, subject.arch, info_address, subject.parameter(3))
-    details = _details(subject, info, info_address)
+    info = read_throw_info(raised.memory, raised.arch, info_address, raised.parameter(3))
+    details = _details(raised, info, info_address)
     if not info.types:
         return ExceptionText("C++ exception of unknown type", details=tuple(details))
     if info.types[0].raw_name == _RUST_PANIC:
         return ExceptionText("Rust panic", thrown_type=_RUST_PANIC, details=tuple(details))
     try:
-        found = read_object(ThrownObject(subject.memory, subject.arch, where, info.types))
+        found = read_object(ThrownObject(raised.memory, raised.arch, where, info.types))
     except MemoryUnreadable:
         found = ObjectText(notes=("the thrown object is not in memory",))
     return _text(info, found, details)
@@ -57,11 +57,11 @@ def _text(info: ThrowInfo, found: ObjectText, details: list[str]) -> ExceptionTe
     )
 
 
-def _details(subject: Subject, info: ThrowInfo, info_address: int) -> list[str]:
+def _details(raised: RaisedException, info: ThrowInfo, info_address: int) -> list[str]:
     details = []
     if info.note:
-        owner = subject.images.find(info_address)
-        of = f" of {subject.place(owner.base).removesuffix('+0x0')}" if owner is not None else ""
+        owner = raised.images.find(info_address)
+        of = f" of {raised.place(owner.base).removesuffix('+0x0')}" if owner is not None else ""
         details.append(f"{info.note}{of}")
     if len(info.types) > 1:
         details.append("bases: " + ", ".join(item.name for item in info.types[1:]))

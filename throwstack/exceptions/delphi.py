@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.core.text import LIMIT, decode_ansi, decode_wide, escape
-from throwstack.exceptions.model import ExceptionText, Subject
+from throwstack.exceptions.model import ExceptionText, RaisedException
 
 DELPHI = 0x0EEDFADE
 DELPHI_OLD = 0x0EEDFACE
@@ -40,51 +40,51 @@ _LAYOUTS = (
 )
 
 
-def delphi_exception(subject: Subject) -> ExceptionText:
+def delphi_exception(raised: RaisedException) -> ExceptionText:
     """Describe a Delphi exception; class and message where the object is in memory."""
-    if len(subject.record.parameters) < 2:
+    if len(raised.record.parameters) < 2:
         return ExceptionText("Delphi exception", details=("the record does not point to the exception object",))
-    where = subject.parameter(1)
+    where = raised.parameter(1)
     try:
-        table = subject.pointer(where)
-        layout = _layout(subject, table)
+        table = raised.pointer(where)
+        layout = _layout(raised, table)
         if layout is None:
             return ExceptionText("Delphi exception", details=("the class of the exception object was not recognised",))
-        name = _short_string(subject, subject.pointer(table - layout.class_name))
+        name = _short_string(raised, raised.pointer(table - layout.class_name))
     except MemoryUnreadable:
         return ExceptionText("Delphi exception", details=("the exception object is not in memory",))
     try:
-        message = _message(subject, where, layout.is_wide)
+        message = _message(raised, where, layout.is_wide)
     except MemoryUnreadable:
         return ExceptionText(f"Delphi {name}", thrown_type=name, details=("its message is not in memory",))
     title = f'Delphi {name} "{message}"' if message else f"Delphi {name}"
     return ExceptionText(title, thrown_type=name, message=message)
 
 
-def _layout(subject: Subject, table: int) -> _Layout | None:
+def _layout(raised: RaisedException, table: int) -> _Layout | None:
     for layout in _LAYOUTS:
-        if layout.arch is not subject.arch or table < layout.self_pointer:
+        if layout.arch is not raised.arch or table < layout.self_pointer:
             continue
         try:
-            if subject.pointer(table - layout.self_pointer) == table:
+            if raised.pointer(table - layout.self_pointer) == table:
                 return layout
         except MemoryUnreadable:
             continue
     return None
 
 
-def _short_string(subject: Subject, address: int) -> str:
-    length = subject.memory.u8(address)
-    return escape(decode_ansi(subject.memory.read(address + 1, length)), _NAME_LIMIT)
+def _short_string(raised: RaisedException, address: int) -> str:
+    length = raised.memory.u8(address)
+    return escape(decode_ansi(raised.memory.read(address + 1, length)), _NAME_LIMIT)
 
 
-def _message(subject: Subject, where: int, is_wide: bool) -> str:
-    text = subject.pointer(where + subject.arch.pointer_size)
+def _message(raised: RaisedException, where: int, is_wide: bool) -> str:
+    text = raised.pointer(where + raised.arch.pointer_size)
     if not text:
         return ""
-    length = subject.memory.u32(text - 4)
+    length = raised.memory.u32(text - 4)
     if length > _MAX_MESSAGE:
         return ""
-    data = subject.memory.read(text, min(length, LIMIT) * (2 if is_wide else 1))
+    data = raised.memory.read(text, min(length, LIMIT) * (2 if is_wide else 1))
     shown = escape(decode_wide(data) if is_wide else decode_ansi(data))
     return shown + "…" if length > LIMIT and not shown.endswith("…") else shown

@@ -14,14 +14,14 @@ from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionReco
 from throwstack.core.memory import Memory
 from throwstack.core.registers import Arch
 from throwstack.exceptions import clr, cpp, delphi, faults, gcc, special
-from throwstack.exceptions.model import ExceptionText, Subject
+from throwstack.exceptions.model import ExceptionText, RaisedException
 from throwstack.exceptions.status import hresult, ntstatus, win32
 from throwstack.images.image import ImageMap
 
 _CUSTOMER_BIT = 0x20000000
 _WIN32_LIMIT = 0x10000
 
-_FAMILIES: dict[int, Callable[[Subject], ExceptionText]] = {
+_FAMILIES: dict[int, Callable[[RaisedException], ExceptionText]] = {
     faults.ACCESS_VIOLATION: faults.access_violation,
     faults.IN_PAGE_ERROR: faults.in_page_error,
     faults.GUARD_PAGE_VIOLATION: faults.guard_page,
@@ -63,14 +63,14 @@ def describe(
         arch: the architecture of the code that raised it.
         owner: says what an address outside every module belongs to, or "".
     """
-    subject = Subject(record, memory, images, arch, owner)
+    raised = RaisedException(record, memory, images, arch, owner)
     family = _FAMILIES.get(record.code)
-    text = family(subject) if family is not None else special.foreign(subject) or _by_code(subject)
-    return replace(text, details=(*text.details, *_common(subject)))
+    text = family(raised) if family is not None else special.foreign(raised) or _by_code(raised)
+    return replace(text, details=(*text.details, *_common(raised)))
 
 
-def _by_code(subject: Subject) -> ExceptionText:
-    code = subject.record.code
+def _by_code(raised: RaisedException) -> ExceptionText:
+    code = raised.record.code
     status = win32(code) if code < _WIN32_LIMIT else ntstatus(code)
     if not status.name and code & 0x80000000:
         status = hresult(code)
@@ -79,26 +79,26 @@ def _by_code(subject: Subject) -> ExceptionText:
     if status.name:
         return ExceptionText(str(status))
     kind = "defined by the application" if code & _CUSTOMER_BIT else "unknown code"
-    return ExceptionText(_with_parameters(subject, f"0x{code:08X} ({kind})"))
+    return ExceptionText(_with_parameters(raised, f"0x{code:08X} ({kind})"))
 
 
-def _with_parameters(subject: Subject, title: str) -> str:
-    parameters = subject.record.parameters
+def _with_parameters(raised: RaisedException, title: str) -> str:
+    parameters = raised.record.parameters
     if not parameters:
         return title
     return f"{title}, parameters {' '.join(f'0x{value:x}' for value in parameters)}"
 
 
-def _common(subject: Subject) -> list[str]:
+def _common(raised: RaisedException) -> list[str]:
     """Return what is said of every exception: its parameters, and the exceptions it was raised upon."""
-    record = subject.record
+    record = raised.record
     details = []
     if record.parameters:
-        details.append(_with_parameters(subject, f"code 0x{record.code:08X}"))
+        details.append(_with_parameters(raised, f"code 0x{record.code:08X}"))
     if not record.is_well_formed:
         details.append(f"the record claims {record.declared_parameters} parameters")
     details += [
-        f"raised while handling 0x{nested.code:08X} at {subject.hex(nested.address)}"
-        for nested in nested_records(subject.memory, record, subject.arch)
+        f"raised while handling 0x{nested.code:08X} at {raised.hex(nested.address)}"
+        for nested in nested_records(raised.memory, record, raised.arch)
     ]
     return details

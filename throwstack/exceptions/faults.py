@@ -8,7 +8,7 @@ fail-fast: `__fastfail`, whose code is the first parameter of STATUS_STACK_BUFFE
 from __future__ import annotations
 
 from throwstack.core.registers import Arch
-from throwstack.exceptions.model import ExceptionText, Subject
+from throwstack.exceptions.model import ExceptionText, RaisedException
 from throwstack.exceptions.status import fast_fail_name, ntstatus
 
 ACCESS_VIOLATION = 0xC0000005
@@ -24,54 +24,54 @@ _FAST_FAIL_HINTS = {
 }
 
 
-def access_violation(subject: Subject) -> ExceptionText:
+def access_violation(raised: RaisedException) -> ExceptionText:
     """Describe an access violation: which access, to which address, and what lies there."""
     details = []
     if (
-        subject.arch is Arch.X64
-        and subject.parameter(0) == 0
-        and subject.parameter(1) == (1 << 64) - 1
-        and len(subject.record.parameters) > 1
+        raised.arch is Arch.X64
+        and raised.parameter(0) == 0
+        and raised.parameter(1) == (1 << 64) - 1
+        and len(raised.record.parameters) > 1
     ):
         details.append("the processor reports this address for every address that is not canonical")
-    return _memory_fault(subject, "ACCESS_VIOLATION", details)
+    return _memory_fault(raised, "ACCESS_VIOLATION", details)
 
 
-def guard_page(subject: Subject) -> ExceptionText:
+def guard_page(raised: RaisedException) -> ExceptionText:
     """Describe a touched guard page."""
-    return _memory_fault(subject, "GUARD_PAGE_VIOLATION", [])
+    return _memory_fault(raised, "GUARD_PAGE_VIOLATION", [])
 
 
-def stack_overflow(subject: Subject) -> ExceptionText:
+def stack_overflow(raised: RaisedException) -> ExceptionText:
     """Describe a stack overflow; the address is where the stack ran out."""
-    return _memory_fault(subject, "STACK_OVERFLOW", [])
+    return _memory_fault(raised, "STACK_OVERFLOW", [])
 
 
-def in_page_error(subject: Subject) -> ExceptionText:
+def in_page_error(raised: RaisedException) -> ExceptionText:
     """Describe a page that could not be read in: with the NTSTATUS of the failed read."""
-    text = _memory_fault(subject, "IN_PAGE_ERROR", [])
-    if len(subject.record.parameters) < 3:
+    text = _memory_fault(raised, "IN_PAGE_ERROR", [])
+    if len(raised.record.parameters) < 3:
         return text
-    return ExceptionText(f"{text.title}, {ntstatus(subject.parameter(2))}", details=text.details)
+    return ExceptionText(f"{text.title}, {ntstatus(raised.parameter(2))}", details=text.details)
 
 
-def stack_buffer_overrun(subject: Subject) -> ExceptionText:
+def stack_buffer_overrun(raised: RaisedException) -> ExceptionText:
     """Describe a fail-fast by its code; without one it is the stack cookie check of older systems."""
-    if not subject.record.parameters:
+    if not raised.record.parameters:
         return ExceptionText("STACK_BUFFER_OVERRUN", details=("a function found its stack cookie overwritten",))
-    code = subject.parameter(0)
+    code = raised.parameter(0)
     name = fast_fail_name(code)
     title = f"fail-fast {code} {name}" if name else f"fail-fast {code}"
     hint = _FAST_FAIL_HINTS.get(code, "")
     return ExceptionText(title, details=(hint,) if hint else ())
 
 
-def _memory_fault(subject: Subject, name: str, details: list[str]) -> ExceptionText:
-    if len(subject.record.parameters) < 2:
+def _memory_fault(raised: RaisedException, name: str, details: list[str]) -> ExceptionText:
+    if len(raised.record.parameters) < 2:
         return ExceptionText(name, details=("the record does not say which address",))
-    kind, address = subject.parameter(0), subject.parameter(1)
-    place = subject.place(address)
+    kind, address = raised.parameter(0), raised.parameter(1)
+    place = raised.place(address)
     if place:
-        details = [f"{subject.hex(address)}: {place}", *details]
+        details = [f"{raised.hex(address)}: {place}", *details]
     access = _ACCESS.get(kind, f"access {kind} at")
-    return ExceptionText(f"{name} {access} {subject.hex(address)}", details=tuple(details))
+    return ExceptionText(f"{name} {access} {raised.hex(address)}", details=tuple(details))

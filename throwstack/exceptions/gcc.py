@@ -11,7 +11,7 @@ from __future__ import annotations
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.core.text import ansi_at, escape
-from throwstack.exceptions.model import ExceptionText, Subject
+from throwstack.exceptions.model import ExceptionText, RaisedException
 from throwstack.names.demangle import itanium_type_name
 
 GCC_THROW = 0x20474343
@@ -40,37 +40,37 @@ _WITH_MESSAGE = frozenset(
 )
 
 
-def gcc_exception(subject: Subject) -> ExceptionText:
+def gcc_exception(raised: RaisedException) -> ExceptionText:
     """Describe an exception of GCC's runtime: its language, and for C++ the thrown type and message."""
-    if not subject.record.parameters:
+    if not raised.record.parameters:
         return ExceptionText("GCC exception", details=("the record does not point to the exception",))
-    header = subject.parameter(0)
+    header = raised.parameter(0)
     try:
-        language = _LANGUAGES.get(subject.memory.read(header, 8), "")
+        language = _LANGUAGES.get(raised.memory.read(header, 8), "")
     except MemoryUnreadable:
         return ExceptionText("GCC exception", details=("the exception object is not in memory",))
     if language != "C++":
         return ExceptionText(language or "GCC exception of unknown language")
-    if subject.arch is Arch.X86 or subject.memory.read(header, 8) == _CPP_DEPENDENT:
+    if raised.arch is Arch.X86 or raised.memory.read(header, 8) == _CPP_DEPENDENT:
         return ExceptionText("C++ exception (GCC)")
     try:
-        name = _type_name(subject, header)
+        name = _type_name(raised, header)
     except MemoryUnreadable:
         return ExceptionText("C++ exception (GCC)", details=("its type is not in memory",))
-    message = _message(subject, header) if name in _WITH_MESSAGE else ""
+    message = _message(raised, header) if name in _WITH_MESSAGE else ""
     title = f'C++ {name} "{message}" (GCC)' if message else f"C++ {name} (GCC)"
     return ExceptionText(title, thrown_type=name, message=message)
 
 
-def _type_name(subject: Subject, header: int) -> str:
-    type_info = subject.pointer(header - _TYPE_BEFORE_HEADER)
-    raw = ansi_at(subject.memory, subject.pointer(type_info + 8), 512).removeprefix("*")
+def _type_name(raised: RaisedException, header: int) -> str:
+    type_info = raised.pointer(header - _TYPE_BEFORE_HEADER)
+    raw = ansi_at(raised.memory, raised.pointer(type_info + 8), 512).removeprefix("*")
     return escape(itanium_type_name(raw) or raw, 512)
 
 
-def _message(subject: Subject, header: int) -> str:
+def _message(raised: RaisedException, header: int) -> str:
     """Return the text of a standard exception: libstdc++ keeps a pointer to it behind the vtable pointer."""
     try:
-        return ansi_at(subject.memory, subject.pointer(header + _HEADER_SIZE + 8))
+        return ansi_at(raised.memory, raised.pointer(header + _HEADER_SIZE + 8))
     except MemoryUnreadable:
         return ""

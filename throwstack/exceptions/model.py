@@ -17,7 +17,7 @@ NULL_REGION = 0x10000
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class RaisedException:
     """An exception record and the memory in which its parameters point.
 
     `owner` may say what an address belongs to that is in no module ("private memory, PAGE_READWRITE"), or "".

@@ -12,7 +12,7 @@ from contextlib import suppress
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.core.text import ansi_at, wide_at
-from throwstack.exceptions.model import ExceptionText, Subject
+from throwstack.exceptions.model import ExceptionText, RaisedException
 from throwstack.exceptions.status import hresult, win32
 
 THREAD_NAME = 0x406D1388
@@ -53,89 +53,89 @@ _STOWED_SIGNATURES = (b"10ES", b"20ES")
 """The multi-character constants 'SE01' and 'SE02'."""
 
 
-def signal(subject: Subject) -> ExceptionText:
+def signal(raised: RaisedException) -> ExceptionText:
     """Describe a signal to a debugger."""
-    return ExceptionText(f"0x{subject.record.code:08X}: {SIGNALS[subject.record.code]}", is_crash=False)
+    return ExceptionText(f"0x{raised.record.code:08X}: {SIGNALS[raised.record.code]}", is_crash=False)
 
 
-def foreign(subject: Subject) -> ExceptionText | None:
+def foreign(raised: RaisedException) -> ExceptionText | None:
     """Describe an exception of another runtime by its code alone, or return None."""
-    if subject.record.code & _LUAJIT_MASK == _LUAJIT:
+    if raised.record.code & _LUAJIT_MASK == _LUAJIT:
         return ExceptionText("LuaJIT error")
-    name = FOREIGN.get(subject.record.code)
+    name = FOREIGN.get(raised.record.code)
     return ExceptionText(name) if name is not None else None
 
 
-def thread_name(subject: Subject) -> ExceptionText:
+def thread_name(raised: RaisedException) -> ExceptionText:
     """Describe the exception by which a program tells a debugger a thread's name."""
-    name = _string(subject, 1, is_wide=False) if len(subject.record.parameters) > 1 else ""
+    name = _string(raised, 1, is_wide=False) if len(raised.record.parameters) > 1 else ""
     quoted = f' "{name}"' if name else ""
     return ExceptionText(f"thread name{quoted} told to a debugger", message=name, is_crash=False)
 
 
-def debug_print(subject: Subject) -> ExceptionText:
+def debug_print(raised: RaisedException) -> ExceptionText:
     """Describe OutputDebugString's exception: length and text."""
-    text = _string(subject, 1, is_wide=subject.record.code == DEBUG_PRINT_WIDE)
+    text = _string(raised, 1, is_wide=raised.record.code == DEBUG_PRINT_WIDE)
     quoted = f' "{text}"' if text else ""
     return ExceptionText(f"debug message{quoted}", message=text, is_crash=False)
 
 
-def _string(subject: Subject, index: int, *, is_wide: bool) -> str:
+def _string(raised: RaisedException, index: int, *, is_wide: bool) -> str:
     try:
-        return (wide_at if is_wide else ansi_at)(subject.memory, subject.parameter(index))
+        return (wide_at if is_wide else ansi_at)(raised.memory, raised.parameter(index))
     except MemoryUnreadable:
         return ""
 
 
-def delay_load(subject: Subject) -> ExceptionText:
+def delay_load(raised: RaisedException) -> ExceptionText:
     """Describe a failed delayed import: which DLL, and which function of it."""
-    what = "DLL" if subject.record.code == DELAY_LOAD_MODULE else "function"
+    what = "DLL" if raised.record.code == DELAY_LOAD_MODULE else "function"
     title = f"delay-loaded {what} not found"
-    size = subject.arch.pointer_size
-    info = subject.parameter(0)
+    size = raised.arch.pointer_size
+    info = raised.parameter(0)
     try:
-        dll = ansi_at(subject.memory, subject.pointer(info + (12 if size == 4 else 24)))
+        dll = ansi_at(raised.memory, raised.pointer(info + (12 if size == 4 else 24)))
     except MemoryUnreadable:
         return ExceptionText(title, details=("the name is not in memory",))
-    if subject.record.code == DELAY_LOAD_MODULE:
+    if raised.record.code == DELAY_LOAD_MODULE:
         return ExceptionText(f"{title}: {dll}", message=dll)
     try:
-        by_name = subject.memory.u32(info + (16 if size == 4 else 32))
-        which = subject.pointer(info + (20 if size == 4 else 40))
-        function = ansi_at(subject.memory, which) if by_name else f"#{which & 0xFFFF}"
+        by_name = raised.memory.u32(info + (16 if size == 4 else 32))
+        which = raised.pointer(info + (20 if size == 4 else 40))
+        function = ansi_at(raised.memory, which) if by_name else f"#{which & 0xFFFF}"
     except MemoryUnreadable:
         return ExceptionText(f"{title}: in {dll}", details=("the function's name is not in memory",))
     return ExceptionText(f"{title}: {dll}!{function}", message=f"{dll}!{function}")
 
 
-def stowed(subject: Subject) -> ExceptionText:
+def stowed(raised: RaisedException) -> ExceptionText:
     """Describe a WinRT program's failure: the HRESULTs of the errors that were stowed away before it."""
-    size = subject.arch.pointer_size
+    size = raised.arch.pointer_size
     codes: list[int] = []
     with suppress(MemoryUnreadable):
-        for index in range(min(subject.parameter(1), _MAX_STOWED)):
-            entry = subject.pointer(subject.parameter(0) + index * size)
-            if subject.memory.read(entry + 4, 4) in _STOWED_SIGNATURES:
-                codes.append(subject.memory.u32(entry + 8))
+        for index in range(min(raised.parameter(1), _MAX_STOWED)):
+            entry = raised.pointer(raised.parameter(0) + index * size)
+            if raised.memory.read(entry + 4, 4) in _STOWED_SIGNATURES:
+                codes.append(raised.memory.u32(entry + 8))
     if not codes:
         return ExceptionText("WinRT stowed exception", details=("the stowed errors are not in memory",))
     details = tuple(f"stowed: {hresult(code)}" for code in codes[1:])
     return ExceptionText(f"WinRT stowed exception, HRESULT {hresult(codes[0])}", hresult=codes[0], details=details)
 
 
-def go_fatal(subject: Subject) -> ExceptionText:
+def go_fatal(raised: RaisedException) -> ExceptionText:
     """Describe the code with which Go's runtime fails fast after a fatal error, if it is to (GOTRACEBACK=wer).
 
     RPC raises Win32 errors the same way, and this is one of those too.
     """
-    status = win32(subject.record.code)
-    return ExceptionText(str(status) if subject.record.parameters else f"{status} or a fatal error of a Go program")
+    status = win32(raised.record.code)
+    return ExceptionText(str(status) if raised.record.parameters else f"{status} or a fatal error of a Go program")
 
 
-def float_inexact(subject: Subject) -> ExceptionText:
+def float_inexact(raised: RaisedException) -> ExceptionText:
     """Describe a float trap, which Visual Basic 5 and 6 also raise for every run-time error of theirs."""
-    is_basic = any(image.module.label.lower().startswith("msvbvm") for image in subject.images)
-    if is_basic and subject.arch is Arch.X86:
+    is_basic = any(image.module.label.lower().startswith("msvbvm") for image in raised.images)
+    if is_basic and raised.arch is Arch.X86:
         return ExceptionText(
             "Visual Basic run-time error",
             details=("raised as FLOAT_INEXACT_RESULT; the Visual Basic runtime is loaded",),

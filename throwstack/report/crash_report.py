@@ -11,7 +11,7 @@ import datetime
 from dataclasses import dataclass, field
 
 from throwstack.core.sides import Side
-from throwstack.dispatch.saved import Route
+from throwstack.dispatch.saved_exception import Route
 from throwstack.names.blockers import BlockerKind
 from throwstack.report.frame_report import FrameReport, WalkReport
 from throwstack.report.values import Hexadecimal

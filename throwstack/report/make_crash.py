@@ -12,11 +12,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from throwstack.core.exception_record import nested_records
-from throwstack.core.frames import End, Walk
+from throwstack.core.frames import Walk
 from throwstack.core.guard import Guard
 from throwstack.core.sides import Side
 from throwstack.core.text import escape
-from throwstack.dispatch.saved import SavedException
+from throwstack.dispatch.saved_exception import SavedException
 from throwstack.exceptions.describe import describe
 from throwstack.names.blockers import blocker_named
 from throwstack.names.frame_names import name_of
@@ -33,17 +33,20 @@ from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.report.verdict import verdict
 from throwstack.stuck.error_box import box_text
 from throwstack.stuck.signature import signature, thrown_at
-from throwstack.stuck.triage import Stuck
+from throwstack.stuck.stuck_thread import StuckThread
+from throwstack.unwind.target import Target
 
 
 @dataclass(frozen=True, slots=True)
 class CrashSite:
     """Where a stuck thread belongs, and what is known of it from outside its stack.
 
+    `target` is the side of the process that it is stuck on.
     `region_of` says what an address outside every module belongs to. `substitutes` are the pages that came from image
     files. `notes` are to go before those that are made here.
     """
 
+    target: Target
     process: ProcessSummary
     tid: int
     side: Side
@@ -54,43 +57,42 @@ class CrashSite:
     notes: tuple[str, ...] = ()
 
 
-def make_crash(stuck: Stuck, site: CrashSite, detail: FrameDetail = NO_DETAIL) -> CrashReport:
+def make_crash(stuck: StuckThread, site: CrashSite, detail: FrameDetail = NO_DETAIL) -> CrashReport:
     """Return what there is to say of a stuck thread."""
     return _CrashMaker(stuck, site, detail).make()
 
 
 class _CrashMaker:
-    def __init__(self, stuck: Stuck, site: CrashSite, detail: FrameDetail) -> None:
+    def __init__(self, stuck: StuckThread, site: CrashSite, detail: FrameDetail) -> None:
         self._stuck = stuck
         self._site = site
         self._detail = detail
         self._notes = list(site.notes)
-        self._walk = Walk((), End.FAULT)
 
     def make(self) -> CrashReport:
         stuck, site = self._stuck, self._site
         exceptions: list[ExceptionReport] = []
         throwing: WalkReport | None = None
         where, signed = "", None
-        for exception in stuck.exceptions:
-            is_first = not exceptions
-            made = self._exception(exception, is_first=is_first)
-            walk = self._throwing(exception, is_first=is_first)
-            if is_first:
-                throwing = walk
-                if walk is not None:
-                    where, signed = self._named_after(exception, made.type)
-            exceptions.append(made if is_first else replace(made, stack=walk))
+        for index, (exception, walk) in enumerate(zip(stuck.exceptions, stuck.throwing_walks, strict=True)):
+            made = self._exception(exception)
+            stack = self._throwing(exception, walk)
+            if index:
+                made = replace(made, stack=stack)
+            else:
+                throwing = stack
+                where, signed = self._named_after(exception, walk, made.type)
+            exceptions.append(made)
         blocked: WalkReport | None = None
-        if stuck.walk is not None:
+        if stuck.blocked_walk is not None:
             with self._part("blocked stack"):
-                blocked = walk_report(stuck.target, stuck.walk, site.substitutes, detail=self._detail)
+                blocked = walk_report(site.target, stuck.blocked_walk, site.substitutes, detail=self._detail)
         since: datetime.datetime | None = None
         with self._part("clock"):
             since = site.blocked_since()
         shown = ""
         with self._part("error box"):
-            shown = box_text(stuck.target, stuck.walk)
+            shown = box_text(site.target, stuck.blocked_walk)
         return CrashReport(
             process=site.process,
             tid=site.tid,
@@ -111,8 +113,8 @@ class _CrashMaker:
     def _part(self, name: str) -> Guard:
         return Guard(lambda reason: self._notes.append(f"{name}: {reason}"))
 
-    def _exception(self, exception: SavedException, *, is_first: bool) -> ExceptionReport:
-        record, target = exception.record, self._stuck.target
+    def _exception(self, exception: SavedException) -> ExceptionReport:
+        record, target = exception.record, self._site.target
         made = ExceptionReport(
             code=Hexadecimal(record.code),
             address=Hexadecimal(record.address),
@@ -122,7 +124,7 @@ class _CrashMaker:
             context_address=hexadecimal(exception.context.address or None),
             routes=exception.routes,
         )
-        with self._part("exception" if is_first else f"exception {record.code:#010x}"):
+        with self._part("exception"):
             text = describe(record, target.memory, target.images, target.arch, self._site.region_of)
             return replace(
                 made,
@@ -139,24 +141,27 @@ class _CrashMaker:
             )
         return made
 
-    def _throwing(self, exception: SavedException, *, is_first: bool) -> WalkReport | None:
-        stuck = self._stuck
-        with self._part("throwing stack" if is_first else f"stack of {exception.record.code:#010x}"):
-            walk = stuck.throwing_walk(exception)
-            if is_first:
-                self._walk = walk
-            context = exception.context if exception.context.address else None
+    def _throwing(self, exception: SavedException, walk: Walk) -> WalkReport | None:
+        context = exception.context if exception.context.address else None
+        with self._part("throwing stack"):
             return walk_report(
-                stuck.target, walk, self._site.substitutes, context=context, detail=self._detail, is_throw=True
+                self._site.target,
+                walk,
+                self._site.substitutes,
+                context=context,
+                detail=self._detail,
+                is_throw=True,
             )
         return None
 
-    def _named_after(self, exception: SavedException, thrown_type: str) -> tuple[str, SignatureReport | None]:
+    def _named_after(
+        self, exception: SavedException, walk: Walk, thrown_type: str
+    ) -> tuple[str, SignatureReport | None]:
         """Return where the program threw, and the signature; note what there is to say of the throw."""
-        stuck, walk, code = self._stuck, self._walk, exception.record.code
+        code = exception.record.code
         with self._part("throwing stack"):
-            names = [name_of(stuck.target.symbols, frame) for frame in walk.frames]
-            self._notes += _about_the_throw(stuck, walk)
+            names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
+            self._notes += _about_the_throw(self._stuck, walk)
             made = signature(names, thrown_type or f"{code:#010x}")
             return escape(str(thrown_at(names) or names[0]), WHOLE), SignatureReport(made.text, made.digest)
         return "", None
@@ -167,7 +172,7 @@ def _blocker(module: str, symbol: str) -> BlockerReport:
     return BlockerReport(escape(module, WHOLE), escape(symbol, WHOLE), None if known is None else known.kind)
 
 
-def _about_the_throw(stuck: Stuck, walk: Walk) -> Iterator[str]:
+def _about_the_throw(stuck: StuckThread, walk: Walk) -> Iterator[str]:
     if not walk.is_complete:
         yield f"throwing stack ends early: {ending(walk)}"
     for outer in stuck.exceptions[1:]:

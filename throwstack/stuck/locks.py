@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks of user mode that a thread waits for, whose they are, and waits that form a circle.
+"""Locks of user mode that a thread waits for, whose they are, and waits that form a cycle.
 
 An RTL_CRITICAL_SECTION (winnt.h) records its owner: {DebugInfo, LockCount, RecursionCount, OwningThread,
 LockSemaphore, SpinCount}. Its address is an argument of the functions that wait for it: on x86 it lies on the stack, on
@@ -222,17 +222,17 @@ def _waiters(lock_count: int) -> int | None:
     return count if is_held and count <= _MAX_WAITERS else None
 
 
-class Circles(Generic[Node]):
-    """Finds circles of waits. What was found out of a node is remembered: each is asked once, however many starts."""
+class WaitCycles(Generic[Node]):
+    """Finds cycles of waits. What was found out of a node is remembered: each is asked once, however many starts."""
 
     def __init__(self, waits_for: Callable[[Node], Iterable[Node]]) -> None:
         """Take what gives the nodes that a node waits for."""
         self._waits_for = waits_for
         self._found: dict[Node, tuple[tuple[Node, ...], int]] = {}
-        """For each node that was asked, a circle that its waits are in or lead to, and where they enter it."""
+        """For each node that was asked, a cycle that its waits are in or lead to, and where they enter it."""
 
     def of(self, start: Node) -> tuple[Node, ...]:
-        """Return a circle of waits that `start` is in or that its waits lead to; the last node waits for the first.
+        """Return a cycle of waits that `start` is in or that its waits lead to; the last node waits for the first.
 
         The first is where the waits of `start` enter it. Empty if there is none among the nodes that may be asked.
         """
@@ -252,9 +252,9 @@ class Circles(Generic[Node]):
             elif node in path:
                 nodes = list(path)
                 entry = nodes.index(node)
-                circle = tuple(nodes[entry:])
-                self._found.update((inner, (circle, index)) for index, inner in enumerate(circle))
-                self._found.update((outer, (circle, 0)) for outer in nodes[:entry])
+                cycle = tuple(nodes[entry:])
+                self._found.update((inner, (cycle, index)) for index, inner in enumerate(cycle))
+                self._found.update((outer, (cycle, 0)) for outer in nodes[:entry])
                 return
             elif node not in self._found:
                 path[node] = iter(self._waits_for(node))

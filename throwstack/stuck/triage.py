@@ -7,7 +7,7 @@ for every stuck thread and for a few others, whose words are stale or plain data
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,71 +15,48 @@ from throwstack.core.frames import Trust, Walk
 from throwstack.core.guard import Guard
 from throwstack.core.registers import SP, Arch, Registers
 from throwstack.core.stack_words import CodeRanges, pages_between
-from throwstack.dispatch.fast_fail import failed_fast
-from throwstack.dispatch.saved import Route, SavedException
-from throwstack.dispatch.search import Blocked, InFlight, exceptions_in_flight
+from throwstack.dispatch.fast_fail import fast_fail_at, fast_fail_exception
+from throwstack.dispatch.saved_exception import SavedException
+from throwstack.dispatch.search import FoundExceptions, SearchStart, exceptions_in_flight
+from throwstack.dispatch.throwing_walks import throwing_walks
 from throwstack.dispatch.x86 import END_OF_CHAIN
 from throwstack.images.image import Image
-from throwstack.names.blockers import Blocker, BlockerKind, blocked_in, blocker_named, triage_blockers_in
+from throwstack.names.blockers import Blocker, blocked_in, blocker_named, triage_blockers_in
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name, export_table
 from throwstack.stuck.missing_names import missing_names, without_filter
-from throwstack.stuck.suspects import places, worth_resuming
+from throwstack.stuck.return_words import most_promising, return_words
+from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.unwind.target import Target, ThreadStack, current_stack
 from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.unwind.x86.unwinder import registration_chain
 
 BROKE_OFF = "the search for the saved CONTEXT broke off"
 """How the note begins that explains why a stuck thread has no exception."""
+UNREAD_STACK = "its stack, or a part of it, cannot be read"
 _MAX_FUNCTION = 0x4000
 _NEAR_BASE = 0x3000
 """Bytes above a thread's outermost frame: its start routine's, and since Vista up to half a page that is random."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stuck:
-    """A thread that is stuck: in what, on which exceptions (innermost first), on which stack.
+class FirstLook:
+    """The answer to the cheap question: a thread that is no suspect is not stuck.
 
-    `blocked_in` holds (module label, symbol) pairs: first the function that explains the wait, then the others from
-    the outermost inwards.
+    `stack` is the stack that the thread is on. `fast_fail` is the address of the int 29h at which it waits, or None.
     """
 
-    target: Target
     stack: ThreadStack
-    blocked_in: tuple[tuple[str, str], ...]
-    exceptions: tuple[SavedException, ...]
-    walk: Walk | None
-    notes: tuple[str, ...]
+    fast_fail: int | None
+    is_suspect: bool
 
-    @property
-    def kinds(self) -> tuple[BlockerKind, ...]:
-        """Return what kinds of blockers the thread is stuck in."""
-        found = (blocker_named(module, symbol) for module, symbol in self.blocked_in)
-        kinds = tuple(blocker.kind for blocker in found if blocker is not None)
-        is_fast = any(Route.FAST_FAIL in exception.routes for exception in self.exceptions)
-        return (*kinds, BlockerKind.FAIL_FAST) if is_fast and BlockerKind.FAIL_FAST not in kinds else kinds
 
-    def throwing_walk(self, exception: SavedException) -> Walk:
-        """Unwind the stack that threw `exception`, from its saved CONTEXT.
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What came of a thread: how it is stuck, or None and the reasons why it may be stuck all the same."""
 
-        An x86 stack has no return address where the kernel interrupted it. Where the walk has not found its way through
-        the dispatcher of an exception further out, the stack goes on from that one's own CONTEXT.
-        """
-        walk = self.target.unwinder.walk(exception.context.registers, self.stack.bounds)
-        if self.target.arch is not Arch.X86:
-            return walk
-        for outer in self.exceptions[self.exceptions.index(exception) + 1 :]:
-            if any((frame.ip, frame.sp) == outer.key for frame in walk.frames):
-                continue
-            inside = tuple(frame for frame in walk.frames if frame.sp < outer.context.address)
-            beyond = self.target.unwinder.walk(outer.context.registers, self.stack.bounds)
-            if not inside or not beyond.frames:
-                break
-            gap = "" if len(inside) < len(walk.frames) else f"; the frames between are not known: {walk.end.value}"
-            code = f"{outer.record.code:#010x}"
-            first = replace(beyond.frames[0], note=f"raised {code}, whose dispatch led to the frame inside{gap}")
-            walk = replace(beyond, frames=(*inside, first, *beyond.frames[1:]))
-        return walk
+    stuck: StuckThread | None
+    doubts: tuple[str, ...] = ()
 
 
 class Triage:
@@ -93,8 +70,7 @@ class Triage:
         self._ranges = CodeRanges(_code_ranges(target), target.arch.pointer_size)
         self._extents: dict[tuple[int, int], tuple[int, int]] = {}
         self._gone_through: tuple[int, int] | None = None
-        self.doubt = ""
-        """Why the last thread that was examined may be stuck though it is not said to be; empty if nothing says so."""
+        self._doubt = ""
 
     @cached_property
     def missing_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -105,43 +81,55 @@ class Triage:
         return missing_names(self._target.symbols)
 
     @property
-    def spent(self) -> tuple[str, ...]:
-        """Return which budgets were less than the last thread wanted, which may have hidden something."""
-        return self._target.meter.spent
-
-    @property
     def pages_looked_at(self) -> int:
         """Return how many pages of stacks were gone through so far, each that comes again once."""
         return self._ranges.pages_looked_at
 
-    def is_readable(self, stack: ThreadStack) -> bool:
-        """Say whether all of the stack that is in use can be read, or else `is_suspect` may have missed something."""
-        low, high = self._extent(current_stack(self._target, stack))
-        return (low, high) == self._gone_through or low >= high or self._target.memory.is_readable(low, high - low)
-
-    def is_suspect(self, stack: ThreadStack) -> bool:
-        """Ask the cheap question: False means that the thread is not stuck. The budgets of a thread begin here."""
+    def look_at(self, stack: ThreadStack) -> FirstLook:
+        """Ask the cheap question about the thread with this stack. The budgets of a thread begin here."""
         self._target.meter.begin_thread()
         self._extents.clear()
-        self.doubt = ""
-        if self._stands_in_blocker(stack) or failed_fast(self._target, stack.registers) is not None:
-            return True
-        return self._holds_suspect(current_stack(self._target, stack))
-
-    def examine(self, stack: ThreadStack) -> Stuck | None:
-        """Say what the thread with this stack is stuck in, or return None if it is not stuck."""
+        self._doubt = ""
         stack = current_stack(self._target, stack)
-        failure = failed_fast(self._target, stack.registers)
-        if failure is not None:
-            stuck: Stuck | None = self._failed_fast(stack, failure)
-        else:
-            is_suspect = self._stands_in_blocker(stack) or self._holds_suspect(stack)
-            stuck = self._walk(stack) if is_suspect else None
-        return stuck if stuck is None or not self.spent else replace(stuck, notes=(*stuck.notes, *self.spent))
+        registers = stack.registers
+        fast_fail = None if registers is None else fast_fail_at(self._target, registers.ip)
+        # A thread that was running may be in a blocking function itself, which has called nothing.
+        is_in_blocker = registers is not None and registers.ip in self._ranges
+        return FirstLook(stack, fast_fail, fast_fail is not None or is_in_blocker or self._holds_suspect(stack))
 
-    def _stands_in_blocker(self, stack: ThreadStack) -> bool:
-        """Say whether the thread is in a blocking function itself, which may have called nothing: it was running."""
-        return stack.registers is not None and stack.registers.ip in self._ranges
+    def examine(
+        self, stack: ThreadStack, complete: Callable[[ThreadStack], ThreadStack] = lambda stack: stack
+    ) -> Examination:
+        """Say what the thread with this stack is stuck in.
+
+        `complete` returns a suspect's stack with more of its registers, where these cost too much for every thread; ip
+        and sp stay as they are.
+        """
+        look = self.look_at(stack)
+        stuck = self._stuck(complete(look.stack), look.fast_fail) if look.is_suspect else None
+        if stuck is None:
+            # Asking whether the stack is readable may spend what is left of a budget.
+            unread = () if self._is_readable(look.stack) else (UNREAD_STACK,)
+            doubt = (self._doubt,) if self._doubt else ()
+            return Examination(None, (*unread, *self._target.meter.spent, *doubt))
+        return Examination(self._with_whole_walks(stuck))
+
+    def _with_whole_walks(self, stuck: StuckThread) -> StuckThread:
+        """Return `stuck` with its throwing walks as they are shown; a fault here must not cost the thread its row."""
+        notes, walks = [*stuck.notes, *self._target.meter.spent], stuck.throwing_walks
+        with Guard(lambda reason: notes.append(f"throwing stack: {reason}")):
+            walks = throwing_walks(self._target, stuck.stack.bounds, stuck.exceptions, walks)
+        return replace(stuck, throwing_walks=walks, notes=tuple(notes))
+
+    def _stuck(self, stack: ThreadStack, fast_fail: int | None) -> StuckThread | None:
+        if stack.registers is None or fast_fail is None:
+            return self._walk(stack)
+        return self._failed_fast(stack, fast_fail_exception(self._target.arch, stack.registers, fast_fail))
+
+    def _is_readable(self, stack: ThreadStack) -> bool:
+        """Say whether all of the stack that is in use can be read, or else a suspect may have been missed."""
+        low, high = self._extent(stack)
+        return (low, high) == self._gone_through or low >= high or self._target.memory.is_readable(low, high - low)
 
     def _holds_suspect(self, stack: ThreadStack) -> bool:
         """Say whether any aligned word of the stack lies inside a blocking function."""
@@ -166,7 +154,7 @@ class Triage:
             self._extents[key] = low, low + meter.take(meter.budgets.stack, max(stack.bounds.base - low, 0))
         return self._extents[key]
 
-    def _walk(self, stack: ThreadStack) -> Stuck | None:
+    def _walk(self, stack: ThreadStack) -> StuckThread | None:
         notes: tuple[str, ...] = (stack.missing,) if stack.missing else ()
         if stack.registers is None:
             return self._without_walk(stack, None, 0, notes)
@@ -183,9 +171,9 @@ class Triage:
             notes += (f"the walk of the blocked stack ended early: {walk.end.value} {walk.detail}".rstrip(),)
         further = self._without_walk(stack, walk, reached, notes)
         if stuck is None and further is None:
-            self.doubt = self._may_be_in_filter(walk, notes[-1])
-            if walk.is_complete and not self.doubt:
-                self.doubt = self._leads_to_filter(stack, reached, notes[-1])
+            self._doubt = self._may_be_in_filter(walk, notes[-1])
+            if walk.is_complete and not self._doubt:
+                self._doubt = self._leads_to_filter(stack, reached, notes[-1])
         if stuck is None or further is None:
             return further or (None if stuck is None else replace(stuck, notes=(*stuck.notes, *notes)))
         blockers = (*further.blocked_in, *(pair for pair in stuck.blocked_in if pair not in further.blocked_in))
@@ -206,19 +194,20 @@ class Triage:
     def _leads_to_filter(self, stack: ThreadStack, reached: int, ending: str) -> str:
         """Say that a word leads into a function that proves an exception, on the part that a walk did not reach."""
         _, high = self._extent(stack)
-        for address, word in places(self._target, self._ranges, reached, high, self._may_return_to_filter):
+        for address, word in return_words(self._target, self._ranges, reached, high, self._may_return_to_filter):
             return f"{ending}; the word at {address:#x} leads to {self._target.symbols.name(word)}"
         return ""
 
-    def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> Stuck:
+    def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> StuckThread:
         """Say in which function the thread failed fast, and what was being handled when it did."""
         registers = failure.context.registers
         walk = self._target.walk(registers, stack.bounds)
         stuck = self._from_walk(stack, walk, (), registers.sp)
         if stuck is not None:
-            return replace(stuck, exceptions=(failure, *stuck.exceptions))
+            exceptions, walks = (failure, *stuck.exceptions), (walk, *stuck.throwing_walks)
+            return replace(stuck, exceptions=exceptions, throwing_walks=walks)
         name = self._target.symbols.name(registers.ip)
-        blocked = Blocked(
+        blocked = SearchStart(
             walk.frames,
             registers.sp,
             is_complete=walk.is_complete,
@@ -227,9 +216,10 @@ class Triage:
         )
         found = self._in_flight(stack, blocked)
         pair = (name.module, name.symbol or f"+{name.offset:#x}")
-        return Stuck(self._target, stack, (pair,), (failure, *found.exceptions), walk, found.notes)
+        exceptions, walks = (failure, *found.exceptions), (walk, *found.walks)
+        return StuckThread(stack, (pair,), exceptions, walks, walk, found.notes)
 
-    def _from_walk(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> Stuck | None:
+    def _from_walk(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> StuckThread | None:
         """Say what a walk that starts at the stack address `low` shows the thread to be stuck in, or None."""
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
         blockers = [self._blocker(name) for name in names]
@@ -237,7 +227,7 @@ class Triage:
             return None
         pairs = [(name.module, name.symbol if blocker else "") for name, blocker in zip(names, blockers, strict=True)]
         proofs = [index for index, blocker in enumerate(blockers) if blocker is not None and blocker.proves_exception]
-        blocked = Blocked(
+        blocked = SearchStart(
             walk.frames,
             max(low, walk.frames[proofs[0]].sp) if proofs else low,
             is_complete=walk.is_complete,
@@ -248,27 +238,27 @@ class Triage:
         notes = (*notes, *found.notes)
         if proofs and not found.exceptions:
             notes += ("the saved CONTEXT was not found",)
-        return Stuck(self._target, stack, blocked_in(pairs), found.exceptions, walk, notes)
+        return StuckThread(stack, blocked_in(pairs), found.exceptions, found.walks, walk, notes)
 
-    def _in_flight(self, stack: ThreadStack, blocked: Blocked) -> InFlight:
+    def _in_flight(self, stack: ThreadStack, blocked: SearchStart) -> FoundExceptions:
         """Return the exceptions in flight; the thread is stuck by now, so that a fault here must not cost its row."""
-        found: list[InFlight] = []
+        found: list[FoundExceptions] = []
         notes: list[str] = []
         with Guard(lambda reason: notes.append(f"{BROKE_OFF}: {reason}")):
             found.append(exceptions_in_flight(self._target, stack.bounds, blocked))
-        return found[0] if found else InFlight(notes=tuple(notes))
+        return found[0] if found else FoundExceptions(notes=tuple(notes))
 
     def _without_walk(
         self, stack: ThreadStack, walk: Walk | None, reached: int, notes: tuple[str, ...]
-    ) -> Stuck | None:
+    ) -> StuckThread | None:
         """Take a word from `reached` on as a return address into a blocker if a saved exception follows on the stack.
 
         The stack is walked once more from there. What the words tell may be of an earlier time, and the row says so.
         """
         size, meter = self._target.arch.pointer_size, self._target.meter
         low, high = self._extent(stack)
-        found = tuple(places(self._target, self._ranges, max(low, reached), high, self._may_return_to_filter))
-        chosen = worth_resuming(self._target, found, meter.left(meter.budgets.resumed), high)
+        found = tuple(return_words(self._target, self._ranges, max(low, reached), high, self._may_return_to_filter))
+        chosen = most_promising(self._target, found, meter.left(meter.budgets.resumed), high)
         for address, word in chosen:
             if not meter.take(meter.budgets.resumed):
                 break
@@ -278,7 +268,7 @@ class Triage:
             stuck = self._from_walk(stack, resumed, notes, address)
             if stuck is not None and stuck.exceptions and self._is_active(stack, address, stuck.exceptions[0]):
                 guess = f"found by the word at {address:#x}, which may be of an earlier time"
-                return replace(stuck, walk=walk, notes=(*stuck.notes, guess))
+                return replace(stuck, blocked_walk=walk, notes=(*stuck.notes, guess))
         if len(chosen) < len(found):
             meter.refuse(meter.budgets.resumed)
         return None

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from throwstack.core.budgets import Meter
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.core.guard import Guard
 from throwstack.core.memory import PAGE_SIZE, Memory
 from throwstack.core.registers import SP, Arch, Registers
 from throwstack.images.image import ImageMap
@@ -41,11 +43,25 @@ class Target:
         frames = self.meter.budgets.frames
         if registers.gpr[SP] is not None and not self.meter.left(frames):
             self.meter.refuse(frames)
-            first = Frame(registers, registers.sp, None, None, trust, is_interrupted=True)
-            return Walk((first,), End.WORK_LIMIT, "")
+            return Walk((_first_frame(registers, trust),), End.WORK_LIMIT, "")
         walk = self.unwinder.walk(registers, stack, trust=trust)
         self.meter.take(frames, min(len(walk.frames), self.meter.left(frames)))
         return walk
+
+
+def guarded_walk(walk: Callable[[Registers, StackBounds], Walk], registers: Registers, stack: StackBounds) -> Walk:
+    """Return what `walk` finds from `registers`, all of which are known.
+
+    Never raises: a walk that fails ends with the first frame and `End.FAULT`, its detail says why.
+    """
+    problems: list[str] = []
+    with Guard(problems.append):
+        return walk(registers, stack)
+    return Walk((_first_frame(registers, Trust.CONTEXT),), End.FAULT, problems[0])
+
+
+def _first_frame(registers: Registers, trust: Trust) -> Frame:
+    return Frame(registers, registers.sp, None, None, trust, is_interrupted=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,12 @@ def crash_of(machine: Machine, finding: Finding, detail: FrameDetail = NO_DETAIL
     with guarded(problems.append):
         views, stack = finding.process.pages.views, stuck.stack
         site = CrashSite(
+            target=finding.target,
             process=process,
             tid=finding.thread.tid,
             side=finding.side,
             arch=finding.arch,
-            region_of=lambda address: region_of(address, stuck.target.symbols, views, stack.bounds),
+            region_of=lambda address: region_of(address, finding.target.symbols, views, stack.bounds),
             substitutes=finding.process.pages.substitutes,
             blocked_since=partial(_blocked_since, machine, finding),
             notes=(*stuck.notes, finding.reporter) if finding.reporter else stuck.notes,

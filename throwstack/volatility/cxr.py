@@ -4,22 +4,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from throwstack.core.contexts import Context, read_context
-from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.core.frames import StackBounds, Walk
 from throwstack.core.guard import Guard
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
-from throwstack.core.registers import Registers
 from throwstack.core.sides import BOTH, Side, Sides
 from throwstack.core.text import escape
-from throwstack.dispatch.saved import SavedException
+from throwstack.dispatch.saved_exception import SavedException
 from throwstack.files.needed import NeededFile, needed_files
 from throwstack.report.frame_report import FrameDetail, walk_report
 from throwstack.stuck.triage import BROKE_OFF
-from throwstack.unwind.target import Target
+from throwstack.unwind.target import Target, guarded_walk
 from throwstack.volatility.crashes import summary_of
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.objects.threads import Thread
@@ -73,11 +72,10 @@ def throwing_stacks(survey: Survey) -> Iterator[ThrowingStack]:
 def stacks_of(finding: Finding) -> Iterator[ThrowingStack]:
     """Yield the stacks that threw the exceptions in flight on a stuck thread."""
     stuck = finding.stuck
-    for exception in stuck.exceptions:
-        walk = _safe_walk(exception.context.registers, partial(stuck.throwing_walk, exception))
+    for exception, walk in zip(stuck.exceptions, stuck.throwing_walks, strict=True):
         title = _title(exception, stuck.exceptions)
         context = exception.context if exception.context.address else None
-        yield ThrowingStack(finding.process, finding.thread.tid, stuck.target, context, walk, title)
+        yield ThrowingStack(finding.process, finding.thread.tid, finding.target, context, walk, title)
 
 
 def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
@@ -93,7 +91,7 @@ def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
         if stack.registers is None:
             _say(process, thread, stack.missing)
             return None
-        walk = _safe_walk(stack.registers, partial(target.unwinder.walk, stack.registers, stack.bounds))
+        walk = guarded_walk(target.unwinder.walk, stack.registers, stack.bounds)
         title = f"64-bit side of a thread stuck on its 32-bit side, {finding.stuck.exceptions[0].where}"
         return ThrowingStack(process, thread.tid, target, None, walk, title)
     return None
@@ -101,15 +99,6 @@ def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
 
 def _say(process: Process, thread: Thread, reason: object) -> None:
     log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
-
-
-def _safe_walk(registers: Registers, walk: Callable[[], Walk]) -> Walk:
-    """Return what `walk` does, or its first frame, whose `registers` are known, and why there are no more."""
-    problems: list[str] = []
-    with guarded(problems.append):
-        return walk()
-    first = Frame(registers, registers.sp, None, None, Trust.CONTEXT, is_interrupted=True)
-    return Walk((first,), End.FAULT, problems[0])
 
 
 def _title(exception: SavedException, exceptions: tuple[SavedException, ...]) -> str:
@@ -145,7 +134,7 @@ def _stack_at(survey: Survey, process: Process, address: int) -> ThrowingStack |
             log.warning("the CONTEXT at %#x is thread %d's, which --tid leaves out", address, tid)
             return None
         title = f"context {address:#x} given" + ("" if tid is not None else ", its stack is that of no thread")
-        walk = _safe_walk(registers, partial(target.unwinder.walk, registers, bounds))
+        walk = guarded_walk(target.unwinder.walk, registers, bounds)
         return ThrowingStack(process, tid, target, context, walk, title)
     return None
 

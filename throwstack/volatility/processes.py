@@ -82,6 +82,7 @@ class ProcessReader:
         self._directory_base = layout.offset("_EPROCESS.Pcb.DirectoryTableBase")
         self._loader = LoaderReader(layout, machine.pointer_size)
         self._wow64 = Wow64Reader(machine) if machine.is_64bit else None
+        self._last_trap_frame: tuple[Thread, TrapFrame | None] | None = None
 
     def describe(self, process: interfaces.objects.ObjectInterface) -> str:
         """Return the process of an EPROCESS in words: where it is and, if that can be read, its name and PID."""
@@ -185,7 +186,7 @@ class ProcessReader:
 
     def _stack_of_teb(self, process: Process, thread: Thread) -> ThreadStack:
         bounds = self.threads.stack_bounds(process.memory, thread.teb)
-        frame = self.threads.trap_frame(thread)
+        frame = self._trap_frame(thread)
         no_teb = f"TEB at {thread.teb:#x} is not readable" if thread.teb else "no user-mode stack"
         if bounds is None and not thread.teb:
             raise NoStack(no_teb)
@@ -200,13 +201,19 @@ class ProcessReader:
 
     def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
         """Return a stack with all the registers that can be had; costs a walk of the kernel stack on x64."""
-        frame = self.threads.trap_frame(thread)
+        frame = self._trap_frame(thread)
         if stack.registers is None or frame is None or stack.registers != frame.registers:
             return stack
         problems: list[str] = []
         with guarded(problems.append):
             return replace(stack, registers=self.kernel.user_registers(thread, frame))
         return replace(stack, missing=f"registers that the kernel stack may hold are not known: {problems[0]}")
+
+    def _trap_frame(self, thread: Thread) -> TrapFrame | None:
+        """Return the thread's trap frame. Both sides of a thread ask for it, one after the other: the last is kept."""
+        if self._last_trap_frame is None or self._last_trap_frame[0] is not thread:
+            self._last_trap_frame = thread, self.threads.trap_frame(thread)
+        return self._last_trap_frame[1]
 
     def _wow64_stack(self, process: Process, thread: Thread) -> ThreadStack:
         if self._wow64 is None:
@@ -215,7 +222,7 @@ class ProcessReader:
         bounds = self._wow64.stack_bounds(process.memory, thread.teb)
         no_teb = f"32-bit TEB of the TEB at {thread.teb:#x} is not readable"
         exception_list = self._wow64.exception_list(process.memory, thread.teb)
-        frame = self.threads.trap_frame(thread)
+        frame = self._trap_frame(thread)
         if frame is not None and frame.is_32bit_code_on_x64:
             known = self.kernel.user_registers(thread, frame)
             gpr = tuple(None if value is None else value & 0xFFFFFFFF for value in known.gpr[:8])

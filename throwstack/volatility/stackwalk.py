@@ -13,7 +13,7 @@ from volatility3.framework import interfaces
 from throwstack.core.sides import Side
 from throwstack.core.text import escape
 from throwstack.names.symbols import Name
-from throwstack.stuck.locks import Circles, Locks, LockWait
+from throwstack.stuck.locks import Locks, LockWait, WaitCycles
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.objects.thread_facts import NOTHING_KNOWN, ThreadFacts, ThreadFactsReader
 from throwstack.volatility.objects.threads import Thread
@@ -62,13 +62,13 @@ class Blockage:
 
 @dataclass(frozen=True, slots=True)
 class ThreadReport:
-    """A thread: `circle` is the deadlock it is in or waits behind, `problem` what kept it from being examined."""
+    """A thread: `cycle` is the deadlock it is in or waits behind, `problem` what kept it from being examined."""
 
     owner: Owner
     thread: Thread
     blockage: Blockage
     sides: tuple[StackPart, ...] = ()
-    circle: tuple[ThreadId, ...] = ()
+    cycle: tuple[ThreadId, ...] = ()
     start: Name | None = None
     win32_start: Name | None = None
     problem: str = ""
@@ -91,7 +91,7 @@ class StackWalk:
         )
         self._owners: dict[int, Owner | None] = {}
         self._blockages: dict[int, Blockage] = {}
-        self._circles = Circles(self._holders)
+        self._cycles = WaitCycles(self._holders)
 
     def reports(self) -> Iterator[ThreadReport]:
         """Yield a report per selected thread; says so when a selected TID does not exist."""
@@ -138,7 +138,7 @@ class StackWalk:
         with guarded(note):
             blockage = self._blockage(owner, thread, tuple(sides))
             if blockage.holders:
-                deadlock = self._circles.of(ThreadId(owner.pid, thread.tid, thread.address))
+                deadlock = self._cycles.of(ThreadId(owner.pid, thread.tid, thread.address))
         with guarded(note):
             start = self._name(owner, facts.start)
             win32_start = self._name(owner, facts.win32_start)

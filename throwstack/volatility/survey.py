@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from volatility3.framework import interfaces
 from volatility3.framework.objects import utility
@@ -19,7 +20,9 @@ from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.sides import BOTH, Side, Sides
 from throwstack.core.text import escape
 from throwstack.report.dump_report import WarningCode
-from throwstack.stuck.triage import Stuck, Triage
+from throwstack.stuck.stuck_thread import StuckThread
+from throwstack.stuck.triage import UNREAD_STACK, Triage
+from throwstack.unwind.target import Target
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.threads import Thread
@@ -43,7 +46,7 @@ class Finding:
     process: Process
     thread: Thread
     side: Side
-    stuck: Stuck
+    stuck: StuckThread
     reporter: str
     """Which process reports on this one, in words; empty if none does."""
 
@@ -55,7 +58,12 @@ class Finding:
     @property
     def arch(self) -> str:
         """Return what the column `Arch` says: `x86`, `x64`, or `wow64` for the 32-bit side of a WoW64 process."""
-        return "wow64" if self.is_in_wow64_code else self.stuck.target.arch.value
+        return "wow64" if self.is_in_wow64_code else self.target.arch.value
+
+    @property
+    def target(self) -> Target:
+        """Return the side of the process that the thread is stuck on."""
+        return self.process.sides[self.side]
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,22 +302,20 @@ class Survey:
 
         return guarded(say)
 
-    def _stuck(self, process: Process, thread: Thread, side: Side, triage: Triage) -> Stuck | None:
+    def _stuck(self, process: Process, thread: Thread, side: Side, triage: Triage) -> StuckThread | None:
         try:
             stack = self._reader.stack(process, thread, side)
-            stuck = triage.examine(self._reader.completed(thread, stack)) if triage.is_suspect(stack) else None
-            if stuck is None and not triage.is_readable(stack):
-                self._miss(process, WarningCode.STACK, "its stack, or a part of it, cannot be read", thread)
-            for reason in (*triage.spent, triage.doubt) if stuck is None else ():
-                if reason:
-                    self._miss(process, WarningCode.THREAD, reason, thread)
+            found = triage.examine(stack, partial(self._reader.completed, thread))
+            for reason in found.doubts:
+                code = WarningCode.STACK if reason == UNREAD_STACK else WarningCode.THREAD
+                self._miss(process, code, reason, thread)
         except NoStack as reason:
             if thread.teb:
                 self._miss(process, WarningCode.STACK, str(reason), thread)
         except MemoryUnreadable as reason:
             self._miss(process, WarningCode.STACK, str(reason), thread)
         else:
-            return stuck
+            return found.stuck
         return None
 
     def _miss(self, process: Process, code: WarningCode, reason: str, thread: Thread | None = None) -> None:

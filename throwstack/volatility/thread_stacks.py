@@ -97,11 +97,11 @@ def _start(address: int | None, name: Name | None) -> StartRoutine | None:
 
 
 def _deadlock(report: ThreadReport) -> str:
-    if not report.circle:
+    if not report.cycle:
         return ""
-    shown = report.circle[:WHOLE]  # each node takes more than a character
-    nodes = " -> ".join(str(node) for node in (*shown, report.circle[0]))
-    is_in = any(node.address == report.thread.address for node in report.circle)
+    shown = report.cycle[:WHOLE]  # each node takes more than a character
+    nodes = " -> ".join(str(node) for node in (*shown, report.cycle[0]))
+    is_in = any(node.address == report.thread.address for node in report.cycle)
     return escape(f"deadlock {nodes}" if is_in else f"waits behind deadlock {nodes}", WHOLE)
 
 

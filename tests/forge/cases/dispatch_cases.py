@@ -12,7 +12,7 @@ from tests.forge.cases.windows_x64 import MACHINE_FRAME
 from tests.forge.chains_x64 import Chain
 from tests.forge.describe import Process
 from tests.forge.records import context_x64
-from tests.forge.truth import StuckThread, TruthFrame
+from tests.forge.truth import TruthFrame, TruthThread
 
 PID = 0x17D4
 _ROUTINE = "ledger::Worker::Run"
@@ -32,7 +32,7 @@ class Outer:
 class Shutdown(Crash):
     """A thread whose filter ends the process."""
 
-    def truth(self, process: Process) -> StuckThread:
+    def truth(self, process: Process) -> TruthThread:
         """Return what must be found; the blocker is another than a crash's."""
         found = Crash.truth(self, process)
         return replace(found, blockers=("ucrtbase!abort", "mscoree!CorExitProcess"))

@@ -25,7 +25,7 @@ from tests.forge.cases.ftp_unloaded import add_unloaded_dlls, add_unloaded_drive
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Chain, Images
 from tests.forge.describe import Machine, Paging, Process, Region, Thread, WaitObject
-from tests.forge.truth import StuckThread, Truth, TruthFrame
+from tests.forge.truth import Truth, TruthFrame, TruthThread
 
 SERVICES = 0x1BC
 
@@ -121,9 +121,9 @@ def _add_stray_code(library: Library) -> None:
     kernel32.name_function("BaseThreadStartThunk", kernel32.code(0x77E617EC, thunk))
 
 
-def _stuck_truth(chain: Chain, threw: int, kernel: tuple[TruthFrame, ...], images: Images) -> StuckThread:
+def _stuck_truth(chain: Chain, threw: int, kernel: tuple[TruthFrame, ...], images: Images) -> TruthThread:
     user = chain.frames(images)
-    return StuckThread(
+    return TruthThread(
         pid=0xA04,
         tid=0xAE8,
         process="iftpsvc.exe",

@@ -19,7 +19,7 @@ from tests.forge.describe import Process, Region, Thread
 from tests.forge.functions_x64 import NONVOLATILE
 from tests.forge.records import context_x64, record_x64
 from tests.forge.stacks import Stack
-from tests.forge.truth import StuckThread, TruthFrame
+from tests.forge.truth import TruthFrame, TruthThread
 
 CPP_EXCEPTION, ACCESS_VIOLATION = 0xE06D7363, 0xC0000005
 THREAD_START = "thread_start<unsigned int (__cdecl*)(void *),1>"
@@ -51,10 +51,10 @@ class Crash:
     exception_type: str | None = None
     message: str | None = None
 
-    def truth(self, process: Process) -> StuckThread:
+    def truth(self, process: Process) -> TruthThread:
         """Return what must be found."""
         first = next(i for i, frame in enumerate(self.frames) if frame.ip == self.registers["rip"])
-        return StuckThread(
+        return TruthThread(
             process.pid,
             self.thread.tid,
             process.name,

@@ -27,7 +27,7 @@ from tests.forge.images import ImageBuilder, pdb_of
 from tests.forge.pe_format import AMD64
 from tests.forge.records import context_x86
 from tests.forge.stacks import Stack
-from tests.forge.truth import StuckThread, Truth, TruthFrame
+from tests.forge.truth import Truth, TruthFrame, TruthThread
 
 PID, TID = 0x1A2C, 0x1A30
 _PEB, _TEB, _TEB32, _CPU_AREA = 0x2F0000, 0x2F4000, 0x2F6000, 0x300000
@@ -134,9 +134,9 @@ def _add_thread(site: Site, process: Process, chain32: Chain32, names: Images) -
     return frames
 
 
-def _truth(chain: Chain32, threw: int, images: Images) -> StuckThread:
+def _truth(chain: Chain32, threw: int, images: Images) -> TruthThread:
     user = chain.frames(images)
-    return StuckThread(
+    return TruthThread(
         pid=PID,
         tid=TID,
         process="iftpsvc.exe",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from throwstack.core.frames import Frame, StackBounds, Trust
 from throwstack.dispatch import x64, x86
-from throwstack.dispatch.saved import SavedException
+from throwstack.dispatch.saved_exception import SavedException
 from throwstack.names.blockers import BlockerKind, blocker_named
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name

@@ -16,7 +16,7 @@ from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.core.registers import X64_NONVOLATILE, X86_NONVOLATILE, Arch
 from throwstack.core.stack_words import CodeRanges, pages_between
-from throwstack.dispatch.saved import Route, SavedException, saved_exception
+from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.unwind.target import Target
 
 MAX_BYTES = 4 << 20

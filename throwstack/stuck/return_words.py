@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from throwstack.core.memory import PAGE_SIZE
 from throwstack.core.stack_words import CodeRanges, pages_between
-from throwstack.dispatch.scan import context_offsets
+from throwstack.dispatch.context_scan import context_offsets
 from throwstack.unwind.target import Target
 
 _REPEATED = "its stack is one page over and over, with words that lead into a blocking function: most were left out"
 
-Place = tuple[int, int]
+StackWord = tuple[int, int]
 """A stack address and the word there."""
 
 _MAX_REPEATS = 4
@@ -26,9 +26,9 @@ _MAX_REPEATS = 4
 _MAX_CONTEXTS = 1 << 16
 
 
-def places(
+def return_words(
     target: Target, ranges: CodeRanges, low: int, high: int, is_wanted: Callable[[int], bool]
-) -> Iterator[Place]:
+) -> Iterator[StackWord]:
     """Yield the wanted ones of the words in `ranges` between the stack addresses `low` and `high`, lowest first."""
     meter, size = target.meter, target.arch.pointer_size
     budget = meter.budgets.suspects
@@ -57,7 +57,7 @@ def places(
                 yield address, word
 
 
-def worth_resuming(target: Target, found: Sequence[Place], count: int, high: int) -> Sequence[Place]:
+def most_promising(target: Target, found: Sequence[StackWord], count: int, high: int) -> Sequence[StackWord]:
     """Return the `count` of the places `found` to walk from, the most promising first.
 
     All of them, lowest first, if there are no more; otherwise those that a CONTEXT below `high` follows soonest.
@@ -66,9 +66,9 @@ def worth_resuming(target: Target, found: Sequence[Place], count: int, high: int
         return found
     contexts = _contexts(target, found[0][0], high)
 
-    def distance(place: Place) -> int:
-        index = bisect_left(contexts, place[0])
-        return contexts[index] - place[0] if index < len(contexts) else high
+    def distance(word: StackWord) -> int:
+        index = bisect_left(contexts, word[0])
+        return contexts[index] - word[0] if index < len(contexts) else high
 
     return sorted(found, key=distance)[:count]
 

@@ -8,14 +8,14 @@ GS_ContextRecord, and hand their addresses to UnhandledExceptionFilter.
 from __future__ import annotations
 
 from throwstack.core.frames import Frame, StackBounds
-from throwstack.dispatch.saved import Route, SavedException, saved_exception
+from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.images.image import Image
 from throwstack.names.blockers import BlockerKind, blocker_named
 from throwstack.names.symbols import Name
 from throwstack.unwind.target import Target
 
 
-def from_failure_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> SavedException | None:
+def from_gs_failure_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> SavedException | None:
     """Return what the module of `frame` saved, if `name` is a function that reports a failure of its module."""
     blocker = blocker_named(name.module, name.symbol)
     image = target.images.find(frame.ip)

@@ -15,8 +15,8 @@ from throwstack.core.frames import StackBounds
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.core.stack_words import pages_between
-from throwstack.dispatch.pointers import MAX_BYTES
-from throwstack.dispatch.saved import Route, SavedException, saved_exception
+from throwstack.dispatch.exception_pointers import MAX_BYTES
+from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.unwind.target import Target
 
 # CONTEXT_CONTROL and CONTEXT_INTEGER with any of the parts that Windows adds; the high byte may have

@@ -4,7 +4,7 @@
 A stack is full of words that look like a CONTEXT: the dispatcher's working copy (ip 0), the context a thread was
 started with, those of exceptions that were handled long ago. What passes here has the flags and selectors of user
 mode, a stack pointer on this thread's stack above the record, and an ip in code, unless the fault is that it is not.
-Whether what passes is still in flight is asked in `throwstack.dispatch.live`.
+Whether what passes is still in flight is asked in `throwstack.dispatch.stale_contexts`.
 """
 
 from __future__ import annotations
