@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from throwstack.volatility.rows import NameStyle
-from throwstack.volatility.stackwalk_rows import StackRows, fold
 
 from tests.forge.__main__ import forge
 from tests.forge.cases import Case, deadlock
@@ -31,10 +29,13 @@ from tests.patched_memory import Patches, opened
 from tests.volatility_session import Session, open_dump
 from throwstack.core.sides import BOTH, Side, sides_of
 from throwstack.names.frame_names import name_of
+from throwstack.report.frame_report import NameStyle
 from throwstack.volatility.memory.machine import Machine as Opened
 from throwstack.volatility.processes import ProcessReader
 from throwstack.volatility.stackwalk import StackWalk, ThreadReport
 from throwstack.volatility.survey import Selection, Survey
+from throwstack.volatility.tables.thread_table import ThreadTable, fold, summary
+from throwstack.volatility.thread_stacks import thread_stack
 
 STARTUP, TRAP = 0x8092BF00, 0x8088A600
 KERNEL_CODE, USER_CODE = 8, 0x1B
@@ -238,10 +239,11 @@ def test_damaged_kernel_memory_costs_rows_and_no_more(locked: tuple[Session, Tru
             for start, size in ((report.thread.address + 0x20, 0x1C0), (report.thread.kernel_stack, 0x200)):
                 if chance.random() < 0.5:
                     patches.write(start + 4 * chance.randrange(size // 4), chance.randbytes(4 * chance.randrange(1, 9)))
-        table = StackRows(patches.apply(), NameStyle.PLAIN, is_brief=False)
-        stacks = [table.stack(report) for report in StackWalk(Survey(machine, Selection())).reports()]
-        width = len(table.columns(unique=True))
-        rows = [row for stack in fold(stacks) for _, row in table.rows(stack, unique=True)]
+        table, changed_machine = ThreadTable(NameStyle.PLAIN, unique=True), patches.apply()
+        found = StackWalk(Survey(machine, Selection())).reports()
+        stacks = [table.stack(thread_stack(changed_machine, report)) for report in found]
+        width = len(table.columns)
+        rows = [row for stack in fold(stacks) for _, row in table.rows(stack)]
         assert {len(row) for row in rows} <= {width}
         assert all(len(value) < 4096 for row in rows for value in row if isinstance(value, str))
 
@@ -337,7 +339,7 @@ def test_registers_of_32_bit_code_are_not_taken_for_those_of_64_bit_code(wow64: 
     (report,) = StackWalk(Survey(patches.apply(), Selection([wow64.pid], sides=BOTH))).reports()
     assert call_sites(report, "x86") == wow64.x86
     assert endings(report) == {"kernel": "", "native": "the thread was in 32-bit code", "x86": ""}
-    native = reader.stack(process, thread, Side.NATIVE)
+    native = ProcessReader(patches.machine).stack(process, thread, Side.NATIVE)
     assert (native.registers, native.missing) == (None, "the thread was in 32-bit code")
 
 
@@ -345,5 +347,4 @@ def test_a_frozen_thread_says_so(locked: tuple[Session, Truth]):
     session, _ = locked
     report = changed(session, "_ETHREAD.Tcb.FreezeCount", 1)
     assert report.blockage.facts.freeze_count == 1
-    table = StackRows(opened(session), NameStyle.PLAIN, is_brief=True)
-    assert ", freeze count 1" in table.summary(report)
+    assert ", freeze count 1" in summary(thread_stack(opened(session), report))

@@ -18,10 +18,16 @@ from throwstack.files.needed import NeededFile
 from throwstack.files.symbol_path import ImageIdentity, PathElement, Server, SymbolPath, parse_symbol_path, safe_name
 from throwstack.images.image import PdbIdentity, parse_rsds
 from throwstack.names import demangle
-from throwstack.names.blockers import blocked_in, blocker_named, blockers, verdict
+from throwstack.names.blockers import blocked_in, blocker_named, blockers
 from throwstack.names.function_names import plain_name
 from throwstack.names.symbols import Name, SymbolKind
-from throwstack.report.register_text import format_context, format_instruction, format_registers
+from throwstack.report.register_text import (
+    context_values,
+    format_instruction,
+    format_registers,
+    register_values,
+)
+from throwstack.report.verdict import verdict
 from throwstack.stuck.signature import signature, thrown_at
 
 _NAMES = [
@@ -83,7 +89,7 @@ def _signatures() -> Attack:
             pairs.append((module, symbol))
         shot.changes.append(f"names {pairs!a}")
         kinds = [found.kind for pair in pairs if (found := blocker_named(*pair)) is not None]
-        yield verdict(kinds, has_exception=rng.random() < 0.5, box_text=escape(pairs[0][1]))
+        yield verdict(kinds, has_exception=rng.random() < 0.5, box_text=escape(pairs[0][1])).text
         yield escape(", ".join("!".join(pair) for pair in blocked_in(pairs)))
         kind = rng.choice((None, *SymbolKind))
         names = [Name(0x1000 * at, *pair, rng.getrandbits(16), kind) for at, pair in enumerate(pairs)]
@@ -165,11 +171,12 @@ def _register_views() -> Attack:
         memory = ground.mutate(rng, shot)
         for arch in Arch:
             gpr = tuple(rng.choice((None, rng.getrandbits(64))) for _ in arch.register_names)
-            yield format_registers(arch, Registers(rng.getrandbits(64), gpr)).replace("\n", "")
+            yield format_registers(register_values(arch, Registers(rng.getrandbits(64), gpr))).replace("\n", "")
             address = rng.choice((0x1000, 0x1000 + rng.randrange(0x600), 0x1FFF, (1 << 64) - 1))
             yield format_instruction(memory, arch, address, rng.choice((None, 0, 0x23, 0x33))) or ""
             try:
-                yield format_context(read_context(memory, 0x1000 + rng.randrange(0x1F00), arch)).replace("\n", "")
+                context = read_context(memory, 0x1000 + rng.randrange(0x1F00), arch)
+                yield format_registers(context_values(context)).replace("\n", "")
             except MemoryUnreadable:
                 yield ""
 

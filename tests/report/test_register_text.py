@@ -9,7 +9,13 @@ from tests.core.test_contexts import x64_context
 from throwstack.core.contexts import Context, read_context
 from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch, Registers
-from throwstack.report.register_text import format_context, format_flags, format_instruction, format_registers
+from throwstack.report.register_text import (
+    context_values,
+    format_flags,
+    format_instruction,
+    format_registers,
+    register_values,
+)
 
 
 def test_a_context_reads_as_in_windbg():
@@ -28,7 +34,7 @@ def test_a_context_reads_as_in_windbg():
         },
     )
     context = Context(Arch.X86, 0x045BA888, 0x10007, registers, 0x206, 0x1B, 0x23, 0x23, 0x23, 0x3B, 0)
-    assert format_context(context) == (
+    assert format_registers(context_values(context)) == (
         "eax=045bab68 ebx=033f97fe ecx=00000000 edx=045bac00 esi=045babf0 edi=00000000 "
         "eip=77e4bee7 esp=045bab64 ebp=045babb8 iopl=0 nv up ei pl nz na pe nc "
         "cs=001b ss=0023 ds=0023 es=0023 fs=003b gs=0000 efl=00000206"
@@ -50,12 +56,14 @@ def test_flags(eflags: int, expected: str):
 
 def test_unknown_registers_of_a_frame_are_left_out():
     registers = Registers.named(Arch.X64, {"rip": 0x7FF612345678, "rsp": 0x1000, "rbx": 5})
-    assert format_registers(Arch.X64, registers) == ("rbx=0000000000000005 rip=00007ff612345678 rsp=0000000000001000")
+    assert format_registers(register_values(Arch.X64, registers)) == (
+        "rbx=0000000000000005 rip=00007ff612345678 rsp=0000000000001000"
+    )
 
 
 def test_x64_registers_come_in_windbg_order():
     context = read_context(memory_of({0x1000: x64_context()}), 0x1000, Arch.X64)
-    names = [word.partition("=")[0] for word in format_registers(Arch.X64, context.registers).split()]
+    names = [word.partition("=")[0] for word in format_registers(register_values(Arch.X64, context.registers)).split()]
     assert " ".join(names) == "rax rbx rcx rdx rsi rdi rip rsp rbp r8 r9 r10 r11 r12 r13 r14 r15"
 
 

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from throwstack.volatility.rows import unhandled_row
 
 from tests.conftest import Forge
 from tests.patched_memory import opened
 from tests.volatility_session import Session, open_dump
 from throwstack.core.memory import PAGE_SIZE
 from throwstack.unwind.x64.call_sites import follows_call
+from throwstack.volatility.crashes import crash_of
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.survey import Selection, Survey
+from throwstack.volatility.tables.columns import row
+from throwstack.volatility.tables.crash_table import CRASH_COLUMNS
 
 PID, CRASHED, DECOY = 2564, 2792, 2568
 DEEP, LARGE = 0x10000000, 0x200000
@@ -115,6 +117,6 @@ def rows(machine: Machine) -> dict[int, tuple[Any, ...]]:
     """Return the rows of all processes by thread id."""
     survey = Survey(machine, Selection())
     return {
-        finding.thread.tid: tuple(str(value) for value in unhandled_row(machine, finding))
+        finding.thread.tid: tuple(str(value) for value in row(CRASH_COLUMNS, crash_of(machine, finding)))
         for finding in survey.findings()
     }

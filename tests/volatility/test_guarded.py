@@ -7,28 +7,37 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import pytest
-from throwstack.volatility.stackwalk_rows import StackRows
 
 from tests.conftest import Forge
 from tests.failing_calls import calls
 from tests.patched_memory import opened
 from tests.volatility_session import Session, open_dump
 from throwstack.core.registers import Registers
+from throwstack.report import make_crash
+from throwstack.report.frame_report import FrameDetail, NameStyle
 from throwstack.stuck.triage import Triage
 from throwstack.unwind.target import ThreadStack
 from throwstack.unwind.x64 import Unwinder
-from throwstack.volatility import cxr, rows
+from throwstack.volatility import crashes, cxr
 from throwstack.volatility.coverage import coverage
+from throwstack.volatility.crashes import crash_of
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.stackwalk import StackWalk
 from throwstack.volatility.survey import Selection, Survey
+from throwstack.volatility.tables.columns import row
+from throwstack.volatility.tables.crash_table import CRASH_COLUMNS
+from throwstack.volatility.tables.frame_table import throwing_columns
+from throwstack.volatility.tables.thread_table import ThreadTable
+from throwstack.volatility.thread_stacks import thread_stack
 
 SAMPLE = int(os.environ.get("THROWSTACK_FAILING_CALLS", "12"))
 """How many calls of each run fail in their turn; there are some 14,000 in each."""
 ERRORS = (MemoryError, RecursionError, OverflowError, KeyError, ValueError)
-PLAIN = rows.NameStyle.PLAIN
+PLAIN = NameStyle.PLAIN
+WHOLE_FRAMES = FrameDetail(registers=True, fpo=True)
 CRASHED, THREADS = 5304, {5320, 5324}
 
 OPENED = (0, 0)
@@ -45,15 +54,15 @@ def session(forged: Forge) -> Iterator[Session]:
 def unhandled(machine: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
     yield OPENED
     for finding in looked_at.findings():
-        row = rows.unhandled_row(machine, finding)
-        yield row[0], row[2]
+        cells = row(CRASH_COLUMNS, crash_of(machine, finding))
+        yield cells[0], cells[2]
 
 
 def cxrstack(_: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
     yield OPENED
-    for stack in cxr.throwing_stacks(looked_at):
-        for row in rows.frame_rows(stack, with_registers=True, style=PLAIN, with_fpo=True):
-            yield row[0], row[2]
+    for frame in cxr.frame_rows(cxr.throwing_stacks(looked_at), WHOLE_FRAMES):
+        cells = row(throwing_columns(PLAIN, with_registers=True, with_fpo=True), frame)
+        yield cells[0], cells[2]
 
 
 def symbols_needed(_: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
@@ -62,11 +71,11 @@ def symbols_needed(_: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
 
 
 def stackwalk(machine: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
-    table, walk = StackRows(machine, PLAIN, is_brief=False, with_fpo=True), StackWalk(looked_at)
+    table, walk = ThreadTable(PLAIN, with_fpo=True), StackWalk(looked_at)
     yield OPENED
     for report in walk.reports():
-        for _, row in table.rows(table.stack(report), unique=False):
-            yield row[0], row[2]
+        for _, cells in table.rows(table.stack(thread_stack(machine, report, WHOLE_FRAMES))):
+            yield cells[0], cells[2]
 
 
 RUNS = [unhandled, cxrstack, symbols_needed, stackwalk]
@@ -79,6 +88,11 @@ BETWEEN_THE_GUARDS = {
     "names/symbols.py": {"__str__"},
     "core/text.py": {"escape"},
     "stuck/stuck_thread.py": {"kinds"},
+    "report/frame_report.py": {"call_site", "is_inline"},
+    "report/register_text.py": {"format_registers", "format_flags"},
+    "volatility/crashes.py": {"crash_of"},
+    "volatility/objects/wait_objects.py": {"duration"},
+    "volatility/thread_stacks.py": {"thread_stack"},
     "volatility/memory/guarded.py": {"guarded"},
     "volatility/memory/machine.py": {"read_problems"},
     "volatility/objects/threads.py": {"is_terminated"},
@@ -86,7 +100,16 @@ BETWEEN_THE_GUARDS = {
     "volatility/thread_walks.py": {"label"},
 }
 """What runs outside any guard beside the loops: it makes words of what was found, and reads nothing."""
-LOOPS = {"survey.py", "cxr.py", "rows.py", "stackwalk.py", "stackwalk_rows.py", "memory/read_faults.py"}
+LOOPS = {"survey.py", "cxr.py", "stackwalk.py", "memory/read_faults.py"}
+OF_VALUES = (
+    "report/crash_report.py",
+    "report/dump_report.py",
+    "report/thread_report.py",
+    "report/values.py",
+    "volatility/tables/",
+    "volatility/survey_record.py",
+)
+"""What turns reports into cells: nothing there reads the dump."""
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -100,7 +123,9 @@ def test_what_reads_a_dump_runs_inside_a_guard(session: Session, run: Run):
     beside = {
         (file, name)
         for file, name in outside
-        if file.removeprefix("volatility/") not in LOOPS and name not in BETWEEN_THE_GUARDS.get(file, set())
+        if not file.startswith(OF_VALUES)
+        and file.removeprefix("volatility/") not in LOOPS
+        and name not in BETWEEN_THE_GUARDS.get(file, set())
     }
     assert beside == set()
     assert made.count > 5000
@@ -153,33 +178,39 @@ def test_a_thread_that_cannot_be_examined_is_named_and_its_neighbour_has_its_row
 
 
 @pytest.mark.parametrize(
-    ("part", "columns"),
+    ("made_by", "part", "columns"),
     [
-        ("describe", {"Exception", "Details", "Signature"}),
-        ("thrown_at", {"Thrown At", "Signature"}),
-        ("signature_of", {"Signature"}),
-        ("name_of", {"Thrown At", "Signature"}),
-        ("blocked_since", {"Blocked Since"}),
-        ("box_text", set()),
+        (make_crash, "describe", {"Exception", "Details", "Signature"}),
+        (make_crash, "thrown_at", {"Thrown At", "Signature"}),
+        (make_crash, "signature", {"Signature"}),
+        (make_crash, "name_of", {"Thrown At", "Signature"}),
+        (crashes, "_blocked_since", {"Blocked Since"}),
+        (make_crash, "box_text", set()),
     ],
 )
 def test_a_row_that_cannot_be_made_appears_with_what_is_known(
-    session: Session, part: str, columns: set[str], monkeypatch: pytest.MonkeyPatch, caught: list[logging.LogRecord]
+    *,
+    session: Session,
+    made_by: ModuleType,
+    part: str,
+    columns: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caught: list[logging.LogRecord],
 ):
     machine = opened(session)
     found = list(Survey(machine, Selection()).findings())
-    whole = [rows.unhandled_row(machine, finding) for finding in found]
+    whole = [row(CRASH_COLUMNS, crash_of(machine, finding)) for finding in found]
 
     def fails(*_: object, **__: object) -> None:
         raise RecursionError
 
-    monkeypatch.setattr(rows, part, fails)
-    names = [name for name, _ in rows.UNHANDLED_COLUMNS]
+    monkeypatch.setattr(made_by, part, fails)
+    names = [column.title for column in CRASH_COLUMNS]
     for finding, before in zip(found, whole, strict=True):
-        row = rows.unhandled_row(machine, finding)
-        changed = {name for name, was, now in zip(names, before, row, strict=True) if str(was) != str(now)}
+        cells = row(CRASH_COLUMNS, crash_of(machine, finding))
+        changed = {name for name, was, now in zip(names, before, cells, strict=True) if str(was) != str(now)}
         assert changed - {"Notes"} <= columns
-        assert "unexpected RecursionError" in row[-1]
+        assert "unexpected RecursionError" in cells[-1]
     assert len(caught) == len(found)
 
 
@@ -195,9 +226,9 @@ def test_a_thread_that_is_known_to_be_stuck_has_a_row_without_its_exception(
     found = list(Survey(machine, Selection()).findings())
     assert {finding.thread.tid for finding in found} == THREADS
     for finding in found:
-        row = rows.unhandled_row(machine, finding)
-        assert "KERNELBASE!UnhandledExceptionFilter" in row[4]
-        assert "the search for the saved CONTEXT broke off: unexpected OverflowError" in row[-1]
+        cells = row(CRASH_COLUMNS, crash_of(machine, finding))
+        assert "KERNELBASE!UnhandledExceptionFilter" in cells[4]
+        assert "the search for the saved CONTEXT broke off: unexpected OverflowError" in cells[-1]
 
 
 @pytest.mark.usefixtures("caught")
@@ -213,11 +244,11 @@ def test_a_thread_whose_throwing_stack_cannot_be_walked_has_its_row(session: Ses
 
     monkeypatch.setattr(Unwinder, "walk", fails_at_the_throw)
     for before, finding in zip(found, Survey(machine, Selection()).findings(), strict=True):
-        row, whole = rows.unhandled_row(machine, finding), rows.unhandled_row(machine, before)
-        names = [name for name, _ in rows.UNHANDLED_COLUMNS]
-        changed = {name for name, was, now in zip(names, whole, row, strict=True) if str(was) != str(now)}
+        cells, whole = (row(CRASH_COLUMNS, crash_of(machine, one)) for one in (finding, before))
+        names = [column.title for column in CRASH_COLUMNS]
+        changed = {name for name, was, now in zip(names, whole, cells, strict=True) if str(was) != str(now)}
         assert changed <= {"Thrown At", "Signature", "Notes"}
-        assert "throwing stack ends early: the walk failed unexpected OverflowError" in row[-1]
+        assert "throwing stack ends early: the walk failed unexpected OverflowError" in cells[-1]
 
 
 @pytest.mark.usefixtures("caught")

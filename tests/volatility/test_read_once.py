@@ -14,10 +14,10 @@ from tests.patched_memory import opened
 from tests.volatility_session import open_dump
 from throwstack.stuck import triage
 from throwstack.unwind import x64, x86
+from throwstack.volatility.crashes import crash_of
 from throwstack.volatility.cxr import throwing_stacks
 from throwstack.volatility.objects.threads import ThreadReader
 from throwstack.volatility.processes import Process
-from throwstack.volatility.rows import unhandled_row
 from throwstack.volatility.survey import Selection, Survey
 
 Count = Callable[[object, str], Counter[Any]]
@@ -42,7 +42,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Count:
 
 
 def sides(process: Process) -> int:
-    return 1 if process.wow64 is None else 2
+    return len(process.sides)
 
 
 @pytest.mark.parametrize("case", ["ftp-2003", "service-x64", "nested", "wow64-service", "shutdown-hang"])
@@ -61,7 +61,7 @@ def test_each_thread_is_read_once_and_each_throwing_stack_is_walked_once(forged:
         looked_at = sum(sides(process) for process, thread in threads if thread.teb)
         assert (instructions.total(), stacks.total()) == (looked_at, looked_at)
         for finding in findings:
-            unhandled_row(machine, finding)
+            crash_of(machine, finding)
         thrown = [exception.context.registers for finding in findings for exception in finding.stuck.exceptions]
         assert thrown
         assert [sum(walk[registers] for walk in walks) for registers in thrown] == [1] * len(thrown)

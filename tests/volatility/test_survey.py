@@ -7,9 +7,7 @@ from typing import cast
 
 import pytest
 
-from tests.targets import make_target
-from throwstack.core.frames import End, StackBounds, Walk
-from throwstack.core.registers import Arch
+from throwstack.core.frames import StackBounds
 from throwstack.core.sides import Side
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.stuck.stuck_thread import StuckThread
@@ -23,8 +21,6 @@ FILTER, SHUTDOWN = ("KERNELBASE", "UnhandledExceptionFilter"), ("mscoree", "CorE
 
 
 def finding(side: Side, blocked_in: tuple[str, str], *, has_exception: bool) -> Finding:
-    arch = Arch.X86 if side is Side.X86 else Arch.X64
-    target = make_target(arch, [], {}, {}, Walk((), End.THREAD_START))
     stack = ThreadStack(StackBounds(0x1000, 0x2000), None)
     exceptions = (EXCEPTION,) if has_exception else ()
     stuck = StuckThread(stack, (blocked_in,), exceptions, (), None, ("as found",))

@@ -7,14 +7,12 @@ blockers into words. To teach throwstack a blocker, add a line there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from importlib.resources import files
-
-from throwstack.core.text import escape
 
 
 class BlockerKind(Enum):
@@ -138,58 +136,3 @@ def blocked_in(names: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     best = min(innermost, key=_ORDER.__getitem__)
     others = sorted((depth for kind, depth in innermost.items() if kind is not best), reverse=True)
     return tuple(names[depth] for depth in (innermost[best], *others))
-
-
-def verdict(kinds: Iterable[BlockerKind], has_exception: bool, box_text: str = "") -> str:
-    """Say in a few words what the blockers of a thread mean.
-
-    `has_exception`: a saved exception was found. `box_text`: what the error box shows, where it could be read.
-    """
-    found = set(kinds)
-    crashed = has_exception or BlockerKind.UNHANDLED_FILTER in found or BlockerKind.CLR_WATSON in found
-    parts = []
-    if BlockerKind.SHUTDOWN in found:
-        parts.append("crashed inside shutdown" if crashed else _shutdown_verdict(found))
-    if found & {BlockerKind.ERROR_BOX, BlockerKind.HARD_ERROR}:
-        parts += ["crashed"] if crashed and not parts else []
-        parts.append(f'error box shown: "{escape(box_text)}"' if box_text else "error box shown")
-    return ", ".join(parts) or (_crash_verdict(found) if crashed else _cause(found))
-
-
-def _cause(found: set[BlockerKind]) -> str:
-    return next((words for kind, words in _CAUSES.items() if kind in found), "")
-
-
-def _shutdown_verdict(found: set[BlockerKind]) -> str:
-    """Say why a process without an exception ends, if it is more than that it was asked to."""
-    cause = _cause(found - {BlockerKind.TERMINATION})
-    return f"{cause}, hangs in shutdown" if cause else "hangs in shutdown without an exception"
-
-
-def _crash_verdict(found: set[BlockerKind]) -> str:
-    return next((words for kind, words in _CRASHES.items() if kind in found), "crashed")
-
-
-_CRASHES = {
-    BlockerKind.JIT_DEBUGGER: "crashed and waiting for a debugger",
-    BlockerKind.TERMINATION: "crashed and stuck in TerminateProcess",
-    BlockerKind.WER: "crashed and waiting for WER",
-    BlockerKind.CLR_WATSON: "crashed and waiting for WER",
-    BlockerKind.FAIL_FAST: "failed fast",
-    BlockerKind.TERMINATE: "crashed and stuck in terminate",
-    BlockerKind.ABORT: "crashed and stuck in abort",
-    BlockerKind.UNHANDLED_FILTER: "crashed and waiting in the unhandled exception filter",
-}
-"""What an exception and these blockers mean, the most telling first."""
-
-_CAUSES = {
-    BlockerKind.GS_FAILURE: "stack cookie overwritten",
-    BlockerKind.FAIL_FAST: "failed fast",
-    BlockerKind.PURE_CALL: "pure virtual function called",
-    BlockerKind.INVALID_PARAMETER: "invalid parameter passed to the C runtime",
-    BlockerKind.TERMINATE: "C++ terminate called",
-    BlockerKind.ABORT: "abort called",
-    BlockerKind.JIT_DEBUGGER: "waiting for a debugger",
-    BlockerKind.WER: "waiting for WER",
-    BlockerKind.TERMINATION: "stuck in TerminateProcess",
-}

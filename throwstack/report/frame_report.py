@@ -150,6 +150,12 @@ def walk_report(
     return WalkReport(tuple(frames), walk.end, escape(walk.detail, WHOLE))
 
 
+def bare_walk_report(walk: Walk, problem: str) -> WalkReport:
+    """Return the first frame of a walk as far as it is known without reading anything, and what the `problem` is."""
+    frames = tuple(_made(frame, Name(frame.ip), 0, _Extra(), problem) for frame in walk.frames[:1])
+    return WalkReport(frames, End.FAULT, escape(problem, WHOLE))
+
+
 def frame_reports(
     target: Target,
     frames: Sequence[Frame],

@@ -158,13 +158,14 @@ class _CrashMaker:
         self, exception: SavedException, walk: Walk, thrown_type: str
     ) -> tuple[str, SignatureReport | None]:
         """Return where the program threw, and the signature; note what there is to say of the throw."""
-        code = exception.record.code
+        where, signed = "", None
         with self._part("throwing stack"):
             names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
             self._notes += _about_the_throw(self._stuck, walk)
-            made = signature(names, thrown_type or f"{code:#010x}")
-            return escape(str(thrown_at(names) or names[0]), WHOLE), SignatureReport(made.text, made.digest)
-        return "", None
+            where = escape(str(thrown_at(names) or names[0]), WHOLE)
+            made = signature(names, thrown_type or f"{exception.record.code:#010x}")
+            signed = SignatureReport(made.text, made.digest)
+        return where, signed
 
 
 def _blocker(module: str, symbol: str) -> BlockerReport:

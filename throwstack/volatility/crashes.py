@@ -20,24 +20,28 @@ from throwstack.volatility.survey import Finding
 
 def crash_of(machine: Machine, finding: Finding, detail: FrameDetail = NO_DETAIL) -> CrashReport:
     """Return what there is to say of a stuck thread. Whatever goes wrong, there is a report, and it says what."""
-    stuck, process = finding.stuck, summary_of(finding.process)
     problems: list[str] = []
     with guarded(problems.append):
-        views, stack = finding.process.pages.views, stuck.stack
-        site = CrashSite(
-            target=finding.target,
-            process=process,
-            tid=finding.thread.tid,
-            side=finding.side,
-            arch=finding.arch,
-            region_of=lambda address: region_of(address, finding.target.symbols, views, stack.bounds),
-            substitutes=finding.process.pages.substitutes,
-            blocked_since=partial(_blocked_since, machine, finding),
-            notes=(*stuck.notes, finding.reporter) if finding.reporter else stuck.notes,
-        )
-        return make_crash(stuck, site, detail)
+        return make_crash(finding.stuck, _site(machine, finding), detail)
+    process = ProcessSummary(finding.process.pid, escape(finding.process.name, WHOLE))
     nothing = CrashVerdict(VerdictCode.UNKNOWN, "")
     return CrashReport(process, finding.thread.tid, finding.side, finding.arch, nothing, notes=tuple(problems))
+
+
+def _site(machine: Machine, finding: Finding) -> CrashSite:
+    stuck = finding.stuck
+    views, bounds, symbols = finding.process.pages.views, stuck.stack.bounds, finding.target.symbols
+    return CrashSite(
+        target=finding.target,
+        process=summary_of(finding.process),
+        tid=finding.thread.tid,
+        side=finding.side,
+        arch=finding.arch,
+        region_of=lambda address: region_of(address, symbols, views, bounds),
+        substitutes=finding.process.pages.substitutes,
+        blocked_since=partial(_blocked_since, machine, finding),
+        notes=(*stuck.notes, finding.reporter) if finding.reporter else stuck.notes,
+    )
 
 
 def timeline_text(crash: CrashReport) -> str:

@@ -16,10 +16,10 @@ from throwstack.core.sides import BOTH, Side, Sides
 from throwstack.core.text import escape
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.files.needed import NeededFile, needed_files
-from throwstack.report.frame_report import FrameDetail, walk_report
+from throwstack.report.crash_report import ProcessSummary
+from throwstack.report.frame_report import WHOLE, FrameDetail, WalkReport, bare_walk_report, walk_report
 from throwstack.stuck.triage import BROKE_OFF
 from throwstack.unwind.target import Target, guarded_walk
-from throwstack.volatility.crashes import summary_of
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import NoStack, Process
@@ -168,11 +168,19 @@ def _stack_of(survey: Survey, process: Process, side: Side, sp: int) -> tuple[in
 def frame_rows(stacks: Iterable[ThrowingStack], detail: FrameDetail) -> Iterator[FrameRow]:
     """Yield the frames of throwing stacks, innermost first, stack after stack."""
     for stack in stacks:
-        process = summary_of(stack.process)
+        yield from _rows_of(stack, detail)
+
+
+def _rows_of(stack: ThrowingStack, detail: FrameDetail) -> list[FrameRow]:
+    problems: list[str] = []
+    process = ProcessSummary(stack.process.pid, escape(stack.process.name, WHOLE))
+    walk: WalkReport | None = None
+    with guarded(problems.append):
         substitutes = stack.process.pages.substitutes
         walk = walk_report(stack.target, stack.walk, substitutes, context=stack.context, detail=detail)
-        for frame in walk.frames:
-            yield FrameRow(process, stack.tid, frame, "" if frame.number else stack.title)
+    if walk is None:
+        walk = bare_walk_report(stack.walk, problems[0])
+    return [FrameRow(process, stack.tid, frame, "" if frame.number else stack.title) for frame in walk.frames]
 
 
 def files_needed(stacks: Iterable[ThrowingStack]) -> tuple[NeededFile, ...]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from itertools import count
 
 from throwstack.core.text import escape
@@ -18,35 +20,24 @@ from throwstack.volatility.stackwalk import ThreadReport
 
 def thread_stack(machine: Machine, report: ThreadReport, detail: FrameDetail = NO_DETAIL) -> ThreadStackReport:
     """Return a thread as values. What cannot be made is absent, and the notes say why."""
-    owner, thread, facts = report.owner, report.thread, report.blockage.facts
-    parts: list[StackPartReport] = []
     problems: list[str] = []
-    numbers = count()
-    substitutes = frozenset() if owner.process is None else owner.process.pages.substitutes
-    for side in report.sides:
-        ending = f"{side.label} stack ends here: {side.ending}" if side.ending else ""
-        bounds = side.bounds
-        parts.append(
-            StackPartReport(
-                side.side,
-                tuple(
-                    frame_reports(side.target, side.frames, substitutes, numbers=numbers, ending=ending, detail=detail)
-                ),
-                escape(side.ending, WHOLE),
-                None if bounds is None else hexadecimal(bounds.base or None),
-                None if bounds is None else hexadecimal(bounds.limit or None),
-            )
-        )
-    notes = [report.problem] if report.problem else []
-    notes += owner.problems
-    notes += [f"{side.label} stack: {side.ending}" for side in report.sides if side.ending and not side.frames]
-    if report.blockage.wait.problem:
-        notes.append(report.blockage.wait.problem)
+    with guarded(problems.append):
+        return _made(machine, report, detail)
+    process = ProcessSummary(report.owner.pid, escape(report.owner.name, WHOLE))
+    return ThreadStackReport(process, report.thread.tid, Hexadecimal(report.thread.address), notes=tuple(problems))
+
+
+def _made(machine: Machine, report: ThreadReport, detail: FrameDetail) -> ThreadStackReport:
+    thread, facts = report.thread, report.blockage.facts
+    parts: list[StackPartReport] = []
     wait: ThreadWait | None = None
+    problems: list[str] = []
+    with guarded(problems.append):
+        parts += _parts(report, detail)
     with guarded(problems.append):
         wait = _wait(machine, report) if facts.is_waiting else None
     return ThreadStackReport(
-        process=ProcessSummary(owner.pid, escape(owner.name, WHOLE)),
+        process=ProcessSummary(report.owner.pid, escape(report.owner.name, WHOLE)),
         tid=thread.tid,
         ethread=Hexadecimal(thread.address),
         parts=tuple(parts),
@@ -69,8 +60,36 @@ def thread_stack(machine: Machine, report: ThreadReport, detail: FrameDetail = N
         kernel_stack_base=hexadecimal(facts.stack_base or None),
         kernel_stack_limit=hexadecimal(facts.stack_limit or None),
         has_large_stack=None if facts.large_stack is None else bool(facts.large_stack),
-        notes=tuple(escape(note, WHOLE) for note in [*notes, *problems]),
+        notes=tuple(escape(note, WHOLE) for note in [*_notes(report), *problems]),
     )
+
+
+def _parts(report: ThreadReport, detail: FrameDetail) -> Iterator[StackPartReport]:
+    numbers = count()
+    process = report.owner.process
+    substitutes: AbstractSet[int] = frozenset() if process is None else process.pages.substitutes
+    for part in report.sides:
+        said = f"{part.side.value} stack ends here: {part.ending}" if part.ending else ""
+        frames = frame_reports(part.target, part.frames, substitutes, numbers=numbers, ending=said, detail=detail)
+        bounds = part.bounds
+        yield StackPartReport(
+            part.side,
+            tuple(frames),
+            escape(part.ending, WHOLE),
+            None if bounds is None else hexadecimal(bounds.base or None),
+            None if bounds is None else hexadecimal(bounds.limit or None),
+        )
+
+
+def _notes(report: ThreadReport) -> Iterator[str]:
+    if report.problem:
+        yield report.problem
+    yield from report.owner.problems
+    for part in report.sides:
+        if part.ending and not part.frames:
+            yield f"{part.side.value} stack: {part.ending}"
+    if report.blockage.wait.problem:
+        yield report.blockage.wait.problem
 
 
 def _wait(machine: Machine, report: ThreadReport) -> ThreadWait:

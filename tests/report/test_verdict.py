@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts: what the blockers of a thread mean, in words and as a code."""
+
+from __future__ import annotations
+
+import pytest
+
+from throwstack.names.blockers import BlockerKind, blocked_in, blocker_named
+from throwstack.report.verdict import VerdictCode, verdict
+
+
+def _kinds(names: list[tuple[str, str]]) -> list[BlockerKind]:
+    return [found.kind for found in (blocker_named(*name) for name in names) if found is not None]
+
+
+F, S, A, W = BlockerKind.UNHANDLED_FILTER, BlockerKind.SHUTDOWN, BlockerKind.ABORT, BlockerKind.WER
+E, X, T = BlockerKind.ERROR_BOX, BlockerKind.FAIL_FAST, BlockerKind.TERMINATION
+
+
+@pytest.mark.parametrize(
+    ("kinds", "has_exception", "words"),
+    [
+        ([W, F], True, "crashed and waiting for WER"),
+        ([F], False, "crashed and waiting in the unhandled exception filter"),
+        ([S, A, F], True, "crashed inside shutdown"),
+        ([S], False, "hangs in shutdown without an exception"),
+        ([BlockerKind.ERROR_BOX, A], False, "error box shown"),
+        ([BlockerKind.HARD_ERROR, F], True, "crashed, error box shown"),
+        ([BlockerKind.JIT_DEBUGGER, F], True, "crashed and waiting for a debugger"),
+        ([A, F], True, "crashed and stuck in abort"),
+        ([A], False, "abort called"),
+        ([BlockerKind.PURE_CALL, A], False, "pure virtual function called"),
+        # What is waited for in a shutdown is the box, and why the process ends is the failure.
+        ([S, E], False, "hangs in shutdown without an exception, error box shown"),
+        ([S, A, E, F], True, "crashed inside shutdown, error box shown"),
+        ([S, BlockerKind.PURE_CALL], False, "pure virtual function called, hangs in shutdown"),
+        ([S, W], True, "crashed inside shutdown"),
+        ([S, T], False, "hangs in shutdown without an exception"),
+        ([F, T], True, "crashed and stuck in TerminateProcess"),
+        ([F, W, T], True, "crashed and stuck in TerminateProcess"),
+        ([A, T], False, "abort called"),
+        ([X], True, "failed fast"),
+        ([X], False, "failed fast"),
+        ([X, W], True, "crashed and waiting for WER"),
+        ([X, BlockerKind.CLR_WATSON], False, "crashed and waiting for WER"),
+        ([], True, "crashed"),
+        ([], False, ""),
+    ],
+)
+def test_verdicts(kinds: list[BlockerKind], has_exception: bool, words: str):
+    assert verdict(kinds, has_exception=has_exception).text == words
+
+
+def test_text_of_a_box_is_shown_escaped():
+    found = verdict([BlockerKind.ERROR_BOX], has_exception=False, box_text="R6025\n- pure virtual function call")
+    assert found.text == r'error box shown: "R6025\n- pure virtual function call"'
+
+
+@pytest.mark.parametrize(
+    ("kinds", "has_exception", "code", "is_in_shutdown", "shows_box"),
+    [
+        ([W, F], True, VerdictCode.CRASHED_WAITING_FOR_WER, False, False),
+        ([S, A, E, F], True, VerdictCode.CRASHED_IN_SHUTDOWN, True, True),
+        ([S], False, VerdictCode.HANGS_IN_SHUTDOWN, True, False),
+        ([S, BlockerKind.PURE_CALL], False, VerdictCode.PURE_CALL, True, False),
+        ([E, A], False, VerdictCode.ERROR_BOX, False, True),
+        ([BlockerKind.HARD_ERROR, F], True, VerdictCode.CRASHED, False, True),
+        ([], False, VerdictCode.UNKNOWN, False, False),
+    ],
+)
+def test_codes(kinds: list[BlockerKind], has_exception: bool, code: VerdictCode, is_in_shutdown: bool, shows_box: bool):
+    found = verdict(kinds, has_exception=has_exception)
+    assert (found.code, found.is_in_shutdown, found.shows_box) == (code, is_in_shutdown, shows_box)
+
+
+WINDOWS = {
+    "Windows 7, 32-bit": "ntdll!NtWaitForMultipleObjects KERNELBASE!WaitForMultipleObjectsEx "
+    "KERNEL32!WaitForMultipleObjectsExImplementation KERNEL32!WaitForMultipleObjects KERNEL32!WerpReportFaultInternal "
+    "KERNEL32!WerpReportFault KERNEL32!BasepReportFault KERNEL32!UnhandledExceptionFilter ntdll!__RtlUserThreadStart",
+    "Windows 10": "ntdll!NtWaitForMultipleObjects KERNELBASE!WaitForMultipleObjectsEx "
+    "KERNELBASE!WaitForMultipleObjects kernel32!WerpReportFaultInternal kernel32!WerpReportFault "
+    "KERNELBASE!UnhandledExceptionFilter ntdll!RtlUserThreadStart$filt$0 ntdll!_C_specific_handler",
+    "Windows XP": "ntdll!KiFastSystemCallRet ntdll!NtWaitForSingleObject kernel32!WaitForSingleObjectEx "
+    "faultrep!InternalGenerateMinidumpEx faultrep!StartManifestReportImmediate faultrep!ReportFault "
+    "kernel32!UnhandledExceptionFilter",
+    "a thread pool's worker": "ntdll!NtWaitForMultipleObjects ntdll!WerpWaitForCrashReporting "
+    "ntdll!RtlReportExceptionHelper ntdll!RtlReportException ntdll!TppWorkerpInnerExceptionFilter",
+    "a DllMain": "ntdll!NtAlpcSendWaitReceivePort ntdll!SendMessageToWERService ntdll!ReportExceptionInternal "
+    "ntdll!RtlReportExceptionHelper ntdll!RtlReportException ntdll!LdrpCalloutExceptionFilter",
+}
+
+
+@pytest.mark.parametrize("stack", WINDOWS.values(), ids=WINDOWS.keys())
+def test_waits_for_error_reporting_read_as_such(stack: str):
+    """The first three as debuggers showed them, shortened; the last two by which functions of ntdll call which."""
+    module_and_symbol = [tuple(name.split("!")) for name in stack.split()]
+    kinds = [blocker_named(*name).kind for name in blocked_in(module_and_symbol)]
+    assert verdict(kinds, has_exception=True).text == "crashed and waiting for WER"
+
+
+def test_a_fatal_error_of_the_clr_is_no_terminate():
+    stack = [("KERNELBASE", "RaiseFailFastException"), ("coreclr", "EEPolicy::HandleFatalError")]
+    assert verdict(_kinds(stack), has_exception=False).text == "failed fast"
+    assert verdict(_kinds(stack[1:]), has_exception=False).text == "failed fast"
