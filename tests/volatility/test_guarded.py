@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.conftest import Forge
-from tests.failing_calls import calls
-from tests.patched_memory import opened
-from tests.volatility_session import Session, open_dump
+from tests.support.failing_calls import calls
+from tests.support.patched_memory import opened
+from tests.support.volatility_session import Session, open_dump
 from throwstack.stuck.triage import Triage
 from throwstack.volatility import cxr, rows
 from throwstack.volatility.coverage import coverage

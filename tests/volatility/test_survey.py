@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from tests.targets import make_target
+from tests.support.targets import make_target
 from throwstack.core.frames import End, StackBounds, Walk
 from throwstack.core.registers import Arch
 from throwstack.dispatch.saved import SavedException
