@@ -6,7 +6,7 @@ DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
 STACK = --hide-columns PID Process TID IP Args Symbols Notes -r pretty
 
-.PHONY: demo test test-install test-install-all test-images fuzz snapshot lint lint-all format clean
+.PHONY: demo test test-unit test-install test-install-all test-images fuzz snapshot lint lint-all format clean
 
 SOURCES = README.md $(shell find throwstack plugins symbols distribution -type f ! -name '*.pyc')
 
@@ -35,6 +35,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tools
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# Without whole dumps: what to run while editing.
+test-unit: $(VENV)/.tools
+	$(BIN)/python -m pytest -n auto -m unit
 
 # Every kind of installation, in fresh environments: `vol` works before, with and after throwstack. Fetches some 40 MB.
 # With -all also every release of volatility3 that is promised, not only the oldest and the newest.
