@@ -6,7 +6,7 @@ DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
 STACK = --hide-columns PID Process TID IP Args Symbols Notes -r pretty
 
-.PHONY: demo test test-install test-install-all test-images fuzz lint lint-all format clean
+.PHONY: demo test test-unit test-install test-install-all test-images fuzz snapshot lint lint-all format clean
 
 SOURCES = README.md $(shell find throwstack plugins symbols distribution -type f ! -name '*.pyc')
 
@@ -36,6 +36,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tools
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+# Without whole dumps: what to run while editing.
+test-unit: $(VENV)/.tools
+	$(BIN)/python -m pytest -n auto -m unit
+
 # Every kind of installation, in fresh environments: `vol` works before, with and after throwstack. Fetches some 40 MB.
 # With -all also every release of volatility3 that is promised, not only the oldest and the newest.
 INSTALL = build/install
@@ -64,6 +68,25 @@ FUZZ_PLUGINS = $(if $(COUNT),--count $(shell expr $(COUNT) / 25 + 1),--seconds $
 fuzz: $(VENV)/.tools
 	@$(FUZZ) engine --seed $(SEED) $(FUZZ_ENGINE); engine=$$?; \
 	$(FUZZ) plugins --seed $(SEED) $(FUZZ_PLUGINS) && exit $$engine
+
+# What all commands print on all forged dumps and live captures, as files in SNAPSHOT. CHECKOUT=DIR takes the product code
+# of another checkout, on the same dumps. With BEFORE=REV both are taken, of that commit and of this tree, and compared.
+SNAPSHOTS = build/snapshot
+SNAPSHOT = $(SNAPSHOTS)/now
+CHECKOUT = .
+TAKE = $(BIN)/python -m tests.snapshot
+
+snapshot: $(VENV)/.tools
+ifdef BEFORE
+	rm -rf $(SNAPSHOTS)/source $(SNAPSHOTS)/before $(SNAPSHOTS)/now
+	mkdir -p $(SNAPSHOTS)/source
+	git archive $(BEFORE) | tar -x -C $(SNAPSHOTS)/source
+	$(TAKE) $(SNAPSHOTS)/before --checkout $(SNAPSHOTS)/source
+	$(TAKE) $(SNAPSHOTS)/now
+	$(TAKE) --compare $(SNAPSHOTS)/before $(SNAPSHOTS)/now
+else
+	$(TAKE) $(SNAPSHOT) --checkout $(CHECKOUT)
+endif
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.pdb_writer import Inline, Pdb, Procedure
-from tests.pe_writer import X86, Pe, Section
+from tests.support.pdb_writer import Inline, Pdb, Procedure
+from tests.support.pe_writer import X86, Pe, Section
 from throwstack.core.memory import memory_of
 from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.images.image import ImageMap

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forged dumps, each made once a run; the mark of the tests that run on every system; and a watch over the guard.
+"""Forged dumps, each made once a run; the marks of tests; and a watch over the guard.
 
-The guard must have nothing to do on what we foresee.
+The guard must have nothing to do on what we foresee. Every test is marked `dump` if it opens a whole dump, else `unit`;
+`portable` too, if it runs on every system.
 """
 
 from __future__ import annotations
@@ -21,19 +22,46 @@ from tests.forge.describe import Paging
 from tests.forge.truth import Truth
 
 if find_spec("symbolic") is None:  # no wheels for Windows: PDBs are not read there
-    collect_ignore = ["pdb/test_pdb_symbols.py", "test_symbol_options.py"]
+    collect_ignore = ["pdb/test_pdb_symbols.py", "dumps/test_symbol_options.py"]
 
 Forge = Callable[..., tuple[Path, Truth]]
 
 NEEDS_THIS_SYSTEM = ("fuzz", "install", "live", "peers")
 """Directories of tests that need fork, Wine, a shell or programs that not every system has; all others are portable."""
 
+HAVE_DUMPS = ("dumps", "forge", "fuzz", "install", "live", "peers")
+"""Directories in which every test counts as one of a whole dump, or takes as long."""
+
+TAKE_AS_LONG = (
+    "test_packaging.py",
+    "test_command_line.py",
+    "test_emulated.py",
+    "test_every_instruction.py",
+    "test_hostile.py",
+    "test_hostile_stacks.py",
+)
+"""Files of other directories that build packages, run programs, emulate every instruction or attack at length."""
+
+DUMP_TOOLS = ("build", "forge", "open_dump", "vol")
+"""Who imports one of these makes or opens whole dumps."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the portable tests: `pytest -m portable` runs on Linux, Windows and macOS, without Wine."""
+    """Mark the tests: `pytest -m portable` runs on Linux, Windows and macOS, `pytest -m unit` takes seconds."""
     for item in items:
-        if item.path.relative_to(Path(__file__).parent).parts[0] not in NEEDS_THIS_SYSTEM:
+        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        if room not in NEEDS_THIS_SYSTEM:
             item.add_marker(pytest.mark.portable)
+        is_long = room in HAVE_DUMPS or item.path.name in TAKE_AS_LONG or _opens_dumps(item)
+        item.add_marker(pytest.mark.dump if is_long else pytest.mark.unit)
+
+
+def _opens_dumps(item: pytest.Item) -> bool:
+    """Say whether a test asks for a forged dump, or its module has what makes or opens one."""
+    module = item.getparent(pytest.Module)
+    tools = (getattr(module.obj, name, None) for name in DUMP_TOOLS) if module is not None else ()
+    made_by_us = any(callable(tool) and tool.__module__.startswith("tests.") for tool in tools)
+    return made_by_us or "forged" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")

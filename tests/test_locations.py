@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 from throwstack import locations
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import throwstack
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 
 BUILT = ("throwstack", "plugins", "symbols", "tests", "docs", "distribution", "benchmarks", "tools")
 """The directories that the sdist has whole."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 
 PTH = CHECKOUT / "distribution" / "throwstack.pth"
 INSTALL = "import site, sys; sys.path[:0] = {packages!r}; site.addsitedir({site!r})\n"

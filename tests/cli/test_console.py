@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Forge
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 from throwstack.cli import console
 from throwstack.cli.main import main
 

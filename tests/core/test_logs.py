@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 from throwstack.core import logs
 
 HOSTILE = "\x1b]0;owned\x07evil\nvol: all is well\u202e"

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.crashdump.bytes import Buffer
-from tests.crashdump.test_header import header32, header64
+from tests.support.dump_headers import Buffer, header32, header64
 from throwstack.crashdump.file_kind import FileKind, identify
 
 

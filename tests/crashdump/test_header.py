@@ -3,40 +3,16 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.crashdump.bytes import Buffer
+from tests.support.dump_headers import Buffer, header32, header64
 from throwstack.crashdump.header import DumpKind, read_header
 from throwstack.crashdump.reader import FileBytes
 from throwstack.pages.page_tables import PagingMode
-
-
-def header64(dump_type: int = 1) -> bytearray:
-    page = bytearray(b"PAGE" * 0x800)
-    struct.pack_into("<4sII4Q", page, 4, b"DU64", 15, 19041, 0x1AD000, 1, 0xFFFFF80300001000, 0xFFFFF80300002000)
-    struct.pack_into("<4I4Q", page, 0x30, 0x8664, 8, 0xE2, 0, 1, 2, 3, 4)
-    struct.pack_into("<Q", page, 0x80, 0xFFFFF80300003000)
-    struct.pack_into("<I", page, 0xF98, dump_type)
-    struct.pack_into("<QQ", page, 0xFA0, 0x123000, 132700000000000000)
-    struct.pack_into("<Q", page, 0x1030, 36_000_000_000)
-    return page
-
-
-def header32(dump_type: int = 1, *, has_pae: bool = True) -> bytearray:
-    page = bytearray(b"PAGE" * 0x400)
-    struct.pack_into("<4sII4I", page, 4, b"DUMP", 15, 3790, 0x185000, 1, 0x80801000, 0x80802000)
-    struct.pack_into("<7I", page, 0x20, 0x14C, 2, 0xD1, 1, 2, 3, 4)
-    page[0x5C] = has_pae
-    struct.pack_into("<I", page, 0x60, 0x80803000)
-    struct.pack_into("<I", page, 0xF88, dump_type)
-    struct.pack_into("<Q", page, 0xFB8, 36_000_000_000)
-    struct.pack_into("<Q", page, 0xFC0, 128500000000000000)
-    return page
 
 
 def test_a_64bit_header():

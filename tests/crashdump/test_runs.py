@@ -10,13 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.crashdump.bytes import Buffer
-from tests.crashdump.test_header import header32, header64
+from tests.support.dump_headers import PAGE, Buffer, bitmap, header32, header64, with_runs
 from throwstack.crashdump.header import DumpHeader, read_header
 from throwstack.crashdump.physical import DumpPages
 from throwstack.crashdump.runs import NoRuns, Run, read_runs
-
-PAGE = 0x1000
 
 
 def opened(data: bytes | bytearray) -> tuple[Buffer, DumpHeader]:
@@ -24,23 +21,6 @@ def opened(data: bytes | bytearray) -> tuple[Buffer, DumpHeader]:
     header = read_header(buffer)
     assert header is not None
     return buffer, header
-
-
-def with_runs(page: bytearray, runs: list[tuple[int, int]]) -> bytearray:
-    is_64bit = len(page) == 2 * PAGE
-    struct.pack_into("<I", page, 0x88 if is_64bit else 0x64, len(runs))
-    for index, run in enumerate(runs):
-        struct.pack_into(
-            "<QQ" if is_64bit else "<II", page, (0x98 if is_64bit else 0x6C) + index * (16 if is_64bit else 8), *run
-        )
-    return page
-
-
-def bitmap(frames: set[int], size: int, bits: int, signature: bytes = b"SDMP") -> bytes:
-    data = bytearray(bits // 8)
-    for frame in frames:
-        data[frame // 8] |= 1 << frame % 8
-    return struct.pack("<4s4s24xQQQ", signature, b"DUMP", size, len(frames), bits) + data
 
 
 def frames_of(runs: tuple[Run, ...]) -> dict[int, int]:

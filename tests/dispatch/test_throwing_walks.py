@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.targets import make_target
+from tests.support.targets import make_target
 from throwstack.core.contexts import Context
 from throwstack.core.exception_record import ExceptionRecord
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk

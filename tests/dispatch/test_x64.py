@@ -7,9 +7,9 @@ import struct
 
 import pytest
 
-from tests.core.test_contexts import x64_context
 from tests.forge.stacks import Label, Stack
-from tests.targets import make_target
+from tests.support.context_records import x64_context
+from tests.support.targets import make_target
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import Arch, Registers
 from throwstack.dispatch.saved_exception import Route, SavedException

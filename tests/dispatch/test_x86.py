@@ -6,13 +6,11 @@ The addresses are those of a Server 2003 thread; what a test expects is a label,
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 
-from tests.core.test_contexts import x86_context
 from tests.forge.stacks import Label, Stack
-from tests.targets import make_target
+from tests.support.targets import make_target
+from tests.support.x86_saved import CONTEXT_IP, CONTEXT_SP, put_context, put_record
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import Arch, Registers
 from throwstack.dispatch.saved_exception import Route, SavedException
@@ -23,19 +21,6 @@ LIMIT, BASE = 0x045B8000, 0x045C0000
 KERNEL32 = Module("kernel32.dll", r"C:\WINDOWS\system32\kernel32.dll", 0x77E40000, 0x100000)
 FILTER_RVA = 0x3608D
 IN_FILTER = KERNEL32.base + FILTER_RVA + 0x12A
-CONTEXT_IP, CONTEXT_SP = 0x77E4BEE7, 0x045BAB64
-
-
-def put_record(stack: Stack, address: int, mark: Label, *, code: int = 0xE06D7363, parameters: int = 0) -> None:
-    stack.at(address).mark(mark).d32(code, 1, 0, CONTEXT_IP, parameters)
-
-
-def put_context(stack: Stack, address: int, mark: Label, **fields: int) -> None:
-    """Write a CONTEXT whose eip and esp are those above (other members: see `x86_context`)."""
-    data = bytearray(x86_context(**{key: value for key, value in fields.items() if key in {"flags", "cs", "ss"}}))
-    struct.pack_into("<I", data, 0xB8, fields.get("eip", CONTEXT_IP))
-    struct.pack_into("<I", data, 0xC4, fields.get("esp", CONTEXT_SP))
-    stack.at(address).mark(mark).raw(bytes(data))
 
 
 def filter_frame(child_ebp: int) -> Frame:

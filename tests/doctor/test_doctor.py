@@ -21,8 +21,8 @@ from tests.forge.build import DumpKind
 from tests.forge.cases import builders
 from tests.forge.describe import Residency
 from tests.forge.dump_kinds import MoreKinds, as_elf, as_lime, as_vmware, rewrite
-from tests.test_residency_answers import all_in, spread_over
-from tests.vol import vol
+from tests.support.residency import all_in, spread_over
+from tests.support.vol import vol
 from throwstack.cli.main import main
 
 PAGE = 0x1000

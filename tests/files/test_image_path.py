@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pe_writer import CODE, DATA, READ_ONLY, X64, X86, Pe, Section
+from tests.support.pe_writer import CODE, DATA, READ_ONLY, X64, X86, Pe, Section
 from throwstack.core.memory import PAGE_SIZE, Memory, SegmentSource
 from throwstack.files import image_path
 from throwstack.files.image_path import ImagePages, ImageStore

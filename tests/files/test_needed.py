@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pe_writer import X64, X86, Pe, Section
-from tests.vol import CHECKOUT
+from tests.support.pe_writer import X64, X86, Pe, Section
+from tests.support.vol import CHECKOUT
 from throwstack.core.memory import memory_of
 from throwstack.core.text import escape
 from throwstack.files.needed import NeededFile, manifest, needed_files

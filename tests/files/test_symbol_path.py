@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.files.test_cabinet import cabinet
+from tests.support.cabinet_writer import cabinet
 from throwstack.files.symbol_path import (
     ImageIdentity,
     PathElement,

@@ -15,7 +15,7 @@ from tests.forge.code import Emitter
 from tests.forge.functions_x86 import Call, Function, Shape
 from tests.forge.images import ImageBuilder
 from tests.forge.pe_format import PAGE
-from tests.pdb_writer import FpoRecord, FrameRecord, Pdb, Procedure, Public
+from tests.support.pdb_writer import FpoRecord, FrameRecord, Pdb, Procedure, Public
 
 _ENTRY = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
 _BODY_WITH_EBP = "$T0 $ebp = $eip $T0 4 + ^ = $ebp $T0 ^ = $esp $T0 8 + ="

@@ -7,14 +7,12 @@ import random
 import struct
 from collections.abc import Iterator
 
-from tests.crashdump.bytes import Buffer
-from tests.crashdump.test_header import header32, header64
-from tests.crashdump.test_runs import bitmap, with_runs
 from tests.forge.xpress import compress
 from tests.fuzz.engine import Attack, Family
 from tests.fuzz.ground import Changed, Ground, Shot
 from tests.fuzz.mutate import edit, mutate
-from tests.pages import test_compressed_store as store
+from tests.support import store_memory as store
+from tests.support.dump_headers import Buffer, bitmap, header32, header64, with_runs
 from throwstack.core.memory import PAGE_SIZE, Memory
 from throwstack.crashdump.header import read_header
 from throwstack.crashdump.physical import DumpPages

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
-from tests.files.test_cabinet import MSZIP, STORED, cabinet
 from tests.fuzz.engine import Attack, Family
 from tests.fuzz.ground import Shot
 from tests.fuzz.mutate import mutate
-from tests.pdb_writer import FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
-from tests.pe_writer import CODE, Pe, Section
+from tests.support.cabinet_writer import MSZIP, STORED, cabinet
+from tests.support.pdb_writer import FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
+from tests.support.pe_writer import CODE, Pe, Section
 from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
 from throwstack.core.text import escape
 from throwstack.files.cabinet import NotUnpacked, unpack

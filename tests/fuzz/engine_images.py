@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from tests.fuzz.engine import Attack, Family
 from tests.fuzz.engine_files import GUID
 from tests.fuzz.ground import Ground, Shot
-from tests.pe_writer import CODE, Pe, Section
+from tests.support.pe_writer import CODE, Pe, Section
 from tests.unwind.x64 import assembler as asm
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.text import escape

@@ -11,7 +11,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tests.dispatch import test_hostile_stacks as hostile
 from tests.exceptions.golden import GOLDEN
 from tests.exceptions.layout import BASE, SIZE, Layout
 from tests.forge.cases import builders
@@ -19,6 +18,7 @@ from tests.forge.describe import Process, Thread
 from tests.fuzz.engine import Attack, Family
 from tests.fuzz.ground import Ground, Shot
 from tests.fuzz.image_parts import image_parts
+from tests.support import hostile_stacks as hostile
 from throwstack.core.contexts import read_context
 from throwstack.core.exception_record import nested_records, read_record
 from throwstack.core.frames import End, StackBounds, Walk

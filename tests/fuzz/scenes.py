@@ -26,7 +26,7 @@ from tests.forge.physical import PAGE
 from tests.fuzz.atlas import Atlas
 from tests.fuzz.recording import recorded
 from tests.fuzz.verdicts import CHECKOUT
-from tests.volatility_session import Session, open_dump
+from tests.support.volatility_session import Session, open_dump
 from throwstack.images import image as images
 from throwstack.volatility.opening import isf
 

@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from tests.pe_writer import X64, Pe, Section
+from tests.support.pe_writer import X64, Pe, Section
 from tests.unwind.x64.assembler import ImageBuilder
 from throwstack.core.memory import memory_of
 from throwstack.images.exports import UNKNOWN_EXPORTS, Export

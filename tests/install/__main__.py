@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from tests.install.versions import BETWEEN, newest, oldest
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 
 TRIES = 3
 TOOLS = ("editables", "hatchling", "pip", "pipx", "setuptools", "uv", "wheel")

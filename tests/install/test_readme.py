@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.install.kinds import clean_environment
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 
 PARTS = os.environ.get("THROWSTACK_INSTALL", "")
 

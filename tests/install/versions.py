@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from importlib.metadata import version
 
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 
 BETWEEN = ("2.26.2", "2.27.0", "2.28.0")
 """The other releases; `make test-install-all` takes these too."""

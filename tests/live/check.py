@@ -18,7 +18,7 @@ from tests.live import locks, titles
 from tests.live.compare import Result, Row, compare, report
 from tests.live.fixtures import fixtures
 from tests.live.plugin_runs import PLUGINS, output_path, symbol_choices, walks_all
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 
 GUESSES = {"scan", "prologue"}
 MIN_EQUAL_WITHOUT_PDB = 0.95

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.live.locks import SCENARIO, STACKWALK
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 
 PLUGINS = ("windows.unhandled", "windows.cxrstack")
 

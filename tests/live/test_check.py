@@ -9,7 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 from tests.live.check import failure_of, fixture_folders
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 
 
 def test_a_plugin_that_leaves_without_a_word_has_failed_all_the_same(tmp_path: Path):

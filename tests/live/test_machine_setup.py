@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.live import machine_setup
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 
 PROGRAM = "program-of-a-package"
 LOG = 'echo "${0##*/} $*" >> "$LOG"\n'

@@ -5,8 +5,8 @@ Needs the fixtures of `make test-live`, whose directory THROWSTACK_LIVE names.
 
 What Wine cannot show has tests with made-up memory or real ntdlls instead: machine frames, epilogues, version 2 codes
 and the inverted function table (tests/unwind/x64), callbacks from the kernel
-(tests/unwind/x86/test_callback.py), traps in the kernel (tests/test_stackwalk_threads.py), int 29h waiting there and
-exceptions that a handler took (tests/stuck/test_triage.py, tests/test_exceptions_in_flight.py).
+(tests/unwind/x86/test_callback.py), traps in the kernel (tests/dumps/test_stackwalk_threads.py), int 29h waiting there
+and exceptions that a handler took (tests/stuck/test_triage.py, tests/dumps/test_exceptions_in_flight.py).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from tests.pe_writer import READ_ONLY, X64, X86, Pe, Section
+from tests.support.pe_writer import READ_ONLY, X64, X86, Pe, Section
 from throwstack.core.memory import memory_of
 from throwstack.images.image import Image
 from throwstack.images.modules import Module

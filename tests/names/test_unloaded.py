@@ -8,7 +8,7 @@ import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pe_writer import DATA, X64, X86, Pe, Section
+from tests.support.pe_writer import DATA, X64, X86, Pe, Section
 from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch
 from throwstack.images.image import Image

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Forge
-from tests.pdb.test_pdb_symbols import APP
-from tests.vol import CHECKOUT
+from tests.support.app_pdb import APP
+from tests.support.vol import CHECKOUT
 from throwstack.pdb import child_process as child
 from throwstack.pdb.pdb_symbols import _LIBRARIES, _arguments
 

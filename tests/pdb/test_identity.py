@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pdb_writer import Pdb, Procedure
+from tests.support.pdb_writer import Pdb, Procedure
 from throwstack.images.image import PdbIdentity
 from throwstack.pdb.identity import PdbFileIdentity, check_pdb, read_pdb_identity
 from throwstack.pdb.msf import NotAPdb

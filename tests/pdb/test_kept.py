@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pdb.test_pdb_symbols import APP, GUID, Place
-from tests.pdb_writer import Pdb, Public
+from tests.support.app_pdb import APP, GUID, Place
+from tests.support.pdb_writer import Pdb, Public
 from throwstack.pdb.convert import Converted, NotConverted, convert, load, pack_functions, save, unpack_functions
 
 STAMP = (1000, 5)

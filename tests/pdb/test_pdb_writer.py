@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.pdb_writer import FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
+from tests.support.pdb_writer import FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
 
 GUID = "0123456789ABCDEF00112233445566AA"
 TOOL = shutil.which("llvm-pdbutil-19") or shutil.which("llvm-pdbutil")

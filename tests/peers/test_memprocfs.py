@@ -18,7 +18,7 @@ from tests.forge.describe import Residency
 from tests.forge.truth import TruthFrame
 from tests.peers.listed_stubs import with_listed_stubs
 from tests.peers.memprocfs import Frame, PeerFailed, is_installed, memprocfs_pages, memprocfs_stacks, memprocfs_walk
-from tests.test_residency_answers import all_in, spread_over
+from tests.support.residency import all_in, spread_over
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="MemProcFS is not installed: pip install '.[peers]'")
 

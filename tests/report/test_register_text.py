@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.test_contexts import x64_context
+from tests.support.context_records import x64_context
 from throwstack.core.contexts import Context, read_context
 from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch, Registers

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.forge.stacks import Label, Stack
-from tests.targets import make_target
+from tests.support.targets import make_target
 from throwstack.core.frames import End, Frame, Trust, Walk
 from throwstack.core.registers import Arch, Registers
 from throwstack.images.modules import Module

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.pe_writer import X64, Pe, Section
+from tests.support.pe_writer import X64, Pe, Section
 from throwstack.core.memory import memory_of
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap

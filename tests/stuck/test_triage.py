@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.dispatch.test_x86 import CONTEXT_IP, put_context, put_record
 from tests.forge.stacks import Label, Stack
-from tests.targets import make_target
+from tests.support.targets import make_target
+from tests.support.x86_saved import CONTEXT_IP, put_context, put_record
 from throwstack.core.budgets import BUDGETS, Budget, Budgets, Meter
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import PAGE_SIZE, Memory, PageSource, memory_of

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Forge
-from tests.patched_memory import opened
-from tests.volatility_session import Session, open_dump
+from tests.support.patched_memory import opened
+from tests.support.volatility_session import Session, open_dump
 from throwstack.core.memory import PAGE_SIZE
 from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.volatility.crashes import crash_of

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Forge
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 
 NO_HOOK = (
     "import sys; sys.meta_path = [f for f in sys.meta_path if getattr(f, '__name__', '') != 'ThrowstackPlugins']\n"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout_plugins import UNHANDLED
 from tests.conftest import Forge
-from tests.volatility_session import Session, open_dump
+from tests.support.checkout_plugins import UNHANDLED
+from tests.support.volatility_session import Session, open_dump
 
 CRASHED = 2564
 BEYOND = 0xF0000000

@@ -12,9 +12,9 @@ from types import ModuleType
 import pytest
 
 from tests.conftest import Forge
-from tests.failing_calls import calls
-from tests.patched_memory import opened
-from tests.volatility_session import Session, open_dump
+from tests.support.failing_calls import calls
+from tests.support.patched_memory import opened
+from tests.support.volatility_session import Session, open_dump
 from throwstack.core.registers import Registers
 from throwstack.report import make_crash
 from throwstack.report.frame_report import FrameDetail, NameStyle

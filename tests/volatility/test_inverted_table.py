@@ -13,8 +13,8 @@ from tests.forge.__main__ import forge
 from tests.forge.cases.machine_x64 import Site
 from tests.forge.cases.service_code import PROGRAM_BASE
 from tests.forge.describe import Residency
-from tests.patched_memory import opened
-from tests.volatility_session import open_dump
+from tests.support.patched_memory import opened
+from tests.support.volatility_session import open_dump
 from throwstack.core.frames import End
 from throwstack.volatility.survey import Selection, Survey
 

@@ -10,7 +10,7 @@ import pytest
 import volatility3.symbols
 from volatility3.framework import constants, contexts
 
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 from throwstack.volatility.memory.layout import wow64_layout
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import Forge
-from tests.vol import vol
+from tests.support.vol import vol
 from throwstack.volatility.options import wow64_requirement
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.forge.__main__ import forge
 from tests.forge.cases import builders
-from tests.volatility_session import open_dump
+from tests.support.volatility_session import open_dump
 from throwstack.core.frames import StackBounds
 from throwstack.pages.views import Views
 from throwstack.unwind.target import Target

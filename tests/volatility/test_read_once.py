@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Forge
-from tests.patched_memory import opened
-from tests.volatility_session import open_dump
+from tests.support.patched_memory import opened
+from tests.support.volatility_session import open_dump
 from throwstack.stuck import triage
 from throwstack.unwind import x64, x86
 from throwstack.volatility.crashes import crash_of

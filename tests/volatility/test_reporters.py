@@ -10,7 +10,7 @@ import pytest
 
 from tests.forge.__main__ import forge
 from tests.forge.cases import builders
-from tests.vol import vol
+from tests.support.vol import vol
 from throwstack.volatility.reporters import reported_pid
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from volatility3.framework import exceptions
 
-from tests.checkout_plugins import CXRSTACK, PLUGINS, STACKWALK, UNHANDLED
 from tests.conftest import Forge
-from tests.isf_members import recorded, without
-from tests.volatility_session import Session, open_dump
+from tests.support.checkout_plugins import CXRSTACK, PLUGINS, STACKWALK, UNHANDLED
+from tests.support.isf_members import recorded, without
+from tests.support.volatility_session import Session, open_dump
 from throwstack.volatility.memory.required import LIST_HEAD, REQUIRED
 
 EVERY = {"service-x64": 4, "ftp-2003": 16, "wow64-service": 16}

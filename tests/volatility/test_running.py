@@ -14,8 +14,8 @@ from tests.forge.cases.threads_x64 import Crash
 from tests.forge.describe import ThreadState
 from tests.forge.records import context_x64
 from tests.forge.truth import TruthFrame
-from tests.patched_memory import Patches, opened
-from tests.volatility_session import Session, open_dump
+from tests.support.patched_memory import Patches, opened
+from tests.support.volatility_session import Session, open_dump
 from throwstack.core.frames import Trust
 from throwstack.volatility.processes import ProcessReader
 from throwstack.volatility.survey import Finding, Selection, Survey

@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import Forge
 from tests.forge.__main__ import forge
 from tests.forge.cases.machine_x64 import Site
-from tests.patched_memory import opened
-from tests.volatility_session import open_dump
+from tests.support.patched_memory import opened
+from tests.support.volatility_session import open_dump
 from throwstack.core.registers import X64_NAMES
 from throwstack.core.sides import Side
 from throwstack.volatility.memory.machine import Machine

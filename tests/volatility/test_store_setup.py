@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.pages.test_compressed_store import FILE, GLOBALS, KERNEL, NOISE, OWNER, TEXT, Laid, lay
+from tests.support.store_memory import FILE, GLOBALS, KERNEL, NOISE, OWNER, TEXT, Laid, lay
 from throwstack.core.memory import Memory
 from throwstack.volatility.memory.store_setup import StoreFinder
 

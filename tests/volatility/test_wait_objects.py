@@ -11,9 +11,9 @@ from volatility3.plugins.windows import pslist
 
 from tests.forge.build import build
 from tests.forge.describe import Machine, Paging, Thread, WaitObject
-from tests.forge_machines import machine
-from tests.patched_memory import Patches, opened
-from tests.volatility_session import Session, open_dump
+from tests.support.forge_machines import machine
+from tests.support.patched_memory import Patches, opened
+from tests.support.volatility_session import Session, open_dump
 from throwstack.volatility.memory.machine import Machine as Opened
 from throwstack.volatility.objects.threads import ThreadReader
 from throwstack.volatility.objects.wait_objects import Wait, WaitReader

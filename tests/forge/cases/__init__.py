@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tests.forge.describe import Machine
 from tests.forge.images import ImageBuilder
 from tests.forge.truth import Truth
-from tests.pdb_writer import Pdb
+from tests.support.pdb_writer import Pdb
 
 
 @dataclass

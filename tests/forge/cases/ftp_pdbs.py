@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from tests.forge.cases.ftp_images import Library
 from tests.forge.functions_x86 import Function
 from tests.forge.pdbs import Annotation, Fpo, Layout, Source, add_fpo, add_frame_data, private_pdb, public_pdb
-from tests.pdb_writer import Pdb
+from tests.support.pdb_writer import Pdb
 
 _COM = "f:\\sp\\vctools\\compiler\\cxxfe\\sl\\vccom"
 _CRT = "f:\\vs70builds\\3052\\vc\\crtbld\\crt\\src"

@@ -8,8 +8,8 @@ import struct
 import pefile
 import pytest
 
-from tests.core.test_contexts import x64_context
 from tests.forge.stacks import Label
+from tests.support.context_records import x64_context
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import RBP, RBX, RDI, RSI
 from tests.unwind.x64.scene import BASE, STACK, Scene, named

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unwind.x86.assemble import EAX, EBP, EBX, ECX, EDX, ESP, LEAVE, Assembler, mov, mov_value, pop, push, ret
 from tests.unwind.x86.machine import TEXT
-from tests.unwind.x86.test_unwinder import STACK, Stack, slots, walk
+from tests.unwind.x86.written_stack import STACK, Stack, slots, walk
 from throwstack.core.frames import End, Trust
 
 XP = ("83c404", "5a", "64a118000000", "8b4030", "8b402c", "ff1490")

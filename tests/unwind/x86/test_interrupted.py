@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from tests.core.test_contexts import x86_context
+from tests.support.context_records import x86_context
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch, Registers

@@ -11,44 +11,16 @@ import pytest
 from tests.unwind.x86.assemble import EAX, EBP, EBX, ECX, ESI, ESP, LEAVE, Assembler, add, mov, pop, push, ret, sub
 from tests.unwind.x86.machine import (
     BASE,
-    EXPORTS,
     STACK_BASE,
     TEXT,
-    TEXT_SIZE,
     Records,
-    export_page,
-    header_page,
-    images_of,
-    symbols_of,
 )
+from tests.unwind.x86.written_stack import STACK, Stack, slots, walk
 from throwstack.core.budgets import Budget, Budgets, Meter
-from throwstack.core.frames import End, StackBounds, Trust
-from throwstack.core.memory import SegmentSource, memory_of
-from throwstack.core.registers import Arch, Registers
+from throwstack.core.frames import End, Trust
+from throwstack.core.memory import memory_of
 from throwstack.names.frame_records import FrameData
-from throwstack.unwind.x86 import Unwinder
 from throwstack.unwind.x86.unwinder import registration_chain
-
-STACK = StackBounds(STACK_BASE - 0x1000, STACK_BASE)
-
-
-class Stack:
-    """A stack written from its lowest word up; strings before a word name its address."""
-
-    def __init__(self, *items: int | str, base: int = STACK_BASE - 0x100) -> None:
-        self.base, self.marks, self.words = base, {}, []
-        for item in items:
-            if isinstance(item, str):
-                self.marks[item] = base + 4 * len(self.words)
-            else:
-                self.words.append(item)
-
-    def __getitem__(self, name: str) -> int:
-        return self.marks[name]
-
-    @property
-    def data(self) -> bytes:
-        return struct.pack(f"<{len(self.words)}I", *self.words)
 
 
 def program(*, has_ebp: bool = True) -> Assembler:
@@ -67,35 +39,6 @@ def program(*, has_ebp: bool = True) -> Assembler:
     asm.label("waits").emit("6a02", "6a01").call("stub").label("back in waits").emit(ret()).align()
     asm.label("calls null").emit(push(EBP), mov(EBP, ESP), "33c0", "ffd0").label("back from null").emit(LEAVE, ret())
     return asm
-
-
-def walk(
-    asm,
-    stack,
-    registers,
-    *,
-    has_symbols=True,
-    code=None,
-    limits=None,
-    records=None,
-    module="test.dll",
-    exports=("BaseThreadStart",),
-    **options,
-):
-    labels = {name: at for name, at in asm.labels.items() if " " not in name or name == "calls null"}
-    text = (asm.finish() if code is None else code).ljust(TEXT_SIZE, b"\xcc")
-    segments = {BASE: header_page(), EXPORTS: export_page({name: labels[name] for name in exports})}
-    if code != b"":
-        segments[TEXT] = text
-    start = STACK_BASE - 0x1000
-    segments[start] = b"\0" * (stack.base - start) + stack.data.ljust(STACK_BASE - stack.base, b"\0")
-    images = images_of(SegmentSource(segments), module)
-    unwinder = Unwinder(images, symbols_of(images, labels if has_symbols else None), records, **(limits or {}))
-    return unwinder.walk(Registers.named(Arch.X86, registers), STACK, **options)
-
-
-def slots(found) -> list[int | None]:
-    return [frame.return_slot for frame in found.frames]
 
 
 def ebp_frames(asm) -> Stack:

@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PDBs in the plugins, run through `vol` on the reference case: what they add, and what happens when they are wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pefile
+import pytest
+
+from tests.conftest import Forge
+from tests.forge.__main__ import forge, write_images
+from tests.forge.cases import builders
+from tests.forge.describe import Residency
+from tests.forge.pdbs import write_pdbs
+from tests.support.pdb_writer import Inline, Pdb
+from tests.support.plugins_truth import expected_stacks, only
+from tests.support.vol import Output, vol
+
+COM = r"f:\sp\vctools\compiler\cxxfe\sl\vccom"
+# Of the transcript: the function, its source, and what `kv` says of its frame, innermost first.
+THROWN = [
+    ("KERNEL32!RaiseException", None, "FPO: [4,20,4]"),
+    ("MSVCR80!_CxxThrowException", None, "FPO: [2,8,0]"),
+    ("ftpsrvdata_pg!_com_raise_error", rf"[{COM}\comraise.cpp @ 18]", "FPO: [2,4,0]"),
+    ("ftpsrvdata_pg!_com_issue_error", rf"[{COM}\comsupp.cpp @ 40]", "FPO: [1,0,0]"),
+    ("ftpsrvdata_pg!PrintProviderError", r"[d:\fts\ftpsrvdata_pg\src\idbcommand.cpp @ 860]", "FPO: [1,2058,0]"),
+    ("ftpsrvdata_pg!IDBCommand::ExecuteResults", r"[d:\fts\ftpsrvdata_pg\src\idbcommand.cpp @ 610]", None),
+    (
+        "ftpsrvdata_pg!IFTPSystemStats_Impl::UpdateSystemStats",
+        r"[d:\fts\ftpsrvdata_pg\src\ftpsystemstats_impl.cpp @ 288]",
+        None,
+    ),
+    ("FTPParsers!SessionManagerThreadProc", r"[d:\fts\ftpparsers\ftpstats.cpp @ 413]", None),
+    ("MSVCR80!_endthreadex", None, None),
+    ("MSVCR80!_endthreadex", None, None),
+    ("KERNEL32!BaseThreadStart", None, None),
+]
+PDB = "ftpsrvdata_pg.pdb"
+KERNEL_ISF = "ntkr*.pdb"
+
+
+@pytest.fixture(scope="module")
+def case(forged: Forge) -> tuple[Path, list[dict[str, Any]]]:
+    """The reference case: its directory, and the frames that its throwing stack has."""
+    out, truth = forged("ftp-2003")
+    return out, expected_stacks(truth)
+
+
+@pytest.fixture
+def pdbs() -> dict[str, Pdb]:
+    """The PDBs of the case, to be altered."""
+    return builders()["ftp-2003"][0]().pdbs
+
+
+def stack(out: Path, *options: str, **more: Any) -> Output:
+    return vol(out, "windows.cxrstack", *options, **more)
+
+
+def sources(rows: list[dict[str, Any]]) -> list[str | None]:
+    return [row["Source"] for row in rows]
+
+
+def tables(rows: list[dict[str, Any]], module: str) -> set[str]:
+    """Where the names of a module's functions come from."""
+    return {row["Symbols"] for row in rows if row["Call Site"].startswith(f"{module}!")}
+
+
+SOURCES = [source for _, source, _ in THROWN]
+
+
+def test_the_reference_case_has_the_sources_of_the_transcript(case):
+    out, frames = case
+    done = stack(out, "--symbol-path", str(out / "pdb"))
+    assert only(done.rows, frames) == frames
+    assert sources(done.rows) == SOURCES
+    assert [row["Call Site"].partition("+")[0] for row in done.rows] == [name for name, _, _ in THROWN]
+    assert {row["Symbols"].rstrip("?") for row in done.rows} == {"pdb"}
+    assert "refused" not in done.err
+
+
+def test_frames_are_found_by_what_the_pdbs_say_of_them(case):
+    """A frame's trust is that of the record of the function inside it; RaiseException's does not fit its code."""
+    out, _ = case
+    rows = stack(out, "--symbol-path", str(out / "pdb")).rows
+    assert [row["Trust"] for row in rows] == ["context", "prologue", *["cfi"] * 9]
+
+
+def test_system_frames_are_found_by_fpo_records(case):
+    out, _ = case
+    (thread,) = vol(out, "windows.stackwalk", "--tid", "2792", "--brief", "--symbol-path", str(out / "pdb")).rows
+    trust = {row["Call Site"]: row["Trust"] for row in thread["__children"]}
+    assert trust["KERNEL32!WaitForMultipleObjectsEx+0x11a"] == "fpo"
+    assert trust["ole32!CoWaitForMultipleHandles+0xc9"] == "fpo"
+    assert trust["MSVCR71!doexit+0xab"] == "fpo"
+    # A Non-FPO record, here that of the function inside, says no more than that ebp points to the frame.
+    assert trust["USER32!RealMsgWaitForMultipleObjectsEx+0x141"] == "prologue"
+    assert trust["mscorwks!CLREvent::WaitEx+0xf7"] == "cfi"
+
+
+def test_the_blocked_stack_has_the_runtimes_sources(case):
+    out, _ = case
+    (thread,) = vol(out, "windows.stackwalk", "--tid", "2792", "--brief", "--symbol-path", str(out / "pdb")).rows
+    crt = r"[f:\vs70builds\3052\vc\crtbld\crt\src"
+    runtime = {row["Call Site"]: row["Source"] for row in thread["__children"] if "MSVCR71!" in row["Call Site"]}
+    assert runtime == {
+        "MSVCR71!__crtExitProcess+0x25": rf"{crt}\crt0dat.c @ 463]",
+        "MSVCR71!doexit+0xab": rf"{crt}\crt0dat.c @ 414]",
+        "MSVCR71!_exit+0xd": rf"{crt}\crt0dat.c @ 311]",
+        "MSVCR71!raise+0xae": rf"{crt}\winsig.c @ 508]",
+        "MSVCR71!abort+0xe": rf"{crt}\abort.c @ 48]",
+    }
+
+
+def test_kv_shows_what_the_records_say(case):
+    out, _ = case
+    rows = stack(out, "--symbol-path", str(out / "pdb"), "--kv").rows
+    assert [row["FPO"] for row in rows[:5]] == [fpo for _, _, fpo in THROWN[:5]]
+    assert rows[-1]["FPO"] == "FPO: [SEH]"
+    assert {row["FPO"] for row in stack(out, "--kv").rows} == {None}
+
+
+# What the transcript's `!thread` shows behind the frames of the blocked stack up to abort, as far as symbols say it.
+BLOCKED = """\
+ntdll!KiFastSystemCallRet (FPO: [0,0,0])
+ntdll!NtWaitForMultipleObjects (FPO: [5,0,0])
+KERNEL32!WaitForMultipleObjectsEx (FPO: [SEH])
+USER32!RealMsgWaitForMultipleObjectsEx (FPO: [5,13,0])
+ole32!CCliModalLoop::BlockFn (FPO: [3,0,4])
+ole32!CoWaitForMultipleHandles (FPO: [5,20,4])
+mscorwks!NT5WaitRoutine (FPO: [5,1,0])
+mscorwks!MsgWaitHelper (FPO: [SEH])
+mscorwks!Thread::DoAppropriateAptStateWait (FPO: [5,0,4])
+mscorwks!Thread::DoAppropriateWaitWorker (FPO: [5,22,4])
+mscorwks!Thread::DoAppropriateWait (FPO: [SEH])
+mscorwks!CLREvent::WaitEx (FPO: [3,11,4])
+mscorwks!CLREvent::Wait (FPO: [3,0,0])
+mscorwks!CorExitProcess (FPO: [0,21,4])
+mscorwks!WaitForEndOfShutdown (FPO: [0,0,0])
+mscorwks!EEShutDown (FPO: [1,5,4])
+mscorwks!DisableRuntime (FPO: [0,0,0])
+mscoree!CorExitProcess (FPO: [1,1,0])
+MSVCR71!__crtExitProcess (FPO: [1,0,0])
+MSVCR71!doexit (FPO: [Non-Fpo])
+MSVCR71!_exit (FPO: [1,0,0])
+MSVCR71!raise (FPO: [Non-Fpo])
+MSVCR71!abort (FPO: [0,0,0])
+KERNEL32!UnhandledExceptionFilter (FPO: [SEH])
+""".splitlines()
+
+
+def test_kv_of_the_blocked_stack_reads_as_in_the_transcript(case):
+    out, _ = case
+    options = ("--tid", "2792", "--brief", "--kv", "--symbol-path", str(out / "pdb"))
+    (thread,) = vol(out, "windows.stackwalk", *options).rows
+    assert thread["FPO"] is None
+    frames = [frame for frame in thread["__children"] if frame["Side"] == "x86"]
+    shown = [f"{frame['Call Site'].partition('+')[0]} ({frame['FPO']})" for frame in frames]
+    assert shown[: len(BLOCKED)] == BLOCKED
+    handler = next(frame for frame in frames if frame["Call Site"].startswith("KERNEL32!_except_handler3+"))
+    assert handler["FPO"] == "FPO: [Uses EBP] [3,0,7]"
+
+
+def test_names_in_other_styles(case):
+    out, _ = case
+    path = ("--symbol-path", str(out / "pdb"))
+    signatures = [row["Call Site"] for row in stack(out, *path, "--names", "signature").rows]
+    assert signatures[2] == "ftpsrvdata_pg!_com_raise_error(HRESULT, IErrorInfo*)+0x32"
+    assert signatures[4] == "ftpsrvdata_pg!PrintProviderError(ADODB::_ConnectionPtr)+0x35"
+    (thread,) = vol(out, "windows.stackwalk", "--tid", "2792", "--brief", *path, "--names", "raw").rows
+    raw = {row["Call Site"] for row in thread["__children"]}
+    assert "ole32!?BlockFn@CCliModalLoop@@QAEXXZ+0x7d" in raw
+    assert "ole32!CCliModalLoop::BlockFn+0x7d" not in raw
+
+
+def test_inlined_functions_have_rows_of_their_own(case, pdbs, tmp_path):
+    """What was inlined at the call: List::push, and grow inside it."""
+    out, frames = case
+    header = r"d:\fts\inc\list.h"
+    (printer,) = (function for function in pdbs[PDB].procedures if function.name == "PrintProviderError")
+    at = 0x35 - 5
+    printer.inlines = [
+        Inline("List::push", header, 90, [(at, 5, 91)], [Inline("grow", header, 20, [(at, 5, 22)])]),
+    ]
+    write_pdbs(tmp_path, pdbs)
+    rows = stack(out, "--symbol-path", str(tmp_path)).rows
+    assert len(rows) == len(frames) + 2
+    shown = [(row["Call Site"], row["Source"], row["Trust"], row["RetAddr"], row["Args"]) for row in rows[4:7]]
+    # The frame's own line is that of the call that was inlined, which this PDB leaves at 860.
+    assert shown == [
+        ("ftpsrvdata_pg!grow", rf"[{header} @ 22]", "inline", None, None),
+        ("ftpsrvdata_pg!List::push", rf"[{header} @ 91]", "inline", None, None),
+        (
+            "ftpsrvdata_pg!PrintProviderError+0x35",
+            r"[d:\fts\ftpsrvdata_pg\src\idbcommand.cpp @ 860]",
+            "cfi",
+            frames[4]["RetAddr"],
+            frames[4]["Args"],
+        ),
+    ]
+    assert {row["Child-SP"] for row in rows[4:7]} == {frames[4]["Child-SP"]}
+
+
+def other_guid(pdb: Pdb) -> Pdb:
+    return replace(pdb, guid="00112233445566778899AABBCCDDEEFF")
+
+
+def other_age(pdb: Pdb) -> Pdb:
+    return replace(pdb, age=7)
+
+
+@pytest.mark.parametrize(
+    ("altered", "reason"), [(other_guid, "GUID 00112233445566778899AABBCCDDEEFF"), (other_age, "age 7")]
+)
+def test_the_wrong_pdb_is_refused_by_name(case, pdbs, tmp_path, altered, reason):
+    out, frames = case
+    (tmp_path / PDB).write_bytes(altered(pdbs[PDB]).to_bytes())
+    done = stack(out, "--symbol-path", str(tmp_path))
+    assert f"{tmp_path / PDB}: refused: {reason}, the image wants" in done.err
+    assert only(done.rows, frames) == frames
+    assert set(sources(done.rows)) == {None}
+    assert tables(done.rows, "ftpsrvdata_pg") == {"isf"}
+
+
+def stored(directory: Path, name: str) -> Path:
+    (path,) = directory.glob(f"{name}/*/{name}")
+    return path
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def scribbled(data: bytes) -> bytes:
+    """The identity left as it is, most else overwritten."""
+    return data[:0x5000] + b"\xff" * (len(data) - 0x5000)
+
+
+@pytest.mark.parametrize("damage", [cut, scribbled, lambda _: b"", lambda _: b"<html>not found</html>"])
+def test_a_damaged_pdb_costs_a_message_and_no_more(case, tmp_path, damage):
+    out, frames = case
+    shutil.copytree(out / "pdb", tmp_path / "pdb")
+    path = stored(tmp_path / "pdb", PDB)
+    path.write_bytes(damage(path.read_bytes()))
+    done = stack(out, "--symbol-path", str(tmp_path / "pdb"), environment={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert str(path) in done.err
+    assert "Traceback" not in done.err
+    assert only(done.rows, frames) == frames
+    assert tables(done.rows, "ftpsrvdata_pg") == {"isf"}
+    assert tables(done.rows, "FTPParsers") == {"pdb"}
+
+
+def test_a_half_written_cache_is_made_anew(case, tmp_path):
+    out, frames = case
+    options, environment = ("--symbol-path", str(out / "pdb")), {"XDG_CACHE_HOME": str(tmp_path)}
+    first = stack(out, *options, environment=environment).rows
+    kept = list(tmp_path.glob("throwstack/pdb/*/*.symbols"))
+    assert len(kept) >= 4
+    for index, file in enumerate(kept):
+        file.write_bytes(file.read_bytes()[: 7 + 40 * index])
+    second = stack(out, *options, environment=environment)
+    assert second.rows == first
+    assert only(second.rows, frames) == frames
+
+
+def without_user_modules(out: Path, target: Path) -> Path:
+    """The symbol tables of the case but for the kernel's, left out."""
+    for directory in (out / "isf" / "windows").glob(KERNEL_ISF):
+        shutil.copytree(directory, target / "windows" / directory.name)
+    assert len(list(target.glob("windows/*"))) == 1
+    return target
+
+
+def test_without_any_symbols_the_return_addresses_are_the_same(case, tmp_path):
+    out, frames = case
+    rows = stack(out, isf=without_user_modules(out, tmp_path)).rows
+    assert [row["RetAddr"] for row in rows] == [frame["RetAddr"] for frame in frames]
+    assert [row["Child-SP"] for row in rows] == [frame["Child-SP"] for frame in frames]
+    assert {row["Symbols"] for row in rows} <= {"export", "export?", None}
+
+
+def test_the_environment_gives_the_path_and_the_option_goes_before(case, tmp_path):
+    out, _ = case
+    environment = {"_NT_SYMBOL_PATH": f"{tmp_path / 'nothing'};{out / 'pdb'}"}
+    assert sources(stack(out, environment=environment).rows) == SOURCES
+    rows = stack(out, "--symbol-path", str(tmp_path), environment=environment).rows
+    assert set(sources(rows)) == {None}
+
+
+def test_the_settings_of_volatility_give_the_path(case, tmp_path):
+    out, _ = case
+    for directory in (".config", "AppData"):  # the latter on Windows
+        settings = tmp_path / directory / "volatility3" / "vol.json"
+        settings.parent.mkdir(parents=True)
+        settings.write_text(json.dumps({"symbol_path": str(out / "pdb")}), encoding="utf-8")
+    environment = {"HOME": str(tmp_path), "APPDATA": str(tmp_path / "AppData"), "_NT_SYMBOL_PATH": str(tmp_path)}
+    assert sources(stack(out, environment=environment).rows) == SOURCES
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[tuple[int, list[socket.socket]]]:
+    """A server that takes connections and never answers: its port, and the connections it got."""
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(server.accept()[0])
+
+        threading.Thread(target=take, daemon=True).start()
+        yield server.getsockname()[1], taken
+        server.shutdown(socket.SHUT_RDWR)
+    for connection in taken:
+        connection.close()
+
+
+def server_path(cache: Path, port: int) -> tuple[str, str]:
+    return "--symbol-path", f"srv*{cache}*http://127.0.0.1:{port}"
+
+
+def test_a_server_that_never_answers_is_given_up(case, tmp_path):
+    out, frames = case
+    with listening() as (port, taken):
+        done = stack(out, *server_path(tmp_path, port), is_offline=False)
+    assert len(taken) == 1
+    assert f"symbol server 127.0.0.1:{port} does not answer" in done.err
+    assert only(done.rows, frames) == frames
+    assert tables(done.rows, "ftpsrvdata_pg") == {"isf"}
+
+
+def test_a_server_that_is_not_there_is_said_once(case, tmp_path):
+    out, frames = case
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    done = stack(out, *server_path(tmp_path, port), is_offline=False)
+    assert done.err.count(f"symbol server 127.0.0.1:{port} does not answer") == 1
+    assert only(done.rows, frames) == frames
+
+
+def test_offline_means_offline(case, tmp_path):
+    out, frames = case
+    with listening() as (port, taken):
+        done = stack(out, *server_path(tmp_path, port))
+    assert not taken
+    assert only(done.rows, frames) == frames
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_server_fills_the_cache_that_serves_from_then_on(case, tmp_path):
+    out, _ = case
+    handler = functools.partial(_Quiet, directory=str(out / "pdb"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        path = server_path(tmp_path / "downloads", server.server_port)
+        online = stack(out, *path, is_offline=False)
+        server.shutdown()
+    assert sources(online.rows) == SOURCES
+    assert stored(tmp_path / "downloads", PDB).read_bytes() == stored(out / "pdb", PDB).read_bytes()
+    assert stack(out, *path).rows == online.rows
+
+
+def test_the_files_that_the_stacks_call_for(case, pdbs, tmp_path):
+    out, _ = case
+    rows = stack(out, "--symbols-needed", more=("-o", str(tmp_path))).rows
+    names = ["kernel32.pdb", "msvcr80.pdb", PDB, "ftpparsers.pdb"]
+    lines = [f"{name},{pdbs[name].guid}1,1" for name in names]
+    assert [row["Manifest"] for row in rows] == lines
+    assert [row["Module"] for row in rows] == ["KERNEL32", "MSVCR80", "ftpsrvdata_pg", "FTPParsers"]
+    assert "now from exports" in rows[1]["Why"]
+    assert (tmp_path / "symbols-needed.txt").read_text(encoding="utf-8") == "".join(f"{line}\n" for line in lines)
+
+
+@pytest.fixture(scope="module")
+def without_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference case with MSVCR80's read-only data, its exports among it, not in the dump; its files beside."""
+    out = tmp_path_factory.mktemp("without-exports")
+    case = builders()["ftp-2003"][0]()
+    for process in case.machine.processes:
+        for region in process.regions:
+            if region.file and region.file.endswith("MSVCR80.dll"):
+                section = pefile.PE(data=region.data, fast_load=True).sections[1]
+                first = section.VirtualAddress // 0x1000
+                pages = range(first, first + -(-section.Misc_VirtualSize // 0x1000))
+                region.residency = dict.fromkeys(pages, Residency.PAGED_OUT)
+    forge(case, out)
+    write_images(out / "images", case.machine)
+    return out
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a directory in which even root can write nothing")
+def test_a_directory_that_cannot_be_written_costs_the_file_alone(case):
+    out, _ = case
+    done = stack(out, "--symbols-needed", more=("-o", "/proc"))
+    assert done.status == 0
+    assert any(row["Manifest"].startswith("ftpsrvdata_pg.pdb,") for row in done.rows)
+    (line,) = [line for line in done.err.splitlines() if "symbols-needed" in line]
+    assert "symbols-needed.txt cannot be written: " in line
+    assert "Traceback" not in done.err
+
+
+def test_images_are_called_for_where_the_dump_lacks_them(case, without_exports, tmp_path):
+    _, frames = case
+    plain = stack(without_exports).rows
+    assert [row["RetAddr"] for row in plain] == [frame["RetAddr"] for frame in frames]
+    assert plain[1]["Call Site"] == "MSVCR80+0x28e89"
+    rows = stack(without_exports, "--symbols-needed", more=("-o", str(tmp_path))).rows
+    (wanted,) = (row for row in rows if row["Module"] == "MSVCR80")
+    (file,) = (without_exports / "images" / "MSVCR80.dll").glob("*/MSVCR80.dll")
+    assert wanted["Manifest"] == f"MSVCR80.dll,{file.parent.name},1"
+    assert wanted["Why"] == "its exports and PDB record cannot be read"
+
+
+def test_names_come_from_an_image_file(case, without_exports):
+    """And through it from the PDB, whose identity only the file has."""
+    _, frames = case
+    images = ("--image-path", str(without_exports / "images"))
+    named = stack(without_exports, *images)
+    assert only(named.rows, frames) == frames
+    assert tables(named.rows, "MSVCR80") <= {"export", "export?"}
+    rows = stack(without_exports, *images, "--symbol-path", str(without_exports / "pdb")).rows
+    assert only(rows, frames) == frames
+    assert tables(rows, "MSVCR80") <= {"pdb", "pdb?"}
+
+
+def test_files_at_hand_are_not_called_for(case, tmp_path):
+    out, _ = case
+    shutil.copytree(stored(out / "pdb", PDB).parents[1], tmp_path / "pdb" / PDB)
+    options = ("--symbol-path", str(tmp_path / "pdb"), "--symbols-needed")
+    rows = stack(out, *options, more=("-o", str(tmp_path))).rows
+    assert [row["Module"] for row in rows] == ["KERNEL32", "MSVCR80", "FTPParsers"]
