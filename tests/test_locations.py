@@ -33,5 +33,5 @@ def test_another_projects_directory_beside_the_package_is_not_taken(tmp_path: Pa
     made(tmp_path, "plugins/windows/theirs.py", "symbols/windows/theirs.json")
     monkeypatch.setattr(locations, "_PACKAGE", tmp_path / "throwstack")
     for directory in (locations.plugin_directory, locations.isf_directory):
-        with pytest.raises(LookupError, match="reinstall throwstack"):
+        with pytest.raises(locations.NotInstalled, match="reinstall throwstack"):
             directory()

@@ -5,16 +5,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from throwstack.core.errors import ThrowstackError
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
+class NotInstalled(ThrowstackError, LookupError):
+    """A directory of the installation is missing; the message names it."""
+
+
 def plugin_directory() -> Path:
-    """Return the directory that `vol -p` takes; raises LookupError where there is none."""
+    """Return the directory that `vol -p` takes; raises `NotInstalled` if it is missing."""
     return _first(_PACKAGE / "plugins", _PACKAGE.parent / "plugins", holding="windows/unhandled.py")
 
 
 def isf_directory() -> Path:
-    """Return the directory that `vol -s` takes; raises LookupError where there is none."""
+    """Return the directory that `vol -s` takes; raises `NotInstalled` if it is missing."""
     return _first(_PACKAGE / "isf", _PACKAGE.parent / "symbols", holding="windows/throwstack-wow64.json")
 
 
@@ -24,4 +30,4 @@ def _first(*directories: Path, holding: str) -> Path:
         if (directory / holding).is_file():
             return directory
     message = f"{holding} is in none of {', '.join(map(str, directories))}: reinstall throwstack"
-    raise LookupError(message)
+    raise NotInstalled(message)

@@ -12,6 +12,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from throwstack.core.errors import ThrowstackError
+
 PAGE_SIZE = 0x1000
 _PAGE_MASK = PAGE_SIZE - 1
 _END = 1 << 64
@@ -22,7 +24,7 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
 
-class MemoryUnreadable(Exception):
+class MemoryUnreadable(ThrowstackError):
     """A read touched a page that is not there. `address` is the first byte that could not be read."""
 
     def __init__(self, address: int) -> None:

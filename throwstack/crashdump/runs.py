@@ -17,6 +17,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from throwstack.core.errors import ThrowstackError
 from throwstack.core.memory import PAGE_SIZE
 from throwstack.crashdump.header import DumpHeader, DumpKind
 from throwstack.crashdump.reader import Bytes
@@ -46,7 +47,7 @@ class Run:
     offset: int
 
 
-class NoRuns(Exception):
+class NoRuns(ThrowstackError):
     """The dump's pages cannot be found; the message says why."""
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from throwstack.core.errors import ThrowstackError
 from throwstack.files.private import SPARE, free_space, new_file
 
 _HEADER = struct.Struct("<4s12xI6xHHHHH")
@@ -27,7 +28,7 @@ _BLOCK = 0x8000
 _DAMAGED = "a damaged cabinet"
 
 
-class NotUnpacked(Exception):
+class NotUnpacked(ThrowstackError):
     """A cabinet that is damaged or of a kind that is not read; the text says which."""
 
 

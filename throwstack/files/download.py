@@ -17,6 +17,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import TypeVar
 
+from throwstack.core.errors import ThrowstackError
 from throwstack.core.text import escape
 from throwstack.files.private import SPARE, free_space, new_file
 from throwstack.files.symbol_path import Say
@@ -150,11 +151,11 @@ class Downloader:
                 raise _Abandoned(message)
 
 
-class _Abandoned(Exception):
+class _Abandoned(ThrowstackError):
     """A download that was given up; the text says why."""
 
 
-class _Overdue(Exception):
+class _Overdue(ThrowstackError):
     """Something takes longer than it may."""
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from throwstack.core.errors import ThrowstackError
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.pages.store_layout import StoreLayout
 from throwstack.pages.xpress import BadXpress, decompress
@@ -41,7 +42,7 @@ _PAGES = 1024
 """Pages that are remembered, with those that cannot be had."""
 
 
-class NotInStore(Exception):
+class NotInStore(ThrowstackError):
     """A page cannot be had from the compressed store; the message says why."""
 
 

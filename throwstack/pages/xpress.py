@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import struct
 
+from throwstack.core.errors import ThrowstackError
+
 _U16 = struct.Struct("<H").unpack_from
 _U32 = struct.Struct("<I").unpack_from
 
@@ -20,7 +22,7 @@ _IN_HALF_BYTE = 15
 _IN_BYTE = 255
 
 
-class BadXpress(Exception):
+class BadXpress(ThrowstackError):
     """The data is damaged, or not compressed to the size that was given; the message says how."""
 
 

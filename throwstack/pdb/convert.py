@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from throwstack.core.errors import ThrowstackError
 from throwstack.files.private import new_file
 from throwstack.names.demangle import display_name
 from throwstack.pdb.child_process import end_with_parent
@@ -49,7 +50,7 @@ _SOURCE_LOCATION_SIZE, _RANGE_SIZE = 16, 4
 _INLINE_ONLY = 0xFFFFFFFF
 
 
-class NotConverted(Exception):
+class NotConverted(ThrowstackError):
     """A file that bears the marks of a converted PDB and cannot be one; the text says why."""
 
 

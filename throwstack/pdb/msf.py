@@ -7,6 +7,8 @@ import os
 import struct
 from typing import BinaryIO
 
+from throwstack.core.errors import ThrowstackError
+
 DBI_STREAM = 3
 
 _MAGIC = b"Microsoft C/C++ MSF 7.00\r\n\x1aDS\0\0\0"
@@ -17,7 +19,7 @@ _MAX_STREAMS = 1 << 16
 _NIL = 0xFFFFFFFF
 
 
-class NotAPdb(Exception):
+class NotAPdb(ThrowstackError):
     """A file that is no PDB or a damaged one; the text says in which way."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from volatility3.framework import interfaces
 
 from throwstack.core.budgets import BUDGETS, Meter
+from throwstack.core.errors import ThrowstackError
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch, Registers
@@ -48,7 +49,7 @@ class Process:
     threads: tuple[Thread, ...] = field(repr=False)
 
 
-class NoStack(Exception):
+class NoStack(ThrowstackError):
     """A thread has no stack that can be looked at; the message says why."""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 
+from throwstack.core.errors import ThrowstackError
 from throwstack.core.frames import End
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.unwind.x64.stop import Stop
@@ -19,7 +20,7 @@ from throwstack.unwind.x64.unwind_info import RuntimeFunction
 _ENTRY = struct.Struct("<III")
 
 
-class _OutOfOrder(Exception):
+class _OutOfOrder(ThrowstackError):
     """A bisection met an entry that does not belong where it stands."""
 
 

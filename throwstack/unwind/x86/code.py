@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from throwstack.core.budgets import BUDGETS
+from throwstack.core.errors import ThrowstackError
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.images.image import ImageMap
 from throwstack.names.symbols import SymbolKind, Symbols
@@ -13,7 +14,7 @@ _MAX_THUNKS = 4
 _MAX_TABLE = 512
 
 
-class WorkLimitError(Exception):
+class WorkLimitError(ThrowstackError):
     """The code that a walk would have to follow is more than one walk may cost. Leaves analyses half done."""
 
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from volatility3.framework import exceptions, interfaces
 from volatility3.framework.layers import intel
 
+from throwstack.core.errors import ThrowstackError
 from throwstack.core.text import escape
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def _reads(count: int) -> str:
     return "1 read" if count == 1 else f"{count} reads"
 
 
-class _Failed(Exception):
+class _Failed(ThrowstackError):
     """A read that the file's layer could not do; the message says why."""
 
 

@@ -13,6 +13,7 @@ import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from throwstack.core.errors import ThrowstackError
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.object_headers import ObjectHeaders
@@ -246,7 +247,7 @@ class WaitReader:
             return None
 
 
-class _Broken(Exception):
+class _Broken(ThrowstackError):
     """The wait blocks make no sense; the message says how."""
 
 

@@ -17,6 +17,7 @@ from volatility3.framework.symbols import native
 from volatility3.framework.symbols import windows as windows_symbols
 from volatility3.plugins.windows import pslist
 
+from throwstack.core.errors import ThrowstackError
 from throwstack.crashdump.header import DumpHeader
 from throwstack.images.image import PdbIdentity
 from throwstack.pages.page_tables import PagingMode
@@ -31,7 +32,7 @@ _LAYERS = {
 _PATH = "throwstack"
 
 
-class CannotOpen(Exception):
+class CannotOpen(ThrowstackError):
     """The image cannot be opened; the message says why."""
 
 

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The class that every error of throwstack derives from, so that one `except` catches all of them."""
+
+from __future__ import annotations
+
+
+class ThrowstackError(Exception):
+    """Something that was asked for cannot be had. The message is a sentence for the user and says why."""
