@@ -19,7 +19,7 @@ if find_spec("throwstack") is None:
     ]
 
 from throwstack.core.text import escape
-from throwstack.files.needed import manifest
+from throwstack.files.needed_files import manifest
 from throwstack.volatility import cxr, options, rows
 
 log = logging.getLogger(__name__)

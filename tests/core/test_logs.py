@@ -66,4 +66,4 @@ logging.getLogger('throwstack.x').info('not this')"
 def test_the_handler_is_there_once():
     logs.install()
     logs.install()
-    assert sum(isinstance(handler, logs.Escape) for handler in logging.getLogger("throwstack").handlers) == 1
+    assert sum(isinstance(handler, logs.EscapingHandler) for handler in logging.getLogger("throwstack").handlers) == 1

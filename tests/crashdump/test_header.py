@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.crashdump.bytes import Buffer
+from throwstack.crashdump.file_bytes import FileBytes
 from throwstack.crashdump.header import DumpKind, read_header
-from throwstack.crashdump.reader import FileBytes
 from throwstack.pages.page_tables import PagingMode
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.crashdump.bytes import Buffer
 from tests.crashdump.test_header import header32, header64
+from throwstack.crashdump.dump_pages import DumpPages
 from throwstack.crashdump.header import DumpHeader, read_header
-from throwstack.crashdump.physical import DumpPages
-from throwstack.crashdump.runs import NoRuns, Run, read_runs
+from throwstack.crashdump.runs import NoRuns, PageRun, read_runs
 
 PAGE = 0x1000
 
@@ -43,7 +43,7 @@ def bitmap(frames: set[int], size: int, bits: int, signature: bytes = b"SDMP") -
     return struct.pack("<4s4s24xQQQ", signature, b"DUMP", size, len(frames), bits) + data
 
 
-def frames_of(runs: tuple[Run, ...]) -> dict[int, int]:
+def frames_of(runs: tuple[PageRun, ...]) -> dict[int, int]:
     """Return where in the file each page frame lies."""
     return {run.first + index: run.offset + index * PAGE for run in runs for index in range(run.count)}
 
@@ -51,7 +51,7 @@ def frames_of(runs: tuple[Run, ...]) -> dict[int, int]:
 @pytest.mark.parametrize("page", [header64(), header32()])
 def test_runs_follow_each_other_behind_the_header(page: bytearray):
     found = read_runs(*opened(with_runs(page, [(1, 3), (0x100, 2)])))
-    assert found == (Run(1, 3, len(page)), Run(0x100, 2, len(page) + 3 * PAGE))
+    assert found == (PageRun(1, 3, len(page)), PageRun(0x100, 2, len(page) + 3 * PAGE))
 
 
 @pytest.mark.parametrize("dump_type", [2, 5, 6, 7])
@@ -76,13 +76,13 @@ def test_ranges_of_live_dumps(dump_type: int):
     head = struct.pack("<I8sIQQIIQ", 0x40, b"RDMPDUMP", 0, 0x1FE0, 0x4000, 2, 0, 5)
     ranges = struct.pack("<4Q", 0x10, 2, 0x20, 3)
     found = read_runs(*opened(bytes(header64(dump_type)) + (head + ranges).ljust(0x2000, b"\0")))
-    assert found == (Run(0x10, 2, 0x4000), Run(0x20, 3, 0x6000))
+    assert found == (PageRun(0x10, 2, 0x4000), PageRun(0x20, 3, 0x6000))
 
 
 def test_ranges_of_a_complete_live_dump_end_with_its_pages():
     head = struct.pack("<I8sIQQIIQ", 0x40, b"RDMPDUMP", 0, 0x1FE0, 0x4000, 1, 0, 2)
     ranges = struct.pack("<4Q", 0x10, 2, 0x20, 3)
-    assert read_runs(*opened(bytes(header64(10)) + (head + ranges).ljust(0x2000, b"\0"))) == (Run(0x10, 2, 0x4000),)
+    assert read_runs(*opened(bytes(header64(10)) + (head + ranges).ljust(0x2000, b"\0"))) == (PageRun(0x10, 2, 0x4000),)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_bitmap_far_larger_than_its_file_costs_little_and_every_page_is_counte
     data = (bytes(header64(6)) + head + b"\x55" * 0x800).ljust(0x4000, b"\x55") + b"\x55" * (bits // 8)
     buffer, header = opened(data)
     runs = read_runs(buffer, header)
-    assert runs[:2] == (Run(0, 1, 0x3000), Run(2, 1, 0x4000))
+    assert runs[:2] == (PageRun(0, 1, 0x3000), PageRun(2, 1, 0x4000))
     assert len(runs) < bits // 8
     pages = DumpPages(buffer, runs)
     assert pages.expected_pages == bits // 2

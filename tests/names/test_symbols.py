@@ -87,7 +87,7 @@ def test_addresses_outside_every_image_may_have_names_elsewhere(exporting):
     def elsewhere(address: int) -> Name | None:
         return Name(address, "<Unloaded_gone.dll>", "", 0x1234) if address == 0x7001234 else None
 
-    symbols = Symbols(exporting, elsewhere=elsewhere)
+    symbols = Symbols(exporting, name_outside=elsewhere)
     assert str(symbols.name(0x7001234)) == "<Unloaded_gone.dll>+0x1234"
     assert str(symbols.name(0x8001234)) == "0x8001234"
     assert str(symbols.name(BASE + 0x1300)) == "ftpsrvdata_pg!First"

@@ -12,11 +12,11 @@ from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
 from throwstack.core.registers import Registers
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
-from throwstack.pages.formats import Bits, PteFormats
-from throwstack.pages.origin import PageOrigin
+from throwstack.pages.page_origin import PageOrigin
+from throwstack.pages.page_table_entries import Bits, PteFormats
 from throwstack.pages.page_tables import AddressSpace, PagingMode
 from throwstack.pages.resolver import ResolvedPages
-from throwstack.pages.views import Prototypes, View, Views
+from throwstack.pages.vad_views import PrototypeRun, VadView, VadViews
 from throwstack.report.image_substitutes import substitute_note
 
 VALID, PROTOTYPE, TRANSITION, READ_WRITE = 1, 1 << 10, 1 << 11, 4 << 5
@@ -48,7 +48,7 @@ class OneFile:
 def space(
     entry: int,
     prototype: int | None = None,
-    view: View | None = None,
+    view: VadView | None = None,
     *,
     directory: int = 0x2000 | VALID,
     page_files: PageFile | None = None,
@@ -63,17 +63,17 @@ def space(
         }
     )
     kernel = memory_of({} if prototype is None else {PROTOTYPES: struct.pack("<I", prototype)})
-    views = Views(() if view is None else (view,))
+    views = VadViews(() if view is None else (view,))
     tables = AddressSpace(physical, PagingMode.X86, 0x1000)
     return ResolvedPages(physical, tables, FORMATS, kernel=kernel, views=lambda: views, page_files=page_files)
 
 
-def mapped() -> View:
-    return View(BASE, BASE + 0x10000, False, False, True, (Prototypes(0, 4, PROTOTYPES),))
+def mapped() -> VadView:
+    return VadView(BASE, BASE + 0x10000, False, False, True, (PrototypeRun(0, 4, PROTOTYPES),))
 
 
-def private(*, is_committed: bool) -> View:
-    return View(BASE, BASE + 0x10000, True, is_committed, False)
+def private(*, is_committed: bool) -> VadView:
+    return VadView(BASE, BASE + 0x10000, True, is_committed, False)
 
 
 @pytest.mark.parametrize(
@@ -196,28 +196,28 @@ def test_a_frame_says_what_of_it_is_from_a_file():
 
 
 def test_views_ask_the_run_that_holds_the_page():
-    runs = (Prototypes(0, 2, 0xE1000000), Prototypes(4, 2, 0xE2000000))
-    view = View(BASE, BASE + 0x8000, False, False, False, runs)
+    runs = (PrototypeRun(0, 2, 0xE1000000), PrototypeRun(4, 2, 0xE2000000))
+    view = VadView(BASE, BASE + 0x8000, False, False, False, runs)
     assert view.prototype(BASE + 0x1FFF, 8) == 0xE1000008
     assert view.prototype(BASE + 0x2000, 8) is None
     assert view.prototype(BASE + 0x5000, 8) == 0xE2000008
 
 
 def test_views_are_found_by_address():
-    first, second = private(is_committed=True), View(0x900000, 0x901000, True, True, False)
-    views = Views([second, first])
+    first, second = private(is_committed=True), VadView(0x900000, 0x901000, True, True, False)
+    views = VadViews([second, first])
     assert list(views) == [first, second]
     assert (views.find(BASE + 0xFFFF), views.find(BASE + 0x10000)) == (first, None)
     assert (views.find(0), views.find(0x900000)) == (None, second)
 
 
-def space_x64(entry: int, prototype: int | None = None, view: View | None = None) -> ResolvedPages:
+def space_x64(entry: int, prototype: int | None = None, view: VadView | None = None) -> ResolvedPages:
     """Make an x64 space in which the PTE of BASE is `entry`; kernel memory is the prototype PTE alone."""
     formats = PteFormats(8, Bits(12, 36), Bits(12, 36), Bits(16, 48), Bits(12, 4), Bits(32, 32), Bits(5, 5))
     tables = {0x1000: 0x2001, 0x2000: 0x3001, 0x3010: 0x4001, 0x4000: entry}
     physical = memory_of({address: struct.pack("<Q", value) for address, value in tables.items()})
     kernel = memory_of({} if prototype is None else {PROTOTYPES: struct.pack("<Q", prototype)})
-    views = Views(() if view is None else (view,))
+    views = VadViews(() if view is None else (view,))
     return ResolvedPages(
         physical, AddressSpace(physical, PagingMode.X64, 0x1000), formats, kernel=kernel, views=lambda: views
     )

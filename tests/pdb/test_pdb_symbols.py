@@ -16,7 +16,7 @@ from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.images.image import Image, PdbIdentity
 from throwstack.images.modules import Module
 from throwstack.names.frame_records import FrameData, annotation
-from throwstack.names.symbols import Location, SymbolKind
+from throwstack.names.symbols import LocatedFunction, SymbolKind
 from throwstack.pdb import child_process as child
 from throwstack.pdb import pdb_symbols as pdb_module
 from throwstack.pdb.convert import convert, load, save, unpack_functions
@@ -94,7 +94,7 @@ def app(tmp_path_factory):
 
 def test_function_file_and_line(app):
     assert app.locate(0x1135) == (
-        Location(
+        LocatedFunction(
             "PrintProviderError",
             0x1100,
             rf"{CPP} @ 860",
@@ -135,7 +135,9 @@ def test_public_symbols_are_undecorated(app):
 
 
 def test_between_functions_the_nearest_name_is_no_fact(app):
-    assert app.locate(0x1150) == (Location("PrintProviderError", 0x1100, raw="PrintProviderError", is_inside=False),)
+    assert app.locate(0x1150) == (
+        LocatedFunction("PrintProviderError", 0x1100, raw="PrintProviderError", is_inside=False),
+    )
     assert app.locate(0x1000) == ()
 
 
@@ -429,7 +431,7 @@ def test_a_pdb_of_a_real_linker(place, tmp_path):
         "lld-link-19 /debug /subsystem:console /entry:start /nodefaultlib /safeseh:no /out:x.exe /pdb:app.pdb x.obj"
     )
     assert os.system(f"cd {tmp_path} && {build}") == 0
-    from throwstack.pdb.identity import read_pdb_identity  # noqa: PLC0415
+    from throwstack.pdb.pdb_identity import read_pdb_identity  # noqa: PLC0415
 
     found = read_pdb_identity(tmp_path / "app.pdb")
     shutil.copy(tmp_path / "app.pdb", place.pdbs)

@@ -17,7 +17,7 @@ from throwstack.core.text import escape
 _MAX_MESSAGE, _MAX_LINE = 2048, 1024
 
 
-class Escape(logging.Handler):
+class EscapingHandler(logging.Handler):
     """Escapes the message of a record, and the lines of its traceback."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -35,5 +35,5 @@ class Escape(logging.Handler):
 def install() -> None:
     """Put the handler on our loggers; once, however often this is called."""
     log = logging.getLogger("throwstack")
-    if not any(isinstance(handler, Escape) for handler in log.handlers):
-        log.addHandler(Escape())
+    if not any(isinstance(handler, EscapingHandler) for handler in log.handlers):
+        log.addHandler(EscapingHandler())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from throwstack.core.memory import PAGE_SIZE
-from throwstack.crashdump.reader import Bytes
+from throwstack.crashdump.file_bytes import ByteSource
 from throwstack.pages.page_tables import PagingMode
 
 _MACHINE_ARM64 = 0xAA64
@@ -86,7 +86,7 @@ class DumpHeader:
         return self.machine == _MACHINE_ARM64
 
 
-def read_header(data: Bytes) -> DumpHeader | None:
+def read_header(data: ByteSource) -> DumpHeader | None:
     """Return the header at the start of a file, or None if there is none or it is cut off."""
     page = data.read(0, 2 * PAGE_SIZE)
     if page[:8] == b"PAGEDU64" and len(page) == 2 * PAGE_SIZE:

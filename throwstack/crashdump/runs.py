@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.memory import PAGE_SIZE
+from throwstack.crashdump.file_bytes import ByteSource
 from throwstack.crashdump.header import DumpHeader, DumpKind
-from throwstack.crashdump.reader import Bytes
 
 _MAX_BITMAP = 1 << 31
 """Bits: 8 TiB of memory."""
@@ -39,7 +39,7 @@ _SET = re.compile(rb"\xff+|[^\x00]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PageRun:
     """Pages in a row: number of the first page frame, how many, and where in the file the first lies."""
 
     first: int
@@ -51,7 +51,7 @@ class NoRuns(ThrowstackError):
     """The dump's pages cannot be found; the message says why."""
 
 
-def read_runs(data: Bytes, header: DumpHeader) -> tuple[Run, ...]:
+def read_runs(data: ByteSource, header: DumpHeader) -> tuple[PageRun, ...]:
     """Return the runs in the order of their frame numbers, none overlapping another; raises `NoRuns`."""
     if header.kind is DumpKind.FULL:
         runs = _described(data, header)
@@ -70,7 +70,7 @@ def read_runs(data: Bytes, header: DumpHeader) -> tuple[Run, ...]:
     return clean
 
 
-def _disjoint(runs: Iterator[Run]) -> Iterator[Run]:
+def _disjoint(runs: Iterator[PageRun]) -> Iterator[PageRun]:
     end = 0
     for run in sorted(runs, key=lambda run: run.first):
         if run.count <= 0 or run.first < end or run.first + run.count > _MAX_FRAME:
@@ -79,7 +79,7 @@ def _disjoint(runs: Iterator[Run]) -> Iterator[Run]:
         yield run
 
 
-def _described(data: Bytes, header: DumpHeader) -> Iterator[Run]:
+def _described(data: ByteSource, header: DumpHeader) -> Iterator[PageRun]:
     where, form, start = (0x88, "<QQ", 0x10) if header.is_64bit else (0x64, "<II", 8)
     block = data.read(where, 700)
     (count,) = struct.unpack_from("<I", block)
@@ -91,7 +91,7 @@ def _described(data: Bytes, header: DumpHeader) -> Iterator[Run]:
     offset = header.size
     for index in range(count):
         first, pages = entry.unpack_from(block, start + index * entry.size)
-        yield Run(first, pages, offset)
+        yield PageRun(first, pages, offset)
         offset += pages * PAGE_SIZE
 
 
@@ -102,7 +102,7 @@ class _Bitmap:
     bits_at: int
 
 
-def _from_bitmap(data: Bytes, header: DumpHeader) -> Iterator[Run]:
+def _from_bitmap(data: ByteSource, header: DumpHeader) -> Iterator[PageRun]:
     head = data.read(header.size, 0x38)
     if len(head) < 0x38 or head[:4] not in {b"SDMP", b"FDMP"} or head[4:8] != b"DUMP":
         message = "the dump's bitmap has no header"
@@ -125,7 +125,7 @@ def _bitmap(head: bytes, header: DumpHeader) -> _Bitmap:
     return _Bitmap(pages_at, bits, header.size + 0x38)
 
 
-def _set_bits(bitmap: bytes, offset: int, end: int) -> Iterator[Run]:
+def _set_bits(bitmap: bytes, offset: int, end: int) -> Iterator[PageRun]:
     """Yield the runs of set bits; `offset` is where the first page lies, `end` the file's.
 
     Of a small file with a large bitmap millions of runs can lie behind its end: the last of those that are kept has the
@@ -139,7 +139,7 @@ def _set_bits(bitmap: bytes, offset: int, end: int) -> Iterator[Run]:
                 count += length
                 continue
             if count:
-                yield Run(first, count, offset)
+                yield PageRun(first, count, offset)
                 offset += count * PAGE_SIZE
             first, count = at + start, length
             behind += offset >= end
@@ -148,7 +148,7 @@ def _set_bits(bitmap: bytes, offset: int, end: int) -> Iterator[Run]:
             count = int.from_bytes(rest, "little").bit_count()
             break
     if count:
-        yield Run(first, count, offset)
+        yield PageRun(first, count, offset)
 
 
 def _runs_in_byte(byte: int) -> tuple[tuple[int, int], ...]:
@@ -159,7 +159,7 @@ def _runs_in_byte(byte: int) -> tuple[tuple[int, int], ...]:
 _RUNS_IN_BYTE = tuple(map(_runs_in_byte, range(256)))
 
 
-def _from_ranges(data: Bytes, header: DumpHeader) -> Iterator[Run]:
+def _from_ranges(data: ByteSource, header: DumpHeader) -> Iterator[PageRun]:
     head = data.read(header.size, 0x30)
     if len(head) < 0x30 or head[4:12] != b"RDMPDUMP":
         message = "the dump's list of page ranges has no header"
@@ -176,13 +176,13 @@ def _from_ranges(data: Bytes, header: DumpHeader) -> Iterator[Run]:
     return _ranges(entries, offset, total)
 
 
-def _ranges(entries: bytes, offset: int, total: int | None) -> Iterator[Run]:
+def _ranges(entries: bytes, offset: int, total: int | None) -> Iterator[PageRun]:
     seen = 0
     for first, count in struct.iter_unpack("<QQ", entries):
         if not first or not count or (total is not None and seen >= total):
             return
         if first + count > _MAX_FRAME:
             return
-        yield Run(first, count, offset)
+        yield PageRun(first, count, offset)
         offset += count * PAGE_SIZE
         seen += count

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from throwstack.core.guard import reason_of
+from throwstack.crashdump.dump_pages import DumpPages
+from throwstack.crashdump.file_bytes import FileBytes
 from throwstack.crashdump.header import DumpHeader, DumpKind
-from throwstack.crashdump.physical import DumpPages
-from throwstack.crashdump.reader import FileBytes
 from throwstack.crashdump.runs import NoRuns, read_runs
 from throwstack.doctor.find_kernel import Kernel, kernel_of, search_kernel
 from throwstack.doctor.identify import FileKind, identify

@@ -13,7 +13,7 @@ from throwstack.core.memory import PAGE_SIZE
 from throwstack.core.text import escape
 from throwstack.doctor.find_kernel import Kernel
 from throwstack.doctor.identify import Identity
-from throwstack.pages.coverage import ProcessCoverage, Routes, readable, total
+from throwstack.pages.process_coverage import ProcessCoverage, Routes, readable, total
 
 _MAX_TEXT = 4096
 _EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)

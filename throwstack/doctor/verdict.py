@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from throwstack.doctor.report import Report, Verdict
-from throwstack.pages.coverage import readable, total
-from throwstack.pages.origin import PageOrigin
+from throwstack.pages.page_origin import PageOrigin
+from throwstack.pages.process_coverage import readable, total
 
 FULL_DUMP = (
     "have the machine write a complete or active memory dump next time (CrashControl\\CrashDumpEnabled = 1), or take "

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from throwstack.core.errors import ThrowstackError
-from throwstack.files.private import SPARE, free_space, new_file
+from throwstack.files.cache_files import SPARE, free_space, new_file
 
 _HEADER = struct.Struct("<4s12xI6xHHHHH")
 _RESERVED = struct.Struct("<HBB")

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.text import escape
-from throwstack.files.private import SPARE, free_space, new_file
+from throwstack.files.cache_files import SPARE, free_space, new_file
 from throwstack.files.symbol_path import Say
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from throwstack.files.cabinet import NotUnpacked, unpack
-from throwstack.files.private import private_directory, put
+from throwstack.files.cache_files import private_directory, put
 from throwstack.images.image import PdbIdentity
 
 _MAX_NAME = 128

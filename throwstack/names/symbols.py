@@ -16,7 +16,7 @@ from throwstack.images.exports import Exports
 from throwstack.images.image import Image, ImageMap
 from throwstack.names.demangle import undecorate
 from throwstack.names.frame_records import FrameData
-from throwstack.names.name_extent import is_beyond_function
+from throwstack.names.function_extent import is_beyond_function
 
 
 class SymbolKind(Enum):
@@ -28,7 +28,7 @@ class SymbolKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
+class LocatedFunction:
     """A function at an address, as a symbol table gives it.
 
     `rva` is where the function starts; None for one that was inlined there. `raw` is the name as the table spells it
@@ -79,10 +79,10 @@ class SymbolTable:
         index = bisect_right(self._rvas, rva)
         return self._rvas[index] if index < len(self._rvas) else None
 
-    def locate(self, rva: int) -> tuple[Location, ...]:
+    def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
         """Return the functions at `rva`, innermost inlined one first; here the nearest name, or nothing."""
         found = self.nearest(rva)
-        return () if found is None else (Location(undecorate(found[0]), found[1], raw=found[0]),)
+        return () if found is None else (LocatedFunction(undecorate(found[0]), found[1], raw=found[0]),)
 
     def rva_of(self, name: str) -> int | None:
         """Return the RVA of the symbol called `name`, or None."""
@@ -134,7 +134,7 @@ class Name:
 class Symbols:
     """Names for the addresses of one address space."""
 
-    __slots__ = ("_elsewhere", "_fallback", "_names", "_source", "_tables", "images")
+    __slots__ = ("_fallback", "_name_outside", "_names", "_source", "_tables", "images")
 
     def __init__(
         self,
@@ -142,17 +142,17 @@ class Symbols:
         source: SymbolSource | None = None,
         *,
         fallback: SymbolSource | None = None,
-        elsewhere: Callable[[int], Name | None] | None = None,
+        name_outside: Callable[[int], Name | None] | None = None,
     ) -> None:
         """Name what lies in `images`; each source is asked once per image.
 
         First `source` is asked (several: `first_of`), then the image's own exports in memory, then `fallback` (the
-        exports of its file). `elsewhere` is asked for addresses outside every image.
+        exports of its file). `name_outside` is asked for addresses outside every image.
         """
         self.images = images
         self._source = source
         self._fallback = fallback
-        self._elsewhere = elsewhere
+        self._name_outside = name_outside
         self._tables: dict[int, SymbolTable] = {}
         self._names: dict[tuple[int, bool], tuple[Name, ...]] = {}
 
@@ -198,7 +198,7 @@ class Symbols:
     def _find_names(self, address: int, *, is_return_address: bool) -> tuple[Name, ...]:
         image = self.images.find(address)
         if image is None:
-            found = self._elsewhere(address) if self._elsewhere is not None else None
+            found = self._name_outside(address) if self._name_outside is not None else None
             return (found if found is not None else Name(address),)
         rva = address - image.base
         probe = rva - (1 if is_return_address and rva else 0)
@@ -256,7 +256,7 @@ class Symbols:
         return rva if rva is not None else self.table(image).rva_of(name)
 
 
-def _is_doubtful(image: Image, table: SymbolTable, location: Location, rva: int) -> bool:
+def _is_doubtful(image: Image, table: SymbolTable, location: LocatedFunction, rva: int) -> bool:
     if location.is_inside is not None:
         return not location.is_inside
     start = location.rva

@@ -85,7 +85,8 @@ class AddressSpace:
         """Translate through the tables at the physical address `directory_base` (CR3; its low flag bits may be set).
 
         A PAE directory base is aligned to 32 bytes, all others to a page. `invalid_mask` are the bits that Windows adds
-        to entries which are not valid, unless their bit 4 says that it did not (see `throwstack.pages.formats`).
+        to entries which are not valid, unless their bit 4 says that it did not: see
+        `throwstack.pages.page_table_entries`.
         """
         self._physical = physical
         self._is_64bit = mode is PagingMode.X64

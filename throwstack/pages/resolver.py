@@ -18,10 +18,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable, PageSource
-from throwstack.pages.formats import Entry, EntryKind, PteFormats
-from throwstack.pages.origin import Location, PageOrigin
+from throwstack.pages.page_origin import PageLocation, PageOrigin
+from throwstack.pages.page_table_entries import DecodedEntry, EntryKind, PteFormats
 from throwstack.pages.page_tables import AddressSpace
-from throwstack.pages.views import Views
+from throwstack.pages.vad_views import VadViews
 
 _ZEROS = bytes(PAGE_SIZE)
 _VALID = 1
@@ -86,7 +86,7 @@ class ResolvedPages:
         formats: PteFormats | None = None,
         *,
         kernel: EntryReader | None = None,
-        views: Callable[[], Views] | None = None,
+        views: Callable[[], VadViews] | None = None,
         page_files: PageFiles | None = None,
     ) -> None:
         """Resolve by `tables`; without `formats` only what they map and what is in transition is found.
@@ -98,7 +98,7 @@ class ResolvedPages:
         self._formats = formats
         self._kernel = kernel
         self._view_maker = views
-        self._views: Views | None = None
+        self._views: VadViews | None = None
         self._page_files = page_files
         self._files: ImageFiles | None = None
         self.substitutes: set[int] = set()
@@ -109,10 +109,10 @@ class ResolvedPages:
         self._files = files
 
     @property
-    def views(self) -> Views:
+    def views(self) -> VadViews:
         """Return the VADs' views; empty where there are none to be had."""
         if self._views is None:
-            self._views = self._view_maker() if self._view_maker is not None else Views(())
+            self._views = self._view_maker() if self._view_maker is not None else VadViews(())
         return self._views
 
     @property
@@ -152,25 +152,25 @@ class ResolvedPages:
                 origin = PageOrigin.FILE
         return origin, page
 
-    def _fetch(self, location: Location) -> bytes | None:
+    def _fetch(self, location: PageLocation) -> bytes | None:
         if location.origin is PageOrigin.ZERO:
             return _ZEROS
         if location.page_file is not None:
             return None if self._page_files is None else self._page_files.page(location.page_file, location.frame)
         return self._physical.page(location.frame * PAGE_SIZE) if location.origin.is_present else None
 
-    def _locate(self, address: int) -> Location:
+    def _locate(self, address: int) -> PageLocation:
         walk = self._tables.walk(address, self._paged_out_table)
         if walk.frame is not None:
-            return Location(PageOrigin.VALID if walk.is_valid else PageOrigin.TRANSITION, walk.frame)
+            return PageLocation(PageOrigin.VALID if walk.is_valid else PageOrigin.TRANSITION, walk.frame)
         if walk.entry is None:
-            return Location(PageOrigin.TABLE_NOT_IN_DUMP)
+            return PageLocation(PageOrigin.TABLE_NOT_IN_DUMP)
         if self._formats is None:
-            return Location(PageOrigin.UNKNOWN if walk.entry else PageOrigin.NOT_COMMITTED)
+            return PageLocation(PageOrigin.UNKNOWN if walk.entry else PageOrigin.NOT_COMMITTED)
         entry = self._formats.decode(walk.entry)
         if not walk.is_leaf and entry.kind not in _NEVER_TOUCHED:
-            return Location(PageOrigin.TABLE_NOT_IN_DUMP)
-        if not walk.is_leaf or entry.kind in {EntryKind.EMPTY, EntryKind.LOOK_UP}:
+            return PageLocation(PageOrigin.TABLE_NOT_IN_DUMP)
+        if not walk.is_leaf or entry.kind in {EntryKind.EMPTY, EntryKind.SEE_VAD}:
             return self._by_view(address)
         return self._by_entry(entry, PageOrigin.TRANSITION, self._formats)
 
@@ -181,39 +181,39 @@ class ResolvedPages:
             return None
         return self._fetch(self._paged(entry.page_file, entry.value))
 
-    def _by_entry(self, entry: Entry, in_memory: PageOrigin, formats: PteFormats) -> Location:
+    def _by_entry(self, entry: DecodedEntry, in_memory: PageOrigin, formats: PteFormats) -> PageLocation:
         """Return the location that `entry` gives by itself; `in_memory` is what a page in transition counts as."""
         if entry.kind is EntryKind.TRANSITION:
-            return Location(in_memory, entry.value)
+            return PageLocation(in_memory, entry.value)
         if entry.kind is EntryKind.PROTOTYPE:
             return self._prototype(entry.value, formats)
         if entry.kind is EntryKind.PAGE_FILE:
             return self._paged(entry.page_file, entry.value)
-        return Location(_BY_KIND.get(entry.kind, PageOrigin.UNKNOWN))
+        return PageLocation(_BY_KIND.get(entry.kind, PageOrigin.UNKNOWN))
 
-    def _by_view(self, address: int) -> Location:
+    def _by_view(self, address: int) -> PageLocation:
         view = self.views.find(address)
         if view is None:
-            return Location(PageOrigin.NOT_COMMITTED)
+            return PageLocation(PageOrigin.NOT_COMMITTED)
         if view.is_private:
-            return Location(PageOrigin.ZERO if view.is_committed else PageOrigin.NOT_COMMITTED)
+            return PageLocation(PageOrigin.ZERO if view.is_committed else PageOrigin.NOT_COMMITTED)
         formats = self._formats
         prototype = None if formats is None else view.prototype(address, formats.size)
         if formats is None or prototype is None:
-            return Location(PageOrigin.IN_FILE if view.is_image else PageOrigin.UNKNOWN)
+            return PageLocation(PageOrigin.IN_FILE if view.is_image else PageOrigin.UNKNOWN)
         return self._prototype(prototype, formats)
 
-    def _prototype(self, address: int, formats: PteFormats) -> Location:
+    def _prototype(self, address: int, formats: PteFormats) -> PageLocation:
         """Return where a section's page is, by the prototype PTE at `address`."""
         raw = None if address % formats.size else self._read_entry(address, formats.size)
         if raw is None:
-            return Location(PageOrigin.UNKNOWN)
+            return PageLocation(PageOrigin.UNKNOWN)
         if raw & _VALID:
-            return Location(PageOrigin.PROTOTYPE, formats.valid_frame.of(raw))
+            return PageLocation(PageOrigin.PROTOTYPE, formats.valid_frame.of(raw))
         if raw & _PROTOTYPE or (raw >> 47 == _KERNEL_HALF and not raw & 0xF):
             # In a prototype PTE this bit means the subsection format: the page is in the mapped file. From Windows 11
             # 22H2 on the address of a control area may stand there instead (MemProcFS has seen it).
-            return Location(PageOrigin.IN_FILE)
+            return PageLocation(PageOrigin.IN_FILE)
         return self._by_entry(formats.decode(raw), PageOrigin.PROTOTYPE, formats)
 
     def _read_entry(self, address: int, size: int) -> int | None:
@@ -224,14 +224,14 @@ class ResolvedPages:
         except MemoryUnreadable:
             return None
 
-    def _paged(self, number: int, index: int) -> Location:
+    def _paged(self, number: int, index: int) -> PageLocation:
         files = self._page_files
         if files is None:
-            return Location(PageOrigin.PAGED_OUT)
+            return PageLocation(PageOrigin.PAGED_OUT)
         is_store = files.is_compressed_store(number)
         if files.page(number, index) is None:
-            return Location(PageOrigin.COMPRESSED if is_store else PageOrigin.PAGED_OUT)
-        return Location(PageOrigin.STORE if is_store else PageOrigin.PAGE_FILE, index, number)
+            return PageLocation(PageOrigin.COMPRESSED if is_store else PageOrigin.PAGED_OUT)
+        return PageLocation(PageOrigin.STORE if is_store else PageOrigin.PAGE_FILE, index, number)
 
 
 class _InDump:

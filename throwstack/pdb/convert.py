@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from throwstack.core.errors import ThrowstackError
-from throwstack.files.private import new_file
+from throwstack.files.cache_files import new_file
 from throwstack.names.demangle import display_name
 from throwstack.pdb.child_process import end_with_parent
 from throwstack.pdb.fpo import fpo_lines, frame_data_lines

@@ -19,18 +19,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from throwstack.core.text import escape
+from throwstack.files.cache_files import free_space, private_directory, put
 from throwstack.files.download import Progress
-from throwstack.files.private import free_space, private_directory, put
 from throwstack.files.symbol_path import Say, SymbolPath, safe_name, store_key
 from throwstack.files.user_cache import distrust, make_private
 from throwstack.images.image import Image, PdbIdentity
 from throwstack.names.demangle import display_name, is_decorated
 from throwstack.names.frame_records import FrameData
-from throwstack.names.symbols import Location, SymbolKind, SymbolTable
+from throwstack.names.symbols import LocatedFunction, SymbolKind, SymbolTable
 from throwstack.pdb.child_process import can_start, command
 from throwstack.pdb.convert import Converted, NotConverted, count_functions, load, save, unpack_functions
-from throwstack.pdb.identity import check_pdb
 from throwstack.pdb.omap import Omap
+from throwstack.pdb.pdb_identity import check_pdb
 from throwstack.pdb.stack_win import FrameDataTable
 
 _LIBRARIES = ("symbolic", "_cffi_backend", "pydemumble")
@@ -60,7 +60,7 @@ class PdbTable(SymbolTable):
             raise NotConverted(message)
         self._listed: SymbolTable | None = None
         self._frames: FrameDataTable | None = None
-        self._located: dict[int, tuple[Location, ...]] = {}
+        self._located: dict[int, tuple[LocatedFunction, ...]] = {}
 
     @property
     def _list(self) -> SymbolTable:
@@ -93,7 +93,7 @@ class PdbTable(SymbolTable):
         before = self._list.rva_of(name)
         return None if before is None else self._omap.after(before)
 
-    def locate(self, rva: int) -> tuple[Location, ...]:
+    def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
         """Return the functions at `rva`, innermost inlined one first; the last is the function that holds the code."""
         known = self._located.get(rva)
         if known is None:
@@ -115,7 +115,7 @@ class PdbTable(SymbolTable):
             self._frames = FrameDataTable(self._parts.frames.decode("utf-8", "replace"))
         return self._frames
 
-    def _look_up(self, rva: int) -> tuple[Location, ...]:
+    def _look_up(self, rva: int) -> tuple[LocatedFunction, ...]:
         """Offsets into a rearranged function count as in the image before: its pieces may lie anywhere now."""
         before = self._omap.before(rva)
         try:
@@ -136,7 +136,7 @@ class PdbTable(SymbolTable):
             start = start_now if index == len(found) - 1 else None
             has_types = entry.symbol != name and not is_decorated(entry.symbol)
             signature = entry.symbol.replace("<NoType>", "...") if has_types else ""
-            locations.append(Location(name, start, source, entry.symbol, signature, is_inside))
+            locations.append(LocatedFunction(name, start, source, entry.symbol, signature, is_inside))
         return tuple(locations)
 
 

@@ -16,7 +16,7 @@ from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.core.registers import Registers
 from throwstack.core.text import escape
 from throwstack.dispatch.saved import SavedException
-from throwstack.files.needed import NeededFile, needed_files
+from throwstack.files.needed_files import NeededFile, needed_files
 from throwstack.stuck.triage import BROKE_OFF
 from throwstack.unwind.target import Target
 from throwstack.volatility.memory.guarded import guarded

@@ -20,7 +20,7 @@ from tests.pe_writer import X64, X86, Pe, Section
 from tests.vol import CHECKOUT
 from throwstack.core.memory import memory_of
 from throwstack.core.text import escape
-from throwstack.files.needed import NeededFile, manifest, needed_files
+from throwstack.files.needed_files import NeededFile, manifest, needed_files
 from throwstack.images.image import ImageMap, PdbIdentity
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable

@@ -31,7 +31,7 @@ _RETURNS_ADDRESS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Unloaded:
+class UnloadedImage:
     """An image that was unloaded: where it was, and its place in the order of unloadings, latest highest."""
 
     name: str
@@ -44,7 +44,7 @@ class Unloaded:
         return self.base <= address < self.base + self.size
 
 
-def name_of_unloaded(images: tuple[Unloaded, ...], address: int) -> Name | None:
+def name_of_unloaded(images: tuple[UnloadedImage, ...], address: int) -> Name | None:
     """Name an address as WinDbg does, `<Unloaded_x.dll>+0x1234`, by the last image that was there; None if none was."""
     found = [image for image in images if image.contains(address)]
     if not found:
@@ -53,7 +53,7 @@ def name_of_unloaded(images: tuple[Unloaded, ...], address: int) -> Name | None:
     return Name(address, f"<Unloaded_{last.name}>", "", address - last.base)
 
 
-def unloaded_dlls(ntdll: Image, arch: Arch, array: int | None = None) -> tuple[Unloaded, ...]:
+def unloaded_dlls(ntdll: Image, arch: Arch, array: int | None = None) -> tuple[UnloadedImage, ...]:
     """Return what `ntdll` remembers; `array` is the address of its RtlpUnloadEventTrace where symbols give that."""
     address = _returned_address(ntdll, arch) or array
     if address is None:
@@ -78,7 +78,7 @@ def _returned_address(ntdll: Image, arch: Arch) -> int | None:
     return address if ntdll.module.contains(address) else None
 
 
-def _traces(memory: Memory, array: int, stride: int, pointer: int) -> tuple[Unloaded, ...]:
+def _traces(memory: Memory, array: int, stride: int, pointer: int) -> tuple[UnloadedImage, ...]:
     """Read the array until an element makes no sense; unused elements are zero."""
     found = []
     for index in range(_TRACES):
@@ -95,11 +95,11 @@ def _traces(memory: Memory, array: int, stride: int, pointer: int) -> tuple[Unlo
             continue
         if base % PAGE_SIZE or not base or not 0 < size <= _MAX_IMAGE or not name.isprintable() or not name:
             break
-        found.append(Unloaded(name, base, size, sequence))
+        found.append(UnloadedImage(name, base, size, sequence))
     return tuple(found)
 
 
-def unloaded_drivers(memory: Memory, variable: int, pointer: int) -> tuple[Unloaded, ...]:
+def unloaded_drivers(memory: Memory, variable: int, pointer: int) -> tuple[UnloadedImage, ...]:
     """Return what the kernel remembers; `variable` is the address of its MmUnloadedDrivers, which points to the array.
 
     `pointer` is the size of a pointer in bytes.
@@ -111,7 +111,7 @@ def unloaded_drivers(memory: Memory, variable: int, pointer: int) -> tuple[Unloa
     return tuple(_drivers(memory, array, pointer)) if array else ()
 
 
-def _drivers(memory: Memory, array: int, pointer: int) -> Iterator[Unloaded]:
+def _drivers(memory: Memory, array: int, pointer: int) -> Iterator[UnloadedImage]:
     stride = 4 * pointer + 8
     for index in range(_DRIVERS):
         try:
@@ -126,4 +126,4 @@ def _drivers(memory: Memory, array: int, pointer: int) -> Iterator[Unloaded]:
         except MemoryUnreadable:
             continue
         # The array is a ring; the time tells which is the latest.
-        yield Unloaded(name, start, end - start, int.from_bytes(element[-8:], "little"))
+        yield UnloadedImage(name, start, end - start, int.from_bytes(element[-8:], "little"))

@@ -62,7 +62,7 @@ _PRESENT = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
+class PageLocation:
     """Where a page is: its frame, or for one in page file `page_file` its number there.
 
     The compressed store has the number of a page file, too.

@@ -43,8 +43,8 @@ class EntryKind(Enum):
     EMPTY = "empty"
     TRANSITION = "transition"
     PROTOTYPE = "prototype"
-    """`Entry.value` is the address of the prototype PTE."""
-    LOOK_UP = "look up"
+    """`DecodedEntry.value` is the address of the prototype PTE."""
+    SEE_VAD = "see the VAD"
     """The prototype PTE is the one that the VAD has for this page."""
     PAGE_FILE = "page file"
     ZERO = "zero"
@@ -54,7 +54,7 @@ class EntryKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class DecodedEntry:
     """A decoded entry. `value`: frame number, address of a prototype PTE, or page number in a page file."""
 
     kind: EntryKind
@@ -88,30 +88,30 @@ class PteFormats:
             return entry
         return None if self.invalid_mask is None else entry & ~self.invalid_mask
 
-    def decode(self, raw: int) -> Entry:
+    def decode(self, raw: int) -> DecodedEntry:
         """Say what `raw`, whose valid bit is clear, stands for."""
         if not raw:
-            return Entry(EntryKind.EMPTY)
+            return DecodedEntry(EntryKind.EMPTY)
         entry = self.unswizzled(raw)
         if raw & _PROTOTYPE:
             return self._prototype(raw, entry)
         if raw & _TRANSITION:
             # A mask that is not known lies above all memory: the frame is in no dump, rather than a wrong one.
-            return Entry(EntryKind.TRANSITION, self.transition_frame.of(raw if entry is None else entry))
-        return Entry(EntryKind.UNKNOWN) if entry is None else self._software(entry)
+            return DecodedEntry(EntryKind.TRANSITION, self.transition_frame.of(raw if entry is None else entry))
+        return DecodedEntry(EntryKind.UNKNOWN) if entry is None else self._software(entry)
 
-    def _software(self, entry: int) -> Entry:
+    def _software(self, entry: int) -> DecodedEntry:
         page = self.page_file_page.of(entry)
         if page:
             # A page file's first page is its header: number 0 is no page's.
-            return Entry(EntryKind.PAGE_FILE, page, self.page_file_number.of(entry))
-        return Entry(EntryKind.ZERO if self.protection.of(entry) & _ACCESS else EntryKind.NO_ACCESS)
+            return DecodedEntry(EntryKind.PAGE_FILE, page, self.page_file_number.of(entry))
+        return DecodedEntry(EntryKind.ZERO if self.protection.of(entry) & _ACCESS else EntryKind.NO_ACCESS)
 
-    def _prototype(self, raw: int, entry: int | None) -> Entry:
+    def _prototype(self, raw: int, entry: int | None) -> DecodedEntry:
         # The marker "see the VAD" has all bits of a page file's offset set, those of a mask among them.
         if self.proto_address is None or entry is None or self.page_file_page.is_full(raw):
-            return Entry(EntryKind.LOOK_UP)
+            return DecodedEntry(EntryKind.SEE_VAD)
         address = self.proto_address.of(entry)
         if self.proto_address.width == 48 and address >> 47:
             address |= 0xFFFF << 48
-        return Entry(EntryKind.PROTOTYPE, address)
+        return DecodedEntry(EntryKind.PROTOTYPE, address)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from throwstack.pages.origin import PageOrigin
+from throwstack.pages.page_origin import PageOrigin
 
 Routes = Mapping[PageOrigin, int]
 """Pages by the route on which they are found, or the reason for which they are not."""

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from throwstack.files import private
-from throwstack.files.private import free_space, new_file, private_directory, put
+from throwstack.files.cache_files import free_space, new_file, private_directory, put
 
 FILE = Path("app.pdb", "0123", "app.pdb")
 links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
@@ -137,7 +138,6 @@ def test_a_new_file_is_new_and_whole(tmp_path):
 
 
 def test_some_space_is_left_to_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(private.shutil, "disk_usage", lambda _: private.shutil._ntuple_diskusage(0, 0, 20 << 20))
-    assert free_space(tmp_path) == 4 << 20
-    monkeypatch.setattr(private.shutil, "disk_usage", lambda _: private.shutil._ntuple_diskusage(0, 0, 1 << 20))
-    assert free_space(tmp_path) == 0
+    for free, usable in ((20 << 20, 4 << 20), (1 << 20, 0)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        assert free_space(tmp_path) == usable

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 
-class Bytes(Protocol):
+class ByteSource(Protocol):
     """A file's contents."""
 
     @property

@@ -11,7 +11,7 @@ from tests.pe_writer import READ_ONLY, X64, X86, Pe, Section
 from throwstack.core.memory import memory_of
 from throwstack.images.image import Image
 from throwstack.images.modules import Module
-from throwstack.names.name_extent import MAX_OFFSET, is_beyond_function
+from throwstack.names.function_extent import MAX_OFFSET, is_beyond_function
 
 BASE = 0x10000000
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.pdb_writer import Pdb, Procedure
 from throwstack.images.image import PdbIdentity
-from throwstack.pdb.identity import PdbFileIdentity, check_pdb, read_pdb_identity
 from throwstack.pdb.msf import NotAPdb
+from throwstack.pdb.pdb_identity import PdbFileIdentity, check_pdb, read_pdb_identity
 
 GUID = "0123456789ABCDEF00112233445566AA"
 SOUND = Pdb(GUID, age=3, procedures=[Procedure("f", 0x1000, 16)]).to_bytes(512)

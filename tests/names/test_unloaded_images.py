@@ -13,13 +13,13 @@ from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch
 from throwstack.images.image import Image
 from throwstack.images.modules import Module
-from throwstack.names.unloaded import Unloaded, name_of_unloaded, unloaded_dlls, unloaded_drivers
+from throwstack.names.unloaded_images import UnloadedImage, name_of_unloaded, unloaded_dlls, unloaded_drivers
 
 BASE, ARRAY = 0x7C800000, 0x2000
-GONE, OLDER = Unloaded("gone.dll", 0x10000000, 0x9000, 7), Unloaded("older.dll", 0x10004000, 0x8000, 3)
+GONE, OLDER = UnloadedImage("gone.dll", 0x10000000, 0x9000, 7), UnloadedImage("older.dll", 0x10004000, 0x8000, 3)
 
 
-def element(image: Unloaded, pointer: int, version: int) -> bytes:
+def element(image: UnloadedImage, pointer: int, version: int) -> bytes:
     """RTL_UNLOAD_EVENT_TRACE, with or without the two words of the image's version."""
     words = "<QQ" if pointer == 8 else "<II"
     data = struct.pack(words, image.base, image.size) + struct.pack("<III", image.order, 0x45C7B2D1, 0)
@@ -96,5 +96,5 @@ def test_drivers():
                 0x82000000: name,
             }
         )
-        assert unloaded_drivers(memory, 0x80000000, pointer) == (Unloaded("fastprox.sys", 0xF7A10000, 0x5000, 99),)
+        assert unloaded_drivers(memory, 0x80000000, pointer) == (UnloadedImage("fastprox.sys", 0xF7A10000, 0x5000, 99),)
     assert unloaded_drivers(memory_of({}), 0x80000000, 4) == ()

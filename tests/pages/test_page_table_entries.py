@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from throwstack.pages.formats import Bits, Entry, EntryKind, PteFormats
+from throwstack.pages.page_table_entries import Bits, DecodedEntry, EntryKind, PteFormats
 
 MASK = 1 << 45
 WINDOWS_7 = PteFormats(8, Bits(12, 36), Bits(12, 36), Bits(16, 48), Bits(1, 4), Bits(32, 32), Bits(5, 5))
@@ -30,47 +30,54 @@ PROTOTYPE, TRANSITION, SWIZZLED = 1 << 10, 1 << 11, 1 << 4
 @pytest.mark.parametrize(
     ("formats", "entry", "expected"),
     [
-        pytest.param(WINDOWS_7, 0, Entry(EntryKind.EMPTY), id="nothing was written here"),
-        pytest.param(WINDOWS_7, 0x12345 << 12 | TRANSITION | READ_WRITE, Entry(EntryKind.TRANSITION, 0x12345), id="7"),
-        pytest.param(X86, 0xABCDE << 12 | TRANSITION, Entry(EntryKind.TRANSITION, 0xABCDE), id="x86"),
+        pytest.param(WINDOWS_7, 0, DecodedEntry(EntryKind.EMPTY), id="nothing was written here"),
+        pytest.param(
+            WINDOWS_7, 0x12345 << 12 | TRANSITION | READ_WRITE, DecodedEntry(EntryKind.TRANSITION, 0x12345), id="7"
+        ),
+        pytest.param(X86, 0xABCDE << 12 | TRANSITION, DecodedEntry(EntryKind.TRANSITION, 0xABCDE), id="x86"),
         pytest.param(
             WINDOWS_7,
             0xF8A0_01234560 << 16 | PROTOTYPE,
-            Entry(EntryKind.PROTOTYPE, 0xFFFFF8A0_01234560),
+            DecodedEntry(EntryKind.PROTOTYPE, 0xFFFFF8A0_01234560),
             id="the address's sign bits come back",
         ),
-        pytest.param(PAE, 0xE1234568 << 32 | PROTOTYPE, Entry(EntryKind.PROTOTYPE, 0xE1234568), id="PAE"),
-        pytest.param(X86, 0x1234 << 11 | PROTOTYPE, Entry(EntryKind.LOOK_UP), id="half an address is none"),
-        pytest.param(WINDOWS_7, 0xFFFFFFFF << 32 | PROTOTYPE, Entry(EntryKind.LOOK_UP), id="x64: see the VAD"),
-        pytest.param(PAE, 0xFFFFFFFF << 32 | PROTOTYPE, Entry(EntryKind.LOOK_UP), id="PAE: see the VAD"),
+        pytest.param(PAE, 0xE1234568 << 32 | PROTOTYPE, DecodedEntry(EntryKind.PROTOTYPE, 0xE1234568), id="PAE"),
+        pytest.param(X86, 0x1234 << 11 | PROTOTYPE, DecodedEntry(EntryKind.SEE_VAD), id="half an address is none"),
+        pytest.param(WINDOWS_7, 0xFFFFFFFF << 32 | PROTOTYPE, DecodedEntry(EntryKind.SEE_VAD), id="x64: see the VAD"),
+        pytest.param(PAE, 0xFFFFFFFF << 32 | PROTOTYPE, DecodedEntry(EntryKind.SEE_VAD), id="PAE: see the VAD"),
         pytest.param(
-            WINDOWS_7, 0x88 << 32 | 2 << 1 | READ_WRITE, Entry(EntryKind.PAGE_FILE, 0x88, 2), id="page file 2 of 7"
+            WINDOWS_7,
+            0x88 << 32 | 2 << 1 | READ_WRITE,
+            DecodedEntry(EntryKind.PAGE_FILE, 0x88, 2),
+            id="page file 2 of 7",
         ),
         pytest.param(
             WINDOWS_10,
             0x88 << 32 | 2 << 12 | SWIZZLED | READ_WRITE,
-            Entry(EntryKind.PAGE_FILE, 0x88, 2),
+            DecodedEntry(EntryKind.PAGE_FILE, 0x88, 2),
             id="page file 2 of 10: its number has moved",
         ),
-        pytest.param(X86, 0x88 << 12 | 1 << 1 | READ_WRITE, Entry(EntryKind.PAGE_FILE, 0x88, 1), id="page file of x86"),
-        pytest.param(WINDOWS_7, READ_WRITE, Entry(EntryKind.ZERO), id="demand zero"),
-        pytest.param(WINDOWS_7, 0x10 << 5, Entry(EntryKind.NO_ACCESS), id="decommitted"),
-        pytest.param(WINDOWS_7, 0x18 << 5, Entry(EntryKind.NO_ACCESS), id="PAGE_NOACCESS"),
+        pytest.param(
+            X86, 0x88 << 12 | 1 << 1 | READ_WRITE, DecodedEntry(EntryKind.PAGE_FILE, 0x88, 1), id="page file of x86"
+        ),
+        pytest.param(WINDOWS_7, READ_WRITE, DecodedEntry(EntryKind.ZERO), id="demand zero"),
+        pytest.param(WINDOWS_7, 0x10 << 5, DecodedEntry(EntryKind.NO_ACCESS), id="decommitted"),
+        pytest.param(WINDOWS_7, 0x18 << 5, DecodedEntry(EntryKind.NO_ACCESS), id="PAGE_NOACCESS"),
     ],
 )
-def test_an_entry_says(formats: PteFormats, entry: int, expected: Entry):
+def test_an_entry_says(formats: PteFormats, entry: int, expected: DecodedEntry):
     assert formats.decode(entry) == expected
 
 
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        (0x12345 << 12 | TRANSITION | READ_WRITE, Entry(EntryKind.TRANSITION, 0x12345)),
-        (READ_WRITE, Entry(EntryKind.ZERO)),
-        (0x88 << 32 | READ_WRITE, Entry(EntryKind.PAGE_FILE, 0x88)),
+        (0x12345 << 12 | TRANSITION | READ_WRITE, DecodedEntry(EntryKind.TRANSITION, 0x12345)),
+        (READ_WRITE, DecodedEntry(EntryKind.ZERO)),
+        (0x88 << 32 | READ_WRITE, DecodedEntry(EntryKind.PAGE_FILE, 0x88)),
     ],
 )
-def test_the_mask_against_l1tf_is_taken_out(entry: int, expected: Entry):
+def test_the_mask_against_l1tf_is_taken_out(entry: int, expected: DecodedEntry):
     assert WINDOWS_10.decode(entry | MASK) == expected
     assert WINDOWS_10.decode(entry | SWIZZLED) == expected
 
@@ -78,23 +85,23 @@ def test_the_mask_against_l1tf_is_taken_out(entry: int, expected: Entry):
 def test_an_address_that_has_the_masks_bit_itself_is_marked_as_plain():
     entry = 0xE001_30000000 << 16 | PROTOTYPE
     assert entry & MASK
-    assert WINDOWS_10.decode(entry | SWIZZLED) == Entry(EntryKind.PROTOTYPE, 0xFFFFE001_30000000)
+    assert WINDOWS_10.decode(entry | SWIZZLED) == DecodedEntry(EntryKind.PROTOTYPE, 0xFFFFE001_30000000)
 
 
 def test_the_marker_for_the_vad_is_one_with_the_swizzle_bit_and_without():
     marker = 0xFFFFFFFF << 32 | PROTOTYPE | READ_WRITE
     for formats in (WINDOWS_10, UNKNOWN_MASK):
-        assert formats.decode(marker).kind is EntryKind.LOOK_UP
-        assert formats.decode(marker | SWIZZLED).kind is EntryKind.LOOK_UP
+        assert formats.decode(marker).kind is EntryKind.SEE_VAD
+        assert formats.decode(marker | SWIZZLED).kind is EntryKind.SEE_VAD
 
 
 def test_without_the_mask_only_what_cannot_mislead_is_read():
     assert UNKNOWN_MASK.decode(0x88 << 32 | READ_WRITE | MASK).kind is EntryKind.UNKNOWN
-    assert UNKNOWN_MASK.decode(0xE001_10000000 << 16 | PROTOTYPE | MASK).kind is EntryKind.LOOK_UP
+    assert UNKNOWN_MASK.decode(0xE001_10000000 << 16 | PROTOTYPE | MASK).kind is EntryKind.SEE_VAD
     masked = UNKNOWN_MASK.decode(0x12345 << 12 | TRANSITION | MASK)
     assert masked.kind is EntryKind.TRANSITION
     assert masked.value > 1 << 32, "a frame beyond all memory rather than a wrong one"
-    assert UNKNOWN_MASK.decode(0x12345 << 12 | TRANSITION | SWIZZLED) == Entry(EntryKind.TRANSITION, 0x12345)
+    assert UNKNOWN_MASK.decode(0x12345 << 12 | TRANSITION | SWIZZLED) == DecodedEntry(EntryKind.TRANSITION, 0x12345)
 
 
 @given(st.integers(0, (1 << 64) - 1), st.sampled_from([WINDOWS_7, WINDOWS_10, UNKNOWN_MASK, PAE]))

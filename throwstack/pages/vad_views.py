@@ -11,7 +11,7 @@ from throwstack.core.memory import PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
-class Prototypes:
+class PrototypeRun:
     """A run of prototype PTEs: the first of them is for page `first` of the view (counted from its start)."""
 
     first: int
@@ -20,7 +20,7 @@ class Prototypes:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class VadView:
     """The range of a VAD, `start` <= address < `end`.
 
     `is_committed`: the whole range is, page by page unless an entry says otherwise. `prototypes` is empty for private
@@ -32,7 +32,7 @@ class View:
     is_private: bool
     is_committed: bool
     is_image: bool
-    prototypes: tuple[Prototypes, ...] = ()
+    prototypes: tuple[PrototypeRun, ...] = ()
 
     def prototype(self, address: int, entry_size: int) -> int | None:
         """Return the address of the prototype PTE for the page that holds `address`, or None."""
@@ -43,17 +43,17 @@ class View:
         return None
 
 
-class Views:
+class VadViews:
     """The views of one process, looked up by address."""
 
     __slots__ = ("_starts", "_views")
 
-    def __init__(self, views: Iterable[View]) -> None:
+    def __init__(self, views: Iterable[VadView]) -> None:
         """Take views in any order."""
         self._views = sorted(views, key=lambda view: view.start)
         self._starts = [view.start for view in self._views]
 
-    def __iter__(self) -> Iterator[View]:
+    def __iter__(self) -> Iterator[VadView]:
         """Yield the views in address order."""
         return iter(self._views)
 
@@ -61,7 +61,7 @@ class Views:
         """Return how many there are."""
         return len(self._views)
 
-    def find(self, address: int) -> View | None:
+    def find(self, address: int) -> VadView | None:
         """Return the view that holds `address`, or None."""
         index = bisect_right(self._starts, address) - 1
         if index < 0 or address >= self._views[index].end:

@@ -7,8 +7,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from throwstack.core.memory import PAGE_SIZE
-from throwstack.crashdump.reader import Bytes
-from throwstack.crashdump.runs import Run
+from throwstack.crashdump.file_bytes import ByteSource
+from throwstack.crashdump.runs import PageRun
 
 
 class DumpPages:
@@ -16,7 +16,7 @@ class DumpPages:
 
     __slots__ = ("_data", "_firsts", "runs")
 
-    def __init__(self, data: Bytes, runs: Sequence[Run]) -> None:
+    def __init__(self, data: ByteSource, runs: Sequence[PageRun]) -> None:
         """Take the pages from `data` where `runs`, in order of their frames, have them."""
         self._data = data
         self.runs = tuple(runs)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from throwstack.names.function_names import plain_name
+from throwstack.names.stable_names import plain_name
 
 
 @pytest.mark.parametrize(
