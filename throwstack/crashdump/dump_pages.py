@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Physical memory as a crash dump holds it, and how much of it the file lacks."""
+"""The physical pages in a crash dump, and how many of them a truncated file lacks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from throwstack.crashdump.runs import PageRun
 
 
 class DumpPages:
-    """A `PageSource` of physical pages."""
+    """A `PageSource` of the physical pages in a crash dump."""
 
     __slots__ = ("_data", "_firsts", "runs")
 
     def __init__(self, data: ByteSource, runs: Sequence[PageRun]) -> None:
-        """Take the pages from `data` where `runs`, in order of their frames, have them."""
+        """Read from `data`, the dump's file. `runs` say where in it the pages are, in the order of their frames."""
         self._data = data
         self.runs = tuple(runs)
         self._firsts = [run.first for run in self.runs]
 
     def page(self, address: int) -> bytes | None:
-        """Return the physical page at the page-aligned `address`, or None."""
+        """Return the physical page at the page-aligned `address`, or None if the dump does not hold it."""
         frame = address // PAGE_SIZE
         index = bisect_right(self._firsts, frame) - 1
         if index < 0:
@@ -36,11 +36,11 @@ class DumpPages:
 
     @property
     def expected_pages(self) -> int:
-        """Return how many pages the dump ought to hold."""
+        """Return the number of pages in a complete file."""
         return sum(run.count for run in self.runs)
 
     @property
     def missing_pages(self) -> int:
-        """Return how many of them lie behind the end of the file."""
+        """Return how many of them are missing because the file ends too early."""
         size = self._data.size
         return sum(run.count - min(run.count, max(0, size - run.offset) // PAGE_SIZE) for run in self.runs)

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows' own formats of page-table entries whose valid bit is clear.
+"""Decodes page-table entries whose valid bit is clear: the processor ignores them, Windows gives them a meaning.
 
-The bit positions are those of the kernel's _MMPTE_HARDWARE, _MMPTE_TRANSITION, _MMPTE_PROTOTYPE and _MMPTE_SOFTWARE;
-they differ between paging modes and Windows versions and are given by whoever has the kernel's symbols. The common
-ground, on which all versions agree: bit 10 says prototype, else bit 11 says transition, else the entry is in software
-format (page file or demand zero).
+All Windows versions agree on this: if bit 10 is set, the entry is in prototype format; else if bit 11 is set, the page
+is in transition; else the entry is in software format (page file or demand zero). The other bits differ between paging
+modes and Windows versions. They are the members of _MMPTE_HARDWARE, _MMPTE_TRANSITION, _MMPTE_PROTOTYPE and
+_MMPTE_SOFTWARE, and the caller, who has the kernel's symbols, gives their positions.
 
-Since the L1TF patches of 2018 an entry that is not valid may carry `MiState.Hardware.InvalidPteMask`, bits above all
-physical memory: they are there when the entry's swizzle bit is clear, and have to be taken out first.
+The L1TF attack (2018) reads the cache line at the frame number of an entry that is not valid. Patched kernels
+therefore set high bits in such entries, `MiState.Hardware.InvalidPteMask`, that lead beyond all physical memory. With
+the mask 1 << 45, the transition entry 0x12345880 is stored as 0x200012345880. If the entry itself has bits of the mask
+set, Windows stores it unchanged and sets the swizzle bit (bit 4) to say so. So the mask is taken out of an entry whose
+swizzle bit is clear.
 """
 
 from __future__ import annotations
@@ -18,12 +21,12 @@ from enum import Enum
 _PROTOTYPE = 1 << 10
 _TRANSITION = 1 << 11
 _ACCESS = 7
-"""The bits of a protection that allow something; without them it is no access or a decommitted page."""
+"""Bits of a protection value that allow any access. If all are clear, the page has no access or is decommitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bits:
-    """A bit field: number of its first bit, and its width."""
+    """A bit field: the number of its lowest bit, and its width in bits."""
 
     first: int
     width: int
@@ -38,14 +41,14 @@ class Bits:
 
 
 class EntryKind(Enum):
-    """What an entry that is not valid says."""
+    """The kinds of page-table entries whose valid bit is clear."""
 
     EMPTY = "empty"
     TRANSITION = "transition"
     PROTOTYPE = "prototype"
     """`DecodedEntry.value` is the address of the prototype PTE."""
     SEE_VAD = "see the VAD"
-    """The prototype PTE is the one that the VAD has for this page."""
+    """The entry does not say where the prototype PTE is; the VAD that covers the page does."""
     PAGE_FILE = "page file"
     ZERO = "zero"
     NO_ACCESS = "no access"
@@ -55,7 +58,7 @@ class EntryKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DecodedEntry:
-    """A decoded entry. `value`: frame number, address of a prototype PTE, or page number in a page file."""
+    """A decoded entry. `value` is a frame number, the address of a prototype PTE, or a page number in a page file."""
 
     kind: EntryKind
     value: int = 0
@@ -64,10 +67,10 @@ class DecodedEntry:
 
 @dataclass(frozen=True, slots=True)
 class PteFormats:
-    """The formats of one machine. `size` is that of an entry in bytes.
+    """Bit positions of the entries of one machine. `size` is the size of an entry in bytes.
 
-    `proto_address` is None where an entry of four bytes holds only a part of the address: the VAD has to be asked then.
-    `swizzle` is None where the Windows version knows no such bit; `invalid_mask` is None where it could not be read.
+    `proto_address` is None on x86 without PAE: an entry of four bytes has no room for the whole address, so the VAD is
+    asked. `swizzle` is None if the Windows version has no such bit, `invalid_mask` if it could not be read.
     """
 
     size: int
@@ -81,7 +84,7 @@ class PteFormats:
     invalid_mask: int | None = 0
 
     def unswizzled(self, entry: int) -> int | None:
-        """Return an entry that is not valid without the bits that were added to it; None if they are not known."""
+        """Return `entry` without the bits of `invalid_mask`; None if it may have them and they are not known."""
         if self.swizzle is None or self.invalid_mask == 0:
             return entry
         if self.swizzle.of(entry):
@@ -89,26 +92,27 @@ class PteFormats:
         return None if self.invalid_mask is None else entry & ~self.invalid_mask
 
     def decode(self, raw: int) -> DecodedEntry:
-        """Say what `raw`, whose valid bit is clear, stands for."""
+        """Return the meaning of the entry `raw`, whose valid bit is clear."""
         if not raw:
             return DecodedEntry(EntryKind.EMPTY)
         entry = self.unswizzled(raw)
         if raw & _PROTOTYPE:
             return self._prototype(raw, entry)
         if raw & _TRANSITION:
-            # A mask that is not known lies above all memory: the frame is in no dump, rather than a wrong one.
+            # An unknown mask stays in. That is safe: the frame is then beyond all memory, not a wrong one.
             return DecodedEntry(EntryKind.TRANSITION, self.transition_frame.of(raw if entry is None else entry))
         return DecodedEntry(EntryKind.UNKNOWN) if entry is None else self._software(entry)
 
     def _software(self, entry: int) -> DecodedEntry:
         page = self.page_file_page.of(entry)
         if page:
-            # A page file's first page is its header: number 0 is no page's.
+            # Page 0 of a page file is its header. So 0 means that the page is in no page file.
             return DecodedEntry(EntryKind.PAGE_FILE, page, self.page_file_number.of(entry))
         return DecodedEntry(EntryKind.ZERO if self.protection.of(entry) & _ACCESS else EntryKind.NO_ACCESS)
 
     def _prototype(self, raw: int, entry: int | None) -> DecodedEntry:
-        # The marker "see the VAD" has all bits of a page file's offset set, those of a mask among them.
+        # "See the VAD" is marked by setting all bits of the page file's offset. Bits of the mask are among them, so the
+        # marker is looked for in `raw`.
         if self.proto_address is None or entry is None or self.page_file_page.is_full(raw):
             return DecodedEntry(EntryKind.SEE_VAD)
         address = self.proto_address.of(entry)

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every page of an address space that can be had, and where it came from.
+"""Finds the pages of an address space, those too that its page tables do not map, and says where each comes from.
 
-What a process's page tables map directly is read as before. The rest follows the steps of Windows' own page fault
-handler (Windows Internals, 7th edition, part 1, chapter 5, "Page fault handling"): an entry in transition names a
-frame; one in prototype format leads to the section's prototype PTE, whose address it holds or the VAD gives; an empty
-entry is what the VAD says; one in software format is a page of zeros or in a page file, of which one may be the
-compressed store. A prototype PTE is valid, in transition, in software format, or, when its own prototype bit is set,
-says that the page is in the mapped file.
+The steps are those of Windows' own page fault handler (Windows Internals, 7th edition, part 1, chapter 5, "Page fault
+handling"). If the page-table entry is
 
-Nothing is made up: a page is zeros only where an entry says so or a committed private VAD covers an empty entry, and
-comes from an image's file only where the process cannot have changed it.
+- valid or in transition, it has the page's frame number;
+- in prototype format, the page belongs to a section, and the section's prototype PTE says where it is. The entry has
+  the address of that prototype PTE, or the VAD has it;
+- in software format, the page is all zeros or in a page file. One of the page files may be the compressed store;
+- empty, the VAD decides: committed private memory is all zeros, a mapped section has a prototype PTE for the page.
+
+A prototype PTE is valid, in transition or in software format, with the same meaning. If its own prototype bit is set,
+it is in subsection format: the page has to be read from the mapped file.
+
+Nothing is made up. A page is zeros only if its entry says so, or if the entry is empty and a committed private VAD
+covers it. A page is taken from an image's file only if the process cannot have changed it.
 """
 
 from __future__ import annotations
@@ -34,30 +39,30 @@ class PageFiles(Protocol):
     """The page files that were given with a dump."""
 
     def page(self, number: int, index: int) -> bytes | None:
-        """Return page `index` of page file `number`, or None if it was not given or does not reach so far.
+        """Return page `index` of page file `number`; None if the file was not given or is shorter.
 
-        For the compressed store's number, the page as it was before; None if it cannot be read.
+        If `number` is that of the compressed store, return the decompressed page; None if it cannot be read.
         """
         ...
 
     def is_compressed_store(self, number: int) -> bool:
-        """Say whether page file `number` is the memory compression's, which exists in no file."""
+        """Say whether `number` stands for the compressed store. No such file exists on disk."""
         ...
 
 
 class ImageFiles(Protocol):
-    """The files of a process's images, as the loader would map them."""
+    """The files of a process's images, mapped as the loader does it."""
 
     def page(self, address: int) -> bytes | None:
-        """Return the page at `address`, relocated to the image's base; None if no file is at hand.
+        """Return the page at `address`, relocated to the image's base; None if no file was found.
 
-        None also for pages that a process writes to: writable sections, import addresses.
+        Pages that a process writes to (writable sections, import addresses) are None, too.
         """
         ...
 
 
 class EntryReader(Protocol):
-    """Kernel memory, for prototype PTEs."""
+    """Kernel memory, from which prototype PTEs are read."""
 
     def read(self, address: int, size: int) -> bytes:
         """Return `size` bytes; raises `MemoryUnreadable`."""
@@ -65,9 +70,9 @@ class EntryReader(Protocol):
 
 
 class ResolvedPages:
-    """A `PageSource` of one address space: see the module's text. `origin` tells where a page comes from."""
+    """A `PageSource` of one address space that finds pages as the module's docstring describes."""
 
-    __slots__ = (  # what is given, and then what is found out
+    __slots__ = (
         "_files",
         "_formats",
         "_kernel",
@@ -89,9 +94,9 @@ class ResolvedPages:
         views: Callable[[], VadViews] | None = None,
         page_files: PageFiles | None = None,
     ) -> None:
-        """Resolve by `tables`; without `formats` only what they map and what is in transition is found.
+        """Find pages through `tables`. Without `formats`, only valid pages and those in transition are found.
 
-        `kernel` gives prototype PTEs, `views` the VADs (asked once, when they are first needed).
+        `kernel` has the prototype PTEs. `views` returns the VADs; it is called once, when they are first needed.
         """
         self._physical = physical
         self._tables = tables
@@ -102,30 +107,30 @@ class ResolvedPages:
         self._page_files = page_files
         self._files: ImageFiles | None = None
         self.substitutes: set[int] = set()
-        """Addresses of the pages that `page` has taken from files."""
+        """Addresses of the pages that `page` took from image files."""
 
     def use_image_files(self, files: ImageFiles) -> None:
-        """Take pages that are nowhere in the dump from `files` from now on."""
+        """From now on, take pages that are not in the dump from `files`."""
         self._files = files
 
     @property
     def views(self) -> VadViews:
-        """Return the VADs' views; empty where there are none to be had."""
+        """Return the address ranges of the process's VADs; empty if no VADs were given."""
         if self._views is None:
             self._views = self._view_maker() if self._view_maker is not None else VadViews(())
         return self._views
 
     @property
     def in_dump(self) -> PageSource:
-        """Return the pages without those of image files."""
+        """Return a `PageSource` of the same pages that takes none from image files."""
         return _InDump(self)
 
     def tables(self, first: int, last: int) -> tuple[int | None, ...]:
-        """Return which page tables map the addresses from `first` to `last`: see `AddressSpace.tables`."""
+        """Return a number for each page table that maps addresses from `first` to `last`: see `AddressSpace.tables`."""
         return self._tables.tables(first, last)
 
     def page(self, address: int) -> bytes | None:
-        """Return the page at the page-aligned `address`, or None."""
+        """Return the page at the page-aligned `address`, or None if it is absent."""
         physical = self._tables.translate(address)
         if physical is not None:
             page = self._physical.page(physical)
@@ -137,11 +142,14 @@ class ResolvedPages:
         return page
 
     def origin(self, address: int) -> PageOrigin:
-        """Say where the page that holds `address` comes from, or why it is not there."""
+        """Return where the page that holds `address` comes from, or why it is absent."""
         return self.resolve(address & -PAGE_SIZE)[0]
 
     def resolve(self, address: int, *, with_files: bool = True) -> tuple[PageOrigin, bytes | None]:
-        """Return both for the page-aligned `address`; `with_files` allows the image's file."""
+        """Return origin and bytes of the page at the page-aligned `address`; the bytes are None if it is absent.
+
+        `with_files` allows to take the page from its image's file.
+        """
         location = self._locate(address)
         origin, page = location.origin, self._fetch(location)
         if page is None and origin.is_present:
@@ -175,14 +183,17 @@ class ResolvedPages:
         return self._by_entry(entry, PageOrigin.TRANSITION, self._formats)
 
     def _paged_out_table(self, raw: int) -> bytes | None:
-        """Return the page table that a page file has; Windows lets go of tables none of whose pages are in memory."""
+        """Return the contents of a page table that is in a page file; `raw` is the entry that leads to the table.
+
+        Windows pages a table out once none of its pages is in memory.
+        """
         entry = None if self._formats is None else self._formats.decode(raw)
         if entry is None or entry.kind is not EntryKind.PAGE_FILE:
             return None
         return self._fetch(self._paged(entry.page_file, entry.value))
 
     def _by_entry(self, entry: DecodedEntry, in_memory: PageOrigin, formats: PteFormats) -> PageLocation:
-        """Return the location that `entry` gives by itself; `in_memory` is what a page in transition counts as."""
+        """Return the location that `entry` gives; `in_memory` is the origin of a page in transition."""
         if entry.kind is EntryKind.TRANSITION:
             return PageLocation(in_memory, entry.value)
         if entry.kind is EntryKind.PROTOTYPE:
@@ -204,15 +215,16 @@ class ResolvedPages:
         return self._prototype(prototype, formats)
 
     def _prototype(self, address: int, formats: PteFormats) -> PageLocation:
-        """Return where a section's page is, by the prototype PTE at `address`."""
+        """Return where a section's page is, according to the prototype PTE at `address`."""
         raw = None if address % formats.size else self._read_entry(address, formats.size)
         if raw is None:
             return PageLocation(PageOrigin.UNKNOWN)
         if raw & _VALID:
             return PageLocation(PageOrigin.PROTOTYPE, formats.valid_frame.of(raw))
         if raw & _PROTOTYPE or (raw >> 47 == _KERNEL_HALF and not raw & 0xF):
-            # In a prototype PTE this bit means the subsection format: the page is in the mapped file. From Windows 11
-            # 22H2 on the address of a control area may stand there instead (MemProcFS has seen it).
+            # A prototype PTE with the prototype bit set is in subsection format: the page is in the mapped file. From
+            # Windows 11 22H2 on, the prototype PTE may be the address of a control area instead (MemProcFS has seen
+            # this): a kernel address such as 0xFFFF8A0112345270, aligned to 16 bytes. It means the same.
             return PageLocation(PageOrigin.IN_FILE)
         return self._by_entry(formats.decode(raw), PageOrigin.PROTOTYPE, formats)
 
@@ -235,7 +247,7 @@ class ResolvedPages:
 
 
 class _InDump:
-    """The pages that are in the dump: what image files are identified by."""
+    """The pages that are in the dump itself. Image files are identified by them."""
 
     __slots__ = ("_pages",)
 
@@ -243,12 +255,12 @@ class _InDump:
         self._pages = pages
 
     def page(self, address: int) -> bytes | None:
-        """Return the page at the page-aligned `address`, or None."""
+        """Return the page at the page-aligned `address`, or None if it is absent."""
         return self._pages.resolve(address, with_files=False)[1]
 
 
 _NEVER_TOUCHED = frozenset({EntryKind.EMPTY, EntryKind.ZERO, EntryKind.NO_ACCESS})
-"""Entries of tables that would be empty ones."""
+"""Kinds of an entry, of a level above the last, that has no page table: the table would be empty."""
 _BY_KIND = {
     EntryKind.ZERO: PageOrigin.ZERO,
     EntryKind.EMPTY: PageOrigin.NOT_COMMITTED,
@@ -263,4 +275,4 @@ _PRIVATE = frozenset(
         PageOrigin.NOT_COMMITTED,
     }
 )
-"""Pages that are not their file's: what went to a page file had been written to."""
+"""Origins of pages that an image's file cannot stand in for: a page that went to a page file had been changed."""
