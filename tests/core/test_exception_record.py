@@ -18,7 +18,6 @@ def test_x86_record():
     assert (record.code, record.flags, record.address, record.nested) == (0xE06D7363, 1, 0x77E4BEE7, 0)
     assert record.parameters == (0x19930520, 0x045BAC00, 0x0342DC6C)
     assert record.location == 0x45BAB68
-    assert record.is_noncontinuable
     assert record.is_well_formed
 
 
@@ -27,7 +26,6 @@ def test_x64_record():
     record = read_record(memory_of({0x1000: data}), 0x1000, Arch.X64)
     assert (record.code, record.nested, record.address) == (0xC0000005, 0xABC0, 0x7FF712345678)
     assert record.parameters == (1, 0x10)
-    assert not record.is_noncontinuable
 
 
 def test_record_with_too_many_parameters_is_not_well_formed():

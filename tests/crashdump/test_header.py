@@ -56,7 +56,7 @@ def test_a_32bit_header(has_pae: bool, paging: PagingMode):
     assert header is not None
     assert (header.kind, header.size, header.paging) == (DumpKind.FULL, 0x1000, paging)
     assert (header.bug_check, header.parameters, header.processors) == (0xD1, (1, 2, 3, 4), 2)
-    assert (header.system_time, header.required_size) == (128500000000000000, None)
+    assert (header.system_time, header.up_time) == (128500000000000000, 36_000_000_000)
     assert not header.is_arm64
 
 

@@ -39,11 +39,6 @@ class ExceptionRecord:
     declared_parameters: int
 
     @property
-    def is_noncontinuable(self) -> bool:
-        """Say whether EXCEPTION_NONCONTINUABLE is set."""
-        return bool(self.flags & 1)
-
-    @property
     def is_well_formed(self) -> bool:
         """Say whether NumberParameters is at most 15, as in every real record."""
         return self.declared_parameters <= MAX_PARAMETERS

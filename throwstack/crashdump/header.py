@@ -63,13 +63,11 @@ class DumpHeader:
     processors: int
     directory_base: int
     module_list: int
-    process_list: int
     debugger_data: int
     bug_check: int
     parameters: tuple[int, int, int, int]
     system_time: int | None
     up_time: int | None
-    required_size: int | None
 
     @property
     def size(self) -> int:
@@ -100,7 +98,7 @@ def read_header(data: ByteSource) -> DumpHeader | None:
 
 
 def _header64(page: bytes) -> DumpHeader:
-    major, minor, directory_base, _, module_list, process_list = struct.unpack_from("<II4Q", page, 8)
+    major, minor, directory_base, _, module_list = struct.unpack_from("<II3Q", page, 8)
     machine, processors, bug_check, _, *parameters = struct.unpack_from("<4I4Q", page, 0x30)
     (dump_type,) = struct.unpack_from("<I", page, 0xF98)
     return DumpHeader(
@@ -113,18 +111,16 @@ def _header64(page: bytes) -> DumpHeader:
         processors=processors,
         directory_base=directory_base,
         module_list=module_list,
-        process_list=process_list,
         debugger_data=struct.unpack_from("<Q", page, 0x80)[0],
         bug_check=bug_check,
         parameters=(parameters[0], parameters[1], parameters[2], parameters[3]),
         system_time=_optional(page, 0xFA8),
         up_time=_optional(page, 0x1030),
-        required_size=_optional(page, 0xFA0),
     )
 
 
 def _header32(page: bytes) -> DumpHeader:
-    major, minor, directory_base, _, module_list, process_list = struct.unpack_from("<6I", page, 8)
+    major, minor, directory_base, _, module_list = struct.unpack_from("<5I", page, 8)
     machine, processors, bug_check, *parameters = struct.unpack_from("<7I", page, 0x20)
     (dump_type,) = struct.unpack_from("<I", page, 0xF88)
     return DumpHeader(
@@ -137,13 +133,11 @@ def _header32(page: bytes) -> DumpHeader:
         processors=processors,
         directory_base=directory_base,
         module_list=module_list,
-        process_list=process_list,
         debugger_data=struct.unpack_from("<I", page, 0x60)[0],
         bug_check=bug_check,
         parameters=(parameters[0], parameters[1], parameters[2], parameters[3]),
         system_time=_optional(page, 0xFC0),
         up_time=_optional(page, 0xFB8),
-        required_size=_optional(page, 0xFA0),
     )
 
 

@@ -32,13 +32,11 @@ _MAX_KEPT = 512 << 20
 
 @dataclass(frozen=True, slots=True)
 class MappedImage:
-    """An image file as the loader maps it to `base`.
+    """An image file as the loader maps it.
 
-    `data` is the whole mapped image; `import_addresses` is the directory (RVA, size) of the import address table.
+    `data` is the whole image, relocated; `import_addresses` is the directory (RVA, size) of the import address table.
     """
 
-    path: Path
-    base: int
     data: bytes
     headers: Headers
     import_addresses: tuple[int, int]
@@ -161,7 +159,7 @@ class ImageStore:
             layout = _lay_out(pe, data, headers.image_size)
             if base != headers.preferred_base:
                 _relocate(layout, data_directory(pe, _RELOCATION_DIRECTORY), base - headers.preferred_base)
-            return MappedImage(path, base, bytes(layout), headers, data_directory(pe, _IAT_DIRECTORY))
+            return MappedImage(bytes(layout), headers, data_directory(pe, _IAT_DIRECTORY))
         except (OSError, pefile.PEFormatError, AttributeError, ValueError, IndexError, struct.error) as error:
             self._say(f"{path}: cannot be mapped: {type(error).__name__}")
             return None
@@ -176,7 +174,6 @@ class ImagePages:
         self._modules = modules
         self._store = store
         self._images: dict[int, Image] = {}
-        self._origins: dict[int, Path] = {}
 
     def page(self, address: int) -> bytes | None:
         """Return the page at the page-aligned `address`, or None if it is absent."""
@@ -192,18 +189,7 @@ class ImagePages:
         mapped = self._store.mapped(image)
         if mapped is None:
             return None
-        page = mapped.page(address - module.base)
-        if page is not None:
-            self._origins[address] = mapped.path
-        return page
-
-    def origin(self, address: int, size: int = 1) -> Path | None:
-        """Return a file from which bytes of the range were taken so far, or None if there is none."""
-        first = address & ~(PAGE_SIZE - 1)
-        for page in range(first, address + size, PAGE_SIZE):
-            if page in self._origins:
-                return self._origins[page]
-        return None
+        return mapped.page(address - module.base)
 
 
 def _wanted(image: Image) -> tuple[ImageIdentity, int, PdbIdentity | None] | None:

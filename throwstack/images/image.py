@@ -62,7 +62,6 @@ class Headers:
     checksum: int
     image_size: int
     preferred_base: int
-    entry_rva: int
     sections: tuple[Section, ...]
     export_directory: tuple[int, int]
     exception_directory: tuple[int, int]
@@ -257,7 +256,6 @@ def parse_headers(page: bytes) -> Headers | None:
             optional.CheckSum,
             optional.SizeOfImage,
             optional.ImageBase,
-            optional.AddressOfEntryPoint,
             sections,
             *(_directory(pe, index) for index in (_EXPORT, _EXCEPTION, _DEBUG)),
         )
