@@ -161,11 +161,9 @@ def test_frame_data(place):
     place.put(APP)
     symbols = place.symbols()
     of = image(PdbIdentity("app.pdb", GUID, 3))
-    assert symbols.frame_data(of, 0x1104) == FrameData(
-        0x1100, 0x40, 5, 4, 8, 12, 0x20, PROGRAM, uses_base_pointer=False
-    )
+    assert symbols.frame_data(of, 0x1104) == FrameData(0x1100, 0x40, 5, 4, 8, 12, PROGRAM, uses_base_pointer=False)
     assert symbols.frame_data(of, 0x1105).program == f"{PROGRAM} inner"
-    assert symbols.frame_data(of, 0x2005) == FrameData(0x2000, 16, 0x25, 8, 8, 12, 0, "", uses_base_pointer=True)
+    assert symbols.frame_data(of, 0x2005) == FrameData(0x2000, 16, 0x25, 8, 8, 12, "", uses_base_pointer=True)
     assert symbols.frame_data(of, 0x3000) is None
     assert symbols.frame_data(image(None), 0x1104) is None
 

@@ -14,14 +14,14 @@ PROGRAM = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
 
 def test_frame_data_record():
     record = parse_record(f"STACK WIN 4 1100 40 5 0 4 8 c 20 1 {PROGRAM}")
-    assert record == FrameData(0x1100, 0x40, 5, 4, 8, 12, 0x20, PROGRAM, uses_base_pointer=False)
+    assert record == FrameData(0x1100, 0x40, 5, 4, 8, 12, PROGRAM, uses_base_pointer=False)
 
 
 def test_fpo_records():
     plain = parse_record("STACK WIN 0 2000 10 1 0 8 8 c 0 0 0")
-    assert plain == FrameData(0x2000, 16, 1, 8, 8, 12, 0, "", uses_base_pointer=False)
+    assert plain == FrameData(0x2000, 16, 1, 8, 8, 12, "", uses_base_pointer=False)
     assert parse_record("STACK WIN 0 2000 10 1 0 8 8 c 0 0 1") == FrameData(
-        0x2000, 16, 1, 8, 8, 12, 0, "", uses_base_pointer=True
+        0x2000, 16, 1, 8, 8, 12, "", uses_base_pointer=True
     )
 
 

@@ -26,7 +26,6 @@ class FrameData:
     parameters_size: int
     saved_registers_size: int
     locals_size: int
-    max_stack_size: int
     program: str
     uses_base_pointer: bool
     has_seh: bool = False

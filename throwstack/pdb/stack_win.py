@@ -85,7 +85,7 @@ def parse_record(line: str) -> FrameData | None:
     if len(words) != 13:
         return None
     try:
-        start, size, prologue, _, parameters, saved, local, stack = (_figure(word) for word in words[3:11])
+        start, size, prologue, _, parameters, saved, local, _ = (_figure(word) for word in words[3:11])
     except ValueError:
         return None
     has_program = words[11] != "0"
@@ -96,7 +96,6 @@ def parse_record(line: str) -> FrameData | None:
         parameters,
         saved,
         local,
-        stack,
         words[12] if has_program else "",
         uses_base_pointer=not has_program and words[12].strip() != "0",
         is_non_fpo=words[2] == _STANDARD,
