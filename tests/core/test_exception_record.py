@@ -51,7 +51,7 @@ def test_chain_is_followed_to_its_end():
     assert [record.location for record in chain] == [0x2000, 0x3000]
 
 
-def test_chain_that_comes_back_ends():
+def test_chain_that_leads_back_to_itself_ends():
     memory = memory_of(_records((0x1000, 0x2000), (0x2000, 0x1000)))
     chain = nested_records(memory, read_record(memory, 0x1000, Arch.X86), Arch.X86)
     assert [record.location for record in chain] == [0x2000]
@@ -64,7 +64,7 @@ def test_chain_is_bounded_and_ends_at_absent_memory():
     assert nested_records(torn, read_record(torn, 0x1000, Arch.X86), Arch.X86) == ()
 
 
-def test_chain_ends_at_what_is_no_record():
+def test_chain_ends_at_bytes_that_cannot_be_a_record():
     many = struct.pack("<5I", 0xC0000005, 0, 0, 0, 16) + b"\0" * 60
     for following in (b"\0" * 80, many):
         memory = memory_of({**_records((0x1000, 0x2000)), 0x2000: following})

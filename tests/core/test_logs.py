@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is logged is visible, whoever shows it and however it came into the message."""
+"""Log messages are escaped, whichever handler shows them and whether the text is in arguments, errors or tracebacks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_messages_are_bounded(shown):
     assert len(shown.getvalue()) < 3000
 
 
-def test_others_messages_are_their_own_matter(shown):
+def test_messages_of_other_loggers_are_not_changed(shown):
     logging.getLogger("another").warning("a\tb")
     assert shown.getvalue() == "a\tb\n"
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file's contents in memory."""
+"""A dump file that is in memory."""
 
 from __future__ import annotations
 
 
 class Buffer:
-    """What `throwstack.crashdump` reads."""
+    """A `ByteSource` over bytes."""
 
     def __init__(self, data: bytes | bytearray) -> None:
         self._data = bytes(data)

@@ -60,7 +60,7 @@ def test_a_32bit_header(has_pae: bool, paging: PagingMode):
     assert not header.is_arm64
 
 
-def test_what_windows_left_as_filler_is_absent():
+def test_a_member_that_windows_left_as_filler_is_absent():
     page = header64()
     page[0xFA8:0xFB0] = b"PAGEPAGE"
     header = read_header(Buffer(page))
@@ -68,26 +68,26 @@ def test_what_windows_left_as_filler_is_absent():
     assert header.system_time is None
 
 
-def test_a_type_that_nobody_knows_has_no_kind():
+def test_an_unknown_type_has_no_kind():
     header = read_header(Buffer(header64(0x45474150)))
     assert header is not None
     assert (header.kind, header.dump_type) == (None, 0x45474150)
 
 
 @pytest.mark.parametrize("data", [b"", b"PAGEDU64", bytes(0x2000), bytes(header64()[:0x1FFF]), b"MDMP" + bytes(0x2000)])
-def test_no_header(data: bytes):
+def test_bytes_without_a_header(data: bytes):
     assert read_header(Buffer(data)) is None
 
 
 @given(st.binary(max_size=64), st.integers(0, 0x1FC0))
-def test_damaged_headers_are_read_as_they_are(noise: bytes, where: int):
+def test_random_bytes_in_a_header_raise_nothing(noise: bytes, where: int):
     page = header64()
     page[max(8, where) : max(8, where) + len(noise)] = noise
     header = read_header(Buffer(bytes(page[:0x2000])))
     assert header is None or header.is_64bit
 
 
-def test_a_file_reads_short_at_its_end(tmp_path: Path):
+def test_a_read_at_the_end_of_a_file_is_short(tmp_path: Path):
     path = tmp_path / "file"
     path.write_bytes(b"0123456789")
     data = FileBytes(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where pages lie in each layout of a crash dump: written down here by the formats' descriptions, then found again."""
+"""The position of pages in each layout of a crash dump: written by the description of the format, then found again."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def bitmap(frames: set[int], size: int, bits: int, signature: bytes = b"SDMP") -
 
 
 def frames_of(runs: tuple[PageRun, ...]) -> dict[int, int]:
-    """Return where in the file each page frame lies."""
+    """Return the offset in the file of each page frame."""
     return {run.first + index: run.offset + index * PAGE for run in runs for index in range(run.count)}
 
 
 @pytest.mark.parametrize("page", [header64(), header32()])
-def test_runs_follow_each_other_behind_the_header(page: bytearray):
+def test_the_pages_of_the_runs_follow_the_header(page: bytearray):
     found = read_runs(*opened(with_runs(page, [(1, 3), (0x100, 2)])))
     assert found == (PageRun(1, 3, len(page)), PageRun(0x100, 2, len(page) + 3 * PAGE))
 
@@ -58,7 +58,7 @@ def test_runs_follow_each_other_behind_the_header(page: bytearray):
 @pytest.mark.parametrize("signature", [b"SDMP", b"FDMP"])
 @settings(max_examples=30)
 @given(frames=st.sets(st.integers(0, 255), min_size=1))
-def test_a_bitmap_names_the_frames_in_order(dump_type: int, signature: bytes, frames: set[int]):
+def test_pages_of_a_bitmap_dump_are_in_the_order_of_their_frames(dump_type: int, signature: bytes, frames: set[int]):
     data = bytes(header64(dump_type)) + bitmap(frames, 0x4000, 256, signature)
     found = frames_of(read_runs(*opened(data)))
     assert found == {frame: 0x4000 + index * PAGE for index, frame in enumerate(sorted(frames))}
@@ -148,7 +148,7 @@ def test_a_bitmap_far_larger_than_its_file_costs_little_and_every_page_is_counte
     assert pages.missing_pages == bits // 2 - (len(data) - 0x3000) // PAGE
 
 
-def test_pages_are_read_and_those_behind_the_end_counted():
+def test_pages_are_read_and_those_after_the_end_of_the_file_are_counted():
     data = bytes(with_runs(header64(), [(0x10, 2), (0x20, 2)])) + b"a" * PAGE + b"b" * PAGE + b"c" * (PAGE + 7)
     buffer, header = opened(data)
     pages = DumpPages(buffer, read_runs(buffer, header))

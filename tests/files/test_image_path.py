@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files in the place of pages that a dump does not hold."""
+"""Image files whose pages are used for pages that a dump does not hold."""
 
 from __future__ import annotations
 
@@ -100,15 +100,15 @@ def test_a_page_of_the_dump_is_preferred_to_that_of_the_file(place):
 
 
 @pytest.mark.parametrize("rva", [0x3000, 0x5000, 0x20000])
-def test_what_a_process_changes_is_never_taken_from_a_file(place, rva):
-    """Writable data, the import address table, and what is in no section."""
+def test_a_page_that_a_process_writes_to_is_never_taken_from_a_file(place, rva):
+    """Writable data, the import address table, and a page outside all sections."""
     pe = app()
     place.put(pe)
     pages = place.pages(pe, {0: header(pe)})
     assert pages.page(BASE + rva) is None
 
 
-def test_header_page_by_the_loaders_time_stamp(place):
+def test_the_header_page_is_found_by_the_loaders_time_stamp(place):
     pe = app()
     place.put(pe)
     pages = place.pages(pe, {}, timestamp=STAMP)
@@ -117,7 +117,7 @@ def test_header_page_by_the_loaders_time_stamp(place):
 
 
 def test_another_build_is_refused_by_name(place):
-    """A plain directory with a newer app.dll."""
+    """The directory has a newer app.dll."""
     pe = app()
     newer = app()
     newer.timestamp = 0x50000000
@@ -128,7 +128,7 @@ def test_another_build_is_refused_by_name(place):
     ]
 
 
-def test_same_stamp_and_size_but_another_checksum_or_pdb(place):
+def test_a_file_with_another_checksum_or_pdb_is_refused(place):
     pe = app(checksum=0x1234, pdb=(GUID, 1, "app.pdb"))
     path = place.put(app(checksum=0x4321, pdb=(GUID, 1, "app.pdb")))
     rsds = pe.mapped()
@@ -160,7 +160,7 @@ def test_each_file_is_mapped_once_for_a_base(place):
     assert store.mapped(image) is store.mapped(again)
 
 
-def test_kept_layouts_are_bounded_in_bytes(place, monkeypatch):
+def test_mapped_images_that_are_kept_are_bounded_in_bytes(place, monkeypatch):
     """The header of a file of a few KB may say 256 MB, and a machine has many modules."""
     pe = app()
     place.put(pe)
@@ -187,7 +187,7 @@ SOUND = app().file()
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(0, 0x3FF), st.sampled_from([0, 1, 0x7F, 0x80, 0xFF])), min_size=1, max_size=10))
-def test_lying_headers_yield_pages_or_nothing(tmp_path_factory, changes):
+def test_false_headers_give_pages_or_nothing(tmp_path_factory, changes):
     data = bytearray(SOUND)
     for offset, value in changes:
         data[offset] = value
@@ -200,7 +200,7 @@ def test_lying_headers_yield_pages_or_nothing(tmp_path_factory, changes):
 
 
 @pytest.mark.parametrize("block_size", [0, 4, 7, 9, 0xFFFFFFFF])
-def test_relocation_blocks_that_lead_nowhere(place, block_size):
+def test_relocation_blocks_with_impossible_sizes(place, block_size):
     pe = app()
     data = bytearray(pe.file())
     at = data.index(struct.pack("<II", 0x1000, 12))
@@ -210,7 +210,7 @@ def test_relocation_blocks_that_lead_nowhere(place, block_size):
 
 
 def test_a_file_that_is_exchanged_after_it_was_found_is_refused(place):
-    """A store to which others may write: time stamp and size are looked at in the bytes that are used."""
+    """Others may write to the store: time stamp and size are checked in the bytes that are used."""
     pe = app()
     path = place.put(pe)
     store = place.store()

@@ -68,7 +68,7 @@ def test_triage_finds_filter_shutdown_and_hard_errors():
     assert {"UnhandledExceptionFilter", "CorExitProcess", "NtRaiseHardError", "abort"} <= symbols
 
 
-def test_every_line_is_complete_and_says_why():
+def test_every_line_of_the_table_is_complete():
     for blocker in blockers():
         assert blocker.modules
         assert all(pattern == pattern.lower() for pattern in blocker.modules)
@@ -105,7 +105,7 @@ def test_blockers_by_name(module: str, symbol: str, kind: BlockerKind):
         ("", ""),
     ],
 )
-def test_same_name_elsewhere_is_no_blocker(module: str, symbol: str):
+def test_a_function_of_the_same_name_in_another_module_is_no_blocker(module: str, symbol: str):
     assert blocker_named(module, symbol) is None
 
 
@@ -126,7 +126,7 @@ E, X, T = BlockerKind.ERROR_BOX, BlockerKind.FAIL_FAST, BlockerKind.TERMINATION
         ([A, F], True, "crashed and stuck in abort"),
         ([A], False, "abort called"),
         ([BlockerKind.PURE_CALL, A], False, "pure virtual function called"),
-        # What is waited for in a shutdown is the box, and why the process ends is the failure.
+        # The thread waits for the box. The failure is the reason why the process ends.
         ([S, E], False, "hangs in shutdown without an exception, error box shown"),
         ([S, A, E, F], True, "crashed inside shutdown, error box shown"),
         ([S, BlockerKind.PURE_CALL], False, "pure virtual function called, hangs in shutdown"),
@@ -152,7 +152,7 @@ def test_text_of_a_box_is_shown_escaped():
     assert words == r'error box shown: "R6025\n- pure virtual function call"'
 
 
-def test_filter_explains_before_what_lies_further_out():
+def test_the_filter_is_named_before_blockers_further_out():
     stack = [("KERNEL32", "UnhandledExceptionFilter"), ("app", "OnDetach"), ("ntdll", "LdrShutdownProcess")]
     assert blocked_in(stack) == (("KERNEL32", "UnhandledExceptionFilter"), ("ntdll", "LdrShutdownProcess"))
     assert blocked_in([("app", "main")]) == ()
@@ -182,8 +182,8 @@ WINDOWS = {
 
 
 @pytest.mark.parametrize("stack", WINDOWS.values(), ids=WINDOWS.keys())
-def test_waits_for_error_reporting_read_as_such(stack: str):
-    """The first three as debuggers showed them, shortened; the last two by which functions of ntdll call which."""
+def test_waits_for_error_reporting_are_judged_as_such(stack: str):
+    """The first three are from debuggers, shortened. The last two follow from which functions of ntdll call which."""
     module_and_symbol = [tuple(name.split("!")) for name in stack.split()]
     kinds = [blocker_named(*name).kind for name in blocked_in(module_and_symbol)]
     assert verdict(kinds, has_exception=True) == "crashed and waiting for WER"

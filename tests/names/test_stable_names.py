@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many spellings of one function have one plain name."""
+"""Many spellings of one function have one stable name."""
 
 from __future__ import annotations
 

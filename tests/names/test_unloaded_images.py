@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ntdll and the kernel remember of unloaded images, in memory written by hand."""
+"""Unloaded images, as ntdll and the kernel remember them, in memory that the tests write."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_ntdlls_array_with_and_without_versions():
         assert unloaded_dlls(ntdll(X64_CODE, array.ljust(0x2000, b"\0"), X64), Arch.X64) == (GONE, OLDER)
 
 
-def test_symbols_may_give_the_array_where_the_function_cannot_be_read():
+def test_symbols_give_the_array_if_the_function_cannot_be_read():
     image = ntdll(b"\xe9\0\0\0\0", element(GONE, 4, 0).ljust(0x2000, b"\0"), X86)
     assert unloaded_dlls(image, Arch.X86) == ()
     assert unloaded_dlls(image, Arch.X86, BASE + ARRAY) == (GONE,)
@@ -66,7 +66,7 @@ def test_the_function_may_not_lead_out_of_ntdll():
 
 @settings(max_examples=60, derandomize=True)
 @given(st.binary(max_size=600))
-def test_any_bytes_are_an_array(data: bytes):
+def test_random_bytes_in_place_of_the_array_raise_nothing(data: bytes):
     for image in unloaded_dlls(ntdll(X86_CODES[0], data.ljust(0x1000, b"\0"), X86), Arch.X86):
         assert image.base % 0x1000 == 0
         assert 0 < image.size <= 1 << 30
@@ -80,8 +80,8 @@ def test_the_last_image_at_an_address_names_it():
     assert name_of_unloaded(images, 0x1000C000) is None
 
 
-def test_drivers():
-    """Three elements: one that was never used, a driver, and one whose name is not readable."""
+def test_unloaded_drivers():
+    """Of three elements the first was never used, the second is a driver, the third has an unreadable name."""
     for pointer, element_format in ((4, "<HHIIIQ"), (8, "<HHIQQQQ")):
 
         def driver(buffer: int, start: int, form: str = element_format, width: int = pointer) -> bytes:

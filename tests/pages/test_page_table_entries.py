@@ -30,7 +30,7 @@ PROTOTYPE, TRANSITION, SWIZZLED = 1 << 10, 1 << 11, 1 << 4
 @pytest.mark.parametrize(
     ("formats", "entry", "expected"),
     [
-        pytest.param(WINDOWS_7, 0, DecodedEntry(EntryKind.EMPTY), id="nothing was written here"),
+        pytest.param(WINDOWS_7, 0, DecodedEntry(EntryKind.EMPTY), id="empty"),
         pytest.param(
             WINDOWS_7, 0x12345 << 12 | TRANSITION | READ_WRITE, DecodedEntry(EntryKind.TRANSITION, 0x12345), id="7"
         ),
@@ -42,7 +42,9 @@ PROTOTYPE, TRANSITION, SWIZZLED = 1 << 10, 1 << 11, 1 << 4
             id="the address's sign bits come back",
         ),
         pytest.param(PAE, 0xE1234568 << 32 | PROTOTYPE, DecodedEntry(EntryKind.PROTOTYPE, 0xE1234568), id="PAE"),
-        pytest.param(X86, 0x1234 << 11 | PROTOTYPE, DecodedEntry(EntryKind.SEE_VAD), id="half an address is none"),
+        pytest.param(
+            X86, 0x1234 << 11 | PROTOTYPE, DecodedEntry(EntryKind.SEE_VAD), id="x86: half an address is not used"
+        ),
         pytest.param(WINDOWS_7, 0xFFFFFFFF << 32 | PROTOTYPE, DecodedEntry(EntryKind.SEE_VAD), id="x64: see the VAD"),
         pytest.param(PAE, 0xFFFFFFFF << 32 | PROTOTYPE, DecodedEntry(EntryKind.SEE_VAD), id="PAE: see the VAD"),
         pytest.param(
@@ -65,7 +67,7 @@ PROTOTYPE, TRANSITION, SWIZZLED = 1 << 10, 1 << 11, 1 << 4
         pytest.param(WINDOWS_7, 0x18 << 5, DecodedEntry(EntryKind.NO_ACCESS), id="PAGE_NOACCESS"),
     ],
 )
-def test_an_entry_says(formats: PteFormats, entry: int, expected: DecodedEntry):
+def test_an_entry_is_decoded(formats: PteFormats, entry: int, expected: DecodedEntry):
     assert formats.decode(entry) == expected
 
 
@@ -82,20 +84,20 @@ def test_the_mask_against_l1tf_is_taken_out(entry: int, expected: DecodedEntry):
     assert WINDOWS_10.decode(entry | SWIZZLED) == expected
 
 
-def test_an_address_that_has_the_masks_bit_itself_is_marked_as_plain():
+def test_the_swizzle_bit_marks_an_entry_that_has_the_masks_bit_itself():
     entry = 0xE001_30000000 << 16 | PROTOTYPE
     assert entry & MASK
     assert WINDOWS_10.decode(entry | SWIZZLED) == DecodedEntry(EntryKind.PROTOTYPE, 0xFFFFE001_30000000)
 
 
-def test_the_marker_for_the_vad_is_one_with_the_swizzle_bit_and_without():
+def test_the_marker_for_the_vad_is_recognised_with_and_without_the_swizzle_bit():
     marker = 0xFFFFFFFF << 32 | PROTOTYPE | READ_WRITE
     for formats in (WINDOWS_10, UNKNOWN_MASK):
         assert formats.decode(marker).kind is EntryKind.SEE_VAD
         assert formats.decode(marker | SWIZZLED).kind is EntryKind.SEE_VAD
 
 
-def test_without_the_mask_only_what_cannot_mislead_is_read():
+def test_an_unknown_mask_never_leads_to_a_wrong_page():
     assert UNKNOWN_MASK.decode(0x88 << 32 | READ_WRITE | MASK).kind is EntryKind.UNKNOWN
     assert UNKNOWN_MASK.decode(0xE001_10000000 << 16 | PROTOTYPE | MASK).kind is EntryKind.SEE_VAD
     masked = UNKNOWN_MASK.decode(0x12345 << 12 | TRANSITION | MASK)
@@ -105,7 +107,7 @@ def test_without_the_mask_only_what_cannot_mislead_is_read():
 
 
 @given(st.integers(0, (1 << 64) - 1), st.sampled_from([WINDOWS_7, WINDOWS_10, UNKNOWN_MASK, PAE]))
-def test_any_entry_is_decoded(entry: int, formats: PteFormats):
+def test_random_entries_are_decoded(entry: int, formats: PteFormats):
     found = formats.decode(entry)
     assert 0 <= found.value < 1 << 64
     assert 0 <= found.page_file < 16

@@ -26,7 +26,7 @@ def test_fpo_records():
 
 
 def test_the_innermost_record_wins():
-    """As clang writes them: a record from each step of the prologue to the function's end."""
+    """Clang writes a record for each step of the prologue, which reaches to the end of the function."""
     table = FrameDataTable(
         "STACK WIN 4 1000 15 1 0 4 0 0 0 1 whole\n"
         "STACK WIN 4 1001 14 0 0 4 4 0 0 1 after push\n"
@@ -46,14 +46,14 @@ def test_the_innermost_record_wins():
     }
 
 
-def test_frame_data_goes_before_fpo():
+def test_frame_data_is_preferred_to_fpo_data():
     table = FrameDataTable(f"STACK WIN 0 1000 20 0 0 0 0 0 0 0 0\nSTACK WIN 4 1010 10 0 0 0 0 0 0 1 {PROGRAM}\n")
     assert table.find(0x1000).program == ""
     assert table.find(0x1010).program == PROGRAM
 
 
 def test_non_fpo_records_are_left_out():
-    """FRAME_NONFPO: locals and registers are counted, but not the saved ebp that lies between them and the caller."""
+    """FRAME_NONFPO counts locals and registers, but not the saved ebp between them and the return address."""
     table = FrameDataTable("STACK WIN 3 1000 20 6 0 8 4 c 0 0 1\nSTACK WIN 0 2000 20 6 0 8 4 c 0 0 1\n")
     assert table.find(0x1000) is None
     assert table.find(0x2000) is not None

@@ -293,7 +293,7 @@ class ImageMap:
         return None if module is None else self._images[module.base]
 
     def is_code(self, address: int) -> bool:
-        """Say whether `address` lies in an executable section of an image."""
+        """Say whether `address` is in an executable section of an image."""
         image = self.find(address)
         return image is not None and image.is_code(address)
 

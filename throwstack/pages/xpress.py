@@ -72,7 +72,7 @@ def _decompress(data: bytes, size: int) -> bytes:
             message = "a match begins before the data"
             raise BadXpress(message)
         if len(out) + length > size:
-            message = f"a match ends behind the {size} bytes"
+            message = f"a match ends after the {size} bytes"
             raise BadXpress(message)
         start = len(out) - distance
         # A match may reach into its own output: distance 1 and length 5 after "a" gives "aaaaa".
