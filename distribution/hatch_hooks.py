@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the build does beyond pyproject.toml.
+"""Two hooks of the build, for what pyproject.toml cannot say.
 
-The README as the package index shows it: there, a link to a file of the repository leads nowhere.
-With THROWSTACK_REPOSITORY=https://SERVER/OWNER/NAME in the environment, as a release has it, such links lead to the
-files of this version there, and the project's page names the repository. Without, they are the names of the files,
-which the source distribution has.
+The README on the package index: links to files of the repository would lead nowhere there. A release sets
+THROWSTACK_REPOSITORY=https://SERVER/OWNER/NAME; then such links lead to the files of this version in the repository,
+and the project's page names the repository. Without the variable they are replaced by the names of the files, which are
+in the source distribution.
 
-An editable installation: plugins and tables are the checkout's, so only the start-up line is copied.
+Editable installations: plugins and tables are used from the checkout, so only the start-up line is installed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Editable(BuildHookInterface):
     """Leaves plugins and tables where they are in an editable installation."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Fill in what hatchling copies for `version` "editable" instead of what pyproject.toml lists."""
+        """If `version` is "editable", make hatchling copy the .pth file and nothing else that pyproject.toml lists."""
         if version == "editable":
             start_up = self.build_config.get_force_include()
             build_data["force_include_editable"] = {
@@ -49,5 +49,8 @@ class Editable(BuildHookInterface):
 
 
 def described(text: str, files: str) -> str:
-    """Return `text` with its links to files made links below the address `files`; with none, made their names."""
+    """Return `text` with links to files of the repository turned into links below the URL `files`.
+
+    If `files` is "", they are turned into the names of the files.
+    """
     return _LINK.sub(rf"[\1]({files}/\2)" if files else r"\1 (`\2`)", text)

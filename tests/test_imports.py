@@ -13,7 +13,7 @@ IMPORTS = re.compile(r"^[ ]*(?:from|import) tests[.\w]*(?:[.]| import [^\n]*| im
 def test_every_spelling_of_an_import_is_seen():
     for line in (
         "from tests.pdb import test_msf",
-        "import tests.pdb.test_kept",
+        "import tests.pdb.test_convert",
         "    from tests.pdb.test_omap import x",
         "from tests.pdb import (\n    x,\n    test_msf,\n)",
     ):

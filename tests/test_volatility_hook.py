@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start-up hook: nothing for other programs, our plugins for `volatility3.plugins`, and no harm when it fails.
+"""The start-up hook adds our plugins to `volatility3.plugins`, does nothing to other programs, and fails harmlessly.
 
 Each test runs a program in a Python of its own, without site-packages' .pth files (`-S`), and installs the hook as
 Python does: by a directory with `throwstack.pth` in it. `packages` is what is importable, in that order.
@@ -23,7 +23,7 @@ PLUGINS = "from volatility3 import plugins\n"
 
 @pytest.fixture
 def volatility(tmp_path: Path) -> Path:
-    """Return a directory with a package like Volatility: what the hook touches of it, and no more."""
+    """Return a directory with a package like Volatility, as far as the hook uses it."""
     root = tmp_path / "volatility"
     for name, text in {
         "volatility3/__init__.py": "",
@@ -162,7 +162,7 @@ def test_an_error_of_volatilitys_own_is_seen_as_ever(site: Path, volatility: Pat
 
 
 def test_directories_without_the_package_are_left_alone(site: Path, tmp_path: Path):
-    """Python makes a namespace package of directories without `__init__.py`; Volatility's is none."""
+    """Python makes a namespace package of directories without `__init__.py`; Volatility has an `__init__.py`."""
     (tmp_path / "remains" / "volatility3" / "plugins").mkdir(parents=True)
     program = PLUGINS + "print(type(plugins.__path__).__name__, len(list(plugins.__path__)))"
     assert run(site, [CHECKOUT, tmp_path / "remains"], program) == "_NamespacePath 1"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where our plugins and ISF tables are: in the installed package, or at the root of a checkout."""
+"""The directories of our plugins and ISF tables: in the installed package, or at the root of a checkout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def isf_directory() -> Path:
 
 def _first(*directories: Path, holding: str) -> Path:
     for directory in directories:
-        # The directory beside an installed package may be another project's: `plugins` is a common name.
+        # site-packages/plugins, beside an installed throwstack, may be another project's. So a file of ours decides.
         if (directory / holding).is_file():
             return directory
     message = f"{holding} is in none of {', '.join(map(str, directories))}: reinstall throwstack"

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets plain `vol` find our plugins: adds their directory to the path of `volatility3.plugins`.
+"""Lets plain `vol` find our plugins: adds their directory to `volatility3.plugins.__path__`.
 
-Volatility looks for plugins in `volatility3.plugins.__path__` and nowhere else, and knows no entry points. Files of
-ours below `volatility3/` in site-packages would do, but they break a volatility3 that is installed editable: the
-directory they are in is found ahead of the real package.
+Volatility looks for plugins in this path only, and has no entry points. We could install files below `volatility3/` in
+site-packages, but that breaks a volatility3 that is installed editable: Python would find the directory with our files
+before the real package.
 
-So the wheel brings `throwstack.pth` (`distribution/` in the checkout), a line that Python runs at every start. It puts
-a finder at the head of `sys.meta_path` that answers for `volatility3.plugins` only, by `find_spec` here. Whatever fails
-leaves the `vol` that would be there without us. docs/security.md says what this means for other programs.
+So the wheel brings `throwstack.pth` (in `distribution/` of a checkout), a line of code that Python runs at every start.
+It puts a finder at the head of `sys.meta_path`, which calls `find_spec` here if `volatility3.plugins` is imported and
+does nothing for all other modules. If anything fails, `vol` works as without us. docs/security.md says what this means
+for other programs.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from throwstack.locations import plugin_directory
 
 
 def extend(plugins: ModuleType) -> None:
-    """Add our plugins to the package `volatility3.plugins`, after its own; once, however often it is called.
+    """Add the directory of our plugins to the end of the path of `plugins` (`volatility3.plugins`), unless it is there.
 
-    The list is changed in place: it is `volatility3.framework.constants.PLUGINS_PATH` too, from which `vol -p` makes
-    the path anew.
+    The list is changed in place, because `volatility3.framework.constants.PLUGINS_PATH` is the same list, and `vol -p`
+    makes a new path from that constant.
     """
     path, directory = plugins.__path__, str(plugin_directory())
     if isinstance(path, list) and directory not in path:
@@ -34,27 +35,27 @@ def extend(plugins: ModuleType) -> None:
 
 
 def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
-    """Return what the other finders find for `volatility3.plugins`, with a loader that calls `extend`."""
+    """Find `volatility3.plugins` with the other finders, and return it with a loader that also calls `extend`."""
     for finder in sys.meta_path:
-        if getattr(finder, "__name__", "") == "ThrowstackPlugins":  # ours, more than once where two sites have us
+        if getattr(finder, "__name__", "") == "ThrowstackPlugins":  # our own; two if two site directories have us
             continue
         find = getattr(finder, "find_spec", None)
         spec: ModuleSpec | None = find(name, path, target) if find else None
         if spec is not None:
-            if spec.loader is not None:  # a namespace package: not Volatility's
+            if spec.loader is not None:  # it is None for a namespace package, which is not Volatility's
                 spec.loader = _ExtendingLoader(spec.loader)
             return spec
     return None
 
 
 class _ExtendingLoader(Loader):
-    """The package's loader, but for what it does last; it leaves the package with its own loader."""
+    """Loads the package with its own `loader` and then calls `extend`; the package keeps its own loader."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
     def __getattr__(self, name: str) -> object:
-        if name == "_loader":  # not set yet: a copy is being made
+        if name == "_loader":  # copy.copy asks for attributes before `_loader` is set
             raise AttributeError(name)
         return getattr(self._loader, name)
 

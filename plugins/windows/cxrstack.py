@@ -18,7 +18,7 @@ if find_spec("throwstack") is None:
         str(root) for root in Path(__file__).resolve().parents[2:4] if (root / "throwstack/cli/main.py").is_file()
     ]
 
-from throwstack.files.needed import manifest
+from throwstack.files.needed_files import manifest
 from throwstack.volatility import cxr, options
 from throwstack.volatility.tables import columns, frame_table
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How work is counted: what a thread may have, what is left for the next one, and what is said of it."""
+"""Budgets of work: what one thread gets, what is left for the next one, and the sentence about a spent budget."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from throwstack.core.budgets import BUDGETS, Budget, Budgets, Meter
 
 FRAMES = Budget("frames", thread=100, process=250, share=10, shares=15)
-"""Two and a half threads' worth; then ten frames for one more thread, and half as many for the last one."""
+"""Enough for two and a half threads; after that shares of ten frames for one thread and five for another."""
 
 
-def test_a_thread_gets_what_it_asks_for_and_no_more_than_is_its():
+def test_a_thread_gets_what_it_asks_for_up_to_its_budget():
     meter = Meter()
     assert meter.take(FRAMES, 60) == 60
     assert meter.spent == ()
@@ -22,7 +22,7 @@ def test_a_thread_gets_what_it_asks_for_and_no_more_than_is_its():
     assert meter.left(FRAMES) == 0
 
 
-def test_the_next_thread_starts_afresh():
+def test_the_budget_of_a_thread_begins_anew_with_each_thread():
     meter = Meter()
     meter.take(FRAMES, 101)
     meter.begin_thread()
@@ -30,7 +30,7 @@ def test_the_next_thread_starts_afresh():
     assert meter.left(FRAMES) == 100
 
 
-def test_a_thread_after_greedy_ones_still_has_a_share_until_the_shares_are_spent_too():
+def test_after_the_process_budget_is_spent_a_thread_still_gets_a_share_until_shares_are_spent():
     meter = Meter()
     granted = []
     for _ in range(6):
@@ -40,7 +40,7 @@ def test_a_thread_after_greedy_ones_still_has_a_share_until_the_shares_are_spent
     assert meter.spent == ("the budget of 250 frames for a process's threads is spent",)
 
 
-def test_other_reasons_are_told_once():
+def test_a_reason_that_is_given_twice_is_kept_once():
     meter = Meter()
     meter.say("left out")
     meter.say("left out")
@@ -54,7 +54,7 @@ def test_every_budget_has_room_for_more_than_one_thread_and_a_share_for_all(name
     assert budget.share <= budget.shares
 
 
-def test_the_figures_are_above_what_real_machines_reach():
+def test_budgets_are_larger_than_what_real_machines_need():
     """Stacks of 8 MB, 1,500 modules, 10,000 threads with some 16 KB of stack in use each."""
     assert BUDGETS.stack.thread >= 8 << 20
     assert BUDGETS.stack.process >= 10_000 * (16 << 10)

@@ -40,7 +40,7 @@ def test_flags_of_an_x64_context(flags: int):
 
 
 @pytest.mark.parametrize("flags", [0, 0x10001, 0x10002, 0x100007, 0x45BA888, 0xFFFFFFFF])
-def test_flags_that_are_not_those_of_an_x86_context(flags: int):
+def test_flags_that_an_x86_context_cannot_have(flags: int):
     assert not read_context(memory_of({0x1000: x86_context(flags)}), 0x1000, Arch.X86).has_plausible_flags
 
 

@@ -18,7 +18,6 @@ def test_x86_record():
     assert (record.code, record.flags, record.address, record.nested) == (0xE06D7363, 1, 0x77E4BEE7, 0)
     assert record.parameters == (0x19930520, 0x045BAC00, 0x0342DC6C)
     assert record.location == 0x45BAB68
-    assert record.is_noncontinuable
     assert record.is_well_formed
 
 
@@ -27,7 +26,6 @@ def test_x64_record():
     record = read_record(memory_of({0x1000: data}), 0x1000, Arch.X64)
     assert (record.code, record.nested, record.address) == (0xC0000005, 0xABC0, 0x7FF712345678)
     assert record.parameters == (1, 0x10)
-    assert not record.is_noncontinuable
 
 
 def test_record_with_too_many_parameters_is_not_well_formed():
@@ -53,7 +51,7 @@ def test_chain_is_followed_to_its_end():
     assert [record.location for record in chain] == [0x2000, 0x3000]
 
 
-def test_chain_that_comes_back_ends():
+def test_chain_that_leads_back_to_itself_ends():
     memory = memory_of(_records((0x1000, 0x2000), (0x2000, 0x1000)))
     chain = nested_records(memory, read_record(memory, 0x1000, Arch.X86), Arch.X86)
     assert [record.location for record in chain] == [0x2000]
@@ -66,7 +64,7 @@ def test_chain_is_bounded_and_ends_at_absent_memory():
     assert nested_records(torn, read_record(torn, 0x1000, Arch.X86), Arch.X86) == ()
 
 
-def test_chain_ends_at_what_is_no_record():
+def test_chain_ends_at_bytes_that_cannot_be_a_record():
     many = struct.pack("<5I", 0xC0000005, 0, 0, 0, 16) + b"\0" * 60
     for following in (b"\0" * 80, many):
         memory = memory_of({**_records((0x1000, 0x2000)), 0x2000: following})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard: what it turns into a reason, what it lets through, how it goes through a list that breaks off."""
+"""The guard: which exceptions it catches, which pass through, and what it does with an iterator that raises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from throwstack.core.guard import Guard
 from throwstack.core.memory import MemoryUnreadable
 
 
-def test_a_fault_that_is_foreseen_speaks_for_itself():
+def test_the_message_of_a_foreseen_exception_is_the_reason():
     reasons: list[str] = []
     with Guard(reasons.append):
         raise MemoryUnreadable(0x1000)
@@ -28,7 +28,7 @@ def test_a_fault_that_is_foreseen_speaks_for_itself():
         (ValueError("\x1b[2Jgone"), r"unexpected ValueError: \x1b[2Jgone"),
     ],
 )
-def test_any_other_is_called_unexpected_and_logged_with_its_traceback(
+def test_an_exception_that_was_not_foreseen_is_called_unexpected_and_logged_with_its_traceback(
     caught: list[logging.LogRecord], error: Exception, reason: str
 ):
     reasons: list[str] = []
@@ -40,7 +40,7 @@ def test_any_other_is_called_unexpected_and_logged_with_its_traceback(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_what_ends_the_program_or_a_generator_goes_on(error: type[BaseException]):
+def test_exceptions_that_end_the_program_or_a_generator_pass_through(error: type[BaseException]):
     with pytest.raises(error), Guard(lambda _: None):
         raise error
 
@@ -51,13 +51,13 @@ def list_that_breaks_off() -> Iterator[int]:
     raise MemoryUnreadable(0x2000)
 
 
-def test_a_list_that_breaks_off_keeps_what_came_before():
+def test_an_iterator_that_raises_keeps_the_items_before():
     reasons: list[str] = []
     assert list(Guard(reasons.append).each(list_that_breaks_off())) == [1, 2]
     assert reasons == ["memory at 0x2000 is not readable"]
 
 
-def test_a_fault_at_one_item_is_not_one_of_the_list():
+def test_an_exception_in_the_loop_body_is_not_caught_by_each():
     reasons: list[str] = []
     guard = Guard(reasons.append, (ZeroDivisionError,))
     found = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is logged is visible, whoever shows it and however it came into the message."""
+"""Log messages are escaped, whichever handler shows them and whether the text is in arguments, errors or tracebacks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_messages_are_bounded(shown):
     assert len(shown.getvalue()) < 3000
 
 
-def test_others_messages_are_their_own_matter(shown):
+def test_messages_of_other_loggers_are_not_changed(shown):
     logging.getLogger("another").warning("a\tb")
     assert shown.getvalue() == "a\tb\n"
 
@@ -66,4 +66,4 @@ logging.getLogger('throwstack.x').info('not this')"
 def test_the_handler_is_there_once():
     logs.install()
     logs.install()
-    assert sum(isinstance(handler, logs.Escape) for handler in logging.getLogger("throwstack").handlers) == 1
+    assert sum(isinstance(handler, logs.EscapingHandler) for handler in logging.getLogger("throwstack").handlers) == 1

@@ -9,7 +9,7 @@ from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable, memory_o
 
 
 class CountingSource:
-    """A page of its own address everywhere below 1 MiB; counts what is asked of it."""
+    """Has pages below 1 MiB, each filled with its own address, and counts the calls."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -60,7 +60,7 @@ def test_the_cache_is_bounded():
 
 
 @given(st.binary(min_size=1, max_size=3 * PAGE_SIZE), st.integers(0, 3 * PAGE_SIZE), st.integers(1, 2 * PAGE_SIZE))
-def test_reads_equal_slices_of_what_was_put_there(data: bytes, start: int, size: int):
+def test_a_read_equals_the_slice_of_the_segment(data: bytes, start: int, size: int):
     memory = memory_of({0x10000: data})
     padded = data + bytes(-len(data) % PAGE_SIZE)
     expected = padded[start : start + size]

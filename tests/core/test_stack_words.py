@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pass over a stack for any number of ranges, and pages that come again."""
+"""Words of a stack that are in one of many ranges, and pages whose answer is remembered."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_ranges_that_overlap_or_touch_are_one():
 
 
 @pytest.mark.parametrize("size", [4, 8])
-def test_the_words_that_are_found_are_those_in_a_range(size: int):
+def test_the_words_in_a_range_are_found_and_no_others(size: int):
     random_words = random.Random(1)
     high = 0x7FFB << 32 if size == 8 else 0
     spans = [(high + base, high + base + 0x3FFF) for base in (0x77E7608E, 0x7C82F000, 0x79004F66)]
@@ -49,21 +49,21 @@ def test_the_words_that_are_found_are_those_in_a_range(size: int):
         assert list(ranges.offsets(struct.pack(FORMATS[size], *words))) == expected
 
 
-def test_bytes_that_are_no_aligned_word_do_not_count():
+def test_an_address_that_is_not_aligned_is_not_found():
     page = bytearray(PAGE_SIZE)
     struct.pack_into("<I", page, 0x201, FILTER[0])
     assert not CodeRanges([FILTER], 4).offsets(bytes(page))
 
 
-def test_a_page_that_comes_again_is_not_gone_through_again():
-    """4,096 virtual pages of one physical page: equal bytes, read anew each time."""
+def test_a_page_with_known_contents_is_not_searched_again():
+    """4,096 virtual pages can be one physical page: their bytes are equal, but read again for each."""
     ranges = CodeRanges([FILTER], 4)
     for _ in range(4096):
         assert len(ranges.offsets(page_of(4, FILTER[0]))) == 1
     assert ranges.pages_looked_at == 1
 
 
-def test_what_a_page_costs_does_not_depend_on_how_many_ranges_there_are():
+def test_a_page_is_searched_once_for_all_ranges():
     few = CodeRanges([FILTER], 4)
     many = CodeRanges([(base, base + 0x3FFF) for base in range(0x10000000, 0x70000000, 0x20000)], 4)
     pages = [page_of(4, fill=word) for word in range(100)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Strings from a dump come out visible and bounded."""
+"""Strings from a dump are escaped and shortened."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from throwstack.core.text import ansi_at, decode_ansi, decode_wide, escape, wide
         ("no\xa0break", r"no\xa0break"),
     ],
 )
-def test_what_a_terminal_would_obey_is_made_visible(text: str, shown: str):
+def test_characters_that_a_terminal_would_obey_are_escaped(text: str, shown: str):
     assert escape(text) == shown
 
 
-def test_length_is_bounded_and_the_cut_shown():
+def test_length_is_bounded_and_a_cut_text_ends_in_an_ellipsis():
     assert escape("x" * 300, 10) == "x" * 10 + "…"
     assert escape("x" * 10, 10) == "x" * 10
     assert escape("\0" * 300, 10) == r"\x00\x00…"
@@ -38,7 +38,7 @@ def test_length_is_bounded_and_the_cut_shown():
 
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(st.text(st.characters(exclude_categories=()), max_size=400), st.integers(0, 300))
-def test_nothing_but_printable_characters_come_out(text: str, limit: int):
+def test_only_printable_characters_come_out(text: str, limit: int):
     shown = escape(text, limit)
     assert len(shown) <= limit + 1
     assert all(unicodedata.category(character)[0] not in "CZ" or character == " " for character in shown)

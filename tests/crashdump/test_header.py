@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.dump_headers import Buffer, header32, header64
+from throwstack.crashdump.file_bytes import FileBytes
 from throwstack.crashdump.header import DumpKind, read_header
-from throwstack.crashdump.reader import FileBytes
 from throwstack.pages.page_tables import PagingMode
 
 
@@ -32,11 +32,11 @@ def test_a_32bit_header(has_pae: bool, paging: PagingMode):
     assert header is not None
     assert (header.kind, header.size, header.paging) == (DumpKind.FULL, 0x1000, paging)
     assert (header.bug_check, header.parameters, header.processors) == (0xD1, (1, 2, 3, 4), 2)
-    assert (header.system_time, header.required_size) == (128500000000000000, None)
+    assert (header.system_time, header.up_time) == (128500000000000000, 36_000_000_000)
     assert not header.is_arm64
 
 
-def test_what_windows_left_as_filler_is_absent():
+def test_a_member_that_windows_left_as_filler_is_absent():
     page = header64()
     page[0xFA8:0xFB0] = b"PAGEPAGE"
     header = read_header(Buffer(page))
@@ -44,26 +44,26 @@ def test_what_windows_left_as_filler_is_absent():
     assert header.system_time is None
 
 
-def test_a_type_that_nobody_knows_has_no_kind():
+def test_an_unknown_type_has_no_kind():
     header = read_header(Buffer(header64(0x45474150)))
     assert header is not None
     assert (header.kind, header.dump_type) == (None, 0x45474150)
 
 
 @pytest.mark.parametrize("data", [b"", b"PAGEDU64", bytes(0x2000), bytes(header64()[:0x1FFF]), b"MDMP" + bytes(0x2000)])
-def test_no_header(data: bytes):
+def test_bytes_without_a_header(data: bytes):
     assert read_header(Buffer(data)) is None
 
 
 @given(st.binary(max_size=64), st.integers(0, 0x1FC0))
-def test_damaged_headers_are_read_as_they_are(noise: bytes, where: int):
+def test_random_bytes_in_a_header_raise_nothing(noise: bytes, where: int):
     page = header64()
     page[max(8, where) : max(8, where) + len(noise)] = noise
     header = read_header(Buffer(bytes(page[:0x2000])))
     assert header is None or header.is_64bit
 
 
-def test_a_file_reads_short_at_its_end(tmp_path: Path):
+def test_a_read_at_the_end_of_a_file_is_short(tmp_path: Path):
     path = tmp_path / "file"
     path.write_bytes(b"0123456789")
     data = FileBytes(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where pages lie in each layout of a crash dump: written down here by the formats' descriptions, then found again."""
+"""The position of pages in each layout of a crash dump: written by the description of the format, then found again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.dump_headers import PAGE, Buffer, bitmap, header32, header64, with_runs
+from throwstack.crashdump.dump_pages import DumpPages
 from throwstack.crashdump.header import DumpHeader, read_header
-from throwstack.crashdump.physical import DumpPages
-from throwstack.crashdump.runs import NoRuns, Run, read_runs
+from throwstack.crashdump.runs import NoRuns, PageRun, read_runs
 
 
 def opened(data: bytes | bytearray) -> tuple[Buffer, DumpHeader]:
@@ -23,22 +23,22 @@ def opened(data: bytes | bytearray) -> tuple[Buffer, DumpHeader]:
     return buffer, header
 
 
-def frames_of(runs: tuple[Run, ...]) -> dict[int, int]:
-    """Return where in the file each page frame lies."""
+def frames_of(runs: tuple[PageRun, ...]) -> dict[int, int]:
+    """Return the offset in the file of each page frame."""
     return {run.first + index: run.offset + index * PAGE for run in runs for index in range(run.count)}
 
 
 @pytest.mark.parametrize("page", [header64(), header32()])
-def test_runs_follow_each_other_behind_the_header(page: bytearray):
+def test_the_pages_of_the_runs_follow_the_header(page: bytearray):
     found = read_runs(*opened(with_runs(page, [(1, 3), (0x100, 2)])))
-    assert found == (Run(1, 3, len(page)), Run(0x100, 2, len(page) + 3 * PAGE))
+    assert found == (PageRun(1, 3, len(page)), PageRun(0x100, 2, len(page) + 3 * PAGE))
 
 
 @pytest.mark.parametrize("dump_type", [2, 5, 6, 7])
 @pytest.mark.parametrize("signature", [b"SDMP", b"FDMP"])
 @settings(max_examples=30)
 @given(frames=st.sets(st.integers(0, 255), min_size=1))
-def test_a_bitmap_names_the_frames_in_order(dump_type: int, signature: bytes, frames: set[int]):
+def test_pages_of_a_bitmap_dump_are_in_the_order_of_their_frames(dump_type: int, signature: bytes, frames: set[int]):
     data = bytes(header64(dump_type)) + bitmap(frames, 0x4000, 256, signature)
     found = frames_of(read_runs(*opened(data)))
     assert found == {frame: 0x4000 + index * PAGE for index, frame in enumerate(sorted(frames))}
@@ -56,13 +56,13 @@ def test_ranges_of_live_dumps(dump_type: int):
     head = struct.pack("<I8sIQQIIQ", 0x40, b"RDMPDUMP", 0, 0x1FE0, 0x4000, 2, 0, 5)
     ranges = struct.pack("<4Q", 0x10, 2, 0x20, 3)
     found = read_runs(*opened(bytes(header64(dump_type)) + (head + ranges).ljust(0x2000, b"\0")))
-    assert found == (Run(0x10, 2, 0x4000), Run(0x20, 3, 0x6000))
+    assert found == (PageRun(0x10, 2, 0x4000), PageRun(0x20, 3, 0x6000))
 
 
 def test_ranges_of_a_complete_live_dump_end_with_its_pages():
     head = struct.pack("<I8sIQQIIQ", 0x40, b"RDMPDUMP", 0, 0x1FE0, 0x4000, 1, 0, 2)
     ranges = struct.pack("<4Q", 0x10, 2, 0x20, 3)
-    assert read_runs(*opened(bytes(header64(10)) + (head + ranges).ljust(0x2000, b"\0"))) == (Run(0x10, 2, 0x4000),)
+    assert read_runs(*opened(bytes(header64(10)) + (head + ranges).ljust(0x2000, b"\0"))) == (PageRun(0x10, 2, 0x4000),)
 
 
 @pytest.mark.parametrize(
@@ -121,14 +121,14 @@ def test_a_bitmap_far_larger_than_its_file_costs_little_and_every_page_is_counte
     data = (bytes(header64(6)) + head + b"\x55" * 0x800).ljust(0x4000, b"\x55") + b"\x55" * (bits // 8)
     buffer, header = opened(data)
     runs = read_runs(buffer, header)
-    assert runs[:2] == (Run(0, 1, 0x3000), Run(2, 1, 0x4000))
+    assert runs[:2] == (PageRun(0, 1, 0x3000), PageRun(2, 1, 0x4000))
     assert len(runs) < bits // 8
     pages = DumpPages(buffer, runs)
     assert pages.extent.expected == bits // 2
     assert pages.extent.missing == bits // 2 - (len(data) - 0x3000) // PAGE
 
 
-def test_pages_are_read_and_those_behind_the_end_counted():
+def test_pages_are_read_and_those_after_the_end_of_the_file_are_counted():
     data = bytes(with_runs(header64(), [(0x10, 2), (0x20, 2)])) + b"a" * PAGE + b"b" * PAGE + b"c" * (PAGE + 7)
     buffer, header = opened(data)
     pages = DumpPages(buffer, read_runs(buffer, header))

@@ -15,7 +15,7 @@ from throwstack.crashdump.file_kind import FileKind, Identity
 from throwstack.crashdump.find_kernel import Kernel
 from throwstack.doctor.report import Extent, Report, as_json, as_text
 from throwstack.images.image import PdbIdentity
-from throwstack.pages.coverage import ProcessCoverage
+from throwstack.pages.process_coverage import ProcessCoverage
 from throwstack.volatility.opening.open_image import find_isf
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mk\r\nVerdict: all is well\u202e.pdb"

@@ -21,7 +21,7 @@ from tests.support.forge_machines import IMAGE_PAGES, PAGE, base_of_ntdll, image
 from tests.support.shared import shared
 from tests.support.volatility_session import Session, open_dump
 from throwstack.core.memory import Memory
-from throwstack.pages.origin import PageOrigin
+from throwstack.pages.page_origin import PageOrigin
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.opening.sources import Sources

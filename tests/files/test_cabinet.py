@@ -36,7 +36,7 @@ def unpacked(tmp_path):
 @pytest.mark.parametrize("flags", [0, 4])
 @pytest.mark.parametrize("before", [b"", b"another file", DATA[:40_000]])
 @pytest.mark.parametrize("size", [0, 1, 0x8000, 0x8001, len(DATA)])
-def test_whole(unpacked, method, flags, before, size):
+def test_a_file_is_unpacked_whole(unpacked, method, flags, before, size):
     assert unpacked(cabinet(DATA[:size], method, flags, before)) == DATA[:size]
 
 
@@ -53,7 +53,7 @@ def test_whole(unpacked, method, flags, before, size):
         (cabinet(DATA, flags=1), "one of several"),
     ],
 )
-def test_what_is_not_unpacked_leaves_nothing(unpacked, tmp_path, data, reason):
+def test_a_cabinet_that_cannot_be_unpacked_leaves_no_file(unpacked, tmp_path, data, reason):
     with pytest.raises(NotUnpacked, match=reason):
         unpacked(data)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "app.pd_"]
@@ -70,7 +70,7 @@ WHOLE = cabinet(DATA[:3000])
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-def test_no_damage_is_more_than_said(tmp_path_factory, changes):
+def test_random_damage_raises_only_the_documented_errors(tmp_path_factory, changes):
     data = bytearray(WHOLE)
     for at, byte in changes:
         data[at] = byte

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Downloads, from a server of our own on this machine that behaves and misbehaves."""
+"""Downloads from a server in this process, which answers correctly or misbehaves, depending on the path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATA = bytes(range(256)) * 1000
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers by the path asked for: `/cut-short` is what `cut_short` does."""
+    """Answers a request for `/cut-short` by the method `cut_short`."""
 
     def do_GET(self):
         self.server.requests.append(self.path)
@@ -115,7 +115,7 @@ def server(monkeypatch):
 
 
 class Download:
-    """One download and what was said about it."""
+    """One download, and the messages about it."""
 
     def __init__(self, server, path: str, tmp_path, **options) -> None:
         self.said: list[str] = []
@@ -148,7 +148,7 @@ def test_progress_is_told(server, tmp_path):
     assert told[-1] == (100, "Downloading app.pdb (250 KB)")
 
 
-def test_a_cut_connection_leaves_nothing(server, tmp_path):
+def test_a_cut_connection_leaves_no_file(server, tmp_path):
     download = Download(server, "/cut-short", tmp_path)
     assert not download.run()
     assert "the server stopped after 100000 of 256000 bytes" in download.said[0]
@@ -156,7 +156,7 @@ def test_a_cut_connection_leaves_nothing(server, tmp_path):
 
 
 def test_a_file_that_is_there_is_not_written_to(server, tmp_path):
-    """A link that somebody planted is none of ours, wherever it leads."""
+    """Another user may have planted a link with the name of the target: the file it leads to stays as it is."""
     download = Download(server, "/whole", tmp_path)
     precious = tmp_path / "precious"
     precious.write_text("precious")
@@ -167,7 +167,7 @@ def test_a_file_that_is_there_is_not_written_to(server, tmp_path):
     assert download.target.is_symlink()
 
 
-def test_absent_file_is_no_matter_for_words(server, tmp_path):
+def test_a_file_that_the_server_does_not_have_gives_no_message(server, tmp_path):
     download = Download(server, "/absent", tmp_path)
     assert not download.run()
     assert download.said == []
@@ -190,7 +190,7 @@ def test_a_file_over_the_limit_is_given_up(server, tmp_path, path):
 
 @pytest.mark.parametrize("path", ["/whole", "/no-length"])
 def test_a_file_that_does_not_fit_on_the_disk_is_given_up(server, tmp_path, monkeypatch, path):
-    """Looked at before, where the server says how long it is, and on the way: others write to the disk as well."""
+    """Free space is checked before, if the server gives the length, and during: other programs use the disk, too."""
     monkeypatch.setattr(download_module, "_BETWEEN_LOOKS", 1 << 16)
     monkeypatch.setattr(download_module, "free_space", lambda _: 100_000 if path == "/whole" else 0)
     download = Download(server, path, tmp_path)
@@ -200,7 +200,7 @@ def test_a_file_that_does_not_fit_on_the_disk_is_given_up(server, tmp_path, monk
 
 
 @pytest.mark.parametrize("what", [KeyboardInterrupt, MemoryError])
-def test_what_breaks_into_a_download_leaves_nothing(server, tmp_path, what):
+def test_an_exception_during_a_download_leaves_no_file(server, tmp_path, what):
     def interrupt(*_):
         raise what
 
@@ -218,7 +218,7 @@ def test_a_server_that_stalls_is_given_up_and_not_asked_again(server, tmp_path):
     assert len(server.requests) == len(download.said) == 1
 
 
-def test_a_server_that_drips_is_given_up(server, tmp_path):
+def test_a_server_that_sends_single_bytes_is_given_up(server, tmp_path):
     download = Download(server, "/drips", tmp_path, time_limit=0.3)
     assert not download.run()
     assert "it takes more than" in download.said[0]
@@ -227,7 +227,7 @@ def test_a_server_that_drips_is_given_up(server, tmp_path):
 
 @pytest.mark.parametrize("path", ["/endless-header", "/endless-continue"])
 def test_an_answer_that_never_begins_is_given_up(server, tmp_path, path):
-    """Each byte comes within the time-out on a socket."""
+    """Each byte comes within the time-out of the socket."""
     download = Download(server, path, tmp_path)
     assert not download.run()
     assert download.said == [
@@ -244,21 +244,21 @@ def test_an_answer_that_never_ends_is_given_up_and_its_server_not_asked_again(se
     assert len(server.requests) == len(download.said) == 1
 
 
-def test_a_redirection_to_what_is_no_address(server, tmp_path):
+def test_a_redirection_to_a_malformed_address(server, tmp_path):
     download = Download(server, "/to-no-address", tmp_path)
     assert not download.run()
     assert len(download.said) == 1
 
 
 @pytest.mark.parametrize("host", ["[::1", "a..b", "host:port", "a b", "127.0.0.1:1/\xe9"])
-def test_what_is_no_address_is_said(server, tmp_path, host):
+def test_a_malformed_address_is_reported(server, tmp_path, host):
     download = Download(server, "/whole", tmp_path)
     download.host = host
     assert not download.run()
     assert len(download.said) == 1
 
 
-def test_a_server_that_is_not_there(server, tmp_path):
+def test_a_server_that_does_not_exist(server, tmp_path):
     download = Download(server, "/whole", tmp_path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -274,7 +274,7 @@ def test_a_redirection_to_a_file_of_this_machine_is_not_followed(server, tmp_pat
     assert len(download.said) == 1
 
 
-def test_a_directory_that_is_not_there(server, tmp_path):
+def test_a_target_in_a_directory_that_does_not_exist(server, tmp_path):
     download = Download(server, "/whole", tmp_path)
     download.target = tmp_path / "absent" / "app.pdb"
     assert not download.run()

@@ -78,8 +78,8 @@ def test_parse(text, elements):
         ("syv*/c*https://symbols.example/download", (), 1),
     ],
 )
-def test_what_is_of_no_use_here_is_said(text, elements, dropped):
-    """Taken for names of this system, they would become directories in the one that the user happens to be in."""
+def test_elements_that_cannot_be_used_on_this_system_are_reported(text, elements, dropped):
+    """If they were used, directories with these names would be made in the current directory."""
     said: list[str] = []
     assert parse_symbol_path(text, CACHE, said.append) == elements
     assert len(said) == dropped
@@ -178,13 +178,13 @@ def test_two_tier_store(tmp_path):
 
 
 def test_two_spellings_of_one_name(tmp_path):
-    """What one program has put into a store as app.pdb, and another as APP.PDB."""
+    """One program has put a file into the store as app.pdb, another as APP.PDB."""
     put(tmp_path / "app.pdb" / f"{GUID}9" / "app.pdb", "age 9")
     file = put(tmp_path / "APP.PDB" / f"{GUID}A" / "App.pdb", "right")
     assert search(f"srv*{tmp_path}") == (file, [])
 
 
-def test_a_pointer_in_a_store_is_pointed_out(tmp_path):
+def test_a_pointer_file_in_a_store_is_reported(tmp_path):
     put(tmp_path / "app.pdb" / f"{GUID}a" / "file.ptr", r"PATH:\\server\share\app.pdb")
     found, (said,) = search(str(tmp_path))
     assert found is None
@@ -196,7 +196,7 @@ def test_a_store_is_not_searched_as_a_plain_directory(tmp_path):
     assert search(f"srv*{tmp_path}") == (None, [])
 
 
-def test_refused_by_name_and_the_search_goes_on(tmp_path):
+def test_a_refused_file_is_named_and_the_search_goes_on(tmp_path):
     wrong = put(tmp_path / "one" / "app.pdb", "age 3")
     right = put(tmp_path / "two" / "app.pdb", "right")
     assert search(f"{tmp_path / 'one'};{tmp_path / 'two'}") == (right, [f"{wrong}: refused: it is age 3"])
@@ -210,7 +210,7 @@ def test_compressed_file_is_unpacked_into_the_cache(tmp_path):
         assert (found, said) == (cache / "app.pdb" / f"{GUID}a" / "app.pdb", [])
 
 
-def test_compressed_file_that_is_another(tmp_path):
+def test_a_compressed_file_with_another_identity_is_refused(tmp_path):
     packed = put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pd_", "")
     packed.write_bytes(cabinet(b"age 3"))
     assert search(f"srv*{tmp_path}") == (None, [f"{packed}: refused: it is age 3"])
@@ -225,7 +225,7 @@ def test_a_fifo_in_place_of_a_compressed_file_is_not_waited_for(tmp_path):
     assert search(f"srv*{tmp_path}") == (None, [])
 
 
-def test_compressed_file_that_is_not_unpacked_is_pointed_out(tmp_path):
+def test_a_compressed_file_that_cannot_be_unpacked_is_reported(tmp_path):
     packed = put(tmp_path / "app.pdb" / f"{GUID}a" / "app.pd_", "MSCF")
     found, said = search(f"srv*{tmp_path}")
     assert found is None
@@ -235,7 +235,7 @@ def test_compressed_file_that_is_not_unpacked_is_pointed_out(tmp_path):
 @pytest.mark.parametrize(
     "path", ["/absent/directory", "\0", "~nobody-here/symbols", "x" * 5000, "/etc/passwd", "srv*\0*\0"]
 )
-def test_paths_that_lead_nowhere(path):
+def test_paths_that_do_not_exist(path):
     found, said = search(path)
     assert found is None
     assert all("not a directory that can be read" in message for message in said)
@@ -253,7 +253,7 @@ def test_hostile_name_is_not_looked_up(tmp_path):
 
 
 class Store:
-    """Stands for a downloader: brings the text it holds for an address."""
+    """A `Fetcher` that writes the text it has for a file name."""
 
     def __init__(self, **files: str | bytes) -> None:
         self.files, self.asked = files, []
@@ -277,7 +277,7 @@ def test_download_into_the_cache(tmp_path):
 
 
 def test_download_of_a_compressed_file(tmp_path):
-    """As Mozilla's server has them, and only so."""
+    """Mozilla's server has compressed files only."""
     fetcher = Store(**{"app.pd_": cabinet(b"right")})
     found, said = search(f"srv*{tmp_path}*https://symbols.example", fetcher=fetcher)
     assert (found, said) == (tmp_path / "app.pdb" / f"{GUID}a" / "app.pdb", [])
@@ -285,7 +285,7 @@ def test_download_of_a_compressed_file(tmp_path):
     assert list(found.parent.iterdir()) == [found]
 
 
-def test_a_server_without_more_fills_the_cache_too(tmp_path):
+def test_a_bare_server_fills_the_default_cache(tmp_path):
     fetcher = Store(**{"app.pdb": "right"})
     for _ in range(2):
         path = SymbolPath(parse_symbol_path("https://symbols.example", tmp_path), fetcher=fetcher, say=pytest.fail)
@@ -317,7 +317,7 @@ def test_a_download_of_another_file_is_refused_and_not_kept(tmp_path):
 
 
 def test_a_download_is_checked_before_it_gets_into_the_cache(tmp_path):
-    """What others read there was checked, at every moment; and so was what a cabinet held."""
+    """At no moment is there an unchecked file in the cache, not even one from a cabinet."""
     for files in ({"app.pdb": "right"}, {"app.pd_": cabinet(b"right")}):
         cache = tmp_path / next(iter(files))
         checked: list[Path] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where caches are kept."""
+"""The directory of a user's caches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from throwstack.files.user_cache import cache_directory
 
 
 def test_a_user_without_a_home_has_no_cache(monkeypatch):
-    """A container that is run under a user it does not know."""
+    """A container can run under a user number that it has no user for."""
 
     def home() -> Path:
         raise RuntimeError

@@ -14,15 +14,15 @@ from tests.fuzz.mutate import edit, mutate
 from tests.support import store_memory as store
 from tests.support.dump_headers import Buffer, bitmap, header32, header64, with_runs
 from throwstack.core.memory import PAGE_SIZE, Memory
+from throwstack.crashdump.dump_pages import DumpPages
 from throwstack.crashdump.header import read_header
-from throwstack.crashdump.physical import DumpPages
 from throwstack.crashdump.runs import NoRuns, read_runs
 from throwstack.pages.compressed_store import CompressedStores, NotInStore
-from throwstack.pages.formats import Bits, PteFormats
+from throwstack.pages.page_table_entries import Bits, PteFormats
 from throwstack.pages.page_tables import AddressSpace, PagingMode
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.pages.store_layout import store_layout
-from throwstack.pages.views import Prototypes, View, Views
+from throwstack.pages.vad_views import PrototypeRun, VadView, VadViews
 from throwstack.pages.xpress import BadXpress, decompress
 
 _TYPE_AT = {True: 0xF98, False: 0xF88}
@@ -116,14 +116,16 @@ def _page_tables() -> Attack:
         physical = grounds[mode].mutate(rng, shot)
         prototypes = 0xFFFFC00000000000 if mode is PagingMode.X64 else 0xE1000000
         first, count = rng.choice((0, 1, 1 << 40)), rng.choice((0, 1, 8, 1 << 36))
-        view = View(0, 0x8000, rng.random() < 0.3, rng.random() < 0.5, True, (Prototypes(first, count, prototypes),))
+        view = VadView(
+            0, 0x8000, rng.random() < 0.3, rng.random() < 0.5, True, (PrototypeRun(first, count, prototypes),)
+        )
         tables = AddressSpace(physical, mode, PAGE_SIZE | rng.choice((0, 0x18)), invalid_mask=1 << 45)
         pages = ResolvedPages(
             physical,
             tables,
             _FORMATS[mode],
             kernel=kernel.mutate(rng, shot),
-            views=lambda: Views((view,)),
+            views=lambda: VadViews((view,)),
             page_files=_PageFiles(),
         )
         for address in (0, 0x1000, 0x7000, rng.getrandbits(48) & -PAGE_SIZE, (1 << 64) - PAGE_SIZE):

@@ -29,9 +29,9 @@ from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.frame_records import annotation
 from throwstack.pdb import convert
 from throwstack.pdb.fpo import fpo_lines, frame_data_lines
-from throwstack.pdb.identity import check_pdb
 from throwstack.pdb.msf import MsfFile, NotAPdb
 from throwstack.pdb.omap import Omap, as_before, read_streams
+from throwstack.pdb.pdb_identity import check_pdb
 from throwstack.pdb.stack_win import FrameDataTable
 
 _SCRATCH: list[Path] = []

@@ -14,7 +14,7 @@ from tests.support.pe_writer import CODE, Pe, Section
 from tests.unwind.x64 import assembler as asm
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.text import escape
-from throwstack.files.needed import manifest, needed_files
+from throwstack.files.needed_files import manifest, needed_files
 from throwstack.files.symbol_path import ImageIdentity, Server, safe_name, store_key
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap

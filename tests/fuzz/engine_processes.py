@@ -31,7 +31,7 @@ from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.frame_names import names_of
 from throwstack.names.symbols import Symbols
-from throwstack.names.unloaded import unloaded_dlls
+from throwstack.names.unloaded_images import unloaded_dlls
 from throwstack.stuck.error_box import box_text
 from throwstack.stuck.locks import Locks
 from throwstack.stuck.signature import signature

@@ -14,12 +14,12 @@ from throwstack.core.contexts import read_context
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch, Registers
 from throwstack.core.text import ansi_at, decode_ansi, decode_wide, escape, wide_at
-from throwstack.files.needed import NeededFile
+from throwstack.files.needed_files import NeededFile
 from throwstack.files.symbol_path import ImageIdentity, PathElement, Server, SymbolPath, parse_symbol_path, safe_name
 from throwstack.images.image import PdbIdentity, parse_rsds
 from throwstack.names import demangle
 from throwstack.names.blockers import blocked_in, blocker_named, blockers
-from throwstack.names.function_names import plain_name
+from throwstack.names.stable_names import plain_name
 from throwstack.names.symbols import Name, SymbolKind
 from throwstack.report.register_text import (
     context_values,

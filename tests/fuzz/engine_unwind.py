@@ -148,9 +148,7 @@ def _changed(rng: random.Random, records: list[FrameData]) -> list[FrameData]:
         program = record.program
         if rng.random() < 0.4:
             program = mutate(rng, program.encode()).decode("utf-8", "replace")
-        made.append(
-            FrameData(record.rva, record.size, *sizes, record.max_stack_size, program, record.uses_base_pointer)
-        )
+        made.append(FrameData(record.rva, record.size, *sizes, program, record.uses_base_pointer))
     return made
 
 
@@ -176,7 +174,7 @@ def _programs_of_frame_data() -> Attack:
             program = mutate(rng, program.encode()).decode("utf-8", "replace")
         shot.changes.append(f"program {program[:400]!a}")
         evaluate(program, {"$ebp": 0x2040, "$esp": 0x2010, ".raSearch": 0x2020}, memory)
-        sizes = [rng.choice((0, 4, 8, 0x40, 0x7FFFFFFF, 0xFFFFFFFF)) for _ in range(5)]
+        sizes = [rng.choice((0, 4, 8, 0x40, 0x7FFFFFFF, 0xFFFFFFFF)) for _ in range(4)]
         record = FrameData(0, 0x1000, *sizes, rng.choice(("", program)), rng.random() < 0.5)
         gpr = tuple(rng.choice((None, 0x2040, 0, 0xFFFFFFFC)) for _ in range(8))
         place = Place(Registers(0x400000, (*gpr[:SP], rng.choice((0x2010, 0xFFFFFFF0)), *gpr[SP + 1 :])))

@@ -19,7 +19,7 @@ RVA, IMAGE_SIZE = 0x5000, 0x9000
 BASE_ORDINAL = 10
 FUNCTIONS, NAMES, ORDINALS = RVA + 0x40, RVA + 0x80, RVA + 0xC0
 ALPHA, MIDDLE, ZETA = RVA + 0x200, RVA + 0x1010, RVA + 0x2010
-"""The names' places, one on each page."""
+"""RVAs of the names, one on each page."""
 
 
 def directory(functions: Sequence[int], names: Sequence[tuple[int, int]], *, count: int | None = None) -> bytearray:
@@ -40,7 +40,7 @@ WHOLE = directory([0x1100, 0x1200, 0x1300, 0x1400], [(ALPHA, 1), (MIDDLE, 0), (Z
 
 
 def parsed(data: bytes, *absent: int, limit: int = IMAGE_SIZE) -> Exports:
-    """Parse `data`, whose pages `absent` (counted from 0) are not there."""
+    """Parse `data` without the pages `absent`, counted from 0."""
     pages = [None if at in absent else bytes(data[at * PAGE : (at + 1) * PAGE]) for at in range(len(data) // PAGE)]
     return parse_exports((RVA, len(data)), pages, limit)
 
@@ -49,7 +49,7 @@ def names(exports: Exports) -> dict[int, str]:
     return {export.rva: export.name for export in exports}
 
 
-def test_a_whole_directory():
+def test_a_directory_without_absent_pages():
     exports = parsed(WHOLE)
     assert names(exports) == {0x1100: "Middle", 0x1200: "Alpha", 0x1300: "Ordinal12", 0x1400: "Zeta"}
     assert exports.is_whole
@@ -57,15 +57,15 @@ def test_a_whole_directory():
 
 
 def test_a_name_on_an_absent_page_costs_that_name_alone():
-    """Read as zeros its text would be empty. The function is still export 10, and ends where the next one begins."""
+    """Its function is kept under its ordinal, 10, so that the function before does not seem to go on."""
     exports = parsed(WHOLE, 1)
     assert names(exports) == {0x1100: "Ordinal10", 0x1200: "Alpha", 0x1300: "Ordinal12", 0x1400: "Zeta"}
     assert exports.has_all_starts
     assert [exports.may_lack(name) for name in ("Aardvark", "Middle", "Omega", "Zulu")] == [False, True, True, False]
 
 
-def test_a_text_that_runs_on_to_an_absent_page_is_no_name():
-    """Mi|ddle: what is there of it could be the whole of another name."""
+def test_a_name_that_goes_on_on_an_absent_page_is_not_used():
+    """Of `Mi|ddle` only `Mi` can be read, which could be another function's name."""
     data = directory([0x1100], [(RVA + PAGE - 2, 0)])
     data[PAGE - 2 : PAGE + 5] = b"Middle\0"
     exports = parsed(data, 1)
@@ -73,14 +73,14 @@ def test_a_text_that_runs_on_to_an_absent_page_is_no_name():
     assert exports.may_lack("Middle")
 
 
-def test_no_head_no_tables_no_certainty():
+def test_if_the_head_of_the_directory_is_absent_any_name_may_be_exported():
     exports = parsed(WHOLE, 0)
     assert exports is UNKNOWN_EXPORTS
     assert exports.may_lack("Alpha")
 
 
-def test_words_of_the_tables_on_an_absent_page():
-    """The second page has the last two addresses and all ordinals: read as zeros, all names would be the first's."""
+def test_entries_whose_table_words_are_on_an_absent_page_are_left_out():
+    """The second page has the last two addresses and all ordinals. As zeros it would give all names to function 0."""
     data = directory([0] * 4, [])
     tables = (RVA + PAGE - 8, RVA + 0x80, RVA + PAGE + 0x100)
     struct.pack_into("<12xII5I", data, 0, 0, BASE_ORDINAL, 4, 2, *tables)
@@ -101,20 +101,20 @@ def test_names_that_are_not_sorted_may_be_anywhere():
 
 
 def test_addresses_beyond_the_image_are_dropped():
-    """With an x86 image's base added, 0xF0000000 would not even be an address."""
+    """RVA 0xF0000000 plus the base of an x86 image is not even an address."""
     data = directory([0xF0000000, IMAGE_SIZE, IMAGE_SIZE - 1], [(ALPHA, 0), (MIDDLE, 1)])
     assert list(parsed(data)) == [Export(IMAGE_SIZE - 1, "Ordinal12")]
 
 
 @pytest.mark.parametrize("name", [b"\x1b[2J", b"Two words", b"\xe9"])
-def test_a_text_that_no_linker_writes_is_no_name(name: bytes):
+def test_a_name_that_no_linker_writes_is_not_used(name: bytes):
     data = directory([0x1100], [(ALPHA, 0)])
     data[ALPHA - RVA : ALPHA - RVA + 10] = name.ljust(10, b"\0")
     assert list(parsed(data)) == [Export(0x1100, "Ordinal10")]
 
 
 def test_forwarded_exports():
-    """Alpha forwards to `Middle`, and what a name on an absent page would forward to is still no code."""
+    """Alpha forwards to `Middle`. An entry whose target is on an absent page is no code either."""
     data = directory([MIDDLE, 0x1200], [(ALPHA, 0)])
     assert list(parsed(data)) == [Export(0x1200, "Ordinal11"), Export(MIDDLE, "Alpha", "Middle")]
     assert list(parsed(data, 1)) == [Export(0x1200, "Ordinal11"), Export(MIDDLE, "Alpha", "")]
@@ -129,8 +129,8 @@ def test_tables_outside_the_directory(tables: tuple[int, int, int]):
     assert exports.may_lack("Alpha")
 
 
-def test_counts_and_texts_that_lie_cost_no_memory():
-    """Four billion functions, and as many names whose texts of up to 8 KiB overlap."""
+def test_false_counts_and_overlapping_names_cost_no_memory():
+    """The directory claims four billion functions, and as many names of up to 8 KiB that overlap."""
     data = directory([], [])
     struct.pack_into("<12xII5I", data, 0, 0, 1, 0xFFFFFFFF, 0xFFFFFFFF, RVA + 0x28, RVA + 0x28, RVA + 0x28)
     for at in range(0x28, PAGE, 4):
@@ -145,7 +145,7 @@ def test_counts_and_texts_that_lie_cost_no_memory():
     assert sum(len(export.name) for export in exports if not export.name.startswith("Ordinal")) <= len(data)
 
 
-def test_what_is_derived_is_made_once():
+def test_a_derived_table_is_made_once():
     exports, made = parsed(WHOLE), []
 
     def make(given: Exports) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read from an image in memory: exports, wherever its sections lie in the file, and its PDB's identity."""
+"""Exports and PDB identity of an image in memory, and what images share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = {"Alpha": 0x1000, "RtlUserThreadStart": 0x1010, "_zeta@8": 0x1008}
 
 @pytest.mark.parametrize("raw_gap", [0, 0x1000, -0xC00])
 def test_exports(raw_gap: int) -> None:
-    """Microsoft's ntdll up to Windows 10 and most programs have a file alignment of 512 bytes."""
+    """In the file, sections are aligned to 512 bytes (ntdll up to Windows 10), in memory to pages. Both are tried."""
     data = ImageBuilder(b"\xcc" * 0x20, exports=NAMES, raw_gap=raw_gap).build()
     image = Image(Module("made.dll", "", BASE, len(data)), memory_of({BASE: data}))
     assert list(image.exports) == sorted((Export(rva, name) for name, rva in NAMES.items()), key=lambda e: e.rva)
@@ -35,7 +35,7 @@ def test_images_with_the_same_bytes_share_their_exports() -> None:
     assert first.exports is second.exports
 
 
-def test_an_altered_copy_has_exports_of_its_own() -> None:
+def test_an_altered_copy_has_its_own_exports() -> None:
     """One process has renamed an export in its copy of the DLL; the header page is the same in all."""
     data = ImageBuilder(b"\xcc" * 0x20, exports=NAMES).build()
     cache = ImageCache()
@@ -46,7 +46,7 @@ def test_an_altered_copy_has_exports_of_its_own() -> None:
     assert export_table(honest).rva_of("Alpha") == NAMES["Alpha"]
 
 
-def test_what_was_read_without_a_page_is_not_told_where_it_is_there() -> None:
+def test_exports_parsed_without_a_page_are_not_used_for_an_image_that_has_the_page() -> None:
     data = ImageBuilder(b"\xcc" * 0x20, exports=NAMES).build()
     cache = ImageCache()
     rva, _ = opened(data, BASE, cache).headers.export_directory
@@ -69,8 +69,8 @@ def test_a_directory_beyond_the_image_costs_no_memory(rva: int, size: int) -> No
 
 
 @pytest.mark.parametrize(("cut", "name"), [(0, "ftp.pdb"), (1, None)])
-def test_a_pdb_name_that_runs_on_to_an_absent_page_is_none(cut: int, name: str | None) -> None:
-    """Its first part could be the name of another PDB."""
+def test_a_pdb_name_that_goes_on_on_an_absent_page_is_not_used(cut: int, name: str | None) -> None:
+    """The first part could be the name of another PDB."""
     record = b"RSDS" + bytes(range(16)) + struct.pack("<I", 1) + b"ftp.pdb\0"
     pe = Pe(X64, BASE, sections=[Section(".text", 0x1000, b"\xcc" * 0x1000), Section(".rdata", 0x2000, bytes(0x2000))])
     data = bytearray(pe.mapped())
@@ -84,6 +84,6 @@ def test_a_pdb_name_that_runs_on_to_an_absent_page_is_none(cut: int, name: str |
 
 
 def opened(data: bytes, base: int, cache: ImageCache, *, absent: int | None = None) -> Image:
-    """Return the image in `data` at `base`; the page at the RVA `absent` is not there."""
+    """Return the image in `data` at `base` without the page at the RVA `absent`."""
     pages = {base + at: data[at : at + 0x1000] for at in range(0, len(data), 0x1000) if at != absent}
     return Image(Module("made.dll", "", base, len(data)), memory_of(pages), cache)

@@ -62,7 +62,7 @@ def test_triage_finds_filter_shutdown_and_hard_errors():
     assert {"UnhandledExceptionFilter", "CorExitProcess", "NtRaiseHardError", "abort"} <= symbols
 
 
-def test_every_line_is_complete_and_says_why():
+def test_every_line_of_the_table_is_complete():
     for blocker in blockers():
         assert blocker.modules
         assert all(pattern == pattern.lower() for pattern in blocker.modules)
@@ -99,7 +99,7 @@ def test_blockers_by_name(module: str, symbol: str, kind: BlockerKind):
         ("", ""),
     ],
 )
-def test_same_name_elsewhere_is_no_blocker(module: str, symbol: str):
+def test_a_function_of_the_same_name_in_another_module_is_no_blocker(module: str, symbol: str):
     assert blocker_named(module, symbol) is None
 
 

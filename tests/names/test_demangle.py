@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names from decorated names. The decorated ones are Microsoft's compiler's, the expected ones their sources'."""
+"""Readable names from decorated ones. The decorated names are from compilers, the expected ones from the sources."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from throwstack.names.demangle import (
         ("?\n@@YAXXZ", "?\n@@YAXXZ"),
     ],
 )
-def test_names(raw, name):
+def test_decorated_names(raw, name):
     assert undecorate(raw) == name
 
 
@@ -132,21 +132,21 @@ def test_declaration():
 
 
 def nested_templates(depth: int, references: int) -> str:
-    """Write a class template whose arguments are a class template, and that again, and again."""
+    """Return the name of a class template whose arguments are class templates, and so on, `depth` levels."""
     if depth == 0:
         return "V?$B@H@@"
     return "V?$A@" + nested_templates(depth - 1, references) + "V1@" * references + "@@"
 
 
 def nested_functions(depth: int, references: int) -> str:
-    """Write a pointer to a function that takes pointers to functions."""
+    """Return the name of a pointer to a function that takes pointers to functions."""
     return "PAH" if depth == 0 else "V?$A@P6AX" + nested_functions(depth - 1, references) + "0" * references + "@Z@@"
 
 
 @pytest.mark.parametrize("nested", [nested_templates, nested_functions])
 @pytest.mark.parametrize("references", [1, 2, 5, 20])
-def test_names_that_stand_for_gigabytes(nested, references):
-    """Each level doubles what it holds, or worse; 150 characters can stand for more than there is memory."""
+def test_names_that_decode_to_gigabytes_are_left_as_they_are(nested, references):
+    """Each level at least doubles the decoded length: 150 characters can decode to more than fits into memory."""
     assert undecorate(f"?x@@3{nested(1, references)}A") == "x"
     for depth in range(1, 60):
         raw = f"?x@@3{nested(depth, references)}A"
@@ -154,7 +154,7 @@ def test_names_that_stand_for_gigabytes(nested, references):
         assert len(type_name(f".{nested(depth, references)}")) < 1 << 23
 
 
-def test_names_that_nest_too_deep():
+def test_names_that_nest_too_deeply_are_left_as_they_are():
     raw = "?x@@3" + "V?$A@" * 50_000 + "H" + "@@" * 50_000 + "A"
     assert undecorate(raw) == raw
     assert type_name("." + "PA" * 50_000 + "H") == "." + "PA" * 50_000 + "H"
@@ -173,8 +173,8 @@ def test_results_are_bounded(text):
         assert len(type_name(name)) + len(undecorate(name)) < 20_000_000
 
 
-def test_a_name_of_ampersands_is_read_once_not_in_every_way_they_can_be_paired():
-    """Of 64 there are more ways than a run could try."""
+def test_a_name_full_of_ampersands_is_matched_in_linear_time():
+    """64 ampersands can be paired in more ways than could ever be tried."""
     name = "f()" + "&" * 64 + "x"
     assert strip_parameters(name) == name
     assert strip_parameters("f() const &&") == "f"

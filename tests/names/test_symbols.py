@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of addresses, from the best source there is."""
+"""Names of addresses, from the best source."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_nearest_export_far_away_is_doubtful(exporting):
     assert name.provenance == "export?"
 
 
-def test_sources_in_order(exporting):
+def test_the_first_source_with_symbols_is_used(exporting):
     def nothing(_):
         return None
 
@@ -83,11 +83,11 @@ def test_each_source_is_asked_once(exporting):
     assert len(asked) == 1
 
 
-def test_addresses_outside_every_image_may_have_names_elsewhere(exporting):
+def test_addresses_outside_every_image_are_named_by_name_outside(exporting):
     def elsewhere(address: int) -> Name | None:
         return Name(address, "<Unloaded_gone.dll>", "", 0x1234) if address == 0x7001234 else None
 
-    symbols = Symbols(exporting, elsewhere=elsewhere)
+    symbols = Symbols(exporting, name_outside=elsewhere)
     assert str(symbols.name(0x7001234)) == "<Unloaded_gone.dll>+0x1234"
     assert str(symbols.name(0x8001234)) == "0x8001234"
     assert str(symbols.name(BASE + 0x1300)) == "ftpsrvdata_pg!First"
@@ -108,7 +108,7 @@ STACK = [
 
 
 def test_functions_files_and_lines_of_return_addresses(tmp_path):
-    """The line after each call is another one, so that an address looked up as it is would show it."""
+    """The instruction after each call is of another line: a return address that is looked up as it is would show it."""
     base = 0x033D0000
     pdb = Pdb(
         GUID,
@@ -158,7 +158,7 @@ def test_a_call_that_never_returns_is_in_its_own_function(tmp_path):
     assert [str(name) for name in symbols.frames_at(BASE + 0x1010)] == ["ftpsrvdata_pg!next"]
 
 
-def test_where_addresses_of_exports_are_missing_the_nearest_name_is_doubtful(exporting):
+def test_the_nearest_export_is_doubtful_if_addresses_of_exports_could_not_be_read(exporting):
     """Between two exports there may be another one, whose address was on an absent page."""
     (image,) = exporting
     table = SymbolTable(SymbolKind.EXPORT, [(0x1300, "First")], has_all_starts=False)

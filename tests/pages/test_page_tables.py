@@ -58,7 +58,7 @@ def test_a_page_in_transition_is_still_in_memory():
 
 
 @pytest.mark.parametrize("pte", [0, 0x9000, 0x9000 | PROTOTYPE, 0x9000 | PROTOTYPE | TRANSITION])
-def test_other_entries_that_are_not_present_do_not_say_where_the_page_is(pte: int):
+def test_an_entry_that_is_neither_present_nor_in_transition_leads_to_no_page(pte: int):
     assert x64_space(pte).translate(X64_ADDRESS) is None
 
 
@@ -73,7 +73,7 @@ def test_a_directory_entry_in_transition_is_not_followed():
     assert AddressSpace(memory_of(pages), PagingMode.X64, 0x1000).translate(0) is None
 
 
-def test_pae_starts_at_a_table_of_32_bytes_that_may_lie_anywhere_in_a_page():
+def test_pae_starts_at_a_table_of_32_bytes_anywhere_in_a_page():
     top = bytearray(PAGE_SIZE)
     struct.pack_into("<4Q", top, 0x520, 0x2000 | PRESENT, 0, 0, 0x3000 | PRESENT)
     pages = {
@@ -113,15 +113,15 @@ def test_arbitrary_tables_end_in_an_address_or_none(mode: PagingMode, address: i
     ("entry", "same"),
     [
         (0x4000 | PRESENT, True),
-        (0x4000 | PRESENT | 1 << 5, True),  # the processor has used it
-        (0x4000 | TRANSITION, True),  # the table is on its way out, and is still the same
+        (0x4000 | PRESENT | 1 << 5, True),  # the processor has set the accessed bit
+        (0x4000 | TRANSITION, True),  # the table was trimmed, but is still the same page
         (0x5000 | PRESENT, False),
         (0x4000, False),
         (0, False),
     ],
 )
-def test_address_spaces_that_share_a_page_table(entry: int, same: bool) -> None:
-    """Three of the tables may be each process's own: where the last one is the same page, so is all that it maps."""
+def test_address_spaces_that_share_the_last_page_table_have_equal_numbers(entry: int, same: bool) -> None:
+    """The upper three tables may differ. If the last one is the same physical page, all that it maps is the same."""
     own = {"x3000": table("<Q", {0x091: entry})}
     first, second = x64_space(0x9000 | PRESENT), x64_space(0x9000 | PRESENT, **own)
     ends = X64_ADDRESS, X64_ADDRESS + PAGE_SIZE
@@ -129,6 +129,6 @@ def test_address_spaces_that_share_a_page_table(entry: int, same: bool) -> None:
     assert len(first.tables(X64_ADDRESS, X64_ADDRESS + (4 << 20))) == 3
 
 
-def test_no_page_table_is_none() -> None:
+def test_a_range_without_page_table_gives_none() -> None:
     assert x64_space(0).tables(0x1000, 0x2000) == (None,)
     assert x64_space(0).tables(1 << 60, (1 << 60) + 1) == (None,)

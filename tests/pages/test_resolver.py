@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages resolved by tables, prototype PTEs and VADs that are laid down here byte by byte."""
+"""Pages found through page tables, prototype PTEs and VADs that the tests write byte by byte."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
 from throwstack.core.registers import Registers
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
-from throwstack.pages.formats import Bits, PteFormats
-from throwstack.pages.origin import PageOrigin
+from throwstack.pages.page_origin import PageOrigin
+from throwstack.pages.page_table_entries import Bits, PteFormats
 from throwstack.pages.page_tables import AddressSpace, PagingMode
 from throwstack.pages.resolver import ResolvedPages
-from throwstack.pages.views import Prototypes, View, Views
+from throwstack.pages.vad_views import PrototypeRun, VadView, VadViews
 from throwstack.report.image_substitutes import substitute_note
 
 VALID, PROTOTYPE, TRANSITION, READ_WRITE = 1, 1 << 10, 1 << 11, 4 << 5
@@ -29,7 +29,7 @@ TABLE = struct.pack("<3I", 0x9000 | TRANSITION, 0x88 << 12 | READ_WRITE, 0).ljus
 
 
 class PageFile:
-    """Page file 0: a page at 0x88, a page table at 0x99. Page file 2, the compressed store: at 0x77 and 0x99."""
+    """Page file 0 has a page at 0x88 and a page table at 0x99. Page file 2, the compressed store, at 0x77 and 0x99."""
 
     def page(self, number: int, index: int) -> bytes | None:
         return {(0, 0x88): OTHER, (2, 0x77): STORED, (0, 0x99): TABLE, (2, 0x99): TABLE}.get((number, index))
@@ -39,7 +39,7 @@ class PageFile:
 
 
 class OneFile:
-    """The file of an image at BASE: its first two pages can stand in."""
+    """The file of an image at BASE, of which the first two pages may be used."""
 
     def page(self, address: int) -> bytes | None:
         return b"file" * 1024 if BASE <= address < BASE + 2 * PAGE_SIZE else None
@@ -48,7 +48,7 @@ class OneFile:
 def space(
     entry: int,
     prototype: int | None = None,
-    view: View | None = None,
+    view: VadView | None = None,
     *,
     directory: int = 0x2000 | VALID,
     page_files: PageFile | None = None,
@@ -63,17 +63,17 @@ def space(
         }
     )
     kernel = memory_of({} if prototype is None else {PROTOTYPES: struct.pack("<I", prototype)})
-    views = Views(() if view is None else (view,))
+    views = VadViews(() if view is None else (view,))
     tables = AddressSpace(physical, PagingMode.X86, 0x1000)
     return ResolvedPages(physical, tables, FORMATS, kernel=kernel, views=lambda: views, page_files=page_files)
 
 
-def mapped() -> View:
-    return View(BASE, BASE + 0x10000, False, False, True, (Prototypes(0, 4, PROTOTYPES),))
+def mapped() -> VadView:
+    return VadView(BASE, BASE + 0x10000, False, False, True, (PrototypeRun(0, 4, PROTOTYPES),))
 
 
-def private(*, is_committed: bool) -> View:
-    return View(BASE, BASE + 0x10000, True, is_committed, False)
+def private(*, is_committed: bool) -> VadView:
+    return VadView(BASE, BASE + 0x10000, True, is_committed, False)
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,25 @@ def private(*, is_committed: bool) -> View:
         pytest.param(space(0x9000 | VALID), PageOrigin.VALID, CODE, id="valid"),
         pytest.param(space(0x9000 | TRANSITION), PageOrigin.TRANSITION, CODE, id="in transition"),
         pytest.param(space(LOOK_UP, 0x9000 | VALID, mapped()), PageOrigin.PROTOTYPE, CODE, id="prototype valid"),
-        pytest.param(space(LOOK_UP, 0x9000 | TRANSITION, mapped()), PageOrigin.PROTOTYPE, CODE, id="and in transition"),
+        pytest.param(
+            space(LOOK_UP, 0x9000 | TRANSITION, mapped()), PageOrigin.PROTOTYPE, CODE, id="prototype in transition"
+        ),
         pytest.param(space(0, 0x9000 | VALID, mapped()), PageOrigin.PROTOTYPE, CODE, id="never touched, but shared"),
-        pytest.param(space(LOOK_UP, 0x5000 | PROTOTYPE, mapped()), PageOrigin.IN_FILE, None, id="in its file"),
+        pytest.param(
+            space(LOOK_UP, 0x5000 | PROTOTYPE, mapped()), PageOrigin.IN_FILE, None, id="prototype says: in its file"
+        ),
         pytest.param(space(LOOK_UP, READ_WRITE, mapped()), PageOrigin.ZERO, bytes(PAGE_SIZE), id="shared zeros"),
         pytest.param(space(LOOK_UP, 0, mapped()), PageOrigin.NOT_COMMITTED, None, id="section without that page"),
         pytest.param(space(LOOK_UP, None, mapped()), PageOrigin.UNKNOWN, None, id="prototype PTE not in the dump"),
-        pytest.param(space(LOOK_UP, 0x9000 | VALID), PageOrigin.NOT_COMMITTED, None, id="no VAD to ask"),
-        pytest.param(space(LOOK_UP, 0xBAD000 | VALID, mapped()), PageOrigin.NOT_IN_DUMP, None, id="frame not there"),
+        pytest.param(
+            space(LOOK_UP, 0x9000 | VALID), PageOrigin.NOT_COMMITTED, None, id="see the VAD, but there is none"
+        ),
+        pytest.param(
+            space(LOOK_UP, 0xBAD000 | VALID, mapped()),
+            PageOrigin.NOT_IN_DUMP,
+            None,
+            id="prototype valid, frame not in the dump",
+        ),
         pytest.param(space(READ_WRITE), PageOrigin.ZERO, bytes(PAGE_SIZE), id="demand zero"),
         pytest.param(space(0), PageOrigin.NOT_COMMITTED, None, id="empty, no VAD"),
         pytest.param(space(0, view=private(is_committed=True)), PageOrigin.ZERO, bytes(PAGE_SIZE), id="committed"),
@@ -156,18 +167,22 @@ def test_without_formats_nothing_is_guessed():
 @pytest.mark.parametrize(
     ("pages", "origin"),
     [
-        pytest.param(space(LOOK_UP, 0x5000 | PROTOTYPE, mapped()), PageOrigin.FILE, id="said to be in the file"),
+        pytest.param(space(LOOK_UP, 0x5000 | PROTOTYPE, mapped()), PageOrigin.FILE, id="in the file"),
         pytest.param(space(0xBAD000 | VALID), PageOrigin.FILE, id="frame not in the dump"),
         pytest.param(space(0, directory=0xBAD000 | VALID), PageOrigin.FILE, id="table not in the dump"),
-        pytest.param(space(0x88 << 12 | READ_WRITE), PageOrigin.PAGED_OUT, id="its own copy is in the page file"),
         pytest.param(
-            space(0x88 << 12 | 2 << 1, page_files=PageFile()), PageOrigin.COMPRESSED, id="its own copy is in the store"
+            space(0x88 << 12 | READ_WRITE), PageOrigin.PAGED_OUT, id="the process changed it: in the page file"
         ),
-        pytest.param(space(0), PageOrigin.NOT_COMMITTED, id="the process has nothing there"),
-        pytest.param(space(0x9000 | VALID), PageOrigin.VALID, id="it is there"),
+        pytest.param(
+            space(0x88 << 12 | 2 << 1, page_files=PageFile()),
+            PageOrigin.COMPRESSED,
+            id="the process changed it: in the store",
+        ),
+        pytest.param(space(0), PageOrigin.NOT_COMMITTED, id="not committed"),
+        pytest.param(space(0x9000 | VALID), PageOrigin.VALID, id="in the dump"),
     ],
 )
-def test_an_images_file_stands_in_only_where_the_page_cannot_be_the_processs_own(
+def test_an_images_file_is_used_only_if_the_process_cannot_have_changed_the_page(
     pages: ResolvedPages, origin: PageOrigin
 ):
     pages.use_image_files(OneFile())
@@ -179,7 +194,7 @@ def test_an_images_file_stands_in_only_where_the_page_cannot_be_the_processs_own
     assert in_dump == (None if origin is PageOrigin.FILE else page)
 
 
-def test_a_frame_says_what_of_it_is_from_a_file():
+def test_a_frame_says_which_of_its_pages_are_from_a_file():
     pages = space(LOOK_UP, 0x5000 | PROTOTYPE, mapped())
     pages.use_image_files(OneFile())
     images = ImageMap(Memory(pages), ModuleMap([Module("svc.exe", "", BASE, 0x3000)]))
@@ -195,29 +210,29 @@ def test_a_frame_says_what_of_it_is_from_a_file():
     assert substitute_note(frame(0x10), images, pages.substitutes) == ""
 
 
-def test_views_ask_the_run_that_holds_the_page():
-    runs = (Prototypes(0, 2, 0xE1000000), Prototypes(4, 2, 0xE2000000))
-    view = View(BASE, BASE + 0x8000, False, False, False, runs)
+def test_a_view_finds_the_prototype_pte_of_a_page_in_its_runs():
+    runs = (PrototypeRun(0, 2, 0xE1000000), PrototypeRun(4, 2, 0xE2000000))
+    view = VadView(BASE, BASE + 0x8000, False, False, False, runs)
     assert view.prototype(BASE + 0x1FFF, 8) == 0xE1000008
     assert view.prototype(BASE + 0x2000, 8) is None
     assert view.prototype(BASE + 0x5000, 8) == 0xE2000008
 
 
 def test_views_are_found_by_address():
-    first, second = private(is_committed=True), View(0x900000, 0x901000, True, True, False)
-    views = Views([second, first])
+    first, second = private(is_committed=True), VadView(0x900000, 0x901000, True, True, False)
+    views = VadViews([second, first])
     assert list(views) == [first, second]
     assert (views.find(BASE + 0xFFFF), views.find(BASE + 0x10000)) == (first, None)
     assert (views.find(0), views.find(0x900000)) == (None, second)
 
 
-def space_x64(entry: int, prototype: int | None = None, view: View | None = None) -> ResolvedPages:
+def space_x64(entry: int, prototype: int | None = None, view: VadView | None = None) -> ResolvedPages:
     """Make an x64 space in which the PTE of BASE is `entry`; kernel memory is the prototype PTE alone."""
     formats = PteFormats(8, Bits(12, 36), Bits(12, 36), Bits(16, 48), Bits(12, 4), Bits(32, 32), Bits(5, 5))
     tables = {0x1000: 0x2001, 0x2000: 0x3001, 0x3010: 0x4001, 0x4000: entry}
     physical = memory_of({address: struct.pack("<Q", value) for address, value in tables.items()})
     kernel = memory_of({} if prototype is None else {PROTOTYPES: struct.pack("<Q", prototype)})
-    views = Views(() if view is None else (view,))
+    views = VadViews(() if view is None else (view,))
     return ResolvedPages(
         physical, AddressSpace(physical, PagingMode.X64, 0x1000), formats, kernel=kernel, views=lambda: views
     )
@@ -225,7 +240,7 @@ def space_x64(entry: int, prototype: int | None = None, view: View | None = None
 
 @pytest.mark.parametrize("low", [0x270, 0x8A0, 0x4A0, 0xCA0], ids=hex)
 def test_a_control_area_in_place_of_a_prototype_pte_means_the_file(low: int):
-    """Its address has any bits where entries say prototype and transition; a page file's number it is not."""
+    """The address has arbitrary values in the bits for prototype and transition, and must not be read as an entry."""
     pages = space_x64(0, 0xFFFFAF8012345000 | low, mapped())
     assert pages.origin(BASE) is PageOrigin.IN_FILE
     pages.use_image_files(OneFile())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain LZ77: the examples of [MS-XCA], what a compressor of our own makes, and what no compressor would."""
+"""Plain LZ77: the examples of [MS-XCA], the output of the tests' own compressor, and damaged data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_published_examples(plain: bytes, packed: str):
 
 
 def page(seed: int) -> bytes:
-    """Return a page like those of processes: pointers, text and zeros, in runs of all lengths."""
+    """Return a page as processes have them: pointers, text and zeros, in runs of different lengths."""
     chance = random.Random(seed)
     words = [chance.randbytes(chance.randint(1, 40)) for _ in range(chance.randint(1, 60))] + [bytes(9)]
     data = b""
@@ -37,20 +37,20 @@ def page(seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_pages_come_back(seed: int):
+def test_compressed_pages_decompress_to_themselves(seed: int):
     plain = page(seed)
     assert decompress(compress(plain), 4096) == plain
 
 
 @pytest.mark.parametrize("size", [3, 9, 10, 24, 25, 26, 279, 280, 281, 300, 4096])
 def test_every_form_of_a_length(size: int):
-    """Two matches of one length after the other: they share a byte where their lengths take half of one."""
+    """Two matches of the same length follow each other, so that they share the byte of their half bytes."""
     plain = b"\x01" * (size + 1) + b"\x02" * (size + 1)
     assert decompress(compress(plain), len(plain)) == plain
 
 
 def test_a_length_of_32_bits():
-    """The form of lengths that 16 bits cannot hold is allowed for small ones, too."""
+    """A length that would fit into 16 bits may be written with 32 bits as well."""
     packed = bytes.fromhex("ffffff7f 61 0700 0f ff 0000 26010000")
     assert decompress(packed, 298) == b"a" * 298
 
@@ -64,31 +64,31 @@ DAMAGED = [
     pytest.param("ffffff7f 61 0700 0f ff 00", "ends before", id="within a length"),
     pytest.param("ffffffff 0000", "begins before", id="match of nothing"),
     pytest.param("ffffff7f 61 0800", "begins before", id="match too far back"),
-    pytest.param("ffffff7f 61 0700 0f ff 0000 ffffffff", "ends behind", id="a length of four gigabytes"),
+    pytest.param("ffffff7f 61 0700 0f ff 0000 ffffffff", "ends after", id="a length of four gigabytes"),
     pytest.param("ffffff7f 61 0700 0f ff 1500", "shorter than its form", id="length that took too many bytes"),
 ]
 
 
 @pytest.mark.parametrize(("packed", "reason"), DAMAGED)
-def test_damage_is_named(packed: str, reason: str):
+def test_the_kind_of_damage_is_named(packed: str, reason: str):
     with pytest.raises(BadXpress, match=reason):
         decompress(bytes.fromhex(packed), 300)
 
 
-def test_what_follows_the_last_byte_does_not_matter():
+def test_bytes_after_the_end_of_the_output_are_ignored():
     assert decompress(bytes.fromhex(EXAMPLES[1][1]) + b"\xff" * 40, 300) == EXAMPLES[1][0]
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([1, 300, 4096]))
-def test_any_bytes_make_the_size_or_are_refused(data: bytes, size: int):
+def test_random_bytes_give_the_size_or_are_refused(data: bytes, size: int):
     with contextlib.suppress(BadXpress):
         assert len(decompress(data, size)) == size
 
 
 @settings(max_examples=150, derandomize=True, deadline=None)
 @given(st.integers(0, 5), st.lists(st.tuples(st.integers(0, 4095), st.integers(0, 255)), min_size=1, max_size=4))
-def test_damaged_pages_make_a_page_or_are_refused(seed: int, changes: list[tuple[int, int]]):
+def test_damaged_pages_give_a_page_or_are_refused(seed: int, changes: list[tuple[int, int]]):
     packed = bytearray(compress(page(seed)))
     for at, value in changes:
         packed[at % len(packed)] = value

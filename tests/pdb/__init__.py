@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of what is read from PDBs."""
+"""Tests of `throwstack.pdb`."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that reads PDBs: it runs nothing of where we are, and it ends when we end."""
+"""The process that reads PDBs imports nothing from the current directory, and ends when its parent ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLANTED = "open({proof!r}, 'a').write(__name__ + '\\n')\nraise ImportError('plan
 
 
 def imported(pdb: Path, out: Path) -> set[str]:
-    """Return every top-level module that the process imports on its way through a PDB."""
+    """Return every top-level module that the process imports while it reads a PDB."""
     python, *rest = child.command(CONVERT, _LIBRARIES, _arguments(pdb, out, (0, 0)))
     process = subprocess.Popen([python, "-X", "importtime", *rest], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     lines = process.stderr.read().decode().splitlines()  # its input stays open: it ends when that does
@@ -34,7 +34,7 @@ def imported(pdb: Path, out: Path) -> set[str]:
 
 
 def plant(folder: Path, names: set[str]) -> Path:
-    """Put a module of each name into `folder`, which notes that it ran; return the file it notes that in."""
+    """Put a module of each name into `folder` that writes to a file if it runs; return the path of that file."""
     proof = folder.parent / "proof"
     for name in names:
         (folder / f"{name}.py").write_text(PLANTED.format(proof=str(proof)))
@@ -43,7 +43,7 @@ def plant(folder: Path, names: set[str]) -> Path:
 
 @pytest.fixture
 def evidence(forged: Forge, tmp_path: Path) -> tuple[Path, Path, Path]:
-    """The folder of a dump, in which there is a module of each name that is imported; the dump; the proof."""
+    """Return a folder with a dump and a module of each imported name, the dump, and the file that they write to."""
     out, _ = forged("ftp-2003")
     pdb = next(path for path in (out / "pdb").rglob("*.pdb") if path.is_file())
     names = imported(pdb, tmp_path / "x.symbols")
@@ -54,7 +54,7 @@ def evidence(forged: Forge, tmp_path: Path) -> tuple[Path, Path, Path]:
 
 
 def test_no_module_in_the_folder_of_the_evidence_runs(evidence, tmp_path):
-    """`vol` of an installation, started in that folder, with PDBs to convert."""
+    """An installed `vol` is started in that folder and converts PDBs."""
     folder, dump, proof = evidence
     (tmp_path / "bin").mkdir()
     (tmp_path / "cache").mkdir()
@@ -92,8 +92,8 @@ def test_the_environment_adds_no_modules_either(evidence, tmp_path, monkeypatch)
     assert not proof.exists()
 
 
-def test_only_absolute_directories_of_ours_are_given(tmp_path, monkeypatch):
-    """Where we run as `python -m` or `python -c`, our own path begins with the current directory."""
+def test_only_absolute_directories_are_given_to_the_process(tmp_path, monkeypatch):
+    """With `python -m` or `python -c`, our own module search path begins with the current directory."""
     (tmp_path / "symbolic.py").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", ".", str(tmp_path), *sys.path, "relative"])
@@ -107,7 +107,7 @@ def test_only_absolute_directories_of_ours_are_given(tmp_path, monkeypatch):
     assert rest[5 + int(rest[4]) :] == [CONVERT, "a.pdb"]
 
 
-def test_a_python_that_does_not_know_where_it_is_starts_none(monkeypatch):
+def test_a_python_that_does_not_know_its_interpreter_starts_no_process(monkeypatch):
     for executable in ("", "python3"):
         monkeypatch.setattr(child.sys, "executable", executable)
         assert not child.can_start()
@@ -140,7 +140,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def has_ended(pid: int) -> bool:
-    """Say whether a process is no more, or waits for somebody to take note of its end."""
+    """Say whether a process has ended, or is a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
@@ -148,7 +148,7 @@ def has_ended(pid: int) -> bool:
 
 
 def ignores(pid: int, number: int) -> bool:
-    """Say whether a process leaves this signal to its parent: from then on it watches it."""
+    """Say whether a process ignores this signal, which is so once it watches its parent."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return any(line.startswith("SigIgn:") and int(line.split()[1], 16) >> number - 1 & 1 for line in lines)
 
@@ -157,9 +157,9 @@ def ignores(pid: int, number: int) -> bool:
 @pytest.mark.parametrize("whom", ["parent", "group"])
 @pytest.mark.parametrize("what", ["SIGTERM", "SIGINT", "SIGKILL"])
 def test_the_reader_ends_with_us_and_leaves_no_half_file(tmp_path, what, whom):
-    """It waits for a PDB that does not come. Ctrl-C and a service manager's SIGTERM go to the whole group."""
+    """The reader is blocked. Ctrl-C, and SIGTERM of a service manager, go to the whole process group."""
     if (what, whom) == ("SIGKILL", "group"):
-        pytest.skip("nobody is left to tidy up: a later run does")
+        pytest.skip("no process is left that could remove the files: a later run does")
     pdb, cache = tmp_path / "app.pdb", tmp_path / "cache"
     os.mkfifo(pdb)
     parent = subprocess.Popen(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container of a PDB: streams in blocks, and blocks that are not there."""
+"""The container format of PDBs: streams in blocks, and blocks outside the file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_a_stream_of_several_blocks():
     assert msf.stream(2, 1 << 20) == b""
 
 
-def test_a_block_outside_the_file_does_not_move_the_next_one_up():
-    """Else the second block's bytes were taken for the first's, and those of the end were not there."""
+def test_a_block_outside_the_file_is_damage_and_does_not_shift_the_next_one():
+    """If it were skipped, the bytes of the second block would be taken for those of the first."""
     data = write_msf([b"", STREAM], 512)
     first = next(at for at in range(3, len(data) // 512) if data[at * 512 : at * 512 + 4] == STREAM[:4])
     at = data.rfind(struct.pack("<II", first, first + 1))

@@ -15,12 +15,13 @@ def stream(*pairs: tuple[int, int]) -> bytes:
     return b"".join(struct.pack("<II", *pair) for pair in pairs)
 
 
-# Bytes 2000 to 200f went to 3000, a jump was put behind them, and 2010 to 201f to 1000. What was at 2020 is gone.
+# Bytes 2000 to 200f were moved to 3000, and a jump was inserted after them. Bytes 2010 to 201f were moved to 1000. The
+# bytes at 2020 were removed.
 FROM = stream((0x2000, 0x3000), (0x2010, 0x1000), (0x2020, 0))
 TO = stream((0x1000, 0x2010), (0x1010, 0), (0x3000, 0x2000), (0x3010, 0), (0x3015, 0x80000000))
 
 
-def test_there_and_back():
+def test_addresses_are_translated_in_both_directions():
     omap = Omap(FROM, TO)
     assert [omap.before(rva) for rva in (0x1000, 0x100F, 0x3000, 0x300F)] == [0x2010, 0x201F, 0x2000, 0x200F]
     assert [omap.after(rva) for rva in (0x2010, 0x201F, 0x2000, 0x200F)] == [0x1000, 0x100F, 0x3000, 0x300F]
@@ -28,16 +29,16 @@ def test_there_and_back():
     assert omap.after(0x1FFF) is None
 
 
-def test_what_was_inserted_counts_to_what_it_follows():
+def test_inserted_code_counts_to_the_piece_before_it():
     omap = Omap(FROM, TO)
     assert [omap.before(rva) for rva in (0x3010, 0x3013, 0x3020)] == [0x200F] * 3
 
 
-def test_pieces():
+def test_a_range_is_split_into_pieces():
     assert list(Omap(FROM, TO).pieces(0x2004, 0x20)) == [(0x3004, 0xC, 0), (0x1000, 0x10, 0xC)]
 
 
-def test_nothing_rearranged():
+def test_an_image_that_was_not_rearranged():
     omap = Omap()
     assert not omap
     assert (omap.before(0x1234), omap.after(0x1234)) == (0x1234, 0x1234)
@@ -46,8 +47,8 @@ def test_nothing_rearranged():
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=20), st.randoms(use_true_random=False), st.booleans())
-def test_every_byte_comes_back(sizes, chance, has_both):
-    """Pieces of these sizes in another order; whether both streams are there or one has to be made of the other."""
+def test_every_byte_translates_there_and_back(sizes, chance, has_both):
+    """Pieces of these `sizes` in random order, with both streams or only one, from which the other is made."""
     before, starts = 0x1000, []
     for size in sizes:
         starts.append((before, size))
@@ -65,7 +66,7 @@ def test_every_byte_comes_back(sizes, chance, has_both):
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.binary(max_size=80), st.binary(max_size=80), st.integers(0, 1 << 32))
-def test_any_streams(from_source, to_source, rva):
+def test_random_streams_raise_nothing(from_source, to_source, rva):
     omap = Omap(from_source, to_source)
     assert omap.before(rva) >= 0
     assert sum(size for _, size, _ in omap.pieces(rva, 100)) <= 100

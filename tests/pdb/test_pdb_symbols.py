@@ -13,7 +13,7 @@ from tests.support.app_pdb import APP, CPP, GUID, HEADER, PROGRAM, Place, image
 from tests.support.pdb_writer import X64, FpoRecord, FrameRecord, Pdb, Procedure, Public
 from throwstack.images.image import PdbIdentity
 from throwstack.names.frame_records import FrameData, annotation
-from throwstack.names.symbols import Location, SymbolKind
+from throwstack.names.symbols import LocatedFunction, SymbolKind
 from throwstack.pdb import child_process as child
 from throwstack.pdb import pdb_symbols as pdb_module
 from throwstack.pdb.convert import convert, load, save, unpack_functions
@@ -34,7 +34,7 @@ def app(tmp_path_factory):
 
 def test_function_file_and_line(app):
     assert app.locate(0x1135) == (
-        Location(
+        LocatedFunction(
             "PrintProviderError",
             0x1100,
             rf"{CPP} @ 860",
@@ -47,7 +47,7 @@ def test_function_file_and_line(app):
 
 
 def test_working_directory_of_a_compiler_on_another_system(place):
-    """Clang on Linux, `#line 860 "d:\\src\\a.cpp"`: what is in the PDB begins with where it was run."""
+    """Clang on Linux, with `#line 860 "d:\\src\\a.cpp"`, puts its working directory in front of the path."""
     lines = [(0, r"/home/me/d:\src\a.cpp", 860)]
     place.put(Pdb(GUID, 3, procedures=[Procedure("f", 0x1000, 16, lines)]))
     assert place.table().locate(0x1000)[0].source == r"d:\src\a.cpp @ 860"
@@ -74,8 +74,10 @@ def test_public_symbols_are_undecorated(app):
     assert app.locate(0x2004)[0].is_inside is None
 
 
-def test_between_functions_the_nearest_name_is_no_fact(app):
-    assert app.locate(0x1150) == (Location("PrintProviderError", 0x1100, raw="PrintProviderError", is_inside=False),)
+def test_between_functions_the_nearest_name_is_marked_as_outside(app):
+    assert app.locate(0x1150) == (
+        LocatedFunction("PrintProviderError", 0x1100, raw="PrintProviderError", is_inside=False),
+    )
     assert app.locate(0x1000) == ()
 
 
@@ -87,7 +89,7 @@ def test_functions_by_name_and_start(app):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 50])
 def test_every_function_is_listed(tmp_path, count):
-    """Whatever the parts of the SymCache are aligned to."""
+    """The alignment of the parts of a SymCache depends on the number of functions."""
     functions = [Procedure(f"f{index}" * (index % 7 + 1), 0x1000 + 0x20 * index, 0x10) for index in range(count)]
     path = tmp_path / "x.pdb"
     path.write_bytes(Pdb(GUID, procedures=functions).to_bytes())
@@ -99,17 +101,15 @@ def test_frame_data(place):
     place.put(APP)
     symbols = place.symbols()
     of = image(PdbIdentity("app.pdb", GUID, 3))
-    assert symbols.frame_data(of, 0x1104) == FrameData(
-        0x1100, 0x40, 5, 4, 8, 12, 0x20, PROGRAM, uses_base_pointer=False
-    )
+    assert symbols.frame_data(of, 0x1104) == FrameData(0x1100, 0x40, 5, 4, 8, 12, PROGRAM, uses_base_pointer=False)
     assert symbols.frame_data(of, 0x1105).program == f"{PROGRAM} inner"
-    assert symbols.frame_data(of, 0x2005) == FrameData(0x2000, 16, 0x25, 8, 8, 12, 0, "", uses_base_pointer=True)
+    assert symbols.frame_data(of, 0x2005) == FrameData(0x2000, 16, 0x25, 8, 8, 12, "", uses_base_pointer=True)
     assert symbols.frame_data(of, 0x3000) is None
     assert symbols.frame_data(image(None), 0x1104) is None
 
 
 def test_what_kv_shows_of_a_function(place):
-    """FPO_DATA covers the whole function and goes before FrameData, whose records cover steps of it."""
+    """FPO_DATA covers the whole function. It is preferred to FrameData, whose records cover parts of it."""
     place.put(
         Pdb(
             GUID,
@@ -139,7 +139,7 @@ def test_what_kv_shows_of_a_function(place):
     assert table.frame_data(0x1010).program == PROGRAM
 
 
-# An image whose code was rearranged: what was at 2000 is at 5000, but for its block at 2010, which is at 4010 now.
+# An image whose code was rearranged: the function at 2000 was moved to 5000, but its block at 2010 to 4010.
 MOVED = [(0x2000, 0x5000), (0x2010, 0x4010), (0x2018, 0x5010), (0x2020, 0x6000), (0x2030, 0), (0x2040, 0x4020)]
 MOVED += [(0x3000, 0x7000), (0x3010, 0x4110)]
 SECTIONS = [(".text", 0x1000, 0x8000)]
@@ -147,7 +147,7 @@ SECTIONS = [(".text", 0x1000, 0x8000)]
 
 @pytest.fixture(params=["Microsoft's", "Syzygy's"])
 def rearranged(request, place):
-    """Where the section headers of the image before are in the PDB, section 1 begins elsewhere now."""
+    """If the PDB has the section headers from before, section 1 begins at another RVA now."""
     is_microsofts = request.param == "Microsoft's"
     place.put(
         Pdb(
@@ -184,7 +184,7 @@ def test_names_and_lines_follow_code_that_was_moved(rearranged):
 
 
 def test_public_symbols_follow_code_that_was_moved(rearranged):
-    """Whether an address is in a public function is judged by what lies before it, in a moved block by nothing."""
+    """A public symbol says nothing about the end of its function. In a moved block its neighbours prove nothing."""
     found = [rearranged.locate(rva)[0] for rva in (0x7004, 0x4114)]
     assert [(at.symbol, at.is_inside) for at in found] == [("public", None), ("public", True)]
     assert 0x4114 - found[1].rva == 0x14
@@ -204,7 +204,7 @@ def test_starts_of_functions_that_were_moved(rearranged):
 
 
 def test_frame_data_follows_code_that_was_moved(rearranged):
-    """With what is left of the prologue."""
+    """A piece that begins within the prologue has the rest of the prologue."""
 
     def figures(data: FrameData | None) -> tuple[int, int, int] | None:
         return data and (data.rva, data.size, data.prologue_size)
@@ -216,8 +216,8 @@ def test_frame_data_follows_code_that_was_moved(rearranged):
     assert rearranged.frame_data(0x4014).has_seh
 
 
-def test_x64(place):
-    """WinDbg takes the underscore off public symbols there as well: `msvcrt!endthreadex`."""
+def test_public_symbols_of_x64_lose_one_underscore(place):
+    """WinDbg removes the underscore on x64, too: `_endthreadex` is shown as `msvcrt!endthreadex`."""
     place.put(Pdb(GUID, 3, machine=X64, publics=[Public("_foo", 0x1000), Public("?f@@YAXXZ", 0x1010)]))
     table = place.table()
     assert [table.locate(rva)[0].symbol for rva in (0x1000, 0x1010)] == ["foo", "f"]
@@ -244,7 +244,7 @@ def test_each_pdb_is_converted_once_over_runs(place, monkeypatch):
     assert place.said == []
 
 
-def test_another_pdb_of_the_same_identity_is_converted_anew(place):
+def test_a_changed_pdb_of_the_same_identity_is_converted_again(place):
     """Stripped or not, a PDB keeps GUID and age."""
     place.put(Pdb(GUID, 3, publics=[Public("_only_public", 0x1000)]))
     assert place.table().rva_of("only_public") == 0x1000
@@ -253,7 +253,7 @@ def test_another_pdb_of_the_same_identity_is_converted_anew(place):
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "other"])
-def test_half_written_cache_file_is_made_again(place, damage):
+def test_a_half_written_cache_file_is_replaced(place, damage):
     place.put(APP)
     place.table()
     (kept,) = [path for path in place.cache.rglob("*") if path.is_file()]
@@ -280,7 +280,7 @@ def test_cache_directory_that_cannot_be_made(place):
 
 
 def test_another_process_that_converts_the_same_pdb(place, monkeypatch):
-    """It has downloaded a copy of its own, which has another modification time, and is done a moment later."""
+    """The other process has downloaded its own copy, with another modification time, and finishes a moment later."""
     pdb = place.put(APP)
     wait = PdbSymbols._wait
 
@@ -304,7 +304,7 @@ def test_cache_that_is_full(place, monkeypatch):
     assert not [path for path in place.cache.rglob("*") if path.is_file()]
 
 
-def test_what_a_full_cache_holds_is_of_use(place, monkeypatch):
+def test_files_in_a_full_cache_are_still_used(place, monkeypatch):
     place.put(APP)
     place.table()
     monkeypatch.setattr(pdb_module, "free_space", lambda _: 0)
@@ -313,8 +313,8 @@ def test_what_a_full_cache_holds_is_of_use(place, monkeypatch):
     assert place.said == []
 
 
-def test_damaged_pdb_is_told_and_the_run_goes_on(place):
-    """An argument list that claims four thousand million entries: symbolic would end the process it runs in."""
+def test_a_damaged_pdb_is_reported_and_the_run_goes_on(place):
+    """An argument list claims four thousand million entries: symbolic aborts its process."""
     data = APP.to_bytes()
     at = data.index(struct.pack("<HHI", 10, 0x1201, 1)) + 4
     path = place.put(data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :])
@@ -336,7 +336,7 @@ def test_pdb_that_is_too_large(place):
     assert place.said == [f"{path}: refused: 0 MB are more than the limit of 0 MB"]
 
 
-def test_without_an_interpreter_to_start(place, monkeypatch):
+def test_without_an_interpreter_to_start_the_pdb_is_converted_in_this_process(place, monkeypatch):
     place.put(APP)
     monkeypatch.setattr(child.sys, "executable", "")
     monkeypatch.setattr(pdb_module.subprocess, "Popen", None)
@@ -355,7 +355,7 @@ def test_kept_file_round_trip(tmp_path):
 
 @pytest.mark.skipif(shutil.which("clang-19") is None, reason="clang-19 is not installed")
 def test_a_pdb_of_a_real_linker(place, tmp_path):
-    """What clang and lld make of a program whose `#line` says where it comes from."""
+    """Clang and lld make the PDB, of a program with `#line`."""
     source = tmp_path / "x.c"
     source.write_text(
         "int __stdcall leaf(int a, int b) { return a * b; }\n"
@@ -369,7 +369,7 @@ def test_a_pdb_of_a_real_linker(place, tmp_path):
         "lld-link-19 /debug /subsystem:console /entry:start /nodefaultlib /safeseh:no /out:x.exe /pdb:app.pdb x.obj"
     )
     assert os.system(f"cd {tmp_path} && {build}") == 0
-    from throwstack.pdb.identity import read_pdb_identity  # noqa: PLC0415
+    from throwstack.pdb.pdb_identity import read_pdb_identity  # noqa: PLC0415
 
     found = read_pdb_identity(tmp_path / "app.pdb")
     shutil.copy(tmp_path / "app.pdb", place.pdbs)

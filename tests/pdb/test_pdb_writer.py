@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the PDB writer writes, as LLVM's own tool reads it."""
+"""PDBs of the tests' writer, read by LLVM's own tool."""
 
 from __future__ import annotations
 

@@ -14,19 +14,19 @@ PROGRAM = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
 
 def test_frame_data_record():
     record = parse_record(f"STACK WIN 4 1100 40 5 0 4 8 c 20 1 {PROGRAM}")
-    assert record == FrameData(0x1100, 0x40, 5, 4, 8, 12, 0x20, PROGRAM, uses_base_pointer=False)
+    assert record == FrameData(0x1100, 0x40, 5, 4, 8, 12, PROGRAM, uses_base_pointer=False)
 
 
 def test_fpo_records():
     plain = parse_record("STACK WIN 0 2000 10 1 0 8 8 c 0 0 0")
-    assert plain == FrameData(0x2000, 16, 1, 8, 8, 12, 0, "", uses_base_pointer=False)
+    assert plain == FrameData(0x2000, 16, 1, 8, 8, 12, "", uses_base_pointer=False)
     assert parse_record("STACK WIN 0 2000 10 1 0 8 8 c 0 0 1") == FrameData(
-        0x2000, 16, 1, 8, 8, 12, 0, "", uses_base_pointer=True
+        0x2000, 16, 1, 8, 8, 12, "", uses_base_pointer=True
     )
 
 
 def test_the_innermost_record_wins():
-    """As clang writes them: a record from each step of the prologue to the function's end."""
+    """Clang writes a record for each step of the prologue, which reaches to the end of the function."""
     table = FrameDataTable(
         "STACK WIN 4 1000 15 1 0 4 0 0 0 1 whole\n"
         "STACK WIN 4 1001 14 0 0 4 4 0 0 1 after push\n"
@@ -46,14 +46,14 @@ def test_the_innermost_record_wins():
     }
 
 
-def test_frame_data_goes_before_fpo():
+def test_frame_data_is_preferred_to_fpo_data():
     table = FrameDataTable(f"STACK WIN 0 1000 20 0 0 0 0 0 0 0 0\nSTACK WIN 4 1010 10 0 0 0 0 0 0 1 {PROGRAM}\n")
     assert table.find(0x1000).program == ""
     assert table.find(0x1010).program == PROGRAM
 
 
 def test_non_fpo_records_are_left_out():
-    """FRAME_NONFPO: locals and registers are counted, but not the saved ebp that lies between them and the caller."""
+    """FRAME_NONFPO counts locals and registers, but not the saved ebp between them and the return address."""
     table = FrameDataTable("STACK WIN 3 1000 20 6 0 8 4 c 0 0 1\nSTACK WIN 0 2000 20 6 0 8 4 c 0 0 1\n")
     assert table.find(0x1000) is None
     assert table.find(0x2000) is not None

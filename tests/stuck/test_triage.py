@@ -21,7 +21,7 @@ from throwstack.dispatch.saved_exception import Route
 from throwstack.images.image import Image
 from throwstack.images.modules import Module
 from throwstack.names.blockers import BlockerKind
-from throwstack.names.symbols import Location, SymbolKind, Symbols, SymbolTable
+from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable
 from throwstack.stuck.triage import Examination, Triage
 from throwstack.unwind.target import Target, ThreadStack
 
@@ -294,7 +294,7 @@ def test_the_blockers_of_a_broken_walk_and_those_beyond_it_are_named_together():
 class NamesOfOthers(SymbolTable):
     """A table that knows functions it names nothing of: what lies far behind a symbol is one of these."""
 
-    def locate(self, rva: int) -> tuple[Location, ...]:
+    def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
         return tuple(replace(item, is_inside=rva - (item.rva or 0) < 0x200) for item in super().locate(rva))
 
 

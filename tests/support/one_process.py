@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.support.patched_memory import opened
 from tests.support.volatility_session import Session
-from throwstack.pages.origin import PageOrigin
+from throwstack.pages.page_origin import PageOrigin
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.volatility.opening.sources import Sources
 from throwstack.volatility.survey import Finding, Selection, Survey

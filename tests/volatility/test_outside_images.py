@@ -12,7 +12,7 @@ from tests.forge.__main__ import forge
 from tests.forge.cases import builders
 from tests.support.volatility_session import open_dump
 from throwstack.core.frames import StackBounds
-from throwstack.pages.views import Views
+from throwstack.pages.vad_views import VadViews
 from throwstack.unwind.target import Target
 from throwstack.volatility.kernel_stack.kernel_target import KernelTargets
 from throwstack.volatility.memory.machine import Machine
@@ -81,4 +81,4 @@ def test_memory_outside_every_module_is_named_by_what_it_is(machine):
     assert region(heap.start) == f"private memory, {heap.start:#x} to {heap.end - 1:#x}"
     assert region(0x00D66A6A) == "<Mapped_FTPParsers.dll>+0x6a6a"
     assert region(0x20) == "no memory is allocated there"
-    assert region_of(0x20, symbols, Views(()), bounds) == ""
+    assert region_of(0x20, symbols, VadViews(()), bounds) == ""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 
 from throwstack.core.memory import memory_of
-from throwstack.pages.formats import Bits
+from throwstack.pages.page_table_entries import Bits
 from throwstack.volatility.memory.page_files import SwapLayers, compressed_stores
 
 PARTITION = 0xFFFFF80300000000

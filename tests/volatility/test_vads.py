@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from throwstack.core.budgets import BUDGETS
 from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
-from throwstack.pages.formats import Bits
+from throwstack.pages.page_table_entries import Bits
 from throwstack.pages.page_tables import PagingMode
-from throwstack.pages.views import Prototypes
+from throwstack.pages.vad_views import PrototypeRun
 from throwstack.volatility.memory.vads import VadReader
 
 PROCESS, NODE, AREA = 0x89000000, 0x89001000, 0x89003000
@@ -82,7 +82,7 @@ def test_a_tree_of_private_and_mapped_memory():
     private, image, reserved = reader(tree).views(PROCESS)
     assert (private.start, private.end, private.is_private, private.is_committed) == (0x10000, 0x20000, True, True)
     assert (image.start, image.is_image, image.is_private) == (0x400000, True, False)
-    assert image.prototypes == (Prototypes(0, 4, 0xE1000000), Prototypes(4, 12, 0xE1000020))
+    assert image.prototypes == (PrototypeRun(0, 4, 0xE1000000), PrototypeRun(4, 12, 0xE1000020))
     assert (reserved.start, reserved.is_committed) == (0x800000, False)
 
 
@@ -96,7 +96,7 @@ def test_a_view_may_begin_in_the_midst_of_a_section():
         AREA + 0x300: subsection(0xE3000000, 8, 0),
     }
     (view,) = reader(tree).views(PROCESS)
-    assert view.prototypes == (Prototypes(0, 2, 0xE2000010), Prototypes(4, 2, 0xE3000000))
+    assert view.prototypes == (PrototypeRun(0, 2, 0xE2000010), PrototypeRun(4, 2, 0xE3000000))
     assert view.prototype(0x402000, 8) is None
 
 

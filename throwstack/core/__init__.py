@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every other room uses: memory, registers, CONTEXT and exception records, frames, text, budgets, the guard."""
+"""What every other room uses: errors, memory, registers, CONTEXT and exception records, frames, text, budgets."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """CONTEXT records: the registers Windows saves when an exception is dispatched.
 
-Layouts from winnt.h (CONTEXT of x86 and of AMD64). Only the integer, control and segment parts are read.
+The layouts are those of winnt.h (CONTEXT of x86 and of AMD64). Only integer, control and segment registers are read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _X86_ARCHITECTURE = 0x00010000
 _X64_ARCHITECTURE = 0x00100000
 _CONTROL_AND_INTEGER = 0x3
 _EXCEPTION_REPORTING = 0xF8000000
-"""Bits Windows sets in ContextFlags of a context that a debugger or the dispatcher asked for."""
+"""CONTEXT_EXCEPTION_REPORTING and its like: Windows adds them for a debugger or for the exception dispatcher."""
 
 _X86_INTEGER = struct.Struct("<12I")
 _X86_SEGMENTS = struct.Struct("<4I")
@@ -29,7 +29,7 @@ _X64_INTEGER = struct.Struct("<17Q")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A saved CONTEXT: where it lies, its flags word, the registers, EFLAGS and the segment selectors."""
+    """A saved CONTEXT: its address, its ContextFlags, general registers, EFLAGS and segment selectors."""
 
     arch: Arch
     address: int
@@ -45,7 +45,7 @@ class Context:
 
     @property
     def has_plausible_flags(self) -> bool:
-        """Say whether ContextFlags are of this architecture and include control and integer registers."""
+        """Say whether ContextFlags name this architecture and include control and integer registers."""
         flags = self.context_flags & ~_EXCEPTION_REPORTING
         marker = _X86_ARCHITECTURE if self.arch is Arch.X86 else _X64_ARCHITECTURE
         return flags & _CONTROL_AND_INTEGER == _CONTROL_AND_INTEGER and flags & 0xFFFF0000 == marker

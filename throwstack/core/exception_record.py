@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """EXCEPTION_RECORD: what was raised, where, and with which parameters.
 
-Layouts of EXCEPTION_RECORD32 and EXCEPTION_RECORD64 in winnt.h. A record may point to another one: the exception
+The layouts are EXCEPTION_RECORD32 and EXCEPTION_RECORD64 of winnt.h. A record may point to a second one: the exception
 that was being handled when this one was raised.
 """
 
@@ -24,10 +24,10 @@ _HEAD = {Arch.X86: struct.Struct("<5I"), Arch.X64: struct.Struct("<IIQQI4x")}
 
 @dataclass(frozen=True, slots=True)
 class ExceptionRecord:
-    """One record: its code and flags, the instruction (`address`), its parameters, and where the record lies.
+    """An EXCEPTION_RECORD. `address` is the instruction that raised the exception, `location` the record's own address.
 
-    `nested` points to the next record or is 0. `parameters` holds at most 15 values, `declared_parameters` what the
-    record says there are: a larger figure is a sign that this is no record.
+    `nested` is the address of the next record, or 0. `parameters` has at most 15 values. `declared_parameters` is the
+    record's NumberParameters: more than 15 is a sign that the bytes are not a record.
     """
 
     code: int
@@ -39,13 +39,8 @@ class ExceptionRecord:
     declared_parameters: int
 
     @property
-    def is_noncontinuable(self) -> bool:
-        """Say whether EXCEPTION_NONCONTINUABLE is set."""
-        return bool(self.flags & 1)
-
-    @property
     def is_well_formed(self) -> bool:
-        """Say whether the number of parameters is one that a record can have."""
+        """Say whether NumberParameters is at most 15, as in every real record."""
         return self.declared_parameters <= MAX_PARAMETERS
 
 
@@ -53,7 +48,7 @@ def read_record(memory: Memory, address: int, arch: Arch) -> ExceptionRecord:
     """Read the record at `address`.
 
     Raises:
-        MemoryUnreadable: the record, or one of the parameters it declares, is not there.
+        MemoryUnreadable: the record or one of the parameters it declares cannot be read.
     """
     head = _HEAD[arch]
     code, flags, nested, instruction, declared = head.unpack(memory.read(address, head.size))
@@ -65,10 +60,10 @@ def read_record(memory: Memory, address: int, arch: Arch) -> ExceptionRecord:
 
 
 def nested_records(memory: Memory, record: ExceptionRecord, arch: Arch) -> tuple[ExceptionRecord, ...]:
-    """Return the records that `record` leads to, nearest first.
+    """Return the records that `record` points to, directly first.
 
-    The chain ends at a null pointer, at memory that is not there, at a record that cannot be one, where it comes
-    back to itself, and after 16.
+    The chain ends at a null pointer, at unreadable memory, at bytes that cannot be a record, at a record that was
+    already met, and after 16 records.
     """
     chain: list[ExceptionRecord] = []
     seen = {record.location}

@@ -13,26 +13,26 @@ class Trust(Enum):
     """How a frame's instruction pointer was found, best first."""
 
     CONTEXT = "context"
-    """Given: a saved CONTEXT or a trap frame."""
+    """Given by a saved CONTEXT or a trap frame: the walk began here."""
     CFI = "cfi"
     """The compiler's unwind data: RUNTIME_FUNCTION on x64, FrameData on x86."""
     FPO = "fpo"
     """Old FPO_DATA of an x86 function."""
     FRAME_POINTER = "frame-pointer"
-    """The saved ebp chain, return address checked."""
+    """The chain of saved ebp (rbp) values; the return address was checked."""
     PROLOGUE = "prologue"
-    """The function's instructions, decoded."""
+    """The function's instructions, which were decoded."""
     SCAN = "scan"
-    """The next word on the stack that can be a return address: a guess."""
+    """A guess: the next word on the stack that can be a return address."""
 
 
 class End(Enum):
-    """Why a walk ended. `Walk.detail` carries the address or figure that belongs to it."""
+    """Why a walk ended. `Walk.detail` has the address or figure that goes with the reason."""
 
     THREAD_START = "start of the thread"
-    """The stack is complete: the return address is zero or the thread's start routine was reached."""
+    """The walk is complete: a return address was zero, or the thread's start routine was reached."""
     STACK_BOUND = "end of the stack"
-    """The next frame would lie outside the thread's stack."""
+    """The next frame would be outside the thread's stack."""
     UNREADABLE = "memory is not readable"
     NO_RETURN_ADDRESS = "no return address found"
     BAD_RETURN_ADDRESS = "return address is not in code"
@@ -42,7 +42,7 @@ class End(Enum):
     FRAME_LIMIT = "frame limit"
     WORK_LIMIT = "more code than a walk may follow"
     FAULT = "the walk failed"
-    """An error that nobody foresaw, at something the stack or an image holds."""
+    """An exception that the code did not foresee, caused by the contents of the stack or of an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +53,21 @@ class StackBounds:
     base: int
 
     def contains(self, address: int, size: int = 1) -> bool:
-        """Say whether the `size` bytes at `address` lie on the stack."""
+        """Say whether all `size` bytes at `address` are on the stack."""
         return self.limit <= address and address + size <= self.base
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame, innermost first in a walk.
+    """One frame of a walk.
 
-    `registers` are those at `registers.ip` in this frame, its nonvolatile registers restored. `child_sp` is what
-    WinDbg prints first: rsp in the frame on x64 ("Child-SP"); on x86 the address just below the return address
-    ("ChildEBP", where ebp is saved if the function saves it). `return_address` is where this frame returns to (0 at
-    the outermost frame, None if it could not be found) and `return_slot` the stack address that holds it. `trust`
-    says how this frame was found from the one inside it. `is_interrupted`: the CPU stopped at `ip` (the first frame,
-    and one that an exception interrupted); otherwise `ip` is a return address and the call stands before it.
+    `registers` are those of the function at `registers.ip`: the nonvolatile ones have the values they had there, None
+    where that is unknown. `child_sp` is the first column of WinDbg's `k`. On x64 that is rsp in the frame ("Child-SP");
+    on x86 it is the address just below the return address ("ChildEBP": a function that saves ebp saves it there).
+    `return_address` is 0 in the outermost frame and None if it could not be found; `return_slot` is the stack address
+    that holds it. `trust` says how the frame was found from the one inside it. `is_interrupted` is True if the CPU
+    stopped at `ip`, as in the first frame and in one that an exception interrupted. Otherwise `ip` is a return
+    address, and the call is the instruction before it.
     """
 
     registers: Registers
@@ -79,7 +80,7 @@ class Frame:
 
     @property
     def ip(self) -> int:
-        """Return the instruction pointer: the throwing instruction or a return address."""
+        """Return the instruction pointer: where the CPU stopped, or a return address."""
         return self.registers.ip
 
     @property

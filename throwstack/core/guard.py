@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one guard around what is examined: whatever goes wrong there becomes a reason, and the loop goes on.
+"""The guard around the examination of one item: an exception in it becomes a stated reason, and the loop goes on.
 
 A dump comes from a compromised machine or a failing disk, and no list of its faults is complete. So every loop over
-processes, threads or rows examines its item inside a `Guard`, and hands on what came of it outside: an exception that
-leaves a generator would end the loop that the generator is.
+processes, threads or rows examines each item inside a `Guard`, and yields the result outside of it. The second half
+matters in generators: an exception that leaves a generator ends it, and all later items would be lost with it.
 """
 
 from __future__ import annotations
@@ -23,21 +23,25 @@ Item = TypeVar("Item")
 Say = Callable[[str], object]
 
 UNEXPECTED = "unexpected"
-"""How the reason of a fault that no code foresaw begins."""
+"""First word of the reason if the exception was not foreseen."""
 _MAX_REASON = 200
 
 
 class Guard:
-    """A context manager that turns an exception inside it into a sentence for `say`.
+    """A context manager that catches an exception and tells `say` the reason.
 
-    Everything is turned that is an `Exception`, MemoryError and RecursionError too. What ends the program itself
-    (KeyboardInterrupt, SystemExit) and what ends a generator (GeneratorExit) goes on.
+    It catches every `Exception`, MemoryError and RecursionError too. Those that end the program (KeyboardInterrupt,
+    SystemExit) or a generator (GeneratorExit) pass through.
     """
 
     __slots__ = ("_foreseen", "_say")
 
     def __init__(self, say: Say, foreseen: tuple[type[Exception], ...] = (MemoryUnreadable,)) -> None:
-        """Tell `say` why. Exceptions that are `foreseen` bring their own words, and are no defect to be logged."""
+        """Tell `say` the reasons.
+
+        The message of a `foreseen` exception is the reason as it is. Any other exception is a defect of ours: it is
+        logged with its traceback, and its reason begins with `UNEXPECTED`.
+        """
         self._say = say
         self._foreseen = foreseen
 
@@ -58,7 +62,7 @@ class Guard:
         return True
 
     def each(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Yield `items` until there are no more or the next one cannot be had; `say` then learns why."""
+        """Yield from `items` until they end or the next one raises; `say` is then told why."""
         while True:
             found: list[Item] = []
             with self:
@@ -69,6 +73,6 @@ class Guard:
 
 
 def reason_of(error: Exception) -> str:
-    """Return an exception that nobody foresaw in words that are fit to be shown."""
+    """Return kind and message of an exception that was not foreseen, escaped for display."""
     text = str(error)
     return escape(f"{UNEXPECTED} {type(error).__name__}" + (f": {text}" if text else ""), _MAX_REASON)

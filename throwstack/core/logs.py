@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What throwstack's loggers say reaches nobody before every character of it is visible.
+"""Log messages of throwstack are escaped before any handler shows them.
 
-Messages carry names of processes, modules and files, and errors quote them: all from the dump. Whoever formats and
-shows a log (Volatility, a program that imports us) does so with handlers of its own, after those of the logger that a
-message goes through on its way up. So the logger `throwstack`, under which all of ours are, has a handler that shows
-nothing and leaves the message escaped.
+Messages and the errors in them contain names of processes, modules and files from the dump, which are hostile. The
+program that imports us (Volatility, say) has the handlers that format and show a message, on the root logger. A message
+passes the handlers of its own logger first and then those of the loggers above it. So the logger `throwstack`, the
+parent of all of ours, gets a handler that shows nothing and replaces the message by its escaped form.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from throwstack.core.text import escape
 _MAX_MESSAGE, _MAX_LINE = 2048, 1024
 
 
-class Escape(logging.Handler):
+class EscapingHandler(logging.Handler):
     """Escapes the message of a record, and the lines of its traceback."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Replace what the record says by what may be shown."""
+        """Replace message and traceback of `record` by their escaped form."""
         record.msg, record.args = escape(record.getMessage(), _MAX_MESSAGE), None
         if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
             lines = "".join(traceback.format_exception(*record.exc_info)).splitlines()
             record.exc_text = "\n".join(escape(line, _MAX_LINE) for line in lines)
-        # Python shows warnings by itself where nobody has a handler; that we have one must not silence them.
+        # Python prints warnings itself if no logger has a handler. This handler counts as one and would silence them.
         resort = logging.lastResort
         if resort is not None and record.levelno >= resort.level and not logging.getLogger().handlers:
             resort.handle(record)
 
 
 def install() -> None:
-    """Put the handler on our loggers; once, however often this is called."""
+    """Add the handler to the logger `throwstack`, unless it is there already."""
     log = logging.getLogger("throwstack")
-    if not any(isinstance(handler, Escape) for handler in log.handlers):
-        log.addHandler(Escape())
+    if not any(isinstance(handler, EscapingHandler) for handler in log.handlers):
+        log.addHandler(EscapingHandler())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Virtual memory as the engine sees it: a page source, a page cache over it, and typed little-endian reads.
 
-Whatever holds the bytes (a dump's process layer, a list of segments in a test, a live capture) is a `PageSource`.
-`Memory` puts a bounded page cache in front of it, because unwinding reads the same few pages many times over.
+A `PageSource` has the bytes: a process of a dump, byte strings in a test, a live capture. `Memory` adds a bounded page
+cache, because unwinding reads the same few pages over and over.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from throwstack.core.errors import ThrowstackError
 PAGE_SIZE = 0x1000
 _PAGE_MASK = PAGE_SIZE - 1
 _END = 1 << 64
-"""Sums of hostile pointers and offsets lie outside the address space; no source need answer for them."""
+"""End of the address space. The sum of a hostile pointer and an offset can be beyond it: no source is asked then."""
 
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
@@ -25,7 +25,7 @@ _U64 = struct.Struct("<Q")
 
 
 class MemoryUnreadable(ThrowstackError):
-    """A read touched a page that is not there. `address` is the first byte that could not be read."""
+    """A read touched a page that is absent. `address` is the first byte that could not be read."""
 
     def __init__(self, address: int) -> None:
         super().__init__(f"memory at {address:#x} is not readable")
@@ -33,10 +33,10 @@ class MemoryUnreadable(ThrowstackError):
 
 
 class PageSource(Protocol):
-    """Where the bytes come from."""
+    """Gives the pages of an address space."""
 
     def page(self, address: int) -> bytes | None:
-        """Return the 4096 bytes of the page at the page-aligned `address`, or None if it is not there."""
+        """Return the 4096 bytes of the page at the page-aligned `address`, or None if it is absent."""
         ...
 
 
@@ -46,7 +46,7 @@ class Memory:
     __slots__ = ("_capacity", "_pages", "_source")
 
     def __init__(self, source: PageSource, *, capacity: int = 4096) -> None:
-        """Read through `source`; keep at most `capacity` pages (then the cache starts afresh)."""
+        """Read from `source`. The cache holds at most `capacity` pages and is emptied when it is full."""
         self._source = source
         self._capacity = capacity
         self._pages: dict[int, bytes | None] = {}
@@ -64,7 +64,7 @@ class Memory:
         return page
 
     def read(self, address: int, size: int) -> bytes:
-        """Return exactly `size` bytes at `address`."""
+        """Return exactly `size` bytes at `address`; raises `MemoryUnreadable`."""
         offset = address & _PAGE_MASK
         page = self.page(address - offset)
         if page is None:
@@ -82,7 +82,7 @@ class Memory:
         return b"".join(parts)
 
     def read_available(self, address: int, size: int) -> bytes:
-        """Return the longest readable run that starts at `address`, at most `size` bytes; empty if there is none."""
+        """Return the bytes from `address` to the first absent page, at most `size`; empty if the first is absent."""
         parts: list[bytes] = []
         have = 0
         while have < size:
@@ -96,7 +96,7 @@ class Memory:
         return b"".join(parts)
 
     def is_readable(self, address: int, size: int = 1) -> bool:
-        """Say whether every byte of the range is there."""
+        """Say whether all `size` bytes at `address` can be read."""
         first = address & ~_PAGE_MASK
         return all(self.page(page) is not None for page in range(first, address + size, PAGE_SIZE))
 
@@ -129,9 +129,9 @@ class Memory:
 
 
 class SegmentSource:
-    """A `PageSource` over byte strings at given addresses: what tests and captures are made of.
+    """A `PageSource` made of byte strings at given addresses, for tests and mapped files.
 
-    A page that a segment covers only in part is padded with zeros; segments may share a page.
+    A page that the segments cover only in part is padded with zeros. Several segments may share a page.
     """
 
     def __init__(self, segments: Mapping[int, bytes] | Iterable[tuple[int, bytes]]) -> None:
@@ -142,7 +142,7 @@ class SegmentSource:
         self._longest = max((len(data) for _, data in self._segments), default=0)
 
     def page(self, address: int) -> bytes | None:
-        """Assemble the page at `address` from every segment that touches it."""
+        """Return the page at the page-aligned `address`, made of all segments in it; None if there is none."""
         page: bytearray | None = None
         index = bisect_right(self._starts, address + PAGE_SIZE - 1) - 1
         while index >= 0 and self._starts[index] + self._longest > address:

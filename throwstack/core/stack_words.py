@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words of a stack that are addresses in given ranges of code: one pass, whatever the number of ranges.
+"""Finds the words of a stack that are addresses in given ranges of code, in one pass for all ranges.
 
-A word can only be in one of the ranges if its second 16 bits are among those of their addresses. So each page is asked
-once, for all ranges together, whether it has such 16 bits where a word has its second ones, and nearly every page says
-no. Pages are remembered by their contents: many virtual pages that are one physical page cost little more than one.
+Nearly every page of a stack has no such word, and is ruled out by a cheap test. Take the range 77E4A000 to 77E4BFFF: a
+word in it has 77E4 as its bits 16 to 31. So the test collects these 16 bits of all addresses in all ranges, and looks
+whether any word of the page has one of them. Only then are the words compared with the ranges.
+
+Answers are remembered by the contents of the page, so that a physical page that is mapped many times is searched once.
 """
 
 from __future__ import annotations
@@ -17,18 +19,18 @@ from throwstack.core.memory import PAGE_SIZE, Memory
 _HALF = 16
 _HALVES = 1 << _HALF
 _MAX_REMEMBERED = 8192
-"""Pages whose answer is kept. The pages themselves are those of the machine's cache, which is larger."""
+"""Pages whose answer is remembered. Their bytes are shared with the machine's page cache, which is larger."""
 
-Answer = Sequence[int]
+_Offsets = Sequence[int]
 
 
 class CodeRanges:
-    """Ranges of addresses, merged, and which words of a page are in one of them."""
+    """Ranges of code addresses; finds the words of a page that are in one of them."""
 
     __slots__ = ("_answers", "_ends", "_halves", "_size", "_starts", "pages_looked_at")
 
     def __init__(self, ranges: Iterable[tuple[int, int]], size: int) -> None:
-        """Take [first, last] in any order, overlapping or not; `size` is that of a word in bytes."""
+        """Take ranges (first, last), both inclusive, in any order; they may overlap. `size` is a word's, in bytes."""
         self._starts: list[int] = []
         self._ends: list[int] = []
         for first, last in sorted(ranges):
@@ -43,12 +45,12 @@ class CodeRanges:
             for first, last in zip(self._starts, self._ends, strict=True)
             for half in range(first >> _HALF, (last >> _HALF) + 1)
         )
-        self._answers: dict[bytes, Answer] = {}
+        self._answers: dict[bytes, _Offsets] = {}
         self.pages_looked_at = 0
-        """How many pages were gone through so far, without those that were remembered."""
+        """Number of pages searched so far; answers that were remembered do not count."""
 
     def __len__(self) -> int:
-        """Return how many ranges there are once they are merged."""
+        """Return the number of ranges after overlapping ones are merged."""
         return len(self._starts)
 
     def __contains__(self, address: int) -> bool:
@@ -57,11 +59,11 @@ class CodeRanges:
         return index >= 0 and address <= self._ends[index]
 
     def is_known(self, page: bytes) -> bool:
-        """Say whether `offsets` remembers its answer for a page."""
+        """Say whether the answer for `page` is remembered, so that `offsets` costs nothing."""
         return page in self._answers
 
-    def offsets(self, page: bytes) -> Answer:
-        """Return the offsets of the aligned words of a page that are in one of the ranges, in order."""
+    def offsets(self, page: bytes) -> _Offsets:
+        """Return the offsets of the aligned words of `page` that are in one of the ranges, ascending."""
         known = self._answers.get(page)
         if known is None:
             if len(self._answers) >= _MAX_REMEMBERED:
@@ -69,7 +71,7 @@ class CodeRanges:
             known = self._answers[page] = self._find(page)
         return known
 
-    def _find(self, page: bytes) -> Answer:
+    def _find(self, page: bytes) -> _Offsets:
         self.pages_looked_at += 1
         view = memoryview(page)
         if self._halves.isdisjoint(view.cast("H")[1 :: self._size // 2]):
@@ -82,6 +84,6 @@ class CodeRanges:
 
 
 def pages_between(memory: Memory, low: int, high: int) -> Iterator[tuple[int, bytes | None]]:
-    """Yield address and contents of every page from `low` to `high`; None where it is not there."""
+    """Yield address and contents of every page from `low` to `high`; None for a page that is absent."""
     for address in range(low & -PAGE_SIZE, high, PAGE_SIZE):
         yield address, memory.page(address)

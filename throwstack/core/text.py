@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Strings from a dump, made fit to be shown: bounded, and with nothing in them that a terminal or a page would obey.
+r"""Strings from a dump, escaped and shortened so that they can be shown.
 
-Whoever wrote the memory chose these strings: names of modules, types, files, messages. Control characters (ANSI
-escapes begin with one), line ends, bidirectional overrides, zero-width and other format characters, lone surrogates
-and unassigned code points appear as `\x1b`, `\n`, `\u202e`. A backslash stays as it is, because paths are full of
-them: the result is for reading, not for reading back.
+Names of modules, types and files, and messages, are what the writer of the memory chose. A terminal would obey the
+control characters in them (`\x1b]0;…` sets its title), and a right-to-left override turns `exe.cod` into `doc.exe`. So
+control and format characters, line ends, lone surrogates and unassigned code points appear as `\x1b`, `\n`, `\u202e`.
+A backslash stays as it is, because paths are full of them; the result is for reading and cannot be turned back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from throwstack.core.memory import Memory, MemoryUnreadable
 
 LIMIT = 256
-"""Characters of a string that are shown unless the caller says otherwise."""
+"""Default for the number of characters that are shown of a string."""
 
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
@@ -43,7 +43,7 @@ def _escaped(character: str) -> str:
 
 
 def decode_ansi(data: bytes) -> str:
-    """Return bytes as text: UTF-8 where they are that, Windows-1252 otherwise (a dump names no code page)."""
+    """Return bytes as text: as UTF-8 if they are valid, else as Windows-1252 (a dump does not name its code page)."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -51,22 +51,24 @@ def decode_ansi(data: bytes) -> str:
 
 
 def decode_wide(data: bytes) -> str:
-    """Return UTF-16-LE bytes as text; half a surrogate pair stays half a pair."""
+    """Return UTF-16-LE bytes as text. A lone surrogate is kept, and an odd last byte is left out."""
     return data[: len(data) & ~1].decode("utf-16-le", "surrogatepass")
 
 
 def ansi_at(memory: Memory, address: int, limit: int = LIMIT) -> str:
-    """Return the zero-terminated `char` string at `address`, escaped; `…` ends one that goes on past what was read.
+    """Return the zero-terminated `char` string at `address`, escaped; it ends in `…` if no terminator was read.
+
+    At most `limit` characters are read, and none after the first absent page.
 
     Raises:
-        MemoryUnreadable: not even the first byte is there.
+        MemoryUnreadable: the first byte cannot be read.
     """
     data, is_whole = _terminated(memory, address, limit, 1)
     return _shown(decode_ansi(data), limit, is_whole)
 
 
 def wide_at(memory: Memory, address: int, limit: int = LIMIT) -> str:
-    """Return the zero-terminated `wchar_t` string at `address`, escaped; as `ansi_at`."""
+    """Return the zero-terminated `wchar_t` string at `address`; everything else is as in `ansi_at`."""
     data, is_whole = _terminated(memory, address, limit, 2)
     return _shown(decode_wide(data), limit, is_whole)
 
@@ -77,7 +79,7 @@ def _shown(text: str, limit: int, is_whole: bool) -> str:
 
 
 def _terminated(memory: Memory, address: int, limit: int, unit: int) -> tuple[bytes, bool]:
-    """Return the units before the terminator, and whether there was one within `limit` units."""
+    """Return the characters of `unit` bytes before the terminator, and whether one came within `limit` characters."""
     data = memory.read_available(address, (limit + 1) * unit)
     if len(data) < unit:
         raise MemoryUnreadable(address)

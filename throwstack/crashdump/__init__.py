@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows crash dump files: their kinds, their header, and where in the file each physical page lies."""
+"""Windows crash dump files: their kinds, their header, and the position of each physical page in the file."""

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from throwstack.crashdump.dump_pages import DumpPages, Extent
+from throwstack.crashdump.file_bytes import ByteSource, FileBytes
 from throwstack.crashdump.file_kind import FileKind, Identity, identify
 from throwstack.crashdump.find_kernel import Kernel, kernel_of, search_kernel
 from throwstack.crashdump.header import DumpHeader, DumpKind
-from throwstack.crashdump.physical import DumpPages, Extent
-from throwstack.crashdump.reader import Bytes, FileBytes
 from throwstack.crashdump.runs import NoRuns, read_runs
 
 FULL_DUMP = (
@@ -81,7 +81,7 @@ def look_at(path: Path, say: Callable[[str], None] = lambda _: None) -> DumpFile
         data.close()
 
 
-def _look_at(path: Path, data: Bytes, say: Callable[[str], None]) -> DumpFile:
+def _look_at(path: Path, data: ByteSource, say: Callable[[str], None]) -> DumpFile:
     identity = identify(data)
     if not identity.kind.is_memory:
         return DumpFile(path, data.size, identity, advice=(_NOT_MEMORY[identity.kind],))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from throwstack.core.memory import PAGE_SIZE
+from throwstack.crashdump.file_bytes import ByteSource
 from throwstack.crashdump.header import DumpHeader, DumpKind, read_header
-from throwstack.crashdump.reader import Bytes
 
 
 class FileKind(Enum):
@@ -95,7 +95,7 @@ class Identity:
         return f"{self.kind.value}, {'64' if self.header.is_64bit else '32'}-bit: {known}"
 
 
-def identify(data: Bytes) -> Identity:
+def identify(data: ByteSource) -> Identity:
     """Say what `data` is."""
     if not data.size:
         return Identity(FileKind.EMPTY)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from throwstack.core.memory import Memory, MemoryUnreadable, PageSource
+from throwstack.crashdump.file_bytes import ByteSource
 from throwstack.crashdump.header import DumpHeader
-from throwstack.crashdump.reader import Bytes
 from throwstack.images.image import Image, PdbIdentity, parse_rsds
 from throwstack.images.modules import Module
 from throwstack.pages.page_tables import AddressSpace
@@ -64,7 +64,7 @@ def _by_debugger_data(memory: Memory, header: DumpHeader) -> tuple[int, int]:
     return memory.u64(block + _DEBUGGER_DATA_BASE), _UNKNOWN_SIZE
 
 
-def search_kernel(data: Bytes, progress: Callable[[int], None] = lambda _: None) -> Kernel | None:
+def search_kernel(data: ByteSource, progress: Callable[[int], None] = lambda _: None) -> Kernel | None:
     """Return the first kernel whose PDB record is in the file, or None; one pass. `progress` takes the bytes done."""
     for offset in range(0, data.size, _CHUNK):
         progress(offset)

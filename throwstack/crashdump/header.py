@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The header of a Windows crash dump: DUMP_HEADER (x86, one page) and DUMP_HEADER64 (two pages).
 
-Offsets are those of the structures in the Windows SDK (DUMP_HEADER32, DUMP_HEADER64). Room that Windows has nothing to
-say in holds the letters PAGE, over and over: a value made of them is an absent one. Dump types 8 to 10 are not in the
-SDK; public parsers (kdmp-parser) describe what `.dump` of current debuggers writes.
+Offsets are those of the structures in the Windows SDK (DUMP_HEADER32, DUMP_HEADER64). Dump types 8 to 10 are not in the
+SDK: `.dump` of current debuggers writes them, and public parsers (kdmp-parser) describe them.
+
+Windows fills the header with the letters PAGE over and over before it writes the members, and a member that it does not
+write keeps them. An up time of 0x4547415045474150 ("PAGEPAGE") is therefore no up time: the value is absent.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from throwstack.core.memory import PAGE_SIZE
-from throwstack.crashdump.reader import Bytes
+from throwstack.crashdump.file_bytes import ByteSource
 from throwstack.pages.page_tables import PagingMode
 
 _MACHINE_ARM64 = 0xAA64
@@ -21,21 +23,22 @@ _FILLER = b"PAGE" * 2
 
 
 class DumpKind(Enum):
-    """What a crash dump holds; the value is DUMP_HEADER.DumpType."""
+    """What a crash dump contains; the value is DUMP_HEADER.DumpType."""
 
     FULL = 1
     """All of physical memory, in runs."""
     SUMMARY = 2
-    """The kernel's pages, told by a bitmap: Windows 2000 to 7."""
+    """The kernel's pages, listed by a bitmap: Windows 2000 to 7."""
     HEADER = 3
-    """Nothing but the header."""
+    """The header alone."""
     TRIAGE = 4
     """A small dump ("minidump"): one thread's kernel stack, the modules."""
     BITMAP_FULL = 5
-    """All of physical memory that is in use, told by a bitmap: Windows 8 and later."""
+    """All of physical memory that is in use, listed by a bitmap: Windows 8 and later."""
     BITMAP_KERNEL = 6
-    """The kernel's pages, with user pages if asked for (active memory dump, live dump), told by a bitmap."""
+    """The kernel's pages, and user pages if asked for (active memory dump, live dump), listed by a bitmap."""
     AUTOMATIC = 7
+    """The kernel's pages, listed by a bitmap: the default since Windows 8."""
     LIVE_KERNEL = 8
     """`.dump /k`: the kernel's pages."""
     LIVE_USER = 9
@@ -46,9 +49,9 @@ class DumpKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DumpHeader:
-    """What the header says. Times are FILETIMEs or 100 ns; None where the header has nothing to say.
+    """The members of the header. A member that Windows did not write is None.
 
-    `kind` is None for a type that is not known; `page_count` is that of the runs of a full dump.
+    `kind` is None if `dump_type` is unknown. `system_time` is a FILETIME; `up_time` counts 100 ns.
     """
 
     is_64bit: bool
@@ -60,13 +63,11 @@ class DumpHeader:
     processors: int
     directory_base: int
     module_list: int
-    process_list: int
     debugger_data: int
     bug_check: int
     parameters: tuple[int, int, int, int]
     system_time: int | None
     up_time: int | None
-    required_size: int | None
 
     @property
     def size(self) -> int:
@@ -75,19 +76,19 @@ class DumpHeader:
 
     @property
     def paging(self) -> PagingMode:
-        """Return how the machine translates addresses."""
+        """Return the shape of the machine's page tables."""
         if self.is_64bit:
             return PagingMode.X64
         return PagingMode.PAE if self.has_pae else PagingMode.X86
 
     @property
     def is_arm64(self) -> bool:
-        """Say whether the machine is an ARM64 one, with page tables of its own."""
+        """Say whether the machine is an ARM64 one, whose page tables are not read."""
         return self.machine == _MACHINE_ARM64
 
 
-def read_header(data: Bytes) -> DumpHeader | None:
-    """Return the header at the start of a file, or None if there is none or it is cut off."""
+def read_header(data: ByteSource) -> DumpHeader | None:
+    """Return the header at the start of a file; None if the file begins with none or ends within it."""
     page = data.read(0, 2 * PAGE_SIZE)
     if page[:8] == b"PAGEDU64" and len(page) == 2 * PAGE_SIZE:
         return _header64(page)
@@ -97,7 +98,7 @@ def read_header(data: Bytes) -> DumpHeader | None:
 
 
 def _header64(page: bytes) -> DumpHeader:
-    major, minor, directory_base, _, module_list, process_list = struct.unpack_from("<II4Q", page, 8)
+    major, minor, directory_base, _, module_list = struct.unpack_from("<II3Q", page, 8)
     machine, processors, bug_check, _, *parameters = struct.unpack_from("<4I4Q", page, 0x30)
     (dump_type,) = struct.unpack_from("<I", page, 0xF98)
     return DumpHeader(
@@ -110,18 +111,16 @@ def _header64(page: bytes) -> DumpHeader:
         processors=processors,
         directory_base=directory_base,
         module_list=module_list,
-        process_list=process_list,
         debugger_data=struct.unpack_from("<Q", page, 0x80)[0],
         bug_check=bug_check,
         parameters=(parameters[0], parameters[1], parameters[2], parameters[3]),
         system_time=_optional(page, 0xFA8),
         up_time=_optional(page, 0x1030),
-        required_size=_optional(page, 0xFA0),
     )
 
 
 def _header32(page: bytes) -> DumpHeader:
-    major, minor, directory_base, _, module_list, process_list = struct.unpack_from("<6I", page, 8)
+    major, minor, directory_base, _, module_list = struct.unpack_from("<5I", page, 8)
     machine, processors, bug_check, *parameters = struct.unpack_from("<7I", page, 0x20)
     (dump_type,) = struct.unpack_from("<I", page, 0xF88)
     return DumpHeader(
@@ -134,13 +133,11 @@ def _header32(page: bytes) -> DumpHeader:
         processors=processors,
         directory_base=directory_base,
         module_list=module_list,
-        process_list=process_list,
         debugger_data=struct.unpack_from("<I", page, 0x60)[0],
         bug_check=bug_check,
         parameters=(parameters[0], parameters[1], parameters[2], parameters[3]),
         system_time=_optional(page, 0xFC0),
         up_time=_optional(page, 0xFB8),
-        required_size=_optional(page, 0xFA0),
     )
 
 

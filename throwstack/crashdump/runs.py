@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a crash dump's physical pages lie in its file: three layouts.
+"""Where the physical pages are in the file of a crash dump. There are three layouts.
 
-- Runs (type 1): PHYSICAL_MEMORY_DESCRIPTOR in the header, pages follow it in the runs' order.
-- Bitmap (types 2, 5, 6, 7): a header "SDMP" or "FDMP" + "DUMP" behind the dump's, then a bit for each page frame; pages
-  follow in the order of their frame numbers. Up to Windows 7 its figures have 32 bits (SUMMARY_DUMP32/64 of the SDK),
-  from Windows 8 on 64 bits, further back.
-- Ranges (types 8, 9, 10): a header 0x40, "RDMP", "DUMP", then pairs of frame number and page count.
+- Runs (type 1): PHYSICAL_MEMORY_DESCRIPTOR in the header lists them; the pages follow the header in that order.
+- Bitmap (types 2, 5, 6, 7): a second header, "SDMP" or "FDMP" and "DUMP", follows the dump's header. After it comes a
+  bit for each page frame, then the pages whose bits are set, by frame number. Up to Windows 7 the second header's
+  figures have 32 bits (SUMMARY_DUMP32/64 of the SDK); from Windows 8 on they have 64 bits and other offsets.
+- Ranges (types 8, 9, 10): a second header, 0x40, "RDMP" and "DUMP"; then pairs of frame number and page count.
 
-Everything is bounded by the file's own size: what would lie behind its end is kept as a run and reported as missing.
+A truncated file still lists the pages that it lost. They are kept as runs beyond the end of the file, so that they can
+be counted and reported as missing. The work that a hostile list can cause is bounded.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from dataclasses import dataclass
 
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.memory import PAGE_SIZE
+from throwstack.crashdump.file_bytes import ByteSource
 from throwstack.crashdump.header import DumpHeader, DumpKind
-from throwstack.crashdump.reader import Bytes
 
 _MAX_BITMAP = 1 << 31
-"""Bits: 8 TiB of memory."""
+"""In bits, one for each page: 8 TiB of memory."""
 _MAX_RANGES = 1 << 20
 _MAX_FRAME = 1 << 40
-_MAX_BEHIND = 1 << 16
-"""Runs behind the end of the file that are kept apart."""
+_MAX_LOST_RUNS = 1 << 16
+"""Runs beyond the end of the file that are kept one by one."""
 _BITMAP_KINDS = frozenset({DumpKind.SUMMARY, DumpKind.BITMAP_FULL, DumpKind.BITMAP_KERNEL, DumpKind.AUTOMATIC})
 _RANGE_KINDS = frozenset({DumpKind.LIVE_KERNEL, DumpKind.LIVE_USER, DumpKind.LIVE_FULL})
 _WITHOUT_MEMORY = {
@@ -39,8 +40,8 @@ _SET = re.compile(rb"\xff+|[^\x00]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Pages in a row: number of the first page frame, how many, and where in the file the first lies."""
+class PageRun:
+    """Pages with consecutive frame numbers: first number, how many pages, and the first page's offset in the file."""
 
     first: int
     count: int
@@ -48,11 +49,11 @@ class Run:
 
 
 class NoRuns(ThrowstackError):
-    """The dump's pages cannot be found; the message says why."""
+    """The pages in the dump's file cannot be found; the message says why."""
 
 
-def read_runs(data: Bytes, header: DumpHeader) -> tuple[Run, ...]:
-    """Return the runs in the order of their frame numbers, none overlapping another; raises `NoRuns`."""
+def read_runs(data: ByteSource, header: DumpHeader) -> tuple[PageRun, ...]:
+    """Return the runs by frame number; they do not overlap. Raises `NoRuns` if there is none."""
     if header.kind is DumpKind.FULL:
         runs = _described(data, header)
     elif header.kind in _BITMAP_KINDS:
@@ -70,7 +71,7 @@ def read_runs(data: Bytes, header: DumpHeader) -> tuple[Run, ...]:
     return clean
 
 
-def _disjoint(runs: Iterator[Run]) -> Iterator[Run]:
+def _disjoint(runs: Iterator[PageRun]) -> Iterator[PageRun]:
     end = 0
     for run in sorted(runs, key=lambda run: run.first):
         if run.count <= 0 or run.first < end or run.first + run.count > _MAX_FRAME:
@@ -79,7 +80,7 @@ def _disjoint(runs: Iterator[Run]) -> Iterator[Run]:
         yield run
 
 
-def _described(data: Bytes, header: DumpHeader) -> Iterator[Run]:
+def _described(data: ByteSource, header: DumpHeader) -> Iterator[PageRun]:
     where, form, start = (0x88, "<QQ", 0x10) if header.is_64bit else (0x64, "<II", 8)
     block = data.read(where, 700)
     (count,) = struct.unpack_from("<I", block)
@@ -91,7 +92,7 @@ def _described(data: Bytes, header: DumpHeader) -> Iterator[Run]:
     offset = header.size
     for index in range(count):
         first, pages = entry.unpack_from(block, start + index * entry.size)
-        yield Run(first, pages, offset)
+        yield PageRun(first, pages, offset)
         offset += pages * PAGE_SIZE
 
 
@@ -102,7 +103,7 @@ class _Bitmap:
     bits_at: int
 
 
-def _from_bitmap(data: Bytes, header: DumpHeader) -> Iterator[Run]:
+def _from_bitmap(data: ByteSource, header: DumpHeader) -> Iterator[PageRun]:
     head = data.read(header.size, 0x38)
     if len(head) < 0x38 or head[:4] not in {b"SDMP", b"FDMP"} or head[4:8] != b"DUMP":
         message = "the dump's bitmap has no header"
@@ -125,13 +126,13 @@ def _bitmap(head: bytes, header: DumpHeader) -> _Bitmap:
     return _Bitmap(pages_at, bits, header.size + 0x38)
 
 
-def _set_bits(bitmap: bytes, offset: int, end: int) -> Iterator[Run]:
-    """Yield the runs of set bits; `offset` is where the first page lies, `end` the file's.
+def _set_bits(bitmap: bytes, offset: int, end: int) -> Iterator[PageRun]:
+    """Yield a run for each run of set bits. `offset` is the first page's in the file, `end` the size of the file.
 
-    Of a small file with a large bitmap millions of runs can lie behind its end: the last of those that are kept has the
-    sum of all further pages, none of which is there to be read.
+    A small file can have a large bitmap, with millions of runs beyond the end of the file. Only some of them are kept:
+    the last one stands for all further pages, which are counted but cannot be read anyway.
     """
-    first = count = behind = 0
+    first = count = lost = 0
     for match in _SET.finditer(bitmap):
         piece, at = match[0], match.start() * 8
         for start, length in ((0, len(piece) * 8),) if piece[0] == 0xFF else _RUNS_IN_BYTE[piece[0]]:
@@ -139,27 +140,27 @@ def _set_bits(bitmap: bytes, offset: int, end: int) -> Iterator[Run]:
                 count += length
                 continue
             if count:
-                yield Run(first, count, offset)
+                yield PageRun(first, count, offset)
                 offset += count * PAGE_SIZE
             first, count = at + start, length
-            behind += offset >= end
-        if behind > _MAX_BEHIND:
+            lost += offset >= end
+        if lost > _MAX_LOST_RUNS:
             rest = bytes([bitmap[first // 8] >> first % 8]) + bitmap[first // 8 + 1 :]
             count = int.from_bytes(rest, "little").bit_count()
             break
     if count:
-        yield Run(first, count, offset)
+        yield PageRun(first, count, offset)
 
 
 def _runs_in_byte(byte: int) -> tuple[tuple[int, int], ...]:
-    """Return (first bit, how many) of each run of set bits in a byte, lowest first."""
+    """Return (first bit, number of bits) for each run of set bits in a byte, lowest first."""
     return tuple((match.start(), len(match[0])) for match in re.finditer("1+", f"{byte:08b}"[::-1]))
 
 
 _RUNS_IN_BYTE = tuple(map(_runs_in_byte, range(256)))
 
 
-def _from_ranges(data: Bytes, header: DumpHeader) -> Iterator[Run]:
+def _from_ranges(data: ByteSource, header: DumpHeader) -> Iterator[PageRun]:
     head = data.read(header.size, 0x30)
     if len(head) < 0x30 or head[4:12] != b"RDMPDUMP":
         message = "the dump's list of page ranges has no header"
@@ -176,13 +177,13 @@ def _from_ranges(data: Bytes, header: DumpHeader) -> Iterator[Run]:
     return _ranges(entries, offset, total)
 
 
-def _ranges(entries: bytes, offset: int, total: int | None) -> Iterator[Run]:
+def _ranges(entries: bytes, offset: int, total: int | None) -> Iterator[PageRun]:
     seen = 0
     for first, count in struct.iter_unpack("<QQ", entries):
         if not first or not count or (total is not None and seen >= total):
             return
         if first + count > _MAX_FRAME:
             return
-        yield Run(first, count, offset)
+        yield PageRun(first, count, offset)
         offset += count * PAGE_SIZE
         seen += count

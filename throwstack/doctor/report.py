@@ -11,10 +11,10 @@ from typing import Any
 
 from throwstack.core.memory import PAGE_SIZE
 from throwstack.core.text import escape
+from throwstack.crashdump.dump_pages import Extent
 from throwstack.crashdump.file_kind import Identity
 from throwstack.crashdump.find_kernel import Kernel
-from throwstack.crashdump.physical import Extent
-from throwstack.pages.coverage import ProcessCoverage, Routes, readable, total
+from throwstack.pages.process_coverage import ProcessCoverage, Routes, readable, total
 
 _MAX_TEXT = 4096
 _EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)

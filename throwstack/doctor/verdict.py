@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from throwstack.crashdump.dump_file import FULL_DUMP
 from throwstack.doctor.report import Report, Verdict
-from throwstack.pages.coverage import readable, total
-from throwstack.pages.origin import PageOrigin
+from throwstack.pages.page_origin import PageOrigin
+from throwstack.pages.process_coverage import readable, total
 
 _ENOUGH = 0.95
 """The share of stack pages that has to be readable in a dump that serves."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that a dump refers to: found along symbol and image paths, by identity; fetched where that is allowed."""
+"""PDBs and image files that a dump refers to: searched along symbol and image paths, downloaded if that is allowed."""

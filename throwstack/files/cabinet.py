@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that a symbol store keeps compressed: `app.pd_` for `app.pdb`, a cabinet with one file in it.
+"""Unpacks the compressed files of a symbol store: `app.pd_` is `app.pdb`, as the only file in a cabinet.
 
-Follows [MS-CAB] and [MS-MCI] for what makecab makes unless told otherwise, MSZIP: blocks of at most 32 KB, each a
-deflate stream that may refer back into the block before it. LZX and Quantum are left to other tools.
+Follows [MS-CAB] and [MS-MCI]. Only MSZIP is supported, which makecab uses by default: blocks of at most 32 KB, each a
+deflate stream that can refer back into the block before it. For LZX and Quantum the message names other tools.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from throwstack.core.errors import ThrowstackError
-from throwstack.files.private import SPARE, free_space, new_file
+from throwstack.files.cache_files import SPARE, free_space, new_file
 
 _HEADER = struct.Struct("<4s12xI6xHHHHH")
 _RESERVED = struct.Struct("<HBB")
@@ -29,13 +29,17 @@ _DAMAGED = "a damaged cabinet"
 
 
 class NotUnpacked(ThrowstackError):
-    """A cabinet that is damaged or of a kind that is not read; the text says which."""
+    """A cabinet is damaged or of a kind that is not supported; the message says which."""
 
 
 def unpack(packed: Path, target: Path) -> None:
-    """Write the first file in the cabinet `packed` to the new file `target`, all or nothing, as old as the cabinet.
+    """Write the first file in the cabinet `packed` to the new file `target`.
 
-    Raises `NotUnpacked`, and `OSError` if `packed` cannot be read or `target` not be written.
+    The new file gets the modification time of the cabinet. If anything fails, no file is left.
+
+    Raises:
+        NotUnpacked: the cabinet is damaged or not supported, or the disk has no room.
+        OSError: `packed` cannot be read or `target` cannot be written.
     """
     try:
         with packed.open("rb") as file:
@@ -53,7 +57,7 @@ def unpack(packed: Path, target: Path) -> None:
 
 
 def _first_file(file: BinaryIO) -> tuple[int, Iterator[bytes]]:
-    """Return the size that the first file says it has, and its pieces, which are no more than that in all."""
+    """Return the declared size of the first file, and its pieces, which together are never longer than that."""
     signature, files, folders, count, flags, _, _ = _read(file, _HEADER)
     if signature != b"MSCF" or not folders or not count or flags & _IS_PART_OF_A_SET:
         message = "not a cabinet, or one of several"
@@ -81,7 +85,7 @@ def _pieces(
         file.seek(data_reserved, os.SEEK_CUR)
         block = file.read(packed_size)
         if is_packed:
-            block = zlib.decompressobj(-zlib.MAX_WBITS, before).decompress(block[2:], _BLOCK)  # behind "CK"
+            block = zlib.decompressobj(-zlib.MAX_WBITS, before).decompress(block[2:], _BLOCK)  # after "CK"
         before = block
         if len(before) != unpacked_size:
             break

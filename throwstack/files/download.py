@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files from symbol servers: one GET each, with limits of time and size; nothing is left of one that does not end well.
+"""Downloads files from symbol servers: one GET for each, with limits on time and size. A failed one leaves no file.
 
-On urllib: what is needed is a GET with a time-out on every wait, which the standard library has, with proxies and
-redirects; a package would add a dependency to every installation for the few that go online.
+urllib suffices: a GET with a time-out on every wait, proxies and redirects. A better HTTP package would be a dependency
+of every installation, for the few that go online.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import TypeVar
 
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.text import escape
-from throwstack.files.private import SPARE, free_space, new_file
+from throwstack.files.cache_files import SPARE, free_space, new_file
 from throwstack.files.symbol_path import Say
 
 T = TypeVar("T")
 
 _CHUNK = 1 << 16
 _BETWEEN_LOOKS = 4 << 20
-"""Bytes after which the free space is looked at again: at most a quarter of what is left free."""
+"""Bytes after which the free space is checked again: a quarter of what has to stay free."""
 _WAITS = 3
-"""How many time-outs an answer may take in all to begin: redirections, and servers that send it byte by byte."""
+"""An answer has to begin within this many time-outs, counting redirects and servers that send it byte by byte."""
 _USER_AGENT = "Microsoft-Symbol-Server/10.0.0.0"
-"""Some servers, Microsoft's among them at times, answer no other client."""
+"""Some servers answer only this client; at times Microsoft's own is one of them."""
 
 Progress = Callable[[float, str], None]
-"""Takes the percentage done (0 where the whole size is not known) and a line of text."""
+"""Is told the percentage done (0 if the size is not known) and a line of text."""
 
 
 class Downloader:
-    """Fetches files. A server that does not answer is said so once and not asked again."""
+    """Downloads files. If a server does not answer, there is one message, and it is not asked again."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Downloader:
         time_limit: float = 900.0,
         max_size: int = 2 << 30,
     ) -> None:
-        """Wait at most `timeout` seconds for any one answer, `time_limit` for a whole file; take `max_size` bytes."""
+        """Set the limits: `timeout` seconds for each wait, `time_limit` seconds and `max_size` bytes for a file."""
         self._say = say
         self._progress = progress
         self._timeout = timeout
@@ -56,7 +56,7 @@ class Downloader:
         self._max_size = max_size
         self._silent: set[str] = set()
         self._opener = urllib.request.OpenerDirector()
-        for handler in (  # and none for file: or ftp:, to which a server could redirect
+        for handler in (  # none for file: and ftp:, or a server could redirect us to a local file
             urllib.request.ProxyHandler(),
             urllib.request.HTTPHandler(),
             urllib.request.HTTPSHandler(),
@@ -67,7 +67,7 @@ class Downloader:
             self._opener.add_handler(handler)
 
     def fetch(self, url: str, target: Path) -> bool:
-        """Store what is at `url` as the new file `target`; where that fails, say what prevents it and leave nothing."""
+        """Download `url` to the new file `target` and return True; if that fails, give the reason and leave no file."""
         server = url.split("/", 3)[2]
         if server in self._silent:
             return False
@@ -84,7 +84,7 @@ class Downloader:
             self._say(f"symbol server {server} does not answer ({shown}); it is not asked again in this run")
         except OSError as error:
             self._say(f"{target}: cannot be stored: {error.strerror or error}")
-        except ValueError as error:  # an address that is none, given or redirected to
+        except ValueError as error:  # the address, or the one it redirects to, is malformed
             self._silent.add(server)
             self._say(f"symbol server {server} cannot be asked ({escape(str(error), 120)})")
         except _Abandoned as error:
@@ -103,15 +103,15 @@ class Downloader:
             _in_time(self._time_limit, lambda: self._receive(response, target, whole, given_up))
         except _Overdue:
             self._silent.add(server)
-            with suppress(OSError):  # Windows keeps what the thread has open: the thread removes it
+            with suppress(OSError):  # Windows cannot remove a file that the thread has open; the thread will
                 target.unlink()
             message = f"it takes more than {self._time_limit:.0f} s"
             raise _Abandoned(message) from None
         finally:
-            given_up.set()  # closing the answer could wait for the thread that reads it
+            given_up.set()  # not response.close(), which could wait for the thread that reads
 
     def _look_at_size(self, size: int, have: int, directory: Path) -> None:
-        """Raise `_Abandoned` if `size` bytes, of which `have` are stored, are too many for us or for the disk."""
+        """Raise `_Abandoned` if `size` bytes, of which `have` are stored, exceed the limit or the free space."""
         if size > self._max_size:
             message = f"{size >> 20} MB are more than the limit of {self._max_size >> 20} MB"
             raise _Abandoned(message)
@@ -163,11 +163,11 @@ class _Overdue(ThrowstackError):
 
 
 def _in_time(limit: float, work: Callable[[], T]) -> T:
-    """Return what `work` returns; raise what it raises, or `_Overdue` if it takes more than `limit` seconds.
+    """Return what `work` returns, raise what it raises, or raise `_Overdue` after `limit` seconds.
 
-    A time-out on a socket is one on each wait. A server that sends a header line, a chunk's length or `100 Continue`
-    over and over keeps within it for ever, inside http.client, and looking a host up knows none. So it is done in a
-    thread, which is left behind.
+    The time-out of a socket limits each wait, not the sum. A server that sends a header line every few seconds stays
+    within it for ever, and http.client goes on reading; and the look-up of a host name has no time-out at all. So the
+    work is done in a thread. After the limit the thread is abandoned: Python cannot end it.
     """
     results: list[T] = []
     failures: list[BaseException] = []
@@ -175,7 +175,7 @@ def _in_time(limit: float, work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             results.append(work())
-        except BaseException as error:  # noqa: BLE001 raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 the waiting thread raises it
             failures.append(error)
 
     thread = threading.Thread(target=run, daemon=True)

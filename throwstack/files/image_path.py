@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files that stand in for pages which a dump does not hold.
+"""Image files (EXEs and DLLs) whose pages stand in for pages that a dump does not hold.
 
-A file is found along an image path by name, time stamp and size, and its checksum and RSDS record have to agree where
-both sides have them. It is laid out as the loader does it, relocated to the base at which the dump has it. Only what
-a process cannot have changed is taken from it: headers and read-only sections, without the pages that hold the import
-address table, which the loader fills in (in images of Windows XP's time it lies in `.text`). What comes from a file
-stays known as such.
+A file is found along an image path by name, time stamp and size. Its checksum and RSDS record have to agree with those
+in the dump, if both have them. The file is mapped as the loader does it, and relocated to the base that it has in the
+dump.
+
+Only pages that a process cannot have changed are used: headers and read-only sections. Pages of the import address
+table are left out even if their section is read-only, because the loader writes to them: linkers of Windows XP's time
+put the table at the start of `.text`. The callers know which pages are from a file, so that reports can say so.
 """
 
 from __future__ import annotations
@@ -25,21 +27,22 @@ _RELOCATION_DIRECTORY, _IAT_DIRECTORY = 5, 12
 _HIGHLOW, _DIR64 = 3, 10
 _MAX_RELOCATED = 64
 _MAX_KEPT = 512 << 20
-"""Bytes of all layouts that are kept: a file of a few KB may say that it is 256 MB once mapped."""
+"""Bytes of all mapped images that are kept: a file of a few KB may claim to have 256 MB once it is mapped."""
 
 
 @dataclass(frozen=True, slots=True)
 class MappedImage:
-    """An image file as the loader maps it to `base`, and which of its pages can stand in for those of a process."""
+    """An image file as the loader maps it.
 
-    path: Path
-    base: int
+    `data` is the whole image, relocated; `import_addresses` is the directory (RVA, size) of the import address table.
+    """
+
     data: bytes
     headers: Headers
     import_addresses: tuple[int, int]
 
     def page(self, rva: int) -> bytes | None:
-        """Return the page at the page-aligned `rva`, or None if a process may hold something else there."""
+        """Return the page at the page-aligned `rva`, or None if a process may have changed it."""
         if not 0 <= rva < len(self.data):
             return None
         start, size = self.import_addresses
@@ -55,10 +58,10 @@ class MappedImage:
 
 
 class ImageStore:
-    """Finds and maps image files. Each file is opened once; a few layouts are kept for each base."""
+    """Finds and maps image files. What was found or mapped is remembered."""
 
     def __init__(self, path: SymbolPath, *, say: Say, max_size: int = 256 << 20) -> None:
-        """Search `path`; refuse files, and images once mapped, of more than `max_size` bytes."""
+        """Search `path`. Files and mapped images of more than `max_size` bytes are refused."""
         self._path = path
         self._say = say
         self._max_size = max_size
@@ -66,7 +69,10 @@ class ImageStore:
         self._mapped: dict[tuple[Path, int], MappedImage | None] = {}
 
     def find(self, image: Image) -> Path | None:
-        """Return the file of `image`, or None. Where its header page is absent, the loader's time stamp serves."""
+        """Return the path of the file of `image`, or None.
+
+        If the image's header page is absent, the time stamp in the loader's entry identifies the file.
+        """
         key = _wanted(image)
         if key is None:
             return None
@@ -75,7 +81,7 @@ class ImageStore:
         return self._files[key]
 
     def mapped(self, image: Image) -> MappedImage | None:
-        """Return the file of `image`, mapped at its base, or None."""
+        """Return the file of `image`, mapped to the image's base, or None."""
         path = self.find(image)
         if path is None:
             return None
@@ -86,13 +92,13 @@ class ImageStore:
         return self._mapped[key]
 
     def _make_room(self, size: int) -> None:
-        """Forget the layouts where one of `size` bytes more would be too many, or too much memory."""
+        """Forget all mapped images if another one, of `size` bytes, would exceed a limit."""
         kept = sum(len(mapped.data) for mapped in self._mapped.values() if mapped is not None)
         if len(self._mapped) >= _MAX_RELOCATED or kept + size > _MAX_KEPT:
             self._mapped.clear()
 
     def _map_wanted(self, path: Path, image: Image) -> MappedImage | None:
-        """Map a file that was found to be the wanted one, if it still is: others may write to where it is."""
+        """Map the file at `path`, and check again that it is the right one: others may have written to it meanwhile."""
         mapped, key = self._map(path, image.base), _wanted(image)
         reason = self._mismatch(mapped.headers, *key[:2]) if mapped is not None and key is not None else None
         if reason is not None:
@@ -101,7 +107,7 @@ class ImageStore:
         return mapped
 
     def image(self, image: Image) -> Image | None:
-        """Return the file of `image` as an image of its own, for its exports and its RSDS record, or None."""
+        """Return the file of `image` as an `Image`, from which exports and RSDS record can be read, or None."""
         mapped = self.mapped(image)
         if mapped is None:
             return None
@@ -153,25 +159,24 @@ class ImageStore:
             layout = _lay_out(pe, data, headers.image_size)
             if base != headers.preferred_base:
                 _relocate(layout, data_directory(pe, _RELOCATION_DIRECTORY), base - headers.preferred_base)
-            return MappedImage(path, base, bytes(layout), headers, data_directory(pe, _IAT_DIRECTORY))
+            return MappedImage(bytes(layout), headers, data_directory(pe, _IAT_DIRECTORY))
         except (OSError, pefile.PEFormatError, AttributeError, ValueError, IndexError, struct.error) as error:
             self._say(f"{path}: cannot be mapped: {type(error).__name__}")
             return None
 
 
 class ImagePages:
-    """A `PageSource` that takes pages which `source` does not have from the files of the modules they belong to."""
+    """A `PageSource` that takes the pages that `source` does not have from the files of the modules."""
 
     def __init__(self, source: PageSource, modules: ModuleMap, store: ImageStore) -> None:
-        """Read `source` first, then the files that `store` has of `modules`."""
+        """Read from `source`, and if it does not have a page, from the file that `store` finds for its module."""
         self._source = source
         self._modules = modules
         self._store = store
         self._images: dict[int, Image] = {}
-        self._origins: dict[int, Path] = {}
 
     def page(self, address: int) -> bytes | None:
-        """Return the page at the page-aligned `address`, or None."""
+        """Return the page at the page-aligned `address`, or None if it is absent."""
         page = self._source.page(address)
         if page is not None:
             return page
@@ -184,22 +189,11 @@ class ImagePages:
         mapped = self._store.mapped(image)
         if mapped is None:
             return None
-        page = mapped.page(address - module.base)
-        if page is not None:
-            self._origins[address] = mapped.path
-        return page
-
-    def origin(self, address: int, size: int = 1) -> Path | None:
-        """Return the file from which a byte of the range was read, or None if all that was read is the source's."""
-        first = address & ~(PAGE_SIZE - 1)
-        for page in range(first, address + size, PAGE_SIZE):
-            if page in self._origins:
-                return self._origins[page]
-        return None
+        return mapped.page(address - module.base)
 
 
 def _wanted(image: Image) -> tuple[ImageIdentity, int, PdbIdentity | None] | None:
-    """Return what the file of `image` is known by: its identity, checksum and PDB; None if nothing is known."""
+    """Return what identifies the file of `image`: its identity, checksum (0 if unknown) and PDB; None if unknown."""
     headers, module = image.headers, image.module
     if headers is not None:
         return ImageIdentity(module.name, headers.timestamp, headers.image_size), headers.checksum, image.pdb
@@ -207,7 +201,7 @@ def _wanted(image: Image) -> tuple[ImageIdentity, int, PdbIdentity | None] | Non
 
 
 def _lay_out(pe: pefile.PE, data: bytes, size: int) -> bytearray:
-    """Return headers and sections at their RVAs, whatever does not fit into the image cut off."""
+    """Return `size` bytes with headers and sections at their RVAs; parts beyond the end are cut off."""
     layout = bytearray(size)
     parts = [(0, 0, pe.OPTIONAL_HEADER.SizeOfHeaders)]
     for section in pe.sections:
@@ -221,9 +215,10 @@ def _lay_out(pe: pefile.PE, data: bytes, size: int) -> bytearray:
 
 
 def _relocate(layout: bytearray, directory: tuple[int, int], distance: int) -> None:
-    """Apply the base relocations in `directory`, blocks of {page RVA, size, entries}, to a mapped image.
+    """Apply the base relocations in `directory` (RVA, size) to a mapped image; `distance` is added to each address.
 
-    Not with pefile, which makes several objects of each entry: a large DLL has a hundred thousand.
+    The directory is a sequence of blocks: page RVA, size, entries of 16 bits. pefile could read them, but makes several
+    objects of each entry, and a large DLL has a hundred thousand.
     """
     at, size = directory
     end = min(at + size, len(layout))

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Symbol paths as WinDbg writes them, and the search for a file of a known identity along one.
+r"""Symbol paths in WinDbg's syntax, and the search along one for a file of a known identity.
 
-`dir;srv*cache*server;cache*dir;symsrv*symsrv.dll*cache*server`. A directory is searched as a symbol store
-(`dir\name\KEY\name`, or `dir\na\name\KEY\name` where `index2.txt` marks a two-tier store) and as a plain one
-(`dir\name`, `dir\dll\name`, `dir\symbols\dll\name`, as Microsoft's symbol packages are installed). The key is a
-PDB's GUID and age or an image's timestamp and size, spelled as SymSrv spells it. Names come from a dump: one that could
-step out of a directory or a URL is never looked up.
+`dir;srv*cache*server;cache*dir;symsrv*symsrv.dll*cache*server` is a symbol path. Each directory is searched in two
+layouts:
 
-A file that is found is only a candidate: the caller's check opens it and compares what it holds with what is wanted.
+- symbol store: `dir\name\KEY\name`, or `dir\na\name\KEY\name` if the file `index2.txt` marks a two-tier store;
+- plain: `dir\name`, `dir\dll\name`, `dir\symbols\dll\name`, where Microsoft's symbol packages put their files.
+
+The key is a PDB's GUID and age, or an image's time stamp and size, spelled as SymSrv spells them. Names come from a
+dump: one that could lead out of a directory or a URL is never looked up.
+
+A file with the right name is only a candidate: the caller's check opens it and compares its identity.
 """
 
 from __future__ import annotations
@@ -22,14 +25,14 @@ from typing import Protocol
 from urllib.parse import quote
 
 from throwstack.files.cabinet import NotUnpacked, unpack
-from throwstack.files.private import private_directory, put
+from throwstack.files.cache_files import private_directory, put
 from throwstack.images.image import PdbIdentity
 
 _MAX_NAME = 128
 _MAX_PATH_ELEMENTS = 64
 _MAX_DIRECTORY_ENTRIES = 200_000
 _KINDS = ("pdb", "dll", "exe", "sys", "drv", "ocx", "cpl", "acm", "ax", "scr", "tsp")
-"""Directories of a plain one: extensions of files, where those of PDBs are mostly those of their images."""
+"""Subdirectories of the plain layout, named after extensions. A PDB is mostly in that of its image: `dll`."""
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\ufffd]|[. ]$|^\.{1,2}$')
 _WINDOWS_PATH = re.compile(r"[A-Za-z]:([\\/]|$)|\\\\")
 _DEVICES = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d\u00b9\u00b2\u00b3])(\.|$)", re.IGNORECASE)
@@ -39,7 +42,10 @@ Say = Callable[[str], None]
 
 
 def safe_name(name: str) -> str | None:
-    r"""Return the last part of `name` (after any `/` or `\`) if it can stand in a path and a URL, else None."""
+    r"""Return the last part of `name` (after any `/` or `\`); None if that is not safe in a path or a URL.
+
+    Not safe are characters that Windows forbids in file names, and its device names: `con.pdb` is the console there.
+    """
     last = re.split(r"[\\/]", name)[-1]
     if not last or not last.isprintable() or _UNSAFE.search(last) or _DEVICES.match(last):
         return None
@@ -48,7 +54,7 @@ def safe_name(name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ImageIdentity:
-    """What a symbol store knows an image by: file name, time stamp and SizeOfImage from its header."""
+    """What identifies an image in a symbol store: file name, and time stamp and SizeOfImage of its header."""
 
     name: str
     timestamp: int
@@ -67,12 +73,12 @@ def store_key(identity: Identity) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A symbol store behind `http(s)://`, without a slash at its end."""
+    """A symbol server. `url` begins with `http://` or `https://` and does not end with a slash."""
 
     url: str
 
     def file_url(self, identity: Identity) -> str | None:
-        """Return the address of the file, or None if its name cannot stand in one."""
+        """Return the address of the file on this server, or None if its name is not safe in one."""
         name = safe_name(identity.name)
         if name is None:
             return None
@@ -81,20 +87,22 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class PathElement:
-    """One element of a symbol path: places from the nearest to the farthest, and where downloads are kept."""
+    """One element of a symbol path: places to search, nearest first, and the directory that keeps downloads."""
 
     places: tuple[Path | Server, ...]
     cache: Path | None = None
     is_store: bool = False
-    """Written `srv*`: its directories are symbol stores only."""
+    """Its directories are searched in the layout of a symbol store only (`srv*`, `cache*`)."""
 
 
 def parse_symbol_path(text: str, default_cache: Path, say: Say | None = None) -> tuple[PathElement, ...]:
-    r"""Parse a symbol path. An empty place in `srv*…` and a `srv*` without a cache stand for `default_cache`.
+    r"""Parse a symbol path.
 
-    Elements that name no place are dropped, and so is what follows the 64th. On another system than Windows, so are
-    Windows paths, of which an analyst's `_NT_SYMBOL_PATH` may be full: `srv*c:\symbols*SERVER` is `srv**SERVER` there.
-    `say` is told of what is dropped.
+    `default_cache` is used for an empty place in `srv*…`, and for a `srv*` with a server and no directory.
+
+    Left out are elements without any place, all after the 64th, and on systems other than Windows all Windows paths.
+    The last happens when an analyst's `_NT_SYMBOL_PATH` is used on Linux: `srv*c:\symbols*SERVER` is then read as
+    `srv*SERVER`. `say` is told what is left out.
     """
     say = say or (lambda _: None)
     elements: list[PathElement] = []
@@ -127,7 +135,7 @@ def parse_symbol_path(text: str, default_cache: Path, say: Say | None = None) ->
 
 
 def _place(word: str, say: Say) -> Path | Server | None:
-    """Return what `word` names, or None (and say so) for a directory of a system that this one is not."""
+    """Return the server or directory that `word` names; None for a Windows path on another system (`say` is told)."""
     if re.match(r"https?://", word, re.IGNORECASE):
         return Server(word.rstrip("/"))
     if os.name != "nt" and _WINDOWS_PATH.match(word):
@@ -135,36 +143,36 @@ def _place(word: str, say: Say) -> Path | Server | None:
         return None
     try:
         return Path(word).expanduser()
-    except RuntimeError:  # `~name` of nobody
+    except RuntimeError:  # `~name`, and there is no user of this name
         return Path(word)
 
 
 def _is_readable(directory: Path) -> bool:
-    # Path's own questions raise where a directory may not be looked into.
+    # Path.is_dir would raise if a directory above may not be entered.
     return os.path.isdir(directory) and os.access(directory, os.R_OK | os.X_OK)  # noqa: PTH112
 
 
 class Fetcher(Protocol):
-    """Brings a file from a server."""
+    """Downloads a file from a server."""
 
     def fetch(self, url: str, target: Path) -> bool:
-        """Store what is at `url` as the new file `target`; else return False, have said why, and leave nothing."""
+        """Download `url` to the new file `target` and return True; if that fails, give the reason and leave no file."""
         ...
 
 
 Check = Callable[[Path], str | None]
-"""Opens a candidate and returns why it is not the wanted file, or None if it is."""
+"""Opens a candidate; returns None if it is the wanted file, else the reason why it is not."""
 
 
 class SymbolPath:
-    """Finds files along a symbol path. Downloads only with a `fetcher`; refusals and failures go to `say`."""
+    """Finds files along a symbol path. Downloads only if it has a `fetcher`; `say` is told of refusals and failures."""
 
     def __init__(self, elements: tuple[PathElement, ...], *, fetcher: Fetcher | None = None, say: Say) -> None:
-        """Search `elements` in order; what is no directory among them, or none that can be read, is said."""
+        """Search `elements` in order. `say` is told of places that are not a readable directory."""
         self.elements = elements
         for element in elements:
             is_filled = element.cache is None or len(element.places) > 1
-            for place in element.places[is_filled:]:  # a cache is made when it is needed
+            for place in element.places[is_filled:]:  # not the cache, which is made when it is needed
                 if isinstance(place, Path) and not _is_readable(place):
                     say(f"{place}: not a directory that can be read")
         self._fetcher = fetcher
@@ -172,10 +180,10 @@ class SymbolPath:
         self._listings: dict[Path, dict[str, list[str]]] = {}
 
     def find(self, identity: Identity, check: Check) -> Path | None:
-        """Return the first file along the path that has the wanted identity, as `check` finds it, or None.
+        """Return the first file along the path that has the name of `identity` and passes `check`, or None.
 
-        What bears the name and fails the check is named in a message with the reason; the search goes on. What was
-        downloaded or unpacked is checked before it gets into the cache.
+        If a file fails the check, `say` is told its path and the reason, and the search goes on. A file that was
+        downloaded or unpacked is checked before it is put into the cache.
         """
         name = safe_name(identity.name)
         if name is None:
@@ -208,7 +216,7 @@ class SymbolPath:
         return found
 
     def _candidates(self, directory: Path, folder: tuple[str, ...], name: str, *, is_store: bool) -> Iterator[Path]:
-        """Yield files that may be the wanted one."""
+        """Yield the files in `directory` that have the right name, in both layouts or in that of a store only."""
         layouts = [(*folder, name)]
         if not is_store:
             layouts += [(name,), *((*top, kind, name) for top in ((), ("symbols",)) for kind in _KINDS)]
@@ -220,7 +228,10 @@ class SymbolPath:
     def _made(
         self, files: Generator[tuple[Path, str], None, None], cache: Path, identity: Identity, name: str, check: Check
     ) -> Path | None:
-        """Put the first of `files`, made in a private directory of `cache`, that passes the check into `cache`."""
+        """Put the first of `files` that passes the check into `cache`, and return its path there, or None.
+
+        `files` yields (path, origin); the paths are in a private directory of `cache`.
+        """
         target = self._kept(cache, name, store_key(identity))
         try:
             for file, origin in files:
@@ -231,21 +242,21 @@ class SymbolPath:
                 try:
                     put(file, target, cache)
                 except OSError as error:
-                    # Windows replaces no file that another run has open; that run's may be the right one.
+                    # On Windows a file that another run has open cannot be replaced. It may be the right one.
                     if not os.path.isfile(target) or check(target) is not None:  # noqa: PTH113 as above
                         self._say(f"{target}: cannot be stored: {error.strerror or error}")
                         continue
                 return target
         finally:
-            files.close()  # its private directory goes now
+            files.close()  # removes its private directory
         return None
 
     def _unpacks(
         self, directory: Path, folder: tuple[str, ...], cache: Path, name: str
     ) -> Generator[tuple[Path, str], None, None]:
-        """Yield what the cabinets in a store hold, unpacked, and the cabinets' paths."""
+        """Yield the unpacked file of each cabinet in a store, and the path of the cabinet."""
         for packed in self._resolve(directory, *folder, _packed(name)):
-            if not os.path.isfile(packed):  # noqa: PTH113 as above; a FIFO would be waited for
+            if not os.path.isfile(packed):  # noqa: PTH113 as above; to open a FIFO would wait for a writer
                 continue
             with self._private(cache) as private:
                 if private is not None and self._unpack(packed, private / name):
@@ -253,7 +264,7 @@ class SymbolPath:
 
     @contextmanager
     def _private(self, cache: Path) -> Iterator[Path | None]:
-        """Make a private directory in `cache` for a while; None, and a message, where that cannot be done."""
+        """Make a private directory in `cache` and remove it at the end; None, and a message, if that fails."""
         with ExitStack() as stack:
             try:
                 private = stack.enter_context(private_directory(cache))
@@ -274,14 +285,17 @@ class SymbolPath:
         return False
 
     def _kept(self, cache: Path, name: str, key: str) -> Path:
-        """Return where a cache keeps the file: in two tiers if it is such a store."""
+        """Return the path of a file in `cache`, which may be a two-tier store."""
         return cache.joinpath(*self._tier(cache, name), name, key, name)
 
     def _tier(self, directory: Path, name: str) -> tuple[str, ...]:
         return (name[:2],) if any(self._resolve(directory, "index2.txt")) else ()
 
     def _resolve(self, directory: Path, *parts: str) -> Iterator[Path]:
-        """Yield `directory/parts` as they are spelled on disk: stores are written by systems that ignore case."""
+        """Yield the existing paths that equal `directory/parts` but for upper and lower case.
+
+        Windows, which ignores case, fills stores with `Ntdll.pdb` and `NTDLL.PDB`; on Linux these are two names.
+        """
         if not parts:
             yield directory
             return
@@ -309,7 +323,7 @@ class SymbolPath:
     def _downloads(
         self, server: Server, cache: Path | None, identity: Identity, name: str
     ) -> Generator[tuple[Path, str], None, None]:
-        """Yield the file that the server has, as it is or else packed, and its address."""
+        """Download the file, or else the cabinet with it; yield the path of the file and the address it came from."""
         url = server.file_url(identity)
         if self._fetcher is None or cache is None or url is None:
             return

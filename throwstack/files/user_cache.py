@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where this user's caches are kept, by each system's own convention, and whether they are this user's alone."""
+"""The directory of this user's caches, by the convention of each system, and whether only this user can write to it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """Return the directory for what can be made again (it need not exist): `~/.cache/throwstack` and its like.
+    """Return the directory for files that can be made again, `~/.cache/throwstack` on Linux. It need not exist.
 
-    For a user who has no home, as in some containers, it is one that cannot be made.
+    A user without a home, as in some containers, gets a path that cannot be created: nothing is cached then.
     """
     try:
         return _base() / "throwstack"
@@ -21,15 +21,16 @@ def cache_directory() -> Path:
 
 
 def make_private(cache: Path) -> None:
-    """Make the directory of a user's cache, for this user alone, unless it is there. Raises `OSError`."""
+    """Make the directory `cache`, which only this user may enter, unless it exists. Raises `OSError`."""
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def distrust(cache: Path) -> str | None:
-    """Return why what is in the directory `cache` may be another user's work, or None. Raises `OSError`.
+    """Return why files in the directory `cache` may be another user's, or None if they are not. Raises `OSError`.
 
-    `XDG_CACHE_HOME` may name a directory for everybody, and `sudo` keeps the home of the user before. What root made
-    counts as one's own: root needs no cache to deceive us. Windows keeps `%LOCALAPPDATA%` to its user by itself.
+    It happens: `XDG_CACHE_HOME` can name a directory that everybody may write to, and `sudo` keeps the HOME of the user
+    who called it. Files of root are trusted, as root needs no cache to deceive us. On Windows `%LOCALAPPDATA%` is
+    private to its user anyway.
     """
     status = cache.stat()
     if not hasattr(os, "geteuid"):
@@ -40,7 +41,7 @@ def distrust(cache: Path) -> str | None:
 
 
 def _base() -> Path:
-    platform: str = sys.platform  # a plain string: a type checker of one platform would call the others unreachable
+    platform: str = sys.platform  # declared as str, or mypy takes the branches of other systems for unreachable
     if platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     if platform == "darwin":

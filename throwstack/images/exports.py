@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an image exports, as far as the pages of its export directory can be read. Follows the PE/COFF specification.
+"""Parses the export directory of an image, some of whose pages may be absent. Follows the PE/COFF specification.
 
-The directory is read in place, word by word: an entry of which one word (address, name pointer, ordinal, a letter of
-the name) is on a page that is not there is left out, and what may be missing is known. Zeros in place of such a page
-would be ordinals 0, which hang the names of all these entries on the first function. All tables and strings have to be
-in the directory, where linkers put them; all addresses in the image.
+An entry is made of four parts: the function's address, the pointer to its name, its ordinal, and the name. If any of
+them is on an absent page, the entry is left out, and `Exports` knows what may be missing.
+
+Why absent pages are not read as zeros: the table of ordinals maps the n-th name to an index of the table of addresses.
+A page of zeros there maps 2,048 names to index 0, so that the first function of the DLL would get all these names.
+
+All tables and names have to be inside the directory, where linkers put them, and all addresses inside the image.
 """
 
 from __future__ import annotations
@@ -20,21 +23,23 @@ from throwstack.core.memory import PAGE_SIZE
 T = TypeVar("T")
 
 _DIRECTORY = struct.Struct("<12xII5I")
-"""Its members from Name on: Name, Base, how many functions and names there are, and the RVAs of the three tables."""
+"""IMAGE_EXPORT_DIRECTORY from Name on: Name, Base, numbers of functions and names, RVAs of the three tables."""
 _MAX_ENTRIES = 1 << 16
-"""Ordinals are words of 16 bits."""
+"""Ordinals have 16 bits."""
 _MAX_NAME = 4096
 _NAME = re.compile(rb"[!-~]*")
-"""Linkers write printable ASCII without spaces."""
+"""Linkers write names in printable ASCII without spaces."""
 _LAST = chr(0x10FFFF)
+"""A name that no other name comes after."""
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """An export: RVA, name, and `DLL.Name` where the entry forwards elsewhere (then `rva` is not code).
+    """An export. `forwarder` is `DLL.Name` if the entry forwards to another DLL; then `rva` is not code.
 
-    One that has no name, only an ordinal, is called `Ordinal12`, as debuggers do. So is one whose name cannot be read:
-    its ordinal is known all the same, and without it what follows would have the name of the function before.
+    An export without a name is called `Ordinal12`, as in debuggers, and so is one whose name cannot be read. The second
+    matters: an address after the start of a function gets the nearest name before it. If the function were left out,
+    its addresses would get the name of the function before it.
     """
 
     rva: int
@@ -43,16 +48,18 @@ class Export:
 
 
 class Exports:
-    """The exports of an image in RVA order, named ones first, and what can be told of those that cannot be read."""
+    """The exports of an image by RVA (of several at one RVA, named ones first), and what may be missing from them."""
 
     __slots__ = ("_derived", "_entries", "_gaps", "has_all_starts")
 
     def __init__(
         self, entries: Sequence[Export], gaps: Sequence[tuple[str, str]] = (), *, has_all_starts: bool = True
     ) -> None:
-        """Take the entries, and `gaps`: (first, last) names between which there can be names that were not read.
+        """Take the entries that could be read.
 
-        `has_all_starts`: every function's address could be read, so that none begins unseen between two of them.
+        Each of `gaps` is a pair (first, last): names between these two may be missing, as the table of names is sorted.
+        `has_all_starts` says that the addresses of all functions could be read: no unknown one begins between two
+        entries.
         """
         self._entries = tuple(entries)
         self._gaps = tuple(gaps)
@@ -64,20 +71,20 @@ class Exports:
         return iter(self._entries)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of exports that could be read."""
         return len(self._entries)
 
     @property
     def is_whole(self) -> bool:
-        """Say whether nothing of them was on a page that is not there."""
+        """Say whether all exports could be read."""
         return self.has_all_starts and not self._gaps
 
     def may_lack(self, name: str) -> bool:
-        """Say whether `name`, which is not among them, may be exported all the same."""
+        """Say whether `name`, which is not among the entries, may be one of those that could not be read."""
         return any(first <= name <= last for first, last in self._gaps)
 
     def derived(self, make: Callable[[Exports], T]) -> T:
-        """Return `make` of these exports, made once for all images that share them."""
+        """Return `make(self)`, which is computed once for all images that share these exports."""
         if make not in self._derived:
             self._derived[make] = make(self)
         value: T = self._derived[make]
@@ -86,13 +93,14 @@ class Exports:
 
 NO_EXPORTS = Exports(())
 UNKNOWN_EXPORTS = Exports((), [("", _LAST)], has_all_starts=False)
-"""Of an image whose headers, or whose directory's head, cannot be read."""
+"""The exports of an image whose headers, or the head of whose export directory, cannot be read."""
 
 
 def parse_exports(directory: tuple[int, int], pages: Sequence[bytes | None], limit: int) -> Exports:
-    """Return the exports in the directory (RVA, size), whose `pages` are those from the RVA's own page on.
+    """Parse the export `directory` (RVA, size).
 
-    None is a page that is not there. Entries at or beyond RVA `limit`, the image's size, are left out.
+    `pages` are its pages, from the one that holds the RVA on; None for an absent page. Entries whose RVA is not below
+    `limit`, the size of the image, are left out.
     """
     view = _View(directory, pages)
     head = view.read(directory[0], _DIRECTORY.size)
@@ -122,7 +130,10 @@ def parse_exports(directory: tuple[int, int], pages: Sequence[bytes | None], lim
 
 
 def _gaps(names: Sequence[str | None]) -> list[tuple[str, str]]:
-    """Return between which names there are others that are not known: the loader wants the table sorted."""
+    """Return the pairs of neighbouring known names between which there are unknown ones (None in `names`).
+
+    The loader searches the table of names as a sorted one, so an unknown name is between its neighbours.
+    """
     if None not in names:
         return []
     gaps = []
@@ -138,7 +149,7 @@ def _gaps(names: Sequence[str | None]) -> list[tuple[str, str]]:
 
 
 class _View:
-    """An export directory's bytes, some of which are not there."""
+    """The bytes of an export directory, some of which may be absent."""
 
     def __init__(self, directory: tuple[int, int], pages: Sequence[bytes | None]) -> None:
         self._low, size = directory
@@ -147,10 +158,10 @@ class _View:
         self._pages = pages
         self._names: dict[int, str | None] = {}
         self._letters_left = size
-        """Names do not overlap in a directory that a linker made: together they are no longer than it."""
+        """Names do not overlap in a linker's directory, so all together are no longer than it. This bounds the work."""
 
     def read(self, rva: int, size: int) -> bytes | None:
-        """Return the bytes at `rva`, or None if one of them is not in the directory or not there."""
+        """Return the bytes at `rva`; None if one of them is outside the directory or absent."""
         if not self._low <= rva <= self._high - size:
             return None
         index, offset = rva // PAGE_SIZE - self._first, rva % PAGE_SIZE
@@ -161,7 +172,7 @@ class _View:
         return None if rest is None else page[offset:] + rest[: offset + size - PAGE_SIZE]
 
     def words(self, rva: int, count: int, form: str) -> Iterator[int | None]:
-        """Yield the words of a table, None for each that is not there; those outside the directory not at all."""
+        """Yield the `count` words of a table, None for each that is absent. It ends where the directory ends."""
         word = struct.Struct(form)
         fitting = max(self._high - rva, 0) // word.size if rva >= self._low else 0
         for at in range(rva, rva + min(count, fitting, _MAX_ENTRIES) * word.size, word.size):
@@ -169,7 +180,7 @@ class _View:
             yield None if data is None else word.unpack(data)[0]
 
     def text(self, rva: int) -> str | None:
-        """Return the zero-terminated name at `rva`; "" if there can be none, None if a part of it is not there."""
+        """Return the zero-terminated name at `rva`; "" if that cannot be a name, None if a part of it is absent."""
         if rva not in self._names:
             self._names[rva] = self._text(rva)
         return self._names[rva]
@@ -190,5 +201,8 @@ class _View:
         return ""
 
     def forwarder(self, rva: int) -> str | None:
-        """Return the target of an entry that forwards ("" where it cannot be read), None for any other."""
+        """Return the target if the entry with this RVA forwards, "" if the target cannot be read; None if it does not.
+
+        An entry forwards if its address is inside the export directory: there it is not code but a name.
+        """
         return (self.text(rva) or "") if self._low <= rva < self._high else None

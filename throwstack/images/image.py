@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PE images as they lie in memory: sections, exports, the PDB's identity, where the unwind tables are.
+"""PE images in memory: headers, sections, exports, the identity of the PDB. Follows the PE/COFF specification.
 
-Headers are parsed with pefile. Nothing here fails on a page that is missing or a header that is
-damaged: what cannot be read is absent. Follows the PE/COFF specification.
+Headers are parsed with pefile. An absent page or a damaged header raises nothing: what cannot be read is None or empty.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ _HEADER_SIZE = PAGE_SIZE
 _MAX_IMAGE_SIZE = 1 << 30
 _MAX_DIRECTORY_SIZE = 8 << 20
 _MAX_PAGES = 4096
-"""How many pages a cache of their parses keeps, of 4 KiB each."""
+"""Number of pages whose parsed headers, or digests, are kept."""
 _MAX_EXPORTS = 1 << 20
-"""How many exports are kept; a machine has some 200,000 different ones."""
+"""Number of exports that are kept; a machine has some 200,000 different ones."""
 _EXECUTE, _WRITE = 0x20000000, 0x80000000
 _MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
 _CODEVIEW = 2
 _RSDS_NAME = 24
-"""Where in an RSDS record the PDB's name begins."""
+"""Offset of the PDB's name in an RSDS record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of an image: name, RVA, size in memory in bytes, whether its pages are executable, and writable."""
+    """A section of an image: its name, RVA, size in memory in bytes, and the access to its pages."""
 
     name: str
     rva: int
@@ -47,7 +46,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class PdbIdentity:
-    """What the RSDS record of an image says of its PDB: file name, GUID as 32 upper-case hex digits, age."""
+    """The PDB of an image by its RSDS record: file name, GUID as 32 upper-case hex digits, age."""
 
     name: str
     guid: str
@@ -56,14 +55,13 @@ class PdbIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """An image's headers, as far as the engine uses them. Directories are (RVA, size); (0, 0) where there is none."""
+    """The members of an image's headers that the engine uses. Directories are (RVA, size); (0, 0) if there is none."""
 
     arch: Arch
     timestamp: int
     checksum: int
     image_size: int
     preferred_base: int
-    entry_rva: int
     sections: tuple[Section, ...]
     export_directory: tuple[int, int]
     exception_directory: tuple[int, int]
@@ -78,12 +76,12 @@ class Headers:
 
 
 class Image:
-    """One module's image in memory. Parsed on first use; whatever is unreadable is absent rather than an error."""
+    """The image of one module in memory. Everything is parsed on first use, and raises nothing if it is unreadable."""
 
     __slots__ = ("_cache", "_exports", "_headers", "_is_parsed", "_pdb", "_pdb_parsed", "memory", "module")
 
     def __init__(self, module: Module, memory: Memory, cache: ImageCache | None = None) -> None:
-        """Look at `module` through `memory`; images with the same bytes share their parse through `cache`."""
+        """Take the image of `module` in `memory`. Images with equal bytes are parsed once if they share `cache`."""
         self.module = module
         self.memory = memory
         self._cache = cache if cache is not None else ImageCache()
@@ -108,7 +106,7 @@ class Image:
 
     @property
     def header_page(self) -> bytes:
-        """Return the image's first page, or what of it can be read."""
+        """Return the first 4096 bytes of the image, or as many of them as can be read."""
         return self.memory.read_available(self.base, _HEADER_SIZE)
 
     @property
@@ -127,7 +125,7 @@ class Image:
         return self._pdb
 
     def is_code(self, address: int) -> bool:
-        """Say whether `address` lies in an executable section (True throughout if the headers are unreadable)."""
+        """Say whether `address` is in an executable section; anywhere in the image if the headers are unreadable."""
         headers = self.headers
         if headers is None or not headers.sections:
             return self.module.contains(address)
@@ -148,7 +146,8 @@ class Image:
                 record = self.memory.read_available(self.base + start, length)
             except MemoryUnreadable:
                 continue
-            is_cut = len(record) < length and b"\0" not in record[_RSDS_NAME:]  # the name goes on on an absent page
+            # The name may go on on an absent page. Half a name would be the name of another file.
+            is_cut = len(record) < length and b"\0" not in record[_RSDS_NAME:]
             identity = None if is_cut or start + length > headers.image_size else parse_rsds(record)
             if identity is not None:
                 return identity
@@ -156,7 +155,7 @@ class Image:
 
 
 def parse_rsds(record: bytes) -> PdbIdentity | None:
-    """Return the identity in a CodeView record `RSDS, GUID, age, path`, or None if it is not one."""
+    """Return the identity in a CodeView record (`RSDS`, GUID, age, path), or None if it is not one."""
     if len(record) <= _RSDS_NAME or record[:4] != b"RSDS":
         return None
     first, second, third = (
@@ -171,16 +170,17 @@ def parse_rsds(record: bytes) -> PdbIdentity | None:
 
 
 class ImageCache:
-    """Parses shared between processes, by the bytes that they were made from and nothing else.
+    """Shares parsed headers and exports between processes whose pages have equal bytes.
 
-    A process can have written to its copy of a DLL: then it has bytes of its own, and what they say is its own affair.
-    A page that is not there is part of that: what was read without it is not told where it is there.
+    Only the bytes count, not the module's name. A process can have written to its copy of a DLL: then it has other
+    bytes, and what is parsed from them is used for this process alone. Absent pages are part of the key as well: what
+    was parsed without a page is not used for a process that has the page.
     """
 
     __slots__ = ("_digests", "_entries", "_exports", "_headers")
 
     def __init__(self) -> None:
-        """Start empty; meant to live as long as one dump is open."""
+        """Start empty. A cache serves one dump."""
         self._digests: dict[bytes, bytes] = {}
         self._headers: dict[bytes, Headers | None] = {}
         self._exports: dict[tuple[object, ...], Exports] = {}
@@ -218,7 +218,10 @@ class ImageCache:
         return exports
 
     def _digest(self, page: bytes) -> bytes:
-        """Return what stands for the contents of `page`; costs little where processes have the same physical page."""
+        """Return a digest of `page`.
+
+        It costs little for a page that many processes share: they have the same bytes object, whose hash Python keeps.
+        """
         digest = self._digests.get(page)
         if digest is None:
             if len(self._digests) >= _MAX_PAGES:
@@ -253,7 +256,6 @@ def parse_headers(page: bytes) -> Headers | None:
             optional.CheckSum,
             optional.SizeOfImage,
             optional.ImageBase,
-            optional.AddressOfEntryPoint,
             sections,
             *(_directory(pe, index) for index in (_EXPORT, _EXCEPTION, _DEBUG)),
         )
@@ -262,7 +264,7 @@ def parse_headers(page: bytes) -> Headers | None:
 
 
 def data_directory(pe: pefile.PE, index: int) -> tuple[int, int]:
-    """Return RVA and size of a data directory as the headers give them; (0, 0) where they have no such entry."""
+    """Return RVA and size of a data directory as the headers give them; (0, 0) if they have no such entry."""
     entries = pe.OPTIONAL_HEADER.DATA_DIRECTORY
     return (entries[index].VirtualAddress, entries[index].Size) if index < len(entries) else (0, 0)
 
@@ -279,7 +281,7 @@ class ImageMap:
     __slots__ = ("_images", "memory", "modules")
 
     def __init__(self, memory: Memory, modules: ModuleMap, cache: ImageCache | None = None) -> None:
-        """Look at every module of `modules` through `memory`."""
+        """Take the images of all `modules` in `memory`; `cache` is shared with other address spaces."""
         self.memory = memory
         self.modules = modules
         shared = cache if cache is not None else ImageCache()
@@ -291,7 +293,7 @@ class ImageMap:
         return None if module is None else self._images[module.base]
 
     def is_code(self, address: int) -> bool:
-        """Say whether `address` lies in an executable section of an image."""
+        """Say whether `address` is in an executable section of an image."""
         image = self.find(address)
         return image is not None and image.is_code(address)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modules of a process (or of the kernel) and which of them holds an address."""
+"""The modules of a process or of the kernel, and the look-up of the module that holds an address."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from functools import lru_cache
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A loaded image: its file name and full path as the loader recorded them, and where it lies.
+    """A loaded image: its file name and full path as the loader recorded them, its base address and size in bytes.
 
-    `name` keeps its extension (`KERNEL32.dll`); `label` is what stands before the `!` of a symbol.
+    `name` keeps its extension (`KERNEL32.dll`); `label` is the part before the `!` of a symbol.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Module:
     base: int
     size: int
     timestamp: int = 0
-    """The image's time stamp in the loader's entry; 0 where it is not known."""
+    """The image's time stamp in the loader's entry; 0 if it is not known."""
 
     @property
     def label(self) -> str:
@@ -29,7 +29,7 @@ class Module:
         return _label(self.name)
 
     def contains(self, address: int) -> bool:
-        """Say whether `address` lies in the image."""
+        """Say whether `address` is in the image."""
         return self.base <= address < self.base + self.size
 
 
@@ -58,7 +58,7 @@ class ModuleMap:
         return iter(self._modules)
 
     def __len__(self) -> int:
-        """Return how many modules there are."""
+        """Return the number of modules."""
         return len(self._modules)
 
     def find(self, address: int) -> Module | None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions that a thread is stuck in after its exception went unhandled, or while its process cannot end.
+"""Blockers: functions that a thread is stuck in after an unhandled exception, or while its process cannot end.
 
-The functions are data, one line each, in data/blockers.tsv; this module reads the table and puts a walked stack's
-blockers into words. To teach throwstack a blocker, add a line there.
+The functions are data, one line each, in data/blockers.tsv. This module reads the table, finds the blockers of a walked
+stack, and puts them into words. To add a blocker, add a line to the table.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from importlib.resources import files
 
 
 class BlockerKind(Enum):
-    """What a blocking function does. The order is that in which they explain a stuck thread, best first."""
+    """What a blocking function does. Kinds that explain a stuck thread better come first."""
 
     UNHANDLED_FILTER = "unhandled-filter"
-    """Runs when no handler took an exception: its presence alone proves one."""
+    """Runs when no handler took an exception: its presence on a stack proves an unhandled one."""
     CLR_WATSON = "clr-watson"
     """The CLR's own handling of an unhandled exception."""
     GS_FAILURE = "gs-failure"
-    """A stack cookie was found overwritten; the context is saved in globals of the module."""
+    """A stack cookie was overwritten; the context is saved in globals of the module."""
     FAIL_FAST = "fail-fast"
     WER = "wer"
     """Waits for Windows Error Reporting, or reports to it."""
     JIT_DEBUGGER = "jit-debugger"
-    """Waits for the debugger named under AeDebug, or is stopped in it."""
+    """Waits for the debugger in the registry's AeDebug key, or is stopped in it."""
     PURE_CALL = "purecall"
     INVALID_PARAMETER = "invalid-parameter"
     TERMINATE = "terminate"
-    """C++ terminate: an exception left where none may, or found no handler."""
+    """C++ terminate: an exception had no handler, or left a function that must not throw."""
     ABORT = "abort"
     HARD_ERROR = "hard-error"
     """A message that csrss shows on behalf of the process."""
     ERROR_BOX = "error-box"
     """A message box of the C runtime or of an assertion."""
     SHUTDOWN = "shutdown"
-    """The process is ending, and waits for something that does not come."""
+    """The process is ending in the ordinary way, and waits for something that does not happen."""
     TERMINATION = "termination"
-    """The process is being ended without more ado, and the kernel waits for something that does not come."""
+    """The process is being killed (TerminateProcess), and the kernel waits for something that does not happen."""
 
 
 _ORDER = {kind: index for index, kind in enumerate(BlockerKind)}
@@ -49,10 +49,11 @@ _ORDER = {kind: index for index, kind in enumerate(BlockerKind)}
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """A blocking function: the modules that have it (patterns for a lower-case label), its name, and why it blocks.
+    """A blocking function.
 
-    `proves_exception`: the function runs only when an exception went unhandled. `is_triage`: worth a search on every
-    thread's stack; the others are only named where a walked stack has them.
+    `modules` are patterns for the lower-case label of the modules that have it; `why` says in a sentence why it blocks.
+    `proves_exception`: it runs only when an exception went unhandled. `is_triage`: every thread's stack is searched for
+    it. The others are only recognised in the frames of a walk.
     """
 
     modules: tuple[str, ...]
@@ -63,14 +64,14 @@ class Blocker:
     why: str
 
     def is_in(self, module_label: str) -> bool:
-        """Say whether a module with this label (`KERNEL32`) can hold the function."""
+        """Say whether a module with this label (`KERNEL32`) can have the function."""
         label = module_label.lower()
         return any(fnmatchcase(label, pattern) for pattern in self.modules)
 
 
 @cache
 def blockers() -> tuple[Blocker, ...]:
-    """Return the table."""
+    """Return all blocking functions of the table, in its order."""
     lines = (files("throwstack.names") / "data" / "blockers.tsv").read_text("utf-8").splitlines()
     return tuple(_parse(line) for line in lines if line and not line.startswith("#"))
 
@@ -82,13 +83,13 @@ def _parse(line: str) -> Blocker:
 
 @cache
 def triage_blockers() -> tuple[Blocker, ...]:
-    """Return the functions to look for on every thread's stack."""
+    """Return the blocking functions that every thread's stack is searched for."""
     return tuple(blocker for blocker in blockers() if blocker.is_triage)
 
 
 @lru_cache(maxsize=1024)
 def triage_blockers_in(module_label: str) -> tuple[Blocker, ...]:
-    """Return those of them that a module with this label can hold."""
+    """Return those of `triage_blockers` that a module with this label can have."""
     return tuple(blocker for blocker in triage_blockers() if blocker.is_in(module_label))
 
 
@@ -101,9 +102,9 @@ def _by_symbol() -> dict[str, tuple[Blocker, ...]]:
 
 
 def blocker_named(module_label: str, symbol: str) -> Blocker | None:
-    """Return the blocker that `symbol` of the module `module_label` is, or None.
+    """Return the blocker with the name `symbol` in the module `module_label`, or None.
 
-    Decoration is seen through: `_UnhandledExceptionFilter@4` is `UnhandledExceptionFilter`.
+    Stdcall decoration is removed first: `_UnhandledExceptionFilter@4` is `UnhandledExceptionFilter`.
     """
     for name in _plain_names(symbol):
         for blocker in _by_symbol().get(name, ()):
@@ -120,11 +121,11 @@ def _plain_names(symbol: str) -> tuple[str, ...]:
 
 
 def blocked_in(names: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Return which of a walked stack's (module label, symbol) pairs, innermost first, say what the thread is stuck in.
+    """Return the blockers among `names`, the (module label, symbol) pairs of a walked stack, innermost first.
 
-    One for each kind of blocker, the innermost of its kind (`mscorwks!CorExitProcess`, to which
-    `mscoree!CorExitProcess` only leads). First comes the one that explains the block best, then the others,
-    outermost first: `KERNEL32!UnhandledExceptionFilter, MSVCR71!abort, mscorwks!CorExitProcess`.
+    There is one for each kind, the innermost of its kind: `mscorwks!CorExitProcess` and not `mscoree!CorExitProcess`,
+    which only calls it. First comes the one that explains best why the thread is stuck, then the others, outermost
+    first: `KERNEL32!UnhandledExceptionFilter, MSVCR71!abort, mscorwks!CorExitProcess`.
     """
     innermost: dict[BlockerKind, int] = {}
     for depth, (module, symbol) in enumerate(names):

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Names as people write them, from names as compilers do: `?f@A@@QAEXH@Z` → `A::f`, `.?AVerror@@` → `error`.
+r"""Turns decorated (mangled) names into readable ones: `?f@A@@QAEXH@Z` → `A::f`, `.?AVerror@@` → `error`.
 
-LLVM's demangler (pydemumble) does the decoding. It gives whole declarations; a debugger shows the name alone, without
-return type, access and parameters, and so does this. Names come from export tables and type descriptors, which are
-hostile: a decorated name can refer back to its own parts, so that a hundred characters stand for gigabytes, and can
-nest so deep that the decoder's stack ends. Names that could are left as they are.
+LLVM's demangler (pydemumble) does the decoding. It returns whole declarations, `public: void __thiscall A::f(int)`. A
+debugger shows the name alone, without return type, access and parameters, and so do these functions.
+
+Names come from export tables and type descriptors, which are hostile. A decorated name can refer back to its own parts,
+so that a hundred characters stand for gigabytes, and it can nest so deeply that the decoder overflows its stack. A name
+that might is returned as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _TRAILER = re.compile(r"(?:\s*(?:const|volatile|__restrict|__unaligned|__ptr64|n
 _DECORATED = ("?", "_Z")
 _FASTCALL = re.compile(r"@(\w+)@\d+")
 _INCREMENTAL = re.compile(r"@?(ILT\+\d+\(.*\))")
-"""A jump that incremental linking goes through, `@ILT+5(_main)`: all of it is the name."""
+"""A thunk of incremental linking, `@ILT+5(_main)`. The brackets are part of its name, and no parameter list."""
 _KEYWORD = re.compile(r"\b(?:class|struct|union|enum) ")
 _RTTI_SUFFIX = "`RTTI Type Descriptor Name'"
 _REFERENCES = re.compile(r"(?<![a-z_0-9])[0-9]+")
@@ -33,24 +35,24 @@ _OPEN, _CLOSE = "<([{`", ">)]}'"
 
 @lru_cache(maxsize=65536)
 def undecorate(name: str) -> str:
-    """Return the qualified name in a C++ decorated one; any other name, and one that cannot be decoded, unchanged."""
+    """Return the qualified name in a C++ decorated name. A name that is not decorated or too complex is unchanged."""
     text = declaration(name)
     if text is None:
         return name
-    if name.startswith("_"):  # without return type, unless it is a template's
+    if name.startswith("_"):  # an Itanium name has no return type, unless it is a template's
         text = strip_parameters(text)
     return _tidy(_name_of_declaration(text)) or name
 
 
 def declaration(name: str) -> str | None:
-    """Return the whole declaration that a C++ decorated name stands for, or None if it cannot be decoded."""
+    """Return the whole declaration in a C++ decorated name; None if it cannot be decoded or is too complex."""
     if not name.startswith(("?", "_Z", "__Z")) or not _is_bounded(name):
         return None
     return _demangle(name) or None
 
 
 def type_name(descriptor: str) -> str:
-    """Return the type that an RTTI type descriptor names: `.?AVbad_alloc@std@@` → `std::bad_alloc`, `.H` → `int`."""
+    """Return the type that an RTTI type descriptor of Visual C++ names: `.?AVbad_alloc@std@@` → `std::bad_alloc`."""
     if not descriptor.startswith(".") or not _is_bounded(descriptor):
         return descriptor
     text = _demangle(descriptor)
@@ -60,9 +62,9 @@ def type_name(descriptor: str) -> str:
 
 
 def itanium_type_name(name: str) -> str:
-    """Return the type that the name in a GCC `type_info` stands for: `St13runtime_error` → `std::runtime_error`.
+    """Return the type that the name in a GCC `type_info` means: `St13runtime_error` → `std::runtime_error`.
 
-    Empty if it is no such name.
+    "" if `name` is no such name.
     """
     decorated = f"_ZTS{name}"
     text = _demangle(decorated) if _is_bounded(decorated) else None
@@ -71,12 +73,15 @@ def itanium_type_name(name: str) -> str:
 
 
 def strip_parameters(signature: str) -> str:
-    """Return a function's name without its parameter list: `A::f(int) const` → `A::f`, `A::operator()(int)` too."""
+    """Return a function's name without its parameter list: `A::f(int) const` → `A::f`.
+
+    `A::operator()(int)` becomes `A::operator()`; parameters may themselves be functions, `f(int (*)(char))`.
+    """
     last = signature.rfind(")")
     if last < 0 or not _TRAILER.fullmatch(signature, last + 1):
         return signature
     first = signature.rfind("(", 0, last)
-    depth = signature.count(")", first, last)  # of parameters that are functions
+    depth = signature.count(")", first, last)  # greater than 0 if parameters are functions
     while depth and first >= 0:
         depth -= 1
         outer = signature.rfind("(", 0, first)
@@ -87,7 +92,7 @@ def strip_parameters(signature: str) -> str:
 
 
 def display_name(symbol: str) -> str:
-    """Return the name that a debugger shows for a symbol of a PDB: neither decorated nor with its parameters."""
+    """Return the name that a debugger shows for a symbol of a PDB: not decorated, and without parameters."""
     if is_decorated(symbol):
         return undecorate(symbol)
     thunk = _INCREMENTAL.fullmatch(symbol)
@@ -99,17 +104,18 @@ def display_name(symbol: str) -> str:
 
 
 def is_decorated(symbol: str) -> bool:
-    """Say whether a symbol of a PDB is spelled as compilers do; all others are readable, with parameters or not."""
+    """Say whether a symbol of a PDB is a C++ decorated name. If not, it is readable, with or without parameters."""
     return symbol.startswith(_DECORATED)
 
 
 def _is_bounded(name: str) -> bool:
-    """Say whether decoding ends soon: how far references can multiply what the name spells out.
+    """Say whether the decoded name has a bounded length, which also bounds the time that decoding takes.
 
-    A digit in the place of a name or type refers to one of the ten before it, in its own list of parameters or
-    template arguments. So a list makes of what it spells out at most (1 + its references) times as much, and lists
-    nest. With R references in L lists that is most when they are spread evenly. Digits in identifiers follow small
-    letters, underscores or digits, which references never do.
+    In a Microsoft name, a digit in place of a name or type repeats one of the ten before it in the same list (of
+    parameters or template arguments). A list with n references is thus at most 1 + n times as long as what it spells
+    out. Lists nest, so the factors multiply; for R references in L lists the product is largest when they are spread
+    evenly, (1 + R/L) ** L. Every digit counts as a reference, but for digits after a small letter or an underscore:
+    those are in an identifier, which a reference never is. References of Itanium names (`S0_`, `T_`) work alike.
     """
     if len(name) > _MAX_NAME or not name.isprintable():
         return False
@@ -145,7 +151,7 @@ def _name_of_declaration(text: str) -> str:
 
 
 def _first_group(text: str) -> str:
-    """Return the name of the function in `f(void))(int)`: what stands before the bracket that closes none in it."""
+    """Return the function's name in `f(void))(int)`, the rest of a declaration: it ends at the first unmatched `)`."""
     depth = 0
     for index, char in enumerate(text):
         depth += (char == "(") - (char == ")")
@@ -155,7 +161,7 @@ def _first_group(text: str) -> str:
 
 
 def _tidy(name: str) -> str:
-    """Write what LLVM does in ways of its own as Microsoft's tools do: `A<B,C<int> >`."""
+    """Spell `name` as Microsoft's tools do where LLVM differs: `A<B,C<int> >`, no `class` before a type."""
     name = _KEYWORD.sub("", name).replace(" deleting dtor'", " deleting destructor'")
     if "<" in name and "operator" not in name:
         name = name.replace(", ", ",")

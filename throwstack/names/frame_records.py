@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a PDB says of the frames of x86 functions, whoever reads it: FrameData ("new FPO") and FPO_DATA records.
+"""Records of a PDB that describe the frames of x86 functions: FrameData ("new FPO") and FPO_DATA.
 
 The fields are those of the PDB's own structures (`IDiaFrameData`, `FPO_DATA` in winnt.h).
 """
@@ -14,10 +14,10 @@ from throwstack.images.image import Image
 
 @dataclass(frozen=True, slots=True)
 class FrameData:
-    """One record: the code range it covers and how the frame is laid out there. All sizes in bytes.
+    """One record: the code range that it covers and the layout of the frame there. All sizes are in bytes.
 
-    `program` is the postfix program of a FrameData record (`$T0 .raSearch = $eip $T0 ^ = …`), or "" for an old
-    FPO_DATA record, whose layout follows from the sizes and `uses_base_pointer`.
+    A FrameData record has a `program` in postfix notation that computes the caller's registers (`$T0 .raSearch = $eip
+    $T0 ^ = …`). An old FPO_DATA record has none (""): its layout follows from the sizes and `uses_base_pointer`.
     """
 
     rva: int
@@ -26,17 +26,16 @@ class FrameData:
     parameters_size: int
     saved_registers_size: int
     locals_size: int
-    max_stack_size: int
     program: str
     uses_base_pointer: bool
     has_seh: bool = False
     """The function registers an exception handler."""
     is_non_fpo: bool = False
-    """An FPO_DATA record that says of the function that it has an ordinary frame, FRAME_NONFPO."""
+    """An FPO_DATA record of the kind FRAME_NONFPO: the function has an ordinary frame with a frame pointer."""
 
 
 def annotation(data: FrameData) -> str:
-    """Return a record as WinDbg's `kv` prints it: `FPO: [4,20,4]` (words of parameters, locals, saved registers)."""
+    """Return `data` as WinDbg's `kv` prints it: `FPO: [4,20,4]` (words of parameters, locals, saved registers)."""
     if data.has_seh:
         return "FPO: [SEH]"
     if data.is_non_fpo:
@@ -46,7 +45,7 @@ def annotation(data: FrameData) -> str:
 
 
 class FrameDataSource(Protocol):
-    """Gives the record that covers an address of an image."""
+    """Finds the record that covers an address of an image."""
 
     def frame_data(self, image: Image, rva: int) -> FrameData | None:
         """Return the innermost record that covers `rva` in `image`, or None."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names for addresses: symbol tables of modules, looked up both ways.
+"""Names for addresses, and addresses for names, from the symbol tables of modules.
 
-A module's table comes from whoever has one (`SymbolSource`: an ISF file, a PDB) and otherwise from its exports. The
-table that named an address is part of the answer, because a nearest export is a hint and a PDB's function a fact.
+The table of a module comes from a PDB or an ISF file (`SymbolSource`), or else from the module's exports. A name says
+of which kind its table is: a function of a PDB is a fact, while the nearest export may be another function.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from throwstack.images.exports import Exports
 from throwstack.images.image import Image, ImageMap
 from throwstack.names.demangle import undecorate
 from throwstack.names.frame_records import FrameData
-from throwstack.names.name_extent import is_beyond_function
+from throwstack.names.function_extent import is_beyond_function
 
 
 class SymbolKind(Enum):
-    """Where a module's names come from, best first."""
+    """Kinds of symbol tables, best first."""
 
     PDB = "pdb"
     ISF = "isf"
@@ -28,12 +28,13 @@ class SymbolKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
-    """A function at an address, as a symbol table gives it.
+class LocatedFunction:
+    r"""A function that a symbol table has at an address.
 
-    `rva` is where the function starts; None for one that was inlined there. `raw` is the name as the table spells it
-    (decorated, with parameters), `signature` the name with parameter types where the table has them. `is_inside`
-    says whether the address lies in the function, where the table knows its end; None where it does not.
+    `rva` is the start of the function; None if it was inlined. `source` is file and line, `d:\src\file.cpp @ 860`.
+    `raw` is the name as the table spells it (decorated, or with parameters); `signature` is the name with the types of
+    its parameters, if the table has them. `is_inside` says whether the address is in the function; None if the table
+    does not know where the function ends.
     """
 
     symbol: str
@@ -45,15 +46,15 @@ class Location:
 
 
 class SymbolTable:
-    """The code symbols of one image: names by RVA, RVAs by name."""
+    """The code symbols of one image, looked up by RVA and by name."""
 
     __slots__ = ("_by_name", "_names", "_rvas", "has_all_starts", "kind")
 
     def __init__(self, kind: SymbolKind, symbols: Iterable[tuple[int, str]], *, has_all_starts: bool = True) -> None:
-        """Take (RVA, name) pairs in any order; of several names at one RVA the first is kept for display.
+        """Take (RVA, name) pairs in any order; of several names at one RVA the first is shown.
 
-        `has_all_starts` is False where there were more symbols, which could not be read: one of them may stand between
-        an address and the nearest that is known.
+        `has_all_starts` is False if there are more symbols that could not be read. One of them may be nearer to an
+        address than the nearest known one.
         """
         self.kind = kind
         self.has_all_starts = has_all_starts
@@ -70,7 +71,7 @@ class SymbolTable:
         return len(self._rvas)
 
     def nearest(self, rva: int) -> tuple[str, int] | None:
-        """Return the name at or before `rva` and the RVA at which it stands, or None."""
+        """Return name and RVA of the last symbol at or before `rva`, or None."""
         index = bisect_right(self._rvas, rva) - 1
         return (self._names[index], self._rvas[index]) if index >= 0 else None
 
@@ -79,17 +80,20 @@ class SymbolTable:
         index = bisect_right(self._rvas, rva)
         return self._rvas[index] if index < len(self._rvas) else None
 
-    def locate(self, rva: int) -> tuple[Location, ...]:
-        """Return the functions at `rva`, innermost inlined one first; here the nearest name, or nothing."""
+    def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
+        """Return the functions at `rva`, inlined ones first, from the innermost outwards.
+
+        This table knows only where functions start: it returns the nearest one before `rva`, or nothing.
+        """
         found = self.nearest(rva)
-        return () if found is None else (Location(undecorate(found[0]), found[1], raw=found[0]),)
+        return () if found is None else (LocatedFunction(undecorate(found[0]), found[1], raw=found[0]),)
 
     def rva_of(self, name: str) -> int | None:
         """Return the RVA of the symbol called `name`, or None."""
         return self._by_name.get(name)
 
-    def frame_description(self, rva: int) -> FrameData | None:  # noqa: ARG002 PDBs have more to say
-        """Return what the symbols say of the x86 frame of the function at `rva`; here nothing."""
+    def frame_description(self, rva: int) -> FrameData | None:  # noqa: ARG002 the table of a PDB uses it
+        """Return the record that describes the x86 frame of the function at `rva`. Only the table of a PDB has any."""
         return None
 
 
@@ -100,7 +104,7 @@ SymbolSource = Callable[[Image], "SymbolTable | None"]
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A named address: `KERNEL32!RaiseException+0x53`, `KERNEL32+0x1234` or a bare address."""
+    """The name of an address: `KERNEL32!RaiseException+0x53`, or `KERNEL32+0x1234`, or the bare address."""
 
     address: int
     module: str = ""
@@ -108,23 +112,23 @@ class Name:
     offset: int = 0
     kind: SymbolKind | None = None
     source: str = ""
-    """File and line, `d:\\src\\file.cpp @ 860`, where the symbols give it."""
+    """File and line, `d:\\src\\file.cpp @ 860`; "" if the symbols do not have them."""
     is_doubtful: bool = False
-    """The symbol is the nearest one known, and there are signs that the address lies in another function."""
+    """There are signs that the address is in another function than this one, whose symbol is only the nearest."""
     is_inline: bool = False
-    """The function was inlined: it has no frame of its own, and no offset."""
+    """The function was inlined: it has no frame of its own and no offset."""
     raw: str = ""
-    """The symbol as its table spells it: decorated, or with parameters."""
+    """The symbol as its table spells it, decorated or with parameters."""
     signature: str = ""
-    """The symbol with the types of its parameters, where the symbols give them."""
+    """The symbol with the types of its parameters; "" if the symbols do not have them."""
 
     @property
     def provenance(self) -> str:
-        """Return where the symbol comes from, `pdb`, `isf` or `export`, with a `?` where it is doubtful."""
+        """Return the kind of the symbol's table, `pdb`, `isf` or `export`, with a `?` if the name is doubtful."""
         return "" if self.kind is None else self.kind.value + ("?" if self.is_doubtful else "")
 
     def __str__(self) -> str:
-        """Return it as WinDbg prints it."""
+        """Return the name as WinDbg prints it."""
         if not self.module:
             return f"0x{self.address:x}"
         label = f"{self.module}!{self.symbol}" if self.symbol else self.module
@@ -132,9 +136,9 @@ class Name:
 
 
 class Symbols:
-    """Names for the addresses of one address space."""
+    """Names the addresses of one address space."""
 
-    __slots__ = ("_elsewhere", "_fallback", "_names", "_source", "_tables", "images")
+    __slots__ = ("_fallback", "_name_outside", "_names", "_source", "_tables", "images")
 
     def __init__(
         self,
@@ -142,22 +146,23 @@ class Symbols:
         source: SymbolSource | None = None,
         *,
         fallback: SymbolSource | None = None,
-        elsewhere: Callable[[int], Name | None] | None = None,
+        name_outside: Callable[[int], Name | None] | None = None,
     ) -> None:
-        """Name what lies in `images`; each source is asked once per image.
+        """Name the addresses in `images`.
 
-        First `source` is asked (several: `first_of`), then the image's own exports in memory, then `fallback` (the
-        exports of its file). `elsewhere` is asked for addresses outside every image.
+        The table of an image is the first that is not empty of: the one from `source` (`first_of` joins several), the
+        image's exports in memory, the one from `fallback` (the exports of its file). Each source is asked once for an
+        image. `name_outside` is asked for addresses outside all images.
         """
         self.images = images
         self._source = source
         self._fallback = fallback
-        self._elsewhere = elsewhere
+        self._name_outside = name_outside
         self._tables: dict[int, SymbolTable] = {}
         self._names: dict[tuple[int, bool], tuple[Name, ...]] = {}
 
     def table(self, image: Image) -> SymbolTable:
-        """Return the symbol table of `image` (an empty one if it has no names at all)."""
+        """Return the symbol table of `image`; an empty one if no source has names."""
         table = self._tables.get(image.base)
         if table is None:
             table = self._source(image) if self._source is not None else None
@@ -169,23 +174,24 @@ class Symbols:
         return table
 
     def distrust(self, image: Image) -> None:
-        """Name what is in `image` by its file's exports, if the file is at hand: its own in memory are not whole."""
+        """From now on use the exports of the file of `image`, if it was found, in place of those in memory."""
         if self.table(image).kind is SymbolKind.EXPORT and self._fallback is not None:
             self._tables[image.base] = self._fallback(image) or self._tables[image.base]
             self._names.clear()
 
     def name(self, address: int, *, is_return_address: bool = False) -> Name:
-        """Name `address` by the function that holds it, whatever was inlined there.
+        """Return the name of the function that holds `address`, not of one that was inlined there.
 
-        A return address is looked up at the call before it: a call that never returns may be a function's last
-        instruction, and its return address then lies in the next function. The offset still counts to `address`.
+        A return address is looked up one byte earlier, in the call instruction. A call that never returns can be the
+        last instruction of its function: the return address of `call abort` at the end of `f` is the first byte of the
+        function after `f`. The offset of the name still counts to `address`.
         """
         return self.frames_at(address, is_return_address=is_return_address)[-1]
 
     def frames_at(self, address: int, *, is_return_address: bool = False) -> tuple[Name, ...]:
-        """Name `address` by all functions at it: inlined ones first, innermost outwards, then the one they are in.
+        """Return the names of all functions at `address`: inlined ones from the innermost outwards, then the real one.
 
-        Threads of one process share most of their frames: what was asked before is remembered.
+        Answers are remembered, as the threads of a process share most of their frames.
         """
         key = address, is_return_address
         names = self._names.get(key)
@@ -198,7 +204,7 @@ class Symbols:
     def _find_names(self, address: int, *, is_return_address: bool) -> tuple[Name, ...]:
         image = self.images.find(address)
         if image is None:
-            found = self._elsewhere(address) if self._elsewhere is not None else None
+            found = self._name_outside(address) if self._name_outside is not None else None
             return (found if found is not None else Name(address),)
         rva = address - image.base
         probe = rva - (1 if is_return_address and rva else 0)
@@ -223,7 +229,7 @@ class Symbols:
         )
 
     def function_start(self, address: int, *, is_return_address: bool = False) -> int | None:
-        """Return the address of the symbol at or before `address` in the same module and section, or None."""
+        """Return the address of the last symbol at or before `address` in the same section, or None."""
         image = self.images.find(address)
         if image is None:
             return None
@@ -238,9 +244,9 @@ class Symbols:
         return image.base + start
 
     def find(self, name: str) -> Iterator[tuple[Image, int]]:
-        """Yield every image that has a symbol `name`, with the symbol's address.
+        """Yield each image that has a symbol `name`, and the symbol's address.
 
-        An export is found by its exported name even where a better table gives the address another one.
+        A name that is exported is found even if a PDB calls the function by another name.
         """
         for image in self.images:
             rva = self.rva_of(image, name)
@@ -250,13 +256,13 @@ class Symbols:
     def rva_of(self, image: Image, name: str) -> int | None:
         """Return the RVA of the symbol `name` of `image`, or None.
 
-        Exports are asked first: every process has the same DLLs, whose exports are parsed once.
+        Exports are asked first because that is cheap: they are parsed once for all processes that have the DLL.
         """
         rva = export_table(image).rva_of(name)
         return rva if rva is not None else self.table(image).rva_of(name)
 
 
-def _is_doubtful(image: Image, table: SymbolTable, location: Location, rva: int) -> bool:
+def _is_doubtful(image: Image, table: SymbolTable, location: LocatedFunction, rva: int) -> bool:
     if location.is_inside is not None:
         return not location.is_inside
     start = location.rva
@@ -267,7 +273,7 @@ def _is_doubtful(image: Image, table: SymbolTable, location: Location, rva: int)
 
 
 def export_table(image: Image) -> SymbolTable:
-    """Return the names an image exports, without those that only forward to another image."""
+    """Return the names that `image` exports, without those that forward to another image."""
     return image.exports.derived(_table_of_exports)
 
 
@@ -277,7 +283,7 @@ def _table_of_exports(exports: Exports) -> SymbolTable:
 
 
 def first_of(*sources: SymbolSource) -> SymbolSource:
-    """Return a source that asks `sources` in turn for a table that is not empty: PDBs first, then ISF tables."""
+    """Return a source that asks `sources` in turn and returns the first table that is not empty."""
 
     def ask(image: Image) -> SymbolTable | None:
         for source in sources:

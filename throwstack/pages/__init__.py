@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages that a process has although its page tables do not map them, and where each of them comes from."""
+"""The pages of a process: those that its page tables map, those that they do not, and where each comes from."""

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages in the compressed stores of Windows 10 and later: kept in the memory of a process of their own, compressed.
+"""Reads pages from the compressed stores of Windows 10 and later.
 
-A page-table entry gives the number of a page file that exists in no file, and a page in it; both make the page's key.
-A tree of all keys leads to the store that has the page, the store's own tree to the record of it (a key again, of a
-chunk and a place in it), and the record to a region of the owning process's memory, the place there and the size. For
-where all this lies, and who found it out, see `throwstack.pages.store_layout`.
+Windows compresses pages instead of writing them to a page file at once. The compressed data is in the user memory of a
+process of its own ("MemCompression"); the structures that find it are in kernel memory. A page is found in these steps:
 
-The structures are hostile like everything in a dump: what does not fit costs the page, with a reason.
+1. The page-table entry looks as if the page were in a page file. The number of that page file stands for the stores (no
+   such file exists on disk). Number and page make the page's key: page 0x1234 of page file 2 has the key 0x20001234.
+2. A B+ tree in SmGlobals maps the key to the index of a store.
+3. The store's own B+ tree maps the key to a region key: the number of a chunk, and of a record in it.
+4. The record gives the place of the compressed data and its size. The upper bits of the place are the number of a
+   region of the owner's memory, the lower bits count units of 16 bytes in it.
+5. The data is decompressed (`throwstack.pages.xpress`), unless its size is that of a page.
+
+`throwstack.pages.store_layout` has the offsets of these structures and says where they are documented. The structures
+are hostile, as everything in a dump: a page whose structures make no sense is not read, and `NotInStore` says why.
 """
 
 from __future__ import annotations
@@ -25,21 +32,21 @@ from throwstack.pages.xpress import BadXpress, decompress
 _T = TypeVar("_T")
 
 _PLACE_BITS = 28
-"""Bits of a page's key that hold its place in the page file."""
+"""Low bits of a page's key that hold the page's number in the page file."""
 _STORE_INDEX = 0x3FF
 _IS_INVALID = 1 << 24
 _STORES_PER_ROW = 32
 _CHUNK_ARRAYS = 32
 _ELSEWHERE = 0xFFFFFFFF
-"""In place of a record's key: the two descriptions do not agree on what then says where the page is."""
+"""A record's place if the data is somewhere else. The two published descriptions disagree on where: it is not read."""
 _XPRESS = 3
 _UNIT = 16
-"""Places in a region count units of 16 bytes."""
+"""Places count units of this many bytes."""
 _REGION_ALIGNMENT = 0x10000
 _DEPTH = 8
-"""Levels of a tree. Nodes fill a page: 255 children, or 510 keys."""
+"""Most levels of a tree. A node fills a page: 255 children, or 510 keys in a leaf."""
 _PAGES = 1024
-"""Pages that are remembered, with those that cannot be had."""
+"""Number of pages that are remembered, or for which the reason is remembered."""
 
 
 class NotInStore(ThrowstackError):
@@ -48,7 +55,7 @@ class NotInStore(ThrowstackError):
 
 @dataclass(frozen=True, slots=True)
 class _Store:
-    """What is needed of an SMKM_STORE. `record_bits`: how many bits of a region key tell the record in its chunk."""
+    """The members of an SMKM_STORE that are used. The low `record_bits` bits of a region key select the record."""
 
     pages_tree: int
     chunk_arrays: tuple[int, ...]
@@ -63,15 +70,16 @@ class _Store:
 
 
 class CompressedStores:
-    """The stores of one machine."""
+    """The compressed stores of one machine."""
 
     def __init__(
         self, kernel: Memory, sm_globals: int, layout: StoreLayout, owner_memory: Callable[[int], Memory | None]
     ) -> None:
-        """Read from the kernel's variable at `sm_globals`.
+        """Take the address of the kernel's variable SmGlobals.
 
-        `owner_memory` gives the memory of the EPROCESS at an address, or None if it is not that of memory compression.
-        Neither memory may itself ask for pages of the stores.
+        `owner_memory` returns the memory of the process whose EPROCESS is at an address, or None if that is not the
+        memory compression process. Neither this memory nor `kernel` may read pages from the stores themselves, or
+        reading would not end.
         """
         self._kernel = kernel
         self._globals = sm_globals
@@ -82,7 +90,7 @@ class CompressedStores:
         self._pages: dict[int, bytes | NotInStore] = {}
 
     def page(self, number: int, index: int) -> bytes:
-        """Return page `index` of page file `number`, which is the stores'; raises `NotInStore`."""
+        """Return page `index` of page file `number`, the one that stands for the stores; raises `NotInStore`."""
         if index >> _PLACE_BITS or not 0 <= number < 16:
             message = "a page's place is beyond what a key can hold"
             raise NotInStore(message)
@@ -134,7 +142,7 @@ class CompressedStores:
         )
 
     def _look_up(self, tree: int, key: int) -> int:
-        """Return the value of `key` in the B+ tree whose root is at `tree`."""
+        """Return the 32-bit value of `key` in the B+ tree whose root node is at `tree`."""
         width = self._layout.pointer_size
         for _ in range(_DEPTH):
             head = self._kernel.read(tree, 2 * width)
@@ -155,9 +163,10 @@ class CompressedStores:
         raise NotInStore(message)
 
     def _record(self, store: _Store, region_key: int) -> tuple[int, int]:
-        """Return the place and the size that the record of `region_key` gives.
+        """Return the place and the size in the record of `region_key`.
 
-        A chunk's number tells the array that has the pointer to it by its highest bit, and the index there by the rest.
+        Pointers to chunks are in up to 32 arrays, each twice as long as the one before. The highest set bit of a
+        chunk's number selects the array, the bits below it the element: chunk 0b1011 is element 0b011 of array 3.
         """
         chunk = region_key >> store.record_bits
         if not chunk:
@@ -174,7 +183,7 @@ class CompressedStores:
         return place, size
 
     def _address(self, store: _Store, place: int) -> int:
-        """Return the address in the owner's memory."""
+        """Return the address of `place` in the owner's memory."""
         pointer_size = self._layout.pointer_size
         if store.region_shift >= 32:
             message = "a store's division into regions is not valid"
@@ -194,7 +203,7 @@ class CompressedStores:
 
 
 def _contents(memory: Memory, address: int, size: int) -> bytes:
-    """Return the page that is stored at `address`; one that could not be made smaller is stored as it is."""
+    """Return the page whose data is at `address`. A page that compression did not make smaller is stored as it is."""
     is_raw = size == PAGE_SIZE
     size = size if is_raw else size % PAGE_SIZE
     if not size:
@@ -213,7 +222,7 @@ def _contents(memory: Memory, address: int, size: int) -> bytes:
 
 
 def _outcome(read: Callable[[int], _T], number: int) -> _T | NotInStore:
-    """Return what `read` returns or why it cannot, to be remembered: a store or page that is damaged stays so."""
+    """Return what `read` returns, or the reason why it cannot. Both are remembered, as the dump does not change."""
     try:
         return read(number)
     except NotInStore as reason:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translation of virtual addresses through the page tables of x86 (two-level and PAE) and x64.
+"""Translates virtual addresses through the page tables of x86 (two-level and PAE) and x64.
 
-Follows the Intel SDM, volume 3A, chapter 4, and Windows' own use of entries whose present bit is clear: bit 11 set
-and bit 10 clear is a page in transition, which is still in memory under the frame number the entry holds.
+Follows the Intel SDM, volume 3A, chapter 4. Entries whose present bit is clear have a meaning for Windows only: if bit
+11 is set and bit 10 clear, the page is in transition. It left a working set, but is still in memory at the frame number
+in the entry. Everything else about such entries is in `throwstack.pages.page_table_entries`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from throwstack.core.memory import PAGE_SIZE, PageSource
 
 _PRESENT = 1 << 0
 _LARGE = 1 << 7
-_ACCESSED = 3 << 5
-"""And written to."""
+_ACCESSED_AND_DIRTY = 3 << 5
 _PROTOTYPE = 1 << 10
 _TRANSITION = 1 << 11
 _SWIZZLE = 1 << 4
@@ -43,9 +43,9 @@ _PAGE_LEVEL = _Level(12, 9, may_be_large=False)
 
 
 class PagingMode(Enum):
-    """The shape of the page tables.
+    """The shape of the page tables: size of an entry, width of a physical address, levels from the top down.
 
-    Windows keeps flags of its own above bit 44 of an x64 entry that is in transition, so frame numbers end there.
+    On x64 physical addresses are cut to 45 bits, as Windows has flags of its own above them in transition entries.
     """
 
     X86 = _Tables(4, 32, (_Level(22, 10, may_be_large=True), _Level(12, 10, may_be_large=False)))
@@ -68,7 +68,12 @@ class PagingMode(Enum):
 
 
 class TableWalk(NamedTuple):
-    """How far the tables led: to a frame number, or to an `entry` that is not valid (None: its table is not there)."""
+    """How far the tables led.
+
+    `frame` is the page's frame number, or None. Then `entry` is the entry that led no further, or None if the table
+    that has it is not in the dump. `is_leaf` says whether the entry is that of the page itself; `is_valid` is False for
+    a page in transition.
+    """
 
     frame: int | None
     entry: int | None
@@ -77,15 +82,15 @@ class TableWalk(NamedTuple):
 
 
 class AddressSpace:
-    """One address space of the machine: a `PageSource` of virtual pages over one of physical pages."""
+    """One address space of the machine: a `PageSource` of virtual pages, made of one of physical pages."""
 
     __slots__ = ("_invalid_mask", "_is_64bit", "_mask", "_physical", "_size", "_steps", "_top", "_unpack")
 
     def __init__(self, physical: PageSource, mode: PagingMode, directory_base: int, *, invalid_mask: int = 0) -> None:
         """Translate through the tables at the physical address `directory_base` (CR3; its low flag bits may be set).
 
-        A PAE directory base is aligned to 32 bytes, all others to a page. `invalid_mask` are the bits that Windows adds
-        to entries which are not valid, unless their bit 4 says that it did not (see `throwstack.pages.formats`).
+        A PAE directory base is aligned to 32 bytes, all others to a page. `invalid_mask` has the bits that Windows may
+        have set in entries which are not valid: see `throwstack.pages.page_table_entries`.
         """
         self._physical = physical
         self._is_64bit = mode is PagingMode.X64
@@ -97,12 +102,12 @@ class AddressSpace:
         self._unpack = struct.Struct("<I" if self._size == 4 else "<Q").unpack_from
 
     def page(self, address: int) -> bytes | None:
-        """Return the page at the page-aligned virtual `address`, or None."""
+        """Return the page at the page-aligned virtual `address`, or None if it is absent."""
         physical = self.translate(address)
         return None if physical is None else self._physical.page(physical)
 
     def translate(self, address: int) -> int | None:
-        """Return the physical address of the page that holds `address`, or None if the tables do not say."""
+        """Return the physical address of the page that holds `address`; None if the tables do not lead to one."""
         if not self._is_canonical(address):
             return None
         table, page, unpack, size = self._top, self._physical.page, self._unpack, self._size
@@ -121,9 +126,10 @@ class AddressSpace:
         return table
 
     def walk(self, address: int, paged_out: Callable[[int], bytes | None] | None = None) -> TableWalk:
-        """Follow the tables for `address` as far as they go. Tables may be in transition like any page.
+        """Follow the tables for `address` as far as they go. A table can be in transition or paged out, as any page.
 
-        `paged_out` gives the contents of a table that is not in memory, by the entry that leads to it.
+        `paged_out` is called with the entry of a table that is not in memory; it returns the table's 4096 bytes or
+        None.
         """
         if not self._is_canonical(address):
             return _NOWHERE
@@ -152,10 +158,11 @@ class AddressSpace:
         return TableWalk(table // PAGE_SIZE, entry, is_leaf=True, is_valid=is_valid)
 
     def tables(self, first: int, last: int) -> tuple[int | None, ...]:
-        """Return where the last-level page tables of the addresses from `first` to `last` are, a number for each.
+        """Return a number for each last-level page table that maps addresses from `first` to `last`.
 
-        Address spaces in which these are equal have the same pages there. None where there is no such table; where
-        there is an entry instead of one, the number is the entry's complement.
+        Two address spaces with equal numbers have the same pages in this range. The number is the table's physical
+        address; or the complement of an entry that leads to no table (a large page, or a table that is paged out);
+        or None if the entry is zero or cannot be read.
         """
         step = 1 << self._steps[-2][0]
         return tuple(self._table_entry(address) for address in range(first & -step, last + 1, step))
@@ -171,8 +178,8 @@ class AddressSpace:
             is_large = may_be_large and entry & _PRESENT and entry & _LARGE
             frame = entry & self._mask if entry & _PRESENT else self._transition(entry)
             if is_large or frame is None:
-                # Of a large page, without the bits that the processor sets; of a table that is paged out, where it is.
-                return ~(entry & ~_ACCESSED if is_large else entry) if entry else None
+                # The processor sets the accessed and dirty bits of a large page at any time: they must not count.
+                return ~(entry & ~_ACCESSED_AND_DIRTY if is_large else entry) if entry else None
             table = frame
         return table
 
@@ -200,4 +207,4 @@ class AddressSpace:
 
 
 _NOWHERE = TableWalk(None, 0, is_leaf=True, is_valid=False)
-"""An address that the processor cannot form."""
+"""For an address that the processor refuses, such as a non-canonical one on x64."""

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every page of an address space that can be had, and where it came from.
+"""Finds the pages of an address space, those too that its page tables do not map, and says where each comes from.
 
-What a process's page tables map directly is read as before. The rest follows the steps of Windows' own page fault
-handler (Windows Internals, 7th edition, part 1, chapter 5, "Page fault handling"): an entry in transition names a
-frame; one in prototype format leads to the section's prototype PTE, whose address it holds or the VAD gives; an empty
-entry is what the VAD says; one in software format is a page of zeros or in a page file, of which one may be the
-compressed store. A prototype PTE is valid, in transition, in software format, or, when its own prototype bit is set,
-says that the page is in the mapped file.
+The steps are those of Windows' own page fault handler (Windows Internals, 7th edition, part 1, chapter 5, "Page fault
+handling"). If the page-table entry is
 
-Nothing is made up: a page is zeros only where an entry says so or a committed private VAD covers an empty entry, and
-comes from an image's file only where the process cannot have changed it.
+- valid or in transition, it has the page's frame number;
+- in prototype format, the page belongs to a section, and the section's prototype PTE says where it is. The entry has
+  the address of that prototype PTE, or the VAD has it;
+- in software format, the page is all zeros or in a page file. One of the page files may be the compressed store;
+- empty, the VAD decides: committed private memory is all zeros, a mapped section has a prototype PTE for the page.
+
+A prototype PTE is valid, in transition or in software format, with the same meaning. If its own prototype bit is set,
+it is in subsection format: the page has to be read from the mapped file.
+
+Nothing is made up. A page is zeros only if its entry says so, or if the entry is empty and a committed private VAD
+covers it. A page is taken from an image's file only if the process cannot have changed it.
 """
 
 from __future__ import annotations
@@ -18,10 +23,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable, PageSource
-from throwstack.pages.formats import Entry, EntryKind, PteFormats
-from throwstack.pages.origin import Location, PageOrigin
+from throwstack.pages.page_origin import PageLocation, PageOrigin
+from throwstack.pages.page_table_entries import DecodedEntry, EntryKind, PteFormats
 from throwstack.pages.page_tables import AddressSpace
-from throwstack.pages.views import Views
+from throwstack.pages.vad_views import VadViews
 
 _ZEROS = bytes(PAGE_SIZE)
 _VALID = 1
@@ -34,30 +39,30 @@ class PageFiles(Protocol):
     """The page files that were given with a dump."""
 
     def page(self, number: int, index: int) -> bytes | None:
-        """Return page `index` of page file `number`, or None if it was not given or does not reach so far.
+        """Return page `index` of page file `number`; None if the file was not given or is shorter.
 
-        For the compressed store's number, the page as it was before; None if it cannot be read.
+        If `number` is that of the compressed store, return the decompressed page; None if it cannot be read.
         """
         ...
 
     def is_compressed_store(self, number: int) -> bool:
-        """Say whether page file `number` is the memory compression's, which exists in no file."""
+        """Say whether `number` stands for the compressed store. No such file exists on disk."""
         ...
 
 
 class ImageFiles(Protocol):
-    """The files of a process's images, as the loader would map them."""
+    """The files of a process's images, mapped as the loader does it."""
 
     def page(self, address: int) -> bytes | None:
-        """Return the page at `address`, relocated to the image's base; None if no file is at hand.
+        """Return the page at `address`, relocated to the image's base; None if no file was found.
 
-        None also for pages that a process writes to: writable sections, import addresses.
+        Pages that a process writes to (writable sections, import addresses) are None, too.
         """
         ...
 
 
 class EntryReader(Protocol):
-    """Kernel memory, for prototype PTEs."""
+    """Kernel memory, from which prototype PTEs are read."""
 
     def read(self, address: int, size: int) -> bytes:
         """Return `size` bytes; raises `MemoryUnreadable`."""
@@ -65,9 +70,9 @@ class EntryReader(Protocol):
 
 
 class ResolvedPages:
-    """A `PageSource` of one address space: see the module's text. `origin` tells where a page comes from."""
+    """A `PageSource` of one address space that finds pages as the module's docstring describes."""
 
-    __slots__ = (  # what is given, and then what is found out
+    __slots__ = (
         "_files",
         "_formats",
         "_kernel",
@@ -86,46 +91,46 @@ class ResolvedPages:
         formats: PteFormats | None = None,
         *,
         kernel: EntryReader | None = None,
-        views: Callable[[], Views] | None = None,
+        views: Callable[[], VadViews] | None = None,
         page_files: PageFiles | None = None,
     ) -> None:
-        """Resolve by `tables`; without `formats` only what they map and what is in transition is found.
+        """Find pages through `tables`. Without `formats`, only valid pages and those in transition are found.
 
-        `kernel` gives prototype PTEs, `views` the VADs (asked once, when they are first needed).
+        `kernel` has the prototype PTEs. `views` returns the VADs; it is called once, when they are first needed.
         """
         self._physical = physical
         self._tables = tables
         self._formats = formats
         self._kernel = kernel
         self._view_maker = views
-        self._views: Views | None = None
+        self._views: VadViews | None = None
         self._page_files = page_files
         self._files: ImageFiles | None = None
         self.substitutes: set[int] = set()
-        """Addresses of the pages that `page` has taken from files."""
+        """Addresses of the pages that `page` took from image files."""
 
     def use_image_files(self, files: ImageFiles) -> None:
-        """Take pages that are nowhere in the dump from `files` from now on."""
+        """From now on, take pages that are not in the dump from `files`."""
         self._files = files
 
     @property
-    def views(self) -> Views:
-        """Return the VADs' views; empty where there are none to be had."""
+    def views(self) -> VadViews:
+        """Return the address ranges of the process's VADs; empty if no VADs were given."""
         if self._views is None:
-            self._views = self._view_maker() if self._view_maker is not None else Views(())
+            self._views = self._view_maker() if self._view_maker is not None else VadViews(())
         return self._views
 
     @property
     def in_dump(self) -> PageSource:
-        """Return the pages without those of image files."""
+        """Return a `PageSource` of the same pages that takes none from image files."""
         return _InDump(self)
 
     def tables(self, first: int, last: int) -> tuple[int | None, ...]:
-        """Return which page tables map the addresses from `first` to `last`: see `AddressSpace.tables`."""
+        """Return a number for each page table that maps addresses from `first` to `last`: see `AddressSpace.tables`."""
         return self._tables.tables(first, last)
 
     def page(self, address: int) -> bytes | None:
-        """Return the page at the page-aligned `address`, or None."""
+        """Return the page at the page-aligned `address`, or None if it is absent."""
         physical = self._tables.translate(address)
         if physical is not None:
             page = self._physical.page(physical)
@@ -137,11 +142,14 @@ class ResolvedPages:
         return page
 
     def origin(self, address: int) -> PageOrigin:
-        """Say where the page that holds `address` comes from, or why it is not there."""
+        """Return where the page that holds `address` comes from, or why it is absent."""
         return self.resolve(address & -PAGE_SIZE)[0]
 
     def resolve(self, address: int, *, with_files: bool = True) -> tuple[PageOrigin, bytes | None]:
-        """Return both for the page-aligned `address`; `with_files` allows the image's file."""
+        """Return origin and bytes of the page at the page-aligned `address`; the bytes are None if it is absent.
+
+        `with_files` allows to take the page from its image's file.
+        """
         location = self._locate(address)
         origin, page = location.origin, self._fetch(location)
         if page is None and origin.is_present:
@@ -152,68 +160,72 @@ class ResolvedPages:
                 origin = PageOrigin.FILE
         return origin, page
 
-    def _fetch(self, location: Location) -> bytes | None:
+    def _fetch(self, location: PageLocation) -> bytes | None:
         if location.origin is PageOrigin.ZERO:
             return _ZEROS
         if location.page_file is not None:
             return None if self._page_files is None else self._page_files.page(location.page_file, location.frame)
         return self._physical.page(location.frame * PAGE_SIZE) if location.origin.is_present else None
 
-    def _locate(self, address: int) -> Location:
+    def _locate(self, address: int) -> PageLocation:
         walk = self._tables.walk(address, self._paged_out_table)
         if walk.frame is not None:
-            return Location(PageOrigin.VALID if walk.is_valid else PageOrigin.TRANSITION, walk.frame)
+            return PageLocation(PageOrigin.VALID if walk.is_valid else PageOrigin.TRANSITION, walk.frame)
         if walk.entry is None:
-            return Location(PageOrigin.TABLE_NOT_IN_DUMP)
+            return PageLocation(PageOrigin.TABLE_NOT_IN_DUMP)
         if self._formats is None:
-            return Location(PageOrigin.UNKNOWN if walk.entry else PageOrigin.NOT_COMMITTED)
+            return PageLocation(PageOrigin.UNKNOWN if walk.entry else PageOrigin.NOT_COMMITTED)
         entry = self._formats.decode(walk.entry)
         if not walk.is_leaf and entry.kind not in _NEVER_TOUCHED:
-            return Location(PageOrigin.TABLE_NOT_IN_DUMP)
-        if not walk.is_leaf or entry.kind in {EntryKind.EMPTY, EntryKind.LOOK_UP}:
+            return PageLocation(PageOrigin.TABLE_NOT_IN_DUMP)
+        if not walk.is_leaf or entry.kind in {EntryKind.EMPTY, EntryKind.SEE_VAD}:
             return self._by_view(address)
         return self._by_entry(entry, PageOrigin.TRANSITION, self._formats)
 
     def _paged_out_table(self, raw: int) -> bytes | None:
-        """Return the page table that a page file has; Windows lets go of tables none of whose pages are in memory."""
+        """Return the contents of a page table that is in a page file; `raw` is the entry that leads to the table.
+
+        Windows pages a table out once none of its pages is in memory.
+        """
         entry = None if self._formats is None else self._formats.decode(raw)
         if entry is None or entry.kind is not EntryKind.PAGE_FILE:
             return None
         return self._fetch(self._paged(entry.page_file, entry.value))
 
-    def _by_entry(self, entry: Entry, in_memory: PageOrigin, formats: PteFormats) -> Location:
-        """Return the location that `entry` gives by itself; `in_memory` is what a page in transition counts as."""
+    def _by_entry(self, entry: DecodedEntry, in_memory: PageOrigin, formats: PteFormats) -> PageLocation:
+        """Return the location that `entry` gives; `in_memory` is the origin of a page in transition."""
         if entry.kind is EntryKind.TRANSITION:
-            return Location(in_memory, entry.value)
+            return PageLocation(in_memory, entry.value)
         if entry.kind is EntryKind.PROTOTYPE:
             return self._prototype(entry.value, formats)
         if entry.kind is EntryKind.PAGE_FILE:
             return self._paged(entry.page_file, entry.value)
-        return Location(_BY_KIND.get(entry.kind, PageOrigin.UNKNOWN))
+        return PageLocation(_BY_KIND.get(entry.kind, PageOrigin.UNKNOWN))
 
-    def _by_view(self, address: int) -> Location:
+    def _by_view(self, address: int) -> PageLocation:
         view = self.views.find(address)
         if view is None:
-            return Location(PageOrigin.NOT_COMMITTED)
+            return PageLocation(PageOrigin.NOT_COMMITTED)
         if view.is_private:
-            return Location(PageOrigin.ZERO if view.is_committed else PageOrigin.NOT_COMMITTED)
+            return PageLocation(PageOrigin.ZERO if view.is_committed else PageOrigin.NOT_COMMITTED)
         formats = self._formats
         prototype = None if formats is None else view.prototype(address, formats.size)
         if formats is None or prototype is None:
-            return Location(PageOrigin.IN_FILE if view.is_image else PageOrigin.UNKNOWN)
+            return PageLocation(PageOrigin.IN_FILE if view.is_image else PageOrigin.UNKNOWN)
         return self._prototype(prototype, formats)
 
-    def _prototype(self, address: int, formats: PteFormats) -> Location:
-        """Return where a section's page is, by the prototype PTE at `address`."""
+    def _prototype(self, address: int, formats: PteFormats) -> PageLocation:
+        """Return where a section's page is, according to the prototype PTE at `address`."""
         raw = None if address % formats.size else self._read_entry(address, formats.size)
         if raw is None:
-            return Location(PageOrigin.UNKNOWN)
+            return PageLocation(PageOrigin.UNKNOWN)
         if raw & _VALID:
-            return Location(PageOrigin.PROTOTYPE, formats.valid_frame.of(raw))
+            return PageLocation(PageOrigin.PROTOTYPE, formats.valid_frame.of(raw))
         if raw & _PROTOTYPE or (raw >> 47 == _KERNEL_HALF and not raw & 0xF):
-            # In a prototype PTE this bit means the subsection format: the page is in the mapped file. From Windows 11
-            # 22H2 on the address of a control area may stand there instead (MemProcFS has seen it).
-            return Location(PageOrigin.IN_FILE)
+            # A prototype PTE with the prototype bit set is in subsection format: the page is in the mapped file. From
+            # Windows 11 22H2 on, the prototype PTE may be the address of a control area instead (MemProcFS has seen
+            # this): a kernel address such as 0xFFFF8A0112345270, aligned to 16 bytes. It means the same.
+            return PageLocation(PageOrigin.IN_FILE)
         return self._by_entry(formats.decode(raw), PageOrigin.PROTOTYPE, formats)
 
     def _read_entry(self, address: int, size: int) -> int | None:
@@ -224,18 +236,18 @@ class ResolvedPages:
         except MemoryUnreadable:
             return None
 
-    def _paged(self, number: int, index: int) -> Location:
+    def _paged(self, number: int, index: int) -> PageLocation:
         files = self._page_files
         if files is None:
-            return Location(PageOrigin.PAGED_OUT)
+            return PageLocation(PageOrigin.PAGED_OUT)
         is_store = files.is_compressed_store(number)
         if files.page(number, index) is None:
-            return Location(PageOrigin.COMPRESSED if is_store else PageOrigin.PAGED_OUT)
-        return Location(PageOrigin.STORE if is_store else PageOrigin.PAGE_FILE, index, number)
+            return PageLocation(PageOrigin.COMPRESSED if is_store else PageOrigin.PAGED_OUT)
+        return PageLocation(PageOrigin.STORE if is_store else PageOrigin.PAGE_FILE, index, number)
 
 
 class _InDump:
-    """The pages that are in the dump: what image files are identified by."""
+    """The pages that are in the dump itself. Image files are identified by them."""
 
     __slots__ = ("_pages",)
 
@@ -243,12 +255,12 @@ class _InDump:
         self._pages = pages
 
     def page(self, address: int) -> bytes | None:
-        """Return the page at the page-aligned `address`, or None."""
+        """Return the page at the page-aligned `address`, or None if it is absent."""
         return self._pages.resolve(address, with_files=False)[1]
 
 
 _NEVER_TOUCHED = frozenset({EntryKind.EMPTY, EntryKind.ZERO, EntryKind.NO_ACCESS})
-"""Entries of tables that would be empty ones."""
+"""Kinds of an entry, of a level above the last, that has no page table: the table would be empty."""
 _BY_KIND = {
     EntryKind.ZERO: PageOrigin.ZERO,
     EntryKind.EMPTY: PageOrigin.NOT_COMMITTED,
@@ -263,4 +275,4 @@ _PRIVATE = frozenset(
         PageOrigin.NOT_COMMITTED,
     }
 )
-"""Pages that are not their file's: what went to a page file had been written to."""
+"""Origins of pages that an image's file cannot stand in for: a page that went to a page file had been changed."""

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the members of the compressed store's structures lie, by the kernel's build: no symbols describe them.
+"""Offsets in the structures of the compressed store, by the kernel's build. No public symbols describe them.
 
-Two public descriptions were compared, and facts taken from them alone:
+The offsets are facts from two public descriptions, which were compared:
 
 - Mandiant's (FLARE, 2019): "Extracting Compressed Pages from the Windows 10 Virtual Store" with the repositories
   win10_volatility and win10_auto; builds 14393 to 18362, x86 and x64.
 - MemProcFS (vmm/mm/mm_win.c): builds from 14393 on.
 
-They agree on every member below for builds 14393 to 18362 but one: how far apart 32-bit build 14393 has the pointers to
-chunks, so that this build is left out. Build 18363 is 18362 with features switched on, as 19042 to 19045 are 19041.
+Builds 14393 to 18362: the two agree on every member below but one, the distance between the pointers to chunks in the
+32-bit build 14393. So this build is left out. Build 18363 is 18362 with features switched on, and 19042 to 19045 are
+19041 in the same way.
 
-For builds 19041 to 22000 MemProcFS alone knows that the owner's pointer has moved, and that nothing else has. They are
-read because the dump itself tells whether that is so: what is found at the pointer's place has to be the process of
-memory compression (`throwstack.pages.compressed_store` asks that of every build). From 22621 on the globals lie
-elsewhere, from 26100 on pages are compressed by LZ4: MemProcFS alone says how, so that these builds are left out.
+Builds 19041 to 22000: only MemProcFS describes them, and says that the pointer to the owner moved and nothing else did.
+They are supported because the dump confirms it: the pointer has to lead to the memory compression process, which
+`throwstack.pages.compressed_store` checks for every build.
+
+Later builds: only MemProcFS describes them, and nothing in the dump confirms it, so they are left out. From 22621 on
+the globals are in another place; from 26100 on pages are compressed with LZ4.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StoreLayout:
-    """Offsets in bytes. `key_tree` is in SmGlobals, the chunk members and record sizes in the chunk metadata.
+    """Offsets and sizes of one build, in bytes.
 
-    All others are in an SMKM_STORE, whose members of its ST_DATA_MGR are counted from its own start, too.
+    `key_tree` is an offset in SmGlobals. All other offsets count from the start of an SMKM_STORE, those of members of
+    the ST_DATA_MGR in it, too. `store_metadata_size` is the size of an element of the array that leads to the stores.
     """
 
     pointer_size: int
@@ -36,19 +40,19 @@ class StoreLayout:
     region_mask: int
     region_shift: int
     chunk_pointer_size: int
-    """How far apart the pointers to chunks lie."""
+    """Distance between the pointers to two chunks."""
     algorithm: int
     regions: int
     owner: int
 
     @property
     def bit_value(self) -> int:
-        """Return where the number of a region key's bits is that tell the record within its chunk."""
+        """Return the offset of the number of bits of a region key that select the record in its chunk."""
         return self.chunks + 32 * self.pointer_size + 8
 
     @property
     def size(self) -> int:
-        """Return how much of an SMKM_STORE is read."""
+        """Return the number of bytes of an SMKM_STORE that are read."""
         return self.owner + self.pointer_size
 
 
@@ -93,7 +97,7 @@ _BY_BUILD = (
 
 
 def store_layout(build: int, *, is_64bit: bool) -> StoreLayout | None:
-    """Return the layout of a kernel's build, or None where it is not known, or not well enough."""
+    """Return the layout of a kernel's build; None if it is unknown or not known for certain."""
     for builds, x64, x86 in _BY_BUILD:
         if build in builds:
             return x64 if is_64bit else x86

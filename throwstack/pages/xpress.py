@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain LZ77 of the Xpress family, with which Windows 10 compresses pages: [MS-XCA], section 2.4.4 (decompression).
+"""Decompresses plain LZ77 of the Xpress family, in which Windows 10 stores pages: [MS-XCA], section 2.4.4.
 
-The input is flags and items by turns: 32 flag bits, highest first, then an item for each of them, a byte to copy (0) or
-a match with what came before (1). Long lengths take further bytes, of which the first is shared by two matches: each
-has one half. There is no checksum, and no mark at the end: whoever decompresses has to know the size.
+The input is a sequence of groups. A group is 32 flag bits, highest first, and an item for each flag: a literal byte
+(flag 0), or a match (flag 1), which repeats earlier output. A match has 16 bits: the distance back in the upper 13, the
+length in the lower 3.
+
+A length that does not fit into 3 bits goes on in further bytes. The odd part is the first of these: only half of that
+byte is used, and the next long match uses the other half. So two long matches AB and CD are stored as: the 16 bits of
+AB, the shared byte, the 16 bits of CD. The shared byte has the half of AB in its low four bits, that of CD in the high.
+
+There is no checksum and no end mark. The caller has to know the size of the output.
 """
 
 from __future__ import annotations
@@ -17,17 +23,19 @@ _U32 = struct.Struct("<I").unpack_from
 
 _SHORTEST = 3
 _IN_ITEM = 7
-"""A length (less the shortest) that fills the item's three bits: the rest follows in half a byte."""
+"""Largest value of the three length bits: it says that half a byte follows."""
 _IN_HALF_BYTE = 15
+"""Largest value of the half byte: it says that a byte follows."""
 _IN_BYTE = 255
+"""Largest value of that byte: it says that 16 bits follow, which are 0 if 32 bits follow."""
 
 
 class BadXpress(ThrowstackError):
-    """The data is damaged, or not compressed to the size that was given; the message says how."""
+    """The data is damaged, or does not decompress to the expected size; the message says which."""
 
 
 def decompress(data: bytes, size: int) -> bytes:
-    """Return the `size` bytes that `data` stands for; raises `BadXpress`. Never makes more bytes than that."""
+    """Return the `size` bytes to which `data` decompresses; raises `BadXpress`. Never makes more bytes than that."""
     try:
         return _decompress(data, size)
     except (IndexError, struct.error):
@@ -54,7 +62,7 @@ def _decompress(data: bytes, size: int) -> bytes:
             if shared:
                 more, shared = data[shared] >> 4, 0
             else:
-                more, shared = data[at] & 15, at  # never 0: flags come first
+                more, shared = data[at] & 15, at  # the position is never 0, as flags come first
                 at += 1
             length += more
             if more == _IN_HALF_BYTE:
@@ -64,16 +72,16 @@ def _decompress(data: bytes, size: int) -> bytes:
             message = "a match begins before the data"
             raise BadXpress(message)
         if len(out) + length > size:
-            message = f"a match ends behind the {size} bytes"
+            message = f"a match ends after the {size} bytes"
             raise BadXpress(message)
         start = len(out) - distance
-        # A match may overlap what it makes: then it repeats itself.
+        # A match may reach into its own output: distance 1 and length 5 after "a" gives "aaaaa".
         out += (out[start:] * (length // distance + 1))[:length] if distance < length else out[start : start + length]
     return bytes(out)
 
 
 def _long(data: bytes, at: int) -> tuple[int, int]:
-    """Return a length (less the shortest) that fills the half byte, and the position behind it."""
+    """Return the length that follows a full half byte (less `_SHORTEST`), and the position after it."""
     length = data[at]
     if length != _IN_BYTE:
         return length + _IN_HALF_BYTE + _IN_ITEM, at + 1

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that we start: a Python that runs a module of ours, with nothing of where we are, and no longer than we do.
+"""Starts a Python process that runs one of our modules, isolated from the current directory, and ends with us.
 
-The current directory is often the folder of the evidence, and what is there may have been put there to be run. So a
-child is started with `-I -S`: its module search path has the standard library alone, neither the current directory
-nor what the environment or a user's own packages add. To that come the absolute directories of throwstack and of the
-libraries that the module needs. It works in a directory of its own, never in ours.
+The current directory is often the folder of the evidence, where an attacker may have put a `struct.py` to be imported.
+So the child is started with `-I -S`: its module search path is the standard library alone, without the current
+directory, PYTHONPATH or a user's own packages. The absolute directories of throwstack and of the needed libraries are
+added to it. The child works in a directory of its own.
 
-The parent holds a pipe that the child reads: when it ends, in whatever way, the child notices and ends as well.
+The child reads a pipe whose other end the parent has open. However the parent ends, the pipe then closes, and the child
+ends as well.
 """
 
 from __future__ import annotations
@@ -29,20 +30,21 @@ _START = (
 
 
 def can_start() -> bool:
-    """Say whether there is an interpreter to start: not so in a frozen program, nor where Python does not know it."""
+    """Say whether Python knows an interpreter that it can start; a frozen program has none."""
     return not getattr(sys, "frozen", False) and bool(sys.executable) and Path(sys.executable).is_absolute()
 
 
 def command(module: str, libraries: Iterable[str], arguments: Iterable[str]) -> list[str]:
-    """Return the command that runs `main(arguments)` of a module of ours that imports these `libraries` as well."""
+    """Return the command that runs `main(arguments)` of our `module`, which may import these `libraries`."""
     directories = list(dict.fromkeys([str(_OURS), *_directories(libraries)]))
     return [sys.executable, "-I", "-S", "-c", _START, str(len(directories)), *directories, module, *arguments]
 
 
 def end_with_parent(folder: Path) -> None:
-    """In a child: end this process when its standard input does, and remove `folder`, where it works.
+    """Called in a child: end this process once its standard input closes, and remove `folder`, where it works.
 
-    Ctrl-C and the signals that end a group of processes are the parent's to answer: it ends, and so does this process.
+    Ctrl-C and other signals to the whole process group are ignored here. The parent answers them: it ends, and then
+    this process does.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
@@ -62,7 +64,7 @@ def _wait_for_parent(folder: Path) -> None:
 
 
 def _directories(libraries: Iterable[str]) -> Iterator[str]:
-    """Yield where these top-level modules are, whether imported yet or not."""
+    """Yield the directories of these top-level modules, imported or not. The current directory is not searched."""
     here = Path.cwd()
     trusted = [entry for entry in sys.path if Path(entry).is_absolute() and Path(entry) not in (here, here.resolve())]
     for name in libraries:

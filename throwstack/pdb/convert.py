@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PDB made into one file that opens at once: symbolic's SymCache, the list of functions, the frame data.
+"""Converts a PDB into one file that opens quickly: symbolic's SymCache, the list of functions, the frame data.
 
-Runs as a process of its own (`throwstack.pdb.child_process`, with PDB OUT SIZE MTIME_NS): the library that reads PDBs
-ends its process on some damaged files, because one length field suffices to make it ask for more memory than there is,
-and nothing inside Python can catch that.
+The conversion runs in a process of its own, with the arguments PDB OUT SIZE MTIME_NS. The reason: symbolic aborts the
+process on some damaged PDBs. A single wrong length field can make it ask for more memory than there is, and Python
+cannot catch that.
 
-The file: magic with version; length and CRC-32 of the rest; size and modification time of the PDB it was made from;
-then the parts, each with its length in front. One that is cut short or altered does not open. The checksum keeps out
-accidents, not forgers: what a file holds is read as if it came from a dump.
+The file has a magic with a version; length and CRC-32 of the rest; size and modification time of the PDB it was made
+from; and then the parts, each after its length. A truncated or altered file does not open. The checksum is against
+accidents, not against forgers: the contents are treated as hostile, like a dump's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from throwstack.core.errors import ThrowstackError
-from throwstack.files.private import new_file
+from throwstack.files.cache_files import new_file
 from throwstack.names.demangle import display_name
 from throwstack.pdb.child_process import end_with_parent
 from throwstack.pdb.fpo import fpo_lines, frame_data_lines
@@ -40,10 +40,10 @@ _LENGTH = struct.Struct("<Q")
 _MEMORY_LIMIT = 8 << 30
 _MAX_FUNCTIONS = 1 << 24
 _MAX_GROWTH, _MAX_BESIDE = 4, 64 << 20
-"""How many times a PDB's size, and how much beside, a converted one may have: mostly it is smaller than the PDB."""
+"""A converted file may have this many times the size of its PDB, plus this much. Mostly it is smaller than the PDB."""
 
 SYMCACHE_VERSION = 9
-"""The SymCache layout whose list of functions `function_list` reads."""
+"""The version of the SymCache layout that `function_list` reads."""
 _SYMCACHE_HEADER = struct.Struct("<4sI32sIIIIII")
 _FUNCTION = struct.Struct("<IIII")
 _SOURCE_LOCATION_SIZE, _RANGE_SIZE = 16, 4
@@ -51,15 +51,15 @@ _INLINE_ONLY = 0xFFFFFFFF
 
 
 class NotConverted(ThrowstackError):
-    """A file that bears the marks of a converted PDB and cannot be one; the text says why."""
+    """A file looks like a converted PDB but cannot be one; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
     """The parts of a converted PDB: a SymCache, functions as `pack_functions` writes them, `STACK WIN` text.
 
-    If the image was rearranged, the SymCache and the functions are those of the image before; the OMAP streams
-    translate.
+    If the image was rearranged after linking, SymCache and functions have the addresses before, the frame data has
+    those after, and the OMAP streams translate (`throwstack.pdb.omap`).
     """
 
     symcache: bytes
@@ -70,13 +70,13 @@ class Converted:
 
 
 def pack_functions(functions: list[tuple[int, str]]) -> bytes:
-    """Return functions, (RVA, name as a debugger shows it), as a count, the RVAs and the names."""
+    """Return pairs (RVA, shown name) as bytes: a count, the RVAs, the names separated by line ends."""
     names = "\n".join(name.replace("\n", " ") for _, name in functions).encode("utf-8", "replace")
     return struct.pack(f"<Q{len(functions)}I", len(functions), *(rva for rva, _ in functions)) + names
 
 
 def count_functions(data: bytes) -> int:
-    """Return how many functions `pack_functions` was given. Raises `NotConverted`."""
+    """Return the number of functions in the bytes of `pack_functions`. Raises `NotConverted`."""
     count: int = _LENGTH.unpack_from(data)[0] if len(data) >= _LENGTH.size else 1
     if not 0 <= count <= min((len(data) - _LENGTH.size) // 4, _MAX_FUNCTIONS):
         message = "its list of functions is shorter than its count says"
@@ -85,14 +85,14 @@ def count_functions(data: bytes) -> int:
 
 
 def unpack_functions(data: bytes) -> list[tuple[int, str]]:
-    """Return what `pack_functions` was given. Raises `NotConverted`."""
+    """Return the pairs (RVA, shown name) in the bytes of `pack_functions`. Raises `NotConverted`."""
     count = count_functions(data)
     names = data[_LENGTH.size + 4 * count :].decode("utf-8", "replace").split("\n", count)
     return list(zip(struct.unpack_from(f"<{count}I", data, _LENGTH.size), names, strict=False))
 
 
 def save(path: Path, parts: Converted, stamp: tuple[int, int]) -> None:
-    """Write `parts` to the new file `path`; `stamp` is the PDB's size and modification time."""
+    """Write `parts` to the new file `path`; `stamp` is size and modification time (ns) of the PDB."""
     body = [_STAMP.pack(*stamp)]
     for part in (parts.symcache, parts.functions, parts.frames, parts.omap_from_source, parts.omap_to_source):
         body += [_LENGTH.pack(len(part)), part]
@@ -105,9 +105,10 @@ def save(path: Path, parts: Converted, stamp: tuple[int, int]) -> None:
 
 
 def load(path: Path, stamp: tuple[int, int]) -> Converted | None:
-    """Return what `save` wrote, or None if it is absent, damaged, or was made from another file than `stamp` says.
+    """Return the parts that `save` wrote; None if the file is absent, damaged, or made from a PDB with another `stamp`.
 
-    Raises `NotConverted` if it is none of these and yet nothing that `save` writes.
+    Raises:
+        NotConverted: the file is intact, but `save` cannot have written it.
     """
     try:
         status = os.lstat(path)
@@ -133,7 +134,7 @@ def load(path: Path, stamp: tuple[int, int]) -> Converted | None:
 
 
 def _split(body: memoryview) -> list[bytes]:
-    """Return the five parts. Raises `NotConverted` if their lengths are not the length of it all."""
+    """Return the five parts. Raises `NotConverted` if they are not exactly as long as `body`."""
     parts = []
     for _ in range(5):
         size = _LENGTH.unpack_from(body)[0] if len(body) >= _LENGTH.size else len(body)
@@ -149,13 +150,13 @@ def _split(body: memoryview) -> list[bytes]:
 
 
 def convert(pdb: Path) -> Converted:
-    """Read the PDB. Raises what symbolic raises (`symbolic.SymbolicError` and others) when it cannot."""
+    """Return the parts of `pdb`. Raises `NotAPdb`, `OSError` and what symbolic raises (SymbolicError and others)."""
     import symbolic  # noqa: PLC0415 only the process that converts pays for it
 
     with pdb.open("rb") as file:
         streams = read_streams(MsfFile(file), (FROM_SOURCE_STREAM, TO_SOURCE_STREAM))
     omap = Omap(*streams)
-    before = as_before(pdb) if omap else b""  # from_bytes does not hold on to what it is given
+    before = as_before(pdb) if omap else b""  # kept in a variable: from_bytes does not keep its argument alive
     archive = symbolic.Archive.from_bytes(before) if omap else symbolic.Archive.open(str(pdb))
     objects = list(archive.iter_objects())
     symcache = objects[0].make_symcache()
@@ -163,16 +164,17 @@ def convert(pdb: Path) -> Converted:
     try:
         lines = objects[0].make_cficache().open_stream().read().decode("utf-8", "replace").splitlines()
     except symbolic.SymbolicError:
-        lines = []  # names are of use without frame data
+        lines = []  # names are useful without frame data
     frames = [*frame_data_lines(lines, omap), *fpo_lines(pdb, omap)]
     return Converted(data, pack_functions(function_list(data, symcache)), "\n".join(frames).encode(), *streams)
 
 
 def function_list(data: bytes, symcache: symbolic.SymCache) -> list[tuple[int, str]]:
-    """Return (RVA, shown name) of the functions in a SymCache, which the library looks up but does not list.
+    """Return (RVA, shown name) of the functions in a SymCache. The library can look functions up, but not list them.
 
-    Reads the layout of `SYMCACHE_VERSION`: header, files, functions, source locations, ranges, strings. Entries that
-    the library itself does not confirm are left out, so another layout yields an empty list and never wrong names.
+    So `data` is read here, in the layout of `SYMCACHE_VERSION`: header, files, functions, source locations, ranges,
+    strings. Each entry is confirmed by a look-up in the library. If the layout is another one, entries are not
+    confirmed, and the list is empty rather than wrong.
     """
     _, version, _, _, _, functions, locations, ranges, strings_size = _SYMCACHE_HEADER.unpack_from(data)
     if version != SYMCACHE_VERSION:
@@ -197,7 +199,7 @@ def _aligned(size: int) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Convert one file; print the reason and return 1 if that cannot be done."""
+    """Convert one PDB and return 0; if that fails, print the reason and return 1."""
     pdb, out, size, modified = arguments
     end_with_parent(Path(out).parent)
     if sys.platform != "win32":
@@ -207,7 +209,7 @@ def main(arguments: list[str]) -> int:
             resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
     try:
         save(Path(out), convert(Path(pdb)), (int(size), int(modified)))
-    except Exception as error:  # noqa: BLE001 whatever it is, the caller's process prints it
+    except Exception as error:  # noqa: BLE001 the parent process shows the reason
         sys.stdout.buffer.write(f"{type(error).__name__}: {error}".encode("utf-8", "replace")[:400])
         return 1
     return 0

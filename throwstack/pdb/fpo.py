@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FPO_DATA records of a PDB, written as `STACK WIN` lines, and which functions register exception handlers.
+"""Reads FPO_DATA records of a PDB and writes them as `STACK WIN` lines, with `STACK SEH` for exception handlers.
 
-Follows `FPO_DATA` in winnt.h and, for the flags of FrameData records, `FRAMEDATA` in cvinfo.h. symbolic takes
-FPO_DATA's bit for "uses ebp" from another place of that structure (bit 10, a bit of the count of saved registers,
-instead of bit 12) and cuts the prologue's size to four bits, as LLVM does; a frame laid out by such a record would be
-wrong, so the records are read here.
+Follows `FPO_DATA` in winnt.h and, for the flags of FrameData records, `FRAMEDATA` in cvinfo.h.
+
+symbolic could write these lines, but has the bits of FPO_DATA wrong, as LLVM has: it takes bit 10 for "uses ebp", which
+belongs to the count of saved registers (the right one is bit 12), and cuts the prologue's size to four bits. Unwinding
+with such a record would give wrong frames, so the records are read here.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ _HAS_SEH = 1
 
 
 def fpo_lines(pdb: Path, omap: Omap) -> Iterator[str]:
-    """Yield a `STACK WIN` line for each FPO_DATA record, and `STACK SEH` lines, for the image as `omap` rearranged it.
+    """Yield a `STACK WIN` line for each FPO_DATA record, and a `STACK SEH` line for each function with a handler.
 
-    Raises `throwstack.pdb.msf.NotAPdb` and `OSError`.
+    `omap` translates the ranges; one that was split gets a line for each piece. Raises `throwstack.pdb.msf.NotAPdb` and
+    `OSError`.
     """
     with pdb.open("rb") as file:
         records, frame_data = read_streams(MsfFile(file), (_FPO_STREAM, _FRAME_DATA_STREAM))
@@ -45,7 +47,7 @@ def fpo_lines(pdb: Path, omap: Omap) -> Iterator[str]:
 
 
 def frame_data_lines(lines: Iterable[str], omap: Omap) -> Iterator[str]:
-    """Yield the `STACK WIN` lines of FrameData records among `lines`, for the image as `omap` rearranged it."""
+    """Yield those of `lines` that are FrameData records, `STACK WIN 4`, with their ranges translated by `omap`."""
     for line in lines:
         if not line.startswith("STACK WIN 4 "):
             continue

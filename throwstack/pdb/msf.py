@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container of a PDB: numbered streams, each a list of blocks. Follows LLVM's "The MSF File Format"."""
+"""The container format of PDBs: numbered streams, each a list of blocks. Follows LLVM's "The MSF File Format"."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _NIL = 0xFFFFFFFF
 
 
 class NotAPdb(ThrowstackError):
-    """A file that is no PDB or a damaged one; the text says in which way."""
+    """A file is not a PDB, or is a damaged one; the message says which."""
 
 
 class MsfFile:
-    """Streams of an open file. Damage raises `NotAPdb`."""
+    """The streams of an open file. Every method raises `NotAPdb` if the file is damaged."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Read the directory."""
+        """Read the directory of streams."""
         self._file = file
         file_size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -48,7 +48,7 @@ class MsfFile:
         if blocks * self._block_size > file_size:
             message = f"truncated ({file_size} of {blocks * self._block_size} bytes)"
             raise NotAPdb(message)
-        if directory_size > file_size:  # of one block, named over and over, it could be made as long as one likes
+        if directory_size > file_size:  # a hostile list of blocks could name one block over and over
             message = "damaged (its directory is longer than the file)"
             raise NotAPdb(message)
         directory_blocks = self._blocks_of(directory_size)
@@ -66,14 +66,14 @@ class MsfFile:
             at += self._blocks_of(size)
 
     def stream(self, number: int, limit: int) -> bytes:
-        """Return the first `limit` bytes of a stream, or all it has; empty if there is no such stream."""
+        """Return the first `limit` bytes of stream `number`, or all if it has fewer; b"" if there is no such stream."""
         if not 0 <= number < len(self._sizes):
             return b""
         size = min(self._sizes[number], limit)
         return self._read(self._blocks[number][: self._blocks_of(size)])[:size]
 
     def file_offset(self, number: int, at: int) -> int:
-        """Return where in the file the byte `at` of a stream is; it has to be one that `stream` returns."""
+        """Return the offset in the file of the byte `at` of stream `number`. `at` has to be within the stream."""
         return self._blocks[number][at // self._block_size] * self._block_size + at % self._block_size
 
     def _blocks_of(self, size: int) -> int:
@@ -82,7 +82,7 @@ class MsfFile:
     def _read(self, blocks: range | tuple[int, ...]) -> bytes:
         parts = []
         for block in blocks:
-            if block * self._block_size >= self._file_size:  # what follows would move up to where it is not
+            if block * self._block_size >= self._file_size:  # if it were skipped, all later blocks would be shifted
                 message = "damaged (a stream is outside the file)"
                 raise NotAPdb(message)
             self._file.seek(block * self._block_size)

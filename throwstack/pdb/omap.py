@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where code went when a linked image was rearranged: the OMAP streams of a PDB.
+"""Translates addresses between an image and its PDB if the image was rearranged after it was linked (OMAP streams).
 
-Microsoft arranged the code of many system DLLs by use, up to Windows 7: functions were moved, and their seldom run
-blocks moved away from the others. The symbols of such a PDB are those of the image before that; two streams translate,
-one each way: (RVA, RVA on the other side, or none) for the start of each piece, `OMAP` in DbgHelp's documentation.
+Up to Windows 7, Microsoft rearranged the code of many system DLLs after linking, by how often it runs: functions were
+moved, and blocks that seldom run were taken out of their functions and put somewhere else. The symbols in the PDB still
+have the addresses before that. For example, bytes 2000 to 200f of the linked image may now be at 3000, and the rest of
+the same function, 2010 to 201f, at 1000.
 
-symbolic translates where a function begins, from there on takes it for one piece, and does not translate at all where
-the PDB lacks the former section headers (those of Google's Syzygy do). So it is given the PDB as that of the image
-before (`as_before`), and addresses are translated here.
+Two streams of the PDB translate RVAs, one in each direction. Each is a sorted list of pairs: the RVA where a piece
+starts, and its RVA on the other side, or 0 if it has none (`OMAP` in DbgHelp's documentation).
+
+In this file, "before" means the image as linked, which the symbols describe, and "after" the image as it is.
+
+Why the library symbolic does not do it: it translates the start of a function and takes all that follows for one piece;
+and it does not translate at all if the PDB lacks the section headers before the change, as those of Google's Syzygy do.
+So symbolic gets an altered PDB that seems to belong to the image before (`as_before`), and addresses are translated
+here.
 """
 
 from __future__ import annotations
@@ -25,12 +32,12 @@ _DBI_SIZES = struct.Struct("<iiiiiIii")
 _DBI_HEADER_SIZE = 64
 _NO_STREAM = 0xFFFF
 _NOWHERE = 0x80000000
-"""RVAs from here on, and 0, stand for code that is not on the other side."""
+"""RVAs from here on, and 0, mean that a piece does not exist on the other side."""
 _MAX_PIECES = 256
 
 
 def debug_streams(msf: MsfFile) -> tuple[int, list[int]]:
-    """Return the DBI stream's list of further streams, by purpose, and where in that stream it begins."""
+    """Return the offset in the DBI stream of its list of debug streams, and the list: stream numbers by purpose."""
     dbi = msf.stream(DBI_STREAM, MAX_STREAM)
     if len(dbi) < _DBI_HEADER_SIZE:
         return 0, []
@@ -43,7 +50,7 @@ def debug_streams(msf: MsfFile) -> tuple[int, list[int]]:
 
 
 def read_streams(msf: MsfFile, purposes: tuple[int, ...]) -> list[bytes]:
-    """Return the streams for these purposes; empty where there is none."""
+    """Return the debug streams for `purposes`; b"" for one that the PDB does not have."""
     _, words = debug_streams(msf)
     return [
         msf.stream(words[purpose], MAX_STREAM) if purpose < len(words) and words[purpose] != _NO_STREAM else b""
@@ -52,12 +59,12 @@ def read_streams(msf: MsfFile, purposes: tuple[int, ...]) -> list[bytes]:
 
 
 class Omap:
-    """Translates RVAs of the image as it is into those of the image before, and back."""
+    """Translates RVAs of the image after it was rearranged into those before, and back."""
 
     __slots__ = ("_after", "_after_starts", "_before", "_before_starts")
 
     def __init__(self, from_source: bytes = b"", to_source: bytes = b"") -> None:
-        """Take the two streams; of none, nothing was rearranged. Of one, the other is made."""
+        """Take the two streams. If one is empty, it is made from the other; if both are, nothing was rearranged."""
         before, after = _pairs(from_source), _pairs(to_source)
         self._before = before or sorted((to, start) for start, to in after if _is_somewhere(to))
         self._after = after or sorted((to, start) for start, to in before if _is_somewhere(to))
@@ -65,11 +72,11 @@ class Omap:
         self._after_starts = [start for start, _ in self._after]
 
     def __bool__(self) -> bool:
-        """Say whether anything was rearranged."""
+        """Say whether the image was rearranged."""
         return bool(self._before)
 
     def before(self, rva: int) -> int:
-        """Return where the code at `rva` was. What was inserted counts as the last byte of the piece it follows."""
+        """Return the RVA before. Inserted code, such as a jump, counts as the last byte of the piece before it."""
         last = bisect_right(self._after_starts, rva) - 1
         for index in range(last, max(last - _MAX_PIECES, -1), -1):
             start, to = self._after[index]
@@ -79,11 +86,11 @@ class Omap:
         return max(rva, 0)
 
     def after(self, rva: int) -> int | None:
-        """Return where the code that was at `rva` is, or None if it was left out."""
+        """Return the RVA after of the code that was at `rva`, or None if it was removed."""
         return next((start for start, _, _ in self.pieces(rva, 1)), None)
 
     def pieces(self, rva: int, size: int) -> Iterator[tuple[int, int, int]]:
-        """Yield RVA and size of each piece that a range of the image before has become, and its offset in the range."""
+        """Yield the pieces into which a range before was split: RVA after, size, and offset in the range before."""
         if not self._before:
             yield rva, size, 0
             return
@@ -101,7 +108,7 @@ class Omap:
 
 
 def as_before(pdb: Path) -> bytes:
-    """Return the PDB at `pdb` as that of the image before: without OMAP, with the former section headers."""
+    """Return the contents of `pdb`, altered to be the PDB of the image before: its section headers, and no OMAP."""
     with pdb.open("rb") as file:
         msf = MsfFile(file)
         start, words = debug_streams(msf)

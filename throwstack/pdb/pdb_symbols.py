@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PDBs of images: functions, inlined functions, files and lines, frame data. Read with symbolic, once per identity.
+"""Symbols from PDBs: functions, inlined functions, files and lines, frame data. Read with the library symbolic.
 
-A PDB is found along the symbol path by the identity in the image's RSDS record, converted by a process of its own
-(`throwstack.pdb.convert`), and what that makes is kept in the user's cache directory. Whatever is wrong with a file
-is said once, and the image's names then come from the next source.
+A PDB is found along the symbol path by the identity in the image's RSDS record. A process of its own converts it
+(`throwstack.pdb.convert`), and the result is kept in the user's cache directory. If a PDB cannot be used, there is one
+message, and the names of the image come from the next source.
 """
 
 from __future__ import annotations
@@ -19,25 +19,29 @@ from dataclasses import replace
 from pathlib import Path
 
 from throwstack.core.text import escape
+from throwstack.files.cache_files import free_space, private_directory, put
 from throwstack.files.download import Progress
-from throwstack.files.private import free_space, private_directory, put
 from throwstack.files.symbol_path import Say, SymbolPath, safe_name, store_key
 from throwstack.files.user_cache import distrust, make_private
 from throwstack.images.image import Image, PdbIdentity
 from throwstack.names.demangle import display_name, is_decorated
 from throwstack.names.frame_records import FrameData
-from throwstack.names.symbols import Location, SymbolKind, SymbolTable
+from throwstack.names.symbols import LocatedFunction, SymbolKind, SymbolTable
 from throwstack.pdb.child_process import can_start, command
 from throwstack.pdb.convert import Converted, NotConverted, count_functions, load, save, unpack_functions
-from throwstack.pdb.identity import check_pdb
 from throwstack.pdb.omap import Omap
+from throwstack.pdb.pdb_identity import check_pdb
 from throwstack.pdb.stack_win import FrameDataTable
 
 _LIBRARIES = ("symbolic", "_cffi_backend", "pydemumble")
-"""What the process that reads a PDB imports beside throwstack and the standard library."""
+"""Libraries that the converting process imports."""
 _POLL = 0.2
 _DRIVE_INSIDE = re.compile(r"^.*[\\/](?=[A-Za-z]:[\\/])")
-"""What clang on another system puts before a Windows path that it takes for a relative one: its working directory."""
+r"""A working directory in front of a Windows path, which is cut off.
+
+On Linux, clang takes a Windows path for a relative one and puts its working directory in front of it:
+`/home/me/build/d:\src\app.cpp`.
+"""
 _MAX_REMEMBERED = 200_000
 
 
@@ -47,7 +51,7 @@ class PdbTable(SymbolTable):
     __slots__ = ("_frames", "_listed", "_located", "_omap", "_parts", "_symcache")
 
     def __init__(self, parts: Converted, identity: PdbIdentity) -> None:
-        """Open a converted PDB. Raises `NotConverted` if it was made from another one, and what symbolic raises."""
+        """Open a converted PDB. Raises `NotConverted` if it is not that of `identity`, and what symbolic raises."""
         import symbolic  # noqa: PLC0415 plugins have to load where it is not installed
 
         super().__init__(SymbolKind.PDB, ())
@@ -60,13 +64,13 @@ class PdbTable(SymbolTable):
             raise NotConverted(message)
         self._listed: SymbolTable | None = None
         self._frames: FrameDataTable | None = None
-        self._located: dict[int, tuple[Location, ...]] = {}
+        self._located: dict[int, tuple[LocatedFunction, ...]] = {}
 
     @property
     def _list(self) -> SymbolTable:
-        """The functions as a list (before the image was rearranged).
+        """The list of functions, with their RVAs before the image was rearranged.
 
-        Naming an address does not need it, and a large PDB has a million.
+        It is made on first use: names of addresses do not need it, and a large PDB has a million functions.
         """
         if self._listed is None:
             self._listed = SymbolTable(SymbolKind.PDB, unpack_functions(self._parts.functions))
@@ -77,9 +81,9 @@ class PdbTable(SymbolTable):
         return count_functions(self._parts.functions)
 
     def nearest(self, rva: int) -> tuple[str, int] | None:
-        """Return the function that starts at or before `rva` and its RVA, or None.
+        """Return name and RVA of the function that starts at or before `rva`, or None.
 
-        None too for a piece of a function that was moved away from its start.
+        It is None also if `rva` is in a piece of a function that was moved away from the function's start.
         """
         before = self._omap.before(rva)
         found = self._list.nearest(before)
@@ -93,8 +97,8 @@ class PdbTable(SymbolTable):
         before = self._list.rva_of(name)
         return None if before is None else self._omap.after(before)
 
-    def locate(self, rva: int) -> tuple[Location, ...]:
-        """Return the functions at `rva`, innermost inlined one first; the last is the function that holds the code."""
+    def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
+        """Return the functions at `rva`: inlined ones from the innermost outwards, then the one that has the code."""
         known = self._located.get(rva)
         if known is None:
             if len(self._located) >= _MAX_REMEMBERED:
@@ -107,7 +111,7 @@ class PdbTable(SymbolTable):
         return self._frame_table().find(rva)
 
     def frame_description(self, rva: int) -> FrameData | None:
-        """Return the record that `kv` shows of the function at `rva`, or None."""
+        """Return the record that `kv` shows for the function at `rva`, or None."""
         return self._frame_table().described(rva)
 
     def _frame_table(self) -> FrameDataTable:
@@ -115,19 +119,20 @@ class PdbTable(SymbolTable):
             self._frames = FrameDataTable(self._parts.frames.decode("utf-8", "replace"))
         return self._frames
 
-    def _look_up(self, rva: int) -> tuple[Location, ...]:
-        """Offsets into a rearranged function count as in the image before: its pieces may lie anywhere now."""
+    def _look_up(self, rva: int) -> tuple[LocatedFunction, ...]:
+        # If the image was rearranged, the pieces of a function may be anywhere. Offsets into a function therefore count
+        # as in the image before: `f+0x20` is 0x20 bytes after the start of `f` there.
         before = self._omap.before(rva)
         try:
             found = self._symcache.lookup(before)
-        except Exception:  # noqa: BLE001 what symbolic made of a damaged PDB can still make it panic
+        except Exception:  # noqa: BLE001 the SymCache of a damaged PDB can make symbolic panic
             found = []
-        if not found:  # between functions, or before the first
+        if not found:  # the address is between two functions or before the first
             return tuple(replace(location, is_inside=False) for location in super().locate(rva))
-        is_inside = True if found[0].full_path else None  # a public symbol reaches to the next one
+        is_inside = True if found[0].full_path else None  # a public symbol has no end
         start_now = found[-1].sym_addr + rva - before
         if is_inside is None and self._omap.after(found[-1].sym_addr) != start_now:
-            is_inside = True  # in a block that was moved, what lies around it tells nothing
+            is_inside = True  # the block was moved away: its neighbours are other functions and prove nothing
         locations = []
         for index, entry in enumerate(found):
             name = display_name(entry.symbol)
@@ -136,12 +141,12 @@ class PdbTable(SymbolTable):
             start = start_now if index == len(found) - 1 else None
             has_types = entry.symbol != name and not is_decorated(entry.symbol)
             signature = entry.symbol.replace("<NoType>", "...") if has_types else ""
-            locations.append(Location(name, start, source, entry.symbol, signature, is_inside))
+            locations.append(LocatedFunction(name, start, source, entry.symbol, signature, is_inside))
         return tuple(locations)
 
 
 class PdbSymbols:
-    """A `SymbolSource` and `FrameDataSource` over the PDBs of a symbol path."""
+    """A `SymbolSource` and `FrameDataSource` that uses the PDBs along a symbol path."""
 
     def __init__(
         self,
@@ -154,10 +159,10 @@ class PdbSymbols:
         max_size: int = 2 << 30,
         time_limit: float = 300.0,
     ) -> None:
-        """Search `path`; keep converted PDBs under `cache`.
+        """Search `path`, and keep converted PDBs in the directory `cache`.
 
-        `identify` is asked where the image's own RSDS record cannot be read. A PDB of more than `max_size` bytes is
-        refused; a conversion that takes more than `time_limit` seconds is given up.
+        `identify` returns the identity of the PDB if the image's RSDS record cannot be read. A PDB of more than
+        `max_size` bytes is refused. A conversion that takes more than `time_limit` seconds is given up.
         """
         self._path = path
         self._cache = cache
@@ -169,7 +174,7 @@ class PdbSymbols:
         self._tables: dict[PdbIdentity, PdbTable | None] = {}
 
     def __call__(self, image: Image) -> PdbTable | None:
-        """Return the symbols of the image's PDB, or None if there is none to be had."""
+        """Return the symbols of the PDB of `image`, or None if there is none that can be read."""
         identity = image.pdb
         if identity is None and self._identify is not None:
             identity = self._identify(image)
@@ -193,7 +198,7 @@ class PdbSymbols:
             return self._table(pdb, identity, (status.st_size, status.st_mtime_ns))
         except ImportError as error:
             self._say(f"{pdb}: not read: {error}")
-        except Exception as error:  # noqa: BLE001 the library's own kinds, and a panic in it, are all reasons to go on
+        except Exception as error:  # noqa: BLE001 whatever the library raises, a panic too: go on without the PDB
             self._say(f"{pdb}: cannot be read: {_one_line(error)}")
         return None
 
@@ -211,7 +216,7 @@ class PdbSymbols:
                 return self._convert(pdb, identity, Path(private).resolve() / kept.name, stamp)
         with private_directory(self._cache) as private:
             own = private.resolve() / kept.name
-            # Another run may be at it, with a copy of the PDB that is a moment older: each reads what it made.
+            # Another run may convert the same PDB now. Each run reads the file that it made itself.
             table = self._convert(pdb, identity, own, stamp)
             if table is not None:
                 with suppress(OSError):
@@ -224,12 +229,12 @@ class PdbSymbols:
             return None if parts is None else PdbTable(parts, identity)
         except ImportError:
             raise
-        except Exception as error:  # noqa: BLE001 as above; what is kept may be anybody's work
+        except Exception as error:  # noqa: BLE001 as above; the file in the cache may be damaged in any way
             self._say(f"{kept}: not what it should be ({_one_line(error)}); the PDB is converted anew")
         return None
 
     def _distrust(self) -> str | None:
-        """Return why nothing is taken from the cache, or None; make it if it is not there."""
+        """Make the cache if it does not exist; return why it is not trusted, or None."""
         try:
             make_private(self._cache)
             return distrust(self._cache)
@@ -237,7 +242,7 @@ class PdbSymbols:
             return "it cannot be made"
 
     def _full(self, size: int) -> str | None:
-        """Return why a file of this size cannot be kept in the cache, or None."""
+        """Return why a file of `size` bytes cannot be put into the cache, or None."""
         try:
             if os.access(self._cache, os.W_OK) and free_space(self._cache) >= size:
                 return None
@@ -246,21 +251,21 @@ class PdbSymbols:
         return "it cannot be written or is full"
 
     def _convert(self, pdb: Path, identity: PdbIdentity, out: Path, stamp: tuple[int, int]) -> PdbTable | None:
-        """Convert a PDB into the file `out`, in a directory of its own; say why if that is not possible: None then."""
+        """Convert `pdb` into the file `out` in a private directory, and open it; None, and a message, if that fails."""
         if can_start():
             reason = self._run(command("throwstack.pdb.convert", _LIBRARIES, _arguments(pdb, out, stamp)), pdb, out)
             if reason is not None:
                 self._say(f"{pdb}: {reason}")
                 return None
         else:
-            from throwstack.pdb.convert import convert  # noqa: PLC0415 no interpreter to start: in this process then
+            from throwstack.pdb.convert import convert  # noqa: PLC0415 only if there is no interpreter to start
 
             save(out, convert(pdb), stamp)
         parts = load(out, stamp)
         return None if parts is None else PdbTable(parts, identity)
 
     def _run(self, command: list[str], pdb: Path, out: Path) -> str | None:
-        """Run the process that converts; return what it came to nothing for, or None."""
+        """Run the process that converts; return the reason if it fails, or None."""
         with tempfile.TemporaryFile() as answer:
             process = subprocess.Popen(  # noqa: S603 our own module; the arguments are paths and numbers
                 command, cwd=out.parent, stdin=subprocess.PIPE, stdout=answer, stderr=subprocess.DEVNULL
@@ -282,7 +287,7 @@ class PdbSymbols:
         return None
 
     def _wait(self, process: subprocess.Popen[bytes], pdb: Path) -> bool:
-        """Wait for the conversion to end; return False if it takes too long."""
+        """Wait until the conversion ends; return False if it takes too long."""
         deadline = time.monotonic() + self._time_limit
         while process.poll() is None:
             if time.monotonic() > deadline:
@@ -295,11 +300,11 @@ class PdbSymbols:
 
 
 def _arguments(pdb: Path, out: Path, stamp: tuple[int, int]) -> list[str]:
-    """Return what `throwstack.pdb.convert` takes: it works in another directory, so paths are absolute."""
+    """Return the arguments of `throwstack.pdb.convert`. Paths are absolute, as it works in another directory."""
     return [str(pdb.absolute()), str(out), *map(str, stamp)]
 
 
 def _one_line(error: object) -> str:
-    """Return the first line of what a library says, printable and bounded."""
+    """Return an error of a library as one line of printable characters, at most 200."""
     text = " ".join(str(error).split())
     return "".join(c if c.isprintable() else "?" for c in text)[:200]

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`STACK WIN` records, the text in which Breakpad's tools and symbolic write down a PDB's frame data.
+"""Parses `STACK WIN` records, the text form of a PDB's frame data that Breakpad's tools and symbolic use.
 
-`STACK WIN type rva code_size prologue_size epilogue_size parameter_size saved_register_size local_size
-max_stack_size has_program program_or_uses_base_pointer`, figures in hex. Follows Breakpad's symbol file format, to
-which `throwstack.pdb.fpo` adds what it leaves out: `STACK SEH rva code_size` where a function registers a handler.
+Follows Breakpad's symbol file format; figures are in hex:
+
+    STACK WIN type rva code_size prologue_size epilogue_size parameter_size saved_register_size local_size
+        max_stack_size has_program program_or_uses_base_pointer
+
+One kind of record is ours: `STACK SEH rva code_size` for a function that registers an exception handler, which the
+format cannot express (`throwstack.pdb.fpo` writes it).
 """
 
 from __future__ import annotations
@@ -19,12 +23,12 @@ _FPO, _STANDARD, _FRAME_DATA = "0", "3", "4"
 
 
 class FrameDataTable:
-    """The frame data of one image, looked up by RVA. FrameData records go before the older FPO_DATA."""
+    """The frame data of one image, looked up by RVA."""
 
     __slots__ = ("_fpo", "_frame_data", "_non_fpo", "_seh")
 
     def __init__(self, text: str) -> None:
-        """Take the records in `text`; lines that are none, or damaged, are left out."""
+        """Parse `text`. Lines that are damaged, or no such records, are left out."""
         frame_data: list[tuple[int, int, str]] = []
         fpo: list[tuple[int, int, str]] = []
         non_fpo: list[tuple[int, int, str]] = []
@@ -52,15 +56,18 @@ class FrameDataTable:
         self._seh = _Cover(seh)
 
     def find(self, rva: int) -> FrameData | None:
-        """Return the innermost record that lays out the frame at `rva`, or None.
+        """Return the innermost record that gives the layout of the frame at `rva`, or None.
 
-        A Non-FPO record does not: it stands for `push ebp; mov ebp, esp` and counts neither. Nor do trap and task
-        frames, which are no functions'.
+        FrameData records are preferred to the older FPO_DATA. An FPO_DATA record of the kind Non-FPO gives no layout:
+        it only says that the function has a frame pointer, without the sizes. Trap and task frames are not functions.
         """
         return self._first(rva, self._frame_data, self._fpo)
 
     def described(self, rva: int) -> FrameData | None:
-        """Return the record that tells a reader most of the function at `rva`, or None: FPO_DATA covers all of it."""
+        """Return the record that `kv` shows for the function at `rva`, or None.
+
+        FPO_DATA is preferred here: its record covers the whole function, while FrameData may have one for each part.
+        """
         return self._first(rva, self._fpo, self._non_fpo, self._frame_data)
 
     def _first(self, rva: int, *covers: _Cover) -> FrameData | None:
@@ -78,7 +85,7 @@ def parse_record(line: str) -> FrameData | None:
     if len(words) != 13:
         return None
     try:
-        start, size, prologue, _, parameters, saved, local, stack = (_figure(word) for word in words[3:11])
+        start, size, prologue, _, parameters, saved, local, _ = (_figure(word) for word in words[3:11])
     except ValueError:
         return None
     has_program = words[11] != "0"
@@ -89,7 +96,6 @@ def parse_record(line: str) -> FrameData | None:
         parameters,
         saved,
         local,
-        stack,
         words[12] if has_program else "",
         uses_base_pointer=not has_program and words[12].strip() != "0",
         is_non_fpo=words[2] == _STANDARD,
@@ -97,7 +103,7 @@ def parse_record(line: str) -> FrameData | None:
 
 
 def _figure(word: str) -> int:
-    """Return a figure, which PDBs have in 32 bits. Raises ValueError."""
+    """Return the value of a hex figure. Raises ValueError if it is none, or longer than the 32 bits that PDBs have."""
     value = int(word, 16)
     if not 0 <= value <= 0xFFFFFFFF:
         message = "no figure of 32 bits"
@@ -106,7 +112,7 @@ def _figure(word: str) -> int:
 
 
 class _Cover:
-    """Ranges flattened into stretches, each with the innermost range (the one that starts last) that covers it."""
+    """Nested or overlapping ranges, flattened: for each address the innermost range, the one that starts last."""
 
     __slots__ = ("_lines", "_starts")
 
@@ -121,7 +127,7 @@ class _Cover:
         self._close(open_ranges, 1 << 64)
 
     def _close(self, open_ranges: list[tuple[int, str]], until: int) -> None:
-        """Take ranges that end at or before `until` off the stack; what they lie in goes on where they end."""
+        """Remove the open ranges that end at or before `until`; where one ends, the range around it goes on."""
         while open_ranges and open_ranges[-1][0] <= until:
             end = open_ranges.pop()[0]
             while open_ranges and open_ranges[-1][0] <= end:

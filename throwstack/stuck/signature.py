@@ -23,7 +23,7 @@ from importlib.resources import files
 from itertools import groupby
 
 from throwstack.core.text import escape
-from throwstack.names.function_names import plain_name
+from throwstack.names.stable_names import plain_name
 from throwstack.names.symbols import Name, SymbolKind
 
 MAX_PARTS = 8

@@ -10,8 +10,8 @@ from volatility3.framework import interfaces
 
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
-from throwstack.pages.coverage import ProcessCoverage
-from throwstack.pages.origin import PageOrigin
+from throwstack.pages.page_origin import PageOrigin
+from throwstack.pages.process_coverage import ProcessCoverage
 from throwstack.stuck.triage import Triage
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine

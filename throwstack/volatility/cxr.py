@@ -15,7 +15,7 @@ from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.core.sides import BOTH, Side, Sides
 from throwstack.core.text import escape
 from throwstack.dispatch.saved_exception import SavedException
-from throwstack.files.needed import NeededFile, needed_files
+from throwstack.files.needed_files import NeededFile, needed_files
 from throwstack.report.crash_report import ProcessSummary
 from throwstack.report.frame_report import WHOLE, FrameDetail, WalkReport, bare_walk_report, walk_report
 from throwstack.stuck.triage import BROKE_OFF

@@ -14,7 +14,7 @@ from throwstack.core.sides import BOTH, Sides
 from throwstack.core.text import escape
 from throwstack.crashdump.dump_file import DumpFile, look_at
 from throwstack.files.at_hand import FilesAtHand
-from throwstack.files.needed import NeededFile
+from throwstack.files.needed_files import NeededFile
 from throwstack.report.crash_report import CrashReport, ProcessSummary
 from throwstack.report.dump_report import (
     SCHEMA_VERSION,

@@ -167,7 +167,7 @@ class ProcessReader:
         sources = self.machine.sources
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
         elsewhere = elsewhere_in_process(files, images, arch, sources.symbols)
-        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, elsewhere=elsewhere)
+        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, name_outside=elsewhere)
         if arch is Arch.X64:
             inverted = x64.InvertedTable(memory, lambda: _inverted_table(symbols))
             return Target(arch, memory, images, symbols, x64.Unwinder(images, inverted=inverted))

@@ -101,7 +101,6 @@ class Program:
                 parameters_size=4 * function.arguments,
                 saved_registers_size=saved,
                 locals_size=local,
-                max_stack_size=0,
                 program=program,
                 uses_base_pointer="$ebp" in program,
             )

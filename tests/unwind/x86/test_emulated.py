@@ -111,7 +111,6 @@ def test_wrong_frame_data_never_makes_the_walk_fail(seed):
             rng.randrange(1 << 10) * 4,
             rng.randrange(1 << 10) * 4,
             rng.randrange(1 << 10) * 4,
-            0,
             " ".join(rng.choices(words, k=rng.randrange(20))),
             uses_base_pointer=rng.random() < 0.5,
         )

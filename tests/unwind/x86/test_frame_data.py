@@ -90,9 +90,7 @@ CALLER_EBP = 0x1100
 
 
 def record(program: str = "", **sizes: int | bool) -> FrameData:
-    fields = dict.fromkeys(
-        ("rva", "prologue_size", "parameters_size", "saved_registers_size", "locals_size", "max_stack_size"), 0
-    )
+    fields = dict.fromkeys(("rva", "prologue_size", "parameters_size", "saved_registers_size", "locals_size"), 0)
     return FrameData(**{**fields, "size": 0x40, "program": program, "uses_base_pointer": False, **sizes})  # type: ignore[arg-type]
 
 

@@ -197,7 +197,7 @@ def test_frame_data_gives_cfi_frames():
     asm = program()
     stack = ebp_frames(asm)
     rva = asm.labels["outer"] - BASE
-    record = FrameData(rva, 0x20, 6, 8, 4, 8, 0, "$T0 $ebp = $eip $T0 4 + ^ = $ebp $T0 ^ = $esp $T0 8 + =", True)
+    record = FrameData(rva, 0x20, 6, 8, 4, 8, "$T0 $ebp = $eip $T0 4 + ^ = $ebp $T0 ^ = $esp $T0 8 + =", True)
     registers = {"eip": asm.labels["in inner"], "esp": stack["esp"], "ebp": stack["ebp"]}
     found = walk(asm, stack, registers, records=Records([record]))
     assert [frame.trust for frame in found.frames] == [Trust.CONTEXT, Trust.PROLOGUE, Trust.CFI]

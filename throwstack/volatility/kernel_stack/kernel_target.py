@@ -92,7 +92,7 @@ class KernelTargets:
             images,
             first_of(sources.symbols, self._isf_of_kernel),
             fallback=sources.exports_on_disk,
-            elsewhere=elsewhere_in_kernel(machine),
+            name_outside=elsewhere_in_kernel(machine),
         )
         if machine.is_64bit:
             return Target(Arch.X64, memory, images, symbols, self._stacks.unwinder_of(images))

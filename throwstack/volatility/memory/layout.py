@@ -11,7 +11,7 @@ from volatility3.framework.symbols import intermed
 
 from throwstack.core.memory import Memory
 from throwstack.locations import isf_directory
-from throwstack.pages.formats import Bits
+from throwstack.pages.page_table_entries import Bits
 
 _WOW64_TABLE = "throwstack-wow64"
 

@@ -12,7 +12,7 @@ from volatility3.framework import interfaces
 from throwstack.core.memory import Memory, PageSource
 from throwstack.pages.page_tables import AddressSpace, PagingMode
 from throwstack.pages.resolver import ResolvedPages
-from throwstack.pages.views import Views
+from throwstack.pages.vad_views import VadViews
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.layout import Layout
 from throwstack.volatility.memory.page_files import SwapLayers, compressed_stores
@@ -64,18 +64,18 @@ class PageSetup:
         return self._resolved(directory_base, kernel=self.kernel_memory, views=views)
 
     @staticmethod
-    def _views(vads: VadReader, process: int) -> Views:
+    def _views(vads: VadReader, process: int) -> VadViews:
         # Asked for in the midst of a read of the process's memory: a fault here must not be one of each of its threads.
         with guarded(lambda reason: log.warning("the VADs of the process at %#x cannot be read: %s", process, reason)):
             return vads.views(process)
-        return Views(())
+        return VadViews(())
 
     def _resolved(
         self,
         directory_base: int,
         *,
         kernel: Memory | None = None,
-        views: Callable[[], Views] | None = None,
+        views: Callable[[], VadViews] | None = None,
         page_files: SwapLayers | None = None,
     ) -> ResolvedPages:
         tables = AddressSpace(self._physical, self._mode, directory_base, invalid_mask=self._mask or 0)

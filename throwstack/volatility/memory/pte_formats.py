@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.pages.formats import Bits, PteFormats
+from throwstack.pages.page_table_entries import Bits, PteFormats
 from throwstack.pages.page_tables import PagingMode
 from throwstack.volatility.memory.layout import Layout
 

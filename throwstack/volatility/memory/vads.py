@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 from throwstack.core.budgets import BUDGETS
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
-from throwstack.pages.formats import Bits
+from throwstack.pages.page_table_entries import Bits
 from throwstack.pages.page_tables import PagingMode
-from throwstack.pages.views import Prototypes, View, Views
+from throwstack.pages.vad_views import PrototypeRun, VadView, VadViews
 from throwstack.volatility.memory.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -73,9 +73,9 @@ class VadReader:
         message = f"the symbol table has no VAD flag {name}"
         raise LookupError(message)
 
-    def views(self, process: int) -> Views:
+    def views(self, process: int) -> VadViews:
         """Return the views of the EPROCESS at `process`. Branches of the tree that cannot be read are left out."""
-        found: list[View] = []
+        found: list[VadView] = []
         broken = 0
         self._subsections_left = _MAX_SUBSECTIONS
         for node in self._nodes(process):
@@ -89,7 +89,7 @@ class VadReader:
                 found.append(view)
         if broken:
             log.info("%d VADs of the process at %#x cannot be read", broken, process)
-        return Views(found)
+        return VadViews(found)
 
     def _nodes(self, process: int) -> Iterator[int]:
         seen = {0}
@@ -112,7 +112,7 @@ class VadReader:
             yield node
             pending += [node + self._right, node + self._left]
 
-    def _view(self, node: int) -> View | None:
+    def _view(self, node: int) -> VadView | None:
         memory = self._memory
         vpn = memory.u32 if self._start_high is not None else self._pointer
         first, last = vpn(node + self._start), vpn(node + self._end)
@@ -126,7 +126,7 @@ class VadReader:
         if self._type is not None:
             is_image = self._value(node, self._type) == _IMAGE_MAP
         prototypes = () if is_private else self._prototypes(node, last - first + 1)
-        return View(
+        return VadView(
             first * PAGE_SIZE,
             (last + 1) * PAGE_SIZE,
             is_private,
@@ -140,11 +140,11 @@ class VadReader:
         size = 8 if bits.first + bits.width > 32 else 4
         return bits.of(int.from_bytes(self._memory.read(address + offset, size), "little"))
 
-    def _prototypes(self, node: int, pages: int) -> tuple[Prototypes, ...]:
+    def _prototypes(self, node: int, pages: int) -> tuple[PrototypeRun, ...]:
         """Return the runs of prototype PTEs, from FirstPrototypePte on along the chain of subsections."""
         size = self._entry_size
         start = self._pointer(node + self._first_prototype)
-        runs: list[Prototypes] = []
+        runs: list[PrototypeRun] = []
         page = 0
         for base, count in self._subsections(node):
             skipped = 0
@@ -154,14 +154,14 @@ class VadReader:
                 skipped = (start - base) // size
             part = min(count - skipped, pages - page)
             if base:
-                runs.append(Prototypes(page, part, base + skipped * size))
+                runs.append(PrototypeRun(page, part, base + skipped * size))
             page += part
             if page >= pages:
                 break
         if runs or not start:
             return tuple(runs)
         last = self._pointer(node + self._last_prototype)
-        return (Prototypes(0, min(pages, (last - start) // size + 1), start),) if last >= start else ()
+        return (PrototypeRun(0, min(pages, (last - start) // size + 1), start),) if last >= start else ()
 
     def _subsections(self, node: int) -> Iterator[tuple[int, int]]:
         """Yield (address of the prototype PTEs, their count) of the section's subsections."""

@@ -15,8 +15,8 @@ from throwstack.core.frames import StackBounds
 from throwstack.core.registers import Arch
 from throwstack.images.image import Image, ImageMap
 from throwstack.names.symbols import Name, Symbols, SymbolSource
-from throwstack.names.unloaded import Unloaded, name_of_unloaded, unloaded_dlls, unloaded_drivers
-from throwstack.pages.views import Views
+from throwstack.names.unloaded_images import UnloadedImage, name_of_unloaded, unloaded_dlls, unloaded_drivers
+from throwstack.pages.vad_views import VadViews
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.loader import mapped_files
@@ -51,7 +51,7 @@ def elsewhere_in_process(files: MappedFiles, images: ImageMap, arch: Arch, sourc
 
     `source` gives ntdll's symbols, should its exports not lead to what it remembers.
     """
-    known: list[tuple[Unloaded, ...]] = []
+    known: list[tuple[UnloadedImage, ...]] = []
 
     def name(address: int) -> Name | None:
         if not known:
@@ -62,7 +62,7 @@ def elsewhere_in_process(files: MappedFiles, images: ImageMap, arch: Arch, sourc
     return name
 
 
-def region_of(address: int, symbols: Symbols, views: Views, stack: StackBounds) -> str:
+def region_of(address: int, symbols: Symbols, views: VadViews, stack: StackBounds) -> str:
     """Say what an address outside every module belongs to; "" where the VADs cannot be read.
 
     `stack` is that of the thread which touched the address.
@@ -86,7 +86,7 @@ def _array(ntdll: Image, source: SymbolSource) -> int | None:
     return None if rva is None else ntdll.base + rva
 
 
-def _listed(read: Callable[[], tuple[Unloaded, ...]]) -> tuple[Unloaded, ...]:
+def _listed(read: Callable[[], tuple[UnloadedImage, ...]]) -> tuple[UnloadedImage, ...]:
     """Return what was unloaded. Many threads ask, none of which is to suffer from a fault in the list."""
     with guarded(lambda reason: log.info("the list of what was unloaded cannot be read: %s", reason)):
         return read()
@@ -95,7 +95,7 @@ def _listed(read: Callable[[], tuple[Unloaded, ...]]) -> tuple[Unloaded, ...]:
 
 def elsewhere_in_kernel(machine: Machine) -> Elsewhere:
     """Return what names addresses of drivers that are no longer loaded."""
-    known: list[tuple[Unloaded, ...]] = []
+    known: list[tuple[UnloadedImage, ...]] = []
 
     def name(address: int) -> Name | None:
         if not known:

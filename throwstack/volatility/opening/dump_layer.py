@@ -14,8 +14,8 @@ from volatility3.framework import constants, exceptions, interfaces
 from volatility3.framework.layers import segmented
 
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.crashdump.dump_pages import DumpPages
 from throwstack.crashdump.header import DumpHeader, DumpKind, read_header
-from throwstack.crashdump.physical import DumpPages
 from throwstack.crashdump.runs import NoRuns, read_runs
 from throwstack.pages.page_tables import AddressSpace, PagingMode
 

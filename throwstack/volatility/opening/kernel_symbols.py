@@ -17,7 +17,7 @@ from volatility3.framework import contexts
 from volatility3.framework.symbols.windows import pdbutil
 
 from throwstack.core.text import escape
-from throwstack.files.private import private_directory, put
+from throwstack.files.cache_files import private_directory, put
 from throwstack.files.user_cache import cache_directory, distrust, make_private
 from throwstack.images.image import PdbIdentity
 from throwstack.volatility.opening.isf import is_safe_name

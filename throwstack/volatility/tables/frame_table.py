@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from volatility3.framework.renderers import format_hints
 
 from throwstack.core.text import escape
-from throwstack.files.needed import NeededFile
+from throwstack.files.needed_files import NeededFile
 from throwstack.report.crash_report import ProcessSummary
 from throwstack.report.frame_report import FrameReport, NameStyle
 from throwstack.report.register_text import format_registers

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which PDBs and image files the stacks of a dump call for: what to fetch where there is a network.
+"""Lists the PDBs and image files that would improve the stacks of a dump, to be fetched on a machine with a network.
 
-`manifest` writes them as `symchk /om` does, one file a line: `ntdll.pdb,6192BFDB9F04442995FFCB0BE95172E12,1` (GUID
-and age) or `ntdll.dll,4A5BDADB13c000,1` (time stamp and SizeOfImage). `symchk /im` takes the list, and name and key
-are the path of the file on any symbol server: `name/key/name`.
+`manifest` writes the list as `symchk /om` does, a file a line: `ntdll.pdb,6192BFDB9F04442995FFCB0BE95172E12,1` (GUID
+and age) or `ntdll.dll,4A5BDADB13c000,1` (time stamp and SizeOfImage). `symchk /im` reads such a list; and on every
+symbol server the path of the file is `name/key/name`.
 
-Names come from the dump, and the list goes to a shell: a name is in it only if it can be that of a file anywhere, which
-rules out line ends, quotes and separators of paths. It may hold commas: key and `1` hold none, so a line is taken
-apart from its end.
+Names come from the dump, and people feed the list to a shell. So only names that are valid file names on every system
+are listed, which rules out line ends, quotes and separators of paths. A name may contain a comma. Key and `1` contain
+none, so a reader has to split a line from its end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from throwstack.names.symbols import SymbolKind, Symbols
 
 @dataclass(frozen=True, slots=True)
 class NeededFile:
-    """A file that is not at hand: its identity, the module it is for, and what it would give."""
+    """A file that was not found: its identity, its module, and in `why` what it would give."""
 
     identity: Identity
     module: str
@@ -37,10 +37,10 @@ class NeededFile:
 
 
 def needed_files(images: Iterable[Image], symbols: Symbols, say: Say = lambda _: None) -> tuple[NeededFile, ...]:
-    """Return what is missing for `images`, those that stacks run through, each file once, in the order of `images`.
+    """Return the files that are missing for `images`, the images in the stacks: each file once, in their order.
 
-    Images without an RSDS record that can be read have no PDB to name, and then their own file is wanted for it.
-    Files whose names the manifest cannot hold are left out, and `say` is told.
+    An image whose RSDS record cannot be read does not name its PDB: then the image's own file is listed, which has the
+    record. A file whose name is not valid is left out, and `say` is told.
     """
     found: dict[tuple[str, str], NeededFile] = {}
     for image in images:

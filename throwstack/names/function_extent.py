@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the nearest known symbol can be the function that an address lies in.
+"""Judges whether an address is in the function whose symbol is the nearest one before it.
 
-Tables of exports and of public symbols say where functions start, for some of them, and not where they end. The
-image says more: on x64 its RUNTIME_FUNCTION table delimits all functions but leaves; on x86 the filling between
-functions shows where one ended. What is left is distance.
+Exports and public symbols say where some functions start, and never where they end. So the nearest symbol before an
+address may be that of another function: `DLL!Exported+0x9a0` is often in a function that is not exported. The image
+helps: on x64 its RUNTIME_FUNCTION table has start and end of every function but leaf functions; on x86 the filling
+between functions shows where one ended. If neither decides, the distance does.
 """
 
 from __future__ import annotations
@@ -15,24 +16,29 @@ from throwstack.core.registers import Arch
 from throwstack.images.image import Image
 
 MAX_OFFSET = 0x1FF
-"""Distance beyond which the nearest export is doubted on its own.
+"""A nearest export further away than this is doubted for the distance alone.
 
-Measured on six Windows kernels, whose symbol tables name every function: with only the names that look exported
-known (one function in eight), the nearest is the right one for 57 % of the addresses at 0x40 to 0x7f from it, 19 % at
-0x100 to 0x1ff, 7.5 % at 0x200 to 0x3ff and 0.8 % at 0x800 to 0xfff.
+Measured on six Windows kernels, whose symbol tables name every function. Names that look exported were kept (one
+function in eight), the others were removed. The nearest name was then the right one for 57 % of the addresses 0x40 to
+0x7f after it, for 19 % at 0x100 to 0x1ff, for 7.5 % at 0x200 to 0x3ff and for 0.8 % at 0x800 to 0xfff.
 """
 _ENTRY_SIZE = 12
 _CHAINED = 0x4 << 3
 _MAX_CHAIN = 32
 _FILLING = re.compile(rb"(?<![\xb8-\xbf\xcc])\xcc{3,}|[\x90\xcc]{5}\x8b\xff")
-"""Between functions: int3 (four of them after `mov reg` are a constant), or room for a hot patch and `mov edi, edi`."""
+"""The filling between functions: int3, or room for a hot patch before `mov edi, edi`.
+
+Four bytes CC after `mov reg` (B8 to BF) are not filling but a constant: `mov eax, 0CCCCCCCCh` is B8 CC CC CC CC. Code
+that fills a debug build's locals has it.
+"""
 
 
 def is_beyond_function(image: Image, start: int, rva: int, *, is_sparse: bool, has_gaps: bool = False) -> bool:
-    """Say whether there are signs that `rva` is not in the function whose symbol stands at RVA `start`.
+    """Say whether there are signs that `rva` is not in the function whose symbol is at RVA `start`.
 
-    `is_sparse` says that many functions of the image have no symbol (an export table); `has_gaps` that some have one
-    which could not be read: then only the image's own table of functions says that `rva` is in this one.
+    `is_sparse`: many functions of the image have no symbol, as in an export table. `has_gaps`: some symbols could not
+    be read, so that one of them may be nearer; then every address but `start` is doubted, unless the image's
+    RUNTIME_FUNCTION table says that it is in the function.
     """
     if rva < start:
         return True
@@ -47,7 +53,7 @@ def is_beyond_function(image: Image, start: int, rva: int, *, is_sparse: bool, h
         entry = _runtime_function(image, rva)
         if entry is not None:
             begin, function = entry
-            is_leaf = start not in {begin, function}  # has no entry, so that nothing says where it ends
+            is_leaf = start not in {begin, function}  # a leaf function has no entry: nothing says where it ends
             return is_leaf and (begin > start or (has_gaps and rva > start))
     elif rva - start <= MAX_OFFSET and _has_filling(image, start, rva):
         return True
@@ -59,9 +65,9 @@ def _has_filling(image: Image, start: int, rva: int) -> bool:
 
 
 def _runtime_function(image: Image, rva: int) -> tuple[int, int] | None:
-    """Return where the last entry that begins at or before `rva` begins, and where the function it is part of does.
+    """Return the begin of the last RUNTIME_FUNCTION at or before `rva`, and the begin of the function it belongs to.
 
-    They differ for the separate parts of a function. None if the table cannot be read or begins later.
+    The two differ for a separate part of a function. None if the table cannot be read or begins after `rva`.
     """
     headers = image.headers
     if headers is None or not headers.exception_directory[1]:
@@ -84,7 +90,7 @@ def _runtime_function(image: Image, rva: int) -> tuple[int, int] | None:
 
 
 def _primary_begin(image: Image, entry: int) -> int:
-    """Follow an entry for a separate part of a function to that function's first part."""
+    """Return the begin of the function that `entry` belongs to, which may be an entry of a separate part of it."""
     memory, base = image.memory, image.base
     for _ in range(_MAX_CHAIN):
         unwind = memory.u32(base + entry + 8)

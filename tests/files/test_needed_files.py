@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to fetch for the stacks of a dump."""
+"""The list of files to fetch for the stacks of a dump."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.pe_writer import X64, X86, Pe, Section
 from tests.support.vol import CHECKOUT
 from throwstack.core.memory import memory_of
 from throwstack.core.text import escape
-from throwstack.files.needed import NeededFile, manifest, needed_files
+from throwstack.files.needed_files import NeededFile, manifest, needed_files
 from throwstack.images.image import ImageMap, PdbIdentity
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable
@@ -46,19 +46,19 @@ def needed(symbols: Symbols):
 X86_APP = Pe(X86, BASE, 0x4A5BDADB, sections=[CODE], pdb=(GUID, 18, "ntdll.pdb"))
 
 
-def test_pdb():
+def test_a_missing_pdb_is_listed():
     (file,) = needed(symbols_of(X86_APP))
     assert file.manifest_line == f"ntdll.pdb,{GUID}12,1"
     assert (file.module, file.why) == ("ntdll", "function names (now from exports), source lines, frame data")
 
 
-def test_pdb_at_hand():
+def test_a_pdb_that_was_found_is_not_listed():
     symbols = symbols_of(X86_APP, source=lambda _: SymbolTable(SymbolKind.PDB, [(0x1000, "f")]))
     assert needed(symbols) == ()
 
 
 def test_image_whose_unwind_data_is_absent():
-    """Its .pdata lies at 2000."""
+    """Its .pdata is at 2000."""
     pe = Pe(X64, BASE, 0x4A5BDADB, sections=[CODE], functions=[(0x1000, 0x1100, 0x1800)])
     (file,) = needed(symbols_of(pe, without=(0x2000,)))
     assert file.manifest_line == "ntdll.dll,4A5BDADB3000,1"
@@ -72,7 +72,7 @@ def test_image_without_header_page():
     assert needed(symbols_of(X86_APP, without=(0,))) == ()
 
 
-def test_each_file_once():
+def test_each_file_is_listed_once():
     symbols = symbols_of(X86_APP)
     assert len(needed_files([*symbols.images, *symbols.images], symbols)) == 1
 
@@ -93,8 +93,8 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_names_that_no_file_can_have_are_left_out_and_said(name):
-    """What is in the list goes to a shell, and becomes a path."""
+def test_names_that_no_file_can_have_are_left_out_and_reported(name):
+    """Names of the list go to a shell and become paths."""
     pe = Pe(X86, BASE, 0x4A5BDADB, sections=[CODE], pdb=(GUID, 18, name))
     symbols = symbols_of(pe)
     said: list[str] = []
@@ -140,7 +140,7 @@ def served(folder: Path) -> Iterator[str]:
 @pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_readmes_loop_fetches_odd_names_as_they_are(tmp_path, shell):
-    """With a curl of our own, which writes down what it is given."""
+    """A program called curl notes its arguments."""
     files = [NeededFile(PdbIdentity(name, GUID, 18), "m", "why") for name in ODD]
     (tmp_path / "symbols-needed.txt").write_text(manifest(files))
     curl = tmp_path / "bin" / "curl"
@@ -165,7 +165,7 @@ def test_the_readmes_loop_fetches_odd_names_as_they_are(tmp_path, shell):
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_takes_the_urls_as_they_are(tmp_path):
-    """Braces and brackets stand for sets of URLs, unless `-g` says that they do not."""
+    """Curl expands braces and brackets to several URLs unless it has the option `-g`."""
     with served(tmp_path / "server") as address:
         for name in ODD:
             path = tmp_path / "server" / name / KEY / name

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose PDB a file is: GUID and age, read without loading anything else of it.
+"""Reads GUID and age of a PDB, and nothing else of it, to check that it belongs to an image.
 
-Follows LLVM's description of the format (The PDB Info Stream, The PDB DBI Stream). The age that
-has to equal the image's is that of the DBI stream: the one in the info stream goes up each time a tool rewrites the
-file (source indexing, stripping), while the image keeps the age it was linked with. A PDB without a DBI stream has
-only the other.
+Follows LLVM's description of the format (The PDB Info Stream, The PDB DBI Stream).
+
+A PDB has two ages, and only one has to equal that of the image. Each tool that rewrites the file (source indexing,
+stripping) increases the age in the info stream, while the image keeps the age that it was linked with. The age in the
+DBI stream stays as the linker wrote it: that one counts. A PDB without a DBI stream has only the other.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _INFO_STREAM = 1
 
 @dataclass(frozen=True, slots=True)
 class PdbFileIdentity:
-    """GUID as 32 upper-case hex digits and age, as an RSDS record has to give them for the PDB to be the image's."""
+    """GUID, as 32 upper-case hex digits, and age: those that the RSDS record of the PDB's image has."""
 
     guid: str
     age: int
@@ -39,7 +40,7 @@ def read_pdb_identity(path: Path) -> PdbFileIdentity:
 
 
 def check_pdb(path: Path, wanted: PdbIdentity, max_size: int) -> str | None:
-    """Return why the file at `path` is not the PDB `wanted`, or None if it is."""
+    """Return None if the file at `path` is the PDB `wanted` and not longer than `max_size`, else the reason."""
     try:
         size = path.stat().st_size
         if size > max_size:

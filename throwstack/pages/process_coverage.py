@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of a process can be read, counted in pages by the route on which they are found."""
+"""How much of a process can be read, in pages, counted by where each page was found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from throwstack.pages.origin import PageOrigin
+from throwstack.pages.page_origin import PageOrigin
 
 Routes = Mapping[PageOrigin, int]
-"""Pages by the route on which they are found, or the reason for which they are not."""
+"""Number of pages by the origin of the page, which is also the reason if it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessCoverage:
-    """How much of a process can be read: pages of its threads' stacks, and of its images (a sample of each image's)."""
+    """How much of a process can be read: all pages of its threads' stacks, and a sample of the pages of each image."""
 
     pid: int
     name: str
@@ -23,16 +23,16 @@ class ProcessCoverage:
     images: Routes
     problems: tuple[str, ...] = ()
     nameless: tuple[str, ...] = ()
-    """Modules in which stuck threads wait and whose exports cannot be read."""
+    """Modules whose exports cannot be read, although stuck threads wait in them."""
 
 
 def readable(routes: Routes) -> tuple[int, int]:
-    """Return how many pages are readable, and how many there are."""
+    """Return the number of pages that can be read, and the number of all pages."""
     return sum(count for origin, count in routes.items() if origin.is_present), sum(routes.values())
 
 
 def total(parts: Iterable[Routes]) -> dict[PageOrigin, int]:
-    """Return the sum of several."""
+    """Return the sum of `parts`."""
     found: dict[PageOrigin, int] = {}
     for routes in parts:
         for origin, count in routes.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process's VADs say of its address ranges: private or mapped, committed or not, by which prototype PTEs."""
+"""A process's address ranges as its VADs describe them: private or mapped, committed or not, which prototype PTEs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from throwstack.core.memory import PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
-class Prototypes:
-    """A run of prototype PTEs: the first of them is for page `first` of the view (counted from its start)."""
+class PrototypeRun:
+    """`count` prototype PTEs in a row, from `address` on. The first is for page `first` of the view, counted from 0."""
 
     first: int
     count: int
@@ -20,11 +20,11 @@ class Prototypes:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """The range of a VAD, `start` <= address < `end`.
+class VadView:
+    """The address range of one VAD, `start` <= address < `end`.
 
-    `is_committed`: the whole range is, page by page unless an entry says otherwise. `prototypes` is empty for private
-    memory, and has gaps where a file's part was not brought in yet.
+    `is_committed` is the VAD's flag for the whole range; a page-table entry can decommit a single page all the same.
+    `prototypes` is empty for private memory. It has gaps for parts of a file that Windows has not set up yet.
     """
 
     start: int
@@ -32,10 +32,10 @@ class View:
     is_private: bool
     is_committed: bool
     is_image: bool
-    prototypes: tuple[Prototypes, ...] = ()
+    prototypes: tuple[PrototypeRun, ...] = ()
 
     def prototype(self, address: int, entry_size: int) -> int | None:
-        """Return the address of the prototype PTE for the page that holds `address`, or None."""
+        """Return the address of the prototype PTE of the page that holds `address`, or None if there is none."""
         page = (address - self.start) // PAGE_SIZE
         for run in self.prototypes:
             if run.first <= page < run.first + run.count:
@@ -43,26 +43,26 @@ class View:
         return None
 
 
-class Views:
-    """The views of one process, looked up by address."""
+class VadViews:
+    """The VADs' address ranges of one process, looked up by address."""
 
     __slots__ = ("_starts", "_views")
 
-    def __init__(self, views: Iterable[View]) -> None:
-        """Take views in any order."""
+    def __init__(self, views: Iterable[VadView]) -> None:
+        """Take the ranges in any order."""
         self._views = sorted(views, key=lambda view: view.start)
         self._starts = [view.start for view in self._views]
 
-    def __iter__(self) -> Iterator[View]:
-        """Yield the views in address order."""
+    def __iter__(self) -> Iterator[VadView]:
+        """Yield the ranges in address order."""
         return iter(self._views)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of ranges."""
         return len(self._views)
 
-    def find(self, address: int) -> View | None:
-        """Return the view that holds `address`, or None."""
+    def find(self, address: int) -> VadView | None:
+        """Return the range that holds `address`, or None."""
         index = bisect_right(self._starts, address) - 1
         if index < 0 or address >= self._views[index].end:
             return None

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A function's name without what differs between two builds of the same source.
+"""Names of functions that stay the same from build to build, for signatures of crashes.
 
 Symbol tables give one function many names: with stdcall decoration (`_UnhandledExceptionFilter@4`), mangled, with its
-arguments, with its template arguments, with the numbers that compilers give to lambdas, clones and instances.
+parameters, with template arguments, with the numbers that compilers give to lambdas and clones. All of these differ
+between two builds of the same source, or between a PDB and the exports; here they are left out.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ _LAMBDA = re.compile(r"<lambda_[0-9a-f]+>|\{lambda\([^()]{0,200}\)#\d+\}")
 _OPERATOR = re.compile(r"\boperator\s*(?:\(\)|<=>|<<=?|>>=?|->\*?|<=?|>=?)")
 _CLONE = re.compile(r"(?:\.(?:part|constprop|isra|cold|llvm|lto_priv)(?:\.\d+)?)+$")
 _PART = re.compile(r"(?:\$(?:cold|filt|fin|catch|dtor)(?:\$\d+)?)+$")
-"""Of a function, which Visual C++ lays out on its own: a filter, a handler, code that seldom runs."""
+"""Parts of a function that Visual C++ places apart from it: exception filters, handlers, code that seldom runs."""
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 
 
 @lru_cache(maxsize=4096)
 def plain_name(symbol: str) -> str:
-    """Return the name that stays the same from build to build, at most 160 characters.
+    """Return the stable name of the function `symbol`, at most 160 characters.
 
     `_Foo@8` is `Foo`; `void __cdecl a::f<int>(int)` and `?f@...` are `a::f<T>`; `g::<lambda_1f0c>::operator()` is
     `g::lambda::operator()`; `h.part.0` and `h$catch$0` are `h`.
@@ -42,7 +43,7 @@ def plain_name(symbol: str) -> str:
 
 
 def _without_groups(name: str) -> str:
-    """Return `a<b>::c(d) const` as `a<T>::c`."""
+    """Return `name` without parameters and template arguments: `a<b>::c(d) const` becomes `a<T>::c`."""
     kept: list[str] = []
     depth = 0
     position = 0
@@ -68,7 +69,7 @@ def _without_groups(name: str) -> str:
 
 
 def _last_word(name: str) -> str:
-    """Return a declaration's name: what stands after its type, where `operator new` counts as one word."""
+    """Return the name in a declaration, without the type before it; `operator new` counts as one word."""
     operator = re.search(r"\S*\boperator\b.*", name)
     if operator:
         return operator[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converted PDBs in the user's cache, where somebody else may have put them: they are believed as little as a dump."""
+"""Converted PDBs in the user's cache. Another user may have put them there, so they are as hostile as a dump."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kept(place: Place) -> Path:
 
 
 def forge(place: Place, **parts: bytes) -> None:
-    """Put other parts into the kept file of `APP`, with the right sum over it all."""
+    """Replace parts in the kept file of `APP`, with the right checksum."""
     path, pdb = kept(place), place.pdbs / "app.pdb"
     stamp = (pdb.stat().st_size, pdb.stat().st_mtime_ns)
     found = load(path, stamp)
@@ -60,7 +60,7 @@ def other_pdb(tmp_path: Path, guid: str, age: int) -> bytes:
         ({"symcache": b"\xff" * 4000}, ""),
     ],
 )
-def test_a_forged_file_with_a_right_sum_costs_a_line_and_is_made_anew(place, parts, reason):
+def test_a_forged_file_with_a_right_checksum_is_reported_and_replaced(place, parts, reason):
     place.table()
     genuine = kept(place).read_bytes()
     forge(place, **parts)
@@ -72,14 +72,14 @@ def test_a_forged_file_with_a_right_sum_costs_a_line_and_is_made_anew(place, par
 
 
 @pytest.mark.parametrize(("guid", "age"), [(GUID[::-1], 3), (GUID, 4)])
-def test_guid_and_age_are_looked_at_in_the_kept_file_too(place, tmp_path, guid, age):
+def test_guid_and_age_are_checked_in_the_kept_file_too(place, tmp_path, guid, age):
     place.table()
     forge(place, symcache=other_pdb(tmp_path, guid, age))
     assert place.table().locate(0x1305)[0].symbol == "untyped"
     assert f"not of {GUID} age 3" in place.said[0]
 
 
-def test_what_a_forged_file_says_of_frames_is_bounded(place):
+def test_frame_data_of_a_forged_file_is_bounded(place):
     place.table()
     long = "f" * 100_000
     forge(place, frames=f"STACK WIN 4 1100 40 {long} 0 -8 4 8 0 1 x\nSTACK WIN 4 {long} 40 5 0 8 4 8 0 1 y".encode())
@@ -87,8 +87,7 @@ def test_what_a_forged_file_says_of_frames_is_bounded(place):
     assert place.said == []
 
 
-def test_lengths_are_those_of_the_file(tmp_path):
-    """A part that is longer than what is there is not made room for."""
+def test_parts_that_do_not_fill_the_file_exactly_are_refused(tmp_path):
     path = tmp_path / "x"
     stamp = struct.pack("<Qq", *STAMP)
     for body, reason in (
@@ -104,7 +103,7 @@ def test_lengths_are_those_of_the_file(tmp_path):
 
 
 def test_a_file_much_larger_than_its_pdb_is_not_read(tmp_path):
-    """It takes no room on the disk, and would take it in memory."""
+    """A sparse file takes no room on the disk, but would take it in memory."""
     path = tmp_path / "x"
     size = 1 << 40
     path.write_bytes(struct.pack("<16sQI", b"throwstack pdb 5", size - 28, 0) + struct.pack("<Qq", *STAMP))
@@ -113,7 +112,7 @@ def test_a_file_much_larger_than_its_pdb_is_not_read(tmp_path):
         load(path, STAMP)
 
 
-def test_names_are_as_many_as_functions():
+def test_a_list_of_functions_with_too_many_or_too_few_names():
     packed = pack_functions([(1, "a"), (2, "b")])
     assert unpack_functions(packed + b"\n" * 1000) == [(1, "a"), (2, "b")]
     assert unpack_functions(packed[: packed.index(b"a")]) == [(1, "")]
@@ -121,7 +120,7 @@ def test_names_are_as_many_as_functions():
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
 def test_a_link_or_a_pipe_is_not_opened(tmp_path):
-    """A pipe with nobody at its other end is opened for ever."""
+    """To open a pipe waits until another process opens its other end."""
     genuine, link, pipe = (tmp_path / name for name in ("genuine", "link", "pipe"))
     save(genuine, Converted(b"", pack_functions([]), b""), STAMP)
     assert load(genuine, STAMP) is not None
@@ -141,7 +140,7 @@ def test_the_cache_is_made_for_this_user_alone(place):
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps the directory to its user by itself")
 @pytest.mark.parametrize("whose", ["everybody's", "another user's"])
 def test_a_cache_that_others_may_write_to_is_not_used(place, monkeypatch, whose):
-    """What is in it stays as it is, and the PDB is read all the same."""
+    """Its files stay as they are, and the PDB is read all the same."""
     place.table()
     if whose == "everybody's":
         place.cache.chmod(0o777)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many spellings of one function have one plain name."""
+"""Many spellings of one function have one stable name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from throwstack.names.function_names import plain_name
+from throwstack.names.stable_names import plain_name
 
 
 @pytest.mark.parametrize(

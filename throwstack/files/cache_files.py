@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How files get into a cache: made in a private directory inside it, checked there, then renamed into place.
+"""Puts files into a cache that other users may write to: written in a private directory, then renamed into place.
 
-Others may write to a symbol cache as well: that is what a shared one is for. A file that is still being written is
-therefore in a directory whose name nobody can guess and which only this user may enter, on the file system of the
-cache, so that the last step is one rename. Directories below the cache may be links that someone planted: nothing is
-written through one.
+A symbol cache can be shared, so another user could replace a file between its check and its use. Therefore a file is
+written and checked in a directory inside the cache that has an unpredictable name and that only this user may enter. It
+is on the same file system as the target, so that the last step is a single rename.
+
+Another user can also plant a link: `cache/app.pdb` could lead to the victim's home. So no file is written through a
+link.
 """
 
 from __future__ import annotations
@@ -22,20 +24,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 SPARE = 16 << 20
-"""Bytes that are left free on a disk: whoever fills it up entirely breaks other programs."""
+"""Bytes that stay free on a disk: other programs break if it is full."""
 _PREFIX = ".throwstack-"
 _MODE = 0o775
-"""Directories are never made for everybody to write to, whatever the umask: such a cache would not be trusted."""
+"""Mode of new directories: not writable for everybody, whatever the umask, or the cache would not be trusted."""
 _LEFT_OVER = 6 * 3600.0
-"""Seconds after which a private directory is nobody's: no download and no conversion may take as long."""
+"""Seconds after which a private directory must have been left by a killed process: no download takes as long."""
 _MAX_ENTRIES = 10_000
 
 
 @contextmanager
 def private_directory(cache: Path) -> Iterator[Path]:
-    """Make a directory of this process inside `cache`, which is made too; remove it, with all in it, on every way out.
+    """Make a private directory in `cache` (which is made if needed), and remove it with its contents at the end.
 
-    What a process that was killed left there is removed by a later one. Raises `OSError`.
+    Old private directories, which killed processes left, are removed as well. Raises `OSError`.
     """
     cache.mkdir(_MODE, parents=True, exist_ok=True)
     _sweep(cache)
@@ -48,7 +50,7 @@ def private_directory(cache: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that must not be there yet; remove it again if what is done with it raises."""
+    """Create a file, which must not exist yet, and open it for writing; remove it if the `with` block raises."""
     with path.open("xb") as file:
         try:
             yield file
@@ -60,9 +62,10 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def put(made: Path, target: Path, cache: Path) -> None:
-    """Rename `made` to `target`, which is below `cache`. Raises `OSError`, also where a link or a file is in the way.
+    """Rename the file `made` to `target`, a path below `cache`, and make the directories between.
 
-    A link called `target` is replaced: what it leads to stays as it is.
+    If `target` is a link, the link itself is replaced and not the file it leads to. Raises `OSError`, also if one of
+    the directories between is a link or a file.
     """
     folder = cache
     for part in target.parent.relative_to(cache).parts:
@@ -75,14 +78,14 @@ def put(made: Path, target: Path, cache: Path) -> None:
 
 
 def is_real_directory(path: Path) -> bool:
-    """Say whether `path` is a directory itself, not a link or a junction that leads to one. Raises `OSError`."""
+    """Say whether `path` is a directory, and not a link or a junction to one. Raises `OSError`."""
     status = os.lstat(path)
     links = {getattr(stat, f"IO_REPARSE_TAG_{kind}", None) for kind in ("SYMLINK", "MOUNT_POINT")}
     return stat.S_ISDIR(status.st_mode) and (getattr(status, "st_reparse_tag", 0) or None) not in links - {None}
 
 
 def free_space(directory: Path) -> int:
-    """Return how many bytes may be written into `directory`; `SPARE` is left. Raises `OSError`."""
+    """Return how many bytes may be written to the disk of `directory` so that `SPARE` stay free. Raises `OSError`."""
     return max(0, shutil.disk_usage(directory).free - SPARE)
 
 
@@ -101,6 +104,6 @@ def _sweep(cache: Path) -> None:
 
 
 def _user() -> int | None:
-    """Return this user's number, or None on a system that has none (Windows)."""
+    """Return the number of this user; None on Windows, which has no such numbers."""
     ask = getattr(os, "geteuid", None)
     return None if ask is None else int(ask())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose PDB a file is."""
+"""GUID and age of a PDB, and whether it is that of an image."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.support.pdb_writer import Pdb, Procedure
 from throwstack.images.image import PdbIdentity
-from throwstack.pdb.identity import PdbFileIdentity, check_pdb, read_pdb_identity
 from throwstack.pdb.msf import NotAPdb
+from throwstack.pdb.pdb_identity import PdbFileIdentity, check_pdb, read_pdb_identity
 
 GUID = "0123456789ABCDEF00112233445566AA"
 SOUND = Pdb(GUID, age=3, procedures=[Procedure("f", 0x1000, 16)]).to_bytes(512)
@@ -35,7 +35,7 @@ def test_age_without_dbi_stream(tmp_path):
     assert read_pdb_identity(path) == PdbFileIdentity(GUID, 9)
 
 
-def test_the_right_pdb(tmp_path):
+def test_the_right_pdb_passes_the_check(tmp_path):
     assert check_pdb(write(tmp_path, SOUND), PdbIdentity("file.pdb", GUID, 3), 1 << 30) is None
 
 
@@ -60,7 +60,7 @@ def test_wrong_age_and_wrong_guid_are_told_apart(tmp_path):
         (SOUND[:52] + b"\xff\xff\xff\x7f" + SOUND[56:], "damaged (a stream is outside the file)"),
     ],
 )
-def test_what_is_no_pdb(tmp_path, data, reason):
+def test_a_file_that_is_not_a_pdb_is_refused_with_a_reason(tmp_path, data, reason):
     assert (check_pdb(write(tmp_path, data), PdbIdentity("file.pdb", GUID, 3), 1 << 30) or "").startswith(reason)
 
 
@@ -72,7 +72,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(0, len(SOUND) - 1), st.integers(0, 255)), min_size=1, max_size=8))
-def test_damage_is_reported_and_nothing_else(tmp_path_factory, changes):
+def test_random_damage_gives_a_reason_or_no_effect(tmp_path_factory, changes):
     data = bytearray(SOUND)
     for offset, value in changes:
         data[offset] = value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the nearest symbol is not the function's."""
+"""Whether an address is in the function of the nearest symbol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.pe_writer import READ_ONLY, X64, X86, Pe, Section
 from throwstack.core.memory import memory_of
 from throwstack.images.image import Image
 from throwstack.images.modules import Module
-from throwstack.names.name_extent import MAX_OFFSET, is_beyond_function
+from throwstack.names.function_extent import MAX_OFFSET, is_beyond_function
 
 BASE = 0x10000000
 
@@ -41,7 +41,7 @@ def test_filling_between_x86_functions(between, beyond):
     assert is_beyond_function(it, 0x1000, 0x1030, is_sparse=False) is beyond
 
 
-def test_distance():
+def test_far_from_an_export_the_name_is_doubted():
     it = x86(b"\x40" * 0x3000)
     assert not is_beyond_function(it, 0x1000, 0x1000 + MAX_OFFSET, is_sparse=True)
     assert is_beyond_function(it, 0x1000, 0x1001 + MAX_OFFSET, is_sparse=True)
@@ -49,14 +49,14 @@ def test_distance():
     assert is_beyond_function(it, 0x1010, 0x1000, is_sparse=False)
 
 
-def test_another_section():
+def test_an_address_in_another_section_is_beyond_the_function():
     it = image(
         Pe(X86, BASE, sections=[Section(".text", 0x1000, b"\x40" * 0x1000), Section(".text2", 0x2000, b"\x40" * 16)])
     )
     assert is_beyond_function(it, 0x1FF0, 0x2004, is_sparse=False)
 
 
-def test_headers_are_absent():
+def test_if_the_headers_are_absent_the_distance_decides():
     it = Image(Module("m.dll", "m.dll", BASE, 0x10000), memory_of({}))
     assert not is_beyond_function(it, 0x1000, 0x1010, is_sparse=True)
     assert is_beyond_function(it, 0x1000, 0x8000, is_sparse=True)
@@ -66,7 +66,7 @@ PLAIN = struct.pack("<BBBB", 1, 0, 0, 0)
 
 
 def chained(begin: int, end: int, unwind: int) -> bytes:
-    """Write unwind information of a separate part: no codes, then the entry of the part before."""
+    """Return the unwind info of a separate part: no codes, then the RUNTIME_FUNCTION of the first part."""
     return struct.pack("<BBBBIII", 1 | 4 << 3, 0, 0, 0, begin, end, unwind)
 
 
@@ -91,7 +91,7 @@ def x64() -> Image:
         (0x1080, 0x10B0, True),  # another function's
     ],
 )
-def test_runtime_functions_delimit(start, rva, beyond):
+def test_runtime_functions_delimit_functions(start, rva, beyond):
     assert is_beyond_function(x64(), start, rva, is_sparse=True) is beyond
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Physical memory as a crash dump holds it, and how much of it the file lacks."""
+"""The physical pages in a crash dump, and how many of them a truncated file lacks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from throwstack.core.memory import PAGE_SIZE
-from throwstack.crashdump.reader import Bytes
-from throwstack.crashdump.runs import Run
+from throwstack.crashdump.file_bytes import ByteSource
+from throwstack.crashdump.runs import PageRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +26,18 @@ class Extent:
 
 
 class DumpPages:
-    """A `PageSource` of physical pages."""
+    """A `PageSource` of the physical pages in a crash dump."""
 
     __slots__ = ("_data", "_firsts", "runs")
 
-    def __init__(self, data: Bytes, runs: Sequence[Run]) -> None:
-        """Take the pages from `data` where `runs`, in order of their frames, have them."""
+    def __init__(self, data: ByteSource, runs: Sequence[PageRun]) -> None:
+        """Read from `data`, the dump's file. `runs` say where in it the pages are, in the order of their frames."""
         self._data = data
         self.runs = tuple(runs)
         self._firsts = [run.first for run in self.runs]
 
     def page(self, address: int) -> bytes | None:
-        """Return the physical page at the page-aligned `address`, or None."""
+        """Return the physical page at the page-aligned `address`, or None if the dump does not hold it."""
         frame = address // PAGE_SIZE
         index = bisect_right(self._firsts, frame) - 1
         if index < 0:

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of a file into a cache to which others may write as well."""
+"""Putting files into a cache that other users may write to."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from throwstack.files import private
-from throwstack.files.private import free_space, new_file, private_directory, put
+from throwstack.files.cache_files import free_space, new_file, private_directory, put
 
 FILE = Path("app.pdb", "0123", "app.pdb")
 links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
@@ -26,7 +27,7 @@ def interrupted(_: object, what: type[BaseException]) -> None:
     raise what
 
 
-def test_a_private_directory_is_in_the_cache_and_goes_with_all_in_it(tmp_path):
+def test_a_private_directory_is_in_the_cache_and_is_removed_with_its_contents(tmp_path):
     cache = tmp_path / "cache"
     with private_directory(cache) as directory, private_directory(cache) as another:
         assert directory.parent == another.parent == cache
@@ -38,14 +39,14 @@ def test_a_private_directory_is_in_the_cache_and_goes_with_all_in_it(tmp_path):
 
 
 @pytest.mark.parametrize("what", [OSError, KeyboardInterrupt, SystemExit])
-def test_it_goes_on_every_way_out(tmp_path, what):
+def test_a_private_directory_is_removed_if_an_exception_comes(tmp_path, what):
     with pytest.raises(what), private_directory(tmp_path) as directory:
         interrupted(made(directory), what)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path):
-    """A kill leaves no time to tidy up. What is young may still be at work; what has another name is not ours."""
+def test_an_old_private_directory_of_a_killed_process_is_removed(tmp_path):
+    """A young directory may belong to a running process, and one with another name is not ours: both stay."""
     old, young, other = (tmp_path / name for name in (".throwstack-old", ".throwstack-young", "app.pdb"))
     for folder in (old, young, other):
         folder.mkdir()
@@ -58,7 +59,7 @@ def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path):
 
 
 @links
-def test_a_link_that_looks_left_over_is_not_followed(tmp_path):
+def test_a_link_with_the_name_of_a_private_directory_is_not_followed(tmp_path):
     cache, precious = tmp_path / "cache", tmp_path / "precious"
     for folder in (cache, precious):
         folder.mkdir()
@@ -79,8 +80,8 @@ def test_a_file_is_put_into_a_cache(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX's")
-def test_no_directory_is_made_for_everybody_to_write_to(tmp_path):
-    """A umask of 0, as in some containers."""
+def test_no_directory_is_made_that_everybody_may_write_to(tmp_path):
+    """The umask is 0 in some containers."""
     cache, before = tmp_path / "cache", os.umask(0)
     try:
         with private_directory(cache) as directory:
@@ -125,7 +126,7 @@ def test_a_cache_that_is_itself_a_link_is_the_users_choice(tmp_path):
     assert (tmp_path / "disk" / FILE).read_text() == "made"
 
 
-def test_a_new_file_is_new_and_whole(tmp_path):
+def test_a_new_file_must_not_exist_and_is_removed_if_writing_fails(tmp_path):
     path = tmp_path / "new"
     with pytest.raises(ZeroDivisionError), new_file(path) as file:
         interrupted(file.write(b"half"), ZeroDivisionError)
@@ -136,8 +137,7 @@ def test_a_new_file_is_new_and_whole(tmp_path):
     assert path.read_text() == "there"
 
 
-def test_some_space_is_left_to_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(private.shutil, "disk_usage", lambda _: private.shutil._ntuple_diskusage(0, 0, 20 << 20))
-    assert free_space(tmp_path) == 4 << 20
-    monkeypatch.setattr(private.shutil, "disk_usage", lambda _: private.shutil._ntuple_diskusage(0, 0, 1 << 20))
-    assert free_space(tmp_path) == 0
+def test_some_space_stays_free(tmp_path, monkeypatch):
+    for free, usable in ((20 << 20, 4 << 20), (1 << 20, 0)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        assert free_space(tmp_path) == usable

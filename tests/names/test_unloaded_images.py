@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ntdll and the kernel remember of unloaded images, in memory written by hand."""
+"""Unloaded images, as ntdll and the kernel remember them, in memory that the tests write."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch
 from throwstack.images.image import Image
 from throwstack.images.modules import Module
-from throwstack.names.unloaded import Unloaded, name_of_unloaded, unloaded_dlls, unloaded_drivers
+from throwstack.names.unloaded_images import UnloadedImage, name_of_unloaded, unloaded_dlls, unloaded_drivers
 
 BASE, ARRAY = 0x7C800000, 0x2000
-GONE, OLDER = Unloaded("gone.dll", 0x10000000, 0x9000, 7), Unloaded("older.dll", 0x10004000, 0x8000, 3)
+GONE, OLDER = UnloadedImage("gone.dll", 0x10000000, 0x9000, 7), UnloadedImage("older.dll", 0x10004000, 0x8000, 3)
 
 
-def element(image: Unloaded, pointer: int, version: int) -> bytes:
+def element(image: UnloadedImage, pointer: int, version: int) -> bytes:
     """RTL_UNLOAD_EVENT_TRACE, with or without the two words of the image's version."""
     words = "<QQ" if pointer == 8 else "<II"
     data = struct.pack(words, image.base, image.size) + struct.pack("<III", image.order, 0x45C7B2D1, 0)
@@ -53,7 +53,7 @@ def test_ntdlls_array_with_and_without_versions():
         assert unloaded_dlls(ntdll(X64_CODE, array.ljust(0x2000, b"\0"), X64), Arch.X64) == (GONE, OLDER)
 
 
-def test_symbols_may_give_the_array_where_the_function_cannot_be_read():
+def test_symbols_give_the_array_if_the_function_cannot_be_read():
     image = ntdll(b"\xe9\0\0\0\0", element(GONE, 4, 0).ljust(0x2000, b"\0"), X86)
     assert unloaded_dlls(image, Arch.X86) == ()
     assert unloaded_dlls(image, Arch.X86, BASE + ARRAY) == (GONE,)
@@ -66,7 +66,7 @@ def test_the_function_may_not_lead_out_of_ntdll():
 
 @settings(max_examples=60, derandomize=True)
 @given(st.binary(max_size=600))
-def test_any_bytes_are_an_array(data: bytes):
+def test_random_bytes_in_place_of_the_array_raise_nothing(data: bytes):
     for image in unloaded_dlls(ntdll(X86_CODES[0], data.ljust(0x1000, b"\0"), X86), Arch.X86):
         assert image.base % 0x1000 == 0
         assert 0 < image.size <= 1 << 30
@@ -80,8 +80,8 @@ def test_the_last_image_at_an_address_names_it():
     assert name_of_unloaded(images, 0x1000C000) is None
 
 
-def test_drivers():
-    """Three elements: one that was never used, a driver, and one whose name is not readable."""
+def test_unloaded_drivers():
+    """Of three elements the first was never used, the second is a driver, the third has an unreadable name."""
     for pointer, element_format in ((4, "<HHIIIQ"), (8, "<HHIQQQQ")):
 
         def driver(buffer: int, start: int, form: str = element_format, width: int = pointer) -> bytes:
@@ -96,5 +96,5 @@ def test_drivers():
                 0x82000000: name,
             }
         )
-        assert unloaded_drivers(memory, 0x80000000, pointer) == (Unloaded("fastprox.sys", 0xF7A10000, 0x5000, 99),)
+        assert unloaded_drivers(memory, 0x80000000, pointer) == (UnloadedImage("fastprox.sys", 0xF7A10000, 0x5000, 99),)
     assert unloaded_drivers(memory_of({}), 0x80000000, 4) == ()

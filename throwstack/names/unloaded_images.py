@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that are no longer loaded: what ntdll and the kernel remember of them, so that old addresses have names.
+"""Images that were unloaded, as ntdll and the kernel remember them, so that old addresses in them still get a name.
 
-ntdll keeps the last 64 (16 before Vista) in an array that RtlGetUnloadEventTrace returns; Microsoft documents its
-element, RTL_UNLOAD_EVENT_TRACE. Later versions append two words to it, and nothing in the array says so: the stride is
-the one at which the elements make sense. The kernel keeps the last 50 drivers at MmUnloadedDrivers: a UNICODE_STRING,
-start, end, and the time of the unloading each.
+ntdll keeps the last 64 (16 before Vista) in an array that RtlGetUnloadEventTrace returns. Microsoft documents its
+element, RTL_UNLOAD_EVENT_TRACE. Later versions of Windows append two words of a version to it, and nothing in the array
+says so: on x64 an element has 96 bytes without and 104 with them. So the array is read with both sizes, and the size is
+right that gives more elements which make sense.
+
+The kernel keeps the last 50 drivers at MmUnloadedDrivers. An element is a UNICODE_STRING, start address, end address
+and the time of the unloading.
 """
 
 from __future__ import annotations
@@ -31,8 +34,8 @@ _RETURNS_ADDRESS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Unloaded:
-    """An image that was unloaded: where it was, and its place in the order of unloadings, latest highest."""
+class UnloadedImage:
+    """An image that was unloaded. A higher `order` means that it was unloaded later."""
 
     name: str
     base: int
@@ -40,12 +43,12 @@ class Unloaded:
     order: int
 
     def contains(self, address: int) -> bool:
-        """Say whether `address` lay in the image."""
+        """Say whether `address` was in the image."""
         return self.base <= address < self.base + self.size
 
 
-def name_of_unloaded(images: tuple[Unloaded, ...], address: int) -> Name | None:
-    """Name an address as WinDbg does, `<Unloaded_x.dll>+0x1234`, by the last image that was there; None if none was."""
+def name_of_unloaded(images: tuple[UnloadedImage, ...], address: int) -> Name | None:
+    """Return the name that WinDbg gives, `<Unloaded_x.dll>+0x1234`, by the last image there; None if there was none."""
     found = [image for image in images if image.contains(address)]
     if not found:
         return None
@@ -53,8 +56,8 @@ def name_of_unloaded(images: tuple[Unloaded, ...], address: int) -> Name | None:
     return Name(address, f"<Unloaded_{last.name}>", "", address - last.base)
 
 
-def unloaded_dlls(ntdll: Image, arch: Arch, array: int | None = None) -> tuple[Unloaded, ...]:
-    """Return what `ntdll` remembers; `array` is the address of its RtlpUnloadEventTrace where symbols give that."""
+def unloaded_dlls(ntdll: Image, arch: Arch, array: int | None = None) -> tuple[UnloadedImage, ...]:
+    """Return the DLLs that `ntdll` remembers; `array` is the address of RtlpUnloadEventTrace, if symbols have it."""
     address = _returned_address(ntdll, arch) or array
     if address is None:
         return ()
@@ -78,8 +81,8 @@ def _returned_address(ntdll: Image, arch: Arch) -> int | None:
     return address if ntdll.module.contains(address) else None
 
 
-def _traces(memory: Memory, array: int, stride: int, pointer: int) -> tuple[Unloaded, ...]:
-    """Read the array until an element makes no sense; unused elements are zero."""
+def _traces(memory: Memory, array: int, stride: int, pointer: int) -> tuple[UnloadedImage, ...]:
+    """Return the elements of the array, up to the first that makes no sense. Unused elements are zero."""
     found = []
     for index in range(_TRACES):
         try:
@@ -95,14 +98,15 @@ def _traces(memory: Memory, array: int, stride: int, pointer: int) -> tuple[Unlo
             continue
         if base % PAGE_SIZE or not base or not 0 < size <= _MAX_IMAGE or not name.isprintable() or not name:
             break
-        found.append(Unloaded(name, base, size, sequence))
+        found.append(UnloadedImage(name, base, size, sequence))
     return tuple(found)
 
 
-def unloaded_drivers(memory: Memory, variable: int, pointer: int) -> tuple[Unloaded, ...]:
-    """Return what the kernel remembers; `variable` is the address of its MmUnloadedDrivers, which points to the array.
+def unloaded_drivers(memory: Memory, variable: int, pointer: int) -> tuple[UnloadedImage, ...]:
+    """Return the drivers that the kernel remembers.
 
-    `pointer` is the size of a pointer in bytes.
+    `variable` is the address of MmUnloadedDrivers, which points to the array; `pointer` is the size of a pointer in
+    bytes.
     """
     try:
         array = int.from_bytes(memory.read(variable, pointer), "little")
@@ -111,7 +115,7 @@ def unloaded_drivers(memory: Memory, variable: int, pointer: int) -> tuple[Unloa
     return tuple(_drivers(memory, array, pointer)) if array else ()
 
 
-def _drivers(memory: Memory, array: int, pointer: int) -> Iterator[Unloaded]:
+def _drivers(memory: Memory, array: int, pointer: int) -> Iterator[UnloadedImage]:
     stride = 4 * pointer + 8
     for index in range(_DRIVERS):
         try:
@@ -125,5 +129,5 @@ def _drivers(memory: Memory, array: int, pointer: int) -> Iterator[Unloaded]:
             name = memory.read(buffer, length & ~1).decode("utf-16-le", "replace")
         except MemoryUnreadable:
             continue
-        # The array is a ring; the time tells which is the latest.
-        yield Unloaded(name, start, end - start, int.from_bytes(element[-8:], "little"))
+        # The array is a ring buffer, so the time and not the index tells which driver was unloaded last.
+        yield UnloadedImage(name, start, end - start, int.from_bytes(element[-8:], "little"))

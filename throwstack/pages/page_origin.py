@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the bytes of a page come from, or why there are none."""
+"""Where the bytes of a page come from, or why the page is absent."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from enum import Enum
 
 
 class PageOrigin(Enum):
-    """The route by which a page was found, or the reason why it is not there."""
+    """Where a page was found, or why it is absent."""
 
     VALID = "valid"
     """Mapped by the page tables (pages of 4 KiB and large ones)."""
     TRANSITION = "transition"
-    """Trimmed from the working set, still in memory."""
+    """Removed from the working set, but still in memory."""
     PROTOTYPE = "prototype"
-    """In memory, found through the section's prototype PTE."""
+    """In memory as a page of a section; found through the section's prototype PTE."""
     ZERO = "demand-zero"
-    """Committed and never touched: all zeros for the process."""
+    """Committed and never touched: the process would read zeros."""
     PAGE_FILE = "page file"
     """Read from a page file that was given with the dump."""
     STORE = "compressed store"
-    """Windows 10: decompressed from the memory of the memory compression process."""
+    """Windows 10 and later: decompressed from the memory of the memory compression process."""
     FILE = "image file"
-    """Not in the dump: taken from the file of the image, relocated. A substitute, as the only one of these."""
+    """Not in the dump: taken from the file of the image, relocated. Only this one is a substitute."""
 
     NOT_COMMITTED = "not committed"
-    """The process has no memory there."""
+    """The process has no memory at this address."""
     PAGED_OUT = "in a page file that was not given"
     COMPRESSED = "in the compressed store, unreadable"
-    """The same, but the store's layout is not known, or it is damaged or not in the dump."""
+    """In the compressed store, whose layout is unknown, or which is damaged or not in the dump."""
     IN_FILE = "only in the file that is mapped there"
-    """Neither in memory nor in a page file, and the file was not given."""
+    """Not in memory and in no page file; it would have to be read from the mapped file, which was not given."""
     NOT_IN_DUMP = "its frame is not in the dump"
-    """The tables give a physical address that the dump leaves out or that lies behind a truncated dump's end."""
+    """The tables give a physical address that the dump does not hold, or no longer holds because it is truncated."""
     TABLE_NOT_IN_DUMP = "its page table is not in the dump"
     UNKNOWN = "its page-table entry cannot be resolved"
 
     @property
     def is_present(self) -> bool:
-        """Say whether there are bytes."""
+        """Say whether the bytes of the page are known."""
         return self in _PRESENT
 
     @property
     def is_substitute(self) -> bool:
-        """Say whether the bytes are what the page must hold by its file rather than what was seen in memory."""
+        """Say whether the bytes are from the image's file and not from the dump."""
         return self is PageOrigin.FILE
 
 
@@ -62,8 +62,8 @@ _PRESENT = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
-    """Where a page is: its frame, or for one in page file `page_file` its number there.
+class PageLocation:
+    """Where a page is. `frame` is its page frame, or if `page_file` is given, the page's number in that page file.
 
     The compressed store has the number of a page file, too.
     """

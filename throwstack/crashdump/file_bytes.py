@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes of a file, wherever they come from."""
+"""Reads bytes of a dump file, whatever holds the file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 
-class Bytes(Protocol):
-    """A file's contents."""
+class ByteSource(Protocol):
+    """The contents of a file, read by offset."""
 
     @property
     def size(self) -> int:
@@ -18,17 +18,17 @@ class Bytes(Protocol):
         ...
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return the bytes at `offset`: fewer than `size` at the end of the file, none behind it."""
+        """Return `size` bytes at `offset`: fewer at the end of the file, none after it."""
         ...
 
 
 class FileBytes:
-    """A file on disk, open until `close`."""
+    """A file on disk, which is open until `close`."""
 
     def __init__(self, path: Path) -> None:
-        """Open `path`, a file or a disk; raises OSError.
+        """Open `path`, a regular file or a disk. Raises OSError.
 
-        A pipe would wait for a writer, and of a device like /dev/zero nobody knows where it ends.
+        Others are refused: opening a pipe waits until somebody writes to it, and a device like /dev/zero has no end.
         """
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -39,7 +39,7 @@ class FileBytes:
         self.size = self._file.seek(0, 2)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return the bytes at `offset`; none where the disk fails."""
+        """Return `size` bytes at `offset`: fewer at the end of the file, none if the disk fails."""
         try:
             self._file.seek(offset)
             return self._file.read(size)
