@@ -16,7 +16,7 @@ from throwstack.core.exception_record import ExceptionRecord
 from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch
 from throwstack.exceptions.describe import _FAMILIES, describe
-from throwstack.exceptions.model import ExceptionText
+from throwstack.exceptions.model import ExceptionKind, ExceptionText, FaultAccess
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 
@@ -47,9 +47,9 @@ def test_thrown_type_comes_first_and_then_its_bases():
     throw(layout, (".?AVout_of_range@std@@", 24), (".?AVlogic_error@std@@", 24), (".?AVexception@std@@", 24))
     text = said(layout, cpp_record(layout))
     assert text.thrown_type == "std::out_of_range"
-    assert text.base_types == ("std::logic_error", "std::exception")
+    assert text.bases == ("std::logic_error", "std::exception")
     assert text.message == "bad"
-    assert text.is_crash
+    assert text.kind is ExceptionKind.CPP
 
 
 def test_com_error_gives_its_hresult():
@@ -132,7 +132,7 @@ def test_base_list_that_repeats_itself_ends():
     layout.place("array", 40, *cycle)
     layout.place("info", 0, 0, 0, layout.labels["array"])
     text = said(layout, cpp_record(layout))
-    assert (text.thrown_type, text.base_types) == ("A", ("B",))
+    assert (text.thrown_type, text.bases) == ("A", ("B",))
     assert "the throw info repeats a type of thrower" in text.details
 
 
@@ -165,12 +165,68 @@ def test_visual_basic_is_recognised_by_its_runtime():
     assert without.title == "FLOAT_INEXACT_RESULT"
 
 
-def test_signals_are_no_crashes():
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (0xC0000005, ExceptionKind.HARDWARE_FAULT),
+        (0xC0000094, ExceptionKind.HARDWARE_FAULT),  # STATUS_INTEGER_DIVIDE_BY_ZERO, by its code alone
+        (0x80000003, ExceptionKind.HARDWARE_FAULT),
+        (0xE06D7363, ExceptionKind.CPP),
+        (0x20474343, ExceptionKind.GCC),
+        (0xE0434352, ExceptionKind.CLR),
+        (0x0EEDFADE, ExceptionKind.DELPHI),
+        (0xC0000409, ExceptionKind.FAIL_FAST),
+        (0xC06D007E, ExceptionKind.DELAY_LOAD),
+        (0xC000027B, ExceptionKind.WINRT),
+        (0xE24C4A02, ExceptionKind.OTHER_RUNTIME),
+        *((code, ExceptionKind.DEBUGGER_SIGNAL) for code in (0x406D1388, 0x40010006, 0x4001000A, 0x04242420)),
+        *((code, ExceptionKind.DEBUGGER_SIGNAL) for code in (0x40080201, 0x0EEDFADF, 0x0EEDFAE5)),
+        (0xC0000022, ExceptionKind.STATUS),  # STATUS_ACCESS_DENIED
+        (0x80070005, ExceptionKind.STATUS),  # E_ACCESSDENIED
+        (1722, ExceptionKind.STATUS),  # RPC_S_SERVER_UNAVAILABLE
+        (0xE0001234, ExceptionKind.APPLICATION),
+        (0x80123456, ExceptionKind.UNKNOWN),
+    ],
+)
+def test_the_kind_is_told_by_the_code(code: int, kind: ExceptionKind):
     memory = memory_of({})
+    assert describe(record(code), memory, ImageMap(memory, ModuleMap([])), Arch.X86).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("arch", "parameters", "facts"),
+    [
+        (Arch.X86, (0, 0x10), (0x10, FaultAccess.READ)),
+        (Arch.X64, (1, 0), (0, FaultAccess.WRITE)),
+        (Arch.X64, (8, 0x7FF600001000), (0x7FF600001000, FaultAccess.EXECUTE)),
+        (Arch.X86, (3, 0x10), (0x10, None)),  # a kind of access that no documentation has
+        (Arch.X86, (), (None, None)),
+        (Arch.X64, (0, (1 << 64) - 1), (None, FaultAccess.READ)),  # the true address is not known
+    ],
+)
+def test_the_fault_of_an_access_violation_is_a_fact(
+    arch: Arch, parameters: tuple[int, ...], facts: tuple[int | None, FaultAccess | None]
+):
+    memory = memory_of({})
+    text = describe(record(0xC0000005, *parameters), memory, ImageMap(memory, ModuleMap([])), arch)
+    assert (text.fault_address, text.fault_kind) == facts
+
+
+@pytest.mark.parametrize(("code", "hresult"), [(0xE0434352, 0x80131509), (0x80070005, 0x80070005), (0xC0000022, None)])
+def test_an_hresult_is_a_fact_where_there_is_one(code: int, hresult: int | None):
+    memory = memory_of({})
+    parameters = (0x80131509,) if code == 0xE0434352 else ()
+    assert describe(record(code, *parameters), memory, ImageMap(memory, ModuleMap([])), Arch.X86).hresult == hresult
+
+
+def test_a_rust_panic_is_one_whichever_runtime_raised_it():
+    memory = memory_of({BASE: b"MOZ\0RUST"})
     images = ImageMap(memory, ModuleMap([]))
-    for code in (0x406D1388, 0x40010006, 0x4001000A, 0x04242420, 0x40080201, 0x0EEDFADF, 0x0EEDFAE5):
-        assert not describe(record(code), memory, images, Arch.X86).is_crash
-    assert describe(record(0xE0434352), memory, images, Arch.X86).is_crash
+    assert describe(record(0x20474343, BASE), memory, images, Arch.X64).kind is ExceptionKind.RUST
+    layout = Layout(Arch.X64)
+    layout.place("object", b"\0" * 16)
+    throw(layout, ("rust_panic", 16))
+    assert said(layout, cpp_record(layout)).kind is ExceptionKind.RUST
 
 
 def test_nested_records_are_told():
@@ -203,6 +259,6 @@ def test_describe_never_fails_on_hostile_memory(code, arch, parameters, words, r
     images = ImageMap(memory, ModuleMap([Module("a\x1b.dll", "", BASE, 0x3000)]))
     what = ExceptionRecord(code, 0, BASE, BASE + 0x1000, tuple(parameters), BASE, len(parameters))
     text = describe(what, memory, images, arch)
-    shown = (text.title, text.thrown_type, text.message, *text.base_types, *text.details)
+    shown = (text.title, text.thrown_type, text.message, *text.bases, *text.details)
     assert all(line.isprintable() and len(line) < 40_000 for line in shown)
     assert len(text.title) < 1500

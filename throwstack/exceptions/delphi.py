@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.core.text import LIMIT, decode_ansi, decode_wide, escape
-from throwstack.exceptions.model import ExceptionText, RaisedException
+from throwstack.exceptions.model import ExceptionKind, ExceptionText, RaisedException
 
 DELPHI = 0x0EEDFADE
 DELPHI_OLD = 0x0EEDFACE
@@ -43,22 +43,32 @@ _LAYOUTS = (
 def delphi_exception(raised: RaisedException) -> ExceptionText:
     """Describe a Delphi exception; class and message where the object is in memory."""
     if len(raised.record.parameters) < 2:
-        return ExceptionText("Delphi exception", details=("the record does not point to the exception object",))
+        return ExceptionText(
+            ExceptionKind.DELPHI, "Delphi exception", details=("the record does not point to the exception object",)
+        )
     where = raised.parameter(1)
     try:
         table = raised.pointer(where)
         layout = _layout(raised, table)
         if layout is None:
-            return ExceptionText("Delphi exception", details=("the class of the exception object was not recognised",))
+            return ExceptionText(
+                ExceptionKind.DELPHI,
+                "Delphi exception",
+                details=("the class of the exception object was not recognised",),
+            )
         name = _short_string(raised, raised.pointer(table - layout.class_name))
     except MemoryUnreadable:
-        return ExceptionText("Delphi exception", details=("the exception object is not in memory",))
+        return ExceptionText(
+            ExceptionKind.DELPHI, "Delphi exception", details=("the exception object is not in memory",)
+        )
     try:
         message = _message(raised, where, layout.is_wide)
     except MemoryUnreadable:
-        return ExceptionText(f"Delphi {name}", thrown_type=name, details=("its message is not in memory",))
+        return ExceptionText(
+            ExceptionKind.DELPHI, f"Delphi {name}", thrown_type=name, details=("its message is not in memory",)
+        )
     title = f'Delphi {name} "{message}"' if message else f"Delphi {name}"
-    return ExceptionText(title, thrown_type=name, message=message)
+    return ExceptionText(ExceptionKind.DELPHI, title, thrown_type=name, message=message)
 
 
 def _layout(raised: RaisedException, table: int) -> _Layout | None:
