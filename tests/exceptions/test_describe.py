@@ -29,12 +29,12 @@ def said(layout: Layout, what: ExceptionRecord, *without: str) -> ExceptionText:
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{case.shows}-{case.arch.value}")
-def test_every_kind_reads_as_documented(case: Golden):
+def test_each_exception_has_the_title_that_is_documented(case: Golden):
     layout = Layout(case.arch)
     assert said(layout, case.build(layout)).title == case.title
 
 
-def test_the_documentation_has_these_rows():
+def test_the_table_in_the_documentation_has_exactly_the_golden_rows():
     rows = [f"| {case.shows} | {case.arch.value} | `` {case.title} `` |" for case in GOLDEN]
     table = [line for line in DOCS.read_text("utf-8").splitlines() if line.startswith("| ") and "| x" in line]
     assert table == rows
@@ -52,13 +52,13 @@ def test_thrown_type_comes_first_and_then_its_bases():
     assert text.kind is ExceptionKind.CPP
 
 
-def test_com_error_gives_its_hresult():
+def test_a_com_error_has_its_hresult():
     layout = Layout(Arch.X86)
     text = said(layout, GOLDEN[[case.shows for case in GOLDEN].index("`_com_error`")].build(layout))
     assert (text.thrown_type, text.hresult) == ("_com_error", 0x80004003)
 
 
-def test_throw_info_on_an_absent_page_is_said_to_be_absent():
+def test_a_detail_says_that_the_throw_info_is_on_an_absent_page():
     layout = Layout(Arch.X86)
     layout.place("object", Ptr("", BASE), Ptr("", 0))
     layout.page()
@@ -69,7 +69,7 @@ def test_throw_info_on_an_absent_page_is_said_to_be_absent():
     assert text.details[0].endswith("of thrower")
 
 
-def test_object_on_an_absent_page_leaves_the_type():
+def test_the_type_is_known_where_the_object_is_on_an_absent_page():
     layout = Layout(Arch.X86)
     throw(layout, (".?AVexception@std@@", 12))
     layout.page()
@@ -79,7 +79,7 @@ def test_object_on_an_absent_page_leaves_the_type():
     assert "the thrown object is not in memory" in text.details
 
 
-def test_message_on_an_absent_page_is_said_to_be_absent():
+def test_a_detail_says_that_the_message_is_on_an_absent_page():
     layout = Layout(Arch.X64)
     layout.place("object", Ptr("", BASE), Ptr("text"), b"\0" * 8)
     throw(layout, (".?AVexception@std@@", 24))
@@ -115,7 +115,7 @@ def test_mangled_name_that_stands_for_gigabytes_stays_mangled():
 
 
 @pytest.mark.parametrize("count", [0, 65, 0x7FFFFFFF, 0xFFFFFFFF])
-def test_absurd_number_of_types_is_told(count: int):
+def test_a_detail_says_that_the_throw_info_claims_an_absurd_number_of_types(count: int):
     layout = Layout(Arch.X86)
     layout.place("object", b"\0" * 16)
     throw(layout, (".?AVexception@std@@", 12))
@@ -124,7 +124,7 @@ def test_absurd_number_of_types_is_told(count: int):
     assert f"the throw info claims {count} types of thrower" in said(layout, cpp_record(layout)).details
 
 
-def test_base_list_that_repeats_itself_ends():
+def test_a_list_of_bases_that_repeats_itself_ends():
     layout = Layout(Arch.X86)
     layout.place("object", b"\0" * 16)
     throw(layout, (".?AVA@@", 4), (".?AVB@@", 4))
@@ -136,7 +136,7 @@ def test_base_list_that_repeats_itself_ends():
     assert "the throw info repeats a type of thrower" in text.details
 
 
-def test_address_says_what_lies_there():
+def test_a_detail_says_what_is_at_the_address_of_a_fault():
     layout = Layout(Arch.X86)
     layout.place("anything", b"\0")
     inside = said(layout, record(0xC0000005, 1, BASE + 0x1234)).details
@@ -149,14 +149,14 @@ def test_address_says_what_lies_there():
     assert "0x05000000: private memory" in owned.details
 
 
-def test_not_canonical_address_is_explained():
+def test_a_detail_explains_the_address_of_a_fault_that_is_not_canonical():
     layout = Layout(Arch.X64)
     layout.place("anything", b"\0")
     details = said(layout, record(0xC0000005, 0, (1 << 64) - 1)).details
     assert any("not canonical" in line for line in details)
 
 
-def test_visual_basic_is_recognised_by_its_runtime():
+def test_an_error_of_visual_basic_is_recognised_by_the_loaded_runtime():
     memory = memory_of({})
     modules = ModuleMap([Module("MSVBVM60.DLL", "", 0x72940000, 0x150000)])
     said_so = describe(record(0xC000008F), memory, ImageMap(memory, modules), Arch.X86)
@@ -229,7 +229,7 @@ def test_a_rust_panic_is_one_whichever_runtime_raised_it():
     assert said(layout, cpp_record(layout)).kind is ExceptionKind.RUST
 
 
-def test_nested_records_are_told():
+def test_a_detail_names_each_nested_record():
     first = struct.pack("<5I", 0xC0000005, 0, 0, 0x401234, 0)
     memory = memory_of({0x2000: first})
     outer = ExceptionRecord(0xC0000025, 1, 0x77000000, 0x2000, (), 0x3000, 0)

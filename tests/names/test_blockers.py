@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 
 import pytest
 
@@ -44,7 +45,7 @@ def _kinds(names: list[tuple[str, str]]) -> list[BlockerKind]:
     return [found.kind for found in (blocker_named(*name) for name in names) if found is not None]
 
 
-def test_reference_case_is_named_and_judged():
+def test_the_blockers_and_the_verdict_of_the_reference_case():
     named = ", ".join(f"{module}!{symbol}" for module, symbol in blocked_in(REFERENCE))
     assert named == "KERNEL32!UnhandledExceptionFilter, MSVCR71!abort, mscorwks!CorExitProcess"
     assert verdict(_kinds(REFERENCE), has_exception=True) == "crashed inside shutdown"
@@ -72,8 +73,10 @@ def test_every_line_is_complete_and_says_why():
     for blocker in blockers():
         assert blocker.modules
         assert all(pattern == pattern.lower() for pattern in blocker.modules)
-        assert re.fullmatch(r"[A-Z].{10,150}\.", blocker.why), blocker
         assert not blocker.symbol.isspace()
+    table = files("throwstack.names") / "data" / "blockers.tsv"
+    for line in table.read_text("utf-8").splitlines():
+        assert line.startswith("#") or re.search(r"\t[A-Z].{10,150}\.$", line) or not line, line
     assert len({(blocker.symbol, blocker.modules) for blocker in blockers()}) == len(blockers())
 
 
@@ -89,7 +92,7 @@ def test_every_line_is_complete_and_says_why():
         ("coreclr", "WatsonLastChance", BlockerKind.CLR_WATSON),
     ],
 )
-def test_blockers_by_name(module: str, symbol: str, kind: BlockerKind):
+def test_a_blocker_is_found_by_its_name_however_it_is_decorated(module: str, symbol: str, kind: BlockerKind):
     found = blocker_named(module, symbol)
     assert found is not None
     assert found.kind is kind
@@ -105,7 +108,7 @@ def test_blockers_by_name(module: str, symbol: str, kind: BlockerKind):
         ("", ""),
     ],
 )
-def test_same_name_elsewhere_is_no_blocker(module: str, symbol: str):
+def test_a_function_of_the_same_name_in_another_module_is_no_blocker(module: str, symbol: str):
     assert blocker_named(module, symbol) is None
 
 
@@ -143,22 +146,22 @@ E, X, T = BlockerKind.ERROR_BOX, BlockerKind.FAIL_FAST, BlockerKind.TERMINATION
         ([], False, ""),
     ],
 )
-def test_verdicts(kinds: list[BlockerKind], has_exception: bool, words: str):
+def test_the_verdict_on_a_combination_of_kinds(kinds: list[BlockerKind], has_exception: bool, words: str):
     assert verdict(kinds, has_exception) == words
 
 
-def test_text_of_a_box_is_shown_escaped():
+def test_the_verdict_has_the_text_of_the_box_escaped():
     words = verdict([BlockerKind.ERROR_BOX], has_exception=False, box_text="R6025\n- pure virtual function call")
     assert words == r'error box shown: "R6025\n- pure virtual function call"'
 
 
-def test_filter_explains_before_what_lies_further_out():
+def test_the_filter_explains_a_wait_better_than_blockers_further_out():
     stack = [("KERNEL32", "UnhandledExceptionFilter"), ("app", "OnDetach"), ("ntdll", "LdrShutdownProcess")]
     assert blocked_in(stack) == (("KERNEL32", "UnhandledExceptionFilter"), ("ntdll", "LdrShutdownProcess"))
     assert blocked_in([("app", "main")]) == ()
 
 
-def test_triage_asks_few_modules_for_their_symbols():
+def test_few_modules_can_have_blockers_for_which_triage_looks():
     for blocker in triage_blockers():
         assert not blocker.is_in("someapp"), blocker
     assert blocker_named("someapp", "abort") is not None
@@ -182,14 +185,14 @@ WINDOWS = {
 
 
 @pytest.mark.parametrize("stack", WINDOWS.values(), ids=WINDOWS.keys())
-def test_waits_for_error_reporting_read_as_such(stack: str):
+def test_a_stack_that_waits_for_error_reporting_has_that_verdict(stack: str):
     """The first three as debuggers showed them, shortened; the last two by which functions of ntdll call which."""
     module_and_symbol = [tuple(name.split("!")) for name in stack.split()]
     kinds = [blocker_named(*name).kind for name in blocked_in(module_and_symbol)]
     assert verdict(kinds, has_exception=True) == "crashed and waiting for WER"
 
 
-def test_a_fatal_error_of_the_clr_is_no_terminate():
+def test_a_fatal_error_of_the_clr_is_not_called_terminate():
     stack = [("KERNELBASE", "RaiseFailFastException"), ("coreclr", "EEPolicy::HandleFatalError")]
     assert verdict(_kinds(stack), has_exception=False) == "failed fast"
     assert verdict(_kinds(stack[1:]), has_exception=False) == "failed fast"

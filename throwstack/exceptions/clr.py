@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exceptions of managed code: 0xE0434352 ("CCR", CLR 4 and .NET) and 0xE0434F4D ("COM", CLR 1 to 3.5).
 
-The first parameter is the exception's HRESULT; CLR 4 adds, as the fifth, the base of the runtime that threw. The
-class is told by the HRESULT, as the runtime itself maps one to the other; several classes may share one.
+The first parameter is the exception's HRESULT. CLR 4 has five parameters; the last is the base of the runtime that
+threw. The runtime maps classes to HRESULTs, and the class is found by that table; several classes may share an HRESULT.
 """
 
 from __future__ import annotations

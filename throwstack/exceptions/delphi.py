@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exceptions of Delphi (0x0EEDFADE): the class of the exception object and its message.
 
-The second parameter is the object. Its first word points to the class's method table, in front of which System.pas
-keeps a pointer to the table itself and the class's name (a ShortString). How far in front depends on the version:
-the pointer to itself tells which. The message is `Exception`'s first field: an AnsiString before Delphi 2009, a
-UnicodeString since, its length in front of its characters.
+The second parameter is the address of the object. Its first word points to the class's method table. Below that table
+System.pas has a pointer to the table itself and one to the class's name (a ShortString); how far below depends on the
+version, which is the one whose pointer to the table is right. The message is `Exception`'s first field: an AnsiString
+before Delphi 2009, a UnicodeString since. A string's length is below its characters.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_MESSAGE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where a method table keeps the pointer to itself and the class name; whether strings are UTF-16."""
+    """How far below a method table the pointer to itself and the class name are; whether strings are UTF-16."""
 
     arch: Arch
     self_pointer: int
@@ -41,7 +41,7 @@ _LAYOUTS = (
 
 
 def delphi_exception(raised: RaisedException) -> ExceptionText:
-    """Describe a Delphi exception; class and message where the object is in memory."""
+    """Describe a Delphi exception: its class and message, if the object is in memory."""
     if len(raised.record.parameters) < 2:
         return ExceptionText(
             ExceptionKind.DELPHI, "Delphi exception", details=("the record does not point to the exception object",)

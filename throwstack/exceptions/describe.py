@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An exception record in words: `describe`. One module beside this one for each family of exceptions.
+"""`describe`: an exception record as facts and words. Each family of exceptions has a module of its own in this room.
 
-A code that no family owns is looked up as an NTSTATUS, as an HRESULT, and if it is small as a Win32 error, which is
-what RPC raises. What is in no table was made up by the program: then its parameters are all there is to say.
+A code that belongs to no family is looked up as an NTSTATUS, then as an HRESULT. A small one is looked up as a Win32
+error, because RPC raises these. A code that is in no table was made up by the program; it is shown with its parameters.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def describe(
     arch: Arch,
     owner: Callable[[int], str] | None = None,
 ) -> ExceptionText:
-    """Say what was raised. Never raises: what is not in memory is said to be missing.
+    """Describe what was raised. Never raises an exception itself: `details` name what is not in memory.
 
     Args:
         record: the exception record.
-        memory: the process's memory; C++ type data lies in the modules' read-only pages, so it should see these too.
+        memory: the process's memory. C++ type data is in the read-only pages of modules, so it should have these too.
         images: the process's modules.
         arch: the architecture of the code that raised it.
-        owner: says what an address outside every module belongs to, or "".
+        owner: returns what an address outside all modules belongs to ("private memory, PAGE_READWRITE"), or "".
     """
     raised = RaisedException(record, memory, images, arch, owner)
     family = _FAMILIES.get(record.code)
@@ -105,7 +105,7 @@ def _with_parameters(raised: RaisedException, title: str) -> str:
 
 
 def _common(raised: RaisedException) -> list[str]:
-    """Return what is said of every exception: its parameters, and the exceptions it was raised upon."""
+    """Return the details that each exception has: its parameters, and the exceptions during which it was raised."""
     record = raised.record
     details = []
     if record.parameters:

@@ -19,9 +19,9 @@ NULL_REGION = 0x10000
 
 @dataclass(frozen=True, slots=True)
 class RaisedException:
-    """An exception record and the memory in which its parameters point.
+    """A raised exception: its record, and the memory to which its parameters point.
 
-    `owner` may say what an address belongs to that is in no module ("private memory, PAGE_READWRITE"), or "".
+    `owner` returns what an address outside all modules belongs to ("private memory, PAGE_READWRITE"), or "".
     """
 
     record: ExceptionRecord
@@ -44,7 +44,7 @@ class RaisedException:
         return f"0x{address:0{self.arch.pointer_size * 2}x}"
 
     def place(self, address: int) -> str:
-        """Return what lies at an address: `kernel32+0x1234`, what `owner` says, or ""."""
+        """Return what is at an address: `kernel32+0x1234`, `a null pointer`, what `owner` says, or ""."""
         image = self.images.find(address)
         if image is not None:
             return f"{escape(image.module.label)}+0x{address - image.base:x}"

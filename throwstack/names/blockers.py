@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions that a thread is stuck in after its exception went unhandled, or while its process cannot end.
+"""Blockers: functions in which a thread is stuck after its exception went unhandled, or while its process cannot end.
 
-The functions are data, one line each, in data/blockers.tsv; this module reads the table and puts a walked stack's
-blockers into words. To teach throwstack a blocker, add a line there.
+They are data: one line each in data/blockers.tsv. To add a blocker, add a line there. This module reads the table,
+finds the blockers of a walked stack, and says in words what they mean.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from throwstack.core.text import escape
 
 
 class BlockerKind(Enum):
-    """What a blocking function does. The order is that in which they explain a stuck thread, best first."""
+    """What a blocking function does. The kind that explains a stuck thread best comes first, and so on."""
 
     UNHANDLED_FILTER = "unhandled-filter"
     """Runs when no handler took an exception: its presence alone proves one."""
@@ -30,20 +30,20 @@ class BlockerKind(Enum):
     WER = "wer"
     """Waits for Windows Error Reporting, or reports to it."""
     JIT_DEBUGGER = "jit-debugger"
-    """Waits for the debugger named under AeDebug, or is stopped in it."""
+    """Waits for the debugger that the registry key AeDebug names, or is stopped in it."""
     PURE_CALL = "purecall"
     INVALID_PARAMETER = "invalid-parameter"
     TERMINATE = "terminate"
-    """C++ terminate: an exception left where none may, or found no handler."""
+    """C++ terminate: an exception left a noexcept function, or found no handler."""
     ABORT = "abort"
     HARD_ERROR = "hard-error"
-    """A message that csrss shows on behalf of the process."""
+    """A message that csrss shows for the process."""
     ERROR_BOX = "error-box"
     """A message box of the C runtime or of an assertion."""
     SHUTDOWN = "shutdown"
-    """The process is ending, and waits for something that does not come."""
+    """The process runs its exit code, and waits for something that does not happen."""
     TERMINATION = "termination"
-    """The process is being ended without more ado, and the kernel waits for something that does not come."""
+    """TerminateProcess: the kernel ends the process, and waits for something that does not happen."""
 
 
 _ORDER = {kind: index for index, kind in enumerate(BlockerKind)}
@@ -51,10 +51,10 @@ _ORDER = {kind: index for index, kind in enumerate(BlockerKind)}
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """A blocking function: the modules that have it (patterns for a lower-case label), its name, and why it blocks.
+    """A blocking function: the modules that have it (patterns for a lower-case label), its name and its kind.
 
-    `proves_exception`: the function runs only when an exception went unhandled. `is_triage`: worth a search on every
-    thread's stack; the others are only named where a walked stack has them.
+    `proves_exception`: the function runs only when an exception went unhandled. `is_triage`: triage looks for it on the
+    stack of each thread. The others are only named, if a walked stack has them.
     """
 
     modules: tuple[str, ...]
@@ -62,7 +62,6 @@ class Blocker:
     kind: BlockerKind
     proves_exception: bool
     is_triage: bool
-    why: str
 
     def is_in(self, module_label: str) -> bool:
         """Say whether a module with this label (`KERNEL32`) can hold the function."""
@@ -78,19 +77,19 @@ def blockers() -> tuple[Blocker, ...]:
 
 
 def _parse(line: str) -> Blocker:
-    kind, symbol, modules, marks, why = line.split("\t")
-    return Blocker(tuple(modules.split()), symbol, BlockerKind(kind), "proof" in marks, "triage" in marks, why)
+    kind, symbol, modules, marks, _why = line.split("\t")
+    return Blocker(tuple(modules.split()), symbol, BlockerKind(kind), "proof" in marks, "triage" in marks)
 
 
 @cache
 def triage_blockers() -> tuple[Blocker, ...]:
-    """Return the functions to look for on every thread's stack."""
+    """Return the blockers for which triage looks on the stack of each thread."""
     return tuple(blocker for blocker in blockers() if blocker.is_triage)
 
 
 @lru_cache(maxsize=1024)
 def triage_blockers_in(module_label: str) -> tuple[Blocker, ...]:
-    """Return those of them that a module with this label can hold."""
+    """Return the blockers of triage that a module with this label can hold."""
     return tuple(blocker for blocker in triage_blockers() if blocker.is_in(module_label))
 
 
@@ -105,7 +104,7 @@ def _by_symbol() -> dict[str, tuple[Blocker, ...]]:
 def blocker_named(module_label: str, symbol: str) -> Blocker | None:
     """Return the blocker that `symbol` of the module `module_label` is, or None.
 
-    Decoration is seen through: `_UnhandledExceptionFilter@4` is `UnhandledExceptionFilter`.
+    Decoration makes no difference: `_UnhandledExceptionFilter@4` is `UnhandledExceptionFilter`.
     """
     for name in _plain_names(symbol):
         for blocker in _by_symbol().get(name, ()):
@@ -122,10 +121,13 @@ def _plain_names(symbol: str) -> tuple[str, ...]:
 
 
 def blocked_in(names: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Return which of a walked stack's (module label, symbol) pairs, innermost first, say what the thread is stuck in.
+    """Return the blockers of a walked stack, as (module label, symbol) pairs.
 
-    One for each kind of blocker, the innermost of its kind (`mscorwks!CorExitProcess`, to which
-    `mscoree!CorExitProcess` only leads). First comes the one that explains the block best, then the others,
+    Args:
+        names: the (module label, symbol) pairs of all frames, innermost first; the symbol of a frame may be "".
+
+    Each kind of blocker is there once, with the innermost function of that kind: `mscorwks!CorExitProcess`, not
+    `mscoree!CorExitProcess`, which only calls it. First comes the one that explains the wait best, then the others,
     outermost first: `KERNEL32!UnhandledExceptionFilter, MSVCR71!abort, mscorwks!CorExitProcess`.
     """
     innermost: dict[BlockerKind, int] = {}
@@ -141,9 +143,9 @@ def blocked_in(names: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 
 
 def verdict(kinds: Iterable[BlockerKind], has_exception: bool, box_text: str = "") -> str:
-    """Say in a few words what the blockers of a thread mean.
+    """Return in a few words what the blockers of a thread mean.
 
-    `has_exception`: a saved exception was found. `box_text`: what the error box shows, where it could be read.
+    `has_exception`: a saved exception was found. `box_text` is the text of the error box, "" if it is not known.
     """
     found = set(kinds)
     crashed = has_exception or BlockerKind.UNHANDLED_FILTER in found or BlockerKind.CLR_WATSON in found
@@ -161,7 +163,7 @@ def _cause(found: set[BlockerKind]) -> str:
 
 
 def _shutdown_verdict(found: set[BlockerKind]) -> str:
-    """Say why a process without an exception ends, if it is more than that it was asked to."""
+    """Return the verdict on a thread that is stuck in shutdown without an exception, with the cause if there is one."""
     cause = _cause(found - {BlockerKind.TERMINATION})
     return f"{cause}, hangs in shutdown" if cause else "hangs in shutdown without an exception"
 
@@ -180,7 +182,7 @@ _CRASHES = {
     BlockerKind.ABORT: "crashed and stuck in abort",
     BlockerKind.UNHANDLED_FILTER: "crashed and waiting in the unhandled exception filter",
 }
-"""What an exception and these blockers mean, the most telling first."""
+"""What an exception together with one of these blockers means; the first that is there counts."""
 
 _CAUSES = {
     BlockerKind.GS_FAILURE: "stack cookie overwritten",
