@@ -53,7 +53,7 @@ class CountingMemory(Memory):
 
 
 @pytest.mark.parametrize("arch", list(Arch))
-def test_a_stack_of_nothing_but_pointers_to_contexts_is_not_looked_at_for_ever(arch: Arch):
+def test_a_stack_of_nothing_but_pointers_to_contexts_costs_a_bounded_number_of_checks(arch: Arch):
     """Every pair of words leads to a record and a CONTEXT: a bounded number of them is read."""
     base = LIMIT + (8 << 20)
     size = arch.pointer_size
@@ -68,7 +68,7 @@ def test_a_stack_of_nothing_but_pointers_to_contexts_is_not_looked_at_for_ever(a
     assert 0 < counting.reads < 50_000
 
 
-def test_exceptions_that_lead_back_to_themselves_end_the_search():
+def test_the_search_ends_where_exceptions_lead_back_to_themselves():
     """The stack that threw has the dispatcher's frame of the same exception on it: each step must lead outwards."""
     at, stack = LIMIT + 0x1000, Stack(LIMIT, BASE)
     context = bytearray(x64_context(0x10005F))

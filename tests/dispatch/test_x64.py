@@ -57,7 +57,7 @@ def test_the_dispatchers_rsp_is_the_context_and_the_record_follows(distance: int
     assert found.routes == (Route.DISPATCHER,)
 
 
-def test_a_software_exceptions_context_lies_in_rtlraiseexceptions_frame_and_its_record_in_the_callers():
+def test_rtlraiseexception_has_the_context_in_its_frame_and_its_caller_has_the_record():
     raise_sp, caller_sp, raiser = LIMIT + 0x8000, LIMIT + 0x8600, APP.base + 0x888
     stack = Stack(LIMIT, BASE)
     put_context(stack, raise_sp + 0x60, rip=raiser, rsp=caller_sp)
@@ -68,7 +68,7 @@ def test_a_software_exceptions_context_lies_in_rtlraiseexceptions_frame_and_its_
     assert found.routes == (Route.RAISE,)
 
 
-def test_a_context_of_somebody_else_in_rtlraiseexceptions_frame_is_not_taken():
+def test_a_context_in_rtlraiseexceptions_frame_that_is_not_its_callers_is_not_taken():
     raise_sp, caller_sp, raiser = LIMIT + 0x8000, LIMIT + 0x8600, APP.base + 0x888
     stack = Stack(LIMIT, BASE)
     put_context(stack, raise_sp + 0x60, rip=APP.base + 0x999, rsp=caller_sp)
@@ -103,7 +103,7 @@ def test_of_nested_exceptions_the_innermost_comes_first():
     assert [item.record.code for item in found] == [0xC0000094, 0xC0000005]
 
 
-def test_a_context_that_is_not_aligned_as_one_must_be_is_none():
+def test_a_context_that_is_not_aligned_to_16_bytes_is_not_taken():
     at, stack = LIMIT + 0x8008, Stack(LIMIT, BASE)
     put_context(stack, at, rip=FAULT, rsp=at + 0x700)
     put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
@@ -117,7 +117,7 @@ def frames_of_dispatch(at: int, code_sp: int) -> tuple[Frame, Frame]:
 
 
 @pytest.mark.parametrize("distance", [0x4D8, 0x500, 0x5C0])
-def test_other_dispatchers_put_more_between_context_and_record(distance: int):
+def test_a_record_is_found_at_other_distances_from_the_context_too(distance: int):
     at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
     put_context(stack, at, rip=FAULT, rsp=at + 0x900)
     put_record(stack, at + distance, code=0xC0000005, ip=FAULT)
@@ -125,7 +125,7 @@ def test_other_dispatchers_put_more_between_context_and_record(distance: int):
     assert found.record.location == at + distance
 
 
-def test_a_record_inside_the_context_itself_is_the_ip_and_no_record():
+def test_the_ip_inside_a_context_is_not_taken_for_a_record():
     at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
     put_context(stack, at, rip=FAULT, rsp=at + 0x900)
     assert search(stack, frame(0xA0FBE, at)) == ()
@@ -159,7 +159,7 @@ def test_two_nonvolatile_registers_may_hold_record_and_context():
     assert found.routes == (Route.REGISTER,)
 
 
-def test_the_last_resort_is_a_context_whose_instruction_a_record_names():
+def test_a_scan_finds_a_context_whose_instruction_a_record_names():
     at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
     put_context(stack, at, rip=FAULT, rsp=at + 0x700, flags=0x8010001F)
     put_record(stack, at + 0x620, code=0xC0000005, ip=FAULT)
@@ -184,7 +184,7 @@ def test_a_context_that_no_record_names_is_no_exception(code: int, address: int,
     assert search(stack) == ()
 
 
-def test_a_context_in_the_locals_of_a_live_function_is_left_over():
+def test_a_context_among_the_locals_of_another_function_is_stale():
     at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
     stack.at(LIMIT + 0x7000).d64(at + 0x4F0, at)
     put_context(stack, at, rip=FAULT, rsp=at + 0x700)
@@ -197,7 +197,7 @@ def test_a_context_in_the_locals_of_a_live_function_is_left_over():
     assert len(search(stack, waits, low=LIMIT + 0x1000)) == 1
 
 
-def test_what_is_raised_while_unwinding_to_a_handler_is_taken_where_nothing_proves_the_contrary():
+def test_an_exception_whose_dispatcher_unwinds_to_a_handler_was_taken_unless_a_function_proves_the_contrary():
     at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
     put_context(stack, at, rip=FAULT, rsp=at + 0x700)
     put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
@@ -217,7 +217,7 @@ def test_what_is_raised_while_unwinding_to_a_handler_is_taken_where_nothing_prov
     assert only.context.address == at
 
 
-def test_a_gs_failure_is_in_globals_of_the_module_that_found_it():
+def test_the_context_of_a_gs_failure_is_in_globals_of_the_module_that_found_it():
     sp, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
     data = Stack(APP.base + 0x5000, APP.base + 0x6000)
     put_context(data, APP.base + 0x5100, rip=FAULT, rsp=sp + 0x100)

@@ -58,13 +58,13 @@ def test_the_filters_argument_leads_to_record_and_context():
     assert found.routes[0] is Route.FILTER_ARGUMENT
 
 
-def test_pointers_that_agree_are_named_too():
+def test_pointers_that_lead_to_the_same_exception_are_named_as_a_route():
     stack, *_ = filter_called_with_pointers()
     (found,) = search(stack, filter_frame(0x045BA77C), low=0x045BA77C)
     assert found.found_by == "UnhandledExceptionFilter argument, EXCEPTION_POINTERS on the stack"
 
 
-def test_pointers_alone_count_where_no_frame_told():
+def test_pointers_alone_count_where_no_frame_leads_to_an_exception():
     stack, _, saved = filter_called_with_pointers()
     (found,) = search(stack)
     assert found.context.address == int(saved)
@@ -91,7 +91,7 @@ def test_a_handlers_arguments_have_the_registration_frame_between_the_pointers()
         pytest.param({"esp": 0x045BA700}, id="sp below the record of its own registers"),
     ],
 )
-def test_what_is_no_context_of_this_thread_is_not_taken(context: dict[str, int]):
+def test_a_context_that_cannot_be_one_of_this_thread_is_not_taken(context: dict[str, int]):
     stack, *_ = filter_called_with_pointers(**context)
     assert search(stack, filter_frame(0x045BA77C), low=0x045BA77C) == ()
 
@@ -106,7 +106,7 @@ def test_a_call_through_a_null_pointer_has_its_ip_outside_code():
     assert found.context.registers.ip == 0
 
 
-def test_a_record_with_more_parameters_than_one_can_have_is_none():
+def test_a_record_with_more_than_15_parameters_is_not_taken():
     stack, record, saved = Stack(LIMIT, BASE), Label("record"), Label("context")
     stack.at(0x045BA7A4).d32(record, saved)
     put_context(stack, 0x045BA888, saved)
@@ -114,7 +114,7 @@ def test_a_record_with_more_parameters_than_one_can_have_is_none():
     assert search(stack) == ()
 
 
-def test_below_the_given_address_nothing_counts():
+def test_pointers_below_the_given_address_do_not_count():
     stack, *_ = filter_called_with_pointers()
     assert search(stack, low=0x045BA88C) == ()
 
@@ -154,7 +154,7 @@ def test_the_dispatchers_esp_points_at_record_and_context(popped: int):
     assert only.routes == (Route.DISPATCHER, Route.POINTERS)
 
 
-def test_a_software_exceptions_context_lies_in_rtlraiseexceptions_frame_and_its_record_is_the_argument():
+def test_rtlraiseexception_has_the_context_in_its_frame_and_the_record_as_its_argument():
     ebp, stack, record, saved = 0x045BAB58, Stack(LIMIT, BASE), Label("record"), Label("context")
     stack.at(ebp + 4).d32(CONTEXT_IP, record)
     put_context(stack, 0x045BA888, saved)  # esp as the caller will have it: the argument popped
@@ -172,7 +172,7 @@ def nested_registration(stack: Stack, node: int, record: int, context: int, *, e
 
 
 @pytest.mark.parametrize("extra", [0, 0xC])
-def test_a_registration_of_the_dispatcher_tells_of_the_exception_whatever_the_walk_saw(extra: int):
+def test_a_nested_registration_leads_to_the_exception_whatever_frames_the_walk_has(extra: int):
     at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
     delivered(stack, at)
     nested_registration(stack, at - 0x200, at + 8, at + 0x58, extra=extra)
@@ -182,7 +182,7 @@ def test_a_registration_of_the_dispatcher_tells_of_the_exception_whatever_the_wa
     assert only.routes[0] is Route.REGISTRATION
 
 
-def test_the_exceptions_further_out_are_found_by_their_registrations():
+def test_exceptions_further_out_are_found_by_their_nested_registrations():
     inner, outer, stack = LIMIT + 0x2000, LIMIT + 0x5000, Stack(LIMIT, BASE)
     for at, code in ((inner, 0xC0000094), (outer, 0xC0000005)):
         delivered(stack, at, code=code)
@@ -207,7 +207,7 @@ def test_an_exception_whose_registration_is_unlinked_was_taken_by_a_handler():
     )
 
 
-def test_routes_that_disagree_are_noted_and_the_most_telling_is_taken():
+def test_where_routes_disagree_the_most_reliable_is_taken_and_a_note_names_the_other():
     at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
     delivered(stack, at)
     other, record = Label("other"), Label("other record")
@@ -229,7 +229,7 @@ def test_routes_that_disagree_are_noted_and_the_most_telling_is_taken():
     )
 
 
-def test_a_chain_that_breaks_off_does_not_tell_what_was_unlinked():
+def test_a_chain_of_registrations_that_breaks_off_does_not_prove_that_one_was_unlinked():
     at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
     delivered(stack, at)
     stack.at(BASE - 0x24).d32(0x12345678)

@@ -14,7 +14,7 @@ from tests.forge.__main__ import forge
 from tests.forge.cases.more_x64 import Site
 from tests.support.checkout_plugins import STACKWALK
 from tests.support.volatility_session import open_dump
-from throwstack.stuck.locks import WaitCycles
+from throwstack.stuck.wait_cycles import WaitCycles
 
 FEW, MANY = 100, 200
 

@@ -16,7 +16,7 @@ from throwstack.core.exception_record import ExceptionRecord
 from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch
 from throwstack.exceptions.describe import _FAMILIES, describe
-from throwstack.exceptions.model import ExceptionText
+from throwstack.exceptions.model import ExceptionKind, ExceptionText, FaultAccess
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 
@@ -29,12 +29,12 @@ def said(layout: Layout, what: ExceptionRecord, *without: str) -> ExceptionText:
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{case.shows}-{case.arch.value}")
-def test_every_kind_reads_as_documented(case: Golden):
+def test_each_exception_has_the_title_that_is_documented(case: Golden):
     layout = Layout(case.arch)
     assert said(layout, case.build(layout)).title == case.title
 
 
-def test_the_documentation_has_these_rows():
+def test_the_table_in_the_documentation_has_exactly_the_golden_rows():
     rows = [f"| {case.shows} | {case.arch.value} | `` {case.title} `` |" for case in GOLDEN]
     table = [line for line in DOCS.read_text("utf-8").splitlines() if line.startswith("| ") and "| x" in line]
     assert table == rows
@@ -47,18 +47,18 @@ def test_thrown_type_comes_first_and_then_its_bases():
     throw(layout, (".?AVout_of_range@std@@", 24), (".?AVlogic_error@std@@", 24), (".?AVexception@std@@", 24))
     text = said(layout, cpp_record(layout))
     assert text.thrown_type == "std::out_of_range"
-    assert text.base_types == ("std::logic_error", "std::exception")
+    assert text.bases == ("std::logic_error", "std::exception")
     assert text.message == "bad"
-    assert text.is_crash
+    assert text.kind is ExceptionKind.CPP
 
 
-def test_com_error_gives_its_hresult():
+def test_a_com_error_has_its_hresult():
     layout = Layout(Arch.X86)
     text = said(layout, GOLDEN[[case.shows for case in GOLDEN].index("`_com_error`")].build(layout))
     assert (text.thrown_type, text.hresult) == ("_com_error", 0x80004003)
 
 
-def test_throw_info_on_an_absent_page_is_said_to_be_absent():
+def test_a_detail_says_that_the_throw_info_is_on_an_absent_page():
     layout = Layout(Arch.X86)
     layout.place("object", Ptr("", BASE), Ptr("", 0))
     layout.page()
@@ -69,7 +69,7 @@ def test_throw_info_on_an_absent_page_is_said_to_be_absent():
     assert text.details[0].endswith("of thrower")
 
 
-def test_object_on_an_absent_page_leaves_the_type():
+def test_the_type_is_known_where_the_object_is_on_an_absent_page():
     layout = Layout(Arch.X86)
     throw(layout, (".?AVexception@std@@", 12))
     layout.page()
@@ -79,7 +79,7 @@ def test_object_on_an_absent_page_leaves_the_type():
     assert "the thrown object is not in memory" in text.details
 
 
-def test_message_on_an_absent_page_is_said_to_be_absent():
+def test_a_detail_says_that_the_message_is_on_an_absent_page():
     layout = Layout(Arch.X64)
     layout.place("object", Ptr("", BASE), Ptr("text"), b"\0" * 8)
     throw(layout, (".?AVexception@std@@", 24))
@@ -115,7 +115,7 @@ def test_mangled_name_that_stands_for_gigabytes_stays_mangled():
 
 
 @pytest.mark.parametrize("count", [0, 65, 0x7FFFFFFF, 0xFFFFFFFF])
-def test_absurd_number_of_types_is_told(count: int):
+def test_a_detail_says_that_the_throw_info_claims_an_absurd_number_of_types(count: int):
     layout = Layout(Arch.X86)
     layout.place("object", b"\0" * 16)
     throw(layout, (".?AVexception@std@@", 12))
@@ -124,7 +124,7 @@ def test_absurd_number_of_types_is_told(count: int):
     assert f"the throw info claims {count} types of thrower" in said(layout, cpp_record(layout)).details
 
 
-def test_base_list_that_repeats_itself_ends():
+def test_a_list_of_bases_that_repeats_itself_ends():
     layout = Layout(Arch.X86)
     layout.place("object", b"\0" * 16)
     throw(layout, (".?AVA@@", 4), (".?AVB@@", 4))
@@ -132,11 +132,11 @@ def test_base_list_that_repeats_itself_ends():
     layout.place("array", 40, *cycle)
     layout.place("info", 0, 0, 0, layout.labels["array"])
     text = said(layout, cpp_record(layout))
-    assert (text.thrown_type, text.base_types) == ("A", ("B",))
+    assert (text.thrown_type, text.bases) == ("A", ("B",))
     assert "the throw info repeats a type of thrower" in text.details
 
 
-def test_address_says_what_lies_there():
+def test_a_detail_says_what_is_at_the_address_of_a_fault():
     layout = Layout(Arch.X86)
     layout.place("anything", b"\0")
     inside = said(layout, record(0xC0000005, 1, BASE + 0x1234)).details
@@ -149,14 +149,14 @@ def test_address_says_what_lies_there():
     assert "0x05000000: private memory" in owned.details
 
 
-def test_not_canonical_address_is_explained():
+def test_a_detail_explains_the_address_of_a_fault_that_is_not_canonical():
     layout = Layout(Arch.X64)
     layout.place("anything", b"\0")
     details = said(layout, record(0xC0000005, 0, (1 << 64) - 1)).details
     assert any("not canonical" in line for line in details)
 
 
-def test_visual_basic_is_recognised_by_its_runtime():
+def test_an_error_of_visual_basic_is_recognised_by_the_loaded_runtime():
     memory = memory_of({})
     modules = ModuleMap([Module("MSVBVM60.DLL", "", 0x72940000, 0x150000)])
     said_so = describe(record(0xC000008F), memory, ImageMap(memory, modules), Arch.X86)
@@ -165,15 +165,71 @@ def test_visual_basic_is_recognised_by_its_runtime():
     assert without.title == "FLOAT_INEXACT_RESULT"
 
 
-def test_signals_are_no_crashes():
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (0xC0000005, ExceptionKind.HARDWARE_FAULT),
+        (0xC0000094, ExceptionKind.HARDWARE_FAULT),  # STATUS_INTEGER_DIVIDE_BY_ZERO, by its code alone
+        (0x80000003, ExceptionKind.HARDWARE_FAULT),
+        (0xE06D7363, ExceptionKind.CPP),
+        (0x20474343, ExceptionKind.GCC),
+        (0xE0434352, ExceptionKind.CLR),
+        (0x0EEDFADE, ExceptionKind.DELPHI),
+        (0xC0000409, ExceptionKind.FAIL_FAST),
+        (0xC06D007E, ExceptionKind.DELAY_LOAD),
+        (0xC000027B, ExceptionKind.WINRT),
+        (0xE24C4A02, ExceptionKind.OTHER_RUNTIME),
+        *((code, ExceptionKind.DEBUGGER_SIGNAL) for code in (0x406D1388, 0x40010006, 0x4001000A, 0x04242420)),
+        *((code, ExceptionKind.DEBUGGER_SIGNAL) for code in (0x40080201, 0x0EEDFADF, 0x0EEDFAE5)),
+        (0xC0000022, ExceptionKind.STATUS),  # STATUS_ACCESS_DENIED
+        (0x80070005, ExceptionKind.STATUS),  # E_ACCESSDENIED
+        (1722, ExceptionKind.STATUS),  # RPC_S_SERVER_UNAVAILABLE
+        (0xE0001234, ExceptionKind.APPLICATION),
+        (0x80123456, ExceptionKind.UNKNOWN),
+    ],
+)
+def test_the_kind_is_told_by_the_code(code: int, kind: ExceptionKind):
     memory = memory_of({})
+    assert describe(record(code), memory, ImageMap(memory, ModuleMap([])), Arch.X86).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("arch", "parameters", "facts"),
+    [
+        (Arch.X86, (0, 0x10), (0x10, FaultAccess.READ)),
+        (Arch.X64, (1, 0), (0, FaultAccess.WRITE)),
+        (Arch.X64, (8, 0x7FF600001000), (0x7FF600001000, FaultAccess.EXECUTE)),
+        (Arch.X86, (3, 0x10), (0x10, None)),  # a kind of access that no documentation has
+        (Arch.X86, (), (None, None)),
+        (Arch.X64, (0, (1 << 64) - 1), (None, FaultAccess.READ)),  # the true address is not known
+    ],
+)
+def test_the_fault_of_an_access_violation_is_a_fact(
+    arch: Arch, parameters: tuple[int, ...], facts: tuple[int | None, FaultAccess | None]
+):
+    memory = memory_of({})
+    text = describe(record(0xC0000005, *parameters), memory, ImageMap(memory, ModuleMap([])), arch)
+    assert (text.fault_address, text.fault_kind) == facts
+
+
+@pytest.mark.parametrize(("code", "hresult"), [(0xE0434352, 0x80131509), (0x80070005, 0x80070005), (0xC0000022, None)])
+def test_an_hresult_is_a_fact_where_there_is_one(code: int, hresult: int | None):
+    memory = memory_of({})
+    parameters = (0x80131509,) if code == 0xE0434352 else ()
+    assert describe(record(code, *parameters), memory, ImageMap(memory, ModuleMap([])), Arch.X86).hresult == hresult
+
+
+def test_a_rust_panic_is_one_whichever_runtime_raised_it():
+    memory = memory_of({BASE: b"MOZ\0RUST"})
     images = ImageMap(memory, ModuleMap([]))
-    for code in (0x406D1388, 0x40010006, 0x4001000A, 0x04242420, 0x40080201, 0x0EEDFADF, 0x0EEDFAE5):
-        assert not describe(record(code), memory, images, Arch.X86).is_crash
-    assert describe(record(0xE0434352), memory, images, Arch.X86).is_crash
+    assert describe(record(0x20474343, BASE), memory, images, Arch.X64).kind is ExceptionKind.RUST
+    layout = Layout(Arch.X64)
+    layout.place("object", b"\0" * 16)
+    throw(layout, ("rust_panic", 16))
+    assert said(layout, cpp_record(layout)).kind is ExceptionKind.RUST
 
 
-def test_nested_records_are_told():
+def test_a_detail_names_each_nested_record():
     first = struct.pack("<5I", 0xC0000005, 0, 0, 0x401234, 0)
     memory = memory_of({0x2000: first})
     outer = ExceptionRecord(0xC0000025, 1, 0x77000000, 0x2000, (), 0x3000, 0)
@@ -203,6 +259,6 @@ def test_describe_never_fails_on_hostile_memory(code, arch, parameters, words, r
     images = ImageMap(memory, ModuleMap([Module("a\x1b.dll", "", BASE, 0x3000)]))
     what = ExceptionRecord(code, 0, BASE, BASE + 0x1000, tuple(parameters), BASE, len(parameters))
     text = describe(what, memory, images, arch)
-    shown = (text.title, text.thrown_type, text.message, *text.base_types, *text.details)
+    shown = (text.title, text.thrown_type, text.message, *text.bases, *text.details)
     assert all(line.isprintable() and len(line) < 40_000 for line in shown)
     assert len(text.title) < 1500

@@ -21,11 +21,11 @@ from throwstack.exceptions.status import fast_fail_name, hresult, managed_except
         (0x80EF1234, "0x80EF1234"),
     ],
 )
-def test_hresult(code: int, expected: str):
+def test_an_hresult_reads_as_its_code_name_and_message(code: int, expected: str):
     assert str(hresult(code)).startswith(expected)
 
 
-def test_names_of_the_other_kinds():
+def test_ntstatus_win32_and_fail_fast_codes_have_names():
     assert ntstatus(0xC0000005).name == "STATUS_ACCESS_VIOLATION"
     assert win32(0x6BA).name == "RPC_S_SERVER_UNAVAILABLE"
     assert fast_fail_name(3) == "FAST_FAIL_CORRUPT_LIST_ENTRY"
@@ -44,11 +44,11 @@ def test_names_of_the_other_kinds():
         (0x80000001, "0x80000001 STATUS_GUARD_PAGE_VIOLATION"),
     ],
 )
-def test_codes_that_services_fail_with(code: int, expected: str):
+def test_codes_with_which_services_fail_have_names_and_messages(code: int, expected: str):
     assert str(ntstatus(code)) == expected
 
 
-def test_classes_of_the_clr():
+def test_an_hresult_leads_to_the_classes_of_the_clr_that_carry_it():
     assert managed_exceptions(0x80131509) == ("System.InvalidOperationException",)
     assert managed_exceptions(0x80004003)[0] == "System.NullReferenceException"
     assert managed_exceptions(0x80070002) == ("System.IO.FileNotFoundException",)

@@ -179,7 +179,7 @@ def _exceptions() -> Attack:
         record = replace(record, parameters=tuple(parameters[:15]), nested=nested)
         shot.changes.append(f"{arch} {record}")
         text = describe(record, memory, ImageMap(memory, modules), arch)
-        for shown in (text.title, text.thrown_type, text.message, *text.base_types, *text.details):
+        for shown in (text.title, text.thrown_type, text.message, *text.bases, *text.details):
             assert len(shown) < 40_000
             yield shown
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 
 import pytest
 
@@ -66,8 +67,10 @@ def test_every_line_of_the_table_is_complete():
     for blocker in blockers():
         assert blocker.modules
         assert all(pattern == pattern.lower() for pattern in blocker.modules)
-        assert re.fullmatch(r"[A-Z].{10,150}\.", blocker.why), blocker
         assert not blocker.symbol.isspace()
+    table = files("throwstack.names") / "data" / "blockers.tsv"
+    for line in table.read_text("utf-8").splitlines():
+        assert line.startswith("#") or re.search(r"\t[A-Z].{10,150}\.$", line) or not line, line
     assert len({(blocker.symbol, blocker.modules) for blocker in blockers()}) == len(blockers())
 
 
@@ -83,7 +86,7 @@ def test_every_line_of_the_table_is_complete():
         ("coreclr", "WatsonLastChance", BlockerKind.CLR_WATSON),
     ],
 )
-def test_blockers_by_name(module: str, symbol: str, kind: BlockerKind):
+def test_a_blocker_is_found_by_its_name_however_it_is_decorated(module: str, symbol: str, kind: BlockerKind):
     found = blocker_named(module, symbol)
     assert found is not None
     assert found.kind is kind
@@ -109,7 +112,7 @@ def test_filter_explains_before_what_lies_further_out():
     assert blocked_in([("app", "main")]) == ()
 
 
-def test_triage_asks_few_modules_for_their_symbols():
+def test_few_modules_can_have_blockers_for_which_triage_looks():
     for blocker in triage_blockers():
         assert not blocker.is_in("someapp"), blocker
     assert blocker_named("someapp", "abort") is not None

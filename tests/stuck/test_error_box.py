@@ -29,17 +29,17 @@ def shown(symbol: str, text: bytes | None, arch: Arch = Arch.X86) -> str:
 
 
 @pytest.mark.parametrize("symbol", ["MessageBoxW", "MessageBoxExW", "MessageBoxTimeoutW"])
-def test_a_wide_box(symbol: str):
+def test_the_text_of_a_wide_message_box_is_its_second_argument(symbol: str):
     assert shown(symbol, "Runtime Error!\n\nProgram: svc".encode("utf-16-le") + b"\0\0") == (
         r"Runtime Error!\n\nProgram: svc"
     )
 
 
-def test_an_ansi_box():
+def test_the_text_of_an_ansi_message_box_is_its_second_argument():
     assert shown("MessageBoxA", b"Assertion failed: p != NULL\0") == "Assertion failed: p != NULL"
 
 
-def test_a_text_that_is_not_there_and_functions_that_show_none():
+def test_there_is_no_text_without_a_message_box_or_where_its_text_is_not_in_memory():
     assert shown("MessageBoxW", None) == ""
     assert shown("DispatchMessageW", b"x\0\0\0") == ""
     assert shown("MessageBoxW", b"x\0\0\0", Arch.X64) == ""

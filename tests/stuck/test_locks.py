@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Critical sections that threads wait for, and cycles of waits."""
+"""The locks for which threads wait: critical sections and SRW locks, laid out byte by byte."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from throwstack.core.registers import Arch, Registers
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable
-from throwstack.stuck.locks import LockKind, Locks, WaitCycles
+from throwstack.stuck.locks import LockKind, Locks
 from throwstack.unwind.target import Target
 
 NTDLL, ENTER, WAIT, SRW, DISPATCH = 0x7C800000, 0x1000, 0x2000, 0x3000, 0x4000
@@ -98,14 +98,14 @@ def test_both_forms_of_the_lock_count_are_read(lock_count: int, waiters: int):
         b"\0" * 24,
     ],
 )
-def test_what_is_no_section_in_use_is_not_called_one(section: bytes):
+def test_bytes_that_are_no_section_in_use_are_not_reported(section: bytes):
     wait = waits_x86(section).wait([frame_x86(ENTER + 0x46, STACK + 0x20)], WAITER)
     assert wait is not None
     assert (wait.address, wait.owner) == (None, None)
     assert str(wait) == "critical section, it cannot be told which"
 
 
-def test_an_owner_that_is_gone_is_named_as_such():
+def test_an_owner_that_no_longer_exists_is_reported_as_lost():
     wait = waits_x86(section_x86(owner=0x9F0)).wait([frame_x86(ENTER + 0x46, STACK + 0x20)], WAITER)
     assert wait is not None
     assert str(wait) == "critical section 0x407008, owned by thread 2544, which no longer exists, 1 waiting"
@@ -117,7 +117,7 @@ def test_an_srw_lock_has_no_owner():
     assert str(wait) == "SRW lock 0x407008, its owner is not recorded"
 
 
-def test_other_frames_wait_for_no_lock():
+def test_frames_of_other_functions_wait_for_no_lock():
     locks = waits_x86(section_x86())
     assert locks.wait([], WAITER) is None
     elsewhere = Frame(Registers(0x401000, (0,) * 8), STACK, None, None, Trust.CONTEXT)
@@ -134,7 +134,9 @@ def test_other_frames_wait_for_no_lock():
         ([0x7FFE0304, 0x01230000], False),
     ],
 )
-def test_a_thread_that_was_interrupted_as_it_entered_does_not_wait_for_the_section(inner: list[int], is_waiting: bool):
+def test_a_thread_that_was_interrupted_while_it_entered_a_section_does_not_wait_for_it(
+    inner: list[int], is_waiting: bool
+):
     above = [Frame(Registers(ip, (0,) * 8), STACK, None, None, Trust.CFI) for ip in inner]
     wait = waits_x86(section_x86()).wait([*above, frame_x86(ENTER + 0x46, STACK + 0x20)], WAITER)
     assert (wait is not None) is is_waiting
@@ -166,70 +168,22 @@ def test_of_two_possible_x64_sections_none_is_chosen():
     assert waits_x64({3: 0x30008, 7: 0x40008}, sections=both) is None
 
 
-def test_a_section_that_nobody_waits_for_is_not_the_one():
+def test_a_section_without_waiters_is_not_chosen_beside_one_with_waiters():
     idle = {0x30008: section_x64(lock_count=-2), 0x40008: section_x64()}
     assert waits_x64({3: 0x30008, 7: 0x40008}, sections=idle) == 0x40008
 
 
-def test_debug_information_that_names_the_section_decides():
+def test_a_section_to_which_its_debug_information_points_is_chosen_before_others():
     known = {0x30008: section_x64(), 0x40008: section_x64(debug=0x50000), 0x50000: struct.pack("<QQ", 0, 0x40008)}
     assert waits_x64({3: 0x30008, 7: 0x40008}, sections=known) == 0x40008
 
 
-def test_an_x64_section_of_a_thread_that_does_not_exist_is_not_believed():
+def test_an_x64_section_whose_owner_does_not_exist_is_not_reported():
     assert waits_x64({3: 0x30008}, sections={0x30008: section_x64(owner=0x9F0)}) is None
 
 
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(st.binary(min_size=24, max_size=24), st.lists(st.integers(0, (1 << 64) - 1), min_size=16, max_size=16))
-def test_any_bytes_and_registers_are_taken(section: bytes, values: list[int]):
+def test_no_bytes_and_no_registers_make_the_search_for_locks_fail(section: bytes, values: list[int]):
     waits_x86(section).wait([frame_x86(ENTER + 0x46, STACK + 0x20)], WAITER)
     waits_x64(dict(enumerate(values)), sections={0x30000: section * 8})
-
-
-@pytest.mark.parametrize(
-    ("edges", "expected"),
-    [
-        ({}, ()),
-        ({1: [2]}, ()),
-        ({1: [2], 2: [1]}, (1, 2)),
-        ({1: [2], 2: [3], 3: [2]}, (2, 3)),  # 1 waits behind the cycle
-        ({1: [1]}, (1,)),
-        ({1: [2, 3], 2: [4], 3: [1]}, (1, 3)),
-        ({1: [2, 3], 2: [4], 3: [4]}, ()),  # two ways to one place are no cycle
-    ],
-)
-def test_a_cycle_is_found(edges: dict[int, list[int]], expected: tuple[int, ...]):
-    assert WaitCycles[int](lambda node: edges.get(node, [])).of(1) == expected
-
-
-def test_an_endless_chain_ends():
-    assert WaitCycles[int](lambda node: [node + 1]).of(0) == ()
-
-
-@settings(max_examples=100, derandomize=True, deadline=None)
-@given(st.dictionaries(st.integers(0, 12), st.lists(st.integers(0, 12), max_size=4)))
-def test_what_is_called_a_cycle_is_one(edges: dict[int, list[int]]):
-    found = WaitCycles[int](lambda node: edges.get(node, [])).of(0)
-    for node, after in zip(found, (*found[1:], *found[:1]), strict=True):
-        assert after in edges[node]
-
-
-def test_a_long_chain_is_gone_through_once_not_once_for_each_thread_of_it():
-    asked: list[int] = []
-
-    def waits_for(node: int) -> tuple[int, ...]:
-        asked.append(node)
-        return (node + 1,) if node < 10_000 else ()
-
-    cycles = WaitCycles[int](waits_for)
-    assert not any(cycles.of(thread) for thread in range(10_000))
-    assert len(asked) <= 10_001
-
-
-def test_threads_behind_a_cycle_name_it_although_others_were_gone_through_before():
-    waits = {1: (2,), 2: (), 3: (1, 4), 4: (5,), 5: (4,)}
-    cycles = WaitCycles[int](waits.__getitem__)
-    assert cycles.of(1) == ()
-    assert cycles.of(3) == (4, 5)
-    assert cycles.of(5) == (5, 4)

@@ -56,7 +56,9 @@ FORWARDS: Exports = {FILTER: f"KERNELBASE.{FILTER}", OTHER: 0x1800}
         pytest.param(STUB, {"kernel32.dll": WITHOUT, "KERNELBASE.dll": WITH}, [], id="the stub renamed"),
     ],
 )
-def test_the_filter_is_missed_where_it_ought_to_be(code: bytes, modules: dict[str, Exports], lacking: list[str]):
+def test_a_module_that_should_have_the_filter_and_does_not_is_named(
+    code: bytes, modules: dict[str, Exports], lacking: list[str]
+):
     symbols = process(code, modules)
     assert [image.module.label for image in without_filter(symbols)] == lacking
     nameless, reasons = missing_names(symbols)
@@ -66,19 +68,19 @@ def test_the_filter_is_missed_where_it_ought_to_be(code: bytes, modules: dict[st
 
 
 @pytest.mark.parametrize("code", [STUB, STUB[1:], b"\x8b\xff\x55\x8b\xec\x5d" + STUB[1:]])
-def test_a_kernelbase_that_no_module_is_called_is_missed(code: bytes):
+def test_a_missing_kernelbase_is_named_if_kernel32_leads_there(code: bytes):
     """One damaged letter of its name in the loader's list, and no thread in its filter would be found."""
     (reason,) = missing_names(process(code, {"kernel32.dll": WITH, "ntdll.dll": WITHOUT}))[1]
     assert reason == f"no module is called KERNELBASE, to which {FILTER} of kernel32 leads"
     assert missing_names(process(CODE, {"kernel32.dll": WITH}))[1] == ()
 
 
-def test_exports_on_an_absent_page_are_missed_in_every_module_where_threads_get_stuck():
+def test_each_module_with_blockers_whose_exports_are_on_an_absent_page_is_named():
     symbols = process(CODE, {"kernel32.dll": WITH, "ntdll.dll": {"NtRaiseHardError": 0x1000}}, absent=("ntdll.dll",))
     assert missing_names(symbols) == (("ntdll",), ())
 
 
-def test_other_symbols_make_up_for_them():
+def test_other_symbols_replace_exports_that_are_absent():
     symbols = process(CODE, {"kernel32.dll": WITHOUT})
     table = SymbolTable(SymbolKind.PDB, [(0x1000, FILTER)])
     assert missing_names(Symbols(symbols.images, lambda _: table)) == ((), ())

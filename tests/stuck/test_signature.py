@@ -37,12 +37,12 @@ REFERENCE = stack(
 )
 
 
-def test_reference_case():
+def test_the_signature_of_the_reference_case():
     assert signature(REFERENCE, "_com_error").text == "ftpsrvdata_pg!PrintProviderError"
     assert str(thrown_at(REFERENCE)) == "ftpsrvdata_pg!_com_raise_error+0x32"
 
 
-def test_bases_offsets_spelling_and_thread_start_do_not_matter():
+def test_a_signature_does_not_depend_on_bases_offsets_spelling_and_thread_start():
     known = signature(REFERENCE, "_com_error")
     moved = [
         replace(name, address=name.address + 0x1230000, offset=name.offset + 4, module=name.module.upper())
@@ -63,29 +63,29 @@ def test_another_fault_has_another_signature():
     assert same_place.digest != known.digest
 
 
-def test_prefixes_lead_to_their_caller():
+def test_after_a_prefix_function_the_signature_goes_on_with_its_caller():
     names = stack(
         "MSVCR80!memcpy+0x5a", "app!std::basic_string<char>::assign+0x8", "app!Parser::Read(int)+0x20", "app!main"
     )
     assert signature(names).text == "msvcr80!memcpy | app!std::basic_string<T>::assign | app!Parser::Read"
 
 
-def test_jump_into_nowhere_is_named_with_its_caller():
+def test_a_jump_to_an_address_without_code_is_named_with_its_caller():
     names = [Name(0), *stack("app!Callback::Invoke+0x10", "app!main")]
     assert signature(names).text == "unknown | app!Callback::Invoke"
 
 
-def test_sentinel_begins_the_signature():
+def test_a_signature_begins_at_the_outermost_sentinel():
     names = stack("ucrtbase!abort+0x4e", "app!OnTerminate", "ucrtbase!terminate+0x1e", "app!Worker::Run", "app!main")
     assert signature(names).text == "app!Worker::Run"
 
 
-def test_recursion_is_folded():
+def test_a_recursive_function_is_in_the_signature_once():
     deep = stack(*["ntdll!RtlpRecurse"] * 20, "app!Walk", *["app!Walk"] * 9)
     assert signature(deep).text == "ntdll!RtlpRecurse | app!Walk"
 
 
-def test_frames_without_a_trusted_name_are_their_module():
+def test_a_frame_without_a_trusted_name_is_its_module():
     assert signature(stack("app", "app!Other")).text == "app"
     far = stack("app!DllRegisterServer+0x52000", kind=SymbolKind.EXPORT)
     assert signature(far).text == "app"
@@ -93,7 +93,7 @@ def test_frames_without_a_trusted_name_are_their_module():
     assert signature(near).text == "app!DllRegisterServer"
 
 
-def test_stack_of_machinery_alone():
+def test_a_stack_of_nothing_but_machinery_has_no_relevant_frames():
     assert signature(REFERENCE[:2]).text == "no relevant frames"
     assert thrown_at(REFERENCE[:2]) is None
     assert signature([]).text == "no relevant frames"
@@ -116,14 +116,14 @@ def test_stack_of_machinery_alone():
         "rpcrt4!RpcRaiseException",
     ],
 )
-def test_machinery(name: str):
+def test_functions_that_carry_an_exception_are_machinery(name: str):
     assert is_machinery(name)
 
 
 @pytest.mark.parametrize(
     "name", ["", "abort", "MSVCR71!abort", "ftpsrvdata_pg!_com_raise_error+0x32", "app!RaiseExceptionFor", "app"]
 )
-def test_not_machinery(name: str):
+def test_functions_with_similar_names_are_no_machinery(name: str):
     assert not is_machinery(name)
 
 

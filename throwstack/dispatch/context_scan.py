@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last resort: CONTEXT records on a stack, found by their ContextFlags.
+"""A scan of the stack for CONTEXT records, by their ContextFlags. It is used where no other route leads anywhere.
 
-A CONTEXT alone says nothing of an exception: it counts where a record on the same stack names the same instruction.
+A CONTEXT alone does not prove an exception. It counts if a record on the same stack names the same instruction.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from throwstack.dispatch.exception_pointers import MAX_BYTES
 from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.unwind.target import Target
 
-# CONTEXT_CONTROL and CONTEXT_INTEGER with any of the parts that Windows adds; the high byte may have
-# CONTEXT_EXCEPTION_REPORTING and its kin (winnt.h). x86: bit 16; AMD64: bit 20.
+# ContextFlags (winnt.h): CONTEXT_CONTROL and CONTEXT_INTEGER with any of the parts that Windows adds. Bit 16 means x86,
+# bit 20 means x64. The high byte may have CONTEXT_EXCEPTION_REPORTING and related flags.
 _FLAGS = {
     Arch.X86: re.compile(rb"[\x03\x07\x0b\x0f\x13\x17\x1b\x1f\x23\x27\x2b\x2f\x33\x37\x3b\x3f\x7f]\0\x01[\0-\xff]"),
     Arch.X64: re.compile(rb"[\x03\x07\x0b\x0f\x13\x17\x1b\x1f\x5b\x5f]\0\x10[\0-\xff]"),
@@ -31,7 +31,7 @@ _ADDRESS_IN_RECORD = {Arch.X86: 0xC, Arch.X64: 0x10}
 _ALIGNMENT = {Arch.X86: 4, Arch.X64: 16}
 _MAX_RECORDS = 64
 _REMEMBERED = 64
-"""What a page counts, in bytes, that was seen before."""
+"""What a page costs of the budget of bytes if one with the same contents was searched before."""
 _MAX_CONTEXTS = 1024
 _MAX_FLAGS = 0xFF
 _LOWEST_CODE = 0x40000000
@@ -39,7 +39,7 @@ _ALWAYS_SET, _EFLAGS_END = 2, 1 << 22
 
 
 def context_offsets(data: bytes, arch: Arch) -> Iterator[int]:
-    """Yield where in `data`, which begins at a page, a CONTEXT may start, by its ContextFlags alone."""
+    """Yield the offsets in `data` at which a CONTEXT may start, by its ContextFlags. `data` starts at a page."""
     for match in _FLAGS[arch].finditer(data):
         start = match.start() - _FLAGS_AT[arch]
         if not start % _ALIGNMENT[arch]:
@@ -47,7 +47,7 @@ def context_offsets(data: bytes, arch: Arch) -> Iterator[int]:
 
 
 def scan_contexts(target: Target, stack: StackBounds, low: int) -> Iterator[SavedException]:
-    """Yield the exceptions whose CONTEXT lies on the stack from `low` outwards, in stack order."""
+    """Yield the exceptions whose CONTEXT is on the stack from `low` outwards, in stack order."""
     arch, memory, size = target.arch, target.memory, target.arch.pointer_size
     low = (max(low, stack.limit) + 15) & -16
     high = min(stack.base, low + MAX_BYTES)
@@ -71,7 +71,7 @@ def scan_contexts(target: Target, stack: StackBounds, low: int) -> Iterator[Save
 
 
 def _contexts(target: Target, low: int, high: int) -> Iterator[int]:
-    """Yield the addresses, from `low` on, at which CONTEXTs may start, up to a page that is not there."""
+    """Yield the addresses from `low` on at which CONTEXTs may start. Stops at the first page that is not in memory."""
     budget = target.meter.budgets.searched
     known: dict[bytes, tuple[int, ...]] = {}
     for page_address, page in pages_between(target.memory, low, high):
@@ -84,7 +84,7 @@ def _contexts(target: Target, low: int, high: int) -> Iterator[int]:
 
 
 def _records(target: Target, data: bytes, ip: bytes) -> Iterator[int]:
-    """Yield where in `data` a record with the instruction `ip` may start."""
+    """Yield the offsets in `data` at which a record may start whose ExceptionAddress is `ip`."""
     at, alignment = _ADDRESS_IN_RECORD[target.arch], target.arch.pointer_size
     budget = target.meter.budgets.searched
     position = at
@@ -100,10 +100,11 @@ def _records(target: Target, data: bytes, ip: bytes) -> Iterator[int]:
 
 
 def _is_plausible_record(target: Target, address: int) -> bool:
-    """Say whether what lies at `address` has a record's flags, a code that Windows or a runtime raises, and no debris.
+    """Say whether the words at `address` can be a record: code, flags, and a pointer to the next record that is valid.
 
-    The code is the word most easily mistaken: a small number or an address is none (0x4, 0x8 and 0xC begin NTSTATUS
-    values, 0xE those of the C++ runtime and the CLR).
+    Example of words that are not: a saved instruction pointer three words after a small number. A code that Windows or
+    a runtime raises starts with 0x4, 0x8 or 0xC (NTSTATUS), or 0xE (the C++ runtime, the CLR), and is no address in an
+    image.
     """
     try:
         record = read_record(target.memory, address, target.arch)
@@ -118,5 +119,5 @@ def _is_plausible_record(target: Target, address: int) -> bool:
 
 
 def _has_plausible_eflags(context: Context) -> bool:
-    """Say whether EFLAGS are such as user code can have: bit 1 is always set, and the upper ones never are."""
+    """Say whether user code can have these EFLAGS: bit 1 is always set, bits 22 and above never are."""
     return bool(context.eflags & _ALWAYS_SET) and context.eflags < _EFLAGS_END

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words that point at a record and a CONTEXT: EXCEPTION_POINTERS, handlers' arguments, nonvolatile registers.
+"""Pointers to a record and a CONTEXT: EXCEPTION_POINTERS, the arguments of handlers, nonvolatile registers.
 
-Filters, handlers and the dispatchers keep the two addresses side by side (EXCEPTION_POINTERS {ExceptionRecord,
-ContextRecord}), or with the registration frame between them (the arguments of an x86 exception handler: record,
-frame, context, dispatcher context). Both record and CONTEXT lie further out on the same stack, or in globals of the
-module that reports its own failure. A register that a function keeps across calls may hold the address of the pair,
-or of one of the two.
+Filters, handlers and the dispatchers keep the two addresses in adjacent words (EXCEPTION_POINTERS {ExceptionRecord,
+ContextRecord}), or with one word between them (the arguments of an x86 exception handler: record, registration,
+CONTEXT, dispatcher context). Record and CONTEXT are further out on the same stack, or in globals of the module that
+reports its own failure. A nonvolatile register may hold the address of the pair, or of one of the two.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from throwstack.dispatch.saved_exception import Route, SavedException, saved_exc
 from throwstack.unwind.target import Target
 
 MAX_BYTES = 4 << 20
-"""How much of a stack is searched: the default reserve four times over."""
+"""How much of a stack is searched. The linker reserves a quarter of that unless it is told otherwise."""
 _REMEMBERED = 64
 _MAX_CHECKS = 4096
 """How many pairs are looked at: a stack filled with plausible pointers must not take minutes."""
@@ -50,9 +49,9 @@ def scan_pointers(target: Target, stack: StackBounds, low: int, high: int) -> It
 
 
 def _pointers(target: Target, low: int, high: int, base: int) -> Iterator[tuple[int, int]]:
-    """Yield address and word of the words from `low` to `high` that point further out on the stack that ends at `base`.
+    """Yield (address, word) for the words from `low` to `high` that point further out on the stack that ends at `base`.
 
-    They end at a page that is not there.
+    Stops at the first page that is not in memory.
     """
     size, meter = target.arch.pointer_size, target.meter
     on_stack = CodeRanges([(low, base - 1)], size)
@@ -69,7 +68,10 @@ def _pointers(target: Target, low: int, high: int, base: int) -> Iterator[tuple[
 
 
 def _take_page(target: Target, ranges: CodeRanges, page: bytes) -> bool:
-    """Count that a page is searched: less for one that `ranges` remember. Say whether the budget allowed it."""
+    """Take what searching a page costs from the budget, and say whether it allowed that.
+
+    A page with the same contents as one before costs less: `ranges` remember the answer.
+    """
     size = _REMEMBERED if ranges.is_known(page) else PAGE_SIZE
     return target.meter.take(target.meter.budgets.searched, size) == size
 
@@ -77,7 +79,10 @@ def _take_page(target: Target, ranges: CodeRanges, page: bytes) -> bool:
 def pair_at(
     target: Target, stack: StackBounds, address: int, *, route: Route, frame_sp: int, distance: int = 1
 ) -> SavedException | None:
-    """Return what the words at `address` and `distance` words behind it point at, or None."""
+    """Return the exception to whose record the word at `address`, and to whose CONTEXT a word after it points, or None.
+
+    The second word is `distance` words after the first.
+    """
     word = target.memory.u64 if target.arch is Arch.X64 else target.memory.u32
     try:
         record, context = word(address), word(address + distance * target.arch.pointer_size)
@@ -87,7 +92,10 @@ def pair_at(
 
 
 def from_registers(target: Target, stack: StackBounds, frames: Iterable[Frame]) -> Iterator[SavedException]:
-    """Yield what the nonvolatile registers of `frames` lead to: the pair's address, or record and CONTEXT in two."""
+    """Yield the exceptions to which the nonvolatile registers of `frames` lead.
+
+    One register holds the address of the two pointers, or one holds that of the record and another that of the CONTEXT.
+    """
     numbers = X64_NONVOLATILE if target.arch is Arch.X64 else X86_NONVOLATILE
     seen: set[tuple[int, ...]] = set()
     for frame in frames:

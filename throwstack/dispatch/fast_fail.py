@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A fast-fail that goes on in the kernel: no dispatcher, no filter, no CONTEXT on the user's stack.
+"""Fast-fail: `__fastfail`, which is int 29h with a code in ecx (rcx), on Windows 8 and later.
 
-`__fastfail` is int 29h with the code in ecx (rcx); the kernel has the process reported and ended, and until that is
-done the thread waits there (Windows 8 and later). What its trap frame holds are the registers of the failure, and the
-record is that of STATUS_STACK_BUFFER_OVERRUN with the code as parameter.
+Nothing of it happens in user mode: no dispatcher, no filter, no CONTEXT on the stack. The kernel has the process
+reported and ended, and the thread waits at the int 29h until that is done. The registers of the failure are those of
+the thread's trap frame. The exception record would be one of STATUS_STACK_BUFFER_OVERRUN with the code as parameter.
 """
 
 from __future__ import annotations

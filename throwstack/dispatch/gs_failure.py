@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Failures that a module reports itself: the state is saved in globals of the C runtime that is linked into it.
+"""Overwritten stack cookies: the module that finds one saves record and CONTEXT in its own globals.
 
-`__report_gsfailure` and its kin (gs_report.c of the C runtime's source) fill in GS_ExceptionRecord and
-GS_ContextRecord, and hand their addresses to UnhandledExceptionFilter.
+`__report_gsfailure` and similar functions (gs_report.c of the C runtime's source) fill in GS_ExceptionRecord and
+GS_ContextRecord, and pass their addresses to UnhandledExceptionFilter. Both are globals of the C runtime; each module
+that is linked with it statically has its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from throwstack.unwind.target import Target
 
 
 def from_gs_failure_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> SavedException | None:
-    """Return what the module of `frame` saved, if `name` is a function that reports a failure of its module."""
+    """Return the exception that the module of `frame` saved, if `name` is a function that reports such a failure."""
     blocker = blocker_named(name.module, name.symbol)
     image = target.images.find(frame.ip)
     if image is None or blocker is None or blocker.kind is not BlockerKind.GS_FAILURE:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A saved exception: record, CONTEXT, by which routes they were found, and the checks that tell them from debris.
+"""A saved exception: its record, its CONTEXT, the routes by which they were found, and the checks that both must pass.
 
-A stack is full of words that look like a CONTEXT: the dispatcher's working copy (ip 0), the context a thread was
-started with, those of exceptions that were handled long ago. What passes here has the flags and selectors of user
-mode, a stack pointer on this thread's stack above the record, and an ip in code, unless the fault is that it is not.
-Whether what passes is still in flight is asked in `throwstack.dispatch.stale_contexts`.
+Not everything on a stack that looks like a CONTEXT belongs to an exception: RtlDispatchException has a working copy
+(ip 0), the first page of a stack may hold the CONTEXT with which the thread was started, and exceptions that were
+handled leave theirs where it was. What passes here has the flags and selectors of user mode, a stack pointer on this
+thread's stack that is above the CONTEXT, and an ip in code, unless jumping to that ip was the fault. Whether the
+exception is still in flight is another question: `throwstack.dispatch.stale_contexts`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from throwstack.unwind.target import Target
 
 
 class Route(Enum):
-    """How a saved CONTEXT was found, most telling first."""
+    """How a saved CONTEXT was found, the most reliable route first."""
 
     FAST_FAIL = "int 29h in the trap frame"
     FILTER_ARGUMENT = "UnhandledExceptionFilter argument"
@@ -38,7 +39,7 @@ class Route(Enum):
 
 _ROUTE_ORDER = {route: index for index, route in enumerate(Route)}
 _ALONE_NOT_ENOUGH = frozenset({Route.HANDLER_ARGUMENTS, Route.REGISTER, Route.POINTERS, Route.SCAN})
-"""Routes that start from words which merely look like pointers: record and CONTEXT must name one instruction."""
+"""Routes that start from words that only look like pointers. Here record and CONTEXT must name the same instruction."""
 
 _SIZES = {Arch.X86: X86_CONTEXT_SIZE, Arch.X64: X64_CONTEXT_SIZE}
 
@@ -46,16 +47,17 @@ _STATUS_ACCESS_VIOLATION = 0xC0000005
 _STATUS_ILLEGAL_INSTRUCTION = 0xC000001D
 _STATUS_PRIVILEGED_INSTRUCTION = 0xC0000096
 _STATUS_IN_PAGE_ERROR = 0xC0000006
-_JUMPED_ASTRAY = frozenset(
+_CODES_OF_BAD_JUMPS = frozenset(
     {_STATUS_ACCESS_VIOLATION, _STATUS_ILLEGAL_INSTRUCTION, _STATUS_PRIVILEGED_INSTRUCTION, _STATUS_IN_PAGE_ERROR}
 )
 
 
 @dataclass(frozen=True, slots=True)
 class SavedException:
-    """An exception that was being dispatched on a thread. `frame_sp` is the stack address of the route's frame.
+    """An exception whose record and CONTEXT were found on a thread.
 
-    `disagreement` says what another route found instead; empty where all agree.
+    `routes` are the routes that led to it, best first. `frame_sp` is the stack address of the route's frame, the
+    innermost where there are several. `disagreement` says what another route found instead; empty where all agree.
     """
 
     record: ExceptionRecord
@@ -71,15 +73,16 @@ class SavedException:
 
     @property
     def where(self) -> str:
-        """Return where its CONTEXT lies, in words."""
+        """Return in words where its CONTEXT is."""
         return f"context {self.context.address:#x}" if self.context.address else "no CONTEXT record"
 
     @property
     def key(self) -> tuple[int, int]:
-        """Return what tells exceptions in flight on one stack apart: ip and sp of the throw.
+        """Return ip and sp of the throw. Exceptions in flight on one stack differ in them.
 
-        One exception may have several CONTEXTs: where RtlRaiseException asks the kernel to dispatch (a debugger is
-        there), the kernel copies the one it is given to KiUserExceptionDispatcher's frame.
+        The address of the CONTEXT would not do, because one exception may have several. Example: a debugger is
+        attached, so RtlRaiseException asks the kernel to dispatch, and the kernel copies the CONTEXT that it is given
+        to the frame of KiUserExceptionDispatcher.
         """
         return self.context.registers.ip, self.context.registers.sp
 
@@ -87,7 +90,10 @@ class SavedException:
 def saved_exception(
     target: Target, stack: StackBounds, record_address: int, context_address: int, *, route: Route, frame_sp: int
 ) -> SavedException | None:
-    """Read and check a record and a CONTEXT; return None if they are not those of an exception of this thread."""
+    """Read a record and a CONTEXT at two addresses; return None if they are not those of an exception of this thread.
+
+    Each call takes one of the budget of checks; None once that is spent.
+    """
     if not target.meter.take(target.meter.budgets.checks):
         return None
     try:
@@ -99,12 +105,12 @@ def saved_exception(
         return None
     if route in _ALONE_NOT_ENOUGH and record.address != context.registers.ip:
         return None
-    if not _belong_together(target, stack, record, context):
+    if not _is_plausible_pair(target, stack, record, context):
         return None
     return SavedException(record, context, (route,), frame_sp)
 
 
-def _belong_together(target: Target, stack: StackBounds, record: ExceptionRecord, context: Context) -> bool:
+def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionRecord, context: Context) -> bool:
     if (
         not record.code
         or not record.is_well_formed
@@ -120,14 +126,15 @@ def _belong_together(target: Target, stack: StackBounds, record: ExceptionRecord
     ip = context.registers.ip
     if target.images.is_code(ip):
         return True
-    # Code made at run time can fault in any way; where there is nothing to run, only jumping there explains the ip.
-    return record.address == ip and (record.code in _JUMPED_ASTRAY or bool(ip and target.memory.is_readable(ip)))
+    # The ip is outside all images. Either the code was made at run time: it can be read, and may fault in any way. Or
+    # the program jumped through a bad pointer: then the jump is the fault.
+    return record.address == ip and (record.code in _CODES_OF_BAD_JUMPS or bool(ip and target.memory.is_readable(ip)))
 
 
 def merge(found: Iterable[SavedException]) -> tuple[SavedException, ...]:
-    """Join what several routes found of one exception; innermost (the latest) first.
+    """Return each exception once, with all routes that led to it; innermost (the latest) first.
 
-    Of several CONTEXTs of one exception the most telling route's is taken.
+    If one exception has several CONTEXTs, the one of the most reliable route is taken.
     """
     by_throw: dict[tuple[int, int], SavedException] = {}
     for item in found:
@@ -142,5 +149,5 @@ def merge(found: Iterable[SavedException]) -> tuple[SavedException, ...]:
 
 
 def rank(item: SavedException) -> int:
-    """Return how telling the best route of `item` is; less is better."""
+    """Return the rank of the best route of `item`: 0 is the most reliable one."""
     return min(_ROUTE_ORDER[route] for route in item.routes)

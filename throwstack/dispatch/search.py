@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exceptions in flight on a thread: every route to a saved CONTEXT, asked in order of how telling it is.
+"""The exceptions in flight on a thread, that is, those whose dispatch is not over: the search for their CONTEXTs.
 
-Frames that the walk confirmed come first: the argument of UnhandledExceptionFilter and of handlers (x86), the
-dispatcher's and RtlRaiseException's frames, registrations of ExecuteHandler in the thread's chain (x86). Pointers and
-registers confirm those; alone they count only where no frame told and where a function on the stack proves that an
-exception went unhandled. A scan for CONTEXT records is the last resort.
+There are several routes to a saved CONTEXT (`throwstack.dispatch.saved_exception.Route`), some more reliable than
+others:
 
-An exception that was raised while another one was being handled is found first. The stack that threw it is then
-walked from its CONTEXT, whose registers are all known, and the next dispatch is looked for there, and so on outwards.
+1. Frames of the walk: the argument of UnhandledExceptionFilter and of handlers (x86), the frames of the dispatcher and
+   of RtlRaiseException, registrations of ExecuteHandler in the thread's chain (x86).
+2. Pointers on the stack and in registers. They confirm what a frame gives. Alone they count only where no frame gives
+   anything and a function on the stack proves that an exception went unhandled.
+3. A scan of the stack for CONTEXT records, where there is nothing else.
+
+Exceptions nest: a handler for a first exception may raise a second one. The second, which is further in, is found
+first. The walk from its CONTEXT, in which all registers are known, is the stack that threw it. The first exception's
+dispatch is on that stack, and is looked for there; and so on outwards.
 """
 
 from __future__ import annotations
@@ -36,10 +41,10 @@ _UNWINDERS = frozenset({"RtlUnwind", "RtlUnwindEx", "RtlUnwind2"})
 class SearchStart:
     """Where on a thread the search starts.
 
-    `frames` are those of the thread's walk, innermost first (none, if there is no walk), `low` the stack address from
-    which pointers count. `is_complete`: the walk reached the start of the thread. `proves_exception`: one of the
+    `frames` are the frames of the thread's walk, innermost first; none if there is no walk. Pointers below the stack
+    address `low` do not count. `is_complete`: the walk reached the start of the thread. `proves_exception`: one of the
     functions on the stack runs only when an exception went unhandled. `registrations` is the x86 chain of exception
-    registrations, None where it is not known.
+    registrations (addresses on the stack, innermost first), None where it is not known.
     """
 
     frames: Sequence[Frame]
@@ -51,9 +56,9 @@ class SearchStart:
 
 @dataclass(frozen=True, slots=True)
 class FoundExceptions:
-    """The exceptions being dispatched on a thread, innermost first, and what else there is to say of them.
+    """The exceptions in flight on a thread, innermost first, and notes for the user.
 
-    `walks` has, for each exception, the walk from its CONTEXT: the search makes it, and it is made once.
+    `walks` has, for each exception, the walk from its CONTEXT. The search needs it, and nobody has to make it again.
     """
 
     exceptions: tuple[SavedException, ...] = ()
@@ -61,19 +66,19 @@ class FoundExceptions:
     notes: tuple[str, ...] = ()
 
 
-def exceptions_in_flight(target: Target, stack: StackBounds, blocked: SearchStart) -> FoundExceptions:
-    """Return the exceptions being dispatched on the thread with this stack."""
-    return _Search(target, stack, blocked).run()
+def exceptions_in_flight(target: Target, stack: StackBounds, start: SearchStart) -> FoundExceptions:
+    """Return the exceptions in flight on the thread with this stack; at most `MAX_NESTED`, and as many walks."""
+    return _Search(target, stack, start).run()
 
 
 class _Search:
-    """One search: the thread's registrations are read once."""
+    """One search. The thread's registrations are read when it is made."""
 
-    def __init__(self, target: Target, stack: StackBounds, blocked: SearchStart) -> None:
+    def __init__(self, target: Target, stack: StackBounds, start: SearchStart) -> None:
         self._target = target
         self._stack = stack
-        self._blocked = blocked
-        chain = blocked.registrations
+        self._start = start
+        chain = start.registrations
         self._registered = (
             [] if chain is None else list(islice(x86.from_registrations(target, stack, chain), _MAX_FOUND))
         )
@@ -83,11 +88,11 @@ class _Search:
         found: list[SavedException] = []
         walks: list[Walk] = []
         notes: list[str] = []
-        frames, is_complete = self._blocked.frames, self._blocked.is_complete
-        low = min([self._blocked.low, *(frame.sp for frame in frames[:1])])
+        frames, is_complete = self._start.frames, self._start.is_complete
+        low = min([self._start.low, *(frame.sp for frame in frames[:1])])
         for depth in range(MAX_NESTED):
             item = self._by_frames(frames, low, is_complete=is_complete)
-            if item is None and depth == 0 and self._blocked.proves_exception:
+            if item is None and depth == 0 and self._start.proves_exception:
                 item = self._by_memory(frames, is_complete=is_complete)
             if item is None:
                 break
@@ -108,19 +113,19 @@ class _Search:
         return FoundExceptions(tuple(found), tuple(walks), tuple(notes))
 
     def _by_frames(self, frames: Sequence[Frame], low: int, *, is_complete: bool) -> SavedException | None:
-        """Return the innermost exception that a frame or a registration tells of, or None."""
-        told = [
+        """Return the innermost exception to which a frame or a registration leads, or None."""
+        found = [
             item
-            for item in self._told_by_frames(frames)
+            for item in self._from_frames(frames)
             if item.routes != (Route.HANDLER_ARGUMENTS,)
             or not is_stale(self._target, self._stack, frames, item, is_complete=is_complete)
         ]
-        told += [item for item in self._registered if item.frame_sp >= low]
-        if not told:
+        found += [item for item in self._registered if item.frame_sp >= low]
+        if not found:
             return None
-        # What lies beyond the innermost one's throw is told of the exceptions further out.
-        bound = min(item.context.registers.sp for item in told)
-        here = merge(item for item in told if item.frame_sp < bound)
+        # Frames outside the frame that threw the innermost exception belong to the dispatch of exceptions further out.
+        bound = min(item.context.registers.sp for item in found)
+        here = merge(item for item in found if item.frame_sp < bound)
         if not here:
             return None
         best = min(here, key=rank)
@@ -132,7 +137,7 @@ class _Search:
             return replace(merged, disagreement=_disagreement(merged, others[0]))
         return merged
 
-    def _told_by_frames(self, frames: Sequence[Frame]) -> Iterator[SavedException]:
+    def _from_frames(self, frames: Sequence[Frame]) -> Iterator[SavedException]:
         target, stack = self._target, self._stack
         for index, frame in enumerate(frames):
             name = name_of(target.symbols, frame)
@@ -152,26 +157,31 @@ class _Search:
         yield from islice(scan_pointers(self._target, self._stack, low, high), _MAX_FOUND)
 
     def _by_memory(self, frames: Sequence[Frame], *, is_complete: bool) -> SavedException | None:
-        """Return the innermost exception that registers and words of the stack lead to, where no frame tells."""
-        low = self._blocked.low
+        """Return the innermost exception to which registers and words of the stack lead."""
+        low = self._start.low
 
-        def live(found: Iterator[SavedException]) -> tuple[SavedException, ...]:
+        def in_flight(found: Iterator[SavedException]) -> tuple[SavedException, ...]:
             return merge(
                 item for item in found if not is_stale(self._target, self._stack, frames, item, is_complete=is_complete)
             )
 
         outer = [frame for frame in frames if frame.sp >= low]
-        found = live(self._pointed_at(outer, low, self._stack.base))
+        found = in_flight(self._pointed_at(outer, low, self._stack.base))
         if not found:
-            found = live(islice(scan_contexts(self._target, self._stack, low), _MAX_FOUND))
+            found = in_flight(islice(scan_contexts(self._target, self._stack, low), _MAX_FOUND))
         return found[0] if found else None
 
     def _was_taken(self, item: SavedException, frames: Sequence[Frame], low: int, *, is_innermost: bool) -> bool:
         """Say whether a handler has taken the exception, although its dispatcher's frames are still on the stack.
 
-        A C++ catch block on x86, and the __finally blocks that run before an __except block, run below them.
+        x86 example: a C++ catch block that waits for an event. The C++ runtime calls the catch block from the handler
+        that RtlDispatchException calls, so that KiUserExceptionDispatcher is on the stack for as long as the block
+        runs. But ExecuteHandler's registration is unlinked by then: an exception without one was taken.
+
+        x64 example: a __finally block that runs before an __except block. RtlUnwindEx calls it, on top of the
+        dispatcher. So a frame of RtlUnwindEx inside the CONTEXT's frame says that the innermost exception was taken.
         """
-        if is_innermost and self._blocked.proves_exception:
+        if is_innermost and self._start.proves_exception:
             return False
         if self._target.arch is Arch.X86 and self._knows_registrations:
             return not any(low <= known.frame_sp and known.key == item.key for known in self._registered)

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a saved exception is in flight, or what one that was handled long ago has left on the stack.
+"""Stale CONTEXTs: leftovers of exceptions that were handled long ago.
 
-A CONTEXT belongs to a dispatch that is going on only where it lies in a frame that holds one: the dispatchers',
-RtlRaiseException's, or that of a function that fills one in itself and calls UnhandledExceptionFilter. One that lies
-below the stack pointer, or among the locals of a live function of another kind, is debris: the function has never
-written there.
+Nobody clears a stack. Example: a program handles an access violation and goes on. The CONTEXT stays in memory below the
+stack pointer. Later the program calls a function with a large buffer and waits in it; the buffer, which the function
+has not written to, now covers the old CONTEXT.
+
+So a CONTEXT is that of an exception in flight only in a frame that holds one: a dispatcher's, RtlRaiseException's, or
+that of a function that fills in a CONTEXT itself and calls UnhandledExceptionFilter. It is stale below the stack
+pointer and in the frames of all other functions.
 """
 
 from __future__ import annotations
@@ -27,9 +30,10 @@ _GUESSES = frozenset({Trust.SCAN})
 def is_stale(
     target: Target, stack: StackBounds, frames: Sequence[Frame], saved: SavedException, *, is_complete: bool
 ) -> bool:
-    """Say whether the walk `frames` shows that `saved` is debris. False where the walk does not tell.
+    """Say whether the walk `frames` (innermost first) shows that the CONTEXT of `saved` is stale.
 
-    `is_complete`: the walk reached the start of the thread.
+    False where the walk does not show either: there is no walk, the CONTEXT is not on the stack, or its frame is a
+    guess. `is_complete`: the walk reached the start of the thread.
     """
     address = saved.context.address
     if not frames or not stack.contains(address):
@@ -45,7 +49,7 @@ def is_stale(
 
 
 def _may_hold_context(target: Target, frame: Frame, inner: Frame | None) -> bool:
-    """Say whether `frame`, which called `inner`, is one that a CONTEXT of an exception in flight lies in."""
+    """Say whether `frame`, which called `inner`, may hold the CONTEXT of an exception in flight."""
     name = name_of(target.symbols, frame)
     if not name.symbol or name.is_doubtful:
         return name.module.lower() == "ntdll"

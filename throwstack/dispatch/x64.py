@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved contexts on x64: the dispatcher's frame, RtlRaiseException's frame, EXCEPTION_POINTERS.
+"""Saved CONTEXTs on x64: in the frames of the dispatcher and of RtlRaiseException.
 
-UnhandledExceptionFilter's argument is in rcx and gone. But when the kernel delivers a fault it builds, at rsp of
-KiUserExceptionDispatcher, a CONTEXT (0x4d0 bytes), a CONTEXT_EX, and the EXCEPTION_RECORD at +0x4f0; and a software
-exception's CONTEXT is captured in the frame of RtlRaiseException, while the record is its caller's (or, under
-RtlRaiseStatus, its own).
+UnhandledExceptionFilter's argument is in rcx, which is overwritten soon. But its callers leave what it pointed to:
+
+- The kernel delivers a fault by building, at rsp of KiUserExceptionDispatcher, a CONTEXT (0x4d0 bytes), a CONTEXT_EX,
+  and the EXCEPTION_RECORD at +0x4f0.
+- RtlRaiseException captures a CONTEXT in its own frame. The record is in the frame of its caller, or, under
+  RtlRaiseStatus, in that function's own frame.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ DISPATCHERS = frozenset({"KiUserExceptionDispatch", "KiUserExceptionDispatcher"}
 RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})
 
 _RECORD_AFTER_CONTEXT = (0x4F0, 0x4D0, *range(0x4D8, 0x4F0, 8), *range(0x4F8, 0x640, 8))
-"""Where the record lies from the CONTEXT: behind a CONTEXT_EX of 0x20 bytes, or (before Windows 7) right behind.
-Versions of Wine have put other things in between."""
+"""Distances from the CONTEXT to the record: after a CONTEXT_EX of 0x20 bytes, or (before Windows 7) right after the
+CONTEXT. Versions of Wine put other things between the two."""
 _MAX_FRAME = 0x10000
 _ADDRESS_IN_RECORD = 0x10
 _MAX_FLAGS = 0xFF
@@ -33,7 +35,7 @@ _MAX_FLAGS = 0xFF
 
 
 def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
-    """Return the exception whose CONTEXT lies at the rsp of the KiUserExceptionDispatcher frame `frame`, or None."""
+    """Return the exception whose CONTEXT is at rsp of the KiUserExceptionDispatcher frame `frame`, or None."""
     for distance in _RECORD_AFTER_CONTEXT:
         found = saved_exception(
             target, stack, frame.child_sp + distance, frame.child_sp, route=Route.DISPATCHER, frame_sp=frame.child_sp
@@ -46,8 +48,8 @@ def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> S
 def from_raise_frame(target: Target, stack: StackBounds, frame: Frame, caller: Frame) -> SavedException | None:
     """Return the exception that the RtlRaiseException frame `frame`, called by `caller`, captured, or None.
 
-    Its CONTEXT is the caller's state: rip is the frame's return address, rsp the caller's. The record is where the
-    caller built it, which is mostly in its own frame.
+    The CONTEXT has the state of the caller: rip is the frame's return address, rsp the caller's. The caller has built
+    the record, mostly in its own frame.
     """
     context_address = _context_in(target, frame, caller)
     if context_address is None or frame.return_address is None:
@@ -64,7 +66,7 @@ def from_raise_frame(target: Target, stack: StackBounds, frame: Frame, caller: F
 
 
 def records_naming(target: Target, stack: StackBounds, ip: int, low: int, size: int) -> Iterator[int]:
-    """Yield the stack addresses, within `size` bytes from `low`, of what may be records of an exception at `ip`."""
+    """Yield the stack addresses, within `size` bytes from `low`, at which records of an exception at `ip` may be."""
     low = (max(low, stack.limit) + 7) & -8
     data = target.memory.read_available(low, min(size, stack.base - low))
     wanted = ip.to_bytes(8, "little")

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved contexts on x86: the argument of UnhandledExceptionFilter, and what the dispatchers pass on and register.
+"""Saved CONTEXTs on x86: the argument of UnhandledExceptionFilter, the dispatchers' frames, nested registrations.
 
-Everything on x86 is passed on the stack. UnhandledExceptionFilter's only argument points to EXCEPTION_POINTERS;
-KiUserExceptionDispatcher starts with the two pointers at esp; RtlRaiseException builds the CONTEXT in its own frame;
-ExecuteHandler passes record, registration frame, CONTEXT and dispatcher context to the handler.
+x86 passes arguments on the stack, where they stay:
 
-While a handler is asked, ExecuteHandler registers a handler of ntdll's own for exceptions that it may raise. Its
-registration is in the thread's chain (fs:[0]) as long as the dispatch is on, and unlinked as soon as a handler has
-taken the exception, even where the dispatcher's frames stay on the stack (a C++ catch block runs below them).
+- UnhandledExceptionFilter's only argument points to EXCEPTION_POINTERS.
+- KiUserExceptionDispatcher starts with the two pointers at esp.
+- RtlRaiseException builds the CONTEXT in its own frame; the record is its argument.
+- ExecuteHandler passes record, registration, CONTEXT and dispatcher context to a handler.
+
+ExecuteHandler also registers a handler of ntdll, in case the handler that it calls raises an exception. This nested
+registration is in the thread's chain (fs:[0]) until the handler has returned or has taken the exception. So it tells
+exceptions in flight from those that were taken, even where the dispatcher's frames stay on the stack: a C++ catch block
+runs below them.
 """
 
 from __future__ import annotations
@@ -29,22 +33,22 @@ DISPATCHERS = frozenset({"KiUserExceptionDispatcher"})
 RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})
 
 _ARGUMENT = 8
-"""Distance of the first argument from ChildEBP: saved ebp (or its place), return address, argument."""
+"""Distance from ChildEBP to the first argument: saved ebp (or the slot for it), return address, argument."""
 _AROUND_ESP = 0x10
 _MAX_FRAME = 0x1000
 _HANDLERS = ("ExecuteHandler", "except_handler", "FrameHandler")
 _NODE_ARGUMENTS = 0x40
-"""How far behind a nested registration ExecuteHandler's arguments begin: 0x14 bytes in Windows, some more in Wine."""
+"""Where ExecuteHandler's arguments begin after a nested registration: 0x14 bytes in Windows, some more in Wine."""
 
 
 def from_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> SavedException | None:
-    """Return the exception that `frame`, called `name`, was given or has saved, or None."""
+    """Return the exception whose record and CONTEXT a frame of the function `name` was given or holds, or None."""
     if name.symbol == FILTER:
-        return from_filter_frame(target, stack, frame)
+        return _from_filter_frame(target, stack, frame)
     if name.symbol in DISPATCHERS:
-        return from_dispatcher_frame(target, stack, frame)
+        return _from_dispatcher_frame(target, stack, frame)
     if name.symbol in RAISERS:
-        return from_raise_frame(target, stack, frame)
+        return _from_raise_frame(target, stack, frame)
     if name.module.lower() == "ntdll" or any(part in name.symbol for part in _HANDLERS):
         at = frame.child_sp + _ARGUMENT
         route = Route.HANDLER_ARGUMENTS
@@ -54,8 +58,8 @@ def from_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> 
     return None
 
 
-def from_filter_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
-    """Return what the first argument of the UnhandledExceptionFilter frame `frame` points to, or None."""
+def _from_filter_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
+    """Return the exception to which the argument of the UnhandledExceptionFilter frame `frame` points, or None."""
     try:
         pointers = target.memory.u32(frame.child_sp + _ARGUMENT)
     except MemoryUnreadable:
@@ -63,11 +67,11 @@ def from_filter_frame(target: Target, stack: StackBounds, frame: Frame) -> Saved
     return pair_at(target, stack, pointers, route=Route.FILTER_ARGUMENT, frame_sp=frame.child_sp)
 
 
-def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
-    """Return the exception whose two pointers lie at esp of the KiUserExceptionDispatcher frame `frame`, or None.
+def _from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
+    """Return the exception whose two pointers are at esp of the KiUserExceptionDispatcher frame `frame`, or None.
 
-    The words below are the arguments of the call that it makes, the same two; where esp is not known exactly, either
-    pair will do.
+    The words below are the arguments of its call of RtlDispatchException, the same two pointers. Where esp is not known
+    exactly, either pair will do.
     """
     for address in range(frame.sp - _AROUND_ESP, frame.sp + _AROUND_ESP, 4):
         found = pair_at(target, stack, address, route=Route.DISPATCHER, frame_sp=frame.sp)
@@ -76,10 +80,10 @@ def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> S
     return None
 
 
-def from_raise_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
+def _from_raise_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
     """Return the exception that the RtlRaiseException frame `frame` raises, or None.
 
-    Its CONTEXT, somewhere in its frame, is the caller's state; the record is its argument.
+    The CONTEXT is somewhere in the frame and has the caller's state. The record is the function's argument.
     """
     slot = frame.child_sp + 4
     try:
@@ -97,18 +101,23 @@ def from_raise_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedE
 
 
 def from_registrations(target: Target, stack: StackBounds, registrations: Sequence[int]) -> Iterator[SavedException]:
-    """Yield the exceptions whose handlers are being asked, by ExecuteHandler's registrations in the thread's chain.
+    """Yield the exceptions whose handlers are running, by the nested registrations of ExecuteHandler.
 
-    Such a registration {next, handler in ntdll, registration of the handler that is asked} lies right below
+    Args:
+        target: the process.
+        stack: the thread's stack.
+        registrations: the thread's chain, addresses on the stack.
+
+    A nested registration is {next, handler in ntdll, registration of the handler that is running}. It is right below
     ExecuteHandler's arguments: record, that registration again, CONTEXT.
     """
     for node in registrations:
         try:
             if not _is_in_ntdll(target, target.memory.u32(node + 4)):
                 continue
-            asked = target.memory.u32(node + 8)
+            running = target.memory.u32(node + 8)
             for address in range(node + 12, node + _NODE_ARGUMENTS, 4):
-                if target.memory.u32(address + 4) != asked:
+                if target.memory.u32(address + 4) != running:
                     continue
                 found = pair_at(target, stack, address, route=Route.REGISTRATION, frame_sp=node, distance=2)
                 if found is not None:
@@ -119,7 +128,7 @@ def from_registrations(target: Target, stack: StackBounds, registrations: Sequen
 
 
 def is_whole_chain(target: Target, registrations: Sequence[int]) -> bool:
-    """Say whether a chain of registrations reaches its end, so that what is not in it is not registered."""
+    """Say whether a chain of registrations ends with its end mark, so that a registration outside it is unlinked."""
     try:
         return not registrations or target.memory.u32(registrations[-1]) == END_OF_CHAIN
     except MemoryUnreadable:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exceptions of managed code: 0xE0434352 ("CCR", CLR 4 and .NET) and 0xE0434F4D ("COM", CLR 1 to 3.5).
 
-The first parameter is the exception's HRESULT; CLR 4 adds, as the fifth, the base of the runtime that threw. The
-class is told by the HRESULT, as the runtime itself maps one to the other; several classes may share one.
+The first parameter is the exception's HRESULT. CLR 4 has five parameters; the last is the base of the runtime that
+threw. The runtime maps classes to HRESULTs, and the class is found by that table; several classes may share an HRESULT.
 """
 
 from __future__ import annotations
 
-from throwstack.exceptions.model import ExceptionText, RaisedException
+from throwstack.exceptions.model import ExceptionKind, ExceptionText, RaisedException
 from throwstack.exceptions.status import hresult, managed_exceptions
 
 CLR = 0xE0434352
@@ -18,7 +18,7 @@ _RUNTIME_PARAMETER = 4
 def clr_exception(raised: RaisedException) -> ExceptionText:
     """Describe a managed exception by its HRESULT."""
     if not raised.record.parameters:
-        return ExceptionText("CLR exception", details=("the record does not carry its HRESULT",))
+        return ExceptionText(ExceptionKind.CLR, "CLR exception", details=("the record does not carry its HRESULT",))
     code = raised.parameter(0) & 0xFFFFFFFF
     classes = managed_exceptions(code)
     details = []
@@ -31,4 +31,4 @@ def clr_exception(raised: RaisedException) -> ExceptionText:
     thrown = classes[0] if len(classes) == 1 else ""
     name = " or ".join(item.rpartition(".")[2] if index else item for index, item in enumerate(classes[:3]))
     title = f"CLR exception {name}, HRESULT {hresult(code)}" if name else f"CLR exception, HRESULT {hresult(code)}"
-    return ExceptionText(title, thrown_type=thrown, hresult=code, details=tuple(details))
+    return ExceptionText(ExceptionKind.CLR, title, thrown_type=thrown, hresult=code, details=tuple(details))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""C++ exceptions of Visual C++ (0xE06D7363, "msc"): the thrown type, its bases, and what the object says.
+"""C++ exceptions of Visual C++ (0xE06D7363, "msc"): the thrown type, its bases, and the value of the object.
 
 Parameters, as `_CxxThrowException` passes them: a magic number, the object, its ThrowInfo, and on x64 the base of the
-image that holds the ThrowInfo. `throw;` passes neither object nor ThrowInfo. Rust's panics on MSVC targets are thrown
+image that has the ThrowInfo. `throw;` passes neither object nor ThrowInfo. Panics of Rust on MSVC targets are thrown in
 the same way, with a type called `rust_panic`.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
-from throwstack.exceptions.model import ExceptionText, RaisedException
+from throwstack.exceptions.model import ExceptionKind, ExceptionText, RaisedException
 from throwstack.exceptions.throw_info import ThrowInfo, read_throw_info
 from throwstack.exceptions.thrown_object import ObjectText, ThrownObject, read_object
 
@@ -20,19 +20,23 @@ _RUST_PANIC = "rust_panic"
 
 
 def cpp_exception(raised: RaisedException) -> ExceptionText:
-    """Describe a C++ exception as far as its ThrowInfo and object are in memory."""
+    """Describe a C++ exception, as much of it as its ThrowInfo and object in memory show."""
     wanted = 3 if raised.arch is Arch.X86 else 4
     if len(raised.record.parameters) < wanted or raised.parameter(0) not in _MAGICS:
-        return ExceptionText("C++ exception", details=("its parameters are not those of a C++ throw",))
+        return ExceptionText(
+            ExceptionKind.CPP, "C++ exception", details=("its parameters are not those of a C++ throw",)
+        )
     where, info_address = raised.parameter(1), raised.parameter(2)
     if not info_address:
-        return ExceptionText("C++ rethrow", details=("`throw;` names no object: the exception is the one before it",))
+        return ExceptionText(
+            ExceptionKind.CPP, "C++ rethrow", details=("`throw;` names no object: the exception is the one before it",)
+        )
     info = read_throw_info(raised.memory, raised.arch, info_address, raised.parameter(3))
     details = _details(raised, info, info_address)
     if not info.types:
-        return ExceptionText("C++ exception of unknown type", details=tuple(details))
+        return ExceptionText(ExceptionKind.CPP, "C++ exception of unknown type", details=tuple(details))
     if info.types[0].raw_name == _RUST_PANIC:
-        return ExceptionText("Rust panic", thrown_type=_RUST_PANIC, details=tuple(details))
+        return ExceptionText(ExceptionKind.RUST, "Rust panic", thrown_type=_RUST_PANIC, details=tuple(details))
     try:
         found = read_object(ThrownObject(raised.memory, raised.arch, where, info.types))
     except MemoryUnreadable:
@@ -48,9 +52,10 @@ def _text(info: ThrowInfo, found: ObjectText, details: list[str]) -> ExceptionTe
     if found.status is not None:
         title += f", HRESULT {found.status}"
     return ExceptionText(
+        ExceptionKind.CPP,
         title,
         thrown_type=name,
-        base_types=tuple(item.name for item in info.types[1:]),
+        bases=tuple(item.name for item in info.types[1:]),
         message=found.message,
         hresult=None if found.status is None else found.status.code,
         details=(*details, *found.notes),

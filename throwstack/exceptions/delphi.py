@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exceptions of Delphi (0x0EEDFADE): the class of the exception object and its message.
 
-The second parameter is the object. Its first word points to the class's method table, in front of which System.pas
-keeps a pointer to the table itself and the class's name (a ShortString). How far in front depends on the version:
-the pointer to itself tells which. The message is `Exception`'s first field: an AnsiString before Delphi 2009, a
-UnicodeString since, its length in front of its characters.
+The second parameter is the address of the object. Its first word points to the class's method table. Below that table
+System.pas has a pointer to the table itself and one to the class's name (a ShortString); how far below depends on the
+version, which is the one whose pointer to the table is right. The message is `Exception`'s first field: an AnsiString
+before Delphi 2009, a UnicodeString since. A string's length is below its characters.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.core.text import LIMIT, decode_ansi, decode_wide, escape
-from throwstack.exceptions.model import ExceptionText, RaisedException
+from throwstack.exceptions.model import ExceptionKind, ExceptionText, RaisedException
 
 DELPHI = 0x0EEDFADE
 DELPHI_OLD = 0x0EEDFACE
@@ -24,7 +24,7 @@ _MAX_MESSAGE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where a method table keeps the pointer to itself and the class name; whether strings are UTF-16."""
+    """How far below a method table the pointer to itself and the class name are; whether strings are UTF-16."""
 
     arch: Arch
     self_pointer: int
@@ -41,24 +41,34 @@ _LAYOUTS = (
 
 
 def delphi_exception(raised: RaisedException) -> ExceptionText:
-    """Describe a Delphi exception; class and message where the object is in memory."""
+    """Describe a Delphi exception: its class and message, if the object is in memory."""
     if len(raised.record.parameters) < 2:
-        return ExceptionText("Delphi exception", details=("the record does not point to the exception object",))
+        return ExceptionText(
+            ExceptionKind.DELPHI, "Delphi exception", details=("the record does not point to the exception object",)
+        )
     where = raised.parameter(1)
     try:
         table = raised.pointer(where)
         layout = _layout(raised, table)
         if layout is None:
-            return ExceptionText("Delphi exception", details=("the class of the exception object was not recognised",))
+            return ExceptionText(
+                ExceptionKind.DELPHI,
+                "Delphi exception",
+                details=("the class of the exception object was not recognised",),
+            )
         name = _short_string(raised, raised.pointer(table - layout.class_name))
     except MemoryUnreadable:
-        return ExceptionText("Delphi exception", details=("the exception object is not in memory",))
+        return ExceptionText(
+            ExceptionKind.DELPHI, "Delphi exception", details=("the exception object is not in memory",)
+        )
     try:
         message = _message(raised, where, layout.is_wide)
     except MemoryUnreadable:
-        return ExceptionText(f"Delphi {name}", thrown_type=name, details=("its message is not in memory",))
+        return ExceptionText(
+            ExceptionKind.DELPHI, f"Delphi {name}", thrown_type=name, details=("its message is not in memory",)
+        )
     title = f'Delphi {name} "{message}"' if message else f"Delphi {name}"
-    return ExceptionText(title, thrown_type=name, message=message)
+    return ExceptionText(ExceptionKind.DELPHI, title, thrown_type=name, message=message)
 
 
 def _layout(raised: RaisedException, table: int) -> _Layout | None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An exception record in words: `describe`. One module beside this one for each family of exceptions.
+"""`describe`: an exception record as facts and words. Each family of exceptions has a module of its own in this room.
 
-A code that no family owns is looked up as an NTSTATUS, as an HRESULT, and if it is small as a Win32 error, which is
-what RPC raises. What is in no table was made up by the program: then its parameters are all there is to say.
+A code that belongs to no family is looked up as an NTSTATUS, then as an HRESULT. A small one is looked up as a Win32
+error, because RPC raises these. A code that is in no table was made up by the program; it is shown with its parameters.
 """
 
 from __future__ import annotations
@@ -13,8 +13,19 @@ from dataclasses import replace
 from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionRecord, nested_records
 from throwstack.core.memory import Memory
 from throwstack.core.registers import Arch
-from throwstack.exceptions import clr, cpp, delphi, faults, gcc, special
-from throwstack.exceptions.model import ExceptionText, RaisedException
+from throwstack.exceptions import (
+    clr,
+    cpp,
+    debugger_signals,
+    delay_load,
+    delphi,
+    faults,
+    gcc,
+    other_runtimes,
+    visual_basic,
+    winrt,
+)
+from throwstack.exceptions.model import ExceptionKind, ExceptionText, RaisedException
 from throwstack.exceptions.status import hresult, ntstatus, win32
 from throwstack.images.image import ImageMap
 
@@ -35,15 +46,15 @@ _FAMILIES: dict[int, Callable[[RaisedException], ExceptionText]] = {
     gcc.GCC_THROW: gcc.gcc_exception,
     gcc.GCC_UNWIND: gcc.gcc_exception,
     gcc.GCC_FORCED: gcc.gcc_exception,
-    special.THREAD_NAME: special.thread_name,
-    special.DEBUG_PRINT: special.debug_print,
-    special.DEBUG_PRINT_WIDE: special.debug_print,
-    special.DELAY_LOAD_MODULE: special.delay_load,
-    special.DELAY_LOAD_FUNCTION: special.delay_load,
-    special.STOWED: special.stowed,
-    special.FLOAT_INEXACT_RESULT: special.float_inexact,
-    special.GO_FATAL: special.go_fatal,
-    **dict.fromkeys(special.SIGNALS, special.signal),
+    debugger_signals.THREAD_NAME: debugger_signals.thread_name,
+    debugger_signals.DEBUG_PRINT: debugger_signals.debug_print,
+    debugger_signals.DEBUG_PRINT_WIDE: debugger_signals.debug_print,
+    delay_load.DELAY_LOAD_MODULE: delay_load.delay_load,
+    delay_load.DELAY_LOAD_FUNCTION: delay_load.delay_load,
+    winrt.STOWED: winrt.stowed,
+    visual_basic.FLOAT_INEXACT_RESULT: visual_basic.float_inexact,
+    other_runtimes.GO_FATAL: other_runtimes.go_fatal,
+    **dict.fromkeys(debugger_signals.SIGNALS, debugger_signals.signal),
 }
 
 
@@ -54,18 +65,18 @@ def describe(
     arch: Arch,
     owner: Callable[[int], str] | None = None,
 ) -> ExceptionText:
-    """Say what was raised. Never raises: what is not in memory is said to be missing.
+    """Describe what was raised. Never raises an exception itself: `details` name what is not in memory.
 
     Args:
         record: the exception record.
-        memory: the process's memory; C++ type data lies in the modules' read-only pages, so it should see these too.
+        memory: the process's memory. C++ type data is in the read-only pages of modules, so it should have these too.
         images: the process's modules.
         arch: the architecture of the code that raised it.
-        owner: says what an address outside every module belongs to, or "".
+        owner: returns what an address outside all modules belongs to ("private memory, PAGE_READWRITE"), or "".
     """
     raised = RaisedException(record, memory, images, arch, owner)
     family = _FAMILIES.get(record.code)
-    text = family(raised) if family is not None else special.foreign(raised) or _by_code(raised)
+    text = family(raised) if family is not None else other_runtimes.other_runtime(raised) or _by_code(raised)
     return replace(text, details=(*text.details, *_common(raised)))
 
 
@@ -75,11 +86,15 @@ def _by_code(raised: RaisedException) -> ExceptionText:
     if not status.name and code & 0x80000000:
         status = hresult(code)
         if status.name:
-            return ExceptionText(str(status), hresult=code)
+            return ExceptionText(ExceptionKind.STATUS, str(status), hresult=code)
     if status.name:
-        return ExceptionText(str(status))
-    kind = "defined by the application" if code & _CUSTOMER_BIT else "unknown code"
-    return ExceptionText(_with_parameters(raised, f"0x{code:08X} ({kind})"))
+        kind = ExceptionKind.HARDWARE_FAULT if code in faults.WITHOUT_ADDRESS else ExceptionKind.STATUS
+        return ExceptionText(kind, str(status))
+    if code & _CUSTOMER_BIT:
+        kind, words = ExceptionKind.APPLICATION, "defined by the application"
+    else:
+        kind, words = ExceptionKind.UNKNOWN, "unknown code"
+    return ExceptionText(kind, _with_parameters(raised, f"0x{code:08X} ({words})"))
 
 
 def _with_parameters(raised: RaisedException, title: str) -> str:
@@ -90,7 +105,7 @@ def _with_parameters(raised: RaisedException, title: str) -> str:
 
 
 def _common(raised: RaisedException) -> list[str]:
-    """Return what is said of every exception: its parameters, and the exceptions it was raised upon."""
+    """Return the details that each exception has: its parameters, and the exceptions during which it was raised."""
     record = raised.record
     details = []
     if record.parameters:

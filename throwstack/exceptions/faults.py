@@ -7,16 +7,28 @@ fail-fast: `__fastfail`, whose code is the first parameter of STATUS_STACK_BUFFE
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from throwstack.core.registers import Arch
-from throwstack.exceptions.model import ExceptionText, RaisedException
+from throwstack.exceptions.model import ExceptionKind, ExceptionText, FaultAccess, RaisedException
 from throwstack.exceptions.status import fast_fail_name, ntstatus
 
 ACCESS_VIOLATION = 0xC0000005
 IN_PAGE_ERROR = 0xC0000006
 GUARD_PAGE_VIOLATION = 0x80000001
 STACK_OVERFLOW = 0xC00000FD
+WITHOUT_ADDRESS = frozenset(
+    {
+        *(0x80000002, 0x80000003, 0x80000004),  # misaligned data, breakpoint, single step
+        *(0xC000001D, 0xC000001E, 0xC0000096),  # illegal instruction, invalid lock sequence, privileged instruction
+        *range(0xC000008C, 0xC0000096),  # array bounds, floating-point numbers, integers
+        *(0xC00002B4, 0xC00002B5, 0xC0000420),  # multiple floating-point faults and traps, assertion (int 2Ch)
+    }
+)
+"""Faults of an instruction that say nothing but their code (ntstatus.h)."""
 
-_ACCESS = {0: "reading", 1: "writing", 8: "executing"}
+_ACCESSES = {0: FaultAccess.READ, 1: FaultAccess.WRITE, 8: FaultAccess.EXECUTE}
+_WORDS = {FaultAccess.READ: "reading", FaultAccess.WRITE: "writing", FaultAccess.EXECUTE: "executing"}
 _FAST_FAIL_HINTS = {
     2: "a function found its stack cookie overwritten",
     5: "the C runtime refused an argument",
@@ -25,53 +37,60 @@ _FAST_FAIL_HINTS = {
 
 
 def access_violation(raised: RaisedException) -> ExceptionText:
-    """Describe an access violation: which access, to which address, and what lies there."""
-    details = []
-    if (
-        raised.arch is Arch.X64
-        and raised.parameter(0) == 0
-        and raised.parameter(1) == (1 << 64) - 1
-        and len(raised.record.parameters) > 1
-    ):
-        details.append("the processor reports this address for every address that is not canonical")
-    return _memory_fault(raised, "ACCESS_VIOLATION", details)
+    """Describe an access violation: which access, to which address, and what is there.
+
+    An x64 processor raises a general protection fault, without an address, where the upper bits of an address are
+    not all equal. Windows reports that as reading 0xffffffffffffffff, whatever the address was: say so, and give no
+    address as a fact.
+    """
+    text = _memory_fault(raised, "ACCESS_VIOLATION")
+    if raised.arch is not Arch.X64 or raised.record.parameters[:2] != (0, (1 << 64) - 1):
+        return text
+    details = (*text.details, "the processor reports this address for every address that is not canonical")
+    return replace(text, fault_address=None, details=details)
 
 
 def guard_page(raised: RaisedException) -> ExceptionText:
     """Describe a touched guard page."""
-    return _memory_fault(raised, "GUARD_PAGE_VIOLATION", [])
+    return _memory_fault(raised, "GUARD_PAGE_VIOLATION")
 
 
 def stack_overflow(raised: RaisedException) -> ExceptionText:
     """Describe a stack overflow; the address is where the stack ran out."""
-    return _memory_fault(raised, "STACK_OVERFLOW", [])
+    return _memory_fault(raised, "STACK_OVERFLOW")
 
 
 def in_page_error(raised: RaisedException) -> ExceptionText:
     """Describe a page that could not be read in: with the NTSTATUS of the failed read."""
-    text = _memory_fault(raised, "IN_PAGE_ERROR", [])
+    text = _memory_fault(raised, "IN_PAGE_ERROR")
     if len(raised.record.parameters) < 3:
         return text
-    return ExceptionText(f"{text.title}, {ntstatus(raised.parameter(2))}", details=text.details)
+    return replace(text, title=f"{text.title}, {ntstatus(raised.parameter(2))}")
 
 
 def stack_buffer_overrun(raised: RaisedException) -> ExceptionText:
     """Describe a fail-fast by its code; without one it is the stack cookie check of older systems."""
     if not raised.record.parameters:
-        return ExceptionText("STACK_BUFFER_OVERRUN", details=("a function found its stack cookie overwritten",))
+        return ExceptionText(
+            ExceptionKind.FAIL_FAST, "STACK_BUFFER_OVERRUN", details=("a function found its stack cookie overwritten",)
+        )
     code = raised.parameter(0)
     name = fast_fail_name(code)
     title = f"fail-fast {code} {name}" if name else f"fail-fast {code}"
     hint = _FAST_FAIL_HINTS.get(code, "")
-    return ExceptionText(title, details=(hint,) if hint else ())
+    return ExceptionText(ExceptionKind.FAIL_FAST, title, details=(hint,) if hint else ())
 
 
-def _memory_fault(raised: RaisedException, name: str, details: list[str]) -> ExceptionText:
+def _memory_fault(raised: RaisedException, name: str) -> ExceptionText:
     if len(raised.record.parameters) < 2:
-        return ExceptionText(name, details=("the record does not say which address",))
-    kind, address = raised.parameter(0), raised.parameter(1)
+        return ExceptionText(ExceptionKind.HARDWARE_FAULT, name, details=("the record does not say which address",))
+    address, access = raised.parameter(1), _ACCESSES.get(raised.parameter(0))
     place = raised.place(address)
-    if place:
-        details = [f"{raised.hex(address)}: {place}", *details]
-    access = _ACCESS.get(kind, f"access {kind} at")
-    return ExceptionText(f"{name} {access} {raised.hex(address)}", details=tuple(details))
+    words = f"access {raised.parameter(0)} at" if access is None else _WORDS[access]
+    return ExceptionText(
+        ExceptionKind.HARDWARE_FAULT,
+        f"{name} {words} {raised.hex(address)}",
+        fault_address=address,
+        fault_kind=access,
+        details=(f"{raised.hex(address)}: {place}",) if place else (),
+    )

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exceptions raised by libgcc's unwinder on x64 Windows (0x20474343, "GCC " backwards): C++, Rust and others.
 
-The first parameter is the `_Unwind_Exception`; its first eight bytes tell the language. For C++ the `__cxa_exception`
-of libstdc++ (unwind-cxx.h) lies before it and begins with the thrown type's `type_info*`, and the thrown object
-follows it. The sizes are those of libgcc built for structured exception handling, where `private_` has six words.
+The first parameter is the address of the `_Unwind_Exception`; its first eight bytes name the language. For C++ the
+`__cxa_exception` of libstdc++ (unwind-cxx.h) ends with it and begins with the thrown type's `type_info*`. The thrown
+object comes after it. The sizes are those of libgcc built for structured exception handling, where `private_` has six
+words.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ from __future__ import annotations
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.core.text import ansi_at, escape
-from throwstack.exceptions.model import ExceptionText, RaisedException
+from throwstack.exceptions.model import ExceptionKind, ExceptionText, RaisedException
 from throwstack.names.demangle import itanium_type_name
 
 GCC_THROW = 0x20474343
 GCC_UNWIND = 0x21474343
 GCC_FORCED = 0x22474343
 
+_RUST = "Rust panic"
 _CPP = b"\0++CCUNG"
 _CPP_DEPENDENT = b"\x01++CCUNG"
 _LANGUAGES = {
     _CPP: "C++",
     _CPP_DEPENDENT: "C++",
     b"\0++CGNLC": "C++",
-    b"MOZ\0RUST": "Rust panic",
+    b"MOZ\0RUST": _RUST,
     b"CJBOCUNG": "Objective-C",
     b" adaCUNG": "Ada",
     b"\0\0\0DCUNG": "D",
@@ -43,23 +45,26 @@ _WITH_MESSAGE = frozenset(
 def gcc_exception(raised: RaisedException) -> ExceptionText:
     """Describe an exception of GCC's runtime: its language, and for C++ the thrown type and message."""
     if not raised.record.parameters:
-        return ExceptionText("GCC exception", details=("the record does not point to the exception",))
+        return ExceptionText(
+            ExceptionKind.GCC, "GCC exception", details=("the record does not point to the exception",)
+        )
     header = raised.parameter(0)
     try:
         language = _LANGUAGES.get(raised.memory.read(header, 8), "")
     except MemoryUnreadable:
-        return ExceptionText("GCC exception", details=("the exception object is not in memory",))
+        return ExceptionText(ExceptionKind.GCC, "GCC exception", details=("the exception object is not in memory",))
     if language != "C++":
-        return ExceptionText(language or "GCC exception of unknown language")
+        kind = ExceptionKind.RUST if language == _RUST else ExceptionKind.GCC
+        return ExceptionText(kind, language or "GCC exception of unknown language")
     if raised.arch is Arch.X86 or raised.memory.read(header, 8) == _CPP_DEPENDENT:
-        return ExceptionText("C++ exception (GCC)")
+        return ExceptionText(ExceptionKind.GCC, "C++ exception (GCC)")
     try:
         name = _type_name(raised, header)
     except MemoryUnreadable:
-        return ExceptionText("C++ exception (GCC)", details=("its type is not in memory",))
+        return ExceptionText(ExceptionKind.GCC, "C++ exception (GCC)", details=("its type is not in memory",))
     message = _message(raised, header) if name in _WITH_MESSAGE else ""
     title = f'C++ {name} "{message}" (GCC)' if message else f"C++ {name} (GCC)"
-    return ExceptionText(title, thrown_type=name, message=message)
+    return ExceptionText(ExceptionKind.GCC, title, thrown_type=name, message=message)
 
 
 def _type_name(raised: RaisedException, header: int) -> str:
@@ -69,7 +74,7 @@ def _type_name(raised: RaisedException, header: int) -> str:
 
 
 def _message(raised: RaisedException, header: int) -> str:
-    """Return the text of a standard exception: libstdc++ keeps a pointer to it behind the vtable pointer."""
+    """Return the text of a standard exception: in libstdc++ a pointer to it comes after the vtable pointer."""
     try:
         return ansi_at(raised.memory, raised.pointer(header + _HEADER_SIZE + 8))
     except MemoryUnreadable:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes into describing an exception, and what comes out."""
+"""What describing an exception takes (a record and memory) and what it gives (facts, and the same in words)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from throwstack.core.exception_record import ExceptionRecord
 from throwstack.core.memory import Memory
@@ -18,9 +19,9 @@ NULL_REGION = 0x10000
 
 @dataclass(frozen=True, slots=True)
 class RaisedException:
-    """An exception record and the memory in which its parameters point.
+    """A raised exception: its record, and the memory to which its parameters point.
 
-    `owner` may say what an address belongs to that is in no module ("private memory, PAGE_READWRITE"), or "".
+    `owner` returns what an address outside all modules belongs to ("private memory, PAGE_READWRITE"), or "".
     """
 
     record: ExceptionRecord
@@ -43,7 +44,7 @@ class RaisedException:
         return f"0x{address:0{self.arch.pointer_size * 2}x}"
 
     def place(self, address: int) -> str:
-        """Return what lies at an address: `kernel32+0x1234`, what `owner` says, or ""."""
+        """Return what is at an address: `kernel32+0x1234`, `a null pointer`, what `owner` says, or ""."""
         image = self.images.find(address)
         if image is not None:
             return f"{escape(image.module.label)}+0x{address - image.base:x}"
@@ -52,19 +53,58 @@ class RaisedException:
         return escape(self.owner(address)) if self.owner is not None else ""
 
 
+class ExceptionKind(Enum):
+    """Who raised an exception, as far as its code tells."""
+
+    HARDWARE_FAULT = "hardware fault"
+    """The processor, or the memory manager: access violations, divisions by zero, stack overflows."""
+    CPP = "c++"
+    """Visual C++'s throw."""
+    GCC = "gcc"
+    """libgcc's unwinder: C++ and other languages of GCC, and Clang for MinGW."""
+    RUST = "rust"
+    """A panic, on MSVC targets as well as GNU ones."""
+    CLR = "clr"
+    DELPHI = "delphi"
+    VISUAL_BASIC = "visual-basic"
+    WINRT = "winrt"
+    OTHER_RUNTIME = "other runtime"
+    FAIL_FAST = "fail-fast"
+    DELAY_LOAD = "delay-load"
+    """A DLL or function that the linker's delay-load helper did not find."""
+    DEBUGGER_SIGNAL = "debugger signal"
+    """No failure: the program tells a debugger something."""
+    STATUS = "status"
+    """An NTSTATUS, HRESULT or Win32 error that a program or Windows raised with RaiseException."""
+    APPLICATION = "application"
+    """A code with the customer bit: the program made it up."""
+    UNKNOWN = "unknown"
+
+
+class FaultAccess(Enum):
+    """What a faulting instruction did with the address."""
+
+    READ = "read"
+    WRITE = "write"
+    EXECUTE = "execute"
+
+
 @dataclass(frozen=True, slots=True)
 class ExceptionText:
-    """An exception in words. Every string is escaped and bounded.
+    """An exception: facts for programs, and the same in words for people. Every string is escaped and bounded.
 
-    `title` is the line for a table. `thrown_type` and `base_types` are C++ (or Delphi, CLR) types, the bases as
-    ThrowInfo lists them. `message` is what the program said (`what()`); `details` are lines that explain more.
-    `is_crash` is False for exceptions that are signals to a debugger.
+    `title` is the line for a table, `details` are lines that explain more. `thrown_type` and `bases` are C++ (or
+    Delphi, CLR) types, the bases as ThrowInfo lists them. `message` is what the program said (`what()`).
+    `fault_address` is the address that a faulting instruction used, `fault_kind` what it did there. Strings that are
+    not known are "", other facts None.
     """
 
+    kind: ExceptionKind
     title: str
     thrown_type: str = ""
-    base_types: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
     message: str = ""
     hresult: int | None = None
+    fault_address: int | None = None
+    fault_kind: FaultAccess | None = None
     details: tuple[str, ...] = ()
-    is_crash: bool = True

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What MSVC's ThrowInfo says of a thrown object: its type and the bases under which it can be caught.
+"""ThrowInfo of Visual C++: the type of a thrown object, and the bases as which it can be caught.
 
 The structures are those of ehdata.h (`_s_ThrowInfo`, `_CatchableTypeArray`, `_CatchableType`, `_PMD`, TypeDescriptor).
-On x86 they hold addresses; on x64 they hold RVAs from the base that is the exception's fourth parameter. They lie in
+On x86 they hold addresses; on x64 they hold RVAs from the base that is the exception's fourth parameter. They are in
 the read-only data of the module that threw.
 """
 
@@ -23,7 +23,6 @@ _TYPE_NAME_LIMIT = 512
 _THROW_INFO = struct.Struct("<IIII")
 _CATCHABLE_TYPE = struct.Struct("<IIiiiI")
 _INT = struct.Struct("<i")
-_CT_SIMPLE = 1
 _STRINGS = tuple(
     (f"std::basic_string<{unit},std::char_traits<{unit}>,std::allocator<{unit}> >", name)
     for unit, name in (("char", "std::string"), ("wchar_t", "std::wstring"))
@@ -32,11 +31,12 @@ _STRINGS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class CatchableType:
-    """A type under which an object can be caught.
+    """A type as which an object can be caught.
 
-    `raw_name` is what the TypeDescriptor says (`.?AVexception@std@@`), `name` the same for a reader. `size` is that of
-    the type in bytes. Its part lies `offset` bytes into the object; for a virtual base, `table_offset` is where the
-    object points to its virtual base table and `table_index` the table's byte that holds the rest (else -1 and 0).
+    `raw_name` is the name in the TypeDescriptor (`.?AVexception@std@@`), `name` the same for a reader. `size` is the
+    size of the type in bytes. Its part of the object is at `offset` (bytes). A virtual base is somewhere else in each
+    derived class: then `table_offset` is where the object has the pointer to its virtual base table, and `table_index`
+    the byte of the table from which the distance has to be added. For other bases they are -1 and 0.
     """
 
     raw_name: str
@@ -45,10 +45,9 @@ class CatchableType:
     offset: int
     table_offset: int
     table_index: int
-    is_simple: bool
 
     def find(self, memory: Memory, arch: Arch, address: int) -> int:
-        """Return where the type's part of the object at `address` lies; raises `MemoryUnreadable`."""
+        """Return the address of the type's part of the object at `address`; raises `MemoryUnreadable`."""
         if self.table_offset < 0:
             return address + self.offset
         at = address + self.table_offset
@@ -59,7 +58,7 @@ class CatchableType:
 
 @dataclass(frozen=True, slots=True)
 class ThrowInfo:
-    """The types of a thrown object, its own first. `note` says what could not be read, or is ""."""
+    """The types of a thrown object, its own first. `note` says what could not be read; it is "" if all could."""
 
     types: tuple[CatchableType, ...]
     note: str = ""
@@ -103,7 +102,7 @@ def read_throw_info(memory: Memory, arch: Arch, address: int, image_base: int) -
 
 def _catchable_type(reader: _Reader, address: int) -> CatchableType | None:
     data = reader.memory.read(address, _CATCHABLE_TYPE.size)
-    properties, descriptor, offset, table_offset, table_index, size = _CATCHABLE_TYPE.unpack(data)
+    _, descriptor, offset, table_offset, table_index, size = _CATCHABLE_TYPE.unpack(data)
     raw = _type_name(reader, reader.follow(descriptor))
     if raw is None:
         return None
@@ -117,7 +116,6 @@ def _catchable_type(reader: _Reader, address: int) -> CatchableType | None:
         offset,
         table_offset,
         table_index,
-        bool(properties & _CT_SIMPLE),
     )
 
 

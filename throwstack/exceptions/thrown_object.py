@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a thrown C++ object says, for the types whose layout is known: `read_object` tries them in turn.
+"""The value of a thrown C++ object, for types whose layout is known. `read_object` tries them in turn.
 
-Layouts: `std::exception` of every Visual C++ from 2005 on is a vftable pointer and then `char const* what`; 2005 and
-2008 leave that null in `runtime_error` and `logic_error` and keep a `std::string` behind it, which shows in their
-size. `_com_error` (comdef.h) is a vftable pointer, an HRESULT, an IErrorInfo*. ATL's `CAtlException` is an HRESULT.
-`std::string` (xstring) is a 16-byte buffer or pointer, size, capacity; before 2010 a pointer stands in front.
+- `std::exception` of each Visual C++ from 2005 on: a vftable pointer, then `char const* what`. In 2005 and 2008 `what`
+  is null in `runtime_error` and `logic_error`; these have a `std::string` after it, and are larger by its size.
+- `_com_error` (comdef.h): a vftable pointer, an HRESULT, an IErrorInfo*.
+- ATL's `CAtlException`: an HRESULT.
+- `std::string` (xstring): a buffer of 16 bytes or a pointer, size, capacity. Before 2010 a pointer comes first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from throwstack.exceptions.throw_info import CatchableType
 
 @dataclass(frozen=True, slots=True)
 class ObjectText:
-    """What an object says: `value` for the title (`42`, `"disk full"`), `message` the text alone, an HRESULT."""
+    """The value of an object: `value` is for the title (`42`, `"disk full"`), `message` the text alone."""
 
     value: str = ""
     message: str = ""
@@ -32,7 +33,7 @@ class ObjectText:
 
 @dataclass(frozen=True, slots=True)
 class ThrownObject:
-    """A thrown object: where it lies and the types it can be caught as, its own first."""
+    """A thrown object: its address, and the types as which it can be caught, its own first."""
 
     memory: Memory
     arch: Arch
@@ -48,13 +49,13 @@ class ThrownObject:
         return next((item for item in self.types if item.raw_name in raw_names), None)
 
     def part(self, *raw_names: str) -> int | None:
-        """Return where the part of the object lies that is of one of these types; None if it has none."""
+        """Return the address of the object's part that is of one of these types; None if it has none."""
         base = self.base(*raw_names)
         return None if base is None else base.find(self.memory, self.arch, self.address)
 
 
 def read_object(thrown: ThrownObject) -> ObjectText:
-    """Say what the object holds; raises `MemoryUnreadable` where it is not in memory."""
+    """Return the value of the object; raises `MemoryUnreadable` if it is not in memory."""
     for reader in _READERS:
         found = reader(thrown)
         if found is not None:
@@ -90,7 +91,7 @@ def _what(thrown: ThrownObject, part: int) -> ObjectText:
 
 
 def _old_string(thrown: ThrownObject) -> str:
-    """Return the string of a `runtime_error` or `logic_error` of Visual C++ 2005 and 2008, "" for any other object."""
+    """Return the `std::string` in a `runtime_error` or `logic_error` of Visual C++ 2005 and 2008; "" for others."""
     base = thrown.base(".?AVruntime_error@std@@", ".?AVlogic_error@std@@")
     sizes = {Arch.X86: (40, 12, 28), Arch.X64: (64, 24, 40)}
     whole, offset, string_size = sizes[thrown.arch]
@@ -100,7 +101,7 @@ def _old_string(thrown: ThrownObject) -> str:
 
 
 def _string_object(thrown: ThrownObject) -> ObjectText | None:
-    """Decode a thrown `std::string` or `std::wstring`, and ATL's and MFC's `CString`, which is a pointer."""
+    """Read a thrown `std::string` or `std::wstring`, or a `CString` of ATL or MFC, which is a pointer."""
     own = thrown.types[0]
     for prefix, unit in ((".?AV?$basic_string@D", 1), (".?AV?$basic_string@_W", 2)):
         if own.raw_name.startswith(prefix):
@@ -114,7 +115,7 @@ def _string_object(thrown: ThrownObject) -> ObjectText | None:
 
 
 def _std_string(thrown: ThrownObject, address: int, string_size: int, unit: int) -> str:
-    """Read the `std::basic_string` of `string_size` bytes at `address`: short ones lie in the object itself."""
+    """Read the `std::basic_string` of `string_size` bytes at `address`. Short strings are in the object itself."""
     size = thrown.arch.pointer_size
     lead = string_size - 16 - 2 * size
     if lead not in {0, size}:
@@ -185,7 +186,7 @@ def _number(thrown: ThrownObject) -> ObjectText | None:
 
 
 def _pointer(thrown: ThrownObject) -> ObjectText | None:
-    """Show a thrown pointer (MFC throws `CException*`), and the message where it is to a `std::exception`."""
+    """Return a thrown pointer (MFC throws `CException*`), with the message if it points to a `std::exception`."""
     if not thrown.types[0].raw_name.startswith(".P"):
         return None
     target = thrown.pointer(thrown.address)

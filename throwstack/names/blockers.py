@@ -35,7 +35,7 @@ class BlockerKind(Enum):
     """C++ terminate: an exception had no handler, or left a function that must not throw."""
     ABORT = "abort"
     HARD_ERROR = "hard-error"
-    """A message that csrss shows on behalf of the process."""
+    """A message that csrss shows for the process."""
     ERROR_BOX = "error-box"
     """A message box of the C runtime or of an assertion."""
     SHUTDOWN = "shutdown"
@@ -51,7 +51,7 @@ _ORDER = {kind: index for index, kind in enumerate(BlockerKind)}
 class Blocker:
     """A blocking function.
 
-    `modules` are patterns for the lower-case label of the modules that have it; `why` says in a sentence why it blocks.
+    `modules` are patterns for the lower-case label of the modules that have it.
     `proves_exception`: it runs only when an exception went unhandled. `is_triage`: every thread's stack is searched for
     it. The others are only recognised in the frames of a walk.
     """
@@ -61,7 +61,6 @@ class Blocker:
     kind: BlockerKind
     proves_exception: bool
     is_triage: bool
-    why: str
 
     def is_in(self, module_label: str) -> bool:
         """Say whether a module with this label (`KERNEL32`) can have the function."""
@@ -77,8 +76,8 @@ def blockers() -> tuple[Blocker, ...]:
 
 
 def _parse(line: str) -> Blocker:
-    kind, symbol, modules, marks, why = line.split("\t")
-    return Blocker(tuple(modules.split()), symbol, BlockerKind(kind), "proof" in marks, "triage" in marks, why)
+    kind, symbol, modules, marks, _why = line.split("\t")
+    return Blocker(tuple(modules.split()), symbol, BlockerKind(kind), "proof" in marks, "triage" in marks)
 
 
 @cache

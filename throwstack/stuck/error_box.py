@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the message box says that a thread shows: on x86 its text and caption are arguments on the stack.
+"""The text of the message box that a thread shows.
 
-MessageBox, MessageBoxEx and MessageBoxTimeout take (owner, text, caption, type, …); winuser.h. On x64 the arguments
-are in registers and gone.
+MessageBox, MessageBoxEx and MessageBoxTimeout take (owner, text, caption, type, …); winuser.h. On x86 these are on the
+stack. On x64 they are passed in registers, which are overwritten by the time the box waits.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from throwstack.unwind.target import Target
 
 _BOXES = {"MessageBoxA", "MessageBoxW", "MessageBoxExA", "MessageBoxExW", "MessageBoxTimeoutA", "MessageBoxTimeoutW"}
 _TEXT_ARGUMENT = 8
-"""Distance of the second argument from the return address's slot."""
+"""Distance from the slot of the return address to the second argument."""
 
 
 def box_text(target: Target, walk: Walk | None) -> str:
-    """Return the text of the box that the innermost such frame of `walk` shows, escaped; empty if there is none."""
+    """Return the text that the innermost MessageBox frame of `walk` shows, escaped; empty if there is none."""
     if walk is None or target.arch is not Arch.X86:
         return ""
     for frame in walk.frames:

@@ -1,28 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks of user mode that a thread waits for, whose they are, and waits that form a cycle.
+"""Locks of user mode: which lock a thread waits for, and which thread owns it.
 
 An RTL_CRITICAL_SECTION (winnt.h) records its owner: {DebugInfo, LockCount, RecursionCount, OwningThread,
-LockSemaphore, SpinCount}. Its address is an argument of the functions that wait for it: on x86 it lies on the stack, on
-x64 it went through a register that one of their frames may have saved. What is found must look like a section that
-another thread holds. LockCount has two forms: before Server 2003 SP1 the number of threads beyond the owner, -1 when
-free; since then bit 0 clear when held, and from bit 2 on the complement of the number of waiters. An SRW lock records
-no owner.
+LockSemaphore, SpinCount}. An SRW lock records no owner.
+
+The address of the lock is an argument of the functions that wait for it. On x86 the argument is on the stack. On x64 it
+was in a register, which one of the frames may have saved; so all saved words are candidates. What is found must look
+like a section that another thread holds.
+
+LockCount has two forms. Before Server 2003 SP1 it is the number of threads beside the owner, -1 if the section is free.
+Since then bit 0 is clear if the section is held, and the bits from bit 2 on are the complement of the number of
+waiters. Example: a section that is held, with two waiters, has 2 or -10.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, TypeVar
 
 from throwstack.core.frames import Frame
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.names.frame_names import name_of
 from throwstack.unwind.target import Target
-
-Node = TypeVar("Node")
 
 _SECTION_FUNCTIONS = frozenset(
     {
@@ -37,12 +38,11 @@ _SRW_FUNCTIONS = frozenset(
     }
 )
 _INTERRUPTIONS = "KiUser"
-"""How the functions begin that the kernel starts on top of what a thread was doing: for an exception, an APC."""
+"""The beginning of the names of functions that the kernel starts on top of a thread's own: for an exception, an APC."""
 _SEARCHED_FRAMES = 16
 _MAX_RECURSION = 0xFFFF
 _MAX_WAITERS = 0xFFFF
 _MAX_SPAN = 0x400
-_NODE_LIMIT = 1 << 17
 
 
 class LockKind(Enum):
@@ -56,8 +56,8 @@ class LockKind(Enum):
 class LockWait:
     """A lock that a thread waits for.
 
-    `address` is None where it could not be found for certain. `owner` is the thread id that the lock records, `is_lost`
-    says that no such thread is left. `waiters` counts the threads that wait for it.
+    `address` is None if it could not be found for certain. `owner` is the thread id that the lock records; `is_lost`:
+    there is no such thread any more. `waiters` is how many threads wait for the lock.
     """
 
     kind: LockKind
@@ -87,22 +87,20 @@ class _Section:
     recursion: int
     waiters: int
     points_back: bool
-    """Its debug information names this section: strong evidence that it is one."""
+    """Its debug information points to this section: strong evidence that it is one."""
 
 
-@dataclass(frozen=True)
 class Locks:
-    """Finds the locks of one process's threads, whose ids are `tids`."""
+    """Finds the locks for which threads of one process wait."""
 
-    target: Target
-    tids: Collection[int]
-    _word: int = field(init=False, repr=False, default=4)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_word", self.target.arch.pointer_size)
+    def __init__(self, target: Target, tids: Collection[int]) -> None:
+        """Take the process, and the ids of its threads."""
+        self._target = target
+        self._tids = tids
+        self._word = target.arch.pointer_size
 
     def wait(self, frames: Sequence[Frame], tid: int) -> LockWait | None:
-        """Return the lock that thread `tid` waits for, by its user frames, innermost first; None if it is none."""
+        """Return the lock for which thread `tid` waits, given its user frames, innermost first; None if it does not."""
         for names, kind in ((_SECTION_FUNCTIONS, LockKind.CRITICAL_SECTION), (_SRW_FUNCTIONS, LockKind.SRW)):
             span = self._span(frames, names)
             if span:
@@ -110,14 +108,14 @@ class Locks:
         return None
 
     def _span(self, frames: Sequence[Frame], names: frozenset[str]) -> list[Frame]:
-        """Return the frames that are in such functions: those of the innermost run of them.
+        """Return the innermost adjacent frames that are in the functions `names` of ntdll.
 
-        Further in there is only ntdll, and at the very edge of the kernel perhaps code of no module. A thread that
-        crashed while it entered a section is no longer waiting for it.
+        Frames inside them are ntdll's too; only the innermost one may be in code of no module (the system call). A
+        thread that crashed while it entered a section does not wait for it: frames of an exception are in between.
         """
         found: list[Frame] = []
         for depth, frame in enumerate(frames[:_SEARCHED_FRAMES]):
-            name = name_of(self.target.symbols, frame)
+            name = name_of(self._target.symbols, frame)
             is_ntdll = name.module.lower() == "ntdll"
             if is_ntdll and name.symbol in names and not name.is_doubtful:
                 found.append(frame)
@@ -133,31 +131,34 @@ class Locks:
         section = self._by_argument(span, tid) or self._by_search(span, tid)
         if section is None:
             return LockWait(LockKind.CRITICAL_SECTION)
-        named = self.target.symbols.name(section.address)
+        named = self._target.symbols.name(section.address)
         return LockWait(
             LockKind.CRITICAL_SECTION,
             section.address,
             section.owner,
-            section.owner not in self.tids,
+            section.owner not in self._tids,
             section.recursion,
             section.waiters,
             str(named) if named.symbol and not named.offset else "",
         )
 
     def _by_argument(self, span: Sequence[Frame], tid: int) -> _Section | None:
-        """Return the section that an x86 function was given: its first argument, outermost function first."""
+        """Return the section that an x86 function has as its first argument; the outermost function is asked first."""
         for address in self._arguments(tuple(reversed(span))):
             section = self._section(address, tid)
-            if section is not None and (section.points_back or section.owner in self.tids):
+            if section is not None and (section.points_back or section.owner in self._tids):
                 return section
         return None
 
     def _by_search(self, span: Sequence[Frame], tid: int) -> _Section | None:
-        """Return the one section, held by a thread of this process, that registers and saved words lead to."""
+        """Return the section to which a register or a saved word points, if there is only one.
+
+        It counts only if a thread of this process holds it.
+        """
         found = {}
         for address in dict.fromkeys(self._words(span)):
             section = self._section(address, tid)
-            if section is not None and section.owner in self.tids:
+            if section is not None and section.owner in self._tids:
                 found[address] = section
         certain = [section for section in found.values() if section.points_back]
         waited_for = [section for section in found.values() if section.waiters]
@@ -165,7 +166,7 @@ class Locks:
         return candidates[0] if len(candidates) == 1 else None
 
     def _arguments(self, frames: Iterable[Frame]) -> Iterator[int]:
-        if self.target.arch is not Arch.X86:
+        if self._target.arch is not Arch.X86:
             return
         for frame in frames:
             if frame.return_slot is not None:
@@ -184,12 +185,12 @@ class Locks:
                 yield word
 
     def _section(self, address: int, tid: int) -> _Section | None:
-        """Return the section at `address` if what lies there is one that another thread than `tid` holds."""
+        """Return the section at `address`, None if there is none that another thread than `tid` holds."""
         word = self._word
         if address < 0x10000 or address % word:
             return None
         try:
-            raw = self.target.memory.read(address, 2 * word + 8)
+            raw = self._target.memory.read(address, 2 * word + 8)
         except (MemoryUnreadable, OverflowError):
             return None
         debug = int.from_bytes(raw[:word], "little")
@@ -207,57 +208,13 @@ class Locks:
 
     def _pointer(self, address: int) -> int | None:
         try:
-            return int.from_bytes(self.target.memory.read(address, self._word), "little")
+            return int.from_bytes(self._target.memory.read(address, self._word), "little")
         except (MemoryUnreadable, OverflowError):
             return None
 
 
 def _waiters(lock_count: int) -> int | None:
-    """Return how many threads wait for a section with this LockCount, or None if none holds it or the figure is wild.
-
-    A count of 0 is that of an old section without waiters, or of one that somebody is about to wait for.
-    """
+    """Return how many threads wait for a section with this LockCount; None if it is free, or the number is absurd."""
     count = lock_count if lock_count >= 0 else ~lock_count >> 2
     is_held = lock_count >= 0 or not lock_count & 1
     return count if is_held and count <= _MAX_WAITERS else None
-
-
-class WaitCycles(Generic[Node]):
-    """Finds cycles of waits. What was found out of a node is remembered: each is asked once, however many starts."""
-
-    def __init__(self, waits_for: Callable[[Node], Iterable[Node]]) -> None:
-        """Take what gives the nodes that a node waits for."""
-        self._waits_for = waits_for
-        self._found: dict[Node, tuple[tuple[Node, ...], int]] = {}
-        """For each node that was asked, a cycle that its waits are in or lead to, and where they enter it."""
-
-    def of(self, start: Node) -> tuple[Node, ...]:
-        """Return a cycle of waits that `start` is in or that its waits lead to; the last node waits for the first.
-
-        The first is where the waits of `start` enter it. Empty if there is none among the nodes that may be asked.
-        """
-        if start not in self._found:
-            self._explore(start)
-        nodes, first = self._found.get(start, ((), 0))
-        return (*nodes[first:], *nodes[:first])
-
-    def _explore(self, start: Node) -> None:
-        path = {start: iter(self._waits_for(start))}
-        while path and len(self._found) + len(path) < _NODE_LIMIT:
-            current = next(reversed(path))
-            node = next(path[current], None)
-            if node is None:
-                del path[current]
-                self._found[current] = (), 0
-            elif node in path:
-                nodes = list(path)
-                entry = nodes.index(node)
-                cycle = tuple(nodes[entry:])
-                self._found.update((inner, (cycle, index)) for index, inner in enumerate(cycle))
-                self._found.update((outer, (cycle, 0)) for outer in nodes[:entry])
-                return
-            elif node not in self._found:
-                path[node] = iter(self._waits_for(node))
-            elif self._found[node][0]:
-                self._found.update((outer, self._found[node]) for outer in path)
-                return

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the names are missing by which stuck threads are found: absent pages of exports, or exports that were altered.
+"""Missing names: modules whose blocking functions triage cannot find, so that a stuck thread looks like any other.
 
-Triage knows a blocking function by its name. Where that name cannot be read a stuck thread looks like any other, so
-that what may be missing has to be said.
+Triage finds a blocking function by its name. The name is missing where pages of the export table are not in the dump,
+or where the exports were altered. The user has to be told.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ _FILTER = next(blocker for blocker in triage_blockers() if blocker.kind is Block
 """UnhandledExceptionFilter, which every kernel32 exports."""
 _JUMP, _STUB_SIZE = b"\xff\x25", 16
 _STUB = re.compile(rb"(?:\x8b\xff)?(?:\x55\x8b\xec\x5d)?\x48?\xff\x25")
-"""A jump through an import: bare, with a REX prefix, or after the hot patch's room and a frame that is left at once."""
+"""A jump through an import (`jmp [address]`). A REX prefix may come before it. On x86 so may `mov edi, edi` (room for a
+hot patch) and `push ebp; mov ebp, esp; pop ebp`."""
 
 
 def without_filter(symbols: Symbols) -> tuple[Image, ...]:
-    """Return each kernel32 and KERNELBASE in which UnhandledExceptionFilter, which it has, is not to be found."""
+    """Return the images that are called kernel32 or KERNELBASE and have a filter that is not found."""
     images = [image for image in symbols.images if _FILTER in triage_blockers_in(image.module.label)]
     lacking = tuple(image for image in images if not _has_filter(symbols, image))
     if not lacking:
@@ -32,34 +33,35 @@ def without_filter(symbols: Symbols) -> tuple[Image, ...]:
     return tuple(
         image
         for image in lacking
-        # Where KERNELBASE has the filter, threads wait there: a kernel32 all of whose exports can be read hides nobody.
+        # If KERNELBASE has the filter, threads wait there. A kernel32 whose exports can all be read then hides nobody.
         if (not (is_in_base and image.exports.is_whole and len(image.exports)) if image in of_kernel32 else leads_on)
     )
 
 
 def _has_filter(symbols: Symbols, image: Image) -> bool:
-    """Say whether `image` exports the filter, be it that it forwards it to another module."""
+    """Say whether `image` exports the filter, or forwards it to another module."""
     is_found = symbols.rva_of(image, _FILTER.symbol) is not None
     return is_found or any(export.name == _FILTER.symbol for export in image.exports)
 
 
 def _leads_on(symbols: Symbols, kernel32: Image) -> bool:
-    """Say whether the filter may be that of KERNELBASE, which has one for certain only then.
+    """Say whether kernel32's filter may lead to KERNELBASE's. Only then does KERNELBASE have one for certain.
 
-    So it is since Windows 8, where kernel32 has a jump through an import (FF 25). Windows 7 has the filter in kernel32.
+    On Windows 7 the filter is in kernel32. Since Windows 8 kernel32 only has a jump through an import (FF 25), to the
+    filter of KERNELBASE.
     """
     code = _code_of_filter(symbols, kernel32)
     return len(code) < _STUB_SIZE or _JUMP in code
 
 
 def _code_of_filter(symbols: Symbols, kernel32: Image) -> bytes:
-    """Return the first bytes of the filter, as far as they can be read; none where it is not found."""
+    """Return the first bytes of the filter, as many as can be read; none if it is not found."""
     rva = symbols.rva_of(kernel32, _FILTER.symbol)
     return b"" if rva is None else kernel32.memory.read_available(kernel32.base + rva, _STUB_SIZE)
 
 
 def _lacks_base(symbols: Symbols) -> bool:
-    """Say whether kernel32's filter leads to KERNELBASE and no module has that name: its loader entry is damaged."""
+    """Say whether kernel32's filter leads to KERNELBASE and no module has that name: a loader entry is damaged."""
     labels = {image.module.label.lower(): image for image in symbols.images}
     kernel32 = labels.get("kernel32")
     if kernel32 is None or "kernelbase" in labels:
@@ -68,9 +70,9 @@ def _lacks_base(symbols: Symbols) -> bool:
 
 
 def missing_names(symbols: Symbols) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the modules in which crashed threads wait and no function of which has a name, and reasons for others.
+    """Return where names are missing: labels of modules without any name, and reasons why others may lack some.
 
-    A reason says of a module whose blocking functions may not all be found why that is.
+    Only modules count in which stuck threads wait.
     """
     nameless: list[str] = []
     reasons: list[str] = []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words of a stack that may be return addresses into a blocking function: found one by one, within the budget.
+"""Words of a stack that may be return addresses into a blocking function, found within the budget.
 
-A stack may hold millions of them. They are never kept all at once, a page that comes again counts a few times only,
-and where more are left than can be walked from, those go first after which a CONTEXT follows soonest: the filter's
-frame is a little below what was saved of the exception.
+A hostile stack may hold millions of them: 16 MB of it may be one physical page, mapped over and over. So a page with
+the same contents counts a few times only. Where more words are left than can be walked from, those go first after which
+a CONTEXT follows soonest, because the filter's frame is a little below what was saved of the exception.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ from throwstack.unwind.target import Target
 _REPEATED = "its stack is one page over and over, with words that lead into a blocking function: most were left out"
 
 StackWord = tuple[int, int]
-"""A stack address and the word there."""
+"""An address on the stack and the word that is there."""
 
 _MAX_REPEATS = 4
-"""How often a page with the same contents counts: what is more is one physical page, mapped over and over."""
+"""How many pages with the same contents count."""
 _MAX_CONTEXTS = 1 << 16
 
 
 def return_words(
     target: Target, ranges: CodeRanges, low: int, high: int, is_wanted: Callable[[int], bool]
 ) -> Iterator[StackWord]:
-    """Yield the wanted ones of the words in `ranges` between the stack addresses `low` and `high`, lowest first."""
+    """Yield the words between the stack addresses `low` and `high` that are in `ranges` and wanted, lowest first.
+
+    `is_wanted` is asked once for each value of a word. Stops where the budget of suspects is spent.
+    """
     meter, size = target.meter, target.arch.pointer_size
     budget = meter.budgets.suspects
     repeats: dict[bytes, int] = {}
@@ -58,9 +61,9 @@ def return_words(
 
 
 def most_promising(target: Target, found: Sequence[StackWord], count: int, high: int) -> Sequence[StackWord]:
-    """Return the `count` of the places `found` to walk from, the most promising first.
+    """Return at most `count` of the words `found` (lowest first) to walk from, the most promising first.
 
-    All of them, lowest first, if there are no more; otherwise those that a CONTEXT below `high` follows soonest.
+    If there are more than `count`, those are promising after which a CONTEXT below `high` follows soonest.
     """
     if len(found) <= count:
         return found
@@ -74,7 +77,7 @@ def most_promising(target: Target, found: Sequence[StackWord], count: int, high:
 
 
 def _contexts(target: Target, low: int, high: int) -> list[int]:
-    """Return the stack addresses of what may be CONTEXTs, in order."""
+    """Return the stack addresses at which CONTEXTs may be, in order."""
     known: dict[bytes, tuple[int, ...]] = {}
     found: list[int] = []
     for address, page in pages_between(target.memory, low, high):

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A crash's signature: a short text that is the same whenever the same code failed in the same way.
+"""The signature of a crash: a short text that is the same whenever the same code fails in the same way.
 
-The rules are of the kind that Mozilla's crash reports made common: some functions are left out, some are named but
-are not the end, some mark where to begin; the first function of another kind ends the signature. They are data, in
-data/{irrelevant,prefix,sentinel,machinery}.txt.
+The rules are like those of Mozilla's crash reports. Each function of the stack that threw has one of these kinds:
 
-What would differ between two machines or two builds is not in it: no addresses, offsets, lines, argument lists,
-template arguments, or bases, and module names are in lower case (the loader keeps the spelling of whoever asked for
-the DLL first). A frame without a symbol is its module alone, because an RVA is another in the next build;
-so is one whose nearest export lies far before it, because that is most likely another function. A crash therefore has
-one signature with a PDB and another without.
+- irrelevant and machinery: left out;
+- sentinel: the signature begins here, at the outermost one;
+- prefix: named, but the signature goes on;
+- any other: named, and the signature ends.
+
+The functions of each kind are data: data/{irrelevant,prefix,sentinel,machinery}.txt.
+
+A signature has nothing that differs between two machines or two builds: no addresses, offsets, lines, argument lists,
+template arguments. Module names are in lower case, because the loader keeps the spelling of the first one that asked
+for the DLL. A frame without a symbol is its module alone, because RVAs change with each build. So is a frame whose
+nearest export is far before it: that is most likely another function. A crash therefore has one signature with a PDB
+and another without.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ _SEPARATOR = " | "
 
 @dataclass(frozen=True, slots=True)
 class _Function:
-    """A frame as the rules see it: `module!name`, `module` where it has no trusted name, `unknown` without either."""
+    """A frame as the rules see it: `module!name`, `module` if it has no trusted name, `unknown` if it has neither."""
 
     module: str
     name: str
@@ -64,8 +69,8 @@ def signature(names: Sequence[Name], kind: str = "") -> Signature:
 
     Args:
         names: the frames of the stack that threw, innermost first.
-        kind: what was thrown (`ACCESS_VIOLATION`, `_com_error`). Goes into the hash, so that two kinds of failure in
-            one function differ; give nothing that varies, such as an address or a message.
+        kind: what was thrown (`ACCESS_VIOLATION`, `_com_error`). It goes into the hash, so that two kinds of failure in
+            one function differ. Give nothing that varies, such as an address or a message.
     """
     relevant = _folded(item for item in _from_sentinel([_function(name) for name in names]) if _is_relevant(item))
     ends = (index + 1 for index, item in enumerate(relevant) if item.module and not _matches("prefix", item))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stuck thread, as `throwstack.stuck.triage` finds it: values and walks. Nothing is read or unwound later."""
+"""A stuck thread, as `throwstack.stuck.triage` finds it. Values and walks only: nothing is read or unwound later."""
 
 from __future__ import annotations
 

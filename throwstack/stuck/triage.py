@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which threads are stuck on an unhandled exception: a cheap question for all, a walk for the few that say yes.
+"""Triage: which threads are stuck on an unhandled exception. A cheap question for all threads, a walk for a few.
 
-The cheap question: does the stack hold an address inside a blocking function (`throwstack.names.blockers`)? It does
-for every stuck thread and for a few others, whose words are stale or plain data. The walk tells them apart.
+The cheap question: does the stack hold an address inside a blocking function (`throwstack.names.blockers`)? The stack
+of each stuck thread does. So do the stacks of some other threads, on which such a word is a leftover of an earlier call
+or plain data. A walk of the stack tells the two apart: return addresses count, other words do not.
+
+Only proof says no. Where the walk ends early, or reaches a zero in the middle of the stack, the rest of the stack is
+searched word by word; a thread that is cleared all the same gets a doubt, which the user sees.
 """
 
 from __future__ import annotations
@@ -32,18 +36,20 @@ from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.unwind.x86.unwinder import registration_chain
 
 BROKE_OFF = "the search for the saved CONTEXT broke off"
-"""How the note begins that explains why a stuck thread has no exception."""
+"""The beginning of the note that explains why a stuck thread has no exception."""
 UNREAD_STACK = "its stack, or a part of it, cannot be read"
 _MAX_FUNCTION = 0x4000
 _NEAR_BASE = 0x3000
-"""Bytes above a thread's outermost frame: its start routine's, and since Vista up to half a page that is random."""
+"""How far, at most, the outermost frame of a thread is from the stack's base. There is the frame of the start routine,
+and since Vista a random gap of up to half a page."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstLook:
-    """The answer to the cheap question: a thread that is no suspect is not stuck.
+    """The answer to the cheap question.
 
-    `stack` is the stack that the thread is on. `fast_fail` is the address of the int 29h at which it waits, or None.
+    `is_suspect`: the thread may be stuck; all others are not. `stack` is the stack that the thread is on. `fast_fail`
+    is the address of the int 29h at which it waits, or None.
     """
 
     stack: ThreadStack
@@ -53,14 +59,17 @@ class FirstLook:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What came of a thread: how it is stuck, or None and the reasons why it may be stuck all the same."""
+    """The answer about one thread.
+
+    `stuck` is None if the thread is not found to be stuck; `doubts` then say why it may be stuck all the same.
+    """
 
     stuck: StuckThread | None
     doubts: tuple[str, ...] = ()
 
 
 class Triage:
-    """Examines the threads of one target; where its blocking functions lie is found once."""
+    """Examines the threads of one target, one after the other. Its blocking functions are found when it is made."""
 
     def __init__(self, target: Target) -> None:
         """Find the blocking functions among the modules of `target`."""
@@ -74,16 +83,8 @@ class Triage:
 
     @cached_property
     def missing_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the modules no function of which has a name, so that nobody is found there, and reasons for others.
-
-        See `throwstack.stuck.missing_names`.
-        """
+        """Return where names are missing that triage needs, as `throwstack.stuck.missing_names` does."""
         return missing_names(self._target.symbols)
-
-    @property
-    def pages_looked_at(self) -> int:
-        """Return how many pages of stacks were gone through so far, each that comes again once."""
-        return self._ranges.pages_looked_at
 
     def look_at(self, stack: ThreadStack) -> FirstLook:
         """Ask the cheap question about the thread with this stack. The budgets of a thread begin here."""
@@ -102,8 +103,8 @@ class Triage:
     ) -> Examination:
         """Say what the thread with this stack is stuck in.
 
-        `complete` returns a suspect's stack with more of its registers, where these cost too much for every thread; ip
-        and sp stay as they are.
+        `complete` is called for a suspect only, because it costs much: it returns the stack with more of its registers.
+        It leaves ip and sp as they are.
         """
         look = self.look_at(stack)
         stuck = self._stuck(complete(look.stack), look.fast_fail) if look.is_suspect else None
@@ -115,7 +116,7 @@ class Triage:
         return Examination(self._with_whole_walks(stuck))
 
     def _with_whole_walks(self, stuck: StuckThread) -> StuckThread:
-        """Return `stuck` with its throwing walks as they are shown; a fault here must not cost the thread its row."""
+        """Return `stuck` with its throwing walks as they are shown. An error here must not cost the thread its row."""
         notes, walks = [*stuck.notes, *self._target.meter.spent], stuck.throwing_walks
         with Guard(lambda reason: notes.append(f"throwing stack: {reason}")):
             walks = throwing_walks(self._target, stuck.stack.bounds, stuck.exceptions, walks)
@@ -127,12 +128,12 @@ class Triage:
         return self._failed_fast(stack, fast_fail_exception(self._target.arch, stack.registers, fast_fail))
 
     def _is_readable(self, stack: ThreadStack) -> bool:
-        """Say whether all of the stack that is in use can be read, or else a suspect may have been missed."""
+        """Say whether all of the stack in use can be read. If not, the cheap question may have missed a word."""
         low, high = self._extent(stack)
         return (low, high) == self._gone_through or low >= high or self._target.memory.is_readable(low, high - low)
 
     def _holds_suspect(self, stack: ThreadStack) -> bool:
-        """Say whether any aligned word of the stack lies inside a blocking function."""
+        """Say whether any aligned word of the stack is an address inside a blocking function."""
         low, high = self._extent(stack)
         is_whole = True
         for address, page in pages_between(self._target.memory, low, high):
@@ -144,7 +145,7 @@ class Triage:
         return False
 
     def _extent(self, stack: ThreadStack) -> tuple[int, int]:
-        """Return the first and the last address of the part that is in use, as far as the budget goes."""
+        """Return the addresses at which the part of the stack in use begins and ends, as far as the budget goes."""
         low = stack.bounds.limit if stack.registers is None else stack.registers.sp
         size = self._target.arch.pointer_size
         low = (low + size - 1) & -size
@@ -180,9 +181,10 @@ class Triage:
         return replace(further, blocked_in=blockers)
 
     def _may_be_in_filter(self, walk: Walk, ending: str) -> str:
-        """Say that a walk which ended early went through what may be a function that proves an exception.
+        """Return a doubt if a walk that ended early went through what may be a function that proves an exception.
 
-        A damaged entry of the image's function table makes the name of its own function doubtful and ends the walk.
+        Example: one bit of an entry in KERNEL32's function table is damaged. The walk ends at that function, and its
+        name is doubtful because the entry no longer covers the address.
         """
         for frame in walk.frames:
             name = name_of(self._target.symbols, frame)
@@ -192,14 +194,14 @@ class Triage:
         return ""
 
     def _leads_to_filter(self, stack: ThreadStack, reached: int, ending: str) -> str:
-        """Say that a word leads into a function that proves an exception, on the part that a walk did not reach."""
+        """Return a doubt if the part of the stack that a walk did not reach has a word that leads into the filter."""
         _, high = self._extent(stack)
         for address, word in return_words(self._target, self._ranges, reached, high, self._may_return_to_filter):
             return f"{ending}; the word at {address:#x} leads to {self._target.symbols.name(word)}"
         return ""
 
     def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> StuckThread:
-        """Say in which function the thread failed fast, and what was being handled when it did."""
+        """Return the thread that failed fast: in which function, and on top of which other exceptions."""
         registers = failure.context.registers
         walk = self._target.walk(registers, stack.bounds)
         stuck = self._from_walk(stack, walk, (), registers.sp)
@@ -220,7 +222,10 @@ class Triage:
         return StuckThread(stack, (pair,), exceptions, walks, walk, found.notes)
 
     def _from_walk(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> StuckThread | None:
-        """Say what a walk that starts at the stack address `low` shows the thread to be stuck in, or None."""
+        """Return the stuck thread that a walk shows, None if it goes through no blocker.
+
+        The walk starts at the stack address `low`.
+        """
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
         blockers = [self._blocker(name) for name in names]
         if not any(blocker is not None and blocker.is_triage for blocker in blockers):
@@ -241,7 +246,7 @@ class Triage:
         return StuckThread(stack, blocked_in(pairs), found.exceptions, found.walks, walk, notes)
 
     def _in_flight(self, stack: ThreadStack, blocked: SearchStart) -> FoundExceptions:
-        """Return the exceptions in flight; the thread is stuck by now, so that a fault here must not cost its row."""
+        """Return the exceptions in flight. The thread is known to be stuck: an error here must not cost its row."""
         found: list[FoundExceptions] = []
         notes: list[str] = []
         with Guard(lambda reason: notes.append(f"{BROKE_OFF}: {reason}")):
@@ -251,9 +256,10 @@ class Triage:
     def _without_walk(
         self, stack: ThreadStack, walk: Walk | None, reached: int, notes: tuple[str, ...]
     ) -> StuckThread | None:
-        """Take a word from `reached` on as a return address into a blocker if a saved exception follows on the stack.
+        """Return the stuck thread that a walk from some word of the stack shows, None if no word leads to an exception.
 
-        The stack is walked once more from there. What the words tell may be of an earlier time, and the row says so.
+        Each word from `reached` on that may be a return address into a function that proves an exception is tried. The
+        words may be leftovers of an earlier call, and the row says so.
         """
         size, meter = self._target.arch.pointer_size, self._target.meter
         low, high = self._extent(stack)
@@ -274,7 +280,7 @@ class Triage:
         return None
 
     def _may_return_to_filter(self, word: int) -> bool:
-        """Say whether a word is one that a call in a function that proves an exception may have left."""
+        """Say whether a word may be a return address into a function that proves an exception."""
         return (
             self._proves_exception(self._target.symbols.name(word, is_return_address=True))
             and follows_call(self._target.memory, word) is not False
@@ -287,10 +293,11 @@ class Triage:
         return chain if chain or stack.exception_list == END_OF_CHAIN else None
 
     def _is_active(self, stack: ThreadStack, low: int, exception: SavedException) -> bool:
-        """Say whether the thread's registrations leave room for a dispatch of `exception` that reaches down to `low`.
+        """Say whether the thread's registrations allow that `exception` is in flight, with the filter's frame at `low`.
 
-        On x86 a handler is being asked, so that a registration of the dispatcher lies between the two; or the exception
-        never was dispatched, and its CONTEXT is a global of the module that reported it.
+        On x86 the filter is called from a handler, and while a handler runs, ExecuteHandler's registration is in the
+        chain: between the filter's frame and the CONTEXT. An exception that was not dispatched has none. Its CONTEXT is
+        not on the stack, but a global of the module that reported it.
         """
         registrations = self._registrations(stack)
         if registrations is None or not stack.bounds.contains(exception.context.address):
@@ -302,10 +309,10 @@ class Triage:
         return blocker is not None and blocker.proves_exception
 
     def _blocker(self, name: Name) -> Blocker | None:
-        """Return the blocker that a name is; None where another function may lie behind the symbol.
+        """Return the blocker that `name` stands for; None if the address may belong to another function after it.
 
-        On x86 distance alone makes a name doubtful, and UnhandledExceptionFilter is long (its call of ReportFault on
-        Windows XP returns to +0x55b): there a doubtful name still counts where it would prove an exception.
+        On x86 distance alone makes a name doubtful, and UnhandledExceptionFilter is long: on Windows XP its call of
+        ReportFault returns to +0x55b. So a doubtful name still counts on x86 if it would prove an exception.
         """
         blocker = blocker_named(name.module, name.symbol) if name.offset < _MAX_FUNCTION else None
         if blocker is None or not name.is_doubtful:
@@ -316,28 +323,32 @@ class Triage:
 def _reaches_base(walk: Walk, stack: ThreadStack) -> bool:
     """Say whether a walk went through all of a stack.
 
-    A return address of zero ends a walk as the start of a thread does. In the midst of a stack it is that of a walk
-    that went wrong: a callee's code on an absent page, a damaged entry of unwind data.
+    The outermost frame of a thread has the return address 0. A walk that went wrong (a callee's code is on an absent
+    page, an entry of unwind data is damaged) may read a 0 in the middle of the stack and take it for that.
     """
     above = stack.bounds.base - walk.frames[-1].sp if walk.frames else 0  # negative on a stack that is a fiber's
     return walk.is_complete and above <= _NEAR_BASE
 
 
 def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
-    """Yield [first, last] of every blocking function that the target's modules hold, as addresses inside it."""
+    """Yield (first, last) address inside each blocking function of the target's modules.
+
+    The first byte of a function is left out: no return address points to it.
+    """
     highest = (1 << 8 * target.arch.pointer_size) - 1
     for image in target.images:
         for blocker in triage_blockers_in(image.module.label):
             rva = target.symbols.rva_of(image, blocker.symbol)
-            # A damaged export may point beyond the address space: no word of a stack is an address there.
+            # A damaged export may point outside the address space. No word of a stack is an address there.
             if rva is not None and image.base + rva < highest:
                 yield image.base + rva + 1, min(image.base + rva + _longest(image, blocker, rva), highest)
 
 
 def _longest(image: Image, blocker: Blocker, rva: int) -> int:
-    """Return how far behind the start of a function a return address into it may lie.
+    """Return how far from its start a return address into a function may be.
 
-    What lies behind the next export has that one's name. UnhandledExceptionFilter may have parts there all the same.
+    Addresses after the next export belong to that export. UnhandledExceptionFilter is an exception to that: parts of it
+    may be after the next export.
     """
     following = None if blocker.proves_exception else export_table(image).next_after(rva)
     return _MAX_FUNCTION if following is None else min(_MAX_FUNCTION, following - rva)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process as one architecture sees it, and a thread of it: what everything above unwinding works on."""
+"""`Target`: a process as code of one architecture sees it. `ThreadStack`: the stack of one of its threads.
+
+The rooms above unwinding take these two.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,21 @@ from throwstack.names.symbols import Symbols
 
 
 class Unwinder(Protocol):
-    """What the packages of `throwstack.unwind` offer."""
+    """An unwinder of one architecture, as the packages of `throwstack.unwind` have it."""
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
-        """Unwind from `registers` until the thread's start, the stack's end or a reason to stop."""
+        """Unwind from `registers` to the start of the thread, the end of the stack, or another reason to stop.
+
+        `trust` says how the first frame was found.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The code and memory of a process, as x86 or as x64 code sees it. A WoW64 process is two targets.
+    """The code and memory of a process, as x86 or x64 code sees it. A WoW64 process is two targets.
 
-    `meter` counts the work on its threads, one after the other.
+    `meter` counts the work on the process's threads, one after the other.
     """
 
     arch: Arch
@@ -39,7 +45,10 @@ class Target:
     meter: Meter = field(default_factory=Meter, repr=False, compare=False)
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
-        """Unwind as `unwinder` does, for a search; once the budget of frames is spent, no further than the first."""
+        """Unwind as `unwinder` does, within the budget of frames.
+
+        Once that is spent, the walk has the first frame only and the end `End.WORK_LIMIT`.
+        """
         frames = self.meter.budgets.frames
         if registers.gpr[SP] is not None and not self.meter.left(frames):
             self.meter.refuse(frames)
@@ -50,9 +59,9 @@ class Target:
 
 
 def guarded_walk(walk: Callable[[Registers, StackBounds], Walk], registers: Registers, stack: StackBounds) -> Walk:
-    """Return what `walk` finds from `registers`, all of which are known.
+    """Return what `walk` finds from `registers`, whose stack pointer is known. Never raises.
 
-    Never raises: a walk that fails ends with the first frame and `End.FAULT`, its detail says why.
+    A walk that fails has the first frame only and the end `End.FAULT`; its detail says why.
     """
     problems: list[str] = []
     with Guard(problems.append):
@@ -66,11 +75,11 @@ def _first_frame(registers: Registers, trust: Trust) -> Frame:
 
 @dataclass(frozen=True, slots=True)
 class ThreadStack:
-    """A thread's stack in a target, and the user-mode registers with which it will go on.
+    """A thread's stack in a target, and the user-mode registers with which the thread will go on.
 
-    `registers` is None where they could not be read; `missing` says what could not be, and why. `exception_list` is,
-    on x86, the address of the thread's first exception registration (fs:[0], kept in its TEB); None where it is not
-    known.
+    `registers` is None if they could not be read. `missing` says what could not be read and why; empty if nothing is
+    missing. `exception_list` is, on x86, the address of the thread's first exception registration (fs:[0], kept in its
+    TEB), None if that is not known.
     """
 
     bounds: StackBounds
@@ -83,7 +92,11 @@ _SWITCHED_STACK = 1 << 20
 
 
 def current_stack(target: Target, stack: ThreadStack) -> ThreadStack:
-    """Return the stack the thread is on: a fiber, or code that switched stacks, is not on the one of its TEB."""
+    """Return the stack that the thread is on.
+
+    It is not always the stack of the TEB. Example: a goroutine of Go has a stack of its own, and Go's runtime switches
+    to it by loading the stack pointer. Then the stack is the readable memory from the stack pointer on.
+    """
     if stack.registers is None or stack.bounds.contains(stack.registers.sp):
         return stack
     bounds = stack_around(target.memory, stack.registers.sp)
@@ -91,7 +104,7 @@ def current_stack(target: Target, stack: ThreadStack) -> ThreadStack:
 
 
 def stack_around(memory: Memory, sp: int) -> StackBounds | None:
-    """Return the memory that can be read from the page of `sp` on, as a stack, or None if that page cannot."""
+    """Return the readable memory from the page of `sp` on as a stack, at most 1 MiB; None if that page is not there."""
     start = sp & -PAGE_SIZE
     size = len(memory.read_available(start, _SWITCHED_STACK))
     return StackBounds(start, start + size) if size else None

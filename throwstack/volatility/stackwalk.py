@@ -13,7 +13,8 @@ from volatility3.framework import interfaces
 from throwstack.core.sides import Side
 from throwstack.core.text import escape
 from throwstack.names.symbols import Name
-from throwstack.stuck.locks import Locks, LockWait, WaitCycles
+from throwstack.stuck.locks import Locks, LockWait
+from throwstack.stuck.wait_cycles import WaitCycles
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.objects.thread_facts import NOTHING_KNOWN, ThreadFacts, ThreadFactsReader
 from throwstack.volatility.objects.threads import Thread

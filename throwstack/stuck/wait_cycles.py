@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cycles of waits: deadlocks. Example: thread 1 waits for thread 2, which waits for 3, which waits for 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+Node = TypeVar("Node")
+
+_NODE_LIMIT = 1 << 17
+
+
+class WaitCycles(Generic[Node]):
+    """Finds cycles of waits. The answer about a node is kept, so that each node is asked once for what it waits for."""
+
+    def __init__(self, waits_for: Callable[[Node], Iterable[Node]]) -> None:
+        """Take the function that returns the nodes for which a node waits."""
+        self._waits_for = waits_for
+        self._found: dict[Node, tuple[tuple[Node, ...], int]] = {}
+        """For each node that was asked: a cycle that it is in or leads to, and the index where its waits enter it."""
+
+    def of(self, start: Node) -> tuple[Node, ...]:
+        """Return a cycle that `start` is in or that its waits lead to; the last node waits for the first.
+
+        The first node is the one where the waits of `start` enter the cycle. Empty if there is no cycle, or none among
+        the first 131,072 nodes.
+        """
+        if start not in self._found:
+            self._explore(start)
+        nodes, first = self._found.get(start, ((), 0))
+        return (*nodes[first:], *nodes[:first])
+
+    def _explore(self, start: Node) -> None:
+        path = {start: iter(self._waits_for(start))}
+        while path and len(self._found) + len(path) < _NODE_LIMIT:
+            current = next(reversed(path))
+            node = next(path[current], None)
+            if node is None:
+                del path[current]
+                self._found[current] = (), 0
+            elif node in path:
+                nodes = list(path)
+                entry = nodes.index(node)
+                cycle = tuple(nodes[entry:])
+                self._found.update((inner, (cycle, index)) for index, inner in enumerate(cycle))
+                self._found.update((outer, (cycle, 0)) for outer in nodes[:entry])
+                return
+            elif node not in self._found:
+                path[node] = iter(self._waits_for(node))
+            elif self._found[node][0]:
+                self._found.update((outer, self._found[node]) for outer in path)
+                return
