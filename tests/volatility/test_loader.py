@@ -29,9 +29,6 @@ OFFSETS = {
 class Layout32:
     """The members above, as a `Layout` gives them."""
 
-    def offset(self, path: str) -> int:
-        return OFFSETS[path]
-
     def find(self, path: str) -> int | None:
         return OFFSETS.get(path)
 

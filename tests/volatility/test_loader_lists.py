@@ -27,9 +27,6 @@ EXE, DLL = 0x400000, 0x77E40000
 class Layout:
     """The offsets, as XP and Server 2003 have them."""
 
-    def offset(self, path: str) -> int:
-        return OFFSETS[path]
-
     def find(self, path: str) -> int | None:
         return OFFSETS.get(path)
 

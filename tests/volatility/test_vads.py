@@ -43,12 +43,6 @@ class Server2003:
     def find(self, path: str) -> int | None:
         return OFFSETS.get(path)
 
-    def offset(self, path: str) -> int:
-        return OFFSETS[path]
-
-    def first(self, *paths: str) -> int:
-        return next(OFFSETS[path] for path in paths if path in OFFSETS)
-
     def size(self, _: str) -> int:
         return 0x38
 

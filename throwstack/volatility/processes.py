@@ -24,9 +24,11 @@ from throwstack.unwind.target import Target, ThreadStack, stack_around
 from throwstack.volatility.kernel_stack.saved_registers import KernelStacks
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.memory.offsets import offset, take
 from throwstack.volatility.objects.loader import LoaderReader, modules_from_vads
 from throwstack.volatility.objects.outside_images import MappedFiles, elsewhere_in_process
-from throwstack.volatility.objects.threads import IS_RUNNING, Thread, ThreadReader, TrapFrame
+from throwstack.volatility.objects.threads import IS_RUNNING, Thread, ThreadReader
+from throwstack.volatility.objects.trap_frame import TrapFrame
 from throwstack.volatility.objects.wow64 import Wow64Reader
 
 _NAME_SIZE = 15
@@ -66,6 +68,14 @@ class NoStack(Exception):
     """A thread has no stack that can be looked at; the message says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    pid: int = offset("_EPROCESS.UniqueProcessId")
+    name: int | None = offset("_EPROCESS.ImageFileName", optional=True)
+    peb: int = offset("_EPROCESS.Peb")
+    directory_base: int = offset("_EPROCESS.Pcb.DirectoryTableBase")
+
+
 class ProcessReader:
     """Reads the processes of a machine; the offsets are looked up once."""
 
@@ -74,12 +84,8 @@ class ProcessReader:
         self.machine = machine
         self.threads = ThreadReader(machine)
         self.kernel = KernelStacks(machine)
-        layout = machine.layout
-        self._pid = layout.offset("_EPROCESS.UniqueProcessId")
-        self._name = layout.find("_EPROCESS.ImageFileName")
-        self._peb = layout.offset("_EPROCESS.Peb")
-        self._directory_base = layout.offset("_EPROCESS.Pcb.DirectoryTableBase")
-        self._loader = LoaderReader(layout, machine.pointer_size)
+        self._offsets = take(_Offsets, machine.layout)
+        self._loader = LoaderReader(machine.layout, machine.pointer_size)
         self._wow64 = Wow64Reader(machine) if machine.is_64bit else None
 
     def describe(self, process: interfaces.objects.ObjectInterface) -> str:
@@ -93,9 +99,9 @@ class ProcessReader:
 
     def identity(self, address: int) -> tuple[str, int]:
         """Return image name and PID of the EPROCESS at `address`; raises MemoryUnreadable."""
-        machine = self.machine
-        raw_name = b"" if self._name is None else machine.memory.read(address + self._name, _NAME_SIZE)
-        pid = machine.pointer(machine.memory, address + self._pid)
+        machine, offsets = self.machine, self._offsets
+        raw_name = b"" if offsets.name is None else machine.memory.read(address + offsets.name, _NAME_SIZE)
+        pid = machine.pointer(machine.memory, address + offsets.pid)
         return raw_name.split(b"\0", 1)[0].decode("latin-1"), pid
 
     def open(self, process: interfaces.objects.ObjectInterface) -> Process | None:
@@ -106,8 +112,8 @@ class ProcessReader:
         machine = self.machine
         address = machine.canonical(process.vol.offset)
         name, pid = self.identity(address)
-        peb = machine.pointer(machine.memory, address + self._peb)
-        directory_base = machine.pointer(machine.memory, address + self._directory_base)
+        peb = machine.pointer(machine.memory, address + self._offsets.peb)
+        directory_base = machine.pointer(machine.memory, address + self._offsets.directory_base)
         if not peb:
             return None
         pages = machine.process_pages(directory_base, address)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import dataclass
 from functools import cached_property
 
 from volatility3.framework import interfaces
-from volatility3.framework.objects import utility
 
 from throwstack.core.text import decode_wide, escape
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.memory.offsets import MissingMembers, offset, take
 from throwstack.volatility.processes import Process, ProcessReader
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,13 @@ def _form(image_name: str) -> re.Pattern[str] | None:
     return next((form for known, form in _FORMS.items() if name == known[:_NAME_LENGTH]), None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    parameters: int = offset("_PEB.ProcessParameters")
+    command_line: int = offset("_RTL_USER_PROCESS_PARAMETERS.CommandLine")
+    buffer: int = offset("_UNICODE_STRING.Buffer")
+
+
 class Reporters:
     """Who reports on whom in a machine."""
 
@@ -48,13 +56,6 @@ class Reporters:
         """Look among the processes of `machine`, on first use."""
         self._machine = machine
         self._reader = reader
-        find = machine.layout.find
-        self._name = find("_EPROCESS.ImageFileName")
-        self._path = (
-            find("_PEB.ProcessParameters"),
-            find("_RTL_USER_PROCESS_PARAMETERS.CommandLine"),
-            find("_UNICODE_STRING.Buffer"),
-        )
 
     def note(self, pid: int) -> str:
         """Return `WerFault.exe (PID 900) reports on this process`, or an empty text."""
@@ -63,26 +64,28 @@ class Reporters:
     @cached_property
     def _notes(self) -> dict[int, str]:
         notes: dict[int, str] = {}
-        if self._name is None or None in self._path:
+        try:
+            offsets = take(_Offsets, self._machine.layout)
+        except MissingMembers as error:
+            log.info("it is not known which processes report on others: %s", error)
             return notes
         guard = guarded(lambda reason: log.info("a process may be one that reports on others: %s", reason))
         for item in guard.each(self._machine.processes(lambda _: False)):
             with guard:
-                notes.update(self._reported(item))
+                notes.update(self._reported(item, offsets))
         return notes
 
-    def _reported(self, item: interfaces.objects.ObjectInterface) -> dict[int, str]:
+    def _reported(self, item: interfaces.objects.ObjectInterface, offsets: _Offsets) -> dict[int, str]:
         """Return the note that an EPROCESS is worth, by the PID of the process it reports on."""
-        name = utility.array_to_string(item.ImageFileName)
+        name, _ = self._reader.identity(self._machine.canonical(item.vol.offset))
         process = None if _form(name) is None else self._reader.open(item)
-        pid = None if process is None else reported_pid(name, self._read_command_line(process))
+        pid = None if process is None else reported_pid(name, self._read_command_line(process, offsets))
         if process is None or pid is None:
             return {}
         return {pid: f"{escape(name)} (PID {process.pid}) reports on this process"}
 
-    def _read_command_line(self, process: Process) -> str:
+    def _read_command_line(self, process: Process, offsets: _Offsets) -> str:
         memory, machine = process.memory, self._machine
-        parameters, command_line, buffer = (offset or 0 for offset in self._path)
-        text = machine.pointer(memory, process.peb + parameters) + command_line
+        text = machine.pointer(memory, process.peb + offsets.parameters) + offsets.command_line
         size = min(memory.u16(text), _MAX_COMMAND_LINE)
-        return decode_wide(memory.read(machine.pointer(memory, text + buffer), size))
+        return decode_wide(memory.read(machine.pointer(memory, text + offsets.buffer), size))

@@ -17,9 +17,9 @@ from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.switch_frame import SwitchFrame, read_switch_frame
 from throwstack.volatility.objects.thread_facts import ThreadFacts
 from throwstack.volatility.objects.threads import IS_RUNNING, Thread
+from throwstack.volatility.objects.trap_frame import USER_MODE
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
 
-_USER_MODE = 3
 _MAX_KERNEL_STACK = 1 << 20
 
 
@@ -62,7 +62,7 @@ class ThreadWalker:
         kernel = self.kernel_target(process)
         context = self._reader.threads.processors.context(thread.address) if facts.is_running else None
         side = self._kernel_side(kernel, thread, facts, context)
-        is_in_user = context is not None and context.cs & _USER_MODE == _USER_MODE
+        is_in_user = context is not None and context.cs & USER_MODE == USER_MODE
         if not is_in_user:
             yield StackPart(Side.KERNEL, kernel, side.frames, side.reason)
         if process is None or not thread.teb:

@@ -23,7 +23,8 @@ from throwstack.unwind import x64
 from throwstack.volatility.memory.guarded import guarded_objects
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.switch_frame import read_switch_frame
-from throwstack.volatility.objects.threads import Thread, TrapFrame
+from throwstack.volatility.objects.threads import Thread
+from throwstack.volatility.objects.trap_frame import TrapFrame
 
 log = logging.getLogger(__name__)
 

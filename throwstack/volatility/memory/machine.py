@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 from volatility3.framework import exceptions, interfaces
@@ -18,6 +19,7 @@ from throwstack.pages.page_tables import PagingMode
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.volatility.memory import required
 from throwstack.volatility.memory.layout import Layout, wow64_layout
+from throwstack.volatility.memory.offsets import offset, take
 from throwstack.volatility.memory.page_files import swap_layers
 from throwstack.volatility.memory.page_setup import PageSetup
 from throwstack.volatility.memory.read_faults import read_problems, watch_reads
@@ -46,6 +48,15 @@ class PhysicalPages:
         except exceptions.InvalidAddressException:
             return None
         return data if len(data) == PAGE_SIZE else None
+
+
+@dataclass(frozen=True, slots=True)
+class _ClockOffsets:
+    multiplier: int = offset("_KUSER_SHARED_DATA.TickCountMultiplier")
+    ticks: int | None = offset("_KUSER_SHARED_DATA.TickCount", optional=True)
+    older_ticks: int = offset("_KUSER_SHARED_DATA.TickCountLow", "_KUSER_SHARED_DATA.TickCountLowDeprecated")
+    system_time: int = offset("_KUSER_SHARED_DATA.SystemTime")
+    interrupt_time: int | None = offset("_KUSER_SHARED_DATA.InterruptTime", optional=True)
 
 
 class Machine:
@@ -153,16 +164,15 @@ class Machine:
     @cached_property
     def clock(self) -> Clock | None:
         """Return the machine's clock, or None if the page that holds it cannot be read."""
-        base = _KUSER_SHARED_DATA[self.is_64bit]
-        offset = self.layout.offset
+        base, memory = _KUSER_SHARED_DATA[self.is_64bit], self.memory
         try:
-            multiplier = self.memory.u32(base + offset("_KUSER_SHARED_DATA.TickCountMultiplier"))
-            ticks = self.layout.find("_KUSER_SHARED_DATA.TickCount")
-            low = self.layout.first("_KUSER_SHARED_DATA.TickCountLow", "_KUSER_SHARED_DATA.TickCountLowDeprecated")
-            count = (self.memory.u32(base + ticks) if ticks is not None else 0) or self.memory.u32(base + low)
-            system_time = self.memory.u64(base + offset("_KUSER_SHARED_DATA.SystemTime"))
-            interrupt = self.layout.find("_KUSER_SHARED_DATA.InterruptTime")
-            interrupt_time = 0 if interrupt is None else self.memory.u64(base + interrupt)
+            offsets = take(_ClockOffsets, self.layout)
+            multiplier = memory.u32(base + offsets.multiplier)
+            # TickCountLow went out of use with Server 2003 SP1: from then on TickCount counts, and it may stay 0.
+            count = 0 if offsets.ticks is None else memory.u32(base + offsets.ticks)
+            count = count or memory.u32(base + offsets.older_ticks)
+            system_time = memory.u64(base + offsets.system_time)
+            interrupt_time = 0 if offsets.interrupt_time is None else memory.u64(base + offsets.interrupt_time)
         except (MemoryUnreadable, LookupError) as error:
             log.info("no clock: %s", error)
             return None

@@ -8,12 +8,15 @@ and later).
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Protocol
 
 from volatility3.framework import exceptions, interfaces
 
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.pages.formats import Bits
 from throwstack.volatility.memory.layout import Layout
+from throwstack.volatility.memory.offsets import MissingMembers, bits, offset, take
 
 _MAX_FILES = 16
 
@@ -73,6 +76,12 @@ def swap_layers(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    files: int = offset("_MI_PARTITION.Vp.PagingFile")
+    is_store: tuple[int, Bits] = bits("_MMPAGING_FILE.VirtualStorePagefile")
+
+
 def compressed_stores(
     layout: Layout, memory: Memory, system_partition: int | None, pointer_size: int
 ) -> tuple[int, ...]:
@@ -80,17 +89,19 @@ def compressed_stores(
 
     `system_partition` is the address of the kernel's MiSystemPartition, None for a kernel without it.
     """
-    files = layout.find("_MI_PARTITION.Vp.PagingFile")
-    flag = layout.bits("_MMPAGING_FILE.VirtualStorePagefile")
-    if system_partition is None or files is None or flag is None:
+    if system_partition is None:
         return ()
-    offset, bits = flag
+    try:
+        offsets = take(_Offsets, layout)
+    except MissingMembers:
+        return ()
+    at, flag = offsets.is_store
     found = []
     for number in range(_MAX_FILES):
         try:
-            where = system_partition + files + number * pointer_size
+            where = system_partition + offsets.files + number * pointer_size
             address = int.from_bytes(memory.read(where, pointer_size), "little")
-            if address and bits.of(memory.u32(address + offset)):
+            if address and flag.of(memory.u32(address + at)):
                 found.append(number)
         except MemoryUnreadable:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 from throwstack.core.guard import Guard
@@ -12,6 +13,7 @@ from throwstack.core.memory import Memory, MemoryUnreadable, PageSource
 from throwstack.pages.compressed_store import CompressedStores, NotInStore
 from throwstack.pages.store_layout import store_layout
 from throwstack.volatility.memory.layout import Layout
+from throwstack.volatility.memory.offsets import MissingMembers, offset, take
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +21,12 @@ _GLOBALS = ("?SmGlobals@@3U_SM_GLOBALS@@A", "SmGlobals")
 """A C++ variable: PDBs have its decorated name."""
 _OWNER = b"MemCompression\0"
 """EPROCESS.ImageFileName of the process in whose memory the stores lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    image_name: int = offset("_EPROCESS.ImageFileName")
+    directory_base: int = offset("_EPROCESS.Pcb.DirectoryTableBase")
 
 
 class StoreFinder:
@@ -34,7 +42,10 @@ class StoreFinder:
         space: Callable[[int], PageSource],
     ) -> None:
         """Read the kernel's `memory`; `space` makes the address space of a physical directory base."""
-        self._layout = layout
+        try:
+            self._offsets: _Offsets | None = take(_Offsets, layout)
+        except MissingMembers:
+            self._offsets = None
         self._memory = memory
         self._pointer_size = pointer_size
         self._symbol = symbol
@@ -86,15 +97,13 @@ class StoreFinder:
         return self._owners[process]
 
     def _open(self, process: int) -> Memory | None:
-        name, directory = (
-            self._layout.find(f"_EPROCESS.{path}") for path in ("ImageFileName", "Pcb.DirectoryTableBase")
-        )
-        if name is None or directory is None:
+        offsets, memory = self._offsets, self._memory
+        if offsets is None:
             return None
         try:
-            if self._memory.read(process + name, len(_OWNER)) != _OWNER:
+            if memory.read(process + offsets.image_name, len(_OWNER)) != _OWNER:
                 return None
-            directory_base = int.from_bytes(self._memory.read(process + directory, self._pointer_size), "little")
+            directory = memory.read(process + offsets.directory_base, self._pointer_size)
         except MemoryUnreadable:
             return None
-        return Memory(self._space(directory_base))
+        return Memory(self._space(int.from_bytes(directory, "little")))

@@ -7,11 +7,14 @@ WOW64_CPURESERVED {u16 Flags, u16 Machine} and, behind it, the CONTEXT. That for
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from throwstack.core.contexts import Context, read_context
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.memory.offsets import offset, size, take
 from throwstack.volatility.objects.loader import LoaderReader
 from throwstack.volatility.objects.threads import checked_bounds
 
@@ -19,6 +22,24 @@ _CPU_SLOT = 1
 _MACHINE_I386 = 0x14C
 _USER_LIMIT = 1 << 32
 _TEB32_DISTANCE = 0x2000
+
+
+@dataclass(frozen=True, slots=True)
+class _KernelOffsets:
+    process: int | None = offset("_EPROCESS.WoW64Process", "_EPROCESS.Wow64Process", optional=True)
+    peb: int | None = offset("_EWOW64PROCESS.Peb", optional=True)
+    tls_slots: int | None = offset("_TEB.TlsSlots", optional=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wow64Offsets:
+    context: int = size("_WOW64_CPURESERVED")
+    """The CONTEXT follows the structure."""
+    machine: int = offset("_WOW64_CPURESERVED.Machine")
+    self_pointer: int = offset("_TEB32.NtTib.Self")
+    stack_base: int = offset("_TEB32.NtTib.StackBase")
+    stack_limit: int = offset("_TEB32.NtTib.StackLimit")
+    exception_list: int = offset("_TEB32.NtTib.ExceptionList")
 
 
 class Wow64Reader:
@@ -29,19 +50,10 @@ class Wow64Reader:
 
         Raises LookupError if that one, which is to be whole, is not.
         """
-        layout, layout32 = machine.layout, machine.wow64
         self._machine = machine
-        found = (layout.find(f"_EPROCESS.{name}") for name in ("WoW64Process", "Wow64Process"))
-        self._process = next((offset for offset in found if offset is not None), None)
-        self._process_peb = layout.find("_EWOW64PROCESS.Peb")
-        self._slots = layout.find("_TEB.TlsSlots")
-        self._context = layout32.size("_WOW64_CPURESERVED")
-        self._cpu_machine = layout32.offset("_WOW64_CPURESERVED.Machine")
-        self._self = layout32.offset("_TEB32.NtTib.Self")
-        self._stack_base = layout32.offset("_TEB32.NtTib.StackBase")
-        self._stack_limit = layout32.offset("_TEB32.NtTib.StackLimit")
-        self._exception_list = layout32.offset("_TEB32.NtTib.ExceptionList")
-        self.loader = LoaderReader(layout32, 4, "32")
+        self._kernel = take(_KernelOffsets, machine.layout)
+        self._offsets = take(_Wow64Offsets, machine.wow64)
+        self.loader = LoaderReader(machine.wow64, 4, "32")
 
     def peb32(self, process: int) -> int:
         """Return the address of the PEB32 of the EPROCESS at `process`, or 0 for a 64-bit process or an unknown one.
@@ -49,12 +61,13 @@ class Wow64Reader:
         Up to Windows 8.1 the member holds the PEB32's address; from 10 on it points to an EWOW64PROCESS that does.
         """
         memory = self._machine.memory
-        if self._process is None:
+        if self._kernel.process is None:
             return 0
-        value = memory.u64(process + self._process)
+        value = memory.u64(process + self._kernel.process)
         if value < _USER_LIMIT:
             return value
-        return memory.u64(value + (self._process_peb or 0)) & (_USER_LIMIT - 1)
+        # Symbols without EWOW64PROCESS: its first member is the PEB in every Windows that has it.
+        return memory.u64(value + (self._kernel.peb or 0)) & (_USER_LIMIT - 1)
 
     def teb32(self, memory: Memory, teb: int) -> int | None:
         """Return the address of the 32-bit TEB: TEB64's first field points to it; checked by its own self pointer."""
@@ -64,7 +77,7 @@ class Wow64Reader:
             candidates = (0, teb + _TEB32_DISTANCE)
         for candidate in candidates:
             try:
-                if 0 < candidate < _USER_LIMIT and memory.u32(candidate + self._self) == candidate:
+                if 0 < candidate < _USER_LIMIT and memory.u32(candidate + self._offsets.self_pointer) == candidate:
                     return candidate
             except MemoryUnreadable:
                 continue
@@ -76,9 +89,10 @@ class Wow64Reader:
         if teb32 is None:
             return None
         try:
-            return checked_bounds(memory.u32(teb32 + self._stack_limit), memory.u32(teb32 + self._stack_base))
+            limit, base = memory.u32(teb32 + self._offsets.stack_limit), memory.u32(teb32 + self._offsets.stack_base)
         except MemoryUnreadable:
             return None
+        return checked_bounds(limit, base)
 
     def exception_list(self, memory: Memory, teb: int) -> int | None:
         """Return the first 32-bit exception registration of the thread whose 64-bit TEB is at `teb`, or None."""
@@ -86,19 +100,20 @@ class Wow64Reader:
         if teb32 is None:
             return None
         try:
-            return memory.u32(teb32 + self._exception_list) or None
+            return memory.u32(teb32 + self._offsets.exception_list) or None
         except MemoryUnreadable:
             return None
 
     def cpu_context(self, memory: Memory, teb: int) -> Context | None:
         """Return the 32-bit CONTEXT in the CPU area of the thread whose 64-bit TEB is at `teb`, or None."""
-        if self._slots is None:
+        slots = self._kernel.tls_slots
+        if slots is None:
             return None
         try:
-            area = memory.u64(teb + self._slots + 8 * _CPU_SLOT)
-            if not area or memory.u16(area + self._cpu_machine) != _MACHINE_I386:
+            area = memory.u64(teb + slots + 8 * _CPU_SLOT)
+            if not area or memory.u16(area + self._offsets.machine) != _MACHINE_I386:
                 return None
-            context = read_context(memory, area + self._context, Arch.X86)
+            context = read_context(memory, area + self._offsets.context, Arch.X86)
         except MemoryUnreadable:
             return None
         return context if context.has_plausible_flags and context.has_user_selectors else None
