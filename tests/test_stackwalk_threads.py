@@ -32,9 +32,9 @@ from throwstack.names.frame_names import name_of
 from throwstack.volatility.memory.machine import Machine as Opened
 from throwstack.volatility.processes import ProcessReader
 from throwstack.volatility.rows import NameStyle
-from throwstack.volatility.stackwalk import StackWalk, ThreadReport
 from throwstack.volatility.stackwalk_rows import StackRows, fold
 from throwstack.volatility.survey import Selection, Survey
+from throwstack.volatility.thread_survey import ThreadReport, ThreadSurvey
 
 STARTUP, TRAP = 0x8092BF00, 0x8088A600
 KERNEL_CODE, USER_CODE = 8, 0x1B
@@ -129,7 +129,7 @@ def session_of(case: Case, out: Path):
 
 
 def reports(machine: Opened, *pids: int) -> dict[int, ThreadReport]:
-    return {report.thread.tid: report for report in StackWalk(Survey(machine, Selection(pids))).reports()}
+    return {report.thread.tid: report for report in ThreadSurvey(Survey(machine, Selection(pids))).reports()}
 
 
 def call_sites(report: ThreadReport, *sides: str) -> list[str]:
@@ -239,7 +239,7 @@ def test_damaged_kernel_memory_costs_rows_and_no_more(locked: tuple[Session, Tru
                 if chance.random() < 0.5:
                     patches.write(start + 4 * chance.randrange(size // 4), chance.randbytes(4 * chance.randrange(1, 9)))
         table = StackRows(patches.apply(), NameStyle.PLAIN, is_brief=False)
-        stacks = [table.stack(report) for report in StackWalk(Survey(machine, Selection())).reports()]
+        stacks = [table.stack(report) for report in ThreadSurvey(Survey(machine, Selection())).reports()]
         width = len(table.columns(unique=True))
         rows = [row for stack in fold(stacks) for _, row in table.rows(stack, unique=True)]
         assert {len(row) for row in rows} <= {width}
@@ -312,7 +312,7 @@ def add_32bit_half(process: Process) -> tuple[list[str], list[ImageBuilder]]:
     ],
 )
 def test_a_wow64_thread_has_two_user_stacks(wow64: Wow64, word: str, sides: tuple[str, ...]):
-    walk = StackWalk(Survey(opened(wow64.session), Selection([wow64.pid], sides=sides_of(word))))
+    walk = ThreadSurvey(Survey(opened(wow64.session), Selection([wow64.pid], sides=sides_of(word))))
     (report,) = walk.reports()
     expected = {"kernel": wow64.kernel, "native": wow64.native, "x86": wow64.x86}
     assert tuple(side.label for side in report.sides) == sides
@@ -334,7 +334,7 @@ def test_registers_of_32_bit_code_are_not_taken_for_those_of_64_bit_code(wow64: 
     for name, value in (("Rip", before.ip), ("Rsp", before.sp), ("Rbp", before.bp), ("Rbx", 0x5EED0000)):
         assert value is not None
         patches.put(thread.trap_frame, f"_KTRAP_FRAME.{name}", value)
-    (report,) = StackWalk(Survey(patches.apply(), Selection([wow64.pid], sides=BOTH))).reports()
+    (report,) = ThreadSurvey(Survey(patches.apply(), Selection([wow64.pid], sides=BOTH))).reports()
     assert call_sites(report, "x86") == wow64.x86
     assert endings(report) == {"kernel": "", "native": "the thread was in 32-bit code", "x86": ""}
     native = reader.stack(process, thread, Side.NATIVE)

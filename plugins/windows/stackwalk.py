@@ -20,8 +20,8 @@ if find_spec("throwstack") is None:
     ]
 
 from throwstack.volatility import options, rows
-from throwstack.volatility.stackwalk import StackWalk as Walk
 from throwstack.volatility.stackwalk_rows import Stack, StackRows, fold
+from throwstack.volatility.thread_survey import ThreadSurvey
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class StackWalk(interfaces.plugins.PluginInterface):
             *options.frame_requirements(),
         ]
 
-    def _stacks(self, walk: Walk, table: StackRows) -> Iterator[Stack]:
+    def _stacks(self, walk: ThreadSurvey, table: StackRows) -> Iterator[Stack]:
         text = self.config.get("findstack")
         try:
             pattern = re.compile(text, re.IGNORECASE) if text else None
@@ -87,7 +87,7 @@ class StackWalk(interfaces.plugins.PluginInterface):
             is_brief=bool(self.config.get("brief", False)),
             with_fpo=bool(self.config.get("kv", False)),
         )
-        walk = Walk(survey)
+        walk = ThreadSurvey(survey)
 
         def generate() -> Iterator[tuple[int, rows.Row]]:
             stacks = self._stacks(walk, table)

@@ -18,9 +18,9 @@ from throwstack.stuck.triage import Triage
 from throwstack.volatility import cxr, rows
 from throwstack.volatility.coverage import coverage
 from throwstack.volatility.memory.machine import Machine
-from throwstack.volatility.stackwalk import StackWalk
 from throwstack.volatility.stackwalk_rows import StackRows
 from throwstack.volatility.survey import Selection, Survey
+from throwstack.volatility.thread_survey import ThreadSurvey
 
 SAMPLE = int(os.environ.get("THROWSTACK_FAILING_CALLS", "12"))
 """How many calls of each run fail in their turn; there are some 14,000 in each."""
@@ -59,7 +59,7 @@ def symbols_needed(_: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
 
 
 def stackwalk(machine: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
-    table, walk = StackRows(machine, PLAIN, is_brief=False, with_fpo=True), StackWalk(looked_at)
+    table, walk = StackRows(machine, PLAIN, is_brief=False, with_fpo=True), ThreadSurvey(looked_at)
     yield OPENED
     for report in walk.reports():
         for _, row in table.rows(table.stack(report), unique=False):
@@ -83,7 +83,7 @@ BETWEEN_THE_GUARDS = {
     "volatility/thread_walks.py": {"label"},
 }
 """What runs outside any guard beside the loops: it makes words of what was found, and reads nothing."""
-LOOPS = {"survey.py", "cxr.py", "rows.py", "stackwalk.py", "stackwalk_rows.py", "memory/read_faults.py"}
+LOOPS = {"survey.py", "cxr.py", "rows.py", "thread_survey.py", "stackwalk_rows.py", "memory/read_faults.py"}
 
 
 @pytest.mark.parametrize("run", RUNS)

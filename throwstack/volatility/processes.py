@@ -26,7 +26,7 @@ from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.memory.offsets import offset, take
 from throwstack.volatility.objects.loader import LoaderReader, modules_from_vads
-from throwstack.volatility.objects.outside_images import MappedFiles, elsewhere_in_process
+from throwstack.volatility.objects.outside_images import MappedFiles, names_outside_images
 from throwstack.volatility.objects.threads import IS_RUNNING, Thread, ThreadReader
 from throwstack.volatility.objects.trap_frame import TrapFrame
 from throwstack.volatility.objects.wow64 import Wow64Reader
@@ -170,8 +170,8 @@ class ProcessReader:
     def _target(self, arch: Arch, memory: Memory, modules: Iterable[Module], files: MappedFiles) -> Target:
         sources = self.machine.sources
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
-        elsewhere = elsewhere_in_process(files, images, arch, sources.symbols)
-        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, elsewhere=elsewhere)
+        name_outside = names_outside_images(files, images, arch, sources.symbols)
+        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, elsewhere=name_outside)
         if arch is Arch.X64:
             inverted = x64.InvertedTable(memory, lambda: _inverted_table(symbols))
             return Target(arch, memory, images, symbols, x64.Unwinder(images, inverted=inverted))

@@ -35,7 +35,7 @@ from throwstack.volatility.rows import (
     or_absent,
     safe_names,
 )
-from throwstack.volatility.stackwalk import ThreadReport
+from throwstack.volatility.thread_survey import ThreadReport
 from throwstack.volatility.thread_walks import StackPart
 
 _MAX_TEXT = 2048

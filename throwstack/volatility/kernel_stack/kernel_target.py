@@ -26,7 +26,7 @@ from throwstack.unwind import x86
 from throwstack.unwind.target import Target
 from throwstack.volatility.kernel_stack.saved_registers import KernelStacks
 from throwstack.volatility.memory.machine import Machine
-from throwstack.volatility.objects.outside_images import elsewhere_in_kernel
+from throwstack.volatility.objects.outside_images import names_of_unloaded_drivers
 
 KERNEL_NAME = "nt"
 """What debuggers call the kernel, whatever its file is called."""
@@ -92,7 +92,7 @@ class KernelTargets:
             images,
             first_of(sources.symbols, self._isf_of_kernel),
             fallback=sources.exports_on_disk,
-            elsewhere=elsewhere_in_kernel(machine),
+            elsewhere=names_of_unloaded_drivers(machine),
         )
         if machine.is_64bit:
             return Target(Arch.X64, memory, images, symbols, self._stacks.unwinder_of(images))

@@ -23,7 +23,7 @@ from throwstack.volatility.objects.loader import mapped_files
 
 log = logging.getLogger(__name__)
 
-Elsewhere = Callable[[int], Name | None]
+NameOutsideImages = Callable[[int], Name | None]
 
 
 class MappedFiles:
@@ -46,7 +46,7 @@ class MappedFiles:
         return Name(address, f"<Mapped_{path.rpartition(chr(92))[2]}>", "", address - start)
 
 
-def elsewhere_in_process(files: MappedFiles, images: ImageMap, arch: Arch, source: SymbolSource) -> Elsewhere:
+def names_outside_images(files: MappedFiles, images: ImageMap, arch: Arch, source: SymbolSource) -> NameOutsideImages:
     """Return what names addresses of a process that lie in none of its `images`: what is there now goes first.
 
     `source` gives ntdll's symbols, should its exports not lead to what it remembers.
@@ -93,7 +93,7 @@ def _listed(read: Callable[[], tuple[Unloaded, ...]]) -> tuple[Unloaded, ...]:
     return ()
 
 
-def elsewhere_in_kernel(machine: Machine) -> Elsewhere:
+def names_of_unloaded_drivers(machine: Machine) -> NameOutsideImages:
     """Return what names addresses of drivers that are no longer loaded."""
     known: list[tuple[Unloaded, ...]] = []
 

@@ -74,7 +74,7 @@ class ThreadReport:
     problem: str = ""
 
 
-class StackWalk:
+class ThreadSurvey:
     """Goes through the threads that a survey selects."""
 
     def __init__(self, survey: Survey) -> None:
