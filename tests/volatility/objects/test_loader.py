@@ -109,13 +109,36 @@ def test_entries_that_make_no_sense_are_left_out():
     assert loaded.problem == "module list has an entry at 0x242500 that makes no sense"
 
 
-def test_a_module_whose_names_are_paged_out_is_named_by_its_base():
-    broken = entry(HEAD, 0x400000, 0x9000, r"C:\a.exe", ENTRY)
-    data = bytearray(broken[ENTRY])
+def without_its_names(broken: dict[int, bytes]) -> dict[int, bytes]:
+    """Let both names of a loader entry be on an absent page."""
+    ((at, whole),) = broken.items()
+    data = bytearray(whole)
     struct.pack_into("<I", data, 0x28, 0x11110000)
     struct.pack_into("<I", data, 0x30, 0x11110000)
-    (module,) = reader().read(memory_of(process(ENTRY, {ENTRY: bytes(data)})), PEB).modules
-    assert module == Module("image400000", "", 0x400000, 0x9000)
+    return {at: bytes(data)}
+
+
+def test_a_module_whose_names_are_paged_out_is_named_after_its_base():
+    memory = process(ENTRY, without_its_names(entry(HEAD, 0x400000, 0x9000, r"C:\a.exe", ENTRY)))
+    loaded = reader().read(memory_of(memory), PEB)
+    assert loaded.modules == (Module("image400000", "", 0x400000, 0x9000),)
+    assert loaded.problem == "the name of the module at 0x400000 is not readable"
+
+
+def test_a_module_whose_names_are_paged_out_takes_the_name_of_its_vad():
+    """KERNEL32 under another name would be no module in which threads get stuck: its process would look healthy."""
+    path = r"C:\WINDOWS\system32\kernel32.dll"
+    memory = process(
+        ENTRY,
+        entry(ENTRY + 0x200, 0x400000, 0x9000, r"C:\a.exe", ENTRY),
+        without_its_names(entry(HEAD, 0x77E40000, 0x10000, path, ENTRY + 0x200)),
+    )
+    loaded = reader().read(memory_of(memory), PEB)
+    by_vads = [Module("kernel32.dll", path, 0x77E40000, 0x20000), Module("b.exe", "", 0x400000, 0x20000)]
+    assert [(module.name, module.size) for module in loaded.named_by(by_vads)] == [
+        ("a.exe", 0x9000),
+        ("kernel32.dll", 0x10000),
+    ]
 
 
 class EndlessEntries:
