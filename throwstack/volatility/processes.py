@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes: from an EPROCESS to the targets that the engine examines, one per architecture of its code."""
+"""Processes: from an EPROCESS to the targets that the engine examines, one for each side of the process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Process:
     peb: int
     memory: Memory
     pages: ResolvedPages
-    """What `memory` reads: says of each page where it comes from."""
+    """The pages that `memory` reads, and where each comes from."""
     sides: Mapping[Side, Target]
     problems: tuple[str, ...]
     threads: tuple[Thread, ...] = field(repr=False)
@@ -77,7 +77,7 @@ class _Offsets:
 
 
 class ProcessReader:
-    """Reads the processes of a machine; the offsets are looked up once."""
+    """Reads the processes of a machine, and the user stacks of their threads."""
 
     def __init__(self, machine: Machine) -> None:
         """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks a required one."""
@@ -89,7 +89,7 @@ class ProcessReader:
         self._wow64 = Wow64Reader(machine) if machine.is_64bit else None
 
     def describe(self, process: interfaces.objects.ObjectInterface) -> str:
-        """Return the process of an EPROCESS in words: where it is and, if that can be read, its name and PID."""
+        """Return words for the process of an EPROCESS: its address and, if they can be read, its name and PID."""
         address = self.machine.canonical(process.vol.offset)
         try:
             name, pid = self.identity(address)
@@ -160,7 +160,7 @@ class ProcessReader:
         return loaded.named_by(modules_from_vads(process, problems.append)) if loaded.nameless else loaded.modules
 
     def _with_files(self, pages: ResolvedPages, memory: Memory, modules: Iterable[Module]) -> Memory:
-        """Return the memory with the pages that the dump lacks taken from the image files at hand."""
+        """Return the memory; pages of modules that the dump lacks are taken from the image files at hand."""
         store = self.machine.sources.image_store
         if store is None:
             return memory
@@ -204,7 +204,7 @@ class ProcessReader:
         return _stack(process.memory, bounds, frame.registers, exception_list, no_teb)
 
     def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
-        """Return a stack with all the registers that can be had; costs a walk of the kernel stack on x64."""
+        """Return a stack with all the registers that can be had. On x64 that costs a walk of the kernel stack."""
         frame = self.threads.trap_frame(thread)
         if stack.registers is None or frame is None or stack.registers != frame.registers:
             return stack
@@ -242,7 +242,10 @@ class ProcessReader:
 
 
 def _inverted_table(symbols: Symbols) -> int | None:
-    """Return where ntdll keeps its list of function tables: exported since Windows 8.1, before that in its PDB only."""
+    """Return the address of ntdll's list of function tables.
+
+    Its name is an export since Windows 8.1. Before that only the PDB has it, under another name.
+    """
     ntdll = next((image for image in symbols.images if image.module.name.lower() == "ntdll.dll"), None)
     if ntdll is None:
         return None
@@ -252,15 +255,15 @@ def _inverted_table(symbols: Symbols) -> int | None:
 
 
 def _is_beyond(memory: Memory, bounds: StackBounds | None, sp: int) -> bool:
-    """Say whether a stack pointer is beyond the stack's base, where nothing of the stack would be looked at.
+    """Say whether a stack pointer is above the stack's base and points to no memory.
 
-    One in other memory may be right: of a fiber, or of a program with stacks of its own.
+    A stack pointer outside the bounds of the TEB may be right: of a fiber, or of a program with stacks of its own.
     """
     return bounds is not None and sp > bounds.base and not memory.is_readable(sp)
 
 
 def _what_is_missing(thread: Thread, frame: TrapFrame | None, bounds: StackBounds | None) -> str:
-    """Say why `frame` is not that of `thread`, whose stack has these bounds; empty if it is."""
+    """Say why `frame` does not have the registers of `thread`, whose stack has these bounds; empty if it has."""
     if frame is None:
         return IS_RUNNING if thread.is_running else "trap frame is not readable"
     if not frame.address and (bounds is None or not bounds.contains(frame.registers.sp)):
@@ -271,7 +274,10 @@ def _what_is_missing(thread: Thread, frame: TrapFrame | None, bounds: StackBound
 def _stack(
     memory: Memory, bounds: StackBounds | None, registers: Registers, exception_list: int | None, no_teb: str
 ) -> ThreadStack:
-    """Return the stack with these registers; where the TEB (`no_teb`) does not bound it, the memory around esp does."""
+    """Return the stack with these registers.
+
+    If the TEB gives no bounds, the stack is the readable memory around the stack pointer; `no_teb` says why.
+    """
     if bounds is not None:
         return ThreadStack(bounds, registers, exception_list=exception_list)
     around = stack_around(memory, registers.sp)
@@ -283,7 +289,7 @@ def _stack(
 def _without_registers(
     bounds: StackBounds | None, missing: str, exception_list: int | None, no_teb: str
 ) -> ThreadStack:
-    """Return the stack of a thread whose registers are not known; without bounds either there is nothing to look at."""
+    """Return the stack of a thread whose registers are not known; raises `NoStack` if neither are its bounds."""
     if bounds is None:
         raise NoStack(no_teb)
     return ThreadStack(bounds, None, missing, exception_list)

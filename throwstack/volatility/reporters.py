@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that report on a crashed one: WerFault, Dr. Watson, dumprep. Their command lines say on which.
+"""Processes that report on a crashed one: WerFault, Dr. Watson, dumprep. Their command lines have its PID.
 
 `WerFault.exe -u -p 2564 -s 388`, `drwtsn32 -p 2564 -e 388 -g`, `dumprep 2564 -dm 7 7 …`.
 """
@@ -24,20 +24,20 @@ log = logging.getLogger(__name__)
 _OPTION = re.compile(r"\s[-/]p\s+(\d{1,10})\b", re.IGNORECASE)
 _FIRST_NUMBER = re.compile(r"\s(\d{1,10})\b")
 _FORMS = {"werfault.exe": _OPTION, "werfaultsecure.": _OPTION, "drwtsn32.exe": _OPTION, "dumprep.exe": _FIRST_NUMBER}
-"""How each names the process, by image name; the kernel keeps the first 14 or 15 characters of it."""
+"""How the command line of each has the PID, by image name, of which the kernel keeps 14 or 15 characters."""
 _NAME_LENGTH = 14
 _MAX_COMMAND_LINE = 4096
 
 
 def reported_pid(image_name: str, command_line: str) -> int | None:
-    """Return the PID that a reporter's command line names, or None; None too for any other program."""
+    """Return the PID that a reporter's command line names, or None if it names none or the program is no reporter."""
     form = _form(image_name)
     found = None if form is None else form.search(command_line)
     return int(found[1]) if found else None
 
 
 def _form(image_name: str) -> re.Pattern[str] | None:
-    """Return how a program names the process it reports on, None if it is no reporter."""
+    """Return how the command line of a program has the PID that it reports on, or None if it is no reporter."""
     name = image_name.lower()[:_NAME_LENGTH]
     return next((form for known, form in _FORMS.items() if name == known[:_NAME_LENGTH]), None)
 
@@ -50,10 +50,10 @@ class _Offsets:
 
 
 class Reporters:
-    """Who reports on whom in a machine."""
+    """The processes of a machine that report on others."""
 
     def __init__(self, machine: Machine, reader: ProcessReader) -> None:
-        """Look among the processes of `machine`, on first use."""
+        """Take the machine; its processes are looked at on first use."""
         self._machine = machine
         self._reader = reader
 
@@ -70,13 +70,13 @@ class Reporters:
             log.info("it is not known which processes report on others: %s", error)
             return notes
         guard = guarded(lambda reason: log.info("a process may be one that reports on others: %s", reason))
-        for item in guard.each(self._machine.processes(lambda _: False)):
+        for item in guard.each(self._machine.processes()):
             with guard:
                 notes.update(self._reported(item, offsets))
         return notes
 
     def _reported(self, item: interfaces.objects.ObjectInterface, offsets: _Offsets) -> dict[int, str]:
-        """Return the note that an EPROCESS is worth, by the PID of the process it reports on."""
+        """Return the PID that an EPROCESS reports on, with the note that says so; nothing if it is no reporter."""
         name, _ = self._reader.identity(self._machine.canonical(item.vol.offset))
         process = None if _form(name) is None else self._reader.open(item)
         pid = None if process is None else reported_pid(name, self._read_command_line(process, offsets))

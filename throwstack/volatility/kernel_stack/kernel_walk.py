@@ -31,14 +31,14 @@ _USER_END = 1 << 47
 
 @dataclass(frozen=True, slots=True)
 class KernelSide:
-    """A thread's kernel frames, innermost first. `reason` says why they end early; it is empty where they do not."""
+    """A thread's kernel frames, innermost first. `reason` says why they end early; it is empty if they do not."""
 
     frames: tuple[Frame, ...]
     reason: str = ""
 
 
 class KernelWalker:
-    """Walks kernel stacks; the offsets are looked up once."""
+    """Walks the kernel stacks of a machine."""
 
     def __init__(self, machine: Machine) -> None:
         """Take the offsets of a trap frame from the layout of `machine`."""
@@ -125,7 +125,7 @@ class KernelWalker:
                 yield index, bp
 
     def _is_trap_frame(self, address: int) -> bool:
-        """Say whether a trap frame of Windows lies at `address`: the mark that its code leaves, and a code selector."""
+        """Say whether there is a trap frame at `address`: the mark that Windows writes into it, and a code selector."""
         memory, mark, selector = self._machine.memory, self._offsets.argument_mark, self._offsets.cs
         try:
             if mark is None or selector is None or memory.u32(address + mark) != _ARGUMENT_MARK:
@@ -138,7 +138,8 @@ class KernelWalker:
     def _interrupted(self, trap: int) -> Registers | None:
         """Return the kernel registers that the x86 trap frame at `trap` holds, or None if it interrupted user mode.
 
-        The processor pushed no stack pointer then: the stack goes on where the frame's own would lie.
+        An x86 processor pushes no stack pointer when it interrupts kernel code. So the interrupted stack continues at
+        the place where the frame has room for one.
         """
         memory, offsets = self._machine.memory, self._offsets
         try:
@@ -161,7 +162,7 @@ class KernelWalker:
 
 
 def _entry_frame(frames: tuple[Frame, ...], index: int, trap: int) -> Frame:
-    """Return an entry point's frame with the stack place of the frame inside it, whose arguments it copied."""
+    """Return an entry point's frame at the stack addresses of the frame inside it, where it copied the arguments to."""
     frame, note = frames[index], f"trap frame at {trap:#x}"
     if index == 0:
         return replace(frame, note=note, return_slot=None)

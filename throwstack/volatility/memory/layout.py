@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where structure members lie: offsets taken once from an ISF table, so that structures are read as plain bytes."""
+"""Offsets and sizes of Windows' structures, from an ISF table, so that structures are read as plain bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Layout:
         return offset
 
     def bits(self, path: str) -> tuple[int, Bits] | None:
-        """Return (offset of its word, bits) of a bit field, `_MMVAD_SHORT.u.VadFlags.MemCommit`; None if it is none."""
+        """Return (offset of its word, bits) of a bit field, `_MMVAD_SHORT.u.VadFlags.MemCommit`, or None."""
         member = self.member(path)
         return (member.offset, Bits(member.shift, member.width)) if member is not None and member.width else None
 
@@ -96,8 +96,8 @@ class Layout:
 def wow64_layout(context: interfaces.context.ContextInterface, config_path: str) -> Layout:
     """Return the 32-bit structures of a WoW64 process, which no 64-bit kernel's table carries.
 
-    The table is opened by its path: it is ours, and no directory given with `-s` puts another in its place.
-    Raises LookupError where an installation has lost it.
+    The table is opened by its path, so that a table of the same name in a directory given with `-s` does not replace
+    it. Raises LookupError where an installation has lost it.
     """
     name = context.symbol_space.free_table_name(_WOW64_TABLE)
     url = (isf_directory() / "windows" / f"{_WOW64_TABLE}.json").as_uri()

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The formats of page-table entries, from the _MMPTE types of the kernel's symbols."""
+"""The formats of page-table entries, from the _MMPTE types of the kernel's symbols.
+
+Situation: since the patches against L1TF (2018), Windows sets high bits of entries that are not valid, so that a
+processor that reads ahead reaches no memory. Example: a paged-out page's entry has its page file index plus
+`MiState.Hardware.InvalidPteMask`. Handling: the mask is read once, and taken out of entries whose swizzle bit is clear.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +64,7 @@ def pte_formats(layout: Layout, mode: PagingMode, invalid_mask: int | None) -> P
 
 
 def invalid_pte_mask(layout: Layout, memory: Memory, mi_state: int | None) -> int | None:
-    """Return the mask that Windows adds to invalid entries, 0 for a kernel that has none, None if it is unreadable.
+    """Return the mask that Windows adds to entries that are not valid; 0 for a kernel without one, None if unreadable.
 
     `mi_state` is the address of the kernel's variable MiState, None for symbols without it.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the compressed stores of a machine by the kernel's symbols, and says why where they cannot be read."""
+"""Finds the compressed stores of a machine by the kernel's symbols, or says why they cannot be read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _GLOBALS = ("?SmGlobals@@3U_SM_GLOBALS@@A", "SmGlobals")
 """A C++ variable: PDBs have its decorated name."""
 _OWNER = b"MemCompression\0"
-"""EPROCESS.ImageFileName of the process in whose memory the stores lie."""
+"""EPROCESS.ImageFileName of the process whose memory holds the stores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class StoreFinder:
 
     @cached_property
     def _stores(self) -> CompressedStores | str:
-        """Return the stores, or why there are none to be read."""
+        """Return the stores, or a sentence that says why they cannot be read."""
         build_number = self._symbol("NtBuildNumber")
         sm_globals = next((found for name in _GLOBALS if (found := self._symbol(name)) is not None), None)
         if sm_globals is None or build_number is None:

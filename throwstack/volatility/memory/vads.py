@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The VADs of a process, read as bytes at the offsets of the kernel's symbols.
 
-The tree has had several shapes: XP's root is a pointer in the EPROCESS; from 2003 to 8 an _MM_AVL_TABLE, whose root is
-the right child of its BalancedRoot; from 8.1 on an _RTL_AVL_TREE. A node is an _MMVAD_SHORT for private memory and an
-_MMVAD, which begins with the same members, for what is mapped.
+A VAD describes a range of a process's addresses: private memory, or a view of a section (a mapped file or image). The
+VADs of a process are a binary tree, whose form differs: in XP the EPROCESS points to the root; from Server 2003 to 8 it
+has an _MM_AVL_TABLE, whose root is the right child of its BalancedRoot; from 8.1 on an _RTL_AVL_TREE. A node is an
+_MMVAD_SHORT for private memory, and an _MMVAD, which begins with the same members, for a view.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class VadReader:
         self._pointer = memory.u64 if mode is PagingMode.X64 else memory.u32
 
     def views(self, process: int) -> Views:
-        """Return the views of the EPROCESS at `process`. Branches of the tree that cannot be read are left out."""
+        """Return what the VADs of the EPROCESS at `process` describe, without branches that cannot be read."""
         found: list[View] = []
         broken = 0
         self._subsections_left = _MAX_SUBSECTIONS

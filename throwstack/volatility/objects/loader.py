@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The modules of a process: from the loader's lists, or from the VADs where the loader's data is not readable."""
+"""The modules of a process: from the loader's list, or from the VADs if that list is not readable.
+
+PEB, PEB_LDR_DATA and LDR_DATA_TABLE_ENTRY are read at the offsets of the kernel's ISF; for a 32-bit process on 64-bit
+Windows, at those of the table that throwstack carries.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +31,9 @@ _MAX_IMAGE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class LoaderList:
-    """What a walk of the loader's list gave; `problem` says where it broke off, if it did.
+    """The modules in the loader's list; `problem` says why there may be more, or is empty.
 
-    `nameless` are the bases of modules whose names are on absent pages: they are called after their bases.
+    `nameless` are the bases of modules whose names are on absent pages. Such a module is called `image`, then its base.
     """
 
     modules: tuple[Module, ...]
@@ -37,7 +41,7 @@ class LoaderList:
     nameless: frozenset[int] = frozenset()
 
     def named_by(self, others: Iterable[Module]) -> tuple[Module, ...]:
-        """Return the modules, those without a name as `others` have them."""
+        """Return the modules; each without a name gets that of the module with its base among `others`."""
         known = {module.base: module for module in others}
         return tuple(
             replace(module, name=known[module.base].name, path=known[module.base].path)
@@ -150,7 +154,7 @@ def _name_by_base(base: int) -> str:
 
 
 def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[Module]:
-    """Yield the images that the VADs of a process map, named by their files; `say` learns why there may be more."""
+    """Yield the images that the VADs of a process describe, named by their files; `say` is told why more may exist."""
     for base, end, path in mapped_files(process, say):
         name = path.rpartition("\\")[2]
         if name.lower().endswith(_IMAGE_NAMES) and end - base <= _MAX_IMAGE:
@@ -158,9 +162,9 @@ def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> 
 
 
 def mapped_files(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[tuple[int, int, str]]:
-    """Yield start, end and path of every view of a file that the VADs of a process tell of.
+    """Yield (first address, address after the last, path) of every mapped file that the VADs of a process describe.
 
-    `say` learns why there may be more.
+    `say` is told why there may be more.
     """
     breaks_off = guarded_objects(lambda reason: say(f"the VADs break off: {reason}"))
     one_view = guarded_objects(lambda reason: log.info("what a VAD maps cannot be read: %s", reason))

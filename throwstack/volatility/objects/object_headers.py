@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects of the object manager: the type and the name that the headers before an object give it.
+"""The type and the name of an object of the object manager, from the headers in memory before it.
 
-OBJECT_HEADER.Type points to the OBJECT_TYPE up to Vista; from Windows 7 on TypeIndex counts into ObTypeIndexTable, and
-from 10 on it is mixed with a byte of the header's address and ObHeaderCookie. The OBJECT_HEADER_NAME_INFO lies before
-the header: NameInfoOffset bytes up to Vista; from 7 on where InfoMask has bit 1, before the creator's info (bit 0).
+The type: up to Vista OBJECT_HEADER.Type points to the OBJECT_TYPE. From Windows 7 on TypeIndex is an index into
+ObTypeIndexTable; from 10 on it is first combined, by xor, with the second byte of the header's address and with
+ObHeaderCookie.
+
+The name: it is in an OBJECT_HEADER_NAME_INFO. Up to Vista that is NameInfoOffset bytes before the header. From 7 on it
+is there if bit 1 of InfoMask is set; if bit 0 is set, an OBJECT_HEADER_CREATOR_INFO is between it and the header.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class _Offsets:
 
 
 class ObjectHeaders:
-    """Reads names of objects; the offsets are looked up once."""
+    """Reads the names of a machine's objects."""
 
     def __init__(self, machine: Machine) -> None:
         """Take offsets from the layout of `machine`."""
@@ -50,7 +53,8 @@ class ObjectHeaders:
     def name(self, address: int, expected_type: str) -> str:
         """Return the name of the object at `address`, escaped; "" if it has none.
 
-        What lies before an object that is part of something else is no header: its type must be `expected_type`.
+        An event inside a driver's own structure, say, has no header: the bytes before it are something else. So the
+        header is only believed if its type is `expected_type`.
         """
         body, name_in_info = self._offsets.body, self._offsets.name_in_info
         if body is None or not expected_type:

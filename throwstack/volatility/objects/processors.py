@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registers of the threads that were running: KPRCB.ProcessorState.ContextFrame.
 
-A crash dump's writer saves every processor's registers there before it writes. In an image taken from a running
-system the member is stale or empty, so what it holds is only believed where its stack pointer lies on the stack of
-the processor's current thread.
+Before Windows writes a crash dump, it saves every processor's registers there. In an image that was taken from a
+running system the member is empty, or is from an earlier time. So its user is expected to check that the stack pointer
+is on the stack of the processor's current thread.
 """
 
 from __future__ import annotations

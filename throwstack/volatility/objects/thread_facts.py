@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a thread's ETHREAD tells beyond how to find its stacks: how it waits, its priority, times and start.
+"""What an ETHREAD says of how its thread waits, of its priority, its times and where it started.
 
-What a kernel's ISF has no member for, or what cannot be read, is None. States and wait reasons have the names that
-KTHREAD_STATE and KWAIT_REASON give them (wdm.h, and the kernel's own symbols for the later ones).
+A value is None if the kernel's ISF has no such member, or if it cannot be read. States and wait reasons have the names
+of KTHREAD_STATE and KWAIT_REASON (wdm.h, and the kernel's own symbols for the later ones).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ThreadFacts:
     context_switches: int | None = member("_ETHREAD.Tcb.ContextSwitches", optional=True)
     suspend_count: int | None = member("_ETHREAD.Tcb.SuspendCount", optional=True)
     freeze_count: int | None = member("_ETHREAD.Tcb.FreezeCount", optional=True)
-    """Not 0 while the process is frozen, as it is when the kernel reports a crash of it."""
+    """Not 0 while the process is frozen: the kernel does that while it reports a crash of the process."""
     is_resident: int | None = member("_ETHREAD.Tcb.KernelStackResident", optional=True)
     large_stack: int | None = member("_ETHREAD.Tcb.LargeStack", optional=True)
     stack_base: int | None = member("_ETHREAD.Tcb.StackBase", optional=True)
@@ -58,7 +58,7 @@ class ThreadFacts:
 
     @property
     def is_waiting(self) -> bool:
-        """Say whether the thread waits for something, so that how it waits means something."""
+        """Say whether the thread waits; if not, its members about waiting are left from an earlier wait."""
         return self.state in {WAITING, GATE_WAIT}
 
     @property
@@ -68,12 +68,12 @@ class ThreadFacts:
 
     @property
     def state_name(self) -> str:
-        """Return the state's name, or its number where that is no state."""
+        """Return the state's name, its number if that is no state, or "" if it is not known."""
         return _name(STATES, self.state)
 
     @property
     def wait_reason_name(self) -> str:
-        """Return the wait reason's name, or its number where that is none."""
+        """Return the wait reason's name, its number if that is no reason, or "" if it is not known."""
         return _name(WAIT_REASONS, self.wait_reason)
 
     @property
@@ -93,7 +93,7 @@ def _name(names: tuple[str, ...], value: int | None) -> str:
 
 
 class ThreadFactsReader:
-    """Reads the facts of threads; the offsets are looked up once."""
+    """Reads the facts of a machine's threads."""
 
     def __init__(self, machine: Machine) -> None:
         """Take offsets from the layout of `machine`."""
@@ -117,5 +117,5 @@ class ThreadFactsReader:
 
 
 def _signed(value: int | None) -> int | None:
-    """Return a byte as the CHAR it is, whatever the ISF's compiler made of CHAR."""
+    """Return a byte as a signed CHAR: some ISF files call the type of priorities signed, some unsigned."""
     return value if value is None or value < 0x80 else value - 0x100

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads of a process: identity, how they wait, their user stacks and the user registers of their trap frames.
+"""Threads of a process: their ids, states and stacks, and the registers with which they will go on in user mode.
 
 ETHREAD, KTHREAD and TEB are read at the offsets of the kernel's ISF.
 """
@@ -34,11 +34,14 @@ class Thread:
     trap_frame: int
     initial_stack: int
     kernel_stack: int
-    """Where its switch frame lies; 0 or stale for a thread that is running. Pointers the symbols do not name are 0."""
+    """Where its switch frame is; 0 or out of date for a thread that is running.
+
+    Pointers are 0 too if the symbols lack their members.
+    """
 
     @property
     def is_running(self) -> bool:
-        """Say whether the thread was on a processor: what the kernel kept when it last switched it out is stale."""
+        """Say whether the thread was on a processor: its switch frame and trap frame are then out of date."""
         return self.state == _RUNNING
 
     @property
@@ -64,7 +67,7 @@ class _Offsets:
 
 
 class ThreadReader:
-    """Reads the threads of a machine; the offsets are looked up once."""
+    """Reads the threads of a machine."""
 
     def __init__(self, machine: Machine) -> None:
         """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks a required one."""
@@ -76,8 +79,8 @@ class ThreadReader:
     def threads(self, process: int) -> Iterator[Thread]:
         """Yield the threads of the EPROCESS at `process`.
 
-        The list is followed both ways, so that one broken link costs the threads behind it only where a second one
-        is broken too. A thread whose own fields cannot be read is left out.
+        The list is followed forwards and then backwards. So one broken link hides no thread; two hide those between
+        them. A thread whose own members cannot be read is left out.
         """
         head = process + self._offsets.list_head
         seen = {head}
@@ -96,7 +99,7 @@ class ThreadReader:
                     yield thread
 
     def has_all_threads(self, process: int) -> bool:
-        """Say whether the list that `threads` goes along is whole."""
+        """Say whether the list of threads is whole: its links lead back to its head."""
         return self._machine.is_whole_list(process + self._offsets.list_head)
 
     def _read(self, address: int) -> Thread | None:
@@ -143,9 +146,11 @@ class ThreadReader:
     def trap_frame(self, thread: Thread) -> TrapFrame | None:
         """Return the registers with which `thread` goes on in user mode, or None if no trap frame can be read.
 
-        KTHREAD.TrapFrame is the innermost one and belongs to the kernel when an interrupt hit it there; the frame of
-        the entry from user mode is then at the top of the kernel stack, where it always is. A thread that was running
-        in user mode has none, and one that was running elsewhere, as far as its processor's registers tell, has.
+        KTHREAD.TrapFrame points to the innermost trap frame. Example: a thread makes a system call, and an interrupt
+        comes while it is in the kernel; then that frame has registers of kernel code. The frame of the system call is
+        at the top of the kernel stack, and is taken instead.
+
+        A thread that was running in user mode has no trap frame: the registers are its processor's.
         """
         if thread.is_running:
             context = self.processors.context(thread.address)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a thread waits for: its wait blocks, the dispatcher objects they lead to, and who has them.
+"""What a thread waits for: its wait blocks, the dispatcher objects that they point to, and the threads that own those.
 
-Up to Windows 7 the KWAIT_BLOCKs are a ring (NextWaitBlock); from 8 on they are an array of WaitBlockCount, at
-KTHREAD.WaitBlockList, and the thread's timer, which ends a wait with a timeout, is no longer among them. Each points
-to an object that begins with a DISPATCHER_HEADER, whose Type says what it is; only objects of the object manager have
+A waiting thread has a KWAIT_BLOCK for each object that it waits for. Up to Windows 7 they are a ring, linked by
+NextWaitBlock; if the wait has a timeout, one of them points to the thread's own timer. From Windows 8 on they are an
+array of WaitBlockCount at KTHREAD.WaitBlockList, and none is for the timer: if that runs, the wait has a timeout.
+
+An object begins with a DISPATCHER_HEADER, whose Type says what kind of object it is. Objects of the object manager have
 an OBJECT_HEADER before them, and only they can have a name.
 """
 
@@ -61,9 +63,10 @@ class ThreadId:
 
 @dataclass(frozen=True, slots=True)
 class WaitObject:
-    """An object that a thread waits for. `holder` is the thread that has to act: a mutex's owner, a thread's end.
+    """An object that a thread waits for.
 
-    `is_timeout` marks the thread's own timer, which ends the wait.
+    `holder` is the thread that has to do something for the wait to end: the owner of a mutex, or the thread whose end
+    is waited for. `is_timeout` is true for the thread's own timer, whose end is the wait's timeout.
     """
 
     address: int
@@ -74,7 +77,7 @@ class WaitObject:
     is_timeout: bool = False
 
     def __str__(self) -> str:
-        """Return it in a line: address, type, name in quotes, and what its kind tells."""
+        """Return one line: address, type, name in quotes, and detail."""
         parts = [f"{self.address:08x}", self.type_name]
         if self.name:
             parts.append(f'"{self.name}"')
@@ -93,7 +96,7 @@ class Wait:
 
     @property
     def holders(self) -> tuple[ThreadId, ...]:
-        """The threads without which the wait cannot end: none where it may end by another object or by time."""
+        """The threads without which the wait cannot end; none if another object or a timeout may end it."""
         waited = [item for item in self.objects if not item.is_timeout]
         if len(waited) < len(self.objects) or (len(waited) > 1 and not self.is_for_all):
             return ()
@@ -122,7 +125,7 @@ class _Offsets:
 
 
 class WaitReader:
-    """Reads the waits of threads; the offsets are looked up once."""
+    """Reads what a machine's threads wait for."""
 
     def __init__(self, machine: Machine) -> None:
         """Take offsets from the layout of `machine`."""
@@ -147,7 +150,7 @@ class WaitReader:
         return Wait(tuple(objects), _is_for_all(wait_types))
 
     def _times_out(self, timer: int) -> bool:
-        """Say whether the thread's `timer` runs where no wait block would show it."""
+        """Say whether the thread's `timer` runs, and no wait block says so (from Windows 8 on)."""
         offsets = self._offsets
         if offsets.next_block is not None or offsets.timer_inserted is None:
             return False
@@ -248,7 +251,7 @@ class WaitReader:
         return f"due in {duration(distance)}" if microseconds >= 0 else f"was due {duration(distance)} ago"
 
     def thread_id(self, address: int) -> ThreadId | None:
-        """Return the ids of the ETHREAD at `address`, or None if there is none: its dispatcher header must fit."""
+        """Return the ids of the ETHREAD at `address`, or None if its dispatcher header says that it is no thread."""
         machine, memory = self._machine, self._machine.memory
         pid, tid = self._offsets.pid_of_thread, self._offsets.tid
         if pid is None or tid is None:

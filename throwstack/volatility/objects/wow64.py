@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The 32-bit side of a WoW64 process: PEB32, TEB32, and the registers with which a thread's 32-bit code goes on.
 
-A 64-bit Windows keeps the 32-bit CONTEXT of a thread in its CPU area, which TEB64.TlsSlots[1] points to: a
-WOW64_CPURESERVED {u16 Flags, u16 Machine} and, behind it, the CONTEXT. That form may change, so it is checked.
+While a thread of a WoW64 process is in 64-bit code, its 32-bit registers are in its CPU area, which TEB64.TlsSlots[1]
+points to: a WOW64_CPURESERVED {u16 Flags, u16 Machine}, then a 32-bit CONTEXT. No document promises that form, so the
+CONTEXT is checked.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ class _Wow64Offsets:
 
 
 class Wow64Reader:
-    """Reads 32-bit PEBs, TEBs and CPU areas; the offsets are looked up once."""
+    """Reads the 32-bit PEBs, TEBs and CPU areas of a machine."""
 
     def __init__(self, machine: Machine) -> None:
         """Take offsets from the kernel's layout and from the 32-bit one that throwstack carries.
 
-        Raises LookupError if that one, which is to be whole, is not.
+        Raises LookupError if the latter is not whole.
         """
         self._machine = machine
         self._kernel = take(_KernelOffsets, machine.layout)
@@ -56,7 +57,7 @@ class Wow64Reader:
         self.loader = LoaderReader(machine.wow64, 4, "32")
 
     def peb32(self, process: int) -> int:
-        """Return the address of the PEB32 of the EPROCESS at `process`, or 0 for a 64-bit process or an unknown one.
+        """Return the address of the PEB32 of the EPROCESS at `process`, or 0 for a 64-bit process.
 
         Up to Windows 8.1 the member holds the PEB32's address; from 10 on it points to an EWOW64PROCESS that does.
         """
@@ -70,7 +71,11 @@ class Wow64Reader:
         return memory.u64(value + (self._kernel.peb or 0)) & (_USER_LIMIT - 1)
 
     def teb32(self, memory: Memory, teb: int) -> int | None:
-        """Return the address of the 32-bit TEB: TEB64's first field points to it; checked by its own self pointer."""
+        """Return the address of the 32-bit TEB, or None.
+
+        The first member of the 64-bit TEB points to it; if that page is absent, it is 0x2000 bytes after the 64-bit
+        TEB, where Windows puts it. Its self pointer has to be right.
+        """
         try:
             candidates = (memory.u64(teb), teb + _TEB32_DISTANCE)
         except MemoryUnreadable:

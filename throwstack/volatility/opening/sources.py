@@ -3,8 +3,7 @@
 
 The symbol path is the option `--symbol-path`, else `symbol_path` in Volatility's settings file (`vol.json`), else the
 environment's `_NT_SYMBOL_PATH`. The image path is `--image-path`, else `image_path` in the settings, else
-`_NT_EXECUTABLE_IMAGE_PATH`. Both are written as WinDbg takes them. What a path's file is refused
-for is said once, as a warning.
+`_NT_EXECUTABLE_IMAGE_PATH`. Both are written as WinDbg takes them. Why a file was refused is said once, as a warning.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ class Sources:
 
 
 def paths(symbol_path: str | None, image_path: str | None) -> tuple[str, str]:
-    """Return the symbol path and the image path in force, for the values of the two options."""
+    """Return the symbol path and the image path to use, given the values of the two options (None: not given)."""
     settings = _settings()
     symbols = symbol_path or settings.get("symbol_path") or os.environ.get("_NT_SYMBOL_PATH") or ""
     images = image_path or settings.get("image_path") or os.environ.get("_NT_EXECUTABLE_IMAGE_PATH") or ""
