@@ -48,7 +48,7 @@ def test_types_of_wow64_carry_a_suffix():
     assert take(Peb, Symbols(), "32") == Peb(ldr=0xC)
 
 
-def test_all_that_is_missing_is_named_at_once():
+def test_all_missing_members_are_named_at_once():
     with pytest.raises(MissingMembers) as caught:
         take(OfWindows11, Symbols())
     assert caught.value.names == (

@@ -60,7 +60,7 @@ HEAD = LDR + 0x0C
 NTDLL = r"C:\WINDOWS\system32\ntdll.dll"
 
 
-def test_the_list_is_followed_to_its_head():
+def test_the_loader_list_is_followed_to_its_head():
     memory = process(
         ENTRY,
         entry(ENTRY + 0x200, 0x400000, 0x9000, r"C:\Program Files\iftpsvc.exe", ENTRY),
@@ -75,18 +75,18 @@ def test_the_list_is_followed_to_its_head():
     assert loaded.problem == ""
 
 
-def test_a_peb_that_is_not_there_is_named():
+def test_an_unreadable_peb_is_reported():
     assert reader().read(memory_of({}), PEB).problem == "PEB at 0x7ffde000 is not readable"
 
 
-def test_a_list_that_breaks_off_keeps_what_came_before():
+def test_a_loader_list_that_breaks_off_keeps_the_modules_before_the_break():
     memory = process(ENTRY, entry(0x11110000, 0x400000, 0x9000, r"C:\a.exe", ENTRY))
     loaded = reader().read(memory_of(memory), PEB)
     assert [module.name for module in loaded.modules] == ["a.exe"]
     assert loaded.problem.startswith("module list breaks off at 0x111100")
 
 
-def test_a_list_that_runs_in_a_circle_ends():
+def test_a_loader_list_with_a_cycle_ends():
     memory = process(
         ENTRY,
         entry(ENTRY + 0x200, 0x400000, 0x9000, r"C:\a.exe", ENTRY),
@@ -97,7 +97,7 @@ def test_a_list_that_runs_in_a_circle_ends():
     assert loaded.problem == "module list does not lead back to its head, but to 0x242100"
 
 
-def test_entries_that_make_no_sense_are_left_out():
+def test_impossible_loader_entries_are_left_out():
     memory = process(
         ENTRY,
         entry(ENTRY + 0x200, 0x400123, 0x9000, r"C:\unaligned.exe", ENTRY),
@@ -154,7 +154,7 @@ class EndlessEntries:
         return page.ljust(0x1000, b"\0")
 
 
-def test_a_list_without_end_is_followed_as_far_as_the_budget_goes_and_that_is_said():
+def test_an_endless_loader_list_is_followed_up_to_the_budget_and_the_problem_says_so():
     source = EndlessEntries(process(0x10000000))
     loaded = reader().read(Memory(source), PEB)
     assert len(loaded.modules) == BUDGETS.modules
@@ -186,7 +186,7 @@ class MappedView:
         return 0x400FFF
 
 
-def test_a_vad_tree_that_is_too_deep_costs_what_is_beyond():
+def test_a_vad_tree_that_is_too_deep_keeps_the_views_read_before():
     said: list[str] = []
     (module,) = modules_from_vads(DeepTree(), said.append)  # type: ignore[arg-type]
     assert (module.name, module.base, module.size) == ("a.dll", 0x400000, 0x1000)
@@ -201,7 +201,7 @@ class ManyViews(DeepTree):
             yield MappedView()
 
 
-def test_files_that_a_process_maps_are_read_as_far_as_the_budget_goes():
+def test_mapped_files_are_read_up_to_the_budget():
     said: list[str] = []
     assert sum(1 for _ in mapped_files(ManyViews(), said.append)) == BUDGETS.views  # type: ignore[arg-type]
     assert said == ["a process maps more files than the budget of 8,192: the others have no names"]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """User-mode registers that no trap frame has, found by unwinding the kernel stack.
 
-On x64 a trap frame has no r12 to r15, and after a fault or an interrupt no rbx, rsi and rdi. The kernel's functions save
-these registers as any function saves its caller's. So unwinding from where the thread was switched out to the trap frame
-restores them.
+On x64 a trap frame has no r12 to r15, and after a fault or an interrupt no rbx, rsi and rdi. The kernel's functions
+save these registers as any function saves its caller's. So unwinding from where the thread was switched out to the
+trap frame restores them.
 """
 
 from __future__ import annotations
