@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which page file is the memory compression's, by _MMPAGING_FILEs laid down here."""
+"""Which page file is the compressed store, by _MMPAGING_FILEs in memory that the test makes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PARTITION = 0xFFFFF80300000000
 
 
 class Offsets:
-    """Where the members lie in this test."""
+    """The offsets of this test."""
 
     def find(self, path: str) -> int | None:
         return {"_MI_PARTITION.Vp.PagingFile": 0x20}.get(path)

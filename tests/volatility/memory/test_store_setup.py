@@ -19,7 +19,7 @@ SYMBOLS = {"?SmGlobals@@3U_SM_GLOBALS@@A": GLOBALS, "NtBuildNumber": BUILD_NUMBE
 
 
 class Offsets:
-    """Where the members lie in this test."""
+    """The offsets of this test."""
 
     def find(self, path: str) -> int | None:
         return OFFSETS.get(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VAD trees laid down by hand in the layout of Server 2003 x86, whole and damaged."""
+"""VAD trees made by hand in the layout of Server 2003 x86, whole and damaged."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def reader() -> LoaderReader:
 
 
 def entry(flink: int, base: int, size: int, path: str, at: int) -> dict[int, bytes]:
-    """Return a loader entry at `at` whose path lies right behind it."""
+    """Return a loader entry at `at` which its path follows."""
     text = path.encode("utf-16-le")
     name = len(path.rpartition("\\")[2]) * 2
     data = bytearray(0x48)

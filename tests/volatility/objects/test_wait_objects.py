@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What threads wait for, by the structures of four Windows versions, and by structures that lie."""
+"""What threads wait for, in four Windows versions, and in structures with wrong counts and pointers."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_wait_blocks_in_a_loop_are_read_once_and_reported(dump: tuple[Session, l
     def loop(patches: Patches, thread: int, machine: Opened) -> None:
         """The second block leads to itself: the ring never comes back to the first."""
         following = machine.layout.find("_KWAIT_BLOCK.NextWaitBlock")
-        if following is None:  # an array: its count lies
+        if following is None:  # an array: its count is wrong
             patches.write(thread + machine.layout.offset("_ETHREAD.Tcb.WaitBlockCount"), b"\xff")
             return
         second = machine.pointer(machine.memory, first_block(machine, thread) + following)

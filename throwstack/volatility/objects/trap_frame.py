@@ -73,7 +73,11 @@ class TrapFrameReader:
         self._machine = machine
         self._offsets = take(TrapFrameOffsets, machine.layout)
         self._arch = Arch.X64 if machine.is_64bit else Arch.X86
-        self._general = general_registers(machine.layout, self._arch)
+        self._registers = general_registers(machine.layout, self._arch)
+        names = {"rsp": self._offsets.sp, "rip": self._offsets.ip}
+        if self._arch is Arch.X86:
+            names = {"esp": self._offsets.sp, "eip": self._offsets.ip}
+        self._registers |= {name: at for name, at in names.items() if at is not None}
 
     @property
     def size(self) -> int | None:
@@ -85,13 +89,11 @@ class TrapFrameReader:
         machine, memory, offsets = self._machine, self._machine.memory, self._offsets
         if offsets.cs is None or offsets.ip is None or offsets.sp is None:
             return None
-        names = self._arch.register_names
-        places = {**self._general, names[SP]: offsets.sp, "rip" if machine.is_64bit else "eip": offsets.ip}
         try:
             cs = memory.u16(address + offsets.cs)
             if cs & USER_MODE != USER_MODE:
                 return None
-            values = {name: machine.pointer(memory, address + at) for name, at in places.items()}
+            values = {name: machine.pointer(memory, address + at) for name, at in self._registers.items()}
             if machine.is_64bit:
                 values = {name: values[name] for name in self._saved(address) if name in values}
         except MemoryUnreadable:
