@@ -20,11 +20,11 @@ if find_spec("throwstack") is None:
     ]
 
 from throwstack.volatility import options
-from throwstack.volatility.stackwalk import StackWalk as Walk
 from throwstack.volatility.survey import Survey
 from throwstack.volatility.tables import columns
 from throwstack.volatility.tables.thread_table import FoldedStack, ThreadTable, fold
 from throwstack.volatility.thread_stacks import thread_stack
+from throwstack.volatility.thread_survey import ThreadSurvey
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class StackWalk(interfaces.plugins.PluginInterface):
             log.warning("--findstack %r is not a regular expression: %s", text, error)
             return
         detail = options.frame_detail(self)
-        walk = Walk(survey)
+        walk = ThreadSurvey(survey)
         for report in walk.reports():
             stack = table.stack(thread_stack(survey.machine, report, detail))
             if pattern is None or stack.matches(pattern):

@@ -110,7 +110,7 @@ def describe(paging: Paging) -> Process:
 
 def resolved(session: Session) -> ResolvedPages:
     machine = Machine(session.context, session.kernel_name, "test", Sources("", ""))
-    (found,) = [item for item in machine.processes(lambda _: False) if int(item.UniqueProcessId) == PID]
+    (found,) = [item for item in machine.processes() if int(item.UniqueProcessId) == PID]
     address = machine.canonical(found.vol.offset)
     base = address + machine.layout.offset("_EPROCESS.Pcb.DirectoryTableBase")
     return machine.process_pages(machine.pointer(machine.memory, base), address)

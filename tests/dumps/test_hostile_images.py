@@ -27,8 +27,8 @@ from throwstack.names.symbols import Name, SymbolTable, export_table
 from throwstack.unwind.target import Target
 from throwstack.volatility.opening.sources import Sources
 from throwstack.volatility.processes import Process, ProcessReader
-from throwstack.volatility.stackwalk import StackWalk
 from throwstack.volatility.survey import Selection, Survey
+from throwstack.volatility.thread_survey import ThreadSurvey
 
 SYSTEM = {"kernel32", "kernelbase", "ntdll"}
 FILTER = b"UnhandledExceptionFilter\0"
@@ -242,7 +242,7 @@ def kernel_frames(patches: Patches, pid: int) -> list[tuple[int, list[str]]]:
     machine = patches.apply()
     return [
         (report.thread.tid, [str(side.target.symbols.name(frame.ip)) for frame in side.frames])
-        for report in StackWalk(Survey(machine, Selection())).reports()
+        for report in ThreadSurvey(Survey(machine, Selection())).reports()
         if report.owner.pid == pid
         for side in report.sides
         if side.side is Side.KERNEL

@@ -32,10 +32,10 @@ from throwstack.names.frame_names import name_of
 from throwstack.report.frame_report import NameStyle
 from throwstack.volatility.memory.machine import Machine as Opened
 from throwstack.volatility.processes import ProcessReader
-from throwstack.volatility.stackwalk import StackWalk, ThreadReport
 from throwstack.volatility.survey import Selection, Survey
 from throwstack.volatility.tables.thread_table import ThreadTable, fold, summary
 from throwstack.volatility.thread_stacks import thread_stack
+from throwstack.volatility.thread_survey import ThreadReport, ThreadSurvey
 
 STARTUP, TRAP = 0x8092BF00, 0x8088A600
 KERNEL_CODE, USER_CODE = 8, 0x1B
@@ -130,7 +130,7 @@ def session_of(case: Case, out: Path):
 
 
 def reports(machine: Opened, *pids: int) -> dict[int, ThreadReport]:
-    return {report.thread.tid: report for report in StackWalk(Survey(machine, Selection(pids))).reports()}
+    return {report.thread.tid: report for report in ThreadSurvey(Survey(machine, Selection(pids))).reports()}
 
 
 def call_sites(report: ThreadReport, *sides: str) -> list[str]:
@@ -240,7 +240,7 @@ def test_damaged_kernel_memory_costs_rows_and_no_more(locked: tuple[Session, Tru
                 if chance.random() < 0.5:
                     patches.write(start + 4 * chance.randrange(size // 4), chance.randbytes(4 * chance.randrange(1, 9)))
         table, changed_machine = ThreadTable(NameStyle.PLAIN, unique=True), patches.apply()
-        found = StackWalk(Survey(machine, Selection())).reports()
+        found = ThreadSurvey(Survey(machine, Selection())).reports()
         stacks = [table.stack(thread_stack(changed_machine, report)) for report in found]
         width = len(table.columns)
         rows = [row for stack in fold(stacks) for _, row in table.rows(stack)]
@@ -314,7 +314,7 @@ def add_32bit_half(process: Process) -> tuple[list[str], list[ImageBuilder]]:
     ],
 )
 def test_a_wow64_thread_has_two_user_stacks(wow64: Wow64, word: str, sides: tuple[str, ...]):
-    walk = StackWalk(Survey(opened(wow64.session), Selection([wow64.pid], sides=sides_of(word))))
+    walk = ThreadSurvey(Survey(opened(wow64.session), Selection([wow64.pid], sides=sides_of(word))))
     (report,) = walk.reports()
     expected = {"kernel": wow64.kernel, "native": wow64.native, "x86": wow64.x86}
     assert tuple(side.label for side in report.sides) == sides
@@ -336,7 +336,7 @@ def test_registers_of_32_bit_code_are_not_taken_for_those_of_64_bit_code(wow64: 
     for name, value in (("Rip", before.ip), ("Rsp", before.sp), ("Rbp", before.bp), ("Rbx", 0x5EED0000)):
         assert value is not None
         patches.put(thread.trap_frame, f"_KTRAP_FRAME.{name}", value)
-    (report,) = StackWalk(Survey(patches.apply(), Selection([wow64.pid], sides=BOTH))).reports()
+    (report,) = ThreadSurvey(Survey(patches.apply(), Selection([wow64.pid], sides=BOTH))).reports()
     assert call_sites(report, "x86") == wow64.x86
     assert endings(report) == {"kernel": "", "native": "the thread was in 32-bit code", "x86": ""}
     native = ProcessReader(patches.machine).stack(process, thread, Side.NATIVE)

@@ -28,7 +28,7 @@ from throwstack.volatility.reporters import reported_pid
         ("WerFault.exe", "-p 99999999999999999999", None),
     ],
 )
-def test_which_process_a_command_line_names(name: str, command_line: str, pid: int | None):
+def test_the_pid_in_a_reporters_command_line(name: str, command_line: str, pid: int | None):
     assert reported_pid(name, command_line) == pid
 
 

@@ -55,7 +55,7 @@ def named(crash: Crash, name: str) -> TruthFrame:
     return next(frame for frame in crash.frames if f"!{name}" in frame.symbol)
 
 
-def test_a_thread_that_has_left_the_filter_since_is_not_stuck(dump: tuple[Session, Crash]):
+def test_a_running_thread_that_has_left_the_filter_is_not_stuck(dump: tuple[Session, Crash]):
     session, crash = dump
     assert findings(session, named(crash, "ledger::Importer::ImportFile")) == []
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from throwstack.core.sides import Side
 from throwstack.dispatch.saved_exception import Route
+from throwstack.exceptions.model import ExceptionKind, FaultAccess
 from throwstack.names.blockers import BlockerKind
 from throwstack.report.frame_report import FrameReport, WalkReport
 from throwstack.report.values import Hexadecimal
@@ -43,10 +44,10 @@ class BlockerReport:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The memory access that failed: its address, and whether it was to `read`, `write` or `execute`."""
+    """The memory access that failed: its address, and what was done there if the record says it."""
 
     address: Hexadecimal
-    kind: str = ""
+    kind: FaultAccess | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class InnerException:
 class ExceptionReport:
     """One exception in flight.
 
-    `code` is None where the record could not be read. `title` is the line for a table and `details` are sentences that
+    `kind` says who raised it; it is None, like all that follows from the record, where it could not be described.
+    `title` is the line for a table and `details` are sentences that
     explain more. `type` is the thrown type and `bases` are the types under which it can be caught besides. `message` is
     what the program said. `record_address` and `context_address` are None for a record or CONTEXT that is in no memory
     of the process. `routes` say how the CONTEXT was found, the most telling first. `stack` is the stack that threw, for
@@ -75,7 +77,7 @@ class ExceptionReport:
     code: Hexadecimal
     address: Hexadecimal
     title: str = ""
-    kind: str = ""
+    kind: ExceptionKind | None = None
     type: str = ""
     message: str = ""
     hresult: Hexadecimal | None = None

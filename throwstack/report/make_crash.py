@@ -18,12 +18,14 @@ from throwstack.core.sides import Side
 from throwstack.core.text import escape
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.exceptions.describe import describe
+from throwstack.exceptions.model import ExceptionText
 from throwstack.names.blockers import blocker_named
 from throwstack.names.frame_names import name_of
 from throwstack.report.crash_report import (
     BlockerReport,
     CrashReport,
     ExceptionReport,
+    Fault,
     InnerException,
     ProcessSummary,
     SignatureReport,
@@ -132,7 +134,9 @@ class _CrashMaker:
                 type=text.thrown_type,
                 message=text.message,
                 hresult=hexadecimal(text.hresult),
-                bases=text.base_types,
+                bases=text.bases,
+                kind=text.kind,
+                fault=_fault(text),
                 details=text.details,
                 inner=tuple(
                     InnerException(Hexadecimal(inner.code), Hexadecimal(inner.address))
@@ -166,6 +170,10 @@ class _CrashMaker:
             made = signature(names, thrown_type or f"{exception.record.code:#010x}")
             signed = SignatureReport(made.text, made.digest)
         return where, signed
+
+
+def _fault(text: ExceptionText) -> Fault | None:
+    return None if text.fault_address is None else Fault(Hexadecimal(text.fault_address), text.fault_kind)
 
 
 def _blocker(module: str, symbol: str) -> BlockerReport:

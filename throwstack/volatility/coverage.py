@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of each process's stacks and images can be read, and by which route."""
+"""Counts how many pages of each process's stacks and images can be read, by where they come from."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
 
 _STACK_PAGES = 64
-"""Of a stack, the pages nearest its base are looked at: those that a walk needs."""
+"""How many pages of a stack are looked at, from its base on: those that a walk needs."""
 _IMAGE_PAGES = 16
-"""Of an image, this many pages are looked at, spread evenly; all would take minutes on a large machine."""
+"""How many pages of an image are looked at, spread evenly: all would take minutes on a large machine."""
 
 
 def coverage(machine: Machine, problems: list[str]) -> Iterator[ProcessCoverage]:
@@ -32,7 +32,7 @@ def coverage(machine: Machine, problems: list[str]) -> Iterator[ProcessCoverage]
     """
     reader = ProcessReader(machine)
     breaks_off = guarded(lambda reason: problems.append(f"the kernel's list of processes breaks off: {reason}"))
-    for item in breaks_off.each(machine.processes(lambda _: False)):
+    for item in breaks_off.each(machine.processes()):
         found = _examined(reader, item, problems)
         if found is not None:
             yield found

@@ -31,9 +31,9 @@ from throwstack.volatility.machine_report import machine_report
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.opening.open_image import BadSymbols, CannotOpen, symbol_directories
 from throwstack.volatility.opening.open_machine import examination, isf_of, needed_isf, open_machine
-from throwstack.volatility.stackwalk import StackWalk
 from throwstack.volatility.survey import Selection, Survey
 from throwstack.volatility.thread_stacks import thread_stack
+from throwstack.volatility.thread_survey import ThreadSurvey
 
 PathLike = str | os.PathLike[str]
 Progress = Callable[[float, str], None]
@@ -135,7 +135,7 @@ class Dump:
         """Yield every thread with its whole stack, stuck or not, of the processes and threads given or of all."""
         survey = self._survey(Selection(pids, tids, sides=sides))
         with examination():
-            for report in StackWalk(survey).reports():
+            for report in ThreadSurvey(survey).reports():
                 yield thread_stack(self._machine, report)
 
     def _survey(self, selection: Selection) -> Survey:

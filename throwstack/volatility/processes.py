@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes: from an EPROCESS to the targets that the engine examines, one per architecture of its code."""
+"""Processes: from an EPROCESS to the targets that the engine examines, one for each side of the process."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ from throwstack.unwind.target import Target, ThreadStack, stack_around
 from throwstack.volatility.kernel_stack.saved_registers import KernelStacks
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.memory.offsets import offset, take
 from throwstack.volatility.objects.loader import LoaderReader, modules_from_vads
-from throwstack.volatility.objects.outside_images import MappedFiles, elsewhere_in_process
-from throwstack.volatility.objects.threads import IS_RUNNING, Thread, ThreadReader, TrapFrame
+from throwstack.volatility.objects.outside_images import MappedFiles, names_outside_images
+from throwstack.volatility.objects.threads import IS_RUNNING, Thread, ThreadReader
+from throwstack.volatility.objects.trap_frame import TrapFrame
 from throwstack.volatility.objects.wow64 import Wow64Reader
 
 _NAME_SIZE = 15
@@ -43,7 +45,7 @@ class Process:
     peb: int
     memory: Memory
     pages: ResolvedPages
-    """What `memory` reads: says of each page where it comes from."""
+    """The pages that `memory` reads, and where each comes from."""
     sides: Mapping[Side, Target]
     problems: tuple[str, ...]
     threads: tuple[Thread, ...] = field(repr=False)
@@ -67,25 +69,29 @@ class NoStack(ThrowstackError):
     """A thread has no stack that can be looked at; the message says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    pid: int = offset("_EPROCESS.UniqueProcessId")
+    name: int | None = offset("_EPROCESS.ImageFileName", optional=True)
+    peb: int = offset("_EPROCESS.Peb")
+    directory_base: int = offset("_EPROCESS.Pcb.DirectoryTableBase")
+
+
 class ProcessReader:
-    """Reads the processes of a machine; the offsets are looked up once."""
+    """Reads the processes of a machine, and the user stacks of their threads."""
 
     def __init__(self, machine: Machine) -> None:
         """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks a required one."""
         self.machine = machine
         self.threads = ThreadReader(machine)
         self.kernel = KernelStacks(machine)
-        layout = machine.layout
-        self._pid = layout.offset("_EPROCESS.UniqueProcessId")
-        self._name = layout.find("_EPROCESS.ImageFileName")
-        self._peb = layout.offset("_EPROCESS.Peb")
-        self._directory_base = layout.offset("_EPROCESS.Pcb.DirectoryTableBase")
-        self._loader = LoaderReader(layout, machine.pointer_size)
+        self._offsets = take(_Offsets, machine.layout)
+        self._loader = LoaderReader(machine.layout, machine.pointer_size)
         self._wow64 = Wow64Reader(machine) if machine.is_64bit else None
         self._last_trap_frame: tuple[Thread, TrapFrame | None] | None = None
 
     def describe(self, process: interfaces.objects.ObjectInterface) -> str:
-        """Return the process of an EPROCESS in words: where it is and, if that can be read, its name and PID."""
+        """Return words for the process of an EPROCESS: its address and, if they can be read, its name and PID."""
         address = self.machine.canonical(process.vol.offset)
         try:
             name, pid = self.identity(address)
@@ -95,9 +101,9 @@ class ProcessReader:
 
     def identity(self, address: int) -> tuple[str, int]:
         """Return image name and PID of the EPROCESS at `address`; raises MemoryUnreadable."""
-        machine = self.machine
-        raw_name = b"" if self._name is None else machine.memory.read(address + self._name, _NAME_SIZE)
-        pid = machine.pointer(machine.memory, address + self._pid)
+        machine, offsets = self.machine, self._offsets
+        raw_name = b"" if offsets.name is None else machine.memory.read(address + offsets.name, _NAME_SIZE)
+        pid = machine.pointer(machine.memory, address + offsets.pid)
         return raw_name.split(b"\0", 1)[0].decode("latin-1"), pid
 
     def open(self, process: interfaces.objects.ObjectInterface) -> Process | None:
@@ -108,8 +114,8 @@ class ProcessReader:
         machine = self.machine
         address = machine.canonical(process.vol.offset)
         name, pid = self.identity(address)
-        peb = machine.pointer(machine.memory, address + self._peb)
-        directory_base = machine.pointer(machine.memory, address + self._directory_base)
+        peb = machine.pointer(machine.memory, address + self._offsets.peb)
+        directory_base = machine.pointer(machine.memory, address + self._offsets.directory_base)
         if not peb:
             return None
         pages = machine.process_pages(directory_base, address)
@@ -156,7 +162,7 @@ class ProcessReader:
         return loaded.named_by(modules_from_vads(process, problems.append)) if loaded.nameless else loaded.modules
 
     def _with_files(self, pages: ResolvedPages, memory: Memory, modules: Iterable[Module]) -> Memory:
-        """Return the memory with the pages that the dump lacks taken from the image files at hand."""
+        """Return the memory; pages of modules that the dump lacks are taken from the image files at hand."""
         store = self.machine.sources.image_store
         if store is None:
             return memory
@@ -166,8 +172,8 @@ class ProcessReader:
     def _target(self, arch: Arch, memory: Memory, modules: Iterable[Module], files: MappedFiles) -> Target:
         sources = self.machine.sources
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
-        elsewhere = elsewhere_in_process(files, images, arch, sources.symbols)
-        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, name_outside=elsewhere)
+        outside = names_outside_images(files, images, arch, sources.symbols)
+        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, name_outside=outside)
         if arch is Arch.X64:
             inverted = x64.InvertedTable(memory, lambda: _inverted_table(symbols))
             return Target(arch, memory, images, symbols, x64.Unwinder(images, inverted=inverted))
@@ -244,7 +250,10 @@ class ProcessReader:
 
 
 def _inverted_table(symbols: Symbols) -> int | None:
-    """Return where ntdll keeps its list of function tables: exported since Windows 8.1, before that in its PDB only."""
+    """Return the address of ntdll's list of function tables.
+
+    Its name is an export since Windows 8.1. Before that only the PDB has it, under another name.
+    """
     ntdll = next((image for image in symbols.images if image.module.name.lower() == "ntdll.dll"), None)
     if ntdll is None:
         return None
@@ -254,15 +263,15 @@ def _inverted_table(symbols: Symbols) -> int | None:
 
 
 def _is_beyond(memory: Memory, bounds: StackBounds | None, sp: int) -> bool:
-    """Say whether a stack pointer is beyond the stack's base, where nothing of the stack would be looked at.
+    """Say whether a stack pointer is above the stack's base and points to no memory.
 
-    One in other memory may be right: of a fiber, or of a program with stacks of its own.
+    A stack pointer outside the bounds of the TEB may be right: of a fiber, or of a program with stacks of its own.
     """
     return bounds is not None and sp > bounds.base and not memory.is_readable(sp)
 
 
 def _what_is_missing(thread: Thread, frame: TrapFrame | None, bounds: StackBounds | None) -> str:
-    """Say why `frame` is not that of `thread`, whose stack has these bounds; empty if it is."""
+    """Say why `frame` does not have the registers of `thread`, whose stack has these bounds; empty if it has."""
     if frame is None:
         return IS_RUNNING if thread.is_running else "trap frame is not readable"
     if not frame.address and (bounds is None or not bounds.contains(frame.registers.sp)):
@@ -273,7 +282,10 @@ def _what_is_missing(thread: Thread, frame: TrapFrame | None, bounds: StackBound
 def _stack(
     memory: Memory, bounds: StackBounds | None, registers: Registers, exception_list: int | None, no_teb: str
 ) -> ThreadStack:
-    """Return the stack with these registers; where the TEB (`no_teb`) does not bound it, the memory around esp does."""
+    """Return the stack with these registers.
+
+    If the TEB gives no bounds, the stack is the readable memory around the stack pointer; `no_teb` says why.
+    """
     if bounds is not None:
         return ThreadStack(bounds, registers, exception_list=exception_list)
     around = stack_around(memory, registers.sp)
@@ -285,7 +297,7 @@ def _stack(
 def _without_registers(
     bounds: StackBounds | None, missing: str, exception_list: int | None, no_teb: str
 ) -> ThreadStack:
-    """Return the stack of a thread whose registers are not known; without bounds either there is nothing to look at."""
+    """Return the stack of a thread whose registers are not known; raises `NoStack` if neither are its bounds."""
     if bounds is None:
         raise NoStack(no_teb)
     return ThreadStack(bounds, None, missing, exception_list)

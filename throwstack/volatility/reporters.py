@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that report on a crashed one: WerFault, Dr. Watson, dumprep. Their command lines say on which.
+"""Processes that report on a crashed one: WerFault, Dr. Watson, dumprep. Their command lines have its PID.
 
 `WerFault.exe -u -p 2564 -s 388`, `drwtsn32 -p 2564 -e 388 -g`, `dumprep 2564 -dm 7 7 …`.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import dataclass
 from functools import cached_property
 
 from volatility3.framework import interfaces
-from volatility3.framework.objects import utility
 
 from throwstack.core.text import decode_wide, escape
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.memory.offsets import MissingMembers, offset, take
 from throwstack.volatility.processes import Process, ProcessReader
 
 log = logging.getLogger(__name__)
@@ -23,38 +24,38 @@ log = logging.getLogger(__name__)
 _OPTION = re.compile(r"\s[-/]p\s+(\d{1,10})\b", re.IGNORECASE)
 _FIRST_NUMBER = re.compile(r"\s(\d{1,10})\b")
 _FORMS = {"werfault.exe": _OPTION, "werfaultsecure.": _OPTION, "drwtsn32.exe": _OPTION, "dumprep.exe": _FIRST_NUMBER}
-"""How each names the process, by image name; the kernel keeps the first 14 or 15 characters of it."""
+"""How the command line of each has the PID, by image name, of which the kernel keeps 14 or 15 characters."""
 _NAME_LENGTH = 14
 _MAX_COMMAND_LINE = 4096
 
 
 def reported_pid(image_name: str, command_line: str) -> int | None:
-    """Return the PID that a reporter's command line names, or None; None too for any other program."""
+    """Return the PID that a reporter's command line names, or None if it names none or the program is no reporter."""
     form = _form(image_name)
     found = None if form is None else form.search(command_line)
     return int(found[1]) if found else None
 
 
 def _form(image_name: str) -> re.Pattern[str] | None:
-    """Return how a program names the process it reports on, None if it is no reporter."""
+    """Return how the command line of a program has the PID that it reports on, or None if it is no reporter."""
     name = image_name.lower()[:_NAME_LENGTH]
     return next((form for known, form in _FORMS.items() if name == known[:_NAME_LENGTH]), None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    parameters: int = offset("_PEB.ProcessParameters")
+    command_line: int = offset("_RTL_USER_PROCESS_PARAMETERS.CommandLine")
+    buffer: int = offset("_UNICODE_STRING.Buffer")
+
+
 class Reporters:
-    """Who reports on whom in a machine."""
+    """The processes of a machine that report on others."""
 
     def __init__(self, machine: Machine, reader: ProcessReader) -> None:
-        """Look among the processes of `machine`, on first use."""
+        """Take the machine; its processes are looked at on first use."""
         self._machine = machine
         self._reader = reader
-        find = machine.layout.find
-        self._name = find("_EPROCESS.ImageFileName")
-        self._path = (
-            find("_PEB.ProcessParameters"),
-            find("_RTL_USER_PROCESS_PARAMETERS.CommandLine"),
-            find("_UNICODE_STRING.Buffer"),
-        )
 
     def note(self, pid: int) -> str:
         """Return `WerFault.exe (PID 900) reports on this process`, or an empty text."""
@@ -63,26 +64,28 @@ class Reporters:
     @cached_property
     def _notes(self) -> dict[int, str]:
         notes: dict[int, str] = {}
-        if self._name is None or None in self._path:
+        try:
+            offsets = take(_Offsets, self._machine.layout)
+        except MissingMembers as error:
+            log.info("it is not known which processes report on others: %s", error)
             return notes
         guard = guarded(lambda reason: log.info("a process may be one that reports on others: %s", reason))
-        for item in guard.each(self._machine.processes(lambda _: False)):
+        for item in guard.each(self._machine.processes()):
             with guard:
-                notes.update(self._reported(item))
+                notes.update(self._reported(item, offsets))
         return notes
 
-    def _reported(self, item: interfaces.objects.ObjectInterface) -> dict[int, str]:
-        """Return the note that an EPROCESS is worth, by the PID of the process it reports on."""
-        name = utility.array_to_string(item.ImageFileName)
+    def _reported(self, item: interfaces.objects.ObjectInterface, offsets: _Offsets) -> dict[int, str]:
+        """Return the PID that an EPROCESS reports on, with the note that says so; nothing if it is no reporter."""
+        name, _ = self._reader.identity(self._machine.canonical(item.vol.offset))
         process = None if _form(name) is None else self._reader.open(item)
-        pid = None if process is None else reported_pid(name, self._read_command_line(process))
+        pid = None if process is None else reported_pid(name, self._read_command_line(process, offsets))
         if process is None or pid is None:
             return {}
         return {pid: f"{escape(name)} (PID {process.pid}) reports on this process"}
 
-    def _read_command_line(self, process: Process) -> str:
+    def _read_command_line(self, process: Process, offsets: _Offsets) -> str:
         memory, machine = process.memory, self._machine
-        parameters, command_line, buffer = (offset or 0 for offset in self._path)
-        text = machine.pointer(memory, process.peb + parameters) + command_line
+        text = machine.pointer(memory, process.peb + offsets.parameters) + offsets.command_line
         size = min(memory.u16(text), _MAX_COMMAND_LINE)
-        return decode_wide(memory.read(machine.pointer(memory, text + buffer), size))
+        return decode_wide(memory.read(machine.pointer(memory, text + offsets.buffer), size))

@@ -197,7 +197,7 @@ class Survey:
         names = {name.lower()[:_NAME_LENGTH]: name for name in self._selection.names}
         has_names = bool(names) and self.machine.layout.find("_EPROCESS.ImageFileName") is not None
         seen: set[int | str] = set()
-        for item in guarded(self._list_breaks_off).each(self.machine.processes(lambda _: False)):
+        for item in guarded(self._list_breaks_off).each(self.machine.processes()):
             is_wanted = False
             with self._guard_of(item):
                 pid = int(item.UniqueProcessId)

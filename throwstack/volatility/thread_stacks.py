@@ -15,7 +15,7 @@ from throwstack.report.thread_report import StackPartReport, StartRoutine, Threa
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
-from throwstack.volatility.stackwalk import ThreadReport
+from throwstack.volatility.thread_survey import ThreadReport
 
 
 def thread_stack(machine: Machine, report: ThreadReport, detail: FrameDetail = NO_DETAIL) -> ThreadStackReport:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole stacks of threads: the kernel's frames, then the user's, 64-bit and 32-bit ones where there are both."""
+"""Walks whole stacks of threads: the kernel's frames, then those of each selected side in user mode."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.switch_frame import SwitchFrame, read_switch_frame
 from throwstack.volatility.objects.thread_facts import ThreadFacts
 from throwstack.volatility.objects.threads import IS_RUNNING, Thread
+from throwstack.volatility.objects.trap_frame import USER_MODE
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
 
-_USER_MODE = 3
 _MAX_KERNEL_STACK = 1 << 20
 
 
@@ -54,15 +54,15 @@ class ThreadWalker:
         self._walker = KernelWalker(machine)
 
     def kernel_target(self, process: Process | None) -> Target:
-        """Return the kernel as a process sees it (None: one without user-mode memory)."""
+        """Return the kernel as `process` sees it; None is a process without user-mode memory."""
         return self._targets.target(None if process is None else process.pages)
 
     def sides(self, process: Process | None, thread: Thread, facts: ThreadFacts) -> Iterator[StackPart]:
-        """Yield the parts of the stack of `thread`, innermost first; `process` is None for one without user memory."""
+        """Yield the parts of the thread's stack, innermost first; `process` is None if it has no user-mode memory."""
         kernel = self.kernel_target(process)
         context = self._reader.threads.processors.context(thread.address) if facts.is_running else None
         side = self._kernel_side(kernel, thread, facts, context)
-        is_in_user = context is not None and context.cs & _USER_MODE == _USER_MODE
+        is_in_user = context is not None and context.cs & USER_MODE == USER_MODE
         if not is_in_user:
             yield StackPart(Side.KERNEL, kernel, side.frames, side.reason)
         if process is None or not thread.teb:

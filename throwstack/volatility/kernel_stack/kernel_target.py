@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel as a target: the images of nt and its drivers, their names, and what unwinds them.
 
-Drivers of a session (win32k) lie in memory that only the processes of that session map. They are read through the page
-tables of the process whose thread is walked, everything else through the kernel's own. Processes share a target where
-their tables lead to the very same physical pages for these drivers: what else a process's tables or its EPROCESS say is
-its own affair. Names come from PDBs, then from the ISF table that Volatility loaded for the kernel (and ISF files of
-drivers), then from exports.
+Drivers of a session (win32k) are in memory that only the processes of that session map. They are read through the page
+tables of the process whose thread is walked, everything else through the kernel's own. Processes share a target if
+their tables lead to the same physical pages for these drivers; nothing else that a process's tables say has an effect
+on another process.
+
+Names come from PDBs, then from the ISF table that Volatility loaded for the kernel (and ISF files of drivers), then
+from exports.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from throwstack.unwind import x86
 from throwstack.unwind.target import Target
 from throwstack.volatility.kernel_stack.saved_registers import KernelStacks
 from throwstack.volatility.memory.machine import Machine
-from throwstack.volatility.objects.outside_images import elsewhere_in_kernel
+from throwstack.volatility.objects.outside_images import names_of_unloaded_drivers
 
 KERNEL_NAME = "nt"
 """What debuggers call the kernel, whatever its file is called."""
@@ -34,7 +36,7 @@ _UNKNOWN_SIZE = 1 << 24
 _MAX_SESSION = 1 << 30
 """How large the drivers of a session may be together, in bytes."""
 _MAX_TARGETS = 64
-"""More than there are sessions; each process of a hostile dump may have tables of its own."""
+"""More than any machine has sessions; in a hostile dump each process may have other tables."""
 
 
 class _OfSession:
@@ -76,7 +78,7 @@ class KernelTargets:
 
     @cached_property
     def _session_drivers(self) -> ModuleMap:
-        """The modules of which the kernel's own page tables have not even the headers."""
+        """The modules whose headers the kernel's own page tables do not have."""
         memory, left = self._machine.memory, _MAX_SESSION
         found: list[Module] = []
         for module in self._modules:
@@ -92,7 +94,7 @@ class KernelTargets:
             images,
             first_of(sources.symbols, self._isf_of_kernel),
             fallback=sources.exports_on_disk,
-            name_outside=elsewhere_in_kernel(machine),
+            name_outside=names_of_unloaded_drivers(machine),
         )
         if machine.is_64bit:
             return Target(Arch.X64, memory, images, symbols, self._stacks.unwinder_of(images))
@@ -100,7 +102,7 @@ class KernelTargets:
 
     @cached_property
     def _modules(self) -> ModuleMap:
-        """The kernel's modules; the kernel itself under its short name, and also where the list has lost it."""
+        """The kernel's modules. The kernel itself has its short name, and is added if the list lacks it."""
         base = self._machine.canonical(self._machine.kernel.offset)
         listed = [
             replace(module, name=KERNEL_NAME) if module.base == base else module

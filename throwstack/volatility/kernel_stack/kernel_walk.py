@@ -14,44 +14,37 @@ from dataclasses import dataclass, replace
 
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import BP, SP, X86_NAMES, Registers
+from throwstack.core.registers import BP, Arch, Registers
 from throwstack.unwind import x64, x86
 from throwstack.unwind.target import Target
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.memory.offsets import take
 from throwstack.volatility.objects.switch_frame import SwitchFrame
+from throwstack.volatility.objects.trap_frame import USER_MODE, TrapFrameOffsets, general_registers
 
 _FRAME_LIMIT = 512
 _TRAP_LIMIT = 16
 _KERNEL_CS = 8
 _ARGUMENT_MARK = 0xBADB0D00
-_USER_MODE = 3
 _USER_END = 1 << 47
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSide:
-    """A thread's kernel frames, innermost first. `reason` says why they end early; it is empty where they do not."""
+    """A thread's kernel frames, innermost first. `reason` says why they end early; it is empty if they do not."""
 
     frames: tuple[Frame, ...]
     reason: str = ""
 
 
 class KernelWalker:
-    """Walks kernel stacks; the offsets are looked up once."""
+    """Walks the kernel stacks of a machine."""
 
     def __init__(self, machine: Machine) -> None:
         """Take the offsets of a trap frame from the layout of `machine`."""
         self._machine = machine
-        layout = machine.layout
-        self._cs = layout.find("_KTRAP_FRAME.SegCs")
-        self._mark = layout.find("_KTRAP_FRAME.DbgArgMark")
-        self._ip = layout.find("_KTRAP_FRAME.Rip" if machine.is_64bit else "_KTRAP_FRAME.Eip")
-        self._sp = layout.find("_KTRAP_FRAME.HardwareEsp")
-        self._registers = {
-            index: offset
-            for index, name in enumerate(X86_NAMES)
-            if index != SP and (offset := layout.find(f"_KTRAP_FRAME.{name.capitalize()}")) is not None
-        }
+        self._offsets = take(TrapFrameOffsets, machine.layout)
+        self._registers = general_registers(machine.layout, Arch.X86)
 
     def walk(
         self, target: Target, start: SwitchFrame, bounds: StackBounds, trap_frame: int, *, is_interrupted: bool = False
@@ -87,7 +80,8 @@ class KernelWalker:
                 is_whole = step.end is End.THREAD_START and not trap_frame
                 return KernelSide(tuple(frames), "" if is_whole else f"{step.end.value} {step.detail}".rstrip())
             if step.is_interrupted:
-                note = "trap frame" if self._ip is None else f"trap frame at {step.slot - self._ip:#x}"
+                ip = self._offsets.ip
+                note = "trap frame" if ip is None else f"trap frame at {step.slot - ip:#x}"
             frames.append(Frame(registers, sp, step.registers.ip, step.slot, trust, note, is_interrupted))
             if step.is_interrupted and not bounds.contains(step.registers.sp):
                 is_user = step.registers.ip < _USER_END
@@ -131,44 +125,44 @@ class KernelWalker:
                 yield index, bp
 
     def _is_trap_frame(self, address: int) -> bool:
-        """Say whether a trap frame of Windows lies at `address`: the mark that its code leaves, and a code selector."""
-        memory = self._machine.memory
+        """Say whether there is a trap frame at `address`: the mark that Windows writes into it, and a code selector."""
+        memory, mark, selector = self._machine.memory, self._offsets.argument_mark, self._offsets.cs
         try:
-            if self._mark is None or self._cs is None or memory.u32(address + self._mark) != _ARGUMENT_MARK:
+            if mark is None or selector is None or memory.u32(address + mark) != _ARGUMENT_MARK:
                 return False
-            cs = memory.u32(address + self._cs)
+            cs = memory.u32(address + selector)
         except MemoryUnreadable:
             return False
-        return cs == _KERNEL_CS or cs & _USER_MODE == _USER_MODE
+        return cs == _KERNEL_CS or cs & USER_MODE == USER_MODE
 
     def _interrupted(self, trap: int) -> Registers | None:
         """Return the kernel registers that the x86 trap frame at `trap` holds, or None if it interrupted user mode.
 
-        The processor pushed no stack pointer then: the stack goes on where the frame's own would lie.
+        An x86 processor pushes no stack pointer when it interrupts kernel code. So the interrupted stack continues at
+        the place where the frame has room for one.
         """
-        memory = self._machine.memory
+        memory, offsets = self._machine.memory, self._offsets
         try:
-            if self._cs is None or self._ip is None or self._sp is None:
+            if offsets.cs is None or offsets.ip is None or offsets.sp is None:
                 return None
-            if memory.u32(trap + self._cs) != _KERNEL_CS:
+            if memory.u32(trap + offsets.cs) != _KERNEL_CS:
                 return None
-            gpr: list[int | None] = [None] * len(X86_NAMES)
-            for index, offset in self._registers.items():
-                gpr[index] = memory.u32(trap + offset)
-            gpr[SP] = trap + self._sp
-            return Registers(memory.u32(trap + self._ip), tuple(gpr))
+            values = {name: memory.u32(trap + at) for name, at in self._registers.items()}
+            values |= {"esp": trap + offsets.sp, "eip": memory.u32(trap + offsets.ip)}
+            return Registers.named(Arch.X86, values)
         except MemoryUnreadable:
             return None
 
     def _user_ip(self, trap: int) -> int | None:
+        ip = self._offsets.ip
         try:
-            return None if self._ip is None else self._machine.pointer(self._machine.memory, trap + self._ip)
+            return None if ip is None else self._machine.pointer(self._machine.memory, trap + ip)
         except MemoryUnreadable:
             return None
 
 
 def _entry_frame(frames: tuple[Frame, ...], index: int, trap: int) -> Frame:
-    """Return an entry point's frame with the stack place of the frame inside it, whose arguments it copied."""
+    """Return an entry point's frame at the stack addresses of the frame inside it, where it copied the arguments to."""
     frame, note = frames[index], f"trap frame at {trap:#x}"
     if index == 0:
         return replace(frame, note=note, return_slot=None)

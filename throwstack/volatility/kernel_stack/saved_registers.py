@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's side of a thread: registers that an entry to the kernel leaves on the kernel stack and in no trap frame.
+"""User-mode registers that no trap frame has, found by unwinding the kernel stack.
 
-On x64 the kernel's frames keep r12 to r15 of the user's code like any function keeps its caller's (after a fault or an
-interrupt rbx, rsi and rdi too), so they come back by unwinding the kernel stack from where the thread was switched out.
+On x64 a trap frame has no r12 to r15, and after a fault or an interrupt no rbx, rsi and rdi. The kernel's functions
+save these registers as any function saves its caller's. So unwinding from where the thread was switched out to the
+trap frame restores them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from throwstack.unwind import x64
 from throwstack.volatility.memory.guarded import guarded_objects
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.switch_frame import read_switch_frame
-from throwstack.volatility.objects.threads import Thread, TrapFrame
+from throwstack.volatility.objects.threads import Thread
+from throwstack.volatility.objects.trap_frame import TrapFrame
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class KernelStacks:
         return self.unwinder_of(self.images)
 
     def unwinder_of(self, images: ImageMap) -> x64.Unwinder:
-        """Return an unwinder for x64 kernel code, of which `images` are a session's view."""
+        """Return an unwinder for x64 kernel code in `images`, which may include the drivers of a session."""
         machine = self._machine
         inverted = x64.InvertedTable(machine.memory, lambda: machine.symbol("PsInvertedFunctionTable"))
         return x64.Unwinder(images, inverted=inverted)
@@ -75,10 +77,10 @@ class KernelStacks:
         return found
 
     def user_registers(self, thread: Thread, frame: TrapFrame) -> Registers:
-        """Return the registers of `frame` with the nonvolatile ones that it lacks, where the kernel stack gives them.
+        """Return the registers of `frame`, with the nonvolatile ones that the kernel stack has.
 
-        The walk has to arrive at this very trap frame; otherwise they stay unknown. So they do where the thread was
-        running: what its kernel stack was when it was last switched out tells nothing.
+        They stay unknown if the walk does not arrive at this trap frame, and if the thread was running: its kernel
+        stack is then one of an earlier time.
         """
         registers = frame.registers
         if not self._machine.is_64bit or not thread.kernel_stack or thread.is_running:

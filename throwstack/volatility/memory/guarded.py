@@ -9,19 +9,19 @@ from throwstack.core.guard import Guard, Say
 from throwstack.core.memory import MemoryUnreadable
 
 _FORESEEN = (MemoryUnreadable, exceptions.InvalidAddressException)
-"""What says by itself that something is not in the dump."""
+"""Errors whose messages already say that something is not in the dump."""
 _OF_OBJECTS = (
     *_FORESEEN,
-    *(exceptions.SymbolError, AttributeError, IndexError),  # a type or member that the symbols lack
-    *(ValueError, RuntimeError),  # a string that is no Unicode; a tree that is too deep
+    *(exceptions.SymbolError, AttributeError, IndexError),  # the symbols lack a type or a member
+    *(ValueError, RuntimeError),  # a string is no Unicode; a tree is too deep
 )
 
 
 def guarded(say: Say) -> Guard:
-    """Return a guard that tells `say` why the part of the dump that is examined inside it cannot be."""
+    """Return a guard: where the part of a dump that is examined inside it cannot be, `say` is told why."""
     return Guard(say, _FORESEEN)
 
 
 def guarded_objects(say: Say) -> Guard:
-    """Return a guard around Volatility's objects and nothing else: they have words of their own for what is amiss."""
+    """Return a guard around code that uses Volatility's objects only, which raise errors of more kinds."""
     return Guard(say, _OF_OBJECTS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where structure members lie: offsets taken once from an ISF table, so that structures are read as plain bytes."""
+"""Offsets and sizes of Windows' structures, from an ISF table, so that structures are read as plain bytes."""
 
 from __future__ import annotations
 
@@ -48,31 +48,17 @@ class Layout:
             raise LookupError(message)
         return offset
 
-    def first(self, *paths: str) -> int:
-        """Return the offset of the first member in `paths` that exists: names change between Windows versions."""
-        for path in paths:
-            offset = self.find(path)
-            if offset is not None:
-                return offset
-        message = f"the symbol table has none of {', '.join(paths)}"
-        raise LookupError(message)
-
     def bits(self, path: str) -> tuple[int, Bits] | None:
-        """Return (offset of its word, bits) of a bit field, `_MMVAD_SHORT.u.VadFlags.MemCommit`; None if it is none."""
+        """Return (offset of its word, bits) of a bit field, `_MMVAD_SHORT.u.VadFlags.MemCommit`, or None."""
         member = self.member(path)
         return (member.offset, Bits(member.shift, member.width)) if member is not None and member.width else None
 
-    def size(self, type_name: str) -> int:
-        """Return the size of a type in bytes; raises LookupError if the table does not have it."""
-        if not self.has_type(type_name):
-            message = f"the symbol table has no {type_name}"
-            raise LookupError(message)
+    def size(self, type_name: str) -> int | None:
+        """Return the size of a type in bytes, or None if the table does not have it."""
+        if not self._context.symbol_space.has_type(self._table + constants.BANG + type_name):
+            return None
         size: int = self._type(type_name).size
         return size
-
-    def has_type(self, type_name: str) -> bool:
-        """Say whether the table defines `type_name`."""
-        return bool(self._context.symbol_space.has_type(self._table + constants.BANG + type_name))
 
     def _type(self, type_name: str) -> interfaces.objects.Template:
         return self._context.symbol_space.get_type(self._table + constants.BANG + type_name)
@@ -110,8 +96,8 @@ class Layout:
 def wow64_layout(context: interfaces.context.ContextInterface, config_path: str) -> Layout:
     """Return the 32-bit structures of a WoW64 process, which no 64-bit kernel's table carries.
 
-    The table is opened by its path: it is ours, and no directory given with `-s` puts another in its place.
-    Raises LookupError where an installation has lost it.
+    The table is opened by its path, so that a table of the same name in a directory given with `-s` does not replace
+    it. Raises LookupError where an installation has lost it.
     """
     name = context.symbol_space.free_table_name(_WOW64_TABLE)
     url = (isf_directory() / "windows" / f"{_WOW64_TABLE}.json").as_uri()

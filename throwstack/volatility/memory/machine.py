@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 from volatility3.framework import exceptions, interfaces
@@ -18,6 +19,7 @@ from throwstack.pages.page_tables import PagingMode
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.volatility.memory import required
 from throwstack.volatility.memory.layout import Layout, wow64_layout
+from throwstack.volatility.memory.offsets import offset, take
 from throwstack.volatility.memory.page_files import swap_layers
 from throwstack.volatility.memory.page_setup import PageSetup
 from throwstack.volatility.memory.read_faults import read_problems, watch_reads
@@ -48,15 +50,24 @@ class PhysicalPages:
         return data if len(data) == PAGE_SIZE else None
 
 
+@dataclass(frozen=True, slots=True)
+class _ClockOffsets:
+    multiplier: int = offset("_KUSER_SHARED_DATA.TickCountMultiplier")
+    ticks: int | None = offset("_KUSER_SHARED_DATA.TickCount", optional=True)
+    older_ticks: int = offset("_KUSER_SHARED_DATA.TickCountLow", "_KUSER_SHARED_DATA.TickCountLowDeprecated")
+    system_time: int = offset("_KUSER_SHARED_DATA.SystemTime")
+    interrupt_time: int | None = offset("_KUSER_SHARED_DATA.InterruptTime", optional=True)
+
+
 class Machine:
-    """What a plugin's `kernel` requirement stands for, ready to be read."""
+    """The machine whose memory is in a dump: its address spaces, its kernel's layout and symbols, its clock."""
 
     def __init__(
         self, context: interfaces.context.ContextInterface, kernel_name: str, config_path: str, sources: Sources
     ) -> None:
-        """Take the context and the name of the kernel module that a plugin was given, and the files at hand.
+        """Take Volatility's context, the name of the kernel's module in it, and the symbol and image files at hand.
 
-        Raises TypeError if its memory is not that of an x86 or x64 system, LookupError if its symbols lack what is
+        Raises TypeError if the dump is not of an x86 or x64 system, LookupError if the kernel's symbols lack what is
         required.
         """
         watch_reads(context)
@@ -113,7 +124,7 @@ class Machine:
         return self._pages.process(directory_base, process)
 
     def symbol(self, name: str) -> int | None:
-        """Return the address of a variable or function of the kernel, or None if its symbols have none such."""
+        """Return the address of a variable or function of the kernel, or None if its symbols have no such name."""
         if not self.kernel.has_symbol(name):
             return None
         return self.canonical(int(self.kernel.get_absolute_symbol_address(name)))
@@ -123,18 +134,16 @@ class Machine:
         return memory.u64(address) if self.is_64bit else memory.u32(address)
 
     def canonical(self, address: int) -> int:
-        """Return an address with the sign extension that Volatility strips from some."""
+        """Return an address with its upper 16 bits set as bit 47 is; Volatility clears them in some addresses."""
         return address | 0xFFFF000000000000 if self.is_64bit and address >> 47 & 1 else address
 
-    def processes(
-        self, excluded: Callable[[interfaces.objects.ObjectInterface], bool]
-    ) -> Iterator[interfaces.objects.ObjectInterface]:
-        """Yield every EPROCESS on the active list, unless `excluded` says to leave it out."""
-        yield from pslist.PsList.list_processes(self.context, self.kernel_name, excluded)
+    def processes(self) -> Iterator[interfaces.objects.ObjectInterface]:
+        """Yield every EPROCESS on the active list."""
+        yield from pslist.PsList.list_processes(self.context, self.kernel_name, lambda _: False)
 
     @property
     def has_all_processes(self) -> bool:
-        """Say whether the list that `processes` goes along is whole."""
+        """Say whether the list of processes is whole: its links lead back to its head."""
         head = self.symbol(required.LIST_HEAD)
         return head is not None and self.is_whole_list(head)
 
@@ -158,16 +167,15 @@ class Machine:
     @cached_property
     def clock(self) -> Clock | None:
         """Return the machine's clock, or None if the page that holds it cannot be read."""
-        base = self.shared_data
-        offset = self.layout.offset
+        base, memory = self.shared_data, self.memory
         try:
-            multiplier = self.memory.u32(base + offset("_KUSER_SHARED_DATA.TickCountMultiplier"))
-            ticks = self.layout.find("_KUSER_SHARED_DATA.TickCount")
-            low = self.layout.first("_KUSER_SHARED_DATA.TickCountLow", "_KUSER_SHARED_DATA.TickCountLowDeprecated")
-            count = (self.memory.u32(base + ticks) if ticks is not None else 0) or self.memory.u32(base + low)
-            system_time = self.memory.u64(base + offset("_KUSER_SHARED_DATA.SystemTime"))
-            interrupt = self.layout.find("_KUSER_SHARED_DATA.InterruptTime")
-            interrupt_time = 0 if interrupt is None else self.memory.u64(base + interrupt)
+            offsets = take(_ClockOffsets, self.layout)
+            multiplier = memory.u32(base + offsets.multiplier)
+            # Up to XP TickCountLow counts. Since Server 2003 TickCount does, and the older member is deprecated.
+            count = 0 if offsets.ticks is None else memory.u32(base + offsets.ticks)
+            count = count or memory.u32(base + offsets.older_ticks)
+            system_time = memory.u64(base + offsets.system_time)
+            interrupt_time = 0 if offsets.interrupt_time is None else memory.u64(base + offsets.interrupt_time)
         except (MemoryUnreadable, LookupError) as error:
             log.info("no clock: %s", error)
             return None
@@ -188,12 +196,16 @@ class Clock:
         self.interrupt_time = interrupt_time
 
     def ticks_since(self, tick: int) -> int | None:
-        """Return how many ticks ago the 32-bit tick count `tick` was, or None if it lies after the dump's."""
+        """Return how many ticks before the dump the 32-bit tick count `tick` was, or None if it was after the dump.
+
+        The count wraps after 497 days (of ticks of 10 ms): a difference of more than half the range is one into the
+        future.
+        """
         elapsed = (self.ticks - tick) % _TICK_WRAP
         return None if elapsed > _TICK_WRAP // 2 else elapsed
 
     def time_of_tick(self, tick: int) -> datetime.datetime | None:
-        """Return the UTC time of the 32-bit tick count `tick`, or None if it lies before 1601 or after the dump's."""
+        """Return the UTC time of the 32-bit tick count `tick`, or None if that is before 1601 or after the dump."""
         elapsed = self.ticks_since(tick)
         if elapsed is None:
             return None

@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Page files: those that Volatility was given (`--single-swap-locations`, in the order of their numbers).
+"""The machine's page files: the copies of them that were given beside the dump, and the compressed store.
 
-One of the machine's may be the compressed store, which is memory and no file: its _MMPAGING_FILE says so (Windows 10
-and later).
+A page-table entry of a page that is paged out has the number of a page file, 0 to 15, and the page's index in it.
+Windows numbers its page files as it opens them. With one page file, pagefile.sys, its number is 0. Volatility takes
+the files in the order of these numbers (`--single-swap-locations`).
+
+Windows 10 and later keep compressed pages in memory. To page-table entries this compressed store is one more page file,
+often number 2, for which no file exists; its _MMPAGING_FILE has the flag VirtualStorePagefile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Protocol
 
 from volatility3.framework import exceptions, interfaces
 
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.pages.formats import Bits
 from throwstack.volatility.memory.layout import Layout
+from throwstack.volatility.memory.offsets import MissingMembers, bits, offset, take
 
 _MAX_FILES = 16
 
@@ -27,7 +34,7 @@ class StoredPages(Protocol):
 
 
 class SwapLayers:
-    """The `PageFiles` of a dump."""
+    """The `PageFiles` of a dump, read through the layers that Volatility made of the files."""
 
     def __init__(
         self,
@@ -35,16 +42,16 @@ class SwapLayers:
         compressed: Collection[int] = (),
         stored: StoredPages | None = None,
     ) -> None:
-        """Take Volatility's layers by the number of the page file, and the numbers of those in no file.
+        """Take Volatility's layers by the number of the page file.
 
-        Pages of the latter come from `stored`.
+        `compressed` are the numbers of page files that are the compressed store; their pages come from `stored`.
         """
         self._layers = layers
         self._compressed = frozenset(compressed)
         self._stored = stored
 
     def page(self, number: int, index: int) -> bytes | None:
-        """Return page `index` of page file `number`, or None if it was not given or cannot be read there."""
+        """Return page `index` of page file `number`, or None if the file was not given or has no such page."""
         if number in self._compressed:
             return None if self._stored is None else self._stored.page(number, index)
         layer = self._layers.get(number)
@@ -57,14 +64,14 @@ class SwapLayers:
         return data if len(data) == PAGE_SIZE else None
 
     def is_compressed_store(self, number: int) -> bool:
-        """Say whether page file `number` is the memory compression's, which exists in no file."""
+        """Say whether page file `number` is the compressed store, for which there is no file."""
         return number in self._compressed
 
 
 def swap_layers(
     context: interfaces.context.ContextInterface, layer: interfaces.layers.DataLayerInterface
 ) -> dict[int, interfaces.layers.DataLayerInterface]:
-    """Return the swap layers that the address space `layer` was given, by number."""
+    """Return the layers of the page files that the address space `layer` was given, by the page file's number."""
     found = {}
     for number in range(_MAX_FILES):
         name = layer.config.get(f"swap_layers.swap_layers{number}", None)
@@ -73,24 +80,32 @@ def swap_layers(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    files: int = offset("_MI_PARTITION.Vp.PagingFile")
+    is_store: tuple[int, Bits] = bits("_MMPAGING_FILE.VirtualStorePagefile")
+
+
 def compressed_stores(
     layout: Layout, memory: Memory, system_partition: int | None, pointer_size: int
 ) -> tuple[int, ...]:
-    """Return the numbers of the page files that are memory compression's.
+    """Return the numbers of the page files that are the compressed store.
 
     `system_partition` is the address of the kernel's MiSystemPartition, None for a kernel without it.
     """
-    files = layout.find("_MI_PARTITION.Vp.PagingFile")
-    flag = layout.bits("_MMPAGING_FILE.VirtualStorePagefile")
-    if system_partition is None or files is None or flag is None:
+    if system_partition is None:
         return ()
-    offset, bits = flag
+    try:
+        offsets = take(_Offsets, layout)
+    except MissingMembers:
+        return ()
+    at, flag = offsets.is_store
     found = []
     for number in range(_MAX_FILES):
         try:
-            where = system_partition + files + number * pointer_size
+            where = system_partition + offsets.files + number * pointer_size
             address = int.from_bytes(memory.read(where, pointer_size), "little")
-            if address and bits.of(memory.u32(address + offset)):
+            if address and flag.of(memory.u32(address + at)):
                 found.append(number)
         except MemoryUnreadable:
             continue

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What resolving pages needs of a machine: its formats of page-table entries, its page files, its VADs."""
+"""Makes address spaces that find a page wherever it is: in the dump, in a page file, in the compressed store.
+
+For that the engine (`throwstack.pages.resolver`) needs the machine's formats of page-table entries, its page files and
+its VADs.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class PageSetup:
-    """Makes the resolvers of one machine's address spaces."""
+    """Makes the address spaces of one machine."""
 
     def __init__(
         self,
@@ -44,12 +48,12 @@ class PageSetup:
         self._formats = pte_formats(layout, mode, self._mask)
         pointer_size = 8 if mode is PagingMode.X64 else 4
         compressed = compressed_stores(layout, resident, symbol("MiSystemPartition"), pointer_size)
-        # What the compressed store lies in may be in a page file, but not again in the store.
+        # The store's own memory is pageable: a part of it may be in a page file, but none of it is in the store again.
         without_store = partial(self._resolved, page_files=SwapLayers(swap, compressed))
         kernel = Memory(without_store(directory_base))
         self.stored = StoreFinder(layout, kernel, pointer_size, symbol=symbol, space=without_store)
         self._page_files = SwapLayers(swap, compressed, self.stored)
-        # Paged pool, where prototype PTEs lie, is itself paged, but never by prototype PTEs.
+        # Prototype PTEs are in paged pool, which may itself be paged out; the pages of paged pool have none.
         paged = Memory(self._resolved(directory_base))
         self.kernel_memory = Memory(self._resolved(directory_base, kernel=paged))
         try:
@@ -65,7 +69,8 @@ class PageSetup:
 
     @staticmethod
     def _views(vads: VadReader, process: int) -> VadViews:
-        # Asked for in the midst of a read of the process's memory: a fault here must not be one of each of its threads.
+        # Any read of the process's memory may be the first to ask for the VADs. An error in them has to cost the pages
+        # that only they tell of, not the thread that happens to read.
         with guarded(lambda reason: log.warning("the VADs of the process at %#x cannot be read: %s", process, reason)):
             return vads.views(process)
         return VadViews(())

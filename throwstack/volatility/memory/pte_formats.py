@@ -1,60 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The formats of page-table entries, from the _MMPTE types of the kernel's symbols."""
+"""The formats of page-table entries, from the _MMPTE types of the kernel's symbols.
+
+Situation: since the patches against L1TF (2018), Windows sets high bits of entries that are not valid, so that a
+processor that reads ahead reaches no memory. Example: a paged-out page's entry has its page file index plus
+`MiState.Hardware.InvalidPteMask`. Handling: the mask is read once, and taken out of entries whose swizzle bit is clear.
+"""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.pages.page_table_entries import Bits, PteFormats
 from throwstack.pages.page_tables import PagingMode
 from throwstack.volatility.memory.layout import Layout
+from throwstack.volatility.memory.offsets import MissingMembers, bits, offset, size, take
 
 log = logging.getLogger(__name__)
 
 
+_BitField = tuple[int, Bits]
+
+
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    valid: _BitField = bits("_MMPTE_HARDWARE.PageFrameNumber")
+    transition: _BitField = bits("_MMPTE_TRANSITION.PageFrameNumber")
+    prototype: _BitField | None = bits("_MMPTE_PROTOTYPE.ProtoAddress", optional=True)
+    page_file: _BitField = bits("_MMPTE_SOFTWARE.PageFileLow")
+    page: _BitField = bits("_MMPTE_SOFTWARE.PageFileHigh")
+    protection: _BitField = bits("_MMPTE_SOFTWARE.Protection")
+    swizzle: _BitField | None = bits("_MMPTE_SOFTWARE.SwizzleBit", optional=True)
+    size: int = size("_MMPTE_SOFTWARE")
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskOffset:
+    mask: int | None = offset("_MI_SYSTEM_INFORMATION.Hardware.InvalidPteMask", optional=True)
+
+
 def pte_formats(layout: Layout, mode: PagingMode, invalid_mask: int | None) -> PteFormats | None:
     """Return the formats, or None if the symbols have none of the size that `mode` uses."""
-    size = mode.value.entry_size
-    valid = _bits(layout, "_MMPTE_HARDWARE.PageFrameNumber")
-    transition = _bits(layout, "_MMPTE_TRANSITION.PageFrameNumber")
-    number = _bits(layout, "_MMPTE_SOFTWARE.PageFileLow")
-    page = _bits(layout, "_MMPTE_SOFTWARE.PageFileHigh")
-    protection = _bits(layout, "_MMPTE_SOFTWARE.Protection")
-    if valid is None or transition is None or number is None or page is None or protection is None:
-        log.info("the kernel's symbols have no formats of page-table entries")
+    try:
+        found = take(_Offsets, layout)
+    except MissingMembers as error:
+        log.info("the kernel's symbols have no formats of page-table entries: %s", error)
         return None
-    if layout.size("_MMPTE_SOFTWARE") != size:
+    if found.size != mode.value.entry_size:
         log.info("the kernel's symbols have page-table entries of another size than the dump")
         return None
-    swizzle = _bits(layout, "_MMPTE_SOFTWARE.SwizzleBit")
     return PteFormats(
-        size,
-        valid,
-        transition,
-        _bits(layout, "_MMPTE_PROTOTYPE.ProtoAddress"),
-        number,
-        page,
-        protection,
-        swizzle,
-        invalid_mask if swizzle is not None else 0,
+        found.size,
+        _bits(found.valid),
+        _bits(found.transition),
+        None if found.prototype is None else _bits(found.prototype),
+        _bits(found.page_file),
+        _bits(found.page),
+        _bits(found.protection),
+        None if found.swizzle is None else _bits(found.swizzle),
+        0 if found.swizzle is None else invalid_mask,
     )
 
 
 def invalid_pte_mask(layout: Layout, memory: Memory, mi_state: int | None) -> int | None:
-    """Return the mask that Windows adds to invalid entries, 0 for a kernel that has none, None if it is unreadable.
+    """Return the mask that Windows adds to entries that are not valid; 0 for a kernel without one, None if unreadable.
 
     `mi_state` is the address of the kernel's variable MiState, None for symbols without it.
     """
-    offset = layout.find("_MI_SYSTEM_INFORMATION.Hardware.InvalidPteMask")
-    if offset is None:
+    at = take(_MaskOffset, layout).mask
+    if at is None:
         return 0
     try:
-        return None if mi_state is None else memory.u64(mi_state + offset)
+        return None if mi_state is None else memory.u64(mi_state + at)
     except MemoryUnreadable:
         return None
 
 
-def _bits(layout: Layout, path: str) -> Bits | None:
-    found = layout.bits(path)
-    return None if found is None else found[1]
+def _bits(field: _BitField) -> Bits:
+    """Return the bits of a field of an entry. An entry is one number, so the field's word is all of it."""
+    return field[1]

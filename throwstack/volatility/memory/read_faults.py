@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads of the image, or of a page file, that fail: each is an absent page to everything above.
+"""Failed reads of the image or of a page file are made absent pages, and counted.
 
-A disk has a bad sector, a file is cut while it is read, a network share goes away, a compressed image is damaged: the
-layer that reads the file then raises OSError, or whatever its decompressor raises. Volatility's own classes (address
-spaces, lists, strings) and ours expect an invalid address and nothing else. So each layer of a context that is no
-address space gets a watch over its reads, below all that is stacked on it.
+Situation: a disk has a bad sector, a file is cut while it is read, a network share goes away, a compressed image is
+damaged. The layer that reads the file then raises OSError, or whatever its decompressor raises. Volatility's classes
+(address spaces, lists, strings) and ours expect InvalidAddressException and nothing else: one bad sector would end a
+run. So each layer of a context that is no address space gets a `ReadWatch`, through which all layers above read.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from throwstack.core.text import escape
 log = logging.getLogger(__name__)
 
 _TRIED_AGAIN = 16
-"""So many failed reads are tried a second time: a share may have hiccuped. One that is gone would cost its timeout."""
+"""How many failed reads are tried again: a network share may fail once, but one that is gone costs a timeout a read."""
 
 
 class ReadWatch:
-    """Reads a layer in its stead, and counts what fails."""
+    """Takes the place of a layer's methods `read` and `is_valid`, and counts the reads that fail."""
 
     def __init__(self, layer: interfaces.layers.DataLayerInterface) -> None:
-        """Take the place of the `read` and `is_valid` of `layer`."""
+        """Replace `read` and `is_valid` of `layer`."""
         self._layer = layer
         self._is_file = not isinstance(layer, interfaces.layers.TranslationLayerInterface)
         self._read, self._is_valid = layer.read, layer.is_valid
         self.failed = 0
-        self.mended = 0
-        """How many reads failed for good, and how many only at first."""
+        """How many reads failed also when tried again."""
+        self.failed_once = 0
+        """How many reads failed and then succeeded."""
         self.reason = ""
         layer.read, layer.is_valid = self.read, self.is_valid
 
     def read(self, offset: int, length: int, pad: bool = False) -> bytes:
-        """Return the bytes at `offset`; raises InvalidAddressException and nothing else."""
+        """Return the bytes at `offset`; raises no other error than InvalidAddressException."""
         try:
             return self._bytes(offset, length, pad)
         except _Failed as failure:
@@ -51,7 +52,7 @@ class ReadWatch:
             except _Failed:
                 pass
             else:
-                self.mended += 1
+                self.failed_once += 1
                 return data
         self.failed += 1
         raise exceptions.InvalidAddressException(self._layer.name, offset, f"cannot be read: {self.reason}")
@@ -70,7 +71,7 @@ class ReadWatch:
         return data
 
     def is_valid(self, offset: int, length: int = 1) -> bool:
-        """Say whether there is something at `offset`."""
+        """Say whether `length` bytes can be read at `offset`."""
         try:
             return bool(self._is_valid(offset, length))
         except Exception as error:  # noqa: BLE001 see above
@@ -80,15 +81,16 @@ class ReadWatch:
 
     @property
     def problem(self) -> str:
-        """Return what went wrong in a sentence; empty if nothing did."""
+        """Return a sentence that says how many reads failed, and why; empty if none did."""
         name = escape(_file_name(self._layer))
         if self.failed:
             return (
                 f"{_reads(self.failed)} of {name} failed ({self.reason}): what is there counts as absent, and rows may "
                 "be missing"
             )
-        if self.mended:
-            return f"{_reads(self.mended)} of {name} failed at first ({self.reason}): its disk or share may be failing"
+        if self.failed_once:
+            reads = _reads(self.failed_once)
+            return f"{reads} of {name} failed at first ({self.reason}): its disk or share may be failing"
         return ""
 
 
@@ -97,11 +99,11 @@ def _reads(count: int) -> str:
 
 
 class _Failed(ThrowstackError):
-    """A read that the file's layer could not do; the message says why."""
+    """The layer of a file could not read it; the message says why."""
 
 
 def watch_reads(context: interfaces.context.ContextInterface) -> tuple[ReadWatch, ...]:
-    """Return the watches over the files of `context`; each of its layers gets one when it has none yet."""
+    """Return the watches of the layers of `context` that are no address spaces; each gets one if it has none."""
     watches = []
     for name in context.layers:
         layer = context.layers[name]
@@ -113,7 +115,7 @@ def watch_reads(context: interfaces.context.ContextInterface) -> tuple[ReadWatch
 
 
 def read_problems(context: interfaces.context.ContextInterface) -> tuple[str, ...]:
-    """Return what went wrong so far when the files of `context` were read, a sentence for each."""
+    """Return a sentence for each file of `context` of which reads failed so far."""
     return tuple(watch.problem for watch in watch_reads(context) if watch.problem)
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kernel's symbols must have, and what is lost where they lack something else.
+"""What a kernel's symbols must have, and what is lost if they lack other members.
 
-An ISF file may be incomplete: made by hand, cut down, damaged, or of a Windows version that has a member no more. Only
-members without which no stuck thread can be found, or said to be whose, end a run. Each of the others costs its column
-or its route, and a route that is lost for all threads is said once.
+An ISF file may be incomplete: made by hand, shortened, damaged, or of a Windows version that dropped a member. Only the
+members in `REQUIRED` end a run: without them no stuck thread can be found, or its process is not known. Each other
+member costs a column, or one of the routes by which registers and stacks are found. If a route is lost for all
+threads, that is said once.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _ROUTES = {
     ("_TEB.NtTib.StackBase",): "it is not known where user stacks end",
     ("_TEB.NtTib.StackLimit",): "it is not known where user stacks end",
 }
-"""Members of which one has to be there, or else a route is lost for all threads: how that is said."""
+"""By alternative members: what to say if the symbols have none of them, so that a route is lost for all threads."""
 _ROUTES_X64 = {
     ("_EPROCESS.WoW64Process", "_EPROCESS.Wow64Process"): "the 32-bit side of processes is not looked at",
     ("_TEB.TlsSlots",): "32-bit registers of threads that wait in 64-bit code are not known",
@@ -44,7 +45,7 @@ _ROUTES_X64 = {
 
 
 def check(layout: Layout, *, has_list_head: bool) -> None:
-    """Raise LookupError, in words that say what to do, where `layout` lacks a required member."""
+    """Raise LookupError if `layout` lacks a required member; the message says what to do."""
     missing = [path for path in REQUIRED if layout.find(path) is None]
     reasons = list(dict.fromkeys(REQUIRED[path] for path in missing))
     if not has_list_head:
@@ -59,7 +60,7 @@ def check(layout: Layout, *, has_list_head: bool) -> None:
 
 
 def lost_routes(layout: Layout, *, is_64bit: bool) -> tuple[str, ...]:
-    """Return a sentence for each route that is lost for want of a member."""
+    """Return a sentence for each route that is lost because members are missing."""
     return tuple(
         f"the kernel's symbols have no {' or '.join(paths)}: {loss}"
         for paths, loss in {**_ROUTES, **(_ROUTES_X64 if is_64bit else {})}.items()

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the compressed stores of a machine by the kernel's symbols, and says why where they cannot be read."""
+"""Finds the compressed stores of a machine by the kernel's symbols, or says why they cannot be read."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 from throwstack.core.guard import Guard
@@ -12,13 +13,20 @@ from throwstack.core.memory import Memory, MemoryUnreadable, PageSource
 from throwstack.pages.compressed_store import CompressedStores, NotInStore
 from throwstack.pages.store_layout import store_layout
 from throwstack.volatility.memory.layout import Layout
+from throwstack.volatility.memory.offsets import MissingMembers, offset, take
 
 log = logging.getLogger(__name__)
 
 _GLOBALS = ("?SmGlobals@@3U_SM_GLOBALS@@A", "SmGlobals")
 """A C++ variable: PDBs have its decorated name."""
 _OWNER = b"MemCompression\0"
-"""EPROCESS.ImageFileName of the process in whose memory the stores lie."""
+"""EPROCESS.ImageFileName of the process whose memory holds the stores."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    image_name: int = offset("_EPROCESS.ImageFileName")
+    directory_base: int = offset("_EPROCESS.Pcb.DirectoryTableBase")
 
 
 class StoreFinder:
@@ -34,7 +42,10 @@ class StoreFinder:
         space: Callable[[int], PageSource],
     ) -> None:
         """Read the kernel's `memory`; `space` makes the address space of a physical directory base."""
-        self._layout = layout
+        try:
+            self._offsets: _Offsets | None = take(_Offsets, layout)
+        except MissingMembers:
+            self._offsets = None
         self._memory = memory
         self._pointer_size = pointer_size
         self._symbol = symbol
@@ -64,7 +75,7 @@ class StoreFinder:
 
     @cached_property
     def _stores(self) -> CompressedStores | str:
-        """Return the stores, or why there are none to be read."""
+        """Return the stores, or a sentence that says why they cannot be read."""
         build_number = self._symbol("NtBuildNumber")
         sm_globals = next((found for name in _GLOBALS if (found := self._symbol(name)) is not None), None)
         if sm_globals is None or build_number is None:
@@ -86,15 +97,13 @@ class StoreFinder:
         return self._owners[process]
 
     def _open(self, process: int) -> Memory | None:
-        name, directory = (
-            self._layout.find(f"_EPROCESS.{path}") for path in ("ImageFileName", "Pcb.DirectoryTableBase")
-        )
-        if name is None or directory is None:
+        offsets, memory = self._offsets, self._memory
+        if offsets is None:
             return None
         try:
-            if self._memory.read(process + name, len(_OWNER)) != _OWNER:
+            if memory.read(process + offsets.image_name, len(_OWNER)) != _OWNER:
                 return None
-            directory_base = int.from_bytes(self._memory.read(process + directory, self._pointer_size), "little")
+            directory = memory.read(process + offsets.directory_base, self._pointer_size)
         except MemoryUnreadable:
             return None
-        return Memory(self._space(directory_base))
+        return Memory(self._space(int.from_bytes(directory, "little")))

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The VADs of a process, read as bytes at the offsets of the kernel's symbols.
 
-The tree has had several shapes: XP's root is a pointer in the EPROCESS; from 2003 to 8 an _MM_AVL_TABLE, whose root is
-the right child of its BalancedRoot; from 8.1 on an _RTL_AVL_TREE. A node is an _MMVAD_SHORT for private memory and an
-_MMVAD, which begins with the same members, for what is mapped.
+A VAD describes a range of a process's addresses: private memory, or a view of a section (a mapped file or image). The
+VADs of a process are a binary tree, whose form differs: in XP the EPROCESS points to the root; from Server 2003 to 8 it
+has an _MM_AVL_TABLE, whose root is the right child of its BalancedRoot; from 8.1 on an _RTL_AVL_TREE. A node is an
+_MMVAD_SHORT for private memory, and an _MMVAD, which begins with the same members, for a view.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from throwstack.core.budgets import BUDGETS
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
@@ -17,6 +19,7 @@ from throwstack.pages.page_table_entries import Bits
 from throwstack.pages.page_tables import PagingMode
 from throwstack.pages.vad_views import PrototypeRun, VadView, VadViews
 from throwstack.volatility.memory.layout import Layout
+from throwstack.volatility.memory.offsets import bits, offset, size, take
 
 log = logging.getLogger(__name__)
 
@@ -29,52 +32,43 @@ _IMAGE_MAP = 2
 _BitField = tuple[int, Bits]
 
 
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    root: int = offset("_EPROCESS.VadRoot.BalancedRoot.RightChild", "_EPROCESS.VadRoot.Root", "_EPROCESS.VadRoot")
+    left: int = offset("_MMVAD_SHORT.VadNode.Left", "_MMVAD_SHORT.VadNode.LeftChild", "_MMVAD_SHORT.LeftChild")
+    right: int = offset("_MMVAD_SHORT.VadNode.Right", "_MMVAD_SHORT.VadNode.RightChild", "_MMVAD_SHORT.RightChild")
+    start: int = offset("_MMVAD_SHORT.StartingVpn")
+    end: int = offset("_MMVAD_SHORT.EndingVpn")
+    start_high: int | None = offset("_MMVAD_SHORT.StartingVpnHigh", optional=True)
+    end_high: int | None = offset("_MMVAD_SHORT.EndingVpnHigh", optional=True)
+    is_private: _BitField = bits("_MMVAD_SHORT.u.VadFlags.PrivateMemory", "_MMVAD_SHORT.u1.VadFlags1.PrivateMemory")
+    is_committed: _BitField = bits("_MMVAD_SHORT.u.VadFlags.MemCommit", "_MMVAD_SHORT.u1.VadFlags1.MemCommit")
+    type: _BitField | None = bits("_MMVAD_SHORT.u.VadFlags.VadType", optional=True)
+    is_image: _BitField | None = bits("_MMVAD_SHORT.u.VadFlags.ImageMap", optional=True)
+    subsection: int | None = offset("_MMVAD.Subsection", optional=True)
+    control_area: int | None = offset("_MMVAD.ControlArea", optional=True)
+    first_prototype: int = offset("_MMVAD.FirstPrototypePte")
+    last_prototype: int = offset("_MMVAD.LastContiguousPte")
+    first_subsection: int = size("_CONTROL_AREA")
+    """The first subsection follows the control area."""
+    prototypes: int = offset("_SUBSECTION.SubsectionBase")
+    count: int = offset("_SUBSECTION.PtesInSubsection")
+    next_subsection: int = offset("_SUBSECTION.NextSubsection")
+
+
 class VadReader:
     """Reads the VADs of processes; the offsets are looked up once."""
 
     def __init__(self, layout: Layout, memory: Memory, mode: PagingMode) -> None:
         """Take offsets from `layout`, to read in the kernel's `memory`; raises LookupError if the symbols lack one."""
-        self._layout = layout
+        self._offsets = take(_Offsets, layout)
         self._subsections_left = 0
         self._memory = memory
         self._entry_size = mode.value.entry_size
         self._pointer = memory.u64 if mode is PagingMode.X64 else memory.u32
-        first = layout.first
-        self._root = self._root_offset()
-        self._left = first("_MMVAD_SHORT.VadNode.Left", "_MMVAD_SHORT.VadNode.LeftChild", "_MMVAD_SHORT.LeftChild")
-        self._right = first("_MMVAD_SHORT.VadNode.Right", "_MMVAD_SHORT.VadNode.RightChild", "_MMVAD_SHORT.RightChild")
-        self._start = layout.offset("_MMVAD_SHORT.StartingVpn")
-        self._end = layout.offset("_MMVAD_SHORT.EndingVpn")
-        self._start_high = layout.find("_MMVAD_SHORT.StartingVpnHigh")
-        self._end_high = layout.find("_MMVAD_SHORT.EndingVpnHigh")
-        self._is_private = self._flag("PrivateMemory")
-        self._is_committed = self._flag("MemCommit")
-        self._type = layout.bits("_MMVAD_SHORT.u.VadFlags.VadType")
-        self._is_image = layout.bits("_MMVAD_SHORT.u.VadFlags.ImageMap")
-        self._subsection = layout.find("_MMVAD.Subsection")
-        self._control_area = layout.find("_MMVAD.ControlArea")
-        self._first_prototype = layout.offset("_MMVAD.FirstPrototypePte")
-        self._last_prototype = layout.offset("_MMVAD.LastContiguousPte")
-        self._first_subsection = layout.size("_CONTROL_AREA")
-        self._base = layout.offset("_SUBSECTION.SubsectionBase")
-        self._count = layout.offset("_SUBSECTION.PtesInSubsection")
-        self._next = layout.offset("_SUBSECTION.NextSubsection")
-
-    def _root_offset(self) -> int:
-        find = self._layout.find
-        table = find("_EPROCESS.VadRoot.BalancedRoot.RightChild")
-        return table if table is not None else self._layout.first("_EPROCESS.VadRoot.Root", "_EPROCESS.VadRoot")
-
-    def _flag(self, name: str) -> _BitField:
-        for path in (f"_MMVAD_SHORT.u.VadFlags.{name}", f"_MMVAD_SHORT.u1.VadFlags1.{name}"):
-            found = self._layout.bits(path)
-            if found is not None:
-                return found
-        message = f"the symbol table has no VAD flag {name}"
-        raise LookupError(message)
 
     def views(self, process: int) -> VadViews:
-        """Return the views of the EPROCESS at `process`. Branches of the tree that cannot be read are left out."""
+        """Return what the VADs of the EPROCESS at `process` describe, without branches that cannot be read."""
         found: list[VadView] = []
         broken = 0
         self._subsections_left = _MAX_SUBSECTIONS
@@ -93,7 +87,7 @@ class VadReader:
 
     def _nodes(self, process: int) -> Iterator[int]:
         seen = {0}
-        pending = [process + self._root]
+        pending = [process + self._offsets.root]
         while pending:
             if len(seen) > BUDGETS.vads:
                 log.warning(
@@ -110,40 +104,40 @@ class VadReader:
                 continue
             seen.add(node)
             yield node
-            pending += [node + self._right, node + self._left]
+            pending += [node + self._offsets.right, node + self._offsets.left]
 
     def _view(self, node: int) -> VadView | None:
-        memory = self._memory
-        vpn = memory.u32 if self._start_high is not None else self._pointer
-        first, last = vpn(node + self._start), vpn(node + self._end)
-        if self._start_high is not None and self._end_high is not None:
-            first |= memory.u8(node + self._start_high) << 32
-            last |= memory.u8(node + self._end_high) << 32
+        memory, offsets = self._memory, self._offsets
+        vpn = memory.u32 if offsets.start_high is not None else self._pointer
+        first, last = vpn(node + offsets.start), vpn(node + offsets.end)
+        if offsets.start_high is not None and offsets.end_high is not None:
+            first |= memory.u8(node + offsets.start_high) << 32
+            last |= memory.u8(node + offsets.end_high) << 32
         if not first <= last < _MAX_PAGES:
             return None
-        is_private = bool(self._value(node, self._is_private))
-        is_image = self._is_image is not None and bool(self._value(node, self._is_image))
-        if self._type is not None:
-            is_image = self._value(node, self._type) == _IMAGE_MAP
+        is_private = bool(self._value(node, offsets.is_private))
+        is_image = offsets.is_image is not None and bool(self._value(node, offsets.is_image))
+        if offsets.type is not None:
+            is_image = self._value(node, offsets.type) == _IMAGE_MAP
         prototypes = () if is_private else self._prototypes(node, last - first + 1)
         return VadView(
             first * PAGE_SIZE,
             (last + 1) * PAGE_SIZE,
             is_private,
-            bool(self._value(node, self._is_committed)),
+            bool(self._value(node, offsets.is_committed)),
             is_image,
             prototypes,
         )
 
     def _value(self, address: int, field: _BitField) -> int:
-        offset, bits = field
-        size = 8 if bits.first + bits.width > 32 else 4
-        return bits.of(int.from_bytes(self._memory.read(address + offset, size), "little"))
+        at, flag = field
+        length = 8 if flag.first + flag.width > 32 else 4
+        return flag.of(int.from_bytes(self._memory.read(address + at, length), "little"))
 
     def _prototypes(self, node: int, pages: int) -> tuple[PrototypeRun, ...]:
         """Return the runs of prototype PTEs, from FirstPrototypePte on along the chain of subsections."""
         size = self._entry_size
-        start = self._pointer(node + self._first_prototype)
+        start = self._pointer(node + self._offsets.first_prototype)
         runs: list[PrototypeRun] = []
         page = 0
         for base, count in self._subsections(node):
@@ -160,24 +154,24 @@ class VadReader:
                 break
         if runs or not start:
             return tuple(runs)
-        last = self._pointer(node + self._last_prototype)
+        last = self._pointer(node + self._offsets.last_prototype)
         return (PrototypeRun(0, min(pages, (last - start) // size + 1), start),) if last >= start else ()
 
     def _subsections(self, node: int) -> Iterator[tuple[int, int]]:
         """Yield (address of the prototype PTEs, their count) of the section's subsections."""
-        memory = self._memory
+        memory, offsets = self._memory, self._offsets
         try:
-            if self._subsection is not None:
-                part = self._pointer(node + self._subsection)
-            elif self._control_area is not None:
-                part = self._pointer(node + self._control_area) + self._first_subsection
+            if offsets.subsection is not None:
+                part = self._pointer(node + offsets.subsection)
+            elif offsets.control_area is not None:
+                part = self._pointer(node + offsets.control_area) + offsets.first_subsection
             else:
                 return
             seen = {0}
             while part not in seen and self._subsections_left:
                 seen.add(part)
                 self._subsections_left -= 1
-                yield self._pointer(part + self._base), memory.u32(part + self._count)
-                part = self._pointer(part + self._next)
+                yield self._pointer(part + offsets.prototypes), memory.u32(part + offsets.count)
+                part = self._pointer(part + offsets.next_subsection)
         except MemoryUnreadable:
             return

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel keeps of processes and threads: threads, module lists, WoW64, objects that are waited for."""
+"""The kernel's and the loader's structures: threads, trap frames, modules, WoW64, the objects that threads wait for."""

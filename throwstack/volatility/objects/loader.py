@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The modules of a process: from the loader's lists, or from the VADs where the loader's data is not readable."""
+"""The modules of a process: from the loader's list, or from the VADs if that list is not readable.
+
+PEB, PEB_LDR_DATA and LDR_DATA_TABLE_ENTRY are read at the offsets of the kernel's ISF; for a 32-bit process on 64-bit
+Windows, at those of the table that throwstack carries.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.images.modules import Module
 from throwstack.volatility.memory.guarded import guarded_objects
 from throwstack.volatility.memory.layout import Layout
+from throwstack.volatility.memory.offsets import MissingMembers, offset, take
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +31,9 @@ _MAX_IMAGE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class LoaderList:
-    """What a walk of the loader's list gave; `problem` says where it broke off, if it did.
+    """The modules in the loader's list; `problem` says why there may be more, or is empty.
 
-    `nameless` are the bases of modules whose names are on absent pages: they are called after their bases.
+    `nameless` are the bases of modules whose names are on absent pages. Such a module is called `image`, then its base.
     """
 
     modules: tuple[Module, ...]
@@ -36,7 +41,7 @@ class LoaderList:
     nameless: frozenset[int] = frozenset()
 
     def named_by(self, others: Iterable[Module]) -> tuple[Module, ...]:
-        """Return the modules, those without a name as `others` have them."""
+        """Return the modules; each without a name gets that of the module with its base among `others`."""
         known = {module.base: module for module in others}
         return tuple(
             replace(module, name=known[module.base].name, path=known[module.base].path)
@@ -46,41 +51,42 @@ class LoaderList:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    ldr: int = offset("_PEB.Ldr")
+    head: int = offset("_PEB_LDR_DATA.InLoadOrderModuleList")
+    links: int = offset("_LDR_DATA_TABLE_ENTRY.InLoadOrderLinks")
+    base: int = offset("_LDR_DATA_TABLE_ENTRY.DllBase")
+    size: int = offset("_LDR_DATA_TABLE_ENTRY.SizeOfImage")
+    buffer: int = offset("_UNICODE_STRING.Buffer")
+    timestamp: int | None = offset("_LDR_DATA_TABLE_ENTRY.TimeDateStamp", optional=True)
+    base_name: int | None = offset("_LDR_DATA_TABLE_ENTRY.BaseDllName", optional=True)
+    full_name: int | None = offset("_LDR_DATA_TABLE_ENTRY.FullDllName", optional=True)
+
+
 class LoaderReader:
     """Reads PEB → Ldr → InLoadOrderModuleList, in the native layout or in the 32-bit one of WoW64."""
 
     def __init__(self, layout: Layout, pointer_size: int, suffix: str = "") -> None:
         """Take the offsets from `layout`, whose type names carry `suffix` ("32" for WoW64)."""
-        entry = f"_LDR_DATA_TABLE_ENTRY{suffix}"
-        self._missing: list[str] = []
-
-        def offset(path: str) -> int:
-            found = layout.find(path)
-            if found is None:
-                self._missing.append(path)
-            return found or 0
-
         self._pointer_size = pointer_size
-        self._ldr = offset(f"_PEB{suffix}.Ldr")
-        self._head = offset(f"_PEB_LDR_DATA{suffix}.InLoadOrderModuleList")
-        self._links = offset(f"{entry}.InLoadOrderLinks")
-        self._base = offset(f"{entry}.DllBase")
-        self._size = offset(f"{entry}.SizeOfImage")
-        self._buffer = offset(f"_UNICODE_STRING{suffix}.Buffer")
-        self._timestamp = layout.find(f"{entry}.TimeDateStamp")
-        self._base_name = layout.find(f"{entry}.BaseDllName")
-        self._full_name = layout.find(f"{entry}.FullDllName")
-        if self._base_name is None and self._full_name is None:
-            self._missing += [f"{entry}.BaseDllName"]
+        self._problem = ""
+        try:
+            self._offsets = take(_Offsets, layout, suffix)
+            if self._offsets.base_name is None and self._offsets.full_name is None:
+                self._problem = f"the symbols have no _LDR_DATA_TABLE_ENTRY{suffix}.BaseDllName"
+        except MissingMembers as error:
+            self._problem = f"the symbols have no {', '.join(error.names)}"
 
     def read(self, memory: Memory, peb: int) -> LoaderList:
         """Follow the list that starts in the PEB at `peb`. Entries that make no sense are left out."""
-        if self._missing:
-            return LoaderList((), f"the symbols have no {', '.join(self._missing)}")
+        if self._problem:
+            return LoaderList((), self._problem)
+        offsets = self._offsets
         modules: dict[int, Module] = {}
         nameless: set[int] = set()
         try:
-            head = self._pointer(memory, peb + self._ldr) + self._head
+            head = self._pointer(memory, peb + offsets.ldr) + offsets.head
         except MemoryUnreadable as error:
             return LoaderList(
                 (), f"PEB at {peb:#x} is not readable" if error.address >> 12 == peb >> 12 else str(error)
@@ -94,7 +100,7 @@ class LoaderReader:
                 if link in seen:
                     break
                 seen.add(link)
-                module = self._module(memory, link - self._links)
+                module = self._module(memory, link - offsets.links)
             except MemoryUnreadable as error:
                 problem = f"module list breaks off at {error.address:#x}"
                 return LoaderList(tuple(modules.values()), problem, frozenset(nameless))
@@ -104,7 +110,7 @@ class LoaderReader:
                     nameless.add(module.base)
                     problem = f"the name of the module at {module.base:#x} is not readable"
             else:
-                problem = f"module list has an entry at {link - self._links:#x} that makes no sense"
+                problem = f"module list has an entry at {link - offsets.links:#x} that makes no sense"
         if len(seen) > BUDGETS.modules:
             problem = f"the budget of {BUDGETS.modules:,} modules is spent: the rest of the module list is left out"
         elif link != head:
@@ -112,26 +118,28 @@ class LoaderReader:
         return LoaderList(tuple(modules.values()), problem, frozenset(nameless))
 
     def _module(self, memory: Memory, entry: int) -> Module | None:
-        base = self._pointer(memory, entry + self._base)
-        size = memory.u32(entry + self._size)
+        offsets = self._offsets
+        base = self._pointer(memory, entry + offsets.base)
+        size = memory.u32(entry + offsets.size)
         if not base or base & 0xFFF or not 0 < size <= _MAX_IMAGE or (base + size) >> 8 * self._pointer_size:
             return None
-        path = self._string(memory, entry, self._full_name)
-        name = self._string(memory, entry, self._base_name) or path.rpartition("\\")[2]
+        path = self._string(memory, entry, offsets.full_name)
+        name = self._string(memory, entry, offsets.base_name) or path.rpartition("\\")[2]
         return Module(name or _name_by_base(base), path, base, size, self._timestamp_of(memory, entry))
 
     def _timestamp_of(self, memory: Memory, entry: int) -> int:
-        try:  # the member lies far behind the others: it may be on a page that the dump lacks
-            return 0 if self._timestamp is None else memory.u32(entry + self._timestamp)
+        timestamp = self._offsets.timestamp
+        try:  # the member is far after the others, and may be on a page that the dump lacks
+            return 0 if timestamp is None else memory.u32(entry + timestamp)
         except MemoryUnreadable:
             return 0
 
-    def _string(self, memory: Memory, entry: int, offset: int | None) -> str:
-        if offset is None:
+    def _string(self, memory: Memory, entry: int, at: int | None) -> str:
+        if at is None:
             return ""
-        address = entry + offset
+        address = entry + at
         size = min(memory.u16(address), _MAX_PATH_BYTES) & ~1
-        buffer = self._pointer(memory, address + self._buffer)
+        buffer = self._pointer(memory, address + self._offsets.buffer)
         try:
             return memory.read(buffer, size).decode("utf-16-le", "replace")
         except MemoryUnreadable:
@@ -146,7 +154,7 @@ def _name_by_base(base: int) -> str:
 
 
 def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[Module]:
-    """Yield the images that the VADs of a process map, named by their files; `say` learns why there may be more."""
+    """Yield the images that the VADs of a process describe, named by their files; `say` is told why more may exist."""
     for base, end, path in mapped_files(process, say):
         name = path.rpartition("\\")[2]
         if name.lower().endswith(_IMAGE_NAMES) and end - base <= _MAX_IMAGE:
@@ -154,9 +162,9 @@ def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> 
 
 
 def mapped_files(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[tuple[int, int, str]]:
-    """Yield start, end and path of every view of a file that the VADs of a process tell of.
+    """Yield (first address, address after the last, path) of every mapped file that the VADs of a process describe.
 
-    `say` learns why there may be more.
+    `say` is told why there may be more.
     """
     breaks_off = guarded_objects(lambda reason: say(f"the VADs break off: {reason}"))
     one_view = guarded_objects(lambda reason: log.info("what a VAD maps cannot be read: %s", reason))

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies outside every loaded module: mapped files and other memory, by the VADs, and what was unloaded."""
+"""Names for addresses outside every loaded module: of mapped files, of other memory, of unloaded DLLs and drivers.
+
+A thread may have crashed in a DLL that was unloaded under it; ntdll and the kernel remember the last ones.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ from throwstack.volatility.objects.loader import mapped_files
 
 log = logging.getLogger(__name__)
 
-Elsewhere = Callable[[int], Name | None]
+NameOutsideImages = Callable[[int], Name | None]
 
 
 class MappedFiles:
-    """The files that a process maps; the VADs are only gone through when an address is asked for."""
+    """The files that a process maps; its VADs are read when the first address is asked for."""
 
     def __init__(self, process: interfaces.objects.ObjectInterface) -> None:
         """Take the EPROCESS."""
@@ -46,10 +49,11 @@ class MappedFiles:
         return Name(address, f"<Mapped_{path.rpartition(chr(92))[2]}>", "", address - start)
 
 
-def elsewhere_in_process(files: MappedFiles, images: ImageMap, arch: Arch, source: SymbolSource) -> Elsewhere:
-    """Return what names addresses of a process that lie in none of its `images`: what is there now goes first.
+def names_outside_images(files: MappedFiles, images: ImageMap, arch: Arch, source: SymbolSource) -> NameOutsideImages:
+    """Return a function that names addresses of a process outside its `images`.
 
-    `source` gives ntdll's symbols, should its exports not lead to what it remembers.
+    A file that is mapped there now comes before a DLL that was there once. ntdll's list of unloaded DLLs is found by
+    its exports, or else by its symbols from `source`.
     """
     known: list[tuple[UnloadedImage, ...]] = []
 
@@ -63,7 +67,7 @@ def elsewhere_in_process(files: MappedFiles, images: ImageMap, arch: Arch, sourc
 
 
 def region_of(address: int, symbols: Symbols, views: VadViews, stack: StackBounds) -> str:
-    """Say what an address outside every module belongs to; "" where the VADs cannot be read.
+    """Say what an address outside every module belongs to; "" if the VADs cannot be read.
 
     `stack` is that of the thread which touched the address.
     """
@@ -87,14 +91,14 @@ def _array(ntdll: Image, source: SymbolSource) -> int | None:
 
 
 def _listed(read: Callable[[], tuple[UnloadedImage, ...]]) -> tuple[UnloadedImage, ...]:
-    """Return what was unloaded. Many threads ask, none of which is to suffer from a fault in the list."""
+    """Return what `read` gives, or nothing if the list is damaged, which must not cost the threads that ask for it."""
     with guarded(lambda reason: log.info("the list of what was unloaded cannot be read: %s", reason)):
         return read()
     return ()
 
 
-def elsewhere_in_kernel(machine: Machine) -> Elsewhere:
-    """Return what names addresses of drivers that are no longer loaded."""
+def names_of_unloaded_drivers(machine: Machine) -> NameOutsideImages:
+    """Return a function that names addresses of drivers that were unloaded."""
     known: list[tuple[UnloadedImage, ...]] = []
 
     def name(address: int) -> Name | None:

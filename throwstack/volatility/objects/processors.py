@@ -1,25 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registers of the threads that were running: KPRCB.ProcessorState.ContextFrame.
 
-A crash dump's writer saves every processor's registers there before it writes. In an image taken from a running
-system the member is stale or empty, so what it holds is only believed where its stack pointer lies on the stack of
-the processor's current thread.
+Before Windows writes a crash dump, it saves every processor's registers there. In an image that was taken from a
+running system the member is empty, or is from an earlier time. So its user is expected to check that the stack pointer
+is on the stack of the processor's current thread.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 from throwstack.core.contexts import Context, read_context
 from throwstack.core.registers import Arch
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.memory.offsets import MissingMembers, offset, take
 
 log = logging.getLogger(__name__)
 
 _MAX_PROCESSORS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    thread: int = offset("_KPRCB.CurrentThread")
+    registers: int = offset("_KPRCB.ProcessorState.ContextFrame")
 
 
 class Processors:
@@ -36,17 +44,18 @@ class Processors:
     @cached_property
     def _contexts(self) -> dict[int, Context]:
         machine = self._machine
-        current = machine.layout.find("_KPRCB.CurrentThread")
-        frame = machine.layout.find("_KPRCB.ProcessorState.ContextFrame")
         found: dict[int, Context] = {}
-        if current is None or frame is None:
+        try:
+            offsets = take(_Offsets, machine.layout)
+        except MissingMembers as error:
+            log.info("registers of running threads are not known: %s", error)
             return found
         arch = Arch.X64 if machine.is_64bit else Arch.X86
         guard = guarded(lambda reason: log.info("a processor's registers cannot be read: %s", reason))
         for prcb in guard.each(self._control_blocks()):
             with guard:
-                thread = machine.pointer(machine.memory, prcb + current)
-                context = read_context(machine.memory, prcb + frame, arch)
+                thread = machine.pointer(machine.memory, prcb + offsets.thread)
+                context = read_context(machine.memory, prcb + offsets.registers, arch)
                 if context.has_plausible_flags:
                     found[thread] = context
         return found

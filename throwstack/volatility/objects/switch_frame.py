@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a switched-out thread goes on in the kernel: the frame that KiSwapContext leaves at KTHREAD.KernelStack.
+"""The switch frame: what the kernel leaves on a thread's kernel stack, at KTHREAD.KernelStack, when it switches it out.
 
-x64, KSWITCH_FRAME, the same from Windows 7 to 11: five home words, flags, rbp, return address: 0x40 bytes. x86,
-KSWITCHFRAME, from XP on: exception list, flags, return address: 12 bytes. Both return into KiSwapContext.
+The return address in it leads back into KiSwapContext, where the walk of the kernel stack begins. No kernel's PDB
+describes the frame. On x64 it has been KSWITCH_FRAME from Windows 7 to 11: five words of home space, flags, rbp and the
+return address, 0x40 bytes. On x86 it has been KSWITCHFRAME since XP: exception list, flags and the return address, 12
+bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _X86_EXCEPTIONS, _X86_RETURN, _X86_SIZE = 0, 8, 12
 
 @dataclass(frozen=True, slots=True)
 class SwitchFrame:
-    """The registers behind SwapContext's return, and on x86 the first exception registration on the kernel stack."""
+    """The registers after SwapContext returns, and on x86 the first exception registration on the kernel stack."""
 
     registers: Registers
     exception_list: int | None = None

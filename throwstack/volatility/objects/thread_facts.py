@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a thread's ETHREAD tells beyond how to find its stacks: how it waits, its priority, times and start.
+"""What an ETHREAD says of how its thread waits, of its priority, its times and where it started.
 
-What a kernel's ISF has no member for, or what cannot be read, is None. States and wait reasons have the names that
-KTHREAD_STATE and KWAIT_REASON give them (wdm.h, and the kernel's own symbols for the later ones).
+A value is None if the kernel's ISF has no such member, or if it cannot be read. States and wait reasons have the names
+of KTHREAD_STATE and KWAIT_REASON (wdm.h, and the kernel's own symbols for the later ones).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from throwstack.core.memory import MemoryUnreadable
+from throwstack.volatility.memory.layout import Member
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.memory.offsets import look_up, member
 
 STATES = (
     *("Initialized", "Ready", "Running", "Standby", "Terminated", "Waiting"),
@@ -28,57 +30,35 @@ WAIT_REASONS = (
 RUNNING, WAITING, GATE_WAIT = 2, 5, 8
 _MODES = ("KernelMode", "UserMode")
 
-_MEMBERS = {
-    "state": "Tcb.State",
-    "wait_reason": "Tcb.WaitReason",
-    "wait_mode": "Tcb.WaitMode",
-    "alertable": "Tcb.Alertable",
-    "priority": "Tcb.Priority",
-    "base_priority": "Tcb.BasePriority",
-    "priority_decrement": "Tcb.PriorityDecrement",
-    "kernel_ticks": "Tcb.KernelTime",
-    "user_ticks": "Tcb.UserTime",
-    "context_switches": "Tcb.ContextSwitches",
-    "suspend_count": "Tcb.SuspendCount",
-    "freeze_count": "Tcb.FreezeCount",
-    "is_resident": "Tcb.KernelStackResident",
-    "large_stack": "Tcb.LargeStack",
-    "stack_base": "Tcb.StackBase",
-    "stack_limit": "Tcb.StackLimit",
-    "win32_thread": "Tcb.Win32Thread",
-    "start": "StartAddress",
-    "win32_start": "Win32StartAddress",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class ThreadFacts:
     """Members of an ETHREAD. Times are in clock ticks; priorities are signed."""
 
-    state: int | None
-    wait_reason: int | None
-    wait_mode: int | None
-    alertable: int | None
-    priority: int | None
-    base_priority: int | None
-    priority_decrement: int | None
-    kernel_ticks: int | None
-    user_ticks: int | None
-    context_switches: int | None
-    suspend_count: int | None
-    freeze_count: int | None
-    """Not 0 while the process is frozen, as it is when the kernel reports a crash of it."""
-    is_resident: int | None
-    large_stack: int | None
-    stack_base: int | None
-    stack_limit: int | None
-    win32_thread: int | None
-    start: int | None
-    win32_start: int | None
+    state: int | None = member("_ETHREAD.Tcb.State", optional=True)
+    wait_reason: int | None = member("_ETHREAD.Tcb.WaitReason", optional=True)
+    wait_mode: int | None = member("_ETHREAD.Tcb.WaitMode", optional=True)
+    alertable: int | None = member("_ETHREAD.Tcb.Alertable", optional=True)
+    priority: int | None = member("_ETHREAD.Tcb.Priority", optional=True)
+    base_priority: int | None = member("_ETHREAD.Tcb.BasePriority", optional=True)
+    priority_decrement: int | None = member("_ETHREAD.Tcb.PriorityDecrement", optional=True)
+    kernel_ticks: int | None = member("_ETHREAD.Tcb.KernelTime", optional=True)
+    user_ticks: int | None = member("_ETHREAD.Tcb.UserTime", optional=True)
+    context_switches: int | None = member("_ETHREAD.Tcb.ContextSwitches", optional=True)
+    suspend_count: int | None = member("_ETHREAD.Tcb.SuspendCount", optional=True)
+    freeze_count: int | None = member("_ETHREAD.Tcb.FreezeCount", optional=True)
+    """Not 0 while the process is frozen: the kernel does that while it reports a crash of the process."""
+    is_resident: int | None = member("_ETHREAD.Tcb.KernelStackResident", optional=True)
+    large_stack: int | None = member("_ETHREAD.Tcb.LargeStack", optional=True)
+    stack_base: int | None = member("_ETHREAD.Tcb.StackBase", optional=True)
+    stack_limit: int | None = member("_ETHREAD.Tcb.StackLimit", optional=True)
+    win32_thread: int | None = member("_ETHREAD.Tcb.Win32Thread", optional=True)
+    start: int | None = member("_ETHREAD.StartAddress", optional=True)
+    win32_start: int | None = member("_ETHREAD.Win32StartAddress", optional=True)
 
     @property
     def is_waiting(self) -> bool:
-        """Say whether the thread waits for something, so that how it waits means something."""
+        """Say whether the thread waits; if not, its members about waiting are left from an earlier wait."""
         return self.state in {WAITING, GATE_WAIT}
 
     @property
@@ -88,12 +68,12 @@ class ThreadFacts:
 
     @property
     def state_name(self) -> str:
-        """Return the state's name, or its number where that is no state."""
+        """Return the state's name, its number if that is no state, or "" if it is not known."""
         return _name(STATES, self.state)
 
     @property
     def wait_reason_name(self) -> str:
-        """Return the wait reason's name, or its number where that is none."""
+        """Return the wait reason's name, its number if that is no reason, or "" if it is not known."""
         return _name(WAIT_REASONS, self.wait_reason)
 
     @property
@@ -102,7 +82,7 @@ class ThreadFacts:
         return _name(_MODES, self.wait_mode)
 
 
-NOTHING_KNOWN = ThreadFacts(**dict.fromkeys(_MEMBERS))
+NOTHING_KNOWN = ThreadFacts(**dict.fromkeys(one.name for one in fields(ThreadFacts)))
 """The facts of a thread that cannot be read."""
 
 
@@ -113,22 +93,21 @@ def _name(names: tuple[str, ...], value: int | None) -> str:
 
 
 class ThreadFactsReader:
-    """Reads the facts of threads; the offsets are looked up once."""
+    """Reads the facts of a machine's threads."""
 
     def __init__(self, machine: Machine) -> None:
         """Take offsets from the layout of `machine`."""
         self._memory = machine.memory
-        self._members = {name: machine.layout.member(f"_ETHREAD.{path}") for name, path in _MEMBERS.items()}
+        self._members: dict[str, Member | None] = look_up(ThreadFacts, machine.layout)
 
     def read(self, thread: int) -> ThreadFacts:
         """Return the facts of the ETHREAD at `thread`."""
-        values = {name: self._value(thread, name) for name in _MEMBERS}
+        values = {name: self._value(thread, member) for name, member in self._members.items()}
         for name in ("priority", "base_priority"):
             values[name] = _signed(values[name])
         return ThreadFacts(**values)
 
-    def _value(self, thread: int, name: str) -> int | None:
-        member = self._members[name]
+    def _value(self, thread: int, member: Member | None) -> int | None:
         if member is None:
             return None
         try:
@@ -138,5 +117,5 @@ class ThreadFactsReader:
 
 
 def _signed(value: int | None) -> int | None:
-    """Return a byte as the CHAR it is, whatever the ISF's compiler made of CHAR."""
+    """Return a byte as a signed CHAR: some ISF files call the type of priorities signed, some unsigned."""
     return value if value is None or value < 0x80 else value - 0x100

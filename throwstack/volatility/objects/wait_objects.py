@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a thread waits for: its wait blocks, the dispatcher objects they lead to, and who has them.
+"""What a thread waits for: its wait blocks, the dispatcher objects that they point to, and the threads that own those.
 
-Up to Windows 7 the KWAIT_BLOCKs are a ring (NextWaitBlock); from 8 on they are an array of WaitBlockCount, at
-KTHREAD.WaitBlockList, and the thread's timer, which ends a wait with a timeout, is no longer among them. Each points
-to an object that begins with a DISPATCHER_HEADER, whose Type says what it is; only objects of the object manager have
+A waiting thread has a KWAIT_BLOCK for each object that it waits for. Up to Windows 7 they are a ring, linked by
+NextWaitBlock; if the wait has a timeout, one of them points to the thread's own timer. From Windows 8 on they are an
+array of WaitBlockCount at KTHREAD.WaitBlockList, and none is for the timer: if that runs, the wait has a timeout.
+
+An object begins with a DISPATCHER_HEADER, whose Type says what kind of object it is. Objects of the object manager have
 an OBJECT_HEADER before them, and only they can have a name.
 """
 
@@ -15,7 +17,9 @@ from dataclasses import dataclass
 
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.memory import MemoryUnreadable
+from throwstack.volatility.memory.layout import Member
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.memory.offsets import member, offset, size, take
 from throwstack.volatility.objects.object_headers import ObjectHeaders
 
 _MAX_OBJECTS = 65
@@ -60,9 +64,10 @@ class ThreadId:
 
 @dataclass(frozen=True, slots=True)
 class WaitObject:
-    """An object that a thread waits for. `holder` is the thread that has to act: a mutex's owner, a thread's end.
+    """An object that a thread waits for.
 
-    `is_timeout` marks the thread's own timer, which ends the wait.
+    `holder` is the thread that has to do something for the wait to end: the owner of a mutex, or the thread whose end
+    is waited for. `is_timeout` is true for the thread's own timer, whose end is the wait's timeout.
     """
 
     address: int
@@ -73,7 +78,7 @@ class WaitObject:
     is_timeout: bool = False
 
     def __str__(self) -> str:
-        """Return it in a line: address, type, name in quotes, and what its kind tells."""
+        """Return one line: address, type, name in quotes, and detail."""
         parts = [f"{self.address:08x}", self.type_name]
         if self.name:
             parts.append(f'"{self.name}"')
@@ -92,74 +97,84 @@ class Wait:
 
     @property
     def holders(self) -> tuple[ThreadId, ...]:
-        """The threads without which the wait cannot end: none where it may end by another object or by time."""
+        """The threads without which the wait cannot end; none if another object or a timeout may end it."""
         waited = [item for item in self.objects if not item.is_timeout]
         if len(waited) < len(self.objects) or (len(waited) > 1 and not self.is_for_all):
             return ()
         return tuple(item.holder for item in waited if item.holder is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    wait_blocks: int | None = offset("_ETHREAD.Tcb.WaitBlockList", optional=True)
+    count: Member | None = member("_ETHREAD.Tcb.WaitBlockCount", optional=True)
+    timer: int | None = offset("_ETHREAD.Tcb.Timer", optional=True)
+    timer_inserted: Member | None = member("_KTIMER.Header.Inserted", optional=True)
+    due: int | None = offset("_KTIMER.DueTime", optional=True)
+    block_object: int | None = offset("_KWAIT_BLOCK.Object", optional=True)
+    next_block: int | None = offset("_KWAIT_BLOCK.NextWaitBlock", optional=True)
+    block_size: int | None = size("_KWAIT_BLOCK", optional=True)
+    wait_type: Member | None = member("_KWAIT_BLOCK.WaitType", optional=True)
+    signal: int | None = offset("_DISPATCHER_HEADER.SignalState", optional=True)
+    owner: int | None = offset("_KMUTANT.OwnerThread", optional=True)
+    abandoned: Member | None = member("_KMUTANT.Abandoned", optional=True)
+    limit: int | None = offset("_KSEMAPHORE.Limit", optional=True)
+    pid_of_thread: int | None = offset("_ETHREAD.Cid.UniqueProcess", optional=True)
+    tid: int | None = offset("_ETHREAD.Cid.UniqueThread", optional=True)
+    pid: int | None = offset("_EPROCESS.UniqueProcessId", optional=True)
+    image_name: int | None = offset("_EPROCESS.ImageFileName", optional=True)
+
+
 class WaitReader:
-    """Reads the waits of threads; the offsets are looked up once."""
+    """Reads what a machine's threads wait for."""
 
     def __init__(self, machine: Machine) -> None:
         """Take offsets from the layout of `machine`."""
         self._machine = machine
         self._headers = ObjectHeaders(machine)
-        find, member = machine.layout.find, machine.layout.member
-        self._list = find("_ETHREAD.Tcb.WaitBlockList")
-        self._own_timer = find("_ETHREAD.Tcb.Timer")
-        self._inserted = member("_KTIMER.Header.Inserted")
-        self._count = member("_ETHREAD.Tcb.WaitBlockCount")
-        self._object = find("_KWAIT_BLOCK.Object")
-        self._next = find("_KWAIT_BLOCK.NextWaitBlock")
-        self._block_size = machine.layout.size("_KWAIT_BLOCK") if machine.layout.has_type("_KWAIT_BLOCK") else 0
-        self._wait_type = member("_KWAIT_BLOCK.WaitType")
-        self._signal = machine.layout.find("_DISPATCHER_HEADER.SignalState") or 4
-        self._owner = find("_KMUTANT.OwnerThread")
-        self._abandoned = member("_KMUTANT.Abandoned")
-        self._limit = find("_KSEMAPHORE.Limit")
-        self._due = find("_KTIMER.DueTime")
-        self._thread_ids = (find("_ETHREAD.Cid.UniqueProcess"), find("_ETHREAD.Cid.UniqueThread"))
-        self._pid, self._name = find("_EPROCESS.UniqueProcessId"), find("_EPROCESS.ImageFileName")
+        self._offsets = take(_Offsets, machine.layout)
 
     def read(self, thread: int) -> Wait:
         """Return what the waiting thread whose ETHREAD is at `thread` waits for."""
         objects: list[WaitObject] = []
         wait_types: set[int] = set()
+        wait_type, timer = self._offsets.wait_type, self._offsets.timer
         try:
             for block, address in self._blocks(thread):
-                if self._wait_type is not None:
-                    wait_types.add(self._wait_type.read(self._machine.memory, block))
+                if wait_type is not None:
+                    wait_types.add(wait_type.read(self._machine.memory, block))
                 objects.append(self._describe(address, thread))
-            if self._own_timer is not None and self._times_out(thread + self._own_timer):
-                objects.append(self._describe(thread + self._own_timer, thread))
+            if timer is not None and self._times_out(thread + timer):
+                objects.append(self._describe(thread + timer, thread))
         except (MemoryUnreadable, _Broken) as error:
             return Wait(tuple(objects), _is_for_all(wait_types), f"wait blocks break off: {error}")
         return Wait(tuple(objects), _is_for_all(wait_types))
 
     def _times_out(self, timer: int) -> bool:
-        """Say whether the thread's `timer` runs where no wait block would show it."""
-        if self._next is not None or self._inserted is None:
+        """Say whether the thread's `timer` runs, and no wait block says so (from Windows 8 on)."""
+        offsets = self._offsets
+        if offsets.next_block is not None or offsets.timer_inserted is None:
             return False
-        return bool(self._inserted.read(self._machine.memory, timer))
+        return bool(offsets.timer_inserted.read(self._machine.memory, timer))
 
     def _blocks(self, thread: int) -> Iterator[tuple[int, int]]:
         """Yield (wait block, object) of each wait block."""
-        machine, memory = self._machine, self._machine.memory
-        if self._list is None or self._object is None:
+        machine, memory, offsets = self._machine, self._machine.memory, self._offsets
+        if offsets.wait_blocks is None or offsets.block_object is None:
             return
-        first = machine.pointer(memory, thread + self._list)
+        first = machine.pointer(memory, thread + offsets.wait_blocks)
         if not first:
             return
-        if self._next is None:
-            count = self._count.read(memory, thread) if self._count is not None else 0
+        if offsets.next_block is None:
+            count = 0 if offsets.count is None else offsets.count.read(memory, thread)
             if count > _MAX_OBJECTS:
                 message = f"WaitBlockCount is {count}"
                 raise _Broken(message)
-            for index in range(count):
-                block = first + index * self._block_size
-                yield block, machine.pointer(memory, block + self._object)
+            if offsets.block_size is None:
+                message = "the symbols do not say how large one is"
+                raise _Broken(message)
+            for block in range(first, first + count * offsets.block_size, offsets.block_size):
+                yield block, machine.pointer(memory, block + offsets.block_object)
             return
         block, seen = first, set[int]()
         while block not in seen:
@@ -167,21 +182,21 @@ class WaitReader:
                 message = f"more than {_MAX_OBJECTS} of them"
                 raise _Broken(message)
             seen.add(block)
-            yield block, machine.pointer(memory, block + self._object)
-            block = machine.pointer(memory, block + self._next)
+            yield block, machine.pointer(memory, block + offsets.block_object)
+            block = machine.pointer(memory, block + offsets.next_block)
         if block != first:
             message = f"they loop without coming back to the first ({block:#x})"
             raise _Broken(message)
 
     def _describe(self, address: int, thread: int) -> WaitObject:
-        memory = self._machine.memory
+        memory, offsets = self._machine.memory, self._offsets
         try:
             kind = memory.u8(address) & ~_LOCK_BIT
-            signal = _signed(memory.u32(address + self._signal))
+            signal = None if offsets.signal is None else _signed(memory.u32(address + offsets.signal))
         except MemoryUnreadable:
             return WaitObject(address, "unreadable object")
         type_name = _TYPES.get(kind, f"object of type {kind}")
-        is_timeout = self._own_timer is not None and address == thread + self._own_timer
+        is_timeout = offsets.timer is not None and address == thread + offsets.timer
         holder: ThreadId | None = None
         try:
             name = self._headers.name(address, _OBJECT_TYPES.get(kind, "")) if not is_timeout else ""
@@ -190,9 +205,9 @@ class WaitReader:
             name, detail = "", "not readable"
         return WaitObject(address, type_name, name, detail, holder, is_timeout)
 
-    def _detail(self, kind: int, address: int, signal: int) -> tuple[str, ThreadId | None]:
-        if kind == _MUTANT and self._owner is not None:
-            return self._owned(address, self._owner)
+    def _detail(self, kind: int, address: int, signal: int | None) -> tuple[str, ThreadId | None]:
+        if kind == _MUTANT and self._offsets.owner is not None:
+            return self._owned(address, self._offsets.owner)
         if kind == _THREAD:
             holder = self.thread_id(address)
             return ("" if holder is None else str(holder)), holder
@@ -202,23 +217,26 @@ class WaitReader:
         memory = self._machine.memory
         owner = self._machine.pointer(memory, address + owner_at) & -8
         if not owner:
-            is_abandoned = self._abandoned is not None and self._abandoned.read(memory, address)
+            abandoned = self._offsets.abandoned
+            is_abandoned = abandoned is not None and abandoned.read(memory, address)
             return ("abandoned" if is_abandoned else "not owned"), None
         holder = self.thread_id(owner)
         return (f"owned by thread at {owner:#x}" if holder is None else f"owned by {holder}"), holder
 
-    def _state(self, kind: int, address: int, signal: int) -> str:
-        machine, memory = self._machine, self._machine.memory
-        if kind == _PROCESS and self._pid is not None and self._name is not None:
-            pid = machine.pointer(memory, address + self._pid)
-            raw = memory.read(address + self._name, 15).split(b"\0", 1)[0]
+    def _state(self, kind: int, address: int, signal: int | None) -> str:
+        machine, memory, offsets = self._machine, self._machine.memory, self._offsets
+        if kind == _PROCESS and offsets.pid is not None and offsets.image_name is not None:
+            pid = machine.pointer(memory, address + offsets.pid)
+            raw = memory.read(address + offsets.image_name, 15).split(b"\0", 1)[0]
             return f"{pid} {raw.decode('latin-1')}".rstrip()
-        if kind == _SEMAPHORE and self._limit is not None:
-            return f"count {signal} of {_signed(memory.u32(address + self._limit))}"
+        if kind in _TIMERS and offsets.due is not None:
+            return self._due_in(memory.u64(address + offsets.due))
+        if signal is None:
+            return ""
+        if kind == _SEMAPHORE and offsets.limit is not None:
+            return f"count {signal} of {_signed(memory.u32(address + offsets.limit))}"
         if kind in _QUEUES:
             return f"{signal} entries"
-        if kind in _TIMERS and self._due is not None:
-            return self._due_in(memory.u64(address + self._due))
         return "signalled" if signal > 0 else ""
 
     def _due_in(self, due: int) -> str:
@@ -234,9 +252,9 @@ class WaitReader:
         return f"due in {duration(distance)}" if microseconds >= 0 else f"was due {duration(distance)} ago"
 
     def thread_id(self, address: int) -> ThreadId | None:
-        """Return the ids of the ETHREAD at `address`, or None if there is none: its dispatcher header must fit."""
+        """Return the ids of the ETHREAD at `address`, or None if its dispatcher header says that it is no thread."""
         machine, memory = self._machine, self._machine.memory
-        pid, tid = self._thread_ids
+        pid, tid = self._offsets.pid_of_thread, self._offsets.tid
         if pid is None or tid is None:
             return None
         try:

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The 32-bit side of a WoW64 process: PEB32, TEB32, and the registers with which a thread's 32-bit code goes on.
 
-A 64-bit Windows keeps the 32-bit CONTEXT of a thread in its CPU area, which TEB64.TlsSlots[1] points to: a
-WOW64_CPURESERVED {u16 Flags, u16 Machine} and, behind it, the CONTEXT. That form may change, so it is checked.
+While a thread of a WoW64 process is in 64-bit code, its 32-bit registers are in its CPU area, which TEB64.TlsSlots[1]
+points to: a WOW64_CPURESERVED {u16 Flags, u16 Machine}, then a 32-bit CONTEXT. No document promises that form, so the
+CONTEXT is checked.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from throwstack.core.contexts import Context, read_context
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.memory.offsets import offset, size, take
 from throwstack.volatility.objects.loader import LoaderReader
 from throwstack.volatility.objects.threads import checked_bounds
 
@@ -21,50 +25,64 @@ _USER_LIMIT = 1 << 32
 _TEB32_DISTANCE = 0x2000
 
 
+@dataclass(frozen=True, slots=True)
+class _KernelOffsets:
+    process: int | None = offset("_EPROCESS.WoW64Process", "_EPROCESS.Wow64Process", optional=True)
+    peb: int | None = offset("_EWOW64PROCESS.Peb", optional=True)
+    tls_slots: int | None = offset("_TEB.TlsSlots", optional=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wow64Offsets:
+    context: int = size("_WOW64_CPURESERVED")
+    """The CONTEXT follows the structure."""
+    machine: int = offset("_WOW64_CPURESERVED.Machine")
+    self_pointer: int = offset("_TEB32.NtTib.Self")
+    stack_base: int = offset("_TEB32.NtTib.StackBase")
+    stack_limit: int = offset("_TEB32.NtTib.StackLimit")
+    exception_list: int = offset("_TEB32.NtTib.ExceptionList")
+
+
 class Wow64Reader:
-    """Reads 32-bit PEBs, TEBs and CPU areas; the offsets are looked up once."""
+    """Reads the 32-bit PEBs, TEBs and CPU areas of a machine."""
 
     def __init__(self, machine: Machine) -> None:
         """Take offsets from the kernel's layout and from the 32-bit one that throwstack carries.
 
-        Raises LookupError if that one, which is to be whole, is not.
+        Raises LookupError if the latter is not whole.
         """
-        layout, layout32 = machine.layout, machine.wow64
         self._machine = machine
-        found = (layout.find(f"_EPROCESS.{name}") for name in ("WoW64Process", "Wow64Process"))
-        self._process = next((offset for offset in found if offset is not None), None)
-        self._process_peb = layout.find("_EWOW64PROCESS.Peb")
-        self._slots = layout.find("_TEB.TlsSlots")
-        self._context = layout32.size("_WOW64_CPURESERVED")
-        self._cpu_machine = layout32.offset("_WOW64_CPURESERVED.Machine")
-        self._self = layout32.offset("_TEB32.NtTib.Self")
-        self._stack_base = layout32.offset("_TEB32.NtTib.StackBase")
-        self._stack_limit = layout32.offset("_TEB32.NtTib.StackLimit")
-        self._exception_list = layout32.offset("_TEB32.NtTib.ExceptionList")
-        self.loader = LoaderReader(layout32, 4, "32")
+        self._kernel = take(_KernelOffsets, machine.layout)
+        self._offsets = take(_Wow64Offsets, machine.wow64)
+        self.loader = LoaderReader(machine.wow64, 4, "32")
 
     def peb32(self, process: int) -> int:
-        """Return the address of the PEB32 of the EPROCESS at `process`, or 0 for a 64-bit process or an unknown one.
+        """Return the address of the PEB32 of the EPROCESS at `process`, or 0 for a 64-bit process.
 
         Up to Windows 8.1 the member holds the PEB32's address; from 10 on it points to an EWOW64PROCESS that does.
         """
         memory = self._machine.memory
-        if self._process is None:
+        if self._kernel.process is None:
             return 0
-        value = memory.u64(process + self._process)
+        value = memory.u64(process + self._kernel.process)
         if value < _USER_LIMIT:
             return value
-        return memory.u64(value + (self._process_peb or 0)) & (_USER_LIMIT - 1)
+        # Symbols without EWOW64PROCESS: its first member is the PEB in every Windows that has it.
+        return memory.u64(value + (self._kernel.peb or 0)) & (_USER_LIMIT - 1)
 
     def teb32(self, memory: Memory, teb: int) -> int | None:
-        """Return the address of the 32-bit TEB: TEB64's first field points to it; checked by its own self pointer."""
+        """Return the address of the 32-bit TEB, or None.
+
+        The first member of the 64-bit TEB points to it; if that page is absent, it is 0x2000 bytes after the 64-bit
+        TEB, where Windows puts it. Its self pointer has to be right.
+        """
         try:
             candidates = (memory.u64(teb), teb + _TEB32_DISTANCE)
         except MemoryUnreadable:
             candidates = (0, teb + _TEB32_DISTANCE)
         for candidate in candidates:
             try:
-                if 0 < candidate < _USER_LIMIT and memory.u32(candidate + self._self) == candidate:
+                if 0 < candidate < _USER_LIMIT and memory.u32(candidate + self._offsets.self_pointer) == candidate:
                     return candidate
             except MemoryUnreadable:
                 continue
@@ -76,9 +94,10 @@ class Wow64Reader:
         if teb32 is None:
             return None
         try:
-            return checked_bounds(memory.u32(teb32 + self._stack_limit), memory.u32(teb32 + self._stack_base))
+            limit, base = memory.u32(teb32 + self._offsets.stack_limit), memory.u32(teb32 + self._offsets.stack_base)
         except MemoryUnreadable:
             return None
+        return checked_bounds(limit, base)
 
     def exception_list(self, memory: Memory, teb: int) -> int | None:
         """Return the first 32-bit exception registration of the thread whose 64-bit TEB is at `teb`, or None."""
@@ -86,19 +105,20 @@ class Wow64Reader:
         if teb32 is None:
             return None
         try:
-            return memory.u32(teb32 + self._exception_list) or None
+            return memory.u32(teb32 + self._offsets.exception_list) or None
         except MemoryUnreadable:
             return None
 
     def cpu_context(self, memory: Memory, teb: int) -> Context | None:
         """Return the 32-bit CONTEXT in the CPU area of the thread whose 64-bit TEB is at `teb`, or None."""
-        if self._slots is None:
+        slots = self._kernel.tls_slots
+        if slots is None:
             return None
         try:
-            area = memory.u64(teb + self._slots + 8 * _CPU_SLOT)
-            if not area or memory.u16(area + self._cpu_machine) != _MACHINE_I386:
+            area = memory.u64(teb + slots + 8 * _CPU_SLOT)
+            if not area or memory.u16(area + self._offsets.machine) != _MACHINE_I386:
                 return None
-            context = read_context(memory, area + self._context, Arch.X86)
+            context = read_context(memory, area + self._offsets.context, Arch.X86)
         except MemoryUnreadable:
             return None
         return context if context.has_plausible_flags and context.has_user_selectors else None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A layer for the kinds of Windows crash dumps that Volatility's own turns away: all that hold physical memory.
+"""A layer for the kinds of Windows crash dumps that hold physical memory and that Volatility's own layer refuses.
 
-Volatility finds stackers among the classes that have been imported when it begins to stack; importing this module from
-a plugin's is enough, for plugins are imported first. The stacker comes after Volatility's and takes what that leaves.
+Volatility takes as stackers all classes that are imported when it begins to stack. Plugins are imported before that, so
+it is enough that a plugin imports this module. The stacker comes after Volatility's own and takes what they leave.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LayerBytes:
         self.size: int = layer.maximum_address + 1
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return the bytes at `offset`: fewer than `size` at the end, none behind it."""
+        """Return the bytes at `offset`: fewer than `size` at the end of the file, none after it."""
         size = min(size, self.size - offset)
         if size <= 0:
             return b""
@@ -58,7 +58,7 @@ class CrashDumpLayer(segmented.SegmentedLayer):  # type: ignore[misc] # Volatili
         name: str,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Take the layer named in the configuration as the file; raises LayerException for one that is no dump."""
+        """Take the layer named in the configuration as the file; raises LayerException for a file that is no dump."""
         data = LayerBytes(context.layers[context.config[interfaces.configuration.path_join(config_path, "base_layer")]])
         header = read_header(data)
         if header is None:
@@ -79,7 +79,7 @@ class CrashDumpLayer(segmented.SegmentedLayer):  # type: ignore[misc] # Volatili
 
 
 class CrashDumpStacker(interfaces.automagic.StackerLayerInterface):  # type: ignore[misc]
-    """Stacks `CrashDumpLayer` on dumps that no stacker of Volatility's has taken."""
+    """Stacks `CrashDumpLayer` on dumps that Volatility's stackers have left."""
 
     stack_order = 12
     exclusion_list = ["mac", "linux"]  # noqa: RUF012 - as Volatility declares it
@@ -107,7 +107,11 @@ class CrashDumpStacker(interfaces.automagic.StackerLayerInterface):  # type: ign
 
 
 def _metadata(header: DumpHeader, pages: DumpPages) -> dict[str, Any]:
-    """Return what saves Volatility the search for page tables: those of the header, where they lead to the kernel."""
+    """Return the page tables that the header names, so that Volatility need not search for them.
+
+    They are only believed where they lead to the kernel: the first entry of its module list has to point back to the
+    list's head. A header of a damaged dump may name any page.
+    """
     memory = Memory(AddressSpace(Memory(pages), header.paging, header.directory_base))
     size = 8 if header.is_64bit else 4
     try:

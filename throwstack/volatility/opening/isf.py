@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of user-mode modules from ISF files, found where Volatility looks for symbols (`-s`).
+"""Names of functions from ISF files, Volatility's symbol tables in JSON; they are looked for where `-s` says.
 
-The file of a PDB is `windows/<name>/<GUID>-<age>.json` (or .json.xz, …): the layout of Volatility's own tables.
+The ISF file of a PDB is `windows/<name>/<GUID>-<age>.json` (or .json.xz, …), as Volatility's own tables are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9_.+\-]{1,128}")
 
 
 class IsfSource:
-    """A `SymbolSource`: gives the table of an image whose PDB has an ISF file; each file is read once."""
+    """A `SymbolSource` that reads ISF files, each once."""
 
     def __init__(self) -> None:
         """Start with nothing read."""

@@ -109,9 +109,10 @@ def open_crash_dump(
 def open_image(path: Path, page_files: Sequence[Path] = ()) -> tuple[interfaces.context.ContextInterface, str]:
     """Return a context with an image in which Volatility finds the kernel, and its module's name; raises CannotOpen.
 
-    The kernel's symbols are looked for by `find_isf`. Volatility itself takes them from an index that all runs of
-    a user share, and each drops from it what lies in none of its own symbol directories: of two runs side by side, one
-    may find the symbols gone, then opens the very file that holds them to write a download into it, and deletes it.
+    The kernel's symbols are looked for by `find_isf`, and not by Volatility. Volatility keeps an index of symbol files
+    that all runs of a user share, and each run removes from it the files that are in none of its own directories.
+    Example: two runs have different `-s`. The second removes the first's table from the index; the first finds no
+    table, opens the file of that name to write a download into it, and deletes it when the download fails.
     """
     context = contexts.Context()
     join = interfaces.configuration.path_join
@@ -169,4 +170,4 @@ _DAMAGED = (
     MemoryError,
     lzma.LZMAError,
 )
-"""What reading an ISF file that is not one ends in."""
+"""What reading a file that is no ISF file raises."""

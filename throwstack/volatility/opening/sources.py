@@ -3,8 +3,7 @@
 
 The symbol path is the option `--symbol-path`, else `symbol_path` in Volatility's settings file (`vol.json`), else the
 environment's `_NT_SYMBOL_PATH`. The image path is `--image-path`, else `image_path` in the settings, else
-`_NT_EXECUTABLE_IMAGE_PATH`. Both are written as WinDbg takes them. What a path's file is refused
-for is said once, as a warning.
+`_NT_EXECUTABLE_IMAGE_PATH`. Both are written as WinDbg takes them. Why a file was refused is said once, as a warning.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ class Sources:
 
 
 def paths(symbol_path: str | None, image_path: str | None) -> tuple[str, str]:
-    """Return the symbol path and the image path in force, for the values of the two options; None: not given."""
+    """Return the symbol path and the image path to use, given the values of the two options (None: not given)."""
     settings = _settings()
 
     def in_force(given: str | None, setting: str, variable: str) -> str:

@@ -19,7 +19,7 @@ SYMBOLS = {"?SmGlobals@@3U_SM_GLOBALS@@A": GLOBALS, "NtBuildNumber": BUILD_NUMBE
 
 
 class Offsets:
-    """Where the members lie in this test."""
+    """The offsets of this test."""
 
     def find(self, path: str) -> int | None:
         return OFFSETS.get(path)
@@ -42,7 +42,7 @@ def test_pages_are_read_from_the_owning_process():
     assert found.reasons == ()
 
 
-def test_a_variable_may_have_its_plain_name():
+def test_sm_globals_may_have_its_undecorated_name():
     assert finder(symbols={"SmGlobals": GLOBALS, "NtBuildNumber": BUILD_NUMBER}).page(FILE, 5) == NOISE
 
 
@@ -59,7 +59,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("change", "reason"), REFUSED)
-def test_what_is_missing_is_said_once(change: Callable[[Laid], None], reason: str, caplog: pytest.LogCaptureFixture):
+def test_a_store_that_cannot_be_read_is_warned_of_once(
+    change: Callable[[Laid], None], reason: str, caplog: pytest.LogCaptureFixture
+):
     found = finder(change)
     with caplog.at_level(logging.WARNING):
         assert (found.page(FILE, 0x1234), found.page(FILE, 5)) == (None, None)
@@ -69,7 +71,7 @@ def test_what_is_missing_is_said_once(change: Callable[[Laid], None], reason: st
 
 
 @pytest.mark.parametrize("name", SYMBOLS)
-def test_symbols_that_do_not_name_the_variables(name: str):
+def test_a_store_whose_variables_the_symbols_lack_is_not_read(name: str):
     found = finder(symbols={key: value for key, value in SYMBOLS.items() if key != name})
     assert found.page(FILE, 5) is None
     assert found.reasons == ("the kernel's symbols do not name SmGlobals and NtBuildNumber",)

@@ -12,7 +12,9 @@ from throwstack.volatility.opening import sources
     ("option", "setting", "variable", "path"),
     [(None, None, None, ""), (None, None, "c", "c"), (None, "b", "c", "b"), ("a", "b", "c", "a")],
 )
-def test_option_then_settings_then_environment(monkeypatch, option, setting, variable, path):
+def test_a_path_comes_from_the_option_else_the_settings_else_the_environment(
+    monkeypatch, option, setting, variable, path
+):
     settings = {} if setting is None else {"symbol_path": setting, "image_path": setting}
     monkeypatch.setattr(sources, "_settings", lambda: settings)
     for name in ("_NT_SYMBOL_PATH", "_NT_EXECUTABLE_IMAGE_PATH"):

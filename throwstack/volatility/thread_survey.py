@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every selected thread with what there is to say of it: facts, what it waits for and who has that, its whole stack."""
+"""Reports on every selected thread: its facts, what it waits for, which threads own that, and its whole stack."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KEPT_PROCESSES = 8
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process as far as its threads go; `process` is None for one without user memory (System)."""
+    """The process that threads belong to; `process` is None if it has no user-mode memory (System)."""
 
     address: int
     pid: int
@@ -53,7 +53,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Blockage:
-    """What keeps a thread from going on, and the threads without which it cannot."""
+    """What a thread waits for, and the threads (`holders`) without which the wait cannot end."""
 
     facts: ThreadFacts
     wait: Wait = field(default_factory=Wait)
@@ -75,8 +75,8 @@ class ThreadReport:
     problem: str = ""
 
 
-class StackWalk:
-    """Goes through the threads that a survey selects."""
+class ThreadSurvey:
+    """Makes the reports on the threads that a survey selects."""
 
     def __init__(self, survey: Survey) -> None:
         """Take what selects the processes, the threads, and the sides of WoW64 processes."""
@@ -119,7 +119,7 @@ class StackWalk:
         return None
 
     def _report(self, owner: Owner, thread: Thread) -> ThreadReport:
-        """Return what there is to say of a thread. What cannot be found out is left out, and `problem` says why."""
+        """Return the report on a thread. Parts that cannot be found out are missing, and `problem` says why."""
         problems: list[str] = []
 
         def note(reason: str) -> None:
@@ -174,7 +174,7 @@ class StackWalk:
         return Locks(target, owner.by_tid.keys()).wait(frames, thread.tid)
 
     def _holders(self, identity: ThreadId) -> tuple[ThreadId, ...]:
-        """Return the threads that another one waits for, wherever it belongs."""
+        """Return the threads that a thread of any process waits for."""
         owner = self._owner_of(identity.pid)
         if owner is None:
             return ()
@@ -193,17 +193,17 @@ class StackWalk:
         return self._owners[pid]
 
     def _keep(self, pid: int, owner: Owner | None) -> None:
-        """Keep the processes that were used last: each has memory of its own, with a cache of pages."""
+        """Keep a process, and forget the oldest if there are many: each has a cache of pages."""
         self._owners[pid] = owner
         while len(self._owners) > _KEPT_PROCESSES:
             del self._owners[next(iter(self._owners))]
 
     @cached_property
     def _items(self) -> dict[int, interfaces.objects.ObjectInterface]:
-        """All processes by id: a deadlock may lead out of those that are selected."""
+        """All processes by id: a deadlock may include threads of processes that are not selected."""
         found: dict[int, interfaces.objects.ObjectInterface] = {}
         guard = guarded(lambda reason: log.info("a process that may be part of a deadlock: %s", reason))
-        for item in guard.each(self._machine.processes(lambda _: False)):
+        for item in guard.each(self._machine.processes()):
             with guard:
                 found.setdefault(int(item.UniqueProcessId), item)
         return found

@@ -39,23 +39,23 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process,
         yield process, KernelTargets(opened, reader.kernel).target(process.pages)
 
 
-def test_an_address_in_a_file_that_is_no_module(machine):
+def test_an_address_in_a_mapped_file_is_named_after_the_file(machine):
     process, _ = machine
     assert str(process.program.symbols.name(0x00D66A6A)) == "<Mapped_FTPParsers.dll>+0x6a6a"
 
 
-def test_an_address_in_an_unloaded_dll(machine):
+def test_an_address_in_an_unloaded_dll_is_named_after_the_dll(machine):
     process, _ = machine
     assert str(process.program.symbols.name(0x02E01234)) == "<Unloaded_ftpdiag.dll>+0x1234"
     assert str(process.program.symbols.name(0x02DFF000)) == "<Unloaded_older.dll>+0x1000"
 
 
-def test_an_address_in_an_unloaded_driver(machine):
+def test_an_address_in_an_unloaded_driver_is_named_after_the_driver(machine):
     _, kernel = machine
     assert str(kernel.symbols.name(0xF7A10042)) == "<Unloaded_i8042prt.sys>+0x42"
 
 
-def test_an_address_where_nothing_is_known(machine):
+def test_an_address_outside_all_known_memory_stays_bare(machine):
     process, kernel = machine
     assert str(process.program.symbols.name(0x00000042)) == "0x42"
     assert str(kernel.symbols.name(0xF0000042)) == "0xf0000042"

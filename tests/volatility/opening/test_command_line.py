@@ -32,7 +32,7 @@ def command(*arguments: str, before: str = NO_HOOK, cwd: Path = CHECKOUT) -> sub
 
 
 @pytest.mark.parametrize("before", [NO_HOOK, NO_HOOK + HOOK], ids=["no hook", "hook"])
-def test_it_is_volatilitys_help_under_our_name_with_our_plugins_once(before: str):
+def test_the_help_of_throwstack_vol_is_volatilitys_with_our_plugins_once(before: str):
     done = command("vol", "-h", before=before)
     assert done.returncode == 0
     assert "usage: throwstack vol [-h]" in done.stdout
@@ -41,13 +41,13 @@ def test_it_is_volatilitys_help_under_our_name_with_our_plugins_once(before: str
     assert "windows.pslist.PsList" in plugins
 
 
-def test_what_vol_says_of_wrong_usage_and_its_exit_status_are_kept():
+def test_throwstack_vol_keeps_the_words_and_the_exit_status_of_wrong_usage():
     done = command("vol", "windows.nosuch")
     assert done.returncode == 2
     assert "invalid choice windows.nosuch" in done.stderr
 
 
-def test_its_options_go_through_and_a_dump_gets_its_row(forged: Forge, tmp_path: Path):
+def test_throwstack_vol_passes_options_on(forged: Forge, tmp_path: Path):
     out, _ = forged("ftp-2003")
     options = ("-q", "--offline", "--cache-path", str(tmp_path), "-r", "csv", "-s", str(out / "isf"))
     done = command("vol", *options, "-f", str(out / "MEMORY.DMP"), "windows.unhandled", "--pid", "2564", cwd=tmp_path)
@@ -55,11 +55,11 @@ def test_its_options_go_through_and_a_dump_gets_its_row(forged: Forge, tmp_path:
     assert re.findall(r"^0,(\d+),(\w+\.exe),", done.stdout, flags=re.MULTILINE) == [("2564", "iftpsvc.exe")]
 
 
-def test_the_commands_of_throwstack_name_it():
+def test_the_help_of_throwstack_names_vol():
     assert re.search(r"^    vol +run Volatility's vol", command("-h").stdout, flags=re.MULTILINE)
 
 
-def test_without_volatility_it_says_so_in_one_line():
+def test_throwstack_vol_without_volatility_ends_in_one_line():
     missing = NO_HOOK + "sys.modules['volatility3'] = None\n"  # what Python does then: ModuleNotFoundError
     done = command("vol", "-h", before=missing)
     assert done.returncode == 2

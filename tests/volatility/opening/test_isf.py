@@ -43,7 +43,7 @@ PACKED = {"": bytes, ".xz": lzma.compress, ".gz": gzip.compress, ".bz2": bz2.com
 
 
 @pytest.mark.parametrize("extension", PACKED)
-def test_a_table(put, extension):
+def test_symbols_are_read_from_an_isf_file(put, extension):
     assert put(extension, PACKED[extension](FILE)).nearest(0x1002) == ("f2", 0x1002)
 
 
@@ -51,7 +51,7 @@ def test_a_table(put, extension):
 @pytest.mark.parametrize(
     "cut", [lambda data: data[: len(data) // 2], lambda data: data[:99] + b"\xff" * 99, lambda _: b""]
 )
-def test_a_damaged_file_is_a_warning(put, extension, cut, caplog):
+def test_a_damaged_isf_file_is_a_warning(put, extension, cut, caplog):
     with caplog.at_level(logging.WARNING):
         assert put(extension, cut(PACKED[extension](FILE))) is None
     assert "cannot be used" in caplog.text
@@ -60,7 +60,7 @@ def test_a_damaged_file_is_a_warning(put, extension, cut, caplog):
 @pytest.mark.parametrize(
     "data", [b"[" * 200_000, b"[]", b'{"symbols": {"f": {"address": 1e400}}}', b'{"symbols": {"f": {"address": [1]}}}']
 )
-def test_what_is_no_table_is_a_warning(put, data, caplog):
+def test_a_file_that_is_no_isf_table_is_a_warning(put, data, caplog):
     with caplog.at_level(logging.WARNING):
         assert put("", data) is None
     assert "cannot be used" in caplog.text

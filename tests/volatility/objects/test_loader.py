@@ -29,9 +29,6 @@ OFFSETS = {
 class Layout32:
     """The members above, as a `Layout` gives them."""
 
-    def offset(self, path: str) -> int:
-        return OFFSETS[path]
-
     def find(self, path: str) -> int | None:
         return OFFSETS.get(path)
 
@@ -41,7 +38,7 @@ def reader() -> LoaderReader:
 
 
 def entry(flink: int, base: int, size: int, path: str, at: int) -> dict[int, bytes]:
-    """Return a loader entry at `at` whose path lies right behind it."""
+    """Return a loader entry at `at` which its path follows."""
     text = path.encode("utf-16-le")
     name = len(path.rpartition("\\")[2]) * 2
     data = bytearray(0x48)
@@ -63,7 +60,7 @@ HEAD = LDR + 0x0C
 NTDLL = r"C:\WINDOWS\system32\ntdll.dll"
 
 
-def test_the_list_is_followed_to_its_head():
+def test_the_loader_list_is_followed_to_its_head():
     memory = process(
         ENTRY,
         entry(ENTRY + 0x200, 0x400000, 0x9000, r"C:\Program Files\iftpsvc.exe", ENTRY),
@@ -78,18 +75,18 @@ def test_the_list_is_followed_to_its_head():
     assert loaded.problem == ""
 
 
-def test_a_peb_that_is_not_there_is_named():
+def test_an_unreadable_peb_is_reported():
     assert reader().read(memory_of({}), PEB).problem == "PEB at 0x7ffde000 is not readable"
 
 
-def test_a_list_that_breaks_off_keeps_what_came_before():
+def test_a_loader_list_that_breaks_off_keeps_the_modules_before_the_break():
     memory = process(ENTRY, entry(0x11110000, 0x400000, 0x9000, r"C:\a.exe", ENTRY))
     loaded = reader().read(memory_of(memory), PEB)
     assert [module.name for module in loaded.modules] == ["a.exe"]
     assert loaded.problem.startswith("module list breaks off at 0x111100")
 
 
-def test_a_list_that_runs_in_a_circle_ends():
+def test_a_loader_list_with_a_cycle_ends():
     memory = process(
         ENTRY,
         entry(ENTRY + 0x200, 0x400000, 0x9000, r"C:\a.exe", ENTRY),
@@ -100,7 +97,7 @@ def test_a_list_that_runs_in_a_circle_ends():
     assert loaded.problem == "module list does not lead back to its head, but to 0x242100"
 
 
-def test_entries_that_make_no_sense_are_left_out():
+def test_impossible_loader_entries_are_left_out():
     memory = process(
         ENTRY,
         entry(ENTRY + 0x200, 0x400123, 0x9000, r"C:\unaligned.exe", ENTRY),
@@ -112,13 +109,36 @@ def test_entries_that_make_no_sense_are_left_out():
     assert loaded.problem == "module list has an entry at 0x242500 that makes no sense"
 
 
-def test_a_module_whose_names_are_paged_out_is_named_by_its_base():
-    broken = entry(HEAD, 0x400000, 0x9000, r"C:\a.exe", ENTRY)
-    data = bytearray(broken[ENTRY])
+def without_its_names(broken: dict[int, bytes]) -> dict[int, bytes]:
+    """Let both names of a loader entry be on an absent page."""
+    ((at, whole),) = broken.items()
+    data = bytearray(whole)
     struct.pack_into("<I", data, 0x28, 0x11110000)
     struct.pack_into("<I", data, 0x30, 0x11110000)
-    (module,) = reader().read(memory_of(process(ENTRY, {ENTRY: bytes(data)})), PEB).modules
-    assert module == Module("image400000", "", 0x400000, 0x9000)
+    return {at: bytes(data)}
+
+
+def test_a_module_whose_names_are_paged_out_is_named_after_its_base():
+    memory = process(ENTRY, without_its_names(entry(HEAD, 0x400000, 0x9000, r"C:\a.exe", ENTRY)))
+    loaded = reader().read(memory_of(memory), PEB)
+    assert loaded.modules == (Module("image400000", "", 0x400000, 0x9000),)
+    assert loaded.problem == "the name of the module at 0x400000 is not readable"
+
+
+def test_a_module_whose_names_are_paged_out_takes_the_name_of_its_vad():
+    """KERNEL32 under another name would be no module in which threads get stuck: its process would look healthy."""
+    path = r"C:\WINDOWS\system32\kernel32.dll"
+    memory = process(
+        ENTRY,
+        entry(ENTRY + 0x200, 0x400000, 0x9000, r"C:\a.exe", ENTRY),
+        without_its_names(entry(HEAD, 0x77E40000, 0x10000, path, ENTRY + 0x200)),
+    )
+    loaded = reader().read(memory_of(memory), PEB)
+    by_vads = [Module("kernel32.dll", path, 0x77E40000, 0x20000), Module("b.exe", "", 0x400000, 0x20000)]
+    assert [(module.name, module.size) for module in loaded.named_by(by_vads)] == [
+        ("a.exe", 0x9000),
+        ("kernel32.dll", 0x10000),
+    ]
 
 
 class EndlessEntries:
@@ -134,7 +154,7 @@ class EndlessEntries:
         return page.ljust(0x1000, b"\0")
 
 
-def test_a_list_without_end_is_followed_as_far_as_the_budget_goes_and_that_is_said():
+def test_an_endless_loader_list_is_followed_up_to_the_budget_and_the_problem_says_so():
     source = EndlessEntries(process(0x10000000))
     loaded = reader().read(Memory(source), PEB)
     assert len(loaded.modules) == BUDGETS.modules
@@ -166,7 +186,7 @@ class MappedView:
         return 0x400FFF
 
 
-def test_a_vad_tree_that_is_too_deep_costs_what_is_beyond():
+def test_a_vad_tree_that_is_too_deep_keeps_the_views_read_before():
     said: list[str] = []
     (module,) = modules_from_vads(DeepTree(), said.append)  # type: ignore[arg-type]
     assert (module.name, module.base, module.size) == ("a.dll", 0x400000, 0x1000)
@@ -181,7 +201,7 @@ class ManyViews(DeepTree):
             yield MappedView()
 
 
-def test_files_that_a_process_maps_are_read_as_far_as_the_budget_goes():
+def test_mapped_files_are_read_up_to_the_budget():
     said: list[str] = []
     assert sum(1 for _ in mapped_files(ManyViews(), said.append)) == BUDGETS.views  # type: ignore[arg-type]
     assert said == ["a process maps more files than the budget of 8,192: the others have no names"]

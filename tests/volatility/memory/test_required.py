@@ -80,7 +80,7 @@ def test_any_other_member_costs_its_column_or_its_route(case: tuple[Session, int
         ("_PEB.ProcessParameters", set()),
     ],
 )
-def test_a_column_is_all_that_is_lost(forged: Forge, path: str, columns: set[str]):
+def test_a_missing_optional_member_costs_only_its_column(forged: Forge, path: str, columns: set[str]):
     out, _ = forged("service-x64")
     with open_dump(out / "MEMORY.DMP", out / "isf") as session:
         whole = session.rows(UNHANDLED)

@@ -42,7 +42,7 @@ def test_nonvolatile_registers_of_a_blocked_thread_are_exact(forged: Forge):
 
 
 @pytest.mark.parametrize("pointer", [0, 1, 0xFFFF800000000000, 0xFFFFFFFFFFFFFFFF])
-def test_without_a_kernel_stack_they_stay_unknown(forged: Forge, pointer: int):
+def test_nonvolatile_registers_stay_unknown_without_a_kernel_stack(forged: Forge, pointer: int):
     out, truth = forged("service-x64")
     with open_dump(out / "MEMORY.DMP", out / "isf") as session:
         reader = ProcessReader(Machine(session.context, session.kernel_name, "test", Sources("", "")))

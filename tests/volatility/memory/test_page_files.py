@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which page file is the memory compression's, by _MMPAGING_FILEs laid down here."""
+"""Which page file is the compressed store, by _MMPAGING_FILEs in memory that the test makes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PARTITION = 0xFFFFF80300000000
 
 
 class Offsets:
-    """Where the members lie in this test."""
+    """The offsets of this test."""
 
     def find(self, path: str) -> int | None:
         return {"_MI_PARTITION.Vp.PagingFile": 0x20}.get(path)
@@ -22,7 +22,7 @@ class Offsets:
         return {"_MMPAGING_FILE.VirtualStorePagefile": (0xCC, Bits(6, 1))}.get(path)
 
 
-def test_the_virtual_store_is_found_by_its_flag():
+def test_the_compressed_store_is_found_by_its_flag():
     ordinary, store = 0xFFFFA00000001000, 0xFFFFA00000003000
     memory = memory_of(
         {
@@ -36,7 +36,7 @@ def test_the_virtual_store_is_found_by_its_flag():
     assert compressed_stores(Offsets(), memory_of({}), PARTITION, 8) == ()
 
 
-def test_pages_of_the_virtual_store_come_from_memory():
+def test_pages_of_the_compressed_store_come_from_memory():
     class Stored:
         def page(self, number: int, index: int) -> bytes | None:
             return bytes([number, index])
@@ -46,7 +46,7 @@ def test_pages_of_the_virtual_store_come_from_memory():
     assert files.page(0, 5) is None
 
 
-def test_what_was_not_given_is_absent():
+def test_pages_of_a_page_file_that_was_not_given_are_absent():
     files = SwapLayers({}, (2,))
     assert files.page(0, 5) is None
     assert (files.is_compressed_store(2), files.is_compressed_store(0)) == (True, False)

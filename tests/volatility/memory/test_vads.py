@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VAD trees laid down by hand in the layout of Server 2003 x86, whole and damaged."""
+"""VAD trees made by hand in the layout of Server 2003 x86, whole and damaged."""
 
 from __future__ import annotations
 
@@ -43,12 +43,6 @@ class Server2003:
     def find(self, path: str) -> int | None:
         return OFFSETS.get(path)
 
-    def offset(self, path: str) -> int:
-        return OFFSETS[path]
-
-    def first(self, *paths: str) -> int:
-        return next(OFFSETS[path] for path in paths if path in OFFSETS)
-
     def size(self, _: str) -> int:
         return 0x38
 
@@ -70,7 +64,7 @@ def reader(segments: dict[int, bytes]) -> VadReader:
     return VadReader(Server2003(), memory_of(segments), PagingMode.PAE)
 
 
-def test_a_tree_of_private_and_mapped_memory():
+def test_vads_of_private_and_mapped_memory_are_read():
     tree = {
         PROCESS + 0x258: struct.pack("<I", NODE),
         NODE: node(NODE + 0x100, NODE + 0x200, 0x400, 0x40F, IMAGE, AREA, 0xE1000000, 0xE1000078),
@@ -100,7 +94,7 @@ def test_a_view_may_begin_in_the_midst_of_a_section():
     assert view.prototype(0x402000, 8) is None
 
 
-def test_rings_end():
+def test_a_vad_tree_with_a_cycle_ends():
     tree = {
         PROCESS + 0x258: struct.pack("<I", NODE),
         NODE: node(NODE, NODE + 0x100, 0x10, 0x10, PRIVATE),
@@ -121,7 +115,7 @@ class EndlessTree:
         )
 
 
-def test_a_tree_without_end_is_read_as_far_as_the_budget_goes_and_that_is_said(
+def test_an_endless_vad_tree_is_read_up_to_the_budget_and_a_warning_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr("throwstack.volatility.memory.vads.BUDGETS", replace(BUDGETS, vads=100))
@@ -132,7 +126,7 @@ def test_a_tree_without_end_is_read_as_far_as_the_budget_goes_and_that_is_said(
 
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from([0, NODE, NODE + 0x24, NODE + 0x48, AREA, 1, 0xFFFFFFFF]), min_size=30, max_size=60))
-def test_any_memory_is_read_to_an_end(words: list[int]):
+def test_reading_a_vad_tree_of_random_words_ends(words: list[int]):
     noise = struct.pack(f"<{len(words)}I", *words)
     for view in reader({PROCESS + 0x258: struct.pack("<I", NODE), NODE: noise, AREA: noise}).views(PROCESS):
         assert view.start < view.end

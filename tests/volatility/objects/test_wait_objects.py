@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What threads wait for, by the structures of four Windows versions, and by structures that lie."""
+"""What threads wait for, in four Windows versions, and in structures with wrong counts and pointers."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def dump(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield session, threads
 
 
-def test_objects_read_as_what_they_are(dump: tuple[Session, list[Thread]]):
+def test_wait_objects_are_described_by_kind_name_and_detail(dump: tuple[Session, list[Thread]]):
     session, threads = dump
     waits = waits_of(opened(session), session)
     first, second, third, fourth = (waits[thread.tid] for thread in threads)
@@ -95,7 +95,7 @@ def test_objects_read_as_what_they_are(dump: tuple[Session, list[Thread]]):
     assert not any(wait.problem for wait in waits.values())
 
 
-def test_only_waits_that_nothing_else_can_end_hold_a_thread_up(dump: tuple[Session, list[Thread]]):
+def test_holders_are_only_threads_without_which_the_wait_cannot_end(dump: tuple[Session, list[Thread]]):
     session, threads = dump
     waits = waits_of(opened(session), session)
     assert [holder.tid for holder in waits[threads[0].tid].holders] == [threads[1].tid]
@@ -121,13 +121,13 @@ def first_block(machine: Opened, thread: int) -> int:
     return machine.pointer(machine.memory, thread + machine.layout.offset("_ETHREAD.Tcb.WaitBlockList"))
 
 
-def test_wait_blocks_that_loop_end(dump: tuple[Session, list[Thread]]):
+def test_wait_blocks_in_a_loop_are_read_once_and_reported(dump: tuple[Session, list[Thread]]):
     session, threads = dump
 
     def loop(patches: Patches, thread: int, machine: Opened) -> None:
         """The second block leads to itself: the ring never comes back to the first."""
         following = machine.layout.find("_KWAIT_BLOCK.NextWaitBlock")
-        if following is None:  # an array: its count lies
+        if following is None:  # an array: its count is wrong
             patches.write(thread + machine.layout.offset("_ETHREAD.Tcb.WaitBlockCount"), b"\xff")
             return
         second = machine.pointer(machine.memory, first_block(machine, thread) + following)
@@ -138,7 +138,7 @@ def test_wait_blocks_that_loop_end(dump: tuple[Session, list[Thread]]):
     assert wait.problem.startswith("wait blocks break off: ")
 
 
-def test_wait_blocks_that_lead_nowhere_are_said_to(dump: tuple[Session, list[Thread]]):
+def test_wait_blocks_on_absent_memory_are_reported(dump: tuple[Session, list[Thread]]):
     session, threads = dump
 
     def nowhere(patches: Patches, thread: int, machine: Opened) -> None:
@@ -149,7 +149,7 @@ def test_wait_blocks_that_lead_nowhere_are_said_to(dump: tuple[Session, list[Thr
     assert wait.problem.startswith("wait blocks break off: memory at 0x")
 
 
-def test_objects_that_are_not_there_are_said_to_be(dump: tuple[Session, list[Thread]]):
+def test_an_unreadable_wait_object_is_reported(dump: tuple[Session, list[Thread]]):
     session, threads = dump
 
     def missing(patches: Patches, thread: int, machine: Opened) -> None:

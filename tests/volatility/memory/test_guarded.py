@@ -25,13 +25,13 @@ from throwstack.volatility import crashes, cxr
 from throwstack.volatility.coverage import coverage
 from throwstack.volatility.crashes import crash_of
 from throwstack.volatility.memory.machine import Machine
-from throwstack.volatility.stackwalk import StackWalk
 from throwstack.volatility.survey import Selection, Survey
 from throwstack.volatility.tables.columns import row
 from throwstack.volatility.tables.crash_table import CRASH_COLUMNS
 from throwstack.volatility.tables.frame_table import throwing_columns
 from throwstack.volatility.tables.thread_table import ThreadTable
 from throwstack.volatility.thread_stacks import thread_stack
+from throwstack.volatility.thread_survey import ThreadSurvey
 
 SAMPLE = int(os.environ.get("THROWSTACK_FAILING_CALLS", "12"))
 """How many calls of each run fail in their turn; there are some 14,000 in each."""
@@ -71,7 +71,7 @@ def symbols_needed(_: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
 
 
 def stackwalk(machine: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
-    table, walk = ThreadTable(PLAIN, with_fpo=True), StackWalk(looked_at)
+    table, walk = ThreadTable(PLAIN, with_fpo=True), ThreadSurvey(looked_at)
     yield OPENED
     for report in walk.reports():
         for _, cells in table.rows(table.stack(thread_stack(machine, report, WHOLE_FRAMES))):
@@ -100,7 +100,7 @@ BETWEEN_THE_GUARDS = {
     "volatility/thread_walks.py": {"label"},
 }
 """What runs outside any guard beside the loops: it makes words of what was found, and reads nothing."""
-LOOPS = {"survey.py", "cxr.py", "stackwalk.py", "memory/read_faults.py"}
+LOOPS = {"survey.py", "cxr.py", "thread_survey.py", "memory/read_faults.py"}
 OF_VALUES = (
     "report/crash_report.py",
     "report/dump_report.py",
@@ -257,8 +257,8 @@ def test_a_list_of_processes_that_breaks_off_is_said_to(
 ):
     listed, message = Machine.processes, "no link"
 
-    def breaks_off(machine: Machine, excluded: Callable[..., bool]) -> Iterator[object]:
-        yield from listed(machine, excluded)
+    def breaks_off(machine: Machine) -> Iterator[object]:
+        yield from listed(machine)
         raise TypeError(message)
 
     monkeypatch.setattr(Machine, "processes", breaks_off)

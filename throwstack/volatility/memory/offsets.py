@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Declared offsets: what a reader needs to know of Windows' structures, looked up once in the symbols.
+
+A reader says what it needs in a frozen dataclass, a field for each member. Names of members change between Windows
+versions, so a field can have several paths, of which the first that the symbols have is taken:
+
+    @dataclass(frozen=True, slots=True)
+    class _Offsets:
+        teb: int = offset("_ETHREAD.Tcb.Teb")
+        left: int = offset("_MMVAD_SHORT.VadNode.Left", "_MMVAD_SHORT.LeftChild")
+        wait_time: int | None = offset("_ETHREAD.Tcb.WaitTime", optional=True)
+
+    offsets = take(_Offsets, layout)
+
+What the symbols lack is None where it is optional. All else that they lack is named in one `MissingMembers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from throwstack.volatility.memory.layout import Layout
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_KEY = "declared"
+
+
+class MissingMembers(LookupError):
+    """The symbols lack members or types that a reader cannot do without."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Take what is missing; where one of several would have done, they are joined by `or`."""
+        super().__init__(f"the symbol table has no {', '.join(names)}")
+        self.names = tuple(names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    paths: tuple[str, ...]
+    look_up: Callable[[Layout, str], Any]
+    is_optional: bool
+
+    def with_suffix(self, suffix: str) -> tuple[str, ...]:
+        """Return the paths, each with `suffix` after the name of the type."""
+        return tuple(f"{name}{suffix}{dot}{member}" for name, dot, member in (p.partition(".") for p in self.paths))
+
+
+def offset(*paths: str, optional: bool = False) -> Any:  # noqa: ANN401 a dataclass's field is whatever it is annotated with
+    """Declare an `int`: the offset of a member in bytes, `_ETHREAD.Tcb.Teb`."""
+    return _field(paths, lambda layout, path: layout.find(path), optional=optional)
+
+
+def member(*paths: str, optional: bool = False) -> Any:  # noqa: ANN401 see `offset`
+    """Declare a `Member`: one that is read with the size that the symbols give it."""
+    return _field(paths, lambda layout, path: layout.member(path), optional=optional)
+
+
+def bits(*paths: str, optional: bool = False) -> Any:  # noqa: ANN401 see `offset`
+    """Declare a `tuple[int, Bits]`: the offset of a bit field's word, and its bits."""
+    return _field(paths, lambda layout, path: layout.bits(path), optional=optional)
+
+
+def size(type_name: str, *, optional: bool = False) -> Any:  # noqa: ANN401 see `offset`
+    """Declare an `int`: the size of a type in bytes."""
+    return _field((type_name,), lambda layout, name: layout.size(name), optional=optional)
+
+
+def _field(paths: tuple[str, ...], look_up: Callable[[Layout, str], Any], *, optional: bool) -> object:
+    return field(metadata={_KEY: _Declared(paths, look_up, optional)})
+
+
+_T = TypeVar("_T", bound="DataclassInstance")
+
+
+def take(declaration: type[_T], layout: Layout, suffix: str = "") -> _T:
+    """Return a declaration filled from `layout`, whose type names carry `suffix`; raises MissingMembers."""
+    return declaration(**look_up(declaration, layout, suffix))
+
+
+def look_up(declaration: type[DataclassInstance], layout: Layout, suffix: str = "") -> dict[str, Any]:
+    """Return what `layout` has for each field of a declaration, by the field's name; raises MissingMembers."""
+    found: dict[str, Any] = {}
+    missing: list[str] = []
+    for one in fields(declaration):
+        declared: _Declared = one.metadata[_KEY]
+        paths = declared.with_suffix(suffix)
+        values = (declared.look_up(layout, path) for path in paths)
+        found[one.name] = value = next((value for value in values if value is not None), None)
+        if value is None and not declared.is_optional:
+            missing.append(" or ".join(paths))
+    if missing:
+        raise MissingMembers(missing)
+    return found
