@@ -7,9 +7,9 @@ import struct
 
 import pytest
 
-from throwstack.core.contexts import X64_CONTEXT_SIZE, X86_CONTEXT_SIZE, read_context
+from throwstack.core.contexts import read_context
 from throwstack.core.memory import MemoryUnreadable, memory_of
-from throwstack.core.registers import Arch
+from throwstack.core.registers import X64, X86, Arch
 
 
 def x86_context(flags: int = 0x10007, cs: int = 0x1B, ss: int = 0x23) -> bytes:
@@ -40,12 +40,12 @@ def x64_context(flags: int = 0x10005F, cs: int = 0x33, ss: int = 0x2B) -> bytes:
             struct.pack("<Q", 0x7FF612345678),
         )
     )
-    return head + bytes(X64_CONTEXT_SIZE - len(head))
+    return head + bytes(X64.context_size - len(head))
 
 
 def test_x86_members_are_where_winnt_h_has_them():
     data = x86_context()
-    assert len(data) == X86_CONTEXT_SIZE
+    assert len(data) == X86.context_size
     context = read_context(memory_of({0x1000: data}), 0x1000, Arch.X86)
     assert context.registers.ip == 0x77E4BEE7
     assert context.registers.gpr == (0xA0, 0xC0, 0xD0, 0xB0, 0x45BAB64, 0xEB, 0x51, 0xD1)

@@ -13,7 +13,7 @@ from tests.forge.__main__ import forge
 from tests.forge.cases.machine_x64 import Site
 from tests.patched_memory import opened
 from tests.volatility_session import open_dump
-from throwstack.core.registers import X64_NAMES
+from throwstack.core.registers import X64
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.opening.sources import Sources
 from throwstack.volatility.processes import ProcessReader
@@ -34,7 +34,7 @@ def test_nonvolatile_registers_of_a_blocked_thread_are_exact(forged: Forge):
             thread = threads[stuck.tid]
             stack = reader.completed(thread, reader.stack(process, thread))
             assert stack.registers is not None
-            found = dict(zip(X64_NAMES, stack.registers.gpr, strict=True))
+            found = dict(zip(X64.register_names, stack.registers.gpr, strict=True))
             for name in (*FROM_TRAP_FRAME, *FROM_KERNEL_STACK):
                 assert found[name] == expected.registers[name], name
             assert (stack.registers.ip, stack.registers.sp) == (expected.ip, expected.child_sp)
@@ -68,10 +68,10 @@ def test_registers_of_a_thread_interrupted_by_a_fault_are_exact(tmp_path: Path):
         (thread,) = opened_process.threads
         stack = reader.stack(opened_process, thread)
         assert stack.registers is not None
-        assert [stack.registers.gpr[X64_NAMES.index(name)] for name in ("rbx", "rsi", "rdi")] == [None] * 3
+        assert [stack.registers.gpr[X64.register_names.index(name)] for name in ("rbx", "rsi", "rdi")] == [None] * 3
         registers = reader.completed(thread, stack).registers
         assert registers is not None
-        found = dict(zip(X64_NAMES, registers.gpr, strict=True))
+        found = dict(zip(X64.register_names, registers.gpr, strict=True))
         for name in (*FROM_TRAP_FRAME, *FROM_KERNEL_STACK):
             assert found[name] == expected.registers[name], name
         walk = opened_process.native.unwinder.walk(registers, stack.bounds)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import Arch
 from throwstack.images.image import Image
 
 MAX_OFFSET = 0x1FF
@@ -43,7 +42,7 @@ def is_beyond_function(image: Image, start: int, rva: int, *, is_sparse: bool, h
         return is_sparse and rva - start > furthest
     if headers.section_at(start) is not headers.section_at(rva):
         return True
-    if headers.arch is Arch.X64:
+    if headers.arch.facts.has_function_table:
         entry = _runtime_function(image, rva)
         if entry is not None:
             begin, function = entry

@@ -18,7 +18,6 @@ from typing import Generic, TypeVar
 
 from throwstack.core.frames import Frame
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import Arch
 from throwstack.names.frame_names import name_of
 from throwstack.unwind.target import Target
 
@@ -165,7 +164,7 @@ class Locks:
         return candidates[0] if len(candidates) == 1 else None
 
     def _arguments(self, frames: Iterable[Frame]) -> Iterator[int]:
-        if self.target.arch is not Arch.X86:
+        if not self.target.arch.facts.arguments_on_stack:
             return
         for frame in frames:
             if frame.return_slot is not None:
@@ -207,7 +206,7 @@ class Locks:
 
     def _pointer(self, address: int) -> int | None:
         try:
-            return int.from_bytes(self.target.memory.read(address, self._word), "little")
+            return self.target.memory.pointer(address, self._word)
         except (MemoryUnreadable, OverflowError):
             return None
 

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from throwstack.core.frames import Trust, Walk
 from throwstack.core.guard import Guard
-from throwstack.core.registers import SP, Arch, Registers
+from throwstack.core.registers import SP, Registers
 from throwstack.core.stack_words import CodeRanges, pages_between
 from throwstack.dispatch.fast_fail import failed_fast
 from throwstack.dispatch.saved import Route, SavedException
@@ -66,7 +66,7 @@ class Stuck:
         the dispatcher of an exception further out, the stack goes on from that one's own CONTEXT.
         """
         walk = self.target.unwinder.walk(exception.context.registers, self.stack.bounds)
-        if self.target.arch is not Arch.X86:
+        if not self.target.arch.facts.has_exception_list:
             return walk
         for outer in self.exceptions[self.exceptions.index(exception) + 1 :]:
             if any((frame.ip, frame.sp) == outer.key for frame in walk.frames):
@@ -291,7 +291,7 @@ class Triage:
         )
 
     def _registrations(self, stack: ThreadStack) -> tuple[int, ...] | None:
-        if self._target.arch is not Arch.X86 or stack.exception_list is None:
+        if not self._target.arch.facts.has_exception_list or stack.exception_list is None:
             return None
         chain = registration_chain(self._target.memory, stack.exception_list, stack.bounds)
         return chain if chain or stack.exception_list == END_OF_CHAIN else None
@@ -320,7 +320,7 @@ class Triage:
         blocker = blocker_named(name.module, name.symbol) if name.offset < _MAX_FUNCTION else None
         if blocker is None or not name.is_doubtful:
             return blocker
-        return blocker if blocker.proves_exception and self._target.arch is Arch.X86 else None
+        return None if self._target.arch.facts.has_function_table or not blocker.proves_exception else blocker
 
 
 def _reaches_base(walk: Walk, stack: ThreadStack) -> bool:

@@ -113,7 +113,7 @@ class ProcessReader:
         modules32 = self._wow64_modules(process, address, memory, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
         files = MappedFiles(process)
-        native = self._target(Arch.X64 if machine.is_64bit else Arch.X86, memory, modules, files)
+        native = self._target(machine.arch, memory, modules, files)
         wow64 = None if modules32 is None else self._target(Arch.X86, memory, modules32, files)
         threads = tuple(self.threads.threads(address))
         if not self.threads.has_all_threads(address):

@@ -18,7 +18,6 @@ from throwstack.core.exception_record import ExceptionRecord
 from throwstack.core.frames import Frame, Walk
 from throwstack.core.guard import Guard, Say
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.core.registers import Arch
 from throwstack.core.text import escape
 from throwstack.exceptions.describe import describe
 from throwstack.exceptions.model import ExceptionText
@@ -262,7 +261,7 @@ def frame_columns(target: Target, frame: Frame, name: Name, style: NameStyle) ->
 def fpo_column(target: Target, frame: Frame, name: Name) -> object:
     """Return what the symbols say of an x86 frame, as `kv` prints it; nothing for a function inlined there."""
     image = target.images.find(frame.ip)
-    if target.arch is not Arch.X86 or image is None or name.is_inline:
+    if target.arch.facts.has_function_table or image is None or name.is_inline:
         return renderers.NotAvailableValue()
     rva = frame.ip - image.base - (0 if frame.is_interrupted else 1)
     data = target.symbols.table(image).frame_description(rva)
@@ -295,7 +294,7 @@ def arguments(target: Target, frame: Frame) -> str | None:
     On x64 arguments travel in registers, and what `kb` shows there is whatever lies in their home space: nothing
     that could be called an argument.
     """
-    if target.arch is not Arch.X86 or frame.return_slot is None:
+    if not target.arch.facts.arguments_on_stack or frame.return_slot is None:
         return None
     words = []
     for index in range(1, 4):

@@ -19,7 +19,7 @@ from unicorn import x86_const
 
 from tests.unwind.x64.pe_files import open_image
 from throwstack.core.memory import Memory
-from throwstack.core.registers import X64_NONVOLATILE
+from throwstack.core.registers import X64
 from throwstack.images.image import Image
 from throwstack.unwind.x64.functions import Function, Functions
 from throwstack.unwind.x64.plan import Plan
@@ -129,7 +129,7 @@ class Oracle:
         after = bytes(uc.mem_read(_CONTEXT, _SIZE))
         values = struct.unpack_from("<16Q", after, _RAX)
         (rip,) = struct.unpack_from("<Q", after, _RIP)
-        return rip, values[4], [values[number] for number in X64_NONVOLATILE]
+        return rip, values[4], [values[number] for number in X64.nonvolatile]
 
     def _word(self, address: int) -> int:
         value: int = struct.unpack_from("<Q", self.stack, address - _STACK)[0]
@@ -147,7 +147,7 @@ class Oracle:
         for register, anchor, offset in plan.saves:
             values[register] = self._word(gpr[anchor] + offset)
         sp = self._word(slot + 24) if plan.is_machine_frame else slot + 8
-        return self._word(slot), sp, [values[number] for number in X64_NONVOLATILE]
+        return self._word(slot), sp, [values[number] for number in X64.nonvolatile]
 
     def function(self, ip: int) -> Function | None:
         """Return our view of the function at `ip`."""

@@ -15,7 +15,7 @@ from tests.unwind.x64.assembler import RBP, RBX, RDI, RSI
 from tests.unwind.x64.scene import BASE, STACK, Scene, named
 from throwstack.core.frames import End, StackBounds, Trust, Walk
 from throwstack.core.memory import Memory, SegmentSource
-from throwstack.core.registers import X64_NAMES
+from throwstack.core.registers import X64
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.unwind.x64 import InvertedTable, Unwinder
@@ -26,7 +26,7 @@ BODY = b"\x90" * 8
 
 
 def gpr(walk: Walk, frame: int, name: str) -> int | None:
-    return walk.frames[frame].registers.gpr[X64_NAMES.index(name)]
+    return walk.frames[frame].registers.gpr[X64.register_names.index(name)]
 
 
 def assert_reaches_caller(walk: Walk, scene: Scene, sp: Label) -> None:

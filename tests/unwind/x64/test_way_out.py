@@ -8,7 +8,7 @@ import pytest
 from tests.forge.stacks import Label
 from tests.unwind.x64.scene import Scene
 from throwstack.core.frames import Trust
-from throwstack.core.registers import X64_NAMES
+from throwstack.core.registers import X64
 
 # push rcx / push rax / cmp rax,1000h / lea rcx,[rsp+18h] / jb done / again: sub rcx,1000h / or [rcx],0 /
 # sub rax,1000h / cmp rax,1000h / ja again / done: sub rcx,rax / or [rcx],0 / pop rax / pop rcx / ret
@@ -20,7 +20,7 @@ PUSHED = {0: 0, 1: 1, 2: 2, 8: 2, 13: 2, 15: 2, 22: 2, 26: 2, 32: 2, 38: 2, 40: 
 
 
 def register(walk, name: str) -> int | None:
-    return walk.frames[1].registers.gpr[X64_NAMES.index(name)]
+    return walk.frames[1].registers.gpr[X64.register_names.index(name)]
 
 
 @pytest.mark.parametrize(("offset", "pushed"), PUSHED.items())

@@ -13,11 +13,11 @@ import capstone
 from capstone import x86
 
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.core.registers import X64_NAMES, Registers
+from throwstack.core.registers import X64, Registers
 
 _LONGEST = 7
 _MASK = (1 << 64) - 1
-_NUMBERS = [getattr(x86, f"X86_REG_{name.upper()}") for name in X64_NAMES]
+_NUMBERS = [getattr(x86, f"X86_REG_{name.upper()}") for name in X64.register_names]
 _DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 _DECODER.detail = True
 

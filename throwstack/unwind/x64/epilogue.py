@@ -20,7 +20,7 @@ from __future__ import annotations
 import capstone
 from capstone import x86
 
-from throwstack.core.registers import SP, X64_NAMES
+from throwstack.core.registers import SP, X64
 from throwstack.unwind.x64.functions import Function, Functions
 from throwstack.unwind.x64.plan import Place, Plan
 from throwstack.unwind.x64.stop import Stop
@@ -30,7 +30,7 @@ _MAX_POPS = 16
 _MAX_BYTES = 7 + 2 * _MAX_POPS + _LONGEST_INSTRUCTION
 _REX_W = 8
 
-_NUMBERS = {getattr(x86, f"X86_REG_{name.upper()}"): number for number, name in enumerate(X64_NAMES)}
+_NUMBERS = {getattr(x86, f"X86_REG_{name.upper()}"): number for number, name in enumerate(X64.register_names)}
 
 
 class Epilogues:

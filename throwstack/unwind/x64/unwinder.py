@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import SP, X64_NAMES, Registers
+from throwstack.core.registers import SP, X64, Registers
 from throwstack.images.image import ImageMap
 from throwstack.unwind.x64.call_sites import follows_call, went_to
 from throwstack.unwind.x64.functions import Functions
@@ -68,7 +68,7 @@ class Unwinder:
         long as memory is readable there, and the first frame's note says so.
         """
         if registers.gpr[SP] is None:
-            return Walk((), End.UNKNOWN_REGISTER, X64_NAMES[SP])
+            return Walk((), End.UNKNOWN_REGISTER, X64.register_names[SP])
         note = ""
         if not stack.contains(registers.sp):
             stack = _ANYWHERE
@@ -145,7 +145,7 @@ class Unwinder:
         anchor, offset = plan.result
         start = gpr[anchor]
         if start is None:
-            return Stop(End.UNKNOWN_REGISTER, f"{X64_NAMES[anchor]} at {registers.ip:#x}")
+            return Stop(End.UNKNOWN_REGISTER, f"{X64.register_names[anchor]} at {registers.ip:#x}")
         slot = start + offset
         if not limit <= slot <= last:
             return Stop(End.STACK_BOUND, f"return address would be at {slot:#x}")

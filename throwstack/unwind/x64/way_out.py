@@ -14,14 +14,14 @@ from collections import deque
 import capstone
 from capstone import x86
 
-from throwstack.core.registers import SP, X64_NAMES
+from throwstack.core.registers import SP, X64
 from throwstack.unwind.x64.functions import Functions
 from throwstack.unwind.x64.plan import Plan
 
 _LONGEST_INSTRUCTION = 15
 _MAX_INSTRUCTIONS = 64
 _MAX_DEPTH = 1 << 16
-_NUMBERS = {getattr(x86, f"X86_REG_{name.upper()}"): number for number, name in enumerate(X64_NAMES)}
+_NUMBERS = {getattr(x86, f"X86_REG_{name.upper()}"): number for number, name in enumerate(X64.register_names)}
 _NONVOLATILE_PARTS = {
     getattr(x86, f"X86_REG_{part}"): number
     for number, parts in {

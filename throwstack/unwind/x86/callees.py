@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from throwstack.core.registers import SP, X86_NONVOLATILE
+from throwstack.core.registers import SP, X86
 from throwstack.unwind.x86.clean_up import MAX_CLEANED, cleaned_after, drops_word, return_size, taken_back
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Op
@@ -200,7 +200,7 @@ class Callees:
 
 def _changes_caller(found: Return) -> bool:
     state, target = found.state, found.target
-    if any(state.registers[number] not in {INITIAL[number], None} for number in X86_NONVOLATILE):
+    if any(state.registers[number] not in {INITIAL[number], None} for number in X86.nonvolatile):
         return True
     if target != Value(SP, 0, is_word=True):
         return target is not None and state.sp is not None

@@ -6,7 +6,7 @@ Needs no function start, but esp to the byte; a function that never returns has 
 
 from __future__ import annotations
 
-from throwstack.core.registers import SP, X86_NONVOLATILE
+from throwstack.core.registers import SP, X86
 from throwstack.unwind.x86.callees import CalleeKind, Callees
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK, Op
@@ -41,7 +41,7 @@ class Forward:
         sp = gpr[SP] or 0
         # Registers that point into the stack are followed as distances from esp: code may push through one of them and
         # pop through another.
-        near = tuple((number, (gpr[number] or 0) - sp) for number in X86_NONVOLATILE if _is_near(gpr[number], sp))
+        near = tuple((number, (gpr[number] or 0) - sp) for number in X86.nonvolatile if _is_near(gpr[number], sp))
         key = (place.ip, place.is_return_address, near)
         if key not in self._returns:
             state = State(may_have_pushed=not place.is_return_address)
@@ -80,7 +80,7 @@ class Forward:
         slot = address_of(found.target, gpr) if found.target.is_word else None
         uses_sp = found.state.sp is not None and found.state.sp.base == SP
         registers: list[int | None] = [None] * 8
-        for number in X86_NONVOLATILE:
+        for number in X86.nonvolatile:
             registers[number] = evaluate(found.state.registers[number], gpr, memory)
         registers[SP] = sp
         doubt = found.state.doubt + (1 if uses_sp and not place.is_sp_exact else 0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.core.registers import BP, SP, X86_NAMES, X86_NONVOLATILE
+from throwstack.core.registers import BP, SP, X86
 from throwstack.names.frame_records import FrameData
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.prologue import Caller, Place
@@ -170,7 +170,9 @@ def _caller(  # noqa: PLR0917 - a step of `callers`, which has them all
     if not data.program:
         found: dict[str, int] | ProgramError = _fpo(data, search, memory)
     else:
-        variables = {f"${name}": gpr[number] for number, name in enumerate(X86_NAMES) if gpr[number] is not None}
+        variables = {
+            f"${name}": gpr[number] for number, name in enumerate(X86.register_names) if gpr[number] is not None
+        }
         found = evaluate(
             data.program,
             {
@@ -201,10 +203,10 @@ def _caller(  # noqa: PLR0917 - a step of `callers`, which has them all
         return ProgramError.UNREADABLE
     # A register that the program does not mention is unchanged, says the format; but some compilers mention only ebp
     # and ebx. ebp is always mentioned where it is saved; the others are believed where nothing is saved at all.
-    kept = X86_NONVOLATILE if data.saved_registers_size == 0 else (BP,)
+    kept = X86.nonvolatile if data.saved_registers_size == 0 else (BP,)
     registers = [gpr[number] if number in kept else None for number in range(8)]
-    for number in X86_NONVOLATILE:
-        registers[number] = found.get(f"${X86_NAMES[number]}", registers[number])
+    for number in X86.nonvolatile:
+        registers[number] = found.get(f"${X86.register_names[number]}", registers[number])
     if not data.program and data.uses_base_pointer and "$ebp" not in found:
         registers[BP] = None
     registers[SP] = (call_sp + (popped or 0)) & MASK

@@ -10,18 +10,16 @@ pops the routine and calls it. So both are known by where esp stands before the 
 
 from __future__ import annotations
 
-from throwstack.core.contexts import X86_CONTEXT_SIZE, Context, read_context
+from throwstack.core.contexts import Context, read_context
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.core.registers import Arch
+from throwstack.core.registers import X86, Arch
 from throwstack.unwind.x86.prologue import Place
 
 DISPATCHERS_MODULE = "ntdll"
 _EXCEPTION_DISPATCHER = "KiUserExceptionDispatcher"
 _APC_DISPATCHER = "KiUserApcDispatcher"
 _APC_ARGUMENTS = 12
-EIP_OFFSET = 0xB8
-"""Where CONTEXT.Eip lies; CONTEXT.Ebp is the word below it, as in a frame."""
 
 
 def interrupted_context(function: str, place: Place, stack: StackBounds, memory: Memory) -> Context | None:
@@ -40,11 +38,11 @@ def interrupted_context(function: str, place: Place, stack: StackBounds, memory:
             address = low + _APC_ARGUMENTS
         else:
             return None
-        if address <= low or not stack.contains(address, X86_CONTEXT_SIZE):
+        if address <= low or not stack.contains(address, X86.context_size):
             return None
         context = read_context(memory, address, Arch.X86)
     except MemoryUnreadable:
         return None
     sp = context.registers.sp
-    is_above = address + EIP_OFFSET < sp <= stack.base
+    is_above = address + X86.context_ip_at < sp <= stack.base
     return context if context.has_plausible_flags and context.has_user_selectors and is_above else None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.core.registers import BP, SP, X86_NONVOLATILE
+from throwstack.core.registers import BP, SP, X86
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.state import CONSTANT, State, Value
 
@@ -54,7 +54,7 @@ def solve(state: State, gpr: Sequence[int | None], memory: Memory) -> Start | No
         return None
     initial: list[int | None] = [None] * 8
     initial[SP] = bases[SP]
-    for number in X86_NONVOLATILE:
+    for number in X86.nonvolatile:
         initial[number] = saved.get(number, bases.get(number))
     return Start(tuple(initial), is_consistent)
 

@@ -10,7 +10,7 @@ from throwstack.core.budgets import Meter
 from throwstack.core.contexts import Context
 from throwstack.core.frames import StackBounds, Trust
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import BP, SP, X86_NONVOLATILE, Registers
+from throwstack.core.registers import BP, SP, X86, Registers
 from throwstack.images.image import ImageMap
 from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.symbols import Symbols
@@ -216,7 +216,7 @@ class Rules:
             return_address = self._memory.u32(sp)
         except MemoryUnreadable:
             return None
-        gpr = [value if number in X86_NONVOLATILE else None for number, value in enumerate(place.registers.gpr)]
+        gpr = [value if number in X86.nonvolatile else None for number, value in enumerate(place.registers.gpr)]
         gpr[SP] = (sp + 4) & MASK
         return Caller(sp, return_address, (sp + 4) & MASK, None, tuple(gpr))
 

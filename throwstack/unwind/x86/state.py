@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from throwstack.core.registers import BP, SP, X86_NONVOLATILE
+from throwstack.core.registers import BP, SP, X86
 from throwstack.unwind.x86.decode import MASK, Indirect, Register
 
 CONSTANT = 8
@@ -139,7 +139,7 @@ class State:
         if not self.is_from_entry or new is None or new.is_word or new.offset:
             return False
         if new.base != _ECX or self.pushed:
-            return new.base in X86_NONVOLATILE
+            return new.base in X86.nonvolatile
         # Compilers make room for locals before they save registers other than ebp.
         return all(held is None or held.base in {BP, _ECX} for held in self.stack.values())
 

@@ -8,7 +8,7 @@ from functools import partial
 from throwstack.core.budgets import BUDGETS, Meter
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.core.registers import Registers
+from throwstack.core.registers import X86, Registers
 from throwstack.images.image import ImageMap
 from throwstack.names.frame_records import FrameDataSource
 from throwstack.names.symbols import Symbols
@@ -16,7 +16,6 @@ from throwstack.unwind.x86.calls import Fit
 from throwstack.unwind.x86.candidates import Rule
 from throwstack.unwind.x86.code import WorkLimitError
 from throwstack.unwind.x86.decode import MASK
-from throwstack.unwind.x86.interrupted import EIP_OFFSET
 from throwstack.unwind.x86.prologue import Place
 from throwstack.unwind.x86.rules import Rules
 
@@ -117,7 +116,7 @@ class Unwinder:
             place = steps.place
             context = self._rules.interrupted(place, stack)
             if context is not None and len(steps.frames) < self._frame_limit:
-                slot = context.address + EIP_OFFSET
+                slot = context.address + X86.context_ip_at
                 steps.add(slot, context.registers.ip)
                 steps.go_to(Place(context.registers), Trust.CONTEXT, f"interrupted: CONTEXT at {context.address:#x}")
                 arguments_size = 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import BP, SP, X86_NAMES, Registers
+from throwstack.core.registers import BP, SP, X86, Registers
 from throwstack.unwind import x64, x86
 from throwstack.unwind.target import Target
 from throwstack.volatility.memory.machine import Machine
@@ -49,7 +49,7 @@ class KernelWalker:
         self._sp = layout.find("_KTRAP_FRAME.HardwareEsp")
         self._registers = {
             index: offset
-            for index, name in enumerate(X86_NAMES)
+            for index, name in enumerate(X86.register_names)
             if index != SP and (offset := layout.find(f"_KTRAP_FRAME.{name.capitalize()}")) is not None
         }
 
@@ -152,7 +152,7 @@ class KernelWalker:
                 return None
             if memory.u32(trap + self._cs) != _KERNEL_CS:
                 return None
-            gpr: list[int | None] = [None] * len(X86_NAMES)
+            gpr: list[int | None] = [None] * len(X86.register_names)
             for index, offset in self._registers.items():
                 gpr[index] = memory.u32(trap + offset)
             gpr[SP] = trap + self._sp

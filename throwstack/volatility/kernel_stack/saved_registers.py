@@ -16,7 +16,7 @@ from volatility3.framework import interfaces
 from volatility3.plugins.windows import modules
 
 from throwstack.core.frames import StackBounds
-from throwstack.core.registers import X64_NONVOLATILE, Registers
+from throwstack.core.registers import X64, Registers
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.unwind import x64
@@ -87,7 +87,7 @@ class KernelStacks:
         if found is None or found.ip != registers.ip or found.sp != registers.sp:
             return registers
         gpr = list(registers.gpr)
-        for index in X64_NONVOLATILE:
+        for index in X64.nonvolatile:
             if gpr[index] is None:
                 gpr[index] = found.gpr[index]
         return replace(registers, gpr=tuple(gpr))

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from throwstack.core.contexts import Context, read_context
-from throwstack.core.registers import Arch
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 
@@ -41,7 +40,7 @@ class Processors:
         found: dict[int, Context] = {}
         if current is None or frame is None:
             return found
-        arch = Arch.X64 if machine.is_64bit else Arch.X86
+        arch = machine.arch
         guard = guarded(lambda reason: log.info("a processor's registers cannot be read: %s", reason))
         for prcb in guard.each(self._control_blocks()):
             with guard:

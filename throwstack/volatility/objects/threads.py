@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from throwstack.core.budgets import BUDGETS
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.core.registers import X64_NAMES, X86_NAMES, Arch, Registers
+from throwstack.core.registers import X64, X86, Registers
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.processors import Processors
 
@@ -67,7 +67,7 @@ class TrapFrame:
     @property
     def is_32bit_code_on_x64(self) -> bool:
         """Say whether the thread was interrupted in 32-bit code of a WoW64 process."""
-        return self.cs == _WOW64_CS and len(self.registers.gpr) == len(X64_NAMES)
+        return self.cs == _WOW64_CS and len(self.registers.gpr) == len(X64.register_names)
 
 
 class ThreadReader:
@@ -90,10 +90,10 @@ class ThreadReader:
         self._trap_size = machine.layout.size("_KTRAP_FRAME") if machine.layout.has_type("_KTRAP_FRAME") else 0
         self._cs = find("_KTRAP_FRAME.SegCs")
         if machine.is_64bit:
-            names = {name: f"_KTRAP_FRAME.{name.capitalize()}" for name in (*X64_NAMES[:12], "rip")}
+            names = {name: f"_KTRAP_FRAME.{name.capitalize()}" for name in (*X64.register_names[:12], X64.ip_name)}
             self._exception_active = find("_KTRAP_FRAME.ExceptionActive")
         else:
-            names = {name: f"_KTRAP_FRAME.{name.capitalize()}" for name in (*X86_NAMES, "eip")}
+            names = {name: f"_KTRAP_FRAME.{name.capitalize()}" for name in (*X86.register_names, X86.ip_name)}
             names["esp"] = "_KTRAP_FRAME.HardwareEsp"
             self._exception_active = None
         found = {name: find(path) for name, path in names.items()}
@@ -160,7 +160,7 @@ class ThreadReader:
 
     def exception_list(self, memory: Memory, teb: int) -> int | None:
         """Return the first exception registration of the x86 thread whose TEB is at `teb`; None where there is none."""
-        if self._machine.is_64bit or self._exception_list is None:
+        if not self._machine.arch.facts.has_exception_list or self._exception_list is None:
             return None
         try:
             return memory.u32(teb + self._exception_list) or None
@@ -189,7 +189,7 @@ class ThreadReader:
 
     def _read_trap_frame(self, address: int) -> TrapFrame | None:
         machine, memory = self._machine, self._machine.memory
-        needed = {"rip", "rsp"} if machine.is_64bit else {"eip", "esp"}
+        needed = {machine.arch.facts.ip_name, machine.arch.facts.sp_name}
         if self._cs is None or not needed <= self._registers.keys():
             return None
         try:
@@ -203,7 +203,7 @@ class ThreadReader:
                 values = {name: values[name] for name in self._saved(address) if name in values}
         except MemoryUnreadable:
             return None
-        return TrapFrame(address, Registers.named(Arch.X64 if machine.is_64bit else Arch.X86, values), cs)
+        return TrapFrame(address, Registers.named(machine.arch, values), cs)
 
     def _saved(self, address: int) -> tuple[str, ...]:
         """Return the names of the registers that the x64 trap frame at `address` holds."""
