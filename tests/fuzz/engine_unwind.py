@@ -27,7 +27,7 @@ from throwstack.names.frame_names import names_of
 from throwstack.names.frame_records import FrameData
 from throwstack.names.symbols import Symbols
 from throwstack.unwind import x64, x86
-from throwstack.unwind.x64.call_sites import follows_call, went_to
+from throwstack.unwind.after_call import call_targets, is_after_call
 from throwstack.unwind.x86.frame_data import callers, evaluate
 from throwstack.unwind.x86.prologue import Place
 from throwstack.unwind.x86.unwinder import registration_chain
@@ -195,10 +195,10 @@ def _call_sites() -> Attack:
         memory = ground.mutate(rng, shot)
         for _ in range(16):
             address = rng.choice((0x1000, 0x2000, 0x2003, 5, (1 << 64) - 1, 0x1000 + rng.randrange(0x1010)))
-            x64_found = follows_call(memory, address)
+            x64_found = is_after_call(memory, address)
             gpr = [rng.choice((None, 0x1000, (1 << 64) - 8)) for _ in Arch.X64.register_names]
             gpr[SP] = 0x1000  # a frame always has one
-            went_to(memory, address, Registers(address, tuple(gpr)))
+            call_targets(memory, address, Registers(address, tuple(gpr)))
             yield str(x64_found)
 
     return attack

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from throwstack.core.frames import Frame, StackBounds
+from throwstack.core.stop import Stop
 from throwstack.dispatch import search, x86
 from throwstack.names.symbols import Name
 from throwstack.stuck.triage import Triage
@@ -22,7 +23,6 @@ from throwstack.unwind.x64 import plans, unwind_info
 from throwstack.unwind.x64.functions import Function, Part
 from throwstack.unwind.x64.plan import Plan
 from throwstack.unwind.x64.plan import compile_codes as real_compile
-from throwstack.unwind.x64.stop import Stop
 from throwstack.unwind.x64.unwind_info import Op, UnwindCode
 from throwstack.unwind.x86 import calls, effects, frame_data, rules
 from throwstack.unwind.x86.callees import Callees

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 
 from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.stop import Stop
+from throwstack.images.function_table import RuntimeFunction
 from throwstack.images.image import Image
 
 MAX_OFFSET = 0x1FF
@@ -20,7 +22,6 @@ Measured on six Windows kernels, whose symbol tables name every function: with o
 known (one function in eight), the nearest is the right one for 57 % of the addresses at 0x40 to 0x7f from it, 19 % at
 0x100 to 0x1ff, 7.5 % at 0x200 to 0x3ff and 0.8 % at 0x800 to 0xfff.
 """
-_ENTRY_SIZE = 12
 _CHAINED = 0x4 << 3
 _MAX_CHAIN = 32
 _FILLING = re.compile(rb"(?<![\xb8-\xbf\xcc])\xcc{3,}|[\x90\xcc]{5}\x8b\xff")
@@ -62,35 +63,25 @@ def _runtime_function(image: Image, rva: int) -> tuple[int, int] | None:
 
     They differ for the separate parts of a function. None if the table cannot be read or begins later.
     """
-    headers = image.headers
-    if headers is None or not headers.exception_directory[1]:
+    table = image.function_table
+    entry = None if table is None else table.nearest(rva)
+    if entry is None or isinstance(entry, Stop):
         return None
-    table, size = headers.exception_directory
-    low, high = 0, size // _ENTRY_SIZE
     try:
-        while low < high:
-            middle = (low + high) // 2
-            if image.memory.u32(image.base + table + middle * _ENTRY_SIZE) <= rva:
-                low = middle + 1
-            else:
-                high = middle
-        if low == 0:
-            return None
-        entry = table + (low - 1) * _ENTRY_SIZE
-        return image.memory.u32(image.base + entry), _primary_begin(image, entry)
+        return entry.begin, _primary_begin(image, entry)
     except MemoryUnreadable:
         return None
 
 
-def _primary_begin(image: Image, entry: int) -> int:
-    """Follow an entry for a separate part of a function to that function's first part."""
+def _primary_begin(image: Image, entry: RuntimeFunction) -> int:
+    """Follow an entry for a separate part of a function to that function's first part, and return where that begins."""
     memory, base = image.memory, image.base
     for _ in range(_MAX_CHAIN):
-        unwind = memory.u32(base + entry + 8)
+        unwind = entry.unwind
         if unwind & 1:  # points to another entry
-            entry = unwind & ~1
+            entry = RuntimeFunction.read(memory, base + unwind - 1)
             continue
         if not memory.u8(base + unwind) & _CHAINED:
             break
-        entry = unwind + 4 + (memory.u8(base + unwind + 2) + 1 & ~1) * 2
-    return memory.u32(base + entry)
+        entry = RuntimeFunction.read(memory, base + unwind + 4 + (memory.u8(base + unwind + 2) + 1 & ~1) * 2)
+    return entry.begin

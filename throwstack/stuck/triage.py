@@ -25,8 +25,8 @@ from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name, export_table
 from throwstack.stuck.missing_names import missing_names, without_filter
 from throwstack.stuck.suspects import places, worth_resuming
+from throwstack.unwind.after_call import is_after_call
 from throwstack.unwind.target import Target, ThreadStack, current_stack
-from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.unwind.x86.unwinder import registration_chain
 
 BROKE_OFF = "the search for the saved CONTEXT broke off"
@@ -287,7 +287,7 @@ class Triage:
         """Say whether a word is one that a call in a function that proves an exception may have left."""
         return (
             self._proves_exception(self._target.symbols.name(word, is_return_address=True))
-            and follows_call(self._target.memory, word) is not False
+            and is_after_call(self._target.memory, word) is not False
         )
 
     def _registrations(self, stack: ThreadStack) -> tuple[int, ...] | None:

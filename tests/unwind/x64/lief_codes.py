@@ -15,9 +15,9 @@ import lief
 
 from tests.unwind.x64.pe_files import open_image
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.unwind.x64.runtime_functions import FunctionTable
-from throwstack.unwind.x64.stop import Stop
-from throwstack.unwind.x64.unwind_info import Op, RuntimeFunction, UnwindInfo, decode
+from throwstack.core.stop import Stop
+from throwstack.images.function_table import FunctionTable, RuntimeFunction
+from throwstack.unwind.x64.unwind_info import Op, UnwindInfo, decode
 
 _NAMES_OF_REGISTERS = (
     *("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI"),

@@ -20,11 +20,11 @@ from unicorn import x86_const
 from tests.unwind.x64.pe_files import open_image
 from throwstack.core.memory import Memory
 from throwstack.core.registers import X64
+from throwstack.images.function_table import RuntimeFunction
 from throwstack.images.image import Image
 from throwstack.unwind.x64.functions import Function, Functions
 from throwstack.unwind.x64.plan import Plan
 from throwstack.unwind.x64.plans import Plans
-from throwstack.unwind.x64.unwind_info import RuntimeFunction
 
 _STACK, _STACK_SIZE = 0x10000000, 0x200000
 _WORK = 0x20000000

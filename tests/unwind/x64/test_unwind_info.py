@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from throwstack.core.frames import End
 from throwstack.core.memory import MemoryUnreadable, memory_of
-from throwstack.unwind.x64.stop import Stop
-from throwstack.unwind.x64.unwind_info import Epilogues, Op, RuntimeFunction, UnwindCode, UnwindInfo, decode
+from throwstack.core.stop import Stop
+from throwstack.images.function_table import RuntimeFunction
+from throwstack.unwind.x64.unwind_info import Epilogues, Op, UnwindCode, UnwindInfo, decode
 
 AT = 0x10000
 

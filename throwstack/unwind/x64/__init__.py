@@ -9,7 +9,6 @@ unwind data, `unwinder` walks.
 from __future__ import annotations
 
 from throwstack.unwind.x64.inverted_table import InvertedTable
-from throwstack.unwind.x64.stop import Stop
-from throwstack.unwind.x64.unwinder import Step, Unwinder
+from throwstack.unwind.x64.unwinder import Unwinder
 
-__all__ = ["InvertedTable", "Step", "Stop", "Unwinder"]
+__all__ = ["InvertedTable", "Unwinder"]

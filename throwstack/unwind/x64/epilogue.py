@@ -21,9 +21,9 @@ import capstone
 from capstone import x86
 
 from throwstack.core.registers import SP, X64
+from throwstack.core.stop import Stop
 from throwstack.unwind.x64.functions import Function, Functions
 from throwstack.unwind.x64.plan import Place, Plan
-from throwstack.unwind.x64.stop import Stop
 
 _LONGEST_INSTRUCTION = 15
 _MAX_POPS = 16

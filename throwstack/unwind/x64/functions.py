@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
+from throwstack.core.stop import Stop, corrupt, unreadable
+from throwstack.images.function_table import FunctionTable, RuntimeFunction
 from throwstack.images.image import Image, ImageMap
 from throwstack.unwind.x64.inverted_table import InvertedTable
-from throwstack.unwind.x64.runtime_functions import FunctionTable
-from throwstack.unwind.x64.stop import Stop, corrupt, unreadable
-from throwstack.unwind.x64.unwind_info import RuntimeFunction, UnwindInfo, decode
+from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
 
 CHAIN_LIMIT = 32
 """How many entries Windows itself follows."""
@@ -129,7 +129,7 @@ class Functions:
 
     def _open(self, image: Image, memory: Memory) -> _View:
         headers = image.headers
-        table: FunctionTable | Stop | None = None
+        table: FunctionTable | Stop | None = image.function_table
         if headers is None:
             listed = None if self._inverted is None else self._inverted.function_table(image.module)
             if listed is not None:
@@ -138,7 +138,4 @@ class Functions:
             table = unreadable(image.base, f"headers of {image.module.name}")
         elif headers.arch is not Arch.X64:
             table = corrupt(f"{image.module.name} is not an x64 image")
-        else:
-            rva, size = headers.exception_directory
-            table = FunctionTable(memory, image.base + rva, size) if rva and size else None
         return _View(image, memory, table)

@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from throwstack.core.registers import SP
+from throwstack.core.stop import Stop, corrupt
 from throwstack.unwind.x64.functions import Function, Part
-from throwstack.unwind.x64.stop import Stop, corrupt
 from throwstack.unwind.x64.unwind_info import CHAININFO, Op
 
 Place = tuple[int, int]

@@ -6,12 +6,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from throwstack.core.frames import End
+from throwstack.core.stop import Stop
 from throwstack.images.image import ImageMap
-from throwstack.unwind.x64.call_sites import follows_call
+from throwstack.unwind.after_call import is_after_call
 from throwstack.unwind.x64.epilogue import Epilogues
 from throwstack.unwind.x64.functions import Function, Functions
 from throwstack.unwind.x64.plan import LEAF, Plan, compile_codes
-from throwstack.unwind.x64.stop import Stop
 
 _MAX_PLANS = 1 << 16
 
@@ -57,7 +57,7 @@ class Plans:
 
     def _plan_called(self, ip: int) -> Planned:
         image = self._images.find(ip - 1)
-        if image is None and follows_call(self._images.memory, ip):
+        if image is None and is_after_call(self._images.memory, ip):
             return None
         if image is None or not image.is_code(ip - 1):
             return Stop(End.BAD_RETURN_ADDRESS, f"{ip:#x}")

@@ -14,10 +14,8 @@ from enum import IntEnum
 
 from throwstack.core.memory import Memory
 from throwstack.core.registers import SP
-from throwstack.unwind.x64.stop import Stop, corrupt
-
-_ENTRY = struct.Struct("<III")
-_MAX_IMAGE_SIZE = 1 << 31
+from throwstack.core.stop import Stop, corrupt
+from throwstack.images.function_table import RuntimeFunction
 
 EHANDLER, UHANDLER, CHAININFO = 1, 2, 4
 
@@ -35,25 +33,6 @@ class Op(IntEnum):
     SAVE_XMM128 = 8
     SAVE_XMM128_FAR = 9
     PUSH_MACHFRAME = 10
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeFunction:
-    """RUNTIME_FUNCTION: the RVAs of a code range [begin, end) and of its unwind information."""
-
-    begin: int
-    end: int
-    unwind: int
-
-    @classmethod
-    def read(cls, memory: Memory, address: int) -> RuntimeFunction:
-        """Read the entry at `address`. Raises MemoryUnreadable."""
-        return cls(*_ENTRY.unpack(memory.read(address, _ENTRY.size)))
-
-    @property
-    def is_plausible(self) -> bool:
-        """Say whether it can be an entry: a range of code that is not empty, and unwind data within 2 GiB."""
-        return 0 < self.begin < self.end < _MAX_IMAGE_SIZE and 0 < self.unwind < _MAX_IMAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +92,9 @@ def decode(memory: Memory, address: int) -> UnwindInfo | Stop:
     if version not in (1, 2):
         return corrupt(f"unwind information of version {version} at {address:#x}")
     raw = memory.read(address + 4, 2 * count)
-    codes = _decode_codes(raw, version, frame)
-    if isinstance(codes, str):
-        return corrupt(f"{codes} in the unwind information at {address:#x}")
+    codes = _decode_codes(raw, version, frame, address)
+    if isinstance(codes, Stop):
+        return codes
     chained = None
     if flags & CHAININFO:
         # The entry follows the codes, whose number is rounded up to an even one.
@@ -145,28 +124,32 @@ _HAS_TWO_FORMS = (Op.ALLOC_LARGE, Op.PUSH_MACHFRAME)
 _VALUES = frozenset(Op)
 
 
-def _decode_codes(raw: bytes, version: int, frame: int) -> list[UnwindCode] | str:
-    """Return the codes in the slots `raw`, or what is wrong with them."""
+def _decode_codes(raw: bytes, version: int, frame: int, address: int) -> list[UnwindCode] | Stop:
+    """Return the codes in the slots `raw` of the UNWIND_INFO at `address`."""
+
+    def wrong(what: str) -> Stop:
+        return corrupt(f"{what} in the unwind information at {address:#x}")
+
     codes: list[UnwindCode] = []
     slots = struct.unpack(f"<{len(raw) // 2}H", raw)
     index = 0
     while index < len(slots):
         offset, number, info = slots[index] & 0xFF, slots[index] >> 8 & 15, slots[index] >> 12
         if number not in _VALUES or (number == Op.EPILOG and version == 1):
-            return f"code {number}, which there is not"
+            return wrong(f"code {number}, which there is not")
         op = Op(number)
         extra, unit = _OPERANDS[op]
         if op in _HAS_TWO_FORMS and info > 1:
-            return f"{op.name} of form {info}"
+            return wrong(f"{op.name} of form {info}")
         if op is Op.ALLOC_LARGE and info:
             extra, unit = 2, 1
         operands = slots[index + 1 : index + 1 + extra]
         if len(operands) < extra:
-            return f"{op.name} without its operand"
+            return wrong(f"{op.name} without its operand")
         value = sum(part << 16 * position for position, part in enumerate(operands)) * unit
         code = _code(UnwindCode(offset, op, info, value), frame)
         if code is None:
-            return f"{op.name} on a register that cannot be"
+            return wrong(f"{op.name} on a register that cannot be")
         codes.append(code)
         index += 1 + extra
     return codes

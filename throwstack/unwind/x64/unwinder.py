@@ -9,40 +9,27 @@ return address: a call that never returns may be the last instruction of its fun
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import SP, X64, Registers
+from throwstack.core.stop import Stop, unreadable
 from throwstack.images.image import ImageMap
-from throwstack.unwind.x64.call_sites import follows_call, went_to
+from throwstack.unwind.after_call import call_targets, is_after_call
+from throwstack.unwind.walk import Step, steps, walk
 from throwstack.unwind.x64.functions import Functions
 from throwstack.unwind.x64.guesses import Guess, by_frame_pointer, by_scan
 from throwstack.unwind.x64.inverted_table import InvertedTable
 from throwstack.unwind.x64.known import KnownFunctions
 from throwstack.unwind.x64.plan import LEAF, Plan
 from throwstack.unwind.x64.plans import Plans
-from throwstack.unwind.x64.stop import Stop, unreadable
 from throwstack.unwind.x64.way_out import way_out
 
 FRAME_LIMIT = 1024
 _MACHINE_FRAME_RSP = 24
 _ANYWHERE = StackBounds(0, 1 << 64)
 _NEAR = 1 << 24
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A frame's caller: its registers, how it was found, and the slot that held its address.
-
-    `is_interrupted` says that it was interrupted at `registers.ip` rather than having called.
-    """
-
-    registers: Registers
-    slot: int
-    trust: Trust
-    is_interrupted: bool = False
-    note: str = ""
 
 
 class Unwinder:
@@ -73,26 +60,15 @@ class Unwinder:
         if not stack.contains(registers.sp):
             stack = _ANYWHERE
             note = "stack pointer outside the thread's stack"
-        frames: list[Frame] = []
-        is_interrupted = True
-        while len(frames) < self._limit:
-            step = self.step(registers, stack, is_interrupted=is_interrupted)
-            sp = registers.sp
-            if isinstance(step, Stop):
-                frames.append(Frame(registers, sp, step.return_address, step.return_slot, trust, note, is_interrupted))
-                return Walk(tuple(frames), step.end, step.detail)
-            frames.append(Frame(registers, sp, step.registers.ip, step.slot, trust, note, is_interrupted))
-            if not stack.contains(step.registers.sp, 0):
-                detail = f"interrupted at {step.registers.ip:#x} on another stack, at {step.registers.sp:#x}"
-                return Walk(tuple(frames), End.STACK_BOUND, detail)
-            registers, trust, note, is_interrupted = step.registers, step.trust, step.note, step.is_interrupted
-        return Walk(tuple(frames), End.FRAME_LIMIT, str(self._limit))
+        first = Step(registers, None, trust, is_interrupted=True, note=note)
+        return walk(self, first, stack, self._limit)
 
-    def step(self, registers: Registers, stack: StackBounds, *, is_interrupted: bool) -> Step | Stop:
-        """Return the caller of the frame at `registers`, or why there is none.
+    def step(self, at: Step, stack: StackBounds) -> Step | Stop:
+        """Return the caller of the frame that `at` has reached, or why there is none.
 
-        A machine frame may lead off `stack` (from the kernel's to the user's): that is for the asker to judge.
+        A machine frame may lead off `stack` (from the kernel's to the user's): that is for the walk to judge.
         """
+        registers, is_interrupted = at.registers, at.is_interrupted
         plan = self._plans.interrupted(registers.ip) if is_interrupted else self._plans.called(registers.ip)
         if plan is None:
             return self._guess(registers, stack, is_interrupted=is_interrupted)
@@ -103,6 +79,12 @@ class Unwinder:
         if plan is LEAF and (self._is_no_leaf(step) or (isinstance(step, Stop) and step.return_address == 0)):
             return self._without_entry(registers, stack)
         return step
+
+    @staticmethod
+    def frame(at: Step, return_address: int | None, slot: int | None) -> Frame:
+        """Return the frame that `at` has reached, given where it returns to and the slot that holds that."""
+        registers = at.registers
+        return Frame(registers, registers.sp, return_address, slot, at.trust, at.note, at.is_interrupted)
 
     def _without_entry(self, registers: Registers, stack: StackBounds) -> Step | Stop:
         """Find the caller of interrupted code that has no unwind data and yet has moved the stack pointer."""
@@ -118,19 +100,17 @@ class Unwinder:
         With the registers of a KSWITCHFRAME and the address of the thread's KTRAP_FRAME this yields the user's
         registers, those among them that the trap frame does not hold (r12 to r15) from the kernel's frames.
         """
-        is_interrupted = False
-        for _ in range(self._limit):
-            step = self.step(registers, stack, is_interrupted=is_interrupted)
-            if isinstance(step, Stop) or step.slot >= address:
-                return step
-            registers, is_interrupted = step.registers, step.is_interrupted
+        first = Step(registers, None, Trust.CONTEXT)
+        for outcome in steps(self, first, stack, self._limit):
+            if isinstance(outcome, Stop) or (outcome.slot or 0) >= address:
+                return outcome
         return Stop(End.FRAME_LIMIT, str(self._limit))
 
     def _is_no_leaf(self, step: Step | Stop) -> bool:
         """Say whether `step`, by the rule for leaf functions, shows that its callee was none: no call led there."""
         if isinstance(step, Stop):
             return step.end is End.BAD_RETURN_ADDRESS
-        return follows_call(self._memory, step.registers.ip) is False
+        return is_after_call(self._memory, step.registers.ip) is False
 
     def _apply(
         self, plan: Plan, registers: Registers, stack: StackBounds, interrupted: Registers | None = None
@@ -194,7 +174,7 @@ class Unwinder:
 
         def is_return_address(address: int) -> bool:
             is_near = self._images.find(ip) is None and abs(address - ip) < _NEAR
-            return (is_near or self._images.is_code(address - 1)) and bool(follows_call(memory, address))
+            return (is_near or self._images.is_code(address - 1)) and bool(is_after_call(memory, address))
 
         if is_interrupted and not self._images.is_code(ip) and self._is_wild(registers):
             return self._wild_jump(registers, stack)
@@ -219,7 +199,9 @@ class Unwinder:
             address = self._memory.u64(registers.sp)
         except MemoryUnreadable:
             return False
-        return bool(follows_call(self._memory, address)) and registers.ip in went_to(self._memory, address, registers)
+        return bool(is_after_call(self._memory, address)) and registers.ip in call_targets(
+            self._memory, address, registers
+        )
 
     def _wild_jump(self, registers: Registers, stack: StackBounds) -> Step | Stop:
         """Find the caller of what is no code at all: a call through a bad pointer has only pushed its return address.
@@ -229,7 +211,7 @@ class Unwinder:
         step = self._apply(LEAF, registers, stack)
         if isinstance(step, Stop):
             return step
-        if not follows_call(self._memory, step.registers.ip):
+        if not is_after_call(self._memory, step.registers.ip):
             return Stop(
                 End.NO_RETURN_ADDRESS, f"{registers.ip:#x} is not code, and {step.registers.ip:#x} not behind a call"
             )

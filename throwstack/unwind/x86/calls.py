@@ -6,13 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from throwstack.unwind.after_call import LONGEST_CALL, calls_before
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import Immediate, Op
 from throwstack.unwind.x86.prologue import Place, Prologues
 from throwstack.unwind.x86.starts import Starts
-
-CALL_SIZES = (5, 6, 2, 3, 7, 4)
-"""Sizes of `call` in bytes: rel32, [address], the forms with a register, with displacements and with a SIB byte."""
 
 
 class Fit(Enum):
@@ -60,9 +58,9 @@ class Calls:
         if not self._code.is_code(address):
             return ()
         sites: list[CallSite] = []
-        for size in CALL_SIZES:
-            call = self._code.at(address - size)
-            if call is None or call.op is not Op.CALL or call.size != size:
+        for start in calls_before(self._code.memory, address):
+            call = self._code.at(start)
+            if call is None or call.op is not Op.CALL or call.end != address:
                 continue
             target = self._code.target(call)
             if target is None and isinstance(call.operand(0), Immediate):
@@ -78,7 +76,7 @@ class Calls:
             return Fit.NOT_CODE
         sites = self.before(return_address)
         if not sites:
-            is_readable = self._code.memory.is_readable(return_address - max(CALL_SIZES), max(CALL_SIZES))
+            is_readable = self._code.memory.is_readable(return_address - LONGEST_CALL, LONGEST_CALL)
             return Fit.NOT_A_RETURN if is_readable else Fit.UNREADABLE
         return min((self._fit_site(place, slot, site) for site in sites), key=_ORDER.__getitem__)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import SP, Registers
+from throwstack.unwind.after_call import calls_before
 from throwstack.unwind.x86.callees import Callees
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK, Op
@@ -15,7 +16,6 @@ from throwstack.unwind.x86.restore import solve
 from throwstack.unwind.x86.state import State, Value
 
 _LIMIT = 8192
-_CALL_SIZES = (5, 2, 3, 6, 7, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,9 @@ class Prologues:
         flow = self.flow(start)
         if place.call_sp is None or place.is_past_helper:
             return flow.state_at(place.ip)
-        for size in _CALL_SIZES:
-            call = self._code.at(place.ip - size)
-            if call is not None and call.op is Op.CALL and call.size == size:
+        for start_of_call in calls_before(self._code.memory, place.ip):
+            call = self._code.at(start_of_call)
+            if call is not None and call.op is Op.CALL and call.end == place.ip:
                 state = flow.state_at(call.address)
                 if state is not None:
                     return state

@@ -9,7 +9,7 @@ crossed the same way, and the walk goes on with the interrupted kernel code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
@@ -17,6 +17,7 @@ from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import BP, SP, X86, Registers
 from throwstack.unwind import x64, x86
 from throwstack.unwind.target import Target
+from throwstack.unwind.walk import Step, walk
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.switch_frame import SwitchFrame
 
@@ -77,36 +78,42 @@ class KernelWalker:
         *,
         is_interrupted: bool,
     ) -> KernelSide:
-        frames: list[Frame] = []
-        trust, note = Trust.CONTEXT, ""
-        while len(frames) < _FRAME_LIMIT:
-            sp = registers.sp
-            step = unwinder.step(registers, bounds, is_interrupted=is_interrupted)
-            if isinstance(step, x64.Stop):
-                frames.append(Frame(registers, sp, step.return_address, step.return_slot, trust, note, is_interrupted))
-                is_whole = step.end is End.THREAD_START and not trap_frame
-                return KernelSide(tuple(frames), "" if is_whole else f"{step.end.value} {step.detail}".rstrip())
-            if step.is_interrupted:
-                note = "trap frame" if self._ip is None else f"trap frame at {step.slot - self._ip:#x}"
-            frames.append(Frame(registers, sp, step.registers.ip, step.slot, trust, note, is_interrupted))
-            if step.is_interrupted and not bounds.contains(step.registers.sp):
-                is_user = step.registers.ip < _USER_END
-                return KernelSide(tuple(frames), "" if is_user else f"interrupted on another stack at {step.slot:#x}")
-            registers, trust, note, is_interrupted = step.registers, step.trust, step.note, step.is_interrupted
-        return KernelSide(tuple(frames), f"{End.FRAME_LIMIT.value} {_FRAME_LIMIT}")
+        first = Step(registers, None, Trust.CONTEXT, is_interrupted)
+        found = walk(unwinder, first, bounds, _FRAME_LIMIT)
+        last = found.frames[-1]
+        leaves_stack = found.end is End.STACK_BOUND and last.return_slot is not None
+        frames = tuple(self._entries_named(found.frames, leaves_stack=leaves_stack))
+        if leaves_stack:
+            is_user = last.return_address is not None and last.return_address < _USER_END
+            return KernelSide(frames, "" if is_user else f"interrupted on another stack at {last.return_slot:#x}")
+        is_whole = found.end is End.THREAD_START and not trap_frame
+        return KernelSide(frames, "" if is_whole else f"{found.end.value} {found.detail}".rstrip())
+
+    def _entries_named(self, frames: Sequence[Frame], *, leaves_stack: bool) -> Iterator[Frame]:
+        """Yield the frames of an x64 kernel stack; those of entry points get a note where their trap frame is.
+
+        The frame of an entry point leads to interrupted code. `leaves_stack` says that the last one does, to user mode.
+        """
+        for index, frame in enumerate(frames):
+            is_last = index + 1 == len(frames)
+            if not (leaves_stack if is_last else frames[index + 1].is_interrupted) or frame.return_slot is None:
+                yield frame
+                continue
+            where = "" if self._ip is None else f" at {frame.return_slot - self._ip:#x}"
+            yield replace(frame, note=f"trap frame{where}")
 
     def _walk_x86(self, unwinder: x86.Unwinder, start: SwitchFrame, bounds: StackBounds, trap_frame: int) -> KernelSide:
         frames: list[Frame] = []
         registers, head = start.registers, start.exception_list
         for _ in range(_TRAP_LIMIT):
-            walk = unwinder.walk(registers, bounds, seh_head=head)
-            cut = next(self._entries(walk, trap_frame), None)
+            found = unwinder.walk(registers, bounds, seh_head=head)
+            cut = next(self._entries(found, trap_frame), None)
             if cut is None:
-                frames += walk.frames
-                return KernelSide(tuple(frames), _reason(walk, trap_frame))
+                frames += found.frames
+                return KernelSide(tuple(frames), _reason(found, trap_frame))
             index, trap = cut
-            entry = _entry_frame(walk.frames, index, trap)
-            frames += [*walk.frames[:index], entry]
+            entry = _entry_frame(found.frames, index, trap)
+            frames += [*found.frames[:index], entry]
             interrupted = self._interrupted(trap)
             if interrupted is None:
                 frames[-1] = replace(entry, return_address=self._user_ip(trap))

@@ -20,6 +20,7 @@ from throwstack.core.registers import X64, Registers
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.unwind import x64
+from throwstack.unwind.walk import Step
 from throwstack.volatility.memory.guarded import guarded_objects
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.switch_frame import read_switch_frame
@@ -101,4 +102,4 @@ class KernelStacks:
             return None
         bounds = StackBounds(pointer & -0x1000, thread.initial_stack)
         step = self._unwinder.step_beyond(start.registers, bounds, frame.address)
-        return step.registers if isinstance(step, x64.Step) and step.is_interrupted else None
+        return step.registers if isinstance(step, Step) and step.is_interrupted else None

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from throwstack.core.frames import End
 from throwstack.core.memory import Memory, SegmentSource
-from throwstack.unwind.x64.runtime_functions import FunctionTable
-from throwstack.unwind.x64.stop import Stop
-from throwstack.unwind.x64.unwind_info import RuntimeFunction
+from throwstack.core.stop import Stop
+from throwstack.images.function_table import FunctionTable, RuntimeFunction
 
 AT = 0x40000
 COUNT = 1000
@@ -40,6 +39,20 @@ def table_of(data: bytes, missing: tuple[int, ...] = ()) -> FunctionTable:
 def test_every_rva_of_a_whole_table(rva: int) -> None:
     expected = next((entry for entry in ENTRIES if entry.begin <= rva < entry.end), None)
     assert table_of(packed(ENTRIES)).find(rva) == expected
+
+
+def test_the_nearest_entry_covers_the_rva_or_ends_before_it() -> None:
+    table = table_of(packed(ENTRIES))
+    assert table.nearest(ENTRIES[7].begin + 4) == ENTRIES[7]
+    assert table.nearest(ENTRIES[7].end + 4) == ENTRIES[7]
+    assert table.nearest(ENTRIES[-1].end + 0x10000) == ENTRIES[-1]
+    assert table.nearest(ENTRIES[0].begin - 1) is None
+
+
+def test_the_nearest_entry_is_not_known_beside_a_page_that_is_lost() -> None:
+    table = table_of(packed(ENTRIES), missing=(1,))
+    assert table.nearest(ENTRIES[10].end) == ENTRIES[10]
+    assert isinstance(table.nearest(ENTRIES[600].end), Stop)
 
 
 def test_empty_table() -> None:

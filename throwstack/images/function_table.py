@@ -3,24 +3,45 @@
 
 The linker sorts the table, so that a look-up is a bisection that touches a few pages. Where it meets a page that is
 not there or an entry out of order, the readable part of the table is indexed once and searched instead. "No entry"
-makes a function a leaf, so it is only said where the table leaves no room for an entry.
+makes a function a leaf, so it is only said where the table leaves no room for an entry. Follows "x64 exception
+handling" in Microsoft's documentation.
 """
 
 from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from dataclasses import dataclass
 
 from throwstack.core.frames import End
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
-from throwstack.unwind.x64.stop import Stop
-from throwstack.unwind.x64.unwind_info import RuntimeFunction
+from throwstack.core.stop import Stop
 
 _ENTRY = struct.Struct("<III")
+_MAX_IMAGE_SIZE = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeFunction:
+    """RUNTIME_FUNCTION: the RVAs of a code range [begin, end) and of its unwind information."""
+
+    begin: int
+    end: int
+    unwind: int
+
+    @classmethod
+    def read(cls, memory: Memory, address: int) -> RuntimeFunction:
+        """Read the entry at `address`. Raises MemoryUnreadable."""
+        return cls(*_ENTRY.unpack(memory.read(address, _ENTRY.size)))
+
+    @property
+    def is_plausible(self) -> bool:
+        """Say whether it can be an entry: a range of code that is not empty, and unwind data within 2 GiB."""
+        return 0 < self.begin < self.end < _MAX_IMAGE_SIZE and 0 < self.unwind < _MAX_IMAGE_SIZE
 
 
 class _OutOfOrder(Exception):
-    """A bisection met an entry that does not belong where it stands."""
+    """A bisection met an entry that does not belong where it is."""
 
 
 class FunctionTable:
@@ -41,6 +62,14 @@ class FunctionTable:
 
     def find(self, rva: int) -> RuntimeFunction | Stop | None:
         """Return the entry that covers `rva`; None if there is none; a stop if that cannot be known."""
+        entry = self.nearest(rva)
+        return None if isinstance(entry, RuntimeFunction) and rva >= entry.end else entry
+
+    def nearest(self, rva: int) -> RuntimeFunction | Stop | None:
+        """Return the entry that covers `rva` or else the last one before it.
+
+        None if the table begins after `rva`; a stop if another entry can have been there, on a page that is lost.
+        """
         if self._entries is None:
             try:
                 return self._bisect(rva)
@@ -49,6 +78,7 @@ class FunctionTable:
         return self._search_index(rva)
 
     def _bisect(self, rva: int) -> RuntimeFunction | None:
+        before: RuntimeFunction | None = None
         low, high = 0, self._count
         lowest, highest = 0, 1 << 32
         while low < high:
@@ -59,24 +89,25 @@ class FunctionTable:
             if rva < entry.begin:
                 high, highest = middle, entry.begin
             elif rva >= entry.end:
-                low, lowest = middle + 1, entry.begin
+                low, lowest, before = middle + 1, entry.begin, entry
             else:
                 return entry
-        return None
+        return before
 
     def _search_index(self, rva: int) -> RuntimeFunction | Stop | None:
         if self._entries is None:
             self._entries = self._load()
         position = bisect_right(self._begins, rva)
+        before: RuntimeFunction | None = None
         low, high = -1, self._slots
         if position:
-            entry, low = self._entries[position - 1]
-            if rva < entry.end:
-                return entry
+            before, low = self._entries[position - 1]
+            if rva < before.end:
+                return before
         if position < len(self._entries):
             high = self._entries[position][1]
         if low + 1 == high:
-            return None
+            return before
         last = bisect_right(self._missing, high) - 1
         is_missing = last >= 0 and self._missing_ends[last] > low + 1
         end = End.UNREADABLE if is_missing else End.BAD_UNWIND_DATA

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a frame's caller cannot be given: the one error value of the x64 unwinder."""
+"""Why a step of a stack walk has no result: the one error value of both unwinders and of what they look up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from throwstack.core.frames import End
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The end of a stack, good or bad. `return_address` and `return_slot` stand where they could be read."""
+    """The end of a stack, good or bad: the reason, and the address or figure that belongs to it.
+
+    `return_address` and `return_slot` are those of the frame that has no caller, where they could be read.
+    """
 
     end: End
     detail: str = ""
@@ -19,10 +22,10 @@ class Stop:
 
 
 def corrupt(detail: str) -> Stop:
-    """Return the stop for unwind data that cannot be what a compiler wrote."""
+    """Return the stop for unwind data that no compiler can have written."""
     return Stop(End.BAD_UNWIND_DATA, detail)
 
 
 def unreadable(address: int, what: str) -> Stop:
-    """Return the stop for `what` lying in memory that is not there."""
+    """Return the stop for `what`, whose memory at `address` cannot be read."""
     return Stop(End.UNREADABLE, f"{what} at {address:#x}")
