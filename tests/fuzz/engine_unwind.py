@@ -28,8 +28,8 @@ from throwstack.names.frame_records import FrameData
 from throwstack.names.symbols import Symbols
 from throwstack.unwind import x64, x86
 from throwstack.unwind.after_call import call_targets, is_after_call
-from throwstack.unwind.x86.frame_data import callers, evaluate
-from throwstack.unwind.x86.prologue import Place
+from throwstack.unwind.x86.call_frame import Place
+from throwstack.unwind.x86.frame_data import callers, run_program
 from throwstack.unwind.x86.unwinder import registration_chain
 
 _STACK = StackBounds(0x200000, 0x210000)
@@ -175,7 +175,7 @@ def _programs_of_frame_data() -> Attack:
         else:
             program = mutate(rng, program.encode()).decode("utf-8", "replace")
         shot.changes.append(f"program {program[:400]!a}")
-        evaluate(program, {"$ebp": 0x2040, "$esp": 0x2010, ".raSearch": 0x2020}, memory)
+        run_program(program, {"$ebp": 0x2040, "$esp": 0x2010, ".raSearch": 0x2020}, memory)
         sizes = [rng.choice((0, 4, 8, 0x40, 0x7FFFFFFF, 0xFFFFFFFF)) for _ in range(5)]
         record = FrameData(0, 0x1000, *sizes, rng.choice(("", program)), rng.random() < 0.5)
         gpr = tuple(rng.choice((None, 0x2040, 0, 0xFFFFFFFC)) for _ in range(8))

@@ -20,7 +20,7 @@ from throwstack.names.symbols import Symbols
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.unwind import x64, x86
 from throwstack.unwind.target import Target, ThreadStack, stack_around
-from throwstack.volatility.kernel_stack.saved_registers import KernelStacks
+from throwstack.volatility.kernel_stack.user_registers import KernelStacks
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.loader import LoaderReader, modules_from_vads

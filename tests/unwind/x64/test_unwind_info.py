@@ -11,7 +11,7 @@ from throwstack.core.frames import End
 from throwstack.core.memory import MemoryUnreadable, memory_of
 from throwstack.core.stop import Stop
 from throwstack.images.function_table import RuntimeFunction
-from throwstack.unwind.x64.unwind_info import Epilogues, Op, UnwindCode, UnwindInfo, decode
+from throwstack.unwind.x64.unwind_info import EpilogueRanges, UnwindCode, UnwindInfo, UnwindOp, decode
 
 AT = 0x10000
 
@@ -25,19 +25,19 @@ def decoded(text: str) -> UnwindInfo:
 @pytest.mark.parametrize(
     ("slots", "expected"),
     [
-        ("01 50", UnwindCode(1, Op.PUSH_NONVOL, 5)),
-        ("02 f0", UnwindCode(2, Op.PUSH_NONVOL, 15)),
-        ("0a 01 00 20", UnwindCode(10, Op.ALLOC_LARGE, 0, 0x10000)),
-        ("0a 01 ff ff", UnwindCode(10, Op.ALLOC_LARGE, 0, 0x7FFF8)),
-        ("0a 11 10 00 08 00", UnwindCode(10, Op.ALLOC_LARGE, 0, 0x80010)),
-        ("04 02", UnwindCode(4, Op.ALLOC_SMALL, 0, 8)),
-        ("04 f2", UnwindCode(4, Op.ALLOC_SMALL, 0, 128)),
-        ("09 34 07 00", UnwindCode(9, Op.SAVE_NONVOL, 3, 0x38)),
-        ("09 65 08 00 10 00", UnwindCode(9, Op.SAVE_NONVOL_FAR, 6, 0x100008)),
-        ("09 68 02 00", UnwindCode(9, Op.SAVE_XMM128, 6, 0x20)),
-        ("09 f9 10 00 10 00", UnwindCode(9, Op.SAVE_XMM128_FAR, 15, 0x100010)),
-        ("00 0a", UnwindCode(0, Op.PUSH_MACHFRAME, 0, 0)),
-        ("00 1a", UnwindCode(0, Op.PUSH_MACHFRAME, 0, 1)),
+        ("01 50", UnwindCode(1, UnwindOp.PUSH_NONVOL, 5)),
+        ("02 f0", UnwindCode(2, UnwindOp.PUSH_NONVOL, 15)),
+        ("0a 01 00 20", UnwindCode(10, UnwindOp.ALLOC_LARGE, 0, 0x10000)),
+        ("0a 01 ff ff", UnwindCode(10, UnwindOp.ALLOC_LARGE, 0, 0x7FFF8)),
+        ("0a 11 10 00 08 00", UnwindCode(10, UnwindOp.ALLOC_LARGE, 0, 0x80010)),
+        ("04 02", UnwindCode(4, UnwindOp.ALLOC_SMALL, 0, 8)),
+        ("04 f2", UnwindCode(4, UnwindOp.ALLOC_SMALL, 0, 128)),
+        ("09 34 07 00", UnwindCode(9, UnwindOp.SAVE_NONVOL, 3, 0x38)),
+        ("09 65 08 00 10 00", UnwindCode(9, UnwindOp.SAVE_NONVOL_FAR, 6, 0x100008)),
+        ("09 68 02 00", UnwindCode(9, UnwindOp.SAVE_XMM128, 6, 0x20)),
+        ("09 f9 10 00 10 00", UnwindCode(9, UnwindOp.SAVE_XMM128_FAR, 15, 0x100010)),
+        ("00 0a", UnwindCode(0, UnwindOp.PUSH_MACHFRAME, 0, 0)),
+        ("00 1a", UnwindCode(0, UnwindOp.PUSH_MACHFRAME, 0, 1)),
     ],
 )
 def test_each_code(slots: str, expected: UnwindCode) -> None:
@@ -49,7 +49,7 @@ def test_each_code(slots: str, expected: UnwindCode) -> None:
 def test_frame_register_stands_in_the_header() -> None:
     info = decoded("01 08 02 25 08 03 01 50")
     assert (info.frame_register, info.frame_offset) == (5, 0x20)
-    assert info.codes == (UnwindCode(8, Op.SET_FPREG, 5, 0x20), UnwindCode(1, Op.PUSH_NONVOL, 5))
+    assert info.codes == (UnwindCode(8, UnwindOp.SET_FPREG, 5, 0x20), UnwindCode(1, UnwindOp.PUSH_NONVOL, 5))
 
 
 @pytest.mark.parametrize("codes", ["01 00 | 0132 0000", "02 00 | 0132 0250"])
@@ -57,24 +57,24 @@ def test_chained_entry_follows_an_even_number_of_codes(codes: str) -> None:
     count, slots = codes.split("|")
     info = decoded(f"21 04 {count} {slots} 00100000 80100000 00300000")
     assert info.chained == RuntimeFunction(0x1000, 0x1080, 0x3000)
-    assert info.codes[0] == UnwindCode(1, Op.ALLOC_SMALL, 0, 0x20)
+    assert info.codes[0] == UnwindCode(1, UnwindOp.ALLOC_SMALL, 0, 0x20)
 
 
 def test_epilogues_of_version_2() -> None:
     """Size 3, one at the end, one 0x123 bytes before it; the fourth slot is padding."""
     info = decoded("02 05 05 00 03 16 23 16 00 06 05 32 01 30")
-    assert info.epilogues == Epilogues(3, (3, 0x123))
-    assert [code.op for code in info.codes] == [Op.ALLOC_SMALL, Op.PUSH_NONVOL]
+    assert info.epilogues == EpilogueRanges(3, (3, 0x123))
+    assert [code.op for code in info.codes] == [UnwindOp.ALLOC_SMALL, UnwindOp.PUSH_NONVOL]
     places = [distance for distance in range(0x200) if info.epilogues.covers(distance)]
     assert places == [1, 2, 3, 0x121, 0x122, 0x123]
 
 
 def test_epilogue_that_is_not_at_the_end() -> None:
-    assert decoded("02 00 02 00 07 06 12 06").epilogues == Epilogues(7, (0x12,))
+    assert decoded("02 00 02 00 07 06 12 06").epilogues == EpilogueRanges(7, (0x12,))
 
 
 def test_version_2_without_epilogue_codes_has_none() -> None:
-    assert decoded("02 04 01 00 04 42").epilogues == Epilogues(0, ())
+    assert decoded("02 04 01 00 04 42").epilogues == EpilogueRanges(0, ())
     assert decoded("01 04 01 00 04 42").epilogues is None
 
 

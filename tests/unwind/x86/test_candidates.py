@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from throwstack.core.frames import Trust
-from throwstack.unwind.x86.calls import Fit
+from throwstack.unwind.x86.call_frame import Caller
 from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
-from throwstack.unwind.x86.prologue import Caller
+from throwstack.unwind.x86.return_address import Fit
 
 NEAR, FAR = 0x1000, 0x1010
 

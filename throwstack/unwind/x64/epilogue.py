@@ -23,7 +23,7 @@ from capstone import x86
 from throwstack.core.registers import SP, X64
 from throwstack.core.stop import Stop
 from throwstack.unwind.x64.functions import Function, Functions
-from throwstack.unwind.x64.plan import Place, Plan
+from throwstack.unwind.x64.unwind_plan import RegisterOffset, UnwindPlan
 
 _LONGEST_INSTRUCTION = 15
 _MAX_POPS = 16
@@ -33,7 +33,7 @@ _REX_W = 8
 _NUMBERS = {getattr(x86, f"X86_REG_{name.upper()}"): number for number, name in enumerate(X64.register_names)}
 
 
-class Epilogues:
+class EpilogueDecoder:
     """Recognizes epilogues in the images of an address space."""
 
     __slots__ = ("_decoder", "_functions")
@@ -44,10 +44,10 @@ class Epilogues:
         self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self._decoder.detail = True
 
-    def plan(self, function: Function, rva: int) -> Plan | None:
+    def plan(self, function: Function, rva: int) -> UnwindPlan | None:
         """Return how to unwind from `rva` if it lies in an epilogue of `function`, else None."""
         code = self._functions.code(function.base + rva, _MAX_BYTES)
-        at: Place = (SP, 0)
+        at: RegisterOffset = (SP, 0)
         saves: dict[int, tuple[int, int, int]] = {}
         for index, instruction in enumerate(self._decoder.disasm(code, function.base + rva)):
             released = self._release(instruction, function) if index == 0 else None
@@ -63,13 +63,13 @@ class Epilogues:
                 saves[number] = (number, *at)
                 at = (at[0], at[1] + 8)
             elif instruction.id == x86.X86_INS_IRETQ:
-                return Plan(tuple(saves.values()), at, is_machine_frame=True)
+                return UnwindPlan(tuple(saves.values()), at, is_machine_frame=True)
             elif instruction.id != x86.X86_INS_VZEROUPPER:  # Intel's compiler puts it right before the `ret`
-                return Plan(tuple(saves.values()), at) if self._leaves(instruction, function, rva) else None
+                return UnwindPlan(tuple(saves.values()), at) if self._leaves(instruction, function, rva) else None
         return None
 
     @staticmethod
-    def _release(instruction: capstone.CsInsn, function: Function) -> Place | None:
+    def _release(instruction: capstone.CsInsn, function: Function) -> RegisterOffset | None:
         """Return where rsp is after `add rsp, constant` or `lea rsp, constant[frame register]`."""
         if instruction.id not in (x86.X86_INS_ADD, x86.X86_INS_LEA):
             return None

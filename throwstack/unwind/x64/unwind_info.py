@@ -20,7 +20,7 @@ from throwstack.images.function_table import RuntimeFunction
 EHANDLER, UHANDLER, CHAININFO = 1, 2, 4
 
 
-class Op(IntEnum):
+class UnwindOp(IntEnum):
     """UNWIND_OP_CODES."""
 
     PUSH_NONVOL = 0
@@ -45,13 +45,13 @@ class UnwindCode:
     """
 
     offset: int
-    op: Op
+    op: UnwindOp
     register: int = 0
     value: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Epilogues:
+class EpilogueRanges:
     """The epilogues of a version 2 function: each `size` bytes, starting `distances` bytes before the function's end.
 
     Microsoft's toolchain counts from the first pop (or the return): the stack's release before it is not included.
@@ -81,7 +81,7 @@ class UnwindInfo:
     frame_register: int
     frame_offset: int
     codes: tuple[UnwindCode, ...]
-    epilogues: Epilogues | None = None
+    epilogues: EpilogueRanges | None = None
     chained: RuntimeFunction | None = None
 
 
@@ -101,27 +101,27 @@ def decode(memory: Memory, address: int) -> UnwindInfo | Stop:
         chained = RuntimeFunction.read(memory, address + 4 + 2 * (count + count % 2))
         if not chained.is_plausible:
             return corrupt(f"chained entry that cannot be one in the unwind information at {address:#x}")
-    plain = tuple(code for code in codes if code.op is not Op.EPILOG)
+    plain = tuple(code for code in codes if code.op is not UnwindOp.EPILOG)
     epilogues = _epilogues(codes) if version == 2 else None
     return UnwindInfo(version, flags, prologue_size, frame & 15, (frame >> 4) * 16, plain, epilogues, chained)
 
 
 # Operand slots of each code, and the unit in bytes in which the operand counts. ALLOC_LARGE has a second form.
 _OPERANDS = {
-    Op.PUSH_NONVOL: (0, 0),
-    Op.ALLOC_LARGE: (1, 8),
-    Op.ALLOC_SMALL: (0, 0),
-    Op.SET_FPREG: (0, 0),
-    Op.SAVE_NONVOL: (1, 8),
-    Op.SAVE_NONVOL_FAR: (2, 1),
-    Op.EPILOG: (0, 0),
-    Op.SAVE_XMM128: (1, 16),
-    Op.SAVE_XMM128_FAR: (2, 1),
-    Op.PUSH_MACHFRAME: (0, 0),
+    UnwindOp.PUSH_NONVOL: (0, 0),
+    UnwindOp.ALLOC_LARGE: (1, 8),
+    UnwindOp.ALLOC_SMALL: (0, 0),
+    UnwindOp.SET_FPREG: (0, 0),
+    UnwindOp.SAVE_NONVOL: (1, 8),
+    UnwindOp.SAVE_NONVOL_FAR: (2, 1),
+    UnwindOp.EPILOG: (0, 0),
+    UnwindOp.SAVE_XMM128: (1, 16),
+    UnwindOp.SAVE_XMM128_FAR: (2, 1),
+    UnwindOp.PUSH_MACHFRAME: (0, 0),
 }
-_NAMES_GENERAL_REGISTER = (Op.PUSH_NONVOL, Op.SAVE_NONVOL, Op.SAVE_NONVOL_FAR)
-_HAS_TWO_FORMS = (Op.ALLOC_LARGE, Op.PUSH_MACHFRAME)
-_VALUES = frozenset(Op)
+_NAMES_GENERAL_REGISTER = (UnwindOp.PUSH_NONVOL, UnwindOp.SAVE_NONVOL, UnwindOp.SAVE_NONVOL_FAR)
+_HAS_TWO_FORMS = (UnwindOp.ALLOC_LARGE, UnwindOp.PUSH_MACHFRAME)
+_VALUES = frozenset(UnwindOp)
 
 
 def _decode_codes(raw: bytes, version: int, frame: int, address: int) -> list[UnwindCode] | Stop:
@@ -135,13 +135,13 @@ def _decode_codes(raw: bytes, version: int, frame: int, address: int) -> list[Un
     index = 0
     while index < len(slots):
         offset, number, info = slots[index] & 0xFF, slots[index] >> 8 & 15, slots[index] >> 12
-        if number not in _VALUES or (number == Op.EPILOG and version == 1):
+        if number not in _VALUES or (number == UnwindOp.EPILOG and version == 1):
             return wrong(f"code {number}, which there is not")
-        op = Op(number)
+        op = UnwindOp(number)
         extra, unit = _OPERANDS[op]
         if op in _HAS_TWO_FORMS and info > 1:
             return wrong(f"{op.name} of form {info}")
-        if op is Op.ALLOC_LARGE and info:
+        if op is UnwindOp.ALLOC_LARGE and info:
             extra, unit = 2, 1
         operands = slots[index + 1 : index + 1 + extra]
         if len(operands) < extra:
@@ -160,22 +160,22 @@ def _code(raw: UnwindCode, frame: int) -> UnwindCode | None:
     offset, op, info = raw.offset, raw.op, raw.register
     if op in _NAMES_GENERAL_REGISTER:
         return raw if info != SP else None
-    if op is Op.SET_FPREG:
+    if op is UnwindOp.SET_FPREG:
         # The register and its offset stand in the header; the operand is reserved.
         return UnwindCode(offset, op, frame & 15, (frame >> 4) * 16) if frame & 15 not in (0, SP) else None
-    if op is Op.ALLOC_SMALL:
+    if op is UnwindOp.ALLOC_SMALL:
         return UnwindCode(offset, op, 0, info * 8 + 8)
-    if op is Op.ALLOC_LARGE:
+    if op is UnwindOp.ALLOC_LARGE:
         return UnwindCode(offset, op, 0, raw.value)
-    return raw if op in (Op.SAVE_XMM128, Op.SAVE_XMM128_FAR) else UnwindCode(offset, op, 0, info)
+    return raw if op in (UnwindOp.SAVE_XMM128, UnwindOp.SAVE_XMM128_FAR) else UnwindCode(offset, op, 0, info)
 
 
-def _epilogues(codes: list[UnwindCode]) -> Epilogues:
+def _epilogues(codes: list[UnwindCode]) -> EpilogueRanges:
     """Return what the EPILOG codes of a version 2 function say; no such code means no epilogue."""
-    marks = [code for code in codes if code.op is Op.EPILOG]
+    marks = [code for code in codes if code.op is UnwindOp.EPILOG]
     if not marks:
-        return Epilogues(0, ())
+        return EpilogueRanges(0, ())
     size = marks[0].offset
     distances = [size] if marks[0].value & 1 else []
     distances += [mark.offset | mark.value << 8 for mark in marks[1:]]
-    return Epilogues(size, tuple(distance for distance in distances if distance))
+    return EpilogueRanges(size, tuple(distance for distance in distances if distance))

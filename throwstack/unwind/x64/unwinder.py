@@ -18,13 +18,13 @@ from throwstack.core.stop import Stop, unreadable
 from throwstack.images.image import ImageMap
 from throwstack.unwind.after_call import call_targets, is_after_call
 from throwstack.unwind.walk import Step, steps, walk
+from throwstack.unwind.x64.follow_to_return import plan_to_return
 from throwstack.unwind.x64.functions import Functions
-from throwstack.unwind.x64.guesses import Guess, by_frame_pointer, by_scan
+from throwstack.unwind.x64.guessed_caller import GuessedCaller, by_frame_pointer, by_scan
 from throwstack.unwind.x64.inverted_table import InvertedTable
-from throwstack.unwind.x64.known import KnownFunctions
-from throwstack.unwind.x64.plan import LEAF, Plan
-from throwstack.unwind.x64.plans import Plans
-from throwstack.unwind.x64.way_out import way_out
+from throwstack.unwind.x64.ntdll_functions import NtdllFunctions
+from throwstack.unwind.x64.plan_cache import PlanCache
+from throwstack.unwind.x64.unwind_plan import LEAF, UnwindPlan
 
 FRAME_LIMIT = 1024
 _MACHINE_FRAME_RSP = 24
@@ -35,7 +35,7 @@ _NEAR = 1 << 24
 class Unwinder:
     """Walks the x64 stacks of one address space. Keeps what it decodes, so use one for all threads."""
 
-    __slots__ = ("_functions", "_images", "_known", "_limit", "_memory", "_plans")
+    __slots__ = ("_functions", "_images", "_limit", "_memory", "_ntdll", "_plans")
 
     def __init__(
         self, images: ImageMap, *, frame_limit: int = FRAME_LIMIT, inverted: InvertedTable | None = None
@@ -45,8 +45,8 @@ class Unwinder:
         self._memory = images.memory
         self._limit = frame_limit
         self._functions = Functions(images, inverted)
-        self._plans = Plans(images, self._functions)
-        self._known = KnownFunctions(images, self._functions)
+        self._plans = PlanCache(images, self._functions)
+        self._ntdll = NtdllFunctions(images, self._functions)
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
         """Walk from `registers`, found by `trust`, whose frame was interrupted.
@@ -74,7 +74,7 @@ class Unwinder:
             return self._guess(registers, stack, is_interrupted=is_interrupted)
         if isinstance(plan, Stop):
             return plan
-        interrupted = None if is_interrupted else self._known.interrupted(registers, stack)
+        interrupted = None if is_interrupted else self._ntdll.interrupted(registers, stack)
         step = self._apply(plan, registers, stack, interrupted)
         if plan is LEAF and (self._is_no_leaf(step) or (isinstance(step, Stop) and step.return_address == 0)):
             return self._without_entry(registers, stack)
@@ -88,7 +88,7 @@ class Unwinder:
 
     def _without_entry(self, registers: Registers, stack: StackBounds) -> Step | Stop:
         """Find the caller of interrupted code that has no unwind data and yet has moved the stack pointer."""
-        plan = way_out(self._functions, registers.ip)
+        plan = plan_to_return(self._functions, registers.ip)
         step = None if plan is None else self._apply(plan, registers, stack)
         if step is None or self._is_no_leaf(step):
             return self._guess(registers, stack, is_interrupted=True)
@@ -113,7 +113,7 @@ class Unwinder:
         return is_after_call(self._memory, step.registers.ip) is False
 
     def _apply(
-        self, plan: Plan, registers: Registers, stack: StackBounds, interrupted: Registers | None = None
+        self, plan: UnwindPlan, registers: Registers, stack: StackBounds, interrupted: Registers | None = None
     ) -> Step | Stop:
         """Find the caller's registers at the places the plan names.
 
@@ -161,7 +161,7 @@ class Unwinder:
             return step
         if ip == 0:
             return Stop(End.THREAD_START, "return address 0", 0, step.slot)
-        if self._known.is_thread_start(callee.ip):
+        if self._ntdll.is_thread_start(callee.ip):
             return Stop(End.THREAD_START, "RtlUserThreadStart", ip, step.slot)
         plan = self._plans.called(ip)
         if isinstance(plan, Stop) and plan.end is End.BAD_RETURN_ADDRESS:
@@ -178,7 +178,7 @@ class Unwinder:
 
         if is_interrupted and not self._images.is_code(ip) and self._is_wild(registers):
             return self._wild_jump(registers, stack)
-        guess: Guess | None = by_frame_pointer(registers, stack, memory, is_return_address)
+        guess: GuessedCaller | None = by_frame_pointer(registers, stack, memory, is_return_address)
         trust = Trust.FRAME_POINTER
         if guess is None:
             guess = by_scan(registers, stack, memory, is_return_address)

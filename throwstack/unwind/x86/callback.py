@@ -13,11 +13,11 @@ from __future__ import annotations
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import SP
-from throwstack.unwind.x86.calls import Calls
-from throwstack.unwind.x86.clean_up import drops_word
+from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import Immediate, Op, Register
-from throwstack.unwind.x86.prologue import Caller, Place
+from throwstack.unwind.x86.decode import Immediate, Opcode, Register
+from throwstack.unwind.x86.return_address import ReturnAddresses
+from throwstack.unwind.x86.stack_adjustment import is_add_esp_4
 
 CALLBACK_DISPATCHER = "KiUserCallbackDispatcher"
 _EAX = Register(0)
@@ -27,8 +27,8 @@ _MAX_STUB = 0x20
 _STUB_INSTRUCTIONS = 4
 
 
-def system_call(
-    place: Place, at_entry: tuple[int | None, ...], stack: StackBounds, code: Code, calls: Calls
+def interrupted_system_call(
+    place: Place, at_entry: tuple[int | None, ...], stack: StackBounds, code: Code, calls: ReturnAddresses
 ) -> Caller | None:
     """Return the system call stub that the callback at `place`, in KiUserCallbackDispatcher, interrupts, or None.
 
@@ -45,7 +45,7 @@ def system_call(
             if any(_behind_call(code, word - size) == word for size in range(_MAX_STUB)):
                 return _caller(slot, word, slot + 4, at_entry)
             for site in calls.before(word):
-                waits = None if site.target is None else _behind_call(code, code.behind_thunks(site.target))
+                waits = None if site.target is None else _behind_call(code, code.after_thunks(site.target))
                 if waits is not None:
                     return _caller(slot - 4, waits, slot, at_entry)
     except MemoryUnreadable:
@@ -63,7 +63,7 @@ def _behind_call(code: Code, start: int) -> int | None:
     Stubs: `mov eax, number`, instructions that set ecx or edx, the call, `ret n` (`add esp, 4; ret n`).
     """
     instruction = code.at(start)
-    if instruction is None or instruction.op is not Op.MOV or instruction.operand(0) != _EAX:
+    if instruction is None or instruction.op is not Opcode.MOV or instruction.operand(0) != _EAX:
         return None
     if not isinstance(instruction.operand(1), Immediate):
         return None
@@ -71,11 +71,11 @@ def _behind_call(code: Code, start: int) -> int | None:
         instruction = code.at(instruction.end)
         if instruction is None:
             return None
-        if instruction.op in {Op.CALL, Op.SYSTEM_CALL}:
+        if instruction.op in {Opcode.CALL, Opcode.SYSTEM_CALL}:
             following = code.at(instruction.end)
-            if following is not None and drops_word(following):
+            if following is not None and is_add_esp_4(following):
                 following = code.at(following.end)
-            return instruction.end if following is not None and following.op is Op.RETURN else None
-        if instruction.op not in {Op.MOV, Op.LEA, Op.XOR}:
+            return instruction.end if following is not None and following.op is Opcode.RETURN else None
+        if instruction.op not in {Opcode.MOV, Opcode.LEA, Opcode.XOR}:
             return None
     return None

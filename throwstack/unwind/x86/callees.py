@@ -13,12 +13,26 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from throwstack.core.registers import SP, X86
-from throwstack.unwind.x86.clean_up import MAX_CLEANED, cleaned_after, drops_word, return_size, taken_back
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Op
-from throwstack.unwind.x86.effects import read
-from throwstack.unwind.x86.flow import Flow, Return
-from throwstack.unwind.x86.state import CONSTANT, INITIAL, State, Value, constant, register_of, value
+from throwstack.unwind.x86.control_flow import ControlFlow, ReturnPoint
+from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Opcode
+from throwstack.unwind.x86.stack_adjustment import (
+    MAX_ARGUMENT_BYTES,
+    dropped_bytes,
+    is_add_esp_4,
+    popped_bytes,
+    reallocated_bytes,
+)
+from throwstack.unwind.x86.symbolic_execution import operand_value
+from throwstack.unwind.x86.symbolic_state import (
+    CONSTANT,
+    INITIAL,
+    SymbolicState,
+    SymbolicValue,
+    constant,
+    register_of,
+    value,
+)
 
 _HELPER_LIMIT = 64
 _MAX_DEPTH = 3
@@ -61,7 +75,7 @@ class Callees:
         self._depth = 0
         self._ahead: dict[int, int | None] = {}
 
-    def after_call(self, state: State, instruction: Instruction) -> State | None:
+    def after_call(self, state: SymbolicState, instruction: Instruction) -> SymbolicState | None:
         """Return the state after a call, or None if it is not known to come back anywhere."""
         target = self.target(state, instruction)
         if target == instruction.end:
@@ -71,7 +85,7 @@ class Callees:
             after = self._run_helper(state, instruction, target)
             if after is not None:
                 return after
-            callee = Callee(CalleeKind.ORDINARY, self.return_size(target))
+            callee = Callee(CalleeKind.ORDINARY, self.popped_bytes(target))
         if callee.kind is CalleeKind.PROBE:
             return _allocate(state, instruction, rounds=callee.popped is None)
         popped, doubt = callee.popped, 0
@@ -82,18 +96,18 @@ class Callees:
         pushed = max(state.pushed - popped, 0)
         return replace(after, pushed=pushed, doubt=state.doubt + doubt, may_have_pushed=False)
 
-    def target(self, state: State, instruction: Instruction) -> int | None:
+    def target(self, state: SymbolicState, instruction: Instruction) -> int | None:
         """Return what a call calls, or None: directly, through an import, or through a register that holds one."""
         target = self._code.target(instruction)
         if target is None:
-            found = read(state, instruction.operand(0))
+            found = operand_value(state, instruction.operand(0))
             if found is None or found.base != CONSTANT:
                 return None
             address = found.offset & 0xFFFFFFFF
             target = self._code.pointer(address) if found.is_word else address
             if target is None or not self._code.is_code(target):
                 return None
-        return self._code.behind_thunks(target)
+        return self._code.after_thunks(target)
 
     def at(self, start: int) -> Callee:
         """Return what the function at `start` does to its caller."""
@@ -106,21 +120,23 @@ class Callees:
                 self._callees[start] = callee
         return callee
 
-    def return_size(self, address: int) -> int | None:
+    def popped_bytes(self, address: int) -> int | None:
         """Return the operand of the `ret` that the code at `address` leads to past the fewest calls, or None."""
         if address not in self._sizes:
-            self._sizes[address] = return_size(self._code, address)
+            self._sizes[address] = popped_bytes(self._code, address)
         return self._sizes[address]
 
     def _classify(self, start: int) -> Callee:
         probe = self._probe(start)
         if probe is not None:
             return probe
-        flow = Flow(self._code, start, State(is_from_entry=True), self._after_call_in_helper, limit=_HELPER_LIMIT)
+        flow = ControlFlow(
+            self._code, start, SymbolicState(is_from_entry=True), self._after_call_in_helper, limit=_HELPER_LIMIT
+        )
         found = flow.first_return()
         if found is not None and found.state.doubt == 0 and _changes_caller(found):
             return Callee(CalleeKind.HELPER, None)
-        return Callee(CalleeKind.ORDINARY, self.return_size(start))
+        return Callee(CalleeKind.ORDINARY, self.popped_bytes(start))
 
     def _probe(self, start: int) -> Callee | None:
         """Recognise code that switches to a stack pointer computed from eax: `xchg eax, esp` or `mov esp, ecx`.
@@ -130,43 +146,43 @@ class Callees:
         address, rounds = start, False
         for _ in range(_PROBE_LIMIT):
             instruction = self._code.at(address)
-            if instruction is None or instruction.op in {Op.CALL, Op.RETURN, Op.STOP, Op.LEAVE}:
+            if instruction is None or instruction.op in {Opcode.CALL, Opcode.RETURN, Opcode.STOP, Opcode.LEAVE}:
                 return None
             first, second = (register_of(instruction.operand(index)) for index in range(2))
-            if (instruction.op is Op.XCHG and {first, second} == {_EAX, SP}) or (
-                instruction.op is Op.MOV and first == SP and second in _VOLATILE
+            if (instruction.op is Opcode.XCHG and {first, second} == {_EAX, SP}) or (
+                instruction.op is Opcode.MOV and first == SP and second in _VOLATILE
             ):
                 return Callee(CalleeKind.PROBE, None if rounds else 0)
             mask = instruction.operand(1)
-            rounds |= instruction.op is Op.AND and isinstance(mask, Immediate) and mask.value < _MIN_PAGE_MASK
-            target = self._code.target(instruction) if instruction.op is Op.JUMP else instruction.end
+            rounds |= instruction.op is Opcode.AND and isinstance(mask, Immediate) and mask.value < _MIN_PAGE_MASK
+            target = self._code.target(instruction) if instruction.op is Opcode.JUMP else instruction.end
             if target is None:
                 return None
             address = target
         return None
 
-    def _run_helper(self, state: State, instruction: Instruction, target: int) -> State | None:
+    def _run_helper(self, state: SymbolicState, instruction: Instruction, target: int) -> SymbolicState | None:
         """Follow a helper from the call to the `ret` that comes back behind it."""
         inside = state.push(constant(instruction.end))
-        flow = Flow(self._code, target, inside, self._after_call_in_helper, limit=_HELPER_LIMIT)
+        flow = ControlFlow(self._code, target, inside, self._after_call_in_helper, limit=_HELPER_LIMIT)
         after = flow.state_at(instruction.end)
         return None if after is None else replace(after, pushed=0)
 
-    def _after_call_in_helper(self, state: State, instruction: Instruction) -> State | None:
+    def _after_call_in_helper(self, state: SymbolicState, instruction: Instruction) -> SymbolicState | None:
         """Apply a call in a helper (`__SEH_epilog4_GS` checks the cookie); None: no helper makes such a call."""
         target = None if state.pushed else self.target(state, instruction)
         if target is None or self._depth > _MAX_DEPTH or self.at(target).kind is not CalleeKind.ORDINARY:
             return None
-        popped = self.return_size(target)
+        popped = self.popped_bytes(target)
         if popped is None:
             return None
         sp = state.sp
         return state.without(_VOLATILE).with_register(SP, sp.plus(popped) if sp is not None else None)
 
-    def _guess(self, state: State, instruction: Instruction) -> tuple[int, int]:
+    def _guess(self, state: SymbolicState, instruction: Instruction) -> tuple[int, int]:
         """Return how many bytes an unknown callee removed, and 1 if that is only a guess."""
         operand, following = instruction.operand(0), self._code.at(instruction.end)
-        if isinstance(operand, Indirect) and operand.has_segment and following is not None and drops_word(following):
+        if isinstance(operand, Indirect) and operand.has_segment and following is not None and is_add_esp_4(following):
             # WoW64 up to Windows 7: `call fs:[0C0h]; add esp, 4; ret n`. The switch to 64-bit mode comes back without
             # popping the return address.
             return -4, 0
@@ -174,12 +190,12 @@ class Callees:
         if state.is_from_entry and sp is not None and sp.base == SP:
             distance = self._distance(instruction.end)
             cleaned = -distance - sp.offset if distance is not None else -1
-            if 0 <= cleaned <= MAX_CLEANED and cleaned % 4 == 0:
+            if 0 <= cleaned <= MAX_ARGUMENT_BYTES and cleaned % 4 == 0:
                 return cleaned, 0
         if not state.pushed:
-            size = taken_back(self._code, instruction.end)
+            size = reallocated_bytes(self._code, instruction.end)
             return (size, 0) if size else (0, 1 if state.may_have_pushed else 0)
-        dropped, is_certain = cleaned_after(self._code, instruction.end)
+        dropped, is_certain = dropped_bytes(self._code, instruction.end)
         if dropped >= state.pushed:
             return 0, 0 if is_certain else 1
         return state.pushed, 1
@@ -189,7 +205,7 @@ class Callees:
         if address in self._ahead:
             return self._ahead[address]
         self._ahead[address] = None
-        flow = Flow(self._code, address, State(), self.after_call, limit=_AHEAD_LIMIT)
+        flow = ControlFlow(self._code, address, SymbolicState(), self.after_call, limit=_AHEAD_LIMIT)
         found = flow.first_return()
         if found is not None and found.state.doubt == 0 and found.target is not None:
             target = found.target
@@ -198,19 +214,19 @@ class Callees:
         return self._ahead[address]
 
 
-def _changes_caller(found: Return) -> bool:
+def _changes_caller(found: ReturnPoint) -> bool:
     state, target = found.state, found.target
     if any(state.registers[number] not in {INITIAL[number], None} for number in X86.nonvolatile):
         return True
-    if target != Value(SP, 0, is_word=True):
+    if target != SymbolicValue(SP, 0, is_word=True):
         return target is not None and state.sp is not None
     return state.sp != value(SP, 4 + found.popped)
 
 
-def _allocate(state: State, instruction: Instruction, *, rounds: bool) -> State:
+def _allocate(state: SymbolicState, instruction: Instruction, *, rounds: bool) -> SymbolicState:
     sp, size = state.sp, state.registers[_EAX]
     amount = size.constant if size is not None and not rounds else None
     after = state.without(_VOLATILE)
     if amount is None or sp is None:
-        return after.set_sp(Value(instruction.address, 0))
+        return after.set_sp(SymbolicValue(instruction.address, 0))
     return replace(after.with_register(SP, sp.plus(-amount)), pushed=0)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from throwstack.core.frames import Trust
-from throwstack.unwind.x86.calls import Fit
-from throwstack.unwind.x86.prologue import Caller
+from throwstack.unwind.x86.call_frame import Caller
+from throwstack.unwind.x86.return_address import Fit
 
 
 class Rule(Enum):

@@ -7,7 +7,7 @@ from throwstack.core.budgets import BUDGETS
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.images.image import ImageMap
 from throwstack.names.symbols import SymbolKind, Symbols
-from throwstack.unwind.x86.decode import MASK, Decoder, Immediate, Indirect, Instruction, Op
+from throwstack.unwind.x86.decode import MASK, Decoder, Immediate, Indirect, Instruction, Opcode
 
 _MAX_THUNKS = 4
 _MAX_TABLE = 512
@@ -98,11 +98,11 @@ class Code:
             targets[target] = None
         return list(targets)
 
-    def behind_thunks(self, address: int) -> int:
+    def after_thunks(self, address: int) -> int:
         """Return where a call to `address` ends up once jumps that stand there alone are followed."""
         for _ in range(_MAX_THUNKS):
             instruction = self.at(address)
-            if instruction is None or instruction.op is not Op.JUMP:
+            if instruction is None or instruction.op is not Opcode.JUMP:
                 break
             target = self.target(instruction)
             if target is None:

@@ -15,8 +15,8 @@ from enum import Enum
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import BP, SP, X86
 from throwstack.names.frame_records import FrameData
+from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.decode import MASK
-from throwstack.unwind.x86.prologue import Caller, Place
 
 _MAX_TOKENS = 1024
 _MAX_NUMBER = 12
@@ -36,7 +36,7 @@ class ProgramError(Enum):
     NO_RETURN_ADDRESS = "$eip is not the word below $esp"
 
 
-def evaluate(program: str, variables: Mapping[str, int], memory: Memory) -> dict[str, int] | ProgramError:
+def run_program(program: str, variables: Mapping[str, int], memory: Memory) -> dict[str, int] | ProgramError:
     """Run a program; return what it assigned, or why it failed. Numbers are unsigned 32-bit and wrap around."""
     tokens = program.split()
     if len(tokens) > _MAX_TOKENS:
@@ -134,7 +134,7 @@ def _compute(
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedCaller:
     """A caller as a record gives it. `searched` is how many words above the computed place it was taken from."""
 
     caller: Caller
@@ -143,7 +143,7 @@ class Recorded:
 
 def callers(
     data: FrameData, place: Place, arguments_size: int, memory: Memory, popped: int | None
-) -> Iterator[Recorded | ProgramError]:
+) -> Iterator[RecordedCaller | ProgramError]:
     """Yield the caller that a record gives for the frame at `place`, then others it may mean.
 
     `arguments_size` is the size of the arguments that lie on the stack for the call below this frame; `popped` the
@@ -165,7 +165,7 @@ def callers(
 
 def _caller(  # noqa: PLR0917 - a step of `callers`, which has them all
     data: FrameData, place: Place, search: int, searched: int, memory: Memory, popped: int | None
-) -> Recorded | ProgramError:
+) -> RecordedCaller | ProgramError:
     gpr, sp = place.registers.gpr, place.lowest_sp
     if not data.program:
         found: dict[str, int] | ProgramError = _fpo(data, search, memory)
@@ -173,7 +173,7 @@ def _caller(  # noqa: PLR0917 - a step of `callers`, which has them all
         variables = {
             f"${name}": gpr[number] for number, name in enumerate(X86.register_names) if gpr[number] is not None
         }
-        found = evaluate(
+        found = run_program(
             data.program,
             {
                 **{name: value for name, value in variables.items() if value is not None},
@@ -210,7 +210,7 @@ def _caller(  # noqa: PLR0917 - a step of `callers`, which has them all
     if not data.program and data.uses_base_pointer and "$ebp" not in found:
         registers[BP] = None
     registers[SP] = (call_sp + (popped or 0)) & MASK
-    return Recorded(Caller(slot, return_address, call_sp, popped, tuple(registers)), searched)
+    return RecordedCaller(Caller(slot, return_address, call_sp, popped, tuple(registers)), searched)
 
 
 def _fpo(data: FrameData, search: int, memory: Memory) -> dict[str, int] | ProgramError:

@@ -15,17 +15,18 @@ from throwstack.images.image import ImageMap
 from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.symbols import Symbols
 from throwstack.unwind.x86 import frame_data
-from throwstack.unwind.x86.callback import CALLBACK_DISPATCHER, system_call
+from throwstack.unwind.x86.call_frame import Caller, Place
+from throwstack.unwind.x86.callback import CALLBACK_DISPATCHER, interrupted_system_call
 from throwstack.unwind.x86.callees import Callees
-from throwstack.unwind.x86.calls import Calls, Fit
 from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK
-from throwstack.unwind.x86.forward import Forward
-from throwstack.unwind.x86.interrupted import DISPATCHERS_MODULE, interrupted_context
-from throwstack.unwind.x86.prologue import Caller, Place, Prologues
-from throwstack.unwind.x86.scan import return_addresses
-from throwstack.unwind.x86.starts import Starts
+from throwstack.unwind.x86.function_starts import FunctionStarts
+from throwstack.unwind.x86.interrupted_context import DISPATCHERS_MODULE, interrupted_context
+from throwstack.unwind.x86.prologue import Prologues
+from throwstack.unwind.x86.rest_of_function import RestOfFunction
+from throwstack.unwind.x86.return_address import Fit, ReturnAddresses
+from throwstack.unwind.x86.stack_scan import scan_return_addresses
 
 _BELIEVED = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE)
 _CERTAIN = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
@@ -52,9 +53,9 @@ class Rules:
         self._code = Code(images, symbols)
         self._callees = Callees(self._code)
         self._prologues = Prologues(self._code, self._callees)
-        self._forward = Forward(self._code, self._callees)
-        self._starts = Starts(self._code, meter)
-        self._calls = Calls(self._code, self._prologues, self._starts)
+        self._rest = RestOfFunction(self._code, self._callees)
+        self._function_starts = FunctionStarts(self._code, meter)
+        self._return_addresses = ReturnAddresses(self._code, self._prologues, self._function_starts)
 
     def begin_walk(self, work_limit: int) -> None:
         """Start a walk of at most `work_limit` instructions; a `WorkLimitError` leaves rules of no more use."""
@@ -116,7 +117,7 @@ class Rules:
 
     def next_place(self, caller: Caller) -> Place:
         """Return where the caller stands."""
-        is_helper = self._forward.is_past_helper(caller.return_address)
+        is_helper = self._rest.is_past_helper(caller.return_address)
         return Place(
             Registers(caller.return_address, caller.gpr),
             caller.call_sp,
@@ -135,7 +136,9 @@ class Rules:
     def _before_callback(self, place: Place, stack: StackBounds) -> Candidate | None:
         start = self.symbols.function_start(place.ip, is_return_address=True)
         entry = None if start is None else self._prologues.at_entry(start, place)
-        caller = system_call(place, (None,) * 8 if entry is None else entry, stack, self._code, self._calls)
+        caller = interrupted_system_call(
+            place, (None,) * 8 if entry is None else entry, stack, self._code, self._return_addresses
+        )
         note = "the kernel called back from this system call"
         return None if caller is None else Candidate(Rule.CALLBACK, caller, Fit.CONFIRMED, note, trust=Trust.PROLOGUE)
 
@@ -148,7 +151,7 @@ class Rules:
         has_popped = caller.is_in_register and not place.is_return_address
         if not has_popped and (caller.slot < place.lowest_sp or caller.call_sp <= place.lowest_sp):
             return None
-        fit = self._calls.fit(place, caller.slot, caller.return_address)
+        fit = self._return_addresses.fit(place, caller.slot, caller.return_address)
         if fit is Fit.OUTERMOST and stack.base - caller.slot > _OUTERMOST:
             fit = Fit.ZERO
         return replace(candidate, fit=fit, has_program=candidate.has_program and candidate.rule in _RECORDED)
@@ -176,17 +179,17 @@ class Rules:
         if start is not None:
             caller = self._prologues.caller(start, place)
             whole = [] if caller is None else [(start, caller)]
-        ahead = self._forward.caller(place)
+        ahead = self._rest.caller(place)
         if ahead is not None and not any(
             caller.slot != ahead.slot and not self._prologues.comes_back(begin, place) for begin, caller in whole
         ):
-            is_straight = not ahead.doubt and not ahead.is_past_helper and self._forward.is_straight(place.ip)
+            is_straight = not ahead.doubt and not ahead.is_past_helper and self._rest.is_straight(place.ip)
             yield Rule.EPILOGUE if is_straight else Rule.FORWARD, ahead
         for _, caller in whole:
             yield rule, caller
 
     def _by_record(self, place: Place, data: FrameData, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
-        popped = self._callees.return_size(place.ip)
+        popped = self._callees.popped_bytes(place.ip)
         rule = Rule.FRAME_DATA if data.program else Rule.FPO
         if not place.is_return_address or place.is_past_helper:
             rule = Rule.RECORD_HERE
@@ -201,12 +204,15 @@ class Rules:
 
     def _by_guessed_start(self, place: Place) -> Iterator[tuple[int, Caller]]:
         """Yield possible function starts and callers by them, nearest first, up to one whose return address fits."""
-        for guess in self._starts.guesses(place.ip - (1 if place.is_return_address else 0)):
+        for guess in self._function_starts.guesses(place.ip - (1 if place.is_return_address else 0)):
             caller = self._prologues.caller(guess, place)
             if caller is None:
                 continue
             yield guess, caller
-            if caller.return_address and self._calls.fit(place, caller.slot, caller.return_address) in _BELIEVED:
+            if (
+                caller.return_address
+                and self._return_addresses.fit(place, caller.slot, caller.return_address) in _BELIEVED
+            ):
                 return
 
     def _called_nowhere(self, place: Place) -> Caller | None:
@@ -226,7 +232,7 @@ class Rules:
             saved, return_address = self._memory.u32(bp), self._memory.u32((bp + 4) & MASK)
         except MemoryUnreadable:
             return None
-        popped = self._callees.return_size(place.ip)
+        popped = self._callees.popped_bytes(place.ip)
         gpr: list[int | None] = [None] * 8
         gpr[BP], gpr[SP] = saved, (bp + 8 + (popped or 0)) & MASK
         return Caller((bp + 4) & MASK, return_address, (bp + 8) & MASK, popped, tuple(gpr))
@@ -245,13 +251,13 @@ class Rules:
                 yield candidate
 
     def _by_scan(self, place: Place, stack: StackBounds) -> Iterator[Candidate]:
-        for slot, word in return_addresses(self._memory, self._calls, place.lowest_sp, stack):
-            popped = self._callees.return_size(place.ip)
+        for slot, word in scan_return_addresses(self._memory, self._return_addresses, place.lowest_sp, stack):
+            popped = self._callees.popped_bytes(place.ip)
             gpr: list[int | None] = [None] * 8
             gpr[SP] = slot + 4 + (popped or 0)
             self._code.work()
             caller = Caller(slot, word, slot + 4, popped, tuple(gpr))
-            fit = self._calls.fit(place, slot, word)
+            fit = self._return_addresses.fit(place, slot, word)
             yield Candidate(Rule.SCAN, caller, fit)
             if fit in _CERTAIN:
                 return

@@ -15,11 +15,11 @@ from throwstack.images.image import ImageMap
 from throwstack.names.frame_records import FrameDataSource
 from throwstack.names.symbols import Symbols
 from throwstack.unwind.walk import Step, walk
-from throwstack.unwind.x86.calls import Fit
+from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.candidates import Candidate, Rule
 from throwstack.unwind.x86.code import WorkLimitError
 from throwstack.unwind.x86.decode import MASK
-from throwstack.unwind.x86.prologue import Place
+from throwstack.unwind.x86.return_address import Fit
 from throwstack.unwind.x86.rules import Rules
 
 _START_ROUTINES = frozenset(

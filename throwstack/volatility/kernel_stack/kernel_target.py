@@ -24,7 +24,7 @@ from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable, first_of
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.unwind import x86
 from throwstack.unwind.target import Target
-from throwstack.volatility.kernel_stack.saved_registers import KernelStacks
+from throwstack.volatility.kernel_stack.user_registers import KernelStacks
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.outside_images import elsewhere_in_kernel
 

@@ -24,7 +24,7 @@ _PROLOGUE = re.compile(rb"\x8b\xff\x55\x8b\xec|(?<=[\xc3\xcc\x90\x00])\x55(?:\x8
 _AFTER_PADDING = re.compile(rb"(?<=[\xcc\x90])[^\xcc\x90\x00]", re.DOTALL)
 
 
-class Starts:
+class FunctionStarts:
     """Function starts of every image, collected for an image when it is first asked for."""
 
     __slots__ = ("_code", "_known", "_meter")

@@ -16,7 +16,7 @@ from capstone import x86
 
 from throwstack.core.registers import SP, X64
 from throwstack.unwind.x64.functions import Functions
-from throwstack.unwind.x64.plan import Plan
+from throwstack.unwind.x64.unwind_plan import UnwindPlan
 
 _LONGEST_INSTRUCTION = 15
 _MAX_INSTRUCTIONS = 64
@@ -40,7 +40,7 @@ _LOST = 1 << 62
 """Stands for the place of a register that the code changes: nothing can be read there, so the register is unknown."""
 
 
-def way_out(functions: Functions, address: int) -> Plan | None:
+def plan_to_return(functions: Functions, address: int) -> UnwindPlan | None:
     """Return the plan for a frame that was interrupted at `address`, or None if its code has no plain way out."""
     decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     decoder.detail = True
@@ -57,7 +57,7 @@ def way_out(functions: Functions, address: int) -> Plan | None:
         if instruction.id == x86.X86_INS_RET:
             if depth < 0 or instruction.operands:
                 continue
-            return Plan(tuple((number, SP, offset) for number, offset in saves.items()), (SP, depth))
+            return UnwindPlan(tuple((number, SP, offset) for number, offset in saves.items()), (SP, depth))
         operands = instruction.operands
         if instruction.group(x86.X86_GRP_JUMP):
             if operands and operands[0].type == x86.X86_OP_IMM:

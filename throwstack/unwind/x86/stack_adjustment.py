@@ -7,22 +7,23 @@ import heapq
 
 from throwstack.core.registers import SP
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Op
-from throwstack.unwind.x86.state import register_of
+from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Opcode
+from throwstack.unwind.x86.symbolic_state import register_of
 
-MAX_CLEANED = 0x400
+MAX_ARGUMENT_BYTES = 0x400
 """More bytes of arguments than any function takes."""
 
 _SEARCH_LIMIT = 2000
 _LOOK_AHEAD = 8
 _TAKEN_BACK_AHEAD = 3
 _ENDS_LOOK_AHEAD = (
-    *(Op.CALL, Op.JUMP, Op.BRANCH, Op.RETURN, Op.STOP, Op.LEAVE, Op.PUSH, Op.ENTER, Op.PUSH_ALL, Op.PUSH_FLAGS),
+    *(Opcode.CALL, Opcode.JUMP, Opcode.BRANCH, Opcode.RETURN, Opcode.STOP),
+    *(Opcode.LEAVE, Opcode.PUSH, Opcode.ENTER, Opcode.PUSH_ALL, Opcode.PUSH_FLAGS),
 )
 _ECX = 1
 
 
-def return_size(code: Code, address: int) -> int | None:
+def popped_bytes(code: Code, address: int) -> int | None:
     """Return the operand of the `ret` that the code at `address` leads to past the fewest calls, or None."""
     queue: list[tuple[int, int, int]] = [(0, 0, address)]
     seen: set[int] = set()
@@ -35,22 +36,22 @@ def return_size(code: Code, address: int) -> int | None:
             continue
         seen.add(address)
         op = instruction.op
-        if op is Op.RETURN:
+        if op is Opcode.RETURN:
             operand = instruction.operand(0)
             return operand.value if isinstance(operand, Immediate) else 0
         following: list[int] = []
-        if op in {Op.JUMP, Op.BRANCH}:
+        if op in {Opcode.JUMP, Opcode.BRANCH}:
             target = code.target(instruction)
             following = [target] if target is not None else code.table(instruction)
-        if op not in {Op.JUMP, Op.STOP} and not (op is Op.CALL and code.is_function_start(instruction.end)):
+        if op not in {Opcode.JUMP, Opcode.STOP} and not (op is Opcode.CALL and code.is_function_start(instruction.end)):
             following.append(instruction.end)
         for next_address in following:
             order += 1
-            heapq.heappush(queue, (calls + (op is Op.CALL), order, next_address))
+            heapq.heappush(queue, (calls + (op is Opcode.CALL), order, next_address))
     return None
 
 
-def taken_back(code: Code, address: int) -> int:
+def reallocated_bytes(code: Code, address: int) -> int:
     """Return how many bytes the code behind a call takes back that the callee removed, or 0.
 
     gcc keeps room for all arguments below its locals and stores them there instead of pushing them; what a stdcall
@@ -62,15 +63,15 @@ def taken_back(code: Code, address: int) -> int:
         if following is None or following.op in _ENDS_LOOK_AHEAD:
             return 0
         size, after = following.operand(1), code.at(following.end)
-        if following.op is Op.SUB and register_of(following.operand(0)) == SP and isinstance(size, Immediate):
-            target = after.operand(0) if after is not None and after.op is Op.OTHER else None
+        if following.op is Opcode.SUB and register_of(following.operand(0)) == SP and isinstance(size, Immediate):
+            target = after.operand(0) if after is not None and after.op is Opcode.OTHER else None
             stores = isinstance(target, Indirect) and target.base == SP
-            return size.value if size.value <= MAX_CLEANED and not stores else 0
+            return size.value if size.value <= MAX_ARGUMENT_BYTES and not stores else 0
         address = following.end
     return 0
 
 
-def cleaned_after(code: Code, address: int) -> tuple[int, bool]:
+def dropped_bytes(code: Code, address: int) -> tuple[int, bool]:
     """Return how many bytes the code behind a call drops, and whether those can be nothing but arguments.
 
     `add esp, 8; ret` may as well remove the function's own locals.
@@ -79,13 +80,13 @@ def cleaned_after(code: Code, address: int) -> tuple[int, bool]:
     for _ in range(_LOOK_AHEAD):
         following = code.at(address)
         if following is None or following.op in _ENDS_LOOK_AHEAD:
-            return size, following is not None and following.op is not Op.RETURN
+            return size, following is not None and following.op is not Opcode.RETURN
         first, source = register_of(following.operand(0)), following.operand(1)
-        if following.op is Op.ADD and first == SP and isinstance(source, Immediate):
+        if following.op is Opcode.ADD and first == SP and isinstance(source, Immediate):
             if size:
                 return size, True
             size = source.value
-        elif following.op is Op.POP:
+        elif following.op is Opcode.POP:
             if first != _ECX:
                 return size, False
             size += 4
@@ -93,10 +94,10 @@ def cleaned_after(code: Code, address: int) -> tuple[int, bool]:
     return size, True
 
 
-def drops_word(instruction: Instruction) -> bool:
+def is_add_esp_4(instruction: Instruction) -> bool:
     """Say whether an instruction is `add esp, 4`."""
     return (
-        instruction.op is Op.ADD
+        instruction.op is Opcode.ADD
         and register_of(instruction.operand(0)) == SP
         and instruction.operand(1) == Immediate(4)
     )

@@ -7,24 +7,25 @@ Needs no function start, but esp to the byte; a function that never returns has 
 from __future__ import annotations
 
 from throwstack.core.registers import SP, X86
+from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.callees import CalleeKind, Callees
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import MASK, Op
-from throwstack.unwind.x86.flow import Flow, Return
-from throwstack.unwind.x86.prologue import Caller, Place
-from throwstack.unwind.x86.restore import address_of, evaluate
-from throwstack.unwind.x86.state import State, value
+from throwstack.unwind.x86.control_flow import ControlFlow, ReturnPoint
+from throwstack.unwind.x86.decode import MASK, Opcode
+from throwstack.unwind.x86.saved_registers import address_of, evaluate
+from throwstack.unwind.x86.symbolic_state import SymbolicState, value
 
 _LIMIT = 2000
 _STRAIGHT = 32
 _NEAR = 0x10000
+_NOT_STRAIGHT = frozenset({Opcode.CALL, Opcode.JUMP, Opcode.BRANCH, Opcode.STOP, Opcode.SYSTEM_CALL})
 
 
 def _is_near(address: int | None, sp: int) -> bool:
     return address is not None and sp <= address < sp + _NEAR
 
 
-class Forward:
+class RestOfFunction:
     """Ways out of functions, each looked for once."""
 
     __slots__ = ("_callees", "_code", "_returns")
@@ -33,9 +34,9 @@ class Forward:
         """Follow code in `code`."""
         self._code = code
         self._callees = callees
-        self._returns: dict[tuple[int, bool, tuple[tuple[int, int], ...]], Return | None] = {}
+        self._returns: dict[tuple[int, bool, tuple[tuple[int, int], ...]], ReturnPoint | None] = {}
 
-    def way_out(self, place: Place) -> Return | None:
+    def nearest_return(self, place: Place) -> ReturnPoint | None:
         """Return the least doubtful `ret` that the code at `place` leads to, or None."""
         gpr = place.registers.gpr
         sp = gpr[SP] or 0
@@ -44,10 +45,10 @@ class Forward:
         near = tuple((number, (gpr[number] or 0) - sp) for number in X86.nonvolatile if _is_near(gpr[number], sp))
         key = (place.ip, place.is_return_address, near)
         if key not in self._returns:
-            state = State(may_have_pushed=not place.is_return_address)
+            state = SymbolicState(may_have_pushed=not place.is_return_address)
             for number, distance in near:
                 state = state.with_register(number, value(SP, distance))
-            flow = Flow(self._code, place.ip, state, self._callees.after_call, limit=_LIMIT)
+            flow = ControlFlow(self._code, place.ip, state, self._callees.after_call, limit=_LIMIT)
             self._returns[key] = flow.first_return()
         return self._returns[key]
 
@@ -55,9 +56,15 @@ class Forward:
         """Say whether the code at `address` runs to its `ret` without a branch or a call: nothing to be mistaken in."""
         for _ in range(_STRAIGHT):
             instruction = self._code.at(address)
-            if instruction is None or instruction.op in {Op.CALL, Op.JUMP, Op.BRANCH, Op.STOP, Op.SYSTEM_CALL}:
+            if instruction is None or instruction.op in {
+                Opcode.CALL,
+                Opcode.JUMP,
+                Opcode.BRANCH,
+                Opcode.STOP,
+                Opcode.SYSTEM_CALL,
+            }:
                 return False
-            if instruction.op is Op.RETURN:
+            if instruction.op is Opcode.RETURN:
                 return True
             address = instruction.end
         return False
@@ -68,7 +75,7 @@ class Forward:
             return None
         if place.is_return_address and self._code.is_function_start(place.ip):
             return None  # behind a call that never returns: the next function
-        found = self.way_out(place)
+        found = self.nearest_return(place)
         memory, gpr = self._code.memory, place.registers.gpr
         if found is None or found.target is None:
             return None
@@ -98,5 +105,5 @@ class Forward:
     def is_past_helper(self, return_address: int) -> bool:
         """Say whether what returns to `return_address` is a helper that changes its caller's frame."""
         call = self._code.at(return_address - 5)
-        target = self._code.target(call) if call is not None and call.op is Op.CALL and call.size == 5 else None
+        target = self._code.target(call) if call is not None and call.op is Opcode.CALL and call.size == 5 else None
         return target is not None and self._callees.at(target).kind is not CalleeKind.ORDINARY

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import BP, SP, X86
 from throwstack.unwind.x86.decode import MASK
-from throwstack.unwind.x86.state import CONSTANT, State, Value
+from throwstack.unwind.x86.symbolic_state import CONSTANT, SymbolicState, SymbolicValue
 
 _MAX_ROUNDS = 4
 _FRAME_POINTERS = (BP, 3)
@@ -23,14 +23,14 @@ _ANCHOR_ORDER = (SP, *_FRAME_POINTERS, 6, 7, 0, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class RegistersAtStart:
     """Registers at the start of an analysis, and whether everything that told of them told the same."""
 
     gpr: tuple[int | None, ...]
     is_consistent: bool
 
 
-def solve(state: State, gpr: Sequence[int | None], memory: Memory) -> Start | None:
+def registers_at_start(state: SymbolicState, gpr: Sequence[int | None], memory: Memory) -> RegistersAtStart | None:
     """Return the registers at the start of the analysis that led to `state`, or None if esp there stays unknown.
 
     `gpr` are the registers where `state` holds. A doubtful esp is used last, and never to contradict.
@@ -56,10 +56,10 @@ def solve(state: State, gpr: Sequence[int | None], memory: Memory) -> Start | No
     initial[SP] = bases[SP]
     for number in X86.nonvolatile:
         initial[number] = saved.get(number, bases.get(number))
-    return Start(tuple(initial), is_consistent)
+    return RegistersAtStart(tuple(initial), is_consistent)
 
 
-def evaluate(found: Value | None, gpr: Sequence[int | None], memory: Memory) -> int | None:
+def evaluate(found: SymbolicValue | None, gpr: Sequence[int | None], memory: Memory) -> int | None:
     """Return what a value is, given the registers at the start, or None. Words are read from `memory` as it is."""
     address = address_of(found, gpr)
     if found is None or address is None or not found.is_word:
@@ -70,7 +70,7 @@ def evaluate(found: Value | None, gpr: Sequence[int | None], memory: Memory) -> 
         return None
 
 
-def address_of(found: Value | None, gpr: Sequence[int | None]) -> int | None:
+def address_of(found: SymbolicValue | None, gpr: Sequence[int | None]) -> int | None:
     """Return base plus offset of a value, whether it is that number or the word there; None if it is unknown."""
     if found is None:
         return None
@@ -80,7 +80,7 @@ def address_of(found: Value | None, gpr: Sequence[int | None]) -> int | None:
     return None if base is None else (base + found.offset) & MASK
 
 
-def _saved(state: State, bases: dict[int, int], memory: Memory) -> dict[int, int]:
+def _saved(state: SymbolicState, bases: dict[int, int], memory: Memory) -> dict[int, int]:
     """Read the registers at the start that lie in stack words; adds to `bases` what they make known."""
     saved: dict[int, int] = {}
     sp = state.sp

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 from throwstack.core.registers import SP
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import Immediate, Instruction, Op
-from throwstack.unwind.x86.effects import step
-from throwstack.unwind.x86.state import State, Value
+from throwstack.unwind.x86.decode import Immediate, Instruction, Opcode
+from throwstack.unwind.x86.symbolic_execution import execute
+from throwstack.unwind.x86.symbolic_state import SymbolicState, SymbolicValue
 
-AfterCall = Callable[[State, Instruction], "State | None"]
+AfterCall = Callable[[SymbolicState, Instruction], "SymbolicState | None"]
 
 
 @dataclass(frozen=True, slots=True)
-class Return:
+class ReturnPoint:
     """A `ret` that leaves the code that was followed.
 
     `target` is the return address (a word of memory, as a value), `state` what holds after the `ret`, `popped` the
@@ -31,12 +31,12 @@ class Return:
     """
 
     address: int
-    target: Value | None
-    state: State
+    target: SymbolicValue | None
+    state: SymbolicState
     popped: int
 
 
-class Flow:
+class ControlFlow:
     """The instructions that can follow a first one, found as far as they are asked for."""
 
     __slots__ = (
@@ -44,39 +44,39 @@ class Flow:
         *("has_unknown_jump", "returns", "start", "states"),
     )
 
-    def __init__(self, code: Code, start: int, state: State, after_call: AfterCall, *, limit: int) -> None:
+    def __init__(self, code: Code, start: int, state: SymbolicState, after_call: AfterCall, *, limit: int) -> None:
         """Start at `start` with `state`; `after_call` applies a call's effect (None: it does not come back)."""
         self._code = code
         self._after_call = after_call
         self._limit = limit
         self._order = 0
-        self._queue: list[tuple[int, int, int, State]] = []
-        self._jumps: dict[int, set[Value]] = {}
+        self._queue: list[tuple[int, int, int, SymbolicState]] = []
+        self._jumps: dict[int, set[SymbolicValue]] = {}
         self.start = start
-        self.states: dict[int, State] = {}
-        self.returns: list[Return] = []
+        self.states: dict[int, SymbolicState] = {}
+        self.returns: list[ReturnPoint] = []
         self.has_unknown_jump = False
         self._add(start, state)
 
-    def state_at(self, address: int) -> State | None:
+    def state_at(self, address: int) -> SymbolicState | None:
         """Return the state before the instruction at `address`, or None if it is not reached."""
         while address not in self.states and self._advance():
             pass
         return self.states.get(address)
 
-    def first_return(self) -> Return | None:
+    def first_return(self) -> ReturnPoint | None:
         """Return the least doubtful way out, or None."""
         while not self.returns and self._advance():
             pass
         return self.returns[0] if self.returns else None
 
-    def all_returns(self) -> list[Return]:
+    def all_returns(self) -> list[ReturnPoint]:
         """Return every way out."""
         while self._advance():
             pass
         return self.returns
 
-    def jump_depths(self, address: int) -> set[Value]:
+    def jump_depths(self, address: int) -> set[SymbolicValue]:
         """Return the values that esp has, beyond doubt, where jumps lead to `address`."""
         self.all_returns()
         return self._jumps.get(address, set())
@@ -86,7 +86,7 @@ class Flow:
         """Say whether the limit on instructions was met, so that what was not reached may still belong."""
         return len(self.states) >= self._limit
 
-    def _add(self, address: int, state: State) -> None:
+    def _add(self, address: int, state: SymbolicState) -> None:
         if address in self.states:
             return
         self._order += 1
@@ -108,24 +108,24 @@ class Flow:
         self._follow(instruction, state)
         return True
 
-    def _follow(self, instruction: Instruction, state: State) -> None:
+    def _follow(self, instruction: Instruction, state: SymbolicState) -> None:
         op = instruction.op
-        if op is Op.CALL:
+        if op is Opcode.CALL:
             after = self._after_call(state, instruction)
             # A call that never returns may be a function's last instruction.
             if after is not None and not self._code.is_function_start(instruction.end):
                 self._add(instruction.end, after)
-        elif op is Op.BRANCH:
+        elif op is Opcode.BRANCH:
             self._add(instruction.end, state.without(instruction.written))
             self._jump(instruction, state.without(instruction.written))
-        elif op is Op.JUMP:
+        elif op is Opcode.JUMP:
             self._jump(instruction, state)
-        elif op is Op.RETURN:
+        elif op is Opcode.RETURN:
             self._return(instruction, state)
-        elif op is not Op.STOP:
-            self._add(instruction.end, step(state, instruction))
+        elif op is not Opcode.STOP:
+            self._add(instruction.end, execute(state, instruction))
 
-    def _jump(self, instruction: Instruction, state: State) -> None:
+    def _jump(self, instruction: Instruction, state: SymbolicState) -> None:
         target = self._code.target(instruction)
         targets = [target] if target is not None else self._code.table(instruction)
         if not targets:
@@ -135,7 +135,7 @@ class Flow:
                 self._jumps.setdefault(address, set()).add(state.sp)
             self._add(address, state)
 
-    def _return(self, instruction: Instruction, state: State) -> None:
+    def _return(self, instruction: Instruction, state: SymbolicState) -> None:
         target, after = state.pop()
         operand = instruction.operand(0)
         popped = operand.value if isinstance(operand, Immediate) else 0
@@ -146,4 +146,4 @@ class Flow:
             # `push address; ret`, or a helper that was entered by a call that was followed.
             self._add(address, after)
         else:
-            self.returns.append(Return(instruction.address, target, after, popped))
+            self.returns.append(ReturnPoint(instruction.address, target, after, popped))

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from throwstack.core.registers import SP
 from throwstack.core.stop import Stop, corrupt
 from throwstack.unwind.x64.functions import Function, Part
-from throwstack.unwind.x64.unwind_info import CHAININFO, Op
+from throwstack.unwind.x64.unwind_info import CHAININFO, UnwindOp
 
-Place = tuple[int, int]
+RegisterOffset = tuple[int, int]
 """A register number and an offset from its value in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class UnwindPlan:
     """How to find the caller of a frame.
 
     `saves` gives (register, anchor register, offset) of each nonvolatile register saved on the stack, `result` the
@@ -31,47 +31,47 @@ class Plan:
     """
 
     saves: tuple[tuple[int, int, int], ...]
-    result: Place
+    result: RegisterOffset
     is_machine_frame: bool = False
     note: str = ""
 
 
-LEAF = Plan((), (SP, 0))
+LEAF = UnwindPlan((), (SP, 0))
 """A function without unwind data touches neither the stack nor a nonvolatile register."""
 
 
-def compile_codes(function: Function, rva: int) -> Plan | Stop:
+def compile_codes(function: Function, rva: int) -> UnwindPlan | Stop:
     """Return the plan that undoes the codes of `function` which hold at `rva`."""
     frame = _frame_base(function.parts[0], rva)
-    at: Place = (SP, 0)
-    saves: dict[int, Place] = {}
+    at: RegisterOffset = (SP, 0)
+    saves: dict[int, RegisterOffset] = {}
     held = [code for part in function.parts for code in part.info.codes if code.offset <= part.position(rva)]
-    is_machine_frame = bool(held) and held[-1].op is Op.PUSH_MACHFRAME
+    is_machine_frame = bool(held) and held[-1].op is UnwindOp.PUSH_MACHFRAME
     for code in held:
         match code.op:
-            case Op.PUSH_NONVOL:
+            case UnwindOp.PUSH_NONVOL:
                 saves[code.register] = at
                 at = (at[0], at[1] + 8)
-            case Op.ALLOC_LARGE | Op.ALLOC_SMALL:
+            case UnwindOp.ALLOC_LARGE | UnwindOp.ALLOC_SMALL:
                 at = (at[0], at[1] + code.value)
-            case Op.SET_FPREG if code.register not in saves:
+            case UnwindOp.SET_FPREG if code.register not in saves:
                 at = (code.register, -code.value)
-            case Op.SAVE_NONVOL | Op.SAVE_NONVOL_FAR:
+            case UnwindOp.SAVE_NONVOL | UnwindOp.SAVE_NONVOL_FAR:
                 saves[code.register] = (frame[0], frame[1] + code.value)
-            case Op.PUSH_MACHFRAME if code is held[-1]:
+            case UnwindOp.PUSH_MACHFRAME if code is held[-1]:
                 at = (at[0], at[1] + 8 * code.value)  # over the error code
-            case Op.SET_FPREG | Op.PUSH_MACHFRAME:
+            case UnwindOp.SET_FPREG | UnwindOp.PUSH_MACHFRAME:
                 return corrupt(f"{code.op.name} out of place at {function.base + rva:#x}")
             case _:
                 pass  # XMM registers are not carried.
-    return Plan(tuple((register, *place) for register, place in saves.items()), at, is_machine_frame)
+    return UnwindPlan(tuple((register, *place) for register, place in saves.items()), at, is_machine_frame)
 
 
-def _frame_base(part: Part, rva: int) -> Place:
+def _frame_base(part: Part, rva: int) -> RegisterOffset:
     """Return where SAVE_NONVOL's displacements count from at `rva`."""
     info = part.info
     if info.frame_register:
         is_set = part.position(rva) >= info.prologue_size or bool(info.flags & CHAININFO)
-        if is_set or any(code.op is Op.SET_FPREG and code.offset <= part.position(rva) for code in info.codes):
+        if is_set or any(code.op is UnwindOp.SET_FPREG and code.offset <= part.position(rva) for code in info.codes):
             return info.frame_register, -info.frame_offset
     return SP, 0

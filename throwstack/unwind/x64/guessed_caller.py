@@ -19,7 +19,7 @@ _SCANNED_WORDS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class GuessedCaller:
     """The caller's registers and the slot in which its address was found."""
 
     registers: Registers
@@ -28,7 +28,7 @@ class Guess:
 
 def by_frame_pointer(
     registers: Registers, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool]
-) -> Guess | None:
+) -> GuessedCaller | None:
     """Follow rbp as `push rbp; mov rbp, rsp` leaves it: the saved rbp at it, the return address above."""
     bp = registers.bp
     if bp is None or bp % 8 or not registers.sp <= bp <= registers.sp + _LARGEST_FRAME or not stack.contains(bp, 16):
@@ -39,12 +39,12 @@ def by_frame_pointer(
         return None
     if not is_return_address(address):
         return None
-    return Guess(_registers(address, bp + 16, saved), bp + 8)
+    return GuessedCaller(_registers(address, bp + 16, saved), bp + 8)
 
 
 def by_scan(
     registers: Registers, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool], words: int = 0
-) -> Guess | None:
+) -> GuessedCaller | None:
     """Take the first of the next `words` words (128 by default) that can be a return address."""
     start = registers.sp
     for slot in range(start, start + 8 * (words or _SCANNED_WORDS), 8):
@@ -55,7 +55,7 @@ def by_scan(
         except MemoryUnreadable:
             break
         if is_return_address(address):
-            return Guess(_registers(address, slot + 8, None), slot)
+            return GuessedCaller(_registers(address, slot + 8, None), slot)
     return None
 
 

@@ -14,7 +14,7 @@ from throwstack.core.contexts import Context, read_context
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import X86, Arch
-from throwstack.unwind.x86.prologue import Place
+from throwstack.unwind.x86.call_frame import Place
 
 DISPATCHERS_MODULE = "ntdll"
 _EXCEPTION_DISPATCHER = "KiUserExceptionDispatcher"

@@ -11,13 +11,13 @@ from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.symbols import Symbols
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.starts import Starts
+from throwstack.unwind.x86.function_starts import FunctionStarts
 
 
-def starts(pages: dict[int, bytes]) -> Starts:
+def starts(pages: dict[int, bytes]) -> FunctionStarts:
     module = Module("test.dll", "", BASE, IMAGE_SIZE)
     images = ImageMap(memory_of({BASE: header_page(), **pages}), ModuleMap([module]))
-    return Starts(Code(images, Symbols(images)))
+    return FunctionStarts(Code(images, Symbols(images)))
 
 
 def test_after_an_absent_page_nothing_is_known_of_what_was_before():
@@ -42,7 +42,7 @@ def test_a_section_that_is_not_there_costs_no_memory():
     images = ImageMap(memory_of({BASE: bytes(page)}), ModuleMap([module]))
     tracemalloc.start()
     try:
-        assert Starts(Code(images, Symbols(images))).nearest(TEXT + 9) is None
+        assert FunctionStarts(Code(images, Symbols(images))).nearest(TEXT + 9) is None
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()

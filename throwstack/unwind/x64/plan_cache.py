@@ -9,17 +9,17 @@ from throwstack.core.frames import End
 from throwstack.core.stop import Stop
 from throwstack.images.image import ImageMap
 from throwstack.unwind.after_call import is_after_call
-from throwstack.unwind.x64.epilogue import Epilogues
+from throwstack.unwind.x64.epilogue import EpilogueDecoder
 from throwstack.unwind.x64.functions import Function, Functions
-from throwstack.unwind.x64.plan import LEAF, Plan, compile_codes
+from throwstack.unwind.x64.unwind_plan import LEAF, UnwindPlan, compile_codes
 
 _MAX_PLANS = 1 << 16
 
-Planned = Plan | Stop | None
+Planned = UnwindPlan | Stop | None
 """None where no unwind data can say anything: code outside the images, or without an entry where it needs one."""
 
 
-class Plans:
+class PlanCache:
     """The plans of one address space."""
 
     __slots__ = ("_called", "_epilogues", "_functions", "_images", "_interrupted")
@@ -28,7 +28,7 @@ class Plans:
         """Plan for the code in `images`, by its `functions`."""
         self._images = images
         self._functions = functions
-        self._epilogues = Epilogues(functions)
+        self._epilogues = EpilogueDecoder(functions)
         self._called: dict[int, Planned] = {}
         self._interrupted: dict[int, Planned] = {}
 
@@ -80,6 +80,6 @@ class Plans:
         return _with_note(self._epilogues.plan(function, rva) or compile_codes(function, rva), function.note)
 
 
-def _with_note(plan: Plan | Stop, *notes: str) -> Plan | Stop:
+def _with_note(plan: UnwindPlan | Stop, *notes: str) -> UnwindPlan | Stop:
     note = "; ".join(note for note in notes if note)
-    return replace(plan, note=note) if note and isinstance(plan, Plan) else plan
+    return replace(plan, note=note) if note and isinstance(plan, UnwindPlan) else plan

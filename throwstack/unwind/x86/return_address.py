@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from throwstack.unwind.after_call import LONGEST_CALL, calls_before
+from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import Immediate, Op
-from throwstack.unwind.x86.prologue import Place, Prologues
-from throwstack.unwind.x86.starts import Starts
+from throwstack.unwind.x86.decode import Immediate, Opcode
+from throwstack.unwind.x86.function_starts import FunctionStarts
+from throwstack.unwind.x86.prologue import Prologues
 
 
 class Fit(Enum):
@@ -35,16 +36,16 @@ class CallSite:
     target: int | None
 
 
-class Calls:
+class ReturnAddresses:
     """Checks of return addresses."""
 
-    __slots__ = ("_code", "_prologues", "_sites", "_starts")
+    __slots__ = ("_code", "_function_starts", "_prologues", "_sites")
 
-    def __init__(self, code: Code, prologues: Prologues, starts: Starts) -> None:
+    def __init__(self, code: Code, prologues: Prologues, starts: FunctionStarts) -> None:
         """Look at calls in `code`; `prologues` and `starts` tell what belongs to a called function."""
         self._code = code
         self._prologues = prologues
-        self._starts = starts
+        self._function_starts = starts
         self._sites: dict[int, tuple[CallSite, ...]] = {}
 
     def before(self, address: int) -> tuple[CallSite, ...]:
@@ -60,7 +61,7 @@ class Calls:
         sites: list[CallSite] = []
         for start in calls_before(self._code.memory, address):
             call = self._code.at(start)
-            if call is None or call.op is not Op.CALL or call.end != address:
+            if call is None or call.op is not Opcode.CALL or call.end != address:
                 continue
             target = self._code.target(call)
             if target is None and isinstance(call.operand(0), Immediate):
@@ -90,11 +91,11 @@ class Calls:
                 return Fit.CALLS_FUNCTION
             return Fit.CONFIRMED if caller.slot == slot else Fit.CONTRADICTED
         # Handlers and funclets belong to a function whose own code does not lead to them.
-        targets = {site.target, self._code.behind_thunks(site.target)}
+        targets = {site.target, self._code.after_thunks(site.target)}
         start = self._code.function_start(place.ip, is_return_address=place.is_return_address)
         if start is not None:
             return Fit.CALLS_FUNCTION if start in targets else Fit.POSSIBLE if reaches is None else Fit.CONTRADICTED
-        is_nearest = self._starts.nearest(place.ip - (1 if place.is_return_address else 0)) in targets
+        is_nearest = self._function_starts.nearest(place.ip - (1 if place.is_return_address else 0)) in targets
         return Fit.POSSIBLE if reaches is None or is_nearest else Fit.CONTRADICTED
 
 

@@ -6,19 +6,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from throwstack.core.registers import BP, SP
-from throwstack.unwind.x86.decode import MASK, Immediate, Indirect, Instruction, Op, Operand, Register
-from throwstack.unwind.x86.state import CONSTANT, State, Value, constant, register_of
+from throwstack.unwind.x86.decode import MASK, Immediate, Indirect, Instruction, Opcode, Operand, Register
+from throwstack.unwind.x86.symbolic_state import CONSTANT, SymbolicState, SymbolicValue, constant, register_of
 
 _ECX = Register(1)
 
 
-def step(state: State, instruction: Instruction) -> State:
+def execute(state: SymbolicState, instruction: Instruction) -> SymbolicState:
     """Return the state after an instruction that goes on to the next one."""
     handler = _HANDLERS.get(instruction.op, _other)
     return handler(state, instruction)
 
 
-def read(state: State, operand: Operand | None) -> Value | None:
+def operand_value(state: SymbolicState, operand: Operand | None) -> SymbolicValue | None:
     """Return the 32-bit value of an operand, or None if it is unknown."""
     if isinstance(operand, Immediate):
         return constant(operand.value)
@@ -28,7 +28,9 @@ def read(state: State, operand: Operand | None) -> Value | None:
     return None if number is None else state.registers[number]
 
 
-def _write(state: State, operand: Operand | None, new: Value | None, instruction: Instruction) -> State:
+def _write(
+    state: SymbolicState, operand: Operand | None, new: SymbolicValue | None, instruction: Instruction
+) -> SymbolicState:
     if isinstance(operand, Indirect):
         return state.store(state.address(operand), new, operand.size)
     number = register_of(operand)
@@ -37,23 +39,23 @@ def _write(state: State, operand: Operand | None, new: Value | None, instruction
     if number != SP:
         return state.with_register(number, new)
     if new is None:
-        new = Value(instruction.address, 0)
+        new = SymbolicValue(instruction.address, 0)
     return state.with_register(SP, new) if _is_relative(instruction) else state.set_sp(new)
 
 
 def _is_relative(instruction: Instruction) -> bool:
     """Say whether an instruction that sets esp computes it from esp, so that a doubt about esp stays."""
-    if instruction.op in {Op.ADD, Op.SUB, Op.AND}:
+    if instruction.op in {Opcode.ADD, Opcode.SUB, Opcode.AND}:
         return True
     source = instruction.operand(1)
-    return instruction.op is Op.LEA and isinstance(source, Indirect) and source.base == SP
+    return instruction.op is Opcode.LEA and isinstance(source, Indirect) and source.base == SP
 
 
-def _push(state: State, instruction: Instruction) -> State:
-    return state.push(read(state, instruction.operand(0)))
+def _push(state: SymbolicState, instruction: Instruction) -> SymbolicState:
+    return state.push(operand_value(state, instruction.operand(0)))
 
 
-def _pop(state: State, instruction: Instruction) -> State:
+def _pop(state: SymbolicState, instruction: Instruction) -> SymbolicState:
     popped, after = state.pop()
     if state.doubt and not (popped is not None and popped.base == CONSTANT and instruction.operand(0) == _ECX):
         # Not known to be the word that was pushed. But a helper's `pop ecx` takes the return address of its call.
@@ -61,14 +63,14 @@ def _pop(state: State, instruction: Instruction) -> State:
     return _write(after, instruction.operand(0), popped, instruction)
 
 
-def _push_all(state: State, _: Instruction) -> State:
+def _push_all(state: SymbolicState, _: Instruction) -> SymbolicState:
     registers = state.registers
     for number in range(8):
         state = state.push(registers[number])
     return state
 
 
-def _pop_all(state: State, _: Instruction) -> State:
+def _pop_all(state: SymbolicState, _: Instruction) -> SymbolicState:
     for number in range(7, -1, -1):
         popped, state = state.pop()
         if number != SP:
@@ -76,21 +78,21 @@ def _pop_all(state: State, _: Instruction) -> State:
     return state
 
 
-def _mov(state: State, instruction: Instruction) -> State:
-    return _write(state, instruction.operand(0), read(state, instruction.operand(1)), instruction)
+def _mov(state: SymbolicState, instruction: Instruction) -> SymbolicState:
+    return _write(state, instruction.operand(0), operand_value(state, instruction.operand(1)), instruction)
 
 
-def _lea(state: State, instruction: Instruction) -> State:
+def _lea(state: SymbolicState, instruction: Instruction) -> SymbolicState:
     source = instruction.operand(1)
     address = state.address(source) if isinstance(source, Indirect) else None
     return _write(state, instruction.operand(0), address, instruction)
 
 
-def _add(state: State, instruction: Instruction) -> State:
-    target, source = instruction.operand(0), read(state, instruction.operand(1))
-    old = read(state, target)
+def _add(state: SymbolicState, instruction: Instruction) -> SymbolicState:
+    target, source = instruction.operand(0), operand_value(state, instruction.operand(1))
+    old = operand_value(state, target)
     amount = source.constant if source is not None else None
-    if amount is not None and instruction.op is Op.SUB:
+    if amount is not None and instruction.op is Opcode.SUB:
         amount = -amount
     new = old.plus(amount) if old is not None and amount is not None else None
     after = _write(state, target, new, instruction)
@@ -100,11 +102,11 @@ def _add(state: State, instruction: Instruction) -> State:
     return after
 
 
-def _and(state: State, instruction: Instruction) -> State:
+def _and(state: SymbolicState, instruction: Instruction) -> SymbolicState:
     number = register_of(instruction.operand(0))
-    source = read(state, instruction.operand(1))
-    old = read(state, instruction.operand(0))
-    new: Value | None = None
+    source = operand_value(state, instruction.operand(1))
+    old = operand_value(state, instruction.operand(0))
+    new: SymbolicValue | None = None
     if source is not None and source.constant is not None:
         if source.constant == 0:
             new = constant(0)
@@ -115,31 +117,31 @@ def _and(state: State, instruction: Instruction) -> State:
     return _write(state, instruction.operand(0), new, instruction)
 
 
-def _or(state: State, instruction: Instruction) -> State:
-    source = read(state, instruction.operand(1))
+def _or(state: SymbolicState, instruction: Instruction) -> SymbolicState:
+    source = operand_value(state, instruction.operand(1))
     is_ones = source is not None and source.constant == MASK
     return _write(state, instruction.operand(0), constant(MASK) if is_ones else None, instruction)
 
 
-def _xor(state: State, instruction: Instruction) -> State:
+def _xor(state: SymbolicState, instruction: Instruction) -> SymbolicState:
     target = instruction.operand(0)
     is_zero = register_of(target) is not None and target == instruction.operand(1)
     return _write(state, target, constant(0) if is_zero else None, instruction)
 
 
-def _xchg(state: State, instruction: Instruction) -> State:
+def _xchg(state: SymbolicState, instruction: Instruction) -> SymbolicState:
     first, second = instruction.operand(0), instruction.operand(1)
-    old, new = read(state, first), read(state, second)
+    old, new = operand_value(state, first), operand_value(state, second)
     return _write(_write(state, first, new, instruction), second, old, instruction)
 
 
-def _leave(state: State, _: Instruction) -> State:
+def _leave(state: SymbolicState, _: Instruction) -> SymbolicState:
     state = state.set_sp(state.registers[BP])
     popped, state = state.pop()
     return state.with_register(BP, popped)
 
 
-def _enter(state: State, instruction: Instruction) -> State:
+def _enter(state: SymbolicState, instruction: Instruction) -> SymbolicState:
     size, level = instruction.operand(0), instruction.operand(1)
     state = state.push(state.registers[BP])
     state = state.with_register(BP, state.sp)
@@ -149,11 +151,11 @@ def _enter(state: State, instruction: Instruction) -> State:
     return replace(state.with_register(SP, sp.plus(-size.value) if sp is not None else None), pushed=0)
 
 
-def _flags(state: State, instruction: Instruction) -> State:
-    return state.push(None) if instruction.op is Op.PUSH_FLAGS else state.pop()[1]
+def _flags(state: SymbolicState, instruction: Instruction) -> SymbolicState:
+    return state.push(None) if instruction.op is Opcode.PUSH_FLAGS else state.pop()[1]
 
 
-def _other(state: State, instruction: Instruction) -> State:
+def _other(state: SymbolicState, instruction: Instruction) -> SymbolicState:
     target = instruction.operand(0)
     if instruction.writes_memory and isinstance(target, Indirect):
         state = state.store(state.address(target), None, target.size)
@@ -163,20 +165,20 @@ def _other(state: State, instruction: Instruction) -> State:
 
 
 _HANDLERS = {
-    Op.PUSH: _push,
-    Op.PUSH_ALL: _push_all,
-    Op.PUSH_FLAGS: _flags,
-    Op.POP: _pop,
-    Op.POP_ALL: _pop_all,
-    Op.POP_FLAGS: _flags,
-    Op.MOV: _mov,
-    Op.LEA: _lea,
-    Op.ADD: _add,
-    Op.SUB: _add,
-    Op.AND: _and,
-    Op.OR: _or,
-    Op.XOR: _xor,
-    Op.XCHG: _xchg,
-    Op.LEAVE: _leave,
-    Op.ENTER: _enter,
+    Opcode.PUSH: _push,
+    Opcode.PUSH_ALL: _push_all,
+    Opcode.PUSH_FLAGS: _flags,
+    Opcode.POP: _pop,
+    Opcode.POP_ALL: _pop_all,
+    Opcode.POP_FLAGS: _flags,
+    Opcode.MOV: _mov,
+    Opcode.LEA: _lea,
+    Opcode.ADD: _add,
+    Opcode.SUB: _add,
+    Opcode.AND: _and,
+    Opcode.OR: _or,
+    Opcode.XOR: _xor,
+    Opcode.XCHG: _xchg,
+    Opcode.LEAVE: _leave,
+    Opcode.ENTER: _enter,
 }

@@ -11,8 +11,8 @@ from tests.core.test_contexts import x86_context
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch, Registers
-from throwstack.unwind.x86.interrupted import interrupted_context
-from throwstack.unwind.x86.prologue import Place
+from throwstack.unwind.x86.call_frame import Place
+from throwstack.unwind.x86.interrupted_context import interrupted_context
 
 LOW = 0x100000
 RECORD, CONTEXT = LOW + 0x10, LOW + 0x60

@@ -23,14 +23,14 @@ _HALF = 1 << 31
 _ECX = 1
 
 
-class Value(NamedTuple):
+class SymbolicValue(NamedTuple):
     """`base` (a register's number, `CONSTANT` or a later point) plus `offset`, or the word at that address."""
 
     base: int
     offset: int
     is_word: bool = False
 
-    def plus(self, delta: int) -> Value | None:
+    def plus(self, delta: int) -> SymbolicValue | None:
         """Return the value with `delta` added, or None if this is a word of memory."""
         return None if self.is_word else value(self.base, self.offset + delta)
 
@@ -40,22 +40,22 @@ class Value(NamedTuple):
         return self.offset & MASK if self.base == CONSTANT and not self.is_word else None
 
 
-def value(base: int, offset: int) -> Value:
+def value(base: int, offset: int) -> SymbolicValue:
     """Return base + offset, the offset kept as a signed 32-bit number."""
-    return Value(base, ((offset + _HALF) & MASK) - _HALF)
+    return SymbolicValue(base, ((offset + _HALF) & MASK) - _HALF)
 
 
-def constant(number: int) -> Value:
+def constant(number: int) -> SymbolicValue:
     """Return a number as a value."""
     return value(CONSTANT, number)
 
 
-Stack = Mapping[tuple[int, int], "Value | None"]
-INITIAL = tuple(Value(number, 0) for number in range(8))
+Stack = Mapping[tuple[int, int], "SymbolicValue | None"]
+INITIAL = tuple(SymbolicValue(number, 0) for number in range(8))
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class SymbolicState:
     """Registers and written stack words before an instruction.
 
     `stack` maps (base, offset) of a word that was written to what was written. `pushed` counts the bytes of arguments
@@ -64,7 +64,7 @@ class State:
     `may_have_pushed` that it began where arguments for the first call may have been pushed already.
     """
 
-    registers: tuple[Value | None, ...] = INITIAL
+    registers: tuple[SymbolicValue | None, ...] = INITIAL
     stack: Stack = field(default_factory=dict)
     pushed: int = 0
     doubt: int = 0
@@ -72,21 +72,21 @@ class State:
     may_have_pushed: bool = False
 
     @property
-    def sp(self) -> Value | None:
+    def sp(self) -> SymbolicValue | None:
         """Return esp."""
         return self.registers[SP]
 
-    def with_register(self, number: int, new: Value | None) -> State:
+    def with_register(self, number: int, new: SymbolicValue | None) -> SymbolicState:
         """Return the state with one register changed."""
         registers = self.registers
         return replace(self, registers=(*registers[:number], new, *registers[number + 1 :]))
 
-    def without(self, numbers: tuple[int, ...]) -> State:
+    def without(self, numbers: tuple[int, ...]) -> SymbolicState:
         """Return the state with some registers unknown."""
         registers = tuple(None if number in numbers else old for number, old in enumerate(self.registers))
         return replace(self, registers=registers)
 
-    def address(self, operand: Indirect) -> Value | None:
+    def address(self, operand: Indirect) -> SymbolicValue | None:
         """Return the address a memory operand stands for, or None if it is unknown."""
         if operand.has_segment:
             return None
@@ -105,16 +105,16 @@ class State:
                 return None
         return total
 
-    def load(self, address: Value | None) -> Value | None:
+    def load(self, address: SymbolicValue | None) -> SymbolicValue | None:
         """Return the word at an address: what was written there, or the word that lay there at the start."""
         if address is None or address.is_word:
             return None
         key = (address.base, address.offset)
         if key in self.stack:
             return self.stack[key]
-        return Value(address.base, address.offset, is_word=True)
+        return SymbolicValue(address.base, address.offset, is_word=True)
 
-    def store(self, address: Value | None, new: Value | None, size: int = 4) -> State:
+    def store(self, address: SymbolicValue | None, new: SymbolicValue | None, size: int = 4) -> SymbolicState:
         """Return the state after a write of `size` bytes.
 
         A write through an unknown pointer is taken not to hit saved registers and return addresses.
@@ -128,13 +128,13 @@ class State:
         stack[(address.base, address.offset)] = new if size == 4 else None
         return replace(self, stack=stack)
 
-    def push(self, new: Value | None) -> State:
+    def push(self, new: SymbolicValue | None) -> SymbolicState:
         """Return the state after a push."""
         sp = self.sp.plus(-4) if self.sp is not None else None
         size = 0 if self._is_save(new) else 4
         return replace(self.with_register(SP, sp).store(sp, new), pushed=self.pushed + size)
 
-    def _is_save(self, new: Value | None) -> bool:
+    def _is_save(self, new: SymbolicValue | None) -> bool:
         """Say whether a push saves a register, or makes room for a local word (`push ecx`), rather than an argument."""
         if not self.is_from_entry or new is None or new.is_word or new.offset:
             return False
@@ -143,13 +143,13 @@ class State:
         # Compilers make room for locals before they save registers other than ebp.
         return all(held is None or held.base in {BP, _ECX} for held in self.stack.values())
 
-    def pop(self) -> tuple[Value | None, State]:
+    def pop(self) -> tuple[SymbolicValue | None, SymbolicState]:
         """Return the word at the top of the stack, and the state after it was popped."""
         sp = self.sp
         popped = self.with_register(SP, sp.plus(4) if sp is not None else None)
         return self.load(sp), replace(popped, pushed=max(self.pushed - 4, 0))
 
-    def set_sp(self, new: Value | None) -> State:
+    def set_sp(self, new: SymbolicValue | None) -> SymbolicState:
         """Return the state with esp set from something other than itself: doubts about it are gone."""
         return replace(self.with_register(SP, new), doubt=0, pushed=0)
 

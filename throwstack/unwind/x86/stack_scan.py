@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.unwind.x86.calls import Calls
+from throwstack.unwind.x86.return_address import ReturnAddresses
 
 SCAN_WORDS = 512
 
 
-def return_addresses(
-    memory: Memory, calls: Calls, start: int, bounds: StackBounds, *, words: int = SCAN_WORDS
+def scan_return_addresses(
+    memory: Memory, calls: ReturnAddresses, start: int, bounds: StackBounds, *, words: int = SCAN_WORDS
 ) -> Iterator[tuple[int, int]]:
     """Yield (slot, return address) of the words from `start` on that point behind a call, within `words` words."""
     start = (start + 3) & ~3

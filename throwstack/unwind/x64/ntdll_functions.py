@@ -22,7 +22,7 @@ _DISPATCHERS = ("KiUserExceptionDispatcher", "KiUserExceptionDispatch")
 """As exported, and as Microsoft's PDBs say."""
 
 
-class KnownFunctions:
+class NtdllFunctions:
     """Says of addresses whether they lie in one of these functions."""
 
     __slots__ = ("_dispatchers", "_functions", "_images", "_starts")
