@@ -43,11 +43,11 @@ def by_frame_pointer(
 
 
 def by_scan(
-    registers: Registers, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool], words: int = 0
+    registers: Registers, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool]
 ) -> GuessedCaller | None:
-    """Take the first of the next `words` words (128 by default) that can be a return address."""
+    """Take the first of the next 128 words of the stack that can be a return address."""
     start = registers.sp
-    for slot in range(start, start + 8 * (words or _SCANNED_WORDS), 8):
+    for slot in range(start, start + 8 * _SCANNED_WORDS, 8):
         if not stack.contains(slot, 8):
             break
         try:

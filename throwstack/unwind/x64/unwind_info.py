@@ -17,7 +17,7 @@ from throwstack.core.registers import SP
 from throwstack.core.stop import Stop, corrupt
 from throwstack.images.function_table import RuntimeFunction
 
-EHANDLER, UHANDLER, CHAININFO = 1, 2, 4
+CHAININFO = 4
 
 
 class UnwindOp(IntEnum):

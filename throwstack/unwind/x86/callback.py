@@ -44,7 +44,7 @@ def interrupted_system_call(
             word = memory.u32(slot)
             if any(_behind_call(code, word - size) == word for size in range(_MAX_STUB)):
                 return _caller(slot, word, slot + 4, at_entry)
-            for site in calls.before(word):
+            for site in calls.calls_before(word):
                 waits = None if site.target is None else _behind_call(code, code.after_thunks(site.target))
                 if waits is not None:
                     return _caller(slot - 4, waits, slot, at_entry)

@@ -89,7 +89,7 @@ _RECORDS = frozenset({Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE})
 _DECODED = frozenset({Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD})
 
 
-def score(candidate: Candidate, others: Iterable[Candidate] = ()) -> int:
+def score(candidate: Candidate, others: Iterable[Candidate]) -> int:
     """Return the score of a candidate among `others`."""
     total = _RULE[candidate.rule] + _FIT[candidate.fit] - _DOUBT * candidate.caller.doubt
     if candidate.caller.is_past_helper:

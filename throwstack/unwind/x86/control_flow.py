@@ -41,7 +41,7 @@ class ControlFlow:
 
     __slots__ = (
         *("_after_call", "_code", "_jumps", "_limit", "_order", "_queue"),
-        *("has_unknown_jump", "returns", "start", "states"),
+        *("has_unknown_jump", "returns", "states"),
     )
 
     def __init__(self, code: Code, start: int, state: SymbolicState, after_call: AfterCall, *, limit: int) -> None:
@@ -52,7 +52,6 @@ class ControlFlow:
         self._order = 0
         self._queue: list[tuple[int, int, int, SymbolicState]] = []
         self._jumps: dict[int, set[SymbolicValue]] = {}
-        self.start = start
         self.states: dict[int, SymbolicState] = {}
         self.returns: list[ReturnPoint] = []
         self.has_unknown_jump = False

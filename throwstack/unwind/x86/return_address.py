@@ -48,7 +48,7 @@ class ReturnAddresses:
         self._function_starts = starts
         self._sites: dict[int, tuple[CallSite, ...]] = {}
 
-    def before(self, address: int) -> tuple[CallSite, ...]:
+    def calls_before(self, address: int) -> tuple[CallSite, ...]:
         """Return the calls that may end right before `address`: x86 code cannot be read backwards for certain."""
         sites = self._sites.get(address)
         if sites is None:
@@ -75,7 +75,7 @@ class ReturnAddresses:
             return Fit.OUTERMOST
         if not self._code.is_code(return_address):
             return Fit.NOT_CODE
-        sites = self.before(return_address)
+        sites = self.calls_before(return_address)
         if not sites:
             is_readable = self._code.memory.is_readable(return_address - LONGEST_CALL, LONGEST_CALL)
             return Fit.NOT_A_RETURN if is_readable else Fit.UNREADABLE

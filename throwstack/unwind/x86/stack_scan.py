@@ -9,18 +9,18 @@ from throwstack.core.frames import StackBounds
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.unwind.x86.return_address import ReturnAddresses
 
-SCAN_WORDS = 512
+_SCANNED_WORDS = 512
 
 
 def scan_return_addresses(
-    memory: Memory, calls: ReturnAddresses, start: int, bounds: StackBounds, *, words: int = SCAN_WORDS
+    memory: Memory, calls: ReturnAddresses, start: int, bounds: StackBounds
 ) -> Iterator[tuple[int, int]]:
-    """Yield (slot, return address) of the words from `start` on that point behind a call, within `words` words."""
+    """Yield (slot, return address) of the words from `start` on that point behind a call, within 512 words."""
     start = (start + 3) & ~3
-    for slot in range(start, min(start + 4 * words, bounds.base - 3), 4):
+    for slot in range(start, min(start + 4 * _SCANNED_WORDS, bounds.base - 3), 4):
         try:
             word = memory.u32(slot)
         except MemoryUnreadable:
             return
-        if calls.before(word):
+        if calls.calls_before(word):
             yield slot, word
