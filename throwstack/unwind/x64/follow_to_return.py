@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way out of code without unwind data that is no leaf function: its instructions, followed to a `ret`.
+"""The caller of code without unwind data that is no leaf function: its instructions are followed to a `ret`.
 
-Hand-written code may move rsp and save registers without an entry for it: the `___chkstk_ms` of GCC's runtime library
-pushes rax and rcx, touches the pages of the stack one by one, and overflows it there. Where the thread stands in such
-code, rsp is exact, and what the code is still going to do with it can be read. In compiled code and in code of this
-kind the depth of the stack is the same however an instruction is reached, so any path to a `ret` will do.
+Hand-written code may move rsp and save registers without an entry in the function table. For example, `___chkstk_ms` of
+GCC's runtime library pushes rax and rcx and touches the pages of the stack one by one, so that a stack overflows there,
+with two words between rsp and the return address. In an interrupted frame rsp is exact, and what the code is going to
+do with it can be read. The depth of the stack does not depend on the path to an instruction, so any path to a `ret`
+will do.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ _RSP = x86.X86_REG_RSP
 _STACK_POINTER = {x86.X86_REG_RSP, x86.X86_REG_ESP, x86.X86_REG_SP, x86.X86_REG_SPL}
 _STOPS = {x86.X86_INS_INT3, x86.X86_INS_UD2, x86.X86_INS_HLT, x86.X86_INS_SYSCALL, x86.X86_INS_LEAVE}
 _LOST = 1 << 62
-"""Stands for the place of a register that the code changes: nothing can be read there, so the register is unknown."""
+"""The place of a register that the code changes: no memory is there, so that the register is unknown."""
 
 
 def plan_to_return(functions: Functions, address: int) -> UnwindPlan | None:
-    """Return the plan for a frame that was interrupted at `address`, or None if its code has no plain way out."""
+    """Return the plan for a frame that was interrupted at `address`; None if no `ret` is found."""
     decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     decoder.detail = True
     ahead: deque[tuple[int, int, dict[int, int]]] = deque([(address, 0, {})])
@@ -49,7 +50,7 @@ def plan_to_return(functions: Functions, address: int) -> UnwindPlan | None:
     while ahead and len(seen) < _MAX_INSTRUCTIONS:
         at, depth, saves = ahead.popleft()
         if at in seen or functions.find(at) is not None:
-            continue  # unwind data covers what is there: another function
+            continue  # unwind data covers the address: it is in another function
         seen.add(at)
         instruction = next(decoder.disasm(functions.code(at, _LONGEST_INSTRUCTION), at, 1), None)
         if instruction is None or instruction.id in _STOPS or instruction.group(x86.X86_GRP_CALL):
@@ -75,7 +76,7 @@ def plan_to_return(functions: Functions, address: int) -> UnwindPlan | None:
 
 
 def _moved(instruction: capstone.CsInsn, depth: int) -> int | None:
-    """Return how far above the first rsp the rsp is after `instruction`, or None if that cannot be told."""
+    """Return how far rsp is above the first rsp after `instruction`, in bytes; None if that is not known."""
     operands = instruction.operands
     if instruction.id == x86.X86_INS_PUSH:
         return depth - 8
@@ -96,9 +97,9 @@ def _moved(instruction: capstone.CsInsn, depth: int) -> int | None:
 
 
 def _after(instruction: capstone.CsInsn, depth: int, saves: dict[int, int]) -> dict[int, int]:
-    """Return where the caller's nonvolatile registers lie after `instruction`; those not named are in place.
+    """Return where the caller's nonvolatile registers are after `instruction`; those not named are still in place.
 
-    What is popped from below the first rsp was pushed on the way, and is the register's present value or a copy.
+    A word that is popped from below the first rsp was pushed on the way. It is not known to be the caller's value.
     """
     if instruction.id == x86.X86_INS_POP:
         number = _NUMBERS[instruction.operands[0].reg]

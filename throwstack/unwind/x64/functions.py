@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of the images of an address space: found by address, their unwind information decoded once.
 
-A function may have several entries. A chained one (UNW_FLAG_CHAININFO) continues at the entry whose prologue ran
-before it, down to the primary one; an entry whose unwind RVA is odd stands for another entry as a whole.
+A function may have several entries. A chained one (UNW_FLAG_CHAININFO) names the entry whose prologue ran before its
+own, down to the primary one. An entry whose unwind RVA is odd is a mere reference to another entry.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Part:
     def position(self, rva: int) -> int:
         """Return the offset of `rva` from the entry's begin.
 
-        Unsigned, as Windows computes it: code that lies before the entry it is chained to is far past its prologue.
+        Unsigned, as Windows computes it: code before the entry that it is chained to is far past that one's prologue.
         """
         return (rva - self.entry.begin) & 0xFFFFFFFF
 
@@ -104,7 +104,7 @@ class Functions:
     __slots__ = ("_images", "_inverted", "_views")
 
     def __init__(self, images: ImageMap, inverted: InvertedTable | None = None) -> None:
-        """Look into `images`, through their memory; where an image has no headers `inverted` is asked."""
+        """Look into `images`, through their memory; `inverted` helps where an image has no readable headers."""
         self._images = images
         self._inverted = inverted
         self._views: dict[int, _View] = {}
@@ -112,8 +112,8 @@ class Functions:
     def find(self, address: int) -> Function | Stop | None:
         """Return the function at `address`.
 
-        None says that no entry covers it (a leaf function, or code outside the images); a stop says that this, or
-        the entry's unwind information, cannot be known.
+        None: no entry covers it, so that it is in a leaf function or outside the images. A stop: that cannot be known,
+        or the entry's unwind information cannot be read.
         """
         image = self._images.find(address)
         if image is None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Callers of code that no unwind data covers: code generated at run time, hand-written code, a wild jump.
 
-All of this is guessing, and is labelled so. A guessed caller's registers are unknown but for rip, rsp and, where it
-was read, rbp: whatever the frame between saved elsewhere is lost.
+The frames are labelled as guesses. Of a guessed caller's registers only rip, rsp and, where it was read, rbp are known:
+where the frame between has saved the others is not known.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class GuessedCaller:
 def by_frame_pointer(
     registers: Registers, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool]
 ) -> GuessedCaller | None:
-    """Follow rbp as `push rbp; mov rbp, rsp` leaves it: the saved rbp at it, the return address above."""
+    """Return the caller by rbp as `push rbp; mov rbp, rsp` leaves it: the saved rbp, the return address above it."""
     bp = registers.bp
     if bp is None or bp % 8 or not registers.sp <= bp <= registers.sp + _LARGEST_FRAME or not stack.contains(bp, 16):
         return None

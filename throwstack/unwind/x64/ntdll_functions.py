@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The functions of ntdll that a walk has to know: where threads start, and where interrupted code's CONTEXT lies.
+"""The functions of ntdll that a walk has to recognize: the start of a thread, and the exception dispatcher.
 
-KiUserExceptionDispatcher is entered with rsp at a CONTEXT of what the exception interrupted, and calls with rsp there.
-Windows describes its frame as a machine frame. Wine gives it the unwind data of a function that was called, although
-the code it leads to is in the middle of something.
+KiUserExceptionDispatcher is entered with rsp at a CONTEXT of the code that the exception interrupted, and rsp is there
+when it calls. Windows describes its frame as a machine frame, so that the walk knows that the code outside was
+interrupted. Wine describes it as a function that was called. Then the walk would look for the function of a return
+address, one byte too low, and would take a frame in its prologue for a complete one. So the CONTEXT is read there.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _DISPATCHERS = ("KiUserExceptionDispatcher", "KiUserExceptionDispatch")
 
 
 class NtdllFunctions:
-    """Says of addresses whether they lie in one of these functions."""
+    """Says of addresses whether they are in one of these functions."""
 
     __slots__ = ("_dispatchers", "_functions", "_images", "_starts")
 
@@ -35,9 +36,9 @@ class NtdllFunctions:
         self._dispatchers: dict[int, bool] = {}
 
     def is_thread_start(self, ip: int) -> bool:
-        """Say whether `ip` lies in the function with which every thread of a user process starts.
+        """Say whether `ip` is in RtlUserThreadStart, with which every thread of a user process starts.
 
-        What lies above its frame is not a return address, whatever it looks like.
+        The word above its frame is no return address, whatever it looks like.
         """
         if ip not in self._starts:
             _keep_small(self._starts)
@@ -46,7 +47,7 @@ class NtdllFunctions:
         return self._starts[ip]
 
     def interrupted(self, registers: Registers, stack: StackBounds) -> Registers | None:
-        """Return what KiUserExceptionDispatcher's frame at `registers` interrupted; None if this is no such frame."""
+        """Return the registers that KiUserExceptionDispatcher, at `registers`, interrupted; None for other frames."""
         ip, sp = registers.ip, registers.sp
         if ip not in self._dispatchers:
             _keep_small(self._dispatchers)

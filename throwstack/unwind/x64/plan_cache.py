@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which plan holds at an address, for a frame that was called and for one that was interrupted; worked out once."""
+"""Which plan holds at an address, for a frame that has called and for one that was interrupted; worked out once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from throwstack.unwind.x64.unwind_plan import LEAF, UnwindPlan, compile_codes
 _MAX_PLANS = 1 << 16
 
 Planned = UnwindPlan | Stop | None
-"""None where no unwind data can say anything: code outside the images, or without an entry where it needs one."""
+"""None where there is no unwind data: code outside the images, or code without an entry that needs one."""
 
 
 class PlanCache:
@@ -33,10 +33,10 @@ class PlanCache:
         self._interrupted: dict[int, Planned] = {}
 
     def called(self, ip: int) -> Planned:
-        """Return the plan for a frame that a call left at the return address `ip`.
+        """Return the plan for a frame whose return address from its call is `ip`.
 
         The stop is `End.BAD_RETURN_ADDRESS` where that is no address of code. Outside the images there can be
-        generated code, so that an address behind a call is believed.
+        generated code, so that an address after a call is believed.
         """
         try:
             return self._called[ip]

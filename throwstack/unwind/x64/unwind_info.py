@@ -2,7 +2,7 @@
 """UNWIND_INFO: what a function's prologue did to the stack and the nonvolatile registers.
 
 Version 1 follows "x64 exception handling" in Microsoft's documentation. Version 2 adds UWOP_EPILOG, which is not
-documented there; its form is what LLVM writes and prints and what Windows' own binaries hold (see `Epilogues`).
+documented there; its form is the one that LLVM writes and that Windows' own binaries have (see `Epilogues`).
 Version 3 is announced as experimental and not decoded.
 """
 
@@ -54,16 +54,16 @@ class UnwindCode:
 class EpilogueRanges:
     """The epilogues of a version 2 function: each `size` bytes, starting `distances` bytes before the function's end.
 
-    Microsoft's toolchain counts from the first pop (or the return): the stack's release before it is not included.
-    The first EPILOG code carries the size, and in bit 0 of its operand whether the function ends with an epilogue;
-    each further one is a 12-bit distance, and 0 is padding to an even number of slots.
+    Microsoft's toolchain counts from the first pop (or the return): `add rsp, constant` before it is not included. The
+    first EPILOG code has the size, and in bit 0 of its operand whether the function ends with an epilogue. Each further
+    one is a 12-bit distance; 0 is padding to an even number of slots.
     """
 
     size: int
     distances: tuple[int, ...]
 
     def covers(self, distance: int) -> bool:
-        """Say whether the instruction `distance` bytes before the function's end lies in an epilogue."""
+        """Say whether the instruction `distance` bytes before the function's end is in an epilogue."""
         return any(start - self.size < distance <= start for start in self.distances)
 
 
@@ -71,8 +71,8 @@ class EpilogueRanges:
 class UnwindInfo:
     """A decoded UNWIND_INFO. `frame_offset` is in bytes; `frame_register` 0 says there is none.
 
-    `codes` are in the order in which they are undone, without EPILOG. `epilogues` is None where the version says
-    nothing of them. `chained` is the entry whose prologue ran before this one's.
+    `codes` are in the order in which they are undone, without EPILOG. `epilogues` is None in version 1, which does not
+    record them. `chained` is the entry whose prologue ran before this one's.
     """
 
     version: int
@@ -156,12 +156,15 @@ def _decode_codes(raw: bytes, version: int, frame: int, address: int) -> list[Un
 
 
 def _code(raw: UnwindCode, frame: int) -> UnwindCode | None:
-    """Return the code with register and value where they belong; `raw.register` is the operand in the code's slot."""
+    """Return the code with its register and value; None for a register that it cannot have.
+
+    `raw.register` is the operand in the code's own slot.
+    """
     offset, op, info = raw.offset, raw.op, raw.register
     if op in _NAMES_GENERAL_REGISTER:
         return raw if info != SP else None
     if op is UnwindOp.SET_FPREG:
-        # The register and its offset stand in the header; the operand is reserved.
+        # The register and its offset are in the header; the operand is reserved.
         return UnwindCode(offset, op, frame & 15, (frame >> 4) * 16) if frame & 15 not in (0, SP) else None
     if op is UnwindOp.ALLOC_SMALL:
         return UnwindCode(offset, op, 0, info * 8 + 8)
@@ -171,7 +174,7 @@ def _code(raw: UnwindCode, frame: int) -> UnwindCode | None:
 
 
 def _epilogues(codes: list[UnwindCode]) -> EpilogueRanges:
-    """Return what the EPILOG codes of a version 2 function say; no such code means no epilogue."""
+    """Return the epilogues of a version 2 function, by its EPILOG codes; no such code means no epilogue."""
     marks = [code for code in codes if code.op is UnwindOp.EPILOG]
     if not marks:
         return EpilogueRanges(0, ())

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unwind codes compiled for one address: where each saved register and the return address lie.
+"""Unwind codes compiled for one address: where the frame keeps each saved register and the return address.
 
-Every place is an offset from a register as it is in the frame (rsp or a frame register), because all that a prologue
-does is of fixed size once it is done. Follows the documented unwind procedure; two points are easily missed. The
-displacement of SAVE_NONVOL counts from rsp as it is in the frame, or from the frame register less its offset once
-that is set, and not from where undoing has got to. And a prologue can itself call (`__chkstk`), so that a code holds
-only if the address has passed it even in a frame that was entered by a call.
+Every place is an offset from a register as it is in the frame (rsp or a frame register), because everything that a
+prologue does is of fixed size. Follows the documented unwind procedure. Two points are easily missed:
+
+- The displacement of SAVE_NONVOL counts from rsp as it is in the frame, or from the frame register less its offset once
+  that is set. It does not count from the rsp that undoing the codes before it has led to.
+- A prologue can itself call (`mov eax, 5000h; call __chkstk; sub rsp, rax`). So also in a frame that has called, a code
+  holds only if the return address is past it.
 """
 
 from __future__ import annotations

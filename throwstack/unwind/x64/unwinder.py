@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The x64 stack walk: from registers to the start of the thread, one justified frame at a time.
+"""Steps through x64 stacks, by unwind data where there is some.
 
-A frame was either interrupted (the first one, and the one outside a machine frame) or called. An interrupted frame
-may stand anywhere in its function: in the prologue, in an epilogue, in a leaf function, or outside any code after a
-jump through a bad pointer. A called frame's function is the one that holds the call, not the one that holds the
-return address: a call that never returns may be the last instruction of its function.
+A frame either has called, or it was interrupted: the first one, and the one outside a machine frame. An interrupted
+frame may be anywhere in its function: in the prologue, in an epilogue, in a leaf function, or outside any code after a
+jump through a bad pointer. The function of a frame that has called is the one that holds the call, not the one that
+holds the return address: a call that never returns may be the last instruction of its function.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Unwinder:
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
         """Walk from `registers`, found by `trust`, whose frame was interrupted.
 
-        A stack pointer outside `stack` belongs to a fiber or another stack that was switched to: it is followed as
+        A stack pointer outside `stack` belongs to a fiber, or to another stack that was switched to. It is followed as
         long as memory is readable there, and the first frame's note says so.
         """
         if registers.gpr[SP] is None:
@@ -95,7 +95,7 @@ class Unwinder:
         return step if isinstance(step, Stop) else replace(step, trust=Trust.PROLOGUE, note="no unwind data")
 
     def step_beyond(self, registers: Registers, stack: StackBounds, address: int) -> Step | Stop:
-        """Step outwards from a called frame; return the first step whose slot lies at or above `address`.
+        """Step outwards from a frame that has called; return the first step whose slot is at or above `address`.
 
         With the registers of a KSWITCHFRAME and the address of the thread's KTRAP_FRAME this yields the user's
         registers, those among them that the trap frame does not hold (r12 to r15) from the kernel's frames.
@@ -107,7 +107,7 @@ class Unwinder:
         return Stop(End.FRAME_LIMIT, str(self._limit))
 
     def _is_no_leaf(self, step: Step | Stop) -> bool:
-        """Say whether `step`, by the rule for leaf functions, shows that its callee was none: no call led there."""
+        """Say whether `step`, by the rule for leaf functions, shows that the frame is of none: no call led there."""
         if isinstance(step, Stop):
             return step.end is End.BAD_RETURN_ADDRESS
         return is_after_call(self._memory, step.registers.ip) is False
@@ -115,10 +115,10 @@ class Unwinder:
     def _apply(
         self, plan: UnwindPlan, registers: Registers, stack: StackBounds, interrupted: Registers | None = None
     ) -> Step | Stop:
-        """Find the caller's registers at the places the plan names.
+        """Find the caller's registers at the places that the plan names.
 
-        `interrupted` are those that were saved with an exception, if this is its dispatcher's frame: where the plan
-        leads to the same place, they are all of them, and of code that did not call.
+        `interrupted` are the registers in an exception's CONTEXT, if this is the frame of its dispatcher. Where the
+        plan leads to the same ip and sp, the step goes to them: they are complete, and of code that was interrupted.
         """
         gpr, memory = registers.gpr, self._memory
         limit, last = stack.limit, stack.base - 8
@@ -153,7 +153,7 @@ class Unwinder:
         return self._checked(Step(caller, slot, Trust.CFI, plan.is_machine_frame, plan.note), registers, stack)
 
     def _checked(self, step: Step, callee: Registers, stack: StackBounds) -> Step | Stop:
-        """Return the step, or what is wrong with it."""
+        """Return the step, or the stop if it makes no progress, ends the thread, or leads to no code."""
         ip, sp = step.registers.ip, step.registers.sp
         if sp <= callee.sp and stack.contains(sp):
             return Stop(End.NO_PROGRESS, f"from {callee.sp:#x} to {sp:#x}")
@@ -188,10 +188,11 @@ class Unwinder:
         return self._checked(Step(guess.registers, guess.slot, trust, note="no unwind data"), registers, stack)
 
     def _is_wild(self, registers: Registers) -> bool:
-        """Say whether no code runs at `registers.ip`: nothing is there, or a call has just gone there.
+        """Say whether a bad pointer has led to `registers.ip`: it is not readable, or a call went right there.
 
-        What is readable outside the images can be generated code as well as data that a corrupt pointer led to. The
-        call tells: its operand, evaluated with the registers as they are, gives the very address.
+        Memory outside the images can be generated code, or data that a corrupt pointer led to. The call before the
+        word on top of the stack tells: if its operand, evaluated with the registers as they are, gives the very
+        address of ip, then no instruction has run since.
         """
         if not self._memory.is_readable(registers.ip):
             return True
@@ -204,7 +205,7 @@ class Unwinder:
         )
 
     def _wild_jump(self, registers: Registers, stack: StackBounds) -> Step | Stop:
-        """Find the caller of what is no code at all: a call through a bad pointer has only pushed its return address.
+        """Find the caller where a call has led to no code at all: it has only pushed its return address.
 
         Nothing has run since, so that every nonvolatile register is the caller's.
         """
@@ -213,7 +214,7 @@ class Unwinder:
             return step
         if not is_after_call(self._memory, step.registers.ip):
             return Stop(
-                End.NO_RETURN_ADDRESS, f"{registers.ip:#x} is not code, and {step.registers.ip:#x} not behind a call"
+                End.NO_RETURN_ADDRESS, f"{registers.ip:#x} is not code, and {step.registers.ip:#x} is not after a call"
             )
         return replace(
             step, trust=Trust.SCAN, note="call through a bad pointer: return address from the top of the stack"

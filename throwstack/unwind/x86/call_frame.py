@@ -12,13 +12,16 @@ from throwstack.core.registers import Registers
 class Caller:
     """The caller of a frame as one rule finds it.
 
-    `slot` is where the return address lies, `call_sp` the caller's esp just before its call (just after the return, if
-    the callee removes no arguments), `popped` the bytes of arguments the callee removes (None: not known), `gpr` the
-    registers in the caller with esp = `call_sp` + `popped`.
+    `slot` is the stack address of the return address. `call_sp` is the caller's esp just before its call, which is also
+    esp after the return if the callee removes no arguments. `popped` is how many bytes of arguments the callee removes,
+    None if that is not known. `gpr` are the registers in the caller, with esp = `call_sp` + `popped`.
 
-    A helper such as `__SEH_epilog` takes its return address off the stack and keeps it in a register for a while:
-    `is_in_register`, and `slot` is then where it was or will be. Such a helper changes its caller's frame, and
-    `is_past_helper` says that `gpr` are the registers as the helper leaves them, not as it found them.
+    `is_consistent` is False where two registers lead to different places; `doubt` counts the guesses that esp rests on.
+
+    Helpers of the compilers change the frame of the function that calls them. For example, `__SEH_epilog` begins with
+    `pop ecx` and ends with `push ecx; ret`: between the two its return address is in ecx. Then `is_in_register` is set,
+    and `slot` is where the return address was or will be. `is_past_helper` says that `gpr` are the registers as the
+    helper leaves them, not as it found them.
     """
 
     slot: int
@@ -34,11 +37,12 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a frame stands: its registers, and for all but the innermost where the call below it began.
+    """A frame that a caller is looked for: its registers, and the esp with which it called the frame inside it.
 
-    `call_sp` is esp before that call instruction, None in the innermost frame; `is_sp_exact` says whether registers.sp
-    takes account of the arguments the callee removed; `is_past_helper` as in `Caller`. `is_in_helper` says the
-    contrary: a helper was called and has not changed the frame yet, so that `ip` will be reached with other registers.
+    `call_sp` is esp just before that call instruction, None in the innermost frame, which has called nothing.
+    `is_sp_exact` says whether `registers.sp` takes account of the arguments that the callee removed. `is_past_helper`
+    is as in `Caller`. `is_in_helper` is its contrary: the frame has called a helper that has not changed it yet, so
+    that `ip` will be reached with other registers.
     """
 
     registers: Registers
@@ -54,10 +58,10 @@ class Place:
 
     @property
     def is_return_address(self) -> bool:
-        """Say whether `ip` is where a call returns to, and not where the thread stands."""
+        """Say whether `ip` is a return address, and not the instruction at which the thread was stopped."""
         return self.call_sp is not None
 
     @property
     def lowest_sp(self) -> int:
-        """Return the lowest address at which something of this frame can lie."""
+        """Return the lowest stack address that can belong to this frame."""
         return self.registers.sp if self.call_sp is None else self.call_sp

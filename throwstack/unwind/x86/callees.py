@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a call does to the stack pointer and the nonvolatile registers of its caller.
 
-Most functions keep ebx, ebp, esi and edi, and remove 0 (cdecl) or a fixed number of argument bytes (stdcall,
-thiscall, fastcall: `ret n`). A few helpers of the compilers build or remove their caller's frame instead
-(`__SEH_prolog`, `__EH_prolog3`, `__SEH_epilog4`, …), or move its esp down by eax (`_chkstk`, `_alloca_probe`). They
-are known by what their code does, not by name: stripped images have them too.
+Most functions keep ebx, ebp, esi and edi, and remove a fixed number of argument bytes: 0 (cdecl) or n (`ret n`).
+
+A few helpers of the compilers do neither. For example, a Visual C++ function with __try begins with `push 10h; push
+offset scopetable; call __SEH_prolog4`. When that call returns, ebp is set up, ebx, esi and edi are saved and 10h bytes
+of locals are allocated, all in the frame of the function that called it. `__SEH_epilog4` removes it again, and
+`_chkstk` and `_alloca_probe` move their caller's esp down by eax. A walk that takes such a call for an ordinary one
+looks for the return address in the wrong place.
+
+Helpers are recognized by what their code does, not by their names, because stripped images have them too. The code of
+a helper is then run symbolically in the place of the call.
 """
 
 from __future__ import annotations
@@ -53,9 +59,10 @@ class CalleeKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Callee:
-    """What is known of a callee.
+    """What a function does to its caller.
 
-    `popped` is the bytes of arguments it removes, None if no `ret` was found (or if a probe rounds eax up first).
+    `popped` is how many bytes of arguments it removes. It is None if no `ret` was found, and for a probe that rounds
+    eax up first, so that it is not known how much it allocates.
     """
 
     kind: CalleeKind
@@ -76,7 +83,7 @@ class Callees:
         self._ahead: dict[int, int | None] = {}
 
     def after_call(self, state: SymbolicState, instruction: Instruction) -> SymbolicState | None:
-        """Return the state after a call, or None if it is not known to come back anywhere."""
+        """Return the state after a call, or None if the call does not come back."""
         target = self.target(state, instruction)
         if target == instruction.end:
             return state.push(constant(target))  # call $+5; pop ebx
@@ -97,7 +104,10 @@ class Callees:
         return replace(after, pushed=pushed, doubt=state.doubt + doubt, may_have_pushed=False)
 
     def target(self, state: SymbolicState, instruction: Instruction) -> int | None:
-        """Return what a call calls, or None: directly, through an import, or through a register that holds one."""
+        """Return the function that a call calls: directly, through an import, or through a register; None if not known.
+
+        Compilers load the address of a function that is called more than once: `mov esi, [__imp__Sleep]; call esi`.
+        """
         target = self._code.target(instruction)
         if target is None:
             found = operand_value(state, instruction.operand(0))
@@ -121,7 +131,10 @@ class Callees:
         return callee
 
     def popped_bytes(self, address: int) -> int | None:
-        """Return the operand of the `ret` that the code at `address` leads to past the fewest calls, or None."""
+        """Return how many bytes of arguments the code at `address` removes when it returns, or None.
+
+        See `stack_adjustment.popped_bytes`; each address is looked at once.
+        """
         if address not in self._sizes:
             self._sizes[address] = popped_bytes(self._code, address)
         return self._sizes[address]
@@ -139,9 +152,10 @@ class Callees:
         return Callee(CalleeKind.ORDINARY, self.popped_bytes(start))
 
     def _probe(self, start: int) -> Callee | None:
-        """Recognise code that switches to a stack pointer computed from eax: `xchg eax, esp` or `mov esp, ecx`.
+        """Recognize a stack probe: code that ends with `xchg eax, esp` or `mov esp, ecx`.
 
-        `_alloca_probe_16` rounds eax up (`and ecx, 15`) and goes on in `_chkstk`.
+        It touches each page on the way, so that the guard page grows the stack. `_alloca_probe_16` first rounds eax up
+        (`and ecx, 15`) and then jumps to `_chkstk`.
         """
         address, rounds = start, False
         for _ in range(_PROBE_LIMIT):
@@ -162,14 +176,17 @@ class Callees:
         return None
 
     def _run_helper(self, state: SymbolicState, instruction: Instruction, target: int) -> SymbolicState | None:
-        """Follow a helper from the call to the `ret` that comes back behind it."""
+        """Follow a helper from its call to the `ret` that returns to the caller; None if it does not."""
         inside = state.push(constant(instruction.end))
         flow = ControlFlow(self._code, target, inside, self._after_call_in_helper, limit=_HELPER_LIMIT)
         after = flow.state_at(instruction.end)
         return None if after is None else replace(after, pushed=0)
 
     def _after_call_in_helper(self, state: SymbolicState, instruction: Instruction) -> SymbolicState | None:
-        """Apply a call in a helper (`__SEH_epilog4_GS` checks the cookie); None: no helper makes such a call."""
+        """Return the state after a call that a helper makes; None if no helper makes such a call.
+
+        `__SEH_epilog4_GS` calls `__security_check_cookie`, which takes its argument in ecx.
+        """
         target = None if state.pushed else self.target(state, instruction)
         if target is None or self._depth > _MAX_DEPTH or self.at(target).kind is not CalleeKind.ORDINARY:
             return None
@@ -180,14 +197,16 @@ class Callees:
         return state.without(_VOLATILE).with_register(SP, sp.plus(popped) if sp is not None else None)
 
     def _guess(self, state: SymbolicState, instruction: Instruction) -> tuple[int, int]:
-        """Return how many bytes an unknown callee removed, and 1 if that is only a guess."""
+        """Return how many bytes of arguments an unknown callee has removed, and how doubtful that is: 0 or 1."""
         operand, following = instruction.operand(0), self._code.at(instruction.end)
         if isinstance(operand, Indirect) and operand.has_segment and following is not None and is_add_esp_4(following):
-            # WoW64 up to Windows 7: `call fs:[0C0h]; add esp, 4; ret n`. The switch to 64-bit mode comes back without
-            # popping the return address.
+            # The system call stubs of WoW64 up to Windows 7: `call fs:[0C0h]; add esp, 4; ret n`. The 64-bit code jumps
+            # back to the return address and leaves it on the stack, and `add esp, 4` removes it.
             return -4, 0
         sp = state.sp
         if state.is_from_entry and sp is not None and sp.base == SP:
+            # From the function's start it is known how far the return address is above esp before the call, and from
+            # the code up to the `ret` how far it is after the call. The difference is what the callee has removed.
             distance = self._distance(instruction.end)
             cleaned = -distance - sp.offset if distance is not None else -1
             if 0 <= cleaned <= MAX_ARGUMENT_BYTES and cleaned % 4 == 0:
@@ -201,7 +220,7 @@ class Callees:
         return state.pushed, 1
 
     def _distance(self, address: int) -> int | None:
-        """Return how far above esp the return address lies at `address`, if the code from there says so."""
+        """Return how many bytes above esp the return address is at `address`, if the code from there on tells."""
         if address in self._ahead:
             return self._ahead[address]
         self._ahead[address] = None
@@ -215,6 +234,7 @@ class Callees:
 
 
 def _changes_caller(found: ReturnPoint) -> bool:
+    """Say whether a function that returns like this has changed its caller's frame, as only helpers do."""
     state, target = found.state, found.target
     if any(state.registers[number] not in {INITIAL[number], None} for number in X86.nonvolatile):
         return True
@@ -224,6 +244,7 @@ def _changes_caller(found: ReturnPoint) -> bool:
 
 
 def _allocate(state: SymbolicState, instruction: Instruction, *, rounds: bool) -> SymbolicState:
+    """Return the state after a stack probe; where eax is not known, esp gets a base of its own."""
     sp, size = state.sp, state.registers[_EAX]
     amount = size.constant if size is not None and not rounds else None
     after = state.without(_VOLATILE)

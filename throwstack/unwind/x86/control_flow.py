@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Code followed from an address, all branches, with the symbolic state before each instruction it reaches.
+"""Code followed from an address, all branches, with the symbolic state before each instruction that is reached.
 
-In compiled code the depth of the stack and the place of a saved register are the same however an instruction is
-reached, so each instruction is visited once, by the least doubtful path. That does not hold for the contents of a
-register that has not been saved yet on the path first taken: who asks for a register's value at the start prefers the
-word where it was saved (`restore`).
+In compiled code the depth of the stack and the place of a saved register do not depend on the path to an instruction.
+So each instruction is visited once, by the least doubtful path.
+
+A register's contents do depend on the path, as long as it has not been saved. For example, a function may save esi only
+in the branch that uses it ("shrink wrapping"). So `saved_registers` prefers the word where a register was saved to the
+register itself.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ AfterCall = Callable[[SymbolicState, Instruction], "SymbolicState | None"]
 class ReturnPoint:
     """A `ret` that leaves the code that was followed.
 
-    `target` is the return address (a word of memory, as a value), `state` what holds after the `ret`, `popped` the
-    bytes of arguments it removes.
+    `address` is that of the `ret`, `target` the return address as a value (mostly a word of memory), `state` the state
+    after the `ret`, `popped` how many bytes of arguments it removes.
     """
 
     address: int
@@ -37,7 +39,7 @@ class ReturnPoint:
 
 
 class ControlFlow:
-    """The instructions that can follow a first one, found as far as they are asked for."""
+    """The instructions that can follow a first one. They are followed only as far as somebody asks."""
 
     __slots__ = (
         *("_after_call", "_code", "_jumps", "_limit", "_order", "_queue"),
@@ -45,7 +47,10 @@ class ControlFlow:
     )
 
     def __init__(self, code: Code, start: int, state: SymbolicState, after_call: AfterCall, *, limit: int) -> None:
-        """Start at `start` with `state`; `after_call` applies a call's effect (None: it does not come back)."""
+        """Start at `start` with `state`, and follow at most `limit` instructions.
+
+        `after_call` gives the state after a call, None for a call that does not come back.
+        """
         self._code = code
         self._after_call = after_call
         self._limit = limit
@@ -64,25 +69,25 @@ class ControlFlow:
         return self.states.get(address)
 
     def first_return(self) -> ReturnPoint | None:
-        """Return the least doubtful way out, or None."""
+        """Return the `ret` that the least doubtful path leads to, or None."""
         while not self.returns and self._advance():
             pass
         return self.returns[0] if self.returns else None
 
     def all_returns(self) -> list[ReturnPoint]:
-        """Return every way out."""
+        """Return every `ret` that leaves the code."""
         while self._advance():
             pass
         return self.returns
 
     def jump_depths(self, address: int) -> set[SymbolicValue]:
-        """Return the values that esp has, beyond doubt, where jumps lead to `address`."""
+        """Return the values that esp has where jumps lead to `address`, those without doubt."""
         self.all_returns()
         return self._jumps.get(address, set())
 
     @property
     def is_cut_short(self) -> bool:
-        """Say whether the limit on instructions was met, so that what was not reached may still belong."""
+        """Say whether the limit was met, so that code that was not reached may belong to the function all the same."""
         return len(self.states) >= self._limit
 
     def _add(self, address: int, state: SymbolicState) -> None:
@@ -111,7 +116,7 @@ class ControlFlow:
         op = instruction.op
         if op is Opcode.CALL:
             after = self._after_call(state, instruction)
-            # A call that never returns may be a function's last instruction.
+            # A call that never returns may be the last instruction of a function. The next function follows it.
             if after is not None and not self._code.is_function_start(instruction.end):
                 self._add(instruction.end, after)
         elif op is Opcode.BRANCH:
@@ -142,7 +147,7 @@ class ControlFlow:
         after = after.with_register(SP, sp.plus(popped) if sp is not None else None)
         address = target.constant if target is not None else None
         if address is not None:
-            # `push address; ret`, or a helper that was entered by a call that was followed.
+            # `push address; ret` is a jump. So is the `ret` of a helper whose call was followed.
             self._add(address, after)
         else:
             self.returns.append(ReturnPoint(instruction.address, target, after, popped))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instructions as the x86 unwinder looks at them: what they do to the stack pointer and to registers.
 
-Capstone decodes; what comes out is small, cached by address and shared by every analysis that passes the address.
-Follows the Intel SDM, volume 2; only 32-bit code.
+Capstone decodes. The result is small, cached by address, and shared by every analysis that passes the address. Follows
+the Intel SDM, volume 2; only 32-bit code.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ Operand = Register | Immediate | Indirect
 class Instruction:
     """One decoded instruction.
 
-    `operands` has None for what is none of the above (parts of registers, segment and vector registers). `written`
-    are the numbers of the general registers it changes in whole or in part, where `op` does not say so by itself;
+    `operands` has None for an operand of another kind: a part of a register, a segment or a vector register. `written`
+    are the numbers of the general registers that it changes in whole or in part, where `op` does not say so by itself.
     `writes_memory` says whether its first operand is memory that it changes.
     """
 
@@ -106,7 +106,7 @@ class Instruction:
         return (self.address + self.size) & MASK
 
     def operand(self, index: int) -> Operand | None:
-        """Return an operand, or None if there is none or none that is understood."""
+        """Return an operand; None if there is none, or one of another kind."""
         return self.operands[index] if index < len(self.operands) else None
 
 
@@ -187,7 +187,7 @@ def _translate(raw: capstone.CsInsn) -> Instruction:
     operands = tuple(_operand(operand) for operand in raw.operands)
     op = _OPS.get(raw.id)
     if op in {Opcode.PUSH, Opcode.POP} and raw.prefix[2] == _OPERAND_SIZE:
-        op = Opcode.STOP  # moves esp by 2: no compiler's code
+        op = Opcode.STOP  # moves esp by 2: no compiler writes that
     if raw.id == x86.X86_INS_INT:
         number = raw.operands[0].imm
         op = {_INT_SERVICE: Opcode.SYSTEM_CALL, _INT_FASTFAIL: Opcode.STOP}.get(number, Opcode.OTHER)
@@ -227,7 +227,7 @@ class Decoder:
         self._decoded: dict[int, Instruction | None] = {}
 
     def at(self, address: int) -> Instruction | None:
-        """Return the instruction at `address`, or None if it cannot be read or is not one."""
+        """Return the instruction at `address`; None if the bytes cannot be read or are no instruction."""
         try:
             return self._decoded[address]
         except KeyError:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where functions begin: symbols, targets of direct calls, and code that follows padding."""
+"""Where functions begin, guessed: targets of direct calls, prologues, code after padding, pointers in data.
+
+Exports are added to the guesses. Where full symbols name the functions, nobody asks here.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ _MAX_SECTION = 64 << 20
 _MAX_TRIES = 12
 _MAX_DISTANCE = 0x10000
 _CALL = re.compile(rb"\xe8", re.DOTALL)
-# `mov edi, edi; push ebp; mov ebp, esp`, or `push ebp; mov ebp, esp` behind a return or padding.
+# `mov edi, edi; push ebp; mov ebp, esp` anywhere, or `push ebp; mov ebp, esp` after a return or padding.
 _PROLOGUE = re.compile(rb"\x8b\xff\x55\x8b\xec|(?<=[\xc3\xcc\x90\x00])\x55(?:\x8b\xec|\x89\xe5)", re.DOTALL)
 _AFTER_PADDING = re.compile(rb"(?<=[\xcc\x90])[^\xcc\x90\x00]", re.DOTALL)
 
 
 class FunctionStarts:
-    """Function starts of every image, collected for an image when it is first asked for."""
+    """Possible function starts, collected for a section of an image when it is first needed."""
 
     __slots__ = ("_code", "_known", "_meter")
 
@@ -70,7 +73,7 @@ class FunctionStarts:
 
 
 def _collect(image: Image, section: Section, data: list[Section], meter: Meter) -> list[int]:
-    """Return the function starts of `section`, as far as the budget goes: they are guesses, and so may lack some."""
+    """Return the possible function starts of `section`, in order; some are missing where the budget is spent."""
     first = image.base + section.rva
     end = min(first + section.size, image.base + image.module.size)
     found: set[int] = set()
@@ -99,7 +102,7 @@ def _places(meter: Meter, pattern: re.Pattern[bytes], code: bytes, end: int) -> 
 
 
 def _words(image: Image, section: Section, inside: CodeRanges, meter: Meter) -> Iterator[int]:
-    """Yield the words of a section that lie in the ranges `inside`, those of pages that come again once."""
+    """Yield the words of a section that are in the ranges `inside`; pages with the same contents are read once."""
     if section.size > _MAX_SECTION:
         return
     first = image.base + section.rva

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel interrupted to have user code do something: the frames that no `ret` leaves.
+"""The CONTEXT of code that the kernel interrupted to run one of ntdll's dispatchers: frames that no `ret` leaves.
 
-The kernel lays a CONTEXT of the interrupted code on its stack and lets the thread go on in one of ntdll's dispatchers,
-which hands the CONTEXT back with NtContinue. KiUserExceptionDispatcher is entered with esp at a pointer to the
-EXCEPTION_RECORD and one to the CONTEXT, and calls RtlDispatchException with the same two; NtRaiseException takes them
-too. KiUserApcDispatcher is entered with the routine and its three arguments at esp, the CONTEXT right above them; it
-pops the routine and calls it. So both are known by where esp stands before the call.
+For an exception or an APC the kernel saves a CONTEXT of the interrupted code on the user's stack and lets the thread go
+on in a dispatcher, which ends with NtContinue(CONTEXT). So the dispatcher's frame has no return address. The CONTEXT is
+found by esp before the call that the dispatcher makes:
+
+- KiUserExceptionDispatcher is entered with esp at two pointers, to the EXCEPTION_RECORD and to the CONTEXT. It passes
+  the same two to RtlDispatchException and to NtRaiseException.
+- KiUserApcDispatcher is entered with esp at the routine and its three arguments, and the CONTEXT follows them. It pops
+  the routine and calls it, so that the three arguments are at esp.
 """
 
 from __future__ import annotations
@@ -23,10 +26,10 @@ _APC_ARGUMENTS = 12
 
 
 def interrupted_context(function: str, place: Place, stack: StackBounds, memory: Memory) -> Context | None:
-    """Return the CONTEXT that the frame at `place`, in ntdll's `function`, goes back to, or None.
+    """Return the CONTEXT with which the frame at `place`, in ntdll's `function`, will continue; None for other frames.
 
-    The CONTEXT is believed if it has the flags and selectors of user-mode code, lies on the stack above the frame, and
-    the interrupted code's stack above it in turn.
+    The CONTEXT is believed if it has the flags and selectors of user-mode code, if it is on the stack above the frame,
+    and if the stack pointer in it is further up.
     """
     low = place.lowest_sp
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frame from the code of its function: followed from the function's first instruction to where the thread stands."""
+"""The caller of a frame, from the start of its function: its code is followed up to the place of the frame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIMIT = 8192
 
 
 class Prologues:
-    """Functions followed from their starts, each as far as it was needed."""
+    """Functions followed from their starts, each as far as it is needed."""
 
     __slots__ = ("_callees", "_code", "_flows")
 
@@ -39,7 +39,10 @@ class Prologues:
         return flow
 
     def state(self, start: int, place: Place) -> SymbolicState | None:
-        """Return the state at `place` (at the call instruction, for a return address), or None if it is not reached."""
+        """Return the state at `place`, or None if the function does not reach it.
+
+        For a return address it is the state before the call.
+        """
         flow = self.flow(start)
         if place.call_sp is None or place.is_past_helper:
             return flow.state_at(place.ip)
@@ -52,7 +55,7 @@ class Prologues:
         return None
 
     def comes_back(self, start: int, place: Place) -> bool:
-        """Say whether the call behind which `place` stands can come back there, given where its function begins.
+        """Say whether the call before the return address of `place` can return there, given its function's start.
 
         A call that never returns (`throw`) may end a block, and then its return address begins another one:
         `cmp eax, 100; jge next; … call _CxxThrowException; next: add esp, 18h`. Jumps lead there with another esp
@@ -66,14 +69,14 @@ class Prologues:
         return not depths or state.sp.plus(removed) in depths
 
     def reaches(self, start: int, place: Place) -> bool | None:
-        """Say whether the function at `start` contains `place`; None if its code cannot be followed throughout."""
+        """Say whether the function at `start` contains `place`; None if not all of its code can be followed."""
         if self.state(start, place) is not None:
             return True
         flow = self.flow(start)
         return None if flow.has_unknown_jump or flow.is_cut_short else False
 
     def at_entry(self, start: int, place: Place) -> tuple[int | None, ...] | None:
-        """Return the registers with which the function at `start` was entered, or None, given that `place` is in it."""
+        """Return the registers with which the function at `start`, which contains `place`, was entered, or None."""
         state = self.state(start, place)
         found = None if state is None else registers_at_start(state, _known(place), self._code.memory)
         return None if found is None else found.gpr
@@ -116,7 +119,7 @@ class Prologues:
 
 
 def _known(place: Place) -> list[int | None]:
-    """Return the registers known where `place` stands: before the call, for a return address."""
+    """Return the registers that are known at `place`; for a return address, those before the call."""
     gpr = list(place.registers.gpr)
     if place.call_sp is not None:
         gpr[:3] = [None] * 3
@@ -126,9 +129,10 @@ def _known(place: Place) -> list[int | None]:
 
 
 def _return_slot(state: SymbolicState, entry: int, lowest: int) -> tuple[int | None, int | None]:
-    """Return where the return address lies: its slot, or the number of the register that holds it.
+    """Return where the return address is: its slot, or the number of the register that holds it.
 
-    That is where the call put it, unless the code has moved it (`__SEH_prolog`) or popped it (`__SEH_epilog`).
+    That is where the call has put it, but for helpers. `__SEH_prolog` pushes it once more, below the frame that it has
+    built. `__SEH_epilog` pops it into ecx.
     """
     word = SymbolicValue(SP, 0, is_word=True)
     if entry >= lowest and state.stack.get((SP, 0), word) == word:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frame from the code that is still to run: followed from where the thread stands to the function's `ret`.
+"""The caller of a frame, from the rest of its function: the code that is still to run is followed to its `ret`.
 
-Needs no function start, but esp to the byte; a function that never returns has no answer.
+This needs no function start, but esp to the byte. A function that never returns gives no answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _is_near(address: int | None, sp: int) -> bool:
 
 
 class RestOfFunction:
-    """Ways out of functions, each looked for once."""
+    """Follows code to its `ret`, from each place once."""
 
     __slots__ = ("_callees", "_code", "_returns")
 
@@ -40,8 +40,9 @@ class RestOfFunction:
         """Return the least doubtful `ret` that the code at `place` leads to, or None."""
         gpr = place.registers.gpr
         sp = gpr[SP] or 0
-        # Registers that point into the stack are followed as distances from esp: code may push through one of them and
-        # pop through another.
+        # A nonvolatile register that points into this part of the stack is followed as a distance from esp, so that a
+        # word which is stored through one of them and loaded through another is the same word. For example, ebp is
+        # esp+10h here: `mov [esp+8], ecx; mov ebx, [ebp-8]`.
         near = tuple((number, (gpr[number] or 0) - sp) for number in X86.nonvolatile if _is_near(gpr[number], sp))
         key = (place.ip, place.is_return_address, near)
         if key not in self._returns:
@@ -53,7 +54,7 @@ class RestOfFunction:
         return self._returns[key]
 
     def is_straight(self, address: int) -> bool:
-        """Say whether the code at `address` runs to its `ret` without a branch or a call: nothing to be mistaken in."""
+        """Say whether the code at `address` runs to its `ret` without a branch or a call, as in an epilogue."""
         for _ in range(_STRAIGHT):
             instruction = self._code.at(address)
             if instruction is None or instruction.op in {
@@ -74,7 +75,7 @@ class RestOfFunction:
         if place.is_in_helper:
             return None
         if place.is_return_address and self._code.is_function_start(place.ip):
-            return None  # behind a call that never returns: the next function
+            return None  # the call never returns, and the next function follows it
         found = self.nearest_return(place)
         memory, gpr = self._code.memory, place.registers.gpr
         if found is None or found.target is None:
@@ -83,7 +84,7 @@ class RestOfFunction:
         return_address = evaluate(found.target, gpr, memory)
         if sp is None or return_address is None:
             return None
-        # A helper may hold its return address in a register, to push it back just before its `ret`.
+        # A helper like `__SEH_epilog` holds its return address in a register, and pushes it just before its `ret`.
         slot = address_of(found.target, gpr) if found.target.is_word else None
         uses_sp = found.state.sp is not None and found.state.sp.base == SP
         registers: list[int | None] = [None] * 8
@@ -103,7 +104,7 @@ class RestOfFunction:
         )
 
     def is_past_helper(self, return_address: int) -> bool:
-        """Say whether what returns to `return_address` is a helper that changes its caller's frame."""
+        """Say whether a helper that changes its caller's frame returns to `return_address`."""
         call = self._code.at(return_address - 5)
         target = self._code.target(call) if call is not None and call.op is Opcode.CALL and call.size == 5 else None
         return target is not None and self._callees.at(target).kind is not CalleeKind.ORDINARY

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an address is one that a call returns to, and what that call called."""
+"""How well a word of the stack serves as the return address of a frame.
+
+A return address is right after a call. If that call is known to call the function of the frame, the word is all but
+certain; if it calls another function, an earlier call has left the word.
+"""
 
 from __future__ import annotations
 
@@ -17,39 +21,39 @@ from throwstack.unwind.x86.prologue import Prologues
 class Fit(Enum):
     """How well a word of the stack serves as the return address of a frame, best first."""
 
-    CONFIRMED = "behind a call of the frame's function, at the place where that function keeps its return address"
-    CALLS_FUNCTION = "behind a call of the frame's function"
-    POSSIBLE = "behind a call of something that is not known"
+    CONFIRMED = "after a call of the frame's function, in the slot where that function has its return address"
+    CALLS_FUNCTION = "after a call of the frame's function"
+    POSSIBLE = "after a call of an unknown function"
     OUTERMOST = "zero: the start of the thread"
     ZERO = "zero, but far from the start of the stack"
     UNREADABLE = "in code that cannot be read"
-    CONTRADICTED = "behind a call of something else, or of the same function at another time"
-    NOT_A_RETURN = "in code, but not behind a call"
+    CONTRADICTED = "after a call of another function, or in another slot than the function's return address"
+    NOT_A_RETURN = "in code, but not after a call"
     NOT_CODE = "not in code"
 
 
 @dataclass(frozen=True, slots=True)
 class CallSite:
-    """A call instruction, and what it calls (itself, or through an import) if that is known."""
+    """A call instruction and its target, directly or through an import; None if the target is not known."""
 
     address: int
     target: int | None
 
 
 class ReturnAddresses:
-    """Checks of return addresses."""
+    """Checks return addresses."""
 
     __slots__ = ("_code", "_function_starts", "_prologues", "_sites")
 
     def __init__(self, code: Code, prologues: Prologues, starts: FunctionStarts) -> None:
-        """Look at calls in `code`; `prologues` and `starts` tell what belongs to a called function."""
+        """Look at calls in `code`; `prologues` and `starts` tell what belongs to a function that is called."""
         self._code = code
         self._prologues = prologues
         self._function_starts = starts
         self._sites: dict[int, tuple[CallSite, ...]] = {}
 
     def calls_before(self, address: int) -> tuple[CallSite, ...]:
-        """Return the calls that may end right before `address`: x86 code cannot be read backwards for certain."""
+        """Return the calls that may end right before `address`; there can be more than one (see `after_call`)."""
         sites = self._sites.get(address)
         if sites is None:
             sites = self._sites[address] = self._decode_before(address)
@@ -90,7 +94,8 @@ class ReturnAddresses:
             if caller is None or caller.doubt or not caller.is_consistent:
                 return Fit.CALLS_FUNCTION
             return Fit.CONFIRMED if caller.slot == slot else Fit.CONTRADICTED
-        # Handlers and funclets belong to a function whose own code does not lead to them.
+        # The code of a function does not lead to its exception handlers and funclets: tables do. So a place that is
+        # not reached from the start of the called function may belong to it all the same, and the symbols say so.
         targets = {site.target, self._code.after_thunks(site.target)}
         start = self._code.function_start(place.ip, is_return_address=place.is_return_address)
         if start is not None:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a symbolic state and the registers that are known where it holds, back to the registers at its start.
 
-A register `r` whose symbolic value is "esp at the start, minus 8" tells where the stack pointer was at the start; a
-stack word that holds "ebx at the start" tells what ebx was. Each fact found so can lead to the next one.
+For example, a function has run `push ebp; mov ebp, esp; push ebx`, and the thread was stopped there with ebp = 12ff00h.
+ebp is "esp at the start, minus 4": so esp was 12ff04h at the start. The word at 12ff00h is "ebp at the start" and the
+one below it "ebx at the start": reading them gives both registers. Each fact found in this way can lead to the next
+one, so that the search goes a few rounds.
 """
 
 from __future__ import annotations
@@ -17,14 +19,16 @@ from throwstack.unwind.x86.symbolic_state import CONSTANT, SymbolicState, Symbol
 
 _MAX_ROUNDS = 4
 _FRAME_POINTERS = (BP, 3)
-# Registers that hold a stack address on one path may hold something else on another: the likeliest to be a frame
-# pointer come first, and only those can contradict esp (ebx is the frame pointer of functions that VC realigns).
+# Which register to believe first. The state was found on one path to this place, and on the path that was really taken
+# a register may hold something else. For example, on one branch esi is "esp at the start, minus 20h", the address of a
+# local, and on the other branch it is a count. esp and frame pointers do not change like that: they come first, and
+# only frame pointers can contradict esp. ebx is the frame pointer of functions whose stack Visual C++ realigns.
 _ANCHOR_ORDER = (SP, *_FRAME_POINTERS, 6, 7, 0, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class RegistersAtStart:
-    """Registers at the start of an analysis, and whether everything that told of them told the same."""
+    """The registers at the start of an analysis; `is_consistent` is False where two sources contradict each other."""
 
     gpr: tuple[int | None, ...]
     is_consistent: bool
@@ -33,7 +37,7 @@ class RegistersAtStart:
 def registers_at_start(state: SymbolicState, gpr: Sequence[int | None], memory: Memory) -> RegistersAtStart | None:
     """Return the registers at the start of the analysis that led to `state`, or None if esp there stays unknown.
 
-    `gpr` are the registers where `state` holds. A doubtful esp is used last, and never to contradict.
+    `gpr` are the registers where `state` holds. A doubtful esp is used last, and contradicts nothing.
     """
     bases: dict[int, int] = {}
     is_consistent = True
@@ -60,7 +64,10 @@ def registers_at_start(state: SymbolicState, gpr: Sequence[int | None], memory: 
 
 
 def evaluate(found: SymbolicValue | None, gpr: Sequence[int | None], memory: Memory) -> int | None:
-    """Return what a value is, given the registers at the start, or None. Words are read from `memory` as it is."""
+    """Return the number that a value stands for, given the registers at the start, or None.
+
+    A word is read from `memory` as it is now.
+    """
     address = address_of(found, gpr)
     if found is None or address is None or not found.is_word:
         return address
@@ -71,7 +78,7 @@ def evaluate(found: SymbolicValue | None, gpr: Sequence[int | None], memory: Mem
 
 
 def address_of(found: SymbolicValue | None, gpr: Sequence[int | None]) -> int | None:
-    """Return base plus offset of a value, whether it is that number or the word there; None if it is unknown."""
+    """Return base plus offset of a value, also where the value is the word at that address; None if it is unknown."""
     if found is None:
         return None
     if found.base == CONSTANT:
@@ -81,10 +88,11 @@ def address_of(found: SymbolicValue | None, gpr: Sequence[int | None]) -> int | 
 
 
 def _saved(state: SymbolicState, bases: dict[int, int], memory: Memory) -> dict[int, int]:
-    """Read the registers at the start that lie in stack words; adds to `bases` what they make known."""
+    """Read the registers that were saved in stack words; add to `bases` the bases that they make known."""
     saved: dict[int, int] = {}
     sp = state.sp
-    # The word nearest to the caller is the one that was pushed first: the saved register, not an argument.
+    # Two words can hold "esi at the start": `push esi` in the prologue, and `push esi` again to pass it to a function,
+    # which may have changed that argument. The word nearest to the caller was pushed first: it is the saved register.
     entries = sorted(
         ((key, held) for key, held in state.stack.items() if held is not None and not held.is_word),
         key=lambda entry: -entry[0][1],
@@ -94,6 +102,7 @@ def _saved(state: SymbolicState, bases: dict[int, int], memory: Memory) -> dict[
         for (base, offset), held in entries:
             if base not in bases or held.base == CONSTANT or (held.base in bases and held.base in saved):
                 continue
+            # Below esp is a word that has been popped again; a later call may have overwritten it.
             if sp is not None and sp.base == base and not state.doubt and offset < sp.offset:
                 continue
             try:

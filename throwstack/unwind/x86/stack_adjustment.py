@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many bytes of arguments a callee removes, as its own `ret n` says it, or the code behind the call to it."""
+"""The stack adjustment of a call: how many bytes of arguments are removed, and by whom.
+
+The callee removes them with `ret n` (stdcall, thiscall, fastcall), or the caller does after the call (cdecl). Where the
+callee is not known (`call [eax]`), the code after the call gives hints.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Opcod
 from throwstack.unwind.x86.symbolic_state import register_of
 
 MAX_ARGUMENT_BYTES = 0x400
-"""More bytes of arguments than any function takes."""
+"""More bytes of arguments than any function takes: 256 of them."""
 
 _SEARCH_LIMIT = 2000
 _LOOK_AHEAD = 8
@@ -52,11 +56,11 @@ def popped_bytes(code: Code, address: int) -> int | None:
 
 
 def reallocated_bytes(code: Code, address: int) -> int:
-    """Return how many bytes the code behind a call takes back that the callee removed, or 0.
+    """Return how many bytes the code after a call allocates again because the callee has removed them, or 0.
 
-    gcc keeps room for all arguments below its locals and stores them there instead of pushing them; what a stdcall
-    callee removes it allocates again: `call [eax]; sub esp, 8`. The same before `fstp [esp]` makes room for the
-    next call.
+    GCC keeps room for the arguments of all calls below its locals, and stores arguments there instead of pushing them.
+    A stdcall callee removes a part of that room, and GCC allocates it again: `call [eax]; sub esp, 8`. The same
+    instruction before `fstp qword ptr [esp]` makes room for an argument of the next call, so that it does not count.
     """
     for _ in range(_TAKEN_BACK_AHEAD):
         following = code.at(address)
@@ -72,9 +76,10 @@ def reallocated_bytes(code: Code, address: int) -> int:
 
 
 def dropped_bytes(code: Code, address: int) -> tuple[int, bool]:
-    """Return how many bytes the code behind a call drops, and whether those can be nothing but arguments.
+    """Return how many bytes the code after a call drops, and whether they can only be arguments.
 
-    `add esp, 8; ret` may as well remove the function's own locals.
+    `call f; add esp, 8; push eax` drops two arguments. `call f; add esp, 8; ret` may remove the function's own locals
+    instead.
     """
     size = 0
     for _ in range(_LOOK_AHEAD):

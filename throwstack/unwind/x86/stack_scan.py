@@ -15,7 +15,7 @@ _SCANNED_WORDS = 512
 def scan_return_addresses(
     memory: Memory, calls: ReturnAddresses, start: int, bounds: StackBounds
 ) -> Iterator[tuple[int, int]]:
-    """Yield (slot, return address) of the words from `start` on that point behind a call, within 512 words."""
+    """Yield (slot, return address) of the words after a call, within 512 words from `start` on, lowest first."""
     start = (start + 3) & ~3
     for slot in range(start, min(start + 4 * _SCANNED_WORDS, bounds.base - 3), 4):
         try:

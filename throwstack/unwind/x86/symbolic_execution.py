@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one instruction does to a symbolic state. Jumps, calls and returns are the business of `flow`."""
+"""What one instruction does to a symbolic state. Jumps, calls and returns are left to `control_flow`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ECX = Register(1)
 
 
 def execute(state: SymbolicState, instruction: Instruction) -> SymbolicState:
-    """Return the state after an instruction that goes on to the next one."""
+    """Return the state after an instruction whose successor is the next one."""
     handler = _HANDLERS.get(instruction.op, _other)
     return handler(state, instruction)
 
@@ -44,7 +44,7 @@ def _write(
 
 
 def _is_relative(instruction: Instruction) -> bool:
-    """Say whether an instruction that sets esp computes it from esp, so that a doubt about esp stays."""
+    """Say whether an instruction that sets esp computes it from esp, so that a doubt about esp remains."""
     if instruction.op in {Opcode.ADD, Opcode.SUB, Opcode.AND}:
         return True
     source = instruction.operand(1)
@@ -58,7 +58,8 @@ def _push(state: SymbolicState, instruction: Instruction) -> SymbolicState:
 def _pop(state: SymbolicState, instruction: Instruction) -> SymbolicState:
     popped, after = state.pop()
     if state.doubt and not (popped is not None and popped.base == CONSTANT and instruction.operand(0) == _ECX):
-        # Not known to be the word that was pushed. But a helper's `pop ecx` takes the return address of its call.
+        # With a doubtful esp this may be another word than the one that was pushed. One is certain all the same: a
+        # helper's `pop ecx` takes the return address of the call that entered it, which is a constant here.
         popped = None
     return _write(after, instruction.operand(0), popped, instruction)
 
@@ -97,7 +98,7 @@ def _add(state: SymbolicState, instruction: Instruction) -> SymbolicState:
     new = old.plus(amount) if old is not None and amount is not None else None
     after = _write(state, target, new, instruction)
     if register_of(target) == SP and amount is not None:
-        # Arguments that are dropped, or a block of locals, are no arguments of the next call.
+        # `add esp, 8` drops arguments. After `sub esp, 20h`, a block of locals, nothing below is an argument either.
         return replace(after, pushed=max(after.pushed - (amount & MASK), 0) if amount > 0 else 0)
     return after
 

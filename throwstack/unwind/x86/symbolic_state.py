@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Symbolic registers and stack words: what code does to them, without knowing their values.
 
-An analysis starts somewhere (at a function's first instruction, or at the instruction where a thread stands) and calls
-what the eight registers hold there by name. Every later value is one of those plus a constant, the word that lies at
-such an address, a constant, or unknown.
+An analysis starts at a function's first instruction, or at the instruction at which a thread was stopped. The values of
+the eight registers there are its symbols. Every later value is one of four: a symbol plus a constant, the word of
+memory at such an address, a constant, or unknown. For example, after `push ebx; mov ebx, [esp+8]` esp is "esp at the
+start, minus 4", the word there is "ebx at the start", and ebx is "the word at: esp at the start, plus 4".
 """
 
 from __future__ import annotations
@@ -16,27 +17,30 @@ from throwstack.core.registers import BP, SP, X86
 from throwstack.unwind.x86.decode import MASK, Indirect, Register
 
 CONSTANT = 8
-"""The base of values that are plain numbers. Higher bases are the addresses of instructions that made esp uncertain
-(an alignment, an `alloca` of unknown size): what follows is known relative to that point."""
+"""The base of values that are plain numbers.
+
+A higher base is the address of an instruction that made esp uncertain (`and esp, -8`, an `alloca` of unknown size):
+values after it are known relative to esp after that instruction.
+"""
 
 _HALF = 1 << 31
 _ECX = 1
 
 
 class SymbolicValue(NamedTuple):
-    """`base` (a register's number, `CONSTANT` or a later point) plus `offset`, or the word at that address."""
+    """`base` plus `offset`, or the word at that address; `base` is a register's number, `CONSTANT` or more."""
 
     base: int
     offset: int
     is_word: bool = False
 
     def plus(self, delta: int) -> SymbolicValue | None:
-        """Return the value with `delta` added, or None if this is a word of memory."""
+        """Return the value plus `delta`; None for a word of memory, whose sums are not followed."""
         return None if self.is_word else value(self.base, self.offset + delta)
 
     @property
     def constant(self) -> int | None:
-        """Return the number if it is one, else None."""
+        """Return the number, or None if the value is not a constant."""
         return self.offset & MASK if self.base == CONSTANT and not self.is_word else None
 
 
@@ -58,10 +62,10 @@ INITIAL = tuple(SymbolicValue(number, 0) for number in range(8))
 class SymbolicState:
     """Registers and written stack words before an instruction.
 
-    `stack` maps (base, offset) of a word that was written to what was written. `pushed` counts the bytes of arguments
-    that may lie on the stack for the next call. `doubt` counts the calls passed whose clean-up was guessed and on which
-    esp still depends. `is_from_entry` says that the analysis began at a function's first instruction,
-    `may_have_pushed` that it began where arguments for the first call may have been pushed already.
+    `stack` maps (base, offset) of a word that was written to its value. `pushed` counts the bytes that may be arguments
+    of the next call. `doubt` counts the calls whose stack adjustment was guessed and on which esp still depends.
+    `is_from_entry` says that the analysis began at a function's first instruction, `may_have_pushed` that it began
+    where arguments of the first call may have been pushed already.
     """
 
     registers: tuple[SymbolicValue | None, ...] = INITIAL
@@ -87,7 +91,7 @@ class SymbolicState:
         return replace(self, registers=registers)
 
     def address(self, operand: Indirect) -> SymbolicValue | None:
-        """Return the address a memory operand stands for, or None if it is unknown."""
+        """Return the address of a memory operand, or None if it is unknown."""
         if operand.has_segment:
             return None
         total = constant(operand.displacement)
@@ -106,7 +110,7 @@ class SymbolicState:
         return total
 
     def load(self, address: SymbolicValue | None) -> SymbolicValue | None:
-        """Return the word at an address: what was written there, or the word that lay there at the start."""
+        """Return the word at an address: the value that was written there, or else the word at the start."""
         if address is None or address.is_word:
             return None
         key = (address.base, address.offset)
@@ -117,7 +121,8 @@ class SymbolicState:
     def store(self, address: SymbolicValue | None, new: SymbolicValue | None, size: int = 4) -> SymbolicState:
         """Return the state after a write of `size` bytes.
 
-        A write through an unknown pointer is taken not to hit saved registers and return addresses.
+        A write through an unknown pointer could hit anything. It is taken to hit no saved register and no return
+        address: compiled code has no pointers to them, and almost every function writes through some pointer.
         """
         if address is None or address.is_word or address.base == CONSTANT:
             return self
@@ -135,22 +140,25 @@ class SymbolicState:
         return replace(self.with_register(SP, sp).store(sp, new), pushed=self.pushed + size)
 
     def _is_save(self, new: SymbolicValue | None) -> bool:
-        """Say whether a push saves a register, or makes room for a local word (`push ecx`), rather than an argument."""
+        """Say whether a push saves a register or makes room for a local variable, and does not pass an argument.
+
+        Compilers write `push ecx` for `sub esp, 4`, because it is shorter. A __thiscall or __fastcall function passes
+        ecx on with the same instruction. Room for locals is made before registers other than ebp are saved.
+        """
         if not self.is_from_entry or new is None or new.is_word or new.offset:
             return False
         if new.base != _ECX or self.pushed:
             return new.base in X86.nonvolatile
-        # Compilers make room for locals before they save registers other than ebp.
         return all(held is None or held.base in {BP, _ECX} for held in self.stack.values())
 
     def pop(self) -> tuple[SymbolicValue | None, SymbolicState]:
-        """Return the word at the top of the stack, and the state after it was popped."""
+        """Return the word on top of the stack, and the state after it was popped."""
         sp = self.sp
         popped = self.with_register(SP, sp.plus(4) if sp is not None else None)
         return self.load(sp), replace(popped, pushed=max(self.pushed - 4, 0))
 
     def set_sp(self, new: SymbolicValue | None) -> SymbolicState:
-        """Return the state with esp set from something other than itself: doubts about it are gone."""
+        """Return the state with esp set from another value than its own: doubts about it are gone."""
         return replace(self.with_register(SP, new), doubt=0, pushed=0)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Walks of x86 stacks: each frame asks its rules for the caller, and takes the best answer."""
+"""Steps through x86 stacks: for each frame the rules are asked for its caller, and the best answer is taken."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _END_OF_CHAIN = 0xFFFFFFFF
 class X86Step(Step):
     """A step, with what the next one needs.
 
-    `place` says where the frame that was reached stands, `arguments_size` is the size in bytes of the arguments that
-    lie on the stack for the call below it, `registrations` are the thread's exception registrations.
+    `place` is the frame that was reached, `arguments_size` the size in bytes of the arguments that it has pushed for
+    the call of the frame inside it, `registrations` the addresses of the thread's exception registrations.
     """
 
     place: Place = field(kw_only=True)
@@ -78,7 +78,7 @@ class Unwinder:
         trust: Trust = Trust.CONTEXT,
         seh_head: int | None = None,
     ) -> Walk:
-        """Walk the stack from `registers`; `trust` says where they come from.
+        """Walk the stack from `registers`; `trust` says how they were found.
 
         `seh_head` is the thread's first exception registration (`fs:[0]`), if it is known.
         """
@@ -159,9 +159,9 @@ class Unwinder:
 
 
 def registration_chain(memory: Memory, head: int | None, stack: StackBounds) -> tuple[int, ...]:
-    """Return the addresses of a thread's exception registrations, innermost first, as far as they make sense.
+    """Return the addresses of a thread's exception registrations, innermost first; `head` is the first (fs:[0]).
 
-    Each lies on the stack, above the one before it; the chain ends with 0xFFFFFFFF.
+    Each is on the stack, above the one before it, and the chain ends with 0xFFFFFFFF. It is cut where that is not so.
     """
     chain: list[int] = []
     address = head

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel as a target: the images of nt and its drivers, their names, and what unwinds them.
 
-Drivers of a session (win32k) lie in memory that only the processes of that session map. They are read through the page
-tables of the process whose thread is walked, everything else through the kernel's own. Processes share a target where
-their tables lead to the very same physical pages for these drivers: what else a process's tables or its EPROCESS say is
-its own affair. Names come from PDBs, then from the ISF table that Volatility loaded for the kernel (and ISF files of
-drivers), then from exports.
+Drivers of a session (win32k) are in memory that only the processes of that session map. They are read through the page
+tables of the process whose thread is walked, everything else through the kernel's own. Processes share a target only
+where their tables lead to the very same physical pages for these drivers, so that the damage or the lies of one
+process's tables stay in its own target. Names come from PDBs, then from the ISF table that Volatility loaded for the
+kernel (and ISF files of drivers), then from exports.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.outside_images import elsewhere_in_kernel
 
 KERNEL_NAME = "nt"
-"""What debuggers call the kernel, whatever its file is called."""
+"""The name that debuggers give the kernel, whatever its file is called."""
 _UNKNOWN_SIZE = 1 << 24
 _MAX_SESSION = 1 << 30
 """How large the drivers of a session may be together, in bytes."""
@@ -54,7 +54,7 @@ class KernelTargets:
     """Makes the kernel's targets, one for all processes that have the same session drivers mapped."""
 
     def __init__(self, machine: Machine, stacks: KernelStacks) -> None:
-        """Take the machine, and what knows its kernel modules."""
+        """Take the machine and its kernel stacks, which know the kernel's modules."""
         self._machine = machine
         self._stacks = stacks
         self._targets: dict[tuple[object, ...], Target] = {}
@@ -76,7 +76,7 @@ class KernelTargets:
 
     @cached_property
     def _session_drivers(self) -> ModuleMap:
-        """The modules of which the kernel's own page tables have not even the headers."""
+        """The modules whose headers are not in memory by the kernel's own page tables."""
         memory, left = self._machine.memory, _MAX_SESSION
         found: list[Module] = []
         for module in self._modules:
@@ -100,7 +100,7 @@ class KernelTargets:
 
     @cached_property
     def _modules(self) -> ModuleMap:
-        """The kernel's modules; the kernel itself under its short name, and also where the list has lost it."""
+        """The kernel's modules. The kernel has its short name, and is added where the list does not have it."""
         base = self._machine.canonical(self._machine.kernel.offset)
         listed = [
             replace(module, name=KERNEL_NAME) if module.base == base else module

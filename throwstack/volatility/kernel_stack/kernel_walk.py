@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel frames of a thread, from where it was switched out to the trap frame through which it left user mode.
 
-The entry points of the kernel keep a KTRAP_FRAME and go on with ebp (x86) at it; on x64 unwind data describes it. The
-frame of an entry point is shown as debuggers show it: it returns to the interrupted ip, and on x86 it has the stack
-place and the arguments of the service that it called. A trap in the kernel itself (a page fault, an interrupt) is
+The entry points of the kernel keep a KTRAP_FRAME. On x86 they go on with ebp at it; on x64 unwind data describes it.
+The frame of an entry point is shown as debuggers show it: it returns to the interrupted ip, and on x86 it has the
+ChildEBP and the arguments of the service that it called. A trap in the kernel itself (a page fault, an interrupt) is
 crossed the same way, and the walk goes on with the interrupted kernel code.
 """
 
@@ -57,9 +57,9 @@ class KernelWalker:
     def walk(
         self, target: Target, start: SwitchFrame, bounds: StackBounds, trap_frame: int, *, is_interrupted: bool = False
     ) -> KernelSide:
-        """Walk from `start` to the trap frame at `trap_frame`; 0 for a thread that never was in user mode.
+        """Walk from `start` to the trap frame at `trap_frame`; 0 for a thread that was never in user mode.
 
-        `is_interrupted`: the registers are those of a running thread, not of one that called the scheduler.
+        `is_interrupted`: the registers are those of a running thread, not of one that has called the scheduler.
         """
         unwinder = target.unwinder
         if isinstance(unwinder, x64.Unwinder):
@@ -127,7 +127,7 @@ class KernelWalker:
     def _entries(self, walk: Walk, trap_frame: int) -> Iterator[tuple[int, int]]:
         """Yield (index, trap frame) of the frames that go on with ebp at a trap frame further out on the stack.
 
-        A service that has no use for ebp leaves it as it is, so of several such frames in a row the last is the entry.
+        A service that does not use ebp leaves it as it is. So the last of several such frames is the entry point.
         """
         for index, frame in enumerate(walk.frames):
             bp = frame.registers.gpr[BP]
@@ -138,7 +138,7 @@ class KernelWalker:
                 yield index, bp
 
     def _is_trap_frame(self, address: int) -> bool:
-        """Say whether a trap frame of Windows lies at `address`: the mark that its code leaves, and a code selector."""
+        """Say whether a trap frame is at `address`: it has the mark that Windows leaves there, and a code selector."""
         memory = self._machine.memory
         try:
             if self._mark is None or self._cs is None or memory.u32(address + self._mark) != _ARGUMENT_MARK:
@@ -151,7 +151,8 @@ class KernelWalker:
     def _interrupted(self, trap: int) -> Registers | None:
         """Return the kernel registers that the x86 trap frame at `trap` holds, or None if it interrupted user mode.
 
-        The processor pushed no stack pointer then: the stack goes on where the frame's own would lie.
+        The processor has pushed no stack pointer then: the stack of the interrupted code begins where HardwareEsp would
+        be.
         """
         memory = self._machine.memory
         try:
@@ -175,7 +176,7 @@ class KernelWalker:
 
 
 def _entry_frame(frames: tuple[Frame, ...], index: int, trap: int) -> Frame:
-    """Return an entry point's frame with the stack place of the frame inside it, whose arguments it copied."""
+    """Return an entry point's frame with the ChildEBP of the frame inside it, whose arguments it has copied."""
     frame, note = frames[index], f"trap frame at {trap:#x}"
     if index == 0:
         return replace(frame, note=note, return_slot=None)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's side of a thread: registers that an entry to the kernel leaves on the kernel stack and in no trap frame.
+"""User registers that no trap frame holds: they are found by unwinding the kernel stack.
 
-On x64 the kernel's frames keep r12 to r15 of the user's code like any function keeps its caller's (after a fault or an
-interrupt rbx, rsi and rdi too), so they come back by unwinding the kernel stack from where the thread was switched out.
+On x64 the trap frame of a system call does not hold r12 to r15 (after a fault or an interrupt also rbx, rsi and rdi are
+left out). The kernel's functions save them as any function saves its caller's registers. So they come back by unwinding
+the kernel stack, from the place where the thread was switched out to the trap frame.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _MAX_KERNEL_STACK = 1 << 20
 
 
 class KernelStacks:
-    """Unwinds kernel stacks of a machine."""
+    """The kernel's images, and the user registers that its stacks hold."""
 
     def __init__(self, machine: Machine) -> None:
         """Take the machine; the kernel's module list is read on first use."""
@@ -49,7 +50,7 @@ class KernelStacks:
         return self.unwinder_of(self.images)
 
     def unwinder_of(self, images: ImageMap) -> x64.Unwinder:
-        """Return an unwinder for x64 kernel code, of which `images` are a session's view."""
+        """Return an unwinder for x64 kernel code; `images` are the kernel's as a session sees them."""
         machine = self._machine
         inverted = x64.InvertedTable(machine.memory, lambda: machine.symbol("PsInvertedFunctionTable"))
         return x64.Unwinder(images, inverted=inverted)
@@ -76,10 +77,10 @@ class KernelStacks:
         return found
 
     def user_registers(self, thread: Thread, frame: TrapFrame) -> Registers:
-        """Return the registers of `frame` with the nonvolatile ones that it lacks, where the kernel stack gives them.
+        """Return the registers of `frame`, with the nonvolatile ones that it lacks where the kernel stack gives them.
 
-        The walk has to arrive at this very trap frame; otherwise they stay unknown. So they do where the thread was
-        running: what its kernel stack was when it was last switched out tells nothing.
+        The walk has to arrive at this very trap frame; otherwise they remain unknown. They also do if the thread was
+        running: then its kernel stack has changed since it was last switched out.
         """
         registers = frame.registers
         if not self._machine.is_64bit or not thread.kernel_stack or thread.is_running:
