@@ -24,7 +24,7 @@ def register(walk, name: str) -> int | None:
 
 
 @pytest.mark.parametrize(("offset", "pushed"), PUSHED.items())
-def test_a_stack_probe(offset, pushed):
+def test_a_stack_probe_without_unwind_data_is_followed_to_its_return(offset, pushed):
     scene = Scene(PROBE)
     sp, caller_sp = Label(), Label()
     scene.stack.at(0x13F00).mark(sp).zeros(8 * pushed).d64(scene.return_address)
@@ -47,7 +47,7 @@ def test_a_stack_probe(offset, pushed):
         ("4883c408 488b1c24 4883c408 c3", None),  # add rsp,8 / mov rbx,[rsp] / add rsp,8 / ret
     ],
 )
-def test_ways_out(code, rbx):
+def test_code_that_leads_to_a_return_gives_the_caller(code, rbx):
     scene = Scene(bytes.fromhex(code))
     sp, caller_sp = Label(), Label()
     scene.stack.at(0x13F00).mark(sp).d64(0, 0x5A5A, scene.return_address)
@@ -61,7 +61,7 @@ def test_ways_out(code, rbx):
 @pytest.mark.parametrize(
     "code", ["ffd0 4883c410 c3", "488be1 c3", "4883c410 c20800", "ebfe", "c9 c3", "4883c410 cc", "06"]
 )
-def test_code_that_does_not_tell_is_guessed_at(code):
+def test_code_that_leads_to_no_return_is_guessed_at(code):
     # a call, rsp from rcx, `ret 8`, an endless loop, leave, no end, no instruction
     scene = Scene(bytes.fromhex(code))
     sp, caller_sp = Label(), Label()

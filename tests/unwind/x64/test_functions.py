@@ -51,7 +51,7 @@ def test_the_parts_of_a_function_lead_to_its_primary_entry() -> None:
     assert function.begin == TEXT
 
 
-def test_an_entry_with_an_odd_unwind_rva_stands_for_another_one() -> None:
+def test_an_entry_with_an_odd_unwind_rva_refers_to_another_one() -> None:
     builder = ImageBuilder(b"\x90" * 0x100)
     primary = builder.add(TEXT, TEXT + 0x20, PUSH_RBX)
     place = builder.add_info(struct.pack("<III", *primary))
@@ -61,7 +61,7 @@ def test_an_entry_with_an_odd_unwind_rva_stands_for_another_one() -> None:
     assert function.begin == TEXT
 
 
-def test_codes_hold_from_the_instruction_that_did_it() -> None:
+def test_an_unwind_code_holds_from_the_end_of_its_instruction() -> None:
     builder = ImageBuilder(b"\x90" * 0x100)
     primary = builder.add(TEXT, TEXT + 0x20, PUSH_RBX)
     builder.add(TEXT + 0x40, TEXT + 0x60, asm.unwind_info([asm.alloc(4, 0x20)], 4, chained=primary))
@@ -87,7 +87,7 @@ def test_a_chain_has_as_many_entries_as_windows_follows() -> None:
     assert stop.end is End.BAD_UNWIND_DATA
 
 
-def test_headers_that_are_not_there_are_no_leaf_function() -> None:
+def test_without_readable_headers_no_function_is_called_a_leaf() -> None:
     builder = ImageBuilder(b"\x90" * 0x100)
     builder.add(TEXT, TEXT + 0x20, PUSH_RBX)
     image = builder.build()
@@ -95,7 +95,7 @@ def test_headers_that_are_not_there_are_no_leaf_function() -> None:
     assert stop == Stop(End.UNREADABLE, f"headers of made.dll at {BASE:#x}")
 
 
-def test_code_up_to_a_page_that_is_not_there() -> None:
+def test_code_is_read_up_to_a_page_that_is_missing() -> None:
     image = ImageBuilder(b"\x90" * 0x2000).build()
     found = functions(image, missing=BASE + 0x2000)
     assert found.code(BASE + 0x2000 - 3, 15) == b"\x90" * 3

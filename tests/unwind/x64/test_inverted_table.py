@@ -27,7 +27,7 @@ def test_the_entry_of_a_module_is_found_by_its_base() -> None:
     assert table.function_table(PROGRAM) == (0x140008000, 24)
 
 
-def test_a_module_that_is_not_listed() -> None:
+def test_a_module_that_is_not_listed_has_no_table() -> None:
     assert listing((0x140008000, PROGRAM.base, 0x10000, 24)).function_table(LIBRARY) is None
 
 
@@ -36,11 +36,11 @@ def test_a_table_that_cannot_be_the_modules_is_not_believed() -> None:
         assert listing((address, LIBRARY.base, 0x20000, size)).function_table(LIBRARY) is None
 
 
-def test_entries_after_the_count_do_not_belong() -> None:
+def test_entries_after_the_count_do_not_belong_to_the_list() -> None:
     entries = (0x140008000, PROGRAM.base, 0x10000, 24), (0x180009000, LIBRARY.base, 0x20000, 1200)
     assert listing(*entries, count=1).function_table(LIBRARY) is None
 
 
-def test_a_list_that_is_not_there() -> None:
+def test_a_list_that_cannot_be_read_has_no_tables() -> None:
     assert InvertedTable(memory_of({}), lambda: AT).function_table(LIBRARY) is None
     assert InvertedTable(memory_of({}), lambda: None).function_table(LIBRARY) is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UNWIND_INFO decoded: byte by byte as the specification has it, and whatever the bytes are."""
+"""UNWIND_INFO decoded: bytes as the specification has them, and any bytes."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def decoded(text: str) -> UnwindInfo:
         ("00 1a", UnwindCode(0, UnwindOp.PUSH_MACHFRAME, 0, 1)),
     ],
 )
-def test_each_code(slots: str, expected: UnwindCode) -> None:
+def test_each_unwind_code_is_decoded(slots: str, expected: UnwindCode) -> None:
     count = len(bytes.fromhex(slots)) // 2
     info = decoded(f"01 0a {count:02x} 00 {slots}")
     assert info == UnwindInfo(1, 0, 10, 0, 0, (expected,))
 
 
-def test_frame_register_stands_in_the_header() -> None:
+def test_the_frame_register_is_in_the_header() -> None:
     info = decoded("01 08 02 25 08 03 01 50")
     assert (info.frame_register, info.frame_offset) == (5, 0x20)
     assert info.codes == (UnwindCode(8, UnwindOp.SET_FPREG, 5, 0x20), UnwindCode(1, UnwindOp.PUSH_NONVOL, 5))
@@ -78,7 +78,7 @@ def test_version_2_without_epilogue_codes_has_none() -> None:
     assert decoded("01 04 01 00 04 42").epilogues is None
 
 
-def test_missing_page() -> None:
+def test_unwind_info_on_a_page_that_is_missing() -> None:
     memory = memory_of({AT: bytes.fromhex("01 00 ff 00")})
     assert isinstance(decode(memory, AT), UnwindInfo)  # zeros to the page's end: push rax, many times
     with pytest.raises(MemoryUnreadable):
@@ -87,7 +87,7 @@ def test_missing_page() -> None:
 
 @given(st.binary(min_size=4, max_size=560))
 @settings(max_examples=400, deadline=None, derandomize=True)
-def test_any_bytes(data: bytes) -> None:
+def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
     found = decode(memory_of({AT: data}), AT)
     if isinstance(found, Stop):
         assert found.end is End.BAD_UNWIND_DATA

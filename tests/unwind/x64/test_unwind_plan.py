@@ -45,20 +45,20 @@ def test_a_frame_register_replaces_rsp_once_it_is_set() -> None:
     assert compile_codes(made, BEGIN + 5) == UnwindPlan(((RBP, SP, 0x40),), (SP, 0x48))
 
 
-def test_a_register_saved_by_mov_counts_from_the_frame_and_not_from_where_undoing_has_got_to() -> None:
+def test_the_place_of_a_register_saved_by_mov_counts_from_rsp_in_the_frame() -> None:
     """sub rsp, 30h; mov [rsp+40h], rsi: the slot is in the home area of the caller, above the return address."""
     codes = (UnwindCode(9, UnwindOp.ALLOC_SMALL, 0, 0x30), UnwindCode(9, UnwindOp.SAVE_NONVOL, RSI, 0x40))
     assert compile_codes(function(*codes), BEGIN + 9) == UnwindPlan(((RSI, SP, 0x40),), (SP, 0x30))
 
 
-def test_a_machine_frame_lies_above_the_error_code() -> None:
+def test_a_machine_frame_is_above_the_error_code() -> None:
     with_code = function(UnwindCode(0, UnwindOp.PUSH_MACHFRAME, 0, 1))
     without = function(UnwindCode(0, UnwindOp.PUSH_MACHFRAME, 0, 0))
     assert compile_codes(with_code, BEGIN) == UnwindPlan((), (SP, 8), is_machine_frame=True)
     assert compile_codes(without, BEGIN) == UnwindPlan((), (SP, 0), is_machine_frame=True)
 
 
-def test_a_machine_frame_that_is_not_the_first_push_cannot_be() -> None:
+def test_a_machine_frame_that_is_not_the_outermost_code_is_corrupt() -> None:
     codes = (UnwindCode(0, UnwindOp.PUSH_MACHFRAME, 0, 0), UnwindCode(0, UnwindOp.PUSH_NONVOL, RBX))
     stop = compile_codes(function(*codes), BEGIN)
     assert isinstance(stop, Stop)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a frame stands: the innermost one, and one that has called."""
+"""The place of a frame: of the innermost one, and of one that has called."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from tests.unwind.x86.assemble import (
     lea,
     load,
     mov,
-    mov_value,
     pop,
     push,
     ret,
@@ -156,8 +155,3 @@ def test_the_prolog_helper_of_structured_exception_handling() -> None:
     assert state.registers[EBP] == SymbolicValue(ESP, -4)
     assert state.load(SymbolicValue(ESP, -4)) == SymbolicValue(EBP, 0)
     assert state.doubt == 0
-
-
-def test_mov_value_is_not_needed_for_plain_callees() -> None:
-    state = after_call(program(callee=(mov_value(EAX, 1), ret())))
-    assert state.sp == SymbolicValue(ESP, 0)

@@ -80,7 +80,7 @@ def test_a_jump_table_is_followed_and_another_indirect_jump_is_not() -> None:
     assert unknown.has_unknown_jump
 
 
-def test_depths_of_jumps_to_an_address() -> None:
+def test_the_depths_of_the_stack_at_jumps_to_an_address() -> None:
     asm = Assembler(TEXT)
     asm.emit(push(EBX)).branch(JE, "end").emit(push(EBX)).jump("other").label("end").emit(pop(EBX), ret())
     asm.label("other").emit(add(ESP, 8), ret())
@@ -96,7 +96,7 @@ def test_push_and_ret_is_a_jump() -> None:
     assert (only.address, only.popped) == (asm.labels["target"], 8)
 
 
-def test_the_limit_on_instructions() -> None:
+def test_code_is_followed_up_to_a_limit_of_instructions() -> None:
     asm = Assembler(TEXT)
     asm.emit(*["90"] * 20, ret())
     assert flow(asm).first_return() is not None

@@ -56,7 +56,7 @@ def test_the_meaning_of_an_instruction(code: str, op: Opcode, size: int) -> None
         ("8ac1", (None, None)),  # mov al, cl: parts of registers
     ],
 )
-def test_operands(code: str, operands: tuple[object, ...]) -> None:
+def test_operands_of_an_instruction(code: str, operands: tuple[object, ...]) -> None:
     assert decoded(code).operands == operands
 
 
@@ -74,7 +74,7 @@ def test_changed_registers_and_memory() -> None:
     assert not decoded("3b0424").writes_memory  # cmp eax, [esp]
 
 
-def test_what_is_no_instruction_or_cannot_be_read_is_none() -> None:
+def test_bytes_that_are_no_instruction_or_cannot_be_read_give_none() -> None:
     page = b"\x55" * (PAGE_SIZE - 1) + b"\xe8"  # a call that is cut at the end of the page
     decoder = Decoder(memory_of({AT: page}))
     assert decoder.at(AT + PAGE_SIZE - 2) is not None

@@ -36,16 +36,16 @@ def words(*values: int) -> bytes:
         ("$ebx 4 +", 0x1004),
     ],
 )
-def test_operators(expression, expected):
+def test_operators_of_a_program(expression, expected):
     assert run_program(f"$T0 {expression} =", {"$ebx": 0x1000}, NOTHING) == {"$T0": expected}
 
 
-def test_the_word_at_an_address():
+def test_a_program_reads_the_word_at_an_address():
     memory = memory_of({0x2000: words(0, 0xCAFE)})
     assert run_program("$T0 8192 = $eip $T0 4 + ^ =", {}, memory) == {"$T0": 0x2000, "$eip": 0xCAFE}
 
 
-def test_an_assignment_hides_what_was_given():
+def test_an_assignment_hides_the_value_that_was_given():
     assert run_program("$ebp $ebp 4 + = $T0 $ebp =", {"$ebp": 8}, NOTHING) == {"$ebp": 12, "$T0": 12}
 
 
@@ -67,7 +67,7 @@ def test_an_assignment_hides_what_was_given():
         ("$T0 1 = " * 1000, ProgramError.TOO_LONG),
     ],
 )
-def test_errors_are_values(program, error):
+def test_a_program_that_fails_gives_the_reason(program, error):
     assert run_program(program, {}, NOTHING) is error
 
 
@@ -79,7 +79,7 @@ def test_errors_are_values(program, error):
         max_size=40,
     )
 )
-def test_any_text_is_evaluated_or_refused(tokens):
+def test_any_text_is_run_as_a_program_or_refused(tokens):
     result = run_program(" ".join(tokens), {"$esp": 0x1000, "$ebp": 0x1010}, memory_of({0x1000: bytes(64)}))
     assert isinstance(result, (dict, ProgramError))
 
@@ -156,7 +156,7 @@ def test_fpo_data_finds_ebp_second_among_the_saved_registers():
 
 
 def test_fpo_data_of_link_time_code_generation_forgets_the_saved_ebp():
-    # uses ebp, yet records no saved registers: what lies there decides whether it can be one
+    # the record says that ebp is used and that nothing is saved: the word in the likely slot cannot be a frame pointer
     data = record(uses_base_pointer=True)
     assert first(data, words(RETURN, 0), ebp=0xBAD).caller.gpr[5] is None
 

@@ -75,10 +75,10 @@ def test_the_apc_dispatcher_has_the_context_above_the_routines_arguments():
         {},
     ],
 )
-def test_what_is_no_context_of_this_stack_is_not_believed(data):
+def test_a_context_that_does_not_belong_to_this_stack_is_not_believed(data):
     assert found(data) is None
 
 
-def test_only_the_dispatchers_interrupt():
+def test_frames_of_other_functions_have_interrupted_nothing():
     assert found(stack(RECORD, CONTEXT), "RtlDispatchException") is None
     assert found({}, "KiUserApcDispatcher") is None

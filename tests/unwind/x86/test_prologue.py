@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The caller of a frame, from the start of its function to where it stands."""
+"""The caller of a frame, from the start of its function up to its place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def place(ip: int, sp: int, call_sp: int | None = None, **registers: int) -> Pla
     return Place(Registers.named(Arch.X86, {"eip": ip, "esp": sp, **registers}), call_sp)
 
 
-def test_a_frame_that_has_called() -> None:
+def test_the_caller_of_a_frame_that_has_called() -> None:
     asm = program()
     # the argument of the call, two locals, esi, ebp, return address
     found = rules(asm, 1, 0, 0, 0x51, 0x12FF80, RETURN).caller(
@@ -45,7 +45,7 @@ def test_a_frame_that_has_called() -> None:
     assert found.gpr[EAX] is None
 
 
-def test_interrupted_at_each_step() -> None:
+def test_the_caller_of_a_frame_that_was_stopped_in_its_prologue_or_epilogue() -> None:
     asm = program()
     expected = {
         "function": ((RETURN,), 0),
@@ -57,7 +57,7 @@ def test_interrupted_at_each_step() -> None:
         assert (found.slot, found.return_address) == (LOW + offset, RETURN), label
 
 
-def test_a_place_that_the_function_does_not_reach() -> None:
+def test_a_place_that_the_function_does_not_reach_has_no_caller() -> None:
     asm = program()
     prologues = rules(asm, RETURN)
     elsewhere = place(asm.labels["other"], LOW)
@@ -66,7 +66,7 @@ def test_a_place_that_the_function_does_not_reach() -> None:
     assert prologues.reaches(asm.labels["other"], elsewhere) is True
 
 
-def test_a_jump_that_leads_to_nobody_knows_where_leaves_it_open() -> None:
+def test_after_a_jump_to_an_unknown_target_it_is_open_what_a_function_contains() -> None:
     asm = Assembler(TEXT)
     asm.label("function").emit("ffe0").align().label("other").emit(ret())
     assert rules(asm).reaches(asm.labels["function"], place(asm.labels["other"], LOW)) is None

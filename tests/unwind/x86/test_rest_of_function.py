@@ -34,7 +34,7 @@ def place(ip: int, sp: int = LOW, call_sp: int | None = None, **options) -> Plac
     return Place(Registers.named(Arch.X86, registers), call_sp, **options)
 
 
-def test_no_function_start_is_needed() -> None:
+def test_the_rest_of_a_function_gives_its_caller_without_a_function_start() -> None:
     asm = program()
     found = rest(asm, 0, 0, 0xB, 0x12FF80, RETURN).caller(place(asm.labels["after call"], call_sp=LOW))
     assert (found.slot, found.return_address, found.popped) == (LOW + 16, RETURN, 4)
@@ -42,13 +42,13 @@ def test_no_function_start_is_needed() -> None:
     assert found.doubt == 0
 
 
-def test_in_an_epilogue() -> None:
+def test_the_rest_of_an_epilogue_gives_the_caller() -> None:
     asm = program()
     found = rest(asm, 0xB, 0x12FF80, RETURN).caller(place(asm.labels["in epilogue"], ebp=LOW + 4))
     assert (found.slot, found.gpr[EBX]) == (LOW + 8, 0xB)
 
 
-def test_an_esp_that_is_not_exact_is_a_doubt() -> None:
+def test_an_esp_that_is_not_exact_makes_the_caller_doubtful() -> None:
     """It is not known what the callee removed, so that the return address may be one or two words further up."""
     asm = Assembler(TEXT)
     asm.emit(add(ESP, 8), ret())
@@ -57,7 +57,7 @@ def test_an_esp_that_is_not_exact_is_a_doubt() -> None:
     assert found.caller(place(TEXT, call_sp=LOW, is_sp_exact=False)).doubt == 1
 
 
-def test_a_function_that_never_returns_has_no_answer() -> None:
+def test_a_function_that_never_returns_gives_no_caller() -> None:
     asm = program()
     assert rest(asm).caller(place(asm.labels["loops"])) is None
 

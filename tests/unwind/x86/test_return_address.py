@@ -56,11 +56,11 @@ def test_after_a_call_through_a_register_it_is_possible() -> None:
     assert fit(program(), "after register") is Fit.POSSIBLE
 
 
-def test_code_that_no_call_precedes() -> None:
+def test_an_address_in_code_without_a_call_before_it_is_no_return_address() -> None:
     assert fit(program(), "after nop") is Fit.NOT_A_RETURN
 
 
-def test_words_that_are_no_code() -> None:
+def test_a_word_outside_code_is_no_return_address_and_zero_may_be_the_last_one() -> None:
     asm = program()
     place = Place(Registers.named(Arch.X86, {"eip": asm.labels["inside"], "esp": LOW}))
     assert checks(asm).fit(place, LOW + 4, DATA) is Fit.NOT_CODE
@@ -87,7 +87,7 @@ def test_the_calls_before_an_address() -> None:
     assert found.calls_before(DATA) == ()
 
 
-def test_a_relative_call_to_what_is_no_code_is_none() -> None:
+def test_bytes_of_a_call_to_an_address_outside_code_are_no_call() -> None:
     asm = Assembler(TEXT)
     asm.emit("e800000010").label("here").emit(ret())
     assert checks(asm).calls_before(asm.labels["here"]) == ()

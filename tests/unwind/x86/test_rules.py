@@ -59,7 +59,7 @@ def test_the_start_of_the_function_answers_where_symbols_name_it() -> None:
     assert (found.caller.slot, found.caller.gpr[ESI]) == (LOW + 16, 0x51)
 
 
-def test_without_symbols_the_code_that_is_still_to_run_does() -> None:
+def test_the_rest_of_the_function_answers_without_symbols() -> None:
     asm = program()
     found = rules(asm, *stack_of(asm), has_symbols=False).caller(frame(asm, ebp=LOW + 12), STACK, 0, ())
     assert found.rule is Rule.FORWARD
@@ -108,7 +108,7 @@ def test_an_exception_registration_leads_to_a_frame_pointer_that_was_lost() -> N
     assert without.caller.gpr[EBP] is None
 
 
-def test_where_nothing_is_a_return_address_there_is_no_caller() -> None:
+def test_a_stack_without_return_addresses_gives_no_caller() -> None:
     asm = program()
     outside = Place(Registers.named(Arch.X86, {"eip": 0x500000, "esp": LOW + 4}), call_sp=LOW)
     assert rules(asm, 1, 2, 3).caller(outside, STACK, 0, ()) is None

@@ -14,7 +14,7 @@ def code(*parts: bytes | str):
     return code_of(Assembler(TEXT).emit(*parts))
 
 
-def test_a_stdcall_function_says_it_in_its_return() -> None:
+def test_a_function_removes_as_many_bytes_as_its_return_says() -> None:
     assert popped_bytes(code(push(EBX), pop(EBX), ret(12)), TEXT) == 12
     assert popped_bytes(code(push(EBX), pop(EBX), ret()), TEXT) == 0
 
@@ -58,7 +58,7 @@ def test_room_for_the_next_argument_is_not_allocated_again() -> None:
     assert reallocated_bytes(code(sub(ESP, 0x1000), push(EAX)), TEXT) == 0  # more than arguments can be
 
 
-def test_one_word_that_is_dropped() -> None:
+def test_add_esp_4_is_recognized() -> None:
     assert is_add_esp_4(code(add(ESP, 4)).at(TEXT))
     assert not is_add_esp_4(code(add(ESP, 8)).at(TEXT))
     assert not is_add_esp_4(code(add(EBX, 4)).at(TEXT))

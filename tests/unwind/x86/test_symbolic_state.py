@@ -14,7 +14,7 @@ def memory(base: int | None, displacement: int, *, index: int | None = None, sca
     return Indirect(base, index, scale, displacement, 4, has_segment=False)
 
 
-def test_a_push_and_a_pop() -> None:
+def test_a_push_writes_a_word_that_a_pop_reads() -> None:
     pushed = SymbolicState().push(EBX_AT_START)
     assert pushed.sp == SymbolicValue(ESP, -4)
     assert pushed.load(pushed.sp) == EBX_AT_START
@@ -22,7 +22,7 @@ def test_a_push_and_a_pop() -> None:
     assert (popped, after.sp) == (EBX_AT_START, SymbolicValue(ESP, 0))
 
 
-def test_a_word_that_was_not_written_is_the_one_that_was_there() -> None:
+def test_a_word_that_was_not_written_is_the_one_at_the_start() -> None:
     popped, _ = SymbolicState().pop()
     assert popped == SymbolicValue(ESP, 0, is_word=True)
     assert popped.plus(4) is None  # what a word of memory plus 4 is cannot be said
@@ -39,7 +39,7 @@ def test_a_write_through_an_unknown_pointer_hits_nothing_saved() -> None:
     assert saved.store(None, constant(0)) == saved
 
 
-def test_addresses_of_operands() -> None:
+def test_addresses_of_memory_operands() -> None:
     state = SymbolicState().with_register(ECX, constant(3)).with_register(EAX, None)
     assert state.address(memory(ESP, 8)) == SymbolicValue(ESP, 8)
     assert state.address(memory(ESP, 8, index=ECX, scale=4)) == SymbolicValue(ESP, 20)
