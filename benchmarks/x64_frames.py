@@ -25,10 +25,11 @@ from tests.unwind.x64.pe_files import FlatSource, open_image
 from throwstack.core.frames import End, StackBounds
 from throwstack.core.memory import Memory, PageSource
 from throwstack.core.registers import Arch, Registers
+from throwstack.images.function_table import RuntimeFunction
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.unwind.x64 import Unwinder
-from throwstack.unwind.x64.unwind_info import RuntimeFunction, UnwindInfo, decode
+from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
 
 STACK_BASE = 0x7000000
 STACK_SIZE = 1 << 20

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tests.vol import CHECKOUT
+from tests.support.vol import CHECKOUT
 
 _ROOTS = ("throwstack", "plugins")
 

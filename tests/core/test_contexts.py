@@ -6,14 +6,14 @@ from __future__ import annotations
 import pytest
 
 from tests.support.context_records import x64_context, x86_context
-from throwstack.core.contexts import X86_CONTEXT_SIZE, read_context
+from throwstack.core.contexts import read_context
 from throwstack.core.memory import MemoryUnreadable, memory_of
-from throwstack.core.registers import Arch
+from throwstack.core.registers import X86, Arch
 
 
 def test_x86_members_are_where_winnt_h_has_them():
     data = x86_context()
-    assert len(data) == X86_CONTEXT_SIZE
+    assert len(data) == X86.context_size
     context = read_context(memory_of({0x1000: data}), 0x1000, Arch.X86)
     assert context.registers.ip == 0x77E4BEE7
     assert context.registers.gpr == (0xA0, 0xC0, 0xD0, 0xB0, 0x45BAB64, 0xEB, 0x51, 0xD1)

@@ -16,11 +16,11 @@ from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.text import escape
 from throwstack.files.needed_files import manifest, needed_files
 from throwstack.files.symbol_path import ImageIdentity, Server, safe_name, store_key
+from throwstack.images.function_table import FunctionTable
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.symbols import Symbols
 from throwstack.unwind.x64.functions import Functions
-from throwstack.unwind.x64.runtime_functions import FunctionTable
 from throwstack.unwind.x64.unwind_info import decode
 
 BASE = 0x7FF600000000

@@ -27,9 +27,9 @@ from throwstack.names.frame_names import names_of
 from throwstack.names.frame_records import FrameData
 from throwstack.names.symbols import Symbols
 from throwstack.unwind import x64, x86
-from throwstack.unwind.x64.call_sites import follows_call, went_to
-from throwstack.unwind.x86.frame_data import callers, evaluate
-from throwstack.unwind.x86.prologue import Place
+from throwstack.unwind.after_call import call_targets, is_after_call
+from throwstack.unwind.x86.call_frame import Place
+from throwstack.unwind.x86.frame_data import callers, run_program
 from throwstack.unwind.x86.unwinder import registration_chain
 
 _STACK = StackBounds(0x200000, 0x210000)
@@ -173,7 +173,7 @@ def _programs_of_frame_data() -> Attack:
         else:
             program = mutate(rng, program.encode()).decode("utf-8", "replace")
         shot.changes.append(f"program {program[:400]!a}")
-        evaluate(program, {"$ebp": 0x2040, "$esp": 0x2010, ".raSearch": 0x2020}, memory)
+        run_program(program, {"$ebp": 0x2040, "$esp": 0x2010, ".raSearch": 0x2020}, memory)
         sizes = [rng.choice((0, 4, 8, 0x40, 0x7FFFFFFF, 0xFFFFFFFF)) for _ in range(4)]
         record = FrameData(0, 0x1000, *sizes, rng.choice(("", program)), rng.random() < 0.5)
         gpr = tuple(rng.choice((None, 0x2040, 0, 0xFFFFFFFC)) for _ in range(8))
@@ -193,10 +193,10 @@ def _call_sites() -> Attack:
         memory = ground.mutate(rng, shot)
         for _ in range(16):
             address = rng.choice((0x1000, 0x2000, 0x2003, 5, (1 << 64) - 1, 0x1000 + rng.randrange(0x1010)))
-            x64_found = follows_call(memory, address)
+            x64_found = is_after_call(memory, address)
             gpr = [rng.choice((None, 0x1000, (1 << 64) - 8)) for _ in Arch.X64.register_names]
             gpr[SP] = 0x1000  # a frame always has one
-            went_to(memory, address, Registers(address, tuple(gpr)))
+            call_targets(memory, address, Registers(address, tuple(gpr)))
             yield str(x64_found)
 
     return attack

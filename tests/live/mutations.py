@@ -14,22 +14,22 @@ from typing import Any
 import pytest
 
 from throwstack.core.frames import Frame, StackBounds
+from throwstack.core.stop import Stop
 from throwstack.dispatch import search, x86
 from throwstack.names.symbols import Name
 from throwstack.stuck.triage import Triage
 from throwstack.unwind.target import Target
-from throwstack.unwind.x64 import plans, unwind_info
+from throwstack.unwind.x64 import plan_cache, unwind_info
 from throwstack.unwind.x64.functions import Function, Part
-from throwstack.unwind.x64.plan import Plan
-from throwstack.unwind.x64.plan import compile_codes as real_compile
-from throwstack.unwind.x64.stop import Stop
-from throwstack.unwind.x64.unwind_info import Op, UnwindCode
-from throwstack.unwind.x86 import calls, effects, frame_data, rules
+from throwstack.unwind.x64.unwind_info import UnwindCode, UnwindOp
+from throwstack.unwind.x64.unwind_plan import UnwindPlan
+from throwstack.unwind.x64.unwind_plan import compile_codes as real_compile
+from throwstack.unwind.x86 import frame_data, return_address, rules, symbolic_execution
 from throwstack.unwind.x86.callees import Callees
-from throwstack.unwind.x86.calls import Calls, Fit
-from throwstack.unwind.x86.decode import Op as InstructionKind
-from throwstack.unwind.x86.forward import Forward
+from throwstack.unwind.x86.decode import Opcode
 from throwstack.unwind.x86.prologue import Prologues
+from throwstack.unwind.x86.rest_of_function import RestOfFunction
+from throwstack.unwind.x86.return_address import Fit, ReturnAddresses
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -37,27 +37,27 @@ Mutation = Callable[[pytest.MonkeyPatch], None]
 def _with_codes(change: Callable[[UnwindCode], UnwindCode | None]) -> Mutation:
     """Change every unwind code, or drop it, before it is used."""
 
-    def compile_changed(function: Function, rva: int) -> Plan | Stop:
+    def compile_changed(function: Function, rva: int) -> UnwindPlan | Stop:
         parts = []
         for part in function.parts:
             codes = tuple(changed for changed in map(change, part.info.codes) if changed is not None)
             parts.append(replace(part, info=replace(part.info, codes=codes)))
         return real_compile(replace(function, parts=tuple(parts)), rva)
 
-    return lambda patch: patch.setattr(plans, "compile_codes", compile_changed)
+    return lambda patch: patch.setattr(plan_cache, "compile_codes", compile_changed)
 
 
-def _without(*ops: Op) -> Mutation:
+def _without(*ops: UnwindOp) -> Mutation:
     return _with_codes(lambda code: None if code.op in ops else code)
 
 
 def _truncated(code: UnwindCode) -> UnwindCode:
-    return replace(code, value=code.value & 0xFFFF) if code.op is Op.ALLOC_LARGE else code
+    return replace(code, value=code.value & 0xFFFF) if code.op is UnwindOp.ALLOC_LARGE else code
 
 
 def _no_chain(patch: pytest.MonkeyPatch) -> None:
     """Take the first entry of a chain for all of it."""
-    patch.setattr(plans, "compile_codes", lambda f, rva: real_compile(replace(f, parts=f.parts[:1]), rva))
+    patch.setattr(plan_cache, "compile_codes", lambda f, rva: real_compile(replace(f, parts=f.parts[:1]), rva))
 
 
 def _whole_prologue(patch: pytest.MonkeyPatch) -> None:
@@ -67,25 +67,27 @@ def _whole_prologue(patch: pytest.MonkeyPatch) -> None:
 
 def _operand_slots_as_codes(patch: pytest.MonkeyPatch) -> None:
     """Read the operand slot of an XMM save as the next code."""
-    patch.setitem(unwind_info._OPERANDS, Op.SAVE_XMM128, (0, 16))
+    patch.setitem(unwind_info._OPERANDS, UnwindOp.SAVE_XMM128, (0, 16))
 
 
 def _no_leaves(patch: pytest.MonkeyPatch) -> None:
     """Know nothing of a function without an entry."""
-    real = plans.Plans._plan_interrupted
+    real = plan_cache.PlanCache._plan_interrupted
     patch.setattr(
-        plans.Plans, "_plan_interrupted", lambda self, ip: None if real(self, ip) is plans.LEAF else real(self, ip)
+        plan_cache.PlanCache,
+        "_plan_interrupted",
+        lambda self, ip: None if real(self, ip) is plan_cache.LEAF else real(self, ip),
     )
 
 
 X64: dict[str, Mutation] = {
-    "SET_FPREG ignored": _without(Op.SET_FPREG),
+    "SET_FPREG ignored": _without(UnwindOp.SET_FPREG),
     "PUSH_NONVOL: register not restored": _with_codes(
-        lambda code: replace(code, op=Op.ALLOC_SMALL, value=8) if code.op is Op.PUSH_NONVOL else code
+        lambda code: replace(code, op=UnwindOp.ALLOC_SMALL, value=8) if code.op is UnwindOp.PUSH_NONVOL else code
     ),
-    "SAVE_NONVOL ignored": _without(Op.SAVE_NONVOL, Op.SAVE_NONVOL_FAR),
+    "SAVE_NONVOL ignored": _without(UnwindOp.SAVE_NONVOL, UnwindOp.SAVE_NONVOL_FAR),
     "ALLOC_LARGE truncated to 16 bits": _with_codes(_truncated),
-    "ALLOC_SMALL ignored": _without(Op.ALLOC_SMALL),
+    "ALLOC_SMALL ignored": _without(UnwindOp.ALLOC_SMALL),
     "operand slots read as codes": _operand_slots_as_codes,
     "chain not followed": _no_chain,
     "position in the prologue ignored": _whole_prologue,
@@ -95,7 +97,7 @@ X64: dict[str, Mutation] = {
 
 def _no_callee_parameters(patch: pytest.MonkeyPatch) -> None:
     """Take no account of the arguments that a callee removes."""
-    patch.setattr(Callees, "return_size", lambda self, address: 0)
+    patch.setattr(Callees, "popped_bytes", lambda self, address: 0)
     real = rules.Rules.caller
 
     def caller(self: rules.Rules, place: Any, stack: StackBounds, size: int, registrations: tuple[int, ...]) -> Any:
@@ -107,46 +109,46 @@ def _no_callee_parameters(patch: pytest.MonkeyPatch) -> None:
 def _any_word_returns(patch: pytest.MonkeyPatch) -> None:
     """Take every word that points into code for a return address."""
 
-    def fit(self: Calls, place: Any, slot: int, return_address: int) -> Fit:
+    def fit(self: ReturnAddresses, place: Any, slot: int, return_address: int) -> Fit:
         if return_address == 0:
             return Fit.OUTERMOST
         return Fit.POSSIBLE if self._code.is_code(return_address) else Fit.NOT_CODE
 
-    patch.setattr(calls.Calls, "fit", fit)
+    patch.setattr(return_address.ReturnAddresses, "fit", fit)
 
 
-def _ignored(*ops: InstructionKind) -> Mutation:
+def _ignored(*ops: Opcode) -> Mutation:
     """Let instructions change nothing when a function's code is followed."""
 
     def mutate(patch: pytest.MonkeyPatch) -> None:
         for op in ops:
-            patch.setitem(effects._HANDLERS, op, lambda state, _: state)
+            patch.setitem(symbolic_execution._HANDLERS, op, lambda state, _: state)
 
     return mutate
 
 
 def _records_off_by_a_word(patch: pytest.MonkeyPatch) -> None:
     """Look for a frame's return address one word above where its FrameData says."""
-    real = frame_data.evaluate
+    real = frame_data.run_program
 
-    def evaluate(program: str, variables: Any, memory: Any) -> Any:
+    def run_program(program: str, variables: Any, memory: Any) -> Any:
         return real(program, {**variables, ".raSearch": variables[".raSearch"] + 4}, memory)
 
-    patch.setattr(frame_data, "evaluate", evaluate)
+    patch.setattr(frame_data, "run_program", run_program)
 
 
 def _no_code(patch: pytest.MonkeyPatch) -> None:
     """Follow no code, neither from a function's start nor to its end."""
     patch.setattr(Prologues, "caller", lambda self, start, place: None)
-    patch.setattr(Forward, "caller", lambda self, place: None)
+    patch.setattr(RestOfFunction, "caller", lambda self, place: None)
 
 
 X86: dict[str, Mutation] = {
     "callee's parameters ignored": _no_callee_parameters,
     "return addresses not validated": _any_word_returns,
-    "push ignored": _ignored(InstructionKind.PUSH),
-    "sub esp ignored": _ignored(InstructionKind.SUB),
-    "and esp ignored": _ignored(InstructionKind.AND),
+    "push ignored": _ignored(Opcode.PUSH),
+    "sub esp ignored": _ignored(Opcode.SUB),
+    "and esp ignored": _ignored(Opcode.AND),
     "code not followed": _no_code,
     "FrameData off by a word": _records_off_by_a_word,
 }

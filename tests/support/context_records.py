@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 
-from throwstack.core.contexts import X64_CONTEXT_SIZE
+from throwstack.core.registers import X64
 
 
 def x86_context(flags: int = 0x10007, cs: int = 0x1B, ss: int = 0x23) -> bytes:
@@ -36,4 +36,4 @@ def x64_context(flags: int = 0x10005F, cs: int = 0x33, ss: int = 0x2B) -> bytes:
             struct.pack("<Q", 0x7FF612345678),
         )
     )
-    return head + bytes(X64_CONTEXT_SIZE - len(head))
+    return head + bytes(X64.context_size - len(head))

@@ -18,7 +18,7 @@ from tests.conftest import Forge
 from tests.support.patched_memory import opened
 from tests.support.volatility_session import Session, open_dump
 from throwstack.core.memory import PAGE_SIZE
-from throwstack.unwind.x64.call_sites import follows_call
+from throwstack.unwind.after_call import is_after_call
 from throwstack.volatility.crashes import crash_of
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.survey import Selection, Survey
@@ -82,7 +82,7 @@ def return_address_into_filter(patched: Patched) -> int:
     """Return a word that a call in UnhandledExceptionFilter leaves on the stack."""
     target = patched.process.program
     (_, start), *_ = target.symbols.find("UnhandledExceptionFilter")
-    return next(start + at for at in range(5, 0x800) if follows_call(target.memory, start + at))
+    return next(start + at for at in range(5, 0x800) if is_after_call(target.memory, start + at))
 
 
 @pytest.mark.parametrize("is_decoy", [True, False], ids=["return addresses into the filter", "plain words"])

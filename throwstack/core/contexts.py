@@ -12,11 +12,6 @@ from dataclasses import dataclass
 from throwstack.core.memory import Memory
 from throwstack.core.registers import Arch, Registers
 
-X86_CONTEXT_SIZE = 0x2CC
-X64_CONTEXT_SIZE = 0x4D0
-
-_X86_ARCHITECTURE = 0x00010000
-_X64_ARCHITECTURE = 0x00100000
 _CONTROL_AND_INTEGER = 0x3
 _EXCEPTION_REPORTING = 0xF8000000
 """CONTEXT_EXCEPTION_REPORTING and its like: Windows adds them for a debugger or for the exception dispatcher."""
@@ -47,21 +42,18 @@ class Context:
     def has_plausible_flags(self) -> bool:
         """Say whether ContextFlags name this architecture and include control and integer registers."""
         flags = self.context_flags & ~_EXCEPTION_REPORTING
-        marker = _X86_ARCHITECTURE if self.arch is Arch.X86 else _X64_ARCHITECTURE
-        return flags & _CONTROL_AND_INTEGER == _CONTROL_AND_INTEGER and flags & 0xFFFF0000 == marker
+        is_complete = flags & _CONTROL_AND_INTEGER == _CONTROL_AND_INTEGER
+        return is_complete and flags & 0xFFFF0000 == self.arch.facts.context_flag
 
     @property
     def has_user_selectors(self) -> bool:
         """Say whether cs and ss are those of user mode: 0x1b/0x23 on x86, 0x23/0x2b under WoW64, 0x33/0x2b on x64."""
-        selectors = (self.cs, self.ss)
-        if self.arch is Arch.X86:
-            return selectors in {(0x1B, 0x23), (0x23, 0x2B)}
-        return selectors == (0x33, 0x2B)
+        return (self.cs, self.ss) in self.arch.facts.user_selectors
 
 
 def read_context(memory: Memory, address: int, arch: Arch) -> Context:
     """Read the CONTEXT at `address`; raises `MemoryUnreadable` if a needed part is absent."""
-    return _read_x86(memory, address) if arch is Arch.X86 else _read_x64(memory, address)
+    return _READERS[arch](memory, address)
 
 
 def _read_x86(memory: Memory, address: int) -> Context:
@@ -77,3 +69,6 @@ def _read_x64(memory: Memory, address: int) -> Context:
     *gpr, rip = _X64_INTEGER.unpack(memory.read(address + 0x78, 17 * 8))
     flags = memory.u32(address + 0x30)
     return Context(Arch.X64, address, flags, Registers(rip, tuple(gpr)), eflags, cs, ss, ds, es, fs, gs)
+
+
+_READERS = {Arch.X86: _read_x86, Arch.X64: _read_x64}

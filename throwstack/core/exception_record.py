@@ -19,8 +19,6 @@ MAX_CHAIN = 16
 STACK_BUFFER_OVERRUN = 0xC0000409
 """The code of stack cookie failures, and since Windows 8 of every fast-fail."""
 
-_HEAD = {Arch.X86: struct.Struct("<5I"), Arch.X64: struct.Struct("<IIQQI4x")}
-
 
 @dataclass(frozen=True, slots=True)
 class ExceptionRecord:
@@ -50,7 +48,7 @@ def read_record(memory: Memory, address: int, arch: Arch) -> ExceptionRecord:
     Raises:
         MemoryUnreadable: the record or one of the parameters it declares cannot be read.
     """
-    head = _HEAD[arch]
+    head = arch.facts.record_head
     code, flags, nested, instruction, declared = head.unpack(memory.read(address, head.size))
     count = min(declared, MAX_PARAMETERS)
     size = arch.pointer_size

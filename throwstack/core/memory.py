@@ -127,6 +127,10 @@ class Memory:
         value: int = _U64.unpack_from(page, offset)[0]
         return value
 
+    def pointer(self, address: int, size: int) -> int:
+        """Return the pointer of `size` bytes (4 or 8) at `address`."""
+        return self.u32(address) if size == 4 else self.u64(address)
+
 
 class SegmentSource:
     """A `PageSource` made of byte strings at given addresses, for tests and mapped files.

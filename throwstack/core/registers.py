@@ -1,44 +1,124 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registers a stack walk carries from frame to frame.
+"""The registers that a stack walk carries from frame to frame, and the facts of an architecture: all of them are here.
 
-General registers stand in the order in which x86 and x64 instructions encode them, so that an unwind code's or a
-decoder's register number is an index: 0 ax, 1 cx, 2 dx, 3 bx, 4 sp, 5 bp, 6 si, 7 di, then r8 to r15. A register
-whose value is not known at a frame is None: a rule that needs it must say so rather than use a stale value.
+General registers are numbered as x86 and x64 instructions encode them, so that the register number of an unwind code or
+of a decoder is an index: 0 ax, 1 cx, 2 dx, 3 bx, 4 sp, 5 bp, 6 si, 7 di, then r8 to r15. A register whose value is not
+known at a frame is None: a rule that needs it must say so rather than use a stale value.
+
+The facts come from Microsoft's calling conventions and from winnt.h (CONTEXT, EXCEPTION_RECORD).
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+AX = 0
+CX = 1
 SP = 4
 BP = 5
 
-X86_NAMES = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
-X64_NAMES = (
-    *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
-    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+
+@dataclass(frozen=True, slots=True)
+class ArchFacts:
+    """What the calling conventions and winnt.h fix for an architecture. Sizes and offsets are in bytes.
+
+    `nonvolatile` numbers the registers that a function has to leave as it found them. `arguments_on_stack`: the caller
+    pushes a function's arguments; without it the first ones are in registers. `has_exception_list`: a function with a
+    handler links a registration on its stack into a chain that begins at fs:[0]. `has_function_table`: an image
+    delimits its functions by RUNTIME_FUNCTIONs (.pdata) instead.
+
+    Of a CONTEXT: its size and alignment, where ContextFlags and the instruction pointer are, the architecture's bit in
+    ContextFlags, and the pairs (cs, ss) that user-mode code runs with. `record_head` unpacks the fixed part of an
+    EXCEPTION_RECORD: code, flags, address of the next record, address of the instruction, number of parameters;
+    `record_address_at` is where the address of the instruction is.
+    """
+
+    pointer_size: int
+    register_names: tuple[str, ...]
+    ip_name: str
+    nonvolatile: tuple[int, ...]
+    arguments_on_stack: bool
+    has_exception_list: bool
+    has_function_table: bool
+    context_size: int
+    context_alignment: int
+    context_flags_at: int
+    context_ip_at: int
+    context_flag: int
+    user_selectors: frozenset[tuple[int, int]]
+    record_head: struct.Struct
+    record_address_at: int
+
+    @property
+    def sp_name(self) -> str:
+        """Return the name of the stack pointer: esp or rsp."""
+        return self.register_names[SP]
+
+
+X86 = ArchFacts(
+    pointer_size=4,
+    register_names=("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"),
+    ip_name="eip",
+    nonvolatile=(3, 5, 6, 7),
+    arguments_on_stack=True,
+    has_exception_list=True,
+    has_function_table=False,
+    context_size=0x2CC,
+    context_alignment=4,
+    context_flags_at=0,
+    context_ip_at=0xB8,
+    context_flag=0x00010000,
+    user_selectors=frozenset({(0x1B, 0x23), (0x23, 0x2B)}),  # 32-bit Windows, WoW64
+    record_head=struct.Struct("<5I"),
+    record_address_at=0xC,
 )
-X86_NONVOLATILE = (3, 5, 6, 7)
-X64_NONVOLATILE = (3, 5, 6, 7, 12, 13, 14, 15)
+X64 = ArchFacts(
+    pointer_size=8,
+    register_names=(
+        *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
+        *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+    ),
+    ip_name="rip",
+    nonvolatile=(3, 5, 6, 7, 12, 13, 14, 15),
+    arguments_on_stack=False,
+    has_exception_list=False,
+    has_function_table=True,
+    context_size=0x4D0,
+    context_alignment=16,
+    context_flags_at=0x30,
+    context_ip_at=0xF8,
+    context_flag=0x00100000,
+    user_selectors=frozenset({(0x33, 0x2B)}),
+    record_head=struct.Struct("<IIQQI4x"),
+    record_address_at=0x10,
+)
 
 
 class Arch(Enum):
-    """The instruction set that a stack belongs to. A 32-bit stack of a WoW64 process is `X86`."""
+    """The instruction set that a stack belongs to. A 32-bit stack of a WoW64 process is `X86`.
+
+    `facts` describes it; the two that are asked for most are attributes of their own.
+    """
 
     X86 = "x86"
     X64 = "x64"
 
-    @property
-    def pointer_size(self) -> int:
-        """Return the size of a pointer in bytes: 4 or 8."""
-        return 4 if self is Arch.X86 else 8
+    facts: ArchFacts
+    pointer_size: int
+    register_names: tuple[str, ...]
 
-    @property
-    def register_names(self) -> tuple[str, ...]:
-        """Return the names of the general registers, in encoding order."""
-        return X86_NAMES if self is Arch.X86 else X64_NAMES
+    def __init__(self, value: str) -> None:
+        self.facts = X86 if value == "x86" else X64
+        self.pointer_size = self.facts.pointer_size
+        self.register_names = self.facts.register_names
+
+    @classmethod
+    def of(cls, *, is_64bit: bool) -> Arch:
+        """Return the architecture of a 64-bit or a 32-bit Windows."""
+        return cls.X64 if is_64bit else cls.X86
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +144,5 @@ class Registers:
 
     @classmethod
     def named(cls, arch: Arch, values: Mapping[str, int]) -> Registers:
-        """Build from names (`eip`/`rip`, `esp`, …); what is not named is unknown."""
-        ip = values["eip" if arch is Arch.X86 else "rip"]
-        return cls(ip, tuple(values.get(name) for name in arch.register_names))
+        """Build from names (`eip`/`rip`, `esp`, …); a register that is not named is unknown."""
+        return cls(values[arch.facts.ip_name], tuple(values.get(name) for name in arch.register_names))

@@ -25,10 +25,6 @@ _FLAGS = {
     Arch.X86: re.compile(rb"[\x03\x07\x0b\x0f\x13\x17\x1b\x1f\x23\x27\x2b\x2f\x33\x37\x3b\x3f\x7f]\0\x01[\0-\xff]"),
     Arch.X64: re.compile(rb"[\x03\x07\x0b\x0f\x13\x17\x1b\x1f\x5b\x5f]\0\x10[\0-\xff]"),
 }
-_FLAGS_AT = {Arch.X86: 0, Arch.X64: 0x30}
-_IP_AT = {Arch.X86: 0xB8, Arch.X64: 0xF8}
-_ADDRESS_IN_RECORD = {Arch.X86: 0xC, Arch.X64: 0x10}
-_ALIGNMENT = {Arch.X86: 4, Arch.X64: 16}
 _MAX_RECORDS = 64
 _REMEMBERED = 64
 """What a page costs of the budget of bytes if one with the same contents was searched before."""
@@ -41,8 +37,8 @@ _ALWAYS_SET, _EFLAGS_END = 2, 1 << 22
 def context_offsets(data: bytes, arch: Arch) -> Iterator[int]:
     """Yield the offsets in `data` at which a CONTEXT may start, by its ContextFlags. `data` starts at a page."""
     for match in _FLAGS[arch].finditer(data):
-        start = match.start() - _FLAGS_AT[arch]
-        if not start % _ALIGNMENT[arch]:
+        start = match.start() - arch.facts.context_flags_at
+        if not start % arch.facts.context_alignment:
             yield start
 
 
@@ -54,8 +50,9 @@ def scan_contexts(target: Target, stack: StackBounds, low: int) -> Iterator[Save
     data: bytes | None = None
     looked_at = 0
     for address in _contexts(target, low, high):
-        ip = memory.read_available(address + _IP_AT[arch], size)
-        if address + _IP_AT[arch] + size > high or len(ip) < size or not any(ip):
+        ip_at = address + arch.facts.context_ip_at
+        ip = memory.read_available(ip_at, size)
+        if ip_at + size > high or len(ip) < size or not any(ip):
             continue
         looked_at += 1
         if looked_at > _MAX_CONTEXTS:
@@ -85,7 +82,7 @@ def _contexts(target: Target, low: int, high: int) -> Iterator[int]:
 
 def _records(target: Target, data: bytes, ip: bytes) -> Iterator[int]:
     """Yield the offsets in `data` at which a record may start whose ExceptionAddress is `ip`."""
-    at, alignment = _ADDRESS_IN_RECORD[target.arch], target.arch.pointer_size
+    at, alignment = target.arch.facts.record_address_at, target.arch.pointer_size
     budget = target.meter.budgets.searched
     position = at
     for _ in range(_MAX_RECORDS):

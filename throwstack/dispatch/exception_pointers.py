@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 
 from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
-from throwstack.core.registers import X64_NONVOLATILE, X86_NONVOLATILE, Arch
 from throwstack.core.stack_words import CodeRanges, pages_between
 from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.unwind.target import Target
@@ -83,9 +82,9 @@ def pair_at(
 
     The second word is `distance` words after the first.
     """
-    word = target.memory.u64 if target.arch is Arch.X64 else target.memory.u32
+    memory, size = target.memory, target.arch.pointer_size
     try:
-        record, context = word(address), word(address + distance * target.arch.pointer_size)
+        record, context = memory.pointer(address, size), memory.pointer(address + distance * size, size)
     except MemoryUnreadable:
         return None
     return saved_exception(target, stack, record, context, route=route, frame_sp=frame_sp)
@@ -96,7 +95,7 @@ def from_registers(target: Target, stack: StackBounds, frames: Iterable[Frame]) 
 
     One register holds the address of the two pointers, or one holds that of the record and another that of the CONTEXT.
     """
-    numbers = X64_NONVOLATILE if target.arch is Arch.X64 else X86_NONVOLATILE
+    numbers = target.arch.facts.nonvolatile
     seen: set[tuple[int, ...]] = set()
     for frame in frames:
         values = tuple(sorted({value for number in numbers if (value := frame.registers.gpr[number])}))

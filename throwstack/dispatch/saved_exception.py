@@ -14,11 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from throwstack.core.contexts import X64_CONTEXT_SIZE, X86_CONTEXT_SIZE, Context, read_context
+from throwstack.core.contexts import Context, read_context
 from throwstack.core.exception_record import ExceptionRecord, read_record
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import Arch
 from throwstack.unwind.target import Target
 
 
@@ -40,8 +39,6 @@ class Route(Enum):
 _ROUTE_ORDER = {route: index for index, route in enumerate(Route)}
 _ALONE_NOT_ENOUGH = frozenset({Route.HANDLER_ARGUMENTS, Route.REGISTER, Route.POINTERS, Route.SCAN})
 """Routes that start from words that only look like pointers. Here record and CONTEXT must name the same instruction."""
-
-_SIZES = {Arch.X86: X86_CONTEXT_SIZE, Arch.X64: X64_CONTEXT_SIZE}
 
 _STATUS_ACCESS_VIOLATION = 0xC0000005
 _STATUS_ILLEGAL_INSTRUCTION = 0xC000001D
@@ -114,7 +111,7 @@ def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionReco
     if (
         not record.code
         or not record.is_well_formed
-        or context.address <= record.location < context.address + _SIZES[target.arch]
+        or context.address <= record.location < context.address + target.arch.facts.context_size
     ):
         return False
     sp = context.registers.sp

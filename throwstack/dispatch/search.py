@@ -183,7 +183,7 @@ class _Search:
         """
         if is_innermost and self._start.proves_exception:
             return False
-        if self._target.arch is Arch.X86 and self._knows_registrations:
+        if self._target.arch.facts.has_exception_list and self._knows_registrations:
             return not any(low <= known.frame_sp and known.key == item.key for known in self._registered)
         inside = (frame for frame in frames if frame.sp < item.context.address)
         return is_innermost and any(name_of(self._target.symbols, frame).symbol in _UNWINDERS for frame in inside)

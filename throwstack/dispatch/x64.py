@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from throwstack.core.contexts import X64_CONTEXT_SIZE, read_context
+from throwstack.core.contexts import read_context
 from throwstack.core.exception_record import read_record
 from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import Arch
+from throwstack.core.registers import X64, Arch
 from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.unwind.target import Target
 
@@ -88,7 +88,7 @@ def _is_record(target: Target, address: int) -> bool:
 
 def _context_in(target: Target, frame: Frame, caller: Frame) -> int | None:
     start, end = (frame.child_sp + 15) & -16, min(caller.child_sp, frame.child_sp + _MAX_FRAME)
-    for address in range(start, end - X64_CONTEXT_SIZE + 1, 16):
+    for address in range(start, end - X64.context_size + 1, 16):
         if not target.meter.take(target.meter.budgets.checks):
             return None
         try:

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from throwstack.core.contexts import X86_CONTEXT_SIZE, read_context
+from throwstack.core.contexts import read_context
 from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import Arch
+from throwstack.core.registers import X86, Arch
 from throwstack.dispatch.exception_pointers import pair_at
 from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.names.symbols import Name
@@ -88,7 +88,7 @@ def _from_raise_frame(target: Target, stack: StackBounds, frame: Frame) -> Saved
     slot = frame.child_sp + 4
     try:
         record, returns_to = target.memory.u32(slot + 4), target.memory.u32(slot)
-        for address in range(max(frame.sp & ~3, slot - _MAX_FRAME), slot - X86_CONTEXT_SIZE + 1, 4):
+        for address in range(max(frame.sp & ~3, slot - _MAX_FRAME), slot - X86.context_size + 1, 4):
             if not target.meter.take(target.meter.budgets.checks):
                 return None
             context = read_context(target.memory, address, Arch.X86)

@@ -32,7 +32,7 @@ class RaisedException:
 
     def pointer(self, address: int) -> int:
         """Read a pointer; raises `MemoryUnreadable`."""
-        return self.memory.u32(address) if self.arch is Arch.X86 else self.memory.u64(address)
+        return self.memory.pointer(address, self.arch.pointer_size)
 
     def parameter(self, index: int) -> int:
         """Return a parameter, 0 if the record has fewer."""

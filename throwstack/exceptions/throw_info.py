@@ -51,7 +51,7 @@ class CatchableType:
         if self.table_offset < 0:
             return address + self.offset
         at = address + self.table_offset
-        table = memory.u32(at) if arch is Arch.X86 else memory.u64(at)
+        table = memory.pointer(at, arch.pointer_size)
         (displacement,) = _INT.unpack(memory.read(table + self.table_index, _INT.size))
         return at + int(displacement) + self.offset
 

@@ -42,7 +42,7 @@ class ThrownObject:
 
     def pointer(self, address: int) -> int:
         """Read the pointer at `address`."""
-        return self.memory.u32(address) if self.arch is Arch.X86 else self.memory.u64(address)
+        return self.memory.pointer(address, self.arch.pointer_size)
 
     def base(self, *raw_names: str) -> CatchableType | None:
         """Return the first of the object's types with one of these decorated names."""

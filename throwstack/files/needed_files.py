@@ -80,7 +80,7 @@ def _image(image: Image) -> NeededFile | None:
         identity = ImageIdentity(module.name, module.timestamp, module.size)
         return NeededFile(identity, module.label, "its header page cannot be read")
     directories = {
-        "unwind data": headers.exception_directory if headers.arch is Arch.X64 else (0, 0),
+        "unwind data": headers.exception_directory if headers.arch.facts.has_function_table else (0, 0),
         "exports": headers.export_directory,
         "PDB record": headers.debug_directory,
     }

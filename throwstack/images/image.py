@@ -16,6 +16,7 @@ import pefile
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.images.exports import NO_EXPORTS, UNKNOWN_EXPORTS, Exports, parse_exports
+from throwstack.images.function_table import FunctionTable
 from throwstack.images.modules import Module, ModuleMap
 
 _HEADER_SIZE = PAGE_SIZE
@@ -78,7 +79,10 @@ class Headers:
 class Image:
     """The image of one module in memory. Everything is parsed on first use, and raises nothing if it is unreadable."""
 
-    __slots__ = ("_cache", "_exports", "_headers", "_is_parsed", "_pdb", "_pdb_parsed", "memory", "module")
+    __slots__ = (
+        *("_cache", "_exports", "_function_table", "_headers", "_is_parsed", "_pdb", "_pdb_parsed"),
+        *("memory", "module"),
+    )
 
     def __init__(self, module: Module, memory: Memory, cache: ImageCache | None = None) -> None:
         """Take the image of `module` in `memory`. Images with equal bytes are parsed once if they share `cache`."""
@@ -88,6 +92,7 @@ class Image:
         self._headers: Headers | None = None
         self._is_parsed = False
         self._exports: Exports | None = None
+        self._function_table: FunctionTable | None = None
         self._pdb: PdbIdentity | None = None
         self._pdb_parsed = False
 
@@ -115,6 +120,15 @@ class Image:
         if self._exports is None:
             self._exports = self._cache.exports(self)
         return self._exports
+
+    @property
+    def function_table(self) -> FunctionTable | None:
+        """Return the table of RUNTIME_FUNCTIONs; None if the image has none or its headers cannot be read."""
+        if self._function_table is None and self.headers is not None:
+            rva, size = self.headers.exception_directory
+            if rva and size and self.headers.arch.facts.has_function_table:
+                self._function_table = FunctionTable(self.memory, self.base + rva, size)
+        return self._function_table
 
     @property
     def pdb(self) -> PdbIdentity | None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import Arch
+from throwstack.core.stop import Stop
+from throwstack.images.function_table import RuntimeFunction
 from throwstack.images.image import Image
 
 MAX_OFFSET = 0x1FF
@@ -22,7 +23,6 @@ Measured on six Windows kernels, whose symbol tables name every function. Names 
 function in eight), the others were removed. The nearest name was then the right one for 57 % of the addresses 0x40 to
 0x7f after it, for 19 % at 0x100 to 0x1ff, for 7.5 % at 0x200 to 0x3ff and for 0.8 % at 0x800 to 0xfff.
 """
-_ENTRY_SIZE = 12
 _CHAINED = 0x4 << 3
 _MAX_CHAIN = 32
 _FILLING = re.compile(rb"(?<![\xb8-\xbf\xcc])\xcc{3,}|[\x90\xcc]{5}\x8b\xff")
@@ -49,7 +49,7 @@ def is_beyond_function(image: Image, start: int, rva: int, *, is_sparse: bool, h
         return is_sparse and rva - start > furthest
     if headers.section_at(start) is not headers.section_at(rva):
         return True
-    if headers.arch is Arch.X64:
+    if headers.arch.facts.has_function_table:
         entry = _runtime_function(image, rva)
         if entry is not None:
             begin, function = entry
@@ -69,35 +69,25 @@ def _runtime_function(image: Image, rva: int) -> tuple[int, int] | None:
 
     The two differ for a separate part of a function. None if the table cannot be read or begins after `rva`.
     """
-    headers = image.headers
-    if headers is None or not headers.exception_directory[1]:
+    table = image.function_table
+    entry = None if table is None else table.nearest(rva)
+    if entry is None or isinstance(entry, Stop):
         return None
-    table, size = headers.exception_directory
-    low, high = 0, size // _ENTRY_SIZE
     try:
-        while low < high:
-            middle = (low + high) // 2
-            if image.memory.u32(image.base + table + middle * _ENTRY_SIZE) <= rva:
-                low = middle + 1
-            else:
-                high = middle
-        if low == 0:
-            return None
-        entry = table + (low - 1) * _ENTRY_SIZE
-        return image.memory.u32(image.base + entry), _primary_begin(image, entry)
+        return entry.begin, _primary_begin(image, entry)
     except MemoryUnreadable:
         return None
 
 
-def _primary_begin(image: Image, entry: int) -> int:
+def _primary_begin(image: Image, entry: RuntimeFunction) -> int:
     """Return the begin of the function that `entry` belongs to, which may be an entry of a separate part of it."""
     memory, base = image.memory, image.base
     for _ in range(_MAX_CHAIN):
-        unwind = memory.u32(base + entry + 8)
+        unwind = entry.unwind
         if unwind & 1:  # points to another entry
-            entry = unwind & ~1
+            entry = RuntimeFunction.read(memory, base + unwind - 1)
             continue
         if not memory.u8(base + unwind) & _CHAINED:
             break
-        entry = unwind + 4 + (memory.u8(base + unwind + 2) + 1 & ~1) * 2
-    return memory.u32(base + entry)
+        entry = RuntimeFunction.read(memory, base + unwind + 4 + (memory.u8(base + unwind + 2) + 1 & ~1) * 2)
+    return entry.begin

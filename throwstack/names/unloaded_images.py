@@ -61,7 +61,7 @@ def unloaded_dlls(ntdll: Image, arch: Arch, array: int | None = None) -> tuple[U
     address = _returned_address(ntdll, arch) or array
     if address is None:
         return ()
-    pointer = 8 if arch is Arch.X64 else 4
+    pointer = arch.pointer_size
     plain = -(-(2 * pointer + 12 + 2 * _NAME_CHARACTERS) // pointer) * pointer
     with_version = -(-(2 * pointer + 20 + 2 * _NAME_CHARACTERS) // pointer) * pointer
     readings = [_traces(ntdll.memory, address, stride, pointer) for stride in (plain, with_version)]

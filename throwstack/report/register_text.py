@@ -13,9 +13,14 @@ from throwstack.core.registers import Arch, Registers
 
 _SELECTORS = ("cs", "ss", "ds", "es", "fs", "gs")
 _SELECTORS_AND_FLAGS = frozenset({*_SELECTORS, "efl"})
-_X86_ORDER = ("eax", "ebx", "ecx", "edx", "esi", "edi")
-_X64_ORDER = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi")
-_X64_REST = ("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+_ORDER = {
+    Arch.X86: ("eax", "ebx", "ecx", "edx", "esi", "edi", "eip", "esp", "ebp"),
+    Arch.X64: (
+        *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rip", "rsp", "rbp"),
+        *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+    ),
+}
+_MODES = {Arch.X86: capstone.CS_MODE_32, Arch.X64: capstone.CS_MODE_64}
 
 _FLAGS = (
     (11, "ov", "nv"),
@@ -52,9 +57,8 @@ def context_values(context: Context) -> dict[str, int]:
 def register_values(arch: Arch, registers: Registers) -> dict[str, int]:
     """Return the known registers of a frame by name, in WinDbg's order."""
     values = dict(zip(arch.register_names, registers.gpr, strict=True))
-    values["eip" if arch is Arch.X86 else "rip"] = registers.ip
-    order = (*_X86_ORDER, "eip", "esp", "ebp") if arch is Arch.X86 else (*_X64_ORDER, "rip", "rsp", "rbp", *_X64_REST)
-    return {name: value for name in order if (value := values[name]) is not None}
+    values[arch.facts.ip_name] = registers.ip
+    return {name: value for name in _ORDER[arch] if (value := values[name]) is not None}
 
 
 def format_registers(values: Mapping[str, int]) -> str:
@@ -75,10 +79,11 @@ def format_instruction(memory: Memory, arch: Arch, address: int, cs: int | None 
     code = memory.read_available(address, _MAX_INSTRUCTION)
     if not code:
         return None
-    mode = capstone.CS_MODE_32 if arch is Arch.X86 else capstone.CS_MODE_64
     where = f"{address:0{arch.pointer_size * 2}x}"
     if cs is not None:
         where = f"{cs:04x}:{where}"
-    for _, size, mnemonic, operands in capstone.Cs(capstone.CS_ARCH_X86, mode).disasm_lite(code, address, count=1):
+    for _, size, mnemonic, operands in capstone.Cs(capstone.CS_ARCH_X86, _MODES[arch]).disasm_lite(
+        code, address, count=1
+    ):
         return f"{where} {code[:size].hex()} {mnemonic} {operands}".rstrip()
     return f"{where} {code[:1].hex()} ???" if len(code) == _MAX_INSTRUCTION else None

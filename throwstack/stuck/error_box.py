@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from throwstack.core.frames import Walk
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import Arch
 from throwstack.core.text import ansi_at, wide_at
 from throwstack.names.frame_names import symbol_of
 from throwstack.unwind.target import Target
@@ -21,7 +20,7 @@ _TEXT_ARGUMENT = 8
 
 def box_text(target: Target, walk: Walk | None) -> str:
     """Return the text that the innermost MessageBox frame of `walk` shows, escaped; empty if there is none."""
-    if walk is None or target.arch is not Arch.X86:
+    if walk is None or not target.arch.facts.arguments_on_stack:
         return ""
     for frame in walk.frames:
         symbol = symbol_of(target.symbols, frame)

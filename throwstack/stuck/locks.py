@@ -21,7 +21,6 @@ from enum import Enum
 
 from throwstack.core.frames import Frame
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import Arch
 from throwstack.names.frame_names import name_of
 from throwstack.unwind.target import Target
 
@@ -166,7 +165,7 @@ class Locks:
         return candidates[0] if len(candidates) == 1 else None
 
     def _arguments(self, frames: Iterable[Frame]) -> Iterator[int]:
-        if self._target.arch is not Arch.X86:
+        if not self._target.arch.facts.arguments_on_stack:
             return
         for frame in frames:
             if frame.return_slot is not None:
@@ -208,7 +207,7 @@ class Locks:
 
     def _pointer(self, address: int) -> int | None:
         try:
-            return int.from_bytes(self._target.memory.read(address, self._word), "little")
+            return self._target.memory.pointer(address, self._word)
         except (MemoryUnreadable, OverflowError):
             return None
 

@@ -17,7 +17,7 @@ from functools import cached_property
 
 from throwstack.core.frames import Trust, Walk
 from throwstack.core.guard import Guard
-from throwstack.core.registers import SP, Arch, Registers
+from throwstack.core.registers import SP, Registers
 from throwstack.core.stack_words import CodeRanges, pages_between
 from throwstack.dispatch.fast_fail import fast_fail_at, fast_fail_exception
 from throwstack.dispatch.saved_exception import SavedException
@@ -31,8 +31,8 @@ from throwstack.names.symbols import Name, export_table
 from throwstack.stuck.missing_names import missing_names, without_filter
 from throwstack.stuck.return_words import most_promising, return_words
 from throwstack.stuck.stuck_thread import StuckThread
+from throwstack.unwind.after_call import is_after_call
 from throwstack.unwind.target import Target, ThreadStack, current_stack
-from throwstack.unwind.x64.call_sites import follows_call
 from throwstack.unwind.x86.unwinder import registration_chain
 
 BROKE_OFF = "the search for the saved CONTEXT broke off"
@@ -283,11 +283,11 @@ class Triage:
         """Say whether a word may be a return address into a function that proves an exception."""
         return (
             self._proves_exception(self._target.symbols.name(word, is_return_address=True))
-            and follows_call(self._target.memory, word) is not False
+            and is_after_call(self._target.memory, word) is not False
         )
 
     def _registrations(self, stack: ThreadStack) -> tuple[int, ...] | None:
-        if self._target.arch is not Arch.X86 or stack.exception_list is None:
+        if not self._target.arch.facts.has_exception_list or stack.exception_list is None:
             return None
         chain = registration_chain(self._target.memory, stack.exception_list, stack.bounds)
         return chain if chain or stack.exception_list == END_OF_CHAIN else None
@@ -317,7 +317,7 @@ class Triage:
         blocker = blocker_named(name.module, name.symbol) if name.offset < _MAX_FUNCTION else None
         if blocker is None or not name.is_doubtful:
             return blocker
-        return blocker if blocker.proves_exception and self._target.arch is Arch.X86 else None
+        return None if self._target.arch.facts.has_function_table or not blocker.proves_exception else blocker
 
 
 def _reaches_base(walk: Walk, stack: ThreadStack) -> bool:

@@ -22,7 +22,7 @@ from throwstack.names.symbols import Symbols
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.unwind import x64, x86
 from throwstack.unwind.target import Target, ThreadStack, stack_around
-from throwstack.volatility.kernel_stack.saved_registers import KernelStacks
+from throwstack.volatility.kernel_stack.user_registers import KernelStacks
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.memory.offsets import offset, take
@@ -135,8 +135,7 @@ class ProcessReader:
         modules32 = self._wow64_modules(process, address, memory, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
         files = MappedFiles(process)
-        arch = Arch.X64 if machine.is_64bit else Arch.X86
-        sides = {Side.of_user_code(arch): self._target(arch, memory, modules, files)}
+        sides = {Side.of_user_code(machine.arch): self._target(machine.arch, memory, modules, files)}
         if modules32 is not None:
             sides[Side.X86] = self._target(Arch.X86, memory, modules32, files)
         threads = tuple(self.threads.threads(address))

@@ -18,7 +18,7 @@ _PE_OFFSET = 0x80
 
 
 class Assembler:
-    """Code that grows at the end. Addresses are RVAs; what a label stands for may follow later."""
+    """Code that grows at the end. Addresses are RVAs; a label may be used before it is set."""
 
     def __init__(self, start: int = TEXT) -> None:
         self.start = start
@@ -212,10 +212,10 @@ class ImageBuilder:
     code: bytes
     entries: list[tuple[int, int, int]] = field(default_factory=list)
     exports: dict[str, int] = field(default_factory=dict)
-    """Name and RVA of what the image exports."""
+    """The image's exports: RVA by name."""
     dll_name: str = "made.dll"
     raw_gap: int = 0
-    """How much farther in the file a section lies than in memory (headers only: nothing here writes a file)."""
+    """How much farther in the file a section is than in memory (headers only: nothing here writes a file)."""
     _infos: bytearray = field(default_factory=bytearray)
 
     @property
@@ -235,7 +235,7 @@ class ImageBuilder:
         return entry
 
     def build(self) -> bytes:
-        """Return the image as it lies in memory."""
+        """Return the image as it is in memory."""
         table_rva = self._info_rva + (len(self._infos) + 0xFFF & ~0xFFF)
         table = b"".join(struct.pack("<III", *entry) for entry in sorted(self.entries))
         exports_rva = table_rva + (max(len(table), 1) + 0xFFF & ~0xFFF)

@@ -31,7 +31,7 @@ class Ending(Enum):
 
 
 class Split(Enum):
-    """What lies apart from the function's main range."""
+    """The part of a function that is not in its main range."""
 
     NONE = "none"
     CHAINED = "chained part that saves more registers and jumps back"
@@ -90,7 +90,7 @@ class Program:
 
 
 def build(functions: list[Shape], base: int) -> Program:
-    """Assemble the functions behind a `main` that calls the first one."""
+    """Assemble a `main` that calls the first function, and the functions after it."""
     code = Assembler()
     pending: list[tuple[_Function, _Written]] = []
     for number, shape in enumerate(functions):

@@ -15,9 +15,9 @@ import lief
 
 from tests.unwind.x64.pe_files import open_image
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.unwind.x64.runtime_functions import FunctionTable
-from throwstack.unwind.x64.stop import Stop
-from throwstack.unwind.x64.unwind_info import Op, RuntimeFunction, UnwindInfo, decode
+from throwstack.core.stop import Stop
+from throwstack.images.function_table import FunctionTable, RuntimeFunction
+from throwstack.unwind.x64.unwind_info import UnwindInfo, UnwindOp, decode
 
 _NAMES_OF_REGISTERS = (
     *("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI"),
@@ -74,7 +74,7 @@ def lief_view(info: object) -> tuple[object, ...]:
 def our_view(info: UnwindInfo) -> tuple[object, ...]:
     """Return our decoded unwind information in the same form."""
     codes = [
-        (code.offset, code.op.name, code.register, None if code.op is Op.SET_FPREG else code.value)
+        (code.offset, code.op.name, code.register, None if code.op is UnwindOp.SET_FPREG else code.value)
         for code in info.codes
     ]
     chained = info.chained

@@ -19,12 +19,12 @@ from unicorn import x86_const
 
 from tests.unwind.x64.pe_files import open_image
 from throwstack.core.memory import Memory
-from throwstack.core.registers import X64_NONVOLATILE
+from throwstack.core.registers import X64
+from throwstack.images.function_table import RuntimeFunction
 from throwstack.images.image import Image
 from throwstack.unwind.x64.functions import Function, Functions
-from throwstack.unwind.x64.plan import Plan
-from throwstack.unwind.x64.plans import Plans
-from throwstack.unwind.x64.unwind_info import RuntimeFunction
+from throwstack.unwind.x64.plan_cache import PlanCache
+from throwstack.unwind.x64.unwind_plan import UnwindPlan
 
 _STACK, _STACK_SIZE = 0x10000000, 0x200000
 _WORK = 0x20000000
@@ -65,7 +65,7 @@ class Oracle:
         look_up = ntdll_image.base + exports["RtlLookupFunctionEntry"]
         uc.hook_add(unicorn.UC_HOOK_CODE, self._look_up, begin=look_up, end=look_up)
         self.functions = Functions(images)
-        self._plans = Plans(images, self.functions)
+        self._plans = PlanCache(images, self.functions)
         self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self.random = random.Random(1)
         self.stack = self.random.randbytes(_STACK_SIZE)
@@ -129,7 +129,7 @@ class Oracle:
         after = bytes(uc.mem_read(_CONTEXT, _SIZE))
         values = struct.unpack_from("<16Q", after, _RAX)
         (rip,) = struct.unpack_from("<Q", after, _RIP)
-        return rip, values[4], [values[number] for number in X64_NONVOLATILE]
+        return rip, values[4], [values[number] for number in X64.nonvolatile]
 
     def _word(self, address: int) -> int:
         value: int = struct.unpack_from("<Q", self.stack, address - _STACK)[0]
@@ -138,7 +138,7 @@ class Oracle:
     def ours(self, ip: int, gpr: list[int]) -> tuple[int, int, list[int]] | str | None:
         """Return the same by our plan for `ip`; None if the frame is larger than the stack."""
         plan = self._plans.interrupted(ip)
-        if not isinstance(plan, Plan):
+        if not isinstance(plan, UnwindPlan):
             return str(plan)
         slot = gpr[plan.result[0]] + plan.result[1]
         if slot >= _STACK + _STACK_SIZE - 64:
@@ -147,7 +147,7 @@ class Oracle:
         for register, anchor, offset in plan.saves:
             values[register] = self._word(gpr[anchor] + offset)
         sp = self._word(slot + 24) if plan.is_machine_frame else slot + 8
-        return self._word(slot), sp, [values[number] for number in X64_NONVOLATILE]
+        return self._word(slot), sp, [values[number] for number in X64.nonvolatile]
 
     def function(self, ip: int) -> Function | None:
         """Return our view of the function at `ip`."""

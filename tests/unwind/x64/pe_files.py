@@ -31,7 +31,7 @@ class FlatSource:
 
 
 def map_image(pe: pefile.PE) -> bytes:
-    """Return the image as it lies in memory, without relocations applied."""
+    """Return the image as it is in memory, without relocations applied."""
     mapped = bytearray(pe.OPTIONAL_HEADER.SizeOfImage)
     raw = pe.__data__
     head = raw[: pe.OPTIONAL_HEADER.SizeOfHeaders]

@@ -92,5 +92,5 @@ class Scene:
 
 
 def named(**registers: int | Label) -> Registers:
-    """Return registers by name; labels stand for their addresses."""
+    """Return registers by name; labels are their addresses."""
     return Registers.named(Arch.X64, {name: int(value) for name, value in registers.items()})

@@ -29,7 +29,7 @@ def _images() -> tuple[list[Path], list[Path]]:
 def _is_known_difference(oracle: Oracle, ip: int) -> bool:
     """Say whether Windows is known to take `ip` for something else.
 
-    GCC's jump to a cold part, which Windows takes for a tail call; and the `ret` behind the call that ends
+    GCC's jump to a cold part, which Windows takes for a tail call; and the `ret` after the call that ends
     KiUserExceptionDispatcher and never returns, which Windows unwinds as if it were an `iretq`.
     """
     code = oracle.images.memory.read_available(ip, 8)
@@ -41,7 +41,7 @@ def _is_known_difference(oracle: Oracle, ip: int) -> bool:
     return code[:1] == b"\xc3" and any(code.op.name == "PUSH_MACHFRAME" for code in function.parts[-1].info.codes)
 
 
-def test_same_as_windows() -> None:
+def test_plans_agree_with_rtl_virtual_unwind() -> None:
     ntdlls, others = _images()
     if not ntdlls:
         pytest.skip("no ntdll.dll in the directories of THROWSTACK_PE_DIRS")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Epilogues: which instructions are one, from where they stand on; and what must not be taken for one."""
+"""Epilogues: which instructions are one, and which only look like one."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def stack_at(scene: Scene, steps: int) -> tuple[Label, Label]:
         b"\xc3",
         b"\xf3\xc3",
         b"\xc2\x00\x00",
-        b"\xc5\xf8\x77\xc3",  # vzeroupper; ret: some compilers put it behind the pops
+        b"\xc5\xf8\x77\xc3",  # vzeroupper; ret: some compilers put it after the pops
         b"\x48\xff\xe0",  # rex.w jmp rax
         b"\x48\xff\x25\x00\x00\x00\x00",
         b"\xff\x25\x00\x00\x00\x00",  # jmp [rip+0]: an import
-        b"\xe9" + struct.pack("<i", 0x1000),  # behind this function
+        b"\xe9" + struct.pack("<i", 0x1000),  # after this function
         b"\xe9" + struct.pack("<i", -len(PROLOGUE + RELEASE + POPS) - JUMP_SIZE),  # its own begin: recursion
     ],
 )
-def test_each_instruction_of_each_form(ending: bytes, steps: int) -> None:
+def test_each_instruction_of_each_form_of_epilogue(ending: bytes, steps: int) -> None:
     scene = Scene(PROLOGUE + RELEASE + POPS + ending, asm.unwind_info(CODES, 7))
     sp, caller_sp = stack_at(scene, steps)
     known = {"r12": 0x12, "rbx": 0xB} if steps == 3 else {"r12": 0x12} if steps == 2 else {}
@@ -70,14 +70,14 @@ def test_each_instruction_of_each_form(ending: bytes, steps: int) -> None:
         b"\xff\xd0\xc3",  # call rax; ret
     ],
 )
-def test_body_that_looks_like_an_epilogue(instruction: bytes) -> None:
+def test_a_body_that_looks_like_an_epilogue_is_none(instruction: bytes) -> None:
     scene = Scene(PROLOGUE + b"\x90" * 16 + instruction, asm.unwind_info(CODES, 7))
     sp, caller_sp = stack_at(scene, 0)
     walk = scene.walk(rip=scene.callee + 7 + 16, rsp=sp)
     assert (walk.frames[1].ip, walk.frames[1].sp) == (scene.return_address, int(caller_sp))
 
 
-def test_release_through_the_frame_register() -> None:
+def test_an_epilogue_may_release_the_stack_through_the_frame_register() -> None:
     """push rbp; sub rsp,20h; lea rbp,[rsp+10h] … lea rsp,[rbp+10h]; pop rbp; ret, with a dynamic stack."""
     codes = [asm.set_fpreg(10), asm.alloc(5, 0x20), asm.push_nonvol(1, RBP)]
     info = asm.unwind_info(codes, 10, frame_register=RBP, frame_offset=0x10)
@@ -90,7 +90,7 @@ def test_release_through_the_frame_register() -> None:
     assert (walk.frames[1].sp, walk.frames[1].registers.bp) == (int(caller_sp), 0xB9)
 
 
-def test_jump_to_a_cold_part_leaves_the_frame_standing() -> None:
+def test_a_jump_to_a_cold_part_is_no_epilogue() -> None:
     """As GCC does it: the part has an entry of its own whose codes hold from its first byte."""
     scene = Scene(PROLOGUE + b"\xe9" + struct.pack("<i", 0x100 - 7 - 5), asm.unwind_info(CODES, 7))
     scene.code.emit(b"\xcc" * (0x100 - (scene.code.here - asm.TEXT)))
@@ -106,7 +106,7 @@ def version_2(distances: list[int], *, is_at_end: bool) -> bytes:
 
 
 @pytest.mark.parametrize("is_marked", [True, False])
-def test_version_2_says_which_jumps_leave(is_marked: bool) -> None:
+def test_version_2_names_the_jumps_that_end_an_epilogue(is_marked: bool) -> None:
     """pop r12; pop rbx; jmp rax, without the prefix by which version 1 would know it."""
     code = PROLOGUE + RELEASE + POPS + b"\xff\xe0" + b"\x90" * 8
     scene = Scene(code, version_2([len(POPS) + 2 + 8 if is_marked else 4], is_at_end=False))
@@ -118,7 +118,7 @@ def test_version_2_says_which_jumps_leave(is_marked: bool) -> None:
         assert walk.frames[0].return_slot != int(caller_sp) - 8
 
 
-def test_iretq_takes_a_machine_frame() -> None:
+def test_an_epilogue_with_iretq_takes_a_machine_frame() -> None:
     scene = Scene(PROLOGUE + b"\x48\xcf", asm.unwind_info(CODES, 7))
     interrupted_sp, caller_sp = Label(), Label()
     scene.stack.at(0x13E00).d64(scene.callee, 0x33, 0x246).d64(interrupted_sp).d64(0x2B)
@@ -129,7 +129,7 @@ def test_iretq_takes_a_machine_frame() -> None:
     assert [frame.is_interrupted for frame in walk.frames] == [True, True, False]
 
 
-def test_code_that_is_not_readable_is_said_to_be_taken_for_the_body() -> None:
+def test_a_frame_whose_code_is_not_readable_has_a_note() -> None:
     scene = Scene(PROLOGUE + RELEASE + POPS + b"\xc3", asm.unwind_info(CODES, 7))
     sp, caller_sp = stack_at(scene, 0)
     scene.missing.append(BASE + asm.TEXT)

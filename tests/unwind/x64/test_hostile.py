@@ -108,7 +108,7 @@ def check(walk: Walk, bounds: StackBounds) -> None:
 
 
 @pytest.mark.parametrize("bounds", [STACK, StackBounds(0x900000, 0x910000)])
-def test_a_walk_ends(bounds: StackBounds) -> None:
+def test_a_walk_over_hostile_data_ends_with_a_reason(bounds: StackBounds) -> None:
     random = Random(20)
     ends: Counter[End] = Counter()
     deepest = 0

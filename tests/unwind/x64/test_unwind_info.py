@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UNWIND_INFO decoded: byte by byte as the specification has it, and whatever the bytes are."""
+"""UNWIND_INFO decoded: bytes as the specification has them, and any bytes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from throwstack.core.frames import End
 from throwstack.core.memory import MemoryUnreadable, memory_of
-from throwstack.unwind.x64.stop import Stop
-from throwstack.unwind.x64.unwind_info import Epilogues, Op, RuntimeFunction, UnwindCode, UnwindInfo, decode
+from throwstack.core.stop import Stop
+from throwstack.images.function_table import RuntimeFunction
+from throwstack.unwind.x64.unwind_info import EpilogueRanges, UnwindCode, UnwindInfo, UnwindOp, decode
 
 AT = 0x10000
 
@@ -24,31 +25,31 @@ def decoded(text: str) -> UnwindInfo:
 @pytest.mark.parametrize(
     ("slots", "expected"),
     [
-        ("01 50", UnwindCode(1, Op.PUSH_NONVOL, 5)),
-        ("02 f0", UnwindCode(2, Op.PUSH_NONVOL, 15)),
-        ("0a 01 00 20", UnwindCode(10, Op.ALLOC_LARGE, 0, 0x10000)),
-        ("0a 01 ff ff", UnwindCode(10, Op.ALLOC_LARGE, 0, 0x7FFF8)),
-        ("0a 11 10 00 08 00", UnwindCode(10, Op.ALLOC_LARGE, 0, 0x80010)),
-        ("04 02", UnwindCode(4, Op.ALLOC_SMALL, 0, 8)),
-        ("04 f2", UnwindCode(4, Op.ALLOC_SMALL, 0, 128)),
-        ("09 34 07 00", UnwindCode(9, Op.SAVE_NONVOL, 3, 0x38)),
-        ("09 65 08 00 10 00", UnwindCode(9, Op.SAVE_NONVOL_FAR, 6, 0x100008)),
-        ("09 68 02 00", UnwindCode(9, Op.SAVE_XMM128, 6, 0x20)),
-        ("09 f9 10 00 10 00", UnwindCode(9, Op.SAVE_XMM128_FAR, 15, 0x100010)),
-        ("00 0a", UnwindCode(0, Op.PUSH_MACHFRAME, 0, 0)),
-        ("00 1a", UnwindCode(0, Op.PUSH_MACHFRAME, 0, 1)),
+        ("01 50", UnwindCode(1, UnwindOp.PUSH_NONVOL, 5)),
+        ("02 f0", UnwindCode(2, UnwindOp.PUSH_NONVOL, 15)),
+        ("0a 01 00 20", UnwindCode(10, UnwindOp.ALLOC_LARGE, 0, 0x10000)),
+        ("0a 01 ff ff", UnwindCode(10, UnwindOp.ALLOC_LARGE, 0, 0x7FFF8)),
+        ("0a 11 10 00 08 00", UnwindCode(10, UnwindOp.ALLOC_LARGE, 0, 0x80010)),
+        ("04 02", UnwindCode(4, UnwindOp.ALLOC_SMALL, 0, 8)),
+        ("04 f2", UnwindCode(4, UnwindOp.ALLOC_SMALL, 0, 128)),
+        ("09 34 07 00", UnwindCode(9, UnwindOp.SAVE_NONVOL, 3, 0x38)),
+        ("09 65 08 00 10 00", UnwindCode(9, UnwindOp.SAVE_NONVOL_FAR, 6, 0x100008)),
+        ("09 68 02 00", UnwindCode(9, UnwindOp.SAVE_XMM128, 6, 0x20)),
+        ("09 f9 10 00 10 00", UnwindCode(9, UnwindOp.SAVE_XMM128_FAR, 15, 0x100010)),
+        ("00 0a", UnwindCode(0, UnwindOp.PUSH_MACHFRAME, 0, 0)),
+        ("00 1a", UnwindCode(0, UnwindOp.PUSH_MACHFRAME, 0, 1)),
     ],
 )
-def test_each_code(slots: str, expected: UnwindCode) -> None:
+def test_each_unwind_code_is_decoded(slots: str, expected: UnwindCode) -> None:
     count = len(bytes.fromhex(slots)) // 2
     info = decoded(f"01 0a {count:02x} 00 {slots}")
     assert info == UnwindInfo(1, 0, 10, 0, 0, (expected,))
 
 
-def test_frame_register_stands_in_the_header() -> None:
+def test_the_frame_register_is_in_the_header() -> None:
     info = decoded("01 08 02 25 08 03 01 50")
     assert (info.frame_register, info.frame_offset) == (5, 0x20)
-    assert info.codes == (UnwindCode(8, Op.SET_FPREG, 5, 0x20), UnwindCode(1, Op.PUSH_NONVOL, 5))
+    assert info.codes == (UnwindCode(8, UnwindOp.SET_FPREG, 5, 0x20), UnwindCode(1, UnwindOp.PUSH_NONVOL, 5))
 
 
 @pytest.mark.parametrize("codes", ["01 00 | 0132 0000", "02 00 | 0132 0250"])
@@ -56,28 +57,28 @@ def test_chained_entry_follows_an_even_number_of_codes(codes: str) -> None:
     count, slots = codes.split("|")
     info = decoded(f"21 04 {count} {slots} 00100000 80100000 00300000")
     assert info.chained == RuntimeFunction(0x1000, 0x1080, 0x3000)
-    assert info.codes[0] == UnwindCode(1, Op.ALLOC_SMALL, 0, 0x20)
+    assert info.codes[0] == UnwindCode(1, UnwindOp.ALLOC_SMALL, 0, 0x20)
 
 
 def test_epilogues_of_version_2() -> None:
     """Size 3, one at the end, one 0x123 bytes before it; the fourth slot is padding."""
     info = decoded("02 05 05 00 03 16 23 16 00 06 05 32 01 30")
-    assert info.epilogues == Epilogues(3, (3, 0x123))
-    assert [code.op for code in info.codes] == [Op.ALLOC_SMALL, Op.PUSH_NONVOL]
+    assert info.epilogues == EpilogueRanges(3, (3, 0x123))
+    assert [code.op for code in info.codes] == [UnwindOp.ALLOC_SMALL, UnwindOp.PUSH_NONVOL]
     places = [distance for distance in range(0x200) if info.epilogues.covers(distance)]
     assert places == [1, 2, 3, 0x121, 0x122, 0x123]
 
 
 def test_epilogue_that_is_not_at_the_end() -> None:
-    assert decoded("02 00 02 00 07 06 12 06").epilogues == Epilogues(7, (0x12,))
+    assert decoded("02 00 02 00 07 06 12 06").epilogues == EpilogueRanges(7, (0x12,))
 
 
 def test_version_2_without_epilogue_codes_has_none() -> None:
-    assert decoded("02 04 01 00 04 42").epilogues == Epilogues(0, ())
+    assert decoded("02 04 01 00 04 42").epilogues == EpilogueRanges(0, ())
     assert decoded("01 04 01 00 04 42").epilogues is None
 
 
-def test_missing_page() -> None:
+def test_unwind_info_on_a_page_that_is_missing() -> None:
     memory = memory_of({AT: bytes.fromhex("01 00 ff 00")})
     assert isinstance(decode(memory, AT), UnwindInfo)  # zeros to the page's end: push rax, many times
     with pytest.raises(MemoryUnreadable):
@@ -86,7 +87,7 @@ def test_missing_page() -> None:
 
 @given(st.binary(min_size=4, max_size=560))
 @settings(max_examples=400, deadline=None, derandomize=True)
-def test_any_bytes(data: bytes) -> None:
+def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
     found = decode(memory_of({AT: data}), AT)
     if isinstance(found, Stop):
         assert found.end is End.BAD_UNWIND_DATA

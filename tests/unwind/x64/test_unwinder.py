@@ -15,7 +15,7 @@ from tests.unwind.x64.assembler import RBP, RBX, RDI, RSI
 from tests.unwind.x64.scene import BASE, STACK, Scene, named
 from throwstack.core.frames import End, StackBounds, Trust, Walk
 from throwstack.core.memory import Memory, SegmentSource
-from throwstack.core.registers import X64_NAMES
+from throwstack.core.registers import X64
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.unwind.x64 import InvertedTable, Unwinder
@@ -26,7 +26,7 @@ BODY = b"\x90" * 8
 
 
 def gpr(walk: Walk, frame: int, name: str) -> int | None:
-    return walk.frames[frame].registers.gpr[X64_NAMES.index(name)]
+    return walk.frames[frame].registers.gpr[X64.register_names.index(name)]
 
 
 def assert_reaches_caller(walk: Walk, scene: Scene, sp: Label) -> None:
@@ -68,7 +68,7 @@ def test_interrupted_in_the_prologue(offset: int, pushed: bool) -> None:
     assert gpr(walk, 1, "rbx") == 0x5A5A
 
 
-def test_past_the_prologue() -> None:
+def test_interrupted_after_the_prologue() -> None:
     scene = Scene(PUSH_RBX_SUB_20 + BODY, PUSH_RBX_SUB_20_INFO)
     sp, caller_sp = Label(), Label()
     scene.stack.at(0x13F00).mark(sp).zeros(0x20).d64(0x5A5A, scene.return_address)
@@ -79,7 +79,7 @@ def test_past_the_prologue() -> None:
 
 
 @pytest.mark.parametrize("size", [8, 0x80, 0x88, 0x2000])
-def test_sizes_of_allocations(size: int) -> None:
+def test_allocations_of_every_size(size: int) -> None:
     scene = Scene(BODY, asm.unwind_info([asm.alloc(0, size)]))
     sp, caller_sp = Label(), Label()
     scene.stack.at(0x11000).mark(sp).zeros(size).d64(scene.return_address)
@@ -143,7 +143,7 @@ def test_frame_register_that_points_below_the_stack_pointer_makes_no_progress() 
 
 @pytest.mark.parametrize("has_error_code", [False, True])
 def test_machine_frame_makes_the_next_frame_an_interrupted_one(has_error_code: bool) -> None:
-    """What was interrupted here stands in its prologue, where a called frame's rip can hardly be."""
+    """The code that was interrupted is in its prologue, where the rip of a frame that has called can hardly be."""
     scene = Scene(PUSH_RBX_SUB_20 + BODY, PUSH_RBX_SUB_20_INFO)
     codes = [asm.save_nonvol(0, RBX, 0x10), asm.alloc(0, 0x30), asm.push_machframe(0, has_error_code=has_error_code)]
     dispatcher = scene.add("dispatcher", BODY, asm.unwind_info(codes))
@@ -201,7 +201,7 @@ def test_return_address_past_the_end_of_a_function_whose_last_call_never_returns
     assert walk.is_complete
 
 
-def test_call_inside_a_prologue() -> None:
+def test_a_call_inside_a_prologue_undoes_only_the_codes_before_it() -> None:
     """A frame entered by a call may not have finished its prologue: __chkstk is called from there."""
     scene = Scene(BODY)
     # push rbx; call callee; sub rsp,rax: the allocation comes after the call.
@@ -261,7 +261,7 @@ def test_call_into_data_is_known_by_its_operand(call: bytes, registers: dict[str
     assert walk.frames[1].trust is Trust.FRAME_POINTER
 
 
-def test_wild_jump_without_a_return_address() -> None:
+def test_a_jump_to_no_code_without_a_return_address_ends_the_walk() -> None:
     scene = Scene(BODY)
     scene.stack.at(0x13F00).d64(scene.return_address + 1)
     walk = scene.walk(rip=0, rsp=0x13F00)
@@ -311,7 +311,7 @@ def test_function_without_entry_that_is_no_leaf_is_guessed_at() -> None:
     assert walk.frames[1].sp == int(caller_sp)
 
 
-def test_return_address_outside_code() -> None:
+def test_a_return_address_outside_code_ends_the_walk() -> None:
     scene = Scene(PUSH_RBX_SUB_20 + BODY, PUSH_RBX_SUB_20_INFO)
     scene.stack.at(0x13F00).zeros(0x28).d64(BASE + 0x10)  # in the headers
     walk = scene.walk(rip=scene.callee + 5, rsp=0x13F00)
@@ -319,14 +319,14 @@ def test_return_address_outside_code() -> None:
     assert walk.detail == f"{BASE + 0x10:#x}"
 
 
-def test_end_of_the_stack() -> None:
+def test_a_walk_ends_at_the_end_of_the_stack() -> None:
     scene = Scene(PUSH_RBX_SUB_20 + BODY, PUSH_RBX_SUB_20_INFO)
     scene.segments[STACK.base] = struct.pack("<Q", scene.return_address) * 8
     walk = scene.walk(rip=scene.callee + 5, rsp=STACK.base - 0x28)
     assert walk.end is End.STACK_BOUND
 
 
-def test_stack_page_that_is_not_there() -> None:
+def test_a_stack_page_that_is_missing_ends_the_walk() -> None:
     scene = Scene(PUSH_RBX_SUB_20 + BODY, PUSH_RBX_SUB_20_INFO)
     scene.missing.append(0x13000)
     walk = scene.walk(rip=scene.callee + 5, rsp=0x12FE8)
@@ -344,7 +344,7 @@ def test_register_saved_where_memory_is_missing_is_unknown() -> None:
     assert gpr(walk, 1, "rsi") is None
 
 
-def test_fiber_whose_stack_is_not_the_thread_s() -> None:
+def test_a_fiber_s_stack_is_walked_although_it_is_not_the_thread_s() -> None:
     scene = Scene(BODY)
     sp, caller_sp = Label(), Label()
     scene.stack.at(0x13F00).mark(sp).d64(scene.return_address)
@@ -354,7 +354,7 @@ def test_fiber_whose_stack_is_not_the_thread_s() -> None:
     assert walk.frames[0].note == "stack pointer outside the thread's stack"
 
 
-def test_frame_limit() -> None:
+def test_a_walk_ends_at_its_frame_limit() -> None:
     scene = Scene(BODY)
     for slot in range(0x12000, 0x13FF8, 0x30):
         scene.stack.at(slot).d64(scene.return_address)
@@ -362,7 +362,7 @@ def test_frame_limit() -> None:
     assert (walk.end, walk.detail, len(walk.frames)) == (End.FRAME_LIMIT, "10", 10)
 
 
-def test_start_of_a_thread_is_the_end_whatever_lies_above() -> None:
+def test_the_start_of_a_thread_ends_the_walk_whatever_is_above_it() -> None:
     scene = Scene(BODY, name="ntdll.dll")
     start = scene.add("start", BODY, asm.unwind_info([asm.alloc(0, 0x28)]))
     scene.exports["RtlUserThreadStart"] = start - BASE
@@ -408,7 +408,7 @@ def test_dispatcher_that_is_described_as_a_called_function() -> None:
 
 
 @pytest.mark.parametrize("options", [{"rsp": INTERRUPTED_SP + 8}, {"rip": 0x1234}, {"flags": 0x10007}, {"cs": 0x23}])
-def test_dispatcher_whose_context_tells_something_else(options: dict[str, int]) -> None:
+def test_a_dispatcher_whose_context_leads_elsewhere_is_a_called_function(options: dict[str, int]) -> None:
     callee = Scene(BODY).callee
     scene, sp, _ = wine_dispatcher(saved_context(**{"rip": callee + 3, **options}))
     walk = scene.walk(rip=scene.callee, rsp=sp, rbp=0xBAD)
@@ -427,7 +427,7 @@ def test_dispatcher_whose_context_tells_something_else(options: dict[str, int]) 
         (asm.unwind_info([], chained=(0x2000, 0x1000, 0x3000)), "chained"),
     ],
 )
-def test_unwind_data_that_cannot_be(info: bytes, words: str) -> None:
+def test_corrupt_unwind_data_ends_the_walk(info: bytes, words: str) -> None:
     scene = Scene(BODY, info)
     scene.stack.at(0x13F00).d64(scene.return_address)
     walk = scene.walk(rip=scene.callee, rsp=0x13F00)
@@ -435,7 +435,7 @@ def test_unwind_data_that_cannot_be(info: bytes, words: str) -> None:
     assert words in walk.detail
 
 
-def test_chain_that_leads_back_to_itself() -> None:
+def test_a_chain_of_entries_that_leads_back_to_itself_ends_the_walk() -> None:
     scene = Scene(BODY, asm.unwind_info([], chained=(asm.TEXT, asm.TEXT + 8, 0)))
     scene.image()
     (entry,) = [found for found in scene.table.entries if found[0] == asm.TEXT]
@@ -445,7 +445,7 @@ def test_chain_that_leads_back_to_itself() -> None:
     assert "32 entries" in walk.detail
 
 
-def test_page_of_unwind_information_that_is_not_there() -> None:
+def test_unwind_information_on_a_missing_page_ends_the_walk() -> None:
     scene = Scene(BODY, asm.unwind_info([asm.alloc(0, 8)]))
     scene.missing.append(BASE + 0x2000)
     walk = scene.walk(rip=scene.callee, rsp=0x13F00)
@@ -453,7 +453,7 @@ def test_page_of_unwind_information_that_is_not_there() -> None:
     assert walk.detail.startswith("unwind data of app.exe at 0x7ff700002")
 
 
-def test_headers_that_are_not_there() -> None:
+def test_a_module_without_readable_headers_ends_the_walk() -> None:
     scene = Scene(BODY, asm.unwind_info([asm.alloc(0, 8)]))
     scene.missing.append(BASE)
     walk = scene.walk(rip=scene.callee, rsp=0x13F00)
@@ -484,7 +484,7 @@ def walk_without_headers(scene: Scene, table: bytes) -> Walk:
 
 
 def headless_scene() -> tuple[Scene, int, int]:
-    """A callee that saved rbx; where its image's function table lies, and the table's size."""
+    """A callee that saved rbx; the address and the size of its image's function table."""
     scene, sp = Scene(PUSH_RBX_SUB_20 + BODY, PUSH_RBX_SUB_20_INFO), Label()
     scene.stack.at(0x13F00).zeros(0x20).d64(0x5A5A, scene.return_address)
     scene.caller_frame(sp)
@@ -513,7 +513,7 @@ def test_without_headers_the_loader_s_list_leads_to_the_function_table() -> None
         pytest.param({"table": 0, "size": 0}, id="none"),
     ],
 )
-def test_an_entry_that_cannot_be_the_image_s_is_not_believed(changes: dict[str, int]) -> None:
+def test_an_entry_of_the_loader_s_list_that_is_outside_the_image_is_not_believed(changes: dict[str, int]) -> None:
     scene, table, size = headless_scene()
     entry = {"table": table, "base": BASE, "image": 0x10000, "size": size} | changes
     walk = walk_without_headers(scene, inverted_table(tuple(entry.values()), count=0xFFFFFFFF))

@@ -38,7 +38,7 @@ _GDT = 0x7FFC0000
 
 @dataclass(frozen=True)
 class Activation:
-    """A call that has not returned: where its return address lies, what it is, and the caller's registers then.
+    """A call that has not returned: the slot of its return address, the address, and the caller's registers.
 
     `callee` is the function called, `popped` the bytes of arguments that it will remove.
     """

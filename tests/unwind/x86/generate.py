@@ -113,7 +113,7 @@ class Program:
         return next((function.popped for function in self.functions if function.start == address), 0)
 
     def is_helper(self, address: int) -> bool:
-        """Say whether `address` lies in one of the runtime's helpers, which come last."""
+        """Say whether `address` is in one of the runtime's helpers, which come last."""
         return address >= self.labels["helpers"]
 
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 
-from throwstack.core.memory import PAGE_SIZE, Memory, PageSource
+from tests.unwind.x86.assemble import Assembler
+from throwstack.core.memory import PAGE_SIZE, Memory, PageSource, SegmentSource
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.frame_records import FrameData
 from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable
+from throwstack.unwind.x86.code import Code
 
 BASE = 0x400000
 TEXT = BASE + 0x1000
@@ -79,3 +81,22 @@ def symbols_of(images: ImageMap, labels: Mapping[str, int] | None) -> Symbols:
         return Symbols(images)
     table = SymbolTable(SymbolKind.PDB, [(address - BASE, name) for name, address in labels.items()])
     return Symbols(images, lambda _: table)
+
+
+def code_of(
+    asm: Assembler, *, segments: Mapping[int, bytes] | None = None, functions: Iterable[str] | None = None
+) -> Code:
+    """The code of an image whose .text is `asm`, with `segments` of memory beside it.
+
+    `functions` are the labels that the symbols name; by default there are no symbols.
+    """
+    text = asm.finish().ljust(TEXT_SIZE, b"\xcc")
+    images = images_of(SegmentSource({BASE: header_page(), asm.origin: text, **(segments or {})}))
+    return Code(
+        images, symbols_of(images, None if functions is None else {name: asm.labels[name] for name in functions})
+    )
+
+
+def words(*values: int) -> bytes:
+    """Words of a stack, lowest first."""
+    return struct.pack(f"<{len(values)}I", *values)

@@ -64,7 +64,7 @@ def called_back(asm: Assembler, *, registration: int, padding: int, stub: str) -
 @pytest.mark.parametrize("padding", [0, 3])
 @pytest.mark.parametrize("stub", STUBS)
 @pytest.mark.parametrize(("dispatcher", "registration"), [(XP, 0), (WINDOWS_7, 2)], ids=["XP", "Windows 7"])
-def test_behind_a_callback_comes_the_system_call(dispatcher, registration, stub, padding, has_symbols):
+def test_the_caller_of_a_callback_is_the_stub_of_the_system_call(dispatcher, registration, stub, padding, has_symbols):
     asm = program(dispatcher, stub)
     stack = called_back(asm, registration=registration, padding=padding, stub=stub)
     registers = {"eip": asm.labels["in routine"], "esp": stack["esp"], "ebp": stack["ebp"]}
@@ -82,7 +82,7 @@ def test_behind_a_callback_comes_the_system_call(dispatcher, registration, stub,
 
 
 @pytest.mark.parametrize("argument", [0, 4], ids=["copy", "size"])
-def test_where_the_system_call_is_not_found_the_walk_says_so(argument):
+def test_a_callback_whose_system_call_is_not_found_ends_the_walk_with_a_detail(argument):
     # send's ebp is still in the register: following it would leave the stub and send out
     asm = program(XP, "KiFastSystemCall")
     stack = called_back(asm, registration=0, padding=0, stub="KiFastSystemCall")
@@ -93,7 +93,7 @@ def test_where_the_system_call_is_not_found_the_walk_says_so(argument):
     assert (found.end, found.detail) == (End.NO_RETURN_ADDRESS, "out of a user-mode callback")
 
 
-def test_a_function_behind_the_dispatcher_is_not_the_dispatcher():
+def test_a_function_after_the_callback_dispatcher_is_not_the_dispatcher():
     # with exports only, it has the dispatcher's name
     asm = program(XP, "KiFastSystemCall")
     stack = Stack("esp", 0x11, 0xB, "ebp", 0, "returns", asm.labels["back in send"], 0, 0, 0)

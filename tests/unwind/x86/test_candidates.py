@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from throwstack.core.frames import Trust
-from throwstack.unwind.x86.calls import Fit
+from throwstack.unwind.x86.call_frame import Caller
 from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
-from throwstack.unwind.x86.prologue import Caller
+from throwstack.unwind.x86.return_address import Fit
 
 NEAR, FAR = 0x1000, 0x1010
 
@@ -26,7 +26,7 @@ def test_a_return_address_that_calls_the_function_decides():
     assert best([candidate(Rule.FRAME_DATA, Fit.POSSIBLE, FAR), decoded]) is decoded
 
 
-def test_where_the_thread_stands_code_comes_before_records():
+def test_in_the_innermost_frame_code_comes_before_records():
     decoded = candidate(Rule.FUNCTION, Fit.POSSIBLE)
     assert best([candidate(Rule.RECORD_HERE, Fit.POSSIBLE, FAR), decoded]) is decoded
 
@@ -38,26 +38,26 @@ def test_two_rules_that_agree_outweigh_a_third():
     assert chosen.caller.slot == NEAR
 
 
-def test_a_doubtful_esp_does_not_support_anything():
+def test_a_rule_with_a_doubtful_esp_supports_no_other_rule():
     doubtful = candidate(Rule.FORWARD, Fit.POSSIBLE, FAR, doubt=1)
     decoded = candidate(Rule.FUNCTION, Fit.POSSIBLE)
     assert best([candidate(Rule.RECORD_HERE, Fit.POSSIBLE, FAR), doubtful, decoded]) is decoded
 
 
-def test_what_is_not_code_is_never_believed():
+def test_a_return_address_that_is_not_code_is_never_believed():
     assert best([candidate(rule, Fit.NOT_CODE) for rule in Rule if rule is not Rule.SCAN]) is None
     assert best([candidate(Rule.SCAN, Fit.CONTRADICTED)]) is None
     assert best([]) is None
 
 
-def test_a_zero_counts_less_than_a_word_behind_a_call():
+def test_a_zero_counts_less_than_a_word_after_a_call():
     # zeros are everywhere on a stack; the start of the thread is one of them
     zero = candidate(Rule.EPILOGUE, Fit.OUTERMOST, FAR)
     assert best([zero, candidate(Rule.GUESSED_START, Fit.POSSIBLE)]) is not zero
     assert best([zero, candidate(Rule.SCAN, Fit.POSSIBLE)]) is zero
 
 
-def test_labels_are_no_better_than_their_support():
+def test_the_label_of_a_frame_is_no_better_than_its_evidence():
     record = candidate(Rule.FRAME_DATA, Fit.POSSIBLE, has_program=True)
     assert label(record) is Trust.CFI
     assert label(record, [record, candidate(Rule.FUNCTION, Fit.POSSIBLE)]) is Trust.CFI

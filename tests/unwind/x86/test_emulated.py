@@ -19,7 +19,7 @@ from tests.unwind.x86.emulate import Activation, Machine
 from tests.unwind.x86.generate import Program, Writer
 from tests.unwind.x86.machine import STACK_BASE, STACK_LIMIT, Records, images_of, symbols_of
 from throwstack.core.frames import End, StackBounds, Trust, Walk
-from throwstack.core.registers import X86_NONVOLATILE
+from throwstack.core.registers import X86
 from throwstack.unwind.x86 import Unwinder
 
 SEEDS = st.integers(0, 1 << 32)
@@ -48,7 +48,7 @@ def first_wrong(walk: Walk, truth: list[Activation], program: Program, ip: int) 
             return index
         if index + 1 < len(walk.frames) and not moved:
             caller = walk.frames[index + 1].registers
-            known = [(caller.gpr[n], activation.gpr[n]) for n in X86_NONVOLATILE if caller.gpr[n] is not None]
+            known = [(caller.gpr[n], activation.gpr[n]) for n in X86.nonvolatile if caller.gpr[n] is not None]
             if any(found != true for found, true in known):
                 return index
     return None

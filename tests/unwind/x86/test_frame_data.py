@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch, Registers
 from throwstack.names.frame_records import FrameData
-from throwstack.unwind.x86.frame_data import ProgramError, Recorded, callers, evaluate
-from throwstack.unwind.x86.prologue import Place
+from throwstack.unwind.x86.call_frame import Place
+from throwstack.unwind.x86.frame_data import ProgramError, RecordedCaller, callers, run_program
 
 NOTHING = memory_of({})
 
@@ -36,17 +36,17 @@ def words(*values: int) -> bytes:
         ("$ebx 4 +", 0x1004),
     ],
 )
-def test_operators(expression, expected):
-    assert evaluate(f"$T0 {expression} =", {"$ebx": 0x1000}, NOTHING) == {"$T0": expected}
+def test_operators_of_a_program(expression, expected):
+    assert run_program(f"$T0 {expression} =", {"$ebx": 0x1000}, NOTHING) == {"$T0": expected}
 
 
-def test_the_word_at_an_address():
+def test_a_program_reads_the_word_at_an_address():
     memory = memory_of({0x2000: words(0, 0xCAFE)})
-    assert evaluate("$T0 8192 = $eip $T0 4 + ^ =", {}, memory) == {"$T0": 0x2000, "$eip": 0xCAFE}
+    assert run_program("$T0 8192 = $eip $T0 4 + ^ =", {}, memory) == {"$T0": 0x2000, "$eip": 0xCAFE}
 
 
-def test_an_assignment_hides_what_was_given():
-    assert evaluate("$ebp $ebp 4 + = $T0 $ebp =", {"$ebp": 8}, NOTHING) == {"$ebp": 12, "$T0": 12}
+def test_an_assignment_hides_the_value_that_was_given():
+    assert run_program("$ebp $ebp 4 + = $T0 $ebp =", {"$ebp": 8}, NOTHING) == {"$ebp": 12, "$T0": 12}
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_an_assignment_hides_what_was_given():
         ("$T0 1 = " * 1000, ProgramError.TOO_LONG),
     ],
 )
-def test_errors_are_values(program, error):
-    assert evaluate(program, {}, NOTHING) is error
+def test_a_program_that_fails_gives_the_reason(program, error):
+    assert run_program(program, {}, NOTHING) is error
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
@@ -79,8 +79,8 @@ def test_errors_are_values(program, error):
         max_size=40,
     )
 )
-def test_any_text_is_evaluated_or_refused(tokens):
-    result = evaluate(" ".join(tokens), {"$esp": 0x1000, "$ebp": 0x1010}, memory_of({0x1000: bytes(64)}))
+def test_any_text_is_run_as_a_program_or_refused(tokens):
+    result = run_program(" ".join(tokens), {"$esp": 0x1000, "$ebp": 0x1010}, memory_of({0x1000: bytes(64)}))
     assert isinstance(result, (dict, ProgramError))
 
 
@@ -100,7 +100,7 @@ def first(data: FrameData, stack: bytes, *, arguments: int = 0, call_sp: int | N
 
 
 def slot_of(found) -> int:
-    assert isinstance(found, Recorded)
+    assert isinstance(found, RecordedCaller)
     assert found.caller.return_address == RETURN
     return found.caller.slot
 
@@ -125,7 +125,9 @@ def test_ra_search_looks_up_to_three_words_further():
     stack = words(0, 0, 0, RETURN)
     data = record("$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =")
     place = Place(Registers.named(Arch.X86, {"eip": 0x401000, "esp": ESP}))
-    answers = [found for found in callers(data, place, 0, memory_of({ESP: stack}), None) if isinstance(found, Recorded)]
+    answers = [
+        found for found in callers(data, place, 0, memory_of({ESP: stack}), None) if isinstance(found, RecordedCaller)
+    ]
     assert [found.searched for found in answers if found.caller.return_address == RETURN] == [3]
 
 
@@ -152,7 +154,7 @@ def test_fpo_data_finds_ebp_second_among_the_saved_registers():
 
 
 def test_fpo_data_of_link_time_code_generation_forgets_the_saved_ebp():
-    # uses ebp, yet records no saved registers: what lies there decides whether it can be one
+    # the record says that ebp is used and that nothing is saved: the word in the likely slot cannot be a frame pointer
     data = record(uses_base_pointer=True)
     assert first(data, words(RETURN, 0), ebp=0xBAD).caller.gpr[5] is None
 

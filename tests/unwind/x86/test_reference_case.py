@@ -8,7 +8,7 @@ import pytest
 from tests.forge.cases import builders
 from throwstack.core.frames import End, StackBounds
 from throwstack.core.memory import memory_of
-from throwstack.core.registers import X86_NAMES, X86_NONVOLATILE, Arch, Registers
+from throwstack.core.registers import X86, Arch, Registers
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable
@@ -50,5 +50,5 @@ def test_every_frame(case, has_symbols, stack):
         (frame.ip, frame.child_sp, frame.return_address) for frame in expected
     ]
     for found, true in zip(walk.frames, expected, strict=True):
-        known = {X86_NAMES[n]: found.registers.gpr[n] for n in X86_NONVOLATILE}
+        known = {X86.register_names[n]: found.registers.gpr[n] for n in X86.nonvolatile}
         assert known == {name: true.registers[name] for name in known}

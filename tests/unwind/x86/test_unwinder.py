@@ -50,7 +50,7 @@ def ebp_frames(asm) -> Stack:
 
 @pytest.mark.parametrize("has_symbols", [True, False])
 @pytest.mark.parametrize("has_ebp", [True, False])
-def test_frames_of_both_kinds(has_symbols, has_ebp):
+def test_frames_with_and_without_ebp(has_symbols, has_ebp):
     asm = program(has_ebp=has_ebp)
     stack = ebp_frames(asm)
     if not has_ebp:
@@ -70,7 +70,7 @@ def test_frames_of_both_kinds(has_symbols, has_ebp):
     assert start.gpr[ECX] is None
 
 
-def test_a_system_call_stub():
+def test_a_thread_that_waits_in_a_system_call_stub():
     # the thread waits in the kernel: eip on the bare `ret`, the stub's return address on top of the stack
     asm = program()
     stack = Stack(
@@ -82,7 +82,7 @@ def test_a_system_call_stub():
     assert slots(found)[:3] == [stack["esp"], stack["stub returns"], stack["waits returns"]]
 
 
-def test_a_call_through_null():
+def test_a_call_through_null_returns_to_the_word_on_top_of_the_stack():
     asm = program()
     stack = Stack(
         "esp", asm.labels["back from null"], "ebp", 0, "returns", asm.labels["back in start from somewhere"], 0
@@ -91,7 +91,7 @@ def test_a_call_through_null():
     assert slots(found)[:2] == [stack["esp"], stack["returns"]]
 
 
-def test_a_return_address_behind_a_call_of_something_else_is_not_believed():
+def test_a_return_address_after_a_call_of_another_function_is_not_believed():
     asm = program()
     stack = Stack("esp", asm.labels["back from null"], "ebp", 0, "returns", asm.labels["back in start"], 0)
     found = walk(asm, stack, {"eip": 0, "esp": stack["esp"], "ebp": stack["ebp"]})
@@ -109,7 +109,7 @@ def test_without_readable_code_the_frame_pointer_is_a_guess():
 
 
 def test_a_stale_return_address_is_passed_over():
-    # between the frames lies what an earlier call of something else left behind
+    # between the frames are return addresses that earlier calls of another function have left
     asm = program(has_ebp=False)
     stack = Stack(
         *("esp", 0xB, "inner returns", asm.labels["back in outer"], 0x51),
@@ -127,12 +127,12 @@ def test_a_zero_that_is_reached_by_guesses_is_not_the_start_of_the_thread():
     for value, name in enumerate(["", "victim", "", ""]):
         asm.emit(bytes([0x6A, value]))
         asm.call(name) if name else asm.emit("ff1500004f00")
-        asm.label(f"behind call {value}")
+        asm.label(f"after call {value}")
     asm.emit(add(ESP, 0x10), pop(ESI), ret()).align()
     asm.label("calls outer 2").call("outer 2").label("back in its caller").emit(ret()).align()
     asm.label("victim").emit(ret()).align()
     stack = Stack(
-        *("victim returns", asm.labels["behind call 1"], 1, 0, 0x51),
+        *("victim returns", asm.labels["after call 1"], 1, 0, 0x51),
         *("outer returns", asm.labels["back in its caller"], 0, 0, 0),
     )
     found = walk(asm, stack, {"eip": asm.labels["victim"], "esp": stack["victim returns"]}, has_symbols=False)
@@ -141,7 +141,7 @@ def test_a_zero_that_is_reached_by_guesses_is_not_the_start_of_the_thread():
 
 @pytest.mark.parametrize("has_symbols", [True, False])
 @pytest.mark.parametrize("stale", ["", "back in start from somewhere"])
-def test_behind_a_call_that_never_returns_another_block_begins(has_symbols, stale):
+def test_after_a_call_that_never_returns_another_block_begins(has_symbols, stale):
     """As clang writes `if (n < 100) throw n;` without optimization: the jump's esp is not the one the throw leaves."""
     asm = program()
     asm.align().label("throw").emit("cc", ret(8)).align()
@@ -187,7 +187,7 @@ def test_an_interrupted_frame_goes_on_with_its_own_registers():
     assert slots(found)[2:] == [inside["inner returns"], inside["outer returns"], inside["start returns"]]
 
 
-def test_a_function_of_the_dispatcher_s_name_elsewhere_is_an_ordinary_one():
+def test_a_function_of_the_dispatcher_s_name_in_another_module_is_an_ordinary_one():
     asm, _, outside = interrupted_stack()
     found = walk(asm, outside, {"eip": asm.labels["in inner"], "esp": outside.base, "ebp": 0}, module="test.dll")
     assert not any(frame.is_interrupted for frame in found.frames[1:])
@@ -212,7 +212,7 @@ def test_a_walk_never_leaves_the_stack():
     assert len(found.frames) == 1
 
 
-def test_nothing_on_the_stack_is_a_return_address():
+def test_a_stack_without_return_addresses_ends_the_walk():
     asm = program()
     stack = Stack("esp", *range(1, 20))
     found = walk(asm, stack, {"eip": 0x1234, "esp": stack["esp"], "ebp": 3})
@@ -220,7 +220,7 @@ def test_nothing_on_the_stack_is_a_return_address():
     assert found.frames[0].return_address is None
 
 
-def test_the_frame_limit():
+def test_a_walk_ends_at_its_frame_limit():
     asm = program()
     stack = ebp_frames(asm)
     registers = {"eip": asm.labels["in inner"], "esp": stack["esp"], "ebp": stack["ebp"]}
@@ -228,7 +228,7 @@ def test_the_frame_limit():
     assert (len(found.frames), found.end) == (2, End.FRAME_LIMIT)
 
 
-def test_the_limit_on_code_to_follow_ends_a_walk_and_spoils_no_frame():
+def test_the_limit_on_followed_code_ends_a_walk_and_spoils_no_frame():
     asm = program()
     stack = ebp_frames(asm)
     registers = {"eip": asm.labels["in inner"], "esp": stack["esp"], "ebp": stack["ebp"]}
@@ -247,7 +247,7 @@ def test_the_limit_on_code_to_follow_ends_a_walk_and_spoils_no_frame():
     assert lengths == sorted(lengths)
 
 
-def test_code_that_a_thread_may_not_follow_any_more_ends_its_walk_and_the_meter_says_so():
+def test_a_thread_s_budget_of_code_ends_its_walk_and_the_meter_says_so():
     """The second walk of a thread whose first one has spent all but nothing; the next thread may go on."""
     asm = program()
     stack = ebp_frames(asm)

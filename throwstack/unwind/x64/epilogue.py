@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frame that was interrupted in its epilogue: the unwind codes no longer hold there, the instructions do.
+"""A frame that was interrupted in its epilogue: the unwind codes no longer hold there, so its instructions are used.
 
-Microsoft's documentation admits one form of epilogue, so that an unwinder can recognize it by decoding forward:
+Microsoft's documentation allows one form of epilogue, so that an unwinder can recognize it by decoding forward:
 `add rsp, constant` or `lea rsp, constant[frame register]`, pops of general registers, then `ret` or a jump that
-leaves the function. Where the instructions lead to a `ret` there is no doubt: the processor would do just that. So
-it is for `iretq`, with which ntdll's RtlRestoreContext ends: it takes a machine frame off the stack.
+leaves the function. Where the instructions lead to a `ret` there is no doubt: the processor would do just that. The
+same is true of `iretq`, with which ntdll's RtlRestoreContext ends: it takes a machine frame off the stack.
 
-Which jumps leave a function, version 2 unwind information tells by naming the places of the epilogues; they begin
-behind the release of the stack, at which the unwind codes still hold. For version 1 it is decided as Windows decides
-it: a direct jump leaves if its target lies outside the function (or at its begin: recursion), an indirect one if it
-has a REX.W prefix, which compilers give to tail calls so that they can be told from a switch's, or goes through an
-import's slot. One addition: GCC moves cold code of a function to an entry of its own (`foo.cold`) that is not chained
-to the first, and jumps there with the frame standing. The codes of such an entry hold from its first byte, so a
-target at which any code holds is not that of a tail call.
+A jump is the end of an epilogue only if it leaves the function. Version 2 unwind information names the places of the
+epilogues; they begin after the instruction that releases the stack, at which the unwind codes still hold. For version 1
+it is decided as Windows decides it:
+
+- A direct jump leaves if its target is outside the function, or is its first instruction (recursion).
+- An indirect jump leaves if it has a REX.W prefix, which compilers give to tail calls to tell them from the jump of a
+  switch, or if it goes through the slot of an import.
+
+One case that Windows does not have: GCC moves cold code of a function `foo` to an entry of its own (`foo.cold`), which
+is not chained to that of `foo`, and jumps there in the middle of the function, without releasing its stack. Such a jump
+looks like a tail call. But the unwind codes of `foo.cold` hold from its first byte, which those of a function that is
+called never do. So a jump to an address at which any code holds does not leave.
 """
 
 from __future__ import annotations
@@ -20,20 +25,20 @@ from __future__ import annotations
 import capstone
 from capstone import x86
 
-from throwstack.core.registers import SP, X64_NAMES
+from throwstack.core.registers import SP, X64
+from throwstack.core.stop import Stop
 from throwstack.unwind.x64.functions import Function, Functions
-from throwstack.unwind.x64.plan import Place, Plan
-from throwstack.unwind.x64.stop import Stop
+from throwstack.unwind.x64.unwind_plan import RegisterOffset, UnwindPlan
 
 _LONGEST_INSTRUCTION = 15
 _MAX_POPS = 16
 _MAX_BYTES = 7 + 2 * _MAX_POPS + _LONGEST_INSTRUCTION
 _REX_W = 8
 
-_NUMBERS = {getattr(x86, f"X86_REG_{name.upper()}"): number for number, name in enumerate(X64_NAMES)}
+_NUMBERS = {getattr(x86, f"X86_REG_{name.upper()}"): number for number, name in enumerate(X64.register_names)}
 
 
-class Epilogues:
+class EpilogueDecoder:
     """Recognizes epilogues in the images of an address space."""
 
     __slots__ = ("_decoder", "_functions")
@@ -44,10 +49,10 @@ class Epilogues:
         self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self._decoder.detail = True
 
-    def plan(self, function: Function, rva: int) -> Plan | None:
-        """Return how to unwind from `rva` if it lies in an epilogue of `function`, else None."""
+    def plan(self, function: Function, rva: int) -> UnwindPlan | None:
+        """Return how to unwind from `rva` if it is in an epilogue of `function`, else None."""
         code = self._functions.code(function.base + rva, _MAX_BYTES)
-        at: Place = (SP, 0)
+        at: RegisterOffset = (SP, 0)
         saves: dict[int, tuple[int, int, int]] = {}
         for index, instruction in enumerate(self._decoder.disasm(code, function.base + rva)):
             released = self._release(instruction, function) if index == 0 else None
@@ -63,13 +68,13 @@ class Epilogues:
                 saves[number] = (number, *at)
                 at = (at[0], at[1] + 8)
             elif instruction.id == x86.X86_INS_IRETQ:
-                return Plan(tuple(saves.values()), at, is_machine_frame=True)
+                return UnwindPlan(tuple(saves.values()), at, is_machine_frame=True)
             elif instruction.id != x86.X86_INS_VZEROUPPER:  # Intel's compiler puts it right before the `ret`
-                return Plan(tuple(saves.values()), at) if self._leaves(instruction, function, rva) else None
+                return UnwindPlan(tuple(saves.values()), at) if self._leaves(instruction, function, rva) else None
         return None
 
     @staticmethod
-    def _release(instruction: capstone.CsInsn, function: Function) -> Place | None:
+    def _release(instruction: capstone.CsInsn, function: Function) -> RegisterOffset | None:
         """Return where rsp is after `add rsp, constant` or `lea rsp, constant[frame register]`."""
         if instruction.id not in (x86.X86_INS_ADD, x86.X86_INS_LEA):
             return None
@@ -83,7 +88,7 @@ class Epilogues:
         return (base, source.mem.disp) if is_frame_register and not source.mem.index else None
 
     def _leaves(self, instruction: capstone.CsInsn, function: Function, rva: int) -> bool:
-        """Say whether `instruction` ends an epilogue in which `rva` lies."""
+        """Say whether `instruction` ends the epilogue that `rva` may be in."""
         if instruction.id == x86.X86_INS_RET:
             return not instruction.operands or instruction.operands[0].imm == 0
         if instruction.id != x86.X86_INS_JMP:
@@ -98,7 +103,7 @@ class Epilogues:
         return is_import or bool(instruction.rex & _REX_W)
 
     def _is_tail_call(self, address: int, function: Function) -> bool:
-        """Say whether a direct jump to `address` leaves `function` for the begin of another, or of itself."""
+        """Say whether a direct jump to `address` leaves `function`: for another function, or for its own start."""
         rva = address - function.base
         entry = function.parts[0].entry
         target = self._functions.find(address)

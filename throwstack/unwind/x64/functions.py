@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of the images of an address space: found by address, their unwind information decoded once.
 
-A function may have several entries. A chained one (UNW_FLAG_CHAININFO) continues at the entry whose prologue ran
-before it, down to the primary one; an entry whose unwind RVA is odd stands for another entry as a whole.
+A function may have several entries. A chained one (UNW_FLAG_CHAININFO) names the entry whose prologue ran before its
+own, down to the primary one. An entry whose unwind RVA is odd is a mere reference to another entry.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
+from throwstack.core.stop import Stop, corrupt, unreadable
+from throwstack.images.function_table import FunctionTable, RuntimeFunction
 from throwstack.images.image import Image, ImageMap
 from throwstack.unwind.x64.inverted_table import InvertedTable
-from throwstack.unwind.x64.runtime_functions import FunctionTable
-from throwstack.unwind.x64.stop import Stop, corrupt, unreadable
-from throwstack.unwind.x64.unwind_info import RuntimeFunction, UnwindInfo, decode
+from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
 
 CHAIN_LIMIT = 32
 """How many entries Windows itself follows."""
@@ -31,7 +31,7 @@ class Part:
     def position(self, rva: int) -> int:
         """Return the offset of `rva` from the entry's begin.
 
-        Unsigned, as Windows computes it: code that lies before the entry it is chained to is far past its prologue.
+        Unsigned, as Windows computes it: code before the entry that it is chained to is far past that one's prologue.
         """
         return (rva - self.entry.begin) & 0xFFFFFFFF
 
@@ -104,7 +104,7 @@ class Functions:
     __slots__ = ("_images", "_inverted", "_views")
 
     def __init__(self, images: ImageMap, inverted: InvertedTable | None = None) -> None:
-        """Look into `images`, through their memory; where an image has no headers `inverted` is asked."""
+        """Look into `images`, through their memory; `inverted` helps where an image has no readable headers."""
         self._images = images
         self._inverted = inverted
         self._views: dict[int, _View] = {}
@@ -112,8 +112,8 @@ class Functions:
     def find(self, address: int) -> Function | Stop | None:
         """Return the function at `address`.
 
-        None says that no entry covers it (a leaf function, or code outside the images); a stop says that this, or
-        the entry's unwind information, cannot be known.
+        None: no entry covers it, so that it is in a leaf function or outside the images. A stop: that cannot be known,
+        or the entry's unwind information cannot be read.
         """
         image = self._images.find(address)
         if image is None:
@@ -129,7 +129,7 @@ class Functions:
 
     def _open(self, image: Image, memory: Memory) -> _View:
         headers = image.headers
-        table: FunctionTable | Stop | None = None
+        table: FunctionTable | Stop | None = image.function_table
         if headers is None:
             listed = None if self._inverted is None else self._inverted.function_table(image.module)
             if listed is not None:
@@ -138,7 +138,4 @@ class Functions:
             table = unreadable(image.base, f"headers of {image.module.name}")
         elif headers.arch is not Arch.X64:
             table = corrupt(f"{image.module.name} is not an x64 image")
-        else:
-            rva, size = headers.exception_directory
-            table = FunctionTable(memory, image.base + rva, size) if rva and size else None
         return _View(image, memory, table)

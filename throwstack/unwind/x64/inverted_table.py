@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loader's own list of function tables, for modules whose headers are not readable.
 
-The dispatcher does not look for .pdata in headers: ntdll and the kernel keep an INVERTED_FUNCTION_TABLE with an entry
-for each loaded module, in the order of their addresses (since Windows 8 ntdll itself first). The same from XP x64 to
-11, as the kernel's symbols describe it: u32 CurrentSize, MaximumSize, two more words, and from 0x10 on entries of
-FunctionTable, ImageBase (u64), SizeOfImage, SizeOfTable (u32).
+The exception dispatcher does not look for .pdata in headers: ntdll and the kernel keep an INVERTED_FUNCTION_TABLE. It
+has an entry for each loaded module, in the order of their addresses (since Windows 8 ntdll itself first). By the
+kernel's symbols it is the same from XP x64 to Windows 11: u32 CurrentSize, MaximumSize, two more words, and from 0x10
+on entries of FunctionTable, ImageBase (u64), SizeOfImage, SizeOfTable (u32).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class InvertedTable:
     __slots__ = ("_find_address", "_memory", "_tables")
 
     def __init__(self, memory: Memory, find_address: Callable[[], int | None]) -> None:
-        """Take where the table lies; None if that is not known."""
+        """Take what gives the table's address, or None if it is not known."""
         self._memory = memory
         self._find_address = find_address
         self._tables: dict[int, tuple[int, int]] | None = None

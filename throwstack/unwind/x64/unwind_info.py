@@ -2,7 +2,7 @@
 """UNWIND_INFO: what a function's prologue did to the stack and the nonvolatile registers.
 
 Version 1 follows "x64 exception handling" in Microsoft's documentation. Version 2 adds UWOP_EPILOG, which is not
-documented there; its form is what LLVM writes and prints and what Windows' own binaries hold (see `Epilogues`).
+documented there; its form is the one that LLVM writes and that Windows' own binaries have (see `Epilogues`).
 Version 3 is announced as experimental and not decoded.
 """
 
@@ -14,15 +14,13 @@ from enum import IntEnum
 
 from throwstack.core.memory import Memory
 from throwstack.core.registers import SP
-from throwstack.unwind.x64.stop import Stop, corrupt
+from throwstack.core.stop import Stop, corrupt
+from throwstack.images.function_table import RuntimeFunction
 
-_ENTRY = struct.Struct("<III")
-_MAX_IMAGE_SIZE = 1 << 31
-
-EHANDLER, UHANDLER, CHAININFO = 1, 2, 4
+CHAININFO = 4
 
 
-class Op(IntEnum):
+class UnwindOp(IntEnum):
     """UNWIND_OP_CODES."""
 
     PUSH_NONVOL = 0
@@ -38,25 +36,6 @@ class Op(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class RuntimeFunction:
-    """RUNTIME_FUNCTION: the RVAs of a code range [begin, end) and of its unwind information."""
-
-    begin: int
-    end: int
-    unwind: int
-
-    @classmethod
-    def read(cls, memory: Memory, address: int) -> RuntimeFunction:
-        """Read the entry at `address`. Raises MemoryUnreadable."""
-        return cls(*_ENTRY.unpack(memory.read(address, _ENTRY.size)))
-
-    @property
-    def is_plausible(self) -> bool:
-        """Say whether it can be an entry: a range of code that is not empty, and unwind data within 2 GiB."""
-        return 0 < self.begin < self.end < _MAX_IMAGE_SIZE and 0 < self.unwind < _MAX_IMAGE_SIZE
-
-
-@dataclass(frozen=True, slots=True)
 class UnwindCode:
     """One code with its operand slots.
 
@@ -66,25 +45,25 @@ class UnwindCode:
     """
 
     offset: int
-    op: Op
+    op: UnwindOp
     register: int = 0
     value: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Epilogues:
+class EpilogueRanges:
     """The epilogues of a version 2 function: each `size` bytes, starting `distances` bytes before the function's end.
 
-    Microsoft's toolchain counts from the first pop (or the return): the stack's release before it is not included.
-    The first EPILOG code carries the size, and in bit 0 of its operand whether the function ends with an epilogue;
-    each further one is a 12-bit distance, and 0 is padding to an even number of slots.
+    Microsoft's toolchain counts from the first pop (or the return): `add rsp, constant` before it is not included. The
+    first EPILOG code has the size, and in bit 0 of its operand whether the function ends with an epilogue. Each further
+    one is a 12-bit distance; 0 is padding to an even number of slots.
     """
 
     size: int
     distances: tuple[int, ...]
 
     def covers(self, distance: int) -> bool:
-        """Say whether the instruction `distance` bytes before the function's end lies in an epilogue."""
+        """Say whether the instruction `distance` bytes before the function's end is in an epilogue."""
         return any(start - self.size < distance <= start for start in self.distances)
 
 
@@ -92,8 +71,8 @@ class Epilogues:
 class UnwindInfo:
     """A decoded UNWIND_INFO. `frame_offset` is in bytes; `frame_register` 0 says there is none.
 
-    `codes` are in the order in which they are undone, without EPILOG. `epilogues` is None where the version says
-    nothing of them. `chained` is the entry whose prologue ran before this one's.
+    `codes` are in the order in which they are undone, without EPILOG. `epilogues` is None in version 1, which does not
+    record them. `chained` is the entry whose prologue ran before this one's.
     """
 
     version: int
@@ -102,7 +81,7 @@ class UnwindInfo:
     frame_register: int
     frame_offset: int
     codes: tuple[UnwindCode, ...]
-    epilogues: Epilogues | None = None
+    epilogues: EpilogueRanges | None = None
     chained: RuntimeFunction | None = None
 
 
@@ -113,86 +92,93 @@ def decode(memory: Memory, address: int) -> UnwindInfo | Stop:
     if version not in (1, 2):
         return corrupt(f"unwind information of version {version} at {address:#x}")
     raw = memory.read(address + 4, 2 * count)
-    codes = _decode_codes(raw, version, frame)
-    if isinstance(codes, str):
-        return corrupt(f"{codes} in the unwind information at {address:#x}")
+    codes = _decode_codes(raw, version, frame, address)
+    if isinstance(codes, Stop):
+        return codes
     chained = None
     if flags & CHAININFO:
         # The entry follows the codes, whose number is rounded up to an even one.
         chained = RuntimeFunction.read(memory, address + 4 + 2 * (count + count % 2))
         if not chained.is_plausible:
             return corrupt(f"chained entry that cannot be one in the unwind information at {address:#x}")
-    plain = tuple(code for code in codes if code.op is not Op.EPILOG)
+    plain = tuple(code for code in codes if code.op is not UnwindOp.EPILOG)
     epilogues = _epilogues(codes) if version == 2 else None
     return UnwindInfo(version, flags, prologue_size, frame & 15, (frame >> 4) * 16, plain, epilogues, chained)
 
 
 # Operand slots of each code, and the unit in bytes in which the operand counts. ALLOC_LARGE has a second form.
 _OPERANDS = {
-    Op.PUSH_NONVOL: (0, 0),
-    Op.ALLOC_LARGE: (1, 8),
-    Op.ALLOC_SMALL: (0, 0),
-    Op.SET_FPREG: (0, 0),
-    Op.SAVE_NONVOL: (1, 8),
-    Op.SAVE_NONVOL_FAR: (2, 1),
-    Op.EPILOG: (0, 0),
-    Op.SAVE_XMM128: (1, 16),
-    Op.SAVE_XMM128_FAR: (2, 1),
-    Op.PUSH_MACHFRAME: (0, 0),
+    UnwindOp.PUSH_NONVOL: (0, 0),
+    UnwindOp.ALLOC_LARGE: (1, 8),
+    UnwindOp.ALLOC_SMALL: (0, 0),
+    UnwindOp.SET_FPREG: (0, 0),
+    UnwindOp.SAVE_NONVOL: (1, 8),
+    UnwindOp.SAVE_NONVOL_FAR: (2, 1),
+    UnwindOp.EPILOG: (0, 0),
+    UnwindOp.SAVE_XMM128: (1, 16),
+    UnwindOp.SAVE_XMM128_FAR: (2, 1),
+    UnwindOp.PUSH_MACHFRAME: (0, 0),
 }
-_NAMES_GENERAL_REGISTER = (Op.PUSH_NONVOL, Op.SAVE_NONVOL, Op.SAVE_NONVOL_FAR)
-_HAS_TWO_FORMS = (Op.ALLOC_LARGE, Op.PUSH_MACHFRAME)
-_VALUES = frozenset(Op)
+_NAMES_GENERAL_REGISTER = (UnwindOp.PUSH_NONVOL, UnwindOp.SAVE_NONVOL, UnwindOp.SAVE_NONVOL_FAR)
+_HAS_TWO_FORMS = (UnwindOp.ALLOC_LARGE, UnwindOp.PUSH_MACHFRAME)
+_VALUES = frozenset(UnwindOp)
 
 
-def _decode_codes(raw: bytes, version: int, frame: int) -> list[UnwindCode] | str:
-    """Return the codes in the slots `raw`, or what is wrong with them."""
+def _decode_codes(raw: bytes, version: int, frame: int, address: int) -> list[UnwindCode] | Stop:
+    """Return the codes in the slots `raw` of the UNWIND_INFO at `address`."""
+
+    def wrong(what: str) -> Stop:
+        return corrupt(f"{what} in the unwind information at {address:#x}")
+
     codes: list[UnwindCode] = []
     slots = struct.unpack(f"<{len(raw) // 2}H", raw)
     index = 0
     while index < len(slots):
         offset, number, info = slots[index] & 0xFF, slots[index] >> 8 & 15, slots[index] >> 12
-        if number not in _VALUES or (number == Op.EPILOG and version == 1):
-            return f"code {number}, which there is not"
-        op = Op(number)
+        if number not in _VALUES or (number == UnwindOp.EPILOG and version == 1):
+            return wrong(f"code {number}, which there is not")
+        op = UnwindOp(number)
         extra, unit = _OPERANDS[op]
         if op in _HAS_TWO_FORMS and info > 1:
-            return f"{op.name} of form {info}"
-        if op is Op.ALLOC_LARGE and info:
+            return wrong(f"{op.name} of form {info}")
+        if op is UnwindOp.ALLOC_LARGE and info:
             extra, unit = 2, 1
         operands = slots[index + 1 : index + 1 + extra]
         if len(operands) < extra:
-            return f"{op.name} without its operand"
+            return wrong(f"{op.name} without its operand")
         value = sum(part << 16 * position for position, part in enumerate(operands)) * unit
         code = _code(UnwindCode(offset, op, info, value), frame)
         if code is None:
-            return f"{op.name} on a register that cannot be"
+            return wrong(f"{op.name} on a register that cannot be")
         codes.append(code)
         index += 1 + extra
     return codes
 
 
 def _code(raw: UnwindCode, frame: int) -> UnwindCode | None:
-    """Return the code with register and value where they belong; `raw.register` is the operand in the code's slot."""
+    """Return the code with its register and value; None for a register that it cannot have.
+
+    `raw.register` is the operand in the code's own slot.
+    """
     offset, op, info = raw.offset, raw.op, raw.register
     if op in _NAMES_GENERAL_REGISTER:
         return raw if info != SP else None
-    if op is Op.SET_FPREG:
-        # The register and its offset stand in the header; the operand is reserved.
+    if op is UnwindOp.SET_FPREG:
+        # The register and its offset are in the header; the operand is reserved.
         return UnwindCode(offset, op, frame & 15, (frame >> 4) * 16) if frame & 15 not in (0, SP) else None
-    if op is Op.ALLOC_SMALL:
+    if op is UnwindOp.ALLOC_SMALL:
         return UnwindCode(offset, op, 0, info * 8 + 8)
-    if op is Op.ALLOC_LARGE:
+    if op is UnwindOp.ALLOC_LARGE:
         return UnwindCode(offset, op, 0, raw.value)
-    return raw if op in (Op.SAVE_XMM128, Op.SAVE_XMM128_FAR) else UnwindCode(offset, op, 0, info)
+    return raw if op in (UnwindOp.SAVE_XMM128, UnwindOp.SAVE_XMM128_FAR) else UnwindCode(offset, op, 0, info)
 
 
-def _epilogues(codes: list[UnwindCode]) -> Epilogues:
-    """Return what the EPILOG codes of a version 2 function say; no such code means no epilogue."""
-    marks = [code for code in codes if code.op is Op.EPILOG]
+def _epilogues(codes: list[UnwindCode]) -> EpilogueRanges:
+    """Return the epilogues of a version 2 function, by its EPILOG codes; no such code means no epilogue."""
+    marks = [code for code in codes if code.op is UnwindOp.EPILOG]
     if not marks:
-        return Epilogues(0, ())
+        return EpilogueRanges(0, ())
     size = marks[0].offset
     distances = [size] if marks[0].value & 1 else []
     distances += [mark.offset | mark.value << 8 for mark in marks[1:]]
-    return Epilogues(size, tuple(distance for distance in distances if distance))
+    return EpilogueRanges(size, tuple(distance for distance in distances if distance))

@@ -1,29 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The x64 stack walk: from registers to the start of the thread, one justified frame at a time.
+"""Steps through x64 stacks, by unwind data where there is some.
 
-A frame was either interrupted (the first one, and the one outside a machine frame) or called. An interrupted frame
-may stand anywhere in its function: in the prologue, in an epilogue, in a leaf function, or outside any code after a
-jump through a bad pointer. A called frame's function is the one that holds the call, not the one that holds the
-return address: a call that never returns may be the last instruction of its function.
+A frame either has called, or it was interrupted: the first one, and the one outside a machine frame. An interrupted
+frame may be anywhere in its function: in the prologue, in an epilogue, in a leaf function, or outside any code after a
+jump through a bad pointer. The function of a frame that has called is the one that holds the call, not the one that
+holds the return address: a call that never returns may be the last instruction of its function.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import SP, X64_NAMES, Registers
+from throwstack.core.registers import SP, X64, Registers
+from throwstack.core.stop import Stop, unreadable
 from throwstack.images.image import ImageMap
-from throwstack.unwind.x64.call_sites import follows_call, went_to
+from throwstack.unwind.after_call import call_targets, is_after_call
+from throwstack.unwind.walk import Step, steps, walk
+from throwstack.unwind.x64.follow_to_return import plan_to_return
 from throwstack.unwind.x64.functions import Functions
-from throwstack.unwind.x64.guesses import Guess, by_frame_pointer, by_scan
+from throwstack.unwind.x64.guessed_caller import GuessedCaller, by_frame_pointer, by_scan
 from throwstack.unwind.x64.inverted_table import InvertedTable
-from throwstack.unwind.x64.known import KnownFunctions
-from throwstack.unwind.x64.plan import LEAF, Plan
-from throwstack.unwind.x64.plans import Plans
-from throwstack.unwind.x64.stop import Stop, unreadable
-from throwstack.unwind.x64.way_out import way_out
+from throwstack.unwind.x64.ntdll_functions import NtdllFunctions
+from throwstack.unwind.x64.plan_cache import PlanCache
+from throwstack.unwind.x64.unwind_plan import LEAF, UnwindPlan
 
 FRAME_LIMIT = 1024
 _MACHINE_FRAME_RSP = 24
@@ -31,24 +32,10 @@ _ANYWHERE = StackBounds(0, 1 << 64)
 _NEAR = 1 << 24
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A frame's caller: its registers, how it was found, and the slot that held its address.
-
-    `is_interrupted` says that it was interrupted at `registers.ip` rather than having called.
-    """
-
-    registers: Registers
-    slot: int
-    trust: Trust
-    is_interrupted: bool = False
-    note: str = ""
-
-
 class Unwinder:
     """Walks the x64 stacks of one address space. Keeps what it decodes, so use one for all threads."""
 
-    __slots__ = ("_functions", "_images", "_known", "_limit", "_memory", "_plans")
+    __slots__ = ("_functions", "_images", "_limit", "_memory", "_ntdll", "_plans")
 
     def __init__(
         self, images: ImageMap, *, frame_limit: int = FRAME_LIMIT, inverted: InvertedTable | None = None
@@ -58,94 +45,87 @@ class Unwinder:
         self._memory = images.memory
         self._limit = frame_limit
         self._functions = Functions(images, inverted)
-        self._plans = Plans(images, self._functions)
-        self._known = KnownFunctions(images, self._functions)
+        self._plans = PlanCache(images, self._functions)
+        self._ntdll = NtdllFunctions(images, self._functions)
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
         """Walk from `registers`, found by `trust`, whose frame was interrupted.
 
-        A stack pointer outside `stack` belongs to a fiber or another stack that was switched to: it is followed as
+        A stack pointer outside `stack` belongs to a fiber, or to another stack that was switched to. It is followed as
         long as memory is readable there, and the first frame's note says so.
         """
         if registers.gpr[SP] is None:
-            return Walk((), End.UNKNOWN_REGISTER, X64_NAMES[SP])
+            return Walk((), End.UNKNOWN_REGISTER, X64.register_names[SP])
         note = ""
         if not stack.contains(registers.sp):
             stack = _ANYWHERE
             note = "stack pointer outside the thread's stack"
-        frames: list[Frame] = []
-        is_interrupted = True
-        while len(frames) < self._limit:
-            step = self.step(registers, stack, is_interrupted=is_interrupted)
-            sp = registers.sp
-            if isinstance(step, Stop):
-                frames.append(Frame(registers, sp, step.return_address, step.return_slot, trust, note, is_interrupted))
-                return Walk(tuple(frames), step.end, step.detail)
-            frames.append(Frame(registers, sp, step.registers.ip, step.slot, trust, note, is_interrupted))
-            if not stack.contains(step.registers.sp, 0):
-                detail = f"interrupted at {step.registers.ip:#x} on another stack, at {step.registers.sp:#x}"
-                return Walk(tuple(frames), End.STACK_BOUND, detail)
-            registers, trust, note, is_interrupted = step.registers, step.trust, step.note, step.is_interrupted
-        return Walk(tuple(frames), End.FRAME_LIMIT, str(self._limit))
+        first = Step(registers, None, trust, is_interrupted=True, note=note)
+        return walk(self, first, stack, self._limit)
 
-    def step(self, registers: Registers, stack: StackBounds, *, is_interrupted: bool) -> Step | Stop:
-        """Return the caller of the frame at `registers`, or why there is none.
+    def step(self, at: Step, stack: StackBounds) -> Step | Stop:
+        """Return the caller of the frame that `at` has reached, or why there is none.
 
-        A machine frame may lead off `stack` (from the kernel's to the user's): that is for the asker to judge.
+        A machine frame may lead off `stack` (from the kernel's to the user's): that is for the walk to judge.
         """
+        registers, is_interrupted = at.registers, at.is_interrupted
         plan = self._plans.interrupted(registers.ip) if is_interrupted else self._plans.called(registers.ip)
         if plan is None:
             return self._guess(registers, stack, is_interrupted=is_interrupted)
         if isinstance(plan, Stop):
             return plan
-        interrupted = None if is_interrupted else self._known.interrupted(registers, stack)
+        interrupted = None if is_interrupted else self._ntdll.interrupted(registers, stack)
         step = self._apply(plan, registers, stack, interrupted)
         if plan is LEAF and (self._is_no_leaf(step) or (isinstance(step, Stop) and step.return_address == 0)):
             return self._without_entry(registers, stack)
         return step
 
+    @staticmethod
+    def frame(at: Step, return_address: int | None, slot: int | None) -> Frame:
+        """Return the frame that `at` has reached, given where it returns to and the slot that holds that."""
+        registers = at.registers
+        return Frame(registers, registers.sp, return_address, slot, at.trust, at.note, at.is_interrupted)
+
     def _without_entry(self, registers: Registers, stack: StackBounds) -> Step | Stop:
         """Find the caller of interrupted code that has no unwind data and yet has moved the stack pointer."""
-        plan = way_out(self._functions, registers.ip)
+        plan = plan_to_return(self._functions, registers.ip)
         step = None if plan is None else self._apply(plan, registers, stack)
         if step is None or self._is_no_leaf(step):
             return self._guess(registers, stack, is_interrupted=True)
         return step if isinstance(step, Stop) else replace(step, trust=Trust.PROLOGUE, note="no unwind data")
 
     def step_beyond(self, registers: Registers, stack: StackBounds, address: int) -> Step | Stop:
-        """Step outwards from a called frame; return the first step whose slot lies at or above `address`.
+        """Step outwards from a frame that has called; return the first step whose slot is at or above `address`.
 
         With the registers of a KSWITCHFRAME and the address of the thread's KTRAP_FRAME this yields the user's
         registers, those among them that the trap frame does not hold (r12 to r15) from the kernel's frames.
         """
-        is_interrupted = False
-        for _ in range(self._limit):
-            step = self.step(registers, stack, is_interrupted=is_interrupted)
-            if isinstance(step, Stop) or step.slot >= address:
-                return step
-            registers, is_interrupted = step.registers, step.is_interrupted
+        first = Step(registers, None, Trust.CONTEXT)
+        for outcome in steps(self, first, stack, self._limit):
+            if isinstance(outcome, Stop) or (outcome.slot or 0) >= address:
+                return outcome
         return Stop(End.FRAME_LIMIT, str(self._limit))
 
     def _is_no_leaf(self, step: Step | Stop) -> bool:
-        """Say whether `step`, by the rule for leaf functions, shows that its callee was none: no call led there."""
+        """Say whether `step`, by the rule for leaf functions, shows that the frame is of none: no call led there."""
         if isinstance(step, Stop):
             return step.end is End.BAD_RETURN_ADDRESS
-        return follows_call(self._memory, step.registers.ip) is False
+        return is_after_call(self._memory, step.registers.ip) is False
 
     def _apply(
-        self, plan: Plan, registers: Registers, stack: StackBounds, interrupted: Registers | None = None
+        self, plan: UnwindPlan, registers: Registers, stack: StackBounds, interrupted: Registers | None = None
     ) -> Step | Stop:
-        """Find the caller's registers at the places the plan names.
+        """Find the caller's registers at the places that the plan names.
 
-        `interrupted` are those that were saved with an exception, if this is its dispatcher's frame: where the plan
-        leads to the same place, they are all of them, and of code that did not call.
+        `interrupted` are the registers in an exception's CONTEXT, if this is the frame of its dispatcher. Where the
+        plan leads to the same ip and sp, the step goes to them: they are complete, and of code that was interrupted.
         """
         gpr, memory = registers.gpr, self._memory
         limit, last = stack.limit, stack.base - 8
         anchor, offset = plan.result
         start = gpr[anchor]
         if start is None:
-            return Stop(End.UNKNOWN_REGISTER, f"{X64_NAMES[anchor]} at {registers.ip:#x}")
+            return Stop(End.UNKNOWN_REGISTER, f"{X64.register_names[anchor]} at {registers.ip:#x}")
         slot = start + offset
         if not limit <= slot <= last:
             return Stop(End.STACK_BOUND, f"return address would be at {slot:#x}")
@@ -173,7 +153,7 @@ class Unwinder:
         return self._checked(Step(caller, slot, Trust.CFI, plan.is_machine_frame, plan.note), registers, stack)
 
     def _checked(self, step: Step, callee: Registers, stack: StackBounds) -> Step | Stop:
-        """Return the step, or what is wrong with it."""
+        """Return the step, or the stop if it makes no progress, ends the thread, or leads to no code."""
         ip, sp = step.registers.ip, step.registers.sp
         if sp <= callee.sp and stack.contains(sp):
             return Stop(End.NO_PROGRESS, f"from {callee.sp:#x} to {sp:#x}")
@@ -181,7 +161,7 @@ class Unwinder:
             return step
         if ip == 0:
             return Stop(End.THREAD_START, "return address 0", 0, step.slot)
-        if self._known.is_thread_start(callee.ip):
+        if self._ntdll.is_thread_start(callee.ip):
             return Stop(End.THREAD_START, "RtlUserThreadStart", ip, step.slot)
         plan = self._plans.called(ip)
         if isinstance(plan, Stop) and plan.end is End.BAD_RETURN_ADDRESS:
@@ -194,11 +174,11 @@ class Unwinder:
 
         def is_return_address(address: int) -> bool:
             is_near = self._images.find(ip) is None and abs(address - ip) < _NEAR
-            return (is_near or self._images.is_code(address - 1)) and bool(follows_call(memory, address))
+            return (is_near or self._images.is_code(address - 1)) and bool(is_after_call(memory, address))
 
         if is_interrupted and not self._images.is_code(ip) and self._is_wild(registers):
             return self._wild_jump(registers, stack)
-        guess: Guess | None = by_frame_pointer(registers, stack, memory, is_return_address)
+        guess: GuessedCaller | None = by_frame_pointer(registers, stack, memory, is_return_address)
         trust = Trust.FRAME_POINTER
         if guess is None:
             guess = by_scan(registers, stack, memory, is_return_address)
@@ -208,10 +188,11 @@ class Unwinder:
         return self._checked(Step(guess.registers, guess.slot, trust, note="no unwind data"), registers, stack)
 
     def _is_wild(self, registers: Registers) -> bool:
-        """Say whether no code runs at `registers.ip`: nothing is there, or a call has just gone there.
+        """Say whether a bad pointer has led to `registers.ip`: it is not readable, or a call went right there.
 
-        What is readable outside the images can be generated code as well as data that a corrupt pointer led to. The
-        call tells: its operand, evaluated with the registers as they are, gives the very address.
+        Memory outside the images can be generated code, or data that a corrupt pointer led to. The call before the
+        word on top of the stack tells: if its operand, evaluated with the registers as they are, gives the very
+        address of ip, then no instruction has run since.
         """
         if not self._memory.is_readable(registers.ip):
             return True
@@ -219,19 +200,21 @@ class Unwinder:
             address = self._memory.u64(registers.sp)
         except MemoryUnreadable:
             return False
-        return bool(follows_call(self._memory, address)) and registers.ip in went_to(self._memory, address, registers)
+        return bool(is_after_call(self._memory, address)) and registers.ip in call_targets(
+            self._memory, address, registers
+        )
 
     def _wild_jump(self, registers: Registers, stack: StackBounds) -> Step | Stop:
-        """Find the caller of what is no code at all: a call through a bad pointer has only pushed its return address.
+        """Find the caller where a call has led to no code at all: it has only pushed its return address.
 
         Nothing has run since, so that every nonvolatile register is the caller's.
         """
         step = self._apply(LEAF, registers, stack)
         if isinstance(step, Stop):
             return step
-        if not follows_call(self._memory, step.registers.ip):
+        if not is_after_call(self._memory, step.registers.ip):
             return Stop(
-                End.NO_RETURN_ADDRESS, f"{registers.ip:#x} is not code, and {step.registers.ip:#x} not behind a call"
+                End.NO_RETURN_ADDRESS, f"{registers.ip:#x} is not code, and {step.registers.ip:#x} is not after a call"
             )
         return replace(
             step, trust=Trust.SCAN, note="call through a bad pointer: return address from the top of the stack"

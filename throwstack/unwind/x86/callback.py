@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel called back from: window procedures and hooks run in the middle of a system call.
+"""The system call below a kernel callback: window procedures and hooks run in the middle of a system call.
 
-For a callback the kernel copies what the routine needs to the thread's stack and lets the thread go on in ntdll's
-KiUserCallbackDispatcher, which calls the routine with the address and the size of that copy and ends with
-NtCallbackReturn. No `ret` leads out of it, and no CONTEXT is saved; but right above the copy lies what esp pointed at
-during the system call. That is the return address into the system call's stub (`call [SystemCallStub]; ret n`), or
-the stub's own, where the switch to the kernel has popped the former (WoW64 since Windows 8; `int 2Eh` pushes none).
+For example, a thread calls SendMessage, and win32k, in the kernel, calls the window procedure back. The kernel copies
+what the routine needs to the user's stack and lets the thread go on in ntdll's KiUserCallbackDispatcher. That calls the
+routine with the address and the size of the copy, and ends with NtCallbackReturn. So no `ret` leads out of it, and no
+CONTEXT is saved.
+
+But the word right above the copy is the one that esp pointed at during the system call. That is the return address into
+the stub of the system call (`call [SystemCallStub]; ret n`). Where the switch to the kernel has popped it (WoW64 since
+Windows 8) or has pushed none (`int 2Eh`), the word is the return address of the stub itself.
 """
 
 from __future__ import annotations
@@ -13,26 +16,27 @@ from __future__ import annotations
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import SP
-from throwstack.unwind.x86.calls import Calls
-from throwstack.unwind.x86.clean_up import drops_word
+from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import Immediate, Op, Register
-from throwstack.unwind.x86.prologue import Caller, Place
+from throwstack.unwind.x86.decode import Immediate, Opcode, Register
+from throwstack.unwind.x86.return_address import ReturnAddresses
+from throwstack.unwind.x86.stack_adjustment import is_add_esp_4
 
 CALLBACK_DISPATCHER = "KiUserCallbackDispatcher"
 _EAX = Register(0)
 _SLACK = 8
-"""How many words may lie above the copy: its start is rounded down, to 4 bytes or to 16."""
+"""How many words may be between the copy and the word: the copy's start is rounded down to 4 or 16 bytes."""
 _MAX_STUB = 0x20
 _STUB_INSTRUCTIONS = 4
 
 
-def system_call(
-    place: Place, at_entry: tuple[int | None, ...], stack: StackBounds, code: Code, calls: Calls
+def interrupted_system_call(
+    place: Place, at_entry: tuple[int | None, ...], stack: StackBounds, code: Code, calls: ReturnAddresses
 ) -> Caller | None:
-    """Return the system call stub that the callback at `place`, in KiUserCallbackDispatcher, interrupts, or None.
+    """Return the stub of the system call from which the kernel called back to `place`, or None.
 
-    `at_entry` are the registers with which the dispatcher was entered: but for esp, those of the system call.
+    `place` is in KiUserCallbackDispatcher. `at_entry` are the registers with which that was entered: but for esp, they
+    are those of the system call.
     """
     memory = code.memory
     try:
@@ -42,10 +46,10 @@ def system_call(
         end = (copy + size + 3) & ~3
         for slot in range(end, min(end + 4 * _SLACK, stack.base - 3), 4):
             word = memory.u32(slot)
-            if any(_behind_call(code, word - size) == word for size in range(_MAX_STUB)):
+            if any(_return_in_stub(code, word - size) == word for size in range(_MAX_STUB)):
                 return _caller(slot, word, slot + 4, at_entry)
-            for site in calls.before(word):
-                waits = None if site.target is None else _behind_call(code, code.behind_thunks(site.target))
+            for site in calls.calls_before(word):
+                waits = None if site.target is None else _return_in_stub(code, code.after_thunks(site.target))
                 if waits is not None:
                     return _caller(slot - 4, waits, slot, at_entry)
     except MemoryUnreadable:
@@ -57,13 +61,13 @@ def _caller(slot: int, return_address: int, sp: int, at_entry: tuple[int | None,
     return Caller(slot, return_address, sp, 0, (*at_entry[:SP], sp, *at_entry[SP + 1 :]))
 
 
-def _behind_call(code: Code, start: int) -> int | None:
-    """Return where the kernel comes back to in the system call stub at `start`, None if there is no stub.
+def _return_in_stub(code: Code, start: int) -> int | None:
+    """Return the address to which the kernel returns in the system call stub at `start`; None if there is no stub.
 
-    Stubs: `mov eax, number`, instructions that set ecx or edx, the call, `ret n` (`add esp, 4; ret n`).
+    A stub is `mov eax, number`, instructions that set ecx or edx, the call, then `ret n` or `add esp, 4; ret n`.
     """
     instruction = code.at(start)
-    if instruction is None or instruction.op is not Op.MOV or instruction.operand(0) != _EAX:
+    if instruction is None or instruction.op is not Opcode.MOV or instruction.operand(0) != _EAX:
         return None
     if not isinstance(instruction.operand(1), Immediate):
         return None
@@ -71,11 +75,11 @@ def _behind_call(code: Code, start: int) -> int | None:
         instruction = code.at(instruction.end)
         if instruction is None:
             return None
-        if instruction.op in {Op.CALL, Op.SYSTEM_CALL}:
+        if instruction.op in {Opcode.CALL, Opcode.SYSTEM_CALL}:
             following = code.at(instruction.end)
-            if following is not None and drops_word(following):
+            if following is not None and is_add_esp_4(following):
                 following = code.at(following.end)
-            return instruction.end if following is not None and following.op is Op.RETURN else None
-        if instruction.op not in {Op.MOV, Op.LEA, Op.XOR}:
+            return instruction.end if following is not None and following.op is Opcode.RETURN else None
+        if instruction.op not in {Opcode.MOV, Opcode.LEA, Opcode.XOR}:
             return None
     return None

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a call does to the stack pointer and the nonvolatile registers of its caller.
 
-Most functions keep ebx, ebp, esi and edi, and remove 0 (cdecl) or a fixed number of argument bytes (stdcall,
-thiscall, fastcall: `ret n`). A few helpers of the compilers build or remove their caller's frame instead
-(`__SEH_prolog`, `__EH_prolog3`, `__SEH_epilog4`, …), or move its esp down by eax (`_chkstk`, `_alloca_probe`). They
-are known by what their code does, not by name: stripped images have them too.
+Most functions keep ebx, ebp, esi and edi, and remove a fixed number of argument bytes: 0 (cdecl) or n (`ret n`).
+
+A few helpers of the compilers do neither. For example, a Visual C++ function with __try begins with `push 10h; push
+offset scopetable; call __SEH_prolog4`. When that call returns, ebp is set up, ebx, esi and edi are saved and 10h bytes
+of locals are allocated, all in the frame of the function that called it. `__SEH_epilog4` removes it again, and
+`_chkstk` and `_alloca_probe` move their caller's esp down by eax. A walk that takes such a call for an ordinary one
+looks for the return address in the wrong place.
+
+Helpers are recognized by what their code does, not by their names, because stripped images have them too. The code of
+a helper is then run symbolically in the place of the call.
 """
 
 from __future__ import annotations
@@ -12,13 +18,27 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from throwstack.core.registers import SP, X86_NONVOLATILE
-from throwstack.unwind.x86.clean_up import MAX_CLEANED, cleaned_after, drops_word, return_size, taken_back
+from throwstack.core.registers import SP, X86
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Op
-from throwstack.unwind.x86.effects import read
-from throwstack.unwind.x86.flow import Flow, Return
-from throwstack.unwind.x86.state import CONSTANT, INITIAL, State, Value, constant, register_of, value
+from throwstack.unwind.x86.control_flow import ControlFlow, ReturnPoint
+from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Opcode
+from throwstack.unwind.x86.stack_adjustment import (
+    MAX_ARGUMENT_BYTES,
+    dropped_bytes,
+    is_add_esp_4,
+    popped_bytes,
+    reallocated_bytes,
+)
+from throwstack.unwind.x86.symbolic_execution import operand_value
+from throwstack.unwind.x86.symbolic_state import (
+    CONSTANT,
+    INITIAL,
+    SymbolicState,
+    SymbolicValue,
+    constant,
+    register_of,
+    value,
+)
 
 _HELPER_LIMIT = 64
 _MAX_DEPTH = 3
@@ -39,9 +59,10 @@ class CalleeKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Callee:
-    """What is known of a callee.
+    """What a function does to its caller.
 
-    `popped` is the bytes of arguments it removes, None if no `ret` was found (or if a probe rounds eax up first).
+    `popped` is how many bytes of arguments it removes. It is None if no `ret` was found, and for a probe that rounds
+    eax up first, so that it is not known how much it allocates.
     """
 
     kind: CalleeKind
@@ -61,8 +82,8 @@ class Callees:
         self._depth = 0
         self._ahead: dict[int, int | None] = {}
 
-    def after_call(self, state: State, instruction: Instruction) -> State | None:
-        """Return the state after a call, or None if it is not known to come back anywhere."""
+    def after_call(self, state: SymbolicState, instruction: Instruction) -> SymbolicState | None:
+        """Return the state after a call, or None if the call does not come back."""
         target = self.target(state, instruction)
         if target == instruction.end:
             return state.push(constant(target))  # call $+5; pop ebx
@@ -71,7 +92,7 @@ class Callees:
             after = self._run_helper(state, instruction, target)
             if after is not None:
                 return after
-            callee = Callee(CalleeKind.ORDINARY, self.return_size(target))
+            callee = Callee(CalleeKind.ORDINARY, self.popped_bytes(target))
         if callee.kind is CalleeKind.PROBE:
             return _allocate(state, instruction, rounds=callee.popped is None)
         popped, doubt = callee.popped, 0
@@ -82,18 +103,21 @@ class Callees:
         pushed = max(state.pushed - popped, 0)
         return replace(after, pushed=pushed, doubt=state.doubt + doubt, may_have_pushed=False)
 
-    def target(self, state: State, instruction: Instruction) -> int | None:
-        """Return what a call calls, or None: directly, through an import, or through a register that holds one."""
+    def target(self, state: SymbolicState, instruction: Instruction) -> int | None:
+        """Return the function that a call calls: directly, through an import, or through a register; None if not known.
+
+        Compilers load the address of a function that is called more than once: `mov esi, [__imp__Sleep]; call esi`.
+        """
         target = self._code.target(instruction)
         if target is None:
-            found = read(state, instruction.operand(0))
+            found = operand_value(state, instruction.operand(0))
             if found is None or found.base != CONSTANT:
                 return None
             address = found.offset & 0xFFFFFFFF
             target = self._code.pointer(address) if found.is_word else address
             if target is None or not self._code.is_code(target):
                 return None
-        return self._code.behind_thunks(target)
+        return self._code.after_thunks(target)
 
     def at(self, start: int) -> Callee:
         """Return what the function at `start` does to its caller."""
@@ -106,90 +130,101 @@ class Callees:
                 self._callees[start] = callee
         return callee
 
-    def return_size(self, address: int) -> int | None:
-        """Return the operand of the `ret` that the code at `address` leads to past the fewest calls, or None."""
+    def popped_bytes(self, address: int) -> int | None:
+        """Return how many bytes of arguments the code at `address` removes when it returns, or None.
+
+        See `stack_adjustment.popped_bytes`; each address is looked at once.
+        """
         if address not in self._sizes:
-            self._sizes[address] = return_size(self._code, address)
+            self._sizes[address] = popped_bytes(self._code, address)
         return self._sizes[address]
 
     def _classify(self, start: int) -> Callee:
         probe = self._probe(start)
         if probe is not None:
             return probe
-        flow = Flow(self._code, start, State(is_from_entry=True), self._after_call_in_helper, limit=_HELPER_LIMIT)
+        flow = ControlFlow(
+            self._code, start, SymbolicState(is_from_entry=True), self._after_call_in_helper, limit=_HELPER_LIMIT
+        )
         found = flow.first_return()
         if found is not None and found.state.doubt == 0 and _changes_caller(found):
             return Callee(CalleeKind.HELPER, None)
-        return Callee(CalleeKind.ORDINARY, self.return_size(start))
+        return Callee(CalleeKind.ORDINARY, self.popped_bytes(start))
 
     def _probe(self, start: int) -> Callee | None:
-        """Recognise code that switches to a stack pointer computed from eax: `xchg eax, esp` or `mov esp, ecx`.
+        """Recognize a stack probe: code that ends with `xchg eax, esp` or `mov esp, ecx`.
 
-        `_alloca_probe_16` rounds eax up (`and ecx, 15`) and goes on in `_chkstk`.
+        It touches each page on the way, so that the guard page grows the stack. `_alloca_probe_16` first rounds eax up
+        (`and ecx, 15`) and then jumps to `_chkstk`.
         """
         address, rounds = start, False
         for _ in range(_PROBE_LIMIT):
             instruction = self._code.at(address)
-            if instruction is None or instruction.op in {Op.CALL, Op.RETURN, Op.STOP, Op.LEAVE}:
+            if instruction is None or instruction.op in {Opcode.CALL, Opcode.RETURN, Opcode.STOP, Opcode.LEAVE}:
                 return None
             first, second = (register_of(instruction.operand(index)) for index in range(2))
-            if (instruction.op is Op.XCHG and {first, second} == {_EAX, SP}) or (
-                instruction.op is Op.MOV and first == SP and second in _VOLATILE
+            if (instruction.op is Opcode.XCHG and {first, second} == {_EAX, SP}) or (
+                instruction.op is Opcode.MOV and first == SP and second in _VOLATILE
             ):
                 return Callee(CalleeKind.PROBE, None if rounds else 0)
             mask = instruction.operand(1)
-            rounds |= instruction.op is Op.AND and isinstance(mask, Immediate) and mask.value < _MIN_PAGE_MASK
-            target = self._code.target(instruction) if instruction.op is Op.JUMP else instruction.end
+            rounds |= instruction.op is Opcode.AND and isinstance(mask, Immediate) and mask.value < _MIN_PAGE_MASK
+            target = self._code.target(instruction) if instruction.op is Opcode.JUMP else instruction.end
             if target is None:
                 return None
             address = target
         return None
 
-    def _run_helper(self, state: State, instruction: Instruction, target: int) -> State | None:
-        """Follow a helper from the call to the `ret` that comes back behind it."""
+    def _run_helper(self, state: SymbolicState, instruction: Instruction, target: int) -> SymbolicState | None:
+        """Follow a helper from its call to the `ret` that returns to the caller; None if it does not."""
         inside = state.push(constant(instruction.end))
-        flow = Flow(self._code, target, inside, self._after_call_in_helper, limit=_HELPER_LIMIT)
+        flow = ControlFlow(self._code, target, inside, self._after_call_in_helper, limit=_HELPER_LIMIT)
         after = flow.state_at(instruction.end)
         return None if after is None else replace(after, pushed=0)
 
-    def _after_call_in_helper(self, state: State, instruction: Instruction) -> State | None:
-        """Apply a call in a helper (`__SEH_epilog4_GS` checks the cookie); None: no helper makes such a call."""
+    def _after_call_in_helper(self, state: SymbolicState, instruction: Instruction) -> SymbolicState | None:
+        """Return the state after a call that a helper makes; None if no helper makes such a call.
+
+        `__SEH_epilog4_GS` calls `__security_check_cookie`, which takes its argument in ecx.
+        """
         target = None if state.pushed else self.target(state, instruction)
         if target is None or self._depth > _MAX_DEPTH or self.at(target).kind is not CalleeKind.ORDINARY:
             return None
-        popped = self.return_size(target)
+        popped = self.popped_bytes(target)
         if popped is None:
             return None
         sp = state.sp
         return state.without(_VOLATILE).with_register(SP, sp.plus(popped) if sp is not None else None)
 
-    def _guess(self, state: State, instruction: Instruction) -> tuple[int, int]:
-        """Return how many bytes an unknown callee removed, and 1 if that is only a guess."""
+    def _guess(self, state: SymbolicState, instruction: Instruction) -> tuple[int, int]:
+        """Return how many bytes of arguments an unknown callee has removed, and how doubtful that is: 0 or 1."""
         operand, following = instruction.operand(0), self._code.at(instruction.end)
-        if isinstance(operand, Indirect) and operand.has_segment and following is not None and drops_word(following):
-            # WoW64 up to Windows 7: `call fs:[0C0h]; add esp, 4; ret n`. The switch to 64-bit mode comes back without
-            # popping the return address.
+        if isinstance(operand, Indirect) and operand.has_segment and following is not None and is_add_esp_4(following):
+            # The system call stubs of WoW64 up to Windows 7: `call fs:[0C0h]; add esp, 4; ret n`. The 64-bit code jumps
+            # back to the return address and leaves it on the stack, and `add esp, 4` removes it.
             return -4, 0
         sp = state.sp
         if state.is_from_entry and sp is not None and sp.base == SP:
+            # From the function's start it is known how far the return address is above esp before the call, and from
+            # the code up to the `ret` how far it is after the call. The difference is what the callee has removed.
             distance = self._distance(instruction.end)
             cleaned = -distance - sp.offset if distance is not None else -1
-            if 0 <= cleaned <= MAX_CLEANED and cleaned % 4 == 0:
+            if 0 <= cleaned <= MAX_ARGUMENT_BYTES and cleaned % 4 == 0:
                 return cleaned, 0
         if not state.pushed:
-            size = taken_back(self._code, instruction.end)
+            size = reallocated_bytes(self._code, instruction.end)
             return (size, 0) if size else (0, 1 if state.may_have_pushed else 0)
-        dropped, is_certain = cleaned_after(self._code, instruction.end)
+        dropped, is_certain = dropped_bytes(self._code, instruction.end)
         if dropped >= state.pushed:
             return 0, 0 if is_certain else 1
         return state.pushed, 1
 
     def _distance(self, address: int) -> int | None:
-        """Return how far above esp the return address lies at `address`, if the code from there says so."""
+        """Return how many bytes above esp the return address is at `address`, if the code from there on tells."""
         if address in self._ahead:
             return self._ahead[address]
         self._ahead[address] = None
-        flow = Flow(self._code, address, State(), self.after_call, limit=_AHEAD_LIMIT)
+        flow = ControlFlow(self._code, address, SymbolicState(), self.after_call, limit=_AHEAD_LIMIT)
         found = flow.first_return()
         if found is not None and found.state.doubt == 0 and found.target is not None:
             target = found.target
@@ -198,19 +233,21 @@ class Callees:
         return self._ahead[address]
 
 
-def _changes_caller(found: Return) -> bool:
+def _changes_caller(found: ReturnPoint) -> bool:
+    """Say whether a function that returns like this has changed its caller's frame, as only helpers do."""
     state, target = found.state, found.target
-    if any(state.registers[number] not in {INITIAL[number], None} for number in X86_NONVOLATILE):
+    if any(state.registers[number] not in {INITIAL[number], None} for number in X86.nonvolatile):
         return True
-    if target != Value(SP, 0, is_word=True):
+    if target != SymbolicValue(SP, 0, is_word=True):
         return target is not None and state.sp is not None
     return state.sp != value(SP, 4 + found.popped)
 
 
-def _allocate(state: State, instruction: Instruction, *, rounds: bool) -> State:
+def _allocate(state: SymbolicState, instruction: Instruction, *, rounds: bool) -> SymbolicState:
+    """Return the state after a stack probe; where eax is not known, esp gets a base of its own."""
     sp, size = state.sp, state.registers[_EAX]
     amount = size.constant if size is not None and not rounds else None
     after = state.without(_VOLATILE)
     if amount is None or sp is None:
-        return after.set_sp(Value(instruction.address, 0))
+        return after.set_sp(SymbolicValue(instruction.address, 0))
     return replace(after.with_register(SP, sp.plus(-amount)), pushed=0)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choosing between answers: where rules disagree about a frame's caller, this is what decides.
+"""The choice between rules that disagree about a frame's caller.
 
 A candidate's score is the weight of the rule that found it, plus how well its return address fits, plus a bonus when
-an independent rule finds the same place, less its doubts. Only the order of scores matters, and zero: what scores
-below it is not believed.
+an independent rule finds the same slot, less its doubts. Only the order of scores matters, and zero: a candidate at or
+below zero is not believed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from throwstack.core.frames import Trust
-from throwstack.unwind.x86.calls import Fit
-from throwstack.unwind.x86.prologue import Caller
+from throwstack.unwind.x86.call_frame import Caller
+from throwstack.unwind.x86.return_address import Fit
 
 
 class Rule(Enum):
@@ -22,8 +22,8 @@ class Rule(Enum):
 
     FRAME_DATA = "FrameData"
     FPO = "FPO"
-    RECORD_HERE = "FrameData or FPO, where the thread stands"
-    """Records describe neither epilogues nor every step of a prologue, and a thread may stand in one."""
+    RECORD_HERE = "FrameData or FPO, where the thread was stopped"
+    """Records describe neither epilogues nor every step of a prologue, and a thread may be stopped in one."""
     FUNCTION = "function start, from symbols"
     EPILOGUE = "code followed to its return, without a branch or a call"
     FORWARD = "code followed to its return"
@@ -40,7 +40,7 @@ class Rule(Enum):
 class Candidate:
     """A caller, the rule that found it, and how its return address fits.
 
-    `has_program` says that it comes from a FrameData program, `trust` how good the answer is among the others.
+    `has_program` says that it comes from a FrameData program. `trust` is the label of the frame that it leads to.
     """
 
     rule: Rule
@@ -79,7 +79,7 @@ _FIT = {
 }
 _DOUBT = 10
 _PAST_HELPER = 15
-"""What a helper is going to do to its caller's frame is not in memory yet."""
+"""The changes that a helper is going to make to its caller's frame are not in memory yet."""
 _INCONSISTENT = 40
 _AGREEMENT = 25
 _INDEPENDENT = frozenset(
@@ -89,7 +89,7 @@ _RECORDS = frozenset({Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE})
 _DECODED = frozenset({Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD})
 
 
-def score(candidate: Candidate, others: Iterable[Candidate] = ()) -> int:
+def score(candidate: Candidate, others: Iterable[Candidate]) -> int:
     """Return the score of a candidate among `others`."""
     total = _RULE[candidate.rule] + _FIT[candidate.fit] - _DOUBT * candidate.caller.doubt
     if candidate.caller.is_past_helper:
@@ -118,7 +118,10 @@ def best(candidates: list[Candidate]) -> Candidate | None:
 
 
 def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:
-    """Return the label of the frame that a candidate among `others` leads to: never better than what supports it."""
+    """Return the label of the frame that a candidate leads to: no better than the evidence among `others` allows.
+
+    For example, a FrameData program that decoded code contradicts gives no `cfi` frame but a `prologue` one.
+    """
     if candidate.rule in _RECORDS:
         decoded = [other for other in others if other.rule in _DECODED]
         if decoded and not any(_agrees(candidate, other) for other in decoded):

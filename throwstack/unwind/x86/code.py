@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The code of one address space as the analyses of the x86 unwinder share it."""
+"""The code of one address space: instructions, targets of calls and jumps, starts of functions.
+
+All analyses of the x86 unwinder share it, so that each instruction is decoded once.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from throwstack.core.errors import ThrowstackError
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.images.image import ImageMap
 from throwstack.names.symbols import SymbolKind, Symbols
-from throwstack.unwind.x86.decode import MASK, Decoder, Immediate, Indirect, Instruction, Op
+from throwstack.unwind.x86.decode import MASK, Decoder, Immediate, Indirect, Instruction, Opcode
 
 _MAX_THUNKS = 4
 _MAX_TABLE = 512
 
 
 class WorkLimitError(ThrowstackError):
-    """The code that a walk would have to follow is more than one walk may cost. Leaves analyses half done."""
+    """A walk would have to follow more code than one walk may cost. It leaves analyses half done."""
 
 
 class Code:
@@ -24,7 +27,7 @@ class Code:
     __slots__ = ("_is_code", "_work_limit", "decoder", "images", "memory", "symbols", "work_done")
 
     def __init__(self, images: ImageMap, symbols: Symbols) -> None:
-        """Look at the code of `images`; `symbols` say where functions begin."""
+        """Take the code of `images`; `symbols` say where functions begin."""
         self.images = images
         self.memory = images.memory
         self.symbols = symbols
@@ -35,18 +38,18 @@ class Code:
         """How many instructions the walk has followed."""
 
     def begin_walk(self, work_limit: int) -> None:
-        """Count the work of a walk from here on; `work_limit`: see `work`."""
+        """Begin to count the work of a walk, which may follow `work_limit` instructions."""
         self._work_limit = work_limit
         self.work_done = 0
 
     def work(self) -> None:
-        """Count an instruction that is followed. Raises `WorkLimitError` where a walk has followed too many."""
+        """Count an instruction that is followed. Raises `WorkLimitError` if the walk has followed too many."""
         self.work_done += 1
         if self.work_done > self._work_limit:
             raise WorkLimitError
 
     def is_code(self, address: int) -> bool:
-        """Say whether `address` lies in an executable section of an image."""
+        """Say whether `address` is in an executable section of an image."""
         known = self._is_code.get(address)
         if known is None:
             if len(self._is_code) > 1 << 18:
@@ -59,18 +62,18 @@ class Code:
         return self.decoder.at(address) if self.is_code(address) else None
 
     def is_function_start(self, address: int) -> bool:
-        """Say whether a symbol stands at `address`."""
+        """Say whether a symbol begins at `address`."""
         return self.symbols.function_start(address) == address
 
     def function_start(self, address: int, *, is_return_address: bool) -> int | None:
-        """Return the start of the function at `address` where full symbols (not exports) give it, else None."""
+        """Return the start of the function that holds `address`; None if there are no symbols, or only exports."""
         image = self.images.find(address)
         if image is None or self.symbols.table(image).kind is SymbolKind.EXPORT:
             return None
         return self.symbols.function_start(address, is_return_address=is_return_address)
 
     def pointer(self, address: int) -> int | None:
-        """Return the pointer to code that lies at `address`, or None."""
+        """Return the pointer to code that is stored at `address`, or None."""
         try:
             target = self.memory.u32(address)
         except MemoryUnreadable:
@@ -78,7 +81,7 @@ class Code:
         return target if self.is_code(target) else None
 
     def target(self, instruction: Instruction) -> int | None:
-        """Return where a direct call or jump leads, or one through a pointer at a fixed address; else None."""
+        """Return where a call or jump leads: directly, or through a pointer at a fixed address; None for any other."""
         operand = instruction.operand(0)
         if isinstance(operand, Immediate):
             return operand.value if self.is_code(operand.value) else None
@@ -86,7 +89,10 @@ class Code:
         return self.pointer(absolute) if absolute is not None else None
 
     def table(self, instruction: Instruction) -> list[int]:
-        """Return the targets of a jump through a table (`jmp [eax*4+table]`), or none."""
+        """Return the targets of a jump through a table (`jmp [eax*4+table]`); empty for any other jump.
+
+        Nothing says how long a table is. It ends at the first word that does not point into code of the same image.
+        """
         operand = instruction.operand(0)
         if not isinstance(operand, Indirect) or operand.index is None or operand.scale != 4 or operand.base is not None:
             return []
@@ -99,11 +105,14 @@ class Code:
             targets[target] = None
         return list(targets)
 
-    def behind_thunks(self, address: int) -> int:
-        """Return where a call to `address` ends up once jumps that stand there alone are followed."""
+    def after_thunks(self, address: int) -> int:
+        """Return where a call to `address` ends up once the jump there, if there is one, is followed.
+
+        Imports of an import library and incremental links call a lone `jmp`. Up to four in a row are followed.
+        """
         for _ in range(_MAX_THUNKS):
             instruction = self.at(address)
-            if instruction is None or instruction.op is not Op.JUMP:
+            if instruction is None or instruction.op is not Opcode.JUMP:
                 break
             target = self.target(instruction)
             if target is None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instructions as the x86 unwinder looks at them: what they do to the stack pointer and to registers.
 
-Capstone decodes; what comes out is small, cached by address and shared by every analysis that passes the address.
-Follows the Intel SDM, volume 2; only 32-bit code.
+Capstone decodes. The result is small, cached by address, and shared by every analysis that passes the address. Follows
+the Intel SDM, volume 2; only 32-bit code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CAPACITY = 1 << 18
 MASK = 0xFFFFFFFF
 
 
-class Op(Enum):
+class Opcode(Enum):
     """What an instruction means for a stack walk."""
 
     PUSH = "push"
@@ -88,14 +88,14 @@ Operand = Register | Immediate | Indirect
 class Instruction:
     """One decoded instruction.
 
-    `operands` has None for what is none of the above (parts of registers, segment and vector registers). `written`
-    are the numbers of the general registers it changes in whole or in part, where `op` does not say so by itself;
+    `operands` has None for an operand of another kind: a part of a register, a segment or a vector register. `written`
+    are the numbers of the general registers that it changes in whole or in part, where `op` does not say so by itself.
     `writes_memory` says whether its first operand is memory that it changes.
     """
 
     address: int
     size: int
-    op: Op
+    op: Opcode
     operands: tuple[Operand | None, ...] = ()
     written: tuple[int, ...] = ()
     writes_memory: bool = False
@@ -106,7 +106,7 @@ class Instruction:
         return (self.address + self.size) & MASK
 
     def operand(self, index: int) -> Operand | None:
-        """Return an operand, or None if there is none or none that is understood."""
+        """Return an operand; None if there is none, or one of another kind."""
         return self.operands[index] if index < len(self.operands) else None
 
 
@@ -124,35 +124,41 @@ _NUMBERS = {getattr(x86, f"X86_REG_{name}"): number for number, names in enumera
 _WHOLE = {getattr(x86, f"X86_REG_{names[0]}"): number for number, names in enumerate(_PARTS)}
 
 _OPS = {
-    x86.X86_INS_PUSH: Op.PUSH,
-    x86.X86_INS_PUSHAL: Op.PUSH_ALL,
-    x86.X86_INS_PUSHFD: Op.PUSH_FLAGS,
-    x86.X86_INS_POP: Op.POP,
-    x86.X86_INS_POPAL: Op.POP_ALL,
-    x86.X86_INS_POPFD: Op.POP_FLAGS,
-    x86.X86_INS_MOV: Op.MOV,
-    x86.X86_INS_LEA: Op.LEA,
-    x86.X86_INS_ADD: Op.ADD,
-    x86.X86_INS_SUB: Op.SUB,
-    x86.X86_INS_AND: Op.AND,
-    x86.X86_INS_OR: Op.OR,
-    x86.X86_INS_XOR: Op.XOR,
-    x86.X86_INS_XCHG: Op.XCHG,
-    x86.X86_INS_LEAVE: Op.LEAVE,
-    x86.X86_INS_ENTER: Op.ENTER,
-    x86.X86_INS_CALL: Op.CALL,
-    x86.X86_INS_JMP: Op.JUMP,
-    x86.X86_INS_LJMP: Op.STOP,
-    x86.X86_INS_RET: Op.RETURN,
-    x86.X86_INS_RETF: Op.STOP,
-    x86.X86_INS_IRETD: Op.STOP,
-    x86.X86_INS_INT3: Op.STOP,
-    x86.X86_INS_HLT: Op.STOP,
-    x86.X86_INS_UD2: Op.STOP,
-    x86.X86_INS_SYSEXIT: Op.STOP,
-    x86.X86_INS_SYSENTER: Op.SYSTEM_CALL,
-    x86.X86_INS_SYSCALL: Op.SYSTEM_CALL,
+    x86.X86_INS_PUSH: Opcode.PUSH,
+    x86.X86_INS_PUSHAL: Opcode.PUSH_ALL,
+    x86.X86_INS_PUSHFD: Opcode.PUSH_FLAGS,
+    x86.X86_INS_POP: Opcode.POP,
+    x86.X86_INS_POPAL: Opcode.POP_ALL,
+    x86.X86_INS_POPFD: Opcode.POP_FLAGS,
+    x86.X86_INS_MOV: Opcode.MOV,
+    x86.X86_INS_LEA: Opcode.LEA,
+    x86.X86_INS_ADD: Opcode.ADD,
+    x86.X86_INS_SUB: Opcode.SUB,
+    x86.X86_INS_AND: Opcode.AND,
+    x86.X86_INS_OR: Opcode.OR,
+    x86.X86_INS_XOR: Opcode.XOR,
+    x86.X86_INS_XCHG: Opcode.XCHG,
+    x86.X86_INS_LEAVE: Opcode.LEAVE,
+    x86.X86_INS_ENTER: Opcode.ENTER,
+    x86.X86_INS_CALL: Opcode.CALL,
+    x86.X86_INS_JMP: Opcode.JUMP,
+    x86.X86_INS_LJMP: Opcode.STOP,
+    x86.X86_INS_RET: Opcode.RETURN,
+    x86.X86_INS_RETF: Opcode.STOP,
+    x86.X86_INS_IRETD: Opcode.STOP,
+    x86.X86_INS_INT3: Opcode.STOP,
+    x86.X86_INS_HLT: Opcode.STOP,
+    x86.X86_INS_UD2: Opcode.STOP,
+    x86.X86_INS_SYSEXIT: Opcode.STOP,
+    x86.X86_INS_SYSENTER: Opcode.SYSTEM_CALL,
+    x86.X86_INS_SYSCALL: Opcode.SYSTEM_CALL,
 }
+_WRITES_OPERANDS = frozenset(
+    {
+        *(Opcode.OTHER, Opcode.MOV, Opcode.LEA, Opcode.ADD, Opcode.SUB),
+        *(Opcode.AND, Opcode.OR, Opcode.XOR, Opcode.XCHG),
+    }
+)
 _BRANCH_GROUP = {x86.X86_GRP_BRANCH_RELATIVE, x86.X86_GRP_JUMP}
 _OPERAND_SIZE = 0x66
 _INT_SERVICE = 0x2E
@@ -180,17 +186,27 @@ def _operand(raw: x86.X86Op) -> Operand | None:
 def _translate(raw: capstone.CsInsn) -> Instruction:
     operands = tuple(_operand(operand) for operand in raw.operands)
     op = _OPS.get(raw.id)
-    if op in {Op.PUSH, Op.POP} and raw.prefix[2] == _OPERAND_SIZE:
-        op = Op.STOP  # moves esp by 2: no compiler's code
+    if op in {Opcode.PUSH, Opcode.POP} and raw.prefix[2] == _OPERAND_SIZE:
+        op = Opcode.STOP  # moves esp by 2: no compiler writes that
     if raw.id == x86.X86_INS_INT:
         number = raw.operands[0].imm
-        op = {_INT_SERVICE: Op.SYSTEM_CALL, _INT_FASTFAIL: Op.STOP}.get(number, Op.OTHER)
+        op = {_INT_SERVICE: Opcode.SYSTEM_CALL, _INT_FASTFAIL: Opcode.STOP}.get(number, Opcode.OTHER)
     if op is None and raw.operands and _BRANCH_GROUP & set(raw.groups):
-        op = Op.BRANCH
+        op = Opcode.BRANCH
     if op is None:
-        op = Op.OTHER
+        op = Opcode.OTHER
     written: tuple[int, ...] = ()
-    if op in {Op.OTHER, Op.MOV, Op.LEA, Op.ADD, Op.SUB, Op.AND, Op.OR, Op.XOR, Op.XCHG}:
+    if op in {
+        Opcode.OTHER,
+        Opcode.MOV,
+        Opcode.LEA,
+        Opcode.ADD,
+        Opcode.SUB,
+        Opcode.AND,
+        Opcode.OR,
+        Opcode.XOR,
+        Opcode.XCHG,
+    }:
         _, registers = raw.regs_access()
         written = tuple({_NUMBERS[register] for register in registers if register in _NUMBERS})
     first = raw.operands[0] if raw.operands else None
@@ -211,7 +227,7 @@ class Decoder:
         self._decoded: dict[int, Instruction | None] = {}
 
     def at(self, address: int) -> Instruction | None:
-        """Return the instruction at `address`, or None if it cannot be read or is not one."""
+        """Return the instruction at `address`; None if the bytes cannot be read or are no instruction."""
         try:
             return self._decoded[address]
         except KeyError:

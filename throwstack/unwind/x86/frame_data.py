@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames from what a PDB says of them: FrameData programs and old FPO_DATA.
+"""The caller of a frame from its PDB: FrameData programs and old FPO_DATA.
 
 A FrameData program is postfix: `$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =`. Operators: `+ - * / %`, `@` (align the
 first operand down to the second), `^` (the word at an address), `=` (assign). Variables: the registers `$eip $esp $ebp
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.core.registers import BP, SP, X86_NAMES, X86_NONVOLATILE
+from throwstack.core.registers import BP, SP, X86
 from throwstack.names.frame_records import FrameData
+from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.decode import MASK
-from throwstack.unwind.x86.prologue import Caller, Place
 
 _MAX_TOKENS = 1024
 _MAX_NUMBER = 12
@@ -36,8 +36,8 @@ class ProgramError(Enum):
     NO_RETURN_ADDRESS = "$eip is not the word below $esp"
 
 
-def evaluate(program: str, variables: Mapping[str, int], memory: Memory) -> dict[str, int] | ProgramError:
-    """Run a program; return what it assigned, or why it failed. Numbers are unsigned 32-bit and wrap around."""
+def run_program(program: str, variables: Mapping[str, int], memory: Memory) -> dict[str, int] | ProgramError:
+    """Run a program; return the variables that it assigned, or why it failed. Numbers wrap around at 32 bits."""
     tokens = program.split()
     if len(tokens) > _MAX_TOKENS:
         return ProgramError.TOO_LONG
@@ -134,8 +134,8 @@ def _compute(
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """A caller as a record gives it. `searched` is how many words above the computed place it was taken from."""
+class RecordedCaller:
+    """A caller as a record gives it, found `searched` words above the computed slot."""
 
     caller: Caller
     searched: int
@@ -143,35 +143,38 @@ class Recorded:
 
 def callers(
     data: FrameData, place: Place, arguments_size: int, memory: Memory, popped: int | None
-) -> Iterator[Recorded | ProgramError]:
-    """Yield the caller that a record gives for the frame at `place`, then others it may mean.
+) -> Iterator[RecordedCaller | ProgramError]:
+    """Yield the caller that a record gives for the frame at `place`, then others that it may mean.
 
-    `arguments_size` is the size of the arguments that lie on the stack for the call below this frame; `popped` the
-    bytes of arguments this frame's own function removes. Only where the place of the return address is counted from
-    esp is there more than one answer.
+    `arguments_size` is the size in bytes of the arguments that were pushed for the call of the frame inside this one,
+    `popped` how many bytes of arguments this frame's own function removes. There is more than one answer only where the
+    slot of the return address is counted from esp.
     """
     search = place.lowest_sp + arguments_size + data.locals_size + data.saved_registers_size
     bp = place.registers.bp
     if "@" in data.program and bp is not None:
-        # A function that realigns its stack: esp says nothing about how far up the return address is. The compiler's
-        # programs mean the word above the saved ebp when they search.
+        # A function that realigns its stack (`and esp, -16`): the distance from esp to the return address is not fixed.
+        # Visual C++ writes `.raSearch` in the programs of such functions all the same, and means the word above the
+        # saved ebp.
         search = bp + 4
     words = _SEARCH_WORDS if ".raSearch" in data.program or not data.program else 0
-    # esp may have been rounded down to 8 or 16 bytes, or arguments of an outer call may have been pushed already
-    # (`f(a, g(b))`): the return address then lies a few words further up.
+    # The return address may be a few words further up than the record says. esp may have been rounded down to 8 or 16
+    # bytes; or arguments of an outer call have been pushed already: in `f(g(b), a)`, `a` is on the stack while g runs.
     for searched in range(words + 1):
         yield _caller(data, place, (search + 4 * searched) & MASK, searched, memory, popped)
 
 
 def _caller(  # noqa: PLR0917 - a step of `callers`, which has them all
     data: FrameData, place: Place, search: int, searched: int, memory: Memory, popped: int | None
-) -> Recorded | ProgramError:
+) -> RecordedCaller | ProgramError:
     gpr, sp = place.registers.gpr, place.lowest_sp
     if not data.program:
         found: dict[str, int] | ProgramError = _fpo(data, search, memory)
     else:
-        variables = {f"${name}": gpr[number] for number, name in enumerate(X86_NAMES) if gpr[number] is not None}
-        found = evaluate(
+        variables = {
+            f"${name}": gpr[number] for number, name in enumerate(X86.register_names) if gpr[number] is not None
+        }
+        found = run_program(
             data.program,
             {
                 **{name: value for name, value in variables.items() if value is not None},
@@ -199,29 +202,34 @@ def _caller(  # noqa: PLR0917 - a step of `callers`, which has them all
             return ProgramError.NO_RETURN_ADDRESS
     except MemoryUnreadable:
         return ProgramError.UNREADABLE
-    # A register that the program does not mention is unchanged, says the format; but some compilers mention only ebp
-    # and ebx. ebp is always mentioned where it is saved; the others are believed where nothing is saved at all.
-    kept = X86_NONVOLATILE if data.saved_registers_size == 0 else (BP,)
+    # By the format, a register that the program does not mention is unchanged. But some compilers mention only ebp and
+    # ebx, and save esi and edi without a word. So ebp is believed, because it is mentioned wherever it is saved; the
+    # others are believed only if the record says that nothing is saved at all.
+    kept = X86.nonvolatile if data.saved_registers_size == 0 else (BP,)
     registers = [gpr[number] if number in kept else None for number in range(8)]
-    for number in X86_NONVOLATILE:
-        registers[number] = found.get(f"${X86_NAMES[number]}", registers[number])
+    for number in X86.nonvolatile:
+        registers[number] = found.get(f"${X86.register_names[number]}", registers[number])
     if not data.program and data.uses_base_pointer and "$ebp" not in found:
         registers[BP] = None
     registers[SP] = (call_sp + (popped or 0)) & MASK
-    return Recorded(Caller(slot, return_address, call_sp, popped, tuple(registers)), searched)
+    return RecordedCaller(Caller(slot, return_address, call_sp, popped, tuple(registers)), searched)
 
 
 def _fpo(data: FrameData, search: int, memory: Memory) -> dict[str, int] | ProgramError:
-    """Lay out an FPO_DATA frame: callee's arguments, saved registers, locals, return address, from esp upwards."""
+    """Return $eip, $esp and $ebp by an FPO_DATA record, whose return address is at `search`.
+
+    From esp upwards the frame is: arguments of the callee, saved registers, locals, return address.
+    """
     try:
         found = {"$eip": memory.u32(search), "$esp": search + 4}
     except MemoryUnreadable:
         return ProgramError.UNREADABLE
     if not data.uses_base_pointer:
         return found
-    # ebp serves as a general register and is saved among the others, mostly second (ebx, ebp, esi, edi) or first.
-    # Link-time code generation of VC 8 records 0 bytes of saved registers although ebp is among them. So the place is
-    # only believed if what lies there can be the frame pointer of a caller: an address further up this stack.
+    # The function uses ebp as a general register and saves it among the others, and the record does not say where. ebp
+    # is mostly pushed second (ebx, ebp, esi, edi) or first. Link-time code generation of Visual C++ 8 even records 0
+    # bytes of saved registers although ebp is among them. So each likely slot is tried, and a word is only believed if
+    # it can be the frame pointer of a caller: an address further up this stack.
     top = search - data.locals_size
     size = max(data.saved_registers_size, 4)
     for offset in (8, 4, 12, 16):

@@ -1,80 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frame from the code of its function: followed from the function's first instruction to where the thread stands."""
+"""The caller of a frame, from the start of its function: its code is followed up to the place of the frame."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import SP, Registers
+from throwstack.core.registers import SP
+from throwstack.unwind.after_call import calls_before
+from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.callees import Callees
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import MASK, Op
-from throwstack.unwind.x86.flow import Flow
-from throwstack.unwind.x86.restore import solve
-from throwstack.unwind.x86.state import State, Value
+from throwstack.unwind.x86.control_flow import ControlFlow
+from throwstack.unwind.x86.decode import MASK, Opcode
+from throwstack.unwind.x86.saved_registers import registers_at_start
+from throwstack.unwind.x86.symbolic_state import SymbolicState, SymbolicValue
 
 _LIMIT = 8192
-_CALL_SIZES = (5, 2, 3, 6, 7, 4)
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The caller of a frame as one rule finds it.
-
-    `slot` is where the return address lies, `call_sp` the caller's esp just before its call (just after the return, if
-    the callee removes no arguments), `popped` the bytes of arguments the callee removes (None: not known), `gpr` the
-    registers in the caller with esp = `call_sp` + `popped`.
-
-    A helper such as `__SEH_epilog` takes its return address off the stack and keeps it in a register for a while:
-    `is_in_register`, and `slot` is then where it was or will be. Such a helper changes its caller's frame, and
-    `is_past_helper` says that `gpr` are the registers as the helper leaves them, not as it found them.
-    """
-
-    slot: int
-    return_address: int
-    call_sp: int
-    popped: int | None
-    gpr: tuple[int | None, ...]
-    is_consistent: bool = True
-    doubt: int = 0
-    is_in_register: bool = False
-    is_past_helper: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a frame stands: its registers, and for all but the innermost where the call below it began.
-
-    `call_sp` is esp before that call instruction, None in the innermost frame; `is_sp_exact` says whether registers.sp
-    takes account of the arguments the callee removed; `is_past_helper` as in `Caller`. `is_in_helper` says the
-    contrary: a helper was called and has not changed the frame yet, so that `ip` will be reached with other registers.
-    """
-
-    registers: Registers
-    call_sp: int | None = None
-    is_sp_exact: bool = True
-    is_past_helper: bool = False
-    is_in_helper: bool = False
-
-    @property
-    def ip(self) -> int:
-        """Return the instruction pointer."""
-        return self.registers.ip
-
-    @property
-    def is_return_address(self) -> bool:
-        """Say whether `ip` is where a call returns to, and not where the thread stands."""
-        return self.call_sp is not None
-
-    @property
-    def lowest_sp(self) -> int:
-        """Return the lowest address at which something of this frame can lie."""
-        return self.registers.sp if self.call_sp is None else self.call_sp
 
 
 class Prologues:
-    """Functions followed from their starts, each as far as it was needed."""
+    """Functions followed from their starts, each as far as it is needed."""
 
     __slots__ = ("_callees", "_code", "_flows")
 
@@ -82,31 +26,36 @@ class Prologues:
         """Follow functions in `code`."""
         self._code = code
         self._callees = callees
-        self._flows: dict[int, Flow] = {}
+        self._flows: dict[int, ControlFlow] = {}
 
-    def flow(self, start: int) -> Flow:
+    def flow(self, start: int) -> ControlFlow:
         """Return the analysis of the function at `start`."""
         flow = self._flows.get(start)
         if flow is None:
-            flow = Flow(self._code, start, State(is_from_entry=True), self._callees.after_call, limit=_LIMIT)
+            flow = ControlFlow(
+                self._code, start, SymbolicState(is_from_entry=True), self._callees.after_call, limit=_LIMIT
+            )
             self._flows[start] = flow
         return flow
 
-    def state(self, start: int, place: Place) -> State | None:
-        """Return the state at `place` (at the call instruction, for a return address), or None if it is not reached."""
+    def state(self, start: int, place: Place) -> SymbolicState | None:
+        """Return the state at `place`, or None if the function does not reach it.
+
+        For a return address it is the state before the call.
+        """
         flow = self.flow(start)
         if place.call_sp is None or place.is_past_helper:
             return flow.state_at(place.ip)
-        for size in _CALL_SIZES:
-            call = self._code.at(place.ip - size)
-            if call is not None and call.op is Op.CALL and call.size == size:
+        for start_of_call in calls_before(self._code.memory, place.ip):
+            call = self._code.at(start_of_call)
+            if call is not None and call.op is Opcode.CALL and call.end == place.ip:
                 state = flow.state_at(call.address)
                 if state is not None:
                     return state
         return None
 
     def comes_back(self, start: int, place: Place) -> bool:
-        """Say whether the call behind which `place` stands can come back there, given where its function begins.
+        """Say whether the call before the return address of `place` can return there, given its function's start.
 
         A call that never returns (`throw`) may end a block, and then its return address begins another one:
         `cmp eax, 100; jge next; … call _CxxThrowException; next: add esp, 18h`. Jumps lead there with another esp
@@ -120,16 +69,16 @@ class Prologues:
         return not depths or state.sp.plus(removed) in depths
 
     def reaches(self, start: int, place: Place) -> bool | None:
-        """Say whether the function at `start` contains `place`; None if its code cannot be followed throughout."""
+        """Say whether the function at `start` contains `place`; None if not all of its code can be followed."""
         if self.state(start, place) is not None:
             return True
         flow = self.flow(start)
         return None if flow.has_unknown_jump or flow.is_cut_short else False
 
     def at_entry(self, start: int, place: Place) -> tuple[int | None, ...] | None:
-        """Return the registers with which the function at `start` was entered, or None, given that `place` is in it."""
+        """Return the registers with which the function at `start`, which contains `place`, was entered, or None."""
         state = self.state(start, place)
-        found = None if state is None else solve(state, _known(place), self._code.memory)
+        found = None if state is None else registers_at_start(state, _known(place), self._code.memory)
         return None if found is None else found.gpr
 
     def caller(self, start: int, place: Place) -> Caller | None:
@@ -139,7 +88,7 @@ class Prologues:
             return None
         gpr = _known(place)
         memory = self._code.memory
-        found = solve(state, gpr, memory)
+        found = registers_at_start(state, gpr, memory)
         if found is None:
             return None
         entry = found.gpr[SP]
@@ -154,7 +103,7 @@ class Prologues:
         if return_address is None:
             return None
         call_sp = (entry + 4) & MASK
-        popped = self._callees.return_size(start)
+        popped = self._callees.popped_bytes(start)
         registers = list(found.gpr)
         registers[SP] = (call_sp + (popped or 0)) & MASK
         return Caller(
@@ -170,7 +119,7 @@ class Prologues:
 
 
 def _known(place: Place) -> list[int | None]:
-    """Return the registers known where `place` stands: before the call, for a return address."""
+    """Return the registers that are known at `place`; for a return address, those before the call."""
     gpr = list(place.registers.gpr)
     if place.call_sp is not None:
         gpr[:3] = [None] * 3
@@ -179,12 +128,13 @@ def _known(place: Place) -> list[int | None]:
     return gpr
 
 
-def _return_slot(state: State, entry: int, lowest: int) -> tuple[int | None, int | None]:
-    """Return where the return address lies: its slot, or the number of the register that holds it.
+def _return_slot(state: SymbolicState, entry: int, lowest: int) -> tuple[int | None, int | None]:
+    """Return where the return address is: its slot, or the number of the register that holds it.
 
-    That is where the call put it, unless the code has moved it (`__SEH_prolog`) or popped it (`__SEH_epilog`).
+    That is where the call has put it, but for helpers. `__SEH_prolog` pushes it once more, below the frame that it has
+    built. `__SEH_epilog` pops it into ecx.
     """
-    word = Value(SP, 0, is_word=True)
+    word = SymbolicValue(SP, 0, is_word=True)
     if entry >= lowest and state.stack.get((SP, 0), word) == word:
         return entry, None
     for (base, offset), held in state.stack.items():

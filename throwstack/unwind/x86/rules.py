@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All rules asked for the caller of one frame."""
+"""All rules are asked for the caller of one frame, and the best answer is completed from the others.
+
+The rules with code of their own are in other modules (see `throwstack.unwind.x86`). Here are the frame pointer,
+exception registrations, calls of an address that is no code, and the scan.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +14,37 @@ from throwstack.core.budgets import Meter
 from throwstack.core.contexts import Context
 from throwstack.core.frames import StackBounds, Trust
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import BP, SP, X86_NONVOLATILE, Registers
+from throwstack.core.registers import BP, SP, X86, Registers
 from throwstack.images.image import ImageMap
 from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.symbols import Symbols
 from throwstack.unwind.x86 import frame_data
-from throwstack.unwind.x86.callback import CALLBACK_DISPATCHER, system_call
+from throwstack.unwind.x86.call_frame import Caller, Place
+from throwstack.unwind.x86.callback import CALLBACK_DISPATCHER, interrupted_system_call
 from throwstack.unwind.x86.callees import Callees
-from throwstack.unwind.x86.calls import Calls, Fit
 from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK
-from throwstack.unwind.x86.forward import Forward
-from throwstack.unwind.x86.interrupted import DISPATCHERS_MODULE, interrupted_context
-from throwstack.unwind.x86.prologue import Caller, Place, Prologues
-from throwstack.unwind.x86.scan import return_addresses
-from throwstack.unwind.x86.starts import Starts
+from throwstack.unwind.x86.function_starts import FunctionStarts
+from throwstack.unwind.x86.interrupted_context import DISPATCHERS_MODULE, interrupted_context
+from throwstack.unwind.x86.prologue import Prologues
+from throwstack.unwind.x86.rest_of_function import RestOfFunction
+from throwstack.unwind.x86.return_address import Fit, ReturnAddresses
+from throwstack.unwind.x86.stack_scan import scan_return_addresses
 
 _BELIEVED = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE)
 _CERTAIN = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
 _OUTERMOST = 0x1000
-"""How far below the end of its stack a thread's first frame can lie, in bytes."""
+"""How far below the end of its stack a thread's first frame can be, in bytes."""
 _FROM_START = (Rule.FUNCTION, Rule.GUESSED_START)
 _HERE = (Rule.FUNCTION,)
 _RECORDED = (Rule.FRAME_DATA, Rule.RECORD_HERE)
 _SEH_FRAMES = (0x10, 0x0C)
-"""Where ebp points, above the exception registration that functions with __try, and those with C++ objects, make."""
+"""How far above an exception registration the saved ebp is, in bytes.
+
+For functions with __try it is 10h (registration, scope table, try level, ebp), for functions with C++ objects to
+destroy 0Ch (registration, state, ebp).
+"""
 
 
 class Rules:
@@ -44,7 +53,7 @@ class Rules:
     def __init__(
         self, images: ImageMap, symbols: Symbols, source: FrameDataSource | None, meter: Meter | None = None
     ) -> None:
-        """Look at the code of `images`; `meter` counts what of it is searched for function starts."""
+        """Take the code of `images`; `meter` counts the places in it that are searched for function starts."""
         self.images = images
         self.symbols = symbols
         self._memory = images.memory
@@ -52,12 +61,12 @@ class Rules:
         self._code = Code(images, symbols)
         self._callees = Callees(self._code)
         self._prologues = Prologues(self._code, self._callees)
-        self._forward = Forward(self._code, self._callees)
-        self._starts = Starts(self._code, meter)
-        self._calls = Calls(self._code, self._prologues, self._starts)
+        self._rest = RestOfFunction(self._code, self._callees)
+        self._function_starts = FunctionStarts(self._code, meter)
+        self._return_addresses = ReturnAddresses(self._code, self._prologues, self._function_starts)
 
     def begin_walk(self, work_limit: int) -> None:
-        """Start a walk of at most `work_limit` instructions; a `WorkLimitError` leaves rules of no more use."""
+        """Begin a walk of at most `work_limit` instructions; after a `WorkLimitError` these rules are of no use."""
         self._code.begin_walk(work_limit)
 
     @property
@@ -78,8 +87,8 @@ class Rules:
     ) -> Candidate | None:
         """Return the best answer for the caller of the frame at `place`, or None.
 
-        `arguments_size` is the size of the arguments pushed for the call below this frame; `registrations` are the
-        addresses of the thread's exception registrations.
+        `arguments_size` is the size in bytes of the arguments that were pushed for the call of the frame inside this
+        one, `registrations` the addresses of the thread's exception registrations.
         """
         if self.is_callback(place):
             return self._before_callback(place, stack)
@@ -97,26 +106,27 @@ class Rules:
             candidates.extend(self._by_scan(place, stack))
             found = best(candidates)
         elif found.fit is Fit.OUTERMOST and found.caller.doubt:
-            # Reached by guesses, a zero may be any: it must not hide the frames below it.
+            # A zero ends a stack, but stacks are full of zeros. One that was reached by guesses must not hide the rest
+            # of the stack, so that the scan may find a return address which is certain.
             candidates.extend(other for other in self._by_scan(place, stack) if other.fit in _CERTAIN)
             found = best(candidates)
         return None if found is None else _completed(place, found, candidates)
 
     def interrupted(self, place: Place, stack: StackBounds) -> Context | None:
-        """Return the CONTEXT of what was interrupted for the frame at `place`, or None if it is an ordinary frame."""
+        """Return the CONTEXT of the code that a dispatcher's frame at `place` interrupted; None for other frames."""
         function = self._dispatcher(place)
         return interrupted_context(function, place, stack, self._memory) if function else None
 
     def is_callback(self, place: Place) -> bool:
-        """Say whether the frame at `place` is that of KiUserCallbackDispatcher, and has called a routine."""
+        """Say whether the frame at `place` is one of KiUserCallbackDispatcher that has called a routine."""
         if not place.is_return_address or self._dispatcher(place) != CALLBACK_DISPATCHER:
             return False
         start = self.symbols.function_start(place.ip, is_return_address=True)
         return start is not None and self._prologues.state(start, place) is not None
 
     def next_place(self, caller: Caller) -> Place:
-        """Return where the caller stands."""
-        is_helper = self._forward.is_past_helper(caller.return_address)
+        """Return the place of the frame that is a caller."""
+        is_helper = self._rest.is_past_helper(caller.return_address)
         return Place(
             Registers(caller.return_address, caller.gpr),
             caller.call_sp,
@@ -135,20 +145,23 @@ class Rules:
     def _before_callback(self, place: Place, stack: StackBounds) -> Candidate | None:
         start = self.symbols.function_start(place.ip, is_return_address=True)
         entry = None if start is None else self._prologues.at_entry(start, place)
-        caller = system_call(place, (None,) * 8 if entry is None else entry, stack, self._code, self._calls)
+        caller = interrupted_system_call(
+            place, (None,) * 8 if entry is None else entry, stack, self._code, self._return_addresses
+        )
         note = "the kernel called back from this system call"
         return None if caller is None else Candidate(Rule.CALLBACK, caller, Fit.CONFIRMED, note, trust=Trust.PROLOGUE)
 
     def _judge(self, place: Place, stack: StackBounds, candidate: Candidate) -> Candidate | None:
-        """Return a candidate with its fit, or None if its return address does not lie on the live part of the stack."""
+        """Return a candidate with its fit; None if its return address is not on the stack above the frame."""
         caller = candidate.caller
         if not stack.contains(caller.slot, 4):
             return None
-        # Each frame lies above the one inside it; only a helper that has popped its return address lies above its own.
+        # Each frame is above the one inside it. The exception is a helper that was stopped after it had popped its
+        # return address: its slot is below esp.
         has_popped = caller.is_in_register and not place.is_return_address
         if not has_popped and (caller.slot < place.lowest_sp or caller.call_sp <= place.lowest_sp):
             return None
-        fit = self._calls.fit(place, caller.slot, caller.return_address)
+        fit = self._return_addresses.fit(place, caller.slot, caller.return_address)
         if fit is Fit.OUTERMOST and stack.base - caller.slot > _OUTERMOST:
             fit = Fit.ZERO
         return replace(candidate, fit=fit, has_program=candidate.has_program and candidate.rule in _RECORDED)
@@ -176,63 +189,75 @@ class Rules:
         if start is not None:
             caller = self._prologues.caller(start, place)
             whole = [] if caller is None else [(start, caller)]
-        ahead = self._forward.caller(place)
+        ahead = self._rest.caller(place)
         if ahead is not None and not any(
             caller.slot != ahead.slot and not self._prologues.comes_back(begin, place) for begin, caller in whole
         ):
-            is_straight = not ahead.doubt and not ahead.is_past_helper and self._forward.is_straight(place.ip)
+            is_straight = not ahead.doubt and not ahead.is_past_helper and self._rest.is_straight(place.ip)
             yield Rule.EPILOGUE if is_straight else Rule.FORWARD, ahead
         for _, caller in whole:
             yield rule, caller
 
     def _by_record(self, place: Place, data: FrameData, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
-        popped = self._callees.return_size(place.ip)
+        popped = self._callees.popped_bytes(place.ip)
         rule = Rule.FRAME_DATA if data.program else Rule.FPO
         if not place.is_return_address or place.is_past_helper:
             rule = Rule.RECORD_HERE
         for found in frame_data.callers(data, place, arguments_size, self._memory, popped):
             if isinstance(found, frame_data.ProgramError):
                 continue
-            # WoW64 up to Windows 7 leaves the return address of the switch to 64-bit mode on the stack: a system call
-            # stub "returns" to where the thread stands, and the record's return address lies one word further up.
+            # WoW64 up to Windows 7 leaves the return address of the switch to 64-bit code on the stack while the thread
+            # waits. By the record, a system call stub would then return to the very address at which the thread was
+            # stopped. The real return address is one word further up, and the search finds it.
             if place.is_return_address or found.caller.return_address != place.ip:
                 note = f"{found.searched} words above the recorded place" if found.searched else ""
                 yield Rule.FRAME_DATA_SEARCH if found.searched else rule, found.caller, note
 
     def _by_guessed_start(self, place: Place) -> Iterator[tuple[int, Caller]]:
-        """Yield possible function starts and callers by them, nearest first, up to one whose return address fits."""
-        for guess in self._starts.guesses(place.ip - (1 if place.is_return_address else 0)):
+        """Yield possible function starts and the callers that they give, nearest first, up to one that fits."""
+        for guess in self._function_starts.guesses(place.ip - (1 if place.is_return_address else 0)):
             caller = self._prologues.caller(guess, place)
             if caller is None:
                 continue
             yield guess, caller
-            if caller.return_address and self._calls.fit(place, caller.slot, caller.return_address) in _BELIEVED:
+            if (
+                caller.return_address
+                and self._return_addresses.fit(place, caller.slot, caller.return_address) in _BELIEVED
+            ):
                 return
 
     def _called_nowhere(self, place: Place) -> Caller | None:
-        """Return the caller by the word on top of the stack: a call through a null or wild pointer did nothing more."""
+        """Return the caller by the word on top of the stack.
+
+        A call through a null or wild pointer pushes its return address, and then the thread faults: nothing else has
+        happened, so that all nonvolatile registers are the caller's.
+        """
         sp = place.registers.sp
         try:
             return_address = self._memory.u32(sp)
         except MemoryUnreadable:
             return None
-        gpr = [value if number in X86_NONVOLATILE else None for number, value in enumerate(place.registers.gpr)]
+        gpr = [value if number in X86.nonvolatile else None for number, value in enumerate(place.registers.gpr)]
         gpr[SP] = (sp + 4) & MASK
         return Caller(sp, return_address, (sp + 4) & MASK, None, tuple(gpr))
 
     def _frame_at(self, bp: int, place: Place) -> Caller | None:
-        """Return the caller by a classic frame whose saved ebp lies at `bp`."""
+        """Return the caller by the classic frame whose saved ebp is at `bp`, the return address above it."""
         try:
             saved, return_address = self._memory.u32(bp), self._memory.u32((bp + 4) & MASK)
         except MemoryUnreadable:
             return None
-        popped = self._callees.return_size(place.ip)
+        popped = self._callees.popped_bytes(place.ip)
         gpr: list[int | None] = [None] * 8
         gpr[BP], gpr[SP] = saved, (bp + 8 + (popped or 0)) & MASK
         return Caller((bp + 4) & MASK, return_address, (bp + 8) & MASK, popped, tuple(gpr))
 
     def _by_registration(self, place: Place, stack: StackBounds, registrations: tuple[int, ...]) -> Iterator[Candidate]:
-        """Yield what the nearest exception registration above the frame tells of an ebp: a fixed point in the stack."""
+        """Yield callers by the nearest exception registration above the frame, if they are certain.
+
+        A registration is on the stack of the function that made it, at a fixed distance from that function's saved ebp.
+        So it leads to a frame even where ebp was lost.
+        """
         nearest = next((address for address in registrations if address >= place.lowest_sp), None)
         if nearest is None:
             return
@@ -245,23 +270,24 @@ class Rules:
                 yield candidate
 
     def _by_scan(self, place: Place, stack: StackBounds) -> Iterator[Candidate]:
-        for slot, word in return_addresses(self._memory, self._calls, place.lowest_sp, stack):
-            popped = self._callees.return_size(place.ip)
+        for slot, word in scan_return_addresses(self._memory, self._return_addresses, place.lowest_sp, stack):
+            popped = self._callees.popped_bytes(place.ip)
             gpr: list[int | None] = [None] * 8
             gpr[SP] = slot + 4 + (popped or 0)
             self._code.work()
             caller = Caller(slot, word, slot + 4, popped, tuple(gpr))
-            fit = self._calls.fit(place, slot, word)
+            fit = self._return_addresses.fit(place, slot, word)
             yield Candidate(Rule.SCAN, caller, fit)
             if fit in _CERTAIN:
                 return
 
 
 def _completed(place: Place, found: Candidate, candidates: list[Candidate]) -> Candidate:
-    """Fill in registers that the winner does not know from other rules that find the same return address.
+    """Return the winner, with the registers that it does not know taken from rules that find the same slot.
 
-    Where the thread stands itself, the code knows better than the compiler's record, which describes neither epilogues
-    nor every step of a prologue. What the code has done is known better than what it is going to do.
+    Two rules know registers better than the winner. In the innermost frame the code from the function's start does,
+    because a compiler's record describes neither epilogues nor every step of a prologue. And where the winner followed
+    the rest of the function, the code from the start does too: it has run, the rest has not.
     """
     caller = found.caller
     for other in candidates:

@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Walks of x86 stacks: each frame asks its rules for the caller, and takes the best answer."""
+"""Steps through x86 stacks: for each frame the rules are asked for its caller, and the best answer is taken."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 
 from throwstack.core.budgets import BUDGETS, Meter
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.core.registers import Registers
+from throwstack.core.registers import X86, Registers
+from throwstack.core.stop import Stop
 from throwstack.images.image import ImageMap
 from throwstack.names.frame_records import FrameDataSource
 from throwstack.names.symbols import Symbols
-from throwstack.unwind.x86.calls import Fit
-from throwstack.unwind.x86.candidates import Rule
+from throwstack.unwind.walk import Step, walk
+from throwstack.unwind.x86.call_frame import Place
+from throwstack.unwind.x86.candidates import Candidate, Rule
 from throwstack.unwind.x86.code import WorkLimitError
 from throwstack.unwind.x86.decode import MASK
-from throwstack.unwind.x86.interrupted import EIP_OFFSET
-from throwstack.unwind.x86.prologue import Place
+from throwstack.unwind.x86.return_address import Fit
 from throwstack.unwind.x86.rules import Rules
 
 _START_ROUTINES = frozenset(
@@ -30,33 +32,17 @@ _MAX_REGISTRATIONS = 256
 _END_OF_CHAIN = 0xFFFFFFFF
 
 
-class _Steps:
-    """The frames of a walk so far, and where it stands: at a frame that is not among them until its caller is known."""
+@dataclass(frozen=True, slots=True)
+class X86Step(Step):
+    """A step, with what the next one needs.
 
-    __slots__ = ("_is_open", "_label", "_note", "frames", "place")
+    `place` is the frame that was reached, `arguments_size` the size in bytes of the arguments that it has pushed for
+    the call of the frame inside it, `registrations` the addresses of the thread's exception registrations.
+    """
 
-    def __init__(self, place: Place, trust: Trust) -> None:
-        self.frames: list[Frame] = []
-        self.go_to(place, trust, "")
-
-    def go_to(self, place: Place, trust: Trust, note: str) -> None:
-        """Stand at the next frame."""
-        self.place, self._label, self._note, self._is_open = place, trust, note, True
-
-    def add(self, slot: int, return_address: int) -> None:
-        """Add the frame, whose return address lies at `slot`."""
-        self._add((slot - 4) & MASK, return_address, slot)
-
-    def stop(self, return_address: int | None = None) -> None:
-        """Add the frame as one that returns nowhere, unless it has been added."""
-        if self._is_open:
-            self._add((self.place.lowest_sp - 4) & MASK, return_address, None)
-
-    def _add(self, child_sp: int, return_address: int | None, slot: int | None) -> None:
-        place = self.place
-        is_first = place.call_sp is None
-        self.frames.append(Frame(place.registers, child_sp, return_address, slot, self._label, self._note, is_first))
-        self._is_open = False
+    place: Place = field(kw_only=True)
+    arguments_size: int = 0
+    registrations: tuple[int, ...] = ()
 
 
 class Unwinder:
@@ -92,70 +78,90 @@ class Unwinder:
         trust: Trust = Trust.CONTEXT,
         seh_head: int | None = None,
     ) -> Walk:
-        """Walk the stack from `registers`; `trust` says where they come from.
+        """Walk the stack from `registers`; `trust` says how they were found.
 
         `seh_head` is the thread's first exception registration (`fs:[0]`), if it is known.
         """
         registrations = registration_chain(self._memory, seh_head, stack)
-        steps = _Steps(Place(registers), trust)
+        first = X86Step(
+            registers, None, trust, is_interrupted=True, place=Place(registers), registrations=registrations
+        )
         meter, rules = self._meter, self._rules
         rules.begin_walk(self._work_limit if meter is None else min(self._work_limit, meter.left(meter.budgets.code)))
-        try:
-            end, detail = self._walk(steps, stack, registrations)
-        except WorkLimitError:
-            self._rules = self._new_rules()
-            steps.stop()
-            end, detail = End.WORK_LIMIT, ""
+        found = walk(self, first, stack, self._frame_limit)
         if meter is not None:
             meter.take(meter.budgets.code, rules.work)
-        return Walk(tuple(steps.frames), end, detail)
+        return found
 
-    def _walk(self, steps: _Steps, stack: StackBounds, registrations: tuple[int, ...]) -> tuple[End, str]:
-        """Take the steps that can be taken; return why there are no more."""
-        arguments_size = 0
-        while True:
-            place = steps.place
+    def step(self, at: X86Step, stack: StackBounds) -> X86Step | Stop:
+        """Return the caller of the frame that `at` has reached, or why there is none."""
+        place, caller = at.place, None
+        try:
             context = self._rules.interrupted(place, stack)
-            if context is not None and len(steps.frames) < self._frame_limit:
-                slot = context.address + EIP_OFFSET
-                steps.add(slot, context.registers.ip)
-                steps.go_to(Place(context.registers), Trust.CONTEXT, f"interrupted: CONTEXT at {context.address:#x}")
-                arguments_size = 0
-                continue
-            found = self._rules.caller(place, stack, arguments_size, registrations)
+            if context is not None:
+                return X86Step(
+                    context.registers,
+                    context.address + X86.context_ip_at,
+                    Trust.CONTEXT,
+                    is_interrupted=True,
+                    note=f"interrupted: CONTEXT at {context.address:#x}",
+                    place=Place(context.registers),
+                    registrations=at.registrations,
+                )
+            found = self._rules.caller(place, stack, at.arguments_size, at.registrations)
             if found is None:
-                end, detail = self._end(place, stack)
-                steps.stop(0 if end is End.THREAD_START else None)
-                return end, detail
+                return self._end(place, stack)
             caller = found.caller
-            steps.add(caller.slot, caller.return_address)
             if found.fit in {Fit.OUTERMOST, Fit.ZERO}:
-                return End.THREAD_START, ""
+                return Stop(End.THREAD_START, "", caller.return_address, caller.slot)
             if found.fit is Fit.NOT_CODE:
-                return End.BAD_RETURN_ADDRESS, f"{caller.return_address:#x}"
-            if len(steps.frames) >= self._frame_limit:
-                return End.FRAME_LIMIT, str(self._frame_limit)
-            data = self._rules.record(place)
-            is_called = found.rule is not Rule.CALLBACK
-            arguments_size = data.parameters_size if data is not None and is_called else caller.popped or 0
-            steps.go_to(self._rules.next_place(caller), found.trust, found.note)
+                detail = f"{caller.return_address:#x}"
+                return Stop(End.BAD_RETURN_ADDRESS, detail, caller.return_address, caller.slot)
+            return self._reached(found, at)
+        except WorkLimitError:
+            self._rules = self._new_rules()
+            return (
+                Stop(End.WORK_LIMIT) if caller is None else Stop(End.WORK_LIMIT, "", caller.return_address, caller.slot)
+            )
 
-    def _end(self, place: Place, stack: StackBounds) -> tuple[End, str]:
+    def _reached(self, found: Candidate, at: X86Step) -> X86Step:
+        """Return the step from the frame of `at` to the caller that was found."""
+        caller = found.caller
+        data = self._rules.record(at.place)
+        is_called = found.rule is not Rule.CALLBACK
+        place = self._rules.next_place(caller)
+        return X86Step(
+            place.registers,
+            caller.slot,
+            found.trust,
+            note=found.note,
+            place=place,
+            arguments_size=data.parameters_size if data is not None and is_called else caller.popped or 0,
+            registrations=at.registrations,
+        )
+
+    def frame(self, at: X86Step, return_address: int | None, slot: int | None) -> Frame:
+        """Return the frame that `at` has reached, given where it returns to and the slot that holds that."""
+        child_sp = ((at.place.lowest_sp if slot is None else slot) - 4) & MASK
+        return Frame(at.registers, child_sp, return_address, slot, at.trust, at.note, at.is_interrupted)
+
+    def _end(self, place: Place, stack: StackBounds) -> Stop:
+        """Return why no rule finds a caller of the frame at `place`."""
         name = self._rules.symbols.name(place.ip, is_return_address=place.is_return_address)
         if name.symbol in _START_ROUTINES:
-            return End.THREAD_START, ""
+            return Stop(End.THREAD_START, "", 0)
         sp = place.lowest_sp
         if not stack.contains(sp, 4):
-            return End.STACK_BOUND, f"{sp:#x}"
+            return Stop(End.STACK_BOUND, f"{sp:#x}")
         if not self._memory.is_readable(sp, 4):
-            return End.UNREADABLE, f"{sp:#x}"
-        return End.NO_RETURN_ADDRESS, "out of a user-mode callback" if self._rules.is_callback(place) else ""
+            return Stop(End.UNREADABLE, f"{sp:#x}")
+        return Stop(End.NO_RETURN_ADDRESS, "out of a user-mode callback" if self._rules.is_callback(place) else "")
 
 
 def registration_chain(memory: Memory, head: int | None, stack: StackBounds) -> tuple[int, ...]:
-    """Return the addresses of a thread's exception registrations, innermost first, as far as they make sense.
+    """Return the addresses of a thread's exception registrations, innermost first; `head` is the first (fs:[0]).
 
-    Each lies on the stack, above the one before it; the chain ends with 0xFFFFFFFF.
+    Each is on the stack, above the one before it, and the chain ends with 0xFFFFFFFF. It is cut where that is not so.
     """
     chain: list[int] = []
     address = head

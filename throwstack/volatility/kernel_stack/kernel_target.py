@@ -2,12 +2,10 @@
 """The kernel as a target: the images of nt and its drivers, their names, and what unwinds them.
 
 Drivers of a session (win32k) are in memory that only the processes of that session map. They are read through the page
-tables of the process whose thread is walked, everything else through the kernel's own. Processes share a target if
-their tables lead to the same physical pages for these drivers; nothing else that a process's tables say has an effect
-on another process.
-
-Names come from PDBs, then from the ISF table that Volatility loaded for the kernel (and ISF files of drivers), then
-from exports.
+tables of the process whose thread is walked, everything else through the kernel's own. Processes share a target only
+where their tables lead to the very same physical pages for these drivers, so that the damage or the lies of one
+process's tables stay in its own target. Names come from PDBs, then from the ISF table that Volatility loaded for the
+kernel (and ISF files of drivers), then from exports.
 """
 
 from __future__ import annotations
@@ -26,12 +24,12 @@ from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable, first_of
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.unwind import x86
 from throwstack.unwind.target import Target
-from throwstack.volatility.kernel_stack.saved_registers import KernelStacks
+from throwstack.volatility.kernel_stack.user_registers import KernelStacks
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.outside_images import names_of_unloaded_drivers
 
 KERNEL_NAME = "nt"
-"""What debuggers call the kernel, whatever its file is called."""
+"""The name that debuggers give the kernel, whatever its file is called."""
 _UNKNOWN_SIZE = 1 << 24
 _MAX_SESSION = 1 << 30
 """How large the drivers of a session may be together, in bytes."""
@@ -56,7 +54,7 @@ class KernelTargets:
     """Makes the kernel's targets, one for all processes that have the same session drivers mapped."""
 
     def __init__(self, machine: Machine, stacks: KernelStacks) -> None:
-        """Take the machine, and what knows its kernel modules."""
+        """Take the machine and its kernel stacks, which know the kernel's modules."""
         self._machine = machine
         self._stacks = stacks
         self._targets: dict[tuple[object, ...], Target] = {}
@@ -78,7 +76,7 @@ class KernelTargets:
 
     @cached_property
     def _session_drivers(self) -> ModuleMap:
-        """The modules whose headers the kernel's own page tables do not have."""
+        """The modules whose headers are not in memory by the kernel's own page tables."""
         memory, left = self._machine.memory, _MAX_SESSION
         found: list[Module] = []
         for module in self._modules:
@@ -102,7 +100,7 @@ class KernelTargets:
 
     @cached_property
     def _modules(self) -> ModuleMap:
-        """The kernel's modules. The kernel itself has its short name, and is added if the list lacks it."""
+        """The kernel's modules. The kernel has its short name, and is added where the list does not have it."""
         base = self._machine.canonical(self._machine.kernel.offset)
         listed = [
             replace(module, name=KERNEL_NAME) if module.base == base else module

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel frames of a thread, from where it was switched out to the trap frame through which it left user mode.
 
-The entry points of the kernel keep a KTRAP_FRAME and go on with ebp (x86) at it; on x64 unwind data describes it. The
-frame of an entry point is shown as debuggers show it: it returns to the interrupted ip, and on x86 it has the stack
-place and the arguments of the service that it called. A trap in the kernel itself (a page fault, an interrupt) is
+The entry points of the kernel keep a KTRAP_FRAME. On x86 they go on with ebp at it; on x64 unwind data describes it.
+The frame of an entry point is shown as debuggers show it: it returns to the interrupted ip, and on x86 it has the
+ChildEBP and the arguments of the service that it called. A trap in the kernel itself (a page fault, an interrupt) is
 crossed the same way, and the walk goes on with the interrupted kernel code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
@@ -17,6 +17,7 @@ from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import BP, Arch, Registers
 from throwstack.unwind import x64, x86
 from throwstack.unwind.target import Target
+from throwstack.unwind.walk import Step, walk
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.memory.offsets import take
 from throwstack.volatility.objects.switch_frame import SwitchFrame
@@ -49,9 +50,9 @@ class KernelWalker:
     def walk(
         self, target: Target, start: SwitchFrame, bounds: StackBounds, trap_frame: int, *, is_interrupted: bool = False
     ) -> KernelSide:
-        """Walk from `start` to the trap frame at `trap_frame`; 0 for a thread that never was in user mode.
+        """Walk from `start` to the trap frame at `trap_frame`; 0 for a thread that was never in user mode.
 
-        `is_interrupted`: the registers are those of a running thread, not of one that called the scheduler.
+        `is_interrupted`: the registers are those of a running thread, not of one that has called the scheduler.
         """
         unwinder = target.unwinder
         if isinstance(unwinder, x64.Unwinder):
@@ -70,37 +71,43 @@ class KernelWalker:
         *,
         is_interrupted: bool,
     ) -> KernelSide:
-        frames: list[Frame] = []
-        trust, note = Trust.CONTEXT, ""
-        while len(frames) < _FRAME_LIMIT:
-            sp = registers.sp
-            step = unwinder.step(registers, bounds, is_interrupted=is_interrupted)
-            if isinstance(step, x64.Stop):
-                frames.append(Frame(registers, sp, step.return_address, step.return_slot, trust, note, is_interrupted))
-                is_whole = step.end is End.THREAD_START and not trap_frame
-                return KernelSide(tuple(frames), "" if is_whole else f"{step.end.value} {step.detail}".rstrip())
-            if step.is_interrupted:
-                ip = self._offsets.ip
-                note = "trap frame" if ip is None else f"trap frame at {step.slot - ip:#x}"
-            frames.append(Frame(registers, sp, step.registers.ip, step.slot, trust, note, is_interrupted))
-            if step.is_interrupted and not bounds.contains(step.registers.sp):
-                is_user = step.registers.ip < _USER_END
-                return KernelSide(tuple(frames), "" if is_user else f"interrupted on another stack at {step.slot:#x}")
-            registers, trust, note, is_interrupted = step.registers, step.trust, step.note, step.is_interrupted
-        return KernelSide(tuple(frames), f"{End.FRAME_LIMIT.value} {_FRAME_LIMIT}")
+        first = Step(registers, None, Trust.CONTEXT, is_interrupted)
+        found = walk(unwinder, first, bounds, _FRAME_LIMIT)
+        last = found.frames[-1]
+        leaves_stack = found.end is End.STACK_BOUND and last.return_slot is not None
+        frames = tuple(self._entries_named(found.frames, leaves_stack=leaves_stack))
+        if leaves_stack:
+            is_user = last.return_address is not None and last.return_address < _USER_END
+            return KernelSide(frames, "" if is_user else f"interrupted on another stack at {last.return_slot:#x}")
+        is_whole = found.end is End.THREAD_START and not trap_frame
+        return KernelSide(frames, "" if is_whole else f"{found.end.value} {found.detail}".rstrip())
+
+    def _entries_named(self, frames: Sequence[Frame], *, leaves_stack: bool) -> Iterator[Frame]:
+        """Yield the frames of an x64 kernel stack; those of entry points get a note where their trap frame is.
+
+        The frame of an entry point leads to interrupted code. `leaves_stack` says that the last one does, to user mode.
+        """
+        for index, frame in enumerate(frames):
+            is_last = index + 1 == len(frames)
+            if not (leaves_stack if is_last else frames[index + 1].is_interrupted) or frame.return_slot is None:
+                yield frame
+                continue
+            ip = self._offsets.ip
+            where = "" if ip is None else f" at {frame.return_slot - ip:#x}"
+            yield replace(frame, note=f"trap frame{where}")
 
     def _walk_x86(self, unwinder: x86.Unwinder, start: SwitchFrame, bounds: StackBounds, trap_frame: int) -> KernelSide:
         frames: list[Frame] = []
         registers, head = start.registers, start.exception_list
         for _ in range(_TRAP_LIMIT):
-            walk = unwinder.walk(registers, bounds, seh_head=head)
-            cut = next(self._entries(walk, trap_frame), None)
+            found = unwinder.walk(registers, bounds, seh_head=head)
+            cut = next(self._entries(found, trap_frame), None)
             if cut is None:
-                frames += walk.frames
-                return KernelSide(tuple(frames), _reason(walk, trap_frame))
+                frames += found.frames
+                return KernelSide(tuple(frames), _reason(found, trap_frame))
             index, trap = cut
-            entry = _entry_frame(walk.frames, index, trap)
-            frames += [*walk.frames[:index], entry]
+            entry = _entry_frame(found.frames, index, trap)
+            frames += [*found.frames[:index], entry]
             interrupted = self._interrupted(trap)
             if interrupted is None:
                 frames[-1] = replace(entry, return_address=self._user_ip(trap))
@@ -114,7 +121,7 @@ class KernelWalker:
     def _entries(self, walk: Walk, trap_frame: int) -> Iterator[tuple[int, int]]:
         """Yield (index, trap frame) of the frames that go on with ebp at a trap frame further out on the stack.
 
-        A service that has no use for ebp leaves it as it is, so of several such frames in a row the last is the entry.
+        A service that does not use ebp leaves it as it is. So the last of several such frames is the entry point.
         """
         for index, frame in enumerate(walk.frames):
             bp = frame.registers.gpr[BP]
@@ -125,7 +132,7 @@ class KernelWalker:
                 yield index, bp
 
     def _is_trap_frame(self, address: int) -> bool:
-        """Say whether there is a trap frame at `address`: the mark that Windows writes into it, and a code selector."""
+        """Say whether a trap frame is at `address`: it has the mark that Windows leaves there, and a code selector."""
         memory, mark, selector = self._machine.memory, self._offsets.argument_mark, self._offsets.cs
         try:
             if mark is None or selector is None or memory.u32(address + mark) != _ARGUMENT_MARK:
@@ -138,8 +145,8 @@ class KernelWalker:
     def _interrupted(self, trap: int) -> Registers | None:
         """Return the kernel registers that the x86 trap frame at `trap` holds, or None if it interrupted user mode.
 
-        An x86 processor pushes no stack pointer when it interrupts kernel code. So the interrupted stack continues at
-        the place where the frame has room for one.
+        The processor has pushed no stack pointer then: the stack of the interrupted code begins where HardwareEsp would
+        be.
         """
         memory, offsets = self._machine.memory, self._offsets
         try:
@@ -162,7 +169,7 @@ class KernelWalker:
 
 
 def _entry_frame(frames: tuple[Frame, ...], index: int, trap: int) -> Frame:
-    """Return an entry point's frame at the stack addresses of the frame inside it, where it copied the arguments to."""
+    """Return an entry point's frame with the ChildEBP of the frame inside it, whose arguments it has copied."""
     frame, note = frames[index], f"trap frame at {trap:#x}"
     if index == 0:
         return replace(frame, note=note, return_slot=None)

@@ -14,6 +14,7 @@ from volatility3.framework.layers import intel
 from volatility3.plugins.windows import pslist
 
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.core.registers import Arch
 from throwstack.images.image import ImageCache
 from throwstack.pages.page_tables import PagingMode
 from throwstack.pages.resolver import ResolvedPages
@@ -80,6 +81,7 @@ class Machine:
             message = "this memory image is not of an x86 or x64 Windows system"
             raise TypeError(message)
         self.is_64bit = isinstance(layer, intel.Intel32e)
+        self.arch = Arch.of(is_64bit=self.is_64bit)
         self.mode = _paging_mode(layer)
         self.physical = Memory(PhysicalPages(context.layers[layer.config["memory_layer"]]), capacity=_PHYSICAL_PAGES)
         self.layout = Layout(context, self.kernel.symbol_table_name)
@@ -102,7 +104,7 @@ class Machine:
     @property
     def pointer_size(self) -> int:
         """Return the size of a kernel pointer in bytes."""
-        return 8 if self.is_64bit else 4
+        return self.arch.pointer_size
 
     @cached_property
     def wow64(self) -> Layout:
@@ -131,7 +133,7 @@ class Machine:
 
     def pointer(self, memory: Memory, address: int) -> int:
         """Return the kernel-sized pointer at `address`."""
-        return memory.u64(address) if self.is_64bit else memory.u32(address)
+        return memory.pointer(address, self.arch.pointer_size)
 
     def canonical(self, address: int) -> int:
         """Return an address with its upper 16 bits set as bit 47 is; Volatility clears them in some addresses."""

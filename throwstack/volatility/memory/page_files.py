@@ -18,7 +18,7 @@ from typing import Protocol
 from volatility3.framework import exceptions, interfaces
 
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
-from throwstack.pages.formats import Bits
+from throwstack.pages.page_table_entries import Bits
 from throwstack.volatility.memory.layout import Layout
 from throwstack.volatility.memory.offsets import MissingMembers, bits, offset, take
 

@@ -146,7 +146,7 @@ class LoaderReader:
             return ""
 
     def _pointer(self, memory: Memory, address: int) -> int:
-        return memory.u64(address) if self._pointer_size == 8 else memory.u32(address)
+        return memory.pointer(address, self._pointer_size)
 
 
 def _name_by_base(base: int) -> str:

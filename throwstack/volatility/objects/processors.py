@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from throwstack.core.contexts import Context, read_context
-from throwstack.core.registers import Arch
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.memory.offsets import MissingMembers, offset, take
@@ -50,7 +49,7 @@ class Processors:
         except MissingMembers as error:
             log.info("registers of running threads are not known: %s", error)
             return found
-        arch = Arch.X64 if machine.is_64bit else Arch.X86
+        arch = machine.arch
         guard = guarded(lambda reason: log.info("a processor's registers cannot be read: %s", reason))
         for prcb in guard.each(self._control_blocks()):
             with guard:

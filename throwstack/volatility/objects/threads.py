@@ -136,7 +136,7 @@ class ThreadReader:
     def exception_list(self, memory: Memory, teb: int) -> int | None:
         """Return the first exception registration of the x86 thread whose TEB is at `teb`; None where there is none."""
         exception_list = self._offsets.exception_list
-        if self._machine.is_64bit or exception_list is None:
+        if not self._machine.arch.facts.has_exception_list or exception_list is None:
             return None
         try:
             return memory.u32(teb + exception_list) or None

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import SP, X64_NAMES, X86_NAMES, Arch, Registers
+from throwstack.core.registers import SP, X64, X86, Arch, Registers
 from throwstack.volatility.memory.layout import Layout
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.memory.offsets import offset, size, take
@@ -26,7 +26,7 @@ _SERVICE_FRAME = 2
 _IN_EVERY_FRAME = ("rip", "rsp", "rbp")
 _OF_CALLS = (*_IN_EVERY_FRAME, "rbx", "rsi", "rdi")
 _OF_INTERRUPTS = (*_IN_EVERY_FRAME, "rax", "rcx", "rdx", "r8", "r9", "r10", "r11")
-_X64_SAVED = X64_NAMES[:12]
+_X64_SAVED = X64.register_names[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class TrapFrame:
     @property
     def is_32bit_code_on_x64(self) -> bool:
         """Say whether the thread was interrupted in 32-bit code of a WoW64 process."""
-        return self.cs == _WOW64_CS and len(self.registers.gpr) == len(X64_NAMES)
+        return self.cs == _WOW64_CS and len(self.registers.gpr) == len(X64.register_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class TrapFrameOffsets:
 
 def general_registers(layout: Layout, arch: Arch) -> dict[str, int]:
     """Return the offsets of the general registers in a KTRAP_FRAME, without the stack pointer, by register name."""
-    names = X86_NAMES if arch is Arch.X86 else _X64_SAVED
+    names = X86.register_names if arch is Arch.X86 else _X64_SAVED
     found = {name: layout.find(f"_KTRAP_FRAME.{name.capitalize()}") for name in names if name != names[SP]}
     return {name: at for name, at in found.items() if at is not None}
 

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The walk loop, with a stepper whose stack is written down as a list of steps."""
+
+from __future__ import annotations
+
+from throwstack.core.frames import End, Frame, StackBounds, Trust
+from throwstack.core.registers import Arch, Registers
+from throwstack.core.stop import Stop
+from throwstack.unwind.walk import Step, steps, walk
+
+STACK = StackBounds(0x1000, 0x2000)
+
+
+def at(ip: int, sp: int, slot: int | None = None, *, is_interrupted: bool = False, note: str = "") -> Step:
+    return Step(Registers.named(Arch.X64, {"rip": ip, "rsp": sp}), slot, Trust.CFI, is_interrupted, note)
+
+
+class Listed:
+    """Steps by the ip they start from; an ip without an entry returns nowhere."""
+
+    def __init__(self, *outcomes: tuple[int, Step | Stop]) -> None:
+        self.outcomes = dict(outcomes)
+
+    def step(self, reached: Step, _: StackBounds) -> Step | Stop:
+        return self.outcomes.get(reached.registers.ip, Stop(End.NO_RETURN_ADDRESS, "nothing there"))
+
+    def frame(self, reached: Step, return_address: int | None, slot: int | None) -> Frame:
+        registers = reached.registers
+        return Frame(registers, registers.sp, return_address, slot, reached.trust, reached.note)
+
+
+INNER = at(0x10, 0x1100)
+LISTED = Listed((0x10, at(0x20, 0x1200, 0x11F8, note="called")), (0x20, Stop(End.THREAD_START, "done", 0, 0x12F8)))
+
+
+def test_each_frame_returns_to_the_next_and_the_stop_ends_the_last() -> None:
+    found = walk(LISTED, INNER, STACK, 10)
+    assert [(frame.ip, frame.return_address, frame.return_slot) for frame in found.frames] == [
+        (0x10, 0x20, 0x11F8),
+        (0x20, 0, 0x12F8),
+    ]
+    assert [frame.note for frame in found.frames] == ["", "called"]
+    assert (found.end, found.detail, found.is_complete) == (End.THREAD_START, "done", True)
+
+
+def test_the_limit_counts_frames() -> None:
+    loop = Listed((0x10, at(0x20, 0x1200, 0x11F8)), (0x20, at(0x10, 0x1300, 0x12F8)))
+    found = walk(loop, INNER, STACK, 5)
+    assert (found.end, found.detail, len(found.frames)) == (End.FRAME_LIMIT, "5", 5)
+    assert len(list(steps(loop, INNER, STACK, 5))) == 5
+
+
+def test_an_interruption_that_leads_off_the_stack_ends_the_walk_there() -> None:
+    trap = Listed((0x10, at(0x7777, 0x9000, 0x1FD8, is_interrupted=True)))
+    found = walk(trap, INNER, STACK, 10)
+    assert found.end is End.STACK_BOUND
+    assert (found.frames[-1].return_address, found.frames[-1].return_slot) == (0x7777, 0x1FD8)
+    assert len(found.frames) == 1
+
+
+def test_an_interruption_on_the_same_stack_is_walked_through() -> None:
+    trap = Listed((0x10, at(0x20, 0x1800, 0x17D8, is_interrupted=True)))
+    found = walk(trap, INNER, STACK, 10)
+    assert [frame.ip for frame in found.frames] == [0x10, 0x20]
+    assert found.end is End.NO_RETURN_ADDRESS
+
+
+def test_a_callee_that_removes_arguments_may_leave_the_stack_pointer_beyond_the_end() -> None:
+    """`ret 8` of an x86 thread's first function: its frame is shown, and its own step says why there is no more."""
+    called = Listed((0x10, at(0x20, 0x2008, 0x1FFC)))
+    assert [frame.ip for frame in walk(called, INNER, STACK, 10).frames] == [0x10, 0x20]
+
+
+def test_steps_can_be_taken_one_by_one() -> None:
+    first, last = steps(LISTED, INNER, STACK, 10)
+    assert isinstance(first, Step)
+    assert first.slot == 0x11F8
+    assert last == Stop(End.THREAD_START, "done", 0, 0x12F8)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The caller of a frame, from the start of its function up to its place."""
+
+from __future__ import annotations
+
+from tests.unwind.x86.assemble import EAX, EBP, EBX, ESI, ESP, JE, LEAVE, Assembler, add, mov, pop, push, ret, sub
+from tests.unwind.x86.machine import TEXT, code_of, words
+from throwstack.core.registers import Arch, Registers
+from throwstack.unwind.x86.call_frame import Place
+from throwstack.unwind.x86.callees import Callees
+from throwstack.unwind.x86.prologue import Prologues
+
+LOW = 0x12FF00
+RETURN = 0x00401800
+
+
+def program() -> Assembler:
+    asm = Assembler(TEXT)
+    asm.label("function").emit(push(EBP), mov(EBP, ESP)).label("in prologue").emit(push(ESI), sub(ESP, 8), "6a01")
+    asm.call("callee").label("after call").emit(add(ESP, 8), pop(ESI)).label("in epilogue").emit(LEAVE)
+    asm.label("at return").emit(ret(8)).align().label("callee").emit(ret(4)).align()
+    asm.label("other").emit(ret())
+    return asm
+
+
+def rules(asm: Assembler, *stack: int) -> Prologues:
+    code = code_of(asm, segments={LOW: words(*stack)})
+    return Prologues(code, Callees(code))
+
+
+def place(ip: int, sp: int, call_sp: int | None = None, **registers: int) -> Place:
+    return Place(Registers.named(Arch.X86, {"eip": ip, "esp": sp, **registers}), call_sp)
+
+
+def test_the_caller_of_a_frame_that_has_called() -> None:
+    asm = program()
+    # the argument of the call, two locals, esi, ebp, return address
+    found = rules(asm, 1, 0, 0, 0x51, 0x12FF80, RETURN).caller(
+        asm.labels["function"], place(asm.labels["after call"], LOW + 4, LOW, ebp=LOW + 16)
+    )
+    assert (found.slot, found.return_address) == (LOW + 20, RETURN)
+    assert (found.call_sp, found.popped) == (LOW + 24, 8)
+    assert (found.gpr[ESP], found.gpr[EBP], found.gpr[ESI]) == (LOW + 32, 0x12FF80, 0x51)
+    assert found.is_consistent
+    assert found.gpr[EAX] is None
+
+
+def test_the_caller_of_a_frame_that_was_stopped_in_its_prologue_or_epilogue() -> None:
+    asm = program()
+    expected = {
+        "function": ((RETURN,), 0),
+        "in prologue": ((0x12FF80, RETURN), 4),
+        "at return": ((RETURN,), 0),
+    }
+    for label, (stack, offset) in expected.items():
+        found = rules(asm, *stack).caller(asm.labels["function"], place(asm.labels[label], LOW, ebp=LOW))
+        assert (found.slot, found.return_address) == (LOW + offset, RETURN), label
+
+
+def test_a_place_that_the_function_does_not_reach_has_no_caller() -> None:
+    asm = program()
+    prologues = rules(asm, RETURN)
+    elsewhere = place(asm.labels["other"], LOW)
+    assert prologues.caller(asm.labels["function"], elsewhere) is None
+    assert prologues.reaches(asm.labels["function"], elsewhere) is False
+    assert prologues.reaches(asm.labels["other"], elsewhere) is True
+
+
+def test_after_a_jump_to_an_unknown_target_it_is_open_what_a_function_contains() -> None:
+    asm = Assembler(TEXT)
+    asm.label("function").emit("ffe0").align().label("other").emit(ret())
+    assert rules(asm).reaches(asm.labels["function"], place(asm.labels["other"], LOW)) is None
+
+
+def test_a_return_address_that_a_helper_has_popped_is_in_a_register() -> None:
+    """`__SEH_epilog` begins with `pop ecx`."""
+    asm = Assembler(TEXT)
+    asm.label("helper").emit("59").label("here").emit(LEAVE, "51", ret())
+    found = rules(asm).caller(asm.labels["helper"], place(asm.labels["here"], LOW + 4, ecx=RETURN, ebp=LOW + 8))
+    assert found.is_in_register
+    assert found.return_address == RETURN
+
+
+def test_a_call_that_never_returns_is_told_by_the_depth_of_jumps_to_its_return_address() -> None:
+    """`cmp; je next; push 1; push 2; call throw; next: ...`: jumps come to `next` with esp two words higher."""
+    asm = Assembler(TEXT)
+    asm.label("function").emit(sub(ESP, 8)).branch(JE, "next").emit("6a01", "6a02").call("throw").label("next")
+    asm.emit(add(ESP, 8), ret()).align().label("throw").emit("cc")
+    prologues = rules(asm)
+    here = place(asm.labels["next"], LOW, LOW)
+    assert not prologues.comes_back(asm.labels["function"], here)
+    cdecl = Assembler(TEXT)
+    cdecl.label("function").emit(sub(ESP, 8)).branch(JE, "next").call("callee").label("next")
+    cdecl.emit(add(ESP, 8), ret()).align().label("callee").emit(ret())
+    assert rules(cdecl).comes_back(cdecl.labels["function"], place(cdecl.labels["next"], LOW, LOW))
+
+
+def test_registers_at_the_entry_of_a_function() -> None:
+    asm = program()
+    prologues = rules(asm, 1, 0, 0, 0x51, 0x12FF80, RETURN)
+    inside = place(asm.labels["after call"], LOW + 4, LOW, ebx=7)
+    gpr = prologues.at_entry(asm.labels["function"], inside)
+    assert (gpr[ESP], gpr[EBP], gpr[EBX]) == (LOW + 20, 0x12FF80, 7)
+    assert prologues.at_entry(asm.labels["other"], inside) is None

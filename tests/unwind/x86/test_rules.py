@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All rules together: which of them answers for a frame, and what is filled in from the others."""
+
+from __future__ import annotations
+
+from tests.unwind.x86.assemble import EBP, EBX, ESI, ESP, LEAVE, Assembler, mov, pop, push, ret, sub
+from tests.unwind.x86.machine import BASE, TEXT, TEXT_SIZE, Records, header_page, images_of, symbols_of, words
+from throwstack.core.frames import StackBounds, Trust
+from throwstack.core.memory import SegmentSource
+from throwstack.core.registers import Arch, Registers
+from throwstack.names.frame_records import FrameData
+from throwstack.unwind.x86.call_frame import Caller, Place
+from throwstack.unwind.x86.candidates import Rule
+from throwstack.unwind.x86.return_address import Fit
+from throwstack.unwind.x86.rules import Rules
+
+LOW = 0x120000
+STACK = StackBounds(LOW, LOW + 0x1000)
+
+
+def program() -> Assembler:
+    asm = Assembler(TEXT)
+    asm.label("caller").call("function").label("after function").emit(ret()).align()
+    asm.label("function").emit(push(EBP), mov(EBP, ESP), push(ESI), sub(ESP, 8)).call("inner").label("after inner")
+    asm.call("inner").emit(pop(ESI), pop(ESI), pop(ESI), LEAVE, ret()).align()
+    asm.label("inner").emit(ret())
+    return asm
+
+
+def rules(asm: Assembler, *stack: int, has_symbols: bool = True, records: Records | None = None) -> Rules:
+    text = asm.finish().ljust(TEXT_SIZE, b"\xcc")
+    images = images_of(SegmentSource({BASE: header_page(), TEXT: text, LOW: words(*stack)}))
+    labels = {name: at for name, at in asm.labels.items() if " " not in name}
+    return Rules(images, symbols_of(images, labels if has_symbols else None), records)
+
+
+def frame(asm: Assembler, **registers: int) -> Place:
+    """`function`, which has called `inner`."""
+    named = Registers.named(Arch.X86, {"eip": asm.labels["after inner"], "esp": LOW, **registers})
+    return Place(named, call_sp=LOW)
+
+
+def stack_of(asm: Assembler) -> tuple[int, ...]:
+    return 0, 0, 0x51, LOW + 0x80, asm.labels["after function"]  # two locals, esi, ebp, return address
+
+
+def record(asm: Assembler, program: str, **sizes: int) -> Records:
+    fields = dict.fromkeys(("prologue_size", "parameters_size", "saved_registers_size", "locals_size"), 0)
+    begin = asm.labels["function"] - BASE
+    return Records(
+        [FrameData(begin, 0x20, **{**fields, **sizes}, max_stack_size=0, program=program, uses_base_pointer=True)]
+    )
+
+
+def test_the_start_of_the_function_answers_where_symbols_name_it() -> None:
+    asm = program()
+    found = rules(asm, *stack_of(asm)).caller(frame(asm, ebp=LOW + 12), STACK, 0, ())
+    assert (found.rule, found.fit, found.trust) == (Rule.FUNCTION, Fit.CONFIRMED, Trust.PROLOGUE)
+    assert (found.caller.slot, found.caller.gpr[ESI]) == (LOW + 16, 0x51)
+
+
+def test_the_rest_of_the_function_answers_without_symbols() -> None:
+    asm = program()
+    found = rules(asm, *stack_of(asm), has_symbols=False).caller(frame(asm, ebp=LOW + 12), STACK, 0, ())
+    assert found.rule is Rule.FORWARD
+    assert found.caller.slot == LOW + 16
+
+
+def test_frame_data_is_believed_and_what_it_does_not_mention_comes_from_the_code() -> None:
+    asm = program()
+    program_text = "$T0 $ebp = $eip $T0 4 + ^ = $ebp $T0 ^ = $esp $T0 8 + ="
+    records = record(asm, program_text, saved_registers_size=4)
+    found = rules(asm, *stack_of(asm), records=records).caller(frame(asm, ebp=LOW + 12, ebx=7), STACK, 0, ())
+    assert (found.rule, found.trust) == (Rule.FRAME_DATA, Trust.CFI)
+    assert (found.caller.gpr[EBP], found.caller.gpr[ESI], found.caller.gpr[EBX]) == (LOW + 0x80, 0x51, 7)
+
+
+def test_frame_data_that_leads_to_no_return_address_loses_to_the_code() -> None:
+    asm = program()
+    wrong = record(asm, "$eip $esp 8 + ^ = $esp $esp 12 + =")  # the saved esi
+    found = rules(asm, *stack_of(asm), records=wrong).caller(frame(asm, ebp=LOW + 12), STACK, 0, ())
+    assert found.rule is not Rule.FRAME_DATA
+    assert found.caller.slot == LOW + 16
+
+
+def test_a_call_through_null_leaves_only_its_return_address() -> None:
+    asm = Assembler(TEXT)
+    asm.label("caller").emit("ffd0").label("after call").emit(ret())
+    place = Place(Registers.named(Arch.X86, {"eip": 0, "esp": LOW, "ebx": 7}))
+    found = rules(asm, asm.labels["after call"]).caller(place, STACK, 0, ())
+    assert found.rule is Rule.CALLED_NOWHERE
+    assert (found.caller.slot, found.caller.gpr[EBX], found.caller.gpr[ESP]) == (LOW, 7, LOW + 4)
+
+
+def test_an_exception_registration_leads_to_a_frame_pointer_that_was_lost() -> None:
+    """A function with __try keeps its registration 10h bytes below the saved ebp. Its code cannot be followed here."""
+    asm = Assembler(TEXT)
+    asm.label("caller").call("function").label("after function").emit(ret()).align()
+    asm.label("function").emit("ffe0").label("after call").emit("ebfe")  # jmp eax, and an endless loop
+    registration = LOW + 8
+    stack = 0, 0, 0xFFFFFFFF, 0x401234, 0, 0, LOW + 0x80, asm.labels["after function"]
+    lost = Place(Registers.named(Arch.X86, {"eip": asm.labels["after call"], "esp": LOW}), call_sp=LOW)
+    with_chain = rules(asm, *stack).caller(lost, STACK, 0, (registration,))
+    assert (with_chain.rule, with_chain.caller.slot) == (Rule.REGISTRATION, registration + 0x14)
+    assert with_chain.caller.gpr[EBP] == LOW + 0x80
+    without = rules(asm, *stack).caller(lost, STACK, 0, ())
+    assert (without.rule, without.caller.slot) == (Rule.SCAN, registration + 0x14)
+    assert without.caller.gpr[EBP] is None
+
+
+def test_a_stack_without_return_addresses_gives_no_caller() -> None:
+    asm = program()
+    outside = Place(Registers.named(Arch.X86, {"eip": 0x500000, "esp": LOW + 4}), call_sp=LOW)
+    assert rules(asm, 1, 2, 3).caller(outside, STACK, 0, ()) is None
+
+
+def test_the_place_of_a_caller_knows_whether_its_stack_pointer_is_exact() -> None:
+    asm = program()
+    engine = rules(asm)
+    gpr = tuple(LOW + 8 if number == ESP else None for number in range(8))
+    removed = engine.next_place(Caller(LOW, asm.labels["after function"], LOW + 4, 4, gpr))
+    assert (removed.call_sp, removed.registers.sp, removed.is_sp_exact) == (LOW + 4, LOW + 8, True)
+    unknown = engine.next_place(Caller(LOW, asm.labels["after function"], LOW + 4, None, gpr))
+    assert not unknown.is_sp_exact

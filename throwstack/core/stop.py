@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a step of a stack walk has no result: the one error value of both unwinders and of what they look up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from throwstack.core.frames import End
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The end of a stack, good or bad: the reason, and the address or figure that belongs to it.
+
+    `return_address` and `return_slot` are those of the frame that has no caller, where they could be read.
+    """
+
+    end: End
+    detail: str = ""
+    return_address: int | None = None
+    return_slot: int | None = None
+
+
+def corrupt(detail: str) -> Stop:
+    """Return the stop for unwind data that no compiler can have written."""
+    return Stop(End.BAD_UNWIND_DATA, detail)
+
+
+def unreadable(address: int, what: str) -> Stop:
+    """Return the stop for `what`, whose memory at `address` cannot be read."""
+    return Stop(End.UNREADABLE, f"{what} at {address:#x}")

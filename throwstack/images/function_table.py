@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image's table of RUNTIME_FUNCTIONs (.pdata): which entry covers an RVA.
+
+The linker sorts the table, so that a look-up is a bisection that touches a few pages. Where it meets a page that is
+not there or an entry out of order, the readable part of the table is indexed once and searched instead. "No entry"
+makes a function a leaf, so it is only said where the table leaves no room for an entry. Follows "x64 exception
+handling" in Microsoft's documentation.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from throwstack.core.errors import ThrowstackError
+from throwstack.core.frames import End
+from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.core.stop import Stop
+
+_ENTRY = struct.Struct("<III")
+_MAX_IMAGE_SIZE = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeFunction:
+    """RUNTIME_FUNCTION: the RVAs of a code range [begin, end) and of its unwind information."""
+
+    begin: int
+    end: int
+    unwind: int
+
+    @classmethod
+    def read(cls, memory: Memory, address: int) -> RuntimeFunction:
+        """Read the entry at `address`. Raises MemoryUnreadable."""
+        return cls(*_ENTRY.unpack(memory.read(address, _ENTRY.size)))
+
+    @property
+    def is_plausible(self) -> bool:
+        """Say whether it can be an entry: a range of code that is not empty, and unwind data within 2 GiB."""
+        return 0 < self.begin < self.end < _MAX_IMAGE_SIZE and 0 < self.unwind < _MAX_IMAGE_SIZE
+
+
+class _OutOfOrder(ThrowstackError):
+    """A bisection met an entry that does not belong where it is."""
+
+
+class FunctionTable:
+    """The table at `address`, of `size` bytes, seen through `memory`."""
+
+    __slots__ = ("_address", "_begins", "_count", "_entries", "_memory", "_missing", "_missing_ends", "_slots")
+
+    def __init__(self, memory: Memory, address: int, size: int) -> None:
+        """Take the exception directory's place; nothing is read yet."""
+        self._memory = memory
+        self._address = address
+        self._count = size // _ENTRY.size
+        self._entries: list[tuple[RuntimeFunction, int]] | None = None
+        self._begins: list[int] = []
+        self._missing: list[int] = []
+        self._missing_ends: list[int] = []
+        self._slots = self._count
+
+    def find(self, rva: int) -> RuntimeFunction | Stop | None:
+        """Return the entry that covers `rva`; None if there is none; a stop if that cannot be known."""
+        entry = self.nearest(rva)
+        return None if isinstance(entry, RuntimeFunction) and rva >= entry.end else entry
+
+    def nearest(self, rva: int) -> RuntimeFunction | Stop | None:
+        """Return the entry that covers `rva` or else the last one before it.
+
+        None if the table begins after `rva`; a stop if another entry can have been there, on a page that is lost.
+        """
+        if self._entries is None:
+            try:
+                return self._bisect(rva)
+            except (MemoryUnreadable, _OutOfOrder):
+                pass
+        return self._search_index(rva)
+
+    def _bisect(self, rva: int) -> RuntimeFunction | None:
+        before: RuntimeFunction | None = None
+        low, high = 0, self._count
+        lowest, highest = 0, 1 << 32
+        while low < high:
+            middle = (low + high) // 2
+            entry = RuntimeFunction.read(self._memory, self._address + middle * _ENTRY.size)
+            if not entry.is_plausible or not lowest <= entry.begin <= highest:
+                raise _OutOfOrder
+            if rva < entry.begin:
+                high, highest = middle, entry.begin
+            elif rva >= entry.end:
+                low, lowest, before = middle + 1, entry.begin, entry
+            else:
+                return entry
+        return before
+
+    def _search_index(self, rva: int) -> RuntimeFunction | Stop | None:
+        if self._entries is None:
+            self._entries = self._load()
+        position = bisect_right(self._begins, rva)
+        before: RuntimeFunction | None = None
+        low, high = -1, self._slots
+        if position:
+            before, low = self._entries[position - 1]
+            if rva < before.end:
+                return before
+        if position < len(self._entries):
+            high = self._entries[position][1]
+        if low + 1 == high:
+            return before
+        last = bisect_right(self._missing, high) - 1
+        is_missing = last >= 0 and self._missing_ends[last] > low + 1
+        end = End.UNREADABLE if is_missing else End.BAD_UNWIND_DATA
+        return Stop(end, f"no entry for RVA {rva:#x} in what is left of the function table at {self._address:#x}")
+
+    def _load(self) -> list[tuple[RuntimeFunction, int]]:
+        """Index the plausible entries by begin, each with its slot in the table; note the runs that are not there.
+
+        GNU ld leaves entries of functions that it discarded: begin and end 0, only the unwind RVA kept. They take
+        no slot. Zeros throughout are damage.
+        """
+        entries = []
+        discarded = 0
+        index = 0
+        while index < self._count:
+            at = self._address + index * _ENTRY.size
+            try:
+                entry = RuntimeFunction.read(self._memory, at)
+            except MemoryUnreadable as error:
+                # All that have a byte on this page; whether the next page is there, its own first entry tells.
+                page_end = (error.address & -PAGE_SIZE) + PAGE_SIZE
+                after = min(-(-(page_end - self._address) // _ENTRY.size), self._count)
+                self._missing.append(index - discarded)
+                self._missing_ends.append(after - discarded)
+                index = after
+                continue
+            if entry.unwind and not entry.begin and not entry.end:
+                discarded += 1
+            elif entry.is_plausible:
+                entries.append((entry, index - discarded))
+            index += 1
+        self._slots = self._count - discarded
+        entries.sort(key=lambda pair: (pair[0].begin, pair[1]))
+        self._begins = [entry.begin for entry, _ in entries]
+        return entries

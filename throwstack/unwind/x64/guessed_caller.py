@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Callers of code that no unwind data covers: code generated at run time, hand-written code, a wild jump.
+
+The frames are labelled as guesses. Of a guessed caller's registers only rip, rsp and, where it was read, rbp are known:
+where the frame between has saved the others is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import BP, SP, Registers
+
+_LARGEST_FRAME = 1 << 20
+_SCANNED_WORDS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class GuessedCaller:
+    """The caller's registers and the slot in which its address was found."""
+
+    registers: Registers
+    slot: int
+
+
+def by_frame_pointer(
+    registers: Registers, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool]
+) -> GuessedCaller | None:
+    """Return the caller by rbp as `push rbp; mov rbp, rsp` leaves it: the saved rbp, the return address above it."""
+    bp = registers.bp
+    if bp is None or bp % 8 or not registers.sp <= bp <= registers.sp + _LARGEST_FRAME or not stack.contains(bp, 16):
+        return None
+    try:
+        saved, address = memory.u64(bp), memory.u64(bp + 8)
+    except MemoryUnreadable:
+        return None
+    if not is_return_address(address):
+        return None
+    return GuessedCaller(_registers(address, bp + 16, saved), bp + 8)
+
+
+def by_scan(
+    registers: Registers, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool]
+) -> GuessedCaller | None:
+    """Take the first of the next 128 words of the stack that can be a return address."""
+    start = registers.sp
+    for slot in range(start, start + 8 * _SCANNED_WORDS, 8):
+        if not stack.contains(slot, 8):
+            break
+        try:
+            address = memory.u64(slot)
+        except MemoryUnreadable:
+            break
+        if is_return_address(address):
+            return GuessedCaller(_registers(address, slot + 8, None), slot)
+    return None
+
+
+def _registers(ip: int, sp: int, bp: int | None) -> Registers:
+    gpr: list[int | None] = [None] * 16
+    gpr[SP], gpr[BP] = sp, bp
+    return Registers(ip, tuple(gpr))

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""User registers that no trap frame holds: they are found by unwinding the kernel stack.
+
+On x64 the trap frame of a system call does not hold r12 to r15 (after a fault or an interrupt also rbx, rsi and rdi are
+left out). The kernel's functions save them as any function saves its caller's registers. So they come back by unwinding
+the kernel stack, from the place where the thread was switched out to the trap frame.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import cached_property
+from itertools import islice
+
+from volatility3.framework import interfaces
+from volatility3.plugins.windows import modules
+
+from throwstack.core.frames import StackBounds
+from throwstack.core.registers import X64, Registers
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.unwind import x64
+from throwstack.unwind.walk import Step
+from throwstack.volatility.memory.guarded import guarded_objects
+from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.objects.switch_frame import read_switch_frame
+from throwstack.volatility.objects.threads import Thread
+from throwstack.volatility.objects.trap_frame import TrapFrame
+
+log = logging.getLogger(__name__)
+
+_MAX_MODULES = 2048
+_MAX_KERNEL_STACK = 1 << 20
+
+
+class KernelStacks:
+    """The kernel's images, and the user registers that its stacks hold."""
+
+    def __init__(self, machine: Machine) -> None:
+        """Take the machine; the kernel's module list is read on first use."""
+        self._machine = machine
+
+    @cached_property
+    def images(self) -> ImageMap:
+        """Return the images of the kernel and its drivers."""
+        return ImageMap(self._machine.memory, ModuleMap(self._modules()), self._machine.images)
+
+    @cached_property
+    def _unwinder(self) -> x64.Unwinder:
+        return self.unwinder_of(self.images)
+
+    def unwinder_of(self, images: ImageMap) -> x64.Unwinder:
+        """Return an unwinder for x64 kernel code; `images` are the kernel's as a session sees them."""
+        machine = self._machine
+        inverted = x64.InvertedTable(machine.memory, lambda: machine.symbol("PsInvertedFunctionTable"))
+        return x64.Unwinder(images, inverted=inverted)
+
+    def _modules(self) -> list[Module]:
+        found: list[Module] = []
+        machine = self._machine
+        breaks_off = guarded_objects(lambda reason: log.info("the kernel's module list breaks off: %s", reason))
+        of_one = guarded_objects(lambda reason: log.info("what the kernel says of a module is lost: %s", reason))
+
+        def name(item: interfaces.objects.ObjectInterface, member: str) -> str:
+            with of_one:
+                return str(getattr(item, member).get_string())
+            return ""
+
+        with breaks_off:
+            listed = modules.Modules.list_modules(machine.context, machine.kernel_name)
+            for item in breaks_off.each(islice(listed, _MAX_MODULES)):
+                with of_one:
+                    base, size = machine.canonical(int(item.DllBase)), int(item.SizeOfImage)
+                    path = name(item, "FullDllName")
+                    file_name = name(item, "BaseDllName") or path.rpartition("\\")[2] or f"image{base:x}"
+                    found.append(Module(file_name, path, base, size))
+        return found
+
+    def user_registers(self, thread: Thread, frame: TrapFrame) -> Registers:
+        """Return the registers of `frame`, with the nonvolatile ones that it lacks where the kernel stack gives them.
+
+        The walk has to arrive at this very trap frame; otherwise they remain unknown. They also do if the thread was
+        running: then its kernel stack has changed since it was last switched out.
+        """
+        registers = frame.registers
+        if not self._machine.is_64bit or not thread.kernel_stack or thread.is_running:
+            return registers
+        found = self._walk_to(thread, frame)
+        if found is None or found.ip != registers.ip or found.sp != registers.sp:
+            return registers
+        gpr = list(registers.gpr)
+        for index in X64.nonvolatile:
+            if gpr[index] is None:
+                gpr[index] = found.gpr[index]
+        return replace(registers, gpr=tuple(gpr))
+
+    def _walk_to(self, thread: Thread, frame: TrapFrame) -> Registers | None:
+        pointer = thread.kernel_stack
+        if not pointer < frame.address < pointer + _MAX_KERNEL_STACK:
+            return None
+        start = read_switch_frame(self._machine, pointer)
+        if start is None:
+            return None
+        bounds = StackBounds(pointer & -0x1000, thread.initial_stack)
+        step = self._unwinder.step_beyond(start.registers, bounds, frame.address)
+        return step.registers if isinstance(step, Step) and step.is_interrupted else None
