@@ -81,7 +81,7 @@ def made_image() -> tuple[Module, PageSource]:
 def frames_of(image: Image, memory: Memory) -> list[tuple[int, int]]:
     """Return (return address, frame size) of functions that a stack can be laid out over without running them.
 
-    A return address has to lie behind a call only for code without unwind data, so any place in the body will do.
+    A return address has to be after a call only for code without unwind data, so any place in the body will do.
     """
     assert image.headers is not None
     rva, size = image.headers.exception_directory

@@ -86,7 +86,7 @@ def test_kv_shows_what_the_records_say(case):
     assert {row["FPO"] for row in stack(out, "--kv").rows} == {None}
 
 
-# What the transcript's `!thread` shows behind the frames of the blocked stack up to abort, as far as symbols say it.
+# What the transcript's `!thread` shows after the frames of the blocked stack up to abort, as far as symbols say it.
 BLOCKED = """\
 ntdll!KiFastSystemCallRet (FPO: [0,0,0])
 ntdll!NtWaitForMultipleObjects (FPO: [5,0,0])
@@ -127,7 +127,7 @@ def test_kv_of_the_blocked_stack_reads_as_in_the_transcript(case):
     assert handler["FPO"] == "FPO: [Uses EBP] [3,0,7]"
 
 
-def test_names_in_other_styles(case):
+def test_names_are_shown_raw_or_with_signatures_when_asked_for(case):
     out, _ = case
     path = ("--symbol-path", str(out / "pdb"))
     signatures = [row["Call Site"] for row in stack(out, *path, "--names", "signature").rows]

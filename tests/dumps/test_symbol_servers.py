@@ -67,7 +67,7 @@ def test_a_server_that_is_not_there_is_said_once(case, tmp_path):
     assert only(done.rows, frames) == frames
 
 
-def test_offline_means_offline(case, tmp_path):
+def test_no_server_is_asked_when_offline(case, tmp_path):
     out, frames = case
     with listening() as (port, taken):
         done = stack(out, *server_path(tmp_path, port))

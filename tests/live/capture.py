@@ -2,7 +2,7 @@
 """Copies the Windows side of a blocked Wine process out of /proc: memory, modules, threads and their registers.
 
 Wine keeps TEBs, the PEB and the loader's lists as Windows does. The registers with which a thread went into its
-system call lie in Wine's syscall frame, pointed to from the TEB. What is Linux (ELF images, Wine's own "kernel
+system call are in Wine's syscall frame, pointed to from the TEB. What is Linux (ELF images, Wine's own "kernel
 stack" right above each user stack) is left behind.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.live.wine_layout import FRAME_X64, X64, X86, Layout
 
 PAGE = 0x1000
-# Where Windows' part of the address space ends: 32-bit Linux libraries and their heaps lie in the upper half.
+# Where Windows' part of the address space ends: 32-bit Linux libraries and their heaps are in the upper half.
 WINDOWS_END_X64 = 0x7000_0000_0000
 WINDOWS_END_X86 = 0x8000_0000
 MAX_MODULES = 200
