@@ -92,6 +92,8 @@ lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest tests/house
 
 # What can be said here of other systems and other Pythons. One mypy after the other, so that they share what they read.
 lint-all: $(VENV)/.tools

@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What naming 10,000 frames costs: with PDBs that are new to this user, with PDBs converted before, with exports only.
 
-`python -m benchmarks.naming [--modules 10] [--functions 20000] [--frames 10000]`. The PDBs are written for the
-purpose: each function has lines, every tenth an inlined function. `--large MB` measures one PDB of that size instead.
+    python benchmarks/naming.py [--modules 10] [--functions 20000] [--frames 10000]
+
+The PDBs are written for the purpose: each function has lines, every tenth an inlined function. `--large MB` measures
+one PDB of that size instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.support.pdb_writer import Inline, Pdb, Procedure
 from tests.support.pe_writer import X86, Pe, Section
@@ -85,7 +90,7 @@ def _timed(what: str, addresses: list[int], make: Callable[[], Symbols]) -> None
 
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--modules", type=int, default=10)
     parser.add_argument("--functions", type=int, default=20_000)
     parser.add_argument("--frames", type=int, default=10_000)

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import R12, RBP, RBX, RDI, RSI, Assembler, ImageBuilder
@@ -82,7 +82,7 @@ def made_image() -> tuple[Module, PageSource]:
 def frames_of(image: Image, memory: Memory) -> list[tuple[int, int]]:
     """Return (return address, frame size) of functions that a stack can be laid out over without running them.
 
-    A return address has to lie behind a call only for code without unwind data, so any place in the body will do.
+    A return address has to be after a call only for code without unwind data, so any place in the body will do.
     """
     assert image.headers is not None
     rva, size = image.headers.exception_directory
@@ -120,7 +120,7 @@ def lay_out(frames: list[tuple[int, int]], depth: int) -> tuple[Registers, bytes
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", type=Path, help="an x64 DLL whose functions the stack is made of")
     parser.add_argument("--depth", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=3.0)

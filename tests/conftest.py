@@ -33,6 +33,7 @@ HAVE_DUMPS = ("dumps", "forge", "fuzz", "install", "live", "peers")
 """Directories in which every test counts as one of a whole dump, or takes as long."""
 
 TAKE_AS_LONG = (
+    "test_benchmarks.py",
     "test_packaging.py",
     "test_command_line.py",
     "test_emulated.py",

@@ -17,12 +17,12 @@ def made(root: Path, *names: str) -> None:
         (root / name).write_text("", encoding="utf-8")
 
 
-def test_in_a_checkout_they_are_at_its_root():
+def test_in_a_checkout_plugins_and_tables_are_at_its_root():
     assert locations.plugin_directory() == CHECKOUT / "plugins"
     assert locations.isf_directory() == CHECKOUT / "symbols"
 
 
-def test_in_an_installation_they_are_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_in_an_installation_plugins_and_tables_are_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made(tmp_path, "throwstack/plugins/windows/unhandled.py", "throwstack/isf/windows/throwstack-wow64.json")
     monkeypatch.setattr(locations, "_PACKAGE", tmp_path / "throwstack")
     assert locations.plugin_directory() == tmp_path / "throwstack" / "plugins"

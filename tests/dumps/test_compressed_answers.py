@@ -2,7 +2,7 @@
 """The plugins' answers when the crashed process's pages are in the compressed store: the same as when all are there.
 
 The forge writes the stores (three, with trees of several levels) from the published descriptions, compressed by a
-compressor of its own. Every page of the process lies there: code, function tables, stacks, TEBs, PEB, saved contexts.
+compressor of its own. Every page of the process is there: code, function tables, stacks, TEBs, PEB, saved contexts.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ BUILDS = [
 
 
 @pytest.mark.parametrize(("name", "build"), BUILDS)
-def test_the_answers_do_not_depend_on_the_store(name: str, build: int, tmp_path: Path):
+def test_answers_are_the_same_when_the_pages_are_in_the_store(name: str, build: int, tmp_path: Path):
     check(compressed(name, build), answers(compressed(name, build), tmp_path, isf=X86 if name == "ftp-2003" else None))
 
 
-def test_nor_on_what_the_neighbours_are(tmp_path: Path):
+def test_answers_are_the_same_when_pages_in_the_store_have_neighbours_in_other_states(tmp_path: Path):
     case = compressed("service-x64", 19045, mixed)
     check(case, answers(case, tmp_path))
 
 
-def test_nor_on_the_mask_against_l1tf(tmp_path: Path):
+def test_answers_are_the_same_with_the_mask_against_l1tf_and_a_store(tmp_path: Path):
     case = compressed("service-x64", 19045)
     case.machine = replace(case.machine, invalid_pte_mask=L1TF_MASK)
     check(case, answers(case, tmp_path))

@@ -27,7 +27,7 @@ def test_a_dump_of_this_kind_gives_the_same_answer(forged: Forge, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", [MoreKinds.SUMMARY, MoreKinds.BITMAP_KERNEL], ids=lambda kind: kind.name.lower())
-def test_of_32bit_systems_too(forged: Forge, tmp_path: Path, kind: MoreKinds):
+def test_a_dump_of_this_kind_of_a_32bit_system_gives_the_same_answer(forged: Forge, tmp_path: Path, kind: MoreKinds):
     out, truth = forged("ftp-2003")
     dump = tmp_path / "MEMORY.DMP"
     rewrite(out / "MEMORY.DMP", dump, kind)
@@ -43,7 +43,7 @@ def test_volatilitys_own_plugins_open_such_a_dump_as_well(forged: Forge, tmp_pat
     assert "ledgersvc.exe" in names
 
 
-def test_a_saved_configuration_opens_it_again(forged: Forge, tmp_path: Path):
+def test_a_saved_configuration_opens_such_a_dump_again(forged: Forge, tmp_path: Path):
     out, truth = forged("service-x64")
     dump, config = tmp_path / "MEMORY.DMP", tmp_path / "saved.json"
     rewrite(out / "MEMORY.DMP", dump, MoreKinds.BITMAP_KERNEL)
@@ -54,7 +54,7 @@ def test_a_saved_configuration_opens_it_again(forged: Forge, tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", list(MoreKinds), ids=lambda kind: kind.name.lower())
-def test_volatilitys_layer_turns_it_away(forged: Forge, tmp_path: Path, kind: MoreKinds):
+def test_volatilitys_own_layer_turns_such_a_dump_away(forged: Forge, tmp_path: Path, kind: MoreKinds):
     out, _ = forged("service-x64")
     dump = tmp_path / "MEMORY.DMP"
     rewrite(out / "MEMORY.DMP", dump, kind)

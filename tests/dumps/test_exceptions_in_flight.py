@@ -119,7 +119,7 @@ def test_a_thread_whose_tebs_are_paged_out_is_not_lost(tmp_path: Path):
     assert only(vol(tmp_path, "windows.cxrstack").rows, expected_stacks(case.truth)) == expected_stacks(case.truth)
 
 
-def test_the_64_bit_side_of_such_a_thread_is_shown_to_who_asks(forged: Forge):
+def test_the_64_bit_side_of_a_wow64_thread_is_shown_when_asked_for(forged: Forge):
     out, truth = forged("wow64-service")
     ((key, frames),) = truth.stacks.items()
     user = [frame for frame in frames if not frame.symbol.startswith("nt!")]

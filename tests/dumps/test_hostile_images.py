@@ -96,7 +96,7 @@ def target_of(process: Process, base: int) -> Target:
     return next(one for one in process.sides.values() if one.images.find(base))
 
 
-def test_an_absent_page_of_the_exports_is_no_silence(crashed: Opened):
+def test_an_absent_page_of_the_exports_is_warned_of(crashed: Opened):
     """Each page of each directory in turn, and the headers: the row is as before, or a warning names the process."""
     session, pid = crashed
     whole = survey(session)

@@ -52,7 +52,7 @@ def test_every_kernels_structures_give_the_same_answer(forged: Forge, case: str,
 
 
 @pytest.mark.skipif(shared() is None, reason="no ISF files of real kernels beside the checkout (see CONTRIBUTING.md)")
-def test_real_kernels_are_among_them():
+def test_symbols_of_real_kernels_are_among_the_layouts_tried():
     assert len(kernels()) >= 13
 
 

@@ -82,7 +82,7 @@ MACHINES = [("ftp-2003", Paging.X86), ("ftp-2003", Paging.PAE), ("service-x64", 
 
 @pytest.mark.parametrize(("name", "paging"), MACHINES)
 @pytest.mark.parametrize(("spread", "loader"), EVERY)
-def test_the_answers_do_not_depend_on_where_the_pages_are(
+def test_answers_are_the_same_in_every_state_of_the_pages(
     name: str, paging: Paging | None, spread: Spread, loader: Residency, tmp_path: Path
 ):
     case = builders()[name][0]()
@@ -93,7 +93,9 @@ def test_the_answers_do_not_depend_on_where_the_pages_are(
 
 
 @pytest.mark.parametrize(("name", "paging"), MACHINES)
-def test_nor_on_page_tables_that_are_in_the_page_file_too(name: str, paging: Paging | None, tmp_path: Path):
+def test_answers_are_the_same_when_page_tables_are_in_the_page_file_too(
+    name: str, paging: Paging | None, tmp_path: Path
+):
     case = builders()[name][0]()
     if paging is not None:
         case.machine = with_paging(case.machine, paging)
@@ -116,7 +118,7 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize(("name", "file"), LAYOUTS)
-def test_nor_on_the_version_of_windows(name: str, file: str, tmp_path: Path):
+def test_answers_are_the_same_on_other_versions_of_windows(name: str, file: str, tmp_path: Path):
     directory = shared()
     if directory is None:
         pytest.skip("no directory with kernels' symbols beside the checkout")
@@ -126,13 +128,13 @@ def test_nor_on_the_version_of_windows(name: str, file: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("name", "layout"), [("ftp-2003", "win7_sp1_x86"), ("ftp-2003", "win10_x86_19041")])
-def test_nor_on_the_layouts_that_are_carried(name: str, layout: str, tmp_path: Path):
+def test_answers_are_the_same_with_the_layouts_that_the_repository_carries(name: str, layout: str, tmp_path: Path):
     case = builders()[name][0]()
     spread_over(case, mixed, Residency.PROTOTYPE_BY_VAD)
     check(case, answers(case, tmp_path, isf=CARRIED / f"{layout}.json.xz"))
 
 
-def test_nor_on_the_mask_against_l1tf(tmp_path: Path):
+def test_answers_are_the_same_with_the_mask_against_l1tf(tmp_path: Path):
     case = builders()["service-x64"][0]()
     case.machine = replace(case.machine, invalid_pte_mask=L1TF_MASK)
     spread_over(case, mixed, Residency.PROTOTYPE)
@@ -147,7 +149,7 @@ def test_image_pages_come_from_files_and_the_frames_say_so(name: str, tmp_path: 
     files.mkdir()
     for process in case.machine.processes:
         for region in process.regions:
-            if region.is_image and region.file:  # its sections lie in the file as they do in memory
+            if region.is_image and region.file:  # its sections are in the file as they do in memory
                 (files / region.file.rpartition("\\")[2]).write_bytes(region.data)
     rows = answers(case, tmp_path, image_path=str(files))
     check(case, rows)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signatures over whole dumps: the same fault on two machines, whose system DLLs lie elsewhere, and two faults."""
+"""Signatures over whole dumps: the same fault on two machines, whose system DLLs are elsewhere, and two faults."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_a_thread_reads_as_in_the_transcript(forged: Forge):
     assert (row["Lock"], row["Deadlock"], row["Notes"]) == (None, None, "")
 
 
-def test_the_way_into_the_kernel_is_marked(forged: Forge):
+def test_the_frame_that_entered_the_kernel_is_marked(forged: Forge):
     out, _ = forged("ftp-2003")
     (row,) = vol(out, "windows.stackwalk", "--pid", "2564", "--tid", "2792").rows
     frames = row["__children"]
@@ -201,7 +201,7 @@ def test_processes_are_selected_by_name(forged: Forge):
     assert "there is no process called nobody.exe" in done.err
 
 
-def test_the_brief_form_says_it_in_a_sentence(forged: Forge):
+def test_the_brief_form_says_of_a_thread_all_in_one_sentence(forged: Forge):
     out, _ = forged("deadlock")
     (row,) = vol(out, "windows.stackwalk", "--brief", "--tid", "1516").rows
     assert "State" not in row
@@ -212,7 +212,7 @@ def test_the_brief_form_says_it_in_a_sentence(forged: Forge):
     )
 
 
-def test_the_name_leaves_other_plugins_short_names_alone(forged: Forge):
+def test_windows_stackwalk_makes_no_other_plugins_short_name_ambiguous(forged: Forge):
     out, _ = forged("ftp-2003")
     for name in ("windows.threads", "windows.unhandled", "windows.stackwalk", "stackwalk"):
         assert "matches multiple" not in vol(out, name, "-h").err

@@ -3,50 +3,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import http.server
 import json
 import shutil
-import socket
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pefile
 import pytest
 
 from tests.conftest import Forge
-from tests.forge.__main__ import forge, write_images
 from tests.forge.cases import builders
-from tests.forge.describe import Residency
 from tests.forge.pdbs import write_pdbs
 from tests.support.pdb_writer import Inline, Pdb
 from tests.support.plugins_truth import expected_stacks, only
-from tests.support.vol import Output, vol
+from tests.support.reference_pdbs import PDB, SOURCES, THROWN, sources, stack, stored, tables
+from tests.support.vol import vol
 
-COM = r"f:\sp\vctools\compiler\cxxfe\sl\vccom"
-# Of the transcript: the function, its source, and what `kv` says of its frame, innermost first.
-THROWN = [
-    ("KERNEL32!RaiseException", None, "FPO: [4,20,4]"),
-    ("MSVCR80!_CxxThrowException", None, "FPO: [2,8,0]"),
-    ("ftpsrvdata_pg!_com_raise_error", rf"[{COM}\comraise.cpp @ 18]", "FPO: [2,4,0]"),
-    ("ftpsrvdata_pg!_com_issue_error", rf"[{COM}\comsupp.cpp @ 40]", "FPO: [1,0,0]"),
-    ("ftpsrvdata_pg!PrintProviderError", r"[d:\fts\ftpsrvdata_pg\src\idbcommand.cpp @ 860]", "FPO: [1,2058,0]"),
-    ("ftpsrvdata_pg!IDBCommand::ExecuteResults", r"[d:\fts\ftpsrvdata_pg\src\idbcommand.cpp @ 610]", None),
-    (
-        "ftpsrvdata_pg!IFTPSystemStats_Impl::UpdateSystemStats",
-        r"[d:\fts\ftpsrvdata_pg\src\ftpsystemstats_impl.cpp @ 288]",
-        None,
-    ),
-    ("FTPParsers!SessionManagerThreadProc", r"[d:\fts\ftpparsers\ftpstats.cpp @ 413]", None),
-    ("MSVCR80!_endthreadex", None, None),
-    ("MSVCR80!_endthreadex", None, None),
-    ("KERNEL32!BaseThreadStart", None, None),
-]
-PDB = "ftpsrvdata_pg.pdb"
 KERNEL_ISF = "ntkr*.pdb"
 
 
@@ -61,22 +33,6 @@ def case(forged: Forge) -> tuple[Path, list[dict[str, Any]]]:
 def pdbs() -> dict[str, Pdb]:
     """The PDBs of the case, to be altered."""
     return builders()["ftp-2003"][0]().pdbs
-
-
-def stack(out: Path, *options: str, **more: Any) -> Output:
-    return vol(out, "windows.cxrstack", *options, **more)
-
-
-def sources(rows: list[dict[str, Any]]) -> list[str | None]:
-    return [row["Source"] for row in rows]
-
-
-def tables(rows: list[dict[str, Any]], module: str) -> set[str]:
-    """Where the names of a module's functions come from."""
-    return {row["Symbols"] for row in rows if row["Call Site"].startswith(f"{module}!")}
-
-
-SOURCES = [source for _, source, _ in THROWN]
 
 
 def test_the_reference_case_has_the_sources_of_the_transcript(case):
@@ -130,7 +86,7 @@ def test_kv_shows_what_the_records_say(case):
     assert {row["FPO"] for row in stack(out, "--kv").rows} == {None}
 
 
-# What the transcript's `!thread` shows behind the frames of the blocked stack up to abort, as far as symbols say it.
+# What the transcript's `!thread` shows after the frames of the blocked stack up to abort, as far as symbols say it.
 BLOCKED = """\
 ntdll!KiFastSystemCallRet (FPO: [0,0,0])
 ntdll!NtWaitForMultipleObjects (FPO: [5,0,0])
@@ -171,7 +127,7 @@ def test_kv_of_the_blocked_stack_reads_as_in_the_transcript(case):
     assert handler["FPO"] == "FPO: [Uses EBP] [3,0,7]"
 
 
-def test_names_in_other_styles(case):
+def test_names_are_shown_raw_or_with_signatures_when_asked_for(case):
     out, _ = case
     path = ("--symbol-path", str(out / "pdb"))
     signatures = [row["Call Site"] for row in stack(out, *path, "--names", "signature").rows]
@@ -230,11 +186,6 @@ def test_the_wrong_pdb_is_refused_by_name(case, pdbs, tmp_path, altered, reason)
     assert only(done.rows, frames) == frames
     assert set(sources(done.rows)) == {None}
     assert tables(done.rows, "ftpsrvdata_pg") == {"isf"}
-
-
-def stored(directory: Path, name: str) -> Path:
-    (path,) = directory.glob(f"{name}/*/{name}")
-    return path
 
 
 def cut(data: bytes) -> bytes:
@@ -305,141 +256,3 @@ def test_the_settings_of_volatility_give_the_path(case, tmp_path):
         settings.write_text(json.dumps({"symbol_path": str(out / "pdb")}), encoding="utf-8")
     environment = {"HOME": str(tmp_path), "APPDATA": str(tmp_path / "AppData"), "_NT_SYMBOL_PATH": str(tmp_path)}
     assert sources(stack(out, environment=environment).rows) == SOURCES
-
-
-@contextlib.contextmanager
-def listening() -> Iterator[tuple[int, list[socket.socket]]]:
-    """A server that takes connections and never answers: its port, and the connections it got."""
-    taken: list[socket.socket] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def take() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    taken.append(server.accept()[0])
-
-        threading.Thread(target=take, daemon=True).start()
-        yield server.getsockname()[1], taken
-        server.shutdown(socket.SHUT_RDWR)
-    for connection in taken:
-        connection.close()
-
-
-def server_path(cache: Path, port: int) -> tuple[str, str]:
-    return "--symbol-path", f"srv*{cache}*http://127.0.0.1:{port}"
-
-
-def test_a_server_that_never_answers_is_given_up(case, tmp_path):
-    out, frames = case
-    with listening() as (port, taken):
-        done = stack(out, *server_path(tmp_path, port), is_offline=False)
-    assert len(taken) == 1
-    assert f"symbol server 127.0.0.1:{port} does not answer" in done.err
-    assert only(done.rows, frames) == frames
-    assert tables(done.rows, "ftpsrvdata_pg") == {"isf"}
-
-
-def test_a_server_that_is_not_there_is_said_once(case, tmp_path):
-    out, frames = case
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    done = stack(out, *server_path(tmp_path, port), is_offline=False)
-    assert done.err.count(f"symbol server 127.0.0.1:{port} does not answer") == 1
-    assert only(done.rows, frames) == frames
-
-
-def test_offline_means_offline(case, tmp_path):
-    out, frames = case
-    with listening() as (port, taken):
-        done = stack(out, *server_path(tmp_path, port))
-    assert not taken
-    assert only(done.rows, frames) == frames
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-def test_a_server_fills_the_cache_that_serves_from_then_on(case, tmp_path):
-    out, _ = case
-    handler = functools.partial(_Quiet, directory=str(out / "pdb"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        path = server_path(tmp_path / "downloads", server.server_port)
-        online = stack(out, *path, is_offline=False)
-        server.shutdown()
-    assert sources(online.rows) == SOURCES
-    assert stored(tmp_path / "downloads", PDB).read_bytes() == stored(out / "pdb", PDB).read_bytes()
-    assert stack(out, *path).rows == online.rows
-
-
-def test_the_files_that_the_stacks_call_for(case, pdbs, tmp_path):
-    out, _ = case
-    rows = stack(out, "--symbols-needed", more=("-o", str(tmp_path))).rows
-    names = ["kernel32.pdb", "msvcr80.pdb", PDB, "ftpparsers.pdb"]
-    lines = [f"{name},{pdbs[name].guid}1,1" for name in names]
-    assert [row["Manifest"] for row in rows] == lines
-    assert [row["Module"] for row in rows] == ["KERNEL32", "MSVCR80", "ftpsrvdata_pg", "FTPParsers"]
-    assert "now from exports" in rows[1]["Why"]
-    assert (tmp_path / "symbols-needed.txt").read_text(encoding="utf-8") == "".join(f"{line}\n" for line in lines)
-
-
-@pytest.fixture(scope="module")
-def without_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference case with MSVCR80's read-only data, its exports among it, not in the dump; its files beside."""
-    out = tmp_path_factory.mktemp("without-exports")
-    case = builders()["ftp-2003"][0]()
-    for process in case.machine.processes:
-        for region in process.regions:
-            if region.file and region.file.endswith("MSVCR80.dll"):
-                section = pefile.PE(data=region.data, fast_load=True).sections[1]
-                first = section.VirtualAddress // 0x1000
-                pages = range(first, first + -(-section.Misc_VirtualSize // 0x1000))
-                region.residency = dict.fromkeys(pages, Residency.PAGED_OUT)
-    forge(case, out)
-    write_images(out / "images", case.machine)
-    return out
-
-
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a directory in which even root can write nothing")
-def test_a_directory_that_cannot_be_written_costs_the_file_alone(case):
-    out, _ = case
-    done = stack(out, "--symbols-needed", more=("-o", "/proc"))
-    assert done.status == 0
-    assert any(row["Manifest"].startswith("ftpsrvdata_pg.pdb,") for row in done.rows)
-    (line,) = [line for line in done.err.splitlines() if "symbols-needed" in line]
-    assert "symbols-needed.txt cannot be written: " in line
-    assert "Traceback" not in done.err
-
-
-def test_images_are_called_for_where_the_dump_lacks_them(case, without_exports, tmp_path):
-    _, frames = case
-    plain = stack(without_exports).rows
-    assert [row["RetAddr"] for row in plain] == [frame["RetAddr"] for frame in frames]
-    assert plain[1]["Call Site"] == "MSVCR80+0x28e89"
-    rows = stack(without_exports, "--symbols-needed", more=("-o", str(tmp_path))).rows
-    (wanted,) = (row for row in rows if row["Module"] == "MSVCR80")
-    (file,) = (without_exports / "images" / "MSVCR80.dll").glob("*/MSVCR80.dll")
-    assert wanted["Manifest"] == f"MSVCR80.dll,{file.parent.name},1"
-    assert wanted["Why"] == "its exports and PDB record cannot be read"
-
-
-def test_names_come_from_an_image_file(case, without_exports):
-    """And through it from the PDB, whose identity only the file has."""
-    _, frames = case
-    images = ("--image-path", str(without_exports / "images"))
-    named = stack(without_exports, *images)
-    assert only(named.rows, frames) == frames
-    assert tables(named.rows, "MSVCR80") <= {"export", "export?"}
-    rows = stack(without_exports, *images, "--symbol-path", str(without_exports / "pdb")).rows
-    assert only(rows, frames) == frames
-    assert tables(rows, "MSVCR80") <= {"pdb", "pdb?"}
-
-
-def test_files_at_hand_are_not_called_for(case, tmp_path):
-    out, _ = case
-    shutil.copytree(stored(out / "pdb", PDB).parents[1], tmp_path / "pdb" / PDB)
-    options = ("--symbol-path", str(tmp_path / "pdb"), "--symbols-needed")
-    rows = stack(out, *options, more=("-o", str(tmp_path))).rows
-    assert [row["Module"] for row in rows] == ["KERNEL32", "MSVCR80", "FTPParsers"]

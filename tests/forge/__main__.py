@@ -91,7 +91,7 @@ def forge(
 
 
 def write_images(directory: Path, machine: Machine | None) -> None:
-    """Write the files of the machine's images as a symbol store; their sections lie in them as they do in memory."""
+    """Write the files of the machine's images as a symbol store; their sections are in them as they do in memory."""
     for process in machine.processes if machine is not None else ():
         regions = {region.base: region for region in process.regions if region.is_image}
         for module in process.modules:

@@ -39,7 +39,7 @@ class BuiltDump:
     version: Version
     """The Windows version that the dump shows: that of the layout, where the case's is of another one."""
     page_file: Path | None = None
-    """Page file 0, if a page lies in it."""
+    """Page file 0, if a page is in it."""
 
 
 def build(
@@ -112,7 +112,7 @@ def _given_addresses(machine: Machine, layout: Layout) -> Iterator[tuple[int, in
 def _write_machine(
     machine: Machine, version: Version, kernel: KernelMemory, image: KernelImage, *, fuller: bool
 ) -> dict[int, bytes]:
-    """Write everything behind the kernel's image into physical memory; return the contents of the page file."""
+    """Write everything after the kernel's image into physical memory; return the contents of the page file."""
     kernel_data.write_debugger_data(kernel, machine, image, version)
     processors = kernel_data.write_processors(kernel, machine)
     kernel_data.write_variables(kernel, machine, image, version, processors)

@@ -13,7 +13,7 @@ from tests.forge.truth import TruthFrame
 
 @dataclass
 class Placed:
-    """A function's activation: where its return address lies, and its nonvolatile registers at rip."""
+    """A function's activation: where its return address is, and its nonvolatile registers at rip."""
 
     function: Function
     return_slot: int
@@ -22,7 +22,7 @@ class Placed:
 
 
 class Chain:
-    """One chain of calls. `return_slot` is where the outermost function's return address lies."""
+    """One chain of calls. `return_slot` is where the outermost function's return address is."""
 
     def __init__(self, stack: Stack, return_slot: int, return_address: int = 0, **registers: int) -> None:
         """Start before the outermost function."""

@@ -17,7 +17,7 @@ from tests.forge.truth import TruthFrame
 
 @dataclass
 class Placed:
-    """A function's activation: where its return address lies and the registers it had at `registers["eip"]`."""
+    """A function's activation: where its return address is and the registers it had at `registers["eip"]`."""
 
     function: Function
     return_slot: int
@@ -28,7 +28,7 @@ class Placed:
 
 
 class Chain:
-    """One chain of calls. `return_slot` is where the outermost function's return address lies."""
+    """One chain of calls. `return_slot` is where the outermost function's return address is."""
 
     def __init__(self, stack: Stack, return_slot: int, return_address: int = 0, **registers: int) -> None:
         """Start before the outermost function, with the nonvolatile registers it is entered with."""
@@ -70,7 +70,7 @@ class Chain:
         return self
 
     def frames(self, images: Images) -> tuple[TruthFrame, ...]:
-        """Return the frames, innermost first, once everything lies on the stack."""
+        """Return the frames, innermost first, once everything is on the stack."""
         return tuple(
             TruthFrame(
                 placed.registers["eip"],

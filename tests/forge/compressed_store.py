@@ -37,7 +37,7 @@ _CHUNK_ARRAYS = 32
 
 @dataclass(frozen=True)
 class _Offsets:
-    """Where members lie, from the start of SmGlobals (first two) and SMKM_STORE."""
+    """Where members are, from the start of SmGlobals (first two) and SMKM_STORE."""
 
     tree: int
     metadata: int

@@ -76,7 +76,7 @@ class Region:
     is_image: bool = False
     residency: dict[int, Residency] = field(default_factory=dict)
     reserve: int = 0
-    """Bytes that the VAD spans beyond `data` (a stack's uncommitted part lies before: give it a region of its own)."""
+    """Bytes that the VAD spans beyond `data` (a stack's uncommitted part is before: give it a region of its own)."""
 
 
 @dataclass
@@ -232,12 +232,12 @@ class Machine:
     invalid_pte_mask: int = 0
     """MiState.Hardware.InvalidPteMask: what Windows 10 and later add to PTEs that are not valid."""
     pads_pointer_tables: bool = True
-    """PAE: the page behind one with pointer tables is in the dump. Volatility reads a pointer table of 32 bytes as a
+    """PAE: the page after one with pointer tables is in the dump. Volatility reads a pointer table of 32 bytes as a
     whole page's worth, and takes a process for unreadable where the next page is absent."""
 
     @property
     def has_compressed_store(self) -> bool:
-        """Say whether a page lies in the compressed store."""
+        """Say whether a page is in the compressed store."""
         return any(
             Residency.IN_STORE in {one.loader_residency, one.teb_residency, *region.residency.values()}
             for one in self.processes

@@ -8,7 +8,7 @@ MemProcFS has no symbol file here and finds everything by looking (its vmmwinini
   PsInitialSystemProcess and NtBuildNumber;
 - the members of EPROCESS by comparing System with smss.exe, the process after it, in a list of more than ten;
 - the other members by the build number, from a table that comes with it;
-- the compressed store by a section called CACHEALI, in whose first page SmGlobals lies.
+- the compressed store by a section called CACHEALI, in whose first page SmGlobals is.
 
 It reads structures as a whole, so that all of their pages have to be there.
 """
@@ -30,7 +30,7 @@ from tests.forge.structures import Structure
 
 _SMALLEST_FILE = 16 << 20
 _FURTHER_READ = 0x80
-"""How far behind an EPROCESS or ETHREAD it reads."""
+"""How far after an EPROCESS or ETHREAD it reads."""
 _REGIONS = (0xFFFF9A80_00000000, 0xFFFFA300_00000000, 0xFFFFB480_00000000, 0xFFFFC780_00000000, 0xFFFFDC00_00000000)
 """Addresses in further regions of the kernel's half, each with a top-level entry of its own."""
 _CODE, _READ_ONLY, _DATA = 0x68000020, 0x40000040, 0xC8000040

@@ -3,7 +3,7 @@
 
 The forms of prologue are those of Microsoft's compilers: registers saved in the caller's home space, pushes, a fixed
 allocation (small, large, or probed with __chkstk), a frame register, saves by mov, xmm saves, and chained parts whose
-code lies elsewhere. Unwind codes follow the x64 exception handling documentation (versions 1 and 2).
+code is elsewhere. Unwind codes follow the x64 exception handling documentation (versions 1 and 2).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Function:
-    """A function of an image. `cold` is (start, calls) of a part that lies elsewhere, reached by a jump.
+    """A function of an image. `cold` is (start, calls) of a part that is elsewhere, reached by a jump.
 
     `codes` with `code` give a function as it is, in hex: hand-written assembly. `version` 2 adds epilogue codes.
     """

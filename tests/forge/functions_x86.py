@@ -3,7 +3,7 @@
 
 A `Shape` is a kind of frame: the prologue and epilogue that compilers of the time wrote for it, and the words that
 they leave between the return address and the stack pointer. A `Function` is a shape with calls whose return addresses
-are given; its code pushes exactly what lies on the stack, and running on from any return address leads to its `ret`.
+are given; its code pushes exactly what is on the stack, and running on from any return address leads to its `ret`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Shape:
     ebp: int | None = None
     """Where ebp points after the prologue; None: it stays the caller's."""
     seh: int | None = None
-    """Where the exception registration lies, if the function makes one."""
+    """Where the exception registration is, if the function makes one."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds PE images as they lie in memory, from code and data at given addresses.
+"""Builds PE images as they are in memory, from code and data at given addresses.
 
 Headers, .text, .rdata with import slots, export directory and RSDS debug record, .data, and on x64 .xdata and .pdata.
 Follows the PE/COFF specification; every byte is our own.
@@ -213,7 +213,7 @@ class ImageBuilder:
         return bytes(xdata), bytes(pdata)
 
     def runtime_function(self, start: int) -> int:
-        """Return where the RUNTIME_FUNCTION of the function at `start` lies."""
+        """Return where the RUNTIME_FUNCTION of the function at `start` is."""
         table = self.unwind_start + pages(len(self._unwind_tables()[0]))
         return table + 12 * sorted(self.unwind).index(start)
 

@@ -18,7 +18,7 @@ from tests.forge.structures import Structure, link
 
 _SHARED_DATA = {True: 0xFFFFF780_00000000, False: 0xFFDF0000}
 _PROCESSOR_CONTROL = {True: 0xFFFFF800_00B00000, False: 0xFFDFF000}
-"""Where the first processor's KPCR lies."""
+"""Where the first processor's KPCR is."""
 _KDBG_SIZE = {(5, 1): 0x290, (5, 2): 0x318}
 _USER_END = {True: 0x7FFFFFF0000, False: 0x7FFF0000}
 _WORKSTATION, _SERVER = 1, 3

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel's image: a PE header with the RSDS record that leads to the ISF, and the places of its variables.
 
-An ISF of a real kernel says where the variables are. A layout has no symbols: the variables then lie behind the image,
+An ISF of a real kernel says where the variables are. A layout has no symbols: the variables then are after the image,
 the ISF gets their addresses, and a GUID made from its own contents, so that no cache can confuse two of them.
 """
 
@@ -54,7 +54,7 @@ _STORE_VARIABLES = {"MiSystemPartition": 0x100, "?SmGlobals@@3U_SM_GLOBALS@@A": 
 """The same for a machine with a compressed store."""
 
 _RECORD = 0xF00
-"""Where the header page holds the debug directory and the RSDS record behind it."""
+"""Where the header page holds the debug directory and the RSDS record after it."""
 _MACHINES = {True: 0x8664, False: 0x14C}
 _DEFAULT_BASE = {True: 0xFFFFF800_01800000, False: 0x80800000}
 _DATABASES = {

@@ -18,7 +18,7 @@ from tests.forge.physical import PAGE, PhysicalMemory
 
 
 class Pool(Enum):
-    """Where an allocation lies."""
+    """Where an allocation is."""
 
     NONPAGED = "nonpaged"
     PAGED = "paged"
@@ -88,7 +88,7 @@ class KernelMemory:
         return self._taken[at][1] if at >= 0 and self._taken[at][1] > start else None
 
     def allocate_struct(self, name: str, pool: Pool = Pool.NONPAGED, tag: bytes | None = None, extra: int = 0) -> int:
-        """Return space for a structure, behind a pool header that shows `tag`."""
+        """Return space for a structure, after a pool header that shows `tag`."""
         header = self.layout.size("_POOL_HEADER")
         address = self.allocate(self.layout.size(name) + extra, pool, before=header)
         if tag is not None:
@@ -126,7 +126,7 @@ class KernelMemory:
             address, data = address + len(part), data[len(part) :]
 
     def read(self, address: int, size: int) -> bytes:
-        """Return bytes that may lie on several pages (made of zeros when they are not there)."""
+        """Return bytes that may be on several pages (made of zeros when they are not there)."""
         data = bytearray()
         while len(data) < size:
             offset = (address + len(data)) % PAGE

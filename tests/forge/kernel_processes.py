@@ -96,7 +96,7 @@ class ProcessWriter:
         return self._sessions[number]
 
     def _write_name(self, path: str) -> int:
-        """Write an OBJECT_NAME_INFORMATION: a UNICODE_STRING with its text behind it."""
+        """Write an OBJECT_NAME_INFORMATION: a UNICODE_STRING with its text after it."""
         layout, text = self.kernel.layout, path.encode("utf-16-le")
         size = layout.size("_UNICODE_STRING")
         name = Structure(self.kernel, layout, "_UNICODE_STRING", self.kernel.allocate(size + len(text) + 2, Pool.PAGED))
@@ -156,7 +156,7 @@ class ProcessWriter:
 
 
 def peb32_address(process: Process) -> int:
-    """Return where a process's 32-bit PEB lies: next to the 64-bit one, when the case doesn't say.
+    """Return where a process's 32-bit PEB is: next to the 64-bit one, when the case doesn't say.
 
     It follows the 64-bit PEB in Windows 10; it precedes it in Windows 7, where the next page was not always free.
     """
@@ -166,5 +166,5 @@ def peb32_address(process: Process) -> int:
 
 
 def teb32_address(thread: Thread) -> int:
-    """Return where a thread's 32-bit TEB lies: right behind the 64-bit one, when the case doesn't say."""
+    """Return where a thread's 32-bit TEB is: right after the 64-bit one, when the case doesn't say."""
     return thread.teb + _TEB32_AFTER if thread.teb32 is None else thread.teb32

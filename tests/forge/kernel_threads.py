@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A thread in the kernel: ETHREAD, kernel stack, trap frame.
 
-The trap frame of a system call lies right below InitialStack on x64, and below the 0x210 bytes of floating-point state
+The trap frame of a system call is right below InitialStack on x64, and below the 0x210 bytes of floating-point state
 on x86.
 """
 
@@ -28,7 +28,7 @@ _DEFAULTS = {
 
 
 def trap_frame_address(layout: Layout, thread: Thread, initial_stack: int) -> int:
-    """Return where a thread's trap frame lies."""
+    """Return where a thread's trap frame is."""
     if thread.trap_frame is not None:
         return thread.trap_frame
     below = 0 if layout.is_64bit else _FLOATING_POINT

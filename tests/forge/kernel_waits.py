@@ -65,7 +65,7 @@ class _Waits:
         block.put_any(("Tcb.WaitBlockCount",), len(places))
 
     def _places(self, block: Structure, objects: list[tuple[int, bool]]) -> list[int]:
-        """Return where the wait blocks lie: in the thread as long as they fit, the timer's in its own place."""
+        """Return where the wait blocks are: in the thread as long as they fit, the timer's in its own place."""
         size = self.kernel.layout.size("_KWAIT_BLOCK")
         own = block.at("Tcb.WaitBlock")
         count = sum(not is_timer for _, is_timer in objects)

@@ -34,7 +34,7 @@ Version = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Where a member lies: byte offset and size of one element; for a bit field its first bit and its width."""
+    """Where a member is: byte offset and size of one element; for a bit field its first bit and its width."""
 
     offset: int
     size: int
@@ -80,7 +80,7 @@ class Layout:
         return self._find(name, path) is not None
 
     def field(self, name: str, path: str) -> Field:
-        """Return where the member `path` (`Tcb.State`) of a type lies; KeyError if there is none."""
+        """Return where the member `path` (`Tcb.State`) of a type is; KeyError if there is none."""
         found = self._find(name, path)
         if found is None:
             message = f"{name}.{path}"

@@ -3,7 +3,7 @@
 
 Windows maps the tables into themselves. Volatility finds the kernel's top table by that self-reference, and looks for
 it in certain places only: x64 between 0x150000 and 0x2a0000, with one self-reference at an index from 0x100 to 0x1fe;
-PAE and non-PAE between 0x30000 and 0x1030000, PAE with the four directories right behind the pointer table.
+PAE and non-PAE between 0x30000 and 0x1030000, PAE with the four directories right after the pointer table.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class AddressSpace:
             self._make_directories()
 
     def _make_directories(self) -> None:
-        """Make PAE's four directories; the kernel's lie right behind its pointer table."""
+        """Make PAE's four directories; the kernel's are right after its pointer table."""
         for index in range(4):
             at = self.root // PAGE + 1 + index if self.root == self.mode.kernel_root else None
             self._make_table(1, index, at)
@@ -175,7 +175,7 @@ class AddressSpace:
         self._refer_to_self()
 
     def _adopt_directories(self, kernel: AddressSpace) -> None:
-        """PAE: share the third directory; the fourth is each process's own, for the self-reference lies in it."""
+        """PAE: share the third directory; the fourth is each process's own, for the self-reference is in it."""
         number = kernel._tables[1, 2][0]
         self._put(self._tables[0, 0][1], 2, number * PAGE | PRESENT)
         mine, theirs = self._tables[1, 3][1], kernel._tables[1, 3][1]

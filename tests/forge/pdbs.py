@@ -92,7 +92,7 @@ def decorated(name: str, pops: int = 0) -> str:
 
 
 def add_frame_data(pdb: Pdb, image: ImageBuilder, functions: Iterable[Function]) -> None:
-    """Add FrameData: a function's first instruction, and everything behind its prologue."""
+    """Add FrameData: a function's first instruction, and everything after its prologue."""
     for function in functions:
         if not _is_in(image, function):
             continue
@@ -153,7 +153,7 @@ def _is_in(image: ImageBuilder, function: Function) -> bool:
 
 
 def _lines(function: Function, source: Source) -> list[tuple[int, str, int]]:
-    """Put the last call on the line given, what is before it two lines up, what is behind it on the next."""
+    """Put the last call on the line given, what is before it two lines up, what is after it on the next."""
     call = function.calls[-1]
     begin, end = call.returns_to - _call_size(call) - function.start, call.returns_to - function.start
     return [(0, source.file, source.line - 2), (begin, source.file, source.line), (end, source.file, source.line + 1)]
@@ -179,7 +179,7 @@ def _saved(shape: Shape) -> dict[str, int]:
 
 
 def _program(shape: Shape) -> str:
-    """Return the program for the code behind the prologue."""
+    """Return the program for the code after the prologue."""
     saved = _saved(shape)
     if shape.ebp is None:
         return _ENTRY + "".join(f" ${name} $T0 {-offset} - ^ =" for name, offset in saved.items())

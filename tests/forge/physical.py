@@ -8,7 +8,7 @@ from itertools import pairwise
 
 PAGE = 0x1000
 FIRST_FREE = 0x1100
-"""Above the windows that Volatility scans for page tables: what lies below is looked at entry by entry, which takes
+"""Above the windows that Volatility scans for page tables: what is below is looked at entry by entry, which takes
 seconds. A raw image has to reach that far in any case: Volatility skips a window that the file ends in."""
 
 PageData = bytes | bytearray | memoryview

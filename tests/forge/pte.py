@@ -86,7 +86,7 @@ class PteFormat:
         return self._invalid(MM_PROTECTION[protection] << 5)
 
     def paged_out(self, protection: Protection) -> int:
-        """Return the entry of a page in page file 0, behind the end of the file that is written."""
+        """Return the entry of a page in page file 0, after the end of the file that is written."""
         self._slot += 1
         return self.in_page_file(self._slot, protection)
 

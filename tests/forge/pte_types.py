@@ -44,7 +44,7 @@ _MEMBERS = {
 }
 
 PAGING_FILE_SIZE, PAGING_FILE_FLAGS = 0x120, 0xCC
-"""Size of an _MMPAGING_FILE, and where its number and its kind lie."""
+"""Size of an _MMPAGING_FILE, and where its number and its kind are."""
 
 
 def mask_types() -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Runtime:
         """Return the frame of a C++ function with destructors or catch blocks, its registration made in line.
 
         With a cookie as VC 8 wrote it (registers and cookie below the locals), otherwise the registers come first and
-        the locals lie below them.
+        the locals are below them.
         """
         saved = ("ebx", "esi", "edi")
         words: dict[int, Word] = {-4: "ebp", -8: state, -12: handler, -16: "seh"}

@@ -114,7 +114,7 @@ class Stack:
         data = bytearray(self.base - start)
         for address, piece in self.pieces().items():
             if address < start:
-                message = f"{address:#x} lies below {start:#x}"
+                message = f"{address:#x} is below {start:#x}"
                 raise StackConflict(message)
             data[address - start : address - start + len(piece)] = piece
         return bytes(data)

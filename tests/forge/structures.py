@@ -66,7 +66,7 @@ class Structure:
         self.memory.write(self.address + field.offset, data[: field.size * field.count])
 
     def put_string(self, path: str, buffer: int, size: int) -> None:
-        """Write a UNICODE_STRING: where its text lies, and its bytes without the terminator."""
+        """Write a UNICODE_STRING: where its text is, and its bytes without the terminator."""
         self.put(f"{path}.Length", size)
         self.put(f"{path}.MaximumLength", size + 2)
         self.put(f"{path}.Buffer", buffer)

@@ -58,7 +58,7 @@ PHYSICAL = (1 << 47) - 1
 
 
 def put(uc: unicorn.Uc, base: int, data: bytes) -> None:
-    """Put bytes at an address; those of the kernel's half, which are beyond physical memory, lie with a bit less."""
+    """Put bytes at an address; those of the kernel's half, which are beyond physical memory, are with a bit less."""
     uc.mem_map(base & PHYSICAL, (len(data) + 0xFFF) & ~0xFFF)
     uc.mem_write(base & PHYSICAL, data)
 

@@ -44,7 +44,7 @@ def test_volatility_sees_the_case_and_the_systems_own_processes(fuller: Path):
     sections = {section.Name.rstrip(b"\0"): section for section in parsed.sections}
     assert b"POOLCODE" in sections
     assert (fuller / "MEMORY.DMP").stat().st_size >= 16 << 20
-    # As a file, sections lie where their raw data is: the same places, for an image as mapped.
+    # As a file, sections are where their raw data is: the same places, for an image as mapped.
     exports = pefile.PE(data=bytes(image), fast_load=True)
     for section in exports.sections:
         section.PointerToRawData, section.SizeOfRawData = section.VirtualAddress, section.Misc_VirtualSize
@@ -71,11 +71,11 @@ def test_ids_that_the_case_has_taken_are_left_to_it():
     assert len({process.pid for process in processes}) == len(processes)
 
 
-def test_it_is_for_x64_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_fuller_kernel_is_for_x64_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["quiet-x86", str(tmp_path), "--fuller-kernel"]) == 1
     assert "x64 only" in capsys.readouterr().err
 
 
-def test_without_it_nothing_is_added(tmp_path: Path):
+def test_without_the_fuller_kernel_nothing_is_added(tmp_path: Path):
     forge(build(), tmp_path)
     assert (tmp_path / "MEMORY.DMP").stat().st_size < 16 << 20

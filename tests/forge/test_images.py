@@ -31,7 +31,7 @@ def sample(machine: int) -> ImageBuilder:
 
 
 def as_file(data: bytes) -> pefile.PE:
-    """Parse an image as mapped: its sections lie in the file where they lie in memory."""
+    """Parse an image as mapped: its sections are in the file where they are in memory."""
     return pefile.PE(data=data)
 
 

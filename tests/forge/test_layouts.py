@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layouts: the carried files, the pruning, and dumps made from every ISF that lies beside the checkout."""
+"""Layouts: the carried files, the pruning, and dumps made from every ISF that is beside the checkout."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def test_carried_layouts_are_small_and_closed(path):
     assert mandatory <= layout.types.keys()
 
 
-def test_pruned_twice_is_pruned_once(tmp_path):
+def test_pruning_a_layout_twice_changes_nothing_more(tmp_path):
     path = CARRIED / "win2003_sp2_x86.json.xz"
     assert main([str(path), str(tmp_path / "again.json.xz")]) == 0
     assert load(tmp_path / "again.json.xz").isf == load(path).isf
 
 
-def test_fields():
+def test_a_layout_gives_offsets_sizes_and_bit_fields():
     """Offsets of the public symbols of Server 2003 SP2 x86: nested, in an array, a bit field, none."""
     layout = load(carried(Paging.X86, (5, 2, 3790)))
     assert layout.offset("_ETHREAD", "Tcb.TrapFrame") == 0x110
@@ -68,7 +68,7 @@ def test_fields():
         layout.offset("_ETHREAD", "Absent")
 
 
-def test_layout_of_the_other_width(tmp_path):
+def test_a_layout_of_the_other_pointer_size_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no layout for paging x64"):
         build(machine(Paging.X64), tmp_path, isf=carried(Paging.X86, (5, 2, 3790)))
 
@@ -90,7 +90,7 @@ def check_lists(session: Session, paging: Paging) -> None:
 
 
 @pytest.mark.parametrize(("path", "paging"), combinations())
-def test_every_isf(path, paging, tmp_path):
+def test_a_dump_is_forged_with_every_isf_at_hand(path, paging, tmp_path):
     described: Machine = machine(paging, VERSIONS[paging])
     if paging is Paging.X64:
         described.processes[1].modules32 = [LoadedModule("ntdll.dll", "C:\\ntdll.dll", 0x77000000, 0x1000)]
@@ -107,7 +107,7 @@ def test_every_isf(path, paging, tmp_path):
 
 
 @pytest.mark.skipif(not isf_files(), reason=f"no ISFs below {SHARED}")
-def test_case_symbols_in_a_real_kernel(tmp_path):
+def test_functions_of_a_case_keep_their_names_with_a_real_kernels_symbols(tmp_path):
     """A case's functions have their own names, where a real kernel's ISF has others."""
     path = next(path for path in isf_files() if path.name.startswith("06564D34"))
     described = machine(Paging.X64)

@@ -50,8 +50,8 @@ def test_allocated_pages_avoid_claimed_ones():
     assert memory.allocate()[0] == first + 2
 
 
-def test_pages_of_a_file(tmp_path):
-    """Page 0x40 of memory: behind the header and page 0x39 in a dump, at its own place in a raw image."""
+def test_a_page_is_where_the_kind_of_file_has_it(tmp_path):
+    """Page 0x40 of memory: after the header and page 0x39 in a dump, at its own place in a raw image."""
     memory = PhysicalMemory()
     memory.claim(0x39)
     memory.claim(0x40)[:4] = b"here"
@@ -62,7 +62,7 @@ def test_pages_of_a_file(tmp_path):
         assert len(data) == place + PAGE
 
 
-def test_shared_image_is_there_once(tmp_path):
+def test_an_image_of_two_processes_is_in_memory_once(tmp_path):
     paging, shared = Paging.PAE, image()
     one, many = (
         build(
@@ -103,7 +103,7 @@ def depth(parents: dict[int, int], node: int) -> int:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 60])
 @pytest.mark.parametrize("paging", [Paging.X64, Paging.X86], ids=lambda paging: paging.value)
-def test_vad_trees(paging, count, tmp_path):
+def test_vad_trees_have_all_regions_and_are_balanced(paging, count, tmp_path):
     described = Process(0x100, "p", regions=[Region(0x1000000 + 0x10000 * n, b"x") for n in range(count)])
     built = build(Machine(paging, VERSIONS[paging], [described]), tmp_path)
     with open_dump(built.dump, built.isf_dir) as session:
@@ -115,7 +115,7 @@ def test_vad_trees(paging, count, tmp_path):
         assert deepest <= len(rows).bit_length()
 
 
-def test_bad_descriptions(tmp_path):
+def test_descriptions_that_contradict_themselves_are_refused(tmp_path):
     described = machine(Paging.X86)
     described.processes[0].regions.append(Region(0x3D000, b"x"))
     with pytest.raises(ValueError, match="overlap"):

@@ -32,7 +32,7 @@ def opened(request, tmp_path_factory):
         yield session, described, kind
 
 
-def test_layers(opened: tuple[Session, Machine, DumpKind]):
+def test_volatility_opens_a_forged_dump_with_its_ordinary_layers(opened: tuple[Session, Machine, DumpKind]):
     session, described, kind = opened
     assert type(session.kernel_layer) is LAYERS[described.paging]
     physical = session.context.layers[session.kernel_layer.dependencies[0]]
@@ -45,7 +45,7 @@ def test_layers(opened: tuple[Session, Machine, DumpKind]):
         assert header.SystemTime == described.system_time
 
 
-def test_pslist(opened):
+def test_volatility_lists_the_processes_described(opened):
     session, described, _ = opened
     rows = session.rows(pslist)
     assert [(row["PID"], row["ImageFileName"], row["PPID"], row["Threads"]) for row in rows] == [
@@ -58,7 +58,7 @@ def test_pslist(opened):
     assert rows[1]["CreateTime"] == datetime(2008, 3, 14, 20, 26, 27, tzinfo=timezone.utc)
 
 
-def test_threads(opened):
+def test_volatility_lists_the_threads_described(opened):
     session, described, _ = opened
     start = base_of_ntdll(described.paging) + 0x1004
     path = "\\WINDOWS\\system32\\ntdll.dll"
@@ -68,7 +68,7 @@ def test_threads(opened):
     ] == [(pid, pid + 4 * n, start, path, start + 4) for pid in (0x200, 0x300) for n in (1, 2)]
 
 
-def test_dlllist(opened):
+def test_volatility_lists_the_modules_described(opened):
     session, described, _ = opened
     rows = session.rows(dlllist)
     assert [(row["PID"], row["Base"], row["Size"], row["Name"], row["Path"]) for row in rows] == [
@@ -77,7 +77,7 @@ def test_dlllist(opened):
     ]
 
 
-def test_vadinfo(opened):
+def test_volatility_lists_the_vads_described(opened):
     session, described, _ = opened
     base = base_of_ntdll(described.paging)
     rows = {row["Start VPN"]: row for row in session.rows(vadinfo, pid=[0x300])}
@@ -89,7 +89,7 @@ def test_vadinfo(opened):
     assert {0x7FFDF000, 0x7FFE0000, 0x7FFD0000, 0x7FFCC000} < rows.keys()
 
 
-def test_info(opened):
+def test_volatility_reads_the_version_and_the_time(opened):
     session, described, kind = opened
     rows = {row["Variable"]: row["Value"] for row in session.rows(info)}
     major, minor, build_number = described.version
@@ -102,14 +102,14 @@ def test_info(opened):
     assert kind is DumpKind.RAW or "memory_layer" in rows
 
 
-def test_modules(opened):
+def test_volatility_lists_the_kernels_modules(opened):
     session, described, _ = opened
     (row,) = session.rows(modules)
     assert row["Name"] == ("ntkrnlpa.exe" if described.paging is Paging.PAE else "ntoskrnl.exe")
     assert row["Base"] == session.kernel.offset
 
 
-def test_memory(opened):
+def test_volatility_reads_the_memory_described(opened):
     session, described, _ = opened
     layer = session.process_layer(0x200)
     assert layer.read(base_of_ntdll(described.paging), 0xC000) == image()

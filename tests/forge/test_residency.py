@@ -58,7 +58,7 @@ def pte(session: Session, entry: int):
 
 
 @pytest.mark.parametrize("base", ["image", "private"])
-def test_readable_states(opened, base):
+def test_volatility_reads_pages_in_the_states_that_it_knows(opened, base):
     session, paging = opened
     start, data = (base_of_ntdll(paging), image()) if base == "image" else (PRIVATE, image(7))
     layer = session.process_layer(0x200)
@@ -100,7 +100,7 @@ def test_entries_that_send_the_reader_to_the_vad(opened):
         assert forms.Soft.PageFileHigh == (0xFFFFF if paging is Paging.X86 else 0xFFFFFFFF)
 
 
-def test_section_has_its_pages(opened):
+def test_a_section_has_the_pages_that_its_prototype_entries_name(opened):
     """Volatility's own walk over control area, subsections and prototype PTEs finds every page that is in memory."""
     session, paging = opened
     physical = session.context.layers[session.kernel_layer.dependencies[0]]
@@ -146,7 +146,7 @@ def test_prototype_entries_of_the_section(opened):
         assert subsect.WhichPool == 1
 
 
-def test_software_entries(opened):
+def test_software_entries_have_a_place_in_the_page_file_or_none(opened):
     session, paging = opened
     base = base_of_ntdll(paging)
     paged_out, zero = (pte(session, entry_of(session, base + page * PAGE)).u.Soft for page in (4, 6))

@@ -56,7 +56,7 @@ def reference(request, tmp_path_factory):
         yield session
 
 
-def test_addresses_of_the_transcript(reference):
+def test_process_and_thread_structures_are_at_the_addresses_of_the_transcript(reference):
     rows = {row["PID"]: row["Offset(V)"] for row in reference.rows(pslist)}
     assert (rows[0x79C], rows[0x7F0], rows[0xA04]) == (0x89EEE6F8, 0x899F2BC8, 0x8948FA08)
     assert [hex(t.vol.offset) for t in threads_of(reference, 0xA04)] == ["0x89e3d418"]
@@ -92,7 +92,7 @@ def test_pointer_tables_without_the_next_page(tmp_path):
 
 
 @pytest.mark.parametrize("paging", Paging, ids=lambda paging: paging.value)
-def test_trap_frame_and_teb(paging, tmp_path):
+def test_a_waiting_thread_has_a_trap_frame_and_a_teb(paging, tmp_path):
     built = build(machine(paging), tmp_path)
     with open_dump(built.dump, built.isf_dir) as session:
         first, second = threads_of(session, 0x300)
@@ -129,7 +129,7 @@ def test_running_thread_is_its_processors(tmp_path):
         assert prcb.CurrentThread == running.vol.offset
 
 
-def test_wow64(tmp_path):
+def test_a_wow64_process_has_a_32_bit_peb_and_tebs(tmp_path):
     """Both loader lists; the 64-bit TEB leads to the 32-bit one, which the case may have in a region of its own."""
     described = process(Paging.X64, 0x200, "first.exe", image(), threads=1)
     described.threads.append(thread(Paging.X64, 0x208, 0x7FFC0000, 0x240000))

@@ -20,7 +20,7 @@ SHARED_DATA = 0x7FFE0000
 _IN_SECTION = {Residency.PROTOTYPE, Residency.PROTOTYPE_BY_VAD, Residency.IN_FILE}
 
 _FIRST_SLOT = 0x10
-"""Where in the page file the first page lies."""
+"""Where in the page file the first page is."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Vad:
 
 
 class SectionCache:
-    """The machine's sections: an image that lies at one base in several processes is there once."""
+    """The machine's sections: an image that is at one base in several processes is there once."""
 
     def __init__(self, kernel: KernelMemory, ptes: PteFormat) -> None:
         self.kernel = kernel

@@ -58,7 +58,7 @@ KiUserExceptionDispatcher, where its walk ends; that of an exception raised by a
 return addresses alone. It has nothing that begins at a saved CONTEXT.
 
 These dumps have what it needs beside what Volatility needs (`tests/forge/fuller_kernel.py`), and the stub that each
-thread waits in is listed behind ntdll's .pdata, since its walk can begin only in a function whose unwind data has no
+thread waits in is listed after ntdll's .pdata, since its walk can begin only in a function whose unwind data has no
 codes (`tests/peers/listed_stubs.py`).
 """.splitlines()
 

@@ -90,14 +90,14 @@ def test_a_release_without_a_name_is_not_asked_for(debian):
     assert len(debian.commands) == 3
 
 
-def test_another_system(debian, monkeypatch):
+def test_on_another_system_the_needs_are_said_in_one_line(debian, monkeypatch):
     (debian.programs / "dpkg").unlink()
     monkeypatch.setenv("PATH", str(debian.programs))
     with pytest.raises(SystemExit, match=f"^missing: {PROGRAM}, and dpkg, which would install them; SKIP_LIVE=1 "):
         machine_setup.install_packages()
 
 
-def test_packages_that_are_installed_and_lack_the_programs(debian):
+def test_packages_that_lack_their_programs_are_named(debian):
     debian.program("apt-get", "")
     with pytest.raises(SystemExit, match=f"^still missing: {PROGRAM}; SKIP_LIVE=1 "):
         machine_setup.install_packages()

@@ -2,7 +2,7 @@
 """Reads the truth that a captured program kept about itself (programs/truth.h) and writes it as `truth.json`.
 
 The file has the keys of the forge's truth (addresses as hex strings; null where a live program cannot know), and
-more: of a frame its `slot` and `function`, and `follows_gap` where frames of code that keeps no shadow stack may lie
+more: of a frame its `slot` and `function`, and `follows_gap` where frames of code that keeps no shadow stack may be
 between it and the frame inside it. A frame of which only part is known may then be the same as the one before it: a
 foreign function of which we know where it called us from, and where it was called from, with or without frames between.
 
@@ -176,7 +176,7 @@ class StackTruth:
             if is_cut:
                 if ip is not None:
                     frames.append(self._frame(ip, sp, None, follows_gap=follows_gap))
-                # The frame that raised an earlier exception is known again; the dispatcher's frames lie between.
+                # The frame that raised an earlier exception is known again; the dispatcher's frames are between.
                 ip, sp, follows_gap = (None, None, True) if before is None else (before.ip, before.sp, True)
             frames.append(self._frame(ip, sp, entry, follows_gap=follows_gap))
             ip, sp, follows_gap = entry.ret, entry.slot + self.word, False
@@ -184,7 +184,7 @@ class StackTruth:
         return frames
 
     def _fits(self, entry: Entry, ip: int | None) -> bool:
-        """Say whether `ip` can lie in the function of a note: a program's function lies in a program's module."""
+        """Say whether `ip` can be in the function of a note: a program's function is in a program's module."""
         if entry.kind != PROGRAM or ip is None:
             return True
         module = self.capture.module_at(ip)
@@ -268,7 +268,7 @@ def _check_decoy(capture: Capture, thread: ThreadTruth) -> None:
     sp = registers.get("rsp", registers.get("esp", 0))
     for raised in thread.exceptions:
         if raised.context < sp:
-            message = f"thread {thread.tid} ({thread.note}): its CONTEXT lies below its stack pointer"
+            message = f"thread {thread.tid} ({thread.note}): its CONTEXT is below its stack pointer"
             raise TruthError(message)
         ip = int.from_bytes(capture.read(raised.context + IP_IN_CONTEXT[word], word), "little")
         if ip != raised.ip:

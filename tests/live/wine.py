@@ -53,7 +53,7 @@ class Prefix:
         (self.path / "ready").touch()
 
     def start(self, program: Path, *arguments: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        """Start a program that lies under `drive_c`, given by its path there."""
+        """Start a program that is under `drive_c`, given by its path there."""
         windows = "c:\\" + str(program).replace("/", "\\")
         return self._popen((windows, *arguments), "mscoree=n;mshtml=;vcruntime140=n,b", environment)
 

@@ -8,7 +8,7 @@ from io import BytesIO
 
 import pytest
 
-from tests.support.pdb_writer import write_msf
+from tests.support.msf_writer import write_msf
 from throwstack.pdb.msf import MsfFile, NotAPdb
 
 STREAM = bytes(range(256)) * 4

@@ -2,7 +2,7 @@
 """Gives the stub that a thread waits in an entry that MemProcFS finds, so that its walk can begin there.
 
 It takes the thread's rsp only for a first frame whose function has unwind data without codes, as the stubs of system
-calls in its ntdll have; those of Wine's ntdll are leaf functions without an entry. An entry is put behind .pdata, into
+calls in its ntdll have; those of Wine's ntdll are leaf functions without an entry. An entry is put after .pdata, into
 what is left of the section's last page, and the section grows by it. MemProcFS goes by the section; the exception
 directory, by which everyone else goes, stays as it was.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entries for stubs behind .pdata: found by the section, unknown to the exception directory."""
+"""Entries for stubs after .pdata: found by the section, unknown to the exception directory."""
 
 from __future__ import annotations
 

@@ -71,7 +71,9 @@ def test_a_walk_begins_in_a_stub_only_when_that_is_listed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("build", [17763, 18363, 19045, 22000])
-def test_it_finds_the_same_pages_in_the_compressed_store(build: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_memprocfs_finds_the_same_pages_in_the_compressed_store(
+    build: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """All are stored as they are: on Linux it has nothing to decompress with.
 
     What it asks for before it has found the store it takes for missing ever after.
@@ -94,7 +96,7 @@ def test_it_finds_the_same_pages_in_the_compressed_store(build: int, tmp_path: P
     assert all(page == expected[address] for address, page in found.items())
 
 
-def test_it_says_why_it_failed(tmp_path: Path, walked: tuple[Case, Path]):
+def test_a_failure_of_memprocfs_is_passed_on(tmp_path: Path, walked: tuple[Case, Path]):
     (tmp_path / "small").write_bytes(b"PAGEDU64")
     with pytest.raises(PeerFailed, match="exit code 1"):
         memprocfs_stacks(tmp_path / "small")

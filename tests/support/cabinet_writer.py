@@ -10,7 +10,7 @@ STORED, MSZIP, LZX = 0, 1, 0x1503
 
 
 def cabinet(data: bytes, method: int = MSZIP, flags: int = 0, before: bytes = b"") -> bytes:
-    """Pack `data` as a file behind `before`, in blocks that refer back to the one before."""
+    """Pack `data` as a file after `before`, in blocks that refer back to the one before."""
     everything = before + data
     reserve, folder_reserve, data_reserve = (
         (struct.pack("<HBB", 6, 3, 2) + b"r" * 6, b"f" * 3, b"d" * 2) if flags & 4 else (b"",) * 3

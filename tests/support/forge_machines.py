@@ -32,7 +32,7 @@ def image(fill: int = 0) -> bytes:
 
 
 def base_of_ntdll(paging: Paging) -> int:
-    """Return where the sample's image lies."""
+    """Return where the sample's image is."""
     return 0x7FF8_12340000 if paging.is_64bit else 0x7C800000
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes PE images, as files and as they lie in memory: sections, exports, RSDS record, base relocations, .pdata.
+"""Writes PE images, as files and as they are in memory: sections, exports, RSDS record, base relocations, .pdata.
 
 Follows the PE/COFF specification. The caller gives sections by RVA; what the directories need goes into sections of
 its own behind them: `.edata`, `.rsds`, `.reloc`.

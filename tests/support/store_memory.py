@@ -47,7 +47,7 @@ def lay() -> tuple[Laid, Laid]:
     kernel.put(METADATA + 1 * 0x28, "Q", STORE)
     kernel.put(STORE + 0x50, "Q", PAGES)
     kernel.put(PAGES, "HBB4xQ IIII", 2, 0, 1, 0, 0x20000005, 5 << 4 | 2, 0x20001234, 6 << 4 | 15)
-    # Chunks 4 to 7 are in array 2; a chunk has 16 records of 16 bytes behind 0x30 bytes.
+    # Chunks 4 to 7 are in array 2; a chunk has 16 records of 16 bytes after 0x30 bytes.
     kernel.put(STORE + 0x110 + 2 * 8, "Q", CHUNKS)
     kernel.put(STORE + 0x110 + 0x108, "IIIII", 4, 15, 0x10, 0, 0x30)
     kernel.put(CHUNKS + 1 * 0x10, "QQQQ", CHUNK, 0, CHUNK + 0x1000, 0)

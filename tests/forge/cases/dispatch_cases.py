@@ -128,7 +128,7 @@ def _catch(threads: Threads, chain: Chain, block: str) -> None:
     """Let a catch block run: on top of the stack that threw, its caller the function that catches.
 
     RtlUnwindEx has gone back to that function and calls the block through RcConsolidateFrames, whose frame is all that
-    lies between: the dead stack with its dispatch.
+    is between: the dead stack with its dispatch.
     """
     enter(threads, chain, "ledger::Worker::Run", "ledger::Importer::ImportFile")
     catching = chain.placed[-1]
@@ -179,7 +179,7 @@ def shutdown_hang() -> Case:
 
 
 def _plain_shutdown(threads: Threads, chain: Chain) -> None:
-    """End the process; a dispatch of long ago lies in the locals of the function that does."""
+    """End the process; a dispatch of long ago is in the locals of the function that does."""
     enter(threads, chain, "ledger::Cache::Leave")
     unhandled(threads, dead(chain, chain.rsp + 0x7008))
     enter(threads, chain, "ledger::Shutdown", "exit", "CorExitProcess")

@@ -82,7 +82,7 @@ def dispatching_functions(library: Library) -> list[tuple[str, Function]]:
                 0x14,
             ),
         ),
-        # It calls the filter with ebp of the frame that holds the __try block: its own ebp lies on the stack.
+        # It calls the filter with ebp of the frame that holds the __try block: its own ebp is on the stack.
         (
             "KERNEL32",
             Function(
@@ -121,7 +121,7 @@ def dispatching_functions(library: Library) -> list[tuple[str, Function]]:
                 4,
             ),
         ),
-        # Its FPO figure has no locals, but 0x30 bytes lie between: frames of the terminate handler that WinDbg missed.
+        # Its FPO figure has no locals, but 0x30 bytes are between: frames of the terminate handler that WinDbg missed.
         ("MSVCR71", Function("abort", 0x7C34CF7C, frameless(0x30), (Call(0x7C34CF8A, 0x7C34D203, (0x16, 0xA)),))),
         (
             "MSVCR71",

@@ -137,7 +137,7 @@ class ThreadFactory:
     start: Function
     """KERNEL32!BaseThreadStart."""
     kernel_stack_base: int
-    """Where the next thread's kernel stack lies; goes up."""
+    """Where the next thread's kernel stack is; goes up."""
 
     def waiting(
         self, routine: Function, kind: str, *, tid: int, teb: int, base: int, since: int, decoy: Decoy | None = None

@@ -3,7 +3,7 @@
 
 Sizes of frames follow from the transcript's addresses and agree with its FPO figures ([parameters, locals, saved
 registers]) except where noted. Function starts are ip - offset, except for code that the vendor's linker moved out of
-its function: there the transcript's offset counts in the order before the move, so that the start lies in other code.
+its function: there the transcript's offset counts in the order before the move, so that the start is in other code.
 """
 
 from __future__ import annotations

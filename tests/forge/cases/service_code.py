@@ -14,7 +14,7 @@ PROGRAM_BASE = 0x7FF6A1C30000
 WHAT = b"configuration value 'listen_port' is missing"
 TYPES = (b".?AVconfig_error@ledger@@", b".?AVruntime_error@std@@", b".?AVexception@std@@")
 WHAT_AT = 0x1240
-"""Where on the heap the message lies."""
+"""Where on the heap the message is."""
 
 
 class Program:
@@ -98,7 +98,7 @@ class Program:
                 Frame(("rbx", "rbp", "rsi", "rdi", "r14", "r15"), 0x2058),
                 (Call(at(0x76E2), at(0x7B80), sets={"rbp": 0x2C, "r14": 0x1F4A2C01000, "r15": 0}),),
             ),
-            # what throws lies in a part of its own, whose unwind data leads to the parent's
+            # what throws is in a part of its own, whose unwind data leads to the parent's
             Function(
                 "ledger::Parser::Require",
                 at(0x7B80),

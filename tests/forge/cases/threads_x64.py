@@ -160,7 +160,7 @@ class Threads:
         return Waiting(thread, self._region(stack), frames)
 
     def recovered(self, tid: int, since: int) -> Waiting:
-        """Return a waiting thread that handled an exception before: its CONTEXT still lies below the stack pointer."""
+        """Return a waiting thread that handled an exception before: its CONTEXT is still below the stack pointer."""
         stack, chain, teb = self._begin()
         self._enter(chain, "RtlUserThreadStart", "BaseThreadInitThunk", THREAD_START, "ledger::Timer::Loop")
         self._enter(chain, "SleepEx", "NtDelayExecution")

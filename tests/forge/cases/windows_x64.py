@@ -57,7 +57,7 @@ def dispatcher_codes() -> bytes:
 
 
 def system_call(name: str, start: int, number: int, *, is_listed: bool) -> Function:
-    """Return a system call's stub, which waits at +0x14, behind `syscall`; one that `is_listed` has unwind data."""
+    """Return a system call's stub, which waits at +0x14, after `syscall`; one that `is_listed` has unwind data."""
     code = b"\x4c\x8b\xd1\xb8" + struct.pack("<I", number) + bytes.fromhex("f604250803fe7f0175030f05c3cd2ec3")
     if is_listed:
         return Function(name, start, code=code, codes=unwind_info(1, 0, 0, []))

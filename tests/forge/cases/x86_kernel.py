@@ -148,7 +148,7 @@ class Kernel:
         last = user.placed[-1]  # KiFastSystemCallRet: its caller's stub, then the arguments
         first = last.return_slot + 8
         stack.at(slot + 4).d32(*(user.stack.word(first + 4 * index) or 0 for index in range(arguments)))
-        # The trap frame begins with DbgEbp and DbgEip: behind the arguments of a service that has few.
+        # The trap frame begins with DbgEbp and DbgEip: after the arguments of a service that has few.
         stack.at(trap_frame).d32(last.registers["ebp"], last.registers["eip"])
         chain = Chain(stack, slot, SYSTEM_SERVICE_RETURN, ebp=trap_frame)
         for name, args in _WAITS[service][1]:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from tests.forge.stacks import Label, Stack
 from tests.unwind.x64 import assembler as asm
-from tests.unwind.x64.assembler import Assembler, ImageBuilder
+from tests.unwind.x64.assembler import RBX, Assembler, ImageBuilder
 from throwstack.core.frames import StackBounds, Walk
 from throwstack.core.memory import Memory, SegmentSource
-from throwstack.core.registers import Arch, Registers
+from throwstack.core.registers import X64, Arch, Registers
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.unwind.x64 import Unwinder
 
+PUSH_RBX_SUB_20 = b"\x53" + b"\x48\x83\xec\x20"
+PUSH_RBX_SUB_20_INFO = asm.unwind_info([asm.alloc(5, 0x20), asm.push_nonvol(1, RBX)], 5)
+BODY = b"\x90" * 8
 BASE = 0x7FF700000000
 STACK = StackBounds(0x10000, 0x14000)
 CALLER_ALLOCATION = 0x28
@@ -94,3 +97,7 @@ class Scene:
 def named(**registers: int | Label) -> Registers:
     """Return registers by name; labels are their addresses."""
     return Registers.named(Arch.X64, {name: int(value) for name, value in registers.items()})
+
+
+def gpr(walk: Walk, frame: int, name: str) -> int | None:
+    return walk.frames[frame].registers.gpr[X64.register_names.index(name)]

@@ -5,28 +5,13 @@ from __future__ import annotations
 
 import struct
 
-import pefile
 import pytest
 
 from tests.forge.stacks import Label
-from tests.support.context_records import x64_context
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import RBP, RBX, RDI, RSI
-from tests.unwind.x64.scene import BASE, STACK, Scene, named
+from tests.unwind.x64.scene import BASE, BODY, PUSH_RBX_SUB_20, PUSH_RBX_SUB_20_INFO, STACK, Scene, gpr, named
 from throwstack.core.frames import End, StackBounds, Trust, Walk
-from throwstack.core.memory import Memory, SegmentSource
-from throwstack.core.registers import X64
-from throwstack.images.image import ImageMap
-from throwstack.images.modules import Module, ModuleMap
-from throwstack.unwind.x64 import InvertedTable, Unwinder
-
-PUSH_RBX_SUB_20 = b"\x53" + b"\x48\x83\xec\x20"
-PUSH_RBX_SUB_20_INFO = asm.unwind_info([asm.alloc(5, 0x20), asm.push_nonvol(1, RBX)], 5)
-BODY = b"\x90" * 8
-
-
-def gpr(walk: Walk, frame: int, name: str) -> int | None:
-    return walk.frames[frame].registers.gpr[X64.register_names.index(name)]
 
 
 def assert_reaches_caller(walk: Walk, scene: Scene, sp: Label) -> None:
@@ -370,154 +355,6 @@ def test_the_start_of_a_thread_ends_the_walk_whatever_is_above_it() -> None:
     walk = scene.walk(rip=start + 4, rsp=0x13E00)
     assert (walk.end, len(walk.frames)) == (End.THREAD_START, 1)
     assert walk.detail == "RtlUserThreadStart"
-
-
-def wine_dispatcher(saved: bytes) -> tuple[Scene, Label, Label]:
-    """Wine's KiUserExceptionDispatcher: a CONTEXT at rsp, and unwind data that lead to the interrupted rip."""
-    scene = Scene(BODY, name="ntdll.dll")
-    dispatcher = scene.add("dispatcher", b"\xe8\0\0\0\0" + BODY, asm.unwind_info([asm.alloc(0, 0x600)]))
-    scene.exports["KiUserExceptionDispatcher"] = dispatcher - BASE
-    sp, caller_sp = Label(), Label()
-    scene.stack.at(0x11000).mark(sp).d64(dispatcher + 5).raw(saved).zeros(0x600 - len(saved)).d64(scene.callee + 3)
-    assert scene.stack.here == INTERRUPTED_SP
-    scene.stack.d64(scene.return_address)
-    scene.caller_frame(caller_sp)
-    return scene, sp, caller_sp
-
-
-INTERRUPTED_SP = 0x11000 + 8 + 0x600 + 8
-
-
-def saved_context(rip: int, *, rsp: int = INTERRUPTED_SP, **options: int) -> bytes:
-    data = bytearray(x64_context(**options))
-    struct.pack_into("<Q", data, 0x98, rsp)
-    struct.pack_into("<Q", data, 0xF8, rip)
-    return bytes(data)
-
-
-def test_dispatcher_that_is_described_as_a_called_function() -> None:
-    callee = Scene(BODY).callee
-    scene, sp, caller_sp = wine_dispatcher(saved_context(callee + 3))
-    walk = scene.walk(rip=scene.callee, rsp=sp, rbp=0xBAD)
-    assert [frame.is_interrupted for frame in walk.frames] == [True, False, True, False]
-    # All registers of the interrupted code, whose leaf function returns by the word on top of the stack.
-    assert (gpr(walk, 2, "rax"), gpr(walk, 2, "rbp"), gpr(walk, 3, "rbp")) == (0xA, 0xBB, 0xBB)
-    assert (walk.frames[2].ip, walk.frames[2].sp) == (scene.callee + 3, INTERRUPTED_SP)
-    assert walk.frames[3].sp == int(caller_sp)
-    assert walk.is_complete
-
-
-@pytest.mark.parametrize("options", [{"rsp": INTERRUPTED_SP + 8}, {"rip": 0x1234}, {"flags": 0x10007}, {"cs": 0x23}])
-def test_a_dispatcher_whose_context_leads_elsewhere_is_a_called_function(options: dict[str, int]) -> None:
-    callee = Scene(BODY).callee
-    scene, sp, _ = wine_dispatcher(saved_context(**{"rip": callee + 3, **options}))
-    walk = scene.walk(rip=scene.callee, rsp=sp, rbp=0xBAD)
-    assert not any(frame.is_interrupted for frame in walk.frames[1:])
-    assert gpr(walk, 2, "rax") is None
-
-
-@pytest.mark.parametrize(
-    ("info", "words"),
-    [
-        (bytes([3, 0, 0, 0]), "version 3"),
-        (bytes([1, 0, 1, 0, 0, 0x07]), "code 7"),
-        (bytes([1, 0, 1, 0, 0, 0x01]), "without its operand"),
-        (bytes([1, 0, 1, 0, 0, 0x21]), "ALLOC_LARGE of form 2"),
-        (bytes([1, 0, 1, 0, 0, 0x03]), "SET_FPREG"),
-        (asm.unwind_info([], chained=(0x2000, 0x1000, 0x3000)), "chained"),
-    ],
-)
-def test_corrupt_unwind_data_ends_the_walk(info: bytes, words: str) -> None:
-    scene = Scene(BODY, info)
-    scene.stack.at(0x13F00).d64(scene.return_address)
-    walk = scene.walk(rip=scene.callee, rsp=0x13F00)
-    assert (walk.end, len(walk.frames)) == (End.BAD_UNWIND_DATA, 1)
-    assert words in walk.detail
-
-
-def test_a_chain_of_entries_that_leads_back_to_itself_ends_the_walk() -> None:
-    scene = Scene(BODY, asm.unwind_info([], chained=(asm.TEXT, asm.TEXT + 8, 0)))
-    scene.image()
-    (entry,) = [found for found in scene.table.entries if found[0] == asm.TEXT]
-    scene._entries[-1] = (*scene._entries[-1][:2], asm.unwind_info([], chained=entry))
-    walk = scene.walk(rip=scene.callee, rsp=0x13F00)
-    assert walk.end is End.BAD_UNWIND_DATA
-    assert "32 entries" in walk.detail
-
-
-def test_unwind_information_on_a_missing_page_ends_the_walk() -> None:
-    scene = Scene(BODY, asm.unwind_info([asm.alloc(0, 8)]))
-    scene.missing.append(BASE + 0x2000)
-    walk = scene.walk(rip=scene.callee, rsp=0x13F00)
-    assert (walk.end, len(walk.frames)) == (End.UNREADABLE, 1)
-    assert walk.detail.startswith("unwind data of app.exe at 0x7ff700002")
-
-
-def test_a_module_without_readable_headers_ends_the_walk() -> None:
-    scene = Scene(BODY, asm.unwind_info([asm.alloc(0, 8)]))
-    scene.missing.append(BASE)
-    walk = scene.walk(rip=scene.callee, rsp=0x13F00)
-    assert (walk.end, walk.detail) == (End.UNREADABLE, f"headers of app.exe at {BASE:#x}")
-
-
-def inverted_table(*entries: tuple[int, ...], count: int | None = None) -> bytes:
-    """KiUserInvertedFunctionTable: CurrentSize, MaximumSize, Epoch, Overflow; FunctionTable, ImageBase, sizes."""
-    head = struct.pack("<4I", len(entries) if count is None else count, 0x200, 7, 0)
-    return head + b"".join(struct.pack("<QQII", *entry) for entry in entries)
-
-
-LISTED = 0x7FFA00001000
-
-
-def walk_without_headers(scene: Scene, table: bytes) -> Walk:
-    image = scene.image()
-    source = SegmentSource({BASE: image, STACK.limit: scene.stack.data(), LISTED: table})
-
-    class Headless:
-        def page(self, address: int) -> bytes | None:
-            return None if address == BASE else source.page(address)
-
-    memory = Memory(Headless())
-    images = ImageMap(memory, ModuleMap([Module(scene.name, "", BASE, len(image))]))
-    unwinder = Unwinder(images, inverted=InvertedTable(memory, lambda: LISTED))
-    return unwinder.walk(named(rip=scene.callee + 6, rsp=0x13F00, rbx=0xBAD), STACK)
-
-
-def headless_scene() -> tuple[Scene, int, int]:
-    """A callee that saved rbx; the address and the size of its image's function table."""
-    scene, sp = Scene(PUSH_RBX_SUB_20 + BODY, PUSH_RBX_SUB_20_INFO), Label()
-    scene.stack.at(0x13F00).zeros(0x20).d64(0x5A5A, scene.return_address)
-    scene.caller_frame(sp)
-    headers = pefile.PE(data=scene.image(), fast_load=True)
-    directory = headers.OPTIONAL_HEADER.DATA_DIRECTORY[3]
-    return scene, BASE + directory.VirtualAddress, directory.Size
-
-
-def test_without_headers_the_loader_s_list_leads_to_the_function_table() -> None:
-    scene, table, size = headless_scene()
-    walk = walk_without_headers(scene, inverted_table((LISTED, LISTED, 0x1000, 12), (table, BASE, 0x10000, size)))
-    assert [frame.ip for frame in walk.frames] == [scene.callee + 6, scene.return_address]
-    assert walk.frames[1].registers.gpr[RBX] == 0x5A5A
-    assert walk.frames[1].trust is Trust.CFI
-    assert walk.frames[1].note == "app.exe has no readable headers: unwind data found by the loader's list"
-    assert walk.end is End.THREAD_START
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param({"base": BASE + 0x1000}, id="another module's"),
-        pytest.param({"size": 13}, id="no whole number of entries"),
-        pytest.param({"size": 12 << 20}, id="longer than the image"),
-        pytest.param({"table": LISTED}, id="outside the image"),
-        pytest.param({"table": 0, "size": 0}, id="none"),
-    ],
-)
-def test_an_entry_of_the_loader_s_list_that_is_outside_the_image_is_not_believed(changes: dict[str, int]) -> None:
-    scene, table, size = headless_scene()
-    entry = {"table": table, "base": BASE, "image": 0x10000, "size": size} | changes
-    walk = walk_without_headers(scene, inverted_table(tuple(entry.values()), count=0xFFFFFFFF))
-    assert (walk.end, walk.detail) == (End.UNREADABLE, f"headers of app.exe at {BASE:#x}")
 
 
 def test_user_registers_from_the_kernel_s_stack() -> None:

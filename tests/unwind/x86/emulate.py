@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import unicorn
 from unicorn import x86_const as uc
 
-from tests.unwind.x86.generate import Program
 from tests.unwind.x86.machine import (
     BASE,
     DATA,
@@ -25,6 +24,7 @@ from tests.unwind.x86.machine import (
     export_page,
     header_page,
 )
+from tests.unwind.x86.program import Program
 from throwstack.core.memory import PAGE_SIZE
 from throwstack.core.registers import Registers
 

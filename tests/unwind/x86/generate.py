@@ -8,8 +8,6 @@ a compiler's would: one for every step of the prologue, none for the epilogue.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
-from enum import Enum
 
 from tests.unwind.x86.assemble import (
     EAX,
@@ -36,85 +34,13 @@ from tests.unwind.x86.assemble import (
     store,
     sub,
 )
-from tests.unwind.x86.machine import BASE, DATA, TEXT
-from throwstack.names.frame_records import FrameData
+from tests.unwind.x86.machine import DATA, TEXT
+from tests.unwind.x86.program import Convention, Function, Kind, Program
 
 _NAMES = {EBX: "$ebx", EBP: "$ebp", ESI: "$esi", EDI: "$edi"}
 COUNTER = DATA + 0x800
 COOKIE = DATA + 0x804
 HELPERS = ("__SEH_prolog", "__SEH_epilog", "__SEH_prolog4", "__SEH_epilog4", "__EH_prolog", "_chkstk")
-
-
-class Kind(Enum):
-    FRAME_POINTER = "frame pointer"
-    FPO = "no frame pointer"
-    FPO_BP = "no frame pointer, ebp a general register"
-    ALLOCA = "frame pointer and alloca"
-    PROBE = "no frame pointer, a large frame"
-    SEH = "__SEH_prolog"
-    SEH4 = "__SEH_prolog4"
-    EH = "__EH_prolog"
-    REALIGNED = "realigned, as clang does"
-    REALIGNED_BX = "realigned, as VC does"
-
-
-class Convention(Enum):
-    CDECL = "cdecl"
-    STDCALL = "stdcall"
-
-
-@dataclass
-class Function:
-    name: str
-    kind: Kind
-    convention: Convention
-    arguments: int
-    """Number of 4-byte arguments."""
-    via: str = "direct"
-    """How it is called: direct, import, register, thunk or virtual."""
-    steps: list[tuple[int, int, int, str]] = field(default_factory=list)
-    """Address, bytes of saved registers, bytes of locals, program."""
-    prologue_end: int = 0
-    end: int = 0
-    start: int = 0
-
-    @property
-    def popped(self) -> int:
-        return 4 * self.arguments if self.convention is Convention.STDCALL else 0
-
-
-@dataclass
-class Program:
-    code: bytes
-    data: bytes
-    labels: dict[str, int]
-    functions: list[Function]
-
-    @property
-    def records(self) -> list[FrameData]:
-        """What the PDB of the program would hold."""
-        return [
-            FrameData(
-                rva=address - BASE,
-                size=function.end - address,
-                prologue_size=max(function.prologue_end - address, 0),
-                parameters_size=4 * function.arguments,
-                saved_registers_size=saved,
-                locals_size=local,
-                program=program,
-                uses_base_pointer="$ebp" in program,
-            )
-            for function in self.functions
-            for address, saved, local, program in function.steps
-        ]
-
-    def popped_at(self, address: int) -> int:
-        """Bytes of arguments removed by the function that begins at `address`."""
-        return next((function.popped for function in self.functions if function.start == address), 0)
-
-    def is_helper(self, address: int) -> bool:
-        """Say whether `address` is in one of the runtime's helpers, which come last."""
-        return address >= self.labels["helpers"]
 
 
 class Writer:

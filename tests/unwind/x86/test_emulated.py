@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unwind.x86.emulate import Activation, Machine
-from tests.unwind.x86.generate import Program, Writer
+from tests.unwind.x86.generate import Writer
 from tests.unwind.x86.machine import STACK_BASE, STACK_LIMIT, Records, images_of, symbols_of
+from tests.unwind.x86.program import Program
 from throwstack.core.frames import End, StackBounds, Trust, Walk
 from throwstack.core.registers import X86
 from throwstack.unwind.x86 import Unwinder

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 IMPORTS = re.compile(r"^[ ]*(?:from|import) tests[.\w]*(?:[.]| import [^\n]*| import \([^)]*)\btest_\w+", re.MULTILINE)
 
 
