@@ -41,6 +41,6 @@ class DumpPages:
 
     @property
     def missing_pages(self) -> int:
-        """Return how many of them are missing because the file ends too early."""
+        """Return the number of pages that are missing because the file ends too early."""
         size = self._data.size
         return sum(run.count - min(run.count, max(0, size - run.offset) // PAGE_SIZE) for run in self.runs)
