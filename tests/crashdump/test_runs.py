@@ -74,9 +74,11 @@ def test_ranges_of_a_complete_live_dump_end_with_its_pages():
         pytest.param(header64(0x77), "no physical memory", id="unknown type"),
         pytest.param(header64(5), "has no header", id="bitmap cut off"),
         pytest.param(header64(5) + bytes(0x100), "has no header", id="zeros for a bitmap"),
-        pytest.param(header64(5) + bitmap({1}, 0, 64), "cannot be one", id="pages in the header"),
+        pytest.param(header64(5) + bitmap({1}, 0, 64), "bitmap is not valid", id="pages in the header"),
         pytest.param(
-            header64(5) + struct.pack("<8s24xQQQ", b"SDMPDUMP", 0x4000, 1, 1 << 60), "cannot be one", id="huge bitmap"
+            header64(5) + struct.pack("<8s24xQQQ", b"SDMPDUMP", 0x4000, 1, 1 << 60),
+            "bitmap is not valid",
+            id="huge bitmap",
         ),
         pytest.param(header64(5) + bitmap(set(), 0x4000, 64), "names no page", id="empty bitmap"),
         pytest.param(header64(5) + bitmap({1}, 0x4000, 4096)[:-1], "ends within the list", id="bitmap without its end"),

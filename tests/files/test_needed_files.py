@@ -99,7 +99,7 @@ def test_names_that_no_file_can_have_are_left_out_and_reported(name):
     symbols = symbols_of(pe)
     said: list[str] = []
     assert needed_files(symbols.images, symbols, said.append) == ()
-    assert said == [f"a file that ntdll calls for is not in the list: none can be called {escape(name)}"]
+    assert said == [f"a file for ntdll is not in the list: {escape(name)} is not a valid file name"]
 
 
 ODD = (

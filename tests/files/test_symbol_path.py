@@ -188,7 +188,7 @@ def test_a_pointer_file_in_a_store_is_reported(tmp_path):
     put(tmp_path / "app.pdb" / f"{GUID}a" / "file.ptr", r"PATH:\\server\share\app.pdb")
     found, (said,) = search(str(tmp_path))
     assert found is None
-    assert "file.ptr: names a file elsewhere" in said
+    assert "file.ptr: points to a file in another place" in said
 
 
 def test_a_store_is_not_searched_as_a_plain_directory(tmp_path):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 from tests.support.pdb_writer import Inline, Pdb, Procedure
@@ -13,6 +15,8 @@ from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.symbols import Name, SymbolKind, Symbols, SymbolTable, first_of
 from throwstack.pdb.pdb_symbols import PdbSymbols
+
+needs_symbolic = pytest.mark.skipif(find_spec("symbolic") is None, reason="PDBs are not read without symbolic")
 
 GUID = "0123456789ABCDEF00112233445566AA"
 BASE = 0x03400000
@@ -107,6 +111,7 @@ STACK = [
 """Return address, function, offset, file and line: `kb` of a crashed FTP service, as WinDbg printed it."""
 
 
+@needs_symbolic
 def test_functions_files_and_lines_of_return_addresses(tmp_path):
     """The instruction after each call is of another line: a return address that is looked up as it is would show it."""
     base = 0x033D0000
@@ -140,6 +145,7 @@ def test_functions_files_and_lines_of_return_addresses(tmp_path):
     assert symbols.name(STACK[0][0]).source == f"{RAISE} @ 9"
 
 
+@needs_symbolic
 def test_a_call_that_never_returns_is_in_its_own_function(tmp_path):
     pdb = Pdb(
         GUID,

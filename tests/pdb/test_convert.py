@@ -66,8 +66,8 @@ def test_a_forged_file_with_a_right_checksum_is_reported_and_replaced(place, par
     forge(place, **parts)
     assert place.table().rva_of("untyped") == 0x1300
     (said,) = place.said
-    assert said.startswith(f"{kept(place)}: not what it should be ({reason}")
-    assert said.endswith("the PDB is converted anew")
+    assert said.startswith(f"{kept(place)}: not a valid converted PDB ({reason}")
+    assert said.endswith("the PDB is converted again")
     assert kept(place).read_bytes() == genuine
 
 
@@ -152,5 +152,5 @@ def test_a_cache_that_others_may_write_to_is_not_used(place, monkeypatch, whose)
         reason = "it belongs to another user"
     before = kept(place).read_bytes()
     assert place.table().rva_of("untyped") == 0x1300
-    assert place.said == [f"{place.cache} is not used: {reason}; PDBs are converted anew in every run"]
+    assert place.said == [f"{place.cache} is not used: {reason}; PDBs are converted again in every run"]
     assert kept(place).read_bytes() == before

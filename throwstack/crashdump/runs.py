@@ -87,7 +87,7 @@ def _described(data: ByteSource, header: DumpHeader) -> Iterator[PageRun]:
     entry = struct.Struct(form)
     most = (len(block) - start) // entry.size
     if not 0 < count <= most:
-        message = f"the header's list of memory runs is not one ({count} of them, room for {most})"
+        message = f"the header's list of memory runs is not valid ({count} of them, room for {most})"
         raise NoRuns(message)
     offset = header.size
     for index in range(count):
@@ -110,7 +110,7 @@ def _from_bitmap(data: ByteSource, header: DumpHeader) -> Iterator[PageRun]:
         raise NoRuns(message)
     bitmap = _bitmap(head, header)
     if not header.size < bitmap.pages_at or not 0 < bitmap.bits <= _MAX_BITMAP:
-        message = f"the dump's bitmap of {bitmap.bits} bits, with pages from {bitmap.pages_at:#x} on, cannot be one"
+        message = f"the dump's bitmap is not valid ({bitmap.bits} bits, pages from {bitmap.pages_at:#x} on)"
         raise NoRuns(message)
     bits = data.read(bitmap.bits_at, (bitmap.bits + 7) // 8)
     if len(bits) < (bitmap.bits + 7) // 8:

@@ -52,7 +52,7 @@ def needed_files(images: Iterable[Image], symbols: Symbols, say: Say = lambda _:
                 found.setdefault((name.lower(), store_key(needed.identity)), needed)
             else:
                 module = escape(needed.module)
-                say(f"a file that {module} calls for is not in the list: none can be called {escape(name)}")
+                say(f"a file for {module} is not in the list: {escape(name)} is not a valid file name")
     return tuple(found.values())
 
 

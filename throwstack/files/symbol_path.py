@@ -212,7 +212,7 @@ class SymbolPath:
         cache = element.cache or directory
         found = self._made(self._unpacks(directory, folder, cache, name), cache, identity, name, check)
         for pointer in self._resolve(directory, *folder, "file.ptr") if found is None else ():
-            self._say(f"{pointer}: names a file elsewhere, which is not looked for")
+            self._say(f"{pointer}: points to a file in another place; such pointers are not followed")
         return found
 
     def _candidates(self, directory: Path, folder: tuple[str, ...], name: str, *, is_store: bool) -> Iterator[Path]:

@@ -47,6 +47,7 @@ def is_beyond_function(image: Image, start: int, rva: int, *, is_sparse: bool, h
     furthest = 0 if has_gaps else MAX_OFFSET
     if headers is None:
         return is_sparse and rva - start > furthest
+    # An export can be a variable: ntdll exports `NlsAnsiCodePage`. It is in a data section and names no code after it.
     if headers.section_at(start) is not headers.section_at(rva):
         return True
     if headers.arch.facts.has_function_table:

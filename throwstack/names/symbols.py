@@ -189,7 +189,7 @@ class Symbols:
         return self.frames_at(address, is_return_address=is_return_address)[-1]
 
     def frames_at(self, address: int, *, is_return_address: bool = False) -> tuple[Name, ...]:
-        """Return the names of all functions at `address`: inlined ones from the innermost outwards, then the real one.
+        """Return the names of all functions at `address`: inlined ones, innermost first, then the one they are in.
 
         Answers are remembered, as the threads of a process share most of their frames.
         """

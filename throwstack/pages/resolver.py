@@ -247,7 +247,7 @@ class ResolvedPages:
 
 
 class _InDump:
-    """The pages that are in the dump itself. Image files are identified by them."""
+    """The pages that are in the dump itself. The file of an image is identified by the image's pages in the dump."""
 
     __slots__ = ("_pages",)
 

@@ -211,7 +211,7 @@ class PdbSymbols:
             return table
         reason = reason or self._full(stamp[0])
         if reason is not None:
-            self._say(f"{self._cache} is not used: {reason}; PDBs are converted anew in every run")
+            self._say(f"{self._cache} is not used: {reason}; PDBs are converted again in every run")
             with tempfile.TemporaryDirectory() as private:
                 return self._convert(pdb, identity, Path(private).resolve() / kept.name, stamp)
         with private_directory(self._cache) as private:
@@ -230,7 +230,7 @@ class PdbSymbols:
         except ImportError:
             raise
         except Exception as error:  # noqa: BLE001 as above; the file in the cache may be damaged in any way
-            self._say(f"{kept}: not what it should be ({_one_line(error)}); the PDB is converted anew")
+            self._say(f"{kept}: not a valid converted PDB ({_one_line(error)}); the PDB is converted again")
         return None
 
     def _distrust(self) -> str | None:
@@ -283,7 +283,7 @@ class PdbSymbols:
         if not in_time:
             return f"given up after {self._time_limit:.0f} s"
         if process.returncode:
-            return f"cannot be read: {_one_line(reason or 'its reader was ended by the system')}"
+            return f"cannot be read: {_one_line(reason or 'the system ended its reader')}"
         return None
 
     def _wait(self, process: subprocess.Popen[bytes], pdb: Path) -> bool:

@@ -58,8 +58,9 @@ class FrameDataTable:
     def find(self, rva: int) -> FrameData | None:
         """Return the innermost record that gives the layout of the frame at `rva`, or None.
 
-        FrameData records are preferred to the older FPO_DATA. An FPO_DATA record of the kind Non-FPO gives no layout:
-        it only says that the function has a frame pointer, without the sizes. Trap and task frames are not functions.
+        FrameData records are preferred to the older FPO_DATA. Two kinds of FPO_DATA are left out: Non-FPO, because the
+        function begins with `push ebp; mov ebp, esp` and the record's sizes do not count the saved ebp; and trap and
+        task frames, which are not functions.
         """
         return self._first(rva, self._frame_data, self._fpo)
 
