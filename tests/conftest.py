@@ -22,7 +22,7 @@ from tests.forge.describe import Paging
 from tests.forge.truth import Truth
 
 if find_spec("symbolic") is None:  # no wheels for Windows: PDBs are not read there
-    collect_ignore = ["pdb/test_pdb_symbols.py", "dumps/test_symbol_options.py"]
+    collect_ignore = ["pdb/test_convert.py", "pdb/test_pdb_symbols.py", "dumps/test_symbol_options.py"]
 
 Forge = Callable[..., tuple[Path, Truth]]
 

@@ -11,9 +11,10 @@ import pytest
 
 from tests.conftest import Forge
 from throwstack.cli.main import main
+from throwstack.crashdump.dump_pages import Extent
 from throwstack.crashdump.file_kind import FileKind, Identity
 from throwstack.crashdump.find_kernel import Kernel
-from throwstack.doctor.report import Extent, Report, as_json, as_text
+from throwstack.doctor.doctor_report import DoctorReport, as_json, as_text
 from throwstack.images.image import PdbIdentity
 from throwstack.pages.process_coverage import ProcessCoverage
 from throwstack.volatility.opening.open_image import find_isf
@@ -47,7 +48,7 @@ def test_the_kernels_pdb_in_the_advice(forged: Forge, tmp_path: Path, capsys: py
 def test_every_string_of_a_report():
     """Wherever a name gets into one: a process, a reason, a problem, the advice."""
     process = ProcessCoverage(4, HOSTILE, 1, {}, {}, [HOSTILE])
-    report = Report(
+    report = DoctorReport(
         "path",
         1,
         Identity(FileKind.RAW),

@@ -71,8 +71,8 @@ def _vol(arguments: Sequence[str]) -> tuple[int, Iterable[str]]:
 
 
 def _doctor(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
+    from throwstack.doctor.doctor_report import DoctorVerdict, as_json, as_text  # noqa: PLC0415
     from throwstack.doctor.examine import examine  # noqa: PLC0415 imports volatility3, which may be missing
-    from throwstack.doctor.report import Verdict, as_json, as_text  # noqa: PLC0415
 
     files = FilesAtHand(
         options.symbols, symbol_path="", image_path=options.image_path, page_files=options.page_file, is_offline=True
@@ -81,7 +81,7 @@ def _doctor(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
         report = examine(options.dump, files, _say)
     except OSError as error:
         console.say(f"throwstack doctor: {escape(str(options.dump), 1024)}: {error.strerror or error}")
-        return Verdict.DOES_NOT_SERVE.value, ()
+        return DoctorVerdict.DOES_NOT_SERVE.value, ()
     lines = [json.dumps(as_json(report), indent=2)] if options.json else as_text(report)
     return report.verdict.value, lines
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from throwstack.crashdump.dump_file import DumpFile, look_at
-from throwstack.doctor.report import Report, Verdict
-from throwstack.doctor.verdict import judge, judge_extent
+from throwstack.doctor.doctor_report import DoctorReport, DoctorVerdict
+from throwstack.doctor.judge import judge, judge_extent
 from throwstack.files.at_hand import FilesAtHand
 
 _SYMBOLS = (
@@ -18,13 +18,13 @@ _SYMBOLS = (
 )
 
 
-def examine(path: Path, files: FilesAtHand, say: Callable[[str], None]) -> Report:
+def examine(path: Path, files: FilesAtHand, say: Callable[[str], None]) -> DoctorReport:
     """Return the findings about the file at `path`; raises OSError where it cannot be opened.
 
     `say` takes news of long steps.
     """
     dump = look_at(path, say)
-    report = Report(
+    report = DoctorReport(
         str(path),
         dump.size,
         dump.identity,
@@ -47,11 +47,12 @@ class _Examination:
     """The examination of a dump whose kernel is known. Volatility takes half a second to load, so it is loaded here."""
 
     dump: DumpFile
-    report: Report
+    report: DoctorReport
     files: FilesAtHand
 
     def run(self) -> None:
-        from throwstack.volatility.opening import open_image, open_machine  # noqa: PLC0415
+        from throwstack.volatility import open_machine  # noqa: PLC0415
+        from throwstack.volatility.opening import open_image  # noqa: PLC0415
 
         with open_image.symbol_directories(self.files.symbols):
             self.report.symbols = open_machine.isf_of(self.dump, self.files)
@@ -72,13 +73,13 @@ class _Examination:
         judge(self.report)
 
     def _need_symbols(self) -> None:
-        self.report.verdict = Verdict.IN_PART
+        self.report.verdict = DoctorVerdict.IN_PART
         judge_extent(self.report)
         self.report.advice.append(_SYMBOLS.format(self.report.needed_symbols))
 
     def _measure(self, isf: str) -> None:
+        from throwstack.volatility import open_machine  # noqa: PLC0415
         from throwstack.volatility.coverage import coverage  # noqa: PLC0415
-        from throwstack.volatility.opening import open_machine  # noqa: PLC0415
 
         machine = open_machine.open_machine(self.dump, isf, self.files)
         with open_machine.examination():

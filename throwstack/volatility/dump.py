@@ -29,8 +29,8 @@ from throwstack.volatility.crashes import crash_of, summary_of
 from throwstack.volatility.cxr import files_needed, stacks_of
 from throwstack.volatility.machine_report import machine_report
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.open_machine import examination, isf_of, needed_isf, open_machine
 from throwstack.volatility.opening.open_image import BadSymbols, CannotOpen, symbol_directories
-from throwstack.volatility.opening.open_machine import examination, isf_of, needed_isf, open_machine
 from throwstack.volatility.survey import Selection, Survey
 from throwstack.volatility.thread_stacks import thread_stack
 from throwstack.volatility.thread_survey import ThreadSurvey

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.test_contexts import x64_context
+from tests.support.context_records import x64_context
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import TEXT, ImageBuilder
 from throwstack.core.frames import StackBounds

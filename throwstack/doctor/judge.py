@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from throwstack.crashdump.dump_file import FULL_DUMP
-from throwstack.doctor.report import Report, Verdict
+from throwstack.doctor.doctor_report import DoctorReport, DoctorVerdict
 from throwstack.pages.page_origin import PageOrigin
 from throwstack.pages.process_coverage import readable, total
 
@@ -16,7 +16,7 @@ _OF_KERNEL_DUMPS = {*_LEFT_OUT, PageOrigin.IN_FILE}
 """Why pages of processes are missing in a dump of the kernel's memory; some were in no memory at all."""
 
 
-def judge(report: Report) -> None:
+def judge(report: DoctorReport) -> None:
     """Set the verdict, and add problems and advice, by what was found of the processes."""
     missing = total(process.stacks for process in report.processes)
     have, of = readable(missing)
@@ -35,13 +35,13 @@ def judge(report: Report) -> None:
         if not report.is_cut_off and (is_kernel or not report.processes or reasons & _LEFT_OUT):
             report.advice.append(FULL_DUMP)
         return
-    report.verdict = Verdict.SERVES
+    report.verdict = DoctorVerdict.SERVES
     if have < of * _ENOUGH:
-        report.verdict = Verdict.IN_PART
+        report.verdict = DoctorVerdict.IN_PART
         report.problems.append(f"{1 - have / of:.1%} of the stack pages are missing")
     nameless = sum(bool(process.nameless) for process in report.processes)
     if nameless:
-        report.verdict = Verdict.IN_PART
+        report.verdict = DoctorVerdict.IN_PART
         of_all = f"{nameless} of {len(report.processes)}"
         report.problems.append(f"in {of_all} processes the functions in which stuck threads wait have no names")
     judge_extent(report)
@@ -49,16 +49,16 @@ def judge(report: Report) -> None:
     report.advice.append("run vol -f MEMORY.DMP windows.unhandled, then windows.cxrstack")
 
 
-def judge_extent(report: Report) -> None:
+def judge_extent(report: DoctorReport) -> None:
     """Name the problem of a dump that is cut off, and let it serve in part at most."""
     if report.extent is not None and report.is_cut_off:
-        if report.verdict is Verdict.SERVES:
-            report.verdict = Verdict.IN_PART
+        if report.verdict is DoctorVerdict.SERVES:
+            report.verdict = DoctorVerdict.IN_PART
         report.problems.append(f"{report.extent.missing_share:.1%} of the memory is behind the end of the file")
         report.advice.append("the dump was cut off: copy it again; what is there is used, but threads may be missing")
 
 
-def _advise_on_pages(report: Report) -> None:
+def _advise_on_pages(report: DoctorReport) -> None:
     images = total(process.images for process in report.processes)
     missing = total([images, *(process.stacks for process in report.processes)])
     if missing.get(PageOrigin.PAGED_OUT):

@@ -20,7 +20,7 @@ _MAX_TEXT = 4096
 _EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)
 
 
-class Verdict(Enum):
+class DoctorVerdict(Enum):
     """What the dump can do for `windows.unhandled`; the value is the command's exit code."""
 
     SERVES = 0
@@ -29,7 +29,7 @@ class Verdict(Enum):
 
 
 @dataclass(slots=True)
-class Report:
+class DoctorReport:
     """All findings; what does not apply is None or empty."""
 
     path: str
@@ -44,7 +44,7 @@ class Report:
     """Why pages in the compressed store cannot be read."""
     problems: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
-    verdict: Verdict = Verdict.DOES_NOT_SERVE
+    verdict: DoctorVerdict = DoctorVerdict.DOES_NOT_SERVE
 
     @property
     def is_cut_off(self) -> bool:
@@ -60,7 +60,7 @@ class Report:
         return f"windows/{pdb.name}/{pdb.guid}-{pdb.age}.json.xz"
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(report: DoctorReport) -> dict[str, Any]:
     """Return the report as what `json.dump` takes. All keys are always there; values may be null.
 
     Every string is escaped, as it may be the dump's, but for the path: whoever gave it may want to open it again.
@@ -68,7 +68,7 @@ def as_json(report: Report) -> dict[str, Any]:
     return {**_escaped(_as_json(report)), "path": report.path}
 
 
-def _as_json(report: Report) -> dict[str, Any]:
+def _as_json(report: DoctorReport) -> dict[str, Any]:
     header, kernel, extent = report.identity.header, report.kernel, report.extent
     return {
         "path": report.path,
@@ -120,12 +120,12 @@ def _escaped(value: Any) -> Any:  # noqa: ANN401 what JSON is made of
     return escape(value, _MAX_TEXT) if isinstance(value, str) else value
 
 
-def as_text(report: Report) -> Iterator[str]:
+def as_text(report: DoctorReport) -> Iterator[str]:
     """Yield the report's lines, every character of them visible."""
     return (escape(line, _MAX_TEXT) for line in _as_text(report))
 
 
-def _as_text(report: Report) -> Iterator[str]:
+def _as_text(report: DoctorReport) -> Iterator[str]:
     yield f"{escape(report.path)}: {report.identity.text}"
     yield f"  size             {report.size:,} bytes"
     yield from _header_lines(report)
@@ -142,16 +142,16 @@ def _as_text(report: Report) -> Iterator[str]:
     for problem in report.problems:
         yield f"  ! {problem}"
     words = {
-        Verdict.SERVES: "this image can serve windows.unhandled",
-        Verdict.IN_PART: "this image can serve windows.unhandled in part",
-        Verdict.DOES_NOT_SERVE: "this image cannot serve windows.unhandled",
+        DoctorVerdict.SERVES: "this image can serve windows.unhandled",
+        DoctorVerdict.IN_PART: "this image can serve windows.unhandled in part",
+        DoctorVerdict.DOES_NOT_SERVE: "this image cannot serve windows.unhandled",
     }
     yield f"Verdict: {words[report.verdict]}"
     for advice in report.advice:
         yield f"  - {advice}"
 
 
-def _header_lines(report: Report) -> Iterator[str]:
+def _header_lines(report: DoctorReport) -> Iterator[str]:
     header = report.identity.header
     if header is None:
         return
