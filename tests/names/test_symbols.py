@@ -108,7 +108,6 @@ STACK = [
 
 
 def test_functions_files_and_lines_of_return_addresses(tmp_path):
-    pytest.importorskip("symbolic")
     """The line after each call is another one, so that an address looked up as it is would show it."""
     base = 0x033D0000
     pdb = Pdb(
@@ -142,7 +141,6 @@ def test_functions_files_and_lines_of_return_addresses(tmp_path):
 
 
 def test_a_call_that_never_returns_is_in_its_own_function(tmp_path):
-    pytest.importorskip("symbolic")
     pdb = Pdb(
         GUID,
         procedures=[
