@@ -46,7 +46,7 @@ class KernelWalker:
         layout = machine.layout
         self._cs = layout.find("_KTRAP_FRAME.SegCs")
         self._mark = layout.find("_KTRAP_FRAME.DbgArgMark")
-        self._ip = layout.find("_KTRAP_FRAME.Rip" if machine.is_64bit else "_KTRAP_FRAME.Eip")
+        self._ip = layout.find(f"_KTRAP_FRAME.{machine.arch.facts.ip_name.capitalize()}")
         self._sp = layout.find("_KTRAP_FRAME.HardwareEsp")
         self._registers = {
             index: offset
