@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`throwstack.open`: a dump opened by a program, and what it says when it cannot be."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import volatility3.symbols
+from volatility3.framework import constants
+
+import throwstack
+from tests.conftest import Forge
+from throwstack.core.sides import Side
+from throwstack.report.dump_report import WarningCode
+from throwstack.volatility.opening import kernel_symbols
+
+Place = tuple[Path, Path]
+
+
+@pytest.fixture
+def ftp(forged: Forge) -> Place:
+    out, _ = forged("ftp-2003")
+    return out / "MEMORY.DMP", out / "isf"
+
+
+@pytest.fixture(autouse=True)
+def _settings_are_as_before() -> Iterator[None]:
+    before = list(volatility3.symbols.__path__), constants.OFFLINE
+    yield
+    assert (list(volatility3.symbols.__path__), constants.OFFLINE) == before
+
+
+def test_the_reference_case(ftp: Place):
+    with throwstack.open(ftp[0], symbols=[ftp[1]], symbol_path="", offline=True) as dump:
+        report = dump.report()
+    (crash,) = report.crashes
+    assert (crash.pid, crash.process.name, crash.tid) == (2564, "iftpsvc.exe", 2792)
+    assert (crash.side, crash.arch) == (Side.X86, "x86")
+    assert crash.verdict.text == "crashed inside shutdown"
+    assert [blocker.name for blocker in crash.blockers] == [
+        "KERNEL32!UnhandledExceptionFilter",
+        "MSVCR71!abort",
+        "mscorwks!CorExitProcess",
+    ]
+    exception = crash.exception
+    assert exception is not None
+    assert (exception.code, exception.type, exception.hresult) == (0xE06D7363, "_com_error", 0x80004003)
+    assert (exception.record_address, exception.context_address) == (0x45BAB68, 0x45BA888)
+    assert crash.throwing is not None
+    assert crash.throwing.is_complete
+    assert [frame.name for frame in crash.throwing.frames][:3] == [
+        "KERNEL32!RaiseException+0x53",
+        "MSVCR80!_CxxThrowException+0x46",
+        "ftpsrvdata_pg!_com_raise_error+0x32",
+    ]
+    assert crash.throwing.frames[0].registers["eip"] == 0x77E4BEE7
+    assert crash.throwing.frames[0].args == (0xE06D7363, 1, 3)
+    assert crash.thrown_at == "ftpsrvdata_pg!_com_raise_error+0x32"
+
+
+def test_the_machine_of_the_reference_case(ftp: Place):
+    with throwstack.open(ftp[0], symbols=[ftp[1]], symbol_path="", offline=True) as dump:
+        report = dump.report()
+    machine = report.machine
+    assert (machine.system, machine.architecture, machine.build) == ("Windows Server 2003", "x86", 3790)
+    assert (machine.service_pack, machine.processors) == ("Service Pack 2", 2)
+    assert machine.bug_check is not None
+    assert (machine.bug_check.code, machine.bug_check.name) == (0xE2, "MANUALLY_INITIATED_CRASH")
+    assert report.file.is_complete
+    assert (report.examined.processes, report.examined.threads) == (4, 10)
+    assert {file.module for file in report.symbols_wanted} >= {"ftpsrvdata_pg", "KERNEL32"}
+
+
+def test_reports_can_be_read_after_the_dump_was_closed(ftp: Place):
+    with throwstack.open(*ftp[:1], symbols=[ftp[1]], symbol_path="", offline=True) as dump:
+        crashes, threads, processes = list(dump.crashes()), list(dump.threads()), list(dump.processes())
+    assert crashes[0].blocked is not None
+    assert crashes[0].blocked.frames[0].name == "ntdll!KiFastSystemCallRet"
+    assert len(threads) == 10
+    assert {process.pid for process in processes} >= {2564}
+    (stuck,) = [thread for thread in threads if thread.tid == 2792]
+    assert stuck.wait is not None
+    assert (stuck.state, stuck.wait.reason) == ("Waiting", "UserRequest")
+    assert [part.side for part in stuck.parts] == [Side.KERNEL, Side.X86]
+    assert next(frame.name for _, frame in stuck.frames) == "nt!KiSwapContext+0x26"
+
+
+def test_two_dumps_may_be_open_and_closed_in_any_order(forged: Forge, ftp: Place):
+    out, _ = forged("service-x64")
+    first = throwstack.open(ftp[0], symbols=[ftp[1]], symbol_path="", offline=True)
+    second = throwstack.open(out / "MEMORY.DMP", symbols=[out / "isf"], symbol_path="", offline=True)
+    assert len(list(first.crashes())) == 1
+    first.close()
+    assert len(list(second.crashes())) == 2
+    second.close()
+
+
+def test_processes_and_threads_can_be_selected(forged: Forge):
+    out, _ = forged("service-x64")
+    with throwstack.open(out / "MEMORY.DMP", symbols=[out / "isf"], symbol_path="", offline=True) as dump:
+        tids = [crash.tid for crash in dump.crashes()]
+        assert [crash.tid for crash in dump.crashes(tids=tids[1:])] == tids[1:]
+        report = dump.report(pids=[4242], tids=[17])
+    assert report.crashes == ()
+    found = {(warning.code, warning.pid, warning.tid) for warning in report.warnings}
+    assert found == {(WarningCode.NOT_FOUND, 4242, None), (WarningCode.NOT_FOUND, None, 17)}
+
+
+def test_a_list_of_processes_that_is_paged_out_is_no_clean_bill(forged: Forge):
+    out, _ = forged("paged-peb")
+    with throwstack.open(out / "MEMORY.DMP", symbols=[out / "isf"], symbol_path="", offline=True) as dump:
+        report = dump.report()
+    assert any(warning.code is WarningCode.PROCESS and warning.pid for warning in report.warnings)
+
+
+def test_progress_is_told_percentages_and_texts(ftp: Place):
+    told: list[tuple[float, str]] = []
+    with throwstack.open(
+        ftp[0], symbols=[ftp[1]], symbol_path="", offline=True, progress=lambda share, text: told.append((share, text))
+    ) as dump:
+        dump.report()
+    assert "Examining iftpsvc.exe (2564)" in [text for _, text in told]
+    assert all(0 <= share <= 100 for share, _ in told)
+
+
+def test_what_cannot_be_opened_is_said_in_a_line(ftp: Place, tmp_path: Path):
+    text, empty, cut = tmp_path / "notes.txt", tmp_path / "empty", tmp_path / "cut.dmp"
+    text.write_text("not a dump")
+    empty.touch()
+    cut.write_bytes(ftp[0].read_bytes()[:100])
+    for path, words in (
+        (tmp_path / "absent", "No such file"),
+        (tmp_path, "directory"),
+        (text, "text file: this is text, not a memory image"),
+        (empty, "empty file: the file has no contents: copy it again"),
+        (cut, "not even the header is whole"),
+    ):
+        with pytest.raises(throwstack.ThrowstackError) as caught:
+            throwstack.open(path, symbols=[ftp[1]], offline=True)
+        message = str(caught.value)
+        assert words in message
+        assert path.name in message
+        assert "\n" not in message
+
+
+def test_symbols_that_are_not_at_hand_are_named(ftp: Place, tmp_path: Path):
+    with pytest.raises(throwstack.ThrowstackError, match=r"windows/ntkrpamp\.pdb/[0-9A-F]{32}-\d+\.json\.xz"):
+        throwstack.open(ftp[0], symbols=[tmp_path], offline=True)
+
+
+def test_a_page_file_that_is_not_there_is_named(ftp: Place, tmp_path: Path):
+    with pytest.raises(throwstack.ThrowstackError, match=r"pagefile\.sys is not a file"):
+        throwstack.open(ftp[0], symbols=[ftp[1]], page_files=[tmp_path / "pagefile.sys"], offline=True)
+
+
+def test_the_kernels_symbols_are_fetched_into_the_users_cache(
+    ftp: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The server's part is played by a function that writes where Volatility's would: the first symbol directory."""
+    asked: list[str] = []
+
+    def download(_context: object, guid: str, age: int, name: str, _progress: object) -> None:
+        asked.append(name)
+        (made,) = ftp[1].rglob(f"{guid}-{age}.json.xz")
+        target = Path(volatility3.symbols.__path__[0], made.relative_to(ftp[1]))
+        target.parent.mkdir(parents=True)
+        shutil.copy(made, target)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernel_symbols.pdbutil.PDBUtility, "download_pdb_isf", download)
+    own = tmp_path / "own"
+    own.mkdir()
+    for _ in range(2):
+        with throwstack.open(ftp[0], symbols=[own], symbol_path="") as dump:
+            assert len(list(dump.crashes())) == 1
+    assert asked == ["ntkrpamp.pdb"]
+    assert list(own.iterdir()) == []
+
+
+def test_a_server_that_does_not_answer_costs_a_line(ftp: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENETUNREACH, "unreachable\x1b[31m")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernel_symbols.pdbutil.PDBUtility, "download_pdb_isf", fails)
+    with pytest.raises(throwstack.ThrowstackError, match="symbols are not at hand"):
+        throwstack.open(ftp[0], symbols=[tmp_path])
+
+
+def test_importing_throwstack_does_not_load_volatility():
+    import subprocess  # noqa: PLC0415
+    import sys  # noqa: PLC0415
+
+    code = "import sys, throwstack; sys.exit('volatility3' in sys.modules or 'capstone' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
