@@ -38,7 +38,7 @@ def test_rbp_leads_to_the_saved_rbp_and_the_return_address_above() -> None:
 
 @pytest.mark.parametrize("rbp", [LOW + 17, LOW - 8, LOW + 0x1000, 0])
 def test_an_rbp_that_is_no_frame_pointer(rbp: int) -> None:
-    assert by_frame_pointer(at(rbp=rbp), STACK, stack(*[RETURN] * 8), is_return_address) is None
+    assert by_frame_pointer(at(rbp=rbp), STACK, stack(*[RETURN] * 8), lambda _: True) is None
 
 
 def test_an_rbp_above_which_is_no_return_address() -> None:

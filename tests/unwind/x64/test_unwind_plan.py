@@ -51,6 +51,18 @@ def test_the_place_of_a_register_saved_by_mov_counts_from_rsp_in_the_frame() -> 
     assert compile_codes(function(*codes), BEGIN + 9) == UnwindPlan(((RSI, SP, 0x40),), (SP, 0x30))
 
 
+def test_before_the_frame_register_is_set_a_register_saved_by_mov_counts_from_rsp() -> None:
+    """sub rsp, 40h; mov [rsp+30h], rsi; lea rbp, [rsp+20h]: rbp still has the caller's value at the lea."""
+    codes = (
+        UnwindCode(14, UnwindOp.SET_FPREG, RBP, 0x20),
+        UnwindCode(9, UnwindOp.SAVE_NONVOL, RSI, 0x30),
+        UnwindCode(4, UnwindOp.ALLOC_SMALL, 0, 0x40),
+    )
+    made = function(*codes, frame_register=RBP, frame_offset=0x20, prologue_size=14)
+    assert compile_codes(made, BEGIN + 9) == UnwindPlan(((RSI, SP, 0x30),), (SP, 0x40))
+    assert compile_codes(made, BEGIN + 14) == UnwindPlan(((RSI, RBP, 0x10),), (RBP, 0x20))
+
+
 def test_a_machine_frame_is_above_the_error_code() -> None:
     with_code = function(UnwindCode(0, UnwindOp.PUSH_MACHFRAME, 0, 1))
     without = function(UnwindCode(0, UnwindOp.PUSH_MACHFRAME, 0, 0))

@@ -43,6 +43,12 @@ def test_guesses_go_from_the_nearest_outwards() -> None:
     ]
 
 
+def test_code_after_padding_that_is_not_aligned_is_no_start() -> None:
+    asm = Assembler(TEXT)
+    asm.label("first").emit("404040", ret(), "cccccc").label("unaligned").emit("404040", ret())
+    assert starts({TEXT: asm.finish()}).nearest(asm.labels["unaligned"] + 2) is None
+
+
 def test_a_pointer_in_the_data_is_a_start() -> None:
     """A function that is only called through a table: a virtual function, a callback."""
     code = b"\x40" * 0x100

@@ -58,6 +58,7 @@ def test_pushes_of_a_prologue_save_and_others_pass_arguments() -> None:
     entered = SymbolicState(is_from_entry=True)
     assert entered.push(EBX_AT_START).pushed == 0
     assert entered.push(constant(1)).pushed == 4
+    assert entered.push(SymbolicValue(EAX, 0)).pushed == 4  # eax is volatile: nobody saves it
     assert SymbolicState().push(EBX_AT_START).pushed == 4  # in the middle of a function nothing is known to be a save
 
 
