@@ -50,4 +50,4 @@ def test_of_two_sides_the_one_that_threw_is_the_row_and_the_other_a_note(native:
         if side is Side.X86
         else "stuck on the 32-bit side too, in mscoree!CorExitProcess"
     )
-    assert row.stuck.notes == ("as found", other)
+    assert (row.stuck.notes, row.other_side) == (("as found",), other)

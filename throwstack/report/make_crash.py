@@ -109,6 +109,7 @@ class _CrashMaker:
             signature=signed,
             blocked_since=since,
             box_text=shown,
+            doubts=tuple(escape(note, WHOLE) for note in stuck.notes),
             notes=tuple(escape(note, WHOLE) for note in self._notes),
         )
 

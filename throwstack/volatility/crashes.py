@@ -40,7 +40,7 @@ def _site(machine: Machine, finding: Finding) -> CrashSite:
         region_of=lambda address: region_of(address, symbols, views, bounds),
         substitutes=finding.process.pages.substitutes,
         blocked_since=partial(_blocked_since, machine, finding),
-        notes=(*stuck.notes, finding.reporter) if finding.reporter else stuck.notes,
+        notes=tuple(filter(None, (finding.other_side, finding.reporter))),
     )
 
 

@@ -49,6 +49,8 @@ class Finding:
     stuck: StuckThread
     reporter: str
     """Which process reports on this one, in words; empty if none does."""
+    other_side: str = ""
+    """What the thread is stuck in on the other side of a WoW64 process, in words; empty if in nothing."""
 
     @property
     def is_in_wow64_code(self) -> bool:
@@ -348,4 +350,4 @@ def the_crash(sides: Sequence[Finding]) -> Finding:
     chosen, other = (native, last) if native.stuck.exceptions and not last.stuck.exceptions else (last, native)
     where = ", ".join("!".join(pair) for pair in other.stuck.blocked_in)
     note = f"stuck on the {'64' if other is native else '32'}-bit side too, in {where}"
-    return replace(chosen, stuck=replace(chosen.stuck, notes=(*chosen.stuck.notes, note)))
+    return replace(chosen, other_side=note)

@@ -35,5 +35,5 @@ CRASH_COLUMNS: list[Column[CrashReport]] = [
     Column("Verdict", str, lambda crash: crash.verdict.text),
     Column("Signature", str, lambda crash: None if crash.signature is None else str(crash.signature)),
     Column("Details", str, _of_exception(lambda exception: joined(exception.details) or None)),
-    Column("Notes", str, lambda crash: joined([*crash.process.problems, *crash.notes])),
+    Column("Notes", str, lambda crash: joined([*crash.process.problems, *crash.doubts, *crash.notes])),
 ]
