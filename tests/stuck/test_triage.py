@@ -4,84 +4,43 @@
 from __future__ import annotations
 
 import struct
-import tracemalloc
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
-from tests.forge.stacks import Label, Stack
-from tests.support.targets import make_target
-from tests.support.x86_saved import CONTEXT_IP, put_context, put_record
-from throwstack.core.budgets import BUDGETS, Budget, Budgets, Meter
+from tests.forge.stacks import Stack
+from tests.support.triage_stacks import (
+    BASE,
+    FILTER,
+    FILTER_EBP,
+    IN_A_SLEEP,
+    IN_EXIT,
+    IN_FILTER,
+    IN_SLEEP,
+    IN_THE_FILTER,
+    IN_WAIT,
+    KERNEL32,
+    LIMIT,
+    MSCOREE,
+    NTDLL,
+    OUTERMOST,
+    SP,
+    WAITING,
+    Walks,
+    crashed,
+    frame,
+    is_suspect,
+    stack_of,
+    target_of,
+    walk,
+)
+from tests.support.x86_saved import CONTEXT_IP
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.core.memory import PAGE_SIZE, Memory, PageSource, memory_of
-from throwstack.core.registers import Arch, Registers
+from throwstack.core.memory import PAGE_SIZE
+from throwstack.core.registers import Registers
 from throwstack.dispatch.saved_exception import Route
-from throwstack.images.image import Image
-from throwstack.images.modules import Module
 from throwstack.names.blockers import BlockerKind
-from throwstack.names.symbols import LocatedFunction, SymbolKind, Symbols, SymbolTable
-from throwstack.stuck.triage import Examination, Triage
-from throwstack.unwind.target import Target, ThreadStack
-
-LIMIT, BASE = 0x045B8000, 0x045C0000
-SP = LIMIT + 0x1000
-KERNEL32 = Module("kernel32.dll", r"C:\WINDOWS\system32\kernel32.dll", 0x77E40000, 0x100000)
-NTDLL = Module("ntdll.dll", r"C:\WINDOWS\system32\ntdll.dll", 0x7C800000, 0xC0000)
-MSCOREE = Module("mscoree.dll", r"C:\WINDOWS\system32\mscoree.dll", 0x79000000, 0x46000)
-SYMBOLS = {
-    "kernel32.dll": {"UnhandledExceptionFilter": 0x3608D, "RaiseException": 0xBE94, "Sleep": 0x1000},
-    "ntdll.dll": {"ZwWaitForSingleObject": 0x27CFB, "RtlRaiseException": 0x285FF},
-    "mscoree.dll": {"CorExitProcess": 0x4F65},
-}
-FILTER = KERNEL32.base + 0x3608D
-IN_FILTER = FILTER + 0x12A
-IN_WAIT, IN_SLEEP, IN_EXIT = NTDLL.base + 0x27D07, KERNEL32.base + 0x1020, MSCOREE.base + 0x4FAB
-FILTER_EBP = 0x045BA77C
-
-
-class Walks:
-    """An unwinder that knows one walk for each place it may start from."""
-
-    def __init__(self, walks: Mapping[int, Walk]) -> None:
-        self.walks = walks
-
-    def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
-        return self.walks.get(registers.ip, Walk((), End.NO_RETURN_ADDRESS))
-
-
-def registers(ip: int, sp: int) -> Registers:
-    return Registers.named(Arch.X86, {"eip": ip, "esp": sp})
-
-
-def frame(ip: int, sp: int, child_ebp: int) -> Frame:
-    return Frame(registers(ip, sp), child_ebp, 0, child_ebp + 4, Trust.FRAME_POINTER)
-
-
-OUTERMOST = frame(IN_SLEEP, BASE - 0x40, BASE - 0x14)
-
-
-def walk(*frames: Frame, end: End = End.THREAD_START) -> Walk:
-    return Walk(frames, end)
-
-
-WAITING = frame(IN_WAIT, SP, SP + 0x10)
-IN_A_SLEEP = frame(IN_SLEEP, SP + 0x20, SP + 0x40)
-
-
-def target_of(memory: Mapping[int, bytes], walks: Mapping[int, Walk] | None = None) -> Target:
-    made = make_target(Arch.X86, [KERNEL32, NTDLL, MSCOREE], memory, SYMBOLS, walk())
-    return Target(made.arch, made.memory, made.images, made.symbols, Walks(walks or {}))
-
-
-def stack_of(*, sp: int | None = SP, missing: str = "", exception_list: int | None = None) -> ThreadStack:
-    bounds = StackBounds(LIMIT, BASE)
-    return ThreadStack(bounds, None if sp is None else registers(IN_WAIT, sp), missing, exception_list)
-
-
-def is_suspect(stack: Stack, **where: int | None) -> bool:
-    return Triage(target_of({LIMIT: stack.data()})).look_at(stack_of(**where)).is_suspect
+from throwstack.stuck.triage import Triage
 
 
 @pytest.mark.parametrize(
@@ -142,20 +101,6 @@ def test_a_stack_that_was_switched_to_is_searched_instead_of_the_one_of_the_teb(
     triage = Triage(target_of({fiber: bytes(memory), LIMIT: bytes(BASE - LIMIT)}))
     assert triage.look_at(stack_of(sp=fiber + 0x10)).is_suspect
     assert not triage.look_at(stack_of()).is_suspect
-
-
-def crashed() -> tuple[Stack, Label]:
-    """The thread of the reference case: UnhandledExceptionFilter with its argument, record and CONTEXT."""
-    stack, pointers, record, saved = Stack(LIMIT, BASE), Label("pointers"), Label("record"), Label("context")
-    stack.at(FILTER_EBP - 0x30).d32(IN_FILTER)
-    stack.at(FILTER_EBP).d32(0x045BA7AC, 0x77E792A3, pointers)
-    stack.at(0x045BA7A4).mark(pointers).d32(record, saved)
-    put_context(stack, 0x045BA888, saved)
-    put_record(stack, 0x045BAB68, record)
-    return stack, saved
-
-
-IN_THE_FILTER = frame(IN_FILTER, FILTER_EBP - 0x2C, FILTER_EBP)
 
 
 def test_a_walk_through_the_filter_finds_the_thread_stuck_on_its_argument():
@@ -289,231 +234,3 @@ def test_blockers_of_a_walk_that_ended_early_and_of_the_stack_after_it_are_named
     stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()).stuck
     assert stuck.blocked_in == (("kernel32", "UnhandledExceptionFilter"), ("mscoree", "CorExitProcess"))
     assert len(stuck.exceptions) == 1
-
-
-class NamesOfOthers(SymbolTable):
-    """A table that knows functions it names nothing of: what lies far behind a symbol is one of these."""
-
-    def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
-        return tuple(replace(item, is_inside=rva - (item.rva or 0) < 0x200) for item in super().locate(rva))
-
-
-@pytest.mark.parametrize(
-    ("arch", "word", "is_stuck"),
-    [
-        (Arch.X86, IN_EXIT, True),
-        (Arch.X86, IN_EXIT + 0x400, False),
-        (Arch.X86, IN_FILTER + 0x400, True),
-        (Arch.X64, IN_FILTER, True),
-        (Arch.X64, IN_FILTER + 0x400, False),
-    ],
-)
-def test_a_function_that_only_has_the_name_of_the_nearest_symbol_blocks_nobody(arch: Arch, word: int, is_stuck: bool):
-    triage, given = blocked_at(arch, word, End.THREAD_START)
-    found = triage.examine(given)
-    assert (found.stuck is not None) is is_stuck
-    assert found.doubts == ()
-
-
-def blocked_at(arch: Arch, word: int, end: End) -> tuple[Triage, ThreadStack]:
-    """A thread whose walk goes through `word` in a module that names few of its functions."""
-    made = make_target(arch, [KERNEL32, NTDLL, MSCOREE], {}, {}, walk())
-    symbols = Symbols(
-        made.images,
-        lambda image: NamesOfOthers(
-            SymbolKind.EXPORT, ((rva, name) for name, rva in SYMBOLS[image.module.name].items())
-        ),
-    )
-    known = Registers(word, (SP,) * len(arch.register_names))
-    waiting = Frame(replace(known, ip=IN_WAIT), SP, 0, SP + 8, Trust.CONTEXT)
-    blocked = Frame(known, SP + 0x10, 0, SP + 0x20, Trust.CFI)
-    outermost = Frame(Registers(IN_SLEEP, (BASE - 0x40,) * len(arch.register_names)), BASE - 0x40, 0, None, Trust.CFI)
-    target = Target(
-        arch, made.memory, made.images, symbols, Walks({IN_WAIT: walk(waiting, blocked, outermost, end=end)})
-    )
-    stack = Stack(LIMIT, BASE)
-    stack.at(SP + 0x40).d64(word)
-    target = replace(target, memory=memory_of({LIMIT: stack.data()}))
-    return Triage(target), ThreadStack(StackBounds(LIMIT, BASE), waiting.registers)
-
-
-def test_a_walk_that_ends_in_what_may_be_the_filter_is_no_proof_that_it_is_not():
-    """On x64 one damaged entry of the function table ends the walk, and makes the name of its function doubtful."""
-    triage, given = blocked_at(Arch.X64, IN_FILTER + 0x400, End.BAD_UNWIND_DATA)
-    found = triage.examine(given)
-    assert found.stuck is None
-    assert found.doubts[-1].endswith("the frame at 0x77e765b7 may be in kernel32!UnhandledExceptionFilter")
-    triage, given = blocked_at(Arch.X64, IN_EXIT + 0x400, End.BAD_UNWIND_DATA)
-    assert triage.examine(given) == Examination(None)
-
-
-@pytest.mark.parametrize("behind", [0, 2])
-@pytest.mark.parametrize("arch", [Arch.X86, Arch.X64])
-def test_a_thread_that_waits_at_int_29h_failed_fast(arch: Arch, behind: int):
-    """The kernel has it reported: there is no filter on its stack, and no CONTEXT."""
-    at = NTDLL.base + 0x27D00
-    registers = Registers(at + behind, (None, 7, None, None, SP, *(None,) * (len(arch.register_names) - 5)))
-    first = Frame(replace(registers, ip=at), SP, 0, SP + 8, Trust.CONTEXT)
-    code = bytearray(PAGE_SIZE)
-    code[0xD00:0xD02] = b"\xcd\x29"
-    made = make_target(arch, [KERNEL32, NTDLL, MSCOREE], {at & -PAGE_SIZE: bytes(code)}, SYMBOLS, walk(first))
-    given = ThreadStack(StackBounds(LIMIT, BASE), registers)
-    assert Triage(made).look_at(given).is_suspect
-    stuck = Triage(made).examine(given).stuck
-    (failure,) = stuck.exceptions
-    assert (failure.record.code, failure.record.address, failure.record.parameters) == (0xC0000409, at, (7,))
-    assert failure.context.registers.ip == at
-    assert failure.found_by == "int 29h in the trap frame"
-    assert stuck.blocked_in == (("ntdll", "ZwWaitForSingleObject"),)
-    assert stuck.kinds == (BlockerKind.FAIL_FAST,)
-
-
-def test_a_thread_at_any_other_instruction_did_not_fail_fast():
-    code = bytearray(b"\x90" * PAGE_SIZE)
-    code[0xD00:0xD02] = b"\xcd\x2e"  # a system call of old
-    target = target_of({IN_WAIT & -PAGE_SIZE: bytes(code), LIMIT: bytes(BASE - LIMIT)}, {IN_WAIT: walk(WAITING)})
-    for ip in (NTDLL.base + 0x27D00, NTDLL.base + 0x27D02, 0x100, 0):
-        given = ThreadStack(StackBounds(LIMIT, BASE), registers(ip, SP))
-        assert Triage(target).examine(given).stuck is None
-
-
-@pytest.mark.parametrize(
-    ("word", "suspect"),
-    [(IN_EXIT, True), (MSCOREE.base + 0x5100, True), (MSCOREE.base + 0x5101, False), (IN_FILTER + 0x800, True)],
-)
-def test_an_address_after_the_next_export_belongs_to_that_export(
-    monkeypatch: pytest.MonkeyPatch, word: int, suspect: bool
-):
-    """A call may be a function's last instruction: its return address is where the next one starts."""
-    following = {"mscoree.dll": {"CorExitProcess": 0x4F65, "CorMarkThreadInThreadPool": 0x5100}}
-    following["kernel32.dll"] = {"UnhandledExceptionFilter": 0x3608D, "WriteFile": 0x36200}
-
-    def exports(image: Image) -> SymbolTable:
-        names = following.get(image.module.name, {})
-        return SymbolTable(SymbolKind.EXPORT, ((rva, name) for name, rva in names.items()))
-
-    monkeypatch.setattr("throwstack.stuck.triage.export_table", exports)
-    stack = Stack(LIMIT, BASE)
-    stack.at(SP + 0x200).d32(word)
-    assert is_suspect(stack) is suspect
-
-
-DEEP = 0x10000000
-DECOYS = 16 << 20
-
-
-class OnePage:
-    """A stack whose pages from `DEEP` on are one physical page, in front of what `source` has; counts the reads."""
-
-    def __init__(self, source: PageSource, word: int, low: int = DEEP, high: int = DEEP + DECOYS) -> None:
-        self.source, self.low, self.high = source, low, high
-        self.data = struct.pack("<1024I", *[word] * 1024)
-        self.reads = 0
-
-    def page(self, address: int) -> bytes | None:
-        if self.low <= address < self.high:
-            self.reads += 1
-            return self.data
-        return self.source.page(address)
-
-
-class WalksAt:
-    """An unwinder that finds nothing but from one word on the stack, and counts the walks."""
-
-    def __init__(self, sp: int, found: Walk) -> None:
-        self.sp, self.found, self.walks = sp, found, 0
-
-    def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
-        self.walks += 1
-        return self.found if registers.sp == self.sp else Walk((), End.NO_RETURN_ADDRESS)
-
-
-def aliased(word: int, low: int, high: int, meter: Meter | None = None) -> tuple[Target, OnePage, WalksAt]:
-    """The crashed thread's stack, and decoys from `low` to `high`; only a walk from the true word leads anywhere."""
-    stack, _ = crashed()
-    made = target_of({LIMIT: stack.data()})
-    source = OnePage(memory_of({LIMIT: stack.data()}), word, low, high)
-    memory, unwinder = Memory(source), WalksAt(FILTER_EBP - 0x2C, walk(IN_THE_FILTER))
-    target = replace(made, memory=memory, unwinder=unwinder)
-    return (target if meter is None else replace(target, meter=meter)), source, unwinder
-
-
-@pytest.mark.parametrize("where", ["below", "above"])
-def test_the_true_word_is_found_among_millions_that_look_like_it(where: str):
-    """All decoys lead into the filter. The true word is the one that a CONTEXT follows."""
-    low, high = (LIMIT - DECOYS // 2, LIMIT) if where == "below" else (BASE, BASE + DECOYS // 2)
-    target, _, unwinder = aliased(IN_FILTER, low, high)
-    given = ThreadStack(StackBounds(min(low, LIMIT), max(high, BASE)), registers(IN_WAIT, min(low, SP)))
-    triage = Triage(target)
-    stuck = triage.examine(given).stuck
-    assert [item.context.address for item in stuck.exceptions] == [0x045BA888]
-    assert unwinder.walks <= 1 + BUDGETS.resumed.thread + 2
-    assert any("most were left out" in note for note in stuck.notes)
-
-
-def test_millions_of_decoys_cost_a_bounded_number_of_walks_and_little_memory_and_are_a_doubt():
-    target, source, unwinder = aliased(IN_FILTER, DEEP, DEEP + DECOYS)
-    triage = Triage(target)
-    given = ThreadStack(StackBounds(DEEP, DEEP + DECOYS), registers(IN_WAIT, DEEP))
-    tracemalloc.start()
-    found = triage.examine(given)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert found.stuck is None
-    assert peak < 4 << 20
-    assert unwinder.walks <= 1 + BUDGETS.resumed.thread
-    assert source.reads <= 3 * DECOYS // PAGE_SIZE
-    assert found.doubts[0].endswith("with words that lead into a blocking function: most were left out")
-
-
-def test_the_cheap_question_costs_the_same_for_one_copy_of_a_module_and_for_hundreds():
-    """Aliased page tables make 500 KERNEL32s of one for the price of a page."""
-    copies = [replace(KERNEL32, base=0x20000000 + 0x200000 * index) for index in range(500)]
-    reads = []
-    for modules in ([KERNEL32], copies):
-        made = make_target(Arch.X86, modules, {}, SYMBOLS, walk())
-        source = OnePage(memory_of({}), 0x11111111)
-        target = replace(made, memory=Memory(source))
-        triage = Triage(target)
-        given = ThreadStack(StackBounds(DEEP, DEEP + DECOYS), registers(IN_WAIT, DEEP))
-        assert triage.examine(given) == Examination(None)
-        reads.append(source.reads)
-    assert reads == [DECOYS // PAGE_SIZE] * 2
-
-
-def test_a_stack_is_not_searched_beyond_the_budget_and_that_is_a_doubt():
-    """16 MB are in use at most in any real program; what is in the 17th may hide something."""
-    size = BUDGETS.stack.thread + PAGE_SIZE
-    target, source, _ = aliased(0x11111111, DEEP, DEEP + size)
-    triage = Triage(target)
-    given = ThreadStack(StackBounds(DEEP, DEEP + size), registers(IN_WAIT, DEEP))
-    found = triage.examine(given)
-    assert found.stuck is None
-    assert source.reads == BUDGETS.stack.thread // PAGE_SIZE
-    assert found.doubts == ("the budget of 16,777,216 bytes of stack looked at for a thread is spent",)
-
-
-def test_a_thread_has_its_share_of_a_budget_that_earlier_threads_have_spent():
-    budgets = Budgets(
-        stack=Budget("bytes", 4 * PAGE_SIZE, 5 * PAGE_SIZE, 3 * PAGE_SIZE, 64 * PAGE_SIZE),
-        resumed=Budget("words", 2, 4, 2, 64),
-    )
-    target, _, _ = aliased(IN_FILTER, DEEP, DEEP + DECOYS, Meter(budgets))
-    triage = Triage(target)
-    for _ in range(5):
-        decoy = ThreadStack(StackBounds(DEEP, DEEP + DECOYS), registers(IN_WAIT, DEEP))
-        found = triage.examine(decoy)
-        assert found.stuck is None
-        assert found.doubts
-    crashed_thread = ThreadStack(StackBounds(LIMIT, BASE), registers(IN_WAIT, FILTER_EBP & -PAGE_SIZE))
-    found = triage.examine(crashed_thread)
-    assert found.stuck is not None, found.doubts
-    assert found.stuck.exceptions
-
-
-def test_a_blocker_whose_symbol_is_beyond_the_end_of_the_address_space_is_no_error() -> None:
-    """kernel32 where no image can be, and a symbol table by which the filter is beyond 4 GiB."""
-    end = Module("kernel32.dll", "", 0xFFFF0000, 0x10000)
-    names = {"kernel32.dll": {"UnhandledExceptionFilter": 0xFFF0, "FatalAppExitA": 0x20000}}
-    memory = {LIMIT: Stack(LIMIT, BASE).at(SP + 0x200).d32(0xFFFFFFF8).data()}
-    assert Triage(make_target(Arch.X86, [end], memory, names, walk())).look_at(stack_of()).is_suspect
