@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,6 @@ from tests.forge.build import DumpKind
 from tests.forge.cases import builders
 from tests.forge.describe import Paging
 from tests.forge.truth import Truth
-
-if find_spec("symbolic") is None:  # no wheels for Windows: PDBs are not read there
-    collect_ignore = ["pdb/test_convert.py", "pdb/test_pdb_symbols.py", "dumps/test_symbol_options.py"]
 
 Forge = Callable[..., tuple[Path, Truth]]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole machines in which one process's images are altered or have absent pages: it pays for them, and nobody else.
+"""Whole machines in which images of one process are altered or have absent pages: other processes keep their rows.
 
 A crash is found by the names that kernel32, KERNELBASE and ntdll export. Here they are all the names there are, and
 the directories take several pages each, as in real DLLs.

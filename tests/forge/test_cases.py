@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cases against what they are made after: `ftp-2003` figure for figure against the WinDbg transcript."""
+"""The cases compared with their models: `ftp-2003` figure for figure against the WinDbg transcript."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attacks on both unwinders and what they stand on: generated programs whose code, data and stacks are changed."""
+"""Attacks on both unwinders and what they use: generated programs whose code, data and stacks are changed."""
 
 from __future__ import annotations
 

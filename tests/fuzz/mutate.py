@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes to bytes: flipped bits, values at the edges of what counts and lengths can be, pieces from elsewhere."""
+"""Changes to bytes: flipped bits, values at the edges of what counts and lengths can be, pieces of other data."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MemProcFS on the same dumps: its call stacks of the throwing threads, held against the recorded frames.
+"""MemProcFS on the same dumps: its call stacks of the throwing threads, compared with the recorded frames.
 
 It walks the stack that a thread is blocked on, from the trap frame; it has nothing that begins at a saved CONTEXT. The
 frames that threw are on that stack too, outside the dispatch of the exception, if the walk gets that far.

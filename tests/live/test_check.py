@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the check of the fixtures makes of plugins that fail, and of fixtures that are no more in the set."""
+"""What the check of the fixtures makes of plugins that fail, and of fixtures that are no longer in the set."""
 
 from __future__ import annotations
 
