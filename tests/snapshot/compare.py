@@ -21,9 +21,9 @@ def differences(before: Path, after: Path, *, lines: int = 40) -> Iterator[str]:
     names = sorted({path.relative_to(root) for root in dumps for dump in both for path in (root / dump).iterdir()})
     for name in names:
         if not (after / name).exists():
-            yield f"{name}: only before"
+            yield f"{name.as_posix()}: only before"
         elif not (before / name).exists():
-            yield f"{name}: only after"
+            yield f"{name.as_posix()}: only after"
         else:
             yield from _file(name, _lines(before / name), _lines(after / name), lines)
 
@@ -36,7 +36,7 @@ def _file(name: Path, before: list[str], after: list[str], most: int) -> Iterato
     if before == after:
         return
     found = _changed(before, after)
-    yield f"{name}: {sum(line[0] in '+-' for line in found)} lines differ"
+    yield f"{name.as_posix()}: {sum(line[0] in '+-' for line in found)} lines differ"
     yield from found[:most]
     if len(found) > most:
         yield f"... and {len(found) - most} more"
