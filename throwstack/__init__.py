@@ -28,10 +28,10 @@ logs.install()
 def open(  # noqa: A001 throwstack.open reads as what it does
     path: str | os.PathLike[str],
     *,
-    symbols: Sequence[str | os.PathLike[str]] = (),
+    symbols: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     symbol_path: str | None = None,
     image_path: str | None = None,
-    page_files: Sequence[str | os.PathLike[str]] = (),
+    page_files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     offline: bool = False,
     progress: Callable[[float, str], None] | None = None,
 ) -> Dump:
@@ -39,12 +39,12 @@ def open(  # noqa: A001 throwstack.open reads as what it does
 
     Args:
         path: the image: a complete or active crash dump, or whatever Volatility reads.
-        symbols: directories with ISF files, as for `vol -s`.
+        symbols: directories with ISF files, as for `vol -s`; or a single one.
         symbol_path: where PDBs are, as WinDbg's `.sympath` takes it. None leaves it to the environment
             (`_NT_SYMBOL_PATH`), an empty text means nowhere.
         image_path: where the machine's DLLs and EXEs are, for pages that the image lacks. None as above
             (`_NT_EXECUTABLE_IMAGE_PATH`).
-        page_files: the machine's page files, in the order of their numbers.
+        page_files: the machine's page files, in the order in which Windows numbers them; or a single one.
         offline: ask no server. Otherwise those that `symbol_path` and `image_path` name are asked, and Microsoft's
             symbol server for the kernel's symbols if no ISF file is at hand.
         progress: is called with a percentage and a text while something takes long.

@@ -110,6 +110,30 @@ def test_processes_and_threads_can_be_selected(forged: Forge):
     assert found == {(WarningCode.NOT_FOUND, 4242, None), (WarningCode.NOT_FOUND, None, 17)}
 
 
+def test_one_side_of_32_bit_processes_can_be_selected(forged: Forge):
+    out, truth = forged("wow64-service")
+    (stuck,) = truth.stuck
+    with throwstack.open(out / "MEMORY.DMP", symbols=out / "isf", symbol_path="", offline=True) as dump:
+        assert [(crash.tid, crash.side, crash.arch) for crash in dump.crashes(wow64="x86")] == [
+            (stuck.tid, Side.X86, "wow64")
+        ]
+        threads = [thread for thread in dump.threads(wow64="both") if thread.tid == stuck.tid]
+        assert [part.side for part in threads[0].parts] == [Side.KERNEL, Side.NATIVE, Side.X86]
+        with pytest.raises(throwstack.ThrowstackError, match="wow64 is one of x86, native, both, not x64"):
+            list(dump.crashes(wow64="x64"))
+
+
+def test_a_closed_dump_says_so_and_its_file_is_closed(ftp: Place):
+    dump = throwstack.open(ftp[0], symbols=ftp[1], symbol_path="", offline=True)
+    crashes = dump.crashes()
+    next(crashes)
+    dump.close()
+    dump.close()
+    with pytest.raises(throwstack.ThrowstackError, match="the dump was closed"):
+        dump.report()
+    assert list(crashes) == []
+
+
 def test_a_list_of_processes_that_is_paged_out_is_no_clean_bill(forged: Forge):
     out, _ = forged("paged-peb")
     with throwstack.open(out / "MEMORY.DMP", symbols=[out / "isf"], symbol_path="", offline=True) as dump:

@@ -19,6 +19,7 @@ from throwstack.volatility.cxr import throwing_stacks
 from throwstack.volatility.objects.threads import ThreadReader
 from throwstack.volatility.processes import Process
 from throwstack.volatility.survey import Selection, Survey
+from throwstack.volatility.thread_survey import ThreadSurvey
 
 Count = Callable[[object, str], Counter[Any]]
 
@@ -76,3 +77,12 @@ def test_all_throwing_stacks_of_the_dump_cost_no_more_walks_than_its_rows(forged
         before = walks.total()
         assert len(list(throwing_stacks(Survey(machine, Selection())))) == 2
         assert walks.total() == 2 * before
+
+
+@pytest.mark.parametrize("case", ["ftp-2003", "wow64-service"])
+def test_a_walk_of_all_threads_reads_each_trap_frame_once(forged: Forge, count: Count, case: str):
+    out, _ = forged(case)
+    trap_frames = count(ThreadReader, "trap_frame")
+    with open_dump(out / "MEMORY.DMP", out / "isf") as session:
+        assert list(ThreadSurvey(Survey(opened(session), Selection())).reports())
+    assert set(trap_frames.values()) == {1}

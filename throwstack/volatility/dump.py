@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from throwstack.core.errors import ThrowstackError
-from throwstack.core.sides import BOTH, Sides
+from throwstack.core.sides import SIDES_BY_WORD, Sides, sides_of
 from throwstack.core.text import escape
 from throwstack.crashdump.dump_file import DumpFile, look_at
 from throwstack.files.at_hand import FilesAtHand
@@ -42,7 +42,9 @@ Progress = Callable[[float, str], None]
 class Dump:
     """A memory image that has been opened. Use it in a `with` statement, or close it.
 
-    Each method goes through the image anew; none of what they return reads the image later. Two dumps may be open at a
+    Each method goes through the image anew; none of what they return reads the image later. `pids` and `tids` leave all
+    other processes and threads out; `wow64` (`x86`, `native`, `both`) selects the sides of 32-bit processes on 64-bit
+    Windows, as the plugins' option does. Two dumps may be open at a
     time, but one process must not use dumps in two threads at once: Volatility keeps settings for the whole process.
     """
 
@@ -50,23 +52,23 @@ class Dump:
         self,
         path: PathLike,
         *,
-        symbols: Sequence[PathLike] = (),
+        symbols: PathLike | Sequence[PathLike] = (),
         symbol_path: str | None = None,
         image_path: str | None = None,
-        page_files: Sequence[PathLike] = (),
+        page_files: PathLike | Sequence[PathLike] = (),
         offline: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """Open the image at `path`. See `throwstack.open`."""
-        files = FilesAtHand(
-            tuple(map(Path, symbols)), symbol_path, image_path, tuple(map(Path, page_files)), is_offline=offline
-        )
+        files = FilesAtHand(_paths(symbols), symbol_path, image_path, _paths(page_files), is_offline=offline)
         self._progress = progress
+        self._is_closed = False
         self._closing = contextlib.ExitStack()
         try:
             self._file = _looked_at(Path(path), self._say)
             self._closing.enter_context(symbol_directories(files.symbols, is_offline=offline))
             self._machine = _opened(self._file, files, progress)
+            self._closing.callback(_close_layers, self._machine)
         except BaseException:
             self._closing.close()
             raise
@@ -80,24 +82,25 @@ class Dump:
         self.close()
 
     def close(self) -> None:
-        """Let go of the image's file. The dump cannot be used after that; its reports can."""
+        """Close the image's file. The dump cannot be used after that; its reports can."""
+        self._is_closed = True
         self._closing.close()
 
     def crashes(
-        self, *, pids: Collection[int] = (), tids: Collection[int] = (), sides: Sides = BOTH
+        self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both"
     ) -> Iterator[CrashReport]:
         """Yield every stuck thread, of the processes and threads given or of all.
 
         What may have hidden one is logged; `report` has it as data.
         """
-        survey = self._survey(Selection(pids, tids, sides=sides))
+        survey = self._survey(Selection(pids, tids, sides=_sides(wow64)))
         with examination():
             for finding in survey.findings():
                 yield crash_of(self._machine, finding)
 
-    def report(self, *, pids: Collection[int] = (), tids: Collection[int] = (), sides: Sides = BOTH) -> DumpReport:
+    def report(self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both") -> DumpReport:
         """Return what there is to say of the dump: the file, the machine, its crashes, and what may be hidden."""
-        survey = self._survey(Selection(pids, tids, sides=sides))
+        survey = self._survey(Selection(pids, tids, sides=_sides(wow64)))
         crashes: list[CrashReport] = []
         needed: dict[str, NeededFile] = {}
         with examination():
@@ -130,21 +133,37 @@ class Dump:
                 yield summary_of(process)
 
     def threads(
-        self, *, pids: Collection[int] = (), tids: Collection[int] = (), sides: Sides = BOTH
+        self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both"
     ) -> Iterator[ThreadStackReport]:
         """Yield every thread with its whole stack, stuck or not, of the processes and threads given or of all."""
-        survey = self._survey(Selection(pids, tids, sides=sides))
+        survey = self._survey(Selection(pids, tids, sides=_sides(wow64)))
         with examination():
             for report in ThreadSurvey(survey).reports():
                 yield thread_stack(self._machine, report)
 
     def _survey(self, selection: Selection) -> Survey:
+        if self._is_closed:
+            message = f"{escape(str(self._file.path), WHOLE)}: the dump was closed"
+            raise CannotOpen(message)
         with examination():
             return Survey(self._machine, selection, self._progress)
 
     def _say(self, text: str) -> None:
         if self._progress is not None:
             self._progress(0.0, text)
+
+
+def _paths(given: PathLike | Sequence[PathLike]) -> tuple[Path, ...]:
+    """Return paths that were given as a sequence, or as a single one."""
+    return (Path(given),) if isinstance(given, str | os.PathLike) else tuple(map(Path, given))
+
+
+def _sides(word: str) -> Sides:
+    try:
+        return sides_of(word)
+    except KeyError as error:
+        message = f"wow64 is one of {', '.join(SIDES_BY_WORD)}, not {escape(str(word))}"
+        raise ThrowstackError(message) from error
 
 
 def _looked_at(path: Path, say: Callable[[str], None]) -> DumpFile:
@@ -175,6 +194,11 @@ def _opened(file: DumpFile, files: FilesAtHand, progress: Progress | None) -> Ma
     except ThrowstackError as error:
         message = f"{name}: {escape(str(error), WHOLE)}"
         raise type(error)(message) from error
+
+
+def _close_layers(machine: Machine) -> None:
+    for layer in machine.context.layers.values():
+        layer.destroy()
 
 
 def _file_report(file: DumpFile) -> FileReport:

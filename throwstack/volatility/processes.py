@@ -191,7 +191,7 @@ class ProcessReader:
 
     def _stack_of_teb(self, process: Process, thread: Thread) -> ThreadStack:
         bounds = self.threads.stack_bounds(process.memory, thread.teb)
-        frame = self._trap_frame(thread)
+        frame = self.trap_frame(thread)
         no_teb = f"TEB at {thread.teb:#x} is not readable" if thread.teb else "no user-mode stack"
         if bounds is None and not thread.teb:
             raise NoStack(no_teb)
@@ -206,7 +206,7 @@ class ProcessReader:
 
     def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
         """Return a stack with all the registers that can be had; costs a walk of the kernel stack on x64."""
-        frame = self._trap_frame(thread)
+        frame = self.trap_frame(thread)
         if stack.registers is None or frame is None or stack.registers != frame.registers:
             return stack
         problems: list[str] = []
@@ -214,7 +214,7 @@ class ProcessReader:
             return replace(stack, registers=self.kernel.user_registers(thread, frame))
         return replace(stack, missing=f"registers that the kernel stack may hold are not known: {problems[0]}")
 
-    def _trap_frame(self, thread: Thread) -> TrapFrame | None:
+    def trap_frame(self, thread: Thread) -> TrapFrame | None:
         """Return the thread's trap frame. Both sides of a thread ask for it, one after the other: the last is kept."""
         if self._last_trap_frame is None or self._last_trap_frame[0] is not thread:
             self._last_trap_frame = thread, self.threads.trap_frame(thread)
@@ -227,7 +227,7 @@ class ProcessReader:
         bounds = self._wow64.stack_bounds(process.memory, thread.teb)
         no_teb = f"32-bit TEB of the TEB at {thread.teb:#x} is not readable"
         exception_list = self._wow64.exception_list(process.memory, thread.teb)
-        frame = self._trap_frame(thread)
+        frame = self.trap_frame(thread)
         if frame is not None and frame.is_32bit_code_on_x64:
             known = self.kernel.user_registers(thread, frame)
             gpr = tuple(None if value is None else value & 0xFFFFFFFF for value in known.gpr[:8])

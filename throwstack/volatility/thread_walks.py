@@ -99,7 +99,7 @@ class ThreadWalker:
     def _walk_kernel(
         self, target: Target, start: SwitchFrame, bounds: StackBounds, thread: Thread, *, is_interrupted: bool
     ) -> KernelSide:
-        frame = self._reader.threads.trap_frame(thread)
+        frame = self._reader.trap_frame(thread)
         trap = frame.address if frame is not None and bounds.contains(frame.address) else 0
         return self._walker.walk(target, start, bounds, trap, is_interrupted=is_interrupted)
 
