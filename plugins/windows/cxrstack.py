@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from volatility3.framework import interfaces, renderers
 from volatility3.framework.configuration import requirements
@@ -18,9 +19,10 @@ if find_spec("throwstack") is None:
         str(root) for root in Path(__file__).resolve().parents[2:4] if (root / "throwstack/cli/main.py").is_file()
     ]
 
-from throwstack.files.needed_files import manifest
-from throwstack.volatility import cxr, options
-from throwstack.volatility.tables import columns, frame_table
+from throwstack.volatility import options
+
+if TYPE_CHECKING:
+    from throwstack.volatility.cxr import ThrowingStack
 
 log = logging.getLogger(__name__)
 
@@ -63,33 +65,47 @@ class CxrStack(interfaces.plugins.PluginInterface):
             ),
         ]
 
-    def _stacks(self) -> Iterator[cxr.ThrowingStack]:
-        survey = options.open_survey(self)
+    def _stacks(self) -> Iterator[ThrowingStack]:
+        from throwstack.volatility import cxr, plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
+
+        survey = plugin_runs.open_survey(self)
         address = self.config.get("cxr")
         if address is not None:
             return cxr.stack_at(survey, address)
         return cxr.throwing_stacks(survey)
 
-    def _frames(self, table: list[columns.Column[frame_table.FrameRow]]) -> Iterator[tuple[int, columns.Row]]:
-        for row in cxr.frame_rows(self._stacks(), options.frame_detail(self)):
-            yield 0, columns.row(table, row)
+    def _frames(self) -> renderers.TreeGrid:
+        from throwstack.volatility import cxr, plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
+        from throwstack.volatility.tables import columns, frame_table  # noqa: PLC0415
 
-    def _needed(self) -> Iterator[tuple[int, columns.Row]]:
-        files = cxr.files_needed(self._stacks())
-        try:
-            with self.open(_MANIFEST) as out:
-                out.write(manifest(files).encode())
-        except OSError as error:
-            log.warning("%s cannot be written: %s; its lines are in the table", _MANIFEST, error.strerror or error)
-        for file in files:
-            yield 0, columns.row(frame_table.NEEDED_COLUMNS, file)
-
-    def run(self) -> renderers.TreeGrid:
-        """Return one row per frame, innermost first, stack after stack; or one per file that the stacks call for."""
-        if self.config.get("symbols_needed", False):
-            return renderers.TreeGrid(columns.headings(frame_table.NEEDED_COLUMNS), self._needed())
-        detail = options.frame_detail(self)
+        detail = plugin_runs.frame_detail(self)
         table = frame_table.throwing_columns(
             options.name_style(self), with_fpo=detail.fpo, with_registers=detail.registers
         )
-        return renderers.TreeGrid(columns.headings(table), self._frames(table))
+
+        def generate() -> Iterator[tuple[int, tuple[Any, ...]]]:
+            for row in cxr.frame_rows(self._stacks(), detail):
+                yield 0, columns.row(table, row)
+
+        return renderers.TreeGrid(columns.headings(table), generate())
+
+    def _needed(self) -> renderers.TreeGrid:
+        from throwstack.files.needed_files import manifest  # noqa: PLC0415 see throwstack.volatility.options
+        from throwstack.volatility import cxr  # noqa: PLC0415
+        from throwstack.volatility.tables import columns, frame_table  # noqa: PLC0415
+
+        def generate() -> Iterator[tuple[int, tuple[Any, ...]]]:
+            files = cxr.files_needed(self._stacks())
+            try:
+                with self.open(_MANIFEST) as out:
+                    out.write(manifest(files).encode())
+            except OSError as error:
+                log.warning("%s cannot be written: %s; its lines are in the table", _MANIFEST, error.strerror or error)
+            for file in files:
+                yield 0, columns.row(frame_table.NEEDED_COLUMNS, file)
+
+        return renderers.TreeGrid(columns.headings(frame_table.NEEDED_COLUMNS), generate())
+
+    def run(self) -> renderers.TreeGrid:
+        """Return one row per frame, innermost first, stack after stack; or one per file that the stacks call for."""
+        return self._needed() if self.config.get("symbols_needed", False) else self._frames()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from volatility3.framework import interfaces, renderers
 from volatility3.framework.configuration import requirements
@@ -20,11 +21,10 @@ if find_spec("throwstack") is None:
     ]
 
 from throwstack.volatility import options
-from throwstack.volatility.survey import Survey
-from throwstack.volatility.tables import columns
-from throwstack.volatility.tables.thread_table import FoldedStack, ThreadTable, fold
-from throwstack.volatility.thread_stacks import thread_stack
-from throwstack.volatility.thread_survey import ThreadSurvey
+
+if TYPE_CHECKING:
+    from throwstack.volatility.survey import Survey
+    from throwstack.volatility.tables.thread_table import FoldedStack, ThreadTable
 
 log = logging.getLogger(__name__)
 
@@ -68,33 +68,39 @@ class StackWalk(interfaces.plugins.PluginInterface):
         ]
 
     def _stacks(self, survey: Survey, table: ThreadTable) -> Iterator[FoldedStack]:
+        from throwstack.volatility import plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
+        from throwstack.volatility.thread_stacks import thread_stack  # noqa: PLC0415
+        from throwstack.volatility.thread_survey import ThreadSurvey  # noqa: PLC0415
+
         text = self.config.get("findstack")
         try:
             pattern = re.compile(text, re.IGNORECASE) if text else None
         except re.error as error:
             log.warning("--findstack %r is not a regular expression: %s", text, error)
             return
-        detail = options.frame_detail(self)
-        walk = ThreadSurvey(survey)
-        for report in walk.reports():
+        detail = plugin_runs.frame_detail(self)
+        for report in ThreadSurvey(survey).reports():
             stack = table.stack(thread_stack(survey.machine, report, detail))
             if pattern is None or stack.matches(pattern):
                 yield stack
 
     def run(self) -> renderers.TreeGrid:
         """Return a row per thread, and below it one per frame, innermost first."""
+        from throwstack.volatility import plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
+        from throwstack.volatility.tables import columns, thread_table  # noqa: PLC0415
+
         unique = bool(self.config.get("unique", False))
-        survey = options.open_survey(self)
-        table = ThreadTable(
+        survey = plugin_runs.open_survey(self)
+        table = thread_table.ThreadTable(
             options.name_style(self),
             is_brief=bool(self.config.get("brief", False)),
             with_fpo=bool(self.config.get("kv", False)),
             unique=unique,
         )
 
-        def generate() -> Iterator[tuple[int, columns.Row]]:
+        def generate() -> Iterator[tuple[int, tuple[Any, ...]]]:
             stacks = self._stacks(survey, table)
-            for stack in fold(stacks) if unique else stacks:
+            for stack in thread_table.fold(stacks) if unique else stacks:
                 yield from table.rows(stack)
 
         return renderers.TreeGrid(columns.headings(table.columns), generate())

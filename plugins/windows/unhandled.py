@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from volatility3.framework import interfaces, renderers
 from volatility3.plugins import timeliner
@@ -18,10 +19,10 @@ if find_spec("throwstack") is None:
         str(root) for root in Path(__file__).resolve().parents[2:4] if (root / "throwstack/cli/main.py").is_file()
     ]
 
-from throwstack.report.crash_report import CrashReport
-from throwstack.volatility import crashes, options
-from throwstack.volatility.tables import columns
-from throwstack.volatility.tables.crash_table import CRASH_COLUMNS
+from throwstack.volatility import options
+
+if TYPE_CHECKING:
+    from throwstack.report.crash_report import CrashReport
 
 
 class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface):
@@ -43,20 +44,28 @@ class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface
         ]
 
     def _crashes(self) -> Iterator[CrashReport]:
-        survey = options.open_survey(self)
+        from throwstack.volatility import crashes, plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
+
+        survey = plugin_runs.open_survey(self)
         for finding in survey.findings():
             yield crashes.crash_of(survey.machine, finding)
 
-    def _generator(self) -> Iterator[tuple[int, columns.Row]]:
-        for crash in self._crashes():
-            yield 0, columns.row(CRASH_COLUMNS, crash)
-
     def generate_timeline(self) -> Iterator[tuple[str, timeliner.TimeLinerType, datetime.datetime]]:
         """Yield when each stuck thread began to wait, for the timeliner."""
+        from throwstack.volatility import crashes  # noqa: PLC0415 see throwstack.volatility.options
+
         for crash in self._crashes():
             if crash.blocked_since is not None:
                 yield crashes.timeline_text(crash), timeliner.TimeLinerType.MODIFIED, crash.blocked_since
 
     def run(self) -> renderers.TreeGrid:
         """Return one row per stuck thread."""
-        return renderers.TreeGrid(columns.headings(CRASH_COLUMNS), self._generator())
+        from throwstack.volatility.tables import columns, crash_table  # noqa: PLC0415 see throwstack.volatility.options
+
+        table = crash_table.CRASH_COLUMNS
+
+        def generate() -> Iterator[tuple[int, tuple[Any, ...]]]:
+            for crash in self._crashes():
+                yield 0, columns.row(table, crash)
+
+        return renderers.TreeGrid(columns.headings(table), generate())

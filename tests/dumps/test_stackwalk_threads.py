@@ -29,7 +29,7 @@ from tests.support.patched_memory import Patches, opened
 from tests.support.volatility_session import Session, open_dump
 from throwstack.core.sides import BOTH, Side, sides_of
 from throwstack.names.frame_names import name_of
-from throwstack.report.frame_report import NameStyle
+from throwstack.names.name_style import NameStyle
 from throwstack.volatility.memory.machine import Machine as Opened
 from throwstack.volatility.processes import ProcessReader
 from throwstack.volatility.survey import Selection, Survey

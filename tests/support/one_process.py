@@ -96,9 +96,9 @@ def _row(finding: Finding) -> tuple[Any, ...]:
     stuck = finding.stuck
     thrown = tuple((one.record.code, one.record.address, one.context.address) for one in stuck.exceptions)
     names = tuple(
-        stuck.target.symbols.name(frame.ip, is_return_address=not frame.is_interrupted)
-        for exception in stuck.exceptions
-        for frame in stuck.throwing_walk(exception).frames
+        finding.target.symbols.name(frame.ip, is_return_address=not frame.is_interrupted)
+        for walk in stuck.throwing_walks
+        for frame in walk.frames
     )
     return finding.arch, stuck.blocked_in, thrown, names
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from itertools import count
 
 from throwstack.core.contexts import Context
@@ -21,6 +20,7 @@ from throwstack.core.registers import Arch
 from throwstack.core.text import escape
 from throwstack.names.frame_names import names_of
 from throwstack.names.frame_records import annotation
+from throwstack.names.name_style import NameStyle
 from throwstack.names.symbols import Name
 from throwstack.report.image_substitutes import substitute_note
 from throwstack.report.register_text import context_values, format_instruction, register_values
@@ -31,16 +31,6 @@ WHOLE = 4096
 """Characters of a name or a note in a report. Tables cut them shorter."""
 _ARGUMENTS = 3
 INLINE = "inline"
-
-
-class NameStyle(Enum):
-    """How functions are named in a table."""
-
-    PLAIN = "plain"
-    RAW = "raw"
-    """As the symbols spell them: decorated."""
-    SIGNATURE = "signature"
-    """With the types of their parameters, where the symbols give them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the plugins have in common: their requirements, their options, and the machine made from both."""
+"""What the plugins have in common: their requirements and their options.
+
+Volatility imports every plugin for every command, so all that is loaded here costs every user of `vol` its time. The
+engine is loaded when one of our plugins runs (`throwstack.volatility.plugin_runs`).
+"""
 
 from __future__ import annotations
 
-import logging
+from importlib.util import find_spec
 
-from volatility3.framework import exceptions, interfaces
+from volatility3.framework import interfaces
 from volatility3.framework.configuration import requirements
 from volatility3.plugins.windows import pslist
 
-from throwstack.core.guard import reason_of
-from throwstack.core.sides import OLDER_WORDS, SIDES_BY_WORD, Sides, sides_of
-from throwstack.core.text import escape
-from throwstack.report.frame_report import FrameDetail, NameStyle
-from throwstack.volatility.memory.machine import Machine
-from throwstack.volatility.memory.read_faults import read_problems
-from throwstack.volatility.opening.sources import Sources, paths
-from throwstack.volatility.survey import Selection, Survey
+from throwstack.core.sides import OLDER_WORDS, SIDES_BY_WORD
+from throwstack.names.name_style import NameStyle
 
-log = logging.getLogger(__name__)
+_LIBRARIES = ("capstone", "pefile", "pydemumble")
+"""What the engine imports. Volatility says of a plugin whose import fails that it was not loaded, and why."""
+for _library in _LIBRARIES:
+    if find_spec(_library) is None:
+        _message = f"No module named {_library!r}"
+        raise ModuleNotFoundError(_message, name=_library)
 
 
 def common_requirements() -> list[interfaces.configuration.RequirementInterface]:
@@ -80,35 +83,6 @@ def wow64_requirement(description: str, *, default: str) -> interfaces.configura
     )
 
 
-def _wow64_sides(plugin: interfaces.plugins.PluginInterface) -> Sides:
-    (requirement,) = (one for one in plugin.get_requirements() if one.name == "wow64")
-    return sides_of(plugin.config.get("wow64") or requirement.default)
-
-
 def name_style(plugin: interfaces.plugins.PluginInterface) -> NameStyle:
     """Return how a plugin with the frame requirements was told to name functions."""
     return NameStyle(plugin.config.get("names") or NameStyle.PLAIN.value)
-
-
-def frame_detail(plugin: interfaces.plugins.PluginInterface) -> FrameDetail:
-    """Return what a plugin with the frame requirements was told to show of each frame."""
-    return FrameDetail(registers=bool(plugin.config.get("registers")), fpo=bool(plugin.config.get("kv")))
-
-
-def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:
-    """Return the survey of the machine that a plugin with the common requirements was given."""
-    config, progress = plugin.config, plugin._progress_callback  # noqa: SLF001 a plugin's own, handed on by it
-    sources = Sources(*paths(config.get("symbol_path"), config.get("image_path")), progress)
-    names = config.get("process") or ()
-    selection = Selection(config.get("pid") or (), config.get("tid") or (), names, _wow64_sides(plugin))
-    try:
-        return Survey(Machine(plugin.context, config["kernel"], plugin.config_path, sources), selection, progress)
-    except (LookupError, TypeError) as error:
-        reason = escape(str(error), 1024)
-    except Exception as error:
-        log.debug("the machine cannot be examined", exc_info=True)
-        reason = f"the machine cannot be examined: {reason_of(error)}"
-    for problem in read_problems(plugin.context):
-        log.warning("%s", problem)
-    # What Volatility prints as a reason rather than as a traceback.
-    raise exceptions.SymbolSpaceError(reason)

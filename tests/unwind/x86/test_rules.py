@@ -47,9 +47,7 @@ def stack_of(asm: Assembler) -> tuple[int, ...]:
 def record(asm: Assembler, program: str, **sizes: int) -> Records:
     fields = dict.fromkeys(("prologue_size", "parameters_size", "saved_registers_size", "locals_size"), 0)
     begin = asm.labels["function"] - BASE
-    return Records(
-        [FrameData(begin, 0x20, **{**fields, **sizes}, max_stack_size=0, program=program, uses_base_pointer=True)]
-    )
+    return Records([FrameData(begin, 0x20, **{**fields, **sizes}, program=program, uses_base_pointer=True)])
 
 
 def test_the_start_of_the_function_answers_where_symbols_name_it() -> None:

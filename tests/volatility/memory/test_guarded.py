@@ -16,8 +16,9 @@ from tests.support.failing_calls import calls
 from tests.support.patched_memory import opened
 from tests.support.volatility_session import Session, open_dump
 from throwstack.core.registers import Registers
+from throwstack.names.name_style import NameStyle
 from throwstack.report import make_crash
-from throwstack.report.frame_report import FrameDetail, NameStyle
+from throwstack.report.frame_report import FrameDetail
 from throwstack.stuck.triage import Triage
 from throwstack.unwind.target import ThreadStack
 from throwstack.unwind.x64 import Unwinder

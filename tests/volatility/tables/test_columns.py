@@ -12,8 +12,9 @@ import pytest
 from volatility3.framework import renderers
 from volatility3.framework.renderers import format_hints
 
+from throwstack.names.name_style import NameStyle
 from throwstack.report.crash_report import CrashReport
-from throwstack.report.frame_report import FrameReport, NameStyle
+from throwstack.report.frame_report import FrameReport
 from throwstack.report.thread_report import ThreadStackReport
 from throwstack.report.values import Hexadecimal
 from throwstack.volatility.tables.columns import Column, headings, row

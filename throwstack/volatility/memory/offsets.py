@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from throwstack.core.errors import ThrowstackError
 from throwstack.volatility.memory.layout import Layout
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _KEY = "declared"
 
 
-class MissingMembers(LookupError):
+class MissingMembers(ThrowstackError, LookupError):
     """The symbols lack members or types that a reader cannot do without."""
 
     def __init__(self, names: Sequence[str]) -> None:

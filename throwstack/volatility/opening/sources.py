@@ -13,20 +13,22 @@ import logging
 import os
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from volatility3 import cli
 from volatility3.framework import constants
 
 from throwstack.core.text import escape
-from throwstack.files.download import Downloader
 from throwstack.files.image_path import ImageStore
 from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.files.user_cache import cache_directory
 from throwstack.images.image import Image, PdbIdentity
 from throwstack.names.frame_records import FrameDataSource
 from throwstack.names.symbols import SymbolSource, SymbolTable, export_table, first_of
-from throwstack.pdb.pdb_symbols import PdbSymbols
 from throwstack.volatility.opening.isf import IsfSource
+
+if TYPE_CHECKING:
+    from throwstack.pdb.pdb_symbols import PdbSymbols
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ class Sources:
     def _path(self, text: str) -> SymbolPath | None:
         if not text.strip():
             return None
+        from throwstack.files.download import Downloader  # noqa: PLC0415 urllib and ssl: for those who give a path
+
         fetcher = None if self._is_offline else Downloader(say=self._say, progress=self._progress)
         try:
             return SymbolPath(parse_symbol_path(text, cache_directory(), self._say), fetcher=fetcher, say=self._say)
@@ -66,6 +70,8 @@ class Sources:
     def _pdbs(self) -> PdbSymbols | None:
         if self._symbol_path is None:
             return None
+        from throwstack.pdb.pdb_symbols import PdbSymbols  # noqa: PLC0415 for those who give a path
+
         return PdbSymbols(
             self._symbol_path,
             cache=cache_directory(),

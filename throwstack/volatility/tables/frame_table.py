@@ -10,8 +10,9 @@ from volatility3.framework.renderers import format_hints
 
 from throwstack.core.text import escape
 from throwstack.files.needed_files import NeededFile
+from throwstack.names.name_style import NameStyle
 from throwstack.report.crash_report import ProcessSummary
-from throwstack.report.frame_report import FrameReport, NameStyle
+from throwstack.report.frame_report import FrameReport
 from throwstack.report.register_text import format_registers
 from throwstack.volatility.tables.columns import Column, joined
 

@@ -16,7 +16,7 @@ from itertools import islice
 from volatility3.framework.renderers import format_hints
 
 from throwstack.core.text import escape
-from throwstack.report.frame_report import NameStyle
+from throwstack.names.name_style import NameStyle
 from throwstack.report.thread_report import StartRoutine, ThreadStackReport, ThreadWait
 from throwstack.volatility.objects.wait_objects import duration
 from throwstack.volatility.tables.columns import Column, Row, joined, row
