@@ -23,8 +23,8 @@ def main() -> None:
             print(error, file=sys.stderr)
             continue
         found.update(str(crash.signature or crash.blocked_in) for crash in report.crashes)
-        for warning in report.warnings:
-            print(f"{path}: {warning.text}", file=sys.stderr)
+        for hidden in (*report.warnings, *report.unexamined):
+            print(f"{path}: {throwstack.to_json(hidden)}", file=sys.stderr)
     for signature, count in found.most_common():
         print(f"{count:5} {signature}")
 

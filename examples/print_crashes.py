@@ -7,7 +7,7 @@ import throwstack
 
 with throwstack.open(sys.argv[1], symbols=sys.argv[2:]) as dump:
     for crash in dump.crashes():
-        for exception in crash.exceptions[:1]:
-            print(crash.process.name, exception.type or exception.title, exception.message)
+        if crash.exception:
+            print(f"{crash.process.name}: {crash.exception.title} {crash.exception.message}".rstrip())
         for frame in crash.throwing.frames if crash.throwing else ():
             print(f"    {frame.name}")

@@ -12,7 +12,8 @@ def main() -> None:
     """Print a line for each thread, and its innermost function outside the system's modules."""
     with throwstack.open(sys.argv[2], symbols=sys.argv[3:]) as dump:
         for thread in dump.threads(pids=[int(sys.argv[1])]):
-            print(thread.tid, thread.state, ", ".join(thread.wait.objects) if thread.wait else "")
+            wait = thread.wait
+            print(thread.tid, thread.state, *((wait.reason, wait.seconds, *wait.objects) if wait else ()))
             for _, frame in thread.frames:
                 if frame.module.lower() not in {"nt", "ntdll", "kernel32", "kernelbase", "user32"}:
                     print(f"    {frame.name}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from volatility3.framework import constants
 
 import throwstack
 from tests.conftest import Forge
+from throwstack.core.budgets import BUDGETS
 from throwstack.core.sides import Side
 from throwstack.report.dump_report import WarningCode
 from throwstack.volatility.opening import kernel_symbols
@@ -131,7 +133,8 @@ def test_a_closed_dump_says_so_and_its_file_is_closed(ftp: Place):
     dump.close()
     with pytest.raises(throwstack.ThrowstackError, match="the dump was closed"):
         dump.report()
-    assert list(crashes) == []
+    with pytest.raises(throwstack.ThrowstackError, match="the dump was closed"):
+        next(crashes)
 
 
 def test_a_list_of_processes_that_is_paged_out_is_no_clean_bill(forged: Forge):
@@ -223,3 +226,125 @@ def test_importing_throwstack_does_not_load_volatility():
 
     code = "import sys, throwstack; sys.exit('volatility3' in sys.modules or 'capstone' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_directory_of_symbols_that_can_be_none_is_said_and_does_no_harm_to_the_next_dump(ftp: Place, tmp_path: Path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for given in ("a\0b", loop):
+        with pytest.raises(throwstack.ThrowstackError):
+            throwstack.open(ftp[0], symbols=[given], offline=True)
+    with throwstack.open(ftp[0], symbols=[ftp[1]], symbol_path="", offline=True) as dump:
+        assert len(list(dump.crashes())) == 1
+
+
+def test_paths_that_can_be_no_files_are_said(ftp: Place):
+    for path, words in (("", "is empty"), ("a\0b", "can be no file's path"), ("\udcff", "")):
+        with pytest.raises(throwstack.ThrowstackError, match=words) as caught:
+            throwstack.open(path, symbols=ftp[1], offline=True)
+        assert str(caught.value).isprintable()
+
+
+def test_relative_directories_of_symbols_stay_where_they_were(
+    ftp: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(ftp[1].parent)
+    with throwstack.open(ftp[0], symbols="isf", symbol_path="", offline=True) as first:
+        monkeypatch.chdir(tmp_path)
+        with throwstack.open(ftp[0], symbols=ftp[1], symbol_path="", offline=True):
+            assert str(ftp[1].resolve()) in volatility3.symbols.__path__
+        (crash,) = first.crashes()
+    assert crash.thrown_at == "ftpsrvdata_pg!_com_raise_error+0x32"
+
+
+def test_a_hosts_own_settings_are_kept(ftp: Place, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "OFFLINE", True)
+    with throwstack.open(ftp[0], symbols=ftp[1], symbol_path=""):
+        assert constants.OFFLINE
+    assert constants.OFFLINE
+
+
+def test_wrong_arguments_are_not_blamed_on_the_dump(ftp: Place):
+    with throwstack.open(ftp[0], symbols=ftp[1], symbol_path="", offline=True) as dump:
+        for wrong in ({"pids": 5}, {"pids": None}, {"tids": ["a"]}, {"pids": "2564"}):
+            with pytest.raises(throwstack.ThrowstackError, match="is a collection of numbers, not"):
+                dump.report(**wrong)
+
+
+MINE = "my own"
+
+
+def test_what_progress_raises_is_the_callers(ftp: Place):
+    def fails(_share: float, _text: str) -> None:
+        raise LookupError(MINE)
+
+    with (
+        throwstack.open(ftp[0], symbols=ftp[1], symbol_path="", offline=True, progress=fails) as dump,
+        pytest.raises(LookupError, match=MINE),
+    ):
+        dump.report()
+
+
+def test_names_in_messages_are_escaped(ftp: Place, tmp_path: Path):
+    data = ftp[0].read_bytes()
+    at = data.index(b"ntkrpamp.pdb\0")
+    hostile = tmp_path / "hostile.dmp"
+    hostile.write_bytes(data[:at] + b"\x1b\n" + data[at + 2 :])
+    with pytest.raises(throwstack.ThrowstackError) as caught:
+        throwstack.open(hostile, symbols=ftp[1], offline=True)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts the open files of a process as Linux shows them")
+def test_a_closed_dump_holds_no_file(ftp: Place):
+    def files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    with throwstack.open(ftp[0], symbols=ftp[1], symbol_path="", offline=True) as dump:
+        list(dump.crashes())
+    before = files()
+    for _ in range(3):
+        with throwstack.open(ftp[0], symbols=ftp[1], symbol_path="", offline=True) as dump:
+            list(dump.crashes())
+    assert files() == before
+
+
+def test_damage_that_takes_a_process_away_is_told(forged: Forge, tmp_path: Path):
+    """EPROCESS.Peb of the crashed process is zeroed: as if it were one of the kernel's own processes."""
+    out, truth = forged("service-x64")
+    pid = truth.stuck[0].pid
+    with throwstack.open(out / "MEMORY.DMP", symbols=out / "isf", symbol_path="", offline=True) as dump:
+        machine = dump._machine
+        (item,) = (item for item in machine.processes() if int(item.UniqueProcessId) == pid)
+        peb = machine.layout.offset("_EPROCESS.Peb")
+        physical, _ = machine.context.layers[machine.kernel.layer_name].translate(item.vol.offset + peb)
+        data = machine.memory.read(machine.canonical(item.vol.offset) + peb, 8)
+    content = (out / "MEMORY.DMP").read_bytes()
+    at = next(at for at in range(physical % 0x1000, len(content), 0x1000) if content[at : at + 8] == data)
+    assert content.count(data) >= 1
+    damaged = tmp_path / "damaged.dmp"
+    damaged.write_bytes(content[:at] + bytes(8) + content[at + 8 :])
+    with throwstack.open(damaged, symbols=out / "isf", symbol_path="", offline=True) as dump:
+        report = dump.report()
+    assert report.crashes == ()
+    assert [(process.pid, process.name) for process in report.unexamined] == [(pid, "ledgersvc.exe")]
+
+
+def test_a_budget_that_hides_pages_is_told(forged: Forge, monkeypatch: pytest.MonkeyPatch):
+    out, _ = forged("service-x64")
+    monkeypatch.setattr("throwstack.volatility.memory.vads.BUDGETS", replace(BUDGETS, vads=2))
+    with throwstack.open(out / "MEMORY.DMP", symbols=out / "isf", symbol_path="", offline=True) as dump:
+        report = dump.report()
+    assert any(warning.code is WarningCode.PAGES and "2 VADs" in warning.text for warning in report.warnings)
+
+
+@pytest.mark.usefixtures("caught")
+def test_a_machine_that_cannot_be_described_costs_no_crash(ftp: Place, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr("throwstack.volatility.machine_report._build", fails)
+    with throwstack.open(ftp[0], symbols=ftp[1], symbol_path="", offline=True) as dump:
+        report = dump.report()
+    assert len(report.crashes) == 1
+    assert (report.machine.system, report.machine.architecture) == ("Windows", "x86")

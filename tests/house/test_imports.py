@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.support.vol import CHECKOUT
+
 TESTS = Path(__file__).parents[1]
 IMPORTS = re.compile(r"^[ ]*(?:from|import) tests[.\w]*(?:[.]| import [^\n]*| import \([^)]*)\btest_\w+", re.MULTILINE)
 
@@ -28,3 +30,17 @@ def test_no_test_module_is_imported():
     }
     del found[Path(__file__).relative_to(TESTS.parent).as_posix()]
     assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_only_the_room_for_it_imports_volatility():
+    """import-linter holds the engine's rooms; this holds what is outside them, and imports that are made by name."""
+    allowed = ("throwstack/volatility/",)
+    found = [
+        path.relative_to(CHECKOUT).as_posix()
+        for path in sorted((CHECKOUT / "throwstack").rglob("*.py"))
+        if re.search(
+            r"^\s*(from|import) volatility3|import_module\(.volatility3", path.read_text("utf-8"), re.MULTILINE
+        )
+    ]
+    assert [name for name in found if not name.startswith(allowed)] == []
+    assert found

@@ -14,7 +14,8 @@ from throwstack.report.crash_report import CrashReport
 from throwstack.report.values import ALWAYS, Hexadecimal
 
 SCHEMA_VERSION = "1.0"
-"""Of the JSON. The first number changes when a field goes or changes its meaning, the second when one comes."""
+"""Version of the JSON. The first number changes when a field is removed or changes its meaning, the second when one is
+added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,8 @@ class WarningCode(Enum):
     """There are more warnings than a report holds."""
     READ = "read"
     """The image or a file given beside it could not be read."""
-    SYMBOLS = "symbols"
-    """The kernel's symbols lack something, so that pages cannot be had."""
+    PAGES = "pages"
+    """Pages of processes cannot be found: the kernel's symbols, a VAD tree or the compressed store do not allow it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports as JSON: `to_json` turns any report into what `json.dumps` takes. `docs/schema` describes every field.
 
-The rules are few. A dataclass is an object with its fields; a field that is not known, or has nothing
-in it, is left out (but for the lists of a `DumpReport`, which are always there). Addresses, codes and
-registers (`Hexadecimal`) are text, `"0x7c828752"`. Members of an enum are words, `"frame-pointer"`. Times are ISO 8601
-in UTC. All other numbers are numbers.
+The rules are few. A dataclass is an object with its fields. A field that is not known, or has nothing in it, is left
+out; but those that have no default, and the lists of a `DumpReport`, are always there. Addresses, codes and registers
+(`Hexadecimal`) are text, `"0x7c828752"`. Members of an enum are words, `"frame-pointer"`. Times are ISO 8601 in UTC.
+All other numbers are numbers.
 """
 
 from __future__ import annotations
@@ -24,13 +24,18 @@ def to_json(value: object) -> Any:  # noqa: ANN401 what JSON is made of
         return {
             field.name: to_json(getattr(value, field.name))
             for field in dataclasses.fields(value)
-            if "always" in field.metadata or not _is_absent(getattr(value, field.name))
+            if _is_always_there(field) or not _is_absent(getattr(value, field.name))
         }
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     return _scalar(value)
+
+
+def _is_always_there(field: dataclasses.Field[Any]) -> bool:
+    has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    return not has_default or "always" in field.metadata
 
 
 def _scalar(value: object) -> object:

@@ -183,17 +183,33 @@ def _rows_of(stack: ThrowingStack, detail: FrameDetail) -> list[FrameRow]:
     return [FrameRow(process, stack.tid, frame, "" if frame.number else stack.title) for frame in walk.frames]
 
 
+class FilesNeeded:
+    """Collects the PDBs and image files that the modules on stacks lack, each once."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._files: dict[str, NeededFile] = {}
+        self._said: dict[str, None] = {}
+
+    def add(self, stacks: Iterable[ThrowingStack]) -> None:
+        """Look at the modules on `stacks`."""
+        for stack in stacks:
+            who = f"{escape(stack.process.name)} (PID {stack.process.pid})"
+            with guarded(partial(log.warning, "%s: not all files that its stack calls for are known: %s", who)):
+                found = (stack.target.images.find(frame.ip) for frame in stack.walk.frames)
+                images = {image.base: image for image in found if image is not None}
+                for file in needed_files(images.values(), stack.target.symbols, self._said.setdefault):
+                    self._files.setdefault(file.manifest_line, file)
+
+    def files(self) -> tuple[NeededFile, ...]:
+        """Return the files; says which of them no list can hold."""
+        for message in self._said:
+            log.warning("%s", message)
+        return tuple(self._files.values())
+
+
 def files_needed(stacks: Iterable[ThrowingStack]) -> tuple[NeededFile, ...]:
     """Return the PDBs and image files that the modules on these stacks lack, each once."""
-    needed: dict[str, NeededFile] = {}
-    said: dict[str, None] = {}
-    for stack in stacks:
-        who = f"{escape(stack.process.name)} (PID {stack.process.pid})"
-        with guarded(partial(log.warning, "%s: not all files that its stack calls for are known: %s", who)):
-            found = (stack.target.images.find(frame.ip) for frame in stack.walk.frames)
-            images = {image.base: image for image in found if image is not None}
-            for file in needed_files(images.values(), stack.target.symbols, said.setdefault):
-                needed.setdefault(file.manifest_line, file)
-    for message in said:
-        log.warning("%s", message)
-    return tuple(needed.values())
+    needed = FilesNeeded()
+    needed.add(stacks)
+    return needed.files()

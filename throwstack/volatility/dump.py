@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.sides import SIDES_BY_WORD, Sides, sides_of
@@ -26,7 +28,7 @@ from throwstack.report.dump_report import (
 from throwstack.report.frame_report import WHOLE
 from throwstack.report.thread_report import ThreadStackReport
 from throwstack.volatility.crashes import crash_of, summary_of
-from throwstack.volatility.cxr import files_needed, stacks_of
+from throwstack.volatility.cxr import FilesNeeded, stacks_of
 from throwstack.volatility.machine_report import machine_report
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.open_machine import examination, isf_of, needed_isf, open_machine
@@ -35,6 +37,7 @@ from throwstack.volatility.survey import Selection, Survey
 from throwstack.volatility.thread_stacks import thread_stack
 from throwstack.volatility.thread_survey import ThreadSurvey
 
+Item = TypeVar("Item")
 PathLike = str | os.PathLike[str]
 Progress = Callable[[float, str], None]
 
@@ -53,21 +56,24 @@ class Dump:
         path: PathLike,
         *,
         symbols: PathLike | Sequence[PathLike] = (),
-        symbol_path: str | None = None,
-        image_path: str | None = None,
+        symbol_path: PathLike | None = None,
+        image_path: PathLike | None = None,
         page_files: PathLike | Sequence[PathLike] = (),
         offline: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """Open the image at `path`. See `throwstack.open`."""
-        files = FilesAtHand(_paths(symbols), symbol_path, image_path, _paths(page_files), is_offline=offline)
-        self._progress = progress
+        files = FilesAtHand(
+            _paths(symbols), _text(symbol_path), _text(image_path), _paths(page_files), is_offline=offline
+        )
+        self._progress = None if progress is None else _passing_on(progress)
         self._is_closed = False
         self._closing = contextlib.ExitStack()
         try:
-            self._file = _looked_at(Path(path), self._say)
-            self._closing.enter_context(symbol_directories(files.symbols, is_offline=offline))
-            self._machine = _opened(self._file, files, progress)
+            with _callers_errors():
+                self._file = _looked_at(path, self._say)
+                self._closing.enter_context(symbol_directories(files.symbols, is_offline=offline))
+                self._machine = _opened(self._file, files, self._progress)
             self._closing.callback(_close_layers, self._machine)
         except BaseException:
             self._closing.close()
@@ -93,60 +99,77 @@ class Dump:
 
         What may have hidden one is logged; `report` has it as data.
         """
-        survey = self._survey(Selection(pids, tids, sides=_sides(wow64)))
-        with examination():
-            for finding in survey.findings():
-                yield crash_of(self._machine, finding)
+        survey = self._survey(_selection(pids, tids, wow64))
+        yield from self._each(crash_of(self._machine, finding) for finding in survey.findings())
 
     def report(self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both") -> DumpReport:
         """Return what there is to say of the dump: the file, the machine, its crashes, and what may be hidden."""
-        survey = self._survey(Selection(pids, tids, sides=_sides(wow64)))
+        survey = self._survey(_selection(pids, tids, wow64))
         crashes: list[CrashReport] = []
-        needed: dict[str, NeededFile] = {}
-        with examination():
+        needed = FilesNeeded()
+        with _callers_errors(), self._examination():
+            machine = machine_report(self._machine, self._file.identity.header)
             for finding in survey.findings():
                 crashes.append(crash_of(self._machine, finding))
-                for file in files_needed(stacks_of(finding)):
-                    needed.setdefault(file.manifest_line, file)
-            for loss in self._machine.lost_routes:
-                survey.record.warn(WarningCode.SYMBOLS, loss)
-            machine = machine_report(self._machine, self._file.identity.header)
-        record = survey.record
+                needed.add(stacks_of(finding))
+        for loss in self._machine.page_losses:
+            survey.record.warn(WarningCode.PAGES, loss)
         return DumpReport(
             schema_version=SCHEMA_VERSION,
             file=_file_report(self._file),
             machine=machine,
-            examined=record.examined,
+            examined=survey.record.examined,
             crashes=tuple(crashes),
-            warnings=record.warnings,
-            unexamined=record.unexamined,
-            symbols_wanted=tuple(
-                WantedFile(escape(file.manifest_line, WHOLE), escape(file.module), file.why) for file in needed.values()
-            ),
+            warnings=survey.record.warnings,
+            unexamined=survey.record.unexamined,
+            symbols_wanted=tuple(_wanted(file) for file in needed.files()),
         )
 
     def processes(self) -> Iterator[ProcessSummary]:
         """Yield every process that has user-mode memory."""
         survey = self._survey(Selection())
-        with examination():
-            for process in survey.processes():
-                yield summary_of(process)
+        yield from self._each(summary_of(process) for process in survey.processes())
 
     def threads(
         self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both"
     ) -> Iterator[ThreadStackReport]:
         """Yield every thread with its whole stack, stuck or not, of the processes and threads given or of all."""
-        survey = self._survey(Selection(pids, tids, sides=_sides(wow64)))
-        with examination():
-            for report in ThreadSurvey(survey).reports():
-                yield thread_stack(self._machine, report)
+        survey = self._survey(_selection(pids, tids, wow64))
+        yield from self._each(thread_stack(self._machine, report) for report in ThreadSurvey(survey).reports())
+
+    def _each(self, found: Iterator[Item]) -> Iterator[Item]:
+        """Yield what is found, as long as the dump is open."""
+        while True:
+            self._check_open()
+            with _callers_errors(), self._examination():
+                one = list(islice(found, 1))
+            if not one:
+                return
+            yield one[0]
 
     def _survey(self, selection: Selection) -> Survey:
-        if self._is_closed:
-            message = f"{escape(str(self._file.path), WHOLE)}: the dump was closed"
-            raise CannotOpen(message)
-        with examination():
+        self._check_open()
+        with self._examination():
             return Survey(self._machine, selection, self._progress)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            message = f"{self._name}: the dump was closed"
+            raise CannotOpen(message)
+
+    @contextlib.contextmanager
+    def _examination(self) -> Iterator[None]:
+        """Turn what goes wrong with the image as a whole into an error that names it."""
+        try:
+            with examination():
+                yield
+        except ThrowstackError as error:
+            message = f"{self._name}: {escape(str(error), WHOLE)}"
+            raise type(error)(message) from error
+
+    @property
+    def _name(self) -> str:
+        return escape(str(self._file.path), WHOLE)
 
     def _say(self, text: str) -> None:
         if self._progress is not None:
@@ -158,6 +181,45 @@ def _paths(given: PathLike | Sequence[PathLike]) -> tuple[Path, ...]:
     return (Path(given),) if isinstance(given, str | os.PathLike) else tuple(map(Path, given))
 
 
+def _text(path: PathLike | None) -> str | None:
+    return None if path is None else os.fspath(path)
+
+
+def _selection(pids: Collection[int], tids: Collection[int], wow64: str) -> Selection:
+    for name, numbers in (("pids", pids), ("tids", tids)):
+        if not (isinstance(numbers, Collection) and all(isinstance(number, int) for number in numbers)):
+            message = f"{name} is a collection of numbers, not {escape(repr(numbers))}"
+            raise ThrowstackError(message)
+    return Selection(pids, tids, sides=_sides(wow64))
+
+
+class _OfTheCaller(BaseException):
+    """Carries an error of the caller's `progress` past every guard: it is no fault of the dump."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _passing_on(progress: Progress) -> Progress:
+    def told(share: float, text: str) -> None:
+        try:
+            progress(share, text)
+        except Exception as error:
+            raise _OfTheCaller(error) from error
+
+    return told
+
+
+@contextlib.contextmanager
+def _callers_errors() -> Iterator[None]:
+    """Raise what the caller's `progress` raised as it was."""
+    try:
+        yield
+    except _OfTheCaller as passed:
+        raise passed.error from None
+
+
 def _sides(word: str) -> Sides:
     try:
         return sides_of(word)
@@ -166,12 +228,19 @@ def _sides(word: str) -> Sides:
         raise ThrowstackError(message) from error
 
 
-def _looked_at(path: Path, say: Callable[[str], None]) -> DumpFile:
-    name = escape(str(path), WHOLE)
+def _looked_at(path: PathLike, say: Callable[[str], None]) -> DumpFile:
+    text = os.fspath(path)
+    name = escape(text, WHOLE)
+    if not text:
+        message = "the path of the dump is empty"
+        raise CannotOpen(message)
     try:
-        found = look_at(path, say)
+        found = look_at(Path(text), say)
     except OSError as error:
         message = f"{name}: {error.strerror or error}"
+        raise CannotOpen(message) from error
+    except ValueError as error:  # a zero in it, or half a surrogate pair
+        message = f"{name}: this can be no file's path: {error}"
         raise CannotOpen(message) from error
     if found.refusal:
         message = f"{name}: {found.refusal}"
@@ -185,15 +254,21 @@ def _opened(file: DumpFile, files: FilesAtHand, progress: Progress | None) -> Ma
         if not page_file.is_file():
             message = f"{escape(str(page_file), WHOLE)} is not a file"
             raise CannotOpen(message)
-    isf = isf_of(file, files, progress)
-    if isf is None:
-        message = f"{name}: the kernel's symbols are not at hand: {needed_isf(file)} below a directory of `symbols`"
-        raise BadSymbols(message)
     try:
+        isf = isf_of(file, files, progress)
+        if isf is None:
+            asked = "" if files.is_offline else ", and Microsoft's server did not give them"
+            where = f"put them into DIR/{escape(needed_isf(file))} and pass symbols=DIR"
+            message = f"the kernel's symbols are not at hand{asked}: {where}"
+            raise BadSymbols(message)
         return open_machine(file, isf, files, progress)
     except ThrowstackError as error:
         message = f"{name}: {escape(str(error), WHOLE)}"
         raise type(error)(message) from error
+
+
+def _wanted(file: NeededFile) -> WantedFile:
+    return WantedFile(escape(file.manifest_line, WHOLE), escape(file.module, WHOLE), file.why)
 
 
 def _close_layers(machine: Machine) -> None:

@@ -9,13 +9,17 @@ a crash dump. The service pack is in the kernel's CmNtCSDVersion: 0x200 is Servi
 from __future__ import annotations
 
 import datetime
+import logging
 
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.crashdump.header import DumpHeader
 from throwstack.report.bug_checks import bug_check_name
 from throwstack.report.dump_report import BugCheck, MachineReport
 from throwstack.report.values import Hexadecimal
+from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
+
+log = logging.getLogger(__name__)
 
 _WORKSTATION = 1
 _CLIENTS = {(5, 1): "Windows XP", (5, 2): "Windows XP", (6, 0): "Windows Vista", (6, 1): "Windows 7"}
@@ -32,12 +36,17 @@ _BUG_CHECK_WORDS = 5
 
 def machine_report(machine: Machine, header: DumpHeader | None) -> MachineReport:
     """Return what the image (and the header of a crash dump) says of the machine. What cannot be read is absent."""
+    with guarded(lambda reason: log.warning("what the image says of the machine cannot be read: %s", reason)):
+        return _made(machine, header)
+    return MachineReport("Windows", "x64" if machine.is_64bit else "x86")
+
+
+def _made(machine: Machine, header: DumpHeader | None) -> MachineReport:
     version = _shared(machine, "NtMajorVersion"), _shared(machine, "NtMinorVersion")
     build = _build(machine, header)
     clock = machine.clock
-    system_time = clock.system_time if clock is not None else None if header is None else header.system_time
-    up_time = clock.interrupt_time if clock is not None else 0
-    up_time = up_time or (0 if header is None else header.up_time or 0)
+    system_time = (0 if clock is None else clock.system_time) or (None if header is None else header.system_time)
+    up_time = (0 if clock is None else clock.interrupt_time) or (None if header is None else header.up_time) or 0
     return MachineReport(
         system=_system(version, _shared(machine, "NtProductType"), build),
         architecture="x64" if machine.is_64bit else "x86",

@@ -35,10 +35,11 @@ def isf_of(dump: DumpFile, files: FilesAtHand, progress: Progress | None = None)
     """Return the URL of the ISF file of the dump's kernel, fetched from Microsoft's server if it may be; or None."""
     if dump.kernel is None:
         return None
-    found = find_isf(dump.kernel.pdb)
-    if found is None and not files.is_offline and download_isf(dump.kernel.pdb, progress):
+    with examination():
         found = find_isf(dump.kernel.pdb)
-    return found
+        if found is None and not files.is_offline and download_isf(dump.kernel.pdb, progress):
+            found = find_isf(dump.kernel.pdb)
+        return found
 
 
 def open_machine(dump: DumpFile, isf: str, files: FilesAtHand, progress: Progress | None = None) -> Machine:

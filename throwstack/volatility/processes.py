@@ -143,6 +143,14 @@ class ProcessReader:
             problems.append("the list of threads is broken, and some may be missing")
         return Process(address, pid, name, peb, memory, pages, sides, tuple(problems), threads)
 
+    def threads_without_peb(self, process: interfaces.objects.ObjectInterface) -> int:
+        """Return how many threads of a process that has no PEB have user-mode stacks all the same.
+
+        Raises MemoryUnreadable if its EPROCESS cannot be read.
+        """
+        address = self.machine.canonical(process.vol.offset)
+        return sum(bool(thread.teb) and not thread.is_terminated for thread in self.threads.threads(address))
+
     def _wow64_modules(
         self, process: interfaces.objects.ObjectInterface, address: int, memory: Memory, problems: list[str]
     ) -> tuple[Module, ...] | None:

@@ -96,6 +96,8 @@ class Survey:
         self._impaired: dict[int, None] = {}
         self._tids = frozenset(selection.tids)
         self._defective: set[int] = set()
+        self._failed = False
+        """Whether the process opened last could not be examined, which was said."""
 
     @property
     def tids(self) -> Collection[int]:
@@ -114,17 +116,9 @@ class Survey:
 
     def processes(self) -> Iterator[Process]:
         """Yield the selected processes that have user-mode memory; says of which selected PIDs there is none such."""
-        for item, process in self.opened():
+        for _, process in self.opened():
             if process is not None:
                 yield process
-            elif self._selection.pids:
-                with self._guard_of(item):
-                    pid = int(item.UniqueProcessId)
-                    self._warn(
-                        WarningCode.NOT_FOUND,
-                        f"of the process with PID {pid} there is no user-mode memory to look at",
-                        pid=pid,
-                    )
 
     def opened(self) -> Iterator[tuple[interfaces.objects.ObjectInterface, Process | None]]:
         """Yield the EPROCESS of every selected process, and the process where it has user-mode memory.
@@ -147,6 +141,7 @@ class Survey:
         for index, item in enumerate(listed):
             process = self.open(item)
             if process is None:
+                self._say_why_not_opened(item)
                 yield item, None
                 continue
             if self._progress is not None:
@@ -231,13 +226,36 @@ class Survey:
             return self._reader.open(item)
         return None
 
+    def _say_why_not_opened(self, item: interfaces.objects.ObjectInterface) -> None:
+        """Say what is lost with a process that was not opened, unless that was said.
+
+        System and its like have no user-mode memory: no PEB, and threads without TEBs. A process with neither a PEB nor
+        threads that have ended is a program whose EPROCESS is damaged.
+        """
+        if self._failed:
+            self._failed = False
+            return
+        with self._guard_of(item):
+            pid, lost = int(item.UniqueProcessId), self._reader.threads_without_peb(item)
+            if lost:
+                reason = f"it has no PEB, but {lost} threads with user-mode stacks"
+                log.warning("%s cannot be examined: %s", self._reader.describe(item), reason)
+                self.record.not_examined(reason, pid=pid, name=self._reader.identity(self._address(item))[0])
+            elif self._selection.pids:
+                text = f"of the process with PID {pid} there is no user-mode memory to look at"
+                self._warn(WarningCode.NOT_FOUND, text, pid=pid)
+
+    def _address(self, item: interfaces.objects.ObjectInterface) -> int:
+        return self.machine.canonical(item.vol.offset)
+
     def _guard_of(self, item: interfaces.objects.ObjectInterface) -> Guard:
         """Return a guard around the process of an EPROCESS."""
 
         def say(reason: str) -> None:
+            self._failed = True
             log.warning("%s cannot be examined: %s", self._reader.describe(item), reason)
             try:
-                name, pid = self._reader.identity(self.machine.canonical(item.vol.offset))
+                name, pid = self._reader.identity(self._address(item))
             except MemoryUnreadable:
                 name, pid = "", None
             self.record.not_examined(reason, pid=pid, name=name)

@@ -61,7 +61,7 @@ def subsection(prototypes: int, count: int, following: int) -> bytes:
 
 
 def reader(segments: dict[int, bytes]) -> VadReader:
-    return VadReader(Server2003(), memory_of(segments), PagingMode.PAE)
+    return VadReader(Server2003(), memory_of(segments), PagingMode.PAE, print)
 
 
 def test_vads_of_private_and_mapped_memory_are_read():
@@ -116,12 +116,13 @@ class EndlessTree:
 
 
 def test_an_endless_vad_tree_is_read_up_to_the_budget_and_a_warning_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr("throwstack.volatility.memory.vads.BUDGETS", replace(BUDGETS, vads=100))
-    vads = VadReader(Server2003(), Memory(EndlessTree()), PagingMode.PAE)
+    said: list[str] = []
+    vads = VadReader(Server2003(), Memory(EndlessTree()), PagingMode.PAE, said.append)
     assert len(vads.views(PROCESS)) == 100
-    assert "stuck threads may have been missed: process at 0x89000000: the budget of 100 VADs is spent" in caplog.text
+    assert "stuck threads may have been missed: process at 0x89000000: the budget of 100 VADs is spent" in said[0]
 
 
 @settings(max_examples=60)

@@ -117,6 +117,12 @@ class Machine:
         return self._pages.stored.reasons
 
     @property
+    def page_losses(self) -> tuple[str, ...]:
+        """Return why pages of processes could not be had so far, a sentence for each reason."""
+        stored = (f"pages in the compressed store are missing: {reason}" for reason in self.store_problems)
+        return (*self.lost_routes, *self._pages.losses.reasons, *stored)
+
+    @property
     def read_problems(self) -> tuple[str, ...]:
         """Return what went wrong so far when the image or page files were read, a sentence for each file."""
         return read_problems(self.context)

@@ -7,7 +7,6 @@ its VADs.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -20,11 +19,10 @@ from throwstack.pages.vad_views import VadViews
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.layout import Layout
 from throwstack.volatility.memory.page_files import SwapLayers, compressed_stores
+from throwstack.volatility.memory.page_losses import PageLosses
 from throwstack.volatility.memory.pte_formats import invalid_pte_mask, pte_formats
 from throwstack.volatility.memory.store_setup import StoreFinder
 from throwstack.volatility.memory.vads import VadReader
-
-log = logging.getLogger(__name__)
 
 
 class PageSetup:
@@ -56,10 +54,11 @@ class PageSetup:
         # Prototype PTEs are in paged pool, which may itself be paged out; the pages of paged pool have none.
         paged = Memory(self._resolved(directory_base))
         self.kernel_memory = Memory(self._resolved(directory_base, kernel=paged))
+        self.losses = PageLosses()
         try:
-            self._vads: VadReader | None = VadReader(layout, self.kernel_memory, mode)
+            self._vads: VadReader | None = VadReader(layout, self.kernel_memory, mode, self.losses.say)
         except LookupError as error:
-            log.warning("pages that only the VADs tell of cannot be read: %s", error)
+            self.losses.say(f"pages that only the VADs tell of cannot be read: {error}")
             self._vads = None
 
     def process(self, directory_base: int, process: int) -> ResolvedPages:
@@ -67,11 +66,12 @@ class PageSetup:
         views = None if self._vads is None else partial(self._views, self._vads, process)
         return self._resolved(directory_base, kernel=self.kernel_memory, views=views)
 
-    @staticmethod
-    def _views(vads: VadReader, process: int) -> VadViews:
+    def _views(self, vads: VadReader, process: int) -> VadViews:
         # Any read of the process's memory may be the first to ask for the VADs. An error in them has to cost the pages
         # that only they tell of, not the thread that happens to read.
-        with guarded(lambda reason: log.warning("the VADs of the process at %#x cannot be read: %s", process, reason)):
+        with guarded(
+            lambda reason: self.losses.say(f"the VADs of the process at {process:#x} cannot be read: {reason}")
+        ):
             return vads.views(process)
         return VadViews(())
 

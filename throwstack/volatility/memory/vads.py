@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from throwstack.core.budgets import BUDGETS
+from throwstack.core.guard import Say
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.pages.page_table_entries import Bits
 from throwstack.pages.page_tables import PagingMode
@@ -59,8 +60,12 @@ class _Offsets:
 class VadReader:
     """Reads the VADs of processes; the offsets are looked up once."""
 
-    def __init__(self, layout: Layout, memory: Memory, mode: PagingMode) -> None:
-        """Take offsets from `layout`, to read in the kernel's `memory`; raises LookupError if the symbols lack one."""
+    def __init__(self, layout: Layout, memory: Memory, mode: PagingMode, say: Say) -> None:
+        """Take offsets from `layout`, to read in the kernel's `memory`; raises LookupError if the symbols lack one.
+
+        `say` is called with the reason if VADs are left out.
+        """
+        self._say = say
         self._offsets = take(_Offsets, layout)
         self._subsections_left = 0
         self._memory = memory
@@ -90,10 +95,9 @@ class VadReader:
         pending = [process + self._offsets.root]
         while pending:
             if len(seen) > BUDGETS.vads:
-                log.warning(
-                    "stuck threads may have been missed: process at %#x: the budget of %d VADs is spent: pages that "
-                    "only the others tell of are not found",
-                    *(process, BUDGETS.vads),
+                self._say(
+                    f"stuck threads may have been missed: process at {process:#x}: the budget of {BUDGETS.vads} VADs "
+                    "is spent: pages that only the others tell of are not found"
                 )
                 return
             try:

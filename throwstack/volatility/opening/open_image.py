@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import lzma
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import volatility3.symbols
@@ -41,8 +42,17 @@ class BadSymbols(CannotOpen):
     """The ISF file cannot be used; the message says why."""
 
 
-_ORIGINAL = volatility3.symbols.__path__, constants.OFFLINE
-_in_force: list[tuple[Sequence[Path], bool]] = []
+@dataclass(frozen=True, slots=True, eq=False)
+class _Settings:
+    """Where one dump's symbols are looked for, and whether a server may be asked."""
+
+    directories: tuple[str, ...]
+    is_offline: bool
+
+
+_in_force: list[_Settings] = []
+_of_the_host: list[tuple[list[str], bool]] = []
+"""What Volatility was set to before the first dump was opened; empty while none is open."""
 
 
 @contextlib.contextmanager
@@ -50,25 +60,34 @@ def symbol_directories(directories: Sequence[Path], *, is_offline: bool = True) 
     """Let Volatility look for symbols in these directories first, then in this user's cache.
 
     Volatility keeps these settings for the whole process. Where several dumps are open, in whatever order they are
-    closed, all their directories are looked into, and no server is asked if one of them is not to.
+    closed, all their directories are looked into, and no server is asked if one of them is not to. Raises CannotOpen
+    for what can be no directory's path.
     """
-    mine = (directories, is_offline)
-    _in_force.append(mine)
-    _put_in_force()
     try:
+        mine = _Settings(tuple(str(path.resolve()) for path in directories), is_offline)
+    except (OSError, ValueError, RuntimeError) as error:
+        message = f"a directory of symbols cannot be used: {error}"
+        raise CannotOpen(message) from error
+    if not _in_force:
+        _of_the_host.append((list(volatility3.symbols.__path__), constants.OFFLINE))
+    _in_force.append(mine)
+    try:
+        _put_in_force()
         yield
     finally:
         _in_force.remove(mine)
         _put_in_force()
+        if not _in_force:
+            _of_the_host.clear()
 
 
 def _put_in_force() -> None:
-    if not _in_force:
-        volatility3.symbols.__path__, constants.OFFLINE = _ORIGINAL
-        return
-    given = dict.fromkeys(str(path.resolve()) for directories, _ in _in_force for path in directories)
-    volatility3.symbols.__path__ = [*given, *constants.SYMBOL_BASEPATHS, str(isf_cache())]
-    constants.OFFLINE = any(is_offline for _, is_offline in _in_force)
+    path, is_offline = _of_the_host[0]
+    if _in_force:
+        given = dict.fromkeys(directory for settings in _in_force for directory in settings.directories)
+        path = [*given, *constants.SYMBOL_BASEPATHS, str(isf_cache())]
+        is_offline = is_offline or any(settings.is_offline for settings in _in_force)
+    volatility3.symbols.__path__, constants.OFFLINE = path, is_offline
 
 
 def find_isf(pdb: PdbIdentity) -> str | None:
@@ -100,7 +119,7 @@ def open_crash_dump(
             context.add_layer(physical.FileLayer(context, join(_PATH, name), name))
             context.config[join(space, "swap_layers", name)] = name
         context.add_layer(_LAYERS[header.paging](context, space, "layer", metadata={"os": "Windows"}))
-    except (exceptions.VolatilityException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
+    except Exception as error:  # a compressed file has its own ways to say that it is damaged
         message = f"Volatility cannot open it: {error}"
         raise CannotOpen(message) from error
     return _with_symbols(context, "layer", kernel_base, isf)
@@ -164,6 +183,7 @@ _DAMAGED = (
     OSError,
     EOFError,
     ValueError,
+    AttributeError,
     KeyError,
     TypeError,
     RecursionError,
