@@ -36,6 +36,8 @@ class Calls:
         if frame.f_lasti > 0 or code.co_name in _OF_THE_GUARD:
             return  # a generator that goes on, or what a guard tells
         if not self._depth:
+            if code.co_name.startswith("<"):
+                return  # a comprehension, which some versions of Python call: the function around it is what counts
             self.outside.add(f"{code.co_filename[len(_SOURCES) + 1 :]}:{code.co_name}")
             return
         self.count += 1
