@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `throwstack`: what goes around the plugins that run in `vol`."""
+"""The command `throwstack`, whose subcommands do what the plugins, which run in `vol`, cannot do."""
 
 from __future__ import annotations
 

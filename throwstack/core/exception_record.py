@@ -58,7 +58,7 @@ def read_record(memory: Memory, address: int, arch: Arch) -> ExceptionRecord:
 
 
 def nested_records(memory: Memory, record: ExceptionRecord, arch: Arch) -> tuple[ExceptionRecord, ...]:
-    """Return the record that `record` points to, the one that this one points to, and so on.
+    """Return the chain of records that starts at the one to which `record` points.
 
     The chain ends at a null pointer, at unreadable memory, at bytes that cannot be a record, at a record that was
     already met, and after 16 records.

@@ -100,7 +100,7 @@ X64 = ArchFacts(
 class Arch(Enum):
     """The instruction set that a stack belongs to. A 32-bit stack of a WoW64 process is `X86`.
 
-    `facts` describes it; the two that are asked for most are attributes of their own.
+    `facts` describes it. The two facts that are used most are also attributes of `Arch` itself.
     """
 
     X86 = "x86"
@@ -144,5 +144,5 @@ class Registers:
 
     @classmethod
     def named(cls, arch: Arch, values: Mapping[str, int]) -> Registers:
-        """Build from names (`eip`/`rip`, `esp`, …); a register that is not named is unknown."""
+        """Build from `values` by register name (`eip`/`rip`, `esp`, …); a register that is not named is unknown."""
         return cls(values[arch.facts.ip_name], tuple(values.get(name) for name in arch.register_names))

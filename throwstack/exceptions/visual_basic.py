@@ -15,7 +15,7 @@ FLOAT_INEXACT_RESULT = 0xC000008F
 
 
 def float_inexact(raised: RaisedException) -> ExceptionText:
-    """Describe a float trap, which Visual Basic 5 and 6 also raise for every run-time error of theirs."""
+    """Describe a floating-point trap, which Visual Basic 5 and 6 also raise for each of their run-time errors."""
     is_basic = any(image.module.label.lower().startswith("msvbvm") for image in raised.images)
     if is_basic and raised.arch is Arch.X86:
         return ExceptionText(

@@ -29,7 +29,7 @@ class NtdllFunctions:
     __slots__ = ("_dispatchers", "_functions", "_images", "_starts")
 
     def __init__(self, images: ImageMap, functions: Functions) -> None:
-        """Look at `images` and their `functions`."""
+        """`images` are those of the address space, `functions` their functions."""
         self._images = images
         self._functions = functions
         self._starts: dict[int, bool] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UNWIND_INFO: what a function's prologue did to the stack and the nonvolatile registers.
+"""UNWIND_INFO records what a function's prologue did to the stack and the nonvolatile registers.
 
 Version 1 follows "x64 exception handling" in Microsoft's documentation. Version 2 adds UWOP_EPILOG, which is not
 documented there; its form is the one that LLVM writes and that Windows' own binaries have (see `Epilogues`).

@@ -158,7 +158,7 @@ class SymbolicState:
         return self.load(sp), replace(popped, pushed=max(self.pushed - 4, 0))
 
     def set_sp(self, new: SymbolicValue | None) -> SymbolicState:
-        """Return the state with esp set from another value than its own: doubts about it are gone."""
+        """Return the state with esp set from a value other than esp, which removes all doubts about it."""
         return replace(self.with_register(SP, new), doubt=0, pushed=0)
 
 
