@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How our commands end: one line instead of a traceback, and the exit status that says what happened.
+"""Ends our commands with one line instead of a traceback, and with an exit status that says what happened.
 
 Results go to standard output, everything else to standard error. Either may be closed, full, or a pipe whose reader
 closes it early (`| head -1`), and its encoding may lack some characters.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""EXCEPTION_RECORD: what was raised, where, and with which parameters.
+"""EXCEPTION_RECORD says what was raised, where, and with which parameters.
 
 The layouts are EXCEPTION_RECORD32 and EXCEPTION_RECORD64 of winnt.h. A record may point to a second one: the exception
 that was being handled when this one was raised.

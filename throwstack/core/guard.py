@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard around the examination of one item: an exception in it becomes a stated reason, and the loop goes on.
+"""The guard around the examination of one item. An exception becomes a stated reason, and the loop goes on.
 
 A dump comes from a compromised machine or a failing disk, and no list of its faults is complete. So every loop over
 processes, threads or rows examines each item inside a `Guard`, and yields the result outside of it. The second half

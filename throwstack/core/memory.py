@@ -41,7 +41,7 @@ class PageSource(Protocol):
 
 
 class Memory:
-    """One address space: cached pages and typed reads. Every read raises `MemoryUnreadable` where a page is absent."""
+    """One address space with cached pages and typed reads. A read raises `MemoryUnreadable` if a page is absent."""
 
     __slots__ = ("_capacity", "_pages", "_source")
 

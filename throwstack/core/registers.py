@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registers that a stack walk carries from frame to frame, and the facts of an architecture: all of them are here.
+"""The registers that a stack walk carries from frame to frame, and all facts about an architecture.
 
 General registers are numbered as x86 and x64 instructions encode them, so that the register number of an unwind code or
 of a decoder is an index: 0 ax, 1 cx, 2 dx, 3 bx, 4 sp, 5 bp, 6 si, 7 di, then r8 to r15. A register whose value is not

@@ -66,7 +66,7 @@ def _by_debugger_data(memory: Memory, header: DumpHeader) -> tuple[int, int]:
 
 
 def search_kernel(data: ByteSource, progress: Callable[[int], None] = lambda _: None) -> Kernel | None:
-    """Return the first kernel whose PDB record is in the file, or None; one pass. `progress` takes the bytes done."""
+    """Return the first kernel whose PDB record is in the file, or None. `progress` is called with the bytes done."""
     for offset in range(0, data.size, _CHUNK):
         progress(offset)
         match = _RECORD.search(data.read(offset, _CHUNK + _OVERLAP))

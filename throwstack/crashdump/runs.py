@@ -41,7 +41,7 @@ _SET = re.compile(rb"\xff+|[^\x00]", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class PageRun:
-    """Pages with consecutive frame numbers: first number, how many pages, and the first page's offset in the file."""
+    """A run of consecutive frame numbers: the first one, how many pages, and the first page's offset in the file."""
 
     first: int
     count: int

@@ -129,7 +129,7 @@ def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionReco
 
 
 def merge(found: Iterable[SavedException]) -> tuple[SavedException, ...]:
-    """Return each exception once, with all routes that led to it; innermost (the latest) first.
+    """Return each exception once, with all routes that led to it. The innermost (the latest) is first.
 
     If one exception has several CONTEXTs, the one of the most reliable route is taken.
     """

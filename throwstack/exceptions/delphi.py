@@ -24,7 +24,7 @@ _MAX_MESSAGE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How far below a method table the pointer to itself and the class name are; whether strings are UTF-16."""
+    """How far below a method table the pointer to itself and the class name are, and whether strings are UTF-16."""
 
     arch: Arch
     self_pointer: int

@@ -18,7 +18,7 @@ _NT_BIT = 0x10000000
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A 32-bit code with its name and message; both are "" where no table has the code."""
+    """A 32-bit code with its name and message. Both are "" if no table has the code."""
 
     code: int
     name: str

@@ -120,7 +120,7 @@ def _catchable_type(reader: _Reader, address: int) -> CatchableType | None:
 
 
 def _type_name(reader: _Reader, descriptor: int) -> str | None:
-    """Return the decorated name in a TypeDescriptor: after two pointers, zero-terminated; None if it has no end."""
+    """Return the decorated name in a TypeDescriptor, which comes after two pointers; None if it has no terminator."""
     data = reader.memory.read_available(descriptor + 2 * reader.arch.pointer_size, MAX_NAME + 1)
     if not data:
         raise MemoryUnreadable(descriptor + 2 * reader.arch.pointer_size)

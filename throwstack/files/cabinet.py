@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unpacks the compressed files of a symbol store: `app.pd_` is `app.pdb`, as the only file in a cabinet.
+"""Unpacks the compressed files of a symbol store. For example, `app.pd_` is a cabinet with `app.pdb` as its only file.
 
 Follows [MS-CAB] and [MS-MCI]. Only MSZIP is supported, which makecab uses by default: blocks of at most 32 KB, each a
 deflate stream that can refer back into the block before it. LZX and Quantum are refused; the message names tools that

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Downloads files from symbol servers: one GET for each, with limits on time and size. A failed one leaves no file.
+"""Downloads files from symbol servers, each by one GET with limits on time and size. A failed download leaves no file.
 
 urllib suffices: it does a GET with a time-out on every wait, and knows proxies and redirects. A better HTTP package
 would be a dependency of every installation, and only a few go online.

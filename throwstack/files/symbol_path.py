@@ -324,7 +324,7 @@ class SymbolPath:
     def _downloads(
         self, server: Server, cache: Path | None, identity: Identity, name: str
     ) -> Generator[tuple[Path, str], None, None]:
-        """Download the file, or else the cabinet with it; yield the path of the file and the address it came from."""
+        """Download the file, or else the cabinet with it. Yield the path of the file and the address it came from."""
         url = server.file_url(identity)
         if self._fetcher is None or cache is None or url is None:
             return

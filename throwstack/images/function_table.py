@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image's table of RUNTIME_FUNCTIONs (.pdata): which entry covers an RVA.
+"""An image's table of RUNTIME_FUNCTIONs (.pdata), which says which entry covers an RVA.
 
 The linker sorts the table, so that a look-up is a bisection that touches a few pages. If it meets an absent page or an
 entry out of order, the readable part of the table is indexed once and searched instead. A function without an entry

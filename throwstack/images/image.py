@@ -139,7 +139,7 @@ class Image:
         return self._pdb
 
     def is_code(self, address: int) -> bool:
-        """Say whether `address` is in an executable section; anywhere in the image if the headers are unreadable."""
+        """Say whether `address` is in an executable section. With unreadable headers the whole image counts."""
         headers = self.headers
         if headers is None or not headers.sections:
             return self.module.contains(address)

@@ -69,7 +69,7 @@ def _without_groups(name: str) -> str:
 
 
 def _last_word(name: str) -> str:
-    """Return the name in a declaration, without the type before it; `operator new` counts as one word."""
+    """Return the name in a declaration, without the type before it. `operator new` counts as one word."""
     operator = re.search(r"\S*\boperator\b.*", name)
     if operator:
         return operator[0]

@@ -265,7 +265,7 @@ class PdbSymbols:
         return None if parts is None else PdbTable(parts, identity)
 
     def _run(self, command: list[str], pdb: Path, out: Path) -> str | None:
-        """Run the process that converts; return the reason if it fails, or None."""
+        """Run the process that converts. Return the reason if it fails, else None."""
         with tempfile.TemporaryFile() as answer:
             process = subprocess.Popen(  # noqa: S603 our own module; the arguments are paths and numbers
                 command, cwd=out.parent, stdin=subprocess.PIPE, stdout=answer, stderr=subprocess.DEVNULL

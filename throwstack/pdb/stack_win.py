@@ -113,7 +113,7 @@ def _figure(word: str) -> int:
 
 
 class _Cover:
-    """Nested or overlapping ranges, flattened: for each address the innermost range, the one that starts last."""
+    """Flattens nested or overlapping ranges. An address gets the innermost range, which is the one that starts last."""
 
     __slots__ = ("_lines", "_starts")
 

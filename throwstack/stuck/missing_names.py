@@ -55,7 +55,7 @@ def _leads_on(symbols: Symbols, kernel32: Image) -> bool:
 
 
 def _code_of_filter(symbols: Symbols, kernel32: Image) -> bytes:
-    """Return the first bytes of the filter, as many as can be read; none if it is not found."""
+    """Return as many of the first bytes of the filter as can be read; none if the filter is not found."""
     rva = symbols.rva_of(kernel32, _FILTER.symbol)
     return b"" if rva is None else kernel32.memory.read_available(kernel32.base + rva, _STUB_SIZE)
 

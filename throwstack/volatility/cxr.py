@@ -192,7 +192,7 @@ class FilesNeeded:
         self._said: dict[str, None] = {}
 
     def add(self, stacks: Iterable[ThrowingStack]) -> None:
-        """Look at the modules on `stacks`."""
+        """Add the modules on `stacks`."""
         for stack in stacks:
             who = f"{escape(stack.process.name)} (PID {stack.process.pid})"
             with guarded(partial(log.warning, "%s: not all files that its stack calls for are known: %s", who)):
@@ -202,7 +202,7 @@ class FilesNeeded:
                     self._files.setdefault(file.manifest_line, file)
 
     def files(self) -> tuple[NeededFile, ...]:
-        """Return the files; says which of them no list can hold."""
+        """Return the files. Say which of them no list can hold."""
         for message in self._said:
             log.warning("%s", message)
         return tuple(self._files.values())

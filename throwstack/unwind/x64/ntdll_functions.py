@@ -65,7 +65,7 @@ class NtdllFunctions:
         return context.registers
 
     def _begin(self, ip: int) -> tuple[Image | None, int | None]:
-        """Return ntdll and the RVA at which the function at `ip` begins; no image if it is another module's."""
+        """Return ntdll and the RVA at which the function at `ip` begins; None for the image if that is not ntdll."""
         image = self._images.find(ip)
         if image is None or image.module.name.lower() != _MODULE:
             return None, None

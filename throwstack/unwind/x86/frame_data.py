@@ -37,7 +37,7 @@ class ProgramError(Enum):
 
 
 def run_program(program: str, variables: Mapping[str, int], memory: Memory) -> dict[str, int] | ProgramError:
-    """Run a program; return the variables that it assigned, or why it failed. Numbers wrap around at 32 bits."""
+    """Run a program. Return the variables that it assigned, or why it failed. Numbers wrap around at 32 bits."""
     tokens = program.split()
     if len(tokens) > _MAX_TOKENS:
         return ProgramError.TOO_LONG

@@ -73,7 +73,7 @@ class FunctionStarts:
 
 
 def _collect(image: Image, section: Section, data: list[Section], meter: Meter) -> list[int]:
-    """Return the possible function starts of `section`, in order; some are missing where the budget is spent."""
+    """Return the possible function starts of `section`, in order. Some are missing if the budget is spent."""
     first = image.base + section.rva
     end = min(first + section.size, image.base + image.module.size)
     found: set[int] = set()

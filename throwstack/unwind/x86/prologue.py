@@ -57,9 +57,9 @@ class Prologues:
     def comes_back(self, start: int, place: Place) -> bool:
         """Say whether the call before `place`, a return address in the function at `start`, can return there.
 
-        A call that never returns (`throw`) may end a block, and then its return address begins another one: `cmp eax,
-        100; jge next; … call _CxxThrowException; next: add esp, 18h`. Jumps lead there with an esp that differs from
-        the one with which the call would come back.
+        A call that never returns (`throw`) may end a block. Then its return address begins another block, as in
+        `cmp eax, 100; jge next; … call _CxxThrowException; next: add esp, 18h`. Jumps lead there with an esp that
+        differs from the one with which the call would come back.
         """
         state = self.state(start, place)
         if state is None or state.doubt or state.sp is None or place.call_sp is None or not place.is_sp_exact:

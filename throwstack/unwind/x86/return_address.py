@@ -46,7 +46,7 @@ class ReturnAddresses:
     __slots__ = ("_code", "_function_starts", "_prologues", "_sites")
 
     def __init__(self, code: Code, prologues: Prologues, starts: FunctionStarts) -> None:
-        """Look at calls in `code`; `prologues` and `starts` tell what belongs to a function that is called."""
+        """`code` has the calls; `prologues` and `starts` tell what belongs to a function that is called."""
         self._code = code
         self._prologues = prologues
         self._function_starts = starts

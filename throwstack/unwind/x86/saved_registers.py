@@ -28,7 +28,7 @@ _ANCHOR_ORDER = (SP, *_FRAME_POINTERS, 6, 7, 0, 1, 2)
 
 @dataclass(frozen=True, slots=True)
 class RegistersAtStart:
-    """The registers at the start of an analysis; `is_consistent` is False where two sources contradict each other."""
+    """The registers at the start of an analysis. `is_consistent` is False if two sources contradict each other."""
 
     gpr: tuple[int | None, ...]
     is_consistent: bool

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Symbolic registers and stack words: what code does to them, without knowing their values.
+"""Symbolic registers and stack words, which show the effects of code on them without knowing their values.
 
 An analysis starts at a function's first instruction, or at the instruction at which a thread was stopped. The values of
 the eight registers there are its symbols. Every later value is one of four: a symbol plus a constant, the word of

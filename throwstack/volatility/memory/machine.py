@@ -118,7 +118,7 @@ class Machine:
 
     @property
     def page_losses(self) -> tuple[str, ...]:
-        """Return why pages of processes could not be had so far, a sentence for each reason."""
+        """Return a sentence for each reason why pages of processes could not be read so far."""
         stored = (f"pages in the compressed store are missing: {reason}" for reason in self.store_problems)
         return (*self.lost_routes, *self._pages.losses.reasons, *stored)
 

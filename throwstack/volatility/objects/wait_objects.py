@@ -279,7 +279,7 @@ def _signed(value: int) -> int:
 
 
 def duration(value: datetime.timedelta) -> str:
-    """Return a length of time as debuggers print it: `0:00:00.312`, with days before it where there are any."""
+    """Return a length of time as debuggers print it: `0:00:00.312`, with days before it if there are any."""
     milliseconds = value // datetime.timedelta(milliseconds=1)
     seconds, milliseconds = divmod(milliseconds, 1000)
     hours, rest = divmod(seconds, 3600)

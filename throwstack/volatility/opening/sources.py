@@ -36,7 +36,7 @@ Progress = Callable[[float, str], None]
 
 
 class Sources:
-    """The symbol and image files at hand; shared by all processes of a dump."""
+    """The symbol and image files at hand, which all processes of a dump share."""
 
     def __init__(
         self, symbol_path: str, image_path: str, progress: Progress | None = None, *, is_offline: bool | None = None
