@@ -64,7 +64,7 @@ def test_a_disk_that_is_full(doctor, options):
 
 @posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_help_on_a_disk_that_is_full():
+def test_help_on_a_full_disk_reports_it():
     done = shell("throwstack doctor --help > /dev/full")
     assert (done.returncode, done.stderr) == (2, "throwstack: standard output: No space left on device\n")
 

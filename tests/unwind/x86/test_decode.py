@@ -40,7 +40,7 @@ def decoded(code: str) -> Instruction:
         ("90", Opcode.OTHER, 1),
     ],
 )
-def test_the_meaning_of_an_instruction(code: str, op: Opcode, size: int) -> None:
+def test_an_instruction_is_classified(code: str, op: Opcode, size: int) -> None:
     found = decoded(code)
     assert (found.op, found.size, found.end) == (op, size, AT + size)
 
