@@ -7,8 +7,8 @@ before the real package.
 
 So the wheel brings `throwstack.pth` (in `distribution/` of a checkout), a line of code that Python runs at every start.
 It puts a finder at the head of `sys.meta_path`, which calls `find_spec` here if `volatility3.plugins` is imported and
-does nothing for all other modules. If anything fails, `vol` works as without us. docs/security.md says what this means
-for other programs.
+does nothing for all other modules. If anything fails, `vol` works without our plugins. docs/security.md says what this
+means for other programs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def extend(plugins: ModuleType) -> None:
 
 
 def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
-    """Find `volatility3.plugins` with the other finders, and return it with a loader that also calls `extend`."""
+    """Find `volatility3.plugins` with the other finders. Its loader then also calls `extend`, which adds ours."""
     for finder in sys.meta_path:
         if getattr(finder, "__name__", "") == "ThrowstackPlugins":  # our own; two if two site directories have us
             continue

@@ -64,7 +64,7 @@ def test_a_disk_that_is_full(doctor, options):
 
 @posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_help_on_a_disk_that_is_full():
+def test_help_on_a_full_disk_reports_it():
     done = shell("throwstack doctor --help > /dev/full")
     assert (done.returncode, done.stderr) == (2, "throwstack: standard output: No space left on device\n")
 
@@ -82,7 +82,7 @@ def test_volatility_on_a_disk_that_is_full(forged: Forge, what: str):
 
 
 @posix
-def test_closed_streams(doctor):
+def test_closed_standard_streams_cause_no_traceback(doctor):
     done = shell(f"{doctor} >&-")
     assert (done.returncode, done.stderr) == (2, "throwstack: standard output is closed\n")
     done = shell(f"{doctor} > /dev/null 2>&-")
@@ -104,7 +104,7 @@ def test_a_terminal_that_knows_ascii_alone(tmp_path):
 @pytest.mark.parametrize(
     "arguments", [[], ["doctor"], ["doctor", "--no-such-option", "x"], ["no-such-command"], ["--no-such-option"]]
 )
-def test_wrong_usage(arguments, capsys):
+def test_wrong_usage_exits_with_64(arguments, capsys):
     """2, argparse's own, says that a dump cannot be examined."""
     assert main(arguments) == 64
     out, err = capsys.readouterr()
@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_read(tmp_path, capsys):
     assert capsys.readouterr().err == f"throwstack doctor: {tmp_path}/a\\x1b[31mb: No such file or directory\n"
 
 
-def test_ctrl_c(capsys):
+def test_ctrl_c_ends_a_command_with_one_line(capsys):
     """What is being made is removed on the way out."""
     on_the_way = []
 
@@ -139,7 +139,7 @@ def test_ctrl_c(capsys):
 
 
 @posix
-def test_sigterm(capsys):
+def test_sigterm_ends_a_command_with_one_line(capsys):
     before = signal.getsignal(signal.SIGTERM)
     assert console.run("throwstack x", lambda: (os.kill(os.getpid(), signal.SIGTERM), ())) == 143
     assert capsys.readouterr() == ("", "throwstack x: ended by SIGTERM\n")

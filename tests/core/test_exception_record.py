@@ -12,7 +12,7 @@ from throwstack.core.memory import MemoryUnreadable, memory_of
 from throwstack.core.registers import Arch
 
 
-def test_x86_record():
+def test_an_x86_record_is_read_member_by_member():
     data = struct.pack("<5I3I", 0xE06D7363, 1, 0, 0x77E4BEE7, 3, 0x19930520, 0x045BAC00, 0x0342DC6C)
     record = read_record(memory_of({0x45BAB68: data}), 0x45BAB68, Arch.X86)
     assert (record.code, record.flags, record.address, record.nested) == (0xE06D7363, 1, 0x77E4BEE7, 0)
@@ -21,7 +21,7 @@ def test_x86_record():
     assert record.is_well_formed
 
 
-def test_x64_record():
+def test_an_x64_record_is_read_member_by_member():
     data = struct.pack("<IIQQI4x2Q", 0xC0000005, 0, 0xABC0, 0x7FF712345678, 2, 1, 0x10)
     record = read_record(memory_of({0x1000: data}), 0x1000, Arch.X64)
     assert (record.code, record.nested, record.address) == (0xC0000005, 0xABC0, 0x7FF712345678)

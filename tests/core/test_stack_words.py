@@ -20,7 +20,7 @@ def page_of(size: int, *words: int, fill: int = 0) -> bytes:
     return struct.pack(FORMATS[size], *words, *[fill] * (count - len(words)))
 
 
-def test_ranges_that_overlap_or_touch_are_one():
+def test_ranges_that_overlap_or_touch_are_merged():
     ranges = CodeRanges([(0x2000, 0x2FFF), (0x1000, 0x17FF), (0x1800, 0x1FFF), (0x2800, 0x3000), (0x5000, 0x4FFF)], 4)
     assert len(ranges) == 1
     assert [address in ranges for address in (0xFFF, 0x1000, 0x3000, 0x3001, 0x5000)] == [

@@ -38,13 +38,13 @@ def test_length_is_bounded_and_a_cut_text_ends_in_an_ellipsis():
 
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(st.text(st.characters(exclude_categories=()), max_size=400), st.integers(0, 300))
-def test_only_printable_characters_come_out(text: str, limit: int):
+def test_escape_gives_only_printable_characters(text: str, limit: int):
     shown = escape(text, limit)
     assert len(shown) <= limit + 1
     assert all(unicodedata.category(character)[0] not in "CZ" or character == " " for character in shown)
 
 
-def test_strings_in_memory():
+def test_a_string_in_memory_ends_at_its_zero_or_at_the_limit():
     memory = memory_of({0x1000: b"plain\0rest", 0x2000: "größe\0rest".encode("utf-16-le")})
     assert ansi_at(memory, 0x1000) == "plain"
     assert wide_at(memory, 0x2000) == "größe"

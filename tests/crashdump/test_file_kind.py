@@ -55,5 +55,5 @@ def test_a_crash_dump_is_described_in_words():
 
 
 @given(st.binary(max_size=300))
-def test_any_file_is_something(data: bytes):
+def test_every_file_has_a_kind_in_words(data: bytes):
     assert identify(Buffer(data)).text

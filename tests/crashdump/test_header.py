@@ -15,7 +15,7 @@ from throwstack.crashdump.header import DumpKind, read_header
 from throwstack.pages.page_tables import PagingMode
 
 
-def test_a_64bit_header():
+def test_a_64bit_header_is_read_member_by_member():
     header = read_header(Buffer(header64(6)))
     assert header is not None
     assert (header.kind, header.size, header.paging) == (DumpKind.BITMAP_KERNEL, 0x2000, PagingMode.X64)
@@ -27,7 +27,7 @@ def test_a_64bit_header():
 
 
 @pytest.mark.parametrize(("has_pae", "paging"), [(True, PagingMode.PAE), (False, PagingMode.X86)])
-def test_a_32bit_header(has_pae: bool, paging: PagingMode):
+def test_a_32bit_header_is_read_member_by_member(has_pae: bool, paging: PagingMode):
     header = read_header(Buffer(header32(has_pae=has_pae)))
     assert header is not None
     assert (header.kind, header.size, header.paging) == (DumpKind.FULL, 0x1000, paging)
@@ -51,7 +51,7 @@ def test_an_unknown_type_has_no_kind():
 
 
 @pytest.mark.parametrize("data", [b"", b"PAGEDU64", bytes(0x2000), bytes(header64()[:0x1FFF]), b"MDMP" + bytes(0x2000)])
-def test_bytes_without_a_header(data: bytes):
+def test_bytes_without_a_header_give_none(data: bytes):
     assert read_header(Buffer(data)) is None
 
 

@@ -52,14 +52,14 @@ def test_the_bitmap_of_windows_7_has_32bit_figures(page: bytearray, bits_at: int
 
 
 @pytest.mark.parametrize("dump_type", [8, 9, 10])
-def test_ranges_of_live_dumps(dump_type: int):
+def test_the_ranges_of_a_live_dump_become_runs(dump_type: int):
     head = struct.pack("<I8sIQQIIQ", 0x40, b"RDMPDUMP", 0, 0x1FE0, 0x4000, 2, 0, 5)
     ranges = struct.pack("<4Q", 0x10, 2, 0x20, 3)
     found = read_runs(*opened(bytes(header64(dump_type)) + (head + ranges).ljust(0x2000, b"\0")))
     assert found == (PageRun(0x10, 2, 0x4000), PageRun(0x20, 3, 0x6000))
 
 
-def test_ranges_of_a_complete_live_dump_end_with_its_pages():
+def test_ranges_past_the_page_count_of_a_complete_live_dump_are_dropped():
     head = struct.pack("<I8sIQQIIQ", 0x40, b"RDMPDUMP", 0, 0x1FE0, 0x4000, 1, 0, 2)
     ranges = struct.pack("<4Q", 0x10, 2, 0x20, 3)
     assert read_runs(*opened(bytes(header64(10)) + (head + ranges).ljust(0x2000, b"\0"))) == (PageRun(0x10, 2, 0x4000),)

@@ -43,7 +43,7 @@ def doctor(capsys: pytest.CaptureFixture[str]):
 
 @pytest.mark.parametrize("kind", list(DumpKind))
 @pytest.mark.parametrize(("case", "counts"), [("service-x64", (2, 7)), ("ftp-2003", (4, 10))])
-def test_a_whole_dump_serves(forged: Forge, doctor, case: str, counts: tuple[int, int], kind: DumpKind):
+def test_a_dump_without_missing_pages_serves(forged: Forge, doctor, case: str, counts: tuple[int, int], kind: DumpKind):
     processes, threads = counts
     out, truth = forged(case, kind=kind)
     status, report = doctor(out / "MEMORY.DMP", out / "isf")
@@ -111,7 +111,7 @@ def test_what_the_symbols_lack_beside_that_is_a_problem(forged: Forge, doctor, t
     )
 
 
-def test_the_header_is_shown(forged: Forge, doctor):
+def test_the_report_has_the_dumps_header(forged: Forge, doctor):
     out, _ = forged("service-x64")
     _, report = doctor(out / "MEMORY.DMP", out / "isf")
     assert report["header"] == {
@@ -297,7 +297,7 @@ def test_a_dump_of_the_kernel_alone_does_not_serve(forged: Forge, doctor, tmp_pa
     assert any("complete or active memory dump" in advice for advice in report["advice"])
 
 
-def test_routes_are_counted(doctor, tmp_path: Path):
+def test_pages_are_counted_by_the_route_that_finds_them(doctor, tmp_path: Path):
     case = builders()["service-x64"][0]()
     spread_over(case, all_in(Residency.PROTOTYPE), Residency.TRANSITION)
     pids = {stuck.pid for stuck in case.truth.stuck}

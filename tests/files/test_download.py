@@ -142,7 +142,7 @@ def test_a_file_is_put_in_place_whole(server, tmp_path, path):
     assert download.said == []
 
 
-def test_progress_is_told(server, tmp_path):
+def test_the_progress_of_a_download_is_reported(server, tmp_path):
     told = []
     assert Download(server, "/whole", tmp_path, progress=lambda done, text: told.append((done, text))).run()
     assert told[-1] == (100, "Downloading app.pdb (250 KB)")

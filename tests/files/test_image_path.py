@@ -142,7 +142,7 @@ def test_a_file_with_another_checksum_or_pdb_is_refused(place):
     assert place.pages(pe, everything).page(BASE + 0x1000) is not None
 
 
-def test_limits(place):
+def test_a_file_larger_than_the_limit_is_refused(place):
     pe = app()
     place.put(pe, "{name}")
     modules = ModuleMap([Module("app.dll", "", BASE, pe.size, STAMP)])
@@ -174,7 +174,7 @@ def test_mapped_images_that_are_kept_are_bounded_in_bytes(place, monkeypatch):
         assert sum(len(kept.data) for kept in store._mapped.values()) <= 3 * pe.size
 
 
-def test_exports_of_the_file(place):
+def test_exports_that_memory_lacks_are_read_from_the_file(place):
     pe = app(exports=[("Exported", 0x1100)])
     place.put(pe)
     image = Image(Module("app.dll", "", BASE, pe.size, STAMP), Memory(SegmentSource({})))

@@ -66,7 +66,7 @@ def test_image_whose_unwind_data_is_absent():
     assert needed(symbols_of(pe)) == ()
 
 
-def test_image_without_header_page():
+def test_an_image_without_its_header_page_is_listed_by_its_loader_entry():
     files = needed(symbols_of(X86_APP, without=(0,), timestamp=0x4A5BDADB))
     assert manifest(files) == f"ntdll.dll,4A5BDADB{X86_APP.size:x},1\n"
     assert needed(symbols_of(X86_APP, without=(0,))) == ()

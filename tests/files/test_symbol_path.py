@@ -59,7 +59,7 @@ SITE = Server("https://symbols.example/download")
         ("cache*~/near", (PathElement((Path("~/near").expanduser(),), is_store=True),)),
     ],
 )
-def test_parse(text, elements):
+def test_a_symbol_path_is_parsed_into_elements(text, elements):
     assert parse_symbol_path(text, CACHE) == elements
 
 
@@ -166,12 +166,12 @@ def search(path: str, identity=PDB, fetcher=None):
         f"APP.PDB/{GUID.lower()}A/App.pdb",
     ],
 )
-def test_layouts_of_a_directory(tmp_path, layout):
+def test_a_file_is_found_in_each_layout_of_a_directory(tmp_path, layout):
     file = put(tmp_path / layout, "right")
     assert search(str(tmp_path)) == (file, [])
 
 
-def test_two_tier_store(tmp_path):
+def test_a_file_is_found_in_a_two_tier_store(tmp_path):
     put(tmp_path / "index2.txt", "")
     file = put(tmp_path / "ap" / "app.pdb" / f"{GUID}a" / "app.pdb", "right")
     assert search(f"srv*{tmp_path}") == (file, [])
@@ -266,7 +266,7 @@ class Store:
         return data is not None
 
 
-def test_download_into_the_cache(tmp_path):
+def test_a_file_is_downloaded_once_into_the_cache(tmp_path):
     fetcher = Store(**{"app.pdb": "right"})
     found, said = search(f"srv*{tmp_path}*https://symbols.example", fetcher=fetcher)
     assert found == tmp_path / "app.pdb" / f"{GUID}a" / "app.pdb"

@@ -145,7 +145,7 @@ def test_memory_holds_the_transcripts_words(ftp: Case) -> None:
     assert [word(0x045BAC00), word(0x045BAC04)] == [0x0342DC6C, 0x80004003]
 
 
-def test_context_is_what_cxr_printed(ftp: Case) -> None:
+def test_the_forged_context_is_what_cxr_printed(ftp: Case) -> None:
     printed = (
         "eax=045bab68 ebx=033f97fe ecx=00000000 edx=045bac00 esi=045babf0 edi=00000000 eip=77e4bee7 esp=045bab64 "
         "ebp=045babb8 cs=001b ss=0023 ds=0023 es=0023 fs=003b gs=0000 efl=00000206"

@@ -119,7 +119,7 @@ def suitable() -> list:
 
 
 @pytest.mark.parametrize(("name", "path"), suitable())
-def test_every_kernels_layout_serves(name: str, path: Path, tmp_path: Path) -> None:
+def test_a_dump_is_forged_with_the_layout_of_every_kernel(name: str, path: Path, tmp_path: Path) -> None:
     case, truth = forged(name, tmp_path, "--isf", str(path))
     with open_dump(tmp_path / "MEMORY.DMP", tmp_path / "isf") as session:
         check(session, case, truth)

@@ -111,7 +111,7 @@ def test_a_section_has_the_pages_that_its_prototype_entries_name(opened):
         assert found == [data[page * PAGE : (page + 1) * PAGE] for page in RESIDENT]
 
 
-def test_subsections_follow_the_image(opened):
+def test_an_image_has_a_subsection_for_each_of_its_parts(opened):
     session, paging = opened
     subsection = control_area(vad_at(session, base_of_ntdll(paging))).get_subsection()
     parts = []
@@ -157,7 +157,7 @@ def test_software_entries_have_a_place_in_the_page_file_or_none(opened):
     assert entry_of(session, base + 7 * PAGE) == 0
 
 
-def test_vads_of_private_memory(opened):
+def test_vads_of_memory_with_and_without_prototype_ptes_differ(opened):
     session, _ = opened
     mapped, private = vad_at(session, PRIVATE), vad_at(session, PRIVATE + 0x100000)
     # Prototype PTEs make memory a view of a section, here one without a file; the VAD spans what is reserved, too.

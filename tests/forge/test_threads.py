@@ -66,7 +66,7 @@ def test_process_and_thread_structures_are_at_the_addresses_of_the_transcript(re
         assert reference.process_layer(pid).read(0x10000, 2) == bytes([number]) * 2
 
 
-def test_thread_of_the_transcript(reference):
+def test_the_forged_thread_has_the_members_of_the_transcript(reference):
     (stuck,) = threads_of(reference, 0xA04)
     tcb = stuck.Tcb
     assert (stuck.Cid.UniqueProcess, stuck.Cid.UniqueThread) == (0xA04, 0xAE8)

@@ -23,7 +23,7 @@ def test_a_mutant_is_made_from_its_numbers_alone():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
-def test_an_edit_stays_within_its_bytes(size: int):
+def test_an_edit_never_reaches_past_the_end_of_the_data(size: int):
     for seed in range(300):
         made = edit(random.Random(seed), DATA[:size], [0x1234], DATA)
         assert 0 <= made.at <= made.at + len(made.data) <= size

@@ -22,7 +22,7 @@ COUNT = 24
 SEED = 20
 
 
-def test_mutants_are_judged_harmless():
+def test_the_plugins_survive_mutated_dumps():
     with Attack(CASES, SEED) as attack:
         outcomes = [attack.run(number) for number in range(COUNT)]
     assert [fault for outcome in outcomes for fault in outcome.faults] == []

@@ -64,7 +64,7 @@ def test_a_name_on_an_absent_page_costs_that_name_alone():
     assert [exports.may_lack(name) for name in ("Aardvark", "Middle", "Omega", "Zulu")] == [False, True, True, False]
 
 
-def test_a_name_that_goes_on_on_an_absent_page_is_not_used():
+def test_an_export_name_that_runs_into_an_absent_page_is_not_used():
     """Of `Mi|ddle` only `Mi` can be read, which could be another function's name."""
     data = directory([0x1100], [(RVA + PAGE - 2, 0)])
     data[PAGE - 2 : PAGE + 5] = b"Middle\0"
@@ -113,7 +113,7 @@ def test_a_name_that_no_linker_writes_is_not_used(name: bytes):
     assert list(parsed(data)) == [Export(0x1100, "Ordinal10")]
 
 
-def test_forwarded_exports():
+def test_a_forwarded_export_has_its_target():
     """Alpha forwards to `Middle`. An entry whose target is on an absent page is no code either."""
     data = directory([MIDDLE, 0x1200], [(ALPHA, 0)])
     assert list(parsed(data)) == [Export(0x1200, "Ordinal11"), Export(MIDDLE, "Alpha", "Middle")]
@@ -121,7 +121,7 @@ def test_forwarded_exports():
 
 
 @pytest.mark.parametrize("tables", [(0, 0, 0), (0xFFFFFFF0,) * 3, (RVA + 3 * PAGE - 1,) * 3, (RVA - 4,) * 3])
-def test_tables_outside_the_directory(tables: tuple[int, int, int]):
+def test_tables_outside_the_directory_are_not_read(tables: tuple[int, int, int]):
     data = directory([0x1100], [(ALPHA, 0)])
     struct.pack_into("<3I", data, 28, *tables)
     exports = parsed(data)

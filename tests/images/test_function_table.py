@@ -55,7 +55,7 @@ def test_the_nearest_entry_is_not_known_beside_a_page_that_is_lost() -> None:
     assert isinstance(table.nearest(ENTRIES[600].end), Stop)
 
 
-def test_empty_table() -> None:
+def test_an_empty_table_has_no_entry() -> None:
     assert table_of(b"").find(0x1000) is None
 
 
@@ -77,7 +77,7 @@ def test_missing_page_costs_only_what_lay_on_it() -> None:
 
 
 @pytest.mark.parametrize("damaged", [500, 0, COUNT - 1])
-def test_entry_out_of_order(damaged: int) -> None:
+def test_an_entry_out_of_order_costs_no_other_entry(damaged: int) -> None:
     entries = [*ENTRIES]
     entries[damaged] = RuntimeFunction(0xFFFF0000, 0xFFFF0001, 5)
     table = table_of(packed(entries))
@@ -123,7 +123,7 @@ def test_discarded_functions_take_no_place() -> None:
 
 @given(st.binary(max_size=600), st.integers(0, 1 << 32))
 @settings(max_examples=300, deadline=None, derandomize=True)
-def test_any_table(data: bytes, rva: int) -> None:
+def test_an_entry_found_in_a_random_table_covers_the_rva(data: bytes, rva: int) -> None:
     found = table_of(data).find(rva)
     if isinstance(found, RuntimeFunction):
         assert found.begin <= rva < found.end

@@ -21,7 +21,7 @@ NAMES = {"Alpha": 0x1000, "RtlUserThreadStart": 0x1010, "_zeta@8": 0x1008}
 
 
 @pytest.mark.parametrize("raw_gap", [0, 0x1000, -0xC00])
-def test_exports(raw_gap: int) -> None:
+def test_exports_are_read_whatever_the_alignment_of_sections_in_the_file(raw_gap: int) -> None:
     """In the file, sections are aligned to 512 bytes (ntdll up to Windows 10), in memory to pages. Both are tried."""
     data = ImageBuilder(b"\xcc" * 0x20, exports=NAMES, raw_gap=raw_gap).build()
     image = Image(Module("made.dll", "", BASE, len(data)), memory_of({BASE: data}))

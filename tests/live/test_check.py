@@ -12,7 +12,7 @@ from tests.live.check import failure_of, fixture_folders
 from tests.support.vol import CHECKOUT
 
 
-def test_a_plugin_that_leaves_without_a_word_has_failed_all_the_same(tmp_path: Path):
+def test_a_plugin_that_exits_with_an_error_and_no_output_has_failed(tmp_path: Path):
     log = tmp_path / "plugins.log"
     assert failure_of(CompletedProcess([], 0, "", "a warning\n"), log) == ""
     assert "exit code 1" in failure_of(CompletedProcess([], 1, "", ""), log)

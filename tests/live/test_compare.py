@@ -134,7 +134,7 @@ def test_a_right_dump_has_no_problem():
     assert (result.contexts_found, result.problems, result.false_rows, result.equal) == (1, [], [], 3)
 
 
-def test_a_row_for_a_waiting_thread_is_false():
+def test_a_crash_row_for_a_thread_that_only_waits_counts_as_false():
     result = compare(TRUTH, [FOUND, {**FOUND, "TID": 12}], STACK_ROWS, has_names=False)
     assert len(result.false_rows) == 1
     assert "waits" in result.false_rows[0]
@@ -145,7 +145,7 @@ def test_a_stack_from_another_context_is_false():
     assert compare(TRUTH, [FOUND], [*STACK_ROWS, *other], has_names=False).false_rows
 
 
-def test_a_right_context_on_another_thread_and_one_shown_twice_are_false():
+def test_a_right_context_on_another_thread_and_one_shown_twice_count_as_false_rows():
     moved = [{**line, "TID": 12} for line in STACK_ROWS]
     result = compare(TRUTH, [FOUND], moved, has_names=False)
     assert (result.contexts_found, len(result.false_rows)) == (0, 1)

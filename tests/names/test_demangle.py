@@ -53,7 +53,7 @@ from throwstack.names.demangle import (
         ("?\n@@YAXXZ", "?\n@@YAXXZ"),
     ],
 )
-def test_decorated_names(raw, name):
+def test_a_decorated_name_gives_the_qualified_name(raw, name):
     assert undecorate(raw) == name
 
 
@@ -99,7 +99,7 @@ def test_names_that_symbols_of_a_pdb_show(symbol, name):
         (".?AV\x1b@@", ".?AV\x1b@@"),
     ],
 )
-def test_type_names(raw, name):
+def test_a_type_descriptor_gives_the_name_of_the_type(raw, name):
     assert type_name(raw) == name
 
 
@@ -116,17 +116,17 @@ def test_type_names(raw, name):
         (")", ")"),
     ],
 )
-def test_strip_parameters(signature, name):
+def test_a_function_name_is_stripped_of_its_parameters(signature, name):
     assert strip_parameters(signature) == name
 
 
-def test_type_names_of_gcc():
+def test_a_gcc_type_info_gives_the_name_of_the_type():
     assert itanium_type_name("St13runtime_error") == "std::runtime_error"
     assert itanium_type_name("i") == "int"
     assert itanium_type_name("\x1b") == ""
 
 
-def test_declaration():
+def test_a_decorated_name_gives_the_whole_declaration():
     assert declaration("?f@A@@QAEXH@Z") == "public: void __thiscall A::f(int)"
     assert declaration("f") is None
 

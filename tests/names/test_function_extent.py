@@ -35,7 +35,7 @@ def x86(code: bytes) -> Image:
         (b"\xc3\x90\x90\x90\x90\x90\x55", False),  # may align a loop
     ],
 )
-def test_filling_between_x86_functions(between, beyond):
+def test_filling_shows_where_an_x86_function_ends(between, beyond):
     it = x86(between.ljust(64, b"\x40"))
     assert is_beyond_function(it, 0x1000, 0x1030, is_sparse=True) is beyond
     assert is_beyond_function(it, 0x1000, 0x1030, is_sparse=False) is beyond
@@ -95,7 +95,7 @@ def test_runtime_functions_delimit_functions(start, rva, beyond):
     assert is_beyond_function(x64(), start, rva, is_sparse=True) is beyond
 
 
-def test_cyclic_chain_ends():
+def test_a_cyclic_chain_of_entries_is_followed_only_so_far():
     xdata = chained(0x1000, 0x1040, 0x2000)
     sections = [Section(".text", 0x1000, b"\x90" * 64), Section(".xdata", 0x2000, xdata, READ_ONLY)]
     it = image(Pe(X64, BASE, sections=sections, functions=[(0x1010, 0x1040, 0x2000), (0x1040, 0x1080, 0x2041)]))

@@ -36,7 +36,7 @@ from throwstack.names.stable_names import plain_name
         ("", ""),
     ],
 )
-def test_plain_names(symbol: str, name: str):
+def test_a_plain_name_is_the_same_from_build_to_build(symbol: str, name: str):
     assert plain_name(symbol) == name
 
 

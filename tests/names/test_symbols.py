@@ -34,7 +34,7 @@ def exporting():
     return images(Pe(X86, BASE, sections=[CODE], exports=EXPORTS))
 
 
-def test_exports(exporting):
+def test_an_address_is_named_by_the_export_before_it(exporting):
     symbols = Symbols(exporting)
     name = symbols.name(BASE + 0x1110)
     assert (str(name), name.raw, name.provenance) == ("ftpsrvdata_pg!A::f+0x10", "?f@A@@QAEXH@Z", "export")

@@ -80,7 +80,7 @@ def test_the_last_image_at_an_address_names_it():
     assert name_of_unloaded(images, 0x1000C000) is None
 
 
-def test_unloaded_drivers():
+def test_the_kernels_unloaded_drivers_are_read():
     """Of three elements the first was never used, the second is a driver, the third has an unreadable name."""
     for pointer, element_format in ((4, "<HHIIIQ"), (8, "<HHIQQQQ")):
 

@@ -21,7 +21,7 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("plain", "packed"), EXAMPLES)
-def test_published_examples(plain: bytes, packed: str):
+def test_the_published_examples_are_decompressed(plain: bytes, packed: str):
     assert decompress(bytes.fromhex(packed), len(plain)) == plain
     assert compress(plain) == bytes.fromhex(packed)
 

@@ -30,7 +30,7 @@ def test_age_is_that_of_the_dbi_stream(tmp_path):
     assert read_pdb_identity(path) == PdbFileIdentity(GUID, 3)
 
 
-def test_age_without_dbi_stream(tmp_path):
+def test_a_pdb_without_a_dbi_stream_has_the_age_of_its_info_stream(tmp_path):
     path = write(tmp_path, Pdb(GUID, age=3, info_age=9, has_dbi=False).to_bytes())
     assert read_pdb_identity(path) == PdbFileIdentity(GUID, 9)
 

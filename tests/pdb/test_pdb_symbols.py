@@ -32,7 +32,7 @@ def app(tmp_path_factory):
     return there.table()
 
 
-def test_function_file_and_line(app):
+def test_an_address_has_a_function_a_file_and_a_line(app):
     assert app.locate(0x1135) == (
         LocatedFunction(
             "PrintProviderError",
@@ -53,7 +53,7 @@ def test_working_directory_of_a_compiler_on_another_system(place):
     assert place.table().locate(0x1000)[0].source == r"d:\src\a.cpp @ 860"
 
 
-def test_inlined_functions_innermost_first(app):
+def test_inlined_functions_come_innermost_first(app):
     assert [(at.symbol, at.rva, at.source) for at in app.locate(0x1229)] == [
         ("grow", None, rf"{HEADER} @ 22"),
         ("List::push", None, rf"{HEADER} @ 91"),
@@ -97,7 +97,7 @@ def test_every_function_is_listed(tmp_path, count):
     assert listed == [(function.rva, function.name) for function in functions]
 
 
-def test_frame_data(place):
+def test_the_innermost_frame_data_record_of_an_address_is_found(place):
     place.put(APP)
     symbols = place.symbols()
     of = image(PdbIdentity("app.pdb", GUID, 3))
@@ -229,7 +229,7 @@ def test_wrong_age_is_refused_by_name(place):
     assert place.said == [f"{path}: refused: age 3, the image wants 4 (GUID {GUID})"]
 
 
-def test_image_without_identity(place):
+def test_an_image_without_an_rsds_record_can_be_identified_otherwise(place):
     place.put(APP)
     assert place.symbols()(image(None)) is None
     told = place.symbols(identify=lambda _: PdbIdentity("app.pdb", GUID, 3))(image(None))
@@ -296,7 +296,7 @@ def test_another_process_that_converts_the_same_pdb(place, monkeypatch):
     assert len([path for path in place.cache.rglob("*") if path.is_file()]) == 1
 
 
-def test_cache_that_is_full(place, monkeypatch):
+def test_a_pdb_is_used_and_not_kept_if_the_cache_is_full(place, monkeypatch):
     place.put(APP)
     monkeypatch.setattr(pdb_module, "free_space", lambda _: 4096)
     assert place.table().rva_of("untyped") == 0x1300
@@ -343,7 +343,7 @@ def test_without_an_interpreter_to_start_the_pdb_is_converted_in_this_process(pl
     assert place.table().rva_of("untyped") == 0x1300
 
 
-def test_kept_file_round_trip(tmp_path):
+def test_a_converted_pdb_is_loaded_as_it_was_saved(tmp_path):
     source, kept = tmp_path / "x.pdb", tmp_path / "x.symbols"
     source.write_bytes(APP.to_bytes())
     parts = convert(source)

@@ -24,13 +24,13 @@ def dump(tmp_path, pdb: Pdb, option: str, block_size: int = 4096) -> str:
 
 
 @pytest.mark.parametrize("block_size", [512, 4096])
-def test_identity(tmp_path, block_size):
+def test_llvm_reads_the_identity_that_was_written(tmp_path, block_size):
     text = dump(tmp_path, Pdb(GUID, age=3, info_age=7), "-summary", block_size)
     assert "GUID: {01234567-89AB-CDEF-0011-2233445566AA}" in text
     assert "Age: 7" in text
 
 
-def test_procedure_with_lines(tmp_path):
+def test_llvm_reads_a_procedure_and_its_lines(tmp_path):
     pdb = Pdb(
         GUID, procedures=[Procedure("A::f", 0x1100, 0x40, [(0, r"d:\a.cpp", 855), (0x30, r"d:\a.cpp", 860)], ("X",))]
     )
@@ -41,7 +41,7 @@ def test_procedure_with_lines(tmp_path):
     assert "855 00000100 860 00000130" in dump(tmp_path, pdb, "-l")
 
 
-def test_nested_inlines(tmp_path):
+def test_llvm_reads_nested_inlined_functions(tmp_path):
     inner = Inline("inner", r"d:\c.h", 200, [(0x28, 4, 201)])
     outer = Inline("outer", r"d:\b.h", 100, [(0x20, 8, 101), (0x28, 8, 99)], [inner])
     text = dump(tmp_path, Pdb(GUID, procedures=[Procedure("f", 0x1200, 0x60, [], (), [outer])]), "-symbols")
@@ -52,7 +52,7 @@ def test_nested_inlines(tmp_path):
     assert "100 | S_INLINESITE_END [size = 4] 104 | S_INLINESITE_END [size = 4]" in text
 
 
-def test_frame_data(tmp_path):
+def test_llvm_reads_frame_data_and_fpo_records(tmp_path):
     program = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
     pdb = Pdb(
         GUID,
@@ -64,6 +64,6 @@ def test_frame_data(tmp_path):
     assert "00002000 | 16 | 3 | 2 | 1 | 0 | false | false | FPO" in text
 
 
-def test_publics(tmp_path):
+def test_llvm_reads_public_symbols(tmp_path):
     text = dump(tmp_path, Pdb(GUID, publics=[Public("_foo@8", 0x1010)]), "-gsi-records")
     assert "S_PUB32 [size = 24] `_foo@8` flags = function, addr = 0001:0016" in text

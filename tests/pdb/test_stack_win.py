@@ -12,12 +12,12 @@ from throwstack.pdb.stack_win import FrameDataTable, parse_record
 PROGRAM = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
 
 
-def test_frame_data_record():
+def test_a_frame_data_record_is_parsed():
     record = parse_record(f"STACK WIN 4 1100 40 5 0 4 8 c 20 1 {PROGRAM}")
     assert record == FrameData(0x1100, 0x40, 5, 4, 8, 12, PROGRAM, uses_base_pointer=False)
 
 
-def test_fpo_records():
+def test_fpo_records_are_parsed():
     plain = parse_record("STACK WIN 0 2000 10 1 0 8 8 c 0 0 0")
     assert plain == FrameData(0x2000, 16, 1, 8, 8, 12, "", uses_base_pointer=False)
     assert parse_record("STACK WIN 0 2000 10 1 0 8 8 c 0 0 1") == FrameData(

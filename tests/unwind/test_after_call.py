@@ -88,7 +88,7 @@ def test_the_page_before_need_not_be_there() -> None:
         ("ff 54 24 08", 0x8000),  # call [rsp+8], rsp as it was before the call
     ],
 )
-def test_where_a_call_went(code: str, target: int) -> None:
+def test_the_target_of_a_call_is_found_from_its_operand(code: str, target: int) -> None:
     data = bytes.fromhex(code)
     words = {0x5008: 0x7000, 0x9008: 0x8000}
     segments = {address: word.to_bytes(8, "little") for address, word in words.items()}

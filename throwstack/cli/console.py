@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How our commands end: one line instead of a traceback, and the exit status that says what happened.
+"""Ends our commands with one line instead of a traceback, and with an exit status that says what happened.
 
 Results go to standard output, everything else to standard error. Either may be closed, full, or a pipe whose reader
-has had enough (`| head -1`), and neither need take every character.
+closes it early (`| head -1`), and its encoding may lack some characters.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ class _Terminated(BaseException):
 
 
 def run(command: str, work: Callable[[], tuple[int, Iterable[str]]]) -> int:
-    """Print the lines that `work` returns and return the status beside them, or what its end means.
+    """Run `work`, print the lines that it returns, and return the exit status.
 
-    `command` heads messages. Ctrl-C and SIGTERM leave `work` as exceptions do: what was being made is removed, and
-    processes of ours are ended.
+    `work` returns the status and the lines. If it is ended before that, the status says how. `command` heads messages.
+    Ctrl-C and SIGTERM are raised in `work` as exceptions, so that it removes unfinished files and ends the processes
+    that it has started.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -66,7 +67,7 @@ def run(command: str, work: Callable[[], tuple[int, Iterable[str]]]) -> int:
 
 
 def _print(command: str, lines: Iterable[str], status: int) -> int:
-    """Print lines; return `status`, or `CANNOT` if they cannot be printed. A reader may have had enough, though."""
+    """Print lines and return `status`, or `CANNOT` if printing fails. A reader that closes the pipe is no failure."""
     try:
         sys.stdout.writelines(f"{line}\n" for line in lines)
         sys.stdout.flush()
@@ -76,7 +77,7 @@ def _print(command: str, lines: Iterable[str], status: int) -> int:
 
 
 def say(message: str) -> None:
-    """Write a line to standard error, if there is anybody to read it."""
+    """Write a line to standard error, if that is open."""
     with suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(f"{message}\n")
         sys.stderr.flush()
@@ -87,14 +88,14 @@ def _raise_terminated(_number: int, _frame: object) -> NoReturn:
 
 
 def _on_sigterm(handler: signal._HANDLER) -> signal._HANDLER:
-    """Set what SIGTERM does, where that may be set, and return what it did."""
+    """Set the handler of SIGTERM and return the one before; None outside the main thread, where it cannot be set."""
     if threading.current_thread() is not threading.main_thread() or handler is None:
         return None
     return signal.signal(signal.SIGTERM, handler)
 
 
 def is_output_failure(command: str, error: OSError) -> bool:
-    """Give standard output up after `error`; say why and return True, unless its reader has merely had enough."""
+    """Close standard output after `error`. Print the error and return True, unless the reader has closed the pipe."""
     _give_output_up()
     if isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL):
         return False
@@ -103,7 +104,7 @@ def is_output_failure(command: str, error: OSError) -> bool:
 
 
 def _give_output_up() -> None:
-    """Let what is still buffered go nowhere: Python would try once more at its end, and complain."""
+    """Discard what is still buffered, because Python would try to write it once more at exit, and report the error."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `throwstack`: what goes around the plugins that run in `vol`."""
+"""The command `throwstack`. Its subcommands complement the plugins, which run in `vol`."""
 
 from __future__ import annotations
 

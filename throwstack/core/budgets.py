@@ -70,7 +70,7 @@ class Meter:
     __slots__ = ("_budgets", "_of_process", "_of_thread", "_spent")
 
     def __init__(self, budgets: Budgets = BUDGETS) -> None:
-        """Count against `budgets`."""
+        """`budgets` are the limits."""
         self._budgets = budgets
         self._of_process: dict[Budget, int] = {}
         self._of_thread: dict[Budget, int] = {}
@@ -82,7 +82,7 @@ class Meter:
         return self._budgets
 
     def begin_thread(self) -> None:
-        """Start to count for the next thread: its own figures begin at zero, those of the process go on."""
+        """Begin to count for the next thread. Its own figures start at zero; those of the process go on."""
         self._of_thread.clear()
         self._spent.clear()
 
@@ -103,7 +103,7 @@ class Meter:
         return granted
 
     def refuse(self, budget: Budget) -> None:
-        """Note that `budget` did not suffice for the current thread."""
+        """Note that `budget` was not enough for the current thread."""
         is_of_thread = self._of_thread.get(budget, 0) >= budget.thread
         figure, whose = (budget.thread, "a thread") if is_of_thread else (budget.process, "a process's threads")
         self.say(f"the budget of {figure:,} {budget.unit} for {whose} is spent")
@@ -114,5 +114,5 @@ class Meter:
 
     @property
     def spent(self) -> tuple[str, ...]:
-        """Return a sentence for each reason why the current thread was not examined in full, spent budgets mostly."""
+        """Return a sentence for each reason why the current thread was not examined in full, mostly spent budgets."""
         return tuple(self._spent)

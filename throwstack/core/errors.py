@@ -5,4 +5,4 @@ from __future__ import annotations
 
 
 class ThrowstackError(Exception):
-    """Something that was asked for cannot be had. The message is a sentence for the user and says why."""
+    """Throwstack cannot provide what was asked for. The message is a sentence for the user and says why."""

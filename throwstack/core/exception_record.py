@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""EXCEPTION_RECORD: what was raised, where, and with which parameters.
+"""EXCEPTION_RECORD says what was raised, where, and with which parameters.
 
 The layouts are EXCEPTION_RECORD32 and EXCEPTION_RECORD64 of winnt.h. A record may point to a second one: the exception
 that was being handled when this one was raised.
@@ -58,7 +58,7 @@ def read_record(memory: Memory, address: int, arch: Arch) -> ExceptionRecord:
 
 
 def nested_records(memory: Memory, record: ExceptionRecord, arch: Arch) -> tuple[ExceptionRecord, ...]:
-    """Return the record that `record` points to, the one that this one points to, and so on.
+    """Return the chain of records that starts at the one to which `record` points.
 
     The chain ends at a null pointer, at unreadable memory, at bytes that cannot be a record, at a record that was
     already met, and after 16 records.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a stack walk yields: frames, how each was found, and why the walk ended."""
+"""The result of a stack walk: frames, how each was found, and why the walk ended."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard around the examination of one item: an exception in it becomes a stated reason, and the loop goes on.
+"""The guard around the examination of one item. An exception becomes a stated reason, and the loop goes on.
 
 A dump comes from a compromised machine or a failing disk, and no list of its faults is complete. So every loop over
 processes, threads or rows examines each item inside a `Guard`, and yields the result outside of it. The second half
@@ -28,7 +28,7 @@ _MAX_REASON = 200
 
 
 class Guard:
-    """A context manager that catches an exception and tells `say` the reason.
+    """A context manager that catches an exception and calls `say` with the reason.
 
     It catches every `Exception`, MemoryError and RecursionError too. Those that end the program (KeyboardInterrupt,
     SystemExit) or a generator (GeneratorExit) pass through.
@@ -37,10 +37,10 @@ class Guard:
     __slots__ = ("_foreseen", "_say")
 
     def __init__(self, say: Say, foreseen: tuple[type[Exception], ...] = (MemoryUnreadable,)) -> None:
-        """Tell `say` the reasons.
+        """`say` is called with each reason.
 
-        The message of a `foreseen` exception is the reason as it is. Any other exception is a defect of ours: it is
-        logged with its traceback, and its reason begins with `UNEXPECTED`.
+        If the exception is of a `foreseen` kind, the reason is its message. Any other exception is a defect of ours: it
+        is logged with its traceback, and its reason begins with `UNEXPECTED`.
         """
         self._say = say
         self._foreseen = foreseen
@@ -62,7 +62,7 @@ class Guard:
         return True
 
     def each(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Yield from `items` until they end or the next one raises; `say` is then told why."""
+        """Yield from `items` until they end or the next one raises. If it raises, `say` is called with the reason."""
         while True:
             found: list[Item] = []
             with self:
@@ -73,6 +73,6 @@ class Guard:
 
 
 def reason_of(error: Exception) -> str:
-    """Return kind and message of an exception that was not foreseen, escaped for display."""
+    """Return type and message of an exception that was not foreseen, escaped for display."""
     text = str(error)
     return escape(f"{UNEXPECTED} {type(error).__name__}" + (f": {text}" if text else ""), _MAX_REASON)

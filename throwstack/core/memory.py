@@ -41,12 +41,12 @@ class PageSource(Protocol):
 
 
 class Memory:
-    """One address space: cached pages and typed reads. Every read raises `MemoryUnreadable` where a page is absent."""
+    """One address space with cached pages and typed reads. A read raises `MemoryUnreadable` if a page is absent."""
 
     __slots__ = ("_capacity", "_pages", "_source")
 
     def __init__(self, source: PageSource, *, capacity: int = 4096) -> None:
-        """Read from `source`. The cache holds at most `capacity` pages and is emptied when it is full."""
+        """`source` gives the pages. The cache holds at most `capacity` of them and is emptied when it is full."""
         self._source = source
         self._capacity = capacity
         self._pages: dict[int, bytes | None] = {}
@@ -139,7 +139,7 @@ class SegmentSource:
     """
 
     def __init__(self, segments: Mapping[int, bytes] | Iterable[tuple[int, bytes]]) -> None:
-        """Take `{address: bytes}` or pairs of the same."""
+        """`segments` is `{address: bytes}` or an iterable of pairs (address, bytes)."""
         items = segments.items() if isinstance(segments, Mapping) else segments
         self._segments = sorted((start, bytes(data)) for start, data in items)
         self._starts = [start for start, _ in self._segments]

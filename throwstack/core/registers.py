@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registers that a stack walk carries from frame to frame, and the facts of an architecture: all of them are here.
+"""The registers that a stack walk carries from frame to frame, and all facts about an architecture.
 
 General registers are numbered as x86 and x64 instructions encode them, so that the register number of an unwind code or
 of a decoder is an index: 0 ax, 1 cx, 2 dx, 3 bx, 4 sp, 5 bp, 6 si, 7 di, then r8 to r15. A register whose value is not
@@ -100,7 +100,7 @@ X64 = ArchFacts(
 class Arch(Enum):
     """The instruction set that a stack belongs to. A 32-bit stack of a WoW64 process is `X86`.
 
-    `facts` describes it; the two that are asked for most are attributes of their own.
+    `facts` describes it. The two facts that are used most are also attributes of `Arch` itself.
     """
 
     X86 = "x86"
@@ -144,5 +144,5 @@ class Registers:
 
     @classmethod
     def named(cls, arch: Arch, values: Mapping[str, int]) -> Registers:
-        """Build from names (`eip`/`rip`, `esp`, …); a register that is not named is unknown."""
+        """Build from `values` by register name (`eip`/`rip`, `esp`, …); a register that is not named is unknown."""
         return cls(values[arch.facts.ip_name], tuple(values.get(name) for name in arch.register_names))

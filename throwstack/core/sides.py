@@ -2,8 +2,8 @@
 """The sides of a thread's stack, and which of them a command shows (`--wow64`).
 
 A 32-bit program on 64-bit Windows (WoW64) is two programs in one process: its own 32-bit code, and the 64-bit code that
-translates its system calls. Each of its threads has a stack, a TEB and a set of registers for either. All other
-processes have one side.
+translates its system calls. Each of its threads has a stack, a TEB and a set of registers for each of the two. All
+other processes have one side.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Side(Enum):
 
     @classmethod
     def of_user_code(cls, arch: Arch) -> Side:
-        """Return the side that user code of an architecture is."""
+        """Return the side that runs user code of architecture `arch`."""
         return cls.X86 if arch is Arch.X86 else cls.NATIVE
 
 
@@ -34,9 +34,9 @@ Sides = frozenset[Side]
 
 BOTH: Final[Sides] = frozenset({Side.NATIVE, Side.X86})
 SIDES_BY_WORD: Final = {"x86": frozenset({Side.X86}), "native": frozenset({Side.NATIVE}), "both": BOTH}
-"""What the option `--wow64` takes."""
+"""The words that the option `--wow64` accepts, and the sides that they select."""
 OLDER_WORDS: Final = {"32": "x86"}
-"""Words that the option still takes, but no help text shows."""
+"""Older words that the option still accepts, but no help text shows."""
 
 
 def sides_of(word: str) -> Sides:

@@ -2,7 +2,7 @@
 """Finds the words of a stack that are addresses in given ranges of code, in one pass for all ranges.
 
 Nearly every page of a stack has no such word, and is ruled out by a cheap test. Take the range 77E4A000 to 77E4BFFF: a
-word in it has 77E4 as its bits 16 to 31. So the test collects these 16 bits of all addresses in all ranges, and looks
+word in it has 77E4 as its bits 16 to 31. So the test collects these 16 bits of all addresses in all ranges, and checks
 whether any word of the page has one of them. Only then are the words compared with the ranges.
 
 Answers are remembered by the contents of the page, so that a physical page that is mapped many times is searched once.
@@ -25,12 +25,12 @@ _Offsets = Sequence[int]
 
 
 class CodeRanges:
-    """Ranges of code addresses; finds the words of a page that are in one of them."""
+    """Ranges of code addresses. Finds the words of a page whose value is in one of them."""
 
     __slots__ = ("_answers", "_ends", "_halves", "_size", "_starts", "pages_looked_at")
 
     def __init__(self, ranges: Iterable[tuple[int, int]], size: int) -> None:
-        """Take ranges (first, last), both inclusive, in any order; they may overlap. `size` is a word's, in bytes."""
+        """`ranges` are pairs (first, last), both inclusive, in any order; they may overlap. `size` is a word's size."""
         self._starts: list[int] = []
         self._ends: list[int] = []
         for first, last in sorted(ranges):
@@ -59,11 +59,11 @@ class CodeRanges:
         return index >= 0 and address <= self._ends[index]
 
     def is_known(self, page: bytes) -> bool:
-        """Say whether the answer for `page` is remembered, so that `offsets` costs nothing."""
+        """Say whether the answer of `offsets` for `page` is remembered, so that asking costs nothing."""
         return page in self._answers
 
     def offsets(self, page: bytes) -> _Offsets:
-        """Return the offsets of the aligned words of `page` that are in one of the ranges, ascending."""
+        """Return the offsets of the aligned words of `page` whose value is in one of the ranges, ascending."""
         known = self._answers.get(page)
         if known is None:
             if len(self._answers) >= _MAX_REMEMBERED:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a step of a stack walk has no result: the one error value of both unwinders and of what they look up."""
+"""Why a step of a stack walk has no result. Both unwinders, and what they look up, return this one error value."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from throwstack.core.frames import End
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The end of a stack, good or bad: the reason, and the address or figure that belongs to it.
+    """Why a walk ends, at the start of the thread or before it, and the address or figure that belongs to the reason.
 
-    `return_address` and `return_slot` are those of the frame that has no caller, where they could be read.
+    `return_address` and `return_slot` are those of the frame that has no caller, if they could be read.
     """
 
     end: End

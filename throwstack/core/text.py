@@ -43,7 +43,7 @@ def _escaped(character: str) -> str:
 
 
 def decode_ansi(data: bytes) -> str:
-    """Return bytes as text: as UTF-8 if they are valid, else as Windows-1252 (a dump does not name its code page)."""
+    """Decode bytes as UTF-8 if they are valid, else as Windows-1252 (a dump does not name its code page)."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file is, before anything of it is opened: its kind, how complete it is, and which kernel it shows."""
+"""What a file is, before Volatility opens it: its kind, how complete it is, and which kernel is in it."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _NO_MEMORY_KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class DumpFile:
-    """A file and what it shows. `problems` say what is wrong with it, `advice` what to do.
+    """What is known of a file. `problems` say what is wrong with it, `advice` what to do.
 
-    `extent` is None for images that promise no number of pages. `kernel` is None where there is none to be found;
-    `was_searched`: the whole file was looked through for one.
+    `extent` is None for images that do not say how many pages they have. `kernel` is None if none was found.
+    `was_searched` says that the whole file was searched for one.
     """
 
     path: Path
@@ -60,12 +60,12 @@ class DumpFile:
 
     @property
     def is_cut_off(self) -> bool:
-        """Say whether part of a dump is after the end of its file."""
+        """Say whether the file ends before the last page that the dump should hold."""
         return self.extent is not None and self.extent.missing > 0
 
     @property
     def refusal(self) -> str:
-        """Return in a line why nothing of the file can be examined, and what to do; empty if it may be."""
+        """Return in one line why the file cannot be examined, and what to do; empty if it may be examined."""
         if self.kernel is not None:
             return ""
         reasons = self.problems or ((self.identity.text,) if not self.identity.kind.is_memory else ())
@@ -73,7 +73,7 @@ class DumpFile:
 
 
 def look_at(path: Path, say: Callable[[str], None] = lambda _: None) -> DumpFile:
-    """Return what the file at `path` is; raises OSError where it cannot be opened. `say` takes news of long steps."""
+    """Identify the file at `path`; raises OSError if it cannot be opened. `say` is called with news of long steps."""
     data = FileBytes(path)
     try:
         return _look_at(path, data, say)
@@ -107,7 +107,7 @@ def _look_at(path: Path, data: ByteSource, say: Callable[[str], None]) -> DumpFi
 
 
 def _refused(header: DumpHeader) -> tuple[str, str] | None:
-    """Return what is wrong with a kind of dump that cannot be examined, and what to do; None for the others."""
+    """Return what is wrong with a dump whose kind cannot be examined, and what to do; None for other dumps."""
     if header.kind in _NO_MEMORY_KINDS:
         return _NO_MEMORY_KINDS[header.kind], FULL_DUMP
     if header.is_arm64:

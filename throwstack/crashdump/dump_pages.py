@@ -14,7 +14,7 @@ from throwstack.crashdump.runs import PageRun
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Pages that a dump ought to hold, and how many of them are after the end of its file."""
+    """How many pages a dump ought to hold, and how many of them are missing because the file is cut off."""
 
     expected: int
     missing: int
@@ -31,7 +31,7 @@ class DumpPages:
     __slots__ = ("_data", "_firsts", "runs")
 
     def __init__(self, data: ByteSource, runs: Sequence[PageRun]) -> None:
-        """Read from `data`, the dump's file. `runs` say where in it the pages are, in the order of their frames."""
+        """`data` is the dump's file. `runs` say where in it the pages are, in the order of their frame numbers."""
         self._data = data
         self.runs = tuple(runs)
         self._firsts = [run.first for run in self.runs]

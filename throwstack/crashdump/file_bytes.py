@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads bytes of a dump file, whatever holds the file."""
+"""Reads bytes of a dump file, from a file on disk or from any other source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class FileBytes:
     def __init__(self, path: Path) -> None:
         """Open `path`, a regular file or a disk. Raises OSError.
 
-        Others are refused: opening a pipe waits until somebody writes to it, and a device like /dev/zero has no end.
+        Pipes and devices like /dev/zero are refused. Opening a pipe would wait until somebody writes to it, and reading
+        the device would never end.
         """
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):

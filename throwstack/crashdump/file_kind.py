@@ -16,7 +16,7 @@ from throwstack.crashdump.header import DumpHeader, DumpKind, read_header
 
 
 class FileKind(Enum):
-    """Kinds of file that people have in hand."""
+    """Kinds of file that users try to examine."""
 
     EMPTY = "empty file"
     CRASH_DUMP = "Windows crash dump"
@@ -81,7 +81,7 @@ KIND_TEXT = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a file is; `header` for a crash dump."""
+    """What a file is. `header` is a crash dump's header, None for other files."""
 
     kind: FileKind
     header: DumpHeader | None = None
@@ -96,7 +96,7 @@ class Identity:
 
 
 def identify(data: ByteSource) -> Identity:
-    """Say what `data` is."""
+    """Identify the kind of file that `data` is."""
     if not data.size:
         return Identity(FileKind.EMPTY)
     header = read_header(data)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which kernel a dump shows, and thus which symbols it takes: by the dump's header, else by a search.
+"""Finds which kernel is in a dump, and thus which symbols are needed: by the dump's header, else by a search.
 
-The header names the kernel's page tables and its list of modules, whose first entry is the kernel itself. Where they
-lead nowhere, and for images without such a header, the record that names the kernel's PDB ("RSDS") is searched for.
+The header has the addresses of the kernel's page tables and of its list of modules, whose first entry is the kernel
+itself. If these cannot be followed, or the image has no such header, the record that names the kernel's PDB ("RSDS") is
+searched for.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _UNKNOWN_SIZE = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The kernel's PDB and, where the page tables led to it, its base address (else 0) and its own page tables."""
+    """The kernel's PDB and, if the page tables led to the kernel, its base address (else 0) and its own page tables."""
 
     pdb: PdbIdentity
     base: int = 0
@@ -65,7 +66,7 @@ def _by_debugger_data(memory: Memory, header: DumpHeader) -> tuple[int, int]:
 
 
 def search_kernel(data: ByteSource, progress: Callable[[int], None] = lambda _: None) -> Kernel | None:
-    """Return the first kernel whose PDB record is in the file, or None; one pass. `progress` takes the bytes done."""
+    """Return the first kernel whose PDB record is in the file, or None. `progress` is called with the bytes done."""
     for offset in range(0, data.size, _CHUNK):
         progress(offset)
         match = _RECORD.search(data.read(offset, _CHUNK + _OVERLAP))

@@ -5,7 +5,7 @@ Offsets are those of the structures in the Windows SDK (DUMP_HEADER32, DUMP_HEAD
 SDK: `.dump` of current debuggers writes them, and public parsers (kdmp-parser) describe them.
 
 Windows fills the header with the letters PAGE over and over before it writes the members, and a member that it does not
-write keeps them. An up time of 0x4547415045474150 ("PAGEPAGE") is therefore no up time: the value is absent.
+write keeps these letters. An up time of 0x4547415045474150 ("PAGEPAGE") is therefore no up time: the value is absent.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _SET = re.compile(rb"\xff+|[^\x00]", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class PageRun:
-    """Pages with consecutive frame numbers: first number, how many pages, and the first page's offset in the file."""
+    """A run of consecutive frame numbers: the first one, how many pages, and the first page's offset in the file."""
 
     first: int
     count: int
@@ -49,11 +49,11 @@ class PageRun:
 
 
 class NoRuns(ThrowstackError):
-    """The pages in the dump's file cannot be found; the message says why."""
+    """The list of a dump's pages cannot be read; the message says why."""
 
 
 def read_runs(data: ByteSource, header: DumpHeader) -> tuple[PageRun, ...]:
-    """Return the runs by frame number; they do not overlap. Raises `NoRuns` if there is none."""
+    """Return the runs, sorted by frame number and without overlaps. Raises `NoRuns` if there is none."""
     if header.kind is DumpKind.FULL:
         runs = _described(data, header)
     elif header.kind in _BITMAP_KINDS:
@@ -127,10 +127,10 @@ def _bitmap(head: bytes, header: DumpHeader) -> _Bitmap:
 
 
 def _set_bits(bitmap: bytes, offset: int, end: int) -> Iterator[PageRun]:
-    """Yield a run for each run of set bits. `offset` is the first page's in the file, `end` the size of the file.
+    """Yield a `PageRun` for each run of set bits. The first page is at `offset` in the file, whose size is `end`.
 
-    A small file can have a large bitmap, with millions of runs beyond the end of the file. Only some of them are kept:
-    the last one stands for all further pages, which are counted but cannot be read anyway.
+    A small file can have a large bitmap, with millions of runs beyond the end of the file. Only some of them are kept.
+    The last one that is kept includes all further pages: they are counted, but cannot be read anyway.
     """
     first = count = lost = 0
     for match in _SET.finditer(bitmap):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scan of the stack for CONTEXT records, by their ContextFlags. It is used where no other route leads anywhere.
+"""A scan of the stack for CONTEXT records, by their ContextFlags. It is used if no other route finds an exception.
 
 A CONTEXT alone does not prove an exception. It counts if a record on the same stack names the same instruction.
 """
@@ -35,7 +35,7 @@ _ALWAYS_SET, _EFLAGS_END = 2, 1 << 22
 
 
 def context_offsets(data: bytes, arch: Arch) -> Iterator[int]:
-    """Yield the offsets in `data` at which a CONTEXT may start, by its ContextFlags. `data` starts at a page."""
+    """Yield the offsets in `data` at which a CONTEXT may start, by its ContextFlags. `data` begins at a page."""
     for match in _FLAGS[arch].finditer(data):
         start = match.start() - arch.facts.context_flags_at
         if not start % arch.facts.context_alignment:

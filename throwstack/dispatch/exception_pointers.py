@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pointers to a record and a CONTEXT: EXCEPTION_POINTERS, the arguments of handlers, nonvolatile registers.
+"""Finds exceptions by pointers to their record and CONTEXT, in EXCEPTION_POINTERS, handlers' arguments and registers.
 
 Filters, handlers and the dispatchers keep the two addresses in adjacent words (EXCEPTION_POINTERS {ExceptionRecord,
 ContextRecord}), or with one word between them (the arguments of an x86 exception handler: record, registration,
-CONTEXT, dispatcher context). Record and CONTEXT are further out on the same stack, or in globals of the module that
-reports its own failure. A nonvolatile register may hold the address of the pair, or of one of the two.
+CONTEXT, dispatcher context). Record and CONTEXT are further out on the same stack, or (after a stack-cookie failure) in
+globals of the failing module. A nonvolatile register may hold the address of the pair, or of one of the two.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_CHECKS = 4096
 
 
 def scan_pointers(target: Target, stack: StackBounds, low: int, high: int) -> Iterator[SavedException]:
-    """Yield what pairs of words between the stack addresses `low` and `high` point at, in stack order."""
+    """Yield the exceptions that pairs of words from stack address `low` to `high` point to, in stack order."""
     size, base = target.arch.pointer_size, stack.base
     low = (max(low, stack.limit) + size - 1) & -size
     high = min(high, base, low + MAX_BYTES) - 2 * size
@@ -67,9 +67,9 @@ def _pointers(target: Target, low: int, high: int, base: int) -> Iterator[tuple[
 
 
 def _take_page(target: Target, ranges: CodeRanges, page: bytes) -> bool:
-    """Take what searching a page costs from the budget, and say whether it allowed that.
+    """Take the cost of searching a page from the budget, and say whether the budget allows it.
 
-    A page with the same contents as one before costs less: `ranges` remember the answer.
+    A page with the same contents as an earlier one costs less, because `ranges` remember the answer.
     """
     size = _REMEMBERED if ranges.is_known(page) else PAGE_SIZE
     return target.meter.take(target.meter.budgets.searched, size) == size
@@ -78,9 +78,9 @@ def _take_page(target: Target, ranges: CodeRanges, page: bytes) -> bool:
 def pair_at(
     target: Target, stack: StackBounds, address: int, *, route: Route, frame_sp: int, distance: int = 1
 ) -> SavedException | None:
-    """Return the exception to whose record the word at `address`, and to whose CONTEXT a word after it points, or None.
+    """Return the exception whose record and CONTEXT two words on the stack point to, or None.
 
-    The second word is `distance` words after the first.
+    The word at `address` points to the record. The word that is `distance` words after it points to the CONTEXT.
     """
     memory, size = target.memory, target.arch.pointer_size
     try:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fast-fail: `__fastfail`, which is int 29h with a code in ecx (rcx), on Windows 8 and later.
 
-Nothing of it happens in user mode: no dispatcher, no filter, no CONTEXT on the stack. The kernel has the process
-reported and ended, and the thread waits at the int 29h until that is done. The registers of the failure are those of
-the thread's trap frame. The exception record would be one of STATUS_STACK_BUFFER_OVERRUN with the code as parameter.
+User mode does nothing for it: there is no dispatcher, no filter, and no CONTEXT on the stack. The kernel has the
+process reported and ended, and the thread waits at the int 29h until that is done. The registers of the failure are
+those in the thread's trap frame. The exception record would have STATUS_STACK_BUFFER_OVERRUN, with the fail-fast code
+as its parameter.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ _NONCONTINUABLE = 1
 
 
 def fast_fail_at(target: Target, ip: int) -> int | None:
-    """Return the address of the int 29h at which a thread waits whose instruction pointer is `ip`, or None.
+    """Return the address of the int 29h at which a thread with instruction pointer `ip` waits, or None.
 
-    The processor leaves `ip` at the instruction or after it. A thread that waits there has failed fast: nothing returns
-    from int 29h.
+    The processor leaves `ip` at the instruction or after it. A thread that waits there has failed fast, because nothing
+    returns from int 29h.
     """
     image = target.images.find(ip)
     if image is None:
@@ -39,7 +40,7 @@ def fast_fail_at(target: Target, ip: int) -> int | None:
 
 
 def fast_fail_exception(arch: Arch, registers: Registers, ip: int) -> SavedException:
-    """Return the exception of a thread with these user-mode registers that failed fast at the int 29h at `ip`.
+    """Return the exception of a thread that failed fast at the int 29h at `ip`, with these user-mode registers.
 
     Record and CONTEXT are made from the registers. They are not in the process's memory, and their addresses are 0.
     """

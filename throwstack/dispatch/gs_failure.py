@@ -17,7 +17,7 @@ from throwstack.unwind.target import Target
 
 
 def from_gs_failure_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> SavedException | None:
-    """Return the exception that the module of `frame` saved, if `name` is a function that reports such a failure."""
+    """Return the exception that the module of `frame` saved; None if function `name` reports no such failure."""
     blocker = blocker_named(name.module, name.symbol)
     image = target.images.find(frame.ip)
     if image is None or blocker is None or blocker.kind is not BlockerKind.GS_FAILURE:

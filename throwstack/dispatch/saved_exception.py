@@ -54,7 +54,7 @@ class SavedException:
     """An exception whose record and CONTEXT were found on a thread.
 
     `routes` are the routes that led to it, best first. `frame_sp` is the stack address of the route's frame, the
-    innermost where there are several. `disagreement` says what another route found instead; empty where all agree.
+    innermost if there are several. `disagreement` says what another route found instead; empty if all agree.
     """
 
     record: ExceptionRecord
@@ -65,7 +65,7 @@ class SavedException:
 
     @property
     def found_by(self) -> str:
-        """Return the routes that agree on it, best first."""
+        """Return in words the routes that agree on it, best first."""
         return ", ".join(route.value for route in self.routes)
 
     @property
@@ -87,9 +87,9 @@ class SavedException:
 def saved_exception(
     target: Target, stack: StackBounds, record_address: int, context_address: int, *, route: Route, frame_sp: int
 ) -> SavedException | None:
-    """Read a record and a CONTEXT at two addresses; return None if they are not those of an exception of this thread.
+    """Read a record and a CONTEXT; return None if they are not those of an exception of this thread.
 
-    Each call takes one of the budget of checks; None once that is spent.
+    Each call takes one unit from the budget of checks. Once that is spent, the answer is None.
     """
     if not target.meter.take(target.meter.budgets.checks):
         return None
@@ -129,7 +129,7 @@ def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionReco
 
 
 def merge(found: Iterable[SavedException]) -> tuple[SavedException, ...]:
-    """Return each exception once, with all routes that led to it; innermost (the latest) first.
+    """Return each exception once, with all routes that led to it. The innermost (the latest) is first.
 
     If one exception has several CONTEXTs, the one of the most reliable route is taken.
     """

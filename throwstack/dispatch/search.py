@@ -6,13 +6,13 @@ others:
 
 1. Frames of the walk: the argument of UnhandledExceptionFilter and of handlers (x86), the frames of the dispatcher and
    of RtlRaiseException, registrations of ExecuteHandler in the thread's chain (x86).
-2. Pointers on the stack and in registers. They confirm what a frame gives. Alone they count only where no frame gives
+2. Pointers on the stack and in registers. They confirm what a frame gives. Alone they count only if no frame gives
    anything and a function on the stack proves that an exception went unhandled.
-3. A scan of the stack for CONTEXT records, where there is nothing else.
+3. A scan of the stack for CONTEXT records, if there is nothing else.
 
 Exceptions nest: a handler for a first exception may raise a second one. The second, which is further in, is found
 first. The walk from its CONTEXT, in which all registers are known, is the stack that threw it. The first exception's
-dispatch is on that stack, and is looked for there; and so on outwards.
+dispatch is on that stack, and is searched for there. The search goes on in this way, outwards.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SearchStart:
 class FoundExceptions:
     """The exceptions in flight on a thread, innermost first, and notes for the user.
 
-    `walks` has, for each exception, the walk from its CONTEXT. The search needs it, and nobody has to make it again.
+    `walks` has, for each exception, the walk from its CONTEXT. The search makes it, and it is kept for later use.
     """
 
     exceptions: tuple[SavedException, ...] = ()
@@ -67,12 +67,12 @@ class FoundExceptions:
 
 
 def exceptions_in_flight(target: Target, stack: StackBounds, start: SearchStart) -> FoundExceptions:
-    """Return the exceptions in flight on the thread with this stack; at most `MAX_NESTED`, and as many walks."""
+    """Return the exceptions in flight on the thread with this stack, and a walk for each; at most `MAX_NESTED`."""
     return _Search(target, stack, start).run()
 
 
 class _Search:
-    """One search. The thread's registrations are read when it is made."""
+    """One search for the exceptions of one thread."""
 
     def __init__(self, target: Target, stack: StackBounds, start: SearchStart) -> None:
         self._target = target
@@ -113,7 +113,7 @@ class _Search:
         return FoundExceptions(tuple(found), tuple(walks), tuple(notes))
 
     def _by_frames(self, frames: Sequence[Frame], low: int, *, is_complete: bool) -> SavedException | None:
-        """Return the innermost exception to which a frame or a registration leads, or None."""
+        """Return the innermost exception that a frame or a registration leads to, or None."""
         found = [
             item
             for item in self._from_frames(frames)
@@ -157,7 +157,7 @@ class _Search:
         yield from islice(scan_pointers(self._target, self._stack, low, high), _MAX_FOUND)
 
     def _by_memory(self, frames: Sequence[Frame], *, is_complete: bool) -> SavedException | None:
-        """Return the innermost exception to which registers and words of the stack lead."""
+        """Return the innermost exception that registers or words of the stack lead to."""
         low = self._start.low
 
         def in_flight(found: Iterator[SavedException]) -> tuple[SavedException, ...]:
@@ -174,11 +174,11 @@ class _Search:
     def _was_taken(self, item: SavedException, frames: Sequence[Frame], low: int, *, is_innermost: bool) -> bool:
         """Say whether a handler has taken the exception, although its dispatcher's frames are still on the stack.
 
-        x86 example: a C++ catch block that waits for an event. The C++ runtime calls the catch block from the handler
-        that RtlDispatchException calls, so that KiUserExceptionDispatcher is on the stack for as long as the block
-        runs. But ExecuteHandler's registration is unlinked by then: an exception without one was taken.
+        x86 example: a C++ catch block waits for an event. The C++ runtime calls the catch block from the handler that
+        RtlDispatchException calls, so that KiUserExceptionDispatcher is on the stack for as long as the block runs. But
+        ExecuteHandler's registration is unlinked by then: an exception without one was taken.
 
-        x64 example: a __finally block that runs before an __except block. RtlUnwindEx calls it, on top of the
+        x64 example: a __finally block runs before an __except block. RtlUnwindEx calls it, further in than the
         dispatcher. So a frame of RtlUnwindEx inside the CONTEXT's frame says that the innermost exception was taken.
         """
         if is_innermost and self._start.proves_exception:

@@ -5,9 +5,9 @@ Nobody clears a stack. Example: a program handles an access violation and goes o
 stack pointer. Later the program calls a function with a large buffer and waits in it; the buffer, which the function
 has not written to, now covers the old CONTEXT.
 
-So a CONTEXT is that of an exception in flight only in a frame that holds one: a dispatcher's, RtlRaiseException's, or
-that of a function that fills in a CONTEXT itself and calls UnhandledExceptionFilter. It is stale below the stack
-pointer and in the frames of all other functions.
+So a CONTEXT belongs to an exception in flight only if it is in the frame of a function that keeps one: a dispatcher,
+RtlRaiseException, or a function that fills in a CONTEXT itself and calls UnhandledExceptionFilter. A CONTEXT below the
+stack pointer or in the frame of any other function is stale.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def is_stale(
 ) -> bool:
     """Say whether the walk `frames` (innermost first) shows that the CONTEXT of `saved` is stale.
 
-    False where the walk does not show either: there is no walk, the CONTEXT is not on the stack, or its frame is a
-    guess. `is_complete`: the walk reached the start of the thread.
+    False if the walk cannot tell, because there is no walk, the CONTEXT is not on the stack, or its frame is a guess.
+    `is_complete`: the walk reached the start of the thread.
     """
     address = saved.context.address
     if not frames or not stack.contains(address):

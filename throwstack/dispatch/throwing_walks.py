@@ -40,7 +40,7 @@ def _is_refused(walk: Walk) -> bool:
 
 
 def _joined(walk: Walk, outer_exceptions: Sequence[SavedException], outer_walks: Sequence[Walk]) -> Walk:
-    """Return `walk`, continued with the first of `outer_walks` to whose throw it has not found its way, and so on."""
+    """Return `walk`, continued with the first of `outer_walks` whose throw it does not reach, and so on."""
     for outer, beyond in zip(outer_exceptions, outer_walks, strict=True):
         if any((frame.ip, frame.sp) == outer.key for frame in walk.frames):
             continue

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saved CONTEXTs on x64: in the frames of the dispatcher and of RtlRaiseException.
 
-UnhandledExceptionFilter's argument is in rcx, which is overwritten soon. But its callers leave what it pointed to:
+UnhandledExceptionFilter's argument is in rcx, which is overwritten soon. But what it pointed to is in its callers'
+frames:
 
 - The kernel delivers a fault by building, at rsp of KiUserExceptionDispatcher, a CONTEXT (0x4d0 bytes), a CONTEXT_EX,
   and the EXCEPTION_RECORD at +0x4f0.
@@ -66,7 +67,7 @@ def from_raise_frame(target: Target, stack: StackBounds, frame: Frame, caller: F
 
 
 def records_naming(target: Target, stack: StackBounds, ip: int, low: int, size: int) -> Iterator[int]:
-    """Yield the stack addresses, within `size` bytes from `low`, at which records of an exception at `ip` may be."""
+    """Yield the stack addresses, within `size` bytes from `low`, at which a record of an exception at `ip` may be."""
     low = (max(low, stack.limit) + 7) & -8
     data = target.memory.read_available(low, min(size, stack.base - low))
     wanted = ip.to_bytes(8, "little")

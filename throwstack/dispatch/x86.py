@@ -42,7 +42,7 @@ _NODE_ARGUMENTS = 0x40
 
 
 def from_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> SavedException | None:
-    """Return the exception whose record and CONTEXT a frame of the function `name` was given or holds, or None."""
+    """Return the exception that a frame of the function `name` leads to, by its arguments or contents, or None."""
     if name.symbol == FILTER:
         return _from_filter_frame(target, stack, frame)
     if name.symbol in DISPATCHERS:
@@ -70,8 +70,8 @@ def _from_filter_frame(target: Target, stack: StackBounds, frame: Frame) -> Save
 def _from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
     """Return the exception whose two pointers are at esp of the KiUserExceptionDispatcher frame `frame`, or None.
 
-    The words below are the arguments of its call of RtlDispatchException, the same two pointers. Where esp is not known
-    exactly, either pair will do.
+    The words below them are the arguments of its call of RtlDispatchException, which are the same two pointers. So if
+    esp is not known exactly, either pair can be used.
     """
     for address in range(frame.sp - _AROUND_ESP, frame.sp + _AROUND_ESP, 4):
         found = pair_at(target, stack, address, route=Route.DISPATCHER, frame_sp=frame.sp)
@@ -128,7 +128,7 @@ def from_registrations(target: Target, stack: StackBounds, registrations: Sequen
 
 
 def is_whole_chain(target: Target, registrations: Sequence[int]) -> bool:
-    """Say whether a chain of registrations ends with its end mark, so that a registration outside it is unlinked."""
+    """Say whether a chain of registrations ends with its end mark. If so, a registration outside it is unlinked."""
     try:
         return not registrations or target.memory.u32(registrations[-1]) == END_OF_CHAIN
     except MemoryUnreadable:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file is, how complete it is, and what it takes to examine it: the command `throwstack doctor`."""
+"""The command `throwstack doctor`: says what a file is, how complete it is, and what is needed to examine it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the doctor has to say, as data, as JSON and as text."""
+"""The doctor's findings, as data, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 class DoctorVerdict(Enum):
-    """What the dump can do for `windows.unhandled`; the value is the command's exit code."""
+    """How well the dump serves `windows.unhandled`; the value is the command's exit code."""
 
     SERVES = 0
     IN_PART = 1
@@ -48,12 +48,12 @@ class DoctorReport:
 
     @property
     def is_cut_off(self) -> bool:
-        """Say whether part of a dump lies behind the end of its file."""
+        """Say whether the file ends before the last page that the dump should hold."""
         return self.extent is not None and self.extent.missing > 0
 
     @property
     def needed_symbols(self) -> str | None:
-        """Return where below a symbol directory the ISF of the kernel has to lie."""
+        """Return the path of the kernel's ISF file, relative to a symbol directory."""
         if self.kernel is None:
             return None
         pdb = self.kernel.pdb
@@ -61,9 +61,9 @@ class DoctorReport:
 
 
 def as_json(report: DoctorReport) -> dict[str, Any]:
-    """Return the report as what `json.dump` takes. All keys are always there; values may be null.
+    """Return the report as values that `json.dump` accepts. All keys are always there; values may be null.
 
-    Every string is escaped, as it may be the dump's, but for the path: whoever gave it may want to open it again.
+    Every string is escaped, as it may come from the dump. The path is not, so that it can be used to open the file.
     """
     return {**_escaped(_as_json(report)), "path": report.path}
 
@@ -121,7 +121,7 @@ def _escaped(value: Any) -> Any:  # noqa: ANN401 what JSON is made of
 
 
 def as_text(report: DoctorReport) -> Iterator[str]:
-    """Yield the report's lines, every character of them visible."""
+    """Yield the report's lines, escaped."""
     return (escape(line, _MAX_TEXT) for line in _as_text(report))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examines a file step by step, each step as far as the one before it allows, and comes to a verdict."""
+"""Examines a file step by step, as far as each step allows the next one, and reaches a verdict."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SYMBOLS = (
 
 
 def examine(path: Path, files: FilesAtHand, say: Callable[[str], None]) -> DoctorReport:
-    """Return the findings about the file at `path`; raises OSError where it cannot be opened.
+    """Return the findings about the file at `path`; raises OSError if it cannot be opened.
 
-    `say` takes news of long steps.
+    `say` is called with news of long steps.
     """
     dump = look_at(path, say)
     report = DoctorReport(

@@ -11,13 +11,13 @@ from throwstack.pages.process_coverage import readable, total
 _ENOUGH = 0.95
 """The share of stack pages that has to be readable in a dump that serves."""
 _LEFT_OUT = {PageOrigin.NOT_IN_DUMP, PageOrigin.TABLE_NOT_IN_DUMP}
-"""What a dump of another kind would have."""
+"""Origins of absent pages that a dump of another kind would have."""
 _OF_KERNEL_DUMPS = {*_LEFT_OUT, PageOrigin.IN_FILE}
 """Why pages of processes are missing in a dump of the kernel's memory; some were in no memory at all."""
 
 
 def judge(report: DoctorReport) -> None:
-    """Set the verdict, and add problems and advice, by what was found of the processes."""
+    """Set the verdict, and add problems and advice, according to what was found of the processes."""
     missing = total(process.stacks for process in report.processes)
     have, of = readable(missing)
     if not have:
@@ -50,7 +50,7 @@ def judge(report: DoctorReport) -> None:
 
 
 def judge_extent(report: DoctorReport) -> None:
-    """Name the problem of a dump that is cut off, and let it serve in part at most."""
+    """Add the problem that a dump is cut off. Its verdict is then at most "serves in part"."""
     if report.extent is not None and report.is_cut_off:
         if report.verdict is DoctorVerdict.SERVES:
             report.verdict = DoctorVerdict.IN_PART

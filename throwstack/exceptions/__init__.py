@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was thrown, as facts and in words.
+"""Describes what was thrown, as facts and in words.
 
 - `describe`: the entry point. It chooses the family by the exception's code.
 - One module for each family: `faults`, `cpp`, `gcc`, `clr`, `delphi`, `visual_basic`, `winrt`, `delay_load`,

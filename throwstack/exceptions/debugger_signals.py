@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exceptions by which a program tells a debugger something: a thread's name, a line of text, a caught exception.
 
-Sources: THREADNAME_INFO (the documentation of SetThreadDescription's predecessor); DBG_PRINTEXCEPTION_C of ntstatus.h;
-the sources of the runtimes named.
+Sources: THREADNAME_INFO (Microsoft's documentation of how to name a thread by an exception), DBG_PRINTEXCEPTION_C of
+ntstatus.h, and the sources of the runtimes named.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ DELAY_LOAD_FUNCTION = 0xC06D007F
 
 
 def delay_load(raised: RaisedException) -> ExceptionText:
-    """Describe a failed delayed import: which DLL, and which function of it."""
+    """Describe a failed delayed import by its DLL and the function of it."""
     what = "DLL" if raised.record.code == DELAY_LOAD_MODULE else "function"
     title = f"delay-loaded {what} not found"
     size = raised.arch.pointer_size

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exceptions of Delphi (0x0EEDFADE): the class of the exception object and its message.
 
-The second parameter is the address of the object. Its first word points to the class's method table. Below that table
-System.pas has a pointer to the table itself and one to the class's name (a ShortString); how far below depends on the
-version, which is the one whose pointer to the table is right. The message is `Exception`'s first field: an AnsiString
-before Delphi 2009, a UnicodeString since. A string's length is below its characters.
+The second parameter is the address of the object. Its first word points to the class's method table. System.pas puts a
+pointer to the table itself, and one to the class's name (a ShortString), below that table. How far below depends on the
+version: each is tried, and the right one is that whose pointer leads to the table. The message is `Exception`'s first
+field: an AnsiString before Delphi 2009, a UnicodeString since. A string's length is below its characters.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_MESSAGE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How far below a method table the pointer to itself and the class name are; whether strings are UTF-16."""
+    """How far below a method table the pointer to itself and the class name are, and whether strings are UTF-16."""
 
     arch: Arch
     self_pointer: int

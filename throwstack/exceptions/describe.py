@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`describe`: an exception record as facts and words. Each family of exceptions has a module of its own in this room.
+"""`describe` turns an exception record into facts and words. Each family of exceptions has its own module in this room.
 
 A code that belongs to no family is looked up as an NTSTATUS, then as an HRESULT. A small one is looked up as a Win32
 error, because RPC raises these. A code that is in no table was made up by the program; it is shown with its parameters.
@@ -65,7 +65,7 @@ def describe(
     arch: Arch,
     owner: Callable[[int], str] | None = None,
 ) -> ExceptionText:
-    """Describe what was raised. Never raises an exception itself: `details` name what is not in memory.
+    """Describe what was raised. Raises nothing itself; `details` name what is not in memory.
 
     Args:
         record: the exception record.

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults that the processor or the memory manager raised, and fail-fast: what the parameters say in words.
+"""Describes faults that the processor or the memory manager raised, and fail-fast, by their parameters.
 
-Parameters of EXCEPTION_ACCESS_VIOLATION and EXCEPTION_IN_PAGE_ERROR: EXCEPTION_RECORD in the Windows documentation;
-fail-fast: `__fastfail`, whose code is the first parameter of STATUS_STACK_BUFFER_OVERRUN since Windows 8.
+The Windows documentation of EXCEPTION_RECORD describes the parameters of EXCEPTION_ACCESS_VIOLATION and
+EXCEPTION_IN_PAGE_ERROR. The code of a fail-fast (`__fastfail`) is the first parameter of STATUS_STACK_BUFFER_OVERRUN
+since Windows 8.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ _FAST_FAIL_HINTS = {
 
 
 def access_violation(raised: RaisedException) -> ExceptionText:
-    """Describe an access violation: which access, to which address, and what is there.
+    """Describe an access violation: the kind of access, the address, and what is there.
 
-    An x64 processor raises a general protection fault, without an address, where the upper bits of an address are
-    not all equal. Windows reports that as reading 0xffffffffffffffff, whatever the address was: say so, and give no
-    address as a fact.
+    If the upper bits of an address are not all equal, an x64 processor raises a general protection fault, which has no
+    address. Windows reports it as a read of 0xffffffffffffffff, whatever the address was. The description says so, and
+    `fault_address` is None.
     """
     text = _memory_fault(raised, "ACCESS_VIOLATION")
     if raised.arch is not Arch.X64 or raised.record.parameters[:2] != (0, (1 << 64) - 1):
@@ -61,7 +62,7 @@ def stack_overflow(raised: RaisedException) -> ExceptionText:
 
 
 def in_page_error(raised: RaisedException) -> ExceptionText:
-    """Describe a page that could not be read in: with the NTSTATUS of the failed read."""
+    """Describe a page that could not be read in, with the NTSTATUS of the failed read."""
     text = _memory_fault(raised, "IN_PAGE_ERROR")
     if len(raised.record.parameters) < 3:
         return text
@@ -69,7 +70,7 @@ def in_page_error(raised: RaisedException) -> ExceptionText:
 
 
 def stack_buffer_overrun(raised: RaisedException) -> ExceptionText:
-    """Describe a fail-fast by its code; without one it is the stack cookie check of older systems."""
+    """Describe a fail-fast by its code. Without one it comes from the stack cookie check of older systems."""
     if not raised.record.parameters:
         return ExceptionText(
             ExceptionKind.FAIL_FAST, "STACK_BUFFER_OVERRUN", details=("a function found its stack cookie overwritten",)

@@ -74,7 +74,7 @@ def _type_name(raised: RaisedException, header: int) -> str:
 
 
 def _message(raised: RaisedException, header: int) -> str:
-    """Return the text of a standard exception: in libstdc++ a pointer to it comes after the vtable pointer."""
+    """Return the text of a standard exception. In libstdc++ a pointer to it comes after the vtable pointer."""
     try:
         return ansi_at(raised.memory, raised.pointer(header + _HEADER_SIZE + 8))
     except MemoryUnreadable:

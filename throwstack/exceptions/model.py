@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What describing an exception takes (a record and memory) and what it gives (facts, and the same in words)."""
+"""What the description of an exception is made from (a record and memory), and the description (facts, and words)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RaisedException:
         return f"0x{address:0{self.arch.pointer_size * 2}x}"
 
     def place(self, address: int) -> str:
-        """Return what is at an address: `kernel32+0x1234`, `a null pointer`, what `owner` says, or ""."""
+        """Return what is at an address: `kernel32+0x1234`, `a null pointer`, the answer of `owner`, or ""."""
         image = self.images.find(address)
         if image is not None:
             return f"{escape(image.module.label)}+0x{address - image.base:x}"
@@ -91,7 +91,7 @@ class FaultAccess(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ExceptionText:
-    """An exception: facts for programs, and the same in words for people. Every string is escaped and bounded.
+    """An exception, as facts for programs and in words for people. Every string is escaped and bounded.
 
     `title` is the line for a table, `details` are lines that explain more. `thrown_type` and `bases` are C++ (or
     Delphi, CLR) types, the bases as ThrowInfo lists them. `message` is what the program said (`what()`).

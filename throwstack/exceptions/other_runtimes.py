@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runtimes whose exceptions are told by their code alone: C++Builder, Free Pascal, LuaJIT, Go, Chromium, Crashpad.
+"""Runtimes whose exceptions are recognized by the code alone: C++Builder, Free Pascal, LuaJIT, Go, Chromium, Crashpad.
 
 Sources: the sources of the runtimes named.
 """
@@ -31,9 +31,9 @@ def other_runtime(raised: RaisedException) -> ExceptionText | None:
 
 
 def go_fatal(raised: RaisedException) -> ExceptionText:
-    """Describe the code with which Go's runtime fails fast after a fatal error, if it is to (GOTRACEBACK=wer).
+    """Describe the code with which Go's runtime fails fast after a fatal error, if GOTRACEBACK=wer tells it to.
 
-    RPC raises Win32 errors the same way, and this is one of those too.
+    The code is also a Win32 error, and RPC raises Win32 errors the same way.
     """
     status = win32(raised.record.code)
     return ExceptionText(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names and messages of NTSTATUS, HRESULT and Win32 error codes, of the CLR's HRESULTs, and of fail-fast codes.
 
-The tables in data/ are made from [MS-ERREF] and others: see tools/make_status_tables.py and data/NOTICE. How an
-HRESULT is made of severity, facility and code, and how the others are embedded in one: [MS-ERREF] section 2.1.
+The tables in data/ are made from [MS-ERREF] and others: see tools/make_status_tables.py and data/NOTICE. [MS-ERREF]
+section 2.1 says how an HRESULT is made of severity, facility and code, and how the other codes are embedded in one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NT_BIT = 0x10000000
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A 32-bit code with its name and message; both are "" where no table has the code."""
+    """A 32-bit code with its name and message. Both are "" if no table has the code."""
 
     code: int
     name: str
@@ -41,7 +41,7 @@ def win32(code: int) -> Status:
 
 
 def hresult(code: int) -> Status:
-    """Look `code` up as an HRESULT: one of its own, one of the CLR's, or a Win32 error or NTSTATUS inside one.
+    """Look `code` up as an HRESULT: one with a name, one of the CLR's, or a Win32 error or NTSTATUS inside one.
 
     The message of an HRESULT of facility Win32 is that of the Win32 error, as FormatMessage gives it.
     """

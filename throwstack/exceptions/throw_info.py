@@ -34,9 +34,9 @@ class CatchableType:
     """A type as which an object can be caught.
 
     `raw_name` is the name in the TypeDescriptor (`.?AVexception@std@@`), `name` the same for a reader. `size` is the
-    size of the type in bytes. Its part of the object is at `offset` (bytes). A virtual base is somewhere else in each
-    derived class: then `table_offset` is where the object has the pointer to its virtual base table, and `table_index`
-    the byte of the table from which the distance has to be added. For other bases they are -1 and 0.
+    size of the type in bytes. Its part of the object is at `offset` (bytes). A virtual base is at a different place in
+    each derived class: then the pointer to the virtual base table is at `table_offset` in the object, and the distance
+    that has to be added is at byte `table_index` of the table. For other bases they are -1 and 0.
     """
 
     raw_name: str
@@ -71,7 +71,7 @@ class _Reader:
     base: int
 
     def follow(self, value: int) -> int:
-        """Return the address that a pointer field of the structures stands for."""
+        """Return the address that `value`, a pointer field of the structures, stands for."""
         return value if self.arch is Arch.X86 else self.base + value
 
 
@@ -120,7 +120,7 @@ def _catchable_type(reader: _Reader, address: int) -> CatchableType | None:
 
 
 def _type_name(reader: _Reader, descriptor: int) -> str | None:
-    """Return the decorated name in a TypeDescriptor: after two pointers, zero-terminated; None if it has no end."""
+    """Return the decorated name in a TypeDescriptor, which comes after two pointers; None if it has no terminator."""
     data = reader.memory.read_available(descriptor + 2 * reader.arch.pointer_size, MAX_NAME + 1)
     if not data:
         raise MemoryUnreadable(descriptor + 2 * reader.arch.pointer_size)

@@ -49,7 +49,7 @@ class ThrownObject:
         return next((item for item in self.types if item.raw_name in raw_names), None)
 
     def part(self, *raw_names: str) -> int | None:
-        """Return the address of the object's part that is of one of these types; None if it has none."""
+        """Return the address of the part of the object (itself or a base) that has one of these types, or None."""
         base = self.base(*raw_names)
         return None if base is None else base.find(self.memory, self.arch, self.address)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Visual Basic 5 and 6: each run-time error is raised as FLOAT_INEXACT_RESULT.
+"""Visual Basic 5 and 6 raise each run-time error as FLOAT_INEXACT_RESULT.
 
 Example: `CInt("x")` without an error handler raises 0xC000008F. A floating-point unit raises it too, but programs leave
 that trap off. So where the Visual Basic runtime (such as msvbvm60.dll) is loaded, the code counts as one of its errors.
@@ -15,7 +15,7 @@ FLOAT_INEXACT_RESULT = 0xC000008F
 
 
 def float_inexact(raised: RaisedException) -> ExceptionText:
-    """Describe a float trap, which Visual Basic 5 and 6 also raise for every run-time error of theirs."""
+    """Describe a floating-point trap, which Visual Basic 5 and 6 also raise for each of their run-time errors."""
     is_basic = any(image.module.label.lower().startswith("msvbvm") for image in raised.images)
     if is_basic and raised.arch is Arch.X86:
         return ExceptionText(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PDBs and image files that a dump refers to: searched along symbol and image paths, downloaded if that is allowed."""
+"""Finds the PDBs and image files that a dump refers to, along symbol and image paths. Downloads them if allowed."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that are given beside a dump, however they are given: on a command line or by a program."""
+"""The files that a user gives together with a dump, on a command line or in a program."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class FilesAtHand:
-    """What is given beside the dump.
+    """The files that are given together with the dump.
 
-    `symbols` are directories with ISF files. `symbol_path` and `image_path` are written as WinDbg takes them; None
-    leaves them to the settings and the environment. `page_files` are in the order of their numbers. `is_offline`: no
-    server is asked.
+    `symbols` are directories with ISF files. `symbol_path` and `image_path` have WinDbg's syntax; if they are None, the
+    settings and the environment give them. `page_files` are in the order of their numbers. `is_offline`: no server is
+    asked.
     """
 
     symbols: Sequence[Path] = ()

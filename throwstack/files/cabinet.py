@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unpacks the compressed files of a symbol store: `app.pd_` is `app.pdb`, as the only file in a cabinet.
+"""Unpacks the compressed files of a symbol store. For example, `app.pd_` is a cabinet with `app.pdb` as its only file.
 
 Follows [MS-CAB] and [MS-MCI]. Only MSZIP is supported, which makecab uses by default: blocks of at most 32 KB, each a
-deflate stream that can refer back into the block before it. For LZX and Quantum the message names other tools.
+deflate stream that can refer back into the block before it. LZX and Quantum are refused; the message names tools that
+unpack them.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def unpack(packed: Path, target: Path) -> None:
 
 
 def _first_file(file: BinaryIO) -> tuple[int, Iterator[bytes]]:
-    """Return the declared size of the first file, and its pieces, which together are never longer than that."""
+    """Return the declared size of the first file, and its pieces. The pieces together are never longer than that."""
     signature, files, folders, count, flags, _, _ = _read(file, _HEADER)
     if signature != b"MSCF" or not folders or not count or flags & _IS_PART_OF_A_SET:
         message = "not a cabinet, or one of several"

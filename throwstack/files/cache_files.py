@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts files into a cache that other users may write to: written in a private directory, then renamed into place.
+"""Puts files into a cache that other users may write to. A file is written in a private directory and then renamed.
 
 A symbol cache can be shared, so another user could replace a file between its check and its use. Therefore a file is
 written and checked in a directory inside the cache that has an unpredictable name and that only this user may enter. It
@@ -35,7 +35,7 @@ _MAX_ENTRIES = 10_000
 
 @contextmanager
 def private_directory(cache: Path) -> Iterator[Path]:
-    """Make a private directory in `cache` (which is made if needed), and remove it with its contents at the end.
+    """Make a private directory in `cache` (which is made if needed). Remove it and its contents at the end.
 
     Old private directories, which killed processes left, are removed as well. Raises `OSError`.
     """
@@ -85,7 +85,7 @@ def is_real_directory(path: Path) -> bool:
 
 
 def free_space(directory: Path) -> int:
-    """Return how many bytes may be written to the disk of `directory` so that `SPARE` stay free. Raises `OSError`."""
+    """Return how many bytes may be written to the disk of `directory` if `SPARE` are to stay free. Raises `OSError`."""
     return max(0, shutil.disk_usage(directory).free - SPARE)
 
 

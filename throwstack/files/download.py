@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Downloads files from symbol servers: one GET for each, with limits on time and size. A failed one leaves no file.
+"""Downloads files from symbol servers, each by one GET with limits on time and size. A failed download leaves no file.
 
-urllib suffices: a GET with a time-out on every wait, proxies and redirects. A better HTTP package would be a dependency
-of every installation, for the few that go online.
+urllib suffices: it does a GET with a time-out on every wait, and knows proxies and redirects. A better HTTP package
+would be a dependency of every installation, and only a few go online.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _USER_AGENT = "Microsoft-Symbol-Server/10.0.0.0"
 """Some servers answer only this client; at times Microsoft's own is one of them."""
 
 Progress = Callable[[float, str], None]
-"""Is told the percentage done (0 if the size is not known) and a line of text."""
+"""Called with the percentage done (0 if the size is not known) and a line of text."""
 
 
 class Downloader:
-    """Downloads files. If a server does not answer, there is one message, and it is not asked again."""
+    """Downloads files. If a server does not answer, there is one message, and that server is not asked again."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Downloader:
         time_limit: float = 900.0,
         max_size: int = 2 << 30,
     ) -> None:
-        """Set the limits: `timeout` seconds for each wait, `time_limit` seconds and `max_size` bytes for a file."""
+        """Limit each wait to `timeout` seconds, and each file to `time_limit` seconds and `max_size` bytes."""
         self._say = say
         self._progress = progress
         self._timeout = timeout

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files (EXEs and DLLs) whose pages stand in for pages that a dump does not hold.
+"""Image files (EXEs and DLLs), whose pages replace pages that a dump does not hold.
 
 A file is found along an image path by name, time stamp and size. Its checksum and RSDS record have to agree with those
 in the dump, if both have them. The file is mapped as the loader does it, and relocated to the base that it has in the
@@ -58,10 +58,10 @@ class MappedImage:
 
 
 class ImageStore:
-    """Finds and maps image files. What was found or mapped is remembered."""
+    """Finds and maps image files, and remembers them."""
 
     def __init__(self, path: SymbolPath, *, say: Say, max_size: int = 256 << 20) -> None:
-        """Search `path`. Files and mapped images of more than `max_size` bytes are refused."""
+        """`path` is searched. Files and mapped images of more than `max_size` bytes are refused."""
         self._path = path
         self._say = say
         self._max_size = max_size
@@ -98,7 +98,7 @@ class ImageStore:
             self._mapped.clear()
 
     def _map_wanted(self, path: Path, image: Image) -> MappedImage | None:
-        """Map the file at `path`, and check again that it is the right one: others may have written to it meanwhile."""
+        """Map the file at `path`. Check again that it is the right one, as others may have written to it meanwhile."""
         mapped, key = self._map(path, image.base), _wanted(image)
         reason = self._mismatch(mapped.headers, *key[:2]) if mapped is not None and key is not None else None
         if reason is not None:
@@ -166,10 +166,10 @@ class ImageStore:
 
 
 class ImagePages:
-    """A `PageSource` that takes the pages that `source` does not have from the files of the modules."""
+    """A `PageSource` that takes from the modules' files the pages that `source` does not have."""
 
     def __init__(self, source: PageSource, modules: ModuleMap, store: ImageStore) -> None:
-        """Read from `source`, and if it does not have a page, from the file that `store` finds for its module."""
+        """`source` has the pages of the dump. `store` finds the files of `modules`."""
         self._source = source
         self._modules = modules
         self._store = store
@@ -193,7 +193,10 @@ class ImagePages:
 
 
 def _wanted(image: Image) -> tuple[ImageIdentity, int, PdbIdentity | None] | None:
-    """Return what identifies the file of `image`: its identity, checksum (0 if unknown) and PDB; None if unknown."""
+    """Return what a file must match to be the file of `image`.
+
+    These are name, time stamp and size; checksum (0 if unknown); PDB. None if the time stamp is unknown.
+    """
     headers, module = image.headers, image.module
     if headers is not None:
         return ImageIdentity(module.name, headers.timestamp, headers.image_size), headers.checksum, image.pdb
@@ -201,7 +204,7 @@ def _wanted(image: Image) -> tuple[ImageIdentity, int, PdbIdentity | None] | Non
 
 
 def _lay_out(pe: pefile.PE, data: bytes, size: int) -> bytearray:
-    """Return `size` bytes with headers and sections at their RVAs; parts beyond the end are cut off."""
+    """Return `size` bytes with the headers and sections of `data` at their RVAs. Parts beyond the end are cut off."""
     layout = bytearray(size)
     parts = [(0, 0, pe.OPTIONAL_HEADER.SizeOfHeaders)]
     for section in pe.sections:

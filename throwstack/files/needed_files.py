@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists the PDBs and image files that would improve the stacks of a dump, to be fetched on a machine with a network.
 
-`manifest` writes the list as `symchk /om` does, a file a line: `ntdll.pdb,6192BFDB9F04442995FFCB0BE95172E12,1` (GUID
-and age) or `ntdll.dll,4A5BDADB13c000,1` (time stamp and SizeOfImage). `symchk /im` reads such a list; and on every
-symbol server the path of the file is `name/key/name`.
+`manifest` writes the list as `symchk /om` does, with one file in each line:
+`ntdll.pdb,6192BFDB9F04442995FFCB0BE95172E12,1` (GUID and age) or `ntdll.dll,4A5BDADB13c000,1` (time stamp and
+SizeOfImage). `symchk /im` reads such a list; and on every symbol server the path of the file is `name/key/name`.
 
 Names come from the dump, and people feed the list to a shell. So only names that are valid file names on every system
 are listed, which rules out line ends, quotes and separators of paths. A name may contain a comma. Key and `1` contain
@@ -24,7 +24,7 @@ from throwstack.names.symbols import SymbolKind, Symbols
 
 @dataclass(frozen=True, slots=True)
 class NeededFile:
-    """A file that was not found: its identity, its module, and in `why` what it would give."""
+    """A file that was not found: its identity and its module. `why` says what the file would give."""
 
     identity: Identity
     module: str
@@ -37,10 +37,10 @@ class NeededFile:
 
 
 def needed_files(images: Iterable[Image], symbols: Symbols, say: Say = lambda _: None) -> tuple[NeededFile, ...]:
-    """Return the files that are missing for `images`, the images in the stacks: each file once, in their order.
+    """Return the files that are missing for `images`, the images in the stacks. Each is listed once, in their order.
 
     An image whose RSDS record cannot be read does not name its PDB: then the image's own file is listed, which has the
-    record. A file whose name is not valid is left out, and `say` is told.
+    record. A file whose name is not valid is left out, and `say` is called with the reason.
     """
     found: dict[tuple[str, str], NeededFile] = {}
     for image in images:

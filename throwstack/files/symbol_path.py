@@ -38,13 +38,14 @@ _WINDOWS_PATH = re.compile(r"[A-Za-z]:([\\/]|$)|\\\\")
 _DEVICES = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d\u00b9\u00b2\u00b3])(\.|$)", re.IGNORECASE)
 
 Say = Callable[[str], None]
-"""Takes a message for the user: one line, safe to print."""
+"""Called with a message for the user, which is one line and safe to print."""
 
 
 def safe_name(name: str) -> str | None:
     r"""Return the last part of `name` (after any `/` or `\`); None if that is not safe in a path or a URL.
 
-    Not safe are characters that Windows forbids in file names, and its device names: `con.pdb` is the console there.
+    Characters that Windows forbids in file names are not safe. Neither are its device names: there, `con.pdb` is the
+    console.
     """
     last = re.split(r"[\\/]", name)[-1]
     if not last or not last.isprintable() or _UNSAFE.search(last) or _DEVICES.match(last):
@@ -54,7 +55,7 @@ def safe_name(name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ImageIdentity:
-    """What identifies an image in a symbol store: file name, and time stamp and SizeOfImage of its header."""
+    """What identifies an image in a symbol store: its file name, and the time stamp and SizeOfImage of its header."""
 
     name: str
     timestamp: int
@@ -98,11 +99,11 @@ class PathElement:
 def parse_symbol_path(text: str, default_cache: Path, say: Say | None = None) -> tuple[PathElement, ...]:
     r"""Parse a symbol path.
 
-    `default_cache` is used for an empty place in `srv*…`, and for a `srv*` with a server and no directory.
+    `default_cache` is used for an empty element in `srv*…`, and for a `srv*` with a server and no directory.
 
     Left out are elements without any place, all after the 64th, and on systems other than Windows all Windows paths.
     The last happens when an analyst's `_NT_SYMBOL_PATH` is used on Linux: `srv*c:\symbols*SERVER` is then read as
-    `srv*SERVER`. `say` is told what is left out.
+    `srv*SERVER`. `say` is called with a message for what is left out.
     """
     say = say or (lambda _: None)
     elements: list[PathElement] = []
@@ -135,7 +136,7 @@ def parse_symbol_path(text: str, default_cache: Path, say: Say | None = None) ->
 
 
 def _place(word: str, say: Say) -> Path | Server | None:
-    """Return the server or directory that `word` names; None for a Windows path on another system (`say` is told)."""
+    """Return the server or directory that `word` names; None, and a message, for a Windows path on another system."""
     if re.match(r"https?://", word, re.IGNORECASE):
         return Server(word.rstrip("/"))
     if os.name != "nt" and _WINDOWS_PATH.match(word):
@@ -165,10 +166,10 @@ Check = Callable[[Path], str | None]
 
 
 class SymbolPath:
-    """Finds files along a symbol path. Downloads only if it has a `fetcher`; `say` is told of refusals and failures."""
+    """Finds files along a symbol path. Downloads only with a `fetcher`. `say` is called with refusals and failures."""
 
     def __init__(self, elements: tuple[PathElement, ...], *, fetcher: Fetcher | None = None, say: Say) -> None:
-        """Search `elements` in order. `say` is told of places that are not a readable directory."""
+        """`elements` are searched in order. `say` is called for each place that is no readable directory."""
         self.elements = elements
         for element in elements:
             is_filled = element.cache is None or len(element.places) > 1
@@ -182,7 +183,7 @@ class SymbolPath:
     def find(self, identity: Identity, check: Check) -> Path | None:
         """Return the first file along the path that has the name of `identity` and passes `check`, or None.
 
-        If a file fails the check, `say` is told its path and the reason, and the search goes on. A file that was
+        If a file fails the check, `say` is called with its path and the reason, and the search goes on. A file that was
         downloaded or unpacked is checked before it is put into the cache.
         """
         name = safe_name(identity.name)
@@ -216,7 +217,7 @@ class SymbolPath:
         return found
 
     def _candidates(self, directory: Path, folder: tuple[str, ...], name: str, *, is_store: bool) -> Iterator[Path]:
-        """Yield the files in `directory` that have the right name, in both layouts or in that of a store only."""
+        """Yield the files in `directory` that have the right name, in both layouts (`is_store`: in a store's only)."""
         layouts = [(*folder, name)]
         if not is_store:
             layouts += [(name,), *((*top, kind, name) for top in ((), ("symbols",)) for kind in _KINDS)]
@@ -323,7 +324,7 @@ class SymbolPath:
     def _downloads(
         self, server: Server, cache: Path | None, identity: Identity, name: str
     ) -> Generator[tuple[Path, str], None, None]:
-        """Download the file, or else the cabinet with it; yield the path of the file and the address it came from."""
+        """Download the file, or else the cabinet with it. Yield the path of the file and the address it came from."""
         url = server.file_url(identity)
         if self._fetcher is None or cache is None or url is None:
             return

@@ -30,7 +30,7 @@ _MAX_NAME = 4096
 _NAME = re.compile(rb"[!-~]*")
 """Linkers write names in printable ASCII without spaces."""
 _LAST = chr(0x10FFFF)
-"""A name that no other name comes after."""
+"""A name that sorts after all other names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Exports:
     def __init__(
         self, entries: Sequence[Export], gaps: Sequence[tuple[str, str]] = (), *, has_all_starts: bool = True
     ) -> None:
-        """Take the entries that could be read.
+        """`entries` are those that could be read.
 
         Each of `gaps` is a pair (first, last): names between these two may be missing, as the table of names is sorted.
         `has_all_starts` says that the addresses of all functions could be read: no unknown one begins between two
@@ -84,7 +84,7 @@ class Exports:
         return any(first <= name <= last for first, last in self._gaps)
 
     def derived(self, make: Callable[[Exports], T]) -> T:
-        """Return `make(self)`, which is computed once for all images that share these exports."""
+        """Return `make(self)`. It is computed once for all images that share these exports."""
         if make not in self._derived:
             self._derived[make] = make(self)
         value: T = self._derived[make]
@@ -130,7 +130,7 @@ def parse_exports(directory: tuple[int, int], pages: Sequence[bytes | None], lim
 
 
 def _gaps(names: Sequence[str | None]) -> list[tuple[str, str]]:
-    """Return the pairs of neighbouring known names between which there are unknown ones (None in `names`).
+    """Return the pairs of known names that have only unknown ones (None in `names`) between them.
 
     The loader searches the table of names as a sorted one, so an unknown name is between its neighbours.
     """
@@ -201,7 +201,7 @@ class _View:
         return ""
 
     def forwarder(self, rva: int) -> str | None:
-        """Return the target if the entry with this RVA forwards, "" if the target cannot be read; None if it does not.
+        """Return the target if the entry with this RVA forwards, "" if the target cannot be read. None if it is code.
 
         An entry forwards if its address is inside the export directory: there it is not code but a name.
         """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image's table of RUNTIME_FUNCTIONs (.pdata): which entry covers an RVA.
+"""An image's table of RUNTIME_FUNCTIONs (.pdata), which says which entry covers an RVA.
 
-The linker sorts the table, so that a look-up is a bisection that touches a few pages. Where it meets a page that is
-not there or an entry out of order, the readable part of the table is indexed once and searched instead. "No entry"
-makes a function a leaf, so it is only said where the table leaves no room for an entry. Follows "x64 exception
+The linker sorts the table, so that a look-up is a bisection that touches a few pages. If it meets an absent page or an
+entry out of order, the readable part of the table is indexed once and searched instead. A function without an entry
+counts as a leaf function. So "no entry" is the answer only if no lost entry could cover the RVA. Follows "x64 exception
 handling" in Microsoft's documentation.
 """
 
@@ -37,7 +37,7 @@ class RuntimeFunction:
 
     @property
     def is_plausible(self) -> bool:
-        """Say whether it can be an entry: a range of code that is not empty, and unwind data within 2 GiB."""
+        """Say whether this can be an entry: its range of code is not empty, and its unwind data is within 2 GiB."""
         return 0 < self.begin < self.end < _MAX_IMAGE_SIZE and 0 < self.unwind < _MAX_IMAGE_SIZE
 
 
@@ -51,7 +51,7 @@ class FunctionTable:
     __slots__ = ("_address", "_begins", "_count", "_entries", "_memory", "_missing", "_missing_ends", "_slots")
 
     def __init__(self, memory: Memory, address: int, size: int) -> None:
-        """Take the exception directory's place; nothing is read yet."""
+        """The exception directory is at `address`; nothing is read yet."""
         self._memory = memory
         self._address = address
         self._count = size // _ENTRY.size
@@ -69,7 +69,7 @@ class FunctionTable:
     def nearest(self, rva: int) -> RuntimeFunction | Stop | None:
         """Return the entry that covers `rva` or else the last one before it.
 
-        None if the table begins after `rva`; a stop if another entry can have been there, on a page that is lost.
+        None if the table begins after `rva`; a stop if a nearer entry may be on an absent page.
         """
         if self._entries is None:
             try:
@@ -115,10 +115,10 @@ class FunctionTable:
         return Stop(end, f"no entry for RVA {rva:#x} in what is left of the function table at {self._address:#x}")
 
     def _load(self) -> list[tuple[RuntimeFunction, int]]:
-        """Index the plausible entries by begin, each with its slot in the table; note the runs that are not there.
+        """Index the plausible entries by begin, each with its slot in the table. Note the runs of slots that are lost.
 
-        GNU ld leaves entries of functions that it discarded: begin and end 0, only the unwind RVA kept. They take
-        no slot. Zeros throughout are damage.
+        For functions that it discarded, GNU ld leaves entries whose begin and end are 0 and whose unwind RVA is kept.
+        They take no slot. An entry of zeros only is damage.
         """
         entries = []
         discarded = 0

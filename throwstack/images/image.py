@@ -77,7 +77,7 @@ class Headers:
 
 
 class Image:
-    """The image of one module in memory. Everything is parsed on first use, and raises nothing if it is unreadable."""
+    """The image of one module in memory. Everything is parsed on first use. Unreadable memory raises no error."""
 
     __slots__ = (
         *("_cache", "_exports", "_function_table", "_headers", "_is_parsed", "_pdb", "_pdb_parsed"),
@@ -85,7 +85,7 @@ class Image:
     )
 
     def __init__(self, module: Module, memory: Memory, cache: ImageCache | None = None) -> None:
-        """Take the image of `module` in `memory`. Images with equal bytes are parsed once if they share `cache`."""
+        """`module` is loaded in `memory`. Images with equal bytes are parsed once if they share `cache`."""
         self.module = module
         self.memory = memory
         self._cache = cache if cache is not None else ImageCache()
@@ -139,7 +139,7 @@ class Image:
         return self._pdb
 
     def is_code(self, address: int) -> bool:
-        """Say whether `address` is in an executable section; anywhere in the image if the headers are unreadable."""
+        """Say whether `address` is in an executable section. With unreadable headers the whole image counts."""
         headers = self.headers
         if headers is None or not headers.sections:
             return self.module.contains(address)
@@ -186,15 +186,15 @@ def parse_rsds(record: bytes) -> PdbIdentity | None:
 class ImageCache:
     """Shares parsed headers and exports between processes whose pages have equal bytes.
 
-    Only the bytes count, not the module's name. A process can have written to its copy of a DLL: then it has other
-    bytes, and what is parsed from them is used for this process alone. Absent pages are part of the key as well: what
-    was parsed without a page is not used for a process that has the page.
+    Only the bytes count, not the module's name. If a process has written to its copy of a DLL, the bytes differ, and
+    what is parsed from them is used for this process alone. Absent pages are part of the key as well: what was parsed
+    without a page is not used for a process that has the page.
     """
 
     __slots__ = ("_digests", "_entries", "_exports", "_headers")
 
     def __init__(self) -> None:
-        """Start empty. A cache serves one dump."""
+        """Start empty. Use one cache for each dump."""
         self._digests: dict[bytes, bytes] = {}
         self._headers: dict[bytes, Headers | None] = {}
         self._exports: dict[tuple[object, ...], Exports] = {}
@@ -278,7 +278,7 @@ def parse_headers(page: bytes) -> Headers | None:
 
 
 def data_directory(pe: pefile.PE, index: int) -> tuple[int, int]:
-    """Return RVA and size of a data directory as the headers give them; (0, 0) if they have no such entry."""
+    """Return RVA and size of data directory `index` as the headers give them; (0, 0) if they do not have it."""
     entries = pe.OPTIONAL_HEADER.DATA_DIRECTORY
     return (entries[index].VirtualAddress, entries[index].Size) if index < len(entries) else (0, 0)
 
@@ -295,7 +295,7 @@ class ImageMap:
     __slots__ = ("_images", "memory", "modules")
 
     def __init__(self, memory: Memory, modules: ModuleMap, cache: ImageCache | None = None) -> None:
-        """Take the images of all `modules` in `memory`; `cache` is shared with other address spaces."""
+        """`modules` are loaded in `memory`; `cache` is shared with other address spaces."""
         self.memory = memory
         self.modules = modules
         shared = cache if cache is not None else ImageCache()

@@ -44,12 +44,12 @@ _IMAGE_EXTENSIONS = frozenset({"dll", "exe", "sys", "ocx", "drv", "cpl", "scr", 
 
 
 class ModuleMap:
-    """The modules of one address space, looked up by address. Overlapping entries: the later base wins."""
+    """The modules of one address space, looked up by address. If modules overlap, the one with the higher base wins."""
 
     __slots__ = ("_bases", "_modules")
 
     def __init__(self, modules: Iterable[Module]) -> None:
-        """Take modules in any order."""
+        """`modules` may be in any order."""
         self._modules = sorted(modules, key=lambda module: module.base)
         self._bases = [module.base for module in self._modules]
 

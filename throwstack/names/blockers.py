@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blockers: functions that a thread is stuck in after an unhandled exception, or while its process cannot end.
+"""Blockers are functions that a thread is stuck in after an unhandled exception, or while its process cannot end.
 
 The functions are data, one line each, in data/blockers.tsv. This module reads the table, finds the blockers of a walked
 stack, and puts them into words. To add a blocker, add a line to the table.
@@ -51,9 +51,9 @@ _ORDER = {kind: index for index, kind in enumerate(BlockerKind)}
 class Blocker:
     """A blocking function.
 
-    `modules` are patterns for the lower-case label of the modules that have it.
-    `proves_exception`: it runs only when an exception went unhandled. `is_triage`: every thread's stack is searched for
-    it. The others are only recognised in the frames of a walk.
+    `modules` are patterns for the lower-case label of the modules that have it. `proves_exception`: it runs only when
+    an exception went unhandled. `is_triage`: every thread's stack is searched for it. Other blockers are only
+    recognised in the frames of a walk.
     """
 
     modules: tuple[str, ...]
@@ -88,7 +88,7 @@ def triage_blockers() -> tuple[Blocker, ...]:
 
 @lru_cache(maxsize=1024)
 def triage_blockers_in(module_label: str) -> tuple[Blocker, ...]:
-    """Return those of `triage_blockers` that a module with this label can have."""
+    """Return the functions among `triage_blockers` that a module with this label can have."""
     return tuple(blocker for blocker in triage_blockers() if blocker.is_in(module_label))
 
 
@@ -120,7 +120,7 @@ def _plain_names(symbol: str) -> tuple[str, ...]:
 
 
 def blocked_in(names: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Return the blockers among `names`, the (module label, symbol) pairs of a walked stack, innermost first.
+    """Return the blockers among `names`, which are the (module label, symbol) pairs of a walked stack, innermost first.
 
     There is one for each kind, the innermost of its kind: `mscorwks!CorExitProcess` and not `mscoree!CorExitProcess`,
     which only calls it. First comes the one that explains best why the thread is stuck, then the others, outermost

@@ -92,7 +92,7 @@ def strip_parameters(signature: str) -> str:
 
 
 def display_name(symbol: str) -> str:
-    """Return the name that a debugger shows for a symbol of a PDB: not decorated, and without parameters."""
+    """Return the name that a debugger shows for a symbol of a PDB, undecorated and without parameters."""
     if is_decorated(symbol):
         return undecorate(symbol)
     thunk = _INCREMENTAL.fullmatch(symbol)

@@ -48,5 +48,5 @@ class FrameDataSource(Protocol):
     """Finds the record that covers an address of an image."""
 
     def frame_data(self, image: Image, rva: int) -> FrameData | None:
-        """Return the innermost record that covers `rva` in `image`, or None."""
+        """Return the record with the innermost range that covers `rva` in `image`, or None."""
         ...

@@ -4,7 +4,7 @@
 Exports and public symbols say where some functions start, and never where they end. So the nearest symbol before an
 address may be that of another function: `DLL!Exported+0x9a0` is often in a function that is not exported. The image
 helps: on x64 its RUNTIME_FUNCTION table has start and end of every function but leaf functions; on x86 the filling
-between functions shows where one ended. If neither decides, the distance does.
+bytes between functions show where one ended. If neither decides, the distance does.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ that fills a debug build's locals has it.
 
 
 def is_beyond_function(image: Image, start: int, rva: int, *, is_sparse: bool, has_gaps: bool = False) -> bool:
-    """Say whether there are signs that `rva` is not in the function whose symbol is at RVA `start`.
+    """Say whether `rva` seems to be outside the function whose symbol is at RVA `start`.
 
     `is_sparse`: many functions of the image have no symbol, as in an export table. `has_gaps`: some symbols could not
-    be read, so that one of them may be nearer; then every address but `start` is doubted, unless the image's
+    be read, so that one of them may be nearer. Then every address but `start` is doubted, unless the image's
     RUNTIME_FUNCTION table says that it is in the function.
     """
     if rva < start:
@@ -66,7 +66,7 @@ def _has_filling(image: Image, start: int, rva: int) -> bool:
 
 
 def _runtime_function(image: Image, rva: int) -> tuple[int, int] | None:
-    """Return the begin of the last RUNTIME_FUNCTION at or before `rva`, and the begin of the function it belongs to.
+    """Return the begin of the last RUNTIME_FUNCTION at or before `rva`, and the begin of the function that has it.
 
     The two differ for a separate part of a function. None if the table cannot be read or begins after `rva`.
     """

@@ -2,7 +2,7 @@
 """Names for addresses, and addresses for names, from the symbol tables of modules.
 
 The table of a module comes from a PDB or an ISF file (`SymbolSource`), or else from the module's exports. A name says
-of which kind its table is: a function of a PDB is a fact, while the nearest export may be another function.
+from which kind of table it is. A name from a PDB is certain, while the nearest export may be another function.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class SymbolTable:
     __slots__ = ("_by_name", "_names", "_rvas", "has_all_starts", "kind")
 
     def __init__(self, kind: SymbolKind, symbols: Iterable[tuple[int, str]], *, has_all_starts: bool = True) -> None:
-        """Take (RVA, name) pairs in any order; of several names at one RVA the first is shown.
+        """`symbols` are (RVA, name) pairs in any order. Of several names at one RVA the first is shown.
 
         `has_all_starts` is False if there are more symbols that could not be read. One of them may be nearer to an
         address than the nearest known one.
@@ -81,7 +81,7 @@ class SymbolTable:
         return self._rvas[index] if index < len(self._rvas) else None
 
     def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
-        """Return the functions at `rva`, inlined ones first, from the innermost outwards.
+        """Return the functions at `rva`. Inlined ones are first, from the innermost outwards.
 
         This table knows only where functions start: it returns the nearest one before `rva`, or nothing.
         """
@@ -148,11 +148,11 @@ class Symbols:
         fallback: SymbolSource | None = None,
         name_outside: Callable[[int], Name | None] | None = None,
     ) -> None:
-        """Name the addresses in `images`.
+        """`images` are the images whose addresses are named.
 
-        The table of an image is the first that is not empty of: the one from `source` (`first_of` joins several), the
-        image's exports in memory, the one from `fallback` (the exports of its file). Each source is asked once for an
-        image. `name_outside` is asked for addresses outside all images.
+        Three tables are tried for an image, and the first that is not empty is used: the one from `source` (`first_of`
+        joins several sources), the image's exports in memory, and the one from `fallback` (the exports of its file).
+        Each source is asked once for an image. `name_outside` names addresses outside all images.
         """
         self.images = images
         self._source = source
@@ -174,22 +174,22 @@ class Symbols:
         return table
 
     def distrust(self, image: Image) -> None:
-        """From now on use the exports of the file of `image`, if it was found, in place of those in memory."""
+        """From now on, use the exports in the file of `image` instead of those in memory, if the file was found."""
         if self.table(image).kind is SymbolKind.EXPORT and self._fallback is not None:
             self._tables[image.base] = self._fallback(image) or self._tables[image.base]
             self._names.clear()
 
     def name(self, address: int, *, is_return_address: bool = False) -> Name:
-        """Return the name of the function that holds `address`, not of one that was inlined there.
+        """Return the name of the function that holds `address`. Functions that were inlined there are ignored.
 
         A return address is looked up one byte earlier, in the call instruction. A call that never returns can be the
         last instruction of its function: the return address of `call abort` at the end of `f` is the first byte of the
-        function after `f`. The offset of the name still counts to `address`.
+        function after `f`. The offset in the name is still that of `address`.
         """
         return self.frames_at(address, is_return_address=is_return_address)[-1]
 
     def frames_at(self, address: int, *, is_return_address: bool = False) -> tuple[Name, ...]:
-        """Return the names of all functions at `address`: inlined ones, innermost first, then the one they are in.
+        """Return the names of all functions at `address`. Inlined ones come first, from the innermost outwards.
 
         Answers are remembered, as the threads of a process share most of their frames.
         """
@@ -273,7 +273,7 @@ def _is_doubtful(image: Image, table: SymbolTable, location: LocatedFunction, rv
 
 
 def export_table(image: Image) -> SymbolTable:
-    """Return the names that `image` exports, without those that forward to another image."""
+    """Return the table of the names that `image` exports, without those that forward to another image."""
     return image.exports.derived(_table_of_exports)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that were unloaded, as ntdll and the kernel remember them, so that old addresses in them still get a name.
+"""Images that were unloaded. ntdll and the kernel remember them, so that old addresses in them still get a name.
 
 ntdll keeps the last 64 (16 before Vista) in an array that RtlGetUnloadEventTrace returns. Microsoft documents its
 element, RTL_UNLOAD_EVENT_TRACE. Later versions of Windows append two words of a version to it, and nothing in the array
@@ -48,7 +48,7 @@ class UnloadedImage:
 
 
 def name_of_unloaded(images: tuple[UnloadedImage, ...], address: int) -> Name | None:
-    """Return the name that WinDbg gives, `<Unloaded_x.dll>+0x1234`, by the last image there; None if there was none."""
+    """Return the name that WinDbg gives, `<Unloaded_x.dll>+0x1234`, for an address in an unloaded image, or None."""
     found = [image for image in images if image.contains(address)]
     if not found:
         return None

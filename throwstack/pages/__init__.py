@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages of a process: those that its page tables map, those that they do not, and where each comes from."""
+"""Finds the pages of a process, whether or not its page tables map them, and says where each comes from."""

@@ -50,7 +50,7 @@ _PAGES = 1024
 
 
 class NotInStore(ThrowstackError):
-    """A page cannot be had from the compressed store; the message says why."""
+    """A page cannot be read from the compressed store; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,11 @@ class CompressedStores:
     def __init__(
         self, kernel: Memory, sm_globals: int, layout: StoreLayout, owner_memory: Callable[[int], Memory | None]
     ) -> None:
-        """Take the address of the kernel's variable SmGlobals.
+        """`sm_globals` is the address of the kernel's variable SmGlobals, in the kernel's memory `kernel`.
 
         `owner_memory` returns the memory of the process whose EPROCESS is at an address, or None if that is not the
-        memory compression process. Neither this memory nor `kernel` may read pages from the stores themselves, or
-        reading would not end.
+        memory compression process. Neither this memory nor `kernel` may read pages from the stores themselves: that
+        would be an endless recursion.
         """
         self._kernel = kernel
         self._globals = sm_globals
@@ -90,7 +90,7 @@ class CompressedStores:
         self._pages: dict[int, bytes | NotInStore] = {}
 
     def page(self, number: int, index: int) -> bytes:
-        """Return page `index` of page file `number`, the one that stands for the stores; raises `NotInStore`."""
+        """Return page `index` of the stores, whose page file number is `number`; raises `NotInStore`."""
         if index >> _PLACE_BITS or not 0 <= number < 16:
             message = "a page's place is beyond what a key can hold"
             raise NotInStore(message)
@@ -222,7 +222,7 @@ def _contents(memory: Memory, address: int, size: int) -> bytes:
 
 
 def _outcome(read: Callable[[int], _T], number: int) -> _T | NotInStore:
-    """Return what `read` returns, or the reason why it cannot. Both are remembered, as the dump does not change."""
+    """Return the result of `read`, or the reason why it fails. Both can be remembered, as the dump does not change."""
     try:
         return read(number)
     except NotInStore as reason:

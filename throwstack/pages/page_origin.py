@@ -63,9 +63,9 @@ _PRESENT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class PageLocation:
-    """Where a page is. `frame` is its page frame, or if `page_file` is given, the page's number in that page file.
+    """Where a page is. `frame` is its frame number or, if `page_file` is given, the page's index in that page file.
 
-    The compressed store has the number of a page file, too.
+    The compressed store has a page file number, too.
     """
 
     origin: PageOrigin

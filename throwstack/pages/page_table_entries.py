@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decodes page-table entries whose valid bit is clear: the processor ignores them, Windows gives them a meaning.
+"""Decodes page-table entries whose valid bit is clear. The processor ignores them; Windows gives them a meaning.
 
 All Windows versions agree on this: if bit 10 is set, the entry is in prototype format; else if bit 11 is set, the page
 is in transition; else the entry is in software format (page file or demand zero). The other bits differ between paging
@@ -70,7 +70,7 @@ class PteFormats:
     """Bit positions of the entries of one machine. `size` is the size of an entry in bytes.
 
     `proto_address` is None on x86 without PAE: an entry of four bytes has no room for the whole address, so the VAD is
-    asked. `swizzle` is None if the Windows version has no such bit, `invalid_mask` if it could not be read.
+    asked. `swizzle` is None if the Windows version has no such bit; `invalid_mask` is None if it could not be read.
     """
 
     size: int
@@ -84,7 +84,7 @@ class PteFormats:
     invalid_mask: int | None = 0
 
     def unswizzled(self, entry: int) -> int | None:
-        """Return `entry` without the bits of `invalid_mask`; None if it may have them and they are not known."""
+        """Return `entry` without the bits of `invalid_mask`; None if the mask is not known and may be in it."""
         if self.swizzle is None or self.invalid_mask == 0:
             return entry
         if self.swizzle.of(entry):

@@ -68,11 +68,11 @@ class PagingMode(Enum):
 
 
 class TableWalk(NamedTuple):
-    """How far the tables led.
+    """The result of a walk of the page tables for one address.
 
-    `frame` is the page's frame number, or None. Then `entry` is the entry that led no further, or None if the table
-    that has it is not in the dump. `is_leaf` says whether the entry is that of the page itself; `is_valid` is False for
-    a page in transition.
+    `frame` is the page's frame number, or None if the walk did not reach the page. Then `entry` is the entry at which
+    the walk ended, or None if the table that has this entry is not in the dump. `is_leaf` says whether the entry is
+    that of the page itself. `is_valid` is False for a page in transition.
     """
 
     frame: int | None
@@ -82,7 +82,7 @@ class TableWalk(NamedTuple):
 
 
 class AddressSpace:
-    """One address space of the machine: a `PageSource` of virtual pages, made of one of physical pages."""
+    """One address space of the machine: a `PageSource` of virtual pages, read from one of physical pages."""
 
     __slots__ = ("_invalid_mask", "_is_64bit", "_mask", "_physical", "_size", "_steps", "_top", "_unpack")
 
@@ -126,7 +126,7 @@ class AddressSpace:
         return table
 
     def walk(self, address: int, paged_out: Callable[[int], bytes | None] | None = None) -> TableWalk:
-        """Follow the tables for `address` as far as they go. A table can be in transition or paged out, as any page.
+        """Follow the tables for `address` as far as possible. A table can be in transition or paged out, as any page.
 
         `paged_out` is called with the entry of a table that is not in memory; it returns the table's 4096 bytes or
         None.
@@ -161,8 +161,8 @@ class AddressSpace:
         """Return a number for each last-level page table that maps addresses from `first` to `last`.
 
         Two address spaces with equal numbers have the same pages in this range. The number is the table's physical
-        address; or the complement of an entry that leads to no table (a large page, or a table that is paged out);
-        or None if the entry is zero or cannot be read.
+        address. For an entry that leads to no table (a large page, or a table that is paged out) it is the entry's
+        complement. It is None if the entry is zero or cannot be read.
         """
         step = 1 << self._steps[-2][0]
         return tuple(self._table_entry(address) for address in range(first & -step, last + 1, step))

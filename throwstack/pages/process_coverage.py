@@ -14,7 +14,7 @@ Routes = Mapping[PageOrigin, int]
 
 @dataclass(frozen=True, slots=True)
 class ProcessCoverage:
-    """How much of a process can be read: all pages of its threads' stacks, and a sample of the pages of each image."""
+    """How many pages of a process can be read: all of its threads' stacks, and a sample of each image's pages."""
 
     pid: int
     name: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the pages of an address space, those too that its page tables do not map, and says where each comes from.
+"""Finds the pages of an address space, also those that its page tables do not map, and says where each comes from.
 
 The steps are those of Windows' own page fault handler (Windows Internals, 7th edition, part 1, chapter 5, "Page fault
 handling"). If the page-table entry is
@@ -56,7 +56,7 @@ class ImageFiles(Protocol):
     def page(self, address: int) -> bytes | None:
         """Return the page at `address`, relocated to the image's base; None if no file was found.
 
-        Pages that a process writes to (writable sections, import addresses) are None, too.
+        The answer is also None for pages that a process writes to (writable sections, import addresses).
         """
         ...
 
@@ -94,7 +94,7 @@ class ResolvedPages:
         views: Callable[[], VadViews] | None = None,
         page_files: PageFiles | None = None,
     ) -> None:
-        """Find pages through `tables`. Without `formats`, only valid pages and those in transition are found.
+        """`tables` translate addresses. Without `formats`, only valid pages and those in transition are found.
 
         `kernel` has the prototype PTEs. `views` returns the VADs; it is called once, when they are first needed.
         """
@@ -122,7 +122,7 @@ class ResolvedPages:
 
     @property
     def in_dump(self) -> PageSource:
-        """Return a `PageSource` of the same pages that takes none from image files."""
+        """Return a `PageSource` of the same pages, but without those from image files."""
         return _InDump(self)
 
     def tables(self, first: int, last: int) -> tuple[int | None, ...]:
@@ -146,7 +146,7 @@ class ResolvedPages:
         return self.resolve(address & -PAGE_SIZE)[0]
 
     def resolve(self, address: int, *, with_files: bool = True) -> tuple[PageOrigin, bytes | None]:
-        """Return origin and bytes of the page at the page-aligned `address`; the bytes are None if it is absent.
+        """Return origin and bytes of the page at the page-aligned `address`; the bytes are None if the page is absent.
 
         `with_files` allows to take the page from its image's file.
         """
@@ -247,7 +247,7 @@ class ResolvedPages:
 
 
 class _InDump:
-    """The pages that are in the dump itself. The file of an image is identified by the image's pages in the dump."""
+    """The pages that are in the dump itself. They identify the file of an image, from which other pages are taken."""
 
     __slots__ = ("_pages",)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process's address ranges as its VADs describe them: private or mapped, committed or not, which prototype PTEs."""
+"""A process's address ranges by its VADs: whether each is private or committed, and where its prototype PTEs are."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class VadViews:
     __slots__ = ("_starts", "_views")
 
     def __init__(self, views: Iterable[VadView]) -> None:
-        """Take the ranges in any order."""
+        """`views` may be in any order."""
         self._views = sorted(views, key=lambda view: view.start)
         self._starts = [view.start for view in self._views]
 

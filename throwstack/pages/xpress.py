@@ -81,7 +81,7 @@ def _decompress(data: bytes, size: int) -> bytes:
 
 
 def _long(data: bytes, at: int) -> tuple[int, int]:
-    """Return the length that follows a full half byte (less `_SHORTEST`), and the position after it."""
+    """Return the length (less `_SHORTEST`) that follows if a half byte is full, and the position after it."""
     length = data[at]
     if length != _IN_BYTE:
         return length + _IN_HALF_BYTE + _IN_ITEM, at + 1

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PDB files: identity, functions, lines, inlined functions and frame data, read with symbolic and kept for later."""
+"""Reads PDB files with symbolic (identity, functions, lines, inlined functions, frame data) and keeps the result."""

@@ -41,7 +41,7 @@ def command(module: str, libraries: Iterable[str], arguments: Iterable[str]) -> 
 
 
 def end_with_parent(folder: Path) -> None:
-    """Called in a child: end this process once its standard input closes, and remove `folder`, where it works.
+    """End this process, a child, once its standard input closes, and remove `folder`, its working directory.
 
     Ctrl-C and other signals to the whole process group are ignored here. The parent answers them: it ends, and then
     this process does.
@@ -64,7 +64,7 @@ def _wait_for_parent(folder: Path) -> None:
 
 
 def _directories(libraries: Iterable[str]) -> Iterator[str]:
-    """Yield the directories of these top-level modules, imported or not. The current directory is not searched."""
+    """Yield the directories of these top-level modules, imported or not. Does not search the current directory."""
     here = Path.cwd()
     trusted = [entry for entry in sys.path if Path(entry).is_absolute() and Path(entry) not in (here, here.resolve())]
     for name in libraries:

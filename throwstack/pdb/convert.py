@@ -5,9 +5,9 @@ The conversion runs in a process of its own, with the arguments PDB OUT SIZE MTI
 process on some damaged PDBs. A single wrong length field can make it ask for more memory than there is, and Python
 cannot catch that.
 
-The file has a magic with a version; length and CRC-32 of the rest; size and modification time of the PDB it was made
-from; and then the parts, each after its length. A truncated or altered file does not open. The checksum is against
-accidents, not against forgers: the contents are treated as hostile, like a dump's.
+The file begins with a magic that has a version. Length and CRC-32 of the rest follow, then size and modification time
+of the PDB it was made from, and then the parts, each after its length. A truncated or altered file does not open. The
+checksum is against accidents, not against forgers. So the contents are treated as hostile, like those of a dump.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class NotConverted(ThrowstackError):
 class Converted:
     """The parts of a converted PDB: a SymCache, functions as `pack_functions` writes them, `STACK WIN` text.
 
-    If the image was rearranged after linking, SymCache and functions have the addresses before, the frame data has
-    those after, and the OMAP streams translate (`throwstack.pdb.omap`).
+    If the image was rearranged after linking, SymCache and functions have the addresses before that, and the frame data
+    has those after. The OMAP streams translate between them (`throwstack.pdb.omap`).
     """
 
     symcache: bytes
@@ -173,7 +173,7 @@ def function_list(data: bytes, symcache: symbolic.SymCache) -> list[tuple[int, s
     """Return (RVA, shown name) of the functions in a SymCache. The library can look functions up, but not list them.
 
     So `data` is read here, in the layout of `SYMCACHE_VERSION`: header, files, functions, source locations, ranges,
-    strings. Each entry is confirmed by a look-up in the library. If the layout is another one, entries are not
+    strings. A look-up in the library has to confirm each entry. If the layout is another one, entries are not
     confirmed, and the list is empty rather than wrong.
     """
     _, version, _, _, _, functions, locations, ranges, strings_size = _SYMCACHE_HEADER.unpack_from(data)

@@ -3,7 +3,7 @@
 
 Up to Windows 7, Microsoft rearranged the code of many system DLLs after linking, by how often it runs: functions were
 moved, and blocks that seldom run were taken out of their functions and put somewhere else. The symbols in the PDB still
-have the addresses before that. For example, bytes 2000 to 200f of the linked image may now be at 3000, and the rest of
+have the addresses from before. For example, bytes 2000 to 200f of the linked image may now be at 3000, and the rest of
 the same function, 2010 to 201f, at 1000.
 
 Two streams of the PDB translate RVAs, one in each direction. Each is a sorted list of pairs: the RVA where a piece
@@ -37,7 +37,7 @@ _MAX_PIECES = 256
 
 
 def debug_streams(msf: MsfFile) -> tuple[int, list[int]]:
-    """Return the offset in the DBI stream of its list of debug streams, and the list: stream numbers by purpose."""
+    """Return where the DBI stream has its list of debug streams, and the list (stream numbers, indexed by purpose)."""
     dbi = msf.stream(DBI_STREAM, MAX_STREAM)
     if len(dbi) < _DBI_HEADER_SIZE:
         return 0, []
@@ -59,12 +59,12 @@ def read_streams(msf: MsfFile, purposes: tuple[int, ...]) -> list[bytes]:
 
 
 class Omap:
-    """Translates RVAs of the image after it was rearranged into those before, and back."""
+    """Translates RVAs of the image as it is into RVAs before it was rearranged, and back."""
 
     __slots__ = ("_after", "_after_starts", "_before", "_before_starts")
 
     def __init__(self, from_source: bytes = b"", to_source: bytes = b"") -> None:
-        """Take the two streams. If one is empty, it is made from the other; if both are, nothing was rearranged."""
+        """If one of the two streams is empty, it is made from the other. If both are, nothing was rearranged."""
         before, after = _pairs(from_source), _pairs(to_source)
         self._before = before or sorted((to, start) for start, to in after if _is_somewhere(to))
         self._after = after or sorted((to, start) for start, to in before if _is_somewhere(to))

@@ -23,7 +23,7 @@ _INFO_STREAM = 1
 
 @dataclass(frozen=True, slots=True)
 class PdbFileIdentity:
-    """GUID, as 32 upper-case hex digits, and age: those that the RSDS record of the PDB's image has."""
+    """GUID (32 upper-case hex digits) and age, as they are in the RSDS record of the PDB's image."""
 
     guid: str
     age: int
@@ -40,7 +40,7 @@ def read_pdb_identity(path: Path) -> PdbFileIdentity:
 
 
 def check_pdb(path: Path, wanted: PdbIdentity, max_size: int) -> str | None:
-    """Return None if the file at `path` is the PDB `wanted` and not longer than `max_size`, else the reason."""
+    """Return None if the file at `path` is the PDB `wanted` and not longer than `max_size`, else the reason why not."""
     try:
         size = path.stat().st_size
         if size > max_size:

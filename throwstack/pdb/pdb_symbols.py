@@ -98,7 +98,7 @@ class PdbTable(SymbolTable):
         return None if before is None else self._omap.after(before)
 
     def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
-        """Return the functions at `rva`: inlined ones from the innermost outwards, then the one that has the code."""
+        """Return the functions at `rva`. Inlined ones come first, innermost first; the last has the code."""
         known = self._located.get(rva)
         if known is None:
             if len(self._located) >= _MAX_REMEMBERED:
@@ -159,7 +159,7 @@ class PdbSymbols:
         max_size: int = 2 << 30,
         time_limit: float = 300.0,
     ) -> None:
-        """Search `path`, and keep converted PDBs in the directory `cache`.
+        """`path` is searched. Converted PDBs are kept in the directory `cache`.
 
         `identify` returns the identity of the PDB if the image's RSDS record cannot be read. A PDB of more than
         `max_size` bytes is refused. A conversion that takes more than `time_limit` seconds is given up.
@@ -234,7 +234,7 @@ class PdbSymbols:
         return None
 
     def _distrust(self) -> str | None:
-        """Make the cache if it does not exist; return why it is not trusted, or None."""
+        """Make the cache if it does not exist. Return why it is not trusted, or None."""
         try:
             make_private(self._cache)
             return distrust(self._cache)
@@ -265,7 +265,7 @@ class PdbSymbols:
         return None if parts is None else PdbTable(parts, identity)
 
     def _run(self, command: list[str], pdb: Path, out: Path) -> str | None:
-        """Run the process that converts; return the reason if it fails, or None."""
+        """Run the process that converts. Return the reason if it fails, else None."""
         with tempfile.TemporaryFile() as answer:
             process = subprocess.Popen(  # noqa: S603 our own module; the arguments are paths and numbers
                 command, cwd=out.parent, stdin=subprocess.PIPE, stdout=answer, stderr=subprocess.DEVNULL

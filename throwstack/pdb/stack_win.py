@@ -28,7 +28,7 @@ class FrameDataTable:
     __slots__ = ("_fpo", "_frame_data", "_non_fpo", "_seh")
 
     def __init__(self, text: str) -> None:
-        """Parse `text`. Lines that are damaged, or no such records, are left out."""
+        """`text` has a record in each line. Lines that are damaged or are no such records are left out."""
         frame_data: list[tuple[int, int, str]] = []
         fpo: list[tuple[int, int, str]] = []
         non_fpo: list[tuple[int, int, str]] = []
@@ -104,7 +104,7 @@ def parse_record(line: str) -> FrameData | None:
 
 
 def _figure(word: str) -> int:
-    """Return the value of a hex figure. Raises ValueError if it is none, or longer than the 32 bits that PDBs have."""
+    """Return the value of a hex figure. Raises ValueError if it is no figure or has more than the 32 bits of PDBs."""
     value = int(word, 16)
     if not 0 <= value <= 0xFFFFFFFF:
         message = "no figure of 32 bits"
@@ -113,7 +113,7 @@ def _figure(word: str) -> int:
 
 
 class _Cover:
-    """Nested or overlapping ranges, flattened: for each address the innermost range, the one that starts last."""
+    """Flattens nested or overlapping ranges. An address gets the innermost range, which is the one that starts last."""
 
     __slots__ = ("_lines", "_starts")
 
@@ -128,7 +128,7 @@ class _Cover:
         self._close(open_ranges, 1 << 64)
 
     def _close(self, open_ranges: list[tuple[int, str]], until: int) -> None:
-        """Remove the open ranges that end at or before `until`; where one ends, the range around it goes on."""
+        """Remove the open ranges that end at or before `until`. At the end of each, the range around it continues."""
         while open_ranges and open_ranges[-1][0] <= until:
             end = open_ranges.pop()[0]
             while open_ranges and open_ranges[-1][0] <= end:

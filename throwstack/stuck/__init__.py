@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stuck threads: which threads wait after an exception that nobody handled, on what, and which crashes are the same.
+"""Finds stuck threads: which ones wait after an exception that nobody handled, on what, and which crashes are the same.
 
 - `triage`: the entry point. It asks a cheap question for each thread and walks the few for which the answer is yes.
 - `stuck_thread`: the result.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks of user mode: which lock a thread waits for, and which thread owns it.
+"""Finds the user-mode lock that a thread waits for, and the thread that owns it.
 
 An RTL_CRITICAL_SECTION (winnt.h) records its owner: {DebugInfo, LockCount, RecursionCount, OwningThread,
 LockSemaphore, SpinCount}. An SRW lock records no owner.
@@ -55,8 +55,8 @@ class LockKind(Enum):
 class LockWait:
     """A lock that a thread waits for.
 
-    `address` is None if it could not be found for certain. `owner` is the thread id that the lock records; `is_lost`:
-    there is no such thread any more. `waiters` is how many threads wait for the lock.
+    `address` is None if it could not be found for certain. `owner` is the thread id that the lock records. `is_lost`
+    says that this thread does not exist any more. `waiters` is how many threads wait for the lock.
     """
 
     kind: LockKind
@@ -68,7 +68,7 @@ class LockWait:
     name: str = ""
 
     def __str__(self) -> str:
-        """Return it in a line: `critical section 0x404010, owned by thread 2576, 2 waiting`."""
+        """Return a line like `critical section 0x404010, owned by thread 2576, 2 waiting`."""
         where = "" if self.address is None else f" {self.address:#x}"
         text = f"{self.kind.value}{where}" + (f" {self.name}" if self.name else "")
         if self.owner is None:
@@ -93,13 +93,13 @@ class Locks:
     """Finds the locks for which threads of one process wait."""
 
     def __init__(self, target: Target, tids: Collection[int]) -> None:
-        """Take the process, and the ids of its threads."""
+        """`target` is the process, `tids` are the ids of its threads."""
         self._target = target
         self._tids = tids
         self._word = target.arch.pointer_size
 
     def wait(self, frames: Sequence[Frame], tid: int) -> LockWait | None:
-        """Return the lock for which thread `tid` waits, given its user frames, innermost first; None if it does not."""
+        """Return the lock for which thread `tid` waits, or None. `frames` are its user frames, innermost first."""
         for names, kind in ((_SECTION_FUNCTIONS, LockKind.CRITICAL_SECTION), (_SRW_FUNCTIONS, LockKind.SRW)):
             span = self._span(frames, names)
             if span:
@@ -142,7 +142,7 @@ class Locks:
         )
 
     def _by_argument(self, span: Sequence[Frame], tid: int) -> _Section | None:
-        """Return the section that an x86 function has as its first argument; the outermost function is asked first."""
+        """Return the section that an x86 function has as its first argument. The outermost function is tried first."""
         for address in self._arguments(tuple(reversed(span))):
             section = self._section(address, tid)
             if section is not None and (section.points_back or section.owner in self._tids):
@@ -184,7 +184,7 @@ class Locks:
                 yield word
 
     def _section(self, address: int, tid: int) -> _Section | None:
-        """Return the section at `address`, None if there is none that another thread than `tid` holds."""
+        """Return the section at `address`; None if there is no section that another thread than `tid` holds."""
         word = self._word
         if address < 0x10000 or address % word:
             return None
@@ -213,7 +213,7 @@ class Locks:
 
 
 def _waiters(lock_count: int) -> int | None:
-    """Return how many threads wait for a section with this LockCount; None if it is free, or the number is absurd."""
+    """Return how many threads wait for a section with this LockCount; None if it is free or the number is absurd."""
     count = lock_count if lock_count >= 0 else ~lock_count >> 2
     is_held = lock_count >= 0 or not lock_count & 1
     return count if is_held and count <= _MAX_WAITERS else None

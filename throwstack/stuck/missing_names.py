@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Missing names: modules whose blocking functions triage cannot find, so that a stuck thread looks like any other.
+"""Finds modules whose blocking functions triage cannot find by name, so that a stuck thread looks like any other.
 
-Triage finds a blocking function by its name. The name is missing where pages of the export table are not in the dump,
-or where the exports were altered. The user has to be told.
+Triage finds a blocking function by its name. The name is missing if pages of the export table are not in the dump, or
+if the exports were altered. The user has to be told.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ hot patch) and `push ebp; mov ebp, esp; pop ebp`."""
 
 
 def without_filter(symbols: Symbols) -> tuple[Image, ...]:
-    """Return the images that are called kernel32 or KERNELBASE and have a filter that is not found."""
+    """Return the images that are called kernel32 or KERNELBASE and in which UnhandledExceptionFilter is not found."""
     images = [image for image in symbols.images if _FILTER in triage_blockers_in(image.module.label)]
     lacking = tuple(image for image in images if not _has_filter(symbols, image))
     if not lacking:
@@ -55,7 +55,7 @@ def _leads_on(symbols: Symbols, kernel32: Image) -> bool:
 
 
 def _code_of_filter(symbols: Symbols, kernel32: Image) -> bytes:
-    """Return the first bytes of the filter, as many as can be read; none if it is not found."""
+    """Return as many of the first bytes of the filter as can be read; none if the filter is not found."""
     rva = symbols.rva_of(kernel32, _FILTER.symbol)
     return b"" if rva is None else kernel32.memory.read_available(kernel32.base + rva, _STUB_SIZE)
 
@@ -70,9 +70,9 @@ def _lacks_base(symbols: Symbols) -> bool:
 
 
 def missing_names(symbols: Symbols) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return where names are missing: labels of modules without any name, and reasons why others may lack some.
+    """Return the labels of modules that have no names at all, and reasons why other modules may lack some names.
 
-    Only modules count in which stuck threads wait.
+    Only modules in which stuck threads wait are examined.
     """
     nameless: list[str] = []
     reasons: list[str] = []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Words of a stack that may be return addresses into a blocking function, found within the budget.
 
-A hostile stack may hold millions of them: 16 MB of it may be one physical page, mapped over and over. So a page with
-the same contents counts a few times only. Where more words are left than can be walked from, those go first after which
-a CONTEXT follows soonest, because the filter's frame is a little below what was saved of the exception.
+A hostile stack may hold millions of them: 16 MB of it may be one physical page, mapped over and over. So pages with the
+same contents count a few times only. If more words are left than can be walked from, the first are those that a CONTEXT
+follows soonest, because the filter's frame is a little below the saved exception.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _MAX_CONTEXTS = 1 << 16
 def return_words(
     target: Target, ranges: CodeRanges, low: int, high: int, is_wanted: Callable[[int], bool]
 ) -> Iterator[StackWord]:
-    """Yield the words between the stack addresses `low` and `high` that are in `ranges` and wanted, lowest first.
+    """Yield the words between the stack addresses `low` and `high` whose value is in `ranges` and wanted, lowest first.
 
-    `is_wanted` is asked once for each value of a word. Stops where the budget of suspects is spent.
+    `is_wanted` is called once for each value of a word. Stops when the budget of suspects is spent.
     """
     meter, size = target.meter, target.arch.pointer_size
     budget = meter.budgets.suspects
@@ -63,7 +63,7 @@ def return_words(
 def most_promising(target: Target, found: Sequence[StackWord], count: int, high: int) -> Sequence[StackWord]:
     """Return at most `count` of the words `found` (lowest first) to walk from, the most promising first.
 
-    If there are more than `count`, those are promising after which a CONTEXT below `high` follows soonest.
+    If there are more than `count`, the most promising are those that a CONTEXT below `high` follows soonest.
     """
     if len(found) <= count:
         return found

@@ -12,9 +12,9 @@ The functions of each kind are data: data/{irrelevant,prefix,sentinel,machinery}
 
 A signature has nothing that differs between two machines or two builds: no addresses, offsets, lines, argument lists,
 template arguments. Module names are in lower case, because the loader keeps the spelling of the first one that asked
-for the DLL. A frame without a symbol is its module alone, because RVAs change with each build. So is a frame whose
-nearest export is far before it: that is most likely another function. A crash therefore has one signature with a PDB
-and another without.
+for the DLL. A frame without a symbol is named by its module alone, because RVAs change with each build. So is a frame
+whose nearest export is far before it, because that export is most likely another function. A crash therefore has one
+signature with a PDB and another without.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SEPARATOR = " | "
 
 @dataclass(frozen=True, slots=True)
 class _Function:
-    """A frame as the rules see it: `module!name`, `module` if it has no trusted name, `unknown` if it has neither."""
+    """A frame as the rules see it: `module!name`, `module` if no name is trusted, `unknown` without a module."""
 
     module: str
     name: str
@@ -81,14 +81,14 @@ def signature(names: Sequence[Name], kind: str = "") -> Signature:
 
 
 def is_machinery(name: str) -> bool:
-    """Say whether a function only carries an exception to the dispatcher; takes `RaiseException` or a whole label."""
+    """Say whether a function only carries an exception to the dispatcher. `name` may be a whole label."""
     module, mark, symbol = name.rpartition("!")
     bare = re.sub(r"\+0x[0-9a-f]+$", "", symbol)
     return _matches("machinery", _Function(module.lower() if mark else "", plain_name(bare)))
 
 
 def thrown_at(names: Iterable[Name]) -> Name | None:
-    """Return the innermost frame that is not exception machinery: where the program threw. None if there is none."""
+    """Return the innermost frame that is not exception machinery, where the program threw. None if there is none."""
     return next((name for name in names if not is_machinery(name.symbol)), None)
 
 

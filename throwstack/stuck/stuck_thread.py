@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stuck thread, as `throwstack.stuck.triage` finds it. Values and walks only: nothing is read or unwound later."""
+"""A stuck thread, as `throwstack.stuck.triage` finds it. It has values and walks; nothing is read later."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from throwstack.unwind.target import ThreadStack
 class StuckThread:
     """A thread that is stuck: in which functions, on which exceptions, on which stack.
 
-    `blocked_in` holds (module label, symbol) pairs: first the function that explains the wait, then the others from
-    the outermost inwards. `exceptions` are innermost first, and `throwing_walks` has the stack that threw each of them;
-    a walk that failed has the end `End.FAULT`. `blocked_walk` is the stack on which the thread waits, None where its
+    `blocked_in` holds (module label, symbol) pairs: first the function that explains the wait, then the others from the
+    outermost inwards. `exceptions` are innermost first, and `throwing_walks` has the stack that threw each of them; a
+    walk that failed has the end `End.FAULT`. `blocked_walk` is the stack on which the thread waits, None if its
     registers are not known.
     """
 
@@ -30,7 +30,7 @@ class StuckThread:
 
     @property
     def kinds(self) -> tuple[BlockerKind, ...]:
-        """Return what kinds of blockers the thread is stuck in."""
+        """Return the kinds of the blockers in which the thread is stuck."""
         found = (blocker_named(module, symbol) for module, symbol in self.blocked_in)
         kinds = tuple(blocker.kind for blocker in found if blocker is not None)
         is_fast = any(Route.FAST_FAIL in exception.routes for exception in self.exceptions)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triage: which threads are stuck on an unhandled exception. A cheap question for all threads, a walk for a few.
+"""Triage finds the threads that are stuck on an unhandled exception. It asks all a cheap question and walks a few.
 
 The cheap question: does the stack hold an address inside a blocking function (`throwstack.names.blockers`)? The stack
 of each stuck thread does. So do the stacks of some other threads, on which such a word is a leftover of an earlier call
 or plain data. A walk of the stack tells the two apart: return addresses count, other words do not.
 
-Only proof says no. Where the walk ends early, or reaches a zero in the middle of the stack, the rest of the stack is
-searched word by word; a thread that is cleared all the same gets a doubt, which the user sees.
+A thread is cleared only by proof. If the walk ends early, or reaches a zero in the middle of the stack, the rest of the
+stack is searched word by word. If that finds nothing, the thread is cleared with a doubt, which the user sees.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ and since Vista a random gap of up to half a page."""
 class FirstLook:
     """The answer to the cheap question.
 
-    `is_suspect`: the thread may be stuck; all others are not. `stack` is the stack that the thread is on. `fast_fail`
-    is the address of the int 29h at which it waits, or None.
+    `is_suspect`: the thread may be stuck. If it is False, the thread is not stuck. `stack` is the stack that the thread
+    is on. `fast_fail` is the address of the int 29h at which it waits, or None.
     """
 
     stack: ThreadStack
@@ -61,7 +61,7 @@ class FirstLook:
 class Examination:
     """The answer about one thread.
 
-    `stuck` is None if the thread is not found to be stuck; `doubts` then say why it may be stuck all the same.
+    `stuck` is None if the thread was not found to be stuck. `doubts` then say why it may still be stuck.
     """
 
     stuck: StuckThread | None
@@ -69,10 +69,10 @@ class Examination:
 
 
 class Triage:
-    """Examines the threads of one target, one after the other. Its blocking functions are found when it is made."""
+    """Examines the threads of one target, one after the other."""
 
     def __init__(self, target: Target) -> None:
-        """Find the blocking functions among the modules of `target`."""
+        """`target` is the process. The blocking functions in its modules are found here."""
         self._target = target
         for image in without_filter(target.symbols):
             target.symbols.distrust(image)
@@ -116,7 +116,7 @@ class Triage:
         return Examination(self._with_whole_walks(stuck))
 
     def _with_whole_walks(self, stuck: StuckThread) -> StuckThread:
-        """Return `stuck` with its throwing walks as they are shown. An error here must not cost the thread its row."""
+        """Return `stuck` with its throwing walks as they are shown. After an error here the thread keeps its row."""
         notes, walks = [*stuck.notes, *self._target.meter.spent], stuck.throwing_walks
         with Guard(lambda reason: notes.append(f"throwing stack: {reason}")):
             walks = throwing_walks(self._target, stuck.stack.bounds, stuck.exceptions, walks)
@@ -145,7 +145,7 @@ class Triage:
         return False
 
     def _extent(self, stack: ThreadStack) -> tuple[int, int]:
-        """Return the addresses at which the part of the stack in use begins and ends, as far as the budget goes."""
+        """Return where the used part of the stack begins and ends, at most as much as the budget allows."""
         low = stack.bounds.limit if stack.registers is None else stack.registers.sp
         size = self._target.arch.pointer_size
         low = (low + size - 1) & -size
@@ -194,14 +194,14 @@ class Triage:
         return ""
 
     def _leads_to_filter(self, stack: ThreadStack, reached: int, ending: str) -> str:
-        """Return a doubt if the part of the stack that a walk did not reach has a word that leads into the filter."""
+        """Return a doubt if the part of the stack that a walk did not reach has a word that points into the filter."""
         _, high = self._extent(stack)
         for address, word in return_words(self._target, self._ranges, reached, high, self._may_return_to_filter):
             return f"{ending}; the word at {address:#x} leads to {self._target.symbols.name(word)}"
         return ""
 
     def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> StuckThread:
-        """Return the thread that failed fast: in which function, and on top of which other exceptions."""
+        """Return the thread that failed fast, with the function in which it did and the other exceptions in flight."""
         registers = failure.context.registers
         walk = self._target.walk(registers, stack.bounds)
         stuck = self._from_walk(stack, walk, (), registers.sp)
@@ -222,7 +222,7 @@ class Triage:
         return StuckThread(stack, (pair,), exceptions, walks, walk, found.notes)
 
     def _from_walk(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> StuckThread | None:
-        """Return the stuck thread that a walk shows, None if it goes through no blocker.
+        """Return the stuck thread that a walk shows; None if the walk goes through no blocker.
 
         The walk starts at the stack address `low`.
         """
@@ -246,7 +246,7 @@ class Triage:
         return StuckThread(stack, blocked_in(pairs), found.exceptions, found.walks, walk, notes)
 
     def _in_flight(self, stack: ThreadStack, blocked: SearchStart) -> FoundExceptions:
-        """Return the exceptions in flight. The thread is known to be stuck: an error here must not cost its row."""
+        """Return the exceptions in flight. The thread is stuck, and keeps its row even after an error here."""
         found: list[FoundExceptions] = []
         notes: list[str] = []
         with Guard(lambda reason: notes.append(f"{BROKE_OFF}: {reason}")):
@@ -256,7 +256,7 @@ class Triage:
     def _without_walk(
         self, stack: ThreadStack, walk: Walk | None, reached: int, notes: tuple[str, ...]
     ) -> StuckThread | None:
-        """Return the stuck thread that a walk from some word of the stack shows, None if no word leads to an exception.
+        """Return the stuck thread that a walk from a word of the stack shows; None if no word leads to an exception.
 
         Each word from `reached` on that may be a return address into a function that proves an exception is tried. The
         words may be leftovers of an earlier call, and the row says so.
@@ -296,8 +296,8 @@ class Triage:
         """Say whether the thread's registrations allow that `exception` is in flight, with the filter's frame at `low`.
 
         On x86 the filter is called from a handler, and while a handler runs, ExecuteHandler's registration is in the
-        chain: between the filter's frame and the CONTEXT. An exception that was not dispatched has none. Its CONTEXT is
-        not on the stack, but a global of the module that reported it.
+        chain, between the filter's frame and the CONTEXT. An exception that was not dispatched has no such
+        registration. Its CONTEXT is not on the stack, but a global of the module that reported it.
         """
         registrations = self._registrations(stack)
         if registrations is None or not stack.bounds.contains(exception.context.address):
@@ -309,7 +309,7 @@ class Triage:
         return blocker is not None and blocker.proves_exception
 
     def _blocker(self, name: Name) -> Blocker | None:
-        """Return the blocker that `name` stands for; None if the address may belong to another function after it.
+        """Return the blocker that `name` names; None if the address may be in another function after the blocker.
 
         On x86 distance alone makes a name doubtful, and UnhandledExceptionFilter is long: on Windows XP its call of
         ReportFault returns to +0x55b. So a doubtful name still counts on x86 if it would prove an exception.

@@ -12,10 +12,10 @@ _NODE_LIMIT = 1 << 17
 
 
 class WaitCycles(Generic[Node]):
-    """Finds cycles of waits. The answer about a node is kept, so that each node is asked once for what it waits for."""
+    """Finds cycles of waits. The answer about a node is kept, so that `waits_for` is called once for each node."""
 
     def __init__(self, waits_for: Callable[[Node], Iterable[Node]]) -> None:
-        """Take the function that returns the nodes for which a node waits."""
+        """`waits_for` returns the nodes that a node waits for."""
         self._waits_for = waits_for
         self._found: dict[Node, tuple[tuple[Node, ...], int]] = {}
         """For each node that was asked: a cycle that it is in or leads to, and the index where its waits enter it."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unwinding: a package for each architecture, and what both share.
+"""Unwinds stacks. There is a package for each architecture, and modules that both use.
 
-`target` is a process as one architecture sees it. `walk` is the walk loop, to which an architecture gives steps.
-`after_call` says whether a call ends before an address.
+`target` is a process as one architecture sees it. `walk` is the loop; each architecture supplies its steps.
+`after_call` says whether the instruction before an address is a call.
 """

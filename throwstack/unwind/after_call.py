@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a call ends right before an address, so that it can be a return address, and where the call went.
+"""Says whether a call ends right before an address, which can then be a return address, and where the call went.
 
 Near calls as in Intel's manual: E8 rel32, and FF /2 with any addressing form. They are the same on x86 and x64: a REX
 prefix of x64 only changes the operand.
@@ -40,11 +40,11 @@ def is_after_call(memory: Memory, address: int) -> bool | None:
 
 
 def calls_before(memory: Memory, address: int) -> Iterator[int]:
-    """Yield the addresses at which x86 calls may begin that end at `address`.
+    """Yield each address at which an x86 call that ends at `address` may begin.
 
     A segment override belongs to the call: `64 FF 15 C0 00 00 00` is `call fs:[0C0h]`, with which WoW64 leaves 32-bit
-    code. So that address and the one of the six bytes after it are both given. Where the page before is not there,
-    only calls that are within the page of `address` are found.
+    code. So that address and the one of the six bytes after it are both given. If the page before is absent, only calls
+    within the page of `address` are found.
     """
     if not LONGEST_CALL < address < 1 << 64:
         return
@@ -60,10 +60,10 @@ def calls_before(memory: Memory, address: int) -> Iterator[int]:
 
 
 def call_targets(memory: Memory, address: int, registers: Registers) -> set[int]:
-    """Return where the x64 call that ends at `address` can have gone, `registers` being those at its target.
+    """Return where the x64 call that ends at `address` can have gone. `registers` are those at its target.
 
-    There is more than one answer where the bytes can be read as more than one call. With Control Flow Guard the call
-    goes to a dispatcher that jumps to rax, so that rax counts too.
+    There is more than one answer if the bytes can be read as more than one call. With Control Flow Guard the call goes
+    to a dispatcher that jumps to rax, so that rax counts too.
     """
     try:
         code = memory.read(address - LONGEST_CALL - 1, LONGEST_CALL + 1)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Target`: a process as code of one architecture sees it. `ThreadStack`: the stack of one of its threads.
+"""`Target` is a process as code of one architecture sees it, `ThreadStack` the stack of one of its threads.
 
-The rooms above unwinding take these two.
+The rooms above this one work with these two.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Target:
 
 
 def guarded_walk(walk: Callable[[Registers, StackBounds], Walk], registers: Registers, stack: StackBounds) -> Walk:
-    """Return what `walk` finds from `registers`, whose stack pointer is known. Never raises.
+    """Return the walk from `registers`, whose stack pointer is known. Never raises.
 
     A walk that fails has the first frame only and the end `End.FAULT`; its detail says why.
     """
@@ -104,7 +104,7 @@ def current_stack(target: Target, stack: ThreadStack) -> ThreadStack:
 
 
 def stack_around(memory: Memory, sp: int) -> StackBounds | None:
-    """Return the readable memory from the page of `sp` on as a stack, at most 1 MiB; None if that page is not there."""
+    """Return the readable memory from the page of `sp` on as a stack, at most 1 MiB; None if that page is absent."""
     start = sp & -PAGE_SIZE
     size = len(memory.read_available(start, _SWITCHED_STACK))
     return StackBounds(start, start + size) if size else None

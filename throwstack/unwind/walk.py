@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The walk loop: from registers outwards, step by step, until an unwinder gives a reason to stop.
+"""The walk loop goes from registers outwards, step by step, until an unwinder gives a reason to stop.
 
 There is one loop for x86 and x64, for user and kernel stacks. An unwinder of an architecture is a `Stepper`: it finds
 the caller of one frame.
@@ -18,10 +18,10 @@ from throwstack.core.stop import Stop
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step reaches: a frame's registers, how they were found, and the slot that held `registers.ip`.
+    """The result of one step: a frame's registers, how they were found, and the slot that held `registers.ip`.
 
-    `slot` is None for the frame that a walk starts from. `is_interrupted` says that the code was interrupted at
-    `registers.ip`; otherwise it has called, and `registers.ip` is the return address.
+    `slot` is None for the frame that a walk starts from. If `is_interrupted`, the code was interrupted at
+    `registers.ip`. Otherwise it has made a call, and `registers.ip` is the return address.
     """
 
     registers: Registers
@@ -35,19 +35,19 @@ StepT = TypeVar("StepT", bound=Step)
 
 
 class Stepper(Protocol[StepT]):
-    """What the loop needs of an architecture. Its steps may carry more than a `Step` does."""
+    """An architecture's part of the loop. Its steps may have more members than a `Step`."""
 
     def step(self, at: StepT, stack: StackBounds) -> StepT | Stop:
         """Return the caller of the frame that `at` has reached, or why there is none."""
         ...
 
     def frame(self, at: StepT, return_address: int | None, slot: int | None) -> Frame:
-        """Return the frame that `at` has reached, given where it returns to and the slot that holds that."""
+        """Return the frame that `at` has reached, given its return address and the slot that holds it."""
         ...
 
 
 def steps(stepper: Stepper[StepT], first: StepT, stack: StackBounds, limit: int) -> Iterator[StepT | Stop]:
-    """Yield at most `limit` steps outwards from `first`; a stop is the last one."""
+    """Yield at most `limit` steps outwards from `first`. If a step fails, its stop is yielded last."""
     at = first
     for _ in range(limit):
         outcome = stepper.step(at, stack)

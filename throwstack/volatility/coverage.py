@@ -25,10 +25,10 @@ _IMAGE_PAGES = 16
 
 
 def coverage(machine: Machine, problems: list[str]) -> Iterator[ProcessCoverage]:
-    """Yield what can be read of every process that has user-mode memory; ends where the list of processes breaks.
+    """Yield the coverage of every process that has user-mode memory, up to a break in the list of processes.
 
-    `problems` takes a sentence for each process that cannot be examined at all, for each file that cannot be read, and
-    for what the symbols lack.
+    `problems` is called with a sentence for each process that cannot be examined, for each file that cannot be read,
+    and for members that the symbols lack.
     """
     reader = ProcessReader(machine)
     breaks_off = guarded(lambda reason: problems.append(f"the kernel's list of processes breaks off: {reason}"))

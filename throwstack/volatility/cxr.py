@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Throwing stacks: of every stuck thread, or from a CONTEXT record at an address the user gives."""
+"""Makes the throwing stacks of every stuck thread, or the stack of a CONTEXT record at an address the user gives."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _UNKNOWN_STACK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ThrowingStack:
-    """A stack unwound from a saved CONTEXT; `tid` is None where its stack belongs to no thread.
+    """A stack unwound from a saved CONTEXT. `tid` is None if the stack belongs to no thread.
 
     `context` is None for the other side of a WoW64 thread, which is unwound from where it waits, and for a fast-fail,
-    which leaves none.
+    which leaves no CONTEXT.
     """
 
     process: Process
@@ -50,9 +50,9 @@ class ThrowingStack:
 
 
 def throwing_stacks(survey: Survey) -> Iterator[ThrowingStack]:
-    """Yield the throwing stacks of every stuck thread that the survey finds, those of nested exceptions one by one.
+    """Yield the throwing stacks of every stuck thread that the survey finds, one for each of its nested exceptions.
 
-    Where the survey selects the native side only, a thread that is stuck on its 32-bit side gets its native stack, from
+    If the survey selects the native side only, a thread that is stuck on its 32-bit side gets its native stack, from
     where it waits.
     """
     is_native_wanted = Side.X86 not in survey.sides
@@ -79,7 +79,7 @@ def stacks_of(finding: Finding) -> Iterator[ThrowingStack]:
 
 
 def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
-    """Return the 64-bit stack of a thread that is stuck on its 32-bit side; says why where there is none."""
+    """Return the 64-bit stack of a thread that is stuck on its 32-bit side. If there is none, say why."""
     process, thread = finding.process, finding.thread
     target = process.sides[Side.NATIVE]
     with guarded(partial(_say, process, thread)):
@@ -111,7 +111,7 @@ def _title(exception: SavedException, exceptions: tuple[SavedException, ...]) ->
 
 
 def stack_at(survey: Survey, address: int) -> Iterator[ThrowingStack]:
-    """Yield the stack of the CONTEXT at `address` in the survey's processes; says what is wrong where there is none."""
+    """Yield the stack of the CONTEXT at `address` in the survey's processes. If there is none, say what is wrong."""
     for process in survey.processes():
         found = _stack_at(survey, process, address)
         if found is not None:
@@ -192,7 +192,7 @@ class FilesNeeded:
         self._said: dict[str, None] = {}
 
     def add(self, stacks: Iterable[ThrowingStack]) -> None:
-        """Look at the modules on `stacks`."""
+        """Add the modules on `stacks`."""
         for stack in stacks:
             who = f"{escape(stack.process.name)} (PID {stack.process.pid})"
             with guarded(partial(log.warning, "%s: not all files that its stack calls for are known: %s", who)):
@@ -202,7 +202,7 @@ class FilesNeeded:
                     self._files.setdefault(file.manifest_line, file)
 
     def files(self) -> tuple[NeededFile, ...]:
-        """Return the files; says which of them no list can hold."""
+        """Return the files. Say which of them no list can hold."""
         for message in self._said:
             log.warning("%s", message)
         return tuple(self._files.values())

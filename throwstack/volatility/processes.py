@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes: from an EPROCESS to the targets that the engine examines, one for each side of the process."""
+"""Makes from an EPROCESS the targets that the engine examines, one for each side of the process."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ class Process:
 
     @property
     def program(self) -> Target:
-        """Return the side that the program itself is: the 32-bit one of a WoW64 process."""
+        """Return the side of the program itself, which is the 32-bit one in a WoW64 process."""
         return tuple(self.sides.values())[-1]
 
     def selected(self, wanted: Sides = BOTH) -> list[tuple[Side, Target]]:
-        """Return the sides that `wanted` selects, the 64-bit one first; of a process with one side, that one."""
+        """Return the sides that `wanted` selects, the 64-bit one first. A process with one side has that one."""
         return [(side, target) for side, target in self.sides.items() if side in wanted or not self.is_wow64]
 
 
 class NoStack(ThrowstackError):
-    """A thread has no stack that can be looked at; the message says why."""
+    """A thread has no stack that can be examined; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class ProcessReader:
     """Reads the processes of a machine, and the user stacks of their threads."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks a required one."""
+        """`machine` gives the offsets. Raises LookupError if the kernel's ISF table lacks a required one."""
         self.machine = machine
         self.threads = ThreadReader(machine)
         self.kernel = KernelStacks(machine)
@@ -91,7 +91,7 @@ class ProcessReader:
         self._last_trap_frame: tuple[Thread, TrapFrame | None] | None = None
 
     def describe(self, process: interfaces.objects.ObjectInterface) -> str:
-        """Return words for the process of an EPROCESS: its address and, if they can be read, its name and PID."""
+        """Describe the process of an EPROCESS in words: its address and, if they can be read, its name and PID."""
         address = self.machine.canonical(process.vol.offset)
         try:
             name, pid = self.identity(address)
@@ -169,7 +169,7 @@ class ProcessReader:
         return loaded.named_by(modules_from_vads(process, problems.append)) if loaded.nameless else loaded.modules
 
     def _with_files(self, pages: ResolvedPages, memory: Memory, modules: Iterable[Module]) -> Memory:
-        """Return the memory; pages of modules that the dump lacks are taken from the image files at hand."""
+        """Return the memory. Pages of modules that the dump lacks are taken from the image files at hand."""
         store = self.machine.sources.image_store
         if store is None:
             return memory
@@ -191,7 +191,7 @@ class ProcessReader:
     def stack(self, process: Process, thread: Thread, side: Side) -> ThreadStack:
         """Return the user stack that `thread` has on a side of `process`, and its registers there.
 
-        Raises `NoStack` if it has none to look at, MemoryUnreadable if the kernel's stack breaks off.
+        Raises `NoStack` if it has none that can be examined, MemoryUnreadable if the kernel's stack breaks off.
         """
         if process.is_wow64 and side is Side.X86:
             return self._wow64_stack(process, thread)
@@ -213,7 +213,7 @@ class ProcessReader:
         return _stack(process.memory, bounds, frame.registers, exception_list, no_teb)
 
     def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
-        """Return a stack with all the registers that can be had; costs a walk of the kernel stack on x64."""
+        """Return a stack with all registers that can be found. On x64 this costs a walk of the kernel stack."""
         frame = self.trap_frame(thread)
         if stack.registers is None or frame is None or stack.registers != frame.registers:
             return stack
@@ -223,7 +223,7 @@ class ProcessReader:
         return replace(stack, missing=f"registers that the kernel stack may hold are not known: {problems[0]}")
 
     def trap_frame(self, thread: Thread) -> TrapFrame | None:
-        """Return the thread's trap frame. Both sides of a thread ask for it, one after the other: the last is kept."""
+        """Return the thread's trap frame. Both sides of a thread need it, one after the other, so it is kept."""
         if self._last_trap_frame is None or self._last_trap_frame[0] is not thread:
             self._last_trap_frame = thread, self.threads.trap_frame(thread)
         return self._last_trap_frame[1]
@@ -272,13 +272,13 @@ def _inverted_table(symbols: Symbols) -> int | None:
 def _is_beyond(memory: Memory, bounds: StackBounds | None, sp: int) -> bool:
     """Say whether a stack pointer is above the stack's base and points to no memory.
 
-    A stack pointer outside the bounds of the TEB may be right: of a fiber, or of a program with stacks of its own.
+    A stack pointer outside the bounds of the TEB may be right, for a fiber or a program that has its own stacks.
     """
     return bounds is not None and sp > bounds.base and not memory.is_readable(sp)
 
 
 def _what_is_missing(thread: Thread, frame: TrapFrame | None, bounds: StackBounds | None) -> str:
-    """Say why `frame` does not have the registers of `thread`, whose stack has these bounds; empty if it has."""
+    """Say why `frame` does not have the registers of `thread`, whose stack has these bounds; empty if it has them."""
     if frame is None:
         return IS_RUNNING if thread.is_running else "trap frame is not readable"
     if not frame.address and (bounds is None or not bounds.contains(frame.registers.sp)):
@@ -304,7 +304,7 @@ def _stack(
 def _without_registers(
     bounds: StackBounds | None, missing: str, exception_list: int | None, no_teb: str
 ) -> ThreadStack:
-    """Return the stack of a thread whose registers are not known; raises `NoStack` if neither are its bounds."""
+    """Return the stack of a thread whose registers are not known; raises `NoStack` if its bounds are not either."""
     if bounds is None:
         raise NoStack(no_teb)
     return ThreadStack(bounds, None, missing, exception_list)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that report on a crashed one: WerFault, Dr. Watson, dumprep. Their command lines have its PID.
+"""Finds processes that report on a crashed one: WerFault, Dr. Watson, dumprep. Their command lines have its PID.
 
 `WerFault.exe -u -p 2564 -s 388`, `drwtsn32 -p 2564 -e 388 -g`, `dumprep 2564 -dm 7 7 …`.
 """
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 _OPTION = re.compile(r"\s[-/]p\s+(\d{1,10})\b", re.IGNORECASE)
 _FIRST_NUMBER = re.compile(r"\s(\d{1,10})\b")
 _FORMS = {"werfault.exe": _OPTION, "werfaultsecure.": _OPTION, "drwtsn32.exe": _OPTION, "dumprep.exe": _FIRST_NUMBER}
-"""How the command line of each has the PID, by image name, of which the kernel keeps 14 or 15 characters."""
+"""The pattern of the PID in each reporter's command line, by image name. The kernel keeps 14 or 15 characters of it."""
 _NAME_LENGTH = 14
 _MAX_COMMAND_LINE = 4096
 
@@ -37,7 +37,7 @@ def reported_pid(image_name: str, command_line: str) -> int | None:
 
 
 def _form(image_name: str) -> re.Pattern[str] | None:
-    """Return how the command line of a program has the PID that it reports on, or None if it is no reporter."""
+    """Return the pattern for the reported PID in a program's command line, or None if the program is no reporter."""
     name = image_name.lower()[:_NAME_LENGTH]
     return next((form for known, form in _FORMS.items() if name == known[:_NAME_LENGTH]), None)
 
@@ -53,7 +53,7 @@ class Reporters:
     """The processes of a machine that report on others."""
 
     def __init__(self, machine: Machine, reader: ProcessReader) -> None:
-        """Take the machine; its processes are looked at on first use."""
+        """The processes of `machine` are examined on first use."""
         self._machine = machine
         self._reader = reader
 
@@ -76,7 +76,7 @@ class Reporters:
         return notes
 
     def _reported(self, item: interfaces.objects.ObjectInterface, offsets: _Offsets) -> dict[int, str]:
-        """Return the PID that an EPROCESS reports on, with the note that says so; nothing if it is no reporter."""
+        """Return the PID that an EPROCESS reports on and the note that says so; empty if it is no reporter."""
         name, _ = self._reader.identity(self._machine.canonical(item.vol.offset))
         process = None if _form(name) is None else self._reader.open(item)
         pid = None if process is None else reported_pid(name, self._read_command_line(process, offsets))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports on every selected thread: its facts, what it waits for, which threads own that, and its whole stack."""
+"""Reports on every selected thread: its facts, what it waits for, the threads that own this, and its whole stack."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Owner:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What went wrong when the process was opened."""
+        """Return what went wrong when the process was opened."""
         return () if self.process is None else self.process.problems
 
 
@@ -63,7 +63,7 @@ class Blockage:
 
 @dataclass(frozen=True, slots=True)
 class ThreadReport:
-    """A thread: `cycle` is the deadlock it is in or waits behind, `problem` what kept it from being examined."""
+    """A report on a thread. `cycle` is the deadlock it is in or waits for, `problem` why a part of it is missing."""
 
     owner: Owner
     thread: Thread
@@ -79,7 +79,7 @@ class ThreadSurvey:
     """Makes the reports on the threads that a survey selects."""
 
     def __init__(self, survey: Survey) -> None:
-        """Take what selects the processes, the threads, and the sides of WoW64 processes."""
+        """`survey` selects the processes, the threads, and the sides of WoW64 processes."""
         self._survey = survey
         machine = survey.machine
         self._machine = machine
@@ -95,7 +95,7 @@ class ThreadSurvey:
         self._cycles = WaitCycles(self._holders)
 
     def reports(self) -> Iterator[ThreadReport]:
-        """Yield a report per selected thread; says so when a selected TID does not exist."""
+        """Yield a report per selected thread. If a selected TID does not exist, say so."""
         seen: set[int] = set()
         for item, process in self._survey.opened():
             owner = self._owner(item, process)
@@ -193,14 +193,14 @@ class ThreadSurvey:
         return self._owners[pid]
 
     def _keep(self, pid: int, owner: Owner | None) -> None:
-        """Keep a process, and forget the oldest if there are many: each has a cache of pages."""
+        """Keep a process, and forget the oldest if there are many, because each has a cache of pages."""
         self._owners[pid] = owner
         while len(self._owners) > _KEPT_PROCESSES:
             del self._owners[next(iter(self._owners))]
 
     @cached_property
     def _items(self) -> dict[int, interfaces.objects.ObjectInterface]:
-        """All processes by id: a deadlock may include threads of processes that are not selected."""
+        """Return all processes by id. A deadlock may include threads of processes that are not selected."""
         found: dict[int, interfaces.objects.ObjectInterface] = {}
         guard = guarded(lambda reason: log.info("a process that may be part of a deadlock: %s", reason))
         for item in guard.each(self._machine.processes()):
@@ -209,7 +209,7 @@ class ThreadSurvey:
         return found
 
     def _name(self, owner: Owner, address: int | None) -> Name | None:
-        """Name a start address: of user code, 64-bit or 32-bit, or of the kernel."""
+        """Name a start address in user code (64-bit or 32-bit) or in the kernel."""
         if not address:
             return None
         process = owner.process

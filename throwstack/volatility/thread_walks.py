@@ -25,7 +25,7 @@ _MAX_KERNEL_STACK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class StackPart:
-    """The frames that a thread has on one side; `ending` says why they end early, or is empty.
+    """The frames that a thread has on one side. `ending` says why they end early; it is empty if they do not.
 
     `bounds` are those that the TEB records.
     """
@@ -46,7 +46,7 @@ class ThreadWalker:
     """Walks the stacks of threads."""
 
     def __init__(self, machine: Machine, reader: ProcessReader, wanted: Sides) -> None:
-        """Take the machine, what reads its processes, and the sides of WoW64 processes to walk."""
+        """`reader` reads the processes of `machine`. `wanted` are the sides of WoW64 processes to walk."""
         self._machine = machine
         self._reader = reader
         self._wanted = wanted
@@ -54,7 +54,7 @@ class ThreadWalker:
         self._walker = KernelWalker(machine)
 
     def kernel_target(self, process: Process | None) -> Target:
-        """Return the kernel as `process` sees it; None is a process without user-mode memory."""
+        """Return the kernel as `process` sees it; `process` is None if it has no user-mode memory."""
         return self._targets.target(None if process is None else process.pages)
 
     def sides(self, process: Process | None, thread: Thread, facts: ThreadFacts) -> Iterator[StackPart]:

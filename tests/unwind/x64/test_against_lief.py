@@ -23,7 +23,7 @@ def _launchers() -> list[Path]:
     return [path for path in (site / "pip" / "_vendor" / "distlib", site / "setuptools") if path.is_dir()]
 
 
-def test_same_codes_as_lief() -> None:
+def test_unwind_codes_are_those_that_lief_decodes() -> None:
     total = Comparison()
     for path in find_files([*_launchers(), *directories_of_environment()]):
         compare(path, total)

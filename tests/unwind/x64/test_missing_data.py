@@ -56,7 +56,7 @@ def test_page_of_unwind_information_that_is_not_there() -> None:
     assert walk.detail.startswith("unwind data of app.exe at 0x7ff700002")
 
 
-def test_headers_that_are_not_there() -> None:
+def test_absent_headers_end_the_walk() -> None:
     scene = Scene(BODY, asm.unwind_info([asm.alloc(0, 8)]))
     scene.missing.append(BASE)
     walk = scene.walk(rip=scene.callee, rsp=0x13F00)

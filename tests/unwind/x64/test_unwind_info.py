@@ -60,7 +60,7 @@ def test_chained_entry_follows_an_even_number_of_codes(codes: str) -> None:
     assert info.codes[0] == UnwindCode(1, UnwindOp.ALLOC_SMALL, 0, 0x20)
 
 
-def test_epilogues_of_version_2() -> None:
+def test_the_epilogues_of_version_2_are_decoded() -> None:
     """Size 3, one at the end, one 0x123 bytes before it; the fourth slot is padding."""
     info = decoded("02 05 05 00 03 16 23 16 00 06 05 32 01 30")
     assert info.epilogues == EpilogueRanges(3, (3, 0x123))

@@ -70,7 +70,7 @@ def test_a_machine_frame_is_above_the_error_code() -> None:
     assert compile_codes(without, BEGIN) == UnwindPlan((), (SP, 0), is_machine_frame=True)
 
 
-def test_a_machine_frame_that_is_not_the_outermost_code_is_corrupt() -> None:
+def test_push_machframe_before_another_unwind_code_is_corrupt() -> None:
     codes = (UnwindCode(0, UnwindOp.PUSH_MACHFRAME, 0, 0), UnwindCode(0, UnwindOp.PUSH_NONVOL, RBX))
     stop = compile_codes(function(*codes), BEGIN)
     assert isinstance(stop, Stop)

@@ -23,7 +23,7 @@ def assert_reaches_caller(walk: Walk, scene: Scene, sp: Label) -> None:
     assert walk.is_complete
 
 
-def test_leaf_function() -> None:
+def test_the_caller_of_a_leaf_function_is_found_at_rsp() -> None:
     scene = Scene(BODY)
     sp, caller_sp = Label(), Label()
     scene.stack.at(0x13F00).mark(sp).d64(scene.return_address)
@@ -40,7 +40,7 @@ def test_leaf_function() -> None:
     ("offset", "pushed"),
     [(0, False), (1, True)],
 )
-def test_interrupted_in_the_prologue(offset: int, pushed: bool) -> None:
+def test_a_frame_interrupted_in_its_prologue_is_unwound(offset: int, pushed: bool) -> None:
     scene = Scene(PUSH_RBX_SUB_20 + BODY, PUSH_RBX_SUB_20_INFO)
     sp, caller_sp = Label(), Label()
     scene.stack.at(0x13F00).mark(sp)
@@ -53,7 +53,7 @@ def test_interrupted_in_the_prologue(offset: int, pushed: bool) -> None:
     assert gpr(walk, 1, "rbx") == 0x5A5A
 
 
-def test_interrupted_after_the_prologue() -> None:
+def test_a_frame_interrupted_after_its_prologue_is_unwound() -> None:
     scene = Scene(PUSH_RBX_SUB_20 + BODY, PUSH_RBX_SUB_20_INFO)
     sp, caller_sp = Label(), Label()
     scene.stack.at(0x13F00).mark(sp).zeros(0x20).d64(0x5A5A, scene.return_address)
@@ -64,7 +64,7 @@ def test_interrupted_after_the_prologue() -> None:
 
 
 @pytest.mark.parametrize("size", [8, 0x80, 0x88, 0x2000])
-def test_allocations_of_every_size(size: int) -> None:
+def test_allocations_of_every_size_are_undone(size: int) -> None:
     scene = Scene(BODY, asm.unwind_info([asm.alloc(0, size)]))
     sp, caller_sp = Label(), Label()
     scene.stack.at(0x11000).mark(sp).zeros(size).d64(scene.return_address)
@@ -73,7 +73,7 @@ def test_allocations_of_every_size(size: int) -> None:
 
 
 @pytest.mark.parametrize("is_far", [False, True])
-def test_registers_saved_by_mov(is_far: bool) -> None:
+def test_registers_saved_by_mov_are_restored(is_far: bool) -> None:
     """Displacements count from rsp as it is in the frame, however far undoing has got."""
     codes = [
         asm.save_nonvol(0, RSI, 0x10, far=is_far),

@@ -50,7 +50,7 @@ def test_a_return_address_that_is_not_code_is_never_believed():
     assert best([]) is None
 
 
-def test_a_zero_counts_less_than_a_word_after_a_call():
+def test_a_zero_return_address_scores_below_a_word_after_a_call():
     # zeros are everywhere on a stack; the start of the thread is one of them
     zero = candidate(Rule.EPILOGUE, Fit.OUTERMOST, FAR)
     assert best([zero, candidate(Rule.GUESSED_START, Fit.POSSIBLE)]) is not zero

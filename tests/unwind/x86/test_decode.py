@@ -40,7 +40,7 @@ def decoded(code: str) -> Instruction:
         ("90", Opcode.OTHER, 1),
     ],
 )
-def test_the_meaning_of_an_instruction(code: str, op: Opcode, size: int) -> None:
+def test_an_instruction_is_classified(code: str, op: Opcode, size: int) -> None:
     found = decoded(code)
     assert (found.op, found.size, found.end) == (op, size, AT + size)
 
@@ -56,7 +56,7 @@ def test_the_meaning_of_an_instruction(code: str, op: Opcode, size: int) -> None
         ("8ac1", (None, None)),  # mov al, cl: parts of registers
     ],
 )
-def test_operands_of_an_instruction(code: str, operands: tuple[object, ...]) -> None:
+def test_the_operands_of_an_instruction_are_decoded(code: str, operands: tuple[object, ...]) -> None:
     assert decoded(code).operands == operands
 
 
@@ -66,7 +66,7 @@ def test_an_address_is_absolute_only_without_registers_and_segment() -> None:
     assert decoded("64ff15c0000000").operand(0).absolute is None  # call fs:[0C0h]
 
 
-def test_changed_registers_and_memory() -> None:
+def test_the_decoder_says_which_registers_and_memory_are_changed() -> None:
     assert set(decoded("f7e1").written) == {0, 2}  # mul ecx
     assert decoded("8ac1").written == (0,)  # mov al, cl changes eax in part
     assert decoded("890424").writes_memory  # mov [esp], eax

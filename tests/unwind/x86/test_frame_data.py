@@ -36,7 +36,7 @@ def words(*values: int) -> bytes:
         ("$ebx 4 +", 0x1004),
     ],
 )
-def test_operators_of_a_program(expression, expected):
+def test_each_operator_of_a_program_is_computed(expression, expected):
     assert run_program(f"$T0 {expression} =", {"$ebx": 0x1000}, NOTHING) == {"$T0": expected}
 
 
@@ -105,7 +105,7 @@ def slot_of(found) -> int:
     return found.caller.slot
 
 
-def test_a_frame_pointer_program():
+def test_a_program_that_uses_ebp_finds_the_caller():
     stack = words(1, 2, CALLER_EBP, RETURN)
     data = record("$T0 $ebp = $eip $T0 4 + ^ = $ebp $T0 ^ = $esp $T0 8 + =")
     found = first(data, stack, ebp=ESP + 8)

@@ -24,7 +24,7 @@ def case():
 
 @pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports only"])
 @pytest.mark.parametrize("stack", ["that threw", "of the blocked thread"])
-def test_every_frame(case, has_symbols, stack):
+def test_both_stacks_of_the_reference_case_are_unwound_frame_by_frame(case, has_symbols, stack):
     truth = case.truth.stuck[0]
     process = next(process for process in case.machine.processes if process.pid == truth.pid)
     thread = next(thread for thread in process.threads if thread.tid == truth.tid)

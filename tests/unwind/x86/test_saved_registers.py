@@ -35,7 +35,7 @@ def test_esp_leads_to_the_saved_registers() -> None:
     assert found.is_consistent
 
 
-def test_ebp_alone_is_enough() -> None:
+def test_ebp_alone_gives_the_registers_at_the_start() -> None:
     found = registers_at_start(frame(), known(ebp=LOW + 12), MEMORY)
     assert (found.gpr[ESP], found.gpr[ESI]) == (AT_START, 0x51)
 

@@ -50,7 +50,7 @@ def at_start(register: int, offset: int = 0) -> SymbolicValue:
     return SymbolicValue(register, offset)
 
 
-def test_a_frame_pointer_prologue() -> None:
+def test_a_prologue_with_a_frame_pointer_saves_ebp_and_sets_it() -> None:
     state = after(push(EBP), mov(EBP, ESP), sub(ESP, 0x10), push(ESI))
     assert state.registers[EBP] == at_start(ESP, -4)
     assert state.sp == at_start(ESP, -0x18)
@@ -58,7 +58,7 @@ def test_a_frame_pointer_prologue() -> None:
     assert state.stack[ESP, -0x18] == at_start(ESI)
 
 
-def test_leave_undoes_it() -> None:
+def test_leave_undoes_a_prologue_with_a_frame_pointer() -> None:
     state = after(push(EBP), mov(EBP, ESP), sub(ESP, 0x10), LEAVE)
     assert (state.registers[EBP], state.sp) == (at_start(EBP), at_start(ESP))
 
@@ -90,7 +90,9 @@ def test_an_alignment_makes_a_new_base_for_esp() -> None:
         (load(ECX, EDX, 4) + load(EBX, ECX, 0), EBX, None),  # through a word that is not known
     ],
 )
-def test_a_register_after(code: bytes | str, register: int, expected: SymbolicValue | None) -> None:
+def test_an_instruction_gives_a_register_its_symbolic_value(
+    code: bytes | str, register: int, expected: SymbolicValue | None
+) -> None:
     assert after(code).registers[register] == expected
 
 
@@ -100,7 +102,7 @@ def test_a_store_with_mov_saves_a_register_as_a_push_does() -> None:
     assert state.sp == at_start(ESP)
 
 
-def test_pushad_and_popad() -> None:
+def test_popad_restores_what_pushad_saved() -> None:
     state = after("60", mov_value(EBX, 1), "61")
     assert state.registers[EBX] == at_start(EBX)
     assert state.sp == at_start(ESP)

@@ -22,7 +22,7 @@ def test_a_push_writes_a_word_that_a_pop_reads() -> None:
     assert (popped, after.sp) == (EBX_AT_START, SymbolicValue(ESP, 0))
 
 
-def test_a_word_that_was_not_written_is_the_one_at_the_start() -> None:
+def test_a_stack_word_not_written_has_its_value_at_function_start() -> None:
     popped, _ = SymbolicState().pop()
     assert popped == SymbolicValue(ESP, 0, is_word=True)
     assert popped.plus(4) is None  # what a word of memory plus 4 is cannot be said
@@ -39,7 +39,7 @@ def test_a_write_through_an_unknown_pointer_hits_nothing_saved() -> None:
     assert saved.store(None, constant(0)) == saved
 
 
-def test_addresses_of_memory_operands() -> None:
+def test_a_memory_operand_has_an_address_if_its_registers_are_known() -> None:
     state = SymbolicState().with_register(ECX, constant(3)).with_register(EAX, None)
     assert state.address(memory(ESP, 8)) == SymbolicValue(ESP, 8)
     assert state.address(memory(ESP, 8, index=ECX, scale=4)) == SymbolicValue(ESP, 20)

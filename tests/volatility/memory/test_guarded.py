@@ -134,7 +134,7 @@ def test_what_reads_a_dump_runs_inside_a_guard(session: Session, run: Run):
 
 @pytest.mark.usefixtures("caught")
 @pytest.mark.parametrize("run", RUNS)
-def test_any_call_may_fail(session: Session, run: Run, caplog: pytest.LogCaptureFixture):
+def test_a_run_goes_on_after_the_failure_of_any_call(session: Session, run: Run, caplog: pytest.LogCaptureFixture):
     machine = opened(session)
     running = run(machine, Survey(machine, Selection()))
     next(running)

@@ -7,7 +7,7 @@ From the ground:
   table of RUNTIME_FUNCTIONs is the image's: `throwstack.images.function_table`). `inverted_table` finds that table for
   images without readable headers.
 - `unwind_plan` says where a frame keeps its caller's registers, by the unwind codes. `epilogue` says it by the
-  instructions, for a frame that was interrupted in its epilogue. `plan_cache` chooses between the two, once an address.
+  instructions, for a frame that was interrupted in its epilogue. `plan_cache` chooses between the two once per address.
 - `follow_to_return` and `guessed_caller` are for code without unwind data.
 - `ntdll_functions` recognizes the start of a thread and the exception dispatcher, `unwinder` takes the steps.
 """

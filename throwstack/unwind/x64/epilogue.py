@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frame that was interrupted in its epilogue: the unwind codes no longer hold there, so its instructions are used.
+"""Unwinds a frame that was interrupted in its epilogue by its instructions, as the unwind codes no longer hold there.
 
 Microsoft's documentation allows one form of epilogue, so that an unwinder can recognize it by decoding forward:
 `add rsp, constant` or `lea rsp, constant[frame register]`, pops of general registers, then `ret` or a jump that
 leaves the function. Where the instructions lead to a `ret` there is no doubt: the processor would do just that. The
 same is true of `iretq`, with which ntdll's RtlRestoreContext ends: it takes a machine frame off the stack.
 
-A jump is the end of an epilogue only if it leaves the function. Version 2 unwind information names the places of the
-epilogues; they begin after the instruction that releases the stack, at which the unwind codes still hold. For version 1
-it is decided as Windows decides it:
+A jump is the end of an epilogue only if it leaves the function. Version 2 unwind information says where the epilogues
+are. They begin after the instruction that releases the stack, at which the unwind codes still hold. For version 1 the
+rules are those of Windows:
 
 - A direct jump leaves if its target is outside the function, or is its first instruction (recursion).
 - An indirect jump leaves if it has a REX.W prefix, which compilers give to tail calls to tell them from the jump of a
@@ -44,7 +44,7 @@ class EpilogueDecoder:
     __slots__ = ("_decoder", "_functions")
 
     def __init__(self, functions: Functions) -> None:
-        """Judge the targets of jumps by `functions`."""
+        """`functions` tell to which function the target of a jump belongs."""
         self._functions = functions
         self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self._decoder.detail = True
@@ -75,7 +75,7 @@ class EpilogueDecoder:
 
     @staticmethod
     def _release(instruction: capstone.CsInsn, function: Function) -> RegisterOffset | None:
-        """Return where rsp is after `add rsp, constant` or `lea rsp, constant[frame register]`."""
+        """Return where rsp is after `instruction`, an `add rsp, constant` or `lea rsp, constant[frame register]`."""
         if instruction.id not in (x86.X86_INS_ADD, x86.X86_INS_LEA):
             return None
         target, source = instruction.operands

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The caller of code without unwind data that is no leaf function: its instructions are followed to a `ret`.
+"""Finds the caller of code that has no unwind data and is no leaf function, by following its instructions to a `ret`.
 
 Hand-written code may move rsp and save registers without an entry in the function table. For example, `___chkstk_ms` of
 GCC's runtime library pushes rax and rcx and touches the pages of the stack one by one, so that a stack overflows there,
@@ -76,7 +76,7 @@ def plan_to_return(functions: Functions, address: int) -> UnwindPlan | None:
 
 
 def _moved(instruction: capstone.CsInsn, depth: int) -> int | None:
-    """Return how far rsp is above the first rsp after `instruction`, in bytes; None if that is not known."""
+    """Return how many bytes rsp is above the first rsp after `instruction`; None if that is not known."""
     operands = instruction.operands
     if instruction.id == x86.X86_INS_PUSH:
         return depth - 8
@@ -97,9 +97,9 @@ def _moved(instruction: capstone.CsInsn, depth: int) -> int | None:
 
 
 def _after(instruction: capstone.CsInsn, depth: int, saves: dict[int, int]) -> dict[int, int]:
-    """Return where the caller's nonvolatile registers are after `instruction`; those not named are still in place.
+    """Return where the caller's nonvolatile registers are after `instruction`. Those not in it still have their values.
 
-    A word that is popped from below the first rsp was pushed on the way. It is not known to be the caller's value.
+    A word that is popped from below the first rsp was pushed on the way, and is not known to be the caller's value.
     """
     if instruction.id == x86.X86_INS_POP:
         number = _NUMBERS[instruction.operands[0].reg]

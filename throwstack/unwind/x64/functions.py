@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions of the images of an address space: found by address, their unwind information decoded once.
+"""Finds the functions of an address space's images by address. Their unwind information is decoded once.
 
 A function may have several entries. A chained one (UNW_FLAG_CHAININFO) names the entry whose prologue ran before its
 own, down to the primary one. An entry whose unwind RVA is odd is a mere reference to another entry.
@@ -31,7 +31,8 @@ class Part:
     def position(self, rva: int) -> int:
         """Return the offset of `rva` from the entry's begin.
 
-        Unsigned, as Windows computes it: code before the entry that it is chained to is far past that one's prologue.
+        The offset is unsigned, as Windows computes it. So code before the entry that it is chained to is far past that
+        entry's prologue.
         """
         return (rva - self.entry.begin) & 0xFFFFFFFF
 
@@ -40,7 +41,7 @@ class Part:
 class Function:
     """The entry that covers an address and those it is chained to, the primary one last.
 
-    `note` says how the image's function table was found, where that was not by its headers.
+    `note` says how the image's function table was found, if that was not by its headers.
     """
 
     base: int
@@ -104,7 +105,7 @@ class Functions:
     __slots__ = ("_images", "_inverted", "_views")
 
     def __init__(self, images: ImageMap, inverted: InvertedTable | None = None) -> None:
-        """Look into `images`, through their memory; `inverted` helps where an image has no readable headers."""
+        """`images` are read through their memory. `inverted` has the function tables of images without headers."""
         self._images = images
         self._inverted = inverted
         self._views: dict[int, _View] = {}
@@ -112,8 +113,8 @@ class Functions:
     def find(self, address: int) -> Function | Stop | None:
         """Return the function at `address`.
 
-        None: no entry covers it, so that it is in a leaf function or outside the images. A stop: that cannot be known,
-        or the entry's unwind information cannot be read.
+        None means that no entry covers it, so that it is in a leaf function or outside the images. A stop means that
+        this cannot be known, or that the entry's unwind information cannot be read.
         """
         image = self._images.find(address)
         if image is None:

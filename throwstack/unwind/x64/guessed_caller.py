@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Callers of code that no unwind data covers: code generated at run time, hand-written code, a wild jump.
+"""Guesses the caller of code that no unwind data covers: code generated at run time, hand-written code, a wild jump.
 
-The frames are labelled as guesses. Of a guessed caller's registers only rip, rsp and, where it was read, rbp are known:
-where the frame between has saved the others is not known.
+The frames are labelled as guesses. Of a guessed caller's registers only rip, rsp and, if it was read, rbp are known. It
+is not known where the frame in between has saved the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ class GuessedCaller:
 def by_frame_pointer(
     registers: Registers, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool]
 ) -> GuessedCaller | None:
-    """Return the caller by rbp as `push rbp; mov rbp, rsp` leaves it: the saved rbp, the return address above it."""
+    """Return the caller, assuming the function began with `push rbp; mov rbp, rsp`.
+
+    So rbp points at the saved rbp, and the return address is the word above.
+    """
     bp = registers.bp
     if bp is None or bp % 8 or not registers.sp <= bp <= registers.sp + _LARGEST_FRAME or not stack.contains(bp, 16):
         return None
@@ -45,7 +48,7 @@ def by_frame_pointer(
 def by_scan(
     registers: Registers, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool]
 ) -> GuessedCaller | None:
-    """Take the first of the next 128 words of the stack that can be a return address."""
+    """Return the caller at the first of the next 128 words of the stack that can be a return address."""
     start = registers.sp
     for slot in range(start, start + 8 * _SCANNED_WORDS, 8):
         if not stack.contains(slot, 8):

@@ -22,12 +22,12 @@ _FUNCTION_SIZE = 12
 
 
 class InvertedTable:
-    """The table in `memory` at the address that `find_address` gives; read when it is first needed."""
+    """The table in `memory` at the address that `find_address` returns. It is read when it is first needed."""
 
     __slots__ = ("_find_address", "_memory", "_tables")
 
     def __init__(self, memory: Memory, find_address: Callable[[], int | None]) -> None:
-        """Take what gives the table's address, or None if it is not known."""
+        """`find_address` returns the table's address, or None if it is not known."""
         self._memory = memory
         self._find_address = find_address
         self._tables: dict[int, tuple[int, int]] | None = None

@@ -29,7 +29,7 @@ class NtdllFunctions:
     __slots__ = ("_dispatchers", "_functions", "_images", "_starts")
 
     def __init__(self, images: ImageMap, functions: Functions) -> None:
-        """Look at `images` and their `functions`."""
+        """`images` are those of the address space, `functions` their functions."""
         self._images = images
         self._functions = functions
         self._starts: dict[int, bool] = {}
@@ -65,7 +65,7 @@ class NtdllFunctions:
         return context.registers
 
     def _begin(self, ip: int) -> tuple[Image | None, int | None]:
-        """Return ntdll and the RVA at which the function at `ip` begins; no image if it is another module's."""
+        """Return ntdll and the RVA at which the function at `ip` begins; None for the image if that is not ntdll."""
         image = self._images.find(ip)
         if image is None or image.module.name.lower() != _MODULE:
             return None, None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which plan holds at an address, for a frame that has called and for one that was interrupted; worked out once."""
+"""Caches the unwind plan of each address, one for a frame that has called and one for a frame that was interrupted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from throwstack.unwind.x64.unwind_plan import LEAF, UnwindPlan, compile_codes
 _MAX_PLANS = 1 << 16
 
 Planned = UnwindPlan | Stop | None
-"""None where there is no unwind data: code outside the images, or code without an entry that needs one."""
+"""None if there is no unwind data: code outside the images, or code without an entry that needs one."""
 
 
 class PlanCache:
@@ -25,7 +25,7 @@ class PlanCache:
     __slots__ = ("_called", "_epilogues", "_functions", "_images", "_interrupted")
 
     def __init__(self, images: ImageMap, functions: Functions) -> None:
-        """Plan for the code in `images`, by its `functions`."""
+        """`images` have the code, and `functions` its unwind information."""
         self._images = images
         self._functions = functions
         self._epilogues = EpilogueDecoder(functions)
@@ -33,10 +33,10 @@ class PlanCache:
         self._interrupted: dict[int, Planned] = {}
 
     def called(self, ip: int) -> Planned:
-        """Return the plan for a frame whose return address from its call is `ip`.
+        """Return the plan for a frame that has made a call whose return address is `ip`.
 
-        The stop is `End.BAD_RETURN_ADDRESS` where that is no address of code. Outside the images there can be
-        generated code, so that an address after a call is believed.
+        The stop is `End.BAD_RETURN_ADDRESS` if `ip` is no address of code. There can be generated code outside the
+        images, so an address after a call is accepted there.
         """
         try:
             return self._called[ip]
@@ -48,7 +48,7 @@ class PlanCache:
         return plan
 
     def interrupted(self, ip: int) -> Planned:
-        """Return the plan for a frame that was interrupted at `ip`; `LEAF` itself where a function has no entry."""
+        """Return the plan for a frame that was interrupted at `ip`; the object `LEAF` if the function has no entry."""
         if ip not in self._interrupted:
             if len(self._interrupted) >= _MAX_PLANS:
                 self._interrupted.clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UNWIND_INFO: what a function's prologue did to the stack and the nonvolatile registers.
+"""UNWIND_INFO records what a function's prologue did to the stack and the nonvolatile registers.
 
 Version 1 follows "x64 exception handling" in Microsoft's documentation. Version 2 adds UWOP_EPILOG, which is not
 documented there; its form is the one that LLVM writes and that Windows' own binaries have (see `Epilogues`).
@@ -52,7 +52,7 @@ class UnwindCode:
 
 @dataclass(frozen=True, slots=True)
 class EpilogueRanges:
-    """The epilogues of a version 2 function: each `size` bytes, starting `distances` bytes before the function's end.
+    """The epilogues of a version 2 function. Each is `size` bytes long, `distances` bytes before the function's end.
 
     Microsoft's toolchain counts from the first pop (or the return): `add rsp, constant` before it is not included. The
     first EPILOG code has the size, and in bit 0 of its operand whether the function ends with an epilogue. Each further
@@ -174,7 +174,7 @@ def _code(raw: UnwindCode, frame: int) -> UnwindCode | None:
 
 
 def _epilogues(codes: list[UnwindCode]) -> EpilogueRanges:
-    """Return the epilogues of a version 2 function, by its EPILOG codes; no such code means no epilogue."""
+    """Return the epilogues of a version 2 function by its EPILOG codes. Without any such code there is no epilogue."""
     marks = [code for code in codes if code.op is UnwindOp.EPILOG]
     if not marks:
         return EpilogueRanges(0, ())

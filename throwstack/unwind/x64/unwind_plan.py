@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unwind codes compiled for one address: where the frame keeps each saved register and the return address.
+"""Compiles unwind codes for one address into a plan: where the frame keeps each saved register and the return address.
 
 Every place is an offset from a register as it is in the frame (rsp or a frame register), because everything that a
 prologue does is of fixed size. Follows the documented unwind procedure. Two points are easily missed:
 
 - The displacement of SAVE_NONVOL counts from rsp as it is in the frame, or from the frame register less its offset once
   that is set. It does not count from the rsp that undoing the codes before it has led to.
-- A prologue can itself call (`mov eax, 5000h; call __chkstk; sub rsp, rax`). So also in a frame that has called, a code
+- A prologue can itself call (`mov eax, 5000h; call __chkstk; sub rsp, rax`). So in a frame that has called, too, a code
   holds only if the return address is past it.
 """
 
@@ -70,7 +70,7 @@ def compile_codes(function: Function, rva: int) -> UnwindPlan | Stop:
 
 
 def _frame_base(part: Part, rva: int) -> RegisterOffset:
-    """Return where SAVE_NONVOL's displacements count from at `rva`."""
+    """Return the base from which SAVE_NONVOL's displacements count at `rva`."""
     info = part.info
     if info.frame_register:
         is_set = part.position(rva) >= info.prologue_size or bool(info.flags & CHAININFO)

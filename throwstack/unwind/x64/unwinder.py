@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps through x64 stacks, by unwind data where there is some.
+"""Steps through x64 stacks, by unwind data if there is any.
 
-A frame either has called, or it was interrupted: the first one, and the one outside a machine frame. An interrupted
-frame may be anywhere in its function: in the prologue, in an epilogue, in a leaf function, or outside any code after a
-jump through a bad pointer. The function of a frame that has called is the one that holds the call, not the one that
-holds the return address: a call that never returns may be the last instruction of its function.
+A frame has either made a call or was interrupted. The first frame was interrupted, and so was the one outside a machine
+frame. An interrupted frame may be anywhere in its function: in the prologue, in an epilogue, in a leaf function, or
+outside any code after a jump through a bad pointer. The function of a frame that has made a call is the one that holds
+the call, not the one that holds the return address, because a call that never returns may be the last instruction of
+its function.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ _NEAR = 1 << 24
 
 
 class Unwinder:
-    """Walks the x64 stacks of one address space. Keeps what it decodes, so use one for all threads."""
+    """Walks the x64 stacks of one address space. It keeps decoded unwind data, so use one unwinder for all threads."""
 
     __slots__ = ("_functions", "_images", "_limit", "_memory", "_ntdll", "_plans")
 
     def __init__(
         self, images: ImageMap, *, frame_limit: int = FRAME_LIMIT, inverted: InvertedTable | None = None
     ) -> None:
-        """Unwind through `images`; stop after `frame_limit` frames. `inverted` helps where images have no headers."""
+        """Unwind code of `images`, at most `frame_limit` frames. `inverted` is used if headers are unreadable."""
         self._images = images
         self._memory = images.memory
         self._limit = frame_limit
@@ -49,7 +50,7 @@ class Unwinder:
         self._ntdll = NtdllFunctions(images, self._functions)
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
-        """Walk from `registers`, found by `trust`, whose frame was interrupted.
+        """Walk from `registers`, at which the code was interrupted; `trust` says how they were found.
 
         A stack pointer outside `stack` belongs to a fiber, or to another stack that was switched to. It is followed as
         long as memory is readable there, and the first frame's note says so.
@@ -66,7 +67,7 @@ class Unwinder:
     def step(self, at: Step, stack: StackBounds) -> Step | Stop:
         """Return the caller of the frame that `at` has reached, or why there is none.
 
-        A machine frame may lead off `stack` (from the kernel's to the user's): that is for the walk to judge.
+        A machine frame may lead off `stack` (from the kernel's to the user's). The walk decides what that means.
         """
         registers, is_interrupted = at.registers, at.is_interrupted
         plan = self._plans.interrupted(registers.ip) if is_interrupted else self._plans.called(registers.ip)
@@ -82,7 +83,7 @@ class Unwinder:
 
     @staticmethod
     def frame(at: Step, return_address: int | None, slot: int | None) -> Frame:
-        """Return the frame that `at` has reached, given where it returns to and the slot that holds that."""
+        """Return the frame that `at` has reached, given its return address and the slot that holds it."""
         registers = at.registers
         return Frame(registers, registers.sp, return_address, slot, at.trust, at.note, at.is_interrupted)
 
@@ -95,10 +96,10 @@ class Unwinder:
         return step if isinstance(step, Stop) else replace(step, trust=Trust.PROLOGUE, note="no unwind data")
 
     def step_beyond(self, registers: Registers, stack: StackBounds, address: int) -> Step | Stop:
-        """Step outwards from a frame that has called; return the first step whose slot is at or above `address`.
+        """Step outwards from a frame that has made a call. Return the first step whose slot is at or above `address`.
 
-        With the registers of a KSWITCHFRAME and the address of the thread's KTRAP_FRAME this yields the user's
-        registers, those among them that the trap frame does not hold (r12 to r15) from the kernel's frames.
+        With the registers of a KSWITCHFRAME and the address of the thread's KTRAP_FRAME this gives the user's
+        registers. Those that the trap frame does not hold (r12 to r15) come from the kernel's frames.
         """
         first = Step(registers, None, Trust.CONTEXT)
         for outcome in steps(self, first, stack, self._limit):
@@ -107,7 +108,7 @@ class Unwinder:
         return Stop(End.FRAME_LIMIT, str(self._limit))
 
     def _is_no_leaf(self, step: Step | Stop) -> bool:
-        """Say whether `step`, by the rule for leaf functions, shows that the frame is of none: no call led there."""
+        """Say whether `step`, taken by the rule for leaf functions, proves that rule wrong: no call led there."""
         if isinstance(step, Stop):
             return step.end is End.BAD_RETURN_ADDRESS
         return is_after_call(self._memory, step.registers.ip) is False
@@ -117,8 +118,9 @@ class Unwinder:
     ) -> Step | Stop:
         """Find the caller's registers at the places that the plan names.
 
-        `interrupted` are the registers in an exception's CONTEXT, if this is the frame of its dispatcher. Where the
-        plan leads to the same ip and sp, the step goes to them: they are complete, and of code that was interrupted.
+        `interrupted` are the registers in an exception's CONTEXT, if this is the frame of its dispatcher. If the plan
+        leads to the same ip and sp, the step goes to these registers, because they are complete and their code was
+        interrupted.
         """
         gpr, memory = registers.gpr, self._memory
         limit, last = stack.limit, stack.base - 8
@@ -153,7 +155,7 @@ class Unwinder:
         return self._checked(Step(caller, slot, Trust.CFI, plan.is_machine_frame, plan.note), registers, stack)
 
     def _checked(self, step: Step, callee: Registers, stack: StackBounds) -> Step | Stop:
-        """Return the step, or the stop if it makes no progress, ends the thread, or leads to no code."""
+        """Return the step, or a stop if it makes no progress, reaches the start of the thread, or leads to no code."""
         ip, sp = step.registers.ip, step.registers.sp
         if sp <= callee.sp and stack.contains(sp):
             return Stop(End.NO_PROGRESS, f"from {callee.sp:#x} to {sp:#x}")
@@ -188,7 +190,7 @@ class Unwinder:
         return self._checked(Step(guess.registers, guess.slot, trust, note="no unwind data"), registers, stack)
 
     def _is_wild(self, registers: Registers) -> bool:
-        """Say whether a bad pointer has led to `registers.ip`: it is not readable, or a call went right there.
+        """Say whether a bad pointer has led to `registers.ip`, which is unreadable or the very target of the last call.
 
         Memory outside the images can be generated code, or data that a corrupt pointer led to. The call before the
         word on top of the stack tells: if its operand, evaluated with the registers as they are, gives the very
@@ -205,9 +207,9 @@ class Unwinder:
         )
 
     def _wild_jump(self, registers: Registers, stack: StackBounds) -> Step | Stop:
-        """Find the caller where a call has led to no code at all: it has only pushed its return address.
+        """Find the caller after a call of an address that is no code. The call has only pushed its return address.
 
-        Nothing has run since, so that every nonvolatile register is the caller's.
+        Nothing has run since then, so that every nonvolatile register is the caller's.
         """
         step = self._apply(LEAF, registers, stack)
         if isinstance(step, Stop):

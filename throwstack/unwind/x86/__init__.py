@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unwinding 32-bit x86 stacks: with FrameData or FPO records of PDBs, or from the code alone.
+"""Unwinds 32-bit x86 stacks, with FrameData or FPO records of PDBs or from the code alone.
 
 x86 images have no unwind data, so that several rules answer for each frame and the best answer is taken. From the
 ground:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two ends of a step: the place of a frame, which every rule is asked about, and its caller, which a rule finds."""
+"""The two ends of a step are the place of a frame, which every rule is given, and its caller, which a rule finds."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A frame that a caller is looked for: its registers, and the esp with which it called the frame inside it.
+    """A frame whose caller is wanted: its registers, and the esp with which it called the frame inside it.
 
     `call_sp` is esp just before that call instruction, None in the innermost frame, which has called nothing.
     `is_sp_exact` says whether `registers.sp` takes account of the arguments that the callee removed. `is_past_helper`
-    is as in `Caller`. `is_in_helper` is its contrary: the frame has called a helper that has not changed it yet, so
-    that `ip` will be reached with other registers.
+    is as in `Caller`. `is_in_helper` is its contrary: the frame has called a helper that has not changed it yet. Then
+    the registers will be different when `ip` is reached.
     """
 
     registers: Registers

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The system call below a kernel callback: window procedures and hooks run in the middle of a system call.
+"""Finds the system call that a kernel callback interrupted. Window procedures and hooks run inside system calls.
 
 For example, a thread calls SendMessage, and win32k, in the kernel, calls the window procedure back. The kernel copies
 what the routine needs to the user's stack and lets the thread go on in ntdll's KiUserCallbackDispatcher. That calls the
@@ -7,7 +7,7 @@ routine with the address and the size of the copy, and ends with NtCallbackRetur
 CONTEXT is saved.
 
 But the word right above the copy is the one that esp pointed at during the system call. That is the return address into
-the stub of the system call (`call [SystemCallStub]; ret n`). Where the switch to the kernel has popped it (WoW64 since
+the stub of the system call (`call [SystemCallStub]; ret n`). If the switch to the kernel has popped that (WoW64 since
 Windows 8) or has pushed none (`int 2Eh`), the word is the return address of the stub itself.
 """
 
@@ -33,10 +33,10 @@ _STUB_INSTRUCTIONS = 4
 def interrupted_system_call(
     place: Place, at_entry: tuple[int | None, ...], stack: StackBounds, code: Code, calls: ReturnAddresses
 ) -> Caller | None:
-    """Return the stub of the system call from which the kernel called back to `place`, or None.
+    """Return the stub of the system call from which the kernel called back, or None.
 
-    `place` is in KiUserCallbackDispatcher. `at_entry` are the registers with which that was entered: but for esp, they
-    are those of the system call.
+    `place` is in KiUserCallbackDispatcher. `at_entry` are the registers with which that function was entered. All but
+    esp have their values of the system call.
     """
     memory = code.memory
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a call does to the stack pointer and the nonvolatile registers of its caller.
+"""Finds what a call does to the stack pointer and the nonvolatile registers of its caller.
 
 Most functions keep ebx, ebp, esi and edi, and remove a fixed number of argument bytes: 0 (cdecl) or n (`ret n`).
 
@@ -61,8 +61,8 @@ class CalleeKind(Enum):
 class Callee:
     """What a function does to its caller.
 
-    `popped` is how many bytes of arguments it removes. It is None if no `ret` was found, and for a probe that rounds
-    eax up first, so that it is not known how much it allocates.
+    `popped` is how many bytes of arguments it removes. It is None if no `ret` was found, and for a stack probe that
+    rounds eax up: how much it allocates is not known then.
     """
 
     kind: CalleeKind
@@ -75,7 +75,7 @@ class Callees:
     __slots__ = ("_ahead", "_callees", "_code", "_depth", "_sizes")
 
     def __init__(self, code: Code) -> None:
-        """Look at functions of `code`."""
+        """`code` has the callees."""
         self._code = code
         self._callees: dict[int, Callee] = {}
         self._sizes: dict[int, int | None] = {}
@@ -104,7 +104,7 @@ class Callees:
         return replace(after, pushed=pushed, doubt=state.doubt + doubt, may_have_pushed=False)
 
     def target(self, state: SymbolicState, instruction: Instruction) -> int | None:
-        """Return the function that a call calls: directly, through an import, or through a register; None if not known.
+        """Return the function that a call calls, directly, through an import, or through a register. None if not known.
 
         Compilers load the address of a function that is called more than once: `mov esi, [__imp__Sleep]; call esi`.
         """
@@ -133,7 +133,7 @@ class Callees:
     def popped_bytes(self, address: int) -> int | None:
         """Return how many bytes of arguments the code at `address` removes when it returns, or None.
 
-        See `stack_adjustment.popped_bytes`; each address is looked at once.
+        See `stack_adjustment.popped_bytes`, which is called once for each address.
         """
         if address not in self._sizes:
             self._sizes[address] = popped_bytes(self._code, address)
@@ -220,7 +220,7 @@ class Callees:
         return state.pushed, 1
 
     def _distance(self, address: int) -> int | None:
-        """Return how many bytes above esp the return address is at `address`, if the code from there on tells."""
+        """Return how many bytes above esp the return address is at `address`, if the code from there on shows it."""
         if address in self._ahead:
             return self._ahead[address]
         self._ahead[address] = None
@@ -244,7 +244,7 @@ def _changes_caller(found: ReturnPoint) -> bool:
 
 
 def _allocate(state: SymbolicState, instruction: Instruction, *, rounds: bool) -> SymbolicState:
-    """Return the state after a stack probe; where eax is not known, esp gets a base of its own."""
+    """Return the state after a stack probe. If eax is not known, esp gets a new symbolic base."""
     sp, size = state.sp, state.registers[_EAX]
     amount = size.constant if size is not None and not rounds else None
     after = state.without(_VOLATILE)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The choice between rules that disagree about a frame's caller.
+"""Chooses between rules that disagree about a frame's caller.
 
-A candidate's score is the weight of the rule that found it, plus how well its return address fits, plus a bonus when
-an independent rule finds the same slot, less its doubts. Only the order of scores matters, and zero: a candidate at or
-below zero is not believed.
+A candidate's score is the weight of the rule that found it, plus how well its return address fits, plus a bonus when an
+independent rule finds the same slot, less its doubts. Only two things matter: the order of the scores, and whether a
+score is above zero. A candidate at or below zero is not believed.
 """
 
 from __future__ import annotations
@@ -118,9 +118,9 @@ def best(candidates: list[Candidate]) -> Candidate | None:
 
 
 def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:
-    """Return the label of the frame that a candidate leads to: no better than the evidence among `others` allows.
+    """Return the label of the frame that a candidate leads to, no better than the evidence in `others` allows.
 
-    For example, a FrameData program that decoded code contradicts gives no `cfi` frame but a `prologue` one.
+    For example, if decoded code contradicts a FrameData program, the frame is not labelled `cfi` but `prologue`.
     """
     if candidate.rule in _RECORDS:
         decoded = [other for other in others if other.rule in _DECODED]

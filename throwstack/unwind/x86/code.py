@@ -18,7 +18,7 @@ _MAX_TABLE = 512
 
 
 class WorkLimitError(ThrowstackError):
-    """A walk would have to follow more code than one walk may cost. It leaves analyses half done."""
+    """A walk would have to follow more code than its limit allows. Analyses are left half done."""
 
 
 class Code:
@@ -27,7 +27,7 @@ class Code:
     __slots__ = ("_is_code", "_work_limit", "decoder", "images", "memory", "symbols", "work_done")
 
     def __init__(self, images: ImageMap, symbols: Symbols) -> None:
-        """Take the code of `images`; `symbols` say where functions begin."""
+        """`images` have the code; `symbols` say where functions begin."""
         self.images = images
         self.memory = images.memory
         self.symbols = symbols
@@ -81,7 +81,7 @@ class Code:
         return target if self.is_code(target) else None
 
     def target(self, instruction: Instruction) -> int | None:
-        """Return where a call or jump leads: directly, or through a pointer at a fixed address; None for any other."""
+        """Return where a call or jump leads, directly or through a pointer at a fixed address. None for any other."""
         operand = instruction.operand(0)
         if isinstance(operand, Immediate):
             return operand.value if self.is_code(operand.value) else None
@@ -106,9 +106,10 @@ class Code:
         return list(targets)
 
     def after_thunks(self, address: int) -> int:
-        """Return where a call to `address` ends up once the jump there, if there is one, is followed.
+        """Return where a call to `address` leads, after the jump there, if there is one, has been followed.
 
-        Imports of an import library and incremental links call a lone `jmp`. Up to four in a row are followed.
+        Code that is linked with an import library, or incrementally, calls a lone `jmp`. Up to four in a row are
+        followed.
         """
         for _ in range(_MAX_THUNKS):
             instruction = self.at(address)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Code followed from an address, all branches, with the symbolic state before each instruction that is reached.
+"""Follows code from an address, on all branches, with the symbolic state before each instruction that is reached.
 
 In compiled code the depth of the stack and the place of a saved register do not depend on the path to an instruction.
 So each instruction is visited once, by the least doubtful path.
@@ -39,7 +39,7 @@ class ReturnPoint:
 
 
 class ControlFlow:
-    """The instructions that can follow a first one. They are followed only as far as somebody asks."""
+    """The instructions that can follow a first one. They are visited only as far as an answer needs them."""
 
     __slots__ = (
         *("_after_call", "_code", "_jumps", "_limit", "_order", "_queue"),
@@ -47,9 +47,9 @@ class ControlFlow:
     )
 
     def __init__(self, code: Code, start: int, state: SymbolicState, after_call: AfterCall, *, limit: int) -> None:
-        """Start at `start` with `state`, and follow at most `limit` instructions.
+        """Code is followed from `start` with `state`, at most `limit` instructions.
 
-        `after_call` gives the state after a call, None for a call that does not come back.
+        `after_call` returns the state after a call, None for a call that does not come back.
         """
         self._code = code
         self._after_call = after_call
@@ -81,13 +81,13 @@ class ControlFlow:
         return self.returns
 
     def jump_depths(self, address: int) -> set[SymbolicValue]:
-        """Return the values that esp has where jumps lead to `address`, those without doubt."""
+        """Return the values that esp has at jumps that lead to `address`, without doubtful ones."""
         self.all_returns()
         return self._jumps.get(address, set())
 
     @property
     def is_cut_short(self) -> bool:
-        """Say whether the limit was met, so that code that was not reached may belong to the function all the same."""
+        """Say whether the limit was reached. If so, code that was not reached may still belong to the function."""
         return len(self.states) >= self._limit
 
     def _add(self, address: int, state: SymbolicState) -> None:

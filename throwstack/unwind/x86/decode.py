@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instructions as the x86 unwinder looks at them: what they do to the stack pointer and to registers.
+"""Decodes instructions for the x86 unwinder, as far as they change the stack pointer and registers.
 
 Capstone decodes. The result is small, cached by address, and shared by every analysis that passes the address. Follows
 the Intel SDM, volume 2; only 32-bit code.
@@ -21,7 +21,7 @@ MASK = 0xFFFFFFFF
 
 
 class Opcode(Enum):
-    """What an instruction means for a stack walk."""
+    """The meaning of an instruction for a stack walk."""
 
     PUSH = "push"
     PUSH_ALL = "pushad"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The caller of a frame from its PDB: FrameData programs and old FPO_DATA.
+"""Finds the caller of a frame by the FrameData programs and old FPO_DATA of its PDB.
 
 A FrameData program is postfix: `$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =`. Operators: `+ - * / %`, `@` (align the
 first operand down to the second), `^` (the word at an address), `=` (assign). Variables: the registers `$eip $esp $ebp
@@ -37,7 +37,7 @@ class ProgramError(Enum):
 
 
 def run_program(program: str, variables: Mapping[str, int], memory: Memory) -> dict[str, int] | ProgramError:
-    """Run a program; return the variables that it assigned, or why it failed. Numbers wrap around at 32 bits."""
+    """Run a program. Return the variables that it assigned, or why it failed. Numbers wrap around at 32 bits."""
     tokens = program.split()
     if len(tokens) > _MAX_TOKENS:
         return ProgramError.TOO_LONG
@@ -135,7 +135,7 @@ def _compute(
 
 @dataclass(frozen=True, slots=True)
 class RecordedCaller:
-    """A caller as a record gives it, found `searched` words above the computed slot."""
+    """A caller by a record. Its return address was found `searched` words above the computed slot."""
 
     caller: Caller
     searched: int
@@ -144,7 +144,7 @@ class RecordedCaller:
 def callers(
     data: FrameData, place: Place, arguments_size: int, memory: Memory, popped: int | None
 ) -> Iterator[RecordedCaller | ProgramError]:
-    """Yield the caller that a record gives for the frame at `place`, then others that it may mean.
+    """Yield the caller that a record gives for the frame at `place`, then other possible readings of the record.
 
     `arguments_size` is the size in bytes of the arguments that were pushed for the call of the frame inside this one,
     `popped` how many bytes of arguments this frame's own function removes. There is more than one answer only where the

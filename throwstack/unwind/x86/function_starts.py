@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where functions begin, guessed: targets of direct calls, prologues, code after padding, pointers in data.
+"""Guesses where functions begin: at targets of direct calls, prologues, code after padding, what data points to.
 
-Exports are added to the guesses. Where full symbols name the functions, nobody asks here.
+Exports are added to the guesses. If full symbols name the functions, this module is not used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FunctionStarts:
     __slots__ = ("_code", "_known", "_meter")
 
     def __init__(self, code: Code, meter: Meter | None = None) -> None:
-        """Look for function starts in `code`; `meter` counts the places that are looked at."""
+        """Function starts are searched in `code`; `meter` counts the places that are examined."""
         self._code = code
         self._meter = Meter() if meter is None else meter
         self._known: dict[tuple[int, int], list[int]] = {}
@@ -73,7 +73,7 @@ class FunctionStarts:
 
 
 def _collect(image: Image, section: Section, data: list[Section], meter: Meter) -> list[int]:
-    """Return the possible function starts of `section`, in order; some are missing where the budget is spent."""
+    """Return the possible function starts of `section`, in order. Some are missing if the budget is spent."""
     first = image.base + section.rva
     end = min(first + section.size, image.base + image.module.size)
     found: set[int] = set()

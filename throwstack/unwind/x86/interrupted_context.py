@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CONTEXT of code that the kernel interrupted to run one of ntdll's dispatchers: frames that no `ret` leaves.
+"""Finds the CONTEXT of code that the kernel interrupted to run one of ntdll's dispatchers, which no `ret` leaves.
 
 For an exception or an APC the kernel saves a CONTEXT of the interrupted code on the user's stack and lets the thread go
 on in a dispatcher, which ends with NtContinue(CONTEXT). So the dispatcher's frame has no return address. The CONTEXT is
@@ -26,10 +26,10 @@ _APC_ARGUMENTS = 12
 
 
 def interrupted_context(function: str, place: Place, stack: StackBounds, memory: Memory) -> Context | None:
-    """Return the CONTEXT with which the frame at `place`, in ntdll's `function`, will continue; None for other frames.
+    """Return the CONTEXT with which a dispatcher's frame at `place` will continue; None for other frames.
 
-    The CONTEXT is believed if it has the flags and selectors of user-mode code, if it is on the stack above the frame,
-    and if the stack pointer in it is further up.
+    `function` is the name of the function in ntdll. The CONTEXT is believed if it has the flags and selectors of
+    user-mode code, if it is on the stack above the frame, and if the stack pointer in it is further up.
     """
     low = place.lowest_sp
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The caller of a frame, from the start of its function: its code is followed up to the place of the frame."""
+"""Finds the caller of a frame by following its function's code from the start up to the place of the frame."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LIMIT = 8192
 
 
 class Prologues:
-    """Functions followed from their starts, each as far as it is needed."""
+    """Follows functions from their starts, each as far as it is needed."""
 
     __slots__ = ("_callees", "_code", "_flows")
 
     def __init__(self, code: Code, callees: Callees) -> None:
-        """Follow functions in `code`."""
+        """`code` has the functions; `callees` tell what calls do."""
         self._code = code
         self._callees = callees
         self._flows: dict[int, ControlFlow] = {}
@@ -55,11 +55,11 @@ class Prologues:
         return None
 
     def comes_back(self, start: int, place: Place) -> bool:
-        """Say whether the call before the return address of `place` can return there, given its function's start.
+        """Say whether the call before `place`, a return address in the function at `start`, can return there.
 
-        A call that never returns (`throw`) may end a block, and then its return address begins another one:
-        `cmp eax, 100; jge next; … call _CxxThrowException; next: add esp, 18h`. Jumps lead there with another esp
-        than the call would come back with.
+        A call that never returns (`throw`) may end a block. Then its return address begins another block, as in
+        `cmp eax, 100; jge next; … call _CxxThrowException; next: add esp, 18h`. Jumps lead there with an esp that
+        differs from the one with which the call would come back.
         """
         state = self.state(start, place)
         if state is None or state.doubt or state.sp is None or place.call_sp is None or not place.is_sp_exact:
@@ -131,7 +131,7 @@ def _known(place: Place) -> list[int | None]:
 def _return_slot(state: SymbolicState, entry: int, lowest: int) -> tuple[int | None, int | None]:
     """Return where the return address is: its slot, or the number of the register that holds it.
 
-    That is where the call has put it, but for helpers. `__SEH_prolog` pushes it once more, below the frame that it has
+    It is where the call has put it, except in helpers. `__SEH_prolog` pushes it once more, below the frame that it has
     built. `__SEH_epilog` pops it into ecx.
     """
     word = SymbolicValue(SP, 0, is_word=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The caller of a frame, from the rest of its function: the code that is still to run is followed to its `ret`.
+"""Finds the caller of a frame by following the code of its function that is still to run, up to its `ret`.
 
-This needs no function start, but esp to the byte. A function that never returns gives no answer.
+This needs no function start, but the exact esp. A function that never returns gives no answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class RestOfFunction:
     __slots__ = ("_callees", "_code", "_returns")
 
     def __init__(self, code: Code, callees: Callees) -> None:
-        """Follow code in `code`."""
+        """`code` has the functions; `callees` tell what calls do."""
         self._code = code
         self._callees = callees
         self._returns: dict[tuple[int, bool, tuple[tuple[int, int], ...]], ReturnPoint | None] = {}
@@ -104,7 +104,7 @@ class RestOfFunction:
         )
 
     def is_past_helper(self, return_address: int) -> bool:
-        """Say whether a helper that changes its caller's frame returns to `return_address`."""
+        """Say whether the call before `return_address` is of a helper that changes its caller's frame."""
         call = self._code.at(return_address - 5)
         target = self._code.target(call) if call is not None and call.op is Opcode.CALL and call.size == 5 else None
         return target is not None and self._callees.at(target).kind is not CalleeKind.ORDINARY

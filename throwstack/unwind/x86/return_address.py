@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well a word of the stack serves as the return address of a frame.
 
-A return address is right after a call. If that call is known to call the function of the frame, the word is all but
-certain; if it calls another function, an earlier call has left the word.
+A return address is right after a call. If that call is known to call the function of the frame, the word is almost
+certain. If it calls another function, the word is left from an earlier call.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ReturnAddresses:
     __slots__ = ("_code", "_function_starts", "_prologues", "_sites")
 
     def __init__(self, code: Code, prologues: Prologues, starts: FunctionStarts) -> None:
-        """Look at calls in `code`; `prologues` and `starts` tell what belongs to a function that is called."""
+        """`code` has the calls; `prologues` and `starts` tell what belongs to a function that is called."""
         self._code = code
         self._prologues = prologues
         self._function_starts = starts

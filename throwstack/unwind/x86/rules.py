@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All rules are asked for the caller of one frame, and the best answer is completed from the others.
+"""Asks all rules for the caller of one frame, and completes the best answer from the others.
 
-The rules with code of their own are in other modules (see `throwstack.unwind.x86`). Here are the frame pointer,
-exception registrations, calls of an address that is no code, and the scan.
+Larger rules have their own modules (see `throwstack.unwind.x86`). The rules of the frame pointer, of exception
+registrations, of calls of an address that is no code, and of the scan are here.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Rules:
     def __init__(
         self, images: ImageMap, symbols: Symbols, source: FrameDataSource | None, meter: Meter | None = None
     ) -> None:
-        """Take the code of `images`; `meter` counts the places in it that are searched for function starts."""
+        """`images` have the code, `meter` counts the places in it that are searched for function starts."""
         self.images = images
         self.symbols = symbols
         self._memory = images.memory
@@ -136,7 +136,7 @@ class Rules:
         )
 
     def _dispatcher(self, place: Place) -> str:
-        """Return the name of ntdll's function at `place`, empty if it is another module's."""
+        """Return the name of ntdll's function at `place`; empty if `place` is in another module."""
         image = self.images.find(place.ip)
         if image is None or image.module.label.lower() != DISPATCHERS_MODULE:
             return ""
@@ -227,7 +227,7 @@ class Rules:
                 return
 
     def _called_nowhere(self, place: Place) -> Caller | None:
-        """Return the caller by the word on top of the stack.
+        """Return the caller whose return address is the word on top of the stack.
 
         A call through a null or wild pointer pushes its return address, and then the thread faults: nothing else has
         happened, so that all nonvolatile registers are the caller's.
@@ -242,7 +242,7 @@ class Rules:
         return Caller(sp, return_address, (sp + 4) & MASK, None, tuple(gpr))
 
     def _frame_at(self, bp: int, place: Place) -> Caller | None:
-        """Return the caller by the classic frame whose saved ebp is at `bp`, the return address above it."""
+        """Return the caller by the classic frame: the saved ebp is at `bp`, and the return address above it."""
         try:
             saved, return_address = self._memory.u32(bp), self._memory.u32((bp + 4) & MASK)
         except MemoryUnreadable:
@@ -253,7 +253,7 @@ class Rules:
         return Caller((bp + 4) & MASK, return_address, (bp + 8) & MASK, popped, tuple(gpr))
 
     def _by_registration(self, place: Place, stack: StackBounds, registrations: tuple[int, ...]) -> Iterator[Candidate]:
-        """Yield callers by the nearest exception registration above the frame, if they are certain.
+        """Yield the callers that are certain by the nearest exception registration above the frame.
 
         A registration is on the stack of the function that made it, at a fixed distance from that function's saved ebp.
         So it leads to a frame even where ebp was lost.
@@ -283,7 +283,7 @@ class Rules:
 
 
 def _completed(place: Place, found: Candidate, candidates: list[Candidate]) -> Candidate:
-    """Return the winner, with the registers that it does not know taken from rules that find the same slot.
+    """Return the winner. Registers that it does not know are taken from rules that find the same slot.
 
     Two rules know registers better than the winner. In the innermost frame the code from the function's start does,
     because a compiler's record describes neither epilogues nor every step of a prologue. And where the winner followed

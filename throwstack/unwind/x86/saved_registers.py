@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a symbolic state and the registers that are known where it holds, back to the registers at its start.
+"""Computes the registers at the start of an analysis from a symbolic state and the registers that are known there.
 
 For example, a function has run `push ebp; mov ebp, esp; push ebx`, and the thread was stopped there with ebp = 12ff00h.
 ebp is "esp at the start, minus 4": so esp was 12ff04h at the start. The word at 12ff00h is "ebp at the start" and the
@@ -28,7 +28,7 @@ _ANCHOR_ORDER = (SP, *_FRAME_POINTERS, 6, 7, 0, 1, 2)
 
 @dataclass(frozen=True, slots=True)
 class RegistersAtStart:
-    """The registers at the start of an analysis; `is_consistent` is False where two sources contradict each other."""
+    """The registers at the start of an analysis. `is_consistent` is False if two sources contradict each other."""
 
     gpr: tuple[int | None, ...]
     is_consistent: bool
@@ -37,7 +37,7 @@ class RegistersAtStart:
 def registers_at_start(state: SymbolicState, gpr: Sequence[int | None], memory: Memory) -> RegistersAtStart | None:
     """Return the registers at the start of the analysis that led to `state`, or None if esp there stays unknown.
 
-    `gpr` are the registers where `state` holds. A doubtful esp is used last, and contradicts nothing.
+    `gpr` are the registers at the place of `state`. A doubtful esp is used last, and contradicts nothing.
     """
     bases: dict[int, int] = {}
     is_consistent = True
@@ -78,7 +78,7 @@ def evaluate(found: SymbolicValue | None, gpr: Sequence[int | None], memory: Mem
 
 
 def address_of(found: SymbolicValue | None, gpr: Sequence[int | None]) -> int | None:
-    """Return base plus offset of a value, also where the value is the word at that address; None if it is unknown."""
+    """Return base plus offset of a value, even if the value is the word at that address; None if it is unknown."""
     if found is None:
         return None
     if found.base == CONSTANT:
@@ -88,7 +88,7 @@ def address_of(found: SymbolicValue | None, gpr: Sequence[int | None]) -> int | 
 
 
 def _saved(state: SymbolicState, bases: dict[int, int], memory: Memory) -> dict[int, int]:
-    """Read the registers that were saved in stack words; add to `bases` the bases that they make known."""
+    """Read the registers that were saved in stack words. Add to `bases` the bases that become known by them."""
     saved: dict[int, int] = {}
     sp = state.sp
     # Two words can hold "esi at the start": `push esi` in the prologue, and `push esi` again to pass it to a function,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stack adjustment of a call: how many bytes of arguments are removed, and by whom.
+"""Finds the stack adjustment of a call: how many bytes of arguments are removed, and by whom.
 
 The callee removes them with `ret n` (stdcall, thiscall, fastcall), or the caller does after the call (cdecl). Where the
 callee is not known (`call [eax]`), the code after the call gives hints.
@@ -15,7 +15,7 @@ from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Opcod
 from throwstack.unwind.x86.symbolic_state import register_of
 
 MAX_ARGUMENT_BYTES = 0x400
-"""More bytes of arguments than any function takes: 256 of them."""
+"""No function takes more bytes of arguments than this (256 words)."""
 
 _SEARCH_LIMIT = 2000
 _LOOK_AHEAD = 8
@@ -60,7 +60,7 @@ def reallocated_bytes(code: Code, address: int) -> int:
 
     GCC keeps room for the arguments of all calls below its locals, and stores arguments there instead of pushing them.
     A stdcall callee removes a part of that room, and GCC allocates it again: `call [eax]; sub esp, 8`. The same
-    instruction before `fstp qword ptr [esp]` makes room for an argument of the next call, so that it does not count.
+    instruction before `fstp qword ptr [esp]` makes room for an argument of the next call, and does not count.
     """
     for _ in range(_TAKEN_BACK_AHEAD):
         following = code.at(address)

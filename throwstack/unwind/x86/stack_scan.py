@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words of the stack that can be return addresses, lowest first."""
+"""Finds the words of the stack that can be return addresses, lowest first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SCANNED_WORDS = 512
 def scan_return_addresses(
     memory: Memory, calls: ReturnAddresses, start: int, bounds: StackBounds
 ) -> Iterator[tuple[int, int]]:
-    """Yield (slot, return address) of the words after a call, within 512 words from `start` on, lowest first."""
+    """Yield (slot, word) for each of the 512 words from `start` on that is an address after a call, lowest first."""
     start = (start + 3) & ~3
     for slot in range(start, min(start + 4 * _SCANNED_WORDS, bounds.base - 3), 4):
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one instruction does to a symbolic state. Jumps, calls and returns are left to `control_flow`."""
+"""Executes one instruction on a symbolic state. Jumps, calls and returns are left to `control_flow`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _write(
 
 
 def _is_relative(instruction: Instruction) -> bool:
-    """Say whether an instruction that sets esp computes it from esp, so that a doubt about esp remains."""
+    """Say whether an instruction that sets esp computes it from esp. Then a doubt about esp remains."""
     if instruction.op in {Opcode.ADD, Opcode.SUB, Opcode.AND}:
         return True
     source = instruction.operand(1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Symbolic registers and stack words: what code does to them, without knowing their values.
+"""Symbolic registers and stack words, which show the effects of code on them without knowing their values.
 
 An analysis starts at a function's first instruction, or at the instruction at which a thread was stopped. The values of
 the eight registers there are its symbols. Every later value is one of four: a symbol plus a constant, the word of
@@ -158,7 +158,7 @@ class SymbolicState:
         return self.load(sp), replace(popped, pushed=max(self.pushed - 4, 0))
 
     def set_sp(self, new: SymbolicValue | None) -> SymbolicState:
-        """Return the state with esp set from another value than its own: doubts about it are gone."""
+        """Return the state with esp set from a value other than esp, which removes all doubts about it."""
         return replace(self.with_register(SP, new), doubt=0, pushed=0)
 
 

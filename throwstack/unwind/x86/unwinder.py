@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps through x86 stacks: for each frame the rules are asked for its caller, and the best answer is taken."""
+"""Steps through x86 stacks. For each frame the rules are asked for its caller, and the best answer is taken."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _END_OF_CHAIN = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class X86Step(Step):
-    """A step, with what the next one needs.
+    """A step, with the facts that the next one needs.
 
     `place` is the frame that was reached, `arguments_size` the size in bytes of the arguments that it has pushed for
     the call of the frame inside it, `registrations` the addresses of the thread's exception registrations.
@@ -58,7 +58,7 @@ class Unwinder:
         work_limit: int = BUDGETS.code.thread,
         meter: Meter | None = None,
     ) -> None:
-        """Unwind code of `images`, with the frame data of their PDBs where there are any.
+        """Unwind code of `images`, with the frame data of their PDBs if there is any.
 
         `work_limit` is how many instructions one walk may follow. Stacks of real programs take some 20,000; half a
         million are ten seconds of work. `meter` counts them for the thread and the process.
@@ -141,7 +141,7 @@ class Unwinder:
         )
 
     def frame(self, at: X86Step, return_address: int | None, slot: int | None) -> Frame:
-        """Return the frame that `at` has reached, given where it returns to and the slot that holds that."""
+        """Return the frame that `at` has reached, given its return address and the slot that holds it."""
         child_sp = ((at.place.lowest_sp if slot is None else slot) - 4) & MASK
         return Frame(at.registers, child_sp, return_address, slot, at.trust, at.note, at.is_interrupted)
 
@@ -159,9 +159,10 @@ class Unwinder:
 
 
 def registration_chain(memory: Memory, head: int | None, stack: StackBounds) -> tuple[int, ...]:
-    """Return the addresses of a thread's exception registrations, innermost first; `head` is the first (fs:[0]).
+    """Return the addresses of a thread's exception registrations, innermost first. `head` is the first one (fs:[0]).
 
-    Each is on the stack, above the one before it, and the chain ends with 0xFFFFFFFF. It is cut where that is not so.
+    Each is on the stack, above the one before it, and the chain ends with 0xFFFFFFFF. A chain that breaks these rules
+    is cut there.
     """
     chain: list[int] = []
     address = head

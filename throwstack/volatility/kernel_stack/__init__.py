@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel stacks: the kernel's images, its frames, and the registers that they save for user mode."""
+"""Kernel stacks: the kernel's images, the frames on its stacks, and the user-mode registers saved on them."""

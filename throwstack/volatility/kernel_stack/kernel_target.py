@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel as a target: the images of nt and its drivers, their names, and what unwinds them.
+"""The kernel as a target: the images of nt and its drivers, their names, and their unwinder.
 
 Drivers of a session (win32k) are in memory that only the processes of that session map. They are read through the page
 tables of the process whose thread is walked, everything else through the kernel's own. Processes share a target only
@@ -51,16 +51,19 @@ class _OfSession:
 
 
 class KernelTargets:
-    """Makes the kernel's targets, one for all processes that have the same session drivers mapped."""
+    """Makes the kernel's targets. Processes that have the same session drivers mapped share one."""
 
     def __init__(self, machine: Machine, stacks: KernelStacks) -> None:
-        """Take the machine and its kernel stacks, which know the kernel's modules."""
+        """`stacks` give the images of the kernel of `machine`."""
         self._machine = machine
         self._stacks = stacks
         self._targets: dict[tuple[object, ...], Target] = {}
 
     def target(self, pages: ResolvedPages | None) -> Target:
-        """Return the kernel as a process sees it, whose user-mode memory is `pages`; None: as System does."""
+        """Return the kernel as a process sees it.
+
+        `pages` are the process's user-mode memory. If it is None, the kernel is as System sees it.
+        """
         drivers, kernel = self._session_drivers, self._machine.memory
         ends = ((driver.base, driver.base + driver.size - 1) for driver in drivers)
         tables = () if pages is None else tuple(table for first, last in ends for table in pages.tables(first, last))
@@ -76,7 +79,7 @@ class KernelTargets:
 
     @cached_property
     def _session_drivers(self) -> ModuleMap:
-        """The modules whose headers are not in memory by the kernel's own page tables."""
+        """Return the modules whose headers cannot be read through the kernel's own page tables."""
         memory, left = self._machine.memory, _MAX_SESSION
         found: list[Module] = []
         for module in self._modules:
@@ -100,7 +103,7 @@ class KernelTargets:
 
     @cached_property
     def _modules(self) -> ModuleMap:
-        """The kernel's modules. The kernel has its short name, and is added where the list does not have it."""
+        """Return the kernel's modules. The kernel itself has its short name, and is added if the list lacks it."""
         base = self._machine.canonical(self._machine.kernel.offset)
         listed = [
             replace(module, name=KERNEL_NAME) if module.base == base else module

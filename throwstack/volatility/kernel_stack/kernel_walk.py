@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel frames of a thread, from where it was switched out to the trap frame through which it left user mode.
+"""Walks the kernel frames of a thread, from where it was switched out to the trap frame saved when it left user mode.
 
-The entry points of the kernel keep a KTRAP_FRAME. On x86 they go on with ebp at it; on x64 unwind data describes it.
-The frame of an entry point is shown as debuggers show it: it returns to the interrupted ip, and on x86 it has the
-ChildEBP and the arguments of the service that it called. A trap in the kernel itself (a page fault, an interrupt) is
-crossed the same way, and the walk goes on with the interrupted kernel code.
+The entry points of the kernel save a KTRAP_FRAME. On x86 they keep ebp at it; on x64 unwind data describes it. The
+frame of an entry point is shown as debuggers show it: it returns to the interrupted ip, and on x86 it has the ChildEBP
+and the arguments of the service that it called. A trap in the kernel itself (a page fault, an interrupt) is crossed the
+same way, and the walk goes on with the interrupted kernel code.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class KernelWalker:
     """Walks the kernel stacks of a machine."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take the offsets of a trap frame from the layout of `machine`."""
+        """`machine` gives the offsets in a trap frame."""
         self._machine = machine
         self._offsets = take(TrapFrameOffsets, machine.layout)
         self._registers = general_registers(machine.layout, Arch.X86)
@@ -50,9 +50,9 @@ class KernelWalker:
     def walk(
         self, target: Target, start: SwitchFrame, bounds: StackBounds, trap_frame: int, *, is_interrupted: bool = False
     ) -> KernelSide:
-        """Walk from `start` to the trap frame at `trap_frame`; 0 for a thread that was never in user mode.
+        """Walk from `start` to the trap frame at `trap_frame`, which is 0 for a thread that was never in user mode.
 
-        `is_interrupted`: the registers are those of a running thread, not of one that has called the scheduler.
+        `is_interrupted`: the registers are those of a running thread, not of a thread that has called the scheduler.
         """
         unwinder = target.unwinder
         if isinstance(unwinder, x64.Unwinder):
@@ -83,7 +83,7 @@ class KernelWalker:
         return KernelSide(frames, "" if is_whole else f"{found.end.value} {found.detail}".rstrip())
 
     def _entries_named(self, frames: Sequence[Frame], *, leaves_stack: bool) -> Iterator[Frame]:
-        """Yield the frames of an x64 kernel stack; those of entry points get a note where their trap frame is.
+        """Yield the frames of an x64 kernel stack. Those of entry points get a note with the place of their trap frame.
 
         The frame of an entry point leads to interrupted code. `leaves_stack` says that the last one does, to user mode.
         """
@@ -119,9 +119,9 @@ class KernelWalker:
         return KernelSide(tuple(frames), f"{End.FRAME_LIMIT.value}: {len(frames)} frames")
 
     def _entries(self, walk: Walk, trap_frame: int) -> Iterator[tuple[int, int]]:
-        """Yield (index, trap frame) of the frames that go on with ebp at a trap frame further out on the stack.
+        """Yield (index, trap frame) of the frames whose ebp points to a trap frame further out on the stack.
 
-        A service that does not use ebp leaves it as it is. So the last of several such frames is the entry point.
+        A service that does not use ebp leaves it unchanged. So the last of several such frames is the entry point.
         """
         for index, frame in enumerate(walk.frames):
             bp = frame.registers.gpr[BP]
@@ -145,8 +145,8 @@ class KernelWalker:
     def _interrupted(self, trap: int) -> Registers | None:
         """Return the kernel registers that the x86 trap frame at `trap` holds, or None if it interrupted user mode.
 
-        The processor has pushed no stack pointer then: the stack of the interrupted code begins where HardwareEsp would
-        be.
+        If kernel mode was interrupted, the processor has pushed no stack pointer. The stack of the interrupted code
+        begins where HardwareEsp would be.
         """
         memory, offsets = self._machine.memory, self._offsets
         try:

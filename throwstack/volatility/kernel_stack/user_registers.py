@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""User registers that no trap frame holds: they are found by unwinding the kernel stack.
+"""Finds user registers that no trap frame holds, by unwinding the kernel stack.
 
 On x64 the trap frame of a system call does not hold r12 to r15 (after a fault or an interrupt also rbx, rsi and rdi are
 left out). The kernel's functions save them as any function saves its caller's registers. So they come back by unwinding
@@ -38,7 +38,7 @@ class KernelStacks:
     """The kernel's images, and the user registers that its stacks hold."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take the machine; the kernel's module list is read on first use."""
+        """The module list of the kernel of `machine` is read on first use."""
         self._machine = machine
 
     @cached_property
@@ -78,10 +78,10 @@ class KernelStacks:
         return found
 
     def user_registers(self, thread: Thread, frame: TrapFrame) -> Registers:
-        """Return the registers of `frame`, with the nonvolatile ones that it lacks where the kernel stack gives them.
+        """Return the registers of `frame`. Nonvolatile ones that it lacks come from the kernel stack, if possible.
 
-        The walk has to arrive at this very trap frame; otherwise they remain unknown. They also do if the thread was
-        running: then its kernel stack has changed since it was last switched out.
+        The walk has to arrive at this very trap frame; otherwise they remain unknown. They also remain unknown if the
+        thread was running, because its kernel stack has changed since it was last switched out.
         """
         registers = frame.registers
         if not self._machine.is_64bit or not thread.kernel_stack or thread.is_running:

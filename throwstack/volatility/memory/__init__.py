@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of the machine and of its processes, as Volatility's layers and the ISF tables give it."""
+"""The memory of the machine and of its processes, read through Volatility's layers and ISF tables."""

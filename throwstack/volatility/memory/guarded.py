@@ -18,7 +18,10 @@ _OF_OBJECTS = (
 
 
 def guarded(say: Say) -> Guard:
-    """Return a guard: where the part of a dump that is examined inside it cannot be, `say` is told why."""
+    """Return a guard for code that examines a part of a dump.
+
+    If that part cannot be read, the guard calls `say` with the reason.
+    """
     return Guard(say, _FORESEEN)
 
 

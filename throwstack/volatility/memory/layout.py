@@ -35,7 +35,7 @@ class Layout:
     """Offsets and sizes from one symbol table of a context."""
 
     def __init__(self, context: interfaces.context.ContextInterface, table: str) -> None:
-        """Look into the symbol table called `table`."""
+        """`table` is the name of a symbol table of `context`."""
         self._context = context
         self._table = table
         self.find = cache(self._find)
@@ -97,7 +97,7 @@ def wow64_layout(context: interfaces.context.ContextInterface, config_path: str)
     """Return the 32-bit structures of a WoW64 process, which no 64-bit kernel's table carries.
 
     The table is opened by its path, so that a table of the same name in a directory given with `-s` does not replace
-    it. Raises LookupError where an installation has lost it.
+    it. Raises LookupError if the installation lacks it.
     """
     name = context.symbol_space.free_table_name(_WOW64_TABLE)
     url = (isf_directory() / "windows" / f"{_WOW64_TABLE}.json").as_uri()

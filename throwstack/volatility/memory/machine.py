@@ -39,7 +39,7 @@ class PhysicalPages:
     """The physical pages of the dump, through Volatility's layer for the file (or its stack of layers)."""
 
     def __init__(self, layer: interfaces.layers.DataLayerInterface) -> None:
-        """Read through `layer`, whose addresses are physical."""
+        """`layer` has the physical pages; its addresses are physical."""
         self._layer = layer
 
     def page(self, address: int) -> bytes | None:
@@ -66,7 +66,7 @@ class Machine:
     def __init__(
         self, context: interfaces.context.ContextInterface, kernel_name: str, config_path: str, sources: Sources
     ) -> None:
-        """Take Volatility's context, the name of the kernel's module in it, and the symbol and image files at hand.
+        """`kernel_name` is the kernel's module in `context`, `sources` are the symbol and image files at hand.
 
         Raises TypeError if the dump is not of an x86 or x64 system, LookupError if the kernel's symbols lack what is
         required.
@@ -113,18 +113,18 @@ class Machine:
 
     @property
     def store_problems(self) -> tuple[str, ...]:
-        """Return why pages of the compressed store could not be read so far; empty where all could."""
+        """Return why pages of the compressed store could not be read so far; empty if all could."""
         return self._pages.stored.reasons
 
     @property
     def page_losses(self) -> tuple[str, ...]:
-        """Return why pages of processes could not be had so far, a sentence for each reason."""
+        """Return a sentence for each reason why pages of processes could not be read so far."""
         stored = (f"pages in the compressed store are missing: {reason}" for reason in self.store_problems)
         return (*self.lost_routes, *self._pages.losses.reasons, *stored)
 
     @property
     def read_problems(self) -> tuple[str, ...]:
-        """Return what went wrong so far when the image or page files were read, a sentence for each file."""
+        """Return a sentence for each image or page file of which reads failed so far."""
         return read_problems(self.context)
 
     def process_pages(self, directory_base: int, process: int) -> ResolvedPages:
@@ -142,7 +142,7 @@ class Machine:
         return memory.pointer(address, self.arch.pointer_size)
 
     def canonical(self, address: int) -> int:
-        """Return an address with its upper 16 bits set as bit 47 is; Volatility clears them in some addresses."""
+        """Return an address with its upper 16 bits equal to bit 47. Volatility clears them in some addresses."""
         return address | 0xFFFF000000000000 if self.is_64bit and address >> 47 & 1 else address
 
     def processes(self) -> Iterator[interfaces.objects.ObjectInterface]:
@@ -151,7 +151,7 @@ class Machine:
 
     @property
     def has_all_processes(self) -> bool:
-        """Say whether the list of processes is whole: its links lead back to its head."""
+        """Say whether the list of processes is whole, that is, whether its links lead back to its head."""
         head = self.symbol(required.LIST_HEAD)
         return head is not None and self.is_whole_list(head)
 
@@ -194,9 +194,10 @@ class Clock:
     """Tick count and system time at the moment of the dump."""
 
     def __init__(self, ticks: int, multiplier: int, system_time: int, interrupt_time: int = 0) -> None:
-        """Take TickCount, TickCountMultiplier (milliseconds a tick, times 2^24), SystemTime and InterruptTime.
+        """`ticks` is TickCount, `multiplier` is TickCountMultiplier (milliseconds per tick, times 2^24).
 
-        The last two count 100 ns, from 1601 and from boot; 0 where the time since boot is not known.
+        `system_time` is SystemTime, in units of 100 ns since 1601. `interrupt_time` is InterruptTime, in units of 100
+        ns since boot, or 0 if that is not known.
         """
         self.ticks = ticks
         self.milliseconds_per_tick = multiplier / (1 << 24)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Declared offsets: what a reader needs to know of Windows' structures, looked up once in the symbols.
+"""Declared offsets: a reader declares the members of Windows' structures that it needs. They are looked up once.
 
-A reader says what it needs in a frozen dataclass, a field for each member. Names of members change between Windows
-versions, so a field can have several paths, of which the first that the symbols have is taken:
+A reader declares what it needs in a frozen dataclass, with a field for each member. Names of members change between
+Windows versions, so a field can have several paths, and the first one that the symbols have is taken:
 
     @dataclass(frozen=True, slots=True)
     class _Offsets:
@@ -12,7 +12,7 @@ versions, so a field can have several paths, of which the first that the symbols
 
     offsets = take(_Offsets, layout)
 
-What the symbols lack is None where it is optional. All else that they lack is named in one `MissingMembers`.
+A member that the symbols lack is None if it is optional. All others that they lack are named in one `MissingMembers`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class MissingMembers(ThrowstackError, LookupError):
     """The symbols lack members or types that a reader cannot do without."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Take what is missing; where one of several would have done, they are joined by `or`."""
+        """`names` are the missing members. Alternatives, of which one would be enough, are joined by `or`."""
         super().__init__(f"the symbol table has no {', '.join(names)}")
         self.names = tuple(names)
 
@@ -78,12 +78,12 @@ _T = TypeVar("_T", bound="DataclassInstance")
 
 
 def take(declaration: type[_T], layout: Layout, suffix: str = "") -> _T:
-    """Return a declaration filled from `layout`, whose type names carry `suffix`; raises MissingMembers."""
+    """Return a declaration filled from `layout`, whose type names end with `suffix`; raises MissingMembers."""
     return declaration(**look_up(declaration, layout, suffix))
 
 
 def look_up(declaration: type[DataclassInstance], layout: Layout, suffix: str = "") -> dict[str, Any]:
-    """Return what `layout` has for each field of a declaration, by the field's name; raises MissingMembers."""
+    """Return what `layout` has for each field of a declaration, by the field's name. Raises MissingMembers."""
     found: dict[str, Any] = {}
     missing: list[str] = []
     for one in fields(declaration):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine's page files: the copies of them that were given beside the dump, and the compressed store.
+"""The machine's page files: the copies of them that were given with the dump, and the compressed store.
 
 A page-table entry of a page that is paged out has the number of a page file, 0 to 15, and the page's index in it.
 Windows numbers its page files as it opens them. With one page file, pagefile.sys, its number is 0. Volatility takes
@@ -42,7 +42,7 @@ class SwapLayers:
         compressed: Collection[int] = (),
         stored: StoredPages | None = None,
     ) -> None:
-        """Take Volatility's layers by the number of the page file.
+        """`layers` are Volatility's, by the number of the page file.
 
         `compressed` are the numbers of page files that are the compressed store; their pages come from `stored`.
         """
@@ -64,7 +64,7 @@ class SwapLayers:
         return data if len(data) == PAGE_SIZE else None
 
     def is_compressed_store(self, number: int) -> bool:
-        """Say whether page file `number` is the compressed store, for which there is no file."""
+        """Say whether page file `number` is the compressed store, which has no file."""
         return number in self._compressed
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why pages of processes cannot be had: reasons that concern a whole process or machine, each said once."""
+"""Collects why pages of processes cannot be read. Each reason concerns a whole process or machine and is said once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class PageLosses:
     """Collects the reasons, and logs each when it is found."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin without reasons."""
         self._reasons: dict[str, None] = {}
 
     def say(self, reason: str) -> None:

@@ -38,7 +38,7 @@ class PageSetup:
         swap: dict[int, interfaces.layers.DataLayerInterface],
         directory_base: int,
     ) -> None:
-        """Take the machine's physical pages, the kernel's layout, symbols and page tables, and the page files given."""
+        """`layout`, `symbol` and `directory_base` are the kernel's; `swap` are the page files that were given."""
         self._physical = physical
         self._mode = mode
         resident = Memory(AddressSpace(physical, mode, directory_base))

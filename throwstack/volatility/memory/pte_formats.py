@@ -78,5 +78,5 @@ def invalid_pte_mask(layout: Layout, memory: Memory, mi_state: int | None) -> in
 
 
 def _bits(field: _BitField) -> Bits:
-    """Return the bits of a field of an entry. An entry is one number, so the field's word is all of it."""
+    """Return the bits of a field of an entry. An entry is a single number, so the field's offset is not needed."""
     return field[1]

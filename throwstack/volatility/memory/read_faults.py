@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Failed reads of the image or of a page file are made absent pages, and counted.
+"""Turns failed reads of the image or of a page file into absent pages, and counts them.
 
 Situation: a disk has a bad sector, a file is cut while it is read, a network share goes away, a compressed image is
 damaged. The layer that reads the file then raises OSError, or whatever its decompressor raises. Volatility's classes
 (address spaces, lists, strings) and ours expect InvalidAddressException and nothing else: one bad sector would end a
-run. So each layer of a context that is no address space gets a `ReadWatch`, through which all layers above read.
+run. So each layer of a context that is not an address space gets a `ReadWatch`, through which all layers above read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ReadWatch:
     """Takes the place of a layer's methods `read` and `is_valid`, and counts the reads that fail."""
 
     def __init__(self, layer: interfaces.layers.DataLayerInterface) -> None:
-        """Replace `read` and `is_valid` of `layer`."""
+        """The methods `read` and `is_valid` of `layer` are replaced here."""
         self._layer = layer
         self._is_file = not isinstance(layer, interfaces.layers.TranslationLayerInterface)
         self._read, self._is_valid = layer.read, layer.is_valid
@@ -41,7 +41,7 @@ class ReadWatch:
         layer.read, layer.is_valid = self.read, self.is_valid
 
     def read(self, offset: int, length: int, pad: bool = False) -> bytes:
-        """Return the bytes at `offset`; raises no other error than InvalidAddressException."""
+        """Return the bytes at `offset`; the only error it raises is InvalidAddressException."""
         try:
             return self._bytes(offset, length, pad)
         except _Failed as failure:
@@ -103,7 +103,7 @@ class _Failed(ThrowstackError):
 
 
 def watch_reads(context: interfaces.context.ContextInterface) -> tuple[ReadWatch, ...]:
-    """Return the watches of the layers of `context` that are no address spaces; each gets one if it has none."""
+    """Return the watches of the layers of `context` that are not address spaces. A layer without a watch gets one."""
     watches = []
     for name in context.layers:
         layer = context.layers[name]

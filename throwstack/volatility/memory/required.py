@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kernel's symbols must have, and what is lost if they lack other members.
+"""Lists what a kernel's symbols must have, and what is lost if they lack other members.
 
-An ISF file may be incomplete: made by hand, shortened, damaged, or of a Windows version that dropped a member. Only the
-members in `REQUIRED` end a run: without them no stuck thread can be found, or its process is not known. Each other
-member costs a column, or one of the routes by which registers and stacks are found. If a route is lost for all
-threads, that is said once.
+An ISF file may be incomplete: made by hand, shortened, damaged, or of a Windows version that dropped a member. Only if
+members in `REQUIRED` are missing does a run end: without them no stuck thread can be found, or its process is not
+known. The lack of any other member costs a column, or one of the routes by which registers and stacks are found. If a
+route is lost for all threads, that is said once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REQUIRED = {
     "_ETHREAD.Tcb.Teb": "the user stacks of threads cannot be found",
     "_ETHREAD.Tcb.State": "threads that have ended, or were running, cannot be told from those that wait",
 }
-"""Members without which there is no answer, and why."""
+"""Members without which there is no answer, and the reason for each."""
 
 _ROUTES = {
     ("_ETHREAD.Tcb.InitialStack", "_ETHREAD.Tcb.TrapFrame"): "registers are not known, nor where kernel stacks end",
@@ -37,7 +37,7 @@ _ROUTES = {
     ("_TEB.NtTib.StackBase",): "it is not known where user stacks end",
     ("_TEB.NtTib.StackLimit",): "it is not known where user stacks end",
 }
-"""By alternative members: what to say if the symbols have none of them, so that a route is lost for all threads."""
+"""If the symbols have none of the alternative members in a key, a route is lost for all threads, as the value says."""
 _ROUTES_X64 = {
     ("_EPROCESS.WoW64Process", "_EPROCESS.Wow64Process"): "the 32-bit side of processes is not looked at",
     ("_TEB.TlsSlots",): "32-bit registers of threads that wait in 64-bit code are not known",

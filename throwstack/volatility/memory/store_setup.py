@@ -30,7 +30,7 @@ class _Offsets:
 
 
 class StoreFinder:
-    """The compressed stores, which are looked for when the first page is asked for."""
+    """Finds the compressed stores when the first page is requested."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class StoreFinder:
         symbol: Callable[[str], int | None],
         space: Callable[[int], PageSource],
     ) -> None:
-        """Read the kernel's `memory`; `space` makes the address space of a physical directory base."""
+        """`memory` is the kernel's. `space` makes the address space of a physical directory base."""
         try:
             self._offsets: _Offsets | None = take(_Offsets, layout)
         except MissingMembers:
@@ -70,7 +70,7 @@ class StoreFinder:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Return why pages could not be read, each reason once; empty where all could."""
+        """Return why pages could not be read, each reason once; empty if all could."""
         return tuple(self._reasons)
 
     @cached_property

@@ -61,7 +61,7 @@ class VadReader:
     """Reads the VADs of processes; the offsets are looked up once."""
 
     def __init__(self, layout: Layout, memory: Memory, mode: PagingMode, say: Say) -> None:
-        """Take offsets from `layout`, to read in the kernel's `memory`; raises LookupError if the symbols lack one.
+        """`layout` gives the offsets, `memory` is the kernel's; raises LookupError if the symbols lack an offset.
 
         `say` is called with the reason if VADs are left out.
         """
@@ -73,7 +73,7 @@ class VadReader:
         self._pointer = memory.u64 if mode is PagingMode.X64 else memory.u32
 
     def views(self, process: int) -> VadViews:
-        """Return what the VADs of the EPROCESS at `process` describe, without branches that cannot be read."""
+        """Return the ranges of the VADs of the EPROCESS at `process`. Branches that cannot be read are left out."""
         found: list[VadView] = []
         broken = 0
         self._subsections_left = _MAX_SUBSECTIONS
@@ -139,7 +139,7 @@ class VadReader:
         return flag.of(int.from_bytes(self._memory.read(address + at, length), "little"))
 
     def _prototypes(self, node: int, pages: int) -> tuple[PrototypeRun, ...]:
-        """Return the runs of prototype PTEs, from FirstPrototypePte on along the chain of subsections."""
+        """Return the runs of prototype PTEs in order: from FirstPrototypePte, along the chain of subsections."""
         size = self._entry_size
         start = self._pointer(node + self._offsets.first_prototype)
         runs: list[PrototypeRun] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The modules of a process: from the loader's list, or from the VADs if that list is not readable.
+"""The modules of a process, from the loader's list, or from the VADs if that list is not readable.
 
 PEB, PEB_LDR_DATA and LDR_DATA_TABLE_ENTRY are read at the offsets of the kernel's ISF; for a 32-bit process on 64-bit
 Windows, at those of the table that throwstack carries.
@@ -41,7 +41,7 @@ class LoaderList:
     nameless: frozenset[int] = frozenset()
 
     def named_by(self, others: Iterable[Module]) -> tuple[Module, ...]:
-        """Return the modules; each without a name gets that of the module with its base among `others`."""
+        """Return the modules. Each one without a name gets that of the module with the same base in `others`."""
         known = {module.base: module for module in others}
         return tuple(
             replace(module, name=known[module.base].name, path=known[module.base].path)
@@ -68,7 +68,7 @@ class LoaderReader:
     """Reads PEB → Ldr → InLoadOrderModuleList, in the native layout or in the 32-bit one of WoW64."""
 
     def __init__(self, layout: Layout, pointer_size: int, suffix: str = "") -> None:
-        """Take the offsets from `layout`, whose type names carry `suffix` ("32" for WoW64)."""
+        """`layout` gives the offsets; its type names end with `suffix` ("32" for WoW64)."""
         self._pointer_size = pointer_size
         self._problem = ""
         try:
@@ -154,7 +154,10 @@ def _name_by_base(base: int) -> str:
 
 
 def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[Module]:
-    """Yield the images that the VADs of a process describe, named by their files; `say` is told why more may exist."""
+    """Yield the images that the VADs of a process describe, named by their files.
+
+    `say` is called with the reason why there may be more.
+    """
     for base, end, path in mapped_files(process, say):
         name = path.rpartition("\\")[2]
         if name.lower().endswith(_IMAGE_NAMES) and end - base <= _MAX_IMAGE:
@@ -164,7 +167,7 @@ def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> 
 def mapped_files(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[tuple[int, int, str]]:
     """Yield (first address, address after the last, path) of every mapped file that the VADs of a process describe.
 
-    `say` is told why there may be more.
+    `say` is called with the reason why there may be more.
     """
     breaks_off = guarded_objects(lambda reason: say(f"the VADs break off: {reason}"))
     one_view = guarded_objects(lambda reason: log.info("what a VAD maps cannot be read: %s", reason))

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The type and the name of an object of the object manager, from the headers in memory before it.
 
-The type: up to Vista OBJECT_HEADER.Type points to the OBJECT_TYPE. From Windows 7 on TypeIndex is an index into
-ObTypeIndexTable; from 10 on it is first combined, by xor, with the second byte of the header's address and with
-ObHeaderCookie.
+The type is found in two ways. Up to Vista OBJECT_HEADER.Type points to the OBJECT_TYPE. From Windows 7 on TypeIndex is
+an index into ObTypeIndexTable; from 10 on it is first combined, by xor, with the second byte of the header's address
+and with ObHeaderCookie.
 
-The name: it is in an OBJECT_HEADER_NAME_INFO. Up to Vista that is NameInfoOffset bytes before the header. From 7 on it
-is there if bit 1 of InfoMask is set; if bit 0 is set, an OBJECT_HEADER_CREATOR_INFO is between it and the header.
+The name is in an OBJECT_HEADER_NAME_INFO. Up to Vista that is NameInfoOffset bytes before the header. From 7 on it
+exists if bit 1 of InfoMask is set. If bit 0 is set, an OBJECT_HEADER_CREATOR_INFO is between it and the header.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ObjectHeaders:
     """Reads the names of a machine's objects."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take offsets from the layout of `machine`."""
+        """`machine` gives the offsets."""
         self._machine = machine
         self._offsets = take(_Offsets, machine.layout)
         self._type_names = cache(self._read_type_name)
@@ -53,8 +53,8 @@ class ObjectHeaders:
     def name(self, address: int, expected_type: str) -> str:
         """Return the name of the object at `address`, escaped; "" if it has none.
 
-        An event inside a driver's own structure, say, has no header: the bytes before it are something else. So the
-        header is only believed if its type is `expected_type`.
+        Not every object has a header. For example, an event may be part of a driver's own structure. So the header is
+        only believed if its type is `expected_type`.
         """
         body, name_in_info = self._offsets.body, self._offsets.name_in_info
         if body is None or not expected_type:
@@ -101,7 +101,7 @@ class ObjectHeaders:
         return header - offsets.name_info_size - (offsets.creator_info_size if mask & _CREATOR_INFO else 0)
 
     def _string(self, address: int, limit: int = _MAX_NAME) -> str:
-        """Return the UNICODE_STRING at `address`, escaped, cut where it is longer than `limit`."""
+        """Return the UNICODE_STRING at `address`, escaped, and cut if it is longer than `limit`."""
         machine, memory, offsets = self._machine, self._machine.memory, self._offsets
         if offsets.length is None or offsets.buffer is None:
             return ""

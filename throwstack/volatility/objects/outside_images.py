@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names for addresses outside every loaded module: of mapped files, of other memory, of unloaded DLLs and drivers.
+"""Names addresses outside all loaded modules, by mapped files, other memory, and unloaded DLLs and drivers.
 
 A thread may have crashed in a DLL that was unloaded under it; ntdll and the kernel remember the last ones.
 """
@@ -30,10 +30,10 @@ NameOutsideImages = Callable[[int], Name | None]
 
 
 class MappedFiles:
-    """The files that a process maps; its VADs are read when the first address is asked for."""
+    """The files that a process maps. Its VADs are read when the first address is looked up."""
 
     def __init__(self, process: interfaces.objects.ObjectInterface) -> None:
-        """Take the EPROCESS."""
+        """`process` is the EPROCESS."""
         self._process = process
 
     @cached_property
@@ -52,8 +52,8 @@ class MappedFiles:
 def names_outside_images(files: MappedFiles, images: ImageMap, arch: Arch, source: SymbolSource) -> NameOutsideImages:
     """Return a function that names addresses of a process outside its `images`.
 
-    A file that is mapped there now comes before a DLL that was there once. ntdll's list of unloaded DLLs is found by
-    its exports, or else by its symbols from `source`.
+    If a file is mapped at an address now, its name is used, and not that of a DLL that was there before. ntdll's list
+    of unloaded DLLs is found by its exports, or else by its symbols from `source`.
     """
     known: list[tuple[UnloadedImage, ...]] = []
 
@@ -91,7 +91,7 @@ def _array(ntdll: Image, source: SymbolSource) -> int | None:
 
 
 def _listed(read: Callable[[], tuple[UnloadedImage, ...]]) -> tuple[UnloadedImage, ...]:
-    """Return what `read` gives, or nothing if the list is damaged, which must not cost the threads that ask for it."""
+    """Return the result of `read`, empty if the list is damaged. The threads that ask for it keep their rows."""
     with guarded(lambda reason: log.info("the list of what was unloaded cannot be read: %s", reason)):
         return read()
     return ()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers of the threads that were running: KPRCB.ProcessorState.ContextFrame.
+"""The registers of the threads that were running are in KPRCB.ProcessorState.ContextFrame.
 
 Before Windows writes a crash dump, it saves every processor's registers there. In an image that was taken from a
 running system the member is empty, or is from an earlier time. So its user is expected to check that the stack pointer
@@ -30,10 +30,10 @@ class _Offsets:
 
 
 class Processors:
-    """The processors of a machine; read on first use."""
+    """The processors of a machine, which are read on first use."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take the machine."""
+        """`machine` has the processors."""
         self._machine = machine
 
     def context(self, thread: int) -> Context | None:
@@ -60,7 +60,7 @@ class Processors:
         return found
 
     def _control_blocks(self) -> Iterator[int]:
-        """Yield the addresses of the KPRCBs: KiProcessorBlock holds a pointer to each, then zeros."""
+        """Yield the addresses of the KPRCBs. KiProcessorBlock holds a pointer to each, and then zeros."""
         machine = self._machine
         table = machine.symbol("KiProcessorBlock")
         found: set[int] = set()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The switch frame: what the kernel leaves on a thread's kernel stack, at KTHREAD.KernelStack, when it switches it out.
+"""The switch frame, which the kernel leaves on a thread's kernel stack (KTHREAD.KernelStack) when it switches it out.
 
 The return address in it leads back into KiSwapContext, where the walk of the kernel stack begins. No kernel's PDB
 describes the frame. On x64 it has been KSWITCH_FRAME from Windows 7 to 11: five words of home space, flags, rbp and the

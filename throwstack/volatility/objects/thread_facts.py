@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an ETHREAD says of how its thread waits, of its priority, its times and where it started.
+"""Facts about a thread from its ETHREAD: how it waits, its priority, its times, and where it started.
 
 A value is None if the kernel's ISF has no such member, or if it cannot be read. States and wait reasons have the names
 of KTHREAD_STATE and KWAIT_REASON (wdm.h, and the kernel's own symbols for the later ones).
@@ -58,7 +58,7 @@ class ThreadFacts:
 
     @property
     def is_waiting(self) -> bool:
-        """Say whether the thread waits; if not, its members about waiting are left from an earlier wait."""
+        """Say whether the thread waits. If not, its members about waiting are left from an earlier wait."""
         return self.state in {WAITING, GATE_WAIT}
 
     @property
@@ -78,7 +78,7 @@ class ThreadFacts:
 
     @property
     def wait_mode_name(self) -> str:
-        """Return KernelMode or UserMode: on whose behalf the thread waits."""
+        """Return KernelMode or UserMode, depending on whose behalf the thread waits."""
         return _name(_MODES, self.wait_mode)
 
 
@@ -96,7 +96,7 @@ class ThreadFactsReader:
     """Reads the facts of a machine's threads."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take offsets from the layout of `machine`."""
+        """`machine` gives the offsets."""
         self._memory = machine.memory
         self._members: dict[str, Member | None] = look_up(ThreadFacts, machine.layout)
 
@@ -117,5 +117,5 @@ class ThreadFactsReader:
 
 
 def _signed(value: int | None) -> int | None:
-    """Return a byte as a signed CHAR: some ISF files call the type of priorities signed, some unsigned."""
+    """Return a byte as a signed CHAR. Some ISF files declare priorities as signed, some as unsigned."""
     return value if value is None or value < 0x80 else value - 0x100

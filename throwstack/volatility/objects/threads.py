@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads of a process: their ids, states and stacks, and the registers with which they will go on in user mode.
+"""The threads of a process: their ids, states and stacks, and the registers with which they will go on in user mode.
 
 ETHREAD, KTHREAD and TEB are read at the offsets of the kernel's ISF.
 """
@@ -34,14 +34,14 @@ class Thread:
     trap_frame: int
     initial_stack: int
     kernel_stack: int
-    """Where its switch frame is; 0 or out of date for a thread that is running.
+    """The address of its switch frame; 0 or out of date for a thread that is running.
 
     Pointers are 0 too if the symbols lack their members.
     """
 
     @property
     def is_running(self) -> bool:
-        """Say whether the thread was on a processor: its switch frame and trap frame are then out of date."""
+        """Say whether the thread was on a processor. If so, its switch frame and trap frame are out of date."""
         return self.state == _RUNNING
 
     @property
@@ -70,7 +70,7 @@ class ThreadReader:
     """Reads the threads of a machine."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take offsets from the layout of `machine`; raises LookupError if the kernel's table lacks a required one."""
+        """`machine` gives the offsets. Raises LookupError if the kernel's ISF table lacks a required one."""
         self._machine = machine
         self.processors = Processors(machine)
         self._offsets = take(_Offsets, machine.layout)
@@ -79,8 +79,8 @@ class ThreadReader:
     def threads(self, process: int) -> Iterator[Thread]:
         """Yield the threads of the EPROCESS at `process`.
 
-        The list is followed forwards and then backwards. So one broken link hides no thread; two hide those between
-        them. A thread whose own members cannot be read is left out.
+        The list is followed forwards and then backwards. So one broken link hides no thread; two hide the threads
+        between them. A thread whose own members cannot be read is left out.
         """
         head = process + self._offsets.list_head
         seen = {head}
@@ -99,7 +99,7 @@ class ThreadReader:
                     yield thread
 
     def has_all_threads(self, process: int) -> bool:
-        """Say whether the list of threads is whole: its links lead back to its head."""
+        """Say whether the list of threads is whole, that is, whether its links lead back to its head."""
         return self._machine.is_whole_list(process + self._offsets.list_head)
 
     def _read(self, address: int) -> Thread | None:
@@ -134,7 +134,7 @@ class ThreadReader:
         return checked_bounds(limit, base)
 
     def exception_list(self, memory: Memory, teb: int) -> int | None:
-        """Return the first exception registration of the x86 thread whose TEB is at `teb`; None where there is none."""
+        """Return the first exception registration of the x86 thread whose TEB is at `teb`, or None."""
         exception_list = self._offsets.exception_list
         if not self._machine.arch.facts.has_exception_list or exception_list is None:
             return None
@@ -168,7 +168,7 @@ class ThreadReader:
 
 
 def checked_bounds(limit: int, base: int) -> StackBounds | None:
-    """Return the bounds of a stack, or None if they are not those of one: empty, unaligned or above 1 GiB."""
+    """Return the bounds of a stack, or None if they cannot be right: empty, unaligned or larger than 1 GiB."""
     if not 0 < limit < base or base - limit > _MAX_STACK or limit & 0xFFF:
         return None
     return StackBounds(limit, base)

@@ -33,7 +33,7 @@ _X64_SAVED = X64.register_names[:12]
 class TrapFrame:
     """User-mode registers as a KTRAP_FRAME holds them, and the code selector: 0x33, or 0x23 for 32-bit code on x64.
 
-    `address` is 0 where the thread was running in user mode: the registers are those of its processor, all of them.
+    `address` is 0 if the thread was running in user mode. Then the registers are those of its processor, and complete.
     """
 
     address: int
@@ -48,7 +48,7 @@ class TrapFrame:
 
 @dataclass(frozen=True, slots=True)
 class TrapFrameOffsets:
-    """Members of a KTRAP_FRAME that x86 and x64 have, or one of them. HardwareEsp is the interrupted code's esp."""
+    """Members of a KTRAP_FRAME; some exist on x86 or on x64 only. HardwareEsp is the interrupted code's esp."""
 
     size: int | None = size("_KTRAP_FRAME", optional=True)
     cs: int | None = offset("_KTRAP_FRAME.SegCs", optional=True)
@@ -69,7 +69,7 @@ class TrapFrameReader:
     """Reads trap frames; the offsets are looked up once."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take offsets from the layout of `machine`."""
+        """`machine` gives the offsets."""
         self._machine = machine
         self._offsets = take(TrapFrameOffsets, machine.layout)
         self._arch = Arch.X64 if machine.is_64bit else Arch.X86

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a thread waits for: its wait blocks, the dispatcher objects that they point to, and the threads that own those.
+"""Finds what a thread waits for: its wait blocks, the dispatcher objects they point to, and the threads that own these.
 
 A waiting thread has a KWAIT_BLOCK for each object that it waits for. Up to Windows 7 they are a ring, linked by
 NextWaitBlock; if the wait has a timeout, one of them points to the thread's own timer. From Windows 8 on they are an
-array of WaitBlockCount at KTHREAD.WaitBlockList, and none is for the timer: if that runs, the wait has a timeout.
+array of WaitBlockCount elements at KTHREAD.WaitBlockList, and none is for the timer. If the timer runs, the wait has a
+timeout.
 
 An object begins with a DISPATCHER_HEADER, whose Type says what kind of object it is. Objects of the object manager have
 an OBJECT_HEADER before them, and only they can have a name.
@@ -97,7 +98,7 @@ class Wait:
 
     @property
     def holders(self) -> tuple[ThreadId, ...]:
-        """The threads without which the wait cannot end; none if another object or a timeout may end it."""
+        """Return the threads without which the wait cannot end; none if another object or a timeout may end it."""
         waited = [item for item in self.objects if not item.is_timeout]
         if len(waited) < len(self.objects) or (len(waited) > 1 and not self.is_for_all):
             return ()
@@ -129,7 +130,7 @@ class WaitReader:
     """Reads what a machine's threads wait for."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take offsets from the layout of `machine`."""
+        """`machine` gives the offsets."""
         self._machine = machine
         self._headers = ObjectHeaders(machine)
         self._offsets = take(_Offsets, machine.layout)
@@ -278,7 +279,7 @@ def _signed(value: int) -> int:
 
 
 def duration(value: datetime.timedelta) -> str:
-    """Return a length of time as debuggers print it: `0:00:00.312`, with days before it where there are any."""
+    """Return a length of time as debuggers print it: `0:00:00.312`, with days before it if there are any."""
     milliseconds = value // datetime.timedelta(milliseconds=1)
     seconds, milliseconds = divmod(milliseconds, 1000)
     hours, rest = divmod(seconds, 3600)

@@ -47,9 +47,9 @@ class Wow64Reader:
     """Reads the 32-bit PEBs, TEBs and CPU areas of a machine."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take offsets from the kernel's layout and from the 32-bit one that throwstack carries.
+        """`machine` gives the kernel's layout, and the 32-bit layout that throwstack carries.
 
-        Raises LookupError if the latter is not whole.
+        Raises LookupError if the 32-bit layout lacks a member.
         """
         self._machine = machine
         self._kernel = take(_KernelOffsets, machine.layout)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening an image with Volatility: its layers, its symbols, and the files given beside it."""
+"""Opens an image with Volatility: its layers, its symbols, and the files that were given with it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`throwstack vol`: Volatility's own command line with our plugins, also where plain `vol` does not find them.
+"""`throwstack vol` is Volatility's own command line with our plugins. It finds them even if plain `vol` does not.
 
 Plain `vol` may belong to another interpreter than throwstack (`--system-site-packages`), or run without start-up hooks
 (`python -S`, frozen executables).
@@ -18,7 +18,7 @@ NAME = "throwstack vol"
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run `vol` with `arguments`; raises SystemExit where `vol` ends with a status."""
+    """Run `vol` with `arguments`; raises SystemExit if `vol` ends with a status."""
     try:
         extend(volatility3.plugins)
     except LookupError as error:  # an installation that has lost its plugins

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A layer for the kinds of Windows crash dumps that hold physical memory and that Volatility's own layer refuses.
 
-Volatility takes as stackers all classes that are imported when it begins to stack. Plugins are imported before that, so
-it is enough that a plugin imports this module. The stacker comes after Volatility's own and takes what they leave.
+When Volatility begins to stack, it uses all stacker classes that are imported. Plugins are imported before that, so it
+is enough that a plugin imports this module. Our stacker comes after Volatility's own and takes the files that they
+refuse.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class LayerBytes:
     """The contents of a layer, as `throwstack.crashdump` reads them."""
 
     def __init__(self, layer: interfaces.layers.DataLayerInterface) -> None:
-        """Read `layer`, whose addresses are offsets in a file."""
+        """`layer` has the contents; its addresses are offsets in a file."""
         self._layer = layer
         self.size: int = layer.maximum_address + 1
 
@@ -58,7 +59,7 @@ class CrashDumpLayer(segmented.SegmentedLayer):  # type: ignore[misc] # Volatili
         name: str,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Take the layer named in the configuration as the file; raises LayerException for a file that is no dump."""
+        """The configuration names the layer of the file. Raises LayerException if the file is no dump."""
         data = LayerBytes(context.layers[context.config[interfaces.configuration.path_join(config_path, "base_layer")]])
         header = read_header(data)
         if header is None:
@@ -79,7 +80,7 @@ class CrashDumpLayer(segmented.SegmentedLayer):  # type: ignore[misc] # Volatili
 
 
 class CrashDumpStacker(interfaces.automagic.StackerLayerInterface):  # type: ignore[misc]
-    """Stacks `CrashDumpLayer` on dumps that Volatility's stackers have left."""
+    """Stacks `CrashDumpLayer` on dumps that Volatility's stackers have refused."""
 
     stack_order = 12
     exclusion_list = ["mac", "linux"]  # noqa: RUF012 - as Volatility declares it

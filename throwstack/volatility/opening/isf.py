@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of functions from ISF files, Volatility's symbol tables in JSON; they are looked for where `-s` says.
+"""Names of functions from ISF files, Volatility's symbol tables in JSON. They are searched in the directories of `-s`.
 
 The ISF file of a PDB is `windows/<name>/<GUID>-<age>.json` (or .json.xz, …), as Volatility's own tables are.
 """
@@ -41,7 +41,7 @@ class IsfSource:
 
 
 def is_safe_name(name: str) -> bool:
-    """Say whether the name of a PDB can be a file's. It comes from the dump: a path or a glob could reach anywhere."""
+    """Say whether the name of a PDB is a plain file name. It is the dump's, and a path or glob could reach anywhere."""
     return _SAFE_NAME.fullmatch(name) is not None and set(name) != {"."}
 
 

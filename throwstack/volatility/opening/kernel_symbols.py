@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's symbols from Microsoft's server, by Volatility's own conversion, kept in this user's cache.
+"""Gets the kernel's symbols from Microsoft's server, converts them with Volatility, and keeps them in the user's cache.
 
 Volatility writes what it converts into the first symbol directory that it can write to, under its final name at once.
 So it is given a private directory, and the file is renamed into the cache when it is whole: no directory of the user's
@@ -31,7 +31,7 @@ def isf_cache() -> Path:
 
 
 def download_isf(pdb: PdbIdentity, progress: Callable[[float, str], None] | None = None) -> bool:
-    """Fetch the PDB of a kernel and keep its ISF file in `isf_cache`; say whether it is there now."""
+    """Fetch the PDB of a kernel and keep its ISF file in `isf_cache`. Return whether the file is there now."""
     cache = isf_cache()
     relative = Path("windows", pdb.name, f"{pdb.guid}-{pdb.age}.json.xz")
     if not is_safe_name(pdb.name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens an image without the `vol` command: at once where the kernel is known, else by Volatility's own search."""
+"""Opens an image without the `vol` command, at once if the kernel is known, else by Volatility's own search."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def symbol_directories(directories: Sequence[Path], *, is_offline: bool = True) 
     """Let Volatility look for symbols in these directories first, then in this user's cache.
 
     Volatility keeps these settings for the whole process. Where several dumps are open, in whatever order they are
-    closed, all their directories are looked into, and no server is asked if one of them is not to. Raises CannotOpen
-    for what can be no directory's path.
+    closed, all their directories are searched. If one of the dumps is to be offline, no server is asked for any. Raises
+    CannotOpen if one of the paths cannot be that of a directory.
     """
     try:
         mine = _Settings(tuple(str(path.resolve()) for path in directories), is_offline)
@@ -98,7 +98,7 @@ def find_isf(pdb: PdbIdentity) -> str | None:
 def open_crash_dump(
     path: Path, header: DumpHeader, kernel_base: int, isf: str, page_files: Sequence[Path] = ()
 ) -> tuple[interfaces.context.ContextInterface, str]:
-    """Return a context with the dump, and the name of its kernel module; raises CannotOpen or BadSymbols.
+    """Return a context with the dump, and the name of its kernel's module; raises CannotOpen or BadSymbols.
 
     `page_files` are in the order of their numbers.
     """
@@ -126,12 +126,14 @@ def open_crash_dump(
 
 
 def open_image(path: Path, page_files: Sequence[Path] = ()) -> tuple[interfaces.context.ContextInterface, str]:
-    """Return a context with an image in which Volatility finds the kernel, and its module's name; raises CannotOpen.
+    """Open an image and let Volatility search it for the kernel.
 
-    The kernel's symbols are looked for by `find_isf`, and not by Volatility. Volatility keeps an index of symbol files
-    that all runs of a user share, and each run removes from it the files that are in none of its own directories.
-    Example: two runs have different `-s`. The second removes the first's table from the index; the first finds no
-    table, opens the file of that name to write a download into it, and deletes it when the download fails.
+    Return Volatility's context and the name of the kernel's module. Raises CannotOpen.
+
+    `find_isf` searches for the kernel's symbols, and not Volatility. Volatility keeps an index of symbol files that all
+    runs of a user share, and each run removes from it the files that are in none of its own directories. Example: two
+    runs have different `-s`. The second removes the first's table from the index; the first finds no table, opens the
+    file of that name to write a download into it, and deletes it when the download fails.
     """
     context = contexts.Context()
     join = interfaces.configuration.path_join
@@ -190,4 +192,4 @@ _DAMAGED = (
     MemoryError,
     lzma.LZMAError,
 )
-"""What reading a file that is no ISF file raises."""
+"""The exceptions that reading a file raises if it is no ISF file."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where names and missing image pages come from: the symbol path, the image path, ISF files, the exports.
+"""The sources of names and of missing image pages: the symbol path, the image path, ISF files, the exports.
 
 The symbol path is the option `--symbol-path`, else `symbol_path` in Volatility's settings file (`vol.json`), else the
 environment's `_NT_SYMBOL_PATH`. The image path is `--image-path`, else `image_path` in the settings, else
-`_NT_EXECUTABLE_IMAGE_PATH`. Both are written as WinDbg takes them. Why a file was refused is said once, as a warning.
+`_NT_EXECUTABLE_IMAGE_PATH`. Both have WinDbg's syntax. One warning says why a file was refused.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ Progress = Callable[[float, str], None]
 
 
 class Sources:
-    """The symbol and image files at hand; shared by all processes of a dump."""
+    """The symbol and image files at hand, which all processes of a dump share."""
 
     def __init__(
         self, symbol_path: str, image_path: str, progress: Progress | None = None, *, is_offline: bool | None = None
     ) -> None:
-        """Use these paths (empty: none). Servers on them are asked unless `is_offline` (None: as Volatility is)."""
+        """An empty path is not used. Servers are asked unless `is_offline` (None: as Volatility does)."""
         self._is_offline = constants.OFFLINE if is_offline is None else is_offline
         self._said: set[str] = set()
         self._progress = progress
@@ -87,16 +87,16 @@ class Sources:
 
     @cached_property
     def symbols(self) -> SymbolSource:
-        """Return where names come from before the exports in memory: PDBs, then ISF tables."""
+        """Return the source of names that is asked before the exports in memory: PDBs, then ISF tables."""
         return self._isf if self._pdbs is None else first_of(self._pdbs, self._isf)
 
     @property
     def frame_data(self) -> FrameDataSource | None:
-        """Return where x86 frame data comes from, or None if there is no symbol path."""
+        """Return the source of x86 frame data, or None if there is no symbol path."""
         return self._pdbs
 
     def exports_on_disk(self, image: Image) -> SymbolTable | None:
-        """Return the exports of the image's file: for an image whose own are not in memory."""
+        """Return the exports of the image's file, for an image whose exports are not in memory."""
         file = self.image_store.image(image) if self.image_store is not None else None
         return None if file is None else export_table(file)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Columns of a table of Volatility's, each with a title, the type of its values, and what gives a value."""
+"""Columns of a Volatility table. Each has a title, the type of its values, and a function that gives a value."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Source_contra = TypeVar("Source_contra", contravariant=True)
 Row = tuple[Any, ...]
 ABSENT = renderers.NotAvailableValue()
 NOTES_LIMIT = 1024
-"""Characters of a cell with notes; the reports have them whole."""
+"""The most characters of a cell with notes. The reports have all notes in full."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[Source_contra]):
-    """A column. `value` takes what a row is about, and returns None where there is nothing to show."""
+    """A column. `value` takes the object that a row shows, and returns None if there is nothing to show."""
 
     title: str
     type: type
@@ -29,12 +29,12 @@ class Column(Generic[Source_contra]):
 
 
 def headings(columns: Iterable[Column[Source_contra]]) -> list[tuple[str, type]]:
-    """Return titles and types as Volatility's TreeGrid takes them."""
+    """Return titles and types in the form that Volatility's TreeGrid needs."""
     return [(column.title, column.type) for column in columns]
 
 
 def row(columns: Sequence[Column[Source_contra]], source: Source_contra) -> Row:
-    """Return the cells of `source`; a None becomes what Volatility's renderers show for a value that is absent."""
+    """Return the cells of `source`. None becomes the object that Volatility's renderers show for an absent value."""
     return tuple(_cell(column.type, column.value(source)) for column in columns)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of `windows.unhandled`: a row per stuck thread."""
+"""The table of `windows.unhandled`, which has a row per stuck thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from throwstack.volatility.tables.columns import Column, joined
 
 
 def _of_exception(value: Callable[[ExceptionReport], object]) -> Callable[[CrashReport], object]:
-    """Return what gives `value` of the exception that a crash is named after, None where there is none."""
+    """Return a function that gives `value` of the exception that a crash is named after, or else None."""
     return lambda crash: None if crash.exception is None else value(crash.exception)
 
 

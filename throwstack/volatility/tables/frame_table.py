@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The columns of a frame, and the table of `windows.cxrstack`: a row per frame of the stacks that threw."""
+"""The columns of a frame, and the table of `windows.cxrstack`, which has a row per frame of the stacks that threw."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNREADABLE_WORD = "????????"
 class FrameRow:
     """A frame and the stack it is in. `frame` is None in a row that is about the thread alone.
 
-    `tid` is None for a stack that belongs to no thread; `title` says what the stack is, at its first frame.
+    `tid` is None for a stack that belongs to no thread. `title`, in the row of the first frame, says what the stack is.
     """
 
     process: ProcessSummary
@@ -33,7 +33,7 @@ class FrameRow:
 
 
 def frame_columns(style: NameStyle, *, with_fpo: bool) -> list[Column[FrameRow]]:
-    """Return the columns up to `Symbols`, and `FPO` where it is wanted."""
+    """Return the columns up to `Symbols`, and `FPO` if it is wanted."""
     found: list[Column[FrameRow]] = [
         Column("PID", int, lambda row: row.process.pid),
         Column("Process", str, lambda row: escape(row.process.name)),

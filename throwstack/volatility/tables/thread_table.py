@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of `windows.stackwalk`: a row per thread, and below it one per frame.
+"""The table of `windows.stackwalk`, which has a row per thread, and below it one per frame.
 
 Both kinds of row have all columns, so that a CSV line says whose it is and JSON has the frames as a thread's
 children. Columns of frames are empty in a thread's row, and those of threads in a frame's.
@@ -54,7 +54,7 @@ class ThreadTable:
     def __init__(
         self, style: NameStyle, *, is_brief: bool = False, with_fpo: bool = False, unique: bool = False
     ) -> None:
-        """`is_brief` leaves the columns of threads out, `with_fpo` adds that one, `unique` those of equal stacks."""
+        """`is_brief` leaves the columns of threads out, `with_fpo` adds that of FPO, `unique` those of equal stacks."""
         self._style = style
         self._is_brief = is_brief
         self.columns: list[Column[StackRow]] = [
@@ -85,7 +85,7 @@ class ThreadTable:
 
 
 def fold(stacks: Iterable[FoldedStack]) -> list[FoldedStack]:
-    """Return the different ones among `stacks`, most frequent first, each with the threads that share it.
+    """Return each different stack among `stacks` once, most frequent first, with the threads that share it.
 
     Stacks are equal if their call sites are.
     """
@@ -98,7 +98,7 @@ def fold(stacks: Iterable[FoldedStack]) -> list[FoldedStack]:
 
 
 def summary(thread: ThreadStackReport) -> str:
-    """Return what there is to say of a thread in a line: how it waits, locks, start, priority, times."""
+    """Return a line that sums a thread up: how it waits, locks, start, priority, times."""
     text = thread.state
     wait = thread.wait
     more: list[str] = []
@@ -150,7 +150,7 @@ def _name_of(start: StartRoutine | None) -> object:
 
 
 def _stack_bound(which: str) -> Callable[[StackRow], object]:
-    """Return what gives the first bound that a part of the stack has."""
+    """Return a function that gives the first bound that a part of the stack has."""
 
     def value(thread: ThreadStackReport) -> object:
         return next((getattr(part, which) for part in thread.parts if part.stack_base is not None), None)
