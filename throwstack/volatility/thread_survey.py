@@ -63,7 +63,7 @@ class Blockage:
 
 @dataclass(frozen=True, slots=True)
 class ThreadReport:
-    """A report on a thread. `cycle` is the deadlock it is in or waits for, `problem` why a part of it is missing."""
+    """A report on a thread. `cycle` is the deadlock that its waits lead to, `problem` why a part is missing."""
 
     owner: Owner
     thread: Thread
