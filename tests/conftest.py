@@ -44,7 +44,7 @@ DUMP_TOOLS = ("build", "forge", "open_dump", "vol")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests: `pytest -m portable` runs on Linux, Windows and macOS, `pytest -m unit` takes seconds."""
+    """Mark the tests: `pytest -m portable` runs on Linux, Windows and macOS, `pytest -m unit` takes half a minute."""
     for item in items:
         room = item.path.relative_to(Path(__file__).parent).parts[0]
         if room not in NEEDS_THIS_SYSTEM:
