@@ -47,8 +47,10 @@ class Dump:
 
     Each method goes through the image anew; none of what they return reads the image later. `pids` and `tids` leave all
     other processes and threads out; `wow64` (`x86`, `native`, `both`) selects the sides of 32-bit processes on 64-bit
-    Windows, as the plugins' option does. Two dumps may be open at a
-    time, but one process must not use dumps in two threads at once: Volatility keeps settings for the whole process.
+    Windows, as the plugins' option does.
+
+    Several dumps may be open at a time, but one process must not use dumps in two threads at once: Volatility keeps
+    settings for the whole process.
     """
 
     def __init__(

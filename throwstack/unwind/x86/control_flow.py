@@ -39,7 +39,7 @@ class ReturnPoint:
 
 
 class ControlFlow:
-    """The instructions that can follow a first one. They are visited only as far as an answer needs them."""
+    """The instructions that can be reached from a first one. They are visited only as far as an answer needs them."""
 
     __slots__ = (
         *("_after_call", "_code", "_jumps", "_limit", "_order", "_queue"),

@@ -19,7 +19,7 @@ from throwstack.core.text import escape
 from throwstack.names.name_style import NameStyle
 from throwstack.report.thread_report import StartRoutine, ThreadStackReport, ThreadWait
 from throwstack.volatility.objects.wait_objects import duration
-from throwstack.volatility.tables.columns import Column, Row, joined, row
+from throwstack.volatility.tables.columns import ABSENT, Column, Row, joined, row
 from throwstack.volatility.tables.frame_table import FrameRow, frame_columns
 
 _MAX_TEXT = 2048
@@ -57,12 +57,11 @@ class ThreadTable:
         """`is_brief` leaves the columns of threads out, `with_fpo` adds that of FPO, `unique` those of equal stacks."""
         self._style = style
         self._is_brief = is_brief
-        self.columns: list[Column[StackRow]] = [
-            *frame_columns(style, with_fpo=with_fpo),
-            *_SIDE_COLUMNS,
-            *(_UNIQUE_COLUMNS if unique else []),
-            *([] if is_brief else _THREAD_COLUMNS),
-        ]
+        self._of_frames: list[Column[StackRow]] = [*frame_columns(style, with_fpo=with_fpo), *_SIDE_COLUMNS]
+        """The columns of which a frame's row has something. Those after them are of threads."""
+        of_threads = [*(_UNIQUE_COLUMNS if unique else []), *([] if is_brief else _THREAD_COLUMNS)]
+        self.columns = [*self._of_frames, *of_threads]
+        self._rest: Row = (ABSENT,) * len(of_threads)
 
     def stack(self, thread: ThreadStackReport) -> FoldedStack:
         """Return a thread with the call sites by which it is searched and compared."""
@@ -76,12 +75,8 @@ class ThreadTable:
         head = StackRow(thread.process, thread.tid, None, "", "", notes, thread, tuple(stack.same))
         yield 0, row(self.columns, head)
         for part, frame in thread.frames:
-            yield (
-                1,
-                row(
-                    self.columns, StackRow(thread.process, thread.tid, frame, "", part.side.value, joined([frame.note]))
-                ),
-            )
+            inside = StackRow(thread.process, thread.tid, frame, "", part.side.value, joined([frame.note]))
+            yield 1, row(self._of_frames, inside) + self._rest
 
 
 def fold(stacks: Iterable[FoldedStack]) -> list[FoldedStack]:
