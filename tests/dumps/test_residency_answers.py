@@ -18,7 +18,7 @@ from tests.forge.__main__ import forge, with_paging
 from tests.forge.cases import builders
 from tests.forge.describe import Paging, Region, Residency
 from tests.forge.layouts import CARRIED
-from tests.support.checkout_plugins import UNHANDLED
+from tests.support.checkout_plugins import STACKWALK, UNHANDLED
 from tests.support.patched_memory import opened
 from tests.support.plugins_truth import expected_stacks, expected_unhandled
 from tests.support.residency import L1TF_MASK, PAGE, Spread, all_in, answers, check, spread_over
@@ -155,6 +155,11 @@ def test_image_pages_come_from_files_and_the_frames_say_so(name: str, tmp_path: 
     check(case, rows)
     notes = [row["Notes"] for row in rows[1]]
     assert sum("from its file" in note for note in notes) >= len(notes) // 2
+    with open_dump(tmp_path / "MEMORY.DMP", tmp_path / "isf") as session:
+        walked = session.rows(STACKWALK, pid=[case.truth.stuck[0].pid], image_path=str(files))
+    of_files = [row["IP"] for row in walked if "from its file" in str(row["Notes"])]
+    assert {row["IP"] for row in rows[1] if "from its file" in row["Notes"]} & set(of_files)
+    assert all(row["Side"] != "kernel" for row in walked if row["IP"] in of_files)
 
 
 def without_stacks(region: Region, _page: int) -> Residency:
