@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two ends of a step are the place of a frame, which every rule is given, and its caller, which a rule finds."""
+"""Defines what a rule is given, `Place` (a frame with its registers), and what it finds, `Caller` (its caller)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from throwstack.core.registers import Registers
 class Caller:
     """The caller of a frame as one rule finds it.
 
-    `slot` is the stack address of the return address. `call_sp` is the caller's esp just before its call, which is also
-    esp after the return if the callee removes no arguments. `popped` is how many bytes of arguments the callee removes,
-    None if that is not known. `gpr` are the registers in the caller, with esp = `call_sp` + `popped`.
+    `slot` is the stack address of the return address. `call_sp` is the caller's esp just before its call instruction,
+    which is also esp after the return if the callee removes no arguments. `popped` is how many bytes of arguments the
+    callee removes (`ret n`), or None if that is not known. `gpr` are the caller's registers after the return, with
+    esp = `call_sp` + `popped` (`call_sp` if `popped` is None). A register that is not known is None.
 
-    `is_consistent` is False where two registers lead to different places; `doubt` counts the guesses that esp rests on.
+    `is_consistent` is False if two registers of the frame imply different values of the caller's esp. `doubt` is the
+    number of guessed stack adjustments that the caller's esp depends on.
 
     Helpers of the compilers change the frame of the function that calls them. For example, `__SEH_epilog` begins with
-    `pop ecx` and ends with `push ecx; ret`: between the two its return address is in ecx. Then `is_in_register` is set,
-    and `slot` is where the return address was or will be. `is_past_helper` says that `gpr` are the registers as the
-    helper leaves them, not as it found them.
+    `pop ecx` and ends with `push ecx; ret`, so that in between its return address is in ecx. In that case
+    `is_in_register` is True, and `slot` is where the return address was or will be. `is_past_helper` is True if the
+    callee is such a helper and `gpr` are the registers that the helper leaves. If it is False, the effects of a helper
+    are not in `gpr`.
     """
 
     slot: int
@@ -37,12 +40,14 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A frame whose caller is wanted: its registers, and the esp with which it called the frame inside it.
+    """A frame whose caller is wanted, with its registers and the esp with which it called the next inner frame.
 
-    `call_sp` is esp just before that call instruction, None in the innermost frame, which has called nothing.
-    `is_sp_exact` says whether `registers.sp` takes account of the arguments that the callee removed. `is_past_helper`
-    is as in `Caller`. `is_in_helper` is its contrary: the frame has called a helper that has not changed it yet. Then
-    the registers will be different when `ip` is reached.
+    `registers` are the registers of the frame. If the frame has called another one, they are those after the return.
+    `call_sp` is esp just before the call instruction. It is None where `registers` are those at which code was stopped
+    or interrupted, because that code has called nothing. `is_sp_exact` is False if `registers.sp` leaves out the
+    arguments that the callee removes, because their size is not known. `is_past_helper` is True if the callee is a
+    helper (see `Caller`) and `registers` are what the helper leaves. `is_in_helper` is True if the callee is a helper
+    whose effects are not in `registers` yet. In that case the real registers will be different when `ip` is reached.
     """
 
     registers: Registers
@@ -58,7 +63,7 @@ class Place:
 
     @property
     def is_return_address(self) -> bool:
-        """Say whether `ip` is a return address, and not the instruction at which the thread was stopped."""
+        """Say whether `ip` is a return address, and not the instruction at which code was stopped or interrupted."""
         return self.call_sp is not None
 
     @property

@@ -2,13 +2,14 @@
 """Finds the system call that a kernel callback interrupted. Window procedures and hooks run inside system calls.
 
 For example, a thread calls SendMessage, and win32k, in the kernel, calls the window procedure back. The kernel copies
-what the routine needs to the user's stack and lets the thread go on in ntdll's KiUserCallbackDispatcher. That calls the
-routine with the address and the size of the copy, and ends with NtCallbackReturn. So no `ret` leads out of it, and no
-CONTEXT is saved.
+what the routine needs to the user's stack and lets the thread go on in ntdll's KiUserCallbackDispatcher. That function
+calls the routine with the address and the size of the copy, and ends with NtCallbackReturn. So the dispatcher has no
+return address, and the kernel saves no CONTEXT on the user's stack.
 
-But the word right above the copy is the one that esp pointed at during the system call. That is the return address into
-the stub of the system call (`call [SystemCallStub]; ret n`). If the switch to the kernel has popped that (WoW64 since
-Windows 8) or has pushed none (`int 2Eh`), the word is the return address of the stub itself.
+But the word right above the copy is the one that esp pointed at during the system call. In most cases the word is the
+return address of the call in the system call stub (`call [SystemCallStub]; ret n`), and points into the stub. If the
+switch to the kernel has popped that return address (WoW64 since Windows 8), or if the stub enters the kernel without a
+call (`int 2Eh`), the word is the return address of the stub itself.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from throwstack.unwind.x86.stack_adjustment import is_add_esp_4
 CALLBACK_DISPATCHER = "KiUserCallbackDispatcher"
 _EAX = Register(0)
 _SLACK = 8
-"""How many words may be between the copy and the word: the copy's start is rounded down to 4 or 16 bytes."""
+"""How many words above the end of the kernel's copy are searched for the return address.
+
+The kernel rounds the start of the copy down to 4 or 16 bytes, so that unused words can be between the two.
+"""
 _MAX_STUB = 0x20
 _STUB_INSTRUCTIONS = 4
 
@@ -33,10 +37,11 @@ _STUB_INSTRUCTIONS = 4
 def interrupted_system_call(
     place: Place, at_entry: tuple[int | None, ...], stack: StackBounds, code: Code, calls: ReturnAddresses
 ) -> Caller | None:
-    """Return the stub of the system call from which the kernel called back, or None.
+    """Return the frame of the system call stub from which the kernel called back, or None if it is not found.
 
-    `place` is in KiUserCallbackDispatcher. `at_entry` are the registers with which that function was entered. All but
-    esp have their values of the system call.
+    `place` is the dispatcher's frame (KiUserCallbackDispatcher), and `stack` the bounds of the thread's stack.
+    `at_entry` are the registers with which the dispatcher was entered. All of them but esp are also those of the system
+    call. `code` is the address space's code. `calls` finds the call instructions before a return address.
     """
     memory = code.memory
     try:
@@ -62,7 +67,7 @@ def _caller(slot: int, return_address: int, sp: int, at_entry: tuple[int | None,
 
 
 def _return_in_stub(code: Code, start: int) -> int | None:
-    """Return the address to which the kernel returns in the system call stub at `start`; None if there is no stub.
+    """Return the address after the call (or `sysenter`) in the system call stub at `start`; None if it is no stub.
 
     A stub is `mov eax, number`, instructions that set ecx or edx, the call, then `ret n` or `add esp, 4; ret n`.
     """

@@ -3,11 +3,11 @@
 
 Most functions keep ebx, ebp, esi and edi, and remove a fixed number of argument bytes: 0 (cdecl) or n (`ret n`).
 
-A few helpers of the compilers do neither. For example, a Visual C++ function with __try begins with `push 10h; push
-offset scopetable; call __SEH_prolog4`. When that call returns, ebp is set up, ebx, esi and edi are saved and 10h bytes
-of locals are allocated, all in the frame of the function that called it. `__SEH_epilog4` removes it again, and
-`_chkstk` and `_alloca_probe` move their caller's esp down by eax. A walk that takes such a call for an ordinary one
-looks for the return address in the wrong place.
+A few helper functions of the compilers are different. For example, a Visual C++ function with __try begins with
+`push 10h; push offset scopetable; call __SEH_prolog4`. When that call returns, ebp is set up, ebx, esi and edi are
+saved and 10h bytes of locals are allocated, all in the frame of the function that called the helper. `__SEH_epilog4`
+removes all of this again, and `_chkstk` and `_alloca_probe` move their caller's esp down by eax. A walk that takes such
+a call for an ordinary one looks for the return address in the wrong slot.
 
 Helpers are recognized by what their code does, not by their names, because stripped images have them too. The code of
 a helper is then run symbolically in the place of the call.
@@ -59,10 +59,11 @@ class CalleeKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Callee:
-    """What a function does to its caller.
+    """What a function does to the frame of its caller.
 
-    `popped` is how many bytes of arguments it removes. It is None if no `ret` was found, and for a stack probe that
-    rounds eax up: how much it allocates is not known then.
+    `kind` is the kind of change. `popped` is how many bytes of arguments the function removes. It is None if no `ret`
+    was found, and for every helper. For a stack probe `popped` is 0, or None if the probe rounds eax up before it
+    allocates that many bytes: the size of the allocation is not known in that case.
     """
 
     kind: CalleeKind
@@ -70,12 +71,12 @@ class Callee:
 
 
 class Callees:
-    """Analyses of callees, each done once."""
+    """Finds what calls do to the frames of their callers. Each callee is analysed once."""
 
     __slots__ = ("_ahead", "_callees", "_code", "_depth", "_sizes")
 
     def __init__(self, code: Code) -> None:
-        """`code` has the callees."""
+        """`code` is the address space's code, from which the called functions are decoded."""
         self._code = code
         self._callees: dict[int, Callee] = {}
         self._sizes: dict[int, int | None] = {}
@@ -83,7 +84,11 @@ class Callees:
         self._ahead: dict[int, int | None] = {}
 
     def after_call(self, state: SymbolicState, instruction: Instruction) -> SymbolicState | None:
-        """Return the state after a call, or None if the call does not come back."""
+        """Return the symbolic state after a call, as the code that follows the call finds it.
+
+        `state` is the state before the call, and `instruction` is the call. If the stack adjustment of the callee has
+        to be guessed, the result says so in `doubt`.
+        """
         target = self.target(state, instruction)
         if target == instruction.end:
             return state.push(constant(target))  # call $+5; pop ebx
@@ -104,9 +109,10 @@ class Callees:
         return replace(after, pushed=pushed, doubt=state.doubt + doubt, may_have_pushed=False)
 
     def target(self, state: SymbolicState, instruction: Instruction) -> int | None:
-        """Return the function that a call calls, directly, through an import, or through a register. None if not known.
+        """Return the address of the function that `instruction`, a call, calls, or None if that is not known.
 
-        Compilers load the address of a function that is called more than once: `mov esi, [__imp__Sleep]; call esi`.
+        The call may be direct, or go through an import, or through a register whose value `state` knows. Compilers
+        write the last one for a function that is called more than once: `mov esi, [__imp__Sleep]; call esi`.
         """
         target = self._code.target(instruction)
         if target is None:
@@ -120,7 +126,7 @@ class Callees:
         return self._code.after_thunks(target)
 
     def at(self, start: int) -> Callee:
-        """Return what the function at `start` does to its caller."""
+        """Return what the function at `start` does to the frame of its caller."""
         callee = self._callees.get(start)
         if callee is None:
             self._depth += 1
@@ -131,9 +137,9 @@ class Callees:
         return callee
 
     def popped_bytes(self, address: int) -> int | None:
-        """Return how many bytes of arguments the code at `address` removes when it returns, or None.
+        """Return how many bytes of arguments the code at `address` removes when it returns, or None if not known.
 
-        See `stack_adjustment.popped_bytes`, which is called once for each address.
+        The result is that of `stack_adjustment.popped_bytes`, which is called once for each address.
         """
         if address not in self._sizes:
             self._sizes[address] = popped_bytes(self._code, address)
@@ -152,10 +158,11 @@ class Callees:
         return Callee(CalleeKind.ORDINARY, self.popped_bytes(start))
 
     def _probe(self, start: int) -> Callee | None:
-        """Recognize a stack probe: code that ends with `xchg eax, esp` or `mov esp, ecx`.
+        """Return the stack probe at `start`, or None if the function there is no stack probe.
 
-        It touches each page on the way, so that the guard page grows the stack. `_alloca_probe_16` first rounds eax up
-        (`and ecx, 15`) and then jumps to `_chkstk`.
+        A stack probe allocates eax bytes, and touches each page of them so that the guard page grows the stack. It is
+        recognized by an `xchg eax, esp` or a `mov esp, ecx` that is reached without a call or a `ret`.
+        `_alloca_probe_16` first rounds eax up (`and ecx, 15`) and then jumps to `_chkstk`.
         """
         address, rounds = start, False
         for _ in range(_PROBE_LIMIT):
@@ -176,15 +183,19 @@ class Callees:
         return None
 
     def _run_helper(self, state: SymbolicState, instruction: Instruction, target: int) -> SymbolicState | None:
-        """Follow a helper from its call to the `ret` that returns to the caller; None if it does not."""
+        """Return the state after a helper has returned to its caller, or None if its code does not lead back.
+
+        `state` is the state before the call, `instruction` is the call, and `target` is the start of the helper.
+        """
         inside = state.push(constant(instruction.end))
         flow = ControlFlow(self._code, target, inside, self._after_call_in_helper, limit=_HELPER_LIMIT)
         after = flow.state_at(instruction.end)
         return None if after is None else replace(after, pushed=0)
 
     def _after_call_in_helper(self, state: SymbolicState, instruction: Instruction) -> SymbolicState | None:
-        """Return the state after a call that a helper makes; None if no helper makes such a call.
+        """Return the state after a call inside a helper, or None for a call that helpers do not make.
 
+        Helpers call only ordinary functions that are known, and push no arguments for them. For example,
         `__SEH_epilog4_GS` calls `__security_check_cookie`, which takes its argument in ecx.
         """
         target = None if state.pushed else self.target(state, instruction)
@@ -197,7 +208,7 @@ class Callees:
         return state.without(_VOLATILE).with_register(SP, sp.plus(popped) if sp is not None else None)
 
     def _guess(self, state: SymbolicState, instruction: Instruction) -> tuple[int, int]:
-        """Return how many bytes of arguments an unknown callee has removed, and how doubtful that is: 0 or 1."""
+        """Return how many bytes an unknown callee has removed from the stack, and 1 if that is a guess, else 0."""
         operand, following = instruction.operand(0), self._code.at(instruction.end)
         if isinstance(operand, Indirect) and operand.has_segment and following is not None and is_add_esp_4(following):
             # The system call stubs of WoW64 up to Windows 7: `call fs:[0C0h]; add esp, 4; ret n`. The 64-bit code jumps
@@ -220,7 +231,10 @@ class Callees:
         return state.pushed, 1
 
     def _distance(self, address: int) -> int | None:
-        """Return how many bytes above esp the return address is at `address`, if the code from there on shows it."""
+        """Return how many bytes the return address is above esp at `address`, or None if that is not certain.
+
+        The code is followed from `address` to a `ret`, and must show where esp is there without a guess.
+        """
         if address in self._ahead:
             return self._ahead[address]
         self._ahead[address] = None
@@ -234,7 +248,7 @@ class Callees:
 
 
 def _changes_caller(found: ReturnPoint) -> bool:
-    """Say whether a function that returns like this has changed its caller's frame, as only helpers do."""
+    """Say whether a function that ends with the `ret` in `found` changes its caller's frame, as only helpers do."""
     state, target = found.state, found.target
     if any(state.registers[number] not in {INITIAL[number], None} for number in X86.nonvolatile):
         return True
@@ -244,7 +258,11 @@ def _changes_caller(found: ReturnPoint) -> bool:
 
 
 def _allocate(state: SymbolicState, instruction: Instruction, *, rounds: bool) -> SymbolicState:
-    """Return the state after a stack probe. If eax is not known, esp gets a new symbolic base."""
+    """Return the state after a call of a stack probe, which moves esp down by eax.
+
+    `state` is the state before the call, and `instruction` is the call. `rounds` says whether the probe rounds eax up.
+    If the size is not known, esp gets a new symbolic base (see `symbolic_state.CONSTANT`).
+    """
     sp, size = state.sp, state.registers[_EAX]
     amount = size.constant if size is not None and not rounds else None
     after = state.without(_VOLATILE)

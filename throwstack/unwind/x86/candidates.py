@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chooses between rules that disagree about a frame's caller.
 
-A candidate's score is the weight of the rule that found it, plus how well its return address fits, plus a bonus when an
-independent rule finds the same slot, less its doubts. Only two things matter: the order of the scores, and whether a
-score is above zero. A candidate at or below zero is not believed.
+A candidate is a caller that a rule has found. Its score is the sum of the weight of the rule, a number for how well its
+return address fits the frame (see `Fit`), and a bonus if an independent rule finds the return address in the same
+stack slot. Guessed stack adjustments and contradictory registers lower it. Only two things matter: the order of the
+scores, and whether a score is above zero. A candidate whose score is zero or less is not believed.
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from throwstack.unwind.x86.return_address import Fit
 
 
 class Rule(Enum):
-    """The rules that find callers."""
+    """The rules, which are the ways to find the caller of a frame."""
 
     FRAME_DATA = "FrameData"
     FPO = "FPO"
     RECORD_HERE = "FrameData or FPO, where the thread was stopped"
-    """Records describe neither epilogues nor every step of a prologue, and a thread may be stopped in one."""
+    """A record of the PDB is used at the instruction at which a thread was stopped, and not at a return address.
+
+    Such a result weighs less, because the thread may have been stopped in a prologue or an epilogue. Records describe
+    neither epilogues nor every step of a prologue. The rule also stands for a return address after a call of a compiler
+    helper whose effects are known already.
+    """
     FUNCTION = "function start, from symbols"
     EPILOGUE = "code followed to its return, without a branch or a call"
     FORWARD = "code followed to its return"
@@ -38,9 +44,11 @@ class Rule(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A caller, the rule that found it, and how its return address fits.
+    """A caller that a rule has found, with the facts by which it is compared with those of other rules.
 
-    `has_program` says that it comes from a FrameData program. `trust` is the label of the frame that it leads to.
+    `rule` is the rule that found `caller`, and `fit` says how well the return address serves as the one of the frame.
+    `note` is a remark for the report. `has_program` is True if the caller was computed by a FrameData program of a PDB.
+    `trust` is the label of the caller's frame: how reliable the step to it is.
     """
 
     rule: Rule
@@ -79,7 +87,10 @@ _FIT = {
 }
 _DOUBT = 10
 _PAST_HELPER = 15
-"""The changes that a helper is going to make to its caller's frame are not in memory yet."""
+"""What is subtracted from the score of a caller whose registers include the effects of a compiler helper.
+
+The helper has not finished, so that its changes to the caller's frame are predicted and not yet in memory.
+"""
 _INCONSISTENT = 40
 _AGREEMENT = 25
 _INDEPENDENT = frozenset(
@@ -90,7 +101,11 @@ _DECODED = frozenset({Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD})
 
 
 def score(candidate: Candidate, others: Iterable[Candidate]) -> int:
-    """Return the score of a candidate among `others`."""
+    """Return the score of a candidate.
+
+    `others` are the candidates of all rules for the same frame. A higher score is better. The module's text says what
+    the score consists of.
+    """
     total = _RULE[candidate.rule] + _FIT[candidate.fit] - _DOUBT * candidate.caller.doubt
     if candidate.caller.is_past_helper:
         total -= _PAST_HELPER
@@ -112,15 +127,16 @@ def _agrees(candidate: Candidate, other: Candidate) -> bool:
 
 
 def best(candidates: list[Candidate]) -> Candidate | None:
-    """Return the candidate with the highest score (the first of equals), or None if none is believed."""
+    """Return the candidate with the highest score (the first of equals), or None if no score is above zero."""
     ranked = sorted(candidates, key=lambda candidate: -score(candidate, candidates))
     return ranked[0] if ranked and score(ranked[0], candidates) > 0 else None
 
 
 def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:
-    """Return the label of the frame that a candidate leads to, no better than the evidence in `others` allows.
+    """Return the trust label of the caller's frame that `candidate` describes.
 
-    For example, if decoded code contradicts a FrameData program, the frame is not labelled `cfi` but `prologue`.
+    `others` are the candidates of all rules for the same frame. They can make the label better or worse. For example,
+    if decoded code contradicts a FrameData program, the frame is not labelled `cfi` but `prologue`.
     """
     if candidate.rule in _RECORDS:
         decoded = [other for other in others if other.rule in _DECODED]

@@ -18,16 +18,19 @@ _MAX_TABLE = 512
 
 
 class WorkLimitError(ThrowstackError):
-    """A walk would have to follow more code than its limit allows. Analyses are left half done."""
+    """Raised when a walk would have to follow more instructions than its limit allows.
+
+    The analyses that were under way are left incomplete, so that the objects that hold them must not be used again.
+    """
 
 
 class Code:
-    """Instructions, pointers to code, and which addresses begin functions."""
+    """The code of one address space, with its instructions, pointers to code, and starts of functions."""
 
     __slots__ = ("_is_code", "_work_limit", "decoder", "images", "memory", "symbols", "work_done")
 
     def __init__(self, images: ImageMap, symbols: Symbols) -> None:
-        """`images` have the code; `symbols` say where functions begin."""
+        """`images` are the loaded images, whose code is read; `symbols` give the starts of functions."""
         self.images = images
         self.memory = images.memory
         self.symbols = symbols
@@ -35,15 +38,15 @@ class Code:
         self._is_code: dict[int, bool] = {}
         self._work_limit = BUDGETS.code.thread
         self.work_done = 0
-        """How many instructions the walk has followed."""
+        """How many instructions the current walk has followed."""
 
     def begin_walk(self, work_limit: int) -> None:
-        """Begin to count the work of a walk, which may follow `work_limit` instructions."""
+        """Count the followed instructions from zero again, for a walk that may follow at most `work_limit` of them."""
         self._work_limit = work_limit
         self.work_done = 0
 
     def work(self) -> None:
-        """Count an instruction that is followed. Raises `WorkLimitError` if the walk has followed too many."""
+        """Count one followed instruction, and raise `WorkLimitError` if the walk has followed more than its limit."""
         self.work_done += 1
         if self.work_done > self._work_limit:
             raise WorkLimitError
@@ -66,14 +69,18 @@ class Code:
         return self.symbols.function_start(address) == address
 
     def function_start(self, address: int, *, is_return_address: bool) -> int | None:
-        """Return the start of the function that holds `address`; None if there are no symbols, or only exports."""
+        """Return the start of the function that contains `address`, or None if symbols do not tell.
+
+        They do not if no image or no symbol is at `address`, or if the image has only its exports as symbols.
+        `is_return_address` says that `address` follows a call, so that the function that contains the call is meant.
+        """
         image = self.images.find(address)
         if image is None or self.symbols.table(image).kind is SymbolKind.EXPORT:
             return None
         return self.symbols.function_start(address, is_return_address=is_return_address)
 
     def pointer(self, address: int) -> int | None:
-        """Return the pointer to code that is stored at `address`, or None."""
+        """Return the word at `address` if it is an address of code, or None."""
         try:
             target = self.memory.u32(address)
         except MemoryUnreadable:
@@ -81,7 +88,11 @@ class Code:
         return target if self.is_code(target) else None
 
     def target(self, instruction: Instruction) -> int | None:
-        """Return where a call or jump leads, directly or through a pointer at a fixed address. None for any other."""
+        """Return the target of a call or jump, or None if it is not known.
+
+        The target is known if the instruction contains it, or the fixed address of a pointer to it (`call [address]`).
+        It must be in code.
+        """
         operand = instruction.operand(0)
         if isinstance(operand, Immediate):
             return operand.value if self.is_code(operand.value) else None
@@ -91,7 +102,8 @@ class Code:
     def table(self, instruction: Instruction) -> list[int]:
         """Return the targets of a jump through a table (`jmp [eax*4+table]`); empty for any other jump.
 
-        Nothing says how long a table is. It ends at the first word that does not point into code of the same image.
+        The length of a table is not recorded. Its end is taken to be the first word that does not point into code of
+        the same image.
         """
         operand = instruction.operand(0)
         if not isinstance(operand, Indirect) or operand.index is None or operand.scale != 4 or operand.base is not None:
@@ -106,10 +118,10 @@ class Code:
         return list(targets)
 
     def after_thunks(self, address: int) -> int:
-        """Return where a call to `address` leads, after the jump there, if there is one, has been followed.
+        """Return the address that a call of `address` reaches when the jumps there (thunks) are followed.
 
-        Code that is linked with an import library, or incrementally, calls a lone `jmp`. Up to four in a row are
-        followed.
+        If there is no jump at `address`, the result is `address`. Calls of imports and calls in incrementally linked
+        images go to a thunk, which is a single `jmp` to the function. Up to four of them in a row are followed.
         """
         for _ in range(_MAX_THUNKS):
             instruction = self.at(address)

@@ -2,11 +2,12 @@
 """Follows code from an address, on all branches, with the symbolic state before each instruction that is reached.
 
 In compiled code the depth of the stack and the place of a saved register do not depend on the path to an instruction.
-So each instruction is visited once, by the least doubtful path.
+So each instruction is visited once, on the path on which the fewest stack adjustments of calls were guessed. The number
+of these guesses is the `doubt` of the state.
 
 A register's contents do depend on the path, as long as it has not been saved. For example, a function may save esi only
-in the branch that uses it ("shrink wrapping"). So `saved_registers` prefers the word where a register was saved to the
-register itself.
+in the branch that uses it ("shrink wrapping"). So if a register was saved on the stack, `saved_registers` takes its
+value from there and not from the register.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ AfterCall = Callable[[SymbolicState, Instruction], "SymbolicState | None"]
 
 @dataclass(frozen=True, slots=True)
 class ReturnPoint:
-    """A `ret` that leaves the code that was followed.
+    """A `ret` that returns to an address outside of the code that was followed.
 
-    `address` is that of the `ret`, `target` the return address as a value (mostly a word of memory), `state` the state
-    after the `ret`, `popped` how many bytes of arguments it removes.
+    `address` is the address of the `ret`. `target` is the return address as a symbolic value (mostly the word at a
+    stack address), or None if it is unknown. `state` is the state after the `ret`. `popped` is how many bytes of
+    arguments the `ret` removes.
     """
 
     address: int
@@ -39,7 +41,12 @@ class ReturnPoint:
 
 
 class ControlFlow:
-    """The instructions that can be reached from a first one. They are visited only as far as an answer needs them."""
+    """The instructions that can be reached from a first instruction, each with the symbolic state before it.
+
+    They are visited step by step, and only as far as a method needs them for its result. `states` maps the addresses of
+    the visited instructions to the states before them, and `returns` are the `ret` instructions found so far.
+    `has_unknown_jump` is True if a jump's target is not known, or if an instruction cannot be decoded.
+    """
 
     __slots__ = (
         *("_after_call", "_code", "_jumps", "_limit", "_order", "_queue"),
@@ -47,9 +54,11 @@ class ControlFlow:
     )
 
     def __init__(self, code: Code, start: int, state: SymbolicState, after_call: AfterCall, *, limit: int) -> None:
-        """Code is followed from `start` with `state`, at most `limit` instructions.
+        """Prepare to follow `code` from the address `start`.
 
-        `after_call` returns the state after a call, None for a call that does not come back.
+        `state` is the state before the first instruction. At most `limit` instructions are visited. `after_call` is
+        called with the state before a call and the call instruction. It returns the state after the call, or None if
+        the code after the call is not to be followed.
         """
         self._code = code
         self._after_call = after_call
@@ -69,25 +78,25 @@ class ControlFlow:
         return self.states.get(address)
 
     def first_return(self) -> ReturnPoint | None:
-        """Return the `ret` that the least doubtful path leads to, or None."""
+        """Return the `ret` at the end of the path with the fewest guesses, or None if no `ret` is reached."""
         while not self.returns and self._advance():
             pass
         return self.returns[0] if self.returns else None
 
     def all_returns(self) -> list[ReturnPoint]:
-        """Return every `ret` that leaves the code."""
+        """Return every `ret` that is reached and returns to an address outside of the followed code."""
         while self._advance():
             pass
         return self.returns
 
     def jump_depths(self, address: int) -> set[SymbolicValue]:
-        """Return the values that esp has at jumps that lead to `address`, without doubtful ones."""
+        """Return the values of esp at the jumps to `address`, without those that depend on a guess."""
         self.all_returns()
         return self._jumps.get(address, set())
 
     @property
     def is_cut_short(self) -> bool:
-        """Say whether the limit was reached. If so, code that was not reached may still belong to the function."""
+        """Say whether the limit of instructions was reached, so that parts of the function may be unvisited."""
         return len(self.states) >= self._limit
 
     def _add(self, address: int, state: SymbolicState) -> None:
@@ -97,7 +106,7 @@ class ControlFlow:
         heapq.heappush(self._queue, (state.doubt, self._order, address, state))
 
     def _advance(self) -> bool:
-        """Visit one instruction; return False when there is none left."""
+        """Visit one more instruction, and return False if none is left or the limit was reached."""
         if not self._queue or self.is_cut_short:
             return False
         self._code.work()

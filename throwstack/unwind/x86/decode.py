@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decodes instructions for the x86 unwinder, as far as they change the stack pointer and registers.
+"""Decodes instructions for the x86 unwinder, which needs their effects on the stack pointer and the registers.
 
-Capstone decodes. The result is small, cached by address, and shared by every analysis that passes the address. Follows
-the Intel SDM, volume 2; only 32-bit code.
+Capstone decodes the bytes, and its result is reduced to an `Instruction`. These are cached by address and shared by all
+analyses. Only 32-bit code is decoded. The reference is the Intel SDM, volume 2.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MASK = 0xFFFFFFFF
 
 
 class Opcode(Enum):
-    """The meaning of an instruction for a stack walk."""
+    """The kinds of instructions that a stack walk tells apart."""
 
     PUSH = "push"
     PUSH_ALL = "pushad"
@@ -50,21 +50,25 @@ class Opcode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A whole 32-bit register, by its number."""
+    """An operand that is a whole 32-bit register, with the register's number (0 is eax, 4 is esp)."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Immediate:
-    """A constant, as unsigned 32 bits."""
+    """An operand that is a constant, as an unsigned 32-bit number."""
 
     value: int
 
 
 @dataclass(frozen=True, slots=True)
 class Indirect:
-    """A memory operand: base and index are register numbers or None; `displacement` is signed; `size` in bytes."""
+    """An operand in memory, at the address `base` + `index` * `scale` + `displacement`.
+
+    `base` and `index` are numbers of registers, or None if the operand does not use one. `displacement` is signed.
+    `size` is the size of the operand in bytes. `has_segment` says that the address is relative to fs or gs.
+    """
 
     base: int | None
     index: int | None
@@ -75,7 +79,7 @@ class Indirect:
 
     @property
     def absolute(self) -> int | None:
-        """Return the address if it is a plain `[address]`, else None."""
+        """Return the address of an operand that is a plain `[address]`, or None if registers or a segment are in it."""
         if self.base is None and self.index is None and not self.has_segment:
             return self.displacement & MASK
         return None
@@ -88,9 +92,11 @@ Operand = Register | Immediate | Indirect
 class Instruction:
     """One decoded instruction.
 
-    `operands` has None for an operand of another kind: a part of a register, a segment or a vector register. `written`
-    are the numbers of the general registers that it changes in whole or in part, where `op` does not say so by itself.
-    `writes_memory` says whether its first operand is memory that it changes.
+    `address` and `size` (in bytes) say where the instruction is, and `op` is its kind. `operands` are its operands,
+    each None if it is of a kind that has no class here (a part of a register, a segment register, a vector register).
+    `written` are the numbers of the general registers that the instruction changes in whole or in part. It is empty if
+    `op` alone determines them, as for a push or a call. `writes_memory` says whether the first operand is memory and
+    the instruction writes it.
     """
 
     address: int
@@ -106,7 +112,7 @@ class Instruction:
         return (self.address + self.size) & MASK
 
     def operand(self, index: int) -> Operand | None:
-        """Return an operand; None if there is none, or one of another kind."""
+        """Return the operand at `index`, or None if there is none or if no class here describes its kind."""
         return self.operands[index] if index < len(self.operands) else None
 
 
@@ -220,7 +226,7 @@ class Decoder:
     __slots__ = ("_capstone", "_decoded", "memory")
 
     def __init__(self, memory: Memory) -> None:
-        """Decode what `memory` holds."""
+        """`memory` is the address space's memory, from which instructions are read."""
         self.memory = memory
         self._capstone = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
         self._capstone.detail = True

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the caller of a frame by the FrameData programs and old FPO_DATA of its PDB.
 
-A FrameData program is postfix: `$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =`. Operators: `+ - * / %`, `@` (align the
-first operand down to the second), `^` (the word at an address), `=` (assign). Variables: the registers `$eip $esp $ebp
-$ebx $esi $edi`, temporaries, and what the record gives, as documented for IDiaFrameData::get_program.
+A FrameData program computes the registers of the caller, in postfix notation. An example is
+`$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =`. The operators are `+ - * / %`, `@` (align the first operand down to a
+multiple of the second), `^` (the word at an address) and `=` (assign). The variables are the registers
+`$eip $esp $ebp $ebx $esi $edi`, temporaries (`$T0`), and the values of the record (`.raSearch`, `.cbLocals` and
+others). Programs are documented for IDiaFrameData::get_program.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _SEARCH_WORDS = 3
 
 
 class ProgramError(Enum):
-    """Why a program has no result."""
+    """Why a FrameData program (the postfix expressions in a PDB that compute an x86 frame's caller) gave no caller."""
 
     MALFORMED = "malformed"
     TOO_LONG = "too long"
@@ -37,7 +39,11 @@ class ProgramError(Enum):
 
 
 def run_program(program: str, variables: Mapping[str, int], memory: Memory) -> dict[str, int] | ProgramError:
-    """Run a program. Return the variables that it assigned, or why it failed. Numbers wrap around at 32 bits."""
+    """Run a FrameData program, and return the variables that it assigned or the reason why it failed.
+
+    `variables` are the values of the variables before the program runs, by their names (`$esp`, `.raSearch`). `memory`
+    is read for the operator `^`. Numbers wrap around at 32 bits.
+    """
     tokens = program.split()
     if len(tokens) > _MAX_TOKENS:
         return ProgramError.TOO_LONG
@@ -135,7 +141,11 @@ def _compute(
 
 @dataclass(frozen=True, slots=True)
 class RecordedCaller:
-    """A caller by a record. Its return address was found `searched` words above the computed slot."""
+    """A caller that was computed from a FrameData or FPO record.
+
+    `searched` is 0 if the return address was taken from the slot that the record gives. Otherwise it is the number of
+    words by which the slot that was tried is above the recorded one.
+    """
 
     caller: Caller
     searched: int
@@ -144,11 +154,12 @@ class RecordedCaller:
 def callers(
     data: FrameData, place: Place, arguments_size: int, memory: Memory, popped: int | None
 ) -> Iterator[RecordedCaller | ProgramError]:
-    """Yield the caller that a record gives for the frame at `place`, then other possible readings of the record.
+    """Yield the caller of the frame at `place` by the record `data`, then callers with the next slots above it.
 
-    `arguments_size` is the size in bytes of the arguments that were pushed for the call of the frame inside this one,
-    `popped` how many bytes of arguments this frame's own function removes. There is more than one answer only where the
-    slot of the return address is counted from esp.
+    For each slot that gives no caller, the reason is yielded. `arguments_size` is the size in bytes of the arguments
+    that were pushed for the call of the next inner frame. `memory` is where the words are read. `popped` is how many
+    bytes of arguments this frame's own function removes, or None if that is not known. More than one slot is tried only
+    if the record computes the slot of the return address from esp: an FPO record, or a program with `.raSearch`.
     """
     search = place.lowest_sp + arguments_size + data.locals_size + data.saved_registers_size
     bp = place.registers.bp
@@ -216,9 +227,11 @@ def _caller(  # noqa: PLR0917 - a step of `callers`, which has them all
 
 
 def _fpo(data: FrameData, search: int, memory: Memory) -> dict[str, int] | ProgramError:
-    """Return $eip, $esp and $ebp by an FPO_DATA record, whose return address is at `search`.
+    """Return the caller's $eip, $esp and, if it is known, $ebp by an FPO_DATA record.
 
-    From esp upwards the frame is: arguments of the callee, saved registers, locals, return address.
+    `data` is the record, and `search` is the stack address of the return address. If `memory` cannot be read there, the
+    result is the error. From esp upwards the frame consists of the arguments of the callee, the saved registers, the
+    locals and the return address.
     """
     try:
         found = {"$eip": memory.u32(search), "$esp": search + 4}

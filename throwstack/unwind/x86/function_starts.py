@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guesses where functions begin: at targets of direct calls, prologues, code after padding, what data points to.
+"""Guesses where the functions of an image begin, for images without full symbols.
 
-Exports are added to the guesses. If full symbols name the functions, this module is not used.
+A function is taken to begin at the target of a direct call, at a prologue, after padding, where a word of the image's
+data points to code, and at an export. If a PDB or another full symbol table names the functions, its starts are used
+instead.
 """
 
 from __future__ import annotations
@@ -28,18 +30,22 @@ _AFTER_PADDING = re.compile(rb"(?<=[\xcc\x90])[^\xcc\x90\x00]", re.DOTALL)
 
 
 class FunctionStarts:
-    """Possible function starts, collected for a section of an image when it is first needed."""
+    """Finds possible starts of functions. A section of an image is searched when it is first asked about."""
 
     __slots__ = ("_code", "_known", "_meter")
 
     def __init__(self, code: Code, meter: Meter | None = None) -> None:
-        """Function starts are searched in `code`; `meter` counts the places that are examined."""
+        """`code` is the address space's code, whose images are searched for function starts.
+
+        `meter` counts the positions in the images that are examined, against the budget for function starts. Without
+        one, this object counts for itself.
+        """
         self._code = code
         self._meter = Meter() if meter is None else meter
         self._known: dict[tuple[int, int], list[int]] = {}
 
     def guesses(self, address: int) -> Iterator[int]:
-        """Yield possible starts of the function that holds `address`, nearest first."""
+        """Yield possible starts of the function that contains `address`, from the nearest one downwards."""
         starts = self._of_section(address)
         index = bisect_right(starts, address)
         export = self._code.symbols.function_start(address)
@@ -73,7 +79,11 @@ class FunctionStarts:
 
 
 def _collect(image: Image, section: Section, data: list[Section], meter: Meter) -> list[int]:
-    """Return the possible function starts of `section`, in order. Some are missing if the budget is spent."""
+    """Return the possible function starts of `section` in ascending order.
+
+    `image` is the image of the section. `data` are those of its sections that are searched for pointers to code.
+    `meter` counts the positions that are examined. If its budget is spent, some starts are missing.
+    """
     first = image.base + section.rva
     end = min(first + section.size, image.base + image.module.size)
     found: set[int] = set()
@@ -102,7 +112,7 @@ def _places(meter: Meter, pattern: re.Pattern[bytes], code: bytes, end: int) -> 
 
 
 def _words(image: Image, section: Section, inside: CodeRanges, meter: Meter) -> Iterator[int]:
-    """Yield the words of a section that are in the ranges `inside`; pages with the same contents are read once."""
+    """Yield the words of a section whose values are in the ranges `inside`, until the budget of `meter` is spent."""
     if section.size > _MAX_SECTION:
         return
     first = image.base + section.rva
@@ -118,7 +128,7 @@ def _words(image: Image, section: Section, inside: CodeRanges, meter: Meter) -> 
 
 
 def _contents(image: Image, section: Section) -> Iterator[tuple[int, bytes]]:
-    """Yield (address, bytes) of each part of a section that can be read."""
+    """Yield (address, bytes) for each readable part of a section, and nothing if the section is too large."""
     if section.size > _MAX_SECTION:
         return
     address = image.base + section.rva

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the CONTEXT of code that the kernel interrupted to run one of ntdll's dispatchers, which no `ret` leaves.
+"""Finds the CONTEXT of code that the kernel interrupted to run one of ntdll's dispatchers.
 
 For an exception or an APC the kernel saves a CONTEXT of the interrupted code on the user's stack and lets the thread go
-on in a dispatcher, which ends with NtContinue(CONTEXT). So the dispatcher's frame has no return address. The CONTEXT is
-found by esp before the call that the dispatcher makes:
+on in a dispatcher, which ends with NtContinue(CONTEXT) and not with a `ret`. So the dispatcher's frame has no return
+address. The CONTEXT is found from the value of esp before the call that the dispatcher makes:
 
-- KiUserExceptionDispatcher is entered with esp at two pointers, to the EXCEPTION_RECORD and to the CONTEXT. It passes
-  the same two to RtlDispatchException and to NtRaiseException.
-- KiUserApcDispatcher is entered with esp at the routine and its three arguments, and the CONTEXT follows them. It pops
-  the routine and calls it, so that the three arguments are at esp.
+- At the entry of KiUserExceptionDispatcher, esp points to two pointers, to the EXCEPTION_RECORD and to the CONTEXT. The
+  dispatcher passes the same two pointers to RtlDispatchException and to NtRaiseException.
+- At the entry of KiUserApcDispatcher, esp points to the address of the routine and its three arguments, and the CONTEXT
+  follows them. The dispatcher pops the address and calls the routine, so that esp points to the three arguments.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ _APC_ARGUMENTS = 12
 
 
 def interrupted_context(function: str, place: Place, stack: StackBounds, memory: Memory) -> Context | None:
-    """Return the CONTEXT with which a dispatcher's frame at `place` will continue; None for other frames.
+    """Return the CONTEXT at which the thread will continue after the dispatcher, or None if there is none.
 
-    `function` is the name of the function in ntdll. The CONTEXT is believed if it has the flags and selectors of
-    user-mode code, if it is on the stack above the frame, and if the stack pointer in it is further up.
+    `function` is the name of ntdll's function at `place`. If it is not a dispatcher, the result is None. `stack` are
+    the bounds of the thread's stack. The CONTEXT is believed only if it has the flags and selectors of user-mode code,
+    if it is on the stack above the frame, and if the stack pointer in it is above the CONTEXT's own eip field.
     """
     low = place.lowest_sp
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the caller of a frame by following its function's code from the start up to the place of the frame."""
+"""Finds the caller of a frame by following its function's code from the start up to the frame's ip."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _LIMIT = 8192
 
 
 class Prologues:
-    """Follows functions from their starts, each as far as it is needed."""
+    """Finds callers by following functions from their starts, each of them once and only as far as needed."""
 
     __slots__ = ("_callees", "_code", "_flows")
 
     def __init__(self, code: Code, callees: Callees) -> None:
-        """`code` has the functions; `callees` tell what calls do."""
+        """`code` is the address space's code; `callees` find what calls do to the stack pointer and the registers."""
         self._code = code
         self._callees = callees
         self._flows: dict[int, ControlFlow] = {}
 
     def flow(self, start: int) -> ControlFlow:
-        """Return the analysis of the function at `start`."""
+        """Return the analysis that follows the code of the function at `start`, made at the first request."""
         flow = self._flows.get(start)
         if flow is None:
             flow = ControlFlow(
@@ -39,9 +39,10 @@ class Prologues:
         return flow
 
     def state(self, start: int, place: Place) -> SymbolicState | None:
-        """Return the state at `place`, or None if the function does not reach it.
+        """Return the symbolic state at `place`, or None if the code from `start` on does not reach it.
 
-        For a return address it is the state before the call.
+        If the ip of `place` is a return address, the state is the one before the call instruction. It is the one after
+        the call if `place.is_past_helper` is True.
         """
         flow = self.flow(start)
         if place.call_sp is None or place.is_past_helper:
@@ -57,9 +58,10 @@ class Prologues:
     def comes_back(self, start: int, place: Place) -> bool:
         """Say whether the call before `place`, a return address in the function at `start`, can return there.
 
-        A call that never returns (`throw`) may end a block. Then its return address begins another block, as in
-        `cmp eax, 100; jge next; … call _CxxThrowException; next: add esp, 18h`. Jumps lead there with an esp that
-        differs from the one with which the call would come back.
+        A block of code may end with a call that never returns (`throw`). The return address of that call is then the
+        start of another block, as in `cmp eax, 100; jge next; … call _CxxThrowException; next: add esp, 18h`. At the
+        jumps to that block esp differs from esp after a return of the call, and the result is False. If there are no
+        such jumps, or if it cannot be decided, the result is True.
         """
         state = self.state(start, place)
         if state is None or state.doubt or state.sp is None or place.call_sp is None or not place.is_sp_exact:
@@ -69,20 +71,26 @@ class Prologues:
         return not depths or state.sp.plus(removed) in depths
 
     def reaches(self, start: int, place: Place) -> bool | None:
-        """Say whether the function at `start` contains `place`; None if not all of its code can be followed."""
+        """Say whether the code of the function at `start` leads to `place`.
+
+        The result is None if it does not, but not all of the function's code could be followed.
+        """
         if self.state(start, place) is not None:
             return True
         flow = self.flow(start)
         return None if flow.has_unknown_jump or flow.is_cut_short else False
 
     def at_entry(self, start: int, place: Place) -> tuple[int | None, ...] | None:
-        """Return the registers with which the function at `start`, which contains `place`, was entered, or None."""
+        """Return the registers with which the function at `start`, which contains `place`, was entered.
+
+        A register that is not known is None. The result is None if not even esp is known.
+        """
         state = self.state(start, place)
         found = None if state is None else registers_at_start(state, _known(place), self._code.memory)
         return None if found is None else found.gpr
 
     def caller(self, start: int, place: Place) -> Caller | None:
-        """Return the caller of the frame at `place`, given that its function begins at `start`."""
+        """Return the caller of the frame at `place` if its function begins at `start`, or None if none is found."""
         state = self.state(start, place)
         if state is None:
             return None
@@ -119,7 +127,10 @@ class Prologues:
 
 
 def _known(place: Place) -> list[int | None]:
-    """Return the registers that are known at `place`; for a return address, those before the call."""
+    """Return the registers of `place` at the point of the code to which `Prologues.state` belongs.
+
+    If the ip of `place` is a return address, that is before the call, and eax, ecx and edx are not known.
+    """
     gpr = list(place.registers.gpr)
     if place.call_sp is not None:
         gpr[:3] = [None] * 3
@@ -131,8 +142,11 @@ def _known(place: Place) -> list[int | None]:
 def _return_slot(state: SymbolicState, entry: int, lowest: int) -> tuple[int | None, int | None]:
     """Return where the return address is: its slot, or the number of the register that holds it.
 
-    It is where the call has put it, except in helpers. `__SEH_prolog` pushes it once more, below the frame that it has
-    built. `__SEH_epilog` pops it into ecx.
+    The result is (slot, None), or (None, number of a register), or (None, None) if the return address is lost. `state`
+    is the state at the frame's ip, `entry` is esp at the function's start, and `lowest` is the lowest address that
+    belongs to the frame. Ordinary functions leave the return address in the slot `entry`, where the call has put it.
+    Helpers move it: `__SEH_prolog` pushes it once more, below the frame that it has built, and `__SEH_epilog` pops it
+    into ecx.
     """
     word = SymbolicValue(SP, 0, is_word=True)
     if entry >= lowest and state.stack.get((SP, 0), word) == word:

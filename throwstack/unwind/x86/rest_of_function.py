@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the caller of a frame by following the code of its function that is still to run, up to its `ret`.
 
-This needs no function start, but the exact esp. A function that never returns gives no answer.
+The start of the function need not be known, but esp must be exact unless the code sets it from another register
+(`leave`). No caller is found if the code does not reach a `ret`.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ def _is_near(address: int | None, sp: int) -> bool:
 
 
 class RestOfFunction:
-    """Follows code to its `ret`, from each place once."""
+    """Finds callers by following code from a frame's ip to a `ret`. Results are kept, so that code is followed once."""
 
     __slots__ = ("_callees", "_code", "_returns")
 
     def __init__(self, code: Code, callees: Callees) -> None:
-        """`code` has the functions; `callees` tell what calls do."""
+        """`code` is the address space's code; `callees` find what calls do to the stack pointer and the registers."""
         self._code = code
         self._callees = callees
         self._returns: dict[tuple[int, bool, tuple[tuple[int, int], ...]], ReturnPoint | None] = {}
 
     def nearest_return(self, place: Place) -> ReturnPoint | None:
-        """Return the least doubtful `ret` that the code at `place` leads to, or None."""
+        """Return the `ret` that the code at `place` reaches with the fewest guesses, or None if it reaches none."""
         gpr = place.registers.gpr
         sp = gpr[SP] or 0
         # A nonvolatile register that points into this part of the stack is followed as a distance from esp, so that a
@@ -71,7 +72,7 @@ class RestOfFunction:
         return False
 
     def caller(self, place: Place) -> Caller | None:
-        """Return the caller of the frame at `place`, or None."""
+        """Return the caller of the frame at `place`, or None if no `ret` or no return address is found."""
         if place.is_in_helper:
             return None
         if place.is_return_address and self._code.is_function_start(place.ip):
@@ -104,7 +105,7 @@ class RestOfFunction:
         )
 
     def is_past_helper(self, return_address: int) -> bool:
-        """Say whether the call before `return_address` is of a helper that changes its caller's frame."""
+        """Say whether the instruction before `return_address` calls a helper that changes its caller's frame."""
         call = self._code.at(return_address - 5)
         target = self._code.target(call) if call is not None and call.op is Opcode.CALL and call.size == 5 else None
         return target is not None and self._callees.at(target).kind is not CalleeKind.ORDINARY

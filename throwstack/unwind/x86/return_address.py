@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well a word of the stack serves as the return address of a frame.
+"""Grades how well a word of the stack serves as the return address of a frame.
 
-A return address is right after a call. If that call is known to call the function of the frame, the word is almost
-certain. If it calls another function, the word is left from an earlier call.
+A return address is right after a call instruction. If that instruction is known to call the function of the frame, the
+word is almost certainly the frame's return address. If it calls another function, the word is left over from an earlier
+call.
 """
 
 from __future__ import annotations
@@ -34,26 +35,38 @@ class Fit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CallSite:
-    """A call instruction and its target, directly or through an import; None if the target is not known."""
+    """A call instruction that may have pushed a return address.
+
+    `address` is the address of the instruction. `target` is the address that it calls, directly or through an import,
+    or None if that is not known.
+    """
 
     address: int
     target: int | None
 
 
 class ReturnAddresses:
-    """Checks return addresses."""
+    """Finds the calls before return addresses, and grades words of the stack as return addresses of frames."""
 
     __slots__ = ("_code", "_function_starts", "_prologues", "_sites")
 
     def __init__(self, code: Code, prologues: Prologues, starts: FunctionStarts) -> None:
-        """`code` has the calls; `prologues` and `starts` tell what belongs to a function that is called."""
+        """`code` is the address space's code, in which the calls before return addresses are decoded.
+
+        `prologues` and `starts` are used to decide whether a frame belongs to the function that a call calls.
+        `prologues` follow that function's code, and `starts` guess where functions begin if there are no symbols.
+        """
         self._code = code
         self._prologues = prologues
         self._function_starts = starts
         self._sites: dict[int, tuple[CallSite, ...]] = {}
 
     def calls_before(self, address: int) -> tuple[CallSite, ...]:
-        """Return the calls that may end right before `address`; there can be more than one (see `after_call`)."""
+        """Return the call instructions that may end right before `address`.
+
+        There can be more than one, because the bytes before an address can be read as instructions of different lengths
+        (see `throwstack.unwind.after_call`).
+        """
         sites = self._sites.get(address)
         if sites is None:
             sites = self._sites[address] = self._decode_before(address)
@@ -74,7 +87,7 @@ class ReturnAddresses:
         return tuple(sites)
 
     def fit(self, place: Place, slot: int, return_address: int) -> Fit:
-        """Judge the word `return_address` at `slot` as the return address of the frame at `place`."""
+        """Return how well the word `return_address` at `slot` serves as the return address of the frame at `place`."""
         if return_address == 0:
             return Fit.OUTERMOST
         if not self._code.is_code(return_address):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks all rules for the caller of one frame, and completes the best answer from the others.
+"""Finds the caller of one frame by all rules, and fills in the best result from the others.
 
-Larger rules have their own modules (see `throwstack.unwind.x86`). The rules of the frame pointer, of exception
-registrations, of calls of an address that is no code, and of the scan are here.
+A rule is one way to find a frame's caller. Larger rules have their own modules (see `throwstack.unwind.x86`). This
+module contains the rules that use the frame pointer, exception registrations, calls of an address that is no code, and
+the scan of the stack.
 """
 
 from __future__ import annotations
@@ -35,25 +36,32 @@ from throwstack.unwind.x86.stack_scan import scan_return_addresses
 _BELIEVED = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE)
 _CERTAIN = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
 _OUTERMOST = 0x1000
-"""How far below the end of its stack a thread's first frame can be, in bytes."""
+"""How many bytes below the upper end of the stack a zero word still gets the grade `Fit.OUTERMOST`.
+
+There the zero is likely to be the return address of the thread's first frame. Further down the grade is `Fit.ZERO`.
+"""
 _FROM_START = (Rule.FUNCTION, Rule.GUESSED_START)
 _HERE = (Rule.FUNCTION,)
 _RECORDED = (Rule.FRAME_DATA, Rule.RECORD_HERE)
 _SEH_FRAMES = (0x10, 0x0C)
-"""How far above an exception registration the saved ebp is, in bytes.
+"""The possible distances in bytes from an exception registration up to the saved ebp of the same function.
 
-For functions with __try it is 10h (registration, scope table, try level, ebp), for functions with C++ objects to
-destroy 0Ch (registration, state, ebp).
+The distance is 10h in functions with __try (8 bytes of registration, scope table, try level, ebp), and 0Ch in functions
+with C++ objects to destroy (8 bytes of registration, state, ebp).
 """
 
 
 class Rules:
-    """The analyses of one address space, and the rules that use them."""
+    """Applies the rules to the frames of one address space, and keeps the analyses of code that they share."""
 
     def __init__(
         self, images: ImageMap, symbols: Symbols, source: FrameDataSource | None, meter: Meter | None = None
     ) -> None:
-        """`images` have the code, `meter` counts the places in it that are searched for function starts."""
+        """`images` are the loaded images, whose code is analysed.
+
+        `symbols` give the names and starts of functions. `source` supplies FrameData and FPO records of PDBs, and is
+        None if there are none. `meter` counts the positions that are examined in the search for function starts.
+        """
         self.images = images
         self.symbols = symbols
         self._memory = images.memory
@@ -66,16 +74,20 @@ class Rules:
         self._return_addresses = ReturnAddresses(self._code, self._prologues, self._function_starts)
 
     def begin_walk(self, work_limit: int) -> None:
-        """Begin a walk of at most `work_limit` instructions; after a `WorkLimitError` these rules are of no use."""
+        """Start to count the instructions of a new walk, which may follow at most `work_limit` of them.
+
+        A walk that exceeds the limit raises `WorkLimitError`. After that this object must be replaced, because some of
+        its analyses are incomplete.
+        """
         self._code.begin_walk(work_limit)
 
     @property
     def work(self) -> int:
-        """Return how many instructions the walk has followed."""
+        """Return how many instructions the current walk has followed."""
         return self._code.work_done
 
     def record(self, place: Place) -> FrameData | None:
-        """Return the frame data that covers the frame at `place`, or None."""
+        """Return the FrameData or FPO record that covers the ip of `place`, or None if there is none."""
         address = place.ip - (1 if place.is_return_address else 0)
         image = self.images.find(address)
         if self._source is None or image is None:
@@ -85,10 +97,11 @@ class Rules:
     def caller(
         self, place: Place, stack: StackBounds, arguments_size: int, registrations: tuple[int, ...]
     ) -> Candidate | None:
-        """Return the best answer for the caller of the frame at `place`, or None.
+        """Return the best candidate for the caller of the frame at `place`, or None if no rule finds a credible one.
 
-        `arguments_size` is the size in bytes of the arguments that were pushed for the call of the frame inside this
-        one, `registrations` the addresses of the thread's exception registrations.
+        `stack` are the bounds of the thread's stack. `arguments_size` is the size in bytes of the arguments that were
+        pushed for the call of the next inner frame. `registrations` are the addresses of the thread's exception
+        registrations.
         """
         if self.is_callback(place):
             return self._before_callback(place, stack)
@@ -113,19 +126,23 @@ class Rules:
         return None if found is None else _completed(place, found, candidates)
 
     def interrupted(self, place: Place, stack: StackBounds) -> Context | None:
-        """Return the CONTEXT of the code that a dispatcher's frame at `place` interrupted; None for other frames."""
+        """Return the CONTEXT of the code that was interrupted to run the dispatcher at `place`.
+
+        The dispatchers are KiUserExceptionDispatcher and KiUserApcDispatcher. The result is None for other functions,
+        and if no credible CONTEXT is found.
+        """
         function = self._dispatcher(place)
         return interrupted_context(function, place, stack, self._memory) if function else None
 
     def is_callback(self, place: Place) -> bool:
-        """Say whether the frame at `place` is one of KiUserCallbackDispatcher that has called a routine."""
+        """Say whether the frame at `place` is a frame of KiUserCallbackDispatcher that has called a routine."""
         if not place.is_return_address or self._dispatcher(place) != CALLBACK_DISPATCHER:
             return False
         start = self.symbols.function_start(place.ip, is_return_address=True)
         return start is not None and self._prologues.state(start, place) is not None
 
     def next_place(self, caller: Caller) -> Place:
-        """Return the place of the frame that is a caller."""
+        """Return the frame of `caller` as the `Place` from which the next caller is searched."""
         is_helper = self._rest.is_past_helper(caller.return_address)
         return Place(
             Registers(caller.return_address, caller.gpr),
@@ -136,7 +153,7 @@ class Rules:
         )
 
     def _dispatcher(self, place: Place) -> str:
-        """Return the name of ntdll's function at `place`; empty if `place` is in another module."""
+        """Return the name of the function at `place` if it is in ntdll, or an empty string for another module."""
         image = self.images.find(place.ip)
         if image is None or image.module.label.lower() != DISPATCHERS_MODULE:
             return ""
@@ -152,7 +169,7 @@ class Rules:
         return None if caller is None else Candidate(Rule.CALLBACK, caller, Fit.CONFIRMED, note, trust=Trust.PROLOGUE)
 
     def _judge(self, place: Place, stack: StackBounds, candidate: Candidate) -> Candidate | None:
-        """Return a candidate with its fit; None if its return address is not on the stack above the frame."""
+        """Return `candidate` with its `fit` set, or None if its return address is not on the stack above the frame."""
         caller = candidate.caller
         if not stack.contains(caller.slot, 4):
             return None
@@ -214,7 +231,10 @@ class Rules:
                 yield Rule.FRAME_DATA_SEARCH if found.searched else rule, found.caller, note
 
     def _by_guessed_start(self, place: Place) -> Iterator[tuple[int, Caller]]:
-        """Yield possible function starts and the callers that they give, nearest first, up to one that fits."""
+        """Yield pairs of a possible function start and the caller that is computed from it, nearest start first.
+
+        The last pair is the first whose return address is believed to be the frame's, if there is one.
+        """
         for guess in self._function_starts.guesses(place.ip - (1 if place.is_return_address else 0)):
             caller = self._prologues.caller(guess, place)
             if caller is None:
@@ -229,8 +249,8 @@ class Rules:
     def _called_nowhere(self, place: Place) -> Caller | None:
         """Return the caller whose return address is the word on top of the stack.
 
-        A call through a null or wild pointer pushes its return address, and then the thread faults: nothing else has
-        happened, so that all nonvolatile registers are the caller's.
+        A call through a null or wild pointer pushes its return address, and then the thread faults. No instruction has
+        run in between, so that all nonvolatile registers still have the caller's values.
         """
         sp = place.registers.sp
         try:
@@ -242,7 +262,11 @@ class Rules:
         return Caller(sp, return_address, (sp + 4) & MASK, None, tuple(gpr))
 
     def _frame_at(self, bp: int, place: Place) -> Caller | None:
-        """Return the caller by the classic frame: the saved ebp is at `bp`, and the return address above it."""
+        """Return the caller if the saved ebp is at `bp` and the return address is in the word above it.
+
+        This is the frame layout that `push ebp; mov ebp, esp` makes. `place` is the frame. The result is None if the
+        two words cannot be read.
+        """
         try:
             saved, return_address = self._memory.u32(bp), self._memory.u32((bp + 4) & MASK)
         except MemoryUnreadable:
@@ -253,10 +277,11 @@ class Rules:
         return Caller((bp + 4) & MASK, return_address, (bp + 8) & MASK, popped, tuple(gpr))
 
     def _by_registration(self, place: Place, stack: StackBounds, registrations: tuple[int, ...]) -> Iterator[Candidate]:
-        """Yield the callers that are certain by the nearest exception registration above the frame.
+        """Yield callers that are found through the nearest exception registration above the frame.
 
-        A registration is on the stack of the function that made it, at a fixed distance from that function's saved ebp.
-        So it leads to a frame even where ebp was lost.
+        A registration is in the frame of the function that made it, at a fixed distance from that function's saved ebp.
+        So the frame of that function can be found even where ebp is not known. A caller is yielded only if its return
+        address is right after a call of the function of `place`.
         """
         nearest = next((address for address in registrations if address >= place.lowest_sp), None)
         if nearest is None:
@@ -283,11 +308,14 @@ class Rules:
 
 
 def _completed(place: Place, found: Candidate, candidates: list[Candidate]) -> Candidate:
-    """Return the winner. Registers that it does not know are taken from rules that find the same slot.
+    """Return the best candidate, with its unknown registers filled in and with its trust label.
 
-    Two rules know registers better than the winner. In the innermost frame the code from the function's start does,
-    because a compiler's record describes neither epilogues nor every step of a prologue. And where the winner followed
-    the rest of the function, the code from the start does too: it has run, the rest has not.
+    `found` is the best of `candidates`, and `place` is the frame. Unknown registers are taken from candidates with the
+    return address in the same slot. In two cases a register is taken from another candidate although `found` knows it.
+    If the ip of `place` is not a return address, the registers that were computed from a function start known by
+    symbols are preferred, because a PDB record describes neither epilogues nor every step of a prologue. If `found`
+    came from the rest of the function, those that were computed from the function's start are preferred, because that
+    code has run and the rest has not.
     """
     caller = found.caller
     for other in candidates:

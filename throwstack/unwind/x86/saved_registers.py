@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Computes the registers at the start of an analysis from a symbolic state and the registers that are known there.
+"""Computes the registers at a function's start from those at a later instruction and the symbolic state there.
 
 For example, a function has run `push ebp; mov ebp, esp; push ebx`, and the thread was stopped there with ebp = 12ff00h.
-ebp is "esp at the start, minus 4": so esp was 12ff04h at the start. The word at 12ff00h is "ebp at the start" and the
-one below it "ebx at the start": reading them gives both registers. Each fact found in this way can lead to the next
-one, so that the search goes a few rounds.
+The symbolic state says that ebp is "esp at the start, minus 4", so that esp was 12ff04h at the start. The state also
+says that the word at 12ff00h is "ebp at the start", and the word below it "ebx at the start". Reading both words gives
+these two registers. A register that is found in this way can make further words readable, so that a few rounds are
+made.
 """
 
 from __future__ import annotations
@@ -28,16 +29,21 @@ _ANCHOR_ORDER = (SP, *_FRAME_POINTERS, 6, 7, 0, 1, 2)
 
 @dataclass(frozen=True, slots=True)
 class RegistersAtStart:
-    """The registers at the start of an analysis. `is_consistent` is False if two sources contradict each other."""
+    """The registers at the instruction at which an analysis of code started, mostly a function's first one.
+
+    A register in `gpr` is None if it is not known. `is_consistent` is False if esp and a frame pointer give different
+    values of esp at the start.
+    """
 
     gpr: tuple[int | None, ...]
     is_consistent: bool
 
 
 def registers_at_start(state: SymbolicState, gpr: Sequence[int | None], memory: Memory) -> RegistersAtStart | None:
-    """Return the registers at the start of the analysis that led to `state`, or None if esp there stays unknown.
+    """Return the registers at the start of the analysis that produced `state`, or None if esp there stays unknown.
 
-    `gpr` are the registers at the place of `state`. A doubtful esp is used last, and contradicts nothing.
+    `gpr` are the known register values at the instruction to which `state` belongs, and saved registers are read from
+    `memory`. If esp in `state` depends on a guess, it is used only if no other register gives esp at the start.
     """
     bases: dict[int, int] = {}
     is_consistent = True
@@ -64,9 +70,10 @@ def registers_at_start(state: SymbolicState, gpr: Sequence[int | None], memory: 
 
 
 def evaluate(found: SymbolicValue | None, gpr: Sequence[int | None], memory: Memory) -> int | None:
-    """Return the number that a value stands for, given the registers at the start, or None.
+    """Return the number that the symbolic value `found` stands for, or None if it is unknown.
 
-    A word is read from `memory` as it is now.
+    `gpr` are the registers at the start of the analysis. If `found` is a word of memory, the word is read from `memory`
+    with its present contents.
     """
     address = address_of(found, gpr)
     if found is None or address is None or not found.is_word:
@@ -78,7 +85,10 @@ def evaluate(found: SymbolicValue | None, gpr: Sequence[int | None], memory: Mem
 
 
 def address_of(found: SymbolicValue | None, gpr: Sequence[int | None]) -> int | None:
-    """Return base plus offset of a value, even if the value is the word at that address; None if it is unknown."""
+    """Return base plus offset of the symbolic value `found`, or None if it is unknown.
+
+    `gpr` are the registers at the start of the analysis. If the value is a word of memory, the result is its address.
+    """
     if found is None:
         return None
     if found.base == CONSTANT:
@@ -88,7 +98,10 @@ def address_of(found: SymbolicValue | None, gpr: Sequence[int | None]) -> int | 
 
 
 def _saved(state: SymbolicState, bases: dict[int, int], memory: Memory) -> dict[int, int]:
-    """Read the registers that were saved in stack words. Add to `bases` the bases that become known by them."""
+    """Read the registers that were saved in stack words, and return their values at the start by register number.
+
+    `bases` maps the symbolic bases that are known to their values. Those that become known are added to it.
+    """
     saved: dict[int, int] = {}
     sp = state.sp
     # Two words can hold "esi at the start": `push esi` in the prologue, and `push esi` again to pass it to a function,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the stack adjustment of a call: how many bytes of arguments are removed, and by whom.
+"""Finds how many bytes of arguments are removed after a call, and whether the callee or the caller removes them.
 
 The callee removes them with `ret n` (stdcall, thiscall, fastcall), or the caller does after the call (cdecl). Where the
 callee is not known (`call [eax]`), the code after the call gives hints.
@@ -28,7 +28,11 @@ _ECX = 1
 
 
 def popped_bytes(code: Code, address: int) -> int | None:
-    """Return the operand of the `ret` that the code at `address` leads to past the fewest calls, or None."""
+    """Return how many bytes of arguments the code at `address` removes when it returns, or None if no `ret` is found.
+
+    That is the operand of its `ret`, or 0 for a `ret` without one. If several are reached, the one with the fewest
+    calls before it is used.
+    """
     queue: list[tuple[int, int, int]] = [(0, 0, address)]
     seen: set[int] = set()
     order = 0
@@ -58,9 +62,10 @@ def popped_bytes(code: Code, address: int) -> int | None:
 def reallocated_bytes(code: Code, address: int) -> int:
     """Return how many bytes the code after a call allocates again because the callee has removed them, or 0.
 
-    GCC keeps room for the arguments of all calls below its locals, and stores arguments there instead of pushing them.
-    A stdcall callee removes a part of that room, and GCC allocates it again: `call [eax]; sub esp, 8`. The same
-    instruction before `fstp qword ptr [esp]` makes room for an argument of the next call, and does not count.
+    `address` is the return address of the call. GCC reserves stack space for the arguments of all calls below its
+    locals, and stores arguments there instead of pushing them. A stdcall callee removes a part of that space, and GCC
+    allocates it again: `call [eax]; sub esp, 8`. The same instruction before `fstp qword ptr [esp]` allocates space for
+    an argument of the next call, and the result is 0.
     """
     for _ in range(_TAKEN_BACK_AHEAD):
         following = code.at(address)
@@ -76,10 +81,10 @@ def reallocated_bytes(code: Code, address: int) -> int:
 
 
 def dropped_bytes(code: Code, address: int) -> tuple[int, bool]:
-    """Return how many bytes the code after a call drops, and whether they can only be arguments.
+    """Return how many bytes the code after a call removes from the stack, and whether these can only be arguments.
 
-    `call f; add esp, 8; push eax` drops two arguments. `call f; add esp, 8; ret` may remove the function's own locals
-    instead.
+    `address` is the return address of the call. For example, `call f; add esp, 8; push eax` removes two arguments. In
+    `call f; add esp, 8; ret` the 8 bytes may be the function's own locals instead.
     """
     size = 0
     for _ in range(_LOOK_AHEAD):

@@ -15,7 +15,11 @@ _SCANNED_WORDS = 512
 def scan_return_addresses(
     memory: Memory, calls: ReturnAddresses, start: int, bounds: StackBounds
 ) -> Iterator[tuple[int, int]]:
-    """Yield (slot, word) for each of the 512 words from `start` on that is an address after a call, lowest first."""
+    """Yield (stack address, word) for each word that is the address after a call instruction, lowest address first.
+
+    The 512 words from `start` on are searched, up to the end of `bounds`, the thread's stack, or an unreadable word.
+    `calls` finds the call instructions before an address.
+    """
     start = (start + 3) & ~3
     for slot in range(start, min(start + 4 * _SCANNED_WORDS, bounds.base - 3), 4):
         try:

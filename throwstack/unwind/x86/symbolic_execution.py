@@ -13,13 +13,13 @@ _ECX = Register(1)
 
 
 def execute(state: SymbolicState, instruction: Instruction) -> SymbolicState:
-    """Return the state after an instruction whose successor is the next one."""
+    """Return the state after an instruction that is neither a jump nor a call nor a return."""
     handler = _HANDLERS.get(instruction.op, _other)
     return handler(state, instruction)
 
 
 def operand_value(state: SymbolicState, operand: Operand | None) -> SymbolicValue | None:
-    """Return the 32-bit value of an operand, or None if it is unknown."""
+    """Return the symbolic value of a 32-bit operand in `state`, or None if it is unknown or of another size."""
     if isinstance(operand, Immediate):
         return constant(operand.value)
     if isinstance(operand, Indirect):
@@ -44,7 +44,7 @@ def _write(
 
 
 def _is_relative(instruction: Instruction) -> bool:
-    """Say whether an instruction that sets esp computes it from esp. Then a doubt about esp remains."""
+    """Say whether an instruction that sets esp computes it from esp, so that earlier guesses about esp still matter."""
     if instruction.op in {Opcode.ADD, Opcode.SUB, Opcode.AND}:
         return True
     source = instruction.operand(1)

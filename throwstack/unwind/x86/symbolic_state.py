@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Symbolic registers and stack words, which show the effects of code on them without knowing their values.
+"""Symbolic registers and stack words, which describe the effects of code when the actual values are not known.
 
 An analysis starts at a function's first instruction, or at the instruction at which a thread was stopped. The values of
 the eight registers there are its symbols. Every later value is one of four: a symbol plus a constant, the word of
@@ -17,10 +17,11 @@ from throwstack.core.registers import BP, SP, X86
 from throwstack.unwind.x86.decode import MASK, Indirect, Register
 
 CONSTANT = 8
-"""The base of values that are plain numbers.
+"""The base of symbolic values that are plain numbers.
 
-A higher base is the address of an instruction that made esp uncertain (`and esp, -8`, an `alloca` of unknown size):
-values after it are known relative to esp after that instruction.
+Bases below it are the numbers of registers. A higher base is the address of an instruction that set esp to an unknown
+value (`and esp, -8`, an `alloca` of unknown size). It stands for esp after that instruction, and later values are
+expressed relative to it.
 """
 
 _HALF = 1 << 31
@@ -28,14 +29,18 @@ _ECX = 1
 
 
 class SymbolicValue(NamedTuple):
-    """`base` plus `offset`, or the word at that address; `base` is a register's number, `CONSTANT` or more."""
+    """A value that is `base` plus `offset`, or the word at that address if `is_word` is True.
+
+    `base` is the number of a register and stands for its value at the start of the analysis, or it is `CONSTANT`
+    (`offset` is the number itself), or the address of an instruction (see `CONSTANT`).
+    """
 
     base: int
     offset: int
     is_word: bool = False
 
     def plus(self, delta: int) -> SymbolicValue | None:
-        """Return the value plus `delta`; None for a word of memory, whose sums are not followed."""
+        """Return the value plus `delta`, or None if the value is a word of memory: such sums are not tracked."""
         return None if self.is_word else value(self.base, self.offset + delta)
 
     @property
@@ -45,12 +50,12 @@ class SymbolicValue(NamedTuple):
 
 
 def value(base: int, offset: int) -> SymbolicValue:
-    """Return base + offset, the offset kept as a signed 32-bit number."""
+    """Return the symbolic value base + offset, with the offset wrapped to a signed 32-bit number."""
     return SymbolicValue(base, ((offset + _HALF) & MASK) - _HALF)
 
 
 def constant(number: int) -> SymbolicValue:
-    """Return a number as a value."""
+    """Return a number as a symbolic value."""
     return value(CONSTANT, number)
 
 
@@ -60,12 +65,13 @@ INITIAL = tuple(SymbolicValue(number, 0) for number in range(8))
 
 @dataclass(frozen=True, slots=True)
 class SymbolicState:
-    """Registers and written stack words before an instruction.
+    """The symbolic values of the registers and of the written stack words before an instruction.
 
-    `stack` maps (base, offset) of a word that was written to its value. `pushed` counts the bytes that may be arguments
-    of the next call. `doubt` counts the calls whose stack adjustment was guessed and on which esp still depends.
-    `is_from_entry` says that the analysis began at a function's first instruction, `may_have_pushed` that it began
-    where arguments of the first call may have been pushed already.
+    `registers` are the values of the eight registers, None if unknown. `stack` maps the address (base, offset) of each
+    word that was written to its value. `pushed` is the number of pushed bytes that may be arguments of the next call.
+    `doubt` is the number of calls whose stack adjustment was guessed and on which esp still depends. `is_from_entry` is
+    True if the analysis began at a function's first instruction. `may_have_pushed` is True if it began at an
+    instruction before which arguments of the first call may have been pushed already.
     """
 
     registers: tuple[SymbolicValue | None, ...] = INITIAL
@@ -77,16 +83,16 @@ class SymbolicState:
 
     @property
     def sp(self) -> SymbolicValue | None:
-        """Return esp."""
+        """Return the symbolic value of esp, or None if it is unknown."""
         return self.registers[SP]
 
     def with_register(self, number: int, new: SymbolicValue | None) -> SymbolicState:
-        """Return the state with one register changed."""
+        """Return the state with the register `number` set to `new`, which is None for an unknown value."""
         registers = self.registers
         return replace(self, registers=(*registers[:number], new, *registers[number + 1 :]))
 
     def without(self, numbers: tuple[int, ...]) -> SymbolicState:
-        """Return the state with some registers unknown."""
+        """Return the state with the registers `numbers` unknown."""
         registers = tuple(None if number in numbers else old for number, old in enumerate(self.registers))
         return replace(self, registers=registers)
 
@@ -110,7 +116,10 @@ class SymbolicState:
         return total
 
     def load(self, address: SymbolicValue | None) -> SymbolicValue | None:
-        """Return the word at an address: the value that was written there, or else the word at the start."""
+        """Return the word at `address`, or None if it is unknown.
+
+        If the word was written, the result is the written value. Otherwise it is the word that was there at the start.
+        """
         if address is None or address.is_word:
             return None
         key = (address.base, address.offset)
@@ -119,10 +128,12 @@ class SymbolicState:
         return SymbolicValue(address.base, address.offset, is_word=True)
 
     def store(self, address: SymbolicValue | None, new: SymbolicValue | None, size: int = 4) -> SymbolicState:
-        """Return the state after a write of `size` bytes.
+        """Return the state after `new` was written to `address` with a size of `size` bytes.
 
-        A write through an unknown pointer could hit anything. It is taken to hit no saved register and no return
-        address: compiled code has no pointers to them, and almost every function writes through some pointer.
+        A write to a fixed address does not change the state, and neither does a write to an unknown address. The latter
+        could hit any stack word, but it is assumed to hit no saved register and no return address, because compiled
+        code has no pointers to them. The assumption is needed because almost every function writes through some
+        pointer.
         """
         if address is None or address.is_word or address.base == CONSTANT:
             return self
@@ -134,16 +145,17 @@ class SymbolicState:
         return replace(self, stack=stack)
 
     def push(self, new: SymbolicValue | None) -> SymbolicState:
-        """Return the state after a push."""
+        """Return the state after a push of `new`."""
         sp = self.sp.plus(-4) if self.sp is not None else None
         size = 0 if self._is_save(new) else 4
         return replace(self.with_register(SP, sp).store(sp, new), pushed=self.pushed + size)
 
     def _is_save(self, new: SymbolicValue | None) -> bool:
-        """Say whether a push saves a register or makes room for a local variable, and does not pass an argument.
+        """Say whether a push of `new` saves a register or allocates a local variable, and does not pass an argument.
 
-        Compilers write `push ecx` for `sub esp, 4`, because it is shorter. A __thiscall or __fastcall function passes
-        ecx on with the same instruction. Room for locals is made before registers other than ebp are saved.
+        Compilers write `push ecx` for `sub esp, 4`, because it is shorter. A __thiscall or __fastcall function that
+        passes ecx on as an argument contains the same instruction. The two are told apart by their order: locals are
+        allocated before any register other than ebp is saved.
         """
         if not self.is_from_entry or new is None or new.is_word or new.offset:
             return False
@@ -158,10 +170,10 @@ class SymbolicState:
         return self.load(sp), replace(popped, pushed=max(self.pushed - 4, 0))
 
     def set_sp(self, new: SymbolicValue | None) -> SymbolicState:
-        """Return the state with esp set from a value other than esp, which removes all doubts about it."""
+        """Return the state with esp set to `new`, which is not computed from the old esp, so that `doubt` becomes 0."""
         return replace(self.with_register(SP, new), doubt=0, pushed=0)
 
 
 def register_of(operand: object) -> int | None:
-    """Return the number of a register operand, or None."""
+    """Return the number of a register operand, or None if the operand is of another kind."""
     return operand.number if isinstance(operand, Register) else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps through x86 stacks. For each frame the rules are asked for its caller, and the best answer is taken."""
+"""Walks x86 stacks. The caller of each frame is the best of those that the rules (see `rules`) find for it."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ _END_OF_CHAIN = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class X86Step(Step):
-    """A step, with the facts that the next one needs.
+    """A frame that a walk has reached, with the facts that the step to its caller needs.
 
-    `place` is the frame that was reached, `arguments_size` the size in bytes of the arguments that it has pushed for
-    the call of the frame inside it, `registrations` the addresses of the thread's exception registrations.
+    `place` is the frame with its registers. `arguments_size` is the size in bytes of the arguments that the frame has
+    pushed for the call of the next inner frame. `registrations` are the addresses of the thread's exception
+    registrations.
     """
 
     place: Place = field(kw_only=True)
@@ -46,7 +47,7 @@ class X86Step(Step):
 
 
 class Unwinder:
-    """Unwinds the stacks of one x86 address space. Analyses of code are kept for all its threads."""
+    """Unwinds the stacks of one x86 address space, and keeps analyses of code for all of its threads."""
 
     def __init__(
         self,
@@ -58,10 +59,12 @@ class Unwinder:
         work_limit: int = BUDGETS.code.thread,
         meter: Meter | None = None,
     ) -> None:
-        """Unwind code of `images`, with the frame data of their PDBs if there is any.
+        """`images` are the loaded images, whose code is on the stacks.
 
-        `work_limit` is how many instructions one walk may follow. Stacks of real programs take some 20,000; half a
-        million are ten seconds of work. `meter` counts them for the thread and the process.
+        `symbols` give the names and starts of functions. `frame_data` supplies the FrameData and FPO records of the
+        images' PDBs, and is None if there are none. A walk ends after `frame_limit` frames. `work_limit` is how many
+        instructions one walk may follow. Stacks of real programs take some 20,000, and half a million take ten seconds.
+        `meter` counts the followed instructions against the budgets of the thread and the process.
         """
         self._memory = images.memory
         self._frame_limit = frame_limit
@@ -78,9 +81,10 @@ class Unwinder:
         trust: Trust = Trust.CONTEXT,
         seh_head: int | None = None,
     ) -> Walk:
-        """Walk the stack from `registers`; `trust` says how they were found.
+        """Walk the stack from `registers`, those of the innermost frame.
 
-        `seh_head` is the thread's first exception registration (`fs:[0]`), if it is known.
+        `stack` are the bounds of the thread's stack. `trust` says where the registers come from. `seh_head` is the
+        address of the thread's first exception registration (`fs:[0]`), or None if it is not known.
         """
         registrations = registration_chain(self._memory, seh_head, stack)
         first = X86Step(
@@ -94,7 +98,7 @@ class Unwinder:
         return found
 
     def step(self, at: X86Step, stack: StackBounds) -> X86Step | Stop:
-        """Return the caller of the frame that `at` has reached, or why there is none."""
+        """Return the step that reaches the caller of the frame `at`, or the reason why the walk ends there."""
         place, caller = at.place, None
         try:
             context = self._rules.interrupted(place, stack)
@@ -125,7 +129,7 @@ class Unwinder:
             )
 
     def _reached(self, found: Candidate, at: X86Step) -> X86Step:
-        """Return the step from the frame of `at` to the caller that was found."""
+        """Return the step that reaches the caller in `found`; `at` is the step that has reached the frame it called."""
         caller = found.caller
         data = self._rules.record(at.place)
         is_called = found.rule is not Rule.CALLBACK
@@ -141,12 +145,16 @@ class Unwinder:
         )
 
     def frame(self, at: X86Step, return_address: int | None, slot: int | None) -> Frame:
-        """Return the frame that `at` has reached, given its return address and the slot that holds it."""
+        """Return the frame that the step `at` has reached.
+
+        `return_address` is the frame's return address, and `slot` is the stack address of that. Both are None if no
+        return address was found.
+        """
         child_sp = ((at.place.lowest_sp if slot is None else slot) - 4) & MASK
         return Frame(at.registers, child_sp, return_address, slot, at.trust, at.note, at.is_interrupted)
 
     def _end(self, place: Place, stack: StackBounds) -> Stop:
-        """Return why no rule finds a caller of the frame at `place`."""
+        """Return the reason for the end of a walk at the frame `place`, for which no rule finds a caller."""
         name = self._rules.symbols.name(place.ip, is_return_address=place.is_return_address)
         if name.symbol in _START_ROUTINES:
             return Stop(End.THREAD_START, "", 0)
@@ -159,10 +167,11 @@ class Unwinder:
 
 
 def registration_chain(memory: Memory, head: int | None, stack: StackBounds) -> tuple[int, ...]:
-    """Return the addresses of a thread's exception registrations, innermost first. `head` is the first one (fs:[0]).
+    """Return the addresses of a thread's exception registrations, innermost first.
 
-    Each is on the stack, above the one before it, and the chain ends with 0xFFFFFFFF. A chain that breaks these rules
-    is cut there.
+    `head` is the address of the first one (`fs:[0]`), or None if it is not known. Each registration must be in `stack`,
+    the thread's stack, and above the one before it. The chain ends with 0xFFFFFFFF, or before the first registration
+    that is not so. At most 256 registrations are returned.
     """
     chain: list[int] = []
     address = head
