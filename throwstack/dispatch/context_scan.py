@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scan of the stack for CONTEXT records, by their ContextFlags. It is used if no other route finds an exception.
+"""Scans a stack for CONTEXT records by their ContextFlags. This is done only if no other way finds an exception.
 
-A CONTEXT alone does not prove an exception. It counts if a record on the same stack names the same instruction.
+A CONTEXT alone does not prove an exception. It is accepted if an exception record on the same stack has the same
+instruction address.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _FLAGS = {
 }
 _MAX_RECORDS = 64
 _REMEMBERED = 64
-"""What a page costs of the budget of bytes if one with the same contents was searched before."""
+"""How many bytes of the budget a page costs if another page with the same contents was searched before."""
 _MAX_CONTEXTS = 1024
 _MAX_FLAGS = 0xFF
 _LOWEST_CODE = 0x40000000
@@ -35,7 +36,10 @@ _ALWAYS_SET, _EFLAGS_END = 2, 1 << 22
 
 
 def context_offsets(data: bytes, arch: Arch) -> Iterator[int]:
-    """Yield the offsets in `data` at which a CONTEXT may start, by its ContextFlags. `data` begins at a page."""
+    """Yield the offsets in `data` at which a CONTEXT may start, according to its ContextFlags.
+
+    The first byte of `data` must be at a page-aligned address.
+    """
     for match in _FLAGS[arch].finditer(data):
         start = match.start() - arch.facts.context_flags_at
         if not start % arch.facts.context_alignment:
@@ -43,7 +47,10 @@ def context_offsets(data: bytes, arch: Arch) -> Iterator[int]:
 
 
 def scan_contexts(target: Target, stack: StackBounds, low: int) -> Iterator[SavedException]:
-    """Yield the exceptions whose CONTEXT is on the stack from `low` outwards, in stack order."""
+    """Yield the exceptions whose CONTEXT is on the stack at `low` or above, lowest address first.
+
+    `stack` has the bounds of the stack.
+    """
     arch, memory, size = target.arch, target.memory, target.arch.pointer_size
     low = (max(low, stack.limit) + 15) & -16
     high = min(stack.base, low + MAX_BYTES)
@@ -68,7 +75,10 @@ def scan_contexts(target: Target, stack: StackBounds, low: int) -> Iterator[Save
 
 
 def _contexts(target: Target, low: int, high: int) -> Iterator[int]:
-    """Yield the addresses from `low` on at which CONTEXTs may start. Stops at the first page that is not in memory."""
+    """Yield the addresses from `low` to `high` at which CONTEXTs may start.
+
+    The iteration ends at the first page that is not in memory, or when the budget of bytes to search is spent.
+    """
     budget = target.meter.budgets.searched
     known: dict[bytes, tuple[int, ...]] = {}
     for page_address, page in pages_between(target.memory, low, high):
@@ -81,7 +91,10 @@ def _contexts(target: Target, low: int, high: int) -> Iterator[int]:
 
 
 def _records(target: Target, data: bytes, ip: bytes) -> Iterator[int]:
-    """Yield the offsets in `data` at which a record may start whose ExceptionAddress is `ip`."""
+    """Yield the offsets in `data` at which an exception record may start whose ExceptionAddress is `ip`.
+
+    `data` are the contents of the stack.
+    """
     at, alignment = target.arch.facts.record_address_at, target.arch.pointer_size
     budget = target.meter.budgets.searched
     position = at
@@ -97,11 +110,11 @@ def _records(target: Target, data: bytes, ip: bytes) -> Iterator[int]:
 
 
 def _is_plausible_record(target: Target, address: int) -> bool:
-    """Say whether the words at `address` can be a record: code, flags, and a pointer to the next record that is valid.
+    """Say whether the words at `address` can be an exception record.
 
-    Example of words that are not: a saved instruction pointer three words after a small number. A code that Windows or
-    a runtime raises starts with 0x4, 0x8 or 0xC (NTSTATUS), or 0xE (the C++ runtime, the CLR), and is no address in an
-    image.
+    The code, the flags and the pointer to the next record must be plausible. Example of words that are not a record: a
+    saved instruction pointer three words after a small number. A code that Windows or a runtime raises starts with 0x4,
+    0x8 or 0xC (NTSTATUS), or 0xE (the C++ runtime, the CLR), and is not an address in an image.
     """
     try:
         record = read_record(target.memory, address, target.arch)

@@ -3,8 +3,9 @@
 
 Filters, handlers and the dispatchers keep the two addresses in adjacent words (EXCEPTION_POINTERS {ExceptionRecord,
 ContextRecord}), or with one word between them (the arguments of an x86 exception handler: record, registration,
-CONTEXT, dispatcher context). Record and CONTEXT are further out on the same stack, or (after a stack-cookie failure) in
-globals of the failing module. A nonvolatile register may hold the address of the pair, or of one of the two.
+CONTEXT, dispatcher context). Record and CONTEXT themselves are further out on the same stack, or (after a stack-cookie
+failure) in globals of the failing module. A nonvolatile register may hold the address of the two pointers, or the
+address of the record or the CONTEXT.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ from throwstack.dispatch.saved_exception import Route, SavedException, saved_exc
 from throwstack.unwind.target import Target
 
 MAX_BYTES = 4 << 20
-"""How much of a stack is searched. The linker reserves a quarter of that unless it is told otherwise."""
+"""How many bytes of a stack are searched. The linker reserves a quarter of this for a stack by default."""
 _REMEMBERED = 64
 _MAX_CHECKS = 4096
-"""How many pairs are looked at: a stack filled with plausible pointers must not take minutes."""
+"""How many pairs of words are examined at most, so that a stack filled with plausible pointers takes no minutes."""
 
 
 def scan_pointers(target: Target, stack: StackBounds, low: int, high: int) -> Iterator[SavedException]:
-    """Yield the exceptions that pairs of words from stack address `low` to `high` point to, in stack order."""
+    """Yield the exceptions to whose record and CONTEXT two words on the stack point, in order of the words' addresses.
+
+    The words are adjacent, or (on x86) have one word between them. They are searched from stack address `low` to
+    `high`.
+    """
     size, base = target.arch.pointer_size, stack.base
     low = (max(low, stack.limit) + size - 1) & -size
     high = min(high, base, low + MAX_BYTES) - 2 * size
@@ -48,9 +53,9 @@ def scan_pointers(target: Target, stack: StackBounds, low: int, high: int) -> It
 
 
 def _pointers(target: Target, low: int, high: int, base: int) -> Iterator[tuple[int, int]]:
-    """Yield (address, word) for the words from `low` to `high` that point further out on the stack that ends at `base`.
+    """Yield (address, word) for the words from `low` to `high` that point further out on the stack ending at `base`.
 
-    Stops at the first page that is not in memory.
+    The iteration ends at the first page that is not in memory, or when the budget is spent.
     """
     size, meter = target.arch.pointer_size, target.meter
     on_stack = CodeRanges([(low, base - 1)], size)
@@ -67,9 +72,9 @@ def _pointers(target: Target, low: int, high: int, base: int) -> Iterator[tuple[
 
 
 def _take_page(target: Target, ranges: CodeRanges, page: bytes) -> bool:
-    """Take the cost of searching a page from the budget, and say whether the budget allows it.
+    """Take the cost of searching `page` from the budget, and say whether the budget was large enough.
 
-    A page with the same contents as an earlier one costs less, because `ranges` remember the answer.
+    A page with the same contents as an earlier one costs less, because `ranges` remembers the result of the search.
     """
     size = _REMEMBERED if ranges.is_known(page) else PAGE_SIZE
     return target.meter.take(target.meter.budgets.searched, size) == size
@@ -78,9 +83,10 @@ def _take_page(target: Target, ranges: CodeRanges, page: bytes) -> bool:
 def pair_at(
     target: Target, stack: StackBounds, address: int, *, route: Route, frame_sp: int, distance: int = 1
 ) -> SavedException | None:
-    """Return the exception whose record and CONTEXT two words on the stack point to, or None.
+    """Return the exception to whose record and CONTEXT two words on the stack point, or None.
 
     The word at `address` points to the record. The word that is `distance` words after it points to the CONTEXT.
+    `route` and `frame_sp` are put into the result: how the exception was found, and the stack address of the frame.
     """
     memory, size = target.memory, target.arch.pointer_size
     try:
@@ -91,9 +97,10 @@ def pair_at(
 
 
 def from_registers(target: Target, stack: StackBounds, frames: Iterable[Frame]) -> Iterator[SavedException]:
-    """Yield the exceptions to which the nonvolatile registers of `frames` lead.
+    """Yield the exceptions that the nonvolatile registers of `frames` point to.
 
-    One register holds the address of the two pointers, or one holds that of the record and another that of the CONTEXT.
+    Either one register holds the address of two adjacent pointers, to record and CONTEXT. Or one register holds the
+    address of the record, and another that of the CONTEXT.
     """
     numbers = target.arch.facts.nonvolatile
     seen: set[tuple[int, ...]] = set()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fast-fail: `__fastfail`, which is int 29h with a code in ecx (rcx), on Windows 8 and later.
 
-User mode does nothing for it: there is no dispatcher, no filter, and no CONTEXT on the stack. The kernel has the
-process reported and ended, and the thread waits at the int 29h until that is done. The registers of the failure are
-those in the thread's trap frame. The exception record would have STATUS_STACK_BUFFER_OVERRUN, with the fail-fast code
-as its parameter.
+No user-mode code handles it: there is no dispatcher, no filter, and no CONTEXT on the stack. The kernel has the process
+reported and ended, and the thread waits at the int 29h until that is done. The registers of the failure are those in
+the thread's trap frame. The exception record would have STATUS_STACK_BUFFER_OVERRUN, with the fail-fast code as its
+parameter.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _NONCONTINUABLE = 1
 
 
 def fast_fail_at(target: Target, ip: int) -> int | None:
-    """Return the address of the int 29h at which a thread with instruction pointer `ip` waits, or None.
+    """Return the address of the int 29h at which a thread waits, or None. `ip` is the thread's instruction pointer.
 
-    The processor leaves `ip` at the instruction or after it. A thread that waits there has failed fast, because nothing
-    returns from int 29h.
+    The processor leaves `ip` at the int 29h or at the next instruction. If either is so, the thread has failed fast,
+    because int 29h never returns.
     """
     image = target.images.find(ip)
     if image is None:
@@ -40,9 +40,10 @@ def fast_fail_at(target: Target, ip: int) -> int | None:
 
 
 def fast_fail_exception(arch: Arch, registers: Registers, ip: int) -> SavedException:
-    """Return the exception of a thread that failed fast at the int 29h at `ip`, with these user-mode registers.
+    """Return the exception of a thread that failed fast at `ip`, the address of the int 29h.
 
-    Record and CONTEXT are made from the registers. They are not in the process's memory, and their addresses are 0.
+    `registers` are the thread's user-mode registers, from which record and CONTEXT are made. These are not in the
+    process's memory, so their addresses are 0.
     """
     code = registers.gpr[_CX]
     parameters = () if code is None else (code & 0xFFFFFFFF,)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Overwritten stack cookies: the module that finds one saves record and CONTEXT in its own globals.
+"""Finds the record and CONTEXT that a module saves in its own global variables if a stack cookie was overwritten.
 
 `__report_gsfailure` and similar functions (gs_report.c of the C runtime's source) fill in GS_ExceptionRecord and
-GS_ContextRecord, and pass their addresses to UnhandledExceptionFilter. Both are globals of the C runtime; each module
-that is linked with it statically has its own.
+GS_ContextRecord, and pass their addresses to UnhandledExceptionFilter. Both are global variables of the C runtime. Each
+module that is statically linked with the C runtime has its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from throwstack.unwind.target import Target
 
 
 def from_gs_failure_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> SavedException | None:
-    """Return the exception that the module of `frame` saved; None if function `name` reports no such failure."""
+    """Return the exception that the module of `frame` saved in its global variables, or None.
+
+    `name` is the name of the frame's function. The result is None unless this function reports overwritten stack
+    cookies.
+    """
     blocker = blocker_named(name.module, name.symbol)
     image = target.images.find(frame.ip)
     if image is None or blocker is None or blocker.kind is not BlockerKind.GS_FAILURE:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A saved exception: its record, its CONTEXT, the routes by which they were found, and the checks that both must pass.
 
-Not everything on a stack that looks like a CONTEXT belongs to an exception: RtlDispatchException has a working copy
-(ip 0), the first page of a stack may hold the CONTEXT with which the thread was started, and exceptions that were
-handled leave theirs where it was. What passes here has the flags and selectors of user mode, a stack pointer on this
-thread's stack that is above the CONTEXT, and an ip in code, unless jumping to that ip was the fault. Whether the
-exception is still in flight is another question: `throwstack.dispatch.stale_contexts`.
+Not everything on a stack that looks like a CONTEXT belongs to an exception. RtlDispatchException has a working copy,
+whose ip is 0. The first page of a stack may hold the CONTEXT with which the thread was started. Exceptions that were
+handled leave their CONTEXT where it was.
+
+A CONTEXT passes the checks if it has the flags and selectors of user mode, a stack pointer on this thread's stack that
+is above the CONTEXT, and an ip in code. The ip may be outside code if jumping there was the fault. The checks do not
+decide whether the exception is still in flight: `throwstack.dispatch.stale_contexts` does.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from throwstack.unwind.target import Target
 
 
 class Route(Enum):
-    """How a saved CONTEXT was found, the most reliable route first."""
+    """The ways in which a saved CONTEXT can be found (routes), the most reliable first."""
 
     FAST_FAIL = "int 29h in the trap frame"
     FILTER_ARGUMENT = "UnhandledExceptionFilter argument"
@@ -38,7 +40,10 @@ class Route(Enum):
 
 _ROUTE_ORDER = {route: index for index, route in enumerate(Route)}
 _ALONE_NOT_ENOUGH = frozenset({Route.HANDLER_ARGUMENTS, Route.REGISTER, Route.POINTERS, Route.SCAN})
-"""Routes that start from words that only look like pointers. Here record and CONTEXT must name the same instruction."""
+"""Routes that start from words that may only look like pointers.
+
+Exceptions found by them are accepted only if record and CONTEXT have the same instruction address.
+"""
 
 _STATUS_ACCESS_VIOLATION = 0xC0000005
 _STATUS_ILLEGAL_INSTRUCTION = 0xC000001D
@@ -53,8 +58,9 @@ _CODES_OF_BAD_JUMPS = frozenset(
 class SavedException:
     """An exception whose record and CONTEXT were found on a thread.
 
-    `routes` are the routes that led to it, best first. `frame_sp` is the stack address of the route's frame, the
-    innermost if there are several. `disagreement` says what another route found instead; empty if all agree.
+    `routes` are the routes by which the exception was found, best first. `frame_sp` is the stack address of the frame
+    (or registration or pointer) from which it was found, the lowest if there are several. `disagreement` says what
+    another route found instead. It is "" if all routes found the same.
     """
 
     record: ExceptionRecord
@@ -65,21 +71,21 @@ class SavedException:
 
     @property
     def found_by(self) -> str:
-        """Return in words the routes that agree on it, best first."""
+        """Return the routes by which the exception was found, in words, best first."""
         return ", ".join(route.value for route in self.routes)
 
     @property
     def where(self) -> str:
-        """Return in words where its CONTEXT is."""
+        """Return in words where the exception's CONTEXT is."""
         return f"context {self.context.address:#x}" if self.context.address else "no CONTEXT record"
 
     @property
     def key(self) -> tuple[int, int]:
-        """Return ip and sp of the throw. Exceptions in flight on one stack differ in them.
+        """Return ip and sp at the throw, which are different for each exception in flight on one stack.
 
-        The address of the CONTEXT would not do, because one exception may have several. Example: a debugger is
-        attached, so RtlRaiseException asks the kernel to dispatch, and the kernel copies the CONTEXT that it is given
-        to the frame of KiUserExceptionDispatcher.
+        The address of the CONTEXT cannot serve as a key, because one exception may have several CONTEXTs. Example: if a
+        debugger is attached, RtlRaiseException asks the kernel to dispatch. The kernel then copies the CONTEXT that it
+        is given to the frame of KiUserExceptionDispatcher.
         """
         return self.context.registers.ip, self.context.registers.sp
 
@@ -87,9 +93,10 @@ class SavedException:
 def saved_exception(
     target: Target, stack: StackBounds, record_address: int, context_address: int, *, route: Route, frame_sp: int
 ) -> SavedException | None:
-    """Read a record and a CONTEXT; return None if they are not those of an exception of this thread.
+    """Read a record and a CONTEXT, and return them as an exception of this thread; None if they do not pass the checks.
 
-    Each call takes one unit from the budget of checks. Once that is spent, the answer is None.
+    `record_address` and `context_address` say where they are. `route` and `frame_sp` are put into the result. Each call
+    takes one unit from the budget of checks. Once that is spent, the result is None.
     """
     if not target.meter.take(target.meter.budgets.checks):
         return None
@@ -129,9 +136,9 @@ def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionReco
 
 
 def merge(found: Iterable[SavedException]) -> tuple[SavedException, ...]:
-    """Return each exception once, with all routes that led to it. The innermost (the latest) is first.
+    """Return each exception of `found` once, with all routes by which it was found, innermost (latest) first.
 
-    If one exception has several CONTEXTs, the one of the most reliable route is taken.
+    If one exception has several CONTEXTs, the CONTEXT found by the most reliable route is taken.
     """
     by_throw: dict[tuple[int, int], SavedException] = {}
     for item in found:
@@ -146,5 +153,5 @@ def merge(found: Iterable[SavedException]) -> tuple[SavedException, ...]:
 
 
 def rank(item: SavedException) -> int:
-    """Return the rank of the best route of `item`: 0 is the most reliable one."""
+    """Return the rank of the most reliable route of `item`. A lower rank is better, and the best rank is 0."""
     return min(_ROUTE_ORDER[route] for route in item.routes)

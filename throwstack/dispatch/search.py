@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exceptions in flight on a thread, that is, those whose dispatch is not over: the search for their CONTEXTs.
+"""Searches a thread's stack for the CONTEXTs of its exceptions in flight, that is, of those whose dispatch is not over.
 
 There are several routes to a saved CONTEXT (`throwstack.dispatch.saved_exception.Route`), some more reliable than
 others:
 
 1. Frames of the walk: the argument of UnhandledExceptionFilter and of handlers (x86), the frames of the dispatcher and
    of RtlRaiseException, registrations of ExecuteHandler in the thread's chain (x86).
-2. Pointers on the stack and in registers. They confirm what a frame gives. Alone they count only if no frame gives
-   anything and a function on the stack proves that an exception went unhandled.
-3. A scan of the stack for CONTEXT records, if there is nothing else.
+2. Pointers on the stack and in registers. They confirm an exception that a frame gives. Without such a frame they are
+   used only if a function on the stack proves that an exception went unhandled.
+3. A scan of the stack for CONTEXT records, under the same condition, if neither frames nor pointers give anything.
 
 Exceptions nest: a handler for a first exception may raise a second one. The second, which is further in, is found
-first. The walk from its CONTEXT, in which all registers are known, is the stack that threw it. The first exception's
-dispatch is on that stack, and is searched for there. The search goes on in this way, outwards.
+first. The walk from its CONTEXT, in which all registers are known, is the stack that threw it. The dispatch of the
+first exception is on that stack, and is searched for there. The search goes on in this way, outwards.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _UNWINDERS = frozenset({"RtlUnwind", "RtlUnwindEx", "RtlUnwind2"})
 
 @dataclass(frozen=True, slots=True)
 class SearchStart:
-    """Where on a thread the search starts.
+    """Where on a thread the search starts, and what is known about the thread.
 
     `frames` are the frames of the thread's walk, innermost first; none if there is no walk. Pointers below the stack
-    address `low` do not count. `is_complete`: the walk reached the start of the thread. `proves_exception`: one of the
+    address `low` are ignored. `is_complete`: the walk reached the start of the thread. `proves_exception`: one of the
     functions on the stack runs only when an exception went unhandled. `registrations` is the x86 chain of exception
-    registrations (addresses on the stack, innermost first), None where it is not known.
+    registrations (addresses on the stack, innermost first), or None if it is not known.
     """
 
     frames: Sequence[Frame]
@@ -56,9 +56,9 @@ class SearchStart:
 
 @dataclass(frozen=True, slots=True)
 class FoundExceptions:
-    """The exceptions in flight on a thread, innermost first, and notes for the user.
+    """The exceptions in flight on a thread, innermost first, with notes for the user.
 
-    `walks` has, for each exception, the walk from its CONTEXT. The search makes it, and it is kept for later use.
+    `walks` has, for each exception, the walk from its CONTEXT, which the search needs and the caller can use again.
     """
 
     exceptions: tuple[SavedException, ...] = ()
@@ -67,7 +67,10 @@ class FoundExceptions:
 
 
 def exceptions_in_flight(target: Target, stack: StackBounds, start: SearchStart) -> FoundExceptions:
-    """Return the exceptions in flight on the thread with this stack, and a walk for each; at most `MAX_NESTED`."""
+    """Return the exceptions in flight on the thread with this stack, at most `MAX_NESTED`, and a walk for each.
+
+    `stack` has the bounds of the stack. `start` says where the search starts.
+    """
     return _Search(target, stack, start).run()
 
 
@@ -113,7 +116,11 @@ class _Search:
         return FoundExceptions(tuple(found), tuple(walks), tuple(notes))
 
     def _by_frames(self, frames: Sequence[Frame], low: int, *, is_complete: bool) -> SavedException | None:
-        """Return the innermost exception that a frame or a registration leads to, or None."""
+        """Return the innermost exception that is found by a frame or by an exception registration, or None.
+
+        Registrations below the stack address `low` are ignored. `is_complete`: the walk `frames` reached the start of
+        the thread.
+        """
         found = [
             item
             for item in self._from_frames(frames)
@@ -157,7 +164,11 @@ class _Search:
         yield from islice(scan_pointers(self._target, self._stack, low, high), _MAX_FOUND)
 
     def _by_memory(self, frames: Sequence[Frame], *, is_complete: bool) -> SavedException | None:
-        """Return the innermost exception that registers or words of the stack lead to."""
+        """Return the innermost exception that pointers in registers or on the stack point to, or None.
+
+        If there is none, the stack is scanned for CONTEXTs. `is_complete`: the walk `frames` reached the start of the
+        thread.
+        """
         low = self._start.low
 
         def in_flight(found: Iterator[SavedException]) -> tuple[SavedException, ...]:
@@ -172,14 +183,16 @@ class _Search:
         return found[0] if found else None
 
     def _was_taken(self, item: SavedException, frames: Sequence[Frame], low: int, *, is_innermost: bool) -> bool:
-        """Say whether a handler has taken the exception, although its dispatcher's frames are still on the stack.
+        """Say whether a handler has taken the exception `item` although its dispatcher is still on the stack.
 
         x86 example: a C++ catch block waits for an event. The C++ runtime calls the catch block from the handler that
         RtlDispatchException calls, so that KiUserExceptionDispatcher is on the stack for as long as the block runs. But
-        ExecuteHandler's registration is unlinked by then: an exception without one was taken.
+        ExecuteHandler's registration is unlinked by then. So if the chain of registrations is known and has none for
+        the exception, the exception was taken.
 
-        x64 example: a __finally block runs before an __except block. RtlUnwindEx calls it, further in than the
-        dispatcher. So a frame of RtlUnwindEx inside the CONTEXT's frame says that the innermost exception was taken.
+        x64 example: a __finally block runs before an __except block. RtlUnwindEx calls the __finally block, further in
+        than the dispatcher. So if a frame of RtlUnwindEx is further in than the CONTEXT of the innermost exception,
+        that exception was taken.
         """
         if is_innermost and self._start.proves_exception:
             return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stale CONTEXTs: leftovers of exceptions that were handled long ago.
+"""Recognizes stale CONTEXTs, which exceptions that were handled long ago left on the stack.
 
 Nobody clears a stack. Example: a program handles an access violation and goes on. The CONTEXT stays in memory below the
 stack pointer. Later the program calls a function with a large buffer and waits in it; the buffer, which the function
@@ -30,10 +30,11 @@ _GUESSES = frozenset({Trust.SCAN})
 def is_stale(
     target: Target, stack: StackBounds, frames: Sequence[Frame], saved: SavedException, *, is_complete: bool
 ) -> bool:
-    """Say whether the walk `frames` (innermost first) shows that the CONTEXT of `saved` is stale.
+    """Say whether the CONTEXT of `saved` is stale, according to a walk of the stack.
 
-    False if the walk cannot tell, because there is no walk, the CONTEXT is not on the stack, or its frame is a guess.
-    `is_complete`: the walk reached the start of the thread.
+    `frames` are the frames of the walk, innermost first. `is_complete`: the walk reached the start of the thread. The
+    result is False if the walk does not decide it: there are no frames, the CONTEXT is not on the stack, or the frame
+    that it is in was found by a scan.
     """
     address = saved.context.address
     if not frames or not stack.contains(address):
@@ -49,7 +50,10 @@ def is_stale(
 
 
 def _may_hold_context(target: Target, frame: Frame, inner: Frame | None) -> bool:
-    """Say whether `frame`, which called `inner`, may hold the CONTEXT of an exception in flight."""
+    """Say whether `frame` may hold the CONTEXT of an exception in flight.
+
+    `inner` is the frame that `frame` called, or None.
+    """
     name = name_of(target.symbols, frame)
     if not name.symbol or name.is_doubtful:
         return name.module.lower() == "ntdll"

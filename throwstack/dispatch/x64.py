@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved CONTEXTs on x64: in the frames of the dispatcher and of RtlRaiseException.
+"""Finds saved CONTEXTs on x64, in the frames of KiUserExceptionDispatcher and of RtlRaiseException.
 
-UnhandledExceptionFilter's argument is in rcx, which is overwritten soon. But what it pointed to is in its callers'
-frames:
+UnhandledExceptionFilter's argument is in rcx, which is overwritten soon. But the record and CONTEXT to which it led are
+in frames further out:
 
 - The kernel delivers a fault by building, at rsp of KiUserExceptionDispatcher, a CONTEXT (0x4d0 bytes), a CONTEXT_EX,
   and the EXCEPTION_RECORD at +0x4f0.
@@ -27,12 +27,14 @@ DISPATCHERS = frozenset({"KiUserExceptionDispatch", "KiUserExceptionDispatcher"}
 RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})
 
 _RECORD_AFTER_CONTEXT = (0x4F0, 0x4D0, *range(0x4D8, 0x4F0, 8), *range(0x4F8, 0x640, 8))
-"""Distances from the CONTEXT to the record: after a CONTEXT_EX of 0x20 bytes, or (before Windows 7) right after the
-CONTEXT. Versions of Wine put other things between the two."""
+"""Distances in bytes from the start of the CONTEXT to the record, in the order in which they are tried.
+
+The record is after a CONTEXT_EX of 0x20 bytes, or (before Windows 7) right after the CONTEXT. Versions of Wine put
+other things between the two."""
 _MAX_FRAME = 0x10000
 _ADDRESS_IN_RECORD = 0x10
 _MAX_FLAGS = 0xFF
-"""EXCEPTION_NONCONTINUABLE (1) to EXCEPTION_SOFTWARE_ORIGINATE (0x80)."""
+"""The largest flags of a record: any of EXCEPTION_NONCONTINUABLE (1) to EXCEPTION_SOFTWARE_ORIGINATE (0x80)."""
 
 
 def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
@@ -47,10 +49,10 @@ def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> S
 
 
 def from_raise_frame(target: Target, stack: StackBounds, frame: Frame, caller: Frame) -> SavedException | None:
-    """Return the exception that the RtlRaiseException frame `frame`, called by `caller`, captured, or None.
+    """Return the exception whose CONTEXT the RtlRaiseException frame `frame` captured, or None.
 
-    The CONTEXT has the state of the caller: rip is the frame's return address, rsp the caller's. The caller has built
-    the record, mostly in its own frame.
+    `caller` is the frame that called it. The CONTEXT has the caller's state: its rip is the return address of `frame`,
+    and its rsp is that of the caller. The caller has built the record, mostly in its own frame.
     """
     context_address = _context_in(target, frame, caller)
     if context_address is None or frame.return_address is None:
@@ -67,7 +69,10 @@ def from_raise_frame(target: Target, stack: StackBounds, frame: Frame, caller: F
 
 
 def records_naming(target: Target, stack: StackBounds, ip: int, low: int, size: int) -> Iterator[int]:
-    """Yield the stack addresses, within `size` bytes from `low`, at which a record of an exception at `ip` may be."""
+    """Yield the stack addresses at which there may be a record whose ExceptionAddress is `ip`.
+
+    The `size` bytes from the stack address `low` on are searched.
+    """
     low = (max(low, stack.limit) + 7) & -8
     data = target.memory.read_available(low, min(size, stack.base - low))
     wanted = ip.to_bytes(8, "little")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved CONTEXTs on x86: the argument of UnhandledExceptionFilter, the dispatchers' frames, nested registrations.
+"""Finds saved CONTEXTs on x86, by arguments on the stack, the dispatcher's frames and nested exception registrations.
 
 x86 passes arguments on the stack, where they stay:
 
@@ -9,9 +9,9 @@ x86 passes arguments on the stack, where they stay:
 - ExecuteHandler passes record, registration, CONTEXT and dispatcher context to a handler.
 
 ExecuteHandler also registers a handler of ntdll, in case the handler that it calls raises an exception. This nested
-registration is in the thread's chain (fs:[0]) until the handler has returned or has taken the exception. So it tells
-exceptions in flight from those that were taken, even where the dispatcher's frames stay on the stack: a C++ catch block
-runs below them.
+registration is in the thread's chain (fs:[0]) until the handler has returned or has taken the exception. So an
+exception is in flight if it has such a registration. The dispatcher's frames do not show that, because they can stay on
+the stack after a handler has taken the exception: a C++ catch block runs below them.
 """
 
 from __future__ import annotations
@@ -33,16 +33,25 @@ DISPATCHERS = frozenset({"KiUserExceptionDispatcher"})
 RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})
 
 _ARGUMENT = 8
-"""Distance from ChildEBP to the first argument: saved ebp (or the slot for it), return address, argument."""
+"""Distance in bytes from ChildEBP to the first argument.
+
+At ChildEBP is the saved ebp (or the slot for it), then follow the return address and the argument.
+"""
 _AROUND_ESP = 0x10
 _MAX_FRAME = 0x1000
 _HANDLERS = ("ExecuteHandler", "except_handler", "FrameHandler")
 _NODE_ARGUMENTS = 0x40
-"""Where ExecuteHandler's arguments begin after a nested registration: 0x14 bytes in Windows, some more in Wine."""
+"""How many bytes after the start of a nested registration ExecuteHandler's arguments are searched.
+
+They begin 0x14 bytes after it in Windows, and somewhat further in Wine.
+"""
 
 
 def from_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> SavedException | None:
-    """Return the exception that a frame of the function `name` leads to, by its arguments or contents, or None."""
+    """Return the exception that the arguments or the contents of `frame` point to, or None.
+
+    `name` is the name of the frame's function, which determines where the pointers are.
+    """
     if name.symbol == FILTER:
         return _from_filter_frame(target, stack, frame)
     if name.symbol in DISPATCHERS:
@@ -70,8 +79,8 @@ def _from_filter_frame(target: Target, stack: StackBounds, frame: Frame) -> Save
 def _from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
     """Return the exception whose two pointers are at esp of the KiUserExceptionDispatcher frame `frame`, or None.
 
-    The words below them are the arguments of its call of RtlDispatchException, which are the same two pointers. So if
-    esp is not known exactly, either pair can be used.
+    Just below the two pointers are the arguments of the frame's call of RtlDispatchException, which are the same two
+    pointers. So if esp is not known exactly, the words around it are tried, and either pair can be used.
     """
     for address in range(frame.sp - _AROUND_ESP, frame.sp + _AROUND_ESP, 4):
         found = pair_at(target, stack, address, route=Route.DISPATCHER, frame_sp=frame.sp)
@@ -101,15 +110,15 @@ def _from_raise_frame(target: Target, stack: StackBounds, frame: Frame) -> Saved
 
 
 def from_registrations(target: Target, stack: StackBounds, registrations: Sequence[int]) -> Iterator[SavedException]:
-    """Yield the exceptions whose handlers are running, by the nested registrations of ExecuteHandler.
+    """Yield the exceptions whose handlers are running, which are found by the nested registrations of ExecuteHandler.
 
     Args:
         target: the process.
-        stack: the thread's stack.
-        registrations: the thread's chain, addresses on the stack.
+        stack: the bounds of the thread's stack.
+        registrations: the addresses of the registrations in the thread's chain, innermost first.
 
-    A nested registration is {next, handler in ntdll, registration of the handler that is running}. It is right below
-    ExecuteHandler's arguments: record, that registration again, CONTEXT.
+    A nested registration is {next, handler in ntdll, registration of the handler that is running}. Right above it on
+    the stack are ExecuteHandler's arguments: the record, the same registration of the running handler, the CONTEXT.
     """
     for node in registrations:
         try:
@@ -128,7 +137,10 @@ def from_registrations(target: Target, stack: StackBounds, registrations: Sequen
 
 
 def is_whole_chain(target: Target, registrations: Sequence[int]) -> bool:
-    """Say whether a chain of registrations ends with its end mark. If so, a registration outside it is unlinked."""
+    """Say whether a chain of registrations ends with its end mark, or is empty.
+
+    If so, a registration that is not in the chain is unlinked, that is, no longer active.
+    """
     try:
         return not registrations or target.memory.u32(registrations[-1]) == END_OF_CHAIN
     except MemoryUnreadable:

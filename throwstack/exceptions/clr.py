@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exceptions of managed code: 0xE0434352 ("CCR", CLR 4 and .NET) and 0xE0434F4D ("COM", CLR 1 to 3.5).
 
-The first parameter is the exception's HRESULT. CLR 4 has five parameters; the last is the base of the runtime that
-threw. The runtime maps classes to HRESULTs, and the class is found by that table; several classes may share an HRESULT.
+The first parameter is the exception's HRESULT. An exception of CLR 4 has five parameters; the last is the base of the
+runtime module that threw. The class of the exception is looked up by the HRESULT, in the runtime's table of classes.
+Several classes may have the same HRESULT.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _RUNTIME_PARAMETER = 4
 
 
 def clr_exception(raised: RaisedException) -> ExceptionText:
-    """Describe a managed exception by its HRESULT."""
+    """Describe a managed exception by its HRESULT: the class or classes that have it, and the runtime that threw."""
     if not raised.record.parameters:
         return ExceptionText(ExceptionKind.CLR, "CLR exception", details=("the record does not carry its HRESULT",))
     code = raised.parameter(0) & 0xFFFFFFFF

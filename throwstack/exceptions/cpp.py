@@ -2,8 +2,8 @@
 """C++ exceptions of Visual C++ (0xE06D7363, "msc"): the thrown type, its bases, and the value of the object.
 
 Parameters, as `_CxxThrowException` passes them: a magic number, the object, its ThrowInfo, and on x64 the base of the
-image that has the ThrowInfo. `throw;` passes neither object nor ThrowInfo. Panics of Rust on MSVC targets are thrown in
-the same way, with a type called `rust_panic`.
+image that has the ThrowInfo. `throw;` passes neither object nor ThrowInfo. Rust programs for MSVC targets throw a panic
+in the same way, with a type called `rust_panic`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RUST_PANIC = "rust_panic"
 
 
 def cpp_exception(raised: RaisedException) -> ExceptionText:
-    """Describe a C++ exception, as much of it as its ThrowInfo and object in memory show."""
+    """Describe a C++ exception by the parts of its ThrowInfo and its object that are in memory."""
     wanted = 3 if raised.arch is Arch.X86 else 4
     if len(raised.record.parameters) < wanted or raised.parameter(0) not in _MAGICS:
         return ExceptionText(

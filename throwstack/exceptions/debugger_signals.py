@@ -33,7 +33,7 @@ SIGNALS = {
 
 
 def signal(raised: RaisedException) -> ExceptionText:
-    """Describe a signal to a debugger."""
+    """Describe an exception of `SIGNALS`, which only informs a debugger."""
     return ExceptionText(ExceptionKind.DEBUGGER_SIGNAL, f"0x{raised.record.code:08X}: {SIGNALS[raised.record.code]}")
 
 
@@ -45,7 +45,7 @@ def thread_name(raised: RaisedException) -> ExceptionText:
 
 
 def debug_print(raised: RaisedException) -> ExceptionText:
-    """Describe OutputDebugString's exception: length and text."""
+    """Describe the exception by which OutputDebugString passes length and text of a message to a debugger."""
     text = _string(raised, 1, is_wide=raised.record.code == DEBUG_PRINT_WIDE)
     quoted = f' "{text}"' if text else ""
     return ExceptionText(ExceptionKind.DEBUGGER_SIGNAL, f"debug message{quoted}", message=text)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Delayed imports that failed: a DLL or one of its functions was not found when the program first called it.
+"""Exceptions of delay-loaded imports: a DLL or function was not found when the program first called the function.
 
-The helper that the linker adds to a program raises these. The first parameter points to DelayLoadInfo (delayimp.h):
-size, descriptor, thunk, name of the DLL, whether the function is imported by name, and that name or the ordinal.
+The helper that the linker adds to a program raises these exceptions. The first parameter points to DelayLoadInfo
+(delayimp.h): size, descriptor, thunk, name of the DLL, whether the function is imported by name, and that name or the
+ordinal.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ DELAY_LOAD_FUNCTION = 0xC06D007F
 
 
 def delay_load(raised: RaisedException) -> ExceptionText:
-    """Describe a failed delayed import by its DLL and the function of it."""
+    """Describe a failed delay-loaded import by the names of the DLL and, if the DLL was found, of the function."""
     what = "DLL" if raised.record.code == DELAY_LOAD_MODULE else "function"
     title = f"delay-loaded {what} not found"
     size = raised.arch.pointer_size

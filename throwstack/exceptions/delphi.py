@@ -3,8 +3,9 @@
 
 The second parameter is the address of the object. Its first word points to the class's method table. System.pas puts a
 pointer to the table itself, and one to the class's name (a ShortString), below that table. How far below depends on the
-version: each is tried, and the right one is that whose pointer leads to the table. The message is `Exception`'s first
-field: an AnsiString before Delphi 2009, a UnicodeString since. A string's length is below its characters.
+version of Delphi. The distances of all versions are tried, and the right one is that at which there is a pointer to the
+table itself. The message is `Exception`'s first field: an AnsiString before Delphi 2009, a UnicodeString since. The
+length of such a string is stored in front of its characters.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ _MAX_MESSAGE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How far below a method table the pointer to itself and the class name are, and whether strings are UTF-16."""
+    """Where one version of Delphi puts what is needed to describe an exception.
+
+    `self_pointer` and `class_name` are how far below a method table, in bytes, the pointer to the table itself and the
+    pointer to the class name are. `is_wide` says whether the message is UTF-16.
+    """
 
     arch: Arch
     self_pointer: int
@@ -41,7 +46,7 @@ _LAYOUTS = (
 
 
 def delphi_exception(raised: RaisedException) -> ExceptionText:
-    """Describe a Delphi exception: its class and message, if the object is in memory."""
+    """Describe a Delphi exception by the class and the message of its object, if the object is in memory."""
     if len(raised.record.parameters) < 2:
         return ExceptionText(
             ExceptionKind.DELPHI, "Delphi exception", details=("the record does not point to the exception object",)

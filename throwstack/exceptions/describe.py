@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`describe` turns an exception record into facts and words. Each family of exceptions has its own module in this room.
+"""Turns an exception record into facts and words. Each kind of exception has its own module in `throwstack.exceptions`.
 
-A code that belongs to no family is looked up as an NTSTATUS, then as an HRESULT. A small one is looked up as a Win32
-error, because RPC raises these. A code that is in no table was made up by the program; it is shown with its parameters.
+A code that has no module of its own is looked up as an NTSTATUS, then as an HRESULT. If it is less than 0x10000, it is
+looked up as a Win32 error instead, because RPC raises Win32 errors. A code that is in no table was made up by the
+program, and is shown with its parameters.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def describe(
     arch: Arch,
     owner: Callable[[int], str] | None = None,
 ) -> ExceptionText:
-    """Describe what was raised. Raises nothing itself; `details` name what is not in memory.
+    """Describe a raised exception. Never raises an exception itself: `details` of the result say what is not in memory.
 
     Args:
         record: the exception record.
@@ -105,7 +106,10 @@ def _with_parameters(raised: RaisedException, title: str) -> str:
 
 
 def _common(raised: RaisedException) -> list[str]:
-    """Return the details that each exception has: its parameters, and the exceptions during which it was raised."""
+    """Return the details that the description of each exception has.
+
+    These are the record's parameters and the exceptions during whose handling this one was raised (nested records).
+    """
     record = raised.record
     details = []
     if record.parameters:

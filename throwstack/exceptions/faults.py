@@ -26,7 +26,7 @@ WITHOUT_ADDRESS = frozenset(
         *(0xC00002B4, 0xC00002B5, 0xC0000420),  # multiple floating-point faults and traps, assertion (int 2Ch)
     }
 )
-"""Faults of an instruction that say nothing but their code (ntstatus.h)."""
+"""Codes of faults whose records have no parameters that say more, such as an address (ntstatus.h)."""
 
 _ACCESSES = {0: FaultAccess.READ, 1: FaultAccess.WRITE, 8: FaultAccess.EXECUTE}
 _WORDS = {FaultAccess.READ: "reading", FaultAccess.WRITE: "writing", FaultAccess.EXECUTE: "executing"}
@@ -38,11 +38,11 @@ _FAST_FAIL_HINTS = {
 
 
 def access_violation(raised: RaisedException) -> ExceptionText:
-    """Describe an access violation: the kind of access, the address, and what is there.
+    """Describe an access violation: the kind of access, the accessed address, and what is there.
 
-    If the upper bits of an address are not all equal, an x64 processor raises a general protection fault, which has no
-    address. Windows reports it as a read of 0xffffffffffffffff, whatever the address was. The description says so, and
-    `fault_address` is None.
+    If the upper bits of an accessed address are not all equal, an x64 processor raises a general protection fault,
+    which does not come with the address. So Windows reports a read of 0xffffffffffffffff, whatever the address was. In
+    this case the description says so, and `fault_address` is None.
     """
     text = _memory_fault(raised, "ACCESS_VIOLATION")
     if raised.arch is not Arch.X64 or raised.record.parameters[:2] != (0, (1 << 64) - 1):
@@ -52,17 +52,17 @@ def access_violation(raised: RaisedException) -> ExceptionText:
 
 
 def guard_page(raised: RaisedException) -> ExceptionText:
-    """Describe a touched guard page."""
+    """Describe an access to a guard page: the kind of access, the address, and what is there."""
     return _memory_fault(raised, "GUARD_PAGE_VIOLATION")
 
 
 def stack_overflow(raised: RaisedException) -> ExceptionText:
-    """Describe a stack overflow; the address is where the stack ran out."""
+    """Describe a stack overflow. The address in the record is where the stack ran out."""
     return _memory_fault(raised, "STACK_OVERFLOW")
 
 
 def in_page_error(raised: RaisedException) -> ExceptionText:
-    """Describe a page that could not be read in, with the NTSTATUS of the failed read."""
+    """Describe a page that could not be read from its file, with the NTSTATUS of the failed read."""
     text = _memory_fault(raised, "IN_PAGE_ERROR")
     if len(raised.record.parameters) < 3:
         return text
@@ -70,7 +70,10 @@ def in_page_error(raised: RaisedException) -> ExceptionText:
 
 
 def stack_buffer_overrun(raised: RaisedException) -> ExceptionText:
-    """Describe a fail-fast by its code. Without one it comes from the stack cookie check of older systems."""
+    """Describe a fail-fast by its code, the first parameter.
+
+    A record without parameters comes from the stack cookie check of systems before Windows 8.
+    """
     if not raised.record.parameters:
         return ExceptionText(
             ExceptionKind.FAIL_FAST, "STACK_BUFFER_OVERRUN", details=("a function found its stack cookie overwritten",)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exceptions raised by libgcc's unwinder on x64 Windows (0x20474343, "GCC " backwards): C++, Rust and others.
 
-The first parameter is the address of the `_Unwind_Exception`; its first eight bytes name the language. For C++ the
-`__cxa_exception` of libstdc++ (unwind-cxx.h) ends with it and begins with the thrown type's `type_info*`. The thrown
-object comes after it. The sizes are those of libgcc built for structured exception handling, where `private_` has six
-words.
+The first parameter is the address of the `_Unwind_Exception`, whose first eight bytes name the language. For C++ the
+`_Unwind_Exception` is the last field of a `__cxa_exception` of libstdc++ (unwind-cxx.h), whose first field is the
+thrown type's `type_info*`. The thrown object comes after the `__cxa_exception`. The sizes are those of libgcc built for
+structured exception handling, where `private_` has six words.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ def _type_name(raised: RaisedException, header: int) -> str:
 
 
 def _message(raised: RaisedException, header: int) -> str:
-    """Return the text of a standard exception. In libstdc++ a pointer to it comes after the vtable pointer."""
+    """Return the message of a thrown standard exception, or "" if it is not in memory.
+
+    In libstdc++ the object has a pointer to the text after the vtable pointer.
+    """
     try:
         return ansi_at(raised.memory, raised.pointer(header + _HEADER_SIZE + 8))
     except MemoryUnreadable:

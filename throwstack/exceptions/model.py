@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the description of an exception is made from (a record and memory), and the description (facts, and words)."""
+"""The input of the description of an exception (a record and memory), and its output (facts, and words)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from throwstack.core.text import escape
 from throwstack.images.image import ImageMap
 
 NULL_REGION = 0x10000
-"""Windows never maps the first 64 KiB: an address there is a null pointer plus an offset."""
+"""Addresses below this one are taken for a null pointer plus an offset.
+
+Windows never maps the first 64 KiB.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RaisedException:
-    """A raised exception: its record, and the memory to which its parameters point.
+    """A raised exception: its record, and the memory to which the record's parameters point.
 
-    `owner` returns what an address outside all modules belongs to ("private memory, PAGE_READWRITE"), or "".
+    `images` are the process's modules, and `arch` is the architecture of the code that raised the exception. `owner`
+    returns what an address outside all modules belongs to ("private memory, PAGE_READWRITE"), or "".
     """
 
     record: ExceptionRecord
@@ -31,20 +35,23 @@ class RaisedException:
     owner: Callable[[int], str] | None = None
 
     def pointer(self, address: int) -> int:
-        """Read a pointer; raises `MemoryUnreadable`."""
+        """Return the pointer that is stored at `address`; raises `MemoryUnreadable`."""
         return self.memory.pointer(address, self.arch.pointer_size)
 
     def parameter(self, index: int) -> int:
-        """Return a parameter, 0 if the record has fewer."""
+        """Return the parameter of the record with this index, or 0 if the record has fewer parameters."""
         parameters = self.record.parameters
         return parameters[index] if index < len(parameters) else 0
 
     def hex(self, address: int) -> str:
-        """Return an address as it is printed: `0x00000010`, 16 digits on x64."""
+        """Return an address as it is printed: with 8 hex digits on x86 (`0x00000010`), with 16 on x64."""
         return f"0x{address:0{self.arch.pointer_size * 2}x}"
 
     def place(self, address: int) -> str:
-        """Return what is at an address: `kernel32+0x1234`, `a null pointer`, the answer of `owner`, or ""."""
+        """Return in words what is at an address: `kernel32+0x1234`, `a null pointer`, or what `owner` returns.
+
+        The result is "" if nothing is known about the address.
+        """
         image = self.images.find(address)
         if image is not None:
             return f"{escape(image.module.label)}+0x{address - image.base:x}"
@@ -54,16 +61,16 @@ class RaisedException:
 
 
 class ExceptionKind(Enum):
-    """Who raised an exception, as far as its code tells."""
+    """Who raised an exception, as far as its code and parameters show."""
 
     HARDWARE_FAULT = "hardware fault"
-    """The processor, or the memory manager: access violations, divisions by zero, stack overflows."""
+    """The processor or the memory manager raised it: access violations, divisions by zero, stack overflows."""
     CPP = "c++"
-    """Visual C++'s throw."""
+    """A `throw` of Visual C++."""
     GCC = "gcc"
-    """libgcc's unwinder: C++ and other languages of GCC, and Clang for MinGW."""
+    """libgcc's unwinder raised it, for C++ and other languages of GCC, or of Clang for MinGW."""
     RUST = "rust"
-    """A panic, on MSVC targets as well as GNU ones."""
+    """A panic of a Rust program, built for an MSVC target or a GNU one."""
     CLR = "clr"
     DELPHI = "delphi"
     VISUAL_BASIC = "visual-basic"
@@ -71,18 +78,18 @@ class ExceptionKind(Enum):
     OTHER_RUNTIME = "other runtime"
     FAIL_FAST = "fail-fast"
     DELAY_LOAD = "delay-load"
-    """A DLL or function that the linker's delay-load helper did not find."""
+    """The linker's delay-load helper raised it, because it did not find a DLL or a function."""
     DEBUGGER_SIGNAL = "debugger signal"
-    """No failure: the program tells a debugger something."""
+    """This is no failure: the program only informs a debugger of something."""
     STATUS = "status"
     """An NTSTATUS, HRESULT or Win32 error that a program or Windows raised with RaiseException."""
     APPLICATION = "application"
-    """A code with the customer bit: the program made it up."""
+    """The code has the customer bit (bit 29), so the program made it up."""
     UNKNOWN = "unknown"
 
 
 class FaultAccess(Enum):
-    """What a faulting instruction did with the address."""
+    """How a faulting instruction accessed the address."""
 
     READ = "read"
     WRITE = "write"
@@ -91,12 +98,13 @@ class FaultAccess(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ExceptionText:
-    """An exception, as facts for programs and in words for people. Every string is escaped and bounded.
+    """The description of an exception, as facts for programs and in words for people.
 
-    `title` is the line for a table, `details` are lines that explain more. `thrown_type` and `bases` are C++ (or
-    Delphi, CLR) types, the bases as ThrowInfo lists them. `message` is what the program said (`what()`).
-    `fault_address` is the address that a faulting instruction used, `fault_kind` what it did there. Strings that are
-    not known are "", other facts None.
+    `title` is the line for a table; `details` are lines that explain more. `thrown_type` and `bases` are C++ (or
+    Delphi, CLR) types, the bases in the order in which ThrowInfo lists them. `message` is what the program said
+    (`what()`). `hresult` is the HRESULT that the exception carries. `fault_address` is the address that a faulting
+    instruction accessed, and `fault_kind` is how it did. Strings that are not known are "", other facts None. Every
+    string is escaped and of limited length.
     """
 
     kind: ExceptionKind

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runtimes whose exceptions are recognized by the code alone: C++Builder, Free Pascal, LuaJIT, Go, Chromium, Crashpad.
 
-Sources: the sources of the runtimes named.
+The codes are from the source code of these runtimes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAMES = {
 
 
 def other_runtime(raised: RaisedException) -> ExceptionText | None:
-    """Describe an exception of another runtime by its code alone, or return None."""
+    """Describe an exception of one of these runtimes by its code alone, or return None for other codes."""
     if raised.record.code & _LUAJIT_MASK == _LUAJIT:
         return ExceptionText(ExceptionKind.OTHER_RUNTIME, "LuaJIT error")
     name = _NAMES.get(raised.record.code)
@@ -33,7 +33,7 @@ def other_runtime(raised: RaisedException) -> ExceptionText | None:
 def go_fatal(raised: RaisedException) -> ExceptionText:
     """Describe the code with which Go's runtime fails fast after a fatal error, if GOTRACEBACK=wer tells it to.
 
-    The code is also a Win32 error, and RPC raises Win32 errors the same way.
+    The code is also a Win32 error, and RPC raises Win32 errors in the same way. A record with parameters is not of Go.
     """
     status = win32(raised.record.code)
     return ExceptionText(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names and messages of NTSTATUS, HRESULT and Win32 error codes, of the CLR's HRESULTs, and of fail-fast codes.
 
-The tables in data/ are made from [MS-ERREF] and others: see tools/make_status_tables.py and data/NOTICE. [MS-ERREF]
-section 2.1 says how an HRESULT is made of severity, facility and code, and how the other codes are embedded in one.
+The tables in data/ are made from [MS-ERREF] and other sources: see tools/make_status_tables.py and data/NOTICE.
+[MS-ERREF] section 2.1 says how an HRESULT is made of severity, facility and code, and how the other codes are embedded
+in one.
 """
 
 from __future__ import annotations
@@ -25,25 +26,26 @@ class Status:
     message: str
 
     def __str__(self) -> str:
-        """Return `0x80004003 E_POINTER (Invalid pointer)`, as much of it as is known."""
+        """Return `0x80004003 E_POINTER (Invalid pointer)`, without the name or message if it is not known."""
         parts = [f"0x{self.code:08X}", self.name, f"({self.message})" if self.message else ""]
         return " ".join(part for part in parts if part)
 
 
 def ntstatus(code: int) -> Status:
-    """Look `code` up as an NTSTATUS."""
+    """Return name and message of `code` as an NTSTATUS."""
     return _look_up("ntstatus", code)
 
 
 def win32(code: int) -> Status:
-    """Look `code` up as a Win32 error."""
+    """Return name and message of `code` as a Win32 error."""
     return _look_up("win32", code)
 
 
 def hresult(code: int) -> Status:
-    """Look `code` up as an HRESULT: one with a name, one of the CLR's, or a Win32 error or NTSTATUS inside one.
+    """Return name and message of `code` as an HRESULT.
 
-    The message of an HRESULT of facility Win32 is that of the Win32 error, as FormatMessage gives it.
+    The HRESULT may have a name of its own, be one of the CLR's, or have a Win32 error or an NTSTATUS embedded in it.
+    The message of an HRESULT of the facility Win32 is that of the Win32 error, as FormatMessage gives it.
     """
     code &= 0xFFFFFFFF
     found = _look_up("hresult", code)
@@ -60,12 +62,12 @@ def hresult(code: int) -> Status:
 
 
 def managed_exceptions(code: int) -> tuple[str, ...]:
-    """Return the .NET exception classes that carry this HRESULT, the usual one first (`System.IO.IOException`)."""
+    """Return the .NET exception classes that have this HRESULT, the usual one first (`System.IO.IOException`)."""
     return tuple(_table("clr").get(code & 0xFFFFFFFF, ("", ""))[1].split())
 
 
 def fast_fail_name(code: int) -> str:
-    """Return the name of a fail-fast code (`FAST_FAIL_CORRUPT_LIST_ENTRY`), or ""."""
+    """Return the name of a fail-fast code (`FAST_FAIL_CORRUPT_LIST_ENTRY`), or "" if the code is not known."""
     return _table("fastfail").get(code, ("", ""))[0]
 
 

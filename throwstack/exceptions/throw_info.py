@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ThrowInfo of Visual C++: the type of a thrown object, and the bases as which it can be caught.
+"""Reads ThrowInfo of Visual C++: the type of a thrown object, and the bases as which it can be caught.
 
 The structures are those of ehdata.h (`_s_ThrowInfo`, `_CatchableTypeArray`, `_CatchableType`, `_PMD`, TypeDescriptor).
-On x86 they hold addresses; on x64 they hold RVAs from the base that is the exception's fourth parameter. They are in
-the read-only data of the module that threw.
+On x86 they hold addresses; on x64 they hold RVAs, relative to the image base that is the exception's fourth parameter.
+The structures are in the read-only data of the module that threw.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ _STRINGS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class CatchableType:
-    """A type as which an object can be caught.
+    """A type as which a thrown object can be caught: the object's own type, or a base.
 
-    `raw_name` is the name in the TypeDescriptor (`.?AVexception@std@@`), `name` the same for a reader. `size` is the
-    size of the type in bytes. Its part of the object is at `offset` (bytes). A virtual base is at a different place in
-    each derived class: then the pointer to the virtual base table is at `table_offset` in the object, and the distance
-    that has to be added is at byte `table_index` of the table. For other bases they are -1 and 0.
+    `raw_name` is the name in the TypeDescriptor (`.?AVexception@std@@`), and `name` is the readable form. `size` is the
+    size of the type in bytes. The part of the object that has this type is `offset` bytes after the start of the
+    object. A virtual base is at a different offset in each derived class: then a pointer to the virtual base table is
+    at `table_offset` in the object, and the distance to be added is at byte `table_index` of the table. For other types
+    `table_offset` is -1 and `table_index` is 0.
     """
 
     raw_name: str
@@ -47,7 +48,7 @@ class CatchableType:
     table_index: int
 
     def find(self, memory: Memory, arch: Arch, address: int) -> int:
-        """Return the address of the type's part of the object at `address`; raises `MemoryUnreadable`."""
+        """Return the address of the part with this type in the object at `address`; raises `MemoryUnreadable`."""
         if self.table_offset < 0:
             return address + self.offset
         at = address + self.table_offset
@@ -58,7 +59,10 @@ class CatchableType:
 
 @dataclass(frozen=True, slots=True)
 class ThrowInfo:
-    """The types of a thrown object, its own first. `note` says what could not be read; it is "" if all could."""
+    """The types as which a thrown object can be caught, the object's own type first.
+
+    `note` says what could not be read; it is "" if everything could.
+    """
 
     types: tuple[CatchableType, ...]
     note: str = ""
@@ -71,12 +75,15 @@ class _Reader:
     base: int
 
     def follow(self, value: int) -> int:
-        """Return the address that `value`, a pointer field of the structures, stands for."""
+        """Return the address that `value` stands for, which is read from a pointer field of the structures."""
         return value if self.arch is Arch.X86 else self.base + value
 
 
 def read_throw_info(memory: Memory, arch: Arch, address: int, image_base: int) -> ThrowInfo:
-    """Read the ThrowInfo at `address`; `image_base` is used on x64 only. Never raises: see `ThrowInfo.note`."""
+    """Read the ThrowInfo at `address`. `image_base` is used on x64 only, where pointers are RVAs.
+
+    Never raises an exception: `ThrowInfo.note` says what could not be read.
+    """
     reader = _Reader(memory, arch, image_base)
     try:
         array = reader.follow(_THROW_INFO.unpack(memory.read(address, _THROW_INFO.size))[3])
@@ -120,7 +127,10 @@ def _catchable_type(reader: _Reader, address: int) -> CatchableType | None:
 
 
 def _type_name(reader: _Reader, descriptor: int) -> str | None:
-    """Return the decorated name in a TypeDescriptor, which comes after two pointers; None if it has no terminator."""
+    """Return the decorated name in the TypeDescriptor at `descriptor`, where it comes after two pointers.
+
+    The result is None if the name is empty. It ends with `…` if the name is cut off.
+    """
     data = reader.memory.read_available(descriptor + 2 * reader.arch.pointer_size, MAX_NAME + 1)
     if not data:
         raise MemoryUnreadable(descriptor + 2 * reader.arch.pointer_size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The value of a thrown C++ object, for types whose layout is known. `read_object` tries them in turn.
+"""Reads the value of a thrown C++ object, for types whose layout is known. `read_object` tries these types in turn.
 
 - `std::exception` of each Visual C++ from 2005 on: a vftable pointer, then `char const* what`. In 2005 and 2008 `what`
   is null in `runtime_error` and `logic_error`; these have a `std::string` after it, and are larger by its size.
@@ -23,7 +23,11 @@ from throwstack.exceptions.throw_info import CatchableType
 
 @dataclass(frozen=True, slots=True)
 class ObjectText:
-    """The value of an object: `value` is for the title (`42`, `"disk full"`), `message` the text alone."""
+    """The value of a thrown object, in words.
+
+    `value` is for the title of the description (`42`, `"disk full"`). `message` is the text alone. `status` is the
+    HRESULT that the object has, or None. `notes` say what could not be read.
+    """
 
     value: str = ""
     message: str = ""
@@ -33,7 +37,7 @@ class ObjectText:
 
 @dataclass(frozen=True, slots=True)
 class ThrownObject:
-    """A thrown object: its address, and the types as which it can be caught, its own first."""
+    """A thrown object: its `address` in `memory`, and the types as which it can be caught, its own type first."""
 
     memory: Memory
     arch: Arch
@@ -41,21 +45,24 @@ class ThrownObject:
     types: tuple[CatchableType, ...]
 
     def pointer(self, address: int) -> int:
-        """Read the pointer at `address`."""
+        """Return the pointer that is stored at `address`."""
         return self.memory.pointer(address, self.arch.pointer_size)
 
     def base(self, *raw_names: str) -> CatchableType | None:
-        """Return the first of the object's types with one of these decorated names."""
+        """Return the first of the object's types whose decorated name is one of `raw_names`, or None."""
         return next((item for item in self.types if item.raw_name in raw_names), None)
 
     def part(self, *raw_names: str) -> int | None:
-        """Return the address of the part of the object (itself or a base) that has one of these types, or None."""
+        """Return the address of the part of the object (itself or a base) whose type is one of `raw_names`, or None.
+
+        `raw_names` are decorated names.
+        """
         base = self.base(*raw_names)
         return None if base is None else base.find(self.memory, self.arch, self.address)
 
 
 def read_object(thrown: ThrownObject) -> ObjectText:
-    """Return the value of the object; raises `MemoryUnreadable` if it is not in memory."""
+    """Return the value of the object, which is empty if its type is not known; raises `MemoryUnreadable`."""
     for reader in _READERS:
         found = reader(thrown)
         if found is not None:
@@ -81,7 +88,7 @@ def _std_exception(thrown: ThrownObject) -> ObjectText | None:
 
 
 def _what(thrown: ThrownObject, part: int) -> ObjectText:
-    """Read the message of the `std::exception` at `part`."""
+    """Return the message of the `std::exception` at `part`."""
     what = thrown.pointer(part + thrown.arch.pointer_size)
     try:
         message = ansi_at(thrown.memory, what) if what else _old_string(thrown)
@@ -91,7 +98,10 @@ def _what(thrown: ThrownObject, part: int) -> ObjectText:
 
 
 def _old_string(thrown: ThrownObject) -> str:
-    """Return the `std::string` in a `runtime_error` or `logic_error` of Visual C++ 2005 and 2008; "" for others."""
+    """Return the `std::string` in a `runtime_error` or `logic_error` of Visual C++ 2005 and 2008.
+
+    The result is "" if the object is none of these.
+    """
     base = thrown.base(".?AVruntime_error@std@@", ".?AVlogic_error@std@@")
     sizes = {Arch.X86: (40, 12, 28), Arch.X64: (64, 24, 40)}
     whole, offset, string_size = sizes[thrown.arch]
@@ -101,7 +111,10 @@ def _old_string(thrown: ThrownObject) -> str:
 
 
 def _string_object(thrown: ThrownObject) -> ObjectText | None:
-    """Read a thrown `std::string` or `std::wstring`, or a `CString` of ATL or MFC, which is a pointer."""
+    """Return the text of a thrown `std::string`, `std::wstring`, or `CString` of ATL or MFC; None for other types.
+
+    A `CString` is a pointer to its text.
+    """
     own = thrown.types[0]
     for prefix, unit in ((".?AV?$basic_string@D", 1), (".?AV?$basic_string@_W", 2)):
         if own.raw_name.startswith(prefix):
@@ -115,7 +128,10 @@ def _string_object(thrown: ThrownObject) -> ObjectText | None:
 
 
 def _std_string(thrown: ThrownObject, address: int, string_size: int, unit: int) -> str:
-    """Read the `std::basic_string` of `string_size` bytes at `address`. Short strings are in the object itself."""
+    """Return the text of the `std::basic_string` at `address`. A short text is in the object itself.
+
+    `string_size` is the size of the string object in bytes, and `unit` that of a character.
+    """
     size = thrown.arch.pointer_size
     lead = string_size - 16 - 2 * size
     if lead not in {0, size}:
@@ -186,7 +202,10 @@ def _number(thrown: ThrownObject) -> ObjectText | None:
 
 
 def _pointer(thrown: ThrownObject) -> ObjectText | None:
-    """Return a thrown pointer (MFC throws `CException*`), with the message if it points to a `std::exception`."""
+    """Return the value of a thrown pointer; None if the object is no pointer. MFC throws `CException*`.
+
+    If it points to a `std::exception`, the result has the message of that.
+    """
     if not thrown.types[0].raw_name.startswith(".P"):
         return None
     target = thrown.pointer(thrown.address)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""WinRT: a program failed with errors that it had stowed away (0xC000027B).
+"""WinRT stowed exceptions (0xC000027B): a program failed because of errors that WinRT had recorded before.
 
-An error that WinRT code returns is noted, and raised only when nobody has handled it: the parameters are an array of
-pointers to STOWED_EXCEPTION_INFORMATION (size, signature `SE01` or `SE02`, HRESULT, …; Windows documentation) and how
-many there are.
+WinRT records ("stows") an error that its code returns, and raises the exception only if nobody has handled the error.
+The first parameter is the address of an array of pointers to STOWED_EXCEPTION_INFORMATION (size, signature `SE01` or
+`SE02`, HRESULT, …; Windows documentation). The second parameter is the number of pointers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from throwstack.exceptions.status import hresult
 STOWED = 0xC000027B
 _MAX_STOWED = 64
 _STOWED_SIGNATURES = (b"10ES", b"20ES")
-"""The multi-character constants 'SE01' and 'SE02'."""
+"""The multi-character constants 'SE01' and 'SE02' as they are in memory."""
 
 
 def stowed(raised: RaisedException) -> ExceptionText:
-    """Describe a WinRT program's failure: the HRESULTs of the errors that were stowed away before it."""
+    """Describe a WinRT stowed exception by the HRESULTs of the errors that were recorded before it."""
     size = raised.arch.pointer_size
     codes: list[int] = []
     with suppress(MemoryUnreadable):

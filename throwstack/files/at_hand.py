@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that a user gives together with a dump, on a command line or in a program."""
+"""The files that a user gives together with a dump, on a command line or as arguments in a program."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class FilesAtHand:
-    """The files that are given together with the dump.
+    """The files that are given together with a dump.
 
-    `symbols` are directories with ISF files. `symbol_path` and `image_path` have WinDbg's syntax; if they are None, the
-    settings and the environment give them. `page_files` are in the order of their numbers. `is_offline`: no server is
-    asked.
+    `symbols` are directories with ISF files. `symbol_path` and `image_path` have WinDbg's syntax; if one of them is
+    None, the path comes from the settings or the environment. `page_files` are in the order of the numbers that Windows
+    gives them. `is_offline`: no symbol server is used.
     """
 
     symbols: Sequence[Path] = ()

@@ -30,7 +30,7 @@ _DAMAGED = "a damaged cabinet"
 
 
 class NotUnpacked(ThrowstackError):
-    """A cabinet is damaged or of a kind that is not supported; the message says which."""
+    """A cabinet is damaged or not supported, or there is no space for its contents; the message says which."""
 
 
 def unpack(packed: Path, target: Path) -> None:
@@ -58,7 +58,10 @@ def unpack(packed: Path, target: Path) -> None:
 
 
 def _first_file(file: BinaryIO) -> tuple[int, Iterator[bytes]]:
-    """Return the declared size of the first file, and its pieces. The pieces together are never longer than that."""
+    """Return the declared size of the first file in a cabinet, and an iterator over its contents in pieces.
+
+    The pieces together are never longer than the declared size.
+    """
     signature, files, folders, count, flags, _, _ = _read(file, _HEADER)
     if signature != b"MSCF" or not folders or not count or flags & _IS_PART_OF_A_SET:
         message = "not a cabinet, or one of several"

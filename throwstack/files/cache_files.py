@@ -24,20 +24,27 @@ from pathlib import Path
 from typing import BinaryIO
 
 SPARE = 16 << 20
-"""Bytes that stay free on a disk: other programs break if it is full."""
+"""How many bytes always stay free on a disk, because other programs break if it is full."""
 _PREFIX = ".throwstack-"
 _MODE = 0o775
-"""Mode of new directories: not writable for everybody, whatever the umask, or the cache would not be trusted."""
+"""The mode of new directories: not everybody may write to them, whatever the umask is.
+
+Otherwise the cache would not be trusted.
+"""
 _LEFT_OVER = 6 * 3600.0
-"""Seconds after which a private directory must have been left by a killed process: no download takes as long."""
+"""How many seconds old a private directory must be to be taken for one that a killed process left.
+
+No download takes as long.
+"""
 _MAX_ENTRIES = 10_000
 
 
 @contextmanager
 def private_directory(cache: Path) -> Iterator[Path]:
-    """Make a private directory in `cache` (which is made if needed). Remove it and its contents at the end.
+    """Make a private directory in `cache`, and remove it with its contents at the end of the `with` block.
 
-    Old private directories, which killed processes left, are removed as well. Raises `OSError`.
+    `cache` is made if it does not exist. Old private directories, which killed processes left, are removed as well.
+    Raises `OSError`.
     """
     cache.mkdir(_MODE, parents=True, exist_ok=True)
     _sweep(cache)
@@ -50,7 +57,10 @@ def private_directory(cache: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Create a file, which must not exist yet, and open it for writing; remove it if the `with` block raises."""
+    """Create the file `path`, which must not exist yet, and open it for writing.
+
+    It is removed if the `with` block raises an exception.
+    """
     with path.open("xb") as file:
         try:
             yield file
@@ -62,10 +72,10 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def put(made: Path, target: Path, cache: Path) -> None:
-    """Rename the file `made` to `target`, a path below `cache`, and make the directories between.
+    """Rename the file `made` to `target`, a path below `cache`, and make the directories between the two.
 
-    If `target` is a link, the link itself is replaced and not the file it leads to. Raises `OSError`, also if one of
-    the directories between is a link or a file.
+    If `target` is a link, the link itself is replaced and not the file to which it points. Raises `OSError`, also if
+    one of the directories between is a link or a file.
     """
     folder = cache
     for part in target.parent.relative_to(cache).parts:
@@ -85,12 +95,12 @@ def is_real_directory(path: Path) -> bool:
 
 
 def free_space(directory: Path) -> int:
-    """Return how many bytes may be written to the disk of `directory` if `SPARE` are to stay free. Raises `OSError`."""
+    """Return how many bytes can be written to the disk of `directory` so that `SPARE` stay free. Raises `OSError`."""
     return max(0, shutil.disk_usage(directory).free - SPARE)
 
 
 def _sweep(cache: Path) -> None:
-    """Remove old private directories of this user."""
+    """Remove private directories of this user in `cache` that are so old that a killed process must have left them."""
     own, now = _user(), time.time()
     with suppress(OSError), os.scandir(cache) as entries:
         for entry in islice(entries, _MAX_ENTRIES):

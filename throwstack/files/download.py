@@ -2,7 +2,7 @@
 """Downloads files from symbol servers, each by one GET with limits on time and size. A failed download leaves no file.
 
 urllib suffices: it does a GET with a time-out on every wait, and knows proxies and redirects. A better HTTP package
-would be a dependency of every installation, and only a few go online.
+would be a dependency of every installation, while only few installations download anything.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ T = TypeVar("T")
 
 _CHUNK = 1 << 16
 _BETWEEN_LOOKS = 4 << 20
-"""Bytes after which the free space is checked again: a quarter of what has to stay free."""
+"""After how many bytes the free space is checked again: a quarter of the bytes that have to stay free."""
 _WAITS = 3
-"""An answer has to begin within this many time-outs, counting redirects and servers that send it byte by byte."""
+"""Within how many time-outs an answer has to begin.
+
+More than one is allowed because of redirects and servers that send the answer byte by byte.
+"""
 _USER_AGENT = "Microsoft-Symbol-Server/10.0.0.0"
-"""Some servers answer only this client; at times Microsoft's own is one of them."""
+"""The name by which the client is known to servers. Some servers, at times Microsoft's own, answer only this client."""
 
 Progress = Callable[[float, str], None]
-"""Called with the percentage done (0 if the size is not known) and a line of text."""
+"""A function that is called with the percentage done (0 if the size is not known) and a line of text."""
 
 
 class Downloader:
-    """Downloads files. If a server does not answer, there is one message, and that server is not asked again."""
+    """Downloads files. If a server does not answer, there is one message, and the server is not used again."""
 
     def __init__(
         self,
@@ -48,7 +51,10 @@ class Downloader:
         time_limit: float = 900.0,
         max_size: int = 2 << 30,
     ) -> None:
-        """Limit each wait to `timeout` seconds, and each file to `time_limit` seconds and `max_size` bytes."""
+        """`say` is called with messages for the user, and `progress` during a download.
+
+        Each wait is limited to `timeout` seconds, and each file to `time_limit` seconds and `max_size` bytes.
+        """
         self._say = say
         self._progress = progress
         self._timeout = timeout
@@ -67,7 +73,10 @@ class Downloader:
             self._opener.add_handler(handler)
 
     def fetch(self, url: str, target: Path) -> bool:
-        """Download `url` to the new file `target` and return True; if that fails, give the reason and leave no file."""
+        """Download `url` to the new file `target` and return True. If that fails, leave no file and return False.
+
+        The user gets a message with the reason, unless the server does not have the file or has failed before.
+        """
         server = url.split("/", 3)[2]
         if server in self._silent:
             return False
@@ -152,11 +161,11 @@ class Downloader:
 
 
 class _Abandoned(ThrowstackError):
-    """A download that was given up; the text says why."""
+    """A download was given up; the message says why."""
 
 
 class _Overdue(ThrowstackError):
-    """Something takes longer than it may."""
+    """An operation takes longer than its limit."""
 
     def __str__(self) -> str:
         return "it takes too long"
@@ -166,8 +175,8 @@ def _in_time(limit: float, work: Callable[[], T]) -> T:
     """Return what `work` returns, raise what it raises, or raise `_Overdue` after `limit` seconds.
 
     The time-out of a socket limits each wait, not the sum. A server that sends a header line every few seconds stays
-    within it for ever, and http.client goes on reading; and the look-up of a host name has no time-out at all. So the
-    work is done in a thread. After the limit the thread is abandoned: Python cannot end it.
+    within this limit for ever, and http.client goes on reading; and the look-up of a host name has no time-out at all.
+    So the work is done in a thread. After the limit the thread is abandoned: Python cannot end it.
     """
     results: list[T] = []
     failures: list[BaseException] = []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files (EXEs and DLLs), whose pages replace pages that a dump does not hold.
+"""Finds image files (EXEs and DLLs), whose pages are used in place of pages that a dump does not contain.
 
-A file is found along an image path by name, time stamp and size. Its checksum and RSDS record have to agree with those
-in the dump, if both have them. The file is mapped as the loader does it, and relocated to the base that it has in the
-dump.
+A file is found along an image path by name, time stamp and size. Its checksum and its RSDS record must equal those in
+the dump, where both file and dump have them. The file is mapped as the loader does it, and relocated to the base that
+it has in the dump.
 
 Only pages that a process cannot have changed are used: headers and read-only sections. Pages of the import address
 table are left out even if their section is read-only, because the loader writes to them: linkers of Windows XP's time
@@ -27,14 +27,17 @@ _RELOCATION_DIRECTORY, _IAT_DIRECTORY = 5, 12
 _HIGHLOW, _DIR64 = 3, 10
 _MAX_RELOCATED = 64
 _MAX_KEPT = 512 << 20
-"""Bytes of all mapped images that are kept: a file of a few KB may claim to have 256 MB once it is mapped."""
+"""How many bytes of mapped images are kept in all.
+
+There is a limit because a file of a few KB may claim to have 256 MB once it is mapped.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class MappedImage:
-    """An image file as the loader maps it.
+    """An image file, mapped and relocated as the loader does it.
 
-    `data` is the whole image, relocated; `import_addresses` is the directory (RVA, size) of the import address table.
+    `data` are the bytes of the whole mapped image. `import_addresses` is (RVA, size) of the import address table.
     """
 
     data: bytes
@@ -58,10 +61,13 @@ class MappedImage:
 
 
 class ImageStore:
-    """Finds and maps image files, and remembers them."""
+    """Finds and maps the files of images, and remembers the results."""
 
     def __init__(self, path: SymbolPath, *, say: Say, max_size: int = 256 << 20) -> None:
-        """`path` is searched. Files and mapped images of more than `max_size` bytes are refused."""
+        """`path` is searched. `say` is called with messages for the user.
+
+        Files and mapped images of more than `max_size` bytes are refused.
+        """
         self._path = path
         self._say = say
         self._max_size = max_size
@@ -81,7 +87,7 @@ class ImageStore:
         return self._files[key]
 
     def mapped(self, image: Image) -> MappedImage | None:
-        """Return the file of `image`, mapped to the image's base, or None."""
+        """Return the file of `image`, mapped and relocated to the image's base in the dump, or None."""
         path = self.find(image)
         if path is None:
             return None
@@ -92,13 +98,17 @@ class ImageStore:
         return self._mapped[key]
 
     def _make_room(self, size: int) -> None:
-        """Forget all mapped images if another one, of `size` bytes, would exceed a limit."""
+        """Forget all mapped images if one more, of `size` bytes, would exceed a limit on their number or size."""
         kept = sum(len(mapped.data) for mapped in self._mapped.values() if mapped is not None)
         if len(self._mapped) >= _MAX_RELOCATED or kept + size > _MAX_KEPT:
             self._mapped.clear()
 
     def _map_wanted(self, path: Path, image: Image) -> MappedImage | None:
-        """Map the file at `path`. Check again that it is the right one, as others may have written to it meanwhile."""
+        """Map the file at `path`, and check again that it is the file of `image`.
+
+        Another user may have written to the file since it was found. The result is None if the file is not the right
+        one any more.
+        """
         mapped, key = self._map(path, image.base), _wanted(image)
         reason = self._mismatch(mapped.headers, *key[:2]) if mapped is not None and key is not None else None
         if reason is not None:
@@ -166,7 +176,7 @@ class ImageStore:
 
 
 class ImagePages:
-    """A `PageSource` that takes from the modules' files the pages that `source` does not have."""
+    """A `PageSource` that takes pages which `source` does not have from the files of the modules."""
 
     def __init__(self, source: PageSource, modules: ModuleMap, store: ImageStore) -> None:
         """`source` has the pages of the dump. `store` finds the files of `modules`."""
@@ -193,9 +203,9 @@ class ImagePages:
 
 
 def _wanted(image: Image) -> tuple[ImageIdentity, int, PdbIdentity | None] | None:
-    """Return what a file must match to be the file of `image`.
+    """Return what identifies the file of `image`, or None if the time stamp is unknown.
 
-    These are name, time stamp and size; checksum (0 if unknown); PDB. None if the time stamp is unknown.
+    The result is (name, time stamp and size; checksum, which is 0 if unknown; PDB, which is None if unknown).
     """
     headers, module = image.headers, image.module
     if headers is not None:
@@ -220,8 +230,8 @@ def _lay_out(pe: pefile.PE, data: bytes, size: int) -> bytearray:
 def _relocate(layout: bytearray, directory: tuple[int, int], distance: int) -> None:
     """Apply the base relocations in `directory` (RVA, size) to a mapped image; `distance` is added to each address.
 
-    The directory is a sequence of blocks: page RVA, size, entries of 16 bits. pefile could read them, but makes several
-    objects of each entry, and a large DLL has a hundred thousand.
+    The directory is a sequence of blocks: page RVA, size, entries of 16 bits. pefile could read the blocks, but it
+    makes several objects for each entry, and a large DLL has a hundred thousand entries.
     """
     at, size = directory
     end = min(at + size, len(layout))

@@ -3,7 +3,7 @@
 
 `manifest` writes the list as `symchk /om` does, with one file in each line:
 `ntdll.pdb,6192BFDB9F04442995FFCB0BE95172E12,1` (GUID and age) or `ntdll.dll,4A5BDADB13c000,1` (time stamp and
-SizeOfImage). `symchk /im` reads such a list; and on every symbol server the path of the file is `name/key/name`.
+SizeOfImage). `symchk /im` reads such a list. On every symbol server the path of the file is `name/key/name`.
 
 Names come from the dump, and people feed the list to a shell. So only names that are valid file names on every system
 are listed, which rules out line ends, quotes and separators of paths. A name may contain a comma. Key and `1` contain
@@ -24,7 +24,10 @@ from throwstack.names.symbols import SymbolKind, Symbols
 
 @dataclass(frozen=True, slots=True)
 class NeededFile:
-    """A file that was not found: its identity and its module. `why` says what the file would give."""
+    """A file that was not found.
+
+    `identity` says which file it is, and `module` is the label of its module. `why` says what the file would give.
+    """
 
     identity: Identity
     module: str
@@ -32,15 +35,16 @@ class NeededFile:
 
     @property
     def manifest_line(self) -> str:
-        """Return `name,key,1`."""
+        """Return the file's line in the list: `name,key,1`."""
         return f"{self.identity.name},{store_key(self.identity)},1"
 
 
 def needed_files(images: Iterable[Image], symbols: Symbols, say: Say = lambda _: None) -> tuple[NeededFile, ...]:
-    """Return the files that are missing for `images`, the images in the stacks. Each is listed once, in their order.
+    """Return the files that are missing for `images`, the images in the stacks, in the order of `images`.
 
-    An image whose RSDS record cannot be read does not name its PDB: then the image's own file is listed, which has the
-    record. A file whose name is not valid is left out, and `say` is called with the reason.
+    Each file is listed once. If the RSDS record of an image cannot be read, its PDB is not known: then only the image's
+    own file is listed, which has the record. A file whose name is not valid is left out, and `say` is called with the
+    reason.
     """
     found: dict[tuple[str, str], NeededFile] = {}
     for image in images:
@@ -57,7 +61,7 @@ def needed_files(images: Iterable[Image], symbols: Symbols, say: Say = lambda _:
 
 
 def manifest(files: Iterable[NeededFile]) -> str:
-    """Return the list as text, a line for each file."""
+    """Return the list as text, with one line for each file."""
     return "".join(f"{file.manifest_line}\n" for file in files)
 
 

@@ -32,20 +32,22 @@ _MAX_NAME = 128
 _MAX_PATH_ELEMENTS = 64
 _MAX_DIRECTORY_ENTRIES = 200_000
 _KINDS = ("pdb", "dll", "exe", "sys", "drv", "ocx", "cpl", "acm", "ax", "scr", "tsp")
-"""Subdirectories of the plain layout, named after extensions. A PDB is mostly in that of its image: `dll`."""
+"""Subdirectories of the plain layout, named after extensions. A PDB is mostly in the subdirectory for the extension of
+its image, such as `dll`.
+"""
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\ufffd]|[. ]$|^\.{1,2}$')
 _WINDOWS_PATH = re.compile(r"[A-Za-z]:([\\/]|$)|\\\\")
 _DEVICES = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d\u00b9\u00b2\u00b3])(\.|$)", re.IGNORECASE)
 
 Say = Callable[[str], None]
-"""Called with a message for the user, which is one line and safe to print."""
+"""A function that is called with a message for the user, which is one line and safe to print."""
 
 
 def safe_name(name: str) -> str | None:
-    r"""Return the last part of `name` (after any `/` or `\`); None if that is not safe in a path or a URL.
+    r"""Return the last part of `name` (after any `/` or `\`), or None if this part is not safe in a path or a URL.
 
-    Characters that Windows forbids in file names are not safe. Neither are its device names: there, `con.pdb` is the
-    console.
+    Characters that Windows forbids in file names are not safe. Neither are the names of devices: on Windows, `con.pdb`
+    is the console.
     """
     last = re.split(r"[\\/]", name)[-1]
     if not last or not last.isprintable() or _UNSAFE.search(last) or _DEVICES.match(last):
@@ -66,7 +68,10 @@ Identity = PdbIdentity | ImageIdentity
 
 
 def store_key(identity: Identity) -> str:
-    """Return the name of the store's directory for `identity`: `GUIDage` of a PDB, `TIMESTAMPsize` of an image."""
+    """Return the key of a file in a symbol store, which is the name of its directory there.
+
+    The key is `GUIDage` for a PDB and `TIMESTAMPsize` for an image.
+    """
     if isinstance(identity, PdbIdentity):
         return f"{identity.guid}{identity.age:x}"
     return f"{identity.timestamp:08X}{identity.size:x}"
@@ -79,7 +84,7 @@ class Server:
     url: str
 
     def file_url(self, identity: Identity) -> str | None:
-        """Return the address of the file on this server, or None if its name is not safe in one."""
+        """Return the URL of the file on this server, or None if its name is not safe in a URL."""
         name = safe_name(identity.name)
         if name is None:
             return None
@@ -88,22 +93,27 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class PathElement:
-    """One element of a symbol path: places to search, nearest first, and the directory that keeps downloads."""
+    """One element of a symbol path.
+
+    `places` are the directories and servers to search, nearest first. `cache` is the directory that keeps downloads, or
+    None.
+    """
 
     places: tuple[Path | Server, ...]
     cache: Path | None = None
     is_store: bool = False
-    """Its directories are searched in the layout of a symbol store only (`srv*`, `cache*`)."""
+    """The directories of the element are only searched in the layout of a symbol store (`srv*`, `cache*`)."""
 
 
 def parse_symbol_path(text: str, default_cache: Path, say: Say | None = None) -> tuple[PathElement, ...]:
-    r"""Parse a symbol path.
+    r"""Parse the symbol path `text` and return its elements.
 
     `default_cache` is used for an empty element in `srv*…`, and for a `srv*` with a server and no directory.
 
-    Left out are elements without any place, all after the 64th, and on systems other than Windows all Windows paths.
-    The last happens when an analyst's `_NT_SYMBOL_PATH` is used on Linux: `srv*c:\symbols*SERVER` is then read as
-    `srv*SERVER`. `say` is called with a message for what is left out.
+    Some parts are left out: elements without a directory or server, all elements after the 64th, and on systems other
+    than Windows all Windows paths. The latter occur when an analyst's `_NT_SYMBOL_PATH` is used on Linux:
+    `srv*c:\symbols*SERVER` is then read as `srv*SERVER`. `say` is called with a message for each Windows path and each
+    malformed element that is left out.
     """
     say = say or (lambda _: None)
     elements: list[PathElement] = []
@@ -136,7 +146,10 @@ def parse_symbol_path(text: str, default_cache: Path, say: Say | None = None) ->
 
 
 def _place(word: str, say: Say) -> Path | Server | None:
-    """Return the server or directory that `word` names; None, and a message, for a Windows path on another system."""
+    """Return the server or directory that `word` names.
+
+    On systems other than Windows, a Windows path gives a message and None.
+    """
     if re.match(r"https?://", word, re.IGNORECASE):
         return Server(word.rstrip("/"))
     if os.name != "nt" and _WINDOWS_PATH.match(word):
@@ -157,19 +170,25 @@ class Fetcher(Protocol):
     """Downloads a file from a server."""
 
     def fetch(self, url: str, target: Path) -> bool:
-        """Download `url` to the new file `target` and return True; if that fails, give the reason and leave no file."""
+        """Download `url` to the new file `target` and return True. If that fails, leave no file and return False."""
         ...
 
 
 Check = Callable[[Path], str | None]
-"""Opens a candidate; returns None if it is the wanted file, else the reason why it is not."""
+"""A function that opens a file with the right name and decides whether it is the wanted file.
+
+It returns None if it is, or else the reason why it is not.
+"""
 
 
 class SymbolPath:
-    """Finds files along a symbol path. Downloads only with a `fetcher`. `say` is called with refusals and failures."""
+    """Finds files along a symbol path, and downloads them if there is a `fetcher`."""
 
     def __init__(self, elements: tuple[PathElement, ...], *, fetcher: Fetcher | None = None, say: Say) -> None:
-        """`elements` are searched in order. `say` is called for each place that is no readable directory."""
+        """`elements` are searched in order. `fetcher` downloads files; without it, no server is used.
+
+        `say` is called with refusals and failures, and here for each place that is no readable directory.
+        """
         self.elements = elements
         for element in elements:
             is_filled = element.cache is None or len(element.places) > 1
@@ -217,7 +236,11 @@ class SymbolPath:
         return found
 
     def _candidates(self, directory: Path, folder: tuple[str, ...], name: str, *, is_store: bool) -> Iterator[Path]:
-        """Yield the files in `directory` that have the right name, in both layouts (`is_store`: in a store's only)."""
+        """Yield the files in `directory` that have the right name, in both layouts of a symbol path.
+
+        `is_store`: only the layout of a symbol store is searched. `folder` is the path of the file's directory in that
+        layout.
+        """
         layouts = [(*folder, name)]
         if not is_store:
             layouts += [(name,), *((*top, kind, name) for top in ((), ("symbols",)) for kind in _KINDS)]
@@ -229,9 +252,10 @@ class SymbolPath:
     def _made(
         self, files: Generator[tuple[Path, str], None, None], cache: Path, identity: Identity, name: str, check: Check
     ) -> Path | None:
-        """Put the first of `files` that passes the check into `cache`, and return its path there, or None.
+        """Put the first of `files` that passes `check` into `cache`, and return its path there, or None.
 
-        `files` yields (path, origin); the paths are in a private directory of `cache`.
+        `files` yields (path, origin). The paths are in a private directory of `cache`; the origin is where the file
+        came from.
         """
         target = self._kept(cache, name, store_key(identity))
         try:
@@ -255,7 +279,7 @@ class SymbolPath:
     def _unpacks(
         self, directory: Path, folder: tuple[str, ...], cache: Path, name: str
     ) -> Generator[tuple[Path, str], None, None]:
-        """Yield the unpacked file of each cabinet in a store, and the path of the cabinet."""
+        """Yield (path of the unpacked file, path of the cabinet) for each cabinet in a store that can be unpacked."""
         for packed in self._resolve(directory, *folder, _packed(name)):
             if not os.path.isfile(packed):  # noqa: PTH113 as above; to open a FIFO would wait for a writer
                 continue
@@ -265,7 +289,10 @@ class SymbolPath:
 
     @contextmanager
     def _private(self, cache: Path) -> Iterator[Path | None]:
-        """Make a private directory in `cache` and remove it at the end; None, and a message, if that fails."""
+        """Make a private directory in `cache`, and remove it at the end of the `with` block.
+
+        If that fails, give a message and yield None.
+        """
         with ExitStack() as stack:
             try:
                 private = stack.enter_context(private_directory(cache))
@@ -286,16 +313,16 @@ class SymbolPath:
         return False
 
     def _kept(self, cache: Path, name: str, key: str) -> Path:
-        """Return the path of a file in `cache`, which may be a two-tier store."""
+        """Return the path of a file in `cache`, where `key` is its store key. `cache` may be a two-tier store."""
         return cache.joinpath(*self._tier(cache, name), name, key, name)
 
     def _tier(self, directory: Path, name: str) -> tuple[str, ...]:
         return (name[:2],) if any(self._resolve(directory, "index2.txt")) else ()
 
     def _resolve(self, directory: Path, *parts: str) -> Iterator[Path]:
-        """Yield the existing paths that equal `directory/parts` but for upper and lower case.
+        """Yield the existing paths that equal `directory/parts` apart from upper and lower case.
 
-        Windows, which ignores case, fills stores with `Ntdll.pdb` and `NTDLL.PDB`; on Linux these are two names.
+        Windows ignores case, so that stores have files like `Ntdll.pdb` and `NTDLL.PDB`. On Linux these are two names.
         """
         if not parts:
             yield directory
@@ -324,7 +351,10 @@ class SymbolPath:
     def _downloads(
         self, server: Server, cache: Path | None, identity: Identity, name: str
     ) -> Generator[tuple[Path, str], None, None]:
-        """Download the file, or else the cabinet with it. Yield the path of the file and the address it came from."""
+        """Download the file `identity` from `server`, or else the cabinet that contains it.
+
+        Yields the path of the file in a private directory, and the URL from which it came.
+        """
         url = server.file_url(identity)
         if self._fetcher is None or cache is None or url is None:
             return

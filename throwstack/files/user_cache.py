@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The directory of this user's caches, by the convention of each system, and whether only this user can write to it."""
+"""Finds the directory of this user's caches on each system, and checks that only this user can write to it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """Return the directory for files that can be made again, `~/.cache/throwstack` on Linux. It need not exist.
+    """Return the directory for files that can be made again, which is `~/.cache/throwstack` on Linux.
 
-    A user without a home, as in some containers, gets a path that cannot be created: nothing is cached then.
+    The directory need not exist. A user without a home, as in some containers, gets a path that cannot be created.
+    Nothing is cached then.
     """
     try:
         return _base() / "throwstack"
@@ -21,16 +22,16 @@ def cache_directory() -> Path:
 
 
 def make_private(cache: Path) -> None:
-    """Make the directory `cache`, which only this user may enter, unless it exists. Raises `OSError`."""
+    """Make the directory `cache` unless it exists. Only this user may enter a directory made so. Raises `OSError`."""
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def distrust(cache: Path) -> str | None:
     """Return why files in the directory `cache` may be another user's, or None if they are not. Raises `OSError`.
 
-    It happens: `XDG_CACHE_HOME` can name a directory that everybody may write to, and `sudo` keeps the HOME of the user
-    who called it. Files of root are trusted, as root needs no cache to deceive us. On Windows `%LOCALAPPDATA%` is
-    private to its user anyway.
+    They may be another user's because `XDG_CACHE_HOME` can name a directory that everybody may write to, and `sudo`
+    keeps the HOME of the user who called it. Files of root are trusted, because root can deceive this program without a
+    cache, too. On Windows `%LOCALAPPDATA%` is private to its user anyway.
     """
     status = cache.stat()
     if not hasattr(os, "geteuid"):

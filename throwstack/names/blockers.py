@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blockers are functions that a thread is stuck in after an unhandled exception, or while its process cannot end.
 
-The functions are data, one line each, in data/blockers.tsv. This module reads the table, finds the blockers of a walked
-stack, and puts them into words. To add a blocker, add a line to the table.
+The functions are listed in data/blockers.tsv, one in each line. This module reads the table and finds the blockers
+among the functions of a walked stack. To add a blocker, add a line to the table.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ class BlockerKind(Enum):
     """What a blocking function does. Kinds that explain a stuck thread better come first."""
 
     UNHANDLED_FILTER = "unhandled-filter"
-    """Runs when no handler took an exception: its presence on a stack proves an unhandled one."""
+    """The function runs only when no handler took an exception, so a stack with it proves an unhandled exception."""
     CLR_WATSON = "clr-watson"
-    """The CLR's own handling of an unhandled exception."""
+    """The function is the CLR's own handling of an unhandled exception."""
     GS_FAILURE = "gs-failure"
-    """A stack cookie was overwritten; the context is saved in globals of the module."""
+    """The function runs if a stack cookie was overwritten. It saves the CONTEXT in global variables of the module."""
     FAIL_FAST = "fail-fast"
     WER = "wer"
-    """Waits for Windows Error Reporting, or reports to it."""
+    """The function reports to Windows Error Reporting, or waits for it."""
     JIT_DEBUGGER = "jit-debugger"
-    """Waits for the debugger in the registry's AeDebug key, or is stopped in it."""
+    """The function waits for the debugger in the registry's AeDebug key, or is stopped in it."""
     PURE_CALL = "purecall"
     INVALID_PARAMETER = "invalid-parameter"
     TERMINATE = "terminate"
     """C++ terminate: an exception had no handler, or left a function that must not throw."""
     ABORT = "abort"
     HARD_ERROR = "hard-error"
-    """A message that csrss shows for the process."""
+    """The function waits for a message that csrss shows for the process."""
     ERROR_BOX = "error-box"
-    """A message box of the C runtime or of an assertion."""
+    """The function shows a message box of the C runtime or of an assertion."""
     SHUTDOWN = "shutdown"
     """The process is ending in the ordinary way, and waits for something that does not happen."""
     TERMINATION = "termination"
@@ -51,9 +51,9 @@ _ORDER = {kind: index for index, kind in enumerate(BlockerKind)}
 class Blocker:
     """A blocking function.
 
-    `modules` are patterns for the lower-case label of the modules that have it. `proves_exception`: it runs only when
-    an exception went unhandled. `is_triage`: every thread's stack is searched for it. Other blockers are only
-    recognised in the frames of a walk.
+    `modules` are patterns for the lower-case labels of the modules that can have the function. `symbol` is its name.
+    `proves_exception`: the function runs only when an exception went unhandled. `is_triage`: the stack of every thread
+    is searched for addresses in the function. Blockers without `is_triage` are only recognized in the frames of a walk.
     """
 
     modules: tuple[str, ...]
@@ -70,7 +70,7 @@ class Blocker:
 
 @cache
 def blockers() -> tuple[Blocker, ...]:
-    """Return all blocking functions of the table, in its order."""
+    """Return all blocking functions in the table, in the order of its lines."""
     lines = (files("throwstack.names") / "data" / "blockers.tsv").read_text("utf-8").splitlines()
     return tuple(_parse(line) for line in lines if line and not line.startswith("#"))
 
@@ -82,7 +82,7 @@ def _parse(line: str) -> Blocker:
 
 @cache
 def triage_blockers() -> tuple[Blocker, ...]:
-    """Return the blocking functions that every thread's stack is searched for."""
+    """Return the blocking functions for which the stack of every thread is searched."""
     return tuple(blocker for blocker in blockers() if blocker.is_triage)
 
 
@@ -120,11 +120,12 @@ def _plain_names(symbol: str) -> tuple[str, ...]:
 
 
 def blocked_in(names: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Return the blockers among `names`, which are the (module label, symbol) pairs of a walked stack, innermost first.
+    """Return the blockers among `names`, the best explanation of why the thread is stuck first.
 
-    There is one for each kind, the innermost of its kind: `mscorwks!CorExitProcess` and not `mscoree!CorExitProcess`,
-    which only calls it. First comes the one that explains best why the thread is stuck, then the others, outermost
-    first: `KERNEL32!UnhandledExceptionFilter, MSVCR71!abort, mscorwks!CorExitProcess`.
+    `names` are the (module label, symbol) pairs of a walked stack, innermost first. The result has one pair for each
+    kind of blocker, which is the innermost of this kind. For example, it has `mscorwks!CorExitProcess` and not
+    `mscoree!CorExitProcess`, which only calls it. After the first pair come the others, outermost first:
+    `KERNEL32!UnhandledExceptionFilter, MSVCR71!abort, mscorwks!CorExitProcess`.
     """
     innermost: dict[BlockerKind, int] = {}
     for depth, (module, symbol) in enumerate(names):

@@ -2,11 +2,11 @@
 r"""Turns decorated (mangled) names into readable ones: `?f@A@@QAEXH@Z` → `A::f`, `.?AVerror@@` → `error`.
 
 LLVM's demangler (pydemumble) does the decoding. It returns whole declarations, `public: void __thiscall A::f(int)`. A
-debugger shows the name alone, without return type, access and parameters, and so do these functions.
+debugger shows the name alone, without return type, access and parameters, and so do the functions of this module.
 
-Names come from export tables and type descriptors, which are hostile. A decorated name can refer back to its own parts,
-so that a hundred characters stand for gigabytes, and it can nest so deeply that the decoder overflows its stack. A name
-that might is returned as it is.
+Names come from export tables and type descriptors, which may be hostile. A decorated name can refer back to its own
+parts, so that a hundred characters stand for gigabytes, and it can nest so deeply that the decoder overflows its stack.
+A name that might do either is returned as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TRAILER = re.compile(r"(?:\s*(?:const|volatile|__restrict|__unaligned|__ptr64|n
 _DECORATED = ("?", "_Z")
 _FASTCALL = re.compile(r"@(\w+)@\d+")
 _INCREMENTAL = re.compile(r"@?(ILT\+\d+\(.*\))")
-"""A thunk of incremental linking, `@ILT+5(_main)`. The brackets are part of its name, and no parameter list."""
+"""A thunk of incremental linking, `@ILT+5(_main)`. Its brackets belong to the name and are no parameter list."""
 _KEYWORD = re.compile(r"\b(?:class|struct|union|enum) ")
 _RTTI_SUFFIX = "`RTTI Type Descriptor Name'"
 _REFERENCES = re.compile(r"(?<![a-z_0-9])[0-9]+")
@@ -35,7 +35,10 @@ _OPEN, _CLOSE = "<([{`", ">)]}'"
 
 @lru_cache(maxsize=65536)
 def undecorate(name: str) -> str:
-    """Return the qualified name in a C++ decorated name. A name that is not decorated or too complex is unchanged."""
+    """Return the qualified name in a C++ decorated name.
+
+    A name that is not decorated, or is too complex, is returned unchanged.
+    """
     text = declaration(name)
     if text is None:
         return name
@@ -52,7 +55,10 @@ def declaration(name: str) -> str | None:
 
 
 def type_name(descriptor: str) -> str:
-    """Return the type that an RTTI type descriptor of Visual C++ names: `.?AVbad_alloc@std@@` → `std::bad_alloc`."""
+    """Return the type that an RTTI type descriptor of Visual C++ names: `.?AVbad_alloc@std@@` → `std::bad_alloc`.
+
+    A name that cannot be decoded, or is too complex, is unchanged.
+    """
     if not descriptor.startswith(".") or not _is_bounded(descriptor):
         return descriptor
     text = _demangle(descriptor)
@@ -62,9 +68,9 @@ def type_name(descriptor: str) -> str:
 
 
 def itanium_type_name(name: str) -> str:
-    """Return the type that the name in a GCC `type_info` means: `St13runtime_error` → `std::runtime_error`.
+    """Return the type for which the name in a GCC `type_info` stands: `St13runtime_error` → `std::runtime_error`.
 
-    "" if `name` is no such name.
+    The result is "" if `name` is no such name.
     """
     decorated = f"_ZTS{name}"
     text = _demangle(decorated) if _is_bounded(decorated) else None
@@ -75,7 +81,7 @@ def itanium_type_name(name: str) -> str:
 def strip_parameters(signature: str) -> str:
     """Return a function's name without its parameter list: `A::f(int) const` → `A::f`.
 
-    `A::operator()(int)` becomes `A::operator()`; parameters may themselves be functions, `f(int (*)(char))`.
+    `A::operator()(int)` becomes `A::operator()`. Parameters may themselves be functions, as in `f(int (*)(char))`.
     """
     last = signature.rfind(")")
     if last < 0 or not _TRAILER.fullmatch(signature, last + 1):
@@ -104,12 +110,15 @@ def display_name(symbol: str) -> str:
 
 
 def is_decorated(symbol: str) -> bool:
-    """Say whether a symbol of a PDB is a C++ decorated name. If not, it is readable, with or without parameters."""
+    """Say whether a symbol of a PDB is a C++ decorated name.
+
+    If it is not, the symbol is a readable name, with or without parameters.
+    """
     return symbol.startswith(_DECORATED)
 
 
 def _is_bounded(name: str) -> bool:
-    """Say whether the decoded name has a bounded length, which also bounds the time that decoding takes.
+    """Say whether the decoded form of `name` has a limited length, which also limits the time that decoding takes.
 
     In a Microsoft name, a digit in place of a name or type repeats one of the ten before it in the same list (of
     parameters or template arguments). A list with n references is thus at most 1 + n times as long as what it spells
@@ -151,7 +160,10 @@ def _name_of_declaration(text: str) -> str:
 
 
 def _first_group(text: str) -> str:
-    """Return the function's name in `f(void))(int)`, the rest of a declaration: it ends at the first unmatched `)`."""
+    """Return the function's name in `text`, which is the rest of a declaration, such as `f(void))(int)`.
+
+    The name ends, with its parameters, before the first unmatched `)`.
+    """
     depth = 0
     for index, char in enumerate(text):
         depth += (char == "(") - (char == ")")
@@ -161,7 +173,7 @@ def _first_group(text: str) -> str:
 
 
 def _tidy(name: str) -> str:
-    """Spell `name` as Microsoft's tools do where LLVM differs: `A<B,C<int> >`, no `class` before a type."""
+    """Spell `name` as Microsoft's tools do where LLVM does otherwise: `A<B,C<int> >`, no `class` before a type."""
     name = _KEYWORD.sub("", name).replace(" deleting dtor'", " deleting destructor'")
     if "<" in name and "operator" not in name:
         name = name.replace(", ", ",")

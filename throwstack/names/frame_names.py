@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of frames.
+"""Names of the functions of frames.
 
-A frame's instruction pointer is looked up as it is if the CPU stopped there. If it is a return address, the call before
-it is looked up instead: `throwstack.names.symbols.Symbols.name` says why.
+If the CPU stopped at a frame's instruction pointer, the function at this address is looked up. If the instruction
+pointer is a return address, the function with the call before it is looked up: `throwstack.names.symbols.Symbols.name`
+says why.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ def name_of(symbols: Symbols, frame: Frame) -> Name:
 
 
 def symbol_of(symbols: Symbols, frame: Frame) -> str:
-    """Return the name of the function of `frame` without module and offset; "" if it has none."""
+    """Return the name of the function of `frame` without module and offset, or "" if it has no name."""
     return name_of(symbols, frame).symbol
 
 
 def names_of(symbols: Symbols, frame: Frame) -> tuple[Name, ...]:
-    """Return the names of all functions at `frame`: inlined ones from the innermost outwards, then its own function."""
+    """Return the names of all functions at `frame`.
+
+    Inlined functions come first, from the innermost outwards. The last is the function that has the frame.
+    """
     return symbols.frames_at(frame.ip, is_return_address=not frame.is_interrupted)

@@ -14,10 +14,11 @@ from throwstack.images.image import Image
 
 @dataclass(frozen=True, slots=True)
 class FrameData:
-    """One record: the code range that it covers and the layout of the frame there. All sizes are in bytes.
+    """A record of a PDB: the code range that it covers, and the layout of the frame there. All sizes are in bytes.
 
-    A FrameData record has a `program` in postfix notation that computes the caller's registers (`$T0 .raSearch = $eip
-    $T0 ^ = …`). An old FPO_DATA record has none (""): its layout follows from the sizes and `uses_base_pointer`.
+    A FrameData record has a `program`, which is an expression in postfix notation that computes the caller's registers
+    (`$T0 .raSearch = $eip $T0 ^ = …`). The `program` of an older FPO_DATA record is "": its layout follows from the
+    sizes and from `uses_base_pointer`.
     """
 
     rva: int
@@ -31,11 +32,14 @@ class FrameData:
     has_seh: bool = False
     """The function registers an exception handler."""
     is_non_fpo: bool = False
-    """An FPO_DATA record of the kind FRAME_NONFPO: the function has an ordinary frame with a frame pointer."""
+    """This is an FPO_DATA record of the kind FRAME_NONFPO: the function has an ordinary frame with a frame pointer."""
 
 
 def annotation(data: FrameData) -> str:
-    """Return `data` as WinDbg's `kv` prints it: `FPO: [4,20,4]` (words of parameters, locals, saved registers)."""
+    """Return `data` as WinDbg's `kv` prints it, for example `FPO: [4,20,4]`.
+
+    The figures are the sizes of parameters, locals and saved registers, in words of 4 bytes.
+    """
     if data.has_seh:
         return "FPO: [SEH]"
     if data.is_non_fpo:
@@ -45,7 +49,7 @@ def annotation(data: FrameData) -> str:
 
 
 class FrameDataSource(Protocol):
-    """Finds the record that covers an address of an image."""
+    """Finds the frame record of a PDB that covers an address of an image."""
 
     def frame_data(self, image: Image, rva: int) -> FrameData | None:
         """Return the record with the innermost range that covers `rva` in `image`, or None."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges whether an address is in the function whose symbol is the nearest one before it.
+"""Decides whether an address is in the function whose symbol is the nearest one before the address.
 
 Exports and public symbols say where some functions start, and never where they end. So the nearest symbol before an
 address may be that of another function: `DLL!Exported+0x9a0` is often in a function that is not exported. The image
 helps: on x64 its RUNTIME_FUNCTION table has start and end of every function but leaf functions; on x86 the filling
-bytes between functions show where one ended. If neither decides, the distance does.
+bytes between functions show where one ended. If neither decides it, the distance from the symbol does.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from throwstack.images.function_table import RuntimeFunction
 from throwstack.images.image import Image
 
 MAX_OFFSET = 0x1FF
-"""A nearest export further away than this is doubted for the distance alone.
+"""If the nearest export is further before an address than this, the address is taken to be in another function.
 
-Measured on six Windows kernels, whose symbol tables name every function. Names that look exported were kept (one
-function in eight), the others were removed. The nearest name was then the right one for 57 % of the addresses 0x40 to
-0x7f after it, for 19 % at 0x100 to 0x1ff, for 7.5 % at 0x200 to 0x3ff and for 0.8 % at 0x800 to 0xfff.
+The distance decides only if the image does not. It was measured on six Windows kernels, whose symbol tables name every
+function. Names that look exported were kept (one function in eight), the others were removed. The nearest name was then
+the right one for 57 % of the addresses 0x40 to 0x7f after it, for 19 % at 0x100 to 0x1ff, for 7.5 % at 0x200 to 0x3ff
+and for 0.8 % at 0x800 to 0xfff.
 """
 _CHAINED = 0x4 << 3
 _MAX_CHAIN = 32
@@ -37,8 +38,8 @@ def is_beyond_function(image: Image, start: int, rva: int, *, is_sparse: bool, h
     """Say whether `rva` seems to be outside the function whose symbol is at RVA `start`.
 
     `is_sparse`: many functions of the image have no symbol, as in an export table. `has_gaps`: some symbols could not
-    be read, so that one of them may be nearer. Then every address but `start` is doubted, unless the image's
-    RUNTIME_FUNCTION table says that it is in the function.
+    be read, so that one of these may be nearer to `rva`. With gaps, every address but `start` is taken to be outside,
+    unless the image's RUNTIME_FUNCTION table says that it is in the function.
     """
     if rva < start:
         return True
@@ -66,9 +67,10 @@ def _has_filling(image: Image, start: int, rva: int) -> bool:
 
 
 def _runtime_function(image: Image, rva: int) -> tuple[int, int] | None:
-    """Return the begin of the last RUNTIME_FUNCTION at or before `rva`, and the begin of the function that has it.
+    """Return two RVAs: where the last RUNTIME_FUNCTION at or before `rva` begins, and where its function begins.
 
-    The two differ for a separate part of a function. None if the table cannot be read or begins after `rva`.
+    The two differ if the entry is for a separate part of a function. The result is None if the table cannot be read or
+    begins after `rva`.
     """
     table = image.function_table
     entry = None if table is None else table.nearest(rva)
@@ -81,7 +83,10 @@ def _runtime_function(image: Image, rva: int) -> tuple[int, int] | None:
 
 
 def _primary_begin(image: Image, entry: RuntimeFunction) -> int:
-    """Return the begin of the function that `entry` belongs to, which may be an entry of a separate part of it."""
+    """Return the RVA where the function of `entry` begins.
+
+    `entry` may be for a separate part of the function, and then leads to the function's first entry.
+    """
     memory, base = image.memory, image.base
     for _ in range(_MAX_CHAIN):
         unwind = entry.unwind

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The styles in which tables spell functions (`--names`)."""
+"""The styles in which the names of functions are written in tables (`--names`)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from enum import Enum
 
 
 class NameStyle(Enum):
-    """How functions are named in a table."""
+    """How the names of functions are written in a table."""
 
     PLAIN = "plain"
     RAW = "raw"
-    """As the symbols spell them: decorated."""
+    """Names are written as the symbols have them, that is, decorated."""
     SIGNATURE = "signature"
-    """With the types of their parameters, where the symbols give them."""
+    """Names are written with the types of their parameters, where the symbols have them."""

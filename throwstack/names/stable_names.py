@@ -3,7 +3,7 @@
 
 Symbol tables give one function many names: with stdcall decoration (`_UnhandledExceptionFilter@4`), mangled, with its
 parameters, with template arguments, with the numbers that compilers give to lambdas and clones. All of these differ
-between two builds of the same source, or between a PDB and the exports. So a stable name has none of them.
+between two builds of the same source, or between a PDB and the exports. So a stable name has none of these parts.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ def _without_groups(name: str) -> str:
 
 
 def _last_word(name: str) -> str:
-    """Return the name in a declaration, without the type before it. `operator new` counts as one word."""
+    """Return the name in a declaration, without the type before it.
+
+    A name with `operator` in it is returned with all that follows, so that `operator new` stays whole.
+    """
     operator = re.search(r"\S*\boperator\b.*", name)
     if operator:
         return operator[0]

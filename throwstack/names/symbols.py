@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names for addresses, and addresses for names, from the symbol tables of modules.
 
-The table of a module comes from a PDB or an ISF file (`SymbolSource`), or else from the module's exports. A name says
-from which kind of table it is. A name from a PDB is certain, while the nearest export may be another function.
+The table of a module comes from a PDB or an ISF file (`SymbolSource`), or else from the module's exports. Each name
+says from which kind of table it comes, because a name from a PDB is certain, while the nearest export may be another
+function.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ class SymbolKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LocatedFunction:
-    r"""A function that a symbol table has at an address.
+    r"""A function that a symbol table gives for an address.
 
-    `rva` is the start of the function; None if it was inlined. `source` is file and line, `d:\src\file.cpp @ 860`.
-    `raw` is the name as the table spells it (decorated, or with parameters); `signature` is the name with the types of
-    its parameters, if the table has them. `is_inside` says whether the address is in the function; None if the table
-    does not know where the function ends.
+    `symbol` is the readable name. `rva` is the start of the function, or None if it was inlined. `source` is file and
+    line at the address, `d:\src\file.cpp @ 860`. `raw` is the name as the table spells it (decorated, or with
+    parameters); `signature` is the name with the types of its parameters, if the table has them. `is_inside` says
+    whether the address is in the function; None if the table does not know where the function ends.
     """
 
     symbol: str
@@ -51,10 +52,10 @@ class SymbolTable:
     __slots__ = ("_by_name", "_names", "_rvas", "has_all_starts", "kind")
 
     def __init__(self, kind: SymbolKind, symbols: Iterable[tuple[int, str]], *, has_all_starts: bool = True) -> None:
-        """`symbols` are (RVA, name) pairs in any order. Of several names at one RVA the first is shown.
+        """`symbols` are (RVA, name) pairs in any order. If an RVA has several names, the first is shown.
 
-        `has_all_starts` is False if there are more symbols that could not be read. One of them may be nearer to an
-        address than the nearest known one.
+        `kind` is the kind of the table. `has_all_starts` is False if the image has more symbols, which could not be
+        read. One of these may be nearer to an address than the nearest known symbol.
         """
         self.kind = kind
         self.has_all_starts = has_all_starts
@@ -67,7 +68,7 @@ class SymbolTable:
         self._names = [by_rva[rva] for rva in self._rvas]
 
     def __len__(self) -> int:
-        """Return the number of distinct RVAs."""
+        """Return the number of distinct RVAs that have a symbol."""
         return len(self._rvas)
 
     def nearest(self, rva: int) -> tuple[str, int] | None:
@@ -83,7 +84,8 @@ class SymbolTable:
     def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
         """Return the functions at `rva`. Inlined ones are first, from the innermost outwards.
 
-        This table knows only where functions start: it returns the nearest one before `rva`, or nothing.
+        This table only knows where functions start. So it returns the function that starts nearest at or before `rva`,
+        or nothing if there is none.
         """
         found = self.nearest(rva)
         return () if found is None else (LocatedFunction(undecorate(found[0]), found[1], raw=found[0]),)
@@ -93,7 +95,10 @@ class SymbolTable:
         return self._by_name.get(name)
 
     def frame_description(self, rva: int) -> FrameData | None:  # noqa: ARG002 the table of a PDB uses it
-        """Return the record that describes the x86 frame of the function at `rva`. Only the table of a PDB has any."""
+        """Return the record that describes the x86 frame of the function at `rva`, or None.
+
+        Only the table of a PDB has such records.
+        """
         return None
 
 
@@ -104,7 +109,7 @@ SymbolSource = Callable[[Image], "SymbolTable | None"]
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """The name of an address: `KERNEL32!RaiseException+0x53`, or `KERNEL32+0x1234`, or the bare address."""
+    """The name of an address. As text it is `KERNEL32!RaiseException+0x53`, `KERNEL32+0x1234`, or the bare address."""
 
     address: int
     module: str = ""
@@ -114,7 +119,7 @@ class Name:
     source: str = ""
     """File and line, `d:\\src\\file.cpp @ 860`; "" if the symbols do not have them."""
     is_doubtful: bool = False
-    """There are signs that the address is in another function than this one, whose symbol is only the nearest."""
+    """The address may be in another function than the named one, whose symbol is merely the nearest before it."""
     is_inline: bool = False
     """The function was inlined: it has no frame of its own and no offset."""
     raw: str = ""
@@ -136,7 +141,7 @@ class Name:
 
 
 class Symbols:
-    """Names the addresses of one address space."""
+    """Finds the names of addresses in one address space, and the addresses of names."""
 
     __slots__ = ("_fallback", "_name_outside", "_names", "_source", "_tables", "images")
 
@@ -150,9 +155,10 @@ class Symbols:
     ) -> None:
         """`images` are the images whose addresses are named.
 
-        Three tables are tried for an image, and the first that is not empty is used: the one from `source` (`first_of`
-        joins several sources), the image's exports in memory, and the one from `fallback` (the exports of its file).
-        Each source is asked once for an image. `name_outside` names addresses outside all images.
+        For an image, up to three symbol tables are tried, and the first that is not empty is used: the one that
+        `source` returns (`first_of` joins several sources), the image's exports in memory, and the one that `fallback`
+        returns (the exports in the image's file). The table that is used for an image is remembered. `name_outside`
+        names addresses outside all images.
         """
         self.images = images
         self._source = source
@@ -162,7 +168,7 @@ class Symbols:
         self._names: dict[tuple[int, bool], tuple[Name, ...]] = {}
 
     def table(self, image: Image) -> SymbolTable:
-        """Return the symbol table of `image`; an empty one if no source has names."""
+        """Return the symbol table of `image`, which is empty if no source has names for it."""
         table = self._tables.get(image.base)
         if table is None:
             table = self._source(image) if self._source is not None else None
@@ -174,7 +180,10 @@ class Symbols:
         return table
 
     def distrust(self, image: Image) -> None:
-        """From now on, use the exports in the file of `image` instead of those in memory, if the file was found."""
+        """From now on, use the exports in the file of `image` instead of its exports in memory, if the file was found.
+
+        An image whose names come from a PDB or an ISF file is left as it is.
+        """
         if self.table(image).kind is SymbolKind.EXPORT and self._fallback is not None:
             self._tables[image.base] = self._fallback(image) or self._tables[image.base]
             self._names.clear()
@@ -191,7 +200,7 @@ class Symbols:
     def frames_at(self, address: int, *, is_return_address: bool = False) -> tuple[Name, ...]:
         """Return the names of all functions at `address`. Inlined ones come first, from the innermost outwards.
 
-        Answers are remembered, as the threads of a process share most of their frames.
+        Results are remembered, because the threads of a process have most of their frames in the same functions.
         """
         key = address, is_return_address
         names = self._names.get(key)
@@ -229,7 +238,10 @@ class Symbols:
         )
 
     def function_start(self, address: int, *, is_return_address: bool = False) -> int | None:
-        """Return the address of the last symbol at or before `address` in the same section, or None."""
+        """Return the address of the last symbol at or before `address` in the same section, or None.
+
+        For a return address, this is done one byte earlier, in the call instruction.
+        """
         image = self.images.find(address)
         if image is None:
             return None
@@ -283,7 +295,7 @@ def _table_of_exports(exports: Exports) -> SymbolTable:
 
 
 def first_of(*sources: SymbolSource) -> SymbolSource:
-    """Return a source that asks `sources` in turn and returns the first table that is not empty."""
+    """Return a source that calls `sources` in turn and returns the first table that is not empty, or None."""
 
     def ask(image: Image) -> SymbolTable | None:
         for source in sources:

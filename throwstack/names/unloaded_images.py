@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that were unloaded. ntdll and the kernel remember them, so that old addresses in them still get a name.
+"""Finds images that were unloaded. ntdll and the kernel record them, so that old addresses in them still get a name.
 
 ntdll keeps the last 64 (16 before Vista) in an array that RtlGetUnloadEventTrace returns. Microsoft documents its
 element, RTL_UNLOAD_EVENT_TRACE. Later versions of Windows append two words of a version to it, and nothing in the array
-says so: on x64 an element has 96 bytes without and 104 with them. So the array is read with both sizes, and the size is
-right that gives more elements which make sense.
+says so: on x64 an element has 96 bytes without and 104 with them. So the array is read with both sizes, and the reading
+that gives more plausible elements is taken.
 
 The kernel keeps the last 50 drivers at MmUnloadedDrivers. An element is a UNICODE_STRING, start address, end address
 and the time of the unloading.
@@ -35,7 +35,7 @@ _RETURNS_ADDRESS = {
 
 @dataclass(frozen=True, slots=True)
 class UnloadedImage:
-    """An image that was unloaded. A higher `order` means that it was unloaded later."""
+    """An image that was unloaded. Of two images, the one with the higher `order` was unloaded later."""
 
     name: str
     base: int
@@ -48,7 +48,7 @@ class UnloadedImage:
 
 
 def name_of_unloaded(images: tuple[UnloadedImage, ...], address: int) -> Name | None:
-    """Return the name that WinDbg gives, `<Unloaded_x.dll>+0x1234`, for an address in an unloaded image, or None."""
+    """Return the name that WinDbg shows for an address in an unloaded image, `<Unloaded_x.dll>+0x1234`, or None."""
     found = [image for image in images if image.contains(address)]
     if not found:
         return None
@@ -57,7 +57,11 @@ def name_of_unloaded(images: tuple[UnloadedImage, ...], address: int) -> Name | 
 
 
 def unloaded_dlls(ntdll: Image, arch: Arch, array: int | None = None) -> tuple[UnloadedImage, ...]:
-    """Return the DLLs that `ntdll` remembers; `array` is the address of RtlpUnloadEventTrace, if symbols have it."""
+    """Return the unloaded DLLs that `ntdll` has recorded.
+
+    `array` is the address of RtlpUnloadEventTrace, the array of records, if symbols have it. It is used if the code of
+    RtlGetUnloadEventTrace does not show the address.
+    """
     address = _returned_address(ntdll, arch) or array
     if address is None:
         return ()
@@ -82,7 +86,11 @@ def _returned_address(ntdll: Image, arch: Arch) -> int | None:
 
 
 def _traces(memory: Memory, array: int, stride: int, pointer: int) -> tuple[UnloadedImage, ...]:
-    """Return the elements of the array, up to the first that makes no sense. Unused elements are zero."""
+    """Return the elements of the array, up to the first that is not plausible or not in memory.
+
+    `stride` is the size of an element in bytes, and `pointer` that of a pointer. Unused elements are zero and are left
+    out.
+    """
     found = []
     for index in range(_TRACES):
         try:
@@ -103,7 +111,7 @@ def _traces(memory: Memory, array: int, stride: int, pointer: int) -> tuple[Unlo
 
 
 def unloaded_drivers(memory: Memory, variable: int, pointer: int) -> tuple[UnloadedImage, ...]:
-    """Return the drivers that the kernel remembers.
+    """Return the unloaded drivers that the kernel has recorded.
 
     `variable` is the address of MmUnloadedDrivers, which points to the array; `pointer` is the size of a pointer in
     bytes.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts a Python process that runs one of our modules, isolated from the current directory, and ends with us.
+"""Starts a Python process that runs a module of throwstack without the current directory, and ends with its parent.
 
 The current directory is often the folder of the evidence, where an attacker may have put a `struct.py` to be imported.
 So the child is started with `-I -S`: its module search path is the standard library alone, without the current
@@ -30,12 +30,18 @@ _START = (
 
 
 def can_start() -> bool:
-    """Say whether Python knows an interpreter that it can start; a frozen program has none."""
+    """Say whether there is a Python interpreter that can be started.
+
+    A frozen program (made by PyInstaller, for example) has none.
+    """
     return not getattr(sys, "frozen", False) and bool(sys.executable) and Path(sys.executable).is_absolute()
 
 
 def command(module: str, libraries: Iterable[str], arguments: Iterable[str]) -> list[str]:
-    """Return the command that runs `main(arguments)` of our `module`, which may import these `libraries`."""
+    """Return the command line that runs `main(arguments)` of throwstack's module `module` in a new process.
+
+    `libraries` are the top-level modules from outside the standard library that the new process may import.
+    """
     directories = list(dict.fromkeys([str(_OURS), *_directories(libraries)]))
     return [sys.executable, "-I", "-S", "-c", _START, str(len(directories)), *directories, module, *arguments]
 
@@ -43,8 +49,8 @@ def command(module: str, libraries: Iterable[str], arguments: Iterable[str]) -> 
 def end_with_parent(folder: Path) -> None:
     """End this process, a child, once its standard input closes, and remove `folder`, its working directory.
 
-    Ctrl-C and other signals to the whole process group are ignored here. The parent answers them: it ends, and then
-    this process does.
+    This process ignores Ctrl-C and other signals to the whole process group. The parent ends on such a signal, and this
+    process ends after it.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
@@ -64,7 +70,10 @@ def _wait_for_parent(folder: Path) -> None:
 
 
 def _directories(libraries: Iterable[str]) -> Iterator[str]:
-    """Yield the directories of these top-level modules, imported or not. Does not search the current directory."""
+    """Yield the directories from which the top-level modules `libraries` can be imported.
+
+    The modules need not be imported yet. The current directory is not searched.
+    """
     here = Path.cwd()
     trusted = [entry for entry in sys.path if Path(entry).is_absolute() and Path(entry) not in (here, here.resolve())]
     for name in libraries:

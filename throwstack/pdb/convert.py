@@ -5,9 +5,10 @@ The conversion runs in a process of its own, with the arguments PDB OUT SIZE MTI
 process on some damaged PDBs. A single wrong length field can make it ask for more memory than there is, and Python
 cannot catch that.
 
-The file begins with a magic that has a version. Length and CRC-32 of the rest follow, then size and modification time
-of the PDB it was made from, and then the parts, each after its length. A truncated or altered file does not open. The
-checksum is against accidents, not against forgers. So the contents are treated as hostile, like those of a dump.
+The file begins with a magic string that contains a version. Length and CRC-32 of the rest follow, then size and
+modification time of the PDB from which it was made, and then the parts, each preceded by its length. A truncated or
+altered file does not open. The checksum protects against accidents and not against forgery. So the contents are treated
+as hostile, like those of a dump.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ _LENGTH = struct.Struct("<Q")
 _MEMORY_LIMIT = 8 << 30
 _MAX_FUNCTIONS = 1 << 24
 _MAX_GROWTH, _MAX_BESIDE = 4, 64 << 20
-"""A converted file may have this many times the size of its PDB, plus this much. Mostly it is smaller than the PDB."""
+"""How large a converted file may be: this many times the size of its PDB, plus this many bytes.
+
+Mostly it is smaller than the PDB.
+"""
 
 SYMCACHE_VERSION = 9
 """The version of the SymCache layout that `function_list` reads."""
@@ -51,15 +55,17 @@ _INLINE_ONLY = 0xFFFFFFFF
 
 
 class NotConverted(ThrowstackError):
-    """A file looks like a converted PDB but cannot be one; the message says why."""
+    """A file that looks like a converted PDB cannot be one; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """The parts of a converted PDB: a SymCache, functions as `pack_functions` writes them, `STACK WIN` text.
+    """The parts of a converted PDB.
 
-    If the image was rearranged after linking, SymCache and functions have the addresses before that, and the frame data
-    has those after. The OMAP streams translate between them (`throwstack.pdb.omap`).
+    `symcache` is a SymCache of the library symbolic. `functions` are the bytes of `pack_functions`. `frames` is the
+    frame data as `STACK WIN` text. If the image was rearranged after linking, SymCache and functions have the addresses
+    from before that, and the frame data has those from after it. The two OMAP streams translate between them
+    (`throwstack.pdb.omap`).
     """
 
     symcache: bytes
@@ -76,7 +82,7 @@ def pack_functions(functions: list[tuple[int, str]]) -> bytes:
 
 
 def count_functions(data: bytes) -> int:
-    """Return the number of functions in the bytes of `pack_functions`. Raises `NotConverted`."""
+    """Return the number of functions in the bytes that `pack_functions` returned. Raises `NotConverted`."""
     count: int = _LENGTH.unpack_from(data)[0] if len(data) >= _LENGTH.size else 1
     if not 0 <= count <= min((len(data) - _LENGTH.size) // 4, _MAX_FUNCTIONS):
         message = "its list of functions is shorter than its count says"
@@ -85,14 +91,17 @@ def count_functions(data: bytes) -> int:
 
 
 def unpack_functions(data: bytes) -> list[tuple[int, str]]:
-    """Return the pairs (RVA, shown name) in the bytes of `pack_functions`. Raises `NotConverted`."""
+    """Return the pairs (RVA, shown name) in the bytes that `pack_functions` returned. Raises `NotConverted`."""
     count = count_functions(data)
     names = data[_LENGTH.size + 4 * count :].decode("utf-8", "replace").split("\n", count)
     return list(zip(struct.unpack_from(f"<{count}I", data, _LENGTH.size), names, strict=False))
 
 
 def save(path: Path, parts: Converted, stamp: tuple[int, int]) -> None:
-    """Write `parts` to the new file `path`; `stamp` is size and modification time (ns) of the PDB."""
+    """Write `parts` to the new file `path`.
+
+    `stamp` is the size in bytes and the modification time in nanoseconds of the PDB.
+    """
     body = [_STAMP.pack(*stamp)]
     for part in (parts.symcache, parts.functions, parts.frames, parts.omap_from_source, parts.omap_to_source):
         body += [_LENGTH.pack(len(part)), part]
@@ -134,7 +143,7 @@ def load(path: Path, stamp: tuple[int, int]) -> Converted | None:
 
 
 def _split(body: memoryview) -> list[bytes]:
-    """Return the five parts. Raises `NotConverted` if they are not exactly as long as `body`."""
+    """Return the five parts in `body`. Raises `NotConverted` if the parts do not fill `body` exactly."""
     parts = []
     for _ in range(5):
         size = _LENGTH.unpack_from(body)[0] if len(body) >= _LENGTH.size else len(body)
@@ -150,7 +159,7 @@ def _split(body: memoryview) -> list[bytes]:
 
 
 def convert(pdb: Path) -> Converted:
-    """Return the parts of `pdb`. Raises `NotAPdb`, `OSError` and what symbolic raises (SymbolicError and others)."""
+    """Return the parts of the file `pdb`. Raises `NotAPdb`, `OSError` and whatever the library symbolic raises."""
     import symbolic  # noqa: PLC0415 only the process that converts pays for it
 
     with pdb.open("rb") as file:
@@ -170,11 +179,11 @@ def convert(pdb: Path) -> Converted:
 
 
 def function_list(data: bytes, symcache: symbolic.SymCache) -> list[tuple[int, str]]:
-    """Return (RVA, shown name) of the functions in a SymCache. The library can look functions up, but not list them.
+    """Return (RVA, shown name) of each function in a SymCache, which symbolic can look up but not list.
 
-    So `data` is read here, in the layout of `SYMCACHE_VERSION`: header, files, functions, source locations, ranges,
-    strings. A look-up in the library has to confirm each entry. If the layout is another one, entries are not
-    confirmed, and the list is empty rather than wrong.
+    `data` are the bytes of `symcache`. They are read here, in the layout of `SYMCACHE_VERSION`: header, files,
+    functions, source locations, ranges, strings. Each function that is found so is looked up with symbolic, and left
+    out if symbolic does not find it. So if the layout is another one, the list is empty rather than wrong.
     """
     _, version, _, _, _, functions, locations, ranges, strings_size = _SYMCACHE_HEADER.unpack_from(data)
     if version != SYMCACHE_VERSION:
@@ -199,7 +208,10 @@ def _aligned(size: int) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Convert one PDB and return 0; if that fails, print the reason and return 1."""
+    """Convert one PDB and return 0; if that fails, print the reason and return 1.
+
+    `arguments` are the path of the PDB, the path of the new file, and size and modification time (ns) of the PDB.
+    """
     pdb, out, size, modified = arguments
     end_with_parent(Path(out).parent)
     if sys.platform != "win32":

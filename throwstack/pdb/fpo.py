@@ -3,9 +3,9 @@
 
 Follows `FPO_DATA` in winnt.h and, for the flags of FrameData records, `FRAMEDATA` in cvinfo.h.
 
-symbolic could write these lines, but has the bits of FPO_DATA wrong, as LLVM has: it takes bit 10 for "uses ebp", which
-belongs to the count of saved registers (the right one is bit 12), and cuts the prologue's size to four bits. Unwinding
-with such a record would give wrong frames, so the records are read here.
+symbolic could write these lines, but reads the bits of FPO_DATA wrongly, as LLVM does. It takes bit 10 for "uses ebp",
+but that is bit 12, and bit 10 belongs to the number of saved registers. It also cuts the prologue's size to four bits.
+Unwinding with such a record would give wrong frames, so the records are read here.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _HAS_SEH = 1
 def fpo_lines(pdb: Path, omap: Omap) -> Iterator[str]:
     """Yield a `STACK WIN` line for each FPO_DATA record, and a `STACK SEH` line for each function with a handler.
 
-    `omap` translates the ranges; one that was split gets a line for each piece. Raises `throwstack.pdb.msf.NotAPdb` and
-    `OSError`.
+    `omap` translates the ranges of the records. A range that was split gets a line for each piece. Raises
+    `throwstack.pdb.msf.NotAPdb` and `OSError`.
     """
     with pdb.open("rb") as file:
         records, frame_data = read_streams(MsfFile(file), (_FPO_STREAM, _FRAME_DATA_STREAM))
@@ -47,7 +47,7 @@ def fpo_lines(pdb: Path, omap: Omap) -> Iterator[str]:
 
 
 def frame_data_lines(lines: Iterable[str], omap: Omap) -> Iterator[str]:
-    """Yield those of `lines` that are FrameData records, `STACK WIN 4`, with their ranges translated by `omap`."""
+    """Yield the FrameData records (`STACK WIN 4`) among `lines`, with their ranges translated by `omap`."""
     for line in lines:
         if not line.startswith("STACK WIN 4 "):
             continue

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container format of PDBs: numbered streams, each a list of blocks. Follows LLVM's "The MSF File Format"."""
+"""Reads the container format of PDBs (MSF): numbered streams, each of which is a list of blocks.
+
+Follows LLVM's "The MSF File Format".
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ _NIL = 0xFFFFFFFF
 
 
 class NotAPdb(ThrowstackError):
-    """A file is not a PDB, or is a damaged one; the message says which."""
+    """A file is not a PDB, or is a damaged PDB; the message says which."""
 
 
 class MsfFile:
-    """The streams of an open file. Every method raises `NotAPdb` if the file is damaged."""
+    """The streams of an open PDB file. Every method raises `NotAPdb` if the file is damaged."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Read the directory of streams."""
+        """Read the directory of streams of `file`, which must stay open."""
         self._file = file
         file_size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -66,14 +69,17 @@ class MsfFile:
             at += self._blocks_of(size)
 
     def stream(self, number: int, limit: int) -> bytes:
-        """Return the first `limit` bytes of stream `number`, or all if it has fewer; b"" if there is no such stream."""
+        """Return the first `limit` bytes of stream `number`, or all of them if there are fewer.
+
+        The result is b"" if there is no such stream.
+        """
         if not 0 <= number < len(self._sizes):
             return b""
         size = min(self._sizes[number], limit)
         return self._read(self._blocks[number][: self._blocks_of(size)])[:size]
 
     def file_offset(self, number: int, at: int) -> int:
-        """Return the offset in the file of the byte `at` of stream `number`. `at` has to be within the stream."""
+        """Return the offset in the file of the byte at offset `at` of stream `number`, which must be longer."""
         return self._blocks[number][at // self._block_size] * self._block_size + at % self._block_size
 
     def _blocks_of(self, size: int) -> int:

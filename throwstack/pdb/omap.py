@@ -7,13 +7,13 @@ have the addresses from before. For example, bytes 2000 to 200f of the linked im
 the same function, 2010 to 201f, at 1000.
 
 Two streams of the PDB translate RVAs, one in each direction. Each is a sorted list of pairs: the RVA where a piece
-starts, and its RVA on the other side, or 0 if it has none (`OMAP` in DbgHelp's documentation).
+starts, and its RVA on the other side, or 0 if the piece does not exist there (`OMAP` in DbgHelp's documentation).
 
 In this file, "before" means the image as linked, which the symbols describe, and "after" the image as it is.
 
-Why the library symbolic does not do it: it translates the start of a function and takes all that follows for one piece;
-and it does not translate at all if the PDB lacks the section headers before the change, as those of Google's Syzygy do.
-So symbolic gets an altered PDB that seems to belong to the image before (`as_before`), and addresses are translated
+The library symbolic does not suffice for this. It translates the start of a function and takes all that follows for one
+piece. It does not translate at all if the PDB lacks the section headers before the change, as those of Google's Syzygy
+do. So symbolic gets an altered PDB that seems to belong to the image before (`as_before`), and addresses are translated
 here.
 """
 
@@ -32,12 +32,15 @@ _DBI_SIZES = struct.Struct("<iiiiiIii")
 _DBI_HEADER_SIZE = 64
 _NO_STREAM = 0xFFFF
 _NOWHERE = 0x80000000
-"""RVAs from here on, and 0, mean that a piece does not exist on the other side."""
+"""An RVA of this value or more, or 0, means that a piece does not exist on the other side."""
 _MAX_PIECES = 256
 
 
 def debug_streams(msf: MsfFile) -> tuple[int, list[int]]:
-    """Return where the DBI stream has its list of debug streams, and the list (stream numbers, indexed by purpose)."""
+    """Return the offset of the list of debug streams in the DBI stream, and the list itself.
+
+    The list has the number of a stream for each purpose, which is the index.
+    """
     dbi = msf.stream(DBI_STREAM, MAX_STREAM)
     if len(dbi) < _DBI_HEADER_SIZE:
         return 0, []
@@ -50,7 +53,10 @@ def debug_streams(msf: MsfFile) -> tuple[int, list[int]]:
 
 
 def read_streams(msf: MsfFile, purposes: tuple[int, ...]) -> list[bytes]:
-    """Return the debug streams for `purposes`; b"" for one that the PDB does not have."""
+    """Return the contents of the debug streams for `purposes` (indexes into the list of `debug_streams`).
+
+    The contents are b"" for a stream that the PDB does not have.
+    """
     _, words = debug_streams(msf)
     return [
         msf.stream(words[purpose], MAX_STREAM) if purpose < len(words) and words[purpose] != _NO_STREAM else b""
@@ -59,12 +65,15 @@ def read_streams(msf: MsfFile, purposes: tuple[int, ...]) -> list[bytes]:
 
 
 class Omap:
-    """Translates RVAs of the image as it is into RVAs before it was rearranged, and back."""
+    """Translates RVAs of the image as it is into RVAs from before it was rearranged, and the other way round."""
 
     __slots__ = ("_after", "_after_starts", "_before", "_before_starts")
 
     def __init__(self, from_source: bytes = b"", to_source: bytes = b"") -> None:
-        """If one of the two streams is empty, it is made from the other. If both are, nothing was rearranged."""
+        """`from_source` translates RVAs from before into those after, and `to_source` the other way round.
+
+        If one of the two streams is empty, it is made from the other. If both are empty, nothing was rearranged.
+        """
         before, after = _pairs(from_source), _pairs(to_source)
         self._before = before or sorted((to, start) for start, to in after if _is_somewhere(to))
         self._after = after or sorted((to, start) for start, to in before if _is_somewhere(to))
@@ -76,7 +85,11 @@ class Omap:
         return bool(self._before)
 
     def before(self, rva: int) -> int:
-        """Return the RVA before. Inserted code, such as a jump, counts as the last byte of the piece before it."""
+        """Return the RVA before that corresponds to `rva`, an RVA after.
+
+        Code that was inserted when the image was rearranged, such as a jump, is taken for the last byte of the piece in
+        front of it.
+        """
         last = bisect_right(self._after_starts, rva) - 1
         for index in range(last, max(last - _MAX_PIECES, -1), -1):
             start, to = self._after[index]
@@ -86,11 +99,14 @@ class Omap:
         return max(rva, 0)
 
     def after(self, rva: int) -> int | None:
-        """Return the RVA after of the code that was at `rva`, or None if it was removed."""
+        """Return the RVA after of the code that was at `rva` before, or None if the code was removed."""
         return next((start for start, _, _ in self.pieces(rva, 1)), None)
 
     def pieces(self, rva: int, size: int) -> Iterator[tuple[int, int, int]]:
-        """Yield the pieces into which a range before was split: RVA after, size, and offset in the range before."""
+        """Yield the pieces into which the range of `size` bytes at `rva`, an RVA before, was split.
+
+        A piece is (RVA after, size, offset in the range before).
+        """
         if not self._before:
             yield rva, size, 0
             return
@@ -108,7 +124,10 @@ class Omap:
 
 
 def as_before(pdb: Path) -> bytes:
-    """Return the contents of `pdb`, altered to be the PDB of the image before: its section headers, and no OMAP."""
+    """Return the contents of `pdb`, altered to be the PDB of the image before it was rearranged.
+
+    The altered PDB has that image's section headers and no OMAP streams.
+    """
     with pdb.open("rb") as file:
         msf = MsfFile(file)
         start, words = debug_streams(msf)

@@ -3,9 +3,10 @@
 
 Follows LLVM's description of the format (The PDB Info Stream, The PDB DBI Stream).
 
-A PDB has two ages, and only one has to equal that of the image. Each tool that rewrites the file (source indexing,
-stripping) increases the age in the info stream, while the image keeps the age that it was linked with. The age in the
-DBI stream stays as the linker wrote it: that one counts. A PDB without a DBI stream has only the other.
+A PDB has two ages, and only one of them has to equal the age in the image. Each tool that rewrites the file (source
+indexing, stripping) increases the age in the info stream, while the image keeps the age that it was linked with. The
+age in the DBI stream stays as the linker wrote it, so this age is compared. A PDB without a DBI stream has only the age
+in the info stream, which is compared instead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _INFO_STREAM = 1
 
 @dataclass(frozen=True, slots=True)
 class PdbFileIdentity:
-    """GUID (32 upper-case hex digits) and age, as they are in the RSDS record of the PDB's image."""
+    """GUID (32 upper-case hex digits) and age of a PDB, which the RSDS record of its image has, too."""
 
     guid: str
     age: int

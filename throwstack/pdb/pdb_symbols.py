@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Symbols from PDBs: functions, inlined functions, files and lines, frame data. Read with the library symbolic.
 
-A PDB is found along the symbol path by the identity in the image's RSDS record. A process of its own converts it
+A PDB is found along the symbol path by the identity in the image's RSDS record. A separate process converts it
 (`throwstack.pdb.convert`), and the result is kept in the user's cache directory. If a PDB cannot be used, there is one
-message, and the names of the image come from the next source.
+message, and the names of the image come from another source, such as its exports.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from throwstack.pdb.pdb_identity import check_pdb
 from throwstack.pdb.stack_win import FrameDataTable
 
 _LIBRARIES = ("symbolic", "_cffi_backend", "pydemumble")
-"""Libraries that the converting process imports."""
+"""The libraries that the process which converts a PDB imports."""
 _POLL = 0.2
 _DRIVE_INSIDE = re.compile(r"^.*[\\/](?=[A-Za-z]:[\\/])")
 r"""A working directory in front of a Windows path, which is cut off.
@@ -51,7 +51,10 @@ class PdbTable(SymbolTable):
     __slots__ = ("_frames", "_listed", "_located", "_omap", "_parts", "_symcache")
 
     def __init__(self, parts: Converted, identity: PdbIdentity) -> None:
-        """Open a converted PDB. Raises `NotConverted` if it is not that of `identity`, and what symbolic raises."""
+        """Open `parts`, a converted PDB.
+
+        Raises `NotConverted` if it is not the PDB `identity`, and whatever symbolic raises.
+        """
         import symbolic  # noqa: PLC0415 plugins have to load where it is not installed
 
         super().__init__(SymbolKind.PDB, ())
@@ -70,20 +73,21 @@ class PdbTable(SymbolTable):
     def _list(self) -> SymbolTable:
         """The list of functions, with their RVAs before the image was rearranged.
 
-        It is made on first use: names of addresses do not need it, and a large PDB has a million functions.
+        The list is made on first use, because a large PDB has a million functions, and finding the name of an address
+        does not need the list.
         """
         if self._listed is None:
             self._listed = SymbolTable(SymbolKind.PDB, unpack_functions(self._parts.functions))
         return self._listed
 
     def __len__(self) -> int:
-        """Return the number of functions."""
+        """Return the number of functions in the PDB."""
         return count_functions(self._parts.functions)
 
     def nearest(self, rva: int) -> tuple[str, int] | None:
         """Return name and RVA of the function that starts at or before `rva`, or None.
 
-        It is None also if `rva` is in a piece of a function that was moved away from the function's start.
+        The result is also None if `rva` is in a piece of a function that was moved away from the function's start.
         """
         before = self._omap.before(rva)
         found = self._list.nearest(before)
@@ -98,7 +102,10 @@ class PdbTable(SymbolTable):
         return None if before is None else self._omap.after(before)
 
     def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
-        """Return the functions at `rva`. Inlined ones come first, innermost first; the last has the code."""
+        """Return the functions at `rva`. Inlined ones come first, from the innermost outwards.
+
+        The last is the function into which they were inlined.
+        """
         known = self._located.get(rva)
         if known is None:
             if len(self._located) >= _MAX_REMEMBERED:
@@ -146,7 +153,7 @@ class PdbTable(SymbolTable):
 
 
 class PdbSymbols:
-    """A `SymbolSource` and `FrameDataSource` that uses the PDBs along a symbol path."""
+    """A `SymbolSource` and `FrameDataSource` that finds the PDBs of images along a symbol path."""
 
     def __init__(
         self,
@@ -159,10 +166,11 @@ class PdbSymbols:
         max_size: int = 2 << 30,
         time_limit: float = 300.0,
     ) -> None:
-        """`path` is searched. Converted PDBs are kept in the directory `cache`.
+        """`path` is searched for PDBs. Converted PDBs are kept in the directory `cache`.
 
-        `identify` returns the identity of the PDB if the image's RSDS record cannot be read. A PDB of more than
-        `max_size` bytes is refused. A conversion that takes more than `time_limit` seconds is given up.
+        `say` is called with messages for the user, and `progress` while a PDB is converted. `identify` returns the
+        identity of the PDB of an image whose RSDS record cannot be read. A PDB of more than `max_size` bytes is
+        refused. A conversion that takes more than `time_limit` seconds is given up.
         """
         self._path = path
         self._cache = cache
@@ -234,7 +242,7 @@ class PdbSymbols:
         return None
 
     def _distrust(self) -> str | None:
-        """Make the cache if it does not exist. Return why it is not trusted, or None."""
+        """Make the cache directory if it does not exist. Return why its files are not trusted, or None if they are."""
         try:
             make_private(self._cache)
             return distrust(self._cache)
@@ -242,7 +250,7 @@ class PdbSymbols:
             return "it cannot be made"
 
     def _full(self, size: int) -> str | None:
-        """Return why a file of `size` bytes cannot be put into the cache, or None."""
+        """Return why a file of `size` bytes cannot be put into the cache, or None if it can."""
         try:
             if os.access(self._cache, os.W_OK) and free_space(self._cache) >= size:
                 return None
@@ -251,7 +259,10 @@ class PdbSymbols:
         return "it cannot be written or is full"
 
     def _convert(self, pdb: Path, identity: PdbIdentity, out: Path, stamp: tuple[int, int]) -> PdbTable | None:
-        """Convert `pdb` into the file `out` in a private directory, and open it; None, and a message, if that fails."""
+        """Convert `pdb` into the file `out` in a private directory, and open it.
+
+        If that fails, give a message and return None.
+        """
         if can_start():
             reason = self._run(command("throwstack.pdb.convert", _LIBRARIES, _arguments(pdb, out, stamp)), pdb, out)
             if reason is not None:
@@ -265,7 +276,7 @@ class PdbSymbols:
         return None if parts is None else PdbTable(parts, identity)
 
     def _run(self, command: list[str], pdb: Path, out: Path) -> str | None:
-        """Run the process that converts. Return the reason if it fails, else None."""
+        """Run the converting process. Return the reason if it fails, or None if it succeeds."""
         with tempfile.TemporaryFile() as answer:
             process = subprocess.Popen(  # noqa: S603 our own module; the arguments are paths and numbers
                 command, cwd=out.parent, stdin=subprocess.PIPE, stdout=answer, stderr=subprocess.DEVNULL
@@ -287,7 +298,7 @@ class PdbSymbols:
         return None
 
     def _wait(self, process: subprocess.Popen[bytes], pdb: Path) -> bool:
-        """Wait until the conversion ends; return False if it takes too long."""
+        """Wait until the converting process ends. Return False if it takes too long."""
         deadline = time.monotonic() + self._time_limit
         while process.poll() is None:
             if time.monotonic() > deadline:
@@ -300,11 +311,14 @@ class PdbSymbols:
 
 
 def _arguments(pdb: Path, out: Path, stamp: tuple[int, int]) -> list[str]:
-    """Return the arguments of `throwstack.pdb.convert`. Paths are absolute, as it works in another directory."""
+    """Return the arguments of `throwstack.pdb.convert`.
+
+    The path of the PDB is absolute, because the process works in another directory.
+    """
     return [str(pdb.absolute()), str(out), *map(str, stamp)]
 
 
 def _one_line(error: object) -> str:
-    """Return an error of a library as one line of printable characters, at most 200."""
+    """Return an error of a library as one line of at most 200 printable characters."""
     text = " ".join(str(error).split())
     return "".join(c if c.isprintable() else "?" for c in text)[:200]

@@ -6,8 +6,8 @@ Follows Breakpad's symbol file format; figures are in hex:
     STACK WIN type rva code_size prologue_size epilogue_size parameter_size saved_register_size local_size
         max_stack_size has_program program_or_uses_base_pointer
 
-One kind of record is ours: `STACK SEH rva code_size` for a function that registers an exception handler, which the
-format cannot express (`throwstack.pdb.fpo` writes it).
+One kind of record is throwstack's own: `STACK SEH rva code_size` for a function that registers an exception handler,
+which Breakpad's format cannot express (`throwstack.pdb.fpo` writes it).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FrameDataTable:
     __slots__ = ("_fpo", "_frame_data", "_non_fpo", "_seh")
 
     def __init__(self, text: str) -> None:
-        """`text` has a record in each line. Lines that are damaged or are no such records are left out."""
+        """`text` has one record in each line. Lines that are damaged or are not such records are left out."""
         frame_data: list[tuple[int, int, str]] = []
         fpo: list[tuple[int, int, str]] = []
         non_fpo: list[tuple[int, int, str]] = []
@@ -58,9 +58,9 @@ class FrameDataTable:
     def find(self, rva: int) -> FrameData | None:
         """Return the innermost record that gives the layout of the frame at `rva`, or None.
 
-        FrameData records are preferred to the older FPO_DATA. Two kinds of FPO_DATA are left out: Non-FPO, because the
-        function begins with `push ebp; mov ebp, esp` and the record's sizes do not count the saved ebp; and trap and
-        task frames, which are not functions.
+        FrameData records are preferred to the older FPO_DATA. Two kinds of FPO_DATA are left out. One is Non-FPO: the
+        function begins with `push ebp; mov ebp, esp`, and the sizes in the record do not include the saved ebp. The
+        other is trap and task frames, which are not functions.
         """
         return self._first(rva, self._frame_data, self._fpo)
 
@@ -113,7 +113,10 @@ def _figure(word: str) -> int:
 
 
 class _Cover:
-    """Flattens nested or overlapping ranges. An address gets the innermost range, which is the one that starts last."""
+    """Finds the innermost of nested or overlapping ranges at an address.
+
+    The innermost range is the one that starts last.
+    """
 
     __slots__ = ("_lines", "_starts")
 
@@ -128,7 +131,10 @@ class _Cover:
         self._close(open_ranges, 1 << 64)
 
     def _close(self, open_ranges: list[tuple[int, str]], until: int) -> None:
-        """Remove the open ranges that end at or before `until`. At the end of each, the range around it continues."""
+        """Remove the open ranges that end at or before `until`, and add a boundary at the end of each.
+
+        From there on, the range around the removed one is the innermost.
+        """
         while open_ranges and open_ranges[-1][0] <= until:
             end = open_ranges.pop()[0]
             while open_ranges and open_ranges[-1][0] <= end:

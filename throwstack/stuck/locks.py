@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the user-mode lock that a thread waits for, and the thread that owns it.
 
-An RTL_CRITICAL_SECTION (winnt.h) records its owner: {DebugInfo, LockCount, RecursionCount, OwningThread,
-LockSemaphore, SpinCount}. An SRW lock records no owner.
+An RTL_CRITICAL_SECTION (winnt.h) records its owner: {DebugInfo, LockCount, RecursionCount, OwningThread, LockSemaphore,
+SpinCount}. An SRW lock records no owner.
 
 The address of the lock is an argument of the functions that wait for it. On x86 the argument is on the stack. On x64 it
-was in a register, which one of the frames may have saved; so all saved words are candidates. What is found must look
-like a section that another thread holds.
+was in a register, which one of the frames may have saved; so all saved words are candidates for the address. A
+candidate is accepted if the memory there looks like a critical section that another thread holds.
 
-LockCount has two forms. Before Server 2003 SP1 it is the number of threads beside the owner, -1 if the section is free.
-Since then bit 0 is clear if the section is held, and the bits from bit 2 on are the complement of the number of
-waiters. Example: a section that is held, with two waiters, has 2 or -10.
+LockCount has two forms. Before Server 2003 SP1 it is the number of waiting threads, or -1 if the section is free. Since
+then bit 0 is clear if the section is held, and the bits from bit 2 on are the complement of the number of waiters.
+Example: a section that is held, with two waiters, has LockCount 2 in the old form and -10 in the new one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SRW_FUNCTIONS = frozenset(
     }
 )
 _INTERRUPTIONS = "KiUser"
-"""The beginning of the names of functions that the kernel starts on top of a thread's own: for an exception, an APC."""
+"""How the names of those functions begin that the kernel starts on a thread to deliver an exception or an APC."""
 _SEARCHED_FRAMES = 16
 _MAX_RECURSION = 0xFFFF
 _MAX_WAITERS = 0xFFFF
@@ -55,8 +55,10 @@ class LockKind(Enum):
 class LockWait:
     """A lock that a thread waits for.
 
-    `address` is None if it could not be found for certain. `owner` is the thread id that the lock records. `is_lost`
-    says that this thread does not exist any more. `waiters` is how many threads wait for the lock.
+    `address` is the address of the lock, or None if it could not be found for certain. `owner` is the id of the owning
+    thread that the lock records, or None. `is_lost` says that the owning thread does not exist any more. `recursion` is
+    how many times the owner has entered the lock. `waiters` is how many threads wait for the lock. `name` is the symbol
+    at its address, or "".
     """
 
     kind: LockKind
@@ -86,14 +88,17 @@ class _Section:
     recursion: int
     waiters: int
     points_back: bool
-    """Its debug information points to this section: strong evidence that it is one."""
+    """The section's DebugInfo points to a structure that points back to the section.
+
+    This is strong evidence that there is a section.
+    """
 
 
 class Locks:
     """Finds the locks for which threads of one process wait."""
 
     def __init__(self, target: Target, tids: Collection[int]) -> None:
-        """`target` is the process, `tids` are the ids of its threads."""
+        """`target` is the process. `tids` are the ids of all its threads: any other owner no longer exists."""
         self._target = target
         self._tids = tids
         self._word = target.arch.pointer_size
@@ -109,8 +114,9 @@ class Locks:
     def _span(self, frames: Sequence[Frame], names: frozenset[str]) -> list[Frame]:
         """Return the innermost adjacent frames that are in the functions `names` of ntdll.
 
-        Frames inside them are ntdll's too; only the innermost one may be in code of no module (the system call). A
-        thread that crashed while it entered a section does not wait for it: frames of an exception are in between.
+        The frames further in than these must be in ntdll, too. Only the innermost of all may be in code of no module,
+        which is the stub of the system call. If frames of an exception's dispatch are further in, the thread crashed
+        while it entered the lock. It does not wait for the lock then, and the result is empty.
         """
         found: list[Frame] = []
         for depth, frame in enumerate(frames[:_SEARCHED_FRAMES]):
@@ -142,7 +148,11 @@ class Locks:
         )
 
     def _by_argument(self, span: Sequence[Frame], tid: int) -> _Section | None:
-        """Return the section that an x86 function has as its first argument. The outermost function is tried first."""
+        """Return the critical section to which the first argument of a frame of `span` points, or None.
+
+        Only x86 has arguments on the stack. The outermost frame is tried first. A section whose DebugInfo does not
+        point back to it is accepted only if a thread of this process owns it.
+        """
         for address in self._arguments(tuple(reversed(span))):
             section = self._section(address, tid)
             if section is not None and (section.points_back or section.owner in self._tids):
@@ -150,9 +160,11 @@ class Locks:
         return None
 
     def _by_search(self, span: Sequence[Frame], tid: int) -> _Section | None:
-        """Return the section to which a register or a saved word points, if there is only one.
+        """Return the one critical section to which a register or a saved word of `span` points, or None.
 
-        It counts only if a thread of this process holds it.
+        Only sections that a thread of this process owns are considered. If there are several, those whose DebugInfo
+        points back to them are preferred, then those with waiters. If the preferred ones are still several, the result
+        is None.
         """
         found = {}
         for address in dict.fromkeys(self._words(span)):
@@ -184,7 +196,7 @@ class Locks:
                 yield word
 
     def _section(self, address: int, tid: int) -> _Section | None:
-        """Return the section at `address`; None if there is no section that another thread than `tid` holds."""
+        """Return the critical section at `address`, or None if no thread other than `tid` holds one there."""
         word = self._word
         if address < 0x10000 or address % word:
             return None
@@ -213,7 +225,10 @@ class Locks:
 
 
 def _waiters(lock_count: int) -> int | None:
-    """Return how many threads wait for a section with this LockCount; None if it is free or the number is absurd."""
+    """Return how many threads wait for a section with this LockCount.
+
+    The result is None if the section is free or the number is too large to be true.
+    """
     count = lock_count if lock_count >= 0 else ~lock_count >> 2
     is_held = lock_count >= 0 or not lock_count & 1
     return count if is_held and count <= _MAX_WAITERS else None

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds modules whose blocking functions triage cannot find by name, so that a stuck thread looks like any other.
+"""Finds modules in which triage cannot find the blocking functions by name, so that stuck threads may be missed.
 
-Triage finds a blocking function by its name. The name is missing if pages of the export table are not in the dump, or
-if the exports were altered. The user has to be told.
+A blocking function is one that a thread waits in after an unhandled exception. Triage finds it by its name. The name is
+missing if pages of the export table are not in the dump, or if the exports were altered. Then a stuck thread looks like
+any other, and the user has to be told.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from throwstack.names.blockers import BlockerKind, triage_blockers, triage_block
 from throwstack.names.symbols import SymbolKind, Symbols
 
 _FILTER = next(blocker for blocker in triage_blockers() if blocker.kind is BlockerKind.UNHANDLED_FILTER)
-"""UnhandledExceptionFilter, which every kernel32 exports."""
+"""The table's entry for UnhandledExceptionFilter, which every kernel32 exports."""
 _JUMP, _STUB_SIZE = b"\xff\x25", 16
 _STUB = re.compile(rb"(?:\x8b\xff)?(?:\x55\x8b\xec\x5d)?\x48?\xff\x25")
 """A jump through an import (`jmp [address]`). A REX prefix may come before it. On x86 so may `mov edi, edi` (room for a
@@ -22,7 +23,11 @@ hot patch) and `push ebp; mov ebp, esp; pop ebp`."""
 
 
 def without_filter(symbols: Symbols) -> tuple[Image, ...]:
-    """Return the images that are called kernel32 or KERNELBASE and in which UnhandledExceptionFilter is not found."""
+    """Return the images called kernel32 or KERNELBASE in which UnhandledExceptionFilter should be but is not found.
+
+    A KERNELBASE without it is left out if kernel32 has the function itself. A kernel32 without it is left out if
+    KERNELBASE has the function and all exports of kernel32 can be read.
+    """
     images = [image for image in symbols.images if _FILTER in triage_blockers_in(image.module.label)]
     lacking = tuple(image for image in images if not _has_filter(symbols, image))
     if not lacking:
@@ -39,29 +44,36 @@ def without_filter(symbols: Symbols) -> tuple[Image, ...]:
 
 
 def _has_filter(symbols: Symbols, image: Image) -> bool:
-    """Say whether `image` exports the filter, or forwards it to another module."""
+    """Say whether `image` exports UnhandledExceptionFilter itself or as a forwarder to another module."""
     is_found = symbols.rva_of(image, _FILTER.symbol) is not None
     return is_found or any(export.name == _FILTER.symbol for export in image.exports)
 
 
 def _leads_on(symbols: Symbols, kernel32: Image) -> bool:
-    """Say whether kernel32's filter may lead to KERNELBASE's. Only then does KERNELBASE have one for certain.
+    """Say whether UnhandledExceptionFilter in `kernel32` may be only a jump to the function of that name in KERNELBASE.
 
-    On Windows 7 the filter is in kernel32. Since Windows 8 kernel32 only has a jump through an import (FF 25), to the
-    filter of KERNELBASE.
+    On Windows 7 the function itself is in kernel32, and KERNELBASE need not have one. Since Windows 8 kernel32 only has
+    a jump through an import (FF 25) to the function in KERNELBASE. If the code cannot be read, the result is True.
     """
     code = _code_of_filter(symbols, kernel32)
     return len(code) < _STUB_SIZE or _JUMP in code
 
 
 def _code_of_filter(symbols: Symbols, kernel32: Image) -> bytes:
-    """Return as many of the first bytes of the filter as can be read; none if the filter is not found."""
+    """Return the first bytes of UnhandledExceptionFilter in `kernel32`, as many of the first 16 as can be read.
+
+    The result is empty if the function is not found.
+    """
     rva = symbols.rva_of(kernel32, _FILTER.symbol)
     return b"" if rva is None else kernel32.memory.read_available(kernel32.base + rva, _STUB_SIZE)
 
 
 def _lacks_base(symbols: Symbols) -> bool:
-    """Say whether kernel32's filter leads to KERNELBASE and no module has that name: a loader entry is damaged."""
+    """Say whether kernel32 only jumps to KERNELBASE's UnhandledExceptionFilter, but no module is called KERNELBASE.
+
+    If UnhandledExceptionFilter in kernel32 is only a jump through an import, KERNELBASE has the real function. A list
+    of modules without KERNELBASE then means that its loader entry is damaged.
+    """
     labels = {image.module.label.lower(): image for image in symbols.images}
     kernel32 = labels.get("kernel32")
     if kernel32 is None or "kernelbase" in labels:
@@ -72,7 +84,7 @@ def _lacks_base(symbols: Symbols) -> bool:
 def missing_names(symbols: Symbols) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the labels of modules that have no names at all, and reasons why other modules may lack some names.
 
-    Only modules in which stuck threads wait are examined.
+    Only modules that can have functions in which stuck threads wait are examined.
     """
     nameless: list[str] = []
     reasons: list[str] = []

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words of a stack that may be return addresses into a blocking function, found within the budget.
+"""Finds the words on a stack that may be return addresses into a blocking function, within a limit on their number.
 
-A hostile stack may hold millions of them: 16 MB of it may be one physical page, mapped over and over. So pages with the
-same contents count a few times only. If more words are left than can be walked from, the first are those that a CONTEXT
-follows soonest, because the filter's frame is a little below the saved exception.
+A hostile stack may hold millions of such words: 16 MB of it may be one physical page, mapped over and over. So of
+several pages with the same contents only the first few are used. If more words remain than walks may be started from,
+those words are preferred that are followed most closely by a CONTEXT, because the frame of UnhandledExceptionFilter is
+a little below the saved exception.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ StackWord = tuple[int, int]
 """An address on the stack and the word that is there."""
 
 _MAX_REPEATS = 4
-"""How many pages with the same contents count."""
+"""How many pages with the same contents are used. Further ones are skipped."""
 _MAX_CONTEXTS = 1 << 16
 
 
 def return_words(
     target: Target, ranges: CodeRanges, low: int, high: int, is_wanted: Callable[[int], bool]
 ) -> Iterator[StackWord]:
-    """Yield the words between the stack addresses `low` and `high` whose value is in `ranges` and wanted, lowest first.
+    """Yield (address, word) for the stack words from `low` to `high` that are in `ranges` and wanted, lowest first.
 
-    `is_wanted` is called once for each value of a word. Stops when the budget of suspects is spent.
+    `ranges` are the code ranges of the blocking functions. `is_wanted` decides for a word whether it is wanted, and is
+    called once for each distinct word. The iteration ends when the thread's budget of suspect words is spent.
     """
     meter, size = target.meter, target.arch.pointer_size
     budget = meter.budgets.suspects
@@ -61,9 +63,10 @@ def return_words(
 
 
 def most_promising(target: Target, found: Sequence[StackWord], count: int, high: int) -> Sequence[StackWord]:
-    """Return at most `count` of the words `found` (lowest first) to walk from, the most promising first.
+    """Return at most `count` of the words `found` (lowest address first) from which to start a walk.
 
-    If there are more than `count`, the most promising are those that a CONTEXT below `high` follows soonest.
+    If there are more than `count`, the result has those that are followed most closely by a possible CONTEXT below
+    `high`.
     """
     if len(found) <= count:
         return found
@@ -77,7 +80,7 @@ def most_promising(target: Target, found: Sequence[StackWord], count: int, high:
 
 
 def _contexts(target: Target, low: int, high: int) -> list[int]:
-    """Return the stack addresses at which CONTEXTs may be, in order."""
+    """Return the stack addresses between `low` and `high` at which a CONTEXT may start, in ascending order."""
     known: dict[bytes, tuple[int, ...]] = {}
     found: list[int] = []
     for address, page in pages_between(target.memory, low, high):

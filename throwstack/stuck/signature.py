@@ -3,10 +3,10 @@
 
 The rules are like those of Mozilla's crash reports. Each function of the stack that threw has one of these kinds:
 
-- irrelevant and machinery: left out;
-- sentinel: the signature begins here, at the outermost one;
-- prefix: named, but the signature goes on;
-- any other: named, and the signature ends.
+- irrelevant and machinery: the function is left out;
+- sentinel: the signature begins at the outermost function of this kind;
+- prefix: the function is in the signature, and the next one out follows;
+- any other: the function is in the signature, which ends with it.
 
 The functions of each kind are data: data/{irrelevant,prefix,sentinel,machinery}.txt.
 
@@ -32,7 +32,7 @@ from throwstack.names.stable_names import plain_name
 from throwstack.names.symbols import Name, SymbolKind
 
 MAX_PARTS = 8
-"""Functions in a signature."""
+"""The largest number of functions in a signature."""
 MAX_LENGTH = 255
 HASHED_FRAMES = 5
 _MAX_EXPORT_OFFSET = 0x1000
@@ -41,7 +41,10 @@ _SEPARATOR = " | "
 
 @dataclass(frozen=True, slots=True)
 class _Function:
-    """A frame as the rules see it: `module!name`, `module` if no name is trusted, `unknown` without a module."""
+    """A function of the stack as the rules see it.
+
+    As text it is `module!name`, or `module` if no name is trusted, or `unknown` if the address is in no module.
+    """
 
     module: str
     name: str
@@ -54,7 +57,11 @@ class _Function:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The functions that name a crash, innermost first, and a hash over those and a few frames further out."""
+    """The signature of a crash.
+
+    `text` has the functions that name the crash, innermost first. `digest` is a hash over these and a few frames
+    further out.
+    """
 
     text: str
     digest: str
@@ -81,14 +88,20 @@ def signature(names: Sequence[Name], kind: str = "") -> Signature:
 
 
 def is_machinery(name: str) -> bool:
-    """Say whether a function only carries an exception to the dispatcher. `name` may be a whole label."""
+    """Say whether the function `name` only carries an exception to the dispatcher, as RaiseException does.
+
+    `name` is a bare symbol or a whole label such as `KERNELBASE!RaiseException+0x53`.
+    """
     module, mark, symbol = name.rpartition("!")
     bare = re.sub(r"\+0x[0-9a-f]+$", "", symbol)
     return _matches("machinery", _Function(module.lower() if mark else "", plain_name(bare)))
 
 
 def thrown_at(names: Iterable[Name]) -> Name | None:
-    """Return the innermost frame that is not exception machinery, where the program threw. None if there is none."""
+    """Return the innermost of `names` that is not exception machinery: the function in which the program threw.
+
+    The result is None if all are machinery.
+    """
     return next((name for name in names if not is_machinery(name.symbol)), None)
 
 
@@ -98,7 +111,7 @@ def _function(name: Name) -> _Function:
 
 
 def _from_sentinel(functions: list[_Function]) -> list[_Function]:
-    """Return the frames from the outermost sentinel on, all of them if there is none."""
+    """Return the functions from the outermost sentinel outwards, or all functions if none is a sentinel."""
     marks = [index for index, item in enumerate(functions) if _matches("sentinel", item)]
     return functions[marks[-1] :] if marks else functions
 
@@ -108,7 +121,7 @@ def _is_relevant(function: _Function) -> bool:
 
 
 def _folded(functions: Iterable[_Function]) -> list[_Function]:
-    """Return the functions with repetitions (recursion) folded into one."""
+    """Return the functions, with adjacent repetitions (recursion) folded into one."""
     return [function for function, _ in groupby(functions)]
 
 
@@ -121,7 +134,10 @@ def _matches(table: str, function: _Function) -> bool:
 
 @cache
 def _rules(table: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return a table's rules for bare functions and those for `module!function`, each as one pattern."""
+    """Return the rules of a table as two patterns: for bare function names, and for `module!function`.
+
+    `table` is the name of a file in data/ without its extension.
+    """
     text = (files("throwstack.stuck") / "data" / f"{table}.txt").read_text("utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     never = "(?!)"

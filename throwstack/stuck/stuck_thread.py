@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stuck thread, as `throwstack.stuck.triage` finds it. It has values and walks; nothing is read later."""
+"""A stuck thread, as `throwstack.stuck.triage` finds it. All its data are read already, so that it needs no dump."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from throwstack.unwind.target import ThreadStack
 
 @dataclass(frozen=True, slots=True)
 class StuckThread:
-    """A thread that is stuck: in which functions, on which exceptions, on which stack.
+    """A thread that is stuck, with the functions in which it waits, the exceptions in flight on it, and their stacks.
 
-    `blocked_in` holds (module label, symbol) pairs: first the function that explains the wait, then the others from the
-    outermost inwards. `exceptions` are innermost first, and `throwing_walks` has the stack that threw each of them; a
-    walk that failed has the end `End.FAULT`. `blocked_walk` is the stack on which the thread waits, None if its
-    registers are not known.
+    `stack` is where the thread's stack and registers are. `blocked_in` holds (module label, symbol) pairs: first the
+    function that explains the wait best, then the others from the outermost inwards. `exceptions` are innermost first.
+    `throwing_walks` has, for each of `exceptions`, the stack that threw it; a walk that failed has the end `End.FAULT`.
+    `blocked_walk` is the stack on which the thread waits, or None if the thread's registers are not known. `notes` are
+    remarks for the user.
     """
 
     stack: ThreadStack
@@ -30,7 +31,7 @@ class StuckThread:
 
     @property
     def kinds(self) -> tuple[BlockerKind, ...]:
-        """Return the kinds of the blockers in which the thread is stuck."""
+        """Return the kinds of the functions in `blocked_in`, and FAIL_FAST if the thread failed fast."""
         found = (blocker_named(module, symbol) for module, symbol in self.blocked_in)
         kinds = tuple(blocker.kind for blocker in found if blocker is not None)
         is_fast = any(Route.FAST_FAIL in exception.routes for exception in self.exceptions)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triage finds the threads that are stuck on an unhandled exception. It asks all a cheap question and walks a few.
+"""Triage finds the threads that are stuck on an unhandled exception. It tests all stacks cheaply and walks only a few.
 
-The cheap question: does the stack hold an address inside a blocking function (`throwstack.names.blockers`)? The stack
-of each stuck thread does. So do the stacks of some other threads, on which such a word is a leftover of an earlier call
-or plain data. A walk of the stack tells the two apart: return addresses count, other words do not.
+The cheap test: does the stack hold an address inside a blocking function (`throwstack.names.blockers`)? The stack of
+each stuck thread does. So do the stacks of some other threads, on which such a word is left over from an earlier call
+or is plain data. A walk of the stack tells the two apart: in a stuck thread, a return address of the walk is in a
+blocking function.
 
-A thread is cleared only by proof. If the walk ends early, or reaches a zero in the middle of the stack, the rest of the
-stack is searched word by word. If that finds nothing, the thread is cleared with a doubt, which the user sees.
+A thread is found not to be stuck only by proof. If its walk ends early, or ends at a zero in the middle of the stack,
+the rest of the stack is searched word by word. If that finds nothing, the thread is reported as not stuck, together
+with a doubt: a text that tells the user why the thread may be stuck all the same.
 """
 
 from __future__ import annotations
@@ -40,16 +42,18 @@ BROKE_OFF = "the search for the saved CONTEXT broke off"
 UNREAD_STACK = "its stack, or a part of it, cannot be read"
 _MAX_FUNCTION = 0x4000
 _NEAR_BASE = 0x3000
-"""How far, at most, the outermost frame of a thread is from the stack's base. There is the frame of the start routine,
-and since Vista a random gap of up to half a page."""
+"""How far, at most, the outermost frame of a thread is from the base of the stack.
+
+Between the two are the frame of the thread's start routine and, since Vista, a random gap of up to half a page."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstLook:
-    """The answer to the cheap question.
+    """The result of the cheap test of a thread.
 
-    `is_suspect`: the thread may be stuck. If it is False, the thread is not stuck. `stack` is the stack that the thread
-    is on. `fast_fail` is the address of the int 29h at which it waits, or None.
+    `stack` is the stack that the thread is on. `fast_fail` is the address of the int 29h at which the thread waits, or
+    None. If `is_suspect` is True, the thread may be stuck. If it is False, no word of the stack that could be read is
+    in a blocking function.
     """
 
     stack: ThreadStack
@@ -59,9 +63,10 @@ class FirstLook:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """The answer about one thread.
+    """What the examination of one thread found.
 
-    `stuck` is None if the thread was not found to be stuck. `doubts` then say why it may still be stuck.
+    `stuck` is the stuck thread, or None if the thread was not found to be stuck. In the latter case `doubts` say why
+    the thread may be stuck all the same.
     """
 
     stuck: StuckThread | None
@@ -72,7 +77,7 @@ class Triage:
     """Examines the threads of one target, one after the other."""
 
     def __init__(self, target: Target) -> None:
-        """`target` is the process. The blocking functions in its modules are found here."""
+        """`target` is the process. The addresses of the blocking functions in its modules are looked up here."""
         self._target = target
         for image in without_filter(target.symbols):
             target.symbols.distrust(image)
@@ -83,11 +88,11 @@ class Triage:
 
     @cached_property
     def missing_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return where names are missing that triage needs, as `throwstack.stuck.missing_names` does."""
+        """Return the modules and reasons that `throwstack.stuck.missing_names` gives for the process."""
         return missing_names(self._target.symbols)
 
     def look_at(self, stack: ThreadStack) -> FirstLook:
-        """Ask the cheap question about the thread with this stack. The budgets of a thread begin here."""
+        """Make the cheap test of the thread with this stack. The thread's budgets of work begin here."""
         self._target.meter.begin_thread()
         self._extents.clear()
         self._doubt = ""
@@ -101,10 +106,10 @@ class Triage:
     def examine(
         self, stack: ThreadStack, complete: Callable[[ThreadStack], ThreadStack] = lambda stack: stack
     ) -> Examination:
-        """Say what the thread with this stack is stuck in.
+        """Say whether the thread with this stack is stuck, and in what.
 
-        `complete` is called for a suspect only, because it costs much: it returns the stack with more of its registers.
-        It leaves ip and sp as they are.
+        `complete` returns the given stack with more of the thread's registers, and does not change ip and sp. As it
+        costs much, it is called only if the cheap test says that the thread may be stuck.
         """
         look = self.look_at(stack)
         stuck = self._stuck(complete(look.stack), look.fast_fail) if look.is_suspect else None
@@ -116,7 +121,10 @@ class Triage:
         return Examination(self._with_whole_walks(stuck))
 
     def _with_whole_walks(self, stuck: StuckThread) -> StuckThread:
-        """Return `stuck` with its throwing walks as they are shown. After an error here the thread keeps its row."""
+        """Return `stuck` with its throwing walks in the form that is shown.
+
+        If this fails, the thread is reported with the walks that it has, and with a note.
+        """
         notes, walks = [*stuck.notes, *self._target.meter.spent], stuck.throwing_walks
         with Guard(lambda reason: notes.append(f"throwing stack: {reason}")):
             walks = throwing_walks(self._target, stuck.stack.bounds, stuck.exceptions, walks)
@@ -128,12 +136,12 @@ class Triage:
         return self._failed_fast(stack, fast_fail_exception(self._target.arch, stack.registers, fast_fail))
 
     def _is_readable(self, stack: ThreadStack) -> bool:
-        """Say whether all of the stack in use can be read. If not, the cheap question may have missed a word."""
+        """Say whether all of the used part of the stack can be read. If not, the cheap test may have missed a word."""
         low, high = self._extent(stack)
         return (low, high) == self._gone_through or low >= high or self._target.memory.is_readable(low, high - low)
 
     def _holds_suspect(self, stack: ThreadStack) -> bool:
-        """Say whether any aligned word of the stack is an address inside a blocking function."""
+        """Say whether any aligned word in the used part of the stack is an address inside a blocking function."""
         low, high = self._extent(stack)
         is_whole = True
         for address, page in pages_between(self._target.memory, low, high):
@@ -145,7 +153,10 @@ class Triage:
         return False
 
     def _extent(self, stack: ThreadStack) -> tuple[int, int]:
-        """Return where the used part of the stack begins and ends, at most as much as the budget allows."""
+        """Return the addresses between which the used part of the stack is.
+
+        The part is cut to the bytes that the thread's budget still allows.
+        """
         low = stack.bounds.limit if stack.registers is None else stack.registers.sp
         size = self._target.arch.pointer_size
         low = (low + size - 1) & -size
@@ -181,10 +192,12 @@ class Triage:
         return replace(further, blocked_in=blockers)
 
     def _may_be_in_filter(self, walk: Walk, ending: str) -> str:
-        """Return a doubt if a walk that ended early went through what may be a function that proves an exception.
+        """Return a doubt if a frame of `walk`, which ended early, may be in a function that proves an exception.
 
-        Example: one bit of an entry in KERNEL32's function table is damaged. The walk ends at that function, and its
-        name is doubtful because the entry no longer covers the address.
+        Such a function runs only if an exception went unhandled. `ending` says how the walk ended, and the doubt begins
+        with it. The result is "" if there is no such frame. Example: one bit of an entry in KERNEL32's function table
+        is damaged. The walk ends at that function, and its name is doubtful because the entry no longer covers the
+        address.
         """
         for frame in walk.frames:
             name = name_of(self._target.symbols, frame)
@@ -194,14 +207,21 @@ class Triage:
         return ""
 
     def _leads_to_filter(self, stack: ThreadStack, reached: int, ending: str) -> str:
-        """Return a doubt if the part of the stack that a walk did not reach has a word that points into the filter."""
+        """Return a doubt if a word on the stack beyond `reached` may return into a function that proves an exception.
+
+        `reached` is the stack address at which the walk ended. `ending` says how it ended, and the doubt begins with
+        it. The result is "" if there is no such word.
+        """
         _, high = self._extent(stack)
         for address, word in return_words(self._target, self._ranges, reached, high, self._may_return_to_filter):
             return f"{ending}; the word at {address:#x} leads to {self._target.symbols.name(word)}"
         return ""
 
     def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> StuckThread:
-        """Return the thread that failed fast, with the function in which it did and the other exceptions in flight."""
+        """Return the stuck thread for a thread that failed fast with the exception `failure`.
+
+        It has the function that failed fast and the other exceptions in flight.
+        """
         registers = failure.context.registers
         walk = self._target.walk(registers, stack.bounds)
         stuck = self._from_walk(stack, walk, (), registers.sp)
@@ -222,9 +242,9 @@ class Triage:
         return StuckThread(stack, (pair,), exceptions, walks, walk, found.notes)
 
     def _from_walk(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> StuckThread | None:
-        """Return the stuck thread that a walk shows; None if the walk goes through no blocker.
+        """Return the stuck thread that `walk` shows, or None if no frame of it is in a blocking function of triage.
 
-        The walk starts at the stack address `low`.
+        `low` is the stack address at which the walk starts.
         """
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
         blockers = [self._blocker(name) for name in names]
@@ -246,7 +266,10 @@ class Triage:
         return StuckThread(stack, blocked_in(pairs), found.exceptions, found.walks, walk, notes)
 
     def _in_flight(self, stack: ThreadStack, blocked: SearchStart) -> FoundExceptions:
-        """Return the exceptions in flight. The thread is stuck, and keeps its row even after an error here."""
+        """Return the exceptions in flight on the thread, which is known to be stuck.
+
+        If the search fails, the result has no exceptions and a note, so that the thread is reported all the same.
+        """
         found: list[FoundExceptions] = []
         notes: list[str] = []
         with Guard(lambda reason: notes.append(f"{BROKE_OFF}: {reason}")):
@@ -256,10 +279,11 @@ class Triage:
     def _without_walk(
         self, stack: ThreadStack, walk: Walk | None, reached: int, notes: tuple[str, ...]
     ) -> StuckThread | None:
-        """Return the stuck thread that a walk from a word of the stack shows; None if no word leads to an exception.
+        """Return the stuck thread that a walk from a word on the stack shows, or None if no such walk finds one.
 
-        Each word from `reached` on that may be a return address into a function that proves an exception is tried. The
-        words may be leftovers of an earlier call, and the row says so.
+        The words tried are those from the address `reached` on that may be return addresses into a function that proves
+        an exception. Such a word may be left over from an earlier call, and a note of the result says so. `walk` is the
+        thread's own walk, or None if there is none.
         """
         size, meter = self._target.arch.pointer_size, self._target.meter
         low, high = self._extent(stack)
@@ -280,7 +304,7 @@ class Triage:
         return None
 
     def _may_return_to_filter(self, word: int) -> bool:
-        """Say whether a word may be a return address into a function that proves an exception."""
+        """Say whether `word` may be a return address into a function that runs only if an exception went unhandled."""
         return (
             self._proves_exception(self._target.symbols.name(word, is_return_address=True))
             and is_after_call(self._target.memory, word) is not False
@@ -293,11 +317,13 @@ class Triage:
         return chain if chain or stack.exception_list == END_OF_CHAIN else None
 
     def _is_active(self, stack: ThreadStack, low: int, exception: SavedException) -> bool:
-        """Say whether the thread's registrations allow that `exception` is in flight, with the filter's frame at `low`.
+        """Say whether the thread's exception registrations allow that `exception` is in flight.
 
-        On x86 the filter is called from a handler, and while a handler runs, ExecuteHandler's registration is in the
-        chain, between the filter's frame and the CONTEXT. An exception that was not dispatched has no such
-        registration. Its CONTEXT is not on the stack, but a global of the module that reported it.
+        `low` is the address of the frame of UnhandledExceptionFilter. On x86 UnhandledExceptionFilter is called from a
+        handler, and while a handler runs, ExecuteHandler's registration is in the chain, between that frame and the
+        CONTEXT. An exception that a module reports itself, without dispatching it, has no such registration, but its
+        CONTEXT is in a global variable of the module and not on the stack. The result is True if the registrations are
+        not known or the CONTEXT is not on the stack.
         """
         registrations = self._registrations(stack)
         if registrations is None or not stack.bounds.contains(exception.context.address):
@@ -309,10 +335,12 @@ class Triage:
         return blocker is not None and blocker.proves_exception
 
     def _blocker(self, name: Name) -> Blocker | None:
-        """Return the blocker that `name` names; None if the address may be in another function after the blocker.
+        """Return the blocking function that `name` names, or None.
 
-        On x86 distance alone makes a name doubtful, and UnhandledExceptionFilter is long: on Windows XP its call of
-        ReportFault returns to +0x55b. So a doubtful name still counts on x86 if it would prove an exception.
+        A name is doubtful if the address may be in another function after the named one. On x64 the result for a
+        doubtful name is None. On x86 a name is doubtful merely because the address is far from the symbol, and
+        UnhandledExceptionFilter is long: on Windows XP its call of ReportFault returns to +0x55b. So on x86 a doubtful
+        name is accepted if its function proves an exception, that is, runs only if one went unhandled.
         """
         blocker = blocker_named(name.module, name.symbol) if name.offset < _MAX_FUNCTION else None
         if blocker is None or not name.is_doubtful:
@@ -321,10 +349,11 @@ class Triage:
 
 
 def _reaches_base(walk: Walk, stack: ThreadStack) -> bool:
-    """Say whether a walk went through all of a stack.
+    """Say whether `walk` went through all of the stack.
 
-    The outermost frame of a thread has the return address 0. A walk that went wrong (a callee's code is on an absent
-    page, an entry of unwind data is damaged) may read a 0 in the middle of the stack and take it for that.
+    The outermost frame of a thread has the return address 0. A walk that went wrong (the code of a called function is
+    on an absent page, or an entry of unwind data is damaged) may read a 0 in the middle of the stack and take it for
+    that return address. So the last frame must also be near the base of the stack.
     """
     above = stack.bounds.base - walk.frames[-1].sp if walk.frames else 0  # negative on a stack that is a fiber's
     return walk.is_complete and above <= _NEAR_BASE
@@ -345,10 +374,10 @@ def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
 
 
 def _longest(image: Image, blocker: Blocker, rva: int) -> int:
-    """Return how far from its start a return address into a function may be.
+    """Return how far from the start of the function `blocker` at `rva` a return address into it may be.
 
-    Addresses after the next export belong to that export. UnhandledExceptionFilter is an exception to that: parts of it
-    may be after the next export.
+    Most functions end at the latest where the next export begins. A function that proves an exception, such as
+    UnhandledExceptionFilter, may have parts after the next export, so that only a fixed limit applies.
     """
     following = None if blocker.proves_exception else export_table(image).next_after(rva)
     return _MAX_FUNCTION if following is None else min(_MAX_FUNCTION, following - rva)

@@ -12,19 +12,22 @@ _NODE_LIMIT = 1 << 17
 
 
 class WaitCycles(Generic[Node]):
-    """Finds cycles of waits. The answer about a node is kept, so that `waits_for` is called once for each node."""
+    """Finds cycles of waits. Results are remembered, so that `waits_for` is called once for each node."""
 
     def __init__(self, waits_for: Callable[[Node], Iterable[Node]]) -> None:
         """`waits_for` returns the nodes that a node waits for."""
         self._waits_for = waits_for
         self._found: dict[Node, tuple[tuple[Node, ...], int]] = {}
-        """For each node that was asked: a cycle that it is in or leads to, and the index where its waits enter it."""
+        """For each node explored so far: the cycle that it is in or that its waits lead to, and an index in the cycle.
+
+        The cycle is () if there is none. The index says at which node of the cycle the waits of the node enter it.
+        """
 
     def of(self, start: Node) -> tuple[Node, ...]:
-        """Return a cycle that `start` is in or that its waits lead to; the last node waits for the first.
+        """Return the cycle that `start` is in or that its waits lead to. In the result, each node waits for the next.
 
-        The first node is the one where the waits of `start` enter the cycle. Empty if there is no cycle, or none among
-        the first 131,072 nodes.
+        The last node waits for the first. The first node is the one where the waits of `start` enter the cycle. The
+        result is empty if there is no cycle, or none among the first 131,072 nodes.
         """
         if start not in self._found:
             self._explore(start)
