@@ -35,7 +35,7 @@ def extend(plugins: ModuleType) -> None:
 
 
 def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
-    """Find `volatility3.plugins` with the other finders. Its loader then also calls `extend`, which adds ours."""
+    """Find `volatility3.plugins` with the other finders, and give it a loader that also calls `extend`."""
     for finder in sys.meta_path:
         if getattr(finder, "__name__", "") == "ThrowstackPlugins":  # our own; two if two site directories have us
             continue
@@ -49,7 +49,7 @@ def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None) 
 
 
 class _ExtendingLoader(Loader):
-    """Loads the package with its own `loader` and then calls `extend`; the package keeps its own loader."""
+    """Loads a package with the loader given and then calls `extend`. The package keeps the given loader."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader

@@ -107,5 +107,5 @@ class CxrStack(interfaces.plugins.PluginInterface):
         return renderers.TreeGrid(columns.headings(frame_table.NEEDED_COLUMNS), generate())
 
     def run(self) -> renderers.TreeGrid:
-        """Return one row per frame, innermost first, stack after stack; or one per file that the stacks call for."""
+        """Return one row per frame, innermost first, stack after stack; or one row per file with `--symbols-needed`."""
         return self._needed() if self.config.get("symbols_needed", False) else self._frames()

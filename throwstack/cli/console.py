@@ -22,7 +22,7 @@ CANNOT, WRONG_USAGE, INTERRUPTED, TERMINATED = 2, 64, 130, 143
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose exit status for wrong usage is 64: 2 says that a dump cannot be examined."""
+    """An argument parser that exits with 64 for wrong usage, because 2 means that a dump cannot be examined."""
 
     def error(self, message: str) -> NoReturn:
         """Print usage and message, and exit."""
@@ -31,15 +31,15 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Terminated(BaseException):
-    """SIGTERM came."""
+    """The exception that SIGTERM raises."""
 
 
 def run(command: str, work: Callable[[], tuple[int, Iterable[str]]]) -> int:
     """Run `work`, print the lines that it returns, and return the exit status.
 
-    `work` returns the status and the lines. If it is ended before that, the status says how. `command` heads messages.
-    Ctrl-C and SIGTERM are raised in `work` as exceptions, so that it removes unfinished files and ends the processes
-    that it has started.
+    `work` returns the status and the lines. If a signal or an exit ends `work` early, the status says which. `command`
+    is the name at the beginning of messages. Ctrl-C and SIGTERM are raised in `work` as exceptions, so that it removes
+    unfinished files and ends the processes that it has started.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -88,7 +88,7 @@ def _raise_terminated(_number: int, _frame: object) -> NoReturn:
 
 
 def _on_sigterm(handler: signal._HANDLER) -> signal._HANDLER:
-    """Set the handler of SIGTERM and return the one before; None outside the main thread, where it cannot be set."""
+    """Set the handler of SIGTERM and return the previous one; outside the main thread, do nothing and return None."""
     if threading.current_thread() is not threading.main_thread() or handler is None:
         return None
     return signal.signal(signal.SIGTERM, handler)
@@ -104,7 +104,7 @@ def is_output_failure(command: str, error: OSError) -> bool:
 
 
 def _give_output_up() -> None:
-    """Discard what is still buffered, because Python would try to write it once more at exit, and report the error."""
+    """Discard buffered output. Python would otherwise try to write it again at exit, and report the error."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `throwstack`. Its subcommands complement the plugins, which run in `vol`."""
+"""The command `throwstack`. Its subcommands supplement the plugins, which run in `vol`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ interrupted.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command with `arguments` (default: the process's); return its exit status."""
+    """Run the command with `arguments` (by default those of the process) and return its exit status."""
     return console.run("throwstack", lambda: _run(arguments))
 
 

@@ -21,7 +21,7 @@ _EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 class DoctorVerdict(Enum):
-    """How well the dump serves `windows.unhandled`; the value is the command's exit code."""
+    """How well `windows.unhandled` can work on the dump; the value is the command's exit code."""
 
     SERVES = 0
     IN_PART = 1
@@ -30,7 +30,7 @@ class DoctorVerdict(Enum):
 
 @dataclass(slots=True)
 class DoctorReport:
-    """All findings; what does not apply is None or empty."""
+    """All findings about a file; a finding that does not apply is None or empty."""
 
     path: str
     size: int
@@ -38,7 +38,7 @@ class DoctorReport:
     extent: Extent | None = None
     kernel: Kernel | None = None
     symbols: str | None = None
-    """The ISF file at hand, as a URL."""
+    """The URL of the kernel's ISF file, if it is at hand."""
     processes: list[ProcessCoverage] = field(default_factory=list)
     store_problems: tuple[str, ...] = ()
     """Why pages in the compressed store cannot be read."""
@@ -61,9 +61,9 @@ class DoctorReport:
 
 
 def as_json(report: DoctorReport) -> dict[str, Any]:
-    """Return the report as values that `json.dump` accepts. All keys are always there; values may be null.
+    """Return the report as values that `json.dump` accepts. All keys are always present; values may be null.
 
-    Every string is escaped, as it may come from the dump. The path is not, so that it can be used to open the file.
+    Every string is escaped, because it may come from the dump, except the path, which can be used to open the file.
     """
     return {**_escaped(_as_json(report)), "path": report.path}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examines a file step by step, as far as each step allows the next one, and reaches a verdict."""
+"""Examines a file in steps, as long as the result of a step allows the next one, and reaches a verdict."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SYMBOLS = (
 def examine(path: Path, files: FilesAtHand, say: Callable[[str], None]) -> DoctorReport:
     """Return the findings about the file at `path`; raises OSError if it cannot be opened.
 
-    `say` is called with news of long steps.
+    `files` are the symbol, image and page files that the user gave. `say` is called with a text during long steps.
     """
     dump = look_at(path, say)
     report = DoctorReport(
@@ -44,7 +44,7 @@ def examine(path: Path, files: FilesAtHand, say: Callable[[str], None]) -> Docto
 
 @dataclass(frozen=True, slots=True)
 class _Examination:
-    """The examination of a dump whose kernel is known. Volatility takes half a second to load, so it is loaded here."""
+    """The examination of a dump whose kernel is known; only here is Volatility loaded, which takes half a second."""
 
     dump: DumpFile
     report: DoctorReport

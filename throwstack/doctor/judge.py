@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdict on a dump whose processes were looked at, and what to do next."""
+"""Decides how well a dump serves `windows.unhandled`, after its processes were examined, and what to do next."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from throwstack.pages.page_origin import PageOrigin
 from throwstack.pages.process_coverage import readable, total
 
 _ENOUGH = 0.95
-"""The share of stack pages that has to be readable in a dump that serves."""
+"""The proportion of stack pages that has to be readable for the verdict that the dump serves."""
 _LEFT_OUT = {PageOrigin.NOT_IN_DUMP, PageOrigin.TABLE_NOT_IN_DUMP}
-"""Origins of absent pages that a dump of another kind would have."""
+"""Reasons for absent pages that would not apply to a dump of another kind."""
 _OF_KERNEL_DUMPS = {*_LEFT_OUT, PageOrigin.IN_FILE}
-"""Why pages of processes are missing in a dump of the kernel's memory; some were in no memory at all."""
+"""Reasons for which pages of processes are absent in a kernel dump; some of the pages were not in memory at all."""
 
 
 def judge(report: DoctorReport) -> None:
-    """Set the verdict, and add problems and advice, according to what was found of the processes."""
+    """Set the verdict of `report`, and add problems and advice, from the findings about the processes."""
     missing = total(process.stacks for process in report.processes)
     have, of = readable(missing)
     if not have:
@@ -50,7 +50,7 @@ def judge(report: DoctorReport) -> None:
 
 
 def judge_extent(report: DoctorReport) -> None:
-    """Add the problem that a dump is cut off. Its verdict is then at most "serves in part"."""
+    """If a dump is cut off, add that problem, and lower the verdict "serves" to "serves in part"."""
     if report.extent is not None and report.is_cut_off:
         if report.verdict is DoctorVerdict.SERVES:
             report.verdict = DoctorVerdict.IN_PART

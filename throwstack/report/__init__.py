@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to say of a crash."""
+"""Reports on crashes, threads and dumps, as plain values."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of bug check codes. The table is `data/bugchecks.tsv`; codes that are not in it have no name here."""
+"""Names of bug check codes, from the table `data/bugchecks.tsv`. A code that is not in the table has no name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.resources import files
 
 
 def bug_check_name(code: int) -> str:
-    """Return `KERNEL_DATA_INPAGE_ERROR` for 0x7A, or an empty text for a code that is not in the table."""
+    """Return the name of a code, `KERNEL_DATA_INPAGE_ERROR` for 0x7A, or "" for a code that is not in the table."""
     return _names().get(code & 0xFFFFFFFF, "")
 
 

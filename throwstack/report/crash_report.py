@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to say of one stuck thread, as values: `CrashReport`. Nothing in it reads the dump.
+"""The report on one stuck thread, `CrashReport`. It consists of plain values and never reads the dump.
 
 Every string is escaped and can be shown as it is. A value that is not known is None, an empty text or an empty tuple.
-`docs/schema` describes the JSON of it, which `throwstack.report.json_form` writes.
+`docs/schema` describes the report as JSON, which `throwstack.report.json_form` makes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from throwstack.report.verdict import CrashVerdict
 
 @dataclass(frozen=True, slots=True)
 class ProcessSummary:
-    """A process. `problems` are what could not be read of it."""
+    """A process. `problems` say what of it could not be read."""
 
     pid: int
     name: str
@@ -30,7 +30,10 @@ class ProcessSummary:
 
 @dataclass(frozen=True, slots=True)
 class BlockerReport:
-    """A function that a thread is stuck in. `kind` is None for the function in which a thread failed fast."""
+    """A function that a thread is stuck in (for example one that shows an error box).
+
+    `kind` is None for a function in which the thread failed fast.
+    """
 
     module: str
     function: str
@@ -44,7 +47,7 @@ class BlockerReport:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The memory access that failed: its address, and what was done there if the record says it."""
+    """The memory access that failed: its address, and its kind (read, write or execute) if the record says it."""
 
     address: Hexadecimal
     kind: FaultAccess | None = None
@@ -52,7 +55,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class InnerException:
-    """An exception that another one carries as its cause (.NET), or whose record the record links to."""
+    """An exception that another exception names as its cause (.NET), or to whose record another record links."""
 
     code: Hexadecimal | None = None
     address: Hexadecimal | None = None
@@ -63,15 +66,15 @@ class InnerException:
 
 @dataclass(frozen=True, slots=True)
 class ExceptionReport:
-    """One exception in flight.
+    """An exception that was raised on a thread and whose handling had not ended when the dump was made.
 
-    `kind` says who raised it; it is None, like all that follows from the record, where it could not be described.
-    `title` is the line for a table and `details` are sentences that
-    explain more. `type` is the thrown type and `bases` are the types under which it can be caught besides. `message` is
-    what the program said. `record_address` and `context_address` are None for a record or CONTEXT that is in no memory
-    of the process. `routes` say how the CONTEXT was found, the most telling first. `stack` is the stack that threw, for
-    each exception but the first of a crash: the stack of the first one is the crash's `throwing`. `logical_stack` is
-    reserved for stacks that the runtime recorded (.NET).
+    `kind` says who raised it. If the record could not be described, `kind` and all else that follows from the record
+    are absent. `title` is a line for a table, and `details` are sentences that explain more. `type` is the thrown type,
+    and `bases` are the further types under which it can be caught. `message` is the text that the program gave.
+    `record_address` and `context_address` are None for a record or CONTEXT that is in no memory of the process.
+    `routes` say how the CONTEXT was found, the strongest evidence first. `stack` is the stack that threw; it is None
+    for the first exception of a crash, whose stack is the crash's `throwing`. `logical_stack` is reserved for stacks
+    that the runtime recorded (.NET).
     """
 
     code: Hexadecimal
@@ -95,13 +98,16 @@ class ExceptionReport:
 
     @property
     def found_by(self) -> str:
-        """Return the routes in words."""
+        """Return in words how the CONTEXT was found."""
         return ", ".join(route.value for route in self.routes)
 
 
 @dataclass(frozen=True, slots=True)
 class SignatureReport:
-    """The signature of a crash: the functions that name it, and a hash over those and a few frames further out."""
+    """The signature of a crash.
+
+    `text` are the functions that name the crash, and `digest` is a hash over these and a few frames further out.
+    """
 
     text: str
     digest: str
@@ -113,15 +119,16 @@ class SignatureReport:
 
 @dataclass(frozen=True, slots=True)
 class CrashReport:
-    """A stuck thread: what it waits in, which exceptions are in flight on it, and the stacks.
+    """A stuck thread: the functions it waits in, its exceptions, and its stacks.
 
-    `side` says whether the thread is stuck in 32-bit or 64-bit code, `arch` what kind of program that is: `x86`, `x64`,
-    or `wow64` for 32-bit code on 64-bit Windows.
-    `exceptions`: the first is the one after which the crash is named; each further one was being handled when the one
-    before it was raised, so that the last is the original. `throwing` is the stack that threw the first one; it is None
-    where no exception was found. `blocked` is the stack on which the thread waits, None where its registers are not
-    known. `thrown_at` is the innermost frame of `throwing` that belongs to the program. `doubts` say why the answer may
-    be wrong, `notes` what else there is to know; a part that could not be made is absent, and a note says why.
+    `side` says whether the thread is stuck in 32-bit or 64-bit code. `arch` says what kind of program that code belongs
+    to: `x86`, `x64`, or `wow64` for 32-bit code on 64-bit Windows.
+
+    The crash is named after the first of `exceptions`. Each further exception was being handled when the one before it
+    was raised, so the last is the original. `throwing` is the stack that threw the first exception, or None if no
+    exception was found. `blocked` is the stack on which the thread waits, or None if the thread's registers are not
+    known. `thrown_at` is the innermost frame of `throwing` that belongs to the program. `doubts` say why the report may
+    be wrong, and `notes` contain further facts. A part that could not be made is absent, and a note says why.
     """
 
     process: ProcessSummary
@@ -152,9 +159,9 @@ class CrashReport:
 
     @property
     def blocked_in(self) -> str:
-        """Return the blockers on one line, first the one that explains the wait best."""
+        """Return the functions that the thread is stuck in on one line, first the one that best explains the wait."""
         return ", ".join(blocker.name for blocker in self.blockers)
 
     def stack_of(self, exception: ExceptionReport) -> WalkReport | None:
-        """Return the stack that threw one of `exceptions`."""
+        """Return the stack that threw `exception`, which is one of `exceptions`."""
         return self.throwing if exception is self.exception else exception.stack

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to say of a whole dump, as values: `DumpReport`.
+"""The report on a whole dump, `DumpReport`.
 
-The same rules hold as for `throwstack.report.crash_report`: values only, every string escaped, unknown is absent.
+As in `throwstack.report.crash_report`, it consists of plain values, every string is escaped, and values that are not
+known are absent.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from throwstack.report.crash_report import CrashReport
 from throwstack.report.values import ALWAYS, Hexadecimal
 
 SCHEMA_VERSION = "1.0"
-"""Version of the JSON. The first number changes when a field is removed or changes its meaning, the second when one is
-added."""
+"""The version of the JSON form.
+
+The first number changes if a field is removed or changes its meaning, the second if a field is added.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
     """The file: its name without directories, its size in bytes, and what kind of image it is.
 
-    `expected_pages` are the pages of 4 KiB that a crash dump's header promises, `missing_pages` those of them that are
-    after the end of the file; None for images without such a header.
+    `expected_pages` is the number of pages of 4 KiB that a crash dump's header declares. `missing_pages` is the number
+    of those that would be after the end of the file. Both are None for images without such a header.
     """
 
     name: str
@@ -35,13 +38,16 @@ class FileReport:
 
     @property
     def is_complete(self) -> bool | None:
-        """Say whether the file holds all that its header promises; None where nothing promises anything."""
+        """Say whether the file holds all pages that its header declares; None if no header declares any."""
         return None if self.missing_pages is None else self.missing_pages == 0
 
 
 @dataclass(frozen=True, slots=True)
 class BugCheck:
-    """Why the machine stopped: code, name (`KERNEL_DATA_INPAGE_ERROR`; empty for an unknown one) and parameters."""
+    """The bug check that stopped the machine: its code, its name (`KERNEL_DATA_INPAGE_ERROR`), and its parameters.
+
+    The name is empty for an unknown code.
+    """
 
     code: Hexadecimal
     name: str = ""
@@ -50,7 +56,10 @@ class BugCheck:
 
 @dataclass(frozen=True, slots=True)
 class MachineReport:
-    """The machine: its system, and when the image was taken. `uptime_seconds` counts from its start."""
+    """The machine: its Windows version, its processors, and the time when the image was taken.
+
+    `uptime_seconds` is the time since the machine was started.
+    """
 
     system: str
     architecture: str
@@ -64,27 +73,27 @@ class MachineReport:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """How much was looked at. Threads that have ended are not counted."""
+    """How many processes and threads were examined. Threads that have ended are not counted."""
 
     processes: int = 0
     threads: int = 0
 
 
 class WarningCode(Enum):
-    """What kind of thing may have hidden a crash."""
+    """The kinds of reasons why a crash may have been missed."""
 
     PROCESS_LIST = "process-list"
     """The kernel's list of processes is broken or not readable."""
     PROCESS = "process"
-    """A process cannot be examined, or a side of it cannot."""
+    """A process, or the 64-bit or 32-bit code of a WoW64 process, cannot be examined."""
     NOT_FOUND = "not-found"
     """A process or thread that was asked for is not there."""
     MISSING_NAMES = "missing-names"
-    """The functions in which stuck threads wait have no names in a process."""
+    """In a process the functions in which stuck threads wait have no names."""
     STACK = "stack"
     """A thread's stack, or a part of it, cannot be read."""
     THREAD = "thread"
-    """A thread may be stuck, but the proof is missing; or a limit was reached."""
+    """A thread may be stuck but there is no proof, or a limit was reached while it was examined."""
     LIMIT = "limit"
     """There are more warnings than a report holds."""
     READ = "read"
@@ -95,7 +104,7 @@ class WarningCode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReportWarning:
-    """What may have hidden a crash; `pid` and `tid` say where, if it belongs to a process or thread."""
+    """A reason why a crash may have been missed; `pid` and `tid` name the process and thread concerned, if any."""
 
     code: WarningCode
     text: str
@@ -105,7 +114,7 @@ class ReportWarning:
 
 @dataclass(frozen=True, slots=True)
 class UnexaminedProcess:
-    """A process that could not be examined; `pid` and `name` are absent where even they cannot be read."""
+    """A process that could not be examined; `pid` and `name` are absent if they cannot be read either."""
 
     reason: str
     pid: int | None = None
@@ -114,7 +123,7 @@ class UnexaminedProcess:
 
 @dataclass(frozen=True, slots=True)
 class WantedFile:
-    """A PDB or image file that would improve the report. `manifest_line` is what `symchk /im` takes."""
+    """A PDB or image file that would improve the report. `manifest_line` is its line in a manifest for `symchk /im`."""
 
     manifest_line: str
     module: str
@@ -123,7 +132,7 @@ class WantedFile:
 
 @dataclass(frozen=True, slots=True)
 class DumpReport:
-    """A whole dump: what it is, what was examined, every stuck thread, and what may be hidden."""
+    """The report on a whole dump: the file, the machine, every stuck thread, and why others may have been missed."""
 
     schema_version: str
     file: FileReport

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of a stack as values: one generator makes them, for crashes, for `windows.cxrstack` and `windows.stackwalk`.
+"""Reports on the frames of a stack, as plain values, for crashes, `windows.cxrstack` and `windows.stackwalk`.
 
-A function that was inlined has a frame report of its own inside the frame it is part of: the same ip and stack pointer,
-no return address, the trust `inline`.
+An inlined function has a frame report of its own, before the report of the frame that contains it. Its ip and stack
+pointer are those of that frame, it has no return address, and its trust is `inline`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.unwind.target import Target
 
 WHOLE = 4096
-"""Characters of a name or a note in a report. Tables cut them shorter."""
+"""The limit on the characters of a name or a note in a report. Tables shorten them further."""
 _ARGUMENTS = 3
 INLINE = "inline"
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A parameter or local variable of a function. `reason` says why there is no value."""
+    """A parameter or local variable of a function. `reason` says why the value is not known."""
 
     name: str
     type: str = ""
@@ -49,11 +49,11 @@ class Variable:
 class FrameReport:
     """One function on a stack. Every string is escaped.
 
-    `sp` is WinDbg's Child-SP (on x86 ChildEBP). `args` are the three words after the return address of an x86 frame,
-    as `kb` prints them: None for one that is not in the dump; empty on x64, where arguments are in registers. `name` is
-    the call site as WinDbg prints it, `source` its file and line, `symbols` what the name comes from (`pdb`, `isf`,
-    `export`; with `?` where it is doubtful). `registers` (with `instruction`) and `fpo` are there where they were asked
-    for; `parameters` and `locals` where the symbols tell of them.
+    `sp` is WinDbg's Child-SP (on x86 ChildEBP). `args` are the three words after the return address of an x86 frame, as
+    `kb` prints them; a word is None if it is not in the dump. `args` is empty on x64, where arguments are in registers.
+    `name` is the call site as WinDbg prints it, and `source` is its file and line. `symbols` says where the name comes
+    from (`pdb`, `isf`, `export`), with `?` if the name is doubtful. `registers`, `instruction` and `fpo` are present if
+    they were asked for; `parameters` and `locals` are present if the symbols describe them.
     """
 
     number: int
@@ -79,11 +79,11 @@ class FrameReport:
 
     @property
     def is_inline(self) -> bool:
-        """Say whether the function was inlined into the frame that follows."""
+        """Say whether the function was inlined into the function of a following frame report."""
         return self.trust == INLINE
 
     def call_site(self, style: NameStyle = NameStyle.PLAIN) -> str:
-        """Return `module!function+0x12`, the function spelled in the given style."""
+        """Return the call site, `module!function+0x12`, with the function's name in the given style."""
         spelled = {NameStyle.RAW: self.raw_name, NameStyle.SIGNATURE: self.signature}.get(style)
         if not spelled:
             return self.name
@@ -92,7 +92,7 @@ class FrameReport:
 
 @dataclass(frozen=True, slots=True)
 class WalkReport:
-    """A stack, innermost frame first. `end` says why there are no more frames, `detail` what belongs to the reason."""
+    """A stack, innermost frame first. `end` says why there are no more frames, and `detail` adds particulars."""
 
     frames: tuple[FrameReport, ...]
     end: End
@@ -106,7 +106,7 @@ class WalkReport:
 
 @dataclass(frozen=True, slots=True)
 class FrameDetail:
-    """What is reported of frames beyond what every frame report has. It costs look-ups and decoding."""
+    """Which costly facts of frames are reported besides those that every frame report has."""
 
     registers: bool = False
     fpo: bool = False
@@ -129,10 +129,11 @@ def walk_report(
     detail: FrameDetail = NO_DETAIL,
     is_throw: bool = False,
 ) -> WalkReport:
-    """Return a walk as values. `context` is the CONTEXT it began with, if all registers of the first frame are known.
+    """Return the report on the frames of `walk`, a walk through code of `target`.
 
-    `substitutes` are the pages that come from image files instead of the dump. `is_throw`: the registers of the first
-    frame are reported whatever `detail` says.
+    `context` is the CONTEXT with which the walk began, if all registers of the first frame are known from one.
+    `substitutes` are the addresses of pages that come from image files and not from the dump. If `is_throw` is true,
+    the registers of the first frame are reported whatever `detail` says.
     """
     said = "" if walk.is_complete else f"stack ends here: {ending(walk)}"
     first = replace(detail, registers=True) if is_throw else detail
@@ -141,7 +142,7 @@ def walk_report(
 
 
 def bare_walk_report(walk: Walk, problem: str) -> WalkReport:
-    """Return the first frame of a walk as far as it is known without reading anything, and what the `problem` is."""
+    """Return a report with the first frame of a walk only, as far as it is known without reading, and the `problem`."""
     frames = tuple(_made(frame, Name(frame.ip), 0, _Extra(), problem) for frame in walk.frames[:1])
     return WalkReport(frames, End.FAULT, escape(problem, WHOLE))
 
@@ -157,10 +158,11 @@ def frame_reports(
     detail: FrameDetail = NO_DETAIL,
     first: FrameDetail | None = None,
 ) -> Iterator[FrameReport]:
-    """Yield the functions at `frames`, innermost first. What cannot be had of one is absent, and its note says why.
+    """Yield the functions at `frames`, innermost first; what cannot be found out is absent, and a note says why.
 
-    `ending` is noted at the last frame; `numbers` gives the frames' numbers; `first` is the detail of the first frame
-    where that differs.
+    `substitutes` are the addresses of pages that come from image files. `ending` is put into the note of the last
+    frame. `numbers` supplies the frames' numbers. `context` is the CONTEXT of the first frame, if there is one. `first`
+    is the detail of the first frame if it differs from `detail`.
     """
     numbers = count() if numbers is None else numbers
     last = len(frames) - 1
@@ -185,7 +187,7 @@ def frame_reports(
 
 @dataclass(slots=True)
 class _Extra:
-    """What costs reading: absent where that fails."""
+    """Facts that have to be read from the dump; they are absent if reading fails."""
 
     args: tuple[Hexadecimal | None, ...] = ()
     fpo: str = ""
@@ -194,7 +196,7 @@ class _Extra:
 
 
 def safe_names(target: Target, frame: Frame, say: Say) -> tuple[Name, ...]:
-    """Return the names of a frame as `names_of` does; its bare address where that fails, and `say` learns why."""
+    """Return the names of a frame as `names_of` does, or its bare address if that fails; `say` is called with why."""
     with Guard(say):
         return names_of(target.symbols, frame)
     return (Name(frame.ip),)
@@ -231,7 +233,7 @@ def _registers(target: Target, frame: Frame, context: Context | None) -> tuple[d
 
 
 def frame_pointer_omission(target: Target, frame: Frame, name: Name) -> str:
-    """Return what the symbols say of an x86 frame, as `kv` prints it; empty for a function inlined there."""
+    """Return the FPO data in the symbols for an x86 frame, as `kv` prints it; empty for an inlined function."""
     image = target.images.find(frame.ip)
     if target.arch is not Arch.X86 or image is None or name.is_inline:
         return ""
@@ -241,10 +243,10 @@ def frame_pointer_omission(target: Target, frame: Frame, name: Name) -> str:
 
 
 def arguments(target: Target, frame: Frame) -> tuple[Hexadecimal | None, ...]:
-    """Return the three words after an x86 frame's return address, as `kb` prints them; empty where there are none.
+    """Return the three words after an x86 frame's return address, as `kb` prints them; empty if there are none.
 
-    On x64 arguments travel in registers. What `kb` shows there is their home space, which compilers use for anything:
-    nothing that could be called an argument.
+    The result is always empty on x64, where arguments are passed in registers. What `kb` shows there is their home
+    space, which compilers use for other things, too.
     """
     if target.arch is not Arch.X86 or frame.return_slot is None:
         return ()

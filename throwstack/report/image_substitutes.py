@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a frame rests on pages that the dump lacks and that were taken from an image's file."""
+"""Notes which facts about a frame come from pages that the dump lacks and that were taken from an image's file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from throwstack.images.image import Image, ImageMap
 
 
 def substitute_note(frame: Frame, images: ImageMap, substitutes: AbstractSet[int]) -> str:
-    """Return a note for `frame`, or an empty text where all it rests on is in the dump.
+    """Return a note for `frame`, or "" if everything that the frame was derived from is in the dump.
 
-    `substitutes` are the addresses of the pages that were taken from files (`ResolvedPages.substitutes`). A frame rests
-    on the page of its code and on its image's data: headers, function table, unwind information, exports.
+    `substitutes` are the addresses of the pages that were taken from files (`ResolvedPages.substitutes`). A frame is
+    derived from the page of its code and from its image's data: headers, function table, unwind information, exports.
     """
     address = frame.ip if frame.is_interrupted else frame.ip - 1
     image = images.find(address) if substitutes else None
@@ -29,7 +29,7 @@ def substitute_note(frame: Frame, images: ImageMap, substitutes: AbstractSet[int
 
 
 def _has_data(image: Image, substitutes: AbstractSet[int]) -> bool:
-    """Say whether a page of the image's data is among `substitutes`. Every frame asks: the shorter way is gone."""
+    """Say whether a page of the image's data is among `substitutes`; the shorter of the two is searched, for speed."""
     pages = range(image.base, image.base + image.module.size, PAGE_SIZE)
     if len(substitutes) < len(pages):
         taken = (page for page in substitutes if image.base <= page < image.base + image.module.size)

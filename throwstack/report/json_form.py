@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports as JSON: `to_json` turns any report into what `json.dumps` takes. `docs/schema` describes every field.
+"""Turns reports into JSON: `to_json` turns any report into what `json.dumps` takes.
 
-The rules are few. A dataclass is an object with its fields. A field that is not known, or has nothing in it, is left
-out; but those that have no default, and the lists of a `DumpReport`, are always there. Addresses, codes and registers
-(`Hexadecimal`) are text, `"0x7c828752"`. Members of an enum are words, `"frame-pointer"`. Times are ISO 8601 in UTC.
-All other numbers are numbers.
+`docs/schema` describes every field. The rules are few. A dataclass becomes an object with its fields. A field that is
+not known or is empty is left out, except fields without a default and the lists of a `DumpReport`, which are always
+present. Addresses, codes and registers (`Hexadecimal`) become text, `"0x7c828752"`. Members of an enum become words,
+`"frame-pointer"`. Times are in ISO 8601 and in UTC. All other numbers stay numbers.
 """
 
 from __future__ import annotations
@@ -47,5 +47,5 @@ def _scalar(value: object) -> object:
 
 
 def _is_absent(value: object) -> bool:
-    """Say whether a field has nothing to say: None, an empty text, nothing in it. A zero or False says something."""
+    """Say whether a value is left out: None, an empty text, tuple or mapping. Zero and False are not left out."""
     return value is None or (isinstance(value, str | tuple | Mapping) and not value)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a `CrashReport` of a stuck thread: here engine results become values, once.
+"""Makes a `CrashReport`, which consists of plain values, of what the engine found about a stuck thread.
 
-A part that cannot be made is absent, and the notes say why: the thread is stuck, whatever else is broken.
+A part that cannot be made is absent, and a note says why. The report is made in any case.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from throwstack.unwind.target import Target
 
 @dataclass(frozen=True, slots=True)
 class CrashSite:
-    """Where a stuck thread belongs, and what is known of it from outside its stack.
+    """The process of a stuck thread, and what is known about the thread from outside its stack.
 
-    `target` is the side of the process that it is stuck on.
-    `region_of` says what an address outside every module belongs to. `substitutes` are the pages that came from image
-    files. `notes` are to go before those that are made here.
+    `target` is the memory, images, symbols and unwinder of the code that the thread is stuck in. `region_of` says what
+    an address outside every module belongs to. `substitutes` are the pages that came from image files. `blocked_since`
+    returns when the thread began to wait. `notes` are put before the notes made here.
     """
 
     target: Target
@@ -60,7 +60,7 @@ class CrashSite:
 
 
 def make_crash(stuck: StuckThread, site: CrashSite, detail: FrameDetail = NO_DETAIL) -> CrashReport:
-    """Return what there is to say of a stuck thread."""
+    """Return the report on a stuck thread; `detail` says what to show of each frame."""
     return _CrashMaker(stuck, site, detail).make()
 
 
@@ -162,7 +162,7 @@ class _CrashMaker:
     def _named_after(
         self, exception: SavedException, walk: Walk, thrown_type: str
     ) -> tuple[str, SignatureReport | None]:
-        """Return where the program threw, and the signature; note what there is to say of the throw."""
+        """Return where the program threw and the signature, and add notes about the throw."""
         where, signed = "", None
         with self._part("throwing stack"):
             names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]

@@ -32,7 +32,7 @@ _FLAGS = (
     (2, "pe", "po"),
     (0, "cy", "nc"),
 )
-"""Bit of EFLAGS, what WinDbg prints where it is set, and where it is clear."""
+"""A bit of EFLAGS, what WinDbg prints if it is set, and what WinDbg prints if it is clear."""
 
 _MAX_INSTRUCTION = 15
 
@@ -72,7 +72,7 @@ def format_registers(values: Mapping[str, int]) -> str:
 
 
 def format_instruction(memory: Memory, arch: Arch, address: int, cs: int | None = None) -> str | None:
-    """Return `001b:77e4bee7 5e pop esi`, or None where the code is not readable.
+    """Return the instruction at `address`, `001b:77e4bee7 5e pop esi`, or None if the code is not readable.
 
     Without `cs` the selector is left out. Bytes that are no instruction are shown as `???`.
     """

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to say of any thread, stuck or not, as values: `ThreadStackReport`.
+"""The report on any thread, stuck or not, `ThreadStackReport`.
 
-The same rules hold as for `throwstack.report.crash_report`: values only, every string escaped, unknown is absent.
+As in `throwstack.report.crash_report`, it consists of plain values, every string is escaped, and values that are not
+known are absent.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from throwstack.report.values import Hexadecimal
 
 @dataclass(frozen=True, slots=True)
 class StackPartReport:
-    """The frames of a thread on one side, innermost first. `ending` says why they end early, or is empty.
+    """The frames of a thread in the kernel, in native user-mode code, or in 32-bit code of a WoW64 process.
 
-    The stack's bounds are those that the TEB records.
+    The innermost frame is first. `ending` says why the frames end early, and is empty if they do not. `stack_base` and
+    `stack_limit` are the bounds in the TEB.
     """
 
     side: Side
@@ -31,7 +33,10 @@ class StackPartReport:
 
 @dataclass(frozen=True, slots=True)
 class StartRoutine:
-    """Where a thread started. `is_named`: the address is in a module, so that `name` is more than the address."""
+    """The address at which a thread started, and its name.
+
+    `is_named` is true if the address is in a module; otherwise `name` is only the address.
+    """
 
     address: Hexadecimal
     name: str = ""
@@ -40,10 +45,10 @@ class StartRoutine:
 
 @dataclass(frozen=True, slots=True)
 class ThreadWait:
-    """How a thread waits, and for what. `ticks` and `seconds` say how long.
+    """How a thread waits, how long it has waited (`ticks` and `seconds`), and what for.
 
-    `objects` are the kernel objects it waits for, `lock` a lock of user mode. `deadlock` says which threads form the
-    cycle that it is in or waits for.
+    `objects` are the kernel objects that it waits for, and `lock` is a user-mode lock. `deadlock` names the threads of
+    the cycle of waits that the thread is in or waits behind.
     """
 
     reason: str = ""
@@ -58,7 +63,7 @@ class ThreadWait:
 
 @dataclass(frozen=True, slots=True)
 class ThreadStackReport:
-    """A thread: what it does, and its whole stack, innermost part first."""
+    """A thread: its state, its wait, its times and priorities, and its whole stack, innermost part first."""
 
     process: ProcessSummary
     tid: int

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How values travel in reports: numbers that are shown in hexadecimal, and fields that JSON always has."""
+"""Kinds of values in reports: numbers that are shown in hexadecimal, and fields that JSON always has."""
 
 from __future__ import annotations
 
 from typing import Final, overload
 
 ALWAYS: Final = {"always": True}
-"""Metadata of a dataclass field that JSON has even where it is empty."""
+"""Metadata of a dataclass field that is present in JSON even if it is empty."""
 
 
 class Hexadecimal(int):
-    """An integer that is shown as `0x…`, in JSON too; in all else it is an `int`."""
+    """An integer that is shown as `0x…`, also in JSON; otherwise it behaves as an `int`."""
 
     __slots__ = ()
 

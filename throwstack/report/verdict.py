@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the blockers of a thread mean: a code of a closed set, and a few words for a table."""
+"""Says what the functions in which a thread is stuck mean: a code from a closed set, and a few words for a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from throwstack.names.blockers import BlockerKind
 
 
 class VerdictCode(Enum):
-    """What state a stuck thread is in. The value is how its text begins."""
+    """The state of a stuck thread. The value is the beginning of its text."""
 
     CRASHED_IN_SHUTDOWN = "crashed inside shutdown"
     CRASHED_WAITING_FOR_DEBUGGER = "crashed and waiting for a debugger"
@@ -38,7 +38,7 @@ class VerdictCode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CrashVerdict:
-    """The state of a stuck thread. `is_in_shutdown` and `shows_box` say what `text` adds to the code."""
+    """The state of a stuck thread. `is_in_shutdown` and `shows_box` say what `text` adds to the text of the code."""
 
     code: VerdictCode
     text: str
@@ -56,7 +56,7 @@ _CRASHES = {
     BlockerKind.ABORT: VerdictCode.CRASHED_IN_ABORT,
     BlockerKind.UNHANDLED_FILTER: VerdictCode.CRASHED_IN_FILTER,
 }
-"""What an exception and these blockers mean, the most telling first."""
+"""What being stuck in each kind of function means if there is an exception; the most informative kind is first."""
 
 _CAUSES = {
     BlockerKind.GS_FAILURE: VerdictCode.STACK_COOKIE,
@@ -69,13 +69,14 @@ _CAUSES = {
     BlockerKind.WER: VerdictCode.WAITING_FOR_WER,
     BlockerKind.TERMINATION: VerdictCode.IN_TERMINATE_PROCESS,
 }
-"""What these blockers mean where no exception is known, the most telling first."""
+"""What being stuck in each kind of function means if no exception is known; the most informative kind is first."""
 
 
 def verdict(kinds: Iterable[BlockerKind], *, has_exception: bool, box_text: str = "") -> CrashVerdict:
-    """Say what the blockers of a thread mean.
+    """Return the state of a thread that is stuck in functions of these kinds.
 
-    `has_exception`: a saved exception was found. `box_text`: what the error box shows, where it could be read.
+    `has_exception` says whether a saved exception was found. `box_text` is the text of the error box, if it was
+    readable.
     """
     found = set(kinds)
     crashed = has_exception or BlockerKind.UNHANDLED_FILTER in found or BlockerKind.CLR_WATSON in found
@@ -103,6 +104,6 @@ def _first(meanings: dict[BlockerKind, VerdictCode], found: set[BlockerKind], ot
 
 
 def _shutdown(found: set[BlockerKind]) -> tuple[VerdictCode, str]:
-    """Say why a process without an exception ends, if it is more than that it was asked to."""
+    """Return the code, and text if the code's own is not enough, for a hang in shutdown without an exception."""
     code = _first(_CAUSES, found - {BlockerKind.TERMINATION}, VerdictCode.HANGS_IN_SHUTDOWN)
     return code, "" if code is VerdictCode.HANGS_IN_SHUTDOWN else f"{code.value}, hangs in shutdown"

@@ -19,16 +19,17 @@ from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
 
 _STACK_PAGES = 64
-"""How many pages of a stack are looked at, from its base on: those that a walk needs."""
+"""How many pages of each stack are looked at, counted from its base (the high end), where the outermost frames are."""
 _IMAGE_PAGES = 16
-"""How many pages of an image are looked at, spread evenly: all would take minutes on a large machine."""
+"""How many pages of each image are looked at, spread evenly. To look at all would take minutes on a large machine."""
 
 
 def coverage(machine: Machine, problems: list[str]) -> Iterator[ProcessCoverage]:
-    """Yield the coverage of every process that has user-mode memory, up to a break in the list of processes.
+    """Yield how many stack and image pages can be read of every process that has user-mode memory.
 
-    `problems` is called with a sentence for each process that cannot be examined, for each file that cannot be read,
-    and for members that the symbols lack.
+    If the kernel's list of processes breaks off, the processes beyond the break are left out. A sentence is added to
+    `problems` for each process that cannot be examined, for each file that cannot be read, for members that the symbols
+    lack, and if the list breaks off.
     """
     reader = ProcessReader(machine)
     breaks_off = guarded(lambda reason: problems.append(f"the kernel's list of processes breaks off: {reason}"))

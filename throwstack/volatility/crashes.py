@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes `CrashReport`s: what a survey found of a stuck thread becomes values, once."""
+"""Makes a `CrashReport`, which consists of plain values, of a stuck thread that a survey found."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from throwstack.volatility.survey import Finding
 
 
 def crash_of(machine: Machine, finding: Finding, detail: FrameDetail = NO_DETAIL) -> CrashReport:
-    """Return what there is to say of a stuck thread. Whatever goes wrong, there is a report, and it says what."""
+    """Return the report on a stuck thread.
+
+    If the report cannot be made, a report without a verdict is returned, and its notes say what went wrong. `machine`
+    is the machine of the thread, `finding` is the stuck thread, and `detail` says what to show of each frame.
+    """
     problems: list[str] = []
     with guarded(problems.append):
         return make_crash(finding.stuck, _site(machine, finding), detail)
@@ -53,12 +57,12 @@ def timeline_text(crash: CrashReport) -> str:
 
 
 def summary_of(process: Process) -> ProcessSummary:
-    """Return a process as values."""
+    """Return the PID, the name and the problems of a process, escaped for output."""
     problems = tuple(escape(problem, WHOLE) for problem in process.problems)
     return ProcessSummary(process.pid, escape(process.name, WHOLE), problems)
 
 
 def _blocked_since(machine: Machine, finding: Finding) -> datetime.datetime | None:
-    """Return when a stuck thread began to wait, or None if that or the clock could not be read."""
+    """Return when a stuck thread began to wait, or None if its start or the machine's clock could not be read."""
     ticks = finding.thread.wait_ticks
     return machine.clock.time_of_tick(ticks) if machine.clock is not None and ticks is not None else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the throwing stacks of every stuck thread, or the stack of a CONTEXT record at an address the user gives."""
+"""Makes the stack that threw each exception of the stuck threads, or the stack of a CONTEXT at an address given."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ log = logging.getLogger(__name__)
 
 
 _UNKNOWN_STACK = 1 << 20
-"""How far a walk may go where the CONTEXT's stack belongs to no thread: the default reserve of a stack."""
+"""The size in bytes that is assumed of a stack that belongs to no thread: the default reserve of a stack."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThrowingStack:
-    """A stack unwound from a saved CONTEXT. `tid` is None if the stack belongs to no thread.
+    """A stack unwound from a saved CONTEXT.
 
-    `context` is None for the other side of a WoW64 thread, which is unwound from where it waits, and for a fast-fail,
-    which leaves no CONTEXT.
+    `tid` is None if the stack belongs to no thread. `context` is None in two cases: for the 64-bit stack of a WoW64
+    thread that is stuck in 32-bit code (it is unwound from where the thread waits), and for a fast-fail, which leaves
+    no CONTEXT.
     """
 
     process: Process
@@ -50,10 +51,11 @@ class ThrowingStack:
 
 
 def throwing_stacks(survey: Survey) -> Iterator[ThrowingStack]:
-    """Yield the throwing stacks of every stuck thread that the survey finds, one for each of its nested exceptions.
+    """Yield the stacks that threw the exceptions of every stuck thread that the survey finds, one for each exception.
 
-    If the survey selects the native side only, a thread that is stuck on its 32-bit side gets its native stack, from
-    where it waits.
+    A thread has several exceptions if one was raised while another was being handled. If the survey selects only the
+    native (64-bit) stacks of WoW64 processes, a thread that is stuck in 32-bit code gets its native stack, unwound from
+    where the thread waits.
     """
     is_native_wanted = Side.X86 not in survey.sides
     for finding in survey.findings(BOTH if is_native_wanted else survey.sides):
@@ -79,7 +81,7 @@ def stacks_of(finding: Finding) -> Iterator[ThrowingStack]:
 
 
 def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
-    """Return the 64-bit stack of a thread that is stuck on its 32-bit side. If there is none, say why."""
+    """Return the 64-bit stack of a thread that is stuck in 32-bit code; if there is none, log why and return None."""
     process, thread = finding.process, finding.thread
     target = process.sides[Side.NATIVE]
     with guarded(partial(_say, process, thread)):
@@ -111,7 +113,10 @@ def _title(exception: SavedException, exceptions: tuple[SavedException, ...]) ->
 
 
 def stack_at(survey: Survey, address: int) -> Iterator[ThrowingStack]:
-    """Yield the stack of the CONTEXT at `address` in the survey's processes. If there is none, say what is wrong."""
+    """Yield the stack of the CONTEXT at `address`, for each of the survey's processes that has one there.
+
+    For a process that has no user-mode CONTEXT at `address`, the reason is logged.
+    """
     for process in survey.processes():
         found = _stack_at(survey, process, address)
         if found is not None:
@@ -187,12 +192,12 @@ class FilesNeeded:
     """Collects the PDBs and image files that the modules on stacks lack, each once."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin with no files."""
         self._files: dict[str, NeededFile] = {}
         self._said: dict[str, None] = {}
 
     def add(self, stacks: Iterable[ThrowingStack]) -> None:
-        """Add the modules on `stacks`."""
+        """Add the files that the modules of the frames on `stacks` lack."""
         for stack in stacks:
             who = f"{escape(stack.process.name)} (PID {stack.process.pid})"
             with guarded(partial(log.warning, "%s: not all files that its stack calls for are known: %s", who)):
@@ -202,7 +207,7 @@ class FilesNeeded:
                     self._files.setdefault(file.manifest_line, file)
 
     def files(self) -> tuple[NeededFile, ...]:
-        """Return the files. Say which of them no list can hold."""
+        """Return the files that were collected, and log the reasons why others cannot be listed."""
         for message in self._said:
             log.warning("%s", message)
         return tuple(self._files.values())

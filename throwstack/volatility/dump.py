@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The library: `throwstack.open` gives a `Dump`, and a dump gives reports of its crashes, processes and threads."""
+"""The library's `Dump`, which `throwstack.open` returns; it makes reports of crashes, processes and threads."""
 
 from __future__ import annotations
 
@@ -45,12 +45,13 @@ Progress = Callable[[float, str], None]
 class Dump:
     """A memory image that has been opened. Use it in a `with` statement, or close it.
 
-    Each method goes through the image anew; none of what they return reads the image later. `pids` and `tids` leave all
-    other processes and threads out; `wow64` (`x86`, `native`, `both`) selects the sides of 32-bit processes on 64-bit
-    Windows, as the plugins' option does.
+    Each method examines the image anew, and the reports that it returns never read the image later. The parameters
+    `pids` and `tids` restrict a method to the processes and threads with these IDs; empty collections mean all. The
+    parameter `wow64` (`x86`, `native`, `both`) selects which stacks of 32-bit processes on 64-bit Windows are examined
+    (the 32-bit ones, the 64-bit ones, or both), as the plugins' option `--wow64` does.
 
-    Several dumps may be open at a time, but one process must not use dumps in two threads at once: Volatility keeps
-    settings for the whole process.
+    Several dumps may be open at a time, but one process must not use dumps in two threads at once, because Volatility
+    keeps settings for the whole process.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Dump:
         offline: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        """Open the image at `path`. See `throwstack.open`."""
+        """Open the image at `path`. `throwstack.open` explains the parameters."""
         files = FilesAtHand(
             _paths(symbols), _text(symbol_path), _text(image_path), _paths(page_files), is_offline=offline
         )
@@ -90,22 +91,22 @@ class Dump:
         self.close()
 
     def close(self) -> None:
-        """Close the image's file. The dump cannot be used after that; its reports can."""
+        """Close the image's file. The dump cannot be used after that, but reports that it has returned can."""
         self._is_closed = True
         self._closing.close()
 
     def crashes(
         self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both"
     ) -> Iterator[CrashReport]:
-        """Yield every stuck thread, of the processes and threads given or of all.
+        """Yield a report on every stuck thread, among the processes and threads given, or among all.
 
-        What may have hidden one is logged; `report` has it as data.
+        Reasons why a stuck thread may have been missed are logged; the result of `report` contains them.
         """
         survey = self._survey(_selection(pids, tids, wow64))
         yield from self._each(crash_of(self._machine, finding) for finding in survey.findings())
 
     def report(self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both") -> DumpReport:
-        """Return what there is to say of the dump: the file, the machine, its crashes, and what may be hidden."""
+        """Return a report on the file, the machine, its crashes, and the reasons why crashes may have been missed."""
         survey = self._survey(_selection(pids, tids, wow64))
         crashes: list[CrashReport] = []
         needed = FilesNeeded()
@@ -135,12 +136,12 @@ class Dump:
     def threads(
         self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both"
     ) -> Iterator[ThreadStackReport]:
-        """Yield every thread with its whole stack, stuck or not, of the processes and threads given or of all."""
+        """Yield every thread of the processes and threads given (or of all), stuck or not, with its whole stack."""
         survey = self._survey(_selection(pids, tids, wow64))
         yield from self._each(thread_stack(self._machine, report) for report in ThreadSurvey(survey).reports())
 
     def _each(self, found: Iterator[Item]) -> Iterator[Item]:
-        """Yield what is found, as long as the dump is open."""
+        """Yield the items of `found`; raise CannotOpen if the dump is closed meanwhile."""
         while True:
             self._check_open()
             with _callers_errors(), self._examination():
@@ -161,7 +162,7 @@ class Dump:
 
     @contextlib.contextmanager
     def _examination(self) -> Iterator[None]:
-        """Turn what goes wrong with the image as a whole into an error that names it."""
+        """Turn an exception that concerns the whole image into a `ThrowstackError` whose message names the image."""
         try:
             with examination():
                 yield
@@ -179,7 +180,7 @@ class Dump:
 
 
 def _paths(given: PathLike | Sequence[PathLike]) -> tuple[Path, ...]:
-    """Return paths that were given as a sequence, or as a single one."""
+    """Return paths that were given as a sequence, or as a single path."""
     return (Path(given),) if isinstance(given, str | os.PathLike) else tuple(map(Path, given))
 
 
@@ -196,7 +197,7 @@ def _selection(pids: Collection[int], tids: Collection[int], wow64: str) -> Sele
 
 
 class _OfTheCaller(BaseException):
-    """Carries an error of the caller's `progress` past every guard: it is no fault of the dump."""
+    """Carries an exception of the caller's `progress` function past every guard, because the dump did not cause it."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -215,7 +216,7 @@ def _passing_on(progress: Progress) -> Progress:
 
 @contextlib.contextmanager
 def _callers_errors() -> Iterator[None]:
-    """Raise what the caller's `progress` raised as it was."""
+    """Reraise an exception of the caller's `progress` function unchanged."""
     try:
         yield
     except _OfTheCaller as passed:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to say of the machine: its system, its time, and its bug check.
+"""Makes the report on the machine: its Windows version, its time, and its bug check.
 
-The system's version is in KUSER_SHARED_DATA, a page that every process has; Windows 10 and later keep the build there
-too, before that it is in the kernel's variable NtBuildNumber (whose high bits say checked or free) and in the header of
-a crash dump. The service pack is in the kernel's CmNtCSDVersion: 0x200 is Service Pack 2.
+The version is in KUSER_SHARED_DATA, a page that every process maps. The build number is there since Windows 10; before
+that it is in the kernel's variable NtBuildNumber (the high bits of which say checked or free) and in the header of a
+crash dump. The service pack is in the kernel's variable CmNtCSDVersion: 0x200 is Service Pack 2.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CLIENTS |= {(6, 2): "Windows 8", (6, 3): "Windows 8.1", (10, 0): "Windows 10"}
 _SERVERS = {(5, 2): "Windows Server 2003", (6, 0): "Windows Server 2008", (6, 1): "Windows Server 2008 R2"}
 _SERVERS |= {(6, 2): "Windows Server 2012", (6, 3): "Windows Server 2012 R2", (10, 0): "Windows Server 2016"}
 _LATER_CLIENT = 22000
-"""The first build of Windows 11, which calls itself 10.0 too."""
+"""The first build number of Windows 11. Its version number is 10.0, as that of Windows 10."""
 _LATER_SERVERS = ((26100, "Windows Server 2025"), (20348, "Windows Server 2022"), (17763, "Windows Server 2019"))
 _TICKS_A_SECOND = 10_000_000
 _EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)
@@ -35,7 +35,10 @@ _BUG_CHECK_WORDS = 5
 
 
 def machine_report(machine: Machine, header: DumpHeader | None) -> MachineReport:
-    """Return what the image (and the header of a crash dump) says of the machine. What cannot be read is absent."""
+    """Return what the image, and the header if it is a crash dump, contain about the machine.
+
+    Facts that cannot be read are absent. `header` is None if the image is not a crash dump.
+    """
     with guarded(lambda reason: log.warning("what the image says of the machine cannot be read: %s", reason)):
         return _made(machine, header)
     return MachineReport("Windows", "x64" if machine.is_64bit else "x86")
@@ -99,7 +102,10 @@ def _bug_check(machine: Machine, header: DumpHeader | None) -> BugCheck | None:
 
 
 def _bug_check_data(machine: Machine) -> tuple[int, ...]:
-    """Return KiBugCheckData, code and four parameters, which is all zeros while the machine runs."""
+    """Return KiBugCheckData, the code and the four parameters of the bug check, or nothing if it cannot be read.
+
+    All five are zero if the machine was still running.
+    """
     address = machine.symbol("KiBugCheckData")
     if address is None:
         return ()
@@ -111,7 +117,7 @@ def _bug_check_data(machine: Machine) -> tuple[int, ...]:
 
 
 def _shared(machine: Machine, member: str) -> int | None:
-    """Return a member of KUSER_SHARED_DATA, or None if the symbols or the page lack it."""
+    """Return a member of KUSER_SHARED_DATA, or None if the symbols lack the member or the page is not readable."""
     found = machine.layout.member(f"_KUSER_SHARED_DATA.{member}")
     try:
         return None if found is None else found.read(machine.memory, machine.shared_data)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a file to the machine in it: the way that the library and `throwstack doctor` share.
+"""Opens the machine in a dump file, for the library and for `throwstack doctor`.
 
-A crash dump is opened at once by its header where that leads to the kernel; everything else by Volatility's own search.
+A crash dump is opened directly if its kernel was found through its header. For every other file Volatility searches for
+the kernel.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Progress = Callable[[float, str], None]
 
 
 def needed_isf(dump: DumpFile) -> str:
-    """Return where below a symbol directory the ISF file of the dump's kernel has to be; empty without a kernel."""
+    """Return the path, below a symbol directory, of the ISF file of the dump's kernel; empty if no kernel is known."""
     if dump.kernel is None:
         return ""
     pdb = dump.kernel.pdb
@@ -32,7 +33,11 @@ def needed_isf(dump: DumpFile) -> str:
 
 
 def isf_of(dump: DumpFile, files: FilesAtHand, progress: Progress | None = None) -> str | None:
-    """Return the URL of the ISF file of the dump's kernel, fetched from Microsoft's server if it may be; or None."""
+    """Return the URL of the ISF file of the dump's kernel, or None if there is none.
+
+    If the file is not at hand, it is made from the PDB on Microsoft's server, unless `files` says to stay offline.
+    `progress` is called with a percentage and a text.
+    """
     if dump.kernel is None:
         return None
     with examination():
@@ -43,7 +48,10 @@ def isf_of(dump: DumpFile, files: FilesAtHand, progress: Progress | None = None)
 
 
 def open_machine(dump: DumpFile, isf: str, files: FilesAtHand, progress: Progress | None = None) -> Machine:
-    """Return the machine in a dump, for the symbols of its kernel.
+    """Return the machine in a dump.
+
+    `isf` is the URL of the ISF file of the kernel. `files` are the symbol, image and page files that the user gave.
+    `progress` is called with a percentage and a text.
 
     Raises:
         BadSymbols: the ISF file cannot be used.
@@ -61,7 +69,7 @@ def open_machine(dump: DumpFile, isf: str, files: FilesAtHand, progress: Progres
 
 @contextmanager
 def examination() -> Iterator[None]:
-    """Turn what goes wrong with a machine as a whole into a `BadSymbols` or a `CannotOpen`."""
+    """Turn an exception that concerns the machine as a whole into a `BadSymbols` or a `CannotOpen`."""
     try:
         yield
     except (LookupError, TypeError) as error:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the plugins have in common: their requirements and their options.
+"""The requirements and options that the plugins share.
 
-Volatility imports every plugin for every command, so all that is loaded here costs every user of `vol` its time. The
-engine is loaded when one of our plugins runs (`throwstack.volatility.plugin_runs`).
+Volatility imports every plugin for every command, so whatever this module imports slows every `vol` command. The engine
+is therefore imported only when one of our plugins runs (`throwstack.volatility.plugin_runs`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from throwstack.core.sides import OLDER_WORDS, SIDES_BY_WORD
 from throwstack.names.name_style import NameStyle
 
 _LIBRARIES = ("capstone", "pefile", "pydemumble")
-"""What the engine imports. Volatility says of a plugin whose import fails that it was not loaded, and why."""
+"""The libraries that the engine imports. If one is missing, Volatility says that it did not load a plugin, and why."""
 for _library in _LIBRARIES:
     if find_spec(_library) is None:
         _message = f"No module named {_library!r}"
@@ -25,7 +25,10 @@ for _library in _LIBRARIES:
 
 
 def common_requirements() -> list[interfaces.configuration.RequirementInterface]:
-    """Return the kernel (under the name that every plugin's saved configuration has) and the common options."""
+    """Return the requirements that all plugins share: the kernel and the common options.
+
+    The kernel's requirement is called `kernel`, as in the saved configurations of all of Volatility's plugins.
+    """
     return [
         requirements.ModuleRequirement(
             name="kernel", description="Windows kernel", architectures=["Intel32", "Intel64"]
@@ -51,7 +54,7 @@ def common_requirements() -> list[interfaces.configuration.RequirementInterface]
 
 
 def frame_requirements() -> list[interfaces.configuration.RequirementInterface]:
-    """Return the options of plugins that print frames: what is said of each, and how functions are named."""
+    """Return the options of plugins that print frames: what to show of each frame, and how to name functions."""
     return [
         requirements.BooleanRequirement(
             name="kv",
@@ -70,19 +73,22 @@ def frame_requirements() -> list[interfaces.configuration.RequirementInterface]:
 
 
 class _ShownChoices(list[str]):
-    """The words of an option that its help shows; it takes older words too."""
+    """The choices of an option that its help shows. Older words for these choices are accepted as well."""
 
     def __contains__(self, word: object) -> bool:
         return super().__contains__(word) or word in OLDER_WORDS
 
 
 def wow64_requirement(description: str, *, default: str) -> interfaces.configuration.RequirementInterface:
-    """Return the option `--wow64`: the sides of 32-bit processes on 64-bit Windows that a plugin shows."""
+    """Return the option `--wow64`, which selects the stacks of 32-bit processes on 64-bit Windows that a plugin shows.
+
+    `description` is the text of its help, and `default` is the word that applies without the option.
+    """
     return requirements.ChoiceRequirement(
         name="wow64", choices=_ShownChoices(SIDES_BY_WORD), description=description, default=default, optional=True
     )
 
 
 def name_style(plugin: interfaces.plugins.PluginInterface) -> NameStyle:
-    """Return how a plugin with the frame requirements was told to name functions."""
+    """Return how the user of a plugin with the frame requirements wants functions to be named."""
     return NameStyle(plugin.config.get("names") or NameStyle.PLAIN.value)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the plugins have in common when they run: the survey of the machine that their options ask for.
+"""Makes the survey of the machine that a plugin's options ask for, when the plugin runs.
 
-Loads the engine: plugins import this only when they run (`throwstack.volatility.options`).
+This module imports the engine, so plugins import it only when they run (`throwstack.volatility.options` says why).
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ def _wow64_sides(plugin: interfaces.plugins.PluginInterface) -> Sides:
 
 
 def frame_detail(plugin: interfaces.plugins.PluginInterface) -> FrameDetail:
-    """Return what a plugin with the frame requirements was told to show of each frame."""
+    """Return what the user of a plugin with the frame requirements wants to see of each frame."""
     return FrameDetail(registers=bool(plugin.config.get("registers")), fpo=bool(plugin.config.get("kv")))
 
 
 def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:
-    """Return the survey of the machine that a plugin with the common requirements was given."""
+    """Return the survey of the machine and of the processes that the options of `plugin` select.
+
+    The plugin has the common requirements. A SymbolSpaceError with the reason is raised if the machine cannot be
+    examined.
+    """
     config, progress = plugin.config, plugin._progress_callback  # noqa: SLF001 a plugin's own, handed on by it
     sources = Sources(*paths(config.get("symbol_path"), config.get("image_path")), progress)
     names = config.get("process") or ()

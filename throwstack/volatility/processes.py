@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes from an EPROCESS the targets that the engine examines, one for each side of the process."""
+"""Makes a `Process` from an EPROCESS, with a `Target` (memory, images, symbols, unwinder) for each side of the process.
+
+A WoW64 process has two sides, 64-bit code and 32-bit code, each with its own modules and stacks. Every other process
+has one side.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,11 @@ _NAME_SIZE = 15
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that can be examined: its sides, the 64-bit one first, its threads, and what could not be read."""
+    """A process that can be examined.
+
+    `sides` are its targets, the 64-bit one first. `peb` is the address of the native PEB, and `problems` say what of
+    the process could not be read.
+    """
 
     address: int
     pid: int
@@ -52,16 +60,19 @@ class Process:
 
     @property
     def is_wow64(self) -> bool:
-        """Say whether the process runs a 32-bit program on 64-bit Windows, and so has two sides."""
+        """Say whether the process runs a 32-bit program on 64-bit Windows, and so has a 64-bit and a 32-bit side."""
         return len(self.sides) > 1
 
     @property
     def program(self) -> Target:
-        """Return the side of the program itself, which is the 32-bit one in a WoW64 process."""
+        """Return the target of the code that the program itself consists of: the 32-bit one in a WoW64 process."""
         return tuple(self.sides.values())[-1]
 
     def selected(self, wanted: Sides = BOTH) -> list[tuple[Side, Target]]:
-        """Return the sides that `wanted` selects, the 64-bit one first. A process with one side has that one."""
+        """Return the sides that `wanted` selects, the 64-bit one first.
+
+        If the process is not a WoW64 process, its only side is returned, whatever `wanted` is.
+        """
         return [(side, target) for side, target in self.sides.items() if side in wanted or not self.is_wow64]
 
 
@@ -81,7 +92,10 @@ class ProcessReader:
     """Reads the processes of a machine, and the user stacks of their threads."""
 
     def __init__(self, machine: Machine) -> None:
-        """`machine` gives the offsets. Raises LookupError if the kernel's ISF table lacks a required one."""
+        """Look up the offsets of the structures to read in the symbols of `machine`.
+
+        A LookupError is raised if the kernel's ISF table lacks a required member.
+        """
         self.machine = machine
         self.threads = ThreadReader(machine)
         self.kernel = KernelStacks(machine)
@@ -144,9 +158,9 @@ class ProcessReader:
         return Process(address, pid, name, peb, memory, pages, sides, tuple(problems), threads)
 
     def threads_without_peb(self, process: interfaces.objects.ObjectInterface) -> int:
-        """Return how many threads of a process that has no PEB have user-mode stacks all the same.
+        """Return the number of threads with user-mode stacks in a process that has no PEB.
 
-        Raises MemoryUnreadable if its EPROCESS cannot be read.
+        The EPROCESS of such a process is damaged. Raises MemoryUnreadable if the EPROCESS cannot be read at all.
         """
         address = self.machine.canonical(process.vol.offset)
         return sum(bool(thread.teb) and not thread.is_terminated for thread in self.threads.threads(address))
@@ -169,7 +183,10 @@ class ProcessReader:
         return loaded.named_by(modules_from_vads(process, problems.append)) if loaded.nameless else loaded.modules
 
     def _with_files(self, pages: ResolvedPages, memory: Memory, modules: Iterable[Module]) -> Memory:
-        """Return the memory. Pages of modules that the dump lacks are taken from the image files at hand."""
+        """Return a memory in which the image files at hand supply the pages of `modules` that the dump lacks.
+
+        Without an image path, `memory` itself is returned.
+        """
         store = self.machine.sources.image_store
         if store is None:
             return memory
@@ -189,9 +206,10 @@ class ProcessReader:
         return Target(arch, memory, images, symbols, unwinder, meter)
 
     def stack(self, process: Process, thread: Thread, side: Side) -> ThreadStack:
-        """Return the user stack that `thread` has on a side of `process`, and its registers there.
+        """Return the user-mode stack of `thread` on `side` of `process`, with the registers that the thread has there.
 
-        Raises `NoStack` if it has none that can be examined, MemoryUnreadable if the kernel's stack breaks off.
+        Raises `NoStack` if there is no stack that can be examined, and MemoryUnreadable if the kernel's stack cannot be
+        read.
         """
         if process.is_wow64 and side is Side.X86:
             return self._wow64_stack(process, thread)
@@ -213,7 +231,7 @@ class ProcessReader:
         return _stack(process.memory, bounds, frame.registers, exception_list, no_teb)
 
     def completed(self, thread: Thread, stack: ThreadStack) -> ThreadStack:
-        """Return a stack with all registers that can be found. On x64 this costs a walk of the kernel stack."""
+        """Return `stack` with all registers that can be found; on x64 the thread's kernel stack is unwound for them."""
         frame = self.trap_frame(thread)
         if stack.registers is None or frame is None or stack.registers != frame.registers:
             return stack
@@ -223,7 +241,7 @@ class ProcessReader:
         return replace(stack, missing=f"registers that the kernel stack may hold are not known: {problems[0]}")
 
     def trap_frame(self, thread: Thread) -> TrapFrame | None:
-        """Return the thread's trap frame. Both sides of a thread need it, one after the other, so it is kept."""
+        """Return the thread's trap frame, or None. The last result is kept, because each side of a thread needs it."""
         if self._last_trap_frame is None or self._last_trap_frame[0] is not thread:
             self._last_trap_frame = thread, self.threads.trap_frame(thread)
         return self._last_trap_frame[1]
@@ -257,9 +275,9 @@ class ProcessReader:
 
 
 def _inverted_table(symbols: Symbols) -> int | None:
-    """Return the address of ntdll's list of function tables.
+    """Return the address of ntdll's table of function tables (the inverted function table), or None.
 
-    Its name is an export since Windows 8.1. Before that only the PDB has it, under another name.
+    Since Windows 8.1 its name is an export. Before that only the PDB has it, under another name.
     """
     ntdll = next((image for image in symbols.images if image.module.name.lower() == "ntdll.dll"), None)
     if ntdll is None:
@@ -270,15 +288,18 @@ def _inverted_table(symbols: Symbols) -> int | None:
 
 
 def _is_beyond(memory: Memory, bounds: StackBounds | None, sp: int) -> bool:
-    """Say whether a stack pointer is above the stack's base and points to no memory.
+    """Say whether `sp` is above the stack's base and points to no readable memory, so that it cannot be the thread's.
 
-    A stack pointer outside the bounds of the TEB may be right, for a fiber or a program that has its own stacks.
+    A stack pointer outside the bounds in the TEB may be right if the program uses fibers or stacks of its own.
     """
     return bounds is not None and sp > bounds.base and not memory.is_readable(sp)
 
 
 def _what_is_missing(thread: Thread, frame: TrapFrame | None, bounds: StackBounds | None) -> str:
-    """Say why `frame` does not have the registers of `thread`, whose stack has these bounds; empty if it has them."""
+    """Say why `frame` does not hold the registers of `thread`; empty if it does hold them.
+
+    `bounds` are the bounds of the thread's stack.
+    """
     if frame is None:
         return IS_RUNNING if thread.is_running else "trap frame is not readable"
     if not frame.address and (bounds is None or not bounds.contains(frame.registers.sp)):
@@ -291,7 +312,8 @@ def _stack(
 ) -> ThreadStack:
     """Return the stack with these registers.
 
-    If the TEB gives no bounds, the stack is the readable memory around the stack pointer; `no_teb` says why.
+    If `bounds` is None, the stack is taken to be the readable memory around the stack pointer. `no_teb` says why the
+    TEB gave no bounds. Raises `NoStack` if the memory there is not readable either.
     """
     if bounds is not None:
         return ThreadStack(bounds, registers, exception_list=exception_list)
@@ -304,7 +326,7 @@ def _stack(
 def _without_registers(
     bounds: StackBounds | None, missing: str, exception_list: int | None, no_teb: str
 ) -> ThreadStack:
-    """Return the stack of a thread whose registers are not known; raises `NoStack` if its bounds are not either."""
+    """Return a stack without registers; `missing` says why they are not known. Raises `NoStack` without bounds."""
     if bounds is None:
         raise NoStack(no_teb)
     return ThreadStack(bounds, None, missing, exception_list)

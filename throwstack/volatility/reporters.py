@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds processes that report on a crashed one: WerFault, Dr. Watson, dumprep. Their command lines have its PID.
+"""Finds processes that report on a crashed process: WerFault, Dr. Watson, dumprep.
 
-`WerFault.exe -u -p 2564 -s 388`, `drwtsn32 -p 2564 -e 388 -g`, `dumprep 2564 -dm 7 7 …`.
+Their command lines contain the PID of the crashed process: `WerFault.exe -u -p 2564 -s 388`, `drwtsn32 -p 2564 -e 388
+-g`, `dumprep 2564 -dm 7 7 …`.
 """
 
 from __future__ import annotations
@@ -50,15 +51,15 @@ class _Offsets:
 
 
 class Reporters:
-    """The processes of a machine that report on others."""
+    """Finds the processes of a machine that report on other processes."""
 
     def __init__(self, machine: Machine, reader: ProcessReader) -> None:
-        """The processes of `machine` are examined on first use."""
+        """Keep `machine` and the `reader` of its processes. The processes are examined on first use."""
         self._machine = machine
         self._reader = reader
 
     def note(self, pid: int) -> str:
-        """Return `WerFault.exe (PID 900) reports on this process`, or an empty text."""
+        """Return `WerFault.exe (PID 900) reports on this process` for the process `pid`, or "" without a reporter."""
         return self._notes.get(pid, "")
 
     @cached_property
@@ -76,7 +77,7 @@ class Reporters:
         return notes
 
     def _reported(self, item: interfaces.objects.ObjectInterface, offsets: _Offsets) -> dict[int, str]:
-        """Return the PID that an EPROCESS reports on and the note that says so; empty if it is no reporter."""
+        """Return the PID of the process that `item` (an EPROCESS) reports on, with the note for it; empty if none."""
         name, _ = self._reader.identity(self._machine.canonical(item.vol.offset))
         process = None if _form(name) is None else self._reader.open(item)
         pid = None if process is None else reported_pid(name, self._read_command_line(process, offsets))

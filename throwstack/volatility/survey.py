@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every thread of a machine, examined: the loop that both plugins run.
+"""Examines the selected threads of a machine and yields the stuck ones.
 
-A process or thread that cannot be examined costs a line in the log and, where it hides an answer, a note in a row.
-Nothing that one of them holds may end the loop: each is examined inside a guard (`throwstack.core.guard`).
+If a process or thread cannot be examined, a line is logged. If a stuck thread may have been missed because of that, the
+reason is also recorded as a warning. Each process and thread is examined inside a guard (`throwstack.core.guard`), so
+that no content of the dump can end the loop.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ log = logging.getLogger(__name__)
 Progress = Callable[[float, str], None]
 
 _NAME_LENGTH = 14
-"""How much of an image name EPROCESS.ImageFileName keeps."""
+"""How many characters of an image name EPROCESS.ImageFileName keeps."""
 _MAX_NAMED = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A stuck thread, the process it belongs to and the side it is stuck on."""
+    """A stuck thread, its process, and the side of the process (64-bit or 32-bit code) in which it is stuck."""
 
     process: Process
     thread: Thread
     side: Side
     stuck: StuckThread
     reporter: str
-    """Which process reports on this one, in words; empty if none does."""
+    """Which process (WerFault, for example) reports on this process, in words; empty if none does."""
     other_side: str = ""
-    """What the thread is stuck in on the other side of a WoW64 process, in words; empty if in nothing."""
+    """What the thread is stuck in on the other side of a WoW64 process, in words; empty if only one side is stuck."""
 
     @property
     def is_in_wow64_code(self) -> bool:
@@ -59,12 +60,12 @@ class Finding:
 
     @property
     def arch(self) -> str:
-        """Return what the column `Arch` says: `x86`, `x64`, or `wow64` for the 32-bit side of a WoW64 process."""
+        """Return the value of the column `Arch`: `x86`, `x64`, or `wow64` for the 32-bit side of a WoW64 process."""
         return "wow64" if self.is_in_wow64_code else self.target.arch.value
 
     @property
     def target(self) -> Target:
-        """Return the side of the process that the thread is stuck on."""
+        """Return the target (memory, images, symbols, unwinder) of the code that the thread is stuck in."""
         return self.process.sides[self.side]
 
 
@@ -77,19 +78,22 @@ class Selection:
     names: Collection[str] = ()
     """Image names as Volatility shows them, in any case; the kernel keeps the first 14 characters."""
     sides: Sides = BOTH
-    """The sides of WoW64 processes to look at."""
+    """Which code of WoW64 processes to look at: 64-bit, 32-bit, or both."""
 
 
 class Survey:
-    """Goes through the processes and threads of a machine."""
+    """Examines the processes and threads of a machine."""
 
     def __init__(self, machine: Machine, selection: Selection, progress: Progress | None = None) -> None:
-        """Look at what `selection` names in `machine`; `progress` takes a percentage and a text."""
+        """Look at the processes and threads of `machine` that `selection` selects.
+
+        `progress`, if given, is called with a percentage and a text.
+        """
         self.machine = machine
         self._reader = ProcessReader(machine)
         self._reporters = Reporters(machine, self._reader)
         self.record = SurveyRecord()
-        """What was looked at, and what may have hidden a stuck thread."""
+        """The counts of what was examined, and the reasons why a stuck thread may have been missed."""
         self._selection = selection
         self._progress = progress
         self._missed: list[str] = []
@@ -97,11 +101,11 @@ class Survey:
         self._tids = frozenset(selection.tids)
         self._defective: set[int] = set()
         self._failed = False
-        """Whether the process opened last could not be examined, which was said."""
+        """Whether the process opened last could not be examined. If so, the reason has already been logged."""
 
     @property
     def tids(self) -> Collection[int]:
-        """Return the selected TIDs; empty if all are."""
+        """Return the selected TIDs; an empty collection means all threads."""
         return self._tids
 
     @property
@@ -111,19 +115,20 @@ class Survey:
 
     @property
     def reader(self) -> ProcessReader:
-        """Return what reads the processes."""
+        """Return the reader of the machine's processes."""
         return self._reader
 
     def processes(self) -> Iterator[Process]:
-        """Yield the selected processes that have user-mode memory; says of which selected PIDs there is none such."""
+        """Yield the selected processes that have user-mode memory; log which selected PIDs have none or are absent."""
         for _, process in self.opened():
             if process is not None:
                 yield process
 
     def opened(self) -> Iterator[tuple[interfaces.objects.ObjectInterface, Process | None]]:
-        """Yield the EPROCESS of every selected process, and the process where it has user-mode memory.
+        """Yield (EPROCESS, process) for every selected process; the second is None if it has no user-mode memory.
 
-        Says at the end what could not be read.
+        The second is also None if the process cannot be examined. At the end, failed reads of the image and of page
+        files are logged.
         """
         try:
             yield from self._opened()
@@ -131,7 +136,7 @@ class Survey:
             self.say_read_problems()
 
     def say_read_problems(self) -> None:
-        """Say how many reads of the image and of page files failed, if any did."""
+        """Log how many reads of the image and of page files failed, if any did."""
         for problem in self.machine.read_problems:
             self._warn(WarningCode.READ, problem)
 
@@ -161,9 +166,9 @@ class Survey:
             )
 
     def findings(self, sides: Sides | None = None) -> Iterator[Finding]:
-        """Yield every selected thread that is stuck; says what may have hidden others, and which TIDs do not exist.
+        """Yield every selected thread that is stuck; log why others may have been missed, and which TIDs do not exist.
 
-        `sides` are those of WoW64 processes to look at, if not the selected ones.
+        `sides` selects the code of WoW64 processes to look at. If it is None, the selection of the survey applies.
         """
         seen: set[int] = set()
         self._missed.clear()
@@ -179,11 +184,11 @@ class Survey:
             )
 
     def is_selected(self, thread: Thread) -> bool:
-        """Say whether `thread` is to be looked at, its process being so."""
+        """Say whether `thread`, a thread of a selected process, is selected. A thread that has ended is not."""
         return not thread.is_terminated and (not self._tids or thread.tid in self._tids)
 
     def say_missing(self, seen: Collection[int]) -> None:
-        """Name the selected TIDs that are not among those `seen`."""
+        """Log a warning for each selected TID that is not in `seen`."""
         for tid in sorted(self._tids.difference(seen)):
             self._warn(
                 WarningCode.NOT_FOUND, f"there is no thread with TID {tid} among the processes looked at", tid=tid
@@ -227,10 +232,10 @@ class Survey:
         return None
 
     def _say_why_not_opened(self, item: interfaces.objects.ObjectInterface) -> None:
-        """Say what is lost with a process that was not opened, unless that was said.
+        """Log why a process was not opened, unless that has been logged already.
 
-        System and its like have no user-mode memory: no PEB, and threads without TEBs. A process with neither a PEB nor
-        threads that have ended is a program whose EPROCESS is damaged.
+        Processes such as System have no user-mode memory: they have no PEB, and their threads have no TEBs. If a
+        process has no PEB but has threads with TEBs, its EPROCESS is damaged, and stuck threads in it are lost.
         """
         if self._failed:
             self._failed = False
@@ -249,7 +254,7 @@ class Survey:
         return self.machine.canonical(item.vol.offset)
 
     def _guard_of(self, item: interfaces.objects.ObjectInterface) -> Guard:
-        """Return a guard around the process of an EPROCESS."""
+        """Return a guard for code that reads an EPROCESS; if it fails, the process is recorded as not examined."""
 
         def say(reason: str) -> None:
             self._failed = True
@@ -281,7 +286,7 @@ class Survey:
                 yield finding
 
     def _triages(self, process: Process, sides: Sides) -> list[tuple[Side, Triage]]:
-        """Return what examines the threads of `process`, for each of its selected sides."""
+        """Return a `Triage`, which examines threads, for each selected side of `process`."""
         triages: list[tuple[Side, Triage]] = []
         nameless: dict[str, None] = {}
         reasons: dict[str, None] = {}
@@ -311,7 +316,11 @@ class Survey:
         return the_crash(found) if found else None
 
     def _guard(self, process: Process, code: WarningCode, what: str, thread: Thread | None = None) -> Guard:
-        """Return a guard around a part of a process in which a stuck thread may be missed."""
+        """Return a guard for code that examines a part of a process.
+
+        If the code fails, the reason is recorded as one why a stuck thread may have been missed. `what` is put before
+        the reason.
+        """
 
         def say(reason: str) -> None:
             self._miss(process, code, what + reason, thread)
@@ -339,7 +348,11 @@ class Survey:
         return None
 
     def _miss(self, process: Process, code: WarningCode, reason: str, thread: Thread | None = None) -> None:
-        """Note what may hide a stuck thread of `process`. Where much is paged out a line each would bury the rows."""
+        """Record why a stuck thread of `process` may have been missed.
+
+        The reason is logged at level INFO only: if much of the memory is paged out, a warning for each would hide the
+        results.
+        """
         self.record.warn(code, reason, pid=process.pid, tid=None if thread is None else thread.tid)
         self._impaired[process.pid] = None
         where = "" if thread is None else f"thread {thread.tid}: "
@@ -348,7 +361,7 @@ class Survey:
 
 
 def _named(pids: Sequence[int]) -> str:
-    """Return `, others of PID 4, 8`, at most so many that the line can be read."""
+    """Return `, others of PID 4, 8`, with at most 512 PIDs so that the line stays readable."""
     if not pids:
         return ""
     more = f" and {len(pids) - _MAX_NAMED} more" if len(pids) > _MAX_NAMED else ""
@@ -356,11 +369,12 @@ def _named(pids: Sequence[int]) -> str:
 
 
 def the_crash(sides: Sequence[Finding]) -> Finding:
-    """Return the one row of a thread that is stuck on one side of WoW64 or on both (native first).
+    """Return the finding to report for a thread that is stuck on one or both sides of a WoW64 process.
 
-    A fault in 32-bit code also leaves a 64-bit CONTEXT on the 64-bit stack, from which the 64-bit dispatcher went on to
-    the 32-bit one: that is one crash, and the 32-bit side tells of it. Only where that side has no exception, and the
-    64-bit one has, did 64-bit code throw.
+    `sides` are the findings for the thread, the native one first. A fault in 32-bit code also leaves a 64-bit CONTEXT
+    on the 64-bit stack, where the 64-bit dispatcher passed the exception on to the 32-bit one. So two findings are one
+    crash, and the 32-bit one is reported. The 64-bit finding is reported only if it has an exception and the 32-bit one
+    has none: then 64-bit code threw. The other finding is mentioned in `other_side`.
     """
     native, last = sides[0], sides[-1]
     if native is last:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a survey looked at, and what may have hidden a stuck thread from it: each reason once, as it is found."""
+"""Records what a survey looked at, and why it may have missed a stuck thread; each reason is kept once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from throwstack.report.dump_report import Examined, ReportWarning, UnexaminedPro
 from throwstack.report.frame_report import WHOLE
 
 _MAX_WARNINGS = 10_000
-"""A hostile dump may give a reason for each of millions of threads."""
+"""The limit on warnings. A hostile dump may cause one for each of millions of threads."""
 
 
 class SurveyRecord:
     """Collects warnings, processes that could not be examined, and counts."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Begin with no warnings, no processes, and counts of zero."""
         self._warnings: dict[ReportWarning, None] = {}
         self._left_out = 0
         self._unexamined: list[UnexaminedProcess] = []
@@ -23,12 +23,12 @@ class SurveyRecord:
         self._threads = 0
 
     def count(self, *, processes: int = 0, threads: int = 0) -> None:
-        """Count what was examined."""
+        """Add to the counts of examined processes and threads."""
         self._processes += processes
         self._threads += threads
 
     def warn(self, code: WarningCode, text: str, *, pid: int | None = None, tid: int | None = None) -> None:
-        """Note what may have hidden a stuck thread."""
+        """Record a reason why a stuck thread may have been missed, with the process and thread concerned, if any."""
         warning = ReportWarning(code, escape(text, WHOLE), pid, tid)
         if len(self._warnings) < _MAX_WARNINGS:
             self._warnings[warning] = None
@@ -44,7 +44,7 @@ class SurveyRecord:
 
     @property
     def examined(self) -> Examined:
-        """Return how much was examined."""
+        """Return how many processes and threads were examined."""
         return Examined(self._processes, self._threads)
 
     @property

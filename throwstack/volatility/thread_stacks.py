@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes `ThreadStackReport`s: what the stack walk found of a thread becomes values, once."""
+"""Makes a `ThreadStackReport`, which consists of plain values, of what the stack walk found of a thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from throwstack.volatility.thread_survey import ThreadReport
 
 
 def thread_stack(machine: Machine, report: ThreadReport, detail: FrameDetail = NO_DETAIL) -> ThreadStackReport:
-    """Return a thread as values. What cannot be made is absent, and the notes say why."""
+    """Return the report on a thread as plain values; parts that cannot be made are absent, and the notes say why."""
     problems: list[str] = []
     with guarded(problems.append):
         return _made(machine, report, detail)
@@ -125,7 +125,7 @@ def _deadlock(report: ThreadReport) -> str:
 
 
 def _waited(machine: Machine, report: ThreadReport) -> tuple[int | None, float | None]:
-    """Return how long a waiting thread has waited, in ticks and in seconds."""
+    """Return how long a thread has waited, in ticks and in seconds; each is None if it is not known."""
     clock, since = machine.clock, report.thread.wait_ticks
     if clock is None or since is None:
         return None, None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports on every selected thread: its facts, what it waits for, the threads that own this, and its whole stack."""
+"""Reports on every selected thread: its facts, its whole stack, what it waits for, and which threads own that."""
 
 from __future__ import annotations
 
@@ -53,7 +53,11 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Blockage:
-    """What a thread waits for, and the threads (`holders`) without which the wait cannot end."""
+    """What a thread waits for.
+
+    `wait` are the kernel objects, and `lock` is a user-mode lock such as a critical section. `holders` are the threads
+    that have to act before the wait can end.
+    """
 
     facts: ThreadFacts
     wait: Wait = field(default_factory=Wait)
@@ -63,7 +67,11 @@ class Blockage:
 
 @dataclass(frozen=True, slots=True)
 class ThreadReport:
-    """A report on a thread. `cycle` is the deadlock that its waits lead to, `problem` why a part is missing."""
+    """A report on a thread.
+
+    `sides` are the parts of its stack. `cycle` is the deadlock that the thread is in or waits behind, empty if there is
+    none. `start` and `win32_start` are the names of its start addresses. `problem` says why parts are missing.
+    """
 
     owner: Owner
     thread: Thread
@@ -79,7 +87,7 @@ class ThreadSurvey:
     """Makes the reports on the threads that a survey selects."""
 
     def __init__(self, survey: Survey) -> None:
-        """`survey` selects the processes, the threads, and the sides of WoW64 processes."""
+        """Keep `survey`, which selects the processes, the threads, and the code of WoW64 processes to walk."""
         self._survey = survey
         machine = survey.machine
         self._machine = machine
@@ -95,7 +103,7 @@ class ThreadSurvey:
         self._cycles = WaitCycles(self._holders)
 
     def reports(self) -> Iterator[ThreadReport]:
-        """Yield a report per selected thread. If a selected TID does not exist, say so."""
+        """Yield a report for each selected thread, and log which selected TIDs do not exist."""
         seen: set[int] = set()
         for item, process in self._survey.opened():
             owner = self._owner(item, process)
@@ -119,7 +127,7 @@ class ThreadSurvey:
         return None
 
     def _report(self, owner: Owner, thread: Thread) -> ThreadReport:
-        """Return the report on a thread. Parts that cannot be found out are missing, and `problem` says why."""
+        """Return the report on a thread; parts that cannot be found out are missing, and `problem` says why."""
         problems: list[str] = []
 
         def note(reason: str) -> None:
@@ -174,7 +182,7 @@ class ThreadSurvey:
         return Locks(target, owner.by_tid.keys()).wait(frames, thread.tid)
 
     def _holders(self, identity: ThreadId) -> tuple[ThreadId, ...]:
-        """Return the threads that a thread of any process waits for."""
+        """Return the threads that have to act before the wait of a thread, of any process, can end."""
         owner = self._owner_of(identity.pid)
         if owner is None:
             return ()
@@ -193,14 +201,14 @@ class ThreadSurvey:
         return self._owners[pid]
 
     def _keep(self, pid: int, owner: Owner | None) -> None:
-        """Keep a process, and forget the oldest if there are many, because each has a cache of pages."""
+        """Keep a process; forget the process kept longest if there are more than eight, because each caches pages."""
         self._owners[pid] = owner
         while len(self._owners) > _KEPT_PROCESSES:
             del self._owners[next(iter(self._owners))]
 
     @cached_property
     def _items(self) -> dict[int, interfaces.objects.ObjectInterface]:
-        """Return all processes by id. A deadlock may include threads of processes that are not selected."""
+        """Return all processes by PID, because a deadlock may include threads of processes that are not selected."""
         found: dict[int, interfaces.objects.ObjectInterface] = {}
         guard = guarded(lambda reason: log.info("a process that may be part of a deadlock: %s", reason))
         for item in guard.each(self._machine.processes()):

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Walks whole stacks of threads: the kernel's frames, then those of each selected side in user mode."""
+"""Walks whole stacks of threads: the kernel's frames, then the user-mode frames of each selected side.
+
+A thread of a WoW64 process has a 64-bit and a 32-bit side in user mode, each with its own stack; every other thread has
+one user-mode side.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +29,9 @@ _MAX_KERNEL_STACK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class StackPart:
-    """The frames that a thread has on one side. `ending` says why they end early; it is empty if they do not.
+    """The frames of a thread in the kernel, in native user-mode code, or in 32-bit code of a WoW64 process.
 
-    `bounds` are those that the TEB records.
+    `ending` says why the frames end early, and is empty if they do not. `bounds` are the stack's bounds in the TEB.
     """
 
     side: Side
@@ -38,7 +42,7 @@ class StackPart:
 
     @property
     def label(self) -> str:
-        """Return the word for the side."""
+        """Return the word for the side, such as `kernel`."""
         return self.side.value
 
 
@@ -46,7 +50,10 @@ class ThreadWalker:
     """Walks the stacks of threads."""
 
     def __init__(self, machine: Machine, reader: ProcessReader, wanted: Sides) -> None:
-        """`reader` reads the processes of `machine`. `wanted` are the sides of WoW64 processes to walk."""
+        """Keep the machine and the reader of its processes.
+
+        `wanted` selects the user-mode stacks of WoW64 processes to walk.
+        """
         self._machine = machine
         self._reader = reader
         self._wanted = wanted
@@ -58,7 +65,10 @@ class ThreadWalker:
         return self._targets.target(None if process is None else process.pages)
 
     def sides(self, process: Process | None, thread: Thread, facts: ThreadFacts) -> Iterator[StackPart]:
-        """Yield the parts of the thread's stack, innermost first; `process` is None if it has no user-mode memory."""
+        """Yield the parts of the thread's stack, innermost first.
+
+        `process` is None if it has no user-mode memory. `facts` are those of the thread.
+        """
         kernel = self.kernel_target(process)
         context = self._reader.threads.processors.context(thread.address) if facts.is_running else None
         side = self._kernel_side(kernel, thread, facts, context)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel as a target: the images of nt and its drivers, their names, and their unwinder.
+"""The kernel as a `Target`: the images of nt and its drivers, their names, and their unwinder.
 
-Drivers of a session (win32k) are in memory that only the processes of that session map. They are read through the page
-tables of the process whose thread is walked, everything else through the kernel's own. Processes share a target only
-where their tables lead to the very same physical pages for these drivers, so that the damage or the lies of one
-process's tables stay in its own target. Names come from PDBs, then from the ISF table that Volatility loaded for the
-kernel (and ISF files of drivers), then from exports.
+The drivers of a session (win32k) are in memory that only the processes of that session map. They are read through the
+page tables of the process whose thread is walked; everything else is read through the kernel's own page tables. Two
+processes share a `Target` only if their page tables map the session drivers to the same physical pages. So damaged or
+forged page tables of one process affect only the `Target` of that process. Names come from PDBs, then from the ISF
+table that Volatility loaded for the kernel (and from ISF files of drivers), then from exports.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.outside_images import names_of_unloaded_drivers
 
 KERNEL_NAME = "nt"
-"""The name that debuggers give the kernel, whatever its file is called."""
+"""The name that debuggers give the kernel, whatever the name of its image file is."""
 _UNKNOWN_SIZE = 1 << 24
 _MAX_SESSION = 1 << 30
-"""How large the drivers of a session may be together, in bytes."""
+"""The limit on the total size of the session drivers, in bytes."""
 _MAX_TARGETS = 64
-"""More than any machine has sessions; in a hostile dump each process may have other tables."""
+"""The limit on kept targets. A machine has fewer sessions, but in a hostile dump each process may have other tables."""
 
 
 class _OfSession:
-    """A `PageSource`: the pages of a session's drivers as a process sees them, all others as the kernel does."""
+    """A `PageSource` that reads session drivers through a process's page tables and all else through the kernel's."""
 
     def __init__(self, drivers: ModuleMap, session: PageSource, kernel: PageSource) -> None:
         self._drivers = drivers
@@ -51,10 +51,16 @@ class _OfSession:
 
 
 class KernelTargets:
-    """Makes the kernel's targets. Processes that have the same session drivers mapped share one."""
+    """Makes a `Target` (memory, images, symbols, unwinder) for the kernel as a process sees it.
+
+    Processes whose page tables map the session drivers (win32k) to the same physical pages share a `Target`.
+    """
 
     def __init__(self, machine: Machine, stacks: KernelStacks) -> None:
-        """`stacks` give the images of the kernel of `machine`."""
+        """Keep the machine and the reader of the kernel's module list.
+
+        `machine` is the machine whose kernel is meant. `stacks` supplies the images of that kernel and its drivers.
+        """
         self._machine = machine
         self._stacks = stacks
         self._targets: dict[tuple[object, ...], Target] = {}
@@ -62,7 +68,8 @@ class KernelTargets:
     def target(self, pages: ResolvedPages | None) -> Target:
         """Return the kernel as a process sees it.
 
-        `pages` are the process's user-mode memory. If it is None, the kernel is as System sees it.
+        `pages` is the user-mode memory of the process. If `pages` is None, or maps no session driver, the session
+        drivers are read through the kernel's own page tables, as the process System sees them.
         """
         drivers, kernel = self._session_drivers, self._machine.memory
         ends = ((driver.base, driver.base + driver.size - 1) for driver in drivers)
@@ -103,7 +110,10 @@ class KernelTargets:
 
     @cached_property
     def _modules(self) -> ModuleMap:
-        """Return the kernel's modules. The kernel itself has its short name, and is added if the list lacks it."""
+        """Return the kernel's modules.
+
+        The module of the kernel itself gets the name `nt`. If the kernel's module list lacks it, it is added.
+        """
         base = self._machine.canonical(self._machine.kernel.offset)
         listed = [
             replace(module, name=KERNEL_NAME) if module.base == base else module

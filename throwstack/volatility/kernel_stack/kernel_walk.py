@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Walks the kernel frames of a thread, from where it was switched out to the trap frame saved when it left user mode.
 
-The entry points of the kernel save a KTRAP_FRAME. On x86 they keep ebp at it; on x64 unwind data describes it. The
-frame of an entry point is shown as debuggers show it: it returns to the interrupted ip, and on x86 it has the ChildEBP
-and the arguments of the service that it called. A trap in the kernel itself (a page fault, an interrupt) is crossed the
-same way, and the walk goes on with the interrupted kernel code.
+The entry points of the kernel (system service, fault and interrupt handlers) save a KTRAP_FRAME. On x86 they set ebp to
+its address; on x64 unwind data describes it. The frame of an entry point is shown as debuggers show it: its return
+address is the interrupted ip, and on x86 it has the ChildEBP and the arguments of the service that it called. If kernel
+code was interrupted (by a page fault or a device), the walk continues with the interrupted code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _USER_END = 1 << 47
 
 @dataclass(frozen=True, slots=True)
 class KernelSide:
-    """A thread's kernel frames, innermost first. `reason` says why they end early; it is empty if they do not."""
+    """A thread's kernel frames, innermost first.
+
+    `reason` says why the frames end before the trap frame or the start of the thread. It is empty if they do not.
+    """
 
     frames: tuple[Frame, ...]
     reason: str = ""
@@ -42,7 +45,7 @@ class KernelWalker:
     """Walks the kernel stacks of a machine."""
 
     def __init__(self, machine: Machine) -> None:
-        """`machine` gives the offsets in a trap frame."""
+        """Take the layout of a trap frame and the memory to walk from `machine`."""
         self._machine = machine
         self._offsets = take(TrapFrameOffsets, machine.layout)
         self._registers = general_registers(machine.layout, Arch.X86)
@@ -50,9 +53,12 @@ class KernelWalker:
     def walk(
         self, target: Target, start: SwitchFrame, bounds: StackBounds, trap_frame: int, *, is_interrupted: bool = False
     ) -> KernelSide:
-        """Walk from `start` to the trap frame at `trap_frame`, which is 0 for a thread that was never in user mode.
+        """Walk from `start` to the trap frame at `trap_frame`.
 
-        `is_interrupted`: the registers are those of a running thread, not of a thread that has called the scheduler.
+        `target` is the kernel as the thread's process sees it, and `bounds` are the bounds of the kernel stack.
+        `trap_frame` is 0 for a thread that was never in user mode. `is_interrupted` says that the registers of `start`
+        are those of a running thread, which may be at any instruction, and not those of a thread that has called the
+        scheduler.
         """
         unwinder = target.unwinder
         if isinstance(unwinder, x64.Unwinder):
@@ -83,9 +89,10 @@ class KernelWalker:
         return KernelSide(frames, "" if is_whole else f"{found.end.value} {found.detail}".rstrip())
 
     def _entries_named(self, frames: Sequence[Frame], *, leaves_stack: bool) -> Iterator[Frame]:
-        """Yield the frames of an x64 kernel stack. Those of entry points get a note with the place of their trap frame.
+        """Yield the frames of an x64 kernel stack; a note on each entry point's frame says where its trap frame is.
 
-        The frame of an entry point leads to interrupted code. `leaves_stack` says that the last one does, to user mode.
+        A frame belongs to an entry point if its caller is interrupted code. `leaves_stack` says that the caller of the
+        last frame is interrupted code outside this stack (in user mode, as a rule).
         """
         for index, frame in enumerate(frames):
             is_last = index + 1 == len(frames)
@@ -119,9 +126,12 @@ class KernelWalker:
         return KernelSide(tuple(frames), f"{End.FRAME_LIMIT.value}: {len(frames)} frames")
 
     def _entries(self, walk: Walk, trap_frame: int) -> Iterator[tuple[int, int]]:
-        """Yield (index, trap frame) of the frames whose ebp points to a trap frame further out on the stack.
+        """Yield (index of the frame, address of its trap frame) for each frame of an x86 entry point.
 
-        A service that does not use ebp leaves it unchanged. So the last of several such frames is the entry point.
+        The ebp of such a frame is the address of a trap frame further out on the stack. A service that does not use ebp
+        leaves ebp unchanged. So if several consecutive frames have the same ebp, only the outermost of them is the
+        frame of the entry point, and only that frame is yielded. `trap_frame` is the address of the thread's user-mode
+        trap frame.
         """
         for index, frame in enumerate(walk.frames):
             bp = frame.registers.gpr[BP]
@@ -132,7 +142,11 @@ class KernelWalker:
                 yield index, bp
 
     def _is_trap_frame(self, address: int) -> bool:
-        """Say whether a trap frame is at `address`: it has the mark that Windows leaves there, and a code selector."""
+        """Say whether a trap frame is at `address`.
+
+        A trap frame is recognized by the mark 0xBADB0D00 that Windows stores in it, and by a kernel-mode or user-mode
+        code selector.
+        """
         memory, mark, selector = self._machine.memory, self._offsets.argument_mark, self._offsets.cs
         try:
             if mark is None or selector is None or memory.u32(address + mark) != _ARGUMENT_MARK:
@@ -143,10 +157,10 @@ class KernelWalker:
         return cs == _KERNEL_CS or cs & USER_MODE == USER_MODE
 
     def _interrupted(self, trap: int) -> Registers | None:
-        """Return the kernel registers that the x86 trap frame at `trap` holds, or None if it interrupted user mode.
+        """Return the kernel registers in the x86 trap frame at `trap`, or None if user mode was interrupted.
 
-        If kernel mode was interrupted, the processor has pushed no stack pointer. The stack of the interrupted code
-        begins where HardwareEsp would be.
+        None is also returned if the frame cannot be read. If kernel mode was interrupted, the processor has pushed no
+        stack pointer. The stack of the interrupted code then begins at the place of the member HardwareEsp.
         """
         memory, offsets = self._machine.memory, self._offsets
         try:
@@ -169,7 +183,11 @@ class KernelWalker:
 
 
 def _entry_frame(frames: tuple[Frame, ...], index: int, trap: int) -> Frame:
-    """Return an entry point's frame with the ChildEBP of the frame inside it, whose arguments it has copied."""
+    """Return the frame of an entry point, with the ChildEBP and return slot of the frame that it called.
+
+    The entry point has copied the arguments of that called frame. `index` is the index of the entry point's frame in
+    `frames`, and `trap` is the address of its trap frame, which the frame's note names.
+    """
     frame, note = frames[index], f"trap frame at {trap:#x}"
     if index == 0:
         return replace(frame, note=note, return_slot=None)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds user registers that no trap frame holds, by unwinding the kernel stack.
+"""Finds user-mode registers that no trap frame holds, by unwinding the kernel stack.
 
-On x64 the trap frame of a system call does not hold r12 to r15 (after a fault or an interrupt also rbx, rsi and rdi are
-left out). The kernel's functions save them as any function saves its caller's registers. So they come back by unwinding
-the kernel stack, from the place where the thread was switched out to the trap frame.
+On x64 the trap frame of a system call does not hold r12 to r15; the trap frame of a fault or an interrupt does not hold
+rbx, rsi and rdi either. The kernel's functions save these registers on the kernel stack, as any function saves its
+caller's nonvolatile registers. So they are recovered by unwinding the kernel stack, from where the thread was switched
+out to the trap frame.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ _MAX_KERNEL_STACK = 1 << 20
 
 
 class KernelStacks:
-    """The kernel's images, and the user registers that its stacks hold."""
+    """Reads the kernel's images, and the user-mode registers that are saved on its stacks."""
 
     def __init__(self, machine: Machine) -> None:
-        """The module list of the kernel of `machine` is read on first use."""
+        """Keep `machine`, the kernel of which is meant; the kernel's module list is read on first use."""
         self._machine = machine
 
     @cached_property
@@ -51,7 +52,10 @@ class KernelStacks:
         return self.unwinder_of(self.images)
 
     def unwinder_of(self, images: ImageMap) -> x64.Unwinder:
-        """Return an unwinder for x64 kernel code; `images` are the kernel's as a session sees them."""
+        """Return an unwinder for x64 kernel code.
+
+        `images` are the kernel's images as the processes of a session see them.
+        """
         machine = self._machine
         inverted = x64.InvertedTable(machine.memory, lambda: machine.symbol("PsInvertedFunctionTable"))
         return x64.Unwinder(images, inverted=inverted)
@@ -78,10 +82,11 @@ class KernelStacks:
         return found
 
     def user_registers(self, thread: Thread, frame: TrapFrame) -> Registers:
-        """Return the registers of `frame`. Nonvolatile ones that it lacks come from the kernel stack, if possible.
+        """Return the registers of `frame`, with missing nonvolatile registers taken from the kernel stack, if possible.
 
-        The walk has to arrive at this very trap frame; otherwise they remain unknown. They also remain unknown if the
-        thread was running, because its kernel stack has changed since it was last switched out.
+        `frame` is the trap frame of `thread`. A register that it lacks remains unknown if unwinding the kernel stack
+        does not arrive at this trap frame, or if the thread was running: the kernel stack of a running thread has
+        changed since the thread was last switched out.
         """
         registers = frame.registers
         if not self._machine.is_64bit or not thread.kernel_stack or thread.is_running:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard (`throwstack.core.guard`) around Volatility's objects, whose invalid addresses are foreseen."""
+"""The guards (`throwstack.core.guard`) for code that reads a dump through Volatility.
+
+These guards expect addresses that Volatility cannot read, as well as unreadable memory.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from throwstack.core.guard import Guard, Say
 from throwstack.core.memory import MemoryUnreadable
 
 _FORESEEN = (MemoryUnreadable, exceptions.InvalidAddressException)
-"""Errors whose messages already say that something is not in the dump."""
+"""Exceptions whose messages already say that something is not in the dump."""
 _OF_OBJECTS = (
     *_FORESEEN,
     *(exceptions.SymbolError, AttributeError, IndexError),  # the symbols lack a type or a member
@@ -26,5 +29,8 @@ def guarded(say: Say) -> Guard:
 
 
 def guarded_objects(say: Say) -> Guard:
-    """Return a guard around code that uses Volatility's objects only, which raise errors of more kinds."""
+    """Return a guard for code that only uses Volatility's objects, which raise more kinds of exceptions.
+
+    If that code fails, the guard calls `say` with the reason.
+    """
     return Guard(say, _OF_OBJECTS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Offsets and sizes of Windows' structures, from an ISF table, so that structures are read as plain bytes."""
+"""Looks up offsets and sizes of Windows' structures in an ISF table, so that structures can be read as plain bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WOW64_TABLE = "throwstack-wow64"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A number in a structure: its offset and size in bytes, and for a bit field its first bit and its width."""
+    """A member that is a number: its offset and size in bytes, and for a bit field its first bit and its width."""
 
     offset: int
     size: int
@@ -26,22 +26,22 @@ class Member:
     width: int = 0
 
     def read(self, memory: Memory, address: int) -> int:
-        """Return the unsigned value in the structure at `address`; raises `MemoryUnreadable`."""
+        """Return the unsigned value of the member in the structure at `address`; raises `MemoryUnreadable`."""
         value = int.from_bytes(memory.read(address + self.offset, self.size), "little")
         return (value >> self.shift) & ((1 << self.width) - 1) if self.width else value
 
 
 class Layout:
-    """Offsets and sizes from one symbol table of a context."""
+    """Looks up offsets and sizes in one symbol table of a Volatility context."""
 
     def __init__(self, context: interfaces.context.ContextInterface, table: str) -> None:
-        """`table` is the name of a symbol table of `context`."""
+        """Keep the Volatility `context` and the name of one of its symbol tables."""
         self._context = context
         self._table = table
         self.find = cache(self._find)
 
     def offset(self, path: str) -> int:
-        """Return the offset of a member, `_ETHREAD.Tcb.Teb`; raises LookupError if the table does not have it."""
+        """Return the offset of a member such as `_ETHREAD.Tcb.Teb`; raises LookupError if the table lacks it."""
         offset = self.find(path)
         if offset is None:
             message = f"the symbol table has no {path}"
@@ -49,7 +49,7 @@ class Layout:
         return offset
 
     def bits(self, path: str) -> tuple[int, Bits] | None:
-        """Return (offset of its word, bits) of a bit field, `_MMVAD_SHORT.u.VadFlags.MemCommit`, or None."""
+        """Return (offset of the word, bits in it) of a bit field, `_MMVAD_SHORT.u.VadFlags.MemCommit`, or None."""
         member = self.member(path)
         return (member.offset, Bits(member.shift, member.width)) if member is not None and member.width else None
 
@@ -64,7 +64,7 @@ class Layout:
         return self._context.symbol_space.get_type(self._table + constants.BANG + type_name)
 
     def member(self, path: str) -> Member | None:
-        """Return the member, a number, a pointer or a bit field, or None if the table does not have it."""
+        """Return a member that is a number, a pointer or a bit field, or None if the table lacks it."""
         found = self._resolve(path)
         if found is None:
             return None
@@ -94,10 +94,11 @@ class Layout:
 
 
 def wow64_layout(context: interfaces.context.ContextInterface, config_path: str) -> Layout:
-    """Return the 32-bit structures of a WoW64 process, which no 64-bit kernel's table carries.
+    """Return the layout of the 32-bit structures of a WoW64 process, which no 64-bit kernel's table contains.
 
-    The table is opened by its path, so that a table of the same name in a directory given with `-s` does not replace
-    it. Raises LookupError if the installation lacks it.
+    `config_path` is where Volatility keeps the table's configuration. The table is opened by its path, so that a table
+    of the same name in a directory given with `-s` does not replace it. Raises LookupError if the installation lacks
+    it.
     """
     name = context.symbol_space.free_table_name(_WOW64_TABLE)
     url = (isf_directory() / "windows" / f"{_WOW64_TABLE}.json").as_uri()

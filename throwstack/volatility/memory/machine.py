@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine in a dump: its memory, the offsets of its kernel's structures, its clock, its processes."""
+"""The machine in a dump: its memory, the offsets of its kernel's structures, its clock, and its processes."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _MAX_LIST = 1 << 16
 
 
 class PhysicalPages:
-    """The physical pages of the dump, through Volatility's layer for the file (or its stack of layers)."""
+    """Reads the physical pages of the dump through Volatility's layer for the file (or its stack of layers)."""
 
     def __init__(self, layer: interfaces.layers.DataLayerInterface) -> None:
-        """`layer` has the physical pages; its addresses are physical."""
+        """Keep `layer`, the addresses of which are physical addresses."""
         self._layer = layer
 
     def page(self, address: int) -> bytes | None:
@@ -66,10 +66,11 @@ class Machine:
     def __init__(
         self, context: interfaces.context.ContextInterface, kernel_name: str, config_path: str, sources: Sources
     ) -> None:
-        """`kernel_name` is the kernel's module in `context`, `sources` are the symbol and image files at hand.
+        """Open the machine in `context`.
 
-        Raises TypeError if the dump is not of an x86 or x64 system, LookupError if the kernel's symbols lack what is
-        required.
+        `kernel_name` is the name of the kernel's module in `context`. `config_path` is where Volatility keeps the
+        configuration of tables that are added. `sources` are the symbol and image files at hand. Raises TypeError if
+        the dump is not of an x86 or x64 system, and LookupError if the kernel's symbols lack a required member.
         """
         watch_reads(context)
         self.context = context
@@ -113,7 +114,7 @@ class Machine:
 
     @property
     def store_problems(self) -> tuple[str, ...]:
-        """Return why pages of the compressed store could not be read so far; empty if all could."""
+        """Return the reasons why pages of the compressed store could not be read so far; empty if all could."""
         return self._pages.stored.reasons
 
     @property
@@ -124,7 +125,7 @@ class Machine:
 
     @property
     def read_problems(self) -> tuple[str, ...]:
-        """Return a sentence for each image or page file of which reads failed so far."""
+        """Return a sentence for each image or page file that had failed reads so far."""
         return read_problems(self.context)
 
     def process_pages(self, directory_base: int, process: int) -> ResolvedPages:
@@ -142,21 +143,24 @@ class Machine:
         return memory.pointer(address, self.arch.pointer_size)
 
     def canonical(self, address: int) -> int:
-        """Return an address with its upper 16 bits equal to bit 47. Volatility clears them in some addresses."""
+        """Return `address` in canonical form, its upper 16 bits equal to bit 47.
+
+        Volatility clears the upper bits of some addresses.
+        """
         return address | 0xFFFF000000000000 if self.is_64bit and address >> 47 & 1 else address
 
     def processes(self) -> Iterator[interfaces.objects.ObjectInterface]:
-        """Yield every EPROCESS on the active list."""
+        """Yield every EPROCESS on the kernel's list of active processes."""
         yield from pslist.PsList.list_processes(self.context, self.kernel_name, lambda _: False)
 
     @property
     def has_all_processes(self) -> bool:
-        """Say whether the list of processes is whole, that is, whether its links lead back to its head."""
+        """Say whether the list of processes is whole: whether following its links leads back to its head."""
         head = self.symbol(required.LIST_HEAD)
         return head is not None and self.is_whole_list(head)
 
     def is_whole_list(self, head: int) -> bool:
-        """Say whether the forward links of the kernel's LIST_ENTRY at `head` lead back to it."""
+        """Say whether following the forward links from the kernel's LIST_ENTRY at `head` leads back to `head`."""
         entry = head
         try:
             for _ in range(_MAX_LIST):
@@ -191,13 +195,14 @@ class Machine:
 
 
 class Clock:
-    """Tick count and system time at the moment of the dump."""
+    """The tick count and the system time at the moment of the dump."""
 
     def __init__(self, ticks: int, multiplier: int, system_time: int, interrupt_time: int = 0) -> None:
-        """`ticks` is TickCount, `multiplier` is TickCountMultiplier (milliseconds per tick, times 2^24).
+        """Keep values of KUSER_SHARED_DATA.
 
-        `system_time` is SystemTime, in units of 100 ns since 1601. `interrupt_time` is InterruptTime, in units of 100
-        ns since boot, or 0 if that is not known.
+        `ticks` is TickCount, and `multiplier` is TickCountMultiplier (milliseconds per tick, times 2^24). `system_time`
+        is SystemTime, in units of 100 ns since 1601. `interrupt_time` is InterruptTime, in units of 100 ns since boot,
+        or 0 if it is not known.
         """
         self.ticks = ticks
         self.milliseconds_per_tick = multiplier / (1 << 24)
@@ -207,8 +212,8 @@ class Clock:
     def ticks_since(self, tick: int) -> int | None:
         """Return how many ticks before the dump the 32-bit tick count `tick` was, or None if it was after the dump.
 
-        The count wraps after 497 days (of ticks of 10 ms): a difference of more than half the range is one into the
-        future.
+        The count wraps after 497 days (with ticks of 10 ms). So a difference of more than half its range means that
+        `tick` was after the dump.
         """
         elapsed = (self.ticks - tick) % _TICK_WRAP
         return None if elapsed > _TICK_WRAP // 2 else elapsed

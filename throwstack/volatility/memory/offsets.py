@@ -31,10 +31,10 @@ _KEY = "declared"
 
 
 class MissingMembers(ThrowstackError, LookupError):
-    """The symbols lack members or types that a reader cannot do without."""
+    """The error that the symbols lack members or types that a reader requires."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        """`names` are the missing members. Alternatives, of which one would be enough, are joined by `or`."""
+        """Make the error for the missing members `names`; alternatives, of which one would do, are joined by `or`."""
         super().__init__(f"the symbol table has no {', '.join(names)}")
         self.names = tuple(names)
 
@@ -56,12 +56,12 @@ def offset(*paths: str, optional: bool = False) -> Any:  # noqa: ANN401 a datacl
 
 
 def member(*paths: str, optional: bool = False) -> Any:  # noqa: ANN401 see `offset`
-    """Declare a `Member`: one that is read with the size that the symbols give it."""
+    """Declare a `Member`: a number that is read with the size that the symbols give for it."""
     return _field(paths, lambda layout, path: layout.member(path), optional=optional)
 
 
 def bits(*paths: str, optional: bool = False) -> Any:  # noqa: ANN401 see `offset`
-    """Declare a `tuple[int, Bits]`: the offset of a bit field's word, and its bits."""
+    """Declare a `tuple[int, Bits]`: the offset of the word that holds a bit field, and the field's bits in it."""
     return _field(paths, lambda layout, path: layout.bits(path), optional=optional)
 
 
@@ -78,12 +78,18 @@ _T = TypeVar("_T", bound="DataclassInstance")
 
 
 def take(declaration: type[_T], layout: Layout, suffix: str = "") -> _T:
-    """Return a declaration filled from `layout`, whose type names end with `suffix`; raises MissingMembers."""
+    """Return an instance of `declaration` with the offsets from `layout`; raises MissingMembers.
+
+    `suffix` is put after the name of each type ("32" for the structures of WoW64).
+    """
     return declaration(**look_up(declaration, layout, suffix))
 
 
 def look_up(declaration: type[DataclassInstance], layout: Layout, suffix: str = "") -> dict[str, Any]:
-    """Return what `layout` has for each field of a declaration, by the field's name. Raises MissingMembers."""
+    """Return the value that `layout` has for each field of a declaration, by the field's name; raises MissingMembers.
+
+    `suffix` is put after the name of each type.
+    """
     found: dict[str, Any] = {}
     missing: list[str] = []
     for one in fields(declaration):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine's page files: the copies of them that were given with the dump, and the compressed store.
+"""Reads the machine's page files: the copies that were given with the dump, and the compressed store.
 
-A page-table entry of a page that is paged out has the number of a page file, 0 to 15, and the page's index in it.
-Windows numbers its page files as it opens them. With one page file, pagefile.sys, its number is 0. Volatility takes
-the files in the order of these numbers (`--single-swap-locations`).
+The page-table entry of a paged-out page has the number of a page file, 0 to 15, and the page's index in that file.
+Windows numbers its page files in the order in which it opens them; if pagefile.sys is the only one, its number is 0.
+Volatility takes the files in the order of these numbers (`--single-swap-locations`).
 
-Windows 10 and later keep compressed pages in memory. To page-table entries this compressed store is one more page file,
-often number 2, for which no file exists; its _MMPAGING_FILE has the flag VirtualStorePagefile.
+Windows 10 and later keep compressed pages in memory. Page-table entries refer to this compressed store as to one more
+page file, often number 2, for which no file exists. Its _MMPAGING_FILE has the flag VirtualStorePagefile.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _MAX_FILES = 16
 
 
 class StoredPages(Protocol):
-    """The compressed store."""
+    """A reader of pages in the compressed store."""
 
     def page(self, number: int, index: int) -> bytes | None:
-        """Return page `index` of the page file `number` that is the store, or None if it cannot be read."""
+        """Return page `index` of page file `number`, which is the compressed store, or None if it cannot be read."""
         ...
 
 
 class SwapLayers:
-    """The `PageFiles` of a dump, read through the layers that Volatility made of the files."""
+    """The `PageFiles` of a dump, which are read through the layers that Volatility made of the files."""
 
     def __init__(
         self,
@@ -42,9 +42,9 @@ class SwapLayers:
         compressed: Collection[int] = (),
         stored: StoredPages | None = None,
     ) -> None:
-        """`layers` are Volatility's, by the number of the page file.
+        """Keep Volatility's layers by the number of the page file.
 
-        `compressed` are the numbers of page files that are the compressed store; their pages come from `stored`.
+        `compressed` are the numbers of page files that are the compressed store, and `stored` reads their pages.
         """
         self._layers = layers
         self._compressed = frozenset(compressed)
@@ -71,7 +71,7 @@ class SwapLayers:
 def swap_layers(
     context: interfaces.context.ContextInterface, layer: interfaces.layers.DataLayerInterface
 ) -> dict[int, interfaces.layers.DataLayerInterface]:
-    """Return the layers of the page files that the address space `layer` was given, by the page file's number."""
+    """Return the layers of the page files that belong to the address space `layer`, by the page file's number."""
     found = {}
     for number in range(_MAX_FILES):
         name = layer.config.get(f"swap_layers.swap_layers{number}", None)
@@ -91,7 +91,8 @@ def compressed_stores(
 ) -> tuple[int, ...]:
     """Return the numbers of the page files that are the compressed store.
 
-    `system_partition` is the address of the kernel's MiSystemPartition, None for a kernel without it.
+    `memory` is the kernel's. `system_partition` is the address of the kernel's MiSystemPartition, or None for a kernel
+    that does not have it.
     """
     if system_partition is None:
         return ()

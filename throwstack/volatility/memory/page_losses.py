@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collects why pages of processes cannot be read. Each reason concerns a whole process or machine and is said once."""
+"""Collects the reasons why pages of processes cannot be read; each concerns a whole process or machine."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ log = logging.getLogger(__name__)
 
 
 class PageLosses:
-    """Collects the reasons, and logs each when it is found."""
+    """Collects the reasons, each once, and logs each when it is first found."""
 
     def __init__(self) -> None:
         """Begin without reasons."""
         self._reasons: dict[str, None] = {}
 
     def say(self, reason: str) -> None:
-        """Note a reason."""
+        """Record a reason, and log it if it is new."""
         if reason not in self._reasons:
             self._reasons[reason] = None
             log.warning("%s", escape(reason, 1024))

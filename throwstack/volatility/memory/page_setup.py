@@ -38,7 +38,13 @@ class PageSetup:
         swap: dict[int, interfaces.layers.DataLayerInterface],
         directory_base: int,
     ) -> None:
-        """`layout`, `symbol` and `directory_base` are the kernel's; `swap` are the page files that were given."""
+        """Prepare what the machine's address spaces share.
+
+        `physical` are the dump's physical pages, and `mode` is how the processor translates addresses. `layout` has the
+        offsets of the kernel's structures, `symbol` returns the address of a kernel variable, and `directory_base` is
+        the physical address of the kernel's page tables. `swap` are the layers of the page files that were given, by
+        number.
+        """
         self._physical = physical
         self._mode = mode
         resident = Memory(AddressSpace(physical, mode, directory_base))

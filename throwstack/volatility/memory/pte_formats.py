@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The formats of page-table entries, from the _MMPTE types of the kernel's symbols.
+"""Reads the formats of page-table entries from the _MMPTE types of the kernel's symbols.
 
-Situation: since the patches against L1TF (2018), Windows sets high bits of entries that are not valid, so that a
-processor that reads ahead reaches no memory. Example: a paged-out page's entry has its page file index plus
-`MiState.Hardware.InvalidPteMask`. Handling: the mask is read once, and taken out of entries whose swizzle bit is clear.
+Since the patches against L1TF (2018), Windows sets high bits in entries that are not valid, so that speculative reads
+by the processor reach no memory. For example, the entry of a paged-out page holds its page file index plus
+`MiState.Hardware.InvalidPteMask`. The mask is read once here, and removed from entries whose swizzle bit is clear.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class _MaskOffset:
 
 
 def pte_formats(layout: Layout, mode: PagingMode, invalid_mask: int | None) -> PteFormats | None:
-    """Return the formats, or None if the symbols have none of the size that `mode` uses."""
+    """Return the formats, or None if the symbols have none of the entry size that `mode` uses.
+
+    `invalid_mask` is the result of `invalid_pte_mask`.
+    """
     try:
         found = take(_Offsets, layout)
     except MissingMembers as error:
@@ -66,7 +69,7 @@ def pte_formats(layout: Layout, mode: PagingMode, invalid_mask: int | None) -> P
 def invalid_pte_mask(layout: Layout, memory: Memory, mi_state: int | None) -> int | None:
     """Return the mask that Windows adds to entries that are not valid; 0 for a kernel without one, None if unreadable.
 
-    `mi_state` is the address of the kernel's variable MiState, None for symbols without it.
+    `mi_state` is the address of the kernel's variable MiState, or None if the symbols lack it.
     """
     at = take(_MaskOffset, layout).mask
     if at is None:
@@ -78,5 +81,5 @@ def invalid_pte_mask(layout: Layout, memory: Memory, mi_state: int | None) -> in
 
 
 def _bits(field: _BitField) -> Bits:
-    """Return the bits of a field of an entry. An entry is a single number, so the field's offset is not needed."""
+    """Return the bits of a field of an entry; its offset is not needed, because an entry is a single number."""
     return field[1]

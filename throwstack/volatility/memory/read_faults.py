@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns failed reads of the image or of a page file into absent pages, and counts them.
 
-Situation: a disk has a bad sector, a file is cut while it is read, a network share goes away, a compressed image is
-damaged. The layer that reads the file then raises OSError, or whatever its decompressor raises. Volatility's classes
-(address spaces, lists, strings) and ours expect InvalidAddressException and nothing else: one bad sector would end a
-run. So each layer of a context that is not an address space gets a `ReadWatch`, through which all layers above read.
+A read fails if a disk has a bad sector, a file is cut while it is read, a network share becomes unavailable, or a
+compressed image is damaged. The layer that reads the file then raises OSError, or whatever its decompressor raises.
+Volatility's classes (address spaces, lists, strings) and ours expect only InvalidAddressException, so one bad sector
+would end a run. Therefore each layer of a context that is not an address space gets a `ReadWatch`, through which all
+layers above it read.
 """
 
 from __future__ import annotations
@@ -22,26 +23,29 @@ from throwstack.core.text import escape
 log = logging.getLogger(__name__)
 
 _TRIED_AGAIN = 16
-"""How many failed reads are tried again: a network share may fail once, but one that is gone costs a timeout a read."""
+"""The limit on failed reads that are tried again. A share may fail once; each read of a lost one takes a timeout."""
 
 
 class ReadWatch:
-    """Takes the place of a layer's methods `read` and `is_valid`, and counts the reads that fail."""
+    """Replaces a layer's methods `read` and `is_valid`, and counts the reads that fail."""
 
     def __init__(self, layer: interfaces.layers.DataLayerInterface) -> None:
-        """The methods `read` and `is_valid` of `layer` are replaced here."""
+        """Replace the methods `read` and `is_valid` of `layer` by those of this object."""
         self._layer = layer
         self._is_file = not isinstance(layer, interfaces.layers.TranslationLayerInterface)
         self._read, self._is_valid = layer.read, layer.is_valid
         self.failed = 0
-        """How many reads failed also when tried again."""
+        """How many reads failed for good: the second attempt failed as well, or was not made."""
         self.failed_once = 0
-        """How many reads failed and then succeeded."""
+        """How many reads failed at first and succeeded when tried again."""
         self.reason = ""
         layer.read, layer.is_valid = self.read, self.is_valid
 
     def read(self, offset: int, length: int, pad: bool = False) -> bytes:
-        """Return the bytes at `offset`; the only error it raises is InvalidAddressException."""
+        """Return `length` bytes at `offset`; the only exception raised is InvalidAddressException.
+
+        `pad` is passed to the layer: absent bytes are then returned as zeros.
+        """
         try:
             return self._bytes(offset, length, pad)
         except _Failed as failure:
@@ -81,7 +85,7 @@ class ReadWatch:
 
     @property
     def problem(self) -> str:
-        """Return a sentence that says how many reads failed, and why; empty if none did."""
+        """Return a sentence that says how many reads failed, and why; empty if no read failed."""
         name = escape(_file_name(self._layer))
         if self.failed:
             return (
@@ -99,11 +103,11 @@ def _reads(count: int) -> str:
 
 
 class _Failed(ThrowstackError):
-    """The layer of a file could not read it; the message says why."""
+    """The error that a layer could not read its file; the message says why."""
 
 
 def watch_reads(context: interfaces.context.ContextInterface) -> tuple[ReadWatch, ...]:
-    """Return the watches of the layers of `context` that are not address spaces. A layer without a watch gets one."""
+    """Return the watches of the layers of `context` that are not address spaces; layers without a watch get one."""
     watches = []
     for name in context.layers:
         layer = context.layers[name]
@@ -115,7 +119,7 @@ def watch_reads(context: interfaces.context.ContextInterface) -> tuple[ReadWatch
 
 
 def read_problems(context: interfaces.context.ContextInterface) -> tuple[str, ...]:
-    """Return a sentence for each file of `context` of which reads failed so far."""
+    """Return a sentence for each file of `context` that had failed reads so far."""
     return tuple(watch.problem for watch in watch_reads(context) if watch.problem)
 
 

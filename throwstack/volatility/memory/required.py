@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists what a kernel's symbols must have, and what is lost if they lack other members.
+"""Lists the members that a kernel's symbols must have, and what is lost if they lack other members.
 
-An ISF file may be incomplete: made by hand, shortened, damaged, or of a Windows version that dropped a member. Only if
-members in `REQUIRED` are missing does a run end: without them no stuck thread can be found, or its process is not
-known. The lack of any other member costs a column, or one of the routes by which registers and stacks are found. If a
-route is lost for all threads, that is said once.
+An ISF file may be incomplete: made by hand, shortened, damaged, or of a Windows version that dropped a member. A run
+ends only if members in `REQUIRED` are missing, because without them no stuck thread can be found, or its process is not
+known. If any other member is missing, a column is empty, or one of the ways to find registers and stacks is lost. A way
+that is lost for all threads is reported once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from throwstack.volatility.memory.layout import Layout
 
 LIST_HEAD = "PsActiveProcessHead"
-"""The one variable that is needed."""
+"""The head of the kernel's list of processes, the only variable that is required."""
 REQUIRED = {
     "_LIST_ENTRY.Flink": "lists cannot be followed",
     "_LIST_ENTRY.Blink": "lists cannot be followed backwards",
@@ -27,7 +27,7 @@ REQUIRED = {
     "_ETHREAD.Tcb.Teb": "the user stacks of threads cannot be found",
     "_ETHREAD.Tcb.State": "threads that have ended, or were running, cannot be told from those that wait",
 }
-"""Members without which there is no answer, and the reason for each."""
+"""The members that are required, and for each what cannot be done without it."""
 
 _ROUTES = {
     ("_ETHREAD.Tcb.InitialStack", "_ETHREAD.Tcb.TrapFrame"): "registers are not known, nor where kernel stacks end",
@@ -37,7 +37,7 @@ _ROUTES = {
     ("_TEB.NtTib.StackBase",): "it is not known where user stacks end",
     ("_TEB.NtTib.StackLimit",): "it is not known where user stacks end",
 }
-"""If the symbols have none of the alternative members in a key, a route is lost for all threads, as the value says."""
+"""Ways to find registers and stacks. A key has alternative members; the value is what is lost if all are missing."""
 _ROUTES_X64 = {
     ("_EPROCESS.WoW64Process", "_EPROCESS.Wow64Process"): "the 32-bit side of processes is not looked at",
     ("_TEB.TlsSlots",): "32-bit registers of threads that wait in 64-bit code are not known",
@@ -60,7 +60,7 @@ def check(layout: Layout, *, has_list_head: bool) -> None:
 
 
 def lost_routes(layout: Layout, *, is_64bit: bool) -> tuple[str, ...]:
-    """Return a sentence for each route that is lost because members are missing."""
+    """Return a sentence for each way to find registers or stacks that is lost because members are missing."""
     return tuple(
         f"the kernel's symbols have no {' or '.join(paths)}: {loss}"
         for paths, loss in {**_ROUTES, **(_ROUTES_X64 if is_64bit else {})}.items()

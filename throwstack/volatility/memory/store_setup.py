@@ -18,7 +18,7 @@ from throwstack.volatility.memory.offsets import MissingMembers, offset, take
 log = logging.getLogger(__name__)
 
 _GLOBALS = ("?SmGlobals@@3U_SM_GLOBALS@@A", "SmGlobals")
-"""A C++ variable: PDBs have its decorated name."""
+"""The names of the variable SmGlobals. It is a C++ variable, so PDBs have its decorated name."""
 _OWNER = b"MemCompression\0"
 """EPROCESS.ImageFileName of the process whose memory holds the stores."""
 
@@ -41,7 +41,11 @@ class StoreFinder:
         symbol: Callable[[str], int | None],
         space: Callable[[int], PageSource],
     ) -> None:
-        """`memory` is the kernel's. `space` makes the address space of a physical directory base."""
+        """Keep what is needed to find the stores.
+
+        `layout` has the offsets of the kernel's structures, and `memory` is the kernel's. `symbol` returns the address
+        of a kernel variable. `space` makes the address space for the physical address of page tables.
+        """
         try:
             self._offsets: _Offsets | None = take(_Offsets, layout)
         except MissingMembers:
@@ -54,7 +58,7 @@ class StoreFinder:
         self._reasons: dict[str, None] = {}
 
     def page(self, number: int, index: int) -> bytes | None:
-        """Return page `index` of the page file `number` that is the store, or None if it cannot be read."""
+        """Return page `index` of page file `number`, which is the compressed store, or None if it cannot be read."""
         stores = self._stores
         if isinstance(stores, str):
             self._say(stores)
@@ -70,7 +74,7 @@ class StoreFinder:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Return why pages could not be read, each reason once; empty if all could."""
+        """Return the reasons why pages could not be read, each once; empty if all could be read."""
         return tuple(self._reasons)
 
     @cached_property
@@ -91,7 +95,7 @@ class StoreFinder:
         return CompressedStores(self._memory, sm_globals, layout, self._owner)
 
     def _owner(self, process: int) -> Memory | None:
-        """Return the memory of the EPROCESS at an address, or None if it is not that of memory compression."""
+        """Return the memory of the EPROCESS at `process`, or None if it is not the process MemCompression."""
         if process not in self._owners:
             self._owners[process] = self._open(process)
         return self._owners[process]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The VADs of a process, read as bytes at the offsets of the kernel's symbols.
+"""Reads the VADs of a process as bytes, at the offsets in the kernel's symbols.
 
 A VAD describes a range of a process's addresses: private memory, or a view of a section (a mapped file or image). The
-VADs of a process are a binary tree, whose form differs: in XP the EPROCESS points to the root; from Server 2003 to 8 it
-has an _MM_AVL_TABLE, whose root is the right child of its BalancedRoot; from 8.1 on an _RTL_AVL_TREE. A node is an
-_MMVAD_SHORT for private memory, and an _MMVAD, which begins with the same members, for a view.
+VADs of a process are a binary tree. In XP, the EPROCESS points to its root. From Server 2003 to 8, the EPROCESS has an
+_MM_AVL_TABLE, whose root is the right child of its BalancedRoot. Since 8.1, the EPROCESS has an _RTL_AVL_TREE. A node
+is an _MMVAD_SHORT for private memory, and for a view an _MMVAD, which begins with the same members.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from throwstack.volatility.memory.offsets import bits, offset, size, take
 log = logging.getLogger(__name__)
 
 _MAX_SUBSECTIONS = 1 << 17
-"""Of all sections that one process maps, taken together."""
+"""The limit on subsections of all sections together that one process maps."""
 _MAX_PAGES = 1 << 36
 _IMAGE_MAP = 2
-"""MI_VAD_TYPE of an image."""
+"""The value of MI_VAD_TYPE for an image."""
 
 _BitField = tuple[int, Bits]
 
@@ -51,7 +51,7 @@ class _Offsets:
     first_prototype: int = offset("_MMVAD.FirstPrototypePte")
     last_prototype: int = offset("_MMVAD.LastContiguousPte")
     first_subsection: int = size("_CONTROL_AREA")
-    """The first subsection follows the control area."""
+    """The offset of the first subsection from the control area, which it follows."""
     prototypes: int = offset("_SUBSECTION.SubsectionBase")
     count: int = offset("_SUBSECTION.PtesInSubsection")
     next_subsection: int = offset("_SUBSECTION.NextSubsection")
@@ -61,9 +61,10 @@ class VadReader:
     """Reads the VADs of processes; the offsets are looked up once."""
 
     def __init__(self, layout: Layout, memory: Memory, mode: PagingMode, say: Say) -> None:
-        """`layout` gives the offsets, `memory` is the kernel's; raises LookupError if the symbols lack an offset.
+        """Look up the offsets in `layout`; a LookupError is raised if the symbols lack a required one.
 
-        `say` is called with the reason if VADs are left out.
+        `memory` is the kernel's, and `mode` gives the size of its pointers and page-table entries. `say` is called with
+        the reason if VADs are left out.
         """
         self._say = say
         self._offsets = take(_Offsets, layout)
@@ -73,7 +74,7 @@ class VadReader:
         self._pointer = memory.u64 if mode is PagingMode.X64 else memory.u32
 
     def views(self, process: int) -> VadViews:
-        """Return the ranges of the VADs of the EPROCESS at `process`. Branches that cannot be read are left out."""
+        """Return the address ranges of the VADs of the EPROCESS at `process`; unreadable branches are left out."""
         found: list[VadView] = []
         broken = 0
         self._subsections_left = _MAX_SUBSECTIONS
@@ -162,7 +163,7 @@ class VadReader:
         return (PrototypeRun(0, min(pages, (last - start) // size + 1), start),) if last >= start else ()
 
     def _subsections(self, node: int) -> Iterator[tuple[int, int]]:
-        """Yield (address of the prototype PTEs, their count) of the section's subsections."""
+        """Yield (address of the prototype PTEs, their number) for each subsection of the section that `node` maps."""
         memory, offsets = self._memory, self._offsets
         try:
             if offsets.subsection is not None:

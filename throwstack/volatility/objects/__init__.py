@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's and the loader's structures: threads, trap frames, modules, WoW64, the objects that threads wait for."""
+"""Readers of structures of the kernel and the loader: threads, trap frames, modules, WoW64, objects waited for."""

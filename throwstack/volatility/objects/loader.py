@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The modules of a process, from the loader's list, or from the VADs if that list is not readable.
+"""Reads the modules of a process, from the loader's list, or from the VADs if that list is not readable.
 
-PEB, PEB_LDR_DATA and LDR_DATA_TABLE_ENTRY are read at the offsets of the kernel's ISF; for a 32-bit process on 64-bit
-Windows, at those of the table that throwstack carries.
+PEB, PEB_LDR_DATA and LDR_DATA_TABLE_ENTRY are read at the offsets in the kernel's ISF table. For 32-bit code of a WoW64
+process they are read at the offsets in the table that throwstack carries.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ _MAX_IMAGE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class LoaderList:
-    """The modules in the loader's list; `problem` says why there may be more, or is empty.
+    """The modules in the loader's list.
 
-    `nameless` are the bases of modules whose names are on absent pages. Such a module is called `image`, then its base.
+    `problem` says why the list may be incomplete, and is empty if it is whole. `nameless` are the base addresses of
+    modules whose names are on absent pages. Such a module is called `image` followed by its base address in
+    hexadecimal.
     """
 
     modules: tuple[Module, ...]
@@ -41,7 +43,7 @@ class LoaderList:
     nameless: frozenset[int] = frozenset()
 
     def named_by(self, others: Iterable[Module]) -> tuple[Module, ...]:
-        """Return the modules. Each one without a name gets that of the module with the same base in `others`."""
+        """Return the modules; a module without a name gets the name of the module with the same base in `others`."""
         known = {module.base: module for module in others}
         return tuple(
             replace(module, name=known[module.base].name, path=known[module.base].path)
@@ -65,10 +67,14 @@ class _Offsets:
 
 
 class LoaderReader:
-    """Reads PEB → Ldr → InLoadOrderModuleList, in the native layout or in the 32-bit one of WoW64."""
+    """Reads PEB → Ldr → InLoadOrderModuleList, in the native layout or in the 32-bit layout of WoW64."""
 
     def __init__(self, layout: Layout, pointer_size: int, suffix: str = "") -> None:
-        """`layout` gives the offsets; its type names end with `suffix` ("32" for WoW64)."""
+        """Look up the offsets of the structures in `layout`.
+
+        `pointer_size` is the size of a pointer in these structures. `suffix` is the end of their type names ("32" for
+        WoW64).
+        """
         self._pointer_size = pointer_size
         self._problem = ""
         try:
@@ -79,7 +85,7 @@ class LoaderReader:
             self._problem = f"the symbols have no {', '.join(error.names)}"
 
     def read(self, memory: Memory, peb: int) -> LoaderList:
-        """Follow the list that starts in the PEB at `peb`. Entries that make no sense are left out."""
+        """Return the modules on the loader's list of the PEB at `peb`. Entries that make no sense are left out."""
         if self._problem:
             return LoaderList((), self._problem)
         offsets = self._offsets
@@ -156,7 +162,7 @@ def _name_by_base(base: int) -> str:
 def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[Module]:
     """Yield the images that the VADs of a process describe, named by their files.
 
-    `say` is called with the reason why there may be more.
+    `process` is the EPROCESS. `say` is called with the reason if images may be missing.
     """
     for base, end, path in mapped_files(process, say):
         name = path.rpartition("\\")[2]
@@ -167,7 +173,7 @@ def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> 
 def mapped_files(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[tuple[int, int, str]]:
     """Yield (first address, address after the last, path) of every mapped file that the VADs of a process describe.
 
-    `say` is called with the reason why there may be more.
+    `process` is the EPROCESS. `say` is called with the reason if files may be missing.
     """
     breaks_off = guarded_objects(lambda reason: say(f"the VADs break off: {reason}"))
     one_view = guarded_objects(lambda reason: log.info("what a VAD maps cannot be read: %s", reason))

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The type and the name of an object of the object manager, from the headers in memory before it.
+"""Reads the type and the name of an object of the object manager, from the headers in memory before the object.
 
-The type is found in two ways. Up to Vista OBJECT_HEADER.Type points to the OBJECT_TYPE. From Windows 7 on TypeIndex is
-an index into ObTypeIndexTable; from 10 on it is first combined, by xor, with the second byte of the header's address
-and with ObHeaderCookie.
+The type is found in two ways. Up to Vista, OBJECT_HEADER.Type points to the OBJECT_TYPE. Since Windows 7, TypeIndex is
+an index into ObTypeIndexTable. Since Windows 10, that index is stored xored with the second byte of the header's
+address and with ObHeaderCookie.
 
-The name is in an OBJECT_HEADER_NAME_INFO. Up to Vista that is NameInfoOffset bytes before the header. From 7 on it
-exists if bit 1 of InfoMask is set. If bit 0 is set, an OBJECT_HEADER_CREATOR_INFO is between it and the header.
+The name is in an OBJECT_HEADER_NAME_INFO. Up to Vista, NameInfoOffset says how many bytes before the header it is.
+Since Windows 7, it exists if bit 1 of InfoMask is set. If bit 0 is also set, an OBJECT_HEADER_CREATOR_INFO is between
+it and the header.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ class _Offsets:
 
 
 class ObjectHeaders:
-    """Reads the names of a machine's objects."""
+    """Reads the names of the kernel objects of a machine."""
 
     def __init__(self, machine: Machine) -> None:
-        """`machine` gives the offsets."""
+        """Look up the offsets of the headers in the symbols of `machine`."""
         self._machine = machine
         self._offsets = take(_Offsets, machine.layout)
         self._type_names = cache(self._read_type_name)
@@ -51,10 +52,10 @@ class ObjectHeaders:
         self._cookie_at = machine.symbol("ObHeaderCookie")
 
     def name(self, address: int, expected_type: str) -> str:
-        """Return the name of the object at `address`, escaped; "" if it has none.
+        """Return the name of the object at `address`, escaped; "" if it has no name.
 
-        Not every object has a header. For example, an event may be part of a driver's own structure. So the header is
-        only believed if its type is `expected_type`.
+        Not every dispatcher object has an object header: an event may be part of a driver's own structure, for example.
+        So the header is used only if the type in it is `expected_type`.
         """
         body, name_in_info = self._offsets.body, self._offsets.name_in_info
         if body is None or not expected_type:
@@ -101,7 +102,7 @@ class ObjectHeaders:
         return header - offsets.name_info_size - (offsets.creator_info_size if mask & _CREATOR_INFO else 0)
 
     def _string(self, address: int, limit: int = _MAX_NAME) -> str:
-        """Return the UNICODE_STRING at `address`, escaped, and cut if it is longer than `limit`."""
+        """Return the UNICODE_STRING at `address`, escaped, and shortened to `limit` characters."""
         machine, memory, offsets = self._machine, self._machine.memory, self._offsets
         if offsets.length is None or offsets.buffer is None:
             return ""

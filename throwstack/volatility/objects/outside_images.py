@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names addresses outside all loaded modules, by mapped files, other memory, and unloaded DLLs and drivers.
+"""Names addresses outside all loaded modules: in mapped files, in other memory, in unloaded DLLs and drivers.
 
-A thread may have crashed in a DLL that was unloaded under it; ntdll and the kernel remember the last ones.
+A thread may have crashed in a DLL that was unloaded while the thread used it. ntdll keeps a list of the DLLs unloaded
+last, and the kernel keeps one of the drivers unloaded last.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class MappedFiles:
     """The files that a process maps. Its VADs are read when the first address is looked up."""
 
     def __init__(self, process: interfaces.objects.ObjectInterface) -> None:
-        """`process` is the EPROCESS."""
+        """Keep `process`, the EPROCESS of the process."""
         self._process = process
 
     @cached_property
@@ -52,8 +53,9 @@ class MappedFiles:
 def names_outside_images(files: MappedFiles, images: ImageMap, arch: Arch, source: SymbolSource) -> NameOutsideImages:
     """Return a function that names addresses of a process outside its `images`.
 
-    If a file is mapped at an address now, its name is used, and not that of a DLL that was there before. ntdll's list
-    of unloaded DLLs is found by its exports, or else by its symbols from `source`.
+    If a file is mapped at an address now, the file's name is used, and not the name of a DLL that was there before.
+    `files` are the mapped files. ntdll's list of unloaded DLLs is found by ntdll's exports, or else by its symbols from
+    `source`.
     """
     known: list[tuple[UnloadedImage, ...]] = []
 
@@ -69,7 +71,8 @@ def names_outside_images(files: MappedFiles, images: ImageMap, arch: Arch, sourc
 def region_of(address: int, symbols: Symbols, views: VadViews, stack: StackBounds) -> str:
     """Say what an address outside every module belongs to; "" if the VADs cannot be read.
 
-    `stack` is that of the thread which touched the address.
+    `symbols` names addresses, `views` are the ranges of the process's VADs, and `stack` are the stack bounds of the
+    thread that accessed the address.
     """
     name = symbols.name(address)
     if name.module:
@@ -91,7 +94,7 @@ def _array(ntdll: Image, source: SymbolSource) -> int | None:
 
 
 def _listed(read: Callable[[], tuple[UnloadedImage, ...]]) -> tuple[UnloadedImage, ...]:
-    """Return the result of `read`, empty if the list is damaged. The threads that ask for it keep their rows."""
+    """Return the result of `read`, or nothing if the list that it reads is damaged."""
     with guarded(lambda reason: log.info("the list of what was unloaded cannot be read: %s", reason)):
         return read()
     return ()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registers of the threads that were running are in KPRCB.ProcessorState.ContextFrame.
+"""Reads the registers of threads that were running, from KPRCB.ProcessorState.ContextFrame.
 
 Before Windows writes a crash dump, it saves every processor's registers there. In an image that was taken from a
-running system the member is empty, or is from an earlier time. So its user is expected to check that the stack pointer
-is on the stack of the processor's current thread.
+running system, the member is empty or has older registers. So whoever uses the registers has to check that the stack
+pointer is on the stack of the thread.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Processors:
     """The processors of a machine, which are read on first use."""
 
     def __init__(self, machine: Machine) -> None:
-        """`machine` has the processors."""
+        """Keep `machine`, the processors of which are meant."""
         self._machine = machine
 
     def context(self, thread: int) -> Context | None:
-        """Return the registers of the processor that runs the ETHREAD at `thread`, or None."""
+        """Return the registers of the processor that runs the ETHREAD at `thread`, or None if no processor runs it."""
         return self._contexts.get(thread)
 
     @cached_property
@@ -60,7 +60,7 @@ class Processors:
         return found
 
     def _control_blocks(self) -> Iterator[int]:
-        """Yield the addresses of the KPRCBs. KiProcessorBlock holds a pointer to each, and then zeros."""
+        """Yield the addresses of the KPRCBs. KiProcessorBlock is an array of pointers to them that ends with zeros."""
         machine = self._machine
         table = machine.symbol("KiProcessorBlock")
         found: set[int] = set()

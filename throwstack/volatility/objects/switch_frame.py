@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The switch frame, which the kernel leaves on a thread's kernel stack (KTHREAD.KernelStack) when it switches it out.
+"""The switch frame, which the kernel leaves on a thread's kernel stack when it switches the thread out.
 
-The return address in it leads back into KiSwapContext, where the walk of the kernel stack begins. No kernel's PDB
-describes the frame. On x64 it has been KSWITCH_FRAME from Windows 7 to 11: five words of home space, flags, rbp and the
-return address, 0x40 bytes. On x86 it has been KSWITCHFRAME since XP: exception list, flags and the return address, 12
-bytes.
+KTHREAD.KernelStack points to it. Its return address is in KiSwapContext, where the walk of the kernel stack begins. No
+kernel's PDB describes the frame. On x64 it has been KSWITCH_FRAME from Windows 7 to 11: five words of home space,
+flags, rbp and the return address, 0x40 bytes. On x86 it has been KSWITCHFRAME since XP: exception list, flags and the
+return address, 12 bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ _X86_EXCEPTIONS, _X86_RETURN, _X86_SIZE = 0, 8, 12
 
 @dataclass(frozen=True, slots=True)
 class SwitchFrame:
-    """The registers after SwapContext returns, and on x86 the first exception registration on the kernel stack."""
+    """The registers after SwapContext returns.
+
+    `exception_list` is the address of the first exception registration on the kernel stack; it is None on x64.
+    """
 
     registers: Registers
     exception_list: int | None = None

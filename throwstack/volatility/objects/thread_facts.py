@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facts about a thread from its ETHREAD: how it waits, its priority, its times, and where it started.
+"""Reads facts about a thread from its ETHREAD: how it waits, its priority, its times, and where it started.
 
-A value is None if the kernel's ISF has no such member, or if it cannot be read. States and wait reasons have the names
-of KTHREAD_STATE and KWAIT_REASON (wdm.h, and the kernel's own symbols for the later ones).
+A value is None if the kernel's ISF table lacks the member, or if the member cannot be read. States and wait reasons
+have the names of KTHREAD_STATE and KWAIT_REASON (in wdm.h; the newer ones are in the kernel's own symbols).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MODES = ("KernelMode", "UserMode")
 
 @dataclass(frozen=True, slots=True)
 class ThreadFacts:
-    """Members of an ETHREAD. Times are in clock ticks; priorities are signed."""
+    """Values of members of an ETHREAD. Times are in clock ticks; priorities are signed."""
 
     state: int | None = member("_ETHREAD.Tcb.State", optional=True)
     wait_reason: int | None = member("_ETHREAD.Tcb.WaitReason", optional=True)
@@ -47,7 +47,7 @@ class ThreadFacts:
     context_switches: int | None = member("_ETHREAD.Tcb.ContextSwitches", optional=True)
     suspend_count: int | None = member("_ETHREAD.Tcb.SuspendCount", optional=True)
     freeze_count: int | None = member("_ETHREAD.Tcb.FreezeCount", optional=True)
-    """Not 0 while the process is frozen: the kernel does that while it reports a crash of the process."""
+    """Not 0 while the process is frozen. The kernel freezes a process while it reports a crash of the process."""
     is_resident: int | None = member("_ETHREAD.Tcb.KernelStackResident", optional=True)
     large_stack: int | None = member("_ETHREAD.Tcb.LargeStack", optional=True)
     stack_base: int | None = member("_ETHREAD.Tcb.StackBase", optional=True)
@@ -58,7 +58,7 @@ class ThreadFacts:
 
     @property
     def is_waiting(self) -> bool:
-        """Say whether the thread waits. If not, its members about waiting are left from an earlier wait."""
+        """Say whether the thread waits. If it does not, its members about waiting are left from an earlier wait."""
         return self.state in {WAITING, GATE_WAIT}
 
     @property
@@ -68,17 +68,17 @@ class ThreadFacts:
 
     @property
     def state_name(self) -> str:
-        """Return the state's name, its number if that is no state, or "" if it is not known."""
+        """Return the name of the state, `unknown (n)` for a number without a name, or "" if it cannot be read."""
         return _name(STATES, self.state)
 
     @property
     def wait_reason_name(self) -> str:
-        """Return the wait reason's name, its number if that is no reason, or "" if it is not known."""
+        """Return the name of the wait reason, `unknown (n)` for a number without a name, or "" if it cannot be read."""
         return _name(WAIT_REASONS, self.wait_reason)
 
     @property
     def wait_mode_name(self) -> str:
-        """Return KernelMode or UserMode, depending on whose behalf the thread waits."""
+        """Return KernelMode or UserMode, the mode on whose behalf the thread waits; "" if it cannot be read."""
         return _name(_MODES, self.wait_mode)
 
 
@@ -96,7 +96,7 @@ class ThreadFactsReader:
     """Reads the facts of a machine's threads."""
 
     def __init__(self, machine: Machine) -> None:
-        """`machine` gives the offsets."""
+        """Look up the members of an ETHREAD in the symbols of `machine`."""
         self._memory = machine.memory
         self._members: dict[str, Member | None] = look_up(ThreadFacts, machine.layout)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The threads of a process: their ids, states and stacks, and the registers with which they will go on in user mode.
+"""Reads the threads of a process: their ids, states and stacks, and the registers with which they return to user mode.
 
-ETHREAD, KTHREAD and TEB are read at the offsets of the kernel's ISF.
+ETHREAD, KTHREAD and TEB are read at the offsets in the kernel's ISF table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ IS_RUNNING = "the thread was running: its registers are not in the dump"
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread as its ETHREAD describes it. Times are clock ticks since boot, modulo 2^32."""
+    """A thread as its ETHREAD describes it.
+
+    `wait_ticks` is when its wait began, in clock ticks since boot, modulo 2^32. Pointers are 0 if the symbols lack the
+    members.
+    """
 
     address: int
     tid: int
@@ -34,10 +38,7 @@ class Thread:
     trap_frame: int
     initial_stack: int
     kernel_stack: int
-    """The address of its switch frame; 0 or out of date for a thread that is running.
-
-    Pointers are 0 too if the symbols lack their members.
-    """
+    """The address of the thread's switch frame (`switch_frame`); 0 or out of date for a running thread."""
 
     @property
     def is_running(self) -> bool:
@@ -70,7 +71,10 @@ class ThreadReader:
     """Reads the threads of a machine."""
 
     def __init__(self, machine: Machine) -> None:
-        """`machine` gives the offsets. Raises LookupError if the kernel's ISF table lacks a required one."""
+        """Look up the offsets of the structures to read in the symbols of `machine`.
+
+        A LookupError is raised if the kernel's ISF table lacks a required member.
+        """
         self._machine = machine
         self.processors = Processors(machine)
         self._offsets = take(_Offsets, machine.layout)
@@ -79,8 +83,8 @@ class ThreadReader:
     def threads(self, process: int) -> Iterator[Thread]:
         """Yield the threads of the EPROCESS at `process`.
 
-        The list is followed forwards and then backwards. So one broken link hides no thread; two hide the threads
-        between them. A thread whose own members cannot be read is left out.
+        The list is followed forwards and then backwards. So one broken link hides no thread, and two broken links hide
+        only the threads between them. A thread whose own members cannot be read is left out.
         """
         head = process + self._offsets.list_head
         seen = {head}
@@ -99,7 +103,7 @@ class ThreadReader:
                     yield thread
 
     def has_all_threads(self, process: int) -> bool:
-        """Say whether the list of threads is whole, that is, whether its links lead back to its head."""
+        """Say whether the list of threads is whole: whether following its links leads back to its head."""
         return self._machine.is_whole_list(process + self._offsets.list_head)
 
     def _read(self, address: int) -> Thread | None:
@@ -122,7 +126,7 @@ class ThreadReader:
         return 0 if at is None else self._machine.pointer(self._machine.memory, thread + at)
 
     def stack_bounds(self, memory: Memory, teb: int) -> StackBounds | None:
-        """Return StackLimit and StackBase of the native TEB at `teb`, or None if they are unreadable or absurd."""
+        """Return StackLimit and StackBase of the native TEB at `teb`, or None if they are unreadable or impossible."""
         stack_base, stack_limit = self._offsets.stack_base, self._offsets.stack_limit
         if stack_base is None or stack_limit is None:
             return None
@@ -134,7 +138,7 @@ class ThreadReader:
         return checked_bounds(limit, base)
 
     def exception_list(self, memory: Memory, teb: int) -> int | None:
-        """Return the first exception registration of the x86 thread whose TEB is at `teb`, or None."""
+        """Return the address of the first exception registration of the x86 thread whose TEB is at `teb`, or None."""
         exception_list = self._offsets.exception_list
         if not self._machine.arch.facts.has_exception_list or exception_list is None:
             return None
@@ -144,13 +148,13 @@ class ThreadReader:
             return None
 
     def trap_frame(self, thread: Thread) -> TrapFrame | None:
-        """Return the registers with which `thread` goes on in user mode, or None if no trap frame can be read.
+        """Return the registers with which `thread` returns to user mode, or None if no trap frame can be read.
 
-        KTHREAD.TrapFrame points to the innermost trap frame. Example: a thread makes a system call, and an interrupt
-        comes while it is in the kernel; then that frame has registers of kernel code. The frame of the system call is
-        at the top of the kernel stack, and is taken instead.
+        KTHREAD.TrapFrame points to the innermost trap frame. If a thread makes a system call and an interrupt occurs
+        while it is in the kernel, that frame has registers of kernel code. The trap frame of the system call is at the
+        top of the kernel stack, and is used instead.
 
-        A thread that was running in user mode has no trap frame: the registers are its processor's.
+        A thread that was running in user mode has no trap frame; its registers are those of its processor.
         """
         if thread.is_running:
             context = self.processors.context(thread.address)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KTRAP_FRAME: the registers that the kernel saves on its stack when it is entered, read at the offsets of the ISF.
+"""Reads a KTRAP_FRAME: the registers that the kernel saves on its stack when it is entered.
 
-An x64 trap frame does not hold all registers it has room for; the rest is what an earlier call left there. KiPageFault
-and the other handlers of faults and interrupts save what a C function may change (rax, rcx, rdx, r8 to r11), and leave
-rbx, rsi and rdi to the functions that they call. KiSystemCall64 does the opposite. Example: a thread waits in a system
-call; rcx and r11 of its frame are from the page fault before it. So which registers are believed depends on how the
-kernel was entered, which ExceptionActive says.
+An x64 trap frame has members for more registers than the kernel saves in it; the other members hold what an earlier
+call left there. KiPageFault and the other handlers of faults and interrupts save the volatile registers (rax, rcx, rdx,
+r8 to r11), and leave rbx, rsi and rdi to the functions that they call. KiSystemCall64 does the opposite. Example: a
+thread waits in a system call; rcx and r11 in its frame are from the page fault before the call. So which members are
+used depends on how the kernel was entered, which ExceptionActive says.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.memory.offsets import offset, size, take
 
 USER_MODE = 3
-"""The bits of a code selector that say at which privilege the processor ran: in user mode both are set."""
+"""The bits of a code selector that hold the privilege level of the processor. Both are set in user mode."""
 _WOW64_CS = 0x23
 _SERVICE_FRAME = 2
-"""KTRAP_FRAME.ExceptionActive of a system call; 0 and 1 are an interrupt's and an exception's."""
+"""The value of KTRAP_FRAME.ExceptionActive for a system call; 0 means an interrupt and 1 an exception."""
 _IN_EVERY_FRAME = ("rip", "rsp", "rbp")
 _OF_CALLS = (*_IN_EVERY_FRAME, "rbx", "rsi", "rdi")
 _OF_INTERRUPTS = (*_IN_EVERY_FRAME, "rax", "rcx", "rdx", "r8", "r9", "r10", "r11")
@@ -31,9 +31,10 @@ _X64_SAVED = X64.register_names[:12]
 
 @dataclass(frozen=True, slots=True)
 class TrapFrame:
-    """User-mode registers as a KTRAP_FRAME holds them, and the code selector: 0x33, or 0x23 for 32-bit code on x64.
+    """User-mode registers from a KTRAP_FRAME or from a processor.
 
-    `address` is 0 if the thread was running in user mode. Then the registers are those of its processor, and complete.
+    `cs` is the code selector: 0x33 for 64-bit code, 0x23 for 32-bit code on x64. `address` is 0 if the thread was
+    running in user mode; the registers are then those of its processor, and complete.
     """
 
     address: int
@@ -48,7 +49,10 @@ class TrapFrame:
 
 @dataclass(frozen=True, slots=True)
 class TrapFrameOffsets:
-    """Members of a KTRAP_FRAME; some exist on x86 or on x64 only. HardwareEsp is the interrupted code's esp."""
+    """Offsets of members of a KTRAP_FRAME; some exist only on x86 or only on x64.
+
+    `sp` is the offset of the interrupted code's stack pointer: Rsp or HardwareEsp.
+    """
 
     size: int | None = size("_KTRAP_FRAME", optional=True)
     cs: int | None = offset("_KTRAP_FRAME.SegCs", optional=True)
@@ -59,7 +63,7 @@ class TrapFrameOffsets:
 
 
 def general_registers(layout: Layout, arch: Arch) -> dict[str, int]:
-    """Return the offsets of the general registers in a KTRAP_FRAME, without the stack pointer, by register name."""
+    """Return the offsets of the general registers, except the stack pointer, in a KTRAP_FRAME, by register name."""
     names = X86.register_names if arch is Arch.X86 else _X64_SAVED
     found = {name: layout.find(f"_KTRAP_FRAME.{name.capitalize()}") for name in names if name != names[SP]}
     return {name: at for name, at in found.items() if at is not None}
@@ -69,7 +73,7 @@ class TrapFrameReader:
     """Reads trap frames; the offsets are looked up once."""
 
     def __init__(self, machine: Machine) -> None:
-        """`machine` gives the offsets."""
+        """Look up the offsets of a trap frame in the symbols of `machine`."""
         self._machine = machine
         self._offsets = take(TrapFrameOffsets, machine.layout)
         self._arch = Arch.X64 if machine.is_64bit else Arch.X86
@@ -81,11 +85,11 @@ class TrapFrameReader:
 
     @property
     def size(self) -> int | None:
-        """Return the size of a trap frame in bytes, or None if the symbols do not have it."""
+        """Return the size of a trap frame in bytes, or None if the symbols lack the structure."""
         return self._offsets.size
 
     def user_frame(self, address: int) -> TrapFrame | None:
-        """Return the trap frame at `address`, or None if it cannot be read or did not interrupt user mode."""
+        """Return the trap frame at `address`, or None if it cannot be read or did not save user-mode registers."""
         machine, memory, offsets = self._machine, self._machine.memory, self._offsets
         if offsets.cs is None or offsets.ip is None or offsets.sp is None:
             return None

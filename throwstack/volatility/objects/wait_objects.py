@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds what a thread waits for: its wait blocks, the dispatcher objects they point to, and the threads that own these.
+"""Finds the dispatcher objects that a thread waits for, by its wait blocks, and the threads that own these objects.
 
-A waiting thread has a KWAIT_BLOCK for each object that it waits for. Up to Windows 7 they are a ring, linked by
-NextWaitBlock; if the wait has a timeout, one of them points to the thread's own timer. From Windows 8 on they are an
-array of WaitBlockCount elements at KTHREAD.WaitBlockList, and none is for the timer. If the timer runs, the wait has a
-timeout.
+A waiting thread has a KWAIT_BLOCK for each object that it waits for. Up to Windows 7, the wait blocks are a ring,
+linked by NextWaitBlock; if the wait has a timeout, one of them points to the thread's own timer. Since Windows 8, they
+are an array of WaitBlockCount elements at KTHREAD.WaitBlockList, and none of them is for the timer. Then the wait has a
+timeout if the timer is active.
 
 An object begins with a DISPATCHER_HEADER, whose Type says what kind of object it is. Objects of the object manager have
 an OBJECT_HEADER before them, and only they can have a name.
@@ -24,7 +24,7 @@ from throwstack.volatility.memory.offsets import member, offset, size, take
 from throwstack.volatility.objects.object_headers import ObjectHeaders
 
 _MAX_OBJECTS = 65
-"""MAXIMUM_WAIT_OBJECTS, and the timer of the timeout."""
+"""MAXIMUM_WAIT_OBJECTS (64), plus one for the timer of the timeout."""
 _LOCK_BIT = 0x80
 _MUTANT, _PROCESS, _SEMAPHORE, _THREAD = 2, 3, 5, 6
 _TIMERS = (8, 9)
@@ -44,8 +44,9 @@ _TYPES = {
     24: "Timer2NotificationObject",
     25: "Timer2SynchronizationObject",
 }
-"""KOBJECTS, in the words of debuggers; 21 is the priority queue that took over from 4 in Windows 10, 24 and 25 are the
-timers (KTIMER2) of 8.1 and later.
+"""The kinds of dispatcher objects (KOBJECTS), in the words of debuggers.
+
+21 is the priority queue, which replaced 4 in Windows 10. 24 and 25 are the timers (KTIMER2) of 8.1 and later.
 """
 _OBJECT_TYPES = {0: "Event", 1: "Event", 2: "Mutant", 3: "Process", 5: "Semaphore", 6: "Thread", 8: "Timer", 9: "Timer"}
 _WAIT_ALL = 0
@@ -53,7 +54,7 @@ _WAIT_ALL = 0
 
 @dataclass(frozen=True, slots=True)
 class ThreadId:
-    """A thread by its ids and the address of its ETHREAD."""
+    """A thread, identified by its PID, its TID, and the address of its ETHREAD."""
 
     pid: int
     tid: int
@@ -67,8 +68,8 @@ class ThreadId:
 class WaitObject:
     """An object that a thread waits for.
 
-    `holder` is the thread that has to do something for the wait to end: the owner of a mutex, or the thread whose end
-    is waited for. `is_timeout` is true for the thread's own timer, whose end is the wait's timeout.
+    `holder` is the thread that has to act before the wait can end: the owner of a mutex, or the thread whose end is
+    waited for. `is_timeout` is true if the object is the thread's own timer, whose expiry is the wait's timeout.
     """
 
     address: int
@@ -90,7 +91,10 @@ class WaitObject:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a thread waits for, in the order of its wait blocks; `problem` says why there may be more."""
+    """The objects that a thread waits for, in the order of its wait blocks; `problem` says why some may be missing.
+
+    `is_for_all` is true if the wait ends only when all objects are signalled.
+    """
 
     objects: tuple[WaitObject, ...] = ()
     is_for_all: bool = False
@@ -98,7 +102,10 @@ class Wait:
 
     @property
     def holders(self) -> tuple[ThreadId, ...]:
-        """Return the threads without which the wait cannot end; none if another object or a timeout may end it."""
+        """Return the threads that have to act before the wait can end; none if something else can end the wait.
+
+        Something else is another object, if the wait is not for all objects, or a timeout.
+        """
         waited = [item for item in self.objects if not item.is_timeout]
         if len(waited) < len(self.objects) or (len(waited) > 1 and not self.is_for_all):
             return ()
@@ -127,16 +134,16 @@ class _Offsets:
 
 
 class WaitReader:
-    """Reads what a machine's threads wait for."""
+    """Reads the objects that the threads of a machine wait for."""
 
     def __init__(self, machine: Machine) -> None:
-        """`machine` gives the offsets."""
+        """Look up the offsets of the structures to read in the symbols of `machine`."""
         self._machine = machine
         self._headers = ObjectHeaders(machine)
         self._offsets = take(_Offsets, machine.layout)
 
     def read(self, thread: int) -> Wait:
-        """Return what the waiting thread whose ETHREAD is at `thread` waits for."""
+        """Return the objects that the waiting thread whose ETHREAD is at `thread` waits for."""
         objects: list[WaitObject] = []
         wait_types: set[int] = set()
         wait_type, timer = self._offsets.wait_type, self._offsets.timer
@@ -152,7 +159,7 @@ class WaitReader:
         return Wait(tuple(objects), _is_for_all(wait_types))
 
     def _times_out(self, timer: int) -> bool:
-        """Say whether the thread's `timer` runs, and no wait block says so (from Windows 8 on)."""
+        """Say whether the thread's `timer` is active and no wait block can say so (since Windows 8)."""
         offsets = self._offsets
         if offsets.next_block is not None or offsets.timer_inserted is None:
             return False
@@ -241,7 +248,10 @@ class WaitReader:
         return "signalled" if signal > 0 else ""
 
     def _due_in(self, due: int) -> str:
-        """Return when a timer is due. DueTime counts 100 ns from boot, as KUSER_SHARED_DATA.InterruptTime does."""
+        """Return when a timer is due, in words; "" if the time since boot is not known.
+
+        `due` is the timer's DueTime in units of 100 ns since boot, as KUSER_SHARED_DATA.InterruptTime is.
+        """
         clock = self._machine.clock
         if clock is None or not clock.interrupt_time:
             return ""
@@ -253,7 +263,7 @@ class WaitReader:
         return f"due in {duration(distance)}" if microseconds >= 0 else f"was due {duration(distance)} ago"
 
     def thread_id(self, address: int) -> ThreadId | None:
-        """Return the ids of the ETHREAD at `address`, or None if its dispatcher header says that it is no thread."""
+        """Return the ids of the ETHREAD at `address`, or None if it cannot be read or is not a thread by its type."""
         machine, memory = self._machine, self._machine.memory
         pid, tid = self._offsets.pid_of_thread, self._offsets.tid
         if pid is None or tid is None:
@@ -267,7 +277,7 @@ class WaitReader:
 
 
 class _Broken(ThrowstackError):
-    """The wait blocks make no sense; the message says how."""
+    """The error that the wait blocks of a thread make no sense; the message says how."""
 
 
 def _is_for_all(wait_types: set[int]) -> bool:
@@ -279,7 +289,7 @@ def _signed(value: int) -> int:
 
 
 def duration(value: datetime.timedelta) -> str:
-    """Return a length of time as debuggers print it: `0:00:00.312`, with days before it if there are any."""
+    """Return a length of time as debuggers print it: `0:00:00.312`, preceded by the days if there are any."""
     milliseconds = value // datetime.timedelta(milliseconds=1)
     seconds, milliseconds = divmod(milliseconds, 1000)
     hours, rest = divmod(seconds, 3600)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The 32-bit side of a WoW64 process: PEB32, TEB32, and the registers with which a thread's 32-bit code goes on.
+"""Reads the 32-bit structures of a WoW64 process: PEB32, TEB32, and the registers with which 32-bit code resumes.
 
-While a thread of a WoW64 process is in 64-bit code, its 32-bit registers are in its CPU area, which TEB64.TlsSlots[1]
-points to: a WOW64_CPURESERVED {u16 Flags, u16 Machine}, then a 32-bit CONTEXT. No document promises that form, so the
-CONTEXT is checked.
+While a thread of a WoW64 process is in 64-bit code, its 32-bit registers are in its CPU area, to which
+TEB64.TlsSlots[1] points: a WOW64_CPURESERVED {u16 Flags, u16 Machine}, followed by a 32-bit CONTEXT. This form is not
+documented, so the CONTEXT is checked.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _KernelOffsets:
 @dataclass(frozen=True, slots=True)
 class _Wow64Offsets:
     context: int = size("_WOW64_CPURESERVED")
-    """The CONTEXT follows the structure."""
+    """The offset of the CONTEXT in the CPU area, which is the size of the structure that it follows."""
     machine: int = offset("_WOW64_CPURESERVED.Machine")
     self_pointer: int = offset("_TEB32.NtTib.Self")
     stack_base: int = offset("_TEB32.NtTib.StackBase")
@@ -47,9 +47,9 @@ class Wow64Reader:
     """Reads the 32-bit PEBs, TEBs and CPU areas of a machine."""
 
     def __init__(self, machine: Machine) -> None:
-        """`machine` gives the kernel's layout, and the 32-bit layout that throwstack carries.
+        """Look up offsets in the kernel's symbols of `machine`, and in the table of 32-bit structures of throwstack.
 
-        Raises LookupError if the 32-bit layout lacks a member.
+        Raises LookupError if the 32-bit table lacks a required member.
         """
         self._machine = machine
         self._kernel = take(_KernelOffsets, machine.layout)
@@ -59,7 +59,8 @@ class Wow64Reader:
     def peb32(self, process: int) -> int:
         """Return the address of the PEB32 of the EPROCESS at `process`, or 0 for a 64-bit process.
 
-        Up to Windows 8.1 the member holds the PEB32's address; from 10 on it points to an EWOW64PROCESS that does.
+        Up to Windows 8.1, EPROCESS.Wow64Process is the address of the PEB32. Since Windows 10, it points to an
+        EWOW64PROCESS, which has that address.
         """
         memory = self._machine.memory
         if self._kernel.process is None:
@@ -71,10 +72,11 @@ class Wow64Reader:
         return memory.u64(value + (self._kernel.peb or 0)) & (_USER_LIMIT - 1)
 
     def teb32(self, memory: Memory, teb: int) -> int | None:
-        """Return the address of the 32-bit TEB, or None.
+        """Return the address of the 32-bit TEB of the thread whose 64-bit TEB is at `teb`, or None.
 
-        The first member of the 64-bit TEB points to it; if that page is absent, it is 0x2000 bytes after the 64-bit
-        TEB, where Windows puts it. Its self pointer has to be right.
+        The first member of the 64-bit TEB points to it. If that page is absent, the address 0x2000 bytes after the
+        64-bit TEB is tried, where Windows puts the 32-bit TEB. An address is accepted only if the self pointer there is
+        equal to it.
         """
         try:
             candidates = (memory.u64(teb), teb + _TEB32_DISTANCE)
@@ -100,7 +102,10 @@ class Wow64Reader:
         return checked_bounds(limit, base)
 
     def exception_list(self, memory: Memory, teb: int) -> int | None:
-        """Return the first 32-bit exception registration of the thread whose 64-bit TEB is at `teb`, or None."""
+        """Return the address of the first 32-bit exception registration of the thread whose 64-bit TEB is at `teb`.
+
+        None is returned if there is none or it cannot be read.
+        """
         teb32 = self.teb32(memory, teb)
         if teb32 is None:
             return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`throwstack vol` is Volatility's own command line with our plugins. It finds them even if plain `vol` does not.
+"""Runs `throwstack vol`: Volatility's own command line, with our plugins even if plain `vol` does not find them.
 
-Plain `vol` may belong to another interpreter than throwstack (`--system-site-packages`), or run without start-up hooks
-(`python -S`, frozen executables).
+Plain `vol` does not find them if it belongs to another interpreter than throwstack (`--system-site-packages`), or runs
+without start-up hooks (`python -S`, frozen executables).
 """
 
 from __future__ import annotations

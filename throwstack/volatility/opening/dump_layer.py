@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A layer for the kinds of Windows crash dumps that hold physical memory and that Volatility's own layer refuses.
 
-When Volatility begins to stack, it uses all stacker classes that are imported. Plugins are imported before that, so it
-is enough that a plugin imports this module. Our stacker comes after Volatility's own and takes the files that they
-refuse.
+When Volatility opens an image, it tries all stacker classes that are imported. It has imported the plugins by then, so
+our stacker is tried if a plugin imports this module. Our stacker comes after Volatility's own, and takes the files that
+they refuse.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _ARCHITECTURES = {PagingMode.X64: "Intel64", PagingMode.PAE: "Intel32", PagingMo
 
 
 class LayerBytes:
-    """The contents of a layer, as `throwstack.crashdump` reads them."""
+    """The contents of a Volatility layer, in the form that `throwstack.crashdump` reads."""
 
     def __init__(self, layer: interfaces.layers.DataLayerInterface) -> None:
-        """`layer` has the contents; its addresses are offsets in a file."""
+        """Keep `layer`, whose addresses are offsets in a file."""
         self._layer = layer
         self.size: int = layer.maximum_address + 1
 
@@ -59,7 +59,10 @@ class CrashDumpLayer(segmented.SegmentedLayer):  # type: ignore[misc] # Volatili
         name: str,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """The configuration names the layer of the file. Raises LayerException if the file is no dump."""
+        """Read the dump's header and page runs from the layer that the configuration at `config_path` names.
+
+        Raises LayerException if that layer is no crash dump, or has no physical memory.
+        """
         data = LayerBytes(context.layers[context.config[interfaces.configuration.path_join(config_path, "base_layer")]])
         header = read_header(data)
         if header is None:
@@ -108,10 +111,11 @@ class CrashDumpStacker(interfaces.automagic.StackerLayerInterface):  # type: ign
 
 
 def _metadata(header: DumpHeader, pages: DumpPages) -> dict[str, Any]:
-    """Return the page tables that the header names, so that Volatility need not search for them.
+    """Return the layer's metadata: the address of the page tables from the header, if the header can be trusted.
 
-    They are only believed where they lead to the kernel: the first entry of its module list has to point back to the
-    list's head. A header of a damaged dump may name any page.
+    With it Volatility need not search for the page tables. The header of a damaged dump may name any page. So the
+    address is used only if, through these page tables, the first entry of the kernel's module list points back to the
+    list's head.
     """
     memory = Memory(AddressSpace(Memory(pages), header.paging, header.directory_base))
     size = 8 if header.is_64bit else 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of functions from ISF files, Volatility's symbol tables in JSON. They are searched in the directories of `-s`.
+"""Reads names of functions from ISF files, Volatility's symbol tables in JSON, in the directories given with `-s`.
 
 The ISF file of a PDB is `windows/<name>/<GUID>-<age>.json` (or .json.xz, …), as Volatility's own tables are.
 """
@@ -24,10 +24,10 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9_.+\-]{1,128}")
 
 
 class IsfSource:
-    """A `SymbolSource` that reads ISF files, each once."""
+    """A `SymbolSource` that reads each ISF file once."""
 
     def __init__(self) -> None:
-        """Start with nothing read."""
+        """Begin with no files read."""
         self._tables: dict[PdbIdentity, SymbolTable | None] = {}
 
     def __call__(self, image: Image) -> SymbolTable | None:
@@ -41,7 +41,10 @@ class IsfSource:
 
 
 def is_safe_name(name: str) -> bool:
-    """Say whether the name of a PDB is a plain file name. It is the dump's, and a path or glob could reach anywhere."""
+    """Say whether the name of a PDB is a plain file name.
+
+    The name comes from the dump. If it were a path or contained wildcards, it could reach any file.
+    """
     return _SAFE_NAME.fullmatch(name) is not None and set(name) != {"."}
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gets the kernel's symbols from Microsoft's server, converts them with Volatility, and keeps them in the user's cache.
 
-Volatility writes what it converts into the first symbol directory that it can write to, under its final name at once.
-So it is given a private directory, and the file is renamed into the cache when it is whole: no directory of the user's
-is written to, and no other run reads half a file.
+Volatility writes a converted file into the first symbol directory that it can write to, and under its final name from
+the start. So Volatility is given a private directory, and the finished file is renamed into the cache. In this way no
+symbol directory of the user is written to, and no other run reads an unfinished file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def isf_cache() -> Path:
 
 
 def download_isf(pdb: PdbIdentity, progress: Callable[[float, str], None] | None = None) -> bool:
-    """Fetch the PDB of a kernel and keep its ISF file in `isf_cache`. Return whether the file is there now."""
+    """Fetch the PDB of a kernel and keep its ISF file in `isf_cache`; return whether that succeeded.
+
+    `pdb` is the name, GUID and age of the PDB. `progress` is called with a percentage and a text.
+    """
     cache = isf_cache()
     relative = Path("windows", pdb.name, f"{pdb.guid}-{pdb.age}.json.xz")
     if not is_safe_name(pdb.name):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens an image without the `vol` command, at once if the kernel is known, else by Volatility's own search."""
+"""Opens an image without the `vol` command: directly if the kernel is known, else by Volatility's own search."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ class _Settings:
 
 _in_force: list[_Settings] = []
 _of_the_host: list[tuple[list[str], bool]] = []
-"""What Volatility was set to before the first dump was opened; empty while none is open."""
+"""Volatility's own settings from before the first dump was opened; empty while none is open."""
 
 
 @contextlib.contextmanager
 def symbol_directories(directories: Sequence[Path], *, is_offline: bool = True) -> Iterator[None]:
-    """Let Volatility look for symbols in these directories first, then in this user's cache.
+    """Let Volatility look for symbols in these directories first, then in its own, then in this user's cache.
 
-    Volatility keeps these settings for the whole process. Where several dumps are open, in whatever order they are
-    closed, all their directories are searched. If one of the dumps is to be offline, no server is asked for any. Raises
-    CannotOpen if one of the paths cannot be that of a directory.
+    Volatility keeps these settings for the whole process. While several dumps are open, the directories of all of them
+    are searched, in whatever order the dumps are closed. If `is_offline` holds for one of the open dumps, no server is
+    asked for any of them. Raises CannotOpen if one of the paths cannot be that of a directory.
     """
     try:
         mine = _Settings(tuple(str(path.resolve()) for path in directories), is_offline)
@@ -98,9 +98,10 @@ def find_isf(pdb: PdbIdentity) -> str | None:
 def open_crash_dump(
     path: Path, header: DumpHeader, kernel_base: int, isf: str, page_files: Sequence[Path] = ()
 ) -> tuple[interfaces.context.ContextInterface, str]:
-    """Return a context with the dump, and the name of its kernel's module; raises CannotOpen or BadSymbols.
+    """Return a Volatility context with the dump, and the name of its kernel's module; raises CannotOpen or BadSymbols.
 
-    `page_files` are in the order of their numbers.
+    `header` is the dump's header, and `kernel_base` is the address of the kernel's image. `isf` is the URL of the
+    kernel's ISF file. `page_files` are in the order of their numbers.
     """
     context = contexts.Context()
     join = interfaces.configuration.path_join
@@ -128,12 +129,13 @@ def open_crash_dump(
 def open_image(path: Path, page_files: Sequence[Path] = ()) -> tuple[interfaces.context.ContextInterface, str]:
     """Open an image and let Volatility search it for the kernel.
 
-    Return Volatility's context and the name of the kernel's module. Raises CannotOpen.
+    Return Volatility's context and the name of the kernel's module. Raises CannotOpen. `page_files` are in the order of
+    their numbers.
 
-    `find_isf` searches for the kernel's symbols, and not Volatility. Volatility keeps an index of symbol files that all
-    runs of a user share, and each run removes from it the files that are in none of its own directories. Example: two
-    runs have different `-s`. The second removes the first's table from the index; the first finds no table, opens the
-    file of that name to write a download into it, and deletes it when the download fails.
+    The kernel's symbols are searched by `find_isf` and not by Volatility. Volatility keeps an index of symbol files
+    that all runs of a user share, and each run removes from it the files that are in none of its own directories.
+    Example: two runs have different `-s`. The second removes the first's table from the index. The first then finds no
+    table, opens the file of that name to write a download into it, and deletes it when the download fails.
     """
     context = contexts.Context()
     join = interfaces.configuration.path_join
@@ -192,4 +194,4 @@ _DAMAGED = (
     MemoryError,
     lzma.LZMAError,
 )
-"""The exceptions that reading a file raises if it is no ISF file."""
+"""The exceptions that reading an ISF file raises if the file is damaged or is no ISF file."""

@@ -2,8 +2,8 @@
 """The sources of names and of missing image pages: the symbol path, the image path, ISF files, the exports.
 
 The symbol path is the option `--symbol-path`, else `symbol_path` in Volatility's settings file (`vol.json`), else the
-environment's `_NT_SYMBOL_PATH`. The image path is `--image-path`, else `image_path` in the settings, else
-`_NT_EXECUTABLE_IMAGE_PATH`. Both have WinDbg's syntax. One warning says why a file was refused.
+environment variable `_NT_SYMBOL_PATH`. The image path is `--image-path`, else `image_path` in the settings file, else
+`_NT_EXECUTABLE_IMAGE_PATH`. Both have WinDbg's syntax. If a file is refused, a warning says why, once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ class Sources:
     def __init__(
         self, symbol_path: str, image_path: str, progress: Progress | None = None, *, is_offline: bool | None = None
     ) -> None:
-        """An empty path is not used. Servers are asked unless `is_offline` (None: as Volatility does)."""
+        """Keep the symbol path and the image path, of which an empty one is not used.
+
+        `progress` is called with a percentage and a text. Servers are asked unless `is_offline` is true; None means
+        Volatility's own setting.
+        """
         self._is_offline = constants.OFFLINE if is_offline is None else is_offline
         self._said: set[str] = set()
         self._progress = progress

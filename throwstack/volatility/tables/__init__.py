@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables that the plugins print. Their columns have a title, a type and a value; their rows are made from reports.
+"""The tables that the plugins print. Each column has a title, a type and a value; each row is made from a report.
 
-A new column is a line in the table of its plugin: `crash_table`, `frame_table` or `thread_table`.
+To add a column, add a line to the table of its plugin: `crash_table`, `frame_table` or `thread_table`.
 """

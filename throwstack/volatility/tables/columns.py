@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Columns of a Volatility table. Each has a title, the type of its values, and a function that gives a value."""
+"""Columns of a Volatility table. Each has a title, the type of its values, and a function that computes a value."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ Source_contra = TypeVar("Source_contra", contravariant=True)
 Row = tuple[Any, ...]
 ABSENT = renderers.NotAvailableValue()
 NOTES_LIMIT = 1024
-"""The most characters of a cell with notes. The reports have all notes in full."""
+"""The limit on the characters of a cell with notes. The reports contain all notes in full."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[Source_contra]):
-    """A column. `value` takes the object that a row shows, and returns None if there is nothing to show."""
+    """A column of a table.
+
+    `value` is a function that takes the object shown in a row, and returns the cell's value, or None if the cell is
+    empty.
+    """
 
     title: str
     type: type
@@ -29,12 +33,15 @@ class Column(Generic[Source_contra]):
 
 
 def headings(columns: Iterable[Column[Source_contra]]) -> list[tuple[str, type]]:
-    """Return titles and types in the form that Volatility's TreeGrid needs."""
+    """Return the titles and types of columns in the form that Volatility's TreeGrid needs."""
     return [(column.title, column.type) for column in columns]
 
 
 def row(columns: Sequence[Column[Source_contra]], source: Source_contra) -> Row:
-    """Return the cells of `source`. None becomes the object that Volatility's renderers show for an absent value."""
+    """Return the cells of the row that shows `source`.
+
+    A value of None becomes the object that Volatility's renderers show for an absent value.
+    """
     return tuple(_cell(column.type, column.value(source)) for column in columns)
 
 
@@ -48,5 +55,5 @@ def _cell(kind: type, value: object) -> object:
 
 
 def joined(parts: Iterable[str]) -> str:
-    """Return notes as one cell."""
+    """Return notes as the text of one cell, shortened to the limit."""
     return escape("; ".join(parts), NOTES_LIMIT)

@@ -14,7 +14,7 @@ from throwstack.volatility.tables.columns import Column, joined
 
 
 def _of_exception(value: Callable[[ExceptionReport], object]) -> Callable[[CrashReport], object]:
-    """Return a function that gives `value` of the exception that a crash is named after, or else None."""
+    """Return a function from a crash to `value` of the exception that the crash is named after, or None without one."""
     return lambda crash: None if crash.exception is None else value(crash.exception)
 
 

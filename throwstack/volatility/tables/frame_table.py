@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The columns of a frame, and the table of `windows.cxrstack`, which has a row per frame of the stacks that threw."""
+"""The columns that describe a frame, and the table of `windows.cxrstack`, with a row per frame of a throwing stack."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _UNREADABLE_WORD = "????????"
 
 @dataclass(frozen=True, slots=True)
 class FrameRow:
-    """A frame and the stack it is in. `frame` is None in a row that is about the thread alone.
+    """A row for a frame and the stack that the frame is on.
 
-    `tid` is None for a stack that belongs to no thread. `title`, in the row of the first frame, says what the stack is.
+    `frame` is None in a row that describes a thread. `tid` is None for a stack that belongs to no thread. `title` says
+    what the stack is; it is set in the row of the first frame only.
     """
 
     process: ProcessSummary
@@ -33,7 +34,10 @@ class FrameRow:
 
 
 def frame_columns(style: NameStyle, *, with_fpo: bool) -> list[Column[FrameRow]]:
-    """Return the columns up to `Symbols`, and `FPO` if it is wanted."""
+    """Return the columns of a frame from `PID` to `Symbols`, and `FPO` if `with_fpo` is true.
+
+    `style` says how functions are named.
+    """
     found: list[Column[FrameRow]] = [
         Column("PID", int, lambda row: row.process.pid),
         Column("Process", str, lambda row: escape(row.process.name)),
@@ -54,7 +58,10 @@ def frame_columns(style: NameStyle, *, with_fpo: bool) -> list[Column[FrameRow]]
 
 
 def throwing_columns(style: NameStyle, *, with_fpo: bool, with_registers: bool) -> list[Column[FrameRow]]:
-    """Return the columns of `windows.cxrstack`."""
+    """Return the columns of `windows.cxrstack`.
+
+    `style` says how functions are named. `with_fpo` and `with_registers` add optional columns.
+    """
     registers: list[Column[FrameRow]] = [
         Column("Registers", str, _of_frame(lambda frame: format_registers(frame.registers) or None)),
         Column("Instruction", str, _of_frame(lambda frame: frame.instruction or None)),
@@ -68,11 +75,11 @@ NEEDED_COLUMNS: list[Column[NeededFile]] = [
     Column("Module", str, lambda file: escape(file.module)),
     Column("Why", str, lambda file: file.why),
 ]
-"""The table of `windows.cxrstack --symbols-needed`."""
+"""The columns of the table that `windows.cxrstack --symbols-needed` prints."""
 
 
 def args_text(frame: FrameReport) -> str | None:
-    """Return the words after the return address as `kb` prints them."""
+    """Return the three words after the frame's return address, as `kb` prints them, or None if there are none."""
     return " ".join(_UNREADABLE_WORD if word is None else f"{word:08x}" for word in frame.args) or None
 
 

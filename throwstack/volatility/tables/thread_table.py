@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of `windows.stackwalk`, which has a row per thread, and below it one per frame.
 
-Both kinds of row have all columns, so that a CSV line says whose it is and JSON has the frames as a thread's
-children. Columns of frames are empty in a thread's row, and those of threads in a frame's.
+Both kinds of row have all columns, so that each CSV line names its process and thread, and JSON has the frames as
+children of their thread. The columns about frames are empty in a thread's row, and the columns about threads are empty
+in a frame's row.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ _MAX_TEXT = 2048
 
 @dataclass(frozen=True, slots=True)
 class StackRow(FrameRow):
-    """A row of the table. `thread` is None in a frame's row; `same` are the threads whose stacks are equal."""
+    """A row of the table: a thread's, or a frame's.
+
+    `thread` is None in a frame's row. `same` are the other threads (`PID:TID`) whose stacks are equal to the thread's.
+    """
 
     side: str = ""
     notes: str = ""
@@ -37,39 +41,43 @@ class StackRow(FrameRow):
 
 @dataclass(slots=True)
 class FoldedStack:
-    """A thread's stack and the other threads that have an equal one (`PID:TID`)."""
+    """A thread's stack, and the other threads (`PID:TID`) whose stacks are equal to it."""
 
     thread: ThreadStackReport
     call_sites: tuple[tuple[str, str], ...]
     same: list[str] = field(default_factory=list)
 
     def matches(self, pattern: re.Pattern[str]) -> bool:
-        """Say whether one of the frames has a call site that `pattern` is found in."""
+        """Say whether `pattern` is found in the call site of at least one frame."""
         return any(pattern.search(site) for _, site in self.call_sites)
 
 
 class ThreadTable:
-    """Turns reports into rows."""
+    """Turns reports on threads into rows."""
 
     def __init__(
         self, style: NameStyle, *, is_brief: bool = False, with_fpo: bool = False, unique: bool = False
     ) -> None:
-        """`is_brief` leaves the columns of threads out, `with_fpo` adds that of FPO, `unique` those of equal stacks."""
+        """Choose the columns.
+
+        `style` says how functions are named. `is_brief` replaces the columns about threads by a one-line summary,
+        `with_fpo` adds the column `FPO`, and `unique` adds the columns about equal stacks.
+        """
         self._style = style
         self._is_brief = is_brief
         self._of_frames: list[Column[StackRow]] = [*frame_columns(style, with_fpo=with_fpo), *_SIDE_COLUMNS]
-        """The columns of which a frame's row has something. Those after them are of threads."""
+        """The columns that a frame's row fills. All columns after them are about threads."""
         of_threads = [*(_UNIQUE_COLUMNS if unique else []), *([] if is_brief else _THREAD_COLUMNS)]
         self.columns = [*self._of_frames, *of_threads]
         self._rest: Row = (ABSENT,) * len(of_threads)
 
     def stack(self, thread: ThreadStackReport) -> FoldedStack:
-        """Return a thread with the call sites by which it is searched and compared."""
+        """Return a thread with the call sites of its frames, by which its stack is searched and compared."""
         sites = tuple((part.side.value, escape(frame.call_site(self._style))) for part, frame in thread.frames)
         return FoldedStack(thread, sites)
 
     def rows(self, stack: FoldedStack) -> Iterator[tuple[int, Row]]:
-        """Yield (depth, row): the thread's, then its frames'."""
+        """Yield (depth in the tree, row) for the thread, and then for each of its frames."""
         thread = stack.thread
         notes = joined_text([*([summary(thread)] if self._is_brief else []), *thread.notes])
         head = StackRow(thread.process, thread.tid, None, "", "", notes, thread, tuple(stack.same))
@@ -80,9 +88,9 @@ class ThreadTable:
 
 
 def fold(stacks: Iterable[FoldedStack]) -> list[FoldedStack]:
-    """Return each different stack among `stacks` once, most frequent first, with the threads that share it.
+    """Return each different stack among `stacks` once, most frequent first, with the threads that have it.
 
-    Stacks are equal if their call sites are.
+    Two stacks are equal if their call sites are equal, in the same order.
     """
     found: dict[tuple[tuple[str, str], ...], FoldedStack] = {}
     for stack in stacks:
@@ -93,7 +101,7 @@ def fold(stacks: Iterable[FoldedStack]) -> list[FoldedStack]:
 
 
 def summary(thread: ThreadStackReport) -> str:
-    """Return a line that sums a thread up: how it waits, locks, start, priority, times."""
+    """Return a line that describes a thread: its state and wait, locks, start address, priority, and times."""
     text = thread.state
     wait = thread.wait
     more: list[str] = []
@@ -119,12 +127,12 @@ def summary(thread: ThreadStackReport) -> str:
 
 
 def joined_text(parts: Iterable[str]) -> str:
-    """Return notes of a thread as one cell."""
+    """Return the notes on a thread as the text of one cell, shortened to the limit."""
     return escape("; ".join(parts), _MAX_TEXT)
 
 
 def joined_list(items: Iterable[str]) -> str:
-    """Return a list as one cell."""
+    """Return a list as the text of one cell, separated by commas and shortened to the limit."""
     return escape(", ".join(items), _MAX_TEXT)
 
 
@@ -145,7 +153,10 @@ def _name_of(start: StartRoutine | None) -> object:
 
 
 def _stack_bound(which: str) -> Callable[[StackRow], object]:
-    """Return a function that gives the first bound that a part of the stack has."""
+    """Return a function from a row to the `stack_base` or `stack_limit` of the first stack part that has bounds.
+
+    `which` is the name of the attribute.
+    """
 
     def value(thread: ThreadStackReport) -> object:
         return next((getattr(part, which) for part in thread.parts if part.stack_base is not None), None)
