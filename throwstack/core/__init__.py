@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The basics that all rooms use: errors, memory, registers, CONTEXT and exception records, frames, text, budgets."""
+"""The basics that all packages use: errors, memory, registers, CONTEXT and exception records, frames, text, budgets."""

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits on the work that one thread and one process may cost. Every figure is here.
+"""Limits on the work that is done for one thread and for one process. All such limits are defined here.
 
-A dump decides how many modules, pages, words and frames there are to look at, and a hostile dump can claim many of
-them with a few bytes: one physical page that is mapped four thousand times is a stack of 16 MB. So each kind of work
-has a budget per thread and per process. Budgets count units of work and never seconds, so that the same dump always
-gives the same answer. Real machines stay far below them (they have stacks of 8 MB, and processes of 1,500 modules and
-10,000 threads). If a budget is spent all the same, the answer says so. The remaining threads of that process still get
-a small share each, and other processes are not affected.
+The contents of a dump decide how many modules, pages, words and frames there are to look at. A hostile dump can claim
+many of them with a few bytes: one physical page that is mapped four thousand times is a stack of 16 MB. So each kind of
+work has a limit, its budget, per thread and per process. A budget is a number of units of work, not of seconds, so that
+the same dump always gives the same result. Real machines stay far below the budgets (they have stacks of 8 MB, and
+processes of 1,500 modules and 10,000 threads). If a budget is spent all the same, the result says so. The remaining
+threads of that process then still get a small part each, and other processes are not affected.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _KIB, _MIB = 1 << 10, 1 << 20
 class Budget:
     """The limits of one kind of work.
 
-    `unit` names what is counted. `thread` is the most that one thread gets, `process` the most that all threads of a
-    process get together. `share` is what a thread still gets after the others have spent `process`; all such shares
-    together are at most `shares`.
+    `unit` names what is counted, for messages. `thread` is the most units that one thread may use, and `process` the
+    most that all threads of a process may use together. Once `process` is used up, each further thread may still use
+    `share` units, until `shares` units in total have been used in this way.
     """
 
     unit: str
@@ -38,27 +38,27 @@ class Budgets:
     """The budgets of the work on threads, and the most modules, VADs, files and threads of a process."""
 
     stack: Budget = Budget("bytes of stack looked at", 16 * _MIB, 512 * _MIB, 128 * _KIB, 8192 * _MIB)
-    """For the first, cheap look at every thread, which reads the used part of its stack (from the stack pointer on)."""
+    """Limits the first, cheap search of every thread. It reads the stack's used part (from the stack pointer on)."""
     suspects: Budget = Budget("words that lead into a blocking function", 1 << 16, 1 << 20, 1 << 10, 1 << 20)
-    """Looked at if the walk ended early. Words of a page that is mapped many times are counted a few times only."""
+    """They are examined if the walk ended early. Words of a page that is mapped many times count a few times only."""
     resumed: Budget = Budget("words of the stack walked from", 32, 512, 4, 512)
     frames: Budget = Budget("frames walked", 1 << 13, 1 << 17, 1 << 9, 1 << 17)
-    """By the walks that look for an exception. A single walk has at most 1,024 frames."""
+    """Limits all walks that look for an exception together; a single walk has at most 1,024 frames."""
     code: Budget = Budget("instructions followed", 1 << 19, 1 << 23, 1 << 16, 1 << 23)
-    """Decoded by walks of x86 stacks; a real walk needs 20,000. Code that another thread had decoded costs nothing."""
+    """Limits the decoding by walks of x86 stacks; a real walk needs 20,000. Code decoded for another thread is free."""
     checks: Budget = Budget("places looked at for a saved CONTEXT", 1 << 16, 1 << 19, 1 << 12, 1 << 19)
     searched: Budget = Budget("bytes searched for a saved CONTEXT", 256 * _MIB, 2048 * _MIB, 4 * _MIB, 2048 * _MIB)
     pointers: Budget = Budget("words that point into the stack", 1 << 20, 1 << 23, 1 << 14, 1 << 23)
     starts: Budget = Budget("places in code looked at for function starts", 1 << 23, 1 << 25, 1 << 16, 1 << 23)
-    """In x86 images that have exports only. A section of 64 MB has some 2 million calls and pointers."""
+    """Limits the search of x86 images that have exports only. A 64 MB section has some 2 million calls and pointers."""
     modules: int = 4096
-    """Of one side of a process (native or WoW64), from the loader's list and the VADs together."""
+    """Most modules of one side of a process (native or WoW64 code), from the loader's list and the VADs together."""
     vads: int = 1 << 16
-    """Nodes of a process's VAD tree."""
+    """Most nodes of a process's VAD tree."""
     views: int = 8192
-    """Files that a process maps; their names are read from its VADs."""
+    """Most mapped files of a process whose names are read from its VADs."""
     threads: int = 1 << 16
-    """Of a process."""
+    """Most threads of a process."""
 
 
 BUDGETS: Final = Budgets()
@@ -70,7 +70,7 @@ class Meter:
     __slots__ = ("_budgets", "_of_process", "_of_thread", "_spent")
 
     def __init__(self, budgets: Budgets = BUDGETS) -> None:
-        """`budgets` are the limits."""
+        """`budgets` are the limits on the work."""
         self._budgets = budgets
         self._of_process: dict[Budget, int] = {}
         self._of_thread: dict[Budget, int] = {}
@@ -82,7 +82,7 @@ class Meter:
         return self._budgets
 
     def begin_thread(self) -> None:
-        """Begin to count for the next thread. Its own figures start at zero; those of the process go on."""
+        """Begin to count for the next thread. Its own figures start at zero; the figures of the process go on."""
         self._of_thread.clear()
         self._spent.clear()
 
@@ -94,7 +94,7 @@ class Meter:
         return max(min(budget.thread - used, max(of_process, share)), 0)
 
     def take(self, budget: Budget, amount: int = 1) -> int:
-        """Spend up to `amount` units and return how many were granted; fewer than `amount` if the budget is spent."""
+        """Use up to `amount` units of `budget`. Return how many were granted, fewer than `amount` if it is spent."""
         granted = min(amount, self.left(budget))
         self._of_thread[budget] = self._of_thread.get(budget, 0) + granted
         self._of_process[budget] = self._of_process.get(budget, 0) + granted

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CONTEXT records: the registers Windows saves when an exception is dispatched.
+"""Reads CONTEXT records, in which Windows saves the registers when an exception is dispatched.
 
 The layouts are those of winnt.h (CONTEXT of x86 and of AMD64). Only integer, control and segment registers are read.
 """
@@ -14,7 +14,7 @@ from throwstack.core.registers import Arch, Registers
 
 _CONTROL_AND_INTEGER = 0x3
 _EXCEPTION_REPORTING = 0xF8000000
-"""CONTEXT_EXCEPTION_REPORTING and its like: Windows adds them for a debugger or for the exception dispatcher."""
+"""CONTEXT_EXCEPTION_REPORTING and related flags, which Windows adds for a debugger or for the exception dispatcher."""
 
 _X86_INTEGER = struct.Struct("<12I")
 _X86_SEGMENTS = struct.Struct("<4I")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""EXCEPTION_RECORD says what was raised, where, and with which parameters.
+"""Reads EXCEPTION_RECORDs, which say what exception was raised, where, and with which parameters.
 
-The layouts are EXCEPTION_RECORD32 and EXCEPTION_RECORD64 of winnt.h. A record may point to a second one: the exception
-that was being handled when this one was raised.
+The layouts are EXCEPTION_RECORD32 and EXCEPTION_RECORD64 of winnt.h. A record may point to a second record, that of the
+exception that was being handled when the first one was raised.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 
 MAX_PARAMETERS = 15
-"""EXCEPTION_MAXIMUM_PARAMETERS."""
+"""The most parameters of a record (EXCEPTION_MAXIMUM_PARAMETERS)."""
 MAX_CHAIN = 16
 STACK_BUFFER_OVERRUN = 0xC0000409
-"""The code of stack cookie failures, and since Windows 8 of every fast-fail."""
+"""The exception code of stack cookie failures, and since Windows 8 of every fast-fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExceptionRecord:
-    """An EXCEPTION_RECORD. `address` is the instruction that raised the exception, `location` the record's own address.
+    """The contents of an EXCEPTION_RECORD.
 
-    `nested` is the address of the next record, or 0. `parameters` has at most 15 values. `declared_parameters` is the
-    record's NumberParameters: more than 15 is a sign that the bytes are not a record.
+    `address` is the address of the instruction that raised the exception, and `location` is the address of the record
+    itself. `nested` is the address of the record to which this one points, or 0. `parameters` has at most 15 values.
+    `declared_parameters` is the record's NumberParameters; if it is more than 15, the bytes are not a real record.
     """
 
     code: int
@@ -43,10 +44,10 @@ class ExceptionRecord:
 
 
 def read_record(memory: Memory, address: int, arch: Arch) -> ExceptionRecord:
-    """Read the record at `address`.
+    """Read the EXCEPTION_RECORD of architecture `arch` at `address`.
 
     Raises:
-        MemoryUnreadable: the record or one of the parameters it declares cannot be read.
+        MemoryUnreadable: the record or one of the parameters that it declares cannot be read.
     """
     head = arch.facts.record_head
     code, flags, nested, instruction, declared = head.unpack(memory.read(address, head.size))
@@ -58,10 +59,10 @@ def read_record(memory: Memory, address: int, arch: Arch) -> ExceptionRecord:
 
 
 def nested_records(memory: Memory, record: ExceptionRecord, arch: Arch) -> tuple[ExceptionRecord, ...]:
-    """Return the chain of records that starts at the one to which `record` points.
+    """Return the record to which `record` points, the record to which that one points, and so on.
 
-    The chain ends at a null pointer, at unreadable memory, at bytes that cannot be a record, at a record that was
-    already met, and after 16 records.
+    The chain ends at a null pointer, at unreadable memory, at bytes that cannot be a record, at a record that is
+    already in the chain, or after 16 records.
     """
     chain: list[ExceptionRecord] = []
     seen = {record.location}

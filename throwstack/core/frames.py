@@ -13,21 +13,21 @@ class Trust(Enum):
     """How a frame's instruction pointer was found, best first."""
 
     CONTEXT = "context"
-    """Given by a saved CONTEXT or a trap frame: the walk began here."""
+    """A saved CONTEXT or a trap frame gave it: the walk began at this frame."""
     CFI = "cfi"
-    """The compiler's unwind data: RUNTIME_FUNCTION on x64, FrameData on x86."""
+    """The compiler's unwind data led to it: RUNTIME_FUNCTION on x64, FrameData on x86."""
     FPO = "fpo"
-    """Old FPO_DATA of an x86 function."""
+    """The old FPO_DATA of an x86 function led to it."""
     FRAME_POINTER = "frame-pointer"
-    """The chain of saved ebp (rbp) values; the return address was checked."""
+    """The chain of saved ebp (rbp) values led to it, and the return address was checked."""
     PROLOGUE = "prologue"
-    """The function's instructions, which were decoded."""
+    """The instructions of the function were decoded to find it."""
     SCAN = "scan"
-    """A guess: the next word on the stack that can be a return address."""
+    """It is a guess: the next word on the stack that can be a return address."""
 
 
 class End(Enum):
-    """Why a walk ended. `Walk.detail` has the address or figure that goes with the reason."""
+    """Why a walk ended. `Walk.detail` gives the address or number that belongs to the reason."""
 
     THREAD_START = "start of the thread"
     """The walk is complete: a return address was zero, or the thread's start routine was reached."""
@@ -47,7 +47,7 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StackBounds:
-    """The range of a thread's stack, as its TEB records it: `limit` <= address < `base` (StackLimit, StackBase)."""
+    """The address range of a stack, `limit` <= address < `base`: the StackLimit and StackBase of a TEB."""
 
     limit: int
     base: int
@@ -61,13 +61,13 @@ class StackBounds:
 class Frame:
     """One frame of a walk.
 
-    `registers` are those of the function at `registers.ip`: the nonvolatile ones have the values they had there, None
-    where that is unknown. `child_sp` is the first column of WinDbg's `k`. On x64 that is rsp in the frame ("Child-SP");
-    on x86 it is the address just below the return address ("ChildEBP": a function that saves ebp saves it there).
-    `return_address` is 0 in the outermost frame and None if it could not be found; `return_slot` is the stack address
-    that holds it. `trust` says how the frame was found from the one inside it. `is_interrupted` is True if the CPU
-    stopped at `ip`, as in the first frame and in one that an exception interrupted. Otherwise `ip` is a return
-    address, and the call is the instruction before it.
+    `registers` are the register values at `registers.ip`, in this frame's function; a register whose value there is not
+    known is None. `child_sp` is the first column of WinDbg's `k`. On x64 it is the frame's rsp ("Child-SP"); on x86 it
+    is the address just below the return address ("ChildEBP": a function that saves ebp saves it there).
+    `return_address` is the address in the caller; it is 0 in the outermost frame and None if it could not be found.
+    `return_slot` is the stack address at which the return address was found. `trust` says how this frame was found from
+    the frame that it called. `is_interrupted` is True if the CPU stopped at `ip`, as in the first frame and in a frame
+    that an exception interrupted. If it is False, `ip` is a return address, and the instruction before `ip` is a call.
     """
 
     registers: Registers

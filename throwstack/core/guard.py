@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guard around the examination of one item. An exception becomes a stated reason, and the loop goes on.
+"""The guard around the examination of one item: it turns an exception into a stated reason, and the loop goes on.
 
-A dump comes from a compromised machine or a failing disk, and no list of its faults is complete. So every loop over
-processes, threads or rows examines each item inside a `Guard`, and yields the result outside of it. The second half
-matters in generators: an exception that leaves a generator ends it, and all later items would be lost with it.
+A dump may come from a compromised machine or a failing disk, so not every fault in it can be foreseen. Therefore every
+loop over processes, threads or rows examines each item inside a `Guard`, and yields the result outside of the guard.
+That the `yield` is outside matters in generators: an exception that leaves a generator ends the generator, and all
+later items would be lost.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ Item = TypeVar("Item")
 Say = Callable[[str], object]
 
 UNEXPECTED = "unexpected"
-"""First word of the reason if the exception was not foreseen."""
+"""The first word of the reason if the exception was not foreseen."""
 _MAX_REASON = 200
 
 
 class Guard:
-    """A context manager that catches an exception and calls `say` with the reason.
+    """A context manager that catches an exception and reports the reason to a function.
 
-    It catches every `Exception`, MemoryError and RecursionError too. Those that end the program (KeyboardInterrupt,
-    SystemExit) or a generator (GeneratorExit) pass through.
+    Every `Exception` is caught, MemoryError and RecursionError too. The exceptions that end the program
+    (KeyboardInterrupt, SystemExit) or a generator (GeneratorExit) pass through.
     """
 
     __slots__ = ("_foreseen", "_say")
 
     def __init__(self, say: Say, foreseen: tuple[type[Exception], ...] = (MemoryUnreadable,)) -> None:
-        """`say` is called with each reason.
+        """`say` is called with the reason whenever an exception is caught.
 
-        If the exception is of a `foreseen` kind, the reason is its message. Any other exception is a defect of ours: it
-        is logged with its traceback, and its reason begins with `UNEXPECTED`.
+        If the exception is of a class in `foreseen`, the reason is its message. Any other exception is a defect of
+        throwstack: it is logged with its traceback, and the reason begins with `UNEXPECTED`.
         """
         self._say = say
         self._foreseen = foreseen
@@ -62,7 +63,7 @@ class Guard:
         return True
 
     def each(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Yield from `items` until they end or the next one raises. If it raises, `say` is called with the reason."""
+        """Yield the items of `items`. If getting the next item raises an exception, report the reason and end."""
         while True:
             found: list[Item] = []
             with self:

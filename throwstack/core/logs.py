@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log messages of throwstack are escaped before any handler shows them.
+"""Escapes the log messages of throwstack before any handler shows them.
 
-Messages and the errors in them contain names of processes, modules and files from the dump, which are hostile. The
-program that imports us (Volatility, say) has the handlers that format and show a message, on the root logger. A message
-passes the handlers of its own logger first and then those of the loggers above it. So the logger `throwstack`, the
-parent of all of ours, gets a handler that shows nothing and replaces the message by its escaped form.
+Messages, and the errors in them, contain names of processes, modules and files from the dump, which may be hostile. The
+program that imports throwstack (Volatility, for example) has the handlers that show messages, on the root logger.
+Python passes a message to the handlers of its own logger first, and then to the handlers of the loggers above. So the
+logger `throwstack`, the parent of all loggers of this package, gets a handler that shows nothing and replaces the
+message by its escaped form.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _MAX_MESSAGE, _MAX_LINE = 2048, 1024
 
 
 class EscapingHandler(logging.Handler):
-    """Escapes the message of a record, and the lines of its traceback."""
+    """A log handler that escapes the message of each record, and the lines of its traceback, and shows nothing."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Replace message and traceback of `record` by their escaped form."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Virtual memory as the engine sees it: a page source, a page cache over it, and typed little-endian reads.
+"""Virtual memory as throwstack reads it: a source of pages, a cache of pages, and typed little-endian reads.
 
-A `PageSource` has the bytes: a process of a dump, byte strings in a test, a live capture. `Memory` adds a bounded page
-cache, because unwinding reads the same few pages over and over.
+A `PageSource` provides the bytes, for example of a process in a dump, of byte strings in a test, or of a live capture.
+`Memory` adds a bounded page cache, because unwinding reads the same few pages over and over.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from throwstack.core.errors import ThrowstackError
 PAGE_SIZE = 0x1000
 _PAGE_MASK = PAGE_SIZE - 1
 _END = 1 << 64
-"""End of the address space. The sum of a hostile pointer and an offset can be beyond it: no source is asked then."""
+"""End of the address space. A hostile pointer plus an offset can be beyond it; such a page counts as absent."""
 
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
@@ -33,7 +33,7 @@ class MemoryUnreadable(ThrowstackError):
 
 
 class PageSource(Protocol):
-    """Gives the pages of an address space."""
+    """Provides the pages of an address space."""
 
     def page(self, address: int) -> bytes | None:
         """Return the 4096 bytes of the page at the page-aligned `address`, or None if it is absent."""
@@ -46,13 +46,13 @@ class Memory:
     __slots__ = ("_capacity", "_pages", "_source")
 
     def __init__(self, source: PageSource, *, capacity: int = 4096) -> None:
-        """`source` gives the pages. The cache holds at most `capacity` of them and is emptied when it is full."""
+        """`source` provides the pages. The cache holds at most `capacity` pages, and is emptied when it is full."""
         self._source = source
         self._capacity = capacity
         self._pages: dict[int, bytes | None] = {}
 
     def page(self, address: int) -> bytes | None:
-        """Return the page at the page-aligned `address`, or None. Also makes a `Memory` a `PageSource`."""
+        """Return the page at the page-aligned `address`, or None. So a `Memory` is itself a `PageSource`."""
         try:
             return self._pages[address]
         except KeyError:
@@ -64,7 +64,7 @@ class Memory:
         return page
 
     def read(self, address: int, size: int) -> bytes:
-        """Return exactly `size` bytes at `address`; raises `MemoryUnreadable`."""
+        """Return exactly `size` bytes at `address`; raises `MemoryUnreadable` if a page of them is absent."""
         offset = address & _PAGE_MASK
         page = self.page(address - offset)
         if page is None:
@@ -82,7 +82,7 @@ class Memory:
         return b"".join(parts)
 
     def read_available(self, address: int, size: int) -> bytes:
-        """Return the bytes from `address` to the first absent page, at most `size`; empty if the first is absent."""
+        """Return `size` bytes at `address`, or only those before the first absent page, which can be none."""
         parts: list[bytes] = []
         have = 0
         while have < size:
@@ -146,7 +146,7 @@ class SegmentSource:
         self._longest = max((len(data) for _, data in self._segments), default=0)
 
     def page(self, address: int) -> bytes | None:
-        """Return the page at the page-aligned `address`, made of all segments in it; None if there is none."""
+        """Return the page at the page-aligned `address`, made of all segments in it; None if no segment is in it."""
         page: bytearray | None = None
         index = bisect_right(self._starts, address + PAGE_SIZE - 1) - 1
         while index >= 0 and self._starts[index] + self._longest > address:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registers that a stack walk carries from frame to frame, and all facts about an architecture.
+"""The registers that a stack walk carries from frame to frame, and what differs between x86 and x64.
 
-General registers are numbered as x86 and x64 instructions encode them, so that the register number of an unwind code or
-of a decoder is an index: 0 ax, 1 cx, 2 dx, 3 bx, 4 sp, 5 bp, 6 si, 7 di, then r8 to r15. A register whose value is not
-known at a frame is None: a rule that needs it must say so rather than use a stale value.
+General registers are numbered as x86 and x64 instructions encode them, so that a register number in an unwind code or
+an instruction is an index: 0 ax, 1 cx, 2 dx, 3 bx, 4 sp, 5 bp, 6 si, 7 di, then r8 to r15. A register whose value is
+not known at a frame is None. Code that needs the value then reports that it is unknown, and never uses a stale value.
 
 The facts come from Microsoft's calling conventions and from winnt.h (CONTEXT, EXCEPTION_RECORD).
 """
@@ -25,15 +25,16 @@ BP = 5
 class ArchFacts:
     """What the calling conventions and winnt.h fix for an architecture. Sizes and offsets are in bytes.
 
-    `nonvolatile` numbers the registers that a function has to leave as it found them. `arguments_on_stack`: the caller
-    pushes a function's arguments; without it the first ones are in registers. `has_exception_list`: a function with a
-    handler links a registration on its stack into a chain that begins at fs:[0]. `has_function_table`: an image
-    delimits its functions by RUNTIME_FUNCTIONs (.pdata) instead.
+    `nonvolatile` has the numbers of the registers that a function must preserve for its caller. If `arguments_on_stack`
+    is True, a caller pushes the arguments of a function; if it is False, the first arguments are in registers. If
+    `has_exception_list` is True, a function with an exception handler links a registration on its stack into a chain
+    that begins at fs:[0]. If `has_function_table` is True, an image lists its functions in RUNTIME_FUNCTIONs (.pdata).
 
-    Of a CONTEXT: its size and alignment, where ContextFlags and the instruction pointer are, the architecture's bit in
-    ContextFlags, and the pairs (cs, ss) that user-mode code runs with. `record_head` unpacks the fixed part of an
-    EXCEPTION_RECORD: code, flags, address of the next record, address of the instruction, number of parameters;
-    `record_address_at` is where the address of the instruction is.
+    `context_size` and `context_alignment` are those of a CONTEXT. `context_flags_at` and `context_ip_at` are the
+    offsets of ContextFlags and of the instruction pointer in it, and `context_flag` is the architecture's bit in
+    ContextFlags. `user_selectors` are the pairs (cs, ss) with which user-mode code runs. `record_head` unpacks the
+    fixed part of an EXCEPTION_RECORD: code, flags, address of the next record, address of the instruction, number of
+    parameters. `record_address_at` is the offset of the address of the instruction in the record.
     """
 
     pointer_size: int
@@ -98,9 +99,9 @@ X64 = ArchFacts(
 
 
 class Arch(Enum):
-    """The instruction set that a stack belongs to. A 32-bit stack of a WoW64 process is `X86`.
+    """The architecture of the code that uses a stack. For a 32-bit stack of a WoW64 process it is `X86`.
 
-    `facts` describes it. The two facts that are used most are also attributes of `Arch` itself.
+    `facts` describes the architecture. Its members `pointer_size` and `register_names` are also attributes of `Arch`.
     """
 
     X86 = "x86"
@@ -123,14 +124,14 @@ class Arch(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Registers:
-    """Instruction pointer and general registers (8 on x86, 16 on x64); None where a value is unknown."""
+    """The instruction pointer and the general registers `gpr` (8 on x86, 16 on x64); an unknown register is None."""
 
     ip: int
     gpr: tuple[int | None, ...]
 
     @property
     def sp(self) -> int:
-        """Return the stack pointer, which is known at every frame."""
+        """Return the stack pointer, which is known at every frame; raises ValueError if it is not known."""
         value = self.gpr[SP]
         if value is None:
             message = "a frame without a stack pointer"
@@ -144,5 +145,5 @@ class Registers:
 
     @classmethod
     def named(cls, arch: Arch, values: Mapping[str, int]) -> Registers:
-        """Build from `values` by register name (`eip`/`rip`, `esp`, …); a register that is not named is unknown."""
+        """Make registers from `values` by name (`rip`, `rsp`, …); a general register without a value is unknown."""
         return cls(values[arch.facts.ip_name], tuple(values.get(name) for name in arch.register_names))

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the words of a stack that are addresses in given ranges of code, in one pass for all ranges.
 
-Nearly every page of a stack has no such word, and is ruled out by a cheap test. Take the range 77E4A000 to 77E4BFFF: a
-word in it has 77E4 as its bits 16 to 31. So the test collects these 16 bits of all addresses in all ranges, and checks
-whether any word of the page has one of them. Only then are the words compared with the ranges.
+Nearly every page of a stack has no such word, and a cheap test rules it out. For example, a word in the range 77E4A000
+to 77E4BFFF has 77E4 in its bits 16 to 31. So these 16 bits of all addresses in all ranges are collected once. A page
+passes the test if one of its words has a collected value in its bits 16 to 31, and only then are the words of the page
+compared with the ranges.
 
-Answers are remembered by the contents of the page, so that a physical page that is mapped many times is searched once.
+Results are remembered by the contents of the page, so that a physical page that is mapped many times is searched once.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from throwstack.core.memory import PAGE_SIZE, Memory
 _HALF = 16
 _HALVES = 1 << _HALF
 _MAX_REMEMBERED = 8192
-"""Pages whose answer is remembered. Their bytes are shared with the machine's page cache, which is larger."""
+"""The most pages whose results are remembered. Their bytes are shared with the machine's larger page cache."""
 
 _Offsets = Sequence[int]
 
 
 class CodeRanges:
-    """Ranges of code addresses. Finds the words of a page whose value is in one of them."""
+    """A set of ranges of code addresses, which finds the words of a page whose value is in one of the ranges."""
 
     __slots__ = ("_answers", "_ends", "_halves", "_size", "_starts", "pages_looked_at")
 
     def __init__(self, ranges: Iterable[tuple[int, int]], size: int) -> None:
-        """`ranges` are pairs (first, last), both inclusive, in any order; they may overlap. `size` is a word's size."""
+        """`ranges` are pairs (first, last), both inclusive, in any order; they may overlap. A word has `size` bytes."""
         self._starts: list[int] = []
         self._ends: list[int] = []
         for first, last in sorted(ranges):
@@ -47,7 +48,7 @@ class CodeRanges:
         )
         self._answers: dict[bytes, _Offsets] = {}
         self.pages_looked_at = 0
-        """Number of pages searched so far; answers that were remembered do not count."""
+        """Number of pages searched so far. A page whose result was remembered is not counted again."""
 
     def __len__(self) -> int:
         """Return the number of ranges after overlapping ones are merged."""
@@ -59,7 +60,7 @@ class CodeRanges:
         return index >= 0 and address <= self._ends[index]
 
     def is_known(self, page: bytes) -> bool:
-        """Say whether the answer of `offsets` for `page` is remembered, so that asking costs nothing."""
+        """Say whether the result of `offsets` for `page` is remembered, so that the page need not be searched."""
         return page in self._answers
 
     def offsets(self, page: bytes) -> _Offsets:
@@ -84,6 +85,6 @@ class CodeRanges:
 
 
 def pages_between(memory: Memory, low: int, high: int) -> Iterator[tuple[int, bytes | None]]:
-    """Yield address and contents of every page from `low` to `high`; None for a page that is absent."""
+    """Yield address and contents of every page from `low` to `high`; the contents of an absent page are None."""
     for address in range(low & -PAGE_SIZE, high, PAGE_SIZE):
         yield address, memory.page(address)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a step of a stack walk has no result. Both unwinders, and what they look up, return this one error value."""
+"""Defines `Stop`, which the unwinders of x86 and x64 return instead of a caller to say why the walk ends."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from throwstack.core.frames import End
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a walk ends, at the start of the thread or before it, and the address or figure that belongs to the reason.
+    """Why a walk ends, be it at the start of the thread or earlier.
 
-    `return_address` and `return_slot` are those of the frame that has no caller, if they could be read.
+    `end` is the reason, and `detail` the address or number that belongs to it. `return_address` and `return_slot` (the
+    stack address of the return address) are those of the last frame, None if they could not be read.
     """
 
     end: End
@@ -22,10 +23,10 @@ class Stop:
 
 
 def corrupt(detail: str) -> Stop:
-    """Return the stop for unwind data that no compiler can have written."""
+    """Return the `Stop` for unwind data that no compiler can have written; `detail` says what is wrong with it."""
     return Stop(End.BAD_UNWIND_DATA, detail)
 
 
 def unreadable(address: int, what: str) -> Stop:
-    """Return the stop for `what`, whose memory at `address` cannot be read."""
+    """Return the `Stop` for memory at `address` that cannot be read; `what` says what should be there."""
     return Stop(End.UNREADABLE, f"{what} at {address:#x}")

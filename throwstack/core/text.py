@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Strings from a dump, escaped and shortened so that they can be shown.
 
-Names of modules, types and files, and messages, are what the writer of the memory chose. A terminal would obey the
-control characters in them (`\x1b]0;…` sets its title), and a right-to-left override turns `exe.cod` into `doc.exe`. So
-control and format characters, line ends, lone surrogates and unassigned code points appear as `\x1b`, `\n`, `\u202e`.
-A backslash stays as it is, because paths are full of them; the result is for reading and cannot be turned back.
+Names of modules, types and files, and messages, may have been chosen by an attacker. A terminal would obey the control
+characters in them (`\x1b]0;…` sets its title), and a right-to-left override makes `exe.cod` appear as `doc.exe`. So
+control and format characters, line ends, lone surrogates and unassigned code points are shown as `\x1b`, `\n`,
+`\u202e` and the like. A backslash stays as it is, because paths are full of backslashes. So the result is for reading
+only: the original string cannot be recovered from it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from __future__ import annotations
 from throwstack.core.memory import Memory, MemoryUnreadable
 
 LIMIT = 256
-"""Default for the number of characters that are shown of a string."""
+"""Default for the most characters that are shown of a string."""
 
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def escape(text: str, limit: int = LIMIT) -> str:
-    """Return `text` with every character visible, at most `limit` characters and then `…`."""
+    """Return `text` with every character visible; if that is more than `limit` characters, cut it and append `…`."""
     if len(text) <= limit and text.isprintable():
         return text
     parts: list[str] = []
@@ -56,9 +57,10 @@ def decode_wide(data: bytes) -> str:
 
 
 def ansi_at(memory: Memory, address: int, limit: int = LIMIT) -> str:
-    """Return the zero-terminated `char` string at `address`, escaped; it ends in `…` if no terminator was read.
+    """Return the zero-terminated `char` string at `address`, escaped.
 
-    At most `limit` characters are read, and none after the first absent page.
+    At most `limit` characters are read, and none after the first absent page. If the terminator is not among what was
+    read, the result ends in `…`.
 
     Raises:
         MemoryUnreadable: the first byte cannot be read.
@@ -68,7 +70,7 @@ def ansi_at(memory: Memory, address: int, limit: int = LIMIT) -> str:
 
 
 def wide_at(memory: Memory, address: int, limit: int = LIMIT) -> str:
-    """Return the zero-terminated `wchar_t` string at `address`; everything else is as in `ansi_at`."""
+    """Return the zero-terminated `wchar_t` string at `address`, with the limits, `…` and errors of `ansi_at`."""
     data, is_whole = _terminated(memory, address, limit, 2)
     return _shown(decode_wide(data), limit, is_whole)
 
@@ -79,7 +81,10 @@ def _shown(text: str, limit: int, is_whole: bool) -> str:
 
 
 def _terminated(memory: Memory, address: int, limit: int, unit: int) -> tuple[bytes, bool]:
-    """Return the characters of `unit` bytes before the terminator, and whether one came within `limit` characters."""
+    """Return the bytes of a string up to its terminator, and whether a terminator was found.
+
+    A character has `unit` bytes. Without a terminator within `limit` characters, the first `limit` are returned.
+    """
     data = memory.read_available(address, (limit + 1) * unit)
     if len(data) < unit:
         raise MemoryUnreadable(address)

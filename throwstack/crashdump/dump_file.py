@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file is, before Volatility opens it: its kind, how complete it is, and which kernel is in it."""
+"""Examines a file before Volatility opens it: what kind it is, how complete it is, and which kernel is in it."""
 
 from __future__ import annotations
 
@@ -43,10 +43,12 @@ _NO_MEMORY_KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class DumpFile:
-    """What is known of a file. `problems` say what is wrong with it, `advice` what to do.
+    """What is known of a file that may be a memory image.
 
-    `extent` is None for images that do not say how many pages they have. `kernel` is None if none was found.
-    `was_searched` says that the whole file was searched for one.
+    `size` is in bytes. `extent` says how many pages the file should hold and how many are missing; it is None for
+    images that do not record this. `kernel` is None if no kernel was found. `was_searched` is True if the whole file
+    was searched for a kernel and none was found. `problems` say what is wrong with the file, and `advice` says what the
+    user can do.
     """
 
     path: Path
@@ -73,7 +75,7 @@ class DumpFile:
 
 
 def look_at(path: Path, say: Callable[[str], None] = lambda _: None) -> DumpFile:
-    """Identify the file at `path`; raises OSError if it cannot be opened. `say` is called with news of long steps."""
+    """Examine the file at `path`; raises OSError if it cannot be opened. `say` gets a message before each long step."""
     data = FileBytes(path)
     try:
         return _look_at(path, data, say)
@@ -107,7 +109,7 @@ def _look_at(path: Path, data: ByteSource, say: Callable[[str], None]) -> DumpFi
 
 
 def _refused(header: DumpHeader) -> tuple[str, str] | None:
-    """Return what is wrong with a dump whose kind cannot be examined, and what to do; None for other dumps."""
+    """Return why a dump of this kind cannot be examined, and what the user can do; None if it can be examined."""
     if header.kind in _NO_MEMORY_KINDS:
         return _NO_MEMORY_KINDS[header.kind], FULL_DUMP
     if header.is_arm64:

@@ -21,7 +21,7 @@ class Extent:
 
     @property
     def missing_share(self) -> float:
-        """Return the missing part, from 0 to 1."""
+        """Return the number of missing pages divided by the number of expected pages, from 0 to 1."""
         return self.missing / self.expected if self.expected else 0.0
 
 
@@ -31,7 +31,7 @@ class DumpPages:
     __slots__ = ("_data", "_firsts", "runs")
 
     def __init__(self, data: ByteSource, runs: Sequence[PageRun]) -> None:
-        """`data` is the dump's file. `runs` say where in it the pages are, in the order of their frame numbers."""
+        """`data` is the dump's file. `runs` say where in the file the pages are, sorted by frame number."""
         self._data = data
         self.runs = tuple(runs)
         self._firsts = [run.first for run in self.runs]

@@ -26,10 +26,10 @@ class FileBytes:
     """A file on disk, which is open until `close`."""
 
     def __init__(self, path: Path) -> None:
-        """Open `path`, a regular file or a disk. Raises OSError.
+        """Open `path`, a regular file or a disk. Raises OSError if it is something else or cannot be opened.
 
-        Pipes and devices like /dev/zero are refused. Opening a pipe would wait until somebody writes to it, and reading
-        the device would never end.
+        Pipes are refused because opening one waits until somebody writes to it. Devices like /dev/zero are refused
+        because reading one never ends.
         """
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):

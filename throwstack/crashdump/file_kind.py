@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kind of file this is, by its first bytes (and for a crash dump, its whole header).
+"""Identifies the kind of a file by its first bytes, and a crash dump by its whole header.
 
-Magic numbers: DUMP_HEADER and MINIDUMP_HEADER of the Windows SDK, the ELF specification, those by which Volatility
-knows LiME, AVML, VMware and QEMU files, and those of hibernation files.
+The magic numbers are those of DUMP_HEADER and MINIDUMP_HEADER in the Windows SDK, of the ELF specification, those by
+which Volatility recognizes LiME, AVML, VMware and QEMU files, and those of hibernation files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from throwstack.crashdump.header import DumpHeader, DumpKind, read_header
 
 
 class FileKind(Enum):
-    """Kinds of file that users try to examine."""
+    """The kinds of file that users try to examine; the value is the kind's name in messages."""
 
     EMPTY = "empty file"
     CRASH_DUMP = "Windows crash dump"
@@ -36,7 +36,7 @@ class FileKind(Enum):
 
     @property
     def is_memory(self) -> bool:
-        """Say whether Volatility may find physical memory in it."""
+        """Say whether Volatility may find physical memory in a file of this kind."""
         return self in _MEMORY
 
 
@@ -81,7 +81,7 @@ KIND_TEXT = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a file is. `header` is a crash dump's header, None for other files."""
+    """The kind of a file, and its `header` if it is a crash dump, else None."""
 
     kind: FileKind
     header: DumpHeader | None = None

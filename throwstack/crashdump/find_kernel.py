@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds which kernel is in a dump, and thus which symbols are needed: by the dump's header, else by a search.
+"""Finds which kernel is in a dump, and thus which symbols are needed, by the dump's header or else by a search.
 
-The header has the addresses of the kernel's page tables and of its list of modules, whose first entry is the kernel
-itself. If these cannot be followed, or the image has no such header, the record that names the kernel's PDB ("RSDS") is
-searched for.
+A crash dump's header gives the addresses of the kernel's page tables and of its list of modules, whose first entry is
+the kernel itself. If these cannot be followed, or the file has no such header, the file is searched for the record that
+names the kernel's PDB ("RSDS").
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ _RECORD = re.compile(b"RSDS.{20}(?:" + "|".join(map(re.escape, _NAMES)).encode()
 _CHUNK = 16 << 20
 _OVERLAP = 64
 _KERNEL_BASE = {True: (0x30, 0x40), False: (0x18, 0x20)}
-"""Offsets of DllBase and SizeOfImage in a KLDR_DATA_TABLE_ENTRY; the same in all versions."""
+"""Offsets of DllBase and SizeOfImage in a KLDR_DATA_TABLE_ENTRY, by whether Windows is 64-bit; no version differs."""
 _DEBUGGER_DATA_TAG, _DEBUGGER_DATA_BASE = 0x10, 0x18
 _UNKNOWN_SIZE = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The kernel's PDB and, if the page tables led to the kernel, its base address (else 0) and its own page tables."""
+    """The identity of the kernel's PDB, and the kernel's base address; 0 if it was found by a search of the file."""
 
     pdb: PdbIdentity
     base: int = 0
 
 
 def kernel_of(pages: PageSource, header: DumpHeader) -> Kernel | None:
-    """Return the kernel to which the header of a crash dump leads, or None."""
+    """Return the kernel, found by the addresses in the header of a crash dump, or None if they cannot be followed.
+
+    `pages` are the dump's physical pages.
+    """
     memory = Memory(AddressSpace(Memory(pages), header.paging, header.directory_base))
     for find in (_by_module_list, _by_debugger_data):
         try:
@@ -66,7 +69,10 @@ def _by_debugger_data(memory: Memory, header: DumpHeader) -> tuple[int, int]:
 
 
 def search_kernel(data: ByteSource, progress: Callable[[int], None] = lambda _: None) -> Kernel | None:
-    """Return the first kernel whose PDB record is in the file, or None. `progress` is called with the bytes done."""
+    """Return the first kernel whose RSDS record is in the file, or None if no such record is found.
+
+    `progress` is called from time to time with the number of bytes that have been searched.
+    """
     for offset in range(0, data.size, _CHUNK):
         progress(offset)
         match = _RECORD.search(data.read(offset, _CHUNK + _OVERLAP))

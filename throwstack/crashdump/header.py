@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The header of a Windows crash dump: DUMP_HEADER (x86, one page) and DUMP_HEADER64 (two pages).
+"""Reads the header of a Windows crash dump: DUMP_HEADER (x86, one page) or DUMP_HEADER64 (two pages).
 
 Offsets are those of the structures in the Windows SDK (DUMP_HEADER32, DUMP_HEADER64). Dump types 8 to 10 are not in the
 SDK: `.dump` of current debuggers writes them, and public parsers (kdmp-parser) describe them.
 
-Windows fills the header with the letters PAGE over and over before it writes the members, and a member that it does not
-write keeps these letters. An up time of 0x4547415045474150 ("PAGEPAGE") is therefore no up time: the value is absent.
+Windows fills the header with the letters PAGE over and over before it writes the members. A member that Windows does
+not write keeps these letters. So an up time of 0x4547415045474150 ("PAGEPAGE") means that no up time was written.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class DumpKind(Enum):
     BITMAP_FULL = 5
     """All of physical memory that is in use, listed by a bitmap: Windows 8 and later."""
     BITMAP_KERNEL = 6
-    """The kernel's pages, and user pages if asked for (active memory dump, live dump), listed by a bitmap."""
+    """The kernel's pages, and user pages if requested (active memory dump, live dump), listed by a bitmap."""
     AUTOMATIC = 7
     """The kernel's pages, listed by a bitmap: the default since Windows 8."""
     LIVE_KERNEL = 8
@@ -49,9 +49,12 @@ class DumpKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DumpHeader:
-    """The members of the header. A member that Windows did not write is None.
+    """The members of a crash dump's header.
 
-    `kind` is None if `dump_type` is unknown. `system_time` is a FILETIME; `up_time` counts 100 ns.
+    `kind` is None if `dump_type` is unknown. `directory_base` is the physical address of the page tables (CR3).
+    `module_list` and `debugger_data` are the addresses of PsLoadedModuleList and of KDDEBUGGER_DATA64. `bug_check` is
+    the bug check code, with its four `parameters`. `system_time` is a FILETIME, and `up_time` is in units of 100 ns;
+    each is None if Windows did not write it.
     """
 
     is_64bit: bool
@@ -76,19 +79,19 @@ class DumpHeader:
 
     @property
     def paging(self) -> PagingMode:
-        """Return the shape of the machine's page tables."""
+        """Return the format of the machine's page tables."""
         if self.is_64bit:
             return PagingMode.X64
         return PagingMode.PAE if self.has_pae else PagingMode.X86
 
     @property
     def is_arm64(self) -> bool:
-        """Say whether the machine is an ARM64 one, whose page tables are not read."""
+        """Say whether the dump is from an ARM64 machine. Page tables of ARM64 are not supported."""
         return self.machine == _MACHINE_ARM64
 
 
 def read_header(data: ByteSource) -> DumpHeader | None:
-    """Return the header at the start of a file; None if the file begins with none or ends within it."""
+    """Return the crash dump header at the start of a file; None if there is none or the file ends within it."""
     page = data.read(0, 2 * PAGE_SIZE)
     if page[:8] == b"PAGEDU64" and len(page) == 2 * PAGE_SIZE:
         return _header64(page)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the physical pages are in the file of a crash dump. There are three layouts.
+"""Finds where the physical pages are in the file of a crash dump. There are three layouts.
 
 - Runs (type 1): PHYSICAL_MEMORY_DESCRIPTOR in the header lists them; the pages follow the header in that order.
 - Bitmap (types 2, 5, 6, 7): a second header, "SDMP" or "FDMP" and "DUMP", follows the dump's header. After it comes a
   bit for each page frame, then the pages whose bits are set, by frame number. Up to Windows 7 the second header's
   figures have 32 bits (SUMMARY_DUMP32/64 of the SDK); from Windows 8 on they have 64 bits and other offsets.
-- Ranges (types 8, 9, 10): a second header, 0x40, "RDMP" and "DUMP"; then pairs of frame number and page count.
+- Ranges (types 8, 9, 10): a second header (0x40, "RDMP" and "DUMP") follows the dump's header. After it come pairs of
+  frame number and page count, then the pages.
 
-A truncated file still lists the pages that it lost. They are kept as runs beyond the end of the file, so that they can
-be counted and reported as missing. The work that a hostile list can cause is bounded.
+A truncated file still lists the pages that it lost. Their runs are kept although they are beyond the end of the file,
+so that the lost pages can be counted and reported as missing. The work that a hostile list can cause is bounded.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from throwstack.crashdump.file_bytes import ByteSource
 from throwstack.crashdump.header import DumpHeader, DumpKind
 
 _MAX_BITMAP = 1 << 31
-"""In bits, one for each page: 8 TiB of memory."""
+"""The most bits of a bitmap. There is one for each page, so this allows 8 TiB of memory."""
 _MAX_RANGES = 1 << 20
 _MAX_FRAME = 1 << 40
 _MAX_LOST_RUNS = 1 << 16
-"""Runs beyond the end of the file that are kept one by one."""
+"""The most runs beyond the end of the file that are kept one by one."""
 _BITMAP_KINDS = frozenset({DumpKind.SUMMARY, DumpKind.BITMAP_FULL, DumpKind.BITMAP_KERNEL, DumpKind.AUTOMATIC})
 _RANGE_KINDS = frozenset({DumpKind.LIVE_KERNEL, DumpKind.LIVE_USER, DumpKind.LIVE_FULL})
 _WITHOUT_MEMORY = {
@@ -41,7 +42,10 @@ _SET = re.compile(rb"\xff+|[^\x00]", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class PageRun:
-    """A run of consecutive frame numbers: the first one, how many pages, and the first page's offset in the file."""
+    """A run of pages: the first frame number, the number of pages, and the first page's offset in the file.
+
+    The pages have consecutive frame numbers, and follow each other in the file.
+    """
 
     first: int
     count: int
@@ -53,7 +57,7 @@ class NoRuns(ThrowstackError):
 
 
 def read_runs(data: ByteSource, header: DumpHeader) -> tuple[PageRun, ...]:
-    """Return the runs, sorted by frame number and without overlaps. Raises `NoRuns` if there is none."""
+    """Return the runs of a dump's pages, by frame number and without overlaps. Raises `NoRuns` if there is none."""
     if header.kind is DumpKind.FULL:
         runs = _described(data, header)
     elif header.kind in _BITMAP_KINDS:
@@ -129,8 +133,8 @@ def _bitmap(head: bytes, header: DumpHeader) -> _Bitmap:
 def _set_bits(bitmap: bytes, offset: int, end: int) -> Iterator[PageRun]:
     """Yield a `PageRun` for each run of set bits. The first page is at `offset` in the file, whose size is `end`.
 
-    A small file can have a large bitmap, with millions of runs beyond the end of the file. Only some of them are kept.
-    The last one that is kept includes all further pages: they are counted, but cannot be read anyway.
+    A small file can have a large bitmap, with millions of runs beyond the end of the file. Only some of these runs are
+    yielded one by one. The last run then includes all further pages, so that they are counted; none can be read.
     """
     first = count = lost = 0
     for match in _SET.finditer(bitmap):

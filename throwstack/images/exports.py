@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parses the export directory of an image, some of whose pages may be absent. Follows the PE/COFF specification.
 
-An entry is made of four parts: the function's address, the pointer to its name, its ordinal, and the name. If any of
-them is on an absent page, the entry is left out, and `Exports` knows what may be missing.
+An entry is made of four parts: the function's address, the pointer to its name, its ordinal, and the name. If one of
+these parts is on an absent page, the entry is left out, and `Exports` records what may be missing.
 
-Why absent pages are not read as zeros: the table of ordinals maps the n-th name to an index of the table of addresses.
-A page of zeros there maps 2,048 names to index 0, so that the first function of the DLL would get all these names.
+Absent pages are not read as zeros, for this reason: the table of ordinals maps the n-th name to an index of the table
+of addresses. A page of zeros there would map 2,048 names to index 0, so that the first function of the DLL would get
+all these names.
 
 All tables and names have to be inside the directory, where linkers put them, and all addresses inside the image.
 """
@@ -35,11 +36,12 @@ _LAST = chr(0x10FFFF)
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """An export. `forwarder` is `DLL.Name` if the entry forwards to another DLL; then `rva` is not code.
+    """One export of an image.
 
-    An export without a name is called `Ordinal12`, as in debuggers, and so is one whose name cannot be read. The second
-    matters: an address after the start of a function gets the nearest name before it. If the function were left out,
-    its addresses would get the name of the function before it.
+    `forwarder` is `DLL.Name` if the entry forwards to another DLL, else None; a forwarder's `rva` is not that of code.
+    An export without a name gets a name like `Ordinal12`, as in debuggers, and so does an export whose name cannot be
+    read. The latter must not be left out: an address is named after the nearest export before it, so the addresses in
+    that function would get the name of the function before it.
     """
 
     rva: int
@@ -48,18 +50,18 @@ class Export:
 
 
 class Exports:
-    """The exports of an image by RVA (of several at one RVA, named ones first), and what may be missing from them."""
+    """The exports of an image, sorted by RVA, and what may be missing; at one RVA, exports with a name come first."""
 
     __slots__ = ("_derived", "_entries", "_gaps", "has_all_starts")
 
     def __init__(
         self, entries: Sequence[Export], gaps: Sequence[tuple[str, str]] = (), *, has_all_starts: bool = True
     ) -> None:
-        """`entries` are those that could be read.
+        """`entries` are the exports that could be read.
 
-        Each of `gaps` is a pair (first, last): names between these two may be missing, as the table of names is sorted.
-        `has_all_starts` says that the addresses of all functions could be read: no unknown one begins between two
-        entries.
+        Each of `gaps` is a pair (first, last) of names: exports whose names sort between these two may be missing.
+        `has_all_starts` says whether the addresses of all functions could be read. If it is True, no unknown exported
+        function begins between two entries.
         """
         self._entries = tuple(entries)
         self._gaps = tuple(gaps)
@@ -80,11 +82,11 @@ class Exports:
         return self.has_all_starts and not self._gaps
 
     def may_lack(self, name: str) -> bool:
-        """Say whether `name`, which is not among the entries, may be one of those that could not be read."""
+        """Say whether `name`, which is not the name of an entry, may be that of an export that could not be read."""
         return any(first <= name <= last for first, last in self._gaps)
 
     def derived(self, make: Callable[[Exports], T]) -> T:
-        """Return `make(self)`. It is computed once for all images that share these exports."""
+        """Return `make(self)`. The result is computed once for all images that share this object."""
         if make not in self._derived:
             self._derived[make] = make(self)
         value: T = self._derived[make]
@@ -93,14 +95,14 @@ class Exports:
 
 NO_EXPORTS = Exports(())
 UNKNOWN_EXPORTS = Exports((), [("", _LAST)], has_all_starts=False)
-"""The exports of an image whose headers, or the head of whose export directory, cannot be read."""
+"""The exports of an image whose headers or IMAGE_EXPORT_DIRECTORY cannot be read: none is known, any may be missing."""
 
 
 def parse_exports(directory: tuple[int, int], pages: Sequence[bytes | None], limit: int) -> Exports:
-    """Parse the export `directory` (RVA, size).
+    """Parse the export directory of an image; `directory` is its RVA and size.
 
-    `pages` are its pages, from the one that holds the RVA on; None for an absent page. Entries whose RVA is not below
-    `limit`, the size of the image, are left out.
+    `pages` are the directory's pages, beginning with the page that holds its RVA; an absent page is None. Entries whose
+    RVA is not below `limit`, the size of the image, are left out.
     """
     view = _View(directory, pages)
     head = view.read(directory[0], _DIRECTORY.size)
@@ -130,9 +132,10 @@ def parse_exports(directory: tuple[int, int], pages: Sequence[bytes | None], lim
 
 
 def _gaps(names: Sequence[str | None]) -> list[tuple[str, str]]:
-    """Return the pairs of known names that have only unknown ones (None in `names`) between them.
+    """Return a pair of names for each row of unknown names (None) in `names`: the known name before and after the row.
 
-    The loader searches the table of names as a sorted one, so an unknown name is between its neighbours.
+    The table of names is sorted, as the loader bisects it, so the unknown names sort between these two. If the two are
+    out of order, the pair covers all names.
     """
     if None not in names:
         return []
@@ -158,7 +161,7 @@ class _View:
         self._pages = pages
         self._names: dict[int, str | None] = {}
         self._letters_left = size
-        """Names do not overlap in a linker's directory, so all together are no longer than it. This bounds the work."""
+        """Letters of names still to be read. Linkers' names do not overlap: together they fit into the directory."""
 
     def read(self, rva: int, size: int) -> bytes | None:
         """Return the bytes at `rva`; None if one of them is outside the directory or absent."""
@@ -172,7 +175,10 @@ class _View:
         return None if rest is None else page[offset:] + rest[: offset + size - PAGE_SIZE]
 
     def words(self, rva: int, count: int, form: str) -> Iterator[int | None]:
-        """Yield the `count` words of a table, None for each that is absent. It ends where the directory ends."""
+        """Yield the `count` words of the table at `rva`, None for an absent one; `form` is a word's struct format.
+
+        Words beyond the end of the directory are left out.
+        """
         word = struct.Struct(form)
         fitting = max(self._high - rva, 0) // word.size if rva >= self._low else 0
         for at in range(rva, rva + min(count, fitting, _MAX_ENTRIES) * word.size, word.size):
@@ -180,7 +186,7 @@ class _View:
             yield None if data is None else word.unpack(data)[0]
 
     def text(self, rva: int) -> str | None:
-        """Return the zero-terminated name at `rva`; "" if that cannot be a name, None if a part of it is absent."""
+        """Return the zero-terminated name at `rva`; "" if the bytes cannot be a name, None if some are absent."""
         if rva not in self._names:
             self._names[rva] = self._text(rva)
         return self._names[rva]
@@ -201,8 +207,9 @@ class _View:
         return ""
 
     def forwarder(self, rva: int) -> str | None:
-        """Return the target if the entry with this RVA forwards, "" if the target cannot be read. None if it is code.
+        """Return the `DLL.Name` to which the entry with the address `rva` forwards; None if `rva` is that of code.
 
-        An entry forwards if its address is inside the export directory: there it is not code but a name.
+        An entry forwards if its address is inside the export directory, where a name is and not code. The result is ""
+        if that name cannot be read.
         """
         return (self.text(rva) or "") if self._low <= rva < self._high else None

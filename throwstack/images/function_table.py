@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image's table of RUNTIME_FUNCTIONs (.pdata), which says which entry covers an RVA.
+"""An image's table of RUNTIME_FUNCTIONs (.pdata), which is searched for the entry that covers an RVA.
 
-The linker sorts the table, so that a look-up is a bisection that touches a few pages. If it meets an absent page or an
-entry out of order, the readable part of the table is indexed once and searched instead. A function without an entry
-counts as a leaf function. So "no entry" is the answer only if no lost entry could cover the RVA. Follows "x64 exception
-handling" in Microsoft's documentation.
+The linker sorts the table, so that a look-up is a bisection that reads few pages. If the bisection meets an absent page
+or an entry out of order, the readable part of the table is indexed once and searched instead. A function without an
+entry is taken for a leaf function. So the result is "no entry" only if no lost entry can cover the RVA. Follows "x64
+exception handling" in Microsoft's documentation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_IMAGE_SIZE = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class RuntimeFunction:
-    """RUNTIME_FUNCTION: the RVAs of a code range [begin, end) and of its unwind information."""
+    """A RUNTIME_FUNCTION: the RVAs of a code range (`begin` <= RVA < `end`) and of its unwind information."""
 
     begin: int
     end: int
@@ -37,21 +37,21 @@ class RuntimeFunction:
 
     @property
     def is_plausible(self) -> bool:
-        """Say whether this can be an entry: its range of code is not empty, and its unwind data is within 2 GiB."""
+        """Say whether this can be an entry: the range of code is not empty, and all its RVAs are below 2 GiB."""
         return 0 < self.begin < self.end < _MAX_IMAGE_SIZE and 0 < self.unwind < _MAX_IMAGE_SIZE
 
 
 class _OutOfOrder(ThrowstackError):
-    """A bisection met an entry that does not belong where it is."""
+    """A bisection met an entry that is not plausible, or that is not sorted in at its position."""
 
 
 class FunctionTable:
-    """The table at `address`, of `size` bytes, seen through `memory`."""
+    """The table of RUNTIME_FUNCTIONs of one image in memory."""
 
     __slots__ = ("_address", "_begins", "_count", "_entries", "_memory", "_missing", "_missing_ends", "_slots")
 
     def __init__(self, memory: Memory, address: int, size: int) -> None:
-        """The exception directory is at `address`; nothing is read yet."""
+        """The table is in `memory` at `address` and has `size` bytes. Nothing is read yet."""
         self._memory = memory
         self._address = address
         self._count = size // _ENTRY.size
@@ -62,14 +62,14 @@ class FunctionTable:
         self._slots = self._count
 
     def find(self, rva: int) -> RuntimeFunction | Stop | None:
-        """Return the entry that covers `rva`; None if there is none; a stop if that cannot be known."""
+        """Return the entry that covers `rva`, or None if there is none; a `Stop` if a lost entry may cover `rva`."""
         entry = self.nearest(rva)
         return None if isinstance(entry, RuntimeFunction) and rva >= entry.end else entry
 
     def nearest(self, rva: int) -> RuntimeFunction | Stop | None:
-        """Return the entry that covers `rva` or else the last one before it.
+        """Return the entry that covers `rva` or else the last entry before `rva`.
 
-        None if the table begins after `rva`; a stop if a nearer entry may be on an absent page.
+        None if the first entry begins after `rva`. A `Stop` if a nearer entry may be on an absent page or damaged.
         """
         if self._entries is None:
             try:
@@ -115,10 +115,10 @@ class FunctionTable:
         return Stop(end, f"no entry for RVA {rva:#x} in what is left of the function table at {self._address:#x}")
 
     def _load(self) -> list[tuple[RuntimeFunction, int]]:
-        """Index the plausible entries by begin, each with its slot in the table. Note the runs of slots that are lost.
+        """Return the plausible entries, sorted by begin, each with its position in the table; note the unreadable ones.
 
         For functions that it discarded, GNU ld leaves entries whose begin and end are 0 and whose unwind RVA is kept.
-        They take no slot. An entry of zeros only is damage.
+        Such entries are left out, and positions are counted without them. An entry of zeros only is damage.
         """
         entries = []
         discarded = 0

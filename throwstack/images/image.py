@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PE images in memory: headers, sections, exports, the identity of the PDB. Follows the PE/COFF specification.
+"""Reads PE images in memory: headers, sections, exports, the identity of the PDB. Follows the PE/COFF specification.
 
-Headers are parsed with pefile. An absent page or a damaged header raises nothing: what cannot be read is None or empty.
+Headers are parsed with pefile. An absent page or a damaged header raises no exception: what cannot be read is None or
+empty.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ _HEADER_SIZE = PAGE_SIZE
 _MAX_IMAGE_SIZE = 1 << 30
 _MAX_DIRECTORY_SIZE = 8 << 20
 _MAX_PAGES = 4096
-"""Number of pages whose parsed headers, or digests, are kept."""
+"""The most pages whose parsed headers are kept, and the most whose digests are kept."""
 _MAX_EXPORTS = 1 << 20
-"""Number of exports that are kept; a machine has some 200,000 different ones."""
+"""The most exports that are kept; a machine has some 200,000 different exports."""
 _EXECUTE, _WRITE = 0x20000000, 0x80000000
 _MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
@@ -36,7 +37,7 @@ _RSDS_NAME = 24
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of an image: its name, RVA, size in memory in bytes, and the access to its pages."""
+    """A section of an image: its name, RVA, size in memory in bytes, and whether it is executable or writable."""
 
     name: str
     rva: int
@@ -47,7 +48,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class PdbIdentity:
-    """The PDB of an image by its RSDS record: file name, GUID as 32 upper-case hex digits, age."""
+    """The identity of an image's PDB, from the RSDS record: file name, GUID as 32 upper-case hex digits, and age."""
 
     name: str
     guid: str
@@ -56,7 +57,10 @@ class PdbIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """The members of an image's headers that the engine uses. Directories are (RVA, size); (0, 0) if there is none."""
+    """The members of an image's headers that throwstack uses.
+
+    A directory is given as (RVA, size), and as (0, 0) if the image does not have it.
+    """
 
     arch: Arch
     timestamp: int
@@ -77,7 +81,7 @@ class Headers:
 
 
 class Image:
-    """The image of one module in memory. Everything is parsed on first use. Unreadable memory raises no error."""
+    """The image of one module in memory. Each part is parsed on first use. Unreadable memory raises no exception."""
 
     __slots__ = (
         *("_cache", "_exports", "_function_table", "_headers", "_is_parsed", "_pdb", "_pdb_parsed"),
@@ -85,7 +89,7 @@ class Image:
     )
 
     def __init__(self, module: Module, memory: Memory, cache: ImageCache | None = None) -> None:
-        """`module` is loaded in `memory`. Images with equal bytes are parsed once if they share `cache`."""
+        """`module` is loaded in `memory`. Images that share `cache` are parsed only once if their bytes are equal."""
         self.module = module
         self.memory = memory
         self._cache = cache if cache is not None else ImageCache()
@@ -132,14 +136,14 @@ class Image:
 
     @property
     def pdb(self) -> PdbIdentity | None:
-        """Return the identity of the image's PDB from its RSDS record, or None."""
+        """Return the identity of the image's PDB from its RSDS record, or None if no such record can be read."""
         if not self._pdb_parsed:
             self._pdb_parsed = True
             self._pdb = self._read_pdb_identity()
         return self._pdb
 
     def is_code(self, address: int) -> bool:
-        """Say whether `address` is in an executable section. With unreadable headers the whole image counts."""
+        """Say whether `address` is in an executable section or, if the headers are unreadable, in the image at all."""
         headers = self.headers
         if headers is None or not headers.sections:
             return self.module.contains(address)
@@ -169,7 +173,7 @@ class Image:
 
 
 def parse_rsds(record: bytes) -> PdbIdentity | None:
-    """Return the identity in a CodeView record (`RSDS`, GUID, age, path), or None if it is not one."""
+    """Return the PDB identity in a CodeView record (`RSDS`, GUID, age, path), or None if `record` is not one."""
     if len(record) <= _RSDS_NAME or record[:4] != b"RSDS":
         return None
     first, second, third = (
@@ -186,22 +190,22 @@ def parse_rsds(record: bytes) -> PdbIdentity | None:
 class ImageCache:
     """Shares parsed headers and exports between processes whose pages have equal bytes.
 
-    Only the bytes count, not the module's name. If a process has written to its copy of a DLL, the bytes differ, and
-    what is parsed from them is used for this process alone. Absent pages are part of the key as well: what was parsed
-    without a page is not used for a process that has the page.
+    The bytes are the key of the cache, and the module's name is not. If a process has written to its copy of a DLL, the
+    bytes differ, and what is parsed from them is used for this process alone. Which pages are absent is part of the key
+    as well: what was parsed without a page is not used for a process that has the page.
     """
 
     __slots__ = ("_digests", "_entries", "_exports", "_headers")
 
     def __init__(self) -> None:
-        """Start empty. Use one cache for each dump."""
+        """Make an empty cache. Use one cache for each dump."""
         self._digests: dict[bytes, bytes] = {}
         self._headers: dict[bytes, Headers | None] = {}
         self._exports: dict[tuple[object, ...], Exports] = {}
         self._entries = 0
 
     def headers(self, page: bytes) -> Headers | None:
-        """Return the headers in an image's first page, or None."""
+        """Return the headers in an image's first page, or None if they are not valid PE headers."""
         if page not in self._headers:
             if len(self._headers) >= _MAX_PAGES:
                 self._headers.clear()
@@ -234,7 +238,7 @@ class ImageCache:
     def _digest(self, page: bytes) -> bytes:
         """Return a digest of `page`.
 
-        It costs little for a page that many processes share: they have the same bytes object, whose hash Python keeps.
+        For a page that many processes share this is fast: it is the same bytes object, whose hash Python remembers.
         """
         digest = self._digests.get(page)
         if digest is None:
@@ -245,7 +249,7 @@ class ImageCache:
 
 
 def parse_headers(page: bytes) -> Headers | None:
-    """Parse the first page of an image (PE32 or PE32+), or return None if it is not one."""
+    """Parse the headers in the first page of an image (PE32 or PE32+); None if they are not valid or not x86 or x64."""
     if page[:2] != b"MZ":
         return None
     try:
@@ -278,7 +282,7 @@ def parse_headers(page: bytes) -> Headers | None:
 
 
 def data_directory(pe: pefile.PE, index: int) -> tuple[int, int]:
-    """Return RVA and size of data directory `index` as the headers give them; (0, 0) if they do not have it."""
+    """Return RVA and size of data directory `index` as the headers give them; (0, 0) if there is no such directory."""
     entries = pe.OPTIONAL_HEADER.DATA_DIRECTORY
     return (entries[index].VirtualAddress, entries[index].Size) if index < len(entries) else (0, 0)
 
@@ -295,7 +299,7 @@ class ImageMap:
     __slots__ = ("_images", "memory", "modules")
 
     def __init__(self, memory: Memory, modules: ModuleMap, cache: ImageCache | None = None) -> None:
-        """`modules` are loaded in `memory`; `cache` is shared with other address spaces."""
+        """`modules` are loaded in `memory`; `cache` shares what is parsed with other address spaces of the dump."""
         self.memory = memory
         self.modules = modules
         shared = cache if cache is not None else ImageCache()

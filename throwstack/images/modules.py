@@ -11,9 +11,9 @@ from functools import lru_cache
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A loaded image: its file name and full path as the loader recorded them, its base address and size in bytes.
+    """A loaded image: its file name and full path as the loader recorded them, its base address and its size in bytes.
 
-    `name` keeps its extension (`KERNEL32.dll`); `label` is the part before the `!` of a symbol.
+    `name` includes the extension (`KERNEL32.dll`). `label` is the form used before the `!` of a symbol (`KERNEL32`).
     """
 
     name: str
@@ -21,7 +21,7 @@ class Module:
     base: int
     size: int
     timestamp: int = 0
-    """The image's time stamp in the loader's entry; 0 if it is not known."""
+    """The image's time stamp, from the loader's entry for the module; 0 if it is not known."""
 
     @property
     def label(self) -> str:

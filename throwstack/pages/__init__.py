@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the pages of a process, whether or not its page tables map them, and says where each comes from."""
+"""Finds the pages of a process, whether or not its page tables map them, and says where each page comes from."""

@@ -2,18 +2,23 @@
 """Reads pages from the compressed stores of Windows 10 and later.
 
 Windows compresses pages instead of writing them to a page file at once. The compressed data is in the user memory of a
-process of its own ("MemCompression"); the structures that find it are in kernel memory. A page is found in these steps:
+process of its own ("MemCompression"); the structures that locate it are in kernel memory. A page is found in these
+steps:
 
 1. The page-table entry looks as if the page were in a page file. The number of that page file stands for the stores (no
-   such file exists on disk). Number and page make the page's key: page 0x1234 of page file 2 has the key 0x20001234.
+   such file exists on disk). This number and the page's index in the page file make the page's key: page 0x1234 of page
+   file 2 has the key 0x20001234.
 2. A B+ tree in SmGlobals maps the key to the index of a store.
-3. The store's own B+ tree maps the key to a region key: the number of a chunk, and of a record in it.
-4. The record gives the place of the compressed data and its size. The upper bits of the place are the number of a
-   region of the owner's memory, the lower bits count units of 16 bytes in it.
-5. The data is decompressed (`throwstack.pages.xpress`), unless its size is that of a page.
+3. The store's own B+ tree maps the key to a region key, which has the number of a chunk and the number of a record in
+   that chunk.
+4. The record gives the position of the compressed data, here called its place, and the size of the data. The upper bits
+   of the place are the number of a region of the owner's memory. The lower bits are the offset in that region, in units
+   of 16 bytes. The owner is the process MemCompression.
+5. The data is decompressed (`throwstack.pages.xpress`). Data whose size is that of a page is not compressed.
 
 `throwstack.pages.store_layout` has the offsets of these structures and says where they are documented. The structures
-are hostile, as everything in a dump: a page whose structures make no sense is not read, and `NotInStore` says why.
+may be hostile, as everything in a dump. If the structures of a page make no sense, the page is not read, and
+`NotInStore` says why.
 """
 
 from __future__ import annotations
@@ -38,15 +43,15 @@ _IS_INVALID = 1 << 24
 _STORES_PER_ROW = 32
 _CHUNK_ARRAYS = 32
 _ELSEWHERE = 0xFFFFFFFF
-"""A record's place if the data is somewhere else. The two published descriptions disagree on where: it is not read."""
+"""The place in a record whose data is elsewhere. Two published descriptions disagree on where, so it is not read."""
 _XPRESS = 3
 _UNIT = 16
-"""Places count units of this many bytes."""
+"""The unit of a place in bytes."""
 _REGION_ALIGNMENT = 0x10000
 _DEPTH = 8
-"""Most levels of a tree. A node fills a page: 255 children, or 510 keys in a leaf."""
+"""Most levels of a B+ tree. A node fills a page and has at most 255 children, or in a leaf 510 keys."""
 _PAGES = 1024
-"""Number of pages that are remembered, or for which the reason is remembered."""
+"""The most pages for which the contents, or the reason why they cannot be read, are remembered."""
 
 
 class NotInStore(ThrowstackError):
@@ -55,7 +60,10 @@ class NotInStore(ThrowstackError):
 
 @dataclass(frozen=True, slots=True)
 class _Store:
-    """The members of an SMKM_STORE that are used. The low `record_bits` bits of a region key select the record."""
+    """The members of an SMKM_STORE that are used, and `memory`, the memory of the store's owner.
+
+    The low `record_bits` bits of a region key are the number of the record, the bits above are that of the chunk.
+    """
 
     pages_tree: int
     chunk_arrays: tuple[int, ...]
@@ -75,11 +83,11 @@ class CompressedStores:
     def __init__(
         self, kernel: Memory, sm_globals: int, layout: StoreLayout, owner_memory: Callable[[int], Memory | None]
     ) -> None:
-        """`sm_globals` is the address of the kernel's variable SmGlobals, in the kernel's memory `kernel`.
+        """`kernel` is the kernel's memory, and `sm_globals` the address of its variable SmGlobals.
 
-        `owner_memory` returns the memory of the process whose EPROCESS is at an address, or None if that is not the
-        memory compression process. Neither this memory nor `kernel` may read pages from the stores themselves: that
-        would be an endless recursion.
+        `layout` has the offsets for the kernel's build. `owner_memory` takes the address of an EPROCESS and returns the
+        memory of that process, or None if it is not the memory compression process. Neither this memory nor `kernel`
+        may read pages from the compressed stores: that would be an endless recursion.
         """
         self._kernel = kernel
         self._globals = sm_globals
@@ -90,7 +98,7 @@ class CompressedStores:
         self._pages: dict[int, bytes | NotInStore] = {}
 
     def page(self, number: int, index: int) -> bytes:
-        """Return page `index` of the stores, whose page file number is `number`; raises `NotInStore`."""
+        """Return page `index` of the page file `number` that stands for the stores; raises `NotInStore`."""
         if index >> _PLACE_BITS or not 0 <= number < 16:
             message = "a page's place is beyond what a key can hold"
             raise NotInStore(message)
@@ -163,10 +171,11 @@ class CompressedStores:
         raise NotInStore(message)
 
     def _record(self, store: _Store, region_key: int) -> tuple[int, int]:
-        """Return the place and the size in the record of `region_key`.
+        """Return place and size of the compressed data, from the record that `region_key` selects.
 
-        Pointers to chunks are in up to 32 arrays, each twice as long as the one before. The highest set bit of a
-        chunk's number selects the array, the bits below it the element: chunk 0b1011 is element 0b011 of array 3.
+        Pointers to chunks are in up to 32 arrays, each twice as long as the array before it. The highest set bit of a
+        chunk's number selects the array, and the bits below select the element: chunk 0b1011 is element 0b011 of
+        array 3.
         """
         chunk = region_key >> store.record_bits
         if not chunk:
@@ -183,7 +192,7 @@ class CompressedStores:
         return place, size
 
     def _address(self, store: _Store, place: int) -> int:
-        """Return the address of `place` in the owner's memory."""
+        """Return the address in the owner's memory that `place`, a region's number and an offset in it, stands for."""
         pointer_size = self._layout.pointer_size
         if store.region_shift >= 32:
             message = "a store's division into regions is not valid"
@@ -198,12 +207,15 @@ class CompressedStores:
         return self._of(self._kernel.read(address, self._layout.pointer_size), 0)
 
     def _of(self, data: bytes, at: int) -> int:
-        """Return the pointer at `at` in `data`."""
+        """Return the pointer at the offset `at` in `data`."""
         return int.from_bytes(data[at : at + self._layout.pointer_size], "little")
 
 
 def _contents(memory: Memory, address: int, size: int) -> bytes:
-    """Return the page whose data is at `address`. A page that compression did not make smaller is stored as it is."""
+    """Return the page whose stored data is the `size` bytes at `address`.
+
+    A page that compression did not make smaller is stored uncompressed; then `size` is that of a page.
+    """
     is_raw = size == PAGE_SIZE
     size = size if is_raw else size % PAGE_SIZE
     if not size:
@@ -222,7 +234,7 @@ def _contents(memory: Memory, address: int, size: int) -> bytes:
 
 
 def _outcome(read: Callable[[int], _T], number: int) -> _T | NotInStore:
-    """Return the result of `read`, or the reason why it fails. Both can be remembered, as the dump does not change."""
+    """Return `read(number)`, or the reason why it fails. Both can be remembered, as the dump does not change."""
     try:
         return read(number)
     except NotInStore as reason:

@@ -13,23 +13,23 @@ class PageOrigin(Enum):
     VALID = "valid"
     """Mapped by the page tables (pages of 4 KiB and large ones)."""
     TRANSITION = "transition"
-    """Removed from the working set, but still in memory."""
+    """In memory, although removed from the process's working set."""
     PROTOTYPE = "prototype"
     """In memory as a page of a section; found through the section's prototype PTE."""
     ZERO = "demand-zero"
-    """Committed and never touched: the process would read zeros."""
+    """Committed and never accessed: the process would read zeros."""
     PAGE_FILE = "page file"
     """Read from a page file that was given with the dump."""
     STORE = "compressed store"
     """Windows 10 and later: decompressed from the memory of the memory compression process."""
     FILE = "image file"
-    """Not in the dump: taken from the file of the image, relocated. Only this one is a substitute."""
+    """Not in the dump: taken from the image's file and relocated. No other origin is a substitute."""
 
     NOT_COMMITTED = "not committed"
     """The process has no memory at this address."""
     PAGED_OUT = "in a page file that was not given"
     COMPRESSED = "in the compressed store, unreadable"
-    """In the compressed store, whose layout is unknown, or which is damaged or not in the dump."""
+    """In the compressed store, but the store's layout is unknown, or its structures are damaged or not in the dump."""
     IN_FILE = "only in the file that is mapped there"
     """Not in memory and in no page file; it would have to be read from the mapped file, which was not given."""
     NOT_IN_DUMP = "its frame is not in the dump"
@@ -63,9 +63,11 @@ _PRESENT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class PageLocation:
-    """Where a page is. `frame` is its frame number or, if `page_file` is given, the page's index in that page file.
+    """Where a page is, so that its bytes can be read.
 
-    The compressed store has a page file number, too.
+    If `page_file` is None, `frame` is the page's frame number in physical memory. Otherwise `page_file` is the number
+    of a page file, or the number that stands for the compressed store, and `frame` is the page's index in it. `frame`
+    has no meaning for a page that is absent or all zeros.
     """
 
     origin: PageOrigin

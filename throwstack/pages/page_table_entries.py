@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decodes page-table entries whose valid bit is clear. The processor ignores them; Windows gives them a meaning.
+"""Decodes page-table entries whose valid bit is clear: the processor ignores them, but Windows gives them a meaning.
 
 All Windows versions agree on this: if bit 10 is set, the entry is in prototype format; else if bit 11 is set, the page
 is in transition; else the entry is in software format (page file or demand zero). The other bits differ between paging
 modes and Windows versions. They are the members of _MMPTE_HARDWARE, _MMPTE_TRANSITION, _MMPTE_PROTOTYPE and
-_MMPTE_SOFTWARE, and the caller, who has the kernel's symbols, gives their positions.
+_MMPTE_SOFTWARE. Their positions come from the kernel's symbols and are passed to `PteFormats`.
 
-The L1TF attack (2018) reads the cache line at the frame number of an entry that is not valid. Patched kernels
-therefore set high bits in such entries, `MiState.Hardware.InvalidPteMask`, that lead beyond all physical memory. With
-the mask 1 << 45, the transition entry 0x12345880 is stored as 0x200012345880. If the entry itself has bits of the mask
-set, Windows stores it unchanged and sets the swizzle bit (bit 4) to say so. So the mask is taken out of an entry whose
-swizzle bit is clear.
+The L1TF attack (2018) reads the cache line at the frame number of an entry that is not valid. Patched kernels therefore
+set high bits in such entries (the mask `MiState.Hardware.InvalidPteMask`), so that the frame number is beyond all
+physical memory. With the mask 1 << 45, the transition entry 0x12345880 is stored as 0x200012345880. If the entry itself
+has bits of the mask set, Windows stores it unchanged and sets the swizzle bit (bit 4) to say so. So if the swizzle bit
+of an entry is clear, the bits of the mask are cleared before the entry is decoded.
 """
 
 from __future__ import annotations
@@ -52,13 +52,17 @@ class EntryKind(Enum):
     PAGE_FILE = "page file"
     ZERO = "zero"
     NO_ACCESS = "no access"
-    """Decommitted, or committed without any access and never touched."""
+    """Decommitted, or committed with no access allowed and never accessed."""
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedEntry:
-    """A decoded entry. `value` is a frame number, the address of a prototype PTE, or a page number in a page file."""
+    """A decoded page-table entry.
+
+    By `kind`, `value` is a frame number (in transition), the address of a prototype PTE, or a page's index in the page
+    file whose number is `page_file`. For other kinds it is 0.
+    """
 
     kind: EntryKind
     value: int = 0
@@ -67,10 +71,11 @@ class DecodedEntry:
 
 @dataclass(frozen=True, slots=True)
 class PteFormats:
-    """Bit positions of the entries of one machine. `size` is the size of an entry in bytes.
+    """The bit fields of the page-table entries of one machine. `size` is the size of an entry in bytes.
 
-    `proto_address` is None on x86 without PAE: an entry of four bytes has no room for the whole address, so the VAD is
-    asked. `swizzle` is None if the Windows version has no such bit; `invalid_mask` is None if it could not be read.
+    `proto_address` is the field with the address of a prototype PTE. It is None on x86 without PAE: an entry of four
+    bytes is too small for the whole address, so the address is found through the VAD. `swizzle` is None if the Windows
+    version has no such bit. `invalid_mask` is None if the kernel's InvalidPteMask could not be read.
     """
 
     size: int
@@ -84,7 +89,7 @@ class PteFormats:
     invalid_mask: int | None = 0
 
     def unswizzled(self, entry: int) -> int | None:
-        """Return `entry` without the bits of `invalid_mask`; None if the mask is not known and may be in it."""
+        """Return `entry` without the bits of `invalid_mask`; None if the mask is unknown and may be set in `entry`."""
         if self.swizzle is None or self.invalid_mask == 0:
             return entry
         if self.swizzle.of(entry):

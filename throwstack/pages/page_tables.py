@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Translates virtual addresses through the page tables of x86 (two-level and PAE) and x64.
 
-Follows the Intel SDM, volume 3A, chapter 4. Entries whose present bit is clear have a meaning for Windows only: if bit
-11 is set and bit 10 clear, the page is in transition. It left a working set, but is still in memory at the frame number
-in the entry. Everything else about such entries is in `throwstack.pages.page_table_entries`.
+Follows the Intel SDM, volume 3A, chapter 4. Entries whose present bit is clear have a meaning for Windows only. This
+module knows one such kind: if bit 11 is set and bit 10 is clear, the page is in transition. Such a page has left a
+working set, but is still in memory at the frame number in the entry. All other kinds are decoded by
+`throwstack.pages.page_table_entries`.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ _PAGE_LEVEL = _Level(12, 9, may_be_large=False)
 
 
 class PagingMode(Enum):
-    """The shape of the page tables: size of an entry, width of a physical address, levels from the top down.
+    """A format of page tables: size of an entry, width of a physical address in bits, levels from the top down.
 
-    On x64 physical addresses are cut to 45 bits, as Windows has flags of its own above them in transition entries.
+    On x64 physical addresses are cut to 45 bits, because Windows has flags in the bits above in transition entries.
     """
 
     X86 = _Tables(4, 32, (_Level(22, 10, may_be_large=True), _Level(12, 10, may_be_large=False)))
@@ -70,9 +71,10 @@ class PagingMode(Enum):
 class TableWalk(NamedTuple):
     """The result of a walk of the page tables for one address.
 
-    `frame` is the page's frame number, or None if the walk did not reach the page. Then `entry` is the entry at which
-    the walk ended, or None if the table that has this entry is not in the dump. `is_leaf` says whether the entry is
-    that of the page itself. `is_valid` is False for a page in transition.
+    `frame` is the page's frame number, or None if the walk did not reach a page in memory. `entry` is the entry at
+    which the walk ended, or None if the table that has this entry is not in the dump. `is_leaf` is True if that entry
+    is for the page itself, and False if it is for a table. `is_valid` is True if the page was reached and is mapped,
+    and False for a page in transition.
     """
 
     frame: int | None
@@ -82,15 +84,20 @@ class TableWalk(NamedTuple):
 
 
 class AddressSpace:
-    """One address space of the machine: a `PageSource` of virtual pages, read from one of physical pages."""
+    """One virtual address space of the machine.
+
+    It is a `PageSource` that translates virtual addresses through page tables and reads the pages from a `PageSource`
+    of physical memory.
+    """
 
     __slots__ = ("_invalid_mask", "_is_64bit", "_mask", "_physical", "_size", "_steps", "_top", "_unpack")
 
     def __init__(self, physical: PageSource, mode: PagingMode, directory_base: int, *, invalid_mask: int = 0) -> None:
-        """Translate through the tables at the physical address `directory_base` (CR3; its low flag bits may be set).
+        """`physical` is the physical memory, and `mode` is the format of the page tables.
 
-        A PAE directory base is aligned to 32 bytes, all others to a page. `invalid_mask` has the bits that Windows may
-        have set in entries which are not valid: see `throwstack.pages.page_table_entries`.
+        `directory_base` is the physical address of the top table (CR3; its low flag bits may be set). With PAE it is
+        aligned to 32 bytes, otherwise to a page. `invalid_mask` has the bits that Windows may have set in entries that
+        are not valid: see `throwstack.pages.page_table_entries`.
         """
         self._physical = physical
         self._is_64bit = mode is PagingMode.X64
@@ -126,10 +133,10 @@ class AddressSpace:
         return table
 
     def walk(self, address: int, paged_out: Callable[[int], bytes | None] | None = None) -> TableWalk:
-        """Follow the tables for `address` as far as possible. A table can be in transition or paged out, as any page.
+        """Follow the page tables for `address` as far as possible.
 
-        `paged_out` is called with the entry of a table that is not in memory; it returns the table's 4096 bytes or
-        None.
+        A table can be in transition or paged out, as any page can. `paged_out` is called with the entry of a table that
+        is not in memory, and returns the table's 4096 bytes, or None if they cannot be read.
         """
         if not self._is_canonical(address):
             return _NOWHERE
@@ -161,8 +168,8 @@ class AddressSpace:
         """Return a number for each last-level page table that maps addresses from `first` to `last`.
 
         Two address spaces with equal numbers have the same pages in this range. The number is the table's physical
-        address. For an entry that leads to no table (a large page, or a table that is paged out) it is the entry's
-        complement. It is None if the entry is zero or cannot be read.
+        address. If there is a large page instead of a table, or the table is paged out, the number is the bitwise
+        complement of the entry. It is None if the entry is zero or cannot be read.
         """
         step = 1 << self._steps[-2][0]
         return tuple(self._table_entry(address) for address in range(first & -step, last + 1, step))
@@ -207,4 +214,4 @@ class AddressSpace:
 
 
 _NOWHERE = TableWalk(None, 0, is_leaf=True, is_valid=False)
-"""For an address that the processor refuses, such as a non-canonical one on x64."""
+"""The result for an address that the processor refuses, such as a non-canonical address on x64."""

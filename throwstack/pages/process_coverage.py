@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of a process can be read, in pages, counted by where each page was found."""
+"""Counts how many pages of a process can be read, by where each page was found or why it is absent."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from throwstack.pages.page_origin import PageOrigin
 
 Routes = Mapping[PageOrigin, int]
-"""Number of pages by the origin of the page, which is also the reason if it cannot be read."""
+"""Number of pages for each `PageOrigin`, which says where pages were found or why they are absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessCoverage:
-    """How many pages of a process can be read: all of its threads' stacks, and a sample of each image's pages."""
+    """How many pages of a process can be read, among its threads' stacks and a sample of the pages of each image.
+
+    `pid` and `name` are those of the process, and `threads` is the number of its threads. `stacks` and `images` are the
+    numbers of pages by origin. `problems` say what went wrong.
+    """
 
     pid: int
     name: str
@@ -32,7 +36,7 @@ def readable(routes: Routes) -> tuple[int, int]:
 
 
 def total(parts: Iterable[Routes]) -> dict[PageOrigin, int]:
-    """Return the sum of `parts`."""
+    """Return the number of pages for each origin, added up over `parts`."""
     found: dict[PageOrigin, int] = {}
     for routes in parts:
         for origin, count in routes.items():

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the pages of an address space, also those that its page tables do not map, and says where each comes from.
+"""Finds the pages of an address space, also unmapped ones, and says where each page comes from.
 
 The steps are those of Windows' own page fault handler (Windows Internals, 7th edition, part 1, chapter 5, "Page fault
 handling"). If the page-table entry is
 
 - valid or in transition, it has the page's frame number;
-- in prototype format, the page belongs to a section, and the section's prototype PTE says where it is. The entry has
-  the address of that prototype PTE, or the VAD has it;
+- in prototype format, the page belongs to a section, and the section's prototype PTE says where the page is. The
+  address of that prototype PTE is in the entry or in the VAD;
 - in software format, the page is all zeros or in a page file. One of the page files may be the compressed store;
 - empty, the VAD decides: committed private memory is all zeros, a mapped section has a prototype PTE for the page.
 
-A prototype PTE is valid, in transition or in software format, with the same meaning. If its own prototype bit is set,
-it is in subsection format: the page has to be read from the mapped file.
+A prototype PTE that is valid, in transition or in software format has the same meaning as a page-table entry. If its
+prototype bit is set, it is in subsection format, and the page has to be read from the mapped file.
 
-Nothing is made up. A page is zeros only if its entry says so, or if the entry is empty and a committed private VAD
-covers it. A page is taken from an image's file only if the process cannot have changed it.
+No contents are invented. A page is taken for zeros only if its entry says so, or if the entry is empty and a committed
+private VAD covers the page. A page is taken from an image's file only if the process cannot have changed the page.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class PageFiles(Protocol):
 
 
 class ImageFiles(Protocol):
-    """The files of a process's images, mapped as the loader does it."""
+    """The files of a process's images, mapped as the loader maps them."""
 
     def page(self, address: int) -> bytes | None:
         """Return the page at `address`, relocated to the image's base; None if no file was found.
 
-        The answer is also None for pages that a process writes to (writable sections, import addresses).
+        The result is also None for pages that a process writes to (writable sections, import addresses).
         """
         ...
 
@@ -65,12 +65,15 @@ class EntryReader(Protocol):
     """Kernel memory, from which prototype PTEs are read."""
 
     def read(self, address: int, size: int) -> bytes:
-        """Return `size` bytes; raises `MemoryUnreadable`."""
+        """Return `size` bytes at `address`; raises `MemoryUnreadable` if they cannot be read."""
         ...
 
 
 class ResolvedPages:
-    """A `PageSource` of one address space that finds pages as the module's docstring describes."""
+    """A `PageSource` of one address space that also finds pages which are not mapped: in transition, in a page file, ….
+
+    The docstring of the module describes how a page is found.
+    """
 
     __slots__ = (
         "_files",
@@ -94,9 +97,11 @@ class ResolvedPages:
         views: Callable[[], VadViews] | None = None,
         page_files: PageFiles | None = None,
     ) -> None:
-        """`tables` translate addresses. Without `formats`, only valid pages and those in transition are found.
+        """`physical` is the physical memory, and `tables` translates addresses through the process's page tables.
 
-        `kernel` has the prototype PTEs. `views` returns the VADs; it is called once, when they are first needed.
+        `formats` decodes entries that are not valid; without it, only valid pages and pages in transition are found.
+        `kernel` is the kernel memory with the prototype PTEs. `views` returns the process's VADs, and is called once,
+        when they are first needed. `page_files` are the page files that were given with the dump.
         """
         self._physical = physical
         self._tables = tables
@@ -148,7 +153,7 @@ class ResolvedPages:
     def resolve(self, address: int, *, with_files: bool = True) -> tuple[PageOrigin, bytes | None]:
         """Return origin and bytes of the page at the page-aligned `address`; the bytes are None if the page is absent.
 
-        `with_files` allows to take the page from its image's file.
+        If `with_files` is True, a page that is not in the dump may be taken from its image's file.
         """
         location = self._locate(address)
         origin, page = location.origin, self._fetch(location)
@@ -193,7 +198,7 @@ class ResolvedPages:
         return self._fetch(self._paged(entry.page_file, entry.value))
 
     def _by_entry(self, entry: DecodedEntry, in_memory: PageOrigin, formats: PteFormats) -> PageLocation:
-        """Return the location that `entry` gives; `in_memory` is the origin of a page in transition."""
+        """Return the location that `entry` gives; `in_memory` is the origin to report if `entry` is in transition."""
         if entry.kind is EntryKind.TRANSITION:
             return PageLocation(in_memory, entry.value)
         if entry.kind is EntryKind.PROTOTYPE:
@@ -247,7 +252,10 @@ class ResolvedPages:
 
 
 class _InDump:
-    """The pages that are in the dump itself. They identify the file of an image, from which other pages are taken."""
+    """A `PageSource` of the pages that are in the dump itself, without any from image files.
+
+    With these pages the file of an image is identified before other pages are taken from that file.
+    """
 
     __slots__ = ("_pages",)
 
@@ -260,7 +268,7 @@ class _InDump:
 
 
 _NEVER_TOUCHED = frozenset({EntryKind.EMPTY, EntryKind.ZERO, EntryKind.NO_ACCESS})
-"""Kinds of an entry, of a level above the last, that has no page table: the table would be empty."""
+"""Kinds of an entry above the last level for which there is no page table, as no page under it has been accessed."""
 _BY_KIND = {
     EntryKind.ZERO: PageOrigin.ZERO,
     EntryKind.EMPTY: PageOrigin.NOT_COMMITTED,
@@ -275,4 +283,4 @@ _PRIVATE = frozenset(
         PageOrigin.NOT_COMMITTED,
     }
 )
-"""Origins of pages that an image's file cannot stand in for: a page that went to a page file had been changed."""
+"""Origins for which the page must not be taken from an image's file: a page in a page file had been changed."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Offsets in the structures of the compressed store, by the kernel's build. No public symbols describe them.
+"""Offsets in the structures of the compressed store, by the kernel's build; no public symbols describe them.
 
 The offsets are facts from two public descriptions, which were compared:
 
@@ -26,10 +26,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StoreLayout:
-    """Offsets and sizes of one build, in bytes.
+    """Offsets and sizes in the compressed store's structures in one kernel build, in bytes.
 
-    `key_tree` is an offset in SmGlobals. All other offsets count from the start of an SMKM_STORE, those of members of
-    the ST_DATA_MGR in it, too. `store_metadata_size` is the size of an element of the array that leads to the stores.
+    `key_tree` is an offset in SmGlobals. All other offsets are from the start of an SMKM_STORE, even for members of the
+    ST_DATA_MGR in it. `store_metadata_size` is the size of an element of the array with the pointers to the stores.
     """
 
     pointer_size: int
@@ -47,7 +47,7 @@ class StoreLayout:
 
     @property
     def bit_value(self) -> int:
-        """Return the offset of the number of bits of a region key that select the record in its chunk."""
+        """Return the offset of the member that says how many low bits of a region key select the record in a chunk."""
         return self.chunks + 32 * self.pointer_size + 8
 
     @property
@@ -97,7 +97,7 @@ _BY_BUILD = (
 
 
 def store_layout(build: int, *, is_64bit: bool) -> StoreLayout | None:
-    """Return the layout of a kernel's build; None if it is unknown or not known for certain."""
+    """Return the layout of a kernel's build; None if the layout is unknown or not known for certain."""
     for builds, x64, x86 in _BY_BUILD:
         if build in builds:
             return x64 if is_64bit else x86

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process's address ranges by its VADs: whether each is private or committed, and where its prototype PTEs are."""
+"""The address ranges of a process's VADs: whether each is private or committed, and where its prototype PTEs are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from throwstack.core.memory import PAGE_SIZE
 
 @dataclass(frozen=True, slots=True)
 class PrototypeRun:
-    """`count` prototype PTEs in a row, from `address` on. The first is for page `first` of the view, counted from 0."""
+    """A row of `count` prototype PTEs in kernel memory, from `address` on.
+
+    The first of them is for page `first` of the VAD's address range; the pages are counted from 0.
+    """
 
     first: int
     count: int
@@ -23,8 +26,9 @@ class PrototypeRun:
 class VadView:
     """The address range of one VAD, `start` <= address < `end`.
 
-    `is_committed` is the VAD's flag for the whole range; a page-table entry can decommit a single page all the same.
-    `prototypes` is empty for private memory. It has gaps for parts of a file that Windows has not set up yet.
+    `is_committed` is the VAD's flag for the whole range; even if it is set, a page-table entry can decommit a single
+    page. `prototypes` are the rows of prototype PTEs. There are none for private memory, nor for parts of a mapped file
+    for which Windows has not made prototype PTEs yet.
     """
 
     start: int
@@ -44,7 +48,7 @@ class VadView:
 
 
 class VadViews:
-    """The VADs' address ranges of one process, looked up by address."""
+    """The address ranges of one process's VADs, looked up by address."""
 
     __slots__ = ("_starts", "_views")
 

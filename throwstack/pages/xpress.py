@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decompresses plain LZ77 of the Xpress family, in which Windows 10 stores pages: [MS-XCA], section 2.4.4.
+"""Decompresses the "plain LZ77" of the Xpress family, in which Windows 10 stores pages: [MS-XCA], section 2.4.4.
 
 The input is a sequence of groups. A group is 32 flag bits, highest first, and an item for each flag: a literal byte
 (flag 0), or a match (flag 1), which repeats earlier output. A match has 16 bits: the distance back in the upper 13, the
 length in the lower 3.
 
-A length that does not fit into 3 bits goes on in further bytes. The odd part is the first of these: only half of that
-byte is used, and the next long match uses the other half. So two long matches AB and CD are stored as: the 16 bits of
-AB, the shared byte, the 16 bits of CD. The shared byte has the half of AB in its low four bits, that of CD in the high.
+A length that does not fit into 3 bits is continued in further bytes. Two long matches share the first of these bytes:
+each uses half of it. So two long matches X and Y are stored as the 16 bits of X, the shared byte, the 16 bits of Y. The
+low four bits of the shared byte belong to X, the high four bits to Y.
 
-There is no checksum and no end mark. The caller has to know the size of the output.
+There is no checksum and no end mark, so the size of the output has to be known.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _U32 = struct.Struct("<I").unpack_from
 
 _SHORTEST = 3
 _IN_ITEM = 7
-"""Largest value of the three length bits: it says that half a byte follows."""
+"""The largest value of the three length bits, which means that half a byte of length follows."""
 _IN_HALF_BYTE = 15
-"""Largest value of the half byte: it says that a byte follows."""
+"""The largest value of that half byte, which means that a byte of length follows."""
 _IN_BYTE = 255
-"""Largest value of that byte: it says that 16 bits follow, which are 0 if 32 bits follow."""
+"""The largest value of that byte, which means that 16 bits of length follow; if they are 0, 32 bits follow."""
 
 
 class BadXpress(ThrowstackError):
-    """The data is damaged, or does not decompress to the expected size; the message says which."""
+    """The data is damaged, or does not decompress to the expected size; the message says what is wrong."""
 
 
 def decompress(data: bytes, size: int) -> bytes:
-    """Return the `size` bytes to which `data` decompresses; raises `BadXpress`. Never makes more bytes than that."""
+    """Return the `size` bytes to which `data` decompresses; raises `BadXpress` if that is not possible."""
     try:
         return _decompress(data, size)
     except (IndexError, struct.error):
@@ -81,7 +81,7 @@ def _decompress(data: bytes, size: int) -> bytes:
 
 
 def _long(data: bytes, at: int) -> tuple[int, int]:
-    """Return the length (less `_SHORTEST`) that follows if a half byte is full, and the position after it."""
+    """Return the length (less `_SHORTEST`) that is stored at `at` after a full half byte, and the position after it."""
     length = data[at]
     if length != _IN_BYTE:
         return length + _IN_HALF_BYTE + _IN_ITEM, at + 1

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says whether a call ends right before an address, which can then be a return address, and where the call went.
+"""Says whether a call instruction ends right before an address, and where that call went.
 
-Near calls as in Intel's manual: E8 rel32, and FF /2 with any addressing form. They are the same on x86 and x64: a REX
-prefix of x64 only changes the operand.
+If a call ends there, the address can be a return address. The calls recognized are the near calls of Intel's manual:
+E8 rel32, and FF /2 with any addressing form. Their encoding is the same on x86 and x64, because an x64 REX prefix only
+changes the operand.
 
-Code cannot be read backwards for certain, so that there can be more than one answer. For example, `FF 15 00 10 FF D0`
-is `call [0xd0ff1000]`, and its last two bytes are `call eax`.
+Code cannot be read backwards for certain, so the bytes before an address can be read as more than one call. For
+example, `FF 15 00 10 FF D0` is `call [0xd0ff1000]`, and its last two bytes are `call eax`.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ def is_after_call(memory: Memory, address: int) -> bool | None:
 def calls_before(memory: Memory, address: int) -> Iterator[int]:
     """Yield each address at which an x86 call that ends at `address` may begin.
 
-    A segment override belongs to the call: `64 FF 15 C0 00 00 00` is `call fs:[0C0h]`, with which WoW64 leaves 32-bit
-    code. So that address and the one of the six bytes after it are both given. If the page before is absent, only calls
-    within the page of `address` are found.
+    A segment override prefix belongs to the call: `64 FF 15 C0 00 00 00` is `call fs:[0C0h]`, with which WoW64 leaves
+    32-bit code. For such a call both the address of `FF` and the address of the prefix are yielded. If the page before
+    `address` is absent, only calls within the page of `address - 1` are found.
     """
     if not LONGEST_CALL < address < 1 << 64:
         return
@@ -60,10 +61,11 @@ def calls_before(memory: Memory, address: int) -> Iterator[int]:
 
 
 def call_targets(memory: Memory, address: int, registers: Registers) -> set[int]:
-    """Return where the x64 call that ends at `address` can have gone. `registers` are those at its target.
+    """Return the addresses to which the x64 call that ends at `address` can have gone.
 
-    There is more than one answer if the bytes can be read as more than one call. With Control Flow Guard the call goes
-    to a dispatcher that jumps to rax, so that rax counts too.
+    `registers` are the values right after the call, before the called code has run an instruction. There is more than
+    one target if the bytes can be read as more than one call. The value of rax is always in the set, because under
+    Control Flow Guard a call goes to a dispatcher that jumps to rax.
     """
     try:
         code = memory.read(address - LONGEST_CALL - 1, LONGEST_CALL + 1)
@@ -100,7 +102,7 @@ def _target(memory: Memory, instruction: capstone.CsInsn, registers: Registers) 
 
 
 def _sizes(code: bytes) -> Iterator[int]:
-    """Yield the sizes of the calls, without prefixes, that can end with the seven bytes `code`."""
+    """Yield the size in bytes, without prefixes, of each call instruction that can be the end of the 7 bytes `code`."""
     if code[2] == 0xE8:
         yield 5
     for start in range(LONGEST_CALL - 1):
@@ -109,7 +111,7 @@ def _sizes(code: bytes) -> Iterator[int]:
 
 
 def _size(operand: bytes) -> int:
-    """Return the size of `FF` and the ModRM operand that starts `operand`."""
+    """Return the size of a call of the form FF /2; `operand` begins with its ModRM byte, the byte after `FF`."""
     mode, base = operand[0] >> 6, operand[0] & 7
     if mode == 3:
         return 2

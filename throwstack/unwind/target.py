@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Target` is a process as code of one architecture sees it, `ThreadStack` the stack of one of its threads.
+"""`Target` is a process as code of one architecture sees it, and `ThreadStack` is the stack of one of its threads.
 
-The rooms above this one work with these two.
+The packages that search stacks and report on threads take these two as their input.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ from throwstack.names.symbols import Symbols
 
 
 class Unwinder(Protocol):
-    """An unwinder of one architecture, as the packages of `throwstack.unwind` have it."""
+    """What an unwinder of one architecture provides; `throwstack.unwind.x86` and `.x64` each implement one."""
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
-        """Unwind from `registers` to the start of the thread, the end of the stack, or another reason to stop.
+        """Unwind from `registers` until the start of the thread, the end of `stack`, or another reason to stop.
 
-        `trust` says how the first frame was found.
+        `trust` says how the registers of the first frame were found.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The code and memory of a process, as x86 or x64 code sees it. A WoW64 process is two targets.
+    """The code and memory of a process, as x86 or x64 code sees it.
 
-    `meter` counts the work on the process's threads, one after the other.
+    A WoW64 process is two targets, one for its 32-bit code and one for its 64-bit code. `images` are the modules loaded
+    in `memory`, `symbols` gives the names of their functions, and `unwinder` walks their stacks. `meter` limits the
+    work on the process's threads, which are examined one after the other.
     """
 
     arch: Arch
@@ -45,9 +47,9 @@ class Target:
     meter: Meter = field(default_factory=Meter, repr=False, compare=False)
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
-        """Unwind as `unwinder` does, within the budget of frames.
+        """Unwind as `unwinder` does, as long as the budget of frames for this thread and process is not spent.
 
-        Once that is spent, the walk has the first frame only and the end `End.WORK_LIMIT`.
+        Once the budget is spent, the walk has the first frame only, and its end is `End.WORK_LIMIT`.
         """
         frames = self.meter.budgets.frames
         if registers.gpr[SP] is not None and not self.meter.left(frames):
@@ -59,9 +61,10 @@ class Target:
 
 
 def guarded_walk(walk: Callable[[Registers, StackBounds], Walk], registers: Registers, stack: StackBounds) -> Walk:
-    """Return the walk from `registers`, whose stack pointer is known. Never raises.
+    """Return `walk(registers, stack)`; if that raises an exception, return a walk that says so.
 
-    A walk that fails has the first frame only and the end `End.FAULT`; its detail says why.
+    The stack pointer in `registers` must be known. If `walk` raises an exception, the returned walk has the first frame
+    only, its end is `End.FAULT`, and its detail is the reason.
     """
     problems: list[str] = []
     with Guard(problems.append):
@@ -77,9 +80,9 @@ def _first_frame(registers: Registers, trust: Trust) -> Frame:
 class ThreadStack:
     """A thread's stack in a target, and the user-mode registers with which the thread will go on.
 
-    `registers` is None if they could not be read. `missing` says what could not be read and why; empty if nothing is
-    missing. `exception_list` is, on x86, the address of the thread's first exception registration (fs:[0], kept in its
-    TEB), None if that is not known.
+    `bounds` is the stack's address range. `registers` is None if the registers could not be read. `missing` says what
+    could not be read and why; it is empty if nothing is missing. `exception_list` is, on x86, the address of the
+    thread's first exception registration (fs:[0], kept in the TEB); it is None on x64, or if it is not known.
     """
 
     bounds: StackBounds
@@ -92,10 +95,11 @@ _SWITCHED_STACK = 1 << 20
 
 
 def current_stack(target: Target, stack: ThreadStack) -> ThreadStack:
-    """Return the stack that the thread is on.
+    """Return `stack` with the bounds of the memory that the stack pointer is in.
 
-    It is not always the stack of the TEB. Example: a goroutine of Go has a stack of its own, and Go's runtime switches
-    to it by loading the stack pointer. Then the stack is the readable memory from the stack pointer on.
+    A thread does not always run on the stack that its TEB records. For example, a goroutine of Go has a stack of its
+    own, and Go's runtime switches to it by loading the stack pointer. If the stack pointer is outside the recorded
+    bounds, the new bounds are those of `stack_around`. If it is inside or unknown, `stack` is returned unchanged.
     """
     if stack.registers is None or stack.bounds.contains(stack.registers.sp):
         return stack
@@ -104,7 +108,7 @@ def current_stack(target: Target, stack: ThreadStack) -> ThreadStack:
 
 
 def stack_around(memory: Memory, sp: int) -> StackBounds | None:
-    """Return the readable memory from the page of `sp` on as a stack, at most 1 MiB; None if that page is absent."""
+    """Return the readable memory from the page of `sp` on, at most 1 MiB, as a stack; None if that page is absent."""
     start = sp & -PAGE_SIZE
     size = len(memory.read_available(start, _SWITCHED_STACK))
     return StackBounds(start, start + size) if size else None

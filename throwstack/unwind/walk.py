@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The walk loop goes from registers outwards, step by step, until an unwinder gives a reason to stop.
+"""The loop of a stack walk: it goes from one frame to its caller, until the unwinder gives a reason to stop.
 
-There is one loop for x86 and x64, for user and kernel stacks. An unwinder of an architecture is a `Stepper`: it finds
+The same loop serves x86 and x64, and user and kernel stacks. Each architecture's unwinder is a `Stepper`, which finds
 the caller of one frame.
 """
 
@@ -18,10 +18,11 @@ from throwstack.core.stop import Stop
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The result of one step: a frame's registers, how they were found, and the slot that held `registers.ip`.
+    """A frame that a walk has reached: its registers, how they were found, and the slot that held `registers.ip`.
 
-    `slot` is None for the frame that a walk starts from. If `is_interrupted`, the code was interrupted at
-    `registers.ip`. Otherwise it has made a call, and `registers.ip` is the return address.
+    `slot` is a stack address; it is None for the frame that a walk starts from. If `is_interrupted` is True, the code
+    was interrupted at `registers.ip`. If it is False, the code has made a call, and `registers.ip` is the return
+    address. `trust` says how the registers were found, and `note` is a remark to show with the frame.
     """
 
     registers: Registers
@@ -35,19 +36,19 @@ StepT = TypeVar("StepT", bound=Step)
 
 
 class Stepper(Protocol[StepT]):
-    """An architecture's part of the loop. Its steps may have more members than a `Step`."""
+    """An architecture's part of the loop. Its steps may be of a subclass of `Step` that has more members."""
 
     def step(self, at: StepT, stack: StackBounds) -> StepT | Stop:
-        """Return the caller of the frame that `at` has reached, or why there is none."""
+        """Return the caller of the frame `at`, or a `Stop` that says why none was found."""
         ...
 
     def frame(self, at: StepT, return_address: int | None, slot: int | None) -> Frame:
-        """Return the frame that `at` has reached, given its return address and the slot that holds it."""
+        """Return the `Frame` of `at`, given its return address and the stack slot that holds the return address."""
         ...
 
 
 def steps(stepper: Stepper[StepT], first: StepT, stack: StackBounds, limit: int) -> Iterator[StepT | Stop]:
-    """Yield at most `limit` steps outwards from `first`. If a step fails, its stop is yielded last."""
+    """Yield the callers of `first`, innermost first, at most `limit`. If a caller is not found, a `Stop` comes last."""
     at = first
     for _ in range(limit):
         outcome = stepper.step(at, stack)
@@ -58,10 +59,11 @@ def steps(stepper: Stepper[StepT], first: StepT, stack: StackBounds, limit: int)
 
 
 def walk(stepper: Stepper[StepT], first: StepT, stack: StackBounds, limit: int) -> Walk:
-    """Walk from the frame of `first`, through at most `limit` frames.
+    """Walk outwards from the frame `first`, through at most `limit` frames.
 
-    An interruption may lead off `stack`, as a trap frame leads from the kernel's stack to the user's. That ends the
-    walk with `End.STACK_BOUND`, and the last frame has the return address and the slot that led there.
+    If a frame's caller is interrupted code whose stack pointer is outside `stack` (a trap frame leads from the kernel's
+    stack to the user's), the walk ends with `End.STACK_BOUND`. The last frame then has the interrupted address as its
+    return address, and the slot that held it.
     """
     frames: list[Frame] = []
     at = first

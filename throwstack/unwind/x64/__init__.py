@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unwinding x64 stacks by the unwind data of their images.
+"""Unwinds x64 stacks by the unwind data of the images whose code is on them.
 
-From the ground:
+The modules, lowest layer first:
 
 - `unwind_info` decodes UNWIND_INFO, `functions` finds a function by address and follows its chain of entries (the
   table of RUNTIME_FUNCTIONs is the image's: `throwstack.images.function_table`). `inverted_table` finds that table for
   images without readable headers.
-- `unwind_plan` says where a frame keeps its caller's registers, by the unwind codes. `epilogue` says it by the
-  instructions, for a frame that was interrupted in its epilogue. `plan_cache` chooses between the two once per address.
-- `follow_to_return` and `guessed_caller` are for code without unwind data.
-- `ntdll_functions` recognizes the start of a thread and the exception dispatcher, `unwinder` takes the steps.
+- `unwind_plan` finds out from the unwind codes where a frame keeps its caller's registers. `epilogue` finds it out from
+  the instructions, for a frame that was interrupted in its epilogue. `plan_cache` chooses between the two and remembers
+  the result for each address.
+- `follow_to_return` and `guessed_caller` find the caller of code without unwind data.
+- `ntdll_functions` recognizes the start of a thread and the exception dispatcher.
+- `unwinder` finds the caller of a frame with all of these.
 """
 
 from __future__ import annotations

@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unwinds a frame that was interrupted in its epilogue by its instructions, as the unwind codes no longer hold there.
+"""Unwinds a frame that was interrupted in its epilogue, where the unwind codes no longer hold, by its instructions.
 
 Microsoft's documentation allows one form of epilogue, so that an unwinder can recognize it by decoding forward:
 `add rsp, constant` or `lea rsp, constant[frame register]`, pops of general registers, then `ret` or a jump that
-leaves the function. Where the instructions lead to a `ret` there is no doubt: the processor would do just that. The
-same is true of `iretq`, with which ntdll's RtlRestoreContext ends: it takes a machine frame off the stack.
+leaves the function. If such instructions end with a `ret`, the result is certain, because the processor would execute
+exactly them. The same is true of `iretq`, which takes a machine frame off the stack; ntdll's RtlRestoreContext ends
+with it.
 
 A jump is the end of an epilogue only if it leaves the function. Version 2 unwind information says where the epilogues
-are. They begin after the instruction that releases the stack, at which the unwind codes still hold. For version 1 the
-rules are those of Windows:
+are. It lets them begin after the instruction that releases the stack, so the unwind codes still hold at that
+instruction. For version 1 the rules are those of Windows:
 
 - A direct jump leaves if its target is outside the function, or is its first instruction (recursion).
 - An indirect jump leaves if it has a REX.W prefix, which compilers give to tail calls to tell them from the jump of a
   switch, or if it goes through the slot of an import.
 
-One case that Windows does not have: GCC moves cold code of a function `foo` to an entry of its own (`foo.cold`), which
-is not chained to that of `foo`, and jumps there in the middle of the function, without releasing its stack. Such a jump
-looks like a tail call. But the unwind codes of `foo.cold` hold from its first byte, which those of a function that is
-called never do. So a jump to an address at which any code holds does not leave.
+Windows' rules do not cover one habit of GCC. It moves cold code of a function `foo` to an entry of its own
+(`foo.cold`), which is not chained to the entry of `foo`, and jumps there in the middle of `foo` without releasing the
+stack. Such a jump looks like a tail call. But the unwind codes of `foo.cold` hold from its first byte, whereas no
+unwind code holds at the first byte of a function that is called. So a jump to an address at which any unwind code
+holds does not leave the function.
 """
 
 from __future__ import annotations
@@ -44,13 +46,13 @@ class EpilogueDecoder:
     __slots__ = ("_decoder", "_functions")
 
     def __init__(self, functions: Functions) -> None:
-        """`functions` tell to which function the target of a jump belongs."""
+        """`functions` gives the code, and the function to which the target of a jump belongs."""
         self._functions = functions
         self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self._decoder.detail = True
 
     def plan(self, function: Function, rva: int) -> UnwindPlan | None:
-        """Return how to unwind from `rva` if it is in an epilogue of `function`, else None."""
+        """Return the plan to unwind a frame interrupted at `rva` if that is in an epilogue of `function`, else None."""
         code = self._functions.code(function.base + rva, _MAX_BYTES)
         at: RegisterOffset = (SP, 0)
         saves: dict[int, tuple[int, int, int]] = {}
@@ -75,7 +77,10 @@ class EpilogueDecoder:
 
     @staticmethod
     def _release(instruction: capstone.CsInsn, function: Function) -> RegisterOffset | None:
-        """Return where rsp is after `instruction`, an `add rsp, constant` or `lea rsp, constant[frame register]`."""
+        """Return rsp after `instruction`, as a register and an offset from its value before the instruction.
+
+        None if `instruction` is neither `add rsp, constant` nor `lea rsp, constant[frame register]`.
+        """
         if instruction.id not in (x86.X86_INS_ADD, x86.X86_INS_LEA):
             return None
         target, source = instruction.operands
@@ -88,7 +93,10 @@ class EpilogueDecoder:
         return (base, source.mem.disp) if is_frame_register and not source.mem.index else None
 
     def _leaves(self, instruction: capstone.CsInsn, function: Function, rva: int) -> bool:
-        """Say whether `instruction` ends the epilogue that `rva` may be in."""
+        """Say whether `instruction` leaves `function`, so that it ends an epilogue.
+
+        `rva` is where the frame was interrupted; version 2 unwind information says whether it is in an epilogue.
+        """
         if instruction.id == x86.X86_INS_RET:
             return not instruction.operands or instruction.operands[0].imm == 0
         if instruction.id != x86.X86_INS_JMP:
@@ -103,7 +111,7 @@ class EpilogueDecoder:
         return is_import or bool(instruction.rex & _REX_W)
 
     def _is_tail_call(self, address: int, function: Function) -> bool:
-        """Say whether a direct jump to `address` leaves `function`: for another function, or for its own start."""
+        """Say whether a direct jump to `address` leaves `function`: to another function, or to its own start."""
         rva = address - function.base
         entry = function.parts[0].entry
         target = self._functions.find(address)

@@ -2,10 +2,10 @@
 """Finds the caller of code that has no unwind data and is no leaf function, by following its instructions to a `ret`.
 
 Hand-written code may move rsp and save registers without an entry in the function table. For example, `___chkstk_ms` of
-GCC's runtime library pushes rax and rcx and touches the pages of the stack one by one, so that a stack overflows there,
-with two words between rsp and the return address. In an interrupted frame rsp is exact, and what the code is going to
-do with it can be read. The depth of the stack does not depend on the path to an instruction, so any path to a `ret`
-will do.
+GCC's runtime library pushes rax and rcx and then touches the pages of the stack one by one. So a stack overflow
+interrupts it with two words between rsp and the return address. The rsp of an interrupted frame is exact, and the
+instructions ahead say how the code will change it. At one instruction the stack has the same depth on every path, so
+any path to a `ret` gives the right result.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RSP = x86.X86_REG_RSP
 _STACK_POINTER = {x86.X86_REG_RSP, x86.X86_REG_ESP, x86.X86_REG_SP, x86.X86_REG_SPL}
 _STOPS = {x86.X86_INS_INT3, x86.X86_INS_UD2, x86.X86_INS_HLT, x86.X86_INS_SYSCALL, x86.X86_INS_LEAVE}
 _LOST = 1 << 62
-"""The place of a register that the code changes: no memory is there, so that the register is unknown."""
+"""The offset from rsp given for a register that the code changes. No stack is there, so the register is unknown."""
 
 
 def plan_to_return(functions: Functions, address: int) -> UnwindPlan | None:
@@ -76,7 +76,10 @@ def plan_to_return(functions: Functions, address: int) -> UnwindPlan | None:
 
 
 def _moved(instruction: capstone.CsInsn, depth: int) -> int | None:
-    """Return how many bytes rsp is above the first rsp after `instruction`; None if that is not known."""
+    """Return rsp after `instruction`, less rsp where the frame was interrupted, in bytes; None if it is not known.
+
+    `depth` is the same difference before `instruction`.
+    """
     operands = instruction.operands
     if instruction.id == x86.X86_INS_PUSH:
         return depth - 8
@@ -97,9 +100,10 @@ def _moved(instruction: capstone.CsInsn, depth: int) -> int | None:
 
 
 def _after(instruction: capstone.CsInsn, depth: int, saves: dict[int, int]) -> dict[int, int]:
-    """Return where the caller's nonvolatile registers are after `instruction`. Those not in it still have their values.
+    """Return where the caller's nonvolatile registers are after `instruction`, as offsets from the interrupted rsp.
 
-    A word that is popped from below the first rsp was pushed on the way, and is not known to be the caller's value.
+    `saves` is the same before `instruction`. A register that is not among the keys still has the caller's value. A word
+    popped from below the interrupted rsp was pushed after the interruption, so it may not be the caller's value.
     """
     if instruction.id == x86.X86_INS_POP:
         number = _NUMBERS[instruction.operands[0].reg]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the functions of an address space's images by address. Their unwind information is decoded once.
 
-A function may have several entries. A chained one (UNW_FLAG_CHAININFO) names the entry whose prologue ran before its
-own, down to the primary one. An entry whose unwind RVA is odd is a mere reference to another entry.
+A function may have several entries (RUNTIME_FUNCTIONs). A chained entry (UNW_FLAG_CHAININFO) names the entry whose
+prologue ran before its own; the last entry of such a chain is the primary one. An entry whose unwind RVA is odd is only
+a reference to another entry.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from throwstack.unwind.x64.inverted_table import InvertedTable
 from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
 
 CHAIN_LIMIT = 32
-"""How many entries Windows itself follows."""
+"""Most entries of a chain that are followed; Windows itself follows as many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One entry of a function and its unwind information."""
+    """One entry (RUNTIME_FUNCTION) of a function, and its decoded unwind information."""
 
     entry: RuntimeFunction
     info: UnwindInfo
@@ -31,17 +32,18 @@ class Part:
     def position(self, rva: int) -> int:
         """Return the offset of `rva` from the entry's begin.
 
-        The offset is unsigned, as Windows computes it. So code before the entry that it is chained to is far past that
-        entry's prologue.
+        The offset is an unsigned 32-bit number, as Windows computes it. So if `rva` is in a chained entry that lies
+        before this one, the offset is very large, and all unwind codes of this entry hold.
         """
         return (rva - self.entry.begin) & 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """The entry that covers an address and those it is chained to, the primary one last.
+    """A function: the entry that covers an address, and the entries that it is chained to, the primary one last.
 
-    `note` says how the image's function table was found, if that was not by its headers.
+    `base` is the address at which the image is loaded. `note` says how the image's function table was found, if that
+    was not by the image's headers.
     """
 
     base: int
@@ -54,13 +56,13 @@ class Function:
         return self.parts[-1].entry.begin
 
     def has_frame_at(self, rva: int) -> bool:
-        """Say whether any unwind code holds at `rva`."""
+        """Say whether any unwind code holds at `rva`: the prologue has already pushed or allocated something."""
         return any(code.offset <= part.position(rva) for part in self.parts for code in part.info.codes)
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """An image's function table and unwind information."""
+    """An image's function table, and the unwind information that has been decoded, by its RVA."""
 
     image: Image
     memory: Memory
@@ -100,12 +102,15 @@ class _View:
 
 
 class Functions:
-    """Look-up of functions by address."""
+    """Finds functions of an address space's images by address."""
 
     __slots__ = ("_images", "_inverted", "_views")
 
     def __init__(self, images: ImageMap, inverted: InvertedTable | None = None) -> None:
-        """`images` are read through their memory. `inverted` has the function tables of images without headers."""
+        """`images` are the modules of the address space, and have its memory.
+
+        `inverted` is the loader's list of function tables, used for images whose headers cannot be read.
+        """
         self._images = images
         self._inverted = inverted
         self._views: dict[int, _View] = {}
@@ -113,8 +118,8 @@ class Functions:
     def find(self, address: int) -> Function | Stop | None:
         """Return the function at `address`.
 
-        None means that no entry covers it, so that it is in a leaf function or outside the images. A stop means that
-        this cannot be known, or that the entry's unwind information cannot be read.
+        None means that no entry covers `address`: it is in a leaf function or outside the images. A `Stop` means that
+        the entry cannot be determined, or that its unwind information is corrupt or cannot be read.
         """
         image = self._images.find(address)
         if image is None:
@@ -125,7 +130,7 @@ class Functions:
         return view.find(address - image.base)
 
     def code(self, address: int, size: int) -> bytes:
-        """Return up to `size` bytes of code at `address`."""
+        """Return `size` bytes of code at `address`, or fewer if a page is absent."""
         return self._images.memory.read_available(address, size)
 
     def _open(self, image: Image, memory: Memory) -> _View:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guesses the caller of code that no unwind data covers: code generated at run time, hand-written code, a wild jump.
 
-The frames are labelled as guesses. Of a guessed caller's registers only rip, rsp and, if it was read, rbp are known. It
-is not known where the frame in between has saved the others.
+Such frames are labelled as guesses. Of a guessed caller's registers only rip, rsp and, if it was read, rbp are known.
+Where the code that it called has saved the other registers is not known.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SCANNED_WORDS = 128
 
 @dataclass(frozen=True, slots=True)
 class GuessedCaller:
-    """The caller's registers and the slot in which its address was found."""
+    """The registers of a caller, and `slot`, the stack address of the return address that leads to it."""
 
     registers: Registers
     slot: int
@@ -29,9 +29,11 @@ class GuessedCaller:
 def by_frame_pointer(
     registers: Registers, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool]
 ) -> GuessedCaller | None:
-    """Return the caller, assuming the function began with `push rbp; mov rbp, rsp`.
+    """Return the caller under the assumption that the function began with `push rbp; mov rbp, rsp`.
 
-    So rbp points at the saved rbp, and the return address is the word above.
+    Then rbp points at the saved rbp, and the return address is the word above. `registers` are those of the function,
+    and `is_return_address` says whether a value can be a return address. None if rbp does not point into `stack` or the
+    word above cannot be a return address.
     """
     bp = registers.bp
     if bp is None or bp % 8 or not registers.sp <= bp <= registers.sp + _LARGEST_FRAME or not stack.contains(bp, 16):
@@ -48,7 +50,10 @@ def by_frame_pointer(
 def by_scan(
     registers: Registers, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool]
 ) -> GuessedCaller | None:
-    """Return the caller at the first of the next 128 words of the stack that can be a return address."""
+    """Return the caller under the assumption that the next possible return address on the stack is the return address.
+
+    The 128 words from rsp on are searched with `is_return_address`; None if none of them can be a return address.
+    """
     start = registers.sp
     for slot in range(start, start + 8 * _SCANNED_WORDS, 8):
         if not stack.contains(slot, 8):

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loader's own list of function tables, for modules whose headers are not readable.
+"""Reads the loader's own list of function tables, for modules whose headers are not readable.
 
-The exception dispatcher does not look for .pdata in headers: ntdll and the kernel keep an INVERTED_FUNCTION_TABLE. It
-has an entry for each loaded module, in the order of their addresses (since Windows 8 ntdll itself first). By the
-kernel's symbols it is the same from XP x64 to Windows 11: u32 CurrentSize, MaximumSize, two more words, and from 0x10
-on entries of FunctionTable, ImageBase (u64), SizeOfImage, SizeOfTable (u32).
+The exception dispatcher does not look for .pdata in headers, because ntdll and the kernel keep an
+INVERTED_FUNCTION_TABLE. This table has an entry for each loaded module, in the order of their addresses (since Windows
+8 with ntdll itself first). By the kernel's symbols its layout is the same from XP x64 to Windows 11. It begins with
+the u32 members CurrentSize and MaximumSize and two more u32; the entries start at offset 0x10. An entry is
+FunctionTable and ImageBase (u64 each), then SizeOfImage and SizeOfTable (u32 each).
 """
 
 from __future__ import annotations
@@ -22,18 +23,21 @@ _FUNCTION_SIZE = 12
 
 
 class InvertedTable:
-    """The table in `memory` at the address that `find_address` returns. It is read when it is first needed."""
+    """The INVERTED_FUNCTION_TABLE of a process or of the kernel. It is read when it is first needed."""
 
     __slots__ = ("_find_address", "_memory", "_tables")
 
     def __init__(self, memory: Memory, find_address: Callable[[], int | None]) -> None:
-        """`find_address` returns the table's address, or None if it is not known."""
+        """`find_address` returns the address of the table in `memory`, or None if the address is not known."""
         self._memory = memory
         self._find_address = find_address
         self._tables: dict[int, tuple[int, int]] | None = None
 
     def function_table(self, module: Module) -> tuple[int, int] | None:
-        """Return address and size in bytes of the function table of `module`, or None if no entry fits it."""
+        """Return address and size in bytes of the function table of `module`.
+
+        None if the list has no entry for the module's base address, or if the table is not inside the module.
+        """
         if self._tables is None:
             self._tables = self._read()
         address, size = self._tables.get(module.base, (0, 0))

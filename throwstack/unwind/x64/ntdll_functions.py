@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The functions of ntdll that a walk has to recognize: the start of a thread, and the exception dispatcher.
+"""Recognizes the functions of ntdll that end or change a walk: the start of a thread, and the exception dispatcher.
 
-KiUserExceptionDispatcher is entered with rsp at a CONTEXT of the code that the exception interrupted, and rsp is there
-when it calls. Windows describes its frame as a machine frame, so that the walk knows that the code outside was
-interrupted. Wine describes it as a function that was called. Then the walk would look for the function of a return
-address, one byte too low, and would take a frame in its prologue for a complete one. So the CONTEXT is read there.
+KiUserExceptionDispatcher is entered with rsp at a CONTEXT of the code that the exception interrupted, and rsp is still
+there when the dispatcher calls a function. The unwind data of Windows' ntdll describes its frame as a machine frame, so
+that the walk knows that the next frame was interrupted. The unwind data of Wine's ntdll describes the dispatcher as a
+function that was called. With that alone, the walk would take the interrupted address for a return address: it would
+look for a function one byte too low, and would take a frame in its prologue for a complete one. So the interrupted
+registers are read from the CONTEXT.
 """
 
 from __future__ import annotations
@@ -20,16 +22,16 @@ from throwstack.unwind.x64.functions import Function, Functions
 _MAX_KNOWN = 1 << 16
 _MODULE = "ntdll.dll"
 _DISPATCHERS = ("KiUserExceptionDispatcher", "KiUserExceptionDispatch")
-"""As exported, and as Microsoft's PDBs say."""
+"""The dispatcher's name as exported, and its name in Microsoft's PDBs."""
 
 
 class NtdllFunctions:
-    """Says of addresses whether they are in one of these functions."""
+    """Says whether an address is in RtlUserThreadStart, and what KiUserExceptionDispatcher has interrupted."""
 
     __slots__ = ("_dispatchers", "_functions", "_images", "_starts")
 
     def __init__(self, images: ImageMap, functions: Functions) -> None:
-        """`images` are those of the address space, `functions` their functions."""
+        """`images` are the modules of the address space, and `functions` finds their functions."""
         self._images = images
         self._functions = functions
         self._starts: dict[int, bool] = {}
@@ -38,7 +40,7 @@ class NtdllFunctions:
     def is_thread_start(self, ip: int) -> bool:
         """Say whether `ip` is in RtlUserThreadStart, with which every thread of a user process starts.
 
-        The word above its frame is no return address, whatever it looks like.
+        RtlUserThreadStart has no caller. The word where its return address would be is not one, whatever its value.
         """
         if ip not in self._starts:
             _keep_small(self._starts)
@@ -47,7 +49,11 @@ class NtdllFunctions:
         return self._starts[ip]
 
     def interrupted(self, registers: Registers, stack: StackBounds) -> Registers | None:
-        """Return the registers that KiUserExceptionDispatcher, at `registers`, interrupted; None for other frames."""
+        """Return the registers of the code that an exception interrupted, from the CONTEXT of its dispatcher's frame.
+
+        `registers` are those of the frame. None if the frame is not KiUserExceptionDispatcher's, or if the CONTEXT
+        cannot be read, is not plausible, or has a stack pointer that is not further up on `stack`.
+        """
         ip, sp = registers.ip, registers.sp
         if ip not in self._dispatchers:
             _keep_small(self._dispatchers)
@@ -65,7 +71,10 @@ class NtdllFunctions:
         return context.registers
 
     def _begin(self, ip: int) -> tuple[Image | None, int | None]:
-        """Return ntdll and the RVA at which the function at `ip` begins; None for the image if that is not ntdll."""
+        """Return ntdll's image and the RVA at which the function at `ip` begins.
+
+        Both are None if `ip` is not in ntdll, or if its function is not known.
+        """
         image = self._images.find(ip)
         if image is None or image.module.name.lower() != _MODULE:
             return None, None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Caches the unwind plan of each address, one for a frame that has called and one for a frame that was interrupted."""
+"""Remembers how to unwind from each address, for a frame that has made a call and for a frame that was interrupted."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from throwstack.unwind.x64.unwind_plan import LEAF, UnwindPlan, compile_codes
 _MAX_PLANS = 1 << 16
 
 Planned = UnwindPlan | Stop | None
-"""None if there is no unwind data: code outside the images, or code without an entry that needs one."""
+"""An unwind plan, or a `Stop` that says why there is none.
+
+None means that no unwind data covers the address, and that the rule for leaf functions does not apply either: the
+address is outside the images' code, or the frame has made a call, which a leaf function does not.
+"""
 
 
 class PlanCache:
-    """The plans of one address space."""
+    """The unwind plans of one address space."""
 
     __slots__ = ("_called", "_epilogues", "_functions", "_images", "_interrupted")
 
     def __init__(self, images: ImageMap, functions: Functions) -> None:
-        """`images` have the code, and `functions` its unwind information."""
+        """`images` are the modules of the address space, and `functions` finds their functions and unwind data."""
         self._images = images
         self._functions = functions
         self._epilogues = EpilogueDecoder(functions)
@@ -35,8 +39,8 @@ class PlanCache:
     def called(self, ip: int) -> Planned:
         """Return the plan for a frame that has made a call whose return address is `ip`.
 
-        The stop is `End.BAD_RETURN_ADDRESS` if `ip` is no address of code. There can be generated code outside the
-        images, so an address after a call is accepted there.
+        If `ip` is not an address of code, the result is a `Stop` with `End.BAD_RETURN_ADDRESS`. Outside the images
+        there can be generated code, so an `ip` outside is accepted if a call instruction ends there.
         """
         try:
             return self._called[ip]
@@ -48,7 +52,10 @@ class PlanCache:
         return plan
 
     def interrupted(self, ip: int) -> Planned:
-        """Return the plan for a frame that was interrupted at `ip`; the object `LEAF` if the function has no entry."""
+        """Return the plan for a frame that was interrupted at `ip`.
+
+        The result is the object `LEAF` if `ip` is in an image's code but no function entry covers it.
+        """
         if ip not in self._interrupted:
             if len(self._interrupted) >= _MAX_PLANS:
                 self._interrupted.clear()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UNWIND_INFO records what a function's prologue did to the stack and the nonvolatile registers.
+"""Decodes UNWIND_INFO, which records what a function's prologue did to the stack and the nonvolatile registers.
 
 Version 1 follows "x64 exception handling" in Microsoft's documentation. Version 2 adds UWOP_EPILOG, which is not
-documented there; its form is the one that LLVM writes and that Windows' own binaries have (see `Epilogues`).
-Version 3 is announced as experimental and not decoded.
+documented there; it is decoded in the form that LLVM writes and that Windows' own binaries have (see
+`EpilogueRanges`). Version 3 is announced as experimental and is not decoded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHAININFO = 4
 
 
 class UnwindOp(IntEnum):
-    """UNWIND_OP_CODES."""
+    """The operations of unwind codes (UNWIND_OP_CODES)."""
 
     PUSH_NONVOL = 0
     ALLOC_LARGE = 1
@@ -37,11 +37,12 @@ class UnwindOp(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class UnwindCode:
-    """One code with its operand slots.
+    """One unwind code with its operands.
 
-    `offset` is the prologue offset in bytes of the end of the instruction that did it. `register` numbers a general
-    register (or, for SAVE_XMM128, an XMM register). `value` is in bytes: the size of an allocation, the displacement
-    of a save from the frame's base, the offset of SET_FPREG; for PUSH_MACHFRAME 1 if there is an error code.
+    `offset` is where the instruction that the code describes ends, in bytes from the function's start. `register` is
+    the number of a general register or, for SAVE_XMM128, of an XMM register. `value` is in bytes; depending on `op` it
+    is the size of an allocation, the displacement of a save from the frame's base, or the offset of SET_FPREG. For
+    PUSH_MACHFRAME, `value` is 1 if the processor pushed an error code, else 0.
     """
 
     offset: int
@@ -52,11 +53,12 @@ class UnwindCode:
 
 @dataclass(frozen=True, slots=True)
 class EpilogueRanges:
-    """The epilogues of a version 2 function. Each is `size` bytes long, `distances` bytes before the function's end.
+    """The epilogues of a function with version 2 unwind information.
 
-    Microsoft's toolchain counts from the first pop (or the return): `add rsp, constant` before it is not included. The
-    first EPILOG code has the size, and in bit 0 of its operand whether the function ends with an epilogue. Each further
-    one is a 12-bit distance; 0 is padding to an even number of slots.
+    Each epilogue is `size` bytes long. `distances` has, for each, the bytes from its start to the function's end. In
+    Microsoft's binaries an epilogue starts with its first pop (or the return); an `add rsp, constant` before that is
+    not included. The first EPILOG code has the size; bit 0 of its operand says whether the function ends with an
+    epilogue. Each further EPILOG code is a 12-bit distance, or 0 as padding to an even number of slots.
     """
 
     size: int
@@ -69,10 +71,12 @@ class EpilogueRanges:
 
 @dataclass(frozen=True, slots=True)
 class UnwindInfo:
-    """A decoded UNWIND_INFO. `frame_offset` is in bytes; `frame_register` 0 says there is none.
+    """A decoded UNWIND_INFO.
 
-    `codes` are in the order in which they are undone, without EPILOG. `epilogues` is None in version 1, which does not
-    record them. `chained` is the entry whose prologue ran before this one's.
+    `frame_register` is the number of the frame register, 0 if there is none; `frame_offset` is its offset in bytes.
+    `codes` are the unwind codes without EPILOG, in the order in which an unwinder undoes them. `epilogues` is None for
+    version 1, which does not record epilogues. `chained` is the entry whose prologue ran before the prologue of this
+    one, None if this entry is not chained.
     """
 
     version: int
@@ -86,7 +90,7 @@ class UnwindInfo:
 
 
 def decode(memory: Memory, address: int) -> UnwindInfo | Stop:
-    """Decode the UNWIND_INFO at `address`. Raises MemoryUnreadable."""
+    """Decode the UNWIND_INFO at `address`; a `Stop` if it is corrupt. Raises MemoryUnreadable."""
     head, prologue_size, count, frame = memory.read(address, 4)
     version, flags = head & 7, head >> 3
     if version not in (1, 2):
@@ -125,7 +129,10 @@ _VALUES = frozenset(UnwindOp)
 
 
 def _decode_codes(raw: bytes, version: int, frame: int, address: int) -> list[UnwindCode] | Stop:
-    """Return the codes in the slots `raw` of the UNWIND_INFO at `address`."""
+    """Return the unwind codes in the 16-bit slots `raw` of the UNWIND_INFO at `address`; a `Stop` if one is not valid.
+
+    `frame` is the header's byte with the frame register (low 4 bits) and its offset (high 4 bits).
+    """
 
     def wrong(what: str) -> Stop:
         return corrupt(f"{what} in the unwind information at {address:#x}")
@@ -156,9 +163,10 @@ def _decode_codes(raw: bytes, version: int, frame: int, address: int) -> list[Un
 
 
 def _code(raw: UnwindCode, frame: int) -> UnwindCode | None:
-    """Return the code with its register and value; None for a register that it cannot have.
+    """Return the unwind code that `raw` means; None if it names a register that its operation cannot have.
 
-    `raw.register` is the operand in the code's own slot.
+    `raw.register` is the 4-bit operand in the code's own slot, and `raw.value` the value of its further slots. `frame`
+    is the header's byte with the frame register (low 4 bits) and its offset (high 4 bits).
     """
     offset, op, info = raw.offset, raw.op, raw.register
     if op in _NAMES_GENERAL_REGISTER:

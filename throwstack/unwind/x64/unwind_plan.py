@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles unwind codes for one address into a plan: where the frame keeps each saved register and the return address.
 
-Every place is an offset from a register as it is in the frame (rsp or a frame register), because everything that a
-prologue does is of fixed size. Follows the documented unwind procedure. Two points are easily missed:
+Everything that a prologue does is of fixed size. So the plan gives each stack slot as an offset from the value that a
+register (rsp or the frame register) has in the frame. The module follows the documented unwind procedure. Two points of
+this procedure are easily missed:
 
-- The displacement of SAVE_NONVOL counts from rsp as it is in the frame, or from the frame register less its offset once
-  that is set. It does not count from the rsp that undoing the codes before it has led to.
-- A prologue can itself call (`mov eax, 5000h; call __chkstk; sub rsp, rax`). So in a frame that has called, too, a code
-  holds only if the return address is past it.
+- The displacement of SAVE_NONVOL is relative to the frame's rsp or, once the frame register is set, to the frame
+  register less its offset. It is not relative to the rsp that results from undoing the codes before SAVE_NONVOL.
+- A prologue can itself call a function (`mov eax, 5000h; call __chkstk; sub rsp, rax`). So even in a frame that has
+  made a call, an unwind code holds only if the return address is past the instruction that the code describes.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ RegisterOffset = tuple[int, int]
 class UnwindPlan:
     """How to find the caller of a frame.
 
-    `saves` gives (register, anchor register, offset) of each nonvolatile register saved on the stack, `result` the
-    place of the return address; its caller's rsp is 8 more. With `is_machine_frame`, `result` is the place of what
-    the processor pushed when it was interrupted: rip, cs, eflags, rsp, ss.
+    `saves` has a triple (register, anchor register, offset) for each nonvolatile register that is saved on the stack:
+    its slot is at the anchor register's value plus the offset. `result` gives the slot of the return address in the
+    same way, as (anchor register, offset); the caller's rsp is 8 above that slot. If `is_machine_frame` is True, the
+    stack has instead, from that slot on, the rip, cs, eflags, rsp and ss that the processor pushed when it was
+    interrupted. `note` is a remark to show with the caller's frame.
     """
 
     saves: tuple[tuple[int, int, int], ...]
@@ -39,11 +42,11 @@ class UnwindPlan:
 
 
 LEAF = UnwindPlan((), (SP, 0))
-"""A function without unwind data touches neither the stack nor a nonvolatile register."""
+"""The plan for a leaf function: it changes neither rsp nor a nonvolatile register, so rsp is at the return address."""
 
 
 def compile_codes(function: Function, rva: int) -> UnwindPlan | Stop:
-    """Return the plan that undoes the codes of `function` which hold at `rva`."""
+    """Return the plan that undoes the unwind codes of `function` whose instructions have run at `rva`."""
     frame = _frame_base(function.parts[0], rva)
     at: RegisterOffset = (SP, 0)
     saves: dict[int, RegisterOffset] = {}
@@ -70,7 +73,7 @@ def compile_codes(function: Function, rva: int) -> UnwindPlan | Stop:
 
 
 def _frame_base(part: Part, rva: int) -> RegisterOffset:
-    """Return the base from which SAVE_NONVOL's displacements count at `rva`."""
+    """Return the base to which the displacement of SAVE_NONVOL is added at `rva`: rsp, or the frame register if set."""
     info = part.info
     if info.frame_register:
         is_set = part.position(rva) >= info.prologue_size or bool(info.flags & CHAININFO)

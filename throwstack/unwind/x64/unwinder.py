@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps through x64 stacks, by unwind data if there is any.
+"""Finds the callers of x64 frames, by unwind data if there is any.
 
-A frame has either made a call or was interrupted. The first frame was interrupted, and so was the one outside a machine
-frame. An interrupted frame may be anywhere in its function: in the prologue, in an epilogue, in a leaf function, or
-outside any code after a jump through a bad pointer. The function of a frame that has made a call is the one that holds
-the call, not the one that holds the return address, because a call that never returns may be the last instruction of
-its function.
+A frame has either made a call or was interrupted. The first frame was interrupted, and so was the next frame after a
+machine frame. An interrupted frame may be anywhere in its function: in the prologue, in an epilogue, in a leaf
+function, or outside any code after a jump through a bad pointer. The function of a frame that has made a call is the
+function that holds the call instruction. The return address may be in the next function, because a call that never
+returns may be the last instruction of its function.
 """
 
 from __future__ import annotations
@@ -34,14 +34,18 @@ _NEAR = 1 << 24
 
 
 class Unwinder:
-    """Walks the x64 stacks of one address space. It keeps decoded unwind data, so use one unwinder for all threads."""
+    """Walks the x64 stacks of one address space. Decoded unwind data is kept, so use one unwinder for all threads."""
 
     __slots__ = ("_functions", "_images", "_limit", "_memory", "_ntdll", "_plans")
 
     def __init__(
         self, images: ImageMap, *, frame_limit: int = FRAME_LIMIT, inverted: InvertedTable | None = None
     ) -> None:
-        """Unwind code of `images`, at most `frame_limit` frames. `inverted` is used if headers are unreadable."""
+        """`images` are the modules of the address space, and have its memory.
+
+        A walk has at most `frame_limit` frames. `inverted` is the loader's list of function tables, used for images
+        whose headers cannot be read.
+        """
         self._images = images
         self._memory = images.memory
         self._limit = frame_limit
@@ -50,10 +54,11 @@ class Unwinder:
         self._ntdll = NtdllFunctions(images, self._functions)
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
-        """Walk from `registers`, at which the code was interrupted; `trust` says how they were found.
+        """Walk outwards from interrupted code whose registers are `registers`; `trust` says how they were found.
 
-        A stack pointer outside `stack` belongs to a fiber, or to another stack that was switched to. It is followed as
-        long as memory is readable there, and the first frame's note says so.
+        A stack pointer outside `stack` belongs to a fiber, or to another stack that the thread has switched to. The
+        walk then goes on as long as memory is readable there, and the first frame's note says that the stack pointer
+        was outside.
         """
         if registers.gpr[SP] is None:
             return Walk((), End.UNKNOWN_REGISTER, X64.register_names[SP])
@@ -65,9 +70,10 @@ class Unwinder:
         return walk(self, first, stack, self._limit)
 
     def step(self, at: Step, stack: StackBounds) -> Step | Stop:
-        """Return the caller of the frame that `at` has reached, or why there is none.
+        """Return the caller of the frame `at`, or a `Stop` that says why none was found.
 
-        A machine frame may lead off `stack` (from the kernel's to the user's). The walk decides what that means.
+        The stack pointer of a caller that was interrupted can be outside `stack`, as a machine frame may lead from the
+        kernel's stack to the user's. This method does not check that; `throwstack.unwind.walk.walk` does.
         """
         registers, is_interrupted = at.registers, at.is_interrupted
         plan = self._plans.interrupted(registers.ip) if is_interrupted else self._plans.called(registers.ip)
@@ -83,12 +89,12 @@ class Unwinder:
 
     @staticmethod
     def frame(at: Step, return_address: int | None, slot: int | None) -> Frame:
-        """Return the frame that `at` has reached, given its return address and the slot that holds it."""
+        """Return the `Frame` of `at`, given its return address and the stack slot that holds the return address."""
         registers = at.registers
         return Frame(registers, registers.sp, return_address, slot, at.trust, at.note, at.is_interrupted)
 
     def _without_entry(self, registers: Registers, stack: StackBounds) -> Step | Stop:
-        """Find the caller of interrupted code that has no unwind data and yet has moved the stack pointer."""
+        """Find the caller of interrupted code that has no unwind data although it has moved the stack pointer."""
         plan = plan_to_return(self._functions, registers.ip)
         step = None if plan is None else self._apply(plan, registers, stack)
         if step is None or self._is_no_leaf(step):
@@ -96,10 +102,11 @@ class Unwinder:
         return step if isinstance(step, Stop) else replace(step, trust=Trust.PROLOGUE, note="no unwind data")
 
     def step_beyond(self, registers: Registers, stack: StackBounds, address: int) -> Step | Stop:
-        """Step outwards from a frame that has made a call. Return the first step whose slot is at or above `address`.
+        """Walk from a frame that has made a call to the first frame whose return address was at or above `address`.
 
-        With the registers of a KSWITCHFRAME and the address of the thread's KTRAP_FRAME this gives the user's
-        registers. Those that the trap frame does not hold (r12 to r15) come from the kernel's frames.
+        Given the registers of a KSWITCHFRAME and the address of the thread's KTRAP_FRAME, the result has the user-mode
+        registers. The registers that the trap frame does not hold (r12 to r15) come from the kernel's frames. A `Stop`
+        says why the walk ended before it got there.
         """
         first = Step(registers, None, Trust.CONTEXT)
         for outcome in steps(self, first, stack, self._limit):
@@ -108,7 +115,10 @@ class Unwinder:
         return Stop(End.FRAME_LIMIT, str(self._limit))
 
     def _is_no_leaf(self, step: Step | Stop) -> bool:
-        """Say whether `step`, taken by the rule for leaf functions, proves that rule wrong: no call led there."""
+        """Say whether `step`, found by the rule for leaf functions, shows that the code is not a leaf function.
+
+        That is so if the address it takes for the return address is not in code, or not after a call instruction.
+        """
         if isinstance(step, Stop):
             return step.end is End.BAD_RETURN_ADDRESS
         return is_after_call(self._memory, step.registers.ip) is False
@@ -116,11 +126,11 @@ class Unwinder:
     def _apply(
         self, plan: UnwindPlan, registers: Registers, stack: StackBounds, interrupted: Registers | None = None
     ) -> Step | Stop:
-        """Find the caller's registers at the places that the plan names.
+        """Read the caller's registers from the stack slots that `plan` names, and return the caller.
 
-        `interrupted` are the registers in an exception's CONTEXT, if this is the frame of its dispatcher. If the plan
-        leads to the same ip and sp, the step goes to these registers, because they are complete and their code was
-        interrupted.
+        `registers` are those of the frame. If the frame is the exception dispatcher's, `interrupted` are the registers
+        in the exception's CONTEXT, else None. If `plan` gives the same ip and sp as `interrupted`, the caller gets the
+        registers of `interrupted`: they are complete, and the code at their ip was interrupted.
         """
         gpr, memory = registers.gpr, self._memory
         limit, last = stack.limit, stack.base - 8
@@ -155,7 +165,11 @@ class Unwinder:
         return self._checked(Step(caller, slot, Trust.CFI, plan.is_machine_frame, plan.note), registers, stack)
 
     def _checked(self, step: Step, callee: Registers, stack: StackBounds) -> Step | Stop:
-        """Return the step, or a stop if it makes no progress, reaches the start of the thread, or leads to no code."""
+        """Return the caller `step`, or a `Stop` if the walk has to end.
+
+        The walk ends if the stack pointer has not increased since the frame of `callee`, if that frame is the first of
+        the thread, or if the caller's address is not in code.
+        """
         ip, sp = step.registers.ip, step.registers.sp
         if sp <= callee.sp and stack.contains(sp):
             return Stop(End.NO_PROGRESS, f"from {callee.sp:#x} to {sp:#x}")
@@ -190,11 +204,12 @@ class Unwinder:
         return self._checked(Step(guess.registers, guess.slot, trust, note="no unwind data"), registers, stack)
 
     def _is_wild(self, registers: Registers) -> bool:
-        """Say whether a bad pointer has led to `registers.ip`, which is unreadable or the very target of the last call.
+        """Say whether the thread has jumped to `registers.ip`, an address outside the images, through a bad pointer.
 
-        Memory outside the images can be generated code, or data that a corrupt pointer led to. The call before the
-        word on top of the stack tells: if its operand, evaluated with the registers as they are, gives the very
-        address of ip, then no instruction has run since.
+        That is so if the memory at ip is not readable. Readable memory can be generated code, or data to which a
+        corrupt pointer led. Then the word on top of the stack, if it is the return address of a call, decides: if the
+        target of that call, computed with the present registers, is exactly ip, no instruction has run since the call,
+        and the pointer is taken for a bad one.
         """
         if not self._memory.is_readable(registers.ip):
             return True
@@ -207,9 +222,10 @@ class Unwinder:
         )
 
     def _wild_jump(self, registers: Registers, stack: StackBounds) -> Step | Stop:
-        """Find the caller after a call of an address that is no code. The call has only pushed its return address.
+        """Find the caller after a call of an address that is not code.
 
-        Nothing has run since then, so that every nonvolatile register is the caller's.
+        The call has only pushed its return address, and no instruction has run since. So the return address is on top
+        of the stack, and every nonvolatile register has the caller's value.
         """
         step = self._apply(LEAF, registers, stack)
         if isinstance(step, Stop):
