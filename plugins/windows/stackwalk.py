@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class StackWalk(interfaces.plugins.PluginInterface):
-    """Prints the stacks of threads, kernel and user frames, with what each thread waits for and the owner of that."""
+    """Prints the stacks of threads, kernel frames and user frames, with what each thread waits for and who has it."""
 
     _required_framework_version = (2, 26, 0)
     _version = (1, 0, 0)
