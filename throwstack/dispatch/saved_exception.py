@@ -136,7 +136,9 @@ def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionReco
 
 
 def merge(found: Iterable[SavedException]) -> tuple[SavedException, ...]:
-    """Return each exception of `found` once, with all routes by which it was found, innermost (latest) first.
+    """Return each exception of `found` once, with all routes by which it was found.
+
+    The exceptions are ordered from the innermost (latest) to the outermost.
 
     If one exception has several CONTEXTs, the CONTEXT found by the most reliable route is taken.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a `CrashReport`, which consists of plain values, of what the engine found about a stuck thread.
+"""Turns what the engine found about a stuck thread into a `CrashReport`, which consists of plain values.
 
 A part that cannot be made is absent, and a note says why. The report is made in any case.
 """
