@@ -32,9 +32,10 @@ class Part:
     def position(self, rva: int) -> int:
         """Return the offset of `rva` from the begin of this entry, as an unsigned 32-bit number, as Windows computes it.
 
-        An unwind code of this entry is in effect at `rva` if the code's own offset is not greater than this one. `rva` may be
-        in another entry of the function that is chained to this one and is at a lower address. The difference then wraps to a
-        very large offset, so that all unwind codes of this entry are in effect, as they should be: its prologue ran before.
+        An unwind code of this entry is in effect at `rva` if the code's own offset is not greater than this one. `rva`
+        may be in another entry of the function that is chained to this one and is at a lower address. The difference
+        then wraps to a very large offset, so that all unwind codes of this entry are in effect, as they should be: its
+        prologue ran before.
         """
         return (rva - self.entry.begin) & 0xFFFFFFFF
 

@@ -31,7 +31,8 @@ def guarded(say: Say) -> Guard:
 def guarded_objects(say: Say) -> Guard:
     """Return a guard for code that does nothing but use Volatility's objects.
 
-    Besides the exceptions for unreadable memory that `guarded` expects, this guard expects those that such objects raise
-    for other faults of a dump or of its symbols. If the code raises one of them, the guard calls `say` with the reason.
+    Besides the exceptions for unreadable memory that `guarded` expects, this guard expects those that such objects
+    raise for other faults of a dump or of its symbols. If the code raises one of them, the guard calls `say` with the
+    reason.
     """
     return Guard(say, _OF_OBJECTS)
