@@ -30,7 +30,7 @@ class Part:
     info: UnwindInfo
 
     def position(self, rva: int) -> int:
-        """Return the offset of `rva` from the begin of this entry, as an unsigned 32-bit number, as Windows computes it.
+        """Return the unsigned 32-bit offset of `rva` from the begin of this entry, as Windows computes it.
 
         An unwind code of this entry is in effect at `rva` if the code's own offset is not greater than this one. `rva`
         may be in another entry of the function that is chained to this one and is at a lower address. The difference
