@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from throwstack.core.filetime import time_of
 from throwstack.core.memory import PAGE_SIZE
 from throwstack.core.text import escape
 from throwstack.crashdump.dump_pages import Extent
@@ -17,7 +17,6 @@ from throwstack.crashdump.find_kernel import Kernel
 from throwstack.pages.process_coverage import ProcessCoverage, Routes, readable, total
 
 _MAX_TEXT = 4096
-_EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 class DoctorVerdict(Enum):
@@ -54,10 +53,7 @@ class DoctorReport:
     @property
     def needed_symbols(self) -> str | None:
         """Return the path of the kernel's ISF file, relative to a symbol directory."""
-        if self.kernel is None:
-            return None
-        pdb = self.kernel.pdb
-        return f"windows/{pdb.name}/{pdb.guid}-{pdb.age}.json.xz"
+        return None if self.kernel is None else self.kernel.pdb.isf_path
 
 
 def as_json(report: DoctorReport) -> dict[str, Any]:
@@ -196,9 +192,5 @@ def _megabytes(pages: int) -> str:
 
 
 def _time(filetime: int | None) -> str | None:
-    if filetime is None:
-        return None
-    try:
-        return (_EPOCH + datetime.timedelta(microseconds=filetime // 10)).isoformat()
-    except OverflowError:
-        return None
+    time = None if filetime is None else time_of(filetime)
+    return None if time is None else time.isoformat()

@@ -54,6 +54,11 @@ class PdbIdentity:
     guid: str
     age: int
 
+    @property
+    def isf_path(self) -> str:
+        """Return the path of the PDB's ISF file, relative to a symbol directory of Volatility's."""
+        return f"windows/{self.name}/{self.guid}-{self.age}.json.xz"
+
 
 @dataclass(frozen=True, slots=True)
 class Headers:

@@ -17,6 +17,7 @@ from throwstack.names.blockers import BlockerKind
 from throwstack.report.frame_report import FrameReport, WalkReport
 from throwstack.report.values import Hexadecimal
 from throwstack.report.verdict import CrashVerdict
+from throwstack.stuck.signature import Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +104,6 @@ class ExceptionReport:
 
 
 @dataclass(frozen=True, slots=True)
-class SignatureReport:
-    """The signature of a crash.
-
-    `text` are the functions that name the crash, and `digest` is a hash over these and a few frames further out.
-    """
-
-    text: str
-    digest: str
-
-    def __str__(self) -> str:
-        """Return `ftpsrvdata_pg!PrintProviderError (3f2a9c01)`."""
-        return f"{self.text} ({self.digest})"
-
-
-@dataclass(frozen=True, slots=True)
 class CrashReport:
     """A stuck thread: the functions it waits in, its exceptions, and its stacks.
 
@@ -141,7 +127,7 @@ class CrashReport:
     throwing: WalkReport | None = None
     blocked: WalkReport | None = None
     thrown_at: str = ""
-    signature: SignatureReport | None = None
+    signature: Signature | None = None
     blocked_since: datetime.datetime | None = None
     box_text: str = ""
     doubts: tuple[str, ...] = ()

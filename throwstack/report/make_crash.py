@@ -28,13 +28,12 @@ from throwstack.report.crash_report import (
     Fault,
     InnerException,
     ProcessSummary,
-    SignatureReport,
 )
 from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkReport, ending, walk_report
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.report.verdict import verdict
 from throwstack.stuck.error_box import box_text
-from throwstack.stuck.signature import signature, thrown_at
+from throwstack.stuck.signature import Signature, signature, thrown_at
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.unwind.target import Target
 
@@ -159,17 +158,14 @@ class _CrashMaker:
             )
         return None
 
-    def _named_after(
-        self, exception: SavedException, walk: Walk, thrown_type: str
-    ) -> tuple[str, SignatureReport | None]:
+    def _named_after(self, exception: SavedException, walk: Walk, thrown_type: str) -> tuple[str, Signature | None]:
         """Return where the program threw and the signature, and add notes about the throw."""
         where, signed = "", None
         with self._part("throwing stack"):
             names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
             self._notes += _about_the_throw(self._stuck, walk)
             where = escape(str(thrown_at(names) or names[0]), WHOLE)
-            made = signature(names, thrown_type or f"{exception.record.code:#010x}")
-            signed = SignatureReport(made.text, made.digest)
+            signed = signature(names, thrown_type or f"{exception.record.code:#010x}")
         return where, signed
 
 

@@ -31,7 +31,7 @@ from throwstack.volatility.crashes import crash_of, summary_of
 from throwstack.volatility.cxr import FilesNeeded, stacks_of
 from throwstack.volatility.machine_report import machine_report
 from throwstack.volatility.memory.machine import Machine
-from throwstack.volatility.open_machine import examination, isf_of, needed_isf, open_machine
+from throwstack.volatility.open_machine import examination, isf_of, open_machine
 from throwstack.volatility.opening.open_image import BadSymbols, CannotOpen, symbol_directories
 from throwstack.volatility.survey import Selection, Survey
 from throwstack.volatility.thread_stacks import thread_stack
@@ -261,7 +261,8 @@ def _opened(file: DumpFile, files: FilesAtHand, progress: Progress | None) -> Ma
         isf = isf_of(file, files, progress)
         if isf is None:
             asked = "" if files.is_offline else ", and Microsoft's server did not give them"
-            where = f"put them into DIR/{escape(needed_isf(file))} and pass symbols=DIR"
+            path = "" if file.kernel is None else escape(file.kernel.pdb.isf_path)
+            where = f"put them into DIR/{path} and pass symbols=DIR"
             message = f"the kernel's symbols are not at hand{asked}: {where}"
             raise BadSymbols(message)
         return open_machine(file, isf, files, progress)

@@ -8,9 +8,9 @@ crash dump. The service pack is in the kernel's variable CmNtCSDVersion: 0x200 i
 
 from __future__ import annotations
 
-import datetime
 import logging
 
+from throwstack.core.filetime import time_of
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.crashdump.header import DumpHeader
 from throwstack.report.bug_checks import bug_check_name
@@ -30,7 +30,6 @@ _LATER_CLIENT = 22000
 """The first build number of Windows 11. Its version number is 10.0, as that of Windows 10."""
 _LATER_SERVERS = ((26100, "Windows Server 2025"), (20348, "Windows Server 2022"), (17763, "Windows Server 2019"))
 _TICKS_A_SECOND = 10_000_000
-_EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)
 _BUG_CHECK_WORDS = 5
 
 
@@ -56,7 +55,7 @@ def _made(machine: Machine, header: DumpHeader | None) -> MachineReport:
         build=build,
         service_pack=_service_pack(machine),
         processors=_processors(machine, header),
-        time=_time(system_time),
+        time=time_of(system_time) if system_time else None,
         uptime_seconds=up_time / _TICKS_A_SECOND if up_time else None,
         bug_check=_bug_check(machine, header),
     )
@@ -130,13 +129,4 @@ def _variable(machine: Machine, name: str) -> int | None:
     try:
         return None if address is None else machine.memory.u32(address)
     except MemoryUnreadable:
-        return None
-
-
-def _time(filetime: int | None) -> datetime.datetime | None:
-    if not filetime:
-        return None
-    try:
-        return _EPOCH + datetime.timedelta(microseconds=filetime // 10)
-    except OverflowError:
         return None

@@ -24,14 +24,6 @@ log = logging.getLogger(__name__)
 Progress = Callable[[float, str], None]
 
 
-def needed_isf(dump: DumpFile) -> str:
-    """Return the path, below a symbol directory, of the ISF file of the dump's kernel; empty if no kernel is known."""
-    if dump.kernel is None:
-        return ""
-    pdb = dump.kernel.pdb
-    return f"windows/{pdb.name}/{pdb.guid}-{pdb.age}.json.xz"
-
-
 def isf_of(dump: DumpFile, files: FilesAtHand, progress: Progress | None = None) -> str | None:
     """Return the URL of the ISF file of the dump's kernel, or None if there is none.
 

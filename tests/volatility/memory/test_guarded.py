@@ -90,6 +90,7 @@ BETWEEN_THE_GUARDS = {
     "core/text.py": {"escape"},
     "stuck/stuck_thread.py": {"kinds"},
     "report/frame_report.py": {"call_site", "is_inline"},
+    "stuck/signature.py": {"__str__"},
     "report/register_text.py": {"format_registers", "format_flags"},
     "volatility/crashes.py": {"crash_of"},
     "volatility/objects/wait_objects.py": {"duration"},

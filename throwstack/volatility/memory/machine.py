@@ -13,6 +13,7 @@ from volatility3.framework import exceptions, interfaces
 from volatility3.framework.layers import intel
 from volatility3.plugins.windows import pslist
 
+from throwstack.core.filetime import time_of
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.images.image import ImageCache
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 
 _PHYSICAL_PAGES = 16384
 _KUSER_SHARED_DATA = {True: 0xFFFFF78000000000, False: 0xFFDF0000}
-_FILETIME_EPOCH = datetime.datetime(1601, 1, 1, tzinfo=datetime.timezone.utc)
 _TICK_WRAP = 1 << 32
 _MAX_LIST = 1 << 16
 
@@ -223,9 +223,9 @@ class Clock:
         elapsed = self.ticks_since(tick)
         if elapsed is None:
             return None
+        now = time_of(self.system_time)
         try:
-            now = _FILETIME_EPOCH + datetime.timedelta(microseconds=self.system_time // 10)
-            return now - datetime.timedelta(milliseconds=elapsed * self.milliseconds_per_tick)
+            return None if now is None else now - datetime.timedelta(milliseconds=elapsed * self.milliseconds_per_tick)
         except OverflowError:
             return None
 

@@ -36,7 +36,7 @@ def download_isf(pdb: PdbIdentity, progress: Callable[[float, str], None] | None
     `pdb` is the name, GUID and age of the PDB. `progress` is called with a percentage and a text.
     """
     cache = isf_cache()
-    relative = Path("windows", pdb.name, f"{pdb.guid}-{pdb.age}.json.xz")
+    relative = Path(pdb.isf_path)
     if not is_safe_name(pdb.name):
         return False
     saved = volatility3.symbols.__path__
