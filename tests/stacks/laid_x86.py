@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lays a published x86 stack out: code for every function, frames from the outermost inwards, exception registrations.
+
+Functions have frames with ebp, which is what published stacks mostly show. What the dispatcher leaves is where Windows
+leaves it: the two pointers, record and CONTEXT at esp of KiUserExceptionDispatcher; the CONTEXT in the frame of
+RtlRaiseException; the arguments of ExecuteHandler, and its registration, which is first in the thread's chain until the
+handler returns. RtlUnwind unlinks that registration: a catch block and a termination handler run without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.forge.chains_x86 import Chain
+from tests.forge.code import Emitter
+from tests.forge.functions_x86 import Call, Function, Shape, ebp_frame, frameless, raw
+from tests.forge.records import context_x86
+from tests.forge.stacks import Stack
+from tests.stacks.planned_code import FUNCLET, PlannedCode, PlannedFunction
+from tests.stacks.published import DISPATCHERS
+from tests.stacks.raised_objects import RaisedObjects
+
+_LIMIT, _BASE = 0x02000000, 0x02040000
+_SELECTORS = {"cs": 0x23, "ss": 0x2B, "ds": 0x2B, "es": 0x2B, "fs": 0x53, "gs": 0x2B, "eflags": 0x246}
+_VOLATILE = dict.fromkeys(("eax", "ecx", "edx"), 0)
+_STOP, _INT29, _CALL_OF_STUB = b"\x8b\x00", b"\xcd\x29", b"\xff\x12"
+_ENDS_SEARCH = frozenset(
+    ("RtlUnwind", "_global_unwind2", "_CallSettingFrame", "CallCatchBlock", "_UnwindNestedFrames", "CatchIt")
+)
+_OWN_CONTEXT = {"RaiseFailFastException": 0xC0000602, "_call_reportfault": 0x40000015, "__report_gsfailure": 0xC0000409}
+_OWN_CONTEXT |= {"_invoke_watson": 0xC0000417, "__acrt_call_reportfault": 0x40000015, "RtlRaiseStatus": 0xC0000005}
+_ROOM = 0x340
+_SHAPES = {
+    "ExecuteHandler": frameless(0, ("ebx", "esi", "edi")),
+    # It calls a filter with ebp of the frame that has the __try block: its own ebp is on the stack.
+    "_except_handler3": raw(0x28, {-4: "ebp", -0x28: lambda ebp: ebp}, "558bec83ec2055", "5dc9", ebp=-4),
+    "_EH4_CallFilterFunc": raw(
+        0x10, {-4: "ebp", -8: "esi", -12: "edi", -16: "ebx"}, "555657538bea33c033db33d233f633ff", "5b5f5e5d"
+    ),
+}
+
+
+class LaidX86:
+    """A published stack in memory. `registers` are those with which the thread goes on; `exception_list` is fs:[0]."""
+
+    def __init__(self, code: PlannedCode, raised: RaisedObjects) -> None:
+        """Lay out `code.stack`; `raised` gives the records' contents."""
+        self._code = code
+        self._raised = raised
+        self._contexts: list[tuple[int, int]] = []
+        self._pointers = 0
+        self._running: list[int] = []
+        self._nodes: dict[int, int] = {}
+        self.stack = Stack(_LIMIT, _BASE)
+        self._functions = {function.start: self._function(function) for function in code.functions.values()}
+        for planned in code.functions.values():
+            made = self._functions[planned.start]
+            code.image(planned).code(planned.start, self._bytes(planned, made))
+        chain = self._lay()
+        self.exception_list = chain.seh
+        registers = {**chain.placed[-1].registers, **_VOLATILE, "eflags": 0x246}
+        if code.stack.fast_fail is not None:
+            registers["ecx"] = code.stack.fast_fail
+        self.registers = registers
+
+    # -- code
+
+    def _bytes(self, planned: PlannedFunction, made: Function) -> bytes:
+        if planned.name in DISPATCHERS and planned.frames:
+            return self._dispatcher(planned)
+        return made.emit() if planned.frames else self._unused(planned)
+
+    def _unused(self, planned: PlannedFunction) -> bytes:
+        target = self._code.by_name("kernelbase", planned.name)
+        if planned.module.lower() != "kernel32" or target is None:
+            return b"\x33\xc0\xc3"
+        return b"\xff\x25" + self._code.image(planned).slot(target.start).to_bytes(4, "little")
+
+    def _dispatcher(self, planned: PlannedFunction) -> bytes:
+        """Return KiUserExceptionDispatcher's code: both pointers pushed for a call of what is further in."""
+        code = Emitter(planned.start).emit("8b4c24048b1c24")
+        for index in planned.frames:
+            inner = self._inner(index)
+            assert inner is not None
+            is_second = self._name(inner).endswith("RaiseException")
+            pushes = "5b596a005153" if is_second else "5153"
+            code.pad_to(self._code.goes_on(index) - 5 - len(pushes) // 2).emit(pushes).call(self._code.starts(inner))
+        return bytes(code.emit("0ac074045b59cccc").data)
+
+    def _name(self, index: int) -> str:
+        return self._code.of_frame[index].name
+
+    def _inner(self, index: int) -> int | None:
+        return index - 1 if index else None
+
+    def _function(self, planned: PlannedFunction) -> Function:
+        stub = planned.frames == [0] or (planned.frames == [1] and self._name(0) == "KiFastSystemCallRet")
+        if stub and planned.name == "KiFastSystemCallRet":
+            return Function(planned.name, planned.start, raw(0, {}, "", ""))
+        if stub and planned.name.startswith(("Nt", "Zw")) and self._code.stack.fast_fail is None:
+            return self._stub(planned)
+        calls = tuple(self._call(index) for index in planned.frames)
+        return Function(planned.name, planned.start, self._shape(planned), calls, _POPS.get(planned.name, 0))
+
+    def _stub(self, planned: PlannedFunction) -> Function:
+        """Return a system call's stub: `mov eax,n; mov edx,...; call [edx]` or `call edx`, which goes on at +0xc."""
+        inner = None if planned.frames == [0] else 0
+        call = b"\xff\xd2" if inner is None else _CALL_OF_STUB
+        code = Call(planned.start + 0xC, self._code.starts(0), via=call, code=b"", after=b"")
+        return Function(planned.name, planned.start, raw(0, {}, "b85b000000ba0003fe7f", ""), (code,))
+
+    def _shape(self, planned: PlannedFunction) -> Shape:
+        name = planned.name
+        if name == "ExecuteHandler2":
+            words = {-4: "ebp", -8: 0, -12: self._handler(), -16: "seh"}
+            prologue = "558becff750c5264ff350000000064892500000000"
+            return raw(0x10, words, prologue, "648b2500000000648f05000000008be55d", ebp=-4, seh=-16)
+        if name in _SHAPES:
+            return _SHAPES[name]
+        if name.endswith(FUNCLET):
+            return frameless()
+        if name == "RtlRaiseException" or name in _OWN_CONTEXT:
+            return ebp_frame(_ROOM)
+        return ebp_frame(0x60 if name == "RaiseException" else 0x20 + 4 * (len(name) % 5))
+
+    def _handler(self) -> int:
+        planned = self._code.by_name("ntdll", "_except_handler4")
+        assert planned is not None
+        return planned.start
+
+    def _call(self, index: int) -> Call:
+        at, inner = self._code.goes_on(index), self._inner(index)
+        if inner is None or self._name(inner) in DISPATCHERS:
+            stop = _INT29 if inner is None and self._code.stack.fast_fail is not None else _STOP
+            return Call(at + len(stop), 0, via=stop)
+        target, name = self._code.starts(inner), self._name(inner)
+        pops = _POPS.get(name, 0)
+        args = (0,) * _ARGUMENTS.get(name, pops // 4)
+        if self._name(index) == "ExecuteHandler2":
+            return Call(at, target, (0,) * 4, code=bytes.fromhex("ff7514ff7510ff750cff75088b4d18"), via=b"\xff\xd1")
+        if self._name(index) == "ExecuteHandler":
+            return Call(at, target, args, pops, code=bytes.fromhex("ff742420") * 5)
+        if name.endswith(FUNCLET):
+            code = b"\x8d\x6b\x10" if self._name(index) == "_except_handler3" else b""
+            return Call(at, target, (), code=code, via=b"\xff\xd1", sets={"ebx": 0, "esi": 0, "edi": 0})
+        image = self._code.image(self._code.of_frame[index])
+        is_near = image is self._code.image(self._code.of_frame[inner])
+        return Call(at, target, args, pops, via="direct" if is_near else image.slot(target))
+
+    # -- frames
+
+    def _lay(self) -> Chain:
+        chain = Chain(self.stack, _BASE - 0x20)
+        for index in range(len(self._code.stack.frames) - 1, -1, -1):
+            if self._name(index) in DISPATCHERS:
+                self._interrupt(chain, index)
+            else:
+                self._lay_frame(chain, index)
+        return chain
+
+    def _lay_frame(self, chain: Chain, index: int) -> None:
+        name, function, inner = self._name(index), self._functions[self._code.starts(index)], self._inner(index)
+        if name in _ENDS_SEARCH and self._running:
+            chain.seh = self._running[-1]
+        if inner is None:
+            is_stub = function.shape.size == 0 and function.calls
+            chain.enter(function, ip=function.calls[0].returns_to if is_stub else self._stop(function, index))
+            return
+        if self._name(inner) in DISPATCHERS:
+            chain.enter(function, ip=self._code.goes_on(index))
+            self._register(chain, index)
+            return
+        at = self._code.goes_on(index)
+        call = next(one for one in function.calls if one.returns_to == at or one.via == _CALL_OF_STUB)
+        if name == "ExecuteHandler2":
+            words = {**function.shape.words, -8: self._running[-1]}
+            function = replace(function, shape=replace(function.shape, words=words))
+        if name.endswith(FUNCLET):
+            chain.registers["ebp"] = self._nodes.get(self._owner(index), self._running[-1]) + 0x10
+        chain.enter(function, call, args=self._arguments(chain, index, inner))
+        self._register(chain, index)
+        self._fill(chain, index)
+
+    def _stop(self, function: Function, index: int) -> int:
+        return function.start if function.shape.size == 0 else self._code.goes_on(index)
+
+    def _owner(self, index: int) -> int:
+        """Return the frame of the function of which frame `index` is the filter."""
+        name = self._name(index).removesuffix(FUNCLET)
+        return next((i for i in range(index + 1, len(self._code.of_frame)) if self._name(i) == name), -1)
+
+    def _register(self, chain: Chain, index: int) -> None:
+        """Register a handler in the frame of the outermost function, and of functions whose filters run further in."""
+        owners = {self._owner(i) for i in range(index) if self._name(i).endswith(FUNCLET)}
+        if index != len(self._code.of_frame) - 1 and index not in owners:
+            return
+        node = chain.placed[-1].registers["ebp"] - 0x10
+        self.stack.at(node).d32(chain.seh, self._handler())
+        chain.seh = self._nodes[index] = node
+
+    def _arguments(self, chain: Chain, index: int, inner: int) -> tuple[object, ...]:
+        """Return what frame `index` passes to frame `inner`."""
+        name, caller = self._name(inner), self._name(index)
+        record, context = self._contexts[-1] if self._contexts else (0, 0)
+        own = chain.return_slot  # frame `index` has its return address here
+        found: tuple[object, ...] = ()
+        if caller == "RtlRaiseException":
+            return self._raise(chain, own, name)
+        if name == "RtlRaiseException":
+            found = (own - 0x60,)
+        elif name in {"ExecuteHandler", "ExecuteHandler2"}:
+            found = record, self._running[-1], context, own - 0x18, self._code.starts(max(inner - 2, 0))
+        elif caller == "ExecuteHandler2":
+            found = record, self._running[-1], context, own - 0x18
+        elif caller in _OWN_CONTEXT and name == "UnhandledExceptionFilter":
+            found = (own - 0x10,)
+        elif name in {"UnhandledExceptionFilter", "ReportFault", "__crtUnhandledException"} and self._pointers:
+            found = (self._pointers, *(0,) * (_ARGUMENTS.get(name, 1) - 1))
+        elif name == "RtlDispatchException":
+            found = record, context
+        elif name.startswith("MessageBox"):
+            found = self._box(name)
+        return found
+
+    def _raise(self, chain: Chain, slot: int, name: str) -> tuple[object, ...]:
+        """Save record and CONTEXT as RtlRaiseException does; return what it passes on."""
+        caller = chain.placed[-1].registers
+        context, record = slot - 4 - _ROOM, self.stack.word(slot + 4) or 0
+        code, parameters = self._raised.next(0xC0000005)
+        self.stack.at(record).d32(code, 1, 0, chain.return_address, len(parameters), *parameters)
+        registers = {**_VOLATILE, **caller, **_SELECTORS, "eip": chain.return_address, "esp": slot + 8}
+        self.stack.at(context).raw(context_x86(registers, 0x1007F))
+        self._begin_dispatch(chain, record, context)
+        return (record, context) if name == "RtlDispatchException" else (record, context, 0)
+
+    def _begin_dispatch(self, chain: Chain, record: int, context: int) -> None:
+        self._contexts.append((record, context))
+        placed = [index for index in self._nodes if index != len(self._code.of_frame) - 1]
+        filters = [i for i in range(len(self._code.of_frame)) if self._name(i).endswith(FUNCLET)]
+        owners = [self._owner(i) for i in filters]
+        named = [index for index in placed if index in owners]
+        self._running.append(self._nodes[min(named or self._nodes)])
+
+    def _box(self, name: str) -> tuple[object, ...]:
+        texts = self._code.stack.box
+        if not any(texts):
+            return (0,) * _ARGUMENTS.get(name, 4)
+        wide = name.endswith("W")
+        where = []
+        for position, text in enumerate(texts):
+            at = _BASE - 0x8000 if not wide else _BASE - 0x9000
+            at += 0x400 * position
+            data = text.encode("utf-16-le") + b"\0\0" if wide else text.encode() + b"\0"
+            self.stack.at(at).raw(data + bytes(-len(data) % 4))
+            where.append(at)
+        return (0, where[1], where[0], 0x10, *(0,) * (_ARGUMENTS.get(name, 4) - 4))
+
+    def _fill(self, chain: Chain, index: int) -> None:
+        """Write what a function keeps in its frame, now that it is entered."""
+        name, placed = self._name(index), chain.placed[-1]
+        slot = placed.return_slot
+        if name in _OWN_CONTEXT:
+            caller = chain.placed[-2].registers if len(chain.placed) > 1 else placed.registers
+            record, context = slot - 0x70, slot - 4 - _ROOM
+            code, parameters = self._raised.next(_OWN_CONTEXT[name])
+            self.stack.at(record).d32(code, 1, 0, placed.return_address, len(parameters), *parameters)
+            registers = {**_VOLATILE, **caller, **_SELECTORS, "eip": placed.return_address, "esp": slot + 4}
+            self.stack.at(context).raw(context_x86(registers, 0x1007F))
+            self.stack.at(slot - 0x10).d32(record, context)
+            self._pointers = slot - 0x10
+            self._contexts.append((record, context))
+        elif index + 1 < len(self._code.of_frame) and self._name(index + 1) == "ExecuteHandler2" and self._contexts:
+            self._pointers = slot - 0x14
+            self.stack.at(self._pointers).d32(*self._contexts[-1])
+
+    def _interrupt(self, chain: Chain, index: int) -> None:
+        """Let the kernel enter KiUserExceptionDispatcher for a fault in the function entered last."""
+        at = {**_VOLATILE, **chain.placed[-1].registers, **_SELECTORS}
+        esp = (at["esp"] - 0x58 - 0x2CC - 0x10) & ~3
+        record, context = esp + 8, esp + 0x58
+        code, parameters = self._raised.next(0xC0000005)
+        self.stack.at(record).d32(code, 0, 0, at["eip"], len(parameters), *parameters)
+        self.stack.at(context).raw(context_x86(at, 0x1007F))
+        self._begin_dispatch(chain, record, context)
+        inner = self._inner(index)
+        assert inner is not None
+        if self._name(inner).endswith("RaiseException"):
+            self.stack.at(esp - 4).d32(record, context, 0)
+            chain.return_slot = esp - 8
+        else:
+            self.stack.at(esp - 8).d32(record, context, record, context)
+            chain.return_slot = esp - 12
+        chain.return_address = self._code.goes_on(index)
+        chain.registers["ebx"] = record
+        chain.placed.append(replace(chain.placed[-1], registers={**at, "esp": esp, "eip": chain.return_address}))
+
+
+_POPS = {
+    **dict.fromkeys(("UnhandledExceptionFilter", "RtlRaiseException", "RtlExitUserProcess", "ExitProcess"), 4),
+    **dict.fromkeys(("RtlDispatchException", "ReportFault"), 8),
+    **dict.fromkeys(("RaiseException", "MessageBoxA", "MessageBoxW"), 16),
+    **dict.fromkeys(("ExecuteHandler", "ExecuteHandler2", "MessageBoxExA", "MessageBoxExW"), 20),
+    **dict.fromkeys(("MessageBoxTimeoutA", "MessageBoxTimeoutW"), 24),
+}
+_ARGUMENTS = {"__crtUnhandledException": 1, "_EH4_CallFilterFunc": 0}
+_ARGUMENTS |= {name: pops // 4 for name, pops in _POPS.items()}

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each published stack comes out as its file says, with all names and with exports only."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.stacks.differences import differences
+from tests.stacks.outcomes import LaidOut
+from tests.stacks.published import MODES, PublishedStack, read_stack, stack_files
+from throwstack.names.demangle import undecorate
+from throwstack.names.frame_names import name_of
+
+FILES = stack_files()
+
+
+@cache
+def _laid(path: Path) -> tuple[PublishedStack, LaidOut]:
+    stack = read_stack(path)
+    return stack, LaidOut(stack)
+
+
+def _cases() -> list[object]:
+    cases: list[object] = []
+    for path in FILES:
+        expected = read_stack(path).expected
+        for mode in MODES:
+            reason = expected[mode].xfail
+            marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+            cases.append(pytest.param(path, mode, marks=marks, id=f"{path.stem}, {mode}"))
+    return cases
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_file_says_what_must_come_out(path: Path) -> None:
+    for expected in read_stack(path).expected.values():
+        assert expected.row is not None
+        assert bool(expected.verdict) == bool(expected.signature) == expected.row
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_stack_is_laid_out_as_published(path: Path) -> None:
+    stack, laid = _laid(path)
+    target = laid.target("all names")
+    assert laid.thread.registers is not None
+    walk = target.walk(laid.thread.registers, laid.bounds)
+    names = [name_of(target.symbols, frame) for frame in walk.frames]
+    shown = [(frame.module, undecorate(frame.function)) for frame in stack.live if frame.function]
+    assert [(name.module, name.symbol) for name in names if name.symbol] == shown
+
+
+@pytest.mark.parametrize(("path", "mode"), _cases())
+def test_comes_out_as_written(path: Path, mode: str) -> None:
+    stack, laid = _laid(path)
+    assert not differences(stack, mode, laid.outcome(mode))
