@@ -23,7 +23,7 @@ _CALLS_ITSELF_A_STUB = ("Nt", "Zw")
 _CONTEXT_IN_RAISE, _CONTEXT_IN_STATUS, _RECORD_IN_CALLER = 0x30, 0xC0, 0x20
 _LARGE = {"RtlDispatchException": 0x7B0, "RtlRaiseException": 0x550, "RtlRaiseStatus": 0x5F0}
 _LARGE |= dict.fromkeys(("RaiseFailFastException", "_call_reportfault", "__acrt_call_reportfault"), 0x5F0)
-_MACHINE_FRAMES = DISPATCHERS | {"RcConsolidateFrames"}
+_MACHINE_FRAMES = DISPATCHERS | {"RcConsolidateFrames", "RcFrameConsolidation"}
 _HANDLERS = frozenset({"_C_specific_handler", "__C_specific_handler"})
 _INT29, _STOP = b"\xcd\x29", b"\x48\x8b\x00"
 
@@ -167,7 +167,7 @@ class LaidX64:
         call = next(call for call in function.calls if call.returns_to == ip)
         caller = dict(chain.placed[-1].registers) if chain.placed else {}
         chain.enter(function, call)
-        self._fill(chain, name, caller, contexts)
+        self._fill(chain, index, caller, contexts)
 
     def _interrupt(self, chain: Chain, index: int, function: Function, contexts: list[tuple[int, int]]) -> None:
         registers = {**chain.placed[-1].registers, "eflags": 0x10246}
@@ -179,7 +179,7 @@ class LaidX64:
         put(area + MACHINE_FRAME).d64(registers["rip"], 0x33, registers["eflags"], registers["rsp"], 0x2B)
         if is_dispatch:
             put(area + CONTEXT_EX_AT).d32(-CONTEXT_EX_AT, 0x4E8, -CONTEXT_EX_AT, CONTEXT_EX_AT, 0x18, 0)
-            put(area + RECORD_AT).raw(self._record(registers["rip"], flags=0))
+            put(area + RECORD_AT).raw(self._record(registers["rip"], flags=self._code.stack.flags(index, raised=False)))
             contexts.append((area + RECORD_AT, area))
         chain.interrupt(area, function, self._code.goes_on(index))
 
@@ -187,11 +187,14 @@ class LaidX64:
         code, parameters = self._raised.next(default)
         return record_x64(code, flags, ip, parameters)
 
-    def _fill(self, chain: Chain, name: str, caller: dict[str, int], contexts: list[tuple[int, int]]) -> None:
+    def _fill(self, chain: Chain, index: int, caller: dict[str, int], contexts: list[tuple[int, int]]) -> None:
         """Write what a function keeps in its frame."""
+        name = self._code.stack.frames[index].function
         stack, rsp = self.stack, chain.rsp
         if name == "RtlRaiseException":
-            stack.at(caller["rsp"] + _RECORD_IN_CALLER).raw(self._record(caller["rip"], flags=1))
+            stack.at(caller["rsp"] + _RECORD_IN_CALLER).raw(
+                self._record(caller["rip"], flags=self._code.stack.flags(index, raised=True))
+            )
             stack.at(rsp + _CONTEXT_IN_RAISE).raw(context_x64(caller, 0x10000F))
             contexts.append((caller["rsp"] + _RECORD_IN_CALLER, rsp + _CONTEXT_IN_RAISE))
         elif name in {"RtlRaiseStatus", "RaiseFailFastException", "_call_reportfault", "__acrt_call_reportfault"}:

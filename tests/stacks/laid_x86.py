@@ -205,7 +205,7 @@ class LaidX86:
         own = chain.return_slot  # frame `index` has its return address here
         found: tuple[object, ...] = ()
         if caller == "RtlRaiseException":
-            return self._raise(chain, own, name)
+            return self._raise(chain, own, index)
         if name == "RtlRaiseException":
             found = (own - 0x60,)
         elif name in {"ExecuteHandler", "ExecuteHandler2"}:
@@ -222,16 +222,17 @@ class LaidX86:
             found = self._box(name)
         return found
 
-    def _raise(self, chain: Chain, slot: int, name: str) -> tuple[object, ...]:
-        """Save record and CONTEXT as RtlRaiseException does; return what it passes on."""
+    def _raise(self, chain: Chain, slot: int, index: int) -> tuple[object, ...]:
+        """Save record and CONTEXT as RtlRaiseException, which is frame `index`, does; return what it passes on."""
+        flags = self._code.stack.flags(index, raised=True)
         caller = chain.placed[-1].registers
         context, record = slot - 4 - _ROOM, self.stack.word(slot + 4) or 0
         code, parameters = self._raised.next(0xC0000005)
-        self.stack.at(record).d32(code, 1, 0, chain.return_address, len(parameters), *parameters)
+        self.stack.at(record).d32(code, flags, 0, chain.return_address, len(parameters), *parameters)
         registers = {**_VOLATILE, **caller, **_SELECTORS, "eip": chain.return_address, "esp": slot + 8}
         self.stack.at(context).raw(context_x86(registers, 0x1007F))
         self._begin_dispatch(chain, record, context)
-        return (record, context) if name == "RtlDispatchException" else (record, context, 0)
+        return (record, context)
 
     def _begin_dispatch(self, chain: Chain, record: int, context: int) -> None:
         self._contexts.append((record, context))
@@ -279,7 +280,8 @@ class LaidX86:
         esp = (at["esp"] - 0x58 - 0x2CC - 0x10) & ~3
         record, context = esp + 8, esp + 0x58
         code, parameters = self._raised.next(0xC0000005)
-        self.stack.at(record).d32(code, 0, 0, at["eip"], len(parameters), *parameters)
+        flags = self._code.stack.flags(index, raised=False)
+        self.stack.at(record).d32(code, flags, 0, at["eip"], len(parameters), *parameters)
         self.stack.at(context).raw(context_x86(at, 0x1007F))
         self._begin_dispatch(chain, record, context)
         inner = self._inner(index)

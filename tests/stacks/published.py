@@ -39,6 +39,7 @@ from throwstack.core.registers import Arch
 FOLDER = Path(__file__).parent
 DISPATCHERS = frozenset({"KiUserExceptionDispatch", "KiUserExceptionDispatcher"})
 RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})
+_UNWINDERS = frozenset({"RtlUnwind", "RtlUnwindEx"})
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,19 @@ class PublishedStack:
     expected: dict[str, Expectation] = field(
         default_factory=lambda: {"all names": Expectation(), "exports only": Expectation()}
     )
+
+    def flags(self, index: int, *, raised: bool) -> int:
+        """Return the flags of the record of the dispatch that frame `index` begins, a dispatcher or a raiser.
+
+        EXCEPTION_NONCONTINUABLE if it was `raised` by the program; EXCEPTION_UNWINDING while RtlUnwind runs for it.
+        """
+        flags = 1 if raised else 0
+        for frame in reversed(self.frames[:index]):
+            if frame.function in _UNWINDERS:
+                return flags | 2
+            if frame.function in DISPATCHERS | RAISERS:
+                break
+        return flags
 
     @property
     def live(self) -> list[PublishedFrame]:
