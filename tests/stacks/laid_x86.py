@@ -68,7 +68,12 @@ class LaidX86:
     def _bytes(self, planned: PlannedFunction, made: Function) -> bytes:
         if planned.name in DISPATCHERS and planned.frames:
             return self._dispatcher(planned)
-        return made.emit() if planned.frames else self._unused(planned)
+        if not planned.frames:
+            return self._unused(planned)
+        filters = self._code.functions.get((planned.module, planned.name + FUNCLET))
+        code = Emitter(planned.start).emit(made.emit())
+        # A function's filters are parts of it: no filling is between.
+        return bytes((code.pad_to(filters.start) if filters else code).data)
 
     def _unused(self, planned: PlannedFunction) -> bytes:
         target = self._code.by_name("kernelbase", planned.name)

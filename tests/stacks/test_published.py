@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.stacks.differences import differences
 from tests.stacks.outcomes import LaidOut
-from tests.stacks.published import MODES, PublishedStack, read_stack, stack_files
+from tests.stacks.published import FOLDER, MODES, PublishedStack, read_stack, stack_files
 from throwstack.names.demangle import undecorate
 from throwstack.names.frame_names import name_of
 
@@ -32,6 +33,16 @@ def _cases() -> list[object]:
             marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
             cases.append(pytest.param(path, mode, marks=marks, id=f"{path.stem}, {mode}"))
     return cases
+
+
+def test_documents_name_every_family() -> None:
+    text = (FOLDER.parents[1] / "docs" / "exceptions.md").read_text("utf-8").partition("| Family |")[2]
+    named = {
+        family
+        for row in text.splitlines()
+        for family in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
+    }
+    assert named == {path.stem.partition("-")[0] for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
