@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from throwstack.core.frames import Frame
-from throwstack.dispatch.saved_exception import SavedException
+from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.dispatch.taken import is_certain, runs_handler
 from throwstack.names.dispatch_functions import DispatchRole, role_of
 from throwstack.names.frame_names import name_of
@@ -71,7 +71,8 @@ class _Step:
 def dispatch_state(target: Target, frames: Sequence[Frame], exception: SavedException) -> DispatchState:
     """Return the state of the dispatch of `exception`. `frames` are those from the wait outwards to the dispatcher."""
     steps = _steps(target, frames, exception)
-    state = _second_chance(steps) or _vectored(steps) or _handler(steps) or _without_handler(target, steps, frames)
+    state = _second_chance(steps) or _vectored(steps) or _handler(steps, exception)
+    state = state or _without_handler(target, steps, frames)
     if state is not None:
         return state
     outside = next((step for step in steps if not step.is_ntdll), None)
@@ -112,12 +113,12 @@ def _vectored(steps: Sequence[_Step]) -> DispatchState | None:
     return None
 
 
-def _handler(steps: Sequence[_Step]) -> DispatchState | None:
+def _handler(steps: Sequence[_Step], exception: SavedException) -> DispatchState | None:
     """Return the state of a dispatch that asks the handler of a frame, or None if it does not."""
     calls = (DispatchRole.RUNS_HANDLER, DispatchRole.LANGUAGE_HANDLER)
     start = next((index for index, step in enumerate(steps) if step.role in calls), None)
     if start is None:
-        return None
+        return _unseen_handler(steps, exception)
     inner = [step for step in steps[start:] if step.role not in calls]
     if not inner:
         return None
@@ -130,6 +131,20 @@ def _handler(steps: Sequence[_Step]) -> DispatchState | None:
     if named is None and not is_filter:
         return DispatchState(NotBack.UNKNOWN, _shown(asked))
     return DispatchState(NotBack.EXCEPTION_FILTER, _shown(asked), _owner(asked.name, named))
+
+
+def _unseen_handler(steps: Sequence[_Step], exception: SavedException) -> DispatchState | None:
+    """Return the state of an x86 dispatch with a handler that runs by its registration, but is on no frame; or None.
+
+    The walk has gone from the filter, which is a part of its function and has that function's ebp, to the function's
+    caller.
+    """
+    if Route.REGISTRATION not in exception.routes or not steps:
+        return None
+    asked = steps[0]
+    if asked.is_ntdll or not _owner(asked.name, None):
+        return DispatchState(NotBack.UNKNOWN, _shown(asked))
+    return DispatchState(NotBack.EXCEPTION_FILTER, _shown(asked), _owner(asked.name, None))
 
 
 def _owner(name: Name, named: re.Match[str] | None) -> str:

@@ -10,25 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice, pairwise
 
 from throwstack.core.frames import Frame, Walk
 from throwstack.core.guard import Guard
-from throwstack.dispatch.saved_exception import SavedException
+from throwstack.dispatch.exception_pointers import scan_pointers
+from throwstack.dispatch.saved_exception import SavedException, merge
 from throwstack.dispatch.search import FoundExceptions, SearchStart, exceptions_in_flight
-from throwstack.dispatch.taken import shows_dispatch
-from throwstack.dispatch.x86 import END_OF_CHAIN
+from throwstack.dispatch.taken import is_certain, shows_dispatch
+from throwstack.dispatch.x86 import END_OF_CHAIN, from_registrations
 from throwstack.exceptions.debugger_signals import is_debugger_signal
 from throwstack.names.blockers import Blocker, blocked_in, blocker_named
+from throwstack.names.dispatch_functions import DispatchRole, role_of
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name
 from throwstack.stuck.dispatch_state import DispatchState, dispatch_state, handled_state
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.suspects import MAX_FUNCTION
-from throwstack.unwind.target import Target, ThreadStack
+from throwstack.unwind.target import Target, ThreadStack, guarded_walk
 from throwstack.unwind.x86.unwinder import registration_chain
 
 BROKE_OFF = "the search for the saved CONTEXT broke off"
 """The beginning of the note that explains why a stuck thread has no exception."""
+_MAX_CAUGHT = 256
 
 
 class WalkEvidence:
@@ -47,8 +51,9 @@ class WalkEvidence:
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
         blockers = [self.blocker(name) for name in names]
         is_blocked = any(blocker is not None and blocker.is_triage for blocker in blockers)
-        if not is_blocked and not shows_dispatch(self._target, walk.frames):
-            return None
+        shows = shows_dispatch(self._target, walk.frames) or self._has_handler_running(stack)
+        if not is_blocked and not shows:
+            return self._in_catch_block(stack, walk, notes)
         pairs = [(name.module, name.symbol if blocker else "") for name, blocker in zip(names, blockers, strict=True)]
         proofs = [index for index, blocker in enumerate(blockers) if blocker is not None and blocker.proves_exception]
         blocked = SearchStart(
@@ -60,7 +65,8 @@ class WalkEvidence:
         )
         found = self.in_flight(stack, blocked)
         if not is_blocked and not proofs:
-            return self._in_dispatch(StuckThread(stack, blocked_in(pairs), (), (), walk, notes), walk.frames, found)
+            thread = StuckThread(stack, blocked_in(pairs), (), (), walk, notes)
+            return self._in_dispatch(thread, walk.frames, found) or self._in_catch_block(stack, walk, notes)
         notes = (*notes, *found.notes)
         if proofs and not found.exceptions:
             notes += ("the saved CONTEXT was not found",)
@@ -91,11 +97,45 @@ class WalkEvidence:
         if live:
             inside = _inside(frames, live[0][0], found.taken)
             return _with_state(thread, live, dispatch_state(self._target, inside, live[0][0]), found.notes)
-        handled = list(zip(found.taken, found.taken_walks, strict=True))
-        if self._handled and handled:
+        handled = list(zip(found.taken, found.taken_walks, strict=True)) if self._handled else []
+        if handled:
             inside = _inside(frames, handled[0][0], ())
             return _with_state(thread, handled, handled_state(self._target, inside, handled[0][0]), found.notes)
         return None
+
+    def _in_catch_block(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...]) -> StuckThread | None:
+        """Return a thread with an exception whose catch block runs on x64, if such are asked for; else None.
+
+        RtlUnwindEx calls the block through RcConsolidateFrames, whose unwind data leads to the function that catches.
+        The stack that threw is between the two, with its dispatch, and `walk` has nothing of it.
+        """
+        if not self._handled or self._target.arch.facts.has_exception_list:
+            return None
+        bounds, frames = stack.bounds, walk.frames
+        for index, (inner, outer) in enumerate(pairwise(frames), 1):
+            if not outer.is_interrupted or not self._is_catcher(name_of(self._target.symbols, inner)):
+                continue
+            found = merge(islice(scan_pointers(self._target, bounds, inner.sp, outer.sp), _MAX_CAUGHT))
+            if found:
+                state = handled_state(self._target, frames[:index], found[0])
+                caught = [(item, guarded_walk(self._target.walk, item.context.registers, bounds)) for item in found]
+                return _with_state(StuckThread(stack, (), (), (), walk, notes), caught, state, ())
+        return None
+
+    def _has_handler_running(self, stack: ThreadStack) -> bool:
+        """Say whether ExecuteHandler has a registration in the thread's chain (x86), so that a handler is running.
+
+        A walk may miss the dispatcher. Example: the filter of an __except block is a part of its function and runs with
+        that function's ebp, so that the walk goes on with the function's caller, far beyond the dispatcher.
+        """
+        chain = self.registrations(stack) or ()
+        return next(from_registrations(self._target, stack.bounds, chain), None) is not None
+
+    def _is_catcher(self, name: Name) -> bool:
+        """Say whether `name` is RcConsolidateFrames, or may be it: the function is not exported."""
+        if is_certain(name) and name.symbol:
+            return role_of(name.symbol) is DispatchRole.CATCHER
+        return name.module.lower() == "ntdll"
 
     def registrations(self, stack: ThreadStack) -> tuple[int, ...] | None:
         """Return the thread's exception registrations on x86, innermost first; None if they are not known."""
