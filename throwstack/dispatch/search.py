@@ -199,7 +199,8 @@ class _Search:
         if self._target.arch.facts.has_exception_list and self._knows_registrations:
             return not any(low <= known.frame_sp and known.key == item.key for known in self._registered)
         inside = (frame for frame in frames if frame.sp < item.context.address)
-        return is_innermost and any(name_of(self._target.symbols, frame).symbol in _UNWINDERS for frame in inside)
+        names = (name_of(self._target.symbols, frame) for frame in inside)
+        return is_innermost and any(name.symbol in _UNWINDERS and name.is_certain for name in names)
 
 
 def _disagreement(taken: SavedException, other: SavedException) -> str:
