@@ -16,13 +16,14 @@ from collections.abc import Sequence
 
 from throwstack.core.frames import Frame, StackBounds, Trust
 from throwstack.dispatch import x64, x86
+from throwstack.dispatch.raisers import RAISERS
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.names.blockers import BlockerKind, blocker_named
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name
 from throwstack.unwind.target import Target
 
-_HOLDERS = x64.DISPATCHERS | x64.RAISERS | x86.DISPATCHERS | x86.RAISERS | {"RtlDispatchException"}
+_HOLDERS = x64.DISPATCHERS | x86.DISPATCHERS | RAISERS | {"RtlDispatchException"}
 _OWN_CONTEXT = frozenset({BlockerKind.GS_FAILURE, BlockerKind.INVALID_PARAMETER, BlockerKind.FAIL_FAST})
 _GUESSES = frozenset({Trust.SCAN})
 
