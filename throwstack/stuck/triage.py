@@ -30,6 +30,7 @@ from throwstack.images.image import Image
 from throwstack.names.blockers import Blocker, blocked_in, blocker_named, triage_blockers_in
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name, export_table
+from throwstack.stuck.error_box import without_own_boxes
 from throwstack.stuck.missing_names import missing_names, without_filter
 from throwstack.stuck.return_words import most_promising, return_words
 from throwstack.stuck.stuck_thread import StuckThread
@@ -247,7 +248,7 @@ class Triage:
         `low` is the stack address at which the walk starts.
         """
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
-        blockers = [self._blocker(name) for name in names]
+        blockers, box_notes = without_own_boxes(self._target, walk, [self._blocker(name) for name in names])
         if not any(blocker is not None and blocker.is_triage for blocker in blockers):
             return None
         pairs = [(name.module, name.symbol if blocker else "") for name, blocker in zip(names, blockers, strict=True)]
@@ -260,7 +261,7 @@ class Triage:
             registrations=self._registrations(stack),
         )
         found = self._in_flight(stack, blocked)
-        notes = (*notes, *found.notes)
+        notes = (*notes, *found.notes, *box_notes)
         if proofs and not found.exceptions:
             notes += ("the saved CONTEXT was not found",)
         return StuckThread(stack, blocked_in(pairs), found.exceptions, found.walks, walk, notes)
