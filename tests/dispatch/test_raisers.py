@@ -179,7 +179,8 @@ def test_raisefailfastexception_on_x86(is_given: bool):
     names = {"kernel32.dll": {"RaiseFailFastException": 0x3000}}
     walk = Walk((fails,), End.THREAD_START)
     target = make_target(Arch.X86, [KERNEL32, APP32], {LIMIT32: stack.data()}, names, walk)
-    start = SearchStart((fails,), LIMIT32, proves_exception=False)
+    # No handler is asked, so that there is no registration of ExecuteHandler: that does not mean that one has taken it.
+    start = SearchStart((fails,), LIMIT32, proves_exception=False, registrations=())
     (found,) = exceptions_in_flight(target, StackBounds(LIMIT32, BASE32), start).exceptions
     assert (found.record.location, found.context.address, found.record.address) == (record, context, ip)
     assert found.routes[0] is Route.FAIL_FAST_FRAME

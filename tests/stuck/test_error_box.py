@@ -99,6 +99,15 @@ def test_an_indirect_message_box_is_given_its_parameters_in_a_structure(symbol: 
     assert box.text() == QUESTION
 
 
+@pytest.mark.parametrize(
+    ("symbol", "text"), [("FatalAppExitA", QUESTION.encode() + b"\0"), ("FatalAppExitW", wide(QUESTION))]
+)
+def test_the_text_of_fatalappexit_is_its_second_argument(symbol: str, text: bytes):
+    """NtRaiseHardError has csrss show it."""
+    box = Stuck(Arch.X86, "ntdll!NtRaiseHardError", f"kernel32!{symbol}", strings={TEXT: text})
+    assert box.called(symbol, 0, TEXT).text() == QUESTION
+
+
 def test_there_is_no_text_without_a_message_box_or_where_its_text_is_not_in_memory():
     assert Stuck(Arch.X86, "USER32!MessageBoxW").called("MessageBoxW", 0, TEXT, 0, 0).text() == ""
     dispatch = Stuck(Arch.X86, "USER32!DispatchMessageW", strings={TEXT: b"x\0\0\0"})

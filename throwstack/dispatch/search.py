@@ -198,8 +198,8 @@ class _Search:
         than the dispatcher. So if a frame of RtlUnwindEx is further in than the CONTEXT of the innermost exception,
         that exception was taken.
         """
-        if is_innermost and self._start.proves_exception:
-            return False
+        if (is_innermost and self._start.proves_exception) or Route.FAIL_FAST_FRAME in item.routes:
+            return False  # RaiseFailFastException dispatches nothing: no handler is asked
         if self._target.arch.facts.has_exception_list and self._knows_registrations:
             return not any(low <= known.frame_sp and known.key == item.key for known in self._registered)
         inside = (frame for frame in frames if frame.sp < item.context.address)

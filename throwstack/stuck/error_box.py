@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -43,6 +44,7 @@ _SEARCHED_CALLERS = 3
 _MAX_SEARCHED = 0x8000
 _LOWEST_POINTER = 0x10000
 _TEXT_ARGUMENT = 2
+_FATAL_EXITS = frozenset({"FatalAppExitA", "FatalAppExitW"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,10 @@ class BoxText:
 
 def box_text(target: Target, walk: Walk | None) -> str:
     """Return the text of the message box that `walk` shows, escaped; empty if there is none or it was not found."""
-    index = None if walk is None else _innermost(target, walk)
-    return "" if walk is None or index is None else _box_at(target, walk, index).text
+    if walk is None:
+        return ""
+    index = _innermost(target, walk)
+    return _fatal_text(target, walk) if index is None else _box_at(target, walk, index).text
 
 
 def crash_box(target: Target, walk: Walk) -> BoxText | None:
@@ -107,6 +111,17 @@ def _kind(target: Target, frame: Frame) -> BlockerKind | None:
     return None if blocker is None else blocker.kind
 
 
+def _fatal_text(target: Target, walk: Walk) -> str:
+    """Return the text that FatalAppExit(action, text) has csrss show, escaped; empty if there is none, and on x64."""
+    for frame in walk.frames if target.arch.facts.arguments_on_stack else ():
+        name = name_of(target.symbols, frame)
+        if name.symbol in _FATAL_EXITS and frame.return_slot is not None and not name.is_doubtful:
+            with suppress(MemoryUnreadable):
+                read = ansi_at if name.symbol.endswith("A") else wide_at
+                return read(target.memory, target.memory.u32(frame.return_slot + 4 * _TEXT_ARGUMENT))
+    return ""
+
+
 def _outside(target: Target, walk: Walk, index: int) -> int:
     """Return the index of the first frame outside the frames of the box, the innermost of which is at `index`."""
     last = index
@@ -131,12 +146,11 @@ def _box_at(target: Target, walk: Walk, index: int) -> BoxText:
                 return found
     low = walk.frames[0].sp
     caller, further = (walk.frames[min(outside + n, len(walk.frames) - 1)] for n in (0, _SEARCHED_CALLERS))
-    memory, size = target.memory, target.arch.pointer_size
     of_box = _words(target, low, caller.sp)
-    found = _parameters_in(memory, of_box, size)
+    found = _parameters_in(target, of_box)
     if found is not None:
         return found
-    return _known_strings(memory, (*of_box, *_words(target, low + len(of_box) * size, further.sp)))
+    return _known_strings(target, (*of_box, *_words(target, low + len(of_box) * target.arch.pointer_size, further.sp)))
 
 
 def _by_arguments(target: Target, frame: Frame) -> BoxText | None:
@@ -178,15 +192,18 @@ def _words(target: Target, low: int, high: int) -> tuple[int, ...]:
     return struct.unpack_from(f"<{count}{'Q' if size == 8 else 'I'}", data)
 
 
-def _parameters_in(memory: Memory, words: Sequence[int], size: int) -> BoxText | None:
+def _parameters_in(target: Target, words: Sequence[int]) -> BoxText | None:
     """Return the box of the outermost MSGBOXPARAMS among `words`, the words of the frames of a box, or None.
 
     It begins with its own size, ten pointers, in 32 bits. Text and title are wide, because USER32 works with those.
     What an earlier box left is in frames further in.
     """
+    meter, memory = target.meter, target.memory
     for index in range(len(words) - 5, -1, -1):
-        if words[index] & 0xFFFFFFFF != 10 * size:
+        if words[index] & 0xFFFFFFFF != 10 * target.arch.pointer_size:
             continue
+        if not meter.take(meter.budgets.checks):
+            return None
         text, title = words[index + 3 : index + 5]
         found = _wide(memory, text), _wide(memory, title) if title else ""
         if found[0] and found[1] is not None:
@@ -206,11 +223,11 @@ def _wide(memory: Memory, address: int) -> str | None:
     return text if readable and re.search(r"[A-Za-z]{2}", text) else None
 
 
-def _known_strings(memory: Memory, words: Sequence[int]) -> BoxText:
+def _known_strings(target: Target, words: Sequence[int]) -> BoxText:
     """Return the text and the title of a runtime's box to which `words` point; "" for what is not found."""
     text = title = ""
     for word in dict.fromkeys(words):
-        for shown in _strings_at(memory, word):
+        for shown in _strings_at(target, word):
             if not text and _is_known("text", shown):
                 text = shown
             elif not title and _is_known("title", shown):
@@ -220,17 +237,16 @@ def _known_strings(memory: Memory, words: Sequence[int]) -> BoxText:
     return BoxText(text, title, is_searched=bool(text or title))
 
 
-def _strings_at(memory: Memory, address: int) -> Iterator[str]:
+def _strings_at(target: Target, address: int) -> Iterator[str]:
+    """Yield the text at `address`, if one may be there and the budget allows to look."""
     if address < _LOWEST_POINTER:
         return
-    start = memory.read_available(address, 4)
-    if len(start) < 4 or not 0x20 < start[0] < 0x7F:
+    start = target.memory.read_available(address, 4)
+    if len(start) < 4 or not 0x20 < start[0] < 0x7F or not target.meter.take(target.meter.budgets.checks):
         return
     is_wide = not start[1] and not start[3]
-    try:
-        yield (wide_at if is_wide else ansi_at)(memory, address)
-    except MemoryUnreadable:
-        return
+    with suppress(MemoryUnreadable):
+        yield (wide_at if is_wide else ansi_at)(target.memory, address)
 
 
 def _is_known(part: str, text: str) -> bool:
