@@ -10,6 +10,7 @@ import pytest
 from tests.forge.stacks import Label, Stack
 from tests.support.context_records import x64_context
 from tests.support.targets import make_target
+from tests.unwind.x64 import assembler as asm
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import Arch, Registers
 from throwstack.dispatch.saved_exception import Route, SavedException
@@ -215,6 +216,27 @@ def test_an_exception_whose_dispatcher_unwinds_to_a_handler_was_taken_unless_a_f
     )
     (only,) = exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart(frames, LIMIT)).exceptions
     assert only.context.address == at
+
+
+def test_a_frame_that_is_only_near_the_export_rtlunwindex_does_not_show_that_a_handler_took_the_exception():
+    """On Windows 7 RtlDispatchException is not exported, and the nearest export before it is RtlUnwindEx."""
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
+    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
+    ntdll = asm.ImageBuilder(b"\x90" * 0x100, exports={"RtlUnwindEx": 0x1000, "KiUserExceptionDispatcher": 0x1080})
+    for begin in (0x1000, 0x1040, 0x1080):
+        ntdll.add(begin, begin + 0x40, asm.unwind_info([], 0))
+    memory = {LIMIT: stack.data(), NTDLL.base: ntdll.build()}
+
+    def exceptions(rva: int) -> int:
+        frames = (frame(rva, LIMIT + 0x4000), frame(0x1090, at))
+        target = make_target(Arch.X64, [NTDLL, APP], memory, {}, Walk((), End.THREAD_START))
+        assert [target.symbols.name(item.ip).symbol for item in frames] == ["RtlUnwindEx", "KiUserExceptionDispatcher"]
+        start = SearchStart(frames, LIMIT, is_complete=True, proves_exception=False)
+        return len(exceptions_in_flight(target, StackBounds(LIMIT, BASE), start).exceptions)
+
+    assert exceptions(0x1010) == 0  # RtlUnwindEx itself
+    assert exceptions(0x1050) == 1  # RtlDispatchException
 
 
 def test_the_context_of_a_gs_failure_is_in_globals_of_the_module_that_found_it():

@@ -16,13 +16,13 @@ from tests.forge.cases import Case, deadlock
 from tests.forge.cases.ftp_images import Library
 from tests.forge.cases.ftp_threads import ApiFunctions, ThreadFactory, service_image
 from tests.forge.cases.ftp_throw import throwing_functions
-from tests.forge.cases.machine_x64 import Site
+from tests.forge.cases.machine_x64 import VERSION, Site
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Chain, Images
 from tests.forge.describe import Machine, Paging, Process, Region, Thread, ThreadState
 from tests.forge.functions_x86 import Call, Function, ebp_frame, frameless
 from tests.forge.images import ImageBuilder
-from tests.forge.records import context_x86
+from tests.forge.records import context_x86, cpu_area
 from tests.forge.stacks import Stack
 from tests.forge.truth import Truth, TruthFrame
 from tests.support.patched_memory import Patches, opened
@@ -300,7 +300,7 @@ def add_32bit_half(process: Process) -> tuple[list[str], list[ImageBuilder]]:
     struct.pack_into("<Q", teb, 0x1488, area)
     process.regions.append(Region(thread.teb, bytes(teb)))
     registers = {**made.thread.registers, "cs": 0x23, "ss": 0x2B}
-    process.regions.append(Region(area, struct.pack("<HH", 0, 0x14C) + context_x86(registers, 0x10007)))
+    process.regions.append(Region(area, cpu_area(registers, 0x10007, VERSION)))
     return [frame.symbol for frame in made.chain.frames(Images(images))], images
 
 

@@ -23,6 +23,14 @@ def context_x86(registers: dict[str, int], flags: int) -> bytes:
     return bytes(data)
 
 
+def cpu_area(registers: dict[str, int], flags: int, version: tuple[int, int, int]) -> bytes:
+    """Return a WOW64_CPURESERVED {flags, machine} with its x86 CONTEXT, as the 64-bit Windows `version` writes it.
+
+    Windows 7 leaves the machine 0; later systems write IMAGE_FILE_MACHINE_I386.
+    """
+    return struct.pack("<HH", 0, 0x14C if version >= (6, 2) else 0) + context_x86(registers, flags)
+
+
 def context_x64(registers: dict[str, int], flags: int) -> bytes:
     """Return an x64 CONTEXT (0x4D0 bytes, winnt.h)."""
     data = bytearray(0x4D0)

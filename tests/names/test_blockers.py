@@ -14,6 +14,7 @@ from throwstack.names.blockers import (
     blocker_named,
     blockers,
     triage_blockers,
+    triage_blockers_in,
 )
 
 REFERENCE = [
@@ -63,6 +64,22 @@ def test_triage_finds_filter_shutdown_and_hard_errors():
     assert {"UnhandledExceptionFilter", "CorExitProcess", "NtRaiseHardError", "abort"} <= symbols
 
 
+@pytest.mark.parametrize(
+    ("module", "symbols"),
+    [
+        ("VCRUNTIME140", {"_purecall", "__std_terminate"}),
+        ("MSVCR71", {"_purecall", "_amsg_exit", "abort"}),
+        ("ucrtbased", {"_invoke_watson", "_invalid_parameter_noinfo_noreturn", "_CrtDbgReportW"}),
+        ("libstdc___6", {"_ZSt9terminatev"}),  # libstdc++-6.dll
+        ("coreclr", {"EEPolicy::HandleFatalError", "EEPolicy::HandleFatalStackOverflow", "EEPolicy::LogFatalError"}),
+        ("USER32", {"MessageBoxW", "SoftModalMessageBox"}),
+        ("verifier", {"VerifierStopMessage"}),
+    ],
+)
+def test_triage_searches_for_what_never_comes_back_after_a_failure(module: str, symbols: set[str]):
+    assert symbols <= {blocker.symbol for blocker in triage_blockers_in(module)}
+
+
 def test_every_line_of_the_table_is_complete():
     for blocker in blockers():
         assert blocker.modules
@@ -84,6 +101,8 @@ def test_every_line_of_the_table_is_complete():
         ("app", "_purecall", BlockerKind.PURE_CALL),
         ("app", "?terminate@@YAXXZ", BlockerKind.TERMINATE),
         ("coreclr", "WatsonLastChance", BlockerKind.CLR_WATSON),
+        ("libstdc___6", "std::terminate", BlockerKind.TERMINATE),
+        ("app", "__std_terminate", BlockerKind.TERMINATE),
     ],
 )
 def test_a_blocker_is_found_by_its_name_however_it_is_decorated(module: str, symbol: str, kind: BlockerKind):

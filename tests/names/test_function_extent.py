@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an address is in the function of the nearest symbol."""
+"""How certain it is that an address is in the function of the nearest symbol."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from tests.support.pe_writer import READ_ONLY, X64, X86, Pe, Section
 from throwstack.core.memory import memory_of
 from throwstack.images.image import Image
 from throwstack.images.modules import Module
-from throwstack.names.function_extent import MAX_OFFSET, is_beyond_function
+from throwstack.names.function_extent import MAX_OFFSET, Certainty, certainty, function_begin
 
 BASE = 0x10000000
+CERTAIN, LIKELY, DOUBTFUL = Certainty
 
 
 def image(pe: Pe) -> Image:
@@ -25,41 +26,62 @@ def x86(code: bytes) -> Image:
 
 
 @pytest.mark.parametrize(
-    ("between", "beyond"),
+    ("between", "expected"),
     [
-        (b"\x55\x8b\xec\x90\x90\x5d\xc3", False),
-        (b"\xc3\xcc\xcc\xcc\xcc", True),
-        (b"\xc2\x08\x00\x90\x90\x90\x90\x90\x8b\xff", True),
-        (b"\xb8\xcc\xcc\xcc\xcc\xf3\xab", False),  # a debug build fills its locals with this constant
-        (b"\xcc\xc3", False),
-        (b"\xc3\x90\x90\x90\x90\x90\x55", False),  # may align a loop
+        ("558bec 90 90 90 90", CERTAIN),
+        ("7402 33c0 40 c3 90", LIKELY),  # je +2; a return that nothing jumps over ends the function
+        ("7404 33c0 40 c3 90", CERTAIN),  # je over the return
+        ("eb02 33c0 90 90", LIKELY),  # a jump: whether it leaves the function is not known
+        ("90 cd29 90 90 90", LIKELY),  # int 29h never returns
+        ("b8cccccccc f3ab 90", CERTAIN),  # a debug build fills its locals with this constant
+        ("c3 90 90 90 90 90 55", LIKELY),  # may align a loop
+        ("c3 cccccccc", DOUBTFUL),
+        ("c20800 9090909090 8bff", DOUBTFUL),
     ],
 )
-def test_filling_shows_where_an_x86_function_ends(between, beyond):
-    it = x86(between.ljust(64, b"\x40"))
-    assert is_beyond_function(it, 0x1000, 0x1030, is_sparse=True) is beyond
-    assert is_beyond_function(it, 0x1000, 0x1030, is_sparse=False) is beyond
+def test_the_code_between_an_x86_export_and_an_address(between, expected):
+    code = bytes.fromhex(between)
+    it = x86(code.ljust(0x30, b"\x40") + b"\x40" * 16)
+    assert certainty(it, 0x1000, 0x1030, is_sparse=True) is expected
+    is_named_by_pdb = CERTAIN if expected is LIKELY else expected  # it has a symbol for every function
+    assert certainty(it, 0x1000, 0x1030, is_sparse=False) is is_named_by_pdb
 
 
-def test_far_from_an_export_the_name_is_doubted():
+def test_a_prologue_after_a_call_begins_another_function():
+    """`call abort` is the last instruction of its function, and no filling follows."""
+    caller = bytes.fromhex("558bec 83ec10 90909090909090909090 e800000000".replace(" ", ""))
+    it = x86(caller + bytes.fromhex("558bec") + b"\x90" * 0x40)
+    assert certainty(it, 0x1000, 0x1014, is_sparse=True) is CERTAIN  # inside the call
+    assert certainty(it, 0x1000, 0x1020, is_sparse=True) is LIKELY
+
+
+def test_far_from_an_x86_export_the_name_is_doubted():
     it = x86(b"\x40" * 0x3000)
-    assert not is_beyond_function(it, 0x1000, 0x1000 + MAX_OFFSET, is_sparse=True)
-    assert is_beyond_function(it, 0x1000, 0x1001 + MAX_OFFSET, is_sparse=True)
-    assert not is_beyond_function(it, 0x1000, 0x1001 + MAX_OFFSET, is_sparse=False)
-    assert is_beyond_function(it, 0x1010, 0x1000, is_sparse=False)
+    assert certainty(it, 0x1000, 0x1000 + MAX_OFFSET, is_sparse=True) is CERTAIN
+    assert certainty(it, 0x1000, 0x1001 + MAX_OFFSET, is_sparse=True) is DOUBTFUL
+    assert certainty(it, 0x1000, 0x1001 + MAX_OFFSET, is_sparse=False) is CERTAIN
+    assert certainty(it, 0x1010, 0x1000, is_sparse=False) is DOUBTFUL
 
 
 def test_an_address_in_another_section_is_beyond_the_function():
     it = image(
         Pe(X86, BASE, sections=[Section(".text", 0x1000, b"\x40" * 0x1000), Section(".text2", 0x2000, b"\x40" * 16)])
     )
-    assert is_beyond_function(it, 0x1FF0, 0x2004, is_sparse=False)
+    assert certainty(it, 0x1FF0, 0x2004, is_sparse=False) is DOUBTFUL
 
 
 def test_if_the_headers_are_absent_the_distance_decides():
     it = Image(Module("m.dll", "m.dll", BASE, 0x10000), memory_of({}))
-    assert not is_beyond_function(it, 0x1000, 0x1010, is_sparse=True)
-    assert is_beyond_function(it, 0x1000, 0x8000, is_sparse=True)
+    assert certainty(it, 0x1000, 0x1000, is_sparse=True) is CERTAIN
+    assert certainty(it, 0x1000, 0x1010, is_sparse=True) is LIKELY
+    assert certainty(it, 0x1000, 0x8000, is_sparse=True) is DOUBTFUL
+
+
+def test_an_export_with_absent_code_is_only_likely():
+    whole = Pe(X86, BASE, sections=[Section(".text", 0x1000, b"\x40" * 0x1000)])
+    headers = whole.mapped()[:0x1000]
+    it = Image(Module("m.dll", "m.dll", BASE, whole.size), memory_of({BASE: headers}))
+    assert certainty(it, 0x1000, 0x1010, is_sparse=True) is LIKELY
 
 
 PLAIN = struct.pack("<BBBB", 1, 0, 0, 0)
@@ -79,25 +101,52 @@ def x64() -> Image:
 
 
 @pytest.mark.parametrize(
-    ("start", "rva", "beyond"),
+    ("start", "rva", "expected"),
     [
-        (0x1000, 0x103F, False),
-        (0x1000, 0x1040, True),
-        (0x1010, 0x1020, False),  # a label inside
-        (0x1040, 0x1050, False),
-        (0x1080, 0x1090, False),  # a leaf has no entry
-        (0x1000, 0x1090, True),
-        (0x1000, 0x10B0, False),  # its own cold part
-        (0x1080, 0x10B0, True),  # another function's
+        (0x1000, 0x103F, CERTAIN),
+        (0x1000, 0x1040, DOUBTFUL),  # as a frame of RtlDispatchException after the export RtlUnwindEx
+        (0x1010, 0x1020, LIKELY),  # a label inside
+        (0x1040, 0x1050, CERTAIN),
+        (0x1080, 0x1090, CERTAIN),  # a leaf has no entry
+        (0x1040, 0x1090, DOUBTFUL),  # a leaf without an export, after a function that has ended
+        (0x1000, 0x1090, DOUBTFUL),
+        (0x1000, 0x10B0, CERTAIN),  # its own cold part
+        (0x1080, 0x10B0, DOUBTFUL),  # another function's
     ],
 )
-def test_runtime_functions_delimit_functions(start, rva, beyond):
-    assert is_beyond_function(x64(), start, rva, is_sparse=True) is beyond
+def test_runtime_functions_delimit_functions(start, rva, expected):
+    assert certainty(x64(), start, rva, is_sparse=True) is expected
+
+
+def test_a_function_table_decides_although_exports_are_missing():
+    it = x64()
+    assert certainty(it, 0x1000, 0x1020, is_sparse=True, has_gaps=True) is CERTAIN
+    assert certainty(it, 0x1080, 0x1090, is_sparse=True, has_gaps=True) is DOUBTFUL
+
+
+def test_a_leaf_may_be_before_all_entries():
+    sections = [Section(".text", 0x1000, b"\x90" * 0x1000), Section(".xdata", 0x2000, PLAIN, READ_ONLY)]
+    it = image(Pe(X64, BASE, sections=sections, functions=[(0x1800, 0x1840, 0x2000)]))
+    assert certainty(it, 0x1000, 0x1700, is_sparse=True) is CERTAIN
+
+
+def test_without_its_function_table_an_x64_export_is_at_most_likely():
+    it = image(Pe(X64, BASE, sections=[Section(".text", 0x1000, b"\x90" * 0x1000)]))
+    assert certainty(it, 0x1000, 0x1010, is_sparse=True) is LIKELY
+    assert certainty(it, 0x1000, 0x1400, is_sparse=True) is DOUBTFUL
+
+
+def test_a_part_leads_to_its_function():
+    assert [function_begin(x64(), rva) for rva in (0x1050, 0x10B0, 0x1090)] == [
+        (0x1040, 0x1040),
+        (0x10A0, 0x1000),
+        None,
+    ]
 
 
 def test_a_cyclic_chain_of_entries_is_followed_only_so_far():
     xdata = chained(0x1000, 0x1040, 0x2000)
     sections = [Section(".text", 0x1000, b"\x90" * 64), Section(".xdata", 0x2000, xdata, READ_ONLY)]
     it = image(Pe(X64, BASE, sections=sections, functions=[(0x1010, 0x1040, 0x2000), (0x1040, 0x1080, 0x2041)]))
-    assert is_beyond_function(it, 0x1000, 0x1020, is_sparse=True) is False
-    assert is_beyond_function(it, 0x1000, 0x1044, is_sparse=True) in (True, False)
+    assert certainty(it, 0x1000, 0x1020, is_sparse=True) is CERTAIN
+    assert certainty(it, 0x1000, 0x1044, is_sparse=True) in Certainty

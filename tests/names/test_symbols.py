@@ -9,10 +9,12 @@ import pytest
 
 from tests.support.pdb_writer import Inline, Pdb, Procedure
 from tests.support.pe_writer import X86, Pe, Section
+from tests.unwind.x64 import assembler as asm
 from throwstack.core.memory import memory_of
 from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
+from throwstack.names.function_extent import Certainty
 from throwstack.names.symbols import Name, SymbolKind, Symbols, SymbolTable, first_of
 from throwstack.pdb.pdb_symbols import PdbSymbols
 
@@ -182,3 +184,50 @@ def test_a_distrusted_image_is_named_by_its_file(exporting):
     symbols.distrust(image)
     assert str(symbols.name(BASE + 0x1300)) == "ftpsrvdata_pg!Real"
     assert symbols.rva_of(image, "Real") == 0x1300
+
+
+def separate_parts(exports: dict[str, int]) -> ImageMap:
+    """Two functions, at 1040 `parse` and at 1080 `print`; before and after them two parts of `parse`.
+
+    The parts have RUNTIME_FUNCTIONs that are chained to that of `parse`.
+    """
+    builder = asm.ImageBuilder(b"\x90" * 0x200, exports=exports)
+    plain = asm.unwind_info([], 0)
+    parse = builder.add(0x1040, 0x1080, plain)
+    builder.add(0x1080, 0x10C0, plain)
+    for begin in (0x1000, 0x1100):
+        builder.add(begin, begin + 0x40, asm.unwind_info([], 0, chained=parse))
+    data = builder.build()
+    return ImageMap(memory_of({BASE: data}), ModuleMap([Module("app.exe", "app.exe", BASE, len(data))]))
+
+
+@pytest.mark.parametrize("kind", SymbolKind)
+def test_a_separate_part_has_the_name_of_its_function(kind):
+    """Code that seldom runs ("cold") is apart from its function, and another function's symbol is nearer."""
+    starts = {"parse": 0x1040, "print": 0x1080}
+    symbols = Symbols(separate_parts({}), lambda _: SymbolTable(kind, ((rva, name) for name, rva in starts.items())))
+    after, before = symbols.name(BASE + 0x1110), symbols.name(BASE + 0x1010)
+    assert [str(after), str(before)] == ["app!parse+0xd0", "app!parse-0x30"]
+    assert after.is_certain
+    assert before.is_certain
+    assert str(symbols.name(BASE + 0x10C0, is_return_address=True)) == "app!print+0x40"
+
+
+def test_a_separate_part_with_a_symbol_of_its_own_keeps_it():
+    starts = {"parse": 0x1040, "print": 0x1080, "parse$cold": 0x1100}
+    table = SymbolTable(SymbolKind.ISF, ((rva, name) for name, rva in starts.items()))
+    assert str(Symbols(separate_parts({}), lambda _: table).name(BASE + 0x1110)) == "app!parse$cold+0x10"
+
+
+def test_a_part_of_a_function_without_a_symbol_has_a_doubtful_name():
+    name = Symbols(separate_parts({"print": 0x1080})).name(BASE + 0x1110)
+    assert (str(name), name.provenance, name.certainty) == ("app!print+0x90", "export?", Certainty.DOUBTFUL)
+
+
+def test_only_a_name_with_a_symbol_can_be_certain(exporting):
+    symbols = Symbols(exporting)
+    assert [symbols.name(BASE + rva).is_certain for rva in (0x1300, 0x1304, 0x3000, 0x1004)] == [
+        *(True, True),  # the code runs on from the export
+        *(False, False),
+    ]
+    assert not symbols.name(0x1234).is_certain

@@ -16,6 +16,7 @@ def _kinds(names: list[tuple[str, str]]) -> list[BlockerKind]:
 
 F, S, A, W = BlockerKind.UNHANDLED_FILTER, BlockerKind.SHUTDOWN, BlockerKind.ABORT, BlockerKind.WER
 E, X, T = BlockerKind.ERROR_BOX, BlockerKind.FAIL_FAST, BlockerKind.TERMINATION
+H, M = BlockerKind.HARD_ERROR, BlockerKind.MESSAGE_BOX
 
 
 @pytest.mark.parametrize(
@@ -25,8 +26,10 @@ E, X, T = BlockerKind.ERROR_BOX, BlockerKind.FAIL_FAST, BlockerKind.TERMINATION
         ([F], False, "crashed and waiting in the unhandled exception filter"),
         ([S, A, F], True, "crashed inside shutdown"),
         ([S], False, "hangs in shutdown without an exception"),
-        ([BlockerKind.ERROR_BOX, A], False, "error box shown"),
-        ([BlockerKind.HARD_ERROR, F], True, "crashed, error box shown"),
+        ([E, A], False, "abort called, error box shown"),
+        ([M, A], False, "abort called, error box shown"),
+        ([M], False, "error box shown"),
+        ([H, F], True, "crashed, error box shown"),
         ([BlockerKind.JIT_DEBUGGER, F], True, "crashed and waiting for a debugger"),
         ([A, F], True, "crashed and stuck in abort"),
         ([A], False, "abort called"),
@@ -42,6 +45,9 @@ E, X, T = BlockerKind.ERROR_BOX, BlockerKind.FAIL_FAST, BlockerKind.TERMINATION
         ([A, T], False, "abort called"),
         ([X], True, "failed fast"),
         ([X], False, "failed fast"),
+        ([X, H], False, "failed fast"),  # NtRaiseHardError below RaiseFailFastException shows nothing
+        ([X, H], True, "failed fast"),
+        ([X, E], False, "failed fast, error box shown"),
         ([X, W], True, "crashed and waiting for WER"),
         ([X, BlockerKind.CLR_WATSON], False, "crashed and waiting for WER"),
         ([], True, "crashed"),
@@ -57,6 +63,12 @@ def test_text_of_a_box_is_shown_escaped():
     assert found.text == r'error box shown: "R6025\n- pure virtual function call"'
 
 
+def test_the_text_of_a_box_is_shown_whatever_the_blocker_is_called():
+    """No C runtime exports the function that shows the box, so that its kind is often not found."""
+    found = verdict([A], has_exception=False, box_text="Runtime Error!")
+    assert (found.text, found.shows_box) == ('abort called, error box shown: "Runtime Error!"', True)
+
+
 @pytest.mark.parametrize(
     ("kinds", "has_exception", "code", "is_in_shutdown", "shows_box"),
     [
@@ -64,8 +76,10 @@ def test_text_of_a_box_is_shown_escaped():
         ([S, A, E, F], True, VerdictCode.CRASHED_IN_SHUTDOWN, True, True),
         ([S], False, VerdictCode.HANGS_IN_SHUTDOWN, True, False),
         ([S, BlockerKind.PURE_CALL], False, VerdictCode.PURE_CALL, True, False),
-        ([E, A], False, VerdictCode.ERROR_BOX, False, True),
-        ([BlockerKind.HARD_ERROR, F], True, VerdictCode.CRASHED, False, True),
+        ([E, A], False, VerdictCode.ABORT, False, True),
+        ([E], False, VerdictCode.ERROR_BOX, False, True),
+        ([H, X], True, VerdictCode.FAILED_FAST, False, False),
+        ([H, F], True, VerdictCode.CRASHED, False, True),
         ([], False, VerdictCode.UNKNOWN, False, False),
     ],
 )

@@ -20,6 +20,7 @@ from throwstack.core.contexts import Context, read_context
 from throwstack.core.exception_record import ExceptionRecord, read_record
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import MemoryUnreadable
+from throwstack.dispatch.raisers import captures_itself, is_in_raiser, is_plausible_record
 from throwstack.unwind.target import Target
 
 
@@ -30,6 +31,7 @@ class Route(Enum):
     FILTER_ARGUMENT = "UnhandledExceptionFilter argument"
     DISPATCHER = "KiUserExceptionDispatcher frame"
     RAISE = "RtlRaiseException frame"
+    FAIL_FAST_FRAME = "RaiseFailFastException frame"
     REGISTRATION = "nested registration of ExecuteHandler"
     HANDLER_ARGUMENTS = "ExecuteHandler arguments"
     GLOBALS = "GS_ContextRecord of the module"
@@ -42,8 +44,15 @@ _ROUTE_ORDER = {route: index for index, route in enumerate(Route)}
 _ALONE_NOT_ENOUGH = frozenset({Route.HANDLER_ARGUMENTS, Route.REGISTER, Route.POINTERS, Route.SCAN})
 """Routes that start from words that may only look like pointers.
 
-Exceptions found by them are accepted only if record and CONTEXT have the same instruction address.
+Exceptions found by them are accepted only if record and CONTEXT have the same instruction address, or if they are two
+adjacent pointers (below).
 """
+_ADJACENT_POINTERS = frozenset({Route.REGISTER, Route.POINTERS})
+"""Routes by which a record and a CONTEXT with different instruction addresses are accepted as well.
+
+This is so only if the CONTEXT's ip is in a function that raises exceptions (`throwstack.dispatch.raisers`).
+"""
+_MAX_OWN_FRAME = 0x1000
 
 _STATUS_ACCESS_VIOLATION = 0xC0000005
 _STATUS_ILLEGAL_INSTRUCTION = 0xC000001D
@@ -80,6 +89,11 @@ class SavedException:
         return f"context {self.context.address:#x}" if self.context.address else "no CONTEXT record"
 
     @property
+    def is_in_own_frame(self) -> bool:
+        """Say whether the CONTEXT is in the frame whose state it has: a function captured itself."""
+        return self.frame_sp == self.context.registers.sp <= self.context.address
+
+    @property
     def key(self) -> tuple[int, int]:
         """Return ip and sp at the throw, which are different for each exception in flight on one stack.
 
@@ -107,11 +121,20 @@ def saved_exception(
         record = read_record(target.memory, record_address, target.arch)
     except MemoryUnreadable:
         return None
-    if route in _ALONE_NOT_ENOUGH and record.address != context.registers.ip:
+    is_one_place = record.address == context.registers.ip or route not in _ALONE_NOT_ENOUGH
+    if not (is_one_place or route in _ADJACENT_POINTERS) or not _is_plausible_pair(target, stack, record, context):
         return None
-    if not _is_plausible_pair(target, stack, record, context):
-        return None
-    return SavedException(record, context, (route,), frame_sp)
+    if is_one_place or is_raised_anew(target, record, context):
+        return SavedException(record, context, (route,), frame_sp)
+    return None
+
+
+def is_raised_anew(target: Target, record: ExceptionRecord, context: Context) -> bool:
+    """Say whether `record` and `context`, whose instruction addresses differ, can be of one exception.
+
+    `throwstack.dispatch.raisers` says when this is so.
+    """
+    return is_plausible_record(target, record) and is_in_raiser(target, context.registers.ip)
 
 
 def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionRecord, context: Context) -> bool:
@@ -122,8 +145,9 @@ def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionReco
     ):
         return False
     sp = context.registers.sp
-    on_this_stack = stack.contains(sp) or sp == stack.base
-    if not on_this_stack or (stack.contains(context.address) and context.address >= sp):
+    if not (stack.contains(sp) or sp == stack.base):
+        return False
+    if stack.contains(context.address) and context.address >= sp and not _is_in_raisers_frame(target, context):
         return False
     if target.arch.pointer_size == 8 and context.address & 0xF:
         return False
@@ -133,6 +157,12 @@ def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionReco
     # The ip is outside all images. Either the code was made at run time: it can be read, and may fault in any way. Or
     # the program jumped through a bad pointer: then the jump is the fault.
     return record.address == ip and (record.code in _CODES_OF_BAD_JUMPS or bool(ip and target.memory.is_readable(ip)))
+
+
+def _is_in_raisers_frame(target: Target, context: Context) -> bool:
+    """Say whether `context` is in the frame of the function whose state it has, as that of RtlRaiseStatus is on x64."""
+    registers = context.registers
+    return context.address - registers.sp < _MAX_OWN_FRAME and captures_itself(target, registers.ip)
 
 
 def merge(found: Iterable[SavedException]) -> tuple[SavedException, ...]:

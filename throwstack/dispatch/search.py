@@ -4,8 +4,8 @@
 There are several routes to a saved CONTEXT (`throwstack.dispatch.saved_exception.Route`), some more reliable than
 others:
 
-1. Frames of the walk: the argument of UnhandledExceptionFilter and of handlers (x86), the frames of the dispatcher and
-   of RtlRaiseException, registrations of ExecuteHandler in the thread's chain (x86).
+1. Frames of the walk: the argument of UnhandledExceptionFilter and of handlers (x86), the frames of the dispatcher, of
+   RtlRaiseException and of RaiseFailFastException, registrations of ExecuteHandler in the thread's chain (x86).
 2. Pointers on the stack and in registers. They confirm an exception that a frame gives. Without such a frame they are
    used only if a function on the stack proves that an exception went unhandled.
 3. A scan of the stack for CONTEXT records, under the same condition, if neither frames nor pointers give anything.
@@ -27,6 +27,7 @@ from throwstack.dispatch import x64, x86
 from throwstack.dispatch.context_scan import scan_contexts
 from throwstack.dispatch.exception_pointers import from_registers, scan_pointers
 from throwstack.dispatch.gs_failure import from_gs_failure_frame
+from throwstack.dispatch.raisers import FAIL_FAST
 from throwstack.dispatch.saved_exception import Route, SavedException, merge, rank
 from throwstack.dispatch.stale_contexts import is_stale
 from throwstack.dispatch.taken import Answer, Registered, Taken, taken
@@ -117,7 +118,8 @@ class _Search:
             elif answer.taken is Taken.UNKNOWN:
                 is_doubtful = True
                 notes.append(f"{_of(item)}: a handler may have taken it{_at(item)}: {answer.why}")
-            low = item.context.registers.sp
+            # A function that captured itself is in the walk from its CONTEXT once more.
+            low = item.context.registers.sp + item.is_in_own_frame
             frames, is_complete = [frame for frame in walk.frames if frame.sp >= low], walk.is_complete
         return FoundExceptions(
             tuple(item for item, _ in found),
@@ -146,7 +148,7 @@ class _Search:
             return None
         # Frames outside the frame that threw the innermost exception belong to the dispatch of exceptions further out.
         bound = min(item.context.registers.sp for item in found)
-        here = merge(item for item in found if item.frame_sp < bound)
+        here = merge(item for item in found if item.frame_sp < bound or item.is_in_own_frame)
         if not here:
             return None
         best = min(here, key=rank)
@@ -170,8 +172,10 @@ class _Search:
                 found = x64.from_dispatcher_frame(target, stack, frame)
             elif role is DispatchRole.RAISER and index + 1 < len(frames):
                 found = x64.from_raise_frame(target, stack, frame, frames[index + 1])
+            elif name.symbol == FAIL_FAST and index + 1 < len(frames):
+                found = x64.from_fail_fast_frame(target, stack, frame, frames[index + 1])
             found = found or from_gs_failure_frame(target, stack, frame, name)
-            if found is not None and found.context.registers.sp > frame.sp:
+            if found is not None and (found.context.registers.sp > frame.sp or found.is_in_own_frame):
                 yield found
 
     def _pointed_at(self, frames: Sequence[Frame], low: int, high: int) -> Iterator[SavedException]:
@@ -205,8 +209,8 @@ class _Search:
         `is_innermost`: it is the first exception found. `is_outer`: an exception that nobody has taken is further in.
         Then `item` led to that one, and is reported even if a handler has taken it, unless the registrations say so.
         """
-        if is_innermost and self._start.proves_exception:
-            return Answer(Taken.NO)
+        if (is_innermost and self._start.proves_exception) or Route.FAIL_FAST_FRAME in item.routes:
+            return Answer(Taken.NO)  # RaiseFailFastException dispatches nothing: no handler is asked
         if is_outer and (self._registered is None or not self._registered.is_known):
             return Answer(Taken.NO)
         return taken(self._target, item, frames, low, self._registered)

@@ -1,26 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds saved CONTEXTs on x64, in the frames of KiUserExceptionDispatcher and of RtlRaiseException.
+"""Finds saved CONTEXTs on x64, in the frames of KiUserExceptionDispatcher and of the functions that raise exceptions.
 
 UnhandledExceptionFilter's argument is in rcx, which is overwritten soon. But the record and CONTEXT to which it led are
 in frames further out:
 
 - The kernel delivers a fault by building, at rsp of KiUserExceptionDispatcher, a CONTEXT (0x4d0 bytes), a CONTEXT_EX,
   and the EXCEPTION_RECORD at +0x4f0.
-- RtlRaiseException captures a CONTEXT in its own frame. The record is in the frame of its caller, or, under
-  RtlRaiseStatus, in that function's own frame.
+- RtlRaiseException captures a CONTEXT in its own frame, with the state of its caller. The record is in the frame of the
+  caller. Where a runtime has put another instruction address into the record, two adjacent pointers lead to both.
+- RtlRaiseStatus captures a CONTEXT in its own frame, with its own state. The record is in this frame, too. In ntdll of
+  17763 and 26100 the CONTEXT is at rsp+0xC0, the record at rsp+0x20.
+- RaiseFailFastException(record, CONTEXT, flags) may be given both. Where it was not, it has them in its own frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from contextlib import suppress
+from itertools import chain, product
 
-from throwstack.core.contexts import read_context
+from throwstack.core.contexts import Context, read_context
 from throwstack.core.exception_record import read_record
 from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import X64, Arch
-from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
+from throwstack.dispatch.raisers import MAX_FLAGS, captures_itself, is_plausible_record
+from throwstack.dispatch.saved_exception import Route, SavedException, is_raised_anew, saved_exception
 from throwstack.unwind.target import Target
 
 _RECORD_AFTER_CONTEXT = (0x4F0, 0x4D0, *range(0x4D8, 0x4F0, 8), *range(0x4F8, 0x640, 8))
@@ -30,8 +35,9 @@ The record is after a CONTEXT_EX of 0x20 bytes, or (before Windows 7) right afte
 other things between the two."""
 _MAX_FRAME = 0x10000
 _ADDRESS_IN_RECORD = 0x10
-_MAX_FLAGS = 0xFF
-"""The largest flags of a record: any of EXCEPTION_NONCONTINUABLE (1) to EXCEPTION_SOFTWARE_ORIGINATE (0x80)."""
+_RECORD_IN_RAISE_STATUS = 0x20
+_HOME_OF_RCX, _HOME_OF_RDX = 8, 16
+"""Distances from the slot of the return address to the places where a function may keep its first two arguments."""
 
 
 def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
@@ -40,7 +46,7 @@ def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> S
         found = saved_exception(
             target, stack, frame.child_sp + distance, frame.child_sp, route=Route.DISPATCHER, frame_sp=frame.child_sp
         )
-        if found is not None and _same_address(found):
+        if found is not None and (_same_address(found) or is_raised_anew(target, found.record, found.context)):
             return found
     return None
 
@@ -51,18 +57,95 @@ def from_raise_frame(target: Target, stack: StackBounds, frame: Frame, caller: F
     `caller` is the frame that called it. The CONTEXT has the caller's state: its rip is the return address of `frame`,
     and its rsp is that of the caller. The caller has built the record, mostly in its own frame.
     """
-    context_address = _context_in(target, frame, caller)
-    if context_address is None or frame.return_address is None:
+    if frame.return_address is None:
         return None
-    in_caller = records_naming(target, stack, frame.return_address, caller.child_sp, _MAX_FRAME)
-    in_frame = records_naming(target, stack, frame.return_address, frame.child_sp, caller.child_sp - frame.child_sp)
-    for record_address in chain(in_caller, in_frame):
-        found = saved_exception(
-            target, stack, record_address, context_address, route=Route.RAISE, frame_sp=frame.child_sp
-        )
+    context = _context_in(target, frame, caller)
+    if context is None:
+        return None
+    records: Iterator[int]
+    if context.registers.sp == frame.child_sp:
+        records = _records_in_own_frame(target, stack, frame, caller, context)
+    else:
+        in_caller = records_naming(target, stack, frame.return_address, caller.child_sp, _MAX_FRAME)
+        size = caller.child_sp - frame.child_sp
+        in_frame = records_naming(target, stack, frame.return_address, frame.child_sp, size)
+        records = chain(in_caller, in_frame, _records_beside(target, stack, frame, context.address))
+    for record in records:
+        found = saved_exception(target, stack, record, context.address, route=Route.RAISE, frame_sp=frame.child_sp)
         if found is not None:
             return found
     return None
+
+
+def from_fail_fast_frame(target: Target, stack: StackBounds, frame: Frame, caller: Frame) -> SavedException | None:
+    """Return the exception that the RaiseFailFastException frame `frame` reports, or None.
+
+    Its arguments are in the home space of `caller`, which called it, or in nonvolatile registers, if the compiler has
+    put them there. A CONTEXT that was not given is in its own frame, with the caller's state or its own. A record that
+    was not given is there as well.
+    """
+    if frame.return_address is None or frame.return_slot is None:
+        return None
+    given = _given(target, frame)
+    captured = _context_in(target, frame, caller)
+    contexts = [*given, *([] if captured is None else [captured.address])]
+    size = caller.child_sp - frame.child_sp
+    own = records_naming(target, stack, frame.return_address, frame.child_sp, size)
+    route, sp = Route.FAIL_FAST_FRAME, frame.child_sp
+    for record, context in product(chain(given, own), contexts):
+        found = saved_exception(target, stack, record, context, route=route, frame_sp=sp)
+        if found is not None and is_plausible_record(target, found.record):
+            return found
+    return None
+
+
+def _given(target: Target, frame: Frame) -> list[int]:
+    """Return the words that may be the first two arguments of the function of `frame`."""
+    slot = frame.return_slot or 0
+    numbers = target.arch.facts.nonvolatile
+    words = [value for number in numbers if (value := frame.registers.gpr[number])]
+    for distance in (_HOME_OF_RDX, _HOME_OF_RCX):
+        try:
+            words.insert(0, target.memory.u64(slot + distance))
+        except MemoryUnreadable:
+            continue
+    return list(dict.fromkeys(word for word in words if word and not word % 8))
+
+
+def _records_in_own_frame(
+    target: Target, stack: StackBounds, frame: Frame, caller: Frame, context: Context
+) -> Iterator[int]:
+    """Yield the places of records in the frame of RtlRaiseStatus, which captured its own state into `context`.
+
+    The record names the instruction of `context` or the caller's. Where it names another one, it is found by its place.
+    """
+    size = caller.child_sp - frame.child_sp
+    for ip in (context.registers.ip, frame.return_address):
+        if ip:
+            yield from records_naming(target, stack, ip, frame.child_sp, size)
+    yield from _plausible(target, frame.child_sp + _RECORD_IN_RAISE_STATUS)
+
+
+def _records_beside(target: Target, stack: StackBounds, frame: Frame, context: int) -> Iterator[int]:
+    """Yield the records to which the word before a pointer to `context` points, from inside the frame `frame`.
+
+    Record and CONTEXT are given from function to function as EXCEPTION_POINTERS {record, CONTEXT}, two adjacent words.
+    """
+    low = max(stack.limit, frame.child_sp - _MAX_FRAME) & -8
+    data = target.memory.read_available(low, context - low)
+    wanted = context.to_bytes(8, "little")
+    position = data.rfind(wanted, 8)
+    while position >= 0 and target.meter.take(target.meter.budgets.checks):
+        if position % 8 == 0:
+            yield from _plausible(target, int.from_bytes(data[position - 8 : position], "little"))
+        position = data.rfind(wanted, 8, position + 7)
+
+
+def _plausible(target: Target, address: int) -> Iterator[int]:
+    """Yield `address` if a record of an exception that was raised anew may be there."""
+    with suppress(MemoryUnreadable):
+        if address and not address % 8 and is_plausible_record(target, read_record(target.memory, address, Arch.X64)):
+            yield address
 
 
 def records_naming(target: Target, stack: StackBounds, ip: int, low: int, size: int) -> Iterator[int]:
@@ -86,22 +169,28 @@ def _is_record(target: Target, address: int) -> bool:
         record = read_record(target.memory, address, Arch.X64)
     except MemoryUnreadable:
         return False
-    return bool(record.code) and record.is_well_formed and record.flags <= _MAX_FLAGS
+    return bool(record.code) and record.is_well_formed and record.flags <= MAX_FLAGS
 
 
-def _context_in(target: Target, frame: Frame, caller: Frame) -> int | None:
+def _context_in(target: Target, frame: Frame, caller: Frame) -> Context | None:
+    """Return the CONTEXT in the frame `frame` that has the state of its caller, or else of the function itself."""
     start, end = (frame.child_sp + 15) & -16, min(caller.child_sp, frame.child_sp + _MAX_FRAME)
+    own: Context | None = None
     for address in range(start, end - X64.context_size + 1, 16):
         if not target.meter.take(target.meter.budgets.checks):
-            return None
+            break
         try:
             context = read_context(target.memory, address, Arch.X64)
         except MemoryUnreadable:
-            return None
-        is_callers = context.registers.ip == frame.return_address and context.registers.sp == caller.child_sp
-        if is_callers and context.has_plausible_flags:
-            return address
-    return None
+            break
+        ip, sp = context.registers.ip, context.registers.sp
+        if not context.has_plausible_flags:
+            continue
+        if ip == frame.return_address and sp == caller.child_sp:
+            return context
+        if own is None and sp == frame.child_sp and captures_itself(target, ip):
+            own = context
+    return own
 
 
 def _same_address(found: SavedException) -> bool:

@@ -6,6 +6,7 @@ x86 passes arguments on the stack, where they stay:
 - UnhandledExceptionFilter's only argument points to EXCEPTION_POINTERS.
 - KiUserExceptionDispatcher starts with the two pointers at esp.
 - RtlRaiseException builds the CONTEXT in its own frame; the record is its argument.
+- RaiseFailFastException(record, CONTEXT, flags) is given both, or builds what it was not given in its own frame.
 - ExecuteHandler passes record, registration, CONTEXT and dispatcher context to a handler.
 
 ExecuteHandler also registers a handler of ntdll, in case the handler that it calls raises an exception. This nested
@@ -24,6 +25,7 @@ from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import X86, Arch
 from throwstack.dispatch.exception_pointers import pair_at
+from throwstack.dispatch.raisers import FAIL_FAST, is_plausible_record
 from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.names.dispatch_functions import DispatchRole, role_of
 from throwstack.names.symbols import Name
@@ -38,6 +40,7 @@ _ARGUMENT = 8
 At ChildEBP is the saved ebp (or the slot for it), then follow the return address and the argument.
 """
 _AROUND_ESP = 0x10
+_ADDRESS_IN_RECORD = 12
 _MAX_FRAME = 0x1000
 _HANDLERS = ("ExecuteHandler", "except_handler", "FrameHandler")
 _NODE_ARGUMENTS = 0x40
@@ -59,6 +62,8 @@ def from_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> 
         return _from_dispatcher_frame(target, stack, frame)
     if role is DispatchRole.RAISER:
         return _from_raise_frame(target, stack, frame)
+    if name.symbol == FAIL_FAST:
+        return _from_fail_fast_frame(target, stack, frame)
     if name.module.lower() == "ntdll" or any(part in name.symbol for part in _HANDLERS):
         at = frame.child_sp + _ARGUMENT
         route = Route.HANDLER_ARGUMENTS
@@ -95,16 +100,58 @@ def _from_raise_frame(target: Target, stack: StackBounds, frame: Frame) -> Saved
 
     The CONTEXT is somewhere in the frame and has the caller's state. The record is the function's argument.
     """
+    try:
+        record = target.memory.u32(frame.child_sp + _ARGUMENT)
+    except MemoryUnreadable:
+        return None
+    context = _captured(target, frame)
+    if context is None:
+        return None
+    return saved_exception(target, stack, record, context, route=Route.RAISE, frame_sp=frame.child_sp)
+
+
+def _from_fail_fast_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
+    """Return the exception that the RaiseFailFastException frame `frame` reports, or None.
+
+    Its arguments are the record and the CONTEXT. One that is null is in its frame, and has the caller's state.
+    """
+    try:
+        record, context = (target.memory.u32(frame.child_sp + _ARGUMENT + 4 * index) for index in range(2))
+        returns_to = target.memory.u32(frame.child_sp + 4)
+    except MemoryUnreadable:
+        return None
+    at = context or _captured(target, frame)
+    if at is None:
+        return None
+    data = b"" if record else target.memory.read_available(frame.sp, frame.child_sp - frame.sp)
+    records = [record] if record else [frame.sp + place for place in _records_in(data, returns_to)]
+    for place in records:
+        found = saved_exception(target, stack, place, at, route=Route.FAIL_FAST_FRAME, frame_sp=frame.child_sp)
+        if found is not None and is_plausible_record(target, found.record):
+            return found
+    return None
+
+
+def _records_in(data: bytes, address: int) -> Iterator[int]:
+    """Yield the offsets in `data`, the contents of a frame, of possible records with the ExceptionAddress `address`."""
+    wanted = address.to_bytes(4, "little")
+    for position in range(_ADDRESS_IN_RECORD, min(len(data), _MAX_FRAME) - 3, 4):
+        if data[position : position + 4] == wanted:
+            yield position - _ADDRESS_IN_RECORD
+
+
+def _captured(target: Target, frame: Frame) -> int | None:
+    """Return the address of the CONTEXT in the frame `frame` that has the state of the function's caller, or None."""
     slot = frame.child_sp + 4
     try:
-        record, returns_to = target.memory.u32(slot + 4), target.memory.u32(slot)
+        returns_to = target.memory.u32(slot)
         for address in range(max(frame.sp & ~3, slot - _MAX_FRAME), slot - X86.context_size + 1, 4):
             if not target.meter.take(target.meter.budgets.checks):
                 return None
             context = read_context(target.memory, address, Arch.X86)
             is_callers = context.registers.ip == returns_to and slot <= context.registers.sp <= slot + 8
             if is_callers and context.has_plausible_flags:
-                return saved_exception(target, stack, record, address, route=Route.RAISE, frame_sp=frame.child_sp)
+                return address
     except MemoryUnreadable:
         return None
     return None

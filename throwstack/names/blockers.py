@@ -38,6 +38,8 @@ class BlockerKind(Enum):
     """The function waits for a message that csrss shows for the process."""
     ERROR_BOX = "error-box"
     """The function shows a message box of the C runtime or of an assertion."""
+    MESSAGE_BOX = "message-box"
+    """The function shows a message box, which counts if it is one of a failure (`throwstack.stuck.error_box`)."""
     SHUTDOWN = "shutdown"
     """The process is ending in the ordinary way, and waits for something that does not happen."""
     TERMINATION = "termination"

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from throwstack.images.exports import Exports
 from throwstack.images.image import Image, ImageMap
 from throwstack.names.demangle import undecorate
 from throwstack.names.frame_records import FrameData
-from throwstack.names.function_extent import is_beyond_function
+from throwstack.names.function_extent import Certainty, certainty, function_begin
 
 
 class SymbolKind(Enum):
@@ -109,7 +109,11 @@ SymbolSource = Callable[[Image], "SymbolTable | None"]
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """The name of an address. As text it is `KERNEL32!RaiseException+0x53`, `KERNEL32+0x1234`, or the bare address."""
+    """The name of an address. As text it is `KERNEL32!RaiseException+0x53`, `KERNEL32+0x1234`, or the bare address.
+
+    `offset` is the distance in memory from the start of the function. It is negative, `app!parse-0x40`, in a part of
+    the function that the linker put before the rest.
+    """
 
     address: int
     module: str = ""
@@ -118,14 +122,24 @@ class Name:
     kind: SymbolKind | None = None
     source: str = ""
     """File and line, `d:\\src\\file.cpp @ 860`; "" if the symbols do not have them."""
-    is_doubtful: bool = False
-    """The address may be in another function than the named one, whose symbol is merely the nearest before it."""
+    certainty: Certainty = Certainty.CERTAIN
+    """Whether the address is in the named function, or in another one after it that has no symbol."""
     is_inline: bool = False
     """The function was inlined: it has no frame of its own and no offset."""
     raw: str = ""
     """The symbol as its table spells it, decorated or with parameters."""
     signature: str = ""
     """The symbol with the types of its parameters; "" if the symbols do not have them."""
+
+    @property
+    def is_certain(self) -> bool:
+        """Say whether the address is known to be in the named function. Without a symbol it is not."""
+        return bool(self.symbol) and self.certainty is Certainty.CERTAIN
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Say whether the address seems to be in another function than the named one."""
+        return self.certainty is Certainty.DOUBTFUL
 
     @property
     def provenance(self) -> str:
@@ -137,7 +151,7 @@ class Name:
         if not self.module:
             return f"0x{self.address:x}"
         label = f"{self.module}!{self.symbol}" if self.symbol else self.module
-        return f"{label}+0x{self.offset:x}" if self.offset else label
+        return f"{label}{'-' if self.offset < 0 else '+'}{abs(self.offset):#x}" if self.offset else label
 
 
 class Symbols:
@@ -218,7 +232,7 @@ class Symbols:
         rva = address - image.base
         probe = rva - (1 if is_return_address and rva else 0)
         table = self.table(image)
-        locations = table.locate(probe)
+        locations = _locate(image, table, probe)
         if not locations:
             return (Name(address, image.module.label, "", rva),)
         return tuple(
@@ -229,7 +243,7 @@ class Symbols:
                 0 if location.rva is None else rva - location.rva,
                 table.kind,
                 location.source,
-                is_doubtful=_is_doubtful(image, table, location, probe),
+                certainty=_certainty(image, table, location, probe),
                 is_inline=location.rva is None,
                 raw=location.raw,
                 signature=location.signature,
@@ -274,14 +288,38 @@ class Symbols:
         return rva if rva is not None else self.table(image).rva_of(name)
 
 
-def _is_doubtful(image: Image, table: SymbolTable, location: LocatedFunction, rva: int) -> bool:
+def _locate(image: Image, table: SymbolTable, rva: int) -> tuple[LocatedFunction, ...]:
+    """Return the functions that `table` has at `rva`, inlined ones first.
+
+    A separate part of a function belongs to that function. Example: the code of `parse` that seldom runs is after
+    `print`, and its RUNTIME_FUNCTION leads to that of `parse`. The nearest symbol is `print`, but the function is
+    `parse`. If the table knows where functions end, or has a symbol for the part itself, that symbol is kept.
+    """
+    locations = table.locate(rva)
+    if locations and (locations[-1].is_inside or locations[-1].rva is None):
+        return locations
+    begins = function_begin(image, rva)
+    if begins is None or begins[0] == begins[1]:
+        return locations
+    begin, function = begins
+    nearest = locations[-1].rva if locations else None
+    is_label = nearest is not None and begin <= nearest and (nearest == begin or table.kind is not SymbolKind.EXPORT)
+    if is_label or nearest == function:
+        return locations
+    whole = table.locate(function)[-1:]
+    if not whole or whole[0].rva != function:
+        return locations
+    return (replace(whole[0], source="", is_inside=True),)
+
+
+def _certainty(image: Image, table: SymbolTable, location: LocatedFunction, rva: int) -> Certainty:
     if location.is_inside is not None:
-        return not location.is_inside
+        return Certainty.CERTAIN if location.is_inside else Certainty.DOUBTFUL
     start = location.rva
     if start is None:
-        return False
+        return Certainty.CERTAIN
     is_sparse = table.kind is SymbolKind.EXPORT
-    return is_beyond_function(image, start, rva, is_sparse=is_sparse, has_gaps=not table.has_all_starts)
+    return certainty(image, start, rva, is_sparse=is_sparse, has_gaps=not table.has_all_starts)
 
 
 def export_table(image: Image) -> SymbolTable:

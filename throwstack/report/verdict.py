@@ -82,6 +82,8 @@ _CAUSES = {
 }
 """What being stuck in each kind of function means if no exception is known; the most informative kind is first."""
 
+_BOXES = frozenset({BlockerKind.ERROR_BOX, BlockerKind.MESSAGE_BOX, BlockerKind.HARD_ERROR})
+
 
 _NOT_BACK = {
     NotBack.SECOND_CHANCE: VerdictCode.SECOND_CHANCE,
@@ -108,17 +110,18 @@ def verdict(
         return _in_dispatch(dispatch)
     crashed = has_exception or BlockerKind.UNHANDLED_FILTER in found or BlockerKind.CLR_WATSON in found
     in_shutdown = BlockerKind.SHUTDOWN in found
-    shows_box = bool(found & {BlockerKind.ERROR_BOX, BlockerKind.HARD_ERROR})
+    # Below RaiseFailFastException, NtRaiseHardError shows no box but has the failure reported.
+    is_reported = BlockerKind.HARD_ERROR in found and BlockerKind.FAIL_FAST in found
+    shows_box = bool(box_text) or bool(found & (_BOXES - ({BlockerKind.HARD_ERROR} if is_reported else set())))
     parts = []
     code = VerdictCode.UNKNOWN
     if in_shutdown:
         code, words = (VerdictCode.CRASHED_IN_SHUTDOWN, "") if crashed else _shutdown(found)
         parts.append(words or code.value)
     if shows_box:
-        if crashed and not parts:
-            code = VerdictCode.CRASHED
-            parts.append(code.value)
-        code = code if parts else VerdictCode.ERROR_BOX
+        if not parts:
+            code = VerdictCode.CRASHED if crashed else _first(_CAUSES, found, VerdictCode.ERROR_BOX)
+            parts = [] if code is VerdictCode.ERROR_BOX else [code.value]
         parts.append(f'error box shown: "{escape(box_text)}"' if box_text else "error box shown")
     if not parts:
         code = _first(_CRASHES, found, VerdictCode.CRASHED) if crashed else _first(_CAUSES, found, VerdictCode.UNKNOWN)

@@ -13,6 +13,7 @@ from tests.forge.describe import Machine, Paging, Process, Region
 from tests.forge.truth import Truth
 
 SERVICES, HEAP = 0x2D4, 0x1F4A2C00000
+VERSION = (10, 0, 19041)
 _STACKS, _TEBS, _PEB = 0xE3B4000000, 0xE3B3F42000, 0xE3B3F40000
 _NAME = "ledgersvc.exe"
 
@@ -78,7 +79,7 @@ class Site:
         )
         machine = Machine(
             Paging.X64,
-            (10, 0, 19041),
+            VERSION,
             self.processes,
             system_time=132_700_000_000_000_000,
             kernel_base=self.kernel.image.base,

@@ -15,7 +15,7 @@ from tests.forge.cases.dispatch_x64 import dead, fault
 from tests.forge.cases.ftp_images import COM_ERROR_VFTABLE, SYSTEM, Library, add_com_error
 from tests.forge.cases.ftp_threads import service_image
 from tests.forge.cases.ftp_throw import COM_ERROR, HRESULT
-from tests.forge.cases.machine_x64 import SERVICES, Site
+from tests.forge.cases.machine_x64 import SERVICES, VERSION, Site
 from tests.forge.cases.threads_x64 import CPP_EXCEPTION, NOW, Threads
 from tests.forge.cases.windows_x64 import NTDLL
 from tests.forge.chains_x64 import Chain
@@ -25,7 +25,7 @@ from tests.forge.describe import Process, Region
 from tests.forge.functions_x64 import Call, Frame, Function
 from tests.forge.images import ImageBuilder, pdb_of
 from tests.forge.pe_format import AMD64
-from tests.forge.records import context_x86
+from tests.forge.records import context_x86, cpu_area
 from tests.forge.stacks import Stack
 from tests.forge.truth import Truth, TruthFrame, TruthThread
 
@@ -124,7 +124,7 @@ def _add_thread(site: Site, process: Process, chain32: Chain32, names: Images) -
         **_SELECTORS,
         "eflags": 0x246,
     }
-    area = struct.pack("<HH", 0, 0x14C) + context_x86(registers, 0x1007F)
+    area = cpu_area(registers, 0x1007F, VERSION)
     process.regions += [
         Region(stack.limit, stack.data()),
         Region(_TEB, bytes(teb)),

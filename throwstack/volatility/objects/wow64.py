@@ -4,6 +4,9 @@
 While a thread of a WoW64 process is in 64-bit code, its 32-bit registers are in its CPU area, to which
 TEB64.TlsSlots[1] points: a WOW64_CPURESERVED {u16 Flags, u16 Machine}, followed by a 32-bit CONTEXT. This form is not
 documented, so the CONTEXT is checked.
+
+Machine is 0x14C (i386) since Windows 8. On Windows 7 SP1 x64 (6.1.7601) it is 0 in a real process, and the CONTEXT
+after it is good. So 0 is accepted as well, if the stack pointer in the CONTEXT is on the thread's 32-bit stack.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from throwstack.volatility.objects.loader import LoaderReader
 from throwstack.volatility.objects.threads import checked_bounds
 
 _CPU_SLOT = 1
-_MACHINE_I386 = 0x14C
+_NO_MACHINE, _MACHINE_I386 = 0, 0x14C
 _USER_LIMIT = 1 << 32
 _TEB32_DISTANCE = 0x2000
 
@@ -121,9 +124,13 @@ class Wow64Reader:
             return None
         try:
             area = memory.u64(teb + slots + 8 * _CPU_SLOT)
-            if not area or memory.u16(area + self._offsets.machine) != _MACHINE_I386:
+            machine = memory.u16(area + self._offsets.machine) if area else None
+            if machine not in {_NO_MACHINE, _MACHINE_I386}:
                 return None
             context = read_context(memory, area + self._offsets.context, Arch.X86)
         except MemoryUnreadable:
             return None
-        return context if context.has_plausible_flags and context.has_user_selectors else None
+        if not (context.has_plausible_flags and context.has_user_selectors):
+            return None
+        bounds = None if machine == _MACHINE_I386 else self.stack_bounds(memory, teb)
+        return context if bounds is None or bounds.contains(context.registers.sp) else None

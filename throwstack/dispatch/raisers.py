@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions that raise an exception in software: they build its CONTEXT from their own state or their caller's.
+
+A fault's CONTEXT is where the fault was, so that its ip is the record's address. For an exception that one of these
+functions raises, both may differ:
+
+- x64 RtlRaiseStatus (ntdll of 17763 and 26100) captures its own state into its own frame. The ip is in RtlRaiseStatus,
+  and the CONTEXT is above the sp that it holds.
+- The CLR raises a fault anew. An unhandled NullReferenceException of .NET Core 3.1 and 8 on x64 has a record 0xC0000005
+  whose address is the instruction that faulted, in code of the JIT compiler. Its CONTEXT is that of the second raise,
+  whose ip is in RaiseException.
+"""
+
+from __future__ import annotations
+
+from throwstack.core.exception_record import ExceptionRecord
+from throwstack.names.symbols import Name
+from throwstack.unwind.target import Target
+
+RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})
+FAIL_FAST = "RaiseFailFastException"
+_RAISING = RAISERS | {"RaiseException", FAIL_FAST}
+_CAPTURE_THEMSELVES = frozenset({"RtlRaiseStatus", FAIL_FAST})
+_MODULES = frozenset({"ntdll", "kernel32", "kernelbase"})
+_LOWEST_CODE = 0x40000000
+MAX_FLAGS = 0xFF
+"""The largest flags of a record: any of EXCEPTION_NONCONTINUABLE (1) to EXCEPTION_SOFTWARE_ORIGINATE (0x80)."""
+
+
+def is_in_raiser(target: Target, ip: int) -> bool:
+    """Say whether `ip`, a return address in a captured CONTEXT, is known to be in a function that raises exceptions."""
+    return _is_among(_RAISING, target.symbols.name(ip, is_return_address=True))
+
+
+def captures_itself(target: Target, ip: int) -> bool:
+    """Say whether `ip` is in a function that may have the CONTEXT of its own state in its frame.
+
+    On x86 no function has, because RtlCaptureContext captures there what the function that calls it returns to.
+    """
+    name = target.symbols.name(ip, is_return_address=True)
+    return not target.arch.facts.arguments_on_stack and _is_among(_CAPTURE_THEMSELVES, name)
+
+
+def _is_among(functions: frozenset[str], name: Name) -> bool:
+    return name.symbol in functions and name.module.lower() in _MODULES and name.is_certain
+
+
+def is_plausible_record(target: Target, record: ExceptionRecord) -> bool:
+    """Say whether `record` can be an exception's, whatever its CONTEXT is.
+
+    The code is an NTSTATUS with a severity or one of a runtime, and not an address in an image. The instruction that
+    the record names can be read, as far as it is in an image it is code.
+    """
+    if not record.is_well_formed or record.code < _LOWEST_CODE or record.flags > MAX_FLAGS:
+        return False
+    if target.images.find(record.code) is not None or (record.nested and not target.memory.is_readable(record.nested)):
+        return False
+    if target.images.find(record.address) is not None:
+        return target.images.is_code(record.address)
+    return bool(record.address) and target.memory.is_readable(record.address)
