@@ -30,6 +30,7 @@ from throwstack.images.image import Image
 from throwstack.names.blockers import Blocker, blocked_in, blocker_named, triage_blockers_in
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name, export_table
+from throwstack.stuck.cause import led_by_cause
 from throwstack.stuck.missing_names import missing_names, without_filter
 from throwstack.stuck.return_words import most_promising, return_words
 from throwstack.stuck.stuck_thread import StuckThread
@@ -118,7 +119,7 @@ class Triage:
             unread = () if self._is_readable(look.stack) else (UNREAD_STACK,)
             doubt = (self._doubt,) if self._doubt else ()
             return Examination(None, (*unread, *self._target.meter.spent, *doubt))
-        return Examination(self._with_whole_walks(stuck))
+        return Examination(led_by_cause(self._target.symbols, self._with_whole_walks(stuck)))
 
     def _with_whole_walks(self, stuck: StuckThread) -> StuckThread:
         """Return `stuck` with its throwing walks in the form that is shown.
