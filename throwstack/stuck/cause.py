@@ -48,7 +48,7 @@ STATUS_FATAL_APP_EXIT, STATUS_INVALID_CRUNTIME_PARAMETER, STATUS_NONCONTINUABLE_
 """
 _LAST_FILTERS = frozenset({"_XcptFilter", "_seh_filter_exe", "_seh_filter_dll", "__CppXcptFilter"})
 """Filters of the C runtime around main and the routines of threads: no other handler took the exception."""
-_MACHINERY = frozenset({Role.CARRIES, Role.REPORTS, Role.BEGINS, Role.STARTS})
+_MACHINERY = frozenset({Role.CARRIES, Role.REPORTS, Role.HANDLES, Role.BEGINS, Role.STARTS})
 
 
 def led_by_cause(symbols: Symbols, stuck: StuckThread) -> StuckThread:

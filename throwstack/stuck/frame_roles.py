@@ -32,6 +32,8 @@ class Role(Enum):
     """It only carries an exception from the code that raises it to the dispatcher. `Thrown At` is further out."""
     REPORTS = "reports"
     """It reports a failure that its caller met. No signature contains it."""
+    HANDLES = "handles"
+    """It calls the handlers of an exception. A signature leaves it out where it called nothing of the program."""
     BEGINS = "begins"
     """It is called for a failure only, and so is all that it calls: a signature begins here, or with the caller."""
     HELPS = "helps"

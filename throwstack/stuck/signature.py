@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -39,7 +39,7 @@ HASHED_FRAMES = 5
 _MAX_EXPORT_OFFSET = 0x1000
 _SEPARATOR = " | "
 _LEFT_OUT = frozenset({Role.CARRIES, Role.REPORTS, Role.STARTS})
-_NOT_THE_CALLER = _LEFT_OUT | {Role.BEGINS, Role.WAITS}
+_NOT_THE_CALLER = _LEFT_OUT | {Role.HANDLES, Role.BEGINS, Role.WAITS}
 _DISPATCHERS = frozenset(
     {
         *("KiUserExceptionDispatch", "KiUserExceptionDispatcher"),
@@ -95,7 +95,8 @@ def signature(names: Sequence[Name], kind: str = "") -> Signature:
         kind: what was thrown (`ACCESS_VIOLATION`, `_com_error`). It goes into the hash, so that two kinds of failure in
             one function differ. Give nothing that varies, such as an address or a message.
     """
-    return _signed(_throwing(list(map(_function, names))), kind)
+    functions = list(map(_function, names))
+    return _signed(_throwing(functions) or _program_starts(functions), kind)
 
 
 def waiting_signature(names: Sequence[Name], kind: str = "") -> Signature:
@@ -106,7 +107,7 @@ def waiting_signature(names: Sequence[Name], kind: str = "") -> Signature:
         kind: why the thread is stuck (`purecall`). It goes into the hash.
     """
     functions = list(map(_function, names))
-    return _signed(_waiting(functions) or _throwing(functions), kind)
+    return _signed(_waiting(functions) or _program_starts(functions) or _throwing(functions), kind)
 
 
 def is_machinery(name: str) -> bool:
@@ -133,10 +134,10 @@ def waits_at(names: Sequence[Name]) -> Name | None:
     `names` are the frames of a thread that waits without an exception. The result is None if there is no such frame.
     """
     functions = list(map(_function, names))
-    start = _outermost(functions, _begins_waiting)
-    return next(
-        (names[index] for index in range(start, len(names)) if not functions[index].roles & _NOT_THE_CALLER), None
-    )
+    further = range(_outermost(functions, _begins_waiting), len(names))
+    callers = [index for index in further if not functions[index].roles & _NOT_THE_CALLER]
+    callers += [index for index in further if _is_program_start(functions[index])]
+    return names[callers[0]] if callers else None
 
 
 def _signed(relevant: list[_Function], kind: str) -> Signature:
@@ -157,15 +158,36 @@ def _throwing(functions: list[_Function]) -> list[_Function]:
     further = range(first, len(functions))
     inside = next((index for index in further if functions[index].name in _DISPATCHERS), len(functions))
     start = _outermost(functions[:inside], lambda item: Role.BEGINS in item.roles)
-    return _folded(item for item in functions[start:] if not item.is_left_out)
+    return _folded(_without_dispatch(item for item in functions[start:] if not item.is_left_out))
+
+
+def _without_dispatch(functions: Iterable[_Function]) -> Iterator[_Function]:
+    """Yield the functions without those that call handlers, as long as none of the program was yielded."""
+    is_of_program = False
+    for function in functions:
+        if is_of_program or Role.HANDLES not in function.roles:
+            is_of_program = is_of_program or Role.HELPS not in function.roles
+            yield function
 
 
 def _waiting(functions: list[_Function]) -> list[_Function]:
     """Return the functions of which the signature of a waiting stack is made."""
     outside = functions[_outermost(functions, _begins_waiting) :]
     return _folded(
-        item for item in outside if not item.is_left_out and (Role.WAITS not in item.roles or Role.BEGINS in item.roles)
+        item
+        for item in outside
+        if not item.roles & (_LEFT_OUT | {Role.HANDLES}) and (Role.WAITS not in item.roles or Role.BEGINS in item.roles)
     )
+
+
+def _program_starts(functions: list[_Function]) -> list[_Function]:
+    """Return the functions with which the program begins: all that the stack shows if `main` is inlined into them."""
+    return [item for item in functions if _is_program_start(item)]
+
+
+def _is_program_start(function: _Function) -> bool:
+    """Say whether a program begins with `function`, and not Windows or a C runtime."""
+    return bool(function.module) and Role.STARTS in function.roles and Role.HELPS not in roles_of(function.module, "")
 
 
 def _begins_waiting(function: _Function) -> bool:
