@@ -125,7 +125,9 @@ def test_a_process_that_cannot_end_is_no_crash_without_an_exception(forged: Forg
         row = rows[key]
         assert row["Verdict"] == "hangs in shutdown without an exception"
         assert row["Blocked In"] == "mscoree!CorExitProcess"
-        assert {row[name] for name in ("Code", "Exception", "Address", "Thrown At", "Record", "Context")} == {None}
+        assert {row[name] for name in ("Code", "Exception", "Address", "Record", "Context")} == {None}
+        assert row["Thrown At"].startswith("ledgersvc!ledger::Shutdown+")
+        assert row["Signature"].startswith("ledgersvc!ledger::Shutdown (")
     expected = expected_unhandled(truth)
     assert only([rows[stuck.pid, stuck.tid]], expected) == expected
     assert rows[stuck.pid, stuck.tid]["Verdict"] == "crashed inside shutdown"

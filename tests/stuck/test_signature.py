@@ -85,10 +85,12 @@ def test_a_recursive_function_is_in_the_signature_once():
     assert signature(deep).text == "ntdll!RtlpRecurse | app!Walk"
 
 
-def test_a_frame_without_a_trusted_name_is_its_module():
-    assert signature(stack("app", "app!Other")).text == "app"
-    far = stack("app!DllRegisterServer+0x52000", kind=SymbolKind.EXPORT)
-    assert signature(far).text == "app"
+def test_a_frame_without_a_trusted_name_is_its_place_in_its_module():
+    assert signature([Name(0x401A2F, "app", "", 0x1A2F, rva=0x1A2F), *stack("app!Other")]).text == "app+0x1a2f"
+    far = Name(0x463000, "app", "DllRegisterServer", 0x52000, SymbolKind.EXPORT, rva=0x63000)
+    assert signature([far]).text == "app+0x63000"
+    doubtful = Name(0x411123, "app", "DllRegisterServer", 0x123, SymbolKind.EXPORT, is_doubtful=True, rva=0x11123)
+    assert signature([doubtful]).text == "app+0x11123"
     near = stack("app!DllRegisterServer+0x20", kind=SymbolKind.EXPORT)
     assert signature(near).text == "app!DllRegisterServer"
 

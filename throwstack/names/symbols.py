@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from throwstack.images.exports import Exports
@@ -130,6 +130,8 @@ class Name:
     """The symbol as its table spells it, decorated or with parameters."""
     signature: str = ""
     """The symbol with the types of its parameters; "" if the symbols do not have them."""
+    rva: int | None = field(default=None, compare=False)
+    """The offset of the address in its module; None if the symbol is that of an address outside all modules."""
 
     @property
     def is_certain(self) -> bool:
@@ -234,7 +236,7 @@ class Symbols:
         table = self.table(image)
         locations = _locate(image, table, probe)
         if not locations:
-            return (Name(address, image.module.label, "", rva),)
+            return (Name(address, image.module.label, "", rva, rva=rva),)
         return tuple(
             Name(
                 address,
@@ -247,6 +249,7 @@ class Symbols:
                 is_inline=location.rva is None,
                 raw=location.raw,
                 signature=location.signature,
+                rva=rva,
             )
             for location in locations
         )

@@ -18,6 +18,7 @@ from throwstack.report.frame_report import FrameReport, WalkReport
 from throwstack.report.values import Hexadecimal
 from throwstack.report.verdict import CrashVerdict
 from throwstack.stuck.signature import Signature
+from throwstack.stuck.stuck_thread import ExceptionRole
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,14 @@ class InnerException:
 class ExceptionReport:
     """An exception that was raised on a thread and whose handling had not ended when the dump was made.
 
-    `kind` says who raised it. If the record could not be described, `kind` and all else that follows from the record
-    are absent. `title` is a line for a table, and `details` are sentences that explain more. `type` is the thrown type,
-    and `bases` are the further types under which it can be caught. `message` is the text that the program gave.
-    `record_address` and `context_address` are None for a record or CONTEXT that is in no memory of the process.
-    `routes` say how the CONTEXT was found, the strongest evidence first. `stack` is the stack that threw; it is None
-    for the first exception of a crash, whose stack is the crash's `throwing`. `logical_stack` is reserved for stacks
-    that the runtime recorded (.NET).
+    `role` says what it has to do with the other exceptions of the thread. `kind` says who raised it. If the record
+    could not be described, `kind` and all else that follows from the record are absent. `title` is a line for a
+    table, and `details` are sentences that explain more. `type` is the thrown type, and `bases` are the further
+    types under which it can be caught. `message` is the text that the program gave. `record_address` and
+    `context_address` are None for a record or CONTEXT that is in no memory of the process. `routes` say how the
+    CONTEXT was found, the strongest evidence first. `stack` is the stack that threw; it is None for the first
+    exception of a crash, whose stack is the crash's `throwing`. `thrown_at` and `signature` are made of that stack
+    as those of the crash are. `logical_stack` is reserved for stacks that the runtime recorded (.NET).
     """
 
     code: Hexadecimal
@@ -95,6 +97,9 @@ class ExceptionReport:
     routes: tuple[Route, ...] = ()
     inner: tuple[InnerException, ...] = ()
     stack: WalkReport | None = None
+    role: ExceptionRole = ExceptionRole.CAUSE
+    thrown_at: str = ""
+    signature: Signature | None = None
     logical_stack: tuple[FrameReport, ...] = ()
 
     @property
@@ -110,10 +115,13 @@ class CrashReport:
     `side` says whether the thread is stuck in 32-bit or 64-bit code. `arch` says what kind of program that code belongs
     to: `x86`, `x64`, or `wow64` for 32-bit code on 64-bit Windows.
 
-    The crash is named after the first of `exceptions`. Each further exception was being handled when the one before it
-    was raised, so the last is the original. `throwing` is the stack that threw the first exception, or None if no
-    exception was found. `blocked` is the stack on which the thread waits, or None if the thread's registers are not
-    known. `thrown_at` is the innermost frame of `throwing` that belongs to the program. `doubts` say why the report may
+    The crash is named after the first of `exceptions`, the cause: the one whose handling led to the end. It is followed
+    by those that ended it (abort's fast-fail, a fault in a crash filter), in the order in which they were raised, and
+    by those that were being handled when the cause was raised, the original last. `throwing` is the stack that threw
+    the first exception, or None if no exception was found. `blocked` is the stack on which the thread waits, or None if
+    the thread's registers are not known. `thrown_at` is the innermost frame of `throwing` that is not exception
+    machinery; without an exception, the innermost frame of `blocked` that neither waits nor reports a failure.
+    `signature` is made of the same stack. `doubts` say why the report may
     be wrong, and `notes` contain further facts. A part that could not be made is absent, and a note says why.
     """
 

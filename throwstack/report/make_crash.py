@@ -7,7 +7,7 @@ A part that cannot be made is absent, and a note says why. The report is made in
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
@@ -33,8 +33,8 @@ from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkRe
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.report.verdict import verdict
 from throwstack.stuck.error_box import box_text
-from throwstack.stuck.signature import Signature, signature, thrown_at
-from throwstack.stuck.stuck_thread import StuckThread
+from throwstack.stuck.signature import Signature, signature, thrown_at, waiting_signature, waits_at
+from throwstack.stuck.stuck_thread import ExceptionRole, StuckThread
 from throwstack.unwind.target import Target
 
 
@@ -74,16 +74,21 @@ class _CrashMaker:
         stuck, site = self._stuck, self._site
         exceptions: list[ExceptionReport] = []
         throwing: WalkReport | None = None
-        where, signed = "", None
         for index, (exception, walk) in enumerate(zip(stuck.exceptions, stuck.throwing_walks, strict=True)):
             made = self._exception(exception)
             stack = self._throwing(exception, walk)
+            where, signed = self._named_after(exception, walk, made.type)
             if index:
                 made = replace(made, stack=stack)
             else:
                 throwing = stack
-                where, signed = self._named_after(exception, walk, made.type)
-            exceptions.append(made)
+                self._notes += _about_the_throw(walk)
+            exceptions.append(replace(made, role=stuck.role_of(index), thrown_at=where, signature=signed))
+        self._notes += _about_the_others(stuck, exceptions)
+        if exceptions:
+            where, signed = exceptions[0].thrown_at, exceptions[0].signature
+        else:
+            where, signed = self._named_after_wait()
         blocked: WalkReport | None = None
         if stuck.blocked_walk is not None:
             with self._part("blocked stack"):
@@ -159,13 +164,24 @@ class _CrashMaker:
         return None
 
     def _named_after(self, exception: SavedException, walk: Walk, thrown_type: str) -> tuple[str, Signature | None]:
-        """Return where the program threw and the signature, and add notes about the throw."""
+        """Return where the program threw, and the signature."""
         where, signed = "", None
         with self._part("throwing stack"):
             names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
-            self._notes += _about_the_throw(self._stuck, walk)
             where = escape(str(thrown_at(names) or names[0]), WHOLE)
             signed = signature(names, thrown_type or f"{exception.record.code:#010x}")
+        return where, signed
+
+    def _named_after_wait(self) -> tuple[str, Signature | None]:
+        """Return where a thread without an exception was when its failure was reported, and the signature."""
+        where, signed = "", None
+        walk, kinds = self._stuck.blocked_walk, self._stuck.kinds
+        if walk is not None and walk.frames:
+            with self._part("signature of the blocked stack"):
+                names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
+                at = waits_at(names)
+                where = "" if at is None else escape(str(at), WHOLE)
+                signed = waiting_signature(names, kinds[0].value if kinds else "")
         return where, signed
 
 
@@ -178,13 +194,21 @@ def _blocker(module: str, symbol: str) -> BlockerReport:
     return BlockerReport(escape(module, WHOLE), escape(symbol, WHOLE), None if known is None else known.kind)
 
 
-def _about_the_throw(stuck: StuckThread, walk: Walk) -> Iterator[str]:
+def _about_the_throw(walk: Walk) -> Iterator[str]:
     if not walk.is_complete:
         yield f"throwing stack ends early: {ending(walk)}"
-    for outer in stuck.exceptions[1:]:
-        is_original = outer is stuck.exceptions[-1]
-        label = "the original exception" if is_original else "an exception"
-        yield (
-            f"raised while {label} {outer.record.code:#010x} at {outer.record.address:#x} was being handled "
-            f"({outer.where})"
-        )
+
+
+def _about_the_others(stuck: StuckThread, reports: Sequence[ExceptionReport]) -> Iterator[str]:
+    """Yield a note about each exception of the thread but the cause. `reports` are the reports on its exceptions."""
+    for index, (other, made) in enumerate(zip(stuck.exceptions, reports, strict=True)):
+        if made.role is ExceptionRole.END:
+            title = made.title or f"{other.record.code:#010x}"
+            where = f"{made.thrown_at}, raised while this exception was being reported"
+            yield f"ended by {title} at {where} ({other.where})"
+        elif made.role is ExceptionRole.OUTER:
+            label = "the original exception" if index + 1 == len(reports) else "an exception"
+            yield (
+                f"raised while {label} {other.record.code:#010x} at {other.record.address:#x} was being handled "
+                f"({other.where})"
+            )

@@ -5,6 +5,7 @@
 - `stuck_thread`: the result.
 - `return_words`, `missing_names`: what triage does where a walk ends early, or where names are missing.
 - `error_box`: the text of the message box that a thread shows.
+- `cause`: of several exceptions in flight, the one that the others are the end of.
 - `locks`, `wait_cycles`: which lock a thread waits for, and deadlocks.
-- `signature`: a text that is the same for crashes that are the same.
+- `signature`, `frame_roles`: a text that is the same for crashes that are the same, by the rules in `data/`.
 """

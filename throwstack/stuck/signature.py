@@ -1,35 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """The signature of a crash: a short text that is the same whenever the same code fails in the same way.
 
-The rules are like those of Mozilla's crash reports. Each function of the stack that threw has one of these kinds:
+The rules are like those of Mozilla's crash reports. `throwstack.stuck.frame_roles` says what each function of the stack
+does in a failure. A signature begins at the outermost function that is called for a failure only. Functions that report
+or carry the failure, or begin a thread, are left out. Of the rest, the innermost is in the signature; if a fault in it
+is mostly its caller's, so is the next one out.
 
-- irrelevant and machinery: the function is left out;
-- sentinel: the signature begins at the outermost function of this kind;
-- prefix: the function is in the signature, and the next one out follows;
-- any other: the function is in the signature, which ends with it.
+The stack of a thread that waits without an exception has a signature, too: there the functions that wait are left out,
+and those that end the process.
 
-The functions of each kind are data: data/{irrelevant,prefix,sentinel,machinery}.txt.
+A signature has nothing that differs between two machines or two builds: no addresses, lines, argument lists, template
+arguments, numbers of lambdas. Module names are in lower case, because the loader keeps the spelling of the first one
+that asked for the DLL.
 
-A signature has nothing that differs between two machines or two builds: no addresses, offsets, lines, argument lists,
-template arguments. Module names are in lower case, because the loader keeps the spelling of the first one that asked
-for the DLL. A frame without a symbol is named by its module alone, because RVAs change with each build. So is a frame
-whose nearest export is far before it, because that export is most likely another function. A crash therefore has one
-signature with a PDB and another without.
+A frame without a symbol is named by its module and its offset in it, `app+0x1a2f`: without the offset, two faults in
+one module would look the same. So is a frame whose symbol is merely the nearest one before it. Such a signature holds
+for one build of the module, and a crash has one signature with a PDB and another without.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from itertools import groupby
 
 from throwstack.core.text import escape
+from throwstack.names.blockers import blocker_named
 from throwstack.names.stable_names import plain_name
 from throwstack.names.symbols import Name, SymbolKind
+from throwstack.stuck.frame_roles import Role, roles_of
 
 MAX_PARTS = 8
 """The largest number of functions in a signature."""
@@ -37,22 +38,37 @@ MAX_LENGTH = 255
 HASHED_FRAMES = 5
 _MAX_EXPORT_OFFSET = 0x1000
 _SEPARATOR = " | "
+_LEFT_OUT = frozenset({Role.CARRIES, Role.REPORTS, Role.STARTS})
+_NOT_THE_CALLER = _LEFT_OUT | {Role.HANDLES, Role.BEGINS, Role.WAITS}
+_DISPATCHERS = frozenset(
+    {
+        *("KiUserExceptionDispatch", "KiUserExceptionDispatcher"),
+        *("RtlRaiseException", "RtlRaiseStatus", "RtlDispatchException", "RaiseException"),
+    }
+)
+_SYSTEM_CALL = re.compile(r"^Zw(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
 class _Function:
     """A function of the stack as the rules see it.
 
-    As text it is `module!name`, or `module` if no name is trusted, or `unknown` if the address is in no module.
+    As text it is `module!name`; `module+0x1a2f` if no name is trusted; `unknown` if the address is in no module.
     """
 
     module: str
     name: str
+    offset: int = 0
+    roles: frozenset[Role] = frozenset()
 
     def __str__(self) -> str:
         if not self.module:
             return "unknown"
-        return f"{self.module}!{self.name}" if self.name else self.module
+        return f"{self.module}!{self.name}" if self.name else f"{self.module}+{self.offset:#x}"
+
+    @property
+    def is_left_out(self) -> bool:
+        return bool(self.roles & _LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +88,26 @@ class Signature:
 
 
 def signature(names: Sequence[Name], kind: str = "") -> Signature:
-    """Make the signature of a stack.
+    """Make the signature of a stack that threw.
 
     Args:
         names: the frames of the stack that threw, innermost first.
         kind: what was thrown (`ACCESS_VIOLATION`, `_com_error`). It goes into the hash, so that two kinds of failure in
             one function differ. Give nothing that varies, such as an address or a message.
     """
-    relevant = _folded(item for item in _from_sentinel([_function(name) for name in names]) if _is_relevant(item))
-    ends = (index + 1 for index, item in enumerate(relevant) if item.module and not _matches("prefix", item))
-    parts = relevant[: min(next(ends, MAX_PARTS), MAX_PARTS)]
-    hashed = "\n".join((kind, *map(str, relevant[:HASHED_FRAMES])))
-    digest = hashlib.sha256(hashed.encode("utf-8", "backslashreplace")).hexdigest()[:8]
-    return Signature(escape(_SEPARATOR.join(map(str, parts)), MAX_LENGTH) or "no relevant frames", digest)
+    functions = list(map(_function, names))
+    return _signed(_throwing(functions) or _program_starts(functions), kind)
+
+
+def waiting_signature(names: Sequence[Name], kind: str = "") -> Signature:
+    """Make the signature of a stack on which a thread waits, and on which no exception was found.
+
+    Args:
+        names: the frames of the stack, innermost first.
+        kind: why the thread is stuck (`purecall`). It goes into the hash.
+    """
+    functions = list(map(_function, names))
+    return _signed(_waiting(functions) or _program_starts(functions) or _throwing(functions), kind)
 
 
 def is_machinery(name: str) -> bool:
@@ -94,7 +117,7 @@ def is_machinery(name: str) -> bool:
     """
     module, mark, symbol = name.rpartition("!")
     bare = re.sub(r"\+0x[0-9a-f]+$", "", symbol)
-    return _matches("machinery", _Function(module.lower() if mark else "", plain_name(bare)))
+    return Role.CARRIES in roles_of(module.lower() if mark else "", plain_name(bare))
 
 
 def thrown_at(names: Iterable[Name]) -> Name | None:
@@ -105,42 +128,92 @@ def thrown_at(names: Iterable[Name]) -> Name | None:
     return next((name for name in names if not is_machinery(name.symbol)), None)
 
 
+def waits_at(names: Sequence[Name]) -> Name | None:
+    """Return the innermost of `names` that neither waits nor reports a failure, nor is called for failures only.
+
+    `names` are the frames of a thread that waits without an exception. The result is None if there is no such frame.
+    """
+    functions = list(map(_function, names))
+    further = range(_outermost(functions, _begins_waiting), len(names))
+    callers = [index for index in further if not functions[index].roles & _NOT_THE_CALLER]
+    callers += [index for index in further if _is_program_start(functions[index])]
+    return names[callers[0]] if callers else None
+
+
+def _signed(relevant: list[_Function], kind: str) -> Signature:
+    ends = (index + 1 for index, item in enumerate(relevant) if item.module and Role.HELPS not in item.roles)
+    parts = relevant[: min(next(ends, MAX_PARTS), MAX_PARTS)]
+    hashed = "\n".join((kind, *map(str, relevant[:HASHED_FRAMES])))
+    digest = hashlib.sha256(hashed.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    return Signature(escape(_SEPARATOR.join(map(str, parts)), MAX_LENGTH) or "no relevant frames", digest)
+
+
+def _throwing(functions: list[_Function]) -> list[_Function]:
+    """Return the functions of which the signature of a throwing stack is made.
+
+    If a handler or a destructor runs because of an earlier exception, only frames inside that exception's dispatch can
+    be a report of the failure.
+    """
+    first = next((index for index, item in enumerate(functions) if Role.CARRIES not in item.roles), len(functions))
+    further = range(first, len(functions))
+    inside = next((index for index in further if functions[index].name in _DISPATCHERS), len(functions))
+    start = _outermost(functions[:inside], lambda item: Role.BEGINS in item.roles)
+    return _folded(_without_dispatch(item for item in functions[start:] if not item.is_left_out))
+
+
+def _without_dispatch(functions: Iterable[_Function]) -> Iterator[_Function]:
+    """Yield the functions without those that call handlers, as long as none of the program was yielded."""
+    is_of_program = False
+    for function in functions:
+        if is_of_program or Role.HANDLES not in function.roles:
+            is_of_program = is_of_program or Role.HELPS not in function.roles
+            yield function
+
+
+def _waiting(functions: list[_Function]) -> list[_Function]:
+    """Return the functions of which the signature of a waiting stack is made."""
+    outside = functions[_outermost(functions, _begins_waiting) :]
+    return _folded(
+        item
+        for item in outside
+        if not item.roles & (_LEFT_OUT | {Role.HANDLES}) and (Role.WAITS not in item.roles or Role.BEGINS in item.roles)
+    )
+
+
+def _program_starts(functions: list[_Function]) -> list[_Function]:
+    """Return the functions with which the program begins: all that the stack shows if `main` is inlined into them."""
+    return [item for item in functions if _is_program_start(item)]
+
+
+def _is_program_start(function: _Function) -> bool:
+    """Say whether a program begins with `function`, and not Windows or a C runtime."""
+    return bool(function.module) and Role.STARTS in function.roles and Role.HELPS not in roles_of(function.module, "")
+
+
+def _begins_waiting(function: _Function) -> bool:
+    known = blocker_named(function.module, function.name)
+    return Role.BEGINS in function.roles or (known is not None and known.proves_exception)
+
+
+def _outermost(functions: list[_Function], is_wanted: Callable[[_Function], bool]) -> int:
+    """Return the index of the outermost of `functions` that is wanted, or 0."""
+    return next((index for index in reversed(range(len(functions))) if is_wanted(functions[index])), 0)
+
+
 def _function(name: Name) -> _Function:
-    far = name.kind is SymbolKind.EXPORT and name.offset >= _MAX_EXPORT_OFFSET
-    return _Function(name.module.lower(), "" if far else plain_name(name.symbol))
+    """Return the function that `name` names.
 
-
-def _from_sentinel(functions: list[_Function]) -> list[_Function]:
-    """Return the functions from the outermost sentinel outwards, or all functions if none is a sentinel."""
-    marks = [index for index, item in enumerate(functions) if _matches("sentinel", item)]
-    return functions[marks[-1] :] if marks else functions
-
-
-def _is_relevant(function: _Function) -> bool:
-    return not (_matches("machinery", function) or _matches("irrelevant", function))
+    If the address may be in another function after the named one, the name is used only to recognize machinery.
+    Example: on x86 a return address 0x55b after UnhandledExceptionFilter, which is a long function.
+    """
+    module, symbol = name.module.lower(), _SYSTEM_CALL.sub("Nt", plain_name(name.symbol))
+    is_far = name.kind is SymbolKind.EXPORT and name.offset >= _MAX_EXPORT_OFFSET
+    roles = roles_of(module, "" if is_far else symbol)
+    if symbol and (is_far or (name.is_doubtful and not roles & _LEFT_OUT)):
+        return _Function(module, "", name.offset if name.rva is None else name.rva, roles_of(module, ""))
+    return _Function(module, symbol, 0 if symbol else name.offset, roles)
 
 
 def _folded(functions: Iterable[_Function]) -> list[_Function]:
     """Return the functions, with adjacent repetitions (recursion) folded into one."""
     return [function for function, _ in groupby(functions)]
-
-
-def _matches(table: str, function: _Function) -> bool:
-    plain, qualified = _rules(table)
-    if function.name and plain.fullmatch(function.name):
-        return True
-    return bool(function.module) and qualified.fullmatch(f"{function.module}!{function.name}") is not None
-
-
-@cache
-def _rules(table: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return the rules of a table as two patterns: for bare function names, and for `module!function`.
-
-    `table` is the name of a file in data/ without its extension.
-    """
-    text = (files("throwstack.stuck") / "data" / f"{table}.txt").read_text("utf-8")
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    never = "(?!)"
-    plain = [line for line in lines if "!" not in line]
-    qualified = [line for line in lines if line not in plain]
-    return re.compile("|".join(plain) or never), re.compile("|".join(qualified) or never)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from throwstack.core.frames import Walk
 from throwstack.dispatch.saved_exception import Route, SavedException
@@ -12,13 +13,26 @@ from throwstack.stuck.dispatch_state import DispatchState
 from throwstack.unwind.target import ThreadStack
 
 
+class ExceptionRole(Enum):
+    """What an exception has to do with the others in flight on its thread."""
+
+    CAUSE = "cause"
+    """Its handling led to the end: the thread is named after it."""
+    END = "end"
+    """It was raised while the cause was being reported: by abort, by a crash filter, or by another such end."""
+    OUTER = "outer"
+    """It was being handled when the cause was raised."""
+
+
 @dataclass(frozen=True, slots=True)
 class StuckThread:
     """A thread that is stuck, with the functions in which it waits, the exceptions in flight on it, and their stacks.
 
     `stack` is where the thread's stack and registers are. `blocked_in` holds (module label, symbol) pairs: first the
-    function that explains the wait best, then the others from the outermost inwards. `exceptions` are innermost first.
-    `throwing_walks` has, for each of `exceptions`, the stack that threw it; a walk that failed has the end `End.FAULT`.
+    function that explains the wait best, then the others from the outermost inwards. `exceptions` has the cause first,
+    then the `end_count` exceptions that ended it, in the order in which they were raised, then those that were being
+    handled when the cause was raised, from the latest to the original. `throwing_walks` has, for each of `exceptions`,
+    the stack that threw it; a walk that failed has the end `End.FAULT`.
     `blocked_walk` is the stack on which the thread waits, or None if the thread's registers are not known. `notes` are
     remarks for the user. `dispatch` says who has not come back, if an exception is being dispatched and no blocking
     function says what the thread waits for; else it is None.
@@ -31,6 +45,13 @@ class StuckThread:
     blocked_walk: Walk | None
     notes: tuple[str, ...]
     dispatch: DispatchState | None = None
+    end_count: int = 0
+
+    def role_of(self, index: int) -> ExceptionRole:
+        """Return what the exception at `index` of `exceptions` has to do with the others."""
+        if not index:
+            return ExceptionRole.CAUSE
+        return ExceptionRole.END if index <= self.end_count else ExceptionRole.OUTER
 
     @property
     def kinds(self) -> tuple[BlockerKind, ...]:

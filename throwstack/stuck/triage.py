@@ -23,6 +23,7 @@ from throwstack.dispatch.saved_exception import SavedException
 from throwstack.dispatch.search import SearchStart
 from throwstack.dispatch.throwing_walks import throwing_walks
 from throwstack.stuck.beyond_walk import Beyond, BeyondWalk, Proven, proven_part
+from throwstack.stuck.cause import led_by_cause
 from throwstack.stuck.missing_names import missing_names, without_filter
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.suspects import FirstLook, Suspects
@@ -85,7 +86,7 @@ class Triage:
             unread = () if self._suspects.is_readable(look.stack) else (UNREAD_STACK,)
             doubt = (self._doubt,) if self._doubt else ()
             return Examination(None, (*unread, *self._target.meter.spent, *doubt))
-        return Examination(self._with_whole_walks(stuck))
+        return Examination(led_by_cause(self._target.symbols, self._with_whole_walks(stuck)))
 
     def _with_whole_walks(self, stuck: StuckThread) -> StuckThread:
         """Return `stuck` with its throwing walks in the form that is shown.

@@ -25,6 +25,7 @@ from throwstack.names.dispatch_functions import DispatchRole, role_of
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name
 from throwstack.stuck.dispatch_state import DispatchState, dispatch_state, handled_state
+from throwstack.stuck.error_box import without_own_boxes
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.suspects import MAX_FUNCTION
 from throwstack.unwind.target import Target, ThreadStack, guarded_walk
@@ -49,7 +50,7 @@ class WalkEvidence:
         `low` is the stack address at which the walk starts.
         """
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
-        blockers = [self.blocker(name) for name in names]
+        blockers, box_notes = without_own_boxes(self._target, walk, [self.blocker(name) for name in names])
         is_blocked = any(blocker is not None and blocker.is_triage for blocker in blockers)
         shows = shows_dispatch(self._target, walk.frames) or self._has_handler_running(stack)
         if not is_blocked and not shows:
@@ -67,7 +68,7 @@ class WalkEvidence:
         if not is_blocked and not proofs:
             thread = StuckThread(stack, blocked_in(pairs), (), (), walk, notes)
             return self._in_dispatch(thread, walk.frames, found) or self._in_catch_block(stack, walk, notes)
-        notes = (*notes, *found.notes)
+        notes = (*notes, *found.notes, *box_notes)
         if proofs and not found.exceptions:
             notes += ("the saved CONTEXT was not found",)
         return StuckThread(stack, blocked_in(pairs), found.exceptions, found.walks, walk, notes)

@@ -14,10 +14,10 @@ from throwstack.core.guard import Guard
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.core.sides import BOTH, Side, Sides
 from throwstack.core.text import escape
-from throwstack.dispatch.saved_exception import SavedException
 from throwstack.files.needed_files import NeededFile, needed_files
 from throwstack.report.crash_report import ProcessSummary
 from throwstack.report.frame_report import WHOLE, FrameDetail, WalkReport, bare_walk_report, walk_report
+from throwstack.stuck.stuck_thread import ExceptionRole, StuckThread
 from throwstack.stuck.walk_evidence import BROKE_OFF
 from throwstack.unwind.target import Target, guarded_walk
 from throwstack.volatility.memory.guarded import guarded
@@ -29,6 +29,7 @@ from throwstack.volatility.tables.frame_table import FrameRow
 log = logging.getLogger(__name__)
 
 
+_BLOCKED = "blocked stack: no exception was found, so these are the frames on which the thread waits"
 _UNKNOWN_STACK = 1 << 20
 """The size in bytes that is assumed of a stack that belongs to no thread: the default reserve of a stack."""
 
@@ -37,9 +38,9 @@ _UNKNOWN_STACK = 1 << 20
 class ThrowingStack:
     """A stack unwound from a saved CONTEXT.
 
-    `tid` is None if the stack belongs to no thread. `context` is None in two cases: for the 64-bit stack of a WoW64
-    thread that is stuck in 32-bit code (it is unwound from where the thread waits), and for a fast-fail, which leaves
-    no CONTEXT.
+    `tid` is None if the stack belongs to no thread. `context` is None in three cases: for the 64-bit stack of a WoW64
+    thread that is stuck in 32-bit code and for a thread without an exception (both are unwound from where the thread
+    waits), and for a fast-fail, which leaves no CONTEXT.
     """
 
     process: Process
@@ -53,14 +54,15 @@ class ThrowingStack:
 def throwing_stacks(survey: Survey) -> Iterator[ThrowingStack]:
     """Yield the stacks that threw the exceptions of every stuck thread that the survey finds, one for each exception.
 
-    A thread has several exceptions if one was raised while another was being handled. If the survey selects only the
+    A thread has several exceptions if one was raised while another was being handled. A thread without an exception
+    gets the stack on which it waits. If the survey selects only the
     native (64-bit) stacks of WoW64 processes, a thread that is stuck in 32-bit code gets its native stack, unwound from
     where the thread waits.
     """
     is_native_wanted = Side.X86 not in survey.sides
     for finding in survey.findings(BOTH if is_native_wanted else survey.sides):
         stuck = finding.stuck
-        if is_native_wanted and finding.is_in_wow64_code and stuck.exceptions:
+        if is_native_wanted and finding.is_in_wow64_code:
             found = _native_side(survey, finding)
             if found is not None:
                 yield found
@@ -72,10 +74,15 @@ def throwing_stacks(survey: Survey) -> Iterator[ThrowingStack]:
 
 
 def stacks_of(finding: Finding) -> Iterator[ThrowingStack]:
-    """Yield the stacks that threw the exceptions in flight on a stuck thread."""
+    """Yield the stacks that threw the exceptions in flight on a stuck thread, the cause's first.
+
+    A thread without an exception gets the stack on which it waits, if that is known.
+    """
     stuck = finding.stuck
-    for exception, walk in zip(stuck.exceptions, stuck.throwing_walks, strict=True):
-        title = _title(exception, stuck.exceptions)
+    if not stuck.exceptions and stuck.blocked_walk is not None:
+        yield ThrowingStack(finding.process, finding.thread.tid, finding.target, None, stuck.blocked_walk, _BLOCKED)
+    for index, (exception, walk) in enumerate(zip(stuck.exceptions, stuck.throwing_walks, strict=True)):
+        title = _title(stuck, index)
         context = exception.context if exception.context.address else None
         yield ThrowingStack(finding.process, finding.thread.tid, finding.target, context, walk, title)
 
@@ -94,7 +101,8 @@ def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
             _say(process, thread, stack.missing)
             return None
         walk = guarded_walk(target.unwinder.walk, stack.registers, stack.bounds)
-        title = f"64-bit side of a thread stuck on its 32-bit side, {finding.stuck.exceptions[0].where}"
+        where = finding.stuck.exceptions[0].where if finding.stuck.exceptions else "no exception was found"
+        title = f"64-bit side of a thread stuck on its 32-bit side, {where}"
         return ThrowingStack(process, thread.tid, target, None, walk, title)
     return None
 
@@ -103,11 +111,15 @@ def _say(process: Process, thread: Thread, reason: object) -> None:
     log.warning("%s (PID %d) thread %d: %s", escape(process.name), process.pid, thread.tid, reason)
 
 
-def _title(exception: SavedException, exceptions: tuple[SavedException, ...]) -> str:
+def _title(stuck: StuckThread, index: int) -> str:
+    exception, role = stuck.exceptions[index], stuck.role_of(index)
     found = f"{exception.record.code:#010x}, {exception.where} ({exception.found_by})"
-    if len(exceptions) == 1:
+    if len(stuck.exceptions) == 1:
         return found
-    if exception is exceptions[-1]:
+    if role is ExceptionRole.END:
+        return f"raised while the exception further out was being reported: {found}"
+    has_outer = len(stuck.exceptions) > 1 + stuck.end_count
+    if not has_outer or (index and index + 1 == len(stuck.exceptions)):
         return f"original exception {found}"
     return f"raised while the exception further out was being handled: {found}"
 

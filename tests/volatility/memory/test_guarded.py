@@ -88,7 +88,7 @@ BETWEEN_THE_GUARDS = {
     "core/frames.py": {"ip", "is_complete"},
     "names/symbols.py": {"__str__"},
     "core/text.py": {"escape"},
-    "stuck/stuck_thread.py": {"kinds"},
+    "stuck/stuck_thread.py": {"kinds", "role_of"},
     "report/frame_report.py": {"call_site", "is_inline"},
     "stuck/signature.py": {"__str__"},
     "report/register_text.py": {"format_registers", "format_flags"},

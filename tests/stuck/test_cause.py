@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of several exceptions is the cause: published shapes of programs that ended in a second exception."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.thrown_stacks import thrown
+from throwstack.stuck.cause import led_by_cause
+from throwstack.stuck.stuck_thread import ExceptionRole, StuckThread
+
+ABORT = "[0xC0000409 7] ucrtbase!abort < ucrtbase!terminate"
+RAISED = "ntdll!RtlDispatchException < ntdll!RtlRaiseException < [0xE06D7363] KERNELBASE!RaiseException"
+THROWN = (
+    f"ntdll!RtlpExecuteHandlerForException < {RAISED} < VCRUNTIME140!_CxxThrowException < app!ReadConfig < app!main"
+)
+ASKED = "ntdll!RtlUserThreadStart$filt$0 < ntdll!_C_specific_handler"
+FILTER = f"KERNELBASE!UnhandledExceptionFilter < {ASKED}"
+FAULT = "ntdll!RtlDispatchException < ntdll!KiUserExceptionDispatch < [0xC0000005] app!Parse < app!main"
+
+
+def lead(text: str) -> StuckThread:
+    stuck, names = thrown(text)
+    return led_by_cause(names, stuck)
+
+
+def codes(stuck: StuckThread) -> list[int]:
+    return [exception.record.code for exception in stuck.exceptions]
+
+
+CAUSES = {
+    "C++, Visual Studio 2015 and later": (
+        f"{ABORT} < app!__scrt_unhandled_exception_filter < {FILTER} < {THROWN}",
+        0xE06D7363,
+    ),
+    "the same without symbols of the program": (
+        f"{ABORT} < app! < {FILTER} < {THROWN}",
+        0xE06D7363,
+    ),
+    "out of noexcept": (
+        f"{ABORT} < VCRUNTIME140_1!FindHandler<__FrameHandler4> < VCRUNTIME140_1!__CxxFrameHandler4 < {THROWN}",
+        0xE06D7363,
+    ),
+    "out of noexcept, exports only": (
+        f"[0xC0000409 7] ucrtbase! < VCRUNTIME140! < VCRUNTIME140!__CxxFrameHandler3 < ntdll! < {THROWN}",
+        0xE06D7363,
+    ),
+    "out of noexcept, with a terminate handler of the program": (
+        f"[0xC0000005] app!OnTerminate < ucrtbase!terminate < VCRUNTIME140!__CxxFrameHandler3 < {THROWN}",
+        0xE06D7363,
+    ),
+    "the runtime's report, Windows 7": (
+        f"[0x40000015] MSVCR110!abort < MSVCR110!__CxxUnhandledExceptionFilter < {FILTER} < {THROWN}",
+        0xE06D7363,
+    ),
+    "a fault in the crash filter": (
+        f"[0xC0000005] checker!HeapChecker::IsHeapCorrupt < app!CrashFilter < {FILTER} < {FAULT.replace('5', '6', 1)}",
+        0xC0000006,
+    ),
+    "abort in the crash filter": (f"[0xC0000409 7] ucrtbase!abort < app!CrashFilter < {FILTER} < {FAULT}", 0xC0000005),
+    "a fault in the program's handler of SIGSEGV": (
+        f"[0xC0000094] app!OnSignal < ucrtbase!_seh_filter_exe < app!main$filt$0 < {FAULT}",
+        0xC0000005,
+    ),
+    "a handler that goes on where it must not": (
+        f"[0xC0000025] ntdll!RtlRaiseException < ntdll!RtlpExecuteHandlerForException < {FAULT}",
+        0xC0000005,
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "cause"), CAUSES.values(), ids=CAUSES.keys())
+def test_the_cause_is_first_and_its_end_second(text: str, cause: int):
+    before, _ = thrown(text)
+    stuck = lead(text)
+    assert codes(stuck) == [cause, before.exceptions[0].record.code]
+    assert stuck.throwing_walks == (before.throwing_walks[1], before.throwing_walks[0])
+    assert [stuck.role_of(index) for index in range(2)] == [ExceptionRole.CAUSE, ExceptionRole.END]
+    assert stuck.notes == ()
+
+
+INDEPENDENT = {
+    "in a catch block": f"[0xC0000005] app!Log < app!main$catch$0 < VCRUNTIME140!_CallSettingFrame < {THROWN}",
+    "terminate, called by a catch block": (f"{ABORT} < app!main$catch$0 < VCRUNTIME140!_CallSettingFrame < {THROWN}"),
+    "in a destructor while the stack is unwound": (
+        f"[0xC0000005] app!~Pool < app!main$dtor$0 < VCRUNTIME140!__FrameUnwindToState < ntdll!RtlUnwindEx < {THROWN}"
+    ),
+    "in a filter of the program, which may have handled the original": (
+        f"[0xC0000005] app!Report::Write < app!Loop$filt$0 < ntdll!_C_specific_handler < {FAULT}"
+    ),
+    "in a vectored handler": f"[0xC0000005] app!OnException < ntdll!RtlpCallVectoredHandlers < {FAULT}",
+    "a stack cookie that the dispatch found overwritten": (
+        "[0xC0000409 2] app!__report_gsfailure < app!__GSHandlerCheckCommon < app!__GSHandlerCheck"
+        f" < ntdll!RtlpExecuteHandlerForException < {FAULT}"
+    ),
+    "a fault in the dispatcher": f"[0xC0000005] ntdll!RtlVirtualUnwind < {FAULT}",
+}
+
+
+@pytest.mark.parametrize("text", INDEPENDENT.values(), ids=INDEPENDENT.keys())
+def test_an_independent_exception_further_in_stays_first(text: str):
+    before, _ = thrown(text)
+    stuck = lead(text)
+    assert (codes(stuck), stuck.notes, stuck.end_count) == (codes(before), (), 0)
+    assert stuck.role_of(1) is ExceptionRole.OUTER
+
+
+UNCERTAIN = {
+    "a guessed frame": f"[0xC0000005] app!CrashFilter < ~{'KERNELBASE!_XcptFilter'} < {FAULT}",
+    "a runtime that is linked in, without symbols": (
+        f"[0xC0000409 7] app! < app! < app! < ntdll!RtlpExecuteHandlerForException < {THROWN}"
+    ),
+    "terminate under a frame without a name": (f"{ABORT} < app! < ntdll!RtlpExecuteHandlerForException < {THROWN}"),
+}
+
+
+@pytest.mark.parametrize("text", UNCERTAIN.values(), ids=UNCERTAIN.keys())
+def test_without_certain_names_the_order_stays_and_a_note_says_so(text: str):
+    before, _ = thrown(text)
+    stuck = lead(text)
+    assert codes(stuck) == codes(before)
+    (note,) = stuck.notes
+    assert note.startswith(f"it may only be how {before.exceptions[1].record.code:#010x} at ")
+
+
+def test_a_destructor_that_throws_while_the_stack_is_unwound_is_the_cause_and_not_what_was_unwound():
+    second = THROWN.replace("app!ReadConfig < app!main", "app!Pool::~Pool < app!main$dtor$0")
+    stuck = lead(
+        f"{ABORT} < VCRUNTIME140!__CxxFrameHandler3"
+        f" < {second} < VCRUNTIME140!_CallSettingFrame < ntdll!RtlUnwindEx < {FAULT}"
+    )
+    assert codes(stuck) == [0xE06D7363, 0xC0000409, 0xC0000005]
+    assert [stuck.role_of(index).value for index in range(3)] == ["cause", "end", "outer"]
+
+
+def test_ends_are_in_the_order_in_which_they_were_raised():
+    stuck = lead(
+        f"[0xC0000409 7] ucrtbase!abort < app!CrashFilter < {FILTER} < ntdll!RtlDispatchException"
+        f" < ntdll!KiUserExceptionDispatch < [0xC0000094] app!Report < app!CrashFilter < {FILTER} < {FAULT}"
+    )
+    assert codes(stuck) == [0xC0000005, 0xC0000094, 0xC0000409]
+    assert stuck.end_count == 2
+
+
+def test_one_exception_and_none_are_left_as_they_are():
+    for text in (
+        f"ntdll!NtWaitForSingleObject < {FILTER} < {FAULT}",
+        "ntdll!NtWaitForSingleObject < ucrtbase!terminate < app!f",
+    ):
+        before, names = thrown(text)
+        assert led_by_cause(names, before) == before

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of each family of runtimes, on the stacks that the family's own file gives as examples."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from throwstack.names.demangle import undecorate
+from throwstack.names.symbols import Name, SymbolKind
+from throwstack.stuck.frame_roles import Role, families, roles_of, rules_of
+from throwstack.stuck.signature import signature, waiting_signature
+
+_EXAMPLE = re.compile(r"^# (example|waiting): (.*(?:\n#     .*)*)", re.MULTILINE)
+
+
+def examples() -> Iterator[tuple[str, str, str]]:
+    """Yield (kind, stack, signature) of each example of each family."""
+    for family, text in families():
+        for kind, example in _EXAMPLE.findall(text):
+            stack, _, wanted = " ".join(example.replace("\n#", " ").split()).rpartition(" -> ")
+            yield pytest.param(kind, stack, wanted, id=f"{family}: {wanted}")
+
+
+def stack_of(text: str) -> list[Name]:
+    names = []
+    for index, label in enumerate(text.split(" < "), 1):
+        module, _, symbol = label.partition("!")
+        names.append(Name(0x1000 * index, module, undecorate(symbol), 0x20, SymbolKind.PDB))
+    return names
+
+
+@pytest.mark.parametrize(("kind", "stack", "wanted"), list(examples()))
+def test_the_examples_of_each_family_get_their_signatures(kind: str, stack: str, wanted: str):
+    made = signature(stack_of(stack)) if kind == "example" else waiting_signature(stack_of(stack))
+    assert made.text == wanted
+
+
+@pytest.mark.parametrize(("family", "text"), list(families()))
+def test_each_family_has_an_example_and_rules_that_compile(family: str, text: str):
+    assert _EXAMPLE.search(text), family
+    for roles, pattern in rules_of(text):
+        assert roles
+        re.compile(pattern)
+
+
+def test_a_function_may_have_several_roles_and_most_have_none():
+    assert roles_of("ucrtbase", "abort") >= {Role.BEGINS, Role.REPORTS, Role.WAITS}
+    assert roles_of("app", "Parser::Read") == frozenset()
+    assert Role.HELPS in roles_of("ntdll", "")
+    assert roles_of("", "RaiseException") == {Role.CARRIES}

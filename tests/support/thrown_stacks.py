@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stuck threads from a line of text: the names on their stack, innermost first, and the exceptions thrown there.
+
+`app!Handler < KERNELBASE!UnhandledExceptionFilter < ntdll!KiUserExceptionDispatch < [0xC0000005] app!Parse`: the code
+in brackets says that the function after it threw this exception, `[0xC0000409 7]` also with parameters. A `~` before
+a name says that the frame is a guess, a `?` that the name is doubtful, and a name may be missing (`app!`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from throwstack.core.contexts import Context
+from throwstack.core.exception_record import ExceptionRecord
+from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
+from throwstack.core.memory import memory_of
+from throwstack.core.registers import Arch, Registers
+from throwstack.dispatch.saved_exception import Route, SavedException
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import ModuleMap
+from throwstack.names.symbols import Name, SymbolKind, Symbols
+from throwstack.stuck.stuck_thread import StuckThread
+from throwstack.unwind.target import ThreadStack
+
+LIMIT = 0x10000
+_FRAME = re.compile(r"(?:\[(0x\w+)((?: 0?x?\w+)*)\] )?([~?]*)([^!]+)!(.*)")
+
+
+class GivenNames(Symbols):
+    """Names for the addresses of one stack."""
+
+    def __init__(self, names: dict[int, Name]) -> None:
+        super().__init__(ImageMap(memory_of({}), ModuleMap([])))
+        self.given = names
+
+    def frames_at(self, address: int, *, is_return_address: bool = False) -> tuple[Name, ...]:
+        return (self.given[address],)
+
+
+def thrown(text: str) -> tuple[StuckThread, GivenNames]:
+    """Return the thread that is described by `text`, its exceptions innermost first, and the names on its stack."""
+    frames, names, thrown_at = [], {}, []
+    for depth, label in enumerate(text.split(" < ")):
+        code, parameters, marks, module, symbol = _FRAME.fullmatch(label).groups()
+        ip, sp = 0x400000 + 0x100 * depth, LIMIT + 0x1000 * depth
+        names[ip] = Name(ip, module, symbol, 0x20, SymbolKind.PDB, is_doubtful="?" in marks, rva=ip & 0xFFFF)
+        trust = Trust.SCAN if "~" in marks else Trust.CFI
+        frames.append(Frame(Registers.named(Arch.X64, {"rip": ip, "rsp": sp}), sp, None, None, trust))
+        if code:
+            words = tuple(int(word, 16) for word in parameters.split())
+            thrown_at.append((depth, ExceptionRecord(int(code, 16), 0, ip, 0, words, sp - 0x100, len(words))))
+    exceptions = tuple(
+        SavedException(
+            record,
+            Context(Arch.X64, frames[depth].sp - 0x800, 0, frames[depth].registers, *(0,) * 7),
+            (Route.DISPATCHER,),
+            frames[depth].sp - 0x800,
+        )
+        for depth, record in thrown_at
+    )
+    walks = tuple(Walk(tuple(frames[depth:]), End.THREAD_START) for depth, _ in thrown_at)
+    stack = ThreadStack(StackBounds(LIMIT, LIMIT + 0x1000 * len(frames)), frames[0].registers, "", None)
+    return StuckThread(stack, (), exceptions, walks, Walk(tuple(frames), End.THREAD_START), ()), GivenNames(names)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Of several exceptions in flight on a thread, finds the cause: the one whose handling led to the end.
+
+A program that nobody handles an exception of is often buried by a second one. Examples:
+
+- A C++ exception has no handler. The filter of the C runtime calls terminate, which calls abort. Since Visual Studio
+  2015 abort fails fast (int 29h, code 7); before, it made up an exception 0x40000015. The C++ exception is the cause.
+- An access violation has no handler. The program's crash filter runs, and faults itself. The first one is the cause.
+- A catch block handles a C++ exception, and reads a null pointer. The two are independent: the second is the cause.
+
+The stack that threw the inner exception shows which it is. Between that throw and the throw of the next exception
+further out are the frames of the outer one's dispatch. The inner exception is only the end of the outer one in these
+cases:
+
+- A function is there that runs only if an exception went unhandled, such as UnhandledExceptionFilter.
+- C++ terminate is there, called by the dispatch and not by the program: the exception met a noexcept function.
+- The inner exception is of a kind that runtimes raise to end a program, and every frame there is machinery.
+
+This must rest on frames that were not guessed and names that are certain. Otherwise the order stays as it is, innermost
+first, and a note says that it may be wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionRecord
+from throwstack.core.frames import Frame, Trust, Walk
+from throwstack.core.guard import Guard
+from throwstack.dispatch.saved_exception import SavedException
+from throwstack.names.blockers import Blocker, BlockerKind, blocker_named
+from throwstack.names.frame_names import name_of
+from throwstack.names.stable_names import plain_name
+from throwstack.names.symbols import Name, Symbols
+from throwstack.stuck.frame_roles import Role, roles_of
+from throwstack.stuck.stuck_thread import StuckThread
+
+Item = TypeVar("Item")
+
+_FATAL_APP_EXIT = 7
+"""FAST_FAIL_FATAL_APP_EXIT (winnt.h): abort."""
+_ENDS = frozenset({0x40000015, 0xC0000417, 0xC0000025, 0xC0000026})
+"""What runtimes raise to end a program, and the dispatcher if a handler answers what it must not.
+
+STATUS_FATAL_APP_EXIT, STATUS_INVALID_CRUNTIME_PARAMETER, STATUS_NONCONTINUABLE_EXCEPTION, STATUS_INVALID_DISPOSITION
+(ntstatus.h).
+"""
+_LAST_FILTERS = frozenset({"_XcptFilter", "_seh_filter_exe", "_seh_filter_dll", "__CppXcptFilter"})
+"""Filters of the C runtime around main and the routines of threads: no other handler took the exception."""
+_MACHINERY = frozenset({Role.CARRIES, Role.REPORTS, Role.HANDLES, Role.BEGINS, Role.STARTS})
+
+
+def led_by_cause(symbols: Symbols, stuck: StuckThread) -> StuckThread:
+    """Return `stuck` with its exceptions and throwing walks reordered, so that the cause is the first.
+
+    `stuck` has its exceptions innermost first, and so have its throwing walks. In the result, the cause is followed by
+    the exceptions that ended it, in the order in which they were raised (`StuckThread.end_count` is their number), and
+    by those that were being handled when the cause was raised. If this fails, `stuck` is returned with a note.
+    """
+    notes: list[str] = []
+    with Guard(lambda reason: notes.append(f"which exception is the cause: {reason}")):
+        cause = 0
+        while cause + 1 < len(stuck.exceptions):
+            outer = stuck.exceptions[cause + 1]
+            between = _Between(symbols, stuck.throwing_walks[cause], outer)
+            if not between.shows_end(stuck.exceptions[cause].record):
+                if between.may_show_end:
+                    notes.append(
+                        f"it may only be how {outer.record.code:#010x} at {outer.record.address:#x} ended: "
+                        "the frames between the two are not certain"
+                    )
+                break
+            cause += 1
+        notes = [*stuck.notes, *notes]
+        return replace(
+            stuck,
+            exceptions=_reordered(stuck.exceptions, cause),
+            throwing_walks=_reordered(stuck.throwing_walks, cause),
+            notes=tuple(notes),
+            end_count=cause,
+        )
+    return replace(stuck, notes=(*stuck.notes, *notes))
+
+
+def _reordered(items: tuple[Item, ...], cause: int) -> tuple[Item, ...]:
+    return (*reversed(items[: cause + 1]), *items[cause + 1 :])
+
+
+class _Between:
+    """The frames between the throw of an exception and that of the next one further out."""
+
+    def __init__(self, symbols: Symbols, walk: Walk, outer: SavedException) -> None:
+        """`walk` is the stack that threw the inner exception; `outer` is the next exception further out."""
+        bound = outer.context.registers.sp
+        frames = [frame for frame in walk.frames if frame.sp < bound]
+        self._is_whole = len(frames) < len(walk.frames)
+        self._named = [(frame, name_of(symbols, frame)) for frame in frames]
+        self.may_show_end = False
+
+    def shows_end(self, record: ExceptionRecord) -> bool:
+        """Say whether the inner exception, which has this record, is only the end of the outer one.
+
+        `may_show_end` is True afterwards if that was found, but not for certain.
+        """
+        for depth, (frame, name) in enumerate(self._named):
+            blocker = _blocker(name)
+            is_last = plain_name(name.symbol) in _LAST_FILTERS
+            if is_last or (blocker is not None and blocker.proves_exception):
+                if _is_certain(frame, name, blocker):
+                    return True
+                self.may_show_end = True
+            elif blocker is not None and blocker.kind is BlockerKind.TERMINATE and self._is_called_by_machinery(depth):
+                return True
+        return _is_end(record) and bool(self._named) and self._is_called_by_machinery(0)
+
+    def _is_called_by_machinery(self, depth: int) -> bool:
+        """Say whether all frames from `depth` outwards are machinery of runtimes and the dispatcher, for certain."""
+        is_certain = self._is_whole
+        for frame, name in self._named[depth:]:
+            is_machinery = _is_machinery(name)
+            if not is_machinery and name.symbol and not name.is_doubtful:
+                return False
+            is_certain &= is_machinery and frame.trust is not Trust.SCAN
+        self.may_show_end |= not is_certain
+        return is_certain
+
+
+def _blocker(name: Name) -> Blocker | None:
+    return blocker_named(name.module, name.symbol) or blocker_named(name.module, plain_name(name.symbol))
+
+
+def _is_certain(frame: Frame, name: Name, blocker: Blocker | None) -> bool:
+    """Say whether the frame is in the named function.
+
+    The name of a function that runs only if an exception went unhandled is taken as triage takes it: on x86,
+    UnhandledExceptionFilter is long, and an address in it far from its symbol.
+    """
+    return frame.trust is not Trust.SCAN and (blocker is not None or not name.is_doubtful)
+
+
+def _is_machinery(name: Name) -> bool:
+    module = name.module.lower()
+    is_of_system = Role.HELPS in roles_of(module, "")
+    return is_of_system or bool(not name.is_doubtful and roles_of(module, plain_name(name.symbol)) & _MACHINERY)
+
+
+def _is_end(record: ExceptionRecord) -> bool:
+    is_abort = record.code == STACK_BUFFER_OVERRUN and record.parameters[:1] == (_FATAL_APP_EXIT,)
+    return is_abort or record.code in _ENDS
