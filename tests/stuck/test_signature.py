@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from throwstack.names.function_extent import Certainty
 from throwstack.names.symbols import Name, SymbolKind
 from throwstack.stuck.signature import is_machinery, signature, thrown_at
 
@@ -89,7 +90,9 @@ def test_a_frame_without_a_trusted_name_is_its_place_in_its_module():
     assert signature([Name(0x401A2F, "app", "", 0x1A2F, rva=0x1A2F), *stack("app!Other")]).text == "app+0x1a2f"
     far = Name(0x463000, "app", "DllRegisterServer", 0x52000, SymbolKind.EXPORT, rva=0x63000)
     assert signature([far]).text == "app+0x63000"
-    doubtful = Name(0x411123, "app", "DllRegisterServer", 0x123, SymbolKind.EXPORT, is_doubtful=True, rva=0x11123)
+    doubtful = Name(
+        0x411123, "app", "DllRegisterServer", 0x123, SymbolKind.EXPORT, certainty=Certainty.DOUBTFUL, rva=0x11123
+    )
     assert signature([doubtful]).text == "app+0x11123"
     near = stack("app!DllRegisterServer+0x20", kind=SymbolKind.EXPORT)
     assert signature(near).text == "app!DllRegisterServer"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from throwstack.names.demangle import undecorate
+from throwstack.names.function_extent import Certainty
 from throwstack.names.symbols import Name, SymbolKind
 from throwstack.stuck.signature import Signature, signature, waiting_signature
 
@@ -24,7 +25,16 @@ def names(text: str, *, base: int = 0x400000) -> list[Name]:
         kind = SymbolKind.EXPORT if is_doubtful else SymbolKind.PDB
         address = base + 0x100 * index
         found.append(
-            Name(address, module, undecorate(symbol), number, kind, is_doubtful=is_doubtful, raw=symbol, rva=rva)
+            Name(
+                address,
+                module,
+                undecorate(symbol),
+                number,
+                kind,
+                certainty=Certainty.DOUBTFUL if is_doubtful else Certainty.CERTAIN,
+                raw=symbol,
+                rva=rva,
+            )
         )
     return found
 

@@ -18,6 +18,7 @@ from throwstack.core.registers import Arch, Registers
 from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import ModuleMap
+from throwstack.names.function_extent import Certainty
 from throwstack.names.symbols import Name, SymbolKind, Symbols
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.unwind.target import ThreadStack
@@ -43,7 +44,15 @@ def thrown(text: str) -> tuple[StuckThread, GivenNames]:
     for depth, label in enumerate(text.split(" < ")):
         code, parameters, marks, module, symbol = _FRAME.fullmatch(label).groups()
         ip, sp = 0x400000 + 0x100 * depth, LIMIT + 0x1000 * depth
-        names[ip] = Name(ip, module, symbol, 0x20, SymbolKind.PDB, is_doubtful="?" in marks, rva=ip & 0xFFFF)
+        names[ip] = Name(
+            ip,
+            module,
+            symbol,
+            0x20,
+            SymbolKind.PDB,
+            certainty=Certainty.DOUBTFUL if "?" in marks else Certainty.CERTAIN,
+            rva=ip & 0xFFFF,
+        )
         trust = Trust.SCAN if "~" in marks else Trust.CFI
         frames.append(Frame(Registers.named(Arch.X64, {"rip": ip, "rsp": sp}), sp, None, None, trust))
         if code:
