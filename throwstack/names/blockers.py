@@ -56,6 +56,8 @@ class Blocker:
     `modules` are patterns for the lower-case labels of the modules that can have the function. `symbol` is its name.
     `proves_exception`: the function runs only when an exception went unhandled. `is_triage`: the stack of every thread
     is searched for addresses in the function. Blockers without `is_triage` are only recognized in the frames of a walk.
+    `needs_dispatch`: without the dispatch of an exception on the stack, the function reports something else than a
+    failure of this thread, such as the hang of another one.
     """
 
     modules: tuple[str, ...]
@@ -63,6 +65,7 @@ class Blocker:
     kind: BlockerKind
     proves_exception: bool
     is_triage: bool
+    needs_dispatch: bool = False
 
     def is_in(self, module_label: str) -> bool:
         """Say whether a module with this label (`KERNEL32`) can have the function."""
@@ -79,7 +82,9 @@ def blockers() -> tuple[Blocker, ...]:
 
 def _parse(line: str) -> Blocker:
     kind, symbol, modules, marks, _why = line.split("\t")
-    return Blocker(tuple(modules.split()), symbol, BlockerKind(kind), "proof" in marks, "triage" in marks)
+    return Blocker(
+        tuple(modules.split()), symbol, BlockerKind(kind), "proof" in marks, "triage" in marks, "dispatch" in marks
+    )
 
 
 @cache

@@ -215,5 +215,14 @@ def _function(name: Name) -> _Function:
 
 
 def _folded(functions: Iterable[_Function]) -> list[_Function]:
-    """Return the functions, with adjacent repetitions (recursion) folded into one."""
-    return [function for function, _ in groupby(functions)]
+    """Return the functions, with adjacent repetitions (recursion) folded into one.
+
+    Adjacent functions of one system DLL that have no name are folded, too: with exports only, ntdll's report of a
+    corrupt heap is seven of them, and there would be no room for the caller.
+    """
+    return [next(group) for _, group in groupby(functions, _fold_key)]
+
+
+def _fold_key(function: _Function) -> _Function | str:
+    is_nameless = bool(function.module) and not function.name and Role.HELPS in function.roles
+    return function.module if is_nameless else function

@@ -26,8 +26,10 @@ from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name
 from throwstack.stuck.dispatch_state import DispatchState, dispatch_state, handled_state
 from throwstack.stuck.error_box import without_own_boxes
+from throwstack.stuck.explaining import explaining
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.suspects import MAX_FUNCTION
+from throwstack.unwind.proven import first_guess
 from throwstack.unwind.target import Target, ThreadStack, guarded_walk
 from throwstack.unwind.x86.unwinder import registration_chain
 
@@ -51,8 +53,12 @@ class WalkEvidence:
         """
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
         blockers, box_notes = without_own_boxes(self._target, walk, [self.blocker(name) for name in names])
-        is_blocked = any(blocker is not None and blocker.is_triage for blocker in blockers)
         shows = shows_dispatch(self._target, walk.frames) or self._has_handler_running(stack)
+        may_dispatch = shows or not walk.is_complete or first_guess(self._target, walk.frames) is not None
+        is_blocked = any(
+            blocker is not None and blocker.is_triage and (may_dispatch or not blocker.needs_dispatch)
+            for blocker in blockers
+        )
         if not is_blocked and not shows:
             return self._in_catch_block(stack, walk, notes)
         pairs = [(name.module, name.symbol if blocker else "") for name, blocker in zip(names, blockers, strict=True)]
@@ -71,7 +77,10 @@ class WalkEvidence:
         notes = (*notes, *found.notes, *box_notes)
         if proofs and not found.exceptions:
             notes += ("the saved CONTEXT was not found",)
-        return StuckThread(stack, blocked_in(pairs), found.exceptions, found.walks, walk, notes)
+        thrown = found.exceptions[0].context.registers.sp if found.exceptions else stack.bounds.base
+        inside = sum(frame.sp < thrown for frame in walk.frames)
+        waits = [pair for pair, counts in zip(pairs, explaining(blockers, inside), strict=True) if counts]
+        return StuckThread(stack, blocked_in(waits), found.exceptions, found.walks, walk, notes)
 
     def in_flight(self, stack: ThreadStack, blocked: SearchStart) -> FoundExceptions:
         """Return the exceptions in flight on the thread.
