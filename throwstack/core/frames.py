@@ -108,3 +108,16 @@ class Walk:
     def is_complete(self) -> bool:
         """Say whether the walk reached the start of the thread."""
         return self.end is End.THREAD_START
+
+    @property
+    def known_to(self) -> int:
+        """Return the stack address up to which no frame is a guess: the sp of the last frame before a guess.
+
+        Frames may be missing where a scan has found the next one. Of a walk without frames the result is 0.
+        """
+        known = 0
+        for index, frame in enumerate(self.frames):
+            if index and frame.trust is Trust.SCAN:
+                break
+            known = frame.sp
+        return known
