@@ -48,10 +48,16 @@ class _OutOfOrder(ThrowstackError):
 class FunctionTable:
     """The table of RUNTIME_FUNCTIONs of one image in memory."""
 
-    __slots__ = ("_address", "_begins", "_count", "_entries", "_memory", "_missing", "_missing_ends", "_slots")
+    __slots__ = (
+        *("_address", "_begins", "_count", "_entries", "_is_sorted", "_memory", "_missing", "_missing_ends", "_slots"),
+    )
 
-    def __init__(self, memory: Memory, address: int, size: int) -> None:
-        """The table is in `memory` at `address` and has `size` bytes. Nothing is read yet."""
+    def __init__(self, memory: Memory, address: int, size: int, *, is_sorted: bool = True) -> None:
+        """The table is in `memory` at `address` and has `size` bytes. Nothing is read yet.
+
+        `is_sorted` is False if it is known that the entries are in any order, so that a bisection may find nothing.
+        """
+        self._is_sorted = is_sorted
         self._memory = memory
         self._address = address
         self._count = size // _ENTRY.size
@@ -71,7 +77,7 @@ class FunctionTable:
 
         None if the first entry begins after `rva`. A `Stop` if a nearer entry may be on an absent page or damaged.
         """
-        if self._entries is None:
+        if self._entries is None and self._is_sorted:
             try:
                 return self._bisect(rva)
             except (MemoryUnreadable, _OutOfOrder):

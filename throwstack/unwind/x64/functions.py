@@ -17,6 +17,7 @@ from throwstack.images.function_table import FunctionTable, RuntimeFunction
 from throwstack.images.image import Image, ImageMap
 from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.x64.inverted_table import InvertedTable
+from throwstack.unwind.x64.table_by_contents import table_by_contents
 from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
 
 CHAIN_LIMIT = 32
@@ -175,7 +176,10 @@ class Functions:
             is_x64 = headers.arch is Arch.X64
             return _View(image.function_table if is_x64 else corrupt(f"{name} is not an x64 image"), infos)
         listed = None if self._inverted is None else self._inverted.function_table(image.module)
+        how = "by the loader's list"
+        if listed is None:
+            listed, how = table_by_contents(memory, image.module), "by its contents"
         if listed is not None:
-            note = f"{name} has no readable headers: unwind data found by the loader's list"
+            note = f"{name} has no readable headers: unwind data found {how}"
             return _View(FunctionTable(memory, *listed), replace(infos, note=note))
         return _View(unreadable(image.base, f"headers of {name}"), infos)
