@@ -20,6 +20,8 @@ from throwstack.core.stop import Stop
 
 _ENTRY = struct.Struct("<III")
 _MAX_IMAGE_SIZE = 1 << 31
+_MAX_INDEXED = 1 << 20
+"""The most entries of a table that are indexed, because it is damaged. A bisection needs no index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class FunctionTable:
                 return self._bisect(rva)
             except (MemoryUnreadable, _OutOfOrder):
                 pass
+        if self._count > _MAX_INDEXED:
+            return Stop(End.BAD_UNWIND_DATA, f"damaged function table of {self._count:,} entries at {self._address:#x}")
         return self._search_index(rva)
 
     def _bisect(self, rva: int) -> RuntimeFunction | None:
