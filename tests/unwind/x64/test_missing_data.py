@@ -23,7 +23,8 @@ from throwstack.unwind.x64 import InvertedTable, Unwinder
     ("info", "words"),
     [
         (bytes([3, 0, 0, 0]), "version 3"),
-        (bytes([1, 0, 1, 0, 0, 0x07]), "code 7"),
+        (bytes([1, 0, 1, 0, 0, 0x0B]), "code 11"),
+        (bytes([1, 0, 2, 0, 0, 0x07, 0, 0]), "SPARE without its operand"),
         (bytes([1, 0, 1, 0, 0, 0x01]), "without its operand"),
         (bytes([1, 0, 1, 0, 0, 0x21]), "ALLOC_LARGE of form 2"),
         (bytes([1, 0, 1, 0, 0, 0x03]), "SET_FPREG"),

@@ -21,14 +21,16 @@ from throwstack.unwind.x64.functions import Function, Functions
 
 _MAX_KNOWN = 1 << 16
 _MODULE = "ntdll.dll"
+_START_ROUTINE = "RtlUserThreadStart"
+_START_ROUTINES = frozenset({_START_ROUTINE, "RtlUserFiberStart", "LdrInitializeThunk"})
 _DISPATCHERS = ("KiUserExceptionDispatcher", "KiUserExceptionDispatch")
 """The dispatcher's name as exported, and its name in Microsoft's PDBs."""
 
 
 class NtdllFunctions:
-    """Says whether an address is in RtlUserThreadStart, and what KiUserExceptionDispatcher has interrupted."""
+    """Says whether an address is in a start routine, and what KiUserExceptionDispatcher has interrupted."""
 
-    __slots__ = ("_dispatchers", "_functions", "_images", "_starts")
+    __slots__ = ("_dispatchers", "_functions", "_images", "_knows_start", "_starts")
 
     def __init__(self, images: ImageMap, functions: Functions) -> None:
         """`images` are the modules of the address space, and `functions` finds their functions."""
@@ -36,16 +38,27 @@ class NtdllFunctions:
         self._functions = functions
         self._starts: dict[int, bool] = {}
         self._dispatchers: dict[int, bool] = {}
+        self._knows_start: bool | None = None
+
+    @property
+    def has_thread_start(self) -> bool:
+        """Say whether RtlUserThreadStart is known, with which every thread of a user process starts since Vista."""
+        if self._knows_start is None:
+            ntdll = next((image for image in self._images if image.module.name.lower() == _MODULE), None)
+            self._knows_start = ntdll is not None and any(export.name == _START_ROUTINE for export in ntdll.exports)
+        return self._knows_start
 
     def is_thread_start(self, ip: int) -> bool:
-        """Say whether `ip` is in RtlUserThreadStart, with which every thread of a user process starts.
+        """Say whether `ip` is in a function that the kernel starts, or RtlUserFiberStart, with which a fiber starts.
 
-        RtlUserThreadStart has no caller. The word where its return address would be is not one, whatever its value.
+        Such a function has no caller. The word where its return address would be is not one, whatever its value. Every
+        thread of a user process starts in RtlUserThreadStart; the 64-bit stack of a WoW64 thread, and any thread while
+        DLLs are initialized for it, starts in LdrInitializeThunk.
         """
         if ip not in self._starts:
             _keep_small(self._starts)
             image, begin = self._begin(ip)
-            self._starts[ip] = image is not None and begin == image.exports.derived(_thread_start)
+            self._starts[ip] = image is not None and begin in image.exports.derived(_thread_starts)
         return self._starts[ip]
 
     def interrupted(self, registers: Registers, stack: StackBounds) -> Registers | None:
@@ -87,9 +100,9 @@ def _keep_small(known: dict[int, bool]) -> None:
         known.clear()
 
 
-def _thread_start(exports: Exports) -> int | None:
-    """Return the RVA of RtlUserThreadStart, which ntdll exports since Vista."""
-    return next((export.rva for export in exports if export.name == "RtlUserThreadStart"), None)
+def _thread_starts(exports: Exports) -> frozenset[int]:
+    """Return the RVAs of the start routines, which ntdll exports since Vista."""
+    return frozenset(export.rva for export in exports if export.name in _START_ROUTINES)
 
 
 def _dispatcher(exports: Exports) -> int | None:
