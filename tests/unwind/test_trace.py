@@ -19,7 +19,7 @@ def shown_from(level: int, monkeypatch) -> logging.Handler:
     handler = logging.Handler(level)
     monkeypatch.setattr(root, "handlers", [handler])
     monkeypatch.setattr(LOG, "level", 1)
-    LOG.manager._clear_cache()
+    monkeypatch.setattr(LOG, "_cache", {})
     install()
     return handler
 
@@ -33,7 +33,7 @@ def test_the_handler_decides_as_vol_sets_it_for_vv_and_vvv(monkeypatch, level, i
 def test_a_logger_that_lets_nothing_pass_needs_no_handler_to_say_so(monkeypatch):
     shown_from(1, monkeypatch)
     monkeypatch.setattr(LOG, "level", logging.WARNING)
-    LOG.manager._clear_cache()
+    monkeypatch.setattr(LOG, "_cache", {})
     assert not trace.is_on()
 
 
