@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from throwstack.core.frames import End, Frame, StackBounds, Trust
 from throwstack.core.registers import Arch, Registers
 from throwstack.core.stop import Stop
@@ -41,6 +43,16 @@ def test_each_frame_returns_to_the_next_and_the_stop_ends_the_last() -> None:
     ]
     assert [frame.note for frame in found.frames] == ["", "called"]
     assert (found.end, found.detail, found.is_complete) == (End.THREAD_START, "done", True)
+
+
+def test_a_walk_over_a_lost_return_address_is_not_complete_although_it_reaches_the_start() -> None:
+    start = Stop(End.THREAD_START, "done", 0, 0x12F8)
+    guessed = replace(at(0x20, 0x1200, 0x11F8), gap="overwritten")
+    found = walk(Listed((0x10, guessed), (0x20, at(0x30, 0x1280, 0x1278)), (0x30, start)), INNER, STACK, 10)
+    assert [frame.ip for frame in found.frames] == [0x10, 0x20, 0x30]
+    assert (found.end, found.detail, found.is_complete) == (End.LOST_RETURN_ADDRESS, "overwritten", False)
+    # Another reason to stop is said as it is.
+    assert walk(Listed((0x10, guessed)), INNER, STACK, 10).end is End.NO_RETURN_ADDRESS
 
 
 def test_the_limit_counts_frames() -> None:

@@ -30,12 +30,15 @@ class End(Enum):
     """Why a walk ended. `Walk.detail` gives the address or number that belongs to the reason."""
 
     THREAD_START = "start of the thread"
-    """The walk is complete: a return address was zero, or the thread's start routine was reached."""
+    """The walk is complete: the thread's start routine was reached, or a return address of 0 at the stack's base."""
     STACK_BOUND = "end of the stack"
     """The next frame would be outside the thread's stack."""
     UNREADABLE = "memory is not readable"
     NO_RETURN_ADDRESS = "no return address found"
     BAD_RETURN_ADDRESS = "return address is not in code"
+    LOST_RETURN_ADDRESS = "a return address was lost"
+    """A return address was overwritten, or a jump through a bad pointer left none. If the walk went on by a guess, it
+    may have reached the start of the thread, but frames may be missing in between."""
     BAD_UNWIND_DATA = "unwind data is corrupt"
     UNKNOWN_REGISTER = "a register that is needed is not known"
     NO_PROGRESS = "stack pointer does not increase"
@@ -47,10 +50,14 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StackBounds:
-    """The address range of a stack, `limit` <= address < `base`: the StackLimit and StackBase of a TEB."""
+    """The address range of a stack, `limit` <= address < `base`: the StackLimit and StackBase of a TEB.
+
+    `is_recorded` is False if neither a TEB nor the kernel records that range. Then the stack may end below `base`.
+    """
 
     limit: int
     base: int
+    is_recorded: bool = True
 
     def contains(self, address: int, size: int = 1) -> bool:
         """Say whether all `size` bytes at `address` are on the stack."""

@@ -22,6 +22,8 @@ _PROTOTYPE = 1 << 10
 _TRANSITION = 1 << 11
 _ACCESS = 7
 """Bits of a protection value that allow any access. If all are clear, the page has no access or is decommitted."""
+EXECUTE = 2
+"""The bit of a protection value, in entries and in VADs, that allows code to run (MM_EXECUTE, MM_EXECUTE_READ, …)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,13 @@ class PteFormats:
         if self.swizzle.of(entry):
             return entry
         return None if self.invalid_mask is None else entry & ~self.invalid_mask
+
+    def is_executable(self, raw: int) -> bool | None:
+        """Say whether the protection in the entry `raw`, whose valid bit is clear, allows code to run.
+
+        None for an empty entry or one in prototype format, which keep no protection: that in the VAD is meant.
+        """
+        return None if not raw or raw & _PROTOTYPE else bool(self.protection.of(raw) & EXECUTE)
 
     def decode(self, raw: int) -> DecodedEntry:
         """Return the meaning of the entry `raw`, whose valid bit is clear."""

@@ -108,6 +108,11 @@ class AddressSpace:
         self._size = mode.value.entry_size
         self._unpack = struct.Struct("<I" if self._size == 4 else "<Q").unpack_from
 
+    @property
+    def has_no_execute(self) -> bool:
+        """Say whether entries have a bit that forbids to run code (bit 63). The four-byte entries of x86 do not."""
+        return self._size == 8
+
     def page(self, address: int) -> bytes | None:
         """Return the page at the page-aligned virtual `address`, or None if it is absent."""
         physical = self.translate(address)

@@ -30,6 +30,7 @@ from throwstack.pages.vad_views import VadViews
 
 _ZEROS = bytes(PAGE_SIZE)
 _VALID = 1
+_NO_EXECUTE = 1 << 63
 _PROTOTYPE = 1 << 10
 _KERNEL_HALF = 0x1FFFF
 """Bits 47 to 63 of an address of the x64 kernel."""
@@ -145,6 +146,19 @@ class ResolvedPages:
         if origin.is_substitute:
             self.substitutes.add(address)
         return page
+
+    def is_executable(self, address: int) -> bool | None:
+        """Say whether the page-table entry of the page that holds `address` allows code to run there.
+
+        None if no entry can be read, or if it does not say so: the protection is then that of the VAD. Entries of x86
+        without PAE never say so while the page is valid.
+        """
+        walk = self._tables.walk(address & -PAGE_SIZE, self._paged_out_table)
+        if not walk.entry or not walk.is_leaf:
+            return None
+        if walk.entry & _VALID:
+            return not walk.entry & _NO_EXECUTE if self._tables.has_no_execute else None
+        return None if self._formats is None else self._formats.is_executable(walk.entry)
 
     def origin(self, address: int) -> PageOrigin:
         """Return where the page that holds `address` comes from, or why it is absent."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The address ranges of a process's VADs: whether each is private or committed, and where its prototype PTEs are."""
+"""The address ranges of a process's VADs: what kind of memory each is, and where its prototype PTEs are."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class VadView:
 
     `is_committed` is the VAD's flag for the whole range; even if it is set, a page-table entry can decommit a single
     page. `prototypes` are the rows of prototype PTEs. There are none for private memory, nor for parts of a mapped file
-    for which Windows has not made prototype PTEs yet.
+    for which Windows has not made prototype PTEs yet. `is_executable` says whether the protection with which the range
+    was allocated allows code to run; a page-table entry can allow it for a single page.
     """
 
     start: int
@@ -37,6 +38,7 @@ class VadView:
     is_committed: bool
     is_image: bool
     prototypes: tuple[PrototypeRun, ...] = ()
+    is_executable: bool = False
 
     def prototype(self, address: int, entry_size: int) -> int | None:
         """Return the address of the prototype PTE of the page that holds `address`, or None if there is none."""

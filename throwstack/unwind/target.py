@@ -111,4 +111,4 @@ def stack_around(memory: Memory, sp: int) -> StackBounds | None:
     """Return the readable memory from the page of `sp` on, at most 1 MiB, as a stack; None if that page is absent."""
     start = sp & -PAGE_SIZE
     size = len(memory.read_available(start, _SWITCHED_STACK))
-    return StackBounds(start, start + size) if size else None
+    return StackBounds(start, start + size, is_recorded=False) if size else None

@@ -22,7 +22,9 @@ class Step:
 
     `slot` is a stack address; it is None for the frame that a walk starts from. If `is_interrupted` is True, the code
     was interrupted at `registers.ip`. If it is False, the code has made a call, and `registers.ip` is the return
-    address. `trust` says how the registers were found, and `note` is a remark to show with the frame.
+    address. `trust` says how the registers were found, and `note` is a remark to show with the frame. `gap` is empty
+    unless the return address of the frame that led here was lost: then it says so, and no walk through this frame is
+    complete, although it may reach the start of the thread.
     """
 
     registers: Registers
@@ -30,6 +32,7 @@ class Step:
     trust: Trust
     is_interrupted: bool = False
     note: str = ""
+    gap: str = ""
 
 
 StepT = TypeVar("StepT", bound=Step)
@@ -63,14 +66,19 @@ def walk(stepper: Stepper[StepT], first: StepT, stack: StackBounds, limit: int) 
 
     If a frame's caller is interrupted code whose stack pointer is outside `stack` (a trap frame leads from the kernel's
     stack to the user's), the walk ends with `End.STACK_BOUND`. The last frame then has the interrupted address as its
-    return address, and the slot that held it.
+    return address, and the slot that held it. If the return address of a frame was lost (`Step.gap`), a walk that
+    reaches the start of the thread ends with `End.LOST_RETURN_ADDRESS`.
     """
     frames: list[Frame] = []
     at = first
+    gap = first.gap
     for outcome in steps(stepper, first, stack, limit):
         if isinstance(outcome, Stop):
             frames.append(stepper.frame(at, outcome.return_address, outcome.return_slot))
+            if gap and outcome.end is End.THREAD_START:
+                return Walk(tuple(frames), End.LOST_RETURN_ADDRESS, gap)
             return Walk(tuple(frames), outcome.end, outcome.detail)
+        gap = gap or outcome.gap
         registers = outcome.registers
         frames.append(stepper.frame(at, registers.ip, outcome.slot))
         if outcome.is_interrupted and not stack.contains(registers.sp, 0):

@@ -23,8 +23,10 @@ from throwstack.files.image_path import ImagePages
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.symbols import Symbols
+from throwstack.pages.code_regions import CodeRegions
 from throwstack.pages.resolver import ResolvedPages
 from throwstack.unwind import x64, x86
+from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.target import Target, ThreadStack, stack_around
 from throwstack.volatility.kernel_stack.user_registers import KernelStacks
 from throwstack.volatility.memory.guarded import guarded
@@ -148,10 +150,10 @@ class ProcessReader:
                 problems[0] += f", all but {len(known) - len(modules)}: the budget of {BUDGETS.modules:,} is spent"
         modules32 = self._wow64_modules(process, address, memory, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
-        files = MappedFiles(process)
-        sides = {Side.of_user_code(machine.arch): self._target(machine.arch, memory, modules, files)}
+        files, regions = MappedFiles(process), CodeRegions(pages)
+        sides = {Side.of_user_code(machine.arch): self._target(machine.arch, memory, modules, files, regions)}
         if modules32 is not None:
-            sides[Side.X86] = self._target(Arch.X86, memory, modules32, files)
+            sides[Side.X86] = self._target(Arch.X86, memory, modules32, files, regions)
         threads = tuple(self.threads.threads(address))
         if not self.threads.has_all_threads(address):
             problems.append("the list of threads is broken, and some may be missing")
@@ -193,16 +195,19 @@ class ProcessReader:
         pages.use_image_files(ImagePages(pages.in_dump, ModuleMap(modules), store))
         return Memory(pages)
 
-    def _target(self, arch: Arch, memory: Memory, modules: Iterable[Module], files: MappedFiles) -> Target:
+    def _target(
+        self, arch: Arch, memory: Memory, modules: Iterable[Module], files: MappedFiles, regions: CodeRegions
+    ) -> Target:
         sources = self.machine.sources
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
         outside = names_outside_images(files, images, arch, sources.symbols)
         symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, name_outside=outside)
+        code_outside = CodeOutside(images, regions)
         if arch is Arch.X64:
             inverted = x64.InvertedTable(memory, lambda: _inverted_table(symbols))
-            return Target(arch, memory, images, symbols, x64.Unwinder(images, inverted=inverted))
+            return Target(arch, memory, images, symbols, x64.Unwinder(images, inverted=inverted, outside=code_outside))
         meter = Meter()
-        unwinder = x86.Unwinder(images, symbols, sources.frame_data, meter=meter)
+        unwinder = x86.Unwinder(images, symbols, sources.frame_data, meter=meter, outside=code_outside)
         return Target(arch, memory, images, symbols, unwinder, meter)
 
     def stack(self, process: Process, thread: Thread, side: Side) -> ThreadStack:

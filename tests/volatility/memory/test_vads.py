@@ -18,7 +18,7 @@ from throwstack.pages.vad_views import PrototypeRun
 from throwstack.volatility.memory.vads import VadReader
 
 PROCESS, NODE, AREA = 0x89000000, 0x89001000, 0x89003000
-COMMITTED, PRIVATE, IMAGE = 1 << 23, 1 << 31, 2 << 20
+COMMITTED, PRIVATE, IMAGE, EXECUTE_READ_WRITE = 1 << 23, 1 << 31, 2 << 20, 6 << 24
 
 
 OFFSETS = {
@@ -34,7 +34,12 @@ OFFSETS = {
     "_SUBSECTION.PtesInSubsection": 24,
     "_SUBSECTION.NextSubsection": 28,
 }
-FLAGS = {"PrivateMemory": Bits(31, 1), "MemCommit": Bits(23, 1), "VadType": Bits(20, 3)}
+FLAGS = {
+    "PrivateMemory": Bits(31, 1),
+    "Protection": Bits(24, 5),
+    "MemCommit": Bits(23, 1),
+    "VadType": Bits(20, 3),
+}
 
 
 class Server2003:
@@ -68,7 +73,7 @@ def test_vads_of_private_and_mapped_memory_are_read():
     tree = {
         PROCESS + 0x258: struct.pack("<I", NODE),
         NODE: node(NODE + 0x100, NODE + 0x200, 0x400, 0x40F, IMAGE, AREA, 0xE1000000, 0xE1000078),
-        NODE + 0x100: node(0, 0, 0x10, 0x1F, PRIVATE | COMMITTED),
+        NODE + 0x100: node(0, 0, 0x10, 0x1F, PRIVATE | COMMITTED | EXECUTE_READ_WRITE),
         NODE + 0x200: node(0, 0, 0x800, 0x800, PRIVATE),
         AREA + 0x38: subsection(0xE1000000, 4, AREA + 0x100),
         AREA + 0x100: subsection(0xE1000020, 12, 0),
@@ -78,6 +83,7 @@ def test_vads_of_private_and_mapped_memory_are_read():
     assert (image.start, image.is_image, image.is_private) == (0x400000, True, False)
     assert image.prototypes == (PrototypeRun(0, 4, 0xE1000000), PrototypeRun(4, 12, 0xE1000020))
     assert (reserved.start, reserved.is_committed) == (0x800000, False)
+    assert [view.is_executable for view in (private, image, reserved)] == [True, False, False]
 
 
 def test_a_view_may_begin_in_the_midst_of_a_section():

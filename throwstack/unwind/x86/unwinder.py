@@ -14,6 +14,7 @@ from throwstack.core.stop import Stop
 from throwstack.images.image import ImageMap
 from throwstack.names.frame_records import FrameDataSource
 from throwstack.names.symbols import Symbols
+from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.walk import Step, walk
 from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.candidates import Candidate, Rule
@@ -58,18 +59,21 @@ class Unwinder:
         frame_limit: int = 1024,
         work_limit: int = BUDGETS.code.thread,
         meter: Meter | None = None,
+        outside: CodeOutside | None = None,
     ) -> None:
         """`images` are the loaded images, whose code is on the stacks.
 
         `symbols` give the names and starts of functions. `frame_data` supplies the FrameData and FPO records of the
         images' PDBs, and is None if there are none. A walk ends after `frame_limit` frames. `work_limit` is how many
         instructions one walk may follow. Stacks of real programs take some 20,000, and half a million take ten seconds.
-        `meter` counts the followed instructions against the budgets of the thread and the process.
+        `meter` counts the followed instructions against the budgets of the thread and the process. `outside` is what is
+        known of code outside the images.
         """
         self._memory = images.memory
         self._frame_limit = frame_limit
         self._work_limit = work_limit
         self._meter = meter
+        self._outside = outside or CodeOutside(images)
         self._new_rules = partial(Rules, images, symbols, frame_data, meter)
         self._rules = self._new_rules()
 

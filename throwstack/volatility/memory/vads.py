@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from throwstack.core.budgets import BUDGETS
 from throwstack.core.guard import Say
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
-from throwstack.pages.page_table_entries import Bits
+from throwstack.pages.page_table_entries import EXECUTE, Bits
 from throwstack.pages.page_tables import PagingMode
 from throwstack.pages.vad_views import PrototypeRun, VadView, VadViews
 from throwstack.volatility.memory.layout import Layout
@@ -44,6 +44,7 @@ class _Offsets:
     end_high: int | None = offset("_MMVAD_SHORT.EndingVpnHigh", optional=True)
     is_private: _BitField = bits("_MMVAD_SHORT.u.VadFlags.PrivateMemory", "_MMVAD_SHORT.u1.VadFlags1.PrivateMemory")
     is_committed: _BitField = bits("_MMVAD_SHORT.u.VadFlags.MemCommit", "_MMVAD_SHORT.u1.VadFlags1.MemCommit")
+    protection: _BitField | None = bits("_MMVAD_SHORT.u.VadFlags.Protection", optional=True)
     type: _BitField | None = bits("_MMVAD_SHORT.u.VadFlags.VadType", optional=True)
     is_image: _BitField | None = bits("_MMVAD_SHORT.u.VadFlags.ImageMap", optional=True)
     subsection: int | None = offset("_MMVAD.Subsection", optional=True)
@@ -132,6 +133,7 @@ class VadReader:
             bool(self._value(node, offsets.is_committed)),
             is_image,
             prototypes,
+            offsets.protection is not None and bool(self._value(node, offsets.protection) & EXECUTE),
         )
 
     def _value(self, address: int, field: _BitField) -> int:

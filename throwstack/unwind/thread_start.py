@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Says whether a return address of 0 is that of the outermost frame, or a return address that was overwritten.
+
+The kernel starts a thread in a start routine (RtlUserThreadStart; before Vista BaseThreadStart), which nobody has
+called. The word where its return address would be is 0. A buffer overrun may write zeros as well:
+
+    char buffer[256]; memset(buffer, 0, 4096);
+
+The return address of that function is now 0, and so are those of some of its callers. Frames of the callers after them
+are still on the stack. So a 0 is the end of the stack only in a start routine, or at the base of the stack, where no
+frame of a caller is left above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from throwstack.core.frames import StackBounds
+from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
+from throwstack.unwind.code_outside import CodeOutside
+
+_FARTHEST = 0x1000
+"""The most bytes between the outermost frame and the base.
+
+Vista and later start a thread's stack pointer at a random distance of up to half a page below the base. A WoW64
+process's 64-bit stacks begin below the CONTEXT with which the thread was started (0x4D0 bytes).
+"""
+_MAX_READABLE = 1 << 20
+
+
+def overwritten(slot: int, value: int = 0) -> str:
+    """Say that the return address at `slot`, which is `value` now, was overwritten: the detail of a walk's end."""
+    return f"the return address at {slot:#x} was overwritten: it is {value:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class StackEnds:
+    """Recognizes the outermost frames of the stacks of one address space.
+
+    `outside` gives the regions of memory, one of which is the stack of a fiber. `pointer_size` is the size of a word in
+    bytes. `is_return_address` says whether a word can be the return address of a call.
+    """
+
+    memory: Memory
+    outside: CodeOutside
+    pointer_size: int
+    is_return_address: Callable[[int], bool]
+
+    def is_outermost(self, slot: int, stack: StackBounds, *, has_start_routine: bool) -> bool:
+        """Say whether a return address of 0 at `slot` is that of the outermost frame on its stack.
+
+        The frame is not in a start routine: there, any return address is the last one. `stack` are the bounds of the
+        stack that is walked. `has_start_routine` says that it is known in which function every thread of this process
+        starts. Then the outermost frame on the stack of a thread is in that function, and a 0 elsewhere was written
+        over another return address. On other stacks, such as that of a coroutine, the 0 must be at the base: at most
+        4 KiB are above it, and no word of them is a return address.
+        """
+        above = slot + self.pointer_size
+        if stack.is_recorded and stack.contains(slot, self.pointer_size):
+            if has_start_routine:
+                return False
+            base = stack.base
+        else:
+            base = self._base(slot)
+        return base - above <= _FARTHEST and self._has_no_return_address(above, base)
+
+    def _base(self, slot: int) -> int:
+        """Return the end of the memory that `slot` is in: that of its region, or else of what is readable there."""
+        region = self.outside.region(slot)
+        if region is not None:
+            return region.end
+        start = slot & -PAGE_SIZE
+        return start + len(self.memory.read_available(start, _MAX_READABLE))
+
+    def _has_no_return_address(self, low: int, high: int) -> bool:
+        try:
+            words = [self.memory.pointer(at, self.pointer_size) for at in range(low, high, self.pointer_size)]
+        except MemoryUnreadable:
+            return False
+        return not any(word and self.is_return_address(word) for word in words)
