@@ -23,12 +23,6 @@ from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.return_address import Fit
 from throwstack.unwind.x86.rules import Rules
 
-_START_ROUTINES = frozenset(
-    {
-        *("BaseThreadStart", "BaseProcessStart", "BaseThreadInitThunk"),
-        *("RtlUserThreadStart", "_RtlUserThreadStart", "__RtlUserThreadStart"),
-    }
-)
 _MAX_REGISTRATIONS = 256
 _END_OF_CHAIN = 0xFFFFFFFF
 
@@ -74,7 +68,7 @@ class Unwinder:
         self._work_limit = work_limit
         self._meter = meter
         self._outside = outside or CodeOutside(images)
-        self._new_rules = partial(Rules, images, symbols, frame_data, meter)
+        self._new_rules = partial(Rules, images, symbols, frame_data, meter, self._outside)
         self._rules = self._new_rules()
 
     def walk(
@@ -91,11 +85,11 @@ class Unwinder:
         address of the thread's first exception registration (`fs:[0]`), or None if it is not known.
         """
         registrations = registration_chain(self._memory, seh_head, stack)
-        first = X86Step(
-            registers, None, trust, is_interrupted=True, place=Place(registers), registrations=registrations
-        )
         meter, rules = self._meter, self._rules
         rules.begin_walk(self._work_limit if meter is None else min(self._work_limit, meter.left(meter.budgets.code)))
+        place = rules.first_place(registers)
+        is_interrupted = not place.is_return_address
+        first = X86Step(registers, None, trust, is_interrupted, place=place, registrations=registrations)
         found = walk(self, first, stack, self._frame_limit)
         if meter is not None:
             meter.take(meter.budgets.code, rules.work)
@@ -120,11 +114,10 @@ class Unwinder:
             if found is None:
                 return self._end(place, stack)
             caller = found.caller
-            if found.fit in {Fit.OUTERMOST, Fit.ZERO}:
+            if found.fit is Fit.OUTERMOST:
                 return Stop(End.THREAD_START, "", caller.return_address, caller.slot)
-            if found.fit is Fit.NOT_CODE:
-                detail = f"{caller.return_address:#x}"
-                return Stop(End.BAD_RETURN_ADDRESS, detail, caller.return_address, caller.slot)
+            if found.fit is Fit.ZERO:
+                return Stop(End.LOST_RETURN_ADDRESS, found.gap, caller.return_address, caller.slot)
             return self._reached(found, at)
         except WorkLimitError:
             self._rules = self._new_rules()
@@ -143,6 +136,7 @@ class Unwinder:
             caller.slot,
             found.trust,
             note=found.note,
+            gap=found.gap,
             place=place,
             arguments_size=data.parameters_size if data is not None and is_called else caller.popped or 0,
             registrations=at.registrations,
@@ -159,8 +153,7 @@ class Unwinder:
 
     def _end(self, place: Place, stack: StackBounds) -> Stop:
         """Return the reason for the end of a walk at the frame `place`, for which no rule finds a caller."""
-        name = self._rules.symbols.name(place.ip, is_return_address=place.is_return_address)
-        if name.symbol in _START_ROUTINES:
+        if self._rules.outermost.is_start_routine(place):
             return Stop(End.THREAD_START, "", 0)
         sp = place.lowest_sp
         if not stack.contains(sp, 4):
