@@ -13,6 +13,7 @@ from tests.unwind.x86.machine import (
     BASE,
     STACK_BASE,
     TEXT,
+    TEXT_SIZE,
     Records,
 )
 from tests.unwind.x86.written_stack import STACK, Stack, slots, walk
@@ -245,6 +246,19 @@ def test_the_limit_on_followed_code_ends_a_walk_and_spoils_no_frame():
     assert slots(found) == whole
     assert (lengths[0], lengths[-1]) == (1, len(whole))
     assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize("has_symbols", [True, False])
+def test_a_call_that_never_returns_may_be_the_last_instruction_of_its_section(has_symbols):
+    """The return address is the first byte after .text: the call is code, and the return address is not."""
+    asm = Assembler(TEXT).label("BaseThreadStart").emit("33ed").call("last").label("back in start").emit("cc").align()
+    asm.label("die").emit("ebfe").align()
+    asm.emit("cc" * (TEXT_SIZE - (asm.here - TEXT) - 8)).label("last").emit(push(ECX), "6a03").call("die").label("end")
+    stack = Stack("esp", asm.labels["end"], 3, 0, "last returns", asm.labels["back in start"], 0)
+    found = walk(asm, stack, {"eip": asm.labels["die"], "esp": stack["esp"], "ebp": 0}, has_symbols=has_symbols)
+    expected = [asm.labels["die"], asm.labels["end"], asm.labels["back in start"]]
+    assert [frame.ip for frame in found.frames] == expected
+    assert found.is_complete
 
 
 def test_a_thread_s_budget_of_code_ends_its_walk_and_the_meter_says_so():
