@@ -19,6 +19,7 @@ from throwstack.core.stop import Stop, unreadable
 from throwstack.images.image import ImageMap
 from throwstack.unwind.after_call import call_targets, is_after_call
 from throwstack.unwind.code_outside import CodeOutside
+from throwstack.unwind.kept_frames import MOST_FRAMES, Depth
 from throwstack.unwind.walk import Step, steps, walk
 from throwstack.unwind.x64.follow_to_return import plan_to_return
 from throwstack.unwind.x64.functions import Functions
@@ -28,7 +29,6 @@ from throwstack.unwind.x64.ntdll_functions import NtdllFunctions
 from throwstack.unwind.x64.plan_cache import PlanCache
 from throwstack.unwind.x64.unwind_plan import LEAF, UnwindPlan
 
-FRAME_LIMIT = 1024
 _MACHINE_FRAME_RSP = 24
 _ANYWHERE = StackBounds(0, 1 << 64, is_recorded=False)
 _NEAR = 1 << 24
@@ -37,25 +37,26 @@ _NEAR = 1 << 24
 class Unwinder:
     """Walks the x64 stacks of one address space. Decoded unwind data is kept, so use one unwinder for all threads."""
 
-    __slots__ = ("_functions", "_images", "_limit", "_memory", "_ntdll", "_outside", "_plans")
+    __slots__ = ("_depth", "_functions", "_images", "_limit", "_memory", "_ntdll", "_outside", "_plans")
 
     def __init__(
         self,
         images: ImageMap,
         *,
-        frame_limit: int = FRAME_LIMIT,
+        frame_limit: int = MOST_FRAMES,
         inverted: InvertedTable | None = None,
         outside: CodeOutside | None = None,
     ) -> None:
         """`images` are the modules of the address space, and have its memory.
 
-        A walk has at most `frame_limit` frames. `inverted` is the loader's list of function tables, used for images
-        whose headers cannot be read. `outside` is what is known of code outside the images.
+        A walk goes through at most `frame_limit` frames. `inverted` is the loader's list of function tables, used for
+        images whose headers cannot be read. `outside` is what is known of code outside the images.
         """
         self._outside = outside or CodeOutside(images)
         self._images = images
         self._memory = images.memory
         self._limit = frame_limit
+        self._depth = Depth(frame_limit)
         self._functions = Functions(images, inverted)
         self._plans = PlanCache(images, self._functions)
         self._ntdll = NtdllFunctions(images, self._functions)
@@ -74,7 +75,9 @@ class Unwinder:
             stack = _ANYWHERE
             note = "stack pointer outside the thread's stack"
         first = Step(registers, None, trust, is_interrupted=True, note=note)
-        return walk(self, first, stack, self._limit)
+        found = walk(self, first, stack, self._depth.limit)
+        self._depth.spend(found)
+        return found
 
     def step(self, at: Step, stack: StackBounds) -> Step | Stop:
         """Return the caller of the frame `at`, or a `Stop` that says why none was found.

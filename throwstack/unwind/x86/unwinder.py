@@ -15,6 +15,7 @@ from throwstack.images.image import ImageMap
 from throwstack.names.frame_records import FrameDataSource
 from throwstack.names.symbols import Symbols
 from throwstack.unwind.code_outside import CodeOutside
+from throwstack.unwind.kept_frames import MOST_FRAMES, Depth
 from throwstack.unwind.walk import Step, walk
 from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.candidates import Candidate, Rule
@@ -50,7 +51,7 @@ class Unwinder:
         symbols: Symbols,
         frame_data: FrameDataSource | None = None,
         *,
-        frame_limit: int = 1024,
+        frame_limit: int = MOST_FRAMES,
         work_limit: int = BUDGETS.code.thread,
         meter: Meter | None = None,
         outside: CodeOutside | None = None,
@@ -58,13 +59,13 @@ class Unwinder:
         """`images` are the loaded images, whose code is on the stacks.
 
         `symbols` give the names and starts of functions. `frame_data` supplies the FrameData and FPO records of the
-        images' PDBs, and is None if there are none. A walk ends after `frame_limit` frames. `work_limit` is how many
-        instructions one walk may follow. Stacks of real programs take some 20,000, and half a million take ten seconds.
-        `meter` counts the followed instructions against the budgets of the thread and the process. `outside` is what is
-        known of code outside the images.
+        images' PDBs, and is None if there are none. A walk goes through at most `frame_limit` frames, and follows at
+        most `work_limit` instructions. Stacks of real programs take some 20,000, and half a million take ten seconds.
+        `meter` counts the followed instructions and the frames of deep recursion against the budgets of the thread and
+        the process. `outside` is what is known of code outside the images.
         """
         self._memory = images.memory
-        self._frame_limit = frame_limit
+        self._depth = Depth(frame_limit, meter)
         self._work_limit = work_limit
         self._meter = meter
         self._outside = outside or CodeOutside(images)
@@ -90,7 +91,8 @@ class Unwinder:
         place = rules.first_place(registers)
         is_interrupted = not place.is_return_address
         first = X86Step(registers, None, trust, is_interrupted, place=place, registrations=registrations)
-        found = walk(self, first, stack, self._frame_limit)
+        found = walk(self, first, stack, self._depth.limit)
+        self._depth.spend(found)
         if meter is not None:
             meter.take(meter.budgets.code, rules.work)
         return found
