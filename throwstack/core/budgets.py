@@ -44,7 +44,7 @@ class Budgets:
     resumed: Budget = Budget("words of the stack walked from", 32, 512, 4, 512)
     frames: Budget = Budget("frames walked", 1 << 13, 1 << 17, 1 << 9, 1 << 17)
     """Limits all walks that look for an exception together; a single walk keeps some 1,024 frames."""
-    recursion: Budget = Budget("frames of deep recursion walked", 1 << 18, 1 << 18, 1 << 8, 1 << 16)
+    recursion: Budget = Budget("frames of deep recursion walked", 1 << 17, 1 << 18, 1 << 8, 1 << 16)
     """Limits the frames that walks pass without keeping them. A stack of 1 MB that overflows has 5,000 to 20,000."""
     code: Budget = Budget("instructions followed", 1 << 19, 1 << 23, 1 << 16, 1 << 23)
     """Limits the decoding by walks of x86 stacks; a real walk needs 20,000. Code decoded for another thread is free."""

@@ -77,12 +77,16 @@ class KeptFrames:
 class Depth:
     """How deep the walks over the stacks of one process may go."""
 
-    __slots__ = ("_meter", "_most")
+    __slots__ = ("_is_shared", "_meter", "_most")
 
     def __init__(self, most: int, meter: Meter | None = None) -> None:
-        """`most` limits the frames of one walk. `meter` counts the frames that walks have left out."""
+        """`most` limits the frames of one walk. `meter` counts the frames that walks have left out.
+
+        Without a meter, each walk counts as that of another thread.
+        """
         self._most = most
         self._meter = Meter() if meter is None else meter
+        self._is_shared = meter is not None
 
     @property
     def limit(self) -> int:
@@ -91,5 +95,7 @@ class Depth:
 
     def spend(self, walk: Walk) -> None:
         """Count the frames that `walk` has left out."""
+        if not self._is_shared:
+            self._meter.begin_thread()
         if walk.left_out:
             self._meter.take(self._meter.budgets.recursion, walk.left_out)
