@@ -43,7 +43,9 @@ class Budgets:
     """They are examined if the walk ended early. Words of a page that is mapped many times count a few times only."""
     resumed: Budget = Budget("words of the stack walked from", 32, 512, 4, 512)
     frames: Budget = Budget("frames walked", 1 << 13, 1 << 17, 1 << 9, 1 << 17)
-    """Limits all walks that look for an exception together; a single walk has at most 1,024 frames."""
+    """Limits all walks that look for an exception together; a single walk keeps some 1,024 frames."""
+    recursion: Budget = Budget("frames of deep recursion walked", 1 << 17, 1 << 18, 1 << 8, 1 << 16)
+    """Limits the frames that walks pass without keeping them. A stack of 1 MB that overflows has 5,000 to 20,000."""
     code: Budget = Budget("instructions followed", 1 << 19, 1 << 23, 1 << 16, 1 << 23)
     """Limits the decoding by walks of x86 stacks; a real walk needs 20,000. Code decoded for another thread is free."""
     checks: Budget = Budget("places looked at for a saved CONTEXT", 1 << 16, 1 << 19, 1 << 12, 1 << 19)

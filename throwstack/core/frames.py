@@ -65,6 +65,19 @@ class StackBounds:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Frames of a deep recursion that a walk has passed and not kept.
+
+    `count` says how many they are. `places` are their different instruction pointers, as far as they are noted, from
+    the innermost on; each is also that of a frame that was kept. `child_sp` is that of the innermost of them.
+    """
+
+    count: int
+    places: tuple[int, ...]
+    child_sp: int
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One frame of a walk.
 
@@ -75,6 +88,7 @@ class Frame:
     `return_slot` is the stack address at which the return address was found. `trust` says how this frame was found from
     the frame that it called. `is_interrupted` is True if the CPU stopped at `ip`, as in the first frame and in a frame
     that an exception interrupted. If it is False, `ip` is a return address, and the instruction before `ip` is a call.
+    `left_out` are the frames between this one and the next one of the walk, None if there are none.
     """
 
     registers: Registers
@@ -84,6 +98,7 @@ class Frame:
     trust: Trust
     note: str = ""
     is_interrupted: bool = False
+    left_out: LeftOut | None = None
 
     @property
     def ip(self) -> int:
@@ -98,7 +113,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A whole walk: the frames, innermost first, and why it ended."""
+    """A whole walk: the frames, innermost first, and why it ended. Of a deep recursion, frames are left out."""
 
     frames: tuple[Frame, ...]
     end: End
@@ -108,3 +123,8 @@ class Walk:
     def is_complete(self) -> bool:
         """Say whether the walk reached the start of the thread."""
         return self.end is End.THREAD_START
+
+    @property
+    def left_out(self) -> int:
+        """Return how many frames the walk has passed and not kept."""
+        return sum(frame.left_out.count for frame in self.frames if frame.left_out is not None)

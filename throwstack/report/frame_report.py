@@ -3,6 +3,8 @@
 
 An inlined function has a frame report of its own, before the report of the frame that contains it. Its ip and stack
 pointer are those of that frame, it has no return address, and its trust is `inline`.
+
+The frames of a deep recursion that the walk has not kept share one frame report, whose trust is `left-out`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from throwstack.core.contexts import Context
-from throwstack.core.frames import End, Frame, Walk
+from throwstack.core.frames import End, Frame, LeftOut, Walk
 from throwstack.core.guard import Guard, Say
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
@@ -31,6 +33,7 @@ WHOLE = 4096
 """The limit on the characters of a name or a note in a report. Tables shorten them further."""
 _ARGUMENTS = 3
 INLINE = "inline"
+LEFT_OUT = "left-out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,9 @@ class FrameReport:
     `kb` prints them; a word is None if it is not in the dump. `args` is empty on x64, where arguments are in registers.
     `name` is the call site as WinDbg prints it, and `source` is its file and line. `symbols` says where the name comes
     from (`pdb`, `isf`, `export`), with `?` if the name is doubtful. `registers`, `instruction` and `fpo` are present if
-    they were asked for; `parameters` and `locals` are present if the symbols describe them.
+    they were asked for; `parameters` and `locals` are present if the symbols describe them. `left_out` is present in
+    the report for the frames of a recursion that are not listed, and says how many these are. `name` then says of which
+    functions.
     """
 
     number: int
@@ -76,6 +81,7 @@ class FrameReport:
     instruction: str = ""
     parameters: tuple[Variable, ...] = ()
     locals: tuple[Variable, ...] = ()
+    left_out: int | None = None
 
     @property
     def is_inline(self) -> bool:
@@ -183,6 +189,29 @@ def frame_reports(
             if ending and index == last and not name.is_inline:
                 notes.append(ending)
             yield _made(frame, name, next(numbers), extra, "; ".join([*notes, *problems]))
+        if frame.left_out is not None:
+            yield _left_out(target, frame.left_out, numbers)
+
+
+def _left_out(target: Target, frames: LeftOut, numbers: Iterator[int]) -> FrameReport:
+    """Return the report for frames that were left out; they take their numbers."""
+    names: dict[str, None] = {}
+    with Guard(lambda _: None):
+        for place in frames.places:
+            name = target.symbols.name(place, is_return_address=True)
+            names[str(replace(name, offset=0)) if name.symbol else str(name)] = None
+    functions = ", ".join(names) or f"{frames.places[0]:#x}"
+    number = next(numbers)
+    for _ in range(frames.count - 1):
+        next(numbers)
+    return FrameReport(
+        number=number,
+        ip=Hexadecimal(frames.places[0]),
+        sp=Hexadecimal(frames.child_sp),
+        name=escape(f"{frames.count:,} more frames of {functions}", WHOLE),
+        trust=LEFT_OUT,
+        left_out=frames.count,
+    )
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import SP, Registers
 from throwstack.core.stop import Stop
+from throwstack.unwind.kept_frames import KeptFrames
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +74,23 @@ def walk(stepper: Stepper[StepT], first: StepT, stack: StackBounds, limit: int) 
     If a frame on `stack` has interrupted code as its caller whose stack pointer is outside (a trap frame leads from the
     kernel's stack to the user's), the walk ends with `End.STACK_BOUND`. The last frame then has the interrupted address
     as its return address, and the slot that held it. If the return address of a frame was lost (`Step.gap`), a walk
-    that reaches the start of the thread ends with `End.LOST_RETURN_ADDRESS`.
+    that reaches the start of the thread ends with `End.LOST_RETURN_ADDRESS`. Of a deep recursion, frames are left out
+    (see `kept_frames`).
     """
-    frames: list[Frame] = []
+    kept = KeptFrames()
     at = first
     gap = first.gap
     for outcome in steps(stepper, first, stack, limit):
         if isinstance(outcome, Stop):
-            frames.append(stepper.frame(at, outcome.return_address, outcome.return_slot))
+            kept.add(stepper.frame(at, outcome.return_address, outcome.return_slot))
             if gap and outcome.end is End.THREAD_START:
-                return Walk(tuple(frames), End.LOST_RETURN_ADDRESS, gap)
-            return Walk(tuple(frames), outcome.end, outcome.detail)
+                return Walk(kept.frames(), End.LOST_RETURN_ADDRESS, gap)
+            return Walk(kept.frames(), outcome.end, outcome.detail)
         gap = gap or outcome.gap
         registers = outcome.registers
-        frames.append(stepper.frame(at, registers.ip, outcome.slot))
+        kept.add(stepper.frame(at, registers.ip, outcome.slot))
         if outcome.is_interrupted and is_on(stack, at.registers) and not is_on(stack, registers):
             detail = f"interrupted at {registers.ip:#x} on another stack, at {registers.sp:#x}"
-            return Walk(tuple(frames), End.STACK_BOUND, detail)
+            return Walk(kept.frames(), End.STACK_BOUND, detail)
         at = outcome
-    return Walk(tuple(frames), End.FRAME_LIMIT, str(limit))
+    return Walk(kept.frames(), End.FRAME_LIMIT, str(limit))

@@ -63,7 +63,7 @@ def test_an_address_in_code_without_a_call_before_it_is_no_return_address() -> N
 def test_a_word_outside_code_is_no_return_address_and_zero_may_be_the_last_one() -> None:
     asm = program()
     place = Place(Registers.named(Arch.X86, {"eip": asm.labels["inside"], "esp": LOW}))
-    assert checks(asm).fit(place, LOW + 4, DATA) is Fit.NOT_CODE
+    assert checks(asm).fit(place, LOW + 4, DATA + 4) is Fit.NOT_CODE
     assert checks(asm).fit(place, LOW + 4, 0) is Fit.OUTERMOST
 
 

@@ -13,11 +13,12 @@ from tests.unwind.x86.machine import (
     BASE,
     STACK_BASE,
     TEXT,
+    TEXT_SIZE,
     Records,
 )
 from tests.unwind.x86.written_stack import STACK, Stack, slots, walk
 from throwstack.core.budgets import Budget, Budgets, Meter
-from throwstack.core.frames import End, Trust
+from throwstack.core.frames import End, LeftOut, Trust
 from throwstack.core.memory import memory_of
 from throwstack.names.frame_records import FrameData
 from throwstack.unwind.x86.unwinder import registration_chain
@@ -228,6 +229,23 @@ def test_a_walk_ends_at_its_frame_limit():
     assert (len(found.frames), found.end) == (2, End.FRAME_LIMIT)
 
 
+@pytest.mark.parametrize("has_symbols", [True, False])
+def test_a_deep_recursion_is_walked_to_the_start_of_the_thread(has_symbols):
+    asm = (
+        Assembler(TEXT).label("BaseThreadStart").emit("33ed").call("recurse").label("back in start").emit("cc").align()
+    )
+    asm.label("recurse").emit(push(ESI)).call("recurse").label("back").emit(pop(ESI), ret())
+    base = STACK_BASE - 0x9000
+    depth = 0x8000 // 8
+    stack = Stack(*[0x51, asm.labels["back"]] * depth, 0x52, asm.labels["back in start"], 0, 0, base=base)
+    registers = {"eip": asm.labels["back"], "esp": base, "ebp": 0}
+    found = walk(asm, stack, registers, has_symbols=has_symbols, limit=base)
+    assert found.is_complete
+    assert len(found.frames) == 1024
+    assert found.frames[511].left_out == LeftOut(depth + 2 - 1024, (asm.labels["back"],), base + 4 + 8 * 512 - 4)
+    assert found.frames[-1].ip == asm.labels["back in start"]
+
+
 def test_the_limit_on_followed_code_ends_a_walk_and_spoils_no_frame():
     asm = program()
     stack = ebp_frames(asm)
@@ -245,6 +263,19 @@ def test_the_limit_on_followed_code_ends_a_walk_and_spoils_no_frame():
     assert slots(found) == whole
     assert (lengths[0], lengths[-1]) == (1, len(whole))
     assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize("has_symbols", [True, False])
+def test_a_call_that_never_returns_may_be_the_last_instruction_of_its_section(has_symbols):
+    """The return address is the first byte after .text: the call is code, and the return address is not."""
+    asm = Assembler(TEXT).label("BaseThreadStart").emit("33ed").call("last").label("back in start").emit("cc").align()
+    asm.label("die").emit("ebfe").align()
+    asm.emit("cc" * (TEXT_SIZE - (asm.here - TEXT) - 8)).label("last").emit(push(ECX), "6a03").call("die").label("end")
+    stack = Stack("esp", asm.labels["end"], 3, 0, "last returns", asm.labels["back in start"], 0)
+    found = walk(asm, stack, {"eip": asm.labels["die"], "esp": stack["esp"], "ebp": 0}, has_symbols=has_symbols)
+    expected = [asm.labels["die"], asm.labels["end"], asm.labels["back in start"]]
+    assert [frame.ip for frame in found.frames] == expected
+    assert found.is_complete
 
 
 def test_a_thread_s_budget_of_code_ends_its_walk_and_the_meter_says_so():

@@ -54,18 +54,21 @@ def walk(
     records=None,
     module="test.dll",
     exports=("BaseThreadStart",),
+    segments=None,
+    limit=STACK_BASE - 0x1000,
     **options,
 ):
     labels = {name: at for name, at in asm.labels.items() if " " not in name or name == "calls null"}
     text = (asm.finish() if code is None else code).ljust(TEXT_SIZE, b"\xcc")
-    segments = {BASE: header_page(), EXPORTS: export_page({name: labels[name] for name in exports})}
+    memory = {BASE: header_page(), EXPORTS: export_page({name: labels[name] for name in exports})}
     if code != b"":
-        segments[TEXT] = text
-    start = STACK_BASE - 0x1000
-    segments[start] = b"\0" * (stack.base - start) + stack.data.ljust(STACK_BASE - stack.base, b"\0")
-    images = images_of(SegmentSource(segments), module)
+        memory[TEXT] = text
+    start = limit
+    memory.update(segments or {})
+    memory[start] = b"\0" * (stack.base - start) + stack.data.ljust(STACK_BASE - stack.base, b"\0")
+    images = images_of(SegmentSource(memory), module)
     unwinder = Unwinder(images, symbols_of(images, labels if has_symbols else None), records, **(limits or {}))
-    return unwinder.walk(Registers.named(Arch.X86, registers), STACK, **options)
+    return unwinder.walk(Registers.named(Arch.X86, registers), StackBounds(limit, STACK_BASE), **options)
 
 
 def slots(found) -> list[int | None]:

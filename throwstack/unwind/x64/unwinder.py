@@ -20,6 +20,7 @@ from throwstack.core.registers import SP, X64, Registers
 from throwstack.core.stop import Stop
 from throwstack.images.image import ImageMap
 from throwstack.unwind.code_outside import CodeOutside
+from throwstack.unwind.kept_frames import MOST_FRAMES, Depth
 from throwstack.unwind.thread_start import StackEnds, overwritten
 from throwstack.unwind.walk import Step, steps, walk
 from throwstack.unwind.x64.apply_plan import apply_plan
@@ -30,7 +31,6 @@ from throwstack.unwind.x64.plan_cache import PlanCache
 from throwstack.unwind.x64.unwind_plan import LEAF, UnwindPlan
 from throwstack.unwind.x64.without_unwind_data import WithoutUnwindData
 
-FRAME_LIMIT = 1024
 _ANYWHERE = StackBounds(0, 1 << 64, is_recorded=False)
 _NO_DATA = "no unwind data"
 
@@ -38,23 +38,24 @@ _NO_DATA = "no unwind data"
 class Unwinder:
     """Walks the x64 stacks of one address space. Decoded unwind data is kept, so use one unwinder for all threads."""
 
-    __slots__ = ("_ends", "_limit", "_memory", "_ntdll", "_plans", "_without")
+    __slots__ = ("_depth", "_ends", "_limit", "_memory", "_ntdll", "_plans", "_without")
 
     def __init__(
         self,
         images: ImageMap,
         *,
-        frame_limit: int = FRAME_LIMIT,
+        frame_limit: int = MOST_FRAMES,
         inverted: InvertedTable | None = None,
         outside: CodeOutside | None = None,
     ) -> None:
         """`images` are the modules of the address space, and have its memory.
 
-        A walk has at most `frame_limit` frames. `inverted` is the loader's list of function tables, used for images
-        whose headers cannot be read. `outside` is what is known of code outside the images.
+        A walk goes through at most `frame_limit` frames. `inverted` is the loader's list of function tables, used for
+        images whose headers cannot be read. `outside` is what is known of code outside the images.
         """
         self._memory = images.memory
         self._limit = frame_limit
+        self._depth = Depth(frame_limit)
         outside = outside or CodeOutside(images)
         functions = Functions(images, inverted, outside)
         self._plans = PlanCache(images, functions, outside)
@@ -73,7 +74,9 @@ class Unwinder:
             return Walk((), End.UNKNOWN_REGISTER, X64.register_names[SP])
         note = "" if stack.contains(registers.sp) else "stack pointer outside the thread's stack"
         first = Step(registers, None, trust, is_interrupted=True, note=note)
-        return walk(self, first, stack, self._limit)
+        found = walk(self, first, stack, self._depth.limit)
+        self._depth.spend(found)
+        return found
 
     def step(self, at: Step, stack: StackBounds) -> Step | Stop:
         """Return the caller of the frame `at`, or a `Stop` that says why none was found.

@@ -19,19 +19,15 @@ from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import SP
 from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import Immediate, Opcode, Register
 from throwstack.unwind.x86.return_address import ReturnAddresses
-from throwstack.unwind.x86.stack_adjustment import is_add_esp_4
+from throwstack.unwind.x86.system_call_stub import return_in_stub, return_in_stub_before
 
 CALLBACK_DISPATCHER = "KiUserCallbackDispatcher"
-_EAX = Register(0)
 _SLACK = 8
 """How many words above the end of the kernel's copy are searched for the return address.
 
 The kernel rounds the start of the copy down to 4 or 16 bytes, so that unused words can be between the two.
 """
-_MAX_STUB = 0x20
-_STUB_INSTRUCTIONS = 4
 
 
 def interrupted_system_call(
@@ -51,10 +47,10 @@ def interrupted_system_call(
         end = (copy + size + 3) & ~3
         for slot in range(end, min(end + 4 * _SLACK, stack.base - 3), 4):
             word = memory.u32(slot)
-            if any(_return_in_stub(code, word - size) == word for size in range(_MAX_STUB)):
+            if return_in_stub_before(code, word):
                 return _caller(slot, word, slot + 4, at_entry)
             for site in calls.calls_before(word):
-                waits = None if site.target is None else _return_in_stub(code, code.after_thunks(site.target))
+                waits = None if site.target is None else return_in_stub(code, code.after_thunks(site.target))
                 if waits is not None:
                     return _caller(slot - 4, waits, slot, at_entry)
     except MemoryUnreadable:
@@ -64,27 +60,3 @@ def interrupted_system_call(
 
 def _caller(slot: int, return_address: int, sp: int, at_entry: tuple[int | None, ...]) -> Caller:
     return Caller(slot, return_address, sp, 0, (*at_entry[:SP], sp, *at_entry[SP + 1 :]))
-
-
-def _return_in_stub(code: Code, start: int) -> int | None:
-    """Return the address after the call (or `sysenter`) in the system call stub at `start`; None if it is no stub.
-
-    A stub is `mov eax, number`, instructions that set ecx or edx, the call, then `ret n` or `add esp, 4; ret n`.
-    """
-    instruction = code.at(start)
-    if instruction is None or instruction.op is not Opcode.MOV or instruction.operand(0) != _EAX:
-        return None
-    if not isinstance(instruction.operand(1), Immediate):
-        return None
-    for _ in range(_STUB_INSTRUCTIONS):
-        instruction = code.at(instruction.end)
-        if instruction is None:
-            return None
-        if instruction.op in {Opcode.CALL, Opcode.SYSTEM_CALL}:
-            following = code.at(instruction.end)
-            if following is not None and is_add_esp_4(following):
-                following = code.at(following.end)
-            return instruction.end if following is not None and following.op is Opcode.RETURN else None
-        if instruction.op not in {Opcode.MOV, Opcode.LEA, Opcode.XOR}:
-            return None
-    return None

@@ -38,6 +38,7 @@ class Rule(Enum):
     FRAME_DATA_SEARCH = "FrameData or FPO, and a search"
     REGISTRATION = "exception registration"
     FRAME_POINTER = "frame pointer"
+    GENERATED_CHAIN = "chain of frame pointers through code outside the images"
     SCAN = "scan"
     CALLBACK = "system call that the kernel called back from"
 
@@ -48,7 +49,8 @@ class Candidate:
 
     `rule` is the rule that found `caller`, and `fit` says how well the return address serves as the one of the frame.
     `note` is a remark for the report. `has_program` is True if the caller was computed by a FrameData program of a PDB.
-    `trust` is the label of the caller's frame: how reliable the step to it is.
+    `trust` is the label of the caller's frame: how reliable the step to it is. `gap` says what was overwritten if the
+    caller is not the frame's own but one further out (see `throwstack.unwind.walk.Step`).
     """
 
     rule: Rule
@@ -57,6 +59,7 @@ class Candidate:
     note: str = ""
     has_program: bool = False
     trust: Trust = Trust.SCAN
+    gap: str = ""
 
 
 _RULE = {
@@ -67,6 +70,7 @@ _RULE = {
     Rule.FPO: 45,
     Rule.RECORD_HERE: 45,
     Rule.FORWARD: 40,
+    Rule.GENERATED_CHAIN: 35,
     Rule.GUESSED_START: 30,
     Rule.CALLED_NOWHERE: 40,
     Rule.FRAME_DATA_SEARCH: 25,
@@ -78,6 +82,8 @@ _FIT = {
     Fit.CONFIRMED: 45,
     Fit.CALLS_FUNCTION: 30,
     Fit.POSSIBLE: 15,
+    Fit.OUTSIDE: 10,
+    Fit.DIVERTED: 5,
     Fit.UNREADABLE: 0,
     Fit.OUTERMOST: -10,
     Fit.ZERO: -20,
@@ -138,11 +144,13 @@ def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:
     `others` are the candidates of all rules for the same frame. They can make the label better or worse. For example,
     if decoded code contradicts a FrameData program, the frame is not labelled `cfi` but `prologue`.
     """
+    others = list(others)
+    if candidate.rule is Rule.GENERATED_CHAIN or any(
+        other.rule is Rule.GENERATED_CHAIN and other.caller.slot == candidate.caller.slot for other in others
+    ):
+        return Trust.FRAME_POINTER
     if candidate.rule in _RECORDS:
-        decoded = [other for other in others if other.rule in _DECODED]
-        if decoded and not any(_agrees(candidate, other) for other in decoded):
-            return Trust.PROLOGUE
-        return Trust.CFI if candidate.has_program else Trust.FPO
+        return _label_of_record(candidate, others)
     if candidate.rule in _DECODED:
         programs = {other.has_program for other in others if other.rule in _RECORDS and _agrees(candidate, other)}
         return Trust.CFI if True in programs else Trust.FPO if programs else Trust.PROLOGUE
@@ -151,3 +159,10 @@ def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:
     if candidate.rule in {Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH, Rule.CALLED_NOWHERE}:
         return Trust.PROLOGUE if candidate.fit is Fit.CONFIRMED else Trust.SCAN
     return Trust.PROLOGUE
+
+
+def _label_of_record(candidate: Candidate, others: Iterable[Candidate]) -> Trust:
+    decoded = [other for other in others if other.rule in _DECODED]
+    if decoded and not any(_agrees(candidate, other) for other in decoded):
+        return Trust.PROLOGUE
+    return Trust.CFI if candidate.has_program else Trust.FPO

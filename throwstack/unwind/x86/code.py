@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The code of one address space: instructions, targets of calls and jumps, starts of functions.
 
-All analyses of the x86 unwinder share it, so that each instruction is decoded once.
+All analyses of the x86 unwinder share it, so that each instruction is decoded once. Code is in the executable sections
+of images, and outside images: a just-in-time compiler generates functions in private memory, and a library that hooks
+system calls copies their stubs there.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from throwstack.core.errors import ThrowstackError
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.images.image import ImageMap
 from throwstack.names.symbols import SymbolKind, Symbols
+from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.x86.decode import MASK, Decoder, Immediate, Indirect, Instruction, Opcode
 
 _MAX_THUNKS = 4
@@ -27,11 +30,18 @@ class WorkLimitError(ThrowstackError):
 class Code:
     """The code of one address space, with its instructions, pointers to code, and starts of functions."""
 
-    __slots__ = ("_is_code", "_work_limit", "decoder", "images", "memory", "symbols", "work_done")
+    __slots__ = (
+        *("_is_code", "_outside", "_work_limit"),
+        *("decoder", "images", "memory", "symbols", "work_done"),
+    )
 
-    def __init__(self, images: ImageMap, symbols: Symbols) -> None:
-        """`images` are the loaded images, whose code is read; `symbols` give the starts of functions."""
+    def __init__(self, images: ImageMap, symbols: Symbols, outside: CodeOutside | None = None) -> None:
+        """`images` are the loaded images, whose code is read; `symbols` give the starts of functions.
+
+        `outside` is what is known of code outside the images, and is None if nothing is.
+        """
         self.images = images
+        self._outside = CodeOutside(images) if outside is None else outside
         self.memory = images.memory
         self.symbols = symbols
         self.decoder = Decoder(images.memory)
@@ -52,13 +62,27 @@ class Code:
             raise WorkLimitError
 
     def is_code(self, address: int) -> bool:
-        """Say whether `address` is in an executable section of an image."""
+        """Say whether `address` can be code: in an executable section of an image, or in memory outside the images.
+
+        Outside the images, all memory that can be read counts. A protection that forbids to run code is not believed:
+        32-bit processes run without Data Execution Prevention unless they ask for it, and then code runs anywhere.
+        """
         known = self._is_code.get(address)
         if known is None:
             if len(self._is_code) > 1 << 18:
                 self._is_code.clear()
-            known = self._is_code[address] = self.images.is_code(address)
+            is_outside = self.is_outside(address)
+            is_code = self.memory.is_readable(address) if is_outside else self.images.is_code(address)
+            known = self._is_code[address] = is_code
         return known
+
+    def is_outside(self, address: int) -> bool:
+        """Say whether `address` is in no image."""
+        return self.images.find(address) is None
+
+    def is_certainly_code(self, address: int) -> bool:
+        """Say whether `address` is in an executable section of an image, or where code is known to be outside them."""
+        return self.images.is_code(address) or (self.is_code(address) and self._outside.is_known_code(address))
 
     def at(self, address: int) -> Instruction | None:
         """Return the instruction at `address`, or None if it is not in code or cannot be decoded."""

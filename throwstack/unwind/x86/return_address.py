@@ -4,6 +4,11 @@
 A return address is right after a call instruction. If that instruction is known to call the function of the frame, the
 word is almost certainly the frame's return address. If it calls another function, the word is left over from an earlier
 call.
+
+There are exceptions. A frame in code outside the images may have been reached by a hook: `call ntdll!NtReadFile` went
+to a copy of the stub in private memory, because the first bytes of the function were replaced by a jump. And a system
+call stub calls only the gate to the kernel, so that no frame which has made a call can return to it. After a system
+call the return address in its stub stays on the stack, and looks like that of a frame.
 """
 
 from __future__ import annotations
@@ -11,12 +16,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import SP
 from throwstack.unwind.after_call import LONGEST_CALL, calls_before
 from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import Immediate, Opcode
+from throwstack.unwind.x86.decode import MASK, Immediate, Indirect, Opcode
 from throwstack.unwind.x86.function_starts import FunctionStarts
 from throwstack.unwind.x86.prologue import Prologues
+from throwstack.unwind.x86.symbolic_state import register_of
+from throwstack.unwind.x86.system_call_stub import return_in_stub_before
 
 
 class Fit(Enum):
@@ -25,6 +34,8 @@ class Fit(Enum):
     CONFIRMED = "after a call of the frame's function, in the slot where that function has its return address"
     CALLS_FUNCTION = "after a call of the frame's function"
     POSSIBLE = "after a call of an unknown function"
+    OUTSIDE = "after a call of an unknown function, in memory outside the images whose protection is not known"
+    DIVERTED = "after a call of a function from which a hook can have led to this frame outside the images"
     OUTERMOST = "zero: the start of the thread"
     ZERO = "zero, but far from the start of the stack"
     UNREADABLE = "in code that cannot be read"
@@ -73,7 +84,7 @@ class ReturnAddresses:
         return sites
 
     def _decode_before(self, address: int) -> tuple[CallSite, ...]:
-        if not self._code.is_code(address):
+        if not self._code.is_code(address - 1):
             return ()
         sites: list[CallSite] = []
         for start in calls_before(self._code.memory, address):
@@ -86,17 +97,57 @@ class ReturnAddresses:
             sites.append(CallSite(call.address, target))
         return tuple(sites)
 
+    def is_return_address(self, word: int) -> bool:
+        """Say whether `word` is the address after a call, in memory that is known to be code."""
+        return self._code.is_certainly_code(word - 1) and bool(self.calls_before(word))
+
+    def is_in_stub(self, return_address: int) -> bool:
+        """Say whether `return_address` is in a system call stub, where the gate to the kernel returns to."""
+        return return_in_stub_before(self._code, return_address)
+
+    def calls_place(self, return_address: int, place: Place) -> bool:
+        """Say whether a call before `return_address`, made with the registers of `place`, goes to exactly its ip.
+
+        That is so if the thread has run no instruction since the call, as after a call through a bad pointer.
+        """
+        return any(place.ip in {site.target, self._called(site, place)} for site in self.calls_before(return_address))
+
+    def _called(self, site: CallSite, place: Place) -> int | None:
+        call, gpr = self._code.at(site.address), place.registers.gpr
+        operand = None if call is None else call.operand(0)
+        number = register_of(operand)
+        if number is not None:
+            return gpr[number]
+        if not isinstance(operand, Indirect) or operand.has_segment:
+            return None
+        address = operand.displacement
+        for register, scale in ((operand.base, 1), (operand.index, operand.scale)):
+            known = 0 if register is None else gpr[register]
+            if known is None:
+                return None
+            address += scale * (known + (4 if register == SP else 0))  # the call has pushed its return address
+        try:
+            return self._code.memory.u32(address & MASK)
+        except MemoryUnreadable:
+            return None
+
     def fit(self, place: Place, slot: int, return_address: int) -> Fit:
         """Return how well the word `return_address` at `slot` serves as the return address of the frame at `place`."""
         if return_address == 0:
             return Fit.OUTERMOST
-        if not self._code.is_code(return_address):
+        if not self._code.is_code(return_address - 1):
             return Fit.NOT_CODE
         sites = self.calls_before(return_address)
+        if not sites and self._code.is_outside(return_address - 1):
+            return Fit.NOT_CODE
         if not sites:
             is_readable = self._code.memory.is_readable(return_address - LONGEST_CALL, LONGEST_CALL)
             return Fit.NOT_A_RETURN if is_readable else Fit.UNREADABLE
-        return min((self._fit_site(place, slot, site) for site in sites), key=_ORDER.__getitem__)
+        if place.is_return_address and self.is_in_stub(return_address):
+            return Fit.CONTRADICTED
+        fit = min((self._fit_site(place, slot, site) for site in sites), key=_ORDER.__getitem__)
+        is_certain = fit is not Fit.POSSIBLE or self._code.is_certainly_code(return_address - 1)
+        return fit if is_certain else Fit.OUTSIDE
 
     def _fit_site(self, place: Place, slot: int, site: CallSite) -> Fit:
         if site.target is None:
@@ -107,6 +158,8 @@ class ReturnAddresses:
             if caller is None or caller.doubt or not caller.is_consistent:
                 return Fit.CALLS_FUNCTION
             return Fit.CONFIRMED if caller.slot == slot else Fit.CONTRADICTED
+        if self._code.is_outside(place.ip) and not self._code.is_outside(site.target):
+            return Fit.DIVERTED
         # The code of a function does not lead to its exception handlers and funclets: tables do. So a place that is
         # not reached from the start of the called function may belong to it all the same, and the symbols say so.
         targets = {site.target, self._code.after_thunks(site.target)}

@@ -19,27 +19,30 @@ from throwstack.core.registers import BP, SP, X86, Registers
 from throwstack.images.image import ImageMap
 from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.symbols import Symbols
+from throwstack.unwind.code_outside import CodeOutside
+from throwstack.unwind.thread_start import overwritten
 from throwstack.unwind.x86 import frame_data
 from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.callback import CALLBACK_DISPATCHER, interrupted_system_call
 from throwstack.unwind.x86.callees import Callees
 from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
+from throwstack.unwind.x86.captured_context import is_captured_return
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK
+from throwstack.unwind.x86.frame_pointer import caller_at, chain_goes_on
 from throwstack.unwind.x86.function_starts import FunctionStarts
 from throwstack.unwind.x86.interrupted_context import DISPATCHERS_MODULE, interrupted_context
+from throwstack.unwind.x86.outermost_frames import OutermostFrames
 from throwstack.unwind.x86.prologue import Prologues
 from throwstack.unwind.x86.rest_of_function import RestOfFunction
 from throwstack.unwind.x86.return_address import Fit, ReturnAddresses
 from throwstack.unwind.x86.stack_scan import scan_return_addresses
 
-_BELIEVED = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE)
+_BELIEVED = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE, Fit.OUTSIDE)
 _CERTAIN = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
-_OUTERMOST = 0x1000
-"""How many bytes below the upper end of the stack a zero word still gets the grade `Fit.OUTERMOST`.
-
-There the zero is likely to be the return address of the thread's first frame. Further down the grade is `Fit.ZERO`.
-"""
+_FOLLOWED = (Rule.EPILOGUE, Rule.FORWARD, Rule.GENERATED_CHAIN)
+"""Rules that know enough of a frame outside the images to believe that a hook led to it."""
+_LOST = "after a return address that was overwritten"
 _FROM_START = (Rule.FUNCTION, Rule.GUESSED_START)
 _HERE = (Rule.FUNCTION,)
 _RECORDED = (Rule.FRAME_DATA, Rule.RECORD_HERE)
@@ -55,23 +58,31 @@ class Rules:
     """Applies the rules to the frames of one address space, and keeps the analyses of code that they share."""
 
     def __init__(
-        self, images: ImageMap, symbols: Symbols, source: FrameDataSource | None, meter: Meter | None = None
+        self,
+        images: ImageMap,
+        symbols: Symbols,
+        source: FrameDataSource | None,
+        meter: Meter | None = None,
+        outside: CodeOutside | None = None,
     ) -> None:
         """`images` are the loaded images, whose code is analysed.
 
         `symbols` give the names and starts of functions. `source` supplies FrameData and FPO records of PDBs, and is
         None if there are none. `meter` counts the positions that are examined in the search for function starts.
+        `outside` is what is known of code outside the images.
         """
         self.images = images
         self.symbols = symbols
         self._memory = images.memory
         self._source = source
-        self._code = Code(images, symbols)
+        outside = CodeOutside(images) if outside is None else outside
+        self._code = Code(images, symbols, outside)
         self._callees = Callees(self._code)
         self._prologues = Prologues(self._code, self._callees)
         self._rest = RestOfFunction(self._code, self._callees)
         self._function_starts = FunctionStarts(self._code, meter)
         self._return_addresses = ReturnAddresses(self._code, self._prologues, self._function_starts)
+        self.outermost = OutermostFrames(self._code, outside, self._return_addresses)
 
     def begin_walk(self, work_limit: int) -> None:
         """Start to count the instructions of a new walk, which may follow at most `work_limit` of them.
@@ -107,13 +118,15 @@ class Rules:
             return self._before_callback(place, stack)
         candidates: list[Candidate] = []
         record = self.record(place)
-        for rule, caller, note in self._answers(place, record, arguments_size):
+        for rule, caller, note in self._answers(place, stack, record, arguments_size):
             candidate = self._judge(
                 place, stack, Candidate(rule, caller, Fit.NOT_CODE, note, bool(record and record.program))
             )
             if candidate is not None:
                 candidates.append(candidate)
         found = best(candidates)
+        if found is not None and found.fit is Fit.ZERO:
+            return self._after_overwritten(place, found, candidates, stack)
         if found is None or found.fit not in {*_BELIEVED, Fit.OUTERMOST}:
             candidates.extend(self._by_registration(place, stack, registrations))
             candidates.extend(self._by_scan(place, stack))
@@ -124,6 +137,33 @@ class Rules:
             candidates.extend(other for other in self._by_scan(place, stack) if other.fit in _CERTAIN)
             found = best(candidates)
         return None if found is None else _completed(place, found, candidates)
+
+    def _after_overwritten(
+        self, place: Place, found: Candidate, candidates: list[Candidate], stack: StackBounds
+    ) -> Candidate:
+        """Return the next frame whose return address is still there, if that of the frame at `place` is 0.
+
+        `found` is the caller with the return address 0, the best of `candidates`. If its slot is a guess, a return
+        address of a call of the frame's function may be near it. Otherwise the return address was overwritten, and the
+        frame that it led to is lost. The next return address up the stack is taken. Any call before it is good enough,
+        because it was made by a function further out, and not for the function of `place`. If a large frame is in
+        between, the saved ebp below the overwritten word leads over it. What is found is a guess, as its label says.
+        """
+        caller, stub = found.caller, self._return_addresses.is_in_stub
+        if caller.doubt:
+            scanned = [other for other in self._by_scan(place, stack) if other.fit in _BELIEVED]
+            better = best(scanned)
+            if better is not None:
+                return _completed(place, better, [*candidates, *scanned])
+        gap, bp = overwritten(caller.slot), caller.gpr[BP]
+        for other in self._by_scan(place, stack, caller.slot + 4):
+            if not stub(other.caller.return_address):
+                return replace(other, gap=gap, note=_LOST)
+        if bp is not None and bp > caller.slot and stack.contains(bp, 8):
+            saved = caller_at(bp, None, self._memory)
+            if saved is not None and self._return_addresses.is_return_address(saved.return_address):
+                return Candidate(Rule.FRAME_POINTER, saved, Fit.POSSIBLE, _LOST, gap=gap)
+        return replace(found, gap=gap)
 
     def interrupted(self, place: Place, stack: StackBounds) -> Context | None:
         """Return the CONTEXT of the code that was interrupted to run the dispatcher at `place`.
@@ -140,6 +180,15 @@ class Rules:
             return False
         start = self.symbols.function_start(place.ip, is_return_address=True)
         return start is not None and self._prologues.state(start, place) is not None
+
+    def first_place(self, registers: Registers) -> Place:
+        """Return the innermost frame, whose registers come from a trap frame or a CONTEXT, as a `Place`.
+
+        The ip of a CONTEXT that a function has captured of its caller is a return address.
+        """
+        if is_captured_return(registers, self._code, self._return_addresses, self._function_starts):
+            return Place(registers, registers.sp, is_sp_exact=False)
+        return Place(registers)
 
     def next_place(self, caller: Caller) -> Place:
         """Return the frame of `caller` as the `Place` from which the next caller is searched."""
@@ -179,25 +228,39 @@ class Rules:
         if not has_popped and (caller.slot < place.lowest_sp or caller.call_sp <= place.lowest_sp):
             return None
         fit = self._return_addresses.fit(place, caller.slot, caller.return_address)
-        if fit is Fit.OUTERMOST and stack.base - caller.slot > _OUTERMOST:
+        if fit is Fit.OUTERMOST and not self.outermost.is_outermost(place, caller, stack):
             fit = Fit.ZERO
+        elif fit is Fit.DIVERTED and (candidate.rule not in _FOLLOWED or caller.doubt):
+            fit = Fit.CONTRADICTED
+        elif candidate.rule is Rule.CALLED_NOWHERE and self._code.is_code(place.ip):
+            # What is there can be code or data. It was called just now, or this is not the place of its return address.
+            is_called = self._return_addresses.calls_place(caller.return_address, place)
+            fit = Fit.CONFIRMED if is_called else Fit.CONTRADICTED
         return replace(candidate, fit=fit, has_program=candidate.has_program and candidate.rule in _RECORDED)
 
     def _answers(
-        self, place: Place, record: FrameData | None, arguments_size: int
+        self, place: Place, stack: StackBounds, record: FrameData | None, arguments_size: int
     ) -> Iterator[tuple[Rule, Caller, str]]:
         if record is not None:
             yield from self._by_record(place, record, arguments_size)
-        if not place.is_return_address and not self._code.is_code(place.ip):
+        if not place.is_return_address and not self.images.is_code(place.ip):
             nowhere = self._called_nowhere(place)
             if nowhere is not None:
-                yield Rule.CALLED_NOWHERE, nowhere, "the thread is not in code"
+                note = "" if self._code.is_certainly_code(place.ip) else "the thread is not in code"
+                yield Rule.CALLED_NOWHERE, nowhere, note
         for rule, caller in self._by_code(place):
             yield rule, caller, ""
         bp = place.registers.bp
-        classic = None if bp is None else self._frame_at(bp, place)
+        classic = None if bp is None else caller_at(bp, self._callees.popped_bytes(place.ip), self._memory)
         if classic is not None:
-            yield Rule.FRAME_POINTER, classic, ""
+            yield self._chain_rule(place, classic, stack), classic, ""
+
+    def _chain_rule(self, place: Place, caller: Caller, stack: StackBounds) -> Rule:
+        is_outside = self._code.is_outside(place.ip) and self._code.is_code(place.ip)
+        if not (is_outside or self._code.is_outside(caller.return_address)):
+            return Rule.FRAME_POINTER
+        goes_on = chain_goes_on(caller, stack, self._memory, self._return_addresses)
+        return Rule.GENERATED_CHAIN if goes_on else Rule.FRAME_POINTER
 
     def _by_code(self, place: Place) -> Iterator[tuple[Rule, Caller]]:
         start = self._code.function_start(place.ip, is_return_address=place.is_return_address)
@@ -261,21 +324,6 @@ class Rules:
         gpr[SP] = (sp + 4) & MASK
         return Caller(sp, return_address, (sp + 4) & MASK, None, tuple(gpr))
 
-    def _frame_at(self, bp: int, place: Place) -> Caller | None:
-        """Return the caller if the saved ebp is at `bp` and the return address is in the word above it.
-
-        This is the frame layout that `push ebp; mov ebp, esp` makes. `place` is the frame. The result is None if the
-        two words cannot be read.
-        """
-        try:
-            saved, return_address = self._memory.u32(bp), self._memory.u32((bp + 4) & MASK)
-        except MemoryUnreadable:
-            return None
-        popped = self._callees.popped_bytes(place.ip)
-        gpr: list[int | None] = [None] * 8
-        gpr[BP], gpr[SP] = saved, (bp + 8 + (popped or 0)) & MASK
-        return Caller((bp + 4) & MASK, return_address, (bp + 8) & MASK, popped, tuple(gpr))
-
     def _by_registration(self, place: Place, stack: StackBounds, registrations: tuple[int, ...]) -> Iterator[Candidate]:
         """Yield callers that are found through the nearest exception registration above the frame.
 
@@ -287,15 +335,16 @@ class Rules:
         if nearest is None:
             return
         for offset in _SEH_FRAMES:
-            caller = self._frame_at((nearest + offset) & MASK, place)
+            caller = caller_at((nearest + offset) & MASK, self._callees.popped_bytes(place.ip), self._memory)
             if caller is None:
                 continue
             candidate = self._judge(place, stack, Candidate(Rule.REGISTRATION, caller, Fit.NOT_CODE))
             if candidate is not None and candidate.fit in _CERTAIN:
                 yield candidate
 
-    def _by_scan(self, place: Place, stack: StackBounds) -> Iterator[Candidate]:
-        for slot, word in scan_return_addresses(self._memory, self._return_addresses, place.lowest_sp, stack):
+    def _by_scan(self, place: Place, stack: StackBounds, lowest: int | None = None) -> Iterator[Candidate]:
+        lowest = place.lowest_sp if lowest is None else lowest
+        for slot, word in scan_return_addresses(self._memory, self._return_addresses, lowest, stack):
             popped = self._callees.popped_bytes(place.ip)
             gpr: list[int | None] = [None] * 8
             gpr[SP] = slot + 4 + (popped or 0)

@@ -26,5 +26,5 @@ def scan_return_addresses(
             word = memory.u32(slot)
         except MemoryUnreadable:
             return
-        if calls.calls_before(word):
+        if calls.is_return_address(word):
             yield slot, word

@@ -15,6 +15,7 @@ from throwstack.images.image import ImageMap
 from throwstack.names.frame_records import FrameDataSource
 from throwstack.names.symbols import Symbols
 from throwstack.unwind.code_outside import CodeOutside
+from throwstack.unwind.kept_frames import MOST_FRAMES, Depth
 from throwstack.unwind.walk import Step, walk
 from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.candidates import Candidate, Rule
@@ -23,12 +24,6 @@ from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.return_address import Fit
 from throwstack.unwind.x86.rules import Rules
 
-_START_ROUTINES = frozenset(
-    {
-        *("BaseThreadStart", "BaseProcessStart", "BaseThreadInitThunk"),
-        *("RtlUserThreadStart", "_RtlUserThreadStart", "__RtlUserThreadStart"),
-    }
-)
 _MAX_REGISTRATIONS = 256
 _END_OF_CHAIN = 0xFFFFFFFF
 
@@ -56,7 +51,7 @@ class Unwinder:
         symbols: Symbols,
         frame_data: FrameDataSource | None = None,
         *,
-        frame_limit: int = 1024,
+        frame_limit: int = MOST_FRAMES,
         work_limit: int = BUDGETS.code.thread,
         meter: Meter | None = None,
         outside: CodeOutside | None = None,
@@ -64,17 +59,17 @@ class Unwinder:
         """`images` are the loaded images, whose code is on the stacks.
 
         `symbols` give the names and starts of functions. `frame_data` supplies the FrameData and FPO records of the
-        images' PDBs, and is None if there are none. A walk ends after `frame_limit` frames. `work_limit` is how many
-        instructions one walk may follow. Stacks of real programs take some 20,000, and half a million take ten seconds.
-        `meter` counts the followed instructions against the budgets of the thread and the process. `outside` is what is
-        known of code outside the images.
+        images' PDBs, and is None if there are none. A walk goes through at most `frame_limit` frames, and follows at
+        most `work_limit` instructions. Stacks of real programs take some 20,000, and half a million take ten seconds.
+        `meter` counts the followed instructions and the frames of deep recursion against the budgets of the thread and
+        the process. `outside` is what is known of code outside the images.
         """
         self._memory = images.memory
-        self._frame_limit = frame_limit
+        self._depth = Depth(frame_limit, meter)
         self._work_limit = work_limit
         self._meter = meter
         self._outside = outside or CodeOutside(images)
-        self._new_rules = partial(Rules, images, symbols, frame_data, meter)
+        self._new_rules = partial(Rules, images, symbols, frame_data, meter, self._outside)
         self._rules = self._new_rules()
 
     def walk(
@@ -91,12 +86,13 @@ class Unwinder:
         address of the thread's first exception registration (`fs:[0]`), or None if it is not known.
         """
         registrations = registration_chain(self._memory, seh_head, stack)
-        first = X86Step(
-            registers, None, trust, is_interrupted=True, place=Place(registers), registrations=registrations
-        )
         meter, rules = self._meter, self._rules
         rules.begin_walk(self._work_limit if meter is None else min(self._work_limit, meter.left(meter.budgets.code)))
-        found = walk(self, first, stack, self._frame_limit)
+        place = rules.first_place(registers)
+        is_interrupted = not place.is_return_address
+        first = X86Step(registers, None, trust, is_interrupted, place=place, registrations=registrations)
+        found = walk(self, first, stack, self._depth.limit)
+        self._depth.spend(found)
         if meter is not None:
             meter.take(meter.budgets.code, rules.work)
         return found
@@ -120,11 +116,10 @@ class Unwinder:
             if found is None:
                 return self._end(place, stack)
             caller = found.caller
-            if found.fit in {Fit.OUTERMOST, Fit.ZERO}:
+            if found.fit is Fit.OUTERMOST:
                 return Stop(End.THREAD_START, "", caller.return_address, caller.slot)
-            if found.fit is Fit.NOT_CODE:
-                detail = f"{caller.return_address:#x}"
-                return Stop(End.BAD_RETURN_ADDRESS, detail, caller.return_address, caller.slot)
+            if found.fit is Fit.ZERO:
+                return Stop(End.LOST_RETURN_ADDRESS, found.gap, caller.return_address, caller.slot)
             return self._reached(found, at)
         except WorkLimitError:
             self._rules = self._new_rules()
@@ -143,6 +138,7 @@ class Unwinder:
             caller.slot,
             found.trust,
             note=found.note,
+            gap=found.gap,
             place=place,
             arguments_size=data.parameters_size if data is not None and is_called else caller.popped or 0,
             registrations=at.registrations,
@@ -159,8 +155,7 @@ class Unwinder:
 
     def _end(self, place: Place, stack: StackBounds) -> Stop:
         """Return the reason for the end of a walk at the frame `place`, for which no rule finds a caller."""
-        name = self._rules.symbols.name(place.ip, is_return_address=place.is_return_address)
-        if name.symbol in _START_ROUTINES:
+        if self._rules.outermost.is_start_routine(place):
             return Stop(End.THREAD_START, "", 0)
         sp = place.lowest_sp
         if not stack.contains(sp, 4):

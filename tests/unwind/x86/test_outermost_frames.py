@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Return addresses of 0: that of the outermost frame, and those that a buffer overrun has written."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unwind.x86.assemble import EBP, ESI, ESP, LEAVE, Assembler, mov, pop, push, ret, sub
+from tests.unwind.x86.machine import TEXT
+from tests.unwind.x86.written_stack import STACK, Stack, walk
+from throwstack.core.frames import End, Trust
+
+NOTE = "after a return address that was overwritten"
+
+
+def program(start: str = "BaseThreadStart") -> Assembler:
+    """start calls outer, outer calls middle, and middle calls a function with a buffer of 64 bytes."""
+    asm = Assembler(TEXT)
+    asm.label(start).emit("33ed").call("outer").label("back in start").emit("cc").align()
+    for name, callee in (("outer", "middle"), ("middle", "overrun")):
+        asm.label(name).emit(push(EBP), mov(EBP, ESP), push(ESI)).call(callee).label(f"back in {name}")
+        asm.emit(pop(ESI), LEAVE, ret()).align()
+    asm.label("overrun").emit(push(EBP), mov(EBP, ESP), sub(ESP, 0x40)).label("here").emit("8bc1", LEAVE, ret())
+    return (
+        asm.align()
+        .label("far")
+        .emit(push(EBP), mov(EBP, ESP), sub(ESP, 0x1000), "ffd0")
+        .label("back in far")
+        .emit("cc")
+    )
+
+
+def zeroed(asm: Assembler, *, saved_ebp: int = 0, base: int = STACK.base - 0x800) -> Stack:
+    """The buffer, then the saved ebp and the return address of `overrun`."""
+    middle = base + 4 * 18
+    return Stack(
+        *([0] * 16), "ebp", saved_ebp, "lost", 0,
+        *(0x51, middle + 0x10, asm.labels["back in outer"], 0x52),
+        *(middle + 0x20, "outer returns", asm.labels["back in start"], "last", 0),
+        base=base,
+    )  # fmt: skip
+
+
+def walked(asm: Assembler, stack: Stack, *, has_symbols: bool = True, exports=("BaseThreadStart",), module="test.dll"):
+    registers = {"eip": asm.labels["here"], "esp": stack.base, "ebp": stack["ebp"]}
+    return walk(asm, stack, registers, has_symbols=has_symbols, exports=exports, module=module)
+
+
+@pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
+def test_a_zero_in_the_middle_of_a_stack_was_written_over_a_return_address(has_symbols):
+    asm = program()
+    stack = zeroed(asm)
+    found = walked(asm, stack, has_symbols=has_symbols)
+    expected = [asm.labels["here"], asm.labels["back in outer"], asm.labels["back in start"]]
+    assert [frame.ip for frame in found.frames] == expected
+    assert (found.frames[1].trust, found.frames[1].note) == (Trust.SCAN, NOTE)
+    assert (found.is_complete, found.end) == (False, End.LOST_RETURN_ADDRESS)
+    assert found.detail == f"the return address at {stack['lost']:#x} was overwritten: it is 0x0"
+
+
+def test_a_zero_near_the_base_is_overwritten_if_a_saved_frame_pointer_leads_further_up():
+    """Only the frame of the start routine is left above, and its return address is 0 as well."""
+    asm = program()
+    stack = Stack(*([0] * 16), "ebp", 0, "lost", 0, "start's ebp", 0, 0, base=STACK.base - 0x60)
+    assert walked(asm, stack, has_symbols=False).is_complete
+    stack.words[16] = stack["start's ebp"]
+    assert walked(asm, stack, has_symbols=False).end is End.LOST_RETURN_ADDRESS
+
+
+def test_where_threads_start_is_known_by_ntdlls_symbols():
+    """Since Vista all threads start in RtlUserThreadStart: a zero in another function is no end, even at the base."""
+    asm = program("_RtlUserThreadStart")
+    stack = Stack(*([0] * 16), "ebp", 0, "lost", 0, base=STACK.base - 0x60)
+    assert walked(asm, stack, exports=(), module="ntdll.dll").end is End.LOST_RETURN_ADDRESS
+    assert walked(asm, stack, exports=(), module="other.dll").is_complete
+    whole = zeroed(asm)
+    whole.words[17] = asm.labels["back in middle"]
+    assert walked(asm, whole, exports=(), module="ntdll.dll").is_complete
+
+
+@pytest.mark.parametrize("distance", [0x4000, 0x4004])
+def test_a_zero_further_from_the_base_than_threads_start_is_no_end(distance):
+    asm = program("start")
+    slot = STACK.base - 4 - distance
+    stack = Stack(*([0] * 16), "ebp", 0, "lost", 0, base=slot - 4 * 17)
+    registers = {"eip": asm.labels["here"], "esp": stack.base, "ebp": stack["ebp"]}
+    labels = {"exports": ("start",), "has_symbols": False, "limit": STACK.base - 0x8000}
+    assert walk(asm, stack, registers, **labels).is_complete is (distance == 0x4000)
+
+
+def test_a_frame_larger_than_the_scan_is_passed_by_its_frame_pointer():
+    asm = program()
+    words = [0] * 16 + [0, 0] + [0] * 0x260
+    base = STACK.base - 0xB00
+    stack = Stack(
+        *words, "middle's ebp", 0, asm.labels["back in outer"], 0x52, 0, asm.labels["back in start"], 0, base=base
+    )
+    stack.marks["ebp"] = base + 4 * 16
+    stack.words[16] = stack["middle's ebp"]
+    stack.words[stack.words.index(0x52) + 1] = 0
+    found = walked(asm, stack)
+    assert [frame.ip for frame in found.frames[:2]] == [asm.labels["here"], asm.labels["back in outer"]]
+    assert (found.frames[1].trust, found.frames[1].note) == (Trust.SCAN, NOTE)
+    assert not found.is_complete
