@@ -13,7 +13,7 @@ The modules, lowest layer first:
 - `without_unwind_data` finds the caller of code without unwind data: by its instructions (`follow_to_return`), or by a
   guess (`guessed_caller`). `bad_jump` says whether a call has led to where no code is.
 - `ntdll_functions` recognizes the start of a thread and the exception dispatcher.
-- `unwinder` finds the caller of a frame with all of these.
+- `unwinder` finds the caller of a frame with all of these, and `traced` says which rule it applied.
 """
 
 from __future__ import annotations

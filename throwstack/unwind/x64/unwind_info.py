@@ -79,9 +79,9 @@ class UnwindInfo:
     """A decoded UNWIND_INFO.
 
     `frame_register` is the number of the frame register, 0 if there is none; `frame_offset` is its offset in bytes.
-    `codes` are the unwind codes without EPILOG and SPARE, in the order in which an unwinder undoes them. `epilogues` is None for
-    version 1, which does not record epilogues. `chained` is the entry whose prologue ran before the prologue of this
-    one, None if this entry is not chained.
+    `codes` are the unwind codes without EPILOG and SPARE, in the order in which an unwinder undoes them. `epilogues` is
+    None for version 1, which does not record epilogues. `chained` is the entry whose prologue ran before the prologue
+    of this one, None if this entry is not chained.
     """
 
     version: int

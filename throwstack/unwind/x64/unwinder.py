@@ -19,6 +19,7 @@ from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import SP, X64, Registers
 from throwstack.core.stop import Stop
 from throwstack.images.image import ImageMap
+from throwstack.unwind import trace
 from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.kept_frames import MOST_FRAMES, Depth
 from throwstack.unwind.thread_start import StackEnds, overwritten
@@ -28,6 +29,7 @@ from throwstack.unwind.x64.functions import Functions
 from throwstack.unwind.x64.inverted_table import InvertedTable
 from throwstack.unwind.x64.ntdll_functions import NtdllFunctions
 from throwstack.unwind.x64.plan_cache import PlanCache
+from throwstack.unwind.x64.traced import Traced
 from throwstack.unwind.x64.unwind_plan import LEAF, UnwindPlan
 from throwstack.unwind.x64.without_unwind_data import WithoutUnwindData
 
@@ -74,9 +76,18 @@ class Unwinder:
             return Walk((), End.UNKNOWN_REGISTER, X64.register_names[SP])
         note = "" if stack.contains(registers.sp) else "stack pointer outside the thread's stack"
         first = Step(registers, None, trust, is_interrupted=True, note=note)
-        found = walk(self, first, stack, self._depth.limit)
+        stepper = Traced(self, self.rule_of) if trace.is_on() else self
+        found = walk(stepper, first, stack, self._depth.limit)
         self._depth.spend(found)
         return found
+
+    def rule_of(self, at: Step) -> str:
+        """Return the rule that is applied first to the frame `at`, in words for the trace."""
+        ip = at.registers.ip
+        plan = self._plans.interrupted(ip) if at.is_interrupted else self._plans.called(ip)
+        if plan is None:
+            return "no unwind data"
+        return f"{plan.end.value}: {plan.detail}" if isinstance(plan, Stop) else plan.rule
 
     def step(self, at: Step, stack: StackBounds) -> Step | Stop:
         """Return the caller of the frame `at`, or a `Stop` that says why none was found.
