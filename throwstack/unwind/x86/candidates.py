@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chooses between rules that disagree about a frame's caller.
 
-A candidate is a caller that a rule has found. Its score is the sum of the weight of the rule, a number for how well its
-return address fits the frame (see `Fit`), and a bonus if an independent rule finds the return address in the same
-stack slot. Guessed stack adjustments and contradictory registers lower it. Only two things matter: the order of the
-scores, and whether a score is above zero. A candidate whose score is zero or less is not believed.
+A candidate is a caller that a rule has found. Candidates are ordered by four questions, each of which decides only
+where the ones before do not:
+
+1. Which tier is it in? The tier (see `Tier`) weighs the kind of rule together with how well the return address fits.
+2. Does an independent rule find the return address in the same slot?
+3. How well does the return address fit? The order is that of `Fit`.
+4. How many stack adjustments were guessed for it, and which rule found it? The order is that of `Rule`.
+
+A candidate without a tier is not believed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -19,9 +24,12 @@ from throwstack.unwind.x86.return_address import Fit
 
 
 class Rule(Enum):
-    """The rules, which are the ways to find the caller of a frame."""
+    """The rules, which are the ways to find the caller of a frame, best first."""
 
+    CALLBACK = "system call that the kernel called back from"
     FRAME_DATA = "FrameData"
+    EPILOGUE = "code followed to its return, without a branch or a call"
+    FUNCTION = "function start, from symbols"
     FPO = "FPO"
     RECORD_HERE = "FrameData or FPO, where the thread was stopped"
     """A record of the PDB is used at the instruction at which a thread was stopped, and not at a return address.
@@ -30,17 +38,28 @@ class Rule(Enum):
     neither epilogues nor every step of a prologue. The rule also stands for a return address after a call of a compiler
     helper whose effects are known already.
     """
-    FUNCTION = "function start, from symbols"
-    EPILOGUE = "code followed to its return, without a branch or a call"
-    FORWARD = "code followed to its return"
-    GUESSED_START = "function start, guessed"
     CALLED_NOWHERE = "call of an address that is not code"
-    FRAME_DATA_SEARCH = "FrameData or FPO, and a search"
-    REGISTRATION = "exception registration"
-    FRAME_POINTER = "frame pointer"
+    FORWARD = "code followed to its return"
     GENERATED_CHAIN = "chain of frame pointers through code outside the images"
+    GUESSED_START = "function start, guessed"
+    FRAME_DATA_SEARCH = "FrameData or FPO, and a search"
+    FRAME_POINTER = "frame pointer"
+    REGISTRATION = "exception registration"
     SCAN = "scan"
-    CALLBACK = "system call that the kernel called back from"
+
+
+class Tier(Enum):
+    """How far a candidate is believed, best first."""
+
+    CERTAIN = "the return address is in the slot where the called function has it"
+    EXACT = "found by a record or by following code, and the return address is after a call"
+    OUTERMOST = "found by a record or by following code: the first frame of the thread"
+    PLAUSIBLE = "found by a weaker rule, and the return address is after a call"
+    INCONSISTENT = "found by following code, but two registers contradict each other"
+    AGREED = "found by two independent rules, but the call before the return address is of another function"
+    SCANNED = "the next word on the stack that can be a return address"
+    ZERO = "found by a record or by following code, but the return address is 0"
+    LAST = "nothing speaks for it but a rule that is seldom wrong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,64 +81,78 @@ class Candidate:
     gap: str = ""
 
 
-_RULE = {
-    Rule.CALLBACK: 60,
-    Rule.FRAME_DATA: 60,
-    Rule.EPILOGUE: 52,
-    Rule.FUNCTION: 50,
-    Rule.FPO: 45,
-    Rule.RECORD_HERE: 45,
-    Rule.FORWARD: 40,
-    Rule.GENERATED_CHAIN: 35,
-    Rule.GUESSED_START: 30,
-    Rule.CALLED_NOWHERE: 40,
-    Rule.FRAME_DATA_SEARCH: 25,
-    Rule.FRAME_POINTER: 20,
-    Rule.REGISTRATION: 15,
-    Rule.SCAN: 10,
-}
-_FIT = {
-    Fit.CONFIRMED: 45,
-    Fit.CALLS_FUNCTION: 30,
-    Fit.POSSIBLE: 15,
-    Fit.OUTSIDE: 10,
-    Fit.DIVERTED: 5,
-    Fit.UNREADABLE: 0,
-    Fit.OUTERMOST: -10,
-    Fit.ZERO: -20,
-    Fit.CONTRADICTED: -50,
-    Fit.NOT_A_RETURN: -60,
-    Fit.NOT_CODE: -100,
-}
-_DOUBT = 10
-_PAST_HELPER = 15
-"""What is subtracted from the score of a caller whose registers include the effects of a compiler helper.
-
-The helper has not finished, so that its changes to the caller's frame are predicted and not yet in memory.
-"""
-_INCONSISTENT = 40
-_AGREEMENT = 25
 _INDEPENDENT = frozenset(
     {Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE, Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START}
 )
+_EXACT = _INDEPENDENT | {Rule.CALLBACK, Rule.CALLED_NOWHERE, Rule.GENERATED_CHAIN}
+_SELDOM_WRONG = frozenset({Rule.FRAME_DATA, Rule.EPILOGUE})
+_AFTER_CALL = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE, Fit.OUTSIDE, Fit.DIVERTED, Fit.UNREADABLE)
+_REFUTED = (Fit.CONTRADICTED, Fit.NOT_A_RETURN, Fit.NOT_CODE)
+_TIER_OF_EXACT = {
+    **dict.fromkeys(_AFTER_CALL, Tier.EXACT),
+    Fit.CONFIRMED: Tier.CERTAIN,
+    Fit.OUTERMOST: Tier.OUTERMOST,
+    Fit.ZERO: Tier.ZERO,
+}
+_TIER_OF_WEAK: dict[tuple[Rule | None, Fit], Tier] = {
+    (None, Fit.CONFIRMED): Tier.CERTAIN,
+    (None, Fit.CALLS_FUNCTION): Tier.PLAUSIBLE,
+    **{(Rule.FRAME_DATA_SEARCH, fit): Tier.PLAUSIBLE for fit in (Fit.POSSIBLE, Fit.OUTSIDE, Fit.UNREADABLE)},
+    **{(Rule.FRAME_POINTER, fit): Tier.PLAUSIBLE for fit in (Fit.POSSIBLE, Fit.OUTSIDE, Fit.UNREADABLE)},
+    (Rule.FRAME_DATA_SEARCH, Fit.OUTERMOST): Tier.LAST,
+    (Rule.FRAME_POINTER, Fit.OUTERMOST): Tier.LAST,
+    (Rule.SCAN, Fit.POSSIBLE): Tier.SCANNED,
+}
+_TIERS = {at: rank for rank, at in enumerate(Tier)}
+_FITS = {fit: rank for rank, fit in enumerate(Fit)}
+_RULES = {rule: rank for rank, rule in enumerate(Rule)}
 _RECORDS = frozenset({Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE})
 _DECODED = frozenset({Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD})
 
 
-def score(candidate: Candidate, others: Iterable[Candidate]) -> int:
-    """Return the score of a candidate.
+def tier(candidate: Candidate, others: Iterable[Candidate]) -> Tier | None:
+    """Return the tier of a candidate, or None if it is not to be believed.
 
-    `others` are the candidates of all rules for the same frame. A higher score is better. The module's text says what
-    the score consists of.
+    `others` are the candidates of all rules for the same frame.
     """
-    total = _RULE[candidate.rule] + _FIT[candidate.fit] - _DOUBT * candidate.caller.doubt
-    if candidate.caller.is_past_helper:
-        total -= _PAST_HELPER
+    fit, rule = candidate.fit, candidate.rule
+    if fit in _REFUTED:
+        return _tier_of_refuted(candidate, others)
+    if rule not in _EXACT:
+        return _TIER_OF_WEAK.get((rule, fit), _TIER_OF_WEAK.get((None, fit)))
     if not candidate.caller.is_consistent:
-        total -= _INCONSISTENT
-    if candidate.rule in _INDEPENDENT and any(_agrees(candidate, other) for other in others):
-        total += _AGREEMENT
-    return total
+        return Tier.INCONSISTENT if fit in _AFTER_CALL else None
+    # Zeros are everywhere on a stack: one that was reached by a guess must not hide a return address.
+    return Tier.PLAUSIBLE if fit is Fit.OUTERMOST and candidate.caller.doubt else _TIER_OF_EXACT[fit]
+
+
+def _tier_of_refuted(candidate: Candidate, others: Iterable[Candidate]) -> Tier | None:
+    if candidate.fit is Fit.NOT_CODE or not candidate.caller.is_consistent:
+        return None
+    is_agreed = candidate.rule in _INDEPENDENT and any(_agrees(candidate, other) for other in others)
+    if candidate.fit is Fit.CONTRADICTED:
+        return Tier.AGREED if is_agreed else Tier.LAST if candidate.rule in _SELDOM_WRONG else None
+    return Tier.LAST if is_agreed and candidate.rule is not Rule.GUESSED_START else None
+
+
+QUESTIONS = ("its tier", "another rule that agrees", "its fit", "fewer guesses", "its rule")
+"""What candidates are compared by, in this order."""
+Answers = tuple[int, bool, int, int, int]
+
+
+def answers(candidate: Candidate, others: Sequence[Candidate]) -> Answers | None:
+    """Return the answers to `QUESTIONS` for a candidate, the smaller the better; None if it is not to be believed.
+
+    `others` are the candidates of all rules for the same frame.
+    """
+    at = tier(candidate, others)
+    if at is None:
+        return None
+    caller = candidate.caller
+    is_alone = candidate.rule not in _INDEPENDENT or not any(_agrees(candidate, other) for other in others)
+    # What a helper that has not finished will do to the frame is predicted, and counts as a guess.
+    doubt = caller.doubt + caller.is_past_helper
+    return _TIERS[at], is_alone, _FITS[candidate.fit], doubt, _RULES[candidate.rule]
 
 
 def _agrees(candidate: Candidate, other: Candidate) -> bool:
@@ -133,9 +166,10 @@ def _agrees(candidate: Candidate, other: Candidate) -> bool:
 
 
 def best(candidates: list[Candidate]) -> Candidate | None:
-    """Return the candidate with the highest score (the first of equals), or None if no score is above zero."""
-    ranked = sorted(candidates, key=lambda candidate: -score(candidate, candidates))
-    return ranked[0] if ranked and score(ranked[0], candidates) > 0 else None
+    """Return the best candidate (the first of equals), or None if none is to be believed."""
+    compared = [(answers(candidate, candidates), candidate) for candidate in candidates]
+    believed = [(given, candidate) for given, candidate in compared if given is not None]
+    return min(believed, key=lambda pair: pair[0])[1] if believed else None
 
 
 def label(candidate: Candidate, others: Iterable[Candidate] = ()) -> Trust:

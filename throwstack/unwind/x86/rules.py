@@ -14,14 +14,14 @@ from dataclasses import replace
 from throwstack.core.budgets import Meter
 from throwstack.core.contexts import Context
 from throwstack.core.frames import StackBounds, Trust
-from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import BP, SP, X86, Registers
+from throwstack.core.registers import BP, SP, Registers
 from throwstack.images.image import ImageMap
 from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.symbols import Symbols
+from throwstack.unwind import trace
 from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.thread_start import overwritten
-from throwstack.unwind.x86 import frame_data
+from throwstack.unwind.x86 import frame_data, judgement_trace
 from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.callback import CALLBACK_DISPATCHER, interrupted_system_call
 from throwstack.unwind.x86.callees import Callees
@@ -29,7 +29,7 @@ from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
 from throwstack.unwind.x86.captured_context import is_captured_return
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK
-from throwstack.unwind.x86.frame_pointer import caller_at, chain_goes_on
+from throwstack.unwind.x86.fixed_layouts import after_call_only, caller_at, chain_goes_on
 from throwstack.unwind.x86.function_starts import FunctionStarts
 from throwstack.unwind.x86.interrupted_context import DISPATCHERS_MODULE, interrupted_context
 from throwstack.unwind.x86.outermost_frames import OutermostFrames
@@ -74,6 +74,7 @@ class Rules:
         self.images = images
         self.symbols = symbols
         self._memory = images.memory
+        self._is_traced = False
         self._source = source
         outside = CodeOutside(images) if outside is None else outside
         self._code = Code(images, symbols, outside)
@@ -91,6 +92,7 @@ class Rules:
         its analyses are incomplete.
         """
         self._code.begin_walk(work_limit)
+        self._is_traced = trace.is_on()
 
     @property
     def work(self) -> int:
@@ -114,9 +116,23 @@ class Rules:
         pushed for the call of the next inner frame. `registrations` are the addresses of the thread's exception
         registrations.
         """
+        candidates: list[Candidate] = []
+        found = self._best(place, stack, arguments_size, registrations, candidates)
+        if self._is_traced:
+            trace.say(judgement_trace.lines(place, candidates, found, self.symbols))
+        return found
+
+    def _best(
+        self,
+        place: Place,
+        stack: StackBounds,
+        arguments_size: int,
+        registrations: tuple[int, ...],
+        candidates: list[Candidate],
+    ) -> Candidate | None:
+        """Return what `caller` returns, and add the candidates that were looked at to `candidates`."""
         if self.is_callback(place):
             return self._before_callback(place, stack)
-        candidates: list[Candidate] = []
         record = self.record(place)
         for rule, caller, note in self._answers(place, stack, record, arguments_size):
             candidate = self._judge(
@@ -152,9 +168,10 @@ class Rules:
         caller, stub = found.caller, self._return_addresses.is_in_stub
         if caller.doubt:
             scanned = [other for other in self._by_scan(place, stack) if other.fit in _BELIEVED]
+            candidates += scanned
             better = best(scanned)
             if better is not None:
-                return _completed(place, better, [*candidates, *scanned])
+                return _completed(place, better, candidates)
         gap, bp = overwritten(caller.slot), caller.gpr[BP]
         for other in self._by_scan(place, stack, caller.slot + 4):
             if not stub(other.caller.return_address):
@@ -172,7 +189,10 @@ class Rules:
         and if no credible CONTEXT is found.
         """
         function = self._dispatcher(place)
-        return interrupted_context(function, place, stack, self._memory) if function else None
+        context = interrupted_context(function, place, stack, self._memory) if function else None
+        if context is not None and self._is_traced:
+            trace.step(place.ip, f"dispatcher {function}", f"has interrupted code, CONTEXT at {context.address:#x}")
+        return context
 
     def is_callback(self, place: Place) -> bool:
         """Say whether the frame at `place` is a frame of KiUserCallbackDispatcher that has called a routine."""
@@ -244,7 +264,7 @@ class Rules:
         if record is not None:
             yield from self._by_record(place, record, arguments_size)
         if not place.is_return_address and not self.images.is_code(place.ip):
-            nowhere = self._called_nowhere(place)
+            nowhere = after_call_only(place, self._memory)
             if nowhere is not None:
                 note = "" if self._code.is_certainly_code(place.ip) else "the thread is not in code"
                 yield Rule.CALLED_NOWHERE, nowhere, note
@@ -308,21 +328,6 @@ class Rules:
                 and self._return_addresses.fit(place, caller.slot, caller.return_address) in _BELIEVED
             ):
                 return
-
-    def _called_nowhere(self, place: Place) -> Caller | None:
-        """Return the caller whose return address is the word on top of the stack.
-
-        A call through a null or wild pointer pushes its return address, and then the thread faults. No instruction has
-        run in between, so that all nonvolatile registers still have the caller's values.
-        """
-        sp = place.registers.sp
-        try:
-            return_address = self._memory.u32(sp)
-        except MemoryUnreadable:
-            return None
-        gpr = [value if number in X86.nonvolatile else None for number, value in enumerate(place.registers.gpr)]
-        gpr[SP] = (sp + 4) & MASK
-        return Caller(sp, return_address, (sp + 4) & MASK, None, tuple(gpr))
 
     def _by_registration(self, place: Place, stack: StackBounds, registrations: tuple[int, ...]) -> Iterator[Candidate]:
         """Yield callers that are found through the nearest exception registration above the frame.

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds callers by the frame pointer: the layout of the stack that `push ebp; mov ebp, esp` makes.
+"""Finds callers by fixed layouts of the stack: that of a frame pointer, and that of a call that went nowhere.
+
+`push ebp; mov ebp, esp` makes the layout of a frame pointer.
 
 The word at ebp is the saved ebp of the caller, and the word above it is the return address. For code in images this is
 a weak rule, because ebp may be a general register there. Code that was generated at run time is mostly written with a
@@ -11,8 +13,8 @@ from __future__ import annotations
 
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.core.registers import BP, SP
-from throwstack.unwind.x86.call_frame import Caller
+from throwstack.core.registers import BP, SP, X86
+from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.return_address import ReturnAddresses
 
@@ -46,3 +48,19 @@ def chain_goes_on(caller: Caller, stack: StackBounds, memory: Memory, calls: Ret
     except MemoryUnreadable:
         return False
     return bool(calls.calls_before(return_address)) or (saved, return_address) == (0, 0)
+
+
+def after_call_only(place: Place, memory: Memory) -> Caller | None:
+    """Return the caller whose return address is the word on top of the stack, or None if that cannot be read.
+
+    A call through a null or wild pointer pushes its return address, and then the thread faults. No instruction has run
+    in between, so that all nonvolatile registers still have the caller's values.
+    """
+    sp = place.registers.sp
+    try:
+        return_address = memory.u32(sp)
+    except MemoryUnreadable:
+        return None
+    gpr = [value if number in X86.nonvolatile else None for number, value in enumerate(place.registers.gpr)]
+    gpr[SP] = (sp + 4) & MASK
+    return Caller(sp, return_address, (sp + 4) & MASK, None, tuple(gpr))

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lines that say why a caller was taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unwind.x86.assemble import EBP, ESP, LEAVE, Assembler, mov, push, ret, sub
+from tests.unwind.x86.machine import TEXT
+from tests.unwind.x86.written_stack import Stack, walk
+from throwstack.unwind import trace
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(trace, "is_on", lambda: True)
+    monkeypatch.setattr(trace, "say", lines.extend)
+    return lines
+
+
+def walked(*, returns_to: str = "back in start", is_lost: bool = False):
+    asm = Assembler(TEXT)
+    asm.label("BaseThreadStart").emit("33ed").call("outer").label("back in start").emit("ffd3").label("after").emit(
+        "cc"
+    )
+    asm.align().label("outer").emit(push(EBP), mov(EBP, ESP), sub(ESP, 8), "ffd0").label("back in outer")
+    asm.emit("837d0800").branch(0x85, "out").label("out").emit(LEAVE, ret()).align()
+    stack = Stack("esp", 0, asm.labels["after"], "ebp", 0, "returns", asm.labels[returns_to], "last", 0)
+    if is_lost:
+        stack.words[3] = 0
+        stack.words += [asm.labels["after"], 0]
+    registers = {"eip": asm.labels["back in outer"], "esp": stack["esp"], "ebp": stack["ebp"]}
+    return stack, walk(asm, stack, registers)
+
+
+def test_each_frame_has_its_candidates_and_what_was_taken(said):
+    stack, _ = walked()
+    slot = f"slot {stack['returns']:#x}"
+    assert said == [
+        f"frame test!outer+0x8 at 0x401018, esp {stack['esp']:#x}",
+        f"  FORWARD: {slot} -> test!BaseThreadStart+0x7, fit CONFIRMED, tier CERTAIN",
+        f"  FUNCTION: {slot} -> test!BaseThreadStart+0x7, fit CONFIRMED, tier CERTAIN",
+        f"  FRAME_POINTER: {slot} -> test!BaseThreadStart+0x7, fit CONFIRMED, tier CERTAIN",
+        f"  taken: FUNCTION, {slot}, label prologue; no other slot is believed",
+        f"frame test!BaseThreadStart+0x7 at 0x401007, esp {stack['last']:#x}",
+        f"  FUNCTION: slot {stack['last']:#x} -> 0x0, fit OUTERMOST, tier OUTERMOST",
+        f"  taken: FUNCTION, slot {stack['last']:#x}, label prologue; no other slot is believed",
+    ]
+
+
+def test_an_overwritten_return_address_is_what_decided(said):
+    stack, _ = walked(is_lost=True)
+    assert f"  FUNCTION: slot {stack['returns']:#x} -> 0x0, fit ZERO, tier ZERO" in said
+    taken = next(line for line in said if "taken" in line)
+    assert taken.endswith(f"label scan; the return address at {stack['returns']:#x} was overwritten: it is 0x0")
+
+
+def test_nothing_is_made_where_nobody_listens(monkeypatch):
+    monkeypatch.setattr(trace, "is_on", lambda: False)
+    monkeypatch.setattr(trace, "say", lambda _: pytest.fail("said something"))
+    assert walked()[1].is_complete
