@@ -25,7 +25,10 @@ _SELECTORS = {"cs": 0x23, "ss": 0x2B, "ds": 0x2B, "es": 0x2B, "fs": 0x53, "gs": 
 _VOLATILE = dict.fromkeys(("eax", "ecx", "edx"), 0)
 _STOP, _INT29, _CALL_OF_STUB = b"\x8b\x00", b"\xcd\x29", b"\xff\x12"
 _ENDS_SEARCH = frozenset(
-    ("RtlUnwind", "_global_unwind2", "_CallSettingFrame", "CallCatchBlock", "_UnwindNestedFrames", "CatchIt")
+    (
+        *("RtlUnwind", "_global_unwind2", "_CallSettingFrame", "CallCatchBlock", "_UnwindNestedFrames", "CatchIt"),
+        *("System.@HandleAnyException", "System.@HandleFinally"),
+    )
 )
 _OWN_CONTEXT = {"RaiseFailFastException": 0xC0000602, "_call_reportfault": 0x40000015, "__report_gsfailure": 0xC0000409}
 _OWN_CONTEXT |= {"_invoke_watson": 0xC0000417, "__acrt_call_reportfault": 0x40000015, "RtlRaiseStatus": 0xC0000005}
