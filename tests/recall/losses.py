@@ -42,6 +42,7 @@ class Kind(Enum):
     UNWIND = "page of unwind data"
     CODE = "page of code"
     DATA = "page of other image data"
+    NAME = "name of a module on its stack"
     STUB = "innermost frame in private memory"
     ZERO = "return slot of zeros"
     JUNK = "return slot of junk"
@@ -77,6 +78,7 @@ def losses(subject: Subject, overlay: Overlay, pid: int, rows: dict[int, Finding
     assert process is not None
     tids = {one.tid for one in subject.stuck if one.pid == pid}
     yield from _pages(subject, overlay, process, tids)
+    yield from _names(overlay, process, rows)
     for tid, finding in sorted(rows.items()):
         if tid in tids:
             yield from _slots(process, finding)
@@ -126,6 +128,26 @@ def _part(image: Image, rva: int) -> Kind:
             return kind
     section = headers.section_at(rva)
     return Kind.CODE if section is not None and section.is_executable else Kind.DATA
+
+
+def _names(overlay: Overlay, process: Process, rows: dict[int, Finding]) -> Iterator[Loss]:
+    """Yield the losses in which the loader calls a module of the blocked stacks by a name with one bit flipped."""
+    modules = {
+        image.module
+        for finding in rows.values()
+        for frame in (() if finding.stuck.blocked_walk is None else finding.stuck.blocked_walk.frames)
+        if (image := finding.target.images.find(frame.ip)) is not None
+    }
+    for module in sorted(modules, key=lambda module: module.base):
+        text = module.name.encode("utf-16-le")
+        pages: dict[int, bytes | None] = {}
+        for page in overlay.read:
+            data = process.memory.page(page) or b""
+            at = data.find(text)
+            while at >= 0:
+                with_word(pages, process.memory.page, page + at, bytes([text[0] ^ 4]))
+                at = data.find(text, at + 1)
+        yield Loss(Kind.NAME, f"{module.name} at {module.base:#x}", process.pid, None, pages)
 
 
 # Return slots
