@@ -23,9 +23,6 @@ from throwstack.core.registers import X64, Arch
 from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.unwind.target import Target
 
-DISPATCHERS = frozenset({"KiUserExceptionDispatch", "KiUserExceptionDispatcher"})
-RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})
-
 _RECORD_AFTER_CONTEXT = (0x4F0, 0x4D0, *range(0x4D8, 0x4F0, 8), *range(0x4F8, 0x640, 8))
 """Distances in bytes from the start of the CONTEXT to the record, in the order in which they are tried.
 
