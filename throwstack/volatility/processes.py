@@ -32,7 +32,13 @@ from throwstack.volatility.kernel_stack.user_registers import KernelStacks
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.memory.offsets import offset, take
-from throwstack.volatility.objects.loader import LoaderReader, modules_from_vads
+from throwstack.volatility.objects.loader import (
+    OF_WIN32,
+    WITHOUT_WIN32,
+    LoaderReader,
+    modules_from_vads,
+    with_system_names,
+)
 from throwstack.volatility.objects.outside_images import MappedFiles, names_outside_images
 from throwstack.volatility.objects.threads import IS_RUNNING, Thread, ThreadReader
 from throwstack.volatility.objects.trap_frame import TrapFrame
@@ -149,12 +155,13 @@ class ProcessReader:
             if len(modules) < len(known):
                 problems[0] += f", all but {len(known) - len(modules)}: the budget of {BUDGETS.modules:,} is spent"
         modules32 = self._wow64_modules(process, address, memory, problems)
+        modules = self._named(process, modules, OF_WIN32 if modules32 is None else WITHOUT_WIN32, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
         files, regions = MappedFiles(process), CodeRegions(pages)
         sides = {Side.of_user_code(machine.arch): self._target(machine.arch, memory, modules, files, regions)}
         if modules32 is not None:
             sides[Side.X86] = self._target(Arch.X86, memory, modules32, files, regions)
-        threads = tuple(self.threads.threads(address))
+        threads = tuple(self.threads.with_teb(memory, thread) for thread in self.threads.threads(address))
         if not self.threads.has_all_threads(address):
             problems.append("the list of threads is broken, and some may be missing")
         return Process(address, pid, name, peb, memory, pages, sides, tuple(problems), threads)
@@ -182,7 +189,22 @@ class ProcessReader:
         loaded = self._wow64.loader.read(memory, peb32)
         if loaded.problem:
             problems.append(f"32-bit side: {loaded.problem}")
-        return loaded.named_by(modules_from_vads(process, problems.append)) if loaded.nameless else loaded.modules
+        if loaded.nameless:
+            return loaded.named_by(modules_from_vads(process, problems.append))
+        return self._named(process, loaded.modules, OF_WIN32, problems)
+
+    @staticmethod
+    def _named(
+        process: interfaces.objects.ObjectInterface,
+        modules: tuple[Module, ...],
+        expected: frozenset[str],
+        problems: list[str],
+    ) -> tuple[Module, ...]:
+        """Return `modules` with the right names of the system DLLs; add to `problems` if a name was wrong."""
+        named, problem = with_system_names(modules, expected, lambda: modules_from_vads(process, problems.append))
+        if problem:
+            problems.append(problem)
+        return named
 
     def _with_files(self, pages: ResolvedPages, memory: Memory, modules: Iterable[Module]) -> Memory:
         """Return a memory in which the image files at hand supply the pages of `modules` that the dump lacks.

@@ -5,11 +5,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
 
 from throwstack.core.budgets import BUDGETS
 from throwstack.core.memory import Memory, memory_of
 from throwstack.images.modules import Module
-from throwstack.volatility.objects.loader import LoaderReader, mapped_files, modules_from_vads
+from throwstack.volatility.objects.loader import (
+    OF_WIN32,
+    LoaderReader,
+    mapped_files,
+    modules_from_vads,
+    with_system_names,
+)
 
 PEB, LDR, NAMES = 0x7FFDE000, 0x00241EA0, 0x00242000
 ENTRY = 0x00242100
@@ -139,6 +148,31 @@ def test_a_module_whose_names_are_paged_out_takes_the_name_of_its_vad():
         ("a.exe", 0x9000),
         ("kernel32.dll", 0x10000),
     ]
+
+
+KERNEL32 = Module("kernel32.dll", r"C:\WINDOWS\system32\kernel32.dll", 0x77E40000, 0x10000)
+APP = Module("a.exe", r"C:\a.exe", 0x400000, 0x9000)
+OURS = Module("ntdll.dll", NTDLL, 0x7C800000, 0xC0000)
+
+
+def test_a_system_dll_that_the_loader_calls_something_else_gets_its_name_from_the_vads():
+    """One bit of `3` flipped is `7`. Threads that are stuck in KERNEL32 are not searched for in kernel72."""
+    damaged = (APP, replace(KERNEL32, name="kernel72.dll"), OURS)
+    named, problem = with_system_names(damaged, OF_WIN32, lambda: [KERNEL32, APP, OURS])
+    assert named == (APP, KERNEL32, OURS)
+    assert problem == "the loader calls kernel32.dll at 0x77e40000 kernel72.dll"
+
+
+def test_the_vads_are_not_read_where_the_loader_has_all_names():
+    assert with_system_names((APP, KERNEL32, OURS), OF_WIN32, lambda: pytest.fail("read")) == (
+        (APP, KERNEL32, OURS),
+        "",
+    )
+
+
+def test_a_process_without_kernel32_has_no_problem():
+    """smss runs before the Win32 subsystem does."""
+    assert with_system_names((APP, OURS), OF_WIN32, lambda: [APP, OURS]) == ((APP, OURS), "")
 
 
 class EndlessEntries:

@@ -8,7 +8,7 @@ process they are read at the offsets in the table that throwstack carries.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -27,6 +27,12 @@ log = logging.getLogger(__name__)
 _MAX_PATH_BYTES = 1024
 _IMAGE_NAMES = (".exe", ".dll", ".ocx", ".drv", ".cpl")
 _MAX_IMAGE = 1 << 31
+_SYSTEM_DLLS = frozenset({"ntdll.dll", "kernel32.dll", "kernelbase.dll"})
+"""DLLs in which stuck threads wait, and of which a process has one each, if any."""
+WITHOUT_WIN32 = frozenset({"ntdll.dll"})
+"""The system DLLs of every process, and of the 64-bit side of a WoW64 process."""
+OF_WIN32 = WITHOUT_WIN32 | {"kernel32.dll"}
+"""The system DLLs of every process except the few that run without the Win32 subsystem, such as smss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +163,31 @@ class LoaderReader:
 
 def _name_by_base(base: int) -> str:
     return f"image{base:x}"
+
+
+def with_system_names(
+    modules: tuple[Module, ...], expected: frozenset[str], from_vads: Callable[[], Iterable[Module]]
+) -> tuple[tuple[Module, ...], str]:
+    """Return `modules` with the right names of the system DLLs, and a problem, which is "" if no name was wrong.
+
+    The loader's list is in the process's own memory. One flipped bit there makes `kernel32.dll` into `kernel72.dll`.
+    Then no thread seems to be stuck, as functions that stuck threads wait in are searched for in KERNEL32. The names in
+    the VADs are the kernel's own. `from_vads` gives them, which takes long, so it is called only if the list lacks one
+    of the `expected` names.
+    """
+    names = {module.name.lower() for module in modules}
+    if names >= expected:
+        return modules, ""
+    missing = {module.base: module for module in from_vads() if module.name.lower() in _SYSTEM_DLLS - names}
+    wrong = [module for module in modules if module.base in missing]
+    if not wrong:
+        return modules, ""
+    renamed = tuple(
+        replace(module, name=missing[module.base].name, path=missing[module.base].path) if module in wrong else module
+        for module in modules
+    )
+    first = wrong[0]
+    return renamed, f"the loader calls {missing[first.base].name} at {first.base:#x} {first.name}"
 
 
 def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[Module]:

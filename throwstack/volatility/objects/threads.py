@@ -7,7 +7,7 @@ ETHREAD, KTHREAD and TEB are read at the offsets in the kernel's ISF table.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from throwstack.core.budgets import BUDGETS
 from throwstack.core.frames import StackBounds
@@ -39,6 +39,8 @@ class Thread:
     initial_stack: int
     kernel_stack: int
     """The address of the thread's switch frame (`switch_frame`); 0 or out of date for a running thread."""
+    has_own_teb: bool = False
+    """The state says that the thread has ended, but its TEB, which Windows frees before that, is still its own."""
 
     @property
     def is_running(self) -> bool:
@@ -48,7 +50,7 @@ class Thread:
     @property
     def is_terminated(self) -> bool:
         """Say whether the thread has ended and only its object is left."""
-        return self.state == _TERMINATED
+        return self.state == _TERMINATED and not self.has_own_teb
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class _Offsets:
     stack_base: int | None = offset("_TEB.NtTib.StackBase", optional=True)
     stack_limit: int | None = offset("_TEB.NtTib.StackLimit", optional=True)
     exception_list: int | None = offset("_TEB.NtTib.ExceptionList", optional=True)
+    self_pointer: int | None = offset("_TEB.NtTib.Self", optional=True)
+    teb_tid: int | None = offset("_TEB.ClientId.UniqueThread", optional=True)
 
 
 class ThreadReader:
@@ -124,6 +128,22 @@ class ThreadReader:
 
     def _pointer(self, thread: int, at: int | None) -> int:
         return 0 if at is None else self._machine.pointer(self._machine.memory, thread + at)
+
+    def with_teb(self, memory: Memory, thread: Thread) -> Thread:
+        """Return `thread`, a thread of the process in `memory`, with `has_own_teb` set if that is so.
+
+        The state of a thread is one byte, and one flipped bit makes Waiting (5) into Terminated (4). A thread that ends
+        frees its TEB before its state changes. So if the TEB is still there with the thread's own TID in it, the thread
+        has not ended.
+        """
+        self_pointer, teb_tid = self._offsets.self_pointer, self._offsets.teb_tid
+        if thread.state != _TERMINATED or not thread.teb or self_pointer is None or teb_tid is None:
+            return thread
+        try:
+            found = [self._machine.pointer(memory, thread.teb + at) for at in (self_pointer, teb_tid)]
+        except MemoryUnreadable:
+            return thread
+        return replace(thread, has_own_teb=found == [thread.teb, thread.tid])
 
     def stack_bounds(self, memory: Memory, teb: int) -> StackBounds | None:
         """Return StackLimit and StackBase of the native TEB at `teb`, or None if they are unreadable or impossible."""

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures recall under loss, and writes the table of docs/agreement.md: `make recall`.
+
+python -m tests.recall                                  # everything, on two cores; prints what is silent or false
+python -m tests.recall service-x64 nested-exports       # these dumps alone; --out writes the table nowhere else
+python -m tests.recall nested --kind STUB --what 0x0 -v # these losses alone, each with what came of it
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from tests.recall import table
+from tests.recall.losses import Kind
+from tests.recall.measure import Measurement, Outcome, Result, Sample
+from tests.recall.subjects import CHECKOUT, capture_names, forged_names, opened
+
+_CAPTURES = CHECKOUT / ".live" / "out"
+_OF_CAPTURES = 20
+"""How many losses of each kind are taken of a capture, if no other number is given; of a forged case all are."""
+
+
+def measured(name: str, sample: Sample, captures: Path) -> tuple[list[str], list[Outcome]]:
+    """Return what is wrong of one dump when nothing is lost, and what comes of its losses."""
+    with opened(name, captures) as subject:
+        measurement = Measurement(subject)
+        return measurement.undamaged(), list(measurement.outcomes(sample))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure; the exit status is 1 if something was silent or false."""
+    parser = argparse.ArgumentParser(prog="python -m tests.recall", description="Recall under loss.")
+    parser.add_argument("dumps", nargs="*", help="names of cases and captures; all if none is given")
+    parser.add_argument("--captures", type=Path, default=_CAPTURES, help="where `make test-live` keeps its captures")
+    parser.add_argument("--most", type=int, help="how many losses of each kind to take of a process")
+    parser.add_argument("--seed", type=int, default=1, help="which they are")
+    parser.add_argument("--kind", action="append", choices=[kind.name for kind in Kind], help="losses of this kind")
+    parser.add_argument("--what", default="", help="losses in whose description this text is")
+    parser.add_argument("--jobs", type=int, default=2, help="dumps that are looked at together")
+    parser.add_argument("--out", type=Path, help="the document whose table is written")
+    parser.add_argument("-v", dest="is_verbose", action="store_true", help="print every outcome")
+    options = parser.parse_args(arguments)
+    logging.getLogger().addHandler(logging.NullHandler())  # what counts is in the survey's record
+    names = options.dumps or [*forged_names(), *capture_names(options.captures)]
+    outcomes: list[Outcome] = []
+    damaged = 0
+    for problems, found in _each(names, options):
+        outcomes += found
+        damaged += bool(problems)
+        told = [str(one) for one in found if options.is_verbose or _is_bad(one)]
+        sys.stdout.write("".join(f"{line}\n" for line in (*problems, *told)))
+        sys.stdout.flush()
+    text = table.section(outcomes, len(names) - damaged)
+    sys.stdout.write(text[text.find("| Arch") :])
+    if options.out is not None:
+        table.replace_section(options.out, text)
+    return 1 if damaged or any(_is_bad(one) for one in outcomes) else 0
+
+
+def _each(names: list[str], options: argparse.Namespace) -> Iterator[tuple[list[str], list[Outcome]]]:
+    kinds = [Kind[name] for name in options.kind or Kind.__members__]
+    captures = set(capture_names(options.captures))
+    with ProcessPoolExecutor(options.jobs) as pool:
+        done = []
+        for name in names:
+            most = _OF_CAPTURES if options.most is None and name in captures else options.most
+            sample = Sample(most, options.seed, kinds, options.what)
+            done.append(pool.submit(partial(measured, name, sample, options.captures)))
+        for one in done:
+            yield one.result()
+
+
+def _is_bad(outcome: Outcome) -> bool:
+    return outcome.result is Result.SILENT or bool(outcome.false)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of what is left of stuck threads' rows under loss, and its place in docs/agreement.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tests.recall.losses import Kind
+from tests.recall.measure import Outcome, Result
+
+_TITLE = "## Recall under loss"
+_HEAD = f"""{_TITLE}
+
+Made by `make recall`; do not edit. For each thread that is stuck in the forged dumps, named by symbol files and by
+exports alone, and in the live captures: one thing is lost at a time, and the process is surveyed again.
+
+- *page of …*: the page is gone from the process's memory. Only pages that the survey reads are counted, since no other
+  page can change what it says. Stack and TEB are the thread's own; the other pages are shared by all threads.
+- *innermost frame in private memory*: the code that the thread waits in is a copy outside all modules, and the frame
+  pointer has been set to each outer frame and to 0.
+- *return slot of zeros, of junk*: a return address on its stacks, blocked and throwing, was overwritten.
+
+A thread counts as *row right* if its row has the exception of the truth without a remark; *row with doubt*: the row
+says what is missing; *row of less*: another exception, or none, without a remark; *warning*: no row, but a warning that
+names the process and, if the loss is of the thread, the thread. *Silent* is what must not be. *False* counts rows and
+warnings of other threads.
+"""
+_ARCHITECTURES = ("x64", "x86", "wow64")
+
+
+def section(outcomes: Iterable[Outcome], undamaged: int) -> str:
+    """Return the section; `undamaged` is the number of dumps that had no warning when nothing was lost."""
+    counts: Counter[tuple[str, Kind | None, str]] = Counter()
+    for outcome in outcomes:
+        for kind in (outcome.kind, None):
+            counts[outcome.arch, kind, outcome.result.value] += 1
+            counts[outcome.arch, kind, "false"] += bool(outcome.false)
+    lines = [_HEAD, *_table(counts), "", f"Without a loss, {undamaged} dumps give their rows and no warning."]
+    return "\n".join(lines) + "\n"
+
+
+def _table(counts: Counter[tuple[str, Kind | None, str]]) -> Iterator[str]:
+    columns = [result.value for result in Result]
+    yield f"| Arch | Loss | Tried | {' | '.join(columns).capitalize()} | False |"
+    yield "| --- | --- |" + " --: |" * (len(columns) + 2)
+    for arch in _ARCHITECTURES:
+        for kind in (*Kind, None):
+            found = [counts[arch, kind, column] for column in columns]
+            if sum(found):
+                cells = (
+                    arch,
+                    "**all**" if kind is None else kind.value,
+                    sum(found),
+                    *found,
+                    counts[arch, kind, "false"],
+                )
+                yield f"| {' | '.join(map(str, cells))} |"
+
+
+def section_in(text: str) -> str:
+    """Return the section as it is in a document; empty if it has none."""
+    start = text.find(_TITLE)
+    if start < 0:
+        return ""
+    end = text.find("\n## ", start + 1)
+    return text[start:] if end < 0 else text[start : end + 1]
+
+
+def replace_section(path: Path, new: str) -> None:
+    """Put the section into a document: in the place of the old one, or at the end."""
+    text = path.read_text(encoding="utf-8")
+    old = section_in(text)
+    changed = text.replace(old, new) if old else f"{text.rstrip()}\n\n{new}"
+    path.write_text(changed, encoding="utf-8")
