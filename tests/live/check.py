@@ -17,7 +17,8 @@ from typing import Any
 from tests.live import locks, titles
 from tests.live.compare import Result, Row, compare, report
 from tests.live.fixtures import fixtures
-from tests.live.plugin_runs import PLUGINS, output_path, symbol_choices, walks_all
+from tests.live.locks import STACKWALK
+from tests.live.plugin_runs import PLUGINS, are_locks_compared, output_path, read_truth, symbol_choices
 from tests.support.vol import CHECKOUT
 
 GUESSES = {"scan", "prologue"}
@@ -96,14 +97,15 @@ def failure_of(done: subprocess.CompletedProcess[str], log: Path) -> str:
 
 def compared(folder: Path) -> list[Checked]:
     """Compare the rows that the last run left in a fixture's directory."""
-    truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+    truth = read_truth(folder)
     found = []
     for with_pdb in symbol_choices(folder):
         rows = [_rows(folder, plugin, with_pdb=with_pdb) for plugin in PLUGINS]
-        result = compare(truth, *rows, has_names=with_pdb)
+        walked = _rows(folder, STACKWALK, with_pdb=with_pdb)
+        result = compare(truth, *rows, walked, has_names=with_pdb)
         result.problems += titles.problems(folder.name, rows[0])
-        if walks_all(folder):
-            result.problems += locks.problems(truth["roles"], _rows(folder, locks.STACKWALK, with_pdb=with_pdb))
+        if are_locks_compared(folder):
+            result.problems += locks.problems(truth["roles"], walked)
         if with_pdb:
             result.problems += titles.inline_problems(folder.name, rows[1])
         found.append(Checked(folder, with_pdb, truth["arch"], truth["compiler"], result))
