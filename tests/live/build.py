@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the crashing programs: mingw gcc, and clang for the MSVC ABI with PDBs, each for x64 and x86.
 
-A build is a directory: `crash.exe`, `throw.exe`, `rough.exe`, `ladder.dll`, `gone.dll`, `mscoree.dll` and, from clang, the PDBs in SymSrv
-layout under `pdb/`. clang needs no SDK: the import libraries are made here from the names that the programs use.
+A build is a directory: the programs and DLLs of `SOURCES` and, from clang, the PDBs in SymSrv layout under `pdb/`.
+clang needs no SDK: the import libraries are made here from the names that the programs use.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ SOURCES = {
     "ladder.dll": ("ladder.c",),
     "mscoree.dll": ("mscoree.c",),
 }
+# Where nothing else is put once it is unloaded: gcc's linker chooses such a place itself.
+BASE_OF_GONE = 0x68000000
 
 
 def build(config: Build, out: Path) -> Path:
@@ -162,6 +164,8 @@ def _build_clang(config: Build, product: str, sources: tuple[str, ...], out: Pat
     libraries = [_import_library(dll, config.is_64bit, out) for dll in IMPORTS]
     pdb = out / f"{Path(product).stem}.pdb"
     options = ["/dll", "/noentry"] if product.endswith(".dll") else ["/subsystem:console", "/entry:main"]
+    if product == "gone.dll":
+        options.append(f"/base:{BASE_OF_GONE:#x}")
     if not config.is_64bit:
         options.append("/safeseh:no")
     _run(

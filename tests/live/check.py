@@ -22,6 +22,7 @@ from tests.live.plugin_runs import PLUGINS, are_locks_compared, output_path, rea
 from tests.support.vol import CHECKOUT
 
 GUESSES = {"scan", "prologue"}
+ROUGH = {fixture.name for fixture in fixtures() if fixture.program == "rough.exe"}
 MIN_EQUAL_WITHOUT_PDB = 0.95
 SECONDS_FOR_A_FIXTURE = 300
 
@@ -35,6 +36,11 @@ class Checked:
     arch: str
     compiler: str
     result: Result
+
+    @property
+    def is_rough(self) -> bool:
+        """Say whether it is one of the stacks that compilers alone do not make: there frames may have to be guessed."""
+        return self.folder.name in ROUGH
 
 
 def check(out: Path, only: Sequence[str] = ()) -> int:
@@ -120,9 +126,10 @@ def _rows(folder: Path, plugin: str, *, with_pdb: bool) -> list[Row]:
 
 def failures(checked: Sequence[Checked]) -> list[str]:
     """Return what is not good enough, in lines: the bar that the project holds itself to."""
-    exact = [c for c in checked if c.arch == "x64" or c.with_pdb]
-    guessed = [c for c in checked if c.arch != "x64" and not c.with_pdb]
-    lines = report(c.result for c in exact)
+    rough = [c for c in checked if c.is_rough]
+    exact = [c for c in checked if not c.is_rough and (c.arch == "x64" or c.with_pdb)]
+    guessed = [c for c in checked if not c.is_rough and c.arch != "x64" and not c.with_pdb]
+    lines = report(c.result for c in exact) + report((c.result for c in rough), tolerated={"scan"})
     for c in guessed:
         lines += [f"{c.result.case}: {problem}" for problem in (*c.result.problems, *c.result.false_rows)]
         lines += [

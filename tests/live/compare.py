@@ -9,7 +9,7 @@ matches no truth frame is wrong. Rows beyond the outermost truth frame (the syst
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -230,15 +230,16 @@ def _show(value: Any) -> str:
     return f"{value:#x}" if isinstance(value, int) else str(value)
 
 
-def report(results: Iterable[Result]) -> list[str]:
-    """Return, in lines, everything that is not as it should be."""
+def report(results: Iterable[Result], tolerated: Container[str] = ()) -> list[str]:
+    """Return, in lines, everything that is not as it should be. Wrong rows with a label of `tolerated` are left out."""
     lines = []
     for result in results:
         lines += [f"{result.case}: {problem}" for problem in result.problems]
         lines += [f"{result.case}: false row: {row}" for row in result.false_rows]
         for stack in result.stacks:
             lines += [f"{stack.where}: missing: {describe(frame)}" for frame in stack.missing]
-            lines += [f"{stack.where}: wrong: {describe_row(row)}" for row in stack.wrong]
+            wrong = [row for row in stack.wrong if row["Trust"] not in tolerated]
+            lines += [f"{stack.where}: wrong: {describe_row(row)}" for row in wrong]
             lines += [f"{stack.where}: {text}" for text in (*stack.wrong_names, *stack.wrong_lines)]
             if stack.ends:
                 lines.append(f"{stack.where}: ends: {stack.ends}")
