@@ -95,7 +95,7 @@ SCENARIOS = (
     ),
     Scenario(
         "hooked",
-        ("gcc-O2", "clang-O2"),
+        ("clang-O2",),
         ("clang-O2",),
         ("clang-O2",),
         program="rough.exe",
@@ -106,7 +106,7 @@ SCENARIOS = (
     Scenario(
         "strayed",
         ("gcc-O2", "clang-O2"),
-        ("clang-O2", "clang-O2-fp"),
+        ("clang-O2",),
         ("clang-O2",),
         program="rough.exe",
         crashes=5,

@@ -22,15 +22,18 @@ __asm__(".text\n.globl _adjustor\n_adjustor:\n\tsubl $4, %ecx\n\tmovl 4(%ecx), %
 #endif
 extern uint8_t adjustor[];
 
-static const void *given_back(void) {
-    void *memory = VirtualAlloc(NULL, 0x1000, COMMIT_AND_RESERVE, PAGE_OF_CODE);
+// Where nothing else is put afterwards.
+static const void *given_back(uintptr_t where) {
+    void *memory = VirtualAlloc((void *)where, 0x1000, COMMIT_AND_RESERVE, PAGE_OF_CODE);
+    if (memory == NULL)
+        ExitProcess(4);
     VirtualFree(memory, 0, RELEASE);
     return (uint8_t *)memory + 0x40;
 }
 
 NOINLINE int through_thunk_unmapped(Plan *plan) {
     ENTER();
-    table[1] = given_back();
+    table[1] = given_back(0x6A000000);
     ts_entry->line = __LINE__ + 1;
     CALL_NOTED("call *%1", "r"(adjustor), "c"(&object.second_base));
     return sink + plan->at;
@@ -48,7 +51,7 @@ NOINLINE int through_thunk_data(Plan *plan) {
 
 NOINLINE int directly_through_thunk(Plan *plan) {
     ENTER();
-    table[1] = given_back();
+    table[1] = given_back(0x6B000000);
     ts_entry->line = __LINE__ + 1;
     CALL_NOTED("call " ADJUSTOR, "c"(&object.second_base));
     return sink + plan->at;
