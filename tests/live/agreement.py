@@ -33,7 +33,7 @@ Made by `make agreement`; do not edit.
 Programs that crash for real (`tests/live/programs`) run under Wine, and each keeps a shadow stack of its own: for every
 call the return address, the stack slot that holds it, and the function. No unwinder produces an expectation. The
 blocked processes are captured, wrapped into complete dumps, and looked at with `windows.unhandled` and
-`windows.cxrstack`, opened by Volatility's ordinary automagic; threads that only wait, with a stack that they noted, with
+`windows.cxrstack`, opened by Volatility's ordinary automagic; threads that only wait, and noted their stack, with
 `windows.stackwalk`. A frame is equal when instruction pointer, return address and Child-SP are. Frames of Wine's own
 DLLs are not judged, except where the program knows them (what it called, and where it was called back from).
 

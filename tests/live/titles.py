@@ -51,8 +51,8 @@ EXPECTED: dict[str, tuple[frozenset[str], str]] = {
     "vectored": (frozenset({_READ, _RAISED}), f"{_DISPATCHED}, and (a vectored handler|its handling) does not return"),
     "write": (frozenset({_WRITE}), _FILTER),
 }
-"""By scenario (the last part of a fixture's name): what its threads raised, each at least once, and the verdict; all are
-regular expressions."""
+"""By scenario (the last part of a fixture's name): what its threads raised, each at least once, and the verdict. All
+are regular expressions."""
 
 INLINED = {"leaf": "value_at"}
 """By scenario: a function that the compiler inlines where the fault is (programs/faults.c)."""
