@@ -19,6 +19,7 @@ stack, below the frames that are live. Lines that begin with `!` say the rest:
 What must come out:
 
     !row, !no-row                   whether the thread is reported
+    !handled                        the thread has no row, but is listed where exceptions that were taken are asked for
     !verdict CRASHED_WAITING_FOR_WER    a name of `VerdictCode`
     !exception ACCESS_VIOLATION     what the title of the exception begins with; `none` if there must be none
     !thrown-at app!Parse            without the offset
@@ -70,6 +71,7 @@ class Expectation:
     """What must come out. Texts are None where the file does not say."""
 
     row: bool | None = None
+    handled: bool = False
     verdict: str = ""
     says: str = ""
     exception: str | None = None
@@ -185,6 +187,8 @@ def _about_the_result(expected: Expectation, word: str, rest: str) -> bool:
             expected.exception = expected.thrown_at = expected.signature = None
         case "verdict":
             expected.verdict = rest
+        case "handled":
+            expected.handled = True
         case "says":
             expected.says = rest
         case "exception":
