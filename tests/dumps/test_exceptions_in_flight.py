@@ -109,11 +109,22 @@ def test_a_handler_that_does_not_return_has_a_row_that_says_who_it_is(
     found = [(row["TID"], row["Code"], row["Record"], row["Context"], row["Notes"]) for row in done.rows]
     assert found == [(stuck.tid, stuck.code, stuck.record, stuck.context, "") for stuck in truth.stuck]
     unnamed = {} if has_symbols else _UNNAMED[case]
-    assert [row["Verdict"] for row in done.rows] == [unnamed.get(item.verdict, item.verdict) for item in cases.WAITS]
+    assert [row["Verdict"] for row in done.rows] == [unnamed.get(verdict, verdict) for _, verdict in cases.ROWS]
     assert "may have been missed" not in done.err
     if has_symbols:
         assert only(done.rows, expected_unhandled(truth)) == expected_unhandled(truth)
-        assert [row["Blocked In"] for row in done.rows] == [item.blocked_in for item in cases.WAITS]
+        assert [row["Blocked In"] for row in done.rows] == [blocked_in for blocked_in, _ in cases.ROWS]
+
+
+@pytest.mark.parametrize(("case", "count"), [("handlers-x64", len(handlers_x64.HANDLED)), ("handlers-x86", 1)])
+def test_exceptions_that_were_taken_are_listed_when_asked_for_and_are_no_crashes(forged: Forge, case: str, count: int):
+    out, truth = forged(case)
+    stuck = {(item.pid, item.tid) for item in truth.stuck}
+    rows = vol(out, "windows.unhandled", "--handled").rows
+    handled = [row for row in rows if (row["PID"], row["TID"]) not in stuck]
+    assert [row["TID"] for row in handled] == [tid for _, tid in truth.quiet[:count]]
+    assert {(row["Verdict"], row["Code"]) for row in handled} == {("handled; still on the stack", 0xC0000005)}
+    assert {(row["PID"], row["TID"]) for row in rows if row not in handled} == stuck
 
 
 def test_a_process_that_cannot_end_is_no_crash_without_an_exception(forged: Forge):

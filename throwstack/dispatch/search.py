@@ -30,7 +30,7 @@ from throwstack.dispatch.gs_failure import from_gs_failure_frame
 from throwstack.dispatch.raisers import FAIL_FAST
 from throwstack.dispatch.saved_exception import Route, SavedException, merge, rank
 from throwstack.dispatch.stale_contexts import is_stale
-from throwstack.dispatch.taken import Answer, Registered, Taken, taken
+from throwstack.dispatch.taken import Answer, Registered, Taken, is_unnamed_ntdll, taken
 from throwstack.names.dispatch_functions import DispatchRole, role_of
 from throwstack.names.frame_names import name_of
 from throwstack.unwind.target import Target, guarded_walk
@@ -166,7 +166,9 @@ class _Search:
             name = name_of(target.symbols, frame)
             role = role_of(name.symbol)
             found = None
-            if target.arch is Arch.X86:
+            if is_unnamed_ntdll(name):
+                found = self._from_unnamed(frames, index)
+            elif target.arch is Arch.X86:
                 found = x86.from_frame(target, stack, frame, name)
             elif role is DispatchRole.DISPATCHER:
                 found = x64.from_dispatcher_frame(target, stack, frame)
@@ -177,6 +179,20 @@ class _Search:
             found = found or from_gs_failure_frame(target, stack, frame, name)
             if found is not None and (found.context.registers.sp > frame.sp or found.is_in_own_frame):
                 yield found
+
+    def _from_unnamed(self, frames: Sequence[Frame], index: int) -> SavedException | None:
+        """Return the exception that a frame of ntdll would give if it were the dispatcher's or RtlRaiseException's.
+
+        What is found has to fit: the CONTEXT at the frame's sp, or the caller's state in a CONTEXT inside the frame.
+        """
+        target, stack, frame = self._target, self._stack, frames[index]
+        if target.arch is Arch.X86:
+            return x86.from_unnamed_frame(target, stack, frame)
+        if index + 1 == len(frames):
+            return None
+        if frames[index + 1].is_interrupted:
+            return x64.from_dispatcher_frame(target, stack, frame)
+        return x64.from_raise_frame(target, stack, frame, frames[index + 1])
 
     def _pointed_at(self, frames: Sequence[Frame], low: int, high: int) -> Iterator[SavedException]:
         yield from islice(from_registers(self._target, self._stack, frames), _MAX_FOUND)

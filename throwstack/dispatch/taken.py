@@ -22,8 +22,8 @@ from enum import Enum
 from throwstack.core.exception_record import UNWINDING
 from throwstack.core.frames import Frame
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.dispatch.saved_exception import SavedException
-from throwstack.names.dispatch_functions import IN_DISPATCH, DispatchRole, role_of
+from throwstack.dispatch.saved_exception import Route, SavedException
+from throwstack.names.dispatch_functions import DISPATCHERS_MODULE, IN_DISPATCH, DispatchRole, role_of
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name
 from throwstack.unwind.proven import first_guess
@@ -97,7 +97,10 @@ def taken(
     elif guess is not None:
         answer = Answer(Taken.UNKNOWN, f"the stack between was guessed, from {inside[guess].ip:#x} on")
     else:
-        answer = Answer(Taken.NO)
+        # RtlRaiseException, what the dispatcher calls and the system call need no name. Others may unwind.
+        known = 2 if Route.RAISE in item.routes else 1
+        is_unnamed = any(is_unnamed_ntdll(name_of(target.symbols, frame)) for frame in inside[1:-known])
+        answer = Answer(Taken.UNKNOWN, "functions of ntdll have no names") if is_unnamed else Answer(Taken.NO)
     return Answer(Taken.UNKNOWN, doubt) if doubt and answer.taken is Taken.NO else answer
 
 
@@ -160,5 +163,14 @@ def _is_called_by_dispatcher(target: Target, frames: Sequence[Frame], index: int
 
 
 def shows_dispatch(target: Target, frames: Sequence[Frame]) -> bool:
-    """Say whether a frame is, or may be, in a function that is on the stack only while an exception is dispatched."""
-    return any(role_of(name_of(target.symbols, frame).symbol) in IN_DISPATCH for frame in frames)
+    """Say whether a frame is, or may be, in a function that is on the stack only while an exception is dispatched.
+
+    A function of ntdll that has no name at all may be one: none of ntdll's names could be read.
+    """
+    names = (name_of(target.symbols, frame) for frame in frames)
+    return any(role_of(name.symbol) in IN_DISPATCH or is_unnamed_ntdll(name) for name in names)
+
+
+def is_unnamed_ntdll(name: Name) -> bool:
+    """Say whether `name` is that of an address in ntdll for which there is no name at all, not even the nearest."""
+    return not name.symbol and name.module.lower() == DISPATCHERS_MODULE

@@ -65,12 +65,25 @@ def from_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> 
     if name.symbol == FAIL_FAST:
         return _from_fail_fast_frame(target, stack, frame)
     if name.module.lower() == "ntdll" or any(part in name.symbol for part in _HANDLERS):
-        at = frame.child_sp + _ARGUMENT
-        route = Route.HANDLER_ARGUMENTS
-        return pair_at(target, stack, at, route=route, frame_sp=frame.child_sp, distance=2) or pair_at(
-            target, stack, at, route=route, frame_sp=frame.child_sp
-        )
+        return _from_handler_frame(target, stack, frame)
     return None
+
+
+def from_unnamed_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
+    """Return the exception that a frame of ntdll gives whose function has no name, or None."""
+    return (
+        _from_dispatcher_frame(target, stack, frame)
+        or _from_raise_frame(target, stack, frame)
+        or _from_handler_frame(target, stack, frame)
+    )
+
+
+def _from_handler_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
+    """Return the exception to which the arguments of a handler, or of a function that calls one, point; or None."""
+    at, route = frame.child_sp + _ARGUMENT, Route.HANDLER_ARGUMENTS
+    return pair_at(target, stack, at, route=route, frame_sp=frame.child_sp, distance=2) or pair_at(
+        target, stack, at, route=route, frame_sp=frame.child_sp
+    )
 
 
 def _from_filter_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:

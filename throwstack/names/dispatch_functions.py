@@ -108,6 +108,10 @@ IN_DISPATCH = frozenset(_SEARCHED) - {DispatchRole.RUNTIME_RAISER}
 """Roles of the functions that are on the stack only while an exception is being dispatched."""
 
 
+DISPATCHERS_MODULE = "ntdll"
+"""The module of the dispatcher."""
+
+
 def functions_of(*roles: DispatchRole) -> frozenset[str]:
     """Return the names of the functions that have one of `roles`."""
     return frozenset().union(*(_FUNCTIONS[role][1] for role in roles))

@@ -3,19 +3,22 @@
 
 Blocking functions are those of `throwstack.names.blockers`, the dispatcher's those of
 `throwstack.names.dispatch_functions`. The stack of each stuck thread holds such an address. So do the stacks of some
-other threads, on which it is left over from an earlier call or is plain data: a walk tells the two apart.
+other threads, on which it is left over from an earlier call or is plain data: a walk tells the two apart. If none of
+ntdll's names could be read, a CONTEXT on the stack is enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from throwstack.core.stack_words import CodeRanges, pages_between
+from throwstack.dispatch.context_scan import context_offsets
 from throwstack.dispatch.fast_fail import fast_fail_at
 from throwstack.images.image import Image
 from throwstack.names.blockers import triage_blockers_in
-from throwstack.names.dispatch_functions import searched_in
+from throwstack.names.dispatch_functions import DISPATCHERS_MODULE, searched_in
 from throwstack.names.symbols import export_table
 from throwstack.unwind.target import Target, ThreadStack, current_stack
 
@@ -45,6 +48,7 @@ class Suspects:
         self._target = target
         self.ranges = CodeRanges(_code_ranges(target), target.arch.pointer_size)
         """The code ranges of the blocking functions and of the dispatcher's."""
+        self._is_ntdll_unnamed = _is_ntdll_unnamed(target)
         self._extents: dict[tuple[int, int], tuple[int, int]] = {}
         self._gone_through: tuple[int, int] | None = None
 
@@ -85,10 +89,27 @@ class Suspects:
         for address, page in pages_between(self._target.memory, low, high):
             if page is None:
                 is_whole = False
-            elif any(low <= address + offset < high for offset in self.ranges.offsets(page)):
+            elif any(low <= address + offset < high for offset in self._offsets(page)):
                 return True
         self._gone_through = (low, high) if is_whole else None
         return False
+
+    def _offsets(self, page: bytes) -> Iterable[int]:
+        """Return where in a page of stack something makes a suspect: words in the ranges.
+
+        Where ntdll has no names, the dispatcher has no range, and a CONTEXT makes a suspect.
+        """
+        if not self._is_ntdll_unnamed:
+            return self.ranges.offsets(page)
+        return chain(self.ranges.offsets(page), context_offsets(page, self._target.arch))
+
+
+def _is_ntdll_unnamed(target: Target) -> bool:
+    """Say whether no function of ntdll's dispatcher can be found by name."""
+    images = [image for image in target.images if image.module.label.lower() == DISPATCHERS_MODULE]
+    return bool(images) and not any(
+        target.symbols.rva_of(image, symbol) is not None for image in images for symbol in searched_in("ntdll")
+    )
 
 
 def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:

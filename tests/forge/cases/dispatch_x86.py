@@ -60,9 +60,12 @@ class Fault:
 class DispatchCode:
     """The functions through which exceptions go, and threads that are laid out with them."""
 
-    def __init__(self, library: Library, program: ImageBuilder, api: ApiFunctions) -> None:
-        """Put the code into the images."""
+    def __init__(
+        self, library: Library, program: ImageBuilder, api: ApiFunctions, selectors: dict[str, int] | None = None
+    ) -> None:
+        """Put the code into the images. `selectors` are those of the threads, by default a 32-bit system's."""
         self.api = api
+        self._selectors = {**_SELECTORS, **(selectors or {})}
         wait = (0x1A4, 0xFFFFFFFF)
         single = 0x77E61C7B
         kernel32 = library.runtimes["KERNEL32"]
@@ -140,7 +143,7 @@ class DispatchCode:
         chain.enter(routine)
         faults = self.functions["ReadValue"]
         chain.enter(faults, ip=faults.start + 7)
-        registers = {**dict.fromkeys(("eax", "ecx", "edx"), 0x18), **chain.placed[-1].registers, **_SELECTORS}
+        registers = {**dict.fromkeys(("eax", "ecx", "edx"), 0x18), **chain.placed[-1].registers, **self._selectors}
         at = registers["esp"] - _DELIVERED
         stack.at(at + _RECORD_AT).d32(code, flags, 0, registers["eip"], 2, 0, 0x18)
         stack.at(at + _CONTEXT_AT).raw(context_x86(registers, 0x1003F))

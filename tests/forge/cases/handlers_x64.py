@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from tests.forge.cases import Case
 from tests.forge.cases.dispatch_cases import _begin, _catch, _crash, _wait, _waiting
 from tests.forge.cases.dispatch_x64 import DispatchSite, ask, call_filter, call_vectored, enter, fault
+from tests.forge.cases.handlers_wow64 import add_second_chance
 from tests.forge.cases.threads_x64 import Crash, Threads
 from tests.forge.cases.windows_x64 import SECOND_CHANCE_RETURN
 from tests.forge.chains_x64 import Chain
@@ -95,7 +96,12 @@ WAITS = (
         "crashed and waiting in the unhandled exception filter",
     ),
 )
-"""The stuck threads, in the order of their TIDs."""
+"""The stuck threads of the 64-bit process, in the order of their TIDs."""
+ROWS = (
+    *((waits.blocked_in, waits.verdict) for waits in WAITS),
+    ("ntdll!NtRaiseException", "second chance: waits for a debugger or the error port"),
+)
+"""What the rows say that the thread waits in, and the verdict. The last thread is of a 32-bit process."""
 
 
 def _in_finally(threads: Threads, chain: Chain) -> None:
@@ -152,4 +158,6 @@ def build() -> Case:
         chain, teb = _begin(threads)
         maker(threads, chain)
         site.add(process, _waiting(threads, chain, next(tids), teb, 3000 + index))
-    return site.case()
+    second = add_second_chance(site)
+    case = site.case()
+    return replace(case, truth=replace(case.truth, stuck=(*case.truth.stuck, second)))

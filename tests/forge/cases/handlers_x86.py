@@ -74,6 +74,8 @@ WAITS = (
     Waits(_second_chance, "ntdll!NtRaiseException", "second chance: waits for a debugger or the error port"),
 )
 """The stuck threads, in the order of their TIDs."""
+ROWS = tuple((waits.blocked_in, waits.verdict) for waits in WAITS)
+"""What the rows say that each thread waits in, and the verdict."""
 
 
 def _in_finally(code: DispatchCode, fault: Fault) -> str:
