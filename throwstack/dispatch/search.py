@@ -27,7 +27,7 @@ from throwstack.dispatch import x64, x86
 from throwstack.dispatch.context_scan import scan_contexts
 from throwstack.dispatch.exception_pointers import from_registers, scan_pointers
 from throwstack.dispatch.gs_failure import from_gs_failure_frame
-from throwstack.dispatch.raisers import FAIL_FAST
+from throwstack.dispatch.raisers import FAIL_FAST, captures_itself
 from throwstack.dispatch.saved_exception import Route, SavedException, merge, rank
 from throwstack.dispatch.stale_contexts import is_stale
 from throwstack.dispatch.taken import Answer, Registered, Taken, is_unnamed_ntdll, taken
@@ -119,7 +119,7 @@ class _Search:
                 is_doubtful = True
                 notes.append(f"{_of(item)}: a handler may have taken it{_at(item)}: {answer.why}")
             # A function that captured itself is in the walk from its CONTEXT once more.
-            low = item.context.registers.sp + item.is_in_own_frame
+            low = item.context.registers.sp + captures_itself(self._target, item.context.registers.ip)
             frames, is_complete = [frame for frame in walk.frames if frame.sp >= low], walk.is_complete
         return FoundExceptions(
             tuple(item for item, _ in found),
