@@ -22,6 +22,7 @@ first, and a note says that it may be wrong.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TypeVar
 
@@ -48,6 +49,10 @@ STATUS_FATAL_APP_EXIT, STATUS_INVALID_CRUNTIME_PARAMETER, STATUS_NONCONTINUABLE_
 """
 _LAST_FILTERS = frozenset({"_XcptFilter", "_seh_filter_exe", "_seh_filter_dll", "__CppXcptFilter"})
 """Filters of the C runtime around main and the routines of threads: no other handler took the exception."""
+_TAKERS = re.compile(
+    r"RtlUnwind(Ex|2)?|RcConsolidateFrames|_*(Cxx)?CallCatchBlock2?|_*CallSettingFrame\w*|_*FrameUnwindToState"
+)
+"""Functions that run after a handler took an exception: they unwind the stack, or run the block that catches."""
 _MACHINERY = frozenset({Role.CARRIES, Role.REPORTS, Role.HANDLES, Role.BEGINS, Role.STARTS})
 
 
@@ -96,6 +101,7 @@ class _Between:
         frames = [frame for frame in walk.frames if frame.sp < bound]
         self._is_whole = len(frames) < len(walk.frames)
         self._named = [(frame, name_of(symbols, frame)) for frame in frames]
+        self._may_be_far = not outer.context.arch.facts.has_function_table
         self.may_show_end = False
 
     def shows_end(self, record: ExceptionRecord) -> bool:
@@ -107,12 +113,24 @@ class _Between:
             blocker = _blocker(name)
             is_last = plain_name(name.symbol) in _LAST_FILTERS
             if is_last or (blocker is not None and blocker.proves_exception):
-                if _is_certain(frame, name, blocker):
+                if self._is_certain(frame, name, is_proof=not is_last):
                     return True
                 self.may_show_end = True
             elif blocker is not None and blocker.kind is BlockerKind.TERMINATE and self._is_called_by_machinery(depth):
                 return True
-        return _is_end(record) and bool(self._named) and self._is_called_by_machinery(0)
+        if not _is_end(record) or not self._named:
+            return False
+        # A vectored handler or a filter of the program may end it on purpose, or over a failure of its own.
+        self.may_show_end |= not any(_TAKERS.fullmatch(plain_name(name.symbol)) for _, name in self._named)
+        return self._is_called_by_machinery(0)
+
+    def _is_certain(self, frame: Frame, name: Name, *, is_proof: bool) -> bool:
+        """Say whether the frame is in the named function.
+
+        On x86, UnhandledExceptionFilter is long, and the address in it is far from its symbol. So the name of a
+        function that runs only if an exception went unhandled is accepted there although it is doubtful.
+        """
+        return frame.trust is not Trust.SCAN and (not name.is_doubtful or (is_proof and self._may_be_far))
 
     def _is_called_by_machinery(self, depth: int) -> bool:
         """Say whether all frames from `depth` outwards are machinery of runtimes and the dispatcher, for certain."""
@@ -128,15 +146,6 @@ class _Between:
 
 def _blocker(name: Name) -> Blocker | None:
     return blocker_named(name.module, name.symbol) or blocker_named(name.module, plain_name(name.symbol))
-
-
-def _is_certain(frame: Frame, name: Name, blocker: Blocker | None) -> bool:
-    """Say whether the frame is in the named function.
-
-    The name of a function that runs only if an exception went unhandled is taken as triage takes it: on x86,
-    UnhandledExceptionFilter is long, and an address in it far from its symbol.
-    """
-    return frame.trust is not Trust.SCAN and (blocker is not None or not name.is_doubtful)
 
 
 def _is_machinery(name: Name) -> bool:
