@@ -121,7 +121,7 @@ class _Between:
         if not _is_end(record) or not self._named:
             return False
         # A vectored handler or a filter of the program may end it on purpose, or over a failure of its own.
-        self.may_show_end |= not any(_TAKERS.fullmatch(plain_name(name.symbol)) for _, name in self._named)
+        self.may_show_end |= not any(_is_taker(name) for _, name in self._named)
         return self._is_called_by_machinery(0)
 
     def _is_certain(self, frame: Frame, name: Name, *, is_proof: bool) -> bool:
@@ -146,6 +146,10 @@ class _Between:
 
 def _blocker(name: Name) -> Blocker | None:
     return blocker_named(name.module, name.symbol) or blocker_named(name.module, plain_name(name.symbol))
+
+
+def _is_taker(name: Name) -> bool:
+    return not name.is_doubtful and _TAKERS.fullmatch(plain_name(name.symbol)) is not None
 
 
 def _is_machinery(name: Name) -> bool:
