@@ -110,6 +110,7 @@ UNCERTAIN = {
     "a runtime that is linked in, without symbols": (
         f"[0xC0000409 7] app! < app! < app! < ntdll!RtlpExecuteHandlerForException < {THROWN}"
     ),
+    "a frame that rests on a guess": f"[0xC0000005] app!Report < ~app!CrashFilter < {FILTER} < {FAULT}",
     "a doubtful name": f"[0xC0000005] app!CrashFilter < ?KERNELBASE!UnhandledExceptionFilter < {FAULT}",
     "abort in a vectored handler": (
         f"[0xC0000409 7] ucrtbase!abort < app!OnException < ntdll!RtlpCallVectoredHandlers < {FAULT}"

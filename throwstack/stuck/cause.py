@@ -27,9 +27,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionRecord
-from throwstack.core.frames import Frame, Trust, Walk
+from throwstack.core.frames import Trust, Walk
 from throwstack.core.guard import Guard
-from throwstack.dispatch.saved_exception import SavedException
+from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.names.blockers import Blocker, BlockerKind, blocker_named
 from throwstack.names.frame_names import name_of
 from throwstack.names.stable_names import plain_name
@@ -100,7 +100,10 @@ class _Between:
         bound = outer.context.registers.sp
         frames = [frame for frame in walk.frames if frame.sp < bound]
         self._is_whole = len(frames) < len(walk.frames)
-        self._named = [(frame, name_of(symbols, frame)) for frame in frames]
+        self._named = [name_of(symbols, frame) for frame in frames]
+        guesses = [depth for depth, frame in enumerate(frames) if frame.trust is Trust.SCAN]
+        self._first_guess = guesses[0] if guesses else len(frames)
+        self._is_filters_argument = Route.FILTER_ARGUMENT in outer.routes
         self._may_be_far = not outer.context.arch.facts.has_function_table
         self.may_show_end = False
 
@@ -109,11 +112,11 @@ class _Between:
 
         `may_show_end` is True afterwards if that was found, but not for certain.
         """
-        for depth, (frame, name) in enumerate(self._named):
+        for depth, name in enumerate(self._named):
             blocker = _blocker(name)
             is_last = plain_name(name.symbol) in _LAST_FILTERS
             if is_last or (blocker is not None and blocker.proves_exception):
-                if self._is_certain(frame, name, is_proof=not is_last):
+                if self._is_certain(depth, name, is_proof=not is_last):
                     return True
                 self.may_show_end = True
             elif blocker is not None and blocker.kind is BlockerKind.TERMINATE and self._is_called_by_machinery(depth):
@@ -121,25 +124,28 @@ class _Between:
         if not _is_end(record) or not self._named:
             return False
         # A vectored handler or a filter of the program may end it on purpose, or over a failure of its own.
-        self.may_show_end |= not any(_is_taker(name) for _, name in self._named)
+        self.may_show_end |= not any(_is_taker(name) for name in self._named)
         return self._is_called_by_machinery(0)
 
-    def _is_certain(self, frame: Frame, name: Name, *, is_proof: bool) -> bool:
-        """Say whether the frame is in the named function.
+    def _is_certain(self, depth: int, name: Name, *, is_proof: bool) -> bool:
+        """Say whether the frame at `depth` is in the function that `name` names.
 
-        On x86, UnhandledExceptionFilter is long, and the address in it is far from its symbol. So the name of a
-        function that runs only if an exception went unhandled is accepted there although it is doubtful.
+        `is_proof` says that the function runs only if an exception went unhandled. On x86 its name is accepted although
+        it is doubtful, because UnhandledExceptionFilter is long, and the address in it far from its symbol. Its frame
+        is accepted although it rests on a guess if its argument leads to the outer exception.
         """
-        return frame.trust is not Trust.SCAN and (not name.is_doubtful or (is_proof and self._may_be_far))
+        if is_proof and self._is_filters_argument:
+            return True
+        return depth < self._first_guess and (not name.is_doubtful or (is_proof and self._may_be_far))
 
     def _is_called_by_machinery(self, depth: int) -> bool:
         """Say whether all frames from `depth` outwards are machinery of runtimes and the dispatcher, for certain."""
-        is_certain = self._is_whole
-        for frame, name in self._named[depth:]:
+        is_certain = self._is_whole and self._first_guess == len(self._named)
+        for name in self._named[depth:]:
             is_machinery = _is_machinery(name)
             if not is_machinery and name.symbol and not name.is_doubtful:
                 return False
-            is_certain &= is_machinery and frame.trust is not Trust.SCAN
+            is_certain &= is_machinery
         self.may_show_end |= not is_certain
         return is_certain
 
