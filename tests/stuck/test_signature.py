@@ -91,6 +91,8 @@ def test_a_frame_without_a_trusted_name_is_its_place_in_its_module():
     assert signature([far]).text == "app+0x63000"
     doubtful = Name(0x411123, "app", "DllRegisterServer", 0x123, SymbolKind.EXPORT, is_doubtful=True, rva=0x11123)
     assert signature([doubtful]).text == "app+0x11123"
+    far_in_filter = replace(doubtful, module="KERNEL32", symbol="UnhandledExceptionFilter", offset=0x55B)
+    assert signature([far_in_filter, *stack("app!Parse")]).text == "app!Parse"
     near = stack("app!DllRegisterServer+0x20", kind=SymbolKind.EXPORT)
     assert signature(near).text == "app!DllRegisterServer"
 
