@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from throwstack.names.demangle import undecorate
+from throwstack.names.demangle import is_decorated, undecorate
 
 _LONGEST = 160
 _READ = 1024
@@ -62,10 +62,10 @@ def plain_name(symbol: str) -> str:
     """
     symbol = symbol[:_READ]
     decorated = _STDCALL.fullmatch(symbol)
-    if decorated:
+    if decorated and not is_decorated(symbol):
         return decorated[1][:_LONGEST]
     symbol = _without_parts(symbol)
-    readable = _spelled(undecorate(symbol))
+    readable = _spelled(_PART.sub("", undecorate(symbol)))
     readable = _LAMBDA.sub("lambda", _ANONYMOUS.sub("anonymous", readable))
     readable = _without_numbers(_SCOPE.sub(lambda found: found[1] or "", readable))
     return _RUST_HASH.sub("", _last_word(_without_groups(_without_trait(readable))))[:_LONGEST]
