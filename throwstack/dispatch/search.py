@@ -166,7 +166,7 @@ class _Search:
             name = name_of(target.symbols, frame)
             role = role_of(name.symbol)
             found = None
-            if is_unnamed_ntdll(name):
+            if is_unnamed_ntdll(target, name):
                 found = self._from_unnamed(frames, index)
             elif target.arch is Arch.X86:
                 found = x86.from_frame(target, stack, frame, name)
