@@ -62,7 +62,7 @@ class FoundExceptions:
 
     `walks` has, for each exception, the walk from its CONTEXT, which the search needs and the caller can use again.
     `taken` are the exceptions that a handler has taken although their dispatch is still on the stack, with their walks
-    in `taken_walks`. `is_doubtful`: of one of `exceptions` it cannot be told whether a handler has taken it.
+    in `taken_walks`.
     """
 
     exceptions: tuple[SavedException, ...] = ()
@@ -70,7 +70,6 @@ class FoundExceptions:
     notes: tuple[str, ...] = ()
     taken: tuple[SavedException, ...] = ()
     taken_walks: tuple[Walk, ...] = ()
-    is_doubtful: bool = False
 
 
 def exceptions_in_flight(target: Target, stack: StackBounds, start: SearchStart) -> FoundExceptions:
@@ -99,7 +98,6 @@ class _Search:
         found: list[tuple[SavedException, Walk]] = []
         handled: list[tuple[SavedException, Walk]] = []
         notes: list[str] = []
-        is_doubtful = False
         frames, is_complete = self._start.frames, self._start.is_complete
         low = min([self._start.low, *(frame.sp for frame in frames[:1])])
         for depth in range(MAX_NESTED):
@@ -116,7 +114,6 @@ class _Search:
             if answer.taken is Taken.YES:
                 notes.append(f"{_of(item)} was dispatched further out, and a handler seems to have taken it{_at(item)}")
             elif answer.taken is Taken.UNKNOWN:
-                is_doubtful = True
                 notes.append(f"{_of(item)}: a handler may have taken it{_at(item)}: {answer.why}")
             # A function that captured itself is in the walk from its CONTEXT once more.
             low = item.context.registers.sp + captures_itself(self._target, item.context.registers.ip)
@@ -127,7 +124,6 @@ class _Search:
             tuple(notes),
             tuple(item for item, _ in handled),
             tuple(walk for _, walk in handled),
-            is_doubtful,
         )
 
     def _by_frames(self, frames: Sequence[Frame], low: int, *, is_complete: bool) -> SavedException | None:

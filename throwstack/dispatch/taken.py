@@ -171,6 +171,12 @@ def shows_dispatch(target: Target, frames: Sequence[Frame]) -> bool:
     return any(role_of(name.symbol) in IN_DISPATCH or is_unnamed_ntdll(target, name) for name in names)
 
 
+def shows_start_of_dispatch(target: Target, frames: Sequence[Frame]) -> bool:
+    """Say whether a frame is in the function that began a dispatch: the kernel's dispatcher or RtlRaiseException."""
+    starts = {DispatchRole.DISPATCHER, DispatchRole.RAISER}
+    return any(role_of(name_of(target.symbols, frame).symbol) in starts for frame in frames)
+
+
 def is_unnamed_ntdll(target: Target, name: Name) -> bool:
     """Say whether `name` is that of an address in an ntdll of which no name at all could be read."""
     if name.symbol or name.module.lower() != DISPATCHERS_MODULE:
