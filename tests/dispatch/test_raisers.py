@@ -22,7 +22,12 @@ KERNELBASE = Module("KERNELBASE.dll", "", 0x7FFA_0800_0000, 0x20_0000)
 APP = Module("app.exe", "", 0x7FF6_0000_0000, 0x10000)
 JIT = 0x7FF6_8000_0000
 NAMES = {
-    "ntdll.dll": {"RtlRaiseException": 0x4000, "RtlRaiseStatus": 0x5000, "RtlDispatchException": 0x6000, "Zw": 0x7000},
+    "ntdll.dll": {
+        "RtlRaiseException": 0x4000,
+        "RtlRaiseStatus": 0x5000,
+        "RtlDispatchException": 0x6000,
+        "KiUserExceptionDispatch": 0x8000,
+    },
     "KERNELBASE.dll": {"RaiseException": 0x1000, "UnhandledExceptionFilter": 0x2000, "RaiseFailFastException": 0x3000},
 }
 IN_DISPATCH, IN_RAISE_STATUS = NTDLL.base + 0x6100, NTDLL.base + 0x5051
@@ -65,6 +70,18 @@ def test_rtlraisestatus_has_a_context_of_its_own_state_in_its_frame(record_ip: i
     (found,) = search(stack, frame(IN_DISPATCH, LIMIT + 0x4000), raiser, frame(IN_APP, AT + 0x5B0))
     assert (found.record.location, found.context.address) == (AT + 0x20, AT + 0xC0)
     assert (found.record.code, found.routes) == (0xC0000008, (Route.RAISE,))
+
+
+def test_the_kernel_may_dispatch_what_rtlraisestatus_raises():
+    """With a debugger attached, it calls ZwRaiseException: the kernel copies record and CONTEXT to the dispatcher."""
+    stack, raise_sp = Stack(LIMIT, BASE), AT + 0x800
+    for at, record in ((AT, AT + 0x4F0), (raise_sp + 0xC0, raise_sp + 0x20)):
+        put_context(stack, at, rip=IN_RAISE_STATUS, rsp=raise_sp)
+        put_record(stack, record, code=0xC0000008, ip=IN_APP)
+    raiser = frame(IN_RAISE_STATUS, raise_sp, IN_APP, raise_sp + 0x5A8)
+    (found,) = search(stack, frame(NTDLL.base + 0x8010, AT), raiser, frame(IN_APP, raise_sp + 0x5B0))
+    assert (found.record.location, found.context.address) == (AT + 0x4F0, AT)
+    assert found.routes == (Route.DISPATCHER, Route.RAISE)
 
 
 def test_a_context_above_its_sp_is_refused_where_no_raiser_captured_it():

@@ -28,12 +28,13 @@ def x86(code: bytes) -> Image:
 @pytest.mark.parametrize(
     ("between", "expected"),
     [
-        ("558bec 90 90 90 90", CERTAIN),
-        ("7402 33c0 40 c3 90", LIKELY),  # je +2; a return that nothing jumps over ends the function
-        ("7404 33c0 40 c3 90", CERTAIN),  # je over the return
-        ("eb02 33c0 90 90", LIKELY),  # a jump: whether it leaves the function is not known
-        ("90 cd29 90 90 90", LIKELY),  # int 29h never returns
-        ("b8cccccccc f3ab 90", CERTAIN),  # a debug build fills its locals with this constant
+        ("558bec 40 40 40 40", CERTAIN),
+        ("7402 33c0 40 c3 40", LIKELY),  # je +2; a return that nothing jumps over ends the function
+        ("7404 33c0 40 c3 40", CERTAIN),  # je over the return
+        ("0f8400100000 40 c3 40", LIKELY),  # je to a cold part, far after other functions
+        ("eb02 33c0 40 40", LIKELY),  # a jump: whether it leaves the function is not known
+        ("40 cd29 40 40 40", LIKELY),  # int 29h never returns
+        ("b8cccccccc f3ab 40", CERTAIN),  # a debug build fills its locals with this constant
         ("c3 90 90 90 90 90 55", LIKELY),  # may align a loop
         ("c3 cccccccc", DOUBTFUL),
         ("c20800 9090909090 8bff", DOUBTFUL),
@@ -47,12 +48,13 @@ def test_the_code_between_an_x86_export_and_an_address(between, expected):
     assert certainty(it, 0x1000, 0x1030, is_sparse=False) is is_named_by_pdb
 
 
-def test_a_prologue_after_a_call_begins_another_function():
-    """`call abort` is the last instruction of its function, and no filling follows."""
-    caller = bytes.fromhex("558bec 83ec10 90909090909090909090 e800000000".replace(" ", ""))
-    it = x86(caller + bytes.fromhex("558bec") + b"\x90" * 0x40)
-    assert certainty(it, 0x1000, 0x1014, is_sparse=True) is CERTAIN  # inside the call
-    assert certainty(it, 0x1000, 0x1020, is_sparse=True) is LIKELY
+@pytest.mark.parametrize("following", ["558bec", "90", "8d7600", "55", "83ec1c"])
+def test_padding_or_a_prologue_after_a_call_may_begin_another_function(following):
+    """`call abort` is the last instruction of its function: the code after it may be of the next one."""
+    caller = bytes.fromhex("83ec1c") + b"\x40" * 0x18 + bytes.fromhex("e800000000")
+    it = x86(caller + bytes.fromhex(following) + b"\x40" * 0x40)
+    assert certainty(it, 0x1000, 0x101F, is_sparse=True) is CERTAIN  # inside the call
+    assert certainty(it, 0x1000, 0x1030, is_sparse=True) is LIKELY
 
 
 def test_far_from_an_x86_export_the_name_is_doubted():
@@ -96,7 +98,7 @@ def x64() -> Image:
     """Functions at 1000-1040 and 1040-1080, a leaf at 1080-10a0, the first's cold part at 10a0-10c0."""
     xdata = PLAIN.ljust(16, b"\0") + chained(0x1000, 0x1040, 0x2000)
     functions = [(0x1000, 0x1040, 0x2000), (0x1040, 0x1080, 0x2000), (0x10A0, 0x10C0, 0x2010)]
-    sections = [Section(".text", 0x1000, b"\x90" * 0x1000), Section(".xdata", 0x2000, xdata, READ_ONLY)]
+    sections = [Section(".text", 0x1000, b"\x50" * 0x1000), Section(".xdata", 0x2000, xdata, READ_ONLY)]
     return image(Pe(X64, BASE, sections=sections, functions=functions))
 
 
@@ -107,7 +109,7 @@ def x64() -> Image:
         (0x1000, 0x1040, DOUBTFUL),  # as a frame of RtlDispatchException after the export RtlUnwindEx
         (0x1010, 0x1020, LIKELY),  # a label inside
         (0x1040, 0x1050, CERTAIN),
-        (0x1080, 0x1090, CERTAIN),  # a leaf has no entry
+        (0x1080, 0x1083, CERTAIN),  # a leaf has no entry
         (0x1040, 0x1090, DOUBTFUL),  # a leaf without an export, after a function that has ended
         (0x1000, 0x1090, DOUBTFUL),
         (0x1000, 0x10B0, CERTAIN),  # its own cold part
@@ -124,8 +126,30 @@ def test_a_function_table_decides_although_exports_are_missing():
     assert certainty(it, 0x1080, 0x1090, is_sparse=True, has_gaps=True) is DOUBTFUL
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("4c8bd1 b834000000 f604250803fe7f01 7503 0f05 c3 cd2e c3", LIKELY),  # the stub of a system call, and the next
+        ("4883ec28 40 40 40 40", CERTAIN),
+        ("c3 4883ec28", LIKELY),
+    ],
+)
+def test_the_code_of_a_leaf_says_where_it_ends(code, expected):
+    text = bytes.fromhex(code).ljust(0x40, b"\x50")
+    sections = [Section(".text", 0x1000, text), Section(".xdata", 0x2000, PLAIN, READ_ONLY)]
+    it = image(Pe(X64, BASE, sections=sections, functions=[(0x1800, 0x1840, 0x2000)]))
+    assert certainty(it, 0x1000, 0x1020, is_sparse=True) is expected
+
+
+def test_a_system_call_returns_into_its_stub():
+    stub = bytes.fromhex("4c8bd1 b834000000 f604250803fe7f01 7503 0f05 c3 cd2e c3".replace(" ", ""))
+    sections = [Section(".text", 0x1000, stub), Section(".xdata", 0x2000, PLAIN, READ_ONLY)]
+    it = image(Pe(X64, BASE, sections=sections, functions=[(0x1800, 0x1840, 0x2000)]))
+    assert [certainty(it, 0x1000, rva, is_sparse=True) for rva in (0x1013, 0x1014, 0x1015)] == [CERTAIN] * 3
+
+
 def test_a_leaf_may_be_before_all_entries():
-    sections = [Section(".text", 0x1000, b"\x90" * 0x1000), Section(".xdata", 0x2000, PLAIN, READ_ONLY)]
+    sections = [Section(".text", 0x1000, b"\x50" * 0x1000), Section(".xdata", 0x2000, PLAIN, READ_ONLY)]
     it = image(Pe(X64, BASE, sections=sections, functions=[(0x1800, 0x1840, 0x2000)]))
     assert certainty(it, 0x1000, 0x1700, is_sparse=True) is CERTAIN
 

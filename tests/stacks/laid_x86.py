@@ -262,6 +262,9 @@ class LaidX86:
             data = text.encode("utf-16-le") + b"\0\0" if wide else text.encode() + b"\0"
             self.stack.at(at).raw(data + bytes(-len(data) % 4))
             where.append(at)
+        if "Indirect" in name:  # MSGBOXPARAMS: its size, owner, instance, text, caption, style
+            self.stack.at(_BASE - 0xA000).d32(40, 0, 0, where[1], where[0], 0x10)
+            return (_BASE - 0xA000,)
         return (0, where[1], where[0], 0x10, *(0,) * (_ARGUMENTS.get(name, 4) - 4))
 
     def _fill(self, chain: Chain, index: int) -> None:
@@ -306,7 +309,17 @@ class LaidX86:
 
 
 _POPS = {
-    **dict.fromkeys(("UnhandledExceptionFilter", "RtlRaiseException", "RtlExitUserProcess", "ExitProcess"), 4),
+    **dict.fromkeys(
+        (
+            "MessageBoxIndirectA",
+            "MessageBoxIndirectW",
+            "UnhandledExceptionFilter",
+            "RtlRaiseException",
+            "RtlExitUserProcess",
+            "ExitProcess",
+        ),
+        4,
+    ),
     **dict.fromkeys(("RtlDispatchException", "ReportFault"), 8),
     **dict.fromkeys(("RaiseException", "MessageBoxA", "MessageBoxW"), 16),
     **dict.fromkeys(("ExecuteHandler", "ExecuteHandler2", "MessageBoxExA", "MessageBoxExW"), 20),

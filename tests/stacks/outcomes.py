@@ -65,10 +65,10 @@ class LaidOut:
         unwinder = X64Unwinder(images) if self.arch is Arch.X64 else X86Unwinder(images, symbols)
         return Target(self.arch, self.memory, images, symbols, unwinder)
 
-    def outcome(self, mode: str) -> Outcome:
-        """Examine the thread."""
+    def outcome(self, mode: str, *, handled: bool = False) -> Outcome:
+        """Examine the thread. `handled`: list it, too, if a handler has taken the exception on its stack."""
         target = self.target(mode)
-        found = Triage(target).examine(self.thread)
+        found = Triage(target, handled=handled).examine(self.thread)
         if found.stuck is None:
             return Outcome(None, found.doubts)
         site = CrashSite(

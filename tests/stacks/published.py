@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the files of published stacks: `tests/stacks/*.txt`.
+r"""Reads the files of published stacks: `tests/stacks/*.txt`.
 
 A file has one line `module!function` for each frame, innermost first, as a debugger prints them. Lines that begin with
 `#` are comments. A line that begins with `~` is a frame that a handler has unwound: what it wrote is still on the
@@ -10,7 +10,7 @@ stack, below the frames that are live. Lines that begin with `!` say the rest:
                                     innermost first; without one it is an access violation
     !throw std::runtime_error "no"  the same for a C++ exception: type and message
     !int29 7                        the innermost function has failed fast, with this code
-    !box "caption" "text"           what the innermost MessageBox function shows
+    !box "caption" "text"           what the innermost MessageBox function shows; \n is a new line
     !exports app!Run app!Stop       functions that are exported, beside those of `exports.tsv`, which says how to write
                                     a decorated name
     !exports-only                   what follows is expected only if no names but exports are known
@@ -19,6 +19,7 @@ stack, below the frames that are live. Lines that begin with `!` say the rest:
 What must come out:
 
     !row, !no-row                   whether the thread is reported
+    !handled                        the thread has no row, but is listed where exceptions that were taken are asked for
     !verdict CRASHED_WAITING_FOR_WER    a name of `VerdictCode`
     !exception ACCESS_VIOLATION     what the title of the exception begins with; `none` if there must be none
     !thrown-at app!Parse            without the offset
@@ -70,6 +71,7 @@ class Expectation:
     """What must come out. Texts are None where the file does not say."""
 
     row: bool | None = None
+    handled: bool = False
     verdict: str = ""
     says: str = ""
     exception: str | None = None
@@ -164,7 +166,7 @@ def _about_the_stack(stack: PublishedStack, word: str, rest: str) -> bool:
         case "int29":
             stack.fast_fail = int(rest, 0)
         case "box":
-            caption, text = shlex.split(rest)
+            caption, text = (item.replace(r"\n", "\n") for item in shlex.split(rest))
             stack.box = caption, text
         case "exports":
             for item in rest.split():
@@ -185,6 +187,8 @@ def _about_the_result(expected: Expectation, word: str, rest: str) -> bool:
             expected.exception = expected.thrown_at = expected.signature = None
         case "verdict":
             expected.verdict = rest
+        case "handled":
+            expected.handled = True
         case "says":
             expected.says = rest
         case "exception":

@@ -14,6 +14,7 @@ from tests.stacks.outcomes import LaidOut
 from tests.stacks.published import FOLDER, MODES, PublishedStack, read_stack, stack_files
 from throwstack.names.demangle import undecorate
 from throwstack.names.frame_names import name_of
+from throwstack.report.verdict import VerdictCode
 
 FILES = stack_files()
 
@@ -24,10 +25,12 @@ def _laid(path: Path) -> tuple[PublishedStack, LaidOut]:
     return stack, LaidOut(stack)
 
 
-def _cases() -> list[object]:
+def _cases(*, handled: bool = False) -> list[object]:
     cases: list[object] = []
     for path in FILES:
         expected = read_stack(path).expected
+        if handled and not any(one.handled for one in expected.values()):
+            continue
         for mode in MODES:
             reason = expected[mode].xfail
             marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
@@ -67,3 +70,10 @@ def test_stack_is_laid_out_as_published(path: Path) -> None:
 def test_comes_out_as_written(path: Path, mode: str) -> None:
     stack, laid = _laid(path)
     assert not differences(stack, mode, laid.outcome(mode))
+
+
+@pytest.mark.parametrize(("path", "mode"), _cases(handled=True))
+def test_taken_exceptions_are_listed_on_request(path: Path, mode: str) -> None:
+    crash = _laid(path)[1].outcome(mode, handled=True).crash
+    assert crash is not None
+    assert crash.verdict.code is VerdictCode.HANDLED

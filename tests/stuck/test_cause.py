@@ -110,6 +110,11 @@ UNCERTAIN = {
     "a runtime that is linked in, without symbols": (
         f"[0xC0000409 7] app! < app! < app! < ntdll!RtlpExecuteHandlerForException < {THROWN}"
     ),
+    "a frame that rests on a guess": f"[0xC0000005] app!Report < ~app!CrashFilter < {FILTER} < {FAULT}",
+    "a doubtful name": f"[0xC0000005] app!CrashFilter < ?KERNELBASE!UnhandledExceptionFilter < {FAULT}",
+    "abort in a vectored handler": (
+        f"[0xC0000409 7] ucrtbase!abort < app!OnException < ntdll!RtlpCallVectoredHandlers < {FAULT}"
+    ),
     "terminate under a frame without a name": (f"{ABORT} < app! < ntdll!RtlpExecuteHandlerForException < {THROWN}"),
 }
 

@@ -154,6 +154,8 @@ def test_on_x64_a_text_that_a_runtime_uses_is_found_by_a_pointer_in_a_frame_of_i
         ("svc", "Run-time error '91':\n\nObject variable or With block variable not set"),
         ("svc", "Run-time error '-2147467259 (80004005)':\n\nAutomation error"),
         ("Error", "Runtime error 216 at 00403B2A"),
+        ("Error", "Runtime error 216 at $00403B2A"),
+        ("Error", "An unhandled exception occurred at $00403B2A:\r\nEConvertError: x"),
         ("Application Error", "Exception EAccessViolation in module svc.exe at 00052F51.\nAccess violation"),
         ("svc.exe - Common Language Runtime Debugging Services", "Application has generated an exception"),
         ("Assertion Failed: Abort=Quit, Retry=Debug, Ignore=Continue", "at Svc.Main()"),

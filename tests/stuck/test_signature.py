@@ -94,6 +94,8 @@ def test_a_frame_without_a_trusted_name_is_its_place_in_its_module():
         0x411123, "app", "DllRegisterServer", 0x123, SymbolKind.EXPORT, certainty=Certainty.DOUBTFUL, rva=0x11123
     )
     assert signature([doubtful]).text == "app+0x11123"
+    far_in_filter = replace(doubtful, module="KERNEL32", symbol="UnhandledExceptionFilter", offset=0x55B)
+    assert signature([far_in_filter, *stack("app!Parse")]).text == "app!Parse"
     near = stack("app!DllRegisterServer+0x20", kind=SymbolKind.EXPORT)
     assert signature(near).text == "app!DllRegisterServer"
 

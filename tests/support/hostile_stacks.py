@@ -26,12 +26,15 @@ SYMBOLS = {
         "GS_ExceptionRecord": 0x50000,
         "GS_ContextRecord": 0x50800,
         "RtlUnwindEx": 0x5000,
+        "RtlRaiseStatus": 0x6000,
     },
-    "kernel32.dll": {"UnhandledExceptionFilter": 0x1000},
+    "kernel32.dll": {"UnhandledExceptionFilter": 0x1000, "RaiseFailFastException": 0x2000, "RaiseException": 0x3000},
 }
-
-
-CODE = [NTDLL.base + 0x1000 * page + 0x10 for page in range(1, 6)] + [KERNEL32.base + 0x1010]
+RAISE_STATUS, FAIL_FAST = NTDLL.base + 0x6010, KERNEL32.base + 0x2010
+CODE = [
+    *(NTDLL.base + 0x1000 * page + 0x10 for page in range(1, 7)),
+    *(KERNEL32.base + 0x1000 * page + 0x10 for page in range(1, 4)),
+]
 
 
 def target_of(arch: Arch, data: bytes, walk: Walk) -> Target:
@@ -86,4 +89,5 @@ def check(target: Target, found: FoundExceptions) -> None:
         assert item.record.code
         assert target.images.is_code(item.context.registers.ip) or item.record.address == item.context.registers.ip
         if stack.contains(item.context.address):
-            assert item.context.address < sp
+            captured_itself = item.context.arch is Arch.X64 and item.context.registers.ip in {RAISE_STATUS, FAIL_FAST}
+            assert item.context.address < sp + (0x1000 if captured_itself else 0)

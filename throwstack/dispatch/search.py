@@ -27,7 +27,7 @@ from throwstack.dispatch import x64, x86
 from throwstack.dispatch.context_scan import scan_contexts
 from throwstack.dispatch.exception_pointers import from_registers, scan_pointers
 from throwstack.dispatch.gs_failure import from_gs_failure_frame
-from throwstack.dispatch.raisers import FAIL_FAST
+from throwstack.dispatch.raisers import FAIL_FAST, captures_itself
 from throwstack.dispatch.saved_exception import Route, SavedException, merge, rank
 from throwstack.dispatch.stale_contexts import is_stale
 from throwstack.dispatch.taken import Answer, Registered, Taken, is_unnamed_ntdll, taken
@@ -62,7 +62,7 @@ class FoundExceptions:
 
     `walks` has, for each exception, the walk from its CONTEXT, which the search needs and the caller can use again.
     `taken` are the exceptions that a handler has taken although their dispatch is still on the stack, with their walks
-    in `taken_walks`. `is_doubtful`: of one of `exceptions` it cannot be told whether a handler has taken it.
+    in `taken_walks`.
     """
 
     exceptions: tuple[SavedException, ...] = ()
@@ -70,7 +70,6 @@ class FoundExceptions:
     notes: tuple[str, ...] = ()
     taken: tuple[SavedException, ...] = ()
     taken_walks: tuple[Walk, ...] = ()
-    is_doubtful: bool = False
 
 
 def exceptions_in_flight(target: Target, stack: StackBounds, start: SearchStart) -> FoundExceptions:
@@ -99,7 +98,6 @@ class _Search:
         found: list[tuple[SavedException, Walk]] = []
         handled: list[tuple[SavedException, Walk]] = []
         notes: list[str] = []
-        is_doubtful = False
         frames, is_complete = self._start.frames, self._start.is_complete
         low = min([self._start.low, *(frame.sp for frame in frames[:1])])
         for depth in range(MAX_NESTED):
@@ -116,10 +114,9 @@ class _Search:
             if answer.taken is Taken.YES:
                 notes.append(f"{_of(item)} was dispatched further out, and a handler seems to have taken it{_at(item)}")
             elif answer.taken is Taken.UNKNOWN:
-                is_doubtful = True
                 notes.append(f"{_of(item)}: a handler may have taken it{_at(item)}: {answer.why}")
             # A function that captured itself is in the walk from its CONTEXT once more.
-            low = item.context.registers.sp + item.is_in_own_frame
+            low = item.context.registers.sp + captures_itself(self._target, item.context.registers.ip)
             frames, is_complete = [frame for frame in walk.frames if frame.sp >= low], walk.is_complete
         return FoundExceptions(
             tuple(item for item, _ in found),
@@ -127,7 +124,6 @@ class _Search:
             tuple(notes),
             tuple(item for item, _ in handled),
             tuple(walk for _, walk in handled),
-            is_doubtful,
         )
 
     def _by_frames(self, frames: Sequence[Frame], low: int, *, is_complete: bool) -> SavedException | None:
@@ -166,7 +162,7 @@ class _Search:
             name = name_of(target.symbols, frame)
             role = role_of(name.symbol)
             found = None
-            if is_unnamed_ntdll(name):
+            if is_unnamed_ntdll(target, name):
                 found = self._from_unnamed(frames, index)
             elif target.arch is Arch.X86:
                 found = x86.from_frame(target, stack, frame, name)

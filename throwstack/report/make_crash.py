@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from throwstack.core.exception_record import nested_records
-from throwstack.core.frames import Walk
+from throwstack.core.frames import Trust, Walk
 from throwstack.core.guard import Guard
 from throwstack.core.sides import Side
 from throwstack.core.text import escape
@@ -180,7 +180,11 @@ class _CrashMaker:
             with self._part("signature of the blocked stack"):
                 names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
                 at = waits_at(names)
-                where = "" if at is None else escape(str(at), WHOLE)
+                if at is not None:
+                    where = escape(str(at), WHOLE)
+                    inside = walk.frames[: names.index(at) + 1]
+                    if any(frame.trust is Trust.SCAN for frame in inside):
+                        self._notes.append("where it was thrown and the signature rest on guessed frames")
                 signed = waiting_signature(names, kinds[0].value if kinds else "")
         return where, signed
 

@@ -22,13 +22,14 @@ first, and a note says that it may be wrong.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TypeVar
 
 from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionRecord
-from throwstack.core.frames import Frame, Trust, Walk
+from throwstack.core.frames import Trust, Walk
 from throwstack.core.guard import Guard
-from throwstack.dispatch.saved_exception import SavedException
+from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.names.blockers import Blocker, BlockerKind, blocker_named
 from throwstack.names.frame_names import name_of
 from throwstack.names.stable_names import plain_name
@@ -48,6 +49,10 @@ STATUS_FATAL_APP_EXIT, STATUS_INVALID_CRUNTIME_PARAMETER, STATUS_NONCONTINUABLE_
 """
 _LAST_FILTERS = frozenset({"_XcptFilter", "_seh_filter_exe", "_seh_filter_dll", "__CppXcptFilter"})
 """Filters of the C runtime around main and the routines of threads: no other handler took the exception."""
+_TAKERS = re.compile(
+    r"RtlUnwind(Ex|2)?|RcConsolidateFrames|_*(Cxx)?CallCatchBlock2?|_*CallSettingFrame\w*|_*FrameUnwindToState"
+)
+"""Functions that run after a handler took an exception: they unwind the stack, or run the block that catches."""
 _MACHINERY = frozenset({Role.CARRIES, Role.REPORTS, Role.HANDLES, Role.BEGINS, Role.STARTS})
 
 
@@ -95,7 +100,11 @@ class _Between:
         bound = outer.context.registers.sp
         frames = [frame for frame in walk.frames if frame.sp < bound]
         self._is_whole = len(frames) < len(walk.frames)
-        self._named = [(frame, name_of(symbols, frame)) for frame in frames]
+        self._named = [name_of(symbols, frame) for frame in frames]
+        guesses = [depth for depth, frame in enumerate(frames) if frame.trust is Trust.SCAN]
+        self._first_guess = guesses[0] if guesses else len(frames)
+        self._is_filters_argument = Route.FILTER_ARGUMENT in outer.routes
+        self._may_be_far = not outer.context.arch.facts.has_function_table
         self.may_show_end = False
 
     def shows_end(self, record: ExceptionRecord) -> bool:
@@ -103,25 +112,40 @@ class _Between:
 
         `may_show_end` is True afterwards if that was found, but not for certain.
         """
-        for depth, (frame, name) in enumerate(self._named):
+        for depth, name in enumerate(self._named):
             blocker = _blocker(name)
             is_last = plain_name(name.symbol) in _LAST_FILTERS
             if is_last or (blocker is not None and blocker.proves_exception):
-                if _is_certain(frame, name, blocker):
+                if self._is_certain(depth, name, is_proof=not is_last):
                     return True
                 self.may_show_end = True
             elif blocker is not None and blocker.kind is BlockerKind.TERMINATE and self._is_called_by_machinery(depth):
                 return True
-        return _is_end(record) and bool(self._named) and self._is_called_by_machinery(0)
+        if not _is_end(record) or not self._named:
+            return False
+        # A vectored handler or a filter of the program may end it on purpose, or over a failure of its own.
+        self.may_show_end |= not any(_is_taker(name) for name in self._named)
+        return self._is_called_by_machinery(0)
+
+    def _is_certain(self, depth: int, name: Name, *, is_proof: bool) -> bool:
+        """Say whether the frame at `depth` is in the function that `name` names.
+
+        `is_proof` says that the function runs only if an exception went unhandled. On x86 its name is accepted although
+        it is doubtful, because UnhandledExceptionFilter is long, and the address in it far from its symbol. Its frame
+        is accepted although it rests on a guess if its argument leads to the outer exception.
+        """
+        if is_proof and self._is_filters_argument:
+            return True
+        return depth < self._first_guess and (not name.is_doubtful or (is_proof and self._may_be_far))
 
     def _is_called_by_machinery(self, depth: int) -> bool:
         """Say whether all frames from `depth` outwards are machinery of runtimes and the dispatcher, for certain."""
-        is_certain = self._is_whole
-        for frame, name in self._named[depth:]:
+        is_certain = self._is_whole and self._first_guess == len(self._named)
+        for name in self._named[depth:]:
             is_machinery = _is_machinery(name)
             if not is_machinery and name.symbol and not name.is_doubtful:
                 return False
-            is_certain &= is_machinery and frame.trust is not Trust.SCAN
+            is_certain &= is_machinery
         self.may_show_end |= not is_certain
         return is_certain
 
@@ -130,13 +154,8 @@ def _blocker(name: Name) -> Blocker | None:
     return blocker_named(name.module, name.symbol) or blocker_named(name.module, plain_name(name.symbol))
 
 
-def _is_certain(frame: Frame, name: Name, blocker: Blocker | None) -> bool:
-    """Say whether the frame is in the named function.
-
-    The name of a function that runs only if an exception went unhandled is taken as triage takes it: on x86,
-    UnhandledExceptionFilter is long, and an address in it far from its symbol.
-    """
-    return frame.trust is not Trust.SCAN and (blocker is not None or not name.is_doubtful)
+def _is_taker(name: Name) -> bool:
+    return not name.is_doubtful and _TAKERS.fullmatch(plain_name(name.symbol)) is not None
 
 
 def _is_machinery(name: Name) -> bool:

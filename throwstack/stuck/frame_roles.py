@@ -13,7 +13,8 @@ versions it is for. Each other line is one of these:
 
 A pattern is a regular expression. It is matched against the whole stable name of a function
 (`throwstack.names.stable_names`) without template arguments: `FindHandler<__FrameHandler4>` is matched as
-`FindHandler`, `run::<lambda_1>::operator()` as `run::lambda::operator()`, and Rust's `{closure#0}` as `closure`.
+`FindHandler`, `run::<lambda_1>::operator()` as `run::lambda::operator()`, and Rust's `{closure#0}` as `closure`. A
+pattern with `<T>` is for names that have template arguments.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def roles_of(module: str, name: str) -> frozenset[Role]:
     return frozenset(
         role
         for role, (of_names, of_modules) in _patterns().items()
-        if (bare and of_names.fullmatch(bare)) or (module and of_modules.fullmatch(qualified))
+        if (bare and (of_names.fullmatch(bare) or of_names.fullmatch(name)))
+        or (module and of_modules.fullmatch(qualified))
     )
 
 

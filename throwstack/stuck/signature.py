@@ -39,7 +39,8 @@ HASHED_FRAMES = 5
 _MAX_EXPORT_OFFSET = 0x1000
 _SEPARATOR = " | "
 _LEFT_OUT = frozenset({Role.CARRIES, Role.REPORTS, Role.STARTS})
-_NOT_THE_CALLER = _LEFT_OUT | {Role.HANDLES, Role.BEGINS, Role.WAITS}
+_IS_MACHINERY = _LEFT_OUT | {Role.HANDLES}
+_NOT_THE_CALLER = _IS_MACHINERY | {Role.BEGINS, Role.WAITS}
 _DISPATCHERS = frozenset(
     {
         *("KiUserExceptionDispatch", "KiUserExceptionDispatcher"),
@@ -176,7 +177,7 @@ def _waiting(functions: list[_Function]) -> list[_Function]:
     return _folded(
         item
         for item in outside
-        if not item.roles & (_LEFT_OUT | {Role.HANDLES}) and (Role.WAITS not in item.roles or Role.BEGINS in item.roles)
+        if not item.roles & _IS_MACHINERY and (Role.WAITS not in item.roles or Role.BEGINS in item.roles)
     )
 
 
@@ -209,7 +210,7 @@ def _function(name: Name) -> _Function:
     module, symbol = name.module.lower(), _SYSTEM_CALL.sub("Nt", plain_name(name.symbol))
     is_far = name.kind is SymbolKind.EXPORT and name.offset >= _MAX_EXPORT_OFFSET
     roles = roles_of(module, "" if is_far else symbol)
-    if symbol and (is_far or (name.is_doubtful and not roles & _LEFT_OUT)):
+    if symbol and (is_far or (name.is_doubtful and not roles & _IS_MACHINERY)):
         return _Function(module, "", name.offset if name.rva is None else name.rva, roles_of(module, ""))
     return _Function(module, symbol, 0 if symbol else name.offset, roles)
 
