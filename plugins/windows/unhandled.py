@@ -41,6 +41,7 @@ class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface
                 "in either (both)",
                 default="both",
             ),
+            options.handled_requirement(),
         ]
 
     def _crashes(self) -> Iterator[CrashReport]:

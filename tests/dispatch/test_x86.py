@@ -191,20 +191,60 @@ def test_exceptions_further_out_are_found_by_their_nested_registrations():
     assert [item.record.code for item in found.exceptions] == [0xC0000094, 0xC0000005]
 
 
+def asked_handler(stack: Stack, at: int) -> tuple[Frame, Frame]:
+    """ExecuteHandler2, which passes record and CONTEXT of the exception at `at` to a handler, and the dispatcher."""
+    ebp = at - 0x100
+    stack.at(ebp + 8).d32(at + 8, 0x045BFFDC, at + 0x58)
+    return ntdll_frame("ExecuteHandler2", ebp - 0x20, ebp), ntdll_frame("KiUserExceptionDispatcher", at, at + 0x600)
+
+
 def test_an_exception_whose_registration_is_unlinked_was_taken_by_a_handler():
     """A C++ catch block of x86 runs below the dispatcher's frames, which are still on the stack."""
     at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
     delivered(stack, at)
     stack.at(BASE - 0x24).d32(0xFFFFFFFF)
-    dispatcher = ntdll_frame("KiUserExceptionDispatcher", at, at + 0x600)
-    found = in_flight(stack, dispatcher, registrations=(BASE - 0x24,), proves_exception=False)
+    found = in_flight(stack, *asked_handler(stack, at), registrations=(BASE - 0x24,), proves_exception=False)
     assert found.exceptions == ()
+    assert [item.context.address for item in found.taken] == [at + 0x58]
     assert found.notes == (
         (
             f"exception 0xc0000005 at {CONTEXT_IP:#x} was dispatched further out, and a handler seems to have taken it "
             f"(context {at + 0x58:#x})"
         ),
     )
+
+
+def test_an_exception_for_which_no_handler_of_a_frame_was_called_needs_no_registration():
+    """Vectored handlers, the dispatcher's lock and NtRaiseException come before ExecuteHandler, or after it."""
+    at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
+    delivered(stack, at)
+    stack.at(BASE - 0x24).d32(0xFFFFFFFF)
+    dispatcher = ntdll_frame("KiUserExceptionDispatcher", at, at + 0x600)
+    found = in_flight(stack, dispatcher, registrations=(BASE - 0x24,), proves_exception=False)
+    assert [item.context.address for item in found.exceptions] == [at + 0x58]
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("flags", [0x2, 0x4 | 0x1])
+def test_a_record_with_the_flags_of_unwinding_was_taken(flags: int):
+    at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
+    record, saved = Label("record"), Label("context")
+    stack.at(at).d32(record, saved)
+    stack.at(at + 8).mark(record).d32(0xC0000005, flags, 0, CONTEXT_IP, 0)
+    put_context(stack, at + 0x58, saved, esp=at + 0x400)
+    dispatcher = ntdll_frame("KiUserExceptionDispatcher", at, at + 0x600)
+    found = in_flight(stack, dispatcher, proves_exception=False)
+    assert (len(found.exceptions), len(found.taken)) == (0, 1)
+
+
+def test_the_registration_that_rtlunwind_makes_is_none_of_a_dispatch():
+    """It has the record, but a CONTEXT of RtlUnwind's own: a __finally block runs."""
+    at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
+    record, saved = Label("record"), Label("context")
+    stack.at(at + 8).mark(record).d32(0xC0000005, 0x2, 0, CONTEXT_IP, 0)
+    put_context(stack, at + 0x58, saved, esp=at + 0x400)
+    nested_registration(stack, at - 0x200, at + 8, at + 0x58)
+    assert in_flight(stack, registrations=(at - 0x200,), proves_exception=False).exceptions == ()
 
 
 def test_where_routes_disagree_the_most_reliable_is_taken_and_a_note_names_the_other():
@@ -233,6 +273,6 @@ def test_a_chain_of_registrations_that_breaks_off_does_not_prove_that_one_was_un
     at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
     delivered(stack, at)
     stack.at(BASE - 0x24).d32(0x12345678)
-    dispatcher = ntdll_frame("KiUserExceptionDispatcher", at, at + 0x600)
-    found = in_flight(stack, dispatcher, registrations=(BASE - 0x24,), proves_exception=False)
+    found = in_flight(stack, *asked_handler(stack, at), registrations=(BASE - 0x24,), proves_exception=False)
     assert [item.context.address for item in found.exceptions] == [at + 0x58]
+    assert found.notes[0].endswith("the thread's exception registrations are not known, or not to their end")

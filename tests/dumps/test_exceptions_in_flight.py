@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from tests.conftest import Forge
 from tests.forge.__main__ import forge
-from tests.forge.cases import Case, builders
+from tests.forge.cases import Case, builders, handlers_x64, handlers_x86
 from tests.forge.cases.dispatch_cases import nested_with_outer
 from tests.forge.cases.machine_x64 import Site
 from tests.forge.cases.threads_x64 import Waiting
@@ -78,6 +79,52 @@ def test_what_only_looks_like_an_unhandled_exception_yields_no_row(
     assert len(truth.quiet) == 5
     done = vol(out if has_symbols else without_module_symbols(out, tmp_path), "windows.unhandled")
     assert (done.status, done.rows) == (0, [])
+    assert "may have been missed" not in done.err
+
+
+_DISPATCHED = "an exception is being dispatched, and"
+_UNNAMED = {
+    "handlers-x64": {
+        f"{_DISPATCHED} a vectored handler does not return": f"{_DISPATCHED} its handling does not return",
+        f"{_DISPATCHED} the filter of ledgersvc!ledger::Reader::Loop does not return": (
+            f"{_DISPATCHED} an exception filter does not return"
+        ),
+    },
+    "handlers-x86": {
+        f"{_DISPATCHED} the filter of KERNEL32!GuardedThreadStart does not return": (
+            f"{_DISPATCHED} its handling does not return"
+        )
+    },
+}
+"""What verdicts become where only exports name functions."""
+
+
+@pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
+@pytest.mark.parametrize(("case", "cases"), [("handlers-x64", handlers_x64), ("handlers-x86", handlers_x86)])
+def test_a_handler_that_does_not_return_has_a_row_that_says_who_it_is(
+    forged: Forge, tmp_path: Path, case: str, cases: ModuleType, has_symbols: bool
+):
+    out, truth = forged(case)
+    done = vol(out if has_symbols else without_module_symbols(out, tmp_path), "windows.unhandled")
+    found = [(row["TID"], row["Code"], row["Record"], row["Context"], row["Notes"]) for row in done.rows]
+    assert found == [(stuck.tid, stuck.code, stuck.record, stuck.context, "") for stuck in truth.stuck]
+    unnamed = {} if has_symbols else _UNNAMED[case]
+    assert [row["Verdict"] for row in done.rows] == [unnamed.get(verdict, verdict) for _, verdict in cases.ROWS]
+    assert "may have been missed" not in done.err
+    if has_symbols:
+        assert only(done.rows, expected_unhandled(truth)) == expected_unhandled(truth)
+        assert [row["Blocked In"] for row in done.rows] == [blocked_in for blocked_in, _ in cases.ROWS]
+
+
+@pytest.mark.parametrize(("case", "count"), [("handlers-x64", len(handlers_x64.HANDLED)), ("handlers-x86", 1)])
+def test_exceptions_that_were_taken_are_listed_when_asked_for_and_are_no_crashes(forged: Forge, case: str, count: int):
+    out, truth = forged(case)
+    stuck = {(item.pid, item.tid) for item in truth.stuck}
+    rows = vol(out, "windows.unhandled", "--handled").rows
+    handled = [row for row in rows if (row["PID"], row["TID"]) not in stuck]
+    assert [row["TID"] for row in handled] == [tid for _, tid in truth.quiet[:count]]
+    assert {(row["Verdict"], row["Code"]) for row in handled} == {("handled; still on the stack", 0xC0000005)}
+    assert {(row["PID"], row["TID"]) for row in rows if row not in handled} == stuck
 
 
 def test_a_process_that_cannot_end_is_no_crash_without_an_exception(forged: Forge):

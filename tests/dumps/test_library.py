@@ -18,6 +18,7 @@ from tests.conftest import Forge
 from throwstack.core.budgets import BUDGETS
 from throwstack.core.sides import Side
 from throwstack.report.dump_report import WarningCode
+from throwstack.report.verdict import VerdictCode
 from throwstack.volatility.opening import kernel_symbols
 
 Place = tuple[Path, Path]
@@ -110,6 +111,18 @@ def test_processes_and_threads_can_be_selected(forged: Forge):
     assert report.crashes == ()
     found = {(warning.code, warning.pid, warning.tid) for warning in report.warnings}
     assert found == {(WarningCode.NOT_FOUND, 4242, None), (WarningCode.NOT_FOUND, None, 17)}
+
+
+def test_exceptions_that_a_handler_has_taken_are_reported_when_asked_for(forged: Forge):
+    out, truth = forged("handlers-x86")
+    with throwstack.open(out / "MEMORY.DMP", symbols=[out / "isf"], symbol_path="", offline=True) as dump:
+        assert len(list(dump.crashes())) == len(truth.stuck)
+        handled = [crash for crash in dump.crashes(handled=True) if crash.verdict.code is VerdictCode.HANDLED]
+        report = dump.report(handled=True)
+    (crash,) = handled
+    assert crash in report.crashes
+    assert crash.exception.code == 0xC0000005
+    assert crash.throwing.frames[0].ip == truth.stuck[0].address
 
 
 def test_one_side_of_32_bit_processes_can_be_selected(forged: Forge):

@@ -69,6 +69,18 @@ class Chain:
         self.placed.append(Placed(function, slot, returns_to, {**self.registers, "esp": esp, "eip": ip}, before["seh"]))
         return self
 
+    def interrupt(self, dispatcher: Function, call: Call, slot: int, esp: int, args: tuple[int, ...]) -> Chain:
+        """Let the kernel enter `dispatcher` for a fault in the function entered last; it goes on to `call`.
+
+        `slot` is where the fault's eip is, in the CONTEXT. `args` are the words at `esp`, the arguments of the call.
+        """
+        eip = self.placed[-1].registers["eip"]
+        self.stack.at(esp).d32(*args)
+        self.return_slot, self.return_address = esp - 4, call.returns_to
+        registers = {**self.registers, "esp": esp + call.pops, "eip": call.returns_to}
+        self.placed.append(Placed(dispatcher, slot, eip, registers, self.seh))
+        return self
+
     def frames(self, images: Images) -> tuple[TruthFrame, ...]:
         """Return the frames, innermost first, once everything is on the stack."""
         return tuple(

@@ -7,6 +7,7 @@ import pytest
 
 from throwstack.names.blockers import BlockerKind, blocked_in, blocker_named
 from throwstack.report.verdict import VerdictCode, verdict
+from throwstack.stuck.dispatch_state import DispatchState, NotBack
 
 
 def _kinds(names: list[tuple[str, str]]) -> list[BlockerKind]:
@@ -85,6 +86,44 @@ def test_the_text_of_a_box_is_shown_whatever_the_blocker_is_called():
 def test_codes(kinds: list[BlockerKind], has_exception: bool, code: VerdictCode, is_in_shutdown: bool, shows_box: bool):
     found = verdict(kinds, has_exception=has_exception)
     assert (found.code, found.is_in_shutdown, found.shows_box) == (code, is_in_shutdown, shows_box)
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "code"),
+    [
+        (NotBack.SECOND_CHANCE, VerdictCode.SECOND_CHANCE),
+        (NotBack.VECTORED_HANDLER, VerdictCode.VECTORED_HANDLER),
+        (NotBack.EXCEPTION_FILTER, VerdictCode.EXCEPTION_FILTER),
+        (NotBack.TERMINATION_HANDLER, VerdictCode.TERMINATION_HANDLER),
+        (NotBack.LOCK, VerdictCode.DISPATCHER_LOCK),
+        (NotBack.UNKNOWN, VerdictCode.IN_DISPATCH),
+        (NotBack.NOBODY, VerdictCode.HANDLED),
+    ],
+)
+def test_who_has_not_come_back_to_a_dispatch_is_the_verdict(waits_for: NotBack, code: VerdictCode):
+    found = verdict([], has_exception=True, dispatch=DispatchState(waits_for, ("a", "f")))
+    assert (found.code, found.text) == (code, code.value)
+
+
+def test_a_filter_is_named_by_its_function():
+    state = DispatchState(NotBack.EXCEPTION_FILTER, ("app", "Loop$filt$0"), "app!Loop\n")
+    found = verdict([], has_exception=True, dispatch=state)
+    assert found.text == r"an exception is being dispatched, and the filter of app!Loop\n does not return"
+
+
+def test_a_box_is_said_with_the_dispatch_that_it_holds_up_and_not_with_one_that_was_handled():
+    found = [
+        verdict([], has_exception=True, box_text="Sorry", dispatch=DispatchState(waits_for, ("app", "OnFault")))
+        for waits_for in (NotBack.VECTORED_HANDLER, NotBack.NOBODY)
+    ]
+    held_up, handled = (code.value for code in (VerdictCode.VECTORED_HANDLER, VerdictCode.HANDLED))
+    assert [item.text for item in found] == [f'{held_up}, error box shown: "Sorry"', handled]
+    assert [item.shows_box for item in found] == [True, False]
+
+
+def test_a_blocking_function_says_more_than_the_dispatch():
+    state = DispatchState(NotBack.EXCEPTION_FILTER, ("app", "Loop$filt$0"))
+    assert verdict([A], has_exception=True, dispatch=state).code is VerdictCode.CRASHED_IN_ABORT
 
 
 WINDOWS = {

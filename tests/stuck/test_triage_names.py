@@ -141,7 +141,7 @@ def test_an_address_after_the_next_export_belongs_to_that_export(
         names = following.get(image.module.name, {})
         return SymbolTable(SymbolKind.EXPORT, ((rva, name) for name, rva in names.items()))
 
-    monkeypatch.setattr("throwstack.stuck.triage.export_table", exports)
+    monkeypatch.setattr("throwstack.stuck.suspects.export_table", exports)
     stack = Stack(LIMIT, BASE)
     stack.at(SP + 0x200).d32(word)
     assert is_suspect(stack) is suspect

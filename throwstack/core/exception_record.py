@@ -18,6 +18,8 @@ MAX_PARAMETERS = 15
 MAX_CHAIN = 16
 STACK_BUFFER_OVERRUN = 0xC0000409
 """The exception code of stack cookie failures, and since Windows 8 of every fast-fail."""
+UNWINDING = 0x2 | 0x4
+"""Flags of a record whose exception a handler has taken: EXCEPTION_UNWINDING, EXCEPTION_EXIT_UNWIND."""
 
 
 @dataclass(frozen=True, slots=True)

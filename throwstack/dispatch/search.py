@@ -27,15 +27,16 @@ from throwstack.dispatch import x64, x86
 from throwstack.dispatch.context_scan import scan_contexts
 from throwstack.dispatch.exception_pointers import from_registers, scan_pointers
 from throwstack.dispatch.gs_failure import from_gs_failure_frame
-from throwstack.dispatch.raisers import FAIL_FAST, RAISERS, captures_itself
+from throwstack.dispatch.raisers import FAIL_FAST, captures_itself
 from throwstack.dispatch.saved_exception import Route, SavedException, merge, rank
 from throwstack.dispatch.stale_contexts import is_stale
+from throwstack.dispatch.taken import Answer, Registered, Taken, is_unnamed_ntdll, taken
+from throwstack.names.dispatch_functions import DispatchRole, role_of
 from throwstack.names.frame_names import name_of
 from throwstack.unwind.target import Target, guarded_walk
 
 MAX_NESTED = 16
 _MAX_FOUND = 256
-_UNWINDERS = frozenset({"RtlUnwind", "RtlUnwindEx", "RtlUnwind2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,16 @@ class FoundExceptions:
     """The exceptions in flight on a thread, innermost first, with notes for the user.
 
     `walks` has, for each exception, the walk from its CONTEXT, which the search needs and the caller can use again.
+    `taken` are the exceptions that a handler has taken although their dispatch is still on the stack, with their walks
+    in `taken_walks`. `is_doubtful`: of one of `exceptions` it cannot be told whether a handler has taken it.
     """
 
     exceptions: tuple[SavedException, ...] = ()
     walks: tuple[Walk, ...] = ()
     notes: tuple[str, ...] = ()
+    taken: tuple[SavedException, ...] = ()
+    taken_walks: tuple[Walk, ...] = ()
+    is_doubtful: bool = False
 
 
 def exceptions_in_flight(target: Target, stack: StackBounds, start: SearchStart) -> FoundExceptions:
@@ -83,15 +89,17 @@ class _Search:
         self._stack = stack
         self._start = start
         chain = start.registrations
-        self._registered = (
-            [] if chain is None else list(islice(x86.from_registrations(target, stack, chain), _MAX_FOUND))
-        )
-        self._knows_registrations = chain is not None and x86.is_whole_chain(target, chain)
+        self._registered: Registered | None = None
+        if target.arch.facts.has_exception_list:
+            found = [] if chain is None else list(islice(x86.from_registrations(target, stack, chain), _MAX_FOUND))
+            is_known = chain is not None and x86.is_whole_chain(target, chain)
+            self._registered = Registered(found, is_known)
 
     def run(self) -> FoundExceptions:
-        found: list[SavedException] = []
-        walks: list[Walk] = []
+        found: list[tuple[SavedException, Walk]] = []
+        handled: list[tuple[SavedException, Walk]] = []
         notes: list[str] = []
+        is_doubtful = False
         frames, is_complete = self._start.frames, self._start.is_complete
         low = min([self._start.low, *(frame.sp for frame in frames[:1])])
         for depth in range(MAX_NESTED):
@@ -102,20 +110,25 @@ class _Search:
                 break
             if item.disagreement:
                 notes.append(item.disagreement)
-            is_taken = self._was_taken(item, frames, low, is_innermost=depth == 0)
+            answer = self._taken(item, frames, low, is_innermost=depth == 0, is_outer=bool(found))
             walk = guarded_walk(self._target.walk, item.context.registers, self._stack)
-            if is_taken:
-                notes.append(
-                    f"exception {item.record.code:#010x} at {item.record.address:#x} was dispatched further out, and a "
-                    f"handler seems to have taken it (context {item.context.address:#x})"
-                )
-            else:
-                found.append(item)
-                walks.append(walk)
+            (handled if answer.taken is Taken.YES else found).append((item, walk))
+            if answer.taken is Taken.YES:
+                notes.append(f"{_of(item)} was dispatched further out, and a handler seems to have taken it{_at(item)}")
+            elif answer.taken is Taken.UNKNOWN:
+                is_doubtful = True
+                notes.append(f"{_of(item)}: a handler may have taken it{_at(item)}: {answer.why}")
             # A function that captured itself is in the walk from its CONTEXT once more.
             low = item.context.registers.sp + captures_itself(self._target, item.context.registers.ip)
             frames, is_complete = [frame for frame in walk.frames if frame.sp >= low], walk.is_complete
-        return FoundExceptions(tuple(found), tuple(walks), tuple(notes))
+        return FoundExceptions(
+            tuple(item for item, _ in found),
+            tuple(walk for _, walk in found),
+            tuple(notes),
+            tuple(item for item, _ in handled),
+            tuple(walk for _, walk in handled),
+            is_doubtful,
+        )
 
     def _by_frames(self, frames: Sequence[Frame], low: int, *, is_complete: bool) -> SavedException | None:
         """Return the innermost exception that is found by a frame or by an exception registration, or None.
@@ -129,7 +142,8 @@ class _Search:
             if item.routes != (Route.HANDLER_ARGUMENTS,)
             or not is_stale(self._target, self._stack, frames, item, is_complete=is_complete)
         ]
-        found += [item for item in self._registered if item.frame_sp >= low]
+        if self._registered is not None:
+            found += [item for item in self._registered.found if item.frame_sp >= low]
         if not found:
             return None
         # Frames outside the frame that threw the innermost exception belong to the dispatch of exceptions further out.
@@ -150,18 +164,35 @@ class _Search:
         target, stack = self._target, self._stack
         for index, frame in enumerate(frames):
             name = name_of(target.symbols, frame)
+            role = role_of(name.symbol)
             found = None
-            if target.arch is Arch.X86:
+            if is_unnamed_ntdll(name):
+                found = self._from_unnamed(frames, index)
+            elif target.arch is Arch.X86:
                 found = x86.from_frame(target, stack, frame, name)
-            elif name.symbol in x64.DISPATCHERS:
+            elif role is DispatchRole.DISPATCHER:
                 found = x64.from_dispatcher_frame(target, stack, frame)
-            elif name.symbol in RAISERS and index + 1 < len(frames):
+            elif role is DispatchRole.RAISER and index + 1 < len(frames):
                 found = x64.from_raise_frame(target, stack, frame, frames[index + 1])
             elif name.symbol == FAIL_FAST and index + 1 < len(frames):
                 found = x64.from_fail_fast_frame(target, stack, frame, frames[index + 1])
             found = found or from_gs_failure_frame(target, stack, frame, name)
             if found is not None and (found.context.registers.sp > frame.sp or found.is_in_own_frame):
                 yield found
+
+    def _from_unnamed(self, frames: Sequence[Frame], index: int) -> SavedException | None:
+        """Return the exception that a frame of ntdll would give if it were the dispatcher's or RtlRaiseException's.
+
+        What is found has to fit: the CONTEXT at the frame's sp, or the caller's state in a CONTEXT inside the frame.
+        """
+        target, stack, frame = self._target, self._stack, frames[index]
+        if target.arch is Arch.X86:
+            return x86.from_unnamed_frame(target, stack, frame)
+        if index + 1 == len(frames):
+            return None
+        if frames[index + 1].is_interrupted:
+            return x64.from_dispatcher_frame(target, stack, frame)
+        return x64.from_raise_frame(target, stack, frame, frames[index + 1])
 
     def _pointed_at(self, frames: Sequence[Frame], low: int, high: int) -> Iterator[SavedException]:
         yield from islice(from_registers(self._target, self._stack, frames), _MAX_FOUND)
@@ -186,25 +217,27 @@ class _Search:
             found = in_flight(islice(scan_contexts(self._target, self._stack, low), _MAX_FOUND))
         return found[0] if found else None
 
-    def _was_taken(self, item: SavedException, frames: Sequence[Frame], low: int, *, is_innermost: bool) -> bool:
-        """Say whether a handler has taken the exception `item` although its dispatcher is still on the stack.
+    def _taken(
+        self, item: SavedException, frames: Sequence[Frame], low: int, *, is_innermost: bool, is_outer: bool
+    ) -> Answer:
+        """Say whether a handler has taken `item`, which was found on `frames`, from the stack address `low` on.
 
-        x86 example: a C++ catch block waits for an event. The C++ runtime calls the catch block from the handler that
-        RtlDispatchException calls, so that KiUserExceptionDispatcher is on the stack for as long as the block runs. But
-        ExecuteHandler's registration is unlinked by then. So if the chain of registrations is known and has none for
-        the exception, the exception was taken.
-
-        x64 example: a __finally block runs before an __except block. RtlUnwindEx calls the __finally block, further in
-        than the dispatcher. So if a frame of RtlUnwindEx is further in than the CONTEXT of the innermost exception,
-        that exception was taken.
+        `is_innermost`: it is the first exception found. `is_outer`: an exception that nobody has taken is further in.
+        Then `item` led to that one, and is reported even if a handler has taken it, unless the registrations say so.
         """
         if (is_innermost and self._start.proves_exception) or Route.FAIL_FAST_FRAME in item.routes:
-            return False  # RaiseFailFastException dispatches nothing: no handler is asked
-        if self._target.arch.facts.has_exception_list and self._knows_registrations:
-            return not any(low <= known.frame_sp and known.key == item.key for known in self._registered)
-        inside = (frame for frame in frames if frame.sp < item.context.address)
-        names = (name_of(self._target.symbols, frame) for frame in inside)
-        return is_innermost and any(name.symbol in _UNWINDERS and name.is_certain for name in names)
+            return Answer(Taken.NO)  # RaiseFailFastException dispatches nothing: no handler is asked
+        if is_outer and (self._registered is None or not self._registered.is_known):
+            return Answer(Taken.NO)
+        return taken(self._target, item, frames, low, self._registered)
+
+
+def _of(item: SavedException) -> str:
+    return f"exception {item.record.code:#010x} at {item.record.address:#x}"
+
+
+def _at(item: SavedException) -> str:
+    return f" (context {item.context.address:#x})"
 
 
 def _disagreement(taken: SavedException, other: SavedException) -> str:

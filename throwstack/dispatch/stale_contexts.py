@@ -15,15 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from throwstack.core.frames import Frame, StackBounds, Trust
-from throwstack.dispatch import x64, x86
-from throwstack.dispatch.raisers import RAISERS
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.names.blockers import BlockerKind, blocker_named
+from throwstack.names.dispatch_functions import DispatchRole, role_of
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name
 from throwstack.unwind.target import Target
 
-_HOLDERS = x64.DISPATCHERS | x86.DISPATCHERS | RAISERS | {"RtlDispatchException"}
+_HOLDERS = frozenset({DispatchRole.DISPATCHER, DispatchRole.RAISER, DispatchRole.SEARCHER})
 _OWN_CONTEXT = frozenset({BlockerKind.GS_FAILURE, BlockerKind.INVALID_PARAMETER, BlockerKind.FAIL_FAST})
 _GUESSES = frozenset({Trust.SCAN})
 
@@ -58,7 +57,7 @@ def _may_hold_context(target: Target, frame: Frame, inner: Frame | None) -> bool
     name = name_of(target.symbols, frame)
     if not name.symbol or name.is_doubtful:
         return name.module.lower() == "ntdll"
-    if name.symbol in _HOLDERS or _kind(name) in _OWN_CONTEXT:
+    if role_of(name.symbol) in _HOLDERS or _kind(name) in _OWN_CONTEXT:
         return True
     return inner is not None and _kind(name_of(target.symbols, inner)) is BlockerKind.UNHANDLED_FILTER
 

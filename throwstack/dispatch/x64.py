@@ -28,8 +28,6 @@ from throwstack.dispatch.raisers import MAX_FLAGS, captures_itself, is_plausible
 from throwstack.dispatch.saved_exception import Route, SavedException, is_raised_anew, saved_exception
 from throwstack.unwind.target import Target
 
-DISPATCHERS = frozenset({"KiUserExceptionDispatch", "KiUserExceptionDispatcher"})
-
 _RECORD_AFTER_CONTEXT = (0x4F0, 0x4D0, *range(0x4D8, 0x4F0, 8), *range(0x4F8, 0x640, 8))
 """Distances in bytes from the start of the CONTEXT to the record, in the order in which they are tried.
 

@@ -20,18 +20,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from throwstack.core.contexts import read_context
+from throwstack.core.exception_record import UNWINDING
 from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import X86, Arch
 from throwstack.dispatch.exception_pointers import pair_at
-from throwstack.dispatch.raisers import FAIL_FAST, RAISERS, is_plausible_record
+from throwstack.dispatch.raisers import FAIL_FAST, is_plausible_record
 from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
+from throwstack.names.dispatch_functions import DispatchRole, role_of
 from throwstack.names.symbols import Name
 from throwstack.unwind.target import Target
 
 FILTER = "UnhandledExceptionFilter"
 END_OF_CHAIN = 0xFFFFFFFF
-DISPATCHERS = frozenset({"KiUserExceptionDispatcher"})
 
 _ARGUMENT = 8
 """Distance in bytes from ChildEBP to the first argument.
@@ -56,19 +57,33 @@ def from_frame(target: Target, stack: StackBounds, frame: Frame, name: Name) -> 
     """
     if name.symbol == FILTER:
         return _from_filter_frame(target, stack, frame)
-    if name.symbol in DISPATCHERS:
+    role = role_of(name.symbol)
+    if role is DispatchRole.DISPATCHER:
         return _from_dispatcher_frame(target, stack, frame)
-    if name.symbol in RAISERS:
+    if role is DispatchRole.RAISER:
         return _from_raise_frame(target, stack, frame)
     if name.symbol == FAIL_FAST:
         return _from_fail_fast_frame(target, stack, frame)
     if name.module.lower() == "ntdll" or any(part in name.symbol for part in _HANDLERS):
-        at = frame.child_sp + _ARGUMENT
-        route = Route.HANDLER_ARGUMENTS
-        return pair_at(target, stack, at, route=route, frame_sp=frame.child_sp, distance=2) or pair_at(
-            target, stack, at, route=route, frame_sp=frame.child_sp
-        )
+        return _from_handler_frame(target, stack, frame)
     return None
+
+
+def from_unnamed_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
+    """Return the exception that a frame of ntdll gives whose function has no name, or None."""
+    return (
+        _from_dispatcher_frame(target, stack, frame)
+        or _from_raise_frame(target, stack, frame)
+        or _from_handler_frame(target, stack, frame)
+    )
+
+
+def _from_handler_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
+    """Return the exception to which the arguments of a handler, or of a function that calls one, point; or None."""
+    at, route = frame.child_sp + _ARGUMENT, Route.HANDLER_ARGUMENTS
+    return pair_at(target, stack, at, route=route, frame_sp=frame.child_sp, distance=2) or pair_at(
+        target, stack, at, route=route, frame_sp=frame.child_sp
+    )
 
 
 def _from_filter_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
@@ -175,7 +190,8 @@ def from_registrations(target: Target, stack: StackBounds, registrations: Sequen
                 if target.memory.u32(address + 4) != running:
                     continue
                 found = pair_at(target, stack, address, route=Route.REGISTRATION, frame_sp=node, distance=2)
-                if found is not None:
+                # RtlUnwind registers a handler in the same way, with a CONTEXT of its own, and marks the record.
+                if found is not None and not found.record.flags & UNWINDING:
                     yield found
                     break
         except MemoryUnreadable:

@@ -32,6 +32,15 @@ SIGNALS = {
 }
 
 
+_DBG_FACILITY = 0x4001
+"""The upper half of the codes DBG_* of ntstatus.h that inform a debugger, such as DBG_PRINTEXCEPTION_C."""
+
+
+def is_debugger_signal(code: int) -> bool:
+    """Say whether an exception with this code only tells a debugger something, whoever handles it."""
+    return code in SIGNALS or code == THREAD_NAME or code >> 16 == _DBG_FACILITY
+
+
 def signal(raised: RaisedException) -> ExceptionText:
     """Describe an exception of `SIGNALS`, which only informs a debugger."""
     return ExceptionText(ExceptionKind.DEBUGGER_SIGNAL, f"0x{raised.record.code:08X}: {SIGNALS[raised.record.code]}")

@@ -99,7 +99,7 @@ class _CrashMaker:
             tid=site.tid,
             side=site.side,
             arch=site.arch,
-            verdict=verdict(stuck.kinds, has_exception=bool(stuck.exceptions), box_text=shown),
+            verdict=verdict(stuck.kinds, has_exception=bool(stuck.exceptions), box_text=shown, dispatch=stuck.dispatch),
             blockers=tuple(_blocker(module, symbol) for module, symbol in stuck.blocked_in),
             exceptions=tuple(exceptions),
             throwing=throwing,

@@ -9,10 +9,14 @@ from enum import Enum
 
 from throwstack.core.text import escape
 from throwstack.names.blockers import BlockerKind
+from throwstack.stuck.dispatch_state import DispatchState, NotBack
 
 
 class VerdictCode(Enum):
-    """The state of a stuck thread. The value is the beginning of its text."""
+    """The state of a stuck thread. The value is the beginning of its text.
+
+    The text of EXCEPTION_FILTER names the function whose filter it is, if that is known.
+    """
 
     CRASHED_IN_SHUTDOWN = "crashed inside shutdown"
     CRASHED_WAITING_FOR_DEBUGGER = "crashed and waiting for a debugger"
@@ -33,6 +37,13 @@ class VerdictCode(Enum):
     IN_TERMINATE_PROCESS = "stuck in TerminateProcess"
     HANGS_IN_SHUTDOWN = "hangs in shutdown without an exception"
     ERROR_BOX = "error box shown"
+    SECOND_CHANCE = "second chance: waits for a debugger or the error port"
+    VECTORED_HANDLER = "an exception is being dispatched, and a vectored handler does not return"
+    EXCEPTION_FILTER = "an exception is being dispatched, and an exception filter does not return"
+    TERMINATION_HANDLER = "an exception is being dispatched, and a termination handler does not return"
+    DISPATCHER_LOCK = "an exception is being dispatched, and the dispatcher's lock is not released"
+    IN_DISPATCH = "an exception is being dispatched, and its handling does not return"
+    HANDLED = "handled; still on the stack"
     UNKNOWN = ""
 
 
@@ -74,13 +85,29 @@ _CAUSES = {
 _BOXES = frozenset({BlockerKind.ERROR_BOX, BlockerKind.MESSAGE_BOX, BlockerKind.HARD_ERROR})
 
 
-def verdict(kinds: Iterable[BlockerKind], *, has_exception: bool, box_text: str = "") -> CrashVerdict:
+_NOT_BACK = {
+    NotBack.SECOND_CHANCE: VerdictCode.SECOND_CHANCE,
+    NotBack.VECTORED_HANDLER: VerdictCode.VECTORED_HANDLER,
+    NotBack.EXCEPTION_FILTER: VerdictCode.EXCEPTION_FILTER,
+    NotBack.TERMINATION_HANDLER: VerdictCode.TERMINATION_HANDLER,
+    NotBack.LOCK: VerdictCode.DISPATCHER_LOCK,
+    NotBack.UNKNOWN: VerdictCode.IN_DISPATCH,
+    NotBack.NOBODY: VerdictCode.HANDLED,
+}
+"""What it means that an exception is being dispatched, by who has not come back."""
+
+
+def verdict(
+    kinds: Iterable[BlockerKind], *, has_exception: bool, box_text: str = "", dispatch: DispatchState | None = None
+) -> CrashVerdict:
     """Return the state of a thread that is stuck in functions of these kinds.
 
     `has_exception` says whether a saved exception was found. `box_text` is the text of the error box, if it was
-    readable.
+    readable. `dispatch` is the state of the exception's dispatch; it decides if `kinds` is empty.
     """
     found = set(kinds)
+    if dispatch is not None and not found:
+        return _in_dispatch(dispatch, box_text)
     crashed = has_exception or BlockerKind.UNHANDLED_FILTER in found or BlockerKind.CLR_WATSON in found
     in_shutdown = BlockerKind.SHUTDOWN in found
     # Below RaiseFailFastException, NtRaiseHardError shows no box but has the failure reported.
@@ -95,11 +122,24 @@ def verdict(kinds: Iterable[BlockerKind], *, has_exception: bool, box_text: str 
         if not parts:
             code = VerdictCode.CRASHED if crashed else _first(_CAUSES, found, VerdictCode.ERROR_BOX)
             parts = [] if code is VerdictCode.ERROR_BOX else [code.value]
-        parts.append(f'error box shown: "{escape(box_text)}"' if box_text else "error box shown")
+        parts.append(_box(box_text))
     if not parts:
         code = _first(_CRASHES, found, VerdictCode.CRASHED) if crashed else _first(_CAUSES, found, VerdictCode.UNKNOWN)
         parts.append(code.value)
     return CrashVerdict(code, ", ".join(parts), in_shutdown, shows_box)
+
+
+def _in_dispatch(dispatch: DispatchState, box_text: str) -> CrashVerdict:
+    code = _NOT_BACK[dispatch.waits_for]
+    text = code.value
+    if code is VerdictCode.EXCEPTION_FILTER and dispatch.function:
+        text = f"an exception is being dispatched, and the filter of {escape(dispatch.function)} does not return"
+    shows_box = bool(box_text) and code is not VerdictCode.HANDLED
+    return CrashVerdict(code, f"{text}, {_box(box_text)}" if shows_box else text, shows_box=shows_box)
+
+
+def _box(text: str) -> str:
+    return f'error box shown: "{escape(text)}"' if text else "error box shown"
 
 
 def _first(meanings: dict[BlockerKind, VerdictCode], found: set[BlockerKind], otherwise: VerdictCode) -> VerdictCode:

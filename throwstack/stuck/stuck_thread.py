@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from throwstack.core.frames import Walk
 from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.names.blockers import BlockerKind, blocker_named
+from throwstack.stuck.dispatch_state import DispatchState
 from throwstack.unwind.target import ThreadStack
 
 
@@ -19,7 +20,8 @@ class StuckThread:
     function that explains the wait best, then the others from the outermost inwards. `exceptions` are innermost first.
     `throwing_walks` has, for each of `exceptions`, the stack that threw it; a walk that failed has the end `End.FAULT`.
     `blocked_walk` is the stack on which the thread waits, or None if the thread's registers are not known. `notes` are
-    remarks for the user.
+    remarks for the user. `dispatch` says who has not come back, if an exception is being dispatched and no blocking
+    function says what the thread waits for; else it is None.
     """
 
     stack: ThreadStack
@@ -28,6 +30,7 @@ class StuckThread:
     throwing_walks: tuple[Walk, ...]
     blocked_walk: Walk | None
     notes: tuple[str, ...]
+    dispatch: DispatchState | None = None
 
     @property
     def kinds(self) -> tuple[BlockerKind, ...]:

@@ -18,7 +18,7 @@ from throwstack.dispatch.saved_exception import SavedException
 from throwstack.files.needed_files import NeededFile, needed_files
 from throwstack.report.crash_report import ProcessSummary
 from throwstack.report.frame_report import WHOLE, FrameDetail, WalkReport, bare_walk_report, walk_report
-from throwstack.stuck.triage import BROKE_OFF
+from throwstack.stuck.walk_evidence import BROKE_OFF
 from throwstack.unwind.target import Target, guarded_walk
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.objects.threads import Thread

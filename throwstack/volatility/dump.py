@@ -96,18 +96,26 @@ class Dump:
         self._closing.close()
 
     def crashes(
-        self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both"
+        self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both", handled: bool = False
     ) -> Iterator[CrashReport]:
         """Yield a report on every stuck thread, among the processes and threads given, or among all.
 
+        With `handled`, threads are reported, too, on whose stacks there is an exception that a handler has taken; their
+        verdict has the code `HANDLED`.
+
         Reasons why a stuck thread may have been missed are logged; the result of `report` contains them.
         """
-        survey = self._survey(_selection(pids, tids, wow64))
+        survey = self._survey(_selection(pids, tids, wow64, handled=handled))
         yield from self._each(crash_of(self._machine, finding) for finding in survey.findings())
 
-    def report(self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both") -> DumpReport:
-        """Return a report on the file, the machine, its crashes, and the reasons why crashes may have been missed."""
-        survey = self._survey(_selection(pids, tids, wow64))
+    def report(
+        self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both", handled: bool = False
+    ) -> DumpReport:
+        """Return a report on the file, the machine, its crashes, and the reasons why crashes may have been missed.
+
+        `handled` is as for `crashes`.
+        """
+        survey = self._survey(_selection(pids, tids, wow64, handled=handled))
         crashes: list[CrashReport] = []
         needed = FilesNeeded()
         with _callers_errors(), self._examination():
@@ -188,12 +196,12 @@ def _text(path: PathLike | None) -> str | None:
     return None if path is None else os.fspath(path)
 
 
-def _selection(pids: Collection[int], tids: Collection[int], wow64: str) -> Selection:
+def _selection(pids: Collection[int], tids: Collection[int], wow64: str, *, handled: bool = False) -> Selection:
     for name, numbers in (("pids", pids), ("tids", tids)):
         if not (isinstance(numbers, Collection) and all(isinstance(number, int) for number in numbers)):
             message = f"{name} is a collection of numbers, not {escape(repr(numbers))}"
             raise ThrowstackError(message)
-    return Selection(pids, tids, sides=_sides(wow64))
+    return Selection(pids, tids, sides=_sides(wow64), handled=handled)
 
 
 class _OfTheCaller(BaseException):

@@ -89,6 +89,16 @@ def wow64_requirement(description: str, *, default: str) -> interfaces.configura
     )
 
 
+def handled_requirement() -> interfaces.configuration.RequirementInterface:
+    """Return the option `--handled`, with which exceptions that a handler has taken are listed as well."""
+    return requirements.BooleanRequirement(
+        name="handled",
+        description="List exceptions, too, that a handler has taken and that are still on a stack",
+        default=False,
+        optional=True,
+    )
+
+
 def name_style(plugin: interfaces.plugins.PluginInterface) -> NameStyle:
     """Return how the user of a plugin with the frame requirements wants functions to be named."""
     return NameStyle(plugin.config.get("names") or NameStyle.PLAIN.value)

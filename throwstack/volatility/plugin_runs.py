@@ -41,7 +41,8 @@ def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:
     config, progress = plugin.config, plugin._progress_callback  # noqa: SLF001 a plugin's own, handed on by it
     sources = Sources(*paths(config.get("symbol_path"), config.get("image_path")), progress)
     names = config.get("process") or ()
-    selection = Selection(config.get("pid") or (), config.get("tid") or (), names, _wow64_sides(plugin))
+    sides, handled = _wow64_sides(plugin), bool(config.get("handled"))
+    selection = Selection(config.get("pid") or (), config.get("tid") or (), names, sides, handled)
     try:
         return Survey(Machine(plugin.context, config["kernel"], plugin.config_path, sources), selection, progress)
     except (LookupError, TypeError) as error:

@@ -79,6 +79,8 @@ class Selection:
     """Image names as Volatility shows them, in any case; the kernel keeps the first 14 characters."""
     sides: Sides = BOTH
     """Which code of WoW64 processes to look at: 64-bit, 32-bit, or both."""
+    handled: bool = False
+    """Threads are found, too, on whose stacks there is an exception that a handler has taken."""
 
 
 class Survey:
@@ -292,7 +294,7 @@ class Survey:
         reasons: dict[str, None] = {}
         for side, target in process.selected(sides):
             with self._guard(process, WarningCode.PROCESS, f"none of its {side.value} stacks can be examined: "):
-                triage = Triage(target)
+                triage = Triage(target, handled=self._selection.handled)
                 triages.append((side, triage))
                 nameless.update(dict.fromkeys(triage.missing_names[0]))
                 reasons.update(dict.fromkeys(triage.missing_names[1]))

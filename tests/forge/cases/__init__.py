@@ -30,6 +30,8 @@ def builders() -> dict[str, tuple[Callable[[], Case], str]]:
         decoys_x86,
         dispatch_cases,
         ftp_2003,
+        handlers_x64,
+        handlers_x86,
         more_x64,
         quiet_x86,
         service_x64,
@@ -49,6 +51,8 @@ def builders() -> dict[str, tuple[Callable[[], Case], str]]:
         "wow64-service": (wow64_service.build, _line(wow64_service.__doc__)),
         "decoys-x86": (decoys_x86.build, _line(decoys_x86.__doc__)),
         "shutdown-hang": (dispatch_cases.shutdown_hang, _line(dispatch_cases.shutdown_hang.__doc__)),
+        "handlers-x64": (handlers_x64.build, _line(handlers_x64.build.__doc__)),
+        "handlers-x86": (handlers_x86.build, _line(handlers_x86.build.__doc__)),
         "fleet": (more_x64.fleet, _line(more_x64.fleet.__doc__)),
     }
 

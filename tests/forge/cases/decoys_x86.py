@@ -60,6 +60,21 @@ class Code:
         self.enter(chain, "ExecuteHandler2", record, frame, context, working)
         return record, context
 
+    def call_vectored(self, stack: Stack, chain: Chain) -> tuple[int, int]:
+        """Raise an exception and ask a vectored handler; return the record's and the CONTEXT's address."""
+        record = chain.return_slot - 0x54
+        self.enter(chain, "RaiseException", record)
+        slot = chain.return_slot
+        context = slot - 4 - _SAVED_CONTEXT
+        registers = {**dict.fromkeys(("eax", "ecx", "edx"), 0), **chain.placed[-1].registers, **_SELECTORS}
+        stack.at(record).d32(0xE06D7363, 1, 0, _RAISED_AT, 0)
+        stack.at(context).raw(context_x86({**registers, "eip": _RAISED_AT, "esp": slot + 8}, 0x10007))
+        self.enter(chain, "RtlRaiseException", record, context)
+        self.enter(chain, "RtlCallVectoredExceptionHandlers", 0)
+        pointers = chain.placed[-1].registers["ebp"] - 0x10
+        stack.at(pointers).d32(record, context)
+        return record, context
+
     def unhandled(self, stack: Stack, chain: Chain) -> None:
         """Raise an exception that nobody handles: as far as UnhandledExceptionFilter's call of something."""
         record, context = self.throw(stack, chain)
@@ -87,7 +102,9 @@ def build() -> Case:
     process = Process(PID, "svchost.exe", 0x1BC, 0x7FFDE000, create_seconds=20)
     images = Images([program, *library.images.values()])
     stacks = {}
-    for index, decoy in enumerate((_left_in_locals, _left_below, _start_context, _in_catch, _in_vectored_handler)):
+    for index, decoy in enumerate(
+        (_left_in_locals, _left_below, _start_context, _in_catch, _vectored_handler_returned)
+    ):
         tid, teb = PID + 4 + 4 * index, 0x7FFDC000 - 0x1000 * index
         waiting = factory.waiting(
             roomy,
@@ -143,7 +160,7 @@ def _code(library: Library, routines: dict[str, Function]) -> Code:
             image.name_function(function.name, function.start)
         image.code(function.start, function.emit())
         functions[function.name] = function
-    functions["CatchBlock"] = functions["VectoredHandler"] = routines["WaitForSingleObjectEx"]
+    functions["CatchBlock"] = routines["WaitForSingleObjectEx"]
     return Code(functions)
 
 
@@ -183,20 +200,9 @@ def _in_catch(code: Code, stack: Stack, chain: Chain) -> None:
     _wait_with_address(code, stack, chain, "CatchBlock")
 
 
-def _in_vectored_handler(code: Code, stack: Stack, chain: Chain) -> None:
-    """Let a vectored handler wait while it is asked about an exception; it knows the filter's address."""
-    record = chain.return_slot - 0x54
-    code.enter(chain, "RaiseException", record)
-    slot = chain.return_slot
-    context = slot - 4 - _SAVED_CONTEXT
-    registers = {**dict.fromkeys(("eax", "ecx", "edx"), 0), **chain.placed[-1].registers, **_SELECTORS}
-    stack.at(record).d32(0xE06D7363, 1, 0, _RAISED_AT, 0)
-    stack.at(context).raw(context_x86({**registers, "eip": _RAISED_AT, "esp": slot + 8}, 0x10007))
-    code.enter(chain, "RtlRaiseException", record, context)
-    code.enter(chain, "RtlCallVectoredExceptionHandlers", 0)
-    pointers = chain.placed[-1].registers["ebp"] - 0x10
-    stack.at(pointers).d32(record, context)
-    _wait_with_address(code, stack, chain, "VectoredHandler")
+def _vectored_handler_returned(code: Code, stack: Stack, chain: Chain) -> None:
+    """Leave a vectored handler's frames below the stack pointer: it took the exception, and the program went on."""
+    code.call_vectored(stack, _dead(chain, chain.return_slot - 0x400))
 
 
 def _wait_with_address(code: Code, stack: Stack, chain: Chain, name: str) -> None:

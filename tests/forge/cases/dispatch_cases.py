@@ -6,7 +6,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tests.forge.cases import Case
-from tests.forge.cases.dispatch_x64 import IN_FILTER, DispatchSite, ask, call_filter, dead, enter, fault, unhandled
+from tests.forge.cases.dispatch_x64 import (
+    IN_FILTER,
+    DispatchSite,
+    ask,
+    call_filter,
+    call_vectored,
+    dead,
+    enter,
+    fault,
+    unhandled,
+)
 from tests.forge.cases.threads_x64 import ACCESS_VIOLATION, THREAD_START, Crash, Threads, Waiting
 from tests.forge.cases.windows_x64 import MACHINE_FRAME
 from tests.forge.chains_x64 import Chain
@@ -88,7 +98,7 @@ def decoys() -> Case:
     """Windows 10 x64: threads that wait, each with something on its stack that looks like an unhandled exception."""
     site = DispatchSite("decoys-x64")
     process, threads = site.service(PID)
-    makers = (_left_in_locals, _left_below, _start_context, _in_catch, _in_vectored_handler)
+    makers = (_left_in_locals, _left_below, _start_context, _in_catch, _vectored_handler_returned)
     for index, maker in enumerate(makers):
         chain, teb = _begin(threads)
         maker(threads, chain)
@@ -147,14 +157,11 @@ def _in_catch(threads: Threads, chain: Chain) -> None:
     _wait(threads, chain)
 
 
-def _in_vectored_handler(threads: Threads, chain: Chain) -> None:
-    """Let a vectored handler wait while it is asked about an exception; it knows the filter's address."""
-    enter(threads, chain, "ledger::Reader::Loop", "ledger::Cache::Lookup")
-    record, context, _ = fault(threads, chain)
-    chain.enter(threads.system["RtlDispatchException"], rsi=record, rdi=context)
-    enter(threads, chain, "RtlpCallVectoredHandlers", "ledger::OnException")
-    chain.stack.at(chain.rsp + 0x20).d64(record, context, threads.system["UnhandledExceptionFilter"].start + IN_FILTER)
-    _wait(threads, chain)
+def _vectored_handler_returned(threads: Threads, chain: Chain) -> None:
+    """Leave a vectored handler's frames below the stack pointer: it took the exception, and the program went on."""
+    enter(threads, chain, "ledger::Timer::Loop", "SleepEx", "NtDelayExecution")
+    gone = dead(chain, ((chain.rsp - 0x200) & ~0xF) + 8)
+    call_vectored(threads, gone)
 
 
 def shutdown_hang() -> Case:

@@ -18,6 +18,7 @@ from tests.forge.cases.windows_x64 import (
     UCRT,
     VCRUNTIME,
     dispatcher_codes,
+    system_call,
 )
 from tests.forge.chains_x64 import Chain
 from tests.forge.functions_x64 import Call, Frame, Function
@@ -30,6 +31,13 @@ IN_FILTER = 0x3D9
 """Behind the call that UnhandledExceptionFilter waits in."""
 _AFTER = 0x80
 """Where each function's only call ends."""
+_EXPORTED = frozenset(
+    (
+        *("RtlLookupFunctionEntry", "RtlLookupFunctionTable", "RtlAcquireSRWLockShared"),
+        *("RtlUnwindEx", "NtWaitForAlertByThreadId"),
+    )
+)
+"""What ntdll exports of the functions that are new."""
 
 
 class DispatchSite(Site):
@@ -45,7 +53,7 @@ class DispatchSite(Site):
             image = images[stem]
             chkstk = image.symbols.get("__chkstk", 0)
             for function in functions:
-                exported = not image.has_isf or stem == "ucrtbase"
+                exported = not image.has_isf or stem == "ucrtbase" or function.name in _EXPORTED
                 self.program.functions[function.name] = function.put(image, chkstk, exported=exported)
         self._built = [(image, image.build()) for image in self.images]
 
@@ -63,8 +71,16 @@ def _functions(images: dict[str, ImageBuilder]) -> dict[str, list[Function]]:
 
     waits = program.slot(wait)
     handler = {"via": b"\xff\xd0"}
+    lookup, table, lock = NTDLL + 0x31000, NTDLL + 0x31400, NTDLL + 0x31800
+    unwind, run_unwind = NTDLL + 0x32000, NTDLL + 0xA2200
     return {
         "ntdll": [
+            function("RtlLookupFunctionEntry", lookup, Frame(("rbx", "rsi"), 0x48), target=table),
+            function("RtlLookupFunctionTable", table, Frame(("rbx",), 0x40), target=lock),
+            function("RtlAcquireSRWLockShared", lock, Frame(("rbx", "rdi"), 0x58), target=NTDLL + 0x9F080),
+            system_call("NtWaitForAlertByThreadId", NTDLL + 0x9F080, 0x1C3, is_listed=False),
+            function("RtlUnwindEx", unwind, Frame(("rbp", "rbx", "rsi", "rdi"), 0x618), target=run_unwind),
+            function("RtlpExecuteHandlerForUnwind", run_unwind, Frame(allocation=0x28), **handler),
             function("RtlpCallVectoredHandlers", NTDLL + 0x30000, Frame(("rbx", "rsi", "rdi"), 0x30), **handler),
             # Its unwind codes are as the dispatcher's: the frame is the CONTEXT of the function that catches.
             Function("RcConsolidateFrames", NTDLL + 0xA2400, code=b"\x90" * 0x2C + b"\xff\xd0\xcc",
@@ -87,6 +103,9 @@ def _functions(images: dict[str, ImageBuilder]) -> dict[str, list[Function]]:
             function("ledger::Importer::ImportFile$catch$1", at(0xC500), Frame(("rbp",), 0x20), target=at(0xC800)),
             function("ledger::OnException", at(0xC600), Frame(("rbx",), 0x40), via=waits),
             function("ledger::Shutdown", at(0xC800), Frame(("rbx",), 0x20), via=program.slot(leave)),
+            function("ledger::Reader::Loop$filt$2", at(0xD300), Frame(("rbp",), 0x20), via=waits),
+            function("ledger::Reader::Loop$fin$3", at(0xD200), Frame(("rbp",), 0x20), via=waits),
+            function("ledger::ReportCrash", at(0xD100), Frame(("rbx", "rdi"), 0x48), via=waits),
             function("ledger::Reader::Loop$filt$1", at(0xCA00), Frame(("rbp",), 0x20), via=program.slot(give_up)),
             function("ledger::Cache::Wait", at(0xCC00), Frame(allocation=0x8008), via=waits),
             function("ledger::Cache::Leave", at(0xCE00), Frame(allocation=0x8008), target=at(0xC800)),
@@ -94,10 +113,13 @@ def _functions(images: dict[str, ImageBuilder]) -> dict[str, list[Function]]:
     }  # fmt: skip
 
 
-def fault(threads: Threads, chain: Chain) -> tuple[int, int, dict[str, int]]:
+def fault(
+    threads: Threads, chain: Chain, *, returns_to: int = 0, flags: int = 0, code: int = ACCESS_VIOLATION
+) -> tuple[int, int, dict[str, int]]:
     """Let the program read from 0x18 in a leaf function, and the kernel deliver the fault.
 
-    Returns the record's and the CONTEXT's address, and the registers at the fault.
+    Returns the record's and the CONTEXT's address, and the registers at the fault. `returns_to` is where in the
+    dispatcher its call returns to, by default that of RtlDispatchException. `flags` and `code` are the record's.
     """
     stack, leaf = chain.stack, threads.program["ledger::hash_bytes"]
     chain.enter(leaf, ip=leaf.start + 5)
@@ -106,10 +128,10 @@ def fault(threads: Threads, chain: Chain) -> tuple[int, int, dict[str, int]]:
     record = context + RECORD_AT
     stack.at(context).raw(context_x64(registers, 0x10005F))
     stack.at(context + CONTEXT_EX_AT).d32(-CONTEXT_EX_AT, 0x4E8, -CONTEXT_EX_AT, CONTEXT_EX_AT, 0x18, 0)
-    stack.at(record).raw(record_x64(ACCESS_VIOLATION, 0, registers["rip"], (0, 0x18)))
+    stack.at(record).raw(record_x64(code, flags, registers["rip"], (0, 0x18)))
     stack.at(context + MACHINE_FRAME).d64(registers["rip"], 0x33, registers["eflags"], registers["rsp"], 0x2B)
     dispatcher = threads.system["KiUserExceptionDispatch"]
-    chain.interrupt(context, dispatcher, dispatcher.start + 0x2E)
+    chain.interrupt(context, dispatcher, returns_to or dispatcher.start + 0x2E)
     return record, context, registers
 
 
@@ -151,3 +173,15 @@ def unhandled(threads: Threads, chain: Chain) -> None:
     enter(threads, chain, "ledger::Reader::Loop", "ledger::Cache::Lookup")
     record, context, _ = fault(threads, chain)
     threads._dispatch(chain, record, context)
+
+
+def call_vectored(threads: Threads, chain: Chain) -> tuple[int, int, dict[str, int]]:
+    """Let the program fault, and its vectored handler be asked; return what `fault` does."""
+    enter(threads, chain, "ledger::Reader::Loop", "ledger::Cache::Lookup")
+    record, context, registers = fault(threads, chain)
+    chain.enter(threads.system["RtlDispatchException"], rsi=record, rdi=context)
+    enter(threads, chain, "RtlpCallVectoredHandlers", "ledger::OnException")
+    # EXCEPTION_POINTERS, and the filter's address: the handler knows it
+    stack, filter_start = chain.stack, threads.system["UnhandledExceptionFilter"].start
+    stack.at(chain.rsp + 0x20).d64(record, context, filter_start + IN_FILTER)
+    return record, context, registers

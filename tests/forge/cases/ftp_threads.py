@@ -159,19 +159,24 @@ class ThreadFactory:
         pointer = lambda ebp: ebp - 0x28  # noqa: E731 - the timeout, a local
         inner = (0, pointer) if kind == "SleepEx" else (given[0], 0, pointer)
         chain.enter(self.api.functions[kind], args=inner)
-        chain.enter(self.api.functions[service])
+        return self.in_service(chain, self.api.functions[service], routine, tid=tid, teb=teb, since=since)
+
+    def in_service(self, chain: Chain, stub: Function, routine: Function, *, tid: int, teb: int, since: int) -> Waiting:
+        """Return the thread that `chain` is of, which runs `routine` and waits in the system call of `stub`."""
+        stack, service = chain.stack, stub.name
+        chain.enter(stub)
         chain.enter(LAST, ip=LAST.start)
         kernel = self.kernel.wait(self.kernel_stack_base, service, chain)
         self.kernel_stack_base += 0x4000
         thread = Thread(
             tid,
             teb,
-            base,
+            stack.base,
             stack.limit,
             user_registers(chain),
             BASE_THREAD_START_THUNK,
             routine.start,
-            wait_reason=4 if kind == "SleepEx" else 6,
+            wait_reason=4 if service == "NtDelayExecution" else 6,
             wait_ticks=since,
         )
         put_kernel_stack(thread, kernel)

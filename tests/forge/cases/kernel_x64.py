@@ -90,6 +90,9 @@ _WAITS = {
     "NtWaitForMultipleObjects": ("NtWaitForMultipleObjects", "ObWaitForMultipleObjects", "KeWaitForMultipleObjects"),
     "NtWaitForSingleObject": ("NtWaitForSingleObject", "KeWaitForSingleObject"),
     "page fault": ("MmAccessFault", "KeWaitForSingleObject"),
+    # Stand-ins: what these two do in the kernel before they wait is not what their threads are about.
+    "NtWaitForAlertByThreadId": ("NtWaitForSingleObject", "KeWaitForSingleObject"),
+    "NtRaiseException": ("NtWaitForSingleObject", "KeWaitForSingleObject"),
     "NtDelayExecution": ("NtDelayExecution", "KeDelayExecutionThread"),
     "NtWaitForWorkViaWorkerFactory": ("NtWaitForWorkViaWorkerFactory", "IoRemoveIoCompletion", "KeRemoveQueueEx"),
 }

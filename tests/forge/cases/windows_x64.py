@@ -27,6 +27,8 @@ from tests.forge.pe_format import AMD64
 NTDLL, KERNEL32, KERNELBASE = 0x7FFB4C3D0000, 0x7FFB4B8A0000, 0x7FFB49D20000
 UCRT, VCRUNTIME = 0x7FFB49A40000, 0x7FFB3E2B0000
 MACHINE_FRAME, RECORD_AT, CONTEXT_EX_AT = 0x590, 0x4F0, 0x4D0
+SECOND_CHANCE_RETURN = 0x3B
+"""Where in KiUserExceptionDispatch its call of NtRaiseException returns to."""
 
 _LAYOUT = {
     # name: base, sizes of .text and .rdata, ISF
@@ -43,6 +45,7 @@ _EXPORTED = frozenset(
         *("BaseThreadInitThunk", "RaiseException", "UnhandledExceptionFilter", "_CxxThrowException"),
         *("WaitForMultipleObjects", "WaitForMultipleObjectsEx", "WaitForSingleObjectEx", "SleepEx"),
         *("NtWaitForMultipleObjects", "NtWaitForSingleObject", "NtDelayExecution", "NtWaitForWorkViaWorkerFactory"),
+        "NtRaiseException",
     )
 )
 
@@ -114,18 +117,23 @@ class System:
     def _ntdll(self) -> list[Function]:
         start, handler, dispatch = NTDLL + 0x52630, NTDLL + 0x7C7B0, NTDLL + 0x21F40
         filter_start, execute = NTDLL + 0x8F6EC, NTDLL + 0xA2110
+        second_chance = NTDLL + 0x9F000
         dispatcher = NTDLL + 0xA1300
         image = self.images["ntdll"]
         prepare = image.place_data(bytes(8), writable=True)
         thunk = image.slot(KERNEL32 + 0x17020)
         filter_slot = image.slot(KERNELBASE + 0x109A30)
-        # cld; Wow64PrepareForException if there is one; RtlDispatchException(record, context); a way on, and int3
+        # cld; Wow64PrepareForException if there is one; RtlDispatchException(record, context); a way on, and int3;
+        # NtRaiseException(record, context, 0), if no handler took it
         body = (
             b"\xfc\x48\x8b\x05"
             + struct.pack("<i", prepare - dispatcher - 8)
             + bytes.fromhex("4885c0740f488bcc4881c1f0040000488bd4ffd0488bcc4881c1f0040000488bd4e8")
             + struct.pack("<i", dispatch - dispatcher - 0x2E)
             + bytes.fromhex("84c0ebfecc")
+            + b"\x45\x33\xc0\xe8"
+            + struct.pack("<i", second_chance - dispatcher - SECOND_CHANCE_RETURN)
+            + b"\xcc"
         )
         everything = ("rbp", "rbx", "rsi", "rdi", "r12", "r13", "r14", "r15")
         return [
@@ -187,6 +195,7 @@ class System:
             system_call("NtDelayExecution", NTDLL + 0x9CF80, 0x34, is_listed=self.stubs_are_listed),
             system_call("NtWaitForMultipleObjects", NTDLL + 0x9D460, 0x5B, is_listed=self.stubs_are_listed),
             system_call("NtWaitForWorkViaWorkerFactory", NTDLL + 0x9FE60, 0x1C9, is_listed=self.stubs_are_listed),
+            system_call("NtRaiseException", second_chance, 0x15F, is_listed=self.stubs_are_listed),
         ]
 
     def _kernel32(self) -> list[Function]:

@@ -116,7 +116,7 @@ def _add_thread(site: Site, process: Process, chain32: Chain32, names: Images) -
     teb = bytearray(0x2000)
     struct.pack_into("<Q", teb, _CPU_SLOT, _CPU_AREA)
     teb32 = bytearray(0x1000)
-    struct.pack_into("<III", teb32, 0, chain32.seh, stuck.STACK_BASE, stuck.STACK_LIMIT)
+    struct.pack_into("<III", teb32, 0, chain32.seh, chain32.stack.base, chain32.stack.limit)
     struct.pack_into("<I", teb32, 0x18, _TEB32)
     registers = {
         **dict.fromkeys(("eax", "ecx", "edx"), 0),

@@ -197,6 +197,15 @@ _WAITS: dict[str, tuple[int, list[tuple[str, tuple]]]] = {
             ("KiSwapThread", ()),
         ],
     ),
+    # A stand-in: what it does in the kernel before it waits is not what its threads are about.
+    "NtRaiseException": (
+        3,
+        [
+            ("NtWaitForSingleObject", (OBJECT, 6, 1, 0, lambda ebp: ebp - 0x28)),
+            ("KeWaitForSingleObject", ()),
+            ("KiSwapThread", ()),
+        ],
+    ),
     "NtDelayExecution": (
         2,
         [

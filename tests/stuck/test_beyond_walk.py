@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guess proves nothing: the stack from the last proven frame on is looked at word by word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.forge.stacks import Label, Stack
+from tests.support.triage_stacks import (
+    BASE,
+    IN_A_SLEEP,
+    IN_EXIT,
+    IN_FILTER,
+    IN_THE_FILTER,
+    IN_WAIT,
+    LIMIT,
+    NTDLL,
+    OUTERMOST,
+    SP,
+    WAITING,
+    crashed,
+    frame,
+    stack_of,
+    target_of,
+    walk,
+)
+from tests.support.x86_saved import CONTEXT_IP, put_context, put_record
+from throwstack.core.frames import Frame, Trust
+from throwstack.dispatch.saved_exception import Route
+from throwstack.stuck.triage import Examination, Triage
+
+PRIVATE = 0x00900010
+"""Code of no module, such as a copy of a system call's stub."""
+IN_PRIVATE = frame(PRIVATE, SP, SP + 0x10)
+GUESSED = replace(OUTERMOST, trust=Trust.SCAN)
+IN_RAISE = NTDLL.base + 0x285FF + 0x3D
+
+
+@pytest.mark.parametrize("frames", [(WAITING, GUESSED), (WAITING, IN_A_SLEEP, GUESSED), (IN_PRIVATE, OUTERMOST)])
+def test_a_guess_that_jumps_over_the_filter_and_reaches_the_threads_start_clears_nobody(frames: tuple[Frame, ...]):
+    """The step from code of no module by ebp is a guess too: ebp may be that of a function further out."""
+    stack, saved = crashed()
+    walks = {IN_WAIT: walk(*frames), IN_FILTER: walk(IN_THE_FILTER)}
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()).stuck
+    assert [item.context.address for item in stuck.exceptions] == [int(saved)]
+    assert stuck.notes[0] == f"the walk of the blocked stack is a guess from {frames[-1].ip:#x} on"
+
+
+def test_words_below_the_last_proven_frame_are_not_looked_at():
+    stack, _ = crashed()
+    proven = frame(IN_A_SLEEP.ip, IN_THE_FILTER.sp + 0x100, IN_THE_FILTER.sp + 0x140)
+    walks = {IN_WAIT: walk(WAITING, proven, GUESSED), IN_FILTER: walk(IN_THE_FILTER)}
+    assert Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()) == Examination(None)
+
+
+def raised(*, is_registered: bool) -> tuple[Stack, int]:
+    """A stack with the frame of RtlRaiseException, which no walk reaches; and the node of the thread's registrations.
+
+    ExecuteHandler's registration is {next, handler in ntdll, the registration asked}; its arguments follow.
+    """
+    stack, record, saved = Stack(LIMIT, BASE), Label("record"), Label("context")
+    ebp, node, last = 0x045BAB58, 0x045BA780, BASE - 0x24
+    stack.at(0x045BA870).d32(IN_RAISE)
+    stack.at(ebp + 4).d32(CONTEXT_IP, record)
+    put_context(stack, 0x045BA888, saved)
+    put_record(stack, 0x045BAB68, record)
+    stack.at(last).d32(0xFFFFFFFF, NTDLL.base + 0x1000)
+    stack.at(node).d32(last, NTDLL.base + 0x5000, last)
+    stack.at(node + 0x14).d32(record, last, saved, 0)
+    return stack, node if is_registered else last
+
+
+RAISING = replace(frame(IN_RAISE, 0x045BA874, 0x045BAB58), return_address=CONTEXT_IP, trust=Trust.SCAN)
+
+
+@pytest.mark.parametrize("frames", [(WAITING, GUESSED), (WAITING, IN_A_SLEEP, OUTERMOST)])
+def test_a_registration_of_executehandler_proves_a_dispatch_whatever_the_walk_has(frames: tuple[Frame, ...]):
+    """The filter of a function runs with the function's ebp: from there a walk goes far beyond the dispatcher."""
+    stack, head = raised(is_registered=True)
+    target = target_of({LIMIT: stack.data()}, {IN_WAIT: walk(*frames)})
+    stuck = Triage(target).examine(stack_of(exception_list=head)).stuck
+    assert stuck.exceptions[0].routes[0] is Route.REGISTRATION
+    assert stuck.notes == ()
+
+
+def test_a_word_in_the_dispatcher_is_no_doubt_if_executehandlers_registration_is_unlinked():
+    """Its arguments are on the stack, and its registration is not in the chain: the exception was taken."""
+    stack, head = raised(is_registered=False)
+    walks = {IN_WAIT: walk(WAITING, GUESSED), IN_RAISE: walk(RAISING)}
+    found = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of(exception_list=head))
+    assert found == Examination(None)
+
+
+def test_where_nothing_decides_a_word_in_the_dispatcher_is_a_doubt():
+    stack, _ = raised(is_registered=True)
+    walks = {IN_WAIT: walk(WAITING, GUESSED), IN_RAISE: walk(RAISING)}
+    found = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of())
+    assert found.stuck is None
+    (doubt,) = found.doubts
+    assert doubt == (
+        f"the walk of the blocked stack is a guess from {GUESSED.ip:#x} on; the word at 0x45ba870 leads to "
+        "ntdll!RtlRaiseException+0x3d, where exception 0xe06d7363 was dispatched"
+    )
+
+
+def test_a_guess_on_a_stack_that_leads_nowhere_is_no_doubt():
+    stack = Stack(LIMIT, BASE)
+    stack.at(SP + 0x200).d32(IN_EXIT)
+    walks = {IN_WAIT: walk(WAITING, GUESSED)}
+    triage = Triage(target_of({LIMIT: stack.data()}, walks))
+    assert triage.look_at(stack_of()).is_suspect
+    assert triage.examine(stack_of()) == Examination(None)

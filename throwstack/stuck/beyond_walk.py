@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at the stack beyond the part that a walk has proven, word by word.
+
+A walk may end early, end at a zero in the middle of the stack, or go on with a guess. Then a word further out may be
+the return address into UnhandledExceptionFilter or into the dispatcher that the walk has missed. A walk from such a
+word shows whether the saved exception is there. The word may be left over from an earlier time all the same, so that
+what is found has a note, or is only a doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from throwstack.core.frames import Trust, Walk
+from throwstack.core.registers import SP, Registers
+from throwstack.dispatch.saved_exception import SavedException
+from throwstack.dispatch.x86 import from_registrations
+from throwstack.names.blockers import blocker_named
+from throwstack.names.dispatch_functions import IN_DISPATCH, role_of
+from throwstack.names.frame_names import name_of
+from throwstack.stuck.return_words import StackWord, most_promising, return_words
+from throwstack.stuck.stuck_thread import StuckThread
+from throwstack.stuck.suspects import MAX_FUNCTION, Suspects
+from throwstack.stuck.walk_evidence import WalkEvidence
+from throwstack.unwind.after_call import is_after_call
+from throwstack.unwind.proven import first_guess
+from throwstack.unwind.target import Target, ThreadStack
+
+_NEAR_BASE = 0x3000
+"""How far, at most, the outermost frame of a thread is from the base of the stack.
+
+Between the two are the frame of the thread's start routine and, since Vista, a random gap of up to half a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """What is beyond the proven part of a walk: a stuck thread, or a doubt, which says why there may be one, or ""."""
+
+    stuck: StuckThread | None = None
+    doubt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """How far a walk is proven: to the stack address `reached`. `ending` says why not further; "" if all of it is."""
+
+    reached: int
+    ending: str = ""
+
+
+def proven_part(target: Target, walk: Walk, stack: ThreadStack) -> Proven:
+    """Say how far `walk` is proven.
+
+    The outermost frame of a thread has the return address 0. A walk that went wrong (the code of a called function is
+    on an absent page, or an entry of unwind data is damaged) may read a 0 in the middle of the stack and take it for
+    that return address. So the last frame must also be near the base of the stack.
+    """
+    guess = first_guess(target, walk.frames)
+    if guess is not None:
+        reached = walk.frames[max(guess - 1, 0)].sp
+        return Proven(reached, f"the walk of the blocked stack is a guess from {walk.frames[guess].ip:#x} on")
+    reached = walk.frames[-1].sp if walk.frames else 0
+    if not walk.is_complete:
+        return Proven(reached, f"the walk of the blocked stack ended early: {walk.end.value} {walk.detail}".rstrip())
+    above = stack.bounds.base - reached  # negative on a stack that is a fiber's
+    if walk.frames and above <= _NEAR_BASE:
+        return Proven(reached)
+    return Proven(
+        reached, f"the walk of the blocked stack ends at {reached:#x}, far from its base at {stack.bounds.base:#x}"
+    )
+
+
+class BeyondWalk:
+    """Searches the stacks of one target's threads where their walks prove nothing."""
+
+    def __init__(self, target: Target, suspects: Suspects, evidence: WalkEvidence) -> None:
+        """`suspects` knows the code ranges to search for, and `evidence` reads the walks from the words found."""
+        self._target = target
+        self._suspects = suspects
+        self._evidence = evidence
+
+    def search(self, stack: ThreadStack, walk: Walk | None, proven: Proven, notes: tuple[str, ...]) -> Beyond:
+        """Return what walks from the words beyond `proven.reached` show.
+
+        The words tried are those that may be return addresses into a function that proves an exception, or into the
+        dispatcher. `walk` is the thread's own walk, or None if there is none.
+        """
+        meter = self._target.meter
+        low, high = self._suspects.extent(stack)
+        words = return_words(self._target, self._suspects.ranges, max(low, proven.reached), high, self._may_matter)
+        found = tuple(words)
+        chosen = most_promising(self._target, found, meter.left(meter.budgets.resumed), high)
+        doubt = ""
+        for word in chosen:
+            if not meter.take(meter.budgets.resumed):
+                break
+            outcome = self._from_word(stack, walk, word, proven, notes)
+            if outcome.stuck is not None:
+                return outcome
+            doubt = doubt or outcome.doubt
+        if len(chosen) < len(found):
+            meter.refuse(meter.budgets.resumed)
+        return Beyond(None, self._may_be_in_filter(walk, proven.ending) or doubt)
+
+    def _from_word(
+        self, stack: ThreadStack, walk: Walk | None, word: StackWord, proven: Proven, notes: tuple[str, ...]
+    ) -> Beyond:
+        """Return what the walk from one word of the stack shows."""
+        address, value = word
+        gpr = [None] * len(self._target.arch.register_names)
+        registers = Registers(value, (*gpr[:SP], address + self._target.arch.pointer_size, *gpr[SP + 1 :]))
+        resumed = self._target.walk(registers, stack.bounds, trust=Trust.SCAN)
+        is_proof = self._evidence.proves_exception(self._target.symbols.name(value, is_return_address=True))
+        stuck = self._evidence.stuck(stack, resumed, notes, address if is_proof else max(proven.reached, 0))
+        ending = proven.ending or "there is no walk of the blocked stack"
+        doubt = f"{ending}; the word at {address:#x} leads to {self._target.symbols.name(value)}"
+        if stuck is None or not stuck.exceptions:
+            return Beyond(None, doubt if is_proof else "")
+        exception = stuck.exceptions[0]
+        if is_proof and not self._is_active(stack, address, exception):
+            return Beyond()
+        if not is_proof and not self._is_registered(stack, exception):
+            return Beyond(None, f"{doubt}, where exception {exception.record.code:#010x} was dispatched")
+        guess = f"found by the word at {address:#x}, which may be of an earlier time"
+        return Beyond(replace(stuck, blocked_walk=walk, notes=(*stuck.notes, guess)))
+
+    def _may_matter(self, word: int) -> bool:
+        """Say whether `word` may be a return address into the dispatcher or a function that proves an exception."""
+        name = self._target.symbols.name(word, is_return_address=True)
+        is_dispatch = not name.is_doubtful and role_of(name.symbol) in IN_DISPATCH
+        return (is_dispatch or self._evidence.proves_exception(name)) and (
+            is_after_call(self._target.memory, word) is not False
+        )
+
+    def _is_active(self, stack: ThreadStack, low: int, exception: SavedException) -> bool:
+        """Say whether the thread's exception registrations allow that `exception` is in flight.
+
+        `low` is the address of the frame of UnhandledExceptionFilter. On x86 UnhandledExceptionFilter is called from a
+        handler, and while a handler runs, ExecuteHandler's registration is in the chain, between that frame and the
+        CONTEXT. An exception that a module reports itself, without dispatching it, has no such registration, but its
+        CONTEXT is in a global variable of the module and not on the stack. The result is True if the registrations are
+        not known or the CONTEXT is not on the stack.
+        """
+        registrations = self._evidence.registrations(stack)
+        if registrations is None or not stack.bounds.contains(exception.context.address):
+            return True
+        return any(low <= node < exception.context.address for node in registrations)
+
+    def _is_registered(self, stack: ThreadStack, exception: SavedException) -> bool:
+        """Say whether a registration of ExecuteHandler in the thread's chain is for `exception`: it is in flight."""
+        chain = self._evidence.registrations(stack)
+        found: Iterator[SavedException] = from_registrations(self._target, stack.bounds, chain or ())
+        return any(known.key == exception.key for known in found)
+
+    def _may_be_in_filter(self, walk: Walk | None, ending: str) -> str:
+        """Return a doubt if a frame of `walk`, which ended early, may be in a function that proves an exception.
+
+        Such a function runs only if an exception went unhandled. `ending` says how the walk ended, and the doubt begins
+        with it. The result is "" if there is no such frame. Example: one bit of an entry in KERNEL32's function table
+        is damaged. The walk ends at that function, and its name is doubtful because the entry no longer covers the
+        address.
+        """
+        for frame in () if walk is None else walk.frames:
+            name = name_of(self._target.symbols, frame)
+            blocker = blocker_named(name.module, name.symbol) if name.offset < MAX_FUNCTION else None
+            if blocker is not None and blocker.proves_exception and frame.trust is not Trust.SCAN:
+                return f"{ending}; the frame at {frame.ip:#x} may be in {name.module}!{name.symbol}"
+        return ""

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cheap test of a thread: does its stack hold an address in a blocking function or in the dispatcher?
+
+Blocking functions are those of `throwstack.names.blockers`, the dispatcher's those of
+`throwstack.names.dispatch_functions`. The stack of each stuck thread holds such an address. So do the stacks of some
+other threads, on which it is left over from an earlier call or is plain data: a walk tells the two apart. If none of
+ntdll's names could be read, a CONTEXT on the stack is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from throwstack.core.stack_words import CodeRanges, pages_between
+from throwstack.dispatch.context_scan import context_offsets
+from throwstack.dispatch.fast_fail import fast_fail_at
+from throwstack.images.image import Image
+from throwstack.names.blockers import triage_blockers_in
+from throwstack.names.dispatch_functions import DISPATCHERS_MODULE, searched_in
+from throwstack.names.symbols import export_table
+from throwstack.unwind.target import Target, ThreadStack, current_stack
+
+MAX_FUNCTION = 0x4000
+"""How far from its start, at most, an address is taken to be in a function."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLook:
+    """The result of the cheap test of a thread.
+
+    `stack` is the stack that the thread is on. `fast_fail` is the address of the int 29h at which the thread waits, or
+    None. If `is_suspect` is True, the thread may be stuck. If it is False, no word of the stack that could be read is
+    in a blocking function or in the dispatcher.
+    """
+
+    stack: ThreadStack
+    fast_fail: int | None
+    is_suspect: bool
+
+
+class Suspects:
+    """Makes the cheap test of the threads of one target, one after the other."""
+
+    def __init__(self, target: Target) -> None:
+        """`target` is the process. The addresses of the functions in its modules are looked up here."""
+        self._target = target
+        self.ranges = CodeRanges(_code_ranges(target), target.arch.pointer_size)
+        """The code ranges of the blocking functions and of the dispatcher's."""
+        self._is_ntdll_unnamed = _is_ntdll_unnamed(target)
+        self._extents: dict[tuple[int, int], tuple[int, int]] = {}
+        self._gone_through: tuple[int, int] | None = None
+
+    def look_at(self, stack: ThreadStack) -> FirstLook:
+        """Make the cheap test of the thread with this stack. The thread's budgets of work begin here."""
+        self._target.meter.begin_thread()
+        self._extents.clear()
+        stack = current_stack(self._target, stack)
+        registers = stack.registers
+        fast_fail = None if registers is None else fast_fail_at(self._target, registers.ip)
+        # A thread that was running may be in a blocking function itself, which has called nothing.
+        is_in_blocker = registers is not None and registers.ip in self.ranges
+        return FirstLook(stack, fast_fail, fast_fail is not None or is_in_blocker or self._holds_suspect(stack))
+
+    def is_readable(self, stack: ThreadStack) -> bool:
+        """Say whether all of the used part of the stack can be read. If not, the cheap test may have missed a word."""
+        low, high = self.extent(stack)
+        return (low, high) == self._gone_through or low >= high or self._target.memory.is_readable(low, high - low)
+
+    def extent(self, stack: ThreadStack) -> tuple[int, int]:
+        """Return the addresses between which the used part of the stack is.
+
+        The part is cut to the bytes that the thread's budget still allows.
+        """
+        low = stack.bounds.limit if stack.registers is None else stack.registers.sp
+        size = self._target.arch.pointer_size
+        low = (low + size - 1) & -size
+        key = low, stack.bounds.base
+        if key not in self._extents:
+            meter = self._target.meter
+            self._extents[key] = low, low + meter.take(meter.budgets.stack, max(stack.bounds.base - low, 0))
+        return self._extents[key]
+
+    def _holds_suspect(self, stack: ThreadStack) -> bool:
+        """Say whether any aligned word in the used part of the stack is in one of the ranges."""
+        low, high = self.extent(stack)
+        is_whole = True
+        for address, page in pages_between(self._target.memory, low, high):
+            if page is None:
+                is_whole = False
+            elif any(low <= address + offset < high for offset in self._offsets(page)):
+                return True
+        self._gone_through = (low, high) if is_whole else None
+        return False
+
+    def _offsets(self, page: bytes) -> Iterable[int]:
+        """Return where in a page of stack something makes a suspect: words in the ranges.
+
+        Where ntdll has no names, the dispatcher has no range, and a CONTEXT makes a suspect.
+        """
+        if not self._is_ntdll_unnamed:
+            return self.ranges.offsets(page)
+        return chain(self.ranges.offsets(page), context_offsets(page, self._target.arch))
+
+
+def _is_ntdll_unnamed(target: Target) -> bool:
+    """Say whether no function of ntdll's dispatcher can be found by name."""
+    images = [image for image in target.images if image.module.label.lower() == DISPATCHERS_MODULE]
+    return bool(images) and not any(
+        target.symbols.rva_of(image, symbol) is not None for image in images for symbol in searched_in("ntdll")
+    )
+
+
+def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) address inside each function of the target's modules that is searched for.
+
+    The first byte of a function is left out: no return address points to it.
+    """
+    highest = (1 << 8 * target.arch.pointer_size) - 1
+    for image in target.images:
+        for symbol, has_parts in _searched_in(image.module.label):
+            rva = target.symbols.rva_of(image, symbol)
+            # A damaged export may point outside the address space. No word of a stack is an address there.
+            if rva is not None and image.base + rva < highest:
+                yield image.base + rva + 1, min(image.base + rva + _longest(image, rva, has_parts=has_parts), highest)
+
+
+def _searched_in(label: str) -> Iterator[tuple[str, bool]]:
+    """Yield the functions of a module that are searched for, and whether each may have parts after the next export.
+
+    Functions that prove an exception may, such as UnhandledExceptionFilter.
+    """
+    for blocker in triage_blockers_in(label):
+        yield blocker.symbol, blocker.proves_exception
+    for symbol in searched_in(label):
+        yield symbol, False
+
+
+def _longest(image: Image, rva: int, *, has_parts: bool) -> int:
+    """Return how far from the start of the function at `rva` a return address into it may be.
+
+    Most functions end at the latest where the next export begins. To a function that `has_parts` only a fixed limit
+    applies.
+    """
+    following = None if has_parts else export_table(image).next_after(rva)
+    return MAX_FUNCTION if following is None else min(MAX_FUNCTION, following - rva)

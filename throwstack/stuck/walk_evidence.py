@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Says what a walk of a thread's stack shows: a blocking function, a dispatch that has not come back, or neither.
+
+A walk through a blocking function makes a stuck thread. So does a walk through the dispatcher, if the search for
+exceptions (`throwstack.dispatch.search`) finds one there that no handler has taken. An exception that only tells a
+debugger something makes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice, pairwise
+
+from throwstack.core.frames import Frame, Walk
+from throwstack.core.guard import Guard
+from throwstack.dispatch.exception_pointers import scan_pointers
+from throwstack.dispatch.saved_exception import SavedException, merge
+from throwstack.dispatch.search import FoundExceptions, SearchStart, exceptions_in_flight
+from throwstack.dispatch.taken import is_certain, shows_dispatch
+from throwstack.dispatch.x86 import END_OF_CHAIN, from_registrations
+from throwstack.exceptions.debugger_signals import is_debugger_signal
+from throwstack.names.blockers import Blocker, blocked_in, blocker_named
+from throwstack.names.dispatch_functions import DispatchRole, role_of
+from throwstack.names.frame_names import name_of
+from throwstack.names.symbols import Name
+from throwstack.stuck.dispatch_state import DispatchState, dispatch_state, handled_state
+from throwstack.stuck.error_box import without_own_boxes
+from throwstack.stuck.stuck_thread import StuckThread
+from throwstack.stuck.suspects import MAX_FUNCTION
+from throwstack.unwind.target import Target, ThreadStack, guarded_walk
+from throwstack.unwind.x86.unwinder import registration_chain
+
+BROKE_OFF = "the search for the saved CONTEXT broke off"
+"""The beginning of the note that explains why a stuck thread has no exception."""
+_MAX_CAUGHT = 256
+
+
+class WalkEvidence:
+    """Reads the walks of the threads of one target."""
+
+    def __init__(self, target: Target, *, handled: bool = False) -> None:
+        """`target` is the process. `handled`: a thread with an exception that a handler has taken is reported, too."""
+        self._target = target
+        self._handled = handled
+
+    def stuck(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> StuckThread | None:
+        """Return the stuck thread that `walk` shows, or None if it shows none.
+
+        `low` is the stack address at which the walk starts.
+        """
+        names = [name_of(self._target.symbols, frame) for frame in walk.frames]
+        blockers, box_notes = without_own_boxes(self._target, walk, [self.blocker(name) for name in names])
+        is_blocked = any(blocker is not None and blocker.is_triage for blocker in blockers)
+        shows = shows_dispatch(self._target, walk.frames) or self._has_handler_running(stack)
+        if not is_blocked and not shows:
+            return self._in_catch_block(stack, walk, notes)
+        pairs = [(name.module, name.symbol if blocker else "") for name, blocker in zip(names, blockers, strict=True)]
+        proofs = [index for index, blocker in enumerate(blockers) if blocker is not None and blocker.proves_exception]
+        blocked = SearchStart(
+            walk.frames,
+            max(low, walk.frames[proofs[0]].sp) if proofs else low,
+            is_complete=walk.is_complete,
+            proves_exception=bool(proofs),
+            registrations=self.registrations(stack),
+        )
+        found = self.in_flight(stack, blocked)
+        if not is_blocked and not proofs:
+            thread = StuckThread(stack, blocked_in(pairs), (), (), walk, (*notes, *box_notes))
+            return self._in_dispatch(thread, walk.frames, found) or self._in_catch_block(stack, walk, notes)
+        notes = (*notes, *found.notes, *box_notes)
+        if proofs and not found.exceptions:
+            notes += ("the saved CONTEXT was not found",)
+        return StuckThread(stack, blocked_in(pairs), found.exceptions, found.walks, walk, notes)
+
+    def in_flight(self, stack: ThreadStack, blocked: SearchStart) -> FoundExceptions:
+        """Return the exceptions in flight on the thread.
+
+        If the search fails, the result has no exceptions and a note, so that a stuck thread is reported all the same.
+        """
+        found: list[FoundExceptions] = []
+        notes: list[str] = []
+        with Guard(lambda reason: notes.append(f"{BROKE_OFF}: {reason}")):
+            found.append(exceptions_in_flight(self._target, stack.bounds, blocked))
+        return found[0] if found else FoundExceptions(notes=tuple(notes))
+
+    def _in_dispatch(self, thread: StuckThread, frames: Sequence[Frame], found: FoundExceptions) -> StuckThread | None:
+        """Return `thread`, on which no function proves an exception, with the exceptions that are being dispatched.
+
+        `frames` are those of its walk, and `found` is what was found on it. The result is None if there is no exception
+        but some that handlers have taken, or signals to a debugger.
+        """
+        live = [
+            (item, walk)
+            for item, walk in zip(found.exceptions, found.walks, strict=True)
+            if not is_debugger_signal(item.record.code)
+        ]
+        if live:
+            inside = _inside(frames, live[0][0], found.taken)
+            return _with_state(thread, live, dispatch_state(self._target, inside, live[0][0]), found.notes)
+        handled = list(zip(found.taken, found.taken_walks, strict=True)) if self._handled else []
+        if handled:
+            inside = _inside(frames, handled[0][0], ())
+            return _with_state(thread, handled, handled_state(self._target, inside, handled[0][0]), found.notes)
+        return None
+
+    def _in_catch_block(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...]) -> StuckThread | None:
+        """Return a thread with an exception whose catch block runs on x64, if such are asked for; else None.
+
+        RtlUnwindEx calls the block through RcConsolidateFrames, whose unwind data leads to the function that catches.
+        The stack that threw is between the two, with its dispatch, and `walk` has nothing of it.
+        """
+        if not self._handled or self._target.arch.facts.has_exception_list:
+            return None
+        bounds, frames = stack.bounds, walk.frames
+        for index, (inner, outer) in enumerate(pairwise(frames), 1):
+            if not outer.is_interrupted or not self._is_catcher(name_of(self._target.symbols, inner)):
+                continue
+            found = merge(islice(scan_pointers(self._target, bounds, inner.sp, outer.sp), _MAX_CAUGHT))
+            if found:
+                state = handled_state(self._target, frames[:index], found[0])
+                caught = [(item, guarded_walk(self._target.walk, item.context.registers, bounds)) for item in found]
+                return _with_state(StuckThread(stack, (), (), (), walk, notes), caught, state, ())
+        return None
+
+    def _has_handler_running(self, stack: ThreadStack) -> bool:
+        """Say whether ExecuteHandler has a registration in the thread's chain (x86), so that a handler is running.
+
+        A walk may miss the dispatcher. Example: the filter of an __except block is a part of its function and runs with
+        that function's ebp, so that the walk goes on with the function's caller, far beyond the dispatcher.
+        """
+        chain = self.registrations(stack) or ()
+        return next(from_registrations(self._target, stack.bounds, chain), None) is not None
+
+    def _is_catcher(self, name: Name) -> bool:
+        """Say whether `name` is RcConsolidateFrames, or may be it: the function is not exported."""
+        if is_certain(name) and name.symbol:
+            return role_of(name.symbol) is DispatchRole.CATCHER
+        return name.module.lower() == "ntdll"
+
+    def registrations(self, stack: ThreadStack) -> tuple[int, ...] | None:
+        """Return the thread's exception registrations on x86, innermost first; None if they are not known."""
+        if not self._target.arch.facts.has_exception_list or stack.exception_list is None:
+            return None
+        chain = registration_chain(self._target.memory, stack.exception_list, stack.bounds)
+        return chain if chain or stack.exception_list == END_OF_CHAIN else None
+
+    def proves_exception(self, name: Name) -> bool:
+        """Say whether `name` is that of a function that runs only if an exception went unhandled."""
+        blocker = self.blocker(name)
+        return blocker is not None and blocker.proves_exception
+
+    def blocker(self, name: Name) -> Blocker | None:
+        """Return the blocking function that `name` names, or None.
+
+        A name is doubtful if the address may be in another function after the named one. On x64 the result for a
+        doubtful name is None. On x86 a name is doubtful merely because the address is far from the symbol, and
+        UnhandledExceptionFilter is long: on Windows XP its call of ReportFault returns to +0x55b. So on x86 a doubtful
+        name is accepted if its function proves an exception, that is, runs only if one went unhandled.
+        """
+        blocker = blocker_named(name.module, name.symbol) if name.offset < MAX_FUNCTION else None
+        if blocker is None or not name.is_doubtful:
+            return blocker
+        return None if self._target.arch.facts.has_function_table or not blocker.proves_exception else blocker
+
+
+def _inside(
+    frames: Sequence[Frame], exception: SavedException, passed_over: Sequence[SavedException]
+) -> Sequence[Frame]:
+    """Return the frames between the wait and the dispatcher of `exception`.
+
+    `passed_over` are exceptions that were not reported. What is below the throw of one of them belongs to it.
+    """
+    high = exception.context.address
+    low = max((item.context.registers.sp for item in passed_over if item.context.address < high), default=0)
+    return [frame for frame in frames if low <= frame.sp < high or frame.child_sp == high]
+
+
+def _with_state(
+    thread: StuckThread,
+    exceptions: Sequence[tuple[SavedException, Walk]],
+    state: DispatchState,
+    notes: tuple[str, ...],
+) -> StuckThread:
+    return replace(
+        thread,
+        blocked_in=thread.blocked_in or (state.blocked_in,),
+        exceptions=tuple(item for item, _ in exceptions),
+        throwing_walks=tuple(walk for _, walk in exceptions),
+        notes=(*thread.notes, *notes),
+        dispatch=state,
+    )

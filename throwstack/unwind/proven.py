@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells proven frames of a walk from guessed ones. Only a walk without a guess proves what is not on a stack.
+
+A frame found by a scan is a guess: the next word that can be a return address. A frame found by a frame pointer is a
+guess as well where nothing says that the inner function keeps one. Examples: a system call stub in private memory,
+which has no unwind data. Its rbp belongs to a function further out, and the step by rbp jumps over all between, such as
+UnhandledExceptionFilter. On x86 the code of a function in an image was decoded before its ebp was believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from throwstack.core.frames import Frame, Trust
+from throwstack.unwind.target import Target
+
+
+def is_guess(target: Target, frame: Frame, inner: Frame | None) -> bool:
+    """Say whether `frame` was guessed. `inner` is the frame that it called, or None for the first frame of a walk."""
+    if frame.trust is Trust.SCAN:
+        return True
+    if frame.trust is not Trust.FRAME_POINTER or inner is None:
+        return False
+    return target.arch.facts.has_function_table or not target.images.is_code(inner.ip)
+
+
+def first_guess(target: Target, frames: Sequence[Frame]) -> int | None:
+    """Return the index of the first guessed frame of a walk, whose frames are innermost first, or None."""
+    for index, frame in enumerate(frames):
+        if is_guess(target, frame, frames[index - 1] if index else None):
+            return index
+    return None
