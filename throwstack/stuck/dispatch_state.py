@@ -65,7 +65,7 @@ class _Step:
 
     @property
     def pair(self) -> tuple[str, str]:
-        return self.name.module, self.name.symbol if is_certain(self.name) else ""
+        return self.name.module, "" if self.name.is_doubtful else self.name.symbol
 
 
 def dispatch_state(target: Target, frames: Sequence[Frame], exception: SavedException) -> DispatchState:
@@ -89,7 +89,7 @@ def _steps(target: Target, frames: Sequence[Frame], exception: SavedException) -
     steps = []
     for frame in reversed(frames):
         name = name_of(target.symbols, frame)
-        role = role_of(name.symbol) if is_certain(name) else None
+        role = None if name.is_doubtful else role_of(name.symbol)  # words for the verdict: likely is enough
         if role is None and name.module.lower() == "ntdll" and runs_handler(target, frame, exception):
             role = DispatchRole.RUNS_HANDLER
         steps.append(_Step(name, role))
@@ -178,6 +178,6 @@ def _blocked_in(steps: Sequence[_Step]) -> tuple[str, str]:
 
 def _shown(step: _Step) -> tuple[str, str]:
     name = step.name
-    if name.symbol and is_certain(name):
+    if name.symbol and not name.is_doubtful:
         return name.module, name.symbol
     return (name.module, f"+{name.offset:#x}") if name.module else ("", f"{name.address:#x}")
