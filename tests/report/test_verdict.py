@@ -111,6 +111,16 @@ def test_a_filter_is_named_by_its_function():
     assert found.text == r"an exception is being dispatched, and the filter of app!Loop\n does not return"
 
 
+def test_a_box_is_said_with_the_dispatch_that_it_holds_up_and_not_with_one_that_was_handled():
+    found = [
+        verdict([], has_exception=True, box_text="Sorry", dispatch=DispatchState(waits_for, ("app", "OnFault")))
+        for waits_for in (NotBack.VECTORED_HANDLER, NotBack.NOBODY)
+    ]
+    held_up, handled = (code.value for code in (VerdictCode.VECTORED_HANDLER, VerdictCode.HANDLED))
+    assert [item.text for item in found] == [f'{held_up}, error box shown: "Sorry"', handled]
+    assert [item.shows_box for item in found] == [True, False]
+
+
 def test_a_blocking_function_says_more_than_the_dispatch():
     state = DispatchState(NotBack.EXCEPTION_FILTER, ("app", "Loop$filt$0"))
     assert verdict([A], has_exception=True, dispatch=state).code is VerdictCode.CRASHED_IN_ABORT

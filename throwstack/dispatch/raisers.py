@@ -14,12 +14,12 @@ functions raises, both may differ:
 from __future__ import annotations
 
 from throwstack.core.exception_record import ExceptionRecord
+from throwstack.names.dispatch_functions import DispatchRole, functions_of
 from throwstack.names.symbols import Name
 from throwstack.unwind.target import Target
 
-RAISERS = frozenset({"RtlRaiseException", "RtlRaiseStatus"})
 FAIL_FAST = "RaiseFailFastException"
-_RAISING = RAISERS | {"RaiseException", FAIL_FAST}
+_RAISING = functions_of(DispatchRole.RAISER) | {"RaiseException", FAIL_FAST}
 _CAPTURE_THEMSELVES = frozenset({"RtlRaiseStatus", FAIL_FAST})
 _MODULES = frozenset({"ntdll", "kernel32", "kernelbase"})
 _LOWEST_CODE = 0x40000000

@@ -65,7 +65,7 @@ class Registered:
 
 def is_certain(name: Name) -> bool:
     """Say whether the function of a frame surely is the one that `name` names, and not one after it."""
-    return not name.is_doubtful
+    return name.is_certain
 
 
 def taken(

@@ -107,7 +107,7 @@ def verdict(
     """
     found = set(kinds)
     if dispatch is not None and not found:
-        return _in_dispatch(dispatch)
+        return _in_dispatch(dispatch, box_text)
     crashed = has_exception or BlockerKind.UNHANDLED_FILTER in found or BlockerKind.CLR_WATSON in found
     in_shutdown = BlockerKind.SHUTDOWN in found
     # Below RaiseFailFastException, NtRaiseHardError shows no box but has the failure reported.
@@ -122,19 +122,24 @@ def verdict(
         if not parts:
             code = VerdictCode.CRASHED if crashed else _first(_CAUSES, found, VerdictCode.ERROR_BOX)
             parts = [] if code is VerdictCode.ERROR_BOX else [code.value]
-        parts.append(f'error box shown: "{escape(box_text)}"' if box_text else "error box shown")
+        parts.append(_box(box_text))
     if not parts:
         code = _first(_CRASHES, found, VerdictCode.CRASHED) if crashed else _first(_CAUSES, found, VerdictCode.UNKNOWN)
         parts.append(code.value)
     return CrashVerdict(code, ", ".join(parts), in_shutdown, shows_box)
 
 
-def _in_dispatch(dispatch: DispatchState) -> CrashVerdict:
+def _in_dispatch(dispatch: DispatchState, box_text: str) -> CrashVerdict:
     code = _NOT_BACK[dispatch.waits_for]
-    if code is not VerdictCode.EXCEPTION_FILTER or not dispatch.function:
-        return CrashVerdict(code, code.value)
-    filter_of = f"an exception is being dispatched, and the filter of {escape(dispatch.function)} does not return"
-    return CrashVerdict(code, filter_of)
+    text = code.value
+    if code is VerdictCode.EXCEPTION_FILTER and dispatch.function:
+        text = f"an exception is being dispatched, and the filter of {escape(dispatch.function)} does not return"
+    shows_box = bool(box_text) and code is not VerdictCode.HANDLED
+    return CrashVerdict(code, f"{text}, {_box(box_text)}" if shows_box else text, shows_box=shows_box)
+
+
+def _box(text: str) -> str:
+    return f'error box shown: "{escape(text)}"' if text else "error box shown"
 
 
 def _first(meanings: dict[BlockerKind, VerdictCode], found: set[BlockerKind], otherwise: VerdictCode) -> VerdictCode:

@@ -155,7 +155,7 @@ class BeyondWalk:
     def _may_matter(self, word: int) -> bool:
         """Say whether `word` may be a return address into the dispatcher or a function that proves an exception."""
         name = self._target.symbols.name(word, is_return_address=True)
-        is_dispatch = is_certain(name) and role_of(name.symbol) in IN_DISPATCH
+        is_dispatch = not name.is_doubtful and role_of(name.symbol) in IN_DISPATCH
         return (is_dispatch or self._evidence.proves_exception(name)) and (
             is_after_call(self._target.memory, word) is not False
         )

@@ -72,7 +72,7 @@ class WalkEvidence:
         )
         found = self.in_flight(stack, blocked)
         if not is_blocked and not proofs:
-            thread = StuckThread(stack, blocked_in(pairs), (), (), walk, notes)
+            thread = StuckThread(stack, blocked_in(pairs), (), (), walk, (*notes, *box_notes))
             return self._in_dispatch(thread, walk.frames, found) or self._in_catch_block(stack, walk, notes)
         notes = (*notes, *found.notes, *box_notes)
         if proofs and not found.exceptions:
