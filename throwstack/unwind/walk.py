@@ -84,7 +84,8 @@ def walk(stepper: Stepper[StepT], first: StepT, stack: StackBounds, limit: int) 
             if gap and outcome.end is End.THREAD_START:
                 return Walk(tuple(frames), End.LOST_RETURN_ADDRESS, gap)
             return Walk(tuple(frames), outcome.end, outcome.detail)
-        gap = gap or outcome.gap
+        if outcome.gap:
+            gap = gap or outcome.gap
         registers = outcome.registers
         frames.append(stepper.frame(at, registers.ip, outcome.slot))
         if outcome.is_interrupted and is_on(stack, at.registers) and not is_on(stack, registers):

@@ -55,11 +55,12 @@ class NtdllFunctions:
         thread of a user process starts in RtlUserThreadStart; the 64-bit stack of a WoW64 thread, and any thread while
         DLLs are initialized for it, starts in LdrInitializeThunk.
         """
-        if ip not in self._starts:
+        known = self._starts.get(ip)
+        if known is None:
             _keep_small(self._starts)
             image, begin = self._begin(ip)
-            self._starts[ip] = image is not None and begin in image.exports.derived(_thread_starts)
-        return self._starts[ip]
+            known = self._starts[ip] = image is not None and begin in image.exports.derived(_thread_starts)
+        return known
 
     def interrupted(self, registers: Registers, stack: StackBounds) -> Registers | None:
         """Return the registers of the code that an exception interrupted, from the CONTEXT of its dispatcher's frame.
@@ -68,11 +69,12 @@ class NtdllFunctions:
         cannot be read, is not plausible, or has a stack pointer that is not further up on `stack`.
         """
         ip, sp = registers.ip, registers.sp
-        if ip not in self._dispatchers:
+        is_dispatcher = self._dispatchers.get(ip)
+        if is_dispatcher is None:
             _keep_small(self._dispatchers)
             image, begin = self._begin(ip)
-            self._dispatchers[ip] = image is not None and begin == image.exports.derived(_dispatcher)
-        if not self._dispatchers[ip]:
+            is_dispatcher = self._dispatchers[ip] = image is not None and begin == image.exports.derived(_dispatcher)
+        if not is_dispatcher:
             return None
         try:
             context = read_context(self._images.memory, sp, Arch.X64)
