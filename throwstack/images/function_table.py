@@ -39,8 +39,11 @@ class RuntimeFunction:
 
     @property
     def is_plausible(self) -> bool:
-        """Say whether this can be an entry: the range of code is not empty, and all its RVAs are below 2 GiB."""
-        return 0 < self.begin < self.end < _MAX_IMAGE_SIZE and 0 < self.unwind < _MAX_IMAGE_SIZE
+        """Say whether this can be an entry: the range of code is not empty, and all its RVAs are below 2 GiB.
+
+        The range can begin at RVA 0: a dynamic function table may count from the begin of its only function.
+        """
+        return self.begin < self.end < _MAX_IMAGE_SIZE and 0 < self.unwind < _MAX_IMAGE_SIZE
 
 
 class _OutOfOrder(ThrowstackError):

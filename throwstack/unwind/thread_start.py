@@ -52,10 +52,10 @@ class StackEnds:
         """Say whether a return address of 0 at `slot` is that of the outermost frame on its stack.
 
         The frame is not in a start routine: there, any return address is the last one. `stack` are the bounds of the
-        stack that is walked. `has_start_routine` says that it is known in which function every thread of this process
-        starts. Then the outermost frame on the stack of a thread is in that function, and a 0 elsewhere was written
-        over another return address. On other stacks, such as that of a coroutine, the 0 must be at the base: at most
-        16 KiB are above it, and no word of them is a return address.
+        stack that is walked. `has_start_routine` says that it is known which function starts this stack. Then the
+        outermost frame is in that function, and a 0 elsewhere was written over another return address. On other stacks,
+        such as that of a coroutine, the 0 must be at the base: at most 16 KiB are above it, and no word of them is a
+        return address.
         """
         above = slot + self.pointer_size
         if stack.is_recorded and stack.contains(slot, self.pointer_size):

@@ -99,3 +99,19 @@ def test_the_return_address_of_a_start_routine_may_be_anything() -> None:
         slot = stack.walk().frames[-1].return_slot
         assert slot is not None
         assert stack.walk({slot: GARBAGE.to_bytes(8, "little")}).is_complete
+
+
+def test_a_coroutine_s_stack_may_be_in_the_teb_and_start_in_any_function() -> None:
+    """Boost.Context enters the stack that it switches to into the TEB. No function of Windows starts it."""
+    stack = next(stack for stack in forged_stacks() if stack.name == "service-x64 0x14bc")
+    names = [frame.symbol.partition("+")[0] for frame in stack.frames]
+    routine, first_called = names.index("ucrtbase!thread_start<unsigned int (__cdecl*)(void *),1>"), -2
+    assert names[first_called] == "KERNEL32!BaseThreadInitThunk"
+    slots = [frame.return_slot or 0 for frame in stack.walk().frames]
+    zeros = bytes(stack.thread.stack_base - slots[routine])
+    walk = stack.walk({slots[routine]: zeros})
+    assert walk.is_complete
+    assert len(walk.frames) == routine + 1
+    # But BaseThreadInitThunk is called by RtlUserThreadStart.
+    walk = stack.walk({slots[first_called]: bytes(stack.thread.stack_base - slots[first_called])})
+    assert walk.end is End.LOST_RETURN_ADDRESS

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from throwstack.core.frames import End, StackBounds, Trust
 from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.core.registers import SP, X64, Registers
+from throwstack.core.registers import X64, Registers
 from throwstack.core.stop import Stop, unreadable
 from throwstack.unwind.walk import Step
 from throwstack.unwind.x64.unwind_plan import UnwindPlan
@@ -42,9 +42,8 @@ def apply_plan(
         return unreadable(error.address, "return address")
     if interrupted is not None and (ip, sp) == (interrupted.ip, interrupted.sp):
         return Step(interrupted, slot, Trust.CFI, is_interrupted=True, note=plan.note)
-    new: list[int | None] = [None] * 16
-    new[3], new[5], new[6], new[7] = gpr[3], gpr[5], gpr[6], gpr[7]
-    new[12:] = gpr[12:]
+    # rbx, rsp, rbp, rsi, rdi and r12 to r15 are the caller's; of the others nothing is known after a call.
+    new = [None, None, None, gpr[3], sp, gpr[5], gpr[6], gpr[7], None, None, None, None, *gpr[12:]]
     for register, anchor, offset in plan.saves:
         start = gpr[anchor]
         value = None
@@ -54,5 +53,4 @@ def apply_plan(
             except MemoryUnreadable:
                 value = None
         new[register] = value
-    new[SP] = sp
     return Step(Registers(ip, tuple(new)), slot, Trust.CFI, plan.is_machine_frame, plan.note)

@@ -98,11 +98,10 @@ class Unwinder:
         does.
         """
         registers, is_interrupted = at.registers, at.is_interrupted
-        bounds = stack if stack.contains(registers.sp) else _ANYWHERE
+        bounds = stack if stack.limit <= (registers.gpr[SP] or 0) < stack.base else _ANYWHERE
         plan = self._plans.interrupted(registers.ip) if is_interrupted else self._plans.called(registers.ip)
         if plan is None:
-            found = self._without.caller(registers, bounds, is_interrupted=is_interrupted, why=_NO_DATA)
-            return found if isinstance(found, Stop) else self._progress(found, registers, stack)
+            return self._without_data(registers, stack, bounds, is_interrupted=is_interrupted, why=_NO_DATA)
         if isinstance(plan, Stop):
             return self._beyond(plan, registers, stack, bounds, is_interrupted=is_interrupted)
         interrupted = None if is_interrupted else self._ntdll.interrupted(registers, stack)
@@ -128,10 +127,10 @@ class Unwinder:
         """
         first = Step(registers, None, Trust.CONTEXT)
         for outcome in steps(self, first, stack, self._limit):
+            if not isinstance(outcome, Stop) and outcome.gap:
+                return Stop(End.LOST_RETURN_ADDRESS, outcome.gap)
             if isinstance(outcome, Stop) or (outcome.slot or 0) >= address:
                 return outcome
-            if outcome.gap:
-                return Stop(End.LOST_RETURN_ADDRESS, outcome.gap)
         return Stop(End.FRAME_LIMIT, str(self._limit))
 
     def _no_leaf(self, registers: Registers, stack: StackBounds, bounds: StackBounds) -> Step | Stop:
@@ -142,8 +141,23 @@ class Unwinder:
         returned = self._without.returned_to(registers, bounds)
         if isinstance(returned, Step) and not self._without.may_be_return_address(returned.registers.ip):
             return self._checked(returned, LEAF, registers, stack)
-        found = self._without.caller(registers, bounds, is_interrupted=True, why=_NO_DATA)
-        return found if isinstance(found, Stop) else self._progress(found, registers, stack)
+        return self._without_data(registers, stack, bounds, is_interrupted=True, why=_NO_DATA)
+
+    def _without_data(
+        self, registers: Registers, stack: StackBounds, bounds: StackBounds, *, is_interrupted: bool, why: str
+    ) -> Step | Stop:
+        """Find the caller of a frame without unwind data; `why` says why there is none.
+
+        If no caller is found, and the code ahead returns to 0 at the base of the stack, the frame is the outermost.
+        """
+        found = self._without.caller(registers, bounds, is_interrupted=is_interrupted, why=why)
+        if isinstance(found, Step):
+            return found if _has_progressed(found, registers, stack) else _no_progress(found, registers)
+        returned = self._without.returned_to(registers, bounds)
+        if not isinstance(returned, Step) or returned.registers.ip or returned.slot is None:
+            return found
+        is_outermost = self._is_outermost(registers, returned.slot, stack)
+        return Stop(End.THREAD_START, "return address 0", 0, returned.slot) if is_outermost else found
 
     def _beyond(
         self, plan: Stop, registers: Registers, stack: StackBounds, bounds: StackBounds, *, is_interrupted: bool
@@ -155,61 +169,53 @@ class Unwinder:
         """
         if plan.end is not End.UNREADABLE:
             return plan
-        found = self._without.caller(
-            registers, bounds, is_interrupted=is_interrupted, why=f"not readable: {plan.detail}"
-        )
+        why = f"not readable: {plan.detail}"
+        found = self._without_data(registers, stack, bounds, is_interrupted=is_interrupted, why=why)
         if isinstance(found, Stop):
-            return plan
-        if found.trust is not Trust.PROLOGUE:
-            found = replace(found, gap=f"frames may be missing: {plan.detail} not readable")
-        checked = self._progress(found, registers, stack)
-        return plan if isinstance(checked, Stop) else checked
+            return found if found.end is End.THREAD_START else plan
+        is_certain = found.trust is Trust.PROLOGUE
+        return found if is_certain else replace(found, gap=f"frames may be missing: {plan.detail} not readable")
 
     def _switched(self, stop: Stop, plan: UnwindPlan, registers: Registers, stack: StackBounds) -> Step | Stop:
         """Return the caller on another stack, to which the frame register leads; else `stop`, which ends the walk."""
         if stop.end is not End.STACK_BOUND or plan.result[0] == SP:
             return stop
         step = apply_plan(plan, registers, _ANYWHERE, self._memory)
-        return self._checked(step, plan, registers, stack) if self._is_switch(step, plan, registers, stack) else stop
+        if isinstance(step, Stop) or not self._is_switch(step, plan, registers, stack):
+            return stop
+        return self._checked(step, plan, registers, stack)
 
-    def _is_switch(self, step: Step | Stop, plan: UnwindPlan, registers: Registers, stack: StackBounds) -> bool:
+    def _is_switch(self, step: Step, plan: UnwindPlan, registers: Registers, stack: StackBounds) -> bool:
         """Say whether the caller `step` is on another stack than its callee, to which the frame register has led.
 
         One of the two is on the stack with the bounds `stack`, or their stacks are different regions of memory. The
         return address is after a call.
         """
-        if not isinstance(step, Step) or step.slot is None or plan.result[0] == SP:
+        if step.slot is None or plan.result[0] == SP:
             return False
         is_other = stack.contains(step.slot) != stack.contains(registers.sp)
         return (is_other or self._ends.are_apart(step.slot, registers.sp)) and self._without.is_return_address(
             step.registers.ip
         )
 
-    @staticmethod
-    def _progress(step: Step, callee: Registers, stack: StackBounds) -> Step | Stop:
-        """Return the caller `step`, or a `Stop` if the stack pointer has not increased since the frame of `callee`."""
-        return step if _has_progressed(step, callee, stack) else _no_progress(step, callee)
-
-    def _checked(self, step: Step | Stop, plan: UnwindPlan, callee: Registers, stack: StackBounds) -> Step | Stop:
+    def _checked(self, step: Step, plan: UnwindPlan, callee: Registers, stack: StackBounds) -> Step | Stop:
         """Return the caller `step`, which `plan` gave, or a `Stop` if the walk has to end.
 
         The walk ends if the stack pointer has not increased since the frame of `callee`, or if that frame is the first
         of the thread. If the caller's address is not in code, it was overwritten, and a caller further out is guessed.
         """
-        if isinstance(step, Stop):
-            return step
-        if step.registers.sp <= callee.sp and not _has_progressed(step, callee, stack):
+        ip = step.registers.ip
+        if (step.registers.gpr[SP] or 0) <= (callee.gpr[SP] or 0) and not _has_progressed(step, callee, stack):
             if not self._is_switch(step, plan, callee, stack):
                 return _no_progress(step, callee)
             step = replace(step, note="the function had switched to another stack")
         if step.is_interrupted:
             return step
-        ip, slot = step.registers.ip, step.slot or 0
-        if self._ntdll.is_thread_start(callee.ip) or (ip == 0 and self._is_outermost(callee, slot, stack)):
-            return Stop(End.THREAD_START, "return address 0" if ip == 0 else "RtlUserThreadStart", ip, slot)
+        if self._ntdll.is_thread_start(callee.ip) or (ip == 0 and self._is_outermost(callee, step.slot or 0, stack)):
+            return Stop(End.THREAD_START, "RtlUserThreadStart" if ip else "return address 0", ip, step.slot)
         called = self._plans.called(ip)
         if isinstance(called, Stop) and called.end is End.BAD_RETURN_ADDRESS:
-            return self._after_lost(ip, slot, stack) or called
+            return self._after_lost(ip, step.slot or 0, stack) or called
         return step
 
     def _after_lost(self, ip: int, slot: int, stack: StackBounds) -> Step | Stop | None:
@@ -222,7 +228,7 @@ class Unwinder:
 
     def _is_outermost(self, callee: Registers, slot: int, stack: StackBounds) -> bool:
         return self._ntdll.is_thread_start(callee.ip) or self._ends.is_outermost(
-            slot, stack, has_start_routine=self._ntdll.has_thread_start
+            slot, stack, has_start_routine=self._ntdll.has_caller(callee.ip)
         )
 
 

@@ -37,6 +37,8 @@ _STUB = re.compile(
 """A system call's stub: `mov r10,rcx; mov eax,number; syscall; ret`. Since Windows 10 it is followed by `int 2Eh; ret`,
 and `test byte [7FFE0308h],1; jne` before `syscall` chooses between the two."""
 _LONGEST_STUB = 24
+_LOWEST = 0x10000
+"""No memory is allocated in the first 64 KiB of a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,12 @@ class WithoutUnwindData:
                     return replace(step, trust=Trust.PROLOGUE, note="system call's stub outside the images")
             if not self._can_run(ip) or has_just_arrived(self.images, registers):
                 return self._after_bad_jump(registers, bounds)
-        step = self._by_code(registers, bounds, why) or self._by_frame_pointer(registers, bounds, why)
+        known = self.outside.function(ip if is_interrupted else ip - 1) if is_outside else None
+        rules = [self._by_code, self._by_frame_pointer]
+        if known is not None:
+            why = known.source
+            rules = rules[::-1] if known.has_frame_pointer else rules
+        step = rules[0](registers, bounds, why) or rules[1](registers, bounds, why)
         if step is not None:
             return step
         found = self.scan(registers.sp, bounds, accepts_unknown=is_outside)
@@ -80,13 +87,13 @@ class WithoutUnwindData:
 
         Memory of which only is known that it can be read counts as code if `accepts_unknown` is True.
         """
-        if self.images.find(address - 1) is None:
-            is_code = self.outside.is_code(address - 1)
-            if is_code is False or (is_code is None and not accepts_unknown):
-                return False
-        elif not self.images.is_code(address - 1):
+        image = self.images.find(address - 1)
+        if image is not None:
+            return image.is_code(address - 1) and bool(is_after_call(self.images.memory, address))
+        if address < _LOWEST or not is_after_call(self.images.memory, address):
             return False
-        return bool(is_after_call(self.images.memory, address))
+        is_code = self.outside.is_code(address - 1)
+        return is_code or (is_code is None and accepts_unknown)
 
     def may_be_return_address(self, address: int) -> bool:
         """Say whether `address` can be a return address, also if the code before it cannot be read.
