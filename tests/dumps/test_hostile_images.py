@@ -204,7 +204,7 @@ def test_directories_at_the_end_of_a_gigabyte_cost_no_memory(ftp: Session):
     pid = CASES["ftp-2003"]
     altered: dict[int, bytes | None] = {}
     for image in process_of(ftp, pid).program.images:
-        page = bytearray(image.header_page)
+        page = bytearray(image.memory.read_available(image.base, 0x1000))
         optional = int.from_bytes(page[0x3C:0x40], "little") + 24
         struct.pack_into("<I", page, optional + 56, 0x40000000)
         struct.pack_into("<II", page, optional + 96, 0x3FFFE000, 0x1000)

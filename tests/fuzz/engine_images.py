@@ -20,7 +20,10 @@ from throwstack.images.function_table import FunctionTable
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.symbols import Symbols
+from throwstack.unwind.code_outside import CodeOutside
+from throwstack.unwind.x64.dynamic_tables import DynamicTables
 from throwstack.unwind.x64.functions import Functions
+from throwstack.unwind.x64.table_by_contents import table_by_contents
 from throwstack.unwind.x64.unwind_info import decode
 
 BASE = 0x7FF600000000
@@ -148,6 +151,41 @@ def _function_tables() -> Attack:
     return attack
 
 
+def _dynamic_tables() -> Attack:
+    """Three dynamic function tables (sorted, unsorted, with a callback) for an image that no module list has."""
+    image, ranges, _ = _made_image()
+    system, tables = BASE + (1 << 24), BASE + (2 << 24)
+    head = system + asm.TEXT + 0x40
+    links = [head, tables, tables + 0x100, tables + 0x200, head]
+    entries = BASE + exception_directory(image)[0]
+    ring = b""
+    for kind in range(3):
+        members = (links[kind + 2], links[kind], entries, 0, BASE, BASE + len(image), BASE, 0, 0, 0)
+        ring += (struct.pack("<10Q", *members) + struct.pack("<II", kind, len(ranges))).ljust(0x100, b"\0")
+    code = b"\x48\x8d\x05" + struct.pack("<i", 0x40 - 7) + b"\xc3"
+    exports = {"RtlGetFunctionTableListHead": asm.TEXT}
+    ntdll = bytearray(asm.ImageBuilder(code.ljust(0x80, b"\xcc"), exports=exports, dll_name="ntdll.dll").build())
+    struct.pack_into("<QQ", ntdll, head - system, tables, tables + 0x200)
+    ground = Ground([(BASE, image), (tables, ring), (system, bytes(ntdll))])
+    for _ in range(3):
+        ground.aim(tables, len(ring))
+    ground.values = [*links, BASE, len(image)]
+    modules = ModuleMap([Module("ntdll.dll", "", system, len(ntdll))])
+
+    def attack(rng: random.Random, shot: Shot) -> Iterator[str]:
+        memory = ground.mutate(rng, shot)
+        images = ImageMap(memory, modules)
+        dynamic = DynamicTables(Symbols(images, lambda _: None))
+        functions = Functions(images, None, CodeOutside(images, None, [dynamic]))
+        for begin, end in ranges:
+            for rva in (begin, end):
+                yield str(dynamic.function_at(BASE + rva))
+                yield str(functions.find(BASE + rva))
+        yield str(table_by_contents(memory, Module("made.dll", "", BASE, len(image))))
+
+    return attack
+
+
 def exception_directory(image: bytes) -> tuple[int, int]:
     """Return RVA and size of a PE32+ image's function table."""
     header = int.from_bytes(image[0x3C:0x40], "little")
@@ -158,4 +196,5 @@ def exception_directory(image: bytes) -> tuple[int, int]:
 FAMILIES = [
     Family("images", _headers_and_exports, 2),
     Family("function tables", _function_tables, 2),
+    Family("dynamic function tables", _dynamic_tables, 2),
 ]

@@ -22,14 +22,7 @@ def clamp(value):
         return [each for each in LIMITS if each]
     return 5
 """
-NOTICED = {
-    "candidates.py": 6,
-    "return_address.py": 4,
-    "outermost_frames.py": 4,
-    "captured_context.py": 4,
-    "system_call_stub.py": 6,
-    "fixed_layouts.py": 4,
-}
+SAMPLES = {"candidates.py": 10, "captured_context.py": 4, "system_call_stub.py": 6, "outermost_frames.py": 4}
 """How many changes are tried of which module of the x86 unwinder."""
 
 
@@ -54,8 +47,8 @@ def test_a_change_is_made_alone():
     assert swapped.line == 11
 
 
-@pytest.mark.parametrize("module", NOTICED)
-def test_the_tests_notice_most_changes_of_the_judgement(module):
-    chosen = sample(candidates("x86", f"/{module}"), NOTICED[module], seed=2)
-    survived = [mutant.change for path, mutant in chosen if not is_killed(path, mutant, mirror(path))]
+@pytest.mark.parametrize("module", SAMPLES)
+def test_the_tests_of_a_module_notice_most_of_its_changes(module):
+    chosen = sample(candidates("x86", f"/{module}"), SAMPLES[module], seed=2)
+    survived = [mutant.change for path, mutant in chosen if not is_killed(path, mutant, mirror(path)[:1])]
     assert len(survived) <= len(chosen) // 4, survived

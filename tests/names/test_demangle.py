@@ -46,6 +46,25 @@ from throwstack.names.demangle import (
         ("??BA@@QBEP6AHH@ZXZ", "A::operator int (__cdecl *)(int)"),
         ("_ZN3foo3barEi", "foo::bar"),
         ("_ZNSt6vectorIiSaIiEE9push_backERKi", "std::vector<int,std::allocator<int> >::push_back"),
+        ("__ZN3foo3barEi", "foo::bar"),
+        ("__ZN3FooC1Ev@4", "Foo::Foo"),
+        ("_ZN3Foo3barEi@8", "Foo::bar"),
+        ("@_ZN3Foo3barEi@8", "Foo::bar"),
+        ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
+        ("_RINvNtC3std3mem8align_ofdE", "std::mem::align_of::<f64>"),
+        ("_RNCNvC4bins4main0B3_", "bins::main::{closure#0}"),
+        ("_RNDISRegister", "_RNDISRegister"),
+        ("?dtor$2@?0??f@A@@QEAAXH@Z@4HA", "A::f$dtor$2"),
+        ("?catch$0@?0?main@4HA", "main$catch$0"),
+        ("?catch$12@?0???$g@H@N@@YAXH@Z@4HA", "N::g<int>$catch$12"),
+        ("?filt$0@0@seh@@", "seh$filt$0"),
+        ("?fin$3@0@f@A@@", "A::f$fin$3"),
+        ("?filt$0@?0?@4HA", "?filt$0@?0?@4HA"),
+        ("?f@@$$FYAXXZ", "f"),
+        ("?f@A@@$$FQAAXXZ", "A::f"),
+        ("?f@A@@$$FQE$AAMXPE$AAVString@System@@@Z", "A::f"),
+        ("?main@@$$HYAHXZ", "main"),
+        ("??__Efoo@@YAXXZ", "`dynamic initializer for 'foo''"),
         ("CreateFileW", "CreateFileW"),
         ("_foo@8", "_foo@8"),
         ("", ""),
@@ -64,6 +83,9 @@ def test_a_decorated_name_gives_the_qualified_name(raw, name):
         ("?f@A@@QAEXH@Z", "A::f"),
         ("_ZN1A1fEi", "A::f"),
         ("_Zebra", "_Zebra"),
+        ("_RTC_CheckEsp()", "_RTC_CheckEsp"),
+        ("__ZN3foo3barEv", "foo::bar"),
+        ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
         ("@_EH4_CallFilterFunc@8()", "_EH4_CallFilterFunc"),
         ("@fast@8", "fast"),
         ("@ILT+5(_main)", "ILT+5(_main)"),
@@ -152,6 +174,12 @@ def test_names_that_decode_to_gigabytes_are_left_as_they_are(nested, references)
         raw = f"?x@@3{nested(depth, references)}A"
         assert len(undecorate(raw)) < 1 << 23
         assert len(type_name(f".{nested(depth, references)}")) < 1 << 23
+
+
+def test_a_rust_name_that_refers_back_to_itself_is_left_as_it_is():
+    """Each reference can repeat all that is before it."""
+    bomb = "_RIC1a" + "TB6_B6_E" * 40 + "E"
+    assert undecorate(bomb) == bomb
 
 
 def test_names_that_nest_too_deeply_are_left_as_they_are():

@@ -33,6 +33,13 @@ from throwstack.names.stable_names import plain_name
         ("ledger::Parser::Require$cold", "ledger::Parser::Require"),
         ("RtlUserThreadStart$filt$0", "RtlUserThreadStart"),
         ("app::main::h0123456789abcdef", "app::main"),
+        ("?catch$0@?0??f@A@@QEAAXH@Z@4HA", "A::f"),
+        ("?filt$0@0@seh@@", "seh"),
+        ("_ZN3Foo3barEi@8", "Foo::bar"),
+        ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
+        ("_RNvCsabcd_7mycrate3foo", "mycrate::foo"),
+        ("??__Efoo@@YAXXZ", "`dynamic initializer for 'foo''"),
+        ("void __cdecl `dynamic atexit destructor for 'foo''(void)", "`dynamic atexit destructor for 'foo''"),
         ("", ""),
     ],
 )

@@ -57,7 +57,7 @@ class Pe:
             self._directories[_EXPORT] = self._append(".edata", data), len(data)
         if self.pdb is not None:
             rva = self._next_rva()
-            record = _rsds(*self.pdb)
+            record = rsds(*self.pdb)
             entry = struct.pack("<IIHHIIII", 0, self.timestamp, 0, 0, 2, len(record), rva + 28, rva + 28)
             self._append(".rsds", entry + record)
             self._directories[_DEBUG] = rva, len(entry)
@@ -144,7 +144,7 @@ class Pe:
         return data
 
 
-def _rsds(guid: str, age: int, name: str) -> bytes:
+def rsds(guid: str, age: int, name: str) -> bytes:
     raw = bytes.fromhex(guid)
     return b"RSDS" + raw[3::-1] + raw[5:3:-1] + raw[7:5:-1] + raw[8:] + struct.pack("<I", age) + name.encode() + b"\0"
 

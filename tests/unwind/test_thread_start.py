@@ -16,7 +16,7 @@ from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.thread_start import StackEnds
 
 CALLER = 0x401234
-LOW, BASE = 0x10000, 0x14000
+LOW, BASE = 0x10000, 0x18000
 
 
 class FiberStack:
@@ -62,7 +62,7 @@ def test_under_the_frame_of_a_caller_it_was_overwritten(size):
 
 
 def test_far_from_the_base_it_was_overwritten_whatever_is_above():
-    assert not is_outermost(BASE - 0x3000, {}, THREAD)
+    assert not is_outermost(BASE - 0x5000, {}, THREAD)
 
 
 def test_where_the_start_routine_is_known_no_other_frame_of_a_thread_s_stack_is_the_outermost():
@@ -76,12 +76,12 @@ def test_a_fiber_s_stack_ends_with_its_region(stack, has_start_routine):
     after = {"beyond": 0x2000, "knows_regions": True, "has_start_routine": has_start_routine}
     assert is_outermost(BASE - 0x28, {BASE + 8: CALLER}, stack, **after)
     assert not is_outermost(BASE - 0x100, {BASE - 0x40: CALLER}, stack, **after)
-    assert not is_outermost(BASE - 0x3000, {}, stack, **after)
+    assert not is_outermost(BASE - 0x5000, {}, stack, **after)
 
 
 def test_without_regions_a_fiber_s_stack_ends_where_memory_ends():
     assert is_outermost(BASE - 0x28, {}, OTHER)
-    assert not is_outermost(BASE - 0x3000, {}, OTHER)
+    assert not is_outermost(BASE - 0x5000, {}, OTHER)
 
 
 def test_words_that_cannot_be_read_prove_nothing():

@@ -128,3 +128,16 @@ class Walk:
     def left_out(self) -> int:
         """Return how many frames the walk has passed and not kept."""
         return sum(frame.left_out.count for frame in self.frames if frame.left_out is not None)
+
+    @property
+    def known_to(self) -> int:
+        """Return the stack address up to which no frame is a guess: the sp of the last frame before a guess.
+
+        Frames may be missing where a scan has found the next one. Of a walk without frames the result is 0.
+        """
+        known = 0
+        for index, frame in enumerate(self.frames):
+            if index and frame.trust is Trust.SCAN:
+                break
+            known = frame.sp
+        return known

@@ -20,7 +20,7 @@ import pefile
 
 from throwstack.core.memory import PAGE_SIZE, Memory, PageSource, SegmentSource
 from throwstack.files.symbol_path import ImageIdentity, Say, SymbolPath
-from throwstack.images.image import Headers, Image, PdbIdentity, Section, data_directory, parse_headers
+from throwstack.images.image import MAX_HEADERS, Headers, Image, PdbIdentity, Section, data_directory, parse_headers
 from throwstack.images.modules import Module, ModuleMap
 
 _RELOCATION_DIRECTORY, _IAT_DIRECTORY = 5, 12
@@ -129,7 +129,7 @@ class ImageStore:
             if size > self._max_size:
                 return f"{size >> 20} MB are more than the limit of {self._max_size >> 20} MB"
             with path.open("rb") as file:
-                headers = parse_headers(file.read(PAGE_SIZE))
+                headers = parse_headers(file.read(MAX_HEADERS))
         except OSError as error:
             return f"cannot be read ({error.strerror or error})"
         if headers is None:
@@ -162,7 +162,7 @@ class ImageStore:
         try:
             with path.open("rb") as file:
                 data = file.read(self._max_size + 1)
-            headers = parse_headers(data[:PAGE_SIZE])
+            headers = parse_headers(data[:MAX_HEADERS])
             pe = pefile.PE(data=data, fast_load=True)
             if headers is None or max(headers.image_size, len(data)) > self._max_size:
                 return None

@@ -20,6 +20,8 @@ from throwstack.core.stop import Stop
 
 _ENTRY = struct.Struct("<III")
 _MAX_IMAGE_SIZE = 1 << 31
+_MAX_INDEXED = 1 << 20
+"""The most entries of a table that are indexed, because it is damaged. A bisection needs no index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,11 @@ class RuntimeFunction:
 
     @property
     def is_plausible(self) -> bool:
-        """Say whether this can be an entry: the range of code is not empty, and all its RVAs are below 2 GiB."""
-        return 0 < self.begin < self.end < _MAX_IMAGE_SIZE and 0 < self.unwind < _MAX_IMAGE_SIZE
+        """Say whether this can be an entry: the range of code is not empty, and all its RVAs are below 2 GiB.
+
+        The range can begin at RVA 0: a dynamic function table may count from the begin of its only function.
+        """
+        return self.begin < self.end < _MAX_IMAGE_SIZE and 0 < self.unwind < _MAX_IMAGE_SIZE
 
 
 class _OutOfOrder(ThrowstackError):
@@ -48,10 +53,16 @@ class _OutOfOrder(ThrowstackError):
 class FunctionTable:
     """The table of RUNTIME_FUNCTIONs of one image in memory."""
 
-    __slots__ = ("_address", "_begins", "_count", "_entries", "_memory", "_missing", "_missing_ends", "_slots")
+    __slots__ = (
+        *("_address", "_begins", "_count", "_entries", "_is_sorted", "_memory", "_missing", "_missing_ends", "_slots"),
+    )
 
-    def __init__(self, memory: Memory, address: int, size: int) -> None:
-        """The table is in `memory` at `address` and has `size` bytes. Nothing is read yet."""
+    def __init__(self, memory: Memory, address: int, size: int, *, is_sorted: bool = True) -> None:
+        """The table is in `memory` at `address` and has `size` bytes. Nothing is read yet.
+
+        `is_sorted` is False if it is known that the entries are in any order, so that a bisection may find nothing.
+        """
+        self._is_sorted = is_sorted
         self._memory = memory
         self._address = address
         self._count = size // _ENTRY.size
@@ -71,11 +82,13 @@ class FunctionTable:
 
         None if the first entry begins after `rva`. A `Stop` if a nearer entry may be on an absent page or damaged.
         """
-        if self._entries is None:
+        if self._entries is None and self._is_sorted:
             try:
                 return self._bisect(rva)
             except (MemoryUnreadable, _OutOfOrder):
                 pass
+        if self._count > _MAX_INDEXED:
+            return Stop(End.BAD_UNWIND_DATA, f"damaged function table of {self._count:,} entries at {self._address:#x}")
         return self._search_index(rva)
 
     def _bisect(self, rva: int) -> RuntimeFunction | None:

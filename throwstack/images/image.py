@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import pefile
@@ -17,27 +17,34 @@ import pefile
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.images.exports import NO_EXPORTS, UNKNOWN_EXPORTS, Exports, parse_exports
-from throwstack.images.function_table import FunctionTable
+from throwstack.images.function_table import FunctionTable, RuntimeFunction
 from throwstack.images.modules import Module, ModuleMap
 
-_HEADER_SIZE = PAGE_SIZE
-_MAX_IMAGE_SIZE = 1 << 30
-_MAX_DIRECTORY_SIZE = 8 << 20
+MAX_HEADERS = 1 << 16
+"""The most bytes of an image's headers that are parsed."""
+_MAX_IMAGE_SIZE = 1 << 31
+_MAX_EXPORT_DIRECTORY = 8 << 20
 _MAX_PAGES = 4096
 """The most pages whose parsed headers are kept, and the most whose digests are kept."""
 _MAX_EXPORTS = 1 << 20
 """The most exports that are kept; a machine has some 200,000 different exports."""
+_MAX_DEBUG_ENTRIES = 32
 _EXECUTE, _WRITE = 0x20000000, 0x80000000
 _MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
 _CODEVIEW = 2
+_PORTABLE_PDB = 0x504D
+"""MinorVersion of the debug directory's entry for a portable PDB, which describes IL."""
 _RSDS_NAME = 24
 """Offset of the PDB's name in an RSDS record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of an image: its name, RVA, size in memory in bytes, and whether it is executable or writable."""
+    """A section of an image: its name, RVA, size in memory in bytes, and whether it is executable or writable.
+
+    The size is that of the pages which the loader maps: code after VirtualSize in the last page runs as well.
+    """
 
     name: str
     rva: int
@@ -76,6 +83,8 @@ class Headers:
     export_directory: tuple[int, int]
     exception_directory: tuple[int, int]
     debug_directory: tuple[int, int]
+    entry_point: int = 0
+    """The RVA of the entry point, 0 if the image has none."""
 
     def section_at(self, rva: int) -> Section | None:
         """Return the section that holds `rva`, or None."""
@@ -115,13 +124,19 @@ class Image:
         """Return the parsed headers, or None if they are unreadable or not those of a PE image."""
         if not self._is_parsed:
             self._is_parsed = True
-            self._headers = self._cache.headers(self.header_page)
+            self._headers = self._cache.headers(self._header_bytes())
         return self._headers
 
-    @property
-    def header_page(self) -> bytes:
-        """Return the first 4096 bytes of the image, or as many of them as can be read."""
-        return self.memory.read_available(self.base, _HEADER_SIZE)
+    def _header_bytes(self) -> bytes:
+        """Return the first page of the image, and further pages if the table of sections reaches into them."""
+        memory, base = self.memory, self.base
+        page = memory.read_available(base, PAGE_SIZE)
+        try:
+            pe = base + memory.u32(base + 0x3C)
+            end = pe - base + 24 + memory.u16(pe + 20) + 40 * memory.u16(pe + 6)
+        except MemoryUnreadable:
+            return page
+        return page if end <= PAGE_SIZE else memory.read_available(base, min(end, MAX_HEADERS))
 
     @property
     def exports(self) -> Exports:
@@ -148,33 +163,56 @@ class Image:
         return self._pdb
 
     def is_code(self, address: int) -> bool:
-        """Say whether `address` is in an executable section or, if the headers are unreadable, in the image at all."""
+        """Say whether `address` is in a section with code or, if the headers are unreadable, in the image at all.
+
+        A section has code if it is marked executable. Packers leave that mark out: their code ran on Windows XP, runs
+        where DEP is off, or is made executable when it has been unpacked. For example, ASPack's section with the entry
+        point is marked as data (C0000040). So a section with the entry point has code, and so has, in any section, an
+        address that an entry of the image's function table covers.
+        """
         headers = self.headers
         if headers is None or not headers.sections:
             return self.module.contains(address)
-        section = headers.section_at(address - self.base)
-        return section is not None and section.is_executable
+        rva = address - self.base
+        section = headers.section_at(rva)
+        if section is None or section.is_executable:
+            return section is not None
+        if headers.entry_point and section.rva <= headers.entry_point < section.rva + section.size:
+            return True
+        table = self.function_table
+        return table is not None and isinstance(table.find(rva), RuntimeFunction)
 
     def _read_pdb_identity(self) -> PdbIdentity | None:
+        """Return the identity in the last entry of the debug directory that has one, of a native PDB if there is one.
+
+        An image that NGEN has compiled has two: the first is that of the IL's portable PDB, the last its own.
+        """
         headers = self.headers
         if headers is None:
             return None
         rva, size = headers.debug_directory
-        for entry in range(rva, rva + min(size, 28 * 32) // 28 * 28, 28):
+        found: PdbIdentity | None = None
+        is_native = False
+        for entry in range(rva, rva + min(size // 28, _MAX_DEBUG_ENTRIES) * 28, 28):
             try:
-                if self.memory.u32(self.base + entry + 12) != _CODEVIEW:
-                    continue
-                length = min(self.memory.u32(self.base + entry + 16), PAGE_SIZE)
-                start = self.memory.u32(self.base + entry + 20)
-                record = self.memory.read_available(self.base + start, length)
+                identity = self._codeview(self.base + entry, headers.image_size)
+                is_portable = self.memory.u16(self.base + entry + 10) == _PORTABLE_PDB
             except MemoryUnreadable:
                 continue
-            # The name may go on on an absent page. Half a name would be the name of another file.
-            is_cut = len(record) < length and b"\0" not in record[_RSDS_NAME:]
-            identity = None if is_cut or start + length > headers.image_size else parse_rsds(record)
-            if identity is not None:
-                return identity
-        return None
+            if identity is not None and not (is_portable and is_native):
+                found, is_native = identity, not is_portable
+        return found
+
+    def _codeview(self, entry: int, image_size: int) -> PdbIdentity | None:
+        """Return the identity to which the debug directory's entry at the address `entry` leads; None if to none."""
+        if self.memory.u32(entry + 12) != _CODEVIEW:
+            return None
+        length = min(self.memory.u32(entry + 16), PAGE_SIZE)
+        start = self.memory.u32(entry + 20)
+        record = self.memory.read_available(self.base + start, length)
+        # The name may go on on an absent page. Half a name would be the name of another file.
+        is_cut = len(record) < length and b"\0" not in record[_RSDS_NAME:]
+        return None if is_cut or start + length > image_size else parse_rsds(record)
 
 
 def parse_rsds(record: bytes) -> PdbIdentity | None:
@@ -210,7 +248,7 @@ class ImageCache:
         self._entries = 0
 
     def headers(self, page: bytes) -> Headers | None:
-        """Return the headers in an image's first page, or None if they are not valid PE headers."""
+        """Return the headers in an image's first page (or pages), or None if they are not valid PE headers."""
         if page not in self._headers:
             if len(self._headers) >= _MAX_PAGES:
                 self._headers.clear()
@@ -227,6 +265,8 @@ class ImageCache:
         size = min(size, limit - rva)
         if not rva or size <= 0:
             return NO_EXPORTS
+        if size > _MAX_EXPORT_DIRECTORY:
+            return UNKNOWN_EXPORTS
         first = image.base + (rva & -PAGE_SIZE)
         pages = [image.memory.page(page) for page in range(first, image.base + rva + size, PAGE_SIZE)]
         key = rva, size, limit, *(None if page is None else self._digest(page) for page in pages)
@@ -254,7 +294,7 @@ class ImageCache:
 
 
 def parse_headers(page: bytes) -> Headers | None:
-    """Parse the headers in the first page of an image (PE32 or PE32+); None if they are not valid or not x86 or x64."""
+    """Parse the headers at the begin of an image (PE32 or PE32+); None if they are not valid or not x86 or x64."""
     if page[:2] != b"MZ":
         return None
     try:
@@ -263,11 +303,13 @@ def parse_headers(page: bytes) -> Headers | None:
         arch = _MACHINES.get(pe.FILE_HEADER.Machine)
         if arch is None or optional.SizeOfImage > _MAX_IMAGE_SIZE:
             return None
+        unit = PAGE_SIZE if optional.SectionAlignment >= PAGE_SIZE else 1
         sections = tuple(
             Section(
                 section.Name.split(b"\0", 1)[0].decode("latin-1"),
                 section.VirtualAddress,
-                max(section.Misc_VirtualSize, 1),
+                # The loader maps whole pages, and takes the size in the file where VirtualSize is 0.
+                -(-max(section.Misc_VirtualSize or section.SizeOfRawData, 1) // unit) * unit,
                 bool(section.Characteristics & _EXECUTE),
                 bool(section.Characteristics & _WRITE),
             )
@@ -280,7 +322,10 @@ def parse_headers(page: bytes) -> Headers | None:
             optional.SizeOfImage,
             optional.ImageBase,
             sections,
-            *(_directory(pe, index) for index in (_EXPORT, _EXCEPTION, _DEBUG)),
+            _directory(pe, _EXPORT),
+            _directory(pe, _EXCEPTION),
+            _directory(pe, _DEBUG),
+            optional.AddressOfEntryPoint,
         )
     except (pefile.PEFormatError, AttributeError, ValueError, IndexError):
         return None
@@ -295,25 +340,42 @@ def data_directory(pe: pefile.PE, index: int) -> tuple[int, int]:
 def _directory(pe: pefile.PE, index: int) -> tuple[int, int]:
     rva, size = data_directory(pe, index)
     size = min(size, pe.OPTIONAL_HEADER.SizeOfImage - rva)
-    return (rva, size) if 0 < size <= _MAX_DIRECTORY_SIZE else (0, 0)
+    return (rva, size) if size > 0 else (0, 0)
 
 
 class ImageMap:
     """The images of one address space, looked up by address."""
 
-    __slots__ = ("_images", "memory", "modules")
+    __slots__ = ("_cache", "_images", "_is_widened", "memory", "modules")
 
     def __init__(self, memory: Memory, modules: ModuleMap, cache: ImageCache | None = None) -> None:
         """`modules` are loaded in `memory`; `cache` shares what is parsed with other address spaces of the dump."""
         self.memory = memory
         self.modules = modules
-        shared = cache if cache is not None else ImageCache()
-        self._images = {module.base: Image(module, memory, shared) for module in modules}
+        self._cache = cache if cache is not None else ImageCache()
+        self._images = {module.base: Image(module, memory, self._cache) for module in modules}
+        self._is_widened: set[int] = set()
 
     def find(self, address: int) -> Image | None:
-        """Return the image that holds `address`, or None."""
+        """Return the image that holds `address`, or None.
+
+        A program can write a small size into the loader's entry for a module, so that a dump of the module by that size
+        is useless (anti-dump). So an address after a module's end is in the module if its headers say so.
+        """
         module = self.modules.find(address)
-        return None if module is None else self._images[module.base]
+        return self._after_end(address) if module is None else self._images[module.base]
+
+    def _after_end(self, address: int) -> Image | None:
+        module = self.modules.before(address)
+        if module is None or address - module.base >= _MAX_IMAGE_SIZE:
+            return None
+        image = self._images[module.base]
+        if module.base not in self._is_widened:
+            self._is_widened.add(module.base)
+            size = min(0 if image.headers is None else image.headers.image_size, self.modules.room(module))
+            if size > module.size:
+                image = self._images[module.base] = Image(replace(module, size=size), self.memory, self._cache)
+        return image if image.module.contains(address) else None
 
     def is_code(self, address: int) -> bool:
         """Say whether `address` is in an executable section of an image."""

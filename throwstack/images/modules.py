@@ -68,3 +68,13 @@ class ModuleMap:
             return None
         module = self._modules[index]
         return module if address < module.base + module.size else None
+
+    def before(self, address: int) -> Module | None:
+        """Return the last module that begins at or before `address`, or None."""
+        index = bisect_right(self._bases, address) - 1
+        return None if index < 0 else self._modules[index]
+
+    def room(self, module: Module) -> int:
+        """Return the number of bytes from the begin of `module` to the begin of the next one."""
+        index = bisect_right(self._bases, module.base)
+        return (self._bases[index] if index < len(self._bases) else 1 << 64) - module.base

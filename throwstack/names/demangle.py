@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Turns decorated (mangled) names into readable ones: `?f@A@@QAEXH@Z` → `A::f`, `.?AVerror@@` → `error`.
 
-LLVM's demangler (pydemumble) does the decoding. It returns whole declarations, `public: void __thiscall A::f(int)`. A
-debugger shows the name alone, without return type, access and parameters, and so do the functions of this module.
+LLVM's demangler (pydemumble) does the decoding, of Microsoft's names, of Itanium names (GCC, clang) and of Rust's. It
+returns whole declarations, `public: void __thiscall A::f(int)`. A debugger shows the name alone, without return type,
+access and parameters, and so do the functions of this module.
+
+Three forms are brought into one that it knows. MinGW puts the size of the parameters after a name, `_ZN3Foo3barEi@8`,
+as Microsoft does for stdcall functions in C. C++/CLI marks managed functions in the middle, `?f@@$$FYAXXZ`. Handlers
+and filters that compilers have made functions of (funclets) are named after the function that they belong to, in the
+form of a static variable of it: `?catch$0@?0??f@A@@QEAAXH@Z@4HA` is `A::f$catch$0` here, as the parts of C functions
+are.
 
 Names come from export tables and type descriptors, which may be hostile. A decorated name can refer back to its own
 parts, so that a hundred characters stand for gigabytes, and it can nest so deeply that the decoder overflows its stack.
@@ -20,7 +27,14 @@ _MAX_NAME = 1024
 _MAX_EXPANSION = 1 << 22
 _CONVENTION = re.compile(r"__(?:cdecl|stdcall|thiscall|fastcall|vectorcall|clrcall|pascal|regcall|eabi|swift\w+) ")
 _TRAILER = re.compile(r"(?:\s*(?:const|volatile|__restrict|__unaligned|__ptr64|noexcept|&))*")
-_DECORATED = ("?", "_Z")
+_DECORATED = re.compile(r"\?|__?Z|__?R[CMXYNIB]")
+_RUST = re.compile(r"_?(_R[CMXYNIB])")
+_RUST_REFERENCES = re.compile(r"B[0-9A-Za-z]*_")
+_SIZED = re.compile(r"@?(__?Z.*)@\d+")
+"""An Itanium name with the size of the parameters (stdcall, fastcall)."""
+_MANAGED = re.compile(r"(\?.*?@@)\$\$[FHJ]\d?(.*)")
+_FUNCLET = re.compile(r"\?((?:dtor|catch|filt|fin)\$\d+)@(?:\?0\?(?P<symbol>.+)@4HA|0@(?P<name>.+@@))")
+"""A funclet: of the function with a whole symbol (Visual C++, clang), or with the name that begins one (clang)."""
 _FASTCALL = re.compile(r"@(\w+)@\d+")
 _INCREMENTAL = re.compile(r"@?(ILT\+\d+\(.*\))")
 """A thunk of incremental linking, `@ILT+5(_main)`. Its brackets belong to the name and are no parameter list."""
@@ -39,19 +53,41 @@ def undecorate(name: str) -> str:
 
     A name that is not decorated, or is too complex, is returned unchanged.
     """
+    if len(name) > _MAX_NAME:
+        return name
+    funclet = _FUNCLET.fullmatch(name)
+    if funclet is not None:
+        function = funclet["symbol"] or f"?{funclet['name']}YAXXZ"
+        return f"{undecorate(function)}${funclet[1]}"
     text = declaration(name)
     if text is None:
         return name
-    if name.startswith("_"):  # an Itanium name has no return type, unless it is a template's
+    if _RUST.match(name):
+        return text
+    if name.startswith(("_", "@")):  # an Itanium name has no return type, unless it is a template's
         text = strip_parameters(text)
     return _tidy(_name_of_declaration(text)) or name
 
 
 def declaration(name: str) -> str | None:
     """Return the whole declaration in a C++ decorated name; None if it cannot be decoded or is too complex."""
-    if not name.startswith(("?", "_Z", "__Z")) or not _is_bounded(name):
+    if len(name) > _MAX_NAME:
         return None
-    return _demangle(name) or None
+    sized = _SIZED.fullmatch(name)
+    name = sized[1] if sized is not None else name
+    managed = _MANAGED.fullmatch(name)
+    if managed is None:
+        return _decoded(name)
+    # Types of C++/CLI (`String ^`) cannot be decoded. The name can, with the type of another function.
+    return _decoded(managed[1] + managed[2]) or _decoded(managed[1] + "YAXXZ")
+
+
+def _decoded(name: str) -> str | None:
+    if _RUST.match(name):
+        name = name[name.index("_R") :]
+    elif not name.startswith(("?", "_Z", "__Z")):
+        return None
+    return _demangle(name) or None if _is_bounded(name) else None
 
 
 def type_name(descriptor: str) -> str:
@@ -110,11 +146,11 @@ def display_name(symbol: str) -> str:
 
 
 def is_decorated(symbol: str) -> bool:
-    """Say whether a symbol of a PDB is a C++ decorated name.
+    """Say whether a symbol of a PDB is a decorated name of C++ or Rust, or looks like one.
 
     If it is not, the symbol is a readable name, with or without parameters.
     """
-    return symbol.startswith(_DECORATED)
+    return _DECORATED.match(symbol) is not None or _SIZED.fullmatch(symbol[:_MAX_NAME]) is not None
 
 
 def _is_bounded(name: str) -> bool:
@@ -124,10 +160,13 @@ def _is_bounded(name: str) -> bool:
     parameters or template arguments). A list with n references is thus at most 1 + n times as long as what it spells
     out. Lists nest, so the factors multiply; for R references in L lists the product is largest when they are spread
     evenly, (1 + R/L) ** L. Every digit counts as a reference, but for digits after a small letter or an underscore:
-    those are in an identifier, which a reference never is. References of Itanium names (`S0_`, `T_`) work alike.
+    those are in an identifier, which a reference never is. References of Itanium names (`S0_`, `T_`) work alike. A
+    reference of Rust (`B3_`) can at most double what is before it.
     """
     if len(name) > _MAX_NAME or not name.isprintable():
         return False
+    if _RUST.match(name):
+        return len(name) * 2.0 ** len(_RUST_REFERENCES.findall(name)) <= _MAX_EXPANSION
     if name.startswith("_"):
         references, lists = len(_ITANIUM_REFERENCES.findall(name)), 1 + len(_ITANIUM_LISTS.findall(name))
     else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from throwstack.names.demangle import undecorate
+from throwstack.names.demangle import is_decorated, undecorate
 
 _LONGEST = 160
 _READ = 1024
@@ -35,10 +35,10 @@ def plain_name(symbol: str) -> str:
     """
     symbol = symbol[:_READ]
     decorated = _STDCALL.fullmatch(symbol)
-    if decorated:
+    if decorated and not is_decorated(symbol):
         return decorated[1][:_LONGEST]
     symbol = _PART.sub("", _CLONE.sub("", symbol))
-    readable = _LAMBDA.sub("lambda", _ANONYMOUS.sub("anonymous", undecorate(symbol)))
+    readable = _LAMBDA.sub("lambda", _ANONYMOUS.sub("anonymous", _PART.sub("", undecorate(symbol))))
     return _RUST_HASH.sub("", _last_word(_without_groups(readable)))[:_LONGEST]
 
 
@@ -71,9 +71,15 @@ def _without_groups(name: str) -> str:
 def _last_word(name: str) -> str:
     """Return the name in a declaration, without the type before it.
 
-    A name with `operator` in it is returned with all that follows, so that `operator new` stays whole.
+    A name with `operator` in it is returned with all that follows, so that `operator new` stays whole. Spaces between
+    quotation marks belong to the name: "`dynamic initializer for 'x''".
     """
     operator = re.search(r"\S*\boperator\b.*", name)
     if operator:
         return operator[0]
-    return name.rpartition(" ")[2]
+    depth, start = 0, 0
+    for index, character in enumerate(name):
+        depth += (character == "`") - (character == "'" and depth > 0)
+        if character == " " and not depth:
+            start = index + 1
+    return name[start:]

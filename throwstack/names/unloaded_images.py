@@ -24,7 +24,7 @@ from throwstack.names.symbols import Name, export_table
 TRACE_FUNCTION = "RtlGetUnloadEventTrace"
 _TRACES, _DRIVERS = 64, 50
 _NAME_CHARACTERS = 32
-_MAX_IMAGE = 1 << 30
+_MAX_IMAGE = 1 << 31
 _MAX_NAME_BYTES = 520
 _RETURNS_ADDRESS = {
     # mov eax,imm32; ret (with room for a hot patch, with a frame pointer)

@@ -174,7 +174,7 @@ class Triage:
         stuck = self._from_walk(stack, walk, notes, stack.registers.sp)
         if _reaches_base(walk, stack) or (stuck is not None and stuck.exceptions):
             return stuck
-        reached = walk.frames[-1].sp if walk.frames else 0
+        reached = walk.known_to
         if walk.is_complete:
             notes += (
                 f"the walk of the blocked stack ends at {reached:#x}, far from its base at {stack.bounds.base:#x}",

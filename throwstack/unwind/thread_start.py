@@ -20,11 +20,12 @@ from throwstack.core.frames import StackBounds
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.unwind.code_outside import CodeOutside
 
-_FARTHEST = 0x1000
-"""The most bytes between the outermost frame and the base.
+_FARTHEST = 0x4000
+"""The most bytes above the outermost frame that are looked at.
 
-Vista and later start a thread's stack pointer at a random distance of up to half a page below the base. A WoW64
-process's 64-bit stacks begin below the CONTEXT with which the thread was started (0x4D0 bytes).
+Real stacks need less: Vista and later start a thread's stack pointer at a random distance of up to half a page below
+the base, and the 64-bit stack of a WoW64 thread begins below the CONTEXT with which the thread was started (0x4D0
+bytes).
 """
 _MAX_READABLE = 1 << 20
 
@@ -51,10 +52,10 @@ class StackEnds:
         """Say whether a return address of 0 at `slot` is that of the outermost frame on its stack.
 
         The frame is not in a start routine: there, any return address is the last one. `stack` are the bounds of the
-        stack that is walked. `has_start_routine` says that it is known in which function every thread of this process
-        starts. Then the outermost frame on the stack of a thread is in that function, and a 0 elsewhere was written
-        over another return address. On other stacks, such as that of a coroutine, the 0 must be at the base: at most
-        4 KiB are above it, and no word of them is a return address.
+        stack that is walked. `has_start_routine` says that it is known which function starts this stack. Then the
+        outermost frame is in that function, and a 0 elsewhere was written over another return address. On other stacks,
+        such as that of a coroutine, the 0 must be at the base: at most 16 KiB are above it, and no word of them is a
+        return address.
         """
         above = slot + self.pointer_size
         if stack.is_recorded and stack.contains(slot, self.pointer_size):
@@ -64,6 +65,11 @@ class StackEnds:
         else:
             base = self._base(slot)
         return base - above <= _FARTHEST and self._has_no_return_address(above, base)
+
+    def are_apart(self, one: int, other: int) -> bool:
+        """Say whether two stack addresses are known to be in different regions of memory, and so on two stacks."""
+        region = self.outside.region(one)
+        return region is not None and not region.start <= other < region.end
 
     def _base(self, slot: int) -> int:
         """Return the end of the memory that `slot` is in: that of its region, or else of what is readable there."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.core.registers import Registers
+from throwstack.core.registers import SP, Registers
 from throwstack.core.stop import Stop
 from throwstack.unwind.kept_frames import KeptFrames
 
@@ -62,14 +62,20 @@ def steps(stepper: Stepper[StepT], first: StepT, stack: StackBounds, limit: int)
         at = outcome
 
 
+def is_on(stack: StackBounds, registers: Registers) -> bool:
+    """Say whether the stack pointer in `registers` is on `stack` or at its end; True if it is not known."""
+    sp = registers.gpr[SP]
+    return sp is None or stack.contains(sp, 0)
+
+
 def walk(stepper: Stepper[StepT], first: StepT, stack: StackBounds, limit: int) -> Walk:
     """Walk outwards from the frame `first`, through at most `limit` frames.
 
-    If a frame's caller is interrupted code whose stack pointer is outside `stack` (a trap frame leads from the kernel's
-    stack to the user's), the walk ends with `End.STACK_BOUND`. The last frame then has the interrupted address as its
-    return address, and the slot that held it. If the return address of a frame was lost (`Step.gap`), a walk that
-    reaches the start of the thread ends with `End.LOST_RETURN_ADDRESS`. Of a deep recursion, frames are left out (see
-    `kept_frames`).
+    If a frame on `stack` has interrupted code as its caller whose stack pointer is outside (a trap frame leads from the
+    kernel's stack to the user's), the walk ends with `End.STACK_BOUND`. The last frame then has the interrupted address
+    as its return address, and the slot that held it. If the return address of a frame was lost (`Step.gap`), a walk
+    that reaches the start of the thread ends with `End.LOST_RETURN_ADDRESS`. Of a deep recursion, frames are left out
+    (see `kept_frames`).
     """
     kept = KeptFrames()
     at = first
@@ -80,10 +86,11 @@ def walk(stepper: Stepper[StepT], first: StepT, stack: StackBounds, limit: int) 
             if gap and outcome.end is End.THREAD_START:
                 return Walk(kept.frames(), End.LOST_RETURN_ADDRESS, gap)
             return Walk(kept.frames(), outcome.end, outcome.detail)
-        gap = gap or outcome.gap
+        if outcome.gap:
+            gap = gap or outcome.gap
         registers = outcome.registers
         kept.add(stepper.frame(at, registers.ip, outcome.slot))
-        if outcome.is_interrupted and not stack.contains(registers.sp, 0):
+        if outcome.is_interrupted and is_on(stack, at.registers) and not is_on(stack, registers):
             detail = f"interrupted at {registers.ip:#x} on another stack, at {registers.sp:#x}"
             return Walk(kept.frames(), End.STACK_BOUND, detail)
         at = outcome

@@ -202,11 +202,12 @@ class ProcessReader:
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
         outside = names_outside_images(files, images, arch, sources.symbols)
         symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, name_outside=outside)
-        code_outside = CodeOutside(images, regions)
         if arch is Arch.X64:
+            code_outside = CodeOutside(images, regions, [x64.DynamicTables(symbols)])
             inverted = x64.InvertedTable(memory, lambda: _inverted_table(symbols))
             return Target(arch, memory, images, symbols, x64.Unwinder(images, inverted=inverted, outside=code_outside))
         meter = Meter()
+        code_outside = CodeOutside(images, regions)
         unwinder = x86.Unwinder(images, symbols, sources.frame_data, meter=meter, outside=code_outside)
         return Target(arch, memory, images, symbols, unwinder, meter)
 

@@ -7,14 +7,18 @@ caller()       sub rsp,28h / call callee / nop / add rsp,28h / ret
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tests.forge.stacks import Label, Stack
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import RBX, Assembler, ImageBuilder
 from throwstack.core.frames import StackBounds, Walk
 from throwstack.core.memory import Memory, SegmentSource
+from throwstack.core.regions import Regions
 from throwstack.core.registers import X64, Arch, Registers
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
+from throwstack.unwind.code_outside import CodeOutside, FunctionSource
 from throwstack.unwind.x64 import Unwinder
 
 PUSH_RBX_SUB_20 = b"\x53" + b"\x48\x83\xec\x20"
@@ -76,7 +80,9 @@ class Scene:
         """Write caller's frame, the outermost one, at the cursor: `sp` becomes its rsp."""
         self.stack.mark(sp).zeros(CALLER_ALLOCATION).d64(0)
 
-    def unwinder(self, **options: int) -> Unwinder:
+    def unwinder(
+        self, *, regions: Regions | None = None, sources: Sequence[FunctionSource] = (), **options: int
+    ) -> Unwinder:
         image = self.image()
         segments = {BASE: image, STACK.limit: self.stack.data(), **self.segments}
         source = SegmentSource(segments)
@@ -87,7 +93,8 @@ class Scene:
                 return None if address in missing else source.page(address)
 
         modules = ModuleMap([Module(self.name, "", BASE, len(image))])
-        return Unwinder(ImageMap(Memory(Partial()), modules), **options)
+        images = ImageMap(Memory(Partial()), modules)
+        return Unwinder(images, outside=CodeOutside(images, regions, sources), **options)
 
     def walk(self, *, bounds: StackBounds = STACK, **registers: int | Label) -> Walk:
         """Walk from the registers given (rip and rsp among them)."""

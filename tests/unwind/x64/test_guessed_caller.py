@@ -13,7 +13,7 @@ from throwstack.core.registers import BP, SP, Arch, Registers
 from throwstack.unwind.x64.guessed_caller import by_frame_pointer, by_scan
 
 LOW = 0x10000
-STACK = StackBounds(LOW, LOW + 0x1000)
+STACK = StackBounds(LOW, LOW + 0x2000)
 RETURN = 0x180001234
 
 
@@ -47,12 +47,12 @@ def test_an_rbp_above_which_is_no_return_address() -> None:
 
 
 def test_a_scan_takes_the_first_word_that_can_be_a_return_address() -> None:
-    found = by_scan(at(), STACK, stack(1, 2, RETURN, RETURN), is_return_address)
+    found = by_scan(LOW, STACK, stack(1, 2, RETURN, RETURN), is_return_address)
     assert (found.slot, found.registers.gpr[SP], found.registers.gpr[BP]) == (LOW + 16, LOW + 24, None)
 
 
-def test_a_scan_ends_after_128_words_and_at_the_end_of_the_stack() -> None:
-    assert by_scan(at(), STACK, stack(*[0] * 127, RETURN), is_return_address) is not None
-    assert by_scan(at(), STACK, stack(*[0] * 128, RETURN), is_return_address) is None
-    assert by_scan(at(), StackBounds(LOW, LOW + 16), stack(0, 0, RETURN), is_return_address) is None
-    assert by_scan(at(), STACK, memory_of({}), is_return_address) is None
+def test_a_scan_ends_after_512_words_and_at_the_end_of_the_stack() -> None:
+    assert by_scan(LOW, STACK, stack(*[0] * 511, RETURN), is_return_address) is not None
+    assert by_scan(LOW, STACK, stack(*[0] * 512, RETURN), is_return_address) is None
+    assert by_scan(LOW, StackBounds(LOW, LOW + 16), stack(0, 0, RETURN), is_return_address) is None
+    assert by_scan(LOW, STACK, memory_of({}), is_return_address) is None

@@ -85,6 +85,8 @@ def world(random: Random) -> Unwinder:
         for _ in range(8):
             image[random.randrange(len(image))] = random.randrange(256)
     stack = b"".join(word(random).to_bytes(8, "little") for _ in range((STACK.base - STACK.limit) // 8))
+    if random.randrange(2):
+        stack = stack[:0x1000].ljust(len(stack), b"\0")  # the base of a stack, where a return address of 0 is the end
     source = SegmentSource({BASE: image, STACK.limit: stack, JIT: code[:0x200]})
     pages = [*range(BASE, BASE + len(image), 0x1000), *range(STACK.limit, STACK.base, 0x1000)]
     missing = random.choice(pages) if not random.randrange(3) else None

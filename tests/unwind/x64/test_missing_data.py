@@ -23,7 +23,8 @@ from throwstack.unwind.x64 import InvertedTable, Unwinder
     ("info", "words"),
     [
         (bytes([3, 0, 0, 0]), "version 3"),
-        (bytes([1, 0, 1, 0, 0, 0x07]), "code 7"),
+        (bytes([1, 0, 1, 0, 0, 0x0B]), "code 11"),
+        (bytes([1, 0, 2, 0, 0, 0x07, 0, 0]), "SPARE without its operand"),
         (bytes([1, 0, 1, 0, 0, 0x01]), "without its operand"),
         (bytes([1, 0, 1, 0, 0, 0x21]), "ALLOC_LARGE of form 2"),
         (bytes([1, 0, 1, 0, 0, 0x03]), "SET_FPREG"),
@@ -120,4 +121,36 @@ def test_an_entry_that_cannot_be_the_image_s_is_not_believed(changes: dict[str, 
     scene, table, size = headless_scene()
     entry = {"table": table, "base": BASE, "image": 0x10000, "size": size} | changes
     walk = walk_without_headers(scene, inverted_table(tuple(entry.values()), count=0xFFFFFFFF))
-    assert (walk.end, walk.detail) == (End.UNREADABLE, f"headers of app.exe at {BASE:#x}")
+    assert {frame.trust for frame in walk.frames[1:]} <= {Trust.SCAN, Trust.PROLOGUE}
+    assert walk.detail == f"frames may be missing: headers of app.exe at {BASE:#x} not readable"
+    assert not walk.is_complete
+
+
+def test_past_a_module_without_any_unwind_data_a_frame_pointer_or_a_scan_is_tried_and_labelled() -> None:
+    """The code of app.exe is in the dump, but neither its headers nor its function table."""
+    for has_frame_pointer, trust in ((True, Trust.FRAME_POINTER), (False, Trust.SCAN)):
+        scene = Scene(PUSH_RBX_SUB_20 + BODY, PUSH_RBX_SUB_20_INFO)
+        scene.missing.append(BASE)
+        fp, caller_sp = Label(), Label()
+        scene.stack.at(0x13F00).zeros(0x20).mark(fp).d64(0xB9, scene.return_address)
+        scene.caller_frame(caller_sp)
+        walk = scene.walk(rip=scene.callee + 5, rsp=0x13F00, rbp=fp if has_frame_pointer else 0)
+        assert [(frame.ip, frame.sp) for frame in walk.frames][:2] == [
+            (scene.callee + 5, 0x13F00),
+            (scene.return_address, int(caller_sp)),
+        ]
+        assert (walk.frames[1].trust, walk.frames[1].note) == (trust, f"not readable: headers of app.exe at {BASE:#x}")
+        assert not walk.is_complete
+
+
+def test_past_a_module_without_any_unwind_data_code_is_followed_to_its_return() -> None:
+    scene = Scene(PUSH_RBX_SUB_20 + bytes.fromhex("90 4883c420 5b c3"), PUSH_RBX_SUB_20_INFO)
+    scene.missing.append(BASE)
+    caller_sp = Label()
+    scene.stack.at(0x13F00).zeros(0x20).d64(0x5A5A, scene.return_address)
+    scene.caller_frame(caller_sp)
+    walk = scene.walk(rip=scene.callee + 5, rsp=0x13F00, rbx=0xBAD)
+    assert (walk.frames[1].ip, walk.frames[1].sp) == (scene.return_address, int(caller_sp))
+    assert walk.frames[1].registers.gpr[RBX] == 0x5A5A
+    assert walk.frames[1].trust is Trust.PROLOGUE
+    assert walk.is_complete

@@ -78,6 +78,16 @@ def test_version_2_without_epilogue_codes_has_none() -> None:
     assert decoded("01 04 01 00 04 42").epilogues is None
 
 
+@pytest.mark.parametrize(
+    ("version", "spare"), [("01", "05 66 00 00"), ("01", "05 67 00 00 00 00"), ("02", "05 67 00 00 00 00")]
+)
+def test_codes_that_once_saved_half_an_xmm_register_are_skipped_with_their_operands(version: str, spare: str) -> None:
+    """sub rsp,20h and push rbx come after code 6 (one operand, only in version 1) or code 7 (two operands)."""
+    count = len(bytes.fromhex(spare)) // 2 + 2
+    info = decoded(f"{version} 05 {count:02x} 00 {spare} 05 32 01 30")
+    assert info.codes == (UnwindCode(5, UnwindOp.ALLOC_SMALL, 0, 0x20), UnwindCode(1, UnwindOp.PUSH_NONVOL, 3))
+
+
 def test_unwind_info_on_a_page_that_is_missing() -> None:
     memory = memory_of({AT: bytes.fromhex("01 00 ff 00")})
     assert isinstance(decode(memory, AT), UnwindInfo)  # zeros to the page's end: push rax, many times

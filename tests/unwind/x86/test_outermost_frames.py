@@ -78,14 +78,14 @@ def test_where_threads_start_is_known_by_ntdlls_symbols():
     assert walked(asm, whole, exports=(), module="ntdll.dll").is_complete
 
 
-@pytest.mark.parametrize("distance", [0x1000, 0x1004])
+@pytest.mark.parametrize("distance", [0x4000, 0x4004])
 def test_a_zero_further_from_the_base_than_threads_start_is_no_end(distance):
     asm = program("start")
     slot = STACK.base - 4 - distance
     stack = Stack(*([0] * 16), "ebp", 0, "lost", 0, base=slot - 4 * 17)
     registers = {"eip": asm.labels["here"], "esp": stack.base, "ebp": stack["ebp"]}
-    labels = {"exports": ("start",), "has_symbols": False, "limit": STACK.base - 0x3000}
-    assert walk(asm, stack, registers, **labels).is_complete is (distance == 0x1000)
+    labels = {"exports": ("start",), "has_symbols": False, "limit": STACK.base - 0x6000}
+    assert walk(asm, stack, registers, **labels).is_complete is (distance == 0x4000)
 
 
 def test_a_frame_larger_than_the_scan_is_passed_by_its_frame_pointer():

@@ -36,6 +36,7 @@ _LONGEST_INSTRUCTION = 15
 _MAX_POPS = 16
 _MAX_BYTES = 7 + 2 * _MAX_POPS + _LONGEST_INSTRUCTION
 _REX_W = 8
+_RULE = "instructions of the epilogue"
 
 _NUMBERS = {getattr(x86, f"X86_REG_{name.upper()}"): number for number, name in enumerate(X64.register_names)}
 
@@ -70,9 +71,10 @@ class EpilogueDecoder:
                 saves[number] = (number, *at)
                 at = (at[0], at[1] + 8)
             elif instruction.id == x86.X86_INS_IRETQ:
-                return UnwindPlan(tuple(saves.values()), at, is_machine_frame=True)
+                return UnwindPlan(tuple(saves.values()), at, is_machine_frame=True, rule=_RULE)
             elif instruction.id != x86.X86_INS_VZEROUPPER:  # Intel's compiler puts it right before the `ret`
-                return UnwindPlan(tuple(saves.values()), at) if self._leaves(instruction, function, rva) else None
+                leaves = self._leaves(instruction, function, rva)
+                return UnwindPlan(tuple(saves.values()), at, rule=_RULE) if leaves else None
         return None
 
     @staticmethod

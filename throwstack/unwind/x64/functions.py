@@ -8,18 +8,21 @@ a reference to another entry.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.core.stop import Stop, corrupt, unreadable
 from throwstack.images.function_table import FunctionTable, RuntimeFunction
 from throwstack.images.image import Image, ImageMap
+from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.x64.inverted_table import InvertedTable
+from throwstack.unwind.x64.table_by_contents import table_by_contents
 from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
 
 CHAIN_LIMIT = 32
 """Most entries of a chain that are followed; Windows itself follows as many."""
+_MAX_BASES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +66,24 @@ class Function:
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """An image's function table, and the unwind information that has been decoded, by its RVA."""
+class _UnwindInfos:
+    """The unwind information to which entries with a common base lead. What has been decoded is kept by its RVA."""
 
-    image: Image
     memory: Memory
-    table: FunctionTable | Stop | None
+    base: int
+    name: str
     note: str = ""
     infos: dict[int, UnwindInfo | Stop] = field(default_factory=dict)
 
-    def find(self, rva: int) -> Function | Stop | None:
-        if self.table is None or isinstance(self.table, Stop):
-            return self.table
+    def resolve(self, entry: RuntimeFunction) -> Function | Stop:
+        """Return the function to which `entry` belongs; a `Stop` if its unwind information is corrupt or absent."""
         try:
-            entry = self.table.find(rva)
-            return entry if entry is None or isinstance(entry, Stop) else self._resolve(entry)
+            return self._resolve(entry)
         except MemoryUnreadable as error:
-            return unreadable(error.address, f"unwind data of {self.image.module.name}")
+            return unreadable(error.address, f"unwind data of {self.name}")
 
     def _resolve(self, entry: RuntimeFunction) -> Function | Stop:
-        base = self.image.base
+        base = self.base
         parts: list[Part] = []
         for _ in range(CHAIN_LIMIT):
             if entry.unwind & 1:
@@ -103,29 +104,49 @@ class _View:
         return corrupt(f"chain of more than {CHAIN_LIMIT} entries at {base + entry.begin:#x}")
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """An image's function table, and its unwind information."""
+
+    table: FunctionTable | Stop | None
+    infos: _UnwindInfos
+
+    def find(self, rva: int) -> Function | Stop | None:
+        if self.table is None or isinstance(self.table, Stop):
+            return self.table
+        entry = self.table.find(rva)
+        return entry if entry is None or isinstance(entry, Stop) else self.infos.resolve(entry)
+
+
 class Functions:
-    """Finds functions of an address space's images by address."""
+    """Finds functions of an address space's images, and functions outside of them that a source knows, by address."""
 
-    __slots__ = ("_images", "_inverted", "_views")
+    __slots__ = ("_images", "_inverted", "_outside", "_outside_infos", "_views")
 
-    def __init__(self, images: ImageMap, inverted: InvertedTable | None = None) -> None:
+    def __init__(
+        self, images: ImageMap, inverted: InvertedTable | None = None, outside: CodeOutside | None = None
+    ) -> None:
         """`images` are the modules of the address space, and have its memory.
 
-        `inverted` is the loader's list of function tables, used for images whose headers cannot be read.
+        `inverted` is the loader's list of function tables, used for images whose headers cannot be read. `outside` is
+        what is known of code outside the images.
         """
         self._images = images
         self._inverted = inverted
+        self._outside = outside or CodeOutside(images)
         self._views: dict[int, _View] = {}
+        self._outside_infos: dict[tuple[int, str], _UnwindInfos] = {}
 
     def find(self, address: int) -> Function | Stop | None:
         """Return the function at `address`.
 
-        None means that no entry covers `address`: it is in a leaf function or outside the images. A `Stop` means that
+        None means that no entry covers `address`: it is in a leaf function, or outside the images and unknown. A `Stop`
+        means that
         the entry cannot be determined, or that its unwind information is corrupt or cannot be read.
         """
         image = self._images.find(address)
         if image is None:
-            return None
+            return self._find_outside(address)
         view = self._views.get(image.base)
         if view is None:
             view = self._views[image.base] = self._open(image, self._images.memory)
@@ -135,15 +156,30 @@ class Functions:
         """Return `size` bytes of code at `address`, or fewer if a page is absent."""
         return self._images.memory.read_available(address, size)
 
+    def _find_outside(self, address: int) -> Function | Stop | None:
+        known = self._outside.function(address)
+        if known is None or known.entry is None:
+            return None
+        key = known.base, known.source
+        infos = self._outside_infos.get(key)
+        if infos is None:
+            if len(self._outside_infos) >= _MAX_BASES:
+                self._outside_infos.clear()
+            name = known.source
+            infos = self._outside_infos[key] = _UnwindInfos(self._images.memory, known.base, name, name)
+        return infos.resolve(known.entry)
+
     def _open(self, image: Image, memory: Memory) -> _View:
-        headers = image.headers
-        table: FunctionTable | Stop | None = image.function_table
-        if headers is None:
-            listed = None if self._inverted is None else self._inverted.function_table(image.module)
-            if listed is not None:
-                note = f"{image.module.name} has no readable headers: unwind data found by the loader's list"
-                return _View(image, memory, FunctionTable(memory, *listed), note)
-            table = unreadable(image.base, f"headers of {image.module.name}")
-        elif headers.arch is not Arch.X64:
-            table = corrupt(f"{image.module.name} is not an x64 image")
-        return _View(image, memory, table)
+        headers, name = image.headers, image.module.name
+        infos = _UnwindInfos(memory, image.base, name)
+        if headers is not None:
+            is_x64 = headers.arch is Arch.X64
+            return _View(image.function_table if is_x64 else corrupt(f"{name} is not an x64 image"), infos)
+        listed = None if self._inverted is None else self._inverted.function_table(image.module)
+        how = "by the loader's list"
+        if listed is None:
+            listed, how = table_by_contents(memory, image.module), "by its contents"
+        if listed is not None:
+            note = f"{name} has no readable headers: unwind data found {how}"
+            return _View(FunctionTable(memory, *listed), replace(infos, note=note))
+        return _View(unreadable(image.base, f"headers of {name}"), infos)

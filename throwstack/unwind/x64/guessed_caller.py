@@ -15,7 +15,7 @@ from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import BP, SP, Registers
 
 _LARGEST_FRAME = 1 << 20
-_SCANNED_WORDS = 128
+_SCANNED_WORDS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ def by_frame_pointer(
 
 
 def by_scan(
-    registers: Registers, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool]
+    start: int, stack: StackBounds, memory: Memory, is_return_address: Callable[[int], bool]
 ) -> GuessedCaller | None:
     """Return the caller under the assumption that the next possible return address on the stack is the return address.
 
-    The 128 words from rsp on are searched with `is_return_address`; None if none of them can be a return address.
+    The 512 words from the stack address `start` on are searched with `is_return_address`; None if none of them can be a
+    return address.
     """
-    start = registers.sp
     for slot in range(start, start + 8 * _SCANNED_WORDS, 8):
         if not stack.contains(slot, 8):
             break

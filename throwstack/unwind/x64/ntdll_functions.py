@@ -21,14 +21,17 @@ from throwstack.unwind.x64.functions import Function, Functions
 
 _MAX_KNOWN = 1 << 16
 _MODULE = "ntdll.dll"
+_KERNEL32 = "kernel32.dll"
+_START_ROUTINE = "RtlUserThreadStart"
+_START_ROUTINES = frozenset({_START_ROUTINE, "RtlUserFiberStart", "LdrInitializeThunk"})
 _DISPATCHERS = ("KiUserExceptionDispatcher", "KiUserExceptionDispatch")
 """The dispatcher's name as exported, and its name in Microsoft's PDBs."""
 
 
 class NtdllFunctions:
-    """Says whether an address is in RtlUserThreadStart, and what KiUserExceptionDispatcher has interrupted."""
+    """Says whether an address is in a start routine, and what KiUserExceptionDispatcher has interrupted."""
 
-    __slots__ = ("_dispatchers", "_functions", "_images", "_starts")
+    __slots__ = ("_dispatchers", "_functions", "_images", "_native", "_starts")
 
     def __init__(self, images: ImageMap, functions: Functions) -> None:
         """`images` are the modules of the address space, and `functions` finds their functions."""
@@ -36,17 +39,39 @@ class NtdllFunctions:
         self._functions = functions
         self._starts: dict[int, bool] = {}
         self._dispatchers: dict[int, bool] = {}
+        self._native: bool | None = None
+
+    def has_caller(self, ip: int) -> bool:
+        """Say whether the function at `ip` is known to have a caller, so that it is not that of the outermost frame.
+
+        RtlUserThreadStart calls BaseThreadInitThunk of kernel32. In a process that has not loaded kernel32 it calls
+        what the thread runs, and then every function but the start routines has a caller. Otherwise functions may be
+        the outermost on a stack of their own: that of a coroutine, which some libraries enter into the TEB.
+        """
+        if self._native is None:
+            by_name = {image.module.name.lower(): image for image in self._images}
+            ntdll = by_name.get(_MODULE)
+            knows_start = ntdll is not None and any(export.name == _START_ROUTINE for export in ntdll.exports)
+            self._native = knows_start and _KERNEL32 not in by_name
+        image = self._images.find(ip)
+        if image is None or image.module.name.lower() != _KERNEL32:
+            return self._native
+        function = self._functions.find(ip)
+        return isinstance(function, Function) and function.begin == image.exports.derived(_first_called)
 
     def is_thread_start(self, ip: int) -> bool:
-        """Say whether `ip` is in RtlUserThreadStart, with which every thread of a user process starts.
+        """Say whether `ip` is in a function that the kernel starts, or RtlUserFiberStart, with which a fiber starts.
 
-        RtlUserThreadStart has no caller. The word where its return address would be is not one, whatever its value.
+        Such a function has no caller. The word where its return address would be is not one, whatever its value. Every
+        thread of a user process starts in RtlUserThreadStart; the 64-bit stack of a WoW64 thread, and any thread while
+        DLLs are initialized for it, starts in LdrInitializeThunk.
         """
-        if ip not in self._starts:
+        known = self._starts.get(ip)
+        if known is None:
             _keep_small(self._starts)
             image, begin = self._begin(ip)
-            self._starts[ip] = image is not None and begin == image.exports.derived(_thread_start)
-        return self._starts[ip]
+            known = self._starts[ip] = image is not None and begin in image.exports.derived(_thread_starts)
+        return known
 
     def interrupted(self, registers: Registers, stack: StackBounds) -> Registers | None:
         """Return the registers of the code that an exception interrupted, from the CONTEXT of its dispatcher's frame.
@@ -55,11 +80,12 @@ class NtdllFunctions:
         cannot be read, is not plausible, or has a stack pointer that is not further up on `stack`.
         """
         ip, sp = registers.ip, registers.sp
-        if ip not in self._dispatchers:
+        is_dispatcher = self._dispatchers.get(ip)
+        if is_dispatcher is None:
             _keep_small(self._dispatchers)
             image, begin = self._begin(ip)
-            self._dispatchers[ip] = image is not None and begin == image.exports.derived(_dispatcher)
-        if not self._dispatchers[ip]:
+            is_dispatcher = self._dispatchers[ip] = image is not None and begin == image.exports.derived(_dispatcher)
+        if not is_dispatcher:
             return None
         try:
             context = read_context(self._images.memory, sp, Arch.X64)
@@ -87,9 +113,13 @@ def _keep_small(known: dict[int, bool]) -> None:
         known.clear()
 
 
-def _thread_start(exports: Exports) -> int | None:
-    """Return the RVA of RtlUserThreadStart, which ntdll exports since Vista."""
-    return next((export.rva for export in exports if export.name == "RtlUserThreadStart"), None)
+def _thread_starts(exports: Exports) -> frozenset[int]:
+    """Return the RVAs of the start routines, which ntdll exports since Vista."""
+    return frozenset(export.rva for export in exports if export.name in _START_ROUTINES)
+
+
+def _first_called(exports: Exports) -> int | None:
+    return next((export.rva for export in exports if export.name == "BaseThreadInitThunk"), None)
 
 
 def _dispatcher(exports: Exports) -> int | None:

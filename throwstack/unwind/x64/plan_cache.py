@@ -9,6 +9,7 @@ from throwstack.core.frames import End
 from throwstack.core.stop import Stop
 from throwstack.images.image import ImageMap
 from throwstack.unwind.after_call import is_after_call
+from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.x64.epilogue import EpilogueDecoder
 from throwstack.unwind.x64.functions import Function, Functions
 from throwstack.unwind.x64.unwind_plan import LEAF, UnwindPlan, compile_codes
@@ -26,11 +27,15 @@ address is outside the images' code, or the frame has made a call, which a leaf 
 class PlanCache:
     """The unwind plans of one address space."""
 
-    __slots__ = ("_called", "_epilogues", "_functions", "_images", "_interrupted")
+    __slots__ = ("_called", "_epilogues", "_functions", "_images", "_interrupted", "_outside")
 
-    def __init__(self, images: ImageMap, functions: Functions) -> None:
-        """`images` are the modules of the address space, and `functions` finds their functions and unwind data."""
+    def __init__(self, images: ImageMap, functions: Functions, outside: CodeOutside | None = None) -> None:
+        """`images` are the modules of the address space, and `functions` finds their functions and unwind data.
+
+        `outside` is what is known of code outside the images.
+        """
         self._images = images
+        self._outside = outside or CodeOutside(images)
         self._functions = functions
         self._epilogues = EpilogueDecoder(functions)
         self._called: dict[int, Planned] = {}
@@ -40,7 +45,8 @@ class PlanCache:
         """Return the plan for a frame that has made a call whose return address is `ip`.
 
         If `ip` is not an address of code, the result is a `Stop` with `End.BAD_RETURN_ADDRESS`. Outside the images
-        there can be generated code, so an `ip` outside is accepted if a call instruction ends there.
+        there can be generated code, so an `ip` outside is accepted if code can run there and a call instruction ends
+        there. It is also accepted if the page before it is absent and the region is known to be executable.
         """
         try:
             return self._called[ip]
@@ -64,21 +70,23 @@ class PlanCache:
 
     def _plan_called(self, ip: int) -> Planned:
         image = self._images.find(ip - 1)
-        if image is None and is_after_call(self._images.memory, ip):
-            return None
-        if image is None or not image.is_code(ip - 1):
+        is_code = self._can_return_outside(ip) if image is None else image.is_code(ip - 1)
+        if not is_code:
             return Stop(End.BAD_RETURN_ADDRESS, f"{ip:#x}")
         function = self._functions.find(ip - 1)
         if isinstance(function, Function):
             return _with_note(compile_codes(function, ip - function.base), function.note)
         return function
 
+    def _can_return_outside(self, ip: int) -> bool:
+        is_code, is_call = self._outside.is_code(ip - 1), is_after_call(self._images.memory, ip)
+        return is_code is not False and (is_call is True or (is_call is None and is_code is True))
+
     def _plan_interrupted(self, ip: int) -> Planned:
-        if not self._images.is_code(ip):
-            return None
+        is_in_image = self._images.is_code(ip)
         function = self._functions.find(ip)
         if function is None:
-            return LEAF
+            return LEAF if is_in_image else None
         if isinstance(function, Stop):
             return function
         rva = ip - function.base

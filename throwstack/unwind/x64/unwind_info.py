@@ -4,6 +4,9 @@
 Version 1 follows "x64 exception handling" in Microsoft's documentation. Version 2 adds UWOP_EPILOG, which is not
 documented there; it is decoded in the form that LLVM writes and that Windows' own binaries have (see
 `EpilogueRanges`). Version 3 is announced as experimental and is not decoded.
+
+Codes 6 and 7 of version 1 once saved the lower half of an XMM register. Windows skips them with their operands: one and
+two further slots. Version 2 has taken code 6 for UWOP_EPILOG, and code 7 (UWOP_SPARE_CODE) is skipped as in version 1.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ class UnwindOp(IntEnum):
     SAVE_NONVOL = 4
     SAVE_NONVOL_FAR = 5
     EPILOG = 6
+    """Of version 2; in version 1, `SPARE`."""
+    SPARE = 7
     SAVE_XMM128 = 8
     SAVE_XMM128_FAR = 9
     PUSH_MACHFRAME = 10
@@ -74,9 +79,9 @@ class UnwindInfo:
     """A decoded UNWIND_INFO.
 
     `frame_register` is the number of the frame register, 0 if there is none; `frame_offset` is its offset in bytes.
-    `codes` are the unwind codes without EPILOG, in the order in which an unwinder undoes them. `epilogues` is None for
-    version 1, which does not record epilogues. `chained` is the entry whose prologue ran before the prologue of this
-    one, None if this entry is not chained.
+    `codes` are the unwind codes without EPILOG and SPARE, in the order in which an unwinder undoes them. `epilogues` is
+    None for version 1, which does not record epilogues. `chained` is the entry whose prologue ran before the prologue
+    of this one, None if this entry is not chained.
     """
 
     version: int
@@ -105,7 +110,7 @@ def decode(memory: Memory, address: int) -> UnwindInfo | Stop:
         chained = RuntimeFunction.read(memory, address + 4 + 2 * (count + count % 2))
         if not chained.is_plausible:
             return corrupt(f"chained entry that cannot be one in the unwind information at {address:#x}")
-    plain = tuple(code for code in codes if code.op is not UnwindOp.EPILOG)
+    plain = tuple(code for code in codes if code.op not in (UnwindOp.EPILOG, UnwindOp.SPARE))
     epilogues = _epilogues(codes) if version == 2 else None
     return UnwindInfo(version, flags, prologue_size, frame & 15, (frame >> 4) * 16, plain, epilogues, chained)
 
@@ -119,6 +124,7 @@ _OPERANDS = {
     UnwindOp.SAVE_NONVOL: (1, 8),
     UnwindOp.SAVE_NONVOL_FAR: (2, 1),
     UnwindOp.EPILOG: (0, 0),
+    UnwindOp.SPARE: (2, 1),
     UnwindOp.SAVE_XMM128: (1, 16),
     UnwindOp.SAVE_XMM128_FAR: (2, 1),
     UnwindOp.PUSH_MACHFRAME: (0, 0),
@@ -142,10 +148,12 @@ def _decode_codes(raw: bytes, version: int, frame: int, address: int) -> list[Un
     index = 0
     while index < len(slots):
         offset, number, info = slots[index] & 0xFF, slots[index] >> 8 & 15, slots[index] >> 12
-        if number not in _VALUES or (number == UnwindOp.EPILOG and version == 1):
+        if number not in _VALUES:
             return wrong(f"code {number}, which there is not")
         op = UnwindOp(number)
         extra, unit = _OPERANDS[op]
+        if op is UnwindOp.EPILOG and version == 1:
+            op, extra = UnwindOp.SPARE, 1
         if op in _HAS_TWO_FORMS and info > 1:
             return wrong(f"{op.name} of form {info}")
         if op is UnwindOp.ALLOC_LARGE and info:

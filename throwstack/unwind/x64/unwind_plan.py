@@ -13,7 +13,7 @@ this procedure are easily missed:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from throwstack.core.registers import SP
 from throwstack.core.stop import Stop, corrupt
@@ -32,16 +32,18 @@ class UnwindPlan:
     its slot is at the anchor register's value plus the offset. `result` gives the slot of the return address in the
     same way, as (anchor register, offset); the caller's rsp is 8 above that slot. If `is_machine_frame` is True, the
     stack has instead, from that slot on, the rip, cs, eflags, rsp and ss that the processor pushed when it was
-    interrupted. `note` is a remark to show with the caller's frame.
+    interrupted. `note` is a remark to show with the caller's frame. `rule` says what the plan was made from, for the
+    trace of walks.
     """
 
     saves: tuple[tuple[int, int, int], ...]
     result: RegisterOffset
     is_machine_frame: bool = False
     note: str = ""
+    rule: str = field(default="unwind codes", compare=False)
 
 
-LEAF = UnwindPlan((), (SP, 0))
+LEAF = UnwindPlan((), (SP, 0), rule="leaf function")
 """The plan for a leaf function: it changes neither rsp nor a nonvolatile register, so rsp is at the return address."""
 
 

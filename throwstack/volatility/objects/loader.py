@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _MAX_PATH_BYTES = 1024
 _IMAGE_NAMES = (".exe", ".dll", ".ocx", ".drv", ".cpl")
-_MAX_IMAGE = 1 << 30
+_MAX_IMAGE = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
