@@ -6,7 +6,7 @@ DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
 STACK = --hide-columns PID Process TID IP Args Symbols Notes -r pretty
 
-.PHONY: demo test test-unit test-install test-install-all test-images fuzz recall snapshot lint lint-all format clean
+.PHONY: demo test test-unit test-install test-install-all test-images fuzz recall mutants snapshot lint lint-all format clean
 
 SOURCES = README.md $(shell find throwstack plugins symbols distribution -type f ! -name '*.pyc')
 
@@ -73,6 +73,13 @@ fuzz: $(VENV)/.tools
 # Writes the table of docs/agreement.md; prints what is silent or false, and fails if anything is.
 recall: $(VENV)/.tools
 	$(BIN)/python -m tests.recall --out docs/agreement.md $(RECALL)
+# Changes figures and conditions of the unwinders and of the dispatch search, one at a time: does a test notice? All of
+# them take hours. SAMPLE=100 tries so many of each room, ROOMS="x86" those of one room.
+ROOMS =
+SAMPLE = 0
+
+mutants: $(VENV)/.tools
+	@$(BIN)/python -m tests.mutants $(ROOMS) --sample $(SAMPLE) --seed $(SEED)
 
 # What all commands print on all forged dumps and live captures, as files in SNAPSHOT. CHECKOUT=DIR takes the product code
 # of another checkout, on the same dumps. With BEFORE=REV both are taken, of that commit and of this tree, and compared.

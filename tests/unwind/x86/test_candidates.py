@@ -3,16 +3,113 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import pytest
+
 from throwstack.core.frames import Trust
 from throwstack.unwind.x86.call_frame import Caller
 from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
 from throwstack.unwind.x86.return_address import Fit
 
 NEAR, FAR = 0x1000, 0x1010
+WEAK = (Rule.FRAME_DATA_SEARCH, Rule.FRAME_POINTER, Rule.REGISTRATION, Rule.SCAN)
+EXACT = [rule for rule in Rule if rule not in WEAK]
+DECODED = (Rule.EPILOGUE, Rule.FUNCTION, Rule.FORWARD, Rule.GUESSED_START)
 
 
 def candidate(rule: Rule, fit: Fit, slot: int = NEAR, *, has_program: bool = False, **caller: object) -> Candidate:
     return Candidate(rule, Caller(slot, 0x401000, slot + 4, 0, (None,) * 8, **caller), fit, has_program=has_program)  # type: ignore[arg-type]
+
+
+def made(rule: Rule, fit: Fit, caller: dict | None = None, slot: int = NEAR) -> Candidate:
+    return candidate(rule, fit, slot, **(caller or {}))
+
+
+LADDER = [
+    *((rule, Fit.CONFIRMED) for rule in Rule),
+    *((rule, Fit.CALLS_FUNCTION) for rule in EXACT),
+    *((rule, Fit.POSSIBLE) for rule in EXACT),
+    (Rule.FRAME_DATA, Fit.POSSIBLE, {"doubt": 1}),
+    (Rule.FORWARD, Fit.POSSIBLE, {"is_past_helper": True}),
+    (Rule.FORWARD, Fit.POSSIBLE, {"is_past_helper": True, "doubt": 1}),
+    (Rule.GUESSED_START, Fit.OUTSIDE),
+    (Rule.EPILOGUE, Fit.DIVERTED),
+    *((rule, Fit.UNREADABLE) for rule in EXACT),
+    *((rule, Fit.OUTERMOST) for rule in EXACT),
+    *((rule, Fit.CALLS_FUNCTION) for rule in WEAK),
+    (Rule.FRAME_DATA_SEARCH, Fit.POSSIBLE),
+    (Rule.FRAME_POINTER, Fit.POSSIBLE),
+    (Rule.FRAME_DATA_SEARCH, Fit.OUTSIDE),
+    (Rule.FRAME_POINTER, Fit.OUTSIDE),
+    (Rule.EPILOGUE, Fit.OUTERMOST, {"doubt": 1}),
+    (Rule.FRAME_DATA_SEARCH, Fit.UNREADABLE),
+    (Rule.FRAME_POINTER, Fit.UNREADABLE),
+    *((rule, Fit.POSSIBLE, {"is_consistent": False}) for rule in DECODED),
+    (Rule.SCAN, Fit.POSSIBLE),
+    *((rule, Fit.ZERO) for rule in EXACT),
+    (Rule.FRAME_DATA_SEARCH, Fit.OUTERMOST),
+    (Rule.FRAME_POINTER, Fit.OUTERMOST),
+    (Rule.FRAME_DATA, Fit.CONTRADICTED),
+    (Rule.EPILOGUE, Fit.CONTRADICTED),
+]
+"""Candidates that find different slots, best first: each is taken where one further down would be the other choice."""
+
+
+@pytest.mark.parametrize(("better", "worse"), list(pairwise(LADDER)), ids=str)
+def test_each_candidate_of_the_ladder_is_taken_before_the_next(better, worse):
+    first, second = made(*better), made(*worse, slot=FAR)
+    assert best([second, first]) is first
+    assert best([first, second]) is first
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        *((rule, Fit.NOT_CODE) for rule in Rule),
+        *((rule, Fit.NOT_A_RETURN) for rule in Rule),
+        *((rule, Fit.CONTRADICTED) for rule in Rule if rule not in {Rule.FRAME_DATA, Rule.EPILOGUE}),
+        (Rule.EPILOGUE, Fit.CONTRADICTED, {"is_consistent": False}),
+        (Rule.FUNCTION, Fit.ZERO, {"is_consistent": False}),
+        (Rule.FUNCTION, Fit.OUTERMOST, {"is_consistent": False}),
+        (Rule.SCAN, Fit.OUTERMOST),
+        (Rule.SCAN, Fit.ZERO),
+        (Rule.FRAME_POINTER, Fit.ZERO),
+        (Rule.REGISTRATION, Fit.POSSIBLE),
+        (Rule.SCAN, Fit.UNREADABLE),
+    ],
+    ids=str,
+)
+def test_a_candidate_that_nothing_speaks_for_is_not_taken(refused):
+    assert best([made(*refused)]) is None
+
+
+@pytest.mark.parametrize(
+    ("fit", "rules", "is_taken"),
+    [
+        (Fit.CONTRADICTED, (Rule.FUNCTION, Rule.FORWARD), True),
+        (Fit.CONTRADICTED, (Rule.GUESSED_START, Rule.FPO), True),
+        (Fit.CONTRADICTED, (Rule.FUNCTION, Rule.FRAME_POINTER), False),
+        (Fit.CONTRADICTED, (Rule.FUNCTION, Rule.FUNCTION), False),
+        (Fit.NOT_A_RETURN, (Rule.FUNCTION, Rule.FORWARD), True),
+        (Fit.NOT_A_RETURN, (Rule.GUESSED_START, Rule.GUESSED_START), False),
+        (Fit.NOT_CODE, (Rule.FUNCTION, Rule.FORWARD), False),
+    ],
+)
+def test_two_independent_rules_outweigh_a_call_of_another_function(fit, rules, is_taken):
+    together = [candidate(rule, fit) for rule in rules]
+    assert (best(together) is not None) is is_taken
+    assert best([*together[:1], candidate(rules[1], fit, FAR)]) is None
+    assert best([candidate(rules[0], fit, doubt=1), *together[1:]]) is None
+
+
+def test_what_two_rules_agree_on_comes_before_a_scan_and_after_a_weaker_rule():
+    together = [candidate(Rule.FUNCTION, Fit.CONTRADICTED), candidate(Rule.FORWARD, Fit.CONTRADICTED)]
+    scanned = candidate(Rule.SCAN, Fit.POSSIBLE, FAR)
+    by_pointer = candidate(Rule.FRAME_POINTER, Fit.UNREADABLE, FAR)
+    assert best([scanned, *together]) in together
+    assert best([*together, by_pointer]) is by_pointer
+    assert best([*together, candidate(Rule.FUNCTION, Fit.POSSIBLE, FAR, is_consistent=False)]) not in together
 
 
 def test_frame_data_comes_before_decoded_code():

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command of `make mutants`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.mutants.run import ROOMS, candidates, rates, sample, save, try_all
+from tests.support.vol import CHECKOUT
+
+
+def main() -> int:
+    """Try mutants and print what survived. Returns 1 if fewer were killed than `--least` asks for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("rooms", nargs="*", choices=[*ROOMS, []], help="default: all")
+    parser.add_argument("--only", default="", help="modules whose path has this text")
+    parser.add_argument("--sample", type=int, default=0, help="try so many of each room")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="only the tests named after the module")
+    parser.add_argument("--least", type=float, default=0, help="percentage of a room that has to be killed")
+    options = parser.parse_args()
+    is_good = True
+    for room in options.rooms or ROOMS:
+        tried = try_all(
+            room, sample(candidates(room, options.only), options.sample, options.seed), is_quick=options.quick
+        )
+        save(tried, CHECKOUT / "build" / "mutants" / f"{room}.json")
+        print(f"{room}:\n{rates(tried)}", flush=True)  # noqa: T201
+        is_good &= 100 * sum(each.is_killed for each in tried) >= options.least * len(tried)
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
