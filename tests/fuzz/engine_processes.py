@@ -39,7 +39,10 @@ from throwstack.stuck.triage import Triage
 from throwstack.unwind import x64, x86
 from throwstack.unwind.target import Target, ThreadStack
 
-_CASES = ("ftp-2003", "service-x64", "nested", "decoys-x64", "decoys-x86", "shutdown-hang")
+_CASES = (
+    *("ftp-2003", "service-x64", "nested", "decoys-x64", "decoys-x86", "shutdown-hang"),
+    *("handlers-x64", "handlers-x86"),
+)
 
 
 @dataclass
@@ -102,7 +105,7 @@ def _threads() -> Attack:
         memory = stage.ground.mutate(rng, shot, rng.choice(stage.hot))
         shot.changes.append(f"thread {stage.tid}")
         target = _target(stage.arch, memory, stage.modules)
-        triage = Triage(target)
+        triage = Triage(target, handled=rng.random() < 0.2)
         stack = stage.stack if rng.random() < 0.9 else replace(stage.stack, registers=None, missing="none")
         stack = stack if rng.random() < 0.7 else replace(stack, exception_list=rng.choice(stage.ground.values))
         yield from (escape(label) for labels in triage.missing_names for label in labels)
