@@ -22,12 +22,13 @@ from tests.support.triage_stacks import (
     WAITING,
     crashed,
     frame,
+    registers,
     stack_of,
     target_of,
     walk,
 )
 from tests.support.x86_saved import CONTEXT_IP, put_context, put_record
-from throwstack.core.frames import Frame, Trust
+from throwstack.core.frames import End, Frame, Trust
 from throwstack.dispatch.saved_exception import Route
 from throwstack.stuck.triage import Examination, Triage
 
@@ -103,6 +104,16 @@ def test_where_nothing_decides_a_word_in_the_dispatcher_is_a_doubt():
         f"the walk of the blocked stack is a guess from {GUESSED.ip:#x} on; the word at 0x45ba870 leads to "
         "ntdll!RtlRaiseException+0x3d, where exception 0xe06d7363 was dispatched"
     )
+
+
+def test_a_walk_that_breaks_off_in_the_dispatcher_is_a_doubt():
+    """The return address of NtRaiseException was overwritten: nothing leads to the dispatcher's CONTEXT."""
+    in_raise = replace(WAITING, registers=registers(IN_RAISE, SP))
+    walks = {IN_RAISE: walk(in_raise, end=End.BAD_RETURN_ADDRESS)}
+    given = replace(stack_of(), registers=registers(IN_RAISE, SP))
+    found = Triage(target_of({LIMIT: Stack(LIMIT, BASE).data()}, walks)).examine(given)
+    assert found.stuck is None
+    assert found.doubts[-1].endswith(f"the frame at {IN_RAISE:#x} is in ntdll!RtlRaiseException")
 
 
 def test_a_guess_on_a_stack_that_leads_nowhere_is_no_doubt():

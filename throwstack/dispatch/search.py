@@ -61,7 +61,7 @@ class FoundExceptions:
 
     `walks` has, for each exception, the walk from its CONTEXT, which the search needs and the caller can use again.
     `taken` are the exceptions that a handler has taken although their dispatch is still on the stack, with their walks
-    in `taken_walks`. `is_doubtful`: of one of `exceptions` it cannot be told whether a handler has taken it.
+    in `taken_walks`.
     """
 
     exceptions: tuple[SavedException, ...] = ()
@@ -69,7 +69,6 @@ class FoundExceptions:
     notes: tuple[str, ...] = ()
     taken: tuple[SavedException, ...] = ()
     taken_walks: tuple[Walk, ...] = ()
-    is_doubtful: bool = False
 
 
 def exceptions_in_flight(target: Target, stack: StackBounds, start: SearchStart) -> FoundExceptions:
@@ -98,7 +97,6 @@ class _Search:
         found: list[tuple[SavedException, Walk]] = []
         handled: list[tuple[SavedException, Walk]] = []
         notes: list[str] = []
-        is_doubtful = False
         frames, is_complete = self._start.frames, self._start.is_complete
         low = min([self._start.low, *(frame.sp for frame in frames[:1])])
         for depth in range(MAX_NESTED):
@@ -115,7 +113,6 @@ class _Search:
             if answer.taken is Taken.YES:
                 notes.append(f"{_of(item)} was dispatched further out, and a handler seems to have taken it{_at(item)}")
             elif answer.taken is Taken.UNKNOWN:
-                is_doubtful = True
                 notes.append(f"{_of(item)}: a handler may have taken it{_at(item)}: {answer.why}")
             low = item.context.registers.sp
             frames, is_complete = [frame for frame in walk.frames if frame.sp >= low], walk.is_complete
@@ -125,7 +122,6 @@ class _Search:
             tuple(notes),
             tuple(item for item, _ in handled),
             tuple(walk for _, walk in handled),
-            is_doubtful,
         )
 
     def _by_frames(self, frames: Sequence[Frame], low: int, *, is_complete: bool) -> SavedException | None:
@@ -164,7 +160,7 @@ class _Search:
             name = name_of(target.symbols, frame)
             role = role_of(name.symbol)
             found = None
-            if is_unnamed_ntdll(name):
+            if is_unnamed_ntdll(target, name):
                 found = self._from_unnamed(frames, index)
             elif target.arch is Arch.X86:
                 found = x86.from_frame(target, stack, frame, name)

@@ -99,7 +99,7 @@ def taken(
     else:
         # RtlRaiseException, what the dispatcher calls and the system call need no name. Others may unwind.
         known = 2 if Route.RAISE in item.routes else 1
-        is_unnamed = any(is_unnamed_ntdll(name_of(target.symbols, frame)) for frame in inside[1:-known])
+        is_unnamed = any(is_unnamed_ntdll(target, name_of(target.symbols, frame)) for frame in inside[1:-known])
         answer = Answer(Taken.UNKNOWN, "functions of ntdll have no names") if is_unnamed else Answer(Taken.NO)
     return Answer(Taken.UNKNOWN, doubt) if doubt and answer.taken is Taken.NO else answer
 
@@ -168,9 +168,18 @@ def shows_dispatch(target: Target, frames: Sequence[Frame]) -> bool:
     A function of ntdll that has no name at all may be one: none of ntdll's names could be read.
     """
     names = (name_of(target.symbols, frame) for frame in frames)
-    return any(role_of(name.symbol) in IN_DISPATCH or is_unnamed_ntdll(name) for name in names)
+    return any(role_of(name.symbol) in IN_DISPATCH or is_unnamed_ntdll(target, name) for name in names)
 
 
-def is_unnamed_ntdll(name: Name) -> bool:
-    """Say whether `name` is that of an address in ntdll for which there is no name at all, not even the nearest."""
-    return not name.symbol and name.module.lower() == DISPATCHERS_MODULE
+def shows_start_of_dispatch(target: Target, frames: Sequence[Frame]) -> bool:
+    """Say whether a frame is in the function that began a dispatch: the kernel's dispatcher or RtlRaiseException."""
+    starts = {DispatchRole.DISPATCHER, DispatchRole.RAISER}
+    return any(role_of(name_of(target.symbols, frame).symbol) in starts for frame in frames)
+
+
+def is_unnamed_ntdll(target: Target, name: Name) -> bool:
+    """Say whether `name` is that of an address in an ntdll of which no name at all could be read."""
+    if name.symbol or name.module.lower() != DISPATCHERS_MODULE:
+        return False
+    image = target.images.find(name.address)
+    return image is not None and not len(target.symbols.table(image))

@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from throwstack.core.exception_record import UNWINDING
 from throwstack.core.frames import Trust, Walk
 from throwstack.core.registers import SP, Registers
+from throwstack.dispatch.context_scan import scan_contexts
 from throwstack.dispatch.saved_exception import SavedException
-from throwstack.dispatch.taken import is_certain
+from throwstack.dispatch.taken import is_certain, shows_start_of_dispatch
 from throwstack.dispatch.x86 import from_registrations
+from throwstack.exceptions.debugger_signals import is_debugger_signal
 from throwstack.names.blockers import blocker_named
 from throwstack.names.dispatch_functions import IN_DISPATCH, role_of
 from throwstack.names.frame_names import name_of
@@ -102,7 +105,8 @@ class BeyondWalk:
             doubt = doubt or outcome.doubt
         if len(chosen) < len(found):
             meter.refuse(meter.budgets.resumed)
-        return Beyond(None, self._may_be_in_filter(walk, proven.ending) or doubt or self._not_proven(walk, proven))
+        doubt = self._may_be_in_filter(walk, proven.ending) or doubt or self._ends_in_dispatch(walk, proven)
+        return Beyond(None, doubt or self._not_proven(walk, proven))
 
     def _from_word(
         self, stack: ThreadStack, walk: Walk | None, word: StackWord, proven: Proven, notes: tuple[str, ...]
@@ -117,7 +121,7 @@ class BeyondWalk:
         ending = proven.ending or "there is no walk of the blocked stack"
         doubt = f"{ending}; the word at {address:#x} leads to {self._target.symbols.name(value)}"
         if stuck is None or not stuck.exceptions:
-            return Beyond(None, doubt if is_proof else "")
+            return Beyond(None, doubt if is_proof else self._has_context(stack, resumed, address, doubt))
         exception = stuck.exceptions[0]
         if is_proof and not self._is_active(stack, address, exception):
             return Beyond()
@@ -125,6 +129,27 @@ class BeyondWalk:
             return Beyond(None, f"{doubt}, where exception {exception.record.code:#010x} was dispatched")
         guess = f"found by the word at {address:#x}, which may be of an earlier time"
         return Beyond(replace(stuck, blocked_walk=walk, notes=(*stuck.notes, guess)))
+
+    def _has_context(self, stack: ThreadStack, resumed: Walk, low: int, doubt: str) -> str:
+        """Return `doubt` if the walk `resumed` from the dispatcher breaks off and a saved exception is above `low`.
+
+        Example: the return address into KiUserExceptionDispatcher was overwritten, so that the walk from the return
+        address into RtlDispatchException ends there. The CONTEXT is a little further out.
+        """
+        if shows_start_of_dispatch(self._target, resumed.frames):
+            return ""
+        found = next(scan_contexts(self._target, stack.bounds, low), None)
+        if found is None or found.record.flags & UNWINDING or is_debugger_signal(found.record.code):
+            return ""
+        return f"{doubt}, and exception {found.record.code:#010x} is at {found.record.location:#x}"
+
+    def _ends_in_dispatch(self, walk: Walk | None, proven: Proven) -> str:
+        """Return a doubt if the last frame that is proven is in the dispatcher, so that its caller is not known."""
+        frames = () if walk is None else tuple(frame for frame in walk.frames if frame.sp <= proven.reached)
+        name = name_of(self._target.symbols, frames[-1]) if frames else None
+        if name is None or not is_certain(name) or role_of(name.symbol) not in IN_DISPATCH:
+            return ""
+        return f"{proven.ending}; the frame at {name.address:#x} is in {name.module}!{name.symbol}"
 
     def _may_matter(self, word: int) -> bool:
         """Say whether `word` may be a return address into the dispatcher or a function that proves an exception."""

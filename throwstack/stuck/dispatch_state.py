@@ -14,7 +14,7 @@ from enum import Enum
 
 from throwstack.core.frames import Frame
 from throwstack.dispatch.saved_exception import Route, SavedException
-from throwstack.dispatch.taken import is_certain, runs_handler
+from throwstack.dispatch.taken import runs_handler
 from throwstack.names.dispatch_functions import DispatchRole, role_of
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name, SymbolKind
@@ -57,7 +57,7 @@ class DispatchState:
 class _Step:
     name: Name
     role: DispatchRole | None
-    """What the frame's function does in a dispatch; None also if its name is not certain."""
+    """What the frame's function does in a dispatch; None also if its name is doubtful."""
 
     @property
     def is_ntdll(self) -> bool:
@@ -65,7 +65,7 @@ class _Step:
 
     @property
     def pair(self) -> tuple[str, str]:
-        return self.name.module, self.name.symbol if is_certain(self.name) else ""
+        return self.name.module, self.name.symbol if _is_likely(self.name) else ""
 
 
 def dispatch_state(target: Target, frames: Sequence[Frame], exception: SavedException) -> DispatchState:
@@ -89,11 +89,16 @@ def _steps(target: Target, frames: Sequence[Frame], exception: SavedException) -
     steps = []
     for frame in reversed(frames):
         name = name_of(target.symbols, frame)
-        role = role_of(name.symbol) if is_certain(name) else None
+        role = role_of(name.symbol) if _is_likely(name) else None
         if role is None and name.module.lower() == "ntdll" and runs_handler(target, frame, exception):
             role = DispatchRole.RUNS_HANDLER
         steps.append(_Step(name, role))
     return steps
+
+
+def _is_likely(name: Name) -> bool:
+    """Say whether a name may be used in words. What decides whether there is a row needs a name that is certain."""
+    return bool(name.symbol) and not name.is_doubtful
 
 
 def _second_chance(steps: Sequence[_Step]) -> DispatchState | None:
@@ -151,7 +156,7 @@ def _owner(name: Name, named: re.Match[str] | None) -> str:
     """Return the function that a filter is of. `named` is the match of the filter's own name, if it has one."""
     if named is not None:
         return f"{name.module}!{named['owner'] or named['mangled']}"
-    is_known = is_certain(name) and name.kind is not SymbolKind.EXPORT and name.symbol
+    is_known = _is_likely(name) and name.kind is not SymbolKind.EXPORT and name.symbol
     return f"{name.module}!{name.symbol}" if is_known else ""
 
 
@@ -178,6 +183,6 @@ def _blocked_in(steps: Sequence[_Step]) -> tuple[str, str]:
 
 def _shown(step: _Step) -> tuple[str, str]:
     name = step.name
-    if name.symbol and is_certain(name):
+    if name.symbol and _is_likely(name):
         return name.module, name.symbol
     return (name.module, f"+{name.offset:#x}") if name.module else ("", f"{name.address:#x}")
