@@ -37,7 +37,12 @@ class Result(Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one loss for one stuck thread; `false` are rows of and warnings about threads that are not stuck."""
+    """What came of one loss for one stuck thread.
+
+    `false` are rows of threads that are not stuck and, if the loss is one thread's, warnings about other threads.
+    `doubted` are other threads that a warning names when something is lost that all threads share: their stacks go
+    through it too.
+    """
 
     case: str
     arch: str
@@ -47,6 +52,7 @@ class Outcome:
     tid: int
     result: Result
     false: tuple[str, ...] = ()
+    doubted: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         """Return a line that says what was lost, and what came of it."""
@@ -110,8 +116,11 @@ class Measurement:
                 for one in self._subject.stuck:
                     if one.pid == pid and loss.tid in {None, one.tid}:
                         result = _judge(one, loss, usual, answer)
-                        false = tuple(_false(self._subject.stuck, loss, usual, answer))
-                        yield Outcome(self._subject.name, arch, loss.kind, loss.what, pid, one.tid, result, false)
+                        others = _others(self._subject.stuck, loss, usual, answer)
+                        false = tuple(_false(self._subject.stuck, loss, others, answer))
+                        doubted = () if loss.kind.is_of_thread else tuple(sorted(others))
+                        what = loss.kind, loss.what, pid, one.tid
+                        yield Outcome(self._subject.name, arch, *what, result, false, doubted)
 
     def _answer(self, pid: int, loss: Loss | None = None) -> Answer:
         overlay = self._overlays.setdefault(pid, Overlay())
@@ -151,13 +160,18 @@ def _is_right(row: Finding, stuck: Stuck) -> bool:
     return bool(exceptions) and exceptions[0].context.address == stuck.context
 
 
-def _false(all_stuck: Collection[Stuck], loss: Loss, usual: Answer, answer: Answer) -> Iterator[str]:
+def _others(all_stuck: Collection[Stuck], loss: Loss, usual: Answer, answer: Answer) -> dict[int, str]:
+    """Return the warnings about threads that the loss is not about and that are not stuck, by TID."""
+    stuck = {one.tid for one in all_stuck if one.pid == loss.pid}
+    concerned = {loss.tid} if loss.tid is not None else stuck
+    new = [warning for warning in answer.warnings if warning not in usual.warnings]
+    return {one.tid: one.text for one in new if one.tid is not None and one.tid not in concerned}
+
+
+def _false(all_stuck: Collection[Stuck], loss: Loss, others: dict[int, str], answer: Answer) -> Iterator[str]:
     """Yield the rows of threads that are not stuck, warnings about threads that the loss is not about, and defects."""
     stuck = {one.tid for one in all_stuck if one.pid == loss.pid}
     yield from (f"a row of thread {tid}" for tid in answer.rows.keys() - stuck)
-    for warning in answer.warnings:
-        concerned = {loss.tid} if loss.tid is not None else stuck
-        if warning.tid is not None and warning.tid not in concerned and warning not in usual.warnings:
-            yield f"about thread {warning.tid}: {warning.text}"
-        if UNEXPECTED in warning.text:
-            yield warning.text
+    if loss.kind.is_of_thread:
+        yield from (f"about thread {tid}: {text}" for tid, text in others.items())
+    yield from (warning.text for warning in answer.warnings if UNEXPECTED in warning.text)

@@ -24,9 +24,12 @@ exports alone, and in the live captures: one thing is lost at a time, and the pr
 
 A thread counts as *row right* if its row has the exception of the truth without a remark; *row with doubt*: the row
 says what is missing; *row of less*: another exception, or none, without a remark; *warning*: no row, but a warning that
-names the process and, if the loss is of the thread, the thread. *Silent* is what must not be. *False* counts rows and
-warnings of other threads.
+names the process and, if the loss is of the thread, the thread. *Silent* is what must not be. *False* counts
+rows of threads that are not stuck, and warnings about other threads than the one whose loss it is. *Others doubted*
+counts losses of shared pages after which a warning names a thread that is not stuck: its stack goes through the same
+page, and holds an address by which stuck threads are known.
 """
+_FALSE, _DOUBTED = "false", "others doubted"
 _ARCHITECTURES = ("x64", "x86", "wow64")
 
 
@@ -36,15 +39,17 @@ def section(outcomes: Iterable[Outcome], undamaged: int) -> str:
     for outcome in outcomes:
         for kind in (outcome.kind, None):
             counts[outcome.arch, kind, outcome.result.value] += 1
-            counts[outcome.arch, kind, "false"] += bool(outcome.false)
+            counts[outcome.arch, kind, _FALSE] += bool(outcome.false)
+            counts[outcome.arch, kind, _DOUBTED] += bool(outcome.doubted)
     lines = [_HEAD, *_table(counts), "", f"Without a loss, {undamaged} dumps give their rows and no warning."]
     return "\n".join(lines) + "\n"
 
 
 def _table(counts: Counter[tuple[str, Kind | None, str]]) -> Iterator[str]:
     columns = [result.value for result in Result]
-    yield f"| Arch | Loss | Tried | {' | '.join(columns).capitalize()} | False |"
-    yield "| --- | --- |" + " --: |" * (len(columns) + 2)
+    titles = ["Arch", "Loss", "Tried", *(column.capitalize() for column in (*columns, _FALSE, _DOUBTED))]
+    yield f"| {' | '.join(titles)} |"
+    yield "| --- | --- |" + " --: |" * (len(columns) + 3)
     for arch in _ARCHITECTURES:
         for kind in (*Kind, None):
             found = [counts[arch, kind, column] for column in columns]

@@ -92,8 +92,13 @@ def test_a_walk_that_ends_in_what_may_be_the_filter_is_no_proof_that_it_is_not()
     found = triage.examine(given)
     assert found.stuck is None
     assert found.doubts[-1].endswith("the frame at 0x77e765b7 may be in kernel32!UnhandledExceptionFilter")
+
+
+def test_a_suspect_whose_walk_breaks_off_is_doubted_whatever_the_walk_goes_through():
+    """The word that would lead on to the filter may be lost itself."""
     triage, given = blocked_at(Arch.X64, IN_EXIT + 0x400, End.BAD_UNWIND_DATA)
-    assert triage.examine(given) == Examination(None)
+    doubt = f"the walk of the blocked stack ended early: {End.BAD_UNWIND_DATA.value}"
+    assert triage.examine(given) == Examination(None, (doubt,))
 
 
 @pytest.mark.parametrize("behind", [0, 2])

@@ -105,9 +105,8 @@ class BeyondWalk:
             doubt = doubt or outcome.doubt
         if len(chosen) < len(found):
             meter.refuse(meter.budgets.resumed)
-        return Beyond(
-            None, self._may_be_in_filter(walk, proven.ending) or doubt or self._ends_in_dispatch(walk, proven)
-        )
+        doubt = self._may_be_in_filter(walk, proven.ending) or doubt or self._ends_in_dispatch(walk, proven)
+        return Beyond(None, doubt or self._not_proven(walk, proven))
 
     def _from_word(
         self, stack: ThreadStack, walk: Walk | None, word: StackWord, proven: Proven, notes: tuple[str, ...]
@@ -179,6 +178,17 @@ class BeyondWalk:
         chain = self._evidence.registrations(stack)
         found: Iterator[SavedException] = from_registrations(self._target, stack.bounds, chain or ())
         return any(known.key == exception.key for known in found)
+
+    def _not_proven(self, walk: Walk | None, proven: Proven) -> str:
+        """Return a doubt if the walk of a suspect broke off, whatever words there are beyond; "" if it did not.
+
+        The word that would lead on may be lost itself. Example: the return address of ntdll's dispatcher into
+        KiUserExceptionDispatcher was overwritten, and nothing but this word shows that an exception is being
+        dispatched. Of x86 walks that go on with a guess this is not said: those of most programs without a PDB do.
+        """
+        if walk is None or (walk.is_complete and self._target.arch.facts.has_exception_list):
+            return ""
+        return proven.ending
 
     def _may_be_in_filter(self, walk: Walk | None, ending: str) -> str:
         """Return a doubt if a frame of `walk`, which ended early, may be in a function that proves an exception.
