@@ -73,6 +73,11 @@ NOINLINE int unloads(Plan *plan) {
     FreeLibrary(gone);
     ts_entry[-1].kind = TS_DIRECT;
     ts_entry[-1].function = (uintptr_t)"gone_climb";
+#ifdef _WIN64
+    // The caller leaves room for a function to store its arguments in: there too are no remains of earlier calls.
+    volatile uint64_t *home = (volatile uint64_t *)(uintptr_t)ts_entry->slot + 1;
+    home[0] = home[1] = home[2] = home[3] = 0;
+#endif
     ts_log->depth--;
     return plan->at;
 }
