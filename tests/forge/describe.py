@@ -56,6 +56,7 @@ class Protection(Enum):
     READ = "r"
     READ_WRITE = "rw"
     EXECUTE_READ = "rx"
+    EXECUTE_READ_WRITE = "rwx"
     EXECUTE_WRITE_COPY = "rwxc"
     """What the VAD of an image says."""
 

@@ -26,6 +26,7 @@ MM_PROTECTION = {
     Protection.READ: 1,
     Protection.EXECUTE_READ: 3,
     Protection.READ_WRITE: 4,
+    Protection.EXECUTE_READ_WRITE: 6,
     Protection.EXECUTE_WRITE_COPY: 7,
 }
 """The memory manager's five protection bits, as VADs and software PTEs hold them."""
@@ -61,7 +62,7 @@ class PteFormat:
     def valid(self, frame: int, protection: Protection) -> int:
         """Return the entry of a page that a process may reach."""
         entry = frame << 12 | PRESENT | USER | ACCESSED
-        if protection is Protection.READ_WRITE:
+        if protection in {Protection.READ_WRITE, Protection.EXECUTE_READ_WRITE}:
             entry |= WRITE | DIRTY
         elif protection is Protection.EXECUTE_WRITE_COPY:
             entry |= COPY_ON_WRITE

@@ -33,9 +33,9 @@ Made by `make agreement`; do not edit.
 Programs that crash for real (`tests/live/programs`) run under Wine, and each keeps a shadow stack of its own: for every
 call the return address, the stack slot that holds it, and the function. No unwinder produces an expectation. The
 blocked processes are captured, wrapped into complete dumps, and looked at with `windows.unhandled` and
-`windows.cxrstack`, opened by Volatility's ordinary automagic. A frame is equal when instruction pointer, return address
-and Child-SP are. Frames of Wine's own DLLs are not judged, except where the program knows them (what it called, and
-where it was called back from).
+`windows.cxrstack`, opened by Volatility's ordinary automagic; threads that only wait, and noted their stack, with
+`windows.stackwalk`. A frame is equal when instruction pointer, return address and Child-SP are. Frames of Wine's own
+DLLs are not judged, except where the program knows them (what it called, and where it was called back from).
 
 - *Threads*: stuck on an unhandled exception, or in `CorExitProcess` without one. Every dump also has threads that must
   yield no row: waiting ones, ones that handled an exception (record and CONTEXT still on the stack), one that holds

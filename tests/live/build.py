@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the crashing programs: mingw gcc, and clang for the MSVC ABI with PDBs, each for x64 and x86.
 
-A build is a directory: `crash.exe`, `throw.exe`, `ladder.dll`, `mscoree.dll` and, from clang, the PDBs in SymSrv
-layout under `pdb/`. clang needs no SDK: the import libraries are made here from the names that the programs use.
+A build is a directory: the programs and DLLs of `SOURCES` and, from clang, the PDBs in SymSrv layout under `pdb/`.
+clang needs no SDK: the import libraries are made here from the names that the programs use.
 """
 
 from __future__ import annotations
@@ -55,8 +55,12 @@ X86_BUILDS = (
 IMPORTS = {
     "kernel32.dll": {
         "AddVectoredExceptionHandler": 2,
+        "ConvertThreadToFiber": 1,
         "CreateEventA": 4,
+        "CreateFiber": 3,
         "CreateThread": 6,
+        "ExitProcess": 1,
+        "FreeLibrary": 1,
         "GetCommandLineA": 0,
         "GetCurrentThreadId": 0,
         "InitializeCriticalSection": 1,
@@ -71,6 +75,9 @@ IMPORTS = {
         "SetThreadStackGuarantee": 1,
         "SetUnhandledExceptionFilter": 1,
         "Sleep": 1,
+        "SwitchToFiber": 1,
+        "VirtualAlloc": 4,
+        "VirtualFree": 3,
         "VirtualProtect": 4,
         "WaitForSingleObject": 2,
     },
@@ -85,9 +92,16 @@ COMMON = ("truth.c", "shapes.c")
 SOURCES = {
     "crash.exe": ("crash.c", "faults.c", "filters.c", "deadlock.c", *COMMON),
     "throw.exe": ("throw.cpp", *COMMON),
+    "rough.exe": (
+        *("rough.c", "generated.c", "hooks.c", "strayed.c", "cold.c", "handlers.c", "faults.c", "filters.c"),
+        *COMMON,
+    ),
+    "gone.dll": ("gone.c",),
     "ladder.dll": ("ladder.c",),
     "mscoree.dll": ("mscoree.c",),
 }
+# Where nothing else is put once it is unloaded: gcc's linker chooses such a place itself.
+BASE_OF_GONE = 0x68000000
 
 
 def build(config: Build, out: Path) -> Path:
@@ -150,6 +164,8 @@ def _build_clang(config: Build, product: str, sources: tuple[str, ...], out: Pat
     libraries = [_import_library(dll, config.is_64bit, out) for dll in IMPORTS]
     pdb = out / f"{Path(product).stem}.pdb"
     options = ["/dll", "/noentry"] if product.endswith(".dll") else ["/subsystem:console", "/entry:main"]
+    if product == "gone.dll":
+        options.append(f"/base:{BASE_OF_GONE:#x}")
     if not config.is_64bit:
         options.append("/safeseh:no")
     _run(

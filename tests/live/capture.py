@@ -12,7 +12,7 @@ import os
 import re
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ MAX_MODULES = 200
 MAX_HEAP = 0x40_0000
 _LOWEST = 0x10000
 KERNEL_STACK = 0x10_0000
+CODE_ACCESS = {"r-xp", "rwxp"}
 
 
 class CaptureError(Exception):
@@ -68,13 +69,17 @@ class CapturedModule:
 
 @dataclass(frozen=True)
 class CapturedRegion:
-    """A range of memory; `untouched` are the indices of pages that were never written (demand zero)."""
+    """A range of memory; `untouched` are the indices of pages that were never written (demand zero).
+
+    `is_code` says of private memory that it can be run.
+    """
 
     base: int
     data: bytes
     image: CapturedModule | None = None
     reserve: int = 0
     untouched: frozenset[int] = frozenset()
+    is_code: bool = False
 
 
 @dataclass
@@ -225,8 +230,10 @@ class LiveProcess:
         return frozenset(index for index, entry in enumerate(entries) if not entry >> 62)
 
 
-def capture(process: LiveProcess, *, throws: bool = False) -> Capture:
-    """Capture a stopped process. Raises CaptureError.
+def capture(process: LiveProcess, *, throws: bool = False, also: Collection[int] = ()) -> Capture:
+    """Capture a stopped process, with its code outside images, and the private memory that holds the addresses `also`.
+
+    Raises CaptureError.
 
     `throws`: it throws C++ exceptions, whose objects GCC's runtime keeps in the heap. Then the heap blocks come along
     that words on the stacks point to.
@@ -257,20 +264,27 @@ def capture(process: LiveProcess, *, throws: bool = False) -> Capture:
     stacks = {(t.stack_limit, _page_up(t.stack_base)) for t in threads}
     stacks |= {_stack32(process, t.teb32) for t in threads if t.teb32 is not None}
     found.regions += [_private(process, start, end) for start, end in sorted(stacks)]
-    wanted = set(tebs) | set(tebs32.values()) | process.needed(peb, layout)
+    wanted = set(tebs) | set(tebs32.values()) | process.needed(peb, layout) | set(also)
     if peb32 is not None:
         wanted |= process.needed(peb32, X86)
     if throws:
         wanted |= {word for start, end in stacks for word in process.words(start, end, layout)}
-    hidden = stacks | {(end, end + KERNEL_STACK) for _, end in stacks}
+    hidden = stacks | {(end, end + KERNEL_STACK) for _, end in stacks if _is_kernel_stack(process, tebs, end)}
     hidden |= {(region.base, region.base + _page_up(len(region.data))) for region in found.regions}
     ordered = sorted(wanted)
     for mapping in process.mappings():
         for start, end in _without(mapping.start, min(mapping.end, mapping.start + MAX_HEAP), hidden):
-            if mapping.access == "rw-p" and not mapping.file and _any_within(ordered, start, end):
-                found.regions.append(_private(process, start, end))
+            is_code = mapping.access in CODE_ACCESS
+            if not mapping.file and (is_code or (mapping.access == "rw-p" and _any_within(ordered, start, end))):
+                found.regions.append(_private(process, start, end, is_code=is_code))
     found.regions.sort(key=lambda region: region.base)
     return found
+
+
+def _is_kernel_stack(process: LiveProcess, tebs: Iterable[int], start: int) -> bool:
+    """Say whether Wine's kernel stack of a thread begins there: a fiber's stack has none after it."""
+    frames = (process.pointer(teb + process.layout.teb_syscall_frame) for teb in tebs)
+    return any(start <= frame < start + KERNEL_STACK for frame in frames)
 
 
 def _any_within(ordered: Sequence[int], start: int, end: int) -> bool:
@@ -306,9 +320,9 @@ def _page_up(address: int) -> int:
     return (address + PAGE - 1) & -PAGE
 
 
-def _private(process: LiveProcess, start: int, end: int) -> CapturedRegion:
-    pages = (end - start) // PAGE
-    return CapturedRegion(start, process.read(start, end - start), untouched=process.untouched(start, pages))
+def _private(process: LiveProcess, start: int, end: int, *, is_code: bool = False) -> CapturedRegion:
+    untouched = process.untouched(start, (end - start) // PAGE)
+    return CapturedRegion(start, process.read(start, end - start), untouched=untouched, is_code=is_code)
 
 
 def _image(process: LiveProcess, module: CapturedModule) -> CapturedRegion:

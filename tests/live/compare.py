@@ -9,7 +9,7 @@ matches no truth frame is wrong. Rows beyond the outermost truth frame (the syst
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,8 +65,15 @@ class Result:
         return [row for stack in self.stacks for row in stack.wrong]
 
 
-def compare(truth: dict[str, Any], unhandled: Sequence[Row], stacks: Sequence[Row], *, has_names: bool) -> Result:
-    """Compare the rows of `windows.unhandled` and `windows.cxrstack` with a dump's truth."""
+def compare(
+    truth: dict[str, Any],
+    unhandled: Sequence[Row],
+    stacks: Sequence[Row],
+    walks: Sequence[Row] = (),
+    *,
+    has_names: bool,
+) -> Result:
+    """Compare the rows of `windows.unhandled`, `windows.cxrstack` and `windows.stackwalk` with a dump's truth."""
     expected = [e for stuck in truth["stuck"] for e in (stuck, *stuck["nested"])]
     result = Result(truth["case"], len(truth["stuck"]) + len(truth["shutting_down"]), len(expected), 0)
     _compare_threads(truth, unhandled, result)
@@ -85,7 +92,17 @@ def compare(truth: dict[str, Any], unhandled: Sequence[Row], stacks: Sequence[Ro
             result.problems.append(f"thread {exception['tid']}: context {context:#x} was not found")
         where = f"{truth['case']} thread {exception['tid']}"
         result.stacks.append(compare_stack(where, exception["frames"], rows or [], has_names=has_names))
+    for thread in truth["walked"]:
+        threads = [row for row in walks if row["TID"] == thread["tid"]]
+        rows = [frame for row in threads for frame in row["__children"] if is_user_frame(frame)]
+        where = f"{truth['case']} thread {thread['tid']}, which waits"
+        result.stacks.append(compare_stack(where, thread["frames"], rows, has_names=has_names))
     return result
+
+
+def is_user_frame(row: Row) -> bool:
+    """Say whether a frame of `windows.stackwalk`, below its thread's row, is one in user mode and not inlined."""
+    return row["Side"] != "kernel" and row["Trust"] != INLINE
 
 
 def _compare_threads(truth: dict[str, Any], unhandled: Sequence[Row], result: Result) -> None:
@@ -213,15 +230,16 @@ def _show(value: Any) -> str:
     return f"{value:#x}" if isinstance(value, int) else str(value)
 
 
-def report(results: Iterable[Result]) -> list[str]:
-    """Return, in lines, everything that is not as it should be."""
+def report(results: Iterable[Result], tolerated: Container[str] = ()) -> list[str]:
+    """Return, in lines, everything that is not as it should be. Wrong rows with a label of `tolerated` are left out."""
     lines = []
     for result in results:
         lines += [f"{result.case}: {problem}" for problem in result.problems]
         lines += [f"{result.case}: false row: {row}" for row in result.false_rows]
         for stack in result.stacks:
             lines += [f"{stack.where}: missing: {describe(frame)}" for frame in stack.missing]
-            lines += [f"{stack.where}: wrong: {describe_row(row)}" for row in stack.wrong]
+            wrong = [row for row in stack.wrong if row["Trust"] not in tolerated]
+            lines += [f"{stack.where}: wrong: {describe_row(row)}" for row in wrong]
             lines += [f"{stack.where}: {text}" for text in (*stack.wrong_names, *stack.wrong_lines)]
             if stack.ends:
                 lines.append(f"{stack.where}: ends: {stack.ends}")

@@ -54,8 +54,9 @@ def _crash_once(fixture: Fixture, prefix: Prefix, program: Path) -> tuple[Captur
         with contextlib.closing(LiveProcess(pid, is_64bit)) as process:
             truth_at = wait_until_stuck(process, fixture, prefix.path / "drive_c" / program)
             os.kill(pid, signal.SIGSTOP)
-            captured = capture(process, throws=fixture.program == "throw.exe")
             _, threads = parse(process.read(truth_at, TRUTH), name_reader(process.read))
+            also = {address for thread in threads for address in thread.addresses}
+            captured = capture(process, throws=fixture.program == "throw.exe", also=also)
         truth = as_json(captured, threads, fixture.name, program.name, fixture.build.label)
     finally:
         if pid:
@@ -105,8 +106,10 @@ def _look(process: LiveProcess, fixture: Fixture, image: Path) -> tuple[int, Any
     truth_at = process.pointer(peb + layout.peb_image_base) + export(image, "ts_truth")
     ready, threads = parse(process.read(truth_at, TRUTH), name_reader(process.read))
     blocked = [thread for thread in threads if thread.role in {"crashes", "shuts-down"}]
-    if not ready or len(blocked) != fixture.crashes:
-        return truth_at, None, f"{len(blocked)} of {fixture.crashes} threads begun"
+    waiting = [thread for thread in threads if thread.role == "walked"]
+    if not ready or len(blocked) != fixture.crashes or len(waiting) != fixture.waits:
+        begun, wanted = len(blocked) + len(waiting), fixture.crashes + fixture.waits
+        return truth_at, None, f"{begun} of {wanted} threads begun"
     if not all(_has_raised(thread, fixture) for thread in blocked) or not {thread.role for thread in threads} >= DECOYS:
         return truth_at, None, "exceptions or decoys are missing"
     if fixture.waits_for_debugger and not _has_debugger(process.pointer(tebs[0] + layout.teb_client)):
@@ -116,7 +119,7 @@ def _look(process: LiveProcess, fixture: Fixture, image: Path) -> tuple[int, Any
     ip = "rip" if process.is_64bit else "eip"
     for thread in threads:
         at = registers.get(thread.tid, {}).get(ip, 0)
-        if not any(start <= at < start + 32 for start in waits):
+        if at != thread.waits_at and not any(start <= at < start + 32 for start in waits):
             return truth_at, None, f"thread {thread.tid} ({thread.note}) is at {at:#x}, not in a wait"
     return truth_at, registers, "registers change"
 

@@ -11,7 +11,8 @@ from tests.live.build import X64_BUILDS, X86_BUILDS, Build
 @dataclass(frozen=True)
 class Fixture:
     """One crashed process. `crashes` is how many threads crash (or hang in shutdown), `exceptions` what each raises
-    unhandled, `waits_for_debugger` whether AeDebug's sleeper is what keeps it.
+    unhandled, `waits_for_debugger` whether AeDebug's sleeper is what keeps it. `waits` is how many threads only wait,
+    with a stack that they noted.
     """
 
     build: Build
@@ -21,6 +22,7 @@ class Fixture:
     crashes: int = 1
     exceptions: int = 1
     waits_for_debugger: bool = True
+    waits: int = 0
 
     @property
     def arch(self) -> str:
@@ -45,6 +47,7 @@ class Scenario:
     crashes: int = 1
     exceptions: int = 1
     waits_for_debugger: bool = True
+    waits: int = 0
 
 
 SCENARIOS = (
@@ -81,6 +84,46 @@ SCENARIOS = (
     Scenario("class", ("clang-O0", "gcc-O2"), ("clang-O2",), ("clang-O2",), program="throw.exe"),
     Scenario("number", ("clang-O2",), ("clang-O0",), ("clang-O2-fp",), program="throw.exe"),
     Scenario("both", ("clang-O2",), ("clang-O2-fp",), ("clang-O0",), program="throw.exe", crashes=2),
+    Scenario(
+        "generated",
+        ("gcc-O2", "clang-O2"),
+        ("gcc-O2", "clang-O2", "clang-O2-fp"),
+        ("clang-O2",),
+        program="rough.exe",
+        crashes=6,
+        waits=2,
+    ),
+    Scenario(
+        "hooked",
+        ("clang-O2",),
+        ("clang-O2",),
+        ("clang-O2",),
+        program="rough.exe",
+        crashes=3,
+        waits_for_debugger=False,
+        waits=2,
+    ),
+    Scenario(
+        "strayed",
+        ("gcc-O2", "clang-O2"),
+        ("clang-O2",),
+        ("clang-O2",),
+        program="rough.exe",
+        crashes=5,
+        waits=1,
+    ),
+    Scenario("switched", ("clang-O2",), ("clang-O2",), (), program="rough.exe", crashes=2),
+    Scenario("cold", ("gcc-O2",), ("gcc-O2",), (), program="rough.exe", crashes=2),
+    Scenario(
+        "vectored",
+        ("clang-O2",),
+        ("clang-O2",),
+        ("clang-O2",),
+        program="rough.exe",
+        crashes=2,
+        waits_for_debugger=False,
+    ),
+    Scenario("seh", ("clang-O2",), ("clang-O2",), ("clang-O2",), program="rough.exe", waits_for_debugger=False),
 )
 
 
@@ -96,7 +139,7 @@ def fixtures() -> list[Fixture]:
         found += [
             Fixture(
                 build, is_wow64, scenario.program, scenario.name,
-                scenario.crashes, scenario.exceptions, scenario.waits_for_debugger,
+                scenario.crashes, scenario.exceptions, scenario.waits_for_debugger, scenario.waits,
             )
             for build, is_wow64 in rows
         ]  # fmt: skip

@@ -63,7 +63,8 @@ def _module(module: CapturedModule) -> LoadedModule:
 def _region(region: CapturedRegion) -> Region:
     residency = dict.fromkeys(region.untouched, Residency.DEMAND_ZERO)
     if region.image is None:
-        return Region(region.base, region.data, residency=residency)
+        protection = Protection.EXECUTE_READ_WRITE if region.is_code else Protection.READ_WRITE
+        return Region(region.base, region.data, protection, residency=residency)
     return Region(
         region.base,
         region.data,

@@ -33,8 +33,19 @@ def symbol_choices(folder: Path) -> tuple[bool, ...]:
 
 
 def walks_all(folder: Path) -> bool:
+    """Say whether a fixture is one whose waiting threads are compared: their locks, or the stacks that they noted."""
+    return are_locks_compared(folder) or bool(read_truth(folder)["walked"])
+
+
+def are_locks_compared(folder: Path) -> bool:
     """Say whether a fixture is one whose threads' locks are compared."""
     return folder.name.endswith(f"-{SCENARIO}")
+
+
+def read_truth(folder: Path) -> dict[str, Any]:
+    """Return a fixture's truth."""
+    truth: dict[str, Any] = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+    return truth
 
 
 def rows(folder: Path, plugin: str, *, with_pdb: bool) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ def test_a_failure_is_said_in_one_line_and_kept_in_full(tmp_path: Path):
 
 def test_what_volatility_complains_of_is_passed_on(tmp_path: Path):
     (tmp_path / "MEMORY.DMP").write_bytes(b"no dump at all" * 1000)
+    (tmp_path / "truth.json").write_text('{"walked": []}', encoding="utf-8")
     command = [sys.executable, "-m", "tests.live.plugin_runs", str(tmp_path)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     said = failure_of(done, tmp_path / "plugins.log")

@@ -111,6 +111,7 @@ TRUTH = {
     "case": "c",
     "arch": "x64",
     "stuck": [STUCK],
+    "walked": [],
     "shutting_down": [],
     "quiet": [[4, 12]],
     "roles": {"12": "waits"},
@@ -184,6 +185,27 @@ def test_an_exception_invented_for_a_shutdown_is_a_problem():
     assert compare(truth, [{**right, "Code": 0xC0000005}], [], has_names=False).problems
 
 
+def test_the_stack_of_a_thread_that_only_waits_is_compared_with_its_user_frames():
+    kernel = row(0, 0xFFFFF80000000000, 0xFFFFD00000000000, None, Side="kernel")
+    ntdll = row(1, 0x7C000000, 0xF00, 0x401000, site="ntdll!NtDelayExecution+0x14", Side="native")
+    called = [{**line, "Side": "native"} for line in ROWS]
+    inside = frame("Sleep", None, None, 0x401000, is_program=False, module=None, follows_gap=True)
+    truth = {**TRUTH, "walked": [{"tid": 12, "frames": [inside, INNER, OUTER, START]}]}
+    walk = [{"TID": 12, "__children": [kernel, ntdll, *called]}, {"TID": 16, "__children": [ntdll]}]
+    assert report([compare(truth, [FOUND], STACK_ROWS, walk, has_names=False)]) == []
+    shorter = [{"TID": 12, "__children": [kernel, ntdll, *called[:2]]}]
+    assert len(compare(truth, [FOUND], STACK_ROWS, shorter, has_names=False).stacks[1].missing) == 1
+    assert report([compare(truth, [FOUND], STACK_ROWS, has_names=False)])
+
+
+def test_wrong_rows_are_reported_unless_their_label_is_tolerated():
+    guessed = row(1, 0x403000, 0x1080, 0x402000, Trust="scan")
+    result = compare(TRUTH, [FOUND], [STACK_ROWS[0], guessed, *ROWS[1:]], has_names=False)
+    assert len(report([result])) == 1
+    assert report([result], tolerated={"scan"}) == []
+    assert len(report([result], tolerated={"prologue"})) == 1
+
+
 def test_rows_are_split_where_frames_start_anew_and_inline_frames_left_out():
     inline = row(1, 0x402000, 0x1100, None, Trust="inline")
     stacks = split_stacks([STACK_ROWS[0], inline, *ROWS[1:], *STACK_ROWS])
@@ -228,6 +250,26 @@ def test_notes_that_memory_contradicts_are_an_error_of_the_fixture():
 def test_a_function_that_left_by_a_tail_call_is_not_expected():
     left = Entry(STACK + 0x200, CODE + 0x100, "left", 1, 0)
     assert live_entries((NOTES[0], left, NOTES[1])) == list(NOTES)
+
+
+def test_a_first_function_on_another_stack_leaves_the_notes_of_the_stack_before():
+    switched = Entry(STACK + 0x800, CODE + 0x300, "first on its stack", 1, 3)
+    assert live_entries((*NOTES, switched)) == [*NOTES, switched]
+    assert live_entries((*NOTES, replace(switched, kind=0))) == [replace(switched, kind=0)]
+
+
+def test_a_thread_that_waits_begins_in_a_gap_or_in_the_copy_of_a_stub():
+    words = {entry.slot: entry.ret for entry in NOTES}
+    thread = ThreadTruth(8, "walked", "", (NOTES[0], replace(NOTES[1], kind=1)), ())
+    capture = memory(words, (CODE + 0x100, CODE + 0x200))
+    frames = StackTruth(capture, thread).waiting_frames()
+    assert [(f["function"], f["ip"], f["follows_gap"]) for f in frames] == [
+        ("inner", None, True),
+        ("outer", "0x400100", False),
+        (None, "0x400200", False),
+    ]
+    in_stub = replace(thread, entries=(NOTES[0], replace(NOTES[1], kind=2)), waits_at=0x30000)
+    assert [f["ip"] for f in StackTruth(capture, in_stub).waiting_frames()] == ["0x30000", "0x400100", "0x400200"]
 
 
 CONTEXT_AT = STACK + 0x400

@@ -20,6 +20,8 @@ def test_what_is_right_raises_no_objection():
     assert problems("x64-clang-O2-read", [row("ACCESS_VIOLATION reading 0x0000000000000010")]) == []
     assert problems("x86-clang-O2-shutdown", [row(None, "hangs in shutdown without an exception")]) == []
     assert problems("x64-clang-O2-both", [row("C++ int 5"), row("C++ store::StoreProblem")]) == []
+    waits = "an exception is being dispatched, and the filter of rough!filter_that_waits does not return"
+    assert problems("x64-clang-O2-seh", [row("ACCESS_VIOLATION reading 0x10", waits)]) == []
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,8 @@ def test_what_is_right_raises_no_objection():
         ("x64-clang-O2-number", [row("C++ int 6")]),
         ("x86-clang-O2-shutdown", [row("ACCESS_VIOLATION reading 0x10", "hangs in shutdown without an exception")]),
         ("x64-clang-O2-read", []),
+        ("x64-clang-O2-seh", [row("ACCESS_VIOLATION reading 0x10")]),
+        ("x86-clang-O2-deadlock", [row("ACCESS_VIOLATION reading 0x10")]),
         ("x64-clang-O2-new", [row("C++ int 5")]),
     ],
 )

@@ -5,17 +5,20 @@ The file has the keys of the forge's truth (addresses as hex strings; null where
 more: of a frame its `slot` and `function`, and `follows_gap` where frames of code that keeps no shadow stack may be
 between it and the frame inside it. A frame of which only part is known may then be the same as the one before it: a
 foreign function of which we know where it called us from, and where it was called from, with or without frames between.
+`walked` has the stacks of threads that only wait, and of which there is no row in `windows.unhandled`.
 
     {"case", "arch", "pid", "process", "compiler",
      "stuck": [{"pid", "tid", "process", "arch", "code", "address", "record", "context", "sp", "blockers", "frames": [
                    {"ip", "child_sp", "return_address", "slot", "function", "module", "follows_gap", "line"}],
                 "nested": [the same of the earlier exceptions in progress]}],
+     "walked": [{"tid", "frames"}],
      "shutting_down": [tid], "quiet": [[pid, tid]], "roles": {tid: text}}
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +27,11 @@ from tests.live.capture import Capture, CaptureError
 MAGIC = b"throwstack-live\0"
 ENTRIES, EXCEPTIONS, THREADS = 400, 8, 24
 ENTRY, EXCEPTION, HEADER = 40, 64, 48
-THREAD = HEADER + ENTRIES * ENTRY + EXCEPTIONS * EXCEPTION
+THREAD = HEADER + ENTRIES * ENTRY + EXCEPTIONS * EXCEPTION + 8
 TRUTH = 32 + THREADS * THREAD
-ROLES = {1: "waits", 2: "crashes", 3: "handled", 4: "holds-address", 5: "shuts-down"}
+ROLES = {1: "waits", 2: "crashes", 3: "handled", 4: "holds-address", 5: "shuts-down", 6: "walked"}
 MAX_NAME = 200
-PROGRAM, FOREIGN = 0, 1
+PROGRAM, FOREIGN, SWITCHED = 0, 1, 3
 PROGRAMS_PATH = "\\live\\"
 STACK_OVERFLOW = 0xC00000FD
 DECOYS = frozenset({"waits", "handled", "holds-address"})
@@ -41,7 +44,10 @@ class TruthError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A note of the shadow stack. `kind`: 0 the program's own function, 1 foreign, 2 foreign and direct."""
+    """A note of the shadow stack.
+
+    `kind`: 0 the program's own function, 1 foreign, 2 foreign and direct, 3 the program's, and the first on its stack.
+    """
 
     slot: int
     ret: int
@@ -66,13 +72,20 @@ class Exceptional:
 
 @dataclass(frozen=True)
 class ThreadTruth:
-    """What a thread noted."""
+    """What a thread noted. `waits_at` is where it waits, if that is a copy of a system call's stub."""
 
     tid: int
     role: str
     note: str
     entries: tuple[Entry, ...]
     exceptions: tuple[Exceptional, ...]
+    waits_at: int = 0
+
+    @property
+    def addresses(self) -> set[int]:
+        """Return the addresses on the thread's stacks, and in its code, that the notes speak of."""
+        noted = {address for entry in self.entries for address in (entry.slot, entry.ret)}
+        return noted | {address for raised in self.exceptions for address in (raised.sp, raised.ip)} | {self.waits_at}
 
 
 def parse(data: bytes, text: Any) -> tuple[bool, list[ThreadTruth]]:
@@ -99,7 +112,8 @@ def _thread(data: bytes, offset: int, text: Any) -> ThreadTruth:
     for index in range(exceptions):
         code, ip, sp, bp, record, context, handled, at = struct.unpack_from("<8Q", data, start + index * EXCEPTION)
         noted.append(Exceptional(code, ip, sp, bp, record, context, bool(handled), at))
-    return ThreadTruth(tid, ROLES.get(role, "?"), text(note), tuple(entries), tuple(noted))
+    waits_at = struct.unpack_from("<Q", data, start + EXCEPTIONS * EXCEPTION)[0]
+    return ThreadTruth(tid, ROLES.get(role, "?"), text(note), tuple(entries), tuple(noted), waits_at)
 
 
 def name_reader(read: Any) -> Any:
@@ -119,10 +133,13 @@ def name_reader(read: Any) -> Any:
 
 
 def live_entries(entries: tuple[Entry, ...]) -> list[Entry]:
-    """Drop the notes of functions that left by a tail call: their slot is not above that of the note inside it."""
+    """Drop the notes of functions that left by a tail call: their slot is not above that of the note inside it.
+
+    Of those on different stacks that cannot be said.
+    """
     kept: list[Entry] = []
     for entry in entries:
-        while kept and kept[-1].slot <= entry.slot:
+        while kept and kept[-1].slot <= entry.slot and entry.kind != SWITCHED:
             kept.pop()
         if entry.slot and entry.ret:  # else its function was stopped while noting itself
             kept.append(entry)
@@ -160,19 +177,35 @@ class StackTruth:
         raised = exceptions[index]
         earlier = {e.depth: e for e in exceptions[:index] if not e.handled and e.depth < raised.depth}
         entries = live_entries(self.thread.entries[: raised.depth])
+        begun = self._begun(entries, raised)
+        if begun is None:
+            return self._outward(entries, raised.ip, raised.sp, earlier)
+        inner = [
+            self._frame(raised.ip, raised.sp, None, follows_gap=False),
+            self._frame(None, None, begun, follows_gap=True),
+        ]
+        return inner + self._outward(entries, begun.ret, begun.slot + self.word, earlier)
+
+    def waiting_frames(self) -> list[dict[str, Any]]:
+        """Return the frames of a thread that waits, innermost first.
+
+        The system's functions in which it waits are not known, unless it waits in a copy of a system call's stub.
+        """
+        entries = live_entries(self.thread.entries)
+        if self.thread.waits_at:
+            return self._outward(entries, self.thread.waits_at, entries[-1].slot, {})
+        return self._outward(entries, None, None, {})
+
+    def _outward(
+        self, entries: list[Entry], ip: int | None, sp: int | None, earlier: Mapping[int, Exceptional]
+    ) -> list[dict[str, Any]]:
+        """Return the frames from the innermost, of which `ip` and `sp` are known, to the outermost."""
         depth_of = {id(entry): depth for depth, entry in enumerate(self.thread.entries, 1)}
         frames: list[dict[str, Any]] = []
-        ip: int | None = raised.ip
-        sp: int | None = raised.sp
-        follows_gap = False
-        begun = self._begun(entries, raised)
-        if begun is not None:
-            frames.append(self._frame(ip, sp, None, follows_gap=False))
-            frames.append(self._frame(None, None, begun, follows_gap=True))
-            ip, sp = begun.ret, begun.slot + self.word
+        follows_gap = ip is None
         for entry in reversed(entries):
             before = earlier.get(depth_of[id(entry)])
-            is_cut = before is not None or (entry.kind == FOREIGN and frames) or not self._fits(entry, ip)
+            is_cut = before is not None or (entry.kind == FOREIGN and bool(frames)) or not self._fits(entry, ip)
             if is_cut:
                 if ip is not None:
                     frames.append(self._frame(ip, sp, None, follows_gap=follows_gap))
@@ -185,7 +218,7 @@ class StackTruth:
 
     def _fits(self, entry: Entry, ip: int | None) -> bool:
         """Say whether `ip` can be in the function of a note: a program's function is in a program's module."""
-        if entry.kind != PROGRAM or ip is None:
+        if entry.kind not in {PROGRAM, SWITCHED} or ip is None:
             return True
         module = self.capture.module_at(ip)
         return module is not None and PROGRAMS_PATH in module.path.lower()
@@ -218,7 +251,7 @@ class StackTruth:
             "function": None if entry is None else entry.function,
             "module": None if module is None else module.name,
             "line": None if entry is None or not entry.line else entry.line,
-            "is_program": entry is not None and entry.kind == 0,
+            "is_program": entry is not None and entry.kind in {PROGRAM, SWITCHED},
             "follows_gap": follows_gap,
         }
 
@@ -226,7 +259,7 @@ class StackTruth:
 def as_json(capture: Capture, threads: list[ThreadTruth], case: str, process: str, compiler: str) -> dict[str, Any]:
     """Build the contents of `truth.json`. Raises TruthError if notes and memory disagree."""
     known = {thread.tid for thread in capture.threads}
-    stuck, quiet, leaving = [], [], []
+    stuck, quiet, leaving, walked = [], [], [], []
     for thread in threads:
         if thread.tid not in known:
             message = f"thread {thread.tid} is gone"
@@ -235,6 +268,9 @@ def as_json(capture: Capture, threads: list[ThreadTruth], case: str, process: st
             stuck.append(_stuck(capture, thread, process))
         elif thread.role == "shuts-down":
             leaving.append(thread.tid)
+        elif thread.role == "walked":
+            walked.append({"tid": thread.tid, "frames": StackTruth(capture, thread).waiting_frames()})
+            quiet.append([capture.pid, thread.tid])
         else:
             _check_decoy(capture, thread)
             quiet.append([capture.pid, thread.tid])
@@ -251,6 +287,7 @@ def as_json(capture: Capture, threads: list[ThreadTruth], case: str, process: st
         "process": process,
         "compiler": compiler,
         "stuck": stuck,
+        "walked": walked,
         "shutting_down": leaving,
         "quiet": quiet,
         "roles": {str(thread.tid): thread.note for thread in threads},

@@ -9,25 +9,8 @@ static volatile uintptr_t small = 16, zero;
 static volatile uintptr_t garbage = 0x12345678;
 static volatile int sink;
 
-// A call through a bad pointer, as compilers make it, but noted first: nothing at its target will note itself. The
-// operand's constraint (m or r) chooses the form of the call.
-#ifdef _WIN64
-#define NOTED_CALL(call) \
-    "leaq 1f(%%rip), %%rax\n\tmovq %%rax, 8(%0)\n\tleaq -8(%%rsp), %%rax\n\tmovq %%rax, (%0)\n\t" call "\n1:"
-#else
-#define NOTED_CALL(call) "movl $1f, 8(%0)\n\tleal -4(%%esp), %%eax\n\tmovl %%eax, (%0)\n\t" call "\n1:"
-#endif
-#define CALL_NOWHERE(where, constraint) \
-    do { \
-        TsEntry *noted = &ts_log->entries[ts_log->depth]; \
-        ts_log->depth = ts_log->depth + 1; \
-        noted->function = (uintptr_t)"nowhere"; \
-        noted->kind = TS_DIRECT; \
-        __asm__ volatile(NOTED_CALL("call *%1") : : "r"(noted), constraint(where) : "eax", "memory"); \
-    } while (0)
-
 // A function that calls has a frame, which the compiler would not give to one that only the assembler calls from.
-static NOINLINE void prepare(volatile int *place) {
+NOINLINE void prepare(volatile int *place) {
     *place = 1;
 }
 

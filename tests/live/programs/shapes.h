@@ -41,6 +41,7 @@ int conventions(Plan *);
 int ebp_general(Plan *);
 #endif
 
+void prepare(volatile int *place);
 int leaf_read(Plan *);
 int fault_read(Plan *);
 int fault_write(Plan *);

@@ -19,10 +19,12 @@
 #define TS_THREADS 24
 
 // Kinds of entries. FOREIGN is a function of somebody else's DLL, which may have called others of its own before the
-// next entry; DIRECT is a foreign function known to be the very frame that the next entry returns to.
+// next entry; DIRECT is a foreign function known to be the very frame that the next entry returns to. SWITCHED is the
+// first function on another stack: the slots of the entries before it are on the stack that was left.
 #define TS_PROGRAM 0
 #define TS_FOREIGN 1
 #define TS_DIRECT 2
+#define TS_SWITCHED 3
 
 // One entry of a shadow stack.
 typedef struct TsEntry {
@@ -33,14 +35,24 @@ typedef struct TsException {
     uint64_t code, ip, sp, bp, record, context, handled, depth;
 } TsException;
 
-// `role` says what is expected of the thread; see the ROLE_ values.
+// `role` says what is expected of the thread; see the ROLE_ values. `waits_at` is where it will wait, if that is a copy
+// of a system call's stub.
 typedef struct TsThread {
     uint64_t depth, tid, role, note, exception_count, expects_handled;
     TsEntry entries[TS_ENTRIES];
     TsException exceptions[TS_EXCEPTIONS];
+    uint64_t waits_at;
 } TsThread;
 
-enum { ROLE_WAITS = 1, ROLE_CRASHES = 2, ROLE_HANDLED = 3, ROLE_HOLDS_ADDRESS = 4, ROLE_SHUTS_DOWN = 5 };
+// ROLE_WALKED is a thread that only waits, with a stack that it noted.
+enum {
+    ROLE_WAITS = 1,
+    ROLE_CRASHES = 2,
+    ROLE_HANDLED = 3,
+    ROLE_HOLDS_ADDRESS = 4,
+    ROLE_SHUTS_DOWN = 5,
+    ROLE_WALKED = 6
+};
 
 typedef struct TsTruth {
     char magic[16];
@@ -96,7 +108,7 @@ void *_AddressOfReturnAddress(void);
 #define HERE(expression) (ts_entry->line = __LINE__, (expression))
 
 // A trampoline `ts_to_NAME`: notes the return address on top of the stack and its slot under the name, then jumps
-// through the pointer `ts_real_NAME`. Only volatile registers change.
+// through the pointer `ts_real_NAME`. Only volatile registers change. A copy of it in other memory does the same.
 #define TS_STRING_(x) #x
 #define TS_STRING(x) TS_STRING_(x)
 #ifdef _WIN64
@@ -108,7 +120,7 @@ void *_AddressOfReturnAddress(void);
     "movq %rsp, (%rax)\n\t" \
     "movq (%rsp), %r10\n\t" \
     "movq %r10, 8(%rax)\n\t" \
-    "leaq ts_name_" #name "(%rip), %r10\n\t" \
+    "movabsq $ts_name_" #name ", %r10\n\t" \
     "movq %r10, 16(%rax)\n\t" \
     "movq $0, 24(%rax)\n\t" \
     "movq $" TS_STRING(kind_value) ", 32(%rax)\n\t" jump
@@ -131,6 +143,24 @@ void *_AddressOfReturnAddress(void);
     "popl %edx\n\t" jump
 #define TS_JUMP(name) "jmpl *_ts_real_" #name
 #endif
+
+// A call that is noted by the caller, because nothing at its target will note itself. The constraint (m or r) of the
+// operand after `call *%1` chooses the form of the call.
+#ifdef _WIN64
+#define TS_NOTED_CALL(call) \
+    "leaq 1f(%%rip), %%rax\n\tmovq %%rax, 8(%0)\n\tleaq -8(%%rsp), %%rax\n\tmovq %%rax, (%0)\n\t" call "\n1:"
+#else
+#define TS_NOTED_CALL(call) "movl $1f, 8(%0)\n\tleal -4(%%esp), %%eax\n\tmovl %%eax, (%0)\n\t" call "\n1:"
+#endif
+#define CALL_NOTED(call, ...) \
+    do { \
+        TsEntry *noted = &ts_log->entries[ts_log->depth]; \
+        ts_log->depth = ts_log->depth + 1; \
+        noted->function = (uintptr_t)"nowhere"; \
+        noted->kind = TS_DIRECT; \
+        __asm__ volatile(TS_NOTED_CALL(call) : : "r"(noted), __VA_ARGS__ : "eax", "memory"); \
+    } while (0)
+#define CALL_NOWHERE(where, constraint) CALL_NOTED("call *%1", constraint(where))
 
 #define RECORDED(type, convention, name, parameters, kind_value) \
     __attribute__((used)) void *ts_real_##name; \

@@ -49,6 +49,7 @@ typedef struct EXCEPTION_POINTERS {
 
 typedef long(WINAPI *FILTER)(EXCEPTION_POINTERS *);
 typedef DWORD(WINAPI *THREAD_PROC)(void *);
+typedef void(WINAPI *FIBER_PROC)(void *);
 
 typedef struct CRITICAL_SECTION {
     void *debug;
@@ -75,6 +76,12 @@ __declspec(dllimport) void *WINAPI GetProcAddress(void *module, const char *name
 __declspec(dllimport) void *WINAPI RtlPcToFileHeader(void *address, void **module);
 __declspec(dllimport) const char *WINAPI GetCommandLineA(void);
 __declspec(dllimport) BOOL WINAPI VirtualProtect(void *, size_t size, DWORD protection, DWORD *old);
+__declspec(dllimport) void *WINAPI VirtualAlloc(void *, size_t size, DWORD type, DWORD protection);
+__declspec(dllimport) BOOL WINAPI VirtualFree(void *, size_t size, DWORD type);
+__declspec(dllimport) BOOL WINAPI FreeLibrary(void *module);
+__declspec(dllimport) void *WINAPI ConvertThreadToFiber(void *argument);
+__declspec(dllimport) void *WINAPI CreateFiber(size_t stack, FIBER_PROC, void *argument);
+__declspec(dllimport) void WINAPI SwitchToFiber(void *fiber);
 __declspec(dllimport) void WINAPI ExitProcess(DWORD code);
 __declspec(dllimport) void WINAPI RaiseException(DWORD code, DWORD flags, DWORD count, const uintptr_t *arguments);
 
