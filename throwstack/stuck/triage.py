@@ -111,6 +111,7 @@ class Triage:
         stuck = self._evidence.stuck(stack, walk, notes, stack.registers.sp)
         proven = proven_part(self._target, walk, stack)
         if not proven.ending or (stuck is not None and stuck.exceptions):
+            self._doubt = self._evidence.unexplained
             return stuck
         notes += (proven.ending,)
         beyond = self._beyond.search(stack, walk, proven, notes)

@@ -17,7 +17,7 @@ from throwstack.core.guard import Guard
 from throwstack.dispatch.exception_pointers import scan_pointers
 from throwstack.dispatch.saved_exception import SavedException, merge
 from throwstack.dispatch.search import FoundExceptions, SearchStart, exceptions_in_flight
-from throwstack.dispatch.taken import is_certain, shows_dispatch
+from throwstack.dispatch.taken import is_certain, is_dispatching, shows_dispatch
 from throwstack.dispatch.x86 import END_OF_CHAIN, from_registrations
 from throwstack.exceptions.debugger_signals import is_debugger_signal
 from throwstack.names.blockers import Blocker, blocked_in, blocker_named
@@ -35,6 +35,8 @@ from throwstack.unwind.x86.unwinder import registration_chain
 
 BROKE_OFF = "the search for the saved CONTEXT broke off"
 """The beginning of the note that explains why a stuck thread has no exception."""
+UNEXPLAINED = "an exception is being dispatched on its stack, and neither its record nor its CONTEXT can be made out"
+"""The doubt about a thread of which one of the two is damaged: a handler may or may not have taken the exception."""
 _MAX_CAUGHT = 256
 
 
@@ -45,12 +47,15 @@ class WalkEvidence:
         """`target` is the process. `handled`: a thread with an exception that a handler has taken is reported, too."""
         self._target = target
         self._handled = handled
+        self.unexplained = ""
+        """Why the thread of the last walk may be stuck although `stuck` returned None; "" if nothing speaks for it."""
 
     def stuck(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> StuckThread | None:
         """Return the stuck thread that `walk` shows, or None if it shows none.
 
         `low` is the stack address at which the walk starts.
         """
+        self.unexplained = ""
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
         blockers, box_notes = without_own_boxes(self._target, walk, [self.blocker(name) for name in names])
         shows = shows_dispatch(self._target, walk.frames) or self._has_handler_running(stack)
@@ -111,6 +116,8 @@ class WalkEvidence:
         if handled:
             inside = _inside(frames, handled[0][0], ())
             return _with_state(thread, handled, handled_state(self._target, inside, handled[0][0]), found.notes)
+        if not found.exceptions and not found.taken and is_dispatching(self._target, frames):
+            self.unexplained = UNEXPLAINED
         return None
 
     def _in_catch_block(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...]) -> StuckThread | None:
