@@ -177,13 +177,6 @@ def shows_start_of_dispatch(target: Target, frames: Sequence[Frame]) -> bool:
     return any(role_of(name_of(target.symbols, frame).symbol) in starts for frame in frames)
 
 
-def is_dispatching(target: Target, frames: Sequence[Frame]) -> bool:
-    """Say whether a frame surely is in the function that began a dispatch, and none in one that unwinds or catches."""
-    roles = {role_of(name.symbol) for frame in frames if is_certain(name := name_of(target.symbols, frame))}
-    over = {DispatchRole.UNWINDER, DispatchRole.CATCHER}
-    return bool(roles & {DispatchRole.DISPATCHER, DispatchRole.RAISER}) and not roles & over
-
-
 def is_unnamed_ntdll(target: Target, name: Name) -> bool:
     """Say whether `name` is that of an address in an ntdll of which no name at all could be read."""
     if name.symbol or name.module.lower() != DISPATCHERS_MODULE:
