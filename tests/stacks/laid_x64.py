@@ -208,6 +208,10 @@ class LaidX64:
             contexts.append((record, context))
             if name.endswith("_call_reportfault"):
                 stack.at(rsp + 0x590).d64(record, context)
+        elif name == "__report_gsfailure":
+            record, context = self._record(caller["rip"], flags=1, default=0xC0000409), context_x64(caller, 0x10000F)
+            self._code.put_global(index, "GS_ExceptionRecord", record)
+            self._code.put_global(index, "GS_ContextRecord", context)
         elif name == "RtlDispatchException" and contexts:
             outermost = chain.placed[0].registers
             working = {**outermost, "rip": 0, "rsp": outermost["rsp"] + 0x50}

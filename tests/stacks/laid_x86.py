@@ -9,6 +9,7 @@ handler returns. RtlUnwind unlinks that registration: a catch block and a termin
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 from tests.forge.chains_x86 import Chain
@@ -30,7 +31,7 @@ _ENDS_SEARCH = frozenset(
         *("System.@HandleAnyException", "System.@HandleFinally"),
     )
 )
-_OWN_CONTEXT = {"RaiseFailFastException": 0xC0000602, "_call_reportfault": 0x40000015, "__report_gsfailure": 0xC0000409}
+_OWN_CONTEXT = {"RaiseFailFastException": 0xC0000602, "_call_reportfault": 0x40000015}
 _OWN_CONTEXT |= {"_invoke_watson": 0xC0000417, "__acrt_call_reportfault": 0x40000015, "RtlRaiseStatus": 0xC0000005}
 _ROOM = 0x340
 _SHAPES = {
@@ -214,7 +215,10 @@ class LaidX86:
         found: tuple[object, ...] = ()
         if caller == "RtlRaiseException":
             return self._raise(chain, own, index)
-        if name == "RtlRaiseException":
+        if caller == "__report_gsfailure":
+            self._pointers = self._fail_cookie(chain, index)
+            found = (self._pointers,)
+        elif name == "RtlRaiseException":
             found = (own - 0x60,)
         elif name in {"ExecuteHandler", "ExecuteHandler2"}:
             found = record, self._running[-1], context, own - 0x18, self._code.starts(max(inner - 2, 0))
@@ -284,6 +288,15 @@ class LaidX86:
         elif index + 1 < len(self._code.of_frame) and self._name(index + 1) == "ExecuteHandler2" and self._contexts:
             self._pointers = slot - 0x14
             self.stack.at(self._pointers).d32(*self._contexts[-1])
+
+    def _fail_cookie(self, chain: Chain, index: int) -> int:
+        """Save record and CONTEXT in global variables, as __report_gsfailure does; return where their pointers are."""
+        at, caller = chain.return_address, chain.placed[-1].registers
+        registers = {**_VOLATILE, **caller, **_SELECTORS, "eip": at, "esp": chain.return_slot + 4}
+        record = struct.pack("<5I", 0xC0000409, 1, 0, at, 0).ljust(0x50, b"\0")
+        record_at = self._code.put_global(index, "GS_ExceptionRecord", record)
+        context_at = self._code.put_global(index, "GS_ContextRecord", context_x86(registers, 0x1007F))
+        return self._code.put_global(index, "GS_ExceptionPointers", struct.pack("<II", record_at, context_at))
 
     def _interrupt(self, chain: Chain, index: int) -> None:
         """Let the kernel enter KiUserExceptionDispatcher for a fault in the function entered last."""

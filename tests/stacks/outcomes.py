@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 from tests.stacks.laid_x64 import LaidX64
@@ -51,8 +52,17 @@ class LaidOut:
             data = image.build()
             segments[image.base] = data
             modules.append(Module(image.name, f"C:\\app\\{image.name}", image.base, len(data)))
+        self._segments = segments
         self.memory: Memory = memory_of(segments)
         self.modules = ModuleMap(modules)
+
+    def damaged(self, address: int) -> LaidOut:
+        """Return the same with a pointer of zeros at `address`, which is on the stack."""
+        stack, offset = bytearray(self._segments[self.bounds.limit]), address - self.bounds.limit
+        stack[offset : offset + self.arch.pointer_size] = bytes(self.arch.pointer_size)
+        other = copy(self)
+        other.memory = memory_of({**self._segments, self.bounds.limit: bytes(stack)})
+        return other
 
     def target(self, mode: str) -> Target:
         """Return the process with all names, or with exports only."""

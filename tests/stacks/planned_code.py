@@ -73,6 +73,11 @@ class PlannedCode:
         """Return the image that has `function`."""
         return self.images[function.module]
 
+    def put_global(self, index: int, name: str, data: bytes) -> int:
+        """Put a global variable into the image of frame `index`; return its address."""
+        image = self.image(self.of_frame[index])
+        return image.name_function(name, image.place_data(data.ljust(-(-len(data) // 16) * 16, b"\0"), writable=True))
+
     def by_name(self, module: str, name: str) -> PlannedFunction | None:
         """Return the function `module!name`; the module is compared without case."""
         for function in self.functions.values():

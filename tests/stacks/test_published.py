@@ -12,6 +12,7 @@ import pytest
 from tests.stacks.differences import differences
 from tests.stacks.outcomes import LaidOut
 from tests.stacks.published import FOLDER, MODES, PublishedStack, read_stack, stack_files
+from throwstack.core.registers import Arch
 from throwstack.names.demangle import undecorate
 from throwstack.names.frame_names import name_of
 from throwstack.report.verdict import VerdictCode
@@ -77,3 +78,22 @@ def test_taken_exceptions_are_listed_on_request(path: Path, mode: str) -> None:
     crash = _laid(path)[1].outcome(mode, handled=True).crash
     assert crash is not None
     assert crash.verdict.code is VerdictCode.HANDLED
+
+
+IN_DISPATCH = {"VECTORED_HANDLER", "EXCEPTION_FILTER", "DISPATCHER_LOCK", "SECOND_CHANCE", "IN_DISPATCH"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if read_stack(path).expected["all names"].verdict in IN_DISPATCH],
+    ids=lambda path: path.stem,
+)
+def test_dispatch_whose_context_is_damaged_is_a_doubt(path: Path) -> None:
+    """The CONTEXT has no ip any more; no function on the stack says that the exception went unhandled."""
+    laid = _laid(path)[1]
+    crash = laid.outcome("all names").crash
+    assert crash is not None
+    context = crash.exceptions[0].context_address
+    assert context is not None
+    outcome = laid.damaged(context + (0xF8 if laid.arch is Arch.X64 else 0xB8)).outcome("all names")
+    assert outcome.crash is not None or outcome.doubts
