@@ -166,4 +166,29 @@ def test_the_label_of_a_frame_is_no_better_than_its_evidence():
     assert label(candidate(Rule.FRAME_POINTER, Fit.CONFIRMED)) is Trust.FRAME_POINTER
     assert label(candidate(Rule.FRAME_POINTER, Fit.POSSIBLE)) is Trust.SCAN
     assert label(candidate(Rule.SCAN, Fit.POSSIBLE)) is Trust.SCAN
+    for rule in (Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH, Rule.CALLED_NOWHERE):
+        assert label(candidate(rule, Fit.CONFIRMED)) is Trust.PROLOGUE
+        assert label(candidate(rule, Fit.CALLS_FUNCTION)) is Trust.SCAN
+    for rule in (Rule.GUESSED_START, Rule.CALLBACK, Rule.FUNCTION, Rule.EPILOGUE):
+        assert label(candidate(rule, Fit.POSSIBLE)) is Trust.PROLOGUE
+
+
+def test_a_chain_through_generated_code_gives_its_label_to_what_agrees_with_it():
+    chain = candidate(Rule.GENERATED_CHAIN, Fit.OUTSIDE)
+    decoded = candidate(Rule.FORWARD, Fit.OUTSIDE)
+    assert label(chain, [chain, decoded]) is Trust.FRAME_POINTER
+    assert label(decoded, [chain, decoded]) is Trust.FRAME_POINTER
+    assert label(decoded, [candidate(Rule.GENERATED_CHAIN, Fit.OUTSIDE, FAR), decoded]) is Trust.PROLOGUE
+
+
+def test_the_label_of_a_record_depends_on_code_that_agrees_without_a_guess():
+    record = candidate(Rule.FRAME_DATA, Fit.POSSIBLE, has_program=True)
+    for rule in (Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD):
+        assert label(record, [record, candidate(rule, Fit.POSSIBLE)]) is Trust.CFI
+        assert label(record, [record, candidate(rule, Fit.POSSIBLE, doubt=1)]) is Trust.PROLOGUE
+        assert label(record, [record, candidate(rule, Fit.POSSIBLE, is_consistent=False)]) is Trust.PROLOGUE
+    assert label(record, [record, candidate(Rule.GUESSED_START, Fit.POSSIBLE, FAR)]) is Trust.CFI
+    by_code = candidate(Rule.FORWARD, Fit.POSSIBLE)
+    for rule in (Rule.FRAME_DATA, Rule.RECORD_HERE):
+        assert label(by_code, [by_code, candidate(rule, Fit.POSSIBLE, has_program=True)]) is Trust.CFI
     assert label(candidate(Rule.FORWARD, Fit.POSSIBLE)) is Trust.PROLOGUE
