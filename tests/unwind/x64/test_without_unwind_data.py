@@ -13,6 +13,7 @@ from tests.unwind.x64.assembler import RBP
 from tests.unwind.x64.scene import BASE, BODY, STACK, Scene, gpr, named
 from throwstack.core.frames import End, StackBounds, Trust
 from throwstack.core.regions import Region, RegionKind
+from throwstack.unwind.code_outside import OutsideFunction
 
 STUB, HEAP, JIT = 0x180000000, 0x1F000000000, 0x20000000
 STUBS = {
@@ -96,6 +97,32 @@ def test_generated_code_that_can_be_followed_to_its_return_needs_no_frame_pointe
     assert walk.frames[2].trust is Trust.PROLOGUE
     assert walk.frames[2].sp == int(caller_sp)
     assert [gpr(walk, 2, name) for name in ("rbx", "rsi", "rbp")] == [0xB8, 0x51, int(further)]
+
+
+class OneFunction:
+    """A source that knows one function, without unwind data."""
+
+    def __init__(self, *, has_frame_pointer: bool) -> None:
+        self.known = OutsideFunction("known to a test", has_frame_pointer=has_frame_pointer)
+
+    def function_at(self, address: int) -> OutsideFunction | None:
+        return self.known if JIT <= address < JIT + 0x100 else None
+
+
+@pytest.mark.parametrize("has_frame_pointer", [True, False])
+def test_a_source_of_functions_says_which_rule_comes_first_and_is_named(has_frame_pointer: bool) -> None:
+    """`add rsp,28h; ret` and the frame pointer lead to different words, both of them return addresses."""
+    scene = Scene(BODY)
+    scene.segments[JIT] = bytes.fromhex("ffd0 4883c428 c3")
+    sp, fp, caller_sp = Label(), Label(), Label()
+    scene.stack.at(0x13E00).mark(sp).d64(JIT + 2).zeros(0x28).d64(scene.return_address)
+    scene.caller_frame(caller_sp)
+    scene.stack.at(0x13F00).mark(fp).d64(0xB9, scene.return_address)
+    source = OneFunction(has_frame_pointer=has_frame_pointer)
+    walk = scene.unwinder(sources=[source]).walk(named(rip=scene.callee, rsp=sp, rbp=fp), STACK)
+    expected = (Trust.FRAME_POINTER, int(fp) + 16) if has_frame_pointer else (Trust.PROLOGUE, int(caller_sp))
+    assert (walk.frames[2].trust, walk.frames[2].sp) == expected
+    assert walk.frames[2].note == "known to a test"
 
 
 THUNKS = {
@@ -189,3 +216,14 @@ def test_a_frame_register_that_leads_off_the_stack_to_no_return_address_ends_the
     scene.segments[0x30000] = struct.pack("<QQ", 0, BASE + 0x1001)
     walk = scene.walk(rip=scene.callee + 6, rsp=0x13F00, rbp=0x30000)
     assert (walk.end, len(walk.frames)) == (End.STACK_BOUND, 1)
+
+
+def test_two_functions_that_lead_to_each_other_s_stack_do_not_hold_a_walk() -> None:
+    """Each frame register leads to the other stack. The walk is cut off where walks are."""
+    info = asm.unwind_info([asm.set_fpreg(4), asm.push_nonvol(1, RBP)], 4, frame_register=RBP)
+    scene = Scene(bytes.fromhex("55 4889e5") + b"\xe8\x00\x00\x00\x00" + BODY, info)
+    back = scene.callee + 9
+    scene.segments[0x30000] = struct.pack("<QQ", 0x13F00, back).ljust(0x1000, b"\0")
+    scene.stack.at(0x13F00).d64(0x30000, back)
+    walk = scene.unwinder(frame_limit=50).walk(named(rip=scene.callee + 9, rsp=0x13E00, rbp=0x30000), STACK)
+    assert (walk.end, len(walk.frames)) == (End.FRAME_LIMIT, 50)

@@ -64,7 +64,12 @@ class WithoutUnwindData:
                     return replace(step, trust=Trust.PROLOGUE, note="system call's stub outside the images")
             if not self._can_run(ip) or has_just_arrived(self.images, registers):
                 return self._after_bad_jump(registers, bounds)
-        step = self._by_code(registers, bounds, why) or self._by_frame_pointer(registers, bounds, why)
+        known = self.outside.function(ip if is_interrupted else ip - 1) if is_outside else None
+        rules = [self._by_code, self._by_frame_pointer]
+        if known is not None:
+            why = known.source
+            rules = rules[::-1] if known.has_frame_pointer else rules
+        step = rules[0](registers, bounds, why) or rules[1](registers, bounds, why)
         if step is not None:
             return step
         found = self.scan(registers.sp, bounds, accepts_unknown=is_outside)
