@@ -14,7 +14,10 @@ from throwstack.unwind.x86.return_address import Fit
 
 NEAR, FAR = 0x1000, 0x1010
 WEAK = (Rule.FRAME_DATA_SEARCH, Rule.FRAME_POINTER, Rule.REGISTRATION, Rule.SCAN)
-EXACT = [rule for rule in Rule if rule not in WEAK]
+EXACT = (
+    *(Rule.CALLBACK, Rule.FRAME_DATA, Rule.EPILOGUE, Rule.FUNCTION, Rule.FPO, Rule.RECORD_HERE, Rule.CALLED_NOWHERE),
+    *(Rule.FORWARD, Rule.GENERATED_CHAIN, Rule.GUESSED_START),
+)
 DECODED = (Rule.EPILOGUE, Rule.FUNCTION, Rule.FORWARD, Rule.GUESSED_START)
 
 
@@ -27,7 +30,7 @@ def made(rule: Rule, fit: Fit, caller: dict | None = None, slot: int = NEAR) -> 
 
 
 LADDER = [
-    *((rule, Fit.CONFIRMED) for rule in Rule),
+    *((rule, Fit.CONFIRMED) for rule in (*EXACT, *WEAK)),
     *((rule, Fit.CALLS_FUNCTION) for rule in EXACT),
     *((rule, Fit.POSSIBLE) for rule in EXACT),
     (Rule.FRAME_DATA, Fit.POSSIBLE, {"doubt": 1}),
@@ -61,6 +64,7 @@ def test_each_candidate_of_the_ladder_is_taken_before_the_next(better, worse):
     first, second = made(*better), made(*worse, slot=FAR)
     assert best([second, first]) is first
     assert best([first, second]) is first
+    assert best([second]) is second
 
 
 @pytest.mark.parametrize(
