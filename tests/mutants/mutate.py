@@ -50,10 +50,22 @@ def mutants(text: str) -> Iterator[Mutant]:
     """Yield the mutants of a module with the source `text`, from its top down."""
     tree = ast.parse(text)
     in_functions = {id(inner) for node in ast.walk(tree) if _is_function(node) for inner in ast.walk(node)}
+    statements = _statements(tree)
     for index, node in enumerate(ast.walk(tree)):
         is_top = id(node) not in in_functions
+        where = f" in {statements[id(node)]}" if isinstance(node, ast.Constant) else ""
         for variant, (change, _) in enumerate(_changes(node, is_top=is_top)):
-            yield Mutant(getattr(node, "lineno", 0), f"{change}: {_source(node)}", is_top, index, variant)
+            yield Mutant(getattr(node, "lineno", 0), f"{change}: {_source(node)}{where}", is_top, index, variant)
+
+
+def _statements(tree: ast.AST) -> dict[int, str]:
+    """Return for each node the first line of the innermost statement that has it: figures alone are all alike."""
+    found: dict[int, str] = {}
+    for statement in ast.walk(tree):  # from the outermost inwards
+        if isinstance(statement, ast.stmt):
+            line = ast.unparse(statement).split("\n")[0]
+            found.update((id(inner), line) for inner in ast.walk(statement))
+    return found
 
 
 def mutated(text: str, mutant: Mutant) -> str:

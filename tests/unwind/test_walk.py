@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from throwstack.core.frames import End, Frame, StackBounds, Trust
+from throwstack.core.frames import End, Frame, LeftOut, StackBounds, Trust
 from throwstack.core.registers import Arch, Registers
 from throwstack.core.stop import Stop
 from throwstack.unwind.walk import Step, steps, walk
@@ -60,6 +60,21 @@ def test_the_limit_counts_frames() -> None:
     found = walk(loop, INNER, STACK, 5)
     assert (found.end, found.detail, len(found.frames)) == (End.FRAME_LIMIT, "5", 5)
     assert len(list(steps(loop, INNER, STACK, 5))) == 5
+
+
+def test_of_a_deep_recursion_both_ends_are_kept_and_the_walk_is_complete() -> None:
+    class Recursion(Listed):
+        """3,000 frames of 16 bytes, and the start of the thread."""
+
+        def step(self, reached: Step, _: StackBounds) -> Step | Stop:
+            sp = reached.registers.sp + 16
+            return at(0x10, sp, sp - 8) if sp < 3000 * 16 else Stop(End.THREAD_START, "", 0, sp - 8)
+
+    found = walk(Recursion(), at(0x10, 0), StackBounds(0, 0x10000), 1 << 16)
+    assert found.is_complete
+    assert (len(found.frames), found.left_out) == (1024, 3000 - 1024)
+    assert found.frames[511].left_out == LeftOut(3000 - 1024, (0x10,), 512 * 16)
+    assert walk(Recursion(), at(0x10, 0), StackBounds(0, 0x10000), 2000).end is End.FRAME_LIMIT
 
 
 def test_an_interruption_that_leads_off_the_stack_ends_the_walk_there() -> None:

@@ -14,7 +14,10 @@ from throwstack.unwind.x86.return_address import Fit
 
 NEAR, FAR = 0x1000, 0x1010
 WEAK = (Rule.FRAME_DATA_SEARCH, Rule.FRAME_POINTER, Rule.REGISTRATION, Rule.SCAN)
-EXACT = [rule for rule in Rule if rule not in WEAK]
+EXACT = (
+    *(Rule.CALLBACK, Rule.FRAME_DATA, Rule.EPILOGUE, Rule.FUNCTION, Rule.FPO, Rule.RECORD_HERE, Rule.CALLED_NOWHERE),
+    *(Rule.FORWARD, Rule.GENERATED_CHAIN, Rule.GUESSED_START),
+)
 DECODED = (Rule.EPILOGUE, Rule.FUNCTION, Rule.FORWARD, Rule.GUESSED_START)
 
 
@@ -27,7 +30,7 @@ def made(rule: Rule, fit: Fit, caller: dict | None = None, slot: int = NEAR) -> 
 
 
 LADDER = [
-    *((rule, Fit.CONFIRMED) for rule in Rule),
+    *((rule, Fit.CONFIRMED) for rule in (*EXACT, *WEAK)),
     *((rule, Fit.CALLS_FUNCTION) for rule in EXACT),
     *((rule, Fit.POSSIBLE) for rule in EXACT),
     (Rule.FRAME_DATA, Fit.POSSIBLE, {"doubt": 1}),
@@ -61,6 +64,7 @@ def test_each_candidate_of_the_ladder_is_taken_before_the_next(better, worse):
     first, second = made(*better), made(*worse, slot=FAR)
     assert best([second, first]) is first
     assert best([first, second]) is first
+    assert best([second]) is second
 
 
 @pytest.mark.parametrize(
@@ -166,4 +170,29 @@ def test_the_label_of_a_frame_is_no_better_than_its_evidence():
     assert label(candidate(Rule.FRAME_POINTER, Fit.CONFIRMED)) is Trust.FRAME_POINTER
     assert label(candidate(Rule.FRAME_POINTER, Fit.POSSIBLE)) is Trust.SCAN
     assert label(candidate(Rule.SCAN, Fit.POSSIBLE)) is Trust.SCAN
+    for rule in (Rule.SCAN, Rule.REGISTRATION, Rule.FRAME_DATA_SEARCH, Rule.CALLED_NOWHERE):
+        assert label(candidate(rule, Fit.CONFIRMED)) is Trust.PROLOGUE
+        assert label(candidate(rule, Fit.CALLS_FUNCTION)) is Trust.SCAN
+    for rule in (Rule.GUESSED_START, Rule.CALLBACK, Rule.FUNCTION, Rule.EPILOGUE):
+        assert label(candidate(rule, Fit.POSSIBLE)) is Trust.PROLOGUE
+
+
+def test_a_chain_through_generated_code_gives_its_label_to_what_agrees_with_it():
+    chain = candidate(Rule.GENERATED_CHAIN, Fit.OUTSIDE)
+    decoded = candidate(Rule.FORWARD, Fit.OUTSIDE)
+    assert label(chain, [chain, decoded]) is Trust.FRAME_POINTER
+    assert label(decoded, [chain, decoded]) is Trust.FRAME_POINTER
+    assert label(decoded, [candidate(Rule.GENERATED_CHAIN, Fit.OUTSIDE, FAR), decoded]) is Trust.PROLOGUE
+
+
+def test_the_label_of_a_record_depends_on_code_that_agrees_without_a_guess():
+    record = candidate(Rule.FRAME_DATA, Fit.POSSIBLE, has_program=True)
+    for rule in (Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD):
+        assert label(record, [record, candidate(rule, Fit.POSSIBLE)]) is Trust.CFI
+        assert label(record, [record, candidate(rule, Fit.POSSIBLE, doubt=1)]) is Trust.PROLOGUE
+        assert label(record, [record, candidate(rule, Fit.POSSIBLE, is_consistent=False)]) is Trust.PROLOGUE
+    assert label(record, [record, candidate(Rule.GUESSED_START, Fit.POSSIBLE, FAR)]) is Trust.CFI
+    by_code = candidate(Rule.FORWARD, Fit.POSSIBLE)
+    for rule in (Rule.FRAME_DATA, Rule.RECORD_HERE):
+        assert label(by_code, [by_code, candidate(rule, Fit.POSSIBLE, has_program=True)]) is Trust.CFI
     assert label(candidate(Rule.FORWARD, Fit.POSSIBLE)) is Trust.PROLOGUE

@@ -38,6 +38,23 @@ def decoded(code: str) -> Instruction:
         ("cb", Opcode.STOP, 1),  # a far return
         ("6655", Opcode.STOP, 2),  # push bp moves esp by 2: no compiler's code
         ("90", Opcode.OTHER, 1),
+        ("60", Opcode.PUSH_ALL, 1),
+        ("9c", Opcode.PUSH_FLAGS, 1),
+        ("58", Opcode.POP, 1),
+        ("61", Opcode.POP_ALL, 1),
+        ("9d", Opcode.POP_FLAGS, 1),
+        ("8d4508", Opcode.LEA, 3),
+        ("83c004", Opcode.ADD, 3),
+        ("83e4f0", Opcode.AND, 3),
+        ("83c801", Opcode.OR, 3),
+        ("33c0", Opcode.XOR, 2),
+        ("94", Opcode.XCHG, 1),
+        ("c8100000", Opcode.ENTER, 4),
+        ("ea000000001b00", Opcode.STOP, 7),  # a far jump, as into 64-bit code
+        ("cf", Opcode.STOP, 1),  # iretd
+        ("f4", Opcode.STOP, 1),  # hlt
+        ("0f0b", Opcode.STOP, 2),  # ud2
+        ("0f35", Opcode.STOP, 2),  # sysexit
     ],
 )
 def test_an_instruction_is_classified(code: str, op: Opcode, size: int) -> None:
@@ -80,3 +97,37 @@ def test_bytes_that_are_no_instruction_or_cannot_be_read_give_none() -> None:
     assert decoder.at(AT + PAGE_SIZE - 2) is not None
     assert decoder.at(AT + PAGE_SIZE - 1) is None
     assert decoder.at(AT + PAGE_SIZE) is None
+
+
+WRITERS = {
+    "eax": ("b801000000", "66b80100", "b001", "b401"),
+    "ecx": ("b901000000", "66b90100", "b101", "b501"),
+    "edx": ("ba01000000", "66ba0100", "b201", "b601"),
+    "ebx": ("bb01000000", "66bb0100", "b301", "b701"),
+    "esp": ("bc01000000", "66bc0100"),
+    "ebp": ("bd01000000", "66bd0100"),
+    "esi": ("be01000000", "66be0100"),
+    "edi": ("bf01000000", "66bf0100"),
+}
+
+
+@pytest.mark.parametrize(("number", "code"), [(n, code) for n, codes in enumerate(WRITERS.values()) for code in codes])
+def test_a_write_of_a_part_changes_the_register(number: int, code: str) -> None:
+    assert decoded(code).written == (number,)
+
+
+@pytest.mark.parametrize(
+    ("code", "written"),
+    [("8d4508", (0,)), ("03c1", (0,)), ("2bc1", (0,)), ("23c1", (0,)), ("0bc1", (0,)), ("33c1", (0,)), ("40", (0,))],
+)
+def test_what_an_operation_writes_is_known(code: str, written: tuple[int, ...]) -> None:
+    assert decoded(code).written == written
+
+
+def test_an_exchange_writes_both_registers() -> None:
+    assert set(decoded("87ca").written) == {1, 2}
+
+
+@pytest.mark.parametrize("code", ["55", "5d", "c9", "e800000000", "c3"])
+def test_what_the_kind_of_instruction_says_is_not_said_again(code: str) -> None:
+    assert decoded(code).written == ()

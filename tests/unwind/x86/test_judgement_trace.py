@@ -8,7 +8,16 @@ import pytest
 from tests.unwind.x86.assemble import EBP, ESP, LEAVE, Assembler, mov, push, ret, sub
 from tests.unwind.x86.machine import TEXT
 from tests.unwind.x86.written_stack import Stack, walk
+from throwstack.core.memory import memory_of
+from throwstack.core.registers import Arch, Registers
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import ModuleMap
+from throwstack.names.symbols import Symbols
 from throwstack.unwind import trace
+from throwstack.unwind.x86.call_frame import Caller, Place
+from throwstack.unwind.x86.candidates import Candidate, Rule
+from throwstack.unwind.x86.judgement_trace import lines
+from throwstack.unwind.x86.return_address import Fit
 
 
 @pytest.fixture
@@ -54,6 +63,31 @@ def test_an_overwritten_return_address_is_what_decided(said):
     assert f"  FUNCTION: slot {stack['returns']:#x} -> 0x0, fit ZERO, tier ZERO" in said
     taken = next(line for line in said if "taken" in line)
     assert taken.endswith(f"label scan; the return address at {stack['returns']:#x} was overwritten: it is 0x0")
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "question"),
+    [
+        ((Rule.FUNCTION, Fit.POSSIBLE, {}), (Rule.SCAN, Fit.POSSIBLE, {}), "its tier"),
+        ((Rule.FUNCTION, Fit.CALLS_FUNCTION, {}), (Rule.EPILOGUE, Fit.POSSIBLE, {}), "its fit"),
+        ((Rule.FORWARD, Fit.POSSIBLE, {}), (Rule.FUNCTION, Fit.POSSIBLE, {"doubt": 1}), "fewer guesses"),
+        ((Rule.FUNCTION, Fit.POSSIBLE, {}), (Rule.FORWARD, Fit.POSSIBLE, {}), "its rule"),
+    ],
+)
+def test_the_first_question_that_tells_two_slots_apart_is_named(better, worse, question):
+    near, far = (
+        Candidate(rule, Caller(slot, 0x401000, slot + 4, 0, (None,) * 8, **caller), fit)
+        for slot, (rule, fit, caller) in ((0x1000, better), (0x1010, worse))
+    )
+    symbols = Symbols(ImageMap(memory_of({}), ModuleMap([])))
+    place = Place(Registers.named(Arch.X86, {"eip": 0x402000, "esp": 0xFF0}), 0xFF0, is_sp_exact=False)
+    said = list(lines(place, [far, near], near, symbols))
+    assert said[0] == "frame 0x402000 at 0x402000, esp 0xff0 or higher"
+    assert said[-1] == f"  taken: {better[0].name}, slot 0x1000, label scan; decided by {question}"
+    agreeing = Candidate(Rule.GUESSED_START, near.caller, better[1])
+    if question == "its rule":
+        assert list(lines(place, [far, near, agreeing], near, symbols))[-1].endswith("another rule that agrees")
+    assert list(lines(place, [], None, symbols))[-1] == "  taken: none, because no candidate is believed"
 
 
 def test_nothing_is_made_where_nobody_listens(monkeypatch):

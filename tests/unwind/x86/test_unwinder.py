@@ -213,6 +213,24 @@ def test_a_walk_never_leaves_the_stack():
     assert len(found.frames) == 1
 
 
+@pytest.mark.parametrize("distance", [0, -0x20])
+def test_a_frame_pointer_beyond_the_stack_is_not_followed(distance):
+    """Another stack follows in memory, with a pair like that of a frame. The code of the frame cannot be followed."""
+    asm = program()
+    asm.label("lost").emit("ffe0", "ffd3").label("back in lost").emit("ebfe")
+    stack = Stack("esp", 0, 0, base=STACK_BASE - 0x18)
+    pair = struct.pack("<2I", 0, asm.labels["back in start from somewhere"])
+    if distance:
+        stack.words[:] = [0, 0, *struct.unpack("<2I", pair), 0, 0]
+    registers = {
+        "eip": asm.labels["back in lost"],
+        "esp": stack["esp"],
+        "ebp": STACK_BASE if not distance else stack.base + 8,
+    }
+    found = walk(asm, stack, registers, segments={STACK_BASE: pair.ljust(0x1000, b"\0")})
+    assert (len(found.frames) > 1) is bool(distance)
+
+
 def test_a_stack_without_return_addresses_ends_the_walk():
     asm = program()
     stack = Stack("esp", *range(1, 20))

@@ -202,17 +202,7 @@ def _translate(raw: capstone.CsInsn) -> Instruction:
     if op is None:
         op = Opcode.OTHER
     written: tuple[int, ...] = ()
-    if op in {
-        Opcode.OTHER,
-        Opcode.MOV,
-        Opcode.LEA,
-        Opcode.ADD,
-        Opcode.SUB,
-        Opcode.AND,
-        Opcode.OR,
-        Opcode.XOR,
-        Opcode.XCHG,
-    }:
+    if op in _WRITES_OPERANDS:
         _, registers = raw.regs_access()
         written = tuple({_NUMBERS[register] for register in registers if register in _NUMBERS})
     first = raw.operands[0] if raw.operands else None

@@ -58,13 +58,7 @@ class RestOfFunction:
         """Say whether the code at `address` runs to its `ret` without a branch or a call, as in an epilogue."""
         for _ in range(_STRAIGHT):
             instruction = self._code.at(address)
-            if instruction is None or instruction.op in {
-                Opcode.CALL,
-                Opcode.JUMP,
-                Opcode.BRANCH,
-                Opcode.STOP,
-                Opcode.SYSTEM_CALL,
-            }:
+            if instruction is None or instruction.op in _NOT_STRAIGHT:
                 return False
             if instruction.op is Opcode.RETURN:
                 return True

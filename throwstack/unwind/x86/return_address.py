@@ -59,7 +59,7 @@ class CallSite:
 class ReturnAddresses:
     """Finds the calls before return addresses, and grades words of the stack as return addresses of frames."""
 
-    __slots__ = ("_code", "_function_starts", "_prologues", "_sites")
+    __slots__ = ("_code", "_function_starts", "_prologues", "_sites", "_stubs")
 
     def __init__(self, code: Code, prologues: Prologues, starts: FunctionStarts) -> None:
         """`code` is the address space's code, in which the calls before return addresses are decoded.
@@ -71,6 +71,7 @@ class ReturnAddresses:
         self._prologues = prologues
         self._function_starts = starts
         self._sites: dict[int, tuple[CallSite, ...]] = {}
+        self._stubs: dict[int, bool] = {}
 
     def calls_before(self, address: int) -> tuple[CallSite, ...]:
         """Return the call instructions that may end right before `address`.
@@ -103,7 +104,10 @@ class ReturnAddresses:
 
     def is_in_stub(self, return_address: int) -> bool:
         """Say whether `return_address` is in a system call stub, where the gate to the kernel returns to."""
-        return return_in_stub_before(self._code, return_address)
+        known = self._stubs.get(return_address)
+        if known is None:
+            known = self._stubs[return_address] = return_in_stub_before(self._code, return_address)
+        return known
 
     def calls_place(self, return_address: int, place: Place) -> bool:
         """Say whether a call before `return_address`, made with the registers of `place`, goes to exactly its ip.

@@ -135,9 +135,8 @@ class Rules:
             return self._before_callback(place, stack)
         record = self.record(place)
         for rule, caller, note in self._answers(place, stack, record, arguments_size):
-            candidate = self._judge(
-                place, stack, Candidate(rule, caller, Fit.NOT_CODE, note, bool(record and record.program))
-            )
+            has_program = record is not None and bool(record.program) and rule in _RECORDED
+            candidate = self._judge(place, stack, rule, caller, note, has_program=has_program)
             if candidate is not None:
                 candidates.append(candidate)
         found = best(candidates)
@@ -237,9 +236,10 @@ class Rules:
         note = "the kernel called back from this system call"
         return None if caller is None else Candidate(Rule.CALLBACK, caller, Fit.CONFIRMED, note, trust=Trust.PROLOGUE)
 
-    def _judge(self, place: Place, stack: StackBounds, candidate: Candidate) -> Candidate | None:
-        """Return `candidate` with its `fit` set, or None if its return address is not on the stack above the frame."""
-        caller = candidate.caller
+    def _judge(
+        self, place: Place, stack: StackBounds, rule: Rule, caller: Caller, note: str = "", *, has_program: bool = False
+    ) -> Candidate | None:
+        """Return the candidate for what `rule` has found, or None if its slot is not on the stack above the frame."""
         if not stack.contains(caller.slot, 4):
             return None
         # Each frame is above the one inside it. The exception is a helper that was stopped after it had popped its
@@ -250,13 +250,13 @@ class Rules:
         fit = self._return_addresses.fit(place, caller.slot, caller.return_address)
         if fit is Fit.OUTERMOST and not self.outermost.is_outermost(place, caller, stack):
             fit = Fit.ZERO
-        elif fit is Fit.DIVERTED and (candidate.rule not in _FOLLOWED or caller.doubt):
+        elif fit is Fit.DIVERTED and (rule not in _FOLLOWED or caller.doubt):
             fit = Fit.CONTRADICTED
-        elif candidate.rule is Rule.CALLED_NOWHERE and self._code.is_code(place.ip):
+        elif rule is Rule.CALLED_NOWHERE and self._code.is_code(place.ip):
             # What is there can be code or data. It was called just now, or this is not the place of its return address.
             is_called = self._return_addresses.calls_place(caller.return_address, place)
             fit = Fit.CONFIRMED if is_called else Fit.CONTRADICTED
-        return replace(candidate, fit=fit, has_program=candidate.has_program and candidate.rule in _RECORDED)
+        return Candidate(rule, caller, fit, note, has_program)
 
     def _answers(
         self, place: Place, stack: StackBounds, record: FrameData | None, arguments_size: int
@@ -343,7 +343,7 @@ class Rules:
             caller = caller_at((nearest + offset) & MASK, self._callees.popped_bytes(place.ip), self._memory)
             if caller is None:
                 continue
-            candidate = self._judge(place, stack, Candidate(Rule.REGISTRATION, caller, Fit.NOT_CODE))
+            candidate = self._judge(place, stack, Rule.REGISTRATION, caller)
             if candidate is not None and candidate.fit in _CERTAIN:
                 yield candidate
 

@@ -25,7 +25,17 @@ _STUB_INSTRUCTIONS = 4
 
 def return_in_stub_before(code: Code, address: int) -> bool:
     """Say whether `address` is the return address in a system call stub: where the gate to the kernel returns to."""
+    if not _ends_stub(code, address):
+        return False
     return any(return_in_stub(code, address - size) == address for size in range(_MAX_STUB))
+
+
+def _ends_stub(code: Code, address: int) -> bool:
+    """Say whether the instructions at `address` are `ret n` or `add esp, 4; ret n`."""
+    following = code.at(address)
+    if following is not None and is_add_esp_4(following):
+        following = code.at(following.end)
+    return following is not None and following.op is Opcode.RETURN
 
 
 def return_in_stub(code: Code, start: int) -> int | None:
@@ -34,10 +44,7 @@ def return_in_stub(code: Code, start: int) -> int | None:
     if first is None or first.op is not Opcode.MOV or first.operand(0) != _EAX:
         return None
     gate = _gate(code, first.end) if isinstance(first.operand(1), Immediate) else None
-    following = None if gate is None else code.at(gate.end)
-    if following is not None and is_add_esp_4(following):
-        following = code.at(following.end)
-    return gate.end if gate is not None and following is not None and following.op is Opcode.RETURN else None
+    return gate.end if gate is not None and _ends_stub(code, gate.end) else None
 
 
 def _gate(code: Code, address: int) -> Instruction | None:
