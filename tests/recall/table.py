@@ -25,9 +25,9 @@ exports alone, and in the live captures: one thing is lost at a time, and the pr
 A thread counts as *row right* if its row has the exception of the truth without a remark; *row with doubt*: the row
 says what is missing; *row of less*: another exception, or none, without a remark; *warning*: no row, but a warning that
 names the process and, if the loss is of the thread, the thread. *Silent* is what must not be. *False* counts
-rows of threads that are not stuck, and warnings about other threads than the one whose loss it is. *Others doubted*
-counts losses of shared pages after which a warning names a thread that is not stuck: its stack goes through the same
-page, and holds an address by which stuck threads are known.
+rows of threads that are not stuck, and doubts about other threads than the one whose loss it is. *Others doubted* is
+for losses of shared pages after which a warning, or a row with a remark, is about a thread that is not stuck: its stack
+goes through the same page, and holds an address by which stuck threads are known.
 """
 _FALSE, _DOUBTED = "false", "others doubted"
 _ARCHITECTURES = ("x64", "x86", "wow64")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from throwstack.core.exception_record import UNWINDING
-from throwstack.core.frames import Trust, Walk
+from throwstack.core.frames import End, Frame, Trust, Walk
 from throwstack.core.registers import SP, Registers
 from throwstack.dispatch.context_scan import scan_contexts
 from throwstack.dispatch.saved_exception import SavedException
@@ -58,7 +58,8 @@ def proven_part(target: Target, walk: Walk, stack: ThreadStack) -> Proven:
 
     The outermost frame of a thread has the return address 0. A walk that went wrong (the code of a called function is
     on an absent page, or an entry of unwind data is damaged) may read a 0 in the middle of the stack and take it for
-    that return address. So the last frame must also be near the base of the stack.
+    that return address. So the last frame must also be near the base of the stack, and no return address may be above
+    it: there a frame of a caller would be, and the 0 was written over the address that led to it.
     """
     guess = first_guess(target, walk.frames)
     if guess is not None:
@@ -69,10 +70,25 @@ def proven_part(target: Target, walk: Walk, stack: ThreadStack) -> Proven:
         return Proven(reached, f"the walk of the blocked stack ended early: {walk.end.value} {walk.detail}".rstrip())
     above = stack.bounds.base - reached  # negative on a stack that is a fiber's
     if walk.frames and above <= _NEAR_BASE:
-        return Proven(reached)
+        caller = _return_address_above(target, walk.frames[-1], stack)
+        if not caller:
+            return Proven(reached)
+        return Proven(reached, f"the walk of the blocked stack ends below a return address at {caller:#x}")
     return Proven(
         reached, f"the walk of the blocked stack ends at {reached:#x}, far from its base at {stack.bounds.base:#x}"
     )
+
+
+def _return_address_above(target: Target, outermost: Frame, stack: ThreadStack) -> int:
+    """Return where the first return address above the frame `outermost` is, or 0 if there is none."""
+    size = target.arch.pointer_size
+    low = (outermost.sp if outermost.return_slot is None else outermost.return_slot + size) & -size
+    data = target.memory.read_available(low, max(min(stack.bounds.base - low, _NEAR_BASE), 0))
+    for at in range(0, len(data) - size + 1, size):
+        word = int.from_bytes(data[at : at + size], "little")
+        if word and target.images.is_code(word - 1) and is_after_call(target.memory, word):
+            return low + at
+    return 0
 
 
 class BeyondWalk:
@@ -184,11 +200,15 @@ class BeyondWalk:
 
         The word that would lead on may be lost itself. Example: the return address of ntdll's dispatcher into
         KiUserExceptionDispatcher was overwritten, and nothing but this word shows that an exception is being
-        dispatched. Of x86 walks that go on with a guess this is not said: those of most programs without a PDB do.
+        dispatched. It is not said of walks that had to guess or found nothing to guess from, as those of x86 programs
+        without a PDB and of code without unwind data do on sound memory.
         """
-        if walk is None or (walk.is_complete and self._target.arch.facts.has_exception_list):
+        if walk is None or walk.end is End.NO_RETURN_ADDRESS:
             return ""
-        return proven.ending
+        is_x86 = self._target.arch.facts.has_exception_list
+        return (
+            "" if is_x86 and walk.is_complete and first_guess(self._target, walk.frames) is not None else proven.ending
+        )
 
     def _may_be_in_filter(self, walk: Walk | None, ending: str) -> str:
         """Return a doubt if a frame of `walk`, which ended early, may be in a function that proves an exception.
