@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from throwstack.core.exception_record import UNWINDING
 from throwstack.core.frames import End, Frame, Trust, Walk
 from throwstack.core.registers import SP, Registers
+from throwstack.core.stack_words import pages_between
 from throwstack.dispatch.context_scan import scan_contexts
 from throwstack.dispatch.saved_exception import SavedException
-from throwstack.dispatch.taken import is_certain, shows_start_of_dispatch
+from throwstack.dispatch.taken import shows_start_of_dispatch
 from throwstack.dispatch.x86 import from_registrations
 from throwstack.exceptions.debugger_signals import is_debugger_signal
 from throwstack.names.blockers import blocker_named
-from throwstack.names.dispatch_functions import IN_DISPATCH, role_of
 from throwstack.names.frame_names import name_of
 from throwstack.stuck.return_words import StackWord, most_promising, return_words
 from throwstack.stuck.stuck_thread import StuckThread
@@ -53,32 +53,6 @@ class Proven:
     ending: str = ""
 
 
-def proven_part(target: Target, walk: Walk, stack: ThreadStack) -> Proven:
-    """Say how far `walk` is proven.
-
-    The outermost frame of a thread has the return address 0. A walk that went wrong (the code of a called function is
-    on an absent page, or an entry of unwind data is damaged) may read a 0 in the middle of the stack and take it for
-    that return address. So the last frame must also be near the base of the stack, and no return address may be above
-    it: there a frame of a caller would be, and the 0 was written over the address that led to it.
-    """
-    guess = first_guess(target, walk.frames)
-    if guess is not None:
-        reached = walk.frames[max(guess - 1, 0)].sp
-        return Proven(reached, f"the walk of the blocked stack is a guess from {walk.frames[guess].ip:#x} on")
-    reached = walk.frames[-1].sp if walk.frames else 0
-    if not walk.is_complete:
-        return Proven(reached, f"the walk of the blocked stack ended early: {walk.end.value} {walk.detail}".rstrip())
-    above = stack.bounds.base - reached  # negative on a stack that is a fiber's
-    if walk.frames and above <= _NEAR_BASE:
-        caller = _return_address_above(target, walk.frames[-1], stack)
-        if not caller:
-            return Proven(reached)
-        return Proven(reached, f"the walk of the blocked stack ends below a return address at {caller:#x}")
-    return Proven(
-        reached, f"the walk of the blocked stack ends at {reached:#x}, far from its base at {stack.bounds.base:#x}"
-    )
-
-
 def _return_address_above(target: Target, outermost: Frame, stack: ThreadStack) -> int:
     """Return where the first return address above the frame `outermost` is, or 0 if there is none."""
     size = target.arch.pointer_size
@@ -99,6 +73,39 @@ class BeyondWalk:
         self._target = target
         self._suspects = suspects
         self._evidence = evidence
+
+    def proven(self, walk: Walk, stack: ThreadStack) -> Proven:
+        """Say how far `walk` is proven.
+
+        The outermost frame of a thread has the return address 0. A walk that went wrong (the code of a called function
+        is on an absent page, or an entry of unwind data is damaged) may read a 0 in the middle of the stack and take it
+        for that return address. So the last frame must also be near the base of the stack, not in the dispatcher, and
+        no word further out may lead into the dispatcher or a blocking function.
+        """
+        start, frames = "the walk of the blocked stack", walk.frames
+        guess = first_guess(self._target, frames)
+        if guess is not None:
+            return Proven(frames[max(guess - 1, 0)].sp, f"{start} is a guess from {frames[guess].ip:#x} on")
+        reached = frames[-1].sp if frames else 0
+        if not walk.is_complete:
+            return Proven(reached, f"{start} ended early: {walk.end.value} {walk.detail}".rstrip())
+        base = stack.bounds.base
+        if not frames or base - reached > _NEAR_BASE:  # on a stack that is a fiber's the difference is negative
+            return Proven(reached, f"{start} ends at {reached:#x}, far from its base at {base:#x}")
+        if frames[-1].ip in self._suspects.dispatch or self._has_words(reached, base):
+            return Proven(reached, f"{start} ends at {reached:#x}, where no thread starts")
+        caller = _return_address_above(self._target, frames[-1], stack)
+        return Proven(reached, f"{start} ends below a return address at {caller:#x}" if caller else "")
+
+    def _has_words(self, low: int, high: int) -> bool:
+        """Say whether a word on the stack from `low` to `high` is in a function that is searched for."""
+        pages = pages_between(self._target.memory, low, high)
+        return any(
+            low <= address + offset < high
+            for address, page in pages
+            if page is not None
+            for offset in self._suspects.ranges.offsets(page)
+        )
 
     def search(self, stack: ThreadStack, walk: Walk | None, proven: Proven, notes: tuple[str, ...]) -> Beyond:
         """Return what walks from the words beyond `proven.reached` show.
@@ -163,17 +170,15 @@ class BeyondWalk:
         """Return a doubt if the last frame that is proven is in the dispatcher, so that its caller is not known."""
         frames = () if walk is None else tuple(frame for frame in walk.frames if frame.sp <= proven.reached)
         name = name_of(self._target.symbols, frames[-1]) if frames else None
-        if name is None or not is_certain(name) or role_of(name.symbol) not in IN_DISPATCH:
+        if name is None or name.address not in self._suspects.dispatch:
             return ""
-        return f"{proven.ending}; the frame at {name.address:#x} is in {name.module}!{name.symbol}"
+        return f"{proven.ending}; the frame at {name.address:#x} is in the dispatcher of exceptions"
 
     def _may_matter(self, word: int) -> bool:
         """Say whether `word` may be a return address into the dispatcher or a function that proves an exception."""
         name = self._target.symbols.name(word, is_return_address=True)
-        is_dispatch = is_certain(name) and role_of(name.symbol) in IN_DISPATCH
-        return (is_dispatch or self._evidence.proves_exception(name)) and (
-            is_after_call(self._target.memory, word) is not False
-        )
+        is_wanted = word in self._suspects.dispatch or self._evidence.proves_exception(name)
+        return is_wanted and is_after_call(self._target.memory, word) is not False
 
     def _is_active(self, stack: ThreadStack, low: int, exception: SavedException) -> bool:
         """Say whether the thread's exception registrations allow that `exception` is in flight.

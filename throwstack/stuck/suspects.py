@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from itertools import chain
 
 from throwstack.core.stack_words import CodeRanges, pages_between
+from throwstack.core.stop import Stop
 from throwstack.dispatch.context_scan import context_offsets
 from throwstack.dispatch.fast_fail import fast_fail_at
 from throwstack.images.image import Image
 from throwstack.names.blockers import triage_blockers_in
-from throwstack.names.dispatch_functions import DISPATCHERS_MODULE, searched_in
+from throwstack.names.dispatch_functions import DISPATCHERS_MODULE, DispatchRole, role_of, searched_in
 from throwstack.names.symbols import export_table
 from throwstack.unwind.target import Target, ThreadStack, current_stack
 
 MAX_FUNCTION = 0x4000
 """How far from its start, at most, an address is taken to be in a function."""
+_SEARCHED_CODE, _CALL = 0x60, b"\xe8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,11 @@ class Suspects:
     def __init__(self, target: Target) -> None:
         """`target` is the process. The addresses of the functions in its modules are looked up here."""
         self._target = target
-        self.ranges = CodeRanges(_code_ranges(target), target.arch.pointer_size)
-        """The code ranges of the blocking functions and of the dispatcher's."""
+        dispatch = list(_dispatch_ranges(target))
+        self.dispatch = CodeRanges(dispatch, target.arch.pointer_size)
+        """The code ranges of the dispatcher's functions."""
+        self.ranges = CodeRanges(chain(_blocking_ranges(target), dispatch), target.arch.pointer_size)
+        """These, and the code ranges of the blocking functions."""
         self._is_ntdll_unnamed = _is_ntdll_unnamed(target)
         self._extents: dict[tuple[int, int], tuple[int, int]] = {}
         self._gone_through: tuple[int, int] | None = None
@@ -112,36 +117,63 @@ def _is_ntdll_unnamed(target: Target) -> bool:
     )
 
 
-def _code_ranges(target: Target) -> Iterator[tuple[int, int]]:
-    """Yield (first, last) address inside each function of the target's modules that is searched for.
+def _blocking_ranges(target: Target) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) address inside each blocking function of the target's modules."""
+    for image in target.images:
+        for blocker in triage_blockers_in(image.module.label):
+            rva = target.symbols.rva_of(image, blocker.symbol)
+            if rva is not None:
+                yield from _range(target, image, rva, _longest(image, rva, has_parts=blocker.proves_exception))
 
-    The first byte of a function is left out: no return address points to it.
+
+def _dispatch_ranges(target: Target) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) address inside each of the dispatcher's functions in the target's modules."""
+    for image in target.images:
+        for symbol in searched_in(image.module.label):
+            rva = target.symbols.rva_of(image, symbol)
+            if rva is None:
+                continue
+            yield from _range(target, image, rva, _longest(image, rva, has_parts=False))
+            if role_of(symbol) is DispatchRole.DISPATCHER:
+                yield from _searcher_range(target, image, rva)
+
+
+def _searcher_range(target: Target, image: Image, rva: int) -> Iterator[tuple[int, int]]:
+    """Yield the range of RtlDispatchException, which is not exported: what the dispatcher at `rva` calls first."""
+    code = image.memory.read_available(image.base + rva, _SEARCHED_CODE)
+    at = code.find(_CALL)
+    while 0 <= at <= len(code) - 5:
+        called = rva + at + 5 + int.from_bytes(code[at + 1 : at + 5], "little", signed=True)
+        if called > 0 and image.is_code(image.base + called) and _begins_function(target, image, called):
+            yield from _range(target, image, called, _longest(image, called, has_parts=False))
+            return
+        at = code.find(_CALL, at + 1)
+
+
+def _begins_function(target: Target, image: Image, rva: int) -> bool:
+    """Say whether a function begins at `rva`, as far as the image's function table tells."""
+    if not target.arch.facts.has_function_table:
+        return True
+    table = image.function_table
+    entry = None if table is None else table.nearest(rva)
+    return entry is not None and not isinstance(entry, Stop) and entry.begin == rva
+
+
+def _range(target: Target, image: Image, rva: int, longest: int) -> Iterator[tuple[int, int]]:
+    """Yield the range of the function at `rva`, without its first byte: no return address points to that.
+
+    A damaged export may point outside the address space. No word of a stack is an address there.
     """
     highest = (1 << 8 * target.arch.pointer_size) - 1
-    for image in target.images:
-        for symbol, has_parts in _searched_in(image.module.label):
-            rva = target.symbols.rva_of(image, symbol)
-            # A damaged export may point outside the address space. No word of a stack is an address there.
-            if rva is not None and image.base + rva < highest:
-                yield image.base + rva + 1, min(image.base + rva + _longest(image, rva, has_parts=has_parts), highest)
-
-
-def _searched_in(label: str) -> Iterator[tuple[str, bool]]:
-    """Yield the functions of a module that are searched for, and whether each may have parts after the next export.
-
-    Functions that prove an exception may, such as UnhandledExceptionFilter.
-    """
-    for blocker in triage_blockers_in(label):
-        yield blocker.symbol, blocker.proves_exception
-    for symbol in searched_in(label):
-        yield symbol, False
+    if image.base + rva < highest:
+        yield image.base + rva + 1, min(image.base + rva + longest, highest)
 
 
 def _longest(image: Image, rva: int, *, has_parts: bool) -> int:
     """Return how far from the start of the function at `rva` a return address into it may be.
 
-    Most functions end at the latest where the next export begins. To a function that `has_parts` only a fixed limit
-    applies.
+    Most functions end at the latest where the next export begins. A function that `has_parts`, such as
+    UnhandledExceptionFilter, may go on after that, so that only a fixed limit applies.
     """
     following = None if has_parts else export_table(image).next_after(rva)
     return MAX_FUNCTION if following is None else min(MAX_FUNCTION, following - rva)

@@ -22,7 +22,7 @@ from throwstack.dispatch.fast_fail import fast_fail_exception
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.dispatch.search import SearchStart
 from throwstack.dispatch.throwing_walks import throwing_walks
-from throwstack.stuck.beyond_walk import Beyond, BeyondWalk, Proven, proven_part
+from throwstack.stuck.beyond_walk import Beyond, BeyondWalk, Proven
 from throwstack.stuck.missing_names import missing_names, without_filter
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.suspects import FirstLook, Suspects
@@ -108,8 +108,9 @@ class Triage:
             return self._said(self._beyond.search(stack, None, Proven(0), notes))
         walk = self._target.walk(stack.registers, stack.bounds)
         stuck = self._evidence.stuck(stack, walk, notes, stack.registers.sp)
-        proven = proven_part(self._target, walk, stack)
+        proven = self._beyond.proven(walk, stack)
         if not proven.ending or (stuck is not None and stuck.exceptions):
+            self._doubt = self._evidence.unexplained
             return stuck
         notes += (proven.ending,)
         beyond = self._beyond.search(stack, walk, proven, notes)
@@ -122,7 +123,7 @@ class Triage:
 
     def _said(self, beyond: Beyond) -> StuckThread | None:
         """Return the stuck thread that was found beyond the walk; keep the doubt if there is none."""
-        self._doubt = beyond.doubt
+        self._doubt = beyond.doubt or self._evidence.unexplained
         return beyond.stuck
 
     def _failed_fast(self, stack: ThreadStack, failure: SavedException) -> StuckThread:

@@ -21,7 +21,7 @@ from throwstack.dispatch.taken import is_certain, shows_dispatch
 from throwstack.dispatch.x86 import END_OF_CHAIN, from_registrations
 from throwstack.exceptions.debugger_signals import is_debugger_signal
 from throwstack.names.blockers import Blocker, blocked_in, blocker_named
-from throwstack.names.dispatch_functions import DispatchRole, role_of
+from throwstack.names.dispatch_functions import IN_DISPATCH, DispatchRole, role_of
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name
 from throwstack.stuck.dispatch_state import DispatchState, dispatch_state, handled_state
@@ -42,12 +42,15 @@ class WalkEvidence:
         """`target` is the process. `handled`: a thread with an exception that a handler has taken is reported, too."""
         self._target = target
         self._handled = handled
+        self.unexplained = ""
+        """Why the last walk that was read may be that of a stuck thread, although no exception was found on it."""
 
     def stuck(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...], low: int) -> StuckThread | None:
         """Return the stuck thread that `walk` shows, or None if it shows none.
 
         `low` is the stack address at which the walk starts.
         """
+        self.unexplained = ""
         names = [name_of(self._target.symbols, frame) for frame in walk.frames]
         blockers = [self.blocker(name) for name in names]
         is_blocked = any(blocker is not None and blocker.is_triage for blocker in blockers)
@@ -65,6 +68,7 @@ class WalkEvidence:
         )
         found = self.in_flight(stack, blocked)
         if not is_blocked and not proofs:
+            self.unexplained = "" if found.exceptions or found.taken else self._without_exception(names, walk.frames)
             thread = StuckThread(stack, blocked_in(pairs), (), (), walk, notes)
             return self._in_dispatch(thread, walk.frames, found) or self._in_catch_block(stack, walk, notes)
         notes = (*notes, *found.notes)
@@ -102,6 +106,20 @@ class WalkEvidence:
             inside = _inside(frames, handled[0][0], ())
             return _with_state(thread, handled, handled_state(self._target, inside, handled[0][0]), found.notes)
         return None
+
+    def _without_exception(self, names: Sequence[Name], frames: Sequence[Frame]) -> str:
+        """Return a doubt if a frame of a walk on which no exception was found is in the dispatcher.
+
+        Its name has to be certain. On x86 it is enough that the walk has gone from it to code that the kernel
+        interrupted; on x64 RcConsolidateFrames leads to such code as well.
+        """
+        for index, name in enumerate(names):
+            role = role_of(name.symbol)
+            is_left = index + 1 < len(frames) and frames[index + 1].is_interrupted
+            is_dispatcher = role is DispatchRole.DISPATCHER and self._target.arch.facts.has_exception_list and is_left
+            if is_dispatcher or (is_certain(name) and role in IN_DISPATCH):
+                return f"the frame at {name.address:#x} is in {name.module}!{name.symbol}, without an exception there"
+        return ""
 
     def _in_catch_block(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...]) -> StuckThread | None:
         """Return a thread with an exception whose catch block runs on x64, if such are asked for; else None.
