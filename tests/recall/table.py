@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from textwrap import wrap
 
 from tests.recall.losses import Kind
 from tests.recall.measure import Outcome, Result
@@ -33,15 +34,20 @@ _FALSE, _DOUBTED = "false", "others doubted"
 _ARCHITECTURES = ("x64", "x86", "wow64")
 
 
-def section(outcomes: Iterable[Outcome], undamaged: int) -> str:
-    """Return the section; `undamaged` is the number of dumps that had no warning when nothing was lost."""
+def section(outcomes: Iterable[Outcome], undamaged: int, extent: str = "") -> str:
+    """Return the section.
+
+    `undamaged` is the number of dumps that had no warning when nothing was lost. `extent` says what was taken, in a
+    sentence.
+    """
     counts: Counter[tuple[str, Kind | None, str]] = Counter()
     for outcome in outcomes:
         for kind in (outcome.kind, None):
             counts[outcome.arch, kind, outcome.result.value] += 1
             counts[outcome.arch, kind, _FALSE] += bool(outcome.false)
             counts[outcome.arch, kind, _DOUBTED] += bool(outcome.doubted)
-    lines = [_HEAD, *_table(counts), "", f"Without a loss, {undamaged} dumps give their rows and no warning."]
+    told = f"Without a loss, {undamaged} dumps give their rows and no warning. {extent}".rstrip()
+    lines = [_HEAD, *_table(counts), "", *wrap(told, 120)]
     return "\n".join(lines) + "\n"
 
 
