@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         told = [str(one) for one in found if options.is_verbose or _is_bad(one)]
         sys.stdout.write("".join(f"{line}\n" for line in (*problems, *told)))
         sys.stdout.flush()
-    text = table.section(outcomes, len(names) - damaged)
+    text = table.section(outcomes, len(names) - damaged, _extent(names, options))
     sys.stdout.write(text[text.find("| Arch") :])
     if options.out is not None:
         table.replace_section(options.out, text)
@@ -74,6 +74,14 @@ def _each(names: list[str], options: argparse.Namespace) -> Iterator[tuple[list[
             done.append(pool.submit(partial(measured, name, sample, options.captures)))
         for one in done:
             yield one.result()
+
+
+def _extent(names: list[str], options: argparse.Namespace) -> str:
+    captures = set(capture_names(options.captures)) & set(names)
+    dumps = f"{len(names) - len(captures)} forged dumps and {len(captures)} captures"
+    if options.most is not None:
+        return f"Of {dumps}, at most {options.most} losses of each kind were taken a process."
+    return f"Of {dumps}, all losses were taken, but at most {_OF_CAPTURES} of each kind of a captured process."
 
 
 def _is_bad(outcome: Outcome) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from textwrap import wrap
 
 from tests.recall.losses import Kind
 from tests.recall.measure import Outcome, Result
@@ -25,23 +26,28 @@ exports alone, and in the live captures: one thing is lost at a time, and the pr
 A thread counts as *row right* if its row has the exception of the truth without a remark; *row with doubt*: the row
 says what is missing; *row of less*: another exception, or none, without a remark; *warning*: no row, but a warning that
 names the process and, if the loss is of the thread, the thread. *Silent* is what must not be. *False* counts
-rows of threads that are not stuck, and warnings about other threads than the one whose loss it is. *Others doubted*
-counts losses of shared pages after which a warning names a thread that is not stuck: its stack goes through the same
-page, and holds an address by which stuck threads are known.
+rows of threads that are not stuck, and doubts about other threads than the one whose loss it is. *Others doubted* is
+for losses of shared pages after which a warning, or a row with a remark, is about a thread that is not stuck: its stack
+goes through the same page, and holds an address by which stuck threads are known.
 """
 _FALSE, _DOUBTED = "false", "others doubted"
 _ARCHITECTURES = ("x64", "x86", "wow64")
 
 
-def section(outcomes: Iterable[Outcome], undamaged: int) -> str:
-    """Return the section; `undamaged` is the number of dumps that had no warning when nothing was lost."""
+def section(outcomes: Iterable[Outcome], undamaged: int, extent: str = "") -> str:
+    """Return the section.
+
+    `undamaged` is the number of dumps that had no warning when nothing was lost. `extent` says what was taken, in a
+    sentence.
+    """
     counts: Counter[tuple[str, Kind | None, str]] = Counter()
     for outcome in outcomes:
         for kind in (outcome.kind, None):
             counts[outcome.arch, kind, outcome.result.value] += 1
             counts[outcome.arch, kind, _FALSE] += bool(outcome.false)
             counts[outcome.arch, kind, _DOUBTED] += bool(outcome.doubted)
-    lines = [_HEAD, *_table(counts), "", f"Without a loss, {undamaged} dumps give their rows and no warning."]
+    told = f"Without a loss, {undamaged} dumps give their rows and no warning. {extent}".rstrip()
+    lines = [_HEAD, *_table(counts), "", *wrap(told, 120)]
     return "\n".join(lines) + "\n"
 
 

@@ -13,15 +13,17 @@ from tests.recall.subjects import BY_EXPORTS, forged
 from throwstack.stuck.triage import Examination, Triage
 
 X64 = (
-    "service-x64",
-    "service-x64-exports",
-    "nested-exports",
-    "shutdown-hang",
-    "shutdown-hang-exports",
-    "fleet-exports",
+    *(
+        "service-x64",
+        "service-x64-exports",
+        "nested-exports",
+        "shutdown-hang",
+        "shutdown-hang-exports",
+        "fleet-exports",
+    ),
+    *("handlers-x64", "handlers-x64-exports"),
 )
-HELD = (Kind.STACK, Kind.TEB, Kind.LOADER, Kind.HEADERS, Kind.EXPORTS, Kind.CODE)
-X86 = ("ftp-2003", "ftp-2003-exports", "wow64-service", "wow64-service-exports")
+X86 = ("ftp-2003", "ftp-2003-exports", "wow64-service", "handlers-x86-exports")
 
 
 def sampled(name: str, sample: Sample) -> list[Outcome]:
@@ -29,11 +31,11 @@ def sampled(name: str, sample: Sample) -> list[Outcome]:
         return list(Measurement(subject).outcomes(sample))
 
 
-@pytest.mark.parametrize(("name", "most"), [*((name, 40) for name in X64), *((name, 7) for name in X86)])
+@pytest.mark.parametrize(("name", "most"), [*((name, 16) for name in X64), *((name, 4) for name in X86)])
 def test_no_loss_silences_a_stuck_thread(name: str, most: int):
-    outcomes = sampled(name, Sample(most, seed=16, kinds=HELD))
+    outcomes = sampled(name, Sample(most, seed=16))
     assert [str(one) for one in outcomes if one.result is Result.SILENT or one.false] == []
-    assert {one.kind for one in outcomes} == set(HELD)
+    assert {one.kind for one in outcomes} >= set(Kind) - {Kind.UNWIND}  # x86 has no function tables
 
 
 @pytest.mark.parametrize("case", ["quiet", "quiet-x86", "decoys-x64", "decoys-x86", "deadlock", "fleet", "peers"])

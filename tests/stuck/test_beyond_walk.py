@@ -13,8 +13,10 @@ from tests.support.triage_stacks import (
     IN_A_SLEEP,
     IN_EXIT,
     IN_FILTER,
+    IN_SLEEP,
     IN_THE_FILTER,
     IN_WAIT,
+    KERNEL32,
     LIMIT,
     NTDLL,
     OUTERMOST,
@@ -123,3 +125,31 @@ def test_a_guess_on_a_stack_that_leads_nowhere_is_no_doubt():
     triage = Triage(target_of({LIMIT: stack.data()}, walks))
     assert triage.look_at(stack_of()).is_suspect
     assert triage.examine(stack_of()) == Examination(None)
+
+
+CALL = b"\xcc" * 0x20 + b"\xe8\0\0\0\0"
+RETURN = KERNEL32.base + 0x50025
+
+
+@pytest.mark.parametrize(("above", "is_doubted"), [(RETURN, True), (RETURN + 0x100, False), (0, False)])
+def test_a_0_with_a_return_address_above_it_is_not_the_end_of_the_stack(above: int, is_doubted: bool):
+    """A buffer was cleared far beyond its end: the return address is 0 now, and its caller's frame is still there."""
+    stack = Stack(LIMIT, BASE)
+    stack.at(SP + 0x200).d32(IN_EXIT)
+    stack.at(BASE - 0x20).d32(above)
+    ends = frame(IN_SLEEP, BASE - 0x100, BASE - 0xD4)
+    memory = {LIMIT: stack.data(), RETURN & -0x1000: CALL.ljust(0x1000, b"\xcc")}
+    found = Triage(target_of(memory, {IN_WAIT: walk(WAITING, ends)})).examine(stack_of())
+    doubt = f"the walk of the blocked stack ends below a return address at {BASE - 0x20:#x}"
+    assert found == Examination(None, (doubt,) if is_doubted else ())
+
+
+@pytest.mark.parametrize(
+    ("end", "is_doubted"), [(End.BAD_RETURN_ADDRESS, True), (End.UNREADABLE, True), (End.NO_RETURN_ADDRESS, False)]
+)
+def test_a_suspects_walk_that_breaks_off_is_a_doubt_unless_there_was_nothing_to_go_by(end: End, is_doubted: bool):
+    stack = Stack(LIMIT, BASE)
+    stack.at(SP + 0x200).d32(IN_EXIT)
+    found = Triage(target_of({LIMIT: stack.data()}, {IN_WAIT: walk(WAITING, end=end)})).examine(stack_of())
+    doubt = f"the walk of the blocked stack ended early: {end.value}"
+    assert found == Examination(None, (doubt,) if is_doubted else ())

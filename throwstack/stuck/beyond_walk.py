@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from throwstack.core.exception_record import UNWINDING
-from throwstack.core.frames import Trust, Walk
+from throwstack.core.frames import End, Frame, Trust, Walk
 from throwstack.core.registers import SP, Registers
 from throwstack.core.stack_words import pages_between
 from throwstack.dispatch.context_scan import scan_contexts
@@ -53,6 +53,18 @@ class Proven:
     ending: str = ""
 
 
+def _return_address_above(target: Target, outermost: Frame, stack: ThreadStack) -> int:
+    """Return where the first return address above the frame `outermost` is, or 0 if there is none."""
+    size = target.arch.pointer_size
+    low = (outermost.sp if outermost.return_slot is None else outermost.return_slot + size) & -size
+    data = target.memory.read_available(low, max(min(stack.bounds.base - low, _NEAR_BASE), 0))
+    for at in range(0, len(data) - size + 1, size):
+        word = int.from_bytes(data[at : at + size], "little")
+        if word and target.images.is_code(word - 1) and is_after_call(target.memory, word):
+            return low + at
+    return 0
+
+
 class BeyondWalk:
     """Searches the stacks of one target's threads where their walks prove nothing."""
 
@@ -82,7 +94,8 @@ class BeyondWalk:
             return Proven(reached, f"{start} ends at {reached:#x}, far from its base at {base:#x}")
         if frames[-1].ip in self._suspects.dispatch or self._has_words(reached, base):
             return Proven(reached, f"{start} ends at {reached:#x}, where no thread starts")
-        return Proven(reached)
+        caller = _return_address_above(self._target, frames[-1], stack)
+        return Proven(reached, f"{start} ends below a return address at {caller:#x}" if caller else "")
 
     def _has_words(self, low: int, high: int) -> bool:
         """Say whether a word on the stack from `low` to `high` is in a function that is searched for."""
@@ -192,11 +205,15 @@ class BeyondWalk:
 
         The word that would lead on may be lost itself. Example: the return address of ntdll's dispatcher into
         KiUserExceptionDispatcher was overwritten, and nothing but this word shows that an exception is being
-        dispatched. Of x86 walks that go on with a guess this is not said: those of most programs without a PDB do.
+        dispatched. It is not said of walks that had to guess or found nothing to guess from, as those of x86 programs
+        without a PDB and of code without unwind data do on sound memory.
         """
-        if walk is None or (walk.is_complete and self._target.arch.facts.has_exception_list):
+        if walk is None or walk.end is End.NO_RETURN_ADDRESS:
             return ""
-        return proven.ending
+        is_x86 = self._target.arch.facts.has_exception_list
+        return (
+            "" if is_x86 and walk.is_complete and first_guess(self._target, walk.frames) is not None else proven.ending
+        )
 
     def _may_be_in_filter(self, walk: Walk | None, ending: str) -> str:
         """Return a doubt if a frame of `walk`, which ended early, may be in a function that proves an exception.
