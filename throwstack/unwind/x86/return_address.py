@@ -162,6 +162,12 @@ class ReturnAddresses:
             if caller is None or caller.doubt or not caller.is_consistent:
                 return Fit.CALLS_FUNCTION
             return Fit.CONFIRMED if caller.slot == slot else Fit.CONTRADICTED
+        if not self._code.is_code(place.ip):
+            # No code can say how the thread got there. Two ways lead through a function that was called directly. An
+            # adjustor thunk (`sub ecx, 8; jmp [table]`) jumps to a method whose DLL was unloaded. And a function whose
+            # own return address was overwritten returns to nowhere, so that the next word on the stack which is after
+            # a call belongs to a frame that called some function of its own.
+            return Fit.POSSIBLE
         if self._code.is_outside(place.ip) and not self._code.is_outside(site.target):
             return Fit.DIVERTED
         # The code of a function does not lead to its exception handlers and funclets: tables do. So a place that is
