@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from tests.unwind.x86.assemble import Assembler
 from throwstack.core.memory import PAGE_SIZE, Memory, PageSource, SegmentSource
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.frame_records import FrameData
-from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable
+from throwstack.names.symbols import Name, SymbolKind, Symbols, SymbolTable
 from throwstack.unwind.x86.code import Code
 
 BASE = 0x400000
@@ -75,12 +75,14 @@ def images_of(source: PageSource, name: str = "test.dll") -> ImageMap:
     return ImageMap(Memory(source), ModuleMap([Module(name, f"C:\\{name}", BASE, IMAGE_SIZE)]))
 
 
-def symbols_of(images: ImageMap, labels: Mapping[str, int] | None) -> Symbols:
+def symbols_of(
+    images: ImageMap, labels: Mapping[str, int] | None, name_outside: Callable[[int], Name | None] | None = None
+) -> Symbols:
     """Full symbols from labels, or what the image exports if there are none."""
     if labels is None:
-        return Symbols(images)
+        return Symbols(images, name_outside=name_outside)
     table = SymbolTable(SymbolKind.PDB, [(address - BASE, name) for name, address in labels.items()])
-    return Symbols(images, lambda _: table)
+    return Symbols(images, lambda _: table, name_outside=name_outside)
 
 
 def code_of(

@@ -13,11 +13,9 @@ from functools import cached_property
 from throwstack.core.frames import StackBounds
 from throwstack.core.registers import BP
 from throwstack.names.symbols import SymbolKind
-from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.thread_start import StackEnds
 from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.return_address import ReturnAddresses
 
 _NTDLL = "ntdll"
 _SINCE_VISTA = ("_RtlUserThreadStart", "RtlUserThreadStart")
@@ -27,10 +25,10 @@ _START_ROUTINES = frozenset({"BaseThreadStart", "BaseProcessStart", *_SINCE_VIST
 class OutermostFrames:
     """Recognizes the outermost frames of one address space."""
 
-    def __init__(self, code: Code, outside: CodeOutside, calls: ReturnAddresses) -> None:
-        """`code` and `outside` are the address space's code; `calls` finds the calls before return addresses."""
+    def __init__(self, code: Code, ends: StackEnds) -> None:
+        """`code` is the address space's code; `ends` knows where its stacks end."""
         self._code = code
-        self._ends = StackEnds(code.memory, outside, 4, calls.is_return_address)
+        self._ends = ends
 
     def is_start_routine(self, place: Place) -> bool:
         """Say whether the function at `place` is one in which the kernel starts threads, and which nobody calls."""
