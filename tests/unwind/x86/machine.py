@@ -70,9 +70,12 @@ class Records:
         return found[-1] if found else None
 
 
-def images_of(source: PageSource, name: str = "test.dll") -> ImageMap:
-    """The images of an address space with the one image of these tests."""
-    return ImageMap(Memory(source), ModuleMap([Module(name, f"C:\\{name}", BASE, IMAGE_SIZE)]))
+def images_of(source: PageSource, name: str = "test.dll", absent: str = "") -> ImageMap:
+    """The images of an address space with the one image of these tests, and one of which no page is there."""
+    modules = [Module(name, f"C:\\{name}", BASE, IMAGE_SIZE)]
+    if absent:
+        modules.append(Module(absent, f"C:\\{absent}", 0x77000000, IMAGE_SIZE))
+    return ImageMap(Memory(source), ModuleMap(modules))
 
 
 def symbols_of(

@@ -54,6 +54,7 @@ def walk(
     limits=None,
     records=None,
     module="test.dll",
+    absent="",
     exports=("BaseThreadStart",),
     segments=None,
     limit=STACK_BASE - 0x1000,
@@ -70,7 +71,7 @@ def walk(
     start = limit
     memory.update(segments or {})
     memory[start] = b"\0" * (stack.base - start) + stack.data.ljust(STACK_BASE - stack.base, b"\0")
-    images = images_of(SegmentSource(memory), module)
+    images = images_of(SegmentSource(memory), module, absent)
     symbols = symbols_of(images, labels if has_symbols else None, name_outside)
     unwinder = Unwinder(images, symbols, records, outside=CodeOutside(images, regions), **(limits or {}))
     return unwinder.walk(Registers.named(Arch.X86, registers), bounds or StackBounds(limit, STACK_BASE), **options)

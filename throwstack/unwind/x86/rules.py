@@ -31,7 +31,7 @@ from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.fixed_layouts import after_call_only, caller_at, chain_goes_on
 from throwstack.unwind.x86.function_starts import FunctionStarts
-from throwstack.unwind.x86.interrupted_context import DISPATCHERS_MODULE, interrupted_context
+from throwstack.unwind.x86.interrupted_context import DISPATCHERS, DISPATCHERS_MODULE, interrupted_context
 from throwstack.unwind.x86.nearer_caller import nearer_caller
 from throwstack.unwind.x86.outermost_frames import OutermostFrames
 from throwstack.unwind.x86.prologue import Prologues
@@ -45,6 +45,7 @@ _CERTAIN = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
 _FOLLOWED = (Rule.EPILOGUE, Rule.FORWARD, Rule.GENERATED_CHAIN)
 """Rules that know enough of a frame outside the images to believe that a hook led to it."""
 _BY_EBP = (Rule.FRAME_POINTER, Rule.GENERATED_CHAIN)
+_DISPATCHERS = DISPATCHERS | {CALLBACK_DISPATCHER}
 _LOST = "after a return address that was overwritten"
 _RECORDED = (Rule.FRAME_DATA, Rule.RECORD_HERE)
 _SEH_FRAMES = (0x10, 0x0C)
@@ -240,11 +241,21 @@ class Rules:
         )
 
     def _dispatcher(self, place: Place) -> str:
-        """Return the name of the function at `place` if it is in ntdll, or an empty string for another module."""
+        """Return the name of the function at `place` if it is in ntdll and certain, or else an empty string.
+
+        With exports only, many functions after KiUserExceptionDispatcher have its name, and two words of such a frame
+        that look like its arguments are not rare while an exception is dispatched. A name is certain too if the code
+        leads from the symbol to `place`.
+        """
         image = self.images.find(place.ip)
         if image is None or image.module.label.lower() != DISPATCHERS_MODULE:
             return ""
-        return self.symbols.name(place.ip, is_return_address=place.is_return_address).symbol
+        name = self.symbols.name(place.ip, is_return_address=place.is_return_address)
+        if name.symbol not in _DISPATCHERS:
+            return ""
+        start = self.symbols.function_start(place.ip, is_return_address=place.is_return_address)
+        is_led_to = start is not None and self._prologues.state(start, place) is not None
+        return name.symbol if name.is_certain or is_led_to else ""
 
     def _before_callback(self, place: Place, stack: StackBounds) -> Candidate | None:
         start = self.symbols.function_start(place.ip, is_return_address=True)
