@@ -32,7 +32,7 @@ def is_outermost(
     stack: StackBounds,
     *,
     size: int = 8,
-    has_start_routine: bool = False,
+    has_caller: bool = False,
     beyond: int = 0,
     knows_regions: bool = False,
 ) -> bool:
@@ -43,7 +43,7 @@ def is_outermost(
     memory = memory_of({LOW: bytes(data)})
     outside = CodeOutside(ImageMap(memory, ModuleMap([])), FiberStack() if knows_regions else None)
     ends = StackEnds(memory, outside, size, lambda word: word == CALLER)
-    return ends.is_outermost(slot, stack, has_start_routine=has_start_routine)
+    return ends.is_outermost(slot, stack, has_caller=has_caller)
 
 
 THREAD = StackBounds(LOW, BASE)
@@ -65,15 +65,15 @@ def test_far_from_the_base_it_was_overwritten_whatever_is_above():
     assert not is_outermost(BASE - 0x5000, {}, THREAD)
 
 
-def test_where_the_start_routine_is_known_no_other_frame_of_a_thread_s_stack_is_the_outermost():
-    assert not is_outermost(BASE - 0x28, {}, THREAD, has_start_routine=True)
+def test_a_function_that_has_a_caller_is_not_the_outermost_on_a_thread_s_stack():
+    assert not is_outermost(BASE - 0x28, {}, THREAD, has_caller=True)
 
 
 @pytest.mark.parametrize("stack", [OTHER, StackBounds(0x900000, 0x910000)])
-@pytest.mark.parametrize("has_start_routine", [False, True])
-def test_a_fiber_s_stack_ends_with_its_region(stack, has_start_routine):
+@pytest.mark.parametrize("has_caller", [False, True])
+def test_a_fiber_s_stack_ends_with_its_region(stack, has_caller):
     """What comes after it in memory is not its own: here another stack, right after the base."""
-    after = {"beyond": 0x2000, "knows_regions": True, "has_start_routine": has_start_routine}
+    after = {"beyond": 0x2000, "knows_regions": True, "has_caller": has_caller}
     assert is_outermost(BASE - 0x28, {BASE + 8: CALLER}, stack, **after)
     assert not is_outermost(BASE - 0x100, {BASE - 0x40: CALLER}, stack, **after)
     assert not is_outermost(BASE - 0x5000, {}, stack, **after)

@@ -9,6 +9,11 @@ called. The word where its return address would be is 0. A buffer overrun may wr
 The return address of that function is now 0, and so are those of some of its callers. Frames of the callers after them
 are still on the stack. So a 0 is the end of the stack only in a start routine, or at the base of the stack, where no
 frame of a caller is left above it.
+
+The stack that the TEB records need not be one on which the kernel has started a thread. Windows' SwitchToFiber and
+Boost.Context enter the bounds of a fiber's stack into the TEB while the fiber runs, and any function may be the
+outermost one there. So a 0 at the base is refused only where a caller is certain: in BaseThreadInitThunk, which the
+start routine has called, and in all functions of a process without kernel32, which has no fibers.
 """
 
 from __future__ import annotations
@@ -20,6 +25,14 @@ from throwstack.core.frames import StackBounds
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.unwind.code_outside import CodeOutside
 
+START_ROUTINES = frozenset({"RtlUserThreadStart", "RtlUserFiberStart", "LdrInitializeThunk"})
+"""The functions of ntdll in which stacks begin since Vista, as it exports them.
+
+Every thread of a user process starts in RtlUserThreadStart, and a fiber in RtlUserFiberStart. The 64-bit stack of a
+WoW64 thread, and any thread while DLLs are initialized for it, starts in LdrInitializeThunk.
+"""
+FIRST_CALLED = "BaseThreadInitThunk"
+"""The function of kernel32 that RtlUserThreadStart calls, so that it is never the outermost one."""
 _FARTHEST = 0x4000
 """The most bytes above the outermost frame that are looked at.
 
@@ -48,18 +61,17 @@ class StackEnds:
     pointer_size: int
     is_return_address: Callable[[int], bool]
 
-    def is_outermost(self, slot: int, stack: StackBounds, *, has_start_routine: bool) -> bool:
+    def is_outermost(self, slot: int, stack: StackBounds, *, has_caller: bool) -> bool:
         """Say whether a return address of 0 at `slot` is that of the outermost frame on its stack.
 
         The frame is not in a start routine: there, any return address is the last one. `stack` are the bounds of the
-        stack that is walked. `has_start_routine` says that it is known which function starts this stack. Then the
-        outermost frame is in that function, and a 0 elsewhere was written over another return address. On other stacks,
-        such as that of a coroutine, the 0 must be at the base: at most 16 KiB are above it, and no word of them is a
-        return address.
+        stack that is walked. `has_caller` says that the frame's function is known to have a caller on such a stack if it
+        is recorded. Then the 0 was written over another return address. Elsewhere the 0 must be at the base: at most
+        16 KiB are above it, and no word of them is a return address.
         """
         above = slot + self.pointer_size
         if stack.is_recorded and stack.contains(slot, self.pointer_size):
-            if has_start_routine:
+            if has_caller:
                 return False
             base = stack.base
         else:

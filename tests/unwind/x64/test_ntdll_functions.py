@@ -18,13 +18,15 @@ from throwstack.unwind.x64.ntdll_functions import NtdllFunctions
 
 BASE = 0x7FFA00000000
 LOW = 0xE0000
-THREAD_START, DISPATCHER, OTHER = TEXT, TEXT + 0x40, TEXT + 0x80
+THREAD_START, DISPATCHER, OTHER = TEXT, TEXT + 0x40, TEXT + 0xC0
+NAMELESS = TEXT + 0x80
+"""A function after the dispatcher that is not exported, so that the dispatcher's name is the nearest."""
 
 
 def ntdll(*, name: str = "ntdll.dll", context: bytes = b"") -> NtdllFunctions:
     exports = {"RtlUserThreadStart": THREAD_START, "KiUserExceptionDispatcher": DISPATCHER, "RtlOther": OTHER}
     builder = ImageBuilder(b"\x90" * 0x100, exports=exports, dll_name=name)
-    for begin in exports.values():
+    for begin in (*exports.values(), NAMELESS):
         builder.add(begin, begin + 0x30, asm.unwind_info([asm.alloc(4, 0x20)], 4))
     image = builder.build()
     memory = memory_of({BASE: image, LOW: context.ljust(0x1000, b"\0")})
@@ -48,7 +50,7 @@ def at(function: int, sp: int = LOW) -> Registers:
     return Registers.named(Arch.X64, {"rip": BASE + function + 0x10, "rsp": sp})
 
 
-@pytest.mark.parametrize(("function", "is_found"), [(DISPATCHER, True), (OTHER, False)])
+@pytest.mark.parametrize(("function", "is_found"), [(DISPATCHER, True), (NAMELESS, False), (OTHER, False)])
 def test_what_an_exception_interrupted_is_in_the_context_at_rsp(function: int, *, is_found: bool) -> None:
     data = bytearray(x64_context())
     data[0x98:0xA0] = (LOW + 0x800).to_bytes(8, "little")  # CONTEXT.Rsp

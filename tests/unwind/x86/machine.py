@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from tests.unwind.x86.assemble import Assembler
 from throwstack.core.memory import PAGE_SIZE, Memory, PageSource, SegmentSource
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.frame_records import FrameData
-from throwstack.names.symbols import SymbolKind, Symbols, SymbolTable
+from throwstack.names.symbols import Name, SymbolKind, Symbols, SymbolTable
 from throwstack.unwind.x86.code import Code
 
 BASE = 0x400000
@@ -70,17 +70,22 @@ class Records:
         return found[-1] if found else None
 
 
-def images_of(source: PageSource, name: str = "test.dll") -> ImageMap:
-    """The images of an address space with the one image of these tests."""
-    return ImageMap(Memory(source), ModuleMap([Module(name, f"C:\\{name}", BASE, IMAGE_SIZE)]))
+def images_of(source: PageSource, name: str = "test.dll", absent: str = "") -> ImageMap:
+    """The images of an address space with the one image of these tests, and one of which no page is there."""
+    modules = [Module(name, f"C:\\{name}", BASE, IMAGE_SIZE)]
+    if absent:
+        modules.append(Module(absent, f"C:\\{absent}", 0x77000000, IMAGE_SIZE))
+    return ImageMap(Memory(source), ModuleMap(modules))
 
 
-def symbols_of(images: ImageMap, labels: Mapping[str, int] | None) -> Symbols:
+def symbols_of(
+    images: ImageMap, labels: Mapping[str, int] | None, name_outside: Callable[[int], Name | None] | None = None
+) -> Symbols:
     """Full symbols from labels, or what the image exports if there are none."""
     if labels is None:
-        return Symbols(images)
+        return Symbols(images, name_outside=name_outside)
     table = SymbolTable(SymbolKind.PDB, [(address - BASE, name) for name, address in labels.items()])
-    return Symbols(images, lambda _: table)
+    return Symbols(images, lambda _: table, name_outside=name_outside)
 
 
 def code_of(

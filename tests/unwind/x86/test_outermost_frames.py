@@ -41,9 +41,9 @@ def zeroed(asm: Assembler, *, saved_ebp: int = 0, base: int = STACK.base - 0x800
     )  # fmt: skip
 
 
-def walked(asm: Assembler, stack: Stack, *, has_symbols: bool = True, exports=("BaseThreadStart",), module="test.dll"):
+def walked(asm: Assembler, stack: Stack, **options):
     registers = {"eip": asm.labels["here"], "esp": stack.base, "ebp": stack["ebp"]}
-    return walk(asm, stack, registers, has_symbols=has_symbols, exports=exports, module=module)
+    return walk(asm, stack, registers, **options)
 
 
 @pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
@@ -76,6 +76,74 @@ def test_where_threads_start_is_known_by_ntdlls_symbols():
     whole = zeroed(asm)
     whole.words[17] = asm.labels["back in middle"]
     assert walked(asm, whole, exports=(), module="ntdll.dll").is_complete
+
+
+def test_a_fiber_s_stack_may_be_in_the_teb_and_start_in_any_function():
+    """SwitchToFiber and Boost.Context enter the stack into the TEB. The process has kernel32, and may have fibers."""
+    asm = program("_RtlUserThreadStart")
+    stack = Stack(*([0] * 16), "ebp", 0, "last", 0, base=STACK.base - 0x60)
+    options = {"exports": (), "module": "ntdll.dll", "absent": "kernel32.dll"}
+    assert walked(asm, stack, **options).is_complete
+    stack.words += [asm.labels["back in outer"]]
+    assert walked(asm, stack, **options).end is End.LOST_RETURN_ADDRESS
+
+
+@pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
+@pytest.mark.parametrize("function", ["BaseThreadInitThunk", "other"])
+def test_what_the_start_routine_has_called_is_never_the_outermost(function, has_symbols):
+    """Its return address is the last one on the stack, so that nothing above tells that it was overwritten."""
+    asm = Assembler(TEXT).label(function).emit(push(EBP), mov(EBP, ESP), "ffd0").label("here").emit(LEAVE, ret())
+    stack = Stack("ebp", 0, "last", 0, base=STACK.base - 0x60)
+    found = walked(asm, stack, exports=(function,), module="kernel32.dll", has_symbols=has_symbols)
+    assert found.is_complete is (function == "other")
+
+
+def test_the_function_that_the_start_routine_jumps_to_has_a_caller():
+    """ntdll!__RtlUserThreadStart, as Microsoft's symbols call it, returns to _RtlUserThreadStart."""
+    asm = Assembler(TEXT).label("__RtlUserThreadStart").emit(push(EBP), mov(EBP, ESP), "ffd0").label("here")
+    asm.emit(LEAVE, ret())
+    stack = Stack("ebp", 0, "last", 0, base=STACK.base - 0x60)
+    options = {"exports": (), "absent": "kernel32.dll"}
+    assert walked(asm, stack, module="ntdll.dll", **options).end is End.LOST_RETURN_ADDRESS
+    assert walked(asm, stack, module="other.dll", **options).is_complete
+
+
+@pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
+@pytest.mark.parametrize(
+    ("routine", "is_start"),
+    [
+        *((name, True) for name in ("BaseThreadStart", "BaseProcessStart", "BaseFiberStart")),
+        *((name, True) for name in ("RtlUserThreadStart", "RtlUserFiberStart")),
+        ("LdrInitializeThunk", False),
+        ("OtherStart", False),
+    ],
+)
+def test_a_start_routine_has_no_caller_whatever_is_above_it(routine, is_start, has_symbols):
+    """Above the frame is what looks like a return address, so that only the name shows that the walk is complete."""
+    asm = program(routine)
+    stack = zeroed(asm)
+    stack.words[17] = asm.labels["back in middle"]
+    stack.words += [0, 0, asm.labels["back in middle"]]
+    found = walked(asm, stack, exports=(routine,), module="ntdll.dll", absent="kernel32.dll", has_symbols=has_symbols)
+    assert found.is_complete is is_start
+
+
+def test_the_loader_s_thunk_is_a_start_routine_since_vista():
+    """Where ntdll has RtlUserThreadStart. Before, KiUserApcDispatcher calls the thunk."""
+    asm = program("LdrInitializeThunk").label("RtlUserThreadStart").emit("cc")
+    stack = zeroed(asm)
+    stack.words[17] = asm.labels["back in middle"]
+    stack.words += [0, 0, asm.labels["back in middle"]]
+    assert walked(asm, stack, exports=(), module="ntdll.dll", absent="kernel32.dll").is_complete
+
+
+def test_a_function_after_the_start_routine_that_has_no_name_is_not_a_start_routine():
+    """Exports only. The nearest one is a start routine's, and no filling is between: the name is not certain."""
+    asm = Assembler(TEXT).label("RtlUserFiberStart").emit(push(EBP), mov(EBP, ESP), LEAVE, ret())
+    asm.label("nameless").emit(push(EBP), mov(EBP, ESP), "ffd0").label("here").emit(LEAVE, ret())
+    stack = Stack("ebp", 0, "lost", 0, asm.labels["here"], base=STACK.base - 0x800)
+    found = walked(asm, stack, exports=("RtlUserFiberStart",), module="ntdll.dll", has_symbols=False)
+    assert found.end is End.LOST_RETURN_ADDRESS
 
 
 @pytest.mark.parametrize("distance", [0x4000, 0x4004])

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from tests.unwind.x86.assemble import EBX, Assembler, pop, push, ret
+import pytest
+
+from tests.unwind.x86.assemble import EBX, ECX, Assembler, pop, push, ret, sub
 from tests.unwind.x86.machine import DATA, TEXT, code_of
 from throwstack.core.registers import Arch, Registers
 from throwstack.unwind.x86.call_frame import Place
@@ -75,6 +77,18 @@ def test_a_handler_that_no_code_leads_to_belongs_to_its_function_by_the_symbols(
     functions = ("caller", "other", "function")
     assert fit(asm, "after function", functions=functions) is Fit.CALLS_FUNCTION
     assert fit(asm, "after other", functions=functions) is Fit.CONTRADICTED
+
+
+@pytest.mark.parametrize("called", ["adjustor thunk", "function"])
+def test_at_a_place_without_code_any_call_can_have_led_there(called: str) -> None:
+    """The thunk's target was freed; the function's return address was overwritten."""
+    asm = Assembler(TEXT)
+    asm.label("caller").call(called).label("after call").emit(ret()).align()
+    asm.label("adjustor thunk").emit(sub(ECX, 8), "ff2500000041").align()
+    asm.label("function").emit(push(EBX), pop(EBX), ret())
+    freed, readable = (Registers.named(Arch.X86, {"eip": ip, "esp": LOW}) for ip in (0x6B000040, LOW + 32))
+    assert checks(asm).fit(Place(freed), LOW, asm.labels["after call"]) is Fit.POSSIBLE
+    assert checks(asm).fit(Place(readable), LOW, asm.labels["after call"]) is Fit.DIVERTED
 
 
 def test_the_calls_before_an_address() -> None:

@@ -19,6 +19,7 @@ from tests.unwind.x86.machine import (
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import SegmentSource
 from throwstack.core.registers import Arch, Registers
+from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.x86 import Unwinder
 
 STACK = StackBounds(STACK_BASE - 0x1000, STACK_BASE)
@@ -53,9 +54,13 @@ def walk(
     limits=None,
     records=None,
     module="test.dll",
+    absent="",
     exports=("BaseThreadStart",),
     segments=None,
     limit=STACK_BASE - 0x1000,
+    name_outside=None,
+    regions=None,
+    bounds=None,
     **options,
 ):
     labels = {name: at for name, at in asm.labels.items() if " " not in name or name == "calls null"}
@@ -66,9 +71,10 @@ def walk(
     start = limit
     memory.update(segments or {})
     memory[start] = b"\0" * (stack.base - start) + stack.data.ljust(STACK_BASE - stack.base, b"\0")
-    images = images_of(SegmentSource(memory), module)
-    unwinder = Unwinder(images, symbols_of(images, labels if has_symbols else None), records, **(limits or {}))
-    return unwinder.walk(Registers.named(Arch.X86, registers), StackBounds(limit, STACK_BASE), **options)
+    images = images_of(SegmentSource(memory), module, absent)
+    symbols = symbols_of(images, labels if has_symbols else None, name_outside)
+    unwinder = Unwinder(images, symbols, records, outside=CodeOutside(images, regions), **(limits or {}))
+    return unwinder.walk(Registers.named(Arch.X86, registers), bounds or StackBounds(limit, STACK_BASE), **options)
 
 
 def slots(found) -> list[int | None]:

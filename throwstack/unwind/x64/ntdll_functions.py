@@ -17,13 +17,13 @@ from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch, Registers
 from throwstack.images.exports import Exports
 from throwstack.images.image import Image, ImageMap
+from throwstack.unwind.thread_start import FIRST_CALLED, START_ROUTINES
 from throwstack.unwind.x64.functions import Function, Functions
 
 _MAX_KNOWN = 1 << 16
 _MODULE = "ntdll.dll"
 _KERNEL32 = "kernel32.dll"
 _START_ROUTINE = "RtlUserThreadStart"
-_START_ROUTINES = frozenset({_START_ROUTINE, "RtlUserFiberStart", "LdrInitializeThunk"})
 _DISPATCHERS = ("KiUserExceptionDispatcher", "KiUserExceptionDispatch")
 """The dispatcher's name as exported, and its name in Microsoft's PDBs."""
 
@@ -46,7 +46,7 @@ class NtdllFunctions:
 
         RtlUserThreadStart calls BaseThreadInitThunk of kernel32. In a process that has not loaded kernel32 it calls
         what the thread runs, and then every function but the start routines has a caller. Otherwise functions may be
-        the outermost on a stack of their own: that of a coroutine, which some libraries enter into the TEB.
+        the outermost on a stack of their own, which the TEB records (see `throwstack.unwind.thread_start`).
         """
         if self._native is None:
             by_name = {image.module.name.lower(): image for image in self._images}
@@ -62,9 +62,7 @@ class NtdllFunctions:
     def is_thread_start(self, ip: int) -> bool:
         """Say whether `ip` is in a function that the kernel starts, or RtlUserFiberStart, with which a fiber starts.
 
-        Such a function has no caller. The word where its return address would be is not one, whatever its value. Every
-        thread of a user process starts in RtlUserThreadStart; the 64-bit stack of a WoW64 thread, and any thread while
-        DLLs are initialized for it, starts in LdrInitializeThunk.
+        Such a function has no caller. The word where its return address would be is not one, whatever its value.
         """
         known = self._starts.get(ip)
         if known is None:
@@ -115,11 +113,11 @@ def _keep_small(known: dict[int, bool]) -> None:
 
 def _thread_starts(exports: Exports) -> frozenset[int]:
     """Return the RVAs of the start routines, which ntdll exports since Vista."""
-    return frozenset(export.rva for export in exports if export.name in _START_ROUTINES)
+    return frozenset(export.rva for export in exports if export.name in START_ROUTINES)
 
 
 def _first_called(exports: Exports) -> int | None:
-    return next((export.rva for export in exports if export.name == "BaseThreadInitThunk"), None)
+    return next((export.rva for export in exports if export.name == FIRST_CALLED), None)
 
 
 def _dispatcher(exports: Exports) -> int | None:

@@ -228,7 +228,7 @@ class Unwinder:
 
     def _is_outermost(self, callee: Registers, slot: int, stack: StackBounds) -> bool:
         return self._ntdll.is_thread_start(callee.ip) or self._ends.is_outermost(
-            slot, stack, has_start_routine=self._ntdll.has_caller(callee.ip)
+            slot, stack, has_caller=self._ntdll.has_caller(callee.ip)
         )
 
 

@@ -15,6 +15,7 @@ caller that is best supported is taken. The modules, each below those that use i
   `stack_scan` (the next word that can be a return address), and in `rules` the frame pointer, exception registrations
   and calls of wild pointers. `interrupted_context` and `callback` are for the dispatchers of ntdll that the kernel
   enters, which do not end with a `ret`.
+- `nearer_caller` is for a thread that runs where no code is, and `switched_stack` for a caller on another stack.
 - `function_starts` guesses where functions begin. `return_address` grades how well a stack word serves as the return
   address of a frame.
 - `candidates` scores the callers that the rules find, `rules` applies all rules to one frame, and `unwinder` walks the

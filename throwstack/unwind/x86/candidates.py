@@ -15,11 +15,13 @@ A candidate without a tier is not believed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from throwstack.core.frames import Trust
-from throwstack.unwind.x86.call_frame import Caller
+from throwstack.core.registers import SP
+from throwstack.unwind.x86.call_frame import Caller, Place
+from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.return_address import Fit
 
 
@@ -69,7 +71,8 @@ class Candidate:
     `rule` is the rule that found `caller`, and `fit` says how well the return address serves as the one of the frame.
     `note` is a remark for the report. `has_program` is True if the caller was computed by a FrameData program of a PDB.
     `trust` is the label of the caller's frame: how reliable the step to it is. `gap` says what was overwritten if the
-    caller is not the frame's own but one further out (see `throwstack.unwind.walk.Step`).
+    caller is not the frame's own but one further out (see `throwstack.unwind.walk.Step`). `has_switched` is True if the
+    caller is on another stack (see `throwstack.unwind.x86.switched_stack`).
     """
 
     rule: Rule
@@ -79,12 +82,14 @@ class Candidate:
     has_program: bool = False
     trust: Trust = Trust.SCAN
     gap: str = ""
+    has_switched: bool = False
 
 
-_INDEPENDENT = frozenset(
+INDEPENDENT = frozenset(
     {Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE, Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START}
 )
-_EXACT = _INDEPENDENT | {Rule.CALLBACK, Rule.CALLED_NOWHERE, Rule.GENERATED_CHAIN}
+"""Rules that follow the code of the frame's function, or read its record. If two of them agree, that is evidence."""
+_EXACT = INDEPENDENT | {Rule.CALLBACK, Rule.CALLED_NOWHERE, Rule.GENERATED_CHAIN}
 _SELDOM_WRONG = frozenset({Rule.FRAME_DATA, Rule.EPILOGUE})
 _AFTER_CALL = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE, Fit.OUTSIDE, Fit.DIVERTED, Fit.UNREADABLE)
 _REFUTED = (Fit.CONTRADICTED, Fit.NOT_A_RETURN, Fit.NOT_CODE)
@@ -108,6 +113,8 @@ _FITS = {fit: rank for rank, fit in enumerate(Fit)}
 _RULES = {rule: rank for rank, rule in enumerate(Rule)}
 _RECORDS = frozenset({Rule.FRAME_DATA, Rule.FPO, Rule.RECORD_HERE})
 _DECODED = frozenset({Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD})
+_FROM_START = (Rule.FUNCTION, Rule.GUESSED_START)
+_HERE = (Rule.FUNCTION,)
 
 
 def tier(candidate: Candidate, others: Iterable[Candidate]) -> Tier | None:
@@ -129,7 +136,7 @@ def tier(candidate: Candidate, others: Iterable[Candidate]) -> Tier | None:
 def _tier_of_refuted(candidate: Candidate, others: Iterable[Candidate]) -> Tier | None:
     if candidate.fit is Fit.NOT_CODE or not candidate.caller.is_consistent:
         return None
-    is_agreed = candidate.rule in _INDEPENDENT and any(_agrees(candidate, other) for other in others)
+    is_agreed = candidate.rule in INDEPENDENT and any(_agrees(candidate, other) for other in others)
     if candidate.fit is Fit.CONTRADICTED:
         return Tier.AGREED if is_agreed else Tier.LAST if candidate.rule in _SELDOM_WRONG else None
     return Tier.LAST if is_agreed and candidate.rule is not Rule.GUESSED_START else None
@@ -149,7 +156,7 @@ def answers(candidate: Candidate, others: Sequence[Candidate]) -> Answers | None
     if at is None:
         return None
     caller = candidate.caller
-    is_alone = candidate.rule not in _INDEPENDENT or not any(_agrees(candidate, other) for other in others)
+    is_alone = candidate.rule not in INDEPENDENT or not any(_agrees(candidate, other) for other in others)
     # What a helper that has not finished will do to the frame is predicted, and counts as a guess.
     doubt = caller.doubt + caller.is_past_helper
     return _TIERS[at], is_alone, _FITS[candidate.fit], doubt, _RULES[candidate.rule]
@@ -157,7 +164,7 @@ def answers(candidate: Candidate, others: Sequence[Candidate]) -> Answers | None
 
 def _agrees(candidate: Candidate, other: Candidate) -> bool:
     return (
-        other.rule in _INDEPENDENT
+        other.rule in INDEPENDENT
         and other.rule is not candidate.rule
         and other.caller.slot == candidate.caller.slot
         and other.caller.is_consistent
@@ -200,3 +207,32 @@ def _label_of_record(candidate: Candidate, others: Iterable[Candidate]) -> Trust
     if decoded and not any(_agrees(candidate, other) for other in decoded):
         return Trust.PROLOGUE
     return Trust.CFI if candidate.has_program else Trust.FPO
+
+
+def completed(place: Place, found: Candidate, candidates: Sequence[Candidate]) -> Candidate:
+    """Return the best candidate, with its unknown registers filled in and with its trust label.
+
+    `found` is the best of `candidates`, and `place` is the frame. Unknown registers are taken from candidates with the
+    return address in the same slot. In two cases a register is taken from another candidate although `found` knows it.
+    If the ip of `place` is not a return address, the registers that were computed from a function start known by
+    symbols are preferred, because a PDB record describes neither epilogues nor every step of a prologue. If `found`
+    came from the rest of the function, those that were computed from the function's start are preferred, because that
+    code has run and the rest has not.
+    """
+    caller = found.caller
+    for other in candidates:
+        if other is found or other.caller.slot != caller.slot or not other.caller.is_consistent:
+            continue
+        mine, theirs = caller.gpr, other.caller.gpr
+        knows_better = (
+            _FROM_START if found.rule in {Rule.FORWARD, Rule.EPILOGUE} else _HERE if not place.is_return_address else ()
+        )
+        if other.rule in knows_better:
+            mine, theirs = theirs, mine
+        gpr = tuple(own if own is not None else given for own, given in zip(mine, theirs, strict=True))
+        caller = replace(caller, gpr=gpr)
+        if caller.popped is None and other.caller.popped is not None:
+            popped = other.caller.popped
+            gpr = (*gpr[:SP], (caller.call_sp + popped) & MASK, *gpr[SP + 1 :])
+            caller = replace(caller, popped=popped, gpr=gpr)
+    return replace(found, caller=caller, trust=label(found, candidates))

@@ -22,6 +22,7 @@ from throwstack.unwind.x86.call_frame import Place
 DISPATCHERS_MODULE = "ntdll"
 _EXCEPTION_DISPATCHER = "KiUserExceptionDispatcher"
 _APC_DISPATCHER = "KiUserApcDispatcher"
+DISPATCHERS = frozenset({_EXCEPTION_DISPATCHER, _APC_DISPATCHER})
 _APC_ARGUMENTS = 12
 
 

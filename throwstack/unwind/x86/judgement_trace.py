@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from throwstack.names.symbols import Symbols
 from throwstack.unwind.x86.call_frame import Place
-from throwstack.unwind.x86.candidates import QUESTIONS, Candidate, answers, tier
+from throwstack.unwind.x86.candidates import QUESTIONS, Candidate, Rule, answers, tier
 
 
 def lines(place: Place, candidates: Sequence[Candidate], found: Candidate | None, symbols: Symbols) -> Iterator[str]:
@@ -25,7 +25,8 @@ def lines(place: Place, candidates: Sequence[Candidate], found: Candidate | None
         yield "  taken: none, because no candidate is believed"
         return
     taken = f"  taken: {found.rule.name}, slot {found.caller.slot:#x}, label {found.trust.value}"
-    yield f"{taken}; {found.gap or _why(candidates, found)}"
+    note = found.note if found.rule is Rule.SCAN else ""
+    yield f"{taken}; {found.gap or note or _why(candidates, found)}"
 
 
 def _described(candidate: Candidate, candidates: Sequence[Candidate], symbols: Symbols) -> str:

@@ -4,6 +4,7 @@
 `throwstack.unwind.thread_start` explains the question. Before Windows Vista the kernel starts threads in
 BaseThreadStart and BaseProcessStart of kernel32, or right in a routine of the program, and the outermost frame is at
 the very base of the stack. Since Vista it starts them in RtlUserThreadStart of ntdll, at a random distance from it.
+Fibers start in BaseFiberStart and RtlUserFiberStart.
 """
 
 from __future__ import annotations
@@ -12,30 +13,36 @@ from functools import cached_property
 
 from throwstack.core.frames import StackBounds
 from throwstack.core.registers import BP
-from throwstack.names.symbols import SymbolKind
-from throwstack.unwind.code_outside import CodeOutside
-from throwstack.unwind.thread_start import StackEnds
+from throwstack.images.image import Image
+from throwstack.names.symbols import Name, SymbolKind
+from throwstack.unwind.thread_start import FIRST_CALLED, START_ROUTINES, StackEnds
 from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.return_address import ReturnAddresses
 
-_NTDLL = "ntdll"
+_NTDLL, _KERNEL32 = "ntdll", "kernel32"
 _SINCE_VISTA = ("_RtlUserThreadStart", "RtlUserThreadStart")
-_START_ROUTINES = frozenset({"BaseThreadStart", "BaseProcessStart", *_SINCE_VISTA})
+_BEFORE_VISTA = frozenset({"BaseThreadStart", "BaseProcessStart", "BaseFiberStart"})
+_BEGINS = START_ROUTINES | {"_RtlUserThreadStart"} | _BEFORE_VISTA
+_INITIALIZES = "LdrInitializeThunk"
+"""Since Vista the kernel starts a thread here that has DLLs to initialize. Before, KiUserApcDispatcher calls it."""
+_CALLED = {_KERNEL32: FIRST_CALLED, _NTDLL: "__RtlUserThreadStart"}
+"""Functions that the start routine of Vista and later has called, by module."""
 
 
 class OutermostFrames:
     """Recognizes the outermost frames of one address space."""
 
-    def __init__(self, code: Code, outside: CodeOutside, calls: ReturnAddresses) -> None:
-        """`code` and `outside` are the address space's code; `calls` finds the calls before return addresses."""
+    def __init__(self, code: Code, ends: StackEnds) -> None:
+        """`code` is the address space's code; `ends` knows where its stacks end."""
         self._code = code
-        self._ends = StackEnds(code.memory, outside, 4, calls.is_return_address)
+        self._ends = ends
 
     def is_start_routine(self, place: Place) -> bool:
         """Say whether the function at `place` is one in which the kernel starts threads, and which nobody calls."""
-        name = self._code.symbols.name(place.ip, is_return_address=place.is_return_address)
-        return name.symbol in _START_ROUTINES and not name.is_doubtful
+        name = self._name(place)
+        if name.symbol == _INITIALIZES and not self._is_since_vista:
+            return False
+        return name.is_certain and name.symbol in _BEGINS
 
     def is_outermost(self, place: Place, caller: Caller, stack: StackBounds) -> bool:
         """Say whether the return address of the frame at `place`, which is 0 in the slot of `caller`, is the last one.
@@ -48,15 +55,30 @@ class OutermostFrames:
         bp = caller.gpr[BP]
         if self._code.is_outside(place.ip) or (bp is not None and bp > caller.slot and stack.contains(bp, 8)):
             return False
-        return self._ends.is_outermost(caller.slot, stack, has_start_routine=self._has_start_routine)
+        return self._ends.is_outermost(caller.slot, stack, has_caller=self._has_caller(place))
+
+    def _has_caller(self, place: Place) -> bool:
+        """Say whether the function at `place`, which is not a start routine, is known to have a caller."""
+        name = self._name(place)
+        return self._is_native or (name.is_certain and _CALLED.get(name.module.lower()) == name.symbol)
+
+    def _name(self, place: Place) -> Name:
+        return self._code.symbols.name(place.ip, is_return_address=place.is_return_address)
 
     @cached_property
-    def _has_start_routine(self) -> bool:
-        """Say whether it is known which function all threads of this process start in, as since Windows Vista."""
+    def _is_since_vista(self) -> bool:
         symbols = self._code.symbols
-        for image in self._code.images:
-            if image.module.label.lower() == _NTDLL:
-                table = symbols.table(image)
-                if table.kind is not SymbolKind.EXPORT and any(table.rva_of(name) for name in _SINCE_VISTA):
-                    return True
-        return False
+        return any(symbols.rva_of(image, name) for image in self._images(_NTDLL) for name in _SINCE_VISTA)
+
+    @cached_property
+    def _is_native(self) -> bool:
+        """Say whether all threads of this process start in RtlUserThreadStart, and none is a fiber of kernel32.
+
+        With exports only, the start routine has no name: RtlUserThreadStart jumps to a function that is not exported.
+        """
+        if self._images(_KERNEL32) or not self._is_since_vista:
+            return False
+        return any(self._code.symbols.table(image).kind is not SymbolKind.EXPORT for image in self._images(_NTDLL))
+
+    def _images(self, label: str) -> list[Image]:
+        return [image for image in self._code.images if image.module.label.lower() == label]

@@ -114,7 +114,13 @@ class ReturnAddresses:
 
         That is so if the thread has run no instruction since the call, as after a call through a bad pointer.
         """
-        return any(place.ip in {site.target, self._called(site, place)} for site in self.calls_before(return_address))
+        return place.ip in self.targets(return_address, place)
+
+    def targets(self, return_address: int, place: Place) -> set[int]:
+        """Return where the calls before `return_address` go, if they were made with the registers of `place`."""
+        sites = self.calls_before(return_address)
+        found = {target for site in sites for target in (site.target, self._called(site, place))}
+        return {target for target in found if target is not None}
 
     def _called(self, site: CallSite, place: Place) -> int | None:
         call, gpr = self._code.at(site.address), place.registers.gpr
@@ -162,8 +168,9 @@ class ReturnAddresses:
             if caller is None or caller.doubt or not caller.is_consistent:
                 return Fit.CALLS_FUNCTION
             return Fit.CONFIRMED if caller.slot == slot else Fit.CONTRADICTED
-        if self._code.is_outside(place.ip) and not self._code.is_outside(site.target):
-            return Fit.DIVERTED
+        unseen = self._fit_outside(place, site.target)
+        if unseen is not None:
+            return unseen
         # The code of a function does not lead to its exception handlers and funclets: tables do. So a place that is
         # not reached from the start of the called function may belong to it all the same, and the symbols say so.
         targets = {site.target, self._code.after_thunks(site.target)}
@@ -172,6 +179,19 @@ class ReturnAddresses:
             return Fit.CALLS_FUNCTION if start in targets else Fit.POSSIBLE if reaches is None else Fit.CONTRADICTED
         is_nearest = self._function_starts.nearest(place.ip - (1 if place.is_return_address else 0)) in targets
         return Fit.POSSIBLE if reaches is None or is_nearest else Fit.CONTRADICTED
+
+    def _fit_outside(self, place: Place, target: int) -> Fit | None:
+        """Return how well a return address after a call of `target` serves a frame outside the images.
+
+        The result is None for a frame in an image. `target` is known not to reach the frame by code that can be read.
+        """
+        if not self._code.is_code(place.ip):
+            # No code can say how the thread got there. Two ways lead through a function that was called directly. An
+            # adjustor thunk (`sub ecx, 8; jmp [table]`) jumps to a method whose DLL was unloaded. And a function whose
+            # own return address was overwritten returns to nowhere, so that the next word on the stack which is after
+            # a call belongs to a frame that called some function of its own.
+            return Fit.POSSIBLE
+        return Fit.DIVERTED if self._code.is_outside(place.ip) and not self._code.is_outside(target) else None
 
 
 _ORDER = {fit: rank for rank, fit in enumerate(Fit)}

@@ -20,31 +20,33 @@ from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.symbols import Symbols
 from throwstack.unwind import trace
 from throwstack.unwind.code_outside import CodeOutside
-from throwstack.unwind.thread_start import overwritten
+from throwstack.unwind.thread_start import StackEnds, overwritten
 from throwstack.unwind.x86 import frame_data, judgement_trace
 from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.callback import CALLBACK_DISPATCHER, interrupted_system_call
 from throwstack.unwind.x86.callees import Callees
-from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
+from throwstack.unwind.x86.candidates import Candidate, Rule, best, completed
 from throwstack.unwind.x86.captured_context import is_captured_return
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.fixed_layouts import after_call_only, caller_at, chain_goes_on
 from throwstack.unwind.x86.function_starts import FunctionStarts
-from throwstack.unwind.x86.interrupted_context import DISPATCHERS_MODULE, interrupted_context
+from throwstack.unwind.x86.interrupted_context import DISPATCHERS, DISPATCHERS_MODULE, interrupted_context
+from throwstack.unwind.x86.nearer_caller import nearer_caller
 from throwstack.unwind.x86.outermost_frames import OutermostFrames
 from throwstack.unwind.x86.prologue import Prologues
 from throwstack.unwind.x86.rest_of_function import RestOfFunction
 from throwstack.unwind.x86.return_address import Fit, ReturnAddresses
 from throwstack.unwind.x86.stack_scan import scan_return_addresses
+from throwstack.unwind.x86.switched_stack import SWITCHED, is_on_another_stack
 
 _BELIEVED = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE, Fit.OUTSIDE)
 _CERTAIN = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
 _FOLLOWED = (Rule.EPILOGUE, Rule.FORWARD, Rule.GENERATED_CHAIN)
 """Rules that know enough of a frame outside the images to believe that a hook led to it."""
+_BY_EBP = (Rule.FRAME_POINTER, Rule.GENERATED_CHAIN)
+_DISPATCHERS = DISPATCHERS | {CALLBACK_DISPATCHER}
 _LOST = "after a return address that was overwritten"
-_FROM_START = (Rule.FUNCTION, Rule.GUESSED_START)
-_HERE = (Rule.FUNCTION,)
 _RECORDED = (Rule.FRAME_DATA, Rule.RECORD_HERE)
 _SEH_FRAMES = (0x10, 0x0C)
 """The possible distances in bytes from an exception registration up to the saved ebp of the same function.
@@ -83,7 +85,8 @@ class Rules:
         self._rest = RestOfFunction(self._code, self._callees)
         self._function_starts = FunctionStarts(self._code, meter)
         self._return_addresses = ReturnAddresses(self._code, self._prologues, self._function_starts)
-        self.outermost = OutermostFrames(self._code, outside, self._return_addresses)
+        self._ends = StackEnds(images.memory, outside, 4, self._return_addresses.is_return_address)
+        self.outermost = OutermostFrames(self._code, self._ends)
 
     def begin_walk(self, work_limit: int) -> None:
         """Start to count the instructions of a new walk, which may follow at most `work_limit` of them.
@@ -151,7 +154,24 @@ class Rules:
             # of the stack, so that the scan may find a return address which is certain.
             candidates.extend(other for other in self._by_scan(place, stack) if other.fit in _CERTAIN)
             found = best(candidates)
-        return None if found is None else _completed(place, found, candidates)
+        elif found.rule in _BY_EBP and not place.is_return_address and not self._code.is_certainly_code(place.ip):
+            found = self._nearer(place, found, stack) or found
+        return None if found is None else completed(place, found, candidates)
+
+    def _nearer(self, place: Place, found: Candidate, stack: StackBounds) -> Candidate | None:
+        """Return a caller nearer than `found`, to which ebp leads from a place that is not code; None if ebp is right.
+
+        It is right if the call before that return address went to the same unloaded image: to this frame.
+        """
+        module = self.symbols.name(place.ip).module
+        called = self._return_addresses.targets(found.caller.return_address, place)
+        if module and module in {self.symbols.name(target).module for target in called}:
+            return None
+
+        def find(at: Place) -> Candidate | None:
+            return self._best(at, stack, 0, (), [])
+
+        return nearer_caller(place, found, self._by_scan(place, stack), find, self.next_place)
 
     def _after_overwritten(
         self, place: Place, found: Candidate, candidates: list[Candidate], stack: StackBounds
@@ -170,7 +190,7 @@ class Rules:
             candidates += scanned
             better = best(scanned)
             if better is not None:
-                return _completed(place, better, candidates)
+                return completed(place, better, candidates)
         gap, bp = overwritten(caller.slot), caller.gpr[BP]
         for other in self._by_scan(place, stack, caller.slot + 4):
             if not stub(other.caller.return_address):
@@ -221,11 +241,21 @@ class Rules:
         )
 
     def _dispatcher(self, place: Place) -> str:
-        """Return the name of the function at `place` if it is in ntdll, or an empty string for another module."""
+        """Return the name of the function at `place` if it is in ntdll and certain, or else an empty string.
+
+        With exports only, many functions after KiUserExceptionDispatcher have its name, and two words of such a frame
+        that look like its arguments are not rare while an exception is dispatched. A name is certain too if the code
+        leads from the symbol to `place`.
+        """
         image = self.images.find(place.ip)
         if image is None or image.module.label.lower() != DISPATCHERS_MODULE:
             return ""
-        return self.symbols.name(place.ip, is_return_address=place.is_return_address).symbol
+        name = self.symbols.name(place.ip, is_return_address=place.is_return_address)
+        if name.symbol not in _DISPATCHERS:
+            return ""
+        start = self.symbols.function_start(place.ip, is_return_address=place.is_return_address)
+        is_led_to = start is not None and self._prologues.state(start, place) is not None
+        return name.symbol if name.is_certain or is_led_to else ""
 
     def _before_callback(self, place: Place, stack: StackBounds) -> Candidate | None:
         start = self.symbols.function_start(place.ip, is_return_address=True)
@@ -240,12 +270,13 @@ class Rules:
         self, place: Place, stack: StackBounds, rule: Rule, caller: Caller, note: str = "", *, has_program: bool = False
     ) -> Candidate | None:
         """Return the candidate for what `rule` has found, or None if its slot is not on the stack above the frame."""
-        if not stack.contains(caller.slot, 4):
+        has_switched = is_on_another_stack(place, rule, caller, stack, self._ends)
+        if not has_switched and not stack.contains(caller.slot, 4):
             return None
         # Each frame is above the one inside it. The exception is a helper that was stopped after it had popped its
         # return address: its slot is below esp.
         has_popped = caller.is_in_register and not place.is_return_address
-        if not has_popped and (caller.slot < place.lowest_sp or caller.call_sp <= place.lowest_sp):
+        if not (has_switched or has_popped) and (caller.slot < place.lowest_sp or caller.call_sp <= place.lowest_sp):
             return None
         fit = self._return_addresses.fit(place, caller.slot, caller.return_address)
         if fit is Fit.OUTERMOST and not self.outermost.is_outermost(place, caller, stack):
@@ -256,7 +287,7 @@ class Rules:
             # What is there can be code or data. It was called just now, or this is not the place of its return address.
             is_called = self._return_addresses.calls_place(caller.return_address, place)
             fit = Fit.CONFIRMED if is_called else Fit.CONTRADICTED
-        return Candidate(rule, caller, fit, note, has_program)
+        return Candidate(rule, caller, fit, SWITCHED if has_switched else note, has_program, has_switched=has_switched)
 
     def _answers(
         self, place: Place, stack: StackBounds, record: FrameData | None, arguments_size: int
@@ -359,32 +390,3 @@ class Rules:
             yield Candidate(Rule.SCAN, caller, fit)
             if fit in _CERTAIN:
                 return
-
-
-def _completed(place: Place, found: Candidate, candidates: list[Candidate]) -> Candidate:
-    """Return the best candidate, with its unknown registers filled in and with its trust label.
-
-    `found` is the best of `candidates`, and `place` is the frame. Unknown registers are taken from candidates with the
-    return address in the same slot. In two cases a register is taken from another candidate although `found` knows it.
-    If the ip of `place` is not a return address, the registers that were computed from a function start known by
-    symbols are preferred, because a PDB record describes neither epilogues nor every step of a prologue. If `found`
-    came from the rest of the function, those that were computed from the function's start are preferred, because that
-    code has run and the rest has not.
-    """
-    caller = found.caller
-    for other in candidates:
-        if other is found or other.caller.slot != caller.slot or not other.caller.is_consistent:
-            continue
-        mine, theirs = caller.gpr, other.caller.gpr
-        knows_better = (
-            _FROM_START if found.rule in {Rule.FORWARD, Rule.EPILOGUE} else _HERE if not place.is_return_address else ()
-        )
-        if other.rule in knows_better:
-            mine, theirs = theirs, mine
-        gpr = tuple(own if own is not None else given for own, given in zip(mine, theirs, strict=True))
-        caller = replace(caller, gpr=gpr)
-        if caller.popped is None and other.caller.popped is not None:
-            popped = other.caller.popped
-            gpr = (*gpr[:SP], (caller.call_sp + popped) & MASK, *gpr[SP + 1 :])
-            caller = replace(caller, popped=popped, gpr=gpr)
-    return replace(found, caller=caller, trust=label(found, candidates))

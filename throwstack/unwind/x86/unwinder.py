@@ -16,6 +16,7 @@ from throwstack.names.frame_records import FrameDataSource
 from throwstack.names.symbols import Symbols
 from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.kept_frames import MOST_FRAMES, Depth
+from throwstack.unwind.target import stack_around
 from throwstack.unwind.walk import Step, walk
 from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.candidates import Candidate, Rule
@@ -34,12 +35,14 @@ class X86Step(Step):
 
     `place` is the frame with its registers. `arguments_size` is the size in bytes of the arguments that the frame has
     pushed for the call of the next inner frame. `registrations` are the addresses of the thread's exception
-    registrations.
+    registrations. `stack` are the bounds of the stack that the frame is on, None if it is the one that the walk began
+    on.
     """
 
     place: Place = field(kw_only=True)
     arguments_size: int = 0
     registrations: tuple[int, ...] = ()
+    stack: StackBounds | None = None
 
 
 class Unwinder:
@@ -99,7 +102,8 @@ class Unwinder:
 
     def step(self, at: X86Step, stack: StackBounds) -> X86Step | Stop:
         """Return the step that reaches the caller of the frame `at`, or the reason why the walk ends there."""
-        place, caller = at.place, None
+        place, caller, first_stack = at.place, None, stack
+        stack = at.stack or stack
         try:
             context = self._rules.interrupted(place, stack)
             if context is not None:
@@ -111,6 +115,7 @@ class Unwinder:
                     note=f"interrupted: CONTEXT at {context.address:#x}",
                     place=Place(context.registers),
                     registrations=at.registrations,
+                    stack=at.stack,
                 )
             found = self._rules.caller(place, stack, at.arguments_size, at.registrations)
             if found is None:
@@ -120,16 +125,22 @@ class Unwinder:
                 return Stop(End.THREAD_START, "", caller.return_address, caller.slot)
             if found.fit is Fit.ZERO:
                 return Stop(End.LOST_RETURN_ADDRESS, found.gap, caller.return_address, caller.slot)
-            return self._reached(found, at)
+            return self._reached(found, at, first_stack)
         except WorkLimitError:
             self._rules = self._new_rules()
             return (
                 Stop(End.WORK_LIMIT) if caller is None else Stop(End.WORK_LIMIT, "", caller.return_address, caller.slot)
             )
 
-    def _reached(self, found: Candidate, at: X86Step) -> X86Step:
-        """Return the step that reaches the caller in `found`; `at` is the step that has reached the frame it called."""
-        caller = found.caller
+    def _reached(self, found: Candidate, at: X86Step, first_stack: StackBounds) -> X86Step:
+        """Return the step that reaches the caller in `found`; `at` is the step that has reached the frame it called.
+
+        `first_stack` are the bounds of the stack that the walk began on.
+        """
+        caller, stack = found.caller, at.stack
+        if found.has_switched:
+            is_back = first_stack.contains(caller.slot, 4)
+            stack = None if is_back else stack_around(self._memory, caller.slot)
         data = self._rules.record(at.place)
         is_called = found.rule is not Rule.CALLBACK
         place = self._rules.next_place(caller)
@@ -142,6 +153,7 @@ class Unwinder:
             place=place,
             arguments_size=data.parameters_size if data is not None and is_called else caller.popped or 0,
             registrations=at.registrations,
+            stack=stack,
         )
 
     def frame(self, at: X86Step, return_address: int | None, slot: int | None) -> Frame:

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A thread that has returned into an unloaded DLL, with the ebp of a function further out."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unwind.x86.assemble import EBP, EBX, ESI, ESP, LEAVE, Assembler, mov, pop, push, ret, sub
+from tests.unwind.x86.machine import TEXT
+from tests.unwind.x86.written_stack import Stack, slots, walk
+from throwstack.core.frames import Trust
+from throwstack.names.symbols import Name
+
+GONE = 0x6B0010AA
+
+
+def program() -> Assembler:
+    """start calls outer, which has a frame pointer; outer calls plain, and that calls the DLL, without one."""
+    asm = Assembler(TEXT)
+    asm.label("BaseThreadStart").emit("33ed").call("outer").label("back in start").emit("cc").align()
+    asm.label("outer").emit(push(EBP), mov(EBP, ESP), sub(ESP, 8), push(ESI)).call("plain").label("back in outer")
+    asm.emit(pop(ESI), LEAVE, ret()).align()
+    asm.label("plain").emit(push(EBX), sub(ESP, 8), "ffd0").label("back in plain").emit("83c408", pop(EBX), ret())
+    asm.align().label("other").emit(push(EBP), mov(EBP, ESP), sub(ESP, 0x40), "ffd0").label("back in other")
+    return asm.emit(LEAVE, ret()).align()
+
+
+def gone(asm: Assembler, left_over: int = 0) -> Stack:
+    """The unloaded function's locals, one of which may be left over from an earlier call, then plain's frame."""
+    return Stack(
+        *("esp", 7, left_over, 7, "gone returns", asm.labels["back in plain"], 0, 0, 0xB),
+        *("plain returns", asm.labels["back in outer"], 0x51, 0, 0),
+        *("outer's ebp", 0, "outer returns", asm.labels["back in start"], "start's", 0),
+    )
+
+
+def walked(asm: Assembler, stack: Stack, ebp: str, **options):
+    registers = {"eip": GONE, "esp": stack["esp"], "ebp": stack[ebp]}
+    return walk(asm, stack, registers, **options)
+
+
+@pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
+def test_the_nearest_return_address_from_which_the_walk_leads_to_ebp_is_the_caller(has_symbols):
+    asm = program()
+    stack = gone(asm)
+    found = walked(asm, stack, "outer's ebp", has_symbols=has_symbols)
+    assert slots(found) == [stack[name] for name in ("gone returns", "plain returns", "outer returns", "start's")]
+    assert found.frames[1].trust is Trust.SCAN
+    assert found.frames[1].note == "the walk from here leads to the frame of ebp"
+    assert found.frames[2].registers.gpr[EBX] == 0xB
+    assert found.is_complete
+
+
+def test_a_return_address_that_was_left_over_does_not_lead_there():
+    """The function `other`, called before, had a frame pointer in another place."""
+    asm = program()
+    stack = gone(asm, asm.labels["back in other"])
+    assert slots(walked(asm, stack, "outer's ebp"))[0] == stack["gone returns"]
+
+
+def test_if_no_return_address_leads_to_ebp_it_is_followed():
+    """The unloaded function has a frame pointer. Nothing between esp and ebp was called from there."""
+    asm = program()
+    words = [7, asm.labels["back in other"], 7, asm.labels["back in plain"], 7]
+    stack = Stack("esp", *words, "gone's ebp", 0, "gone returns", asm.labels["back in outer"], 0x51, 0, 0)
+    stack.marks["outer's ebp"] = stack.base + 4 * len(stack.words)
+    stack.words[5] = stack["outer's ebp"]
+    stack.words += [0, asm.labels["back in start"], 0]
+    found = walked(asm, stack, "gone's ebp")
+    assert slots(found)[0] == stack["gone returns"]
+    assert found.frames[1].trust is Trust.SCAN
+
+
+def test_a_frame_pointer_of_the_unloaded_dll_itself_is_known_by_the_call_before_its_return_address():
+    """A function called `through` before had the frame at the very place that the unloaded one has now."""
+    asm = Assembler(TEXT)
+    asm.label("BaseThreadStart").emit("33ed").call("outer").label("back in start").emit("cc").align()
+    asm.label("outer").emit(push(EBP), mov(EBP, ESP)).absolute("ff15", "import").label("back in outer")
+    asm.emit(LEAVE, ret()).align()
+    asm.label("through").emit(push(EBP), mov(EBP, ESP), sub(ESP, 4), "ffd0").label("back in through")
+    asm.emit(LEAVE, ret()).align().label("import").emit((GONE - 0x10).to_bytes(4, "little"))
+    stack = Stack("esp", 7, asm.labels["back in through"], 0, "gone's ebp", 0, "gone returns")
+    stack.words += [asm.labels["back in outer"], 0, asm.labels["back in start"], 0]
+    stack.words[3] = stack.base + 4 * 5
+    registers = {"eip": GONE, "esp": stack["esp"], "ebp": stack["gone's ebp"]}
+    assert slots(walk(asm, stack, registers))[0] == stack["esp"] + 4
+    named = {"name_outside": lambda at: Name(at, "<Unloaded_gone.dll>") if at >> 16 == GONE >> 16 else None}
+    assert slots(walk(asm, stack, registers, **named))[0] == stack["gone returns"]
