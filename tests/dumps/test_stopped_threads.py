@@ -20,7 +20,7 @@ from tests.forge.records import record_x64
 from tests.support.vol import vol
 
 PID = 0x1C2C
-DEBUG_PRINT = 0x40010006
+BREAKPOINT, DEBUG_PRINT = 0x80000003, 0x40010006
 READS = 5
 """Where in ledger::hash_bytes the instruction that reads is."""
 
@@ -112,6 +112,17 @@ def test_what_only_tells_a_debugger_something_is_no_row(tmp_path: Path):
     site.add(process, at_read(threads, PID + 4, "exception"))
     forge(site.case(), tmp_path)
     assert vol(tmp_path, "windows.unhandled").rows == []
+
+
+@pytest.mark.parametrize(("debug_port", "rows"), [(0, 1), (0xFFFFC00012345678, 0)])
+def test_a_breakpoint_is_a_failure_unless_a_debugger_is_attached(tmp_path: Path, debug_port: int, rows: int):
+    site = Site("breakpoint")
+    process, threads = site.service(PID)
+    process.debug_port = debug_port
+    threads.kernel.code = BREAKPOINT
+    site.add(process, at_read(threads, PID + 4, "exception"))
+    forge(site.case(), tmp_path)
+    assert len(vol(tmp_path, "windows.unhandled").rows) == rows
 
 
 def _free(pieces: dict[int, bytes], below: int, size: int):
