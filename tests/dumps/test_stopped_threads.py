@@ -93,7 +93,7 @@ def test_threads_that_wait_in_a_page_fault_have_none_whatever_is_left_on_their_k
         thread = waiting.thread
         if index:
             # An earlier fault of the same instruction: its record, and a return address in DbgkForwardException.
-            forward = threads.kernel.functions["DbgkForwardException"].start + 0xE3
+            forward = threads.kernel.functions["DbgkForwardException"].start + 0xA3
             left = struct.pack("<Q", forward) + record_x64(0xC0000005, 0, thread.registers["rip"], (0, 0x18))[:0x30]
             at = next(address for address in _free(thread.kernel_stack, thread.trap_frame, len(left)))
             assert at > thread.kernel_stack_pointer

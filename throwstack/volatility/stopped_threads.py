@@ -35,7 +35,7 @@ from throwstack.volatility.memory.offsets import offset, take
 from throwstack.volatility.objects.switch_frame import read_switch_frame
 from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.objects.trap_frame import TrapFrame
-from throwstack.volatility.processes import ProcessReader
+from throwstack.volatility.processes import Process, ProcessReader
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ FORWARDS = "DbgkForwardException"
 """The kernel's function that sends an exception to a debugger or to the error port, and waits."""
 _LONGEST = 0x800
 _MAX_KERNEL_STACK = 1 << 20
+_SYSTEM_CALLS = frozenset({b"\x0f\x05", b"\x0f\x34", b"\xcd\x2e"})
+"""syscall, sysenter, int 2Eh."""
+_CALL_SIZE = 2
 _DEBUGGERS_OWN = frozenset({0x80000003, 0x80000004, 0x4000001E, 0x4000001F})
 """Breakpoint and single step, and the same in 32-bit code of WoW64. A debugger that is attached made them itself."""
 
@@ -62,15 +65,17 @@ class StoppedThreads:
         self._arch = Arch.X64 if machine.is_64bit else Arch.X86
         self._offsets = take(_Offsets, machine.layout)
 
-    def exception(self, process: int, thread: Thread, stack: ThreadStack) -> ExceptionRecord | None:
-        """Return the record of the exception that has stopped a thread, or None. The record is on the kernel stack.
+    def exception(self, process: Process, thread: Thread, stack: ThreadStack) -> ExceptionRecord | None:
+        """Return the record of the exception that has stopped `thread` of `process`, or None.
 
-        `thread` is a thread of the EPROCESS at `process`. `stack` is its user-mode stack; the registers there must be
-        those of the trap frame, and not those of a CPU area (WoW64). The record's code is never one that only tells a
-        debugger something. Raises MemoryUnreadable if the thread's trap frame cannot be read.
+        The record is on the kernel stack. `stack` is the thread's user-mode stack; the registers there must be those of
+        the trap frame, and not those of a CPU area (WoW64). The record's code is never one that only tells a debugger
+        something. Raises MemoryUnreadable if the thread's trap frame cannot be read.
         """
-        frame = None if thread.is_running else self._reader.trap_frame(thread)
-        if frame is None or stack.registers is None or not _is_at(stack.registers, frame.registers):
+        if thread.is_running or stack.registers is None or _is_in_call(process.memory, stack.registers.ip):
+            return None
+        frame = self._reader.trap_frame(thread)
+        if frame is None or not _is_at(stack.registers, frame.registers):
             return None
         if not 0 < frame.address - thread.kernel_stack < _MAX_KERNEL_STACK:
             return None
@@ -79,7 +84,7 @@ class StoppedThreads:
         record = None if forwards is None else self._record(forwards, frame)
         if record is None or is_debugger_signal(record.code):
             return None
-        return None if record.code in _DEBUGGERS_OWN and self._is_debugged(process) else record
+        return None if record.code in _DEBUGGERS_OWN and self._is_debugged(process.address) else record
 
     @cached_property
     def _ranges(self) -> CodeRanges:
@@ -149,6 +154,11 @@ class StoppedThreads:
 
 def _is_at(registers: Registers, interrupted: Registers) -> bool:
     return (registers.ip, registers.gpr[SP]) == (interrupted.ip, interrupted.gpr[SP])
+
+
+def _is_in_call(memory: Memory, ip: int) -> bool:
+    """Say whether the instruction before `ip` is a system call: nearly every thread waits in one."""
+    return memory.read_available(ip - _CALL_SIZE, _CALL_SIZE) in _SYSTEM_CALLS
 
 
 def _word(memory: Memory, address: int, size: int) -> int | None:

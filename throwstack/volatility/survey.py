@@ -354,7 +354,7 @@ class Survey:
     def _stopped(self, process: Process, thread: Thread, stack: ThreadStack, triage: Triage) -> StuckThread | None:
         """Return the thread as a stuck one if an exception has stopped it in the kernel; else None."""
         with guarded(lambda reason: log.info("thread %d: what it waits for in the kernel: %s", thread.tid, reason)):
-            record = self._stops.exception(process.address, thread, stack)
+            record = self._stops.exception(process, thread, stack)
             if record is not None:
                 return triage.stopped(self._reader.completed(thread, stack), record, ("nt", FORWARDS))
         return None

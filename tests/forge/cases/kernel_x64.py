@@ -73,10 +73,6 @@ def _functions() -> dict[str, Function]:
             Call(at(0x3133), commit, sets={"rbx": 0xFFFFE00010002040}),)),
         Function("MmAccessFault", at(0x1480), Frame(_ALL, 0x88), (
             Call(at(0x1552), at(0x2F00), sets={"rbx": 0, "rsi": 3, "rdi": 0xFFFFE00010003000}),)),
-        Function("KiDispatchException", at(0x0A00), Frame(_ALL, 0x148), (
-            Call(at(0x0B31), at(0x0C00), sets={"rsi": 0, "r12": 1}),)),
-        Function("DbgkForwardException", at(0x0C00), Frame(("rbp", *_MANY[1:]), 0x100, {"rbx": 8}), (
-            Call(at(0x0CE3), at(0x2F00), sets={"rbx": 0xFFFFE00010005000}),)),
         Function("NtDelayExecution", at(0x3200), Frame(("rbx",), 0x30), (
             Call(at(0x325F), at(0x3300), sets={"rbx": 1}),)),
         Function("KeDelayExecutionThread", at(0x3300), Frame(("rdi", "r14"), 0x78, {"rbx": 16, "rsi": 24}), (
@@ -87,6 +83,10 @@ def _functions() -> dict[str, Function]:
             Call(at(0x3898), at(0x3A00)),)),
         Function("KeRemoveQueueEx", at(0x3A00), Frame(("rbp", *_MANY[1:]), 0x70, {"rbx": 8}), (
             Call(at(0x3C5E), commit, sets={"r15": 0}),)),
+        Function("KiDispatchException", at(0x3C90), Frame(_ALL, 0x148), (
+            Call(at(0x3D11), at(0x3D80), sets={"rsi": 0, "r12": 1}),)),
+        Function("DbgkForwardException", at(0x3D80), Frame(("rbp", *_MANY[1:]), 0x100, {"rbx": 8}), (
+            Call(at(0x3E23), at(0x2F00), sets={"rbx": 0xFFFFE00010005000}),)),
     )  # fmt: skip
     return {function.name: function for function in functions}
 
