@@ -199,6 +199,8 @@ class Process:
     directory_base: int | None = None
     """Physical address of the top page table (for PAE, of the 32-byte PDPT)."""
     session: int = 0
+    debug_port: int = 0
+    """The object of the debugger that is attached; 0 if there is none."""
     create_seconds: int = 100
     """Seconds after boot."""
     loader_base: int | None = None

@@ -77,6 +77,7 @@ class ProcessWriter:
         block.put("Peb", 0 if process.pid == SYSTEM else process.peb)
         block.put_any(("SectionBaseAddress",), process.modules[0].base if process.modules else 0)
         block.put_bytes("ImageFileName", process.name.encode("ascii", "replace")[:15].ljust(15, b"\0"))
+        block.put_any(("DebugPort",), process.debug_port)
         block.put_any(("ObjectTable",), self._write_handle_table(process))
         block.put_any(("Session",), self._session(process.session))
         if block.has("SeAuditProcessCreationInfo.ImageFileName") and process.image_path:

@@ -216,7 +216,11 @@ def test_a_separate_part_has_the_name_of_its_function(kind):
 def test_a_separate_part_with_a_symbol_of_its_own_keeps_it():
     starts = {"parse": 0x1040, "print": 0x1080, "parse$cold": 0x1100}
     table = SymbolTable(SymbolKind.ISF, ((rva, name) for name, rva in starts.items()))
-    assert str(Symbols(separate_parts({}), lambda _: table).name(BASE + 0x1110)) == "app!parse$cold+0x10"
+    symbols = Symbols(separate_parts({}), lambda _: table)
+    part, other = symbols.name(BASE + 0x1110), symbols.name(BASE + 0x1090)
+    assert str(part) == "app!parse$cold+0x10"
+    assert str(symbols.whole_function(part)) == "app!parse+0xd0"
+    assert symbols.whole_function(other) is other
 
 
 def test_a_part_of_a_function_without_a_symbol_has_a_doubtful_name():

@@ -91,6 +91,7 @@ def test_codes(kinds: list[BlockerKind], has_exception: bool, code: VerdictCode,
 @pytest.mark.parametrize(
     ("waits_for", "code"),
     [
+        (NotBack.KERNEL, VerdictCode.STOPPED),
         (NotBack.SECOND_CHANCE, VerdictCode.SECOND_CHANCE),
         (NotBack.VECTORED_HANDLER, VerdictCode.VECTORED_HANDLER),
         (NotBack.EXCEPTION_FILTER, VerdictCode.EXCEPTION_FILTER),

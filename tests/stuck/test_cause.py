@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.thrown_stacks import thrown
+from throwstack.core.memory import MemoryUnreadable
 from throwstack.stuck.cause import led_by_cause
 from throwstack.stuck.stuck_thread import ExceptionRole, StuckThread
 
@@ -154,3 +155,14 @@ def test_one_exception_and_none_are_left_as_they_are():
     ):
         before, names = thrown(text)
         assert led_by_cause(names, before) == before
+
+
+def test_a_search_that_fails_costs_no_row(monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: object) -> None:
+        raise MemoryUnreadable(0x401000)
+
+    monkeypatch.setattr("throwstack.stuck.cause._Between", fails)
+    stuck, names = thrown(f"{ABORT} < app!CrashFilter < {FILTER} < {FAULT}")
+    found = led_by_cause(names, stuck)
+    assert (found.exceptions, found.throwing_walks) == (stuck.exceptions, stuck.throwing_walks)
+    assert found.notes[-1].startswith("which exception is the cause: ")

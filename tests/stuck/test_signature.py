@@ -88,8 +88,10 @@ def test_a_recursive_function_is_in_the_signature_once():
 
 def test_a_frame_without_a_trusted_name_is_its_place_in_its_module():
     assert signature([Name(0x401A2F, "app", "", 0x1A2F, rva=0x1A2F), *stack("app!Other")]).text == "app+0x1a2f"
-    far = Name(0x463000, "app", "DllRegisterServer", 0x52000, SymbolKind.EXPORT, rva=0x63000)
+    certain = Name(0x463000, "app", "DllRegisterServer", 0x52000, SymbolKind.EXPORT, rva=0x63000)
+    far = replace(certain, certainty=Certainty.LIKELY)
     assert signature([far]).text == "app+0x63000"
+    assert signature([certain]).text == "app!DllRegisterServer"
     doubtful = Name(
         0x411123, "app", "DllRegisterServer", 0x123, SymbolKind.EXPORT, certainty=Certainty.DOUBTFUL, rva=0x11123
     )
@@ -98,6 +100,22 @@ def test_a_frame_without_a_trusted_name_is_its_place_in_its_module():
     assert signature([far_in_filter, *stack("app!Parse")]).text == "app!Parse"
     near = stack("app!DllRegisterServer+0x20", kind=SymbolKind.EXPORT)
     assert signature(near).text == "app!DllRegisterServer"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("ucrtbase!abort app!Check app!main", "app!Check"),
+        ("KERNELBASE!RaiseException ucrtbase!abort app!Check", "app!Check"),
+        ("VCRUNTIME140!_CxxThrowException app!_com_raise_error app!main", "app!_com_raise_error"),
+        ("ucrtbase!abort ucrtbase!terminate ntdll!KiUserExceptionDispatch app!main", "ucrtbase!abort"),
+        ("ucrtbase!abort ucrtbase!terminate", "ucrtbase!abort"),
+    ],
+)
+def test_what_a_reporter_raised_is_thrown_at_its_caller(text: str, place: str):
+    names = stack(*text.split())
+    assert str(thrown_at(names, is_raised=True)) == place
+    assert thrown_at(names) == next(name for name in names if not is_machinery(name.symbol))
 
 
 def test_a_stack_of_nothing_but_machinery_has_no_relevant_frames():

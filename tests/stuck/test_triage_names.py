@@ -35,7 +35,9 @@ from throwstack.core.registers import Arch, Registers
 from throwstack.images.image import Image
 from throwstack.images.modules import Module
 from throwstack.names.blockers import BlockerKind
-from throwstack.names.symbols import LocatedFunction, SymbolKind, Symbols, SymbolTable
+from throwstack.names.function_extent import Certainty
+from throwstack.names.symbols import LocatedFunction, Name, SymbolKind, Symbols, SymbolTable
+from throwstack.stuck.suspects import may_be_in_function
 from throwstack.stuck.triage import Examination, Triage
 from throwstack.unwind.target import Target, ThreadStack
 
@@ -158,3 +160,12 @@ def test_a_blocker_whose_symbol_is_beyond_the_end_of_the_address_space_is_no_err
     names = {"kernel32.dll": {"UnhandledExceptionFilter": 0xFFF0, "FatalAppExitA": 0x20000}}
     memory = {LIMIT: Stack(LIMIT, BASE).at(SP + 0x200).d32(0xFFFFFFF8).data()}
     assert Triage(make_target(Arch.X86, [end], memory, names, walk())).look_at(stack_of()).is_suspect
+
+
+@pytest.mark.parametrize(
+    ("certainty", "offset", "may_be"),
+    [(Certainty.CERTAIN, 0x90000, True), (Certainty.LIKELY, 0x90000, False), (Certainty.DOUBTFUL, 0x55B, True)],
+)
+def test_a_part_apart_from_its_function_is_in_it_however_far_away(certainty: Certainty, offset: int, may_be: bool):
+    name = Name(0x77900000, "ntdll", "RtlReportException", offset, SymbolKind.PDB, certainty=certainty)
+    assert may_be_in_function(name) is may_be

@@ -28,6 +28,7 @@ class Route(Enum):
     """The ways in which a saved CONTEXT can be found (routes), the most reliable first."""
 
     FAST_FAIL = "int 29h in the trap frame"
+    KERNEL_STACK = "record on the kernel stack"
     FILTER_ARGUMENT = "UnhandledExceptionFilter argument"
     DISPATCHER = "KiUserExceptionDispatcher frame"
     RAISE = "RtlRaiseException frame"

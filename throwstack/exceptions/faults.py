@@ -27,6 +27,8 @@ WITHOUT_ADDRESS = frozenset(
     }
 )
 """Codes of faults whose records have no parameters that say more, such as an address (ntstatus.h)."""
+_RAISED_BY_INSTRUCTION = frozenset({0x80000003, 0xC000001D, 0xC0000420})
+"""int3, ud2 and int 2Ch: what a function that reports a failure may end the program with."""
 
 _ACCESSES = {0: FaultAccess.READ, 1: FaultAccess.WRITE, 8: FaultAccess.EXECUTE}
 _WORDS = {FaultAccess.READ: "reading", FaultAccess.WRITE: "writing", FaultAccess.EXECUTE: "executing"}
@@ -35,6 +37,12 @@ _FAST_FAIL_HINTS = {
     5: "the C runtime refused an argument",
     7: "abort, terminate or a failed check ended the program",
 }
+
+
+def is_fault(code: int) -> bool:
+    """Say whether `code` is that of a fault of an instruction, and not of one that is there to raise an exception."""
+    of_memory = code in {ACCESS_VIOLATION, IN_PAGE_ERROR, GUARD_PAGE_VIOLATION, STACK_OVERFLOW}
+    return of_memory or (code in WITHOUT_ADDRESS and code not in _RAISED_BY_INSTRUCTION)
 
 
 def access_violation(raised: RaisedException) -> ExceptionText:

@@ -254,6 +254,21 @@ class Symbols:
             for location in locations
         )
 
+    def whole_function(self, name: Name) -> Name:
+        """Return `name`, or the function of which it names a separate part, if the image's function table tells.
+
+        Example: Visual C++ puts the code of `parse` that seldom runs apart from it, and calls it `parse$cold`. The
+        result for `app!parse$cold+0x10` is `app!parse+0x4a0`.
+        """
+        image = self.images.find(name.address)
+        begins = None if image is None or name.rva is None or name.is_inline else function_begin(image, name.rva)
+        if image is None or begins is None or begins[0] == begins[1]:
+            return name
+        whole = self.name(image.base + begins[1])
+        if whole.offset or not whole.is_certain:
+            return name
+        return replace(whole, address=name.address, offset=name.address - image.base - begins[1], rva=name.rva)
+
     def function_start(self, address: int, *, is_return_address: bool = False) -> int | None:
         """Return the address of the last symbol at or before `address` in the same section, or None.
 

@@ -74,10 +74,10 @@ class ExceptionReport:
     could not be described, `kind` and all else that follows from the record are absent. `title` is a line for a
     table, and `details` are sentences that explain more. `type` is the thrown type, and `bases` are the further
     types under which it can be caught. `message` is the text that the program gave. `record_address` and
-    `context_address` are None for a record or CONTEXT that is in no memory of the process. `routes` say how the
-    CONTEXT was found, the strongest evidence first. `stack` is the stack that threw; it is None for the first
-    exception of a crash, whose stack is the crash's `throwing`. `thrown_at` and `signature` are made of that stack
-    as those of the crash are. `logical_stack` is reserved for stacks that the runtime recorded (.NET).
+    `context_address` are None for a record or CONTEXT that is in no memory; a record may be on the kernel stack.
+    `routes` say how the CONTEXT was found, the strongest evidence first. `stack` is the stack that threw; it is None
+    for the first exception of a crash, whose stack is the crash's `throwing`. `thrown_at` and `signature` are made of
+    that stack as those of the crash are. `logical_stack` is reserved for stacks that the runtime recorded (.NET).
     """
 
     code: Hexadecimal
@@ -120,9 +120,10 @@ class CrashReport:
     by those that were being handled when the cause was raised, the original last. `throwing` is the stack that threw
     the first exception, or None if no exception was found. `blocked` is the stack on which the thread waits, or None if
     the thread's registers are not known. `thrown_at` is the innermost frame of `throwing` that is not exception
-    machinery; without an exception, the innermost frame of `blocked` that neither waits nor reports a failure.
-    `signature` is made of the same stack. `doubts` say why the report may
-    be wrong, and `notes` contain further facts. A part that could not be made is absent, and a note says why.
+    machinery, nor a function that raised the exception to report a failure; without an exception, the innermost frame
+    of `blocked` that neither waits nor reports a failure. `signature` is made of the same stack. `doubts` say why the
+    report may be wrong, and `notes` contain further facts. A part that could not be made is absent, and a note says
+    why.
     """
 
     process: ProcessSummary

@@ -18,9 +18,11 @@ from throwstack.core.sides import Side
 from throwstack.core.text import escape
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.exceptions.describe import describe
+from throwstack.exceptions.faults import is_fault
 from throwstack.exceptions.model import ExceptionText
 from throwstack.names.blockers import blocker_named
 from throwstack.names.frame_names import name_of
+from throwstack.names.symbols import Name
 from throwstack.report.crash_report import (
     BlockerReport,
     CrashReport,
@@ -168,9 +170,13 @@ class _CrashMaker:
         where, signed = "", None
         with self._part("throwing stack"):
             names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
-            where = escape(str(thrown_at(names) or names[0]), WHOLE)
+            where = self._place(thrown_at(names, is_raised=not is_fault(exception.record.code)) or names[0])
             signed = signature(names, thrown_type or f"{exception.record.code:#010x}")
         return where, signed
+
+    def _place(self, name: Name) -> str:
+        """Return `name` as text. A part of a function that is apart from it is named after the function."""
+        return escape(str(self._site.target.symbols.whole_function(name)), WHOLE)
 
     def _named_after_wait(self) -> tuple[str, Signature | None]:
         """Return where a thread without an exception was when its failure was reported, and the signature."""
@@ -181,7 +187,7 @@ class _CrashMaker:
                 names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
                 at = waits_at(names)
                 if at is not None:
-                    where = escape(str(at), WHOLE)
+                    where = self._place(at)
                     inside = walk.frames[: names.index(at) + 1]
                     if any(frame.trust is Trust.SCAN for frame in inside):
                         self._notes.append("where it was thrown and the signature rest on guessed frames")

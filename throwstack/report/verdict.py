@@ -37,6 +37,7 @@ class VerdictCode(Enum):
     IN_TERMINATE_PROCESS = "stuck in TerminateProcess"
     HANGS_IN_SHUTDOWN = "hangs in shutdown without an exception"
     ERROR_BOX = "error box shown"
+    STOPPED = "stopped by an exception in the kernel: waits for a debugger or the error port"
     SECOND_CHANCE = "second chance: waits for a debugger or the error port"
     VECTORED_HANDLER = "an exception is being dispatched, and a vectored handler does not return"
     EXCEPTION_FILTER = "an exception is being dispatched, and an exception filter does not return"
@@ -86,6 +87,7 @@ _BOXES = frozenset({BlockerKind.ERROR_BOX, BlockerKind.MESSAGE_BOX, BlockerKind.
 
 
 _NOT_BACK = {
+    NotBack.KERNEL: VerdictCode.STOPPED,
     NotBack.SECOND_CHANCE: VerdictCode.SECOND_CHANCE,
     NotBack.VECTORED_HANDLER: VerdictCode.VECTORED_HANDLER,
     NotBack.EXCEPTION_FILTER: VerdictCode.EXCEPTION_FILTER,

@@ -25,7 +25,7 @@ from throwstack.names.blockers import blocker_named
 from throwstack.names.frame_names import name_of
 from throwstack.stuck.return_words import StackWord, most_promising, return_words
 from throwstack.stuck.stuck_thread import StuckThread
-from throwstack.stuck.suspects import MAX_FUNCTION, Suspects
+from throwstack.stuck.suspects import Suspects, may_be_in_function
 from throwstack.stuck.walk_evidence import WalkEvidence
 from throwstack.unwind.after_call import is_after_call
 from throwstack.unwind.proven import first_guess
@@ -225,7 +225,7 @@ class BeyondWalk:
         """
         for frame in () if walk is None else walk.frames:
             name = name_of(self._target.symbols, frame)
-            blocker = blocker_named(name.module, name.symbol) if name.offset < MAX_FUNCTION else None
+            blocker = blocker_named(name.module, name.symbol) if may_be_in_function(name) else None
             if blocker is not None and blocker.proves_exception and frame.trust is not Trust.SCAN:
                 return f"{ending}; the frame at {frame.ip:#x} may be in {name.module}!{name.symbol}"
         return ""

@@ -30,6 +30,7 @@ _TERMINATION = re.compile(r"\$fin\$\d+$|^\?fin\$\d+@")
 class NotBack(Enum):
     """Who has not come back to the dispatch of an exception."""
 
+    KERNEL = "the debugger or the error port, which the kernel asks"
     SECOND_CHANCE = "the debugger or the error port"
     VECTORED_HANDLER = "a vectored handler"
     EXCEPTION_FILTER = "an exception filter"

@@ -47,6 +47,8 @@ _DISPATCHERS = frozenset(
         *("RtlRaiseException", "RtlRaiseStatus", "RtlDispatchException", "RaiseException"),
     }
 )
+_THROWS = frozenset({"_CxxThrowException", "CxxThrowException", "__cxa_throw"})
+"""What the compiler calls for a C++ `throw`."""
 _SYSTEM_CALL = re.compile(r"^Zw(?=[A-Z])")
 
 
@@ -121,12 +123,33 @@ def is_machinery(name: str) -> bool:
     return Role.CARRIES in roles_of(module.lower() if mark else "", plain_name(bare))
 
 
-def thrown_at(names: Iterable[Name]) -> Name | None:
+def thrown_at(names: Sequence[Name], *, is_raised: bool = False) -> Name | None:
     """Return the innermost of `names` that is not exception machinery: the function in which the program threw.
 
-    The result is None if all are machinery.
+    `is_raised` says that the exception is no fault of the processor. Functions that only report a failure and raised it
+    for their caller, such as `abort`, are then left out, too. A function with a C++ `throw` is not. Example: the result
+    for `RaiseException < _CxxThrowException < _com_raise_error < main` is `_com_raise_error`. The result is None if all
+    are machinery.
     """
-    return next((name for name in names if not is_machinery(name.symbol)), None)
+    first = next((index for index, name in enumerate(names) if not is_machinery(name.symbol)), None)
+    if first is None:
+        return None
+    has_throw = first > 0 and plain_name(names[first - 1].symbol) in _THROWS
+    return names[first if has_throw or not is_raised else _caller_of_reporters(names, first)]
+
+
+def _caller_of_reporters(names: Sequence[Name], first: int) -> int:
+    """Return the index of the first frame, from `first` outwards, that does not only report a failure.
+
+    It is `first` if the dispatch of an earlier exception called the reporters.
+    """
+    for index in range(first, len(names)):
+        function = _function(names[index])
+        if function.roles & {Role.HANDLES, Role.STARTS} or function.name in _DISPATCHERS:
+            break
+        if not function.roles & {Role.CARRIES, Role.REPORTS}:
+            return index
+    return first
 
 
 def waits_at(names: Sequence[Name]) -> Name | None:
@@ -208,7 +231,7 @@ def _function(name: Name) -> _Function:
     Example: on x86 a return address 0x55b after UnhandledExceptionFilter, which is a long function.
     """
     module, symbol = name.module.lower(), _SYSTEM_CALL.sub("Nt", plain_name(name.symbol))
-    is_far = name.kind is SymbolKind.EXPORT and name.offset >= _MAX_EXPORT_OFFSET
+    is_far = name.kind is SymbolKind.EXPORT and name.offset >= _MAX_EXPORT_OFFSET and not name.is_certain
     roles = roles_of(module, "" if is_far else symbol)
     if symbol and (is_far or (name.is_doubtful and not roles & _IS_MACHINERY)):
         return _Function(module, "", name.offset if name.rva is None else name.rva, roles_of(module, ""))

@@ -20,12 +20,20 @@ from throwstack.dispatch.fast_fail import fast_fail_at
 from throwstack.images.image import Image
 from throwstack.names.blockers import triage_blockers_in
 from throwstack.names.dispatch_functions import DISPATCHERS_MODULE, DispatchRole, role_of, searched_in
-from throwstack.names.symbols import export_table
+from throwstack.names.symbols import Name, export_table
 from throwstack.unwind.target import Target, ThreadStack, current_stack
 
 MAX_FUNCTION = 0x4000
-"""How far from its start, at most, an address is taken to be in a function."""
+"""How far from its start, at most, an address is taken to be in a function, if nothing says for certain that it is."""
 _SEARCHED_CODE, _CALL = 0x60, b"\xe8"
+
+
+def may_be_in_function(name: Name) -> bool:
+    """Say whether the address of `name` may be in the function that it names.
+
+    A part that the linker put apart from its function may be far from the function's start. Such a name is certain.
+    """
+    return name.is_certain or name.offset < MAX_FUNCTION
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,18 +17,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from throwstack.core.contexts import Context
+from throwstack.core.exception_record import ExceptionRecord
+from throwstack.core.frames import Walk
 from throwstack.core.guard import Guard
 from throwstack.dispatch.fast_fail import fast_fail_exception
-from throwstack.dispatch.saved_exception import SavedException
+from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.dispatch.search import SearchStart
 from throwstack.dispatch.throwing_walks import throwing_walks
 from throwstack.stuck.beyond_walk import Beyond, BeyondWalk, Proven
 from throwstack.stuck.cause import led_by_cause
+from throwstack.stuck.dispatch_state import DispatchState, NotBack
 from throwstack.stuck.missing_names import missing_names, without_filter
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.suspects import FirstLook, Suspects
 from throwstack.stuck.walk_evidence import WalkEvidence
-from throwstack.unwind.target import Target, ThreadStack
+from throwstack.unwind.target import Target, ThreadStack, current_stack
 
 UNREAD_STACK = "its stack, or a part of it, cannot be read"
 
@@ -86,7 +90,26 @@ class Triage:
             unread = () if self._suspects.is_readable(look.stack) else (UNREAD_STACK,)
             doubt = (self._doubt,) if self._doubt else ()
             return Examination(None, (*unread, *self._target.meter.spent, *doubt))
-        return Examination(led_by_cause(self._target.symbols, self._with_whole_walks(stuck)))
+        return Examination(self._shown(stuck))
+
+    def stopped(self, stack: ThreadStack, record: ExceptionRecord, function: tuple[str, str]) -> StuckThread | None:
+        """Return the stuck thread for a thread that the kernel has stopped over the exception `record`.
+
+        The registers of `stack` are those of the exception; its CONTEXT is not in the process's memory, so its address
+        is 0. `function` are module and symbol of the kernel's function that waits. The result is None if the registers
+        are not known.
+        """
+        stack = current_stack(self._target, stack)
+        if stack.registers is None:
+            return None
+        context = Context(self._target.arch, 0, 0, stack.registers, *(0,) * 7)
+        exception = SavedException(record, context, (Route.KERNEL_STACK,), stack.registers.sp)
+        thread = self._raised(stack, exception, self._target.walk(stack.registers, stack.bounds), function)
+        return self._shown(replace(thread, dispatch=DispatchState(NotBack.KERNEL, function)))
+
+    def _shown(self, stuck: StuckThread) -> StuckThread:
+        """Return `stuck` in the form that is shown. If a part of this fails, it is returned with a note."""
+        return led_by_cause(self._target.symbols, self._with_whole_walks(stuck))
 
     def _with_whole_walks(self, stuck: StuckThread) -> StuckThread:
         """Return `stuck` with its throwing walks in the form that is shown.
@@ -139,14 +162,22 @@ class Triage:
             exceptions, walks = (failure, *stuck.exceptions), (walk, *stuck.throwing_walks)
             return replace(stuck, exceptions=exceptions, throwing_walks=walks)
         name = self._target.symbols.name(registers.ip)
+        return self._raised(stack, failure, walk, (name.module, name.symbol or f"+{name.offset:#x}"))
+
+    def _raised(
+        self, stack: ThreadStack, exception: SavedException, walk: Walk, function: tuple[str, str]
+    ) -> StuckThread:
+        """Return the stuck thread that waits where it raised `exception`; it has the other exceptions in flight, too.
+
+        `walk` is its stack, and `function` are module and symbol of what it waits in.
+        """
         blocked = SearchStart(
             walk.frames,
-            registers.sp,
+            exception.context.registers.sp,
             is_complete=walk.is_complete,
             proves_exception=False,
             registrations=self._evidence.registrations(stack),
         )
         found = self._evidence.in_flight(stack, blocked)
-        pair = (name.module, name.symbol or f"+{name.offset:#x}")
-        exceptions, walks = (failure, *found.exceptions), (walk, *found.walks)
-        return StuckThread(stack, (pair,), exceptions, walks, walk, found.notes)
+        exceptions, walks = (exception, *found.exceptions), (walk, *found.walks)
+        return StuckThread(stack, (function,), exceptions, walks, walk, found.notes)

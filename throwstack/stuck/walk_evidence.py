@@ -28,7 +28,7 @@ from throwstack.stuck.dispatch_state import DispatchState, dispatch_state, handl
 from throwstack.stuck.error_box import without_own_boxes
 from throwstack.stuck.explaining import explaining
 from throwstack.stuck.stuck_thread import StuckThread
-from throwstack.stuck.suspects import MAX_FUNCTION
+from throwstack.stuck.suspects import may_be_in_function
 from throwstack.unwind.proven import first_guess
 from throwstack.unwind.target import Target, ThreadStack, guarded_walk
 from throwstack.unwind.x86.unwinder import registration_chain
@@ -185,7 +185,7 @@ class WalkEvidence:
         UnhandledExceptionFilter is long: on Windows XP its call of ReportFault returns to +0x55b. So on x86 a doubtful
         name is accepted if its function proves an exception, that is, runs only if one went unhandled.
         """
-        blocker = blocker_named(name.module, name.symbol) if name.offset < MAX_FUNCTION else None
+        blocker = blocker_named(name.module, name.symbol) if may_be_in_function(name) else None
         if blocker is None or not name.is_doubtful:
             return blocker
         return None if self._target.arch.facts.has_function_table or not blocker.proves_exception else blocker

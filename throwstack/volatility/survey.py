@@ -23,12 +23,13 @@ from throwstack.core.text import escape
 from throwstack.report.dump_report import WarningCode
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.triage import UNREAD_STACK, Triage
-from throwstack.unwind.target import Target
+from throwstack.unwind.target import Target, ThreadStack
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import NoStack, Process, ProcessReader
 from throwstack.volatility.reporters import Reporters
+from throwstack.volatility.stopped_threads import FORWARDS, StoppedThreads
 from throwstack.volatility.survey_record import SurveyRecord
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class Survey:
         self.machine = machine
         self._reader = ProcessReader(machine)
         self._reporters = Reporters(machine, self._reader)
+        self._stops = StoppedThreads(machine, self._reader)
         self.record = SurveyRecord()
         """The counts of what was examined, and the reasons why a stuck thread may have been missed."""
         self._selection = selection
@@ -346,7 +348,15 @@ class Survey:
         except MemoryUnreadable as reason:
             self._miss(process, WarningCode.STACK, str(reason), thread)
         else:
-            return found.stuck
+            return found.stuck or self._stopped(process, thread, stack, triage)
+        return None
+
+    def _stopped(self, process: Process, thread: Thread, stack: ThreadStack, triage: Triage) -> StuckThread | None:
+        """Return the thread as a stuck one if an exception has stopped it in the kernel; else None."""
+        with guarded(lambda reason: log.info("thread %d: what it waits for in the kernel: %s", thread.tid, reason)):
+            record = self._stops.exception(process, thread, stack)
+            if record is not None:
+                return triage.stopped(self._reader.completed(thread, stack), record, ("nt", FORWARDS))
         return None
 
     def _miss(self, process: Process, code: WarningCode, reason: str, thread: Thread | None = None) -> None:

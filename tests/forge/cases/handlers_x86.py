@@ -96,7 +96,15 @@ QUIET = ((_in_finally, ACCESS_VIOLATION, _UNWINDING), (_debug_print, 0x40010006,
 
 def build() -> Case:
     """Server 2003 x86: handlers that do not return, the second chance, and exceptions that a handler has taken."""
-    library, kernel = Library(), Kernel()
+    return built([*((waits.go_on, ACCESS_VIOLATION, 0) for waits in WAITS), *QUIET])
+
+
+def built(makers: list[tuple[Callable[[DispatchCode, Fault], str], int, int]], kernel: Kernel | None = None) -> Case:
+    """Return the case with these threads; those of `WAITS` come first.
+
+    `makers` say how each goes on after its fault, and code and flags of the record.
+    """
+    library, kernel = Library(), kernel or Kernel()
     api = ApiFunctions(library)
     start = throwing_functions(library)[0][1]
     library["KERNEL32"].name_function(start.name, library["KERNEL32"].code(start.start, start.emit()))
@@ -107,7 +115,6 @@ def build() -> Case:
     process = Process(PID, "svchost.exe", 0x1BC, 0x7FFDE000, create_seconds=20)
     images = Images([program, *library.images.values()])
     stuck, stacks, quiet = [], {}, []
-    makers = [(waits.go_on, ACCESS_VIOLATION, 0) for waits in WAITS] + list(QUIET)
     for index, (go_on, number, flags) in enumerate(makers):
         tid, teb = PID + 4 + 4 * index, 0x7FFDC000 - 0x1000 * index
         fault = code.fault(0x00140000 + 0x100000 * index, start, number, flags)

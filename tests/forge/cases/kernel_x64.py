@@ -27,6 +27,7 @@ from tests.forge.functions_x64 import (
 )
 from tests.forge.images import ImageBuilder
 from tests.forge.pe_format import AMD64
+from tests.forge.records import record_x64
 from tests.forge.stacks import Stack
 from tests.forge.truth import TruthFrame
 
@@ -82,6 +83,10 @@ def _functions() -> dict[str, Function]:
             Call(at(0x3898), at(0x3A00)),)),
         Function("KeRemoveQueueEx", at(0x3A00), Frame(("rbp", *_MANY[1:]), 0x70, {"rbx": 8}), (
             Call(at(0x3C5E), commit, sets={"r15": 0}),)),
+        Function("KiDispatchException", at(0x3C90), Frame(_ALL, 0x148), (
+            Call(at(0x3D11), at(0x3D80), sets={"rsi": 0, "r12": 1}),)),
+        Function("DbgkForwardException", at(0x3D80), Frame(("rbp", *_MANY[1:]), 0x100, {"rbx": 8}), (
+            Call(at(0x3E23), at(0x2F00), sets={"rbx": 0xFFFFE00010005000}),)),
     )  # fmt: skip
     return {function.name: function for function in functions}
 
@@ -90,6 +95,8 @@ _WAITS = {
     "NtWaitForMultipleObjects": ("NtWaitForMultipleObjects", "ObWaitForMultipleObjects", "KeWaitForMultipleObjects"),
     "NtWaitForSingleObject": ("NtWaitForSingleObject", "KeWaitForSingleObject"),
     "page fault": ("MmAccessFault", "KeWaitForSingleObject"),
+    "exception": ("KiDispatchException", "DbgkForwardException", "KeWaitForSingleObject"),
+    "second chance": ("KiDispatchException", "DbgkForwardException", "KeWaitForSingleObject"),
     # Stand-ins: what these two do in the kernel before they wait is not what their threads are about.
     "NtWaitForAlertByThreadId": ("NtWaitForSingleObject", "KeWaitForSingleObject"),
     "NtRaiseException": ("NtWaitForSingleObject", "KeWaitForSingleObject"),
@@ -103,6 +110,10 @@ class Kernel:
     """The image of nt, and a place for each thread's kernel stack."""
 
     next_stack: int = STACKS
+    code: int = 0xC0000005
+    """What exception the threads have that wait for a debugger or the error port."""
+    record: int = 0
+    """Where the last exception's record is on its kernel stack."""
 
     def __post_init__(self) -> None:
         """Build code and unwind data."""
@@ -121,9 +132,11 @@ class Kernel:
     def wait(self, thread: Thread, service: str, user: Chain) -> tuple[TruthFrame, ...]:
         """Give `thread`, whose user half waits in `service`, its kernel stack; return the frames on it.
 
-        For "page fault" the user half was interrupted: it touched a page that has to be read.
+        For "page fault" the user half was interrupted: it touched a page that has to be read. For "exception" its
+        instruction faulted, and the debugger or the error port was told of that. For "second chance" they were told by
+        NtRaiseException, which has put the registers of the fault into the trap frame.
         """
-        returns_to = _FAULT_RETURN if service == "page fault" else _RETURN
+        returns_to = _FAULT_RETURN if service in {"page fault", "exception"} else _RETURN
         base = self.next_stack + STACK_SIZE
         self.next_stack += STACK_SIZE + 0x1000
         stack = Stack(base - STACK_SIZE, base)
@@ -133,6 +146,10 @@ class Kernel:
         chain = Chain(stack, below - 8, returns_to, **registers)
         for name in (*_WAITS[service], "KiCommitThreadWait", "KiSwapThread", "KiSwapContext"):
             chain.enter(self.functions[name])
+            if name == "KiDispatchException":
+                self.record = chain.rsp + 0x40
+                ip = user.placed[-1].registers["rip"]
+                stack.at(self.record).raw(record_x64(self.code, 0, ip, (0, 0x18)))
         swap = self.functions["SwapContext"]
         chain.enter(swap, ip=swap.start + 0x40)
         chain.placed.pop()  # the switch frame is where the walk begins, not a frame

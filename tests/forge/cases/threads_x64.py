@@ -193,7 +193,9 @@ class Threads:
             "ledger::Parser::ParseRecord",
             "ledger::Parser::Require",
         )
-        thrower = chain.placed[-1].registers["rip"]
+        # Its part that seldom runs is far from its start, and has a symbol of its own: Require$cold.
+        thrower = chain.placed[-1].function
+        thrown_at = f"ledgersvc!{thrower.name}+{chain.placed[-1].registers['rip'] - thrower.start:#x}"
         thing = chain.rsp + 0x20
         stack.at(thing).d64(self.program.vftable, heap + WHAT_AT, 1)
         self._enter(chain, "_CxxThrowException")
@@ -229,7 +231,7 @@ class Threads:
             record,
             context,
             at_throw,
-            self.images.name(thrower),
+            thrown_at,
             TYPES[0].decode(),
             WHAT.decode(),
         )

@@ -39,6 +39,8 @@ class Kernel:
 
     def __init__(self) -> None:
         """Make the image; functions are put in as they are defined below."""
+        self.fault = (0xC0000005, 0)
+        """Code and place of the exception of the next thread that waits for its second chance."""
         name = "ntkrpamp.exe"
         self.image = ImageBuilder(name, KERNEL_BASE, 0x13A000, 0x4000, 0x4000, has_isf=True)
         runtime = add_runtime(self.image)
@@ -116,6 +118,13 @@ class Kernel:
                 Function(
                     "KeDelayExecutionThread", 0x80829C6E, ebp_frame(0x18, ALL), (Call(0x80829E02, 0x808331A0),), 0xC
                 ),
+                Function(
+                    "KiDispatchException",
+                    0x80834000,
+                    ebp_frame(0x3A0, ALL),
+                    (Call(0x80834120, 0x80834800, (0, 1, 1), 12),),
+                ),
+                Function("DbgkForwardException", 0x80834800, ebp_frame(0x90, ALL), (Call(0x808348B0, 0x80828D3C),), 12),
                 Function("KiSwapThread", 0x808331A0, frameless(0x1C, ALL), (Call(0x80833485, SWAP_CONTEXT),)),
                 Function(
                     "KiSwapContext",
@@ -153,6 +162,9 @@ class Kernel:
         chain = Chain(stack, slot, SYSTEM_SERVICE_RETURN, ebp=trap_frame)
         for name, args in _WAITS[service][1]:
             chain.enter(self.functions[name], args=args)
+            if name == "KiDispatchException":
+                code, eip = self.fault
+                stack.at(chain.placed[-1].registers["ebp"] - 0x200).d32(code, 0, 0, eip, 2, 0, 0x18)
         pointer = self.switch_out(chain)
         entry = TruthFrame(
             SYSTEM_SERVICE_RETURN,
@@ -202,6 +214,16 @@ _WAITS: dict[str, tuple[int, list[tuple[str, tuple]]]] = {
         3,
         [
             ("NtWaitForSingleObject", (OBJECT, 6, 1, 0, lambda ebp: ebp - 0x28)),
+            ("KeWaitForSingleObject", ()),
+            ("KiSwapThread", ()),
+        ],
+    ),
+    # NtRaiseException, which has put the registers of the exception into the trap frame.
+    "second chance": (
+        3,
+        [
+            ("KiDispatchException", ()),
+            ("DbgkForwardException", (0, 1, 1)),
             ("KeWaitForSingleObject", ()),
             ("KiSwapThread", ()),
         ],
