@@ -65,8 +65,8 @@ class StackEnds:
         """Say whether a return address of 0 at `slot` is that of the outermost frame on its stack.
 
         The frame is not in a start routine: there, any return address is the last one. `stack` are the bounds of the
-        stack that is walked. `has_caller` says that the frame's function is known to have a caller on such a stack if it
-        is recorded. Then the 0 was written over another return address. Elsewhere the 0 must be at the base: at most
+        stack that is walked. `has_caller` says that the frame's function is known to have a caller if `stack` is that
+        of a thread. Then the 0 was written over another return address. Elsewhere the 0 must be at the base: at most
         16 KiB are above it, and no word of them is a return address.
         """
         above = slot + self.pointer_size
