@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Forge
 from tests.support.patched_memory import opened
 from tests.support.volatility_session import open_dump
-from throwstack.stuck import triage
+from throwstack.stuck import suspects
 from throwstack.unwind import x64, x86
 from throwstack.volatility.crashes import crash_of
 from throwstack.volatility.cxr import throwing_stacks
@@ -50,7 +50,7 @@ def sides(process: Process) -> int:
 def test_each_thread_is_read_once_and_each_throwing_stack_is_walked_once(forged: Forge, count: Count, case: str):
     out, truth = forged(case)
     trap_frames = count(ThreadReader, "trap_frame")
-    instructions, stacks = count(triage, "fast_fail_at"), count(triage, "current_stack")
+    instructions, stacks = count(suspects, "fast_fail_at"), count(suspects, "current_stack")
     walks = count(x64.Unwinder, "walk"), count(x86.Unwinder, "walk")
     with open_dump(out / "MEMORY.DMP", out / "isf") as session:
         machine = opened(session)

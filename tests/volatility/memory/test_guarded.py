@@ -223,7 +223,7 @@ def test_a_thread_that_is_known_to_be_stuck_has_a_row_without_its_exception(
     def fails(*_: object) -> None:
         raise OverflowError
 
-    monkeypatch.setattr("throwstack.stuck.triage.exceptions_in_flight", fails)
+    monkeypatch.setattr("throwstack.stuck.walk_evidence.exceptions_in_flight", fails)
     machine = opened(session)
     found = list(Survey(machine, Selection()).findings())
     assert {finding.thread.tid for finding in found} == THREADS
