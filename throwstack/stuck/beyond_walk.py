@@ -22,6 +22,7 @@ from throwstack.dispatch.taken import shows_start_of_dispatch
 from throwstack.dispatch.x86 import from_registrations
 from throwstack.exceptions.debugger_signals import is_debugger_signal
 from throwstack.names.blockers import blocker_named
+from throwstack.names.dispatch_functions import DISPATCHERS_MODULE
 from throwstack.names.frame_names import name_of
 from throwstack.stuck.return_words import StackWord, most_promising, return_words
 from throwstack.stuck.stuck_thread import StuckThread
@@ -212,10 +213,15 @@ class BeyondWalk:
         The word that would lead on may be lost itself. Example: the return address of ntdll's dispatcher into
         KiUserExceptionDispatcher was overwritten, and nothing but this word shows that an exception is being
         dispatched. It is not said of walks that had to guess or found nothing to guess from, as those of x86 programs
-        without a PDB and of code without unwind data do on sound memory.
+        without a PDB and of code without unwind data do on sound memory. In ntdll, where threads wait, the return
+        address is always found on sound memory.
         """
-        if walk is None or walk.end is End.NO_RETURN_ADDRESS:
+        if walk is None:
             return ""
+        if walk.end is End.NO_RETURN_ADDRESS:
+            ips = [frame.ip for frame in walk.frames]
+            is_waiting = len(ips) == 1 and self._target.symbols.name(ips[0]).module.lower() == DISPATCHERS_MODULE
+            return proven.ending if is_waiting else ""
         is_x86 = self._target.arch.facts.has_exception_list
         return (
             "" if is_x86 and walk.is_complete and first_guess(self._target, walk.frames) is not None else proven.ending
