@@ -163,7 +163,7 @@ def _is_right(row: Finding, stuck: Stuck) -> bool:
     exceptions = row.stuck.exceptions
     if stuck.context is None:
         return not exceptions
-    return bool(exceptions) and exceptions[0].context.address == stuck.context
+    return any(exception.context.address == stuck.context for exception in exceptions)  # a row begins with its cause
 
 
 def _others(all_stuck: Collection[Stuck], loss: Loss, usual: Answer, answer: Answer) -> dict[int, str]:

@@ -60,13 +60,9 @@ def _table(counts: Counter[tuple[str, Kind | None, str]]) -> Iterator[str]:
         for kind in (*Kind, None):
             found = [counts[arch, kind, column] for column in columns]
             if sum(found):
-                cells = (
-                    arch,
-                    "**all**" if kind is None else kind.value,
-                    sum(found),
-                    *found,
-                    counts[arch, kind, "false"],
-                )
+                title = "**all**" if kind is None else kind.value
+                others = (counts[arch, kind, column] for column in (_FALSE, _DOUBTED))
+                cells = (arch, title, sum(found), *found, *others)
                 yield f"| {' | '.join(map(str, cells))} |"
 
 

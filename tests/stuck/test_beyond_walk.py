@@ -145,11 +145,39 @@ def test_a_0_with_a_return_address_above_it_is_not_the_end_of_the_stack(above: i
 
 
 @pytest.mark.parametrize(
-    ("end", "is_doubted"), [(End.BAD_RETURN_ADDRESS, True), (End.UNREADABLE, True), (End.NO_RETURN_ADDRESS, False)]
+    ("frames", "end", "is_doubted"),
+    [
+        ((WAITING, IN_A_SLEEP), End.BAD_RETURN_ADDRESS, True),
+        ((WAITING, IN_A_SLEEP), End.UNREADABLE, True),
+        ((WAITING, IN_A_SLEEP), End.NO_RETURN_ADDRESS, False),
+        ((WAITING,), End.NO_RETURN_ADDRESS, True),
+    ],
 )
-def test_a_suspects_walk_that_breaks_off_is_a_doubt_unless_there_was_nothing_to_go_by(end: End, is_doubted: bool):
+def test_a_suspects_walk_that_breaks_off_is_a_doubt_unless_there_was_nothing_to_go_by(
+    frames: tuple[Frame, ...], end: End, is_doubted: bool
+):
+    """In the system call that a thread waits in, there always is something to go by: its return address is at esp."""
     stack = Stack(LIMIT, BASE)
     stack.at(SP + 0x200).d32(IN_EXIT)
-    found = Triage(target_of({LIMIT: stack.data()}, {IN_WAIT: walk(WAITING, end=end)})).examine(stack_of())
+    found = Triage(target_of({LIMIT: stack.data()}, {IN_WAIT: walk(*frames, end=end)})).examine(stack_of())
     doubt = f"the walk of the blocked stack ended early: {end.value}"
     assert found == Examination(None, (doubt,) if is_doubted else ())
+
+
+@pytest.mark.parametrize(("word", "is_doubted"), [(IN_EXIT, True), (IN_EXIT + 1, False), (IN_SLEEP, False)])
+def test_a_return_address_into_a_blocking_function_is_a_doubt_where_a_walk_found_nothing_to_go_by(
+    word: int, is_doubted: bool
+):
+    """The return address of a thread that hangs in CorExitProcess was overwritten. A word that no call is before is
+    data."""
+    stack = Stack(LIMIT, BASE)
+    stack.at(SP + 0x200).d32(word)
+    page = bytearray(b"\xcc" * 0x1000)
+    page[IN_EXIT % 0x1000 - 5] = 0xE8
+    walks = {
+        IN_WAIT: walk(WAITING, IN_A_SLEEP, end=End.NO_RETURN_ADDRESS),
+        word: walk(frame(word, SP + 0x204, SP + 0x240)),
+    }
+    found = Triage(target_of({LIMIT: stack.data(), IN_EXIT & -0x1000: bytes(page)}, walks)).examine(stack_of())
+    doubt = "the walk of the blocked stack ended early: no return address found; the word at 0x45b9200 leads to "
+    assert found == Examination(None, (f"{doubt}mscoree!CorExitProcess+0x46",) if is_doubted else ())

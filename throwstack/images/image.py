@@ -33,6 +33,8 @@ _EXECUTE, _WRITE = 0x20000000, 0x80000000
 _MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
 _CODEVIEW = 2
+_EXPORT_NAME, _MAX_OWN_NAME = 12, 260
+"""Offset of Name in IMAGE_EXPORT_DIRECTORY, and the most bytes of the name that are read."""
 _PORTABLE_PDB = 0x504D
 """MinorVersion of the debug directory's entry for a portable PDB, which describes IL."""
 _RSDS_NAME = 24
@@ -146,6 +148,18 @@ class Image:
         return self._exports
 
     @property
+    def own_name(self) -> str:
+        """Return the DLL's name in its export directory, which its linker wrote; "" if it has none that can be read."""
+        if self.headers is None or not self.headers.export_directory[1]:
+            return ""
+        try:
+            rva = self.memory.u32(self.base + self.headers.export_directory[0] + _EXPORT_NAME)
+        except MemoryUnreadable:
+            return ""
+        name, end, _ = self.memory.read_available(self.base + rva, _MAX_OWN_NAME).partition(b"\0")
+        return name.decode("ascii", "replace") if end and rva < self.headers.image_size else ""
+
+    @property
     def function_table(self) -> FunctionTable | None:
         """Return the table of RUNTIME_FUNCTIONs; None if the image has none or its headers cannot be read."""
         if self._function_table is None and self.headers is not None:
@@ -191,8 +205,7 @@ class Image:
         if headers is None:
             return None
         rva, size = headers.debug_directory
-        found: PdbIdentity | None = None
-        is_native = False
+        found, is_native = None, False
         for entry in range(rva, rva + min(size // 28, _MAX_DEBUG_ENTRIES) * 28, 28):
             try:
                 identity = self._codeview(self.base + entry, headers.image_size)

@@ -100,6 +100,24 @@ def triage_blockers_in(module_label: str) -> tuple[Blocker, ...]:
 
 
 @cache
+def _labels() -> frozenset[str]:
+    return frozenset(label for blocker in triage_blockers() for label in blocker.modules if label.isalnum())
+
+
+@lru_cache(maxsize=4096)
+def labels_like(module_label: str) -> tuple[str, ...]:
+    """Return the modules of triage's functions whose labels differ from `module_label` in one character.
+
+    The result is in lower case, and empty if `module_label` is itself such a label.
+    """
+    label = module_label.lower()
+    if label in _labels():
+        return ()
+    like = (known for known in _labels() if len(known) == len(label))
+    return tuple(sorted(known for known in like if sum(map(str.__ne__, known, label)) == 1))
+
+
+@cache
 def _by_symbol() -> dict[str, tuple[Blocker, ...]]:
     found: dict[str, tuple[Blocker, ...]] = {}
     for blocker in blockers():

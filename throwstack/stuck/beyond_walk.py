@@ -22,6 +22,7 @@ from throwstack.dispatch.taken import shows_start_of_dispatch
 from throwstack.dispatch.x86 import from_registrations
 from throwstack.exceptions.debugger_signals import is_debugger_signal
 from throwstack.names.blockers import blocker_named
+from throwstack.names.dispatch_functions import DISPATCHERS_MODULE
 from throwstack.names.frame_names import name_of
 from throwstack.stuck.return_words import StackWord, most_promising, return_words
 from throwstack.stuck.stuck_thread import StuckThread
@@ -129,16 +130,15 @@ class BeyondWalk:
         if len(chosen) < len(found):
             meter.refuse(meter.budgets.resumed)
         doubt = self._may_be_in_filter(walk, proven.ending) or doubt or self._ends_in_dispatch(walk, proven)
-        return Beyond(None, doubt or self._not_proven(walk, proven))
+        doubt = doubt or self._not_proven(walk, proven) or self._may_be_blocked(stack, proven, high)
+        return Beyond(None, doubt)
 
     def _from_word(
         self, stack: ThreadStack, walk: Walk | None, word: StackWord, proven: Proven, notes: tuple[str, ...]
     ) -> Beyond:
         """Return what the walk from one word of the stack shows."""
         address, value = word
-        gpr = [None] * len(self._target.arch.register_names)
-        registers = Registers(value, (*gpr[:SP], address + self._target.arch.pointer_size, *gpr[SP + 1 :]))
-        resumed = self._target.walk(registers, stack.bounds, trust=Trust.SCAN)
+        resumed = self._resumed(stack, word)
         is_proof = self._evidence.proves_exception(self._target.symbols.name(value, is_return_address=True))
         stuck = self._evidence.stuck(stack, resumed, notes, address if is_proof else max(proven.reached, 0))
         ending = proven.ending or "there is no walk of the blocked stack"
@@ -152,6 +152,13 @@ class BeyondWalk:
             return Beyond(None, f"{doubt}, where exception {exception.record.code:#010x} was dispatched")
         guess = f"found by the word at {address:#x}, which may be of an earlier time"
         return Beyond(replace(stuck, blocked_walk=walk, notes=(*stuck.notes, guess)))
+
+    def _resumed(self, stack: ThreadStack, word: StackWord) -> Walk:
+        """Return the walk that begins where the return address `word` leads."""
+        address, value = word
+        gpr = [None] * len(self._target.arch.register_names)
+        registers = Registers(value, (*gpr[:SP], address + self._target.arch.pointer_size, *gpr[SP + 1 :]))
+        return self._target.walk(registers, stack.bounds, trust=Trust.SCAN)
 
     def _has_context(self, stack: ThreadStack, resumed: Walk, low: int, doubt: str) -> str:
         """Return `doubt` if the walk `resumed` from the dispatcher breaks off and a saved exception is above `low`.
@@ -206,14 +213,40 @@ class BeyondWalk:
         The word that would lead on may be lost itself. Example: the return address of ntdll's dispatcher into
         KiUserExceptionDispatcher was overwritten, and nothing but this word shows that an exception is being
         dispatched. It is not said of walks that had to guess or found nothing to guess from, as those of x86 programs
-        without a PDB and of code without unwind data do on sound memory.
+        without a PDB and of code without unwind data do on sound memory. In ntdll, where threads wait, the return
+        address is always found on sound memory.
         """
-        if walk is None or walk.end is End.NO_RETURN_ADDRESS:
+        if walk is None:
             return ""
+        if walk.end is End.NO_RETURN_ADDRESS:
+            ips = [frame.ip for frame in walk.frames]
+            is_waiting = len(ips) == 1 and self._target.symbols.name(ips[0]).module.lower() == DISPATCHERS_MODULE
+            return proven.ending if is_waiting else ""
         is_x86 = self._target.arch.facts.has_exception_list
         return (
             "" if is_x86 and walk.is_complete and first_guess(self._target, walk.frames) is not None else proven.ending
         )
+
+    def _may_be_blocked(self, stack: ThreadStack, proven: Proven, high: int) -> str:
+        """Return a doubt if the walk from a word between `proven.reached` and `high` goes through a blocking function.
+
+        It is for walks whose end says little (`_not_proven`). Example: a thread of x86 hangs in CorExitProcess, and the
+        return address of its innermost frame was overwritten. No exception and no dispatcher is on its stack, and only
+        the return address into CorExitProcess shows that it is stuck.
+        """
+        meter, start = self._target.meter, max(self._suspects.extent(stack)[0], proven.reached)
+        for word in return_words(self._target, self._suspects.ranges, start, high, self._is_call_of_blocker):
+            if not meter.take(meter.budgets.resumed):
+                break
+            resumed = self._resumed(stack, word)
+            if self._evidence.stuck(stack, resumed, (), word[0]) is not None:
+                return f"{proven.ending}; the word at {word[0]:#x} leads to {self._target.symbols.name(word[1])}"
+        return ""
+
+    def _is_call_of_blocker(self, word: int) -> bool:
+        """Say whether `word` is after a call in a function that is searched for and is not the dispatcher's."""
+        blocker = self._evidence.blocker(self._target.symbols.name(word, is_return_address=True))
+        return blocker is not None and is_after_call(self._target.memory, word) is True
 
     def _may_be_in_filter(self, walk: Walk | None, ending: str) -> str:
         """Return a doubt if a frame of `walk`, which ended early, may be in a function that proves an exception.

@@ -25,7 +25,7 @@ from throwstack.unwind.target import Target, ThreadStack, current_stack
 
 MAX_FUNCTION = 0x4000
 """How far from its start, at most, an address is taken to be in a function, if nothing says for certain that it is."""
-_SEARCHED_CODE, _CALL = 0x60, b"\xe8"
+_SEARCHED_CODE, _CALL = 0x80, b"\xe8"
 
 
 def may_be_in_function(name: Name) -> bool:

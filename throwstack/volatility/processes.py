@@ -37,6 +37,7 @@ from throwstack.volatility.objects.loader import (
     WITHOUT_WIN32,
     LoaderReader,
     modules_from_vads,
+    with_own_names,
     with_system_names,
 )
 from throwstack.volatility.objects.outside_images import MappedFiles, names_outside_images
@@ -155,7 +156,7 @@ class ProcessReader:
             if len(modules) < len(known):
                 problems[0] += f", all but {len(known) - len(modules)}: the budget of {BUDGETS.modules:,} is spent"
         modules32 = self._wow64_modules(process, address, memory, problems)
-        modules = self._named(process, modules, OF_WIN32 if modules32 is None else WITHOUT_WIN32, problems)
+        modules = self._named(process, modules, OF_WIN32 if modules32 is None else WITHOUT_WIN32, memory, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
         files, regions = MappedFiles(process), CodeRegions(pages)
         sides = {Side.of_user_code(machine.arch): self._target(machine.arch, memory, modules, files, regions)}
@@ -191,19 +192,20 @@ class ProcessReader:
             problems.append(f"32-bit side: {loaded.problem}")
         if loaded.nameless:
             return loaded.named_by(modules_from_vads(process, problems.append))
-        return self._named(process, loaded.modules, OF_WIN32, problems)
+        return self._named(process, loaded.modules, OF_WIN32, memory, problems)
 
     @staticmethod
     def _named(
         process: interfaces.objects.ObjectInterface,
         modules: tuple[Module, ...],
         expected: frozenset[str],
+        memory: Memory,
         problems: list[str],
     ) -> tuple[Module, ...]:
-        """Return `modules` with the right names of the system DLLs; add to `problems` if a name was wrong."""
+        """Return `modules` with the right names of system DLLs; add to `problems` if a name was wrong."""
         named, problem = with_system_names(modules, expected, lambda: modules_from_vads(process, problems.append))
-        if problem:
-            problems.append(problem)
+        named, other = with_own_names(named, memory)
+        problems += filter(None, (problem, other))
         return named
 
     def _with_files(self, pages: ResolvedPages, memory: Memory, modules: Iterable[Module]) -> Memory:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.forge.images import ImageBuilder
 from throwstack.core.budgets import BUDGETS
 from throwstack.core.memory import Memory, memory_of
 from throwstack.images.modules import Module
@@ -17,6 +18,7 @@ from throwstack.volatility.objects.loader import (
     LoaderReader,
     mapped_files,
     modules_from_vads,
+    with_own_names,
     with_system_names,
 )
 
@@ -173,6 +175,19 @@ def test_the_vads_are_not_read_where_the_loader_has_all_names():
 def test_a_process_without_kernel32_has_no_problem():
     """smss runs before the Win32 subsystem does."""
     assert with_system_names((APP, OURS), OF_WIN32, lambda: [APP, OURS]) == ((APP, OURS), "")
+
+
+@pytest.mark.parametrize("own", ["mscoree.dll", "mscored.dll", "kernel32.dll"])
+def test_a_dll_of_a_name_one_character_off_gets_its_name_from_its_export_directory(own: str):
+    """`iscoree` is one flipped bit away from mscoree, in which a process hangs that cannot end: or a name by chance."""
+    image = ImageBuilder(own, 0x10000000, 0x1000)
+    image.name_function("CorExitProcess", 0x10001000, exported=True)
+    data = image.build()
+    found = Module("iscoree.dll", r"C:\app\iscoree.dll", image.base, len(data))
+    named, problem = with_own_names((APP, found), memory_of({image.base: data}))
+    is_wrong = own == "mscoree.dll"
+    assert named == (APP, replace(found, name=own) if is_wrong else found)
+    assert problem == ("the loader calls mscoree.dll at 0x10000000 iscoree.dll" if is_wrong else "")
 
 
 class EndlessEntries:

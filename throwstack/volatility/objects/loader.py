@@ -17,7 +17,9 @@ from volatility3.framework import interfaces
 from throwstack.core.budgets import BUDGETS
 from throwstack.core.guard import Say
 from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.images.image import Image
 from throwstack.images.modules import Module
+from throwstack.names.blockers import labels_like
 from throwstack.volatility.memory.guarded import guarded_objects
 from throwstack.volatility.memory.layout import Layout
 from throwstack.volatility.memory.offsets import MissingMembers, offset, take
@@ -188,6 +190,22 @@ def with_system_names(
     )
     first = wrong[0]
     return renamed, f"the loader calls {missing[first.base].name} at {first.base:#x} {first.name}"
+
+
+def with_own_names(modules: tuple[Module, ...], memory: Memory) -> tuple[tuple[Module, ...], str]:
+    """Return `modules` with the right names of DLLs in which stuck threads wait, and a problem, "" if none was wrong.
+
+    Few processes have mscoree.dll, so that a list without it shows no damage. A module whose name differs in one
+    character from that of such a DLL is called what its export directory in `memory` says, if that is the other name.
+    """
+    named, problem = list(modules), ""
+    for index, module in enumerate(modules):
+        like = labels_like(module.label)
+        own = Image(module, memory).own_name if like else ""
+        if own and replace(module, name=own).label.lower() in like:
+            named[index] = replace(module, name=own)
+            problem = problem or f"the loader calls {own} at {module.base:#x} {module.name}"
+    return tuple(named), problem
 
 
 def modules_from_vads(process: interfaces.objects.ObjectInterface, say: Say) -> Iterator[Module]:
