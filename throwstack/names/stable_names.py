@@ -34,8 +34,10 @@ _PART = re.compile(r"(?:\$(?:cold|filt|fin|catch|dtor|part|chunk)(?:\$\d+)?)+$")
 _FUNCLET = re.compile(r"`(.+)'::`\d+'::(?:catch|filt|fin|dtor)\$\d+")
 """The same in the form that a debugger shows: `` `f'::`1'::catch$0 ``."""
 _DECORATED_FUNCLET = re.compile(r"\?(?:catch|filt|fin|dtor)\$\d+@\?(?:\d|[A-P]+@)\?(.+?)@?4HA")
-_SCOPE = re.compile(r"`([^`']+)'(?=::)|::`\d+'(?=::)")
-"""The function around a local class or lambda, and the number of the block that it is in."""
+_SCOPE = re.compile(r"`([^`']+)'(?=::)|::(?:`\d+'|__l\d+)(?=::)")
+"""The function around a local class or lambda, and the number of its block: `` `f'::`2':: ``, `f::__l2::`."""
+_DECLARATOR = re.compile(r"\((?:__\w+ ?)?(?:[\w:]+::)?[*&]+ ?(?:const ?)?(?:__\w+ )?(?=[\w~:`<])")
+"""What is before the name of a function that returns a pointer to a function: `(*` in `int (*f(int))(char)`."""
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _RUST_CRATE = re.compile(r"(?<=C)s[0-9A-Za-z]{1,16}_(?=\d)")
 _RUST_NUMBERED = re.compile(
@@ -43,6 +45,13 @@ _RUST_NUMBERED = re.compile(
     r"|\b(closure|impl|async_fn|async_block|async_gen_block|gen_block|gen_fn|coroutine)(?:_env)?\$\d+"
 )
 """Closures and implementations, which Rust numbers: `{{closure}}`, `{closure#0}`, `closure$0`, `{impl#3}`, `impl$3`."""
+_RUST_IMPL = re.compile(
+    r"(?:\{impl#(\d+)\}|\bimpl\$(\d+))(?=::(?:(?:try_)?(?:from|into)(?:_str|_iter)?|as_(?:ref|mut)|(?:un)?drop|clone(?:_from)?"
+    r"|eq|ne|lt|le|gt|ge|(?:partial_)?cmp|hash|default|fmt|next(?:_back)?|size_hint|(?:deref|index|borrow)(?:_mut)?"
+    r"|(?:add|sub|mul|div|rem|bitand|bitor|bitxor|shl|shr)(?:_assign)?|neg|not|poll|read|write(?:_str)?|flush|source"
+    r"|to_(?:string|owned)|call(?:_mut|_once)?|extend|sum|product|(?:de)?serialize)(?!\w))"
+)
+"""An implementation in which only the number says whose method it is: many types of a module have a `fmt`."""
 _RUST_ESCAPES = {"$LT$": "<", "$GT$": ">", "$RF$": "&", "$BP$": "*", "$C$": ",", "$u20$": " ", "$u27$": "'", "..": "::"}
 _RUST_ESCAPE = re.compile(r"\$(?:LT|GT|RF|BP|C|u20|u27)\$|\.\.")
 _TRAIT = re.compile(r"<?(?:[&*]|mut |const |dyn )*(.+?)(?:<.*)? as .*")
@@ -88,7 +97,11 @@ def _spelled(name: str) -> str:
 
 
 def _without_numbers(name: str) -> str:
-    """Return `name` without the numbers of closures: those of Rust, Go and C#."""
+    """Return `name` without the numbers of closures: those of Rust, Go and C#.
+
+    The number of an implementation stays before a method that many implementations have: `server::impl#3::fmt`.
+    """
+    name = _RUST_IMPL.sub(lambda found: f"impl#{found[1] or found[2]}", name)
     name = _RUST_NUMBERED.sub(lambda found: found[1] or found[2] or found[3], name)
     name = _GO_NUMBERED.sub(
         lambda found: f".{found[1]}" if found[1] else ".init.func" if found[2] else "", _GO_METHOD.sub(r"\1", name)
@@ -120,7 +133,8 @@ def _without_groups(name: str) -> str:
     """Return `name` without parameters and template arguments: `a<b>::c(d) const` becomes `a<T>::c`.
 
     The parameters of a function that has a function inside are left out, too: `f(int)::lambda::operator()(char)`
-    becomes `f::lambda::operator()`.
+    becomes `f::lambda::operator()`. Of a function that returns a pointer to a function, `int (*f(int))(char)`, the
+    declarator in the brackets is taken: `f`.
     """
     kept: list[str] = []
     position = 0
@@ -131,7 +145,11 @@ def _without_groups(name: str) -> str:
             position = operator.end()
             continue
         character = name[position]
-        if character == "(" and kept:
+        declarator = _DECLARATOR.match(name, position) if character == "(" and kept else None
+        if declarator:
+            name, position = name[declarator.end() : _group_end(name, position) - 1], 0
+            kept.clear()
+        elif character == "(" and kept:
             position = _group_end(name, position)
             if not name.startswith("::", position):
                 break
@@ -145,14 +163,22 @@ def _without_groups(name: str) -> str:
 
 
 def _group_end(name: str, start: int) -> int:
-    """Return the position after the group that begins with the bracket at `start`, or the end of `name`."""
+    """Return the position after the group that begins with the bracket at `start`, or the end of `name`.
+
+    Operators among template arguments are no brackets: `<B::operator> >` is one group.
+    """
     opening = name[start]
     closing = {"<": ">", "(": ")"}[opening]
-    depth = 0
-    for position in range(start, len(name)):
+    depth, position = 0, start
+    while position < len(name):
+        operator = _OPERATOR.match(name, position) if opening == "<" else None
+        if operator:
+            position = operator.end()
+            continue
         depth += (name[position] == opening) - (name[position] == closing)
+        position += 1
         if not depth:
-            return position + 1
+            return position
     return len(name)
 
 
