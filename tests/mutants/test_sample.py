@@ -49,6 +49,11 @@ def test_a_change_is_made_alone():
     assert swapped.line == 11
 
 
+def test_a_change_of_a_module_that_has_no_tests_is_not_noticed():
+    path, mutant = candidates("x86", "/candidates.py")[0]
+    assert not is_killed(path, mutant, [])
+
+
 @pytest.mark.parametrize("module", SAMPLES)
 def test_the_tests_of_a_module_notice_most_of_its_changes(module):
     chosen = sample(candidates("x86", f"/{module}"), SAMPLES[module], seed=2)

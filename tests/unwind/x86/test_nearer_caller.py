@@ -9,11 +9,14 @@ from tests.unwind.x86.assemble import EBP, EBX, ESI, ESP, LEAVE, Assembler, mov,
 from tests.unwind.x86.machine import TEXT
 from tests.unwind.x86.written_stack import STACK, Stack, slots, walk
 from throwstack.core.frames import Trust
-from throwstack.core.registers import Arch
+from throwstack.core.registers import Arch, Registers
 from throwstack.names.symbols import Name
+from throwstack.unwind.x86.call_frame import Caller, Place
+from throwstack.unwind.x86.candidates import Candidate, Rule
+from throwstack.unwind.x86.nearer_caller import nearer_caller
+from throwstack.unwind.x86.return_address import Fit
 
 GONE = 0x6B0010AA
-BUFFER = 0x70000
 
 
 def program() -> Assembler:
@@ -73,13 +76,23 @@ def test_a_chain_that_was_left_over_and_ends_on_the_way_does_not_lead_there():
     assert slots(walked(asm, deeper, "outer's ebp"))[0] == deeper["gone returns"]
 
 
-def test_a_word_that_leads_into_data_is_not_the_caller():
-    """The word right below the return address points into a buffer which happens to have `call eax; ret` in it."""
-    asm = program()
-    stack = gone(asm)
-    stack.words[2] = BUFFER + 2
-    found = walked(asm, stack, "outer's ebp", segments={BUFFER: bytes.fromhex("ffd0c3").ljust(0x1000, b"\0")})
-    assert slots(found)[0] == stack["gone returns"]
+@pytest.mark.parametrize("fit", [Fit.OUTSIDE, Fit.UNREADABLE, Fit.NOT_CODE])
+def test_a_word_that_a_scan_alone_does_not_show_to_be_a_return_address_is_passed_over(fit):
+    """The frame of ebp has its return address at 0x1020. All words of the stack seem to lead there."""
+
+    def found(rule: Rule, slot: int, fit: Fit) -> Candidate:
+        return Candidate(rule, Caller(slot, 0x401005, slot + 4, 0, (None,) * 8), fit, trust=Trust.PROLOGUE)
+
+    by_frame_pointer, true = found(Rule.FRAME_POINTER, 0x1020, Fit.POSSIBLE), found(Rule.SCAN, 0x1010, Fit.POSSIBLE)
+    chosen = nearer_caller(
+        Place(Registers(GONE, (None,) * 8)),
+        by_frame_pointer,
+        [found(Rule.SCAN, 0x1008, fit), true],
+        lambda _: found(Rule.FUNCTION, 0x1020, Fit.CONFIRMED),
+        lambda caller: Place(Registers(caller.return_address, caller.gpr), caller.call_sp),
+    )
+    assert chosen is not None
+    assert chosen.caller.slot == true.caller.slot
 
 
 @pytest.mark.parametrize(("left_over", "is_found"), [(15, True), (16, False)])
