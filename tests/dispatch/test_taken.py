@@ -14,11 +14,20 @@ from throwstack.core.frames import End, Frame, Trust, Walk
 from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch, Registers
 from throwstack.dispatch.saved_exception import Route, SavedException
-from throwstack.dispatch.taken import Answer, Registered, Taken, runs_handler, shows_start_of_dispatch, taken
+from throwstack.dispatch.taken import (
+    Answer,
+    Registered,
+    Taken,
+    is_unnamed_ntdll,
+    runs_handler,
+    shows_dispatch,
+    shows_start_of_dispatch,
+    taken,
+)
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.function_extent import Certainty
-from throwstack.names.symbols import Name, Symbols
+from throwstack.names.symbols import Name, SymbolKind, Symbols, SymbolTable
 from throwstack.unwind.target import Target
 
 NTDLL = Module("ntdll.dll", r"C:\Windows\System32\ntdll.dll", 0x77000000, 0x100000)
@@ -162,6 +171,7 @@ PASSED = (RECORD, 0x1234, CONTEXT)
     ("arguments", "at", "expected"),
     [
         (PASSED, LOW + 0x300, Taken.YES),
+        (PASSED, LOW, Taken.YES),
         (PASSED, CONTEXT - 12, Taken.YES),
         ((RECORD, RECORD, 0, CONTEXT), LOW + 0x300, Taken.YES),
         (PASSED, LOW + 0x302, Taken.UNKNOWN),
@@ -169,7 +179,7 @@ PASSED = (RECORD, 0x1234, CONTEXT)
         (PASSED, CONTEXT - 8, Taken.UNKNOWN),
         ((), LOW, Taken.UNKNOWN),
     ],
-    ids=["on the stack", "below the CONTEXT", "the second", "odd", "side by side", "not below", "nowhere"],
+    ids=["on the stack", "lowest", "below the CONTEXT", "the second", "odd", "side by side", "not below", "nowhere"],
 )
 def test_on_x86_the_arguments_of_a_handler_count_where_its_frame_may_be_missing(arguments, at, expected):
     scenery = {"guessed": 1, "arguments": arguments, "at": at, "registered": NOBODY}
@@ -207,3 +217,28 @@ def test_a_frame_at_an_address_that_cannot_be_read_calls_no_handler():
 def test_a_dispatch_starts_in_the_kernel_s_dispatcher_or_with_a_raise(name):
     target, frames = scene(Arch.X64, "waits", name)
     assert shows_start_of_dispatch(target, frames) is (name in {DISPATCHER, "RtlRaiseException"})
+
+
+@pytest.mark.parametrize(("name", "shows"), [(SEARCHER, True), (DISPATCHER, True), ("", True), ("RtlUnwindEx", False)])
+def test_a_frame_of_a_dispatch_or_of_an_ntdll_without_names_shows_one(name, shows):
+    """RtlUnwindEx shows none: longjmp calls it as well."""
+    target, frames = scene(Arch.X64, "waits", name)
+    assert shows_dispatch(target, frames) is shows
+
+
+@pytest.mark.parametrize(
+    ("name", "is_unnamed"),
+    [
+        (Name(NTDLL.base, "ntdll"), True),
+        (Name(NTDLL.base, "NTDLL"), True),
+        (Name(NTDLL.base, "ntdll", "NtClose"), False),
+        (Name(NTDLL.base, "kernel32"), False),
+        (Name(0x1000, "ntdll"), False),
+    ],
+    ids=["no name", "in capitals", "a name", "another module", "an unloaded one"],
+)
+def test_an_ntdll_of_which_no_name_could_be_read_is_known_by_its_image(name, is_unnamed):
+    target, _ = scene(Arch.X64, "")
+    assert is_unnamed_ntdll(target, name) is is_unnamed
+    named = Symbols(target.images, lambda _: SymbolTable(SymbolKind.ISF, [(0x1000, "NtClose")]))
+    assert not is_unnamed_ntdll(replace(target, symbols=named), name)
