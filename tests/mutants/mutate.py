@@ -50,9 +50,14 @@ def mutants(text: str) -> Iterator[Mutant]:
     """Yield the mutants of a module with the source `text`, from its top down."""
     tree = ast.parse(text)
     in_functions = {id(inner) for node in ast.walk(tree) if _is_function(node) for inner in ast.walk(node)}
+    in_types = {
+        id(node.slice) for node in ast.walk(tree) if isinstance(node, ast.Subscript)
+    }  # the (int, str) of a type
     statements = _statements(tree)
     for index, node in enumerate(ast.walk(tree)):
         is_top = id(node) not in in_functions
+        if isinstance(node, ast.Tuple) and id(node) in in_types:
+            continue
         where = f" in {statements[id(node)]}" if isinstance(node, ast.Constant) else ""
         for variant, (change, _) in enumerate(_changes(node, is_top=is_top)):
             yield Mutant(getattr(node, "lineno", 0), f"{change}: {_source(node)}{where}", is_top, index, variant)

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
+from tests.unwind.x86.assemble import ESP
 from throwstack.core.frames import Trust
-from throwstack.unwind.x86.call_frame import Caller
-from throwstack.unwind.x86.candidates import Candidate, Rule, best, label
+from throwstack.core.registers import Arch, Registers
+from throwstack.unwind.x86.call_frame import Caller, Place
+from throwstack.unwind.x86.candidates import QUESTIONS, Candidate, Rule, answers, best, completed, label
 from throwstack.unwind.x86.return_address import Fit
 
 NEAR, FAR = 0x1000, 0x1010
@@ -116,6 +119,41 @@ def test_what_two_rules_agree_on_comes_before_a_scan_and_after_a_weaker_rule():
     assert best([*together, candidate(Rule.FUNCTION, Fit.POSSIBLE, FAR, is_consistent=False)]) not in together
 
 
+AFTER_CALL = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE, Fit.OUTSIDE, Fit.DIVERTED, Fit.UNREADABLE)
+
+
+@pytest.mark.parametrize("fit", AFTER_CALL)
+def test_code_whose_registers_contradict_each_other_comes_after_weaker_rules_and_before_a_scan(fit):
+    """The return address is after a call, whatever that calls: it may be left over from an earlier one."""
+    contradictory = candidate(Rule.FUNCTION, fit, is_consistent=False)
+    scanned = candidate(Rule.SCAN, Fit.POSSIBLE, FAR)
+    by_pointer = candidate(Rule.FRAME_POINTER, Fit.UNREADABLE, FAR)
+    assert best([scanned, contradictory]) is contradictory
+    assert best([contradictory, by_pointer]) is by_pointer
+
+
+QUESTIONS_DECIDE = [
+    ("its tier", [candidate(Rule.GUESSED_START, Fit.UNREADABLE)], candidate(Rule.SCAN, Fit.CALLS_FUNCTION, FAR)),
+    (
+        "another rule that agrees",
+        [candidate(Rule.FORWARD, Fit.POSSIBLE), candidate(Rule.GUESSED_START, Fit.POSSIBLE)],
+        candidate(Rule.CALLBACK, Fit.CALLS_FUNCTION, FAR),
+    ),
+    ("its fit", [candidate(Rule.FORWARD, Fit.POSSIBLE, doubt=2)], candidate(Rule.CALLBACK, Fit.OUTSIDE, FAR)),
+    ("fewer guesses", [candidate(Rule.FORWARD, Fit.POSSIBLE)], candidate(Rule.EPILOGUE, Fit.POSSIBLE, FAR, doubt=1)),
+    ("its rule", [candidate(Rule.EPILOGUE, Fit.POSSIBLE)], candidate(Rule.FORWARD, Fit.POSSIBLE, FAR)),
+]
+
+
+@pytest.mark.parametrize(("question", "better", "worse"), QUESTIONS_DECIDE, ids=[row[0] for row in QUESTIONS_DECIDE])
+def test_the_first_question_that_has_two_answers_decides(question, better, worse):
+    """The worse candidate has the better answer to a question further down, if there is one."""
+    together = [*better, worse]
+    given = answers(better[0], together), answers(worse, together)
+    assert next(name for name, one, other in zip(QUESTIONS, *given, strict=True) if one != other) == question
+    assert best(together[::-1]) in better
+
+
 def test_frame_data_comes_before_decoded_code():
     record = candidate(Rule.FRAME_DATA, Fit.POSSIBLE, FAR)
     assert best([candidate(Rule.FUNCTION, Fit.POSSIBLE), record]) is record
@@ -196,3 +234,95 @@ def test_the_label_of_a_record_depends_on_code_that_agrees_without_a_guess():
     for rule in (Rule.FRAME_DATA, Rule.RECORD_HERE):
         assert label(by_code, [by_code, candidate(rule, Fit.POSSIBLE, has_program=True)]) is Trust.CFI
     assert label(candidate(Rule.FORWARD, Fit.POSSIBLE)) is Trust.PROLOGUE
+
+
+# A frame of `victim`, which was called with ebx = 0xB, esi = 0x51 and edi = 0xD: the registers its caller gets back.
+TRUE = {"ebx": 0xB, "esi": 0x51, "edi": 0xD}
+STOPPED = Place(Registers(0x402010, (0,) * 4 + (NEAR - 8,) + (0,) * 3))
+CALLED = replace(STOPPED, call_sp=NEAR - 16)
+
+
+def knowing(rule: Rule, slot: int = NEAR, popped: int | None = None, **known: object) -> Candidate:
+    """A candidate of a rule that knows some registers of the caller, and how many bytes of arguments were popped."""
+    gpr = [known.pop(name, None) for name in Arch.X86.register_names]
+    gpr[ESP] = slot + 4 + (popped or 0)
+    caller = Caller(slot, 0x401000, slot + 4, popped, tuple(gpr), **known)  # type: ignore[arg-type]
+    return Candidate(rule, caller, Fit.POSSIBLE)
+
+
+def registers(place: Place, found: Candidate, *others: Candidate) -> dict[str, int]:
+    """The registers that are known of the caller of the frame at `place`, but esp."""
+    gpr = completed(place, found, [found, *others]).caller.gpr
+    names = zip(Arch.X86.register_names, gpr, strict=True)
+    return {name: value for name, value in names if value is not None and name != "esp"}
+
+
+@pytest.mark.parametrize("place", [STOPPED, CALLED], ids=["stopped", "called"])
+def test_a_register_that_one_rule_does_not_know_is_taken_from_another_of_the_same_slot(place):
+    """FPO data says where the return address is, and nothing of registers. A frame pointer leads to one of them."""
+    by_record = knowing(Rule.FPO)
+    others = (knowing(Rule.SCAN), knowing(Rule.FRAME_POINTER, ebx=0xB), knowing(Rule.FORWARD, esi=0x51, edi=0xD))
+    assert registers(place, by_record, *others) == TRUE
+    assert registers(place, by_record, *others[:2]) == {"ebx": 0xB}
+    assert completed(place, by_record, [by_record, *others]).caller.slot == NEAR
+
+
+def test_a_register_is_not_taken_from_a_caller_elsewhere_on_the_stack_or_one_that_contradicts_itself():
+    found = knowing(Rule.FPO, ebx=0xB)
+    assert registers(STOPPED, found, knowing(Rule.FORWARD, FAR, esi=0xBAD)) == {"ebx": 0xB}
+    assert registers(STOPPED, found, knowing(Rule.FORWARD, is_consistent=False, esi=0xBAD)) == {"ebx": 0xB}
+    assert registers(STOPPED, found) == {"ebx": 0xB}
+
+
+def test_after_a_call_the_registers_of_the_better_rule_count():
+    """The prologue has run, so that the record is right, also where the code from the start says something else."""
+    for other in (Rule.FUNCTION, Rule.GUESSED_START, Rule.FORWARD):
+        assert registers(CALLED, knowing(Rule.FRAME_DATA, **TRUE), knowing(other, ebx=0xBAD, esi=0xBAD)) == TRUE
+
+
+def test_where_a_thread_was_stopped_the_code_from_the_function_s_start_knows_the_registers():
+    """In `push ebx; (here) push esi` a record says that esi is in a slot which has not been written yet."""
+    by_record = knowing(Rule.RECORD_HERE, ebx=0xBAD, esi=0xBAD, edi=0xD)
+    assert registers(STOPPED, by_record, knowing(Rule.FUNCTION, ebx=0xB, esi=0x51)) == TRUE
+
+
+@pytest.mark.parametrize("other", [Rule.GUESSED_START, Rule.FORWARD, Rule.FRAME_POINTER, Rule.SCAN])
+def test_where_a_thread_was_stopped_a_guessed_start_knows_no_better_than_a_record(other):
+    assert registers(STOPPED, knowing(Rule.RECORD_HERE, **TRUE), knowing(other, ebx=0xBAD)) == TRUE
+
+
+@pytest.mark.parametrize("place", [STOPPED, CALLED], ids=["stopped", "called"])
+@pytest.mark.parametrize("rest", [Rule.FORWARD, Rule.EPILOGUE])
+def test_code_that_has_run_knows_the_registers_better_than_the_rest_of_the_function(place, rest):
+    """The rest pops ebx from where a branch that was not taken had pushed it."""
+    from_rest = knowing(rest, ebx=0xBAD, esi=0x51)
+    for start in (Rule.FUNCTION, Rule.GUESSED_START):
+        assert registers(place, from_rest, knowing(start, ebx=0xB, edi=0xD)) == TRUE
+    for other in (Rule.FPO, Rule.FRAME_DATA, Rule.RECORD_HERE, Rule.FRAME_POINTER):
+        right = knowing(rest, ebx=0xB, esi=0x51)
+        assert registers(place, right, knowing(other, ebx=0xBAD, edi=0xD)) == TRUE
+
+
+@pytest.mark.parametrize(("mine", "theirs", "popped"), [(None, 8, 8), (4, 8, 4), (4, None, 4), (0, 8, 0)])
+def test_the_size_of_the_arguments_is_taken_from_a_rule_that_has_seen_the_return(mine, theirs, popped):
+    """`ret 8` is in the rest of the function only. It moves esp."""
+    found = completed(CALLED, knowing(Rule.FPO, popped=mine, ebp=1, edi=7), [knowing(Rule.FORWARD, popped=theirs)])
+    assert found.caller.popped == popped
+    assert found.caller.gpr == (None,) * 4 + (NEAR + 4 + popped, 1, None, 7)
+
+
+def test_the_size_of_the_arguments_that_no_rule_knows_moves_nothing():
+    found = completed(CALLED, knowing(Rule.FPO), [knowing(Rule.SCAN)])
+    assert (found.caller.popped, found.caller.gpr[ESP]) == (None, NEAR + 4)
+
+
+def test_esp_wraps_at_the_end_of_the_address_space():
+    top = 0xFFFFFFF8
+    found = completed(CALLED, knowing(Rule.FPO, top), [knowing(Rule.FORWARD, top, popped=8)])
+    assert found.caller.gpr[ESP] == 4
+
+
+def test_the_label_of_the_chosen_caller_says_what_all_rules_have_found():
+    record = replace(knowing(Rule.FRAME_DATA), has_program=True)
+    assert completed(CALLED, record, [record, knowing(Rule.FUNCTION)]).trust is Trust.CFI
+    assert completed(CALLED, record, [record, knowing(Rule.FUNCTION, FAR)]).trust is Trust.PROLOGUE

@@ -31,7 +31,7 @@ def captured(asm: Assembler, *stack: int | str, has_symbols: bool, ip: str = "ba
 
 
 @pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
-@pytest.mark.parametrize("filling", ["", "cccccc", "9090"])
+@pytest.mark.parametrize("filling", ["", "cccccc", "9090", "cc" * 15])
 def test_its_eip_is_a_return_address_in_the_function_that_made_the_call(filling, has_symbols):
     asm = program(filling)
     found = captured(asm, 0x51, "ebp", 0, asm.labels["back in start"], 0, has_symbols=has_symbols)
@@ -54,7 +54,9 @@ def test_an_address_after_a_call_in_the_middle_of_a_function_is_where_code_was_s
     assert found.frames[0].is_interrupted
 
 
-def test_a_breakpoint_after_a_call_is_no_filling():
-    asm = program("cc" + "8bc1" * 2)
+@pytest.mark.parametrize("code", ["cc" + "8bc1" * 2, "cc" * 16], ids=["code goes on", "nothing to be filled"])
+def test_a_breakpoint_after_a_call_is_no_filling(code):
+    """Filling ends at the next multiple of 16. An address that is one already needs none."""
+    asm = program(code)
     found = captured(asm, 0x51, "ebp", 0, asm.labels["back in start"], 0, has_symbols=True)
     assert found.frames[0].is_interrupted

@@ -7,9 +7,14 @@ import pytest
 
 from tests.unwind.x86.assemble import EBP, EBX, ESI, ESP, LEAVE, Assembler, mov, pop, push, ret, sub
 from tests.unwind.x86.machine import TEXT
-from tests.unwind.x86.written_stack import Stack, slots, walk
+from tests.unwind.x86.written_stack import STACK, Stack, slots, walk
 from throwstack.core.frames import Trust
+from throwstack.core.registers import Arch, Registers
 from throwstack.names.symbols import Name
+from throwstack.unwind.x86.call_frame import Caller, Place
+from throwstack.unwind.x86.candidates import Candidate, Rule
+from throwstack.unwind.x86.nearer_caller import nearer_caller
+from throwstack.unwind.x86.return_address import Fit
 
 GONE = 0x6B0010AA
 
@@ -47,6 +52,9 @@ def test_the_nearest_return_address_from_which_the_walk_leads_to_ebp_is_the_call
     assert slots(found) == [stack[name] for name in ("gone returns", "plain returns", "outer returns", "start's")]
     assert found.frames[1].trust is Trust.SCAN
     assert found.frames[1].note == "the walk from here leads to the frame of ebp"
+    registers = zip(Arch.X86.register_names, found.frames[1].registers.gpr, strict=True)
+    known = {"esp": stack["gone returns"] + 4, "ebp": stack["outer's ebp"]}
+    assert {name: value for name, value in registers if value is not None} == known
     assert found.frames[2].registers.gpr[EBX] == 0xB
     assert found.is_complete
 
@@ -56,6 +64,64 @@ def test_a_return_address_that_was_left_over_does_not_lead_there():
     asm = program()
     stack = gone(asm, asm.labels["back in other"])
     assert slots(walked(asm, stack, "outer's ebp"))[0] == stack["gone returns"]
+
+
+def test_a_chain_that_was_left_over_and_ends_on_the_way_does_not_lead_there():
+    """Earlier calls have left two frames of `plain`. What the second one returned to was overwritten."""
+    asm = program()
+    stack = gone(asm)
+    old = [7, *[asm.labels["back in plain"], 0, 0, 0xB] * 2, 4]
+    deeper = Stack("esp", *old, *stack.words)
+    deeper.marks |= {name: at + 4 * len(old) for name, at in stack.marks.items() if name != "esp"}
+    assert slots(walked(asm, deeper, "outer's ebp"))[0] == deeper["gone returns"]
+
+
+@pytest.mark.parametrize("fit", [Fit.OUTSIDE, Fit.UNREADABLE, Fit.NOT_CODE])
+def test_a_word_that_a_scan_alone_does_not_show_to_be_a_return_address_is_passed_over(fit):
+    """The frame of ebp has its return address at 0x1020. All words of the stack seem to lead there."""
+
+    def found(rule: Rule, slot: int, fit: Fit) -> Candidate:
+        return Candidate(rule, Caller(slot, 0x401005, slot + 4, 0, (None,) * 8), fit, trust=Trust.PROLOGUE)
+
+    by_frame_pointer, true = found(Rule.FRAME_POINTER, 0x1020, Fit.POSSIBLE), found(Rule.SCAN, 0x1010, Fit.POSSIBLE)
+    chosen = nearer_caller(
+        Place(Registers(GONE, (None,) * 8)),
+        by_frame_pointer,
+        [found(Rule.SCAN, 0x1008, fit), true],
+        lambda _: found(Rule.FUNCTION, 0x1020, Fit.CONFIRMED),
+        lambda caller: Place(Registers(caller.return_address, caller.gpr), caller.call_sp),
+    )
+    assert chosen is not None
+    assert chosen.caller.slot == true.caller.slot
+
+
+@pytest.mark.parametrize(("left_over", "is_found"), [(15, True), (16, False)])
+def test_sixteen_return_addresses_are_tried(left_over, is_found):
+    asm = program()
+    locals_ = [asm.labels["back in other"]] * left_over
+    stack = Stack(
+        *("esp", 7, *locals_, "gone returns", asm.labels["back in plain"], 0, 0, 0xB),
+        *("plain returns", asm.labels["back in outer"], 0x51, 0, 0),
+        *("outer's ebp", 0, "outer returns", asm.labels["back in start"], 0),
+    )
+    found = slots(walked(asm, stack, "outer's ebp"))
+    assert found[0] == stack["gone returns" if is_found else "outer returns"]
+
+
+@pytest.mark.parametrize(("frames", "is_found"), [(63, True), (64, False)])
+def test_the_walk_to_ebp_has_sixty_four_steps(frames, is_found):
+    """`begin` calls `again`, which calls itself, without a frame pointer. The last step is begin's own."""
+    asm = program()
+    asm.label("again").emit(push(EBX)).call("again").label("back in again").emit(pop(EBX), ret()).align()
+    asm.label("begin").emit(push(EBP), mov(EBP, ESP)).call("again").label("back in begin").emit(LEAVE, ret())
+    returns = [word for _ in range(frames - 1) for word in (0xB, asm.labels["back in again"])]
+    stack = Stack(
+        *("esp", 7, "gone returns", asm.labels["back in again"], *returns, 0xB, asm.labels["back in begin"]),
+        *("begin's ebp", 0, "begin returns", asm.labels["back in start"], 0),
+        base=STACK.base - 0x800,
+    )
+    found = slots(walked(asm, stack, "begin's ebp"))
+    assert found[0] == stack["gone returns" if is_found else "begin returns"]
 
 
 def test_if_no_return_address_leads_to_ebp_it_is_followed():

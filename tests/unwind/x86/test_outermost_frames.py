@@ -67,6 +67,19 @@ def test_a_zero_near_the_base_is_overwritten_if_a_saved_frame_pointer_leads_furt
     assert walked(asm, stack, has_symbols=False).end is End.LOST_RETURN_ADDRESS
 
 
+@pytest.mark.parametrize(
+    ("saved", "is_complete"),
+    [(STACK.base - 8, False), (STACK.base - 7, True), (STACK.base - 4, True), (STACK.base - 0x1C, True)],
+    ids=["the last pair", "no whole pair", "one word", "the return address itself"],
+)
+def test_a_saved_frame_pointer_leads_to_another_pair_on_the_stack(saved, is_complete):
+    """A frame's pair of saved ebp and return address is above the return address of what it called."""
+    asm = program()
+    stack = Stack(*([0] * 16), "ebp", saved, "lost", 0, base=STACK.base - 0x60)
+    assert stack["lost"] == STACK.base - 0x1C
+    assert walked(asm, stack, has_symbols=False).is_complete is is_complete
+
+
 def test_where_threads_start_is_known_by_ntdlls_symbols():
     """Since Vista all threads start in RtlUserThreadStart: a zero in another function is no end, even at the base."""
     asm = program("_RtlUserThreadStart")

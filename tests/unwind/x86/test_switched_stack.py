@@ -11,7 +11,16 @@ from tests.unwind.x86.assemble import EBP, EBX, ESP, LEAVE, Assembler, load, mov
 from tests.unwind.x86.machine import STACK_BASE, TEXT
 from tests.unwind.x86.written_stack import Stack, slots, walk
 from throwstack.core.frames import StackBounds, Trust
+from throwstack.core.memory import memory_of
 from throwstack.core.regions import Region, RegionKind
+from throwstack.core.registers import Registers
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import ModuleMap
+from throwstack.unwind.code_outside import CodeOutside
+from throwstack.unwind.thread_start import StackEnds
+from throwstack.unwind.x86.call_frame import Caller, Place
+from throwstack.unwind.x86.candidates import Rule
+from throwstack.unwind.x86.switched_stack import is_on_another_stack
 
 OTHER, SIZE = 0x30000, 0x2000
 ABOVE = 0x900000
@@ -95,3 +104,64 @@ def test_a_frame_pointer_that_leads_down_or_away_is_wrong_without_a_proof(spoilt
         regions.bounds = (StackBounds(OTHER, STACK_BASE),)
     found = walk(asm, first, registers, segments=segments, bounds=around(OTHER), regions=regions)
     assert [frame.ip for frame in found.frames] == [asm.labels[name] for name in ("here", "back in switched")]
+
+
+AFTER_CALL = 0x401005
+THREAD = StackBounds(STACK_BASE - 0x1000, STACK_BASE)
+
+
+def is_switched(
+    sp: int,
+    slot: int,
+    *,
+    rule: Rule = Rule.FUNCTION,
+    stack: StackBounds = THREAD,
+    regions: TwoStacks | None = None,
+    return_address: int = AFTER_CALL,
+    **caller: object,
+) -> bool:
+    """Ask of a frame with the stack pointer `sp` whose return address was found at `slot`."""
+    place = Place(Registers(0x402000, (None,) * 4 + (sp,) + (None,) * 3), call_sp=sp)
+    found = Caller(slot, return_address, slot + 4, 0, (None,) * 8, **caller)  # type: ignore[arg-type]
+    memory = memory_of({})
+    outside = CodeOutside(ImageMap(memory, ModuleMap([])), regions)
+    ends = StackEnds(memory, outside, 4, lambda word: word == AFTER_CALL)
+    return is_on_another_stack(place, rule, found, stack, ends)
+
+
+LEAVES, COMES_BACK = (STACK_BASE - 0x40, OTHER + 0x100), (ABOVE + 0x100, STACK_BASE - 4)
+"""From the thread's stack to another one, and from another one to the last word of the thread's."""
+
+
+@pytest.mark.parametrize("way", [LEAVES, COMES_BACK], ids=["leaves", "comes back"])
+def test_a_way_between_the_recorded_stack_and_another_one_is_believed_if_code_shows_it(way):
+    assert is_switched(*way)
+    assert is_switched(*way, rule=Rule.FRAME_DATA)
+    assert not is_switched(*way, rule=Rule.FRAME_POINTER)
+    assert not is_switched(*way, rule=Rule.SCAN)
+    assert not is_switched(*way, doubt=1)
+    assert not is_switched(*way, is_consistent=False)
+    assert not is_switched(*way, return_address=AFTER_CALL + 1)
+    assert not is_switched(way[0], way[1] + 1)
+    assert not is_switched(way[0], way[1] - 2)
+
+
+@pytest.mark.parametrize("way", [LEAVES, COMES_BACK], ids=["leaves", "comes back"])
+def test_the_bounds_of_a_stack_that_nobody_records_prove_nothing(way):
+    """They are a guess. Where the regions of memory are known, these tell that there are two stacks."""
+    guessed = StackBounds(THREAD.limit, THREAD.base, is_recorded=False)
+    assert not is_switched(*way, stack=guessed)
+    other = OTHER if way is LEAVES else ABOVE
+    assert is_switched(*way, stack=guessed, regions=TwoStacks(other))
+
+
+def test_a_return_address_on_the_frame_s_own_stack_is_no_switch():
+    assert not is_switched(STACK_BASE - 0x40, STACK_BASE - 0x20)
+    assert not is_switched(STACK_BASE - 0x40, STACK_BASE - 0x80)
+    assert not is_switched(STACK_BASE - 0x40, STACK_BASE - 0x40)
+
+
+def test_a_helper_that_has_popped_the_last_return_address_of_a_stack_has_not_switched():
+    """`pop ecx`: the return address was in the highest word of the stack, and esp is its base now."""
+    assert not is_switched(STACK_BASE, STACK_BASE - 4, is_in_register=True)
+    assert not is_switched(STACK_BASE - 0x3C, STACK_BASE - 0x40, is_in_register=True)

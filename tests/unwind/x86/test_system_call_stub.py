@@ -35,6 +35,23 @@ def test_a_stub_of_windows_8_and_later_calls_the_gate_within_it():
     assert return_in_stub(code_of(asm), asm.labels["stub"]) == asm.labels["back"]
 
 
+def test_a_stub_may_remove_a_word_before_it_returns():
+    """Stubs of WoW64 on Windows Vista and 7: `add esp, 4; ret 8`."""
+    asm = Assembler(TEXT).label("stub").emit(NUMBER, *KERNEL_GATE["WoW64, Windows 7"]).label("back")
+    code = code_of(asm.emit("83c404", ret(8)))
+    assert return_in_stub(code, asm.labels["stub"]) == asm.labels["back"]
+    assert return_in_stub_before(code, asm.labels["back"])
+
+
+@pytest.mark.parametrize(("last", "is_found"), [("ba00100077", True), ("8b9200000000", False)], ids=["31", "32"])
+def test_up_to_its_return_address_a_stub_is_shorter_than_thirty_two_bytes(last, is_found):
+    """mov eax, number; three instructions that set edx; call fs:[0C0h]."""
+    asm = Assembler(TEXT).label("stub").emit(NUMBER, *["8d942404000000"] * 2, last, "64ff15c0000000").label("back")
+    code = code_of(asm.emit(ret(8)))
+    assert return_in_stub(code, asm.labels["stub"]) == asm.labels["back"]
+    assert return_in_stub_before(code, asm.labels["back"]) is is_found
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -51,7 +68,9 @@ def test_a_stub_of_windows_8_and_later_calls_the_gate_within_it():
     ],
 )
 def test_other_functions_are_no_stubs(code):
-    assert return_in_stub(code_of(Assembler(TEXT).label("stub").emit(*code)), TEXT) is None
+    text = code_of(Assembler(TEXT).label("stub").emit(*code))
+    assert return_in_stub(text, TEXT) is None
+    assert not any(return_in_stub_before(text, TEXT + at) for at in range(0x20))
 
 
 def test_what_an_earlier_system_call_has_left_is_not_the_caller_of_a_frame_that_has_made_a_call():
