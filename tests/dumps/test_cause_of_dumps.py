@@ -116,8 +116,13 @@ def test_the_stack_of_the_cause_is_the_first_that_is_shown(uncaught: tuple[Path,
     first, second = (row for row in rows if row["Frame"] == 0)
     assert first["Call Site"].startswith("KERNELBASE!RaiseException+")
     assert first["Notes"].startswith("original exception 0xe06d7363, context ")
+    assert (
+        "; cause: C++ ledger::config_error \"configuration value 'listen_port' is missing\", "
+        f"thrown at {uncaught[1].thrown_at}, signature ledgersvc!ledger::Parser::Require ("
+    ) in first["Notes"]
     assert second["Call Site"] == "ucrtbase!abort+0x40"
     assert second["Notes"].startswith("raised while the exception further out was being reported: 0xc0000409")
+    assert "; end: fail-fast 7 FAST_FAIL_FATAL_APP_EXIT, thrown at ucrtbase!abort+0x40, signature " in second["Notes"]
 
 
 def test_the_report_has_every_exception_with_what_it_has_to_do_with_the_others(uncaught: tuple[Path, Crash]):

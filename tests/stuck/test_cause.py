@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.support.thrown_stacks import thrown
 from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.dispatch.saved_exception import Route
 from throwstack.stuck.cause import led_by_cause
 from throwstack.stuck.stuck_thread import ExceptionRole, StuckThread
 
@@ -17,6 +21,7 @@ THROWN = (
 )
 ASKED = "ntdll!RtlUserThreadStart$filt$0 < ntdll!_C_specific_handler"
 FILTER = f"KERNELBASE!UnhandledExceptionFilter < {ASKED}"
+TRANSLATOR = "VCRUNTIME140!_CallSETranslator<__FrameHandler4> < VCRUNTIME140!__CxxFrameHandler4"
 FAULT = "ntdll!RtlDispatchException < ntdll!KiUserExceptionDispatch < [0xC0000005] app!Parse < app!main"
 
 
@@ -63,6 +68,26 @@ CAUSES = {
         f"[0xC0000094] app!OnSignal < ucrtbase!_seh_filter_exe < app!main$filt$0 < {FAULT}",
         0xC0000005,
     ),
+    "out of noexcept, a runtime that is linked in, without symbols": (
+        f"[0xC0000409 7] app! < app! < app! < ntdll!RtlpExecuteHandlerForException < {THROWN}",
+        0xE06D7363,
+    ),
+    "abort in a vectored handler": (
+        f"[0xC0000409 7] ucrtbase!abort < app!OnException < ntdll!RtlpCallVectoredHandlers < {FAULT}",
+        0xC0000005,
+    ),
+    "abort in the filter of an __except block": (
+        f"[0xC0000409 7] ucrtbase!abort < app!OnException < app!Run$filt$0 < ntdll!_C_specific_handler < {FAULT}",
+        0xC0000005,
+    ),
+    "RaiseFailFastException in a vectored handler": (
+        f"[0xC0000602] coreclr!WatsonFailFast < coreclr!Vectored < ntdll!RtlpCallVectoredHandlers < {FAULT}",
+        0xC0000005,
+    ),
+    "a translator of Windows exceptions that throws": (
+        f"[0xE06D7363] app!Translate < {TRANSLATOR} < {FAULT}",
+        0xC0000005,
+    ),
     "a handler that goes on where it must not": (
         f"[0xC0000025] ntdll!RtlRaiseException < ntdll!RtlpExecuteHandlerForException < {FAULT}",
         0xC0000005,
@@ -94,6 +119,17 @@ INDEPENDENT = {
         "[0xC0000409 2] app!__report_gsfailure < app!__GSHandlerCheckCommon < app!__GSHandlerCheck"
         f" < ntdll!RtlpExecuteHandlerForException < {FAULT}"
     ),
+    "abort in a destructor while the stack is unwound": (
+        f"[0xC0000409 7] ucrtbase!abort < app!main$dtor$0 < app! < ntdll!RtlUnwindEx < {FAULT}"
+    ),
+    "abort in a __finally block, 32-bit": f"[0xC0000409 7] ucrtbase!abort < app!f < ntdll!_EH4_LocalUnwind < {FAULT}",
+    "a C++ exception in a vectored handler, which nobody takes": (
+        f"[0xE06D7363] KERNELBASE!RaiseException < app!OnException < ntdll!RtlpCallVectoredHandlers < {FAULT}"
+    ),
+    "a C++ exception in a catch block": (
+        f"[0xE06D7363] KERNELBASE!RaiseException < app!Log < VCRUNTIME140!_CallSettingFrame"
+        f" < VCRUNTIME140!__CxxFrameHandler3 < {FAULT}"
+    ),
     "a fault in the dispatcher": f"[0xC0000005] ntdll!RtlVirtualUnwind < {FAULT}",
 }
 
@@ -108,15 +144,9 @@ def test_an_independent_exception_further_in_stays_first(text: str):
 
 UNCERTAIN = {
     "a guessed frame": f"[0xC0000005] app!CrashFilter < ~{'KERNELBASE!_XcptFilter'} < {FAULT}",
-    "a runtime that is linked in, without symbols": (
-        f"[0xC0000409 7] app! < app! < app! < ntdll!RtlpExecuteHandlerForException < {THROWN}"
-    ),
     "a frame that rests on a guess": f"[0xC0000005] app!Report < ~app!CrashFilter < {FILTER} < {FAULT}",
     "a doubtful name": f"[0xC0000005] app!CrashFilter < ?KERNELBASE!UnhandledExceptionFilter < {FAULT}",
-    "abort in a vectored handler": (
-        f"[0xC0000409 7] ucrtbase!abort < app!OnException < ntdll!RtlpCallVectoredHandlers < {FAULT}"
-    ),
-    "terminate under a frame without a name": (f"{ABORT} < app! < ntdll!RtlpExecuteHandlerForException < {THROWN}"),
+    "abort under a guessed frame": f"[0xC0000409 7] ucrtbase!abort < ~app!OnException < {FAULT}",
 }
 
 
@@ -127,6 +157,23 @@ def test_without_certain_names_the_order_stays_and_a_note_says_so(text: str):
     assert codes(stuck) == codes(before)
     (note,) = stuck.notes
     assert note.startswith(f"it may only be how {before.exceptions[1].record.code:#010x} at ")
+
+
+@pytest.mark.parametrize(
+    ("arch", "route", "cause"),
+    [
+        (Arch.X64, Route.DISPATCHER, 0xC0000005),
+        (Arch.X86, Route.DISPATCHER, 0xC0000409),
+        (Arch.X86, Route.REGISTRATION, 0xC0000005),
+    ],
+)
+def test_on_x86_a_frame_without_a_name_may_run_a_catch_block_unless_the_registration_is_there(
+    arch: Arch, route: Route, cause: int
+):
+    stuck, names = thrown(f"[0xC0000409 7] ucrtbase!abort < app! < {FAULT}", arch)
+    inner, outer = stuck.exceptions
+    stuck = replace(stuck, exceptions=(inner, replace(outer, routes=(route,))))
+    assert codes(led_by_cause(names, stuck))[0] == cause
 
 
 def test_a_destructor_that_throws_while_the_stack_is_unwound_is_the_cause_and_not_what_was_unwound():

@@ -38,9 +38,10 @@ class GivenNames(Symbols):
         return (self.given[address],)
 
 
-def thrown(text: str) -> tuple[StuckThread, GivenNames]:
+def thrown(text: str, arch: Arch = Arch.X64) -> tuple[StuckThread, GivenNames]:
     """Return the thread that is described by `text`, its exceptions innermost first, and the names on its stack."""
     frames, names, thrown_at = [], {}, []
+    ip_name, sp_name = ("rip", "rsp") if arch is Arch.X64 else ("eip", "esp")
     for depth, label in enumerate(text.split(" < ")):
         code, parameters, marks, module, symbol = _FRAME.fullmatch(label).groups()
         ip, sp = 0x400000 + 0x100 * depth, LIMIT + 0x1000 * depth
@@ -54,14 +55,14 @@ def thrown(text: str) -> tuple[StuckThread, GivenNames]:
             rva=ip & 0xFFFF,
         )
         trust = Trust.SCAN if "~" in marks else Trust.CFI
-        frames.append(Frame(Registers.named(Arch.X64, {"rip": ip, "rsp": sp}), sp, None, None, trust))
+        frames.append(Frame(Registers.named(arch, {ip_name: ip, sp_name: sp}), sp, None, None, trust))
         if code:
             words = tuple(int(word, 16) for word in parameters.split())
             thrown_at.append((depth, ExceptionRecord(int(code, 16), 0, ip, 0, words, sp - 0x100, len(words))))
     exceptions = tuple(
         SavedException(
             record,
-            Context(Arch.X64, frames[depth].sp - 0x800, 0, frames[depth].registers, *(0,) * 7),
+            Context(arch, frames[depth].sp - 0x800, 0, frames[depth].registers, *(0,) * 7),
             (Route.DISPATCHER,),
             frames[depth].sp - 0x800,
         )

@@ -35,9 +35,12 @@ from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkRe
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.report.verdict import verdict
 from throwstack.stuck.error_box import box_text
-from throwstack.stuck.signature import Signature, signature, thrown_at, waiting_signature, waits_at
+from throwstack.stuck.signature import Signature, kind_of_failure, signature, thrown_at, waiting_signature, waits_at
 from throwstack.stuck.stuck_thread import ExceptionRole, StuckThread
 from throwstack.unwind.target import Target
+
+_TITLE_LIMIT = 200
+"""The limit on the characters of an exception's title in a note. The report on the exception has it whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,11 @@ def make_crash(stuck: StuckThread, site: CrashSite, detail: FrameDetail = NO_DET
     return _CrashMaker(stuck, site, detail).make()
 
 
+def described_exceptions(stuck: StuckThread, site: CrashSite) -> tuple[ExceptionReport, ...]:
+    """Return the reports on the exceptions of a stuck thread, without their stacks, in the order of `stuck`."""
+    return tuple(_CrashMaker(stuck, site, NO_DETAIL).described())
+
+
 class _CrashMaker:
     def __init__(self, stuck: StuckThread, site: CrashSite, detail: FrameDetail) -> None:
         self._stuck = stuck
@@ -74,18 +82,15 @@ class _CrashMaker:
 
     def make(self) -> CrashReport:
         stuck, site = self._stuck, self._site
-        exceptions: list[ExceptionReport] = []
+        exceptions = self.described()
         throwing: WalkReport | None = None
         for index, (exception, walk) in enumerate(zip(stuck.exceptions, stuck.throwing_walks, strict=True)):
-            made = self._exception(exception)
             stack = self._throwing(exception, walk)
-            where, signed = self._named_after(exception, walk, made.type)
             if index:
-                made = replace(made, stack=stack)
+                exceptions[index] = replace(exceptions[index], stack=stack)
             else:
                 throwing = stack
                 self._notes += _about_the_throw(walk)
-            exceptions.append(replace(made, role=stuck.role_of(index), thrown_at=where, signature=signed))
         self._notes += _about_the_others(stuck, exceptions)
         if exceptions:
             where, signed = exceptions[0].thrown_at, exceptions[0].signature
@@ -118,6 +123,16 @@ class _CrashMaker:
             doubts=tuple(escape(note, WHOLE) for note in stuck.notes),
             notes=tuple(escape(note, WHOLE) for note in self._notes),
         )
+
+    def described(self) -> list[ExceptionReport]:
+        """Return the reports on the thread's exceptions, without their stacks."""
+        stuck = self._stuck
+        found: list[ExceptionReport] = []
+        for index, (exception, walk) in enumerate(zip(stuck.exceptions, stuck.throwing_walks, strict=True)):
+            made = self._exception(exception)
+            where, signed = self._named_after(exception, walk, made.type)
+            found.append(replace(made, role=stuck.role_of(index), thrown_at=where, signature=signed))
+        return found
 
     def _part(self, name: str) -> Guard:
         return Guard(lambda reason: self._notes.append(f"{name}: {reason}"))
@@ -171,7 +186,8 @@ class _CrashMaker:
         with self._part("throwing stack"):
             names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
             where = self._place(thrown_at(names, is_raised=not is_fault(exception.record.code)) or names[0])
-            signed = signature(names, thrown_type or f"{exception.record.code:#010x}")
+            kind = thrown_type or kind_of_failure(exception.record, names) or f"{exception.record.code:#010x}"
+            signed = signature(names, kind)
         return where, signed
 
     def _place(self, name: Name) -> str:
@@ -213,12 +229,13 @@ def _about_the_others(stuck: StuckThread, reports: Sequence[ExceptionReport]) ->
     """Yield a note about each exception of the thread but the cause. `reports` are the reports on its exceptions."""
     for index, (other, made) in enumerate(zip(stuck.exceptions, reports, strict=True)):
         if made.role is ExceptionRole.END:
-            title = made.title or f"{other.record.code:#010x}"
+            title = escape(made.title, _TITLE_LIMIT) or f"{other.record.code:#010x}"
             where = f"{made.thrown_at}, raised while this exception was being reported"
             yield f"ended by {title} at {where} ({other.where})"
         elif made.role is ExceptionRole.OUTER:
             label = "the original exception" if index + 1 == len(reports) else "an exception"
+            title = f" ({escape(made.title, _TITLE_LIMIT)})" if made.type or made.message else ""
             yield (
-                f"raised while {label} {other.record.code:#010x} at {other.record.address:#x} was being handled "
+                f"raised while {label} {other.record.code:#010x}{title} at {other.record.address:#x} was being handled "
                 f"({other.where})"
             )

@@ -14,7 +14,13 @@ cases:
 
 - A function is there that runs only if an exception went unhandled, such as UnhandledExceptionFilter.
 - C++ terminate is there, called by the dispatch and not by the program: the exception met a noexcept function.
-- The inner exception is of a kind that runtimes raise to end a program, and every frame there is machinery.
+- The inner exception is of a kind that is only raised to end a program, such as abort's fast-fail, and the dispatch
+  has called a handler that has not returned. The handler may be the program's own: a vectored handler, or the filter
+  of an `__except` block.
+- The inner exception is a C++ exception that a translator of Windows exceptions threw (_set_se_translator).
+
+A fault in a vectored handler or in the filter of an `__except` block is not an end: the handler might have taken the
+outer exception if it had not failed.
 
 This must rest on frames that were not guessed and names that are certain. Otherwise the order stays as it is, innermost
 first, and a note says that it may be wrong.
@@ -30,7 +36,9 @@ from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionReco
 from throwstack.core.frames import Trust, Walk
 from throwstack.core.guard import Guard
 from throwstack.dispatch.saved_exception import Route, SavedException
+from throwstack.exceptions.cpp import CPP
 from throwstack.names.blockers import Blocker, BlockerKind, blocker_named
+from throwstack.names.dispatch_functions import DispatchRole, functions_of
 from throwstack.names.frame_names import name_of
 from throwstack.names.stable_names import plain_name
 from throwstack.names.symbols import Name, Symbols
@@ -39,20 +47,27 @@ from throwstack.stuck.stuck_thread import StuckThread
 
 Item = TypeVar("Item")
 
-_FATAL_APP_EXIT = 7
-"""FAST_FAIL_FATAL_APP_EXIT (winnt.h): abort."""
-_ENDS = frozenset({0x40000015, 0xC0000417, 0xC0000025, 0xC0000026})
-"""What runtimes raise to end a program, and the dispatcher if a handler answers what it must not.
+_ENDING_FAST_FAILS = frozenset({5, 7})
+"""FAST_FAIL_INVALID_ARG: the C runtime's _invoke_watson. FAST_FAIL_FATAL_APP_EXIT: abort (winnt.h)."""
+_ENDS = frozenset({0x40000015, 0xC0000417, 0xC0000025, 0xC0000026, 0xC0000602})
+"""What is raised to end a program, by runtimes, or by the dispatcher if a handler answers what it must not.
 
-STATUS_FATAL_APP_EXIT, STATUS_INVALID_CRUNTIME_PARAMETER, STATUS_NONCONTINUABLE_EXCEPTION, STATUS_INVALID_DISPOSITION
-(ntstatus.h).
+STATUS_FATAL_APP_EXIT, STATUS_INVALID_CRUNTIME_PARAMETER, STATUS_NONCONTINUABLE_EXCEPTION, STATUS_INVALID_DISPOSITION,
+STATUS_FAIL_FAST_EXCEPTION (ntstatus.h).
 """
 _LAST_FILTERS = frozenset({"_XcptFilter", "_seh_filter_exe", "_seh_filter_dll", "__CppXcptFilter"})
 """Filters of the C runtime around main and the routines of threads: no other handler took the exception."""
 _TAKERS = re.compile(
-    r"RtlUnwind(Ex|2)?|RcConsolidateFrames|_*(Cxx)?CallCatchBlock2?|_*CallSettingFrame\w*|_*FrameUnwindToState"
+    r"RtlUnwind(Ex|2)?|Rc(Consolidate|FrameConsolidat)\w+|Rtlp?ExecuteHandlerForUnwind\w*"
+    r"|_*(Cxx)?CallCatchBlock2?|_*CallSettingFrame\w*|_*FrameUnwindToState|_*UnwindNestedFrames"
+    r"|_*(EH4_)?(local|global)_?unwind\d*|CallJitEHFinally\w*|COMPlusUnwindCallback|Call(Catch|Finally)\w*",
+    re.IGNORECASE,
 )
 """Functions that run after a handler took an exception: they unwind the stack, or run the block that catches."""
+_TAKING_PART = re.compile(r"\$(catch|dtor|fin)\$\d+$|^\?(catch|dtor|fin)\$\d+@")
+"""The end of the name of a part of a function that runs only after a handler took an exception."""
+_CPP_HANDLERS = re.compile(r"_*(InternalCxxFrameHandler\w*|CxxFrameHandler\d?|CallSETranslator)")
+_DISPATCHERS = functions_of(DispatchRole.DISPATCHER, DispatchRole.RAISER)
 _MACHINERY = frozenset({Role.CARRIES, Role.REPORTS, Role.HANDLES, Role.BEGINS, Role.STARTS})
 
 
@@ -103,6 +118,7 @@ class _Between:
         self._named = [name_of(symbols, frame) for frame in frames]
         guesses = [depth for depth, frame in enumerate(frames) if frame.trust is Trust.SCAN]
         self._first_guess = guesses[0] if guesses else len(frames)
+        self._outer = outer
         self._is_filters_argument = Route.FILTER_ARGUMENT in outer.routes
         self._may_be_far = not outer.context.arch.facts.has_function_table
         self.may_show_end = False
@@ -121,11 +137,37 @@ class _Between:
                 self.may_show_end = True
             elif blocker is not None and blocker.kind is BlockerKind.TERMINATE and self._is_called_by_machinery(depth):
                 return True
+        if self._is_translation(record):
+            return True
         if not _is_end(record) or not self._named:
             return False
-        # A vectored handler or a filter of the program may end it on purpose, or over a failure of its own.
         self.may_show_end |= not any(_is_taker(name) for name in self._named)
-        return self._is_called_by_machinery(0)
+        return self._is_called_by_machinery(0) or self._is_in_handler()
+
+    def _is_translation(self, record: ExceptionRecord) -> bool:
+        """Say whether a translator threw the inner exception to make a C++ exception of the outer one.
+
+        Before a handler took the exception, the C++ runtime's frame handler calls no other code that throws.
+        """
+        handlers = (_CPP_HANDLERS.fullmatch(_bare(name)) for name in self._named if not name.is_doubtful)
+        is_pair = record.code == CPP != self._outer.record.code
+        return is_pair and any(handlers) and self._is_in_handler()
+
+    def _is_in_handler(self) -> bool:
+        """Say whether the dispatch of the outer exception called a handler, and no handler has taken that exception.
+
+        x64: who takes an exception calls RtlUnwindEx, which is exported, so that other frames need no names. x86: a
+        catch block runs on top of the frames of the dispatch, without RtlUnwind. Either the outer exception is known by
+        the registration that the dispatcher keeps while it asks a handler, or all frames need names.
+        """
+        if not self._is_whole or self._first_guess < len(self._named):
+            return False
+        if any(_is_taker(name) or _TAKERS.fullmatch(_bare(name)) for name in self._named):
+            return False
+        if not any(_bare(name) in _DISPATCHERS and not name.is_doubtful for name in self._named):
+            return False
+        is_live = not self._may_be_far or Route.REGISTRATION in self._outer.routes
+        return is_live or all(name.symbol and not name.is_doubtful for name in self._named)
 
     def _is_certain(self, depth: int, name: Name, *, is_proof: bool) -> bool:
         """Say whether the frame at `depth` is in the function that `name` names.
@@ -154,8 +196,13 @@ def _blocker(name: Name) -> Blocker | None:
     return blocker_named(name.module, name.symbol) or blocker_named(name.module, plain_name(name.symbol))
 
 
+def _bare(name: Name) -> str:
+    return plain_name(name.symbol).replace("<T>", "")
+
+
 def _is_taker(name: Name) -> bool:
-    return not name.is_doubtful and _TAKERS.fullmatch(plain_name(name.symbol)) is not None
+    is_function = not name.is_doubtful and _TAKERS.fullmatch(_bare(name)) is not None
+    return is_function or _TAKING_PART.search(name.symbol) is not None
 
 
 def _is_machinery(name: Name) -> bool:
@@ -165,5 +212,5 @@ def _is_machinery(name: Name) -> bool:
 
 
 def _is_end(record: ExceptionRecord) -> bool:
-    is_abort = record.code == STACK_BUFFER_OVERRUN and record.parameters[:1] == (_FATAL_APP_EXIT,)
-    return is_abort or record.code in _ENDS
+    is_fast_fail = record.code == STACK_BUFFER_OVERRUN and bool(_ENDING_FAST_FAILS & {*record.parameters[:1]})
+    return is_fast_fail or record.code in _ENDS

@@ -26,8 +26,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionRecord
 from throwstack.core.text import escape
-from throwstack.names.blockers import blocker_named
+from throwstack.names.blockers import BlockerKind, blocker_named
 from throwstack.names.stable_names import plain_name
 from throwstack.names.symbols import Name, SymbolKind
 from throwstack.stuck.frame_roles import Role, roles_of
@@ -49,6 +50,12 @@ _DISPATCHERS = frozenset(
 )
 _THROWS = frozenset({"_CxxThrowException", "CxxThrowException", "__cxa_throw"})
 """What the compiler calls for a C++ `throw`."""
+_FAILURES = (BlockerKind.PURE_CALL, BlockerKind.INVALID_PARAMETER, BlockerKind.TERMINATE, BlockerKind.ABORT)
+"""The failures that a C runtime reports, in the order in which they explain a thread (`BlockerKind`)."""
+_CRT_FAST_FAILS = frozenset({5, 7})
+"""FAST_FAIL_INVALID_ARG and FAST_FAIL_FATAL_APP_EXIT (winnt.h)."""
+_CRT_REPORTS = frozenset({0x40000015, 0xC0000417})
+"""STATUS_FATAL_APP_EXIT and STATUS_INVALID_CRUNTIME_PARAMETER (ntstatus.h)."""
 _SYSTEM_CALL = re.compile(r"^Zw(?=[A-Z])")
 
 
@@ -111,6 +118,26 @@ def waiting_signature(names: Sequence[Name], kind: str = "") -> Signature:
     """
     functions = list(map(_function, names))
     return _signed(_waiting(functions) or _program_starts(functions) or _throwing(functions), kind)
+
+
+def kind_of_failure(record: ExceptionRecord, names: Sequence[Name]) -> str:
+    """Return the failure that `record` was raised for, such as `purecall`, or "" if it was raised for itself.
+
+    A pure call, an invalid parameter, terminate and abort end in an exception or not, by the version of the C runtime
+    and by what the program has set (`_set_purecall_handler`). Both must have one signature, so the kind of the failure
+    is that of the functions which report it. `names` are the frames of the stack that threw, innermost first.
+    """
+    is_fast_fail = record.code == STACK_BUFFER_OVERRUN and bool(_CRT_FAST_FAILS & {*record.parameters[:1]})
+    if not is_fast_fail and record.code not in _CRT_REPORTS:
+        return ""
+    kinds = set()
+    for name in names:
+        symbol = plain_name(name.symbol)
+        if symbol in _DISPATCHERS - {"RaiseException", "RtlRaiseException"}:
+            break
+        blocker = None if name.is_doubtful else blocker_named(name.module, symbol)
+        kinds |= set() if blocker is None else {blocker.kind}
+    return next((kind.value for kind in _FAILURES if kind in kinds), "")
 
 
 def is_machinery(name: str) -> bool:
@@ -195,12 +222,18 @@ def _without_dispatch(functions: Iterable[_Function]) -> Iterator[_Function]:
 
 
 def _waiting(functions: list[_Function]) -> list[_Function]:
-    """Return the functions of which the signature of a waiting stack is made."""
-    outside = functions[_outermost(functions, _begins_waiting) :]
+    """Return the functions of which the signature of a waiting stack is made.
+
+    Example: `fopen` refuses an argument, and the program's handler of invalid parameters waits. What is further out
+    than the report of such a failure of the C runtime is its callers, also functions that wait elsewhere.
+    """
+    start = _outermost(functions, _begins_waiting)
+    begins = blocker_named(functions[start].module, functions[start].name) if functions else None
+    has_callers = begins is not None and begins.kind in _FAILURES
     return _folded(
         item
-        for item in outside
-        if not item.roles & _IS_MACHINERY and (Role.WAITS not in item.roles or Role.BEGINS in item.roles)
+        for item in functions[start:]
+        if not item.roles & _IS_MACHINERY and (Role.WAITS not in item.roles or Role.BEGINS in item.roles or has_callers)
     )
 
 

@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import datetime
+import logging
+from collections.abc import Callable
 from functools import partial
 
 from throwstack.core.text import escape
-from throwstack.report.crash_report import CrashReport, ProcessSummary
+from throwstack.report.crash_report import CrashReport, ExceptionReport, ProcessSummary
 from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail
-from throwstack.report.make_crash import CrashSite, make_crash
+from throwstack.report.make_crash import CrashSite, described_exceptions, make_crash
 from throwstack.report.verdict import CrashVerdict, VerdictCode
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.outside_images import region_of
 from throwstack.volatility.processes import Process
 from throwstack.volatility.survey import Finding
+
+log = logging.getLogger(__name__)
 
 
 def crash_of(machine: Machine, finding: Finding, detail: FrameDetail = NO_DETAIL) -> CrashReport:
@@ -26,13 +30,24 @@ def crash_of(machine: Machine, finding: Finding, detail: FrameDetail = NO_DETAIL
     """
     problems: list[str] = []
     with guarded(problems.append):
-        return make_crash(finding.stuck, _site(machine, finding), detail)
+        return make_crash(finding.stuck, _site(finding, partial(_blocked_since, machine, finding)), detail)
     process = ProcessSummary(finding.process.pid, escape(finding.process.name, WHOLE))
     nothing = CrashVerdict(VerdictCode.UNKNOWN, "")
     return CrashReport(process, finding.thread.tid, finding.side, finding.arch, nothing, notes=tuple(problems))
 
 
-def _site(machine: Machine, finding: Finding) -> CrashSite:
+def exceptions_of(finding: Finding) -> tuple[ExceptionReport, ...]:
+    """Return the reports on the exceptions of a stuck thread, without their stacks.
+
+    If they cannot be made, the result is empty, and the log says why.
+    """
+    who = f"{escape(finding.process.name)} (PID {finding.process.pid}) thread {finding.thread.tid}"
+    with guarded(partial(log.warning, "%s: its exceptions cannot be described: %s", who)):
+        return described_exceptions(finding.stuck, _site(finding, lambda: None))
+    return ()
+
+
+def _site(finding: Finding, blocked_since: Callable[[], datetime.datetime | None]) -> CrashSite:
     stuck = finding.stuck
     views, bounds, symbols = finding.process.pages.views, stuck.stack.bounds, finding.target.symbols
     return CrashSite(
@@ -43,7 +58,7 @@ def _site(machine: Machine, finding: Finding) -> CrashSite:
         arch=finding.arch,
         region_of=lambda address: region_of(address, symbols, views, bounds),
         substitutes=finding.process.pages.substitutes,
-        blocked_since=partial(_blocked_since, machine, finding),
+        blocked_since=blocked_since,
         notes=tuple(filter(None, (finding.other_side, finding.reporter))),
     )
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,11 +15,12 @@ from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.core.sides import BOTH, Side, Sides
 from throwstack.core.text import escape
 from throwstack.files.needed_files import NeededFile, needed_files
-from throwstack.report.crash_report import ProcessSummary
+from throwstack.report.crash_report import ExceptionReport, ProcessSummary
 from throwstack.report.frame_report import WHOLE, FrameDetail, WalkReport, bare_walk_report, walk_report
 from throwstack.stuck.stuck_thread import ExceptionRole, StuckThread
 from throwstack.stuck.walk_evidence import BROKE_OFF
 from throwstack.unwind.target import Target, guarded_walk
+from throwstack.volatility.crashes import exceptions_of
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import NoStack, Process
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 
 _BLOCKED = "blocked stack: no exception was found, so these are the frames on which the thread waits"
+_TITLE_LIMIT = 256
+"""The limit on the characters of an exception's title in a row's notes."""
 _UNKNOWN_STACK = 1 << 20
 """The size in bytes that is assumed of a stack that belongs to no thread: the default reserve of a stack."""
 
@@ -40,7 +43,7 @@ class ThrowingStack:
 
     `tid` is None if the stack belongs to no thread. `context` is None in three cases: for the 64-bit stack of a WoW64
     thread that is stuck in 32-bit code and for a thread without an exception (both are unwound from where the thread
-    waits), and for a fast-fail, which leaves no CONTEXT.
+    waits), and for a fast-fail, which leaves no CONTEXT. `describe` returns what the exception is, or "".
     """
 
     process: Process
@@ -49,6 +52,7 @@ class ThrowingStack:
     context: Context | None
     walk: Walk
     title: str
+    describe: Callable[[], str] = str
 
 
 def throwing_stacks(survey: Survey) -> Iterator[ThrowingStack]:
@@ -81,10 +85,19 @@ def stacks_of(finding: Finding) -> Iterator[ThrowingStack]:
     stuck = finding.stuck
     if not stuck.exceptions and stuck.blocked_walk is not None:
         yield ThrowingStack(finding.process, finding.thread.tid, finding.target, None, stuck.blocked_walk, _BLOCKED)
+    described: list[ExceptionReport] = []
+
+    def describe(index: int) -> str:
+        if not described:
+            described.extend(exceptions_of(finding))
+        return _described(described[index]) if described else ""
+
     for index, (exception, walk) in enumerate(zip(stuck.exceptions, stuck.throwing_walks, strict=True)):
-        title = _title(stuck, index)
         context = exception.context if exception.context.address else None
-        yield ThrowingStack(finding.process, finding.thread.tid, finding.target, context, walk, title)
+        yield ThrowingStack(
+            *(finding.process, finding.thread.tid, finding.target, context, walk, _title(stuck, index)),
+            describe=partial(describe, index),
+        )
 
 
 def _native_side(survey: Survey, finding: Finding) -> ThrowingStack | None:
@@ -122,6 +135,14 @@ def _title(stuck: StuckThread, index: int) -> str:
     if not has_outer or (index and index + 1 == len(stuck.exceptions)):
         return f"original exception {found}"
     return f"raised while the exception further out was being handled: {found}"
+
+
+def _described(exception: ExceptionReport) -> str:
+    """Return role, type and message, place and signature of an exception in words."""
+    title = escape(exception.title, _TITLE_LIMIT) or f"{exception.code:#010x}"
+    where = f", thrown at {escape(exception.thrown_at)}" if exception.thrown_at else ""
+    signed = "" if exception.signature is None else f", signature {exception.signature}"
+    return f"{exception.role.value}: {title}{where}{signed}"
 
 
 def stack_at(survey: Survey, address: int) -> Iterator[ThrowingStack]:
@@ -197,7 +218,8 @@ def _rows_of(stack: ThrowingStack, detail: FrameDetail) -> list[FrameRow]:
         walk = walk_report(stack.target, stack.walk, substitutes, context=stack.context, detail=detail)
     if walk is None:
         walk = bare_walk_report(stack.walk, problems[0])
-    return [FrameRow(process, stack.tid, frame, "" if frame.number else stack.title) for frame in walk.frames]
+    title = "; ".join(filter(None, (stack.title, stack.describe())))
+    return [FrameRow(process, stack.tid, frame, "" if frame.number else title) for frame in walk.frames]
 
 
 class FilesNeeded:

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the report on a stuck thread says of its exceptions: on published stacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.stacks.outcomes import LaidOut
+from tests.stacks.published import read_stack
+from throwstack.report.crash_report import CrashReport
+
+FAULT_IN_VECTORED_HANDLER = """
+!code 0xC0000005 0 0x8
+!throw app::Error "{message}"
+ntdll!NtWaitForMultipleObjects
+KERNELBASE!UnhandledExceptionFilter
+ntdll!RtlUserThreadStart$filt$0
+ntdll!_C_specific_handler
+ntdll!RtlpExecuteHandlerForException
+ntdll!RtlDispatchException
+ntdll!KiUserExceptionDispatch
+app!Report::Write
+app!OnException
+ntdll!RtlpCallVectoredHandlers
+ntdll!RtlDispatchException
+ntdll!RtlRaiseException
+KERNELBASE!RaiseException
+VCRUNTIME140!_CxxThrowException
+app!Average
+app!main
+KERNEL32!BaseThreadInitThunk
+ntdll!RtlUserThreadStart
+"""
+
+
+def crash(text: str, folder: Path) -> CrashReport:
+    path = folder / "stack.txt"
+    path.write_text(text, "utf-8")
+    found = LaidOut(read_stack(path)).outcome("all names").crash
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("message", "shown"), [("no such table", '"no such table")'), ("x" * 250, f'"{"x" * 184}…)')])
+def test_a_note_names_an_earlier_exception_with_type_and_message_cut_to_a_length(
+    message: str, shown: str, tmp_path: Path
+):
+    found = crash(FAULT_IN_VECTORED_HANDLER.format(message=message), tmp_path)
+    (note,) = found.notes
+    assert note.startswith(f"raised while the original exception 0xe06d7363 (C++ app::Error {shown} at 0x")
+    assert found.exceptions[1].title == f'C++ app::Error "{message}"'
