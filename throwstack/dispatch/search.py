@@ -92,7 +92,7 @@ class _Search:
         if target.arch.facts.has_exception_list:
             found = [] if chain is None else list(islice(x86.from_registrations(target, stack, chain), _MAX_FOUND))
             is_known = chain is not None and x86.is_whole_chain(target, chain)
-            self._registered = Registered(found, is_known)
+            self._registered = Registered(found, chain or (), is_known)
 
     def run(self) -> FoundExceptions:
         found: list[tuple[SavedException, Walk]] = []
