@@ -120,7 +120,12 @@ def test_pointers_below_the_given_address_do_not_count():
 
 
 NTDLL = Module("ntdll.dll", r"C:\WINDOWS\system32\ntdll.dll", 0x7C800000, 0xC0000)
-NTDLL_SYMBOLS = {"KiUserExceptionDispatcher": 0x1000, "RtlRaiseException": 0x2000, "ExecuteHandler2": 0x3000}
+NTDLL_SYMBOLS = {
+    "RtlUnwind": 0x4000,
+    "KiUserExceptionDispatcher": 0x1000,
+    "RtlRaiseException": 0x2000,
+    "ExecuteHandler2": 0x3000,
+}
 
 
 def ntdll_frame(symbol: str, sp: int, child_ebp: int, returns_to: int = 0) -> Frame:
@@ -233,8 +238,11 @@ def test_a_record_with_the_flags_of_unwinding_was_taken(flags: int):
     stack.at(at + 8).mark(record).d32(0xC0000005, flags, 0, CONTEXT_IP, 0)
     put_context(stack, at + 0x58, saved, esp=at + 0x400)
     dispatcher = ntdll_frame("KiUserExceptionDispatcher", at, at + 0x600)
-    found = in_flight(stack, dispatcher, proves_exception=False)
+    unwinder = ntdll_frame("RtlUnwind", at - 0x200, at - 0x100)
+    found = in_flight(stack, unwinder, dispatcher, proves_exception=False)
     assert (len(found.exceptions), len(found.taken)) == (0, 1)
+    doubted = in_flight(stack, dispatcher, proves_exception=False)
+    assert (len(doubted.exceptions), len(doubted.taken), len(doubted.notes)) == (1, 0, 1)
 
 
 def test_the_registration_that_rtlunwind_makes_is_none_of_a_dispatch():

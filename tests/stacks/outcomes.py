@@ -56,10 +56,10 @@ class LaidOut:
         self.memory: Memory = memory_of(segments)
         self.modules = ModuleMap(modules)
 
-    def damaged(self, address: int) -> LaidOut:
-        """Return the same with a pointer of zeros at `address`, which is on the stack."""
+    def damaged(self, address: int, value: int = 0) -> LaidOut:
+        """Return the same with the pointer `value` at `address`, which is on the stack."""
         stack, offset = bytearray(self._segments[self.bounds.limit]), address - self.bounds.limit
-        stack[offset : offset + self.arch.pointer_size] = bytes(self.arch.pointer_size)
+        stack[offset : offset + self.arch.pointer_size] = value.to_bytes(self.arch.pointer_size, "little")
         other = copy(self)
         other.memory = memory_of({**self._segments, self.bounds.limit: bytes(stack)})
         return other

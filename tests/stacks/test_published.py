@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+from copy import copy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -97,3 +99,33 @@ def test_dispatch_whose_context_is_damaged_is_a_doubt(path: Path) -> None:
     assert context is not None
     outcome = laid.damaged(context + (0xF8 if laid.arch is Arch.X64 else 0xB8)).outcome("all names")
     assert outcome.crash is not None or outcome.doubts
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["reporter-matlab-handler-x86", "reporter-engine-except-filter-x86"])
+def test_damaged_registration_of_the_dispatcher_does_not_say_that_a_handler_took_the_exception(name: str, mode: str):
+    laid = _laid(FOLDER / f"{name}.txt")[1]
+    head = laid.thread.exception_list
+    assert head is not None
+    no_handler = laid.damaged(head + 4)
+    no_chain = copy(laid)
+    no_chain.thread = replace(laid.thread, exception_list=0xFFFFFFFF)
+    for outcome in (no_handler.outcome(mode), no_chain.outcome(mode)):
+        assert outcome.crash is not None
+        assert "a handler may have taken it" in outcome.crash.doubts[0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "name",
+    ["wer-second-chance-x86", "wer-second-chance-x64", "reporter-matlab-handler-x86", "java-j9-vectored-handler"],
+)
+def test_flag_of_unwinding_is_doubted_where_nothing_unwinds(name: str, mode: str):
+    laid = _laid(FOLDER / f"{name}.txt")[1]
+    crash = laid.outcome(mode).crash
+    assert crash is not None
+    code, flags = crash.exceptions[0].record_address, laid.arch.pointer_size - 4
+    word = int(crash.exceptions[0].code) if flags else 0
+    damaged = laid.damaged(code + 4 - flags, word | 2 << 8 * flags).outcome(mode).crash
+    assert damaged is not None
+    assert "but no function unwinds it" in damaged.doubts[0]

@@ -92,7 +92,7 @@ class _Search:
         if target.arch.facts.has_exception_list:
             found = [] if chain is None else list(islice(x86.from_registrations(target, stack, chain), _MAX_FOUND))
             is_known = chain is not None and x86.is_whole_chain(target, chain)
-            self._registered = Registered(found, is_known)
+            self._registered = Registered(found, chain or (), is_known)
 
     def run(self) -> FoundExceptions:
         found: list[tuple[SavedException, Walk]] = []
@@ -100,15 +100,18 @@ class _Search:
         notes: list[str] = []
         frames, is_complete = self._start.frames, self._start.is_complete
         low = min([self._start.low, *(frame.sp for frame in frames[:1])])
+        to_prove = self._start.proves_exception
         for depth in range(MAX_NESTED):
             item = self._by_frames(frames, low, is_complete=is_complete)
-            if item is None and depth == 0 and self._start.proves_exception:
-                item = self._by_memory(frames, is_complete=is_complete)
+            is_proven = to_prove and item is not None and item.context.registers.sp > self._start.low
+            if item is None and depth == 0 and to_prove:
+                item, is_proven = self._by_memory(frames, is_complete=is_complete), True
             if item is None:
                 break
             if item.disagreement:
                 notes.append(item.disagreement)
-            answer = self._taken(item, frames, low, is_innermost=depth == 0, is_outer=bool(found))
+            to_prove = to_prove and not is_proven
+            answer = self._taken(item, frames, low, is_proven=is_proven, is_outer=bool(found))
             walk = guarded_walk(self._target.walk, item.context.registers, self._stack)
             (handled if answer.taken is Taken.YES else found).append((item, walk))
             if answer.taken is Taken.YES:
@@ -214,14 +217,16 @@ class _Search:
         return found[0] if found else None
 
     def _taken(
-        self, item: SavedException, frames: Sequence[Frame], low: int, *, is_innermost: bool, is_outer: bool
+        self, item: SavedException, frames: Sequence[Frame], low: int, *, is_proven: bool, is_outer: bool
     ) -> Answer:
         """Say whether a handler has taken `item`, which was found on `frames`, from the stack address `low` on.
 
-        `is_innermost`: it is the first exception found. `is_outer`: an exception that nobody has taken is further in.
+        `is_proven`: a function on the stack says that nobody took it. That is so of the innermost exception that was
+        thrown further out than the function. One thrown further in, by the program's crash filter, may be taken there.
+        `is_outer`: an exception that nobody has taken is further in.
         Then `item` led to that one, and is reported even if a handler has taken it, unless the registrations say so.
         """
-        if (is_innermost and self._start.proves_exception) or Route.FAIL_FAST_FRAME in item.routes:
+        if is_proven or Route.FAIL_FAST_FRAME in item.routes:
             return Answer(Taken.NO)  # RaiseFailFastException dispatches nothing: no handler is asked
         if is_outer and (self._registered is None or not self._registered.is_known):
             return Answer(Taken.NO)

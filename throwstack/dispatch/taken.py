@@ -15,7 +15,7 @@ On both, RtlUnwind marks the record with the flags of unwinding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -52,10 +52,12 @@ class Answer:
 class Registered:
     """The exceptions that have a registration of ExecuteHandler in the thread's chain (x86).
 
-    `is_known`: the chain was read to its end, so that what is not in it is not registered.
+    `chain` are the addresses of all registrations in the chain. `is_known`: the chain was read to its end, so that what
+    is not in it is not registered.
     """
 
     found: Sequence[SavedException]
+    chain: Sequence[int]
     is_known: bool
 
     def has(self, item: SavedException, low: int) -> bool:
@@ -78,7 +80,7 @@ def taken(
     """
     inside = [frame for frame in frames if frame.sp < item.context.address]
     if item.record.flags & UNWINDING:
-        return Answer(Taken.YES)
+        return _by_flag(target, item, inside, low, registered)
     if registered is not None and registered.has(item, low):
         return Answer(Taken.NO)
     doubt = ""
@@ -104,6 +106,27 @@ def taken(
     return Answer(Taken.UNKNOWN, doubt) if doubt and answer.taken is Taken.NO else answer
 
 
+def _by_flag(
+    target: Target, item: SavedException, inside: Sequence[Frame], low: int, registered: Registered | None
+) -> Answer:
+    """Return the answer for an exception whose record says that the stack is being unwound.
+
+    The flag may be damaged. If the frames are proven and no function among them can have set it, it is doubted. On x64
+    RtlUnwindEx is on the stack for as long as the dispatcher is. On x86 an except block of Delphi runs on top of the
+    dispatcher's frames without it, but then ExecuteHandler has a frame and no registration.
+    """
+    unwinders = {DispatchRole.UNWINDER, DispatchRole.CATCHER}
+    names = [name_of(target.symbols, frame) for frame in inside]
+    is_explained = first_guess(target, inside) is not None or any(
+        role_of(name.symbol) in unwinders or is_unnamed_ntdll(target, name) for name in names
+    )
+    if registered is not None and any(runs_handler(target, frame, item) for frame in inside):
+        is_explained |= not (registered.is_known and _damage(target, item, inside, low, registered))
+    if is_explained or not inside:
+        return Answer(Taken.YES)
+    return Answer(Taken.UNKNOWN, "its record says that the stack is being unwound, but no function unwinds it")
+
+
 def _by_registrations(
     target: Target, item: SavedException, inside: Sequence[Frame], low: int, registered: Registered, *, is_guessed: bool
 ) -> Answer:
@@ -116,8 +139,45 @@ def _by_registrations(
     if not has_handler:
         return Answer(Taken.NO)
     if registered.is_known:
-        return Answer(Taken.YES)
+        damage = _damage(target, item, inside, low, registered)
+        return Answer(Taken.UNKNOWN, damage) if damage else Answer(Taken.YES)
     return Answer(Taken.UNKNOWN, "the thread's exception registrations are not known, or not to their end")
+
+
+def _damage(target: Target, item: SavedException, inside: Sequence[Frame], low: int, registered: Registered) -> str:
+    """Return why a chain without a registration for `item` may be damaged, although it ends properly; else "".
+
+    When a handler takes an exception, RtlUnwind unlinks ExecuteHandler's registration, and what is left is sound: the
+    registrations of the block that runs, and then that of the frame whose handler took the exception.
+    """
+    for node in registered.chain:
+        if not low <= node < item.context.address:
+            continue
+        try:
+            handler = target.memory.u32(node + 4)
+        except MemoryUnreadable:
+            handler = 0
+        if not target.images.is_code(handler):
+            return f"the handler {handler:#x} of the exception registration at {node:#x} is not code"
+        image = target.images.find(handler)
+        is_ntdll = image is not None and image.module.label.lower() == DISPATCHERS_MODULE
+        if is_ntdll and all(known.frame_sp != node for known in registered.found):
+            return f"the exception registration at {node:#x} is ntdll's, and no exception is found by it"
+    asked = [registration for frame in inside for registration in _asked(target, frame, item)]
+    if asked and not any(registration in registered.chain for registration in asked):
+        return f"the exception registration at {asked[0]:#x}, whose handler was asked, is not in the thread's chain"
+    return ""
+
+
+def _asked(target: Target, frame: Frame, item: SavedException) -> Iterator[int]:
+    """Yield the registration whose handler the arguments of an x86 frame say to be asked for `item`."""
+    first = frame.child_sp + 2 * _WORD
+    try:
+        record, registration, context = (target.memory.u32(first + index * _WORD) for index in range(3))
+    except (MemoryUnreadable, OverflowError):
+        return
+    if record == item.record.location and context == item.context.address:
+        yield registration
 
 
 def runs_handler(target: Target, frame: Frame, item: SavedException) -> bool:
@@ -131,12 +191,7 @@ def runs_handler(target: Target, frame: Frame, item: SavedException) -> bool:
         return True
     if not target.arch.facts.arguments_on_stack:
         return False
-    first = frame.child_sp + 2 * _WORD
-    try:
-        record, context = target.memory.u32(first), target.memory.u32(first + 2 * _WORD)
-    except (MemoryUnreadable, OverflowError):
-        return False
-    return record == item.record.location and context == item.context.address
+    return any(True for _ in _asked(target, frame, item))
 
 
 def _passed_to_handler(target: Target, item: SavedException, low: int) -> bool:

@@ -19,6 +19,7 @@ SIGNALS = {
     0x40010005: "Ctrl+C, told to a debugger",
     0x40010008: "Ctrl+Break, told to a debugger",
     0x4001000E: "a Unicode debug message",
+    0x0000087A: "DXGI: a debug message, told to a debugger",
     0x04242420: "the CLR's notification to a debugger",
     0x40080201: "WinRT: an error was originated, told to a debugger",
     0x40080202: "WinRT: an error was transformed, told to a debugger",

@@ -78,6 +78,7 @@ class WalkEvidence:
             self.unexplained = "" if found.exceptions or found.taken else self._without_exception(names, walk.frames)
             thread = StuckThread(stack, blocked_in(pairs), (), (), walk, (*notes, *box_notes))
             return self._in_dispatch(thread, walk.frames, found) or self._in_catch_block(stack, walk, notes)
+        found = _without_signals(found, may_be_all=not proofs)
         notes = (*notes, *found.notes, *box_notes)
         if proofs and not found.exceptions:
             notes += ("the saved CONTEXT was not found",)
@@ -103,11 +104,7 @@ class WalkEvidence:
         `frames` are those of its walk, and `found` is what was found on it. The result is None if there is no exception
         but some that handlers have taken, or signals to a debugger.
         """
-        live = [
-            (item, walk)
-            for item, walk in zip(found.exceptions, found.walks, strict=True)
-            if not is_debugger_signal(item.record.code)
-        ]
+        live = _not_signals(found)
         if live:
             inside = _inside(frames, live[0][0], found.taken)
             return _with_state(thread, live, dispatch_state(self._target, inside, live[0][0]), found.notes)
@@ -201,6 +198,32 @@ def _inside(
     high = exception.context.address
     low = max((item.context.registers.sp for item in passed_over if item.context.address < high), default=0)
     return [frame for frame in frames if low <= frame.sp < high or frame.child_sp == high]
+
+
+def _not_signals(found: FoundExceptions) -> list[tuple[SavedException, Walk]]:
+    """Return the exceptions in flight of `found`, with their walks, but those that only tell a debugger something."""
+    pairs = zip(found.exceptions, found.walks, strict=True)
+    return [(item, walk) for item, walk in pairs if not is_debugger_signal(item.record.code)]
+
+
+def _without_signals(found: FoundExceptions, *, may_be_all: bool) -> FoundExceptions:
+    """Return `found` without the exceptions that only tell a debugger something, and with a note of them.
+
+    Example: DllMain writes a debug message while the process ends, and a vectored handler of a tool waits. The thread
+    hangs in the shutdown, and nothing crashed. `may_be_all`: the thread is stuck in something even without an
+    exception. Else signals stay if there is nothing but signals: a function says that an exception went unhandled, and
+    a signal that nobody handles ends a program, too.
+    """
+    live = _not_signals(found)
+    signals = [item for item in found.exceptions if is_debugger_signal(item.record.code)]
+    if not signals or not (live or may_be_all):
+        return found
+    notes = (
+        f"exception {item.record.code:#010x} at {item.record.address:#x} only tells a debugger something ({item.where})"
+        for item in signals
+    )
+    exceptions, walks = tuple(item for item, _ in live), tuple(walk for _, walk in live)
+    return replace(found, exceptions=exceptions, walks=walks, notes=(*found.notes, *notes))
 
 
 def _with_state(
