@@ -92,7 +92,7 @@ BETWEEN_THE_GUARDS = {
     "report/frame_report.py": {"call_site", "is_inline"},
     "stuck/signature.py": {"__str__"},
     "report/register_text.py": {"format_registers", "format_flags"},
-    "volatility/crashes.py": {"crash_of"},
+    "volatility/crashes.py": {"crash_of", "exceptions_of"},
     "volatility/objects/wait_objects.py": {"duration"},
     "volatility/thread_stacks.py": {"thread_stack"},
     "volatility/memory/guarded.py": {"guarded"},
