@@ -46,6 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the document whose table is written")
     parser.add_argument("-v", dest="is_verbose", action="store_true", help="print every outcome")
     options = parser.parse_args(arguments)
+    known = {*forged_names(), *capture_names(options.captures)}
+    unknown = [name for name in options.dumps if name not in known]
+    if unknown:
+        parser.error(f"no case or capture is called {', '.join(unknown)}")
     logging.getLogger().addHandler(logging.NullHandler())  # what counts is in the survey's record
     names = options.dumps or [*forged_names(), *capture_names(options.captures)]
     outcomes: list[Outcome] = []

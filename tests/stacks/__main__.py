@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.stacks.differences import differences
@@ -24,9 +25,8 @@ def described(outcome: Outcome) -> list[str]:
     return [*lines, *(f"# doubt: {doubt}" for doubt in crash.doubts), *(f"# note: {note}" for note in crash.notes)]
 
 
-def report(arguments: list[str]) -> Iterator[str]:
-    """Yield the outcomes of the stacks in these files, in both modes; with `--walks` also the walked frames."""
-    paths = [Path(argument) for argument in arguments if argument != "--walks"]
+def report(paths: Sequence[Path], *, has_walks: bool) -> Iterator[str]:
+    """Yield the outcomes of the stacks in these files, in both modes; `has_walks`: also the walked frames."""
     for path in paths:
         stack = read_stack(path)
         laid = LaidOut(stack)
@@ -36,7 +36,7 @@ def report(arguments: list[str]) -> Iterator[str]:
             yield f"== {stack.name}, {mode}: {'not as written' if different else 'as written'}"
             if different or len(paths) == 1:
                 yield from (f"   {line}" for line in described(outcome))
-            if "--walks" in arguments:
+            if has_walks:
                 yield from (f"      {line}" for line in _walked(laid, mode))
 
 
@@ -49,5 +49,18 @@ def _walked(laid: LaidOut, mode: str) -> Iterator[str]:
     yield f"{walk.end.value} {walk.detail}"
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the outcomes; end with one line and status 2 if a file is missing or is none of a stack."""
+    parser = argparse.ArgumentParser(prog="python -m tests.stacks", description="What comes of published stacks.")
+    parser.add_argument("files", nargs="+", type=Path, help="stacks; tests/stacks/published.py says their form")
+    parser.add_argument("--walks", action="store_true", help="print the walked frames, too")
+    options = parser.parse_args(arguments)
+    try:
+        for line in report(options.files, has_walks=options.walks):
+            sys.stdout.write(f"{line}\n")
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
 if __name__ == "__main__":
-    sys.stdout.writelines(f"{line}\n" for line in report(sys.argv[1:]))
+    main()

@@ -3,7 +3,8 @@
 
 What the dispatcher leaves is where Windows leaves it: CONTEXT, CONTEXT_EX, record and machine frame at rsp of
 KiUserExceptionDispatch; the CONTEXT in the frame of RtlRaiseException and the record in its caller's; a working CONTEXT
-and a DISPATCHER_CONTEXT in the frame of RtlDispatchException; EXCEPTION_POINTERS in the frame of the C handler.
+and a DISPATCHER_CONTEXT in the frame of RtlDispatchException; EXCEPTION_POINTERS in the frame of the C handler; the
+MSGBOXPARAMS of a message box in the frame of the innermost MessageBox function.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _LARGE |= dict.fromkeys(("RaiseFailFastException", "_call_reportfault", "__acrt_
 _MACHINE_FRAMES = DISPATCHERS | {"RcConsolidateFrames", "RcFrameConsolidation"}
 _HANDLERS = frozenset({"_C_specific_handler", "__C_specific_handler"})
 _INT29, _STOP = b"\xcd\x29", b"\x48\x8b\x00"
+_BOX_STRINGS = _LIMIT + 0x1000
 
 
 class LaidX64:
@@ -191,6 +193,8 @@ class LaidX64:
         """Write what a function keeps in its frame."""
         name = self._code.stack.frames[index].function
         stack, rsp = self.stack, chain.rsp
+        if index == self._shows_box():
+            self._keep_box(rsp + 0x20)
         if name == "RtlRaiseException":
             stack.at(caller["rsp"] + _RECORD_IN_CALLER).raw(
                 self._record(caller["rip"], flags=self._code.stack.flags(index, raised=True))
@@ -221,3 +225,18 @@ class LaidX64:
             stack.at(rsp + 0x20).d64(caller["rsp"] + 0x50)
         elif name in _HANDLERS and contexts:
             stack.at(rsp + 0x20).d64(*contexts[-1])
+
+    def _shows_box(self) -> int | None:
+        """Return the innermost frame of a MessageBox function; None if the file gives no box."""
+        frames = self._code.stack.frames if any(self._code.stack.box) else ()
+        shows = (
+            i for i, one in enumerate(frames) if one.function.startswith("MessageBox") and "Worker" not in one.function
+        )
+        return next(shows, None)
+
+    def _keep_box(self, address: int) -> None:
+        """Put a MSGBOXPARAMS at `address`: its size, owner, instance, text, caption, style. USER32's texts are wide."""
+        caption, text = (one.encode("utf-16-le") + b"\0\0" for one in self._code.stack.box)
+        for place, data in ((_BOX_STRINGS, caption), (_BOX_STRINGS + 0x400, text)):
+            self.stack.at(place).raw(data + bytes(-len(data) % 8))
+        self.stack.at(address).d64(0x50, 0, 0, _BOX_STRINGS + 0x400, _BOX_STRINGS, 0x10)

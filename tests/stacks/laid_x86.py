@@ -4,7 +4,8 @@
 Functions have frames with ebp, which is what published stacks mostly show. What the dispatcher leaves is where Windows
 leaves it: the two pointers, record and CONTEXT at esp of KiUserExceptionDispatcher; the CONTEXT in the frame of
 RtlRaiseException; the arguments of ExecuteHandler, and its registration, which is first in the thread's chain until the
-handler returns. RtlUnwind unlinks that registration: a catch block and a termination handler run without it.
+handler returns. RtlUnwind unlinks that registration: a catch block and a termination handler run without it. Frames
+that are unwound are below the live ones that are further out, and what was registered for them is unlinked.
 """
 
 from __future__ import annotations
@@ -100,10 +101,20 @@ class LaidX86:
         return self._code.of_frame[index].name
 
     def _inner(self, index: int) -> int | None:
-        return index - 1 if index else None
+        """Return the frame that frame `index` called, or None for the innermost. Unwound frames call unwound ones."""
+        frames = self._code.stack.frames
+        if frames[index].is_unwound:
+            return index - 1 if index and frames[index - 1].is_unwound else None
+        return next((inner for inner in range(index - 1, -1, -1) if not frames[inner].is_unwound), None)
+
+    @property
+    def _innermost(self) -> list[int]:
+        """Return the two innermost live frames."""
+        return [index for index, frame in enumerate(self._code.stack.frames) if not frame.is_unwound][:2]
 
     def _function(self, planned: PlannedFunction) -> Function:
-        stub = planned.frames == [0] or (planned.frames == [1] and self._name(0) == "KiFastSystemCallRet")
+        last, *caller = self._innermost
+        stub = planned.frames == [last] or (planned.frames == caller and self._name(last) == "KiFastSystemCallRet")
         if stub and planned.name == "KiFastSystemCallRet":
             return Function(planned.name, planned.start, raw(0, {}, "", ""))
         if stub and planned.name.startswith(("Nt", "Zw")) and self._code.stack.fast_fail is None:
@@ -113,9 +124,10 @@ class LaidX86:
 
     def _stub(self, planned: PlannedFunction) -> Function:
         """Return a system call's stub: `mov eax,n; mov edx,...; call [edx]` or `call edx`, which goes on at +0xc."""
-        inner = None if planned.frames == [0] else 0
+        last = self._innermost[0]
+        inner = None if planned.frames == [last] else last
         call = b"\xff\xd2" if inner is None else _CALL_OF_STUB
-        code = Call(planned.start + 0xC, self._code.starts(0), via=call, code=b"", after=b"")
+        code = Call(planned.start + 0xC, self._code.starts(last), via=call, code=b"", after=b"")
         return Function(planned.name, planned.start, raw(0, {}, "b85b000000ba0003fe7f", ""), (code,))
 
     def _shape(self, planned: PlannedFunction) -> Shape:
@@ -159,13 +171,28 @@ class LaidX86:
     # -- frames
 
     def _lay(self) -> Chain:
-        chain = Chain(self.stack, _BASE - 0x20)
+        main, dead = Chain(self.stack, _BASE - 0x20), None
         for index in range(len(self._code.stack.frames) - 1, -1, -1):
+            if self._code.stack.frames[index].is_unwound and dead is None:
+                dead, live = self._dead(main), (self._contexts[:], self._pointers, self._running[:], {**self._nodes})
+            elif not self._code.stack.frames[index].is_unwound and dead is not None:
+                main.return_slot, dead = dead.return_slot - 0x400, None
+                self._contexts, self._pointers, self._running, self._nodes = live
+            chain = main if dead is None else dead
             if self._name(index) in DISPATCHERS:
                 self._interrupt(chain, index)
             else:
                 self._lay_frame(chain, index)
-        return chain
+        return main
+
+    @staticmethod
+    def _dead(chain: Chain) -> Chain:
+        """Return a chain of frames that `chain` had further in and that were unwound."""
+        last = chain.placed[-1].registers
+        kept = {name: last[name] for name in ("ebx", "esi", "edi", "ebp")}
+        dead = Chain(chain.stack, min(chain.return_slot, last["esp"]) - 0x10, last["eip"], **kept)
+        dead.seh, dead.placed = chain.seh, list(chain.placed)
+        return dead
 
     def _lay_frame(self, chain: Chain, index: int) -> None:
         name, function, inner = self._name(index), self._functions[self._code.starts(index)], self._inner(index)

@@ -93,8 +93,9 @@ class PlannedCode:
         return found
 
     def _name(self, index: int, frame: PublishedFrame) -> str:
-        outer = [one for one in self.stack.frames[index + 1 :] if not one.is_unwound]
-        if outer and outer[0].function in _FUNCLET_CALLERS and self.stack.arch is Arch.X86 and frame in outer:
+        outer = [one for one in self.stack.frames[index + 1 :] if frame.is_unwound or not one.is_unwound]
+        is_outer = str(frame) in map(str, outer)
+        if outer and outer[0].function in _FUNCLET_CALLERS and self.stack.arch is Arch.X86 and is_outer:
             return frame.function + FUNCLET
         return frame.function
 

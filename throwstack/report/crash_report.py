@@ -43,8 +43,12 @@ class BlockerReport:
 
     @property
     def name(self) -> str:
-        """Return `module!function`."""
-        return f"{self.module}!{self.function}"
+        """Return `module!function`; `module+0x1888` without a name; the address if it is in no module.
+
+        `function` is then `+0x1888`, or the address.
+        """
+        has_name = self.module and not self.function.startswith("+")
+        return f"{self.module}!{self.function}" if has_name else f"{self.module}{self.function}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from throwstack.core.guard import UNEXPECTED, Guard
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.sides import BOTH, Side, Sides
 from throwstack.core.text import escape
+from throwstack.report.crash_report import BlockerReport
 from throwstack.report.dump_report import WarningCode
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.triage import UNREAD_STACK, Triage
@@ -392,6 +393,6 @@ def the_crash(sides: Sequence[Finding]) -> Finding:
     if native is last:
         return native
     chosen, other = (native, last) if native.stuck.exceptions and not last.stuck.exceptions else (last, native)
-    where = ", ".join("!".join(pair) for pair in other.stuck.blocked_in)
+    where = ", ".join(BlockerReport(*pair).name for pair in other.stuck.blocked_in)
     note = f"stuck on the {'64' if other is native else '32'}-bit side too, in {where}"
     return replace(chosen, other_side=note)

@@ -64,7 +64,7 @@ def _second_chance(code: DispatchCode, fault: Fault) -> str:
 
 _DISPATCHED = "an exception is being dispatched, and "
 WAITS = (
-    Waits(_vectored, "svchost!+0x1888", _DISPATCHED + "a vectored handler does not return"),
+    Waits(_vectored, "svchost+0x1888", _DISPATCHED + "a vectored handler does not return"),
     Waits(
         _filter,
         "KERNEL32!GuardedThreadStart$filt$0",
