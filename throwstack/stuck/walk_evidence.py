@@ -59,9 +59,10 @@ class WalkEvidence:
         shows = shows_dispatch(self._target, walk.frames) or self._has_handler_running(stack)
         may_dispatch = shows or not walk.is_complete or first_guess(self._target, walk.frames) is not None
         is_blocked = any(
-            blocker is not None and blocker.is_triage and (may_dispatch or not blocker.needs_dispatch)
-            for blocker in blockers
+            blocker is not None and blocker.is_triage and (shows or not blocker.needs_dispatch) for blocker in blockers
         )
+        if may_dispatch and not shows and not is_blocked:
+            self.unexplained = _may_report(names, blockers)
         if not is_blocked and not shows:
             return self._in_catch_block(stack, walk, notes)
         pairs = [(name.module, name.symbol if blocker else "") for name, blocker in zip(names, blockers, strict=True)]
@@ -186,6 +187,17 @@ class WalkEvidence:
         if blocker is None or not name.is_doubtful:
             return blocker
         return None if self._target.arch.facts.has_function_table or not blocker.proves_exception else blocker
+
+
+def _may_report(names: Sequence[Name], blockers: Sequence[Blocker | None]) -> str:
+    """Return a doubt about a walk with a guess through a function that needs a dispatch; "" if there is none.
+
+    Example: a thread submits a report to WER. Whether a crash filter does it or the program by itself is not seen.
+    """
+    for name, blocker in zip(names, blockers, strict=True):
+        if blocker is not None and blocker.needs_dispatch:
+            return f"{name.module}!{name.symbol} may report an exception that the walk, a guess in part, does not show"
+    return ""
 
 
 def _inside(
