@@ -129,3 +129,17 @@ def test_flag_of_unwinding_is_doubted_where_nothing_unwinds(name: str, mode: str
     damaged = laid.damaged(code + 4 - flags, word | 2 << 8 * flags).outcome(mode).crash
     assert damaged is not None
     assert "but no function unwinds it" in damaged.doubts[0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_report_of_the_programs_own_is_no_row_where_a_frame_further_out_is_a_guess(mode: str):
+    laid = _laid(FOLDER / "wer-decoy-submits-report.txt")[1]
+    assert laid.thread.registers is not None
+    target = laid.target(mode)
+    frames = target.walk(laid.thread.registers, laid.bounds).frames
+    names = [name_of(target.symbols, frame).symbol for frame in frames]
+    outer = frames[names.index("WerReportSubmit") + 1 :]
+    outcomes = [laid.damaged(frame.return_slot).outcome(mode) for frame in outer if frame.return_slot]
+    assert outcomes
+    assert [outcome.crash for outcome in outcomes] == [None] * len(outcomes)
+    assert any(outcome.doubts for outcome in outcomes)

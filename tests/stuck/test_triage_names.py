@@ -54,7 +54,6 @@ class NamesOfOthers(SymbolTable):
     [
         (Arch.X86, IN_EXIT, True),
         (Arch.X86, IN_EXIT + 0x400, False),
-        (Arch.X86, IN_FILTER + 0x400, True),
         (Arch.X64, IN_FILTER, True),
         (Arch.X64, IN_FILTER + 0x400, False),
     ],
@@ -64,6 +63,13 @@ def test_a_function_that_only_has_the_name_of_the_nearest_symbol_blocks_nobody(a
     found = triage.examine(given)
     assert (found.stuck is not None) is is_stuck
     assert found.doubts == ()
+
+
+def test_a_doubtful_name_of_the_filter_without_an_exception_is_a_doubt():
+    triage, given = blocked_at(Arch.X86, IN_FILTER + 0x400, End.THREAD_START)
+    found = triage.examine(given)
+    assert found.stuck is None
+    assert "may be in kernel32!UnhandledExceptionFilter, without an exception" in found.doubts[0]
 
 
 def blocked_at(arch: Arch, word: int, end: End) -> tuple[Triage, ThreadStack]:

@@ -59,9 +59,10 @@ class WalkEvidence:
         shows = shows_dispatch(self._target, walk.frames) or self._has_handler_running(stack)
         may_dispatch = shows or not walk.is_complete or first_guess(self._target, walk.frames) is not None
         is_blocked = any(
-            blocker is not None and blocker.is_triage and (may_dispatch or not blocker.needs_dispatch)
-            for blocker in blockers
+            blocker is not None and blocker.is_triage and (shows or not blocker.needs_dispatch) for blocker in blockers
         )
+        if may_dispatch and not shows and not is_blocked:
+            self.unexplained = _may_report(names, blockers)
         if not is_blocked and not shows:
             return self._in_catch_block(stack, walk, notes)
         pairs = [(name.module, name.symbol if blocker else "") for name, blocker in zip(names, blockers, strict=True)]
@@ -78,6 +79,8 @@ class WalkEvidence:
             self.unexplained = "" if found.exceptions or found.taken else self._without_exception(names, walk.frames)
             thread = StuckThread(stack, blocked_in(pairs), (), (), walk, (*notes, *box_notes))
             return self._in_dispatch(thread, walk.frames, found) or self._in_catch_block(stack, walk, notes)
+        if not found.exceptions and not found.notes and self._is_doubtful(names, blockers):
+            return None
         found = _without_signals(found, may_be_all=not proofs)
         notes = (*notes, *found.notes, *box_notes)
         if proofs and not found.exceptions:
@@ -156,6 +159,19 @@ class WalkEvidence:
         chain = self.registrations(stack) or ()
         return next(from_registrations(self._target, stack.bounds, chain), None) is not None
 
+    def _is_doubtful(self, names: Sequence[Name], blockers: Sequence[Blocker | None]) -> bool:
+        """Say whether only doubtful names make a walk that of a stuck thread; if so, say it as a doubt.
+
+        Example: on x86 a private function comes after UnhandledExceptionFilter in KERNELBASE, and only exports are
+        known. The filter's name is accepted far from its symbol, but then its argument has to lead to an exception.
+        """
+        blocking = [(name, one) for name, one in zip(names, blockers, strict=True) if one is not None and one.is_triage]
+        if not blocking or not all(name.is_doubtful and one.proves_exception for name, one in blocking):
+            return False
+        name = blocking[0][0]
+        self.unexplained = f"the frame at {name.address:#x} may be in {name.module}!{name.symbol}, without an exception"
+        return True
+
     def _is_catcher(self, name: Name) -> bool:
         """Say whether `name` is RcConsolidateFrames, or may be it: the function is not exported."""
         if is_certain(name) and name.symbol:
@@ -186,6 +202,17 @@ class WalkEvidence:
         if blocker is None or not name.is_doubtful:
             return blocker
         return None if self._target.arch.facts.has_function_table or not blocker.proves_exception else blocker
+
+
+def _may_report(names: Sequence[Name], blockers: Sequence[Blocker | None]) -> str:
+    """Return a doubt about a walk with a guess through a function that needs a dispatch; "" if there is none.
+
+    Example: a thread submits a report to WER. Whether a crash filter does it or the program by itself is not seen.
+    """
+    for name, blocker in zip(names, blockers, strict=True):
+        if blocker is not None and blocker.needs_dispatch:
+            return f"{name.module}!{name.symbol} may report an exception that the walk, a guess in part, does not show"
+    return ""
 
 
 def _inside(
