@@ -19,7 +19,7 @@ from tests.forge.functions_x86 import Call, Function, Shape, ebp_frame, frameles
 from tests.forge.records import context_x86
 from tests.forge.stacks import Stack
 from tests.stacks.planned_code import FUNCLET, PlannedCode, PlannedFunction
-from tests.stacks.published import DISPATCHERS
+from tests.stacks.published import DISPATCHERS, RAISERS
 from tests.stacks.raised_objects import RaisedObjects
 
 _LIMIT, _BASE = 0x02000000, 0x02040000
@@ -35,6 +35,7 @@ _ENDS_SEARCH = frozenset(
 _OWN_CONTEXT = {"RaiseFailFastException": 0xC0000602, "_call_reportfault": 0x40000015}
 _OWN_CONTEXT |= {"_invoke_watson": 0xC0000417, "__acrt_call_reportfault": 0x40000015, "RtlRaiseStatus": 0xC0000005}
 _ROOM = 0x340
+_CATCH = "_catch"
 _SHAPES = {
     "ExecuteHandler": frameless(0, ("ebx", "esi", "edi")),
     # It calls a filter with ebp of the frame that has the __try block: its own ebp is on the stack.
@@ -221,13 +222,13 @@ class LaidX86:
         return function.start if function.shape.size == 0 else self._code.goes_on(index)
 
     def _owner(self, index: int) -> int:
-        """Return the frame of the function of which frame `index` is the filter."""
-        name = self._name(index).removesuffix(FUNCLET)
+        """Return the frame of the function of which frame `index` is the filter or the catch block."""
+        name = self._name(index).removesuffix(FUNCLET).removesuffix(_CATCH)
         return next((i for i in range(index + 1, len(self._code.of_frame)) if self._name(i) == name), -1)
 
     def _register(self, chain: Chain, index: int) -> None:
-        """Register a handler in the frame of the outermost function, and of functions whose filters run further in."""
-        owners = {self._owner(i) for i in range(index) if self._name(i).endswith(FUNCLET)}
+        """Register a handler in the frame of the outermost function, and of functions whose handlers run further in."""
+        owners = {self._owner(i) for i in range(index) if self._name(i).endswith((FUNCLET, _CATCH))}
         if index != len(self._code.of_frame) - 1 and index not in owners:
             return
         node = chain.placed[-1].registers["ebp"] - 0x10
@@ -270,16 +271,21 @@ class LaidX86:
         self.stack.at(record).d32(code, flags, 0, chain.return_address, len(parameters), *parameters)
         registers = {**_VOLATILE, **caller, **_SELECTORS, "eip": chain.return_address, "esp": slot + 8}
         self.stack.at(context).raw(context_x86(registers, 0x1007F))
-        self._begin_dispatch(chain, record, context)
+        self._begin_dispatch(index, record, context)
         return (record, context)
 
-    def _begin_dispatch(self, chain: Chain, record: int, context: int) -> None:
+    def _begin_dispatch(self, index: int, record: int, context: int) -> None:
+        """Begin the dispatch of frame `index`. It runs the handler whose filter or catch block is next further in."""
         self._contexts.append((record, context))
-        placed = [index for index in self._nodes if index != len(self._code.of_frame) - 1]
-        filters = [i for i in range(len(self._code.of_frame)) if self._name(i).endswith(FUNCLET)]
-        owners = [self._owner(i) for i in filters]
-        named = [index for index in placed if index in owners]
-        self._running.append(self._nodes[min(named or self._nodes)])
+        running = max(self._nodes)
+        for further in range(index - 1, -1, -1):
+            name = self._name(further)
+            if name in DISPATCHERS | RAISERS:
+                break
+            if name.endswith((FUNCLET, _CATCH)) and self._owner(further) in self._nodes:
+                running = self._owner(further)
+                break
+        self._running.append(self._nodes[running])
 
     def _box(self, name: str) -> tuple[object, ...]:
         texts = self._code.stack.box
@@ -334,7 +340,7 @@ class LaidX86:
         flags = self._code.stack.flags(index, raised=False)
         self.stack.at(record).d32(code, flags, 0, at["eip"], len(parameters), *parameters)
         self.stack.at(context).raw(context_x86(at, 0x1007F))
-        self._begin_dispatch(chain, record, context)
+        self._begin_dispatch(index, record, context)
         inner = self._inner(index)
         assert inner is not None
         if self._name(inner).endswith("RaiseException"):
