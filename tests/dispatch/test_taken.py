@@ -90,13 +90,14 @@ def ask(arch: Arch, *names: str, registered: Registered | None = None, flags: in
     return taken(target, thrown(arch, flags=flags), frames, LOW, registered)
 
 
-NOBODY = Registered((), is_known=True)
+NOBODY = Registered((), (), is_known=True)
 
 
 @pytest.mark.parametrize("flags", [0x2, 0x4, 0x6])
 @pytest.mark.parametrize("arch", Arch)
-def test_a_record_that_was_unwound_was_taken(arch, flags):
-    assert ask(arch, "waits", SEARCHER, DISPATCHER, flags=flags).taken is Taken.YES
+def test_a_record_that_was_unwound_was_taken_if_a_function_unwinds(arch, flags):
+    assert ask(arch, "waits", "RtlUnwind", SEARCHER, DISPATCHER, flags=flags).taken is Taken.YES
+    assert ask(arch, "waits", SEARCHER, DISPATCHER, flags=flags).taken is Taken.UNKNOWN
     assert ask(arch, "waits", SEARCHER, DISPATCHER, flags=1).taken is Taken.NO
 
 
@@ -138,7 +139,7 @@ def test_on_x64_functions_of_ntdll_without_names_leave_it_open_where_they_may_un
 @pytest.mark.parametrize(("is_known", "expected"), [(True, Taken.YES), (False, Taken.UNKNOWN)])
 def test_on_x86_a_handler_that_was_called_and_has_no_registration_has_returned_or_taken_it(is_known, expected):
     frames = ("waits", "ExecuteHandler2", SEARCHER, DISPATCHER)
-    answer = ask(Arch.X86, *frames, registered=Registered((), is_known=is_known))
+    answer = ask(Arch.X86, *frames, registered=Registered((), (), is_known=is_known))
     assert answer.taken is expected
     if not is_known:
         assert answer.why == "the thread's exception registrations are not known, or not to their end"
@@ -156,7 +157,7 @@ def test_on_x86_a_handler_that_was_called_and_has_no_registration_has_returned_o
 )
 def test_on_x86_the_registration_of_the_exception_shows_that_its_handler_runs(low, ip, expected):
     target, frames = scene(Arch.X86, "waits", "ExecuteHandler2", SEARCHER, DISPATCHER)
-    registered = Registered((thrown(Arch.X86, ip=ip),), is_known=True)
+    registered = Registered((thrown(Arch.X86, ip=ip),), (), is_known=True)
     assert taken(target, thrown(Arch.X86), frames, low, registered).taken is expected
 
 
