@@ -18,6 +18,11 @@ Row = dict[str, Any]
 INLINE = "inline"
 _COLUMNS = {"ip": "IP", "child_sp": "Child-SP", "return_address": "RetAddr"}
 
+BLOCKED_STACK = "blocked stack"
+"""How `windows.cxrstack` labels the stack of a thread that is stuck without an exception."""
+IN_TOP_FILTER = "fault_in_top_filter"
+"""The programs' filter that faults. It was called for an earlier exception, which is the cause and names the row."""
+
 
 @dataclass
 class StackResult:
@@ -80,6 +85,8 @@ def compare(
     walked: dict[tuple[int, int], list[Row]] = {}
     known = {(e["tid"], int(e["context"], 16)) for e in expected}
     for tid, context, found in split_stacks(stacks):
+        if not context and tid in truth["shutting_down"] and BLOCKED_STACK in found[0]["Notes"]:
+            continue  # without an exception, the stack on which the thread waits is shown
         if (tid, context) not in known or (tid, context) in walked:
             result.false_rows.append(f"thread {tid}: a stack from context {context:#x}")
         walked.setdefault((tid, context), found)
@@ -113,14 +120,16 @@ def _compare_threads(truth: dict[str, Any], unhandled: Sequence[Row], result: Re
         rows = by_tid.pop(stuck["tid"], [])
         if len(rows) != 1:
             result.problems.append(f"thread {stuck['tid']}: {len(rows)} rows")
+        is_in_filter = bool(stuck["nested"]) and stuck["frames"][0]["function"] == IN_TOP_FILTER
+        cause = stuck["nested"][0] if is_in_filter else stuck
         wanted = {
             "PID": stuck["pid"],
             "Process": stuck["process"],
             "Arch": stuck["arch"],
-            "Code": int(stuck["code"], 16),
-            "Address": int(stuck["address"], 16),
-            "Record": int(stuck["record"], 16),
-            "Context": int(stuck["context"], 16),
+            "Code": int(cause["code"], 16),
+            "Address": int(cause["address"], 16),
+            "Record": int(cause["record"], 16),
+            "Context": int(cause["context"], 16),
         }
         for row in rows:
             result.problems += [

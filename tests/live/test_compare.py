@@ -141,6 +141,24 @@ def test_a_crash_row_for_a_thread_that_only_waits_counts_as_false():
     assert "waits" in result.false_rows[0]
 
 
+def test_a_fault_in_the_top_filter_leaves_the_row_to_the_exception_that_the_filter_was_called_for():
+    original = {**STUCK, "address": "0x402000", "record": "0xb00", "context": "0xa00", "frames": [OUTER, START]}
+    in_filter = {**STUCK, "nested": [original], "frames": [{**INNER, "function": "fault_in_top_filter"}, OUTER, START]}
+    truth = {**TRUTH, "stuck": [in_filter]}
+    led = {**FOUND, "Address": 0x402000, "Record": 0xB00, "Context": 0xA00}
+    assert compare(truth, [led], STACK_ROWS, has_names=False).problems == ["thread 8: context 0xa00 was not found"]
+    assert len(compare(truth, [FOUND], STACK_ROWS, has_names=False).problems) == 4
+
+
+def test_the_blocked_stack_of_a_thread_in_shutdown_is_no_false_row_but_of_another_thread_it_is():
+    truth = {**TRUTH, "shutting_down": [16]}
+    exits = {**FOUND, "TID": 16, "Blocked In": "mscoree!CorExitProcess", "Code": None}
+    for tid, false_rows in ((16, 0), (12, 1)):
+        blocked = [{**line, "TID": tid, "Notes": "blocked stack: no exception"} for line in ROWS[:1]]
+        result = compare(truth, [FOUND, exits], [*STACK_ROWS, *blocked], has_names=False)
+        assert (len(result.false_rows), result.problems) == (false_rows, [])
+
+
 def test_a_stack_from_another_context_is_false():
     other = [{**line, "Notes": "0xc0000005, context 0x666 (scan)"} for line in ROWS[:1]]
     assert compare(TRUTH, [FOUND], [*STACK_ROWS, *other], has_names=False).false_rows
