@@ -17,9 +17,10 @@ from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.stop import Stop
 from throwstack.dispatch import search, x86
 from throwstack.names.symbols import Name
+from throwstack.stuck.beyond_walk import Proven
 from throwstack.stuck.triage import Triage
 from throwstack.unwind.target import Target
-from throwstack.unwind.x64 import plan_cache, unwind_info
+from throwstack.unwind.x64 import plan_cache, unwind_info, without_unwind_data
 from throwstack.unwind.x64.functions import Function, Part
 from throwstack.unwind.x64.unwind_info import UnwindCode, UnwindOp
 from throwstack.unwind.x64.unwind_plan import UnwindPlan
@@ -71,7 +72,8 @@ def _operand_slots_as_codes(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_leaves(patch: pytest.MonkeyPatch) -> None:
-    """Know nothing of a function without an entry."""
+    """Know nothing of a function without an entry, and do not follow its code either."""
+    patch.setattr(without_unwind_data, "plan_to_return", lambda *_, **__: None)
     real = plan_cache.PlanCache._plan_interrupted
     patch.setattr(
         plan_cache.PlanCache,
@@ -180,7 +182,7 @@ CONTEXTS: dict[str, Mutation] = {
     "x86: registrations not asked": lambda patch: patch.setattr(x86, "from_registrations", lambda *_: iter(())),
     "stack not searched": lambda patch: patch.setattr(search._Search, "_by_memory", lambda *_, **__: None),
     "words taken for frames": lambda patch: patch.setattr(
-        Triage, "_walk", lambda self, stack: self._without_walk(stack, None, 0, ())
+        Triage, "_walk", lambda self, stack: self._said(self._beyond.search(stack, None, Proven(0), ()))
     ),
     "debris taken for live": lambda patch: patch.setattr(search, "is_stale", lambda *_, **__: False),
     "the innermost exception only": lambda patch: patch.setattr(search, "MAX_NESTED", 1),

@@ -41,7 +41,7 @@ X64_CASES = {
 X86_CASES = {
     "callee's parameters ignored": ("x86-clang-O2-shapes", False, ()),
     "push ignored": ("x86-gcc-O2-write", False, ()),
-    "sub esp ignored": ("x86-gcc-O2-write", False, ()),
+    "sub esp ignored": ("x86-clang-O2-shapes", False, ()),
     "and esp ignored": ("x86-clang-O2-raise", False, ()),
     "code not followed": ("x86-gcc-O2-write", False, ()),
     "return addresses not validated": ("x86-clang-O2-shapes", True, ("code not followed",)),
@@ -61,7 +61,7 @@ CONTEXT_CASES = {
     "x64: RtlRaiseException's frame not asked": ("x64-clang-O2-raise", (NO_STACK,)),
     FILTER: ("x86-clang-O2-read", (FRAMES, REGISTRATIONS, NO_STACK)),
     FRAMES: ("x86-clang-O2-read", (FILTER, REGISTRATIONS, NO_STACK)),
-    REGISTRATIONS: ("x86-clang-O2-filter", ()),
+    REGISTRATIONS: ("x86-clang-O2-filter", (FRAMES,)),
     NO_STACK: ("x64-clang-O2-read", (DISPATCHER,)),
     WORDS: ("x64-clang-O2-read", (DEBRIS,)),
     DEBRIS: ("x64-clang-O2-read", (WORDS,)),
@@ -108,7 +108,8 @@ def test_a_route_broken_costs_contexts_or_gives_false_rows(name, monkeypatch):
     for other in on_top_of:
         CONTEXTS[other](monkeypatch)
     whole = measured(fixture, with_pdb=False)
-    assert (whole.contexts_found, whole.problems, whole.false_rows) == (whole.contexts, [], [])
+    assert (whole.contexts_found, whole.problems) == (whole.contexts, [])
+    assert not whole.false_rows or WORDS in on_top_of, "words of earlier calls lead to stacks of earlier exceptions"
     CONTEXTS[name](monkeypatch)
     broken = measured(fixture, with_pdb=False)
-    assert broken.contexts_found < whole.contexts_found or broken.false_rows
+    assert broken.contexts_found < whole.contexts_found or len(broken.false_rows) > len(whole.false_rows)
