@@ -184,6 +184,5 @@ CONTEXTS: dict[str, Mutation] = {
     "words taken for frames": lambda patch: patch.setattr(
         Triage, "_walk", lambda self, stack: self._said(self._beyond.search(stack, None, Proven(0), ()))
     ),
-    "debris taken for live": lambda patch: patch.setattr(search, "is_stale", lambda *_, **__: False),
     "the innermost exception only": lambda patch: patch.setattr(search, "MAX_NESTED", 1),
 }

@@ -6,7 +6,8 @@ Needs the fixtures of `make test-live`, whose directory THROWSTACK_LIVE names.
 What Wine cannot show has tests with made-up memory or real ntdlls instead: machine frames, epilogues, version 2 codes
 and the inverted function table (tests/unwind/x64), callbacks from the kernel
 (tests/unwind/x86/test_callback.py), traps in the kernel (tests/dumps/test_stackwalk_threads.py), int 29h waiting there
-and exceptions that a handler took (tests/stuck/test_triage.py, tests/dumps/test_exceptions_in_flight.py).
+and exceptions that a handler took (tests/stuck/test_triage.py, tests/dumps/test_exceptions_in_flight.py), stale
+CONTEXTs (tests/dispatch).
 """
 
 from __future__ import annotations
@@ -55,7 +56,6 @@ REGISTRATIONS = "x86: registrations not asked"
 FILTER = "x86: filter's argument not asked"
 FRAMES = "x86: dispatchers' and handlers' frames not asked"
 WORDS = "words taken for frames"
-DEBRIS = "debris taken for live"
 CONTEXT_CASES = {
     DISPATCHER: ("x64-clang-O2-filter", ()),
     "x64: RtlRaiseException's frame not asked": ("x64-clang-O2-raise", (NO_STACK,)),
@@ -63,8 +63,7 @@ CONTEXT_CASES = {
     FRAMES: ("x86-clang-O2-read", (FILTER, REGISTRATIONS, NO_STACK)),
     REGISTRATIONS: ("x86-clang-O2-filter", (FRAMES,)),
     NO_STACK: ("x64-clang-O2-read", (DISPATCHER,)),
-    WORDS: ("x64-clang-O2-read", (DEBRIS,)),
-    DEBRIS: ("x64-clang-O2-read", (WORDS,)),
+    WORDS: ("x64-clang-O2-read", ()),
     "the innermost exception only": ("x64-clang-O2-filter", ()),
 }
 
@@ -108,8 +107,7 @@ def test_a_route_broken_costs_contexts_or_gives_false_rows(name, monkeypatch):
     for other in on_top_of:
         CONTEXTS[other](monkeypatch)
     whole = measured(fixture, with_pdb=False)
-    assert (whole.contexts_found, whole.problems) == (whole.contexts, [])
-    assert not whole.false_rows or WORDS in on_top_of, "words of earlier calls lead to stacks of earlier exceptions"
+    assert (whole.contexts_found, whole.problems, whole.false_rows) == (whole.contexts, [], [])
     CONTEXTS[name](monkeypatch)
     broken = measured(fixture, with_pdb=False)
-    assert broken.contexts_found < whole.contexts_found or len(broken.false_rows) > len(whole.false_rows)
+    assert broken.contexts_found < whole.contexts_found or broken.false_rows
