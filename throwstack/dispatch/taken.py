@@ -65,11 +65,6 @@ class Registered:
         return any(low <= known.frame_sp and known.key == item.key for known in self.found)
 
 
-def is_certain(name: Name) -> bool:
-    """Say whether the function of a frame surely is the one that `name` names, and not one after it."""
-    return name.is_certain
-
-
 def taken(
     target: Target, item: SavedException, frames: Sequence[Frame], low: int, registered: Registered | None
 ) -> Answer:
@@ -88,7 +83,7 @@ def taken(
         name = name_of(target.symbols, frame)
         if role_of(name.symbol) not in {DispatchRole.UNWINDER, DispatchRole.CATCHER}:
             continue
-        if is_certain(name):
+        if name.is_certain:
             return Answer(Taken.YES)
         # What the dispatcher itself calls is RtlDispatchException. On Windows 7 x64 the nearest export is RtlUnwindEx.
         if not name.is_doubtful and not _is_called_by_dispatcher(target, inside, index):
@@ -187,7 +182,7 @@ def runs_handler(target: Target, frame: Frame, item: SavedException) -> bool:
     CONTEXT, ...). RtlDispatchException and the vectored handlers' caller take record and CONTEXT side by side.
     """
     name = name_of(target.symbols, frame)
-    if is_certain(name) and role_of(name.symbol) is DispatchRole.RUNS_HANDLER:
+    if name.is_certain and role_of(name.symbol) is DispatchRole.RUNS_HANDLER:
         return True
     if not target.arch.facts.arguments_on_stack:
         return False
@@ -233,7 +228,7 @@ def shows_start_of_dispatch(target: Target, frames: Sequence[Frame]) -> bool:
 
 
 def is_unnamed_ntdll(target: Target, name: Name) -> bool:
-    """Say whether `name` is that of an address in an ntdll of which no name at all could be read."""
+    """Say whether `name` is of an address in ntdll, and none of ntdll's names could be read."""
     if name.symbol or name.module.lower() != DISPATCHERS_MODULE:
         return False
     image = target.images.find(name.address)

@@ -17,7 +17,7 @@ from throwstack.core.guard import Guard
 from throwstack.dispatch.exception_pointers import scan_pointers
 from throwstack.dispatch.saved_exception import SavedException, merge
 from throwstack.dispatch.search import FoundExceptions, SearchStart, exceptions_in_flight
-from throwstack.dispatch.taken import is_certain, shows_dispatch
+from throwstack.dispatch.taken import shows_dispatch
 from throwstack.dispatch.x86 import END_OF_CHAIN, from_registrations
 from throwstack.exceptions.debugger_signals import is_debugger_signal
 from throwstack.names.blockers import Blocker, blocked_in, blocker_named
@@ -127,7 +127,7 @@ class WalkEvidence:
             role = role_of(name.symbol)
             is_left = index + 1 < len(frames) and frames[index + 1].is_interrupted
             is_dispatcher = role is DispatchRole.DISPATCHER and self._target.arch.facts.has_exception_list and is_left
-            if is_dispatcher or (is_certain(name) and role in IN_DISPATCH):
+            if is_dispatcher or (name.is_certain and role in IN_DISPATCH):
                 return f"the frame at {name.address:#x} is in {name.module}!{name.symbol}, without an exception there"
         return ""
 
@@ -174,7 +174,7 @@ class WalkEvidence:
 
     def _is_catcher(self, name: Name) -> bool:
         """Say whether `name` is RcConsolidateFrames, or may be it: the function is not exported."""
-        if is_certain(name) and name.symbol:
+        if name.is_certain and name.symbol:
             return role_of(name.symbol) is DispatchRole.CATCHER
         return name.module.lower() == "ntdll"
 
