@@ -25,6 +25,8 @@ from enum import Enum
 from functools import cache, lru_cache
 from importlib.resources import files
 
+from throwstack.stuck.rule_literals import literals_of
+
 
 class Role(Enum):
     """What a function does on the stack of a failure. A function may have several roles, or none."""
@@ -58,12 +60,13 @@ def roles_of(module: str, name: str) -> frozenset[Role]:
     """
     bare = name.replace(_ARGUMENTS, "")
     qualified = f"{module}!{bare}"
-    return frozenset(
-        role
-        for role, (of_names, of_modules) in _patterns().items()
-        if (bare and (of_names.fullmatch(bare) or of_names.fullmatch(name)))
-        or (module and of_modules.fullmatch(qualified))
-    )
+    of_names, of_modules = _rules()
+    found: set[Role] = set()
+    if bare:
+        found.update(*(rule.roles for rule in of_names if rule.matches(bare) or rule.matches(name)))
+    if module:
+        found.update(*(rule.roles for rule in of_modules if rule.matches(qualified)))
+    return frozenset(found)
 
 
 def families() -> Iterator[tuple[str, str]]:
@@ -81,15 +84,28 @@ def rules_of(text: str) -> Iterator[tuple[frozenset[Role], str]]:
             yield frozenset(map(Role, roles.split("+"))), pattern.strip()
 
 
+class _Rule:
+    """A rule of a family. Its pattern is compiled when a name contains what a match must contain."""
+
+    __slots__ = ("_literals", "_pattern", "roles")
+
+    def __init__(self, roles: frozenset[Role], pattern: str) -> None:
+        self.roles, self._pattern, self._literals = roles, pattern, literals_of(pattern)
+
+    def matches(self, name: str) -> bool:
+        return any(map(name.__contains__, self._literals)) and bool(_compiled(self._pattern).fullmatch(name))
+
+
 @cache
-def _patterns() -> dict[Role, tuple[re.Pattern[str], re.Pattern[str]]]:
-    """Return for each role two patterns: of names, and of `module!function`."""
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+@cache
+def _rules() -> tuple[list[_Rule], list[_Rule]]:
+    """Return the rules for names, and those for `module!function`."""
     rules = [rule for _, text in families() for rule in rules_of(text)]
-    return {role: _joined([pattern for roles, pattern in rules if role in roles]) for role in Role}
-
-
-def _joined(patterns: list[str]) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    never = "(?!)"
-    of_names = [pattern for pattern in patterns if "!" not in pattern]
-    of_modules = [pattern for pattern in patterns if "!" in pattern]
-    return re.compile("|".join(of_names) or never), re.compile("|".join(of_modules) or never)
+    return (
+        [_Rule(roles, pattern) for roles, pattern in rules if "!" not in pattern],
+        [_Rule(roles, pattern) for roles, pattern in rules if "!" in pattern],
+    )
