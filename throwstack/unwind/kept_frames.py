@@ -42,7 +42,6 @@ class KeptFrames:
         """Add the next frame of the walk."""
         if len(self._first) < _FIRST:
             self._first.append(frame)
-            self._known.add(frame.ip)
             return
         self._last.append(frame)
         if len(self._last) > _LAST:
@@ -54,6 +53,8 @@ class KeptFrames:
         return (*self._first, *self._last)
 
     def _pass(self, frame: Frame) -> None:
+        if not self._known:
+            self._known.update(first.ip for first in self._first)
         is_alike = frame.ip in self._known and not frame.is_interrupted
         if not is_alike and len(self._first) < _FIRST + _UNLIKE:
             self._known.add(frame.ip)

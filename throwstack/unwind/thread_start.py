@@ -92,8 +92,11 @@ class StackEnds:
         return start + len(self.memory.read_available(start, _MAX_READABLE))
 
     def _has_no_return_address(self, low: int, high: int) -> bool:
+        size = (high - low) & -self.pointer_size
+        if size <= 0:
+            return True
         try:
-            words = [self.memory.pointer(at, self.pointer_size) for at in range(low, high, self.pointer_size)]
+            words = memoryview(self.memory.read(low, size)).cast("I" if self.pointer_size == 4 else "Q")
         except MemoryUnreadable:
             return False
         return not any(word and self.is_return_address(word) for word in words)

@@ -77,7 +77,7 @@ class NtdllFunctions:
         `registers` are those of the frame. None if the frame is not KiUserExceptionDispatcher's, or if the CONTEXT
         cannot be read, is not plausible, or has a stack pointer that is not further up on `stack`.
         """
-        ip, sp = registers.ip, registers.sp
+        ip = registers.ip
         is_dispatcher = self._dispatchers.get(ip)
         if is_dispatcher is None:
             _keep_small(self._dispatchers)
@@ -85,6 +85,7 @@ class NtdllFunctions:
             is_dispatcher = self._dispatchers[ip] = image is not None and begin == image.exports.derived(_dispatcher)
         if not is_dispatcher:
             return None
+        sp = registers.sp
         try:
             context = read_context(self._images.memory, sp, Arch.X64)
         except MemoryUnreadable:
