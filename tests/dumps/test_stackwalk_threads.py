@@ -19,7 +19,7 @@ from tests.forge.cases.ftp_throw import throwing_functions
 from tests.forge.cases.machine_x64 import VERSION, Site
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Chain, Images
-from tests.forge.describe import Machine, Paging, Process, Region, Thread, ThreadState
+from tests.forge.describe import Process, Region, Thread, ThreadState
 from tests.forge.functions_x86 import Call, Function, ebp_frame, frameless
 from tests.forge.images import ImageBuilder
 from tests.forge.records import context_x86, cpu_area
@@ -103,14 +103,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Session, 
     kernel = Kernel()
     thread, chain = system_thread(kernel)
     interrupted, frames = interrupted_thread(kernel)
-    machine = Machine(
-        Paging.PAE,
-        (5, 2, 3790),
-        [Process(4, "System", 0, threads=[thread, interrupted], create_seconds=0)],
-        kernel_base=kernel.image.base,
-        kernel_image=kernel.image.build(),
-        kernel_symbols=kernel.symbols(),
-    )
+    machine = kernel.machine([Process(4, "System", 0, threads=[thread, interrupted], create_seconds=0)])
     with session_of(Case(machine, Truth("system", "x86")), tmp_path_factory.mktemp("system")) as session:
         yield session, {thread.tid: list(chain.frames(Images([kernel.image]))), interrupted.tid: frames}
 

@@ -185,20 +185,10 @@ def _about_the_result(expected: Expectation, word: str, rest: str) -> bool:
             expected.row = False
             expected.verdict = expected.says = ""
             expected.exception = expected.thrown_at = expected.signature = None
-        case "verdict":
-            expected.verdict = rest
         case "handled":
             expected.handled = True
-        case "says":
-            expected.says = rest
-        case "exception":
-            expected.exception = rest
-        case "thrown-at":
-            expected.thrown_at = rest
-        case "signature":
-            expected.signature = rest
-        case "xfail":
-            expected.xfail = rest
+        case "verdict" | "says" | "exception" | "thrown-at" | "signature" | "xfail":
+            setattr(expected, word.replace("-", "_"), rest)
         case _:
             return False
     return True

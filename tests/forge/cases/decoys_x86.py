@@ -19,7 +19,7 @@ from tests.forge.cases.ftp_threads import (
 from tests.forge.cases.ftp_throw import throwing_functions
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Chain, Images
-from tests.forge.describe import Machine, Paging, Process
+from tests.forge.describe import Process
 from tests.forge.functions_x86 import Call, Function, ebp_frame
 from tests.forge.records import context_x86
 from tests.forge.stacks import Stack
@@ -119,14 +119,7 @@ def build() -> Case:
         process.regions += [waiting.region(), thread_block(teb, waiting.chain)]
         stacks[f"{PID}:{tid}"] = (*waiting.kernel.frames, *waiting.chain.frames(images))
     load_images(process, program, [(library[name], library[name].build()) for name in _SERVICES])
-    machine = Machine(
-        Paging.PAE,
-        (5, 2, 3790),
-        [process],
-        kernel_base=kernel.image.base,
-        kernel_image=kernel.image.build(),
-        kernel_symbols=kernel.symbols(),
-    )
+    machine = kernel.machine([process])
     quiet = tuple((PID, thread.tid) for thread in process.threads)
     return Case(machine, Truth("decoys-x86", "x86", (), quiet, stacks), [
         library[name] for name in _SERVICES if library[name].has_isf

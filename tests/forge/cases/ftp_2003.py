@@ -24,7 +24,7 @@ from tests.forge.cases.ftp_threads import (
 from tests.forge.cases.ftp_unloaded import add_unloaded_dlls, add_unloaded_driver
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Chain, Images
-from tests.forge.describe import Machine, Paging, Process, Region, Thread, WaitObject
+from tests.forge.describe import Process, Region, Thread, WaitObject
 from tests.forge.truth import Truth, TruthFrame, TruthThread
 
 SERVICES = 0x1BC
@@ -87,16 +87,7 @@ def build() -> Case:
         load_images(process, programs[process.name], [(library[name], built[name]) for name in names])
     images = Images([programs["iftpsvc.exe"], *library.images.values()])
     truth = Truth("ftp-2003", "x86", (_stuck_truth(chain, threw, kernel_half.frames, images),), tuple(quiet), stacks)
-    machine = Machine(
-        Paging.PAE,
-        (5, 2, 3790),
-        [_services(), intfy, ssh, iftpsvc],
-        tick_count=7218,
-        processors=2,
-        kernel_base=kernel.image.base,
-        kernel_image=kernel.image.build(),
-        kernel_symbols=kernel.symbols(),
-    )
+    machine = kernel.machine([_services(), intfy, ssh, iftpsvc], processors=2)
     functions = [*(placed.function for placed in chain.placed), *api.functions.values()]
     with_isf = [image for image in library.images.values() if image.has_isf]
     return Case(machine, truth, with_isf, build_pdbs(library, functions))

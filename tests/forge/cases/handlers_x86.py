@@ -20,7 +20,7 @@ from tests.forge.cases.ftp_threads import (
 from tests.forge.cases.ftp_throw import throwing_functions
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Images
-from tests.forge.describe import Machine, Paging, Process
+from tests.forge.describe import Process
 from tests.forge.truth import Truth, TruthThread
 
 PID = 0x4B0
@@ -128,14 +128,7 @@ def built(makers: list[tuple[Callable[[DispatchCode, Fault], str], int, int]], k
             quiet.append((PID, tid))
             stacks[f"{PID}:{tid}"] = frames
     load_images(process, program, [(library[name], library[name].build()) for name in _SERVICES])
-    machine = Machine(
-        Paging.PAE,
-        (5, 2, 3790),
-        [process],
-        kernel_base=kernel.image.base,
-        kernel_image=kernel.image.build(),
-        kernel_symbols=kernel.symbols(),
-    )
+    machine = kernel.machine([process])
     truth = Truth("handlers-x86", "x86", tuple(stuck), tuple(quiet), stacks)
     return Case(machine, truth, [library[name] for name in _SERVICES if library[name].has_isf])
 

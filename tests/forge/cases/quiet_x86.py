@@ -9,7 +9,7 @@ from tests.forge.cases.ftp_threads import ApiFunctions, ThreadFactory, add_waiti
 from tests.forge.cases.ftp_throw import throwing_functions
 from tests.forge.cases.x86_kernel import Kernel
 from tests.forge.chains_x86 import Images
-from tests.forge.describe import Machine, Paging, Process
+from tests.forge.describe import Process
 from tests.forge.truth import Truth
 
 
@@ -25,14 +25,7 @@ def build() -> Case:
     factory = ThreadFactory(api, kernel, start, 0xB9010000)
     names = ("ntdll", "KERNEL32", "RPCRT4", "USER32")
     built = [(library[name], library[name].build()) for name in names]
-    machine = Machine(
-        Paging.PAE,
-        (5, 2, 3790),
-        [],
-        kernel_base=kernel.image.base,
-        kernel_image=kernel.image.build(),
-        kernel_symbols=kernel.symbols(),
-    )
+    machine = kernel.machine([])
     quiet, stacks = [], {}
     for pid, name in ((0x2A8, "svchost.exe"), (0x348, "spoolsv.exe")):
         process = Process(pid, name, 0x1BC, 0x7FFDE000, create_seconds=20)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tests.forge.chains_x86 import Chain, Images
 from tests.forge.code import dword
+from tests.forge.describe import Machine, Paging, Process
 from tests.forge.functions_x86 import Call, Function, ebp_frame, frameless, raw
 from tests.forge.images import ImageBuilder
 from tests.forge.runtime_x86 import add_runtime
@@ -146,6 +147,18 @@ class Kernel:
     def symbols(self) -> dict[str, int]:
         """Return the functions by RVA."""
         return self.image.rvas()
+
+    def machine(self, processes: list[Process], processors: int = 1) -> Machine:
+        """Return Server 2003 x86 with this kernel."""
+        return Machine(
+            Paging.PAE,
+            (5, 2, 3790),
+            processes,
+            processors=processors,
+            kernel_base=self.image.base,
+            kernel_image=self.image.build(),
+            kernel_symbols=self.symbols(),
+        )
 
     def wait(self, base: int, service: str, user: Chain, size: int = 0x3000) -> KernelStack:
         """Lay out the kernel stack of a thread that waits in `service`, which `user` called."""
