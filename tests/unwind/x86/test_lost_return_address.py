@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from tests.unwind.x86.assemble import EBP, EBX, ESI, ESP, LEAVE, Assembler, mov, pop, push, ret, sub
@@ -11,6 +14,10 @@ from tests.unwind.x86.written_stack import Stack, slots, walk
 from throwstack.core.frames import End, Trust, Walk
 from throwstack.core.regions import Region, RegionKind
 from throwstack.names.symbols import Name
+from throwstack.unwind.x86.call_frame import Caller
+from throwstack.unwind.x86.candidates import Candidate, Rule
+from throwstack.unwind.x86.lost_return_address import lost, with_gap
+from throwstack.unwind.x86.return_address import Fit
 
 GARBAGE = 0x41414141
 GONE = 0x6B0010AA
@@ -89,16 +96,67 @@ def test_ebp_at_the_base_of_the_stack_does_not_make_the_frame_the_outermost_one(
     assert slots(found) == [stack["smasher returns"]]
 
 
-def test_an_overwritten_return_address_whose_place_is_a_guess_is_not_reported():
-    """The bytes that a call of an unknown function removes are not known: what seems a lost word may be a local."""
-    asm = program()
-    asm.label("calls").emit(push(EBP), mov(EBP, ESP), push(ESI), push(ESI), "ff15f0ffffff").label("back in calls")
-    asm.emit(pop(ESI), "ffe0").align()
-    stack = Stack("esp", 7, 0, 0, "ebp", 0, "returns", asm.labels["back in outer"], 0x51, "outer's", 0)
-    stack.words += [asm.labels["back in start"], 0]
-    stack.words[3] = stack["outer's"]
-    registers = {"eip": asm.labels["back in calls"], "esp": stack["esp"], "ebp": stack["ebp"]}
-    assert walk(asm, stack, registers, has_symbols=False).is_complete
+def found_by(rule: Rule, slot: int, fit: Fit, trust: Trust = Trust.SCAN, **more: Any) -> Candidate:
+    """A candidate as a rule finds it, with the return address in `slot`."""
+    word = {Fit.ZERO: 0, Fit.OUTERMOST: 0, Fit.NOT_CODE: GARBAGE}.get(fit, TEXT)
+    return Candidate(rule, Caller(slot, word, slot + 4, 0, (None,) * 8, **more), fit, trust=trust)
+
+
+@pytest.mark.parametrize("fit", [Fit.ZERO, Fit.NOT_CODE])
+@pytest.mark.parametrize("rule", [Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START])
+def test_the_code_of_a_function_leads_to_the_word_that_was_overwritten(rule, fit):
+    gone, guess = found_by(rule, 0x1000, fit), found_by(Rule.SCAN, 0x1010, Fit.POSSIBLE)
+    assert lost(None, [gone]) is gone
+    with_note = with_gap(guess, [gone, guess])
+    assert with_note.gap == f"the return address at 0x1000 was overwritten: it is {gone.caller.return_address:#x}"
+    assert with_note.note == "after a return address that was overwritten"
+    assert with_gap(replace(guess, note="a search"), [gone, guess]).note == "a search"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        found_by(Rule.FRAME_POINTER, 0x1000, Fit.NOT_CODE),
+        found_by(Rule.FPO, 0x1000, Fit.ZERO),
+        found_by(Rule.FUNCTION, 0x1000, Fit.NOT_A_RETURN),
+        found_by(Rule.FUNCTION, 0x1000, Fit.CONTRADICTED),
+        found_by(Rule.FUNCTION, 0x1000, Fit.NOT_CODE, is_consistent=False),
+        found_by(Rule.FUNCTION, 0x1000, Fit.NOT_CODE, doubt=1),
+        found_by(Rule.FUNCTION, 0x1000, Fit.NOT_CODE, is_in_register=True),
+    ],
+)
+def test_what_is_less_certain_shows_no_overwritten_word(other):
+    guess = found_by(Rule.SCAN, 0x1010, Fit.POSSIBLE)
+    assert lost(None, [other]) is None
+    assert with_gap(guess, [other, guess]) is guess
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        found_by(Rule.SCAN, 0x1010, Fit.CONFIRMED),
+        found_by(Rule.SCAN, 0x1010, Fit.CALLS_FUNCTION),
+        found_by(Rule.FRAME_POINTER, 0x1000, Fit.POSSIBLE),
+        found_by(Rule.FUNCTION, 0x1010, Fit.POSSIBLE, Trust.PROLOGUE),
+        replace(found_by(Rule.SCAN, 0x1010, Fit.POSSIBLE), gap="another"),
+    ],
+)
+def test_what_is_more_than_a_guess_or_nearer_has_no_gap(found):
+    assert with_gap(found, [found_by(Rule.EPILOGUE, 0x1000, Fit.NOT_CODE), found]) is found
+
+
+def test_a_weak_rule_does_not_say_that_a_frame_is_the_outermost_one():
+    gone, behind = found_by(Rule.EPILOGUE, 0x1000, Fit.NOT_CODE), found_by(Rule.EPILOGUE, 0x1020, Fit.NOT_CODE)
+    for rule in (Rule.FRAME_POINTER, Rule.FRAME_DATA_SEARCH):
+        outermost = found_by(rule, 0x1010, Fit.OUTERMOST)
+        assert lost(outermost, [gone, outermost]) is gone
+        assert lost(outermost, [outermost, behind]) is None
+    outermost = found_by(Rule.FUNCTION, 0x1010, Fit.OUTERMOST)
+    assert lost(outermost, [gone, outermost]) is None
+    for fit in (Fit.POSSIBLE, Fit.CONTRADICTED):
+        assert lost(found_by(Rule.FRAME_POINTER, 0x1010, fit), [gone]) is None
+    zero = found_by(Rule.FPO, 0x1010, Fit.ZERO)
+    assert lost(zero, [gone, zero]) is zero
 
 
 @pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
