@@ -48,6 +48,11 @@ def overwritten(slot: int, value: int = 0) -> str:
     return f"the return address at {slot:#x} was overwritten: it is {value:#x}"
 
 
+def led_nowhere(ip: int) -> str:
+    """Say that nothing tells from where the thread came to `ip`, where no code is: the detail of a walk's end."""
+    return f"{ip:#x} is not code, and the return address of the frame that led there is not known"
+
+
 @dataclass(frozen=True, slots=True)
 class StackEnds:
     """Recognizes the outermost frames of the stacks of one address space.

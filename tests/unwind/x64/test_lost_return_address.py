@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from tests.forge.stacks import Label
+from tests.support.forged_stacks import forged_stacks
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import RBX
-from tests.unwind.x64.forged_stacks import ForgedStack, forged_stacks
 from tests.unwind.x64.scene import BASE, BODY, PUSH_RBX_SUB_20, PUSH_RBX_SUB_20_INFO, Scene
 from throwstack.core.frames import End, StackBounds, Trust
 
@@ -74,36 +74,9 @@ def test_the_first_word_of_a_frame_that_cannot_be_read_is_no_reason_to_guess() -
     assert (walk.end, len(walk.frames)) == (End.UNREADABLE, 1)
 
 
-@pytest.mark.parametrize("value", [0, GARBAGE], ids=["zero", "garbage"])
-@pytest.mark.parametrize("stack", forged_stacks(), ids=lambda stack: stack.name)
-def test_each_return_address_of_a_forged_stack_overwritten_in_turn(stack: ForgedStack, value: int) -> None:
-    """What was known before is kept, a guess is labelled, and only a walk over no lost return address is complete."""
-    truth = [(frame.ip, frame.child_sp) for frame in stack.frames]
-    whole = stack.walk()
-    assert [(frame.ip, frame.child_sp) for frame in whole.frames] == truth
-    assert whole.is_complete
-    for index, frame in enumerate(whole.frames[:-1]):
-        assert frame.return_slot is not None
-        walk = stack.walk({frame.return_slot: value.to_bytes(8, "little")})
-        found = [(one.ip, one.child_sp) for one in walk.frames]
-        assert found[: index + 1] == truth[: index + 1]
-        if walk.is_complete:  # the address that was overwritten is that of interrupted code
-            assert whole.frames[index + 1].is_interrupted
-            assert found[-1] == truth[-1]
-        guessed = [one.trust for one in walk.frames[index + 1 :]][:1]
-        assert guessed in ([], [Trust.SCAN]) or walk.frames[index + 1].ip == value
-
-
-def test_the_return_address_of_a_start_routine_may_be_anything() -> None:
-    for stack in forged_stacks():
-        slot = stack.walk().frames[-1].return_slot
-        assert slot is not None
-        assert stack.walk({slot: GARBAGE.to_bytes(8, "little")}).is_complete
-
-
 def test_a_coroutine_s_stack_may_be_in_the_teb_and_start_in_any_function() -> None:
     """Boost.Context enters the stack that it switches to into the TEB. No function of Windows starts it."""
-    stack = next(stack for stack in forged_stacks() if stack.name == "service-x64 0x14bc")
+    stack = next(stack for stack in forged_stacks() if stack.name == "service-x64 0x14bc x64 waits")
     names = [frame.symbol.partition("+")[0] for frame in stack.frames]
     routine, first_called = names.index("ucrtbase!thread_start<unsigned int (__cdecl*)(void *),1>"), -2
     assert names[first_called] == "KERNEL32!BaseThreadInitThunk"

@@ -175,6 +175,20 @@ def test_in_a_region_where_no_code_can_run_nothing_has_run() -> None:
         assert walk.frames[1].trust is trust
 
 
+def test_generated_code_may_have_called_what_was_freed_since() -> None:
+    """`call rel32` from one generated function to another, which the JIT compiler has thrown away meanwhile."""
+    scene = Scene(BODY)
+    freed = JIT + 0x5000
+    scene.segments[JIT] = (FRAME + b"\xe8" + struct.pack("<i", freed - JIT - 13) + RETURN).ljust(0x1000, b"\xcc")
+    sp, fp, caller_sp = Label(), Label(), Label()
+    scene.stack.at(0x13E00).mark(sp).d64(JIT + 13).zeros(0x20).mark(fp).d64(0, scene.return_address)
+    scene.caller_frame(caller_sp)
+    walk = scene.unwinder(regions=Protected(x20000000=True)).walk(named(rip=freed, rsp=sp, rbp=fp), STACK)
+    assert [frame.ip for frame in walk.frames] == [freed, JIT + 13, scene.return_address]
+    assert walk.frames[1].trust is Trust.SCAN
+    assert walk.is_complete
+
+
 def test_a_scan_takes_words_outside_the_images_only_where_code_can_run() -> None:
     """`call rax` before both words: one page is data, the other is code."""
     scene = Scene(BODY)

@@ -11,8 +11,9 @@ from tests.unwind.x86.assemble import EAX, EBP, EBX, ESI, ESP, LEAVE, Assembler,
 from tests.unwind.x86.machine import TEXT
 from tests.unwind.x86.written_stack import STACK, Stack, slots, walk
 from throwstack.core.frames import End, Trust
+from throwstack.core.regions import Region, RegionKind
 
-PRIVATE = 0x5000000
+PRIVATE, FREED = 0x5000000, 0x6B000040
 
 
 def program() -> Assembler:
@@ -104,6 +105,34 @@ def test_a_frame_pointer_whose_chain_does_not_go_on_is_no_more_than_a_guess(brok
     found = walk(asm, stack, registers, has_symbols=True, segments={PRIVATE: code})
     assert found.frames[1].ip == asm.labels["back in outer"]
     assert found.frames[1].trust is (Trust.SCAN if broken else Trust.FRAME_POINTER)
+
+
+class Generated:
+    """The regions of a process: code can be run in the private memory, and nothing else is known."""
+
+    def find(self, address: int) -> Region | None:
+        is_private = PRIVATE <= address < PRIVATE + 0x1000
+        return Region(PRIVATE, PRIVATE + 0x1000, RegionKind.PRIVATE, is_executable=True) if is_private else None
+
+
+@pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
+def test_generated_code_may_have_called_what_was_freed_since(has_symbols):
+    """`call rel32` from one generated function to another, which the JIT compiler has thrown away meanwhile."""
+    asm = program()
+    made = Assembler(PRIVATE).emit(push(EBP), mov(EBP, ESP), sub(ESP, 8)).call("freed").label("back").emit(LEAVE, ret())
+    made.labels["freed"] = FREED
+    stack = Stack(
+        *("esp", made.labels["back"], 7, 7, "ebp", 0, asm.labels["back in outer"], 0x51, "outer's", 0),
+        *(asm.labels["back in start"], 0),
+    )
+    stack.words[3] = stack["outer's"]
+    registers = {"eip": FREED, "esp": stack["esp"], "ebp": stack["ebp"]}
+    segments = {PRIVATE: made.finish().ljust(0x1000, b"\xcc")}
+    found = walk(asm, stack, registers, has_symbols=has_symbols, segments=segments, regions=Generated())
+    returns = [made.labels["back"], asm.labels["back in outer"], asm.labels["back in start"]]
+    assert [frame.ip for frame in found.frames[1:]] == returns
+    assert (found.frames[1].trust, found.frames[1].note) == (Trust.SCAN, "the thread is not in code")
+    assert found.is_complete
 
 
 def test_a_word_that_points_into_data_is_no_return_address():

@@ -8,7 +8,7 @@ import pytest
 from tests.unwind.x86.assemble import EBP, EBX, ESI, ESP, LEAVE, Assembler, mov, pop, push, ret, sub
 from tests.unwind.x86.machine import TEXT
 from tests.unwind.x86.written_stack import STACK, Stack, slots, walk
-from throwstack.core.frames import Trust
+from throwstack.core.frames import End, Trust
 from throwstack.core.registers import Arch, Registers
 from throwstack.names.symbols import Name
 from throwstack.unwind.x86.call_frame import Caller, Place
@@ -56,7 +56,7 @@ def test_the_nearest_return_address_from_which_the_walk_leads_to_ebp_is_the_call
     known = {"esp": stack["gone returns"] + 4, "ebp": stack["outer's ebp"]}
     assert {name: value for name, value in registers if value is not None} == known
     assert found.frames[2].registers.gpr[EBX] == 0xB
-    assert found.is_complete
+    assert found.end is End.LOST_RETURN_ADDRESS
 
 
 def test_a_return_address_that_was_left_over_does_not_lead_there():
@@ -64,6 +64,20 @@ def test_a_return_address_that_was_left_over_does_not_lead_there():
     asm = program()
     stack = gone(asm, asm.labels["back in other"])
     assert slots(walked(asm, stack, "outer's ebp"))[0] == stack["gone returns"]
+
+
+@pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
+def test_the_leave_of_a_function_that_was_called_before_does_not_lead_there(has_symbols):
+    """`leave; ret` of `other` leads from ebp to the frame of `outer`, as it would from anywhere. Its esp does not.
+
+    `outer` was called by a pointer, so that the call before its return address may be one of `other`.
+    """
+    asm = program()
+    asm.label("by pointer").emit("33ed", "ffd0").label("back in by pointer").emit("cc")
+    stack = gone(asm, asm.labels["back in other"])
+    stack.words[stack.words.index(asm.labels["back in start"])] = asm.labels["back in by pointer"]
+    found = walked(asm, stack, "outer's ebp", has_symbols=has_symbols)
+    assert slots(found)[:2] == [stack["gone returns"], stack["plain returns"]]
 
 
 def test_a_chain_that_was_left_over_and_ends_on_the_way_does_not_lead_there():
@@ -114,10 +128,11 @@ def test_the_walk_to_ebp_has_sixty_four_steps(frames, is_found):
     asm = program()
     asm.label("again").emit(push(EBX)).call("again").label("back in again").emit(pop(EBX), ret()).align()
     asm.label("begin").emit(push(EBP), mov(EBP, ESP)).call("again").label("back in begin").emit(LEAVE, ret())
+    asm.label("first").call("begin").label("back in first").emit("cc")
     returns = [word for _ in range(frames - 1) for word in (0xB, asm.labels["back in again"])]
     stack = Stack(
         *("esp", 7, "gone returns", asm.labels["back in again"], *returns, 0xB, asm.labels["back in begin"]),
-        *("begin's ebp", 0, "begin returns", asm.labels["back in start"], 0),
+        *("begin's ebp", 0, "begin returns", asm.labels["back in first"], 0),
         base=STACK.base - 0x800,
     )
     found = slots(walked(asm, stack, "begin's ebp"))

@@ -23,6 +23,7 @@ from throwstack.core.stop import Stop
 from throwstack.images.image import ImageMap
 from throwstack.unwind.after_call import is_after_call
 from throwstack.unwind.code_outside import CodeOutside
+from throwstack.unwind.thread_start import led_nowhere
 from throwstack.unwind.walk import Step
 from throwstack.unwind.x64.apply_plan import apply_plan
 from throwstack.unwind.x64.bad_jump import has_just_arrived
@@ -158,5 +159,4 @@ class WithoutUnwindData:
         found = self.scan(registers.sp, bounds)
         if found is None:
             return Stop(End.NO_RETURN_ADDRESS, f"{ip:#x} is not code, and {step.registers.ip:#x} is not after a call")
-        gap = f"{ip:#x} is not code, and the return address of the frame that led there is not known"
-        return replace(found, note="jump or return through a bad pointer", gap=gap)
+        return replace(found, note="jump or return through a bad pointer", gap=led_nowhere(ip))

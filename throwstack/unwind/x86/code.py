@@ -84,6 +84,10 @@ class Code:
         """Say whether `address` is in an executable section of an image, or where code is known to be outside them."""
         return self.images.is_code(address) or (self.is_code(address) and self._outside.is_known_code(address))
 
+    def is_certainly_no_code(self, address: int) -> bool:
+        """Say whether no code can be at `address`: it cannot be read, or its region forbids to run code."""
+        return not self.is_code(address) or (self.is_outside(address) and self._outside.is_code(address) is False)
+
     def at(self, address: int) -> Instruction | None:
         """Return the instruction at `address`, or None if it is not in code or cannot be decoded."""
         return self.decoder.at(address) if self.is_code(address) else None

@@ -12,7 +12,8 @@ ebp as it was, so that ebp leads to a function which may be many frames further 
             return address of that function
 
 The step by ebp would leave out all frames between. The caller is the nearest return address on the stack from which the
-walk leads on to exactly that pair. It is a guess, and labelled so.
+walk leads on to exactly that pair. The walk goes by esp alone: the `leave; ret` of any function leads from ebp to that
+pair, also of one that returned long ago and has left its return address on the stack. It is a guess, and labelled so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import replace
 from throwstack.core.frames import Trust
 from throwstack.core.registers import BP
 from throwstack.unwind.x86.call_frame import Caller, Place
-from throwstack.unwind.x86.candidates import Candidate, Rule, tier
+from throwstack.unwind.x86.candidates import Candidate, tier
 
 _MOST_TRIED = 16
 _MOST_STEPS = 64
@@ -49,20 +50,22 @@ def nearer_caller(
             break
         if tier(candidate, ()) is None:
             continue
-        caller, gpr = candidate.caller, candidate.caller.gpr
-        caller = replace(caller, gpr=(*gpr[:BP], place.registers.bp, *gpr[BP + 1 :]))
-        at = following(caller)
+        at = following(_with_bp(candidate.caller, None))
         while steps:
             steps -= 1
             found = find(at)
             if found is None or not _is_sure(found) or found.caller.slot > slot:
                 break
             if found.caller.slot == slot:
-                return replace(candidate, caller=caller, note=_NOTE)
+                return replace(candidate, caller=_with_bp(candidate.caller, place.registers.bp), note=_NOTE)
             at = following(found.caller)
     return None
 
 
+def _with_bp(caller: Caller, bp: int | None) -> Caller:
+    gpr = caller.gpr
+    return replace(caller, gpr=(*gpr[:BP], bp, *gpr[BP + 1 :]))
+
+
 def _is_sure(found: Candidate) -> bool:
-    """Say whether a step says anything of its own: ebp alone leads to its frame from everywhere."""
-    return found.rule is not Rule.GENERATED_CHAIN and found.trust is not Trust.SCAN and found.caller.is_consistent
+    return found.trust is not Trust.SCAN and found.caller.is_consistent

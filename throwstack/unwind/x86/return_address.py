@@ -44,6 +44,10 @@ class Fit(Enum):
     NOT_CODE = "not in code"
 
 
+BELIEVED = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE, Fit.OUTSIDE)
+CERTAIN = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
+
+
 @dataclass(frozen=True, slots=True)
 class CallSite:
     """A call instruction that may have pushed a return address.
@@ -92,11 +96,20 @@ class ReturnAddresses:
             call = self._code.at(start)
             if call is None or call.op is not Opcode.CALL or call.end != address:
                 continue
-            target = self._code.target(call)
-            if target is None and isinstance(call.operand(0), Immediate):
-                continue
+            target, operand = self._code.target(call), call.operand(0)
+            if target is None and isinstance(operand, Immediate):
+                if not self._is_generated(call.address):
+                    continue
+                target = operand.value & MASK
             sites.append(CallSite(call.address, target))
         return tuple(sites)
+
+    def _is_generated(self, address: int) -> bool:
+        """Say whether `address` is in code outside the images. Its functions may have been freed since it called them.
+
+        In an image, a direct call of what is not code is no call: the bytes before the address are something else.
+        """
+        return self._code.is_outside(address) and self._code.is_certainly_code(address)
 
     def is_return_address(self, word: int) -> bool:
         """Say whether `word` is the address after a call, in memory that is known to be code."""

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from throwstack.core.budgets import Meter
 from throwstack.core.contexts import Context
 from throwstack.core.frames import StackBounds, Trust
-from throwstack.core.registers import BP, SP, Registers
+from throwstack.core.registers import SP, Registers
 from throwstack.images.image import ImageMap
 from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.symbols import Symbols
 from throwstack.unwind import trace
 from throwstack.unwind.code_outside import CodeOutside
-from throwstack.unwind.thread_start import StackEnds, overwritten
+from throwstack.unwind.thread_start import StackEnds, led_nowhere
 from throwstack.unwind.x86 import frame_data, judgement_trace
 from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.callback import CALLBACK_DISPATCHER, interrupted_system_call
@@ -32,21 +33,20 @@ from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.fixed_layouts import after_call_only, caller_at, chain_goes_on
 from throwstack.unwind.x86.function_starts import FunctionStarts
 from throwstack.unwind.x86.interrupted_context import DISPATCHERS, DISPATCHERS_MODULE, interrupted_context
+from throwstack.unwind.x86.lost_return_address import CallersFurtherOut, lost, with_gap
 from throwstack.unwind.x86.nearer_caller import nearer_caller
 from throwstack.unwind.x86.outermost_frames import OutermostFrames
 from throwstack.unwind.x86.prologue import Prologues
 from throwstack.unwind.x86.rest_of_function import RestOfFunction
-from throwstack.unwind.x86.return_address import Fit, ReturnAddresses
+from throwstack.unwind.x86.return_address import BELIEVED, CERTAIN, Fit, ReturnAddresses
 from throwstack.unwind.x86.stack_scan import scan_return_addresses
 from throwstack.unwind.x86.switched_stack import SWITCHED, is_on_another_stack
 
-_BELIEVED = (Fit.CONFIRMED, Fit.CALLS_FUNCTION, Fit.POSSIBLE, Fit.OUTSIDE)
-_CERTAIN = (Fit.CONFIRMED, Fit.CALLS_FUNCTION)
 _FOLLOWED = (Rule.EPILOGUE, Rule.FORWARD, Rule.GENERATED_CHAIN)
 """Rules that know enough of a frame outside the images to believe that a hook led to it."""
 _BY_EBP = (Rule.FRAME_POINTER, Rule.GENERATED_CHAIN)
 _DISPATCHERS = DISPATCHERS | {CALLBACK_DISPATCHER}
-_LOST = "after a return address that was overwritten"
+_GUESSES = (Rule.FRAME_POINTER, Rule.GENERATED_CHAIN, Rule.REGISTRATION, Rule.SCAN)
 _RECORDED = (Rule.FRAME_DATA, Rule.RECORD_HERE)
 _SEH_FRAMES = (0x10, 0x0C)
 """The possible distances in bytes from an exception registration up to the saved ebp of the same function.
@@ -85,6 +85,7 @@ class Rules:
         self._rest = RestOfFunction(self._code, self._callees)
         self._function_starts = FunctionStarts(self._code, meter)
         self._return_addresses = ReturnAddresses(self._code, self._prologues, self._function_starts)
+        self._further_out = CallersFurtherOut(images.memory, self._return_addresses)
         self._ends = StackEnds(images.memory, outside, 4, self._return_addresses.is_return_address)
         self.outermost = OutermostFrames(self._code, self._ends)
 
@@ -143,63 +144,57 @@ class Rules:
             if candidate is not None:
                 candidates.append(candidate)
         found = best(candidates)
-        if found is not None and found.fit is Fit.ZERO:
-            return self._after_overwritten(place, found, candidates, stack)
-        if found is None or found.fit not in {*_BELIEVED, Fit.OUTERMOST}:
+        if found is not None and lost(found, candidates) is not None:
+            return self._after_lost(place, found, candidates, stack)
+        if found is None or found.fit not in {*BELIEVED, Fit.OUTERMOST}:
             candidates.extend(self._by_registration(place, stack, registrations))
             candidates.extend(self._by_scan(place, stack))
             found = best(candidates)
         elif found.fit is Fit.OUTERMOST and found.caller.doubt:
             # A zero ends a stack, but stacks are full of zeros. One that was reached by guesses must not hide the rest
             # of the stack, so that the scan may find a return address which is certain.
-            candidates.extend(other for other in self._by_scan(place, stack) if other.fit in _CERTAIN)
+            candidates.extend(other for other in self._by_scan(place, stack) if other.fit in CERTAIN)
             found = best(candidates)
         elif found.rule in _BY_EBP and not place.is_return_address and not self._code.is_certainly_code(place.ip):
-            found = self._nearer(place, found, stack) or found
-        return None if found is None else completed(place, found, candidates)
+            found = self._nearer(place, found, stack)
+        if found is None:
+            return self._after_lost(place, None, candidates, stack)
+        found = with_gap(completed(place, found, candidates), candidates)
+        return self._led_nowhere(place, found)
 
-    def _nearer(self, place: Place, found: Candidate, stack: StackBounds) -> Candidate | None:
-        """Return a caller nearer than `found`, to which ebp leads from a place that is not code; None if ebp is right.
-
-        It is right if the call before that return address went to the same unloaded image: to this frame.
-        """
-        module = self.symbols.name(place.ip).module
-        called = self._return_addresses.targets(found.caller.return_address, place)
-        if module and module in {self.symbols.name(target).module for target in called}:
+    def _after_lost(
+        self, place: Place, found: Candidate | None, candidates: list[Candidate], stack: StackBounds
+    ) -> Candidate | None:
+        gone, scan = lost(found, candidates), partial(self._by_scan, place, stack)
+        if gone is None or (found is None and self.outermost.is_start_routine(place)):
             return None
+        return self._further_out.after(place, gone, candidates, scan, stack)
+
+    def _nearer(self, place: Place, found: Candidate, stack: StackBounds) -> Candidate:
+        """Return a caller nearer than `found`, to which ebp leads from a place that is not code; `found` if none is."""
+        if self._is_called_there(place, found):
+            return found
 
         def find(at: Place) -> Candidate | None:
             return self._best(at, stack, 0, (), [])
 
-        return nearer_caller(place, found, self._by_scan(place, stack), find, self.next_place)
+        return nearer_caller(place, found, self._by_scan(place, stack), find, self.next_place) or found
 
-    def _after_overwritten(
-        self, place: Place, found: Candidate, candidates: list[Candidate], stack: StackBounds
-    ) -> Candidate:
-        """Return the next frame whose return address is still there, if that of the frame at `place` is 0.
+    def _is_called_there(self, place: Place, found: Candidate) -> bool:
+        """Say whether the call before the return address of `found` went to the unloaded image that `place` is in."""
+        module = self.symbols.name(place.ip).module
+        called = self._return_addresses.targets(found.caller.return_address, place)
+        return bool(module) and module in {self.symbols.name(target).module for target in called}
 
-        `found` is the caller with the return address 0, the best of `candidates`. If its slot is a guess, a return
-        address of a call of the frame's function may be near it. Otherwise the return address was overwritten, and the
-        frame that it led to is lost. The next return address up the stack is taken. Any call before it is good enough,
-        because it was made by a function further out, and not for the function of `place`. If a large frame is in
-        between, the saved ebp below the overwritten word leads over it. What is found is a guess, as its label says.
+    def _led_nowhere(self, place: Place, found: Candidate) -> Candidate:
+        """Return `found`; if it was guessed for a thread that runs where no code can be, with a `gap` that says so.
+
+        A chain of frame pointers says no more than a scan there: it is that of functions further out.
         """
-        caller, stub = found.caller, self._return_addresses.is_in_stub
-        if caller.doubt:
-            scanned = [other for other in self._by_scan(place, stack) if other.fit in _BELIEVED]
-            candidates += scanned
-            better = best(scanned)
-            if better is not None:
-                return completed(place, better, candidates)
-        gap, bp = overwritten(caller.slot), caller.gpr[BP]
-        for other in self._by_scan(place, stack, caller.slot + 4):
-            if not stub(other.caller.return_address):
-                return replace(other, gap=gap, note=_LOST)
-        if bp is not None and bp > caller.slot and stack.contains(bp, 8):
-            saved = caller_at(bp, None, self._memory)
-            if saved is not None and self._return_addresses.is_return_address(saved.return_address):
-                return Candidate(Rule.FRAME_POINTER, saved, Fit.POSSIBLE, _LOST, gap=gap)
-        return replace(found, gap=gap)
+        if place.is_return_address or found.rule not in _GUESSES or not self._code.is_certainly_no_code(place.ip):
+            return found
+        is_known = found.rule in _BY_EBP and self._is_called_there(place, found)
+        return found if is_known or found.gap else replace(found, gap=led_nowhere(place.ip), trust=Trust.SCAN)
 
     def interrupted(self, place: Place, stack: StackBounds) -> Context | None:
         """Return the CONTEXT of the code that was interrupted to run the dispatcher at `place`.
@@ -356,7 +351,7 @@ class Rules:
             yield guess, caller
             if (
                 caller.return_address
-                and self._return_addresses.fit(place, caller.slot, caller.return_address) in _BELIEVED
+                and self._return_addresses.fit(place, caller.slot, caller.return_address) in BELIEVED
             ):
                 return
 
@@ -375,7 +370,7 @@ class Rules:
             if caller is None:
                 continue
             candidate = self._judge(place, stack, Rule.REGISTRATION, caller)
-            if candidate is not None and candidate.fit in _CERTAIN:
+            if candidate is not None and candidate.fit in CERTAIN:
                 yield candidate
 
     def _by_scan(self, place: Place, stack: StackBounds, lowest: int | None = None) -> Iterator[Candidate]:
@@ -388,5 +383,5 @@ class Rules:
             caller = Caller(slot, word, slot + 4, popped, tuple(gpr))
             fit = self._return_addresses.fit(place, slot, word)
             yield Candidate(Rule.SCAN, caller, fit)
-            if fit in _CERTAIN:
+            if fit in CERTAIN:
                 return
