@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.given_names import GivenNames
 from tests.support.targets import GivenWalk
 from throwstack.core.contexts import Context
 from throwstack.core.exception_record import ExceptionRecord
@@ -26,7 +27,6 @@ from throwstack.dispatch.taken import (
 )
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
-from throwstack.names.function_extent import Certainty
 from throwstack.names.symbols import Name, SymbolKind, Symbols, SymbolTable
 from throwstack.unwind.target import Target
 
@@ -34,19 +34,6 @@ NTDLL = Module("ntdll.dll", r"C:\Windows\System32\ntdll.dll", 0x77000000, 0x1000
 LOW, RECORD, CONTEXT, SIZE = 0x10000, 0x10800, 0x10900, 0x1000
 DISPATCHER, SEARCHER = "KiUserExceptionDispatcher", "RtlDispatchException"
 GUESSED = "the stack between was guessed"
-
-
-class GivenSymbols(Symbols):
-    """Names that a test gives to frames. `?` after one: it may be another function; `!`: it seems to be another."""
-
-    def __init__(self, images: ImageMap, names: dict[int, str]) -> None:
-        super().__init__(images)
-        self._names = names
-
-    def name(self, address: int, *, is_return_address: bool = False) -> Name:
-        symbol = self._names.get(address, "")
-        sure = {"?": Certainty.LIKELY, "!": Certainty.DOUBTFUL}.get(symbol[-1:], Certainty.CERTAIN)
-        return Name(address, "ntdll", symbol.rstrip("?!"), certainty=sure)
 
 
 def scene(
@@ -75,7 +62,7 @@ def scene(
     memory = memory_of({LOW: bytes(data)})
     images = ImageMap(memory, ModuleMap([NTDLL]))
     return Target(
-        arch, memory, images, GivenSymbols(images, of), GivenWalk(Walk(tuple(frames), End.THREAD_START))
+        arch, memory, images, GivenNames(images, of), GivenWalk(Walk(tuple(frames), End.THREAD_START))
     ), frames
 
 
@@ -111,7 +98,7 @@ def test_a_function_that_may_be_one_that_unwinds_leaves_it_open():
     answer = ask(Arch.X64, "waits", "RtlUnwindEx?", "calls", SEARCHER, DISPATCHER)
     assert answer.taken is Taken.UNKNOWN
     assert answer.why == f"the frame at {NTDLL.base + 0x2000:#x} may be in RtlUnwindEx"
-    assert ask(Arch.X64, "waits", "RtlUnwindEx!", "calls", SEARCHER, DISPATCHER).taken is Taken.NO
+    assert ask(Arch.X64, "waits", "RtlUnwindEx??", "calls", SEARCHER, DISPATCHER).taken is Taken.NO
     assert ask(Arch.X64, "waits", "calls", "RtlUnwindEx?").taken is Taken.UNKNOWN
 
 
