@@ -56,24 +56,26 @@ def scan_contexts(target: Target, stack: StackBounds, low: int) -> Iterator[Save
     low = round_up(max(low, stack.limit), target.arch.facts.context_alignment)
     data = target.memory.read_available(low, min(stack.base - low, MAX_BYTES))
     data = data[: target.meter.take(target.meter.budgets.searched, len(data))]
-    for offset, ip in islice(_contexts(data, target.arch), _MAX_CONTEXTS):
+    for address, ip in islice(_contexts(target.arch, data, low), _MAX_CONTEXTS):
         for record in _records(target, data, ip):
             if not _is_plausible_record(target, low + record):
                 continue
-            at = low + offset
-            found = saved_exception(target, stack, low + record, at, route=Route.SCAN, frame_sp=at)
+            found = saved_exception(target, stack, low + record, address, route=Route.SCAN, frame_sp=address)
             if found is not None and _has_plausible_eflags(found.context):
                 yield found
                 break
 
 
-def _contexts(data: bytes, arch: Arch) -> Iterator[tuple[int, int]]:
-    """Yield the offsets in `data` at which a CONTEXT may start, and the CONTEXT's ip, which is not 0."""
+def _contexts(arch: Arch, data: bytes, low: int) -> Iterator[tuple[int, int]]:
+    """Yield the addresses at which a CONTEXT may start, and the CONTEXT's ip, which is not 0. `data` are from `low` on.
+
+    An ip of 0 is that of a CONTEXT with which the dispatcher works.
+    """
     for start in context_offsets(data, arch):
-        at = start + arch.facts.context_ip_at
-        ip = data[at : at + arch.pointer_size]
-        if start >= 0 and len(ip) == arch.pointer_size and any(ip):
-            yield start, int.from_bytes(ip, "little")
+        address, at = low + start, start + arch.facts.context_ip_at
+        ip = int.from_bytes(data[at : at + arch.pointer_size], "little")
+        if ip and address >= low:
+            yield address, ip
 
 
 def _records(target: Target, data: bytes, ip: int) -> Iterator[int]:
@@ -82,8 +84,8 @@ def _records(target: Target, data: bytes, ip: int) -> Iterator[int]:
     `data` are the contents of the stack.
     """
     if target.meter.take(target.meter.budgets.searched, len(data)) == len(data):
-        for offset in islice(words_equal(data, ip, target.arch.pointer_size), _MAX_RECORDS):
-            yield offset - target.arch.facts.record_address_at
+        addresses = data[target.arch.facts.record_address_at :]  # of a record at the start of `data`, and of all after
+        yield from islice(words_equal(addresses, ip, target.arch.pointer_size), _MAX_RECORDS)
 
 
 def _is_plausible_record(target: Target, address: int) -> bool:
