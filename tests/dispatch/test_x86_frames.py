@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What single frames and registrations of x86 give: arguments, captured states, and their bounds.
 
-A frame of these tests goes from `SP` to its saved ebp at `EBP`; its function returns to `CONTEXT_IP`. Unless a test says
-otherwise, the stack has one exception, with `RECORD` and `CONTEXT`.
+A frame of these tests goes from `SP` to its saved ebp at `EBP`; its function returns to `CONTEXT_IP`. Unless a test
+says otherwise, the stack has one exception, with `RECORD` and `CONTEXT`.
 """
 
 from __future__ import annotations
