@@ -153,9 +153,9 @@ def test_4096_pairs_are_examined(pairs: int, is_found: bool):
 
 @pytest.mark.parametrize(("missing", "is_found"), [(0, True), (1, False)])
 def test_a_page_costs_its_size_and_one_with_known_contents_64_bytes(missing: int, is_found: bool):
-    stack = thrown().at(LIMIT + 3 * PAGE).d64(RECORD, CONTEXT)
-    cost = PAGE + 64 + 64 + PAGE  # three pages of zeros, and that of the words
-    found = scan(stack, high=LIMIT + 4 * PAGE, searched=cost - missing, pointers=9, checks=9)
+    stack = thrown().at(LIMIT + 4 * PAGE).d64(RECORD, CONTEXT)
+    cost = PAGE + 3 * 64 + PAGE  # four pages of zeros, and that of the words
+    found = scan(stack, high=LIMIT + 5 * PAGE, searched=cost - missing, pointers=9, checks=9)
     assert bool(found) is is_found
 
 
