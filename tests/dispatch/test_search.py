@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.forge.stacks import Label, Stack
+from tests.support import x86_saved
 from tests.support.targets import make_target
 from tests.support.x64_saved import frame, put_context, put_record
 from tests.unwind.x64 import assembler as asm
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import Arch, Registers
 from throwstack.dispatch.saved_exception import Route, SavedException
-from throwstack.dispatch.search import SearchStart, exceptions_in_flight
+from throwstack.dispatch.search import FoundExceptions, SearchStart, exceptions_in_flight
 from throwstack.images.modules import Module
 
 LIMIT, BASE = 0x1F_FFF0_0000, 0x1F_FFF1_0000
@@ -184,3 +187,204 @@ def test_the_context_of_a_gs_failure_is_in_globals_of_the_module_that_found_it()
     (found,) = exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart((reports,), sp)).exceptions
     assert (found.context.address, found.record.code) == (APP.base + 0x5100, 0xC0000409)
     assert found.routes == (Route.GLOBALS,)
+
+
+MORE = {"ntdll.dll": {**SYMBOLS["ntdll.dll"], "RtlUnwindEx": 0xC0000, "RtlRaiseStatus": 0xD0000}}
+
+
+def delivered(stack: Stack, at: int, *, rsp: int | None = None, code: int = 0xC0000005) -> Frame:
+    """The kernel delivers a fault: CONTEXT and record at rsp of the dispatcher, whose frame is returned."""
+    put_context(stack, at, rip=FAULT, rsp=at + 0x700 if rsp is None else rsp)
+    put_record(stack, at + 0x4F0, code=code, ip=FAULT)
+    return of_ntdll(0xA0FBE, at)
+
+
+def found_on(
+    stack: Stack,
+    *frames: Frame,
+    low: int = LIMIT,
+    proves: bool = False,
+    is_complete: bool = True,
+    names: dict[str, dict[str, int]] = MORE,
+    walk: tuple[Frame, ...] | None = None,
+) -> FoundExceptions:
+    """What is found from `frames`. All walks from CONTEXTs have the frames `walk`, by default the same."""
+    walked = Walk(frames if walk is None else walk, End.THREAD_START)
+    target = make_target(Arch.X64, [NTDLL, APP], {LIMIT: stack.data()}, names, walked)
+    start = SearchStart(frames, low, is_complete=is_complete, proves_exception=proves)
+    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), start)
+
+
+def test_16_exceptions_that_led_to_one_another_are_found():
+    stack = Stack(LIMIT, BASE)
+    frames = [delivered(stack, LIMIT + 0x800 * index) for index in range(1, 18)]
+    found = found_on(stack, *frames)
+    assert [item.context.address for item in found.exceptions] == [frame.sp for frame in frames[:16]]
+    assert len(found.walks) == 16
+
+
+def test_a_fault_of_the_dispatcher_itself_has_the_next_dispatch_at_its_sp():
+    stack = Stack(LIMIT, BASE)
+    outer = delivered(stack, LIMIT + 0x9000)
+    inner = delivered(stack, LIMIT + 0x4000, rsp=LIMIT + 0x9000, code=0xC0000006)
+    found = found_on(stack, inner, outer)
+    assert [item.record.code for item in found.exceptions] == [0xC0000006, 0xC0000005]
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(("below", "is_taken"), [(8, False), (0, True), (-8, True)])
+def test_what_proves_a_crash_says_it_of_an_exception_that_was_thrown_further_out(below: int, is_taken: bool):
+    """One that was thrown further in, by the program's crash filter, may be taken in there."""
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    dispatcher = delivered(stack, at)
+    found = found_on(stack, of_ntdll(0xC0010, LIMIT + 0x4000), dispatcher, low=at + 0x700 - below, proves=True)
+    assert (len(found.exceptions), len(found.taken)) == ((0, 1) if is_taken else (1, 0))
+    assert len(found.taken_walks) == is_taken
+
+
+def test_pointers_alone_count_for_the_first_exception_and_only_if_a_function_proves_it():
+    inner, outer, stack = LIMIT + 0x2000, LIMIT + 0x8000, Stack(LIMIT, BASE)
+    delivered(stack, outer)
+    stack.at(LIMIT + 0x7000).d64(outer + 0x4F0, outer)
+    assert len(found_on(stack, proves=True).exceptions) == 1
+    assert found_on(stack, proves=False).exceptions == ()
+    dispatcher = delivered(stack, inner, code=0xC0000006)
+    found = found_on(stack, dispatcher, low=LIMIT + 0x6000, proves=True)
+    assert [item.record.code for item in found.exceptions] == [0xC0000006]
+
+
+def test_no_handler_is_said_to_have_taken_what_pointers_lead_to():
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    delivered(stack, at)
+    stack.at(LIMIT + 0x7000).d64(at + 0x4F0, at)
+    found = found_on(stack, of_ntdll(0xC0010, LIMIT + 0x4000), proves=True, is_complete=False)
+    assert (len(found.exceptions), found.taken, found.notes) == (1, (), ())
+
+
+def test_an_exception_that_led_to_another_is_reported_although_the_stack_is_being_unwound_for_it():
+    """A handler took the outer one; then the __finally block faulted, and that is what the thread is stuck on."""
+    inner, outer, stack = LIMIT + 0x2000, LIMIT + 0x8000, Stack(LIMIT, BASE)
+    frames = (
+        delivered(stack, inner, code=0xC0000006),
+        frame(FAULT, inner + 0x700),
+        of_ntdll(0xC0010, LIMIT + 0x5000),
+        delivered(stack, outer),
+    )
+    assert [item.record.code for item in found_on(stack, *frames).exceptions] == [0xC0000006, 0xC0000005]
+    assert [item.record.code for item in found_on(stack, *frames[2:]).taken] == [0xC0000005]
+
+
+def test_frames_further_out_than_the_throw_do_not_confirm_it():
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    dispatcher = delivered(stack, at)
+    stack.at(LIMIT + 0x7000).d64(at + 0x4F0, at)
+    inside, thrower = frame(FAULT, at + 0x6F0, rbx=LIMIT + 0x7000), frame(FAULT, at + 0x700, rbx=LIMIT + 0x7000)
+    (with_inside,) = found_on(stack, dispatcher, inside).exceptions
+    (without,) = found_on(stack, dispatcher, thrower).exceptions
+    assert with_inside.routes == (Route.DISPATCHER, Route.REGISTER, Route.POINTERS)
+    assert without.routes == (Route.DISPATCHER, Route.POINTERS)
+
+
+def test_a_raiser_that_is_the_last_frame_of_a_walk_has_no_caller_whose_state_it_captured():
+    stack = Stack(LIMIT, BASE)
+    for name, rva in {"RtlRaiseException": 0x4010, "RaiseFailFastException": 0xE0010, "": 0x4010}.items():
+        names = {"ntdll.dll": {name: rva - 0x10}} if name else {}
+        assert found_on(stack, of_ntdll(rva, LIMIT + 0x1000, FAULT), names=names).exceptions == ()
+
+
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_a_nameless_function_of_ntdll_is_the_dispatcher_if_what_is_further_out_was_interrupted(is_interrupted: bool):
+    """Where nothing of ntdll has a name: the machine frame of the dispatcher tells it from RtlRaiseException."""
+    at, caller_sp, stack = LIMIT + 0x8000, LIMIT + 0x8700, Stack(LIMIT, BASE)
+    dispatcher = delivered(stack, at)
+    outer = replace(frame(FAULT, caller_sp), is_interrupted=is_interrupted)
+    (found,) = found_on(stack, dispatcher, outer, names={}).exceptions
+    # The CONTEXT has the caller's state as well: then RtlRaiseException's frame would give it.
+    assert found.routes == ((Route.DISPATCHER,) if is_interrupted else (Route.RAISE,))
+
+
+def test_nobody_takes_what_raisefailfastexception_reports():
+    caller_sp, stack = LIMIT + 0x8600, Stack(LIMIT, BASE)
+    put_record(stack, LIMIT + 0x8030, code=0xC0000602, ip=FAULT)
+    put_context(stack, LIMIT + 0x80D0, rip=FAULT, rsp=caller_sp)
+    names = {"ntdll.dll": {**MORE["ntdll.dll"], "RaiseFailFastException": 0xE0000}}
+    fails = of_ntdll(0xE0010, LIMIT + 0x8000, FAULT)
+    found = found_on(stack, of_ntdll(0xC0010, LIMIT + 0x4000), fails, frame(FAULT, caller_sp), names=names)
+    assert (len(found.exceptions), found.taken) == (1, ())
+    assert found.exceptions[0].routes[0] is Route.FAIL_FAST_FRAME
+
+
+# The same questions on x86, where frames have arguments and exceptions have registrations.
+LIMIT32, BASE32 = 0x045B8000, 0x045C0000
+NTDLL32 = Module("ntdll.dll", "", 0x7C800000, 0xC0000)
+CODE32 = Module("kernel32.dll", "", 0x77E40000, 0x100000)
+NAMES32 = {
+    "ntdll.dll": {"KiUserExceptionDispatcher": 0x1000, "ExecuteHandler2": 0x3000},
+    "kernel32.dll": {"UnhandledExceptionFilter": 0x3608D, "WaitForSingleObject": 0x50000},
+}
+ASKED = BASE32 - 0x24
+
+
+def frame32(ip: int, sp: int, ebp: int) -> Frame:
+    return Frame(Registers.named(Arch.X86, {"eip": ip, "esp": sp}), ebp, 0, ebp + 4, Trust.FRAME_POINTER)
+
+
+def found32(stack: Stack, *frames: Frame, chain: tuple[int, ...] | None = (), **start: object) -> FoundExceptions:
+    stack.at(ASKED).d32(0xFFFFFFFF)
+    walk = Walk(frames, End.THREAD_START)
+    target = make_target(Arch.X86, [CODE32, NTDLL32], {LIMIT32: stack.data()}, NAMES32, walk)
+    start = {"low": LIMIT32, "is_complete": True, "proves_exception": False, **start}
+    return exceptions_in_flight(target, StackBounds(LIMIT32, BASE32), SearchStart(frames, registrations=chain, **start))
+
+
+def delivered32(stack: Stack, at: int, *, code: int = 0xC0000005, esp: int | None = None) -> tuple[Frame, Frame]:
+    """ExecuteHandler2, which asks a handler about the exception at `at`, and the dispatcher."""
+    record, context = Label("record"), Label("context")
+    stack.at(at).d32(record, context)
+    x86_saved.put_record(stack, at + 8, record, code=code)
+    x86_saved.put_context(stack, at + 0x58, context, esp=at + 0x400 if esp is None else esp)
+    stack.at(at - 0x100 + 8).d32(at + 8, ASKED, at + 0x58)
+    return (
+        frame32(NTDLL32.base + 0x3010, at - 0x120, at - 0x100),
+        frame32(NTDLL32.base + 0x1010, at, at + 0x600),
+    )
+
+
+@pytest.mark.parametrize(
+    ("chain", "codes", "taken"),
+    [((ASKED,), [0xC0000006], [0xC0000005]), (None, [0xC0000006, 0xC0000005], []), ((ASKED - 4,), [0xC0000006], [])],
+    ids=["known", "not known", "broken"],
+)
+def test_a_known_chain_of_registrations_says_that_the_outer_exception_was_taken(
+    chain: tuple[int, ...] | None, codes: list[int], taken: list[int]
+):
+    """The inner one is proven by a function on the stack. That proves nothing of the outer one."""
+    stack = Stack(LIMIT32, BASE32)
+    inner, outer = delivered32(stack, LIMIT32 + 0x2000, code=0xC0000006), delivered32(stack, LIMIT32 + 0x5000)
+    found = found32(stack, *inner, *outer, chain=chain, proves_exception=True)
+    assert [item.record.code for item in found.exceptions][: len(codes)] == codes
+    assert [item.record.code for item in found.taken] == taken
+
+
+@pytest.mark.parametrize(("holder", "is_found"), [(0x1010, True), (0x50010, False)])
+def test_a_handlers_arguments_alone_do_not_lead_to_a_stale_context(holder: int, is_found: bool):
+    """The CONTEXT is in the frame of the dispatcher, or in that of a function that keeps none."""
+    stack, at = Stack(LIMIT32, BASE32), LIMIT32 + 0x3000
+    handler, _ = delivered32(stack, at)
+    stack_of = NTDLL32.base if is_found else CODE32.base
+    holds = frame32(stack_of + holder, at - 0x80, at + 0x600)
+    outer = frame32(CODE32.base + 0x50010, at + 0x700, at + 0x710)
+    assert bool(found32(stack, handler, holds, outer, chain=None).exceptions) is is_found
+
+
+@pytest.mark.parametrize("esp", [0x340, 0x380])
+def test_an_argument_that_leads_to_an_exception_further_in_does_not_hide_the_one_further_out(esp: int):
+    """The filter was called for something else, and what its argument points to is left from earlier."""
+    stack, at, outer = Stack(LIMIT32, BASE32), LIMIT32 + 0x3000, LIMIT32 + 0x5000
+    delivered32(stack, at, esp=at + esp, code=0xC0000006)
+    _, dispatcher = delivered32(stack, outer)
+    ebp = at + 0x3C0
+    stack.at(ebp + 4).d32(0x77E792A3, at)
+    waits = frame32(CODE32.base + 0x3608D + 0x12A, at + 0x380, ebp)
+    found = found32(stack, waits, dispatcher, chain=None)
+    assert [item.record.code for item in found.exceptions] == [0xC0000005]
