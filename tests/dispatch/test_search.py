@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from tests.forge.stacks import Label, Stack
-from tests.support import x86_saved
 from tests.support.targets import make_target
 from tests.support.x64_saved import frame, put_context, put_record
 from tests.unwind.x64 import assembler as asm
@@ -314,77 +313,8 @@ def test_nobody_takes_what_raisefailfastexception_reports():
     assert found.exceptions[0].routes[0] is Route.FAIL_FAST_FRAME
 
 
-# The same questions on x86, where frames have arguments and exceptions have registrations.
-LIMIT32, BASE32 = 0x045B8000, 0x045C0000
-NTDLL32 = Module("ntdll.dll", "", 0x7C800000, 0xC0000)
-CODE32 = Module("kernel32.dll", "", 0x77E40000, 0x100000)
-NAMES32 = {
-    "ntdll.dll": {"KiUserExceptionDispatcher": 0x1000, "ExecuteHandler2": 0x3000},
-    "kernel32.dll": {"UnhandledExceptionFilter": 0x3608D, "WaitForSingleObject": 0x50000},
-}
-ASKED = BASE32 - 0x24
-
-
-def frame32(ip: int, sp: int, ebp: int) -> Frame:
-    return Frame(Registers.named(Arch.X86, {"eip": ip, "esp": sp}), ebp, 0, ebp + 4, Trust.FRAME_POINTER)
-
-
-def found32(stack: Stack, *frames: Frame, chain: tuple[int, ...] | None = (), **start: object) -> FoundExceptions:
-    stack.at(ASKED).d32(0xFFFFFFFF)
-    walk = Walk(frames, End.THREAD_START)
-    target = make_target(Arch.X86, [CODE32, NTDLL32], {LIMIT32: stack.data()}, NAMES32, walk)
-    start = {"low": LIMIT32, "is_complete": True, "proves_exception": False, **start}
-    return exceptions_in_flight(target, StackBounds(LIMIT32, BASE32), SearchStart(frames, registrations=chain, **start))
-
-
-def delivered32(stack: Stack, at: int, *, code: int = 0xC0000005, esp: int | None = None) -> tuple[Frame, Frame]:
-    """ExecuteHandler2, which asks a handler about the exception at `at`, and the dispatcher."""
-    record, context = Label("record"), Label("context")
-    stack.at(at).d32(record, context)
-    x86_saved.put_record(stack, at + 8, record, code=code)
-    x86_saved.put_context(stack, at + 0x58, context, esp=at + 0x400 if esp is None else esp)
-    stack.at(at - 0x100 + 8).d32(at + 8, ASKED, at + 0x58)
-    return (
-        frame32(NTDLL32.base + 0x3010, at - 0x120, at - 0x100),
-        frame32(NTDLL32.base + 0x1010, at, at + 0x600),
-    )
-
-
-@pytest.mark.parametrize(
-    ("chain", "codes", "taken"),
-    [((ASKED,), [0xC0000006], [0xC0000005]), (None, [0xC0000006, 0xC0000005], []), ((ASKED - 4,), [0xC0000006], [])],
-    ids=["known", "not known", "broken"],
-)
-def test_a_known_chain_of_registrations_says_that_the_outer_exception_was_taken(
-    chain: tuple[int, ...] | None, codes: list[int], taken: list[int]
-):
-    """The inner one is proven by a function on the stack. That proves nothing of the outer one."""
-    stack = Stack(LIMIT32, BASE32)
-    inner, outer = delivered32(stack, LIMIT32 + 0x2000, code=0xC0000006), delivered32(stack, LIMIT32 + 0x5000)
-    found = found32(stack, *inner, *outer, chain=chain, proves_exception=True)
-    assert [item.record.code for item in found.exceptions][: len(codes)] == codes
-    assert [item.record.code for item in found.taken] == taken
-
-
-@pytest.mark.parametrize(("holder", "is_found"), [(0x1010, True), (0x50010, False)])
-def test_a_handlers_arguments_alone_do_not_lead_to_a_stale_context(holder: int, is_found: bool):
-    """The CONTEXT is in the frame of the dispatcher, or in that of a function that keeps none."""
-    stack, at = Stack(LIMIT32, BASE32), LIMIT32 + 0x3000
-    handler, _ = delivered32(stack, at)
-    stack_of = NTDLL32.base if is_found else CODE32.base
-    holds = frame32(stack_of + holder, at - 0x80, at + 0x600)
-    outer = frame32(CODE32.base + 0x50010, at + 0x700, at + 0x710)
-    assert bool(found32(stack, handler, holds, outer, chain=None).exceptions) is is_found
-
-
-@pytest.mark.parametrize("esp", [0x340, 0x380])
-def test_an_argument_that_leads_to_an_exception_further_in_does_not_hide_the_one_further_out(esp: int):
-    """The filter was called for something else, and what its argument points to is left from earlier."""
-    stack, at, outer = Stack(LIMIT32, BASE32), LIMIT32 + 0x3000, LIMIT32 + 0x5000
-    delivered32(stack, at, esp=at + esp, code=0xC0000006)
-    _, dispatcher = delivered32(stack, outer)
-    ebp = at + 0x3C0
-    stack.at(ebp + 4).d32(0x77E792A3, at)
-    waits = frame32(CODE32.base + 0x3608D + 0x12A, at + 0x380, ebp)
-    found = found32(stack, waits, dispatcher, chain=None)
-    assert [item.record.code for item in found.exceptions] == [0xC0000005]
+def test_on_x64_no_registrations_are_asked_for():
+    stack = Stack(LIMIT, BASE)
+    guessed = replace(of_ntdll(0xB0010, LIMIT + 0x4000), trust=Trust.SCAN)
+    found = found_on(stack, of_ntdll(0xB0010, LIMIT + 0x2000), guessed, delivered(stack, LIMIT + 0x8000))
+    assert found.notes[0].endswith(f"the stack between was guessed, from {guessed.ip:#x} on")

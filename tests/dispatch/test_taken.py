@@ -342,3 +342,10 @@ def test_on_x86_arguments_are_searched_in_the_mebibyte_below_the_context(below, 
     item = replace(item, context=replace(item.context, address=high))
     target = replace(target, memory=memory_of({start: data}))
     assert taken(target, item, frames, LOW, NOBODY).taken is expected
+
+
+def test_the_frame_that_begins_with_the_context_is_not_below_it():
+    target, frames = scene(Arch.X64, "waits", SEARCHER, outside=("RtlUnwindEx",))
+    registers = Registers(frames[2].ip, tuple(CONTEXT if n == 4 else None for n in range(16)))
+    frames[2] = replace(frames[2], registers=registers, child_sp=CONTEXT)
+    assert taken(target, thrown(Arch.X64), frames, LOW, None).taken is Taken.NO
