@@ -69,6 +69,11 @@ def test_the_words_are_searched_between_two_addresses(low: int, high: int, is_fo
     assert bool(scan(thrown().at(PAIR).d64(RECORD, CONTEXT), low, high)) is is_found
 
 
+@pytest.mark.parametrize(("high", "is_found"), [(PAIR + 0x108, True), (PAIR + 0x100, False)])
+def test_the_words_may_be_anywhere_on_a_page(high: int, is_found: bool):
+    assert bool(scan(thrown().at(PAIR + 0x100).d64(RECORD, CONTEXT), high=high)) is is_found
+
+
 def test_words_below_the_limit_of_the_stack_are_not_searched():
     stack = thrown().at(PAIR).d64(RECORD, CONTEXT)
     assert list(scan_pointers(process(stack), StackBounds(PAIR + 8, BASE), LIMIT, BASE)) == []

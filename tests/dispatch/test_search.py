@@ -318,3 +318,31 @@ def test_on_x64_no_registrations_are_asked_for():
     guessed = replace(of_ntdll(0xB0010, LIMIT + 0x4000), trust=Trust.SCAN)
     found = found_on(stack, of_ntdll(0xB0010, LIMIT + 0x2000), guessed, delivered(stack, LIMIT + 0x8000))
     assert found.notes[0].endswith(f"the stack between was guessed, from {guessed.ip:#x} on")
+
+
+def test_of_several_that_pointers_lead_to_the_innermost_counts():
+    stack = Stack(LIMIT, BASE)
+    for index, at in enumerate((LIMIT + 0xA000, LIMIT + 0x9000, LIMIT + 0x8000)):
+        delivered(stack, at)
+        stack.at(LIMIT + 0x1000 * (index + 1)).d64(at + 0x4F0, at)  # those to the outermost first
+    (found,) = found_on(stack, proves=True).exceptions
+    assert found.context.address == LIMIT + 0x8000
+
+
+def test_frames_further_in_than_the_search_begins_lead_to_nothing():
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    delivered(stack, at, code=7)  # a scan would not take it for one
+    stack.at(LIMIT + 0x800).d64(at + 0x4F0, at)
+    waits = frame(NTDLL.base + 0xB0010, LIMIT + 0x1000, rbx=LIMIT + 0x800)
+    assert len(found_on(stack, waits, low=LIMIT + 0x1000, proves=True, is_complete=False).exceptions) == 1
+    assert found_on(stack, waits, low=LIMIT + 0x1008, proves=True, is_complete=False).exceptions == ()
+
+
+def test_the_note_on_routes_that_disagree_names_the_innermost_of_the_others():
+    stack = Stack(LIMIT, BASE)
+    places = [LIMIT + 0x8000, LIMIT + 0x9000, LIMIT + 0xA000]
+    frames = [delivered(stack, at, rsp=LIMIT + 0xB000 + 8 * index) for index, at in enumerate(places)]
+    found = found_on(stack, *frames)
+    assert found.exceptions[0].context.address == places[0]
+    assert f"{places[1]:#x}" in found.notes[0]
+    assert f"{places[2]:#x}" not in found.notes[0]

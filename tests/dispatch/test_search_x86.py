@@ -108,3 +108,14 @@ def test_on_x86_a_nameless_function_of_ntdll_is_asked_for_its_arguments():
     _, dispatcher = delivered(stack, LIMIT + 0x3000)
     (found,) = found_on(stack, dispatcher, chain=None, names={}).exceptions
     assert found.routes[0] is Route.DISPATCHER
+
+
+@pytest.mark.parametrize(("above", "is_found"), [(0, True), (4, False)])
+def test_a_registration_where_the_search_begins_counts_and_one_further_in_does_not(above: int, is_found: bool):
+    stack, at = Stack(LIMIT, BASE), LIMIT + 0x3000
+    delivered(stack, at)
+    node = at - 0x200
+    stack.at(node).d32(0xFFFFFFFF, NTDLL.base + 0x5000, ASKED)
+    stack.at(node + 0x14).d32(at + 8, ASKED, at + 0x58)
+    found = found_on(stack, chain=(node,), low=node + above)
+    assert bool(found.exceptions) is is_found

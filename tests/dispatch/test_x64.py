@@ -151,11 +151,17 @@ def test_the_record_is_in_the_frame_of_the_caller_or_of_the_raiser(record: int, 
     assert (found is not None and found.record.location) == (record if is_found else False)
 
 
-@pytest.mark.parametrize(("flags", "is_found"), [(0, True), (0xFF, True), (0x100, False)])
+@pytest.mark.parametrize(("flags", "is_found"), [(0, True), (0xFF, True), (0x100, False), (0x1000000, False)])
 def test_the_flags_of_a_record_are_those_of_winnt(flags: int, is_found: bool):
     stack = captured()
     put_record(stack, CALLER + 0x20, code=0xE0000001, ip=RAISER, flags=flags)
     assert (raised(stack) is not None) is is_found
+
+
+def test_a_record_may_point_to_another():
+    stack = captured()
+    put_record(stack, CALLER + 0x20, code=0xE0000001, ip=RAISER, nested=CALLER + 0x208)
+    assert raised(stack) is not None
 
 
 def test_a_code_may_be_any_number_but_0():
