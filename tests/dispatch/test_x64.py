@@ -76,7 +76,7 @@ def test_a_record_is_found_at_other_distances_from_the_context_too(distance: int
     put_context(stack, at, rip=FAULT, rsp=at + 0x900)
     put_record(stack, at + distance, code=0xC0000005, ip=FAULT)
     (found,) = search(stack, of_ntdll(0xA0FBE, at))
-    assert found.record.location == at + distance
+    assert (found.record.location, found.routes) == (at + distance, (Route.DISPATCHER,))
 
 
 def test_the_ip_inside_a_context_is_not_taken_for_a_record():
