@@ -92,6 +92,7 @@ def test_a_nameless_function_of_ntdll_may_be_one_that_raises():
         pytest.param(CONTEXT, {}, id="none in the frame"),
         pytest.param(SP + 0x1800, {"eip": CONTEXT_IP + 1, "esp": EBP + 8}, id="of another instruction"),
         pytest.param(SP + 0x1800, {"esp": EBP}, id="esp before the return"),
+        pytest.param(SP + 0x1800, {"esp": EBP + 13}, id="esp further out by a byte"),
         pytest.param(SP + 0x1800, {"esp": EBP + 16}, id="esp further out"),
         pytest.param(SP + 0x1800, {"esp": EBP + 8, "flags": 0x10001}, id="without integer registers"),
     ],
