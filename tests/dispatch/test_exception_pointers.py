@@ -120,6 +120,15 @@ def test_a_context_that_is_not_on_the_stack_needs_another_way():
     assert list(scan_pointers(target, STACK, LIMIT, BASE)) == []
 
 
+def test_a_record_that_is_not_on_the_stack_needs_another_way():
+    beyond = Stack(BASE, BASE + PAGE)
+    put_record(beyond, BASE, ip=FAULT)
+    stack = Stack(LIMIT, BASE).at(PAIR).d64(BASE, CONTEXT)
+    put_context(stack, CONTEXT, rip=FAULT, rsp=CONTEXT + 0x600)
+    assert scan(stack) == []
+    assert list(scan_pointers(process(stack, **{hex(BASE): beyond.data()}), STACK, LIMIT, BASE)) == []
+
+
 def on_x86(distance: int = 1, *, record_shift: int = 0, context_shift: int = 0) -> list[SavedException]:
     """An x86 stack with two words `distance` apart. What they point to may be at an odd address."""
     limit, base, at = 0x00188000, 0x00190000, 0x0018A000
