@@ -73,13 +73,15 @@ fuzz: $(VENV)/.tools
 # Writes the table of docs/agreement.md; prints what is silent or false, and fails if anything is.
 recall: $(VENV)/.tools
 	$(BIN)/python -m tests.recall --out docs/agreement.md $(RECALL)
-# Changes figures and conditions of the unwinders and of the dispatch search, one at a time: does a test notice? All of
-# them take hours. SAMPLE=100 tries so many of each room, ROOMS="x86" those of one room.
+# Changes figures and conditions of the unwinders and of the dispatch search, one at a time: does a test notice?
+# SAMPLE=100 tries so many of each room, ROOMS="x86" those of one room, JOBS=2 two at a time. What a test noticed is kept
+# in build/mutants and not tried again while its module is the same.
 ROOMS =
 SAMPLE = 0
+JOBS = 1
 
 mutants: $(VENV)/.tools
-	@$(BIN)/python -m tests.mutants $(ROOMS) --sample $(SAMPLE) --seed $(SEED)
+	@$(BIN)/python -m tests.mutants $(ROOMS) --sample $(SAMPLE) --seed $(SEED) --jobs $(JOBS)
 
 # What all commands print on all forged dumps and live captures, as files in SNAPSHOT. CHECKOUT=DIR takes the product code
 # of another checkout, on the same dumps. With BEFORE=REV both are taken, of that commit and of this tree, and compared.

@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from throwstack.core.memory import PAGE_SIZE
-from throwstack.core.stack_words import CodeRanges
+from throwstack.core.stack_words import CodeRanges, round_up, words_equal
 
 FILTER = (0x77E7608E, 0x77E7A08D)
 FORMATS = {4: "<1024I", 8: "<512Q"}
@@ -70,3 +70,17 @@ def test_a_page_is_searched_once_for_all_ranges():
     for ranges in (few, many):
         assert not any(ranges.offsets(page) for page in pages)
     assert few.pages_looked_at == many.pages_looked_at == len(pages)
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_aligned_words_with_a_value_are_found_from_the_first_to_the_last(size: int):
+    word = 0x77E7608E.to_bytes(size, "little")
+    other = bytes(size)
+    assert list(words_equal(word + other + word + word, 0x77E7608E, size)) == [0, 2 * size, 3 * size]
+    assert list(words_equal(other + word[:-1], 0x77E7608E, size)) == []
+    assert list(words_equal(b"\0" + word + other[1:], 0x77E7608E, size)) == []
+    assert list(words_equal(b"\xaa" * (2 * size + 1), int.from_bytes(b"\xaa" * size, "little"), size)) == [0, size]
+
+
+def test_an_address_is_rounded_up_to_a_multiple():
+    assert [round_up(address, 8) for address in (0x1000, 0x1001, 0x1007, 0x1008)] == [0x1000, 0x1008, 0x1008, 0x1008]

@@ -4,17 +4,23 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
 from tests.forge.stacks import Stack
 from tests.support.context_records import x64_context, x86_context
+from tests.support.given_names import GivenNames
 from tests.support.targets import make_target
+from tests.unwind.x64 import assembler as asm
+from throwstack.core.exception_record import ExceptionRecord
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import Arch, Registers
+from throwstack.dispatch.raisers import captures_itself, is_in_raiser, is_plausible_record
 from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.dispatch.search import SearchStart, exceptions_in_flight
 from throwstack.images.modules import Module
+from throwstack.unwind.target import Target
 
 LIMIT, BASE = 0x1F_FFF0_0000, 0x1F_FFF1_0000
 NTDLL = Module("ntdll.dll", "", 0x7FFA_1000_0000, 0x20_0000)
@@ -201,3 +207,61 @@ def test_raisefailfastexception_on_x86(is_given: bool):
     (found,) = exceptions_in_flight(target, StackBounds(LIMIT32, BASE32), start).exceptions
     assert (found.record.location, found.context.address, found.record.address) == (record, context, ip)
     assert found.routes[0] is Route.FAIL_FAST_FRAME
+
+
+READABLE, NOT_READABLE = 0x2_0000_0000, 0x3_0000_0000
+LOW_MODULE = Module("low.dll", "", 0x7000_0000, 0x10000)
+
+
+def small_process() -> Target:
+    """A process with a module that has code from RVA 0x1000 on, one at an address like a code, and a readable page."""
+    image = asm.ImageBuilder(b"\x90" * 0x100).build()
+    memory = {APP.base: image, READABLE: bytes(0x1000), 0: bytes(0x1000)}
+    return make_target(Arch.X64, [APP, LOW_MODULE], memory, {}, Walk((), End.THREAD_START))
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        pytest.param({}, True, id="ordinary"),
+        pytest.param({"code": 0x40000000}, True, id="the lowest code with a severity"),
+        pytest.param({"code": 0x3FFFFFFF}, False, id="a success code"),
+        pytest.param({"code": LOW_MODULE.base + 0x100}, False, id="an address for a code"),
+        pytest.param({"flags": 0xFF}, True, id="all flags"),
+        pytest.param({"flags": 0x100}, False, id="a flag that there is not"),
+        pytest.param({"declared_parameters": 15}, True, id="15 parameters"),
+        pytest.param({"declared_parameters": 16}, False, id="16 parameters"),
+        pytest.param({"nested": READABLE}, True, id="another record"),
+        pytest.param({"nested": NOT_READABLE}, False, id="another record that cannot be read"),
+        pytest.param({"address": APP.base + 0x20}, False, id="an instruction in the headers"),
+        pytest.param({"address": READABLE}, True, id="an instruction outside images"),
+        pytest.param({"address": NOT_READABLE}, False, id="an instruction that cannot be read"),
+        pytest.param({"address": 0}, False, id="no instruction"),
+    ],
+)
+def test_what_can_be_the_record_of_an_exception_whatever_its_context_is(members: dict[str, int], expected: bool):
+    ordinary = ExceptionRecord(0xC0000005, 0, APP.base + 0x1010, 0, (), 0, 0)
+    assert is_plausible_record(small_process(), replace(ordinary, **members)) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "raises", "captures"),
+    [
+        ("ntdll!RtlRaiseException", True, False),
+        ("ntdll!RtlRaiseStatus", True, True),
+        ("kernel32!RaiseException", True, False),
+        ("KERNELBASE!RaiseException", True, False),
+        ("kernelbase!RaiseFailFastException", True, True),
+        ("ntdll!RtlRaiseStatus?", False, False),
+        ("app!RaiseException", False, False),
+        ("app!RtlRaiseStatus", False, False),
+        ("ntdll!RtlDispatchException", False, False),
+    ],
+)
+def test_the_functions_that_raise_are_known_by_certain_names(name: str, raises: bool, captures: bool):
+    for arch in Arch:
+        made = make_target(arch, [], {}, {}, Walk((), End.THREAD_START))
+        target = replace(made, symbols=GivenNames(made.images, {0x1000: name}))
+        assert is_in_raiser(target, 0x1000) is raises
+        # On x86, RtlCaptureContext captures what the function that calls it returns to.
+        assert captures_itself(target, 0x1000) is (captures and arch is Arch.X64)

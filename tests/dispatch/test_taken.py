@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 
+from tests.support.given_names import GivenNames
 from tests.support.targets import GivenWalk
 from throwstack.core.contexts import Context
 from throwstack.core.exception_record import ExceptionRecord
@@ -26,27 +29,14 @@ from throwstack.dispatch.taken import (
 )
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
-from throwstack.names.function_extent import Certainty
 from throwstack.names.symbols import Name, SymbolKind, Symbols, SymbolTable
 from throwstack.unwind.target import Target
 
 NTDLL = Module("ntdll.dll", r"C:\Windows\System32\ntdll.dll", 0x77000000, 0x100000)
+APP = Module("app.exe", r"C:\app.exe", 0x00400000, 0x100000)
 LOW, RECORD, CONTEXT, SIZE = 0x10000, 0x10800, 0x10900, 0x1000
 DISPATCHER, SEARCHER = "KiUserExceptionDispatcher", "RtlDispatchException"
 GUESSED = "the stack between was guessed"
-
-
-class GivenSymbols(Symbols):
-    """Names that a test gives to frames. `?` after one: it may be another function; `!`: it seems to be another."""
-
-    def __init__(self, images: ImageMap, names: dict[int, str]) -> None:
-        super().__init__(images)
-        self._names = names
-
-    def name(self, address: int, *, is_return_address: bool = False) -> Name:
-        symbol = self._names.get(address, "")
-        sure = {"?": Certainty.LIKELY, "!": Certainty.DOUBTFUL}.get(symbol[-1:], Certainty.CERTAIN)
-        return Name(address, "ntdll", symbol.rstrip("?!"), certainty=sure)
 
 
 def scene(
@@ -56,10 +46,12 @@ def scene(
     arguments: tuple[int, ...] = (),
     at: int = LOW + 0x100,
     outside: tuple[str, ...] = (),
+    more: Mapping[int, int] = MappingProxyType({}),
 ) -> tuple[Target, list[Frame]]:
     """A thread in `names`, innermost first, below the CONTEXT; `outside` are the frames above it.
 
-    The frame with the index `guessed` was found by a scan. `arguments` are words on the stack from `at` on.
+    The frame with the index `guessed` was found by a scan. `arguments` are words on the stack from `at` on, `more` are
+    others by their addresses.
     """
     frames, of = [], {}
     for index, symbol in enumerate((*names, *outside)):
@@ -72,10 +64,12 @@ def scene(
     data = bytearray(SIZE)
     words = b"".join(word.to_bytes(4, "little") for word in arguments)
     data[at - LOW : at - LOW + len(words)] = words
+    for address, word in more.items():
+        data[address - LOW : address - LOW + 4] = word.to_bytes(4, "little")
     memory = memory_of({LOW: bytes(data)})
-    images = ImageMap(memory, ModuleMap([NTDLL]))
+    images = ImageMap(memory, ModuleMap([NTDLL, APP]))
     return Target(
-        arch, memory, images, GivenSymbols(images, of), GivenWalk(Walk(tuple(frames), End.THREAD_START))
+        arch, memory, images, GivenNames(images, of), GivenWalk(Walk(tuple(frames), End.THREAD_START))
     ), frames
 
 
@@ -111,7 +105,7 @@ def test_a_function_that_may_be_one_that_unwinds_leaves_it_open():
     answer = ask(Arch.X64, "waits", "RtlUnwindEx?", "calls", SEARCHER, DISPATCHER)
     assert answer.taken is Taken.UNKNOWN
     assert answer.why == f"the frame at {NTDLL.base + 0x2000:#x} may be in RtlUnwindEx"
-    assert ask(Arch.X64, "waits", "RtlUnwindEx!", "calls", SEARCHER, DISPATCHER).taken is Taken.NO
+    assert ask(Arch.X64, "waits", "RtlUnwindEx??", "calls", SEARCHER, DISPATCHER).taken is Taken.NO
     assert ask(Arch.X64, "waits", "calls", "RtlUnwindEx?").taken is Taken.UNKNOWN
 
 
@@ -243,3 +237,115 @@ def test_an_ntdll_of_which_no_name_could_be_read_is_known_by_its_image(name, is_
     assert is_unnamed_ntdll(target, name) is is_unnamed
     named = Symbols(target.images, lambda _: SymbolTable(SymbolKind.ISF, [(0x1000, "NtClose")]))
     assert not is_unnamed_ntdll(replace(target, symbols=named), name)
+
+
+@pytest.mark.parametrize(
+    ("names", "scenery"),
+    [((), {}), (("waits", "", DISPATCHER), {}), (("waits", "calls", DISPATCHER), {"guessed": 1})],
+    ids=["no frames", "no names", "a guess"],
+)
+def test_a_flag_of_unwinding_is_believed_where_nothing_speaks_against_it(names, scenery):
+    assert ask(Arch.X64, *names, flags=2, **scenery).taken is Taken.YES
+
+
+HANDLED = ("waits", "ExecuteHandler2", SEARCHER, DISPATCHER)
+
+
+@pytest.mark.parametrize(("is_known", "chain"), [(True, ()), (False, ()), (False, (LOW + 0x400,))])
+def test_on_x86_an_except_block_on_top_of_a_handler_explains_the_flag(is_known, chain):
+    """Delphi's except blocks run there, without a function that unwinds."""
+    registered = Registered((), chain, is_known=is_known)
+    assert ask(Arch.X86, *HANDLED, flags=2, registered=registered).taken is Taken.YES
+    assert ask(Arch.X86, "waits", SEARCHER, DISPATCHER, flags=2, registered=registered).taken is Taken.UNKNOWN
+
+
+def test_on_x86_a_damaged_chain_explains_no_flag_and_on_x64_no_handler_does():
+    damaged = Registered((), (LOW + 0x400,), is_known=True)
+    assert ask(Arch.X86, *HANDLED, flags=2, registered=damaged).taken is Taken.UNKNOWN
+    names = ("waits", "RtlpExecuteHandlerForException", SEARCHER, DISPATCHER)
+    assert ask(Arch.X64, *names, flags=2).taken is Taken.UNKNOWN
+
+
+NODE, OUTER_NODE = LOW + 0x400, CONTEXT + 0x200
+IN_NTDLL, IN_APP = NTDLL.base + 0x500, APP.base + 0x500
+
+
+def with_chain(*chain: int, handler: int = IN_APP, low: int = LOW, of: tuple[int, ...] = (), **scenery) -> Answer:
+    """Ask where a handler was called and the whole chain has no registration for the exception.
+
+    The registration at `NODE` has `handler`. `of` are the registrations by which other exceptions are found.
+    """
+    target, frames = scene(Arch.X86, *HANDLED, more={NODE + 4: handler}, **scenery)
+    found = tuple(replace(thrown(Arch.X86, ip=0x402000), frame_sp=node) for node in of)
+    return taken(target, thrown(Arch.X86), frames, low, Registered(found, chain, is_known=True))
+
+
+def test_on_x86_registrations_of_the_block_that_runs_are_sound():
+    assert with_chain(NODE, OUTER_NODE).taken is Taken.YES
+
+
+@pytest.mark.parametrize("low", [LOW, NODE])
+def test_on_x86_a_registration_whose_handler_is_not_code_is_damaged(low):
+    assert with_chain(NODE, handler=0x1234, low=low) == Answer(
+        Taken.UNKNOWN, f"the handler 0x1234 of the exception registration at {NODE:#x} is not code"
+    )
+
+
+def test_on_x86_a_registration_that_cannot_be_read_is_damaged():
+    assert with_chain(LOW - 0x800, low=LOW - 0x1000) == Answer(
+        Taken.UNKNOWN, f"the handler 0x0 of the exception registration at {LOW - 0x800:#x} is not code"
+    )
+
+
+def test_on_x86_registrations_of_other_parts_of_the_stack_say_nothing_of_the_exception():
+    assert with_chain(NODE, handler=0x1234, low=NODE + 4).taken is Taken.YES
+    assert with_chain(CONTEXT, handler=0x1234).taken is Taken.YES
+    assert with_chain(CONTEXT - 4, handler=0x1234).taken is Taken.UNKNOWN
+
+
+def test_on_x86_ntdll_registers_its_handler_for_an_exception_that_is_found_by_it():
+    assert with_chain(NODE, handler=IN_NTDLL) == Answer(
+        Taken.UNKNOWN, f"the exception registration at {NODE:#x} is ntdll's, and no exception is found by it"
+    )
+    assert with_chain(NODE, handler=IN_NTDLL, of=(OUTER_NODE,)).taken is Taken.UNKNOWN
+    assert with_chain(NODE, handler=IN_NTDLL, of=(OUTER_NODE, NODE)).taken is Taken.YES
+
+
+def test_on_x86_the_registration_whose_handler_was_asked_is_in_the_chain():
+    """RtlUnwind unlinks the registrations further in than the one whose handler took it, but not that one."""
+    asked = {"arguments": (RECORD, OUTER_NODE, CONTEXT), "at": LOW + 0x88}
+    assert with_chain(OUTER_NODE, **asked).taken is Taken.YES
+    assert with_chain(NODE, OUTER_NODE, **asked).taken is Taken.YES
+    assert with_chain(OUTER_NODE + 0x100, **asked) == Answer(
+        Taken.UNKNOWN,
+        f"the exception registration at {OUTER_NODE:#x}, whose handler was asked, is not in the thread's chain",
+    )
+
+
+@pytest.mark.parametrize(("chain", "expected"), [((OUTER_NODE,), Taken.YES), ((NODE,), Taken.UNKNOWN)])
+def test_on_x86_of_several_registrations_that_were_asked_one_is_in_the_chain(chain, expected):
+    """The arguments of two frames: 0x40 bytes are between them."""
+    words = (RECORD, OUTER_NODE + 0x100, CONTEXT, *[0] * 13, RECORD, OUTER_NODE, CONTEXT)
+    answer = with_chain(*chain, arguments=words, at=LOW + 0x88)
+    assert answer.taken is expected
+    assert (f"registration at {OUTER_NODE + 0x100:#x}" in answer.why) is (expected is Taken.UNKNOWN)
+
+
+@pytest.mark.parametrize(("below", "expected"), [(1 << 20, Taken.YES), ((1 << 20) + 4, Taken.UNKNOWN)])
+def test_on_x86_arguments_are_searched_in_the_mebibyte_below_the_context(below, expected):
+    high = CONTEXT + (4 << 20)
+    target, frames = scene(Arch.X86, "waits", "calls", SEARCHER, DISPATCHER, guessed=1)
+    words = b"".join(word.to_bytes(4, "little") for word in (RECORD, 0x1234, high))
+    start = high - (2 << 20)
+    data = bytes(high - below - start) + words + bytes(below - len(words))
+    item = thrown(Arch.X86)
+    item = replace(item, context=replace(item.context, address=high))
+    target = replace(target, memory=memory_of({start: data}))
+    assert taken(target, item, frames, LOW, NOBODY).taken is expected
+
+
+def test_the_frame_that_begins_with_the_context_is_not_below_it():
+    target, frames = scene(Arch.X64, "waits", SEARCHER, outside=("RtlUnwindEx",))
+    registers = Registers(frames[2].ip, tuple(CONTEXT if n == 4 else None for n in range(16)))
+    frames[2] = replace(frames[2], registers=registers, child_sp=CONTEXT)
+    assert taken(target, thrown(Arch.X64), frames, LOW, None).taken is Taken.NO

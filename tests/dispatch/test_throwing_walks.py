@@ -106,3 +106,18 @@ def test_a_walk_that_the_budget_of_the_search_refused_is_made(arch: Arch):
     found = throwing_walks(target_with(unwinder, arch), StackBounds(LIMIT, BASE), EXCEPTIONS, (inner, refused))
     assert found == (inner, unwinder.walks[OUTER_IP])
     assert unwinder.starts == [OUTER_IP]
+
+
+def test_a_frame_at_the_outer_context_is_not_inside_it():
+    """The dispatcher's frame begins below the CONTEXT, which is in it: what a walk guesses from there on goes."""
+    guessed = frame(0x79004FAB, OUTER_CONTEXT)
+    whole, _ = shown(walk(THROWS, guessed), walk(INTERRUPTED))
+    assert whole.frames[0] is THROWS
+    assert [item.ip for item in whole.frames] == [INNER_IP, OUTER_IP]
+
+
+def test_where_nothing_can_be_joined_a_walk_is_left_alone():
+    further_out = walk(frame(0x79004FAB, OUTER_CONTEXT + 0x10))
+    assert shown(further_out, walk(INTERRUPTED))[0] is further_out
+    inner = walk(THROWS)
+    assert shown(inner, walk())[0] is inner

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 
-from tests.forge.stacks import Label, Stack
-from tests.support.context_records import x64_context
-from tests.support.targets import make_target
-from tests.unwind.x64 import assembler as asm
-from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
-from throwstack.core.registers import Arch, Registers
+from tests.forge.stacks import Stack
+from tests.support.targets import make_target, with_budget
+from tests.support.x64_saved import frame, put_context, put_record
+from throwstack.core.frames import End, Frame, StackBounds, Walk
+from throwstack.core.registers import Arch
 from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.dispatch.search import SearchStart, exceptions_in_flight
+from throwstack.dispatch.x64 import from_dispatcher_frame, from_raise_frame
 from throwstack.images.modules import Module
 
 LIMIT, BASE = 0x1F_FFF0_0000, 0x1F_FFF1_0000
@@ -24,21 +22,8 @@ SYMBOLS = {"ntdll.dll": {"KiUserExceptionDispatch": 0xA0F90, "RtlRaiseException"
 FAULT = APP.base + 0x1234
 
 
-def put_context(stack: Stack, address: int, *, rip: int, rsp: int, flags: int = 0x10005F) -> None:
-    data = bytearray(x64_context(flags))
-    struct.pack_into("<Q", data, 0x98, rsp)
-    struct.pack_into("<Q", data, 0xF8, rip)
-    stack.at(address).raw(bytes(data))
-
-
-def put_record(stack: Stack, address: int, *, code: int, ip: int, parameters: tuple[int, ...] = ()) -> None:
-    stack.at(address).d32(code, 0).d64(0, ip).d32(len(parameters), 0).d64(*parameters)
-
-
-def frame(rva: int, sp: int, return_address: int = 0) -> Frame:
-    return Frame(
-        Registers.named(Arch.X64, {"rip": NTDLL.base + rva, "rsp": sp}), sp, return_address, sp + 0x100, Trust.CFI
-    )
+def of_ntdll(rva: int, sp: int, return_address: int = 0) -> Frame:
+    return frame(NTDLL.base + rva, sp, return_address, sp + 0x100)
 
 
 def search(stack: Stack, *frames: Frame, low: int = LIMIT) -> tuple[SavedException, ...]:
@@ -51,7 +36,7 @@ def test_the_dispatchers_rsp_is_the_context_and_the_record_follows(distance: int
     at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
     put_context(stack, at, rip=FAULT, rsp=at + 0x700)
     put_record(stack, at + distance, code=0xC0000005, ip=FAULT, parameters=(0, 0x10))
-    (found,) = search(stack, frame(0xA0FBE, at))
+    (found,) = search(stack, of_ntdll(0xA0FBE, at))
     assert found.context.address == at
     assert found.record.location == at + distance
     assert found.record.parameters == (0, 0x10)
@@ -63,8 +48,8 @@ def test_rtlraiseexception_has_the_context_in_its_frame_and_its_caller_has_the_r
     stack = Stack(LIMIT, BASE)
     put_context(stack, raise_sp + 0x60, rip=raiser, rsp=caller_sp)
     put_record(stack, caller_sp + 0x20, code=0xE06D7363, ip=raiser, parameters=(0x19930520, 1, 2, 3))
-    caller = Frame(Registers.named(Arch.X64, {"rip": raiser, "rsp": caller_sp}), caller_sp, 0, None, Trust.CFI)
-    (found,) = search(stack, frame(0x4010, raise_sp, raiser), caller)
+    caller = frame(raiser, caller_sp)
+    (found,) = search(stack, of_ntdll(0x4010, raise_sp, raiser), caller)
     assert (found.context.address, found.record.location) == (raise_sp + 0x60, caller_sp + 0x20)
     assert found.routes == (Route.RAISE,)
 
@@ -74,182 +59,216 @@ def test_a_context_in_rtlraiseexceptions_frame_that_is_not_its_callers_is_not_ta
     stack = Stack(LIMIT, BASE)
     put_context(stack, raise_sp + 0x60, rip=APP.base + 0x999, rsp=caller_sp)
     put_record(stack, caller_sp + 0x20, code=0xE06D7363, ip=raiser)
-    caller = Frame(Registers.named(Arch.X64, {"rip": raiser, "rsp": caller_sp}), caller_sp, 0, None, Trust.CFI)
-    assert search(stack, frame(0x4010, raise_sp, raiser), caller) == ()
-
-
-def test_exception_pointers_spilled_by_a_filter_confirm_the_dispatchers_frame():
-    at, stack, pointers = LIMIT + 0x8000, Stack(LIMIT, BASE), Label("pointers")
-    stack.at(LIMIT + 0x7000).mark(pointers).d64(at + 0x4F0, at)
-    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
-    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
-    (found,) = search(stack, frame(0xA0FBE, at))
-    assert found.found_by == "KiUserExceptionDispatcher frame, EXCEPTION_POINTERS on the stack"
-
-
-def test_pointers_alone_count_only_where_record_and_context_name_one_instruction():
-    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
-    stack.at(LIMIT + 0x7000).d64(at + 0x4F0, at)
-    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
-    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT + 4)
-    assert search(stack) == ()
-
-
-def test_of_nested_exceptions_the_innermost_comes_first():
-    inner, outer, stack = LIMIT + 0x4000, LIMIT + 0x9000, Stack(LIMIT, BASE)
-    for at, code in ((inner, 0xC0000094), (outer, 0xC0000005)):
-        put_context(stack, at, rip=FAULT, rsp=at + 0x700)
-        put_record(stack, at + 0x4F0, code=code, ip=FAULT)
-    found = search(stack, frame(0xA0FBE, inner), frame(0xA0FBE, outer))
-    assert [item.record.code for item in found] == [0xC0000094, 0xC0000005]
+    caller = frame(raiser, caller_sp)
+    assert search(stack, of_ntdll(0x4010, raise_sp, raiser), caller) == ()
 
 
 def test_a_context_that_is_not_aligned_to_16_bytes_is_not_taken():
     at, stack = LIMIT + 0x8008, Stack(LIMIT, BASE)
     put_context(stack, at, rip=FAULT, rsp=at + 0x700)
     put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
-    assert search(stack, frame(0xA0FBE, at)) == ()
+    assert search(stack, of_ntdll(0xA0FBE, at)) == ()
 
 
-def frames_of_dispatch(at: int, code_sp: int) -> tuple[Frame, Frame]:
-    """The dispatcher's frame, and that of the program further out."""
-    outer = Frame(Registers.named(Arch.X64, {"rip": FAULT, "rsp": code_sp}), code_sp, 0, None, Trust.CFI)
-    return frame(0xA0FBE, at), outer
-
-
-@pytest.mark.parametrize("distance", [0x4D8, 0x500, 0x5C0])
+@pytest.mark.parametrize("distance", [0x4D8, 0x500, 0x5C0, 0x638])
 def test_a_record_is_found_at_other_distances_from_the_context_too(distance: int):
     at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
     put_context(stack, at, rip=FAULT, rsp=at + 0x900)
     put_record(stack, at + distance, code=0xC0000005, ip=FAULT)
-    (found,) = search(stack, frame(0xA0FBE, at))
-    assert found.record.location == at + distance
+    (found,) = search(stack, of_ntdll(0xA0FBE, at))
+    assert (found.record.location, found.routes) == (at + distance, (Route.DISPATCHER,))
 
 
 def test_the_ip_inside_a_context_is_not_taken_for_a_record():
     at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
     put_context(stack, at, rip=FAULT, rsp=at + 0x900)
-    assert search(stack, frame(0xA0FBE, at)) == ()
+    assert search(stack, of_ntdll(0xA0FBE, at)) == ()
 
 
-def with_register(name: str, value: int) -> Frame:
-    """A frame of ntdll, called by the dispatcher, that keeps `value` in a nonvolatile register."""
-    sp = LIMIT + 0x1000
-    return Frame(
-        Registers.named(Arch.X64, {"rip": NTDLL.base + 0xB0010, "rsp": sp, name: value}), sp, 0, None, Trust.CFI
-    )
-
-
-@pytest.mark.parametrize("name", ["rbx", "rbp", "rsi", "rdi", "r12", "r13", "r14", "r15"])
-def test_a_nonvolatile_register_may_lead_to_the_pointers(name: str):
+def test_a_record_further_from_the_context_belongs_to_something_else():
     at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
-    stack.at(LIMIT + 0x800).d64(at + 0x4F0, at)  # below every frame, so that nothing but the register leads there
-    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x900)
+    put_record(stack, at + 0x640, code=0xC0000005, ip=FAULT)
+    target = make_target(Arch.X64, [APP], {LIMIT: stack.data()}, {}, Walk((), End.THREAD_START))
+    assert from_dispatcher_frame(target, StackBounds(LIMIT, BASE), of_ntdll(0xA0FBE, at)) is None
+
+
+def test_of_two_records_the_one_after_the_context_ex_counts():
+    """What is right after the CONTEXT may be left from an earlier, smaller one."""
+    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
+    put_context(stack, at, rip=FAULT, rsp=at + 0x900)
+    put_record(stack, at + 0x4D0, code=0xC0000094, ip=FAULT)
     put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
-    (found,) = search(stack, with_register(name, LIMIT + 0x800), low=LIMIT + 0x1000)
-    assert (found.context.address, found.routes) == (at, (Route.REGISTER,))
+    (found,) = search(stack, of_ntdll(0xA0FBE, at))
+    assert found.record.code == 0xC0000005
 
 
-def test_two_nonvolatile_registers_may_hold_record_and_context():
-    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
-    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
-    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
-    sp = LIMIT + 0x1000
-    values = {"rip": NTDLL.base + 0xB0010, "rsp": sp, "rsi": at + 0x4F0, "rdi": at}
-    (found,) = search(stack, Frame(Registers.named(Arch.X64, values), sp, 0, None, Trust.CFI), low=sp)
-    assert found.routes == (Route.REGISTER,)
+# A function that raises: its frame from `RAISE` to `CALLER`, where that of the program begins, on a stack of 256 KiB.
+HIGH = LIMIT + 0x40000
+RAISE, CALLER = LIMIT + 0x18000, LIMIT + 0x18600
+RAISER = APP.base + 0x888
+IN_RAISE, IN_RAISE_STATUS = NTDLL.base + 0x4010, NTDLL.base + 0x5051
+MAX_FRAME = 0x10000
+RAISERS = {"ntdll.dll": {"RtlRaiseException": 0x4000, "RtlRaiseStatus": 0x5000}}
 
 
-def test_a_scan_finds_a_context_whose_instruction_a_record_names():
-    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
-    put_context(stack, at, rip=FAULT, rsp=at + 0x700, flags=0x8010001F)
-    put_record(stack, at + 0x620, code=0xC0000005, ip=FAULT)
-    (found,) = search(stack)
-    assert (found.context.address, found.record.location) == (at, at + 0x620)
-    assert found.routes == (Route.SCAN,)
+def raised(
+    stack: Stack, *, ip: int = IN_RAISE, caller: int = CALLER, missing: range | None = None, **budget: int
+) -> SavedException | None:
+    """What the frame of a raiser gives. The page `missing` is not in memory."""
+    data = stack.data()
+    memory = {LIMIT: data}
+    if missing is not None:
+        memory = {LIMIT: data[: missing.start - LIMIT], missing.stop: data[missing.stop - LIMIT :]}
+    target = make_target(Arch.X64, [NTDLL, APP], memory, RAISERS, Walk((), End.THREAD_START))
+    target = with_budget(target, **budget) if budget else target
+    return from_raise_frame(target, StackBounds(LIMIT, stack.base), frame(ip, RAISE), frame(RAISER, caller))
+
+
+def captured(at: int = RAISE + 0x60, *, caller: int = CALLER) -> Stack:
+    """A stack on which RtlRaiseException has captured its caller's state at `at`."""
+    stack = Stack(LIMIT, HIGH)
+    put_context(stack, at, rip=RAISER, rsp=caller)
+    return stack
 
 
 @pytest.mark.parametrize(
-    ("code", "address", "flags"),
+    ("record", "is_found"),
     [
-        pytest.param(0, FAULT, 0, id="no code"),
-        pytest.param(7, FAULT, 0, id="a small number for a code"),
-        pytest.param(0xC0000005, FAULT + 1, 0, id="another instruction"),
-        pytest.param(0xC0000005, FAULT, 0x12345, id="flags that no record has"),
+        pytest.param(CALLER, True, id="at the caller's rsp"),
+        pytest.param(CALLER + MAX_FRAME - 0x18, True, id="at the end of 64 KiB"),
+        pytest.param(CALLER + MAX_FRAME - 0x10, False, id="beyond"),
+        pytest.param(RAISE, True, id="at the raiser's rsp"),
+        pytest.param(CALLER - 0x18, True, id="at the end of its frame"),
+        pytest.param(RAISE - 0x20, False, id="further in"),
     ],
 )
-def test_a_context_that_no_record_names_is_no_exception(code: int, address: int, flags: int):
-    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
-    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
-    stack.at(at + 0x620).d32(code, flags).d64(0, address)
-    assert search(stack) == ()
+def test_the_record_is_in_the_frame_of_the_caller_or_of_the_raiser(record: int, is_found: bool):
+    """Its last word that is looked at is the instruction's address, 0x10 bytes after its start."""
+    stack = captured()
+    put_record(stack, record, code=0xE0000001, ip=RAISER)
+    found = raised(stack)
+    assert (found is not None and found.record.location) == (record if is_found else False)
 
 
-def test_a_context_among_the_locals_of_another_function_is_stale():
-    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
-    stack.at(LIMIT + 0x7000).d64(at + 0x4F0, at)
-    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
-    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
-    waits = frame(0xB0010, LIMIT + 0x1000)
-    roomy = Frame(Registers.named(Arch.X64, {"rip": FAULT, "rsp": LIMIT + 0x6000}), LIMIT + 0x6000, 0, None, Trust.CFI)
-    outer = Frame(Registers.named(Arch.X64, {"rip": FAULT, "rsp": BASE - 0x40}), BASE - 0x40, 0, None, Trust.CFI)
-    assert search(stack, waits, roomy, outer, low=LIMIT + 0x1000) == ()
-    # Where the walk did not get that far, nobody knows.
-    assert len(search(stack, waits, low=LIMIT + 0x1000)) == 1
+@pytest.mark.parametrize(("flags", "is_found"), [(0, True), (0xFF, True), (0x100, False), (0x1000000, False)])
+def test_the_flags_of_a_record_are_those_of_winnt(flags: int, is_found: bool):
+    stack = captured()
+    put_record(stack, CALLER + 0x20, code=0xE0000001, ip=RAISER, flags=flags)
+    assert (raised(stack) is not None) is is_found
 
 
-def test_an_exception_whose_dispatcher_unwinds_to_a_handler_was_taken_unless_a_function_proves_the_contrary():
-    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
-    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
-    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
-    frames = (frame(0xC0010, LIMIT + 0x4000), *frames_of_dispatch(at, at + 0x700))
-    symbols = {"ntdll.dll": {**SYMBOLS["ntdll.dll"], "RtlUnwindEx": 0xC0000}}
-    target = make_target(Arch.X64, [NTDLL, APP], {LIMIT: stack.data()}, symbols, Walk((), End.THREAD_START))
-    blocked = SearchStart(frames, LIMIT, is_complete=True, proves_exception=False)
-    found = exceptions_in_flight(target, StackBounds(LIMIT, BASE), blocked)
-    assert found.exceptions == ()
-    assert found.notes == (
-        (
-            f"exception 0xc0000005 at {FAULT:#x} was dispatched further out, and a handler seems to have taken it "
-            f"(context {at:#x})"
-        ),
-    )
-    (only,) = exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart(frames, LIMIT)).exceptions
-    assert only.context.address == at
+def test_a_record_may_point_to_another():
+    stack = captured()
+    put_record(stack, CALLER + 0x20, code=0xE0000001, ip=RAISER, nested=CALLER + 0x208)
+    assert raised(stack) is not None
 
 
-def test_a_frame_that_is_only_near_the_export_rtlunwindex_does_not_show_that_a_handler_took_the_exception():
-    """On Windows 7 RtlDispatchException is not exported, and the nearest export before it is RtlUnwindEx."""
-    at, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
-    put_context(stack, at, rip=FAULT, rsp=at + 0x700)
-    put_record(stack, at + 0x4F0, code=0xC0000005, ip=FAULT)
-    ntdll = asm.ImageBuilder(b"\x90" * 0x100, exports={"RtlUnwindEx": 0x1000, "KiUserExceptionDispatcher": 0x1080})
-    for begin in (0x1000, 0x1040, 0x1080):
-        ntdll.add(begin, begin + 0x40, asm.unwind_info([], 0))
-    memory = {LIMIT: stack.data(), NTDLL.base: ntdll.build()}
-
-    def exceptions(rva: int) -> int:
-        frames = (frame(rva, LIMIT + 0x4000), frame(0x1090, at))
-        target = make_target(Arch.X64, [NTDLL, APP], memory, {}, Walk((), End.THREAD_START))
-        assert [target.symbols.name(item.ip).symbol for item in frames] == ["RtlUnwindEx", "KiUserExceptionDispatcher"]
-        start = SearchStart(frames, LIMIT, is_complete=True, proves_exception=False)
-        return len(exceptions_in_flight(target, StackBounds(LIMIT, BASE), start).exceptions)
-
-    assert exceptions(0x1010) == 0  # RtlUnwindEx itself
-    assert exceptions(0x1050) == 1  # RtlDispatchException
+def test_a_code_may_be_any_number_but_0():
+    for code, is_found in ((1, True), (0, False)):
+        stack = captured()
+        put_record(stack, CALLER + 0x20, code=code, ip=RAISER)
+        assert (raised(stack) is not None) is is_found
 
 
-def test_the_context_of_a_gs_failure_is_in_globals_of_the_module_that_found_it():
-    sp, stack = LIMIT + 0x8000, Stack(LIMIT, BASE)
-    data = Stack(APP.base + 0x5000, APP.base + 0x6000)
-    put_context(data, APP.base + 0x5100, rip=FAULT, rsp=sp + 0x100)
-    put_record(data, APP.base + 0x5000, code=0xC0000409, ip=FAULT)
-    symbols = {
-        "app.exe": {"__report_gsfailure": 0x2000, "GS_ExceptionRecord": 0x5000, "GS_ContextRecord": 0x5100},
-    }
-    reports = Frame(Registers.named(Arch.X64, {"rip": APP.base + 0x2050, "rsp": sp}), sp, 0, None, Trust.CFI)
-    memory = {LIMIT: stack.data(), APP.base + 0x5000: data.data()}
-    target = make_target(Arch.X64, [NTDLL, APP], memory, symbols, Walk((), End.THREAD_START))
-    (found,) = exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart((reports,), sp)).exceptions
-    assert (found.context.address, found.record.code) == (APP.base + 0x5100, 0xC0000409)
-    assert found.routes == (Route.GLOBALS,)
+@pytest.mark.parametrize(
+    ("at", "is_found"),
+    [(0, True), (MAX_FRAME - 0x10, True), (MAX_FRAME, False), (-0x10, False)],
+    ids=["at rsp", "at the end of 64 KiB", "beyond", "further in"],
+)
+def test_the_context_is_in_the_first_64_kib_of_the_raisers_frame(at: int, is_found: bool):
+    caller = RAISE + MAX_FRAME + 0x1000
+    stack = captured(RAISE + at, caller=caller)
+    put_record(stack, caller + 0x20, code=0xE0000001, ip=RAISER)
+    assert (raised(stack, caller=caller) is not None) is is_found
+
+
+@pytest.mark.parametrize(("rip", "rsp", "flags"), [(RAISER, CALLER, 0x100001), (FAULT, CALLER, 0), (RAISER, 8, 0)])
+def test_a_context_that_is_not_its_callers_does_not_hide_the_one_that_is(rip: int, rsp: int, flags: int):
+    stack = captured(RAISE + 0x800, caller=CALLER + 0x1000)
+    put_context(stack, RAISE, rip=rip, rsp=rsp if rsp != CALLER else CALLER + 0x1000, flags=flags or 0x10005F)
+    put_record(stack, CALLER + 0x1020, code=0xE0000001, ip=RAISER)
+    found = raised(stack, caller=CALLER + 0x1000)
+    assert found is not None
+    assert found.context.address == RAISE + 0x800
+
+
+@pytest.mark.parametrize(("checks", "is_found"), [(4, True), (3, False), (1, False)])
+def test_each_place_that_is_looked_at_costs_a_check(checks: int, is_found: bool):
+    """Three places, of 16 bytes, and then the record with the CONTEXT."""
+    stack = captured(RAISE + 0x20)
+    put_record(stack, CALLER + 0x20, code=0xE0000001, ip=RAISER)
+    assert (raised(stack, checks=checks) is not None) is is_found
+
+
+def test_a_frame_that_is_not_in_memory_gives_nothing():
+    stack = captured(RAISE + 0x2000, caller=RAISE + 0x3000)
+    put_record(stack, RAISE + 0x3020, code=0xE0000001, ip=RAISER)
+    assert raised(stack, caller=RAISE + 0x3000) is not None
+    assert raised(stack, caller=RAISE + 0x3000, missing=range(RAISE + 0x1000, RAISE + 0x2000)) is None
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        pytest.param([RAISE - 0x200], CALLER + 0x20, id="in a function that it called"),
+        pytest.param([RAISE - 0x200, RAISE - 0x100], CALLER + 0x120, id="the nearest"),
+        pytest.param([RAISE - MAX_FRAME], CALLER + 0x20, id="64 KiB further in"),
+        pytest.param([RAISE - MAX_FRAME - 8], None, id="still further in"),
+        pytest.param([RAISE + 0x58 - 8], CALLER + 0x20, id="right below the CONTEXT"),
+        pytest.param([RAISE - 0x1FC], None, id="not aligned"),
+    ],
+)
+def test_pointers_lead_to_a_record_that_names_another_instruction(pairs: list[int], expected: int | None):
+    """A runtime raises a fault anew, with the address of the fault."""
+    stack = captured()
+    for index, pair in enumerate(pairs):
+        record = CALLER + 0x20 + 0x100 * index
+        put_record(stack, record, code=0xC0000005, ip=FAULT)
+        words = (record, RAISE + 0x60)
+        stack.at(pair).d32(*(half for word in words for half in (word & 0xFFFFFFFF, word >> 32)))
+    found = raised(stack)
+    assert (found.record.location if found else None) == expected
+
+
+def raised_status(*records: tuple[int, int], contexts: tuple[int, ...] = (0xC0,), rsp: int = RAISE) -> Stack:
+    """A stack on which RtlRaiseStatus has captured itself. `records` are (distance from rsp, instruction)."""
+    stack = Stack(LIMIT, HIGH)
+    for distance, ip in records:
+        put_record(stack, RAISE + distance, code=0xC0000000 + distance, ip=ip)
+    for distance in contexts:
+        put_context(stack, RAISE + distance, rip=IN_RAISE_STATUS, rsp=rsp)
+    return stack
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        (((0x20, IN_RAISE_STATUS), (0x40, RAISER), (0x60, IN_RAISE_STATUS)), 0x20),
+        (((0x20, FAULT), (0x40, RAISER), (0x60, IN_RAISE_STATUS)), 0x60),
+        (((0x20, FAULT), (0x40, RAISER), (0x60, FAULT)), 0x40),
+        (((0x20, FAULT), (0x40, FAULT)), 0x20),
+    ],
+    ids=["its own", "its own, elsewhere", "the caller's", "by its place"],
+)
+def test_the_record_of_rtlraisestatus_names_itself_or_its_caller_or_is_at_its_place(
+    records: tuple[tuple[int, int], ...], expected: int
+):
+    caller = CALLER + 0x1000
+    found = raised(raised_status(*records), ip=IN_RAISE_STATUS, caller=caller)
+    assert found is not None
+    assert (found.record.location, found.context.address) == (RAISE + expected, RAISE + 0xC0)
+
+
+def test_of_two_contexts_of_its_own_state_the_first_counts_and_its_callers_state_before_both():
+    stack = raised_status((0x20, RAISER), contexts=(0xC0, 0x600))
+    first = raised(stack, ip=IN_RAISE_STATUS, caller=CALLER + 0x1000)
+    put_context(stack, RAISE + 0xC00, rip=RAISER, rsp=CALLER + 0x1000)
+    callers = raised(stack, ip=IN_RAISE_STATUS, caller=CALLER + 0x1000)
+    assert first is not None
+    assert callers is not None
+    assert (first.context.address, callers.context.address) == (RAISE + 0xC0, RAISE + 0xC00)
+
+
+def test_its_own_state_has_its_own_sp():
+    assert raised(raised_status((0x20, RAISER), rsp=RAISE + 0x10), ip=IN_RAISE_STATUS, caller=CALLER) is None

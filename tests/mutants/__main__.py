@@ -6,8 +6,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.mutants.run import ROOMS, candidates, rates, sample, save, try_all
+from tests.mutants.run import ROOMS, Results, candidates, rates, sample, try_all
 from tests.support.vol import CHECKOUT
+
+KEPT = CHECKOUT / "build" / "mutants"
+"""What came of each mutant. What is killed is not tried again while its module is the same; delete it to begin anew."""
 
 
 def main() -> int:
@@ -17,15 +20,15 @@ def main() -> int:
     parser.add_argument("--only", default="", help="modules whose path has this text")
     parser.add_argument("--sample", type=int, default=0, help="try so many of each room")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="try so many at a time")
     parser.add_argument("--quick", action="store_true", help="only the tests named after the module")
     parser.add_argument("--least", type=float, default=0, help="percentage of a room that has to be killed")
     options = parser.parse_args()
     is_good = True
     for room in options.rooms or ROOMS:
-        tried = try_all(
-            room, sample(candidates(room, options.only), options.sample, options.seed), is_quick=options.quick
-        )
-        save(tried, CHECKOUT / "build" / "mutants" / f"{room}.json")
+        chosen = sample(candidates(room, options.only), options.sample, options.seed)
+        results = Results(KEPT / f"{room}.jsonl")
+        tried = try_all(room, chosen, results, jobs=options.jobs, is_quick=options.quick)
         print(f"{room}:\n{rates(tried)}", flush=True)  # noqa: T201
         is_good &= 100 * sum(each.is_killed for each in tried) >= options.least * len(tried)
     return 0 if is_good else 1

@@ -75,11 +75,21 @@ def _statements(tree: ast.AST) -> dict[int, str]:
 
 def mutated(text: str, mutant: Mutant) -> str:
     """Return the source `text` of a module with one of its mutants made."""
-    tree = ast.parse(text)
+    return ast.unparse(changed_tree(text, mutant))
+
+
+def changed_tree(text: str, mutant: Mutant) -> ast.Module:
+    """Return the tree of a module with the source `text` with one of its mutants made, and with its old lines."""
+    tree = parse(text)
     node = next(node for index, node in enumerate(ast.walk(tree)) if index == mutant.node)
     changes = list(_changes(node, is_top=mutant.is_data))
     changes[mutant.variant][1](node)
-    return ast.unparse(ast.fix_missing_locations(tree))
+    return ast.fix_missing_locations(tree)
+
+
+def parse(text: str) -> ast.Module:
+    """Return the syntax tree of a module."""
+    return ast.parse(text)
 
 
 def _is_function(node: ast.AST) -> bool:

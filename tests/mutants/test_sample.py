@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mutants.mutate import mutants, mutated
-from tests.mutants.run import candidates, is_killed, mirror, sample
+from tests.mutants import trials
+from tests.mutants.in_place import forget_product
+from tests.mutants.mutate import mutants, mutated, parse
+from tests.mutants.run import Results, candidates, sample, try_all
+from tests.mutants.trials import Chosen, in_a_fork
 
 MODULE = """
 from enum import Enum
@@ -49,13 +52,32 @@ def test_a_change_is_made_alone():
     assert swapped.line == 11
 
 
-def test_a_change_of_a_module_that_has_no_tests_is_not_noticed():
-    path, mutant = candidates("x86", "/candidates.py")[0]
-    assert not is_killed(path, mutant, [])
+@pytest.mark.parametrize("is_data", [True, False])
+def test_a_change_that_changes_nothing_is_not_noticed(monkeypatch, is_data):
+    monkeypatch.setattr(trials, "changed_tree", lambda text, _: parse(text))
+    chosen = [each for each in candidates("x86", "/outermost_frames.py") if each[1].is_data == is_data][:2]
+    assert survivors("x86", chosen) == [mutant.change for _, mutant in chosen]
+
+
+def test_what_was_noticed_is_kept_for_a_later_run(tmp_path):
+    chosen = candidates("x86", "/outermost_frames.py")[:2]
+    for (path, mutant), is_killed in zip(chosen, (True, False), strict=True):
+        Results(tmp_path / "kept").add(path, mutant, is_killed)
+    assert [Results(tmp_path / "kept").is_killed(*each) for each in chosen] == [True, False]
 
 
 @pytest.mark.parametrize("module", SAMPLES)
 def test_the_tests_of_a_module_notice_most_of_its_changes(module):
     chosen = sample(candidates("x86", f"/{module}"), SAMPLES[module], seed=2)
-    survived = [mutant.change for path, mutant in chosen if not is_killed(path, mutant, mirror(path)[:1])]
+    survived = survivors("x86", chosen)
     assert len(survived) <= len(chosen) // 4, survived
+
+
+def survivors(room: str, chosen: list[Chosen]) -> list[str]:
+    """Return the changes that the tests named after the module do not notice."""
+
+    def tried() -> list[str]:
+        forget_product()  # what other tests have computed and kept must not hide a change
+        return [each.mutant.change for each in try_all(room, chosen, Results(), is_quick=True) if not each.is_killed]
+
+    return in_a_fork(tried)

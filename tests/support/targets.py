@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from throwstack.core.budgets import BUDGETS, Budget, Meter
 from throwstack.core.frames import StackBounds, Trust, Walk
 from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch, Registers
@@ -40,3 +42,9 @@ def make_target(
         return None if names is None else SymbolTable(SymbolKind.ISF, ((rva, name) for name, rva in names.items()))
 
     return Target(arch, mapped, images, Symbols(images, table), GivenWalk(walk))
+
+
+def with_budget(target: Target, **limits: int) -> Target:
+    """Return `target` with new budgets: `checks=3` lets its threads take three checks, all together."""
+    budgets = {name: Budget("units", limit, limit, 0, 0) for name, limit in limits.items()}
+    return replace(target, meter=Meter(replace(BUDGETS, **budgets)))

@@ -88,3 +88,18 @@ def pages_between(memory: Memory, low: int, high: int) -> Iterator[tuple[int, by
     """Yield address and contents of every page from `low` to `high`; the contents of an absent page are None."""
     for address in range(low & -PAGE_SIZE, high, PAGE_SIZE):
         yield address, memory.page(address)
+
+
+def words_equal(data: bytes, word: int, size: int) -> Iterator[int]:
+    """Yield the offsets of the words of `data` that are `word`, ascending. A word has `size` bytes, and is aligned."""
+    wanted = word.to_bytes(size, "little")
+    at = data.find(wanted)
+    while at >= 0:
+        if at % size == 0:
+            yield at
+        at = data.find(wanted, at + 1)
+
+
+def round_up(address: int, unit: int) -> int:
+    """Return `address`, or the next higher multiple of `unit`."""
+    return -(-address // unit) * unit

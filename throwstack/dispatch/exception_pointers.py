@@ -11,16 +11,25 @@ address of the record or the CONTEXT.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice, product
 
 from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
-from throwstack.core.stack_words import CodeRanges, pages_between
+from throwstack.core.registers import Arch
+from throwstack.core.stack_words import CodeRanges, pages_between, round_up
 from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.unwind.target import Target
 
 MAX_BYTES = 4 << 20
 """How many bytes of a stack are searched. The linker reserves a quarter of this for a stack by default."""
 _REMEMBERED = 64
+"""How many bytes of the budget a page costs if another page with the same contents was searched before."""
+_DISTANCES = {
+    Arch.X86: ((1, Route.POINTERS), (2, Route.HANDLER_ARGUMENTS)),
+    Arch.X64: ((1, Route.POINTERS),),
+}
+"""How many words after the pointer to the record the pointer to the CONTEXT may be, and what the two are then."""
 _MAX_CHECKS = 4096
 """How many pairs of words are examined at most, so that a stack filled with plausible pointers takes no minutes."""
 
@@ -32,28 +41,26 @@ def scan_pointers(target: Target, stack: StackBounds, low: int, high: int) -> It
     `high`.
     """
     size, base = target.arch.pointer_size, stack.base
-    low = (max(low, stack.limit) + size - 1) & -size
-    high = min(high, base, low + MAX_BYTES) - 2 * size
-    distances = ((1, Route.POINTERS),) if size == 8 else ((1, Route.POINTERS), (2, Route.HANDLER_ARGUMENTS))
-    read = target.memory.u64 if size == 8 else target.memory.u32
-    checks = 0
-    try:
-        for address, word in _pointers(target, low, high, base):
-            for distance, route in distances:
-                context = read(address + distance * size)
-                if address < context < base and context != word and not context % size:
-                    checks += 1
-                    if checks > _MAX_CHECKS:
-                        return
-                    found = saved_exception(target, stack, word, context, route=route, frame_sp=address)
-                    if found is not None:
-                        yield found
-    except MemoryUnreadable:
-        return
+    low, high = round_up(max(low, stack.limit), size), min(high, base)
+    for address, record, context, route in islice(_pairs(target, low, min(high, low + MAX_BYTES), base), _MAX_CHECKS):
+        found = saved_exception(target, stack, record, context, route=route, frame_sp=address)
+        if found is not None:
+            yield found
+
+
+def _pairs(target: Target, low: int, high: int, base: int) -> Iterator[tuple[int, int, int, Route]]:
+    """Yield (address of the first word, record, CONTEXT, route) for the words that both point further out."""
+    size = target.arch.pointer_size
+    with suppress(MemoryUnreadable):
+        for address, record in _pointers(target, low, high, base):
+            for distance, route in _DISTANCES[target.arch]:
+                context = target.memory.pointer(address + distance * size, size)
+                if address < min(record, context) and context < base and not context % size:
+                    yield address, record, context, route
 
 
 def _pointers(target: Target, low: int, high: int, base: int) -> Iterator[tuple[int, int]]:
-    """Yield (address, word) for the words from `low` to `high` that point further out on the stack ending at `base`.
+    """Yield (address, word) for the words from `low` to `high` that point to the stack from `low` to `base`.
 
     The iteration ends at the first page that is not in memory, or when the budget is spent.
     """
@@ -67,7 +74,7 @@ def _pointers(target: Target, low: int, high: int, base: int) -> Iterator[tuple[
             return
         for offset in offsets:
             address, word = page_address + offset, int.from_bytes(page[offset : offset + size], "little")
-            if low <= address < high and address < word and not word % size:
+            if low <= address < high and not word % size:
                 yield address, word
 
 
@@ -103,18 +110,16 @@ def from_registers(target: Target, stack: StackBounds, frames: Iterable[Frame]) 
     address of the record, and another that of the CONTEXT.
     """
     numbers = target.arch.facts.nonvolatile
-    seen: set[tuple[int, ...]] = set()
+    places: dict[tuple[int, ...], int] = {}  # many frames have the same values
     for frame in frames:
         values = tuple(sorted({value for number in numbers if (value := frame.registers.gpr[number])}))
-        if values in seen:
-            continue
-        seen.add(values)
+        places.setdefault(values, frame.child_sp)
+    for values, sp in places.items():
         for value in values:
-            found = pair_at(target, stack, value, route=Route.REGISTER, frame_sp=frame.child_sp)
+            found = pair_at(target, stack, value, route=Route.REGISTER, frame_sp=sp)
             if found is not None:
                 yield found
-            for other in values:
-                if stack.contains(value) and other != value:
-                    found = saved_exception(target, stack, other, value, route=Route.REGISTER, frame_sp=frame.child_sp)
-                    if found is not None:
-                        yield found
+        for context, record in product(filter(stack.contains, values), values):
+            found = saved_exception(target, stack, record, context, route=Route.REGISTER, frame_sp=sp)
+            if found is not None:
+                yield found

@@ -51,10 +51,20 @@ def is_plausible_record(target: Target, record: ExceptionRecord) -> bool:
     The code is an NTSTATUS with a severity or one of a runtime, and not an address in an image. The instruction that
     the record names can be read, as far as it is in an image it is code.
     """
-    if not record.is_well_formed or record.code < _LOWEST_CODE or record.flags > MAX_FLAGS:
-        return False
-    if target.images.find(record.code) is not None or (record.nested and not target.memory.is_readable(record.nested)):
+    if not (record.is_well_formed and has_plausible_head(target, record)):
         return False
     if target.images.find(record.address) is not None:
         return target.images.is_code(record.address)
     return bool(record.address) and target.memory.is_readable(record.address)
+
+
+def has_plausible_head(target: Target, record: ExceptionRecord) -> bool:
+    """Say whether code, flags and the pointer to the next record can be an exception record's.
+
+    Example of words that are not a record: a saved instruction pointer three words after a small number. A code that
+    Windows or a runtime raises starts with 0x4, 0x8 or 0xC (NTSTATUS), or 0xE (the C++ runtime, the CLR), and is not an
+    address in an image.
+    """
+    if record.code < _LOWEST_CODE or record.flags > MAX_FLAGS or target.images.find(record.code) is not None:
+        return False
+    return not record.nested or target.memory.is_readable(record.nested)

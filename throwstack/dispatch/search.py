@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from throwstack.core.frames import Frame, StackBounds, Walk
 from throwstack.core.registers import Arch
@@ -36,7 +35,6 @@ from throwstack.names.frame_names import name_of
 from throwstack.unwind.target import Target, guarded_walk
 
 MAX_NESTED = 16
-_MAX_FOUND = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ class _Search:
         chain = start.registrations
         self._registered: Registered | None = None
         if target.arch.facts.has_exception_list:
-            found = [] if chain is None else list(islice(x86.from_registrations(target, stack, chain), _MAX_FOUND))
+            found = [] if chain is None else list(x86.from_registrations(target, stack, chain))
             is_known = chain is not None and x86.is_whole_chain(target, chain)
             self._registered = Registered(found, chain or (), is_known)
 
@@ -99,7 +97,7 @@ class _Search:
         handled: list[tuple[SavedException, Walk]] = []
         notes: list[str] = []
         frames, is_complete = self._start.frames, self._start.is_complete
-        low = min([self._start.low, *(frame.sp for frame in frames[:1])])
+        low = min([self._start.low, *(frame.sp for frame in frames)])
         to_prove = self._start.proves_exception
         for depth in range(MAX_NESTED):
             item = self._by_frames(frames, low, is_complete=is_complete)
@@ -194,8 +192,8 @@ class _Search:
         return x64.from_raise_frame(target, stack, frame, frames[index + 1])
 
     def _pointed_at(self, frames: Sequence[Frame], low: int, high: int) -> Iterator[SavedException]:
-        yield from islice(from_registers(self._target, self._stack, frames), _MAX_FOUND)
-        yield from islice(scan_pointers(self._target, self._stack, low, high), _MAX_FOUND)
+        yield from from_registers(self._target, self._stack, frames)
+        yield from scan_pointers(self._target, self._stack, low, high)
 
     def _by_memory(self, frames: Sequence[Frame], *, is_complete: bool) -> SavedException | None:
         """Return the innermost exception that pointers in registers or on the stack point to, or None.
@@ -213,7 +211,7 @@ class _Search:
         outer = [frame for frame in frames if frame.sp >= low]
         found = in_flight(self._pointed_at(outer, low, self._stack.base))
         if not found:
-            found = in_flight(islice(scan_contexts(self._target, self._stack, low), _MAX_FOUND))
+            found = in_flight(scan_contexts(self._target, self._stack, low))
         return found[0] if found else None
 
     def _taken(

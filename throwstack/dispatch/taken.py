@@ -22,6 +22,7 @@ from enum import Enum
 from throwstack.core.exception_record import UNWINDING
 from throwstack.core.frames import Frame
 from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.stack_words import round_up, words_equal
 from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.names.dispatch_functions import DISPATCHERS_MODULE, IN_DISPATCH, DispatchRole, role_of
 from throwstack.names.frame_names import name_of
@@ -194,15 +195,11 @@ def _passed_to_handler(target: Target, item: SavedException, low: int) -> bool:
 
     `low` is the stack address from which on they are searched.
     """
+    low = round_up(low, _WORD)
     data = target.memory.read_available(low, item.context.address - low)
-    record = item.record.location.to_bytes(_WORD, "little")
     context = item.context.address.to_bytes(_WORD, "little")
-    at = data.find(record)
-    while at >= 0:
-        if (low + at) % _WORD == 0 and data[at + 2 * _WORD : at + 3 * _WORD] == context:
-            return True
-        at = data.find(record, at + 1)
-    return False
+    places = words_equal(data, item.record.location, _WORD)
+    return any(data[at + 2 * _WORD : at + 3 * _WORD] == context for at in places)
 
 
 def _is_called_by_dispatcher(target: Target, frames: Sequence[Frame], index: int) -> bool:

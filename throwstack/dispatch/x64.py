@@ -24,20 +24,22 @@ from throwstack.core.exception_record import read_record
 from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import X64, Arch
+from throwstack.core.stack_words import round_up, words_equal
 from throwstack.dispatch.raisers import MAX_FLAGS, captures_itself, is_plausible_record
 from throwstack.dispatch.saved_exception import Route, SavedException, is_raised_anew, saved_exception
 from throwstack.unwind.target import Target
 
-_RECORD_AFTER_CONTEXT = (0x4F0, 0x4D0, *range(0x4D8, 0x4F0, 8), *range(0x4F8, 0x640, 8))
+_RECORD_AFTER_CONTEXT = (0x4F0, *(0x4D0 + 8 * index for index in range(46)))
 """Distances in bytes from the start of the CONTEXT to the record, in the order in which they are tried.
 
 The record is after a CONTEXT_EX of 0x20 bytes, or (before Windows 7) right after the CONTEXT. Versions of Wine put
 other things between the two."""
 _MAX_FRAME = 0x10000
-_ADDRESS_IN_RECORD = 0x10
+_WORD = 8
+_FLAGS_IN_RECORD, _NESTED_IN_RECORD, _ADDRESS_IN_RECORD = 4, 8, 0x10
 _RECORD_IN_RAISE_STATUS = 0x20
-_HOME_OF_RCX, _HOME_OF_RDX = 8, 16
-"""Distances from the slot of the return address to the places where a function may keep its first two arguments."""
+_HOME_OF_RCX, _HOME_OF_RDX = 0, 8
+"""Distances from the caller's rsp to the places where a function may keep its first two arguments."""
 
 
 def from_dispatcher_frame(target: Target, stack: StackBounds, frame: Frame) -> SavedException | None:
@@ -55,20 +57,20 @@ def from_raise_frame(target: Target, stack: StackBounds, frame: Frame, caller: F
     """Return the exception whose CONTEXT the RtlRaiseException frame `frame` captured, or None.
 
     `caller` is the frame that called it. The CONTEXT has the caller's state: its rip is the return address of `frame`,
-    and its rsp is that of the caller. The caller has built the record, mostly in its own frame.
+    and its rsp is that of the caller. The caller has built the record, mostly in its own frame. RtlRaiseStatus captures
+    its own state. Its record is in its frame too, and names its own instruction or the caller's. Where it names another
+    one, it is found by its place.
     """
-    if frame.return_address is None:
-        return None
     context = _context_in(target, frame, caller)
     if context is None:
         return None
-    records: Iterator[int]
+    size = caller.child_sp - frame.child_sp
+    in_frame = records_naming(target, stack, caller.ip, frame.child_sp, size)
     if context.registers.sp == frame.child_sp:
-        records = _records_in_own_frame(target, stack, frame, caller, context)
+        in_frame = chain(records_naming(target, stack, context.registers.ip, frame.child_sp, size), in_frame)
+        records = chain(in_frame, _plausible(target, frame.child_sp + _RECORD_IN_RAISE_STATUS))
     else:
-        in_caller = records_naming(target, stack, frame.return_address, caller.child_sp, _MAX_FRAME)
-        size = caller.child_sp - frame.child_sp
-        in_frame = records_naming(target, stack, frame.return_address, frame.child_sp, size)
+        in_caller = records_naming(target, stack, caller.ip, caller.child_sp, _MAX_FRAME)
         records = chain(in_caller, in_frame, _records_beside(target, stack, frame, context.address))
     for record in records:
         found = saved_exception(target, stack, record, context.address, route=Route.RAISE, frame_sp=frame.child_sp)
@@ -84,13 +86,10 @@ def from_fail_fast_frame(target: Target, stack: StackBounds, frame: Frame, calle
     put them there. A CONTEXT that was not given is in its own frame, with the caller's state or its own. A record that
     was not given is there as well.
     """
-    if frame.return_address is None or frame.return_slot is None:
-        return None
-    given = _given(target, frame)
+    given = _given(target, frame, caller)
     captured = _context_in(target, frame, caller)
     contexts = [*given, *([] if captured is None else [captured.address])]
-    size = caller.child_sp - frame.child_sp
-    own = records_naming(target, stack, frame.return_address, frame.child_sp, size)
+    own = records_naming(target, stack, caller.ip, frame.child_sp, caller.child_sp - frame.child_sp)
     route, sp = Route.FAIL_FAST_FRAME, frame.child_sp
     for record, context in product(chain(given, own), contexts):
         found = saved_exception(target, stack, record, context, route=route, frame_sp=sp)
@@ -99,31 +98,14 @@ def from_fail_fast_frame(target: Target, stack: StackBounds, frame: Frame, calle
     return None
 
 
-def _given(target: Target, frame: Frame) -> list[int]:
-    """Return the words that may be the first two arguments of the function of `frame`."""
-    slot = frame.return_slot or 0
-    numbers = target.arch.facts.nonvolatile
-    words = [value for number in numbers if (value := frame.registers.gpr[number])]
-    for distance in (_HOME_OF_RDX, _HOME_OF_RCX):
-        try:
-            words.insert(0, target.memory.u64(slot + distance))
-        except MemoryUnreadable:
-            continue
-    return list(dict.fromkeys(word for word in words if word and not word % 8))
-
-
-def _records_in_own_frame(
-    target: Target, stack: StackBounds, frame: Frame, caller: Frame, context: Context
-) -> Iterator[int]:
-    """Yield the places of records in the frame of RtlRaiseStatus, which captured its own state into `context`.
-
-    The record names the instruction of `context` or the caller's. Where it names another one, it is found by its place.
-    """
-    size = caller.child_sp - frame.child_sp
-    for ip in (context.registers.ip, frame.return_address):
-        if ip:
-            yield from records_naming(target, stack, ip, frame.child_sp, size)
-    yield from _plausible(target, frame.child_sp + _RECORD_IN_RAISE_STATUS)
+def _given(target: Target, frame: Frame, caller: Frame) -> list[int]:
+    """Return the words that may be the first two arguments of the function of `frame`, which `caller` called."""
+    words: list[int | None] = []
+    for distance in (_HOME_OF_RCX, _HOME_OF_RDX):
+        with suppress(MemoryUnreadable):
+            words.append(target.memory.u64(caller.child_sp + distance))
+    words += [frame.registers.gpr[number] for number in target.arch.facts.nonvolatile]
+    return list(dict.fromkeys(word for word in words if word))
 
 
 def _records_beside(target: Target, stack: StackBounds, frame: Frame, context: int) -> Iterator[int]:
@@ -131,20 +113,16 @@ def _records_beside(target: Target, stack: StackBounds, frame: Frame, context: i
 
     Record and CONTEXT are given from function to function as EXCEPTION_POINTERS {record, CONTEXT}, two adjacent words.
     """
-    low = max(stack.limit, frame.child_sp - _MAX_FRAME) & -8
+    low = round_up(max(stack.limit, frame.child_sp - _MAX_FRAME), _WORD)
     data = target.memory.read_available(low, context - low)
-    wanted = context.to_bytes(8, "little")
-    position = data.rfind(wanted, 8)
-    while position >= 0 and target.meter.take(target.meter.budgets.checks):
-        if position % 8 == 0:
-            yield from _plausible(target, int.from_bytes(data[position - 8 : position], "little"))
-        position = data.rfind(wanted, 8, position + 7)
+    for offset in reversed(list(words_equal(data[_WORD:], context, _WORD))):  # of the word before
+        yield from _plausible(target, int.from_bytes(data[offset : offset + _WORD], "little"))
 
 
 def _plausible(target: Target, address: int) -> Iterator[int]:
     """Yield `address` if a record of an exception that was raised anew may be there."""
     with suppress(MemoryUnreadable):
-        if address and not address % 8 and is_plausible_record(target, read_record(target.memory, address, Arch.X64)):
+        if is_plausible_record(target, read_record(target.memory, address, Arch.X64)):
             yield address
 
 
@@ -153,30 +131,19 @@ def records_naming(target: Target, stack: StackBounds, ip: int, low: int, size: 
 
     The `size` bytes from the stack address `low` on are searched.
     """
-    low = (max(low, stack.limit) + 7) & -8
+    low = round_up(max(low, stack.limit), _WORD)
     data = target.memory.read_available(low, min(size, stack.base - low))
-    wanted = ip.to_bytes(8, "little")
-    position = data.find(wanted, _ADDRESS_IN_RECORD)
-    while position >= 0 and target.meter.take(target.meter.budgets.checks):
-        at = low + position - _ADDRESS_IN_RECORD
-        if at % 8 == 0 and _is_record(target, at):
-            yield at
-        position = data.find(wanted, position + 1)
-
-
-def _is_record(target: Target, address: int) -> bool:
-    try:
-        record = read_record(target.memory, address, Arch.X64)
-    except MemoryUnreadable:
-        return False
-    return bool(record.code) and record.is_well_formed and record.flags <= MAX_FLAGS
+    for offset in words_equal(data[_ADDRESS_IN_RECORD:], ip, _WORD):
+        flags = data[offset + _FLAGS_IN_RECORD : offset + _NESTED_IN_RECORD]
+        if int.from_bytes(flags, "little") <= MAX_FLAGS:
+            yield low + offset
 
 
 def _context_in(target: Target, frame: Frame, caller: Frame) -> Context | None:
     """Return the CONTEXT in the frame `frame` that has the state of its caller, or else of the function itself."""
-    start, end = (frame.child_sp + 15) & -16, min(caller.child_sp, frame.child_sp + _MAX_FRAME)
+    alignment = X64.context_alignment
     own: Context | None = None
-    for address in range(start, end - X64.context_size + 1, 16):
+    for address in range(round_up(frame.child_sp, alignment), caller.child_sp, alignment)[: _MAX_FRAME // alignment]:
         if not target.meter.take(target.meter.budgets.checks):
             break
         try:
@@ -186,7 +153,7 @@ def _context_in(target: Target, frame: Frame, caller: Frame) -> Context | None:
         ip, sp = context.registers.ip, context.registers.sp
         if not context.has_plausible_flags:
             continue
-        if ip == frame.return_address and sp == caller.child_sp:
+        if (ip, sp) == (caller.ip, caller.child_sp):
             return context
         if own is None and sp == frame.child_sp and captures_itself(target, ip):
             own = context

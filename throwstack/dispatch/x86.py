@@ -23,7 +23,8 @@ from throwstack.core.contexts import read_context
 from throwstack.core.exception_record import UNWINDING
 from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.registers import X86, Arch
+from throwstack.core.registers import Arch
+from throwstack.core.stack_words import round_up, words_equal
 from throwstack.dispatch.exception_pointers import pair_at
 from throwstack.dispatch.raisers import FAIL_FAST, is_plausible_record
 from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
@@ -39,10 +40,12 @@ _ARGUMENT = 8
 
 At ChildEBP is the saved ebp (or the slot for it), then follow the return address and the argument.
 """
+_WORD = 4
 _AROUND_ESP = 0x10
 _ADDRESS_IN_RECORD = 12
 _MAX_FRAME = 0x1000
-_HANDLERS = ("ExecuteHandler", "except_handler", "FrameHandler")
+_HANDLERS = ("except_handler", "FrameHandler")
+"""What the names of handlers have, whatever C runtime they are from."""
 _NODE_ARGUMENTS = 0x40
 """How many bytes after the start of a nested registration ExecuteHandler's arguments are searched.
 
@@ -136,8 +139,7 @@ def _from_fail_fast_frame(target: Target, stack: StackBounds, frame: Frame) -> S
     at = context or _captured(target, frame)
     if at is None:
         return None
-    data = b"" if record else target.memory.read_available(frame.sp, frame.child_sp - frame.sp)
-    records = [record] if record else [frame.sp + place for place in _records_in(data, returns_to)]
+    records = [record] if record else _records_in(target, frame, returns_to)
     for place in records:
         found = saved_exception(target, stack, place, at, route=Route.FAIL_FAST_FRAME, frame_sp=frame.child_sp)
         if found is not None and is_plausible_record(target, found.record):
@@ -145,12 +147,11 @@ def _from_fail_fast_frame(target: Target, stack: StackBounds, frame: Frame) -> S
     return None
 
 
-def _records_in(data: bytes, address: int) -> Iterator[int]:
-    """Yield the offsets in `data`, the contents of a frame, of possible records with the ExceptionAddress `address`."""
-    wanted = address.to_bytes(4, "little")
-    for position in range(_ADDRESS_IN_RECORD, min(len(data), _MAX_FRAME) - 3, 4):
-        if data[position : position + 4] == wanted:
-            yield position - _ADDRESS_IN_RECORD
+def _records_in(target: Target, frame: Frame, address: int) -> Iterator[int]:
+    """Yield the places of possible records in the frame `frame` whose ExceptionAddress is `address`."""
+    data = target.memory.read_available(frame.sp, min(frame.child_sp - frame.sp, _MAX_FRAME))
+    for offset in words_equal(data[_ADDRESS_IN_RECORD:], address, _WORD):
+        yield frame.sp + offset
 
 
 def _captured(target: Target, frame: Frame) -> int | None:
@@ -158,7 +159,7 @@ def _captured(target: Target, frame: Frame) -> int | None:
     slot = frame.child_sp + 4
     try:
         returns_to = target.memory.u32(slot)
-        for address in range(max(frame.sp & ~3, slot - _MAX_FRAME), slot - X86.context_size + 1, 4):
+        for address in range(round_up(max(frame.sp, slot - _MAX_FRAME), _WORD), slot, _WORD):
             if not target.meter.take(target.meter.budgets.checks):
                 return None
             context = read_context(target.memory, address, Arch.X86)

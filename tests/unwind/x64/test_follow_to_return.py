@@ -45,6 +45,10 @@ def test_a_stack_probe_without_unwind_data_is_followed_to_its_return(offset, pus
         ("7402 0f0b 59 5b eb01 cc c3", 0x5A5A),  # je over ud2; pop rcx / pop rbx / jmp over int3; ret
         ("53 5b 59 5b c3", 0x5A5A),  # push rbx / pop rbx / pop rcx / pop rbx / ret
         ("4883c408 488b1c24 4883c408 c3", None),  # add rsp,8 / mov rbx,[rsp] / add rsp,8 / ret
+        ("53 5b 4883c410 c3", None),  # push rbx / pop rbx / add rsp,10h / ret: what was pushed may be another value
+        ("488d642410 c3", 0xBAD),  # lea rsp,[rsp+10h] / ret
+        ("4883ec08 4883c418 c3", 0xBAD),  # sub rsp,8 / add rsp,18h / ret
+        ("4883c410 b301 c3", None),  # add rsp,10h / mov bl,1 / ret
     ],
 )
 def test_code_that_leads_to_a_return_gives_the_caller(code, rbx):
@@ -59,10 +63,15 @@ def test_code_that_leads_to_a_return_gives_the_caller(code, rbx):
 
 
 @pytest.mark.parametrize(
-    "code", ["ffd0 4883c410 c3", "488be1 c3", "4883c410 c20800", "ebfe", "c9 c3", "4883c410 cc", "06"]
+    "code",
+    [
+        *("ffd0 4883c410 c3", "488be1 c3", "4883c410 c20800", "ebfe", "c9 c3", "4883c410 cc", "06"),
+        *("53 c3", "488d6008 4883c410 c3", "488d640c08 4883c408 c3", "4801c4 4883c410 c3", "5c c3", "480fc8 0f05 c3"),
+    ],
 )
 def test_code_that_leads_to_no_return_is_guessed_at(code):
-    # a call, rsp from rcx, `ret 8`, an endless loop, leave, no end, no instruction
+    # a call, rsp from rcx, `ret 8`, an endless loop, leave, no end, no instruction;
+    # a return to what was pushed, lea rsp,[rax+8], lea rsp,[rsp+rcx+8], add rsp,rax, pop rsp, a system call
     scene = Scene(bytes.fromhex(code))
     sp, caller_sp = Label(), Label()
     scene.stack.at(0x13F00).mark(sp).d64(0, 0x5A5A, scene.return_address)

@@ -61,3 +61,35 @@ def test_a_sorted_table_of_other_addresses_is_none() -> None:
 
 def test_few_entries_may_be_a_coincidence() -> None:
     assert search(built(7)[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "count"),
+    [
+        pytest.param((TEXT + 160, TEXT + 176), 20, id="right after the entry before"),
+        pytest.param((TEXT + 159, TEXT + 176), 10, id="in the function before"),
+        pytest.param((TEXT + 160, TEXT + 160), 10, id="of no bytes"),
+        pytest.param((TEXT + 176, TEXT + 160), 10, id="that ends before it begins"),
+    ],
+)
+def test_a_table_ends_before_an_entry_that_cannot_follow(entry: tuple[int, int], count: int) -> None:
+    """Of 20 entries the eleventh is `entry`."""
+    image, (address, _) = built(20)
+    at = address - BASE + 12 * 10
+    changed = image[:at] + struct.pack("<II", *entry) + image[at + 8 :]
+    assert search(changed) == (address, 12 * count)
+
+
+@pytest.mark.parametrize(("beyond", "count"), [(0, 20), (1, 19)])
+def test_the_last_function_may_end_with_the_image(beyond: int, count: int) -> None:
+    image, (address, _) = built(20)
+    at = address - BASE + 12 * 19 + 4
+    changed = image[:at] + struct.pack("<I", len(image) + beyond) + image[at + 4 :]
+    assert search(changed) == (address, 12 * count)
+
+
+@pytest.mark.parametrize("unwind", [0, 0xFFFFFF00], ids=["none", "outside the image"])
+def test_a_table_ends_before_an_entry_without_unwind_information(unwind: int) -> None:
+    image, (address, _) = built(20)
+    at = address - BASE + 12 * 10 + 8
+    assert search(image[:at] + struct.pack("<I", unwind) + image[at + 4 :]) == (address, 120)

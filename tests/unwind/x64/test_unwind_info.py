@@ -46,6 +46,47 @@ def test_each_unwind_code_is_decoded(slots: str, expected: UnwindCode) -> None:
     assert info == UnwindInfo(1, 0, 10, 0, 0, (expected,))
 
 
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        ("00 00 00 00", "unwind information of version 0 at 0x10000"),
+        ("03 00 00 00", "unwind information of version 3 at 0x10000"),
+        ("01 00 01 00 01 40", "PUSH_NONVOL on a register that cannot be"),
+        ("01 00 02 00 09 44 07 00", "SAVE_NONVOL on a register that cannot be"),
+        ("01 00 03 00 09 45 08 00 10 00", "SAVE_NONVOL_FAR on a register that cannot be"),
+        ("01 00 01 00 08 03", "SET_FPREG on a register that cannot be"),
+        ("01 00 01 24 08 03", "SET_FPREG on a register that cannot be"),
+        ("01 00 03 00 0a 21 00 00 00 00", "ALLOC_LARGE of form 2"),
+        ("01 00 01 00 00 2a", "PUSH_MACHFRAME of form 2"),
+        *((f"01 00 01 00 00 {code:02x}", f"code {code}, which there is not") for code in range(11, 16)),
+        ("01 00 01 00 0a 01", "ALLOC_LARGE without its operand"),
+        ("01 00 02 00 0a 11 01 00", "ALLOC_LARGE without its operand"),
+        ("01 00 01 00 09 34", "SAVE_NONVOL without its operand"),
+        ("01 00 02 00 09 65 08 00", "SAVE_NONVOL_FAR without its operand"),
+        ("01 00 01 00 09 68", "SAVE_XMM128 without its operand"),
+        ("01 00 02 00 09 f9 10 00", "SAVE_XMM128_FAR without its operand"),
+        ("01 00 01 00 05 66", "SPARE without its operand"),
+        ("01 00 02 00 05 67 00 00", "SPARE without its operand"),
+        ("21 00 00 00 80100000 00100000 00300000", "chained entry that cannot be one"),
+    ],
+)
+def test_what_cannot_be_unwind_information_is_refused_with_the_reason(info: str, reason: str) -> None:
+    found = decode(memory_of({AT: bytes.fromhex(info)}), AT)
+    assert isinstance(found, Stop)
+    assert (found.end, found.detail.startswith(reason), "0x10000" in found.detail) == (End.BAD_UNWIND_DATA, True, True)
+
+
+def test_a_register_that_only_the_low_bits_of_another_operation_name_is_allowed() -> None:
+    """xmm4 has the number of rsp; the operands of SET_FPREG are reserved."""
+    assert decoded("01 09 02 00 09 48 02 00").codes == (UnwindCode(9, UnwindOp.SAVE_XMM128, 4, 0x20),)
+    assert decoded("01 08 01 f5 08 43").codes == (UnwindCode(8, UnwindOp.SET_FPREG, 5, 0xF0),)
+
+
+def test_the_flags_are_in_the_upper_bits_of_the_first_byte() -> None:
+    assert [decoded(f"{head:02x} 07 00 00").flags for head in (0x01, 0x09, 0x11, 0x19)] == [0, 1, 2, 3]
+    assert decoded("09 07 00 00").prologue_size == 7
+
+
 def test_the_frame_register_is_in_the_header() -> None:
     info = decoded("01 08 02 25 08 03 01 50")
     assert (info.frame_register, info.frame_offset) == (5, 0x20)

@@ -115,20 +115,17 @@ def decode(memory: Memory, address: int) -> UnwindInfo | Stop:
     return UnwindInfo(version, flags, prologue_size, frame & 15, (frame >> 4) * 16, plain, epilogues, chained)
 
 
-# Operand slots of each code, and the unit in bytes in which the operand counts. ALLOC_LARGE has a second form.
 _OPERANDS = {
-    UnwindOp.PUSH_NONVOL: (0, 0),
-    UnwindOp.ALLOC_LARGE: (1, 8),
-    UnwindOp.ALLOC_SMALL: (0, 0),
-    UnwindOp.SET_FPREG: (0, 0),
-    UnwindOp.SAVE_NONVOL: (1, 8),
-    UnwindOp.SAVE_NONVOL_FAR: (2, 1),
-    UnwindOp.EPILOG: (0, 0),
-    UnwindOp.SPARE: (2, 1),
-    UnwindOp.SAVE_XMM128: (1, 16),
-    UnwindOp.SAVE_XMM128_FAR: (2, 1),
-    UnwindOp.PUSH_MACHFRAME: (0, 0),
+    UnwindOp.ALLOC_LARGE: 1,
+    UnwindOp.SAVE_NONVOL: 1,
+    UnwindOp.SAVE_NONVOL_FAR: 2,
+    UnwindOp.SPARE: 2,
+    UnwindOp.SAVE_XMM128: 1,
+    UnwindOp.SAVE_XMM128_FAR: 2,
 }
+"""How many further slots a code has as its operand, if any. ALLOC_LARGE has a second form."""
+_UNITS = {UnwindOp.ALLOC_LARGE: 8, UnwindOp.SAVE_NONVOL: 8, UnwindOp.SAVE_XMM128: 16}
+"""What one of an operand means in bytes, if not a byte."""
 _NAMES_GENERAL_REGISTER = (UnwindOp.PUSH_NONVOL, UnwindOp.SAVE_NONVOL, UnwindOp.SAVE_NONVOL_FAR)
 _HAS_TWO_FORMS = (UnwindOp.ALLOC_LARGE, UnwindOp.PUSH_MACHFRAME)
 _VALUES = frozenset(UnwindOp)
@@ -151,7 +148,7 @@ def _decode_codes(raw: bytes, version: int, frame: int, address: int) -> list[Un
         if number not in _VALUES:
             return wrong(f"code {number}, which there is not")
         op = UnwindOp(number)
-        extra, unit = _OPERANDS[op]
+        extra, unit = _OPERANDS.get(op, 0), _UNITS.get(op, 1)
         if op is UnwindOp.EPILOG and version == 1:
             op, extra = UnwindOp.SPARE, 1
         if op in _HAS_TWO_FORMS and info > 1:

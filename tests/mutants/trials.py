@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tries mutants in processes that are forked once the tests are imported: each makes its change and runs its tests."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any, NoReturn
+
+import pytest
+
+from tests.mutants.in_place import compiled, import_again_with, loaded_functions, swap_functions
+from tests.mutants.lines import LineRecorder
+from tests.mutants.mutate import Mutant, changed_tree, parse
+from tests.support.vol import CHECKOUT
+
+SECONDS_FOR_A_TEST = 10
+"""How much longer than without a change a test may take. What ends no more is noticed."""
+
+FAULT = 77
+"""The status with which a process exits that could not make its change."""
+
+QUIET = ("-x", "-q", "-p", "no:cacheprovider", "--no-header", "--capture=no")
+
+Chosen = tuple[str, Mutant]
+"""Path of a module, from the checkout on, and a mutant of it."""
+
+
+class Trials:
+    """A plugin of pytest that tries mutants instead of running the tests that were collected."""
+
+    def __init__(
+        self,
+        chosen: Sequence[Chosen],
+        mirrors: Callable[[str], list[str]],
+        done: Callable[[str, Mutant, bool], None],
+        *,
+        jobs: int = 1,
+        is_quick: bool = False,
+    ) -> None:
+        """Each of `chosen` is tried, `jobs` at a time. `done` is told of each, and whether a test noticed it.
+
+        `mirrors` returns the test modules that are named after a module. If `is_quick` is true, no others run.
+        """
+        self._chosen, self._mirrors, self._done = chosen, mirrors, done
+        self._jobs, self._is_quick = jobs, is_quick
+        self._seconds: dict[str, float] = {}
+        self._tests: dict[tuple[str, int], list[str]] = {}
+        self._running: dict[int, Chosen] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Record which tests run which lines, then try one mutant after another."""
+        if not self._is_quick:
+            recorded = in_a_fork(lambda: self._recorded(session))
+            if recorded is None:
+                message = "the tests fail without a change"
+                raise RuntimeError(message)
+            self._seconds, self._tests = recorded
+        functions = {path: loaded_functions(path) for path, _ in self._chosen}
+        for path, mutant in self._chosen:
+            while len(self._running) >= self._jobs:
+                self._wait()
+            items = self._items(session, path, mutant)
+            child = os.fork()
+            if not child:
+                self._try(session, items, functions[path], path, mutant)
+            self._running[child] = path, mutant
+        while self._running:
+            self._wait()
+        return True
+
+    def _recorded(self, session: pytest.Session) -> tuple[dict[str, float], dict[tuple[str, int], list[str]]] | None:
+        recorder = LineRecorder({str(CHECKOUT / path) for path, _ in self._chosen})
+        session.config.pluginmanager.register(recorder)
+        is_good = run_items(session, session.items)
+        return (recorder.seconds, dict(recorder.tests)) if is_good else None
+
+    def _items(self, session: pytest.Session, path: str, mutant: Mutant) -> list[pytest.Item]:
+        """Return the tests that run the line of a mutant, quickest first; none if it is run by an import."""
+        if self._is_quick:
+            mirrors = self._mirrors(path)
+            return [item for item in session.items if str(item.path) in mirrors]
+        names = set(self._tests.get((str(CHECKOUT / path), mutant.line), []))
+        found = [item for item in session.items if item.nodeid in names]
+        return sorted(found, key=lambda item: self._seconds[item.nodeid])
+
+    def _try(self, session: pytest.Session, items: list[pytest.Item], functions: Any, *chosen: Any) -> NoReturn:
+        """Exit with status 0 if no test notices the mutant, and with `FAULT` if it cannot be tried."""
+        path, mutant = chosen
+        status = FAULT
+        try:
+            quiet()
+            text = (CHECKOUT / path).read_text("utf-8")
+            old, new = compiled(path, parse(text)), compiled(path, changed_tree(text, mutant))
+            is_swapped = bool(items) and swap_functions(functions, old, new)
+            status = 1
+            survives = run_items(session, items, self._seconds) if is_swapped else self._survives_import(path, new)
+            status = 0 if survives else 1
+        finally:
+            os._exit(status)
+
+    def _survives_import(self, path: str, code: Any) -> bool:
+        """Say whether no test notices `code` in the place of the module at `path` when all is imported again.
+
+        The tests named after the module run first: to import these is quick.
+        """
+        import_again_with(path, code)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, 6 * SECONDS_FOR_A_TEST + 2 * sum(self._seconds.values()))
+        everything = sorted({name.partition("::")[0] for name in self._seconds})
+        runs = [self._mirrors(path), [] if self._is_quick else everything]
+        return all(pytest.main([*QUIET, *tests]) == 0 for tests in runs if tests)
+
+    def _wait(self) -> None:
+        child, status = os.wait()
+        path, mutant = self._running.pop(child)
+        if status == FAULT << 8:
+            message = f"{path}:{mutant.line}: {mutant.change}: cannot be tried"
+            raise RuntimeError(message)
+        self._done(path, mutant, status != 0)
+
+
+def run_items(session: pytest.Session, items: Sequence[pytest.Item], seconds: dict[str, float] | None = None) -> bool:
+    """Run tests until one fails, and say whether none does. The process ends if one takes far longer than `seconds`."""
+    for item, following in pairwise([*items, None]):
+        if seconds is not None:
+            limit = SECONDS_FOR_A_TEST + 3 * seconds.get(item.nodeid, 0)
+            signal.setitimer(signal.ITIMER_PROF, limit)  # of the processor: others may be busy
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.testsfailed:
+            return False
+    return True
+
+
+def in_a_fork(function: Callable[[], Any]) -> Any:
+    """Return what `function` returns in a forked process, so that what it imports and changes remains there."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            quiet()
+            with os.fdopen(writer, "wb") as stream:
+                pickle.dump(function(), stream)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        data = stream.read()
+    os.waitpid(child, 0)
+    return pickle.loads(data)
+
+
+def quiet() -> None:
+    """Send what this process prints nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def try_mutants(tests: Iterable[str], trials: Trials) -> None:
+    """Collect `tests` (paths) and let `trials` try its mutants with them.
+
+    Raises RuntimeError if the tests cannot be imported, or fail without a change.
+    """
+    sys.stdout.flush()
+    if pytest.main([*QUIET, "--no-summary", *tests], plugins=[trials]) not in {0, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        message = "the tests fail without a change, or cannot be collected"
+        raise RuntimeError(message)
