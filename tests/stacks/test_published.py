@@ -82,16 +82,13 @@ def test_taken_exceptions_are_listed_on_request(path: Path, mode: str) -> None:
     assert crash.verdict.code is VerdictCode.HANDLED
 
 
-_SILENT = pytest.mark.xfail(
-    reason="the taken exception of the filter hides that another one is dispatched", strict=True
-)
 IN_DISPATCH = {"VECTORED_HANDLER", "EXCEPTION_FILTER", "DISPATCHER_LOCK", "SECOND_CHANCE", "IN_DISPATCH"}
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.stem, marks=[_SILENT] if path.stem == "reporter-catches-in-filter-x86" else [])
+        pytest.param(path, id=path.stem)
         for path in FILES
         if read_stack(path).expected["all names"].verdict in IN_DISPATCH
     ],

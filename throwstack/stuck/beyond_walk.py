@@ -9,7 +9,7 @@ what is found has a note, or is only a doubt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from throwstack.core.exception_record import UNWINDING
@@ -84,7 +84,7 @@ class BeyondWalk:
         no word further out may lead into the dispatcher or a blocking function.
         """
         start, frames = "the walk of the blocked stack", walk.frames
-        guess = first_guess(self._target, frames)
+        guess = self._first_guess(frames)
         if guess is not None:
             return Proven(frames[max(guess - 1, 0)].sp, f"{start} is a guess from {frames[guess].ip:#x} on")
         reached = frames[-1].sp if frames else 0
@@ -97,6 +97,19 @@ class BeyondWalk:
             return Proven(reached, f"{start} ends at {reached:#x}, where no thread starts")
         caller = _return_address_above(self._target, frames[-1], stack)
         return Proven(reached, f"{start} ends below a return address at {caller:#x}" if caller else "")
+
+    def _first_guess(self, frames: Sequence[Frame]) -> int | None:
+        """Return the index of the first frame of a walk that does not prove what is not on the stack, or None.
+
+        Beside guesses it is the caller of code outside the images in which the thread waits, and of which there is no
+        unwind data. Example: a copy of a system call's stub. It leaves rbp (ebp) as it is, so that its return address
+        is right. But if rbp belongs to a function further out, the frame of the caller ends there, and all between is
+        jumped over.
+        """
+        guess = first_guess(self._target, frames)
+        if len(frames) < 2 or guess == 0 or self._target.images.is_code(frames[0].ip):  # noqa: PLR2004 - a caller
+            return guess
+        return guess if frames[1].trust in {Trust.CFI, Trust.FPO} else 1
 
     def _has_words(self, low: int, high: int) -> bool:
         """Say whether a word on the stack from `low` to `high` is in a function that is searched for."""
@@ -133,6 +146,31 @@ class BeyondWalk:
         doubt = doubt or self._not_proven(walk, proven) or self._may_be_blocked(stack, proven, high)
         return Beyond(None, doubt)
 
+    def missed(self, stack: ThreadStack, walk: Walk, proven: Proven, stuck: StuckThread) -> str:
+        """Return a doubt if an exception further in than those of `stuck` may have been missed, or "".
+
+        The walk was a guess below them. Example: a crash filter faults, and the return address from the dispatch of
+        this second fault was overwritten. The walk goes on with the dispatch of the first one, whose frames are sound.
+        """
+        known = {item.key for item in stuck.exceptions}
+        innermost = stuck.exceptions[0].context.address
+        low, high = max(self._suspects.extent(stack)[0], proven.reached), self._suspects.extent(stack)[1]
+        if not low < innermost < high:
+            return ""
+        meter = self._target.meter
+        for word in return_words(self._target, self._suspects.ranges, low, innermost, self._may_matter):
+            if not meter.take(meter.budgets.resumed):
+                break
+            found = self._evidence.stuck(stack, self._resumed(stack, word), (), word[0])
+            others = [] if found is None else [item for item in found.exceptions if item.key not in known]
+            if others:
+                code = others[0].record.code
+                return f"{self._leads(proven.ending, word)}, where exception {code:#010x} was dispatched"
+        return self._ends_in_dispatch(walk, proven)
+
+    def _leads(self, ending: str, word: StackWord) -> str:
+        return f"{ending}; the word at {word[0]:#x} leads to {self._target.symbols.name(word[1])}"
+
     def _from_word(
         self, stack: ThreadStack, walk: Walk | None, word: StackWord, proven: Proven, notes: tuple[str, ...]
     ) -> Beyond:
@@ -141,8 +179,7 @@ class BeyondWalk:
         resumed = self._resumed(stack, word)
         is_proof = self._evidence.proves_exception(self._target.symbols.name(value, is_return_address=True))
         stuck = self._evidence.stuck(stack, resumed, notes, address if is_proof else max(proven.reached, 0))
-        ending = proven.ending or "there is no walk of the blocked stack"
-        doubt = f"{ending}; the word at {address:#x} leads to {self._target.symbols.name(value)}"
+        doubt = self._leads(proven.ending or "there is no walk of the blocked stack", word)
         if stuck is None or not stuck.exceptions:
             return Beyond(None, doubt if is_proof else self._has_context(stack, resumed, address, doubt))
         exception = stuck.exceptions[0]
@@ -240,7 +277,7 @@ class BeyondWalk:
                 break
             resumed = self._resumed(stack, word)
             if self._evidence.stuck(stack, resumed, (), word[0]) is not None:
-                return f"{proven.ending}; the word at {word[0]:#x} leads to {self._target.symbols.name(word[1])}"
+                return self._leads(proven.ending, word)
         return ""
 
     def _is_call_of_blocker(self, word: int) -> bool:

@@ -133,7 +133,10 @@ class Triage:
         walk = self._target.walk(stack.registers, stack.bounds)
         stuck = self._evidence.stuck(stack, walk, notes, stack.registers.sp)
         proven = self._beyond.proven(walk, stack)
-        if not proven.ending or (stuck is not None and stuck.exceptions):
+        if stuck is not None and stuck.exceptions:
+            missed = self._beyond.missed(stack, walk, proven, stuck) if proven.ending else ""
+            return replace(stuck, notes=(*stuck.notes, missed)) if missed else stuck
+        if not proven.ending:
             self._doubt = self._evidence.unexplained
             return stuck
         notes += (proven.ending,)

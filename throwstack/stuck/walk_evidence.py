@@ -76,7 +76,7 @@ class WalkEvidence:
         )
         found = self.in_flight(stack, blocked)
         if not is_blocked and not proofs:
-            self.unexplained = "" if found.exceptions or found.taken else self._without_exception(names, walk.frames)
+            self.unexplained = "" if found.exceptions else self._without_exception(names, walk.frames, found)
             thread = StuckThread(stack, blocked_in(pairs), (), (), walk, (*notes, *box_notes))
             return self._in_dispatch(thread, walk.frames, found) or self._in_catch_block(stack, walk, notes)
         if not found.exceptions and not found.notes and self._is_doubtful(names, blockers):
@@ -117,13 +117,17 @@ class WalkEvidence:
             return _with_state(thread, handled, handled_state(self._target, inside, handled[0][0]), found.notes)
         return None
 
-    def _without_exception(self, names: Sequence[Name], frames: Sequence[Frame]) -> str:
-        """Return a doubt if a frame of a walk on which no exception was found is in the dispatcher.
+    def _without_exception(self, names: Sequence[Name], frames: Sequence[Frame], found: FoundExceptions) -> str:
+        """Return a doubt if a frame further out than all exceptions that were found on a walk is in the dispatcher.
 
         Its name has to be certain. On x86 it is enough that the walk has gone from it to code that the kernel
-        interrupted; on x64 RcConsolidateFrames leads to such code as well.
+        interrupted; on x64 RcConsolidateFrames leads to such code as well. Example: a crash reporter in a filter
+        catches an exception of its own, and the CONTEXT of the crash is damaged.
         """
+        thrown = max((item.context.registers.sp for item in found.taken), default=0)
         for index, name in enumerate(names):
+            if frames[index].sp < thrown:
+                continue
             role = role_of(name.symbol)
             is_left = index + 1 < len(frames) and frames[index + 1].is_interrupted
             is_dispatcher = role is DispatchRole.DISPATCHER and self._target.arch.facts.has_exception_list and is_left
