@@ -107,7 +107,7 @@ class BeyondWalk:
         jumped over.
         """
         guess = first_guess(self._target, frames)
-        if len(frames) < 2 or guess == 0 or self._target.images.is_code(frames[0].ip):  # noqa: PLR2004 - a caller
+        if len(frames) < 2 or guess == 0 or self._target.images.is_code(frames[0].ip):
             return guess
         return guess if frames[1].trust in {Trust.CFI, Trust.FPO} else 1
 
