@@ -31,7 +31,10 @@ from throwstack.names.symbols import Name, SymbolKind, Symbols, SymbolTable
 from throwstack.unwind.target import Target
 
 NTDLL = Module("ntdll.dll", r"C:\Windows\System32\ntdll.dll", 0x77000000, 0x100000)
+RUNTIME = Module("msvcr100.dll", r"C:\Windows\System32\msvcr100.dll", 0x78000000, 0x100000)
 LOW, RECORD, CONTEXT, SIZE = 0x10000, 0x10800, 0x10900, 0x1000
+OF_BLOCK = LOW + 0x700
+"""Where what runs a catch block has its exception registration: {next, handler in the C++ runtime}."""
 DISPATCHER, SEARCHER = "KiUserExceptionDispatcher", "RtlDispatchException"
 GUESSED = "the stack between was guessed"
 
@@ -70,10 +73,11 @@ def scene(
         registers = Registers(ip, tuple(sp if n == 4 else None for n in range(len(arch.register_names))))
         frames.append(Frame(registers, sp, 0, sp, trust))
     data = bytearray(SIZE)
+    data[OF_BLOCK - LOW + 4 : OF_BLOCK - LOW + 8] = (RUNTIME.base + 0x1000).to_bytes(4, "little")
     words = b"".join(word.to_bytes(4, "little") for word in arguments)
     data[at - LOW : at - LOW + len(words)] = words
     memory = memory_of({LOW: bytes(data)})
-    images = ImageMap(memory, ModuleMap([NTDLL]))
+    images = ImageMap(memory, ModuleMap([NTDLL, RUNTIME]))
     return Target(
         arch, memory, images, GivenSymbols(images, of), GivenWalk(Walk(tuple(frames), End.THREAD_START))
     ), frames
@@ -139,10 +143,22 @@ def test_on_x64_functions_of_ntdll_without_names_leave_it_open_where_they_may_un
 @pytest.mark.parametrize(("is_known", "expected"), [(True, Taken.YES), (False, Taken.UNKNOWN)])
 def test_on_x86_a_handler_that_was_called_and_has_no_registration_has_returned_or_taken_it(is_known, expected):
     frames = ("waits", "ExecuteHandler2", SEARCHER, DISPATCHER)
-    answer = ask(Arch.X86, *frames, registered=Registered((), (), is_known=is_known))
+    answer = ask(Arch.X86, *frames, registered=Registered((), (OF_BLOCK,), is_known=is_known))
     assert answer.taken is expected
     if not is_known:
         assert answer.why == "the thread's exception registrations are not known, or not to their end"
+
+
+@pytest.mark.parametrize("chain", [(), (CONTEXT + 0x500,), (LOW - 8, CONTEXT)])
+def test_on_x86_a_block_that_runs_on_top_of_the_dispatcher_has_a_registration(chain):
+    """The chain's head was overwritten with the registration that RtlUnwind would have made its head."""
+    answer = ask(
+        Arch.X86, "waits", "ExecuteHandler2", SEARCHER, DISPATCHER, registered=Registered((), chain, is_known=True)
+    )
+    assert (answer.taken, answer.why) == (
+        Taken.UNKNOWN,
+        "the block that would handle it has no exception registration",
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +173,7 @@ def test_on_x86_a_handler_that_was_called_and_has_no_registration_has_returned_o
 )
 def test_on_x86_the_registration_of_the_exception_shows_that_its_handler_runs(low, ip, expected):
     target, frames = scene(Arch.X86, "waits", "ExecuteHandler2", SEARCHER, DISPATCHER)
-    registered = Registered((thrown(Arch.X86, ip=ip),), (), is_known=True)
+    registered = Registered((thrown(Arch.X86, ip=ip),), (OF_BLOCK,), is_known=True)
     assert taken(target, thrown(Arch.X86), frames, low, registered).taken is expected
 
 

@@ -111,9 +111,11 @@ def test_damaged_registration_of_the_dispatcher_does_not_say_that_a_handler_took
     head = laid.thread.exception_list
     assert head is not None
     no_handler = laid.damaged(head + 4)
-    no_chain = copy(laid)
+    no_chain, unlinked = copy(laid), copy(laid)
     no_chain.thread = replace(laid.thread, exception_list=0xFFFFFFFF)
-    for outcome in (no_handler.outcome(mode), no_chain.outcome(mode)):
+    # The registration is {next, handler, the registration whose handler runs}: RtlUnwind makes the last the head.
+    unlinked.thread = replace(laid.thread, exception_list=laid.memory.u32(head + 8))
+    for outcome in (no_handler.outcome(mode), no_chain.outcome(mode), unlinked.outcome(mode)):
         assert outcome.crash is not None
         assert "a handler may have taken it" in outcome.crash.doubts[0]
 

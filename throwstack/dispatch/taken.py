@@ -143,11 +143,14 @@ def _damage(target: Target, item: SavedException, inside: Sequence[Frame], low: 
     """Return why a chain without a registration for `item` may be damaged, although it ends properly; else "".
 
     When a handler takes an exception, RtlUnwind unlinks ExecuteHandler's registration, and what is left is sound: the
-    registrations of the block that runs, and then that of the frame whose handler took the exception.
+    registrations of the block that runs, and then that of the frame whose handler took the exception. A block that runs
+    on top of the dispatcher's frames always has one: CallCatchBlock of the C++ runtime registers CatchGuardHandler, and
+    Delphi's HandleAnyException a handler that ends the block. Where there is none, the chain's head was overwritten.
     """
-    for node in registered.chain:
-        if not low <= node < item.context.address:
-            continue
+    own = [node for node in registered.chain if low <= node < item.context.address]
+    if not own and first_guess(target, inside) is None:  # frames that are guessed may be left from earlier
+        return "the block that would handle it has no exception registration"
+    for node in own:
         try:
             handler = target.memory.u32(node + 4)
         except MemoryUnreadable:
