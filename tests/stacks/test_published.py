@@ -105,6 +105,19 @@ def test_dispatch_whose_context_is_damaged_is_a_doubt(path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_row_of_another_exception_than_that_of_a_damaged_context_says_so(mode: str):
+    """A catch block faults. What it has caught is further out, and is all that is left."""
+    laid = _laid(FOLDER / "crt-fault-in-catch-x86.txt")[1]
+    crash = laid.outcome(mode).crash
+    assert crash is not None
+    context = crash.exceptions[0].context_address
+    assert context is not None
+    damaged = laid.damaged(context + 0xB8).outcome(mode).crash
+    assert damaged is not None
+    assert damaged.doubts[0].endswith("is in ntdll!KiUserExceptionDispatcher, without an exception there")
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["reporter-matlab-handler-x86", "reporter-engine-except-filter-x86"])
 def test_damaged_registration_of_the_dispatcher_does_not_say_that_a_handler_took_the_exception(name: str, mode: str):
     laid = _laid(FOLDER / f"{name}.txt")[1]

@@ -30,7 +30,7 @@ from tests.support.triage_stacks import (
     walk,
 )
 from tests.support.x86_saved import CONTEXT_IP, put_context, put_record
-from throwstack.core.frames import End, Frame, Trust
+from throwstack.core.frames import End, Frame, Trust, Walk
 from throwstack.dispatch.saved_exception import Route
 from throwstack.stuck.triage import Examination, Triage
 
@@ -238,3 +238,29 @@ def test_an_exception_further_in_that_a_guess_may_have_missed_is_a_doubt_of_the_
     assert [item.record.code for item in stuck.exceptions] == [0xC0000005]
     assert bool(stuck.notes) == bool(says)
     assert says in "".join(stuck.notes)
+
+
+THREW_AGAIN = frame(CONTEXT_IP, INNER + 0x320, INNER + 0x340)
+
+
+@pytest.mark.parametrize(
+    ("throwing", "says"),
+    [
+        (walk(THREW_AGAIN, end=End.BAD_RETURN_ADDRESS), "where exception 0xc0000005 was dispatched"),
+        (walk(THREW_AGAIN, OUTERMOST), ""),
+    ],
+)
+def test_an_exception_further_out_that_the_walk_of_the_throwing_stack_may_have_missed_is_a_doubt(
+    throwing: Walk, says: str
+):
+    """A vectored handler faults, and on the stack that threw the return address from the first dispatch is lost."""
+    stack = Stack(LIMIT, BASE)
+    second, first = raise_on(stack, INNER, 0xE06D7363), raise_on(stack, OUTER, 0xC0000005)
+    walks = {
+        IN_WAIT: walk(WAITING, second, OUTERMOST),
+        CONTEXT_IP: throwing,
+        (IN_RAISE, OUTER + 4): walk(first),
+    }
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()).stuck
+    assert [item.record.code for item in stuck.exceptions] == [0xE06D7363]
+    assert [says in note for note in stuck.notes] == [True] * bool(says)

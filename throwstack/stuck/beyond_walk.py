@@ -75,15 +75,15 @@ class BeyondWalk:
         self._suspects = suspects
         self._evidence = evidence
 
-    def proven(self, walk: Walk, stack: ThreadStack) -> Proven:
-        """Say how far `walk` is proven.
+    def proven(self, walk: Walk, stack: ThreadStack, start: str = "the walk of the blocked stack") -> Proven:
+        """Say how far `walk` is proven. `start` are the words for it.
 
         The outermost frame of a thread has the return address 0. A walk that went wrong (the code of a called function
         is on an absent page, or an entry of unwind data is damaged) may read a 0 in the middle of the stack and take it
         for that return address. So the last frame must also be near the base of the stack, not in the dispatcher, and
         no word further out may lead into the dispatcher or a blocking function.
         """
-        start, frames = "the walk of the blocked stack", walk.frames
+        frames = walk.frames
         guess = self._first_guess(frames)
         if guess is not None:
             return Proven(frames[max(guess - 1, 0)].sp, f"{start} is a guess from {frames[guess].ip:#x} on")
@@ -146,19 +146,20 @@ class BeyondWalk:
         doubt = doubt or self._not_proven(walk, proven) or self._may_be_blocked(stack, proven, high)
         return Beyond(None, doubt)
 
-    def missed(self, stack: ThreadStack, walk: Walk, proven: Proven, stuck: StuckThread) -> str:
-        """Return a doubt if an exception further in than those of `stuck` may have been missed, or "".
+    def missed(self, stack: ThreadStack, walk: Walk, proven: Proven, stuck: StuckThread, high: int) -> str:
+        """Return a doubt if an exception between `proven.reached` and `high` may have been missed, or "".
 
-        The walk was a guess below them. Example: a crash filter faults, and the return address from the dispatch of
-        this second fault was overwritten. The walk goes on with the dispatch of the first one, whose frames are sound.
+        `walk` is the walk on which it would have been found, a guess from there on. Example: a crash filter faults, and
+        the return address from the dispatch of this second fault was overwritten. The walk of the blocked stack goes on
+        with the dispatch of the first one, whose frames are sound. If the return address from the dispatch of the first
+        fault was overwritten, it is missing on the stack that threw the second.
         """
         known = {item.key for item in stuck.exceptions}
-        innermost = stuck.exceptions[0].context.address
-        low, high = max(self._suspects.extent(stack)[0], proven.reached), self._suspects.extent(stack)[1]
-        if not low < innermost < high:
+        low, end = max(self._suspects.extent(stack)[0], proven.reached), self._suspects.extent(stack)[1]
+        if not proven.ending or not low < high <= end:
             return ""
         meter = self._target.meter
-        for word in return_words(self._target, self._suspects.ranges, low, innermost, self._may_matter):
+        for word in return_words(self._target, self._suspects.ranges, low, high, self._may_matter):
             if not meter.take(meter.budgets.resumed):
                 break
             found = self._evidence.stuck(stack, self._resumed(stack, word), (), word[0])

@@ -109,7 +109,17 @@ class Triage:
 
     def _shown(self, stuck: StuckThread) -> StuckThread:
         """Return `stuck` in the form that is shown. If a part of this fails, it is returned with a note."""
-        return led_by_cause(self._target.symbols, self._with_whole_walks(stuck))
+        return led_by_cause(self._target.symbols, self._with_whole_walks(self._with_missed(stuck)))
+
+    def _with_missed(self, stuck: StuckThread) -> StuckThread:
+        """Return `stuck` with a note if the stack that threw its outermost exception may have one more."""
+        if not stuck.throwing_walks:
+            return stuck
+        stack, walk = stuck.stack, stuck.throwing_walks[-1]
+        proven = self._beyond.proven(walk, stack, "the walk of the throwing stack")
+        proven = replace(proven, reached=max(proven.reached, stuck.exceptions[-1].context.registers.sp))
+        missed = self._beyond.missed(stack, walk, proven, stuck, stack.bounds.base)
+        return replace(stuck, notes=(*stuck.notes, missed)) if missed else stuck
 
     def _with_whole_walks(self, stuck: StuckThread) -> StuckThread:
         """Return `stuck` with its throwing walks in the form that is shown.
@@ -134,7 +144,7 @@ class Triage:
         stuck = self._evidence.stuck(stack, walk, notes, stack.registers.sp)
         proven = self._beyond.proven(walk, stack)
         if stuck is not None and stuck.exceptions:
-            missed = self._beyond.missed(stack, walk, proven, stuck) if proven.ending else ""
+            missed = self._beyond.missed(stack, walk, proven, stuck, stuck.exceptions[0].context.address)
             return replace(stuck, notes=(*stuck.notes, missed)) if missed else stuck
         if not proven.ending:
             self._doubt = self._evidence.unexplained

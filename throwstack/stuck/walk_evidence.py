@@ -8,7 +8,7 @@ debugger something makes none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
 
@@ -81,8 +81,9 @@ class WalkEvidence:
             return self._in_dispatch(thread, walk.frames, found) or self._in_catch_block(stack, walk, notes)
         if not found.exceptions and not found.notes and self._is_doubtful(names, blockers):
             return None
+        missed = self._missed_dispatch(names, walk.frames, found)
         found = _without_signals(found, may_be_all=not proofs)
-        notes = (*notes, *found.notes, *box_notes)
+        notes = (*notes, *found.notes, *box_notes, *missed)
         if proofs and not found.exceptions:
             notes += ("the saved CONTEXT was not found",)
         thrown = found.exceptions[0].context.registers.sp if found.exceptions else stack.bounds.base
@@ -110,7 +111,9 @@ class WalkEvidence:
         live = _not_signals(found)
         if live:
             inside = _inside(frames, live[0][0], found.taken)
-            return _with_state(thread, live, dispatch_state(self._target, inside, live[0][0]), found.notes)
+            names = [name_of(self._target.symbols, frame) for frame in frames]
+            notes = (*found.notes, *self._missed_dispatch(names, frames, found))
+            return _with_state(thread, live, dispatch_state(self._target, inside, live[0][0]), notes)
         handled = list(zip(found.taken, found.taken_walks, strict=True)) if self._handled else []
         if handled:
             inside = _inside(frames, handled[0][0], ())
@@ -134,6 +137,25 @@ class WalkEvidence:
             if is_dispatcher or (name.is_certain and role in IN_DISPATCH):
                 return f"the frame at {name.address:#x} is in {name.module}!{name.symbol}, without an exception there"
         return ""
+
+    @staticmethod
+    def _missed_dispatch(names: Sequence[Name], frames: Sequence[Frame], found: FoundExceptions) -> Iterator[str]:
+        """Yield doubts about frames of the kernel's dispatcher whose exception was not found, although others were.
+
+        Example: a catch block faults, and the CONTEXT of the fault is damaged. What the block has caught is still on
+        the stack, further out, and is found instead. The CONTEXT of a dispatch is further out than its frame, and
+        further in than the frame of the next one. A frame of RtlRaiseException is no reason to doubt: where another
+        function of the dispatcher has called it, it has none of its own.
+        """
+        contexts = [item.context.address for item in (*found.exceptions, *found.taken)]
+        for name, frame in zip(reversed(names), reversed(frames), strict=True) if contexts else ():
+            role = role_of(name.symbol)
+            if role not in {DispatchRole.DISPATCHER, DispatchRole.RAISER}:
+                continue
+            here = [address for address in contexts if address >= frame.sp]
+            if not here and role is DispatchRole.DISPATCHER and name.is_certain:
+                yield f"the frame at {frame.ip:#x} is in {name.module}!{name.symbol}, without an exception there"
+            contexts = [address for address in contexts if address < frame.sp]
 
     def _in_catch_block(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...]) -> StuckThread | None:
         """Return a thread with an exception whose catch block runs on x64, if such are asked for; else None.
