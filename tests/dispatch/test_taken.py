@@ -181,7 +181,8 @@ def test_on_x86_vectored_handlers_have_no_registration_and_have_taken_nothing():
     assert ask(Arch.X86, "waits", "RtlpCallVectoredHandlers", SEARCHER, DISPATCHER, registered=NOBODY).taken is Taken.NO
 
 
-PASSED = (RECORD, 0x1234, CONTEXT)
+ASKED = CONTEXT + 0x500
+PASSED = (RECORD, ASKED, CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -190,13 +191,19 @@ PASSED = (RECORD, 0x1234, CONTEXT)
         (PASSED, LOW + 0x300, Taken.YES),
         (PASSED, LOW, Taken.YES),
         (PASSED, CONTEXT - 12, Taken.YES),
-        ((RECORD, RECORD, 0, CONTEXT), LOW + 0x300, Taken.YES),
+        ((RECORD, RECORD, ASKED, CONTEXT), LOW + 0x300, Taken.YES),
+        ((RECORD, 0xE0001234, CONTEXT), LOW + 0x300, Taken.UNKNOWN),
+        ((RECORD, CONTEXT - 0x100, CONTEXT), LOW + 0x300, Taken.UNKNOWN),
+        ((RECORD, ASKED + 1, CONTEXT), LOW + 0x300, Taken.UNKNOWN),
         (PASSED, LOW + 0x302, Taken.UNKNOWN),
         ((RECORD, CONTEXT), LOW + 0x300, Taken.UNKNOWN),
         (PASSED, CONTEXT - 8, Taken.UNKNOWN),
         ((), LOW, Taken.UNKNOWN),
     ],
-    ids=["on the stack", "lowest", "below the CONTEXT", "the second", "odd", "side by side", "not below", "nowhere"],
+    ids=[
+        *("on the stack", "lowest", "below the CONTEXT", "the second", "a code", "further in", "of no frame"),
+        *("odd", "side by side", "not below", "nowhere"),
+    ],
 )
 def test_on_x86_the_arguments_of_a_handler_count_where_its_frame_may_be_missing(arguments, at, expected):
     scenery = {"guessed": 1, "arguments": arguments, "at": at, "registered": NOBODY}

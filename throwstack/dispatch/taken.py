@@ -195,14 +195,19 @@ def runs_handler(target: Target, frame: Frame, item: SavedException) -> bool:
 def _passed_to_handler(target: Target, item: SavedException, low: int) -> bool:
     """Say whether the arguments of ExecuteHandler (record, a registration, CONTEXT) are on the stack below the CONTEXT.
 
-    `low` is the stack address from which on they are searched.
+    `low` is the stack address from which on they are searched. The registration is in a frame further out than the
+    CONTEXT. Another word between the two is not: a function that saves registers may have record, code and CONTEXT side
+    by side.
     """
     data = target.memory.read_available(low, item.context.address - low)
     record = item.record.location.to_bytes(_WORD, "little")
     context = item.context.address.to_bytes(_WORD, "little")
     at = data.find(record)
     while at >= 0:
-        if (low + at) % _WORD == 0 and data[at + 2 * _WORD : at + 3 * _WORD] == context:
+        registration = int.from_bytes(data[at + _WORD : at + 2 * _WORD], "little")
+        is_passed = (low + at) % _WORD == 0 and data[at + 2 * _WORD : at + 3 * _WORD] == context
+        is_outer = registration > item.context.address and registration % _WORD == 0
+        if is_passed and is_outer and target.memory.is_readable(registration, 2 * _WORD):
             return True
         at = data.find(record, at + 1)
     return False

@@ -131,15 +131,19 @@ class WalkEvidence:
         for index, name in enumerate(names):
             if frames[index].sp < thrown:
                 continue
-            role = role_of(name.symbol)
-            is_left = index + 1 < len(frames) and frames[index + 1].is_interrupted
-            is_dispatcher = role is DispatchRole.DISPATCHER and self._target.arch.facts.has_exception_list and is_left
-            if is_dispatcher or (name.is_certain and role in IN_DISPATCH):
+            is_certain = name.is_certain and role_of(name.symbol) in IN_DISPATCH
+            if is_certain or self._is_dispatcher(names, frames, index):
                 return f"the frame at {name.address:#x} is in {name.module}!{name.symbol}, without an exception there"
         return ""
 
-    @staticmethod
-    def _missed_dispatch(names: Sequence[Name], frames: Sequence[Frame], found: FoundExceptions) -> Iterator[str]:
+    def _is_dispatcher(self, names: Sequence[Name], frames: Sequence[Frame], index: int) -> bool:
+        """Say whether a frame is the kernel's dispatcher for certain."""
+        if role_of(names[index].symbol) is not DispatchRole.DISPATCHER:
+            return False
+        is_left = index + 1 < len(frames) and frames[index + 1].is_interrupted
+        return names[index].is_certain or (self._target.arch.facts.has_exception_list and is_left)
+
+    def _missed_dispatch(self, names: Sequence[Name], frames: Sequence[Frame], found: FoundExceptions) -> Iterator[str]:
         """Yield doubts about frames of the kernel's dispatcher whose exception was not found, although others were.
 
         Example: a catch block faults, and the CONTEXT of the fault is damaged. What the block has caught is still on
@@ -148,12 +152,12 @@ class WalkEvidence:
         function of the dispatcher has called it, it has none of its own.
         """
         contexts = [item.context.address for item in (*found.exceptions, *found.taken)]
-        for name, frame in zip(reversed(names), reversed(frames), strict=True) if contexts else ():
-            role = role_of(name.symbol)
-            if role not in {DispatchRole.DISPATCHER, DispatchRole.RAISER}:
+        for index in range(len(frames) - 1, -1, -1) if contexts else ():
+            name, frame = names[index], frames[index]
+            if role_of(name.symbol) not in {DispatchRole.DISPATCHER, DispatchRole.RAISER}:
                 continue
             here = [address for address in contexts if address >= frame.sp]
-            if not here and role is DispatchRole.DISPATCHER and name.is_certain:
+            if not here and self._is_dispatcher(names, frames, index):
                 yield f"the frame at {frame.ip:#x} is in {name.module}!{name.symbol}, without an exception there"
             contexts = [address for address in contexts if address < frame.sp]
 
