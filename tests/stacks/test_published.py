@@ -104,6 +104,19 @@ def test_dispatch_whose_context_is_damaged_is_a_doubt(path: Path) -> None:
     assert outcome.crash is not None or outcome.doubts
 
 
+def test_box_whose_text_is_not_known_is_a_doubt_where_the_walk_ends_before_its_caller() -> None:
+    """The file has no text of the box. The return address into `_CrtDbgReport` is overwritten, then that outside it."""
+    laid = _laid(FOLDER / "crt-mfc-assertion-debug.txt")[1]
+    assert laid.thread.registers is not None
+    target = laid.target("exports only")
+    frames = target.walk(laid.thread.registers, laid.bounds).frames
+    names = [name_of(target.symbols, frame).symbol for frame in frames]
+    inner = frames[names.index("_CrtDbgReport") - 1]
+    assert inner.return_slot is not None
+    outcome = laid.damaged(inner.return_slot, 0xB92109F).outcome("exports only")
+    assert outcome.doubts == ("a message box is shown, and the walk ends before what asked for it",)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_row_of_another_exception_than_that_of_a_damaged_context_says_so(mode: str):
     """A catch block faults. What it has caught is further out, and is all that is left."""

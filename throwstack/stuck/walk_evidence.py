@@ -25,7 +25,7 @@ from throwstack.names.dispatch_functions import IN_DISPATCH, DispatchRole, role_
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name
 from throwstack.stuck.dispatch_state import DispatchState, dispatch_state, handled_state
-from throwstack.stuck.error_box import without_own_boxes
+from throwstack.stuck.error_box import unknown_box, without_own_boxes
 from throwstack.stuck.explaining import explaining
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.suspects import may_be_in_function
@@ -62,7 +62,7 @@ class WalkEvidence:
             blocker is not None and blocker.is_triage and (shows or not blocker.needs_dispatch) for blocker in blockers
         )
         if may_dispatch and not shows and not is_blocked:
-            self.unexplained = _may_report(names, blockers)
+            self.unexplained = _may_report(names, blockers) or unknown_box(self._target, walk)
         if not is_blocked and not shows:
             return self._in_catch_block(stack, walk, notes)
         pairs = [(name.module, name.symbol if blocker else "") for name, blocker in zip(names, blockers, strict=True)]
