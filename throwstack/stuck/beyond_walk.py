@@ -154,9 +154,11 @@ class BeyondWalk:
         with the dispatch of the first one, whose frames are sound. If the return address from the dispatch of the first
         fault was overwritten, it is missing on the stack that threw the second.
         """
+        if not proven.ending:
+            return ""
         known = {item.key for item in stuck.exceptions}
         low, end = max(self._suspects.extent(stack)[0], proven.reached), self._suspects.extent(stack)[1]
-        if not proven.ending or not low < high <= end:
+        if not low < high <= end:
             return ""
         meter = self._target.meter
         for word in return_words(self._target, self._suspects.ranges, low, high, self._may_matter):

@@ -116,10 +116,12 @@ class Triage:
         if not stuck.throwing_walks:
             return stuck
         stack, walk = stuck.stack, stuck.throwing_walks[-1]
-        proven = self._beyond.proven(walk, stack, "the walk of the throwing stack")
-        proven = replace(proven, reached=max(proven.reached, stuck.exceptions[-1].context.registers.sp))
-        missed = self._beyond.missed(stack, walk, proven, stuck, stack.bounds.base)
-        return replace(stuck, notes=(*stuck.notes, missed)) if missed else stuck
+        doubts: list[str] = []
+        with Guard(lambda reason: doubts.append(f"the search for exceptions further out: {reason}")):
+            proven = self._beyond.proven(walk, stack, "the walk of the throwing stack")
+            proven = replace(proven, reached=max(proven.reached, stuck.exceptions[-1].context.registers.sp))
+            doubts.append(self._beyond.missed(stack, walk, proven, stuck, stack.bounds.base))
+        return replace(stuck, notes=(*stuck.notes, *filter(None, doubts)))
 
     def _with_whole_walks(self, stuck: StuckThread) -> StuckThread:
         """Return `stuck` with its throwing walks in the form that is shown.
@@ -144,8 +146,10 @@ class Triage:
         stuck = self._evidence.stuck(stack, walk, notes, stack.registers.sp)
         proven = self._beyond.proven(walk, stack)
         if stuck is not None and stuck.exceptions:
-            missed = self._beyond.missed(stack, walk, proven, stuck, stuck.exceptions[0].context.address)
-            return replace(stuck, notes=(*stuck.notes, missed)) if missed else stuck
+            doubts: list[str] = []
+            with Guard(lambda reason: doubts.append(f"the search for exceptions further in: {reason}")):
+                doubts.append(self._beyond.missed(stack, walk, proven, stuck, stuck.exceptions[0].context.address))
+            return replace(stuck, notes=(*stuck.notes, *filter(None, doubts)))
         if not proven.ending:
             self._doubt = self._evidence.unexplained
             return stuck
