@@ -22,6 +22,8 @@ NAMES = {
     "kernel32.dll": {"UnhandledExceptionFilter": 0x3608D, "WaitForSingleObject": 0x50000},
 }
 ASKED = BASE - 0x24
+OF_BLOCK = LIMIT + 0x4000
+"""Where what runs a catch block has its exception registration."""
 
 
 def frame(ip: int, sp: int, ebp: int) -> Frame:
@@ -36,6 +38,7 @@ def found_on(
     **start: object,
 ) -> FoundExceptions:
     stack.at(ASKED).d32(0xFFFFFFFF)
+    stack.at(OF_BLOCK).d32(ASKED, KERNEL32.base + 0x3608D)
     walk = Walk(frames, End.THREAD_START)
     target = make_target(Arch.X86, [KERNEL32, NTDLL], {LIMIT: stack.data()}, names, walk)
     start = {"low": LIMIT, "is_complete": True, "proves_exception": False, **start}
@@ -57,7 +60,7 @@ def delivered(stack: Stack, at: int, *, code: int = 0xC0000005, esp: int | None 
 
 @pytest.mark.parametrize(
     ("chain", "codes", "taken"),
-    [((ASKED,), [0xC0000006], [0xC0000005]), (None, [0xC0000006, 0xC0000005], []), ((ASKED - 4,), [0xC0000006], [])],
+    [((OF_BLOCK, ASKED), [0xC0000006], [0xC0000005]), (None, [0xC0000006, 0xC0000005], []), ((ASKED - 4,), [0xC0000006], [])],
     ids=["known", "not known", "broken"],
 )
 def test_a_known_chain_of_registrations_says_that_the_outer_exception_was_taken(

@@ -34,7 +34,10 @@ from throwstack.unwind.target import Target
 
 NTDLL = Module("ntdll.dll", r"C:\Windows\System32\ntdll.dll", 0x77000000, 0x100000)
 APP = Module("app.exe", r"C:\app.exe", 0x00400000, 0x100000)
+RUNTIME = Module("msvcr100.dll", r"C:\Windows\System32\msvcr100.dll", 0x78000000, 0x100000)
 LOW, RECORD, CONTEXT, SIZE = 0x10000, 0x10800, 0x10900, 0x1000
+OF_BLOCK = LOW + 0x700
+"""Where what runs a catch block has its exception registration: {next, handler in the C++ runtime}."""
 DISPATCHER, SEARCHER = "KiUserExceptionDispatcher", "RtlDispatchException"
 GUESSED = "the stack between was guessed"
 
@@ -62,12 +65,13 @@ def scene(
         registers = Registers(ip, tuple(sp if n == 4 else None for n in range(len(arch.register_names))))
         frames.append(Frame(registers, sp, 0, sp, trust))
     data = bytearray(SIZE)
+    data[OF_BLOCK - LOW + 4 : OF_BLOCK - LOW + 8] = (RUNTIME.base + 0x1000).to_bytes(4, "little")
     words = b"".join(word.to_bytes(4, "little") for word in arguments)
     data[at - LOW : at - LOW + len(words)] = words
     for address, word in more.items():
         data[address - LOW : address - LOW + 4] = word.to_bytes(4, "little")
     memory = memory_of({LOW: bytes(data)})
-    images = ImageMap(memory, ModuleMap([NTDLL, APP]))
+    images = ImageMap(memory, ModuleMap([NTDLL, APP, RUNTIME]))
     return Target(
         arch, memory, images, GivenNames(images, of), GivenWalk(Walk(tuple(frames), End.THREAD_START))
     ), frames
@@ -133,10 +137,22 @@ def test_on_x64_functions_of_ntdll_without_names_leave_it_open_where_they_may_un
 @pytest.mark.parametrize(("is_known", "expected"), [(True, Taken.YES), (False, Taken.UNKNOWN)])
 def test_on_x86_a_handler_that_was_called_and_has_no_registration_has_returned_or_taken_it(is_known, expected):
     frames = ("waits", "ExecuteHandler2", SEARCHER, DISPATCHER)
-    answer = ask(Arch.X86, *frames, registered=Registered((), (), is_known=is_known))
+    answer = ask(Arch.X86, *frames, registered=Registered((), (OF_BLOCK,), is_known=is_known))
     assert answer.taken is expected
     if not is_known:
         assert answer.why == "the thread's exception registrations are not known, or not to their end"
+
+
+@pytest.mark.parametrize("chain", [(), (CONTEXT + 0x500,), (LOW - 8, CONTEXT)])
+def test_on_x86_a_block_that_runs_on_top_of_the_dispatcher_has_a_registration(chain):
+    """The chain's head was overwritten with the registration that RtlUnwind would have made its head."""
+    answer = ask(
+        Arch.X86, "waits", "ExecuteHandler2", SEARCHER, DISPATCHER, registered=Registered((), chain, is_known=True)
+    )
+    assert (answer.taken, answer.why) == (
+        Taken.UNKNOWN,
+        "the block that would handle it has no exception registration",
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,7 +167,7 @@ def test_on_x86_a_handler_that_was_called_and_has_no_registration_has_returned_o
 )
 def test_on_x86_the_registration_of_the_exception_shows_that_its_handler_runs(low, ip, expected):
     target, frames = scene(Arch.X86, "waits", "ExecuteHandler2", SEARCHER, DISPATCHER)
-    registered = Registered((thrown(Arch.X86, ip=ip),), (), is_known=True)
+    registered = Registered((thrown(Arch.X86, ip=ip),), (OF_BLOCK,), is_known=True)
     assert taken(target, thrown(Arch.X86), frames, low, registered).taken is expected
 
 
@@ -159,7 +175,8 @@ def test_on_x86_vectored_handlers_have_no_registration_and_have_taken_nothing():
     assert ask(Arch.X86, "waits", "RtlpCallVectoredHandlers", SEARCHER, DISPATCHER, registered=NOBODY).taken is Taken.NO
 
 
-PASSED = (RECORD, 0x1234, CONTEXT)
+ASKED = CONTEXT + 0x500
+PASSED = (RECORD, ASKED, CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -168,13 +185,19 @@ PASSED = (RECORD, 0x1234, CONTEXT)
         (PASSED, LOW + 0x300, Taken.YES),
         (PASSED, LOW, Taken.YES),
         (PASSED, CONTEXT - 12, Taken.YES),
-        ((RECORD, RECORD, 0, CONTEXT), LOW + 0x300, Taken.YES),
+        ((RECORD, RECORD, ASKED, CONTEXT), LOW + 0x300, Taken.YES),
+        ((RECORD, 0xE0001234, CONTEXT), LOW + 0x300, Taken.UNKNOWN),
+        ((RECORD, CONTEXT - 0x100, CONTEXT), LOW + 0x300, Taken.UNKNOWN),
+        ((RECORD, ASKED + 1, CONTEXT), LOW + 0x300, Taken.UNKNOWN),
         (PASSED, LOW + 0x302, Taken.UNKNOWN),
         ((RECORD, CONTEXT), LOW + 0x300, Taken.UNKNOWN),
         (PASSED, CONTEXT - 8, Taken.UNKNOWN),
         ((), LOW, Taken.UNKNOWN),
     ],
-    ids=["on the stack", "lowest", "below the CONTEXT", "the second", "odd", "side by side", "not below", "nowhere"],
+    ids=[
+        *("on the stack", "lowest", "below the CONTEXT", "the second", "a code", "further in", "of no frame"),
+        *("odd", "side by side", "not below", "nowhere"),
+    ],
 )
 def test_on_x86_the_arguments_of_a_handler_count_where_its_frame_may_be_missing(arguments, at, expected):
     scenery = {"guessed": 1, "arguments": arguments, "at": at, "registered": NOBODY}
@@ -251,7 +274,7 @@ def test_a_flag_of_unwinding_is_believed_where_nothing_speaks_against_it(names, 
 HANDLED = ("waits", "ExecuteHandler2", SEARCHER, DISPATCHER)
 
 
-@pytest.mark.parametrize(("is_known", "chain"), [(True, ()), (False, ()), (False, (LOW + 0x400,))])
+@pytest.mark.parametrize(("is_known", "chain"), [(True, (OF_BLOCK,)), (False, ()), (False, (LOW + 0x400,))])
 def test_on_x86_an_except_block_on_top_of_a_handler_explains_the_flag(is_known, chain):
     """Delphi's except blocks run there, without a function that unwinds."""
     registered = Registered((), chain, is_known=is_known)
@@ -298,8 +321,8 @@ def test_on_x86_a_registration_that_cannot_be_read_is_damaged():
 
 
 def test_on_x86_registrations_of_other_parts_of_the_stack_say_nothing_of_the_exception():
-    assert with_chain(NODE, handler=0x1234, low=NODE + 4).taken is Taken.YES
-    assert with_chain(CONTEXT, handler=0x1234).taken is Taken.YES
+    assert with_chain(NODE, OF_BLOCK, handler=0x1234, low=NODE + 4).taken is Taken.YES
+    assert with_chain(OF_BLOCK, CONTEXT, handler=0x1234).taken is Taken.YES
     assert with_chain(CONTEXT - 4, handler=0x1234).taken is Taken.UNKNOWN
 
 
@@ -314,15 +337,15 @@ def test_on_x86_ntdll_registers_its_handler_for_an_exception_that_is_found_by_it
 def test_on_x86_the_registration_whose_handler_was_asked_is_in_the_chain():
     """RtlUnwind unlinks the registrations further in than the one whose handler took it, but not that one."""
     asked = {"arguments": (RECORD, OUTER_NODE, CONTEXT), "at": LOW + 0x88}
-    assert with_chain(OUTER_NODE, **asked).taken is Taken.YES
+    assert with_chain(OF_BLOCK, OUTER_NODE, **asked).taken is Taken.YES
     assert with_chain(NODE, OUTER_NODE, **asked).taken is Taken.YES
-    assert with_chain(OUTER_NODE + 0x100, **asked) == Answer(
+    assert with_chain(OF_BLOCK, OUTER_NODE + 0x100, **asked) == Answer(
         Taken.UNKNOWN,
         f"the exception registration at {OUTER_NODE:#x}, whose handler was asked, is not in the thread's chain",
     )
 
 
-@pytest.mark.parametrize(("chain", "expected"), [((OUTER_NODE,), Taken.YES), ((NODE,), Taken.UNKNOWN)])
+@pytest.mark.parametrize(("chain", "expected"), [((NODE, OUTER_NODE), Taken.YES), ((NODE,), Taken.UNKNOWN)])
 def test_on_x86_of_several_registrations_that_were_asked_one_is_in_the_chain(chain, expected):
     """The arguments of two frames: 0x40 bytes are between them."""
     words = (RECORD, OUTER_NODE + 0x100, CONTEXT, *[0] * 13, RECORD, OUTER_NODE, CONTEXT)
@@ -335,9 +358,9 @@ def test_on_x86_of_several_registrations_that_were_asked_one_is_in_the_chain(cha
 def test_on_x86_arguments_are_searched_in_the_mebibyte_below_the_context(below, expected):
     high = CONTEXT + (4 << 20)
     target, frames = scene(Arch.X86, "waits", "calls", SEARCHER, DISPATCHER, guessed=1)
-    words = b"".join(word.to_bytes(4, "little") for word in (RECORD, 0x1234, high))
+    words = b"".join(word.to_bytes(4, "little") for word in (RECORD, high + 0x100, high))
     start = high - (2 << 20)
-    data = bytes(high - below - start) + words + bytes(below - len(words))
+    data = bytes(high - below - start) + words + bytes(below - len(words) + 0x1000)
     item = thrown(Arch.X86)
     item = replace(item, context=replace(item.context, address=high))
     target = replace(target, memory=memory_of({start: data}))

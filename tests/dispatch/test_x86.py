@@ -207,8 +207,10 @@ def test_an_exception_whose_registration_is_unlinked_was_taken_by_a_handler():
     """A C++ catch block of x86 runs below the dispatcher's frames, which are still on the stack."""
     at, stack = LIMIT + 0x3000, Stack(LIMIT, BASE)
     delivered(stack, at)
+    of_block = at - 0x180
+    stack.at(of_block).d32(BASE - 0x24, CONTEXT_IP)
     stack.at(BASE - 0x24).d32(0xFFFFFFFF)
-    found = in_flight(stack, *asked_handler(stack, at), registrations=(BASE - 0x24,), proves_exception=False)
+    found = in_flight(stack, *asked_handler(stack, at), registrations=(of_block, BASE - 0x24), proves_exception=False)
     assert found.exceptions == ()
     assert [item.context.address for item in found.taken] == [at + 0x58]
     assert found.notes == (

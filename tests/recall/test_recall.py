@@ -38,6 +38,23 @@ def test_no_loss_silences_a_stuck_thread(name: str, most: int):
     assert {one.kind for one in outcomes} >= set(Kind) - {Kind.UNWIND}  # x86 has no function tables
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "what"),
+    [
+        ("handlers-x86", Kind.STUB, "0x13ff"),
+        ("handlers-x86-exports", Kind.STUB, "0x33ff"),
+        ("nested-exports", Kind.STUB, ""),
+        ("nested-exports", Kind.ZERO, ""),
+    ],
+)
+def test_a_guess_that_jumps_over_a_dispatch_is_a_doubt(name: str, kind: Kind, what: str):
+    """The frame pointer is that of a frame outside the dispatch, or a return address inside the dispatch is lost."""
+    outcomes = sampled(name, Sample(kinds=[kind], what=what))
+    assert outcomes
+    bad = {Result.SILENT, Result.WRONG}
+    assert [str(one) for one in outcomes if one.result in bad or one.false] == []
+
+
 @pytest.mark.parametrize("case", ["quiet", "quiet-x86", "decoys-x64", "decoys-x86", "deadlock", "fleet", "peers"])
 @pytest.mark.parametrize("symbols", ["", BY_EXPORTS])
 def test_dumps_without_a_loss_have_no_warning(case: str, symbols: str):

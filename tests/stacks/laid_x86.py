@@ -4,8 +4,9 @@
 Functions have frames with ebp, which is what published stacks mostly show. What the dispatcher leaves is where Windows
 leaves it: the two pointers, record and CONTEXT at esp of KiUserExceptionDispatcher; the CONTEXT in the frame of
 RtlRaiseException; the arguments of ExecuteHandler, and its registration, which is first in the thread's chain until the
-handler returns. RtlUnwind unlinks that registration: a catch block and a termination handler run without it. Frames
-that are unwound are below the live ones that are further out, and what was registered for them is unlinked.
+handler returns. RtlUnwind unlinks that registration: a catch block and a termination handler run without it. What runs
+a catch block registers a handler of its own, in case the block throws. Frames that are unwound are below the live ones
+that are further out, and what was registered for them is unlinked.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _ENDS_SEARCH = frozenset(
         *("System.@HandleAnyException", "System.@HandleFinally"),
     )
 )
+_RUNS_BLOCK = frozenset(("CallCatchBlock", "System.@HandleAnyException"))
 _OWN_CONTEXT = {"RaiseFailFastException": 0xC0000602, "_call_reportfault": 0x40000015}
 _OWN_CONTEXT |= {"_invoke_watson": 0xC0000417, "__acrt_call_reportfault": 0x40000015, "RtlRaiseStatus": 0xC0000005}
 _ROOM = 0x340
@@ -56,6 +58,7 @@ class LaidX86:
         self._contexts: list[tuple[int, int]] = []
         self._pointers = 0
         self._running: list[int] = []
+        self._ended = 0  # how many of these RtlUnwind has unlinked
         self._nodes: dict[int, int] = {}
         self.stack = Stack(_LIMIT, _BASE)
         self._functions = {function.start: self._function(function) for function in code.functions.values()}
@@ -175,9 +178,10 @@ class LaidX86:
         main, dead = Chain(self.stack, _BASE - 0x20), None
         for index in range(len(self._code.stack.frames) - 1, -1, -1):
             if self._code.stack.frames[index].is_unwound and dead is None:
-                dead, live = self._dead(main), (self._contexts[:], self._pointers, self._running[:], {**self._nodes})
+                dead, ended = self._dead(main), self._ended
+                live = self._contexts[:], self._pointers, self._running[:], {**self._nodes}
             elif not self._code.stack.frames[index].is_unwound and dead is not None:
-                main.return_slot, dead = dead.return_slot - 0x400, None
+                main.return_slot, dead, self._ended = dead.return_slot - 0x400, None, ended
                 self._contexts, self._pointers, self._running, self._nodes = live
             chain = main if dead is None else dead
             if self._name(index) in DISPATCHERS:
@@ -197,8 +201,8 @@ class LaidX86:
 
     def _lay_frame(self, chain: Chain, index: int) -> None:
         name, function, inner = self._name(index), self._functions[self._code.starts(index)], self._inner(index)
-        if name in _ENDS_SEARCH and self._running:
-            chain.seh = self._running[-1]
+        if name in _ENDS_SEARCH and len(self._running) > self._ended:
+            chain.seh, self._ended = self._running[-1], len(self._running)
         if inner is None:
             is_stub = function.shape.size == 0 and function.calls
             chain.enter(function, ip=function.calls[0].returns_to if is_stub else self._stop(function, index))
@@ -215,6 +219,8 @@ class LaidX86:
         if name.endswith(FUNCLET):
             chain.registers["ebp"] = self._nodes.get(self._owner(index), self._running[-1]) + 0x10
         chain.enter(function, call, args=self._arguments(chain, index, inner))
+        if name in _RUNS_BLOCK:
+            self._register_at(chain, -0x1C, function.start)
         self._register(chain, index)
         self._fill(chain, index)
 
@@ -231,9 +237,14 @@ class LaidX86:
         owners = {self._owner(i) for i in range(index) if self._name(i).endswith((FUNCLET, _CATCH))}
         if index != len(self._code.of_frame) - 1 and index not in owners:
             return
-        node = chain.placed[-1].registers["ebp"] - 0x10
-        self.stack.at(node).d32(chain.seh, self._handler())
-        chain.seh = self._nodes[index] = node
+        self._nodes[index] = self._register_at(chain, -0x10, self._handler())
+
+    def _register_at(self, chain: Chain, offset: int, handler: int) -> int:
+        """Register a handler in the frame entered last, at `offset` from its ebp; return where."""
+        node = chain.placed[-1].registers["ebp"] + offset
+        self.stack.at(node).d32(chain.seh, handler)
+        chain.seh = node
+        return node
 
     def _arguments(self, chain: Chain, index: int, inner: int) -> tuple[object, ...]:
         """Return what frame `index` passes to frame `inner`."""

@@ -104,6 +104,32 @@ def test_dispatch_whose_context_is_damaged_is_a_doubt(path: Path) -> None:
     assert outcome.crash is not None or outcome.doubts
 
 
+def test_box_whose_text_is_not_known_is_a_doubt_where_the_walk_ends_before_its_caller() -> None:
+    """The file has no text of the box. The return address into `_CrtDbgReport` is overwritten, then that outside it."""
+    laid = _laid(FOLDER / "crt-mfc-assertion-debug.txt")[1]
+    assert laid.thread.registers is not None
+    target = laid.target("exports only")
+    frames = target.walk(laid.thread.registers, laid.bounds).frames
+    names = [name_of(target.symbols, frame).symbol for frame in frames]
+    inner = frames[names.index("_CrtDbgReport") - 1]
+    assert inner.return_slot is not None
+    outcome = laid.damaged(inner.return_slot, 0xB92109F).outcome("exports only")
+    assert outcome.doubts == ("a message box is shown, and the walk ends before what asked for it",)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_row_of_another_exception_than_that_of_a_damaged_context_says_so(mode: str):
+    """A catch block faults. What it has caught is further out, and is all that is left."""
+    laid = _laid(FOLDER / "crt-fault-in-catch-x86.txt")[1]
+    crash = laid.outcome(mode).crash
+    assert crash is not None
+    context = crash.exceptions[0].context_address
+    assert context is not None
+    damaged = laid.damaged(context + 0xB8).outcome(mode).crash
+    assert damaged is not None
+    assert damaged.doubts[0].endswith("is in ntdll!KiUserExceptionDispatcher, without an exception there")
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["reporter-matlab-handler-x86", "reporter-engine-except-filter-x86"])
 def test_damaged_registration_of_the_dispatcher_does_not_say_that_a_handler_took_the_exception(name: str, mode: str):
@@ -111,9 +137,11 @@ def test_damaged_registration_of_the_dispatcher_does_not_say_that_a_handler_took
     head = laid.thread.exception_list
     assert head is not None
     no_handler = laid.damaged(head + 4)
-    no_chain = copy(laid)
+    no_chain, unlinked = copy(laid), copy(laid)
     no_chain.thread = replace(laid.thread, exception_list=0xFFFFFFFF)
-    for outcome in (no_handler.outcome(mode), no_chain.outcome(mode)):
+    # The registration is {next, handler, the registration whose handler runs}: RtlUnwind makes the last the head.
+    unlinked.thread = replace(laid.thread, exception_list=laid.memory.u32(head + 8))
+    for outcome in (no_handler.outcome(mode), no_chain.outcome(mode), unlinked.outcome(mode)):
         assert outcome.crash is not None
         assert "a handler may have taken it" in outcome.crash.doubts[0]
 

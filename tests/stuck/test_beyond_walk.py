@@ -30,7 +30,7 @@ from tests.support.triage_stacks import (
     walk,
 )
 from tests.support.x86_saved import CONTEXT_IP, put_context, put_record
-from throwstack.core.frames import End, Frame, Trust
+from throwstack.core.frames import End, Frame, Trust, Walk
 from throwstack.dispatch.saved_exception import Route
 from throwstack.stuck.triage import Examination, Triage
 
@@ -41,7 +41,14 @@ GUESSED = replace(OUTERMOST, trust=Trust.SCAN)
 IN_RAISE = NTDLL.base + 0x285FF + 0x3D
 
 
-@pytest.mark.parametrize("frames", [(WAITING, GUESSED), (WAITING, IN_A_SLEEP, GUESSED), (IN_PRIVATE, OUTERMOST)])
+FOLLOWED = replace(OUTERMOST, trust=Trust.PROLOGUE)
+"""The caller of code that was followed to its return."""
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [(WAITING, GUESSED), (WAITING, IN_A_SLEEP, GUESSED), (IN_PRIVATE, OUTERMOST), (IN_PRIVATE, FOLLOWED)],
+)
 def test_a_guess_that_jumps_over_the_filter_and_reaches_the_threads_start_clears_nobody(frames: tuple[Frame, ...]):
     """The step from code of no module by ebp is a guess too: ebp may be that of a function further out."""
     stack, saved = crashed()
@@ -49,6 +56,15 @@ def test_a_guess_that_jumps_over_the_filter_and_reaches_the_threads_start_clears
     stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()).stuck
     assert [item.context.address for item in stuck.exceptions] == [int(saved)]
     assert stuck.notes[0] == f"the walk of the blocked stack is a guess from {frames[-1].ip:#x} on"
+
+
+@pytest.mark.parametrize("frames", [(IN_PRIVATE, replace(OUTERMOST, trust=Trust.CFI)), (WAITING, FOLLOWED)])
+def test_the_caller_of_private_code_is_proven_by_unwind_data_and_that_of_a_function_by_its_code(
+    frames: tuple[Frame, ...],
+):
+    stack, _ = crashed()
+    walks = {IN_WAIT: walk(*frames), IN_FILTER: walk(IN_THE_FILTER)}
+    assert Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()) == Examination(None)
 
 
 def test_words_below_the_last_proven_frame_are_not_looked_at():
@@ -181,3 +197,70 @@ def test_a_return_address_into_a_blocking_function_is_a_doubt_where_a_walk_found
     found = Triage(target_of({LIMIT: stack.data(), IN_EXIT & -0x1000: bytes(page)}, walks)).examine(stack_of())
     doubt = "the walk of the blocked stack ended early: no return address found; the word at 0x45b9200 leads to "
     assert found == Examination(None, (f"{doubt}mscoree!CorExitProcess+0x46",) if is_doubted else ())
+
+
+def raise_on(stack: Stack, at: int, code: int) -> Frame:
+    """The frame of RtlRaiseException that raises `code`, with its CONTEXT and record; its return address is at `at`."""
+    record, saved, ebp = Label("record"), Label("context"), at + 0x300
+    stack.at(at).d32(IN_RAISE)
+    stack.at(ebp + 4).d32(CONTEXT_IP, record)
+    put_context(stack, at + 0x10, saved, esp=ebp + 12)
+    put_record(stack, ebp + 0x10, record, code=code)
+    return replace(frame(IN_RAISE, at + 4, ebp), return_address=CONTEXT_IP)
+
+
+INNER, OUTER = SP + 0x1000, SP + 0x3000
+
+
+JUMPED_OVER = "the word at 0x45ba000 leads to ntdll!RtlRaiseException+0x3d, where exception 0xe06d7363 was dispatched"
+RAISING_AGAIN = frame(IN_RAISE, SP, SP + 0x10)
+
+
+@pytest.mark.parametrize(
+    ("innermost", "trust", "says"),
+    [
+        (WAITING, Trust.SCAN, JUMPED_OVER),
+        (WAITING, Trust.FRAME_POINTER, ""),
+        (RAISING_AGAIN, Trust.SCAN, f"the frame at {IN_RAISE:#x} is in the dispatcher of exceptions"),
+    ],
+    ids=["jumped over", "all proven", "lost in the dispatcher"],
+)
+def test_an_exception_further_in_that_a_guess_may_have_missed_is_a_doubt_of_the_row(
+    innermost: Frame, trust: Trust, says: str
+):
+    """A crash filter faults, and the walk misses the dispatch of this second fault."""
+    stack = Stack(LIMIT, BASE)
+    first = replace(raise_on(stack, OUTER, 0xC0000005), trust=trust)
+    second = raise_on(stack, INNER, 0xE06D7363) if innermost is WAITING else WAITING
+    walks = {innermost.ip: walk(innermost, first, OUTERMOST), (IN_RAISE, INNER + 4): walk(second)}
+    given = replace(stack_of(), registers=innermost.registers)
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(given).stuck
+    assert [item.record.code for item in stuck.exceptions] == [0xC0000005]
+    assert bool(stuck.notes) == bool(says)
+    assert says in "".join(stuck.notes)
+
+
+THREW_AGAIN = frame(CONTEXT_IP, INNER + 0x320, INNER + 0x340)
+
+
+@pytest.mark.parametrize(
+    ("throwing", "says"),
+    [
+        (walk(THREW_AGAIN, end=End.BAD_RETURN_ADDRESS), "where exception 0xc0000005 was dispatched"),
+        (walk(THREW_AGAIN, OUTERMOST), ""),
+    ],
+)
+def test_an_exception_further_out_that_the_walk_of_the_throwing_stack_may_have_missed_is_a_doubt(
+    throwing: Walk, says: str
+):
+    """A vectored handler faults, and on the stack that threw the return address from the first dispatch is lost."""
+    stack = Stack(LIMIT, BASE)
+    second, first = raise_on(stack, INNER, 0xE06D7363), raise_on(stack, OUTER, 0xC0000005)
+    walks = {
+        IN_WAIT: walk(WAITING, second, OUTERMOST),
+        CONTEXT_IP: throwing,
+        (IN_RAISE, OUTER + 4): walk(first),
+    }
+    stuck = Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()).stuck
+    assert [item.record.code for item in stuck.exceptions] == [0xE06D7363]
+    assert [says in note for note in stuck.notes] == [True] * bool(says)

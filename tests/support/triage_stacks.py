@@ -30,14 +30,19 @@ IN_WAIT, IN_SLEEP, IN_EXIT = NTDLL.base + 0x27D07, KERNEL32.base + 0x1020, MSCOR
 FILTER_EBP = 0x045BA77C
 
 
+Place = int | tuple[int, int]
+"""Where a walk may start: ip, or ip and sp."""
+
+
 class Walks:
     """An unwinder that knows one walk for each place it may start from."""
 
-    def __init__(self, walks: Mapping[int, Walk]) -> None:
+    def __init__(self, walks: Mapping[Place, Walk]) -> None:
         self.walks = walks
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
-        return self.walks.get(registers.ip, Walk((), End.NO_RETURN_ADDRESS))
+        known = self.walks.get((registers.ip, registers.sp), self.walks.get(registers.ip))
+        return known or Walk((), End.NO_RETURN_ADDRESS)
 
 
 def registers(ip: int, sp: int) -> Registers:
@@ -59,7 +64,7 @@ WAITING = frame(IN_WAIT, SP, SP + 0x10)
 IN_A_SLEEP = frame(IN_SLEEP, SP + 0x20, SP + 0x40)
 
 
-def target_of(memory: Mapping[int, bytes], walks: Mapping[int, Walk] | None = None) -> Target:
+def target_of(memory: Mapping[int, bytes], walks: Mapping[Place, Walk] | None = None) -> Target:
     made = make_target(Arch.X86, [KERNEL32, NTDLL, MSCOREE], memory, SYMBOLS, walk())
     return Target(made.arch, made.memory, made.images, made.symbols, Walks(walks or {}))
 

@@ -144,11 +144,14 @@ def _damage(target: Target, item: SavedException, inside: Sequence[Frame], low: 
     """Return why a chain without a registration for `item` may be damaged, although it ends properly; else "".
 
     When a handler takes an exception, RtlUnwind unlinks ExecuteHandler's registration, and what is left is sound: the
-    registrations of the block that runs, and then that of the frame whose handler took the exception.
+    registrations of the block that runs, and then that of the frame whose handler took the exception. A block that runs
+    on top of the dispatcher's frames always has one: CallCatchBlock of the C++ runtime registers CatchGuardHandler, and
+    Delphi's HandleAnyException a handler that ends the block. Where there is none, the chain's head was overwritten.
     """
-    for node in registered.chain:
-        if not low <= node < item.context.address:
-            continue
+    own = [node for node in registered.chain if low <= node < item.context.address]
+    if not own and first_guess(target, inside) is None:  # frames that are guessed may be left from earlier
+        return "the block that would handle it has no exception registration"
+    for node in own:
         try:
             handler = target.memory.u32(node + 4)
         except MemoryUnreadable:
@@ -193,13 +196,20 @@ def runs_handler(target: Target, frame: Frame, item: SavedException) -> bool:
 def _passed_to_handler(target: Target, item: SavedException, low: int) -> bool:
     """Say whether the arguments of ExecuteHandler (record, a registration, CONTEXT) are on the stack below the CONTEXT.
 
-    `low` is the stack address from which on they are searched.
+    `low` is the stack address from which on they are searched. The registration is in a frame further out than the
+    CONTEXT. Another word between the two is not: a function that saves registers may have record, code and CONTEXT side
+    by side.
     """
     low = round_up(low, _WORD)
     data = target.memory.read_available(low, item.context.address - low)
     context = item.context.address.to_bytes(_WORD, "little")
-    places = words_equal(data, item.record.location, _WORD)
-    return any(data[at + 2 * _WORD : at + 3 * _WORD] == context for at in places)
+    for at in words_equal(data, item.record.location, _WORD):
+        registration = int.from_bytes(data[at + _WORD : at + 2 * _WORD], "little")
+        is_outer = registration > item.context.address and registration % _WORD == 0
+        is_passed = is_outer and data[at + 2 * _WORD : at + 3 * _WORD] == context
+        if is_passed and target.memory.is_readable(registration, 2 * _WORD):
+            return True
+    return False
 
 
 def _is_called_by_dispatcher(target: Target, frames: Sequence[Frame], index: int) -> bool:

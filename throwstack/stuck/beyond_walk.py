@@ -9,7 +9,7 @@ what is found has a note, or is only a doubt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from throwstack.core.exception_record import UNWINDING
@@ -75,16 +75,16 @@ class BeyondWalk:
         self._suspects = suspects
         self._evidence = evidence
 
-    def proven(self, walk: Walk, stack: ThreadStack) -> Proven:
-        """Say how far `walk` is proven.
+    def proven(self, walk: Walk, stack: ThreadStack, start: str = "the walk of the blocked stack") -> Proven:
+        """Say how far `walk` is proven. `start` are the words for it.
 
         The outermost frame of a thread has the return address 0. A walk that went wrong (the code of a called function
         is on an absent page, or an entry of unwind data is damaged) may read a 0 in the middle of the stack and take it
         for that return address. So the last frame must also be near the base of the stack, not in the dispatcher, and
         no word further out may lead into the dispatcher or a blocking function.
         """
-        start, frames = "the walk of the blocked stack", walk.frames
-        guess = first_guess(self._target, frames)
+        frames = walk.frames
+        guess = self._first_guess(frames)
         if guess is not None:
             return Proven(frames[max(guess - 1, 0)].sp, f"{start} is a guess from {frames[guess].ip:#x} on")
         reached = frames[-1].sp if frames else 0
@@ -97,6 +97,19 @@ class BeyondWalk:
             return Proven(reached, f"{start} ends at {reached:#x}, where no thread starts")
         caller = _return_address_above(self._target, frames[-1], stack)
         return Proven(reached, f"{start} ends below a return address at {caller:#x}" if caller else "")
+
+    def _first_guess(self, frames: Sequence[Frame]) -> int | None:
+        """Return the index of the first frame of a walk that does not prove what is not on the stack, or None.
+
+        Beside guesses it is the caller of code outside the images in which the thread waits, and of which there is no
+        unwind data. Example: a copy of a system call's stub. It leaves rbp (ebp) as it is, so that its return address
+        is right. But if rbp belongs to a function further out, the frame of the caller ends there, and all between is
+        jumped over.
+        """
+        guess = first_guess(self._target, frames)
+        if len(frames) < 2 or guess == 0 or self._target.images.is_code(frames[0].ip):
+            return guess
+        return guess if frames[1].trust in {Trust.CFI, Trust.FPO} else 1
 
     def _has_words(self, low: int, high: int) -> bool:
         """Say whether a word on the stack from `low` to `high` is in a function that is searched for."""
@@ -133,6 +146,34 @@ class BeyondWalk:
         doubt = doubt or self._not_proven(walk, proven) or self._may_be_blocked(stack, proven, high)
         return Beyond(None, doubt)
 
+    def missed(self, stack: ThreadStack, walk: Walk, proven: Proven, stuck: StuckThread, high: int) -> str:
+        """Return a doubt if an exception between `proven.reached` and `high` may have been missed, or "".
+
+        `walk` is the walk on which it would have been found, a guess from there on. Example: a crash filter faults, and
+        the return address from the dispatch of this second fault was overwritten. The walk of the blocked stack goes on
+        with the dispatch of the first one, whose frames are sound. If the return address from the dispatch of the first
+        fault was overwritten, it is missing on the stack that threw the second.
+        """
+        if not proven.ending:
+            return ""
+        known = {item.key for item in stuck.exceptions}
+        low, end = max(self._suspects.extent(stack)[0], proven.reached), self._suspects.extent(stack)[1]
+        if not low < high <= end:
+            return ""
+        meter = self._target.meter
+        for word in return_words(self._target, self._suspects.ranges, low, high, self._may_matter):
+            if not meter.take(meter.budgets.resumed):
+                break
+            found = self._evidence.stuck(stack, self._resumed(stack, word), (), word[0])
+            others = [] if found is None else [item for item in found.exceptions if item.key not in known]
+            if others:
+                code = others[0].record.code
+                return f"{self._leads(proven.ending, word)}, where exception {code:#010x} was dispatched"
+        return self._ends_in_dispatch(walk, proven)
+
+    def _leads(self, ending: str, word: StackWord) -> str:
+        return f"{ending}; the word at {word[0]:#x} leads to {self._target.symbols.name(word[1])}"
+
     def _from_word(
         self, stack: ThreadStack, walk: Walk | None, word: StackWord, proven: Proven, notes: tuple[str, ...]
     ) -> Beyond:
@@ -141,8 +182,7 @@ class BeyondWalk:
         resumed = self._resumed(stack, word)
         is_proof = self._evidence.proves_exception(self._target.symbols.name(value, is_return_address=True))
         stuck = self._evidence.stuck(stack, resumed, notes, address if is_proof else max(proven.reached, 0))
-        ending = proven.ending or "there is no walk of the blocked stack"
-        doubt = f"{ending}; the word at {address:#x} leads to {self._target.symbols.name(value)}"
+        doubt = self._leads(proven.ending or "there is no walk of the blocked stack", word)
         if stuck is None or not stuck.exceptions:
             return Beyond(None, doubt if is_proof else self._has_context(stack, resumed, address, doubt))
         exception = stuck.exceptions[0]
@@ -240,7 +280,7 @@ class BeyondWalk:
                 break
             resumed = self._resumed(stack, word)
             if self._evidence.stuck(stack, resumed, (), word[0]) is not None:
-                return f"{proven.ending}; the word at {word[0]:#x} leads to {self._target.symbols.name(word[1])}"
+                return self._leads(proven.ending, word)
         return ""
 
     def _is_call_of_blocker(self, word: int) -> bool:

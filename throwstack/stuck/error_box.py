@@ -77,6 +77,18 @@ def crash_box(target: Target, walk: Walk) -> BoxText | None:
     return box if is_known or _is_called_by_reporter(target, walk, index) else None
 
 
+def unknown_box(target: Target, walk: Walk) -> str:
+    """Return a doubt if `walk` shows a message box, and neither its text nor what called it is known; else "".
+
+    Example: the return address into the C runtime's reporting function was overwritten, and the walk ends there.
+    """
+    index = _innermost(target, walk)
+    if index is None or walk.is_complete or len(walk.frames) >= _outside(target, walk, index) + _MAX_CALLERS:
+        return ""
+    box = _box_at(target, walk, index)
+    return "" if box.text or box.title else "a message box is shown, and the walk ends before what asked for it"
+
+
 def without_own_boxes(
     target: Target, walk: Walk, blockers: Sequence[Blocker | None]
 ) -> tuple[list[Blocker | None], tuple[str, ...]]:

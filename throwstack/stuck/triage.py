@@ -109,7 +109,19 @@ class Triage:
 
     def _shown(self, stuck: StuckThread) -> StuckThread:
         """Return `stuck` in the form that is shown. If a part of this fails, it is returned with a note."""
-        return led_by_cause(self._target.symbols, self._with_whole_walks(stuck))
+        return led_by_cause(self._target.symbols, self._with_whole_walks(self._with_missed(stuck)))
+
+    def _with_missed(self, stuck: StuckThread) -> StuckThread:
+        """Return `stuck` with a note if the stack that threw its outermost exception may have one more."""
+        if not stuck.throwing_walks:
+            return stuck
+        stack, walk = stuck.stack, stuck.throwing_walks[-1]
+        doubts: list[str] = []
+        with Guard(lambda reason: doubts.append(f"the search for exceptions further out: {reason}")):
+            proven = self._beyond.proven(walk, stack, "the walk of the throwing stack")
+            proven = replace(proven, reached=max(proven.reached, stuck.exceptions[-1].context.registers.sp))
+            doubts.append(self._beyond.missed(stack, walk, proven, stuck, stack.bounds.base))
+        return replace(stuck, notes=(*stuck.notes, *filter(None, doubts)))
 
     def _with_whole_walks(self, stuck: StuckThread) -> StuckThread:
         """Return `stuck` with its throwing walks in the form that is shown.
@@ -133,7 +145,12 @@ class Triage:
         walk = self._target.walk(stack.registers, stack.bounds)
         stuck = self._evidence.stuck(stack, walk, notes, stack.registers.sp)
         proven = self._beyond.proven(walk, stack)
-        if not proven.ending or (stuck is not None and stuck.exceptions):
+        if stuck is not None and stuck.exceptions:
+            doubts: list[str] = []
+            with Guard(lambda reason: doubts.append(f"the search for exceptions further in: {reason}")):
+                doubts.append(self._beyond.missed(stack, walk, proven, stuck, stuck.exceptions[0].context.address))
+            return replace(stuck, notes=(*stuck.notes, *filter(None, doubts)))
+        if not proven.ending:
             self._doubt = self._evidence.unexplained
             return stuck
         notes += (proven.ending,)

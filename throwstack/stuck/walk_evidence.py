@@ -8,7 +8,7 @@ debugger something makes none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
 
@@ -25,7 +25,7 @@ from throwstack.names.dispatch_functions import IN_DISPATCH, DispatchRole, role_
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name
 from throwstack.stuck.dispatch_state import DispatchState, dispatch_state, handled_state
-from throwstack.stuck.error_box import without_own_boxes
+from throwstack.stuck.error_box import unknown_box, without_own_boxes
 from throwstack.stuck.explaining import explaining
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.suspects import may_be_in_function
@@ -62,7 +62,7 @@ class WalkEvidence:
             blocker is not None and blocker.is_triage and (shows or not blocker.needs_dispatch) for blocker in blockers
         )
         if may_dispatch and not shows and not is_blocked:
-            self.unexplained = _may_report(names, blockers)
+            self.unexplained = _may_report(names, blockers) or unknown_box(self._target, walk)
         if not is_blocked and not shows:
             return self._in_catch_block(stack, walk, notes)
         pairs = [(name.module, name.symbol if blocker else "") for name, blocker in zip(names, blockers, strict=True)]
@@ -76,13 +76,14 @@ class WalkEvidence:
         )
         found = self.in_flight(stack, blocked)
         if not is_blocked and not proofs:
-            self.unexplained = "" if found.exceptions or found.taken else self._without_exception(names, walk.frames)
+            self.unexplained = "" if found.exceptions else self._without_exception(names, walk.frames, found)
             thread = StuckThread(stack, blocked_in(pairs), (), (), walk, (*notes, *box_notes))
             return self._in_dispatch(thread, walk.frames, found) or self._in_catch_block(stack, walk, notes)
         if not found.exceptions and not found.notes and self._is_doubtful(names, blockers):
             return None
+        missed = self._missed_dispatch(names, walk.frames, found)
         found = _without_signals(found, may_be_all=not proofs)
-        notes = (*notes, *found.notes, *box_notes)
+        notes = (*notes, *found.notes, *box_notes, *missed)
         if proofs and not found.exceptions:
             notes += ("the saved CONTEXT was not found",)
         thrown = found.exceptions[0].context.registers.sp if found.exceptions else stack.bounds.base
@@ -110,26 +111,55 @@ class WalkEvidence:
         live = _not_signals(found)
         if live:
             inside = _inside(frames, live[0][0], found.taken)
-            return _with_state(thread, live, dispatch_state(self._target, inside, live[0][0]), found.notes)
+            names = [name_of(self._target.symbols, frame) for frame in frames]
+            notes = (*found.notes, *self._missed_dispatch(names, frames, found))
+            return _with_state(thread, live, dispatch_state(self._target, inside, live[0][0]), notes)
         handled = list(zip(found.taken, found.taken_walks, strict=True)) if self._handled else []
         if handled:
             inside = _inside(frames, handled[0][0], ())
             return _with_state(thread, handled, handled_state(self._target, inside, handled[0][0]), found.notes)
         return None
 
-    def _without_exception(self, names: Sequence[Name], frames: Sequence[Frame]) -> str:
-        """Return a doubt if a frame of a walk on which no exception was found is in the dispatcher.
+    def _without_exception(self, names: Sequence[Name], frames: Sequence[Frame], found: FoundExceptions) -> str:
+        """Return a doubt if a frame further out than all exceptions that were found on a walk is in the dispatcher.
 
         Its name has to be certain. On x86 it is enough that the walk has gone from it to code that the kernel
-        interrupted; on x64 RcConsolidateFrames leads to such code as well.
+        interrupted; on x64 RcConsolidateFrames leads to such code as well. Example: a crash reporter in a filter
+        catches an exception of its own, and the CONTEXT of the crash is damaged.
         """
+        thrown = max((item.context.registers.sp for item in found.taken), default=0)
         for index, name in enumerate(names):
-            role = role_of(name.symbol)
-            is_left = index + 1 < len(frames) and frames[index + 1].is_interrupted
-            is_dispatcher = role is DispatchRole.DISPATCHER and self._target.arch.facts.has_exception_list and is_left
-            if is_dispatcher or (name.is_certain and role in IN_DISPATCH):
+            if frames[index].sp < thrown:
+                continue
+            is_certain = name.is_certain and role_of(name.symbol) in IN_DISPATCH
+            if is_certain or self._is_dispatcher(names, frames, index):
                 return f"the frame at {name.address:#x} is in {name.module}!{name.symbol}, without an exception there"
         return ""
+
+    def _is_dispatcher(self, names: Sequence[Name], frames: Sequence[Frame], index: int) -> bool:
+        """Say whether a frame is the kernel's dispatcher for certain."""
+        if role_of(names[index].symbol) is not DispatchRole.DISPATCHER:
+            return False
+        is_left = index + 1 < len(frames) and frames[index + 1].is_interrupted
+        return names[index].is_certain or (self._target.arch.facts.has_exception_list and is_left)
+
+    def _missed_dispatch(self, names: Sequence[Name], frames: Sequence[Frame], found: FoundExceptions) -> Iterator[str]:
+        """Yield doubts about frames of the kernel's dispatcher whose exception was not found, although others were.
+
+        Example: a catch block faults, and the CONTEXT of the fault is damaged. What the block has caught is still on
+        the stack, further out, and is found instead. The CONTEXT of a dispatch is further out than its frame, and
+        further in than the frame of the next one. A frame of RtlRaiseException is no reason to doubt: where another
+        function of the dispatcher has called it, it has none of its own.
+        """
+        contexts = [item.context.address for item in (*found.exceptions, *found.taken)]
+        for index in range(len(frames) - 1, -1, -1) if contexts else ():
+            name, frame = names[index], frames[index]
+            if role_of(name.symbol) not in {DispatchRole.DISPATCHER, DispatchRole.RAISER}:
+                continue
+            here = [address for address in contexts if address >= frame.sp]
+            if not here and self._is_dispatcher(names, frames, index):
+                yield f"the frame at {frame.ip:#x} is in {name.module}!{name.symbol}, without an exception there"
+            contexts = [address for address in contexts if address < frame.sp]
 
     def _in_catch_block(self, stack: ThreadStack, walk: Walk, notes: tuple[str, ...]) -> StuckThread | None:
         """Return a thread with an exception whose catch block runs on x64, if such are asked for; else None.
