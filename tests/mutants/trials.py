@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -41,15 +42,18 @@ class Trials:
         *,
         jobs: int = 1,
         is_quick: bool = False,
+        longest: float = math.inf,
     ) -> None:
         """Each of `chosen` is tried, `jobs` at a time. `done` is told of each, and whether a test noticed it.
 
         `mirrors` returns the test modules that are named after a module. If `is_quick` is true, no others run.
+        Tests that take more than `longest` seconds are left out.
         """
         self._chosen, self._mirrors, self._done = chosen, mirrors, done
-        self._jobs, self._is_quick = jobs, is_quick
+        self._jobs, self._is_quick, self._longest = jobs, is_quick, longest
         self._seconds: dict[str, float] = {}
         self._tests: dict[tuple[str, int], list[str]] = {}
+        self._long: list[str] = []
         self._running: dict[int, Chosen] = {}
 
     @pytest.hookimpl(tryfirst=True)
@@ -60,7 +64,7 @@ class Trials:
             if recorded is None:
                 message = "the tests fail without a change"
                 raise RuntimeError(message)
-            self._seconds, self._tests = recorded
+            self._seconds, self._tests, self._long = recorded
         functions = {path: loaded_functions(path) for path, _ in self._chosen}
         for path, mutant in self._chosen:
             while len(self._running) >= self._jobs:
@@ -74,19 +78,21 @@ class Trials:
             self._wait()
         return True
 
-    def _recorded(self, session: pytest.Session) -> tuple[dict[str, float], dict[tuple[str, int], list[str]]] | None:
+    def _recorded(self, session: pytest.Session) -> Any:
+        """Return what a `LineRecorder` has recorded of the tests, or None if one fails."""
         recorder = LineRecorder({str(CHECKOUT / path) for path, _ in self._chosen})
         session.config.pluginmanager.register(recorder)
         is_good = run_items(session, session.items)
-        return (recorder.seconds, dict(recorder.tests)) if is_good else None
+        return (recorder.seconds, dict(recorder.tests), recorder.long) if is_good else None
 
     def _items(self, session: pytest.Session, path: str, mutant: Mutant) -> list[pytest.Item]:
         """Return the tests that run the line of a mutant, quickest first; none if it is run by an import."""
         if self._is_quick:
             mirrors = self._mirrors(path)
             return [item for item in session.items if str(item.path) in mirrors]
-        names = set(self._tests.get((str(CHECKOUT / path), mutant.line), []))
-        found = [item for item in session.items if item.nodeid in names]
+        of_line = self._tests.get((str(CHECKOUT / path), mutant.line), [])
+        names = {*of_line, *self._long} if of_line else {}
+        found = [item for item in session.items if item.nodeid in names and self._seconds[item.nodeid] <= self._longest]
         return sorted(found, key=lambda item: self._seconds[item.nodeid])
 
     def _try(self, session: pytest.Session, items: list[pytest.Item], functions: Any, *chosen: Any) -> NoReturn:
@@ -112,7 +118,7 @@ class Trials:
         import_again_with(path, code)
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, 6 * SECONDS_FOR_A_TEST + 2 * sum(self._seconds.values()))
-        everything = sorted({name.partition("::")[0] for name in self._seconds})
+        everything = [name for name, seconds in self._seconds.items() if seconds <= self._longest]
         runs = [self._mirrors(path), [] if self._is_quick else everything]
         return all(pytest.main([*QUIET, *tests]) == 0 for tests in runs if tests)
 
