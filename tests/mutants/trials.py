@@ -65,7 +65,7 @@ class Trials:
                 message = "the tests fail without a change"
                 raise RuntimeError(message)
             self._seconds, self._tests, self._long = recorded
-        functions = {path: loaded_functions(path) for path, _ in self._chosen}
+        functions = {path: loaded_functions(path) for path in {path for path, _ in self._chosen}}
         for path, mutant in self._chosen:
             while len(self._running) >= self._jobs:
                 self._wait()
