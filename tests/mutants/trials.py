@@ -10,11 +10,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from types import FunctionType
 from typing import Any, NoReturn
 
 import pytest
 
-from tests.mutants.in_place import compiled, import_again_with, loaded_functions, swap_functions
+from tests.mutants.in_place import assignments, compiled, import_again_with, loaded_functions, swap_functions
 from tests.mutants.lines import LineRecorder
 from tests.mutants.mutate import Mutant, changed_tree, parse
 from tests.support.vol import CHECKOUT
@@ -69,10 +70,9 @@ class Trials:
         for path, mutant in self._chosen:
             while len(self._running) >= self._jobs:
                 self._wait()
-            items = self._items(session, path, mutant)
             child = os.fork()
             if not child:
-                self._try(session, items, functions[path], path, mutant)
+                self._try(session, functions[path], path, mutant)
             self._running[child] = path, mutant
         while self._running:
             self._wait()
@@ -85,27 +85,34 @@ class Trials:
         is_good = run_items(session, session.items)
         return (recorder.seconds, dict(recorder.tests), recorder.long) if is_good else None
 
-    def _items(self, session: pytest.Session, path: str, mutant: Mutant) -> list[pytest.Item]:
-        """Return the tests that run the line of a mutant, quickest first; none if it is run by an import."""
+    def _items(self, session: pytest.Session, path: str, lines: Iterable[int]) -> list[pytest.Item]:
+        """Return the tests that run one of `lines`, quickest first; none if these are run by an import."""
         if self._is_quick:
             mirrors = self._mirrors(path)
             return [item for item in session.items if str(item.path) in mirrors]
-        of_line = self._tests.get((str(CHECKOUT / path), mutant.line), [])
-        names = {*of_line, *self._long} if of_line else {}
+        names = {name for line in lines for name in self._tests.get((str(CHECKOUT / path), line), [])}
+        names |= set(self._long if names else [])
         found = [item for item in session.items if item.nodeid in names and self._seconds[item.nodeid] <= self._longest]
         return sorted(found, key=lambda item: self._seconds[item.nodeid])
 
-    def _try(self, session: pytest.Session, items: list[pytest.Item], functions: Any, *chosen: Any) -> NoReturn:
+    def _try(self, session: pytest.Session, functions: list[FunctionType], path: str, mutant: Mutant) -> NoReturn:
         """Exit with status 0 if no test notices the mutant, and with `FAULT` if it cannot be tried."""
-        path, mutant = chosen
         status = FAULT
         try:
             quiet()
             text = (CHECKOUT / path).read_text("utf-8")
-            old, new = compiled(path, parse(text)), compiled(path, changed_tree(text, mutant))
-            is_swapped = bool(items) and swap_functions(functions, old, new)
+            tree = changed_tree(text, mutant)
+            old, new = compiled(path, parse(text)), compiled(path, tree)
+            lines, is_changed = {mutant.line}, not mutant.is_data and swap_functions(functions, old, new)
+            again = assignments(path, parse(text), tree) if mutant.is_data else None
             status = 1
-            survives = run_items(session, items, self._seconds) if is_swapped else self._survives_import(path, new)
+            if again is not None:
+                exec(again.code, functions[0].__globals__)
+                lines, is_changed = set(again.lines), True
+            items = self._items(session, path, lines)
+            survives = (
+                run_items(session, items, self._seconds) if is_changed and items else self._survives_import(path, new)
+            )
             status = 0 if survives else 1
         finally:
             os._exit(status)
