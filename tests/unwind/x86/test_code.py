@@ -75,3 +75,45 @@ def test_a_walk_may_follow_so_many_instructions() -> None:
     code.begin_walk(1)
     code.work()
     assert code.work_done == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ffe0",  # jmp eax
+        "ff25" + (DATA + 8).to_bytes(4, "little").hex(),  # jmp [table]
+        "ff24c5" + (DATA + 8).to_bytes(4, "little").hex(),  # jmp [eax*8+table]
+        "ffa483" + (DATA + 8).to_bytes(4, "little").hex(),  # jmp [ebx+eax*4+table]
+    ],
+)
+def test_only_a_jump_by_an_index_of_words_has_a_table(code):
+    found = code_of(Assembler(TEXT).emit(code), segments={DATA: words(0, 0, TEXT, TEXT)})
+    assert found.table(found.at(TEXT)) == []
+
+
+def test_a_jump_table_stays_in_its_image_and_has_at_most_512_targets():
+    asm, elsewhere = program(), 0x12FF00
+    leaving = code_of(asm, segments={DATA: words(0, 0, TEXT, elsewhere, TEXT + 5), elsewhere: bytes(64)})
+    assert leaving.is_code(elsewhere)
+    assert leaving.table(leaving.at(asm.labels["switch"])) == [TEXT]
+    long = code_of(asm, segments={DATA: words(0, 0, *range(TEXT, TEXT + 600))})
+    assert long.table(long.at(asm.labels["switch"])) == list(range(TEXT, TEXT + 512))
+
+
+def test_four_jumps_in_a_row_are_followed():
+    asm = Assembler(TEXT)
+    for number in range(6):
+        asm.label(str(number)).jump(str(number + 1)).align()
+    asm.label("6").emit("ffe0").align()
+    code = code_of(asm)
+    assert code.after_thunks(asm.labels["0"]) == asm.labels["4"]
+    assert code.after_thunks(asm.labels["3"]) == asm.labels["6"]  # jmp eax leads nowhere that is known
+    assert code.after_thunks(DATA) == DATA
+
+
+def test_outside_the_images_no_function_starts():
+    code = code_of(program(), functions=("caller",), segments={0x12FF00: bytes(64)})
+    assert code.function_start(0x12FF00, is_return_address=False) is None
+    assert code.is_outside(0x12FF00)
+    assert not code.is_outside(TEXT)
+    assert code.work_done == 0
