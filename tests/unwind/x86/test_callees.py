@@ -132,6 +132,9 @@ def test_a_call_of_the_next_instruction_pushes_its_address() -> None:
     state = after_call(asm)
     assert state.sp == SymbolicValue(ESP, -4)
     assert state.load(state.sp).constant == TEXT + 5
+    asm = Assembler(TEXT)
+    asm.emit("e800000000", pop(EBX), "ebfe")  # and no return is found
+    assert after_call(asm).sp == SymbolicValue(ESP, -4)
 
 
 def test_the_switch_to_64_bit_code_leaves_its_return_address() -> None:

@@ -118,16 +118,12 @@ class Callees:
         The call may be direct, or go through an import, or through a register whose value `state` knows. Compilers
         write the last one for a function that is called more than once: `mov esi, [__imp__Sleep]; call esi`.
         """
-        target = self._code.target(instruction)
-        if target is None:
-            found = operand_value(state, instruction.operand(0))
-            if found is None or found.base != CONSTANT:
-                return None
-            address = found.offset & MASK
-            target = self._code.pointer(address) if found.is_word else address
-            if target is None or not self._code.is_code(target):
-                return None
-        return self._code.after_thunks(target)
+        found = operand_value(state, instruction.operand(0))
+        if found is None or found.base != CONSTANT:
+            return None
+        address = found.offset & MASK
+        target = self._code.pointer(address) if found.is_word else address
+        return self._code.after_thunks(target) if target is not None and self._code.is_code(target) else None
 
     def at(self, start: int) -> Callee:
         """Return what the function at `start` does to the frame of its caller."""
@@ -224,7 +220,7 @@ class Callees:
             # the code up to the `ret` how far it is after the call. The difference is what the callee has removed.
             distance = self._distance(instruction.end)
             cleaned = None if distance is None else -distance - sp.offset
-            if cleaned is not None and 0 <= cleaned <= MAX_ARGUMENT_BYTES and cleaned % 4 == 0:
+            if cleaned is not None and 0 <= cleaned <= MAX_ARGUMENT_BYTES and not cleaned % 4:
                 return cleaned, 0
         if not state.pushed:
             size = reallocated_bytes(self._code, instruction.end)

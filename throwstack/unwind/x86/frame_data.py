@@ -246,7 +246,7 @@ def _fpo(data: FrameData, search: int, memory: Memory) -> dict[str, int] | Progr
     top = search - data.locals_size
     size = max(data.saved_registers_size, 4)
     for offset in (8, 4, 12, 16):
-        if offset > size and offset > 4:
+        if offset > size:
             continue
         try:
             value = memory.u32((top - offset) & MASK)
