@@ -116,7 +116,7 @@ def try_all(
     If `is_quick` is true, only the tests that are named after the module run. No test of more than `longest` seconds
     runs.
     """
-    left = [each for each in chosen if not results.is_killed(*each)]
+    left = sorted((each for each in chosen if not results.is_killed(*each)), key=lambda each: each[1].is_data)
     if left:
         mirrors = sorted({test for path, _ in left for test in mirror(path)})
         trials = Trials(left, mirror, results.add, jobs=jobs, is_quick=is_quick, longest=longest)
