@@ -88,7 +88,7 @@ def _collect(image: Image, section: Section, data: list[Section], meter: Meter) 
     end = min(first + section.size, image.base + image.module.size)
     found: set[int] = set()
     for start, code in _contents(image, section):
-        for match in _places(meter, _CALL, code, max(len(code) - 4, 0)):
+        for match in _places(meter, _CALL, code, len(code) - 4):
             target = start + match.end() + 4 + struct.unpack_from("<i", code, match.end())[0]
             if first <= target < end:
                 found.add(target)
@@ -96,7 +96,7 @@ def _collect(image: Image, section: Section, data: list[Section], meter: Meter) 
         aligned = (start + match.start() for match in _places(meter, _AFTER_PADDING, code, len(code)))
         found.update(address for address in aligned if (address - first) % 16 == 0)
     # Tables of pointers to code: virtual functions, callbacks, imports from the image itself.
-    inside = CodeRanges([(first, end - 1)] if first < end else [], 4)
+    inside = CodeRanges([(first, end - 1)], 4)
     for other in data:
         found.update(_words(image, other, inside, meter))
     return sorted(found)
