@@ -6,8 +6,11 @@ from __future__ import annotations
 import pytest
 
 from tests.unwind.x86.assemble import Assembler, ret
-from tests.unwind.x86.machine import DATA, TEXT, code_of, words
-from throwstack.unwind.x86.code import WorkLimitError
+from tests.unwind.x86.machine import BASE, DATA, TEXT, code_of, header_page, images_of, symbols_of, words
+from throwstack.core.memory import SegmentSource
+from throwstack.core.regions import Region, RegionKind
+from throwstack.unwind.code_outside import CodeOutside
+from throwstack.unwind.x86.code import Code, WorkLimitError
 
 
 def program() -> Assembler:
@@ -117,3 +120,30 @@ def test_outside_the_images_no_function_starts():
     assert code.is_outside(0x12FF00)
     assert not code.is_outside(TEXT)
     assert code.work_done == 0
+
+
+OUTSIDE = 0x5000000
+
+
+class Everywhere:
+    """A process whose memory outside its images is executable."""
+
+    def find(self, address: int) -> Region:
+        return Region(OUTSIDE, OUTSIDE + 0x2000, RegionKind.PRIVATE, is_executable=True)
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_outside_the_images_code_is_certain_where_the_process_has_it(is_recorded):
+    images = images_of(SegmentSource({BASE: header_page(), TEXT: bytes(16), OUTSIDE: bytes(16)}))
+    regions = Everywhere() if is_recorded else None
+    code = Code(images, symbols_of(images, None), CodeOutside(images, regions))
+    assert code.is_code(OUTSIDE)
+    assert code.is_certainly_code(OUTSIDE) == is_recorded
+    assert not code.is_certainly_code(OUTSIDE + 0x1000)  # a page that is not there
+    assert code.is_certainly_code(TEXT)
+    assert not Code(images, symbols_of(images, None)).is_certainly_code(OUTSIDE)
+
+
+def test_a_pointer_to_data_is_no_pointer_to_code():
+    code = code_of(program(), segments={DATA: words(DATA, TEXT)})
+    assert (code.pointer(DATA), code.pointer(DATA + 4), code.pointer(0x7000000)) == (None, TEXT, None)
