@@ -109,6 +109,8 @@ def test_what_a_program_does_not_mention_is_kept_where_nothing_is_saved(saved, k
     values = {EBX: 4, EBP: 5, ESI: 6, EDI: 7}
     assert found.gpr == tuple(ESP + 12 if n == 4 else values[n] if n in kept else None for n in range(8))
     assert (found.call_sp, found.popped) == (ESP + 4, 8)
+    unknown = answers(data, words(RETURN))[0].caller
+    assert (unknown.call_sp, unknown.popped, unknown.gpr[4]) == (ESP + 4, None, ESP + 4)
 
 
 def test_an_fpo_frame_that_is_not_there_is_an_error():
@@ -164,3 +166,8 @@ def test_a_word_that_is_not_there_leaves_the_other_slots():
     place = Place(Registers.named(Arch.X86, {"eip": 0x401000, "esp": ESP - 4, "ebp": 0xBAD}))
     found = next(callers(data, place, 0, memory_of({ESP: words(0x2000, RETURN)}), None))
     assert found.caller.gpr[EBP] == 0x2000
+
+
+def test_where_ebp_is_no_general_register_no_word_is_taken_for_it():
+    found = first(record(saved_registers_size=4), words(0x2000, RETURN), ebp=0x1234)
+    assert (found.caller.slot, found.caller.gpr[EBP]) == (ESP + 4, 0x1234)

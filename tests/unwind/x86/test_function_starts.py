@@ -203,3 +203,17 @@ def test_a_page_of_pointers_costs_one_and_as_many_as_it_has(budget, found):
     meter = Meter(Budgets(starts=Budget("places", budget, budget, budget, 1)))
     pages = {BASE: patched(b".edata", size=0), TEXT: b"\x40", DATA: data}
     assert len(guesses_of(pages, TEXT + 0x20, meter=meter)) == found
+
+
+def test_a_section_is_searched_once():
+    meter = Meter()
+    images = ImageMap(
+        memory_of({BASE: header_page(), TEXT: call(TEXT, TEXT + 9)}),
+        ModuleMap([Module("test.dll", "", BASE, IMAGE_SIZE)]),
+    )
+    found = FunctionStarts(Code(images, Symbols(images)), meter)
+    left = []
+    for _ in range(2):
+        assert found.nearest(TEXT + 12) == TEXT + 9
+        left.append(meter.left(meter.budgets.starts))
+    assert left[0] == left[1] < meter.budgets.starts.thread

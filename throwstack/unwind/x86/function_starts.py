@@ -67,13 +67,15 @@ class FunctionStarts:
 
     def _of_section(self, address: int) -> list[int]:
         image = self._code.images.find(address)
-        headers = image.headers if image is not None else None
-        section = headers.section_at(address - image.base) if image is not None and headers is not None else None
-        if image is None or section is None:
+        headers = None if image is None else image.headers
+        if image is None or headers is None:
+            return []
+        section = headers.section_at(address - image.base)
+        if section is None:
             return []
         key = (image.base, section.rva)
         if key not in self._known:
-            data = [other for other in headers.sections if not other.is_executable] if headers is not None else []
+            data = [other for other in headers.sections if not other.is_executable]
             self._known[key] = _collect(image, section, data, self._meter)
         return self._known[key]
 
