@@ -197,12 +197,13 @@ def test_what_is_left_of_the_budget_is_looked_at(budget, found):
     assert bool(meter.spent) == (budget < 3)
 
 
-@pytest.mark.parametrize(("budget", "found"), [(4, 3), (3, 0), (1, 0)])
+@pytest.mark.parametrize(("budget", "found"), [(9, 3), (4, 3), (3, 0), (1, 0)])
 def test_a_page_of_pointers_costs_one_and_as_many_as_it_has(budget, found):
     data = b"".join((TEXT + 4 + number).to_bytes(4, "little") for number in range(3))
     meter = Meter(Budgets(starts=Budget("places", budget, budget, budget, 1)))
     pages = {BASE: patched(b".edata", size=0), TEXT: b"\x40", DATA: data}
     assert len(guesses_of(pages, TEXT + 0x20, meter=meter)) == found
+    assert meter.left(meter.budgets.starts) == max(budget - 4, 0)
 
 
 def test_a_section_is_searched_once():

@@ -95,6 +95,7 @@ def test_the_record_is_above_the_two_pointers_and_on_the_stack():
     data = {LOW: data[LOW][:-8] + struct.pack("<II", 1, 0)}
     assert found(data) == 0x77E4BEE7
     assert at(called(), data, StackBounds(LOW, STACK.base - 4)) is None
+    assert at(called(), data, StackBounds(LOW, STACK.base - 1)) is None
 
 
 def test_the_context_is_above_the_frame():

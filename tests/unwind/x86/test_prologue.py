@@ -196,3 +196,19 @@ def test_only_jumps_that_certainly_come_from_another_depth_tell_that_a_call_does
     assert comes_back(throwing("83e4f8"))  # and esp, -8: depths that cannot be compared
     assert comes_back(throwing("0f45e0"))  # cmovne esp, eax
     assert rules(throwing()).comes_back(TEXT, place(throwing().labels["elsewhere"], LOW, LOW))
+
+
+def test_without_esp_nothing_is_known_of_a_caller() -> None:
+    asm = Assembler(TEXT).emit("0f45e0").label("here").emit(ret())  # cmovne esp, eax
+    here = place(asm.labels["here"], LOW)
+    assert rules(asm, RETURN).at_entry(TEXT, here) is None
+    assert rules(asm, RETURN).caller(TEXT, here) is None
+
+
+def test_after_a_helper_esp_is_what_the_helper_has_left() -> None:
+    """push 5; call helper, which takes that word of its caller's frame: pop ecx; pop ebx; push ecx; ret."""
+    asm = Assembler(TEXT)
+    asm.emit("6a05").call("helper").label("after").emit(ret()).align().label("helper").emit("595b51c3")
+    registers = Registers.named(Arch.X86, {"eip": asm.labels["after"], "esp": LOW + 4})
+    found = rules(asm, 5, RETURN).caller(TEXT, Place(registers, LOW, is_past_helper=True))
+    assert (found.slot, found.return_address) == (LOW + 4, RETURN)

@@ -91,7 +91,8 @@ def _collect(image: Image, section: Section, data: list[Section], meter: Meter) 
     found: set[int] = set()
     for start, code in _contents(image, section):
         for match in _places(meter, _CALL, code, len(code) - 4):
-            target = start + match.end() + 4 + struct.unpack_from("<i", code, match.end())[0]
+            (distance,) = struct.unpack_from("<i", code, match.end())
+            target = start + match.end() + 4 + distance
             if first <= target < end:
                 found.add(target)
         found.update(start + match.start() for match in _places(meter, _PROLOGUE, code, len(code)))
@@ -126,7 +127,7 @@ def _words(image: Image, section: Section, inside: CodeRanges, meter: Meter) -> 
             return
         for offset in offsets:
             if first <= address + offset < first + section.size:
-                yield int.from_bytes(page[offset : offset + 4], "little")
+                yield from struct.unpack_from("<I", page, offset)
 
 
 def _contents(image: Image, section: Section) -> Iterator[tuple[int, bytes]]:
