@@ -40,6 +40,7 @@ def test_the_rest_of_a_function_gives_its_caller_without_a_function_start() -> N
     asm = program()
     found = rest(asm, 0, 0, 0xB, 0x12FF80, RETURN).caller(place(asm.labels["after call"], call_sp=LOW))
     assert (found.slot, found.return_address, found.popped) == (LOW + 16, RETURN, 4)
+    assert not found.is_in_register
     assert (found.gpr[EBX], found.gpr[EBP], found.gpr[ESP]) == (0xB, 0x12FF80, LOW + 24)
     assert found.doubt == 0
 
@@ -173,3 +174,10 @@ def test_only_a_call_with_its_target_in_it_and_before_the_address_is_one_of_a_he
     assert not found.is_past_helper(TEXT + 5)  # a call begins five bytes before, and ends after it
     assert not found.is_past_helper(asm.labels["after"])
     assert not found.is_past_helper(DATA)
+
+
+def test_a_helper_returns_to_a_word_that_it_has_copied() -> None:
+    """push [esp+8]; ret: the return address is in the slot that it was copied from."""
+    found = rest(Assembler(TEXT).emit("ff742408", ret()), 0, 0, RETURN).caller(place(TEXT))
+    assert (found.slot, found.return_address, found.is_in_register) == (LOW + 8, RETURN, False)
+    assert found.call_sp == LOW

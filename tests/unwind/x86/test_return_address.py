@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unwind.x86.assemble import EBX, ECX, Assembler, pop, push, ret, sub
-from tests.unwind.x86.machine import BASE, DATA, TEXT, code_of, header_page, images_of, symbols_of, words
+from tests.unwind.x86.machine import BASE, DATA, TEXT, TEXT_SIZE, code_of, header_page, images_of, symbols_of, words
 from throwstack.core.memory import PAGE_SIZE, SegmentSource
 from throwstack.core.registers import Arch, Registers
 from throwstack.unwind.x86.call_frame import Place
@@ -232,3 +232,39 @@ def test_a_caller_that_cannot_be_computed_leaves_that_the_function_was_called() 
     doubtful.call("function").label("after").emit(ret()).align().label("function").emit("6a01ff16").label("inside")
     doubtful.emit("c9c3")
     assert fit(doubtful, "after") is Fit.CALLS_FUNCTION  # esp is a guess since the call
+
+
+def test_a_call_is_in_code_from_its_first_byte_to_its_last() -> None:
+    """`call eax` across the start and across the end of .text."""
+    headers = header_page()[:-1] + b"\xff"
+    asm = Assembler(TEXT).emit("d0", "90" * (TEXT_SIZE - 2), "ff")
+    code = code_of(asm, segments={BASE: headers, DATA: b"\xd0"})
+    checker = ReturnAddresses(code, Prologues(code, Callees(code)), FunctionStarts(code))
+    assert checker.calls_before(TEXT + 1) == ()
+    assert checker.calls_before(DATA + 1) == ()
+
+
+def test_a_call_may_be_the_last_instruction_of_its_section() -> None:
+    asm = Assembler(TEXT).emit("c3", "90" * (TEXT_SIZE - 3), "ffd0")
+    code = code_of(asm)
+    checker = ReturnAddresses(code, Prologues(code, Callees(code)), FunctionStarts(code))
+    place = Place(Registers.named(Arch.X86, {"eip": TEXT, "esp": LOW}))
+    assert checker.is_return_address(DATA)
+    assert checker.fit(place, LOW, DATA) is Fit.POSSIBLE
+
+
+def test_a_word_whose_byte_before_is_outside_the_images_is_judged_by_that() -> None:
+    code = code_of(Assembler(TEXT).emit("c3"), segments={BASE - PAGE_SIZE: bytes(PAGE_SIZE)})
+    checker = ReturnAddresses(code, Prologues(code, Callees(code)), FunctionStarts(code))
+    place = Place(Registers.named(Arch.X86, {"eip": TEXT, "esp": LOW}))
+    assert checker.fit(place, LOW, BASE) is Fit.NOT_CODE
+
+
+def test_a_return_address_at_the_start_of_the_next_function_belongs_to_the_one_before() -> None:
+    """A function ends with a call that never returns, and no code leads to that call."""
+    asm = Assembler(TEXT)
+    asm.call("function").label("after").emit(ret()).align().label("function").emit(ret(), "90").call("throw")
+    asm.label("inside").emit("8bff558bec", ret()).align().label("throw").emit("cc")
+    registers = Registers.named(Arch.X86, {"eip": asm.labels["inside"], "esp": LOW})
+    assert checks(asm).fit(Place(registers, LOW), LOW, asm.labels["after"]) is Fit.POSSIBLE
+    assert checks(asm).fit(Place(registers), LOW, asm.labels["after"]) is Fit.CONTRADICTED
