@@ -215,3 +215,62 @@ def test_a_thread_that_is_not_in_code_is_said_to_be_there() -> None:
     assert found.rule is not Rule.CALLED_NOWHERE
     called = Place(Registers.named(Arch.X86, {"eip": 0, "esp": LOW + 4}), LOW)
     assert rules(asm, asm.labels["after call"]).caller(called, STACK, 0, ()).rule is Rule.SCAN
+
+
+def test_a_frame_pointer_below_esp_leads_to_no_caller() -> None:
+    """What is below esp has been left: a pair there is that of a frame that has returned."""
+    asm = lost()
+    stack = LOW + 0x80, asm.labels["after function"], 0, 0, 1, 1
+    place = after_call_in(asm, LOW + 16, registers={"ebp": LOW})
+    assert rules(asm, *stack).caller(place, STACK, 0, ()) is None
+
+
+def test_a_thread_that_is_nowhere_and_has_no_stack_has_no_caller() -> None:
+    place = Place(Registers.named(Arch.X86, {"eip": 0, "esp": LOW + 0x2000}))
+    assert rules(lost(), 1).caller(place, StackBounds(LOW, LOW + 0x4000), 0, ()) is None
+
+
+@pytest.mark.parametrize(
+    ("bp", "pair_at", "is_found"),
+    [
+        (0x900, 0x900, True),
+        (0x904, 0x900, False),  # another word than the pair
+        (0xFF8, 0xFF8, True),
+    ],
+)
+def test_over_an_overwritten_return_address_the_saved_ebp_leads_on(bp: int, pair_at: int, *, is_found: bool) -> None:
+    """The frame above is so large that the scan finds no return address in it."""
+    asm = program()
+    stack = [0, 0, 0, 0, 0x51, LOW + bp, *[0] * 0x400]
+    stack[pair_at // 4 : pair_at // 4 + 2] = [LOW + 0xF00, asm.labels["after inner"]]
+    named = {"eip": asm.labels["after inner"], "esp": LOW + 8, "ebp": LOW + 20}
+    found = rules(asm, *stack).caller(Place(Registers.named(Arch.X86, named), LOW + 8), STACK, 0, ())
+    assert found.gap == f"the return address at {LOW + 24:#x} was overwritten: it is 0x0"
+    assert (found.rule is Rule.FRAME_POINTER) == is_found
+    assert found.fit is (Fit.POSSIBLE if is_found else Fit.ZERO)
+    assert found.caller.slot == (LOW + bp + 4 if is_found else LOW + 24)
+
+
+def test_the_record_of_a_frame_is_that_of_the_call_which_it_has_made() -> None:
+    asm = lost()
+    found = rules(asm, records=record(asm, ""))
+    start = asm.labels["function"]
+    covered = {}
+    for name, offset in (("start", 0), ("end", 0x20)):
+        registers = Registers.named(Arch.X86, {"eip": start + offset, "esp": LOW})
+        covered[name] = found.record(Place(registers)) is not None, found.record(Place(registers, LOW)) is not None
+    assert covered == {"start": (True, False), "end": (False, True)}
+
+
+def test_a_return_address_of_zero_or_after_no_call_ends_no_search_for_starts() -> None:
+    """Of two guessed starts the nearer one leads to no return address; the other one does."""
+    asm = Assembler(TEXT)
+    asm.label("caller").call("function").label("after function").emit(ret()).align()
+    asm.label("function").emit(push(EBP), mov(EBP, ESP), sub(ESP, 8), "ffd0").label("after call").emit("837d0800")
+    asm.branch(0x85, "out").emit("8bff558bec").label("block").emit("ffd0").label("in block").emit("ebfe")
+    asm.label("out").emit(LEAVE, ret()).align()
+    engine = rules(asm, 0, 0, 0, LOW + 0x80, asm.labels["after function"], has_symbols=False)
+    place = Place(Registers.named(Arch.X86, {"eip": asm.labels["in block"], "esp": LOW + 8}), LOW + 8)
+    found = [(start, caller.return_address) for start, caller in engine._by_guessed_start(place)]
+    assert found[0] == (asm.labels["block"] - 5, LOW + 0x80)
+    assert found[-1][0] == asm.labels["function"]
