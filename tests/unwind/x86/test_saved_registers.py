@@ -102,6 +102,7 @@ def test_a_value_is_a_number_a_sum_or_a_word() -> None:
     assert evaluate(SymbolicValue(0x401003, 0), gpr, MEMORY) is None  # counted from an instruction
     assert evaluate(SymbolicValue(ESP, 0x10000, is_word=True), gpr, MEMORY) is None
     assert evaluate(None, gpr, MEMORY) is None
+    assert address_of(None, gpr) is None
 
 
 def at_start_from(state: SymbolicState, memory=MEMORY, **registers: int):

@@ -88,6 +88,9 @@ def test_of_ways_with_equally_many_calls_the_shorter_one_is_taken() -> None:
     asm = Assembler(TEXT)
     asm.branch(JE, "twice").call("f").emit(ret(8)).label("twice").call("f").call("f").emit(ret(4)).label("f").emit("cc")
     assert popped_bytes(code_of(asm), TEXT) == 8
+    asm = Assembler(TEXT)
+    asm.branch(JE, "long").call("f").emit(ret(4)).label("long").emit("90" * 9, ret(8)).label("f").emit("cc")
+    assert popped_bytes(code_of(asm), TEXT) == 8
 
 
 @pytest.mark.parametrize(("count", "size"), [(1999, 8), (2000, None)])
