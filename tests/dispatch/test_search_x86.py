@@ -60,7 +60,11 @@ def delivered(stack: Stack, at: int, *, code: int = 0xC0000005, esp: int | None 
 
 @pytest.mark.parametrize(
     ("chain", "codes", "taken"),
-    [((OF_BLOCK, ASKED), [0xC0000006], [0xC0000005]), (None, [0xC0000006, 0xC0000005], []), ((ASKED - 4,), [0xC0000006], [])],
+    [
+        ((OF_BLOCK, ASKED), [0xC0000006], [0xC0000005]),
+        (None, [0xC0000006, 0xC0000005], []),
+        ((ASKED - 4,), [0xC0000006], []),
+    ],
     ids=["known", "not known", "broken"],
 )
 def test_a_known_chain_of_registrations_says_that_the_outer_exception_was_taken(

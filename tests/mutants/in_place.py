@@ -2,8 +2,8 @@
 """Puts a changed module in the place of a loaded one, in a process that ends afterwards.
 
 Where only functions are changed, as most mutants do, the loaded functions get the new code: nothing is imported anew.
-A change of data, of a default argument or of a class body is seen by whoever imports the module, so that all of the
-product and of the tests has to be imported again.
+Where a private name of the module is changed that only its functions use, the name is assigned again. Any other change
+is seen by whoever imports the module, so that all of the product and of the tests has to be imported again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from inspect import CO_OPTIMIZED
 from types import CodeType, FunctionType, ModuleType
 
@@ -65,6 +66,51 @@ def _own(code: CodeType) -> tuple[object, ...]:
     """Return what makes a code without the functions in it."""
     constants = [repr(each) for each in code.co_consts if not isinstance(each, CodeType)]
     return code.co_code, constants, code.co_names, code.co_varnames
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """What has to be run again in a module for a change of its data: `code`. `lines` are those that use the data."""
+
+    code: CodeType
+    lines: frozenset[int]
+
+
+def assignments(path: str, old: ast.Module, new: ast.Module) -> Assignments | None:
+    """Return how the module at `path` gets from the tree `old` to `new` by assigning private names again.
+
+    Names whose values are made from these are assigned again too. The result is None if more is changed, or if the
+    names are used where a function or a class is defined (as default values are).
+    """
+    at = next(
+        (at for at, pair in enumerate(zip(old.body, new.body, strict=True)) if len({*map(ast.dump, pair)}) > 1), None
+    )
+    if at is None:
+        return None
+    again, names, lines = [new.body[at]], {_assigned(new.body[at])}, set()
+    for statement in old.body[at + 1 :]:
+        inside = {id(node) for body in _bodies(statement) for part in body for node in ast.walk(part)}
+        uses = [node for node in ast.walk(statement) if isinstance(node, ast.Name) and node.id in names]
+        lines |= {node.lineno for node in uses if id(node) in inside}
+        if all(id(node) in inside for node in uses):
+            continue
+        names.add(_assigned(statement))
+        again.append(statement)
+    if None in names:
+        return None
+    return Assignments(compiled(path, ast.Module(again, [])), frozenset(lines))
+
+
+def _assigned(statement: ast.stmt) -> str | None:
+    """Return the private name that a statement gives a value, or None if it does anything else."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    name = targets[0].id if len(targets) == 1 and isinstance(targets[0], ast.Name) else ""
+    return name if name.startswith("_") and not name.startswith("__") else None
+
+
+def _bodies(statement: ast.stmt) -> list[list[ast.stmt]]:
+    """Return the bodies of the functions in a statement, which run later than the statement."""
+    return [node.body for node in ast.walk(statement) if isinstance(node, ast.FunctionDef)]
 
 
 def import_again_with(path: str, code: CodeType) -> None:

@@ -5,45 +5,52 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import pytest
 
-_CALLS = 300
-"""How many calls of a function are looked at in one test: some call it a million times, and hardly to run new lines."""
+_CALLS = 100_000
+"""A test that makes more calls is not looked at further. It is taken to run every line."""
 
 
 class LineRecorder:
-    """A plugin of pytest that records the lines of `files` that each test runs, and how long the test takes."""
+    """A plugin of pytest that records the lines of `files` that each test runs, and how long the test takes.
+
+    `tests` are the tests of each line, and `long` are those of which it was not recorded what they run.
+    """
 
     def __init__(self, files: Collection[str]) -> None:
         """`files` are paths as code objects have them."""
         self._files = frozenset(files)
         self._seen: set[tuple[str, int]] = set()
-        self._calls: Counter[CodeType] = Counter()
+        self._calls = 0
         self.tests: dict[tuple[str, int], list[str]] = defaultdict(list)
+        self.long: list[str] = []
         self.seconds: dict[str, float] = {}
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
         """Trace one test with its fixtures."""
-        self._seen, self._calls = set(), Counter()
+        self._seen, self._calls = set(), 0
         started = time.process_time()
         sys.settrace(self._call)
         yield
         sys.settrace(None)
         self.seconds[item.nodeid] = time.process_time() - started
+        if self._calls > _CALLS:
+            self.long.append(item.nodeid)
+            return
         for place in self._seen:
             self.tests[place].append(item.nodeid)
 
     def _call(self, frame: FrameType, event: str, _: object) -> Any:
-        if event != "call" or frame.f_code.co_filename not in self._files:
-            return None
-        self._calls[frame.f_code] += 1
-        return self._line if self._calls[frame.f_code] <= _CALLS else None
+        self._calls += 1
+        if self._calls > _CALLS:
+            sys.settrace(None)
+        return self._line if frame.f_code.co_filename in self._files else None
 
     def _line(self, frame: FrameType, event: str, _: object) -> Any:
         if event == "line":

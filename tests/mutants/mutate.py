@@ -60,7 +60,8 @@ def mutants(text: str) -> Iterator[Mutant]:
             continue
         where = f" in {statements[id(node)]}" if isinstance(node, ast.Constant) else ""
         for variant, (change, _) in enumerate(_changes(node, is_top=is_top)):
-            yield Mutant(getattr(node, "lineno", 0), f"{change}: {_source(node)}{where}", is_top, index, variant)
+            place = node.target if isinstance(node, ast.comprehension) else node
+            yield Mutant(getattr(place, "lineno", 0), f"{change}: {_source(node)}{where}", is_top, index, variant)
 
 
 def _statements(tree: ast.AST) -> dict[int, str]:

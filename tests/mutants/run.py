@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,16 +103,23 @@ class Results:
 
 
 def try_all(
-    room: str, chosen: Sequence[Chosen], results: Results, *, jobs: int = 1, is_quick: bool = False
+    room: str,
+    chosen: Sequence[Chosen],
+    results: Results,
+    *,
+    jobs: int = 1,
+    is_quick: bool = False,
+    longest: float = math.inf,
 ) -> list[Tried]:
     """Try the mutants that no test has noticed yet, `jobs` at a time, with the tests that run their lines.
 
-    If `is_quick` is true, only the tests that are named after the module run.
+    If `is_quick` is true, only the tests that are named after the module run. No test of more than `longest` seconds
+    runs.
     """
-    left = [each for each in chosen if not results.is_killed(*each)]
+    left = sorted((each for each in chosen if not results.is_killed(*each)), key=lambda each: each[1].is_data)
     if left:
         mirrors = sorted({test for path, _ in left for test in mirror(path)})
-        trials = Trials(left, mirror, results.add, jobs=jobs, is_quick=is_quick)
+        trials = Trials(left, mirror, results.add, jobs=jobs, is_quick=is_quick, longest=longest)
         try_mutants(mirrors if is_quick else ROOMS[room][1], trials)
     return [Tried(*each, results.is_killed(*each)) for each in chosen]
 

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from types import FunctionType
 from typing import Any, NoReturn
 
 import pytest
 
-from tests.mutants.in_place import compiled, import_again_with, loaded_functions, swap_functions
+from tests.mutants.in_place import assignments, compiled, import_again_with, loaded_functions, swap_functions
 from tests.mutants.lines import LineRecorder
 from tests.mutants.mutate import Mutant, changed_tree, parse
 from tests.support.vol import CHECKOUT
@@ -41,15 +43,18 @@ class Trials:
         *,
         jobs: int = 1,
         is_quick: bool = False,
+        longest: float = math.inf,
     ) -> None:
         """Each of `chosen` is tried, `jobs` at a time. `done` is told of each, and whether a test noticed it.
 
         `mirrors` returns the test modules that are named after a module. If `is_quick` is true, no others run.
+        Tests that take more than `longest` seconds are left out.
         """
         self._chosen, self._mirrors, self._done = chosen, mirrors, done
-        self._jobs, self._is_quick = jobs, is_quick
+        self._jobs, self._is_quick, self._longest = jobs, is_quick, longest
         self._seconds: dict[str, float] = {}
         self._tests: dict[tuple[str, int], list[str]] = {}
+        self._long: list[str] = []
         self._running: dict[int, Chosen] = {}
 
     @pytest.hookimpl(tryfirst=True)
@@ -60,46 +65,54 @@ class Trials:
             if recorded is None:
                 message = "the tests fail without a change"
                 raise RuntimeError(message)
-            self._seconds, self._tests = recorded
-        functions = {path: loaded_functions(path) for path, _ in self._chosen}
+            self._seconds, self._tests, self._long = recorded
+        functions = {path: loaded_functions(path) for path in {path for path, _ in self._chosen}}
         for path, mutant in self._chosen:
             while len(self._running) >= self._jobs:
                 self._wait()
-            items = self._items(session, path, mutant)
             child = os.fork()
             if not child:
-                self._try(session, items, functions[path], path, mutant)
+                self._try(session, functions[path], path, mutant)
             self._running[child] = path, mutant
         while self._running:
             self._wait()
         return True
 
-    def _recorded(self, session: pytest.Session) -> tuple[dict[str, float], dict[tuple[str, int], list[str]]] | None:
+    def _recorded(self, session: pytest.Session) -> Any:
+        """Return what a `LineRecorder` has recorded of the tests, or None if one fails."""
         recorder = LineRecorder({str(CHECKOUT / path) for path, _ in self._chosen})
         session.config.pluginmanager.register(recorder)
         is_good = run_items(session, session.items)
-        return (recorder.seconds, dict(recorder.tests)) if is_good else None
+        return (recorder.seconds, dict(recorder.tests), recorder.long) if is_good else None
 
-    def _items(self, session: pytest.Session, path: str, mutant: Mutant) -> list[pytest.Item]:
-        """Return the tests that run the line of a mutant, quickest first; none if it is run by an import."""
+    def _items(self, session: pytest.Session, path: str, lines: Iterable[int]) -> list[pytest.Item]:
+        """Return the tests that run one of `lines`, quickest first; none if these are run by an import."""
         if self._is_quick:
             mirrors = self._mirrors(path)
             return [item for item in session.items if str(item.path) in mirrors]
-        names = set(self._tests.get((str(CHECKOUT / path), mutant.line), []))
-        found = [item for item in session.items if item.nodeid in names]
+        names = {name for line in lines for name in self._tests.get((str(CHECKOUT / path), line), [])}
+        names |= set(self._long if names else [])
+        found = [item for item in session.items if item.nodeid in names and self._seconds[item.nodeid] <= self._longest]
         return sorted(found, key=lambda item: self._seconds[item.nodeid])
 
-    def _try(self, session: pytest.Session, items: list[pytest.Item], functions: Any, *chosen: Any) -> NoReturn:
+    def _try(self, session: pytest.Session, functions: list[FunctionType], path: str, mutant: Mutant) -> NoReturn:
         """Exit with status 0 if no test notices the mutant, and with `FAULT` if it cannot be tried."""
-        path, mutant = chosen
         status = FAULT
         try:
             quiet()
             text = (CHECKOUT / path).read_text("utf-8")
-            old, new = compiled(path, parse(text)), compiled(path, changed_tree(text, mutant))
-            is_swapped = bool(items) and swap_functions(functions, old, new)
+            tree = changed_tree(text, mutant)
+            old, new = compiled(path, parse(text)), compiled(path, tree)
+            lines, is_changed = {mutant.line}, not mutant.is_data and swap_functions(functions, old, new)
+            again = assignments(path, parse(text), tree) if mutant.is_data else None
             status = 1
-            survives = run_items(session, items, self._seconds) if is_swapped else self._survives_import(path, new)
+            if again is not None:
+                exec(again.code, functions[0].__globals__)
+                lines, is_changed = set(again.lines), True
+            items = self._items(session, path, lines)
+            survives = (
+                run_items(session, items, self._seconds) if is_changed and items else self._survives_import(path, new)
+            )
             status = 0 if survives else 1
         finally:
             os._exit(status)
@@ -112,7 +125,7 @@ class Trials:
         import_again_with(path, code)
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, 6 * SECONDS_FOR_A_TEST + 2 * sum(self._seconds.values()))
-        everything = sorted({name.partition("::")[0] for name in self._seconds})
+        everything = [name for name, seconds in self._seconds.items() if seconds <= self._longest]
         runs = [self._mirrors(path), [] if self._is_quick else everything]
         return all(pytest.main([*QUIET, *tests]) == 0 for tests in runs if tests)
 

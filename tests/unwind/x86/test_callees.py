@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.unwind.x86.assemble import (
@@ -25,9 +27,9 @@ from tests.unwind.x86.assemble import (
     store,
     sub,
 )
-from tests.unwind.x86.machine import TEXT, code_of
+from tests.unwind.x86.machine import TEXT, TEXT_SIZE, code_of
 from throwstack.unwind.x86.callees import CalleeKind, Callees
-from throwstack.unwind.x86.symbolic_state import SymbolicState, SymbolicValue
+from throwstack.unwind.x86.symbolic_state import SymbolicState, SymbolicValue, constant
 
 
 def program(*after_call: bytes | str, **callees: tuple[bytes | str, ...]) -> Assembler:
@@ -130,6 +132,9 @@ def test_a_call_of_the_next_instruction_pushes_its_address() -> None:
     state = after_call(asm)
     assert state.sp == SymbolicValue(ESP, -4)
     assert state.load(state.sp).constant == TEXT + 5
+    asm = Assembler(TEXT)
+    asm.emit("e800000000", pop(EBX), "ebfe")  # and no return is found
+    assert after_call(asm).sp == SymbolicValue(ESP, -4)
 
 
 def test_the_switch_to_64_bit_code_leaves_its_return_address() -> None:
@@ -155,3 +160,144 @@ def test_the_prolog_helper_of_structured_exception_handling() -> None:
     assert state.registers[EBP] == SymbolicValue(ESP, -4)
     assert state.load(SymbolicValue(ESP, -4)) == SymbolicValue(EBP, 0)
     assert state.doubt == 0
+
+
+def test_what_the_callee_removes_is_no_argument_of_the_next_call() -> None:
+    pushed = SymbolicState(is_from_entry=True, pushed=12)
+    assert after_call(program(callee=(ret(8),)), pushed).pushed == 4
+    assert after_call(program(callee=(ret(8),)), SymbolicState(pushed=4)).pushed == 0
+    assert after_call(program(callee=(ret(8),)), SymbolicState(may_have_pushed=True)).may_have_pushed is False
+    unknown = SymbolicState(doubt=2).with_register(ESP, None)
+    state = after_call(program(callee=(ret(8),)), unknown)
+    assert (state.sp, state.doubt) == (None, 2)
+
+
+def test_a_helper_leaves_no_argument_of_the_next_call() -> None:
+    state = after_call(program("cc", helper=("595b51c3",)), SymbolicState(is_from_entry=True, pushed=8))
+    assert state.pushed == 0
+
+
+def test_a_helper_that_does_not_come_back_is_an_ordinary_function() -> None:
+    """`add esp, 4; ret 8`: returns to its caller's caller. What its `ret` says is all that is known."""
+    state = after_call(program("cc", helper=("83c404", ret(8))))
+    assert (state.sp, state.doubt) == (SymbolicValue(ESP, 8), 0)
+
+
+@pytest.mark.parametrize("base", [TEXT, 0x80401000])
+def test_a_call_through_a_register_that_holds_an_address(base: int) -> None:
+    """`mov esi, offset function; call esi`; also at an odd address, and above 2 GB, where `/3GB` lets it be."""
+    asm = Assembler(TEXT)
+    asm.emit("ffd6").align().emit("90").label("function").emit(ret(12))
+    at = asm.labels["function"] - TEXT + base
+    code = code_of(asm, segments={0x80401000: asm.finish().ljust(0x1000, b"\xcc")})
+    state = SymbolicState().with_register(ESI, constant(at))
+    assert Callees(code).after_call(state, code.at(TEXT)).sp == SymbolicValue(ESP, 12)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [None, constant(0x7000000), SymbolicValue(ESI, 0), SymbolicValue(8, 0x7000000, is_word=True)],
+)
+def test_a_call_through_a_register_that_is_not_known_has_no_target(held: SymbolicValue | None) -> None:
+    code = code_of(Assembler(TEXT).emit("ffd6", ret()))
+    state = SymbolicState().with_register(ESI, held)
+    assert Callees(code).target(state, code.at(TEXT)) is None
+
+
+def guessed(*after: bytes | str, state: SymbolicState) -> tuple[int | None, int]:
+    """How far esp has moved at `call [esi]` before the code `after`, and the doubt."""
+    code = code_of(Assembler(TEXT).emit("ff16", *after))
+    found = Callees(code).after_call(state, code.at(TEXT))
+    moved = found.sp.offset - state.sp.offset if found.sp is not None else None
+    return moved, found.doubt
+
+
+def entered(depth: int, pushed: int = 8) -> SymbolicState:
+    state = SymbolicState(is_from_entry=True, pushed=pushed)
+    return state.with_register(ESP, SymbolicValue(ESP, -depth))
+
+
+@pytest.mark.parametrize(
+    ("depth", "dropped", "expected"),
+    [
+        (8, 8, (0, 0)),  # add esp, 8; ret: the caller removes them
+        (8, 0, (8, 0)),
+        (8, 12, (0, 1)),  # the callee cannot have pushed something: a guess is left
+        (0x400, 0, (0x400, 0)),
+        (0x404, 0, (8, 1)),  # no function takes so many
+        (8, 6, (8, 1)),  # not in words
+        (8, 7, (8, 1)),
+        (8, 5, (8, 1)),
+    ],
+)
+def test_the_rest_of_the_function_tells_what_is_gone(depth: int, dropped: int, expected: tuple[int, int]) -> None:
+    after = (add(ESP, dropped), ret()) if dropped else (ret(),)
+    assert guessed(*after, state=entered(depth)) == expected
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (("90" * 399, ret()), (8, 0)),  # 400 instructions
+        (("90" * 400, ret()), (8, 1)),
+        (("6a01ff16", ret()), (8, 1)),  # another call that is not known
+        ((LEAVE, ret()), (8, 1)),  # esp comes from ebp
+        (("0f45e0", ret()), (8, 1)),  # cmovne esp, eax
+        ((push(ESP), ret()), (8, 1)),  # to an address on the stack: no return
+        ((push(ECX), ret()), (8, 1)),
+    ],
+)
+def test_the_rest_of_the_function_tells_nothing_if_it_is_long_or_uncertain(
+    after: tuple[bytes | str, ...], expected: tuple[int, int]
+) -> None:
+    assert guessed(*after, state=entered(8)) == expected
+
+
+def test_the_rest_of_the_function_is_asked_only_where_its_start_is_known() -> None:
+    assert guessed(ret(), state=replace(entered(8), is_from_entry=False)) == (8, 1)
+    realigned = entered(8).with_register(ESP, SymbolicValue(0x401003, -8))
+    assert guessed(ret(), state=realigned) == (8, 1)
+    assert after_call(Assembler(TEXT).emit("ff16", ret()), entered(8).with_register(ESP, None)).sp is None
+
+
+def test_the_rest_of_a_function_is_followed_once() -> None:
+    code = code_of(Assembler(TEXT).emit("ff16", "90" * 50, ret()))
+    callees, work = Callees(code), []
+    for _ in range(2):
+        before = code.work_done
+        assert callees.after_call(entered(8), code.at(TEXT)).doubt == 0
+        work.append(code.work_done - before)
+    assert work[0] > 50
+    assert work[1] == 0
+
+
+MIDDLE = SymbolicState()
+"""In the middle of a function whose start is not known."""
+
+
+@pytest.mark.parametrize(
+    ("after", "state", "expected"),
+    [
+        ((sub(ESP, 8), push(EAX)), MIDDLE, (8, 0)),  # GCC allocates again what the callee removed
+        ((push(EAX),), MIDDLE, (0, 0)),
+        ((push(EAX),), SymbolicState(may_have_pushed=True), (0, 1)),
+        ((add(ESP, 8), push(EAX)), SymbolicState(pushed=8), (0, 0)),  # the caller drops what it has pushed
+        ((add(ESP, 12), push(EAX)), SymbolicState(pushed=8), (0, 0)),
+        ((add(ESP, 8), ret()), SymbolicState(pushed=8), (0, 1)),  # or drops its locals
+        ((add(ESP, 4), push(EAX)), SymbolicState(pushed=8), (8, 1)),  # too little: stdcall, and then a local
+    ],
+)
+def test_without_the_start_of_the_function_the_code_after_a_call_gives_hints(
+    after: tuple[bytes | str, ...], state: SymbolicState, expected: tuple[int, int]
+) -> None:
+    assert guessed(*after, state=state) == expected
+
+
+def test_only_a_call_through_fs_that_is_followed_by_its_removal_leaves_its_return_address() -> None:
+    found = after_call(Assembler(TEXT).emit("64ff15c0000000", add(ESP, 4), ret(8)))
+    assert (found.sp, found.doubt) == (SymbolicValue(ESP, -4), 0)
+    asm = Assembler(TEXT).emit("ff16", add(ESP, 4), push(EAX), "ebfe")  # call [esi]
+    assert after_call(asm, SymbolicState(pushed=4)).sp == SymbolicValue(ESP, 0)
+    last = code_of(Assembler(TEXT).emit("cc" * (TEXT_SIZE - 7), "64ff15c0000000"))
+    call = last.at(TEXT + TEXT_SIZE - 7)
+    assert Callees(last).after_call(SymbolicState(), call).sp == SymbolicValue(ESP, 0)  # no code follows

@@ -115,3 +115,56 @@ def test_the_least_doubtful_path_reaches_an_instruction_first() -> None:
     asm.emit(push(EBP), mov(EBP, ESP)).branch(JE, "sure").emit(push_value(1)).call("unknown").jump("join")
     asm.label("sure").emit(mov(EAX, EBX)).label("join").emit(LEAVE, ret()).label("unknown").emit("cc")
     assert flow(asm, guessed).state_at(asm.labels["join"]).doubt == 0
+
+
+def test_each_instruction_is_visited_once_and_counted_once() -> None:
+    asm = Assembler(TEXT)
+    asm.label("loop").emit("90").branch(JE, "loop").branch(JE, "next").label("next").emit(ret())
+    code = code_of(asm)
+    found = ControlFlow(code, TEXT, SymbolicState(is_from_entry=True), comes_back, limit=LIMIT)
+    assert len(found.all_returns()) == 1
+    assert list(found.states) == [TEXT, TEXT + 1, TEXT + 7, TEXT + 13]
+    assert code.work_done == 5  # both sides of the second branch are the same place
+
+
+def test_the_limit_is_the_number_of_instructions() -> None:
+    asm = Assembler(TEXT)
+    asm.emit("90" * 10, ret())
+    assert flow(asm, limit=11).first_return() is not None
+    assert flow(asm, limit=10).first_return() is None
+    assert not flow(asm, limit=12).is_cut_short
+    assert flow(asm, limit=10).all_returns() == []
+
+
+def test_the_first_return_is_the_nearest_one() -> None:
+    asm = Assembler(TEXT)
+    asm.branch(JE, "far").label("near").emit(ret()).label("far").emit("90", ret(4))
+    found = flow(asm)
+    assert len(found.all_returns()) == 2
+    assert found.first_return().address == asm.labels["near"]
+    assert (found.returns[0].popped, found.returns[0].state.sp) == (0, SymbolicValue(ESP, 4))
+    assert flow(Assembler(TEXT).emit("ebfe")).first_return() is None
+
+
+def test_code_ends_at_an_instruction_that_nothing_follows_and_at_bytes_that_are_none() -> None:
+    stopped = flow(Assembler(TEXT).emit("cc", ret()))
+    assert (stopped.state_at(TEXT + 1), stopped.has_unknown_jump) == (None, False)
+    unknown = flow(Assembler(TEXT).emit("90", "0f0a", ret()))  # no instruction
+    assert (unknown.all_returns(), unknown.has_unknown_jump) == ([], True)
+    assert list(unknown.states) == [TEXT]
+
+
+def test_a_jump_without_a_known_depth_says_nothing_of_it() -> None:
+    def guessed(state: SymbolicState, _: Instruction) -> SymbolicState | None:
+        return SymbolicState(state.registers, state.stack, doubt=1)
+
+    asm = Assembler(TEXT)
+    asm.call("unknown").jump("end").label("end").emit(ret()).label("unknown").emit("cc")
+    assert flow(asm, guessed).jump_depths(asm.labels["end"]) == set()
+    asm = Assembler(TEXT)
+    asm.emit("0f45e0").jump("end").label("end").emit(ret())  # cmovne esp, eax
+    found = flow(asm)
+    assert found.jump_depths(asm.labels["end"]) == set()
+    (only,) = found.returns
+    assert (only.target, only.state.sp) == (None, None)
+    assert found.jump_depths(TEXT) == set()

@@ -131,3 +131,17 @@ def test_an_exchange_writes_both_registers() -> None:
 @pytest.mark.parametrize("code", ["55", "5d", "c9", "e800000000", "c3"])
 def test_what_the_kind_of_instruction_says_is_not_said_again(code: str) -> None:
     assert decoded(code).written == ()
+
+
+@pytest.mark.parametrize(
+    ("code", "displacement"),
+    [
+        ("8b8affffff7f", 0x7FFFFFFF),
+        ("8b8a00000040", 0x40000000),
+        ("8b8a00000080", -0x80000000),
+        ("8b8affffffff", -1),
+        ("8b8a00000000", 0),
+    ],
+)
+def test_a_displacement_is_a_signed_number(code: str, displacement: int) -> None:
+    assert decoded(code).operand(1).displacement == displacement

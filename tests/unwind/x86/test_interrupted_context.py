@@ -10,7 +10,7 @@ import pytest
 from tests.support.context_records import x86_context
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import memory_of
-from throwstack.core.registers import Arch, Registers
+from throwstack.core.registers import X86, Arch, Registers
 from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.interrupted_context import interrupted_context
 
@@ -82,3 +82,47 @@ def test_a_context_that_does_not_belong_to_this_stack_is_not_believed(data):
 def test_frames_of_other_functions_have_interrupted_nothing():
     assert found(stack(RECORD, CONTEXT), "RtlDispatchException") is None
     assert found({}, "KiUserApcDispatcher") is None
+
+
+def at(place: Place, data: dict[int, bytes], bounds: StackBounds = STACK, function: str = "KiUserExceptionDispatcher"):
+    return interrupted_context(function, place, bounds, memory_of(data))
+
+
+def test_the_record_is_above_the_two_pointers_and_on_the_stack():
+    assert found(stack(LOW, CONTEXT)) is None  # at the first pointer itself
+    assert found(stack(LOW + 8, CONTEXT, 1)) == 0x77E4BEE7
+    data = stack(STACK.base - 8, CONTEXT)
+    data = {LOW: data[LOW][:-8] + struct.pack("<II", 1, 0)}
+    assert found(data) == 0x77E4BEE7
+    assert at(called(), data, StackBounds(LOW, STACK.base - 4)) is None
+    assert at(called(), data, StackBounds(LOW, STACK.base - 1)) is None
+
+
+def test_the_context_is_above_the_frame():
+    """One that an earlier exception has left is below it."""
+    data = bytearray(0x1000)
+    data[: len(context())] = context(esp=LOW + 0x800)
+    struct.pack_into("<III", data, 0x400, LOW + 0x410, LOW, 0)
+    struct.pack_into("<I", data, 0x410, 0xC0000005)
+    assert at(called(LOW + 0x400), {LOW: bytes(data)}) is None
+
+
+@pytest.mark.parametrize(("missing", "is_found"), [(0, True), (1, False)])
+def test_all_of_the_context_is_on_the_stack(missing, is_found):
+    data = stack(RECORD, CONTEXT, saved=context(esp=CONTEXT + 0xBC))
+    bounds = StackBounds(LOW, CONTEXT + X86.context_size - missing)
+    assert (at(called(), data, bounds) is not None) == is_found
+
+
+@pytest.mark.parametrize(
+    ("sp", "is_found"), [(CONTEXT + 0xB8, False), (CONTEXT + 0xB9, True), (STACK.base, True), (STACK.base + 1, False)]
+)
+def test_esp_of_the_interrupted_code_is_above_the_eip_that_the_kernel_saved(sp, is_found):
+    assert (found(stack(RECORD, CONTEXT, saved=context(esp=sp))) is not None) == is_found
+
+
+def test_the_apc_dispatcher_has_called_the_routine():
+    data = {LOW: bytes(12) + context().ljust(0x800, b"\0")}
+    assert at(called(), data, function="KiUserApcDispatcher") is not None
+    before = Place(Registers.named(Arch.X86, {"eip": 0x77001230, "esp": LOW}))
+    assert at(before, data, function="KiUserApcDispatcher") is None

@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from tests.unwind.x86.assemble import EBP, ESP, LEAVE, Assembler, mov, push, ret, sub
-from tests.unwind.x86.machine import TEXT
+from tests.unwind.x86.machine import BASE, TEXT, header_page, images_of, symbols_of
 from tests.unwind.x86.written_stack import Stack, walk
-from throwstack.core.memory import memory_of
+from throwstack.core.memory import SegmentSource, memory_of
 from throwstack.core.registers import Arch, Registers
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import ModuleMap
@@ -94,3 +94,51 @@ def test_nothing_is_made_where_nobody_listens(monkeypatch):
     monkeypatch.setattr(trace, "is_on", lambda: False)
     monkeypatch.setattr(trace, "say", lambda _: pytest.fail("said something"))
     assert walked()[1].is_complete
+
+
+NOBODY = Symbols(ImageMap(memory_of({}), ModuleMap([])))
+CALLED = Place(Registers.named(Arch.X86, {"eip": 0x402000, "esp": 0xFF0}), 0xFF0)
+
+
+def candidate(rule: Rule, fit: Fit, slot: int = 0x1000, note: str = "", **caller) -> Candidate:
+    return Candidate(rule, Caller(slot, 0x401000, slot + 4, 0, (None,) * 8, **caller), fit, note)
+
+
+def test_a_candidate_is_described_by_what_speaks_against_it():
+    helped = candidate(Rule.FORWARD, Fit.POSSIBLE, doubt=2, is_consistent=False, is_past_helper=True)
+    data = candidate(Rule.FUNCTION, Fit.NOT_CODE)
+    said = list(lines(CALLED, [helped, data], helped, NOBODY))
+    assert said[0] == "frame 0x402000 at 0x402000, esp 0xff0"
+    assert said[1].startswith("  FORWARD: slot 0x1000 -> 0x401000, fit POSSIBLE, tier ")
+    assert said[1].endswith(", doubt 2, inconsistent, past a helper")
+    assert said[2] == "  FUNCTION: slot 0x1000 -> 0x401000, fit NOT_CODE, not believed"
+    plain = list(lines(CALLED, [candidate(Rule.FORWARD, Fit.POSSIBLE)], None, NOBODY))[1]
+    assert plain.startswith("  FORWARD: slot 0x1000 -> 0x401000, fit POSSIBLE, tier ")
+    assert plain.count(",") == 2
+
+
+def test_the_note_of_a_scan_says_why_it_was_taken_and_those_of_other_rules_do_not():
+    scan = candidate(Rule.SCAN, Fit.POSSIBLE, note="a note")
+    assert list(lines(CALLED, [scan], scan, NOBODY))[-1].endswith("; a note")
+    data = candidate(Rule.FRAME_DATA_SEARCH, Fit.POSSIBLE, note="2 words above the recorded place")
+    assert list(lines(CALLED, [data], data, NOBODY))[-1].endswith("; no other slot is believed")
+
+
+def test_of_equal_callers_the_first_one_is_taken():
+    first, second = (candidate(Rule.FUNCTION, Fit.POSSIBLE, slot) for slot in (0x1000, 0x1010))
+    assert list(lines(CALLED, [first, second], first, NOBODY))[-1].endswith("; found first")
+    unbelieved = candidate(Rule.FUNCTION, Fit.NOT_CODE, 0x1010)
+    assert list(lines(CALLED, [first, unbelieved], first, NOBODY))[-1].endswith("; no other slot is believed")
+    assert list(lines(CALLED, [first, unbelieved], unbelieved, NOBODY))[-1].endswith("; no other slot is believed")
+
+
+def test_names_of_return_addresses_are_those_of_the_call_before_them():
+    asm = Assembler(TEXT).label("first").emit("90" * 4).label("second").emit("90" * 4)
+    images = images_of(SegmentSource({BASE: header_page(), TEXT: asm.finish()}))
+    symbols = symbols_of(images, asm.labels)
+    place = Place(Registers.named(Arch.X86, {"eip": asm.labels["second"], "esp": 0xFF0}))
+    returned = Caller(0x1000, asm.labels["second"], 0x1004, 0, (None,) * 8)
+    said = list(lines(place, [Candidate(Rule.SCAN, returned, Fit.POSSIBLE)], None, symbols))
+    assert said[0].startswith("frame test!second at ")
+    assert "-> test!first+0x4," in said[1]
+    assert next(iter(lines(Place(place.registers, 0xFF0), [], None, symbols))).startswith("frame test!first+0x4 at ")

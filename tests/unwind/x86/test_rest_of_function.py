@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unwind.x86.assemble import EBP, EBX, ESP, JE, LEAVE, Assembler, add, mov, pop, push, ret, sub
-from tests.unwind.x86.machine import TEXT, code_of, words
+from tests.unwind.x86.machine import DATA, TEXT, code_of, words
 from throwstack.core.registers import Arch, Registers
 from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.callees import Callees
@@ -24,8 +26,8 @@ def program() -> Assembler:
     return asm
 
 
-def rest(asm: Assembler, *stack: int, **options) -> RestOfFunction:
-    code = code_of(asm, segments={LOW: words(*stack)}, **options)
+def rest(asm: Assembler, *stack: int, data=None, **options) -> RestOfFunction:
+    code = code_of(asm, segments={LOW: words(*stack), **(data or {})}, **options)
     return RestOfFunction(code, Callees(code))
 
 
@@ -38,6 +40,7 @@ def test_the_rest_of_a_function_gives_its_caller_without_a_function_start() -> N
     asm = program()
     found = rest(asm, 0, 0, 0xB, 0x12FF80, RETURN).caller(place(asm.labels["after call"], call_sp=LOW))
     assert (found.slot, found.return_address, found.popped) == (LOW + 16, RETURN, 4)
+    assert not found.is_in_register
     assert (found.gpr[EBX], found.gpr[EBP], found.gpr[ESP]) == (0xB, 0x12FF80, LOW + 24)
     assert found.doubt == 0
 
@@ -86,3 +89,95 @@ def test_a_return_address_in_a_function_that_a_helper_builds() -> None:
     found = rest(asm)
     assert found.is_past_helper(asm.labels["after helper"])
     assert not found.is_past_helper(asm.labels["after ordinary"])
+
+
+def registers_at(ip: int = TEXT, **registers: int) -> Registers:
+    return Registers.named(Arch.X86, {"eip": ip, "esp": LOW, **registers})
+
+
+@pytest.mark.parametrize(("count", "is_found"), [(1999, True), (2000, False)])
+def test_code_is_followed_for_2000_instructions(count: int, *, is_found: bool) -> None:
+    found = rest(Assembler(TEXT).emit("90" * count, ret()), RETURN).caller(place(TEXT))
+    assert (found is not None) == is_found
+
+
+@pytest.mark.parametrize(("count", "is_straight"), [(31, True), (32, False)])
+def test_an_epilogue_has_at_most_32_instructions(count: int, *, is_straight: bool) -> None:
+    assert rest(Assembler(TEXT).emit("90" * count, ret())).is_straight(TEXT) == is_straight
+    assert not rest(Assembler(TEXT).emit("0f0a", ret())).is_straight(TEXT)  # no instruction
+
+
+@pytest.mark.parametrize(("distance", "is_near"), [(0xFFFF, True), (0x10000, False), (0, True), (-4, False)])
+@pytest.mark.parametrize(("name", "modrm"), [("ebp", "9d"), ("esi", "9e")])
+def test_a_word_may_be_stored_through_esp_and_loaded_through_another_register(distance, is_near, name, modrm) -> None:
+    """mov [esp+8], ecx; mov ebx, [ebp-…]; ret: ebp points to the same part of the stack."""
+    displacement = (8 - distance).to_bytes(4, "little", signed=True).hex()
+    asm = Assembler(TEXT).emit("894c2408", f"8b{modrm}{displacement}", ret())
+    here = Place(registers_at(**{name: LOW + distance, "ecx": 0x77}))
+    assert rest(asm, RETURN, 0, 0xBAD).caller(here).gpr[EBX] == (0x77 if is_near else 0xBAD)
+
+
+def test_code_is_followed_once_for_each_distance() -> None:
+    asm = Assembler(TEXT).emit("90" * 9, ret())
+    code = code_of(asm, segments={LOW: words(RETURN)})
+    found, work = RestOfFunction(code, Callees(code)), []
+    for distance in (8, 8, 12):
+        before = code.work_done
+        assert found.caller(place(TEXT, ebp=LOW + distance)) is not None
+        work.append(code.work_done - before)
+    assert work == [10, 0, 10]
+
+
+def test_arguments_of_the_first_call_may_have_been_pushed_before_code_was_interrupted() -> None:
+    asm = Assembler(TEXT).emit("ff16", "5058", ret())  # call [esi]; push eax; pop eax
+    assert rest(asm, RETURN).caller(place(TEXT)).doubt == 1
+    assert rest(asm, RETURN).caller(place(TEXT, call_sp=LOW)).doubt == 0
+
+
+def test_a_helper_that_has_changed_nothing_yet_is_not_followed() -> None:
+    asm = Assembler(TEXT).emit(ret())
+    assert rest(asm, RETURN).caller(place(TEXT, is_in_helper=True)) is None
+
+
+@pytest.mark.parametrize("code", ["9cc3", "0f45e0c3", "8b2510004000c3"])
+def test_a_return_to_nobody_knows_where_gives_no_caller(code: str) -> None:
+    """pushfd; ret. cmovne esp, eax; ret. mov esp, [400010h]; ret."""
+    assert rest(Assembler(TEXT).emit(code), RETURN).caller(place(TEXT)) is None
+
+
+def test_a_return_address_that_cannot_be_read_gives_no_caller() -> None:
+    assert rest(Assembler(TEXT).emit(ret())).caller(Place(registers_at(esp=0x500000))) is None
+
+
+def test_a_helper_pushes_the_return_address_that_it_holds_in_a_register() -> None:
+    asm = Assembler(TEXT).emit("51", ret(8))  # push ecx; ret 8
+    found = rest(asm, 0).caller(Place(registers_at(ecx=RETURN, ebx=7, eax=1)))
+    assert (found.slot, found.return_address, found.is_in_register) == (LOW - 4, RETURN, True)
+    assert (found.call_sp, found.popped) == (LOW, 8)
+    assert found.gpr == (None, None, None, 7, LOW + 8, None, None, None)
+
+
+def test_esp_that_comes_from_a_frame_pointer_need_not_be_exact() -> None:
+    far = LOW + 0x20000
+    asm = Assembler(TEXT).emit(LEAVE, ret())
+    code = code_of(asm, segments={far: words(0x12FF80, RETURN)})
+    here = Place(registers_at(ebp=far), LOW, is_sp_exact=False)
+    found = RestOfFunction(code, Callees(code)).caller(here)
+    assert (found.slot, found.return_address, found.doubt) == (far + 4, RETURN, 0)
+
+
+def test_only_a_call_with_its_target_in_it_and_before_the_address_is_one_of_a_helper() -> None:
+    asm = Assembler(TEXT)
+    asm.emit("ff15", DATA.to_bytes(4, "little"), "90").label("after").emit(ret()).align()
+    asm.label("helper").emit("59", LEAVE, "51", ret())
+    found = rest(asm, data={DATA: words(asm.labels["helper"])})
+    assert not found.is_past_helper(TEXT + 5)  # a call begins five bytes before, and ends after it
+    assert not found.is_past_helper(asm.labels["after"])
+    assert not found.is_past_helper(DATA)
+
+
+def test_a_helper_returns_to_a_word_that_it_has_copied() -> None:
+    """push [esp+8]; ret: the return address is in the slot that it was copied from."""
+    found = rest(Assembler(TEXT).emit("ff742408", ret()), 0, 0, RETURN).caller(place(TEXT))
+    assert (found.slot, found.return_address, found.is_in_register) == (LOW + 8, RETURN, False)
+    assert found.call_sp == LOW

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unwind.x86.assemble import EBP, EBX, ESI, ESP, LEAVE, Assembler, mov, pop, push, ret, sub
 from tests.unwind.x86.machine import BASE, TEXT, TEXT_SIZE, Records, header_page, images_of, symbols_of, words
 from throwstack.core.frames import StackBounds, Trust
@@ -120,3 +122,155 @@ def test_the_place_of_a_caller_knows_whether_its_stack_pointer_is_exact() -> Non
     assert (removed.call_sp, removed.registers.sp, removed.is_sp_exact) == (LOW + 4, LOW + 8, True)
     unknown = engine.next_place(Caller(LOW, asm.labels["after function"], LOW + 4, None, gpr))
     assert not unknown.is_sp_exact
+
+
+def lost(after_call: str = "ebfe", first: str = "ffe0") -> Assembler:
+    """A function with symbols whose code does not lead from its start to the place after its call."""
+    asm = Assembler(TEXT)
+    asm.label("caller").call("function").label("after function").emit("ffd0").label("after register").emit(ret())
+    return asm.align().label("function").emit(first).label("after call").emit(after_call).align()
+
+
+def after_call_in(asm: Assembler, call_sp: int = LOW, **options) -> Place:
+    registers = {"eip": asm.labels["after call"], "esp": call_sp, **options.pop("registers", {})}
+    return Place(Registers.named(Arch.X86, registers), call_sp, **options)
+
+
+def scanned(slot: int, word: int, popped: int | None, bp: int | None = None) -> Caller:
+    return Caller(slot, word, slot + 4, popped, (None, None, None, None, slot + 4 + (popped or 0), bp, None, None))
+
+
+@pytest.mark.parametrize(("after_call", "popped"), [("83c408c20800", 8), ("ebfe", None)])
+def test_what_the_scan_finds_has_no_register_but_esp(after_call, popped) -> None:
+    asm = lost(after_call)
+    stack = 0, 0, 1, asm.labels["after function"]
+    found = rules(asm, *stack).caller(after_call_in(asm), STACK, 0, ())
+    assert (found.rule, found.fit) == (Rule.SCAN, Fit.CALLS_FUNCTION)
+    assert found.caller == scanned(LOW + 12, asm.labels["after function"], popped)
+
+
+@pytest.mark.parametrize(("registration", "distance"), [(8, 0x10), (8, 0x0C), (0, 0x10), (0, 0x0C)])
+def test_the_nearest_registration_above_esp_leads_to_the_frame_pointer(registration, distance) -> None:
+    asm = lost()
+    words_below = [0] * ((registration + distance) // 4)
+    found = rules(asm, *words_below, LOW + 0x80, asm.labels["after function"]).caller(
+        after_call_in(asm), STACK, 0, (LOW - 8, LOW + registration, LOW + 0x40)
+    )
+    slot = LOW + registration + distance + 4
+    assert found.rule is Rule.REGISTRATION
+    assert found.caller == scanned(slot, asm.labels["after function"], None, LOW + 0x80)
+
+
+def test_a_registration_leads_only_to_a_return_address_of_the_function() -> None:
+    asm = lost()
+    stack = 0, 0, 0, 0, LOW + 0x80, asm.labels["after register"]
+    found = rules(asm, *stack).caller(after_call_in(asm), STACK, 0, (LOW,))
+    assert (found.rule, found.caller.gpr[EBP]) == (Rule.SCAN, None)
+    unreadable = rules(asm, *stack).caller(after_call_in(asm), STACK, 0, (LOW + 0x2000,))
+    assert unreadable.rule is Rule.SCAN
+
+
+def test_records_are_named_by_what_they_are_and_where_the_frame_is() -> None:
+    """FPO_DATA has no program. At an instruction that was interrupted a record is believed less."""
+    asm = lost()
+    returns = asm.labels["after function"]
+    program_text = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
+    called, stopped = after_call_in(asm), Place(after_call_in(asm).registers)
+    past_helper = after_call_in(asm, is_past_helper=True)
+    for place, expected in ((called, Rule.FPO), (stopped, Rule.RECORD_HERE), (past_helper, Rule.RECORD_HERE)):
+        found = rules(asm, 0, returns, records=record(asm, "", locals_size=4)).caller(place, STACK, 0, ())
+        assert (found.rule, found.note, found.has_program) == (expected, "", False)
+        with_program = rules(asm, 0, returns, records=record(asm, program_text, locals_size=4))
+        found = with_program.caller(place, STACK, 0, ())
+        named = Rule.FRAME_DATA if expected is Rule.FPO else expected
+        assert (found.rule, found.note, found.has_program) == (named, "", True)
+    searched = rules(asm, 0, returns, records=record(asm, program_text)).caller(called, STACK, 0, ())
+    assert (searched.rule, searched.has_program) == (Rule.FRAME_DATA_SEARCH, False)
+    assert searched.note == "1 words above the recorded place"
+
+
+def test_the_place_at_which_a_thread_was_stopped_is_not_where_its_stub_returns_to() -> None:
+    """WoW64 up to Windows 7: the return address of the switch to 64-bit code is still on the stack."""
+    asm = lost("90c3")
+    stack = asm.labels["after call"], asm.labels["after function"]
+    data = record(asm, "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =")
+    found = rules(asm, *stack, records=data)
+    stopped = Place(after_call_in(asm).registers)
+    rules_tried = [rule for rule, _, _ in found._answers(stopped, STACK, found.record(stopped), 0)]
+    slots = [caller.slot for rule, caller, _ in found._answers(stopped, STACK, found.record(stopped), 0)]
+    assert Rule.RECORD_HERE not in rules_tried
+    assert slots[0] == LOW + 4
+    called = list(found._answers(after_call_in(asm), STACK, found.record(after_call_in(asm)), 0))
+    assert (called[0][0], called[0][1].slot) == (Rule.FRAME_DATA, LOW)
+
+
+def test_a_thread_that_is_not_in_code_is_said_to_be_there() -> None:
+    asm = Assembler(TEXT)
+    asm.label("caller").emit("ffd0").label("after call").emit(ret())
+    place = Place(Registers.named(Arch.X86, {"eip": 0, "esp": LOW}))
+    found = rules(asm, asm.labels["after call"]).caller(place, STACK, 0, ())
+    assert (found.rule, found.note) == (Rule.CALLED_NOWHERE, "the thread is not in code")
+    in_code = Place(Registers.named(Arch.X86, {"eip": asm.labels["after call"], "esp": LOW}))
+    found = rules(asm, asm.labels["after call"]).caller(in_code, STACK, 0, ())
+    assert found.rule is not Rule.CALLED_NOWHERE
+    called = Place(Registers.named(Arch.X86, {"eip": 0, "esp": LOW + 4}), LOW)
+    assert rules(asm, asm.labels["after call"]).caller(called, STACK, 0, ()).rule is Rule.SCAN
+
+
+def test_a_frame_pointer_below_esp_leads_to_no_caller() -> None:
+    """What is below esp has been left: a pair there is that of a frame that has returned."""
+    asm = lost()
+    stack = LOW + 0x80, asm.labels["after function"], 0, 0, 1, 1
+    place = after_call_in(asm, LOW + 16, registers={"ebp": LOW})
+    assert rules(asm, *stack).caller(place, STACK, 0, ()) is None
+
+
+def test_a_thread_that_is_nowhere_and_has_no_stack_has_no_caller() -> None:
+    place = Place(Registers.named(Arch.X86, {"eip": 0, "esp": LOW + 0x2000}))
+    assert rules(lost(), 1).caller(place, StackBounds(LOW, LOW + 0x4000), 0, ()) is None
+
+
+@pytest.mark.parametrize(
+    ("bp", "pair_at", "is_found"),
+    [
+        (0x900, 0x900, True),
+        (0x904, 0x900, False),  # another word than the pair
+        (0xFF8, 0xFF8, True),
+    ],
+)
+def test_over_an_overwritten_return_address_the_saved_ebp_leads_on(bp: int, pair_at: int, *, is_found: bool) -> None:
+    """The frame above is so large that the scan finds no return address in it."""
+    asm = program()
+    stack = [0, 0, 0, 0, 0x51, LOW + bp, *[0] * 0x400]
+    stack[pair_at // 4 : pair_at // 4 + 2] = [LOW + 0xF00, asm.labels["after inner"]]
+    named = {"eip": asm.labels["after inner"], "esp": LOW + 8, "ebp": LOW + 20}
+    found = rules(asm, *stack).caller(Place(Registers.named(Arch.X86, named), LOW + 8), STACK, 0, ())
+    assert found.gap == f"the return address at {LOW + 24:#x} was overwritten: it is 0x0"
+    assert (found.rule is Rule.FRAME_POINTER) == is_found
+    assert found.fit is (Fit.POSSIBLE if is_found else Fit.ZERO)
+    assert found.caller.slot == (LOW + bp + 4 if is_found else LOW + 24)
+
+
+def test_the_record_of_a_frame_is_that_of_the_call_which_it_has_made() -> None:
+    asm = lost()
+    found = rules(asm, records=record(asm, ""))
+    start = asm.labels["function"]
+    covered = {}
+    for name, offset in (("start", 0), ("end", 0x20)):
+        registers = Registers.named(Arch.X86, {"eip": start + offset, "esp": LOW})
+        covered[name] = found.record(Place(registers)) is not None, found.record(Place(registers, LOW)) is not None
+    assert covered == {"start": (True, False), "end": (False, True)}
+
+
+def test_a_return_address_of_zero_or_after_no_call_ends_no_search_for_starts() -> None:
+    """Of two guessed starts the nearer one leads to no return address; the other one does."""
+    asm = Assembler(TEXT)
+    asm.label("caller").call("function").label("after function").emit(ret()).align()
+    asm.label("function").emit(push(EBP), mov(EBP, ESP), sub(ESP, 8), "ffd0").label("after call").emit("837d0800")
+    asm.branch(0x85, "out").emit("8bff558bec").label("block").emit("ffd0").label("in block").emit("ebfe")
+    asm.label("out").emit(LEAVE, ret()).align()
+    engine = rules(asm, 0, 0, 0, LOW + 0x80, asm.labels["after function"], has_symbols=False)
+    place = Place(Registers.named(Arch.X86, {"eip": asm.labels["in block"], "esp": LOW + 8}), LOW + 8)
+    found = [(start, caller.return_address) for start, caller in engine._by_guessed_start(place)]
+    assert found[0] == (asm.labels["block"] - 5, LOW + 0x80)
+    assert found[-1][0] == asm.labels["function"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unwind.x86.assemble import EAX, EBX, ECX, ESP, JE, Assembler, add, mov, pop, push, ret, sub
-from tests.unwind.x86.machine import TEXT, code_of
+from tests.unwind.x86.machine import DATA, TEXT, code_of, words
 from throwstack.unwind.x86.stack_adjustment import dropped_bytes, is_add_esp_4, popped_bytes, reallocated_bytes
 
 
@@ -62,3 +62,92 @@ def test_add_esp_4_is_recognized() -> None:
     assert is_add_esp_4(code(add(ESP, 4)).at(TEXT))
     assert not is_add_esp_4(code(add(ESP, 8)).at(TEXT))
     assert not is_add_esp_4(code(add(EBX, 4)).at(TEXT))
+
+
+def test_a_search_for_the_return_follows_jumps_tables_and_branches_but_no_other_function() -> None:
+    asm = Assembler(TEXT)
+    asm.jump("far").emit(ret(4)).label("far").emit("90", ret(8))
+    assert popped_bytes(code_of(asm), TEXT) == 8
+    asm = Assembler(TEXT)
+    asm.emit("ff2485", DATA.to_bytes(4, "little"), ret(4)).align().label("case").emit(ret(8))
+    assert popped_bytes(code_of(asm, segments={DATA: words(asm.labels["case"])}), TEXT) == 8
+    assert popped_bytes(code_of(Assembler(TEXT).emit("ffe0", ret(4))), TEXT) is None  # jmp eax
+    assert popped_bytes(code_of(Assembler(TEXT).emit("cc", ret(4))), TEXT) is None
+    assert popped_bytes(code_of(Assembler(TEXT).emit("0f0a", ret(4))), TEXT) is None  # no instruction
+    asm = Assembler(TEXT)
+    asm.label("function").call("throw").label("next").emit(ret(4)).align().label("throw").emit("cc")
+    assert popped_bytes(code_of(asm, functions=("function", "next")), TEXT) is None
+    assert popped_bytes(code_of(asm, functions=("function",)), TEXT) == 4
+    assert popped_bytes(code_of(asm), DATA) is None
+
+
+def test_of_ways_with_equally_many_calls_the_shorter_one_is_taken() -> None:
+    asm = Assembler(TEXT)
+    asm.branch(JE, "short").emit("90", "90", ret(8)).label("short").emit(ret(4))
+    assert popped_bytes(code_of(asm), TEXT) == 4
+    asm = Assembler(TEXT)
+    asm.branch(JE, "twice").call("f").emit(ret(8)).label("twice").call("f").call("f").emit(ret(4)).label("f").emit("cc")
+    assert popped_bytes(code_of(asm), TEXT) == 8
+    asm = Assembler(TEXT)
+    asm.branch(JE, "long").call("f").emit(ret(4)).label("long").emit("90" * 9, ret(8)).label("f").emit("cc")
+    assert popped_bytes(code_of(asm), TEXT) == 8
+
+
+@pytest.mark.parametrize(("count", "size"), [(1999, 8), (2000, None)])
+def test_a_return_is_searched_for_in_two_thousand_instructions(count: int, size: int | None) -> None:
+    assert popped_bytes(code("90" * count, ret(8)), TEXT) == size
+
+
+def test_each_instruction_is_followed_once() -> None:
+    found = code_of(Assembler(TEXT).label("loop").emit("90").branch(JE, "loop").branch(JE, "loop").emit("cc"))
+    assert popped_bytes(found, TEXT) is None
+    assert found.work_done == 6  # four instructions, and the two ways back
+
+
+@pytest.mark.parametrize(
+    ("after_call", "size"),
+    [
+        (("90", "90", sub(ESP, 8), push(EAX)), 8),  # the third instruction
+        (("90", "90", "90", sub(ESP, 8), push(EAX)), 0),
+        ((sub(ESP, 0x400), push(EAX)), 0x400),
+        ((sub(ESP, 0x404), push(EAX)), 0),
+        ((sub(EBX, 8), "cc"), 0),
+        ((add(ESP, 8), "cc"), 0),
+        (("2be0", "cc"), 0),  # sub esp, eax
+        (("0f0a",), 0),
+        ((sub(ESP, 8), "dd1b"), 8),  # fstp qword [ebx]
+        ((sub(ESP, 8), "890424"), 8),  # mov [esp], eax: stored as GCC does it
+        ((sub(ESP, 8), "0f0a"), 8),
+        ((sub(ESP, 8), "d9ee"), 8),  # fldz
+    ],
+)
+def test_what_gcc_allocates_again_is_near_and_no_more_than_arguments(after_call: tuple[bytes | str, ...], size) -> None:
+    assert reallocated_bytes(code(*after_call), TEXT) == size
+
+
+@pytest.mark.parametrize("end", ["e800000000", "eb00", "7400", "c3", "cc", "c9", "50", "c8000000", "60", "9c"])
+def test_where_an_argument_of_another_call_can_begin_nothing_more_is_looked_at(end: str) -> None:
+    assert reallocated_bytes(code(end, sub(ESP, 8), push(EAX)), TEXT) == 0
+    assert dropped_bytes(code(end, add(ESP, 8), push(EAX)), TEXT) == (0, end != "c3")
+
+
+@pytest.mark.parametrize(
+    ("after_call", "size", "is_certain"),
+    [
+        (("90" * 6, add(ESP, 8), push(EAX)), 8, True),
+        (("90" * 7, add(ESP, 8), ret()), 8, True),  # the eighth instruction is the last one
+        (("90" * 8, add(ESP, 8), push(EAX)), 0, True),
+        ((pop(ECX), pop(EBX), ret()), 4, False),  # an argument, then a saved register
+        ((pop(ECX), add(ESP, 4), push(EAX)), 4, True),
+        ((add(EBX, 8), push(EAX)), 0, True),
+        (("03e0", push(EAX)), 0, True),  # add esp, eax
+        ((sub(ESP, 8), push(EAX)), 0, True),
+        (("0f0a",), 0, False),
+    ],
+)
+def test_what_is_dropped_after_a_call_is_near(after_call: tuple[bytes | str, ...], size: int, *, is_certain) -> None:
+    assert dropped_bytes(code(*after_call), TEXT) == (size, is_certain)
+
+
+def test_only_add_esp_4_is_add_esp_4() -> None:
+    assert not is_add_esp_4(code(sub(ESP, 4)).at(TEXT))

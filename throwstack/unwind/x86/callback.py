@@ -45,7 +45,7 @@ def interrupted_system_call(
         if copy <= place.lowest_sp or not stack.contains(copy, size):
             return None
         end = (copy + size + 3) & ~3
-        for slot in range(end, min(end + 4 * _SLACK, stack.base - 3), 4):
+        for slot in range(end, min(end + 4 * _SLACK, stack.base), 4):
             word = memory.u32(slot)
             if return_in_stub_before(code, word):
                 return _caller(slot, word, slot + 4, at_entry)

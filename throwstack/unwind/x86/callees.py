@@ -21,7 +21,7 @@ from enum import Enum
 from throwstack.core.registers import SP, X86
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.control_flow import ControlFlow, ReturnPoint
-from throwstack.unwind.x86.decode import Immediate, Indirect, Instruction, Opcode
+from throwstack.unwind.x86.decode import MASK, Immediate, Indirect, Instruction, Opcode
 from throwstack.unwind.x86.stack_adjustment import (
     MAX_ARGUMENT_BYTES,
     dropped_bytes,
@@ -92,15 +92,19 @@ class Callees:
         target = self.target(state, instruction)
         if target == instruction.end:
             return state.push(constant(target))  # call $+5; pop ebx
-        callee = self.at(target) if target is not None else Callee(CalleeKind.ORDINARY, None)
-        if target is not None and callee.kind is CalleeKind.HELPER:
-            after = self._run_helper(state, instruction, target)
-            if after is not None:
-                return after
-            callee = Callee(CalleeKind.ORDINARY, self.popped_bytes(target))
+        if target is None:
+            return self._after_ordinary(state, instruction, None)
+        callee = self.at(target)
         if callee.kind is CalleeKind.PROBE:
             return _allocate(state, instruction, rounds=callee.popped is None)
-        popped, doubt = callee.popped, 0
+        if callee.kind is CalleeKind.HELPER:
+            after = self._run_helper(state, instruction, target)
+            return after or self._after_ordinary(state, instruction, self.popped_bytes(target))
+        return self._after_ordinary(state, instruction, callee.popped)
+
+    def _after_ordinary(self, state: SymbolicState, instruction: Instruction, popped: int | None) -> SymbolicState:
+        """Return the state after a call of an ordinary function that removes `popped` bytes, None if not known."""
+        doubt = 0
         if popped is None:
             popped, doubt = self._guess(state, instruction)
         sp = state.sp
@@ -114,16 +118,12 @@ class Callees:
         The call may be direct, or go through an import, or through a register whose value `state` knows. Compilers
         write the last one for a function that is called more than once: `mov esi, [__imp__Sleep]; call esi`.
         """
-        target = self._code.target(instruction)
-        if target is None:
-            found = operand_value(state, instruction.operand(0))
-            if found is None or found.base != CONSTANT:
-                return None
-            address = found.offset & 0xFFFFFFFF
-            target = self._code.pointer(address) if found.is_word else address
-            if target is None or not self._code.is_code(target):
-                return None
-        return self._code.after_thunks(target)
+        found = operand_value(state, instruction.operand(0))
+        if found is None or found.base != CONSTANT:
+            return None
+        address = found.offset & MASK
+        target = self._code.pointer(address) if found.is_word else address
+        return self._code.after_thunks(target) if target is not None and self._code.is_code(target) else None
 
     def at(self, start: int) -> Callee:
         """Return what the function at `start` does to the frame of its caller."""
@@ -153,7 +153,7 @@ class Callees:
             self._code, start, SymbolicState(is_from_entry=True), self._after_call_in_helper, limit=_HELPER_LIMIT
         )
         found = flow.first_return()
-        if found is not None and found.state.doubt == 0 and _changes_caller(found):
+        if found is not None and _changes_caller(found):
             return Callee(CalleeKind.HELPER, None)
         return Callee(CalleeKind.ORDINARY, self.popped_bytes(start))
 
@@ -219,8 +219,8 @@ class Callees:
             # From the function's start it is known how far the return address is above esp before the call, and from
             # the code up to the `ret` how far it is after the call. The difference is what the callee has removed.
             distance = self._distance(instruction.end)
-            cleaned = -distance - sp.offset if distance is not None else -1
-            if 0 <= cleaned <= MAX_ARGUMENT_BYTES and cleaned % 4 == 0:
+            cleaned = None if distance is None else -distance - sp.offset
+            if cleaned is not None and 0 <= cleaned <= MAX_ARGUMENT_BYTES and not cleaned % 4:
                 return cleaned, 0
         if not state.pushed:
             size = reallocated_bytes(self._code, instruction.end)
@@ -253,7 +253,7 @@ def _changes_caller(found: ReturnPoint) -> bool:
     if any(state.registers[number] not in {INITIAL[number], None} for number in X86.nonvolatile):
         return True
     if target != SymbolicValue(SP, 0, is_word=True):
-        return target is not None and state.sp is not None
+        return target is not None
     return state.sp != value(SP, 4 + found.popped)
 
 

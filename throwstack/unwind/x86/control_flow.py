@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from throwstack.core.registers import SP
 from throwstack.unwind.x86.code import Code
@@ -63,7 +64,7 @@ class ControlFlow:
         self._code = code
         self._after_call = after_call
         self._limit = limit
-        self._order = 0
+        self._order = count()
         self._queue: list[tuple[int, int, int, SymbolicState]] = []
         self._jumps: dict[int, set[SymbolicValue]] = {}
         self.states: dict[int, SymbolicState] = {}
@@ -102,8 +103,7 @@ class ControlFlow:
     def _add(self, address: int, state: SymbolicState) -> None:
         if address in self.states:
             return
-        self._order += 1
-        heapq.heappush(self._queue, (state.doubt, self._order, address, state))
+        heapq.heappush(self._queue, (state.doubt, next(self._order), address, state))
 
     def _advance(self) -> bool:
         """Visit one more instruction, and return False if none is left or the limit was reached."""

@@ -182,13 +182,11 @@ def _caller(  # noqa: PLR0917 - a step of `callers`, which has them all
     if not data.program:
         found: dict[str, int] | ProgramError = _fpo(data, search, memory)
     else:
-        variables = {
-            f"${name}": gpr[number] for number, name in enumerate(X86.register_names) if gpr[number] is not None
-        }
+        known = zip(X86.register_names, gpr, strict=True)
         found = run_program(
             data.program,
             {
-                **{name: value for name, value in variables.items() if value is not None},
+                **{f"${name}": value for name, value in known if value is not None},
                 "$eip": place.ip,
                 "$esp": sp,
                 ".raSearch": search,
@@ -246,7 +244,7 @@ def _fpo(data: FrameData, search: int, memory: Memory) -> dict[str, int] | Progr
     top = search - data.locals_size
     size = max(data.saved_registers_size, 4)
     for offset in (8, 4, 12, 16):
-        if offset > size and offset > 4:
+        if offset > size:
             continue
         try:
             value = memory.u32((top - offset) & MASK)

@@ -67,13 +67,15 @@ class FunctionStarts:
 
     def _of_section(self, address: int) -> list[int]:
         image = self._code.images.find(address)
-        headers = image.headers if image is not None else None
-        section = headers.section_at(address - image.base) if image is not None and headers is not None else None
-        if image is None or section is None:
+        headers = None if image is None else image.headers
+        if image is None or headers is None:
+            return []
+        section = headers.section_at(address - image.base)
+        if section is None:
             return []
         key = (image.base, section.rva)
         if key not in self._known:
-            data = [other for other in headers.sections if not other.is_executable] if headers is not None else []
+            data = [other for other in headers.sections if not other.is_executable]
             self._known[key] = _collect(image, section, data, self._meter)
         return self._known[key]
 
@@ -88,15 +90,16 @@ def _collect(image: Image, section: Section, data: list[Section], meter: Meter) 
     end = min(first + section.size, image.base + image.module.size)
     found: set[int] = set()
     for start, code in _contents(image, section):
-        for match in _places(meter, _CALL, code, max(len(code) - 4, 0)):
-            target = start + match.end() + 4 + struct.unpack_from("<i", code, match.end())[0]
+        for match in _places(meter, _CALL, code, len(code) - 4):
+            (distance,) = struct.unpack_from("<i", code, match.end())
+            target = start + match.end() + 4 + distance
             if first <= target < end:
                 found.add(target)
         found.update(start + match.start() for match in _places(meter, _PROLOGUE, code, len(code)))
         aligned = (start + match.start() for match in _places(meter, _AFTER_PADDING, code, len(code)))
         found.update(address for address in aligned if (address - first) % 16 == 0)
     # Tables of pointers to code: virtual functions, callbacks, imports from the image itself.
-    inside = CodeRanges([(first, end - 1)] if first < end else [], 4)
+    inside = CodeRanges([(first, end - 1)], 4)
     for other in data:
         found.update(_words(image, other, inside, meter))
     return sorted(found)
@@ -124,7 +127,7 @@ def _words(image: Image, section: Section, inside: CodeRanges, meter: Meter) -> 
             return
         for offset in offsets:
             if first <= address + offset < first + section.size:
-                yield int.from_bytes(page[offset : offset + 4], "little")
+                yield from struct.unpack_from("<I", page, offset)
 
 
 def _contents(image: Image, section: Section) -> Iterator[tuple[int, bytes]]:

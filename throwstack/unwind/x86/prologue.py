@@ -10,11 +10,12 @@ from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.callees import Callees
 from throwstack.unwind.x86.code import Code
 from throwstack.unwind.x86.control_flow import ControlFlow
-from throwstack.unwind.x86.decode import MASK, Opcode
+from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.saved_registers import registers_at_start
 from throwstack.unwind.x86.symbolic_state import SymbolicState, SymbolicValue
 
 _LIMIT = 8192
+_RETURN = SymbolicValue(SP, 0, is_word=True)
 
 
 class Prologues:
@@ -48,11 +49,9 @@ class Prologues:
         if place.call_sp is None or place.is_past_helper:
             return flow.state_at(place.ip)
         for start_of_call in calls_before(self._code.memory, place.ip):
-            call = self._code.at(start_of_call)
-            if call is not None and call.op is Opcode.CALL and call.end == place.ip:
-                state = flow.state_at(call.address)
-                if state is not None:
-                    return state
+            state = flow.state_at(start_of_call)
+            if state is not None:
+                return state
         return None
 
     def comes_back(self, start: int, place: Place) -> bool:
@@ -101,13 +100,15 @@ class Prologues:
             return None
         entry = found.gpr[SP]
         assert entry is not None
-        slot, held = _return_slot(state, entry, place.lowest_sp)
-        if slot is None and held is None:
-            return None
-        try:
-            return_address = gpr[held] if held is not None else memory.u32(slot or 0)
-        except MemoryUnreadable:
-            return None
+        slot = _return_slot(state, entry, place.lowest_sp)
+        if slot is None:
+            # Helpers pop their return address into a register.
+            return_address = next((gpr[n] for n, held in enumerate(state.registers) if held == _RETURN), None)
+        else:
+            try:
+                return_address = memory.u32(slot)
+            except MemoryUnreadable:
+                return None
         if return_address is None:
             return None
         call_sp = (entry + 4) & MASK
@@ -122,7 +123,7 @@ class Prologues:
             tuple(registers),
             found.is_consistent,
             state.doubt,
-            is_in_register=held is not None,
+            is_in_register=slot is None,
         )
 
 
@@ -139,19 +140,15 @@ def _known(place: Place) -> list[int | None]:
     return gpr
 
 
-def _return_slot(state: SymbolicState, entry: int, lowest: int) -> tuple[int | None, int | None]:
-    """Return where the return address is: its slot, or the number of the register that holds it.
+def _return_slot(state: SymbolicState, entry: int, lowest: int) -> int | None:
+    """Return the stack address of the return address, or None if it is not on the stack.
 
-    The result is (slot, None), or (None, number of a register), or (None, None) if the return address is lost. `state`
-    is the state at the frame's ip, `entry` is esp at the function's start, and `lowest` is the lowest address that
-    belongs to the frame. Ordinary functions leave the return address in the slot `entry`, where the call has put it.
-    Helpers move it: `__SEH_prolog` pushes it once more, below the frame that it has built, and `__SEH_epilog` pops it
-    into ecx.
+    `state` is the state at the frame's ip, `entry` is esp at the function's start, and `lowest` is the lowest address
+    that belongs to the frame. Ordinary functions leave the return address in the slot `entry`, where the call has put
+    it. Helpers move it: `__SEH_prolog` pushes it once more, below the frame that it has built, and `__SEH_epilog` pops
+    it into ecx.
     """
-    word = SymbolicValue(SP, 0, is_word=True)
-    if entry >= lowest and state.stack.get((SP, 0), word) == word:
-        return entry, None
-    for (base, offset), held in state.stack.items():
-        if held == word and base == SP and (entry + offset) & MASK >= lowest:
-            return (entry + offset) & MASK, None
-    return None, next((number for number, held in enumerate(state.registers) if held == word), None)
+    if entry >= lowest and state.stack.get((SP, 0), _RETURN) == _RETURN:
+        return entry
+    copies = (entry + offset & MASK for (base, offset), held in state.stack.items() if held == _RETURN and base == SP)
+    return next((slot for slot in copies if slot >= lowest), None)

@@ -22,10 +22,6 @@ _NEAR = 0x10000
 _NOT_STRAIGHT = frozenset({Opcode.CALL, Opcode.JUMP, Opcode.BRANCH, Opcode.STOP, Opcode.SYSTEM_CALL})
 
 
-def _is_near(address: int | None, sp: int) -> bool:
-    return address is not None and sp <= address < sp + _NEAR
-
-
 class RestOfFunction:
     """Finds callers by following code from a frame's ip to a `ret`. Results are kept, so that code is followed once."""
 
@@ -39,12 +35,12 @@ class RestOfFunction:
 
     def nearest_return(self, place: Place) -> ReturnPoint | None:
         """Return the `ret` that the code at `place` reaches with the fewest guesses, or None if it reaches none."""
-        gpr = place.registers.gpr
-        sp = gpr[SP] or 0
+        gpr, sp = place.registers.gpr, place.registers.sp
         # A nonvolatile register that points into this part of the stack is followed as a distance from esp, so that a
         # word which is stored through one of them and loaded through another is the same word. For example, ebp is
         # esp+10h here: `mov [esp+8], ecx; mov ebx, [ebp-8]`.
-        near = tuple((number, (gpr[number] or 0) - sp) for number in X86.nonvolatile if _is_near(gpr[number], sp))
+        held = ((number, gpr[number]) for number in X86.nonvolatile)
+        near = tuple((number, at - sp) for number, at in held if at is not None and sp <= at < sp + _NEAR)
         key = (place.ip, place.is_return_address, near)
         if key not in self._returns:
             state = SymbolicState(may_have_pushed=not place.is_return_address)

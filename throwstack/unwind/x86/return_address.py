@@ -21,7 +21,7 @@ from throwstack.core.registers import SP
 from throwstack.unwind.after_call import LONGEST_CALL, calls_before
 from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.code import Code
-from throwstack.unwind.x86.decode import MASK, Immediate, Indirect, Opcode
+from throwstack.unwind.x86.decode import MASK, Immediate, Indirect
 from throwstack.unwind.x86.function_starts import FunctionStarts
 from throwstack.unwind.x86.prologue import Prologues
 from throwstack.unwind.x86.symbolic_state import register_of
@@ -94,7 +94,7 @@ class ReturnAddresses:
         sites: list[CallSite] = []
         for start in calls_before(self._code.memory, address):
             call = self._code.at(start)
-            if call is None or call.op is not Opcode.CALL or call.end != address:
+            if call is None:
                 continue
             target, operand = self._code.target(call), call.operand(0)
             if target is None and isinstance(operand, Immediate):

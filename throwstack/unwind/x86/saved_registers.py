@@ -49,16 +49,16 @@ def registers_at_start(state: SymbolicState, gpr: Sequence[int | None], memory: 
     is_consistent = True
     for number in _ANCHOR_ORDER:
         symbolic, concrete = state.registers[number], gpr[number]
-        if symbolic is None or concrete is None or symbolic.is_word or symbolic.base == CONSTANT:
+        if symbolic is None or concrete is None or symbolic.is_word:
             continue
         if number == SP and state.doubt:
             continue
         found = (concrete - symbolic.offset) & MASK
         if bases.setdefault(symbolic.base, found) != found and number in _FRAME_POINTERS and symbolic.base == SP:
             is_consistent = False
-    sp = state.sp
-    if sp is not None and not sp.is_word and sp.base not in bases and gpr[SP] is not None:
-        bases[sp.base] = (gpr[SP] or 0) - sp.offset & MASK
+    sp, pointer = state.sp, gpr[SP]
+    if sp is not None and not sp.is_word and sp.base not in bases and pointer is not None:
+        bases[sp.base] = (pointer - sp.offset) & MASK
     saved = _saved(state, bases, memory)
     if SP not in bases:
         return None
@@ -75,8 +75,10 @@ def evaluate(found: SymbolicValue | None, gpr: Sequence[int | None], memory: Mem
     `gpr` are the registers at the start of the analysis. If `found` is a word of memory, the word is read from `memory`
     with its present contents.
     """
+    if found is None:
+        return None
     address = address_of(found, gpr)
-    if found is None or address is None or not found.is_word:
+    if address is None or not found.is_word:
         return address
     try:
         return memory.u32(address)
@@ -113,7 +115,7 @@ def _saved(state: SymbolicState, bases: dict[int, int], memory: Memory) -> dict[
     for _ in range(_MAX_ROUNDS):
         size = len(bases)
         for (base, offset), held in entries:
-            if base not in bases or held.base == CONSTANT or (held.base in bases and held.base in saved):
+            if base not in bases or held.base == CONSTANT or held.base in saved:
                 continue
             # Below esp is a word that has been popped again; a later call may have overwritten it.
             if sp is not None and sp.base == base and not state.doubt and offset < sp.offset:

@@ -21,7 +21,7 @@ def scan_return_addresses(
     `calls` finds the call instructions before an address.
     """
     start = (start + 3) & ~3
-    for slot in range(start, min(start + 4 * _SCANNED_WORDS, bounds.base - 3), 4):
+    for slot in range(start, min(start + 4 * _SCANNED_WORDS, bounds.base), 4):
         try:
             word = memory.u32(slot)
         except MemoryUnreadable:

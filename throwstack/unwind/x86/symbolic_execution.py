@@ -99,23 +99,22 @@ def _add(state: SymbolicState, instruction: Instruction) -> SymbolicState:
     after = _write(state, target, new, instruction)
     if register_of(target) == SP and amount is not None:
         # `add esp, 8` drops arguments. After `sub esp, 20h`, a block of locals, nothing below is an argument either.
-        return replace(after, pushed=max(after.pushed - (amount & MASK), 0) if amount > 0 else 0)
+        return replace(after, pushed=0 if instruction.op is Opcode.SUB else max(after.pushed - amount, 0))
     return after
 
 
 def _and(state: SymbolicState, instruction: Instruction) -> SymbolicState:
-    number = register_of(instruction.operand(0))
-    source = operand_value(state, instruction.operand(1))
-    old = operand_value(state, instruction.operand(0))
+    target = instruction.operand(0)
+    source, old = operand_value(state, instruction.operand(1)), operand_value(state, target)
     new: SymbolicValue | None = None
     if source is not None and source.constant is not None:
         if source.constant == 0:
             new = constant(0)
         elif old is not None and old.constant is not None:
             new = constant(old.constant & source.constant)
-    elif number is not None and number == register_of(instruction.operand(1)):
+    elif target == instruction.operand(1):
         new = old
-    return _write(state, instruction.operand(0), new, instruction)
+    return _write(state, target, new, instruction)
 
 
 def _or(state: SymbolicState, instruction: Instruction) -> SymbolicState:
@@ -126,8 +125,7 @@ def _or(state: SymbolicState, instruction: Instruction) -> SymbolicState:
 
 def _xor(state: SymbolicState, instruction: Instruction) -> SymbolicState:
     target = instruction.operand(0)
-    is_zero = register_of(target) is not None and target == instruction.operand(1)
-    return _write(state, target, constant(0) if is_zero else None, instruction)
+    return _write(state, target, constant(0) if target == instruction.operand(1) else None, instruction)
 
 
 def _xchg(state: SymbolicState, instruction: Instruction) -> SymbolicState:
