@@ -107,7 +107,8 @@ class Trials:
             again = assignments(path, parse(text), tree) if mutant.is_data else None
             status = 1
             if again is not None:
-                exec(again.code, functions[0].__globals__)
+                for names in {id(each.__globals__): each.__globals__ for each in functions}.values():
+                    exec(again.code, names)  # of each copy of the module that was imported
                 lines, is_changed = set(again.lines), True
             items = self._items(session, path, lines)
             survives = (
