@@ -91,6 +91,30 @@ def test_the_decoder_says_which_registers_and_memory_are_changed() -> None:
     assert not decoded("3b0424").writes_memory  # cmp eax, [esp]
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("dd1c24", "d91c24", "db1c24", "dd1424", "d97c2404", "0fae5c2404"),  # fstp, fistp, fst, fnstcw, stmxcsr
+        *("0f110424", "660fd60424", "0f7f0424", "0fc30424"),  # movups, movq of xmm and mm, movnti
+        *("0fb10c24", "0fc70c24", "0f940424", "ff0424", "c5f8110424"),  # cmpxchg, cmpxchg8b, sete, inc, vmovups
+    ],
+)
+def test_an_instruction_that_stores_to_memory_writes_it(code: str) -> None:
+    assert decoded(code).writes_memory
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("390424", "850424", "0fba242405", "f72424", "f73424"),  # cmp, test, bt, mul, div
+        *("dd0424", "db0424", "dc0424", "d81424", "d92c24", "0fae1424"),  # fld, fild, fadd, fcom, fldcw, ldmxcsr
+        *("0f180424", "0f1f0424"),  # prefetchnta, nop
+    ],
+)
+def test_an_instruction_that_only_reads_memory_does_not_write_it(code: str) -> None:
+    assert not decoded(code).writes_memory
+
+
 def test_bytes_that_are_no_instruction_or_cannot_be_read_give_none() -> None:
     page = b"\x55" * (PAGE_SIZE - 1) + b"\xe8"  # a call that is cut at the end of the page
     decoder = Decoder(memory_of({AT: page}))

@@ -165,6 +165,20 @@ _WRITES_OPERANDS = frozenset(
         *(Opcode.AND, Opcode.OR, Opcode.XOR, Opcode.XCHG),
     }
 )
+_ONLY_READS = frozenset(
+    getattr(x86, f"X86_INS_{name}")
+    for name in (
+        *("CMP", "TEST", "BT", "MUL", "IMUL", "DIV", "IDIV", "PUSH", "CALL", "JMP", "NOP", "CMPSB", "CMPSW", "CMPSD"),
+        *("FLD", "FILD", "FBLD", "FADD", "FIADD", "FMUL", "FIMUL", "FSUB", "FISUB", "FSUBR", "FISUBR"),
+        *("FDIV", "FIDIV", "FDIVR", "FIDIVR", "FCOM", "FCOMP", "FICOM", "FICOMP"),
+        *("FLDCW", "FLDENV", "FRSTOR", "FXRSTOR", "LDMXCSR"),
+        *("PREFETCH", "PREFETCHW", "PREFETCHNTA", "PREFETCHT0", "PREFETCHT1", "PREFETCHT2"),
+    )
+)
+"""Instructions that do not write to their first operand where it is memory (Intel's manual, volume 2).
+
+capstone's own word is not taken: of `fstp qword ptr [esp]`, `movups [esp], xmm0` and others it says that they read.
+"""
 _BRANCH_GROUP = {x86.X86_GRP_BRANCH_RELATIVE, x86.X86_GRP_JUMP}
 _OPERAND_SIZE = 0x66
 _INT_SERVICE = 0x2E
@@ -206,7 +220,7 @@ def _translate(raw: capstone.CsInsn) -> Instruction:
         _, registers = raw.regs_access()
         written = tuple({_NUMBERS[register] for register in registers if register in _NUMBERS})
     first = raw.operands[0] if raw.operands else None
-    writes_memory = first is not None and first.type == x86.X86_OP_MEM and bool(first.access & capstone.CS_AC_WRITE)
+    writes_memory = first is not None and first.type == x86.X86_OP_MEM and raw.id not in _ONLY_READS
     return Instruction(raw.address, raw.size, op, operands, written, writes_memory)
 
 
