@@ -27,9 +27,10 @@ from throwstack.core.errors import ThrowstackError
 from throwstack.files.cache_files import new_file
 from throwstack.names.demangle import display_name
 from throwstack.pdb.child_process import end_with_parent
+from throwstack.pdb.dbi import DebugStream
 from throwstack.pdb.fpo import fpo_lines, frame_data_lines
 from throwstack.pdb.msf import MsfFile
-from throwstack.pdb.omap import FROM_SOURCE_STREAM, TO_SOURCE_STREAM, Omap, as_before, read_streams
+from throwstack.pdb.omap import Omap, read_streams
 
 if TYPE_CHECKING:
     import symbolic
@@ -162,11 +163,10 @@ def convert(pdb: Path) -> Converted:
     """Return the parts of the file `pdb`. Raises `NotAPdb`, `OSError` and whatever the library symbolic raises."""
     import symbolic  # noqa: PLC0415 only the process that converts pays for it
 
-    with pdb.open("rb") as file:
-        streams = read_streams(MsfFile(file), (FROM_SOURCE_STREAM, TO_SOURCE_STREAM))
+    with MsfFile(pdb) as msf:
+        streams = read_streams(msf, (DebugStream.OMAP_FROM_SOURCE, DebugStream.OMAP_TO_SOURCE))
     omap = Omap(*streams)
-    before = as_before(pdb) if omap else b""  # kept in a variable: from_bytes does not keep its argument alive
-    archive = symbolic.Archive.from_bytes(before) if omap else symbolic.Archive.open(str(pdb))
+    archive = symbolic.Archive.open(str(pdb))
     objects = list(archive.iter_objects())
     symcache = objects[0].make_symcache()
     data = symcache.open_stream().read()

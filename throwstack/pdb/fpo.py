@@ -14,10 +14,10 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from throwstack.pdb.dbi import DebugStream
 from throwstack.pdb.msf import MsfFile
 from throwstack.pdb.omap import Omap, read_streams
 
-_FPO_STREAM, _FRAME_DATA_STREAM = 0, 9
 _RECORD = struct.Struct("<IIIHH")
 _FRAME_DATA = struct.Struct("<II20xI")
 _HAS_SEH = 1
@@ -29,8 +29,8 @@ def fpo_lines(pdb: Path, omap: Omap) -> Iterator[str]:
     `omap` translates the ranges of the records. A range that was split gets a line for each piece. Raises
     `throwstack.pdb.msf.NotAPdb` and `OSError`.
     """
-    with pdb.open("rb") as file:
-        records, frame_data = read_streams(MsfFile(file), (_FPO_STREAM, _FRAME_DATA_STREAM))
+    with MsfFile(pdb) as msf:
+        records, frame_data = read_streams(msf, (DebugStream.FPO, DebugStream.FRAME_DATA))
     for begin, size, flags in _FRAME_DATA.iter_unpack(frame_data[: len(frame_data) // 32 * 32]):
         if flags & _HAS_SEH:
             for rva, length, _ in omap.pieces(begin, size):

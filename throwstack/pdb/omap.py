@@ -10,11 +10,6 @@ Two streams of the PDB translate RVAs, one in each direction. Each is a sorted l
 starts, and its RVA on the other side, or 0 if the piece does not exist there (`OMAP` in DbgHelp's documentation).
 
 In this file, "before" means the image as linked, which the symbols describe, and "after" the image as it is.
-
-The library symbolic does not suffice for this. It translates the start of a function and takes all that follows for one
-piece. It does not translate at all if the PDB lacks the section headers before the change, as those of Google's Syzygy
-do. So symbolic gets an altered PDB that seems to belong to the image before (`as_before`), and addresses are translated
-here.
 """
 
 from __future__ import annotations
@@ -22,46 +17,20 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
-from pathlib import Path
 
-from throwstack.pdb.msf import DBI_STREAM, MsfFile
+from throwstack.pdb.dbi import Dbi, DebugStream
+from throwstack.pdb.msf import MsfFile
 
 MAX_STREAM = 256 << 20
-TO_SOURCE_STREAM, FROM_SOURCE_STREAM, SECTIONS_STREAM, FORMER_SECTIONS_STREAM = 3, 4, 5, 10
-_DBI_SIZES = struct.Struct("<iiiiiIii")
-_DBI_HEADER_SIZE = 64
-_NO_STREAM = 0xFFFF
 _NOWHERE = 0x80000000
 """An RVA of this value or more, or 0, means that a piece does not exist on the other side."""
 _MAX_PIECES = 256
 
 
-def debug_streams(msf: MsfFile) -> tuple[int, list[int]]:
-    """Return the offset of the list of debug streams in the DBI stream, and the list itself.
-
-    The list has the number of a stream for each purpose, which is the index.
-    """
-    dbi = msf.stream(DBI_STREAM, MAX_STREAM)
-    if len(dbi) < _DBI_HEADER_SIZE:
-        return 0, []
-    *sizes, _, size, edit_size = _DBI_SIZES.unpack_from(dbi, 24)
-    start = _DBI_HEADER_SIZE + sum(sizes) + edit_size
-    if start < 0 or size < 0:
-        return 0, []
-    words = dbi[start : start + size]
-    return start, list(struct.unpack(f"<{len(words) // 2}H", words[: len(words) // 2 * 2]))
-
-
-def read_streams(msf: MsfFile, purposes: tuple[int, ...]) -> list[bytes]:
-    """Return the contents of the debug streams for `purposes` (indexes into the list of `debug_streams`).
-
-    The contents are b"" for a stream that the PDB does not have.
-    """
-    _, words = debug_streams(msf)
-    return [
-        msf.stream(words[purpose], MAX_STREAM) if purpose < len(words) and words[purpose] != _NO_STREAM else b""
-        for purpose in purposes
-    ]
+def read_streams(msf: MsfFile, purposes: tuple[DebugStream, ...]) -> list[bytes]:
+    """Return the contents of the debug streams for `purposes`: b"" for one that the PDB does not have."""
+    dbi = Dbi(msf)
+    return [dbi.debug_stream(purpose).read(0, MAX_STREAM) for purpose in purposes]
 
 
 class Omap:
@@ -121,26 +90,6 @@ class Omap:
                 yield to + rva - start, min(following, end) - rva, rva - first
             rva = following
             index += 1
-
-
-def as_before(pdb: Path) -> bytes:
-    """Return the contents of `pdb`, altered to be the PDB of the image before it was rearranged.
-
-    The altered PDB has that image's section headers and no OMAP streams.
-    """
-    with pdb.open("rb") as file:
-        msf = MsfFile(file)
-        start, words = debug_streams(msf)
-        file.seek(0)
-        data = bytearray(file.read())
-        altered = {TO_SOURCE_STREAM: _NO_STREAM, FROM_SOURCE_STREAM: _NO_STREAM, FORMER_SECTIONS_STREAM: _NO_STREAM}
-        if len(words) > FORMER_SECTIONS_STREAM and words[FORMER_SECTIONS_STREAM] != _NO_STREAM:
-            altered[SECTIONS_STREAM] = words[FORMER_SECTIONS_STREAM]
-        for purpose, number in altered.items():
-            if purpose < len(words):
-                for at, byte in enumerate(struct.pack("<H", number), start + 2 * purpose):
-                    data[msf.file_offset(DBI_STREAM, at)] = byte
-    return bytes(data)
 
 
 def _pairs(stream: bytes) -> list[tuple[int, int]]:
