@@ -45,7 +45,7 @@ def test_blocks_in_any_order(tmp_path):
 
 
 def test_any_range_of_a_stream(tmp_path):
-    chance = random.Random(1)  # noqa: S311 no secret
+    chance = random.Random(1)
     content = chance.randbytes(5000)
     with MsfFile(written(tmp_path, write_msf([b"", content], 512))) as msf:
         for _ in range(500):

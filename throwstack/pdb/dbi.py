@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the DBI stream of a PDB: the modules it was linked from, which code each contributed, further streams.
 
-Follows LLVM's "The PDB DBI Stream". A module is an object file here, and not a DLL. Each has a stream of its own with its
-symbols and lines, so one look into the section contributions tells which of them an address needs.
+Follows LLVM's "The PDB DBI Stream". A module is an object file here, and not a DLL. Each has a stream of its own with
+its symbols and lines, so one look into the section contributions tells which of them an address needs.
 """
 
 from __future__ import annotations

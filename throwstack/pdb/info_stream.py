@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the info stream of a PDB: its identity, the numbers of its named streams, the features it was written with.
 
-Follows LLVM's "The PDB Info Stream". After the 28 bytes of identity come the names, then a hash table from the offset of
-a name to the number of a stream, then words that each state a feature.
+Follows LLVM's "The PDB Info Stream". After the 28 bytes of identity come the names, then a hash table from the offset
+of a name to the number of a stream, then words that each state a feature.
 """
 
 from __future__ import annotations

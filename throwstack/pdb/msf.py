@@ -89,7 +89,8 @@ class MsfFile:
         """Open `path` and read its directory of streams. Raises OSError if the file cannot be opened."""
         self.path = path
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe waits until somebody writes to it
-            raise self.error("not a regular file")
+            message = "not a regular file"
+            raise self.error(message)
         self._file = path.open("rb", buffering=0)
         self._kept: dict[int, bytes] = {}
         try:
@@ -98,7 +99,7 @@ class MsfFile:
             self.close()
             raise
 
-    def __enter__(self) -> MsfFile:
+    def __enter__(self) -> MsfFile:  # noqa: PYI034 typing.Self came with Python 3.11
         return self
 
     def __exit__(
