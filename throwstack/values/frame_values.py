@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from throwstack.core.frames import Frame
+from throwstack.core.frames import Frame, Trust
 from throwstack.core.guard import Guard
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
@@ -19,11 +19,11 @@ from throwstack.core.stop import Stop
 from throwstack.core.text import escape
 from throwstack.images.image import Image
 from throwstack.names.frame_records import FrameData
-from throwstack.pdb.function_at import FunctionAt
-from throwstack.pdb.function_details import FunctionDetails
+from throwstack.pdb.function_details import FunctionAt, FunctionDetails
 from throwstack.pdb.pdb_symbols import PdbTable
 from throwstack.pdb.type_text import TypeText
 from throwstack.pdb.variable_model import Variable
+from throwstack.unwind.proven import is_guess
 from throwstack.unwind.target import Target
 from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
 from throwstack.values.frame_registers import FrameRegisters
@@ -41,11 +41,33 @@ FrameScopes = tuple[tuple[VariableValue, ...], ...]
 """The variables of each function of a frame: of inlined functions from the innermost outwards, then of the function."""
 
 
-def frame_variables(target: Target, frame: Frame, inner: Frame | None, *, is_guess: bool) -> FrameScopes:
+class Guesses:
+    """Tells which frames of a walk follow from a guess, as they are met from the innermost on."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._is_in_doubt = False
+
+    def is_in_doubt(self, frame: Frame, inner: Frame | None) -> bool:
+        """Say whether `frame`, the next one, was guessed, or one between it and the last saved CONTEXT before it.
+
+        `inner` is the frame that it has called, or None.
+        """
+        if frame.trust is Trust.CONTEXT:
+            self._is_in_doubt = False
+        elif is_guess(self._target, frame, inner):
+            self._is_in_doubt = True
+        return self._is_in_doubt
+
+
+def frame_variables(
+    target: Target, frame: Frame, inner: Frame | None, functions: int, *, is_doubtful: bool
+) -> FrameScopes:
     """Return the variables of the functions at `frame`, parameters first; empty if there is no PDB with types.
 
-    `inner` is the frame that `frame` has called, or None for the first frame. `is_guess` says whether the frame was
-    guessed, or one between it and the last saved CONTEXT. Of a function, at most 64 variables are returned.
+    `inner` is the frame that `frame` has called, or None. `functions` is how many functions are named at the frame, the
+    inlined ones and the one that has the frame. `is_doubtful` says whether the frame is in doubt (`Guesses`). Of a
+    function, at most 64 variables are returned.
     """
     image = target.images.find(frame.ip)
     table = None if image is None else target.symbols.table(image)
@@ -56,42 +78,40 @@ def frame_variables(target: Target, frame: Frame, inner: Frame | None, *, is_gue
     at = details.at(rva)
     if at is None:
         return ()
-    reason = _why_none(target, image, frame, rva, at, table.frame_data(rva), is_guess)
     data = table.frame_data(rva)
+    reason = _why_none(target, image, frame, at, data) if not is_doubtful else _GUESSED
     registers = FrameRegisters(target.arch, target.memory, frame, inner, data)
     places = Places(target.arch, target.memory, registers, at, _static_of(image, details))
     maker = _Maker(target, details, at, places, reason)
-    return tuple(tuple(islice(maker.values(scope), _MAX_VARIABLES)) for scope in at.scopes)
+    scopes = at.scopes if len(at.scopes) == functions else (*[()] * (functions - 1), at.scopes[-1])
+    return tuple(tuple(islice(maker.values(scope), _MAX_VARIABLES)) for scope in scopes)
 
 
 def _static_of(image: Image, details: FunctionDetails) -> Callable[[int, int], int | None]:
     def address(section: int, offset: int) -> int | None:
-        rva = details.rva(section, offset)
+        rva = details.rva_of(section, offset)
         return None if rva is None else image.base + rva
 
     return address
 
 
-def _why_none(
-    target: Target, image: Image, frame: Frame, rva: int, at: FunctionAt, data: FrameData | None, is_guess: bool
-) -> str:
+def _why_none(target: Target, image: Image, frame: Frame, at: FunctionAt, data: FrameData | None) -> str:
     """Return why no variable of the frame can be shown, "" if some may be."""
-    if is_guess:
-        return _GUESSED
     if not frame.is_interrupted:
         return ""
-    return _IN_PROLOGUE if at.offset < at.function.body or _in_prologue(target, image, rva, data) else ""
+    return _IN_PROLOGUE if at.offset < at.function.body or _in_prologue(target, image, frame.ip, data) else ""
 
 
-def _in_prologue(target: Target, image: Image, rva: int, data: FrameData | None) -> bool:
-    """Say whether the unwind data or the frame data has `rva` in the prologue of a function."""
+def _in_prologue(target: Target, image: Image, address: int, data: FrameData | None) -> bool:
+    """Say whether the unwind data or the frame data has `address` in the prologue of a function."""
+    rva = address - image.base
     if target.arch is Arch.X86:
         return data is not None and rva < data.rva + data.prologue_size
     table = image.function_table
     entry = None if table is None else table.find(rva)
     if entry is None or isinstance(entry, Stop):
         return False
-    info = decode(target.memory, image.base + entry.unwind_info)
+    info = decode(target.memory, image.base + entry.unwind)
     return isinstance(info, UnwindInfo) and rva < entry.begin + info.prologue_size
 
 
@@ -104,7 +124,7 @@ class _Maker:
         self._reason = reason
         self._types = TypeText(details.types, target.arch)
         self._text = ValueText(details.types, target.memory, target.symbols)
-        self._parameters = details.parameters(at)
+        self._parameters = details.parameters(at.function)
 
     def values(self, scope: tuple[Variable, ...]) -> Iterator[VariableValue]:
         """Yield the variables of a scope with their values, parameters first."""
@@ -120,8 +140,7 @@ class _Maker:
         reasons = [self._reason] if self._reason else []
         with Guard(reasons.append, (NotShown, MemoryUnreadable)):
             if not self._reason:
-                size = self._details.types.size(variable.type)
-                found = self._places.find(variable, size, is_parameter=is_parameter)
+                found = self._places.find(variable, self._details.types, is_parameter=is_parameter)
                 shown = self._text.of(variable.type, found)
                 return VariableValue(name, written, shown.value, shown.text, found.source, is_parameter=is_parameter)
         return VariableValue(name, written, reason=reasons[0], is_parameter=is_parameter)

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
-from throwstack.pdb.function_at import FunctionAt
+from throwstack.pdb.function_details import FunctionAt
 from throwstack.pdb.register_numbers import EBP, VFRAME, register_name
+from throwstack.pdb.types import Types
 from throwstack.pdb.variable_model import Location, LocationKind, Variable
 from throwstack.values.frame_registers import FrameRegisters
 from throwstack.values.variable_value import NotShown
@@ -51,8 +52,9 @@ class Places:
         self._at = at
         self._static = static
 
-    def find(self, variable: Variable, size: int, *, is_parameter: bool) -> FoundBytes:
-        """Return the bytes of a variable that has `size` bytes. Raises `NotShown` and MemoryUnreadable."""
+    def find(self, variable: Variable, types: Types, *, is_parameter: bool) -> FoundBytes:
+        """Return the bytes of a variable, whose type is one of `types`. Raises `NotShown` and MemoryUnreadable."""
+        size = types.size(variable.type)
         if not size:
             reason = "its type is not in the symbols"
             raise NotShown(reason)
@@ -73,7 +75,8 @@ class Places:
                 problem = problem or error
         if problem is not None:
             raise problem
-        return self._in_parts(here, size, is_parameter)
+        sizes = {location.part or 0: types.scalar_size(variable.type, location.part or 0) for location in here}
+        return self._in_parts(here, size, sizes, is_parameter)
 
     def _check_whole_function(self, location: Location) -> None:
         """Raise `NotShown` for a register that is said to hold a variable, but not where.
@@ -84,15 +87,23 @@ class Places:
             reason = f"in {register_name(self._arch, location.register)} in a part of the optimised function only"
             raise NotShown(reason)
 
-    def _in_parts(self, locations: list[Location], size: int, is_parameter: bool) -> FoundBytes:
+    def _in_parts(
+        self, locations: list[Location], size: int, sizes: Mapping[int, int], is_parameter: bool
+    ) -> FoundBytes:
+        """Return the parts of a variable that has `size` bytes. `sizes` are those of the parts, by their offsets.
+
+        A PDB does not say how large a part is. So it is taken to be the one member that begins at its offset, and a
+        part that is no single member is left out.
+        """
         data, known, sources = bytearray(size), bytearray(size), []
         problem: NotShown | MemoryUnreadable | None = None
         for location in locations:
             part = location.part or 0
-            if part >= size:
+            part_size = sizes[part]
+            if not part_size or part + part_size > size:
                 continue
             try:
-                piece = self._read_part(location, size - part, is_parameter)
+                piece = self._read(location, part_size, is_parameter)
             except (NotShown, MemoryUnreadable) as error:
                 problem = problem or error
                 continue
@@ -100,14 +111,9 @@ class Places:
             known[part : part + len(piece)] = b"\1" * len(piece)
             sources.append(self._words(location, is_parameter))
         if not sources:
-            raise problem or NotShown("not at this address")
+            reason = "only parts of it are at this address"
+            raise problem or NotShown(reason)
         return FoundBytes(bytes(data), ", ".join(sources), None if all(known) else bytes(known))
-
-    def _read_part(self, location: Location, size: int, is_parameter: bool) -> bytes:
-        """Return the bytes of a part of a variable. Only of a register is it known how many there are."""
-        if location.kind is LocationKind.REGISTER:
-            return self._registers.bytes_of(location.register)[:size]
-        return self._read(location, min(size, self._arch.pointer_size), is_parameter)
 
     def _read(self, location: Location, size: int, is_parameter: bool) -> bytes:
         if location.kind is LocationKind.REGISTER:
@@ -143,7 +149,7 @@ class Places:
             return register_name(self._arch, location.register)
         if location.kind not in (LocationKind.BY_FRAME, LocationKind.BY_REGISTER):
             return location.kind.value
-        number = location.register
+        number: int = location.register
         if location.kind is LocationKind.BY_FRAME:
             number = self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
         base = "frame" if number == VFRAME else register_name(self._arch, number)

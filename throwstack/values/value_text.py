@@ -211,7 +211,7 @@ def _characters(data: bytes, size: int, *, is_whole: bool) -> str:
     """Return an array of characters as text, up to its first zero."""
     units = [data[at : at + size] for at in range(0, len(data) - size + 1, size)]
     end = next((index for index, unit in enumerate(units) if not any(unit)), None)
-    raw = b"".join(units[: _MAX_STRING if end is None else min(end, _MAX_STRING)])
+    is_cut = not is_whole or len(units) > _MAX_STRING if end is None else end > _MAX_STRING
+    raw = b"".join(units[:end][:_MAX_STRING])
     text = decode_ansi(raw) if size == 1 else decode_wide(raw)
-    is_cut = not is_whole if end is None else False
-    return f'"{escape(text, _MAX_STRING)}{_CUT if is_cut or (end or len(units)) > _MAX_STRING else ""}"'
+    return f'"{escape(text, _MAX_STRING)}{_CUT if is_cut else ""}"'
