@@ -29,7 +29,7 @@ from throwstack.names.demangle import display_name
 from throwstack.pdb.child_process import end_with_parent
 from throwstack.pdb.dbi import DebugStream
 from throwstack.pdb.fpo import fpo_lines, frame_data_lines
-from throwstack.pdb.msf import MsfFile
+from throwstack.pdb.msf import MsfFile, Stream
 from throwstack.pdb.omap import Omap, read_streams
 
 if TYPE_CHECKING:
@@ -53,6 +53,20 @@ _SYMCACHE_HEADER = struct.Struct("<4sI32sIIIIII")
 _FUNCTION = struct.Struct("<IIII")
 _SOURCE_LOCATION_SIZE, _RANGE_SIZE = 16, 4
 _INLINE_ONLY = 0xFFFFFFFF
+
+
+class HeldStream(Stream):
+    """A stream whose bytes are in memory."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def read(self, offset: int = 0, size: int | None = None) -> bytes:
+        """Return `size` bytes at `offset`, or all that follow."""
+        return self._data[offset : None if size is None else offset + size]
 
 
 class NotConverted(ThrowstackError):
@@ -165,7 +179,7 @@ def convert(pdb: Path) -> Converted:
 
     with MsfFile(pdb) as msf:
         streams = read_streams(msf, (DebugStream.OMAP_FROM_SOURCE, DebugStream.OMAP_TO_SOURCE))
-    omap = Omap(*streams)
+    omap = Omap(*map(HeldStream, streams))
     archive = symbolic.Archive.open(str(pdb))
     objects = list(archive.iter_objects())
     symcache = objects[0].make_symcache()

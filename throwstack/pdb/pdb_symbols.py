@@ -28,7 +28,7 @@ from throwstack.names.demangle import display_name, is_decorated
 from throwstack.names.frame_records import FrameData
 from throwstack.names.symbols import LocatedFunction, SymbolKind, SymbolTable
 from throwstack.pdb.child_process import can_start, command
-from throwstack.pdb.convert import Converted, NotConverted, count_functions, load, save, unpack_functions
+from throwstack.pdb.convert import Converted, HeldStream, NotConverted, count_functions, load, save, unpack_functions
 from throwstack.pdb.omap import Omap
 from throwstack.pdb.pdb_identity import check_pdb
 from throwstack.pdb.stack_win import FrameDataTable
@@ -59,7 +59,7 @@ class PdbTable(SymbolTable):
 
         super().__init__(SymbolKind.PDB, ())
         self._parts = parts
-        self._omap = Omap(parts.omap_from_source, parts.omap_to_source)
+        self._omap = Omap(HeldStream(parts.omap_from_source), HeldStream(parts.omap_to_source))
         self._symcache = symbolic.SymCache.from_bytes(parts.symcache)
         found = self._symcache.debug_id.replace("-", "").upper()
         if found[:32] != identity.guid or (identity.age and found[32:] != f"{identity.age:X}"):
