@@ -108,11 +108,15 @@ class Signatures:
 
         clang describes a structure that is passed by the address of a copy as a reference to it.
         """
-        own, other = self._bare(variable.type), self._bare(wanted)
-        if own == other or self._text.of(own) == self._text.of(other):
+        if self._same(variable.type, wanted):
             return True
-        found = self._types.type(own)
-        return isinstance(found, Pointer) and found.form is PointerForm.REFERENCE and self._bare(found.target) == other
+        found = self._types.type(self._bare(variable.type))
+        return isinstance(found, Pointer) and found.form is PointerForm.REFERENCE and self._same(found.target, wanted)
+
+    def _same(self, one: int, other: int) -> bool:
+        """Say whether two types are the same but for `const`. A type and a record that only names it are the same."""
+        one, other = self._bare(one), self._bare(other)
+        return one == other or self._text.of(one) == self._text.of(other)
 
     def _bare(self, index: int) -> int:
         for _ in range(_MAX_CONST):

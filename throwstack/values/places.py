@@ -148,7 +148,8 @@ class Places:
         if location.kind is LocationKind.REGISTER:
             return register_name(self._arch, location.register)
         if location.kind not in (LocationKind.BY_FRAME, LocationKind.BY_REGISTER):
-            return location.kind.value
+            where: str = location.kind.value
+            return where
         number: int = location.register
         if location.kind is LocationKind.BY_FRAME:
             number = self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
