@@ -67,7 +67,8 @@ class Publics:
                 break
             found.append(symbol)
             index -= 1
-        return tuple(sorted(reversed(found), key=lambda symbol: not symbol.is_function))
+        found.reverse()
+        return tuple(sorted(found, key=lambda symbol: not symbol.is_function))
 
     def at(self, section: int, offset: int) -> tuple[PublicSymbol, ...]:
         """Return the symbols at exactly this place. Raises `NotAPdb`."""
@@ -105,7 +106,7 @@ class Publics:
         if len(data) < _PUBLIC.size:
             return 0
         _, _, _, offset, section = _PUBLIC.unpack(data)
-        return int(section << 32 | offset)
+        return key_of(section, offset)
 
     def _read(self, at: int) -> PublicSymbol | None:
         """Return the public symbol whose record is at offset `at`, or None if there is another record or none."""
