@@ -71,7 +71,7 @@ class ModuleReader:
         return found[::-1]
 
     def _resolved(self, lines: ModuleLines, number: int) -> int:
-        """Return the id in this PDB of an inlined function, 0 if it is not found. The id may be that of another module."""
+        """Return the id in this PDB of an inlined function, maybe one of another module; 0 if it is not found."""
         if not number & _IMPORTED:
             return number
         imported = lines.imported(number)

@@ -26,7 +26,6 @@ from operator import gt
 
 from throwstack.pdb.msf import Stream
 
-MAX_STREAM = 256 << 20
 _NOWHERE = 0x80000000
 """An RVA of this value or more, or 0, means that a piece does not exist on the other side."""
 _MAX_PIECES = 256

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from functools import partial
 
 from throwstack.core.registers import Arch
-from throwstack.core.text import escape
 from throwstack.files.symbol_path import Say
 from throwstack.names.demangle import display_name
 from throwstack.names.frame_records import FrameData
@@ -131,13 +130,18 @@ class PdbTable(SymbolTable):
         name = self._shown(found)
         file = _DRIVE_INSIDE.sub("", found.file)
         source = f"{file} @ {found.line}" if file and found.line else ""
-        others = tuple(dict.fromkeys(plain_name(other, self.pdb.dbi.machine) for other in found.others))
-        located = LocatedFunction(name, found.rva, source, found.name, is_inside=found.is_inside)
-        return replace(located, signature=self._signature(found, name))
+        plain = (plain_name(other, self.pdb.dbi.machine) for other in found.others)
+        others = tuple(other for other in dict.fromkeys(plain) if other != name)
+        describe = partial(self._signature, found, name)
+        return LocatedFunction(name, found.rva, source, found.name, found.is_inside, others, describe)
 
     def _signature(self, found: FoundFunction, name: str) -> str:
         if found.record is not None:
-            function = function_symbol(self.pdb.symbols_of(found.record), 0)
+            try:
+                function = function_symbol(self.pdb.symbols_of(found.record), 0)
+            except NotAPdb as error:
+                self._damaged(error)
+                return ""
         elif found.type:
             function = FunctionSymbol(name, found.type, has_id=False, body=0, scope=Scope(ScopeKind.INLINED, (), ()))
         else:

@@ -3,8 +3,8 @@
 
 The decoration of C functions says how they take their parameters, and only 32-bit x86 has it: `_f` is cdecl, `_f@8`
 stdcall with 8 bytes of parameters, `@f@8` fastcall. On x64 and ARM64 an underscore belongs to the name, as in
-`_invoke_watson`. `f@@16`, vectorcall, is on both. Names of C++, of Rust and of GCC's C++ have decorations of their own on
-every machine.
+`_invoke_watson`. `f@@16`, vectorcall, is on both. Names of C++, of Rust and of GCC's C++ have decorations of their own
+on every machine.
 """
 
 from __future__ import annotations

@@ -45,6 +45,8 @@ class Publics:
         self._stream = stream
         self._symbols = symbols
         head = stream.read(0, _HEAD.size)
+        hash_size: int
+        map_size: int
         hash_size, map_size = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
         self._hash = NameHash(stream, _HEAD.size, is_fastlink=is_fastlink)
         self._map_at = _HEAD.size + hash_size
