@@ -14,6 +14,10 @@ from typing import Protocol, TypeVar, cast
 LIMIT = 40 << 20
 
 
+Key = tuple[int, Hashable]
+"""The number of the owner of a part, and what the part is."""
+
+
 class Sized(Protocol):
     """Something that knows how much memory it takes."""
 
@@ -31,11 +35,11 @@ class Kept:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._parts: OrderedDict[Hashable, Sized] = OrderedDict()
+        self._parts: OrderedDict[Key, Sized] = OrderedDict()
         self.size = 0
         """The bytes of all parts."""
 
-    def get(self, key: Hashable, make: Callable[[], Part]) -> Part:
+    def get(self, key: Key, make: Callable[[], Part]) -> Part:
         """Return the part with `key`, which `make` makes if it is not kept. One key always has parts of one class."""
         found = self._parts.get(key)
         if found is not None:
@@ -48,6 +52,11 @@ class Kept:
             _, part = self._parts.popitem(last=False)
             self.size -= part.kept_bytes
         return made
+
+    def forget(self, owner: int) -> None:
+        """Forget all parts of `owner`."""
+        for key in [key for key in self._parts if key[0] == owner]:
+            self.size -= self._parts.pop(key).kept_bytes
 
 
 KEPT = Kept()

@@ -156,7 +156,7 @@ class ModuleSymbols:
             starts.append(section << 32 | offset)
             sizes.append(size)
             positions.append(position)
-            position = end if end >= following else following
+            position = max(end, following)
         return Ranges(starts, sizes, positions)
 
 

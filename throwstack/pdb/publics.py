@@ -45,6 +45,8 @@ class Publics:
         self._stream = stream
         self._symbols = symbols
         head = stream.read(0, _HEAD.size)
+        hash_size: int
+        map_size: int
         hash_size, map_size = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
         self._hash = NameHash(stream, _HEAD.size, is_fastlink=is_fastlink)
         self._map_at = _HEAD.size + hash_size
@@ -67,7 +69,8 @@ class Publics:
                 break
             found.append(symbol)
             index -= 1
-        return tuple(sorted(reversed(found), key=lambda symbol: not symbol.is_function))
+        found.reverse()
+        return tuple(sorted(found, key=lambda symbol: not symbol.is_function))
 
     def at(self, section: int, offset: int) -> tuple[PublicSymbol, ...]:
         """Return the symbols at exactly this place. Raises `NotAPdb`."""
@@ -105,7 +108,7 @@ class Publics:
         if len(data) < _PUBLIC.size:
             return 0
         _, _, _, offset, section = _PUBLIC.unpack(data)
-        return int(section << 32 | offset)
+        return key_of(section, offset)
 
     def _read(self, at: int) -> PublicSymbol | None:
         """Return the public symbol whose record is at offset `at`, or None if there is another record or none."""

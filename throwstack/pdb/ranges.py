@@ -16,7 +16,7 @@ _MAX_OVERLAPPING = 64
 
 
 def key_of(section: int, offset: int) -> int:
-    """Return the key of an address. Keys of one section are in the order of its bytes, and no others are between them."""
+    """Return the key of an address. The keys of a section are in the order of its bytes, with no others between."""
     return section << 32 | offset
 
 
