@@ -71,10 +71,9 @@ class FunctionDetails:
         inlined, whole = _at_place(function.scope, body.section, body.offset)
         return FunctionAt(body.section, body.offset, function, (*reversed(inlined), whole))
 
-    def signature(self, rva: int, name: str) -> str:
-        """Return the signature of the function at `rva`, which is called `name`; "" if the PDB does not have it."""
-        body = self._body_at(rva)
-        function = None if body is None else self._function(body.records)
+    def signature(self, records: bytes, name: str) -> str:
+        """Return the signature of the function with these `records`, which is called `name`; "" if it has no type."""
+        function = self._function(records)
         return "" if function is None else self._signatures.of(function, name)
 
     def parameters(self, function: FunctionSymbol) -> tuple[Variable, ...]:

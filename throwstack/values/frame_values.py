@@ -20,7 +20,8 @@ from throwstack.core.text import escape
 from throwstack.images.image import Image
 from throwstack.names.frame_records import FrameData
 from throwstack.pdb.function_details import FunctionAt, FunctionDetails
-from throwstack.pdb.pdb_symbols import PdbTable
+from throwstack.pdb.msf import NotAPdb
+from throwstack.pdb.pdb_table import PdbTable
 from throwstack.pdb.type_text import TypeText
 from throwstack.pdb.variable_model import Variable
 from throwstack.unwind.proven import is_guess
@@ -138,7 +139,7 @@ class _Maker:
         name = escape(variable.name, _MAX_NAME)
         written = escape(self._types.of(variable.type), _MAX_TYPE)
         reasons = [self._reason] if self._reason else []
-        with Guard(reasons.append, (NotShown, MemoryUnreadable)):
+        with Guard(reasons.append, (NotShown, MemoryUnreadable, NotAPdb)):
             if not self._reason:
                 found = self._places.find(variable, self._details.types, is_parameter=is_parameter)
                 shown = self._text.of(variable.type, found)
