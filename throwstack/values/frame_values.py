@@ -124,7 +124,7 @@ class _Maker:
         self._places = places
         self._reason = reason
         self._types = TypeText(details.types, target.arch)
-        self._text = ValueText(details.types, target.memory, target.symbols)
+        self._text = ValueText(details.types, target)
         self._parameters = details.parameters(at.function)
 
     def values(self, scope: tuple[Variable, ...]) -> Iterator[VariableValue]:

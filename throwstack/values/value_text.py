@@ -11,10 +11,9 @@ import struct
 from dataclasses import dataclass
 from itertools import islice
 
-from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.text import ansi_at, decode_ansi, decode_wide, escape, wide_at
 from throwstack.exceptions.status import hresult, ntstatus
-from throwstack.names.symbols import Symbols
 from throwstack.pdb.type_model import (
     Array,
     Basic,
@@ -27,6 +26,7 @@ from throwstack.pdb.type_model import (
     Type,
 )
 from throwstack.pdb.types import Types
+from throwstack.unwind.target import Target
 from throwstack.values.places import FoundBytes
 
 _MAX_DEPTH = 3
@@ -52,11 +52,10 @@ class Shown:
 class ValueText:
     """Writes values that are in the memory of one process, of types of one PDB."""
 
-    def __init__(self, types: Types, memory: Memory, symbols: Symbols) -> None:
-        """`memory` has what pointers point to, and `symbols` names it."""
+    def __init__(self, types: Types, target: Target) -> None:
+        """`target` has what pointers point to, and the names for it."""
         self._types = types
-        self._memory = memory
-        self._symbols = symbols
+        self._target = target
 
     def of(self, index: int, found: FoundBytes) -> Shown:
         """Return the value of the type with the number `index` in the bytes `found`."""
@@ -94,18 +93,23 @@ class ValueText:
         if isinstance(target, Basic) and target.kind is BasicKind.CHARACTER and target.size in (1, 2):
             text = self._text_at(value, target.size)
             return f"{address} {text}"
-        name = self._symbols.name(value)
-        if not name.module:
-            return address
-        if not name.is_certain:
-            name_text = name.module if name.rva is None else f"{name.module}+{name.rva:#x}"
-            return f"{address} {name_text}"
-        return f"{address} {name}"
+        return " ".join(filter(None, (address, self._name(value))))
+
+    def _name(self, address: int) -> str:
+        """Return the name of an address in an image, or "".
+
+        Symbols of data have no end, so that an address after the start of one may be in another that has no symbol.
+        """
+        name = self._target.symbols.name(address)
+        if not name.module or name.rva is None:
+            return ""
+        is_named = name.is_certain and (not name.offset or self._target.images.is_code(address))
+        return str(name) if is_named else f"{name.module}+{name.rva:#x}"
 
     def _text_at(self, address: int, size: int) -> str:
         try:
             read = ansi_at if size == 1 else wide_at
-            return f'"{read(self._memory, address, _MAX_STRING)}"'
+            return f'"{read(self._target.memory, address, _MAX_STRING)}"'
         except MemoryUnreadable:
             return "(not in the dump)"
 
