@@ -86,7 +86,7 @@ class CxrStack(interfaces.plugins.PluginInterface):
         def generate() -> Iterator[tuple[int, tuple[Any, ...]]]:
             for row in cxr.frame_rows(self._stacks(), detail):
                 yield 0, columns.row(table, row)
-                for variable in row.variables():
+                for variable in frame_table.variable_rows(row):
                     yield 1, columns.row(table, variable)
 
         return renderers.TreeGrid(columns.headings(table), generate())

@@ -39,6 +39,8 @@ _SMALL = 10
 _FORMS = {2: "<e", 4: "<f", 8: "<d"}
 _CUT = "…"
 _UNKNOWN = "?"
+_SUCCESS = {0: "S_OK", 1: "S_FALSE"}
+"""The HRESULTs of success that have a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ def _known_part(known: bytes | None, offset: int) -> bytes | None:
 def _basic(basic: Basic, data: bytes, value: int) -> Shown:
     kind, size = basic.kind, basic.size
     if kind is BasicKind.HRESULT:
-        return Shown(" ".join(filter(None, (f"0x{value:08x}", hresult(value).name))), value)
+        return Shown(" ".join(filter(None, (f"0x{value:08x}", _SUCCESS.get(value) or hresult(value).name))), value)
     if kind is BasicKind.BOOLEAN:
         return Shown({0: "false", 1: "true"}.get(value, f"true ({value:#x})"), value)
     if kind is BasicKind.CHARACTER:

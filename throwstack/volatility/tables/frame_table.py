@@ -23,7 +23,6 @@ from throwstack.report.register_text import format_registers
 from throwstack.volatility.tables.columns import Column, joined
 
 _UNREADABLE_WORD = "????????"
-Self = TypeVar("Self", bound="FrameRow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +39,15 @@ class FrameRow:
     title: str = ""
     variable: Variable | None = field(default=None, kw_only=True)
 
-    def variables(self: Self) -> Iterator[Self]:
-        """Yield a row for each variable of the frame, parameters first."""
-        if self.frame is not None:
-            for variable in (*self.frame.parameters, *self.frame.locals):
-                yield replace(self, title="", variable=variable)
+
+AnyRow = TypeVar("AnyRow", bound=FrameRow)
+
+
+def variable_rows(row: AnyRow) -> Iterator[AnyRow]:
+    """Yield a row for each variable of the frame in `row`, parameters first."""
+    if row.frame is not None:
+        for variable in (*row.frame.parameters, *row.frame.locals):
+            yield replace(row, title="", variable=variable)
 
 
 def frame_columns(style: NameStyle, *, with_fpo: bool) -> list[Column[FrameRow]]:
