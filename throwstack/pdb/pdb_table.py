@@ -60,11 +60,10 @@ class PdbTable(SymbolTable):
         """
         try:
             found = self.pdb.nearest(rva)
-            is_moved = found is not None and found.rva is not None and not self._is_start(found.rva)
         except NotAPdb as error:
             self._damaged(error)
             return None
-        return None if found is None or found.rva is None or is_moved else (self._shown(found), found.rva)
+        return None if found is None or found.rva is None else (self._shown(found), found.rva)
 
     def next_after(self, rva: int) -> int | None:
         """Return None: the functions of a PDB are found by address, and not listed."""
@@ -118,10 +117,6 @@ class PdbTable(SymbolTable):
         if not self._is_damaged:
             self._is_damaged = True
             self._say(str(error))
-
-    def _is_start(self, rva: int) -> bool:
-        """Say whether a function that starts at `rva`, counted from a piece of it, does start there."""
-        return not self.pdb.omap or self.pdb.omap.after(self.pdb.omap.before(rva)) == rva
 
     def _shown(self, found: FoundFunction) -> str:
         return plain_name(found.name, self.pdb.dbi.machine) if found.is_public else display_name(found.name)
