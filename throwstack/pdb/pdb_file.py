@@ -244,8 +244,6 @@ class PdbFile:
         others = tuple(symbol.name for symbol in near[1:] if symbol.is_function)
         name = near[0].name
         return (FoundFunction(name, start, is_public=True, is_inside=is_inside, others=others, is_moved=is_moved),)
-            FoundFunction(near[0].name, start, is_public=True, is_inside=is_inside, others=others, is_moved=is_moved),
-        )
 
     def nearest(self, rva: int) -> FoundFunction | None:
         """Return the function that starts last at or before `rva`, in the same section, or None.
