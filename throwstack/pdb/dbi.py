@@ -104,13 +104,31 @@ class Dbi:
         index = self._module_indexes.get(name.lower())
         return None if index is None else self.module(index)
 
-    def contributor(self, section: int, offset: int) -> int | None:
-        """Return the index of the module that contributed the byte at `offset` of `section`, or None."""
+    @property
+    def has_contributions(self) -> bool:
+        """Say whether the PDB tells which module contributed which code."""
+        return self._contribution_table[1] > 0
+
+    def contribution(self, section: int, offset: int) -> int | None:
+        """Return the number of the contribution that has the byte at `offset` of `section`, or None."""
         index = self._contribution_keys.last_at_or_before(section << 32 | offset)
         if index < 0:
             return None
-        found, _, start, size, _, module = self._contribution(index)
-        return module if found == section and offset < start + size else None
+        found, _, start, size, _, _ = self._contribution(index)
+        return index if found == section and offset < start + size else None
+
+    def contributor(self, section: int, offset: int) -> int | None:
+        """Return the index of the module that contributed the byte at `offset` of `section`, or None."""
+        index = self.contribution(section, offset)
+        return None if index is None else self._contribution(index)[5]
+
+    def last_contributor(self, section: int, offset: int) -> int | None:
+        """Return the index of the module whose contribution to `section` starts last at or before `offset`, or None."""
+        index = self._contribution_keys.last_at_or_before(section << 32 | offset)
+        if index < 0:
+            return None
+        found, _, _, _, _, module = self._contribution(index)
+        return module if found == section else None
 
     @cached_property
     def _modules(self) -> bytes:

@@ -24,22 +24,14 @@ from collections.abc import Iterator
 from itertools import compress
 from operator import gt
 
-from throwstack.pdb.dbi import Dbi, DebugStream
-from throwstack.pdb.msf import MsfFile, Stream
+from throwstack.pdb.msf import Stream
 
-MAX_STREAM = 256 << 20
 _NOWHERE = 0x80000000
 """An RVA of this value or more, or 0, means that a piece does not exist on the other side."""
 _MAX_PIECES = 256
 _PAIR = 8
 _MAX_PAIRS = 8_000_000
 _STRIDE = 1 << 20
-
-
-def read_streams(msf: MsfFile, purposes: tuple[DebugStream, ...]) -> list[bytes]:
-    """Return the contents of the debug streams for `purposes`: b"" for one that the PDB does not have."""
-    dbi = Dbi(msf)
-    return [dbi.debug_stream(purpose).read(0, MAX_STREAM) for purpose in purposes]
 
 
 class Omap:

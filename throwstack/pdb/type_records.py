@@ -32,7 +32,7 @@ _FORWARD, _UNIQUE = 0x80, 0x200
 _POINTER_64 = 0xC
 _FORMS = tuple(PointerForm)
 _U32 = struct.Struct("<I")
-_U32_U32 = struct.Struct("<II")
+U32_U32 = struct.Struct("<II")
 _MODIFIER = struct.Struct("<IH")
 _BIT_FIELD = struct.Struct("<IBB")
 _PROCEDURE = struct.Struct("<IBBHI")
@@ -71,7 +71,7 @@ def _modifier(data: bytes) -> Type:
 
 
 def _pointer(data: bytes) -> Type:
-    target, traits = unpack(_U32_U32, data, 0)
+    target, traits = unpack(U32_U32, data, 0)
     form = traits >> 5 & 7
     if form >= len(_FORMS):
         message = f"a pointer of kind {form}"
@@ -103,7 +103,7 @@ def _structure(kind: int, data: bytes) -> Type:
 
 
 def _structure_2(kind: int, data: bytes) -> Type:
-    properties, fields = unpack(_U32_U32, data, 0)
+    properties, fields = unpack(U32_U32, data, 0)
     keyword = _KEYWORDS_2[kind]
     _, at = number(data, 8 if keyword == "union" else 16)
     size, at = number(data, at)
