@@ -38,7 +38,7 @@ _SIZES = {0x10: 1, 0x11: 2, 0x12: 4, 0x13: 8, 0x20: 1, 0x21: 2, 0x22: 4, 0x23: 8
 _SIZES |= {0x08: 4, 0x70: 1, 0x71: 2, 0x74: 4, 0x75: 4}
 _WIDE = {Tag.CLASS: 0x1608, Tag.STRUCT: 0x1609}
 _POINTERS = {"&&": 4 << 5, "&": 1 << 5, "* const": 0x400, "*": 0}
-"""The bits of a pointer's attributes for each way to spell one. Where two spellings end alike, the longer one is first."""
+"""The bits of a pointer's attributes, for each way to spell one; `&&` is looked for before `&`."""
 
 
 class TypeStream:
