@@ -70,7 +70,7 @@ def described(
     folder: Path, *items: object, memory: Mapping[int, bytes] | None = None, machine: int = X86, **more: object
 ) -> Described:
     """Return a process whose function has the variables `items`. `more` are further fields of the procedure or PDB."""
-    of_pdb = {name: more.pop(name) for name in ("types", "frame_data", "sections") if name in more}
+    of_pdb = {name: more.pop(name) for name in ("types", "frame_data", "fpo") if name in more}
     fields = {"parameters": (), **more}
     procedure = Procedure("f", FUNCTION, 0x40, items=items, **fields)
     return Described(folder, Pdb(GUID, machine=machine, procedures=[procedure], **of_pdb), memory or {})

@@ -9,6 +9,7 @@ from tests.support.described_frames import BASE, FUNCTION, described
 from tests.support.pdb_model import (
     X64,
     Block,
+    FpoRecord,
     FrameInfo,
     FrameRecord,
     Inline,
@@ -42,6 +43,7 @@ def test_the_parameter_of_an_ordinary_x86_frame_is_above_the_return_address(tmp_
         HR,
         parameters=("HRESULT",),
         memory={STACK: words(0x20100, BASE, 0x80004003)},
+        has_fp=True,
     )
     (hr,) = it.variables(it.frame(ebp=STACK, slot=STACK + 4)).values()
     assert (hr.type, hr.name, hr.text, hr.value) == ("HRESULT", "hr", "0x80004003 E_POINTER", 0x80004003)
@@ -49,13 +51,35 @@ def test_the_parameter_of_an_ordinary_x86_frame_is_above_the_return_address(tmp_
 
 
 def test_ebp_that_is_not_the_base_of_the_frame_leads_nowhere(tmp_path):
-    it = described(tmp_path, HR, memory={STACK: words(0, 0, 0x80004003)})
+    it = described(tmp_path, HR, memory={STACK: words(0, 0, 0x80004003)}, has_fp=True)
     for frame in (it.frame(ebp=STACK, slot=STACK + 8), it.frame(ebp=STACK), it.frame(slot=STACK + 4)):
         assert it.variables(frame)["hr"].reason == "ebp is not the base of the frame here"
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"frame_data": [FrameRecord(FUNCTION, 0x40, "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =")]},
+        {"fpo": [FpoRecord(FUNCTION, 0x40)]},
+    ],
+)
+def test_without_a_frame_pointer_parameters_count_from_the_return_address(tmp_path, record):
+    """The functions of the reference crash are so: its compiler left out the frame pointer wherever it could."""
+    hr = Unoptimised("hr", "HRESULT", 4)
+    it = described(tmp_path, hr, parameters=("HRESULT",), memory={STACK: words(BASE, 0x80004003)}, **record)
+    found = it.variables(it.frame(slot=STACK, ebp=0x1234))["hr"]
+    assert (found.text, found.source, found.is_parameter) == ("0x80004003 E_POINTER", "[frame+0x4]", True)
+
+
+def test_before_the_frame_pointer_is_set_nothing_counts_from_it(tmp_path):
+    entry = FrameRecord(FUNCTION, 1, "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =")
+    it = described(tmp_path, HR, frame_data=[entry], has_fp=True, memory={STACK: words(BASE, 0, 0x80004003)})
+    found = it.variables(it.frame(0, slot=STACK, is_interrupted=True))["hr"]
+    assert found.reason == "the function was still being entered"
+
+
 def test_memory_that_is_not_in_the_dump_is_said_to_be_absent(tmp_path):
-    it = described(tmp_path, HR)
+    it = described(tmp_path, HR, has_fp=True)
     assert it.variables(it.frame(ebp=STACK, slot=STACK + 4))["hr"].reason == "memory at 0x20008 is not readable"
 
 
@@ -154,7 +178,7 @@ def test_a_distance_from_esp_counts_from_before_the_call(tmp_path):
 
 
 def test_nothing_is_shown_of_a_frame_in_doubt(tmp_path):
-    it = described(tmp_path, HR, memory={STACK: words(0, 0, 0x80004003)})
+    it = described(tmp_path, HR, memory={STACK: words(0, 0, 0x80004003)}, has_fp=True)
     found = it.variables(it.frame(ebp=STACK, slot=STACK + 4), is_doubtful=True)
     assert (found["hr"].text, found["hr"].reason) == ("", "the frame is a guess")
 
@@ -171,7 +195,7 @@ def test_code_that_is_still_in_its_prologue_has_not_stored_its_variables(tmp_pat
     it = described(
         tmp_path,
         HR,
-        frame_data=[FrameRecord(FUNCTION, 0x40, "$T0 .raSearch =", prologue=5)],
+        frame_data=[FrameRecord(FUNCTION, 0x40, "$T0 $ebp =", prologue=5)],
         memory={STACK: words(0, 0, 0x80004003)},
     )
     here = {"ebp": STACK, "slot": STACK + 4, "is_interrupted": True}

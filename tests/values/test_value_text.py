@@ -28,7 +28,7 @@ TYPES = {
 def shown(tmp_path, type_, data, more=None):
     """The variable `v` of this type, whose bytes are `data`, in a process with `more` memory."""
     memory = {STACK: bytes(8) + data, **(more or {})}
-    it = described(tmp_path, Unoptimised("v", type_, 8), memory=memory, types=TYPES)
+    it = described(tmp_path, Unoptimised("v", type_, 8), memory=memory, types=TYPES, has_fp=True)
     return it.variables(it.frame(ebp=STACK, slot=STACK + 4))["v"]
 
 
@@ -119,6 +119,7 @@ def test_structures_are_shown_to_a_limited_depth(tmp_path):
         tmp_path,
         Unoptimised("v", "S0", 8),
         memory={STACK: bytes(64)},
+        has_fp=True,
         types={**nested, "S6": Structure(4, (Member("x", "int", 0),))},
     )
     text = it.variables(it.frame(ebp=STACK, slot=STACK + 4))["v"].text

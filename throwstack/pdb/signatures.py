@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from throwstack.core.registers import Arch
 from throwstack.pdb.codeview import BadRecord, unpack
-from throwstack.pdb.register_numbers import EBP
 from throwstack.pdb.type_model import FunctionType, Modified, Pointer, PointerForm
 from throwstack.pdb.type_records import U32_U32
 from throwstack.pdb.type_stream import TypeStream
@@ -22,8 +21,6 @@ from throwstack.pdb.types import Types
 from throwstack.pdb.variable_model import FunctionSymbol, LocationKind, Variable
 
 _FUNCTION_ID, _MEMBER_FUNCTION_ID = 0x1601, 0x1602
-_FIRST_ARGUMENT = 8
-"""The lowest distance of an argument from ebp, above the saved ebp and the return address."""
 _MAX_CONST = 4
 
 
@@ -130,8 +127,7 @@ class Signatures:
 def _is_argument(variable: Variable) -> bool:
     """Say whether an x86 variable without a flag is in the arguments that the caller pushed."""
     return any(
-        location.kind is LocationKind.BY_REGISTER and location.register == EBP and location.offset >= _FIRST_ARGUMENT
-        for location in variable.locations
+        location.kind is LocationKind.BY_FRAME_POINTER and location.offset > 0 for location in variable.locations
     )
 
 

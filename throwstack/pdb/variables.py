@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from throwstack.pdb.codeview import BadRecord, Record, number, records, string, unpack
-from throwstack.pdb.register_numbers import EBP
 from throwstack.pdb.variable_model import (
     Extent,
     FunctionSymbol,
@@ -30,8 +29,9 @@ _ENDS = frozenset({0x0006, 0x114E, 0x114F})
 _OPENS = frozenset({0x1103, 0x114D, 0x115D})
 _BLOCK, _INLINED, _INLINED_2 = 0x1103, 0x114D, 0x115D
 _FRAME_PROCEDURE = 0x1012
+_HAS_FRAME_POINTER = 1
 _LOCAL, _FILE_STATIC = 0x113E, 0x1153
-_PROCEDURE = struct.Struct("<16xIIIIIH")
+_PROCEDURE = struct.Struct("<16xIIIIIHB")
 _BLOCK_HEAD = struct.Struct("<12xIIH")
 _INLINE_SITE = struct.Struct("<12xI")
 _FRAME_FLAGS = struct.Struct("<26xI")
@@ -67,13 +67,14 @@ def function_symbol(body: bytes) -> FunctionSymbol | None:
     if head is None or head.kind not in _PROCEDURES:
         return None
     try:
-        size, prologue, _, index, offset, section = unpack(_PROCEDURE, body[: head.end], 0)
+        size, prologue, _, index, offset, section, traits = unpack(_PROCEDURE, body[: head.end], 0)
     except BadRecord:
         return None
     function = _OpenScope(ScopeKind.FUNCTION, Extent(section, offset, offset + size))
     flags = _Reader(body, function).read(head.end)
     name = string(body[: head.end], 39)[0]
-    return FunctionSymbol(name, index, head.kind in _WITH_ID, offset + prologue, function.closed(), flags)
+    has_id, has_frame_pointer = head.kind in _WITH_ID, bool(traits & _HAS_FRAME_POINTER)
+    return FunctionSymbol(name, index, has_id, offset + prologue, function.closed(), flags, has_frame_pointer)
 
 
 class _Reader:
@@ -145,7 +146,7 @@ def _by_register(body: bytes) -> Variable:
 
 def _by_base_pointer(body: bytes) -> Variable:
     offset, index = unpack(struct.Struct("<4xiI"), body, 0)
-    return _whole(string(body, 12)[0], index, Location(LocationKind.BY_REGISTER, EBP, offset))
+    return _whole(string(body, 12)[0], index, Location(LocationKind.BY_FRAME_POINTER, offset=offset))
 
 
 def _in_register(body: bytes) -> Variable:

@@ -11,6 +11,8 @@ That instruction is the one at which the CPU stopped, or the call that the frame
 The base of a frame is a register that S_FRAMEPROC names. For x86 code it can also be VFRAME. That is the value of $T0
 after the FrameData program of the code has run. With `$T0 .raSearch =` it is the address of the return address, with
 `$T0 $ebp =` it is ebp. In a function that aligns its stack the program aligns $T0, so nothing but running it will do.
+S_BPREL32 counts from there, too, and not from ebp: Visual C++ 8 has the first parameter of a function without a frame
+pointer at +4, and that of one with a frame pointer at +8.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ _BASES = {
     Arch.X64: {1: 335, 2: 334, 3: 341},  # rsp, rbp, r13
     Arch.X86: {1: VFRAME, 2: EBP, 3: 20},  # ebx
 }
+_NO_FRAME_DATA = "the symbols have no frame data for this code"
 
 
 class FrameRegisters:
@@ -64,17 +67,29 @@ class FrameRegisters:
             raise NotShown(reason)
         return self._general(part.gpr, part.name)
 
-    def base_pointer(self) -> int:
-        """Return ebp as the base of an x86 frame. It must point just below the return address.
+    def frame_pointer(self, *, has_ebp: bool) -> int:
+        """Return the address from which S_BPREL32 counts: the virtual frame if there is frame data for the code.
 
-        A function that uses ebp for other things has variables at a distance from ebp all the same, if the compiler is
-        old. Their places are only good where ebp is what it is in other functions.
+        Else it is ebp, if `has_ebp` says that ebp is the function's frame pointer, and if it points just below the
+        return address as it should. Where FPO_DATA says that the function has no frame pointer, it is the address of
+        the return address: link-time code generation of Visual C++ 8 leaves only that for all code of a program.
         """
-        value, slot = self._frame.registers.bp, self._frame.return_slot
-        if value is None or slot is None or value + 4 != slot:
-            reason = "ebp is not the base of the frame here"
-            raise NotShown(reason)
-        return value
+        data, slot = self._frame_data, self._frame.return_slot
+        if data is not None and data.program:
+            found = self._virtual_frame()
+            if has_ebp and found == slot:  # the first instructions of a function that will have a frame pointer
+                reason = "the function was still being entered"
+                raise NotShown(reason)
+            return found
+        if has_ebp:
+            value = self._frame.registers.bp
+            if value is None or slot is None or value + 4 != slot:
+                reason = "ebp is not the base of the frame here"
+                raise NotShown(reason)
+            return value
+        if data is None or slot is None:
+            raise NotShown(_NO_FRAME_DATA)
+        return slot
 
     def base_number(self, base: int) -> int:
         """Return CodeView's number of the register that S_FRAMEPROC names by `base`, 1 to 3."""
@@ -110,8 +125,7 @@ class FrameRegisters:
     def _virtual_frame(self) -> int:
         data, slot = self._frame_data, self._frame.return_slot
         if self._arch is not Arch.X86 or data is None or not data.program:
-            reason = "the symbols have no frame data for this code"
-            raise NotShown(reason)
+            raise NotShown(_NO_FRAME_DATA)
         found = run_program(data.program, self._variables(data, slot), self._memory)
         if isinstance(found, ProgramError) or "$T0" not in found:
             reason = f"frame data: {found.value if isinstance(found, ProgramError) else 'no $T0'}"

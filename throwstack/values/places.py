@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.pdb.function_details import FunctionAt
-from throwstack.pdb.register_numbers import EBP, VFRAME, register_name
+from throwstack.pdb.register_numbers import VFRAME, register_name
 from throwstack.pdb.types import Types
 from throwstack.pdb.variable_model import Location, LocationKind, Variable
 from throwstack.values.frame_registers import FrameRegisters
@@ -137,16 +137,20 @@ class Places:
         if location.kind is LocationKind.BY_FRAME:
             number = self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
             return self._registers.address_in(number) + location.offset & mask
+        if location.kind is LocationKind.BY_FRAME_POINTER:
+            has_ebp = self._at.function.has_frame_pointer
+            return self._registers.frame_pointer(has_ebp=has_ebp) + location.offset & mask
         if location.kind is not LocationKind.BY_REGISTER:
             raise NotShown(location.kind.value)
-        if self._arch is Arch.X86 and location.register == EBP and location.extent is None:
-            return self._registers.base_pointer() + location.offset & mask
         return self._registers.address_in(location.register) + location.offset & mask
 
     def _words(self, location: Location, is_parameter: bool) -> str:
         """Return where a value was, in a debugger's notation."""
         if location.kind is LocationKind.REGISTER:
             return register_name(self._arch, location.register)
+        if location.kind is LocationKind.BY_FRAME_POINTER:
+            base = "ebp" if self._at.function.has_frame_pointer else "frame"
+            return f"[{base}{_signed(location.offset)}]"
         if location.kind not in (LocationKind.BY_FRAME, LocationKind.BY_REGISTER):
             where: str = location.kind.value
             return where
@@ -154,4 +158,8 @@ class Places:
         if location.kind is LocationKind.BY_FRAME:
             number = self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
         base = "frame" if number == VFRAME else register_name(self._arch, number)
-        return f"[{base}{'-' if location.offset < 0 else '+'}{abs(location.offset):#x}]"
+        return f"[{base}{_signed(location.offset)}]"
+
+
+def _signed(offset: int) -> str:
+    return f"{'-' if offset < 0 else '+'}{abs(offset):#x}"
