@@ -131,8 +131,9 @@ def test_names_are_shown_raw_or_with_signatures_when_asked_for(case):
     out, _ = case
     path = ("--symbol-path", str(out / "pdb"))
     signatures = [row["Call Site"] for row in stack(out, *path, "--names", "signature").rows]
-    assert signatures[2] == "ftpsrvdata_pg!_com_raise_error(HRESULT, IErrorInfo*)+0x32"
-    assert signatures[4] == "ftpsrvdata_pg!PrintProviderError(ADODB::_ConnectionPtr)+0x35"
+    raised = "void __stdcall _com_raise_error(HRESULT hr, IErrorInfo * perrinfo)"
+    assert signatures[2] == f"ftpsrvdata_pg!{raised}+0x32"
+    assert signatures[4] == "ftpsrvdata_pg!void __cdecl PrintProviderError(ADODB::_ConnectionPtr pConnection)+0x35"
     (thread,) = vol(out, "windows.stackwalk", "--tid", "2792", "--brief", *path, "--names", "raw").rows
     raw = {row["Call Site"] for row in thread["__children"]}
     assert "ole32!?BlockFn@CCliModalLoop@@QAEXXZ+0x7d" in raw
