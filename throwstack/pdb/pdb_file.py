@@ -71,6 +71,8 @@ class FoundFunction:
     is_inside: bool | None = True
     others: tuple[str, ...] = ()
     record: FunctionRecord | None = None
+    is_moved: bool = False
+    """The address is in a piece of code that was moved away from the start of the function."""
     type: int = 0
     """The number of an inlined function's type; 0 if the PDB does not have it."""
 
@@ -211,6 +213,10 @@ class PdbFile:
         before = self.sections.rva(section, offset) or 0
         return before + rva - self.omap.before(rva)
 
+    def _is_there(self, start: int | None, section: int, offset: int) -> bool:
+        """Say whether the function that began at this place still begins at the RVA `start`, counted from its code."""
+        return not self.omap or self.omap.after(self.sections.rva(section, offset) or 0) == start
+
     def _outside(self, rva: int, place: Place) -> tuple[FoundFunction, ...]:
         """Return the nearest function before `rva`, which is in no function of a module; none in another section.
 
@@ -221,19 +227,23 @@ class PdbFile:
         near = self.publics.nearest(section, offset)
         last = self._last_procedure(place)
         if last is not None and (not near or near[0].offset <= last.offset):
-            return (FoundFunction(last.name, self._start(rva, section, last.offset), is_inside=False),)
+            start = self._start(rva, section, last.offset)
+            is_moved = not self._is_there(start, section, last.offset)
+            return (FoundFunction(last.name, start, is_inside=False, is_moved=is_moved),)
         if not near:
             return ()
         start = self._start(rva, section, near[0].offset)
+        is_moved = not self._is_there(start, section, near[0].offset)
         is_inside: bool | None = None
         if self.dbi.has_contributions and self.dbi.contribution(section, offset) != self.dbi.contribution(
             section, near[0].offset
         ):
             is_inside = False
-        elif self.omap.after(self.sections.rva(section, near[0].offset) or 0) != start:
-            is_inside = True  # the block was moved away: its neighbours are other functions and prove nothing
+        elif is_moved:
+            is_inside = True  # its neighbours are other functions and prove nothing
         others = tuple(symbol.name for symbol in near[1:] if symbol.is_function)
-        return (FoundFunction(near[0].name, start, is_public=True, is_inside=is_inside, others=others),)
+        name = near[0].name
+        return (FoundFunction(name, start, is_public=True, is_inside=is_inside, others=others, is_moved=is_moved),)
 
     def nearest(self, rva: int) -> FoundFunction | None:
         """Return the function that starts last at or before `rva`, in the same section, or None.
@@ -250,9 +260,10 @@ class PdbFile:
             covering = None if symbols is None else symbols.covering(*place)
             if covering is None or (covering.section, covering.offset) != starts:
                 return None
-            return FoundFunction(record.symbol.name, self._start(rva, *starts), record=record)
-        found = self._outside(rva, place)
-        return found[0] if found else None
+            found = FoundFunction(record.symbol.name, self._start(rva, *starts), record=record)
+            return found if self._is_there(found.rva, *starts) else None
+        near = self._outside(rva, place)
+        return near[0] if near and not near[0].is_moved else None
 
     def _last_procedure(self, place: Place) -> CodeSymbol | None:
         """Return the function of a module that starts last before `place`, which is in none."""

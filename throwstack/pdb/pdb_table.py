@@ -35,7 +35,10 @@ class PdbTable(SymbolTable):
     __slots__ = ("_frames", "_is_damaged", "_located", "_say", "_signatures", "pdb")
 
     def __init__(self, pdb: PdbFile, say: Say) -> None:
-        """`pdb` is open as long as the table is used. `say` is called with a message if it is damaged."""
+        """`pdb` is open as long as the table is used. `say` is called with a message if it is damaged.
+
+        Raises `NotAPdb` if already the heads of its streams cannot be read.
+        """
         super().__init__(SymbolKind.PDB, ())
         self.pdb = pdb
         self._say = say
@@ -60,11 +63,10 @@ class PdbTable(SymbolTable):
         """
         try:
             found = self.pdb.nearest(rva)
-            is_moved = found is not None and found.rva is not None and not self._is_start(found.rva)
         except NotAPdb as error:
             self._damaged(error)
             return None
-        return None if found is None or found.rva is None or is_moved else (self._shown(found), found.rva)
+        return None if found is None or found.rva is None else (self._shown(found), found.rva)
 
     def next_after(self, rva: int) -> int | None:
         """Return None: the functions of a PDB are found by address, and not listed."""
@@ -119,10 +121,6 @@ class PdbTable(SymbolTable):
             self._is_damaged = True
             self._say(str(error))
 
-    def _is_start(self, rva: int) -> bool:
-        """Say whether a function that starts at `rva`, counted from a piece of it, does start there."""
-        return not self.pdb.omap or self.pdb.omap.after(self.pdb.omap.before(rva)) == rva
-
     def _shown(self, found: FoundFunction) -> str:
         return plain_name(found.name, self.pdb.dbi.machine) if found.is_public else display_name(found.name)
 
@@ -136,12 +134,15 @@ class PdbTable(SymbolTable):
         return LocatedFunction(name, found.rva, source, found.name, found.is_inside, others, describe)
 
     def _signature(self, found: FoundFunction, name: str) -> str:
+        try:
+            return self._read_signature(found, name)
+        except NotAPdb as error:
+            self._damaged(error)
+            return ""
+
+    def _read_signature(self, found: FoundFunction, name: str) -> str:
         if found.record is not None:
-            try:
-                function = function_symbol(self.pdb.symbols_of(found.record), 0)
-            except NotAPdb as error:
-                self._damaged(error)
-                return ""
+            function = function_symbol(self.pdb.symbols_of(found.record), 0)
         elif found.type:
             function = FunctionSymbol(name, found.type, has_id=False, body=0, scope=Scope(ScopeKind.INLINED, (), ()))
         else:
