@@ -124,7 +124,11 @@ def families() -> list[Family]:
         engine_processes,
         engine_texts,
         engine_unwind,
+        engine_variables,
     )
 
-    modules = (engine_dumps, engine_files, engine_images, engine_pdbs, engine_processes, engine_texts, engine_unwind)
+    modules = (
+        *(engine_dumps, engine_files, engine_images, engine_pdbs, engine_processes, engine_texts, engine_unwind),
+        engine_variables,
+    )
     return [family for module in modules for family in module.FAMILIES]
