@@ -55,7 +55,7 @@ class PdbTable(SymbolTable):
         try:
             return len(self.pdb.publics) or int(self.pdb.has_functions)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return 0
 
     def nearest(self, rva: int) -> tuple[str, int] | None:
@@ -66,7 +66,7 @@ class PdbTable(SymbolTable):
         try:
             found = self.pdb.nearest(rva)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return None
         return None if found is None or found.rva is None else (self._shown(found), found.rva)
 
@@ -82,7 +82,7 @@ class PdbTable(SymbolTable):
         try:
             return self.pdb.rvas_of(name)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return []
 
     def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
@@ -97,7 +97,7 @@ class PdbTable(SymbolTable):
             try:
                 known = tuple(self._located_function(found) for found in self.pdb.functions_at(rva))
             except NotAPdb as error:
-                self._damaged(error)
+                self.damaged(error)
                 known = ()
             self._located[rva] = known
         return known
@@ -107,7 +107,7 @@ class PdbTable(SymbolTable):
         try:
             return self._frames.find(rva)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return None
 
     def frame_description(self, rva: int) -> FrameData | None:
@@ -115,10 +115,11 @@ class PdbTable(SymbolTable):
         try:
             return self._frames.described(rva)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return None
 
-    def _damaged(self, error: NotAPdb) -> None:
+    def damaged(self, error: NotAPdb) -> None:
+        """Say that the PDB is damaged, if that was not said yet."""
         if not self._is_damaged:
             self._is_damaged = True
             self._say(str(error))
@@ -139,7 +140,7 @@ class PdbTable(SymbolTable):
         try:
             return self._read_signature(found, name)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return ""
 
     def _read_signature(self, found: FoundFunction, name: str) -> str:
@@ -157,5 +158,5 @@ class PdbTable(SymbolTable):
                 return None
             return FunctionBody(record.section, record.offset, self.pdb.symbols_of(record))
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return None

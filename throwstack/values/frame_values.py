@@ -8,7 +8,8 @@ frame led to, and nothing where code was stopped in a prologue: what the functio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 from throwstack.core.frames import Frame, Trust
@@ -74,26 +75,20 @@ def frame_variables(
     table = None if image is None else target.symbols.table(image)
     if image is None or not isinstance(table, PdbTable):
         return ()
-    rva = frame.ip - image.base - (0 if frame.is_interrupted else 1)
-    details = table.details
-    at = details.at(rva)
-    if at is None:
+    try:
+        rva = frame.ip - image.base - (0 if frame.is_interrupted else 1)
+        at = table.details.at(rva)
+        if at is None:
+            return ()
+        data = table.frame_data(rva)
+        reason = _GUESSED if is_doubtful else _why_none(target, image, frame, at, data)
+        registers = FrameRegisters(target.arch, target.memory, frame, inner, data)
+        maker = _Maker(target, image, table.details, at, registers, reason)
+        scopes = at.scopes if len(at.scopes) == functions else (*[()] * (functions - 1), at.scopes[-1])
+        return tuple(tuple(islice(maker.values(scope), _MAX_VARIABLES)) for scope in scopes)
+    except NotAPdb as error:
+        table.damaged(error)
         return ()
-    data = table.frame_data(rva)
-    reason = _why_none(target, image, frame, at, data) if not is_doubtful else _GUESSED
-    registers = FrameRegisters(target.arch, target.memory, frame, inner, data)
-    places = Places(target.arch, target.memory, registers, at, _static_of(image, details))
-    maker = _Maker(target, details, at, places, reason)
-    scopes = at.scopes if len(at.scopes) == functions else (*[()] * (functions - 1), at.scopes[-1])
-    return tuple(tuple(islice(maker.values(scope), _MAX_VARIABLES)) for scope in scopes)
-
-
-def _static_of(image: Image, details: FunctionDetails) -> Callable[[int, int], int | None]:
-    def address(section: int, offset: int) -> int | None:
-        rva = details.rva_of(section, offset)
-        return None if rva is None else image.base + rva
-
-    return address
 
 
 def _why_none(target: Target, image: Image, frame: Frame, at: FunctionAt, data: FrameData | None) -> str:
@@ -119,9 +114,18 @@ def _in_prologue(target: Target, image: Image, address: int, data: FrameData | N
 class _Maker:
     """Makes the values of the variables of one frame."""
 
-    def __init__(self, target: Target, details: FunctionDetails, at: FunctionAt, places: Places, reason: str) -> None:
+    def __init__(  # noqa: PLR0917 - all that a value depends on
+        self,
+        target: Target,
+        image: Image,
+        details: FunctionDetails,
+        at: FunctionAt,
+        registers: FrameRegisters,
+        reason: str,
+    ) -> None:
+        """`reason` says why no value is shown, "" if some may be."""
         self._details = details
-        self._places = places
+        self._places = Places(target.arch, target.memory, registers, at, partial(_static_address, image, details))
         self._reason = reason
         self._types = TypeText(details.types, target.arch)
         self._text = ValueText(details.types, target)
@@ -145,3 +149,8 @@ class _Maker:
                 shown = self._text.of(variable.type, found)
                 return VariableValue(name, written, shown.value, shown.text, found.source, is_parameter=is_parameter)
         return VariableValue(name, written, reason=reasons[0], is_parameter=is_parameter)
+
+
+def _static_address(image: Image, details: FunctionDetails, section: int, offset: int) -> int | None:
+    rva = details.rva_of(section, offset)
+    return None if rva is None else image.base + rva

@@ -71,7 +71,7 @@ class ValueText:
         if isinstance(plain, Array):
             return Shown(self._array(plain, data, known, depth))
         size = self._types.size(index)
-        if size > len(data) or (known is not None and not all(known[:size])):
+        if not size or size > len(data) or (known is not None and not all(known[:size])):
             return Shown(_UNKNOWN)
         return self._scalar(plain, data[:size])
 
