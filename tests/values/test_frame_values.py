@@ -9,6 +9,7 @@ from tests.support.described_frames import BASE, FUNCTION, described
 from tests.support.pdb_model import (
     X64,
     Block,
+    Constant,
     FpoRecord,
     FrameInfo,
     FrameRecord,
@@ -17,6 +18,7 @@ from tests.support.pdb_model import (
     Member,
     Place,
     Register,
+    Static,
     Structure,
 )
 from tests.support.pdb_model import Variable as Unoptimised
@@ -210,6 +212,19 @@ def test_a_register_for_the_whole_of_an_optimised_function_is_not_believed(tmp_p
     optimised = described(tmp_path, FrameInfo(is_optimised=True), item)
     found = optimised.variables(optimised.frame(esi=0))["this"]
     assert found.reason == "in esi in a part of the optimised function only"
+
+
+@pytest.mark.parametrize(("is_optimised", "text"), [(False, "7"), (True, "")])
+def test_a_constant_of_an_optimised_function_is_one_in_some_of_its_code_only(tmp_path, is_optimised, text):
+    """clang 19 unrolls a loop, and says S_CONSTANT for its counter: the value that it had in the first copy."""
+    it = described(tmp_path, FrameInfo(is_optimised=is_optimised), Constant("i", "int", 7))
+    assert it.variables(it.frame())["i"].text == text
+
+
+def test_a_static_local_is_in_its_section_of_the_image(tmp_path):
+    it = described(tmp_path, Static("calls", "int", 0x3000), memory={BASE + 0x3000: words(42)})
+    found = it.variables(it.frame())["calls"]
+    assert (found.text, found.source, found.is_parameter) == ("42 (0x2a)", "in a section of the image", False)
 
 
 def test_variables_of_a_block_are_there_only_inside_it(tmp_path):

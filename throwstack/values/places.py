@@ -79,12 +79,18 @@ class Places:
         return self._in_parts(here, size, sizes, is_parameter)
 
     def _check_whole_function(self, location: Location) -> None:
-        """Raise `NotShown` for a register that is said to hold a variable, but not where.
+        """Raise `NotShown` for a place that is said to be good for a whole function, but cannot be if it is optimised.
 
-        Before Visual C++ 2012, optimised code is described so: `this` is in ecx. It was so when the function began.
+        Before Visual C++ 2012, `this` of optimised code is in ecx. It was there when the function began. clang calls a
+        variable a constant if it was one in some range of code: the counter of an unrolled loop is 0, says the PDB.
         """
-        if location.kind is LocationKind.REGISTER and self._at.function.is_optimised:
+        if not self._at.function.is_optimised:
+            return
+        if location.kind is LocationKind.REGISTER:
             reason = f"in {register_name(self._arch, location.register)} in a part of the optimised function only"
+            raise NotShown(reason)
+        if location.kind is LocationKind.CONSTANT:
+            reason = "a constant in a part of the optimised function"
             raise NotShown(reason)
 
     def _in_parts(
