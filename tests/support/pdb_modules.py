@@ -138,9 +138,7 @@ class ModuleStream:
             self._symbols += cv_record(0x1107, data)
         elif isinstance(item, Static):
             placed = struct.pack("<IIH", self._types.index(item.type), *self._place(item.rva))
-            self._symbols += cv_record(
-                0x110C, struct.pack("<IIH", self._types.index(item.type), *place) + text(item.name)
-            )
+            self._symbols += cv_record(0x110C, placed + text(item.name))
         else:
             flags = (_IS_PARAMETER if item.is_parameter else 0) | (0 if item.places else _OPTIMISED_OUT)
             kind = self._types.index(item.type)
