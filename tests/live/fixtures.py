@@ -127,7 +127,7 @@ SCENARIOS = (
         "values",
         ("clang-O0", "clang-O2"),
         ("clang-O0", "clang-O2", "clang-O2-fp"),
-        ("clang-O2",),
+        ("clang-O2-fp",),
         program="values.exe",
         crashes=3,
     ),
