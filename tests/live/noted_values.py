@@ -23,8 +23,11 @@ LEAST_SHOWN = 0.95
 """The share of all noted values that must be shown of code that is not optimised."""
 LEAST_PARAMETERS = {("x64", "clang-O2"): 0.4, ("x86", "clang-O2-fp"): 0.7, ("wow64", "clang-O2-fp"): 0.7}
 LEAST_OF_OTHERS = 0.5
-"""The share of the noted parameters that must be shown of optimised code. Without a frame pointer, clang does not say of
-the arguments of an x86 function that they stay where they are while others are pushed."""
+"""The share of the noted parameters that must be shown of optimised code.
+
+Without a frame pointer, clang does not say of the arguments of an x86 function that they stay where they are while others
+are pushed.
+"""
 
 
 def parse_values(data: bytes, text: Callable[[int], str]) -> list[dict[str, Any]]:
