@@ -25,8 +25,8 @@ LEAST_PARAMETERS = {("x64", "clang-O2"): 0.4, ("x86", "clang-O2-fp"): 0.7, ("wow
 LEAST_OF_OTHERS = 0.5
 """The share of the noted parameters that must be shown of optimised code.
 
-Without a frame pointer, clang does not say of the arguments of an x86 function that they stay where they are while others
-are pushed.
+Without a frame pointer, clang does not say of the arguments of an x86 function that they stay where they are while
+others are pushed.
 """
 
 

@@ -88,6 +88,17 @@ def test_blocks_and_inlined_functions_have_variables_of_their_own(tmp_path):
     assert extent == Extent(1, START + 8, START + 24)
 
 
+def test_a_variable_that_is_described_twice_is_there_once(tmp_path):
+    """Visual C++ for x86: with its ranges, and once more after S_FRAMEPROC."""
+    ranged = Local("n", "int", (Place(0, 8, Register.ESI),))
+    found = function(tmp_path, ranged, FrameInfo(), Variable("n", "int", 8), Variable("other", "int", 12))
+    assert [(variable.name, variable.has_ranges) for variable in found.scope.variables] == [
+        ("n", True),
+        ("other", False),
+    ]
+    assert found.has_ranges
+
+
 def test_what_the_compiler_adds_for_itself_is_no_variable(tmp_path):
     items = (Variable("__$ReturnUdt", "int*", 8), Variable("$T1", "int", -4), Variable("kept", "int", -8))
     assert [variable.name for variable in function(tmp_path, *items).scope.variables] == ["kept"]

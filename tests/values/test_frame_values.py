@@ -205,13 +205,17 @@ def test_code_that_is_still_in_its_prologue_has_not_stored_its_variables(tmp_pat
     assert it.variables(it.frame(5, **here))["hr"].text == "0x80004003 E_POINTER"
 
 
-def test_a_register_for_the_whole_of_an_optimised_function_is_not_believed(tmp_path):
+def test_a_register_for_the_whole_of_a_function_is_not_believed(tmp_path):
     item = Unoptimised("this", "int*", register=Register.ESI)
-    plain = described(tmp_path, item)
-    assert plain.variables(plain.frame(esi=0))["this"].text == "0"
-    optimised = described(tmp_path, FrameInfo(is_optimised=True), item)
-    found = optimised.variables(optimised.frame(esi=0))["this"]
-    assert found.reason == "in esi in a part of the optimised function only"
+    it = described(tmp_path, item)
+    assert it.variables(it.frame(esi=0))["this"].reason == "in esi in a part of the function only"
+
+
+def test_a_place_without_a_range_among_places_with_ranges_is_not_believed(tmp_path):
+    items = (in_register("ranged", "int", Register.ESI), HR)
+    it = described(tmp_path, *items, has_fp=True, memory={STACK: words(0, 0, 5)})
+    found = it.variables(it.frame(ebp=STACK, slot=STACK + 4, esi=1))["hr"]
+    assert found.reason == "the symbols do not say for which code its place holds"
 
 
 @pytest.mark.parametrize(("is_optimised", "text"), [(False, "7"), (True, "")])

@@ -4,6 +4,9 @@
 Follows `cvinfo.h` of Microsoft's microsoft-pdb and LLVM's `SymbolRecord.h`. There are two forms. Code that is not
 optimised has one record for a variable, with a place that is good for the whole function (S_REGREL32, S_BPREL32). In
 optimised code S_LOCAL is followed by records S_DEFRANGE…, each with a place and the range of code for which it is good.
+
+For x86, Visual C++ writes the optimised variables of a function once more in the first form, after S_FRAMEPROC. These are
+left out.
 """
 
 from __future__ import annotations
@@ -71,10 +74,20 @@ def function_symbol(body: bytes) -> FunctionSymbol | None:
     except BadRecord:
         return None
     function = _OpenScope(ScopeKind.FUNCTION, Extent(section, offset, offset + size))
-    flags = _Reader(body, function).read(head.end)
-    name = string(body[: head.end], 39)[0]
-    has_id, has_frame_pointer = head.kind in _WITH_ID, bool(traits & _HAS_FRAME_POINTER)
-    return FunctionSymbol(name, index, has_id, offset + prologue, function.closed(), flags, has_frame_pointer)
+    reader = _Reader(body, function)
+    flags = reader.read(head.end)
+    scope = function.closed()
+    kept = tuple(one for one in scope.variables if one.has_ranges or one.name not in reader.ranged)
+    return FunctionSymbol(
+        string(body[: head.end], 39)[0],
+        index,
+        head.kind in _WITH_ID,
+        offset + prologue,
+        replace(scope, variables=kept),
+        flags,
+        has_frame_pointer=bool(traits & _HAS_FRAME_POINTER),
+        has_ranges=bool(reader.ranged),
+    )
 
 
 class _Reader:
@@ -84,6 +97,8 @@ class _Reader:
         self._symbols = symbols
         self._open = [function]
         self._left = _MAX_VARIABLES
+        self.ranged: set[str] = set()
+        """The names of variables that have places with ranges of code."""
         self._frame_flags = 0
 
     def read(self, at: int) -> int:
@@ -116,7 +131,10 @@ class _Reader:
             self._add_location(_RANGES[kind](body))
         elif kind in _VARIABLES and self._left > 0:
             self._left -= 1
-            self._open[-1].variables.append(_VARIABLES[kind](body))
+            variable = _VARIABLES[kind](body)
+            self._open[-1].variables.append(variable)
+            if variable.has_ranges:
+                self.ranged.add(variable.name)
 
     def _close(self) -> None:
         closed = self._open.pop().closed()

@@ -15,6 +15,7 @@ from throwstack.pdb.variable_model import Location, LocationKind, Variable
 from throwstack.values.frame_registers import FrameRegisters
 from throwstack.values.variable_value import NotShown
 
+_IN_FRAME = (LocationKind.BY_FRAME_POINTER, LocationKind.BY_REGISTER)
 MOST_BYTES = 1024
 """How much of a large variable is read. What is shown of it is much less."""
 
@@ -79,18 +80,22 @@ class Places:
         return self._in_parts(here, size, sizes, is_parameter)
 
     def _check_whole_function(self, location: Location) -> None:
-        """Raise `NotShown` for a place that is said to be good for a whole function, but cannot be if it is optimised.
+        """Raise `NotShown` for a place that is said to be good for a whole function, but need not be.
 
-        Before Visual C++ 2012, `this` of optimised code is in ecx. It was there when the function began. clang calls a
-        variable a constant if it was one in some range of code: the counter of an unrolled loop is 0, says the PDB.
+        Before Visual C++ 2012, `this` of optimised code is said to be in ecx. It was there when the function began; and
+        only optimised code has variables in registers. clang calls a variable a constant if it was one in some range of
+        code: the counter of an unrolled loop is 0, says the PDB. A compiler that gives ranges for some variables, and
+        none for others, has optimised both.
         """
-        if not self._at.function.is_optimised:
-            return
+        function = self._at.function
         if location.kind is LocationKind.REGISTER:
-            reason = f"in {register_name(self._arch, location.register)} in a part of the optimised function only"
+            reason = f"in {register_name(self._arch, location.register)} in a part of the function only"
             raise NotShown(reason)
-        if location.kind is LocationKind.CONSTANT:
+        if location.kind is LocationKind.CONSTANT and (function.is_optimised or function.has_ranges):
             reason = "a constant in a part of the optimised function"
+            raise NotShown(reason)
+        if location.kind in _IN_FRAME and function.has_ranges:
+            reason = "the symbols do not say for which code its place holds"
             raise NotShown(reason)
 
     def _in_parts(
