@@ -48,6 +48,7 @@ def test_a_fastlink_pdb_says_where_its_lines_are(opened):
     assert "/DEBUG:FASTLINK" in table.missing
     assert "object files of the machine that linked it" in table.missing
     assert table.locate(0x1004)[-1].symbol == "main"
+    assert table.rva_of("main") == 0x1000
 
 
 def test_a_pdb_of_visual_cpp_2008_has_no_ids_but_something_else_in_their_place(opened):
