@@ -28,6 +28,8 @@ from throwstack.report.image_substitutes import substitute_note
 from throwstack.report.register_text import context_values, format_instruction, register_values
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.unwind.target import Target
+from throwstack.values.frame_values import FrameScopes, Guesses, frame_variables
+from throwstack.values.variable_value import VariableValue
 
 WHOLE = 4096
 """The limit on the characters of a name or a note in a report. Tables shorten them further."""
@@ -38,7 +40,12 @@ LEFT_OUT = "left-out"
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A parameter or local variable of a function. `reason` says why the value is not known."""
+    """A parameter or local variable of a function. Every string is escaped.
+
+    `type` is written as in C++. `text` is the value as a person reads it (`0x80004003 E_POINTER`), and `value` is its
+    bytes, if it is an integer, a pointer or an enumeration. `source` is where the value was (`[ebp+0x8]`, `rbx`). If
+    the value is not known, `text` is "" and `reason` says why.
+    """
 
     name: str
     type: str = ""
@@ -116,6 +123,8 @@ class FrameDetail:
 
     registers: bool = False
     fpo: bool = False
+    variables: bool = False
+    """The parameters and local variables, with their values."""
 
 
 NO_DETAIL = FrameDetail()
@@ -172,12 +181,20 @@ def frame_reports(
     """
     numbers = count() if numbers is None else numbers
     last = len(frames) - 1
+    guesses = Guesses(target)
     for index, frame in enumerate(frames):
         wanted = first if first is not None and index == 0 else detail
         problems: list[str] = []
-        for name in safe_names(target, frame, problems.append):
+        inner = _inner(frames, index)
+        is_doubtful = guesses.is_in_doubt(frame, inner)
+        names = safe_names(target, frame, problems.append)
+        scopes: FrameScopes = ()
+        with Guard(problems.append):
+            if wanted.variables:
+                scopes = frame_variables(target, frame, inner, len(names), is_doubtful=is_doubtful)
+        for position, name in enumerate(names):
             notes: list[str] = []
-            extra = _Extra()
+            extra = _Extra(variables=scopes[position] if scopes else ())
             with Guard(problems.append):
                 if not name.is_inline:
                     notes += filter(None, (frame.note, substitute_note(frame, target.images, substitutes)))
@@ -191,6 +208,11 @@ def frame_reports(
             yield _made(frame, name, next(numbers), extra, "; ".join([*notes, *problems]))
         if frame.left_out is not None:
             yield _left_out(target, frame.left_out, numbers)
+
+
+def _inner(frames: Sequence[Frame], index: int) -> Frame | None:
+    """Return the frame that the frame at `index` has called, or None if it is not among `frames`."""
+    return frames[index - 1] if index and frames[index - 1].left_out is None else None
 
 
 def _left_out(target: Target, frames: LeftOut, numbers: Iterator[int]) -> FrameReport:
@@ -222,6 +244,16 @@ class _Extra:
     fpo: str = ""
     registers: dict[str, Hexadecimal] = field(default_factory=dict)
     instruction: str = ""
+    variables: tuple[VariableValue, ...] = ()
+
+    def reported(self, *, parameters: bool) -> tuple[Variable, ...]:
+        """Return the reports on the parameters, or on the other variables."""
+        return tuple(_variable(found) for found in self.variables if found.is_parameter is parameters)
+
+
+def _variable(found: VariableValue) -> Variable:
+    value = hexadecimal(found.value)
+    return Variable(found.name, found.type, value, found.text, found.source, found.reason)
 
 
 def safe_names(target: Target, frame: Frame, say: Say) -> tuple[Name, ...]:
@@ -251,6 +283,8 @@ def _made(frame: Frame, name: Name, number: int, extra: _Extra, note: str) -> Fr
         fpo=extra.fpo,
         registers=extra.registers,
         instruction=extra.instruction,
+        parameters=extra.reported(parameters=True),
+        locals=extra.reported(parameters=False),
     )
 
 
