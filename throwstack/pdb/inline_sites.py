@@ -11,42 +11,40 @@ with code 12 does not advance the offset, while that of code 4 does. A range wit
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from throwstack.pdb.codeview import records
-
+_RECORD = struct.Struct("<HH")
 _S_INLINESITE, _S_INLINESITE2, _S_INLINESITE_END = 0x114D, 0x115D, 0x114E
 _ID_AT = 12
 _ANNOTATIONS_AT = {_S_INLINESITE: 16, _S_INLINESITE2: 20}
+_OFFSET, _ADVANCE, _LENGTH, _FILE, _LINE, _ADVANCE_BOTH, _LENGTH_AND_ADVANCE = 1, 3, 4, 5, 6, 11, 12
+_EMITTING = frozenset({_ADVANCE, _ADVANCE_BOTH, _LENGTH_AND_ADVANCE})
 _MAX_SITES = 1 << 16
 _MAX_DEPTH = 256
-_MAX_RANGES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class InlineRange:
-    """A range of code from an inlined function: offsets in the function around it, file and line relative to the site.
+class InlineLine(NamedTuple):
+    """Where code of an inlined function is from.
 
-    `file` is None for the file in which the inlined function begins. `line` counts from the line where it begins.
+    `file` is None for the file in which the function begins. `line` counts from the line where it begins.
     """
 
-    begin: int
-    end: int
     file: int | None
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class InlineSite:
-    """One call that was inlined. `depth` is 1 if it was in the function itself, 2 if in a function inlined there."""
+class InlineSite(NamedTuple):
+    """One call that was inlined. `depth` is 1 if it was in the function itself, 2 if in a function inlined there.
+
+    `id` is the number of the inlined function, and `annotations` say which code is from it.
+    """
 
     depth: int
     id: int
-    ranges: tuple[InlineRange, ...]
-
-    def at(self, offset: int) -> InlineRange | None:
-        """Return the range that has the byte at `offset` of the function, or None."""
-        return next((one for one in self.ranges if one.begin <= offset < one.end), None)
+    annotations: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,110 +56,109 @@ class InlineSites:
     @property
     def kept_bytes(self) -> int:
         """Return about how many bytes of memory this takes."""
-        return 128 + sum(120 + 110 * len(site.ranges) for site in self.sites)
+        return 128 + 160 * len(self.sites) + sum(len(site.annotations) for site in self.sites)
 
-    def at(self, offset: int) -> list[tuple[InlineSite, InlineRange]]:
-        """Return the sites that have the byte at `offset` of the function, each in the one before it."""
-        chain: list[tuple[InlineSite, InlineRange]] = []
+    def at(self, offset: int) -> list[tuple[InlineSite, InlineLine]]:
+        """Return the sites that have the byte at `offset` of the function, each in the one before it.
+
+        A site without that byte has no site in it that has the byte.
+        """
+        chain: list[tuple[InlineSite, InlineLine]] = []
+        reached = 0  # how many sites around the next one have the byte
         for site in self.sites:
-            found = site.at(offset)
-            if found is not None:
-                while chain and chain[-1][0].depth >= site.depth:
-                    chain.pop()
-                chain.append((site, found))
+            depth = site.depth
+            if depth <= reached:
+                reached = depth - 1
+            if depth == reached + 1:
+                found = line_at(site.annotations, offset)
+                if found is not None:
+                    chain[reached:] = [(site, found)]
+                    reached = depth
         return chain
 
 
 def read_sites(body: bytes) -> InlineSites:
     """Return the sites in the records of a function. What is damaged is left out."""
     sites: list[InlineSite] = []
-    depth, left = 0, _MAX_RANGES
-    for record in records(body, 0, len(body)):
-        if record.kind in _ANNOTATIONS_AT:
+    depth, at, end, head = 0, 0, len(body), _RECORD.unpack_from
+    while at + _RECORD.size <= end:
+        length, kind = head(body, at)
+        following = at + 2 + length
+        if length < 2 or following > end:
+            break
+        if kind in _ANNOTATIONS_AT:
             depth += 1
-            if depth > _MAX_DEPTH or len(sites) >= _MAX_SITES or left <= 0:
+            if depth > _MAX_DEPTH or len(sites) >= _MAX_SITES:
                 break
-            data = body[record.at : record.end]
-            ranges = read_annotations(data[_ANNOTATIONS_AT[record.kind] :], left)
-            left -= len(ranges)
-            sites.append(InlineSite(depth, int.from_bytes(data[_ID_AT : _ID_AT + 4], "little"), ranges))
-        elif record.kind == _S_INLINESITE_END:
+            number = int.from_bytes(body[at + _ID_AT : at + _ID_AT + 4], "little")
+            sites.append(InlineSite(depth, number, body[at + _ANNOTATIONS_AT[kind] : following]))
+        elif kind == _S_INLINESITE_END:
             depth -= 1
+        at = following
     return InlineSites(tuple(sites))
 
 
-def read_annotations(data: bytes, limit: int = _MAX_RANGES) -> tuple[InlineRange, ...]:
-    """Return the ranges that the annotations `data` of a site emit, at most `limit`. The last one may have no length.
+def line_at(annotations: bytes, wanted: int) -> InlineLine | None:  # noqa: C901, PLR0912 one branch for each code
+    """Return where the code at the offset `wanted` of the function is from; None if it is not from this site.
 
-    Such a range is left out, and so are all after damage.
+    The last range may have no length. Nothing is in it. Damage ends the program.
     """
-    ranges: list[list[int | None]] = []  # begin, end or None, file, line
-    state = _State()
-    at = 0
-    while at < len(data) and len(ranges) < limit:
-        code, at = _number(data, at)
-        if not code:
-            break
-        operand, at = _number(data, at)
-        second = 0
-        if code == 12:
-            second, at = _number(data, at)
-        if at > len(data):
-            break
-        state.run(code, operand, second, ranges)
-    return tuple(
-        InlineRange(begin, end, file, line)
-        for begin, end, file, line in ranges
-        if begin is not None and end is not None and line is not None
-    )
-
-
-@dataclass(slots=True)
-class _State:
-    """The registers of the program."""
-
-    offset: int = 0
+    offset = line = 0
     file: int | None = None
-    line: int = 0
+    begun: tuple[int, int | None, int] | None = None  # the range that has no end yet: its begin, file and line
+    # Numbers below 128 are one byte each, and mostly there are no others.
+    numbers = _numbers(annotations) if annotations and max(annotations) >= 0x80 else iter(annotations)
+    for code in numbers:
+        operand = next(numbers, None)
+        if not code or operand is None:
+            break
+        if code == _LINE:
+            line += _signed(operand)
+        elif code == _LENGTH:
+            if begun is not None and begun[0] <= wanted < begun[0] + operand:
+                return InlineLine(begun[1], begun[2])
+            begun = None
+            offset += operand
+        elif code in _EMITTING:
+            length = 0
+            if code == _ADVANCE_BOTH:
+                advance = operand & 15
+                line += _signed(operand >> 4)
+            elif code == _LENGTH_AND_ADVANCE:
+                length, advance = operand, next(numbers, 0)
+            else:
+                advance = operand
+            offset += advance
+            if begun is not None and begun[0] <= wanted < offset:
+                return InlineLine(begun[1], begun[2])
+            if length and offset <= wanted < offset + length:
+                return InlineLine(file, line)
+            begun = None if length else (offset, file, line)
+        elif code == _FILE:
+            file = operand
+        elif code == _OFFSET:
+            offset = operand
+    return None
 
-    def run(self, code: int, operand: int, second: int, ranges: list[list[int | None]]) -> None:
-        """Run one step, which may add to `ranges` or end the last of them."""
-        if code == 1:
-            self.offset = operand
-        elif code == 3:
-            self.offset += operand
-            self._emit(ranges)
-        elif code == 4:
-            if ranges and ranges[-1][0] is not None:
-                ranges[-1][1] = ranges[-1][0] + operand
-            self.offset += operand
-        elif code == 5:
-            self.file = operand
-        elif code == 6:
-            self.line += _signed(operand)
-        elif code == 11:
-            self.offset += operand & 15
-            self.line += _signed(operand >> 4)
-            self._emit(ranges)
-        elif code == 12:
-            self.offset += second
-            self._emit(ranges)
-            ranges[-1][1] = self.offset + operand
 
-    def _emit(self, ranges: list[list[int | None]]) -> None:
-        if ranges and ranges[-1][1] is None:
-            ranges[-1][1] = self.offset
-        ranges.append([self.offset, None, self.file, self.line])
-
-
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    """Return the compressed number at `at`, and the offset after it, which is after the end if the number is cut."""
-    first = data[at] if at < len(data) else 0
-    if first < 0x80:
-        return first, at + 1
-    if first < 0xC0:
-        return int.from_bytes(data[at : at + 2], "big") & 0x3FFF, at + 2
-    return int.from_bytes(data[at : at + 4], "big") & 0x1FFFFFFF, at + 4
+def _numbers(data: bytes) -> Iterator[int]:
+    """Yield the compressed numbers in `data`, up to one that is cut."""
+    at, end = 0, len(data)
+    while at < end:
+        first = data[at]
+        if first < 0x80:
+            yield first
+            at += 1
+        elif first < 0xC0:
+            if at + 2 > end:
+                return
+            yield (first & 0x3F) << 8 | data[at + 1]
+            at += 2
+        else:
+            if at + 4 > end:
+                return
+            yield int.from_bytes(data[at : at + 4], "big") & 0x1FFFFFFF
+            at += 4
 
 
 def _signed(number: int) -> int:

@@ -31,9 +31,10 @@ class Ranges:
         The order of ranges that start at the same key is that of their numbers.
         """
         if any(map(gt, starts, starts[1:])):
-            order = sorted(range(len(starts)), key=lambda index: (starts[index], numbers[index]))
-            starts, sizes, numbers = (
-                array(values.typecode, map(values.__getitem__, order)) for values in (starts, sizes, numbers)
+            rows = sorted(zip(starts, numbers, sizes, strict=True))
+            starts, numbers, sizes = (
+                array(values.typecode, (row[column] for row in rows))
+                for column, values in enumerate((starts, numbers, sizes))
             )
         self._starts, self._sizes, self._numbers = starts, sizes, numbers
         ends = array("Q", accumulate(map(add, starts, sizes), max))

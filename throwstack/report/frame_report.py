@@ -34,6 +34,9 @@ from throwstack.values.variable_value import VariableValue
 WHOLE = 4096
 """The limit on the characters of a name or a note in a report. Tables shorten them further."""
 _ARGUMENTS = 3
+_MAX_FOLDED = 64
+_MAX_SHOWN = 2
+"""How many other functions with the same code a note names."""
 INLINE = "inline"
 LEFT_OUT = "left-out"
 
@@ -62,7 +65,8 @@ class FrameReport:
     `sp` is WinDbg's Child-SP (on x86 ChildEBP). `args` are the three words after the return address of an x86 frame, as
     `kb` prints them; a word is None if it is not in the dump. `args` is empty on x64, where arguments are in registers.
     `name` is the call site as WinDbg prints it, and `source` is its file and line. `symbols` says where the name comes
-    from (`pdb`, `isf`, `export`), with `?` if the name is doubtful. `registers`, `instruction` and `fpo` are present if
+    from (`pdb`, `isf`, `export`), with `?` if the name is doubtful. `folded` are other functions with the same code, of
+    which the linker has made one: any of them may be meant. `registers`, `instruction` and `fpo` are present if
     they were asked for; `parameters` and `locals` are present if the symbols describe them. `left_out` is present in
     the report for the frames of a recursion that are not listed, and says how many these are. `name` then says of which
     functions.
@@ -80,6 +84,7 @@ class FrameReport:
     offset: int = 0
     raw_name: str = ""
     signature: str = ""
+    folded: tuple[str, ...] = ()
     source: str = ""
     symbols: str = ""
     note: str = ""
@@ -196,6 +201,7 @@ def frame_reports(
             notes: list[str] = []
             extra = _Extra(variables=scopes[position] if scopes else ())
             with Guard(problems.append):
+                notes += folded_note(name.others)
                 if not name.is_inline:
                     notes += filter(None, (frame.note, substitute_note(frame, target.images, substitutes)))
                     extra.args = arguments(target, frame)
@@ -277,6 +283,7 @@ def _made(frame: Frame, name: Name, number: int, extra: _Extra, note: str) -> Fr
         offset=name.offset,
         raw_name=escape(name.raw, WHOLE),
         signature=escape(name.signature, WHOLE),
+        folded=tuple(escape(other, WHOLE) for other in name.others[:_MAX_FOLDED]),
         source=escape(name.source, WHOLE),
         symbols=name.provenance,
         note=escape(note, WHOLE),
@@ -286,6 +293,14 @@ def _made(frame: Frame, name: Name, number: int, extra: _Extra, note: str) -> Fr
         parameters=extra.reported(parameters=True),
         locals=extra.reported(parameters=False),
     )
+
+
+def folded_note(others: Sequence[str]) -> list[str]:
+    """Return the note on a function that has the same code as `others`, nothing if it has a code of its own."""
+    if not others:
+        return []
+    more = f" and {len(others) - _MAX_SHOWN} more" if len(others) > _MAX_SHOWN else ""
+    return [f"same code as {', '.join(others[:_MAX_SHOWN])}{more}"]
 
 
 def _registers(target: Target, frame: Frame, context: Context | None) -> tuple[dict[str, Hexadecimal], str]:
