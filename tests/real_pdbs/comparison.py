@@ -100,8 +100,8 @@ def compare(pdb: Path, count: int) -> Agreement:
         names = facts.names_at(place.before)
         context = Context(facts.machine, names)
         theirs = {name: chain for name, chains in peers.items() if (chain := chains[index]) is not None}
-        if not any(theirs.values()) and (thunk := facts.thunk_at(place.before)):
-            theirs = {"purepdb, thunks": thunk}
+        if jump := facts.jump_at(place.before):
+            theirs["purepdb, jumps"] = jump
         agreed = _compare_at(ours[index], theirs, context, total)
         if len(agreed) < len(ASPECTS):
             missing = tuple(aspect for aspect in ASPECTS if aspect not in agreed)

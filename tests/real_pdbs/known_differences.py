@@ -83,9 +83,15 @@ def same_source(ours: tuple[str, int], theirs: tuple[str, int], used: set[Known]
 def same_chain(ours: Chain, theirs: Chain, context: Context, used: set[Known]) -> bool:
     """Say whether the names of two chains agree, from the innermost inlined function to the function itself."""
     if len(ours) == len(theirs):
-        return all(same_name(a.name, b.name, context, used) for a, b in zip(ours[:-1], theirs[:-1], strict=True)) and (
-            not ours or same_function(ours[-1].name, theirs[-1].name, context, used)
-        )
+        if not ours:
+            return True
+        if not same_function(ours[-1].name, theirs[-1].name, context, used):
+            return False
+        pairs = list(zip(ours[:-1], theirs[:-1], strict=True))
+        if all(same_name(a.name, b.name, context, used) for a, b in pairs):
+            return True
+        # What is inlined into folded functions differs as they do: the same lines, of another instance of a template.
+        return Known.FOLDED in used and all((a.file, a.line) == (b.file, b.line) for a, b in pairs)
     if len(theirs) == 1 and ours and not ours[-1].line and not theirs[0].line:
         used.add(Known.NO_OWN_LINES)
         return same_function(ours[-1].name, theirs[0].name, context, used)

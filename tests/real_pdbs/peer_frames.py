@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 
 _TRAILER = re.compile(r"(?:\s*(?:const|volatile|&))*\s*$")
+_ANONYMOUS = re.compile(r"\?A0x[0-9a-f]+(?=::)")
+"""How Visual C++ calls an anonymous namespace in some of its records, where others have `anonymous namespace'."""
 _TAGS = re.compile(r"\b(?:class|struct|union|enum) ")
 
 
@@ -43,4 +45,5 @@ def bare_name(name: str) -> str:
 
 def _spelled(name: str) -> str:
     """Spell a name in one way: readers differ in blanks between template arguments and in `class` before a type."""
+    name = _ANONYMOUS.sub("`anonymous namespace'", name)
     return _TAGS.sub("", name).replace(", ", ",").replace(" >", ">").replace(" *", "*").replace(" &", "&")

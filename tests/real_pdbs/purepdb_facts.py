@@ -108,14 +108,23 @@ class PdbFacts:
         index = bisect_right(keys, (segment, offset)) - 1
         return names[index] if index >= 0 and keys[index][0] == segment else frozenset()
 
-    def thunk_at(self, before: int) -> Chain:
-        """Return the thunk at an RVA of the image as it was linked: a function that other readers leave out."""
+    @cached_property
+    def _jumps(self) -> list[tuple[int, int, int, str]]:
+        """Section, start, end and name of each thunk, and of each trampoline of incremental linking."""
+        found = [
+            (one.segment, one.offset, one.offset + one.length, bare_name(undecorate(one.name)))
+            for one in self._pdb.thunks()
+        ]
+        trampolines = self._pdb.trampolines()
+        first = min((one.offset for one in trampolines), default=0)
+        found += [(one.segment, one.offset, one.offset + one.size, f"ILT+{one.offset - first}") for one in trampolines]
+        return found
+
+    def jump_at(self, before: int) -> Chain:
+        """Return the thunk or trampoline at an RVA of the image as it was linked, which other readers leave out."""
         segment, offset = self._place(before)
-        return tuple(
-            PeerFrame(bare_name(undecorate(thunk.name)), "", 0)
-            for thunk in self._pdb.thunks()
-            if thunk.segment == segment and thunk.offset <= offset < thunk.offset + thunk.length
-        )[:1]
+        names = (name for at, start, end, name in self._jumps if at == segment and start <= offset < end)
+        return tuple(PeerFrame(name, "", 0) for name in names)[:1]
 
     def _place(self, before: int) -> tuple[int, int]:
         """Return the section number, from 1, and the offset in it; (0, 0) if it is in none."""
