@@ -45,11 +45,11 @@ def test_llvm_reads_nested_inlined_functions(tmp_path):
     inner = Inline("inner", r"d:\c.h", 200, [(0x28, 4, 201)])
     outer = Inline("outer", r"d:\b.h", 100, [(0x20, 8, 101), (0x28, 8, 99)], [inner])
     text = dump(tmp_path, Pdb(GUID, procedures=[Procedure("f", 0x1200, 0x60, [], (), [outer])]), "-symbols")
-    assert "(outer), parent = 4, end = 104" in text
+    assert "(outer), parent = 44, end = 144" in text
     assert "code 0x20 (+0x20)" in text
     assert "line -1 (-2)" in text
-    assert "(inner), parent = 48, end = 100" in text
-    assert "100 | S_INLINESITE_END [size = 4] 104 | S_INLINESITE_END [size = 4]" in text
+    assert "(inner), parent = 88, end = 140" in text
+    assert "140 | S_INLINESITE_END [size = 4] 144 | S_INLINESITE_END [size = 4]" in text
 
 
 def test_llvm_reads_frame_data_and_fpo_records(tmp_path):

@@ -33,17 +33,24 @@ class LocatedFunction:
     r"""A function that a symbol table gives for an address.
 
     `symbol` is the readable name. `rva` is the start of the function, or None if it was inlined. `source` is file and
-    line at the address, `d:\src\file.cpp @ 860`. `raw` is the name as the table spells it (decorated, or with
-    parameters); `signature` is the name with the types of its parameters, if the table has them. `is_inside` says
-    whether the address is in the function; None if the table does not know where the function ends.
+    line at the address, `d:\src\file.cpp @ 860`. `raw` is the name as the table spells it, decorated perhaps.
+    `is_inside` says whether the address is in the function; None if the table does not know where the function ends.
+    `others` are the readable names of further functions with the same code, which the linker folded into one.
     """
 
     symbol: str
     rva: int | None
     source: str = ""
     raw: str = ""
-    signature: str = ""
     is_inside: bool | None = None
+    others: tuple[str, ...] = ()
+    describe: Callable[[], str] | None = field(default=None, compare=False, repr=False)
+    """Makes the signature, which takes longer than to find the name."""
+
+    @property
+    def signature(self) -> str:
+        """Return the name with result, calling convention and parameters; "" if the table does not have them."""
+        return "" if self.describe is None else self.describe()
 
 
 class SymbolTable:
@@ -127,11 +134,18 @@ class Name:
     is_inline: bool = False
     """The function was inlined: it has no frame of its own and no offset."""
     raw: str = ""
-    """The symbol as its table spells it, decorated or with parameters."""
-    signature: str = ""
-    """The symbol with the types of its parameters; "" if the symbols do not have them."""
+    """The symbol as its table spells it, decorated perhaps."""
+    others: tuple[str, ...] = ()
+    """Further functions that have the same code: the linker folded them into one, and any may be meant."""
     rva: int | None = field(default=None, compare=False)
     """The offset of the address in its module; None if the symbol is that of an address outside all modules."""
+    describe: Callable[[], str] | None = field(default=None, compare=False, repr=False)
+    """Makes the signature, which takes longer than to find the name."""
+
+    @property
+    def signature(self) -> str:
+        """Return the symbol with result, calling convention and parameters; "" if the symbols do not have them."""
+        return "" if self.describe is None else self.describe()
 
     @property
     def is_certain(self) -> bool:
@@ -248,8 +262,9 @@ class Symbols:
                 certainty=_certainty(image, table, location, probe),
                 is_inline=location.rva is None,
                 raw=location.raw,
-                signature=location.signature,
+                others=location.others,
                 rva=rva,
+                describe=location.describe,
             )
             for location in locations
         )

@@ -78,9 +78,7 @@ class Sources:
 
         return PdbSymbols(
             self._symbol_path,
-            cache=cache_directory(),
             say=self._say,
-            progress=self._progress,
             identify=self._identify,
         )
 

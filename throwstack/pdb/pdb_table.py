@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The symbol table of an image that comes from its PDB: names as a debugger shows them, lines, signatures, frames."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from throwstack.core.registers import Arch
+from throwstack.files.symbol_path import Say
+from throwstack.names.demangle import display_name
+from throwstack.names.frame_records import FrameData
+from throwstack.names.symbols import LocatedFunction, SymbolKind, SymbolTable
+from throwstack.pdb.dbi import X86, DebugStream
+from throwstack.pdb.msf import NotAPdb
+from throwstack.pdb.pdb_file import FoundFunction, PdbFile
+from throwstack.pdb.pdb_frames import PdbFrames
+from throwstack.pdb.plain_names import plain_name
+from throwstack.pdb.signatures import Signatures
+from throwstack.pdb.variable_model import FunctionSymbol, Scope, ScopeKind
+from throwstack.pdb.variables import function_symbol
+
+_DRIVE_INSIDE = re.compile(r"^.*[\\/](?=[A-Za-z]:[\\/])")
+r"""A working directory in front of a Windows path, which is cut off.
+
+On Linux, clang takes a Windows path for a relative one and puts its working directory in front of it:
+`/home/me/build/d:\src\app.cpp`.
+"""
+_MAX_REMEMBERED = 50_000
+
+
+class PdbTable(SymbolTable):
+    """The symbols of one PDB. Where the PDB is damaged it has none, and says so once."""
+
+    __slots__ = ("_frames", "_is_damaged", "_located", "_say", "_signatures", "pdb")
+
+    def __init__(self, pdb: PdbFile, say: Say) -> None:
+        """`pdb` is open as long as the table is used. `say` is called with a message if it is damaged."""
+        super().__init__(SymbolKind.PDB, ())
+        self.pdb = pdb
+        self._say = say
+        self._is_damaged = False
+        frames, fpo = (pdb.dbi.debug_stream(purpose) for purpose in (DebugStream.FRAME_DATA, DebugStream.FPO))
+        self._frames = PdbFrames(frames, fpo, pdb.names.at, pdb.omap)
+        self._signatures = Signatures(pdb.types, pdb.ids, Arch.X86 if pdb.dbi.machine == X86 else Arch.X64)
+        self._located: dict[int, tuple[LocatedFunction, ...]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of public symbols, or 1 if there are none but the modules have functions."""
+        try:
+            return len(self.pdb.publics) or int(self.pdb.has_functions)
+        except NotAPdb as error:
+            self._damaged(error)
+            return 0
+
+    def nearest(self, rva: int) -> tuple[str, int] | None:
+        """Return name and RVA of the function that starts at or before `rva`, or None.
+
+        The result is also None if `rva` is in a piece of a function that was moved away from the function's start.
+        """
+        try:
+            found = self.pdb.nearest(rva)
+        except NotAPdb as error:
+            self._damaged(error)
+            return None
+        return None if found is None or found.rva is None else (self._shown(found), found.rva)
+
+    def next_after(self, rva: int) -> int | None:
+        """Return None: the functions of a PDB are found by address, and not listed."""
+
+    def rva_of(self, name: str) -> int | None:
+        """Return the RVA of the function called `name`, or None. If there are several, the first is returned."""
+        return next(iter(self.rvas_of(name)), None)
+
+    def rvas_of(self, name: str) -> list[int]:
+        """Return the RVAs of all functions called `name`, in order."""
+        try:
+            return self.pdb.rvas_of(name)
+        except NotAPdb as error:
+            self._damaged(error)
+            return []
+
+    def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
+        """Return the functions at `rva`. Inlined ones come first, from the innermost outwards.
+
+        The last is the function into which they were inlined.
+        """
+        known = self._located.get(rva)
+        if known is None:
+            if len(self._located) >= _MAX_REMEMBERED:
+                self._located.clear()
+            try:
+                known = tuple(self._located_function(found) for found in self.pdb.functions_at(rva))
+            except NotAPdb as error:
+                self._damaged(error)
+                known = ()
+            self._located[rva] = known
+        return known
+
+    def frame_data(self, rva: int) -> FrameData | None:
+        """Return the innermost frame data record that covers `rva`, or None."""
+        try:
+            return self._frames.find(rva)
+        except NotAPdb as error:
+            self._damaged(error)
+            return None
+
+    def frame_description(self, rva: int) -> FrameData | None:
+        """Return the record that `kv` shows for the function at `rva`, or None."""
+        try:
+            return self._frames.described(rva)
+        except NotAPdb as error:
+            self._damaged(error)
+            return None
+
+    def _damaged(self, error: NotAPdb) -> None:
+        if not self._is_damaged:
+            self._is_damaged = True
+            self._say(str(error))
+
+    def _shown(self, found: FoundFunction) -> str:
+        return plain_name(found.name, self.pdb.dbi.machine) if found.is_public else display_name(found.name)
+
+    def _located_function(self, found: FoundFunction) -> LocatedFunction:
+        name = self._shown(found)
+        file = _DRIVE_INSIDE.sub("", found.file)
+        source = f"{file} @ {found.line}" if file and found.line else ""
+        plain = (plain_name(other, self.pdb.dbi.machine) for other in found.others)
+        others = tuple(other for other in dict.fromkeys(plain) if other != name)
+        describe = partial(self._signature, found, name)
+        return LocatedFunction(name, found.rva, source, found.name, found.is_inside, others, describe)
+
+    def _signature(self, found: FoundFunction, name: str) -> str:
+        if found.record is not None:
+            try:
+                function = function_symbol(self.pdb.symbols_of(found.record), 0)
+            except NotAPdb as error:
+                self._damaged(error)
+                return ""
+        elif found.type:
+            function = FunctionSymbol(name, found.type, has_id=False, body=0, scope=Scope(ScopeKind.INLINED, (), ()))
+        else:
+            function = None
+        return "" if function is None else self._signatures.of(function, name)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The variables of a function as a PDB describes them: names, types, and where their values are at which addresses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Code between two offsets of a section, without `gaps`, which are pairs of such offsets. Ends are excluded."""
+
+    section: int
+    begin: int
+    end: int
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    def covers(self, section: int, offset: int) -> bool:
+        """Say whether the byte at `offset` of `section` is in this code."""
+        if section != self.section or not self.begin <= offset < self.end:
+            return False
+        return not any(begin <= offset < end for begin, end in self.gaps)
+
+
+class LocationKind(Enum):
+    """Where the value of a variable, or a part of it, can be."""
+
+    REGISTER = "in a register"
+    BY_REGISTER = "in memory, at a distance from a register"
+    BY_FRAME = "in memory, at a distance from the base of the frame"
+    STATIC = "in a section of the image"
+    THREAD = "in the thread's own storage"
+    CONSTANT = "a constant"
+    UNKNOWN = "said in a way that is not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """One place of a variable. `extent` is the code for which it holds; if it is None, that is the whole function.
+
+    `register` is the number that CodeView gives a register. `offset` is the distance from the register, from the base
+    of the frame, or from the start of `section`; of a constant it is the value. `part` is None if the whole variable is
+    there, else the offset in the variable of the part that is.
+    """
+
+    kind: LocationKind
+    register: int = 0
+    offset: int = 0
+    section: int = 0
+    part: int | None = None
+    extent: Extent | None = None
+
+    def holds_at(self, section: int, offset: int) -> bool:
+        """Say whether the variable is at this place while the instruction at `offset` of `section` runs."""
+        return self.extent is None or self.extent.covers(section, offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A parameter or local variable. `type` is the number of its type.
+
+    `is_parameter` is None if the record does not say it: in code that is not optimised, Visual C++ lists parameters
+    first and says no more. `has_ranges` says whether the record says at which addresses the locations hold.
+    """
+
+    name: str
+    type: int
+    is_parameter: bool | None = None
+    locations: tuple[Location, ...] = ()
+    is_optimised_out: bool = False
+    has_ranges: bool = False
+
+
+class ScopeKind(Enum):
+    """What variables can belong to."""
+
+    FUNCTION = "function"
+    BLOCK = "block"
+    INLINED = "inlined function"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A function, a block in it, or a function that was inlined into it, with its variables and the scopes in it.
+
+    `extent` is the code of a function or block. An inlined function has `inlinee`, the number of its name, and the
+    `annotations` from which its code follows.
+    """
+
+    kind: ScopeKind
+    variables: tuple[Variable, ...]
+    scopes: tuple[Scope, ...]
+    extent: Extent | None = None
+    inlinee: int = 0
+    annotations: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSymbol:
+    """A function with its variables.
+
+    `type` is the number of its type, in the id stream if `has_id` is True. `body` is the offset in its section from
+    which its prologue is over, and `frame_flags` are the flags of S_FRAMEPROC.
+    """
+
+    name: str
+    type: int
+    has_id: bool
+    body: int
+    scope: Scope
+    frame_flags: int = 0
+
+    @property
+    def is_optimised(self) -> bool:
+        """Say whether the compiler optimised the function for speed."""
+        return bool(self.frame_flags & 0x100000)
+
+    def base(self, *, of_parameter: bool) -> int:
+        """Return which register the base of the frame is in for variables or parameters: 0 to 3, see S_FRAMEPROC."""
+        return self.frame_flags >> (16 if of_parameter else 14) & 3
