@@ -16,11 +16,11 @@ from pathlib import Path
 
 from tests.real_pdbs.known_differences import Context, Known, same_chain, same_function, same_source
 from tests.real_pdbs.llvm_peer import llvm_chains
-from tests.real_pdbs.our_reader import our_chains
+from tests.real_pdbs.our_reader import Refused, our_chains
 from tests.real_pdbs.peer_frames import Chain, PeerFailed
 from tests.real_pdbs.purepdb_facts import PdbFacts
 from tests.real_pdbs.symbolic_peer import symbolic_run
-from throwstack.core.errors import ThrowstackError
+from throwstack.pdb.msf import NotAPdb
 
 ASPECTS = ("name", "line", "chain")
 SEED = 18
@@ -91,7 +91,7 @@ def compare(pdb: Path, count: int) -> Agreement:
         return total
     try:
         ours = our_chains(pdb, [place.rva for place in places])
-    except ThrowstackError as reason:  # what others read and ours does not disagrees everywhere
+    except (NotAPdb, Refused) as reason:  # what others read and ours does not disagrees everywhere
         total.refused.append(f"{pdb.name}: refused by our reader: {reason}")
         ours = [()] * len(places)
     if not peers:

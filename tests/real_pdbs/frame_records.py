@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.real_pdbs.llvm_peer import frame_data
 from tests.real_pdbs.our_reader import open_table
+from tests.real_pdbs.purepdb_facts import PdbFacts
 from throwstack.names.frame_records import FrameData
+from throwstack.pdb.pdb_table import PdbTable
 
 
 def compare_frame_data(pdb: Path) -> tuple[int, list[str]]:
@@ -18,8 +21,18 @@ def compare_frame_data(pdb: Path) -> tuple[int, list[str]]:
     Of FPO records only what LLVM reads rightly is compared: it takes bit 10 for "uses ebp", which belongs to the number
     of saved registers, and the prologue has eight bits and not four.
     """
-    new, old = frame_data(pdb)
-    table = open_table(pdb)
+    with TemporaryDirectory() as scratch:
+        as_linked = Path(scratch) / "linked.pdb"  # addresses as they were before the image was rearranged, if it was
+        as_linked.write_bytes(PdbFacts(pdb).as_linked())
+        new, old = frame_data(as_linked)
+        table = open_table(as_linked)
+        try:
+            return _compare(table, new, old)
+        finally:
+            table.pdb.close()
+
+
+def _compare(table: PdbTable, new: list[tuple], old: list[tuple]) -> tuple[int, list[str]]:
     starts = defaultdict(list)
     for row in new:
         starts[row[0]].append(row)
@@ -38,13 +51,13 @@ def compare_frame_data(pdb: Path) -> tuple[int, list[str]]:
 
 
 def _wanted(row: tuple) -> tuple:
-    rva, size, local, parameters, _stack, prologue, saved, _seh, _eh, _is_start, program = row
-    return rva, size, local, parameters, prologue, saved, program
+    rva, size, local, parameters, _stack, prologue, saved, _seh, has_eh, is_start, program = row
+    return rva, size, local, parameters, prologue, saved, has_eh, is_start, program
 
 
 def _new(data: FrameData) -> tuple:
     sizes = data.locals_size, data.parameters_size, data.prologue_size, data.saved_registers_size
-    return data.rva, data.size, *sizes, data.program.strip()
+    return data.rva, data.size, *sizes, data.has_eh, data.is_function_start, data.program.strip()
 
 
 def _old(data: FrameData) -> tuple:
