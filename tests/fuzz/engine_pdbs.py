@@ -65,14 +65,12 @@ def _pdb_files() -> Attack:
         yield check_pdb(path, PdbIdentity("app.pdb", GUID, 1), 1 << 30) or ""
         said: list[str] = []
         try:
-            pdb = PdbFile(path)
+            table = PdbTable(PdbFile(path), said.append)
         except NotAPdb as reason:
             yield str(reason)
             return
-        try:
-            yield from _asked(PdbTable(pdb, said.append))
-        finally:
-            pdb.close()
+        yield from _asked(table)
+        table.pdb.close()
         assert all("\n" not in line for line in said)
         yield from said
 
@@ -117,7 +115,7 @@ def _omap() -> Attack:
         shot.changes += [f"OMAP from {first.hex()}", f"OMAP to {second.hex()}"]
         omap = Omap(HeldStream(first), HeldStream(second))
         changed = mutate(rng, records, keeps_size=True)
-        frames = PdbFrames(None, HeldStream(changed), str, omap)
+        frames = PdbFrames(HeldStream(), HeldStream(changed), str, omap)
         for begin, size, *_ in struct.iter_unpack("<IIIHH", changed):
             omap.before(begin)
             omap.after(begin)

@@ -37,7 +37,8 @@ SIMPLE = {
 _SIZES = {0x10: 1, 0x11: 2, 0x12: 4, 0x13: 8, 0x20: 1, 0x21: 2, 0x22: 4, 0x23: 8, 0x30: 1, 0x40: 4, 0x41: 8}
 _SIZES |= {0x08: 4, 0x70: 1, 0x71: 2, 0x74: 4, 0x75: 4}
 _WIDE = {Tag.CLASS: 0x1608, Tag.STRUCT: 0x1609}
-_POINTERS = {"*": 0, "&": 1, "&&": 4}
+_POINTERS = {"&&": 4 << 5, "&": 1 << 5, "* const": 0x400, "*": 0}
+"""The bits of a pointer's attributes, for each way to spell one; `&&` is looked for before `&`."""
 
 
 class TypeStream:
@@ -104,7 +105,7 @@ class Types:
         function = re.fullmatch(r"(.+?)\s*\((__\w+)\s*\*\)\((.*)\)", name)
         if function:
             return self._pointer_to(self._spelled(function), "*")
-        for mark in ("&&", "&", "*"):
+        for mark in _POINTERS:
             if name.endswith(mark):
                 return self._pointer_to(self._pointed(name[: -len(mark)].strip()), mark)
         qualified = re.fullmatch(r"(const|volatile) (.+)|(.+) (const|volatile)", name)
@@ -157,7 +158,7 @@ class Types:
 
     def _pointer_to(self, index: int, mark: str) -> int:
         kind, size = (0xC, 8) if self._pointer == 8 else (0xA, 4)
-        return self.tpi.add(0x1002, struct.pack("<II", index, kind | _POINTERS[mark] << 5 | size << 13))
+        return self.tpi.add(0x1002, struct.pack("<II", index, kind | _POINTERS[mark] | size << 13))
 
     def _declare(self, name: str) -> int:
         """Return the index of a structure that is only declared."""

@@ -70,13 +70,14 @@ class PdbSymbols:
         if path is None:
             return None
         try:
-            pdb = PdbFile(path)
+            table = PdbTable(PdbFile(path), self._say)
         except NotAPdb as error:
             self._say(str(error))
             return None
         except OSError as error:
             self._say(f"{path}: cannot be read: {escape(error.strerror or str(error))}")
             return None
-        if pdb.kind is PdbKind.FASTLINK:
-            self._say(f"{path}: {pdb.kind.value}")
-        return PdbTable(pdb, self._say)
+        kind = table.pdb.kind
+        if kind is PdbKind.FASTLINK:
+            self._say(f"{path}: {kind.value}")
+        return table

@@ -35,7 +35,10 @@ class PdbTable(SymbolTable):
     __slots__ = ("_frames", "_is_damaged", "_located", "_say", "_signatures", "pdb")
 
     def __init__(self, pdb: PdbFile, say: Say) -> None:
-        """`pdb` is open as long as the table is used. `say` is called with a message if it is damaged."""
+        """`pdb` is open as long as the table is used. `say` is called with a message if it is damaged.
+
+        Raises `NotAPdb` if already the heads of its streams cannot be read.
+        """
         super().__init__(SymbolKind.PDB, ())
         self.pdb = pdb
         self._say = say
@@ -131,12 +134,15 @@ class PdbTable(SymbolTable):
         return LocatedFunction(name, found.rva, source, found.name, found.is_inside, others, describe)
 
     def _signature(self, found: FoundFunction, name: str) -> str:
+        try:
+            return self._read_signature(found, name)
+        except NotAPdb as error:
+            self._damaged(error)
+            return ""
+
+    def _read_signature(self, found: FoundFunction, name: str) -> str:
         if found.record is not None:
-            try:
-                function = function_symbol(self.pdb.symbols_of(found.record), 0)
-            except NotAPdb as error:
-                self._damaged(error)
-                return ""
+            function = function_symbol(self.pdb.symbols_of(found.record), 0)
         elif found.type:
             function = FunctionSymbol(name, found.type, has_id=False, body=0, scope=Scope(ScopeKind.INLINED, (), ()))
         else:
