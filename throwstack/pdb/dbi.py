@@ -74,6 +74,7 @@ class Dbi:
             raise msf.error(message)
         self.is_stripped = bool(flags & _STRIPPED)
         """Only public symbols are complete: private ones, their types and lines were taken out."""
+        self._known_modules: dict[int, Module] = {}
         self._modules_range = _HEAD.size, modules
         self._contributions_range = _HEAD.size + modules, contributions
         start = _HEAD.size + modules + contributions + section_map + sources + types_map + edit
@@ -92,12 +93,15 @@ class Dbi:
 
     def module(self, index: int) -> Module | None:
         """Return the module with the number `index`, or None if there is none."""
-        if not 0 <= index < len(self._module_offsets):
-            return None
+        found = self._known_modules.get(index)
+        if found is not None or not 0 <= index < len(self._module_offsets):
+            return found
         data, at = self._modules, self._module_offsets[index]
         stream, symbols, c11, c13 = _MODULE.unpack_from(data, at)
         name = data[at + _MODULE.size : data.find(b"\0", at + _MODULE.size)]
-        return Module(index, name.decode("utf-8", "replace"), stream, symbols, c11, c13)
+        found = Module(index, name.decode("utf-8", "replace"), stream, symbols, c11, c13)
+        self._known_modules[index] = found
+        return found
 
     def module_named(self, name: str) -> Module | None:
         """Return the module called `name`, in any case, or None."""

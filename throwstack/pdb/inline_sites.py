@@ -11,20 +11,23 @@ with code 12 does not advance the offset, while that of code 4 does. A range wit
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from throwstack.pdb.codeview import records
-
+_RECORD = struct.Struct("<HH")
 _S_INLINESITE, _S_INLINESITE2, _S_INLINESITE_END = 0x114D, 0x115D, 0x114E
 _ID_AT = 12
 _ANNOTATIONS_AT = {_S_INLINESITE: 16, _S_INLINESITE2: 20}
+_OFFSET, _ADVANCE, _LENGTH, _FILE, _LINE, _ADVANCE_BOTH, _LENGTH_AND_ADVANCE = 1, 3, 4, 5, 6, 11, 12
+_EMITTING = frozenset({_ADVANCE, _ADVANCE_BOTH, _LENGTH_AND_ADVANCE})
 _MAX_SITES = 1 << 16
 _MAX_DEPTH = 256
 _MAX_RANGES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class InlineRange:
+class InlineRange(NamedTuple):
     """A range of code from an inlined function: offsets in the function around it, file and line relative to the site.
 
     `file` is None for the file in which the inlined function begins. `line` counts from the line where it begins.
@@ -36,17 +39,19 @@ class InlineRange:
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class InlineSite:
+class InlineSite(NamedTuple):
     """One call that was inlined. `depth` is 1 if it was in the function itself, 2 if in a function inlined there."""
 
     depth: int
     id: int
-    ranges: tuple[InlineRange, ...]
+    ranges: list[InlineRange]
 
     def at(self, offset: int) -> InlineRange | None:
         """Return the range that has the byte at `offset` of the function, or None."""
-        return next((one for one in self.ranges if one.begin <= offset < one.end), None)
+        for found in self.ranges:
+            if found[0] <= offset < found[1]:
+                return found
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class InlineSites:
     @property
     def kept_bytes(self) -> int:
         """Return about how many bytes of memory this takes."""
-        return 128 + sum(120 + 110 * len(site.ranges) for site in self.sites)
+        return 128 + sum(150 + 150 * len(site.ranges) for site in self.sites)
 
     def at(self, offset: int) -> list[tuple[InlineSite, InlineRange]]:
         """Return the sites that have the byte at `offset` of the function, each in the one before it."""
@@ -75,93 +80,86 @@ class InlineSites:
 def read_sites(body: bytes) -> InlineSites:
     """Return the sites in the records of a function. What is damaged is left out."""
     sites: list[InlineSite] = []
-    depth, left = 0, _MAX_RANGES
-    for record in records(body, 0, len(body)):
-        if record.kind in _ANNOTATIONS_AT:
+    depth, left, at, end = 0, _MAX_RANGES, 0, len(body)
+    while at + _RECORD.size <= end:
+        length, kind = _RECORD.unpack_from(body, at)
+        following = at + 2 + length
+        if length < 2 or following > end:
+            break
+        if kind in _ANNOTATIONS_AT:
             depth += 1
             if depth > _MAX_DEPTH or len(sites) >= _MAX_SITES or left <= 0:
                 break
-            data = body[record.at : record.end]
-            ranges = read_annotations(data[_ANNOTATIONS_AT[record.kind] :], left)
+            ranges = read_annotations(body[at + _ANNOTATIONS_AT[kind] : following], left)
             left -= len(ranges)
-            sites.append(InlineSite(depth, int.from_bytes(data[_ID_AT : _ID_AT + 4], "little"), ranges))
-        elif record.kind == _S_INLINESITE_END:
+            sites.append(InlineSite(depth, int.from_bytes(body[at + _ID_AT : at + _ID_AT + 4], "little"), ranges))
+        elif kind == _S_INLINESITE_END:
             depth -= 1
+        at = following
     return InlineSites(tuple(sites))
 
 
-def read_annotations(data: bytes, limit: int = _MAX_RANGES) -> tuple[InlineRange, ...]:
-    """Return the ranges that the annotations `data` of a site emit, at most `limit`. The last one may have no length.
+def read_annotations(data: bytes, limit: int = _MAX_RANGES) -> list[InlineRange]:  # noqa: C901, PLR0912 a code each
+    """Return the ranges that the annotations `data` of a site emit, at most `limit`.
 
-    Such a range is left out, and so are all after damage.
+    The last one may have no length. Such a range is left out, and so are all after damage.
     """
-    ranges: list[list[int | None]] = []  # begin, end or None, file, line
-    state = _State()
-    at = 0
-    while at < len(data) and len(ranges) < limit:
-        code, at = _number(data, at)
-        if not code:
-            break
-        operand, at = _number(data, at)
-        second = 0
-        if code == 12:
-            second, at = _number(data, at)
-        if at > len(data):
-            break
-        state.run(code, operand, second, ranges)
-    return tuple(
-        InlineRange(begin, end, file, line)
-        for begin, end, file, line in ranges
-        if begin is not None and end is not None and line is not None
-    )
-
-
-@dataclass(slots=True)
-class _State:
-    """The registers of the program."""
-
-    offset: int = 0
+    ranges: list[InlineRange] = []
+    offset = line = 0
     file: int | None = None
-    line: int = 0
+    begun: tuple[int, int | None, int] | None = None  # the range that has no end yet: its begin, file and line
+    numbers = _numbers(data)
+    for code, operand in zip(numbers, numbers, strict=False):
+        if code == 0 or len(ranges) >= limit:
+            break
+        length = 0
+        if code == _OFFSET:
+            offset = operand
+        elif code == _FILE:
+            file = operand
+        elif code == _LINE:
+            line += _signed(operand)
+        elif code == _LENGTH:
+            if begun is not None:
+                ranges.append(InlineRange(begun[0], begun[0] + operand, begun[1], begun[2]))
+                begun = None
+            offset += operand
+        elif code in _EMITTING:
+            if code == _ADVANCE_BOTH:
+                advance = operand & 15
+                line += _signed(operand >> 4)
+            elif code == _LENGTH_AND_ADVANCE:
+                length, advance = operand, next(numbers, 0)
+            else:
+                advance = operand
+            offset += advance
+            if begun is not None:
+                ranges.append(InlineRange(begun[0], offset, begun[1], begun[2]))
+            begun = offset, file, line
+            if length:
+                ranges.append(InlineRange(offset, offset + length, file, line))
+                begun = None
+    return ranges
 
-    def run(self, code: int, operand: int, second: int, ranges: list[list[int | None]]) -> None:
-        """Run one step, which may add to `ranges` or end the last of them."""
-        if code == 1:
-            self.offset = operand
-        elif code == 3:
-            self.offset += operand
-            self._emit(ranges)
-        elif code == 4:
-            if ranges and ranges[-1][0] is not None:
-                ranges[-1][1] = ranges[-1][0] + operand
-            self.offset += operand
-        elif code == 5:
-            self.file = operand
-        elif code == 6:
-            self.line += _signed(operand)
-        elif code == 11:
-            self.offset += operand & 15
-            self.line += _signed(operand >> 4)
-            self._emit(ranges)
-        elif code == 12:
-            self.offset += second
-            self._emit(ranges)
-            ranges[-1][1] = self.offset + operand
 
-    def _emit(self, ranges: list[list[int | None]]) -> None:
-        if ranges and ranges[-1][1] is None:
-            ranges[-1][1] = self.offset
-        ranges.append([self.offset, None, self.file, self.line])
-
-
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    """Return the compressed number at `at`, and the offset after it, which is after the end if the number is cut."""
-    first = data[at] if at < len(data) else 0
-    if first < 0x80:
-        return first, at + 1
-    if first < 0xC0:
-        return int.from_bytes(data[at : at + 2], "big") & 0x3FFF, at + 2
-    return int.from_bytes(data[at : at + 4], "big") & 0x1FFFFFFF, at + 4
+def _numbers(data: bytes) -> Iterator[int]:
+    """Yield the compressed numbers in `data`, up to one that is cut."""
+    at, end = 0, len(data)
+    while at < end:
+        first = data[at]
+        if first < 0x80:
+            yield first
+            at += 1
+        elif first < 0xC0:
+            if at + 2 > end:
+                return
+            yield (first & 0x3F) << 8 | data[at + 1]
+            at += 2
+        else:
+            if at + 4 > end:
+                return
+            yield int.from_bytes(data[at : at + 4], "big") & 0x1FFFFFFF
+            at += 4
 
 
 def _signed(number: int) -> int:

@@ -169,8 +169,11 @@ class PdbFile:
         A separated part has the record of its function.
         """
         place = self.place(rva)
-        module = None if place is None else self.dbi.contributor(*place)
-        if place is None or module is None:
+        return None if place is None else self._record_at(place)
+
+    def _record_at(self, place: Place) -> FunctionRecord | None:
+        module = self.dbi.contributor(*place)
+        if module is None:
             return None
         symbols = self.modules.symbols(module)
         symbol = None if symbols is None else symbols.covering(*place)
@@ -188,7 +191,7 @@ class PdbFile:
         place = self.place(rva)
         if place is None:
             return ()
-        record = self.function_record(rva)
+        record = self._record_at(place)
         if record is None:
             return self._outside(rva, place)
         symbol = record.symbol
@@ -253,7 +256,7 @@ class PdbFile:
         place = self.place(rva)
         if place is None:
             return None
-        record = self.function_record(rva)
+        record = self._record_at(place)
         if record is not None:
             starts = (record.symbol.section, record.symbol.offset)
             symbols = self.modules.symbols(record.module)
@@ -278,12 +281,15 @@ class PdbFile:
         One of them has a record in the module that contributed the code. Those of other modules have public symbols.
         """
         symbol = record.symbol
-        publics = [public.name for public in self.publics.at(symbol.section, symbol.offset) if public.is_function]
-        if len(publics) > 1:
-            return tuple(publics)
+        place = symbol.section, symbol.offset
+        if self.publics.has_several_at(*place):
+            names = tuple(public.name for public in self.publics.at(*place) if public.is_function)
+            if len(names) > 1:
+                return names
         symbols = self.modules.symbols(record.module)
-        procedures = () if symbols is None else symbols.starting_at(symbol.section, symbol.offset)
-        return tuple(dict.fromkeys(one.name for one in procedures if one.name != symbol.name))
+        if symbols is None or not symbols.has_several_at(*place):
+            return ()
+        return tuple(dict.fromkeys(one.name for one in symbols.starting_at(*place) if one.name != symbol.name))
 
     def _trampoline_name(self, record: FunctionRecord) -> str:
         """Return the name of a trampoline, as debuggers make it: `ILT+5(_main)`."""

@@ -61,21 +61,22 @@ class Publics:
 
         There are several if the linker folded functions with the same code. Functions come first.
         """
-        index = self._keys.last_at_or_before(key_of(section, offset))
-        found: list[PublicSymbol] = []
-        while index >= 0 and len(found) < _MAX_TOGETHER:
-            symbol = self._read(self._offset(index))
-            if symbol is None or symbol.section != section or (found and symbol.offset != found[0].offset):
-                break
-            found.append(symbol)
-            index -= 1
-        found.reverse()
-        return tuple(sorted(found, key=lambda symbol: not symbol.is_function))
+        last = self._keys.last_at_or_before(key_of(section, offset))
+        if last < 0 or self._keys[last] >> 32 != section:
+            return ()
+        return self._together(last)
 
     def at(self, section: int, offset: int) -> tuple[PublicSymbol, ...]:
-        """Return the symbols at exactly this place. Raises `NotAPdb`."""
-        found = self.nearest(section, offset)
-        return found if found and found[0].offset == offset else ()
+        """Return the symbols at exactly this place, functions first. Raises `NotAPdb`."""
+        key = key_of(section, offset)
+        last = self._keys.last_at_or_before(key)
+        return self._together(last) if last >= 0 and self._keys[last] == key else ()
+
+    def has_several_at(self, section: int, offset: int) -> bool:
+        """Say whether there are two symbols or more at exactly this place. Raises `NotAPdb`."""
+        key = key_of(section, offset)
+        last = self._keys.last_at_or_before(key)
+        return last > 0 and self._keys[last] == self._keys[last - 1] == key
 
     def named(self, name: str) -> Iterator[PublicSymbol]:
         """Yield the symbols whose decorated name is `name`. Raises `NotAPdb`."""
@@ -99,6 +100,14 @@ class Publics:
                     if symbol is not None and symbol.name.encode("utf-8", "replace").startswith(prefix):
                         yield symbol
                     at = data.find(prefix, at + 1)
+
+    def _together(self, last: int) -> tuple[PublicSymbol, ...]:
+        """Return the symbols up to number `last` that have the address of that one, functions first."""
+        first = last
+        while first > 0 and last - first < _MAX_TOGETHER and self._keys[first - 1] == self._keys[last]:
+            first -= 1
+        read = (self._read(self._offset(index)) for index in range(first, last + 1))
+        return tuple(sorted((symbol for symbol in read if symbol is not None), key=lambda one: not one.is_function))
 
     def _offset(self, index: int) -> int:
         return int.from_bytes(self._stream.read(self._map_at + 4 * index, 4), "little")

@@ -73,6 +73,11 @@ class Ranges:
         last = bisect_right(self._starts, key, first)
         return list(self._numbers[first : min(last, first + _MAX_OVERLAPPING)])
 
+    def has_several_at(self, key: int) -> bool:
+        """Say whether two or more ranges start at `key`."""
+        index = bisect_right(self._starts, key) - 1
+        return index > 0 and self._starts[index] == self._starts[index - 1] == key
+
     def last_before(self, key: int) -> int | None:
         """Return the number of the first of those ranges that start last at or before `key`, or None."""
         index = bisect_right(self._starts, key) - 1

@@ -19,6 +19,12 @@ class SortedKeys:
         self._key_at = key_at
         self._known: dict[int, int] = {}
 
+    def __getitem__(self, index: int) -> int:
+        found = self._known.get(index)
+        if found is None:
+            found = self._known[index] = self._key_at(index)
+        return found
+
     def last_at_or_before(self, key: int) -> int:
         """Return the index of the last entry whose key is `key` or less, or -1."""
         low, high = 0, self._count
