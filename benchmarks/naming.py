@@ -4,9 +4,9 @@
     python benchmarks/naming.py [--written N] [--large DIRECTORY] [--giant FUNCTIONS] [--rounds 3]
 
 Each measurement is a process of its own. Seconds are those of the processor, so that what else runs on the machine
-matters little. Ours count after all imports, and so do both peaks of memory. symbolic's are those of its whole process:
-a program has to give it one for each PDB, because it aborts the process on some damaged PDBs. `alone` is what conversion
-and look-up take of that, without the interpreter's start and the import. Storing the result is left out.
+matters little. Ours count after all imports, and so do both peaks of memory. symbolic's are those of its whole process,
+which a program has to give it for each PDB, because it aborts the process on some damaged ones. `alone` is what
+conversion and look-up take of that, without the interpreter's start and the import. Storing the result is left out.
 
 The PDBs are those of package registries (tests/real_pdbs); with `--written N` they are ten with N functions each,
 written for the purpose. `--large` measures a PDB that `benchmarks/large_pdb.py` compiles into DIRECTORY, and `--giant`
@@ -147,7 +147,7 @@ def _lines(pdbs: list[Path], options: argparse.Namespace, scratch: Path) -> Iter
     yield _row(f"{many} addresses over {len(pdbs)} PDBs", pdbs, _addresses(pdbs, many), 1, rounds)
     more = []
     if options.large is not None:
-        more.append((large_pdb(options.large, 60, 2850)[1], 1 / 50))
+        more.append((large_pdb(options.large, 60, 3000)[1], 1 / 50))
     if options.giant:
         giant = scratch / "giant.pdb"
         giant.write_bytes(_written("0" * 31 + "F", options.giant))
