@@ -122,6 +122,7 @@ class FrameInfo:
     saved_registers: int = 0
     local_base: int = 0
     parameter_base: int = 0
+    is_optimised: bool = False
 
 
 @dataclass(frozen=True)

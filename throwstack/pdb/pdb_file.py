@@ -157,10 +157,14 @@ class PdbFile:
         """Return section and offset of the byte at `rva`, as the PDB counts them, or None if it is in no section."""
         return self.sections.place(self.omap.before(rva))
 
+    def rva_at(self, section: int, offset: int) -> int | None:
+        """Return the RVA of the byte at `offset` of `section`, as the PDB counts them, or None if there is none."""
+        before = self.sections.rva(section, offset)
+        return None if before is None else self.omap.after(before)
+
     def rvas_of(self, name: str) -> list[int]:
         """Return the RVAs of all functions that a debugger calls `name`, in order."""
-        befores = (self.sections.rva(*place) for place in self._functions.places(name))
-        afters = (self.omap.after(before) for before in befores if before is not None)
+        afters = (self.rva_at(*place) for place in self._functions.places(name))
         return sorted({after for after in afters if after is not None})
 
     def function_record(self, rva: int) -> FunctionRecord | None:

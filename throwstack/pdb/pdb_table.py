@@ -12,13 +12,13 @@ from throwstack.names.demangle import display_name
 from throwstack.names.frame_records import FrameData
 from throwstack.names.symbols import LocatedFunction, SymbolKind, SymbolTable
 from throwstack.pdb.dbi import X86, DebugStream
+from throwstack.pdb.function_details import FunctionBody, FunctionDetails
 from throwstack.pdb.msf import NotAPdb
 from throwstack.pdb.pdb_file import FoundFunction, PdbFile
 from throwstack.pdb.pdb_frames import PdbFrames
 from throwstack.pdb.plain_names import plain_name
 from throwstack.pdb.signatures import Signatures
 from throwstack.pdb.variable_model import FunctionSymbol, Scope, ScopeKind
-from throwstack.pdb.variables import function_symbol
 
 _DRIVE_INSIDE = re.compile(r"^.*[\\/](?=[A-Za-z]:[\\/])")
 r"""A working directory in front of a Windows path, which is cut off.
@@ -32,7 +32,7 @@ _MAX_REMEMBERED = 50_000
 class PdbTable(SymbolTable):
     """The symbols of one PDB. Where the PDB is damaged it has none, and says so once."""
 
-    __slots__ = ("_frames", "_is_damaged", "_located", "_say", "_signatures", "pdb")
+    __slots__ = ("_frames", "_is_damaged", "_located", "_say", "_signatures", "details", "pdb")
 
     def __init__(self, pdb: PdbFile, say: Say) -> None:
         """`pdb` is open as long as the table is used. `say` is called with a message if it is damaged.
@@ -46,6 +46,8 @@ class PdbTable(SymbolTable):
         frames, fpo = (pdb.dbi.debug_stream(purpose) for purpose in (DebugStream.FRAME_DATA, DebugStream.FPO))
         self._frames = PdbFrames(frames, fpo, pdb.names.at, pdb.omap)
         self._signatures = Signatures(pdb.types, pdb.ids, Arch.X86 if pdb.dbi.machine == X86 else Arch.X64)
+        self.details = FunctionDetails(pdb.types, self._signatures, self._body_at, pdb.rva_at)
+        """The functions with their variables."""
         self._located: dict[int, tuple[LocatedFunction, ...]] = {}
 
     def __len__(self) -> int:
@@ -142,9 +144,18 @@ class PdbTable(SymbolTable):
 
     def _read_signature(self, found: FoundFunction, name: str) -> str:
         if found.record is not None:
-            function = function_symbol(self.pdb.symbols_of(found.record), 0)
-        elif found.type:
-            function = FunctionSymbol(name, found.type, has_id=False, body=0, scope=Scope(ScopeKind.INLINED, (), ()))
-        else:
-            function = None
-        return "" if function is None else self._signatures.of(function, name)
+            return self.details.signature(self.pdb.symbols_of(found.record), name)
+        if not found.type:
+            return ""
+        inlined = FunctionSymbol(name, found.type, has_id=False, body=0, scope=Scope(ScopeKind.INLINED, (), ()))
+        return self._signatures.of(inlined, name)
+
+    def _body_at(self, rva: int) -> FunctionBody | None:
+        try:
+            record = self.pdb.function_record(rva)
+            if record is None:
+                return None
+            return FunctionBody(record.section, record.offset, self.pdb.symbols_of(record))
+        except NotAPdb as error:
+            self._damaged(error)
+            return None

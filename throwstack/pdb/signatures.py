@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from throwstack.core.registers import Arch
 from throwstack.pdb.codeview import BadRecord, unpack
-from throwstack.pdb.register_numbers import EBP
 from throwstack.pdb.type_model import FunctionType, Modified, Pointer, PointerForm
 from throwstack.pdb.type_records import U32_U32
 from throwstack.pdb.type_stream import TypeStream
@@ -22,8 +21,6 @@ from throwstack.pdb.types import Types
 from throwstack.pdb.variable_model import FunctionSymbol, LocationKind, Variable
 
 _FUNCTION_ID, _MEMBER_FUNCTION_ID = 0x1601, 0x1602
-_FIRST_ARGUMENT = 8
-"""The lowest distance of an argument from ebp, above the saved ebp and the return address."""
 _MAX_CONST = 4
 
 
@@ -108,11 +105,15 @@ class Signatures:
 
         clang describes a structure that is passed by the address of a copy as a reference to it.
         """
-        own, other = self._bare(variable.type), self._bare(wanted)
-        if own == other or self._text.of(own) == self._text.of(other):
+        if self._same(variable.type, wanted):
             return True
-        found = self._types.type(own)
-        return isinstance(found, Pointer) and found.form is PointerForm.REFERENCE and self._bare(found.target) == other
+        found = self._types.type(self._bare(variable.type))
+        return isinstance(found, Pointer) and found.form is PointerForm.REFERENCE and self._same(found.target, wanted)
+
+    def _same(self, one: int, other: int) -> bool:
+        """Say whether two types are the same but for `const`. A type and a record that only names it are the same."""
+        one, other = self._bare(one), self._bare(other)
+        return one == other or self._text.of(one) == self._text.of(other)
 
     def _bare(self, index: int) -> int:
         for _ in range(_MAX_CONST):
@@ -126,8 +127,7 @@ class Signatures:
 def _is_argument(variable: Variable) -> bool:
     """Say whether an x86 variable without a flag is in the arguments that the caller pushed."""
     return any(
-        location.kind is LocationKind.BY_REGISTER and location.register == EBP and location.offset >= _FIRST_ARGUMENT
-        for location in variable.locations
+        location.kind is LocationKind.BY_FRAME_POINTER and location.offset > 0 for location in variable.locations
     )
 
 

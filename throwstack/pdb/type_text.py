@@ -101,10 +101,12 @@ class TypeText:
         )
 
     def _derived(self, derived: Modified | BitField, inner: str, depth: int) -> str:
-        written = self._written(derived.target, inner, depth)
         if isinstance(derived, BitField):
-            return f"{written} : {derived.length}"
-        return f"{'const ' if derived.is_const else ''}{'volatile ' if derived.is_volatile else ''}{written}"
+            return f"{self._written(derived.target, inner, depth)} : {derived.length}"
+        words = f"{'const ' if derived.is_const else ''}{'volatile ' if derived.is_volatile else ''}"
+        if isinstance(self._types.type(derived.target), Pointer):  # `char * const`, the pointer is constant
+            return self._written(derived.target, words + inner if inner else words.rstrip(), depth)
+        return words + self._written(derived.target, inner, depth)
 
     def _parameters(self, function: FunctionType, names: tuple[str, ...], depth: int) -> str:
         if not function.parameters:

@@ -11,11 +11,12 @@ than a few dozen records for one answer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from throwstack.pdb.basic_types import basic_type
 from throwstack.pdb.codeview import BadRecord
 from throwstack.pdb.field_list import enumerators, members
-from throwstack.pdb.type_model import BitField, Enumeration, Field, Modified, Structure, Type, UnknownType
+from throwstack.pdb.type_model import Array, BitField, Enumeration, Field, Modified, Structure, Type, UnknownType
 from throwstack.pdb.type_records import read_type
 from throwstack.pdb.type_stream import TypeStream, name_hash
 
@@ -23,6 +24,7 @@ _FIRST_RECORD = 0x1000
 _LF_FIELDLIST = 0x1203
 _MAX_CHAIN = 32
 _MAX_KEPT = 4096
+_MAX_MEMBERS = 1024
 
 
 class Types:
@@ -62,6 +64,27 @@ class Types:
                 break
             found = self.plain(found.target)
         return getattr(found, "size", 0)
+
+    def scalar_size(self, index: int, offset: int) -> int:
+        """Return the size of the integer, pointer or the like that begins at `offset` in a value of the type.
+
+        Returns 0 if none begins there.
+        """
+        found = self.plain(index)
+        for _ in range(_MAX_CHAIN):
+            if isinstance(found, Array):
+                size = self.size(found.element)
+                index, offset = found.element, offset % size if size else -1
+            elif isinstance(found, Structure) and not found.is_union:
+                inside = [field for field in islice(self.members(found), _MAX_MEMBERS) if field.offset <= offset]
+                if not inside:
+                    return 0
+                field = max(inside, key=lambda one: one.offset)
+                index, offset = field.type, offset - field.offset
+            else:
+                break
+            found = self.plain(index)
+        return self.size(index) if not offset and not isinstance(found, (Array, Structure)) else 0
 
     def members(self, structure: Structure) -> Iterator[Field]:
         """Yield the base classes and data members of a structure in the order of the PDB."""

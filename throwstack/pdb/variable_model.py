@@ -29,6 +29,8 @@ class LocationKind(Enum):
     REGISTER = "in a register"
     BY_REGISTER = "in memory, at a distance from a register"
     BY_FRAME = "in memory, at a distance from the base of the frame"
+    BY_FRAME_POINTER = "in memory, at a distance from the frame pointer"
+    """Of x86: from ebp if the function has a frame pointer, else from where the return address is (S_BPREL32)."""
     STATIC = "in a section of the image"
     THREAD = "in the thread's own storage"
     CONSTANT = "a constant"
@@ -40,8 +42,8 @@ class Location:
     """One place of a variable. `extent` is the code for which it holds; if it is None, that is the whole function.
 
     `register` is the number that CodeView gives a register. `offset` is the distance from the register, from the base
-    of the frame, or from the start of `section`; of a constant it is the value. `part` is None if the whole variable is
-    there, else the offset in the variable of the part that is.
+    of the frame, from the frame pointer, or from the start of `section`; of a constant it is the value. `part` is None
+    if the whole variable is there, else the offset in the variable of the part that is.
     """
 
     kind: LocationKind
@@ -101,7 +103,8 @@ class FunctionSymbol:
     """A function with its variables.
 
     `type` is the number of its type, in the id stream if `has_id` is True. `body` is the offset in its section from
-    which its prologue is over, and `frame_flags` are the flags of S_FRAMEPROC.
+    which its prologue is over. `has_frame_pointer` says whether ebp is the frame pointer of an x86 function, and
+    `frame_flags` are the flags of S_FRAMEPROC.
     """
 
     name: str
@@ -110,6 +113,7 @@ class FunctionSymbol:
     body: int
     scope: Scope
     frame_flags: int = 0
+    has_frame_pointer: bool = False
 
     @property
     def is_optimised(self) -> bool:

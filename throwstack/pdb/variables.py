@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from throwstack.pdb.codeview import BadRecord, Record, number, records, string, unpack
-from throwstack.pdb.register_numbers import EBP
 from throwstack.pdb.variable_model import (
     Extent,
     FunctionSymbol,
@@ -30,8 +29,9 @@ _ENDS = frozenset({0x0006, 0x114E, 0x114F})
 _OPENS = frozenset({0x1103, 0x114D, 0x115D})
 _BLOCK, _INLINED, _INLINED_2 = 0x1103, 0x114D, 0x115D
 _FRAME_PROCEDURE = 0x1012
+_HAS_FRAME_POINTER = 1
 _LOCAL, _FILE_STATIC = 0x113E, 0x1153
-_PROCEDURE = struct.Struct("<8xIIIIIIIH")
+_PROCEDURE = struct.Struct("<16xIIIIIHB")
 _BLOCK_HEAD = struct.Struct("<12xIIH")
 _INLINE_SITE = struct.Struct("<12xI")
 _FRAME_FLAGS = struct.Struct("<26xI")
@@ -58,22 +58,23 @@ class _OpenScope:
         return Scope(self.kind, variables, tuple(self.scopes), self.extent, self.inlinee, self.annotations)
 
 
-def function_symbol(symbols: bytes, at: int) -> FunctionSymbol | None:
-    """Return the function whose S_GPROC32 (or similar) is at offset `at` of a module's symbols, with its variables.
+def function_symbol(body: bytes) -> FunctionSymbol | None:
+    """Return the function in `body`: the records of a module from an S_GPROC32 or similar up to its S_END.
 
-    Returns None if there is no such record. What is damaged in it is left out.
+    Returns None if `body` does not begin with such a record. What is damaged in it is left out.
     """
-    head = next(records(symbols, at, len(symbols)), None)
+    head = next(records(body, 0, len(body)), None)
     if head is None or head.kind not in _PROCEDURES:
         return None
     try:
-        end, _, size, body, _, index, offset, section = unpack(_PROCEDURE, symbols, at)
+        size, prologue, _, index, offset, section, traits = unpack(_PROCEDURE, body[: head.end], 0)
     except BadRecord:
         return None
     function = _OpenScope(ScopeKind.FUNCTION, Extent(section, offset, offset + size))
-    flags = _Reader(symbols, function).read(head.end, end)
-    name = string(symbols[: head.end], at + 39)[0]
-    return FunctionSymbol(name, index, head.kind in _WITH_ID, offset + body, function.closed(), flags)
+    flags = _Reader(body, function).read(head.end)
+    name = string(body[: head.end], 39)[0]
+    has_id, has_frame_pointer = head.kind in _WITH_ID, bool(traits & _HAS_FRAME_POINTER)
+    return FunctionSymbol(name, index, has_id, offset + prologue, function.closed(), flags, has_frame_pointer)
 
 
 class _Reader:
@@ -85,10 +86,10 @@ class _Reader:
         self._left = _MAX_VARIABLES
         self._frame_flags = 0
 
-    def read(self, at: int, end: int) -> int:
-        """Read the records from offset `at` to `end`, and return the flags of S_FRAMEPROC, 0 if it is absent."""
+    def read(self, at: int) -> int:
+        """Read the records from offset `at` on, and return the flags of S_FRAMEPROC, 0 if it is absent."""
         ignored = 0
-        for record, _ in zip(records(self._symbols, at, end), range(_MAX_RECORDS), strict=False):
+        for record, _ in zip(records(self._symbols, at, len(self._symbols)), range(_MAX_RECORDS), strict=False):
             if record.kind in _OPENS and (ignored or len(self._open) >= _MAX_DEPTH):
                 ignored += 1
             elif record.kind in _ENDS and ignored:
@@ -145,7 +146,7 @@ def _by_register(body: bytes) -> Variable:
 
 def _by_base_pointer(body: bytes) -> Variable:
     offset, index = unpack(struct.Struct("<4xiI"), body, 0)
-    return _whole(string(body, 12)[0], index, Location(LocationKind.BY_REGISTER, EBP, offset))
+    return _whole(string(body, 12)[0], index, Location(LocationKind.BY_FRAME_POINTER, offset=offset))
 
 
 def _in_register(body: bytes) -> Variable:
