@@ -8,9 +8,9 @@ import struct
 import pytest
 
 from tests.forge.cases import Case, builders
-from tests.forge.test_cases import THREAD, THROWING
 from tests.support.llvm_pdbutil import pdbutil
 from tests.support.pdb_model import Variable
+from tests.support.reference_transcript import THREAD, THROWING
 
 PDB = "ftpsrvdata_pg.pdb"
 
