@@ -14,7 +14,7 @@ from throwstack.names.symbols import LocatedFunction, SymbolKind, SymbolTable
 from throwstack.pdb.dbi import X86, DebugStream
 from throwstack.pdb.function_details import FunctionBody, FunctionDetails
 from throwstack.pdb.msf import NotAPdb
-from throwstack.pdb.pdb_file import FoundFunction, PdbFile
+from throwstack.pdb.pdb_file import FoundFunction, PdbFile, PdbKind
 from throwstack.pdb.pdb_frames import PdbFrames
 from throwstack.pdb.plain_names import plain_name
 from throwstack.pdb.signatures import Signatures
@@ -27,6 +27,11 @@ On Linux, clang takes a Windows path for a relative one and puts its working dir
 `/home/me/build/d:\src\app.cpp`.
 """
 _MAX_REMEMBERED = 50_000
+_PUBLIC = "the PDB at hand has public symbols only: no source lines, no types, no variables"
+_FASTLINK = (
+    "the PDB at hand was linked with /DEBUG:FASTLINK: its source lines, types and variables are in the object files of "
+    "the machine that linked it, where mspdbcmf.exe makes a full PDB of it"
+)
 
 
 class PdbTable(SymbolTable):
@@ -57,6 +62,18 @@ class PdbTable(SymbolTable):
         except NotAPdb as error:
             self.damaged(error)
             return 0
+
+    @property
+    def missing(self) -> str:
+        """Return what the PDB lacks that a full PDB of the image has, in words; "" if it is a full one."""
+        if self.pdb.kind is PdbKind.FASTLINK:
+            return _FASTLINK
+        try:
+            is_full = self.pdb.kind is PdbKind.PRIVATE and self.pdb.has_lines
+        except NotAPdb as error:
+            self._damaged(error)
+            is_full = True
+        return "" if is_full else _PUBLIC
 
     def nearest(self, rva: int) -> tuple[str, int] | None:
         """Return name and RVA of the function that starts at or before `rva`, or None.
