@@ -104,8 +104,8 @@ class FunctionSymbol:
 
     `type` is the number of its type, in the id stream if `has_id` is True. `body` is the offset in its section from
     which its prologue is over. `has_frame_pointer` says whether ebp is the frame pointer of an x86 function, and
-    `frame_flags` are the flags of S_FRAMEPROC. `has_ranges` says whether a variable of the function has places that hold
-    for a range of code.
+    `frame_flags` are the flags of S_FRAMEPROC. `has_ranges` says whether a variable of the function has places that
+    hold for a range of code.
     """
 
     name: str

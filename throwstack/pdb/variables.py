@@ -5,8 +5,8 @@ Follows `cvinfo.h` of Microsoft's microsoft-pdb and LLVM's `SymbolRecord.h`. The
 optimised has one record for a variable, with a place that is good for the whole function (S_REGREL32, S_BPREL32). In
 optimised code S_LOCAL is followed by records S_DEFRANGE…, each with a place and the range of code for which it is good.
 
-For x86, Visual C++ writes the optimised variables of a function once more in the first form, after S_FRAMEPROC. These are
-left out.
+For x86, Visual C++ writes the optimised variables of a function once more in the first form, after S_FRAMEPROC. These
+are left out.
 """
 
 from __future__ import annotations
