@@ -41,8 +41,8 @@ from throwstack.pdb.type_stream import TypeStream
 from throwstack.pdb.type_text import TypeText
 from throwstack.pdb.types import Types
 from throwstack.pdb.variable_model import Scope
-from throwstack.pdb.variables import function_symbol
-from throwstack.values.frame_values import frame_variables
+from throwstack.pdb.variable_symbols import function_symbol
+from throwstack.variables.frame_values import frame_variables
 
 _STACK = 0x20000
 _MEMORY = {_STACK - 0x1000: bytes(range(256)) * 32}

@@ -19,8 +19,8 @@ from throwstack.names.symbols import Symbols
 from throwstack.pdb.pdb_file import PdbFile
 from throwstack.pdb.pdb_table import PdbTable
 from throwstack.unwind.target import Target
-from throwstack.values.frame_values import frame_variables
-from throwstack.values.variable_value import VariableValue
+from throwstack.variables.frame_values import frame_variables
+from throwstack.variables.variable_value import VariableValue
 
 BASE = 0x400000
 FUNCTION = 0x1100

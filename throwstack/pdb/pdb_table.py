@@ -71,7 +71,7 @@ class PdbTable(SymbolTable):
         try:
             is_full = self.pdb.kind is PdbKind.PRIVATE and self.pdb.has_lines
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             is_full = True
         return "" if is_full else _PUBLIC
 
@@ -164,7 +164,7 @@ class PdbTable(SymbolTable):
             plain = (plain_name(other, self.pdb.dbi.machine) for other in self.pdb.folded_with(found))
             return tuple(other for other in dict.fromkeys(plain) if other != name)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return ()
 
     def _signature(self, found: FoundFunction, name: str) -> str:

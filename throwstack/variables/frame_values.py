@@ -24,14 +24,14 @@ from throwstack.pdb.function_details import FunctionAt, FunctionDetails
 from throwstack.pdb.msf import NotAPdb
 from throwstack.pdb.pdb_table import PdbTable
 from throwstack.pdb.type_text import TypeText
-from throwstack.pdb.variable_model import Variable
+from throwstack.pdb.variable_model import VariableSymbol
 from throwstack.unwind.proven import is_guess
 from throwstack.unwind.target import Target
 from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
-from throwstack.values.frame_registers import FrameRegisters
-from throwstack.values.places import Places
-from throwstack.values.value_text import ValueText
-from throwstack.values.variable_value import NotShown, VariableValue
+from throwstack.variables.frame_registers import FrameRegisters
+from throwstack.variables.places import Places
+from throwstack.variables.value_text import ValueText
+from throwstack.variables.variable_value import NotShown, VariableValue
 
 _MAX_VARIABLES = 64
 _MAX_NAME = 128
@@ -131,7 +131,7 @@ class _Maker:
         self._text = ValueText(details.types, target)
         self._parameters = details.parameters(at.function)
 
-    def values(self, scope: tuple[Variable, ...]) -> Iterator[VariableValue]:
+    def values(self, scope: tuple[VariableSymbol, ...]) -> Iterator[VariableValue]:
         """Yield the variables of a scope with their values, parameters first."""
         is_parameter = [variable.is_parameter or variable in self._parameters for variable in scope]
         for wanted in (True, False):
@@ -139,7 +139,7 @@ class _Maker:
                 if bool(is_one) is wanted:
                     yield self._value(variable, wanted)
 
-    def _value(self, variable: Variable, is_parameter: bool) -> VariableValue:
+    def _value(self, variable: VariableSymbol, is_parameter: bool) -> VariableValue:
         name = escape(variable.name, _MAX_NAME)
         written = escape(self._types.of(variable.type), _MAX_TYPE)
         reasons = [self._reason] if self._reason else []

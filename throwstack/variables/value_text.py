@@ -27,7 +27,7 @@ from throwstack.pdb.type_model import (
 )
 from throwstack.pdb.types import Types
 from throwstack.unwind.target import Target
-from throwstack.values.places import FoundBytes
+from throwstack.variables.places import FoundBytes
 
 _MAX_DEPTH = 3
 _MAX_MEMBERS = 6

@@ -11,9 +11,9 @@ from throwstack.core.registers import Arch
 from throwstack.pdb.function_details import FunctionAt
 from throwstack.pdb.register_numbers import VFRAME, register_name
 from throwstack.pdb.types import Types
-from throwstack.pdb.variable_model import Location, LocationKind, Variable
-from throwstack.values.frame_registers import FrameRegisters
-from throwstack.values.variable_value import NotShown
+from throwstack.pdb.variable_model import Location, LocationKind, VariableSymbol
+from throwstack.variables.frame_registers import FrameRegisters
+from throwstack.variables.variable_value import NotShown
 
 _IN_FRAME = (LocationKind.BY_FRAME_POINTER, LocationKind.BY_REGISTER)
 MOST_BYTES = 1024
@@ -53,7 +53,7 @@ class Places:
         self._at = at
         self._static = static
 
-    def find(self, variable: Variable, types: Types, *, is_parameter: bool) -> FoundBytes:
+    def find(self, variable: VariableSymbol, types: Types, *, is_parameter: bool) -> FoundBytes:
         """Return the bytes of a variable, whose type is one of `types`. Raises `NotShown` and MemoryUnreadable."""
         size = types.size(variable.type)
         if not size:

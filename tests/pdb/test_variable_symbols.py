@@ -20,8 +20,8 @@ from tests.support.pdb_model import (
     Variable,
 )
 from tests.support.pdb_types import cv_record
-from throwstack.pdb.variable_model import Extent, FunctionSymbol, Location, LocationKind, Scope, ScopeKind
-from throwstack.pdb.variables import function_symbol
+from throwstack.pdb.variable_model import CodeExtent, FunctionSymbol, Location, LocationKind, Scope, ScopeKind
+from throwstack.pdb.variable_symbols import function_symbol
 
 RVA, START = 0x1100, 0x100
 """Where the function is: its RVA, and its offset in the section, which begins at 0x1000."""
@@ -48,7 +48,7 @@ def test_unoptimised_variables_have_one_place_for_the_whole_function(tmp_path):
 def test_optimised_variables_have_places_with_the_code_for_which_they_hold(tmp_path):
     place = Place(0x10, 0x20, Register.ESI, gaps=((4, 2),))
     location = only_location(tmp_path, Local("a", "int", (place,)))
-    extent = Extent(1, START + 0x10, START + 0x20, ((START + 0x14, START + 0x16),))
+    extent = CodeExtent(1, START + 0x10, START + 0x20, ((START + 0x14, START + 0x16),))
     assert location == Location(LocationKind.REGISTER, Register.ESI, extent=extent)
     held = [
         offset for offset in (0xF, 0x10, 0x13, 0x14, 0x15, 0x16, 0x1F, 0x20) if location.holds_at(1, START + offset)
@@ -85,7 +85,7 @@ def test_blocks_and_inlined_functions_have_variables_of_their_own(tmp_path):
     names = {scope.kind: [variable.name for variable in scope.variables] for scope in found.scope.scopes}
     assert names == {ScopeKind.BLOCK: ["in_block"], ScopeKind.INLINED: ["in_g"]}
     (extent,) = (scope.extent for scope in found.scope.scopes if scope.kind is ScopeKind.BLOCK)
-    assert extent == Extent(1, START + 8, START + 24)
+    assert extent == CodeExtent(1, START + 8, START + 24)
 
 
 def test_a_variable_that_is_described_twice_is_there_once(tmp_path):

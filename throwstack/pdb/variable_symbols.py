@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 
 from throwstack.pdb.codeview import BadRecord, Record, number, records, string, unpack
 from throwstack.pdb.variable_model import (
-    Extent,
+    CodeExtent,
     FunctionSymbol,
     Location,
     LocationKind,
     Scope,
     ScopeKind,
-    Variable,
+    VariableSymbol,
 )
 
 _PROCEDURES = frozenset({0x110F, 0x1110, 0x1146, 0x1147, 0x1155, 0x1156})
@@ -50,10 +50,10 @@ _INTERNAL = ("__$", "$")
 @dataclass(slots=True)
 class _OpenScope:
     kind: ScopeKind
-    extent: Extent | None = None
+    extent: CodeExtent | None = None
     inlinee: int = 0
     annotations: bytes = b""
-    variables: list[Variable] = field(default_factory=list)
+    variables: list[VariableSymbol] = field(default_factory=list)
     scopes: list[Scope] = field(default_factory=list)
 
     def closed(self) -> Scope:
@@ -73,7 +73,7 @@ def function_symbol(body: bytes) -> FunctionSymbol | None:
         size, prologue, _, index, offset, section, traits = unpack(_PROCEDURE, body[: head.end], 0)
     except BadRecord:
         return None
-    function = _OpenScope(ScopeKind.FUNCTION, Extent(section, offset, offset + size))
+    function = _OpenScope(ScopeKind.FUNCTION, CodeExtent(section, offset, offset + size))
     reader = _Reader(body, function)
     flags = reader.read(head.end)
     scope = function.closed()
@@ -149,7 +149,7 @@ class _Reader:
 def _opened(kind: int, body: bytes) -> _OpenScope:
     if kind == _BLOCK:
         size, offset, section = unpack(_BLOCK_HEAD, body, 0)
-        return _OpenScope(ScopeKind.BLOCK, Extent(section, offset, offset + size))
+        return _OpenScope(ScopeKind.BLOCK, CodeExtent(section, offset, offset + size))
     (inlinee,) = unpack(_INLINE_SITE, body, 0)
     return _OpenScope(ScopeKind.INLINED, None, inlinee, body[16 if kind == _INLINED else 20 :])
 
@@ -157,55 +157,55 @@ def _opened(kind: int, body: bytes) -> _OpenScope:
 # Readers of variables: `body` is the whole record, and offsets count from its length, as in cvinfo.h.
 
 
-def _by_register(body: bytes) -> Variable:
+def _by_register(body: bytes) -> VariableSymbol:
     offset, index, register = unpack(struct.Struct("<4xiIH"), body, 0)
     return _whole(string(body, 14)[0], index, Location(LocationKind.BY_REGISTER, register, offset))
 
 
-def _by_base_pointer(body: bytes) -> Variable:
+def _by_base_pointer(body: bytes) -> VariableSymbol:
     offset, index = unpack(struct.Struct("<4xiI"), body, 0)
     return _whole(string(body, 12)[0], index, Location(LocationKind.BY_FRAME_POINTER, offset=offset))
 
 
-def _in_register(body: bytes) -> Variable:
+def _in_register(body: bytes) -> VariableSymbol:
     index, register = unpack(struct.Struct("<4xIH"), body, 0)
     return _whole(string(body, 10)[0], index, Location(LocationKind.REGISTER, register))
 
 
-def _static(body: bytes) -> Variable:
+def _static(body: bytes) -> VariableSymbol:
     index, offset, section = unpack(struct.Struct("<4xIIH"), body, 0)
     location = Location(LocationKind.STATIC, offset=offset, section=section)
     return replace(_whole(string(body, 14)[0], index, location), is_parameter=False)
 
 
-def _of_thread(body: bytes) -> Variable:
+def _of_thread(body: bytes) -> VariableSymbol:
     return replace(_static(body), locations=(Location(LocationKind.THREAD),))
 
 
-def _constant(body: bytes) -> Variable:
+def _constant(body: bytes) -> VariableSymbol:
     (index,) = unpack(struct.Struct("<4xI"), body, 0)
     value, at = number(body, 8)
-    return Variable(
+    return VariableSymbol(
         string(body, at)[0], index, is_parameter=False, locations=(Location(LocationKind.CONSTANT, offset=value),)
     )
 
 
-def _local(body: bytes) -> Variable:
+def _local(body: bytes) -> VariableSymbol:
     index, flags = unpack(struct.Struct("<4xIH"), body, 0)
     is_gone = bool(flags & 0x100)
-    return Variable(string(body, 10)[0], index, bool(flags & 1), is_optimised_out=is_gone, has_ranges=True)
+    return VariableSymbol(string(body, 10)[0], index, bool(flags & 1), is_optimised_out=is_gone, has_ranges=True)
 
 
-def _file_static(body: bytes) -> Variable:
+def _file_static(body: bytes) -> VariableSymbol:
     (index,) = unpack(struct.Struct("<4xI"), body, 0)
-    return Variable(string(body, 14)[0], index, is_parameter=False, has_ranges=True)
+    return VariableSymbol(string(body, 14)[0], index, is_parameter=False, has_ranges=True)
 
 
-def _whole(name: str, index: int, location: Location) -> Variable:
-    return Variable(name, index, locations=(location,))
+def _whole(name: str, index: int, location: Location) -> VariableSymbol:
+    return VariableSymbol(name, index, locations=(location,))
 
 
-_VARIABLES: dict[int, Callable[[bytes], Variable]] = {
+_VARIABLES: dict[int, Callable[[bytes], VariableSymbol]] = {
     0x1106: _in_register,
     0x1107: _constant,
     0x110B: _by_base_pointer,
@@ -252,13 +252,13 @@ def _unknown_range(body: bytes) -> Location:  # noqa: ARG001 where its range is 
     return Location(LocationKind.UNKNOWN)
 
 
-def _extent(body: bytes, at: int) -> Extent:
+def _extent(body: bytes, at: int) -> CodeExtent:
     begin, section, size = unpack(struct.Struct("<IHH"), body, at)
     gaps = []
     for gap in range(at + 8, min(len(body) - 3, at + 8 + 4 * _MAX_GAPS), 4):
         start, length = unpack(struct.Struct("<HH"), body, gap)
         gaps.append((begin + start, begin + start + length))
-    return Extent(section, begin, begin + size, tuple(gaps))
+    return CodeExtent(section, begin, begin + size, tuple(gaps))
 
 
 _RANGES: dict[int, Callable[[bytes], Location]] = {
