@@ -33,7 +33,7 @@ def written(tmp_path):
 def names_at(symbols: PdbTable, rva: int) -> tuple[str, set[str]]:
     """Return the name of the function at `rva`, and the further names of the same code."""
     located = symbols.locate(rva)[-1]
-    return located.symbol, set(located.others)
+    return located.symbol, set(located.facts.others())
 
 
 # As in a PDB, and as a debugger shows them on x86 and on x64. C names have decorations on x86 only.
@@ -54,15 +54,6 @@ def test_an_underscore_comes_off_on_x86_only(written, spelled, x86, x64):
         assert symbols.rvas_of(shown) == [0x1010]
 
 
-@pytest.mark.parametrize(
-    ("spelled", "machine", "shown"),
-    [("@fast@8", X86, "fast"), ("vector@@16", X86, "vector"), ("vector@@16", X64, "vector")],
-)
-def test_conventions_that_have_decorations_of_their_own(written, spelled, machine, shown):
-    symbols = written(machine=machine, publics=[Public(spelled, 0x1010)])
-    assert names_at(symbols, 0x1014) == (shown, set())
-
-
 PUBLICS_ONLY = """
 #define NI __attribute__((noinline))
 extern "C" NI int _invoke_watson(int a) { volatile int v = a; return v; }
@@ -81,18 +72,6 @@ def test_public_symbols_of_a_compiled_x64_program(tmp_path):
     assert shown == ["_invoke_watson", "__report_gsfailure", "mycrate::foo", "shop::price", "start"]
     assert symbols.rvas_of("_invoke_watson") == [0x1000]
     assert symbols.rvas_of("invoke_watson") == []
-
-
-def test_each_name_of_a_folded_function_is_known(written):
-    symbols = written(
-        procedures=[Procedure("twin_a", 0x1000, 0x20), Procedure("twin_b", 0x1000, 0x20), Procedure("f", 0x1020, 8)],
-        publics=[Public("?twin_a@@YAHH@Z", 0x1000), Public("?twin_b@@YAHH@Z", 0x1000), Public("?f@@YAXXZ", 0x1020)],
-        machine=X64,
-    )
-    name, others = names_at(symbols, 0x1004)
-    assert {name, *others} == {"twin_a", "twin_b"}
-    assert symbols.rvas_of("twin_a") == symbols.rvas_of("twin_b") == [0x1000]
-    assert names_at(symbols, 0x1024) == ("f", set())
 
 
 def test_a_function_that_was_folded_with_one_of_another_module(written):
@@ -145,24 +124,3 @@ def test_folded_functions_of_a_compiled_program(tmp_path):
         assert {name, *others} == pair
     (start,) = symbols.rvas_of("start")
     assert names_at(symbols, start) == ("start", set())
-
-
-def test_a_separated_part_bears_the_name_of_its_function(written):
-    """The part that seldom runs is put elsewhere, here before the function, between functions of other modules."""
-    symbols = written(
-        procedures=[
-            Procedure("before", 0x1000, 0x10, module="a.obj"),
-            Procedure("parse", 0x2000, 0x40, parts=((0x1010, 0x10),), module="b.obj"),
-        ]
-    )
-    located = symbols.locate(0x1014)[-1]
-    assert (located.symbol, located.rva) == ("parse", 0x2000)
-    assert names_at(symbols, 0x1004) == ("before", set())
-
-
-def test_no_name_of_another_section_is_given(written):
-    """Incremental links begin with the section .textbss, whose last symbol is `_enc$textbss$end`."""
-    sections = [(".textbss", 0x1000, 0x1000), (".text", 0x2000, 0x1000)]
-    symbols = written(sections=sections, publics=[Public("_enc$textbss$end", 0x1FFF), Public("_main", 0x2020)])
-    assert symbols.locate(0x2010) == ()
-    assert names_at(symbols, 0x2024) == ("main", set())

@@ -49,11 +49,3 @@ def test_a_fastlink_pdb_says_where_its_lines_are(opened):
     assert "object files of the machine that linked it" in table.missing
     assert table.locate(0x1004)[-1].symbol == "main"
     assert table.rva_of("main") == 0x1000
-
-
-def test_a_pdb_of_visual_cpp_2008_has_no_ids_but_something_else_in_their_place(opened):
-    """Debug PDBs of Visual C++ 2005 and 2008 have stream 4 in use, and no feature word that says that it has ids."""
-    table = opened(Pdb(GUID, procedures=[MAIN], publics=[PUBLIC], stream_4=b"not a stream of ids" * 40))
-    assert table.pdb.ids is None
-    located = table.locate(0x1004)[-1]
-    assert (located.symbol, located.source, located.signature) == ("main", "a.cpp @ 1", "void __cdecl main()")
