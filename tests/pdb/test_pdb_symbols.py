@@ -37,7 +37,7 @@ def test_an_address_has_a_function_a_file_and_a_line(app):
             is_inside=True,
         ),
     )
-    assert app.locate(0x1135)[0].signature == "void __cdecl PrintProviderError(ADODB::_ConnectionPtr)"
+    assert app.locate(0x1135)[0].facts.signature() == "void __cdecl PrintProviderError(ADODB::_ConnectionPtr)"
     assert app.locate(0x112F)[0].source == rf"{CPP} @ 855"
 
 
@@ -167,7 +167,7 @@ def test_names_and_lines_follow_code_that_was_moved(rearranged):
     assert shown(0x4012) == [("moved", 0x12, rf"{CPP} @ 2")]
     assert shown(0x5011) == [("moved", 0x19, rf"{CPP} @ 3")]
     assert shown(0x6000) == [("after", 0, rf"{CPP} @ 9")]
-    assert rearranged.locate(0x5000)[0].signature == "void __cdecl moved(int)"
+    assert rearranged.locate(0x5000)[0].facts.signature() == "void __cdecl moved(int)"
 
 
 def test_public_symbols_follow_code_that_was_moved(rearranged):
@@ -257,6 +257,6 @@ def test_a_pdb_of_a_real_linker(place, tmp_path):
     (at,) = table.locate(start + 3)
     assert (at.symbol, at.is_inside) == ("start", True)
     assert at.source.endswith("comraise.cpp @ 18")
-    assert table.locate(table.rva_of("leaf"))[0].signature == "int __stdcall leaf(int a, int b)"
-    assert table.locate(table.rva_of("any"))[0].signature == "int __cdecl any(int a, ...)"
+    assert table.locate(table.rva_of("leaf"))[0].facts.signature() == "int __stdcall leaf(int a, int b)"
+    assert table.locate(table.rva_of("any"))[0].facts.signature() == "int __cdecl any(int a, ...)"
     assert symbols.frame_data(image(PdbIdentity("app.pdb", found.guid, found.age)), start + 3).program

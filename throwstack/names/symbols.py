@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Protocol
 
 from throwstack.images.exports import Exports
 from throwstack.images.image import Image, ImageMap
@@ -28,6 +29,18 @@ class SymbolKind(Enum):
     EXPORT = "export"
 
 
+class FunctionFacts(Protocol):
+    """What a symbol table knows of a function beside its name, and takes longer to find."""
+
+    def signature(self) -> str:
+        """Return the name with result, calling convention and parameters; "" if the table does not have them."""
+        ...
+
+    def others(self) -> tuple[str, ...]:
+        """Return the readable names of further functions with the same code, which the linker folded into one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LocatedFunction:
     r"""A function that a symbol table gives for an address.
@@ -35,7 +48,6 @@ class LocatedFunction:
     `symbol` is the readable name. `rva` is the start of the function, or None if it was inlined. `source` is file and
     line at the address, `d:\src\file.cpp @ 860`. `raw` is the name as the table spells it, decorated perhaps.
     `is_inside` says whether the address is in the function; None if the table does not know where the function ends.
-    `others` are the readable names of further functions with the same code, which the linker folded into one.
     """
 
     symbol: str
@@ -43,14 +55,7 @@ class LocatedFunction:
     source: str = ""
     raw: str = ""
     is_inside: bool | None = None
-    others: tuple[str, ...] = ()
-    describe: Callable[[], str] | None = field(default=None, compare=False, repr=False)
-    """Makes the signature, which takes longer than to find the name."""
-
-    @property
-    def signature(self) -> str:
-        """Return the name with result, calling convention and parameters; "" if the table does not have them."""
-        return "" if self.describe is None else self.describe()
+    facts: FunctionFacts | None = field(default=None, compare=False, repr=False)
 
 
 class SymbolTable:
@@ -135,17 +140,19 @@ class Name:
     """The function was inlined: it has no frame of its own and no offset."""
     raw: str = ""
     """The symbol as its table spells it, decorated perhaps."""
-    others: tuple[str, ...] = ()
-    """Further functions that have the same code: the linker folded them into one, and any may be meant."""
     rva: int | None = field(default=None, compare=False)
     """The offset of the address in its module; None if the symbol is that of an address outside all modules."""
-    describe: Callable[[], str] | None = field(default=None, compare=False, repr=False)
-    """Makes the signature, which takes longer than to find the name."""
+    facts: FunctionFacts | None = field(default=None, compare=False, repr=False)
 
     @property
     def signature(self) -> str:
         """Return the symbol with result, calling convention and parameters; "" if the symbols do not have them."""
-        return "" if self.describe is None else self.describe()
+        return "" if self.facts is None else self.facts.signature()
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Return further functions with the same code: the linker folded them into one, and any may be meant."""
+        return () if self.facts is None else self.facts.others()
 
     @property
     def is_certain(self) -> bool:
@@ -262,9 +269,8 @@ class Symbols:
                 certainty=_certainty(image, table, location, probe),
                 is_inline=location.rva is None,
                 raw=location.raw,
-                others=location.others,
                 rva=rva,
-                describe=location.describe,
+                facts=location.facts,
             )
             for location in locations
         )

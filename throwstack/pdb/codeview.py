@@ -13,6 +13,7 @@ from typing import NamedTuple
 from throwstack.core.errors import ThrowstackError
 
 _HEAD = struct.Struct("<HH")
+_LENGTH = struct.Struct("<H")
 _LONGEST_NAME = 4096
 _NUMERIC = 0x8000
 """A number below this is itself; from here on it is a code that says which kind of number follows."""
@@ -51,6 +52,19 @@ def records(data: bytes, at: int, end: int) -> Iterator[Record]:
             return
         yield Record(at, kind, at + _HEAD.size, following)
         at = following
+
+
+def record_offsets(data: bytes) -> list[int]:
+    """Return the offset of each record in `data`, up to the first that is damaged."""
+    found = []
+    at, end, unpack_length = 0, len(data), _LENGTH.unpack_from
+    while at + _HEAD.size <= end:
+        following = at + 2 + unpack_length(data, at)[0]
+        if following < at + _HEAD.size or following > end:
+            break
+        found.append(at)
+        at = following
+    return found
 
 
 def unpack(form: struct.Struct, data: bytes, at: int) -> tuple[int, ...]:

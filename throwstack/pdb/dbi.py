@@ -40,7 +40,7 @@ class DebugStream(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Module:
+class PdbModule:
     """An object file that was linked: its index, its name, its stream (or NO_STREAM), the parts of that in bytes.
 
     The stream has the symbols first, then lines in the old form (C11), then lines in the form of today (C13).
@@ -74,7 +74,7 @@ class Dbi:
             raise msf.error(message)
         self.is_stripped = bool(flags & _STRIPPED)
         """Only public symbols are complete: private ones, their types and lines were taken out."""
-        self._known_modules: dict[int, Module] = {}
+        self._known_modules: dict[int, PdbModule] = {}
         self._modules_range = _HEAD.size, modules
         self._contributions_range = _HEAD.size + modules, contributions
         start = _HEAD.size + modules + contributions + section_map + sources + types_map + edit
@@ -91,7 +91,7 @@ class Dbi:
         """Return the number of modules."""
         return len(self._module_offsets)
 
-    def module(self, index: int) -> Module | None:
+    def module(self, index: int) -> PdbModule | None:
         """Return the module with the number `index`, or None if there is none."""
         found = self._known_modules.get(index)
         if found is not None or not 0 <= index < len(self._module_offsets):
@@ -99,11 +99,11 @@ class Dbi:
         data, at = self._modules, self._module_offsets[index]
         stream, symbols, c11, c13 = _MODULE.unpack_from(data, at)
         name = data[at + _MODULE.size : data.find(b"\0", at + _MODULE.size)]
-        found = Module(index, name.decode("utf-8", "replace"), stream, symbols, c11, c13)
+        found = PdbModule(index, name.decode("utf-8", "replace"), stream, symbols, c11, c13)
         self._known_modules[index] = found
         return found
 
-    def module_named(self, name: str) -> Module | None:
+    def module_named(self, name: str) -> PdbModule | None:
         """Return the module called `name`, in any case, or None."""
         index = self._module_indexes.get(name.lower())
         return None if index is None else self.module(index)

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from throwstack.pdb.inline_sites import read_annotations
+from throwstack.pdb.inline_sites import line_at
 from throwstack.pdb.signatures import Signatures
 from throwstack.pdb.types import Types
 from throwstack.pdb.variable_model import FunctionSymbol, Scope, ScopeKind, Variable
@@ -97,7 +97,7 @@ def _at_place(scope: Scope, section: int, offset: int) -> tuple[list[tuple[Varia
     distance = offset - (0 if scope.extent is None else scope.extent.begin)
     inlined: list[tuple[int, tuple[Variable, ...]]] = []
     for depth, site in _sites(scope, 1):
-        if any(one.begin <= distance < one.end for one in read_annotations(site.annotations)):
+        if line_at(site.annotations, distance) is not None:
             while inlined and inlined[-1][0] >= depth:
                 inlined.pop()
             inlined.append((depth, _in_scope(site, section, offset)))

@@ -24,34 +24,27 @@ _OFFSET, _ADVANCE, _LENGTH, _FILE, _LINE, _ADVANCE_BOTH, _LENGTH_AND_ADVANCE = 1
 _EMITTING = frozenset({_ADVANCE, _ADVANCE_BOTH, _LENGTH_AND_ADVANCE})
 _MAX_SITES = 1 << 16
 _MAX_DEPTH = 256
-_MAX_RANGES = 1 << 16
 
 
-class InlineRange(NamedTuple):
-    """A range of code from an inlined function: offsets in the function around it, file and line relative to the site.
+class InlineLine(NamedTuple):
+    """Where code of an inlined function is from.
 
-    `file` is None for the file in which the inlined function begins. `line` counts from the line where it begins.
+    `file` is None for the file in which the function begins. `line` counts from the line where it begins.
     """
 
-    begin: int
-    end: int
     file: int | None
     line: int
 
 
 class InlineSite(NamedTuple):
-    """One call that was inlined. `depth` is 1 if it was in the function itself, 2 if in a function inlined there."""
+    """One call that was inlined. `depth` is 1 if it was in the function itself, 2 if in a function inlined there.
+
+    `id` is the number of the inlined function, and `annotations` say which code is from it.
+    """
 
     depth: int
     id: int
-    ranges: list[InlineRange]
-
-    def at(self, offset: int) -> InlineRange | None:
-        """Return the range that has the byte at `offset` of the function, or None."""
-        for found in self.ranges:
-            if found[0] <= offset < found[1]:
-                return found
-        return None
+    annotations: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,68 +56,71 @@ class InlineSites:
     @property
     def kept_bytes(self) -> int:
         """Return about how many bytes of memory this takes."""
-        return 128 + sum(150 + 150 * len(site.ranges) for site in self.sites)
+        return 128 + 160 * len(self.sites) + sum(len(site.annotations) for site in self.sites)
 
-    def at(self, offset: int) -> list[tuple[InlineSite, InlineRange]]:
-        """Return the sites that have the byte at `offset` of the function, each in the one before it."""
-        chain: list[tuple[InlineSite, InlineRange]] = []
+    def at(self, offset: int) -> list[tuple[InlineSite, InlineLine]]:
+        """Return the sites that have the byte at `offset` of the function, each in the one before it.
+
+        A site without that byte has no site in it that has the byte.
+        """
+        chain: list[tuple[InlineSite, InlineLine]] = []
+        reached = 0  # how many sites around the next one have the byte
         for site in self.sites:
-            found = site.at(offset)
-            if found is not None:
-                while chain and chain[-1][0].depth >= site.depth:
-                    chain.pop()
-                chain.append((site, found))
+            depth = site.depth
+            if depth <= reached:
+                reached = depth - 1
+            if depth == reached + 1:
+                found = line_at(site.annotations, offset)
+                if found is not None:
+                    chain[reached:] = [(site, found)]
+                    reached = depth
         return chain
 
 
 def read_sites(body: bytes) -> InlineSites:
     """Return the sites in the records of a function. What is damaged is left out."""
     sites: list[InlineSite] = []
-    depth, left, at, end = 0, _MAX_RANGES, 0, len(body)
+    depth, at, end, head = 0, 0, len(body), _RECORD.unpack_from
     while at + _RECORD.size <= end:
-        length, kind = _RECORD.unpack_from(body, at)
+        length, kind = head(body, at)
         following = at + 2 + length
         if length < 2 or following > end:
             break
         if kind in _ANNOTATIONS_AT:
             depth += 1
-            if depth > _MAX_DEPTH or len(sites) >= _MAX_SITES or left <= 0:
+            if depth > _MAX_DEPTH or len(sites) >= _MAX_SITES:
                 break
-            ranges = read_annotations(body[at + _ANNOTATIONS_AT[kind] : following], left)
-            left -= len(ranges)
-            sites.append(InlineSite(depth, int.from_bytes(body[at + _ID_AT : at + _ID_AT + 4], "little"), ranges))
+            number = int.from_bytes(body[at + _ID_AT : at + _ID_AT + 4], "little")
+            sites.append(InlineSite(depth, number, body[at + _ANNOTATIONS_AT[kind] : following]))
         elif kind == _S_INLINESITE_END:
             depth -= 1
         at = following
     return InlineSites(tuple(sites))
 
 
-def read_annotations(data: bytes, limit: int = _MAX_RANGES) -> list[InlineRange]:  # noqa: C901, PLR0912 a code each
-    """Return the ranges that the annotations `data` of a site emit, at most `limit`.
+def line_at(annotations: bytes, wanted: int) -> InlineLine | None:  # noqa: C901, PLR0912 one branch for each code
+    """Return where the code at the offset `wanted` of the function is from; None if it is not from this site.
 
-    The last one may have no length. Such a range is left out, and so are all after damage.
+    The last range may have no length. Nothing is in it. Damage ends the program.
     """
-    ranges: list[InlineRange] = []
     offset = line = 0
     file: int | None = None
     begun: tuple[int, int | None, int] | None = None  # the range that has no end yet: its begin, file and line
-    numbers = _numbers(data)
-    for code, operand in zip(numbers, numbers, strict=False):
-        if code == 0 or len(ranges) >= limit:
+    # Numbers below 128 are one byte each, and mostly there are no others.
+    numbers = _numbers(annotations) if annotations and max(annotations) >= 0x80 else iter(annotations)
+    for code in numbers:
+        operand = next(numbers, None)
+        if not code or operand is None:
             break
-        length = 0
-        if code == _OFFSET:
-            offset = operand
-        elif code == _FILE:
-            file = operand
-        elif code == _LINE:
+        if code == _LINE:
             line += _signed(operand)
         elif code == _LENGTH:
-            if begun is not None:
-                ranges.append(InlineRange(begun[0], begun[0] + operand, begun[1], begun[2]))
-                begun = None
+            if begun is not None and begun[0] <= wanted < begun[0] + operand:
+                return InlineLine(begun[1], begun[2])
+            begun = None
             offset += operand
         elif code in _EMITTING:
+            length = 0
             if code == _ADVANCE_BOTH:
                 advance = operand & 15
                 line += _signed(operand >> 4)
@@ -133,13 +129,16 @@ def read_annotations(data: bytes, limit: int = _MAX_RANGES) -> list[InlineRange]
             else:
                 advance = operand
             offset += advance
-            if begun is not None:
-                ranges.append(InlineRange(begun[0], offset, begun[1], begun[2]))
-            begun = offset, file, line
-            if length:
-                ranges.append(InlineRange(offset, offset + length, file, line))
-                begun = None
-    return ranges
+            if begun is not None and begun[0] <= wanted < offset:
+                return InlineLine(begun[1], begun[2])
+            if length and offset <= wanted < offset + length:
+                return InlineLine(file, line)
+            begun = None if length else (offset, file, line)
+        elif code == _FILE:
+            file = operand
+        elif code == _OFFSET:
+            offset = operand
+    return None
 
 
 def _numbers(data: bytes) -> Iterator[int]:

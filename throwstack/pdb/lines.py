@@ -11,8 +11,10 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import gt
+from sys import byteorder
 
 from throwstack.pdb.msf import Stream
 from throwstack.pdb.ranges import Ranges, key_of
@@ -22,6 +24,7 @@ _LINES_HEAD = struct.Struct("<IHHI")
 _FILE_HEAD = struct.Struct("<III")
 _INLINEE = struct.Struct("<III")
 _LINES, _FILES, _INLINEES, _IMPORTS, _EXPORTS = 0xF2, 0xF4, 0xF6, 0xF7, 0xF8
+_WITH_MORE_FILES = 1
 _NOT_LINES = frozenset({0xFEEFEE, 0xF00F00})
 """Numbers that a compiler gives to code of its own. A debugger steps over it as a part of the line before."""
 _LINE_BITS = 0xFFFFFF
@@ -33,11 +36,11 @@ _MAX_INLINEES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class LineBlock:
-    """The lines of one range of code, sorted by offset in the range."""
+    """The lines of one range of code, sorted by offset in the range. The number of a line is in its low 24 bits."""
 
     offsets: array[int]
     lines: array[int]
-    files: array[int]
+    files: Sequence[int]
 
     @property
     def kept_bytes(self) -> int:
@@ -47,19 +50,37 @@ class LineBlock:
     def at(self, offset: int) -> tuple[int, int] | None:
         """Return file and line of the byte at `offset` of the range, or None."""
         index = bisect_right(self.offsets, offset) - 1
-        return None if index < 0 else (self.files[index], self.lines[index])
+        while index >= 0:
+            line = self.lines[index] & _LINE_BITS
+            if line not in _NOT_LINES:
+                return self.files[index], line
+            index -= 1
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class Inlinees:
-    """Where the functions that a module inlines begin: file and line by the number of their id."""
+    """Where the functions begin that a module inlines: records as they are in the PDB, or by the number of an id."""
 
-    begins: dict[int, tuple[int, int]] = field(default_factory=dict)
+    tables: list[bytes]
+    begins: dict[int, tuple[int, int]]
 
     @property
     def kept_bytes(self) -> int:
         """Return about how many bytes of memory this takes."""
-        return 256 + 250 * len(self.begins)
+        return 256 + sum(map(len, self.tables)) + 250 * len(self.begins)
+
+    def begin(self, number: int) -> tuple[int, int] | None:
+        """Return file and line where the function with the id `number` begins, or None."""
+        wanted = number.to_bytes(4, "little")
+        for table in self.tables:
+            at = table.find(wanted)
+            while at >= 0 and at % _INLINEE.size:
+                at = table.find(wanted, at + 1)
+            if 0 <= at <= len(table) - _INLINEE.size:
+                _, file, line = _INLINEE.unpack_from(table, at)
+                return file, line
+        return self.begins.get(number)
 
 
 class ModuleLines:
@@ -91,20 +112,22 @@ class ModuleLines:
         """Return the lines of the subsection at `position` of the stream. Raises `NotAPdb`."""
         size = int.from_bytes(self._stream.read(position + 4, 4), "little")
         data = self._stream.read(position + _SUBSECTION.size, min(size, _MAX_PART, self._end - position))
-        rows: list[tuple[int, int, int]] = []
+        words, files = array("I"), []
         at = _LINES_HEAD.size
         while at + _FILE_HEAD.size <= len(data):
             file, count, length = _FILE_HEAD.unpack_from(data, at)
             count = min(count, (len(data) - at - _FILE_HEAD.size) // 8)
-            words = struct.unpack_from(f"<{2 * count}I", data, at + _FILE_HEAD.size)
-            rows += [
-                (offset, line & _LINE_BITS, file)
-                for offset, line in zip(words[::2], words[1::2], strict=True)
-                if line & _LINE_BITS not in _NOT_LINES
-            ]
+            words.frombytes(data[at + _FILE_HEAD.size : at + _FILE_HEAD.size + 8 * count])
+            files += [file] * count
             at += max(length, _FILE_HEAD.size)
-        rows.sort(key=lambda row: row[0])  # several files of one range have their lines mixed
-        return LineBlock(*(array("I", (row[column] for row in rows)) for column in range(3)))
+        if byteorder == "big":
+            words.byteswap()
+        offsets, lines = words[0::2], words[1::2]
+        if any(map(gt, offsets, offsets[1:])):  # several files of one range have their lines mixed
+            order = sorted(range(len(offsets)), key=offsets.__getitem__)
+            offsets, lines = (array("I", map(values.__getitem__, order)) for values in (offsets, lines))
+            files = list(map(files.__getitem__, order))
+        return LineBlock(offsets, lines, files)
 
     def file_name_offset(self, file: int) -> int | None:
         """Return the offset of a file's path among the PDB's strings, or None. Raises `NotAPdb`."""
@@ -115,18 +138,20 @@ class ModuleLines:
 
     def inlinees(self) -> Inlinees:
         """Return where the functions begin that the module inlines. Raises `NotAPdb`."""
-        found: dict[int, tuple[int, int]] = {}
+        tables: list[bytes] = []
+        begins: dict[int, tuple[int, int]] = {}
         for start, size in self._subsections.get(_INLINEES, ()):
             data = self._stream.read(start, min(size, _MAX_PART))
-            has_more_files = int.from_bytes(data[:4], "little") == 1
+            if int.from_bytes(data[:4], "little") != _WITH_MORE_FILES:
+                tables.append(data[4:])
+                continue
             at = 4
-            while at + _INLINEE.size <= len(data) and len(found) < _MAX_INLINEES:
+            while at + _INLINEE.size <= len(data) and len(begins) < _MAX_INLINEES:
                 number, file, line = _INLINEE.unpack_from(data, at)
-                found[number] = file, line
+                begins[number] = file, line
                 at += _INLINEE.size
-                if has_more_files:
-                    at += 4 + 4 * int.from_bytes(data[at : at + 4], "little")
-        return Inlinees(found)
+                at += 4 + 4 * int.from_bytes(data[at : at + 4], "little")
+        return Inlinees(tables, begins)
 
     def imported(self, number: int) -> tuple[int, int] | None:
         """Return what the id `number` of another module is: offset of that module's name, id there. Raises `NotAPdb`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from throwstack.pdb.dbi import Dbi, Module
+from throwstack.pdb.dbi import Dbi, PdbModule
 from throwstack.pdb.inline_sites import InlineSites, read_sites
 from throwstack.pdb.kept import Kept
 from throwstack.pdb.lines import Inlinees, LineBlock, ModuleLines
@@ -63,7 +63,7 @@ class ModuleReader:
         )
         found = []
         for site, part in sites.at(offset):
-            begin = self._inlinees(index, lines).begins.get(site.id)
+            begin = self._inlinees(index, lines).begin(site.id)
             file = part.file if part.file is not None else begin[0] if begin is not None else None
             path = "" if file is None else self._path(lines, file)
             line = 0 if begin is None else max(0, begin[1] + part.line)
@@ -97,9 +97,9 @@ class ModuleReader:
     def _block(self, index: int, lines: ModuleLines, position: int) -> LineBlock:
         return self._kept.get((self._owner, ("block", index, position)), lambda: lines.block(position))
 
-    def _read_symbols(self, module: Module) -> ModuleSymbols:
+    def _read_symbols(self, module: PdbModule) -> ModuleSymbols:
         return ModuleSymbols(self._msf.stream(module.stream), module.symbols_size)
 
-    def _read_lines(self, module: Module) -> ModuleLines:
+    def _read_lines(self, module: PdbModule) -> ModuleLines:
         start = module.symbols_size + module.c11_size
         return ModuleLines(self._msf.stream(module.stream), start, module.c13_size)

@@ -92,10 +92,6 @@ class ModuleSymbols:
         """Return all that starts at this place. Folded functions have a record each. Raises `NotAPdb`."""
         return tuple(self._read_all(iter(self._ranges.starting_at(key_of(section, offset)))))
 
-    def has_several_at(self, section: int, offset: int) -> bool:
-        """Say whether two or more records start at this place."""
-        return self._ranges.has_several_at(key_of(section, offset))
-
     def last_before(self, section: int, offset: int) -> CodeSymbol | None:
         """Return what starts last at or before this place in the same section, or None. Raises `NotAPdb`."""
         position = self._ranges.last_before(key_of(section, offset))

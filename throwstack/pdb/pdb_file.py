@@ -60,7 +60,7 @@ class FoundFunction:
 
     `rva` is where the function starts, or None if it was inlined. `file` and `line` are those of the address; "" and 0
     if the PDB does not have them. `is_inside` says whether the address is in the function; None if the PDB does not
-    know where the function ends. `others` are further names of the same code, which the linker folded.
+    know where the function ends. `place` is where a public symbol is.
     """
 
     name: str
@@ -69,7 +69,7 @@ class FoundFunction:
     line: int = 0
     is_public: bool = False
     is_inside: bool | None = True
-    others: tuple[str, ...] = ()
+    place: Place | None = None
     record: FunctionRecord | None = None
     is_moved: bool = False
     """The address is in a piece of code that was moved away from the start of the function."""
@@ -202,7 +202,7 @@ class PdbFile:
         file, line = self.modules.line(record.module, *place)
         name = self._trampoline_name(record) if symbol.kind is CodeKind.TRAMPOLINE else symbol.name
         start = self._start(rva, symbol.section, symbol.offset)
-        outer = FoundFunction(name, start, file, line, others=self._others(record), record=record)
+        outer = FoundFunction(name, start, file, line, record=record)
         return (*self._inlined(record), outer)
 
     def _inlined(self, record: FunctionRecord) -> Iterator[FoundFunction]:
@@ -248,9 +248,9 @@ class PdbFile:
             is_inside = False
         elif is_moved:
             is_inside = True  # its neighbours are other functions and prove nothing
-        others = tuple(symbol.name for symbol in near[1:] if symbol.is_function)
         name = near[0].name
-        return (FoundFunction(name, start, is_public=True, is_inside=is_inside, others=others, is_moved=is_moved),)
+        at = section, near[0].offset
+        return (FoundFunction(name, start, is_public=True, is_inside=is_inside, place=at, is_moved=is_moved),)
 
     def nearest(self, rva: int) -> FoundFunction | None:
         """Return the function that starts last at or before `rva`, in the same section, or None.
@@ -279,21 +279,21 @@ class PdbFile:
         found = None if symbols is None else symbols.last_before(*place)
         return found if found is not None and found.kind in {CodeKind.FUNCTION, CodeKind.THUNK} else None
 
-    def _others(self, record: FunctionRecord) -> tuple[str, ...]:
+    def folded_with(self, found: FoundFunction) -> tuple[str, ...]:
         """Return the further names of a function that the linker folded with others because their code is the same.
 
         One of them has a record in the module that contributed the code. Those of other modules have public symbols.
         """
-        symbol = record.symbol
-        place = symbol.section, symbol.offset
-        if self.publics.has_several_at(*place):
-            names = tuple(public.name for public in self.publics.at(*place) if public.is_function)
-            if len(names) > 1:
-                return names
-        symbols = self.modules.symbols(record.module)
-        if symbols is None or not symbols.has_several_at(*place):
+        symbol = None if found.record is None else found.record.symbol
+        place = found.place if symbol is None else (symbol.section, symbol.offset)
+        if place is None:
             return ()
-        return tuple(dict.fromkeys(one.name for one in symbols.starting_at(*place) if one.name != symbol.name))
+        names = tuple(public.name for public in self.publics.at(*place) if public.is_function)
+        if len(names) > 1 or found.record is None or symbol is None:
+            return names
+        symbols = self.modules.symbols(found.record.module)
+        procedures = () if symbols is None else symbols.starting_at(*place)
+        return tuple(dict.fromkeys(one.name for one in procedures if one.name != symbol.name))
 
     def _trampoline_name(self, record: FunctionRecord) -> str:
         """Return the name of a trampoline, as debuggers make it: `ILT+5(_main)`."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from functools import partial
+from dataclasses import dataclass
 
 from throwstack.core.registers import Arch
 from throwstack.files.symbol_path import Say
@@ -130,19 +130,26 @@ class PdbTable(SymbolTable):
         name = self._shown(found)
         file = _DRIVE_INSIDE.sub("", found.file)
         source = f"{file} @ {found.line}" if file and found.line else ""
-        plain = (plain_name(other, self.pdb.dbi.machine) for other in found.others)
-        others = tuple(other for other in dict.fromkeys(plain) if other != name)
-        describe = partial(self._signature, found, name)
-        return LocatedFunction(name, found.rva, source, found.name, found.is_inside, others, describe)
+        return LocatedFunction(name, found.rva, source, found.name, found.is_inside, _Facts(self, found, name))
 
-    def _signature(self, found: FoundFunction, name: str) -> str:
+    def signature_of(self, found: FoundFunction, name: str) -> str:
+        """Return the signature of a function that is called `name`; "" if the PDB does not have its type."""
         try:
-            return self._read_signature(found, name)
+            return self._signature(found, name)
         except NotAPdb as error:
             self._damaged(error)
             return ""
 
-    def _read_signature(self, found: FoundFunction, name: str) -> str:
+    def others_of(self, found: FoundFunction, name: str) -> tuple[str, ...]:
+        """Return the other functions with the code of the one that is called `name`."""
+        try:
+            plain = (plain_name(other, self.pdb.dbi.machine) for other in self.pdb.folded_with(found))
+            return tuple(other for other in dict.fromkeys(plain) if other != name)
+        except NotAPdb as error:
+            self._damaged(error)
+            return ()
+
+    def _signature(self, found: FoundFunction, name: str) -> str:
         if found.record is not None:
             return self.details.signature(self.pdb.symbols_of(found.record), name)
         if not found.type:
@@ -159,3 +166,18 @@ class PdbTable(SymbolTable):
         except NotAPdb as error:
             self._damaged(error)
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What is read of a function when it is asked for."""
+
+    table: PdbTable
+    found: FoundFunction
+    name: str
+
+    def signature(self) -> str:
+        return self.table.signature_of(self.found, self.name)
+
+    def others(self) -> tuple[str, ...]:
+        return self.table.others_of(self.found, self.name)

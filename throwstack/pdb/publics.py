@@ -72,12 +72,6 @@ class Publics:
         last = self._keys.last_at_or_before(key)
         return self._together(last) if last >= 0 and self._keys[last] == key else ()
 
-    def has_several_at(self, section: int, offset: int) -> bool:
-        """Say whether there are two symbols or more at exactly this place. Raises `NotAPdb`."""
-        key = key_of(section, offset)
-        last = self._keys.last_at_or_before(key)
-        return last > 0 and self._keys[last] == self._keys[last - 1] == key
-
     def named(self, name: str) -> Iterator[PublicSymbol]:
         """Yield the symbols whose decorated name is `name`. Raises `NotAPdb`."""
         for offset in self._hash.offsets(name):

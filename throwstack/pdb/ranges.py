@@ -31,9 +31,10 @@ class Ranges:
         The order of ranges that start at the same key is that of their numbers.
         """
         if any(map(gt, starts, starts[1:])):
-            order = sorted(range(len(starts)), key=lambda index: (starts[index], numbers[index]))
-            starts, sizes, numbers = (
-                array(values.typecode, map(values.__getitem__, order)) for values in (starts, sizes, numbers)
+            rows = sorted(zip(starts, numbers, sizes, strict=True))
+            starts, numbers, sizes = (
+                array(values.typecode, (row[column] for row in rows))
+                for column, values in enumerate((starts, numbers, sizes))
             )
         self._starts, self._sizes, self._numbers = starts, sizes, numbers
         ends = array("Q", accumulate(map(add, starts, sizes), max))
@@ -72,11 +73,6 @@ class Ranges:
         first = bisect_left(self._starts, key)
         last = bisect_right(self._starts, key, first)
         return list(self._numbers[first : min(last, first + _MAX_OVERLAPPING)])
-
-    def has_several_at(self, key: int) -> bool:
-        """Say whether two or more ranges start at `key`."""
-        index = bisect_right(self._starts, key) - 1
-        return index > 0 and self._starts[index] == self._starts[index - 1] == key
 
     def last_before(self, key: int) -> int | None:
         """Return the number of the first of those ranges that start last at or before `key`, or None."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from sys import byteorder
 from typing import Protocol
 
-from throwstack.pdb.codeview import records
+from throwstack.pdb.codeview import record_offsets, records
 
 _HEADER = struct.Struct("<5IHHIIiIiI")
 _NO_STREAM = 0xFFFF
@@ -115,7 +115,7 @@ class TypeStream:
         begin = self._offsets[index]
         end = self._offsets[index + 1] if index + 1 < len(self._offsets) else self._size
         data = self._stream.read(self._header_size + begin, max(0, min(end - begin, _MAX_PART)))
-        made = data, [record.at for record in records(data, 0, len(data))]
+        made = data, record_offsets(data)
         self._kept[index] = made
         if len(self._kept) > _KEPT_PARTS:
             self._kept.popitem(last=False)
