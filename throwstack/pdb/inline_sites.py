@@ -93,7 +93,7 @@ def read_sites(body: bytes) -> InlineSites:
             number = int.from_bytes(body[at + _ID_AT : at + _ID_AT + 4], "little")
             sites.append(InlineSite(depth, number, body[at + _ANNOTATIONS_AT[kind] : following]))
         elif kind == _S_INLINESITE_END:
-            depth -= 1
+            depth = max(0, depth - 1)
         at = following
     return InlineSites(tuple(sites))
 

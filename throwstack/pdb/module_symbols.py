@@ -79,6 +79,9 @@ class ModuleSymbols:
         """The offset in its section of the first trampoline."""
         self._ranges = self._list()
 
+    def __len__(self) -> int:
+        return len(self._ranges)
+
     @property
     def kept_bytes(self) -> int:
         """Return about how many bytes of memory this takes."""

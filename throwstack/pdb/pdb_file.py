@@ -109,10 +109,7 @@ class PdbFile:
     @property
     def has_functions(self) -> bool:
         """Say whether the PDB names any code."""
-        return len(self.publics) > 0 or any(
-            module is not None and module.symbols_size > 4
-            for module in map(self.dbi.module, range(self.dbi.module_count))
-        )
+        return len(self.publics) > 0 or any(map(self.modules.symbols, range(self.dbi.module_count)))
 
     @cached_property
     def omap(self) -> Omap:
