@@ -32,7 +32,7 @@ _MAX_REMEMBERED = 50_000
 class PdbTable(SymbolTable):
     """The symbols of one PDB. Where the PDB is damaged it has none, and says so once."""
 
-    __slots__ = ("_frames", "_is_damaged", "_located", "_say", "_signatures", "details", "pdb")
+    __slots__ = ("_frames", "_is_damaged", "_located", "_named", "_say", "_signatures", "details", "pdb")
 
     def __init__(self, pdb: PdbFile, say: Say) -> None:
         """`pdb` is open as long as the table is used. `say` is called with a message if it is damaged.
@@ -48,6 +48,7 @@ class PdbTable(SymbolTable):
         self._signatures = Signatures(pdb.types, pdb.ids, Arch.X86 if pdb.dbi.machine == X86 else Arch.X64)
         self.details = FunctionDetails(pdb.types, self._signatures, self._body_at, pdb.rva_at)
         """The functions with their variables."""
+        self._named: dict[str, list[int]] = {}
         self._located: dict[int, tuple[LocatedFunction, ...]] = {}
 
     def __len__(self) -> int:
@@ -79,11 +80,17 @@ class PdbTable(SymbolTable):
 
     def rvas_of(self, name: str) -> list[int]:
         """Return the RVAs of all functions called `name`, in order."""
-        try:
-            return self.pdb.rvas_of(name)
-        except NotAPdb as error:
-            self._damaged(error)
-            return []
+        known = self._named.get(name)
+        if known is None:
+            if len(self._named) >= _MAX_REMEMBERED:
+                self._named.clear()
+            try:
+                known = self.pdb.rvas_of(name)
+            except NotAPdb as error:
+                self._damaged(error)
+                known = []
+            self._named[name] = known
+        return known
 
     def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
         """Return the functions at `rva`. Inlined ones come first, from the innermost outwards.
