@@ -24,6 +24,10 @@ _LINES_HEAD = struct.Struct("<IHHI")
 _FILE_HEAD = struct.Struct("<III")
 _INLINEE = struct.Struct("<III")
 _LINES, _FILES, _INLINEES, _IMPORTS, _EXPORTS = 0xF2, 0xF4, 0xF6, 0xF7, 0xF8
+_LISTED = frozenset({_FILES, _INLINEES, _IMPORTS, _EXPORTS})
+_MAX_LISTED = 1024
+"""How many subsections of a kind are looked at. Linkers write one of each."""
+_MAX_SUBSECTIONS = 1 << 23
 _WITH_MORE_FILES = 1
 _NOT_LINES = frozenset({0xFEEFEE, 0xF00F00})
 """Numbers that a compiler gives to code of its own. A debugger steps over it as a part of the line before."""
@@ -182,7 +186,9 @@ class ModuleLines:
         starts, sizes, positions = array("Q"), array("I"), array("I")
         position, base, window = self._start, 0, b""
         head_size = _SUBSECTION.size + _LINES_HEAD.size
-        while position + _SUBSECTION.size <= self._end and len(starts) < _MAX_BLOCKS:
+        for _ in range(_MAX_SUBSECTIONS):
+            if position + _SUBSECTION.size > self._end or len(starts) >= _MAX_BLOCKS:
+                break
             at = position - base
             if at + head_size > len(window) and base + len(window) < self._end:
                 base, at = position, 0
@@ -193,9 +199,11 @@ class ModuleLines:
                 starts.append(section << 32 | offset)
                 sizes.append(length)
                 positions.append(position)
-            elif kind in {_FILES, _INLINEES, _IMPORTS, _EXPORTS}:
-                inside = min(size, self._end - position - _SUBSECTION.size)
-                self._subsections.setdefault(kind, []).append((position + _SUBSECTION.size, inside))
+            elif kind in _LISTED:
+                listed = self._subsections.setdefault(kind, [])
+                if len(listed) < _MAX_LISTED:
+                    inside = min(size, self._end - position - _SUBSECTION.size)
+                    listed.append((position + _SUBSECTION.size, inside))
             position += _SUBSECTION.size + (size + 3 & ~3)
         return Ranges(starts, sizes, positions)
 
