@@ -50,8 +50,8 @@ def compare_types(pdb: Path) -> tuple[int, list[str]]:
         if kind not in _STRUCTURES:
             continue
         compared += 1
-        for difference in _differences(file, number, name, lines, lists):
-            differences.append(f"{pdb.name} {number:#x} {name}: {difference}")
+        found = _differences(file, number, name, lines, lists)
+        differences += [f"{pdb.name} {number:#x} {name}: {difference}" for difference in found]
         if len(differences) > _MAX_DIFFERENCES:
             break
     file.close()
