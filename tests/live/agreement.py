@@ -116,8 +116,8 @@ def values(checked: Sequence[Checked]) -> list[str]:
     """Return what is shown of the values of variables that programs noted of themselves."""
     lines = [
         *("## Values of variables", ""),
-        "`values.exe` notes the values of parameters and locals before it calls on. What the report shows of them, with",
-        "the PDB, is compared with that. What is not shown has a reason: optimised out, in a register that a call may",
+        "`values.exe` notes the values of parameters and locals before it calls on. With its PDB, what the report shows",
+        "of them is compared with that. What is not shown has a reason: optimised out, in a register that a call may",
         "change, not at this address.",
         "",
         _line(("Arch", "Compiler", "Values noted", "Shown", "Parameters noted", "Shown", "Wrong")),

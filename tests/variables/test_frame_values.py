@@ -173,7 +173,7 @@ def test_a_distance_from_esp_counts_from_before_the_call(tmp_path):
     """The callee has removed its two arguments, so that esp after the return is 8 higher than at the call."""
     item = Local("n", "int", (Place(0, 0x40, Register.ESP, 0x10),))
     it = described(tmp_path, item, memory={STACK + 0x10: words(9)})
-    inner = it.frame(slot=STACK - 4)
+    inner = it.frame(slot=STACK - 4, is_interrupted=True)
     frame = it.frame(esp=STACK + 8)
     assert it.variables(frame, inner)["n"].text == "9"
     assert it.variables(frame)["n"].reason == "the stack pointer before the call is not known"
