@@ -72,12 +72,9 @@ class Inlinees:
 
     def begin(self, number: int) -> tuple[int, int] | None:
         """Return file and line where the function with the id `number` begins, or None."""
-        wanted = number.to_bytes(4, "little")
         for table in self.tables:
-            at = table.find(wanted)
-            while at >= 0 and at % _INLINEE.size:
-                at = table.find(wanted, at + 1)
-            if 0 <= at <= len(table) - _INLINEE.size:
+            at = _record_with(table, number, _INLINEE.size)
+            if at is not None and at + _INLINEE.size <= len(table):
                 _, file, line = _INLINEE.unpack_from(table, at)
                 return file, line
         return self.begins.get(number)
@@ -176,9 +173,9 @@ class ModuleLines:
         """Return the id that other modules know by `number`, or None. Raises `NotAPdb`."""
         for start, size in self._subsections.get(_EXPORTS, ()):
             data = self._stream.read(start, min(size, _MAX_PART))
-            for outside, inside in struct.iter_unpack("<II", data[: len(data) // 8 * 8]):
-                if outside == number:
-                    return int(inside)
+            found = _record_with(data, number, 8)
+            if found is not None and found + 8 <= len(data):
+                return int.from_bytes(data[found + 4 : found + 8], "little")
         return None
 
     def _list(self) -> Ranges:
@@ -201,3 +198,12 @@ class ModuleLines:
                 self._subsections.setdefault(kind, []).append((position + _SUBSECTION.size, inside))
             position += _SUBSECTION.size + (size + 3 & ~3)
         return Ranges(starts, sizes, positions)
+
+
+def _record_with(table: bytes, number: int, size: int) -> int | None:
+    """Return the offset of the first record that begins with the 32-bit `number` in a table of records of `size`."""
+    wanted = number.to_bytes(4, "little")
+    at = table.find(wanted)
+    while at >= 0 and at % size:
+        at = table.find(wanted, at + 1)
+    return at if at >= 0 else None

@@ -15,6 +15,7 @@ from throwstack.pdb.string_table import StringTable
 
 _IMPORTED = 0x80000000
 _OWNERS = count()
+_MAX_REMEMBERED = 1 << 14
 
 
 class ModuleReader:
@@ -27,6 +28,7 @@ class ModuleReader:
         self._names = names
         self._kept = kept
         self._owner = next(_OWNERS)
+        self._imported: dict[tuple[int, int], int] = {}
 
     def close(self) -> None:
         """Forget what is kept of this PDB."""
@@ -67,13 +69,21 @@ class ModuleReader:
             file = part.file if part.file is not None else begin[0] if begin is not None else None
             path = "" if file is None else self._path(lines, file)
             line = 0 if begin is None else max(0, begin[1] + part.line)
-            found.append((self._resolved(lines, site.id), path, line))
+            found.append((self._resolved(index, lines, site.id), path, line))
         return found[::-1]
 
-    def _resolved(self, lines: ModuleLines, number: int) -> int:
+    def _resolved(self, index: int, lines: ModuleLines, number: int) -> int:
         """Return the id in this PDB of an inlined function, maybe one of another module; 0 if it is not found."""
         if not number & _IMPORTED:
             return number
+        known = self._imported.get((index, number))
+        if known is None:
+            if len(self._imported) >= _MAX_REMEMBERED:
+                self._imported.clear()
+            known = self._imported[index, number] = self._imported_id(lines, number)
+        return known
+
+    def _imported_id(self, lines: ModuleLines, number: int) -> int:
         imported = lines.imported(number)
         module = None if imported is None else self._dbi.module_named(self._names.at(imported[0]))
         exporting = None if module is None else self._lines(module.index)
