@@ -64,7 +64,7 @@ ADDRESSES ?= 10000
 
 test-pdbs: $(VENV)/.tools
 	$(BIN)/python -m tests.real_pdbs --addresses $(ADDRESSES)
-	$(BIN)/python -m pytest tests/real_pdbs
+	THROWSTACK_ALL_DAMAGE=1 $(BIN)/python -m pytest tests/real_pdbs
 
 # Mutants against the engine and the plugins, on two cores. SECONDS is for both together; with COUNT, so many of the
 # engine's and a 25th as many of the plugins'. What is found is repeated with `python -m tests.fuzz … --seed S --only N`.

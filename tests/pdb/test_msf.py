@@ -83,6 +83,31 @@ def test_a_stream_longer_than_the_file_is_damage(tmp_path):
         MsfFile(path)
 
 
+def test_more_files_than_a_process_can_have_open(tmp_path):
+    """A dump of a whole machine has a thousand DLLs. The file that was opened first is closed, and opened once more."""
+    files = []
+    for number in range(200):
+        path = tmp_path / f"{number}.pdb"
+        path.write_bytes(write_msf([b"", number.to_bytes(2, "little") * 600], 512))
+        files.append(MsfFile(path))
+    opened = [file for file in files if file._file is not None]
+    assert len(opened) <= 64
+    for number, file in enumerate(files):
+        assert file.stream(1).read(998) == number.to_bytes(2, "little") * 101
+        file.close()
+    assert all(file._file is None for file in files)
+
+
+def test_a_file_that_was_replaced_while_it_rested(tmp_path):
+    path = written(tmp_path, write_msf([b"", STREAM * 4], 512))
+    with MsfFile(path) as msf:
+        msf._rest()
+        path.write_bytes(write_msf([b"", STREAM * 3], 512))
+        with pytest.raises(NotAPdb, match="changed while it was read"):
+            msf.stream(1).read(600, 600)
+    path.unlink()
+
+
 def test_a_closed_file_can_be_removed(tmp_path):
     """Windows does not remove a file that is open or mapped."""
     path = written(tmp_path, write_msf([b"", STREAM], 512))

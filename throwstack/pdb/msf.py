@@ -14,9 +14,12 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from collections import deque
+from io import FileIO
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
+from weakref import ref
 
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.text import escape
@@ -37,6 +40,10 @@ _MAX_STREAMS = 1 << 16
 _NIL = 0xFFFFFFFF
 _MAX_KEPT = 1 << 20
 """How many bytes of single blocks are kept: binary searches read the same blocks over and over."""
+
+_MAX_OPEN = 64
+_OPEN: deque[ref[MsfFile]] = deque()
+"""The files that were opened last, oldest first."""
 
 
 class NotAPdb(ThrowstackError):
@@ -91,8 +98,10 @@ class MsfFile:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe waits until somebody writes to it
             message = "not a regular file"
             raise self.error(message)
-        self._file = path.open("rb", buffering=0)
         self._kept: dict[int, bytes] = {}
+        self._is_closed = False
+        self._file: FileIO | None = None
+        self._stamp = self._open()
         try:
             self._read_directory()
         except BaseException:
@@ -109,7 +118,8 @@ class MsfFile:
 
     def close(self) -> None:
         """Close the file. Its streams cannot be read any more."""
-        self._file.close()
+        self._is_closed = True
+        self._rest()
 
     def error(self, reason: str) -> NotAPdb:
         """Return the error that says `reason` of this file."""
@@ -148,19 +158,54 @@ class MsfFile:
             raise self.error(message)
         return data
 
+    def _open(self) -> tuple[int, int]:
+        """Open the file. Return its size in bytes and its modification time in nanoseconds."""
+        self._file = FileIO(self.path)
+        _OPEN.append(ref(self))
+        if len(_OPEN) > _MAX_OPEN:
+            oldest = _OPEN.popleft()()
+            if oldest is not None and oldest is not self:
+                oldest._rest()  # noqa: SLF001 another file of this class
+        status = os.fstat(self._file.fileno())
+        self.size = status.st_size
+        return status.st_size, status.st_mtime_ns
+
+    def _open_again(self) -> FileIO:
+        """Open the file once more after others were opened, unless it is closed for good. Return it."""
+        if self._is_closed:
+            message = f"{self.path} is closed"
+            raise ValueError(message)
+        try:
+            stamp = self._open()
+        except OSError as error:
+            message = f"cannot be read any more ({error.strerror or error})"
+            raise self.error(message) from None
+        if stamp != self._stamp or self._file is None:
+            message = "changed while it was read"
+            raise self.error(message)
+        return self._file
+
+    def _rest(self) -> None:
+        """Close the file until it is needed again. A dump has more PDBs than a process can have open files."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _read_at(self, offset: int, size: int) -> bytes:
         """Return `size` bytes of the file at `offset`, or fewer at its end."""
-        self._file.seek(offset)
-        data = self._file.read(size)
+        file = self._file
+        if file is None:
+            file = self._open_again()
+        file.seek(offset)
+        data = file.read(size)
         while data and len(data) < size:  # a system call returns at most 2 GB, and some file systems less
-            more = self._file.read(size - len(data))
+            more = file.read(size - len(data))
             if not more:
                 break
             data += more
         return data or b""
 
     def _read_directory(self) -> None:
-        self.size = self._file.seek(0, os.SEEK_END)
         head = self._read_at(0, _SUPERBLOCK.size)
         if len(head) < _SUPERBLOCK.size or head[:32] != _MAGIC:
             raise self.error(

@@ -37,7 +37,7 @@ _FASTLINK = (
 class PdbTable(SymbolTable):
     """The symbols of one PDB. Where the PDB is damaged it has none, and says so once."""
 
-    __slots__ = ("_frames", "_is_damaged", "_located", "_say", "_signatures", "details", "pdb")
+    __slots__ = ("_frames", "_is_damaged", "_located", "_named", "_say", "_signatures", "details", "pdb")
 
     def __init__(self, pdb: PdbFile, say: Say) -> None:
         """`pdb` is open as long as the table is used. `say` is called with a message if it is damaged.
@@ -53,6 +53,7 @@ class PdbTable(SymbolTable):
         self._signatures = Signatures(pdb.types, pdb.ids, Arch.X86 if pdb.dbi.machine == X86 else Arch.X64)
         self.details = FunctionDetails(pdb.types, self._signatures, self._body_at, pdb.rva_at)
         """The functions with their variables."""
+        self._named: dict[str, list[int]] = {}
         self._located: dict[int, tuple[LocatedFunction, ...]] = {}
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class PdbTable(SymbolTable):
         try:
             return len(self.pdb.publics) or int(self.pdb.has_functions)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return 0
 
     @property
@@ -71,7 +72,7 @@ class PdbTable(SymbolTable):
         try:
             is_full = self.pdb.kind is PdbKind.PRIVATE and self.pdb.has_lines
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             is_full = True
         return "" if is_full else _PUBLIC
 
@@ -83,7 +84,7 @@ class PdbTable(SymbolTable):
         try:
             found = self.pdb.nearest(rva)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return None
         return None if found is None or found.rva is None else (self._shown(found), found.rva)
 
@@ -96,11 +97,17 @@ class PdbTable(SymbolTable):
 
     def rvas_of(self, name: str) -> list[int]:
         """Return the RVAs of all functions called `name`, in order."""
-        try:
-            return self.pdb.rvas_of(name)
-        except NotAPdb as error:
-            self._damaged(error)
-            return []
+        known = self._named.get(name)
+        if known is None:
+            if len(self._named) >= _MAX_REMEMBERED:
+                self._named.clear()
+            try:
+                known = self.pdb.rvas_of(name)
+            except NotAPdb as error:
+                self.damaged(error)
+                known = []
+            self._named[name] = known
+        return known
 
     def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
         """Return the functions at `rva`. Inlined ones come first, from the innermost outwards.
@@ -114,7 +121,7 @@ class PdbTable(SymbolTable):
             try:
                 known = tuple(self._located_function(found) for found in self.pdb.functions_at(rva))
             except NotAPdb as error:
-                self._damaged(error)
+                self.damaged(error)
                 known = ()
             self._located[rva] = known
         return known
@@ -124,7 +131,7 @@ class PdbTable(SymbolTable):
         try:
             return self._frames.find(rva)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return None
 
     def frame_description(self, rva: int) -> FrameData | None:
@@ -132,10 +139,11 @@ class PdbTable(SymbolTable):
         try:
             return self._frames.described(rva)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return None
 
-    def _damaged(self, error: NotAPdb) -> None:
+    def damaged(self, error: NotAPdb) -> None:
+        """Say that the PDB is damaged, if that was not said yet."""
         if not self._is_damaged:
             self._is_damaged = True
             self._say(str(error))
@@ -154,7 +162,7 @@ class PdbTable(SymbolTable):
         try:
             return self._signature(found, name)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return ""
 
     def others_of(self, found: FoundFunction, name: str) -> tuple[str, ...]:
@@ -163,7 +171,7 @@ class PdbTable(SymbolTable):
             plain = (plain_name(other, self.pdb.dbi.machine) for other in self.pdb.folded_with(found))
             return tuple(other for other in dict.fromkeys(plain) if other != name)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return ()
 
     def _signature(self, found: FoundFunction, name: str) -> str:
@@ -181,7 +189,7 @@ class PdbTable(SymbolTable):
                 return None
             return FunctionBody(record.section, record.offset, self.pdb.symbols_of(record))
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return None
 
 

@@ -18,8 +18,8 @@ from throwstack.pdb.dbi import X86
 _STDCALL = re.compile(r"_(.+)@\d+")
 _FASTCALL = re.compile(r"@(.+?)@\d+")
 _VECTORCALL = re.compile(r"([^?@].*)@@\d+")
-_MAX_PARAMETERS = 32
-"""How many words of parameters a stdcall function is looked for with."""
+_MAX_PARAMETERS, _MAX_OF_FASTCALL = 20, 10
+"""How many words of parameters a stdcall and a fastcall function are looked for with."""
 _CLASS = re.compile(r"(?:[A-Za-z_]\w*::)+~?[A-Za-z_]\w*")
 
 
@@ -47,7 +47,8 @@ def decorated_names(name: str, machine: int) -> Iterator[str]:
         yield f"_{name}"
         for size in range(0, 4 * _MAX_PARAMETERS + 1, 4):
             yield f"_{name}@{size}"
-            yield f"@{name}@{size}"
+            if size <= 4 * _MAX_OF_FASTCALL:
+                yield f"@{name}@{size}"
 
 
 def decorated_beginnings(name: str) -> tuple[bytes, ...]:

@@ -79,6 +79,7 @@ class Dump:
                 self._closing.enter_context(symbol_directories(files.symbols, is_offline=offline))
                 self._machine = _opened(self._file, files, self._progress)
             self._closing.callback(_close_layers, self._machine)
+            self._closing.callback(self._machine.sources.close)
         except BaseException:
             self._closing.close()
             raise

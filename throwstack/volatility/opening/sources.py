@@ -82,6 +82,12 @@ class Sources:
             identify=self._identify,
         )
 
+    def close(self) -> None:
+        """Close the PDBs, which have no more names from now on."""
+        pdbs: PdbSymbols | None = vars(self).get("_pdbs")
+        if pdbs is not None:
+            pdbs.close()
+
     @cached_property
     def image_store(self) -> ImageStore | None:
         """Return the image files at hand, or None if no image path was given."""
