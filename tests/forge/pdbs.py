@@ -20,7 +20,7 @@ from tests.forge.code import Emitter
 from tests.forge.functions_x86 import Call, Function, Shape
 from tests.forge.images import ImageBuilder
 from tests.forge.pe_format import PAGE
-from tests.support.pdb_model import Convention, Enumeration, FrameInfo, Item, Structure, Variable
+from tests.support.pdb_model import Convention, Enumeration, FrameInfo, Item, Register, Structure, Variable
 from tests.support.pdb_writer import FpoRecord, FrameRecord, Pdb, Procedure, Public
 
 _ENTRY = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
@@ -103,7 +103,7 @@ def _procedure(function: Function, rva: int, source: Source | None) -> Procedure
         tuple(kind for kind, _ in source.parameters),
         returns=source.returns,
         convention=source.convention,
-        items=(_frame(function), *_parameters(source, 8 if has_fp else 4), *source.locals),
+        items=(_frame(function), *_parameters(function, source), *source.locals),
         this=source.member_of,
         has_fp=has_fp,
         module=f"{source.file.rpartition('.')[0]}.obj",
@@ -115,11 +115,17 @@ def _frame(function: Function) -> FrameInfo:
     return FrameInfo(function.shape.size - saved, saved)
 
 
-def _parameters(source: Source, offset: int) -> Iterator[Item]:
-    """Yield the variables of the parameters that have a record. The first is at `offset`, each has a word."""
+def _parameters(function: Function, source: Source) -> Iterator[Item]:
+    """Yield the variables of the parameters that have a record; each parameter has a word.
+
+    The virtual frame of a function that rounds its stack pointer down is not at a fixed distance from the parameters:
+    they count from ebp by its name.
+    """
+    first = 4 if function.shape.ebp is None else 8
+    register = None if function.shape.alignment is None else Register.EBP
     for index, (kind, name) in enumerate(source.parameters):
         if name:
-            yield Variable(name, kind, offset + 4 * index)
+            yield Variable(name, kind, first + 4 * index, register)
 
 
 def public_pdb(image: ImageBuilder, functions: Iterable[Function]) -> Pdb:
@@ -229,6 +235,9 @@ def _saved(shape: Shape) -> dict[str, int]:
 def _program(shape: Shape) -> str:
     """Return the program for the code after the prologue."""
     saved = _saved(shape)
+    if shape.alignment is not None:
+        # $T1 is the return address's slot, and $T0 the rounded address below the saved ebp: locals count from there.
+        return f"$T1 .raSearch = $T0 $T1 4 - {shape.alignment} @ = $ebp $T1 4 - ^ = $eip $T1 ^ = $esp $T1 4 + ="
     if shape.ebp is None:
         return _ENTRY + "".join(f" ${name} $T0 {-offset} - ^ =" for name, offset in saved.items())
     assert shape.ebp == -4, "frames of the case have ebp saved below the return address"

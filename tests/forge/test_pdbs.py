@@ -8,9 +8,18 @@ import struct
 import pytest
 
 from tests.forge.cases import Case, builders
-from tests.forge.test_cases import THREAD, THROWING
+from tests.forge.chains_x86 import Chain
+from tests.forge.functions_x86 import Call, Function, aligned_frame, ebp_frame
+from tests.forge.images import ImageBuilder, pdb_of
+from tests.forge.pdbs import Source, add_frame_data, private_pdb
+from tests.forge.stacks import Stack
 from tests.support.llvm_pdbutil import pdbutil
-from tests.support.pdb_model import Variable
+from tests.support.pdb_model import Register, Variable
+from tests.support.reference_transcript import THREAD, THROWING
+from throwstack.core.memory import memory_of
+from throwstack.pdb.pdb_file import PdbFile
+from throwstack.pdb.pdb_table import PdbTable
+from throwstack.unwind.x86.frame_data import run_program
 
 PDB = "ftpsrvdata_pg.pdb"
 
@@ -104,3 +113,46 @@ def test_llvm_reads_every_part_of_every_file(case, tmp_path):
         text = pdbutil(tmp_path, pdb, "-all")
         assert "our hash" not in text, name
         assert "Section Contributions" in text
+
+
+def aligned_call() -> tuple[Stack, Chain, ImageBuilder, list[Function]]:
+    """Lay out `outer`, which calls `rounded` (it rounds its stack pointer down to 16 bytes), which calls `leaf`."""
+    image = ImageBuilder("app.exe", 0x400000, 0x1000, pdb=pdb_of("app.exe"))
+    outer = Function("outer", 0x401000, ebp_frame(0x10), (Call(0x401030, 0x401100, (0x1234,)),))
+    rounded = Function("rounded", 0x401100, aligned_frame(0x20, 4), (Call(0x401130, 0x401200, (7,)),))
+    leaf = Function("leaf", 0x401200, ebp_frame())
+    functions = [outer, rounded, leaf]
+    for function in functions:
+        image.code(function.start, function.emit())
+        image.name_function(function.name, function.start)
+    stack = Stack(0x12E000, 0x130000)
+    chain = Chain(stack, 0x12FFF4)
+    chain.enter(outer).enter(rounded).enter(leaf, ip=0x401203)
+    return stack, chain, image, functions
+
+
+def test_a_frame_that_is_aligned_has_its_locals_below_the_rounded_address(tmp_path):
+    """Visual C++ writes `@` into the program: `$T0` is (return slot - 4) rounded down, where locals count from."""
+    stack, chain, image, functions = aligned_call()
+    source = Source("app.cpp", 9, (("int", "count"),), locals=(Variable("sum", "__int64", -0x20),))
+    pdb = private_pdb(image, functions, {"rounded": source})
+    add_frame_data(pdb, image, functions)
+    (tmp_path / "app.pdb").write_bytes(pdb.to_bytes())
+    outer, rounded, _ = chain.placed
+    assert rounded.registers["ebp"] % 16 == 4
+    table = PdbTable(PdbFile(tmp_path / "app.pdb"), pytest.fail)
+    record = table.frame_data(0x1130)
+    variables = {f"${name}": value for name, value in rounded.registers.items()}
+    found = run_program(
+        record.program,
+        {**variables, ".raSearch": rounded.registers["ebp"] + 4},
+        memory_of({stack.limit: stack.data()}),
+    )
+    assert found["$eip"] == rounded.return_address == 0x401030
+    assert found["$ebp"] == outer.registers["ebp"]
+    assert found["$esp"] == rounded.return_slot + 4
+    assert found["$T0"] == (rounded.return_slot - 4) & ~15
+    assert found["$T0"] - 0x20 == rounded.registers["esp"] + 4  # the argument of the call is below the locals
+    parameter, local = pdb.procedures[1].items[1:]
+    assert stack.word(rounded.registers["ebp"] + parameter.offset) == 0x1234
+    assert (parameter.register, local.register) == (Register.EBP, None)

@@ -43,7 +43,7 @@ from throwstack.pdb.pdb_table import PdbTable
 from throwstack.pdb.type_model import Enumeration as EnumerationType
 from throwstack.pdb.type_model import Structure as StructureType
 from throwstack.pdb.variable_model import Scope
-from throwstack.pdb.variables import function_symbol
+from throwstack.pdb.variable_symbols import function_symbol
 
 _RVAS = (0x1000, 0x1006, 0x1012, 0x1044, 0x1085, 0x1100, 0x1122, 0x1141, 0x1162, 0x3000)
 _NAMES = ("main", "A::f", "start", "g")

@@ -12,6 +12,7 @@ from tests.fuzz.engine_files import GUID, scratch
 from tests.fuzz.ground import Shot
 from tests.fuzz.mutate import mutate
 from tests.support.held_stream import HeldStream
+from tests.support.pdb_model import Convention, Member, Structure, Thunk
 from tests.support.pdb_writer import FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
 from throwstack.core.text import escape
 from throwstack.images.image import PdbIdentity
@@ -50,7 +51,20 @@ def pdb_seeds() -> list[bytes]:
         omap=[(0x1000, 0x5000), (0x1040, 0), (0x1080, 0x2000)],
         former_sections=[(".text", 0x1000, 0x4000)],
     )
-    return [full.to_bytes(), moved.to_bytes(), full.to_bytes(512), Pdb(GUID, has_dbi=False).to_bytes(512)]
+    linked = Pdb(
+        GUID,
+        procedures=[
+            Procedure("A::f", 0x1000, 0x40, [(0, "a.cpp", 5)], ("int",), this="A", convention=Convention.THISCALL),
+            Procedure("g", 0x1000, 0x40, [(0, "b.cpp", 5)], (), module="b.obj", parts=((0x1100, 0x20),)),
+        ],
+        publics=[Public("?f@A@@QAEXH@Z", 0x1000), Public("_g", 0x1000), Public("_data", 0x1084, is_function=False)],
+        thunks=[Thunk(0x1140, 5, 0x1000), Thunk(0x1145, 5, 0x1100), Thunk(0x1150, 6, 0x1000, "imported")],
+        typedefs={"DWORD": "unsigned long"},
+        types={"A": Structure(8, (Member("x", "int", 0), Member("next", "A*", 4)))},
+    )
+    fastlink = Pdb(GUID, publics=linked.publics, thunks=linked.thunks, is_fastlink=True, stream_4=b"old" * 30)
+    all_of_them = (full, moved, linked, fastlink)
+    return [*(pdb.to_bytes() for pdb in all_of_them), full.to_bytes(512), Pdb(GUID, has_dbi=False).to_bytes(512)]
 
 
 def _pdb_files() -> Attack:
@@ -79,7 +93,7 @@ def _pdb_files() -> Attack:
 
 def _asked(table: PdbTable) -> Iterator[str]:
     """Ask a table all that the plugins ask."""
-    yield f"{len(table) > 0} {table.pdb.kind.value}"
+    yield f"{len(table) > 0} {table.pdb.kind.value} {table.missing}"
     for rva in _RVAS:
         for found in table.locate(rva):
             yield escape(

@@ -18,7 +18,8 @@ from tests.live import locks, titles
 from tests.live.compare import Result, Row, compare, report
 from tests.live.fixtures import fixtures
 from tests.live.locks import STACKWALK
-from tests.live.plugin_runs import PLUGINS, are_locks_compared, output_path, read_truth, symbol_choices
+from tests.live.noted_values import compare_values
+from tests.live.plugin_runs import PLUGINS, are_locks_compared, crashes_path, output_path, read_truth, symbol_choices
 from tests.support.vol import CHECKOUT
 
 GUESSES = {"scan", "prologue"}
@@ -114,8 +115,17 @@ def compared(folder: Path) -> list[Checked]:
             result.problems += locks.problems(truth["roles"], walked)
         if with_pdb:
             result.problems += titles.inline_problems(folder.name, rows[1])
+            if truth.get("values"):
+                values = compare_values(truth, _crashes(folder))
+                result.problems += values.problems(truth["arch"], truth["compiler"])
         found.append(Checked(folder, with_pdb, truth["arch"], truth["compiler"], result))
     return found
+
+
+def _crashes(folder: Path) -> list[dict[str, Any]]:
+    path = crashes_path(folder)
+    crashes: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return crashes
 
 
 def _rows(folder: Path, plugin: str, *, with_pdb: bool) -> list[Row]:

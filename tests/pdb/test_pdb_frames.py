@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.compiled_pdb import compiled_pdb
 from tests.support.held_stream import HeldStream
+from tests.support.llvm_pdbutil import pdbutil
 from throwstack.names.frame_records import FrameData, annotation
+from throwstack.pdb.dbi import Dbi, DebugStream
+from throwstack.pdb.info_stream import read_info
+from throwstack.pdb.msf import MsfFile
 from throwstack.pdb.omap import Omap
 from throwstack.pdb.pdb_frames import PdbFrames
+from throwstack.pdb.string_table import StringTable
 
 PROGRAM = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
 NAMES = {0: "", 1: PROGRAM, 2: "whole", 3: "after push", 4: "inner"}
@@ -181,3 +188,38 @@ def test_random_streams_raise_nothing(first, second, moved, rva):
     table = PdbFrames(HeldStream(first), HeldStream(second), str, Omap(HeldStream(moved)))
     for record in (table.find(rva), table.described(rva)):
         assert record is None or record.rva <= rva < record.rva + record.size
+
+
+PROGRAM_TEXT = """
+#define NI __declspec(noinline)
+extern "C" int _fltused = 0;
+void leaf(volatile int *where);
+NI void leaf(volatile int *where) { *where += 1; }
+NI int saves(int a, int b) { volatile int x = a; leaf(&x); leaf(&x); return x * b + a; }
+NI int aligned(int a) { alignas(32) volatile int x[16] = {a}; leaf(x); return x[3]; }
+NI int __stdcall pops(int a, int b, int c) { volatile int x = a; leaf(&x); return x + b * c; }
+extern "C" int start() { return saves(1, 2) + aligned(3) + pops(4, 5, 6); }
+"""
+
+
+@pytest.mark.parametrize("options", [("-O0",), ("-O2", "-fomit-frame-pointer"), ("-O2", "-fno-omit-frame-pointer")])
+def test_the_records_of_compiled_code_are_those_that_llvm_prints(tmp_path, options):
+    """Clang writes a record for each step of a prologue, and programs with `@` for aligned frames."""
+    path = compiled_pdb(
+        tmp_path, PROGRAM_TEXT, "i686-pc-windows-msvc", *options, "-g", "-gcodeview", link=("/safeseh:no",)
+    )
+    printed = pdbutil(tmp_path, path, "-fpo").partition("Program")[2]
+    rows = [row.split(" | ") for row in re.findall(r"[0-9A-F]{8} \|.*?(?=[0-9A-F]{8} \||$)", printed)]
+    assert len(rows) > 4
+    assert any(" @ " in row[-1] for row in rows)
+    with MsfFile(path) as msf:
+        dbi, info = Dbi(msf), read_info(msf)
+        names = StringTable(msf.stream(info.named_streams["/names"]))
+        table = PdbFrames(dbi.debug_stream(DebugStream.FRAME_DATA), dbi.debug_stream(DebugStream.FPO), names.at)
+        for rva, size, local, parameters, _stack, prologue, saved, seh, eh, is_start, program in rows:
+            record = table.find(int(rva, 16))
+            sizes = (record.size, record.locals_size, record.parameters_size, record.prologue_size)
+            assert (*sizes, record.saved_registers_size) == tuple(map(int, (size, local, parameters, prologue, saved)))
+            flags = (record.has_seh, record.has_eh, record.is_function_start)
+            assert flags == tuple(word == "true" for word in (seh, eh, is_start))
+            assert record.program.split() == program.split()

@@ -19,8 +19,8 @@ from throwstack.names.symbols import Symbols
 from throwstack.pdb.pdb_file import PdbFile
 from throwstack.pdb.pdb_table import PdbTable
 from throwstack.unwind.target import Target
-from throwstack.values.frame_values import frame_variables
-from throwstack.values.variable_value import VariableValue
+from throwstack.variables.frame_values import frame_variables
+from throwstack.variables.variable_value import VariableValue
 
 BASE = 0x400000
 FUNCTION = 0x1100
@@ -28,13 +28,14 @@ FUNCTION = 0x1100
 
 
 class Described:
-    """A process with one image, whose PDB has one function (`procedure`, at `FUNCTION`)."""
+    """A process with one image, whose PDB has one function, at `FUNCTION`."""
 
-    def __init__(self, folder: Path, pdb: Pdb, memory: Mapping[int, bytes]) -> None:
+    def __init__(self, folder: Path, pdb: bytes, memory: Mapping[int, bytes], arch: Arch) -> None:
         path = folder / "app.pdb"
-        path.write_bytes(pdb.to_bytes())
+        path.write_bytes(pdb)
         table = PdbTable(PdbFile(path), lambda _: None)
-        self.arch = Arch.X64 if pdb.machine == X64 else Arch.X86
+        self.arch = arch
+        self.close = table.pdb.close
         self.memory: Memory = memory_of(memory)
         images = ImageMap(self.memory, ModuleMap([Module("app.exe", "app.exe", BASE, 0x200000)]))
         symbols = Symbols(images, lambda _: table)
@@ -73,4 +74,5 @@ def described(
     of_pdb = {name: more.pop(name) for name in ("types", "frame_data", "fpo") if name in more}
     fields = {"parameters": (), **more}
     procedure = Procedure("f", FUNCTION, 0x40, items=items, **fields)
-    return Described(folder, Pdb(GUID, machine=machine, procedures=[procedure], **of_pdb), memory or {})
+    pdb = Pdb(GUID, machine=machine, procedures=[procedure], **of_pdb).to_bytes()
+    return Described(folder, pdb, memory or {}, Arch.X64 if machine == X64 else Arch.X86)

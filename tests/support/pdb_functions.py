@@ -17,7 +17,7 @@ from throwstack.pdb.type_stream import TypeStream
 from throwstack.pdb.type_text import TypeText
 from throwstack.pdb.types import Types
 from throwstack.pdb.variable_model import FunctionSymbol
-from throwstack.pdb.variables import function_symbol
+from throwstack.pdb.variable_symbols import function_symbol
 
 GUID = "0123456789ABCDEF00112233445566AA"
 _PROCEDURES = (0x110F, 0x1110, 0x1146, 0x1147)

@@ -12,8 +12,7 @@ import zlib
 from collections import defaultdict
 
 TYPE_BUCKETS = 0x3FFFF
-_NAME_BUCKETS = 4096
-_BITMAP_WORDS = _NAME_BUCKETS // 32 + 1
+_NAME_BUCKETS, _NAME_BUCKETS_OF_FASTLINK = 4096, 0x3FFFF
 _SIZE_IN_MEMORY = 12
 """The size of a hash record in Microsoft's own memory, which the offsets of buckets count in."""
 
@@ -41,16 +40,17 @@ def hash_record(record: bytes) -> int:
     return zlib.crc32(record, 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 
-def name_table(names: list[tuple[str, int]]) -> bytes:
+def name_table(names: list[tuple[str, int]], *, is_fastlink: bool = False) -> bytes:
     """Return the hash table of symbols, (name, offset of the record in the symbol record stream)."""
+    count = _NAME_BUCKETS_OF_FASTLINK if is_fastlink else _NAME_BUCKETS
     buckets = defaultdict(list)
     for name, offset in names:
-        buckets[hash_name(name) % _NAME_BUCKETS].append((len(name), name.lower(), name, offset))
-    bitmap = [0] * _BITMAP_WORDS
+        buckets[hash_name(name) % count].append((len(name), name.lower(), name, offset))
+    bitmap = [0] * (count // 32 + 1)
     records, starts = bytearray(), []
     for number in sorted(buckets):
         bitmap[number // 32] |= 1 << number % 32
         starts.append(len(records) // 8 * _SIZE_IN_MEMORY)
         records += b"".join(struct.pack("<II", offset + 1, 1) for *_, offset in sorted(buckets[number]))
-    table = struct.pack(f"<{_BITMAP_WORDS}I{len(starts)}I", *bitmap, *starts)
+    table = struct.pack(f"<{len(bitmap)}I{len(starts)}I", *bitmap, *starts)
     return struct.pack("<IIII", 0xFFFFFFFF, 0xF12F091A, len(records), len(table)) + records + table

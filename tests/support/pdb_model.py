@@ -112,6 +112,24 @@ class Local:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """A local whose value the compiler knew (S_CONSTANT)."""
+
+    name: str
+    type: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Static:
+    """A local that is in a section of the image (S_LDATA32), at an RVA."""
+
+    name: str
+    type: str
+    rva: int
+
+
+@dataclass(frozen=True)
 class FrameInfo:
     """S_FRAMEPROC. `local_base` and `parameter_base` are its two bits for the frame pointer.
 
@@ -147,7 +165,7 @@ class Inline:
     items: tuple[Variable | Local, ...] = ()
 
 
-Item = Variable | Local | FrameInfo | Block
+Item = Variable | Local | Constant | Static | FrameInfo | Block
 
 
 @dataclass

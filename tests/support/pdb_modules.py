@@ -11,16 +11,18 @@ from tests.support.pdb_model import (
     X64,
     X86,
     Block,
+    Constant,
     Convention,
     FrameInfo,
     Inline,
     Item,
     Place,
     Procedure,
+    Static,
     Thunk,
     Variable,
 )
-from tests.support.pdb_types import Types, cv_record, text
+from tests.support.pdb_types import Types, cv_record, numeric, text
 
 _END, _INLINE_END = 0x0006, 0x114E
 _CPP = 1
@@ -131,6 +133,12 @@ class ModuleStream:
             self._symbols += cv_record(0x1012, struct.pack("<IIIIIHI", *figures))
         elif isinstance(item, Variable):
             self._symbols += self._variable(item)
+        elif isinstance(item, Constant):
+            data = struct.pack("<I", self._types.index(item.type)) + numeric(item.value) + text(item.name)
+            self._symbols += cv_record(0x1107, data)
+        elif isinstance(item, Static):
+            placed = struct.pack("<IIH", self._types.index(item.type), *self._place(item.rva))
+            self._symbols += cv_record(0x110C, placed + text(item.name))
         else:
             flags = (_IS_PARAMETER if item.is_parameter else 0) | (0 if item.places else _OPTIMISED_OUT)
             kind = self._types.index(item.type)

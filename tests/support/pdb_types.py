@@ -100,7 +100,7 @@ class Types:
         array = re.fullmatch(r"(.+)\[(\d+)\]", name)
         if array:
             size = int(array[2]) * self.size(array[1])
-            data = struct.pack("<II", self.index(array[1]), SIMPLE["unsigned"]) + _numeric(size) + b"\0"
+            data = struct.pack("<II", self.index(array[1]), SIMPLE["unsigned"]) + numeric(size) + b"\0"
             return self.tpi.add(0x1503, data)
         function = re.fullmatch(r"(.+?)\s*\((__\w+)\s*\*\)\((.*)\)", name)
         if function:
@@ -170,14 +170,14 @@ class Types:
         defined = self._defined[name]
         if isinstance(defined, Enumeration):
             fields = b"".join(
-                _padded(struct.pack("<HH", 0x1502, 3) + _numeric(value) + text(key))
+                _padded(struct.pack("<HH", 0x1502, 3) + numeric(value) + text(key))
                 for key, value in defined.values.items()
             )
             listed = self.tpi.add(0x1203, fields)
             head = struct.pack("<HHII", len(defined.values), _HAS_UNIQUE_NAME, self.index(defined.underlying), listed)
             return self.tpi.add(0x1507, head + text(name) + text(_unique("W4", name)), name)
         fields = b"".join(
-            _padded(struct.pack("<HHI", 0x1400, 3, self.index(base)) + _numeric(offset))
+            _padded(struct.pack("<HHI", 0x1400, 3, self.index(base)) + numeric(offset))
             for base, offset in defined.bases
         )
         fields += b"".join(self._member(member) for member in defined.members)
@@ -189,7 +189,7 @@ class Types:
         index = self.index(member.type)
         if member.bits is not None:
             index = self.tpi.add(0x1205, struct.pack("<IBB", index, *member.bits))
-        return _padded(struct.pack("<HHI", 0x150D, 3, index) + _numeric(member.offset) + text(member.name))
+        return _padded(struct.pack("<HHI", 0x150D, 3, index) + numeric(member.offset) + text(member.name))
 
     def _structure(  # noqa: PLR0917 the fields of the record
         self, name: str, tag: Tag, count: int, fields: int, size: int, properties: int, *, wide: bool
@@ -201,7 +201,7 @@ class Types:
             head = struct.pack("<II", properties, fields) + links + struct.pack("<H", count)
         else:
             head = struct.pack("<HHI", count, properties, fields) + links
-        data = head + _numeric(size) + text(name) + text(unique)
+        data = head + numeric(size) + text(name) + text(unique)
         return self.tpi.add(_WIDE[tag] if wide else tag.value, data, None if properties & _FORWARD else name)
 
 
@@ -220,7 +220,7 @@ def _unique(kind: str, name: str) -> str:
     return f".?A{kind}{'@'.join(reversed(name.split('::')))}@@"
 
 
-def _numeric(value: int) -> bytes:
+def numeric(value: int) -> bytes:
     """Return a numeric leaf: the figure itself below 0x8000, else its kind and the figure."""
     if 0 <= value < 0x8000:
         return struct.pack("<H", value)

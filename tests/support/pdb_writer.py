@@ -164,14 +164,15 @@ class _Writer:
         for name, spelled in self._pdb.typedefs.items():
             listed.append((name, len(records)))
             records += cv_record(0x1108, struct.pack("<I", self._types.index(spelled)) + text(name))
-        globals_ = self._stream(name_table(listed))
+        globals_ = self._stream(name_table(listed, is_fastlink=self._pdb.is_fastlink))
         publics = []
         for public in self._pdb.publics:
             offset, section = self._place(public.rva)
             publics.append((section, offset, public.name, len(records)))
             flags = 2 if public.is_function else 0
             records += cv_record(0x110E, struct.pack("<IIH", flags, offset, section) + text(public.name))
-        table = name_table([(name, at) for _, _, name, at in publics])
+        named = [(name, at) for _, _, name, at in publics]
+        table = name_table(named, is_fastlink=self._pdb.is_fastlink)
         addresses = b"".join(struct.pack("<I", at) for *_, at in sorted(publics, key=lambda item: item[:2]))
         head = struct.pack("<IIIIHHII", len(table), len(addresses), 0, 0, 0, 0, 0, 0)
         return globals_, self._stream(head + table + addresses), self._stream(bytes(records))

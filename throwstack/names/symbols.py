@@ -106,6 +106,14 @@ class SymbolTable:
         """Return the RVA of the symbol called `name`, or None."""
         return self._by_name.get(name)
 
+    @property
+    def missing(self) -> str:
+        """Return what the table lacks that a better file of the same identity would have, in words; "" for nothing.
+
+        Only the table of a PDB may lack something.
+        """
+        return ""
+
     def frame_description(self, rva: int) -> FrameData | None:  # noqa: ARG002 the table of a PDB uses it
         """Return the record that describes the x86 frame of the function at `rva`, or None.
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from throwstack.pdb.inline_sites import line_at
 from throwstack.pdb.signatures import Signatures
 from throwstack.pdb.types import Types
-from throwstack.pdb.variable_model import FunctionSymbol, Scope, ScopeKind, Variable
-from throwstack.pdb.variables import function_symbol
+from throwstack.pdb.variable_model import FunctionSymbol, Scope, ScopeKind, VariableSymbol
+from throwstack.pdb.variable_symbols import function_symbol
 
 _KEPT_FUNCTIONS = 32
+_Variables = tuple[VariableSymbol, ...]
 _MAX_BODY = 1 << 18
 """Most bytes of the records of a function that are kept; the variables in the rest are left out."""
 
@@ -38,7 +39,7 @@ class FunctionAt:
     section: int
     offset: int
     function: FunctionSymbol
-    scopes: tuple[tuple[Variable, ...], ...]
+    scopes: tuple[tuple[VariableSymbol, ...], ...]
 
 
 class FunctionDetails:
@@ -76,7 +77,7 @@ class FunctionDetails:
         function = self._function(records)
         return "" if function is None else self._signatures.of(function, name)
 
-    def parameters(self, function: FunctionSymbol) -> tuple[Variable, ...]:
+    def parameters(self, function: FunctionSymbol) -> tuple[VariableSymbol, ...]:
         """Return the variables of a function that are its parameters, as far as that follows from its type."""
         placed = self._signatures.parameters(function, self._signatures.type_of(function))
         return tuple(variable for variable in placed if variable is not None)
@@ -92,10 +93,12 @@ class FunctionDetails:
         return made
 
 
-def _at_place(scope: Scope, section: int, offset: int) -> tuple[list[tuple[Variable, ...]], tuple[Variable, ...]]:
+def _at_place(
+    scope: Scope, section: int, offset: int
+) -> tuple[list[tuple[VariableSymbol, ...]], tuple[VariableSymbol, ...]]:
     """Return the variables of the inlined functions at a place, outermost first, and those of the function."""
     distance = offset - (0 if scope.extent is None else scope.extent.begin)
-    inlined: list[tuple[int, tuple[Variable, ...]]] = []
+    inlined: list[tuple[int, tuple[VariableSymbol, ...]]] = []
     for depth, site in _sites(scope, 1):
         if line_at(site.annotations, distance) is not None:
             while inlined and inlined[-1][0] >= depth:
@@ -113,7 +116,7 @@ def _sites(scope: Scope, depth: int) -> Iterator[tuple[int, Scope]]:
         yield from _sites(inner, depth + 1 if is_inlined else depth)
 
 
-def _in_scope(scope: Scope, section: int, offset: int) -> tuple[Variable, ...]:
+def _in_scope(scope: Scope, section: int, offset: int) -> tuple[VariableSymbol, ...]:
     """Return the variables of a function and of those of its blocks that have the place."""
     found = list(scope.variables)
     for inner in scope.scopes:

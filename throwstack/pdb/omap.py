@@ -30,7 +30,7 @@ _NOWHERE = 0x80000000
 """An RVA of this value or more, or 0, means that a piece does not exist on the other side."""
 _MAX_PIECES = 256
 _PAIR = 8
-_MAX_PAIRS = 8_000_000
+_MAX_PAIRS = 2_000_000
 _STRIDE = 1 << 20
 
 

@@ -107,6 +107,12 @@ class PdbFile:
         return PdbKind.PUBLIC if self.dbi.is_stripped else PdbKind.PRIVATE
 
     @property
+    def has_lines(self) -> bool:
+        """Say whether any module has source lines."""
+        modules = map(self.dbi.module, range(self.dbi.module_count))
+        return any(module is not None and module.c11_size + module.c13_size > 0 for module in modules)
+
+    @property
     def has_functions(self) -> bool:
         """Say whether the PDB names any code."""
         return len(self.publics) > 0 or any(map(self.modules.symbols, range(self.dbi.module_count)))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -33,6 +33,8 @@ _KIND_FPO, _KIND_NON_FPO = 0, 3
 _MAX_RECORDS = 4_000_000
 _GROUP = 128
 _STRIDE = 128 * _GROUP
+_MAX_GROUPS = 64
+"""How many groups of records are kept: 2 MB at most."""
 _MAX_NESTED = 64
 """How many records that cover one address are looked at. Compilers nest four or five."""
 _MAX_REMEMBERED = 1 << 16
@@ -169,7 +171,7 @@ class _Records:
     records, and a wrong order would give wrong frames without a word.
     """
 
-    __slots__ = ("_count", "_first", "_highest", "_order", "_record", "_stream")
+    __slots__ = ("_count", "_first", "_groups", "_highest", "_order", "_record", "_stream")
 
     def __init__(self, stream: Stream, record: struct.Struct) -> None:
         self._stream = stream
@@ -181,6 +183,7 @@ class _Records:
         """The start of the first record of each group."""
         self._highest: list[int] = []
         """Where the last of the ranges of each group ends."""
+        self._groups: dict[int, list[tuple[int, ...]]] = {}
 
     def covering(self, rva: int) -> list[tuple[int, ...]]:
         """Return the records whose range covers `rva`, innermost first, at most `_MAX_NESTED`."""
@@ -195,11 +198,20 @@ class _Records:
         # range ends after `rva` has a record that covers it: no group is read in vain.
         for group in range(bisect_right(first, rva) - 1, -1, -1):
             if self._highest[group] > rva:
-                for record in reversed(self._group(group)):
-                    if record[0] <= rva < record[0] + record[1]:
-                        yield record
+                records = self._group(group)
+                for index in range(bisect_left(records, (rva + 1,)) - 1, -1, -1):
+                    if rva < records[index][0] + records[index][1]:
+                        yield records[index]
 
     def _group(self, group: int) -> list[tuple[int, ...]]:
+        found = self._groups.get(group)
+        if found is None:
+            if len(self._groups) >= _MAX_GROUPS:
+                self._groups.clear()
+            found = self._groups[group] = self._read_group(group)
+        return found
+
+    def _read_group(self, group: int) -> list[tuple[int, ...]]:
         start, end = group * _GROUP, min((group + 1) * _GROUP, self._count)
         if self._order is None:
             return list(self._record.iter_unpack(self._read(start, end - start)))

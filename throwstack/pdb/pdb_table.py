@@ -14,7 +14,7 @@ from throwstack.names.symbols import LocatedFunction, SymbolKind, SymbolTable
 from throwstack.pdb.dbi import X86, DebugStream
 from throwstack.pdb.function_details import FunctionBody, FunctionDetails
 from throwstack.pdb.msf import NotAPdb
-from throwstack.pdb.pdb_file import FoundFunction, PdbFile
+from throwstack.pdb.pdb_file import FoundFunction, PdbFile, PdbKind
 from throwstack.pdb.pdb_frames import PdbFrames
 from throwstack.pdb.plain_names import plain_name
 from throwstack.pdb.signatures import Signatures
@@ -27,6 +27,11 @@ On Linux, clang takes a Windows path for a relative one and puts its working dir
 `/home/me/build/d:\src\app.cpp`.
 """
 _MAX_REMEMBERED = 50_000
+_PUBLIC = "the PDB at hand has public symbols only: no source lines, no types, no variables"
+_FASTLINK = (
+    "the PDB at hand was linked with /DEBUG:FASTLINK: its source lines, types and variables are in the object files of "
+    "the machine that linked it, where mspdbcmf.exe makes a full PDB of it"
+)
 
 
 class PdbTable(SymbolTable):
@@ -56,8 +61,20 @@ class PdbTable(SymbolTable):
         try:
             return len(self.pdb.publics) or int(self.pdb.has_functions)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return 0
+
+    @property
+    def missing(self) -> str:
+        """Return what the PDB lacks that a full PDB of the image has, in words; "" if it is a full one."""
+        if self.pdb.kind is PdbKind.FASTLINK:
+            return _FASTLINK
+        try:
+            is_full = self.pdb.kind is PdbKind.PRIVATE and self.pdb.has_lines
+        except NotAPdb as error:
+            self.damaged(error)
+            is_full = True
+        return "" if is_full else _PUBLIC
 
     def nearest(self, rva: int) -> tuple[str, int] | None:
         """Return name and RVA of the function that starts at or before `rva`, or None.
@@ -67,7 +84,7 @@ class PdbTable(SymbolTable):
         try:
             found = self.pdb.nearest(rva)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return None
         return None if found is None or found.rva is None else (self._shown(found), found.rva)
 
@@ -87,7 +104,7 @@ class PdbTable(SymbolTable):
             try:
                 known = self.pdb.rvas_of(name)
             except NotAPdb as error:
-                self._damaged(error)
+                self.damaged(error)
                 known = []
             self._named[name] = known
         return known
@@ -104,7 +121,7 @@ class PdbTable(SymbolTable):
             try:
                 known = tuple(self._located_function(found) for found in self.pdb.functions_at(rva))
             except NotAPdb as error:
-                self._damaged(error)
+                self.damaged(error)
                 known = ()
             self._located[rva] = known
         return known
@@ -114,7 +131,7 @@ class PdbTable(SymbolTable):
         try:
             return self._frames.find(rva)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return None
 
     def frame_description(self, rva: int) -> FrameData | None:
@@ -122,10 +139,11 @@ class PdbTable(SymbolTable):
         try:
             return self._frames.described(rva)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return None
 
-    def _damaged(self, error: NotAPdb) -> None:
+    def damaged(self, error: NotAPdb) -> None:
+        """Say that the PDB is damaged, if that was not said yet."""
         if not self._is_damaged:
             self._is_damaged = True
             self._say(str(error))
@@ -144,7 +162,7 @@ class PdbTable(SymbolTable):
         try:
             return self._signature(found, name)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return ""
 
     def others_of(self, found: FoundFunction, name: str) -> tuple[str, ...]:
@@ -153,7 +171,7 @@ class PdbTable(SymbolTable):
             plain = (plain_name(other, self.pdb.dbi.machine) for other in self.pdb.folded_with(found))
             return tuple(other for other in dict.fromkeys(plain) if other != name)
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return ()
 
     def _signature(self, found: FoundFunction, name: str) -> str:
@@ -171,7 +189,7 @@ class PdbTable(SymbolTable):
                 return None
             return FunctionBody(record.section, record.offset, self.pdb.symbols_of(record))
         except NotAPdb as error:
-            self._damaged(error)
+            self.damaged(error)
             return None
 
 

@@ -18,7 +18,7 @@ from throwstack.pdb.type_records import U32_U32
 from throwstack.pdb.type_stream import TypeStream
 from throwstack.pdb.type_text import TypeText, convention_text
 from throwstack.pdb.types import Types
-from throwstack.pdb.variable_model import FunctionSymbol, LocationKind, Variable
+from throwstack.pdb.variable_model import FunctionSymbol, LocationKind, VariableSymbol
 
 _FUNCTION_ID, _MEMBER_FUNCTION_ID = 0x1601, 0x1602
 _MAX_CONST = 4
@@ -55,7 +55,7 @@ class Signatures:
         head = " ".join(word for word in (result, convention, name) if word)
         return f"{head}({self._text.parameters(found, names)})"
 
-    def parameters(self, function: FunctionSymbol, found: FunctionType | None) -> tuple[Variable | None, ...]:
+    def parameters(self, function: FunctionSymbol, found: FunctionType | None) -> tuple[VariableSymbol | None, ...]:
         """Return the variable of each parameter of a function of the type `found`, None where it is not certain."""
         if found is None:
             return ()
@@ -70,7 +70,7 @@ class Signatures:
             return tuple(first)
         return self._placed(wanted, [variable for variable in unsaid if _is_argument(variable)])
 
-    def _placed(self, wanted: Sequence[int], variables: Sequence[Variable]) -> tuple[Variable | None, ...]:
+    def _placed(self, wanted: Sequence[int], variables: Sequence[VariableSymbol]) -> tuple[VariableSymbol | None, ...]:
         """Return `variables`, which are in order, at their places among the types `wanted`.
 
         A variable has its place if it is the same whether the variables are put as far to the left or to the right as
@@ -81,13 +81,13 @@ class Signatures:
         right = self._leftmost(list(wanted)[::-1], list(variables)[::-1])
         if left is None or right is None:
             return nothing
-        places: list[Variable | None] = list(nothing)
+        places: list[VariableSymbol | None] = list(nothing)
         for variable, place, from_right in zip(variables, left, reversed(right), strict=True):
             if place == len(wanted) - 1 - from_right:
                 places[place] = variable
         return tuple(places)
 
-    def _leftmost(self, wanted: list[int], variables: list[Variable]) -> list[int] | None:
+    def _leftmost(self, wanted: list[int], variables: list[VariableSymbol]) -> list[int] | None:
         """Return the first place at which each of `variables` fits after the one before, None if there is none."""
         places: list[int] = []
         place = 0
@@ -100,7 +100,7 @@ class Signatures:
             place += 1
         return places
 
-    def _fits(self, wanted: int, variable: Variable) -> bool:
+    def _fits(self, wanted: int, variable: VariableSymbol) -> bool:
         """Say whether a variable can be the parameter of the type `wanted`, which has no `const` of its own.
 
         clang describes a structure that is passed by the address of a copy as a reference to it.
@@ -124,7 +124,7 @@ class Signatures:
         return index
 
 
-def _is_argument(variable: Variable) -> bool:
+def _is_argument(variable: VariableSymbol) -> bool:
     """Say whether an x86 variable without a flag is in the arguments that the caller pushed."""
     return any(
         location.kind is LocationKind.BY_FRAME_POINTER and location.offset > 0 for location in variable.locations

@@ -8,7 +8,7 @@ from enum import Enum
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class CodeExtent:
     """Code between two offsets of a section, without `gaps`, which are pairs of such offsets. Ends are excluded."""
 
     section: int
@@ -51,7 +51,7 @@ class Location:
     offset: int = 0
     section: int = 0
     part: int | None = None
-    extent: Extent | None = None
+    extent: CodeExtent | None = None
 
     def holds_at(self, section: int, offset: int) -> bool:
         """Say whether the variable is at this place while the instruction at `offset` of `section` runs."""
@@ -59,7 +59,7 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
-class Variable:
+class VariableSymbol:
     """A parameter or local variable. `type` is the number of its type.
 
     `is_parameter` is None if the record does not say it: in code that is not optimised, Visual C++ lists parameters
@@ -91,9 +91,9 @@ class Scope:
     """
 
     kind: ScopeKind
-    variables: tuple[Variable, ...]
+    variables: tuple[VariableSymbol, ...]
     scopes: tuple[Scope, ...]
-    extent: Extent | None = None
+    extent: CodeExtent | None = None
     inlinee: int = 0
     annotations: bytes = b""
 
@@ -104,7 +104,8 @@ class FunctionSymbol:
 
     `type` is the number of its type, in the id stream if `has_id` is True. `body` is the offset in its section from
     which its prologue is over. `has_frame_pointer` says whether ebp is the frame pointer of an x86 function, and
-    `frame_flags` are the flags of S_FRAMEPROC.
+    `frame_flags` are the flags of S_FRAMEPROC. `has_ranges` says whether a variable of the function has places that
+    hold for a range of code.
     """
 
     name: str
@@ -114,6 +115,7 @@ class FunctionSymbol:
     scope: Scope
     frame_flags: int = 0
     has_frame_pointer: bool = False
+    has_ranges: bool = False
 
     @property
     def is_optimised(self) -> bool:

@@ -28,8 +28,8 @@ from throwstack.report.image_substitutes import substitute_note
 from throwstack.report.register_text import context_values, format_instruction, register_values
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.unwind.target import Target
-from throwstack.values.frame_values import FrameScopes, Guesses, frame_variables
-from throwstack.values.variable_value import VariableValue
+from throwstack.variables.frame_values import FrameScopes, Guesses, frame_variables
+from throwstack.variables.variable_value import VariableValue
 
 WHOLE = 4096
 """The limit on the characters of a name or a note in a report. Tables shorten them further."""

@@ -282,7 +282,7 @@ def _opened(file: DumpFile, files: FilesAtHand, progress: Progress | None) -> Ma
 
 
 def _wanted(file: NeededFile) -> WantedFile:
-    return WantedFile(escape(file.manifest_line, WHOLE), escape(file.module, WHOLE), file.why)
+    return WantedFile(escape(file.manifest_line, WHOLE), escape(file.module, WHOLE), file.why, file.is_at_hand)
 
 
 def _close_layers(machine: Machine) -> None:

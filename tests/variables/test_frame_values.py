@@ -9,6 +9,7 @@ from tests.support.described_frames import BASE, FUNCTION, described
 from tests.support.pdb_model import (
     X64,
     Block,
+    Constant,
     FpoRecord,
     FrameInfo,
     FrameRecord,
@@ -17,11 +18,12 @@ from tests.support.pdb_model import (
     Member,
     Place,
     Register,
+    Static,
     Structure,
 )
 from tests.support.pdb_model import Variable as Unoptimised
 from throwstack.core.frames import Frame, Trust
-from throwstack.values.frame_values import Guesses, frame_variables
+from throwstack.variables.frame_values import Guesses, frame_variables
 
 HR = Unoptimised("hr", "HRESULT", 8)
 STACK = 0x20000
@@ -203,13 +205,30 @@ def test_code_that_is_still_in_its_prologue_has_not_stored_its_variables(tmp_pat
     assert it.variables(it.frame(5, **here))["hr"].text == "0x80004003 E_POINTER"
 
 
-def test_a_register_for_the_whole_of_an_optimised_function_is_not_believed(tmp_path):
+def test_a_register_for_the_whole_of_a_function_is_not_believed(tmp_path):
     item = Unoptimised("this", "int*", register=Register.ESI)
-    plain = described(tmp_path, item)
-    assert plain.variables(plain.frame(esi=0))["this"].text == "0"
-    optimised = described(tmp_path, FrameInfo(is_optimised=True), item)
-    found = optimised.variables(optimised.frame(esi=0))["this"]
-    assert found.reason == "in esi in a part of the optimised function only"
+    it = described(tmp_path, item)
+    assert it.variables(it.frame(esi=0))["this"].reason == "in esi in a part of the function only"
+
+
+def test_a_place_without_a_range_among_places_with_ranges_is_not_believed(tmp_path):
+    items = (in_register("ranged", "int", Register.ESI), HR)
+    it = described(tmp_path, *items, has_fp=True, memory={STACK: words(0, 0, 5)})
+    found = it.variables(it.frame(ebp=STACK, slot=STACK + 4, esi=1))["hr"]
+    assert found.reason == "the symbols do not say for which code its place holds"
+
+
+@pytest.mark.parametrize(("is_optimised", "text"), [(False, "7"), (True, "")])
+def test_a_constant_of_an_optimised_function_is_one_in_some_of_its_code_only(tmp_path, is_optimised, text):
+    """clang 19 unrolls a loop, and says S_CONSTANT for its counter: the value that it had in the first copy."""
+    it = described(tmp_path, FrameInfo(is_optimised=is_optimised), Constant("i", "int", 7))
+    assert it.variables(it.frame())["i"].text == text
+
+
+def test_a_static_local_is_in_its_section_of_the_image(tmp_path):
+    it = described(tmp_path, Static("calls", "int", 0x3000), memory={BASE + 0x3000: words(42)})
+    found = it.variables(it.frame())["calls"]
+    assert (found.text, found.source, found.is_parameter) == ("42 (0x2a)", "in a section of the image", False)
 
 
 def test_variables_of_a_block_are_there_only_inside_it(tmp_path):

@@ -25,7 +25,7 @@ from throwstack.core.registers import SP, Arch
 from throwstack.names.frame_records import FrameData
 from throwstack.pdb.register_numbers import EBP, VFRAME, general_register, register_name
 from throwstack.unwind.x86.frame_data import ProgramError, run_program
-from throwstack.values.variable_value import NotShown
+from throwstack.variables.variable_value import NotShown
 
 _BASES = {
     Arch.X64: {1: 335, 2: 334, 3: 341},  # rsp, rbp, r13

@@ -8,7 +8,8 @@ frame led to, and nothing where code was stopped in a prologue: what the functio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 from throwstack.core.frames import Frame, Trust
@@ -23,14 +24,14 @@ from throwstack.pdb.function_details import FunctionAt, FunctionDetails
 from throwstack.pdb.msf import NotAPdb
 from throwstack.pdb.pdb_table import PdbTable
 from throwstack.pdb.type_text import TypeText
-from throwstack.pdb.variable_model import Variable
+from throwstack.pdb.variable_model import VariableSymbol
 from throwstack.unwind.proven import is_guess
 from throwstack.unwind.target import Target
 from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
-from throwstack.values.frame_registers import FrameRegisters
-from throwstack.values.places import Places
-from throwstack.values.value_text import ValueText
-from throwstack.values.variable_value import NotShown, VariableValue
+from throwstack.variables.frame_registers import FrameRegisters
+from throwstack.variables.places import Places
+from throwstack.variables.value_text import ValueText
+from throwstack.variables.variable_value import NotShown, VariableValue
 
 _MAX_VARIABLES = 64
 _MAX_NAME = 128
@@ -74,26 +75,20 @@ def frame_variables(
     table = None if image is None else target.symbols.table(image)
     if image is None or not isinstance(table, PdbTable):
         return ()
-    rva = frame.ip - image.base - (0 if frame.is_interrupted else 1)
-    details = table.details
-    at = details.at(rva)
-    if at is None:
+    try:
+        rva = frame.ip - image.base - (0 if frame.is_interrupted else 1)
+        at = table.details.at(rva)
+        if at is None:
+            return ()
+        data = table.frame_data(rva)
+        reason = _GUESSED if is_doubtful else _why_none(target, image, frame, at, data)
+        registers = FrameRegisters(target.arch, target.memory, frame, inner, data)
+        maker = _Maker(target, image, table.details, at, registers, reason)
+        scopes = at.scopes if len(at.scopes) == functions else (*[()] * (functions - 1), at.scopes[-1])
+        return tuple(tuple(islice(maker.values(scope), _MAX_VARIABLES)) for scope in scopes)
+    except NotAPdb as error:
+        table.damaged(error)
         return ()
-    data = table.frame_data(rva)
-    reason = _why_none(target, image, frame, at, data) if not is_doubtful else _GUESSED
-    registers = FrameRegisters(target.arch, target.memory, frame, inner, data)
-    places = Places(target.arch, target.memory, registers, at, _static_of(image, details))
-    maker = _Maker(target, details, at, places, reason)
-    scopes = at.scopes if len(at.scopes) == functions else (*[()] * (functions - 1), at.scopes[-1])
-    return tuple(tuple(islice(maker.values(scope), _MAX_VARIABLES)) for scope in scopes)
-
-
-def _static_of(image: Image, details: FunctionDetails) -> Callable[[int, int], int | None]:
-    def address(section: int, offset: int) -> int | None:
-        rva = details.rva_of(section, offset)
-        return None if rva is None else image.base + rva
-
-    return address
 
 
 def _why_none(target: Target, image: Image, frame: Frame, at: FunctionAt, data: FrameData | None) -> str:
@@ -119,15 +114,24 @@ def _in_prologue(target: Target, image: Image, address: int, data: FrameData | N
 class _Maker:
     """Makes the values of the variables of one frame."""
 
-    def __init__(self, target: Target, details: FunctionDetails, at: FunctionAt, places: Places, reason: str) -> None:
+    def __init__(  # noqa: PLR0917 - all that a value depends on
+        self,
+        target: Target,
+        image: Image,
+        details: FunctionDetails,
+        at: FunctionAt,
+        registers: FrameRegisters,
+        reason: str,
+    ) -> None:
+        """`reason` says why no value is shown, "" if some may be."""
         self._details = details
-        self._places = places
+        self._places = Places(target.arch, target.memory, registers, at, partial(_static_address, image, details))
         self._reason = reason
         self._types = TypeText(details.types, target.arch)
         self._text = ValueText(details.types, target)
         self._parameters = details.parameters(at.function)
 
-    def values(self, scope: tuple[Variable, ...]) -> Iterator[VariableValue]:
+    def values(self, scope: tuple[VariableSymbol, ...]) -> Iterator[VariableValue]:
         """Yield the variables of a scope with their values, parameters first."""
         is_parameter = [variable.is_parameter or variable in self._parameters for variable in scope]
         for wanted in (True, False):
@@ -135,7 +139,7 @@ class _Maker:
                 if bool(is_one) is wanted:
                     yield self._value(variable, wanted)
 
-    def _value(self, variable: Variable, is_parameter: bool) -> VariableValue:
+    def _value(self, variable: VariableSymbol, is_parameter: bool) -> VariableValue:
         name = escape(variable.name, _MAX_NAME)
         written = escape(self._types.of(variable.type), _MAX_TYPE)
         reasons = [self._reason] if self._reason else []
@@ -145,3 +149,8 @@ class _Maker:
                 shown = self._text.of(variable.type, found)
                 return VariableValue(name, written, shown.value, shown.text, found.source, is_parameter=is_parameter)
         return VariableValue(name, written, reason=reasons[0], is_parameter=is_parameter)
+
+
+def _static_address(image: Image, details: FunctionDetails, section: int, offset: int) -> int | None:
+    rva = details.rva_of(section, offset)
+    return None if rva is None else image.base + rva

@@ -27,7 +27,7 @@ from throwstack.pdb.type_model import (
 )
 from throwstack.pdb.types import Types
 from throwstack.unwind.target import Target
-from throwstack.values.places import FoundBytes
+from throwstack.variables.places import FoundBytes
 
 _MAX_DEPTH = 3
 _MAX_MEMBERS = 6
@@ -71,7 +71,7 @@ class ValueText:
         if isinstance(plain, Array):
             return Shown(self._array(plain, data, known, depth))
         size = self._types.size(index)
-        if size > len(data) or (known is not None and not all(known[:size])):
+        if not size or size > len(data) or (known is not None and not all(known[:size])):
             return Shown(_UNKNOWN)
         return self._scalar(plain, data[:size])
 

@@ -11,10 +11,11 @@ from throwstack.core.registers import Arch
 from throwstack.pdb.function_details import FunctionAt
 from throwstack.pdb.register_numbers import VFRAME, register_name
 from throwstack.pdb.types import Types
-from throwstack.pdb.variable_model import Location, LocationKind, Variable
-from throwstack.values.frame_registers import FrameRegisters
-from throwstack.values.variable_value import NotShown
+from throwstack.pdb.variable_model import Location, LocationKind, VariableSymbol
+from throwstack.variables.frame_registers import FrameRegisters
+from throwstack.variables.variable_value import NotShown
 
+_IN_FRAME = (LocationKind.BY_FRAME_POINTER, LocationKind.BY_REGISTER)
 MOST_BYTES = 1024
 """How much of a large variable is read. What is shown of it is much less."""
 
@@ -52,7 +53,7 @@ class Places:
         self._at = at
         self._static = static
 
-    def find(self, variable: Variable, types: Types, *, is_parameter: bool) -> FoundBytes:
+    def find(self, variable: VariableSymbol, types: Types, *, is_parameter: bool) -> FoundBytes:
         """Return the bytes of a variable, whose type is one of `types`. Raises `NotShown` and MemoryUnreadable."""
         size = types.size(variable.type)
         if not size:
@@ -79,12 +80,22 @@ class Places:
         return self._in_parts(here, size, sizes, is_parameter)
 
     def _check_whole_function(self, location: Location) -> None:
-        """Raise `NotShown` for a register that is said to hold a variable, but not where.
+        """Raise `NotShown` for a place that is said to be good for a whole function, but need not be.
 
-        Before Visual C++ 2012, optimised code is described so: `this` is in ecx. It was so when the function began.
+        Before Visual C++ 2012, `this` of optimised code is said to be in ecx. It was there when the function began; and
+        only optimised code has variables in registers. clang calls a variable a constant if it was one in some range of
+        code: the counter of an unrolled loop is 0, says the PDB. A compiler that gives ranges for some variables, and
+        none for others, has optimised both.
         """
-        if location.kind is LocationKind.REGISTER and self._at.function.is_optimised:
-            reason = f"in {register_name(self._arch, location.register)} in a part of the optimised function only"
+        function = self._at.function
+        if location.kind is LocationKind.REGISTER:
+            reason = f"in {register_name(self._arch, location.register)} in a part of the function only"
+            raise NotShown(reason)
+        if location.kind is LocationKind.CONSTANT and (function.is_optimised or function.has_ranges):
+            reason = "a constant in a part of the optimised function"
+            raise NotShown(reason)
+        if location.kind in _IN_FRAME and function.has_ranges:
+            reason = "the symbols do not say for which code its place holds"
             raise NotShown(reason)
 
     def _in_parts(

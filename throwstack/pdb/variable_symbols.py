@@ -4,6 +4,9 @@
 Follows `cvinfo.h` of Microsoft's microsoft-pdb and LLVM's `SymbolRecord.h`. There are two forms. Code that is not
 optimised has one record for a variable, with a place that is good for the whole function (S_REGREL32, S_BPREL32). In
 optimised code S_LOCAL is followed by records S_DEFRANGE…, each with a place and the range of code for which it is good.
+
+For x86, Visual C++ writes the optimised variables of a function once more in the first form, after S_FRAMEPROC. These
+are left out.
 """
 
 from __future__ import annotations
@@ -14,13 +17,13 @@ from dataclasses import dataclass, field, replace
 
 from throwstack.pdb.codeview import BadRecord, Record, number, records, string, unpack
 from throwstack.pdb.variable_model import (
-    Extent,
+    CodeExtent,
     FunctionSymbol,
     Location,
     LocationKind,
     Scope,
     ScopeKind,
-    Variable,
+    VariableSymbol,
 )
 
 _PROCEDURES = frozenset({0x110F, 0x1110, 0x1146, 0x1147, 0x1155, 0x1156})
@@ -47,10 +50,10 @@ _INTERNAL = ("__$", "$")
 @dataclass(slots=True)
 class _OpenScope:
     kind: ScopeKind
-    extent: Extent | None = None
+    extent: CodeExtent | None = None
     inlinee: int = 0
     annotations: bytes = b""
-    variables: list[Variable] = field(default_factory=list)
+    variables: list[VariableSymbol] = field(default_factory=list)
     scopes: list[Scope] = field(default_factory=list)
 
     def closed(self) -> Scope:
@@ -70,11 +73,21 @@ def function_symbol(body: bytes) -> FunctionSymbol | None:
         size, prologue, _, index, offset, section, traits = unpack(_PROCEDURE, body[: head.end], 0)
     except BadRecord:
         return None
-    function = _OpenScope(ScopeKind.FUNCTION, Extent(section, offset, offset + size))
-    flags = _Reader(body, function).read(head.end)
-    name = string(body[: head.end], 39)[0]
-    has_id, has_frame_pointer = head.kind in _WITH_ID, bool(traits & _HAS_FRAME_POINTER)
-    return FunctionSymbol(name, index, has_id, offset + prologue, function.closed(), flags, has_frame_pointer)
+    function = _OpenScope(ScopeKind.FUNCTION, CodeExtent(section, offset, offset + size))
+    reader = _Reader(body, function)
+    flags = reader.read(head.end)
+    scope = function.closed()
+    kept = tuple(one for one in scope.variables if one.has_ranges or one.name not in reader.ranged)
+    return FunctionSymbol(
+        string(body[: head.end], 39)[0],
+        index,
+        head.kind in _WITH_ID,
+        offset + prologue,
+        replace(scope, variables=kept),
+        flags,
+        has_frame_pointer=bool(traits & _HAS_FRAME_POINTER),
+        has_ranges=bool(reader.ranged),
+    )
 
 
 class _Reader:
@@ -84,6 +97,8 @@ class _Reader:
         self._symbols = symbols
         self._open = [function]
         self._left = _MAX_VARIABLES
+        self.ranged: set[str] = set()
+        """The names of variables that have places with ranges of code."""
         self._frame_flags = 0
 
     def read(self, at: int) -> int:
@@ -116,7 +131,10 @@ class _Reader:
             self._add_location(_RANGES[kind](body))
         elif kind in _VARIABLES and self._left > 0:
             self._left -= 1
-            self._open[-1].variables.append(_VARIABLES[kind](body))
+            variable = _VARIABLES[kind](body)
+            self._open[-1].variables.append(variable)
+            if variable.has_ranges:
+                self.ranged.add(variable.name)
 
     def _close(self) -> None:
         closed = self._open.pop().closed()
@@ -131,7 +149,7 @@ class _Reader:
 def _opened(kind: int, body: bytes) -> _OpenScope:
     if kind == _BLOCK:
         size, offset, section = unpack(_BLOCK_HEAD, body, 0)
-        return _OpenScope(ScopeKind.BLOCK, Extent(section, offset, offset + size))
+        return _OpenScope(ScopeKind.BLOCK, CodeExtent(section, offset, offset + size))
     (inlinee,) = unpack(_INLINE_SITE, body, 0)
     return _OpenScope(ScopeKind.INLINED, None, inlinee, body[16 if kind == _INLINED else 20 :])
 
@@ -139,55 +157,55 @@ def _opened(kind: int, body: bytes) -> _OpenScope:
 # Readers of variables: `body` is the whole record, and offsets count from its length, as in cvinfo.h.
 
 
-def _by_register(body: bytes) -> Variable:
+def _by_register(body: bytes) -> VariableSymbol:
     offset, index, register = unpack(struct.Struct("<4xiIH"), body, 0)
     return _whole(string(body, 14)[0], index, Location(LocationKind.BY_REGISTER, register, offset))
 
 
-def _by_base_pointer(body: bytes) -> Variable:
+def _by_base_pointer(body: bytes) -> VariableSymbol:
     offset, index = unpack(struct.Struct("<4xiI"), body, 0)
     return _whole(string(body, 12)[0], index, Location(LocationKind.BY_FRAME_POINTER, offset=offset))
 
 
-def _in_register(body: bytes) -> Variable:
+def _in_register(body: bytes) -> VariableSymbol:
     index, register = unpack(struct.Struct("<4xIH"), body, 0)
     return _whole(string(body, 10)[0], index, Location(LocationKind.REGISTER, register))
 
 
-def _static(body: bytes) -> Variable:
+def _static(body: bytes) -> VariableSymbol:
     index, offset, section = unpack(struct.Struct("<4xIIH"), body, 0)
     location = Location(LocationKind.STATIC, offset=offset, section=section)
     return replace(_whole(string(body, 14)[0], index, location), is_parameter=False)
 
 
-def _of_thread(body: bytes) -> Variable:
+def _of_thread(body: bytes) -> VariableSymbol:
     return replace(_static(body), locations=(Location(LocationKind.THREAD),))
 
 
-def _constant(body: bytes) -> Variable:
+def _constant(body: bytes) -> VariableSymbol:
     (index,) = unpack(struct.Struct("<4xI"), body, 0)
     value, at = number(body, 8)
-    return Variable(
+    return VariableSymbol(
         string(body, at)[0], index, is_parameter=False, locations=(Location(LocationKind.CONSTANT, offset=value),)
     )
 
 
-def _local(body: bytes) -> Variable:
+def _local(body: bytes) -> VariableSymbol:
     index, flags = unpack(struct.Struct("<4xIH"), body, 0)
     is_gone = bool(flags & 0x100)
-    return Variable(string(body, 10)[0], index, bool(flags & 1), is_optimised_out=is_gone, has_ranges=True)
+    return VariableSymbol(string(body, 10)[0], index, bool(flags & 1), is_optimised_out=is_gone, has_ranges=True)
 
 
-def _file_static(body: bytes) -> Variable:
+def _file_static(body: bytes) -> VariableSymbol:
     (index,) = unpack(struct.Struct("<4xI"), body, 0)
-    return Variable(string(body, 14)[0], index, is_parameter=False, has_ranges=True)
+    return VariableSymbol(string(body, 14)[0], index, is_parameter=False, has_ranges=True)
 
 
-def _whole(name: str, index: int, location: Location) -> Variable:
-    return Variable(name, index, locations=(location,))
+def _whole(name: str, index: int, location: Location) -> VariableSymbol:
+    return VariableSymbol(name, index, locations=(location,))
 
 
-_VARIABLES: dict[int, Callable[[bytes], Variable]] = {
+_VARIABLES: dict[int, Callable[[bytes], VariableSymbol]] = {
     0x1106: _in_register,
     0x1107: _constant,
     0x110B: _by_base_pointer,
@@ -234,13 +252,13 @@ def _unknown_range(body: bytes) -> Location:  # noqa: ARG001 where its range is 
     return Location(LocationKind.UNKNOWN)
 
 
-def _extent(body: bytes, at: int) -> Extent:
+def _extent(body: bytes, at: int) -> CodeExtent:
     begin, section, size = unpack(struct.Struct("<IHH"), body, at)
     gaps = []
     for gap in range(at + 8, min(len(body) - 3, at + 8 + 4 * _MAX_GAPS), 4):
         start, length = unpack(struct.Struct("<HH"), body, gap)
         gaps.append((begin + start, begin + start + length))
-    return Extent(section, begin, begin + size, tuple(gaps))
+    return CodeExtent(section, begin, begin + size, tuple(gaps))
 
 
 _RANGES: dict[int, Callable[[bytes], Location]] = {
