@@ -116,7 +116,7 @@ def values(checked: Sequence[Checked]) -> list[str]:
     """Return what is shown of the values of variables that programs noted of themselves."""
     lines = [
         *("## Values of variables", ""),
-        "`values.exe` notes the values of parameters and locals before it calls on. With its PDB, what the report shows",
+        "`values.exe` notes the values of parameters and locals before it calls on. With its PDB, what a report shows",
         "of them is compared with that. What is not shown has a reason: optimised out, in a register that a call may",
         "change, not at this address.",
         "",
