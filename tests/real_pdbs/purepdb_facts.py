@@ -101,6 +101,15 @@ class PdbFacts:
         keys = sorted(at)
         return keys, [frozenset(at[key]) for key in keys]
 
+    def procedures(self, count: int) -> list[tuple[str, int]]:
+        """Return name and RVA of so many procedure records, the same ones each time.
+
+        Records of functions that the linker left out are not among them: their address is in no code.
+        """
+        known = ((one.name, self.sections[one.segment - 1][1] + one.offset) for one in self._pdb.module_procs())
+        placed = [(name, rva) for name, rva in known if any(start <= rva < start + size for start, size in self._code)]
+        return random.Random(count).sample(placed, count)
+
     def names_at(self, before: int) -> frozenset[str]:
         """Return all names of the function that starts at or before an RVA of the image as it was linked."""
         segment, offset = self._place(before)

@@ -15,10 +15,14 @@ from tests.real_pdbs.comparison import ASPECTS, compare_all
 from tests.real_pdbs.fetch import PACKAGES, NotFetched, package_pdbs
 from tests.real_pdbs.frame_records import compare_frame_data
 from tests.real_pdbs.llvm_peer import tool
+from tests.real_pdbs.our_reader import open_table
 from tests.real_pdbs.purepdb_facts import X86, PdbFacts
+from throwstack.names.demangle import display_name
 
 ADDRESSES = 600
 """In the PDBs of one package together."""
+NAMES = 25
+"""In each PDB."""
 
 
 def fetched(package):
@@ -48,3 +52,16 @@ def test_frame_data_is_what_llvm_prints(package):
         compared, differences = compare_frame_data(pdb)
         assert compared > 100
         assert differences == []
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_each_function_is_found_by_its_name(package):
+    for pdb in fetched(package):
+        functions = PdbFacts(pdb).procedures(NAMES)
+        table = open_table(pdb)
+        try:
+            lost = [(name, rva) for name, rva in functions if rva not in table.rvas_of(display_name(name))]
+        finally:
+            table.pdb.close()
+        assert lost == []
+        assert len(functions) == NAMES
