@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import struct
 
+import pytest
+
 from tests.support.msf_writer import write_msf
 from tests.support.open_pdb import GUID, opened
 from tests.support.pdb_types import cv_record
@@ -12,7 +14,7 @@ from tests.support.pdb_writer import Pdb, Procedure
 from throwstack.pdb.dbi import Dbi
 from throwstack.pdb.kept import Kept
 from throwstack.pdb.module_reader import ModuleReader
-from throwstack.pdb.msf import MsfFile
+from throwstack.pdb.msf import MsfFile, NotAPdb
 from throwstack.pdb.string_table import StringTable
 
 
@@ -76,3 +78,12 @@ def test_modules_without_symbols(tmp_path):
     reader = opened(tmp_path, Pdb(GUID, procedures=[Procedure("f", 0x1000, 0x20)])).modules
     assert reader.symbols(1000) is None
     assert reader.line(1000, 1, 0) == ("", 0)
+
+
+def test_a_pdb_that_wastes_time_is_given_up(tmp_path, monkeypatch):
+    pdb = opened(tmp_path, Pdb(GUID, procedures=[Procedure("f", 0x1000, 0x20)]))
+    pdb.modules.symbols(0)
+    monkeypatch.setattr("throwstack.pdb.module_reader._TIME_LIMIT", -1.0)
+    assert pdb.modules.symbols(0) is not None
+    with pytest.raises(NotAPdb, match="given up after"):
+        pdb.modules.line(0, 1, 0)

@@ -114,5 +114,5 @@ def test_a_closed_file_can_be_removed(tmp_path):
     with MsfFile(path) as msf:
         stream = msf.stream(1)
     path.unlink()
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(NotAPdb, match="was closed"):
         stream.read()

@@ -218,6 +218,31 @@ def test_wrong_age_is_refused_by_name(place):
     assert place.said == [f"{path}: refused: age 3, the image wants 4 (GUID {GUID})"]
 
 
+def test_a_file_that_is_replaced_between_the_check_and_the_opening(place, monkeypatch):
+    path = place.put(APP)
+    monkeypatch.setattr("throwstack.pdb.pdb_symbols.check_pdb", lambda *_: None)
+    assert place.table(age=4) is None
+    assert place.said == [f"{path}: replaced by another file while it was opened"]
+
+
+def test_fastlink_is_said_once(place):
+    path = place.put(Pdb(GUID, 3, is_fastlink=True, publics=[Public("_main", 0x1000)]))
+    symbols = place.symbols()
+    for _ in range(2):
+        assert symbols(image(PdbIdentity("app.pdb", GUID, 3))).locate(0x1004)[0].symbol == "main"
+    (said,) = place.said
+    assert said.startswith(f"{path}: public symbols only: lines are in the object files")
+
+
+def test_closed_symbols_close_their_files(place):
+    path = place.put(APP)
+    symbols = place.symbols()
+    table = symbols(image(PdbIdentity("app.pdb", GUID, 3)))
+    symbols.close()
+    path.unlink()
+    assert table.locate(0x1135) == ()
+
+
 def test_an_image_without_an_rsds_record_can_be_identified_otherwise(place):
     place.put(APP)
     assert place.symbols()(image(None)) is None

@@ -25,6 +25,7 @@ _CONTRIBUTION_SIZES = {0xF12EBA2D: 28, 0xF13151E4: 32}
 _CONTRIBUTION = struct.Struct("<HHIIIH")
 _MAX_PART = 256 << 20
 _MAX_MODULES = 1 << 16
+_MAX_DEBUG_STREAMS = 64
 
 
 class DebugStream(IntEnum):
@@ -78,7 +79,7 @@ class Dbi:
         self._modules_range = _HEAD.size, modules
         self._contributions_range = _HEAD.size + modules, contributions
         start = _HEAD.size + modules + contributions + section_map + sources + types_map + edit
-        numbers = self._stream.read(start, debug)
+        numbers = self._stream.read(start, min(debug, _MAX_DEBUG_STREAMS * 2))
         self._debug_streams = struct.unpack(f"<{len(numbers) // 2}H", numbers[: len(numbers) // 2 * 2])
 
     def debug_stream(self, purpose: DebugStream) -> Stream:

@@ -24,6 +24,10 @@ _LINES_HEAD = struct.Struct("<IHHI")
 _FILE_HEAD = struct.Struct("<III")
 _INLINEE = struct.Struct("<III")
 _LINES, _FILES, _INLINEES, _IMPORTS, _EXPORTS = 0xF2, 0xF4, 0xF6, 0xF7, 0xF8
+_LISTED = frozenset({_FILES, _INLINEES, _IMPORTS, _EXPORTS})
+_MAX_LISTED = 1024
+"""How many subsections of a kind are looked at. Linkers write one of each."""
+_MAX_SUBSECTIONS = 1 << 23
 _WITH_MORE_FILES = 1
 _NOT_LINES = frozenset({0xFEEFEE, 0xF00F00})
 """Numbers that a compiler gives to code of its own. A debugger steps over it as a part of the line before."""
@@ -72,12 +76,9 @@ class Inlinees:
 
     def begin(self, number: int) -> tuple[int, int] | None:
         """Return file and line where the function with the id `number` begins, or None."""
-        wanted = number.to_bytes(4, "little")
         for table in self.tables:
-            at = table.find(wanted)
-            while at >= 0 and at % _INLINEE.size:
-                at = table.find(wanted, at + 1)
-            if 0 <= at <= len(table) - _INLINEE.size:
+            at = _record_with(table, number, _INLINEE.size)
+            if at is not None and at + _INLINEE.size <= len(table):
                 _, file, line = _INLINEE.unpack_from(table, at)
                 return file, line
         return self.begins.get(number)
@@ -176,16 +177,18 @@ class ModuleLines:
         """Return the id that other modules know by `number`, or None. Raises `NotAPdb`."""
         for start, size in self._subsections.get(_EXPORTS, ()):
             data = self._stream.read(start, min(size, _MAX_PART))
-            for outside, inside in struct.iter_unpack("<II", data[: len(data) // 8 * 8]):
-                if outside == number:
-                    return int(inside)
+            found = _record_with(data, number, 8)
+            if found is not None and found + 8 <= len(data):
+                return int.from_bytes(data[found + 4 : found + 8], "little")
         return None
 
     def _list(self) -> Ranges:
         starts, sizes, positions = array("Q"), array("I"), array("I")
         position, base, window = self._start, 0, b""
         head_size = _SUBSECTION.size + _LINES_HEAD.size
-        while position + _SUBSECTION.size <= self._end and len(starts) < _MAX_BLOCKS:
+        for _ in range(_MAX_SUBSECTIONS):
+            if position + _SUBSECTION.size > self._end or len(starts) >= _MAX_BLOCKS:
+                break
             at = position - base
             if at + head_size > len(window) and base + len(window) < self._end:
                 base, at = position, 0
@@ -196,8 +199,19 @@ class ModuleLines:
                 starts.append(section << 32 | offset)
                 sizes.append(length)
                 positions.append(position)
-            elif kind in {_FILES, _INLINEES, _IMPORTS, _EXPORTS}:
-                inside = min(size, self._end - position - _SUBSECTION.size)
-                self._subsections.setdefault(kind, []).append((position + _SUBSECTION.size, inside))
+            elif kind in _LISTED:
+                listed = self._subsections.setdefault(kind, [])
+                if len(listed) < _MAX_LISTED:
+                    inside = min(size, self._end - position - _SUBSECTION.size)
+                    listed.append((position + _SUBSECTION.size, inside))
             position += _SUBSECTION.size + (size + 3 & ~3)
         return Ranges(starts, sizes, positions)
+
+
+def _record_with(table: bytes, number: int, size: int) -> int | None:
+    """Return the offset of the first record that begins with the 32-bit `number` in a table of records of `size`."""
+    wanted = number.to_bytes(4, "little")
+    at = table.find(wanted)
+    while at >= 0 and at % size:
+        at = table.find(wanted, at + 1)
+    return at if at >= 0 else None

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from itertools import count
 
 from throwstack.pdb.dbi import Dbi, PdbModule
 from throwstack.pdb.inline_sites import InlineSites, read_sites
-from throwstack.pdb.kept import Kept
+from throwstack.pdb.kept import Kept, Part
 from throwstack.pdb.lines import Inlinees, LineBlock, ModuleLines
 from throwstack.pdb.module_symbols import CodeSymbol, ModuleSymbols
 from throwstack.pdb.msf import NO_STREAM, MsfFile
@@ -15,6 +17,8 @@ from throwstack.pdb.string_table import StringTable
 
 _IMPORTED = 0x80000000
 _OWNERS = count()
+_MAX_REMEMBERED = 1 << 14
+_TIME_LIMIT = 300.0
 
 
 class ModuleReader:
@@ -27,6 +31,9 @@ class ModuleReader:
         self._names = names
         self._kept = kept
         self._owner = next(_OWNERS)
+        self._spent = 0.0
+        """Seconds that were spent on reading modules."""
+        self._imported: dict[tuple[int, int], int] = {}
 
     def close(self) -> None:
         """Forget what is kept of this PDB."""
@@ -37,7 +44,7 @@ class ModuleReader:
         module = self._dbi.module(index)
         if module is None or module.stream == NO_STREAM:
             return None
-        return self._kept.get((self._owner, ("symbols", index)), lambda: self._read_symbols(module))
+        return self._get(("symbols", module.stream, module.symbols_size), lambda: self._read_symbols(module))
 
     def line(self, index: int, section: int, offset: int) -> tuple[str, int]:
         """Return path and number of the line at a place in the code of module `index`, or ("", 0)."""
@@ -58,22 +65,28 @@ class ModuleReader:
         symbols, lines = self.symbols(index), self._lines(index)
         if symbols is None or lines is None or not symbol.end:
             return []
-        sites: InlineSites = self._kept.get(
-            (self._owner, ("sites", index, symbol.position)), lambda: read_sites(symbols.body(symbol))
-        )
+        sites: InlineSites = self._get(("sites", index, symbol.position), lambda: read_sites(symbols.body(symbol)))
         found = []
         for site, part in sites.at(offset):
             begin = self._inlinees(index, lines).begin(site.id)
             file = part.file if part.file is not None else begin[0] if begin is not None else None
             path = "" if file is None else self._path(lines, file)
             line = 0 if begin is None else max(0, begin[1] + part.line)
-            found.append((self._resolved(lines, site.id), path, line))
+            found.append((self._resolved(index, lines, site.id), path, line))
         return found[::-1]
 
-    def _resolved(self, lines: ModuleLines, number: int) -> int:
+    def _resolved(self, index: int, lines: ModuleLines, number: int) -> int:
         """Return the id in this PDB of an inlined function, maybe one of another module; 0 if it is not found."""
         if not number & _IMPORTED:
             return number
+        known = self._imported.get((index, number))
+        if known is None:
+            if len(self._imported) >= _MAX_REMEMBERED:
+                self._imported.clear()
+            known = self._imported[index, number] = self._imported_id(lines, number)
+        return known
+
+    def _imported_id(self, lines: ModuleLines, number: int) -> int:
         imported = lines.imported(number)
         module = None if imported is None else self._dbi.module_named(self._names.at(imported[0]))
         exporting = None if module is None else self._lines(module.index)
@@ -89,13 +102,27 @@ class ModuleReader:
         module = self._dbi.module(index)
         if module is None or module.stream == NO_STREAM:
             return None
-        return self._kept.get((self._owner, ("lines", index)), lambda: self._read_lines(module))
+        return self._get(("lines", index), lambda: self._read_lines(module))
 
     def _inlinees(self, index: int, lines: ModuleLines) -> Inlinees:
-        return self._kept.get((self._owner, ("inlinees", index)), lines.inlinees)
+        return self._get(("inlinees", index), lines.inlinees)
 
     def _block(self, index: int, lines: ModuleLines, position: int) -> LineBlock:
-        return self._kept.get((self._owner, ("block", index, position)), lambda: lines.block(position))
+        return self._get(("block", index, position), lambda: lines.block(position))
+
+    def _get(self, key: tuple[object, ...], make: Callable[[], Part]) -> Part:
+        return self._kept.get((self._owner, key), lambda: self._in_time(make))
+
+    def _in_time(self, make: Callable[[], Part]) -> Part:
+        """Return what `make` makes. A PDB that was made to waste time is given up after some minutes of it."""
+        if self._spent > _TIME_LIMIT:
+            message = f"given up after {_TIME_LIMIT:.0f} s"
+            raise self._msf.error(message)
+        start = time.monotonic()
+        try:
+            return make()
+        finally:
+            self._spent += time.monotonic() - start
 
     def _read_symbols(self, module: PdbModule) -> ModuleSymbols:
         return ModuleSymbols(self._msf.stream(module.stream), module.symbols_size)

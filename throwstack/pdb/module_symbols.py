@@ -26,11 +26,13 @@ _PART = struct.Struct("<12xI4xIIHH")
 _PROCEDURES = frozenset({0x110F, 0x1110, 0x1146, 0x1147, 0x1155, 0x1156})
 _WITH_ID = frozenset({0x1146, 0x1147, 0x1156})
 _S_THUNK32, _S_TRAMPOLINE, _S_SEPCODE = 0x1102, 0x112C, 0x1132
+_CODE = _PROCEDURES | {_S_THUNK32, _S_TRAMPOLINE, _S_SEPCODE}
 _PROCEDURE_NAME, _THUNK_NAME = 39, 25
 _LONGEST_HEAD = 48
 _WINDOW = 1 << 18
 _MAX_FUNCTIONS = 1 << 22
-_MAX_RECORD = 4 + 0xFFFF
+_MAX_RECORDS = 1 << 23
+"""How many records of a module are looked at; the insides of functions do not count."""
 _MAX_BODY = 16 << 20
 
 
@@ -129,7 +131,9 @@ class ModuleSymbols:
     def _list(self) -> Ranges:
         starts, sizes, positions = array("Q"), array("I"), array("I")
         position, base, window = 4, 0, b""
-        while position + _HEAD.size <= self._symbols_end and len(starts) < _MAX_FUNCTIONS:
+        for _ in range(_MAX_RECORDS):
+            if position + _HEAD.size > self._symbols_end or len(starts) >= _MAX_FUNCTIONS:
+                break
             at = position - base
             if at + _LONGEST_HEAD > len(window) and base + len(window) < self._symbols_end:
                 base, at = position, 0
@@ -138,29 +142,34 @@ class ModuleSymbols:
             if length < 2:
                 break
             following = position + 2 + length
-            try:
-                if kind in _PROCEDURES:
-                    end, size, _, offset, section = _PROCEDURE.unpack_from(window, at)
-                elif kind == _S_THUNK32:
-                    end, offset, section, size = _THUNK.unpack_from(window, at)
-                elif kind == _S_TRAMPOLINE:
-                    size, offset, _, section, _ = _TRAMPOLINE.unpack_from(window, at)
-                    end = 0
-                    if self.first_trampoline is None or offset < self.first_trampoline:
-                        self.first_trampoline = offset
-                elif kind == _S_SEPCODE:
-                    size, offset, _, section, _ = _PART.unpack_from(window, at)
-                    end = 0
-                else:
-                    position = following
-                    continue
-            except struct.error:
-                break
-            starts.append(section << 32 | offset)
-            sizes.append(size)
-            positions.append(position)
-            position = max(end, following)
+            if kind in _CODE:
+                found = _range(kind, window, at)
+                if found is None:
+                    break
+                section, offset, size, end = found
+                if kind == _S_TRAMPOLINE and (self.first_trampoline is None or offset < self.first_trampoline):
+                    self.first_trampoline = offset
+                starts.append(section << 32 | offset)
+                sizes.append(size)
+                positions.append(position)
+                following = max(end, following)
+            position = following
         return Ranges(starts, sizes, positions)
+
+
+def _range(kind: int, data: bytes, at: int) -> tuple[int, int, int, int] | None:
+    """Return section, offset and size of the code of the record at `at`, and where S_END is; None if it is cut."""
+    try:
+        if kind in _PROCEDURES:
+            end, size, _, offset, section = _PROCEDURE.unpack_from(data, at)
+            return section, offset, size, end
+        if kind == _S_THUNK32:
+            end, offset, section, size = _THUNK.unpack_from(data, at)
+            return section, offset, size, end
+        size, offset, _, section, _ = (_TRAMPOLINE if kind == _S_TRAMPOLINE else _PART).unpack_from(data, at)
+    except struct.error:
+        return None
+    return section, offset, size, 0
 
 
 def _read(kind: int, data: bytes, position: int) -> CodeSymbol | None:

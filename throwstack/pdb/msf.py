@@ -173,8 +173,8 @@ class MsfFile:
     def _open_again(self) -> FileIO:
         """Open the file once more after others were opened, unless it is closed for good. Return it."""
         if self._is_closed:
-            message = f"{self.path} is closed"
-            raise ValueError(message)
+            message = "was closed"
+            raise self.error(message)
         try:
             stamp = self._open()
         except OSError as error:

@@ -24,7 +24,7 @@ from throwstack.pdb.module_symbols import CodeKind, CodeSymbol
 from throwstack.pdb.msf import NO_STREAM, MsfFile
 from throwstack.pdb.omap import Omap
 from throwstack.pdb.publics import Publics
-from throwstack.pdb.sections import SectionTable
+from throwstack.pdb.sections import MAX_HEADERS, SectionTable
 from throwstack.pdb.string_table import StringTable
 from throwstack.pdb.type_stream import TypeStream
 from throwstack.pdb.types import Types
@@ -126,8 +126,8 @@ class PdbFile:
     @cached_property
     def sections(self) -> SectionTable:
         """The sections in which addresses of the PDB count: those from before the image was rearranged."""
-        former = self.dbi.debug_stream(DebugStream.FORMER_SECTIONS).read() if self.omap else b""
-        return SectionTable(former or self.dbi.debug_stream(DebugStream.SECTIONS).read())
+        former = self.dbi.debug_stream(DebugStream.FORMER_SECTIONS).read(0, MAX_HEADERS) if self.omap else b""
+        return SectionTable(former or self.dbi.debug_stream(DebugStream.SECTIONS).read(0, MAX_HEADERS))
 
     @cached_property
     def types(self) -> Types:

@@ -16,7 +16,7 @@ from throwstack.images.image import Image, PdbIdentity
 from throwstack.names.frame_records import FrameData
 from throwstack.pdb.msf import NotAPdb
 from throwstack.pdb.pdb_file import PdbFile, PdbKind
-from throwstack.pdb.pdb_identity import check_pdb
+from throwstack.pdb.pdb_identity import check_pdb, identity_of
 from throwstack.pdb.pdb_table import PdbTable
 
 
@@ -71,11 +71,16 @@ class PdbSymbols:
             return None
         try:
             table = PdbTable(PdbFile(path), self._say)
+            found = identity_of(table.pdb.msf, table.pdb.info)
         except NotAPdb as error:
             self._say(str(error))
             return None
         except OSError as error:
             self._say(f"{path}: cannot be read: {escape(error.strerror or str(error))}")
+            return None
+        if (found.guid, found.age) != (identity.guid, identity.age):
+            table.pdb.close()
+            self._say(f"{path}: replaced by another file while it was opened")
             return None
         kind = table.pdb.kind
         if kind is PdbKind.FASTLINK:

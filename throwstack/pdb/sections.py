@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 _HEADER = struct.Struct("<8sII24x")
 _MAX_SECTIONS = 1 << 15
+MAX_HEADERS = _MAX_SECTIONS * _HEADER.size
 
 
 @dataclass(frozen=True, slots=True)
