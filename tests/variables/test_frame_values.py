@@ -173,7 +173,7 @@ def test_a_distance_from_esp_counts_from_before_the_call(tmp_path):
     """The callee has removed its two arguments, so that esp after the return is 8 higher than at the call."""
     item = Local("n", "int", (Place(0, 0x40, Register.ESP, 0x10),))
     it = described(tmp_path, item, memory={STACK + 0x10: words(9)})
-    inner = it.frame(slot=STACK - 4)
+    inner = it.frame(slot=STACK - 4, is_interrupted=True)
     frame = it.frame(esp=STACK + 8)
     assert it.variables(frame, inner)["n"].text == "9"
     assert it.variables(frame)["n"].reason == "the stack pointer before the call is not known"
@@ -203,6 +203,20 @@ def test_code_that_is_still_in_its_prologue_has_not_stored_its_variables(tmp_pat
     here = {"ebp": STACK, "slot": STACK + 4, "is_interrupted": True}
     assert it.variables(it.frame(3, **here))["hr"].reason == "the function was still being entered"
     assert it.variables(it.frame(5, **here))["hr"].text == "0x80004003 E_POINTER"
+
+
+@pytest.mark.parametrize("code", [b"\xc3", b"\x5b\x41\x5c\xc3", b"\xf3\xc3", b"\xc2\x08\x00"])
+def test_code_that_faults_on_its_return_has_left_its_frame(tmp_path, code):
+    """The return address was overwritten: `ret` faults on x64, with the stack pointer at the return address."""
+    it = described(
+        tmp_path,
+        FrameInfo(local_base=1),
+        Local("n", "int", (Place(0, 0x40, offset=8),)),
+        machine=X64,
+        memory={BASE + FUNCTION + 0x30: code + bytes(16), STACK: words(1, 2, 3)},
+    )
+    assert it.variables(it.frame(0x30, is_interrupted=True))["n"].reason == "the function was already being left"
+    assert it.variables(it.frame(0x20, is_interrupted=True))["n"].text == "3"
 
 
 def test_a_register_for_the_whole_of_a_function_is_not_believed(tmp_path):

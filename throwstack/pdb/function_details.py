@@ -13,7 +13,7 @@ from throwstack.pdb.types import Types
 from throwstack.pdb.variable_model import FunctionSymbol, Scope, ScopeKind, VariableSymbol
 from throwstack.pdb.variable_symbols import function_symbol
 
-_KEPT_FUNCTIONS = 32
+_KEPT_FUNCTIONS = 8
 _Variables = tuple[VariableSymbol, ...]
 _MAX_BODY = 1 << 18
 """Most bytes of the records of a function that are kept; the variables in the rest are left out."""

@@ -18,7 +18,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import accumulate, islice
 from operator import add, gt
 
 from throwstack.names.frame_records import FrameData
@@ -171,7 +171,7 @@ class _Records:
     records, and a wrong order would give wrong frames without a word.
     """
 
-    __slots__ = ("_count", "_first", "_groups", "_highest", "_order", "_record", "_stream")
+    __slots__ = ("_count", "_first", "_groups", "_highest", "_order", "_reach", "_record", "_stream")
 
     def __init__(self, stream: Stream, record: struct.Struct) -> None:
         self._stream = stream
@@ -183,6 +183,8 @@ class _Records:
         """The start of the first record of each group."""
         self._highest: list[int] = []
         """Where the last of the ranges of each group ends."""
+        self._reach: list[int] = []
+        """The same of each group and all before it."""
         self._groups: dict[int, list[tuple[int, ...]]] = {}
 
     def covering(self, rva: int) -> list[tuple[int, ...]]:
@@ -197,6 +199,8 @@ class _Records:
         # All records of the groups before the last one start at or before `rva`. So each of these groups in which a
         # range ends after `rva` has a record that covers it: no group is read in vain.
         for group in range(bisect_right(first, rva) - 1, -1, -1):
+            if self._reach[group] <= rva:
+                return
             if self._highest[group] > rva:
                 records = self._group(group)
                 for index in range(bisect_left(records, (rva + 1,)) - 1, -1, -1):
@@ -230,6 +234,7 @@ class _Records:
             starts, sizes = (array("I", map(values.__getitem__, self._order)) for values in (starts, sizes))
         groups = range(0, len(starts), _GROUP)
         self._highest = [max(map(add, starts[at : at + _GROUP], sizes[at : at + _GROUP])) for at in groups]
+        self._reach = list(accumulate(self._highest, max))
         return [starts[at] for at in groups]
 
     def _read(self, number: int, count: int) -> bytes:

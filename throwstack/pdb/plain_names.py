@@ -20,7 +20,7 @@ _FASTCALL = re.compile(r"@(.+?)@\d+")
 _VECTORCALL = re.compile(r"([^?@].*)@@\d+")
 _MAX_PARAMETERS, _MAX_OF_FASTCALL = 20, 10
 """How many words of parameters a stdcall and a fastcall function are looked for with."""
-_CLASS = re.compile(r"(?:[A-Za-z_]\w*::)+~?[A-Za-z_]\w*")
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 
 
 def plain_name(symbol: str, machine: int) -> str:
@@ -52,15 +52,41 @@ def decorated_names(name: str, machine: int) -> Iterator[str]:
 
 
 def decorated_beginnings(name: str) -> tuple[bytes, ...]:
-    """Return how the decorated names of a C++ function `A::f` may begin; none if it is no plain qualified name."""
-    if not _CLASS.fullmatch(name):
+    """Return how the decorated names of a C++ function `A::f` may begin; none if it is no name of C++.
+
+    Names of templates, operators and what a compiler makes (`` A::`scalar deleting destructor' ``) begin in a way that
+    others have too.
+    """
+    if "operator" in name or "`" in name:
+        return (b"??",)
+    *scopes, own = _without_arguments(name).split("::")
+    if not all(map(_IDENTIFIER.fullmatch, [*scopes, own.removeprefix("~")])):
         return ()
-    *scopes, own = name.split("::")
+    if "<" in name:
+        if scopes and own.removeprefix("~") == scopes[-1]:
+            return (b"??1" if own.startswith("~") else b"??0",)
+        return (f"?{own}@".encode(), f"??${own}@".encode())
+    return _beginnings(scopes, own) if scopes else ()
+
+
+def _beginnings(scopes: list[str], own: str) -> tuple[bytes, ...]:
+    """Return how Microsoft's and Itanium names begin of the function `own` in `scopes`, which are no templates."""
     outer = "@".join(reversed(scopes))
     itanium = "".join(f"{len(part)}{part}" for part in scopes)
+    microsoft, end = f"?{own}@{outer}@@", f"{len(own)}{own}E"
     if own == scopes[-1]:
-        return f"??0{outer}@@".encode(), f"_ZN{itanium}C".encode(), f"__ZN{itanium}C".encode()
-    if own.startswith("~"):
-        return f"??1{outer}@@".encode(), f"_ZN{itanium}D".encode(), f"__ZN{itanium}D".encode()
-    ends = f"{itanium}{len(own)}{own}E"
-    return f"?{own}@{outer}@@".encode(), f"_ZN{ends}".encode(), f"__ZN{ends}".encode()
+        microsoft, end = f"??0{outer}@@", "C"
+    elif own.startswith("~"):
+        microsoft, end = f"??1{outer}@@", "D"
+    return microsoft.encode(), f"_ZN{itanium}{end}".encode(), f"__ZN{itanium}{end}".encode()
+
+
+def _without_arguments(name: str) -> str:
+    """Return a name without the arguments of its templates."""
+    kept, depth = [], 0
+    for char in name:
+        depth += char == "<"
+        if not depth:
+            kept.append(char)
+        depth -= char == ">"
+    return "".join(kept)

@@ -25,7 +25,8 @@ _NO_STREAM = 0xFFFF
 _MAX_PART = 1 << 20
 """Most bytes of a part. A part of Microsoft's and LLVM's linkers has 8 KB, and then the rest of a record."""
 _MAX_PARTS_LISTED = 1 << 20
-_KEPT_PARTS = 64
+_MAX_KEPT = 1 << 20
+"""Most bytes of parts that are kept; the offsets of their records take a little more."""
 _MAX_SCANNED = 32 << 20
 """How much of a stream without a list is read to make one. Linkers leave the list out of small streams only."""
 _PART = 8192
@@ -57,6 +58,7 @@ class TypeStream:
         self._stream = stream
         self._open = open_stream
         self._kept: OrderedDict[int, tuple[bytes, list[int]]] = OrderedDict()
+        self._kept_size = 0
         self._numbers: array[int] = array("I")
         self._offsets: array[int] = array("I")
         self._has_list = False
@@ -117,8 +119,10 @@ class TypeStream:
         data = self._stream.read(self._header_size + begin, max(0, min(end - begin, _MAX_PART)))
         made = data, record_offsets(data)
         self._kept[index] = made
-        if len(self._kept) > _KEPT_PARTS:
-            self._kept.popitem(last=False)
+        self._kept_size += len(data)
+        while self._kept_size > _MAX_KEPT and len(self._kept) > 1:
+            _, (dropped, _) = self._kept.popitem(last=False)
+            self._kept_size -= len(dropped)
         return made
 
     def _make_list(self) -> None:

@@ -45,16 +45,24 @@ class Types:
             known = self._known[index] = self._read(index)
         return known
 
-    def plain(self, index: int) -> Type:
-        """Return the type `index` without `const` and `volatile`, and with its members if it is only named there."""
+    def bare(self, index: int) -> Type:
+        """Return the type `index` without `const` and `volatile`. Of a structure, that may be a mere name."""
         found = self.type(index)
         for _ in range(_MAX_CHAIN):
             if not isinstance(found, Modified):
-                break
+                return found
             found = self.type(found.target)
+        return UnknownType()
+
+    def plain(self, index: int) -> Type:
+        """Return the type `index` without `const` and `volatile`, and with its members if it is only named there.
+
+        To find the definition of a name, the hashes of all types are looked through: milliseconds in a large PDB.
+        """
+        found = self.bare(index)
         if isinstance(found, (Structure, Enumeration)) and found.is_forward:
             return self._definition(index, found)
-        return found if not isinstance(found, Modified) else UnknownType()
+        return found
 
     def size(self, index: int) -> int:
         """Return how many bytes a value of the type has; 0 if that is not known."""

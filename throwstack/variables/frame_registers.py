@@ -114,8 +114,7 @@ class FrameRegisters:
     def _stack_pointer(self) -> int:
         if self._frame.is_interrupted:
             return self._frame.sp
-        if self._inner is None or self._inner.return_slot is None or self._inner.is_interrupted:
-            # The walk began at this return address, or what this frame has called was not found by its return address.
+        if self._inner is None or self._inner.return_slot is None:  # the walk began at this return address
             if self._arch is Arch.X64:
                 return self._frame.sp
             reason = "the stack pointer before the call is not known"

@@ -8,6 +8,7 @@ frame led to, and nothing where code was stopped in a prologue: what the functio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -38,6 +39,14 @@ _MAX_NAME = 128
 _MAX_TYPE = 256
 _GUESSED = "the frame is a guess"
 _IN_PROLOGUE = "the function was still being entered"
+_IN_EPILOGUE = "the function was already being left"
+_EPILOGUE = re.compile(rb"(?:\x41?[\x58-\x5F])*(?:\xF3?\xC3|\xC2)", re.DOTALL)
+"""Pops of registers, and `ret`.
+
+If the return address was overwritten by what cannot be an address, `ret` faults there. The stack pointer has left the
+frame by then, and what the compiler says of the places of variables does not take account of that.
+"""
+_LONGEST_EPILOGUE = 24
 
 FrameScopes = tuple[tuple[VariableValue, ...], ...]
 """The variables of each function of a frame: of inlined functions from the innermost outwards, then of the function."""
@@ -95,7 +104,9 @@ def _why_none(target: Target, image: Image, frame: Frame, at: FunctionAt, data: 
     """Return why no variable of the frame can be shown, "" if some may be."""
     if not frame.is_interrupted:
         return ""
-    return _IN_PROLOGUE if at.offset < at.function.body or _in_prologue(target, image, frame.ip, data) else ""
+    if at.offset < at.function.body or _in_prologue(target, image, frame.ip, data):
+        return _IN_PROLOGUE
+    return _IN_EPILOGUE if _EPILOGUE.match(target.memory.read_available(frame.ip, _LONGEST_EPILOGUE)) else ""
 
 
 def _in_prologue(target: Target, image: Image, address: int, data: FrameData | None) -> bool:

@@ -91,7 +91,7 @@ class ValueText:
         if not value:
             return "0"
         address = f"0x{value:0{2 * pointer.size}x}"
-        target = self._types.plain(pointer.target)
+        target = self._types.bare(pointer.target)
         if isinstance(target, Basic) and target.kind is BasicKind.CHARACTER and target.size in (1, 2):
             text = self._text_at(value, target.size)
             return f"{address} {text}"
