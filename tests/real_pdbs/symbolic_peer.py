@@ -29,10 +29,12 @@ _TIME_LIMIT = 600
 class SymbolicRun:
     """Answers, the kilobytes that the process grew by at its peak, and seconds of the processor.
 
-    They are those of conversion, of look-up, and of the whole process, from the interpreter's start on.
+    `signatures` are the functions' names with the types of their parameters, where the PDB has types.
+    The seconds are those of conversion, of look-up, and of the whole process, from the interpreter's start on.
     """
 
     chains: list[Chain]
+    signatures: list[str]
     opening: float
     looking: float
     grown: int
@@ -69,7 +71,8 @@ def symbolic_run(pdb: Path, rvas: Sequence[int], *, time_limit: float = _TIME_LI
     answer = json.loads(done.stdout)
     chains = [tuple(PeerFrame(bare_name(undecorate(n)), f, line) for n, f, line in chain) for chain in answer["chains"]]
     whole = _seconds_of_children() - before
-    return SymbolicRun(chains, answer["opening"], answer["looking"], answer["grown"], whole)
+    signatures = [chain[-1][0] if chain else "" for chain in answer["chains"]]
+    return SymbolicRun(chains, signatures, answer["opening"], answer["looking"], answer["grown"], whole)
 
 
 def _seconds_of_children() -> float:

@@ -16,6 +16,7 @@ from tests.real_pdbs.fetch import PACKAGES, NotFetched, package_pdbs
 from tests.real_pdbs.frame_records import compare_frame_data
 from tests.real_pdbs.llvm_peer import tool
 from tests.real_pdbs.our_reader import open_table
+from tests.real_pdbs.parameters import compare_signatures
 from tests.real_pdbs.purepdb_facts import X86, PdbFacts
 from throwstack.names.demangle import display_name
 
@@ -65,3 +66,15 @@ def test_each_function_is_found_by_its_name(package):
             table.pdb.close()
         assert lost == []
         assert len(functions) == NAMES
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_signatures_have_the_parameters_that_symbolic_finds(package):
+    if not symbolic_peer.is_installed():
+        pytest.skip("symbolic is not installed")
+    compared, different = 0, []
+    for pdb in fetched(package):
+        count, found = compare_signatures(pdb, ADDRESSES // package.pdbs)
+        compared, different = compared + count, different + found
+    assert compared > ADDRESSES / 3
+    assert len(different) <= compared / 100, "\n".join(different)
