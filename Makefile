@@ -6,7 +6,8 @@ DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
 STACK = --hide-columns PID Process TID IP Args Symbols Notes -r pretty
 
-.PHONY: demo test test-unit test-install test-install-all test-images fuzz recall mutants snapshot lint lint-all format clean
+.PHONY: demo test test-unit test-install test-install-all test-images test-pdbs fuzz recall mutants snapshot
+.PHONY: lint lint-all format clean
 
 SOURCES = README.md $(shell find throwstack plugins symbols distribution -type f ! -name '*.pyc')
 
@@ -56,6 +57,14 @@ test-images: $(VENV)/.tools
 	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --platform win_amd64 \
 		--python-version 3.11 --dest $(IMAGES) $(IMAGE_WHEELS)
 	$(BIN)/python -m tests.unwind.x64.compare_with_lief $(IMAGES)
+
+# Names, lines, inline chains and frame data of real PDBs, beside LLVM's tools, symbolic and purepdb (needs Python 3.11).
+# Fetches some 20 MB once. THROWSTACK_PDBS=DIR adds the PDBs in a directory. ADDRESSES are so many of each group.
+ADDRESSES ?= 10000
+
+test-pdbs: $(VENV)/.tools
+	$(BIN)/python -m tests.real_pdbs --addresses $(ADDRESSES)
+	THROWSTACK_ALL_DAMAGE=1 $(BIN)/python -m pytest tests/real_pdbs
 
 # Mutants against the engine and the plugins, on two cores. SECONDS is for both together; with COUNT, so many of the
 # engine's and a 25th as many of the plugins'. What is found is repeated with `python -m tests.fuzz … --seed S --only N`.

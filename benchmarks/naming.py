@@ -1,38 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What naming 10,000 frames costs: with PDBs that are new to this user, with PDBs converted before, with exports only.
+"""What names and lines from PDBs cost, beside the library symbolic, which converts a PDB whole before the first name.
 
-    python benchmarks/naming.py [--modules 10] [--functions 20000] [--frames 10000]
+    python benchmarks/naming.py [--written N] [--large DIRECTORY] [--giant FUNCTIONS] [--rounds 3]
 
-The PDBs are written for the purpose: each function has lines, every tenth an inlined function. `--large MB` measures
-one PDB of that size instead.
+Each measurement is a process of its own. Seconds are those of the processor, so that what else runs on the machine
+matters little. Ours count after all imports, and so do both peaks of memory. symbolic's are those of its whole process,
+which a program has to give it for each PDB, because it aborts the process on some damaged ones. `alone` is what
+conversion and look-up take of that, without the interpreter's start and the import. Storing the result is left out.
+
+The PDBs are those of package registries (tests/real_pdbs); with `--written N` they are ten with N functions each,
+written for the purpose. `--large` measures a PDB that `benchmarks/large_pdb.py` compiles into DIRECTORY, and `--giant`
+one whose single module has so many functions (1150000 make 200 MB; writing it takes minutes and gigabytes).
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.large_pdb import large_pdb
+from tests.real_pdbs.fetch import NotFetched, registry_pdbs
+from tests.real_pdbs.our_process import our_run
+from tests.real_pdbs.peer_frames import PeerFailed
+from tests.real_pdbs.purepdb_facts import PdbFacts
+from tests.real_pdbs.symbolic_peer import symbolic_run
 from tests.support.pdb_writer import Inline, Pdb, Procedure
-from tests.support.pe_writer import X86, Pe, Section
-from throwstack.core.memory import memory_of
-from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
-from throwstack.images.image import ImageMap
-from throwstack.images.modules import Module, ModuleMap
-from throwstack.names.symbols import Symbols
-from throwstack.pdb.pdb_symbols import PdbSymbols
 
-_BASE, _STRIDE, _SIZE = 0x10000000, 0x1000000, 0x40
-_LINES = 8
+_SIZE, _LINES, _SEED = 0x40, 8, 1
+_MANY, _PDBS = 10_000, 10
+_HEAD = f"{'':36}{'ours':>11}{'symbolic':>10}{'alone':>10}{'ratio':>9}{'at most':>9}{'memory':>10}{'symbolic':>10}"
 
 
-def _pdb(guid: str, functions: int) -> Pdb:
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds, the kilobytes by which the process grew, and the seconds without what the process itself takes."""
+
+    seconds: float
+    grown: int
+    alone: float
+
+
+def _written(guid: str, functions: int) -> bytes:
+    """Return a PDB with lines in each function, and an inlined function in every tenth."""
     procedures = [
         Procedure(
             f"Namespace::Class{index // 20}::function{index}",
@@ -44,75 +60,103 @@ def _pdb(guid: str, functions: int) -> Pdb:
         )
         for index in range(functions)
     ]
-    return Pdb(guid, sections=[(".text", 0x1000, 0x1000 + _SIZE * functions)], procedures=procedures)
+    return Pdb(guid, sections=[(".text", 0x1000, 0x1000 + _SIZE * functions)], procedures=procedures).to_bytes()
 
 
-class _World:
-    """A directory of PDBs and a process with their modules."""
-
-    def __init__(self, directory: Path, modules: int, functions: int) -> None:
-        self.directory, self.functions = directory, functions
-        segments, loaded = {}, []
-        for number in range(modules):
-            guid = f"{number:032X}"
-            name = f"module{number}"
-            (directory / f"{name}.pdb").write_bytes(_pdb(guid, functions).to_bytes())
-            base = _BASE + _STRIDE * number
-            exports: list[tuple[str | None, int | str]] = [
-                (f"Export{at}", 0x1000 + _SIZE * at) for at in range(0, functions, 20)
-            ]
-            code = Section(".text", 0x1000, b"\x40" * (_SIZE * functions))
-            pe = Pe(X86, base, sections=[code], pdb=(guid, 1, f"{name}.pdb"), exports=exports)
-            segments[base] = pe.mapped()
-            loaded.append(Module(f"{name}.dll", f"{name}.dll", base, pe.size))
-        self.images = ImageMap(memory_of(segments), ModuleMap(loaded))
-        self.modules = loaded
-
-    def addresses(self, count: int) -> list[int]:
-        chance = random.Random(1)  # noqa: S311 repeatable, not secret
-        return [
-            chance.choice(self.modules).base + 0x1000 + chance.randrange(_SIZE * self.functions) for _ in range(count)
-        ]
-
-    def symbols(self, cache: Path) -> Symbols:
-        path = SymbolPath(parse_symbol_path(str(self.directory), cache), say=print)
-        return Symbols(self.images, PdbSymbols(path, cache=cache, say=print))
+def _write_pdbs(directory: Path, count: int, functions: int) -> list[Path]:
+    """Write `count` PDBs with so many functions each."""
+    paths = [directory / f"module{number}.pdb" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(_written(f"{number:032X}", functions))
+    return paths
 
 
-def _timed(what: str, addresses: list[int], make: Callable[[], Symbols]) -> None:
-    start = time.perf_counter()
-    symbols = make()
-    for address in addresses:
-        symbols.frames_at(address, is_return_address=True)
-    seconds = time.perf_counter() - start
-    print(f"{what:<44}{seconds:8.3f} s {len(addresses) / seconds:12,.0f} frames/s")
+def _addresses(pdbs: Sequence[Path], count: int) -> list[list[int]]:
+    """Return so many RVAs of functions, spread evenly over the PDBs."""
+    return [[place.rva for place in PdbFacts(pdb).sample(-(-count // len(pdbs)), _SEED)] for pdb in pdbs]
+
+
+def _ours(pdb: Path, rvas: list[int]) -> Cost:
+    run = our_run(pdb, rvas)
+    seconds = run.opening + run.looking
+    return Cost(seconds, run.grown, seconds)
+
+
+def _symbolic(pdb: Path, rvas: list[int]) -> Cost:
+    run = symbolic_run(pdb, rvas)
+    return Cost(run.whole, run.grown, run.opening + run.looking)
+
+
+def _row(what: str, pdbs: Sequence[Path], rvas: Sequence[list[int]], most: float, rounds: int) -> str:
+    """Measure both in turn, so that what else the machine does is the same for both, and return a line of the table."""
+    ours, theirs, refusals = [], [], []
+    for _ in range(rounds):
+        ours.append(_sum(_ours(pdb, some) for pdb, some in zip(pdbs, rvas, strict=True)))
+        try:
+            theirs.append(_sum(_symbolic(pdb, some) for pdb, some in zip(pdbs, rvas, strict=True)))
+        except PeerFailed as reason:
+            refusals.append(str(reason))
+    seconds, grown = statistics.median(cost.seconds for cost in ours), max(cost.grown for cost in ours)
+    if not theirs:
+        return f"{what:36}{seconds * 1e3:8.1f} ms {refusals[0]}; {grown / 1024:.1f} MB"
+    other, alone = (statistics.median(costs) for costs in zip(*((c.seconds, c.alone) for c in theirs), strict=True))
+    return (
+        f"{what:36}{seconds * 1e3:8.1f} ms{other * 1e3:7.0f} ms{alone * 1e3:7.0f} ms   1/{other / seconds:<5.1f}"
+        f"   1/{1 / most:<4.0f}{grown / 1024:7.1f} MB{max(cost.grown for cost in theirs) / 1024:7.0f} MB"
+    )
+
+
+def _sum(costs: Iterator[Cost]) -> Cost:
+    """Return the seconds of all and the largest memory of one."""
+    listed = list(costs)
+    seconds, alone = sum(cost.seconds for cost in listed), sum(cost.alone for cost in listed)
+    return Cost(seconds, max(cost.grown for cost in listed), alone)
+
+
+def _mb(pdb: Path) -> str:
+    return f"{pdb.stat().st_size / 1e6:.1f} MB"
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--modules", type=int, default=10)
-    parser.add_argument("--functions", type=int, default=20_000)
-    parser.add_argument("--frames", type=int, default=10_000)
-    parser.add_argument("--large", type=int, metavar="MB", default=0)
+    parser.add_argument("--written", type=int, metavar="FUNCTIONS", default=0)
+    parser.add_argument("--large", type=Path, metavar="DIRECTORY")
+    parser.add_argument("--giant", type=int, metavar="FUNCTIONS", default=0)
+    parser.add_argument("--addresses", type=int, default=_MANY)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    if options.large:
-        options.modules, options.functions = 1, options.large * 5600
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        world = _World(directory, options.modules, options.functions)
-        size = sum(path.stat().st_size for path in directory.glob("*.pdb"))
-        print(f"{options.modules} PDBs, {size / 1e6:.1f} MB, {options.functions} functions each")
-        addresses = world.addresses(options.frames)
-        cache = directory / "cache"
-        _timed("cold: PDBs converted", addresses, lambda: world.symbols(cache))
-        _timed("warm: PDBs converted in an earlier run", addresses, lambda: world.symbols(cache))
-        symbols = world.symbols(cache)
-        for image in world.images:
-            symbols.table(image)
-        _timed("hot: in the same run, tables loaded", addresses, lambda: symbols)
-        _timed("hot, addresses seen before", addresses, lambda: symbols)
-        _timed("exports only", addresses, lambda: Symbols(world.images))
+        try:
+            pdbs = _write_pdbs(Path(name), _PDBS, options.written) if options.written else registry_pdbs()
+        except NotFetched as reason:
+            sys.exit(f"{reason}; --written FUNCTIONS measures PDBs written for the purpose")
+        pdbs = sorted(pdbs, key=lambda pdb: pdb.stat().st_size)[-_PDBS:]
+        print(_HEAD)
+        for line in _lines(pdbs, options, Path(name)):
+            print(line, flush=True)
+
+
+def _lines(pdbs: list[Path], options: argparse.Namespace, scratch: Path) -> Iterator[str]:
+    """Yield the lines of the table."""
+    largest, many, rounds = pdbs[-1:], options.addresses, options.rounds
+    size = _mb(largest[0])
+    some = _addresses(largest, 60)
+    yield _row(f"first name and line, {size}", largest, [some[0][:1]], 1 / 5, rounds)
+    yield _row(f"60 frames of one module, {size}", largest, some, 1 / 4, rounds)
+    yield _row(f"{many} addresses over {len(pdbs)} PDBs", pdbs, _addresses(pdbs, many), 1, rounds)
+    more = []
+    if options.large is not None:
+        more.append((large_pdb(options.large, 60, 3000)[1], 1 / 50))
+    if options.giant:
+        giant = scratch / "giant.pdb"
+        giant.write_bytes(_written("0" * 31 + "F", options.giant))
+        more.append((giant, 1))
+    for pdb, most in more:
+        size, some = _mb(pdb), _addresses([pdb], many)
+        yield _row(f"first name and line, {size}", [pdb], [some[0][:1]], most, rounds)
+        yield _row(f"60 frames, {size}", [pdb], [some[0][:60]], 1, rounds)
+        yield _row(f"{many} addresses, {size}", [pdb], some, 1, 1)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,8 @@ class CxrStack(interfaces.plugins.PluginInterface):
         def generate() -> Iterator[tuple[int, tuple[Any, ...]]]:
             for row in cxr.frame_rows(self._stacks(), detail):
                 yield 0, columns.row(table, row)
+                for variable in frame_table.variable_rows(row):
+                    yield 1, columns.row(table, variable)
 
         return renderers.TreeGrid(columns.headings(table), generate())
 
@@ -107,5 +109,8 @@ class CxrStack(interfaces.plugins.PluginInterface):
         return renderers.TreeGrid(columns.headings(frame_table.NEEDED_COLUMNS), generate())
 
     def run(self) -> renderers.TreeGrid:
-        """Return one row per frame, innermost first, stack after stack; or one row per file with `--symbols-needed`."""
+        """Return one row per frame, innermost first, stack after stack; or one row per file with `--symbols-needed`.
+
+        With `--locals`, the variables of a frame are rows below it.
+        """
         return self._needed() if self.config.get("symbols_needed", False) else self._frames()

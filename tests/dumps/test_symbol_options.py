@@ -131,8 +131,8 @@ def test_names_are_shown_raw_or_with_signatures_when_asked_for(case):
     out, _ = case
     path = ("--symbol-path", str(out / "pdb"))
     signatures = [row["Call Site"] for row in stack(out, *path, "--names", "signature").rows]
-    assert signatures[2] == "ftpsrvdata_pg!_com_raise_error(HRESULT, IErrorInfo*)+0x32"
-    assert signatures[4] == "ftpsrvdata_pg!PrintProviderError(ADODB::_ConnectionPtr)+0x35"
+    assert signatures[2] == ("ftpsrvdata_pg!void __stdcall _com_raise_error(HRESULT hr, IErrorInfo * perrinfo)+0x32")
+    assert signatures[4] == ("ftpsrvdata_pg!void __cdecl PrintProviderError(ADODB::_ConnectionPtr pConnection)+0x35")
     (thread,) = vol(out, "windows.stackwalk", "--tid", "2792", "--brief", *path, "--names", "raw").rows
     raw = {row["Call Site"] for row in thread["__children"]}
     assert "ole32!?BlockFn@CCliModalLoop@@QAEXXZ+0x7d" in raw
@@ -209,19 +209,6 @@ def test_a_damaged_pdb_costs_a_message_and_no_more(case, tmp_path, damage):
     assert only(done.rows, frames) == frames
     assert tables(done.rows, "ftpsrvdata_pg") == {"isf"}
     assert tables(done.rows, "FTPParsers") == {"pdb"}
-
-
-def test_a_half_written_cache_is_made_anew(case, tmp_path):
-    out, frames = case
-    options, environment = ("--symbol-path", str(out / "pdb")), {"XDG_CACHE_HOME": str(tmp_path)}
-    first = stack(out, *options, environment=environment).rows
-    kept = list(tmp_path.glob("throwstack/pdb/*/*.symbols"))
-    assert len(kept) >= 4
-    for index, file in enumerate(kept):
-        file.write_bytes(file.read_bytes()[: 7 + 40 * index])
-    second = stack(out, *options, environment=environment)
-    assert second.rows == first
-    assert only(second.rows, frames) == frames
 
 
 def without_user_modules(out: Path, target: Path) -> Path:

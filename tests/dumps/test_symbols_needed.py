@@ -14,6 +14,7 @@ from tests.conftest import Forge
 from tests.forge.__main__ import forge, write_images
 from tests.forge.cases import builders
 from tests.forge.describe import Residency
+from tests.forge.pdbs import write_pdbs
 from tests.support.pdb_writer import Pdb
 from tests.support.plugins_truth import expected_stacks, only
 from tests.support.reference_pdbs import PDB, stack, stored, tables
@@ -93,6 +94,20 @@ def test_names_come_from_an_image_file(case, without_exports):
     rows = stack(without_exports, *images, "--symbol-path", str(without_exports / "pdb")).rows
     assert only(rows, frames) == frames
     assert tables(rows, "MSVCR80") <= {"pdb", "pdb?"}
+
+
+def test_a_pdb_without_private_symbols_is_named_with_what_it_lacks(case, pdbs, tmp_path):
+    """The manifest does not have it: the server that gave it has no other."""
+    out, _ = case
+    pdb = pdbs[PDB]
+    pdb.procedures, pdb.is_stripped = [], True
+    write_pdbs(tmp_path / "pdb", {PDB: pdb})
+    options = ("--symbol-path", str(tmp_path / "pdb"), "--symbols-needed")
+    rows = stack(out, *options, more=("-o", str(tmp_path))).rows
+    why = {row["Module"]: row["Why"] for row in rows}
+    assert why["ftpsrvdata_pg"] == "the PDB at hand has public symbols only: no source lines, no types, no variables"
+    assert why["FTPParsers"] == "function names (now from an ISF table), source lines, frame data"
+    assert PDB not in (tmp_path / "symbols-needed.txt").read_text(encoding="utf-8")
 
 
 def test_files_at_hand_are_not_called_for(case, tmp_path):

@@ -31,11 +31,11 @@ BASE = 0x10000000
 CODE = Section(".text", 0x1000, b"\x90" * 0x1000)
 
 
-def symbols_of(pe: Pe, *, without: tuple[int, ...] = (), timestamp: int = 0, source=None) -> Symbols:
+def symbols_of(pe: Pe, *, without: tuple[int, ...] = (), timestamp: int = 0, source=None, path="") -> Symbols:
     """Make a process with `pe` loaded, without the pages at the RVAs `without`."""
     mapped = pe.mapped()
     present = {BASE + rva: mapped[rva : rva + 0x1000] for rva in range(0, pe.size, 0x1000) if rva not in without}
-    module = Module("ntdll.dll", "", BASE, pe.size, timestamp)
+    module = Module("ntdll.dll", path, BASE, pe.size, timestamp)
     return Symbols(ImageMap(memory_of(present), ModuleMap([module])), source)
 
 
@@ -55,6 +55,40 @@ def test_a_missing_pdb_is_listed():
 def test_a_pdb_that_was_found_is_not_listed():
     symbols = symbols_of(X86_APP, source=lambda _: SymbolTable(SymbolKind.PDB, [(0x1000, "f")]))
     assert needed(symbols) == ()
+
+
+class Lacking(SymbolTable):
+    """The table of a PDB that has less than it could have."""
+
+    missing = "the PDB at hand has public symbols only"
+
+
+def lacking(_) -> SymbolTable:
+    return Lacking(SymbolKind.PDB, [(0x1000, "f")])
+
+
+def test_a_pdb_with_less_than_it_could_have_is_listed_but_not_in_the_manifest():
+    """A server that gave this one gives it again."""
+    files = needed(symbols_of(X86_APP, source=lacking))
+    (file,) = files
+    assert (file.why, file.is_at_hand) == ("the PDB at hand has public symbols only", True)
+    assert manifest(files) == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "count"),
+    [
+        ("C:\\WINDOWS\\system32\\ntdll.dll", 0),
+        ("\\SystemRoot\\System32\\ntoskrnl.exe", 0),
+        ("\\??\\C:\\Windows\\System32\\win32k.sys", 0),
+        ("D:\\WINNT\\system32\\ntdll.dll", 0),
+        ("C:\\app\\windows\\app.exe", 1),
+        ("C:\\Windows.old\\app.exe", 1),
+        ("", 1),
+    ],
+)
+def test_microsoft_gives_away_no_better_pdbs_of_windows(path, count):
+    assert len(needed(symbols_of(X86_APP, source=lacking, path=path))) == count
 
 
 def test_image_whose_unwind_data_is_absent():

@@ -31,6 +31,8 @@ class Shape:
     """Where ebp points after the prologue; None: it stays the caller's."""
     seh: int | None = None
     """Where the exception registration is, if the function makes one."""
+    alignment: int | None = None
+    """What the stack pointer is rounded down to below the saved ebp, if the function does that."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,18 @@ def ebp_frame(locals_size: int = 0, saved: tuple[str, ...] = (), chkstk: int | N
 
     words: dict[int, Word] = {-4: "ebp", **saved_words(saved, 4 + locals_size)}
     return Shape(4 + locals_size + 4 * len(saved), words, prologue, epilogue, ebp=-4)
+
+
+def aligned_frame(locals_size: int, padding: int, alignment: int = 16) -> Shape:
+    """Push ebp; mov ebp,esp; and esp,-alignment; locals. `padding` is what the rounding costs where the frame is."""
+
+    def prologue(code: Emitter) -> None:
+        allocate(code.emit("558bec", b"\x83\xe4" + bytes((0x100 - alignment,))), locals_size, None)
+
+    def epilogue(code: Emitter) -> None:
+        code.emit("8be55d")
+
+    return Shape(4 + padding + locals_size, {-4: "ebp"}, prologue, epilogue, ebp=-4, alignment=alignment)
 
 
 def frameless(locals_size: int = 0, saved: tuple[str, ...] = (), chkstk: int | None = None) -> Shape:

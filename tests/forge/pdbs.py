@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the PDB of a forged image: what its functions are, where their lines are, how their frames are laid out.
 
-A private PDB has procedures with lines; a public one, as vendors give away, has decorated public symbols. The frame
-data says what a function's `Shape` says, in the compiler's words.
+A private PDB has procedures with lines, types and variables; a public one, as vendors give away, has decorated public
+symbols. The frame data says what a function's `Shape` says, in the compiler's words.
+
+Variables are written as Visual C++ 7.1 to 9 did. S_BPREL32 counts from the virtual frame, $T0 of the frame data. In a
+function with a frame pointer that is ebp, so the first parameter is at 8; in one without it is the slot of the return
+address, so the first parameter is at 4. S_FRAMEPROC has its bits for the frame pointer left at 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.forge.code import Emitter
 from tests.forge.functions_x86 import Call, Function, Shape
 from tests.forge.images import ImageBuilder
 from tests.forge.pe_format import PAGE
+from tests.support.pdb_model import Convention, Enumeration, FrameInfo, Item, Register, Structure, Variable
 from tests.support.pdb_writer import FpoRecord, FrameRecord, Pdb, Procedure, Public
 
 _ENTRY = "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + ="
@@ -25,11 +31,20 @@ NON_FPO = 3
 
 @dataclass(frozen=True)
 class Source:
-    """Where a function's last call stands in its source, and the types of the function's parameters."""
+    """What a function's source says: where its last call is, its type, its parameters, its locals.
+
+    Parameters are (type, name). The name is "" if the compiler kept no record of the parameter, as where it uses the
+    parameter's slot for something else. `locals` have their offsets from the virtual frame. `member_of` is the class of
+    a static member function.
+    """
 
     file: str
     line: int
-    parameters: tuple[str, ...] | None = None
+    parameters: tuple[tuple[str, str], ...] = ()
+    returns: str = "void"
+    convention: Convention = Convention.CDECL
+    member_of: str | None = None
+    locals: tuple[Variable, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,9 +67,18 @@ class Layout:
 Annotation = Fpo | str
 
 
-def private_pdb(image: ImageBuilder, functions: Iterable[Function], sources: Mapping[str, Source]) -> Pdb:
-    """Return a PDB with procedures, and lines for those that `sources` has by name."""
+def private_pdb(
+    image: ImageBuilder,
+    functions: Iterable[Function],
+    sources: Mapping[str, Source],
+    types: Mapping[str, Structure | Enumeration] = MappingProxyType({}),
+) -> Pdb:
+    """Return a PDB with procedures, with lines and variables of those that `sources` has by name.
+
+    `types` are the structures and enumerations that these mention.
+    """
     pdb = _empty(image)
+    pdb.types.update(types)
     described = {function.start: function for function in functions if _is_in(image, function)}
     for name, start in sorted(image.symbols.items(), key=lambda item: item[1]):
         function = described.get(start)
@@ -62,16 +86,46 @@ def private_pdb(image: ImageBuilder, functions: Iterable[Function], sources: Map
             pdb.publics.append(Public(decorated(name), start - image.base))
             continue
         source = sources.get(name)
-        pdb.procedures.append(
-            Procedure(
-                name,
-                start - image.base,
-                len(function.emit()),
-                [] if source is None else _lines(function, source),
-                None if source is None else source.parameters,
-            )
-        )
+        pdb.procedures.append(_procedure(function, start - image.base, source))
+        pdb.publics.append(Public(decorated(name, function.pops), start - image.base))
     return pdb
+
+
+def _procedure(function: Function, rva: int, source: Source | None) -> Procedure:
+    name, size, has_fp = function.name, len(function.emit()), function.shape.ebp is not None
+    if source is None:
+        return Procedure(name, rva, size, has_fp=has_fp)
+    return Procedure(
+        name,
+        rva,
+        size,
+        _lines(function, source),
+        tuple(kind for kind, _ in source.parameters),
+        returns=source.returns,
+        convention=source.convention,
+        items=(_frame(function), *_parameters(function, source), *source.locals),
+        this=source.member_of,
+        has_fp=has_fp,
+        module=f"{source.file.rpartition('.')[0]}.obj",
+    )
+
+
+def _frame(function: Function) -> FrameInfo:
+    saved = 4 * len(_saved(function.shape))
+    return FrameInfo(function.shape.size - saved, saved)
+
+
+def _parameters(function: Function, source: Source) -> Iterator[Item]:
+    """Yield the variables of the parameters that have a record; each parameter has a word.
+
+    The virtual frame of a function that rounds its stack pointer down is not at a fixed distance from the parameters:
+    they count from ebp by its name.
+    """
+    first = 4 if function.shape.ebp is None else 8
+    register = None if function.shape.alignment is None else Register.EBP
+    for index, (kind, name) in enumerate(source.parameters):
+        if name:
+            yield Variable(name, kind, first + 4 * index, register)
 
 
 def public_pdb(image: ImageBuilder, functions: Iterable[Function]) -> Pdb:
@@ -181,6 +235,9 @@ def _saved(shape: Shape) -> dict[str, int]:
 def _program(shape: Shape) -> str:
     """Return the program for the code after the prologue."""
     saved = _saved(shape)
+    if shape.alignment is not None:
+        # $T1 is the return address's slot, and $T0 the rounded address below the saved ebp: locals count from there.
+        return f"$T1 .raSearch = $T0 $T1 4 - {shape.alignment} @ = $ebp $T1 4 - ^ = $eip $T1 ^ = $esp $T1 4 + ="
     if shape.ebp is None:
         return _ENTRY + "".join(f" ${name} $T0 {-offset} - ^ =" for name, offset in saved.items())
     assert shape.ebp == -4, "frames of the case have ebp saved below the return address"

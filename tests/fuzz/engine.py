@@ -120,10 +120,14 @@ def families() -> list[Family]:
         engine_dumps,
         engine_files,
         engine_images,
+        engine_pdb_streams,
+        engine_pdbs,
         engine_processes,
         engine_texts,
         engine_unwind,
+        engine_variables,
     )
 
-    modules = (engine_dumps, engine_files, engine_images, engine_processes, engine_texts, engine_unwind)
+    modules = (engine_dumps, engine_files, engine_images, engine_pdb_streams, engine_pdbs)
+    modules += (engine_processes, engine_texts, engine_unwind, engine_variables)
     return [family for module in modules for family in module.FAMILIES]

@@ -112,6 +112,25 @@ def details(checked: Sequence[Checked]) -> list[str]:
     ]
 
 
+def values(checked: Sequence[Checked]) -> list[str]:
+    """Return what is shown of the values of variables that programs noted of themselves."""
+    lines = [
+        *("## Values of variables", ""),
+        "`values.exe` notes the values of parameters and locals before it calls on. With its PDB, what a report shows",
+        "of them is compared with that. What is not shown has a reason: optimised out, in a register that a call may",
+        "change, not at this address.",
+        "",
+        _line(("Arch", "Compiler", "Values noted", "Shown", "Parameters noted", "Shown", "Wrong")),
+        _line(["---"] * 2 + ["--:"] * 5),
+    ]
+    for one in checked:
+        if one.values is not None:
+            found = one.values
+            figures = (found.noted, found.shown, found.parameters, found.parameters_shown, len(found.wrong))
+            lines.append(_line([one.arch, one.compiler, *map(str, figures)]))
+    return lines
+
+
 def _counted(counter: Counter[str]) -> str:
     return ", ".join(f"{count} times {name or '(not said)'}" for name, count in counter.most_common())
 
@@ -143,7 +162,7 @@ def main() -> int:
     else:
         checked = list(check_all(options.work / "out"))
     peer = memprocfs_peer.section([folder for folder in folders if folder.name.startswith("x64-")])
-    parts = [HEAD, *table(checked), "", *details(checked), "", *peer, "", *coverage(), ""]
+    parts = [HEAD, *table(checked), "", *details(checked), "", *values(checked), "", *peer, "", *coverage(), ""]
     options.out.parent.mkdir(exist_ok=True)
     recall = (
         section_in(options.out.read_text(encoding="utf-8")) if options.out.exists() else ""

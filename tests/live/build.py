@@ -96,6 +96,7 @@ SOURCES = {
         *("rough.c", "generated.c", "hooks.c", "strayed.c", "cold.c", "handlers.c", "faults.c", "filters.c"),
         *COMMON,
     ),
+    "values.exe": ("values.c", "faults.c", "filters.c", *COMMON),
     "gone.dll": ("gone.c",),
     "ladder.dll": ("ladder.c",),
     "mscoree.dll": ("mscoree.c",),

@@ -18,7 +18,8 @@ from tests.live import locks, titles
 from tests.live.compare import Result, Row, compare, report
 from tests.live.fixtures import fixtures
 from tests.live.locks import STACKWALK
-from tests.live.plugin_runs import PLUGINS, are_locks_compared, output_path, read_truth, symbol_choices
+from tests.live.noted_values import ValueResult, compare_values
+from tests.live.plugin_runs import PLUGINS, are_locks_compared, crashes_path, output_path, read_truth, symbol_choices
 from tests.support.vol import CHECKOUT
 
 GUESSES = {"scan", "prologue"}
@@ -36,6 +37,8 @@ class Checked:
     arch: str
     compiler: str
     result: Result
+    values: ValueResult | None = None
+    """Of the program that notes the values of its variables, looked at with its PDB."""
 
     @property
     def is_rough(self) -> bool:
@@ -109,13 +112,23 @@ def compared(folder: Path) -> list[Checked]:
         rows = [_rows(folder, plugin, with_pdb=with_pdb) for plugin in PLUGINS]
         walked = _rows(folder, STACKWALK, with_pdb=with_pdb)
         result = compare(truth, *rows, walked, has_names=with_pdb)
+        values: ValueResult | None = None
         result.problems += titles.problems(folder.name, rows[0])
         if are_locks_compared(folder):
             result.problems += locks.problems(truth["roles"], walked)
         if with_pdb:
             result.problems += titles.inline_problems(folder.name, rows[1])
-        found.append(Checked(folder, with_pdb, truth["arch"], truth["compiler"], result))
+            if truth.get("values"):
+                values = compare_values(truth, _crashes(folder))
+                result.problems += values.problems(truth["arch"], truth["compiler"])
+        found.append(Checked(folder, with_pdb, truth["arch"], truth["compiler"], result, values))
     return found
+
+
+def _crashes(folder: Path) -> list[dict[str, Any]]:
+    path = crashes_path(folder)
+    crashes: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return crashes
 
 
 def _rows(folder: Path, plugin: str, *, with_pdb: bool) -> list[Row]:

@@ -16,6 +16,7 @@ import pefile
 
 from tests.live.capture import Capture, CaptureError, LiveProcess, capture
 from tests.live.fixtures import Fixture
+from tests.live.noted_values import EXPORT, NOTED_IN, SIZE, parse_values
 from tests.live.truth import DECOYS, TRUTH, ThreadTruth, TruthError, as_json, name_reader, parse
 from tests.live.wine import Prefix, WineError, end_process, find_process
 
@@ -54,10 +55,13 @@ def _crash_once(fixture: Fixture, prefix: Prefix, program: Path) -> tuple[Captur
         with contextlib.closing(LiveProcess(pid, is_64bit)) as process:
             truth_at = wait_until_stuck(process, fixture, prefix.path / "drive_c" / program)
             os.kill(pid, signal.SIGSTOP)
-            _, threads = parse(process.read(truth_at, TRUTH), name_reader(process.read))
+            text = name_reader(process.read)
+            _, threads = parse(process.read(truth_at, TRUTH), text)
+            values = _values(process, truth_at, prefix.path / "drive_c" / program, text)
             also = {address for thread in threads for address in thread.addresses}
             captured = capture(process, throws=fixture.program == "throw.exe", also=also)
         truth = as_json(captured, threads, fixture.name, program.name, fixture.build.label)
+        truth["values"] = values
     finally:
         if pid:
             end_process(pid)
@@ -66,6 +70,14 @@ def _crash_once(fixture: Fixture, prefix: Prefix, program: Path) -> tuple[Captur
         message = f"{fixture.name}: not all threads crashed"
         raise TruthError(message)
     return captured, truth
+
+
+def _values(process: LiveProcess, truth_at: int, image: Path, text: Any) -> list[dict[str, Any]]:
+    """Return the values of variables that the program noted; none if it is not the one that does."""
+    if image.name != NOTED_IN:
+        return []
+    distance = export(image, EXPORT) - export(image, "ts_truth")
+    return parse_values(process.read(truth_at + distance, SIZE), text)
 
 
 def _end_loader(loader: subprocess.Popen[bytes]) -> None:

@@ -123,6 +123,14 @@ SCENARIOS = (
         crashes=2,
         waits_for_debugger=False,
     ),
+    Scenario(
+        "values",
+        ("clang-O0", "clang-O2"),
+        ("clang-O0", "clang-O2", "clang-O2-fp"),
+        ("clang-O2-fp",),
+        program="values.exe",
+        crashes=3,
+    ),
     Scenario("seh", ("clang-O2",), ("clang-O2",), ("clang-O2",), program="rough.exe", waits_for_debugger=False),
 )
 

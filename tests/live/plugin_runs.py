@@ -82,7 +82,24 @@ def main() -> int:
         for plugin in (*PLUGINS, STACKWALK) if walks_all(folder) else PLUGINS:
             text = json.dumps(rows(folder, plugin, with_pdb=with_pdb), indent=0)
             output_path(folder, plugin, with_pdb=with_pdb).write_text(text + "\n", encoding="utf-8")
+    if read_truth(folder).get("values"):
+        crashes_path(folder).write_text(json.dumps(crashes(folder), indent=0) + "\n", encoding="utf-8")
     return 0
+
+
+def crashes_path(folder: Path) -> Path:
+    """Return the file that takes the reports on the crashes of a fixture whose values are compared."""
+    return folder / "windows.crashes.json"
+
+
+def crashes(folder: Path) -> list[dict[str, Any]]:
+    """Return the reports on the crashes of a fixture, with its PDBs, as JSON."""
+    import throwstack  # noqa: PLC0415 after `vol` has set its paths
+
+    with throwstack.open(
+        folder / "MEMORY.DMP", symbols=[folder / "isf"], symbol_path=str(folder / "pdb"), offline=True
+    ) as dump:
+        return [throwstack.to_json(crash) for crash in dump.crashes()]
 
 
 if __name__ == "__main__":

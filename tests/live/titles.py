@@ -48,6 +48,7 @@ EXPECTED: dict[str, tuple[frozenset[str], str]] = {
     "strayed": (frozenset({_READ, _EXECUTION}), _FILTER),
     "switched": (frozenset({_READ}), _FILTER),
     "topfilter": (frozenset({_READ}), _FILTER),
+    "values": (frozenset({_READ, _RAISED}), _FILTER),
     "vectored": (frozenset({_READ, _RAISED}), f"{_DISPATCHED}, and (a vectored handler|its handling) does not return"),
     "write": (frozenset({_WRITE}), _FILTER),
 }

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import pytest
 
 from tests.support.pdb_writer import Inline, Pdb, Procedure
@@ -17,8 +15,6 @@ from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.function_extent import Certainty
 from throwstack.names.symbols import Name, SymbolKind, Symbols, SymbolTable, first_of
 from throwstack.pdb.pdb_symbols import PdbSymbols
-
-needs_symbolic = pytest.mark.skipif(find_spec("symbolic") is None, reason="PDBs are not read without symbolic")
 
 GUID = "0123456789ABCDEF00112233445566AA"
 BASE = 0x03400000
@@ -113,7 +109,6 @@ STACK = [
 """Return address, function, offset, file and line: `kb` of a crashed FTP service, as WinDbg printed it."""
 
 
-@needs_symbolic
 def test_functions_files_and_lines_of_return_addresses(tmp_path):
     """The instruction after each call is of another line: a return address that is looked up as it is would show it."""
     base = 0x033D0000
@@ -136,7 +131,7 @@ def test_functions_files_and_lines_of_return_addresses(tmp_path):
     path = SymbolPath(parse_symbol_path(str(tmp_path), tmp_path), say=pytest.fail)
     symbols = Symbols(
         ImageMap(memory_of({base: pe.mapped()}), ModuleMap([module])),
-        PdbSymbols(path, cache=tmp_path / "cache", say=pytest.fail),
+        PdbSymbols(path, say=pytest.fail),
     )
     for address, name, offset, file, line in STACK:
         named = symbols.name(address, is_return_address=True)
@@ -147,7 +142,6 @@ def test_functions_files_and_lines_of_return_addresses(tmp_path):
     assert symbols.name(STACK[0][0]).source == f"{RAISE} @ 9"
 
 
-@needs_symbolic
 def test_a_call_that_never_returns_is_in_its_own_function(tmp_path):
     pdb = Pdb(
         GUID,
@@ -159,7 +153,7 @@ def test_a_call_that_never_returns_is_in_its_own_function(tmp_path):
     (tmp_path / "app.pdb").write_bytes(pdb.to_bytes())
     pe = Pe(X86, BASE, sections=[CODE], pdb=(GUID, 1, "app.pdb"))
     path = SymbolPath(parse_symbol_path(str(tmp_path), tmp_path), say=pytest.fail)
-    symbols = Symbols(images(pe), PdbSymbols(path, cache=tmp_path / "cache", say=pytest.fail))
+    symbols = Symbols(images(pe), PdbSymbols(path, say=pytest.fail))
     inner, outer = symbols.frames_at(BASE + 0x1010, is_return_address=True)
     assert (str(inner), inner.source, inner.is_inline) == ("ftpsrvdata_pg!raise", "r.h @ 4", True)
     assert (str(outer), outer.source, outer.is_inline) == ("ftpsrvdata_pg!thrower+0x10", "t.cpp @ 7", False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 
 import pytest
 
@@ -14,10 +13,6 @@ from tests.support.pdb_writer import X64, FpoRecord, FrameRecord, Pdb, Procedure
 from throwstack.images.image import PdbIdentity
 from throwstack.names.frame_records import FrameData, annotation
 from throwstack.names.symbols import LocatedFunction, SymbolKind
-from throwstack.pdb import child_process as child
-from throwstack.pdb import pdb_symbols as pdb_module
-from throwstack.pdb.convert import convert, load, save, unpack_functions
-from throwstack.pdb.pdb_symbols import PdbSymbols
 
 
 @pytest.fixture
@@ -38,11 +33,11 @@ def test_an_address_has_a_function_a_file_and_a_line(app):
             "PrintProviderError",
             0x1100,
             rf"{CPP} @ 860",
-            raw="PrintProviderError(ADODB::_ConnectionPtr)",
-            signature="PrintProviderError(ADODB::_ConnectionPtr)",
+            raw="PrintProviderError",
             is_inside=True,
         ),
     )
+    assert app.locate(0x1135)[0].facts.signature() == "void __cdecl PrintProviderError(ADODB::_ConnectionPtr)"
     assert app.locate(0x112F)[0].source == rf"{CPP} @ 855"
 
 
@@ -87,21 +82,13 @@ def test_functions_by_name_and_start(app):
     assert app.nearest(0x1145) == ("PrintProviderError", 0x1100)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 50])
-def test_every_function_is_listed(tmp_path, count):
-    """The alignment of the parts of a SymCache depends on the number of functions."""
-    functions = [Procedure(f"f{index}" * (index % 7 + 1), 0x1000 + 0x20 * index, 0x10) for index in range(count)]
-    path = tmp_path / "x.pdb"
-    path.write_bytes(Pdb(GUID, procedures=functions).to_bytes())
-    listed = unpack_functions(convert(path).functions)
-    assert listed == [(function.rva, function.name) for function in functions]
-
-
 def test_the_innermost_frame_data_record_of_an_address_is_found(place):
     place.put(APP)
     symbols = place.symbols()
     of = image(PdbIdentity("app.pdb", GUID, 3))
-    assert symbols.frame_data(of, 0x1104) == FrameData(0x1100, 0x40, 5, 4, 8, 12, PROGRAM, uses_base_pointer=False)
+    assert symbols.frame_data(of, 0x1104) == FrameData(
+        0x1100, 0x40, 5, 4, 8, 12, PROGRAM, uses_base_pointer=False, is_function_start=True
+    )
     assert symbols.frame_data(of, 0x1105).program == f"{PROGRAM} inner"
     assert symbols.frame_data(of, 0x2005) == FrameData(0x2000, 16, 0x25, 8, 8, 12, "", uses_base_pointer=True)
     assert symbols.frame_data(of, 0x3000) is None
@@ -180,7 +167,7 @@ def test_names_and_lines_follow_code_that_was_moved(rearranged):
     assert shown(0x4012) == [("moved", 0x12, rf"{CPP} @ 2")]
     assert shown(0x5011) == [("moved", 0x19, rf"{CPP} @ 3")]
     assert shown(0x6000) == [("after", 0, rf"{CPP} @ 9")]
-    assert rearranged.locate(0x5000)[0].signature == "moved(int)"
+    assert rearranged.locate(0x5000)[0].facts.signature() == "void __cdecl moved(int)"
 
 
 def test_public_symbols_follow_code_that_was_moved(rearranged):
@@ -216,17 +203,44 @@ def test_frame_data_follows_code_that_was_moved(rearranged):
     assert rearranged.frame_data(0x4014).has_seh
 
 
-def test_public_symbols_of_x64_lose_one_underscore(place):
-    """WinDbg removes the underscore on x64, too: `_endthreadex` is shown as `msvcrt!endthreadex`."""
-    place.put(Pdb(GUID, 3, machine=X64, publics=[Public("_foo", 0x1000), Public("?f@@YAXXZ", 0x1010)]))
+def test_underscores_belong_to_names_of_x64(place):
+    """Only x86 puts an underscore in front of C names. Those of ntdll, `_LdrpInitialize`, are names."""
+    publics = [Public("_foo", 0x1000), Public("?f@@YAXXZ", 0x1010), Public("_RNvCs1234_7mycrate3foo", 0x1020)]
+    place.put(Pdb(GUID, 3, machine=X64, publics=publics))
     table = place.table()
-    assert [table.locate(rva)[0].symbol for rva in (0x1000, 0x1010)] == ["foo", "f"]
+    assert [table.locate(rva)[0].symbol for rva in (0x1000, 0x1010, 0x1020)] == ["_foo", "f", "mycrate::foo"]
+    assert [table.rva_of(name) for name in ("_foo", "foo")] == [0x1000, None]
 
 
 def test_wrong_age_is_refused_by_name(place):
     path = place.put(APP)
     assert place.table(age=4) is None
     assert place.said == [f"{path}: refused: age 3, the image wants 4 (GUID {GUID})"]
+
+
+def test_a_file_that_is_replaced_between_the_check_and_the_opening(place, monkeypatch):
+    path = place.put(APP)
+    monkeypatch.setattr("throwstack.pdb.pdb_symbols.check_pdb", lambda *_: None)
+    assert place.table(age=4) is None
+    assert place.said == [f"{path}: replaced by another file while it was opened"]
+
+
+def test_fastlink_is_said_once(place):
+    path = place.put(Pdb(GUID, 3, is_fastlink=True, publics=[Public("_main", 0x1000)]))
+    symbols = place.symbols()
+    for _ in range(2):
+        assert symbols(image(PdbIdentity("app.pdb", GUID, 3))).locate(0x1004)[0].symbol == "main"
+    (said,) = place.said
+    assert said.startswith(f"{path}: public symbols only: lines are in the object files")
+
+
+def test_closed_symbols_close_their_files(place):
+    path = place.put(APP)
+    symbols = place.symbols()
+    table = symbols(image(PdbIdentity("app.pdb", GUID, 3)))
+    symbols.close()
+    path.unlink()
+    assert table.locate(0x1135) == ()
 
 
 def test_an_image_without_an_rsds_record_can_be_identified_otherwise(place):
@@ -236,121 +250,10 @@ def test_an_image_without_an_rsds_record_can_be_identified_otherwise(place):
     assert told.rva_of("untyped") == 0x1300
 
 
-def test_each_pdb_is_converted_once_over_runs(place, monkeypatch):
-    place.put(APP)
-    assert place.table() is not None
-    monkeypatch.setattr(pdb_module.subprocess, "Popen", None)
-    assert place.table().rva_of("untyped") == 0x1300
-    assert place.said == []
-
-
-def test_a_changed_pdb_of_the_same_identity_is_converted_again(place):
-    """Stripped or not, a PDB keeps GUID and age."""
-    place.put(Pdb(GUID, 3, publics=[Public("_only_public", 0x1000)]))
-    assert place.table().rva_of("only_public") == 0x1000
-    place.put(APP)
-    assert place.table().rva_of("untyped") == 0x1300
-
-
-@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "other"])
-def test_a_half_written_cache_file_is_replaced(place, damage):
-    place.put(APP)
-    place.table()
-    (kept,) = [path for path in place.cache.rglob("*") if path.is_file()]
-    data = kept.read_bytes()
-    kept.write_bytes(
-        {
-            "cut": data[: len(data) // 2],
-            "changed": data[:200] + b"\xff" + data[201:],
-            "empty": b"",
-            "other": b"throwstack pdb 1" + data[16:],
-        }[damage]
-    )
-    assert place.table().rva_of("untyped") == 0x1300
-    assert kept.read_bytes() == data
-    assert place.said == []
-
-
-def test_cache_directory_that_cannot_be_made(place):
-    place.put(APP)
-    place.cache.write_text("a file", encoding="utf-8")
-    assert place.table() is not None
-    assert "it cannot be made" in place.said[0]
-    assert place.cache.read_text(encoding="utf-8") == "a file"
-
-
-def test_another_process_that_converts_the_same_pdb(place, monkeypatch):
-    """The other process has downloaded its own copy, with another modification time, and finishes a moment later."""
-    pdb = place.put(APP)
-    wait = PdbSymbols._wait
-
-    def wait_and_be_overtaken(self, process, path) -> bool:
-        in_time = wait(self, process, path)
-        kept = place.cache / "pdb" / "app.pdb" / f"{GUID}3.symbols"
-        kept.parent.mkdir(parents=True)
-        save(kept, convert(pdb), (pdb.stat().st_size, 1))
-        return in_time
-
-    monkeypatch.setattr(PdbSymbols, "_wait", wait_and_be_overtaken)
-    assert place.table().rva_of("untyped") == 0x1300
-    assert len([path for path in place.cache.rglob("*") if path.is_file()]) == 1
-
-
-def test_a_pdb_is_used_and_not_kept_if_the_cache_is_full(place, monkeypatch):
-    place.put(APP)
-    monkeypatch.setattr(pdb_module, "free_space", lambda _: 4096)
-    assert place.table().rva_of("untyped") == 0x1300
-    assert "is full" in place.said[0]
-    assert not [path for path in place.cache.rglob("*") if path.is_file()]
-
-
-def test_files_in_a_full_cache_are_still_used(place, monkeypatch):
-    place.put(APP)
-    place.table()
-    monkeypatch.setattr(pdb_module, "free_space", lambda _: 0)
-    monkeypatch.setattr(pdb_module.subprocess, "Popen", None)
-    assert place.table().rva_of("untyped") == 0x1300
-    assert place.said == []
-
-
-def test_a_damaged_pdb_is_reported_and_the_run_goes_on(place):
-    """An argument list claims four thousand million entries: symbolic aborts its process."""
-    data = APP.to_bytes()
-    at = data.index(struct.pack("<HHI", 10, 0x1201, 1)) + 4
-    path = place.put(data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :])
-    assert place.table() is None
-    (said,) = place.said
-    assert said.startswith(f"{path}: cannot be read: ")
-    assert "\n" not in said
-
-
-def test_pdb_that_takes_too_long_is_given_up(place):
-    path = place.put(APP)
-    assert place.table(time_limit=-1.0) is None
-    assert place.said == [f"{path}: given up after -1 s"]
-
-
 def test_pdb_that_is_too_large(place):
     path = place.put(APP)
     assert place.table(max_size=1000) is None
     assert place.said == [f"{path}: refused: 0 MB are more than the limit of 0 MB"]
-
-
-def test_without_an_interpreter_to_start_the_pdb_is_converted_in_this_process(place, monkeypatch):
-    place.put(APP)
-    monkeypatch.setattr(child.sys, "executable", "")
-    monkeypatch.setattr(pdb_module.subprocess, "Popen", None)
-    assert place.table().rva_of("untyped") == 0x1300
-
-
-def test_a_converted_pdb_is_loaded_as_it_was_saved(tmp_path):
-    source, kept = tmp_path / "x.pdb", tmp_path / "x.symbols"
-    source.write_bytes(APP.to_bytes())
-    parts = convert(source)
-    save(kept, parts, (1, 2))
-    assert load(kept, (1, 2)) == parts
-    assert load(kept, (1, 3)) is None
-    assert load(tmp_path / "absent", (1, 2)) is None
 
 
 @pytest.mark.skipif(shutil.which("clang-19") is None, reason="clang-19 is not installed")
@@ -379,6 +282,6 @@ def test_a_pdb_of_a_real_linker(place, tmp_path):
     (at,) = table.locate(start + 3)
     assert (at.symbol, at.is_inside) == ("start", True)
     assert at.source.endswith("comraise.cpp @ 18")
-    assert table.locate(table.rva_of("leaf"))[0].signature == "leaf(int, int)"
-    assert table.locate(table.rva_of("any"))[0].signature == "any(int, ...)"
+    assert table.locate(table.rva_of("leaf"))[0].facts.signature() == "int __stdcall leaf(int a, int b)"
+    assert table.locate(table.rva_of("any"))[0].facts.signature() == "int __cdecl any(int a, ...)"
     assert symbols.frame_data(image(PdbIdentity("app.pdb", found.guid, found.age)), start + 3).program

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.support.pdb_writer import FpoRecord, FrameRecord, Inline, Pdb, Procedure, Public
 from throwstack.core.memory import memory_of
 from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.images.image import Image, PdbIdentity
 from throwstack.images.modules import Module
-from throwstack.pdb.pdb_symbols import PdbSymbols, PdbTable
-
-pytest.importorskip("symbolic", reason="PDBs are not read without symbolic, which has no wheels for Windows")
+from throwstack.pdb.pdb_symbols import PdbSymbols
+from throwstack.pdb.pdb_table import PdbTable
 
 GUID = "0123456789ABCDEF00112233445566AA"
 CPP, HEADER = r"d:\fts\ftpsrvdata_pg\src\idbcommand.cpp", r"d:\fts\inc\list.h"
@@ -60,7 +57,7 @@ class Place:
 
     def symbols(self, **options) -> PdbSymbols:
         path = SymbolPath(parse_symbol_path(str(self.pdbs), self.cache), say=self.said.append)
-        return PdbSymbols(path, cache=self.cache, say=self.said.append, **options)
+        return PdbSymbols(path, say=self.said.append, **options)
 
     def table(self, age: int = 3, **options) -> PdbTable | None:
         return self.symbols(**options)(image(PdbIdentity("app.pdb", GUID, age)))

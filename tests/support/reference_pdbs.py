@@ -6,11 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.vol import Output, vol
-
-pytest.importorskip("symbolic", reason="PDBs are not read without symbolic, which has no wheels for Windows")
 
 COM = r"f:\sp\vctools\compiler\cxxfe\sl\vccom"
 

@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists the PDBs and image files that would improve the stacks of a dump, to be fetched on a machine with a network.
 
+A PDB that is at hand is listed as well if a better one of the same identity can exist. Vendors give away PDBs with
+public symbols only and keep the private ones, and a PDB that was linked with /DEBUG:FASTLINK has the rest in object
+files. Microsoft gives away no better PDBs of Windows than its public ones, so those of modules in the Windows directory
+are not listed.
+
 `manifest` writes the list as `symchk /om` does, with one file in each line:
 `ntdll.pdb,6192BFDB9F04442995FFCB0BE95172E12,1` (GUID and age) or `ntdll.dll,4A5BDADB13c000,1` (time stamp and
 SizeOfImage). `symchk /im` reads such a list. On every symbol server the path of the file is `name/key/name`.
 
 Names come from the dump, and people feed the list to a shell. So only names that are valid file names on every system
 are listed, which rules out line ends, quotes and separators of paths. A name may contain a comma. Key and `1` contain
-none, so a reader has to split a line from its end.
+none, so a reader has to split a line from its end. PDBs that are at hand are not in the list that `manifest` writes: a
+server that gave the lesser PDB would give it again.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -21,10 +28,12 @@ from throwstack.files.symbol_path import Identity, ImageIdentity, Say, safe_name
 from throwstack.images.image import Image
 from throwstack.names.symbols import SymbolKind, Symbols
 
+_IN_WINDOWS = re.compile(r"(\\\?\?\\)?([a-z]:)?\\(windows|winnt|systemroot)\\", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class NeededFile:
-    """A file that was not found.
+    """A file that was not found, or of which a better one can exist.
 
     `identity` says which file it is, and `module` is the label of its module. `why` says what the file would give.
     """
@@ -32,6 +41,8 @@ class NeededFile:
     identity: Identity
     module: str
     why: str
+    is_at_hand: bool = False
+    """A file of this identity is at hand, and lacks what `why` says."""
 
     @property
     def manifest_line(self) -> str:
@@ -40,7 +51,7 @@ class NeededFile:
 
 
 def needed_files(images: Iterable[Image], symbols: Symbols, say: Say = lambda _: None) -> tuple[NeededFile, ...]:
-    """Return the files that are missing for `images`, the images in the stacks, in the order of `images`.
+    """Return the files that are missing or lacking for `images`, the images in the stacks, in the order of `images`.
 
     Each file is listed once. If the RSDS record of an image cannot be read, its PDB is not known: then only the image's
     own file is listed, which has the record. A file whose name is not valid is left out, and `say` is called with the
@@ -61,15 +72,19 @@ def needed_files(images: Iterable[Image], symbols: Symbols, say: Say = lambda _:
 
 
 def manifest(files: Iterable[NeededFile]) -> str:
-    """Return the list as text, with one line for each file."""
-    return "".join(f"{file.manifest_line}\n" for file in files)
+    """Return the list as text, with one line for each file that is not at hand."""
+    return "".join(f"{file.manifest_line}\n" for file in files if not file.is_at_hand)
 
 
 def _pdb(image: Image, symbols: Symbols) -> NeededFile | None:
-    kind = symbols.table(image).kind
-    if image.pdb is None or kind is SymbolKind.PDB:
+    table = symbols.table(image)
+    if image.pdb is None:
         return None
-    have = {SymbolKind.ISF: "an ISF table", SymbolKind.EXPORT: "exports"}[kind]
+    if table.kind is SymbolKind.PDB:
+        if not table.missing or _IN_WINDOWS.match(image.module.path):
+            return None
+        return NeededFile(image.pdb, image.module.label, table.missing, is_at_hand=True)
+    have = {SymbolKind.ISF: "an ISF table", SymbolKind.EXPORT: "exports"}[table.kind]
     gives = "function names (now from " + have + "), source lines"
     if image.headers is not None and image.headers.arch is Arch.X86:
         gives += ", frame data"

@@ -33,6 +33,10 @@ class FrameData:
     """The function registers an exception handler."""
     is_non_fpo: bool = False
     """This is an FPO_DATA record of the kind FRAME_NONFPO: the function has an ordinary frame with a frame pointer."""
+    has_eh: bool = False
+    """The function handles C++ exceptions (a FrameData record's flag; FPO_DATA does not say)."""
+    is_function_start: bool = False
+    """The range begins where a function begins (a FrameData record's flag; FPO_DATA does not say)."""
 
 
 def annotation(data: FrameData) -> str:

@@ -13,4 +13,4 @@ class NameStyle(Enum):
     RAW = "raw"
     """Names are written as the symbols have them, that is, decorated."""
     SIGNATURE = "signature"
-    """Names are written with the types of their parameters, where the symbols have them."""
+    """Functions are written as they are declared, with types and names of parameters, where the symbols have them."""

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Protocol
 
 from throwstack.images.exports import Exports
 from throwstack.images.image import Image, ImageMap
@@ -28,22 +29,33 @@ class SymbolKind(Enum):
     EXPORT = "export"
 
 
+class FunctionFacts(Protocol):
+    """What a symbol table knows of a function beside its name, and takes longer to find."""
+
+    def signature(self) -> str:
+        """Return the name with result, calling convention and parameters; "" if the table does not have them."""
+        ...
+
+    def others(self) -> tuple[str, ...]:
+        """Return the readable names of further functions with the same code, which the linker folded into one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LocatedFunction:
     r"""A function that a symbol table gives for an address.
 
     `symbol` is the readable name. `rva` is the start of the function, or None if it was inlined. `source` is file and
-    line at the address, `d:\src\file.cpp @ 860`. `raw` is the name as the table spells it (decorated, or with
-    parameters); `signature` is the name with the types of its parameters, if the table has them. `is_inside` says
-    whether the address is in the function; None if the table does not know where the function ends.
+    line at the address, `d:\src\file.cpp @ 860`. `raw` is the name as the table spells it, decorated perhaps.
+    `is_inside` says whether the address is in the function; None if the table does not know where the function ends.
     """
 
     symbol: str
     rva: int | None
     source: str = ""
     raw: str = ""
-    signature: str = ""
     is_inside: bool | None = None
+    facts: FunctionFacts | None = field(default=None, compare=False, repr=False)
 
 
 class SymbolTable:
@@ -94,6 +106,14 @@ class SymbolTable:
         """Return the RVA of the symbol called `name`, or None."""
         return self._by_name.get(name)
 
+    @property
+    def missing(self) -> str:
+        """Return what the table lacks that a better file of the same identity would have, in words; "" for nothing.
+
+        Only the table of a PDB may lack something.
+        """
+        return ""
+
     def frame_description(self, rva: int) -> FrameData | None:  # noqa: ARG002 the table of a PDB uses it
         """Return the record that describes the x86 frame of the function at `rva`, or None.
 
@@ -127,11 +147,20 @@ class Name:
     is_inline: bool = False
     """The function was inlined: it has no frame of its own and no offset."""
     raw: str = ""
-    """The symbol as its table spells it, decorated or with parameters."""
-    signature: str = ""
-    """The symbol with the types of its parameters; "" if the symbols do not have them."""
+    """The symbol as its table spells it, decorated perhaps."""
     rva: int | None = field(default=None, compare=False)
     """The offset of the address in its module; None if the symbol is that of an address outside all modules."""
+    facts: FunctionFacts | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def signature(self) -> str:
+        """Return the symbol with result, calling convention and parameters; "" if the symbols do not have them."""
+        return "" if self.facts is None else self.facts.signature()
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Return further functions with the same code: the linker folded them into one, and any may be meant."""
+        return () if self.facts is None else self.facts.others()
 
     @property
     def is_certain(self) -> bool:
@@ -248,8 +277,8 @@ class Symbols:
                 certainty=_certainty(image, table, location, probe),
                 is_inline=location.rva is None,
                 raw=location.raw,
-                signature=location.signature,
                 rva=rva,
+                facts=location.facts,
             )
             for location in locations
         )

@@ -11,140 +11,130 @@ starts, and its RVA on the other side, or 0 if the piece does not exist there (`
 
 In this file, "before" means the image as linked, which the symbols describe, and "after" the image as it is.
 
-The library symbolic does not suffice for this. It translates the start of a function and takes all that follows for one
-piece. It does not translate at all if the PDB lacks the section headers before the change, as those of Google's Syzygy
-do. So symbolic gets an altered PDB that seems to belong to the image before (`as_before`), and addresses are translated
-here.
+Each piece is translated by itself. A function that was split has an entry for each of its pieces, so its start does not
+say where the rest of it is. The section headers from before (debug stream 10) are not needed here. Where they are
+absent, as in the PDBs of Google's Syzygy, symbols count in the sections of the image as it is (debug stream 5).
 """
 
 from __future__ import annotations
 
-import struct
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import compress
+from operator import gt
 
-from throwstack.pdb.msf import DBI_STREAM, MsfFile
+from throwstack.pdb.msf import Stream
 
-MAX_STREAM = 256 << 20
-TO_SOURCE_STREAM, FROM_SOURCE_STREAM, SECTIONS_STREAM, FORMER_SECTIONS_STREAM = 3, 4, 5, 10
-_DBI_SIZES = struct.Struct("<iiiiiIii")
-_DBI_HEADER_SIZE = 64
-_NO_STREAM = 0xFFFF
 _NOWHERE = 0x80000000
 """An RVA of this value or more, or 0, means that a piece does not exist on the other side."""
 _MAX_PIECES = 256
-
-
-def debug_streams(msf: MsfFile) -> tuple[int, list[int]]:
-    """Return the offset of the list of debug streams in the DBI stream, and the list itself.
-
-    The list has the number of a stream for each purpose, which is the index.
-    """
-    dbi = msf.stream(DBI_STREAM, MAX_STREAM)
-    if len(dbi) < _DBI_HEADER_SIZE:
-        return 0, []
-    *sizes, _, size, edit_size = _DBI_SIZES.unpack_from(dbi, 24)
-    start = _DBI_HEADER_SIZE + sum(sizes) + edit_size
-    if start < 0 or size < 0:
-        return 0, []
-    words = dbi[start : start + size]
-    return start, list(struct.unpack(f"<{len(words) // 2}H", words[: len(words) // 2 * 2]))
-
-
-def read_streams(msf: MsfFile, purposes: tuple[int, ...]) -> list[bytes]:
-    """Return the contents of the debug streams for `purposes` (indexes into the list of `debug_streams`).
-
-    The contents are b"" for a stream that the PDB does not have.
-    """
-    _, words = debug_streams(msf)
-    return [
-        msf.stream(words[purpose], MAX_STREAM) if purpose < len(words) and words[purpose] != _NO_STREAM else b""
-        for purpose in purposes
-    ]
+_PAIR = 8
+_MAX_PAIRS = 2_000_000
+_STRIDE = 1 << 20
 
 
 class Omap:
-    """Translates RVAs of the image as it is into RVAs from before it was rearranged, and the other way round."""
+    """Translates RVAs of the image as it is into RVAs from before it was rearranged, and the other way round.
 
-    __slots__ = ("_after", "_after_starts", "_before", "_before_starts")
+    A direction is read when it is first used. Its pairs are kept, with eight bytes for each.
+    """
 
-    def __init__(self, from_source: bytes = b"", to_source: bytes = b"") -> None:
+    __slots__ = ("_after", "_before", "_from_source", "_to_source")
+
+    def __init__(self, from_source: Stream | None = None, to_source: Stream | None = None) -> None:
         """`from_source` translates RVAs from before into those after, and `to_source` the other way round.
 
-        If one of the two streams is empty, it is made from the other. If both are empty, nothing was rearranged.
+        None or an empty stream is one that the PDB does not have. If one of the two is absent, it is made from the
+        other. If both are absent, nothing was rearranged.
         """
-        before, after = _pairs(from_source), _pairs(to_source)
-        self._before = before or sorted((to, start) for start, to in after if _is_somewhere(to))
-        self._after = after or sorted((to, start) for start, to in before if _is_somewhere(to))
-        self._before_starts = [start for start, _ in self._before]
-        self._after_starts = [start for start, _ in self._after]
+        self._from_source = from_source if from_source is not None and from_source.size >= _PAIR else None
+        self._to_source = to_source if to_source is not None and to_source.size >= _PAIR else None
+        self._before: _Pairs | None = None
+        self._after: _Pairs | None = None
 
     def __bool__(self) -> bool:
         """Say whether the image was rearranged."""
-        return bool(self._before)
+        return self._from_source is not None or self._to_source is not None
 
     def before(self, rva: int) -> int:
-        """Return the RVA before that corresponds to `rva`, an RVA after.
+        """Return the RVA before that corresponds to `rva`, an RVA after. Raises `NotAPdb` if the PDB is damaged.
 
         Code that was inserted when the image was rearranged, such as a jump, is taken for the last byte of the piece in
         front of it.
         """
-        last = bisect_right(self._after_starts, rva) - 1
+        if not self:
+            return rva
+        if self._after is None:
+            self._after = _pairs(self._to_source, self._from_source)
+        starts, targets = self._after
+        last = bisect_right(starts, rva) - 1
         for index in range(last, max(last - _MAX_PIECES, -1), -1):
-            start, to = self._after[index]
+            start, to = starts[index], targets[index]
             if _is_somewhere(to):
                 return to + rva - start
             rva = start - 1
         return max(rva, 0)
 
     def after(self, rva: int) -> int | None:
-        """Return the RVA after of the code that was at `rva` before, or None if the code was removed."""
+        """Return the RVA after of the code that was at `rva` before, or None if the code was removed.
+
+        Raises `NotAPdb` if the PDB is damaged.
+        """
         return next((start for start, _, _ in self.pieces(rva, 1)), None)
 
     def pieces(self, rva: int, size: int) -> Iterator[tuple[int, int, int]]:
         """Yield the pieces into which the range of `size` bytes at `rva`, an RVA before, was split.
 
-        A piece is (RVA after, size, offset in the range before).
+        A piece is (RVA after, size, offset in the range before). Raises `NotAPdb` if the PDB is damaged.
         """
-        if not self._before:
+        if not self:
             yield rva, size, 0
             return
+        if self._before is None:
+            self._before = _pairs(self._from_source, self._to_source)
+        starts, targets = self._before
         first, end = rva, rva + size
-        index = bisect_right(self._before_starts, rva) - 1
+        index = bisect_right(starts, rva) - 1
         for _ in range(_MAX_PIECES):
-            if rva >= end or index >= len(self._before):
+            if rva >= end or index >= len(starts):
                 return
-            following = self._before_starts[index + 1] if index + 1 < len(self._before) else end
-            if index >= 0 and _is_somewhere(self._before[index][1]):
-                start, to = self._before[index]
-                yield to + rva - start, min(following, end) - rva, rva - first
+            following = starts[index + 1] if index + 1 < len(starts) else end
+            if index >= 0 and _is_somewhere(targets[index]):
+                yield targets[index] + rva - starts[index], min(following, end) - rva, rva - first
             rva = following
             index += 1
 
 
-def as_before(pdb: Path) -> bytes:
-    """Return the contents of `pdb`, altered to be the PDB of the image before it was rearranged.
-
-    The altered PDB has that image's section headers and no OMAP streams.
-    """
-    with pdb.open("rb") as file:
-        msf = MsfFile(file)
-        start, words = debug_streams(msf)
-        file.seek(0)
-        data = bytearray(file.read())
-        altered = {TO_SOURCE_STREAM: _NO_STREAM, FROM_SOURCE_STREAM: _NO_STREAM, FORMER_SECTIONS_STREAM: _NO_STREAM}
-        if len(words) > FORMER_SECTIONS_STREAM and words[FORMER_SECTIONS_STREAM] != _NO_STREAM:
-            altered[SECTIONS_STREAM] = words[FORMER_SECTIONS_STREAM]
-        for purpose, number in altered.items():
-            if purpose < len(words):
-                for at, byte in enumerate(struct.pack("<H", number), start + 2 * purpose):
-                    data[msf.file_offset(DBI_STREAM, at)] = byte
-    return bytes(data)
+_Pairs = tuple["array[int]", "array[int]"]
+"""The starts of the pieces, sorted, and the RVA of each on the other side."""
 
 
-def _pairs(stream: bytes) -> list[tuple[int, int]]:
-    return sorted(struct.iter_unpack("<II", stream[: len(stream) // 8 * 8]))
+def _pairs(stream: Stream | None, other: Stream | None) -> _Pairs:
+    """Return the pairs of `stream`, or those of `other` turned round if there is no `stream`."""
+    if stream is not None:
+        return _sorted(*_read(stream))
+    assert other is not None, "one of the two streams exists"
+    starts, targets = _read(other)
+    exists = list(map(_is_somewhere, targets))
+    return _sorted(array("I", compress(targets, exists)), array("I", compress(starts, exists)))
+
+
+def _read(stream: Stream) -> _Pairs:
+    starts, targets = array("I"), array("I")
+    end = min(stream.size // _PAIR, _MAX_PAIRS) * _PAIR
+    for at in range(0, end, _STRIDE):
+        words = array("I", stream.read(at, min(_STRIDE, end - at)))
+        starts += words[0::2]
+        targets += words[1::2]
+    return starts, targets
+
+
+def _sorted(starts: array[int], targets: array[int]) -> _Pairs:
+    if not any(map(gt, starts, starts[1:])):
+        return starts, targets
+    order = sorted(range(len(starts)), key=starts.__getitem__)
+    return array("I", map(starts.__getitem__, order)), array("I", map(targets.__getitem__, order))
 
 
 def _is_somewhere(rva: int) -> bool:

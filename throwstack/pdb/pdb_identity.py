@@ -11,15 +11,15 @@ in the info stream, which is compared instead.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from throwstack.images.image import PdbIdentity
+from throwstack.pdb.info_stream import InfoStream, read_info
 from throwstack.pdb.msf import DBI_STREAM, MsfFile, NotAPdb
 
-_INFO_STREAM = 1
+_AGE = 8
+"""The offset of the age in the DBI stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,14 @@ class PdbFileIdentity:
 
 def read_pdb_identity(path: Path) -> PdbFileIdentity:
     """Return the identity of the PDB at `path`. Raises `NotAPdb`, and `OSError` if the file cannot be read."""
-    with path.open("rb") as file:
-        try:
-            return _read(file)
-        except struct.error:
-            message = "damaged (it has no identity)"
-            raise NotAPdb(message) from None
+    with MsfFile(path) as msf:
+        return identity_of(msf, read_info(msf))
+
+
+def identity_of(msf: MsfFile, info: InfoStream) -> PdbFileIdentity:
+    """Return the identity of `msf`, whose info stream is `info`. Raises `NotAPdb`."""
+    age = msf.stream(DBI_STREAM).read(_AGE, 4)
+    return PdbFileIdentity(info.guid, int.from_bytes(age, "little") if len(age) == 4 else info.age)
 
 
 def check_pdb(path: Path, wanted: PdbIdentity, max_size: int) -> str | None:
@@ -48,7 +50,7 @@ def check_pdb(path: Path, wanted: PdbIdentity, max_size: int) -> str | None:
             return f"{size >> 20} MB are more than the limit of {max_size >> 20} MB"
         found = read_pdb_identity(path)
     except NotAPdb as error:
-        return str(error)
+        return error.reason
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
     if found.guid != wanted.guid:
@@ -56,12 +58,3 @@ def check_pdb(path: Path, wanted: PdbIdentity, max_size: int) -> str | None:
     if found.age != wanted.age:
         return f"age {found.age}, the image wants {wanted.age} (GUID {wanted.guid})"
     return None
-
-
-def _read(file: BinaryIO) -> PdbFileIdentity:
-    msf = MsfFile(file)
-    _, _, info_age, raw = struct.unpack_from("<III16s", msf.stream(_INFO_STREAM, 28))
-    guid = "{:08X}{:04X}{:04X}".format(*struct.unpack_from("<IHH", raw)) + raw[8:].hex().upper()
-    dbi = msf.stream(DBI_STREAM, 12)
-    age = struct.unpack_from("<I", dbi, 8)[0] if len(dbi) == 12 else info_age
-    return PdbFileIdentity(guid, age)

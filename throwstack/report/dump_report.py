@@ -123,11 +123,15 @@ class UnexaminedProcess:
 
 @dataclass(frozen=True, slots=True)
 class WantedFile:
-    """A PDB or image file that would improve the report. `manifest_line` is its line in a manifest for `symchk /im`."""
+    """A PDB or image file that would improve the report. `manifest_line` is its line in a manifest for `symchk /im`.
+
+    `is_at_hand` says that there is such a PDB already, and that `why` says what a better one would add.
+    """
 
     manifest_line: str
     module: str
     why: str
+    is_at_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,17 +28,27 @@ from throwstack.report.image_substitutes import substitute_note
 from throwstack.report.register_text import context_values, format_instruction, register_values
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.unwind.target import Target
+from throwstack.variables.frame_values import FrameScopes, Guesses, frame_variables
+from throwstack.variables.variable_value import VariableValue
 
 WHOLE = 4096
 """The limit on the characters of a name or a note in a report. Tables shorten them further."""
 _ARGUMENTS = 3
+_MAX_FOLDED = 64
+_MAX_SHOWN = 2
+"""How many other functions with the same code a note names."""
 INLINE = "inline"
 LEFT_OUT = "left-out"
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A parameter or local variable of a function. `reason` says why the value is not known."""
+    """A parameter or local variable of a function. Every string is escaped.
+
+    `type` is written as in C++. `text` is the value as a person reads it (`0x80004003 E_POINTER`), and `value` is its
+    bytes, if it is an integer, a pointer or an enumeration. `source` is where the value was (`[ebp+0x8]`, `rbx`). If
+    the value is not known, `text` is "" and `reason` says why.
+    """
 
     name: str
     type: str = ""
@@ -55,7 +65,8 @@ class FrameReport:
     `sp` is WinDbg's Child-SP (on x86 ChildEBP). `args` are the three words after the return address of an x86 frame, as
     `kb` prints them; a word is None if it is not in the dump. `args` is empty on x64, where arguments are in registers.
     `name` is the call site as WinDbg prints it, and `source` is its file and line. `symbols` says where the name comes
-    from (`pdb`, `isf`, `export`), with `?` if the name is doubtful. `registers`, `instruction` and `fpo` are present if
+    from (`pdb`, `isf`, `export`), with `?` if the name is doubtful. `folded` are other functions with the same code, of
+    which the linker has made one: any of them may be meant. `registers`, `instruction` and `fpo` are present if
     they were asked for; `parameters` and `locals` are present if the symbols describe them. `left_out` is present in
     the report for the frames of a recursion that are not listed, and says how many these are. `name` then says of which
     functions.
@@ -73,6 +84,7 @@ class FrameReport:
     offset: int = 0
     raw_name: str = ""
     signature: str = ""
+    folded: tuple[str, ...] = ()
     source: str = ""
     symbols: str = ""
     note: str = ""
@@ -116,6 +128,8 @@ class FrameDetail:
 
     registers: bool = False
     fpo: bool = False
+    variables: bool = False
+    """The parameters and local variables, with their values."""
 
 
 NO_DETAIL = FrameDetail()
@@ -172,13 +186,22 @@ def frame_reports(
     """
     numbers = count() if numbers is None else numbers
     last = len(frames) - 1
+    guesses = Guesses(target)
     for index, frame in enumerate(frames):
         wanted = first if first is not None and index == 0 else detail
         problems: list[str] = []
-        for name in safe_names(target, frame, problems.append):
+        inner = _inner(frames, index)
+        is_doubtful = guesses.is_in_doubt(frame, inner)
+        names = safe_names(target, frame, problems.append)
+        scopes: FrameScopes = ()
+        with Guard(problems.append):
+            if wanted.variables:
+                scopes = frame_variables(target, frame, inner, len(names), is_doubtful=is_doubtful)
+        for position, name in enumerate(names):
             notes: list[str] = []
-            extra = _Extra()
+            extra = _Extra(variables=scopes[position] if scopes else ())
             with Guard(problems.append):
+                notes += folded_note(name.others)
                 if not name.is_inline:
                     notes += filter(None, (frame.note, substitute_note(frame, target.images, substitutes)))
                     extra.args = arguments(target, frame)
@@ -191,6 +214,11 @@ def frame_reports(
             yield _made(frame, name, next(numbers), extra, "; ".join([*notes, *problems]))
         if frame.left_out is not None:
             yield _left_out(target, frame.left_out, numbers)
+
+
+def _inner(frames: Sequence[Frame], index: int) -> Frame | None:
+    """Return the frame that the frame at `index` has called, or None if it is not among `frames`."""
+    return frames[index - 1] if index and frames[index - 1].left_out is None else None
 
 
 def _left_out(target: Target, frames: LeftOut, numbers: Iterator[int]) -> FrameReport:
@@ -222,6 +250,16 @@ class _Extra:
     fpo: str = ""
     registers: dict[str, Hexadecimal] = field(default_factory=dict)
     instruction: str = ""
+    variables: tuple[VariableValue, ...] = ()
+
+    def reported(self, *, parameters: bool) -> tuple[Variable, ...]:
+        """Return the reports on the parameters, or on the other variables."""
+        return tuple(_variable(found) for found in self.variables if found.is_parameter is parameters)
+
+
+def _variable(found: VariableValue) -> Variable:
+    value = hexadecimal(found.value)
+    return Variable(found.name, found.type, value, found.text, found.source, found.reason)
 
 
 def safe_names(target: Target, frame: Frame, say: Say) -> tuple[Name, ...]:
@@ -245,13 +283,24 @@ def _made(frame: Frame, name: Name, number: int, extra: _Extra, note: str) -> Fr
         offset=name.offset,
         raw_name=escape(name.raw, WHOLE),
         signature=escape(name.signature, WHOLE),
+        folded=tuple(escape(other, WHOLE) for other in name.others[:_MAX_FOLDED]),
         source=escape(name.source, WHOLE),
         symbols=name.provenance,
         note=escape(note, WHOLE),
         fpo=extra.fpo,
         registers=extra.registers,
         instruction=extra.instruction,
+        parameters=extra.reported(parameters=True),
+        locals=extra.reported(parameters=False),
     )
+
+
+def folded_note(others: Sequence[str]) -> list[str]:
+    """Return the note on a function that has the same code as `others`, nothing if it has a code of its own."""
+    if not others:
+        return []
+    more = f" and {len(others) - _MAX_SHOWN} more" if len(others) > _MAX_SHOWN else ""
+    return [f"same code as {', '.join(others[:_MAX_SHOWN])}{more}"]
 
 
 def _registers(target: Target, frame: Frame, context: Context | None) -> tuple[dict[str, Hexadecimal], str]:

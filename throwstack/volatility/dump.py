@@ -25,7 +25,7 @@ from throwstack.report.dump_report import (
     WantedFile,
     WarningCode,
 )
-from throwstack.report.frame_report import WHOLE
+from throwstack.report.frame_report import WHOLE, FrameDetail
 from throwstack.report.thread_report import ThreadStackReport
 from throwstack.volatility.crashes import crash_of, summary_of
 from throwstack.volatility.cxr import FilesNeeded, stacks_of
@@ -40,6 +40,7 @@ from throwstack.volatility.thread_survey import ThreadSurvey
 Item = TypeVar("Item")
 PathLike = str | os.PathLike[str]
 Progress = Callable[[float, str], None]
+_DETAIL = FrameDetail(variables=True)
 
 
 class Dump:
@@ -78,6 +79,7 @@ class Dump:
                 self._closing.enter_context(symbol_directories(files.symbols, is_offline=offline))
                 self._machine = _opened(self._file, files, self._progress)
             self._closing.callback(_close_layers, self._machine)
+            self._closing.callback(self._machine.sources.close)
         except BaseException:
             self._closing.close()
             raise
@@ -106,7 +108,7 @@ class Dump:
         Reasons why a stuck thread may have been missed are logged; the result of `report` contains them.
         """
         survey = self._survey(_selection(pids, tids, wow64, handled=handled))
-        yield from self._each(crash_of(self._machine, finding) for finding in survey.findings())
+        yield from self._each(crash_of(self._machine, finding, _DETAIL) for finding in survey.findings())
 
     def report(
         self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both", handled: bool = False
@@ -121,7 +123,7 @@ class Dump:
         with _callers_errors(), self._examination():
             machine = machine_report(self._machine, self._file.identity.header)
             for finding in survey.findings():
-                crashes.append(crash_of(self._machine, finding))
+                crashes.append(crash_of(self._machine, finding, _DETAIL))
                 needed.add(stacks_of(finding))
         for loss in self._machine.page_losses:
             survey.record.warn(WarningCode.PAGES, loss)
@@ -280,7 +282,7 @@ def _opened(file: DumpFile, files: FilesAtHand, progress: Progress | None) -> Ma
 
 
 def _wanted(file: NeededFile) -> WantedFile:
-    return WantedFile(escape(file.manifest_line, WHOLE), escape(file.module, WHOLE), file.why)
+    return WantedFile(escape(file.manifest_line, WHOLE), escape(file.module, WHOLE), file.why, file.is_at_hand)
 
 
 def _close_layers(machine: Machine) -> None:

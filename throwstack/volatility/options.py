@@ -62,10 +62,16 @@ def frame_requirements() -> list[interfaces.configuration.RequirementInterface]:
             default=False,
             optional=True,
         ),
+        requirements.BooleanRequirement(
+            name="locals",
+            description="Show parameters and local variables with their values, where PDBs describe them",
+            default=False,
+            optional=True,
+        ),
         requirements.ChoiceRequirement(
             name="names",
             choices=[style.value for style in NameStyle],
-            description="Names of functions: plain, raw (decorated), or signature (with parameter types)",
+            description="Names of functions: plain, raw (decorated), or signature (with types and names of parameters)",
             default=NameStyle.PLAIN.value,
             optional=True,
         ),

@@ -29,7 +29,11 @@ def _wow64_sides(plugin: interfaces.plugins.PluginInterface) -> Sides:
 
 def frame_detail(plugin: interfaces.plugins.PluginInterface) -> FrameDetail:
     """Return what the user of a plugin with the frame requirements wants to see of each frame."""
-    return FrameDetail(registers=bool(plugin.config.get("registers")), fpo=bool(plugin.config.get("kv")))
+    return FrameDetail(
+        registers=bool(plugin.config.get("registers")),
+        fpo=bool(plugin.config.get("kv")),
+        variables=bool(plugin.config.get("locals")),
+    )
 
 
 def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:

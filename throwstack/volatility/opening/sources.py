@@ -78,11 +78,15 @@ class Sources:
 
         return PdbSymbols(
             self._symbol_path,
-            cache=cache_directory(),
             say=self._say,
-            progress=self._progress,
             identify=self._identify,
         )
+
+    def close(self) -> None:
+        """Close the PDBs, which have no more names from now on."""
+        pdbs: PdbSymbols | None = vars(self).get("_pdbs")
+        if pdbs is not None:
+            pdbs.close()
 
     @cached_property
     def image_store(self) -> ImageStore | None:

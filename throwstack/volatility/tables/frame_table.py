@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The columns that describe a frame, and the table of `windows.cxrstack`, with a row per frame of a throwing stack."""
+"""The columns that describe a frame, and the table of `windows.cxrstack`, with a row per frame of a throwing stack.
+
+With `--locals` there is a row for each parameter and local variable, below the row of its frame. A column would make
+each line of the table as wide as the longest list of variables. The cell `Call Site` has what `kP` and `dv` print of a
+variable, `HRESULT hr = 0x80004003 E_POINTER`, and `Notes` says where the value was, or why it is not known.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from volatility3.framework.renderers import format_hints
 
@@ -12,7 +18,7 @@ from throwstack.core.text import escape
 from throwstack.files.needed_files import NeededFile
 from throwstack.names.name_style import NameStyle
 from throwstack.report.crash_report import ProcessSummary
-from throwstack.report.frame_report import FrameReport
+from throwstack.report.frame_report import FrameReport, Variable
 from throwstack.report.register_text import format_registers
 from throwstack.volatility.tables.columns import Column, joined
 
@@ -21,7 +27,7 @@ _UNREADABLE_WORD = "????????"
 
 @dataclass(frozen=True, slots=True)
 class FrameRow:
-    """A row for a frame and the stack that the frame is on.
+    """A row for a frame and the stack that the frame is on, or for a `variable` of the frame.
 
     `frame` is None in a row that describes a thread. `tid` is None for a stack that belongs to no thread. `title` says
     what the stack is; it is set in the row of the first frame only.
@@ -31,6 +37,17 @@ class FrameRow:
     tid: int | None
     frame: FrameReport | None
     title: str = ""
+    variable: Variable | None = field(default=None, kw_only=True)
+
+
+AnyRow = TypeVar("AnyRow", bound=FrameRow)
+
+
+def variable_rows(row: AnyRow) -> Iterator[AnyRow]:
+    """Yield a row for each variable of the frame in `row`, parameters first."""
+    if row.frame is not None:
+        for variable in (*row.frame.parameters, *row.frame.locals):
+            yield replace(row, title="", variable=variable)
 
 
 def frame_columns(style: NameStyle, *, with_fpo: bool) -> list[Column[FrameRow]]:
@@ -42,12 +59,12 @@ def frame_columns(style: NameStyle, *, with_fpo: bool) -> list[Column[FrameRow]]
         Column("PID", int, lambda row: row.process.pid),
         Column("Process", str, lambda row: escape(row.process.name)),
         Column("TID", int, lambda row: row.tid),
-        Column("Frame", int, _of_frame(lambda frame: frame.number)),
+        Column("Frame", int, lambda row: None if row.frame is None else row.frame.number),
         Column("Child-SP", format_hints.Hex, _of_frame(lambda frame: frame.sp)),
         Column("RetAddr", format_hints.Hex, _of_frame(lambda frame: frame.return_address)),
         Column("Args", str, _of_frame(args_text)),
         Column("IP", format_hints.Hex, _of_frame(lambda frame: frame.ip)),
-        Column("Call Site", str, _of_frame(lambda frame: escape(frame.call_site(style)))),
+        Column("Call Site", str, _call_site(style)),
         Column("Source", str, _of_frame(lambda frame: escape(f"[{frame.source}]") if frame.source else None)),
         Column("Trust", str, _of_frame(lambda frame: frame.trust)),
         Column("Symbols", str, _of_frame(lambda frame: frame.symbols or None)),
@@ -84,9 +101,33 @@ def args_text(frame: FrameReport) -> str | None:
 
 
 def _of_frame(value: Callable[[FrameReport], object]) -> Callable[[FrameRow], object]:
-    return lambda row: None if row.frame is None else value(row.frame)
+    return lambda row: None if row.frame is None or row.variable is not None else value(row.frame)
+
+
+def _call_site(style: NameStyle) -> Callable[[FrameRow], object]:
+    def value(row: FrameRow) -> object:
+        if row.variable is not None:
+            return variable_text(row.variable)
+        return None if row.frame is None else escape(row.frame.call_site(style))
+
+    return value
+
+
+def variable_text(variable: Variable) -> str:
+    """Return a variable as `kP` and `dv` print it, `HRESULT hr = 0x80004003 E_POINTER`; `?` is an unknown value."""
+    return escape(f"{variable.type} {variable.name} = {'?' if variable.reason else variable.text}")
+
+
+def variable_note(row: FrameRow) -> str:
+    """Return where the value of a row's variable was, or why it is not known: `parameter, [ebp+0x8]`."""
+    if row.frame is None or row.variable is None:
+        return ""
+    kind = "parameter" if row.variable in row.frame.parameters else "local"
+    return f"{kind}, {row.variable.reason or row.variable.source}"
 
 
 def _notes(row: FrameRow) -> str:
+    if row.variable is not None:
+        return joined([variable_note(row)])
     note = "" if row.frame is None else row.frame.note
     return joined(text for text in (row.title, note) if text)

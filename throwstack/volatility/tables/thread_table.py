@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from volatility3.framework.renderers import format_hints
@@ -21,7 +21,7 @@ from throwstack.names.name_style import NameStyle
 from throwstack.report.thread_report import StartRoutine, ThreadStackReport, ThreadWait
 from throwstack.volatility.objects.wait_objects import duration
 from throwstack.volatility.tables.columns import ABSENT, Column, Row, joined, row
-from throwstack.volatility.tables.frame_table import FrameRow, frame_columns
+from throwstack.volatility.tables.frame_table import FrameRow, frame_columns, variable_note, variable_rows
 
 _MAX_TEXT = 2048
 
@@ -85,6 +85,9 @@ class ThreadTable:
         for part, frame in thread.frames:
             inside = StackRow(thread.process, thread.tid, frame, "", part.side.value, joined([frame.note]))
             yield 1, row(self._of_frames, inside) + self._rest
+            for variable in variable_rows(inside):
+                noted = replace(variable, notes=joined([variable_note(variable)]))
+                yield 2, row(self._of_frames, noted) + self._rest
 
 
 def fold(stacks: Iterable[FoldedStack]) -> list[FoldedStack]:

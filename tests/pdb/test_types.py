@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Types by number: records that are found one by one, structures that are only named, and damage."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.support.pdb_functions import written
+from tests.support.pdb_model import X64, Enumeration, Member, Procedure, Structure, Tag
+from tests.support.pdb_types import TypeStream as WrittenStream
+from tests.support.pdb_types import cv_record
+from throwstack.pdb.type_model import Array, Basic, Field, Pointer, UnknownType
+from throwstack.pdb.type_model import Enumeration as EnumerationType
+from throwstack.pdb.type_model import Structure as StructureType
+from throwstack.pdb.type_stream import TypeStream
+from throwstack.pdb.types import Types
+
+POINT = Structure(8, (Member("x", "int", 0), Member("y", "int", 4)))
+
+
+class Bytes:
+    """A stream of given bytes, which counts how many of them were read."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.size, self.read_bytes = data, len(data), 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        found = self.data[offset : offset + size]
+        self.read_bytes += len(found)
+        return found
+
+
+def parameter(tmp_path, name, **types):
+    """The type of the parameter of a function that takes a `name`, and all types."""
+    read = written(tmp_path, Procedure("f", 0x1100, 16, parameters=(name,)), types=types)
+    function = read.signatures.type_of(read.functions()["f"])
+    return read.types, function.parameters[0]
+
+
+def test_a_structure_has_its_members_and_size(tmp_path):
+    types, index = parameter(tmp_path, "Point", Point=POINT)
+    found = types.plain(index)
+    assert isinstance(found, StructureType)
+    assert (found.name, found.size, found.keyword) == ("Point", 8, "struct")
+    assert list(types.members(found)) == [Field("x", 0x74, 0), Field("y", 0x74, 4)]
+
+
+def test_a_structure_that_a_pointer_only_names_is_found_by_its_name(tmp_path):
+    types, index = parameter(tmp_path, "Point*", Point=POINT)
+    pointer = types.plain(index)
+    assert isinstance(pointer, Pointer)
+    assert types.type(pointer.target).is_forward
+    assert types.plain(pointer.target).size == 8
+
+
+def test_a_structure_that_is_nowhere_defined_stays_a_name(tmp_path):
+    types, index = parameter(tmp_path, "Opaque*")
+    named = types.plain(types.plain(index).target)
+    assert (named.name, named.is_forward, types.size(types.plain(index).target)) == ("Opaque", True, 0)
+
+
+def test_a_structure_of_current_visual_c_has_wide_properties(tmp_path):
+    wide = Structure(8, POINT.members, tag=Tag.CLASS, has_wide_properties=True)
+    types, index = parameter(tmp_path, "Point", Point=wide)
+    found = types.plain(index)
+    assert (found.keyword, found.size, len(list(types.members(found)))) == ("class", 8, 2)
+
+
+def test_an_enumeration_has_its_names(tmp_path):
+    types, index = parameter(tmp_path, "Color", Color=Enumeration({"RED": 1, "GREEN": 70000, "NONE": -1}))
+    found = types.plain(index)
+    assert isinstance(found, EnumerationType)
+    assert dict(types.enumerators(found)) == {"RED": 1, "GREEN": 70000, "NONE": -1}
+    assert types.size(index) == 4
+
+
+def test_constness_does_not_hide_a_type(tmp_path):
+    types, index = parameter(tmp_path, "const Point", Point=POINT)
+    assert types.plain(index).name == "Point"
+    assert types.size(index) == 8
+
+
+def test_the_size_of_a_pointer_is_that_of_the_machine(tmp_path):
+    read = written(tmp_path, Procedure("f", 0x1100, 16, parameters=("Point*",)), machine=X64, types={"Point": POINT})
+    function = read.signatures.type_of(read.functions()["f"])
+    assert read.types.size(function.parameters[0]) == 8
+
+
+def test_the_scalar_at_an_offset_is_found_through_arrays_and_structures(tmp_path):
+    line = Structure(24, (Member("points", "Point[2]", 0), Member("width", "short", 16)))
+    types, index = parameter(tmp_path, "Line", Point=POINT, Line=line)
+    assert [types.scalar_size(index, offset) for offset in (0, 4, 12, 16, 2, 20)] == [4, 4, 4, 2, 0, 0]
+
+
+@pytest.mark.parametrize("count", [3, 5000])
+def test_one_type_costs_one_part_of_the_stream(count):
+    stream = WrittenStream()
+    for number in range(count):
+        stream.add(0x1503, struct.pack("<IIHB", 0x74, 0x75, number % 0x8000, 0))
+    data, hashes = Bytes(stream.stream(9)), Bytes(stream.hashes())
+    types = Types(TypeStream(data, lambda number: {9: hashes}[number]))
+    assert types.type(0x1000 + count - 1) == Array(0x74, count - 1)
+    assert data.read_bytes < 56 + 8192 + 64
+    assert types.type(0x1000 + count) == UnknownType()
+
+
+def test_without_the_list_of_parts_the_records_are_counted():
+    stream = WrittenStream()
+    for number in range(5000):
+        stream.add(0x1503, struct.pack("<IIHB", 0x74, 0x75, number, 0))
+    data = bytearray(stream.stream(9))
+    struct.pack_into("<H", data, 20, 0xFFFF)  # no hash stream
+    types = Types(TypeStream(Bytes(bytes(data)), lambda _: Bytes(b"")))
+    assert [types.type(0x1000 + number) for number in (0, 3000, 4999)] == [Array(0x74, n) for n in (0, 3000, 4999)]
+
+
+def test_a_type_that_is_made_of_itself_has_no_size():
+    records = cv_record(0x1001, struct.pack("<IH", 0x1001, 1)) + cv_record(0x1001, struct.pack("<IH", 0x1000, 1))
+    records += cv_record(0x1203, struct.pack("<HHIHB", 0x150D, 3, 0x1003, 0, 0))
+    records += cv_record(0x1505, struct.pack("<HHIIIHB", 1, 0, 0x1002, 0, 0, 8, 0))
+    head = struct.pack("<IIIII", 20040203, 56, 0x1000, 0x1004, len(records)) + struct.pack(
+        "<HHIIiIiIiI", 0xFFFF, 0, *[0] * 8
+    )
+    types = Types(TypeStream(Bytes(head + records), lambda _: Bytes(b"")))
+    assert types.size(0x1000) == 0
+    assert types.plain(0x1000) == UnknownType()
+    assert types.scalar_size(0x1003, 0) == 0
+
+
+def test_a_pointer_to_a_basic_type_has_no_record():
+    types = Types(TypeStream(Bytes(b""), lambda _: Bytes(b"")))
+    assert types.type(0x474) == Pointer(0x74, 4)
+    assert types.type(0x670) == Pointer(0x70, 8)
+    assert types.type(0x08) == Basic("HRESULT", types.type(0x08).kind, 4)
+    assert types.type(0x1234) == UnknownType()

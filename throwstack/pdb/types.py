@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The types of a PDB, each read when it is asked for.
+
+Follows `cvinfo.h` of Microsoft's microsoft-pdb, and for the hash of names LLVM's `TpiHashing.cpp`. A number below
+0x1000 is a basic type or a pointer to one; the others are records of the TPI stream.
+
+A PDB can be damaged or made up: a type may contain itself, or be nested a million deep. So nothing here follows more
+than a few dozen records for one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from throwstack.pdb.basic_types import basic_type
+from throwstack.pdb.codeview import BadRecord
+from throwstack.pdb.field_list import enumerators, members
+from throwstack.pdb.type_model import Array, BitField, Enumeration, Field, Modified, Structure, Type, UnknownType
+from throwstack.pdb.type_records import read_type
+from throwstack.pdb.type_stream import TypeStream, name_hash
+
+_FIRST_RECORD = 0x1000
+_LF_FIELDLIST = 0x1203
+_MAX_CHAIN = 32
+_MAX_KEPT = 4096
+_MAX_MEMBERS = 1024
+
+
+class Types:
+    """The types of one PDB by number. Numbers of absent or damaged records give an `UnknownType`."""
+
+    def __init__(self, stream: TypeStream) -> None:
+        """`stream` is the TPI stream."""
+        self._stream = stream
+        self._known: dict[int, Type] = {}
+        self._whole: dict[int, Type] = {}
+
+    def type(self, index: int) -> Type:
+        """Return the type with the number `index`."""
+        known = self._known.get(index)
+        if known is None:
+            if len(self._known) >= _MAX_KEPT:
+                self._known.clear()
+            known = self._known[index] = self._read(index)
+        return known
+
+    def bare(self, index: int) -> Type:
+        """Return the type `index` without `const` and `volatile`. Of a structure, that may be a mere name."""
+        found = self.type(index)
+        for _ in range(_MAX_CHAIN):
+            if not isinstance(found, Modified):
+                return found
+            found = self.type(found.target)
+        return UnknownType()
+
+    def plain(self, index: int) -> Type:
+        """Return the type `index` without `const` and `volatile`, and with its members if it is only named there.
+
+        To find the definition of a name, the hashes of all types are looked through: milliseconds in a large PDB.
+        """
+        found = self.bare(index)
+        if isinstance(found, (Structure, Enumeration)) and found.is_forward:
+            return self._definition(index, found)
+        return found
+
+    def size(self, index: int) -> int:
+        """Return how many bytes a value of the type has; 0 if that is not known."""
+        found = self.plain(index)
+        for _ in range(_MAX_CHAIN):
+            if not isinstance(found, (Enumeration, BitField)):
+                break
+            found = self.plain(found.target)
+        return getattr(found, "size", 0)
+
+    def scalar_size(self, index: int, offset: int) -> int:
+        """Return the size of the integer, pointer or the like that begins at `offset` in a value of the type.
+
+        Returns 0 if none begins there.
+        """
+        found = self.plain(index)
+        for _ in range(_MAX_CHAIN):
+            if isinstance(found, Array):
+                size = self.size(found.element)
+                index, offset = found.element, offset % size if size else -1
+            elif isinstance(found, Structure) and not found.is_union:
+                inside = [field for field in islice(self.members(found), _MAX_MEMBERS) if field.offset <= offset]
+                if not inside:
+                    return 0
+                field = max(inside, key=lambda one: one.offset)
+                index, offset = field.type, offset - field.offset
+            else:
+                break
+            found = self.plain(index)
+        return self.size(index) if not offset and not isinstance(found, (Array, Structure)) else 0
+
+    def members(self, structure: Structure) -> Iterator[Field]:
+        """Yield the base classes and data members of a structure in the order of the PDB."""
+        return members(self._field_list, structure.fields)
+
+    def enumerators(self, enumeration: Enumeration) -> Iterator[tuple[str, int]]:
+        """Yield the names of an enumeration and their values."""
+        return enumerators(self._field_list, enumeration.fields)
+
+    def _field_list(self, index: int) -> bytes:
+        record = self._stream.record(index)
+        return record[1] if record is not None and record[0] == _LF_FIELDLIST else b""
+
+    def _read(self, index: int) -> Type:
+        if index < _FIRST_RECORD:
+            return basic_type(index)
+        record = self._stream.record(index)
+        if record is None:
+            return UnknownType()
+        kind, data = record
+        try:
+            return read_type(kind, data, self._stream.record)
+        except BadRecord:
+            return UnknownType(kind)
+
+    def _definition(self, index: int, named: Structure | Enumeration) -> Type:
+        """Return the structure or enumeration that the record `index` only names; if it is not found, `named`."""
+        whole = self._whole.get(index)
+        if whole is None:
+            if len(self._whole) >= _MAX_KEPT:
+                self._whole.clear()
+            whole = self._whole[index] = self._find_definition(named)
+        return whole
+
+    def _find_definition(self, named: Structure | Enumeration) -> Type:
+        if not self._stream.buckets:
+            return named
+        for hashed in dict.fromkeys((named.unique_name, named.name)):
+            if not hashed:
+                continue
+            bucket = name_hash(hashed.encode("utf-8", "replace")) % self._stream.buckets
+            for number_of_type in self._stream.numbers_in_bucket(bucket):
+                found = self.type(number_of_type)
+                if type(found) is type(named) and _is_definition(found, named):
+                    return found
+        return named
+
+
+def _is_definition(found: Type, named: Structure | Enumeration) -> bool:
+    """Say whether `found` is the definition of what `named` names. Both are structures, or both are enumerations."""
+    if not isinstance(found, (Structure, Enumeration)) or found.is_forward:
+        return False
+    if named.unique_name and found.unique_name:
+        return found.unique_name == named.unique_name
+    return found.name == named.name

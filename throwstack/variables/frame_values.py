@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters and local variables of a frame, with their values where the walk vouches for them.
+
+A value is shown only if the PDB says where it is at the very instruction, and if the unwinder knows the registers that
+lead there. For everything else there is a reason. So nothing is shown of a frame that was guessed, or that a guessed
+frame led to, and nothing where code was stopped in a prologue: what the function keeps is not in its place yet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+
+from throwstack.core.frames import Frame, Trust
+from throwstack.core.guard import Guard
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.core.stop import Stop
+from throwstack.core.text import escape
+from throwstack.images.image import Image
+from throwstack.names.frame_records import FrameData
+from throwstack.pdb.function_details import FunctionAt, FunctionDetails
+from throwstack.pdb.msf import NotAPdb
+from throwstack.pdb.pdb_table import PdbTable
+from throwstack.pdb.type_text import TypeText
+from throwstack.pdb.variable_model import VariableSymbol
+from throwstack.unwind.proven import is_guess
+from throwstack.unwind.target import Target
+from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
+from throwstack.variables.frame_registers import FrameRegisters
+from throwstack.variables.places import Places
+from throwstack.variables.value_text import ValueText
+from throwstack.variables.variable_value import NotShown, VariableValue
+
+_MAX_VARIABLES = 64
+_MAX_NAME = 128
+_MAX_TYPE = 256
+_GUESSED = "the frame is a guess"
+_IN_PROLOGUE = "the function was still being entered"
+_IN_EPILOGUE = "the function was already being left"
+_EPILOGUE = re.compile(rb"(?:\x41?[\x58-\x5F])*(?:\xF3?\xC3|\xC2)", re.DOTALL)
+"""Pops of registers, and `ret`.
+
+If the return address was overwritten by what cannot be an address, `ret` faults there. The stack pointer has left the
+frame by then, and what the compiler says of the places of variables does not take account of that.
+"""
+_LONGEST_EPILOGUE = 24
+
+FrameScopes = tuple[tuple[VariableValue, ...], ...]
+"""The variables of each function of a frame: of inlined functions from the innermost outwards, then of the function."""
+
+
+class Guesses:
+    """Tells which frames of a walk follow from a guess, as they are met from the innermost on."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._is_in_doubt = False
+
+    def is_in_doubt(self, frame: Frame, inner: Frame | None) -> bool:
+        """Say whether `frame`, the next one, was guessed, or one between it and the last saved CONTEXT before it.
+
+        `inner` is the frame that it has called, or None.
+        """
+        if frame.trust is Trust.CONTEXT:
+            self._is_in_doubt = False
+        elif is_guess(self._target, frame, inner):
+            self._is_in_doubt = True
+        return self._is_in_doubt
+
+
+def frame_variables(
+    target: Target, frame: Frame, inner: Frame | None, functions: int, *, is_doubtful: bool
+) -> FrameScopes:
+    """Return the variables of the functions at `frame`, parameters first; empty if there is no PDB with types.
+
+    `inner` is the frame that `frame` has called, or None. `functions` is how many functions are named at the frame, the
+    inlined ones and the one that has the frame. `is_doubtful` says whether the frame is in doubt (`Guesses`). Of a
+    function, at most 64 variables are returned.
+    """
+    image = target.images.find(frame.ip)
+    table = None if image is None else target.symbols.table(image)
+    if image is None or not isinstance(table, PdbTable):
+        return ()
+    try:
+        rva = frame.ip - image.base - (0 if frame.is_interrupted else 1)
+        at = table.details.at(rva)
+        if at is None:
+            return ()
+        data = table.frame_data(rva)
+        reason = _GUESSED if is_doubtful else _why_none(target, image, frame, at, data)
+        registers = FrameRegisters(target.arch, target.memory, frame, inner, data)
+        maker = _Maker(target, image, table.details, at, registers, reason)
+        scopes = at.scopes if len(at.scopes) == functions else (*[()] * (functions - 1), at.scopes[-1])
+        return tuple(tuple(islice(maker.values(scope), _MAX_VARIABLES)) for scope in scopes)
+    except NotAPdb as error:
+        table.damaged(error)
+        return ()
+
+
+def _why_none(target: Target, image: Image, frame: Frame, at: FunctionAt, data: FrameData | None) -> str:
+    """Return why no variable of the frame can be shown, "" if some may be."""
+    if not frame.is_interrupted:
+        return ""
+    if at.offset < at.function.body or _in_prologue(target, image, frame.ip, data):
+        return _IN_PROLOGUE
+    return _IN_EPILOGUE if _EPILOGUE.match(target.memory.read_available(frame.ip, _LONGEST_EPILOGUE)) else ""
+
+
+def _in_prologue(target: Target, image: Image, address: int, data: FrameData | None) -> bool:
+    """Say whether the unwind data or the frame data has `address` in the prologue of a function."""
+    rva = address - image.base
+    if target.arch is Arch.X86:
+        return data is not None and rva < data.rva + data.prologue_size
+    table = image.function_table
+    entry = None if table is None else table.find(rva)
+    if entry is None or isinstance(entry, Stop):
+        return False
+    info = decode(target.memory, image.base + entry.unwind)
+    return isinstance(info, UnwindInfo) and rva < entry.begin + info.prologue_size
+
+
+class _Maker:
+    """Makes the values of the variables of one frame."""
+
+    def __init__(  # noqa: PLR0917 - all that a value depends on
+        self,
+        target: Target,
+        image: Image,
+        details: FunctionDetails,
+        at: FunctionAt,
+        registers: FrameRegisters,
+        reason: str,
+    ) -> None:
+        """`reason` says why no value is shown, "" if some may be."""
+        self._details = details
+        self._places = Places(target.arch, target.memory, registers, at, partial(_static_address, image, details))
+        self._reason = reason
+        self._types = TypeText(details.types, target.arch)
+        self._text = ValueText(details.types, target)
+        self._parameters = details.parameters(at.function)
+
+    def values(self, scope: tuple[VariableSymbol, ...]) -> Iterator[VariableValue]:
+        """Yield the variables of a scope with their values, parameters first."""
+        is_parameter = [variable.is_parameter or variable in self._parameters for variable in scope]
+        for wanted in (True, False):
+            for variable, is_one in zip(scope, is_parameter, strict=True):
+                if bool(is_one) is wanted:
+                    yield self._value(variable, wanted)
+
+    def _value(self, variable: VariableSymbol, is_parameter: bool) -> VariableValue:
+        name = escape(variable.name, _MAX_NAME)
+        written = escape(self._types.of(variable.type), _MAX_TYPE)
+        reasons = [self._reason] if self._reason else []
+        with Guard(reasons.append, (NotShown, MemoryUnreadable, NotAPdb)):
+            if not self._reason:
+                found = self._places.find(variable, self._details.types, is_parameter=is_parameter)
+                shown = self._text.of(variable.type, found)
+                return VariableValue(name, written, shown.value, shown.text, found.source, is_parameter=is_parameter)
+        return VariableValue(name, written, reason=reasons[0], is_parameter=is_parameter)
+
+
+def _static_address(image: Image, details: FunctionDetails, section: int, offset: int) -> int | None:
+    rva = details.rva_of(section, offset)
+    return None if rva is None else image.base + rva

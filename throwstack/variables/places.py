@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the bytes of a variable of a frame, by the places that the PDB gives for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.pdb.function_details import FunctionAt
+from throwstack.pdb.register_numbers import VFRAME, register_name
+from throwstack.pdb.types import Types
+from throwstack.pdb.variable_model import Location, LocationKind, VariableSymbol
+from throwstack.variables.frame_registers import FrameRegisters
+from throwstack.variables.variable_value import NotShown
+
+_IN_FRAME = (LocationKind.BY_FRAME_POINTER, LocationKind.BY_REGISTER)
+MOST_BYTES = 1024
+"""How much of a large variable is read. What is shown of it is much less."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBytes:
+    """The bytes of a variable, as many as are shown, and where they were.
+
+    `known` has a 1 for each byte that is known and a 0 for each that is not; it is None if all are.
+    """
+
+    data: bytes
+    source: str
+    known: bytes | None = None
+
+
+class Places:
+    """Reads the variables of one frame."""
+
+    def __init__(
+        self,
+        arch: Arch,
+        memory: Memory,
+        registers: FrameRegisters,
+        at: FunctionAt,
+        static: Callable[[int, int], int | None],
+    ) -> None:
+        """`registers` are those of the frame, and `at` is its function.
+
+        `static` returns the address of the byte at an offset of a section of the function's image, or None.
+        """
+        self._arch = arch
+        self._memory = memory
+        self._registers = registers
+        self._at = at
+        self._static = static
+
+    def find(self, variable: VariableSymbol, types: Types, *, is_parameter: bool) -> FoundBytes:
+        """Return the bytes of a variable, whose type is one of `types`. Raises `NotShown` and MemoryUnreadable."""
+        size = types.size(variable.type)
+        if not size:
+            reason = "its type is not in the symbols"
+            raise NotShown(reason)
+        size = min(size, MOST_BYTES)
+        section, offset = self._at.section, self._at.offset
+        here = [location for location in variable.locations if location.holds_at(section, offset)]
+        whole = [location for location in here if location.part is None]
+        if not here:
+            reason = "not at this address" if variable.locations else "optimised out"
+            raise NotShown(reason)
+        if not variable.has_ranges:
+            self._check_whole_function(whole[0])
+        problem: NotShown | MemoryUnreadable | None = None
+        for location in whole:
+            try:
+                return FoundBytes(self._read(location, size, is_parameter), self._words(location, is_parameter))
+            except (NotShown, MemoryUnreadable) as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
+        sizes = {location.part or 0: types.scalar_size(variable.type, location.part or 0) for location in here}
+        return self._in_parts(here, size, sizes, is_parameter)
+
+    def _check_whole_function(self, location: Location) -> None:
+        """Raise `NotShown` for a place that is said to be good for a whole function, but need not be.
+
+        Before Visual C++ 2012, `this` of optimised code is said to be in ecx. It was there when the function began; and
+        only optimised code has variables in registers. clang calls a variable a constant if it was one in some range of
+        code: the counter of an unrolled loop is 0, says the PDB. A compiler that gives ranges for some variables, and
+        none for others, has optimised both.
+        """
+        function = self._at.function
+        if location.kind is LocationKind.REGISTER:
+            reason = f"in {register_name(self._arch, location.register)} in a part of the function only"
+            raise NotShown(reason)
+        if location.kind is LocationKind.CONSTANT and (function.is_optimised or function.has_ranges):
+            reason = "a constant in a part of the optimised function"
+            raise NotShown(reason)
+        if location.kind in _IN_FRAME and function.has_ranges:
+            reason = "the symbols do not say for which code its place holds"
+            raise NotShown(reason)
+
+    def _in_parts(
+        self, locations: list[Location], size: int, sizes: Mapping[int, int], is_parameter: bool
+    ) -> FoundBytes:
+        """Return the parts of a variable that has `size` bytes. `sizes` are those of the parts, by their offsets.
+
+        A PDB does not say how large a part is. So it is taken to be the one member that begins at its offset, and a
+        part that is no single member is left out.
+        """
+        data, known, sources = bytearray(size), bytearray(size), []
+        problem: NotShown | MemoryUnreadable | None = None
+        for location in locations:
+            part = location.part or 0
+            part_size = sizes[part]
+            if not part_size or part + part_size > size:
+                continue
+            try:
+                piece = self._read(location, part_size, is_parameter)
+            except (NotShown, MemoryUnreadable) as error:
+                problem = problem or error
+                continue
+            data[part : part + len(piece)] = piece
+            known[part : part + len(piece)] = b"\1" * len(piece)
+            sources.append(self._words(location, is_parameter))
+        if not sources:
+            reason = "only parts of it are at this address"
+            raise problem or NotShown(reason)
+        return FoundBytes(bytes(data), ", ".join(sources), None if all(known) else bytes(known))
+
+    def _read(self, location: Location, size: int, is_parameter: bool) -> bytes:
+        if location.kind is LocationKind.REGISTER:
+            data = self._registers.bytes_of(location.register)
+            if len(data) < size:
+                reason = f"only a part of it is in {register_name(self._arch, location.register)}"
+                raise NotShown(reason)
+            return data[:size]
+        if location.kind is LocationKind.CONSTANT:
+            return (location.offset & (1 << 8 * size) - 1).to_bytes(size, "little")
+        return self._memory.read(self._address(location, is_parameter), size)
+
+    def _address(self, location: Location, is_parameter: bool) -> int:
+        mask = (1 << 8 * self._arch.pointer_size) - 1
+        if location.kind is LocationKind.STATIC:
+            address = self._static(location.section, location.offset)
+            if address is None:
+                reason = "in no section of the image"
+                raise NotShown(reason)
+            return address
+        if location.kind is LocationKind.BY_FRAME:
+            number = self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
+            return self._registers.address_in(number) + location.offset & mask
+        if location.kind is LocationKind.BY_FRAME_POINTER:
+            has_ebp = self._at.function.has_frame_pointer
+            return self._registers.frame_pointer(has_ebp=has_ebp) + location.offset & mask
+        if location.kind is not LocationKind.BY_REGISTER:
+            raise NotShown(location.kind.value)
+        return self._registers.address_in(location.register) + location.offset & mask
+
+    def _words(self, location: Location, is_parameter: bool) -> str:
+        """Return where a value was, in a debugger's notation."""
+        if location.kind is LocationKind.REGISTER:
+            return register_name(self._arch, location.register)
+        if location.kind is LocationKind.BY_FRAME_POINTER:
+            base = "ebp" if self._at.function.has_frame_pointer else "frame"
+            return f"[{base}{_signed(location.offset)}]"
+        if location.kind not in (LocationKind.BY_FRAME, LocationKind.BY_REGISTER):
+            where: str = location.kind.value
+            return where
+        number: int = location.register
+        if location.kind is LocationKind.BY_FRAME:
+            number = self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
+        base = "frame" if number == VFRAME else register_name(self._arch, number)
+        return f"[{base}{_signed(location.offset)}]"
+
+
+def _signed(offset: int) -> str:
+    return f"{'-' if offset < 0 else '+'}{abs(offset):#x}"

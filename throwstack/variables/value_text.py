@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the bytes of a variable into words, by its type.
+
+A structure is written member by member, a few of them. One that has a single member is written as that member, so that
+a smart pointer with nothing in it is `0`, as a person expects. Texts in the memory of a dump are escaped.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from itertools import islice
+
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.text import ansi_at, decode_ansi, decode_wide, escape, wide_at
+from throwstack.exceptions.status import hresult, ntstatus
+from throwstack.pdb.type_model import (
+    Array,
+    Basic,
+    BasicKind,
+    BitField,
+    Enumeration,
+    Field,
+    Pointer,
+    Structure,
+    Type,
+)
+from throwstack.pdb.types import Types
+from throwstack.unwind.target import Target
+from throwstack.variables.places import FoundBytes
+
+_MAX_DEPTH = 3
+_MAX_MEMBERS = 6
+_MAX_ELEMENTS = 4
+_MAX_STRING = 64
+_MAX_TEXT = 256
+_MAX_ENUMERATORS = 4096
+_SMALL = 10
+_FORMS = {2: "<e", 4: "<f", 8: "<d"}
+_CUT = "…"
+_UNKNOWN = "?"
+_SUCCESS = {0: "S_OK", 1: "S_FALSE"}
+"""The HRESULTs of success that have a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A value in words, and as a number if it is an integer, a pointer or an enumeration."""
+
+    text: str
+    value: int | None = None
+
+
+class ValueText:
+    """Writes values that are in the memory of one process, of types of one PDB."""
+
+    def __init__(self, types: Types, target: Target) -> None:
+        """`target` has what pointers point to, and the names for it."""
+        self._types = types
+        self._target = target
+
+    def of(self, index: int, found: FoundBytes) -> Shown:
+        """Return the value of the type with the number `index` in the bytes `found`."""
+        shown = self._shown(index, found.data, found.known, 0)
+        return Shown(escape(shown.text, _MAX_TEXT), shown.value)
+
+    def _shown(self, index: int, data: bytes, known: bytes | None, depth: int) -> Shown:
+        plain = self._types.plain(index)
+        if isinstance(plain, Structure):
+            return self._structure(plain, data, known, depth)
+        if isinstance(plain, Array):
+            return Shown(self._array(plain, data, known, depth))
+        size = self._types.size(index)
+        if not size or size > len(data) or (known is not None and not all(known[:size])):
+            return Shown(_UNKNOWN)
+        return self._scalar(plain, data[:size])
+
+    def _scalar(self, plain: Type, data: bytes) -> Shown:
+        value = int.from_bytes(data, "little")
+        if isinstance(plain, Pointer):
+            return Shown(self._pointer(plain, value), value)
+        if isinstance(plain, Enumeration):
+            return Shown(self._enumeration(plain, data), value)
+        if isinstance(plain, Basic):
+            return _basic(plain, data, value)
+        return Shown(data[:16].hex(" "))
+
+    def _pointer(self, pointer: Pointer, value: int) -> str:
+        if pointer.is_to_member:
+            return f"{value:#x}"
+        if not value:
+            return "0"
+        address = f"0x{value:0{2 * pointer.size}x}"
+        target = self._types.bare(pointer.target)
+        if isinstance(target, Basic) and target.kind is BasicKind.CHARACTER and target.size in (1, 2):
+            text = self._text_at(value, target.size)
+            return f"{address} {text}"
+        return " ".join(filter(None, (address, self._name(value))))
+
+    def _name(self, address: int) -> str:
+        """Return the name of an address in an image, or "".
+
+        Symbols of data have no end, so that an address after the start of one may be in another that has no symbol.
+        """
+        name = self._target.symbols.name(address)
+        if not name.module or name.rva is None:
+            return ""
+        is_named = name.is_certain and (not name.offset or self._target.images.is_code(address))
+        return str(name) if is_named else f"{name.module}+{name.rva:#x}"
+
+    def _text_at(self, address: int, size: int) -> str:
+        try:
+            read = ansi_at if size == 1 else wide_at
+            return f'"{read(self._target.memory, address, _MAX_STRING)}"'
+        except MemoryUnreadable:
+            return "(not in the dump)"
+
+    def _enumeration(self, enumeration: Enumeration, data: bytes) -> str:
+        value, mask = int.from_bytes(data, "little"), (1 << 8 * len(data)) - 1
+        names = [(name, at & mask) for name, at in islice(self._types.enumerators(enumeration), _MAX_ENUMERATORS)]
+        exact = next((name for name, at in names if at == value), None)
+        if exact is not None:
+            return f"{exact} ({_integer(value, len(data), is_signed=self._is_signed(enumeration))})"
+        flags, left = [], value
+        for name, at in names:
+            if at and at & (at - 1) == 0 and left & at:
+                flags.append(name)
+                left &= ~at
+        if flags and not left:
+            return f"{' | '.join(flags)} ({value:#x})"
+        return _integer(value, len(data), is_signed=self._is_signed(enumeration))
+
+    def _is_signed(self, enumeration: Enumeration) -> bool:
+        plain = self._types.plain(enumeration.target)
+        return isinstance(plain, Basic) and plain.kind is BasicKind.SIGNED
+
+    def _array(self, array: Array, data: bytes, known: bytes | None, depth: int) -> str:
+        element, size = self._types.plain(array.element), self._types.size(array.element)
+        if not size:
+            return _UNKNOWN
+        if isinstance(element, Basic) and element.kind is BasicKind.CHARACTER and size <= 2 and known is None:
+            return _characters(data[: array.size], size, is_whole=len(data) >= array.size)
+        if depth >= _MAX_DEPTH:
+            return f"{{{_CUT}}}"
+        count = array.size // size
+        texts = []
+        for position in range(min(count, _MAX_ELEMENTS)):
+            part = _known_part(known, position * size)
+            texts.append(self._shown(array.element, data[position * size :], part, depth + 1).text)
+        return f"{{{', '.join(texts)}{f', {_CUT}' if count > _MAX_ELEMENTS else ''}}}"
+
+    def _structure(self, structure: Structure, data: bytes, known: bytes | None, depth: int) -> Shown:
+        if depth >= _MAX_DEPTH or structure.is_forward:
+            return Shown(f"{{{_CUT}}}")
+        found = list(islice(self._types.members(structure), _MAX_MEMBERS + 1))
+        if len(found) == 1 and not structure.is_union:
+            return self._member(found[0], data, known, depth)
+        texts = []
+        for field in found[:_MAX_MEMBERS]:
+            text = self._member(field, data, known, depth).text
+            texts.append(text if field.is_base else f"{field.name}={text}")
+        return Shown(f"{{{', '.join(texts)}{f', {_CUT}' if len(found) > _MAX_MEMBERS else ''}}}")
+
+    def _member(self, field: Field, data: bytes, known: bytes | None, depth: int) -> Shown:
+        part, part_known = data[field.offset :], _known_part(known, field.offset)
+        plain = self._types.type(field.type)
+        if isinstance(plain, BitField):
+            return self._bits(plain, part, part_known)
+        return self._shown(field.type, part, part_known, depth + 1)
+
+    def _bits(self, field: BitField, data: bytes, known: bytes | None) -> Shown:
+        size = self._types.size(field.target)
+        if not size or size > len(data) or (known is not None and not all(known[:size])):
+            return Shown(_UNKNOWN)
+        value = int.from_bytes(data[:size], "little") >> field.position & (1 << field.length) - 1
+        return Shown(_integer(value, size, is_signed=False), value)
+
+
+def _known_part(known: bytes | None, offset: int) -> bytes | None:
+    return None if known is None else known[offset:]
+
+
+def _basic(basic: Basic, data: bytes, value: int) -> Shown:
+    kind, size = basic.kind, basic.size
+    if kind is BasicKind.HRESULT:
+        return Shown(" ".join(filter(None, (f"0x{value:08x}", _SUCCESS.get(value) or hresult(value).name))), value)
+    if kind is BasicKind.BOOLEAN:
+        return Shown({0: "false", 1: "true"}.get(value, f"true ({value:#x})"), value)
+    if kind is BasicKind.CHARACTER:
+        character = chr(value) if value < 0x110000 else ""
+        quoted = f"'{character}' " if character.isprintable() and (size > 1 or value < 0x7F) and value >= 0x20 else ""
+        return Shown(f"{quoted}({value})" if quoted else _integer(value, size, is_signed=False), value)
+    if kind is BasicKind.FLOATING:
+        form = _FORMS.get(size)
+        return Shown(_UNKNOWN if form is None else f"{struct.unpack(form, data)[0]:.{7 if size == 4 else 15}g}")
+    if kind in (BasicKind.SIGNED, BasicKind.UNSIGNED):
+        return Shown(_integer(value, size, is_signed=kind is BasicKind.SIGNED), value)
+    return Shown(data.hex(" "))
+
+
+def _integer(value: int, size: int, *, is_signed: bool) -> str:
+    """Return an integer, given as an unsigned number of `size` bytes: decimal, and hexadecimal if that differs.
+
+    If it is the code of an error, its name follows: NTSTATUS and HRESULT are integers as soon as they are not declared
+    with those names.
+    """
+    signed = value - (1 << 8 * size) if is_signed and value >> (8 * size - 1) & 1 else value
+    if -_SMALL < signed < _SMALL:
+        return str(signed)
+    name = ""
+    if size == 4 and value >> 30 in (2, 3):
+        name = (ntstatus(value) if value >> 30 == 3 else hresult(value)).name
+    return f"{signed} ({' '.join(filter(None, (f'{value:#x}', name)))})"
+
+
+def _characters(data: bytes, size: int, *, is_whole: bool) -> str:
+    """Return an array of characters as text, up to its first zero."""
+    units = [data[at : at + size] for at in range(0, len(data) - size + 1, size)]
+    end = next((index for index, unit in enumerate(units) if not any(unit)), None)
+    is_cut = not is_whole or len(units) > _MAX_STRING if end is None else end > _MAX_STRING
+    raw = b"".join(units[:end][:_MAX_STRING])
+    text = decode_ansi(raw) if size == 1 else decode_wide(raw)
+    return f'"{escape(text, _MAX_STRING)}{_CUT if is_cut else ""}"'
