@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.app_pdb import APP, CPP
 from tests.support.open_pdb import GUID, opened
+from tests.support.pdb_model import Inline, Local, Place, Register
 from tests.support.pdb_writer import Pdb, Procedure, Public
 from throwstack.pdb.msf import NotAPdb
 from throwstack.pdb.pdb_file import PdbFile
@@ -67,3 +68,20 @@ def test_damage_is_said_once_and_costs_names_alone(tmp_path, seed):
             table.pdb.close()
         assert len(said) <= 1
         assert all(line.startswith(f"{path}: ") and "\n" not in line for line in said)
+
+
+def test_the_signature_of_an_inlined_function_has_the_names_of_its_parameters(tmp_path):
+    """The variables of an inlined function are with its site, of which there may be several."""
+    count = Local("count", "int", (Place(0, 0x40, Register.ESI),), is_parameter=True)
+    size = Local("size", "int", (Place(0, 0x40, Register.ESI),), is_parameter=True)
+    sites = [
+        Inline("grow", "a.h", 5, [(8, 8, 5)], items=(count,), parameters=("int",)),
+        Inline("shrink", "a.h", 9, [(16, 8, 9)], items=(size,), parameters=("int",)),
+    ]
+    pdb = Pdb(GUID, procedures=[Procedure("f", 0x1000, 0x40, [(0, "a.c", 1)], ("int",), sites)])
+    table = PdbTable(opened(tmp_path, pdb), lambda _: None)
+    signatures = [[one.facts.signature() for one in table.locate(rva)] for rva in (0x1008, 0x1010)]
+    assert signatures == [
+        ["void __cdecl grow(int count)", "void __cdecl f(int)"],
+        ["void __cdecl shrink(int size)", "void __cdecl f(int)"],
+    ]

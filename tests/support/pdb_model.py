@@ -163,6 +163,7 @@ class Inline:
     ranges: list[tuple[int, int, int]]
     inlines: list[Inline] = field(default_factory=list)
     items: tuple[Variable | Local, ...] = ()
+    parameters: tuple[str, ...] = ()
 
 
 Item = Variable | Local | Constant | Static | FrameInfo | Block

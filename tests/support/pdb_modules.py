@@ -172,7 +172,7 @@ class ModuleStream:
         return cv_record(0x1141, struct.pack("<HH", place.register, 0) + covers)
 
     def _inline(self, inline: Inline, procedure: Procedure, parent: int) -> None:
-        kind = self._types.function("void", (), Convention.CDECL)
+        kind = self._types.function("void", inline.parameters, Convention.CDECL)
         number = self._types.function_id(inline.name, kind)
         self._inlinees[number] = (inline.file, inline.line)
         self._file(inline.file)

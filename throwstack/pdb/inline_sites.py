@@ -79,6 +79,8 @@ class InlineSites:
 
 def read_sites(body: bytes) -> InlineSites:
     """Return the sites in the records of a function. What is damaged is left out."""
+    if not any(kind.to_bytes(2, "little") in body for kind in _ANNOTATIONS_AT):
+        return InlineSites()
     sites: list[InlineSite] = []
     depth, at, end, head = 0, 0, len(body), _RECORD.unpack_from
     while at + _RECORD.size <= end:

@@ -119,7 +119,10 @@ class PdbTable(SymbolTable):
             if len(self._located) >= _MAX_REMEMBERED:
                 self._located.clear()
             try:
-                known = tuple(self._located_function(found) for found in self.pdb.functions_at(rva))
+                found = self.pdb.functions_at(rva)
+                known = tuple(
+                    self._located_function(one, rva, position, len(found)) for position, one in enumerate(found)
+                )
             except NotAPdb as error:
                 self.damaged(error)
                 known = ()
@@ -151,16 +154,18 @@ class PdbTable(SymbolTable):
     def _shown(self, found: FoundFunction) -> str:
         return plain_name(found.name, self.pdb.dbi.machine) if found.is_public else display_name(found.name)
 
-    def _located_function(self, found: FoundFunction) -> LocatedFunction:
+    def _located_function(self, found: FoundFunction, rva: int, position: int, count: int) -> LocatedFunction:
         name = self._shown(found)
         file = _DRIVE_INSIDE.sub("", found.file)
         source = f"{file} @ {found.line}" if file and found.line else ""
-        return LocatedFunction(name, found.rva, source, found.name, found.is_inside, _Facts(self, found, name))
+        return LocatedFunction(
+            name, found.rva, source, found.name, found.is_inside, _Facts(self, found, name, rva, position, count)
+        )
 
-    def signature_of(self, found: FoundFunction, name: str) -> str:
-        """Return the signature of a function that is called `name`; "" if the PDB does not have its type."""
+    def signature_of(self, facts: _Facts) -> str:
+        """Return the signature of a function; "" if the PDB does not have its type."""
         try:
-            return self._signature(found, name)
+            return self._signature(facts)
         except NotAPdb as error:
             self.damaged(error)
             return ""
@@ -174,13 +179,18 @@ class PdbTable(SymbolTable):
             self.damaged(error)
             return ()
 
-    def _signature(self, found: FoundFunction, name: str) -> str:
+    def _signature(self, facts: _Facts) -> str:
+        found = facts.found
         if found.record is not None:
-            return self.details.signature(self.pdb.symbols_of(found.record), name)
+            return self.details.signature(self.pdb.symbols_of(found.record), facts.name)
         if not found.type:
             return ""
-        inlined = FunctionSymbol(name, found.type, has_id=False, body=0, scope=Scope(ScopeKind.INLINED, (), ()))
-        return self._signatures.of(inlined, name)
+        at = self.details.at(facts.rva)
+        variables = at.scopes[facts.position] if at is not None and len(at.scopes) == facts.count else ()
+        scope = Scope(ScopeKind.INLINED, variables, ())
+        return self._signatures.of(
+            FunctionSymbol(facts.name, found.type, has_id=False, body=0, scope=scope), facts.name
+        )
 
     def _body_at(self, rva: int) -> FunctionBody | None:
         try:
@@ -195,14 +205,17 @@ class PdbTable(SymbolTable):
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What is read of a function when it is asked for."""
+    """What is read of a function when it is asked for. It is at `position` of the `count` functions at `rva`."""
 
     table: PdbTable
     found: FoundFunction
     name: str
+    rva: int
+    position: int
+    count: int
 
     def signature(self) -> str:
-        return self.table.signature_of(self.found, self.name)
+        return self.table.signature_of(self)
 
     def others(self) -> tuple[str, ...]:
         return self.table.others_of(self.found, self.name)
