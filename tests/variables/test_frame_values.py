@@ -23,7 +23,8 @@ from tests.support.pdb_model import (
 )
 from tests.support.pdb_model import Variable as Unoptimised
 from throwstack.core.frames import Frame, Trust
-from throwstack.variables.frame_values import Guesses, frame_variables
+from throwstack.unwind.proven import Guesses
+from throwstack.variables.frame_values import frame_variables
 
 HR = Unoptimised("hr", "HRESULT", 8)
 STACK = 0x20000

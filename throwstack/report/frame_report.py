@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import TYPE_CHECKING
 
 from throwstack.core.contexts import Context
 from throwstack.core.frames import End, Frame, LeftOut, Walk
@@ -23,13 +24,16 @@ from throwstack.core.text import escape
 from throwstack.names.frame_names import names_of
 from throwstack.names.frame_records import annotation
 from throwstack.names.name_style import NameStyle
-from throwstack.names.symbols import Name
+from throwstack.names.symbols import Name, SymbolKind
 from throwstack.report.image_substitutes import substitute_note
 from throwstack.report.register_text import context_values, format_instruction, register_values
 from throwstack.report.values import Hexadecimal, hexadecimal
+from throwstack.unwind.proven import Guesses
 from throwstack.unwind.target import Target
-from throwstack.variables.frame_values import FrameScopes, Guesses, frame_variables
-from throwstack.variables.variable_value import VariableValue
+
+if TYPE_CHECKING:
+    from throwstack.variables.frame_values import FrameScopes
+    from throwstack.variables.variable_value import VariableValue
 
 WHOLE = 4096
 """The limit on the characters of a name or a note in a report. Tables shorten them further."""
@@ -195,7 +199,9 @@ def frame_reports(
         names = safe_names(target, frame, problems.append)
         scopes: FrameScopes = ()
         with Guard(problems.append):
-            if wanted.variables:
+            if wanted.variables and any(name.kind is SymbolKind.PDB for name in names):
+                from throwstack.variables.frame_values import frame_variables  # noqa: PLC0415 for those with PDBs
+
                 scopes = frame_variables(target, frame, inner, len(names), is_doubtful=is_doubtful)
         for position, name in enumerate(names):
             notes: list[str] = []

@@ -30,3 +30,22 @@ def first_guess(target: Target, frames: Sequence[Frame]) -> int | None:
         if is_guess(target, frame, frames[index - 1] if index else None):
             return index
     return None
+
+
+class Guesses:
+    """Tells which frames of a walk follow from a guess, as they are met from the innermost on."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._is_in_doubt = False
+
+    def is_in_doubt(self, frame: Frame, inner: Frame | None) -> bool:
+        """Say whether `frame`, the next one, was guessed, or one between it and the last saved CONTEXT before it.
+
+        `inner` is the frame that it has called, or None.
+        """
+        if frame.trust is Trust.CONTEXT:
+            self._is_in_doubt = False
+        elif is_guess(self._target, frame, inner):
+            self._is_in_doubt = True
+        return self._is_in_doubt

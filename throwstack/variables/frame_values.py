@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 
-from throwstack.core.frames import Frame, Trust
+from throwstack.core.frames import Frame
 from throwstack.core.guard import Guard
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
@@ -26,7 +26,6 @@ from throwstack.pdb.msf import NotAPdb
 from throwstack.pdb.pdb_table import PdbTable
 from throwstack.pdb.type_text import TypeText
 from throwstack.pdb.variable_model import VariableSymbol
-from throwstack.unwind.proven import is_guess
 from throwstack.unwind.target import Target
 from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
 from throwstack.variables.frame_registers import FrameRegisters
@@ -50,25 +49,6 @@ _LONGEST_EPILOGUE = 24
 
 FrameScopes = tuple[tuple[VariableValue, ...], ...]
 """The variables of each function of a frame: of inlined functions from the innermost outwards, then of the function."""
-
-
-class Guesses:
-    """Tells which frames of a walk follow from a guess, as they are met from the innermost on."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._is_in_doubt = False
-
-    def is_in_doubt(self, frame: Frame, inner: Frame | None) -> bool:
-        """Say whether `frame`, the next one, was guessed, or one between it and the last saved CONTEXT before it.
-
-        `inner` is the frame that it has called, or None.
-        """
-        if frame.trust is Trust.CONTEXT:
-            self._is_in_doubt = False
-        elif is_guess(self._target, frame, inner):
-            self._is_in_doubt = True
-        return self._is_in_doubt
 
 
 def frame_variables(
