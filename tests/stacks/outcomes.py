@@ -61,7 +61,8 @@ class LaidOut:
         stack, offset = bytearray(self._segments[self.bounds.limit]), address - self.bounds.limit
         stack[offset : offset + self.arch.pointer_size] = value.to_bytes(self.arch.pointer_size, "little")
         other = copy(self)
-        other.memory = memory_of({**self._segments, self.bounds.limit: bytes(stack)})
+        other._segments = {**self._segments, self.bounds.limit: bytes(stack)}
+        other.memory = memory_of(other._segments)
         return other
 
     def target(self, mode: str) -> Target:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import Arch, Registers
 from throwstack.images.modules import Module
 from throwstack.names.blockers import BlockerKind
-from throwstack.stuck.error_box import SEARCHED, BoxText, box_text, crash_box
+from throwstack.stuck.error_box import SEARCHED, BoxText, box_text, crash_box, unknown_box
 from throwstack.stuck.triage import Triage
 from throwstack.unwind.target import Target, ThreadStack
 
@@ -230,3 +231,22 @@ def test_a_thread_that_shows_a_box_of_its_own_is_neither_stuck_nor_doubted():
 def test_a_box_of_a_thread_that_is_stuck_otherwise_is_named_beside_that():
     box = Stuck(Arch.X64, *BOX, "app!OnExit", "KERNEL32!ExitProcess", *OUTERMOST)
     assert examined(box)[0] == ("USER32!SoftModalMessageBox", "KERNEL32!ExitProcess")
+
+
+@pytest.mark.parametrize(
+    ("end", "callers", "strings", "is_doubt"),
+    [
+        (End.LOST_RETURN_ADDRESS, ("app!",), {}, True),
+        (End.UNREADABLE, (), {}, True),
+        (End.THREAD_START, ("app!",), {}, False),
+        (End.LOST_RETURN_ADDRESS, ("app!",) * 8, {}, False),
+        (End.LOST_RETURN_ADDRESS, ("app!",), {TEXT: wide(QUESTION)}, False),
+    ],
+    ids=["caller lost", "no caller", "whole walk", "enough callers", "text known"],
+)
+def test_a_box_of_which_nothing_is_known_is_a_doubt(
+    end: End, callers: tuple[str, ...], strings: dict[int, bytes], is_doubt: bool
+):
+    box = Stuck(Arch.X86, "USER32!MessageBoxW", *callers, strings=strings).called("MessageBoxW", 0, TEXT, 0, 0)
+    target, walk = box.target()
+    assert bool(unknown_box(target, replace(walk, end=end))) is is_doubt
