@@ -241,7 +241,7 @@ def test_who_has_no_pdb_does_not_wait_for_the_modules_that_read_them():
     readers = "('throwstack.pdb.', 'throwstack.variables.')"
     code = (
         "import sys; from throwstack.volatility import crashes, plugin_runs; "
-        f"sys.exit(' '.join(name for name in sys.modules if name.startswith({readers})))"
+        f"sys.exit(' '.join(name for name in sys.modules if name.startswith({readers})) or None)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
