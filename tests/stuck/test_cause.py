@@ -26,8 +26,8 @@ FAULT = "ntdll!RtlDispatchException < ntdll!KiUserExceptionDispatch < [0xC000000
 
 
 def lead(text: str) -> StuckThread:
-    stuck, names = thrown(text)
-    return led_by_cause(names, stuck)
+    stuck, target = thrown(text)
+    return led_by_cause(target, stuck)
 
 
 def codes(stuck: StuckThread) -> list[int]:
@@ -88,6 +88,20 @@ CAUSES = {
         f"[0xE06D7363] app!Translate < {TRANSLATOR} < {FAULT}",
         0xC0000005,
     ),
+    "the dispatcher's own fast-fail: the chain of registrations is broken": (
+        f"[0xC0000409 0x15] ntdll!RtlpIsValidExceptionChain < {FAULT}",
+        0xC0000005,
+    ),
+    "the same without names": (f"[0xC0000409 0x4] ntdll! < ntdll! < {FAULT}", 0xC0000005),
+    "Application Verifier reports it in a vectored handler": (
+        f"[0x80000003] verifier!VerifierStopMessage < verifier!AVrfpVector < ntdll!RtlpCallVectoredHandlers < {FAULT}",
+        0xC0000005,
+    ),
+    "the same without names of the verifier": (f"[0x80000003] verifier! < verifier! < ntdll! < {FAULT}", 0xC0000005),
+    "a check that fails in a filter, and stops at an illegal instruction": (
+        f"[0xC000001D] app!V8_Fatal < app!Run$filt$0 < ntdll!_C_specific_handler < {FAULT}",
+        0xC0000005,
+    ),
     "a handler that goes on where it must not": (
         f"[0xC0000025] ntdll!RtlRaiseException < ntdll!RtlpExecuteHandlerForException < {FAULT}",
         0xC0000005,
@@ -119,6 +133,18 @@ INDEPENDENT = {
         "[0xC0000409 2] app!__report_gsfailure < app!__GSHandlerCheckCommon < app!__GSHandlerCheck"
         f" < ntdll!RtlpExecuteHandlerForException < {FAULT}"
     ),
+    "a stack cookie of ntdll's that the dispatch found overwritten": (
+        f"[0xC0000409 2] ntdll!__report_gsfailure < ntdll!__GSHandlerCheck < {FAULT}"
+    ),
+    "ntdll fails fast while it unwinds the stack for a handler": (
+        f"[0xC0000409 0x27] ntdll!RtlpUnwindEpilogue < ntdll!RtlUnwindEx < ntdll!_C_specific_handler < {FAULT}"
+    ),
+    "a breakpoint of a reporter in a catch block": (
+        f"[0x80000003] verifier!VerifierStopMessage < app!main$catch$0 < VCRUNTIME140!_CallSettingFrame < {THROWN}"
+    ),
+    "a breakpoint of the program in a vectored handler": (
+        f"[0x80000003] app!OnException < ntdll!RtlpCallVectoredHandlers < {FAULT}"
+    ),
     "abort in a destructor while the stack is unwound": (
         f"[0xC0000409 7] ucrtbase!abort < app!main$dtor$0 < app! < ntdll!RtlUnwindEx < {FAULT}"
     ),
@@ -145,6 +171,7 @@ def test_an_independent_exception_further_in_stays_first(text: str):
 UNCERTAIN = {
     "a guessed frame": f"[0xC0000005] app!CrashFilter < ~{'KERNELBASE!_XcptFilter'} < {FAULT}",
     "a frame that rests on a guess": f"[0xC0000005] app!Report < ~app!CrashFilter < {FILTER} < {FAULT}",
+    "a frame that rests on a frame pointer": f"[0xC0000005] app!Report < ^app!Stub < app!OnC < {FILTER} < {FAULT}",
     "a doubtful name": f"[0xC0000005] app!CrashFilter < ?KERNELBASE!UnhandledExceptionFilter < {FAULT}",
     "abort under a guessed frame": f"[0xC0000409 7] ucrtbase!abort < ~app!OnException < {FAULT}",
 }
@@ -170,10 +197,10 @@ def test_without_certain_names_the_order_stays_and_a_note_says_so(text: str):
 def test_on_x86_a_frame_without_a_name_may_run_a_catch_block_unless_the_registration_is_there(
     arch: Arch, route: Route, cause: int
 ):
-    stuck, names = thrown(f"[0xC0000409 7] ucrtbase!abort < app! < {FAULT}", arch)
+    stuck, target = thrown(f"[0xC0000409 7] ucrtbase!abort < app! < {FAULT}", arch)
     inner, outer = stuck.exceptions
     stuck = replace(stuck, exceptions=(inner, replace(outer, routes=(route,))))
-    assert codes(led_by_cause(names, stuck))[0] == cause
+    assert codes(led_by_cause(target, stuck))[0] == cause
 
 
 def test_a_destructor_that_throws_while_the_stack_is_unwound_is_the_cause_and_not_what_was_unwound():
@@ -195,13 +222,31 @@ def test_ends_are_in_the_order_in_which_they_were_raised():
     assert stuck.end_count == 2
 
 
+def test_what_is_further_in_than_an_end_is_an_end_too_though_its_neighbour_alone_does_not_show_it():
+    second = "ntdll!RtlDispatchException < ntdll!KiUserExceptionDispatch < [0xC0000094] app!Report"
+    stuck = lead(
+        f"[0xC0000005] app!Log < app!OnException < ntdll!RtlpCallVectoredHandlers < {second}"
+        f" < app!CrashFilter < {FILTER} < {THROWN}"
+    )
+    assert (codes(stuck), stuck.end_count) == ([0xE06D7363, 0xC0000094, 0xC0000005], 2)
+
+
+def test_a_fault_in_the_block_that_caught_a_translated_exception_is_independent_of_both():
+    second = f"{RAISED} < VCRUNTIME140!_CxxThrowException < app!Translate"
+    stuck = lead(
+        f"[0xC0000005] app!Log < app!main$catch$0 < VCRUNTIME140!_CallSettingFrame < {second}"
+        f" < {TRANSLATOR} < {FAULT.replace('0xC0000005', '0xC0000006')}"
+    )
+    assert (codes(stuck), stuck.end_count) == ([0xC0000005, 0xE06D7363, 0xC0000006], 0)
+
+
 def test_one_exception_and_none_are_left_as_they_are():
     for text in (
         f"ntdll!NtWaitForSingleObject < {FILTER} < {FAULT}",
         "ntdll!NtWaitForSingleObject < ucrtbase!terminate < app!f",
     ):
-        before, names = thrown(text)
-        assert led_by_cause(names, before) == before
+        before, target = thrown(text)
+        assert led_by_cause(target, before) == before
 
 
 def test_a_search_that_fails_costs_no_row(monkeypatch: pytest.MonkeyPatch):
@@ -209,7 +254,7 @@ def test_a_search_that_fails_costs_no_row(monkeypatch: pytest.MonkeyPatch):
         raise MemoryUnreadable(0x401000)
 
     monkeypatch.setattr("throwstack.stuck.cause._Between", fails)
-    stuck, names = thrown(f"{ABORT} < app!CrashFilter < {FILTER} < {FAULT}")
-    found = led_by_cause(names, stuck)
+    stuck, target = thrown(f"{ABORT} < app!CrashFilter < {FILTER} < {FAULT}")
+    found = led_by_cause(target, stuck)
     assert (found.exceptions, found.throwing_walks) == (stuck.exceptions, stuck.throwing_walks)
     assert found.notes[-1].startswith("which exception is the cause: ")

@@ -3,7 +3,8 @@
 
 `app!Handler < KERNELBASE!UnhandledExceptionFilter < ntdll!KiUserExceptionDispatch < [0xC0000005] app!Parse`: the code
 in brackets says that the function after it threw this exception, `[0xC0000409 7]` also with parameters. A `~` before
-a name says that the frame is a guess, a `?` that the name is doubtful, and a name may be missing (`app!`).
+a name says that the frame is a guess, a `^` that it was found by a frame pointer, a `?` that the name is doubtful, and
+a name may be missing (`app!`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from throwstack.images.modules import ModuleMap
 from throwstack.names.function_extent import Certainty
 from throwstack.names.symbols import Name, SymbolKind, Symbols
 from throwstack.stuck.stuck_thread import StuckThread
-from throwstack.unwind.target import ThreadStack
+from throwstack.unwind.target import Target, ThreadStack
+from throwstack.unwind.x64 import Unwinder as X64Unwinder
 
 LIMIT = 0x10000
-_FRAME = re.compile(r"(?:\[(0x\w+)((?: 0?x?\w+)*)\] )?([~?]*)([^!]+)!(.*)")
+_FRAME = re.compile(r"(?:\[(0x\w+)((?: 0?x?\w+)*)\] )?([~^?]*)([^!]+)!(.*)")
 
 
 class GivenNames(Symbols):
@@ -38,8 +40,8 @@ class GivenNames(Symbols):
         return (self.given[address],)
 
 
-def thrown(text: str, arch: Arch = Arch.X64) -> tuple[StuckThread, GivenNames]:
-    """Return the thread that is described by `text`, its exceptions innermost first, and the names on its stack."""
+def thrown(text: str, arch: Arch = Arch.X64) -> tuple[StuckThread, Target]:
+    """Return the thread that is described by `text`, its exceptions innermost first, and a process with these names."""
     frames, names, thrown_at = [], {}, []
     ip_name, sp_name = ("rip", "rsp") if arch is Arch.X64 else ("eip", "esp")
     for depth, label in enumerate(text.split(" < ")):
@@ -54,7 +56,7 @@ def thrown(text: str, arch: Arch = Arch.X64) -> tuple[StuckThread, GivenNames]:
             certainty=Certainty.DOUBTFUL if "?" in marks else Certainty.CERTAIN,
             rva=ip & 0xFFFF,
         )
-        trust = Trust.SCAN if "~" in marks else Trust.CFI
+        trust = Trust.SCAN if "~" in marks else Trust.FRAME_POINTER if "^" in marks else Trust.CFI
         frames.append(Frame(Registers.named(arch, {ip_name: ip, sp_name: sp}), sp, None, None, trust))
         if code:
             words = tuple(int(word, 16) for word in parameters.split())
@@ -70,4 +72,6 @@ def thrown(text: str, arch: Arch = Arch.X64) -> tuple[StuckThread, GivenNames]:
     )
     walks = tuple(Walk(tuple(frames[depth:]), End.THREAD_START) for depth, _ in thrown_at)
     stack = ThreadStack(StackBounds(LIMIT, LIMIT + 0x1000 * len(frames)), frames[0].registers, "", None)
-    return StuckThread(stack, (), exceptions, walks, Walk(tuple(frames), End.THREAD_START), ()), GivenNames(names)
+    stuck = StuckThread(stack, (), exceptions, walks, Walk(tuple(frames), End.THREAD_START), ())
+    given = GivenNames(names)
+    return stuck, Target(arch, given.images.memory, given.images, given, X64Unwinder(given.images))

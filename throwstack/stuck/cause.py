@@ -18,6 +18,13 @@ cases:
   has called a handler that has not returned. The handler may be the program's own: a vectored handler, or the filter
   of an `__except` block.
 - The inner exception is a C++ exception that a translator of Windows exceptions threw (_set_se_translator).
+- The inner exception is a fail-fast of ntdll's own, and only ntdll is between: the dispatcher refused to go on.
+  Example: an overflow overwrites the chain of exception registrations and then runs into the end of the stack. The
+  dispatcher finds the chain broken, and fails fast (code 21). The access violation is the cause.
+- The inner exception is a breakpoint of a function that only reports a failure, called by a handler. Example:
+  Application Verifier's vectored handler reports an access violation, and stops for a debugger.
+
+What is further in than an end is an end as well: the program was ending already.
 
 A fault in a vectored handler or in the filter of an `__except` block is not an end: the handler might have taken the
 outer exception if it had not failed.
@@ -30,25 +37,32 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
 from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionRecord
-from throwstack.core.frames import Trust, Walk
+from throwstack.core.frames import Walk
 from throwstack.core.guard import Guard
 from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.exceptions.cpp import CPP
 from throwstack.names.blockers import Blocker, BlockerKind, blocker_named
-from throwstack.names.dispatch_functions import DispatchRole, functions_of
+from throwstack.names.dispatch_functions import DISPATCHERS_MODULE, DispatchRole, functions_of
 from throwstack.names.frame_names import name_of
 from throwstack.names.stable_names import plain_name
-from throwstack.names.symbols import Name, Symbols
+from throwstack.names.symbols import Name
 from throwstack.stuck.frame_roles import Role, roles_of
 from throwstack.stuck.stuck_thread import StuckThread
+from throwstack.unwind.proven import first_guess
+from throwstack.unwind.target import Target
 
 Item = TypeVar("Item")
 
 _ENDING_FAST_FAILS = frozenset({5, 7})
 """FAST_FAIL_INVALID_ARG: the C runtime's _invoke_watson. FAST_FAIL_FATAL_APP_EXIT: abort (winnt.h)."""
+_FAST_FAILS_OF_COOKIES = frozenset({0, 2})
+"""FAST_FAIL_LEGACY_GS_VIOLATION, FAST_FAIL_STACK_COOKIE_CHECK_FAILURE: the frame that was overwritten is the cause."""
+_STOPS = frozenset({0x80000003, 0xC000001D, 0xC0000420})
+"""STATUS_BREAKPOINT, _ILLEGAL_INSTRUCTION, _ASSERTION_FAILURE (ntstatus.h): instructions that stop a program."""
 _ENDS = frozenset({0x40000015, 0xC0000417, 0xC0000025, 0xC0000026, 0xC0000602})
 """What is raised to end a program, by runtimes, or by the dispatcher if a handler answers what it must not.
 
@@ -71,7 +85,7 @@ _DISPATCHERS = functions_of(DispatchRole.DISPATCHER, DispatchRole.RAISER)
 _MACHINERY = frozenset({Role.CARRIES, Role.REPORTS, Role.HANDLES, Role.BEGINS, Role.STARTS})
 
 
-def led_by_cause(symbols: Symbols, stuck: StuckThread) -> StuckThread:
+def led_by_cause(target: Target, stuck: StuckThread) -> StuckThread:
     """Return `stuck` with its exceptions and throwing walks reordered, so that the cause is the first.
 
     `stuck` has its exceptions innermost first, and so have its throwing walks. In the result, the cause is followed by
@@ -80,18 +94,12 @@ def led_by_cause(symbols: Symbols, stuck: StuckThread) -> StuckThread:
     """
     notes: list[str] = []
     with Guard(lambda reason: notes.append(f"which exception is the cause: {reason}")):
-        cause = 0
-        while cause + 1 < len(stuck.exceptions):
-            outer = stuck.exceptions[cause + 1]
-            between = _Between(symbols, stuck.throwing_walks[cause], outer)
-            if not between.shows_end(stuck.exceptions[cause].record):
-                if between.may_show_end:
-                    notes.append(
-                        f"it may only be how {outer.record.code:#010x} at {outer.record.address:#x} ended: "
-                        "the frames between the two are not certain"
-                    )
-                break
-            cause += 1
+        cause, may_be = _cause(target, stuck)
+        if may_be is not None:
+            notes.append(
+                f"it may only be how {may_be.record.code:#010x} at {may_be.record.address:#x} ended: "
+                "the frames between the two are not certain"
+            )
         notes = [*stuck.notes, *notes]
         return replace(
             stuck,
@@ -103,6 +111,26 @@ def led_by_cause(symbols: Symbols, stuck: StuckThread) -> StuckThread:
     return replace(stuck, notes=(*stuck.notes, *notes))
 
 
+def _cause(target: Target, stuck: StuckThread) -> tuple[int, SavedException | None]:
+    """Return the index of the cause, and the exception further out that may be the cause instead, or None.
+
+    Example of three: a C++ exception is unhandled, the crash filter divides by zero, and a vectored handler faults over
+    that. The fault is no end of the division, which the program might have handled. Both ended the C++ exception, as
+    the division was below UnhandledExceptionFilter.
+    """
+    cause, is_in_handlers = 0, True
+    may_be: SavedException | None = None
+    for index, (inner, outer) in enumerate(pairwise(stuck.exceptions)):
+        between = _Between(target, stuck.throwing_walks[index], outer)
+        is_end = between.shows_end(inner.record)
+        if is_end and (cause == index or between.is_past_handlers or is_in_handlers):
+            cause, may_be = index + 1, None
+        elif between.may_show_end and cause == index:
+            may_be = outer
+        is_in_handlers &= is_end or between.is_in_handler()
+    return cause, may_be
+
+
 def _reordered(items: tuple[Item, ...], cause: int) -> tuple[Item, ...]:
     return (*reversed(items[: cause + 1]), *items[cause + 1 :])
 
@@ -110,17 +138,20 @@ def _reordered(items: tuple[Item, ...], cause: int) -> tuple[Item, ...]:
 class _Between:
     """The frames between the throw of an exception and that of the next one further out."""
 
-    def __init__(self, symbols: Symbols, walk: Walk, outer: SavedException) -> None:
+    def __init__(self, target: Target, walk: Walk, outer: SavedException) -> None:
         """`walk` is the stack that threw the inner exception; `outer` is the next exception further out."""
         bound = outer.context.registers.sp
         frames = [frame for frame in walk.frames if frame.sp < bound]
         self._is_whole = len(frames) < len(walk.frames)
-        self._named = [name_of(symbols, frame) for frame in frames]
-        guesses = [depth for depth, frame in enumerate(frames) if frame.trust is Trust.SCAN]
-        self._first_guess = guesses[0] if guesses else len(frames)
+        self._named = [name_of(target.symbols, frame) for frame in frames]
+        guess = first_guess(target, frames)
+        self._first_guess = len(frames) if guess is None else guess
         self._outer = outer
         self._is_filters_argument = Route.FILTER_ARGUMENT in outer.routes
         self._may_be_far = not outer.context.arch.facts.has_function_table
+        self._is_taken = any(_is_taker(name) for name in self._named)
+        self.is_past_handlers = False
+        """Whether the outer exception had met no handler, so that nothing further in was handled to go on."""
         self.may_show_end = False
 
     def shows_end(self, record: ExceptionRecord) -> bool:
@@ -128,6 +159,16 @@ class _Between:
 
         `may_show_end` is True afterwards if that was found, but not for certain.
         """
+        self.is_past_handlers = self._met_no_handler()
+        if self.is_past_handlers or self._is_translation(record) or self._is_dispatchers_own(record):
+            return True
+        if not self._named or not (_is_end(record) or _is_stop(record, self._named[0])):
+            return False
+        self.may_show_end |= not self._is_taken
+        return self._is_called_by_machinery(0) or self.is_in_handler()
+
+    def _met_no_handler(self) -> bool:
+        """Say whether a function is there that runs only if the outer exception met no handler."""
         for depth, name in enumerate(self._named):
             blocker = _blocker(name)
             is_last = plain_name(name.symbol) in _LAST_FILTERS
@@ -137,12 +178,13 @@ class _Between:
                 self.may_show_end = True
             elif blocker is not None and blocker.kind is BlockerKind.TERMINATE and self._is_called_by_machinery(depth):
                 return True
-        if self._is_translation(record):
-            return True
-        if not _is_end(record) or not self._named:
-            return False
-        self.may_show_end |= not any(_is_taker(name) for name in self._named)
-        return self._is_called_by_machinery(0) or self._is_in_handler()
+        return False
+
+    def _is_dispatchers_own(self, record: ExceptionRecord) -> bool:
+        """Say whether ntdll failed fast while it dispatched the outer exception, and had called no other code."""
+        is_fast_fail = record.code == STACK_BUFFER_OVERRUN and not _FAST_FAILS_OF_COOKIES & {*record.parameters[:1]}
+        is_alone = all(name.module.lower() == DISPATCHERS_MODULE for name in self._named)
+        return is_fast_fail and is_alone and self._is_asking()
 
     def _is_translation(self, record: ExceptionRecord) -> bool:
         """Say whether a translator threw the inner exception to make a C++ exception of the outer one.
@@ -151,23 +193,26 @@ class _Between:
         """
         handlers = (_CPP_HANDLERS.fullmatch(_bare(name)) for name in self._named if not name.is_doubtful)
         is_pair = record.code == CPP != self._outer.record.code
-        return is_pair and any(handlers) and self._is_in_handler()
+        return is_pair and any(handlers) and self.is_in_handler()
 
-    def _is_in_handler(self) -> bool:
+    def is_in_handler(self) -> bool:
         """Say whether the dispatch of the outer exception called a handler, and no handler has taken that exception.
 
         x64: who takes an exception calls RtlUnwindEx, which is exported, so that other frames need no names. x86: a
         catch block runs on top of the frames of the dispatch, without RtlUnwind. Either the outer exception is known by
         the registration that the dispatcher keeps while it asks a handler, or all frames need names.
         """
+        is_live = not self._may_be_far or Route.REGISTRATION in self._outer.routes
+        has_names = all(name.symbol and not name.is_doubtful for name in self._named)
+        return (is_live or has_names) and self._is_asking()
+
+    def _is_asking(self) -> bool:
+        """Say whether the dispatch of the outer exception is there, all frames are proven, and none is a taker's."""
         if not self._is_whole or self._first_guess < len(self._named):
             return False
-        if any(_is_taker(name) or _TAKERS.fullmatch(_bare(name)) for name in self._named):
+        if self._is_taken or any(_TAKERS.fullmatch(_bare(name)) for name in self._named):
             return False
-        if not any(_bare(name) in _DISPATCHERS and not name.is_doubtful for name in self._named):
-            return False
-        is_live = not self._may_be_far or Route.REGISTRATION in self._outer.routes
-        return is_live or all(name.symbol and not name.is_doubtful for name in self._named)
+        return any(_bare(name) in _DISPATCHERS and not name.is_doubtful for name in self._named)
 
     def _is_certain(self, depth: int, name: Name, *, is_proof: bool) -> bool:
         """Say whether the frame at `depth` is in the function that `name` names.
@@ -214,3 +259,9 @@ def _is_machinery(name: Name) -> bool:
 def _is_end(record: ExceptionRecord) -> bool:
     is_fast_fail = record.code == STACK_BUFFER_OVERRUN and bool(_ENDING_FAST_FAILS & {*record.parameters[:1]})
     return is_fast_fail or record.code in _ENDS
+
+
+def _is_stop(record: ExceptionRecord, thrower: Name) -> bool:
+    """Say whether a function that only reports a failure has stopped the program on purpose."""
+    roles = roles_of(thrower.module.lower(), "" if thrower.is_doubtful else plain_name(thrower.symbol))
+    return record.code in _STOPS and Role.REPORTS in roles

@@ -109,7 +109,7 @@ class Triage:
 
     def _shown(self, stuck: StuckThread) -> StuckThread:
         """Return `stuck` in the form that is shown. If a part of this fails, it is returned with a note."""
-        return led_by_cause(self._target.symbols, self._with_whole_walks(self._with_missed(stuck)))
+        return led_by_cause(self._target, self._with_whole_walks(self._with_missed(stuck)))
 
     def _with_missed(self, stuck: StuckThread) -> StuckThread:
         """Return `stuck` with a note if the stack that threw its outermost exception may have one more."""
