@@ -22,6 +22,8 @@ from tests.stacks.raised_objects import RaisedObjects
 _LIMIT, _BASE = 0x2000000000, 0x2000040000
 _CALLS_ITSELF_A_STUB = ("Nt", "Zw")
 _CONTEXT_IN_RAISE, _CONTEXT_IN_STATUS, _RECORD_IN_CALLER = 0x30, 0xC0, 0x20
+_CONTEXT_IN_DISPATCH, _DISPATCHER_CONTEXT = 0x100, 0xC0
+"""Where RtlDispatchException has its own; its record is before both if it raises an exception itself."""
 _LARGE = {"RtlDispatchException": 0x7B0, "RtlRaiseException": 0x550, "RtlRaiseStatus": 0x5F0}
 _LARGE |= dict.fromkeys(("RaiseFailFastException", "_call_reportfault", "__acrt_call_reportfault"), 0x5F0)
 _MACHINE_FRAMES = DISPATCHERS | {"RcConsolidateFrames", "RcFrameConsolidation"}
@@ -219,10 +221,11 @@ class LaidX64:
         elif name == "RtlDispatchException" and contexts:
             outermost = chain.placed[0].registers
             working = {**outermost, "rip": 0, "rsp": outermost["rsp"] + 0x50}
-            stack.at(rsp + 0x100).raw(context_x64(working, 0x10000B))
-            stack.at(rsp + 0x50).d64(outermost["rip"], 0, 0, outermost["rsp"], 0, rsp + 0x100, 0, 0)
+            copy = rsp + _CONTEXT_IN_DISPATCH
+            stack.at(copy).raw(context_x64(working, 0x10000B))
+            stack.at(rsp + _DISPATCHER_CONTEXT).d64(outermost["rip"], 0, 0, outermost["rsp"], 0, copy, 0, 0)
         elif name == "RtlpExecuteHandlerForException":
-            stack.at(rsp + 0x20).d64(caller["rsp"] + 0x50)
+            stack.at(rsp + 0x20).d64(caller["rsp"] + _DISPATCHER_CONTEXT)
         elif name in _HANDLERS and contexts:
             stack.at(rsp + 0x20).d64(*contexts[-1])
 
