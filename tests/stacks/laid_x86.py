@@ -5,14 +5,17 @@ Functions have frames with ebp, which is what published stacks mostly show. What
 leaves it: the two pointers, record and CONTEXT at esp of KiUserExceptionDispatcher; the CONTEXT in the frame of
 RtlRaiseException; the arguments of ExecuteHandler, and its registration, which is first in the thread's chain until the
 handler returns. RtlUnwind unlinks that registration: a catch block and a termination handler run without it. What runs
-a catch block registers a handler of its own, in case the block throws. Frames that are unwound are below the live ones
-that are further out, and what was registered for them is unlinked.
+a catch block registers a handler of its own, in case the block throws. While a termination handler runs, what is
+registered further out than the throw is still there. Frames that are unwound are below the live ones that are further
+out, and what was registered for them is unlinked.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import takewhile
 
 from tests.forge.chains_x86 import Chain
 from tests.forge.code import Emitter
@@ -26,6 +29,7 @@ from tests.stacks.raised_objects import RaisedObjects
 _LIMIT, _BASE = 0x02000000, 0x02040000
 _SELECTORS = {"cs": 0x23, "ss": 0x2B, "ds": 0x2B, "es": 0x2B, "fs": 0x53, "gs": 0x2B, "eflags": 0x246}
 _VOLATILE = dict.fromkeys(("eax", "ecx", "edx"), 0)
+_ESP_IN_CONTEXT = 0xC4
 _STOP, _INT29, _CALL_OF_STUB = b"\x8b\x00", b"\xcd\x29", b"\xff\x12"
 _ENDS_SEARCH = frozenset(
     (
@@ -142,11 +146,13 @@ class LaidX86:
             return raw(0x10, words, prologue, "648b2500000000648f05000000008be55d", ebp=-4, seh=-16)
         if name in _SHAPES:
             return _SHAPES[name]
-        if name.endswith(FUNCLET):
-            return frameless()
         if name == "RtlRaiseException" or name in _OWN_CONTEXT:
             return ebp_frame(_ROOM)
-        return ebp_frame(0x60 if name == "RaiseException" else 0x20 + 4 * (len(name) % 5))
+        return (
+            frameless()
+            if name.endswith(FUNCLET)
+            else ebp_frame(0x60 if name == "RaiseException" else 0x20 + 4 * (len(name) % 5))
+        )
 
     def _handler(self) -> int:
         planned = self._code.by_name("ntdll", "_except_handler4")
@@ -202,7 +208,10 @@ class LaidX86:
     def _lay_frame(self, chain: Chain, index: int) -> None:
         name, function, inner = self._name(index), self._functions[self._code.starts(index)], self._inner(index)
         if name in _ENDS_SEARCH and len(self._running) > self._ended:
-            chain.seh, self._ended = self._running[-1], len(self._running)
+            chain.seh, self._ended = self._unlinked(chain.seh, index), len(self._running)
+        if index + 1 < len(self._code.of_frame) and self._name(index + 1) == "ExecuteHandler2" and self._contexts:
+            self._pointers = chain.return_slot - 0x14
+            self.stack.at(self._pointers).d32(*self._contexts[-1])
         if inner is None:
             is_stub = function.shape.size == 0 and function.calls
             chain.enter(function, ip=function.calls[0].returns_to if is_stub else self._stop(function, index))
@@ -224,6 +233,19 @@ class LaidX86:
         self._register(chain, index)
         self._fill(chain, index)
 
+    def _further_in(self, index: int) -> Iterator[int]:
+        """Return the frames further in than `index`, up to the next dispatch."""
+        return takewhile(lambda i: self._name(i) not in DISPATCHERS | RAISERS, range(index - 1, -1, -1))
+
+    def _unlinked(self, first: int, index: int) -> int:
+        """Return the first registration that is left when frame `index` ends a search; `first` is the first before."""
+        if not any(self._name(i).endswith("_finally") for i in self._further_in(index)):
+            return self._running[-1]
+        thrown = self.stack.word(self._contexts[-1][1] + _ESP_IN_CONTEXT) or 0
+        while first < thrown:
+            first = self.stack.word(first) or _BASE
+        return first
+
     def _stop(self, function: Function, index: int) -> int:
         return function.start if function.shape.size == 0 else self._code.goes_on(index)
 
@@ -242,9 +264,16 @@ class LaidX86:
     def _register_at(self, chain: Chain, offset: int, handler: int) -> int:
         """Register a handler in the frame entered last, at `offset` from its ebp; return where."""
         node = chain.placed[-1].registers["ebp"] + offset
-        self.stack.at(node).d32(chain.seh, handler)
+        self.stack.at(node).d32(chain.seh, self._own_handler(chain.placed[-1].function.name, handler))
         chain.seh = node
         return node
+
+    def _own_handler(self, function: str, other: int) -> int:
+        """Return the handler that runs the filter or block of `function` further in; `other` if there is none."""
+        names = [one.name for one in self._code.of_frame]
+        runs = next((i for i, name in enumerate(names) if name in {function + FUNCLET, function + _CATCH}), len(names))
+        asks = next((i for i in range(runs, len(names)) if names[i] == "ExecuteHandler2"), 0)
+        return self._code.starts(asks - 1) if asks else other
 
     def _arguments(self, chain: Chain, index: int, inner: int) -> tuple[object, ...]:
         """Return what frame `index` passes to frame `inner`."""
@@ -260,7 +289,8 @@ class LaidX86:
         elif name == "RtlRaiseException":
             found = (own - 0x60,)
         elif name in {"ExecuteHandler", "ExecuteHandler2"}:
-            found = record, self._running[-1], context, own - 0x18, self._code.starts(max(inner - 2, 0))
+            handler = inner - (2 if name == "ExecuteHandler" else 1)
+            found = record, self._running[-1], context, own - 0x18, self._code.starts(max(handler, 0))
         elif caller == "ExecuteHandler2":
             found = record, self._running[-1], context, own - 0x18
         elif caller in _OWN_CONTEXT and name == "UnhandledExceptionFilter":
@@ -288,14 +318,8 @@ class LaidX86:
     def _begin_dispatch(self, index: int, record: int, context: int) -> None:
         """Begin the dispatch of frame `index`. It runs the handler whose filter or catch block is next further in."""
         self._contexts.append((record, context))
-        running = max(self._nodes)
-        for further in range(index - 1, -1, -1):
-            name = self._name(further)
-            if name in DISPATCHERS | RAISERS:
-                break
-            if name.endswith((FUNCLET, _CATCH)) and self._owner(further) in self._nodes:
-                running = self._owner(further)
-                break
+        owners = [self._owner(i) for i in self._further_in(index) if self._name(i).endswith((FUNCLET, _CATCH))]
+        running = next((owner for owner in owners if owner in self._nodes), max(self._nodes))
         self._running.append(self._nodes[running])
 
     def _box(self, name: str) -> tuple[object, ...]:
@@ -305,8 +329,7 @@ class LaidX86:
         wide = name.endswith("W")
         where = []
         for position, text in enumerate(texts):
-            at = _BASE - 0x8000 if not wide else _BASE - 0x9000
-            at += 0x400 * position
+            at = _BASE - (0x9000 if wide else 0x8000) + 0x400 * position
             data = text.encode("utf-16-le") + b"\0\0" if wide else text.encode() + b"\0"
             self.stack.at(at).raw(data + bytes(-len(data) % 4))
             where.append(at)
@@ -329,9 +352,6 @@ class LaidX86:
             self.stack.at(slot - 0x10).d32(record, context)
             self._pointers = slot - 0x10
             self._contexts.append((record, context))
-        elif index + 1 < len(self._code.of_frame) and self._name(index + 1) == "ExecuteHandler2" and self._contexts:
-            self._pointers = slot - 0x14
-            self.stack.at(self._pointers).d32(*self._contexts[-1])
 
     def _fail_cookie(self, chain: Chain, index: int) -> int:
         """Save record and CONTEXT in global variables, as __report_gsfailure does; return where their pointers are."""
@@ -354,29 +374,17 @@ class LaidX86:
         self._begin_dispatch(index, record, context)
         inner = self._inner(index)
         assert inner is not None
-        if self._name(inner).endswith("RaiseException"):
-            self.stack.at(esp - 4).d32(record, context, 0)
-            chain.return_slot = esp - 8
-        else:
-            self.stack.at(esp - 8).d32(record, context, record, context)
-            chain.return_slot = esp - 12
+        pushed = (record, context, *((0,) if self._name(inner).endswith("RaiseException") else (record, context)))
+        self.stack.at(esp + 8 - 4 * len(pushed)).d32(*pushed)
+        chain.return_slot = esp + 4 - 4 * len(pushed)
         chain.return_address = self._code.goes_on(index)
         chain.registers["ebx"] = record
         chain.placed.append(replace(chain.placed[-1], registers={**at, "esp": esp, "eip": chain.return_address}))
 
 
+_WITH_ONE_ARGUMENT = ("UnhandledExceptionFilter", "RtlRaiseException", "RtlExitUserProcess", "ExitProcess")
 _POPS = {
-    **dict.fromkeys(
-        (
-            "MessageBoxIndirectA",
-            "MessageBoxIndirectW",
-            "UnhandledExceptionFilter",
-            "RtlRaiseException",
-            "RtlExitUserProcess",
-            "ExitProcess",
-        ),
-        4,
-    ),
+    **dict.fromkeys(("MessageBoxIndirectA", "MessageBoxIndirectW", *_WITH_ONE_ARGUMENT), 4),
     **dict.fromkeys(("RtlDispatchException", "ReportFault"), 8),
     **dict.fromkeys(("RaiseException", "MessageBoxA", "MessageBoxW"), 16),
     **dict.fromkeys(("ExecuteHandler", "ExecuteHandler2", "MessageBoxExA", "MessageBoxExW"), 20),
