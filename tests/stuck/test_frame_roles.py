@@ -51,3 +51,19 @@ def test_a_function_may_have_several_roles_and_most_have_none():
     assert roles_of("app", "Parser::Read") == frozenset()
     assert Role.HELPS in roles_of("ntdll", "")
     assert roles_of("", "RaiseException") == {Role.CARRIES}
+
+
+@pytest.mark.parametrize(
+    ("symbol", "roles"),
+    [
+        ("std::sys::backtrace::__rust_end_short_backtrace", {Role.REPORTS}),
+        ("std::panicking::rust_panic_without_hook::inner", {Role.BEGINS, Role.REPORTS}),
+        ("std::panicking::set_hook", {Role.REPORTS}),
+        ("std::sys::backtrace::__rust_begin_short_backtrace", {Role.STARTS}),
+        ("std::alloc::_::__rg_oom", {Role.BEGINS, Role.REPORTS}),
+        ("__rg_oom", {Role.BEGINS, Role.REPORTS}),
+    ],
+)
+def test_functions_of_rust_have_their_roles_in_a_program_of_any_name(symbol: str, roles: set[Role]):
+    """Two of these rules have a look-ahead, `(?!`, whose mark names no module."""
+    assert roles_of("app", symbol) - {Role.HELPS} == roles
