@@ -34,6 +34,23 @@ KERNEL32!BaseThreadInitThunk
 ntdll!RtlUserThreadStart
 """
 
+CODE_OF_A_FAULT_RAISED_BY_A_CALL = """
+!code 0xC0000005 0 0x8
+ntdll!NtWaitForMultipleObjects
+KERNELBASE!UnhandledExceptionFilter
+ntdll!RtlUserThreadStart$filt$0
+ntdll!_C_specific_handler
+ntdll!RtlpExecuteHandlerForException
+ntdll!RtlDispatchException
+ntdll!RtlRaiseException
+KERNELBASE!RaiseException
+app!core::panicking::panic
+app!Check
+app!main
+KERNEL32!BaseThreadInitThunk
+ntdll!RtlUserThreadStart
+"""
+
 
 def crash(text: str, folder: Path) -> CrashReport:
     path = folder / "stack.txt"
@@ -51,3 +68,9 @@ def test_a_note_names_an_earlier_exception_with_type_and_message_cut_to_a_length
     (note,) = found.notes
     assert note.startswith(f"raised while the original exception 0xe06d7363 (C++ app::Error {shown} at 0x")
     assert found.exceptions[1].title == f'C++ app::Error "{message}"'
+
+
+def test_exception_with_the_code_of_a_fault_that_a_reporter_raised_was_thrown_at_its_caller(tmp_path: Path):
+    """No instruction faulted: the stack that threw begins in RaiseException."""
+    found = crash(CODE_OF_A_FAULT_RAISED_BY_A_CALL, tmp_path)
+    assert found.thrown_at.split("+")[0] == "app!Check"

@@ -35,7 +35,15 @@ from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkRe
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.report.verdict import verdict
 from throwstack.stuck.error_box import box_text
-from throwstack.stuck.signature import Signature, kind_of_failure, signature, thrown_at, waiting_signature, waits_at
+from throwstack.stuck.signature import (
+    Signature,
+    is_raised_by_call,
+    kind_of_failure,
+    signature,
+    thrown_at,
+    waiting_signature,
+    waits_at,
+)
 from throwstack.stuck.stuck_thread import ExceptionRole, StuckThread
 from throwstack.unwind.target import Target
 
@@ -185,7 +193,8 @@ class _CrashMaker:
         where, signed = "", None
         with self._part("throwing stack"):
             names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
-            where = self._place(thrown_at(names, is_raised=not is_fault(exception.record.code)) or names[0])
+            is_raised = is_raised_by_call(names) or not is_fault(exception.record.code)
+            where = self._place(thrown_at(names, is_raised=is_raised) or names[0])
             kind = thrown_type or kind_of_failure(exception.record, names) or f"{exception.record.code:#010x}"
             signed = signature(names, kind)
         return where, signed
