@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import BP, Arch, Registers
-from throwstack.unwind import x64, x86
+from throwstack.unwind import trace, x64, x86
 from throwstack.unwind.target import Target
 from throwstack.unwind.walk import Step, walk
 from throwstack.volatility.memory.machine import Machine
@@ -113,6 +113,9 @@ class KernelWalker:
                 frames += found.frames
                 return KernelSide(tuple(frames), _reason(found, trap_frame))
             index, trap = cut
+            if trace.is_on():
+                outcome = f"trap frame at {trap:#x} instead of a caller"
+                trace.step(found.frames[index].ip, "entry point of the kernel", outcome)
             entry = _entry_frame(found.frames, index, trap)
             frames += [*found.frames[:index], entry]
             interrupted = self._interrupted(trap)
