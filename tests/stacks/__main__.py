@@ -53,7 +53,7 @@ def _walked(laid: LaidOut, mode: str) -> Iterator[str]:
     walk = target.walk(laid.thread.registers, laid.bounds)
     for frame in walk.frames:
         yield f"{frame.sp:#x} {name_of(target.symbols, frame)} {frame.trust.value}"
-    yield f"{walk.end.value} {walk.detail}"
+    yield walk.end.in_words(walk.detail)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
