@@ -31,7 +31,7 @@ from throwstack.report.crash_report import (
     InnerException,
     ProcessSummary,
 )
-from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkReport, ending, walk_report
+from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkReport, walk_report
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.report.verdict import verdict
 from throwstack.stuck.error_box import box_text
@@ -246,7 +246,7 @@ def _blocker(module: str, symbol: str) -> BlockerReport:
 
 def _about_the_throw(walk: Walk) -> Iterator[str]:
     if not walk.is_complete:
-        yield f"throwing stack ends early: {ending(walk)}"
+        yield f"throwing stack ends early: {walk.end.in_words(walk.detail)}"
 
 
 def _about_the_others(stuck: StuckThread, reports: Sequence[ExceptionReport]) -> Iterator[str]:

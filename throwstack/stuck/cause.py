@@ -87,8 +87,8 @@ def led_by_cause(symbols: Symbols, stuck: StuckThread) -> StuckThread:
             if not between.shows_end(stuck.exceptions[cause].record):
                 if between.may_show_end:
                     notes.append(
-                        f"it may only be how {outer.record.code:#010x} at {outer.record.address:#x} ended: "
-                        "the frames between the two are not certain"
+                        f"this exception may not be the cause, but only how {outer.record.code:#010x} at "
+                        f"{outer.record.address:#x} ended: the frames between the two are not certain"
                     )
                 break
             cause += 1

@@ -86,7 +86,7 @@ class KernelWalker:
             is_user = last.return_address is not None and last.return_address < _USER_END
             return KernelSide(frames, "" if is_user else f"interrupted on another stack at {last.return_slot:#x}")
         is_whole = found.end is End.THREAD_START and not trap_frame
-        return KernelSide(frames, "" if is_whole else f"{found.end.value} {found.detail}".rstrip())
+        return KernelSide(frames, "" if is_whole else found.end.in_words(found.detail))
 
     def _entries_named(self, frames: Sequence[Frame], *, leaves_stack: bool) -> Iterator[Frame]:
         """Yield the frames of an x64 kernel stack; a note on each entry point's frame says where its trap frame is.
@@ -199,7 +199,8 @@ def _entry_frame(frames: tuple[Frame, ...], index: int, trap: int) -> Frame:
 
 
 def _reason(walk: Walk, trap_frame: int) -> str:
+    why = "" if walk.is_complete else walk.end.in_words(walk.detail)
     if trap_frame:
-        end = "" if walk.is_complete else f": {walk.end.value} {walk.detail}".rstrip()
+        end = f": {why}" if why else ""
         return f"the trap frame at {trap_frame:#x} was not reached{end}"
-    return "" if walk.is_complete else f"{walk.end.value} {walk.detail}".rstrip()
+    return why
