@@ -121,7 +121,9 @@ def test_the_stack_of_the_cause_is_the_first_that_is_shown(uncaught: tuple[Path,
         f"thrown at {uncaught[1].thrown_at}, signature ledgersvc!ledger::Parser::Require ("
     ) in first["Notes"]
     assert second["Call Site"] == "ucrtbase!abort+0x40"
-    assert second["Notes"].startswith("raised while the exception further out was being reported: 0xc0000409")
+    assert second["Notes"].startswith(
+        "raised while an earlier exception (the stack above) was being reported: 0xc0000409"
+    )
     assert "; end: fail-fast 7 FAST_FAIL_FATAL_APP_EXIT, thrown at ucrtbase!abort+0x40, signature " in second["Notes"]
 
 

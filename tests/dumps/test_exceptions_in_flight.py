@@ -66,7 +66,9 @@ def test_both_stacks_of_a_nested_exception_are_shown_whole(forged: Forge):
     assert [(row["IP"], row["Child-SP"], row["Call Site"]) for row in second] == [
         (frame.ip, frame.child_sp, frame.symbol) for frame in outer.frames
     ]
-    assert rows[0]["Notes"].startswith("raised while the exception further out was being handled: 0xc0000005")
+    assert rows[0]["Notes"].startswith(
+        "raised while an earlier exception (the next stack below) was being handled: 0xc0"
+    )
     assert second[0]["Notes"].startswith(f"original exception 0xc0000005, context {outer.context:#x}")
 
 

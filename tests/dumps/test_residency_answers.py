@@ -248,5 +248,5 @@ def test_a_stack_whose_unwind_data_is_gone_goes_on_by_the_code_or_ends_with_that
             assert "no entry for RVA" in row["Notes"], "the frame says that it was found without the table"
         if len(rows) < sum(thread == tid for thread, _ in truth):
             ends += 1
-            assert "stack ends here: memory is not readable no entry for RVA" in rows[-1]["Notes"]
+            assert "stack ends here: memory is not readable: no entry for RVA" in rows[-1]["Notes"]
     assert ends == 1

@@ -96,7 +96,9 @@ def details(checked: Sequence[Checked]) -> list[str]:
     """Return what is behind the figures: problems, labels of wrong frames, early ends."""
     problems = [f"- {c.result.case}: {p}" for c in checked for p in (*c.result.problems, *c.result.false_rows)]
     labels = Counter(row["Trust"] for c in checked for row in c.result.wrong)
-    ends = Counter(stack.ends.partition(" 0x")[0] for c in checked for stack in c.result.stacks if stack.ends)
+    ends = Counter(
+        stack.ends.partition(" 0x")[0].rstrip(":") for c in checked for stack in c.result.stacks if stack.ends
+    )
     frames = sum(c.result.frames for c in checked)
     recursive = sum(c.result.frames for c in checked if c.result.case.endswith(RECURSIVE))
     return [

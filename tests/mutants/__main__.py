@@ -11,11 +11,11 @@ from tests.mutants.run import ROOMS, Results, candidates, rates, sample, try_all
 from tests.support.vol import CHECKOUT
 
 KEPT = CHECKOUT / "build" / "mutants"
-"""What came of each mutant. What is killed is not tried again while its module is the same; delete it to begin anew."""
+"""What came of mutants. What is noticed is not tried again while its module is the same. Delete it to begin anew."""
 
 
 def main() -> int:
-    """Try mutants and print what survived. Returns 1 if fewer were killed than `--least` asks for."""
+    """Try mutants and print what survived. Returns 1 if fewer were noticed than `--least` asks for."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("rooms", nargs="*", choices=[*ROOMS, []], help="default: all")
     parser.add_argument("--only", default="", help="modules whose path has this text")
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="try so many at a time")
     parser.add_argument("--quick", action="store_true", help="only the tests named after the module")
     parser.add_argument("--longest", type=float, default=math.inf, help="leave out tests that take more seconds")
-    parser.add_argument("--least", type=float, default=0, help="percentage of a room that has to be killed")
+    parser.add_argument("--least", type=float, default=0, help="percentage of a room that has to be noticed")
     options = parser.parse_args()
     is_good = True
     for room in options.rooms or ROOMS:

@@ -33,7 +33,7 @@ class Tried:
 
     def __str__(self) -> str:
         """Return place and change in a line."""
-        return f"{'killed  ' if self.is_killed else 'SURVIVED'} {self.path}:{self.mutant.line}: {self.mutant.change}"
+        return f"{'noticed ' if self.is_killed else 'SURVIVED'} {self.path}:{self.mutant.line}: {self.mutant.change}"
 
 
 def described(path: str, mutant: Mutant) -> str:
@@ -125,10 +125,10 @@ def try_all(
 
 
 def rates(tried: Sequence[Tried]) -> str:
-    """Return how many mutants of each module, and of all, were killed."""
+    """Return how many mutants of each module, and of all, were noticed."""
     by_path: dict[str, list[bool]] = {}
     for each in tried:
         by_path.setdefault(each.path, []).append(each.is_killed)
     lines = [f"{sum(found):4} of {len(found):4}  {path}" for path, found in sorted(by_path.items())]
     killed = sum(each.is_killed for each in tried)
-    return "\n".join([*lines, f"{killed:4} of {len(tried):4}  killed: {killed / max(len(tried), 1):.1%}"])
+    return "\n".join([*lines, f"{killed:4} of {len(tried):4}  noticed: {killed / max(len(tried), 1):.1%}"])

@@ -6,12 +6,14 @@ Skipped, with the reason, where the packages cannot be fetched or the other read
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 pytest.importorskip("purepdb", reason="purepdb is not installed (it needs Python 3.11)")
 from tests.real_pdbs import symbolic_peer
 from tests.real_pdbs.__main__ import described
-from tests.real_pdbs.comparison import ASPECTS, compare_all
+from tests.real_pdbs.comparison import ASPECTS, SEED, compare_all
 from tests.real_pdbs.fetch import PACKAGES, NotFetched, package_pdbs
 from tests.real_pdbs.frame_records import compare_frame_data
 from tests.real_pdbs.llvm_peer import tool
@@ -19,6 +21,7 @@ from tests.real_pdbs.our_reader import open_table
 from tests.real_pdbs.parameters import compare_signatures
 from tests.real_pdbs.purepdb_facts import X86, PdbFacts
 from throwstack.names.demangle import display_name
+from throwstack.pdb.type_model import UnknownType
 
 ADDRESSES = 600
 """In the PDBs of one package together."""
@@ -78,3 +81,21 @@ def test_signatures_have_the_parameters_that_symbolic_finds(package):
         compared, different = compared + count, different + found
     assert compared > ADDRESSES / 3
     assert len(different) <= compared / 100, "\n".join(different)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_the_types_of_variables_are_known_in_inlined_functions_of_other_modules_too(package):
+    """Code that is generated at link time refers to types by numbers of other modules."""
+    known, unknown = 0, []
+    for pdb in fetched(package):
+        table = open_table(pdb)
+        for place in PdbFacts(pdb).sample(ADDRESSES // package.pdbs, SEED):
+            found = table.details.at(place.rva)
+            for variable in () if found is None else itertools.chain.from_iterable(found.scopes):
+                if isinstance(table.details.types.plain(variable.type), UnknownType):
+                    unknown.append(f"{pdb.name} {place.rva:#x}: {variable}")
+                else:
+                    known += 1
+        table.pdb.close()
+    assert unknown == []
+    assert known > ADDRESSES

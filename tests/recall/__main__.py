@@ -25,6 +25,8 @@ _CAPTURES = CHECKOUT / ".live" / "out"
 _OF_CAPTURES = 20
 """How many losses of each kind are taken of a capture, if no other number is given; of a forged case all are."""
 
+_KINDS = f"losses of this kind: {', '.join(f'{kind.name} ({kind.value})' for kind in Kind)}"
+
 
 def measured(name: str, sample: Sample, captures: Path) -> tuple[list[str], list[Outcome]]:
     """Return what is wrong of one dump when nothing is lost, and what comes of its losses."""
@@ -34,13 +36,13 @@ def measured(name: str, sample: Sample, captures: Path) -> tuple[list[str], list
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure; the exit status is 1 if something was silent or false."""
+    """Measure; the exit status is 1 if something was silent or false, or nothing was measured."""
     parser = argparse.ArgumentParser(prog="python -m tests.recall", description="Recall under loss.")
     parser.add_argument("dumps", nargs="*", help="names of cases and captures; all if none is given")
     parser.add_argument("--captures", type=Path, default=_CAPTURES, help="where `make test-live` keeps its captures")
     parser.add_argument("--most", type=int, help="how many losses of each kind to take of a process")
     parser.add_argument("--seed", type=int, default=1, help="which they are")
-    parser.add_argument("--kind", action="append", choices=[kind.name for kind in Kind], help="losses of this kind")
+    parser.add_argument("--kind", action="append", choices=[kind.name for kind in Kind], help=_KINDS)
     parser.add_argument("--what", default="", help="losses in whose description this text is")
     parser.add_argument("--jobs", type=int, default=2, help="dumps that are looked at together")
     parser.add_argument("--out", type=Path, help="the document whose table is written")
@@ -60,6 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         told = [str(one) for one in found if options.is_verbose or _is_bad(one)]
         sys.stdout.write("".join(f"{line}\n" for line in (*problems, *told)))
         sys.stdout.flush()
+    if not outcomes and not damaged:
+        sys.stderr.write("no loss is called so\n")
+        return 1
     text = table.section(outcomes, len(names) - damaged, _extent(names, options))
     sys.stdout.write(text[text.find("| Arch") :])
     if options.out is not None:
@@ -82,10 +87,12 @@ def _each(names: list[str], options: argparse.Namespace) -> Iterator[tuple[list[
 
 def _extent(names: list[str], options: argparse.Namespace) -> str:
     captures = set(capture_names(options.captures)) & set(names)
-    dumps = f"{len(names) - len(captures)} forged dumps and {len(captures)} captures"
+    counts = (len(names) - len(captures), "forged dump"), (len(captures), "capture")
+    dumps = " and ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts if count)
     if options.most is not None:
         return f"Of {dumps}, at most {options.most} losses of each kind were taken a process."
-    return f"Of {dumps}, all losses were taken, but at most {_OF_CAPTURES} of each kind of a captured process."
+    most = f", but at most {_OF_CAPTURES} of each kind of a captured process" if captures else ""
+    return f"Of {dumps}, all losses were taken{most}."
 
 
 def _is_bad(outcome: Outcome) -> bool:

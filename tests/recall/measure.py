@@ -55,11 +55,13 @@ class Outcome:
     result: Result
     false: tuple[str, ...] = ()
     doubted: tuple[int, ...] = ()
+    said: tuple[str, ...] = ()
+    """The notes of the row that it has not without the loss; without a row, the warnings about it."""
 
     def __str__(self) -> str:
         """Return a line that says what was lost, and what came of it."""
         text = f"{self.case} PID {self.pid} TID {self.tid}: {self.kind.value} {self.what}"
-        return "; ".join((f"{text}: {self.result.value}", *self.false))
+        return "; ".join((f"{text}: {self.result.value}", *self.said, *self.false))
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,13 @@ class Measurement:
                 answer = self._answer(pid, loss)
                 for one in self._subject.stuck:
                     if one.pid == pid and loss.tid in {None, one.tid}:
-                        result = _judge(one, loss, usual, answer)
+                        said = _said(one, loss, usual, answer)
+                        result = _judge(one, answer, said)
                         others = _others(self._subject.stuck, loss, usual, answer)
                         false = tuple(_false(self._subject.stuck, loss, others, answer))
                         doubted = () if loss.kind.is_of_thread else tuple(sorted(others))
                         what = loss.kind, loss.what, pid, one.tid
-                        yield Outcome(self._subject.name, arch, *what, result, false, doubted)
+                        yield Outcome(self._subject.name, arch, *what, result, false, doubted, said)
 
     def _answer(self, pid: int, loss: Loss | None = None) -> Answer:
         overlay = self._overlays.setdefault(pid, Overlay())
@@ -147,14 +150,21 @@ class Measurement:
             return self._subject.answer(pid)
 
 
-def _judge(stuck: Stuck, loss: Loss, usual: Answer, answer: Answer) -> Result:
+def _said(stuck: Stuck, loss: Loss, usual: Answer, answer: Answer) -> tuple[str, ...]:
+    """Return what is said of a stuck thread after the loss: new notes of its row; without a row, warnings about it."""
     row = answer.rows.get(stuck.tid)
     if row is None:
-        named = {(warning.pid, warning.tid) for warning in answer.warnings}
-        is_named = (stuck.pid, stuck.tid) in named or (not loss.kind.is_of_thread and (stuck.pid, None) in named)
-        return Result.WARNING if is_named else Result.SILENT
+        about = {(stuck.pid, stuck.tid)} | (set() if loss.kind.is_of_thread else {(stuck.pid, None)})
+        return tuple(one.text for one in answer.warnings if (one.pid, one.tid) in about)
     known = usual.rows[stuck.tid].stuck.notes if stuck.tid in usual.rows else ()
-    if any(note not in known for note in row.stuck.notes):
+    return tuple(note for note in row.stuck.notes if note not in known)
+
+
+def _judge(stuck: Stuck, answer: Answer, said: tuple[str, ...]) -> Result:
+    row = answer.rows.get(stuck.tid)
+    if row is None:
+        return Result.WARNING if said else Result.SILENT
+    if said:
         return Result.DOUBT
     return Result.RIGHT if _is_right(row, stuck) else Result.WRONG
 

@@ -46,7 +46,8 @@ def section(outcomes: Iterable[Outcome], undamaged: int, extent: str = "") -> st
             counts[outcome.arch, kind, outcome.result.value] += 1
             counts[outcome.arch, kind, _FALSE] += bool(outcome.false)
             counts[outcome.arch, kind, _DOUBTED] += bool(outcome.doubted)
-    told = f"Without a loss, {undamaged} dumps give their rows and no warning. {extent}".rstrip()
+    give = "1 dump gives its" if undamaged == 1 else f"{undamaged} dumps give their"
+    told = f"Without a loss, {give} rows and no warning. {extent}".rstrip()
     lines = [_HEAD, *_table(counts), "", *wrap(told, 120)]
     return "\n".join(lines) + "\n"
 

@@ -72,3 +72,4 @@ def test_a_doubt_is_a_warning_about_the_thread():
     with mock.patch.object(Triage, "examine", return_value=Examination(None, ("its stack cannot be read",))):
         [outcome] = sampled("nested", Sample(1, kinds=[Kind.TEB]))
     assert (outcome.tid, outcome.result) == (6108, Result.WARNING)
+    assert str(outcome).endswith(": warning; its stack cannot be read")

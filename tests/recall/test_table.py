@@ -25,10 +25,10 @@ def test_counts_are_by_architecture_and_kind():
 def test_the_section_takes_the_place_of_the_old_one(tmp_path: Path):
     document = tmp_path / "agreement.md"
     document.write_text("# Agreement\n\n## The set\n\n75 processes\n", encoding="utf-8")
-    replace_section(document, section(OUTCOMES, 1))
+    replace_section(document, section(OUTCOMES, 3))
     once = document.read_text(encoding="utf-8")
     replace_section(document, section(OUTCOMES, 2))
     twice = document.read_text(encoding="utf-8")
-    assert twice == once.replace("a loss, 1 dumps", "a loss, 2 dumps") != once
+    assert twice == once.replace("a loss, 3 dumps", "a loss, 2 dumps") != once
     assert section_in(twice) == section(OUTCOMES, 2)
     assert twice.startswith("# Agreement\n\n## The set\n\n75 processes\n\n## Recall under loss\n")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.forge.stacks import StackConflict
 from tests.stacks.differences import differences
 from tests.stacks.outcomes import LaidOut, Outcome
 from tests.stacks.published import MODES, read_stack
@@ -25,19 +26,25 @@ def described(outcome: Outcome) -> list[str]:
     return [*lines, *(f"# doubt: {doubt}" for doubt in crash.doubts), *(f"# note: {note}" for note in crash.notes)]
 
 
-def report(paths: Sequence[Path], *, has_walks: bool) -> Iterator[str]:
-    """Yield the outcomes of the stacks in these files, in both modes; `has_walks`: also the walked frames."""
-    for path in paths:
-        stack = read_stack(path)
-        laid = LaidOut(stack)
-        for mode in MODES:
-            outcome = laid.outcome(mode)
-            different = differences(stack, mode, outcome)
-            yield f"== {stack.name}, {mode}: {'not as written' if different else 'as written'}"
-            if different or len(paths) == 1:
-                yield from (f"   {line}" for line in described(outcome))
-            if has_walks:
-                yield from (f"      {line}" for line in _walked(laid, mode))
+def report(path: Path, *, is_only: bool, has_walks: bool) -> tuple[list[str], bool]:
+    """Return the outcomes of the stack in this file, in both modes, and whether they are as the file says.
+
+    `is_only`: what came out is listed also where it is as written; `has_walks`: also the walked frames.
+    """
+    stack = read_stack(path)
+    laid = LaidOut(stack)
+    lines, is_right = [], True
+    for mode in MODES:
+        outcome = laid.outcome(mode)
+        different = differences(stack, mode, outcome)
+        is_right &= bool(different) == bool(stack.expected[mode].xfail)
+        lines.append(f"== {stack.name}, {mode}: {'not as written' if different else 'as written'}")
+        lines += [f"   differs: {one}" for one in different]
+        if different or is_only:
+            lines += [f"   {line}" for line in described(outcome)]
+        if has_walks:
+            lines += [f"      {line}" for line in _walked(laid, mode)]
+    return lines, is_right
 
 
 def _walked(laid: LaidOut, mode: str) -> Iterator[str]:
@@ -46,21 +53,30 @@ def _walked(laid: LaidOut, mode: str) -> Iterator[str]:
     walk = target.walk(laid.thread.registers, laid.bounds)
     for frame in walk.frames:
         yield f"{frame.sp:#x} {name_of(target.symbols, frame)} {frame.trust.value}"
-    yield f"{walk.end.value} {walk.detail}"
+    yield walk.end.in_words(walk.detail)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the outcomes; end with one line and status 2 if a file is missing or is none of a stack."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the outcomes, and return 1 if one is not as written (or is, although the file has `!xfail`).
+
+    One line and status 2 end it if a file is missing, is none of a stack, or cannot be laid out (too many frames).
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.stacks", description="What comes of published stacks.")
     parser.add_argument("files", nargs="+", type=Path, help="stacks; tests/stacks/published.py says their form")
     parser.add_argument("--walks", action="store_true", help="print the walked frames, too")
     options = parser.parse_args(arguments)
-    try:
-        for line in report(options.files, has_walks=options.walks):
-            sys.stdout.write(f"{line}\n")
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    status = 0
+    for path in options.files:
+        try:
+            lines, is_right = report(path, is_only=len(options.files) == 1, has_walks=options.walks)
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
+        except StackConflict as error:
+            parser.error(f"{path.name} cannot be laid out: {error}")
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        status = status if is_right else 1
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,8 +18,14 @@ _ENDS = "... | "
 
 
 def differences(stack: PublishedStack, mode: str, outcome: Outcome) -> list[str]:
-    """Return in words how `outcome` differs from what the stack's file says for `mode`; nothing if it does not."""
+    """Return in words how `outcome` differs from what the stack's file says for `mode`; nothing if it does not.
+
+    A ValueError says that the file does not say what must come out.
+    """
     expected, crash = stack.expected[mode], outcome.crash
+    if expected.row is None:
+        message = f"{stack.name}: neither !row nor !no-row for {mode}"
+        raise ValueError(message)
     if crash is None:
         return (
             ["no row" + "".join(f"; doubt: {doubt}" for doubt in outcome.doubts)]

@@ -8,19 +8,21 @@ stack, below the frames that are live. Lines that begin with `!` say the rest:
     !arch x86                       32-bit code; x64 without this line
     !code 0xC0000005 0 0x18         the exception of a dispatch: its code and parameters. One line for each dispatch,
                                     innermost first; without one it is an access violation
-    !throw std::runtime_error "no"  the same for a C++ exception: type and message
+    !throw std::runtime_error "no"  the same for a C++ exception: type and message; `!throw rust_panic` is a Rust panic
     !int29 7                        the innermost function has failed fast, with this code
     !box "caption" "text"           what the innermost MessageBox function shows; \n is a new line
     !exports app!Run app!Stop       functions that are exported, beside those of `exports.tsv`, which says how to write
                                     a decorated name
-    !exports-only                   what follows is expected only if no names but exports are known
+    !exports-only                   what is before holds for both modes; what follows is expected only if no names but
+                                    exports are known. There, `!thrown-at` and `!signature` need only the right module
     !all-names                      what follows is expected only if all names are known
 
 What must come out:
 
     !row, !no-row                   whether the thread is reported
     !handled                        the thread has no row, but is listed where exceptions that were taken are asked for
-    !verdict CRASHED_WAITING_FOR_WER    a name of `VerdictCode`
+    !verdict CRASHED_WAITING_FOR_WER    a name of `VerdictCode` (`throwstack/report/verdict.py`); an error box over an
+                                    exception is CRASHED
     !exception ACCESS_VIOLATION     what the title of the exception begins with; `none` if there must be none
     !thrown-at app!Parse            without the offset
     !says the filter of app!Run     what the text of the verdict contains
@@ -36,6 +38,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from throwstack.core.registers import Arch
+from throwstack.report.verdict import VerdictCode
 
 FOLDER = Path(__file__).parent
 DISPATCHERS = frozenset({"KiUserExceptionDispatch", "KiUserExceptionDispatcher"})
@@ -118,7 +121,7 @@ MODES = ("all names", "exports only")
 
 
 def read_stack(path: Path) -> PublishedStack:
-    """Read one file."""
+    """Read one file; a ValueError says which line cannot be meant."""
     stack = PublishedStack(path.stem)
     modes: tuple[str, ...] = MODES
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
@@ -126,7 +129,7 @@ def read_stack(path: Path) -> PublishedStack:
         if not text or text.startswith("#"):
             continue
         if not text.startswith("!"):
-            stack.frames.append(_frame(text))
+            stack.frames.append(_frame(f"{path.name}:{number}", text))
             continue
         word, _, rest = text[1:].partition(" ")
         rest = rest.strip()
@@ -135,7 +138,8 @@ def read_stack(path: Path) -> PublishedStack:
         elif not _about_the_stack(stack, word, rest):
             for mode in modes:
                 if not _about_the_result(stack.expected[mode], word, rest):
-                    message = f"{path.name}:{number}: {text}"
+                    verdicts = f"no such verdict; there are {', '.join(VerdictCode.__members__)}"
+                    message = f"{path.name}:{number}: {verdicts if word == 'verdict' else text}"
                     raise ValueError(message)
     return stack
 
@@ -145,10 +149,10 @@ def stack_files() -> list[Path]:
     return sorted(FOLDER.glob("*.txt"))
 
 
-def _frame(text: str) -> PublishedFrame:
-    match = re.fullmatch(r"(~?)([^!]+)!(.*)", text)
-    if match is None:
-        message = f"not module!function: {text}"
+def _frame(place: str, text: str) -> PublishedFrame:
+    match = re.fullmatch(r"(~?)([^!\s]+)!(.*)", text)
+    if match is None or re.search(r"\+0x[0-9a-f`]+( |$)", match[3], re.IGNORECASE):
+        message = f"{place}: one module!function, without number and offset: {text}"
         raise ValueError(message)
     return PublishedFrame(match[2], match[3], bool(match[1]))
 
@@ -187,7 +191,10 @@ def _about_the_result(expected: Expectation, word: str, rest: str) -> bool:
             expected.exception = expected.thrown_at = expected.signature = None
         case "handled":
             expected.handled = True
-        case "verdict" | "says" | "exception" | "thrown-at" | "signature" | "xfail":
+        case "verdict":
+            expected.verdict = rest
+            return rest in VerdictCode.__members__
+        case "says" | "exception" | "thrown-at" | "signature" | "xfail":
             setattr(expected, word.replace("-", "_"), rest)
         case _:
             return False

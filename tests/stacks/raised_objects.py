@@ -9,6 +9,8 @@ from throwstack.core.memory import PAGE_SIZE
 from throwstack.core.registers import Arch
 
 _FAULT = Raised(0xC0000005, (0, 0x18))
+_RUST_PANIC = "rust_panic"
+"""What Rust throws for a panic: a type descriptor with this name, undecorated."""
 
 
 class RaisedObjects:
@@ -34,7 +36,8 @@ class RaisedObjects:
         size = 8 * self._arch.pointer_size
         layout.place("text", raised.message.encode() + b"\0")
         layout.place("object", Ptr("", BASE), Ptr("text"), b"\1" + b"\0" * 31)
-        types = [((".PAV" if is_pointer else ".?AV") + decorated.replace("*", ""), size)]
+        own = name if name == _RUST_PANIC else (".PAV" if is_pointer else ".?AV") + decorated.replace("*", "")
+        types = [(own, size)]
         if raised.message:
             types.append((".?AVexception@std@@", size))
         throw(layout, *types)

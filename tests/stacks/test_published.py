@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.stacks.differences import differences
-from tests.stacks.outcomes import LaidOut
+from tests.stacks.outcomes import LaidOut, Outcome
 from tests.stacks.published import FOLDER, MODES, PublishedStack, read_stack, stack_files
 from throwstack.core.registers import Arch
 from throwstack.names.demangle import undecorate
@@ -49,6 +49,31 @@ def test_documents_name_every_family() -> None:
         for family in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
     }
     assert named == {path.stem.partition("-")[0] for path in FILES}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("!no-row\n00 ntdll!NtWaitForSingleObject", "pasted.txt:2: one module!function, without number and offset"),
+        ("!no-row\napp!main+0x10", "pasted.txt:2: one module!function, without number and offset"),
+        ("!no-row\napp!main+0x10 [main.c @ 7]", "pasted.txt:2: one module!function, without number and offset"),
+        ("!row\n!verdict CRASHED_WAITING\napp!main", "pasted.txt:2: no such verdict; there are CRASHED_IN_SHUTDOWN, "),
+        ("!row\n!thrown_at app!main", "pasted.txt:2: !thrown_at app!main"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_its_line(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "pasted.txt"
+    path.write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=f"^{re.escape(why)}"):
+        read_stack(path)
+
+
+@pytest.mark.parametrize(("text", "mode"), [("app!main", "all names"), ("!all-names\n!row\napp!main", "exports only")])
+def test_nothing_is_as_written_where_nothing_is_written(tmp_path: Path, text: str, mode: str) -> None:
+    path = tmp_path / "pasted.txt"
+    path.write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=f"^pasted: neither !row nor !no-row for {mode}"):
+        differences(read_stack(path), mode, Outcome(None, ()))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -47,6 +47,10 @@ class End(Enum):
     FAULT = "the walk failed"
     """An exception that the code did not foresee, caused by the contents of the stack or of an image."""
 
+    def in_words(self, detail: str) -> str:
+        """Return the reason with the address or number that belongs to it, as far as there is one."""
+        return f"{self.value}: {detail}" if detail else self.value
+
 
 @dataclass(frozen=True, slots=True)
 class StackBounds:

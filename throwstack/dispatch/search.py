@@ -112,9 +112,7 @@ class _Search:
             answer = self._taken(item, frames, low, is_proven=is_proven, is_outer=bool(found))
             walk = guarded_walk(self._target.walk, item.context.registers, self._stack)
             (handled if answer.taken is Taken.YES else found).append((item, walk))
-            if answer.taken is Taken.YES:
-                notes.append(f"{_of(item)} was dispatched further out, and a handler seems to have taken it{_at(item)}")
-            elif answer.taken is Taken.UNKNOWN:
+            if answer.taken is Taken.UNKNOWN:
                 notes.append(f"{_of(item)}: a handler may have taken it{_at(item)}: {answer.why}")
             # A function that captured itself is in the walk from its CONTEXT once more.
             low = item.context.registers.sp + captures_itself(self._target, item.context.registers.ip)

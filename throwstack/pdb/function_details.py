@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from throwstack.pdb.inline_sites import line_at
 from throwstack.pdb.signatures import Signatures
@@ -21,11 +21,16 @@ _MAX_BODY = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class FunctionBody:
-    """The records of the function at a place: number of a section, offset in it, and the records up to S_END."""
+    """The records of the function at a place: number of a section, offset in it, and the records up to S_END.
+
+    `type_here` returns the number in this PDB of a type that the records refer to. They may refer to one of another
+    module, in code that is generated at link time: what was inlined from there has its variables.
+    """
 
     section: int
     offset: int
     records: bytes
+    type_here: Callable[[int], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,8 @@ class FunctionDetails:
         if body is None or function is None or function.scope.extent is None:
             return None
         inlined, whole = _at_place(function.scope, body.section, body.offset)
-        return FunctionAt(body.section, body.offset, function, (*reversed(inlined), whole))
+        scopes = (tuple(_with_type(one, body.type_here) for one in scope) for scope in (*reversed(inlined), whole))
+        return FunctionAt(body.section, body.offset, function, tuple(scopes))
 
     def signature(self, records: bytes, name: str) -> str:
         """Return the signature of the function with these `records`, which is called `name`; "" if it has no type."""
@@ -91,6 +97,12 @@ class FunctionDetails:
         if len(self._kept) > _KEPT_FUNCTIONS:
             self._kept.popitem(last=False)
         return made
+
+
+def _with_type(variable: VariableSymbol, type_here: Callable[[int], int]) -> VariableSymbol:
+    """Return the variable with the number that its type has in this PDB."""
+    number = type_here(variable.type)
+    return variable if number == variable.type else replace(variable, type=number)
 
 
 def _at_place(

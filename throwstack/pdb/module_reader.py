@@ -75,6 +75,14 @@ class ModuleReader:
             found.append((self._resolved(index, lines, site.id), path, line))
         return found[::-1]
 
+    def number_here(self, index: int, number: int) -> int:
+        """Return the number in this PDB of a type that module `index` refers to; 0 if it is not found.
+
+        Code that is generated at link time refers so to what it inlines from other modules, and to the types there.
+        """
+        lines = self._lines(index) if number & _IMPORTED else None
+        return number if not number & _IMPORTED else 0 if lines is None else self._resolved(index, lines, number)
+
     def _resolved(self, index: int, lines: ModuleLines, number: int) -> int:
         """Return the id in this PDB of an inlined function, maybe one of another module; 0 if it is not found."""
         if not number & _IMPORTED:

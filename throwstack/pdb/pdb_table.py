@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from throwstack.core.registers import Arch
 from throwstack.files.symbol_path import Say
@@ -197,7 +198,8 @@ class PdbTable(SymbolTable):
             record = self.pdb.function_record(rva)
             if record is None:
                 return None
-            return FunctionBody(record.section, record.offset, self.pdb.symbols_of(record))
+            type_here = partial(self.pdb.modules.number_here, record.module)
+            return FunctionBody(record.section, record.offset, self.pdb.symbols_of(record), type_here)
         except NotAPdb as error:
             self.damaged(error)
             return None

@@ -139,11 +139,6 @@ class FrameDetail:
 NO_DETAIL = FrameDetail()
 
 
-def ending(walk: Walk | WalkReport) -> str:
-    """Return why a walk ended, in words."""
-    return f"{walk.end.value} {walk.detail}".rstrip()
-
-
 def walk_report(
     target: Target,
     walk: Walk,
@@ -159,7 +154,7 @@ def walk_report(
     `substitutes` are the addresses of pages that come from image files and not from the dump. If `is_throw` is true,
     the registers of the first frame are reported whatever `detail` says.
     """
-    said = "" if walk.is_complete else f"stack ends here: {ending(walk)}"
+    said = "" if walk.is_complete else f"stack ends here: {walk.end.in_words(walk.detail)}"
     first = replace(detail, registers=True) if is_throw else detail
     frames = frame_reports(target, walk.frames, substitutes, ending=said, context=context, detail=detail, first=first)
     return WalkReport(tuple(frames), walk.end, escape(walk.detail, WHOLE))

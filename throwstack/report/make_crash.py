@@ -31,11 +31,19 @@ from throwstack.report.crash_report import (
     InnerException,
     ProcessSummary,
 )
-from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkReport, ending, walk_report
+from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkReport, walk_report
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.report.verdict import verdict
 from throwstack.stuck.error_box import box_text
-from throwstack.stuck.signature import Signature, kind_of_failure, signature, thrown_at, waiting_signature, waits_at
+from throwstack.stuck.signature import (
+    Signature,
+    is_raised_by_call,
+    kind_of_failure,
+    signature,
+    thrown_at,
+    waiting_signature,
+    waits_at,
+)
 from throwstack.stuck.stuck_thread import ExceptionRole, StuckThread
 from throwstack.unwind.target import Target
 
@@ -92,6 +100,7 @@ class _CrashMaker:
                 throwing = stack
                 self._notes += _about_the_throw(walk)
         self._notes += _about_the_others(stuck, exceptions)
+        self._notes += list(self._about_the_taken())
         if exceptions:
             where, signed = exceptions[0].thrown_at, exceptions[0].signature
         else:
@@ -133,6 +142,20 @@ class _CrashMaker:
             where, signed = self._named_after(exception, walk, made.type)
             found.append(replace(made, role=stuck.role_of(index), thrown_at=where, signature=signed))
         return found
+
+    def _about_the_taken(self) -> Iterator[str]:
+        """Yield a note about each exception that a handler has taken, but none about those that have the row itself."""
+        exceptions = self._stuck.exceptions
+        shown = {exception.context.address for exception in exceptions}
+        for item in self._stuck.taken:
+            if item.context.address not in shown:
+                thrown = f"{item.record.code:#010x}{_title_of_runtime(self._exception(item))}"
+                is_outer = exceptions and item.context.registers.sp > exceptions[0].context.registers.sp
+                where = "further out on this stack" if is_outer else "on this stack"
+                yield (
+                    f"{where} {thrown} was raised at {item.record.address:#x}; "
+                    f"a handler seems to have taken it ({item.where})"
+                )
 
     def _part(self, name: str) -> Guard:
         return Guard(lambda reason: self._notes.append(f"{name}: {reason}"))
@@ -185,7 +208,8 @@ class _CrashMaker:
         where, signed = "", None
         with self._part("throwing stack"):
             names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
-            where = self._place(thrown_at(names, is_raised=not is_fault(exception.record.code)) or names[0])
+            is_raised = is_raised_by_call(names) or not is_fault(exception.record.code)
+            where = self._place(thrown_at(names, is_raised=is_raised) or names[0])
             kind = thrown_type or kind_of_failure(exception.record, names) or f"{exception.record.code:#010x}"
             signed = signature(names, kind)
         return where, signed
@@ -222,7 +246,7 @@ def _blocker(module: str, symbol: str) -> BlockerReport:
 
 def _about_the_throw(walk: Walk) -> Iterator[str]:
     if not walk.is_complete:
-        yield f"throwing stack ends early: {ending(walk)}"
+        yield f"throwing stack ends early: {walk.end.in_words(walk.detail)}"
 
 
 def _about_the_others(stuck: StuckThread, reports: Sequence[ExceptionReport]) -> Iterator[str]:
@@ -234,8 +258,13 @@ def _about_the_others(stuck: StuckThread, reports: Sequence[ExceptionReport]) ->
             yield f"ended by {title} at {where} ({other.where})"
         elif made.role is ExceptionRole.OUTER:
             label = "the original exception" if index + 1 == len(reports) else "an exception"
-            title = f" ({escape(made.title, _TITLE_LIMIT)})" if made.type or made.message else ""
+            title = _title_of_runtime(made)
             yield (
                 f"raised while {label} {other.record.code:#010x}{title} at {other.record.address:#x} was being handled "
                 f"({other.where})"
             )
+
+
+def _title_of_runtime(made: ExceptionReport) -> str:
+    """Return in parentheses what an exception of a language's runtime is, or "": another's title repeats its code."""
+    return f" ({escape(made.title, _TITLE_LIMIT)})" if made.type or made.message else ""

@@ -89,7 +89,7 @@ class BeyondWalk:
             return Proven(frames[max(guess - 1, 0)].sp, f"{start} is a guess from {frames[guess].ip:#x} on")
         reached = frames[-1].sp if frames else 0
         if not walk.is_complete:
-            return Proven(reached, f"{start} ended early: {walk.end.value} {walk.detail}".rstrip())
+            return Proven(reached, f"{start} ended early: {walk.end.in_words(walk.detail)}")
         base = stack.bounds.base
         if not frames or base - reached > _NEAR_BASE:  # on a stack that is a fiber's the difference is negative
             return Proven(reached, f"{start} ends at {reached:#x}, far from its base at {base:#x}")

@@ -97,8 +97,8 @@ def led_by_cause(target: Target, stuck: StuckThread) -> StuckThread:
         cause, may_be = _cause(target, stuck)
         if may_be is not None:
             notes.append(
-                f"it may only be how {may_be.record.code:#010x} at {may_be.record.address:#x} ended: "
-                "the frames between the two are not certain"
+                f"this exception may not be the cause, but only how {may_be.record.code:#010x} at "
+                f"{may_be.record.address:#x} ended: the frames between the two are not certain"
             )
         notes = [*stuck.notes, *notes]
         return replace(

@@ -7,6 +7,7 @@ versions it is for. Each other line is one of these:
     reports  core::panicking::.*            a role, and a pattern of functions that have it
     begins+reports  terminate               two roles at once
     helps  (ntdll|kernel32)!.*              a pattern with `!` is for `module!function`, with the module in lower case
+    reports  panicking::(?!try).*           the `!` of `(?!` does not count
     # example: app!f < app!g -> app!g       a stack, innermost first, and the signature that it must get
     #     < app!h -> app!g                  a long example goes on in lines that are indented like this one
     # waiting: ntdll!NtX < app!g -> app!g   the same for the stack of a thread that waits without an exception
@@ -106,6 +107,11 @@ def _rules() -> tuple[list[_Rule], list[_Rule]]:
     """Return the rules for names, and those for `module!function`."""
     rules = [rule for _, text in families() for rule in rules_of(text)]
     return (
-        [_Rule(roles, pattern) for roles, pattern in rules if "!" not in pattern],
-        [_Rule(roles, pattern) for roles, pattern in rules if "!" in pattern],
+        [_Rule(roles, pattern) for roles, pattern in rules if not _is_qualified(pattern)],
+        [_Rule(roles, pattern) for roles, pattern in rules if _is_qualified(pattern)],
     )
+
+
+def _is_qualified(pattern: str) -> bool:
+    """Say whether `pattern` is for `module!function`. The mark of a look-ahead, `(?!`, is no mark of a module."""
+    return "!" in pattern.replace("(?!", "")

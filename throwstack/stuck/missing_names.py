@@ -99,7 +99,8 @@ def missing_names(symbols: Symbols) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if any(blocker.proves_exception for blocker in wanted) and not len(image.exports) and not found:
             nameless.append(label)
         elif image in lacking:
-            reasons.append(f"{label} does not export {_FILTER.symbol}, in which crashed threads wait, or not readably")
+            what = f"no export {_FILTER.symbol} can be found in {label}"
+            reasons.append(f"{what}: threads that crashed and wait in it may be missed")
         else:
             lost = [one.symbol for one in wanted if one not in found and image.exports.may_lack(one.symbol)]
             if lost:

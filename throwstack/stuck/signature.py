@@ -48,6 +48,7 @@ _DISPATCHERS = frozenset(
         *("RtlRaiseException", "RtlRaiseStatus", "RtlDispatchException", "RaiseException"),
     }
 )
+_RAISES = frozenset({"RaiseException", "RtlRaiseException", "RtlRaiseStatus"})
 _THROWS = frozenset({"_CxxThrowException", "CxxThrowException", "__cxa_throw"})
 """What the compiler calls for a C++ `throw`."""
 _FAILURES = (BlockerKind.PURE_CALL, BlockerKind.INVALID_PARAMETER, BlockerKind.TERMINATE, BlockerKind.ABORT)
@@ -148,6 +149,15 @@ def is_machinery(name: str) -> bool:
     module, mark, symbol = name.rpartition("!")
     bare = re.sub(r"\+0x[0-9a-f]+$", "", symbol)
     return Role.CARRIES in roles_of(module.lower() if mark else "", plain_name(bare))
+
+
+def is_raised_by_call(names: Sequence[Name]) -> bool:
+    """Say whether the stack `names`, innermost first, begins in a function that raises an exception when it is called.
+
+    Such an exception may have the code of a fault. Example: Visual Basic raises 0xC000008F, which is that of an inexact
+    result of floating-point numbers, for each of its run-time errors.
+    """
+    return bool(names) and not names[0].is_doubtful and plain_name(names[0].symbol) in _RAISES
 
 
 def thrown_at(names: Sequence[Name], *, is_raised: bool = False) -> Name | None:

@@ -35,7 +35,9 @@ class StuckThread:
     the stack that threw it; a walk that failed has the end `End.FAULT`.
     `blocked_walk` is the stack on which the thread waits, or None if the thread's registers are not known. `notes` are
     remarks for the user. `dispatch` says who has not come back, if an exception is being dispatched and no blocking
-    function says what the thread waits for; else it is None.
+    function says what the thread waits for; else it is None. `taken` are the exceptions that a handler has taken
+    although their dispatch is still on the stack, innermost first. If they were asked for, they can be in `exceptions`
+    as well.
     """
 
     stack: ThreadStack
@@ -46,6 +48,7 @@ class StuckThread:
     notes: tuple[str, ...]
     dispatch: DispatchState | None = None
     end_count: int = 0
+    taken: tuple[SavedException, ...] = ()
 
     def role_of(self, index: int) -> ExceptionRole:
         """Return what the exception at `index` of `exceptions` has to do with the others."""

@@ -197,4 +197,4 @@ class Triage:
         )
         found = self._evidence.in_flight(stack, blocked)
         exceptions, walks = (exception, *found.exceptions), (walk, *found.walks)
-        return StuckThread(stack, (function,), exceptions, walks, walk, found.notes)
+        return StuckThread(stack, (function,), exceptions, walks, walk, found.notes, taken=found.taken)

@@ -77,9 +77,9 @@ class WalkEvidence:
         found = self.in_flight(stack, blocked)
         if not is_blocked and not proofs:
             self.unexplained = "" if found.exceptions else self._without_exception(names, walk.frames, found)
-            thread = StuckThread(stack, blocked_in(pairs), (), (), walk, (*notes, *box_notes))
+            thread = StuckThread(stack, blocked_in(pairs), (), (), walk, (*notes, *box_notes), taken=found.taken)
             return self._in_dispatch(thread, walk.frames, found) or self._in_catch_block(stack, walk, notes)
-        if not found.exceptions and not found.notes and self._is_doubtful(names, blockers):
+        if not (found.exceptions or found.taken or found.notes) and self._is_doubtful(names, blockers):
             return None
         missed = self._missed_dispatch(names, walk.frames, found)
         found = _without_signals(found, may_be_all=not proofs)
@@ -89,7 +89,8 @@ class WalkEvidence:
         thrown = found.exceptions[0].context.registers.sp if found.exceptions else stack.bounds.base
         inside = sum(frame.sp < thrown for frame in walk.frames)
         waits = [pair for pair, counts in zip(pairs, explaining(blockers, inside), strict=True) if counts]
-        return StuckThread(stack, blocked_in(waits), found.exceptions, found.walks, walk, notes)
+        exceptions, walks = found.exceptions, found.walks
+        return StuckThread(stack, blocked_in(waits), exceptions, walks, walk, notes, taken=found.taken)
 
     def in_flight(self, stack: ThreadStack, blocked: SearchStart) -> FoundExceptions:
         """Return the exceptions in flight on the thread.

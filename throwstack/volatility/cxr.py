@@ -130,11 +130,12 @@ def _title(stuck: StuckThread, index: int) -> str:
     if len(stuck.exceptions) == 1:
         return found
     if role is ExceptionRole.END:
-        return f"raised while the exception further out was being reported: {found}"
+        return f"raised while an earlier exception (the stack above) was being reported: {found}"
     has_outer = len(stuck.exceptions) > 1 + stuck.end_count
     if not has_outer or (index and index + 1 == len(stuck.exceptions)):
         return f"original exception {found}"
-    return f"raised while the exception further out was being handled: {found}"
+    where = "the next stack below" if index or not stuck.end_count else "a stack further below"
+    return f"raised while an earlier exception ({where}) was being handled: {found}"
 
 
 def _described(exception: ExceptionReport) -> str:

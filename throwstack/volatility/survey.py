@@ -164,10 +164,11 @@ class Survey:
                 impaired.append(process)
             yield item, process
         if impaired:
-            first = impaired[0]
+            first, count = impaired[0], len(impaired)
+            which = "1 process" if count == 1 else f"{count} processes"
             log.warning(
-                "not everything could be read of %d of the processes looked at, such as %s (PID %d): %s (-v names all)",
-                *(len(impaired), escape(first.name), first.pid, first.problems[0]),
+                "%s could be read only in part, and a stuck thread may be missed%s: %s (PID %d): %s (-v names all)",
+                *(which, "" if count == 1 else "; the first", escape(first.name), first.pid, first.problems[0]),
             )
 
     def findings(self, sides: Sides | None = None) -> Iterator[Finding]:

@@ -122,5 +122,5 @@ class ThreadWalker:
         if stack.registers is None:
             return StackPart(side, target, (), stack.missing, stack.bounds)
         walk = target.unwinder.walk(stack.registers, current_stack(target, stack).bounds)
-        ending = "" if walk.is_complete else f"{walk.end.value} {walk.detail}".rstrip()
+        ending = "" if walk.is_complete else walk.end.in_words(walk.detail)
         return StackPart(side, target, walk.frames, ending, stack.bounds)

@@ -25,7 +25,7 @@ def test_each_step_says_its_rule_and_its_outcome(caplog: pytest.LogCaptureFixtur
     assert [record.getMessage() for record in caplog.records] == [
         f"{leaf + 1:#x}: leaf function: returns to {back:#x} by the word at {int(sp):#x}, cfi",
         f"{back:#x}: unwind codes: returns to {back:#x} by the word at {int(top):#x}, scan; {lost}",
-        f"{back:#x}: unwind codes: the walk ends: start of the thread return address 0",
+        f"{back:#x}: unwind codes: the walk ends: start of the thread: return address 0",
     ]
 
 

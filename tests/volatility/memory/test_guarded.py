@@ -250,7 +250,7 @@ def test_a_thread_whose_throwing_stack_cannot_be_walked_has_its_row(session: Ses
         names = [column.title for column in CRASH_COLUMNS]
         changed = {name for name, was, now in zip(names, whole, cells, strict=True) if str(was) != str(now)}
         assert changed <= {"Thrown At", "Signature", "Notes"}
-        assert "throwing stack ends early: the walk failed unexpected OverflowError" in cells[-1]
+        assert "throwing stack ends early: the walk failed: unexpected OverflowError" in cells[-1]
 
 
 @pytest.mark.usefixtures("caught")

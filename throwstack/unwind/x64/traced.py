@@ -32,7 +32,7 @@ class Traced:
 
 def _in_words(outcome: Step | Stop) -> str:
     if isinstance(outcome, Stop):
-        return f"the walk ends: {outcome.end.value} {outcome.detail}".rstrip()
+        return f"the walk ends: {outcome.end.in_words(outcome.detail)}"
     how = "interrupted at" if outcome.is_interrupted else "returns to"
     where = "" if outcome.slot is None else f" by the word at {outcome.slot:#x}"
     notes = "".join(f"; {text}" for text in dict.fromkeys((outcome.note, outcome.gap)) if text)

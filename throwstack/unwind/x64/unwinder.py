@@ -87,7 +87,7 @@ class Unwinder:
         plan = self._plans.interrupted(ip) if at.is_interrupted else self._plans.called(ip)
         if plan is None:
             return "no unwind data"
-        return f"{plan.end.value}: {plan.detail}" if isinstance(plan, Stop) else plan.rule
+        return plan.end.in_words(plan.detail) if isinstance(plan, Stop) else plan.rule
 
     def step(self, at: Step, stack: StackBounds) -> Step | Stop:
         """Return the caller of the frame `at`, or a `Stop` that says why none was found.

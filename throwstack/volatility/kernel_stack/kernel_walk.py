@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import BP, Arch, Registers
-from throwstack.unwind import x64, x86
+from throwstack.unwind import trace, x64, x86
 from throwstack.unwind.target import Target
 from throwstack.unwind.walk import Step, walk
 from throwstack.volatility.memory.machine import Machine
@@ -86,7 +86,7 @@ class KernelWalker:
             is_user = last.return_address is not None and last.return_address < _USER_END
             return KernelSide(frames, "" if is_user else f"interrupted on another stack at {last.return_slot:#x}")
         is_whole = found.end is End.THREAD_START and not trap_frame
-        return KernelSide(frames, "" if is_whole else f"{found.end.value} {found.detail}".rstrip())
+        return KernelSide(frames, "" if is_whole else found.end.in_words(found.detail))
 
     def _entries_named(self, frames: Sequence[Frame], *, leaves_stack: bool) -> Iterator[Frame]:
         """Yield the frames of an x64 kernel stack; a note on each entry point's frame says where its trap frame is.
@@ -113,6 +113,9 @@ class KernelWalker:
                 frames += found.frames
                 return KernelSide(tuple(frames), _reason(found, trap_frame))
             index, trap = cut
+            if trace.is_on():
+                outcome = f"trap frame at {trap:#x} instead of a caller"
+                trace.step(found.frames[index].ip, "entry point of the kernel", outcome)
             entry = _entry_frame(found.frames, index, trap)
             frames += [*found.frames[:index], entry]
             interrupted = self._interrupted(trap)
@@ -196,7 +199,8 @@ def _entry_frame(frames: tuple[Frame, ...], index: int, trap: int) -> Frame:
 
 
 def _reason(walk: Walk, trap_frame: int) -> str:
+    why = "" if walk.is_complete else walk.end.in_words(walk.detail)
     if trap_frame:
-        end = "" if walk.is_complete else f": {walk.end.value} {walk.detail}".rstrip()
+        end = f": {why}" if why else ""
         return f"the trap frame at {trap_frame:#x} was not reached{end}"
-    return "" if walk.is_complete else f"{walk.end.value} {walk.detail}".rstrip()
+    return why
