@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 
 import pytest
 
-from tests.support.given_names import GivenNames
-from tests.support.targets import GivenWalk
-from throwstack.core.contexts import Context
-from throwstack.core.exception_record import ExceptionRecord
-from throwstack.core.frames import End, Frame, Trust, Walk
+from tests.support.taken_scenes import (
+    CONTEXT,
+    DISPATCHER,
+    HANDLED,
+    LOW,
+    NTDLL,
+    OF_BLOCK,
+    RECORD,
+    SEARCHER,
+    scene,
+    thrown,
+)
 from throwstack.core.memory import memory_of
 from throwstack.core.registers import Arch, Registers
-from throwstack.dispatch.saved_exception import Route, SavedException
+from throwstack.dispatch.saved_exception import Route
 from throwstack.dispatch.taken import (
     Answer,
     Registered,
@@ -27,60 +32,9 @@ from throwstack.dispatch.taken import (
     shows_start_of_dispatch,
     taken,
 )
-from throwstack.images.image import ImageMap
-from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.symbols import Name, SymbolKind, Symbols, SymbolTable
-from throwstack.unwind.target import Target
 
-NTDLL = Module("ntdll.dll", r"C:\Windows\System32\ntdll.dll", 0x77000000, 0x100000)
-APP = Module("app.exe", r"C:\app.exe", 0x00400000, 0x100000)
-RUNTIME = Module("msvcr100.dll", r"C:\Windows\System32\msvcr100.dll", 0x78000000, 0x100000)
-LOW, RECORD, CONTEXT, SIZE = 0x10000, 0x10800, 0x10900, 0x1000
-OF_BLOCK = LOW + 0x700
-"""Where what runs a catch block has its exception registration: {next, handler in the C++ runtime}."""
-DISPATCHER, SEARCHER = "KiUserExceptionDispatcher", "RtlDispatchException"
 GUESSED = "the stack between was guessed"
-
-
-def scene(
-    arch: Arch,
-    *names: str,
-    guessed: int | None = None,
-    arguments: tuple[int, ...] = (),
-    at: int = LOW + 0x100,
-    outside: tuple[str, ...] = (),
-    more: Mapping[int, int] = MappingProxyType({}),
-) -> tuple[Target, list[Frame]]:
-    """A thread in `names`, innermost first, below the CONTEXT; `outside` are the frames above it.
-
-    The frame with the index `guessed` was found by a scan. `arguments` are words on the stack from `at` on, `more` are
-    others by their addresses.
-    """
-    frames, of = [], {}
-    for index, symbol in enumerate((*names, *outside)):
-        ip = NTDLL.base + 0x1000 * (index + 1)
-        sp = LOW + 0x40 * (index + 1) if index < len(names) else CONTEXT + 0x300 + 0x40 * index
-        of[ip] = symbol
-        trust = Trust.SCAN if index == guessed else Trust.PROLOGUE
-        registers = Registers(ip, tuple(sp if n == 4 else None for n in range(len(arch.register_names))))
-        frames.append(Frame(registers, sp, 0, sp, trust))
-    data = bytearray(SIZE)
-    data[OF_BLOCK - LOW + 4 : OF_BLOCK - LOW + 8] = (RUNTIME.base + 0x1000).to_bytes(4, "little")
-    words = b"".join(word.to_bytes(4, "little") for word in arguments)
-    data[at - LOW : at - LOW + len(words)] = words
-    for address, word in more.items():
-        data[address - LOW : address - LOW + 4] = word.to_bytes(4, "little")
-    memory = memory_of({LOW: bytes(data)})
-    images = ImageMap(memory, ModuleMap([NTDLL, APP, RUNTIME]))
-    return Target(
-        arch, memory, images, GivenNames(images, of), GivenWalk(Walk(tuple(frames), End.THREAD_START))
-    ), frames
-
-
-def thrown(arch: Arch, *, flags: int = 0, route: Route = Route.DISPATCHER, ip: int = 0x401000) -> SavedException:
-    registers = Registers(ip, tuple(CONTEXT + 0x400 if n == 4 else None for n in range(len(arch.register_names))))
-    record = ExceptionRecord(0xC0000005, flags, ip, 0, (), RECORD, 0)
-    return SavedException(record, Context(arch, CONTEXT, 0, registers, *[0] * 7), (route,), LOW + 0x200)
 
 
 def ask(arch: Arch, *names: str, registered: Registered | None = None, flags: int = 0, **scenery) -> Answer:
@@ -271,9 +225,6 @@ def test_a_flag_of_unwinding_is_believed_where_nothing_speaks_against_it(names, 
     assert ask(Arch.X64, *names, flags=2, **scenery).taken is Taken.YES
 
 
-HANDLED = ("waits", "ExecuteHandler2", SEARCHER, DISPATCHER)
-
-
 @pytest.mark.parametrize(("is_known", "chain"), [(True, (OF_BLOCK,)), (False, ()), (False, (LOW + 0x400,))])
 def test_on_x86_an_except_block_on_top_of_a_handler_explains_the_flag(is_known, chain):
     """Delphi's except blocks run there, without a function that unwinds."""
@@ -287,71 +238,6 @@ def test_on_x86_a_damaged_chain_explains_no_flag_and_on_x64_no_handler_does():
     assert ask(Arch.X86, *HANDLED, flags=2, registered=damaged).taken is Taken.UNKNOWN
     names = ("waits", "RtlpExecuteHandlerForException", SEARCHER, DISPATCHER)
     assert ask(Arch.X64, *names, flags=2).taken is Taken.UNKNOWN
-
-
-NODE, OUTER_NODE = LOW + 0x400, CONTEXT + 0x200
-IN_NTDLL, IN_APP = NTDLL.base + 0x500, APP.base + 0x500
-
-
-def with_chain(*chain: int, handler: int = IN_APP, low: int = LOW, of: tuple[int, ...] = (), **scenery) -> Answer:
-    """Ask where a handler was called and the whole chain has no registration for the exception.
-
-    The registration at `NODE` has `handler`. `of` are the registrations by which other exceptions are found.
-    """
-    target, frames = scene(Arch.X86, *HANDLED, more={NODE + 4: handler}, **scenery)
-    found = tuple(replace(thrown(Arch.X86, ip=0x402000), frame_sp=node) for node in of)
-    return taken(target, thrown(Arch.X86), frames, low, Registered(found, chain, is_known=True))
-
-
-def test_on_x86_registrations_of_the_block_that_runs_are_sound():
-    assert with_chain(NODE, OUTER_NODE).taken is Taken.YES
-
-
-@pytest.mark.parametrize("low", [LOW, NODE])
-def test_on_x86_a_registration_whose_handler_is_not_code_is_damaged(low):
-    assert with_chain(NODE, handler=0x1234, low=low) == Answer(
-        Taken.UNKNOWN, f"the handler 0x1234 of the exception registration at {NODE:#x} is not code"
-    )
-
-
-def test_on_x86_a_registration_that_cannot_be_read_is_damaged():
-    assert with_chain(LOW - 0x800, low=LOW - 0x1000) == Answer(
-        Taken.UNKNOWN, f"the handler 0x0 of the exception registration at {LOW - 0x800:#x} is not code"
-    )
-
-
-def test_on_x86_registrations_of_other_parts_of_the_stack_say_nothing_of_the_exception():
-    assert with_chain(NODE, OF_BLOCK, handler=0x1234, low=NODE + 4).taken is Taken.YES
-    assert with_chain(OF_BLOCK, CONTEXT, handler=0x1234).taken is Taken.YES
-    assert with_chain(CONTEXT - 4, handler=0x1234).taken is Taken.UNKNOWN
-
-
-def test_on_x86_ntdll_registers_its_handler_for_an_exception_that_is_found_by_it():
-    assert with_chain(NODE, handler=IN_NTDLL) == Answer(
-        Taken.UNKNOWN, f"the exception registration at {NODE:#x} is ntdll's, and no exception is found by it"
-    )
-    assert with_chain(NODE, handler=IN_NTDLL, of=(OUTER_NODE,)).taken is Taken.UNKNOWN
-    assert with_chain(NODE, handler=IN_NTDLL, of=(OUTER_NODE, NODE)).taken is Taken.YES
-
-
-def test_on_x86_the_registration_whose_handler_was_asked_is_in_the_chain():
-    """RtlUnwind unlinks the registrations further in than the one whose handler took it, but not that one."""
-    asked = {"arguments": (RECORD, OUTER_NODE, CONTEXT), "at": LOW + 0x88}
-    assert with_chain(OF_BLOCK, OUTER_NODE, **asked).taken is Taken.YES
-    assert with_chain(NODE, OUTER_NODE, **asked).taken is Taken.YES
-    assert with_chain(OF_BLOCK, OUTER_NODE + 0x100, **asked) == Answer(
-        Taken.UNKNOWN,
-        f"the exception registration at {OUTER_NODE:#x}, whose handler was asked, is not in the thread's chain",
-    )
-
-
-@pytest.mark.parametrize(("chain", "expected"), [((NODE, OUTER_NODE), Taken.YES), ((NODE,), Taken.UNKNOWN)])
-def test_on_x86_of_several_registrations_that_were_asked_one_is_in_the_chain(chain, expected):
-    """The arguments of two frames: 0x40 bytes are between them."""
-    words = (RECORD, OUTER_NODE + 0x100, CONTEXT, *[0] * 13, RECORD, OUTER_NODE, CONTEXT)
-    answer = with_chain(*chain, arguments=words, at=LOW + 0x88)
-    assert answer.taken is expected
-    assert (f"registration at {OUTER_NODE + 0x100:#x}" in answer.why) is (expected is Taken.UNKNOWN)
 
 
 @pytest.mark.parametrize(("below", "expected"), [(1 << 20, Taken.YES), ((1 << 20) + 4, Taken.UNKNOWN)])

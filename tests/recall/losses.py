@@ -36,6 +36,8 @@ class Kind(Enum):
 
     STACK = "page of its stack"
     TEB = "page of its TEB"
+    STACK_AND_TEB = "pages of its stack and its TEB"
+    OWN_STACK = "page of a stack that its TEB does not name"
     LOADER = "page of loader data"
     HEADERS = "page of headers"
     EXPORTS = "page of exports"
@@ -53,7 +55,7 @@ class Kind(Enum):
         return self in _OF_THREADS
 
 
-_OF_THREADS = frozenset({Kind.STACK, Kind.TEB, Kind.STUB, Kind.ZERO, Kind.JUNK})
+_OF_THREADS = frozenset({Kind.STACK, Kind.TEB, Kind.STACK_AND_TEB, Kind.OWN_STACK, Kind.STUB, Kind.ZERO, Kind.JUNK})
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,13 @@ def losses(subject: Subject, overlay: Overlay, pid: int, rows: dict[int, Finding
     process = subject.process(pid)
     assert process is not None
     tids = {one.tid for one in subject.stuck if one.pid == pid}
-    yield from _pages(subject, overlay, process, tids)
+    pages = list(_pages(subject, overlay, process, tids))
+    yield from pages
+    yield from _pairs(pages)
     yield from _names(overlay, process, rows)
     for tid, finding in sorted(rows.items()):
         if tid in tids:
+            yield from _own_stacks(subject, process, finding)
             yield from _slots(process, finding)
             yield from _stubs(subject, process, finding)
 
@@ -117,6 +122,31 @@ def _private_ranges(subject: Subject, process: Process) -> Iterator[tuple[int, i
         if thread.teb:
             size = 4 * PAGE_SIZE if process.is_wow64 else 2 * PAGE_SIZE if subject.machine.is_64bit else PAGE_SIZE
             yield thread.teb & -PAGE_SIZE, (thread.teb & -PAGE_SIZE) + size, thread.tid, Kind.TEB
+
+
+def _pairs(found: list[Loss]) -> Iterator[Loss]:
+    """Yield the losses of a page of a thread's stack together with one of its TEB."""
+    for stack in found:
+        for teb in found:
+            if (stack.kind, teb.kind, teb.tid) == (Kind.STACK, Kind.TEB, stack.tid):
+                pages = {**stack.pages, **teb.pages}
+                yield Loss(Kind.STACK_AND_TEB, f"{stack.what} and {teb.what}", stack.pid, stack.tid, pages)
+
+
+def _own_stacks(subject: Subject, process: Process, finding: Finding) -> Iterator[Loss]:
+    """Yield the losses of a page of a thread's stack where the TEB has the bounds of another stack, as with fibers."""
+    stack, memory, thread, wow64 = finding.stuck.stack, finding.target.memory, finding.thread, subject.reader._wow64
+    teb = thread.teb
+    if process.is_wow64 and finding.side is Side.X86:
+        teb = (None if wow64 is None else wow64.teb32(memory, teb)) or 0
+    if stack.registers is None or not teb:
+        return
+    size, base = finding.target.arch.pointer_size, stack.bounds.base + 0x200000
+    named = b"".join(word.to_bytes(size, "little") for word in (base, base - 0x100000))
+    for page in range(stack.registers.sp & -PAGE_SIZE, stack.bounds.base, PAGE_SIZE):
+        pages: dict[int, bytes | None] = {}
+        with_word(pages, memory.page, teb + size, named)
+        yield Loss(Kind.OWN_STACK, f"{page:#x}", process.pid, thread.tid, {**pages, page: None})
 
 
 def _part(image: Image, rva: int) -> Kind:

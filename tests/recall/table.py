@@ -19,6 +19,8 @@ exports alone, and in the live captures: one thing is lost at a time, and the pr
 
 - *page of …*: the page is gone from the process's memory. Only pages that the survey reads are counted, since no other
   page can change what it says. Stack and TEB are the thread's own; the other pages are shared by all threads.
+- *page of a stack that its TEB does not name*: the TEB has the bounds of another stack, as where a program has fibers
+  of its own, and a page of the thread's stack is gone.
 - *innermost frame in private memory*: the code that the thread waits in is a copy outside all modules, and the frame
   pointer has been set to each outer frame and to 0.
 - *return slot of zeros, of junk*: a return address on its stacks, blocked and throwing, was overwritten.

@@ -37,10 +37,12 @@ _ENDS_SEARCH = frozenset(
         *("System.@HandleAnyException", "System.@HandleFinally"),
     )
 )
+_HAS_TRY = frozenset(("LdrLoadDll", "LdrpCallInitRoutine"))
+"""Functions of ntdll with an exception registration of their own, whose handler is ntdll's."""
 _RUNS_BLOCK = frozenset(("CallCatchBlock", "System.@HandleAnyException"))
 _OWN_CONTEXT = {"RaiseFailFastException": 0xC0000602, "_call_reportfault": 0x40000015}
 _OWN_CONTEXT |= {"_invoke_watson": 0xC0000417, "__acrt_call_reportfault": 0x40000015, "RtlRaiseStatus": 0xC0000005}
-_ROOM = 0x340
+_ROOM, _COOKIE = 0x340, 0x5BF4A31C
 _CATCH = "_catch"
 _SHAPES = {
     "ExecuteHandler": frameless(0, ("ebx", "esi", "edi")),
@@ -257,9 +259,11 @@ class LaidX86:
     def _register(self, chain: Chain, index: int) -> None:
         """Register a handler in the frame of the outermost function, and of functions whose handlers run further in."""
         owners = {self._owner(i) for i in range(index) if self._name(i).endswith((FUNCLET, _CATCH))}
-        if index != len(self._code.of_frame) - 1 and index not in owners:
-            return
-        self._nodes[index] = self._register_at(chain, -0x10, self._handler())
+        if index == len(self._code.of_frame) - 1 or index in owners:
+            self._nodes[index] = self._register_at(chain, -0x10, self._handler())
+        elif self._name(index) in _HAS_TRY:
+            node = self._register_at(chain, -0x10, self._handler())
+            self.stack.at(node + 8).d32(_COOKIE ^ self._handler(), 0)  # the scope table, as it is kept, and the level
 
     def _register_at(self, chain: Chain, offset: int, handler: int) -> int:
         """Register a handler in the frame entered last, at `offset` from its ebp; return where."""

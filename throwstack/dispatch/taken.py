@@ -15,6 +15,7 @@ On both, RtlUnwind marks the record with the flags of unwinding.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -24,6 +25,7 @@ from throwstack.core.frames import Frame
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.stack_words import round_up, words_equal
 from throwstack.dispatch.saved_exception import Route, SavedException
+from throwstack.dispatch.x86 import NODE_ARGUMENTS, is_in_ntdll
 from throwstack.names.dispatch_functions import DISPATCHERS_MODULE, IN_DISPATCH, DispatchRole, role_of
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name
@@ -158,14 +160,35 @@ def _damage(target: Target, item: SavedException, inside: Sequence[Frame], low: 
             handler = 0
         if not target.images.is_code(handler):
             return f"the handler {handler:#x} of the exception registration at {node:#x} is not code"
-        image = target.images.find(handler)
-        is_ntdll = image is not None and image.module.label.lower() == DISPATCHERS_MODULE
-        if is_ntdll and all(known.frame_sp != node for known in registered.found):
-            return f"the exception registration at {node:#x} is ntdll's, and no exception is found by it"
+        is_found = any(known.frame_sp == node for known in registered.found)
+        if not is_found and is_in_ntdll(target, handler) and _may_be_of_dispatch(target, item, node):
+            return f"the exception registration at {node:#x} may be ExecuteHandler's, and no exception is found by it"
     asked = [registration for frame in inside for registration in _asked(target, frame, item)]
     if asked and not any(registration in registered.chain for registration in asked):
         return f"the exception registration at {asked[0]:#x}, whose handler was asked, is not in the thread's chain"
     return ""
+
+
+def _may_be_of_dispatch(target: Target, item: SavedException, node: int) -> bool:
+    """Say whether the registration at `node`, whose handler is ntdll's, may be ExecuteHandler's for `item`.
+
+    Other functions of ntdll register a handler as well, as any function with a __try block does. Example: a catch block
+    loads a DLL, whose DllMain waits; LdrLoadDll and LdrpCallInitRoutine have registrations. ExecuteHandler's has the
+    registration that is asked after {next, handler}, and a little further out the arguments: record, that registration,
+    CONTEXT. Two of the four words are enough, as the others may be damaged: from a sound one the exception is found.
+    """
+    try:
+        data = target.memory.read(node + 2 * _WORD, NODE_ARGUMENTS)
+    except (MemoryUnreadable, OverflowError):
+        return True
+    words = [word for (word,) in struct.iter_unpack("<I", data)]
+    asked = words[0] if words[0] > item.context.address and words[0] % _WORD == 0 else None
+    known = asked is not None and target.memory.is_readable(asked, 2 * _WORD)
+    for record, registration, context in zip(words[1:], words[2:], words[3:], strict=False):
+        is_passed = record == item.record.location, registration == asked, context == item.context.address
+        if sum((known, *is_passed)) > 1:
+            return True
+    return False
 
 
 def _asked(target: Target, frame: Frame, item: SavedException) -> Iterator[int]:

@@ -46,7 +46,7 @@ _ADDRESS_IN_RECORD = 12
 _MAX_FRAME = 0x1000
 _HANDLERS = ("except_handler", "FrameHandler")
 """What the names of handlers have, whatever C runtime they are from."""
-_NODE_ARGUMENTS = 0x40
+NODE_ARGUMENTS = 0x40
 """How many bytes after the start of a nested registration ExecuteHandler's arguments are searched.
 
 They begin 0x14 bytes after it in Windows, and somewhat further in Wine.
@@ -184,10 +184,10 @@ def from_registrations(target: Target, stack: StackBounds, registrations: Sequen
     """
     for node in registrations:
         try:
-            if not _is_in_ntdll(target, target.memory.u32(node + 4)):
+            if not is_in_ntdll(target, target.memory.u32(node + 4)):
                 continue
             running = target.memory.u32(node + 8)
-            for address in range(node + 12, node + _NODE_ARGUMENTS, 4):
+            for address in range(node + 12, node + NODE_ARGUMENTS, 4):
                 if target.memory.u32(address + 4) != running:
                     continue
                 found = pair_at(target, stack, address, route=Route.REGISTRATION, frame_sp=node, distance=2)
@@ -210,7 +210,8 @@ def is_whole_chain(target: Target, registrations: Sequence[int]) -> bool:
         return False
 
 
-def _is_in_ntdll(target: Target, address: int) -> bool:
+def is_in_ntdll(target: Target, address: int) -> bool:
+    """Say whether `address` is in ntdll."""
     image = target.images.find(address)
     return image is not None and image.module.label.lower() == "ntdll"
 

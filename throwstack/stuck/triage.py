@@ -19,7 +19,7 @@ from functools import cached_property
 
 from throwstack.core.contexts import Context
 from throwstack.core.exception_record import ExceptionRecord
-from throwstack.core.frames import Walk
+from throwstack.core.frames import End, Walk
 from throwstack.core.guard import Guard
 from throwstack.dispatch.fast_fail import fast_fail_exception
 from throwstack.dispatch.saved_exception import Route, SavedException
@@ -32,7 +32,8 @@ from throwstack.stuck.missing_names import missing_names, without_filter
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.suspects import FirstLook, Suspects
 from throwstack.stuck.walk_evidence import WalkEvidence
-from throwstack.unwind.target import Target, ThreadStack, current_stack
+from throwstack.unwind.proven import first_guess
+from throwstack.unwind.target import Target, ThreadStack, current_stack, may_go_on
 
 UNREAD_STACK = "its stack, or a part of it, cannot be read"
 
@@ -87,10 +88,28 @@ class Triage:
         stuck = self._stuck(complete(look.stack), look.fast_fail) if look.is_suspect else None
         if stuck is None:
             # Asking whether the stack is readable may spend what is left of a budget.
-            unread = () if self._suspects.is_readable(look.stack) else (UNREAD_STACK,)
+            is_whole = self._suspects.is_readable(look.stack) and not self._is_cut_off(look.stack)
+            unread = () if is_whole else (UNREAD_STACK,)
             doubt = (self._doubt,) if self._doubt else ()
             return Examination(None, (*unread, *self._target.meter.spent, *doubt))
         return Examination(self._shown(stuck))
+
+    def _is_cut_off(self, stack: ThreadStack) -> bool:
+        """Say whether a lost page may have ended a stack that no TEB names.
+
+        Example: a thread on a fiber of the program's own is stuck in a filter, and the page with the return address
+        into UnhandledExceptionFilter is lost. What can be read of its stack ends before that page, and has no suspect
+        word. Only a walk tells such a stack from a whole one in a part of a larger region. The walk of a whole stack
+        comes to a start routine, or on x64 to a word that is no return address, as where a goroutine starts.
+        """
+        if stack.registers is None or not may_go_on(self._target, stack.bounds):
+            return False
+        walk = self._target.walk(stack.registers, stack.bounds)
+        if first_guess(self._target, walk.frames) is not None:
+            return True
+        is_exact = not self._target.arch.facts.has_exception_list
+        has_ended = is_exact and walk.end in {End.BAD_RETURN_ADDRESS, End.LOST_RETURN_ADDRESS}
+        return not (walk.is_complete or has_ended)
 
     def stopped(self, stack: ThreadStack, record: ExceptionRecord, function: tuple[str, str]) -> StuckThread | None:
         """Return the stuck thread for a thread that the kernel has stopped over the exception `record`.

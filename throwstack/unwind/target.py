@@ -14,6 +14,7 @@ from throwstack.core.budgets import Meter
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.guard import Guard
 from throwstack.core.memory import PAGE_SIZE, Memory
+from throwstack.core.regions import Regions
 from throwstack.core.registers import SP, Arch, Registers
 from throwstack.images.image import ImageMap
 from throwstack.names.symbols import Symbols
@@ -36,7 +37,8 @@ class Target:
 
     A WoW64 process is two targets, one for its 32-bit code and one for its 64-bit code. `images` are the modules loaded
     in `memory`, `symbols` gives the names of their functions, and `unwinder` walks their stacks. `meter` limits the
-    work on the process's threads, which are examined one after the other.
+    work on the process's threads, which are examined one after the other. `regions` are the regions of its memory;
+    None if they are not known.
     """
 
     arch: Arch
@@ -45,6 +47,7 @@ class Target:
     symbols: Symbols
     unwinder: Unwinder
     meter: Meter = field(default_factory=Meter, repr=False, compare=False)
+    regions: Regions | None = field(default=None, repr=False, compare=False)
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
         """Unwind as `unwinder` does, as long as the budget of frames for this thread and process is not spent.
@@ -112,3 +115,17 @@ def stack_around(memory: Memory, sp: int) -> StackBounds | None:
     start = sp & -PAGE_SIZE
     size = len(memory.read_available(start, _SWITCHED_STACK))
     return StackBounds(start, start + size, is_recorded=False) if size else None
+
+
+def may_go_on(target: Target, stack: StackBounds) -> bool:
+    """Say whether a stack may go on after `stack.base`, on pages that cannot be read.
+
+    It may if nothing records its bounds (`stack_around` made them), and what was readable ended before the region of
+    memory did, or before 1 MiB if the region is not known. All pages of a fiber's stack from the stack pointer to the
+    end of its region were written, so that one that cannot be read is lost. A stack in a part of a larger region, such
+    as a goroutine's, may have ended long before.
+    """
+    if stack.is_recorded or stack.base - stack.limit >= _SWITCHED_STACK:
+        return False
+    region = None if target.regions is None else target.regions.find(stack.limit)
+    return region is None or stack.base < region.end

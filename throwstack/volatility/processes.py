@@ -229,11 +229,12 @@ class ProcessReader:
         if arch is Arch.X64:
             code_outside = CodeOutside(images, regions, [x64.DynamicTables(symbols)])
             inverted = x64.InvertedTable(memory, lambda: _inverted_table(symbols))
-            return Target(arch, memory, images, symbols, x64.Unwinder(images, inverted=inverted, outside=code_outside))
+            x64_unwinder = x64.Unwinder(images, inverted=inverted, outside=code_outside)
+            return Target(arch, memory, images, symbols, x64_unwinder, regions=regions)
         meter = Meter()
         code_outside = CodeOutside(images, regions)
         unwinder = x86.Unwinder(images, symbols, sources.frame_data, meter=meter, outside=code_outside)
-        return Target(arch, memory, images, symbols, unwinder, meter)
+        return Target(arch, memory, images, symbols, unwinder, meter, regions)
 
     def stack(self, process: Process, thread: Thread, side: Side) -> ThreadStack:
         """Return the user-mode stack of `thread` on `side` of `process`, with the registers that the thread has there.
