@@ -37,8 +37,9 @@ class End(Enum):
     NO_RETURN_ADDRESS = "no return address found"
     BAD_RETURN_ADDRESS = "return address is not in code"
     LOST_RETURN_ADDRESS = "a return address was lost"
-    """A return address was overwritten, or a jump through a bad pointer left none. If the walk went on by a guess, it
-    may have reached the start of the thread, but frames may be missing in between."""
+    """A return address was overwritten, a jump through a bad pointer left none, or code without unwind data does not
+    say where its return address is. If the walk went on by a guess, it may have reached the start of the thread, but
+    frames may be missing in between."""
     BAD_UNWIND_DATA = "unwind data is corrupt"
     UNKNOWN_REGISTER = "a register that is needed is not known"
     NO_PROGRESS = "stack pointer does not increase"

@@ -24,8 +24,8 @@ class Step:
     `slot` is a stack address; it is None for the frame that a walk starts from. If `is_interrupted` is True, the code
     was interrupted at `registers.ip`. If it is False, the code has made a call, and `registers.ip` is the return
     address. `trust` says how the registers were found, and `note` is a remark to show with the frame. `gap` is empty
-    unless the return address of the frame that led here was lost: then it says so, and no walk through this frame is
-    complete, although it may reach the start of the thread.
+    unless the return address of the frame that led here was lost, or this frame is a guess at it: then it says so, and
+    no walk through this frame is complete, although it may reach the start of the thread.
     """
 
     registers: Registers

@@ -49,6 +49,14 @@ def test_a_stack_probe_without_unwind_data_is_followed_to_its_return(offset, pus
         ("488d642410 c3", 0xBAD),  # lea rsp,[rsp+10h] / ret
         ("4883ec08 4883c418 c3", 0xBAD),  # sub rsp,8 / add rsp,18h / ret
         ("4883c410 b301 c3", None),  # add rsp,10h / mov bl,1 / ret
+        ("ffd0 ffd1 4883c408 5b c3", 0x5A5A),  # call rax / call rcx / add rsp,8 / pop rbx / ret
+        ("e2ee 7502 ffd0 4883c410 c3", 0xBAD),  # loop to before / jne over call rax / add rsp,10h / ret
+        ("9c 9d 669c 669d 4883c410 c3", 0xBAD),  # pushfq / popfq / pushf / popf / add rsp,10h / ret
+        ("6653 665b 4883c410 c3", None),  # push bx / pop bx / add rsp,10h / ret
+        ("ffd0 4883c408 5b ffe0", 0x5A5A),  # call rax / add rsp,8 / pop rbx / jmp rax
+        ("4883c410 48ff20", 0xBAD),  # add rsp,10h / jmp [rax]
+        ("4883c410 e900001000", 0xBAD),  # add rsp,10h / jmp 1 MiB ahead, where no code is in the dump
+        ("7402 ffe2 4883c410 c3", 0xBAD),  # je over jmp rdx, a switch: no return address is on top / add rsp,10h / ret
     ],
 )
 def test_code_that_leads_to_a_return_gives_the_caller(code, rbx):
@@ -65,12 +73,12 @@ def test_code_that_leads_to_a_return_gives_the_caller(code, rbx):
 @pytest.mark.parametrize(
     "code",
     [
-        *("ffd0 4883c410 c3", "488be1 c3", "4883c410 c20800", "ebfe", "c9 c3", "4883c410 cc", "06"),
+        *("e800000000 4883c410 c3", "488be1 c3", "4883c410 c20800", "ebfe", "c9 c3", "4883c410 cc", "06"),
         *("53 c3", "488d6008 4883c410 c3", "488d640c08 4883c408 c3", "4801c4 4883c410 c3", "5c c3", "480fc8 0f05 c3"),
     ],
 )
 def test_code_that_leads_to_no_return_is_guessed_at(code):
-    # a call, rsp from rcx, `ret 8`, an endless loop, leave, no end, no instruction;
+    # a call to the next instruction, rsp from rcx, `ret 8`, an endless loop, leave, no end, no instruction;
     # a return to what was pushed, lea rsp,[rax+8], lea rsp,[rsp+rcx+8], add rsp,rax, pop rsp, a system call
     scene = Scene(bytes.fromhex(code))
     sp, caller_sp = Label(), Label()

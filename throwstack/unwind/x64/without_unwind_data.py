@@ -4,17 +4,22 @@
 Such code was generated at run time, is hand-written, or is in an image whose headers are not in the dump. Or there is
 no code at all, because the thread has jumped or returned through a bad pointer. What can be tried, best first:
 
-- The code can be read: a system call's stub is recognized, other code is followed to its `ret`.
+- The code can be read: a system call's stub is recognized, other code is followed to its return.
 - rbp is a frame pointer: the word above the saved rbp is a return address after a call.
 - The next word on the stack that can be a return address is taken for the return address.
 
-Every frame that is found so says how.
+Every frame that is found so says how. The latter two may leave out frames. For example, a detour of a hook library has
+no frame pointer, and rbp is that of a function further out:
+
+    app!Main (rbp) -> app!Middle -> detour -> hook!Wait        ; a step by rbp goes from the detour to Main's caller
+
+So a walk with such a step is not complete, unless the code shows that it keeps rbp as a frame pointer.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from throwstack.core.frames import End, StackBounds, Trust
 from throwstack.core.memory import PAGE_SIZE
@@ -27,9 +32,10 @@ from throwstack.unwind.thread_start import led_nowhere
 from throwstack.unwind.walk import Step
 from throwstack.unwind.x64.apply_plan import apply_plan
 from throwstack.unwind.x64.bad_jump import has_just_arrived
-from throwstack.unwind.x64.follow_to_return import plan_to_return
+from throwstack.unwind.x64.follow_to_return import Ahead, Way, ahead_of
 from throwstack.unwind.x64.functions import Functions
 from throwstack.unwind.x64.guessed_caller import by_frame_pointer, by_scan
+from throwstack.unwind.x64.kept_frame_pointer import keeps_frame_pointer
 from throwstack.unwind.x64.unwind_plan import LEAF
 
 _STUB = re.compile(
@@ -38,6 +44,7 @@ _STUB = re.compile(
 """A system call's stub: `mov r10,rcx; mov eax,number; syscall; ret`. Since Windows 10 it is followed by `int 2Eh; ret`,
 and `test byte [7FFE0308h],1; jne` before `syscall` chooses between the two."""
 _LONGEST_STUB = 24
+_MAX_KNOWN = 1 << 12
 _LOWEST = 0x10000
 """No memory is allocated in the first 64 KiB of a process."""
 
@@ -49,6 +56,8 @@ class WithoutUnwindData:
     images: ImageMap
     outside: CodeOutside
     functions: Functions
+    _ahead: dict[int, Ahead] = field(default_factory=dict)
+    _kept: dict[int, bool] = field(default_factory=dict)
 
     def caller(self, registers: Registers, bounds: StackBounds, *, is_interrupted: bool, why: str) -> Step | Stop:
         """Return the caller of the frame with `registers`, or the reason why none is found.
@@ -66,17 +75,16 @@ class WithoutUnwindData:
             if not self._can_run(ip) or has_just_arrived(self.images, registers):
                 return self._after_bad_jump(registers, bounds)
         known = self.outside.function(ip if is_interrupted else ip - 1) if is_outside else None
-        rules = [self._by_code, self._by_frame_pointer]
-        if known is not None:
-            why = known.source
-            rules = rules[::-1] if known.has_frame_pointer else rules
-        step = rules[0](registers, bounds, why) or rules[1](registers, bounds, why)
+        why = why if known is None else known.source
+        step = self._by_code_or_frame_pointer(
+            registers, bounds, why, is_kept=known is not None and known.has_frame_pointer
+        )
         if step is not None:
             return step
         found = self.scan(registers.sp, bounds, accepts_unknown=is_outside)
         if found is None:
             return Stop(End.NO_RETURN_ADDRESS, f"no unwind data covers {ip:#x}")
-        return replace(found, note=why)
+        return replace(found, note=why, gap=_gap(ip))
 
     def _can_run(self, ip: int) -> bool:
         """Say whether code can run at `ip`: its region allows it, or the region is not known and it can be read."""
@@ -114,12 +122,53 @@ class WithoutUnwindData:
         return None if guess is None else Step(guess.registers, guess.slot, Trust.SCAN)
 
     def returned_to(self, registers: Registers, bounds: StackBounds) -> Step | Stop | None:
-        """Return where the code at `registers.ip` will return to if it is followed; None if it leads to no `ret`.
+        """Return where the code at `registers.ip` will return to if it is followed; None if it leads to no return.
 
-        Whether an address there can be a return address is not checked.
+        A return address that is found after a call or a jump can be one. Another is not checked, if none is found that
+        can be one.
         """
-        plan = plan_to_return(self.functions, registers.ip)
-        return None if plan is None else apply_plan(plan, registers, bounds, self.images.memory)
+        unchecked: Step | Stop | None = None
+        for way, plan in self._code_ahead(registers.ip).ways:
+            step = apply_plan(plan, registers, bounds, self.images.memory)
+            can_be_one = self.is_return_address if way is Way.JUMP else self.may_be_return_address
+            if isinstance(step, Step) and can_be_one(step.registers.ip):
+                return step
+            if way is Way.RETURN:
+                unchecked = unchecked or step
+        return unchecked
+
+    def _code_ahead(self, ip: int) -> Ahead:
+        known = self._ahead.get(ip)
+        if known is None:
+            if len(self._ahead) >= _MAX_KNOWN:
+                self._ahead.clear()
+            known = self._ahead[ip] = ahead_of(self.functions, ip)
+        return known
+
+    def _keeps_frame_pointer(self, ip: int) -> bool:
+        """Say whether the code at `ip` is seen to keep rbp as a frame pointer, by what is ahead or before."""
+        if self._code_ahead(ip).uses_frame_pointer:
+            return True
+        known = self._kept.get(ip)
+        if known is None:
+            if len(self._kept) >= _MAX_KNOWN:
+                self._kept.clear()
+            known = self._kept[ip] = keeps_frame_pointer(self.functions, ip)
+        return known
+
+    def _by_code_or_frame_pointer(
+        self, registers: Registers, bounds: StackBounds, why: str, *, is_kept: bool
+    ) -> Step | None:
+        """Return the caller by rbp first if it `is_kept` as a frame pointer, else by the code first."""
+        if is_kept:
+            return self._by_frame_pointer(registers, bounds, why) or self._by_code(registers, bounds, why)
+        step = self._by_code(registers, bounds, why)
+        if step is not None:
+            return step
+        step = self._by_frame_pointer(registers, bounds, why)
+        if step is None or self._keeps_frame_pointer(registers.ip):
+            return step
+        return replace(step, gap=_gap(registers.ip))
 
     def _by_code(self, registers: Registers, bounds: StackBounds, why: str) -> Step | None:
         step = self._checked(self.returned_to(registers, bounds))
@@ -160,3 +209,8 @@ class WithoutUnwindData:
         if found is None:
             return Stop(End.NO_RETURN_ADDRESS, f"{ip:#x} is not code, and {step.registers.ip:#x} is not after a call")
         return replace(found, note="jump or return through a bad pointer", gap=led_nowhere(ip))
+
+
+def _gap(ip: int) -> str:
+    """Say that frames may have been left out after the frame at `ip`, of which nothing says how it is unwound."""
+    return f"frames may be missing: no unwind data covers {ip:#x}, and its code does not say where it returns"
