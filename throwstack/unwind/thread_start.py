@@ -11,9 +11,15 @@ are still on the stack. So a 0 is the end of the stack only in a start routine, 
 frame of a caller is left above it.
 
 The stack that the TEB records need not be one on which the kernel has started a thread. Windows' SwitchToFiber and
-Boost.Context enter the bounds of a fiber's stack into the TEB while the fiber runs, and any function may be the
-outermost one there. So a 0 at the base is refused only where a caller is certain: in BaseThreadInitThunk, which the
-start routine has called, and in all functions of a process without kernel32, which has no fibers.
+Boost.Context enter the bounds of a fiber's stack into the TEB while the fiber runs. SwitchToFiber's begin in
+RtlUserFiberStart, but on a stack of a library's making any function of the program may be the outermost one. So a 0 at
+the base is refused in these cases:
+
+- A function of ntdll, kernel32 or KERNELBASE that is no start routine has a caller: no library begins a stack there.
+- All functions of a process without kernel32 have, as it has no fibers.
+- Since Vista, all threads and fibers of Windows begin in ntdll. Any other function is the outermost only as a library
+  lays out a stack, with the first frame at the very base. A memset over the rest of a thread's stack leaves zeros too,
+  but the frames of the start routine and of BaseThreadInitThunk were above.
 """
 
 from __future__ import annotations
@@ -31,14 +37,22 @@ START_ROUTINES = frozenset({"RtlUserThreadStart", "RtlUserFiberStart", "LdrIniti
 Every thread of a user process starts in RtlUserThreadStart, and a fiber in RtlUserFiberStart. The 64-bit stack of a
 WoW64 thread, and any thread while DLLs are initialized for it, starts in LdrInitializeThunk.
 """
+SYSTEM_MODULES = frozenset({"ntdll", "kernel32", "kernelbase"})
+"""The modules in which no stack begins but in a start routine, which since Vista is one of ntdll's; without `.dll`."""
 FIRST_CALLED = "BaseThreadInitThunk"
-"""The function of kernel32 that RtlUserThreadStart calls, so that it is never the outermost one."""
+"""The function of kernel32 that RtlUserThreadStart calls. It exists since Vista."""
 _FARTHEST = 0x4000
 """The most bytes above the outermost frame that are looked at.
 
 Real stacks need less: Vista and later start a thread's stack pointer at a random distance of up to half a page below
 the base, and the 64-bit stack of a WoW64 thread begins below the CONTEXT with which the thread was started (0x4D0
 bytes).
+"""
+_FARTHEST_OF_LIBRARIES = 0x80
+"""The most bytes above the outermost frame on a stack that a library has laid out.
+
+These are the home space of the first function and what aligns the stack pointer. Above a function that
+BaseThreadInitThunk has called on x64 there are more, in the frames of its callers alone.
 """
 _MAX_READABLE = 1 << 20
 
@@ -66,22 +80,25 @@ class StackEnds:
     pointer_size: int
     is_return_address: Callable[[int], bool]
 
-    def is_outermost(self, slot: int, stack: StackBounds, *, has_caller: bool) -> bool:
+    def is_outermost(self, slot: int, stack: StackBounds, *, has_caller: bool, is_library_s: bool = False) -> bool:
         """Say whether a return address of 0 at `slot` is that of the outermost frame on its stack.
 
         The frame is not in a start routine: there, any return address is the last one. `stack` are the bounds of the
         stack that is walked. `has_caller` says that the frame's function is known to have a caller if `stack` is that
         of a thread. Then the 0 was written over another return address. Elsewhere the 0 must be at the base: at most
-        16 KiB are above it, and no word of them is a return address.
+        16 KiB are above it, and no word of them is a return address. `is_library_s` says that only a library can have
+        laid out a stack that begins in the frame's function. Then, if `stack` is recorded, at most 128 bytes are.
         """
+        farthest = _FARTHEST
         above = slot + self.pointer_size
         if stack.is_recorded and stack.contains(slot, self.pointer_size):
             if has_caller:
                 return False
             base = stack.base
+            farthest = _FARTHEST_OF_LIBRARIES if is_library_s else _FARTHEST
         else:
             base = self._base(slot)
-        return base - above <= _FARTHEST and self._has_no_return_address(above, base)
+        return base - above <= farthest and self._has_no_return_address(above, base)
 
     def are_apart(self, one: int, other: int) -> bool:
         """Say whether two stack addresses are known to be in different regions of memory, and so on two stacks."""

@@ -12,8 +12,8 @@ import pytest
 
 from tests.forge.stacks import Label
 from tests.unwind.x64 import assembler as asm
+from tests.unwind.x64.code_without_data import JIT, Protected, calling
 from tests.unwind.x64.scene import BODY, PUSH_RBX_SUB_20, PUSH_RBX_SUB_20_INFO, STACK, Scene, named
-from tests.unwind.x64.test_without_unwind_data import JIT, Protected, calling
 from throwstack.core.frames import End, Trust, Walk
 
 # In each: code, the offset of its return address or of where it was interrupted, the words of its frame.

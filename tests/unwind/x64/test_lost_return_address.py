@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 
 from tests.forge.stacks import Label
@@ -11,6 +14,7 @@ from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import RBX
 from tests.unwind.x64.scene import BASE, BODY, PUSH_RBX_SUB_20, PUSH_RBX_SUB_20_INFO, Scene
 from throwstack.core.frames import End, StackBounds, Trust
+from throwstack.core.registers import Arch
 
 GARBAGE = 0x4141414141414141
 
@@ -74,17 +78,27 @@ def test_the_first_word_of_a_frame_that_cannot_be_read_is_no_reason_to_guess() -
     assert (walk.end, len(walk.frames)) == (End.UNREADABLE, 1)
 
 
-def test_a_coroutine_s_stack_may_be_in_the_teb_and_start_in_any_function() -> None:
-    """Boost.Context enters the stack that it switches to into the TEB. No function of Windows starts it."""
+@pytest.mark.parametrize(("above", "is_complete"), [(0x28, True), (0x80, True), (0x88, False), (0x800, False)])
+def test_a_coroutine_s_stack_may_be_in_the_teb_and_start_in_any_function_of_the_program(above, is_complete) -> None:
+    """A library lays out the first frame at the base. With more above it, a memset has wiped callers."""
     stack = next(stack for stack in forged_stacks() if stack.name == "service-x64 0x14bc x64 waits")
-    names = [frame.symbol.partition("+")[0] for frame in stack.frames]
-    routine, first_called = names.index("ucrtbase!thread_start<unsigned int (__cdecl*)(void *),1>"), -2
-    assert names[first_called] == "KERNEL32!BaseThreadInitThunk"
-    slots = [frame.return_slot or 0 for frame in stack.walk().frames]
-    zeros = bytes(stack.thread.stack_base - slots[routine])
-    walk = stack.walk({slots[routine]: zeros})
-    assert walk.is_complete
+    routine = [frame.symbol.partition("+")[0] for frame in stack.frames].index("ledgersvc!ledger::Service::Main")
+    slot = stack.frames[routine + 1].child_sp - 8
+    base = slot + 8 + above
+    coroutine = replace(stack, bounds=StackBounds(stack.bounds.limit, base))
+    walk = coroutine.walk({slot: bytes(base - slot)})
     assert len(walk.frames) == routine + 1
-    # But BaseThreadInitThunk is called by RtlUserThreadStart.
-    walk = stack.walk({slots[first_called]: bytes(stack.thread.stack_base - slots[first_called])})
-    assert walk.end is End.LOST_RETURN_ADDRESS
+    assert walk.is_complete is is_complete
+
+
+X64_STACKS = {stack.name: stack for stack in forged_stacks() if stack.arch is Arch.X64}
+
+
+@pytest.mark.parametrize("stack", X64_STACKS.values(), ids=X64_STACKS)
+def test_zeros_from_a_return_address_up_to_the_base_are_never_the_start_of_a_thread(stack) -> None:
+    """memset over all that is left of the stack, from one of its frames on; the last one begins the stack."""
+    base = stack.bounds.base
+    for frame, caller in pairwise(stack.walk().frames):
+        if not caller.is_interrupted:
+            walk = stack.walk({frame.return_slot: bytes(base - frame.return_slot)})
+            assert not walk.is_complete, hex(frame.ip)

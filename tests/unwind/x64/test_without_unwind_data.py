@@ -10,37 +10,16 @@ import pytest
 from tests.forge.stacks import Label
 from tests.unwind.x64 import assembler as asm
 from tests.unwind.x64.assembler import RBP
+from tests.unwind.x64.code_without_data import FRAME, JIT, RETURN, Protected, calling
 from tests.unwind.x64.scene import BASE, BODY, STACK, Scene, gpr, named
 from throwstack.core.frames import End, StackBounds, Trust
-from throwstack.core.regions import Region, RegionKind
 from throwstack.unwind.code_outside import OutsideFunction
 
-STUB, HEAP, JIT = 0x180000000, 0x1F000000000, 0x20000000
+STUB, HEAP = 0x180000000, 0x1F000000000
 STUBS = {
     "Windows 7": "4c8bd1 b804000000 0f05 c3",
     "Windows 10": "4c8bd1 b804000000 f604250803fe7f01 7503 0f05 c3 cd2e c3",
 }
-FRAME = bytes.fromhex("554889e54883ec20")  # push rbp; mov rbp,rsp; sub rsp,20h
-FRAME_INFO = asm.unwind_info([asm.alloc(8, 0x20), asm.set_fpreg(4), asm.push_nonvol(1, RBP)], 8, frame_register=RBP)
-RETURN = bytes.fromhex("4883c4205dc3")
-
-
-def calling(scene: Scene, name: str, target: int) -> int:
-    """Add a function with a frame pointer that calls `target` by rax; return the return address."""
-    call = b"\x48\xb8" + struct.pack("<Q", target) + b"\xff\xd0"
-    return scene.add(name, FRAME + call + b"\x90" + RETURN, FRAME_INFO) + len(FRAME + call)
-
-
-class Protected:
-    """Regions of one page each: whether code can run there, by address."""
-
-    def __init__(self, **pages: bool) -> None:
-        self.pages = {int(name[1:], 16): is_executable for name, is_executable in pages.items()}
-
-    def find(self, address: int) -> Region | None:
-        start = address & -0x1000
-        known = self.pages.get(start)
-        return None if known is None else Region(start, start + 0x1000, RegionKind.PRIVATE, known)
 
 
 @pytest.mark.parametrize("code", STUBS.values(), ids=STUBS)

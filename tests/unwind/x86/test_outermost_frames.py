@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from tests.unwind.x86.assemble import EBP, ESI, ESP, LEAVE, Assembler, mov, pop, push, ret, sub
-from tests.unwind.x86.machine import TEXT
+from tests.unwind.x86.machine import BASE, EXPORTS, TEXT, export_page, header_page
 from tests.unwind.x86.written_stack import STACK, Stack, walk
-from throwstack.core.frames import End, Trust
+from throwstack.core.frames import End, Trust, Walk
 
 NOTE = "after a return address that was overwritten"
 
@@ -91,14 +91,40 @@ def test_where_threads_start_is_known_by_ntdlls_symbols():
     assert walked(asm, whole, exports=(), module="ntdll.dll").is_complete
 
 
-def test_a_fiber_s_stack_may_be_in_the_teb_and_start_in_any_function():
-    """SwitchToFiber and Boost.Context enter the stack into the TEB. The process has kernel32, and may have fibers."""
+NTDLL_BASE = 0x77000000
+NTDLL_SINCE_VISTA = {
+    NTDLL_BASE: header_page(),
+    NTDLL_BASE + EXPORTS - BASE: export_page({"RtlUserThreadStart": TEXT}),
+}
+
+
+def walked_since_vista(module: str, *, above: int) -> Walk:
+    """Walk from a function of `module` whose return address is 0, `above` bytes below the base of the stack."""
+    stack = Stack(*([0] * 16), "ebp", 0, "last", 0, base=STACK.base - 0x48 - above)
+    options = {"exports": (), "module": module, "absent": "ntdll.dll", "segments": NTDLL_SINCE_VISTA}
+    return walked(program(), stack, has_symbols=False, **options)
+
+
+@pytest.mark.parametrize(("above", "is_complete"), [(0, True), (0x80, True), (0x84, False), (0x800, False)])
+def test_a_coroutine_s_stack_may_be_in_the_teb_and_start_in_any_function_of_the_program(above, is_complete):
+    """A library lays out the first frame at the base. With more above it, a memset has wiped callers."""
+    walk = walked_since_vista("app.exe", above=above)
+    assert walk.is_complete is is_complete
+    assert walk.end in (End.THREAD_START, End.LOST_RETURN_ADDRESS)
+
+
+@pytest.mark.parametrize("module", ["kernel32.dll", "KERNELBASE.dll"])
+def test_a_function_of_windows_is_not_the_outermost_even_at_the_base(module):
+    assert walked_since_vista(module, above=0).end is End.LOST_RETURN_ADDRESS
+
+
+def test_a_function_of_ntdll_may_be_its_start_routine_unless_symbols_name_it():
+    """With exports only, RtlUserThreadStart jumps to a function without a name."""
     asm = program("_RtlUserThreadStart")
     stack = Stack(*([0] * 16), "ebp", 0, "last", 0, base=STACK.base - 0x60)
-    options = {"exports": (), "module": "ntdll.dll", "absent": "kernel32.dll"}
-    assert walked(asm, stack, **options).is_complete
-    stack.words += [asm.labels["back in outer"]]
-    assert walked(asm, stack, **options).end is End.LOST_RETURN_ADDRESS
+    options = {"module": "ntdll.dll", "absent": "kernel32.dll"}
+    assert walked(asm, stack, exports=(), **options).end is End.LOST_RETURN_ADDRESS
+    assert walked(asm, stack, exports=("_RtlUserThreadStart",), has_symbols=False, **options).is_complete
 
 
 @pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])

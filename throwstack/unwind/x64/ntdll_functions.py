@@ -11,13 +11,16 @@ registers are read from the CONTEXT.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from throwstack.core.contexts import read_context
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch, Registers
+from throwstack.core.stop import Stop
 from throwstack.images.exports import Exports
 from throwstack.images.image import Image, ImageMap
-from throwstack.unwind.thread_start import FIRST_CALLED, START_ROUTINES
+from throwstack.unwind.thread_start import FIRST_CALLED, START_ROUTINES, SYSTEM_MODULES
 from throwstack.unwind.x64.functions import Function, Functions
 
 _MAX_KNOWN = 1 << 16
@@ -31,33 +34,49 @@ _DISPATCHERS = ("KiUserExceptionDispatcher", "KiUserExceptionDispatch")
 class NtdllFunctions:
     """Says whether an address is in a start routine, and what KiUserExceptionDispatcher has interrupted."""
 
-    __slots__ = ("_dispatchers", "_functions", "_images", "_native", "_starts")
-
     def __init__(self, images: ImageMap, functions: Functions) -> None:
         """`images` are the modules of the address space, and `functions` finds their functions."""
         self._images = images
         self._functions = functions
         self._starts: dict[int, bool] = {}
         self._dispatchers: dict[int, bool] = {}
-        self._native: bool | None = None
 
-    def has_caller(self, ip: int) -> bool:
-        """Say whether the function at `ip` is known to have a caller, so that it is not that of the outermost frame.
+    @cached_property
+    def is_native(self) -> bool:
+        """Say whether the process has not loaded kernel32: it has no fibers, and threads call what they run.
 
-        RtlUserThreadStart calls BaseThreadInitThunk of kernel32. In a process that has not loaded kernel32 it calls
-        what the thread runs, and then every function but the start routines has a caller. Otherwise functions may be
-        the outermost on a stack of their own, which the TEB records (see `throwstack.unwind.thread_start`).
+        Then every function but the start routines has a caller on a thread's stack.
         """
-        if self._native is None:
-            by_name = {image.module.name.lower(): image for image in self._images}
-            ntdll = by_name.get(_MODULE)
-            knows_start = ntdll is not None and any(export.name == _START_ROUTINE for export in ntdll.exports)
-            self._native = knows_start and _KERNEL32 not in by_name
+        return self._knows_start and not any(image.module.name.lower() == _KERNEL32 for image in self._images)
+
+    def is_system_function(self, ip: int) -> bool:
+        """Say whether `ip`, which is in no start routine, is in a function of Windows in which no stack begins.
+
+        That is so since Vista, and anyway for BaseThreadInitThunk. In ntdll, the function table must be readable, so
+        that it is certain that the function is no start routine.
+        """
         image = self._images.find(ip)
-        if image is None or image.module.name.lower() != _KERNEL32:
-            return self._native
+        if image is None or image.module.label.lower() not in SYSTEM_MODULES:
+            return False
         function = self._functions.find(ip)
-        return isinstance(function, Function) and function.begin == image.exports.derived(_first_called)
+        if self._knows_start:
+            return image.module.name.lower() != _MODULE or not isinstance(function, Stop)
+        if image.module.name.lower() != _KERNEL32 or not isinstance(function, Function):
+            return False
+        return function.begin == image.exports.derived(_first_called)
+
+    def is_library_s(self, ip: int) -> bool:
+        """Say whether only a library can have laid out a stack that begins in the function at `ip`, outside of ntdll.
+
+        That is so since Vista, whose ntdll exports the routine in which threads start.
+        """
+        image = self._images.find(ip)
+        return self._knows_start and (image is None or image.module.name.lower() != _MODULE)
+
+    @cached_property
+    def _knows_start(self) -> bool:
+        ntdll = next((image for image in self._images if image.module.name.lower() == _MODULE), None)
+        return ntdll is not None and any(export.name == _START_ROUTINE for export in ntdll.exports)
 
     def is_thread_start(self, ip: int) -> bool:
         """Say whether `ip` is in a function that the kernel starts, or RtlUserFiberStart, with which a fiber starts.

@@ -227,9 +227,11 @@ class Unwinder:
         return Stop(End.LOST_RETURN_ADDRESS, overwritten(slot), 0, slot) if ip == 0 else None
 
     def _is_outermost(self, callee: Registers, slot: int, stack: StackBounds) -> bool:
-        return self._ntdll.is_thread_start(callee.ip) or self._ends.is_outermost(
-            slot, stack, has_caller=self._ntdll.has_caller(callee.ip)
-        )
+        """Say whether the return address of the frame `callee`, 0 at `slot`, is that of the outermost frame."""
+        ip, ntdll = callee.ip, self._ntdll
+        if ntdll.is_thread_start(ip) or ntdll.is_system_function(ip):
+            return ntdll.is_thread_start(ip)
+        return self._ends.is_outermost(slot, stack, has_caller=ntdll.is_native, is_library_s=ntdll.is_library_s(ip))
 
 
 def _no_progress(step: Step, callee: Registers) -> Stop:

@@ -15,7 +15,7 @@ from throwstack.core.frames import StackBounds
 from throwstack.core.registers import BP
 from throwstack.images.image import Image
 from throwstack.names.symbols import Name, SymbolKind
-from throwstack.unwind.thread_start import FIRST_CALLED, START_ROUTINES, StackEnds
+from throwstack.unwind.thread_start import FIRST_CALLED, START_ROUTINES, SYSTEM_MODULES, StackEnds
 from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.code import Code
 
@@ -55,12 +55,26 @@ class OutermostFrames:
         bp = caller.gpr[BP]
         if self._code.is_outside(place.ip) or (bp is not None and bp > caller.slot and stack.contains(bp, 8)):
             return False
-        return self._ends.is_outermost(caller.slot, stack, has_caller=self._has_caller(place))
+        image = self._code.images.find(place.ip)
+        label = "" if image is None else image.module.label.lower()
+        return self._ends.is_outermost(
+            caller.slot,
+            stack,
+            has_caller=self._is_native or self._is_system_function(place, label),
+            is_library_s=self._is_since_vista and label != _NTDLL,
+        )
 
-    def _has_caller(self, place: Place) -> bool:
-        """Say whether the function at `place`, which is not a start routine, is known to have a caller."""
+    def _is_system_function(self, place: Place, label: str) -> bool:
+        """Say whether the function at `place`, no start routine, is one of Windows in which no stack begins.
+
+        `label` is its module. In ntdll its name must be certain.
+        """
         name = self._name(place)
-        return self._is_native or (name.is_certain and _CALLED.get(name.module.lower()) == name.symbol)
+        if name.is_certain and _CALLED.get(label) == name.symbol:
+            return True
+        if label not in SYSTEM_MODULES or not self._is_since_vista:
+            return False
+        return label != _NTDLL or (self._knows_names and name.is_certain)
 
     def _name(self, place: Place) -> Name:
         return self._code.symbols.name(place.ip, is_return_address=place.is_return_address)
@@ -76,8 +90,10 @@ class OutermostFrames:
 
         With exports only, the start routine has no name: RtlUserThreadStart jumps to a function that is not exported.
         """
-        if self._images(_KERNEL32) or not self._is_since_vista:
-            return False
+        return not self._images(_KERNEL32) and self._is_since_vista and self._knows_names
+
+    @cached_property
+    def _knows_names(self) -> bool:
         return any(self._code.symbols.table(image).kind is not SymbolKind.EXPORT for image in self._images(_NTDLL))
 
     def _images(self, label: str) -> list[Image]:
