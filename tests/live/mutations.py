@@ -68,12 +68,12 @@ def _whole_prologue(patch: pytest.MonkeyPatch) -> None:
 
 def _operand_slots_as_codes(patch: pytest.MonkeyPatch) -> None:
     """Read the operand slot of an XMM save as the next code."""
-    patch.setitem(unwind_info._OPERANDS, UnwindOp.SAVE_XMM128, (0, 16))
+    patch.setitem(unwind_info._OPERANDS, UnwindOp.SAVE_XMM128, 0)
 
 
 def _no_leaves(patch: pytest.MonkeyPatch) -> None:
     """Know nothing of a function without an entry, and do not follow its code either."""
-    patch.setattr(without_unwind_data, "plan_to_return", lambda *_, **__: None)
+    patch.setattr(without_unwind_data, "ahead_of", lambda *_: without_unwind_data.Ahead((), False))
     real = plan_cache.PlanCache._plan_interrupted
     patch.setattr(
         plan_cache.PlanCache,
