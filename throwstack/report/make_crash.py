@@ -100,7 +100,7 @@ class _CrashMaker:
                 throwing = stack
                 self._notes += _about_the_throw(walk)
         self._notes += _about_the_others(stuck, exceptions)
-        self._notes += list(self._about_the_taken())
+        self._notes += self._about_the_taken()
         if exceptions:
             where, signed = exceptions[0].thrown_at, exceptions[0].signature
         else:

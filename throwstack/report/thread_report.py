@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from throwstack.core.sides import Side
-from throwstack.core.text import escape
-from throwstack.names.symbols import Name
 from throwstack.report.crash_report import ProcessSummary
-from throwstack.report.frame_report import WHOLE, FrameReport
+from throwstack.report.frame_report import FrameReport
 from throwstack.report.values import Hexadecimal
 
 
@@ -37,23 +35,12 @@ class StackPartReport:
 class StartRoutine:
     """The address at which a thread started, and its name.
 
-    `is_named` is true if the address is in a module; otherwise `name` is only the address. A `?` after the name says
-    that the address seems to be in another function than this one, which has the nearest symbol.
+    `is_named` is true if the address is in a module; otherwise `name` is only the address.
     """
 
     address: Hexadecimal
     name: str = ""
     is_named: bool = False
-
-
-def start_routine(address: int | None, name: Name | None) -> StartRoutine | None:
-    """Return the report on the start at `address`, which `name` names; None if the address is not known."""
-    if not address:
-        return None
-    if name is None:
-        return StartRoutine(Hexadecimal(address))
-    doubt = "?" if name.is_doubtful else ""
-    return StartRoutine(Hexadecimal(address), escape(f"{name}{doubt}", WHOLE), bool(name.module))
 
 
 @dataclass(frozen=True, slots=True)

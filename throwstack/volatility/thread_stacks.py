@@ -8,9 +8,10 @@ from collections.abc import Set as AbstractSet
 from itertools import count
 
 from throwstack.core.text import escape
+from throwstack.names.symbols import Name
 from throwstack.report.crash_report import ProcessSummary
 from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, frame_reports
-from throwstack.report.thread_report import StackPartReport, ThreadStackReport, ThreadWait, start_routine
+from throwstack.report.thread_report import StackPartReport, StartRoutine, ThreadStackReport, ThreadWait
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
@@ -50,8 +51,8 @@ def _made(machine: Machine, report: ThreadReport, detail: FrameDetail) -> Thread
         context_switches=facts.context_switches,
         suspend_count=facts.suspend_count,
         freeze_count=facts.freeze_count,
-        start=start_routine(facts.start, report.start),
-        win32_start=start_routine(facts.win32_start, report.win32_start),
+        start=_start(facts.start, report.start),
+        win32_start=_start(facts.win32_start, report.win32_start),
         teb=hexadecimal(thread.teb or None),
         win32_thread=hexadecimal(facts.win32_thread or None),
         kernel_stack_init=hexadecimal(thread.initial_stack or None),
@@ -105,6 +106,13 @@ def _wait(machine: Machine, report: ThreadReport) -> ThreadWait:
         lock="" if blockage.lock is None else escape(str(blockage.lock), WHOLE),
         deadlock=_deadlock(report),
     )
+
+
+def _start(address: int | None, name: Name | None) -> StartRoutine | None:
+    if not address:
+        return None
+    named = name is not None and bool(name.module)
+    return StartRoutine(Hexadecimal(address), "" if name is None else escape(str(name), WHOLE), named)
 
 
 def _deadlock(report: ThreadReport) -> str:
