@@ -9,28 +9,24 @@ import pytest
 
 from tests.forge.stacks import Label, Stack
 from tests.support.targets import make_target
-from tests.support.x64_saved import frame, put_context, put_record
+from tests.support.x64_saved import (
+    APP,
+    BASE,
+    FAULT,
+    LIMIT,
+    NTDLL,
+    SYMBOLS,
+    frame,
+    of_ntdll,
+    put_context,
+    put_record,
+    search,
+)
 from tests.unwind.x64 import assembler as asm
 from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import Arch, Registers
-from throwstack.dispatch.saved_exception import Route, SavedException
+from throwstack.dispatch.saved_exception import Route
 from throwstack.dispatch.search import FoundExceptions, SearchStart, exceptions_in_flight
-from throwstack.images.modules import Module
-
-LIMIT, BASE = 0x1F_FFF0_0000, 0x1F_FFF1_0000
-NTDLL = Module("ntdll.dll", r"C:\Windows\System32\ntdll.dll", 0x7FFA_1000_0000, 0x20_0000)
-APP = Module("app.exe", r"C:\app.exe", 0x7FF6_0000_0000, 0x10000)
-SYMBOLS = {"ntdll.dll": {"KiUserExceptionDispatch": 0xA0F90, "RtlRaiseException": 0x4000, "ZwX": 0xB0000}}
-FAULT = APP.base + 0x1234
-
-
-def of_ntdll(rva: int, sp: int, return_address: int = 0) -> Frame:
-    return frame(NTDLL.base + rva, sp, return_address, sp + 0x100)
-
-
-def search(stack: Stack, *frames: Frame, low: int = LIMIT) -> tuple[SavedException, ...]:
-    target = make_target(Arch.X64, [NTDLL, APP], {LIMIT: stack.data()}, SYMBOLS, Walk(frames, End.THREAD_START))
-    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart(frames, low)).exceptions
 
 
 def test_exception_pointers_spilled_by_a_filter_confirm_the_dispatchers_frame():

@@ -7,28 +7,11 @@ import pytest
 
 from tests.forge.stacks import Stack
 from tests.support.targets import make_target, with_budget
-from tests.support.x64_saved import frame, put_context, put_record
-from throwstack.core.frames import End, Frame, StackBounds, Walk
+from tests.support.x64_saved import APP, BASE, FAULT, LIMIT, NTDLL, frame, of_ntdll, put_context, put_record, search
+from throwstack.core.frames import End, StackBounds, Walk
 from throwstack.core.registers import Arch
 from throwstack.dispatch.saved_exception import Route, SavedException
-from throwstack.dispatch.search import SearchStart, exceptions_in_flight
 from throwstack.dispatch.x64 import from_dispatcher_frame, from_raise_frame
-from throwstack.images.modules import Module
-
-LIMIT, BASE = 0x1F_FFF0_0000, 0x1F_FFF1_0000
-NTDLL = Module("ntdll.dll", r"C:\Windows\System32\ntdll.dll", 0x7FFA_1000_0000, 0x20_0000)
-APP = Module("app.exe", r"C:\app.exe", 0x7FF6_0000_0000, 0x10000)
-SYMBOLS = {"ntdll.dll": {"KiUserExceptionDispatch": 0xA0F90, "RtlRaiseException": 0x4000, "ZwX": 0xB0000}}
-FAULT = APP.base + 0x1234
-
-
-def of_ntdll(rva: int, sp: int, return_address: int = 0) -> Frame:
-    return frame(NTDLL.base + rva, sp, return_address, sp + 0x100)
-
-
-def search(stack: Stack, *frames: Frame, low: int = LIMIT) -> tuple[SavedException, ...]:
-    target = make_target(Arch.X64, [NTDLL, APP], {LIMIT: stack.data()}, SYMBOLS, Walk(frames, End.THREAD_START))
-    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart(frames, low)).exceptions
 
 
 @pytest.mark.parametrize("distance", [0x4F0, 0x4D0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes EXCEPTION_RECORDs and CONTEXTs onto x64 stacks, and makes the frames of walks over them."""
+"""Writes EXCEPTION_RECORDs and CONTEXTs onto x64 stacks, makes the frames of walks over them, and searches these."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ import struct
 
 from tests.forge.stacks import Stack
 from tests.support.context_records import x64_context
-from throwstack.core.frames import Frame, Trust
+from tests.support.targets import make_target
+from throwstack.core.frames import End, Frame, StackBounds, Trust, Walk
 from throwstack.core.registers import Arch, Registers
+from throwstack.dispatch.saved_exception import SavedException
+from throwstack.dispatch.search import SearchStart, exceptions_in_flight
+from throwstack.images.modules import Module
+
+LIMIT, BASE = 0x1F_FFF0_0000, 0x1F_FFF1_0000
+NTDLL = Module("ntdll.dll", r"C:\Windows\System32\ntdll.dll", 0x7FFA_1000_0000, 0x20_0000)
+APP = Module("app.exe", r"C:\app.exe", 0x7FF6_0000_0000, 0x10000)
+SYMBOLS = {"ntdll.dll": {"KiUserExceptionDispatch": 0xA0F90, "RtlRaiseException": 0x4000, "ZwX": 0xB0000}}
+FAULT = APP.base + 0x1234
 
 
 def put_context(
@@ -42,3 +52,12 @@ def frame(
     """Return a frame of x64; the registers that are not given are unknown."""
     registers = Registers.named(Arch.X64, {"rip": ip, "rsp": sp, **gpr})
     return Frame(registers, sp, return_address, return_slot, trust)
+
+
+def of_ntdll(rva: int, sp: int, return_address: int = 0) -> Frame:
+    return frame(NTDLL.base + rva, sp, return_address, sp + 0x100)
+
+
+def search(stack: Stack, *frames: Frame, low: int = LIMIT) -> tuple[SavedException, ...]:
+    target = make_target(Arch.X64, [NTDLL, APP], {LIMIT: stack.data()}, SYMBOLS, Walk(frames, End.THREAD_START))
+    return exceptions_in_flight(target, StackBounds(LIMIT, BASE), SearchStart(frames, low)).exceptions
