@@ -155,7 +155,10 @@ class Block:
 
 @dataclass
 class Inline:
-    """A function inlined at `ranges`: (offset in the procedure, size in bytes, line). `line` is where it begins."""
+    """A function inlined at `ranges`: (offset in the procedure, size in bytes, line). `line` is where it begins.
+
+    `this` and `this_adjust` are as in `Procedure`.
+    """
 
     name: str
     file: str
@@ -164,6 +167,8 @@ class Inline:
     inlines: list[Inline] = field(default_factory=list)
     items: tuple[Variable | Local, ...] = ()
     parameters: tuple[str, ...] = ()
+    this: str | None = None
+    this_adjust: int = 0
 
 
 Item = Variable | Local | Constant | Static | FrameInfo | Block
@@ -174,10 +179,10 @@ class Procedure:
     """A function. `lines` are (offset in it, file, line); `parameters` are type names, None for no type at all.
 
     `items` are its variables and the like, in the order of their records. `this` is the class of a member function, and
-    `has_fp` the flag that says that the function has a frame pointer, `has_optimised_details` the one that its places are
-    those of optimised code. `parts` are (RVA, size) of the parts that were
-    separated from it (S_SEPCODE). `module` is the object file. A `typed_by_id` procedure refers to LF_FUNC_ID, as in an
-    object file.
+    `this_adjust` how far into an object of it its `this` points. `has_fp` is the flag that says that the function has a
+    frame pointer, `has_optimised_details` the one that its places are those of optimised code. `parts` are (RVA, size)
+    of the parts that were separated from it (S_SEPCODE). `module` is the object file. A `typed_by_id` procedure refers
+    to LF_FUNC_ID, as in an object file.
     """
 
     name: str
@@ -190,6 +195,7 @@ class Procedure:
     convention: Convention = Convention.CDECL
     items: tuple[Item, ...] = ()
     this: str | None = None
+    this_adjust: int = 0
     has_fp: bool = False
     has_optimised_details: bool = False
     is_local: bool = False

@@ -128,7 +128,12 @@ class Types:
         return self.size(defined.underlying) if isinstance(defined, Enumeration) else _SIZES[SIMPLE[name]]
 
     def function(
-        self, returns: str, parameters: tuple[str, ...], convention: Convention, this: str | None = None
+        self,
+        returns: str,
+        parameters: tuple[str, ...],
+        convention: Convention,
+        this: str | None = None,
+        this_adjust: int = 0,
     ) -> int:
         """Return the index of a function's type, of a member function of the class `this` if that is given."""
         arguments = [self.index(name) for name in parameters]
@@ -137,7 +142,7 @@ class Types:
         if this is None:
             return self.tpi.add(0x1008, struct.pack("<IBBHI", result, convention, 0, len(arguments), listed))
         pointer = self.index(f"{this}*") if convention is Convention.THISCALL or self._pointer == 8 else 0
-        figures = (result, self._declare(this), pointer, convention, 0, len(arguments), listed, 0)
+        figures = (result, self._declare(this), pointer, convention, 0, len(arguments), listed, this_adjust)
         return self.tpi.add(0x1009, struct.pack("<IIIBBHIi", *figures))
 
     def function_id(self, name: str, function: int, this: str | None = None) -> int:

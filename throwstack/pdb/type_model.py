@@ -124,6 +124,9 @@ class FunctionType:
 
     `owner` is the class of a member function, or else 0. `has_this` says whether it takes a `this`. `is_constructor`
     says whether it is a constructor, for which a PDB gives the return type `void`.
+
+    The `this` that a function is called with points `this_adjust` bytes into the object. A function of a second base
+    class, say at offset 16, is called with a pointer to that; so is the function of a derived class that overrides it.
     """
 
     returns: int
@@ -132,6 +135,7 @@ class FunctionType:
     owner: int = 0
     has_this: bool = False
     is_constructor: bool = False
+    this_adjust: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,9 @@ class VariableSymbol:
 
     `is_parameter` is None if the record does not say it: in code that is not optimised, Visual C++ lists parameters
     first and says no more. `has_ranges` says whether the record says at which addresses the locations hold.
+
+    `beyond` is how much larger than the value is what is at its locations, of the `this` of a function that is called
+    with a pointer into the object (`FunctionType.this_adjust`). It is None if that is not known.
     """
 
     name: str
@@ -72,6 +75,7 @@ class VariableSymbol:
     locations: tuple[Location, ...] = ()
     is_optimised_out: bool = False
     has_ranges: bool = False
+    beyond: int | None = 0
 
 
 class ScopeKind(Enum):

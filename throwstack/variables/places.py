@@ -55,6 +55,13 @@ class Places:
 
     def find(self, variable: VariableSymbol, types: Types, *, is_parameter: bool) -> FoundBytes:
         """Return the bytes of a variable, whose type is one of `types`. Raises `NotShown` and MemoryUnreadable."""
+        if variable.beyond is None:
+            reason = "the type of its function is not in the symbols"
+            raise NotShown(reason)
+        found = self._find(variable, types, is_parameter)
+        return _less(found, variable.beyond) if variable.beyond and found.known is None else found
+
+    def _find(self, variable: VariableSymbol, types: Types, is_parameter: bool) -> FoundBytes:
         size = types.size(variable.type)
         if not size:
             reason = "its type is not in the symbols"
@@ -198,6 +205,12 @@ def _part_sizes(variable: VariableSymbol, types: Types, arch: Arch) -> dict[int,
         is_whole_variable = size == types.size(variable.type)
         sizes[part] = 0 if is_whole_variable else max(size, 0)
     return sizes
+
+
+def _less(found: FoundBytes, amount: int) -> FoundBytes:
+    size = len(found.data)
+    value = int.from_bytes(found.data, "little") - amount & (1 << 8 * size) - 1
+    return FoundBytes(value.to_bytes(size, "little"), f"{found.source}{_signed(-amount)}")
 
 
 def _signed(offset: int) -> str:
