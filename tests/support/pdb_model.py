@@ -3,8 +3,8 @@
 
 `tests.support.pdb_writer` writes it. The words are CodeView's (`cvinfo.h`); addresses are RVAs of the image, figures
 are in bytes where nothing else is said. Types are given by name, as C++ spells them: `int`, `IErrorInfo*`, `char[8]`,
-`const char*`, or the name of a type in `Pdb.types`. A name that is in neither list is a structure that was declared and
-never defined.
+`const char*`, or the name of a type in `Pdb.types`; `struct Item` is the declaration of `Item` alone. A name that is in
+neither list is a structure that was declared and never defined.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Structure:
-    """A class, structure or union. `bases` are (type, offset) of the classes it is derived from."""
+    """A class, structure or union. `bases` are (type, offset) of the classes it is derived from.
+
+    `others` are further definitions of the name, as other source files may have them.
+    """
 
     size: int
     members: tuple[Member, ...] = ()
@@ -62,6 +65,7 @@ class Structure:
     tag: Tag = Tag.STRUCT
     has_wide_properties: bool = False
     """Written as LF_CLASS2 or LF_STRUCTURE2, as current Visual C++ does for some; a union has no such form here."""
+    others: tuple[Structure, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class Types:
         if qualified:
             bit = 1 if "const" in (qualified[1], qualified[4]) else 2
             return self.tpi.add(0x1001, struct.pack("<IHH", self.index(qualified[2] or qualified[3]), bit, 0))
-        return self._define(name) if name in self._defined else self._declare(name)
+        return self._define(name) if name in self._defined else self._declare(name.removeprefix("struct "))
 
     def size(self, name: str) -> int:
         """Return the size of a type in bytes."""
@@ -181,6 +181,11 @@ class Types:
             listed = self.tpi.add(0x1203, fields)
             head = struct.pack("<HHII", len(defined.values), _HAS_UNIQUE_NAME, self.index(defined.underlying), listed)
             return self.tpi.add(0x1507, head + text(name) + text(_unique("W4", name)), name)
+        for other in defined.others:
+            self._define_structure(name, other)
+        return self._define_structure(name, defined)
+
+    def _define_structure(self, name: str, defined: Structure) -> int:
         fields = b"".join(
             _padded(struct.pack("<HHI", 0x1400, 3, self.index(base)) + numeric(offset))
             for base, offset in defined.bases

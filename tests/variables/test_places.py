@@ -42,6 +42,17 @@ def test_half_of_an_integer_is_not_shown(tmp_path):
     assert found["v"].reason == found["w"].reason == "only a part of it is at this address"
 
 
+def test_a_structure_whose_name_has_several_definitions_is_not_shown(tmp_path):
+    item = Structure(8, (Member("x", "int", 0),), others=(Structure(8, (Member("y", "int", 4),)),))
+    holder = Structure(12, (Member("item", "struct Item", 0), Member("z", "int", 8)))
+    items = Unoptimised("item", "struct Item", 8), Unoptimised("holder", "Holder", 8)
+    memory = {STACK: words(0, 0, 1, 2, 3)}
+    it = described(tmp_path, *items, has_fp=True, memory=memory, types={"Item": item, "Holder": holder})
+    found = it.variables(it.frame(ebp=STACK, slot=STACK + 4))
+    assert found["item"].reason == "the symbols define its type in several ways"
+    assert found["holder"].text == "{item={…}, z=3}"
+
+
 @pytest.mark.parametrize(("machine", "stored_by", "size"), [(X64, Register.RSP, 8), (X86, Register.EBP, 4)])
 def test_this_of_an_overridden_function_of_a_second_base_class_points_into_the_object(
     tmp_path, machine, stored_by, size

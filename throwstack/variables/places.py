@@ -64,7 +64,8 @@ class Places:
     def _find(self, variable: VariableSymbol, types: Types, is_parameter: bool) -> FoundBytes:
         size = types.size(variable.type)
         if not size:
-            reason = "its type is not in the symbols"
+            is_ambiguous = getattr(types.plain(variable.type), "is_ambiguous", False)
+            reason = "the symbols define its type in several ways" if is_ambiguous else "its type is not in the symbols"
             raise NotShown(reason)
         size = min(size, MOST_BYTES)
         section, offset = self._at.section, self._at.offset
