@@ -214,7 +214,7 @@ def test_code_that_faults_on_its_return_has_left_its_frame(tmp_path, code):
         FrameInfo(local_base=1),
         Local("n", "int", (Place(0, 0x40, offset=8),)),
         machine=X64,
-        memory={BASE + FUNCTION + 0x30: code + bytes(16), STACK: words(1, 2, 3)},
+        memory={BASE + FUNCTION + 0x20: bytes(16) + code + bytes(16), STACK: words(1, 2, 3)},
     )
     assert it.variables(it.frame(0x30, is_interrupted=True))["n"].reason == "the function was already being left"
     assert it.variables(it.frame(0x20, is_interrupted=True))["n"].text == "3"

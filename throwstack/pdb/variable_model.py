@@ -110,7 +110,8 @@ class FunctionSymbol:
     which its prologue is over. `has_frame_pointer` says whether ebp is the frame pointer of an x86 function, and
     `frame_flags` are the flags of S_FRAMEPROC. `has_ranges` says whether a variable of the function has places that
     hold for a range of code, and `has_optimised_details` whether the record says that places are given as for
-    optimised code.
+    optimised code. `has_frame` is False only if the record says that the function has neither locals nor saved
+    registers on the stack.
     """
 
     name: str
@@ -122,6 +123,7 @@ class FunctionSymbol:
     has_frame_pointer: bool = False
     has_ranges: bool = False
     has_optimised_details: bool = False
+    has_frame: bool = True
 
     @property
     def is_optimised(self) -> bool:
