@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.described_frames import described
-from tests.support.pdb_model import X64, X86, FrameInfo, Inline, Local, Member, Place, Register, Structure
+from tests.support.described_frames import FUNCTION, described
+from tests.support.pdb_model import X64, X86, FrameInfo, FrameRecord, Inline, Local, Member, Place, Register, Structure
 from tests.support.pdb_model import Variable as Unoptimised
 from throwstack.variables.frame_values import frame_variables
 
@@ -51,6 +51,20 @@ def test_a_structure_whose_name_has_several_definitions_is_not_shown(tmp_path):
     found = it.variables(it.frame(ebp=STACK, slot=STACK + 4))
     assert found["item"].reason == "the symbols define its type in several ways"
     assert found["holder"].text == "{item={…}, z=3}"
+
+
+def test_an_argument_whose_place_is_no_longer_given_is_not_shown_but_where_it_was_passed_is(tmp_path):
+    """clang, without a frame pointer: the place by esp ends with the first push."""
+    n, in_body = (
+        Local(name, "int", (Place(0, 0x10, offset=at),), is_parameter=True) for name, at in (("n", 4), ("m", -8))
+    )
+    program = FrameRecord(FUNCTION, 0x40, "$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =")
+    items = FrameInfo(local_base=1, parameter_base=1), n, in_body
+    it = described(tmp_path, *items, frame_data=[program], memory={STACK: words(0, 0, 0x400500, 77)})
+    before, after = (it.variables(it.frame(at, slot=STACK + 8)) for at in (0x8, 0x20))
+    assert (before["n"].text, after["n"].text) == ("77 (0x4d)", "")
+    assert after["n"].reason == "not at this address; it was passed in [frame+0x4], which now has 0x4d"
+    assert after["m"].reason == "not at this address"
 
 
 @pytest.mark.parametrize(("machine", "stored_by", "size"), [(X64, Register.RSP, 8), (X86, Register.EBP, 4)])

@@ -109,6 +109,11 @@ class FrameRegisters:
             raise NotShown(reason)
         return number
 
+    def is_argument(self, address: int) -> bool:
+        """Say whether `address` is among the arguments that an x86 function was called with."""
+        slot = self._frame.return_slot
+        return self._arch is Arch.X86 and slot is not None and address > slot
+
     def _general(self, gpr: int, name: str) -> int:
         if gpr == SP:
             return self._stack_pointer()
