@@ -14,6 +14,7 @@ from throwstack.pdb.register_numbers import VFRAME, general_register, register_n
 from throwstack.pdb.types import Types
 from throwstack.pdb.variable_model import Location, LocationKind, VariableSymbol
 from throwstack.variables.frame_registers import FrameRegisters
+from throwstack.variables.slot_reuse import MOST_CODE, Stores
 from throwstack.variables.variable_value import NotShown
 
 _INTEGER_SIZES = (1, 2, 4, 8)
@@ -54,6 +55,7 @@ class Places:
         self._registers = registers
         self._at = at
         self._static = static
+        self._stores: Stores | None = None
 
     def find(self, variable: VariableSymbol, types: Types, *, is_parameter: bool) -> FoundBytes:
         """Return the bytes of a variable, whose type is one of `types`. Raises `NotShown` and MemoryUnreadable."""
@@ -162,7 +164,25 @@ class Places:
             return data[:size]
         if location.kind is LocationKind.CONSTANT:
             return (location.offset & (1 << 8 * size) - 1).to_bytes(size, "little")
+        self._check_reuse(location, is_parameter)
         return self._memory.read(self._address(location, is_parameter), size)
+
+    def _check_reuse(self, location: Location, is_parameter: bool) -> None:
+        """Raise `NotShown` if something else may have been stored at a place on the stack meanwhile."""
+        function, held = self._at.function.scope.extent, location.extent
+        if held is None or function is None or held.section != function.section:
+            return
+        number = self._base_of(location, is_parameter)
+        if number == VFRAME and location.offset > 0:  # an argument
+            return
+        if self._stores is None:
+            address = self._static(function.section, function.begin)
+            size = min(function.end - function.begin, MOST_CODE)
+            self._stores = Stores(self._arch, self._memory.read_available(address, size) if address else b"")
+        base = "" if number == VFRAME else register_name(self._arch, number)
+        if self._stores.is_reused(held.begin - function.begin, held.end - function.begin, base, location.offset):
+            reason = "its place was stored to again, maybe for something else"
+            raise NotShown(reason)
 
     def _address(self, location: Location, is_parameter: bool) -> int:
         mask = (1 << 8 * self._arch.pointer_size) - 1
@@ -173,14 +193,19 @@ class Places:
                 raise NotShown(reason)
             return address
         if location.kind is LocationKind.BY_FRAME:
-            number = self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
-            return self._registers.address_in(number) + location.offset & mask
+            return self._registers.address_in(self._base_of(location, is_parameter)) + location.offset & mask
         if location.kind is LocationKind.BY_FRAME_POINTER:
             has_ebp = self._at.function.has_frame_pointer
             return self._registers.frame_pointer(has_ebp=has_ebp) + location.offset & mask
         if location.kind is not LocationKind.BY_REGISTER:
             raise NotShown(location.kind.value)
         return self._registers.address_in(location.register) + location.offset & mask
+
+    def _base_of(self, location: Location, is_parameter: bool) -> int:
+        """Return the number of the register that a place in memory is at a distance from."""
+        if location.kind is LocationKind.BY_FRAME:
+            return self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
+        return location.register
 
     def _words(self, location: Location, is_parameter: bool) -> str:
         """Return where a value was, in a debugger's notation."""
@@ -192,9 +217,7 @@ class Places:
         if location.kind not in (LocationKind.BY_FRAME, LocationKind.BY_REGISTER):
             where: str = location.kind.value
             return where
-        number: int = location.register
-        if location.kind is LocationKind.BY_FRAME:
-            number = self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
+        number = self._base_of(location, is_parameter)
         base = "frame" if number == VFRAME else register_name(self._arch, number)
         return f"[{base}{_signed(location.offset)}]"
 
