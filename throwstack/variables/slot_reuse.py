@@ -66,7 +66,7 @@ class Stores:
 
 
 def _only_reads(mnemonic: str) -> bool:
-    """Say whether an instruction whose first operand is in memory reads it. (Capstone does not know it of all.)"""
+    """Say whether an instruction whose first operand is in memory reads it. Capstone does not know it of all."""
     return mnemonic in _READS or (mnemonic.startswith("f") and not mnemonic.startswith(_STORES_OF_X87))
 
 
