@@ -30,7 +30,7 @@ EBP_WIDE = b"\xdd\x5d\xec"  # fstp qword ptr [ebp-14h]
 )
 def test_a_spilled_variable_whose_place_is_stored_to_again_is_not_shown(tmp_path, later, is_reused):
     item = Local("flag", "unsigned char", (Place(0, 0xC, Register.EDX), Place(0xC, 0x40, offset=-0x10)))
-    code = function({0x9: EBP_BYTE, 0x20: later})
+    code = function({0x0: b"\x89\x44\x0d\xf0", 0x9: EBP_BYTE, 0x20: later})  # mov [ebp+ecx-10h], eax
     memory = {BASE + FUNCTION: code, STACK - 0x10: b"\x05"}
     it = described(tmp_path, FrameInfo(local_base=2), item, memory=memory)
     found = it.variables(it.frame(0x18, ebp=STACK))["flag"]

@@ -15,6 +15,8 @@ variable, which is then not shown although it could be.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import capstone
@@ -23,6 +25,10 @@ from throwstack.core.registers import Arch
 
 MOST_CODE = 1 << 16
 """How many bytes of a function are looked through."""
+_AT_REGISTER = re.compile(r"(\w+) ptr \[(\w+)(?: ([+-]) (0x[0-9a-f]+|\d+))?\]")
+"""The first operand, if it is in memory at a distance from a register alone."""
+_WIDTHS = {"byte": 1, "word": 2, "dword": 4, "qword": 8, "xmmword": 16, "ymmword": 32}
+_WIDEST = 64
 _READS = frozenset({"call", "cmp", "div", "idiv", "imul", "jmp", "ldmxcsr", "mul", "push", "test", "bt"})
 _STORES_OF_X87 = ("fst", "fist", "fbst", "fnst", "fsav", "fnsav", "fxsav")
 _MODES = {Arch.X86: capstone.CS_MODE_32, Arch.X64: capstone.CS_MODE_64}
@@ -36,6 +42,10 @@ class _Store(NamedTuple):
     base: str
     distance: int
     size: int
+
+    def is_at(self, base: str, distance: int) -> bool:
+        """Say whether it writes there; a `base` of "" is esp or ebp, at a distance that is not known."""
+        return (self.base, self.distance) == (base, distance) if base else self.base in {"esp", "ebp"}
 
     def overlaps(self, other: _Store) -> bool:
         """Say whether both write a byte at the same place, if their register has not changed between them."""
@@ -58,7 +68,7 @@ class Stores:
         was not made by a store, and the result is False.
         """
         near = (store for store in self._stores if begin in (store.begin, store.end))
-        first = next((one for one in near if not base or (one.base, one.distance) == (base, distance)), None)
+        first = next((one for one in near if one.is_at(base, distance)), None)
         if first is None:
             return False
         later = (store for store in self._stores if begin <= store.begin < end and store is not first)
@@ -70,19 +80,11 @@ def _only_reads(mnemonic: str) -> bool:
     return mnemonic in _READS or (mnemonic.startswith("f") and not mnemonic.startswith(_STORES_OF_X87))
 
 
-def _stores(arch: Arch, code: bytes) -> list[_Store]:
+def _stores(arch: Arch, code: bytes) -> Iterator[_Store]:
     decoder = capstone.Cs(capstone.CS_ARCH_X86, _MODES[arch])
-    decoder.detail = True
     decoder.skipdata = True
-    found = []
-    for instruction in decoder.disasm(code[:MOST_CODE], 0):
-        if not instruction.id or not instruction.operands:
-            continue
-        target = instruction.operands[0]
-        if target.type != capstone.x86.X86_OP_MEM or target.mem.index or _only_reads(instruction.mnemonic):
-            continue
-        end = instruction.address + instruction.size
-        found.append(
-            _Store(instruction.address, end, instruction.reg_name(target.mem.base) or "", target.mem.disp, target.size)
-        )
-    return found
+    for at, size, mnemonic, operands in decoder.disasm_lite(code[:MOST_CODE], 0):
+        found = _AT_REGISTER.match(operands)
+        if found is not None and not _only_reads(mnemonic):
+            width, base, sign, distance = found.groups()
+            yield _Store(at, at + size, base, int(f"{sign or ''}{distance or 0}", 0), _WIDTHS.get(width, _WIDEST))
