@@ -118,3 +118,10 @@ def test_damage_raises_nothing(changes, size):
     found.inlinees().begin(0)
     found.imported(0x80000000)
     found.exported(0)
+
+
+def test_marks_of_the_compiler_without_end_have_no_line():
+    """A block of millions of them would be gone through for each address."""
+    marks = [(at, 0xFEEFEE) for at in range(1, 10_000)]
+    block = module(files(1), lines(0, 20_000, (A, [(0, 7), *marks]))).block(4 + 8 + 8)
+    assert (block.at(0), block.at(4000), block.at(9_000)) == ((A, 7), (A, 7), None)

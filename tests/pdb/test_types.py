@@ -135,3 +135,16 @@ def test_a_pointer_to_a_basic_type_has_no_record():
     assert types.type(0x670) == Pointer(0x70, 8)
     assert types.type(0x08) == Basic("HRESULT", types.type(0x08).kind, 4)
     assert types.type(0x1234) == UnknownType()
+
+
+def test_many_records_that_name_one_structure_are_one_search():
+    """Their names are in one bucket, as in a file that was made to have the hashes read over and over."""
+    stream = WrittenStream()
+    for field_list in range(300):
+        stream.add(0x1505, struct.pack("<HHIIIH2s", 0, 0x80, field_list % 2, field_list, 0, 0, b"S\0"), "S")
+    hashes = Bytes(stream.hashes())
+    types = Types(TypeStream(Bytes(stream.stream(9)), lambda number: {9: hashes}[number]))
+    assert types.plain(0x1000).is_forward
+    before = hashes.read_bytes
+    assert all(types.plain(0x1000 + number).is_forward for number in range(300))
+    assert hashes.read_bytes - before <= len(hashes.data)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from itertools import count
 
@@ -18,7 +17,6 @@ from throwstack.pdb.string_table import StringTable
 _IMPORTED = 0x80000000
 _OWNERS = count()
 _MAX_REMEMBERED = 1 << 14
-_TIME_LIMIT = 300.0
 
 
 class ModuleReader:
@@ -31,8 +29,6 @@ class ModuleReader:
         self._names = names
         self._kept = kept
         self._owner = next(_OWNERS)
-        self._spent = 0.0
-        """Seconds that were spent on reading modules."""
         self._imported: dict[tuple[int, int], int] = {}
 
     def close(self) -> None:
@@ -52,6 +48,7 @@ class ModuleReader:
         if lines is None:
             return "", 0
         for position, inside in lines.blocks_at(section, offset):
+            self._msf.time.check()
             found = self._block(index, lines, position).at(inside)
             if found is not None:
                 return self._path(lines, found[0]), found[1]
@@ -68,6 +65,7 @@ class ModuleReader:
         sites: InlineSites = self._get(("sites", index, symbol.position), lambda: read_sites(symbols.body(symbol)))
         found = []
         for site, part in sites.at(offset):
+            self._msf.time.check()
             begin = self._inlinees(index, lines).begin(site.id)
             file = part.file if part.file is not None else begin[0] if begin is not None else None
             path = "" if file is None else self._path(lines, file)
@@ -122,15 +120,9 @@ class ModuleReader:
         return self._kept.get((self._owner, key), lambda: self._in_time(make))
 
     def _in_time(self, make: Callable[[], Part]) -> Part:
-        """Return what `make` makes. A PDB that was made to waste time is given up after some minutes of it."""
-        if self._spent > _TIME_LIMIT:
-            message = f"given up after {_TIME_LIMIT:.0f} s"
-            raise self._msf.error(message)
-        start = time.monotonic()
-        try:
+        with self._msf.time:
+            self._msf.time.check()
             return make()
-        finally:
-            self._spent += time.monotonic() - start
 
     def _read_symbols(self, module: PdbModule) -> ModuleSymbols:
         return ModuleSymbols(self._msf.stream(module.stream), module.symbols_size)

@@ -23,6 +23,7 @@ from weakref import ref
 
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.text import escape
+from throwstack.pdb.time_limit import TimeLimit
 
 DBI_STREAM = 3
 NO_STREAM = 0xFFFF
@@ -95,6 +96,8 @@ class MsfFile:
     def __init__(self, path: Path) -> None:
         """Open `path` and read its directory of streams. Raises OSError if the file cannot be opened."""
         self.path = path
+        self.time = TimeLimit(self.error)
+        """How long the reading of the file may take."""
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe waits until somebody writes to it
             message = "not a regular file"
             raise self.error(message)

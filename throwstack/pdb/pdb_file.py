@@ -132,12 +132,12 @@ class PdbFile:
     @cached_property
     def types(self) -> Types:
         """The types."""
-        return Types(TypeStream(self.msf.stream(_TPI_STREAM), self.msf.stream))
+        return Types(TypeStream(self.msf.stream(_TPI_STREAM), self.msf.stream, self.msf.time))
 
     @cached_property
     def ids(self) -> TypeStream | None:
         """The ids of functions, or None if the PDB has none."""
-        return TypeStream(self.msf.stream(_IPI_STREAM), self.msf.stream) if self.info.has_ids else None
+        return TypeStream(self.msf.stream(_IPI_STREAM), self.msf.stream, self.msf.time) if self.info.has_ids else None
 
     @cached_property
     def publics(self) -> Publics:
@@ -146,6 +146,7 @@ class PdbFile:
             self.msf.stream(-1 if self.dbi.publics_stream == NO_STREAM else self.dbi.publics_stream),
             self.msf.stream(-1 if self.dbi.symbols_stream == NO_STREAM else self.dbi.symbols_stream),
             is_fastlink=self.info.is_fastlink,
+            time=self.msf.time,
         )
 
     @cached_property

@@ -17,6 +17,7 @@ from throwstack.pdb.msf import Stream
 from throwstack.pdb.name_hash import NameHash
 from throwstack.pdb.ranges import key_of
 from throwstack.pdb.sorted_keys import SortedKeys
+from throwstack.pdb.time_limit import NO_LIMIT, TimeLimit
 
 _HEAD = struct.Struct("<II20x")
 _PUBLIC = struct.Struct("<HHIIH")
@@ -40,8 +41,14 @@ class PublicSymbol:
 class Publics:
     """The public symbols of a PDB."""
 
-    def __init__(self, stream: Stream, symbols: Stream, *, is_fastlink: bool = False) -> None:
-        """`stream` is the publics stream, and `symbols` that of the symbol records."""
+    def __init__(
+        self, stream: Stream, symbols: Stream, *, is_fastlink: bool = False, time: TimeLimit = NO_LIMIT
+    ) -> None:
+        """`stream` is the publics stream, and `symbols` that of the symbol records.
+
+        `time` is how long the reading of the PDB may take.
+        """
+        self._time = time
         self._stream = stream
         self._symbols = symbols
         head = stream.read(0, _HEAD.size)
@@ -74,6 +81,7 @@ class Publics:
 
     def named(self, name: str) -> Iterator[PublicSymbol]:
         """Yield the symbols whose decorated name is `name`. Raises `NotAPdb`."""
+        self._time.check()
         for offset in self._hash.offsets(name):
             symbol = self._read(offset)
             if symbol is not None and symbol.name == name:
@@ -88,6 +96,7 @@ class Publics:
         for base in range(0, self._symbols.size, window):
             data = self._symbols.read(base, window + overlap)
             for prefix in prefixes:
+                self._time.check()
                 at = data.find(prefix, _PUBLIC.size)
                 while 0 <= at < window + _PUBLIC.size:
                     symbol = self._read(base + at - _PUBLIC.size)

@@ -34,7 +34,8 @@ class Types:
         """`stream` is the TPI stream."""
         self._stream = stream
         self._known: dict[int, Type] = {}
-        self._whole: dict[int, Type] = {}
+        self._whole: dict[Structure | Enumeration, Type] = {}
+        """What is named alike is looked for once, also if many records name it."""
 
     def type(self, index: int) -> Type:
         """Return the type with the number `index`."""
@@ -42,7 +43,8 @@ class Types:
         if known is None:
             if len(self._known) >= _MAX_KEPT:
                 self._known.clear()
-            known = self._known[index] = self._read(index)
+            with self._stream.time:
+                known = self._known[index] = self._read(index)
         return known
 
     def bare(self, index: int) -> Type:
@@ -61,7 +63,7 @@ class Types:
         """
         found = self.bare(index)
         if isinstance(found, (Structure, Enumeration)) and found.is_forward:
-            return self._definition(index, found)
+            return self._definition(found)
         return found
 
     def size(self, index: int) -> int:
@@ -118,13 +120,14 @@ class Types:
         except BadRecord:
             return UnknownType(kind)
 
-    def _definition(self, index: int, named: Structure | Enumeration) -> Type:
-        """Return the structure or enumeration that the record `index` only names; if it is not found, `named`."""
-        whole = self._whole.get(index)
+    def _definition(self, named: Structure | Enumeration) -> Type:
+        """Return the structure or enumeration that a record only names; if it is not found, what names it."""
+        whole = self._whole.get(named)
         if whole is None:
             if len(self._whole) >= _MAX_KEPT:
                 self._whole.clear()
-            whole = self._whole[index] = self._find_definition(named)
+            with self._stream.time:
+                whole = self._whole[named] = self._find_definition(named)
         return whole
 
     def _find_definition(self, named: Structure | Enumeration) -> Type:
