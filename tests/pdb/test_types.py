@@ -91,7 +91,7 @@ def test_the_size_of_a_pointer_is_that_of_the_machine(tmp_path):
 def test_the_scalar_at_an_offset_is_found_through_arrays_and_structures(tmp_path):
     line = Structure(24, (Member("points", "Point[2]", 0), Member("width", "short", 16)))
     types, index = parameter(tmp_path, "Line", Point=POINT, Line=line)
-    assert [types.scalar_size(index, offset) for offset in (0, 4, 12, 16, 2, 20)] == [4, 4, 4, 2, 0, 0]
+    assert [types.scalar_bytes(index, offset) for offset in (0, 4, 12, 16, 2, 20)] == [4, 4, 4, 2, 2, 0]
 
 
 @pytest.mark.parametrize("count", [3, 5000])
@@ -126,7 +126,7 @@ def test_a_type_that_is_made_of_itself_has_no_size():
     types = Types(TypeStream(Bytes(head + records), lambda _: Bytes(b"")))
     assert types.size(0x1000) == 0
     assert types.plain(0x1000) == UnknownType()
-    assert types.scalar_size(0x1003, 0) == 0
+    assert types.scalar_bytes(0x1003, 0) == 0
 
 
 def test_a_pointer_to_a_basic_type_has_no_record():

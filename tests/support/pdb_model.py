@@ -174,7 +174,8 @@ class Procedure:
     """A function. `lines` are (offset in it, file, line); `parameters` are type names, None for no type at all.
 
     `items` are its variables and the like, in the order of their records. `this` is the class of a member function, and
-    `has_fp` the flag that says that the function has a frame pointer. `parts` are (RVA, size) of the parts that were
+    `has_fp` the flag that says that the function has a frame pointer, `has_optimised_details` the one that its places are
+    those of optimised code. `parts` are (RVA, size) of the parts that were
     separated from it (S_SEPCODE). `module` is the object file. A `typed_by_id` procedure refers to LF_FUNC_ID, as in an
     object file.
     """
@@ -190,6 +191,7 @@ class Procedure:
     items: tuple[Item, ...] = ()
     this: str | None = None
     has_fp: bool = False
+    has_optimised_details: bool = False
     is_local: bool = False
     parts: tuple[tuple[int, int], ...] = ()
     module: str = "module.obj"

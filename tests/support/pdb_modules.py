@@ -76,7 +76,8 @@ class ModuleStream:
         offset, section = self._place(procedure.rva)
         kind = (0x1110, 0x110F) if not procedure.typed_by_id else (0x1147, 0x1146)
         size = procedure.size
-        data = struct.pack("<IIIIIIHB", 0, size, 0, size, self._type_of(procedure), offset, section, procedure.has_fp)
+        flags = procedure.has_fp | procedure.has_optimised_details << 7
+        data = struct.pack("<IIIIIIHB", 0, size, 0, size, self._type_of(procedure), offset, section, flags)
         start = self._open(kind[procedure.is_local], 0, data + text(procedure.name))
         for item in procedure.items:
             self._item(item, procedure, start)

@@ -75,10 +75,10 @@ class Types:
             found = self.plain(found.target)
         return getattr(found, "size", 0)
 
-    def scalar_size(self, index: int, offset: int) -> int:
-        """Return the size of the integer, pointer or the like that begins at `offset` in a value of the type.
+    def scalar_bytes(self, index: int, offset: int) -> int:
+        """Return how many bytes the integer, pointer or the like at `offset` in a value of the type has from there on.
 
-        Returns 0 if none begins there.
+        Returns 0 if there is none.
         """
         found = self.plain(index)
         for _ in range(_MAX_CHAIN):
@@ -94,7 +94,7 @@ class Types:
             else:
                 break
             found = self.plain(index)
-        return self.size(index) if not offset and not isinstance(found, (Array, Structure)) else 0
+        return 0 if isinstance(found, (Array, Structure)) else max(self.size(index) - max(offset, 0), 0)
 
     def members(self, structure: Structure) -> Iterator[Field]:
         """Yield the base classes and data members of a structure in the order of the PDB."""

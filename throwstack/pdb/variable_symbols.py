@@ -32,7 +32,7 @@ _ENDS = frozenset({0x0006, 0x114E, 0x114F})
 _OPENS = frozenset({0x1103, 0x114D, 0x115D})
 _BLOCK, _INLINED, _INLINED_2 = 0x1103, 0x114D, 0x115D
 _FRAME_PROCEDURE = 0x1012
-_HAS_FRAME_POINTER = 1
+_HAS_FRAME_POINTER, _HAS_OPTIMISED_DETAILS = 1, 0x80
 _LOCAL, _FILE_STATIC = 0x113E, 0x1153
 _PROCEDURE = struct.Struct("<16xIIIIIHB")
 _BLOCK_HEAD = struct.Struct("<12xIIH")
@@ -87,6 +87,7 @@ def function_symbol(body: bytes) -> FunctionSymbol | None:
         flags,
         has_frame_pointer=bool(traits & _HAS_FRAME_POINTER),
         has_ranges=bool(reader.ranged),
+        has_optimised_details=bool(traits & _HAS_OPTIMISED_DETAILS),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.pdb.function_details import FunctionAt
-from throwstack.pdb.register_numbers import VFRAME, register_name
+from throwstack.pdb.register_numbers import VFRAME, general_register, register_name
 from throwstack.pdb.types import Types
 from throwstack.pdb.variable_model import Location, LocationKind, VariableSymbol
 from throwstack.variables.frame_registers import FrameRegisters
@@ -76,8 +76,11 @@ class Places:
                 problem = problem or error
         if problem is not None:
             raise problem
-        sizes = {location.part or 0: types.scalar_size(variable.type, location.part or 0) for location in here}
-        return self._in_parts(here, size, sizes, is_parameter)
+        found = self._in_parts(here, size, _part_sizes(variable, types, self._arch), is_parameter)
+        if found.known is not None and types.scalar_bytes(variable.type, 0) == size:
+            reason = "only a part of it is at this address"
+            raise NotShown(reason)
+        return found
 
     def _check_whole_function(self, location: Location) -> None:
         """Raise `NotShown` for a place that is said to be good for a whole function, but need not be.
@@ -101,16 +104,12 @@ class Places:
     def _in_parts(
         self, locations: list[Location], size: int, sizes: Mapping[int, int], is_parameter: bool
     ) -> FoundBytes:
-        """Return the parts of a variable that has `size` bytes. `sizes` are those of the parts, by their offsets.
-
-        A PDB does not say how large a part is. So it is taken to be the one member that begins at its offset, and a
-        part that is no single member is left out.
-        """
+        """Return the parts of a variable that has `size` bytes. `sizes` are those of the parts, by their offsets."""
         data, known, sources = bytearray(size), bytearray(size), []
         problem: NotShown | MemoryUnreadable | None = None
         for location in locations:
             part = location.part or 0
-            part_size = sizes[part]
+            part_size = sizes.get(part, 0)
             if not part_size or part + part_size > size:
                 continue
             try:
@@ -170,6 +169,35 @@ class Places:
             number = self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
         base = "frame" if number == VFRAME else register_name(self._arch, number)
         return f"[{base}{_signed(location.offset)}]"
+
+
+def _part_sizes(variable: VariableSymbol, types: Types, arch: Arch) -> dict[int, int]:
+    """Return the size of each part of a variable by its offset, 0 where it is not certain.
+
+    A PDB does not say how large a part is. It is taken to reach to the end of the one member that it is in, as far as
+
+    - no other part of the variable begins inside it,
+    - it fits into a general register: that is what a compiler splits variables by,
+    - it is not larger than a register that has the part elsewhere in the function.
+
+    For example, a `long long` of 32-bit code has two parts. Each is in a register at first, and then both are on the
+    stack, at places that need not be neighbours. A part that is no single member is left out.
+    """
+    parts = sorted({location.part for location in variable.locations if location.part is not None})
+    sizes = {}
+    for part, following in zip(parts, [*parts[1:], MOST_BYTES], strict=True):
+        registers = [
+            register.size
+            for location in variable.locations
+            if location.part == part and location.kind is LocationKind.REGISTER
+            for register in [general_register(arch, location.register)]
+            if register is not None
+        ]
+        whole = types.scalar_bytes(variable.type, part)
+        size = min(whole, following - part, arch.pointer_size, *registers)
+        is_whole_variable = size == types.size(variable.type)
+        sizes[part] = 0 if is_whole_variable else max(size, 0)
+    return sizes
 
 
 def _signed(offset: int) -> str:
