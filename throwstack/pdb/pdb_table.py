@@ -130,7 +130,8 @@ class PdbTable(SymbolTable):
         return tuple(self._located_function(one, rva, position, len(found)) for position, one in enumerate(found))
 
     def _shown(self, found: FoundFunction) -> str:
-        return plain_name(found.name, self.pdb.dbi.machine) if found.is_public else display_name(found.name)
+        shown = plain_name(found.name, self.pdb.dbi.machine) if found.is_public else display_name(found.name)
+        return shown or found.name or "<unnamed>"
 
     def _located_function(self, found: FoundFunction, rva: int, position: int, count: int) -> LocatedFunction:
         name = self._shown(found)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from throwstack.pdb.basic_types import basic_type
+from throwstack.pdb.basic_types import NULLPTR, basic_type
 from throwstack.pdb.codeview import BadRecord
 from throwstack.pdb.field_list import enumerators, members
 from throwstack.pdb.type_model import Array, BitField, Enumeration, Field, Modified, Structure, Type, UnknownType
@@ -74,6 +74,16 @@ class Types:
                 break
             found = self.plain(found.target)
         return getattr(found, "size", 0)
+
+    def why_no_size(self, index: int) -> str:
+        """Return in words why values of a type have no size, and cannot be read."""
+        found = self.plain(index)
+        if found == NULLPTR:
+            return "always nullptr"
+        if isinstance(found, UnknownType) and found.kind:
+            return f"its type is of a kind that is not read ({found.kind:#x})"
+        is_empty = isinstance(found, Array) or (isinstance(found, Structure) and not found.is_forward)
+        return "it has no bytes" if is_empty else "its type is not in the symbols"
 
     def scalar_bytes(self, index: int, offset: int) -> int:
         """Return how many bytes the integer, pointer or the like at `offset` in a value of the type has from there on.

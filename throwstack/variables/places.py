@@ -57,8 +57,7 @@ class Places:
         """Return the bytes of a variable, whose type is one of `types`. Raises `NotShown` and MemoryUnreadable."""
         size = types.size(variable.type)
         if not size:
-            reason = "its type is not in the symbols"
-            raise NotShown(reason)
+            raise NotShown(types.why_no_size(variable.type))
         size = min(size, MOST_BYTES)
         section, offset = self._at.section, self._at.offset
         here = [location for location in variable.locations if location.holds_at(section, offset)]
