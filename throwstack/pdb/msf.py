@@ -206,7 +206,15 @@ class MsfFile:
             if not more:
                 break
             data += more
+        self._check_unchanged(file)
         return data or b""
+
+    def _check_unchanged(self, file: FileIO) -> None:
+        """Raise if another program has written to the file: what was read before may not belong to what is read now."""
+        status = os.fstat(file.fileno())
+        if (status.st_size, status.st_mtime_ns) != self._stamp:
+            message = "truncated while it was read" if status.st_size < self._stamp[0] else "changed while it was read"
+            raise self.error(message)
 
     def _read_directory(self) -> None:
         head = self._read_at(0, _SUPERBLOCK.size)
