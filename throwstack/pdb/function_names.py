@@ -4,6 +4,7 @@
 A global symbol S_PROCREF says in which module's symbols the function's record is. It has the readable name, `A::f`, and
 a PDB without private symbols has none of them. A public symbol has the decorated name only. The names that a C function
 may have there are few, so each is looked up. Those of a C++ function begin all in the same way, and are searched for.
+A name without scopes is mostly one of C that the image does not have, so it is searched for in public PDBs only.
 """
 
 from __future__ import annotations
@@ -39,8 +40,13 @@ class FunctionNames:
         module_symbols: Callable[[int], ModuleSymbols | None],
         *,
         is_fastlink: bool,
+        is_private: Callable[[], bool],
     ) -> None:
-        """`module_symbols` gives the functions of a module by its index."""
+        """`module_symbols` gives the functions of a module by its index.
+
+        `is_private` says whether the modules have the functions that are not public, too.
+        """
+        self._is_private = is_private
         self._symbols = msf.stream(-1 if dbi.symbols_stream == NO_STREAM else dbi.symbols_stream)
         globals_ = msf.stream(-1 if dbi.globals_stream == NO_STREAM else dbi.globals_stream)
         self._globals = NameHash(globals_, 0, is_fastlink=is_fastlink)
@@ -57,7 +63,7 @@ class FunctionNames:
                 for decorated in decorated_names(name, self._machine)
                 for symbol in self._publics.named(decorated)
             )
-        if not found:
+        if not found and not (name.isidentifier() and self._is_private()):
             for symbol in self._publics.beginning(decorated_beginnings(name)):
                 if plain_name(symbol.name, self._machine) == name and len(found) < _MAX_FOUND:
                     found.add((symbol.section, symbol.offset))

@@ -101,12 +101,12 @@ class PdbFile:
 
     @property
     def kind(self) -> PdbKind:
-        """Say how much the PDB has."""
+        """Say how much the PDB has. One of objects without debug information is not stripped, and has as little."""
         if self.info.is_fastlink:
             return PdbKind.FASTLINK
-        return PdbKind.PUBLIC if self.dbi.is_stripped else PdbKind.PRIVATE
+        return PdbKind.PRIVATE if not self.dbi.is_stripped and self.has_lines else PdbKind.PUBLIC
 
-    @property
+    @cached_property
     def has_lines(self) -> bool:
         """Say whether any module has source lines."""
         modules = map(self.dbi.module, range(self.dbi.module_count))
@@ -151,7 +151,14 @@ class PdbFile:
 
     @cached_property
     def _functions(self) -> FunctionNames:
-        return FunctionNames(self.msf, self.dbi, self.publics, self.modules.symbols, is_fastlink=self.info.is_fastlink)
+        return FunctionNames(
+            self.msf,
+            self.dbi,
+            self.publics,
+            self.modules.symbols,
+            is_fastlink=self.info.is_fastlink,
+            is_private=lambda: self.kind is PdbKind.PRIVATE,
+        )
 
     @cached_property
     def _inlinees(self) -> InlineeNames:

@@ -71,9 +71,9 @@ class PdbTable(SymbolTable):
     @property
     def missing(self) -> str:
         """Return what the PDB lacks that a full PDB of the image has, in words; "" if it is a full one."""
-        if self.pdb.kind is PdbKind.FASTLINK:
+        if self.pdb.info.is_fastlink:
             return _FASTLINK
-        is_full = self._ask(lambda: self.pdb.kind is PdbKind.PRIVATE and self.pdb.has_lines, True)
+        is_full = self._ask(lambda: self.pdb.kind is PdbKind.PRIVATE, True)
         return "" if is_full else _PUBLIC
 
     def nearest(self, rva: int) -> tuple[str, int] | None:
