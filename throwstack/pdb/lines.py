@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import gt
 from sys import byteorder
@@ -106,11 +106,18 @@ class ModuleLines:
         """Return about how many bytes of memory this takes."""
         return 1024 + self._ranges.kept_bytes
 
-    def blocks_at(self, section: int, offset: int) -> Iterator[tuple[int, int]]:
-        """Yield the blocks of lines that have the byte at this place: position in the stream, offset in the block."""
-        for position in self._ranges.covering(key_of(section, offset)):
-            head = self._stream.read(position + _SUBSECTION.size, 4)
-            yield position, offset - int.from_bytes(head, "little")
+    def blocks_at(self, section: int, offset: int, size: int = 0) -> list[tuple[int, int]]:
+        """Return the blocks of lines that have the byte at this place: position in the stream, offset in the block.
+
+        Blocks of `size` bytes, the size of the function there, come first among those that begin together: Microsoft's
+        assembler for ARM64 has written the lines of all functions of a file as if these began at the last of them.
+        """
+        found = list(self._ranges.covering(key_of(section, offset)))
+        heads = [_LINES_HEAD.unpack(self._stream.read(at + _SUBSECTION.size, _LINES_HEAD.size)) for at in found]
+        blocks = [(at, offset - head[0], head[3]) for at, head in zip(found, heads, strict=True)]
+        if size and len(blocks) > 1:
+            blocks.sort(key=lambda block: (block[1], block[2] != size))
+        return [(at, inside) for at, inside, _ in blocks]
 
     def block(self, position: int) -> LineBlock:
         """Return the lines of the subsection at `position` of the stream. Raises `NotAPdb`."""

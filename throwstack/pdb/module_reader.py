@@ -42,12 +42,15 @@ class ModuleReader:
             return None
         return self._get(("symbols", module.stream, module.symbols_size), lambda: self._read_symbols(module))
 
-    def line(self, index: int, section: int, offset: int) -> tuple[str, int]:
-        """Return path and number of the line at a place in the code of module `index`, or ("", 0)."""
+    def line(self, index: int, section: int, offset: int, size: int = 0) -> tuple[str, int]:
+        """Return path and number of the line at a place in the code of module `index`, or ("", 0).
+
+        `size` is that of the function there, 0 if that is not known.
+        """
         lines = self._lines(index)
         if lines is None:
             return "", 0
-        for position, inside in lines.blocks_at(section, offset):
+        for position, inside in lines.blocks_at(section, offset, size):
             self._msf.time.check()
             found = self._block(index, lines, position).at(inside)
             if found is not None:

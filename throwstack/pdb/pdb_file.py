@@ -210,7 +210,7 @@ class PdbFile:
         if record is None:
             return self._outside(rva, place)
         symbol = record.symbol
-        file, line = self.modules.line(record.module, *place)
+        file, line = self.modules.line(record.module, *place, symbol.size)
         name = self._trampoline_name(record) if symbol.kind is CodeKind.TRAMPOLINE else symbol.name
         start = self._start(rva, symbol.section, symbol.offset)
         outer = FoundFunction(name, start, file, line, record=record)
