@@ -66,10 +66,14 @@ class ModuleReader:
         if symbols is None or lines is None or not symbol.end:
             return []
         sites: InlineSites = self._get(("sites", index, symbol.position), lambda: read_sites(symbols.body(symbol)))
+        here = sites.at(offset)
+        if not here:
+            return []
+        inlinees = self._inlinees(index, lines)
         found = []
-        for site, part in sites.at(offset):
+        for site, part in here:
             self._msf.time.check()
-            begin = self._inlinees(index, lines).begin(site.id)
+            begin = inlinees.begin(site.id)
             file = part.file if part.file is not None else begin[0] if begin is not None else None
             path = "" if file is None else self._path(lines, file)
             line = 0 if begin is None else max(0, begin[1] + part.line)
