@@ -61,6 +61,40 @@ def test_a_structure_that_is_nowhere_defined_stays_a_name(tmp_path):
     assert (named.name, named.is_forward, types.size(types.plain(index).target)) == ("Opaque", True, 0)
 
 
+@pytest.mark.parametrize(
+    ("other", "is_ambiguous"),
+    [
+        (Structure(8, (Member("x", "int", 0), Member("y", "unsigned", 4))), True),
+        (Structure(8, (Member("y", "int", 0), Member("x", "int", 4))), True),
+        (Structure(8, (Member("x", "int", 0),)), True),
+        (Structure(16, POINT.members), True),
+        (Structure(8, POINT.members, has_wide_properties=True), False),
+    ],
+)
+def test_a_name_with_different_definitions_is_no_type(tmp_path, other, is_ambiguous):
+    """Two source files of C have a `struct Point` of their own, and a third refers to one of them by name."""
+    defined = Structure(8, POINT.members, others=(other,))
+    types, index = parameter(tmp_path, "struct Point", Point=defined)
+    found = types.plain(index)
+    assert (found.is_ambiguous, found.is_forward, types.size(index)) == (
+        is_ambiguous,
+        is_ambiguous,
+        8 * (not is_ambiguous),
+    )
+
+
+def test_definitions_are_compared_through_arrays_pointers_and_members(tmp_path):
+    same, different = (
+        Structure(12, (Member("line", "Point[1]", 0), Member("next", type_, 8)))
+        for type_ in ("Row*", "const struct Row*")
+    )
+    point = Structure(8, POINT.members, others=(Structure(8, POINT.members, has_wide_properties=True),))
+    for other in (same, different):
+        row = Structure(12, same.members, others=(Structure(12, other.members, has_wide_properties=True),))
+        types, index = parameter(tmp_path, "struct Row", Point=point, Row=row)
+        assert types.plain(index).is_ambiguous is (other is different)
+
+
 def test_a_structure_of_current_visual_c_has_wide_properties(tmp_path):
     wide = Structure(8, POINT.members, tag=Tag.CLASS, has_wide_properties=True)
     types, index = parameter(tmp_path, "Point", Point=wide)

@@ -116,10 +116,11 @@ class ModuleStream:
     def _type_of(self, procedure: Procedure) -> int:
         if procedure.parameters is None:
             return 0
-        kind = self._types.function(procedure.returns, procedure.parameters, procedure.convention, procedure.this)
+        this, returns, parameters = procedure.this, procedure.returns, procedure.parameters
+        kind = self._types.function(returns, parameters, procedure.convention, this, procedure.this_adjust)
         if not procedure.typed_by_id:
             return kind
-        return self._types.function_id(procedure.name.rpartition("::")[2], kind, procedure.this)
+        return self._types.function_id(procedure.name.rpartition("::")[2], kind, this)
 
     def _item(self, item: Item, procedure: Procedure, parent: int) -> None:
         if isinstance(item, Block):
@@ -173,8 +174,9 @@ class ModuleStream:
         return cv_record(0x1141, struct.pack("<HH", place.register, 0) + covers)
 
     def _inline(self, inline: Inline, procedure: Procedure, parent: int) -> None:
-        kind = self._types.function("void", inline.parameters, Convention.CDECL)
-        number = self._types.function_id(inline.name, kind)
+        this = inline.this
+        kind = self._types.function("void", inline.parameters, Convention.CDECL, this, inline.this_adjust)
+        number = self._types.function_id(inline.name, kind, this)
         self._inlinees[number] = (inline.file, inline.line)
         self._file(inline.file)
         annotations = bytearray()

@@ -214,7 +214,7 @@ def test_code_that_faults_on_its_return_has_left_its_frame(tmp_path, code):
         FrameInfo(local_base=1),
         Local("n", "int", (Place(0, 0x40, offset=8),)),
         machine=X64,
-        memory={BASE + FUNCTION + 0x30: code + bytes(16), STACK: words(1, 2, 3)},
+        memory={BASE + FUNCTION + 0x20: bytes(16) + code + bytes(16), STACK: words(1, 2, 3)},
     )
     assert it.variables(it.frame(0x30, is_interrupted=True))["n"].reason == "the function was already being left"
     assert it.variables(it.frame(0x20, is_interrupted=True))["n"].text == "3"
@@ -271,31 +271,6 @@ def test_a_structure_of_which_only_parts_are_known_has_question_marks(tmp_path):
     item = Local("p", "Point", (Place(0, 0x40, Register.ESI, part=4),))
     it = described(tmp_path, item, types={"Point": point})
     assert it.variables(it.frame(esi=5))["p"].text == "{x=?, y=5}"
-
-
-LOW, HIGH = Place(0, 0x10, Register.ESI, part=0), Place(0, 0x10, Register.EDI, part=4)
-STORED_LOW, STORED_HIGH = Place(0x10, 0x40, Register.EBP, -32, part=0), Place(0x10, 0x30, Register.EBP, -20, part=4)
-
-
-@pytest.mark.parametrize(("type_", "text"), [("__int64", "4294967298 (0x100000002)"), ("Pair", "{x=2, y=1}")])
-def test_the_halves_of_a_variable_are_put_together_wherever_they_are(tmp_path, type_, text):
-    """A `long long` of 32-bit code, first in two registers, then on the stack at places that are not neighbours."""
-    pair = Structure(8, (Member("x", "int", 0), Member("y", "int", 4)))
-    items = FrameInfo(local_base=2), Local("v", type_, (LOW, HIGH, STORED_LOW, STORED_HIGH))
-    memory = {STACK - 32: words(2, 0xDEADBEEF, 0, 1)}
-    it = described(tmp_path, *items, memory=memory, types={"Pair": pair})
-    in_registers = it.variables(it.frame(0x8, esi=2, edi=1))["v"]
-    on_the_stack = it.variables(it.frame(0x20, ebp=STACK))["v"]
-    assert (in_registers.text, in_registers.source) == (text, "esi, edi")
-    assert (on_the_stack.text, on_the_stack.source) == (text, "[ebp-0x20], [ebp-0x14]")
-
-
-def test_half_of_an_integer_is_not_shown(tmp_path):
-    """Its other half has no place any more, or never had one that the PDB names."""
-    items = (Local("v", "__int64", (STORED_LOW, STORED_HIGH)), Local("w", "__int64", (STORED_LOW,)))
-    it = described(tmp_path, *items, memory={STACK - 32: words(2, 0xDEADBEEF, 0, 1)})
-    found = it.variables(it.frame(0x38, ebp=STACK))
-    assert found["v"].reason == found["w"].reason == "only a part of it is at this address"
 
 
 def test_a_variable_that_is_wider_than_its_register_is_not_shown(tmp_path):

@@ -36,7 +36,7 @@ U32_U32 = struct.Struct("<II")
 _MODIFIER = struct.Struct("<IH")
 _BIT_FIELD = struct.Struct("<IBB")
 _PROCEDURE = struct.Struct("<IBBHI")
-_MEMBER_FUNCTION = struct.Struct("<IIIBBHI")
+_MEMBER_FUNCTION = struct.Struct("<IIIBBHIi")
 _ENUMERATION = struct.Struct("<HHII")
 _STRUCTURE = struct.Struct("<HHI")
 _KEYWORDS = {0x1504: "class", 0x1505: "struct", 0x1506: "union", 0x1519: "__interface"}
@@ -59,8 +59,9 @@ def read_type(kind: int, data: bytes, get: GetRecord) -> Type:
         returns, convention, attributes, _, listed = unpack(_PROCEDURE, data, 0)
         return FunctionType(returns, convention, _parameters(get(listed)), is_constructor=bool(attributes & 6))
     if kind == 0x1009:
-        returns, owner, this, convention, attributes, _, listed = unpack(_MEMBER_FUNCTION, data, 0)
-        return FunctionType(returns, convention, _parameters(get(listed)), owner, this != 0, bool(attributes & 6))
+        returns, owner, this, convention, attributes, _, listed, adjust = unpack(_MEMBER_FUNCTION, data, 0)
+        is_constructor = bool(attributes & 6)
+        return FunctionType(returns, convention, _parameters(get(listed)), owner, this != 0, is_constructor, adjust)
     reader = _READERS.get(kind)
     return UnknownType(kind) if reader is None else reader(data)
 

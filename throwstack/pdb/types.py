@@ -11,6 +11,7 @@ than a few dozen records for one answer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from throwstack.pdb.basic_types import NULLPTR, basic_type
@@ -18,6 +19,7 @@ from throwstack.pdb.codeview import BadRecord
 from throwstack.pdb.field_list import enumerators, members
 from throwstack.pdb.type_model import Array, BitField, Enumeration, Field, Modified, Structure, Type, UnknownType
 from throwstack.pdb.type_records import read_type
+from throwstack.pdb.type_sameness import Sameness
 from throwstack.pdb.type_stream import TypeStream, name_hash
 
 _FIRST_RECORD = 0x1000
@@ -82,6 +84,8 @@ class Types:
             return "always nullptr"
         if isinstance(found, UnknownType) and found.kind:
             return f"its type is of a kind that is not read ({found.kind:#x})"
+        if getattr(found, "is_ambiguous", False):
+            return "the symbols define its type in several ways"
         is_empty = isinstance(found, Array) or (isinstance(found, Structure) and not found.is_forward)
         return "it has no bytes" if is_empty else "its type is not in the symbols"
 
@@ -141,17 +145,19 @@ class Types:
         return whole
 
     def _find_definition(self, named: Structure | Enumeration) -> Type:
-        if not self._stream.buckets:
-            return named
+        """Return the definition of what `named` names, if there is one, and if all that there are say the same."""
         for hashed in dict.fromkeys((named.unique_name, named.name)):
-            if not hashed:
-                continue
-            bucket = name_hash(hashed.encode("utf-8", "replace")) % self._stream.buckets
-            for number_of_type in self._stream.numbers_in_bucket(bucket):
-                found = self.type(number_of_type)
-                if type(found) is type(named) and _is_definition(found, named):
-                    return found
+            found = self._definitions(hashed, named) if hashed and self._stream.buckets else []
+            if found:
+                sameness = Sameness(self)
+                is_certain = all(sameness.is_same(found[0], other) for other in found[1:])
+                return found[0] if is_certain else replace(named, is_ambiguous=True)
         return named
+
+    def _definitions(self, hashed: str, named: Structure | Enumeration) -> list[Type]:
+        bucket = name_hash(hashed.encode("utf-8", "replace")) % self._stream.buckets
+        types = (self.type(number) for number in self._stream.numbers_in_bucket(bucket))
+        return [found for found in types if type(found) is type(named) and _is_definition(found, named)]
 
 
 def _is_definition(found: Type, named: Structure | Enumeration) -> bool:

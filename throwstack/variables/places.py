@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from throwstack.core.memory import Memory, MemoryUnreadable
@@ -15,6 +16,7 @@ from throwstack.pdb.variable_model import Location, LocationKind, VariableSymbol
 from throwstack.variables.frame_registers import FrameRegisters
 from throwstack.variables.variable_value import NotShown
 
+_INTEGER_SIZES = (1, 2, 4, 8)
 _IN_FRAME = (LocationKind.BY_FRAME_POINTER, LocationKind.BY_REGISTER)
 MOST_BYTES = 1024
 """How much of a large variable is read. What is shown of it is much less."""
@@ -55,6 +57,13 @@ class Places:
 
     def find(self, variable: VariableSymbol, types: Types, *, is_parameter: bool) -> FoundBytes:
         """Return the bytes of a variable, whose type is one of `types`. Raises `NotShown` and MemoryUnreadable."""
+        if variable.beyond is None:
+            reason = "the type of its function is not in the symbols"
+            raise NotShown(reason)
+        found = self._find(variable, types, is_parameter)
+        return _less(found, variable.beyond) if variable.beyond and found.known is None else found
+
+    def _find(self, variable: VariableSymbol, types: Types, is_parameter: bool) -> FoundBytes:
         size = types.size(variable.type)
         if not size:
             raise NotShown(types.why_no_size(variable.type))
@@ -63,7 +72,8 @@ class Places:
         here = [location for location in variable.locations if location.holds_at(section, offset)]
         whole = [location for location in here if location.part is None]
         if not here:
-            reason = "not at this address" if variable.locations else "optimised out"
+            passed = self._where_passed(variable, size, is_parameter)
+            reason = f"not at this address{passed}" if variable.locations else "optimised out"
             raise NotShown(reason)
         if not variable.has_ranges:
             self._check_whole_function(whole[0])
@@ -80,6 +90,23 @@ class Places:
             reason = "only a part of it is at this address"
             raise NotShown(reason)
         return found
+
+    def _where_passed(self, variable: VariableSymbol, size: int, is_parameter: bool) -> str:
+        """Return where a parameter that has no place here was when the function was called, and what is there now.
+
+        Returns "" if that is not known. Without a frame pointer, clang gives the places of x86 arguments by esp, and
+        ends them at the first push, though nothing happens to the arguments. But no record says so. The parameter may
+        have another value by then, and the compiler may use the place for something else.
+        """
+        with suppress(NotShown, MemoryUnreadable):
+            for location in variable.locations if is_parameter and size in _INTEGER_SIZES else ():
+                if location.kind is not LocationKind.BY_FRAME or location.part is not None:
+                    continue
+                address = self._address(location, is_parameter)
+                if self._registers.is_argument(address):
+                    value = int.from_bytes(self._memory.read(address, size), "little")
+                    return f"; it was passed in {self._words(location, is_parameter)}, which now has {value:#x}"
+        return ""
 
     def _check_whole_function(self, location: Location) -> None:
         """Raise `NotShown` for a place that is said to be good for a whole function, but need not be.
@@ -197,6 +224,12 @@ def _part_sizes(variable: VariableSymbol, types: Types, arch: Arch) -> dict[int,
         is_whole_variable = size == types.size(variable.type)
         sizes[part] = 0 if is_whole_variable else max(size, 0)
     return sizes
+
+
+def _less(found: FoundBytes, amount: int) -> FoundBytes:
+    size = len(found.data)
+    value = int.from_bytes(found.data, "little") - amount & (1 << 8 * size) - 1
+    return FoundBytes(value.to_bytes(size, "little"), f"{found.source}{_signed(-amount)}")
 
 
 def _signed(offset: int) -> str:
