@@ -49,9 +49,6 @@ def test_the_names_that_a_function_may_have():
         ("n::A::~A", "??1A@n@@QAE@XZ"),
         ("shop::price", "_ZN4shop5priceEi"),
         ("shop::Cart::Cart", "_ZN4shop4CartC1Ev"),
-        ("price", "?price@@YAHH@Z"),
-        ("price", "_Z5pricei"),
-        ("price", "__Z5pricei"),
         ("A<int>::f", "?f@?$A@H@@QAEXXZ"),
         ("n::A<B<int> >::A<B<int> >", "??0?$A@V?$B@H@@@n@@QAE@XZ"),
         ("A<int>::~A<int>", "??1?$A@H@@QAE@XZ"),
@@ -65,6 +62,6 @@ def test_how_the_decorated_names_of_a_function_begin(name, decorated):
     assert decorated.encode().startswith(decorated_beginnings(name))
 
 
-@pytest.mark.parametrize("name", ["", "::", "f(", "A::", "A::f(int)", "A::1"])
+@pytest.mark.parametrize("name", ["main", "", "::", "f(", "A::", "A::f(int)", "A::1"])
 def test_no_beginning_of_a_name_that_is_not_plain(name):
     assert decorated_beginnings(name) == ()

@@ -18,7 +18,7 @@ from throwstack.pdb.module_symbols import ModuleSymbols
 from throwstack.pdb.msf import NO_STREAM, MsfFile
 from throwstack.pdb.name_hash import NameHash
 from throwstack.pdb.plain_names import decorated_beginnings, decorated_names, plain_name
-from throwstack.pdb.publics import Publics
+from throwstack.pdb.publics import Publics, PublicSymbol
 
 _REFERENCE = struct.Struct("<HHIIH")
 _REFERENCES = frozenset({0x1125, 0x1127})
@@ -63,11 +63,17 @@ class FunctionNames:
                 for decorated in decorated_names(name, self._machine)
                 for symbol in self._publics.named(decorated)
             )
-        if not found and not (name.isidentifier() and self._is_private()):
-            for symbol in self._publics.beginning(decorated_beginnings(name)):
+        if not found:
+            for symbol in self._of_c_plus_plus(name):
                 if plain_name(symbol.name, self._machine) == name and len(found) < _MAX_FOUND:
                     found.add((symbol.section, symbol.offset))
         return found
+
+    def _of_c_plus_plus(self, name: str) -> Iterator[PublicSymbol]:
+        """Yield the public symbols that may be of a C++ function `name`."""
+        if not name.isidentifier():
+            return self._publics.beginning(decorated_beginnings(name))
+        return iter(()) if self._is_private() else self._publics.outside_scopes(name)
 
     def _procedures(self, name: str) -> Iterator[Place]:
         for at in self._globals.offsets(name):

@@ -52,7 +52,7 @@ def decorated_names(name: str, machine: int) -> Iterator[str]:
 
 
 def decorated_beginnings(name: str) -> tuple[bytes, ...]:
-    """Return how the decorated names of a C++ function `A::f` or `f` may begin; none if it is no name of C++.
+    """Return how the decorated names of a C++ function `A::f` may begin; none if it is no name of C++.
 
     Names of templates, operators and what a compiler makes (`` A::`scalar deleting destructor' ``) begin in a way that
     others have too.
@@ -66,13 +66,11 @@ def decorated_beginnings(name: str) -> tuple[bytes, ...]:
         if scopes and own.removeprefix("~") == scopes[-1]:
             return (b"??1" if own.startswith("~") else b"??0",)
         return (f"?{own}@".encode(), f"??${own}@".encode())
-    return _beginnings(scopes, own)
+    return _beginnings(scopes, own) if scopes else ()
 
 
 def _beginnings(scopes: list[str], own: str) -> tuple[bytes, ...]:
     """Return how Microsoft's and Itanium names begin of the function `own` in `scopes`, which are no templates."""
-    if not scopes:
-        return f"?{own}@@".encode(), f"_Z{len(own)}{own}".encode(), f"__Z{len(own)}{own}".encode()
     outer = "@".join(reversed(scopes))
     itanium = "".join(f"{len(part)}{part}" for part in scopes)
     microsoft, end = f"?{own}@{outer}@@", f"{len(own)}{own}E"
