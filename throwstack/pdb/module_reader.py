@@ -127,9 +127,8 @@ class ModuleReader:
         return self._kept.get((self._owner, key), lambda: self._in_time(make))
 
     def _in_time(self, make: Callable[[], Part]) -> Part:
-        with self._msf.time:
-            self._msf.time.check()
-            return make()
+        self._msf.time.check()
+        return make()
 
     def _read_symbols(self, module: PdbModule) -> ModuleSymbols:
         return ModuleSymbols(self._msf.stream(module.stream), module.symbols_size)
