@@ -32,12 +32,21 @@ SIMPLE = {
     "wchar_t": 0x71,
     "int": 0x74,
     "unsigned": 0x75,
+    "char32_t": 0x7B,
+    "_Complex float": 0x50,
     "...": 0x00,
 }
 _SIZES = {0x10: 1, 0x11: 2, 0x12: 4, 0x13: 8, 0x20: 1, 0x21: 2, 0x22: 4, 0x23: 8, 0x30: 1, 0x40: 4, 0x41: 8}
-_SIZES |= {0x08: 4, 0x70: 1, 0x71: 2, 0x74: 4, 0x75: 4}
+_SIZES |= {0x08: 4, 0x50: 8, 0x70: 1, 0x71: 2, 0x74: 4, 0x75: 4, 0x7B: 4}
 _WIDE = {Tag.CLASS: 0x1608, Tag.STRUCT: 0x1609}
-_POINTERS = {"&&": 4 << 5, "&": 1 << 5, "* const": 0x400, "*": 0}
+_POINTERS = {
+    "&&": 4 << 5,
+    "&": 1 << 5,
+    "* const volatile": 0x600,
+    "* volatile": 0x200,
+    "* const": 0x400,
+    "*": 0,
+}
 """The bits of a pointer's attributes, for each way to spell one; `&&` is looked for before `&`."""
 
 

@@ -99,7 +99,13 @@ def u32(*values: int) -> bytes:
         ("char[8]", b"hello\0\x1b\x1b", '"hello"'),
         ("char[4]", b"a\x1b]b", '"a\\x1b]b"'),
         ("wchar_t[4]", "ab\0\0".encode("utf-16-le"), '"ab"'),
+        ("char[16]", b'C:\\new \\x1b "q"\n\0\0', r'"C:\\new \\x1b \"q\"\n"'),
+        ("wchar_t[4]", 'a"\\b'.encode("utf-16-le"), r'"a\"\\b"'),
+        ("char32_t", u32(0x10FFFF + 1), "1114112 (0x110000)"),
+        ("char32_t", u32(0x1F600), "'\U0001f600' (128512)"),
+        ("_Complex float", bytes(8), "00 00 00 00 00 00 00 00"),
         ("int[3]", u32(1, 2, 3), "{1, 2, 3}"),
+        ("int[3][2]", u32(1, 2, 3, 4, 5, 6), "{{1, 2, 3}, {4, 5, 6}}"),
         ("int[6]", u32(1, 2, 3, 4, 5, 6), "{1, 2, 3, 4, …}"),
         ("char[2000]", b"x" * 2000, '"' + "x" * 64 + '…"'),
     ],
@@ -124,6 +130,8 @@ def test_a_pointer_to_text_shows_the_text(tmp_path):
     wide = {0x30000: "offen\0".encode("utf-16-le")}
     assert shown(tmp_path, "const wchar_t*", u32(0x30000), wide).text == '0x00030000 "offen"'
     assert shown(tmp_path, "char*", u32(0x50000)).text == "0x00050000 (not in the dump)"
+    path = {0x30000: b'C:\\"a"\0'}
+    assert shown(tmp_path, "char*", u32(0x30000), path).text == r'0x00030000 "C:\\\"a\""'
 
 
 def test_a_pointer_to_code_shows_its_name(tmp_path):

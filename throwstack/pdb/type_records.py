@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 
-from throwstack.pdb.codeview import BadRecord, number, string, unpack
+from throwstack.pdb.codeview import BadRecord, number, size_number, string, unpack
 from throwstack.pdb.type_model import (
     Array,
     BitField,
@@ -83,7 +83,7 @@ def _pointer(data: bytes) -> Type:
 
 
 def _array(data: bytes) -> Type:
-    return Array(unpack(_U32, data, 0)[0], number(data, 8)[0])
+    return Array(unpack(_U32, data, 0)[0], size_number(data, 8)[0])
 
 
 def _bit_field(data: bytes) -> Type:
@@ -99,7 +99,7 @@ def _enumeration(data: bytes) -> Type:
 def _structure(kind: int, data: bytes) -> Type:
     _, properties, fields = unpack(_STRUCTURE, data, 0)
     keyword = _KEYWORDS[kind]
-    size, at = number(data, 8 if keyword == "union" else 16)
+    size, at = size_number(data, 8 if keyword == "union" else 16)
     return _made(keyword, properties, fields, size, _names(data, at, properties))
 
 
@@ -107,7 +107,7 @@ def _structure_2(kind: int, data: bytes) -> Type:
     properties, fields = unpack(U32_U32, data, 0)
     keyword = _KEYWORDS_2[kind]
     _, at = number(data, 8 if keyword == "union" else 16)
-    size, at = number(data, at)
+    size, at = size_number(data, at)
     return _made(keyword, properties, fields, size, _names(data, at, properties))
 
 

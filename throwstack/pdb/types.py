@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from throwstack.pdb.basic_types import basic_type
+from throwstack.pdb.basic_types import NULLPTR, basic_type
 from throwstack.pdb.codeview import BadRecord
 from throwstack.pdb.field_list import enumerators, members
 from throwstack.pdb.type_model import Array, BitField, Enumeration, Field, Modified, Structure, Type, UnknownType
@@ -36,7 +36,8 @@ class Types:
         """`stream` is the TPI stream."""
         self._stream = stream
         self._known: dict[int, Type] = {}
-        self._whole: dict[int, Type] = {}
+        self._whole: dict[Structure | Enumeration, Type] = {}
+        """What is named alike is looked for once, also if many records name it."""
 
     def type(self, index: int) -> Type:
         """Return the type with the number `index`."""
@@ -44,7 +45,8 @@ class Types:
         if known is None:
             if len(self._known) >= _MAX_KEPT:
                 self._known.clear()
-            known = self._known[index] = self._read(index)
+            with self._stream.time:
+                known = self._known[index] = self._read(index)
         return known
 
     def bare(self, index: int) -> Type:
@@ -63,7 +65,7 @@ class Types:
         """
         found = self.bare(index)
         if isinstance(found, (Structure, Enumeration)) and found.is_forward:
-            return self._definition(index, found)
+            return self._definition(found)
         return found
 
     def size(self, index: int) -> int:
@@ -74,6 +76,18 @@ class Types:
                 break
             found = self.plain(found.target)
         return getattr(found, "size", 0)
+
+    def why_no_size(self, index: int) -> str:
+        """Return in words why values of a type have no size, and cannot be read."""
+        found = self.plain(index)
+        if found == NULLPTR:
+            return "always nullptr"
+        if isinstance(found, UnknownType) and found.kind:
+            return f"its type is of a kind that is not read ({found.kind:#x})"
+        if getattr(found, "is_ambiguous", False):
+            return "the symbols define its type in several ways"
+        is_empty = isinstance(found, Array) or (isinstance(found, Structure) and not found.is_forward)
+        return "it has no bytes" if is_empty else "its type is not in the symbols"
 
     def scalar_bytes(self, index: int, offset: int) -> int:
         """Return how many bytes the integer, pointer or the like at `offset` in a value of the type has from there on.
@@ -120,13 +134,14 @@ class Types:
         except BadRecord:
             return UnknownType(kind)
 
-    def _definition(self, index: int, named: Structure | Enumeration) -> Type:
-        """Return the structure or enumeration that the record `index` only names; if it is not found, `named`."""
-        whole = self._whole.get(index)
+    def _definition(self, named: Structure | Enumeration) -> Type:
+        """Return the structure or enumeration that a record only names; if it is not found, what names it."""
+        whole = self._whole.get(named)
         if whole is None:
             if len(self._whole) >= _MAX_KEPT:
                 self._whole.clear()
-            whole = self._whole[index] = self._find_definition(named)
+            with self._stream.time:
+                whole = self._whole[named] = self._find_definition(named)
         return whole
 
     def _find_definition(self, named: Structure | Enumeration) -> Type:

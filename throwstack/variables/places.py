@@ -68,9 +68,7 @@ class Places:
     def _find(self, variable: VariableSymbol, types: Types, is_parameter: bool) -> FoundBytes:
         size = types.size(variable.type)
         if not size:
-            is_ambiguous = getattr(types.plain(variable.type), "is_ambiguous", False)
-            reason = "the symbols define its type in several ways" if is_ambiguous else "its type is not in the symbols"
-            raise NotShown(reason)
+            raise NotShown(types.why_no_size(variable.type))
         size = min(size, MOST_BYTES)
         section, offset = self._at.section, self._at.offset
         here = [location for location in variable.locations if location.holds_at(section, offset)]

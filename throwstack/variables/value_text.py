@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.text import ansi_at, decode_ansi, decode_wide, escape, wide_at
+from throwstack.core.text import decode_ansi, decode_wide, escape, quote, text_at
 from throwstack.exceptions.status import hresult, ntstatus
 from throwstack.pdb.type_model import (
     Array,
@@ -113,8 +113,8 @@ class ValueText:
 
     def _text_at(self, address: int, size: int) -> str:
         try:
-            read = ansi_at if size == 1 else wide_at
-            return f'"{read(self._target.memory, address, _MAX_STRING)}"'
+            text, is_whole = text_at(self._target.memory, address, _MAX_STRING, size)
+            return quote(text, _MAX_STRING, is_whole=is_whole)
         except MemoryUnreadable:
             return "(not in the dump)"
 
@@ -214,7 +214,7 @@ def _character(basic: Basic, data: bytes, value: int) -> str:
     """
     is_signed = basic == _CHAR
     character = (decode_ansi(data) if basic.size == 1 else chr(value)) if value < 0x110000 else ""
-    if not character.isprintable() or value < 0x20:
+    if not character or not character.isprintable() or value < 0x20:
         return _integer(value, basic.size, is_signed=is_signed)
     quoted = f"\\{character}" if character in "'\\" else character
     return f"'{quoted}' ({value - 0x100 if is_signed and value >= 0x80 else value})"
@@ -258,4 +258,4 @@ def _characters(data: bytes, size: int, *, is_whole: bool) -> str:
     is_cut = not is_whole or len(units) > _MAX_STRING if end is None else end > _MAX_STRING
     raw = b"".join(units[:end][:_MAX_STRING])
     text = decode_ansi(raw) if size == 1 else decode_wide(raw)
-    return f'"{escape(text, _MAX_STRING)}{_CUT if is_cut else ""}"'
+    return quote(text, _MAX_STRING, is_whole=not is_cut)
