@@ -11,7 +11,7 @@ from tests.forge.stacks import Stack
 from tests.support.targets import with_budget
 from tests.support.triage_stacks import BASE, IN_SLEEP, IN_WAIT, LIMIT, SP, frame, stack_of, target_of
 from throwstack.core.frames import End, StackBounds, Trust, Walk
-from throwstack.core.registers import Registers
+from throwstack.core.registers import Arch, Registers
 from throwstack.stuck.overwritten import SoundStacks
 from throwstack.stuck.triage import Examination, Triage
 from throwstack.unwind.target import Target
@@ -87,3 +87,14 @@ def test_a_process_of_many_different_stacks_is_said_to_be_examined_in_part():
     found = Triage(with_budget(target, probes=0)).examine(stack_of())
     assert found.doubts == ("the budget of 0 units for a thread is spent",)
     assert asked.count == 0
+
+
+@pytest.mark.parametrize(("returns_to", "is_walked"), [(IN_SLEEP, False), (0, True), (0x41414141, True)])
+def test_an_x86_stack_with_a_whole_chain_of_ebp_is_not_walked(returns_to: int, is_walked: bool):
+    stack, unwinder = Stack(LIMIT, BASE), Counted(BROKEN)
+    stack.at(SP + 0x40).d32(BASE - 0x40, returns_to)
+    stack.at(BASE - 0x40).d32(0, 0)
+    target = replace(target_of({LIMIT: stack.data()}), unwinder=unwinder)
+    registers = Registers.named(Arch.X86, {"eip": IN_WAIT, "esp": SP, "ebp": SP + 0x40})
+    Triage(target).examine(replace(stack_of(), registers=registers))
+    assert unwinder.count == is_walked

@@ -20,11 +20,14 @@ from dataclasses import dataclass
 from struct import Struct
 
 from throwstack.core.frames import End, Walk
-from throwstack.stuck.outermost import ends_at_base
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.registers import BP
+from throwstack.stuck.outermost import NEAR_BASE, ends_at_base
 from throwstack.unwind.target import Target, ThreadStack
 from throwstack.unwind.thread_start import says_overwritten
 
 _MAX_SPAN = 0x2000
+_MAX_LINKS = 256
 _MAX_SHAPES = 32
 """How many sound stacks with the same innermost instruction are remembered."""
 _MAX_PLACES = 4096
@@ -93,7 +96,9 @@ def overwritten_return(target: Target, stack: ThreadStack, sound: SoundStacks) -
 
     It is "" too if the registers are not known. If the budget of such walks is spent, the meter of the target says so.
     """
-    if stack.registers is None or sound.has(target, stack) or not target.meter.take(target.meter.budgets.probes):
+    if stack.registers is None or _has_whole_chain(target, stack) or sound.has(target, stack):
+        return ""
+    if not target.meter.take(target.meter.budgets.probes):
         return ""
     walk = target.walk(stack.registers, stack.bounds)
     if walk.is_complete or ends_at_base(walk, stack):
@@ -101,3 +106,27 @@ def overwritten_return(target: Target, stack: ThreadStack, sound: SoundStacks) -
     elif walk.end is End.LOST_RETURN_ADDRESS and says_overwritten(walk.detail):
         return f"the walk of the blocked stack ended early: {walk.end.in_words(walk.detail)}"
     return ""
+
+
+def _has_whole_chain(target: Target, stack: ThreadStack) -> bool:
+    """Say whether the chain of saved ebp values of an x86 stack is whole, with a return address at each link.
+
+    It has to lead from ebp to an outermost frame, which has saved 0, near the base of the stack. A walk of x86 follows
+    code and costs much more. What it would find beside is a return address of a function without such a frame.
+    """
+    if target.arch.facts.has_function_table or stack.registers is None:
+        return False
+    bp = stack.registers.gpr[BP]
+    for _ in range(_MAX_LINKS):
+        if bp is None or not stack.bounds.contains(bp, 8):
+            return False
+        try:
+            outer, returns_to = target.memory.u32(bp), target.memory.u32(bp + 4)
+        except MemoryUnreadable:
+            return False
+        if outer == 0:
+            return stack.bounds.base - bp <= NEAR_BASE
+        if outer <= bp or not target.images.is_code(returns_to - 1):
+            return False
+        bp = outer
+    return False
