@@ -55,11 +55,17 @@ These are the home space of the first function and what aligns the stack pointer
 BaseThreadInitThunk has called on x64 there are more, in the frames of its callers alone.
 """
 _MAX_READABLE = 1 << 20
+_OVERWRITTEN = "was overwritten: it is"
 
 
 def overwritten(slot: int, value: int = 0) -> str:
     """Say that the return address at `slot`, which is `value` now, was overwritten: the detail of a walk's end."""
-    return f"the return address at {slot:#x} was overwritten: it is {value:#x}"
+    return f"the return address at {slot:#x} {_OVERWRITTEN} {value:#x}"
+
+
+def says_overwritten(detail: str) -> bool:
+    """Say whether `detail`, that of a walk's end, is what `overwritten` says, and not another reason."""
+    return _OVERWRITTEN in detail
 
 
 def led_nowhere(ip: int) -> str:
