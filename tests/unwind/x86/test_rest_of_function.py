@@ -128,6 +128,23 @@ def test_code_is_followed_once_for_each_distance() -> None:
     assert work == [10, 0, 10]
 
 
+def test_a_walk_does_not_follow_the_same_code_for_each_of_many_frames_of_a_large_function() -> None:
+    """Each frame has 1,900 instructions and more ahead. Once 18 are followed, 200 instructions are for each other."""
+    asm = Assembler(TEXT)
+    for number in range(60):
+        asm.emit("90").label(f"after {number}")
+    asm.emit("90" * 1900, ret())
+    code = code_of(asm, segments={LOW: words(RETURN)})
+    found = RestOfFunction(code, Callees(code))
+    for number in reversed(range(60)):
+        is_found = found.caller(place(asm.labels[f"after {number}"], call_sp=LOW)) is not None
+        assert is_found == (number > 41)
+    assert 1 << 15 < code.work_done < (1 << 15) + 1960 + 42 * 200
+    assert found.caller(place(asm.labels["after 5"], call_sp=LOW)) is None
+    found.begin_walk()
+    assert found.caller(place(asm.labels["after 5"], call_sp=LOW)) is not None
+
+
 def test_arguments_of_the_first_call_may_have_been_pushed_before_code_was_interrupted() -> None:
     asm = Assembler(TEXT).emit("ff16", "5058", ret())  # call [esi]; push eax; pop eax
     assert rest(asm, RETURN).caller(place(TEXT)).doubt == 1
