@@ -189,7 +189,8 @@ class Callees:
 
         `state` is the state before the call, `instruction` is the call, and `target` is the start of the helper.
         """
-        inside = state.push(constant(instruction.end))
+        # What is pushed here are the arguments of the helper, and not those of a function that the helper calls.
+        inside = replace(state.push(constant(instruction.end)), pushed=0)
         flow = ControlFlow(self._code, target, inside, self._after_call_in_helper, limit=_HELPER_LIMIT)
         after = flow.state_at(instruction.end)
         return None if after is None else replace(after, pushed=0)
