@@ -140,7 +140,7 @@ class Unwinder:
 
         It has moved the stack pointer, or its return address was overwritten. The code ahead tells which.
         """
-        returned = self._without.returned_to(registers, bounds)
+        returned = self._without.returned_to(registers, bounds, is_interrupted=True)
         if isinstance(returned, Step) and not self._without.may_be_return_address(returned.registers.ip):
             return self._checked(returned, LEAF, registers, stack)
         return self._without_data(registers, stack, bounds, is_interrupted=True, why=_NO_DATA)
@@ -155,7 +155,7 @@ class Unwinder:
         found = self._without.caller(registers, bounds, is_interrupted=is_interrupted, why=why)
         if isinstance(found, Step):
             return found if _has_progressed(found, registers, stack) else _no_progress(found, registers)
-        returned = self._without.returned_to(registers, bounds)
+        returned = self._without.returned_to(registers, bounds, is_interrupted=is_interrupted)
         if not isinstance(returned, Step) or returned.registers.ip or returned.slot is None:
             return found
         is_outermost = self._is_outermost(registers, returned.slot, stack)
