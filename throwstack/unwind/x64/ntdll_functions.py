@@ -79,15 +79,23 @@ class NtdllFunctions:
     def is_library_s(self, ip: int) -> bool:
         """Say whether only a library can have laid out a stack that begins in the function at `ip`, outside of ntdll.
 
-        That is so since Vista, whose ntdll exports the routine in which threads start.
+        That is so since Vista, whose ntdll exports the routine in which threads start. If its exports are not in the
+        dump, it may be such an ntdll.
         """
         image = self._images.find(ip)
-        return self._knows_start and (image is None or image.module.name.lower() != _MODULE)
+        return (self._knows_start or self._may_export_start) and (image is None or image.module.name.lower() != _MODULE)
 
     @cached_property
     def _knows_start(self) -> bool:
-        ntdll = next((image for image in self._images if image.module.name.lower() == _MODULE), None)
-        return ntdll is not None and any(export.name == _START_ROUTINE for export in ntdll.exports)
+        return self._ntdll is not None and any(export.name == _START_ROUTINE for export in self._ntdll.exports)
+
+    @cached_property
+    def _may_export_start(self) -> bool:
+        return self._ntdll is not None and self._ntdll.exports.may_lack(_START_ROUTINE)
+
+    @cached_property
+    def _ntdll(self) -> Image | None:
+        return next((image for image in self._images if image.module.name.lower() == _MODULE), None)
 
     def is_thread_start(self, ip: int) -> bool:
         """Say whether `ip` is in a function that the kernel starts, or RtlUserFiberStart, with which a fiber starts.
