@@ -96,10 +96,11 @@ def test_on_x86_two_words_of_a_dispatch_are_enough_wherever_the_registration_is_
         {8: NODE + 0x40, 0x1C: CONTEXT},
         {8: CONTEXT, 0x1C: CONTEXT},
         {8: LAST_NODE + 4, 0x1C: CONTEXT},
+        {8: OUTER_NODE + 1, 0x1C: CONTEXT, 0x2C: 0},
     ],
     ids=[
         *("nothing", "a __try block's", "words alike", "one word", "side by side", "further in", "the CONTEXT"),
-        "no whole registration",
+        *("no whole registration", "at an odd address"),
     ],
 )
 def test_on_x86_other_functions_of_ntdll_have_registrations_as_well(words):
