@@ -135,6 +135,16 @@ def test_a_way_that_is_known_is_taken_only_if_it_has_the_fewest_calls() -> None:
     assert asm.labels["f"] not in known
 
 
+def test_a_way_that_is_known_is_taken_in_its_turn() -> None:
+    """Both ways have one call: the branch is looked at first, whether the other way is known or not."""
+    asm = Assembler(TEXT)
+    asm.branch(JE, "branch").label("straight").call("f").emit(ret(8)).label("branch").call("f").emit(ret(4))
+    found, known = code_of(asm.align().label("f").emit("cc")), {}
+    assert popped_bytes(found, TEXT) == 4
+    assert popped_bytes(found, asm.labels["straight"], known) == 8
+    assert popped_bytes(found, TEXT, known) == 4
+
+
 def test_no_search_goes_on_from_a_place_that_is_known_to_lead_to_a_return_without_a_call() -> None:
     asm = Assembler(TEXT).emit("90" * 3).label("epilogue").emit("90" * 3, ret(4))
     found, known = code_of(asm), {}
