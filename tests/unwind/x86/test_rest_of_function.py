@@ -145,6 +145,32 @@ def test_a_walk_does_not_follow_the_same_code_for_each_of_many_frames_of_a_large
     assert found.caller(place(asm.labels["after 5"], call_sp=LOW)) is not None
 
 
+@pytest.mark.parametrize(("last", "is_found"), [(767, True), (768, False)])
+@pytest.mark.parametrize("walks", [0, 1])
+def test_a_walk_follows_32768_instructions_before_it_follows_fewer_for_a_frame(last, is_found, walks) -> None:
+    """Sixteen times 2,000 and `last` ones; a function whose ebp is elsewhere is followed anew."""
+    found = rest(Assembler(TEXT).emit("90" * 1999, ret()), RETURN)
+    for _ in range(walks):
+        found.begin_walk()
+    for number in range(16):
+        assert found.caller(place(TEXT, ebp=LOW + 8 * number)) is not None
+    assert found.caller(place(TEXT + 2000 - last)) is not None
+    assert (found.caller(place(TEXT, ebp=LOW + 0x100)) is not None) == is_found
+
+
+def test_what_was_followed_to_its_end_is_kept_for_further_walks() -> None:
+    asm = Assembler(TEXT).emit("90" * 9, ret()).label("loop").emit("90ebfd")
+    code = code_of(asm, segments={LOW: words(RETURN)})
+    found = RestOfFunction(code, Callees(code))
+    assert found.caller(place(TEXT)) is not None
+    assert found.caller(place(asm.labels["loop"])) is None
+    work = code.work_done
+    found.begin_walk()
+    assert found.caller(place(TEXT)) is not None
+    assert found.caller(place(asm.labels["loop"])) is None
+    assert code.work_done == work
+
+
 def test_arguments_of_the_first_call_may_have_been_pushed_before_code_was_interrupted() -> None:
     asm = Assembler(TEXT).emit("ff16", "5058", ret())  # call [esi]; push eax; pop eax
     assert rest(asm, RETURN).caller(place(TEXT)).doubt == 1
