@@ -156,6 +156,8 @@ def test_a_walk_follows_32768_instructions_before_it_follows_fewer_for_a_frame(l
         assert found.caller(place(TEXT, ebp=LOW + 8 * number)) is not None
     assert found.caller(place(TEXT + 2000 - last)) is not None
     assert (found.caller(place(TEXT, ebp=LOW + 0x100)) is not None) == is_found
+    assert found.caller(place(TEXT + 2000 - 200)) is not None
+    assert found.caller(place(TEXT + 2000 - 201)) is None
 
 
 def test_what_was_followed_to_its_end_is_kept_for_further_walks() -> None:
