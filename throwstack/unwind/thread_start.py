@@ -12,8 +12,9 @@ frame of a caller is left above it.
 
 The stack that the TEB records need not be one on which the kernel has started a thread. Windows' SwitchToFiber and
 Boost.Context enter the bounds of a fiber's stack into the TEB while the fiber runs. SwitchToFiber's begin in
-RtlUserFiberStart, but on a stack of a library's making any function of the program may be the outermost one. So a 0 at
-the base is refused in these cases:
+RtlUserFiberStart, but on a stack of a library's making any function of the program may be the outermost one. The TEB
+does not tell: its bit HasFiberData is set by ConvertThreadToFiber, and Boost.Context does without that. So a 0 at the
+base is refused in these cases:
 
 - A function of ntdll, kernel32 or KERNELBASE that is no start routine has a caller: no library begins a stack there.
 - All functions of a process without kernel32 have, as it has no fibers.
