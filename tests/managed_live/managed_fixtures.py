@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The set of managed crashes: every scenario of programs/Scenarios.cs on every runtime, and what must come of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.managed_live.runtimes import RUNTIMES, Runtime
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scenario. `types` are those of the exception and its inner ones, outermost first, as the source throws them.
+
+    `is_quick`: `make test-live` runs it too. `not_on`: runtimes that it cannot be run on.
+    """
+
+    name: str
+    types: tuple[str, ...]
+    is_quick: bool = False
+    not_on: tuple[str, ...] = ()
+
+    @property
+    def overflows(self) -> bool:
+        """Say whether the stack overflows: then the runtime prints no exception."""
+        return self.types == ("System.StackOverflowException",)
+
+
+ORDER = "Shop.Orders.OrderException"
+APPLICATION = "System.ApplicationException"
+NO_KEY = "System.Collections.Generic.KeyNotFoundException"
+INVALID = "System.InvalidOperationException"
+SCENARIOS = (
+    Scenario("application", (ORDER,)),
+    Scenario("inner", (ORDER, ORDER, ORDER, "System.FormatException"), is_quick=True),
+    Scenario("catch", ("System.TimeoutException",)),
+    Scenario("generics", (INVALID,)),
+    Scenario("delegate", ("System.DivideByZeroException",)),
+    Scenario("task", ("System.AggregateException", INVALID, NO_KEY, INVALID)),
+    Scenario("static", ("System.TypeInitializationException", "System.FormatException")),
+    Scenario("null", ("System.NullReferenceException",), is_quick=True),
+    # On x86 2.1 ends the process, after it has said so, without a call that could be kept waiting.
+    Scenario("overflow", ("System.StackOverflowException",), not_on=("2.1-x86",)),
+    Scenario("callback", ("System.ArithmeticException",)),
+    Scenario("dynamic", ("System.OverflowException",)),
+    Scenario("finalizer", (INVALID,)),
+    Scenario("pool", ("System.RankException",)),
+    Scenario("argument", ("System.ArgumentOutOfRangeException",)),
+    Scenario("rethrow", (APPLICATION,)),
+    Scenario("dispatchinfo", (APPLICATION,)),
+    Scenario("async", (APPLICATION,)),
+    Scenario("thread", (ORDER,)),
+)
+
+
+@dataclass(frozen=True)
+class ManagedFixture:
+    """One crashed process: a scenario on a runtime."""
+
+    runtime: Runtime
+    scenario: Scenario
+
+    @property
+    def name(self) -> str:
+        """Return the name of its directory."""
+        return f"{self.runtime.label}-{self.scenario.name}"
+
+
+def managed_fixtures(only: Sequence[str] = (), *, quick: bool = False) -> list[ManagedFixture]:
+    """Return the set, or those whose name contains one of `only`; with `quick` two scenarios a runtime."""
+    every = [
+        ManagedFixture(runtime, scenario)
+        for runtime in RUNTIMES
+        for scenario in SCENARIOS
+        if runtime.label not in scenario.not_on and (scenario.is_quick or not quick)
+    ]
+    return [fixture for fixture in every if not only or any(text in fixture.name for text in only)]
