@@ -52,6 +52,8 @@ SCENARIOS = (
     Scenario("async", (APPLICATION,)),
     Scenario("thread", (ORDER,)),
 )
+DECOYS = ("decoy handled", "decoy in-catch", "decoy in-nested-catch", "decoy in-finally", "decoy waits")
+"""The threads that every program has, and that must not be reported (programs/Decoys.cs)."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +78,8 @@ def managed_fixtures(only: Sequence[str] = (), *, quick: bool = False) -> list[M
         if runtime.label not in scenario.not_on and (scenario.is_quick or not quick)
     ]
     return [fixture for fixture in every if not only or any(text in fixture.name for text in only)]
+
+
+def scenario_named(name: str) -> Scenario:
+    """Return the scenario with a name. Raises StopIteration."""
+    return next(scenario for scenario in SCENARIOS if scenario.name == name)
