@@ -12,6 +12,7 @@ from tests.managed_live.console_text import OVERFLOW
 from tests.managed_live.managed_fixtures import DECOYS, Scenario, scenario_named
 
 Row = Mapping[str, Any]
+PROGRAMS_OWN = "Shop."
 PRINTS_FIRST_INNER_ONLY = ("2.1-x64", "2.1-x86")
 
 
@@ -120,17 +121,27 @@ def _compare_exceptions(
 
 
 def _frames_right(found: Comparison, printed: Sequence[Mapping[str, Any]], seen: Sequence[SeenFrame]) -> int:
-    """Return how many printed frames are there, in the order of print. The runtime hides some of its own: they may be."""
-    right = at = 0
+    """Return how many printed frames are there, in the order of print.
+
+    The runtime does not print some of its own frames, and of async methods not where an earlier stack ends: both may be
+    there.
+    """
+    places: list[int] = []
+    ends: list[tuple[int, str]] = []
     for frame in printed:
         name = f"{frame['method']}({frame['parameters']})"
-        place = next((index for index in range(at, len(seen)) if seen[index].name == name), None)
+        start = places[-1] + 1 if places else 0
+        place = next((index for index in range(start, len(seen)) if seen[index].name == name), None)
         if place is None:
             found.problems.append(f"no frame {name}")
             continue
-        if bool(frame.get("is_last_of_earlier")) and not any(one.is_last_of_earlier for one in seen[place:]):
+        if frame.get("is_last_of_earlier"):
+            ends.append((len(places), name))
+        places.append(place)
+    for index, name in ends:
+        until = places[index + 1] if index + 1 < len(places) else len(seen)
+        if not any(one.is_last_of_earlier for one in seen[places[index] : until]):
             found.problems.append(f"an earlier stack does not end with {name}")
-        right, at = right + 1, place + 1
-    more = [one.name for one in seen[at:] if one.name.startswith("Shop.")]
+    more = [one.name for index, one in enumerate(seen) if index not in places and one.name.startswith(PROGRAMS_OWN)]
     found.problems += [f"a frame {name}, which was not printed" for name in more]
-    return right
+    return len(places)
