@@ -19,7 +19,7 @@ from tests.managed_live.console_text import ConsoleTextError, as_json, frame_jso
 from tests.managed_live.managed_fixtures import ManagedFixture
 from tests.managed_live.noted_threads import EXPORT, NotesError, read_notes
 
-SECONDS_TO_BLOCK = 40.0
+SECONDS_TO_BLOCK = 30.0
 LOOK_EVERY = 0.1
 STEADY_LOOKS = 3
 SECONDS_TO_LIST = 60
@@ -66,6 +66,7 @@ def _wait_until_stuck(process: LiveProcess, loader: subprocess.Popen[bytes], fix
     """Wait until AeDebug's sleeper waits for the process, and its threads are at rest. Return its Windows PID."""
     layout = process.layout
     steady, last = 0, None
+    reason = "it did not start"
     deadline = time.monotonic() + SECONDS_TO_BLOCK
     while time.monotonic() < deadline and loader.poll() is None:
         time.sleep(LOOK_EVERY)
@@ -76,12 +77,14 @@ def _wait_until_stuck(process: LiveProcess, loader: subprocess.Popen[bytes], fix
         except CaptureError:
             continue
         if not tebs or not has_debugger(windows_pid):
+            reason = "no debugger was started"
             continue
+        reason = "registers change"
         steady = steady + 1 if state == last else 0
         last = state
         if steady == STEADY_LOOKS:
             return windows_pid
-    message = f"{fixture.name}: {'it does not crash' if loader.poll() is None else 'it ended'}"
+    message = f"{fixture.name}: {reason if loader.poll() is None else 'it ended'}"
     raise WineError(message)
 
 

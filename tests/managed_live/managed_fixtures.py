@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tests.managed_live.console_text import OVERFLOW
 from tests.managed_live.runtimes import RUNTIMES, Runtime
 
 
@@ -13,18 +14,12 @@ from tests.managed_live.runtimes import RUNTIMES, Runtime
 class Scenario:
     """A scenario. `types` are those of the exception and its inner ones, outermost first, as the source throws them.
 
-    `is_quick`: `make test-live` runs it too. `not_on`: runtimes that it cannot be run on.
+    `is_quick`: `make test-live` runs it too.
     """
 
     name: str
     types: tuple[str, ...]
     is_quick: bool = False
-    not_on: tuple[str, ...] = ()
-
-    @property
-    def overflows(self) -> bool:
-        """Say whether the stack overflows: then the runtime prints no exception."""
-        return self.types == ("System.StackOverflowException",)
 
 
 ORDER = "Shop.Orders.OrderException"
@@ -40,8 +35,7 @@ SCENARIOS = (
     Scenario("task", ("System.AggregateException", INVALID, NO_KEY, INVALID)),
     Scenario("static", ("System.TypeInitializationException", "System.FormatException")),
     Scenario("null", ("System.NullReferenceException",), is_quick=True),
-    # On x86 2.1 ends the process, after it has said so, without a call that could be kept waiting.
-    Scenario("overflow", ("System.StackOverflowException",), not_on=("2.1-x86",)),
+    Scenario("overflow", (OVERFLOW,)),
     Scenario("callback", ("System.ArithmeticException",)),
     Scenario("dynamic", ("System.OverflowException",)),
     Scenario("finalizer", (INVALID,)),
@@ -75,7 +69,7 @@ def managed_fixtures(only: Sequence[str] = (), *, quick: bool = False) -> list[M
         ManagedFixture(runtime, scenario)
         for runtime in RUNTIMES
         for scenario in SCENARIOS
-        if runtime.label not in scenario.not_on and (scenario.is_quick or not quick)
+        if scenario.is_quick or not quick
     ]
     return [fixture for fixture in every if not only or any(text in fixture.name for text in only)]
 

@@ -145,12 +145,16 @@ namespace Shop {
         [DllImport("kernel32.dll")]
         static extern bool VirtualProtect(IntPtr address, IntPtr size, uint protection, out uint old);
 
+        [DllImport("kernel32.dll")]
+        static extern bool SetThreadStackGuarantee(ref uint size);
+
         [MethodImpl(Kept)]
         static void LeaveRoomForHandler() {
             IntPtr low, high;
-            uint old;
+            uint old, room = 0x40000;
+            SetThreadStackGuarantee(ref room);
             GetCurrentThreadStackLimits(out low, out high);
-            VirtualProtect(new IntPtr(low.ToInt64() + 0x10000), new IntPtr(0x1000), 0x104, out old);
+            VirtualProtect(new IntPtr(low.ToInt64() + 0x30000), new IntPtr(0x1000), 0x104, out old);
         }
 
         [MethodImpl(Kept)]
