@@ -77,7 +77,7 @@ def _compiled(core_library: str, out: Path, folders: Mapping[str, Path]) -> Path
     target.parent.mkdir(parents=True, exist_ok=True)
     references = [f"-r:{framework / name}.dll" for name in LIBRARIES[core_library]]
     sources = [str(path) for path in sorted(PROGRAMS.glob("*.cs"))]
-    _run("mcs", "-noconfig", "-nostdlib", "-optimize+", "-nologo", *references, f"-out:{target}", *sources)
+    _run("mcs", "-noconfig", "-nostdlib", "-unsafe", "-optimize+", "-nologo", *references, f"-out:{target}", *sources)
     return target
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.live.hand_over import hand_over
 from tests.managed_live.managed_compare import Comparison, compare, row_problems
-from tests.managed_live.managed_fixtures import managed_fixtures
+from tests.managed_live.managed_fixtures import ManagedFixture, managed_fixtures
 from tests.managed_live.runtimes import RUNTIMES, too_few
 from tests.managed_live.saved_captures import load
 from tests.support.vol import vol
@@ -29,7 +29,7 @@ RESULT = "result.json"
 def check(out: Path, only: Sequence[str] = (), *, quick: bool = False) -> int:
     """Look at all fixtures under `out`, compare and print; return the exit code."""
     wanted = managed_fixtures(only, quick=quick)
-    folders = [out / fixture.name for fixture in wanted if (out / fixture.name / "truth.json").exists()]
+    folders = _made(out, wanted)
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(check_fixture, folders))
     problems = [f"{result['name']}: {problem}" for result in results for problem in result["problems"]]
@@ -60,6 +60,18 @@ def check_fixture(folder: Path) -> dict[str, Any]:
     (folder / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     _say(f"{truth['name']}: {'; '.join(found.problems) or 'good'}")
     return result
+
+
+def write_dumps(out: Path, only: Sequence[str] = ()) -> None:
+    """Write the whole dumps of fixtures under `out` beside their captures, to be looked at by hand."""
+    for folder in _made(out, managed_fixtures(only)):
+        captured = load(folder)
+        _say(str(hand_over(captured, captured.modules[0].name, folder)))
+
+
+def _made(out: Path, wanted: Sequence[ManagedFixture]) -> list[Path]:
+    folders = [out / fixture.name for fixture in wanted]
+    return [folder for folder in folders if (folder / "truth.json").exists()]
 
 
 def _result(truth: dict[str, Any], found: Comparison, rows: list[dict[str, Any]]) -> dict[str, Any]:

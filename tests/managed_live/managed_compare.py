@@ -114,8 +114,10 @@ def _compare_exceptions(
             found.problems.append(f"{other.type}, printed is {one['type']}")
         if one["type"] == OVERFLOW:
             continue
-        found.messages += one["message"] == other.message
-        if one["message"] != other.message:
+        # An empty message is printed as none is.
+        is_right = (one["message"] or "") == (other.message or "")
+        found.messages += is_right
+        if not is_right:
             found.problems.append(f"message {other.message!r}, printed is {one['message']!r}")
         found.names += _frames_right(found, one["frames"], other.frames)
 

@@ -19,7 +19,7 @@ from tests.managed_live.console_text import ConsoleTextError, as_json, frame_jso
 from tests.managed_live.managed_fixtures import ManagedFixture
 from tests.managed_live.noted_threads import EXPORT, NotesError, read_notes
 
-SECONDS_TO_BLOCK = 30.0
+SECONDS_TO_BLOCK = 40.0
 LOOK_EVERY = 0.1
 STEADY_LOOKS = 3
 SECONDS_TO_LIST = 60

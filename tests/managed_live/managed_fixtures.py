@@ -45,6 +45,8 @@ SCENARIOS = (
     Scenario("dispatchinfo", (APPLICATION,)),
     Scenario("async", (APPLICATION,)),
     Scenario("thread", (ORDER,)),
+    Scenario("signatures", ("System.NotSupportedException",)),
+    Scenario("nomessage", (ORDER, "System.Exception")),
 )
 DECOYS = ("decoy handled", "decoy in-catch", "decoy in-nested-catch", "decoy in-finally", "decoy waits")
 """The threads that every program has, and that must not be reported (programs/Decoys.cs)."""

@@ -36,6 +36,8 @@ namespace Shop {
                 case "dispatchinfo": DispatchInfo(); break;
                 case "async": Async().GetAwaiter().GetResult(); break;
                 case "thread": OnThread(); break;
+                case "signatures": foreach (decimal one in Signatures.Each(1, IntPtr.Zero, null)) GC.KeepAlive(one); break;
+                case "nomessage": throw new OrderException(null, new Exception(""));
                 default: throw new NotSupportedException(name);
             }
         }
