@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.live.capture import Capture
 from tests.managed_live.console_text import OVERFLOW
-from tests.managed_live.managed_fixtures import DECOYS, Scenario, scenario_named
+from tests.managed_live.managed_fixtures import DECOYS, HRESULTS, Scenario, scenario_named
 
 Row = Mapping[str, Any]
 PROGRAMS_OWN = "Shop."
@@ -26,12 +26,13 @@ class SeenFrame:
 
 @dataclass(frozen=True)
 class SeenException:
-    """An exception, as it was read out of memory. `frames` are innermost first."""
+    """An exception, as it was read out of memory. `frames` are innermost first; no `hresult` is not looked at."""
 
     type: str
     message: str | None
     frames: tuple[SeenFrame, ...] = ()
     inner: tuple[SeenException, ...] = ()
+    hresult: int | None = None
 
     def flat(self) -> list[SeenException]:
         """Return it and all inner ones, depth first."""
@@ -112,6 +113,9 @@ def _compare_exceptions(
         found.types += one["type"] == other.type
         if one["type"] != other.type:
             found.problems.append(f"{other.type}, printed is {one['type']}")
+        hresult = HRESULTS.get(one["type"])
+        if hresult is not None and other.hresult not in {None, hresult}:
+            found.problems.append(f"{other.type} has HRESULT {other.hresult:#x}, not {hresult:#x}")
         if one["type"] == OVERFLOW:
             continue
         # An empty message is printed as none is.

@@ -26,6 +26,26 @@ ORDER = "Shop.Orders.OrderException"
 APPLICATION = "System.ApplicationException"
 NO_KEY = "System.Collections.Generic.KeyNotFoundException"
 INVALID = "System.InvalidOperationException"
+HRESULTS = {
+    ORDER: 0x80131601,  # set by the program: it is InvalidFilterCriteriaException's
+    APPLICATION: 0x80131600,
+    INVALID: 0x80131509,
+    NO_KEY: 0x80131577,
+    OVERFLOW: 0x800703E9,
+    "System.AggregateException": 0x80131500,
+    "System.ArgumentOutOfRangeException": 0x80131502,
+    "System.ArithmeticException": 0x80070216,
+    "System.DivideByZeroException": 0x80020012,
+    "System.Exception": 0x80131500,
+    "System.FormatException": 0x80131537,
+    "System.NotSupportedException": 0x80131515,
+    "System.NullReferenceException": 0x80004003,
+    "System.OverflowException": 0x80131516,
+    "System.RankException": 0x80131517,
+    "System.TimeoutException": 0x80131505,
+    "System.TypeInitializationException": 0x80131534,
+}
+"""The HRESULT of each type, which the runtime does not print: from corerror.h and winerror.h."""
 SCENARIOS = (
     Scenario("application", (ORDER,)),
     Scenario("inner", (ORDER, ORDER, ORDER, "System.FormatException"), is_quick=True),

@@ -37,6 +37,9 @@ def make(work: Path, only: Sequence[str] = (), *, quick: bool = False) -> list[s
     built, failures = build_apps(work / "apps", folders)
     apps = {app.runtime.label: app for app in built}
     possible = [fixture for fixture in wanted if fixture.runtime.label in apps]
+    for fixture in wanted:
+        if fixture not in possible:  # nothing is to be said of what an earlier run made
+            shutil.rmtree(out_folder(work) / fixture.name, ignore_errors=True)
     _say(started, f"programs built for {', '.join(apps) or 'no runtime'}; {len(possible)} processes to crash")
     failed = list(_crash_all(work, possible, apps)) if possible else []
     _say(started, f"{len(possible) - len(failed)} processes in {out_folder(work)}")

@@ -65,6 +65,7 @@ HIDDEN = SeenFrame("System.ThrowHelper.Throw()")
     [
         (replace(SEEN, type="System.Exception"), f"System.Exception, printed is {ORDER}"),
         (replace(SEEN, message=None), "message None, printed is 'level 3'"),
+        (replace(SEEN, hresult=0x80131500), f"{ORDER} has HRESULT 0x80131500, not 0x80131601"),
         (replace(SEEN, inner=()), "1 exceptions, printed are 4"),
         (replace(SEEN, frames=SEEN.frames[1:]), "no frame Shop.B(Int32 number)"),
         (replace(SEEN, frames=SEEN.frames[::-1]), "no frame Shop.C(Int32 number)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.managed_live.managed_fixtures import SCENARIOS, managed_fixtures
+from tests.managed_live.managed_fixtures import HRESULTS, SCENARIOS, managed_fixtures
 from tests.managed_live.managed_table import section
 from tests.managed_live.runtimes import FEWER, LABELS, too_few
 
@@ -33,6 +33,7 @@ def test_fewer_than_three_runtimes_are_too_few_unless_that_is_meant(monkeypatch:
 def test_the_quick_set_has_two_programs_a_runtime_and_the_whole_at_least_twelve():
     assert len(managed_fixtures(quick=True)) == 2 * len(LABELS)
     assert len(SCENARIOS) >= 12
+    assert {kind for scenario in SCENARIOS for kind in scenario.types} == set(HRESULTS)
     assert [fixture.name for fixture in managed_fixtures(["8.0-x64-ta", "x86-over"])] == [
         "8.0-x64-task",
         "2.1-x86-overflow",
