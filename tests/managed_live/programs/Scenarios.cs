@@ -117,7 +117,7 @@ namespace Shop {
                 int number = i;
                 all[i] = Task.Factory.StartNew(() => Work(number), CancellationToken.None, TaskCreationOptions.None, TaskScheduler.Default);
             }
-            Task.WaitAll(all);
+            Task.WhenAll(all).Wait(); // the trimmed library of the single-file host has no WaitAll
         }
 
         [MethodImpl(Kept)]
