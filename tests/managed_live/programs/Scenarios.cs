@@ -116,6 +116,7 @@ namespace Shop {
             for (int i = 0; i < all.Length; i++) {
                 int number = i;
                 all[i] = Task.Factory.StartNew(() => Work(number), CancellationToken.None, TaskCreationOptions.None, TaskScheduler.Default);
+                while (!all[i].IsCompleted) Thread.Sleep(1); // .NET 8 keeps them in the order in which they failed
             }
             Task.WhenAll(all).Wait(); // the trimmed library of the single-file host has no WaitAll
         }
