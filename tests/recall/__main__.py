@@ -20,6 +20,7 @@ from tests.recall import table
 from tests.recall.losses import Kind
 from tests.recall.measure import Measurement, Outcome, Result, Sample
 from tests.recall.subjects import CHECKOUT, capture_names, forged_names, opened
+from tests.support.document_sections import replace_section
 
 _CAPTURES = CHECKOUT / ".live" / "out"
 _OF_CAPTURES = 20
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     text = table.section(outcomes, len(names) - damaged, _extent(names, options))
     sys.stdout.write(text[text.find("| Arch") :])
     if options.out is not None:
-        table.replace_section(options.out, text)
+        replace_section(options.out, table.TITLE, text)
     return 1 if damaged or any(_is_bad(one) for one in outcomes) else 0
 
 
