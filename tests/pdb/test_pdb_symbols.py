@@ -250,6 +250,20 @@ def test_an_image_without_an_rsds_record_can_be_identified_otherwise(place):
     assert told.rva_of("untyped") == 0x1300
 
 
+def test_a_pdb_that_is_at_hand_is_the_one_that_is_asked_later(place):
+    place.put(APP)
+    symbols, app = place.symbols(), image(PdbIdentity("app.pdb", GUID, 3))
+    assert symbols.at_hand(app) is not None
+    assert symbols.at_hand(app) is symbols(app)
+    assert symbols.at_hand(image(PdbIdentity("other.pdb", GUID, 3))) is None
+
+
+def test_a_function_ends_where_the_next_begins(app):
+    assert app.extent_of("foo", 0x4000) == (0x2010, 0x10)
+    assert app.extent_of("foo", 8) == (0x2010, 8)
+    assert app.extent_of("no_such_function", 0x4000) is None
+
+
 def test_pdb_that_is_too_large(place):
     path = place.put(APP)
     assert place.table(max_size=1000) is None

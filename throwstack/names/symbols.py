@@ -106,19 +106,17 @@ class SymbolTable:
         """Return the RVA of the symbol called `name`, or None."""
         return self._by_name.get(name)
 
+    def extent_of(self, name: str, longest: int) -> tuple[int, int] | None:  # noqa: ARG002 the table of a PDB uses them
+        """Return RVA and size, at most `longest`, of the function `name` if the table of a PDB has it; else None."""
+        return None
+
     @property
     def missing(self) -> str:
-        """Return what the table lacks that a better file of the same identity would have, in words; "" for nothing.
-
-        Only the table of a PDB may lack something.
-        """
+        """Return what the table of a PDB lacks that a better file of the same identity would have; "" for nothing."""
         return ""
 
     def frame_description(self, rva: int) -> FrameData | None:  # noqa: ARG002 the table of a PDB uses it
-        """Return the record that describes the x86 frame of the function at `rva`, or None.
-
-        Only the table of a PDB has such records.
-        """
+        """Return the record in a PDB that describes the x86 frame of the function at `rva`, or None."""
         return None
 
 
@@ -188,7 +186,7 @@ class Name:
 class Symbols:
     """Finds the names of addresses in one address space, and the addresses of names."""
 
-    __slots__ = ("_fallback", "_name_outside", "_names", "_source", "_tables", "images")
+    __slots__ = ("_fallback", "_name_outside", "_names", "_source", "_tables", "at_hand", "images")
 
     def __init__(
         self,
@@ -197,18 +195,20 @@ class Symbols:
         *,
         fallback: SymbolSource | None = None,
         name_outside: Callable[[int], Name | None] | None = None,
+        at_hand: SymbolSource | None = None,
     ) -> None:
         """`images` are the images whose addresses are named.
 
         For an image, up to three symbol tables are tried, and the first that is not empty is used: the one that
         `source` returns (`first_of` joins several sources), the image's exports in memory, and the one that `fallback`
         returns (the exports in the image's file). The table that is used for an image is remembered. `name_outside`
-        names addresses outside all images.
+        names addresses outside all images. `at_hand` returns the table of an image's PDB if it costs little to get.
         """
         self.images = images
         self._source = source
         self._fallback = fallback
         self._name_outside = name_outside
+        self.at_hand = at_hand
         self._tables: dict[int, SymbolTable] = {}
         self._names: dict[tuple[int, bool], tuple[Name, ...]] = {}
 

@@ -41,6 +41,7 @@ class PdbSymbols:
         self._identify = identify
         self._max_size = max_size
         self._tables: dict[PdbIdentity, PdbTable | None] = {}
+        self._not_at_hand: set[PdbIdentity] = set()
 
     def __call__(self, image: Image) -> PdbTable | None:
         """Return the symbols of the PDB of `image`, or None if there is none that can be read."""
@@ -51,6 +52,19 @@ class PdbSymbols:
             return None
         if identity not in self._tables:
             self._tables[identity] = self._open(identity)
+        return self._tables[identity]
+
+    def at_hand(self, image: Image) -> PdbTable | None:
+        """Return the symbols of the PDB of `image` if it is in a directory of the path. No server is asked."""
+        identity = image.pdb
+        if identity is None or identity in self._not_at_hand:
+            return None
+        if identity not in self._tables:
+            table = self._open(identity, asks_servers=False)
+            if table is None:
+                self._not_at_hand.add(identity)
+                return None
+            self._tables[identity] = table
         return self._tables[identity]
 
     def frame_data(self, image: Image, rva: int) -> FrameData | None:
@@ -64,9 +78,12 @@ class PdbSymbols:
             if table is not None:
                 table.pdb.close()
         self._tables.clear()
+        self._not_at_hand.clear()
 
-    def _open(self, identity: PdbIdentity) -> PdbTable | None:
-        path = self._path.find(identity, lambda candidate: check_pdb(candidate, identity, self._max_size))
+    def _open(self, identity: PdbIdentity, *, asks_servers: bool = True) -> PdbTable | None:
+        path = self._path.find(
+            identity, lambda candidate: check_pdb(candidate, identity, self._max_size), asks_servers=asks_servers
+        )
         if path is None:
             return None
         try:
