@@ -166,6 +166,11 @@ class Name:
         return bool(self.symbol) and self.certainty is Certainty.CERTAIN
 
     @property
+    def is_likely(self) -> bool:
+        """Say whether nothing speaks against the name: it may be shown. What decides about a row has to be certain."""
+        return bool(self.symbol) and not self.is_doubtful
+
+    @property
     def is_doubtful(self) -> bool:
         """Say whether the address seems to be in another function than the named one."""
         return self.certainty is Certainty.DOUBTFUL
