@@ -311,8 +311,9 @@ def test_download_of_a_compressed_file(tmp_path):
 
 def test_a_bare_server_fills_the_default_cache(tmp_path):
     fetcher = Store(**{"app.pdb": "right"})
-    for _ in range(2):
+    for is_kept in (False, True):
         path = SymbolPath(parse_symbol_path("https://symbols.example", tmp_path), fetcher=fetcher, say=pytest.fail)
+        assert bool(path.find(PDB, lambda _: None, asks_servers=False)) is is_kept
         assert path.find(PDB, lambda _: None) == tmp_path / "app.pdb" / f"{GUID}a" / "app.pdb"
     assert len(fetcher.asked) == 1
 
@@ -397,12 +398,3 @@ def test_a_file_that_another_run_has_open_serves(tmp_path, monkeypatch):
 
 def test_offline_asks_no_server(tmp_path):
     assert search(f"srv*{tmp_path}*https://symbols.example") == (None, [])
-
-
-def test_a_file_that_is_wanted_only_if_it_is_at_hand_asks_no_server(tmp_path):
-    fetcher = Store(**{"app.pdb": "right"})
-    path = SymbolPath(parse_symbol_path(f"srv*{tmp_path}*https://symbols.example", CACHE), fetcher=fetcher, say=str)
-    assert path.find(PDB, lambda _: None, asks_servers=False) is None
-    assert fetcher.asked == []
-    kept = path.find(PDB, lambda _: None)
-    assert path.find(PDB, lambda _: None, asks_servers=False) == kept
