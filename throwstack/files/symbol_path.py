@@ -201,12 +201,11 @@ class SymbolPath:
         self._say = say
         self._listings: dict[Path, dict[str, list[str]]] = {}
 
-    def find(self, identity: Identity, check: Check, *, asks_servers: bool = True) -> Path | None:
+    def find(self, identity: Identity, check: Check) -> Path | None:
         """Return the first file along the path that has the name of `identity` and passes `check`, or None.
 
-        Unless `asks_servers`, directories alone are searched. If a file fails the check, `say` is called with its path
-        and the reason, and the search goes on. A file that was downloaded or unpacked is checked before it is put into
-        the cache.
+        If a file fails the check, `say` is called with its path and the reason, and the search goes on. A file that was
+        downloaded or unpacked is checked before it is put into the cache.
         """
         name = safe_name(identity.name)
         if name is None:
@@ -215,8 +214,6 @@ class SymbolPath:
         for element in self.elements:
             for place in element.places:
                 if isinstance(place, Server):
-                    if not asks_servers:
-                        continue
                     made = self._downloads(place, element.cache, identity, name)
                     found = None if element.cache is None else self._made(made, element.cache, identity, name, check)
                 else:
