@@ -9,7 +9,7 @@ function.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
@@ -322,22 +322,24 @@ class Symbols:
         return image.base + start
 
     def find(self, name: str) -> Iterator[tuple[Image, int]]:
-        """Yield each image that has a symbol `name`, and the symbol's address.
-
-        A name that is exported is found even if a PDB calls the function by another name.
-        """
+        """Yield each image that has a symbol `name`, or exports it under that name, and the symbol's address."""
         for image in self.images:
             rva = self.rva_of(image, name)
             if rva is not None:
                 yield image, image.base + rva
 
     def rva_of(self, image: Image, name: str) -> int | None:
-        """Return the RVA of the symbol `name` of `image`, or None.
+        """Return the RVA of the symbol `name` of `image`, or None."""
+        return self.rvas_of(image, (name,))[0]
 
-        Exports are asked first because that is cheap: they are parsed once for all processes that have the DLL.
-        """
-        rva = export_table(image).rva_of(name)
-        return rva if rva is not None else self.table(image).rva_of(name)
+    def rvas_of(self, image: Image, names: Sequence[str]) -> list[int | None]:
+        """Return the RVA of each name, or None. Exports are asked first: they are parsed once for all processes."""
+        exports = export_table(image)
+        found = [exports.rva_of(name) for name in names]
+        table = self.table(image) if None in found else exports
+        if table is exports:
+            return found
+        return [table.rva_of(name) if rva is None else rva for name, rva in zip(names, found, strict=True)]
 
 
 def _locate(image: Image, table: SymbolTable, rva: int) -> tuple[LocatedFunction, ...]:

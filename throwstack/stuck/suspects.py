@@ -132,8 +132,11 @@ def _is_ntdll_unnamed(target: Target) -> bool:
 def _blocking_ranges(target: Target) -> Iterator[tuple[int, int]]:
     """Yield (first, last) address inside each blocking function of the target's modules."""
     for image in target.images:
-        for blocker in triage_blockers_in(image.module.label):
-            rva = target.symbols.rva_of(image, blocker.symbol)
+        blockers = triage_blockers_in(image.module.label)
+        if not blockers:
+            continue
+        found = zip(blockers, target.symbols.rvas_of(image, [one.symbol for one in blockers]), strict=True)
+        for blocker, rva in found:
             if rva is not None:
                 yield from _range(target, image, rva, _longest(image, rva, has_parts=blocker.proves_exception))
 
@@ -158,8 +161,10 @@ def _linked_ranges(target: Target) -> Iterator[tuple[int, int]]:
 def _dispatch_ranges(target: Target) -> Iterator[tuple[int, int]]:
     """Yield (first, last) address inside each of the dispatcher's functions in the target's modules."""
     for image in target.images:
-        for symbol in searched_in(image.module.label):
-            rva = target.symbols.rva_of(image, symbol)
+        symbols = searched_in(image.module.label)
+        if not symbols:
+            continue
+        for symbol, rva in zip(symbols, target.symbols.rvas_of(image, symbols), strict=True):
             if rva is None:
                 continue
             yield from _range(target, image, rva, _longest(image, rva, has_parts=False))
