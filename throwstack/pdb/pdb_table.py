@@ -45,7 +45,7 @@ Answer = TypeVar("Answer")
 class PdbTable(SymbolTable):
     """The symbols of one PDB. Where the PDB is damaged it has none, and says so once."""
 
-    __slots__ = ("_frames", "_is_damaged", "_located", "_named", "_say", "_signatures", "details", "pdb")
+    __slots__ = ("_extents", "_frames", "_is_damaged", "_located", "_named", "_say", "_signatures", "details", "pdb")
 
     def __init__(self, pdb: PdbFile, say: Say) -> None:
         """`pdb` is open as long as the table is used. `say` is called with a message if it is damaged.
@@ -62,6 +62,7 @@ class PdbTable(SymbolTable):
         self.details = FunctionDetails(pdb.types, self._signatures, self._body_at, pdb.rva_at)
         """The functions with their variables."""
         self._named = Remembered[str, list[int]](_MAX_NAMED, lambda found: 40 * len(found))
+        self._extents = Remembered[tuple[str, int], list[tuple[int, int]]](_MAX_NAMED, len)
         self._located = Remembered[int, tuple[LocatedFunction, ...]](_MAX_LOCATED, _size_of)
 
     def __len__(self) -> int:
@@ -90,6 +91,25 @@ class PdbTable(SymbolTable):
     def rva_of(self, name: str) -> int | None:
         """Return the RVA of the function called `name`, or None. If there are several, the first is returned."""
         return next(iter(self.rvas_of(name)), None)
+
+    def extent_of(self, name: str, longest: int) -> tuple[int, int] | None:
+        """Return RVA and size, at most `longest`, of the function called `name`; None if there is none.
+
+        It ends where the next function begins.
+        """
+        found = self._extents.get((name, longest), lambda _: self._extent_of(name, longest))
+        return found[0] if found else None
+
+    def _extent_of(self, name: str, longest: int) -> list[tuple[int, int]]:
+        start = self.rva_of(name)
+        if start is None:
+            return []
+        inside, outside = 0, longest
+        while outside - inside > 1:
+            middle = (inside + outside) // 2
+            found = self.nearest(start + middle)
+            inside, outside = (middle, outside) if found is None or found[1] <= start else (inside, middle)
+        return [(start, outside)]
 
     def rvas_of(self, name: str) -> list[int]:
         """Return the RVAs of all functions called `name`, in order."""

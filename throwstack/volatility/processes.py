@@ -225,7 +225,13 @@ class ProcessReader:
         sources = self.machine.sources
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
         outside = names_outside_images(files, images, arch, sources.symbols)
-        symbols = Symbols(images, sources.symbols, fallback=sources.exports_on_disk, name_outside=outside)
+        symbols = Symbols(
+            images,
+            sources.symbols,
+            fallback=sources.exports_on_disk,
+            name_outside=outside,
+            at_hand=sources.symbols_at_hand,
+        )
         if arch is Arch.X64:
             code_outside = CodeOutside(images, regions, [x64.DynamicTables(symbols)])
             inverted = x64.InvertedTable(memory, lambda: _inverted_table(symbols))
