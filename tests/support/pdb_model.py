@@ -145,6 +145,7 @@ class FrameInfo:
     local_base: int = 0
     parameter_base: int = 0
     is_optimised: bool = False
+    has_handlers: bool = False
 
 
 @dataclass(frozen=True)

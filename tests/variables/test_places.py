@@ -29,7 +29,7 @@ def test_the_halves_of_a_variable_are_put_together_wherever_they_are(tmp_path, t
     memory = {STACK - 32: words(2, 0xDEADBEEF, 0, 1)}
     it = described(tmp_path, *items, memory=memory, types={"Pair": pair})
     in_registers = it.variables(it.frame(0x8, esi=2, edi=1))["v"]
-    on_the_stack = it.variables(it.frame(0x20, ebp=STACK))["v"]
+    on_the_stack = it.variables(it.frame(0x20, ebp=STACK, slot=STACK + 4))["v"]
     assert (in_registers.text, in_registers.source) == (text, "esi, edi")
     assert (on_the_stack.text, on_the_stack.source) == (text, "[ebp-0x20], [ebp-0x14]")
 
@@ -38,7 +38,7 @@ def test_half_of_an_integer_is_not_shown(tmp_path):
     """Its other half has no place any more, or never had one that the PDB names."""
     items = (Local("v", "__int64", (STORED_LOW, STORED_HIGH)), Local("w", "__int64", (STORED_LOW,)))
     it = described(tmp_path, *items, memory={STACK - 32: words(2, 0xDEADBEEF, 0, 1)})
-    found = it.variables(it.frame(0x38, ebp=STACK))
+    found = it.variables(it.frame(0x38, ebp=STACK, slot=STACK + 4))
     assert found["v"].reason == found["w"].reason == "only a part of it is at this address"
 
 
