@@ -21,7 +21,7 @@ from collections.abc import Mapping
 
 from throwstack.core.frames import Frame
 from throwstack.core.memory import Memory
-from throwstack.core.registers import SP, Arch
+from throwstack.core.registers import BP, SP, Arch
 from throwstack.names.frame_records import FrameData
 from throwstack.pdb.register_numbers import EBP, VFRAME, general_register, register_name
 from throwstack.unwind.x86.frame_data import ProgramError, run_program
@@ -46,10 +46,14 @@ class FrameRegisters:
         inner: Frame | None,
         frame_data: FrameData | None,
         changing: frozenset[int],
+        *,
+        is_handler: bool = False,
     ) -> None:
         """`inner` is the frame that `frame` has called, or None. `frame_data` is the record of the code in `frame`.
 
-        `changing` are the registers that the instruction where `frame` was interrupted may have changed.
+        `changing` are the registers that the instruction where `frame` was interrupted may have changed. `is_handler`
+        says that the frame is that of a part of an x64 function which the runtime calls, say a catch block. Only rbp is
+        then as in the function: the part loads it first. A PDB does not say that the others are not.
         """
         self._arch = arch
         self._memory = memory
@@ -57,6 +61,7 @@ class FrameRegisters:
         self._inner = inner
         self._frame_data = frame_data
         self._changing = changing
+        self._is_handler = is_handler
 
     def bytes_of(self, number: int) -> bytes:
         """Return the bytes of the register with CodeView's `number`."""
@@ -91,9 +96,9 @@ class FrameRegisters:
         return base
 
     def to_slot(self, address: int) -> int | None:
-        """Return how far `address` is above that of the return address; None if that is not known."""
+        """Return how far `address` is above that of the function's return address; None if that is not known."""
         slot = self._frame.return_slot
-        return None if slot is None else address - slot
+        return None if slot is None or self._is_handler else address - slot
 
     def frame_pointer(self, *, has_ebp: bool) -> int:
         """Return the address from which S_BPREL32 counts: the virtual frame if there is frame data for the code.
@@ -139,6 +144,9 @@ class FrameRegisters:
         return words[0] == words[1] and len(words[0]) == 4
 
     def _general(self, gpr: int, name: str) -> int:
+        if self._is_handler and gpr != BP:
+            reason = f"in {name}, which is not that of the function in its handler"
+            raise NotShown(reason)
         if gpr == SP:
             return self._stack_pointer()
         if not self._frame.is_interrupted and gpr not in self._arch.facts.nonvolatile:

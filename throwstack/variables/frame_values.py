@@ -16,7 +16,6 @@ from throwstack.core.frames import Frame
 from throwstack.core.guard import Guard
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
-from throwstack.core.stop import Stop
 from throwstack.core.text import escape
 from throwstack.images.image import Image
 from throwstack.names.frame_records import FrameData
@@ -26,7 +25,7 @@ from throwstack.pdb.pdb_table import PdbTable
 from throwstack.pdb.type_text import TypeText
 from throwstack.pdb.variable_model import VariableSymbol
 from throwstack.unwind.target import Target
-from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
+from throwstack.unwind.x64.functions import Function, Functions
 from throwstack.variables.frame_registers import FrameRegisters
 from throwstack.variables.interrupted_code import MOST_BYTES, changing_registers, is_leaving
 from throwstack.variables.places import Places
@@ -65,9 +64,18 @@ def frame_variables(
             return ()
         data = table.frame_data(rva)
         code = target.memory.read_available(frame.ip, MOST_BYTES) if frame.is_interrupted else b""
-        reason = _GUESSED if is_doubtful else _why_none(target, image, frame, at, data, code)
-        changing = changing_registers(target.arch, code)
-        registers = FrameRegisters(target.arch, target.memory, frame, inner, data, changing)
+        unwound = Functions(target.images).find(image.base + rva) if target.arch is Arch.X64 else None
+        function = unwound if isinstance(unwound, Function) else None
+        reason = _GUESSED if is_doubtful else _why_none(target, image, frame, at, data or function, code)
+        registers = FrameRegisters(
+            target.arch,
+            target.memory,
+            frame,
+            inner,
+            data,
+            changing_registers(target.arch, code),
+            is_handler=function is not None and _is_handler(table.details, at, function),
+        )
         maker = _Maker(target, image, table.details, at, registers, reason)
         scopes = at.scopes if len(at.scopes) == functions else (*[()] * (functions - 1), at.scopes[-1])
         return tuple(tuple(islice(maker.values(scope), _MAX_VARIABLES)) for scope in scopes)
@@ -77,29 +85,40 @@ def frame_variables(
 
 
 def _why_none(  # noqa: PLR0917 - all that it depends on
-    target: Target, image: Image, frame: Frame, at: FunctionAt, data: FrameData | None, code: bytes
+    target: Target, image: Image, frame: Frame, at: FunctionAt, data: FrameData | Function | None, code: bytes
 ) -> str:
-    """Return why no variable of the frame can be shown, "" if some may be. `code` is what was to run next."""
+    """Return why no variable of the frame can be shown, "" if some may be.
+
+    `data` is the function's frame data or its unwind information, and `code` what was to run next.
+    """
     if not frame.is_interrupted:
         return ""
     if not code:
         return _NO_CODE
-    if at.offset < at.function.body or _in_prologue(target, image, frame.ip, data):
+    if at.offset < at.function.body or _in_prologue(frame.ip - image.base, data):
         return _IN_PROLOGUE
     return _IN_EPILOGUE if is_leaving(target.arch, frame, at, code) else ""
 
 
-def _in_prologue(target: Target, image: Image, address: int, data: FrameData | None) -> bool:
-    """Say whether the unwind data or the frame data has `address` in the prologue of a function."""
-    rva = address - image.base
-    if target.arch is Arch.X86:
-        return data is not None and rva < data.rva + data.prologue_size
-    table = image.function_table
-    entry = None if table is None else table.find(rva)
-    if entry is None or isinstance(entry, Stop):
+def _in_prologue(rva: int, data: FrameData | Function | None) -> bool:
+    """Say whether the unwind data or the frame data has `rva` in the prologue of a function."""
+    if isinstance(data, Function):
+        part = data.parts[0]
+        return rva < part.entry.begin + part.info.prologue_size
+    return data is not None and rva < data.rva + data.prologue_size
+
+
+def _is_handler(details: FunctionDetails, at: FunctionAt, function: Function) -> bool:
+    """Say whether a place of the function `at` is in a part that the runtime calls: a catch block, a destructor.
+
+    Such a part has unwind information of its own, `function`, that begins inside the function and is not chained to
+    that of the function.
+    """
+    extent = at.function.scope.extent
+    if extent is None or not extent.covers(at.section, at.offset):
         return False
-    info = decode(target.memory, image.base + entry.unwind)
-    return isinstance(info, UnwindInfo) and rva < entry.begin + info.prologue_size
+    first, last = (details.rva_of(extent.section, offset) for offset in (extent.begin, extent.end - 1))
+    return first is not None and last is not None and first < function.begin <= last
 
 
 class _Maker:
