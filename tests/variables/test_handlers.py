@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.described_frames import BASE, FUNCTION, described
 from tests.support.pdb_model import X64, FrameInfo, Local, Place, Register
-from tests.support.pe_writer import Pe, Section
 from tests.support.pe_writer import X64 as PE_X64
+from tests.support.pe_writer import Pe, Section
 
 STACK = 0x20000
 CATCH = FUNCTION + 0x20
