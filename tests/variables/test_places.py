@@ -67,6 +67,27 @@ def test_an_argument_whose_place_is_no_longer_given_is_not_shown_but_where_it_wa
     assert after["m"].reason == "not at this address"
 
 
+@pytest.mark.parametrize(
+    ("type_", "is_optimised", "is_elsewhere", "source"),
+    [
+        ("Pair", True, False, "[ebp+0x8], as passed"),
+        ("Pair", True, True, "[ebp+0x8]"),
+        ("Pair", False, False, "[ebp+0x8]"),
+        ("int", True, False, "[ebp+0x8]"),
+    ],
+)
+def test_a_structure_that_optimised_code_was_passed_may_have_changed(
+    tmp_path, type_, is_optimised, is_elsewhere, source
+):
+    """clang for x86 keeps changed members in registers, and says nothing of them."""
+    pair = Structure(8, (Member("x", "int", 0), Member("y", "int", 4)))
+    places = Place(0, 0x30, offset=8), *[Place(0x30, 0x40, offset=-16)] * is_elsewhere
+    info = FrameInfo(local_base=2, parameter_base=2, is_optimised=is_optimised)
+    memory = {STACK: words(0, 0, 5, 6)}
+    it = described(tmp_path, info, Local("p", type_, places, is_parameter=True), memory=memory, types={"Pair": pair})
+    assert it.variables(it.frame(0x20, ebp=STACK, slot=STACK + 4))["p"].source == source
+
+
 @pytest.mark.parametrize(("machine", "stored_by", "size"), [(X64, Register.RSP, 8), (X86, Register.EBP, 4)])
 def test_this_of_an_overridden_function_of_a_second_base_class_points_into_the_object(
     tmp_path, machine, stored_by, size

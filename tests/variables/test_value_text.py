@@ -38,7 +38,9 @@ TYPES = {
     "Day": Enumeration({"MON": 1, "TUE": 2, "WED": 3, "THU": 4, "FRI": 5}),
     "Virtual": Structure(8, (Member("v", "int", 4),)),  # after the pointer to the table of its functions
     "WithBase": Structure(12, (Member("r", "int", 8),), virtual_bases=("Point",)),
-    "Wide": Structure(1000, tuple(Member("name_of_a_member", "Line", 16 * n) for n in range(60))),
+    "Row": Structure(24, tuple(Member(f"m{n}", "int", 4 * n) for n in range(6))),
+    "Table": Structure(144, tuple(Member(f"m{n}", "Row", 24 * n) for n in range(6))),
+    "Wide": Structure(864, tuple(Member(f"m{n}", "Table", 144 * n) for n in range(6))),
     "Many": Structure(32, tuple(Member(f"m{n}", "int", 4 * n) for n in range(8))),
 }
 
@@ -129,7 +131,7 @@ def test_a_value_is_written_by_its_type(tmp_path, type_, data, text):
 def test_no_more_of_a_structure_is_made_than_is_shown(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(value_text, "_basic", lambda *given: made.append(given) or Shown("12345678"))
-    text = shown(tmp_path, "Wide[4]", bytes(4000)).text
+    text = shown(tmp_path, "Wide", bytes(864)).text
     assert (len(text), text[-1]) == (257, "…")
     assert len(made) == 256 // len("12345678")
 

@@ -11,6 +11,7 @@ from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.pdb.function_details import FunctionAt
 from throwstack.pdb.register_numbers import EBP, VFRAME, general_register, register_name
+from throwstack.pdb.type_model import Structure, Type
 from throwstack.pdb.types import Types
 from throwstack.pdb.variable_model import CodeExtent, Location, LocationKind, VariableSymbol
 from throwstack.variables.frame_registers import FrameRegisters
@@ -22,6 +23,7 @@ _IN_MEMORY_OF_FRAME = (LocationKind.BY_FRAME, LocationKind.BY_REGISTER)
 _IN_FRAME = (LocationKind.BY_FRAME_POINTER, LocationKind.BY_REGISTER)
 _BASE_EBP = 2
 """ebp as S_FRAMEPROC names it."""
+_AS_PASSED = ", as passed"
 MOST_BYTES = 1024
 """How much of a large variable is read. What is shown of it is much less."""
 
@@ -88,7 +90,9 @@ class Places:
             try:
                 self._check_width(location, size, width, is_parameter)
                 data = self._read(location, size, is_parameter, is_only=is_only)
-                return FoundBytes(data, self._words(location, is_parameter))
+                words = self._words(location, is_parameter)
+                is_passed = is_only and self._is_as_passed(location, types.plain(variable.type), is_parameter)
+                return FoundBytes(data, f"{words}{_AS_PASSED}" if is_passed else words)
             except (NotShown, MemoryUnreadable) as error:
                 problem = problem or error
         if problem is not None:
@@ -110,6 +114,17 @@ class Places:
             if above is None or above <= 0:
                 reason = "only a part of it is at this address"
                 raise NotShown(reason)
+
+    def _is_as_passed(self, location: Location, plain: Type, is_parameter: bool) -> bool:
+        """Say whether the only place of a structure is where the caller of optimised x86 code has put it.
+
+        clang 19 keeps changed members in registers, and says for the whole function that the structure is where it was
+        passed: after `p.c ^= x` the old value is there.
+        """
+        if self._arch is Arch.X64 or self._at.function.keeps_places or not isinstance(plain, Structure):
+            return False
+        above = self._registers.to_slot(self._address(location, is_parameter))
+        return location.extent is not None and above is not None and above > 0
 
     def _where_passed(self, variable: VariableSymbol, size: int, is_parameter: bool) -> str:
         """Return where a parameter that has no place here was when the function was called, and what is there now.
