@@ -56,7 +56,6 @@ class Member:
 class Structure:
     """A class, structure or union. `bases` are (type, offset) of the classes it is derived from.
 
-    `virtual_bases` are the types of those of which there is one for all that are derived from them.
     `others` are further definitions of the name, as other source files may have them.
     """
 
@@ -67,7 +66,6 @@ class Structure:
     has_wide_properties: bool = False
     """Written as LF_CLASS2 or LF_STRUCTURE2, as current Visual C++ does for some; a union has no such form here."""
     others: tuple[Structure, ...] = ()
-    virtual_bases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

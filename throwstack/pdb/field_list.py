@@ -20,7 +20,6 @@ _PADDING = 0xF0
 _ATTRIBUTED = struct.Struct("<HHI")
 _KIND = struct.Struct("<H")
 _BASE, _INTERFACE = 0x1400, 0x151A
-_VIRTUAL_BASES = (0x1401, 0x1402)
 _INDEX = 0x1404
 _ENUMERATOR = 0x1502
 _MEMBER = 0x150D
@@ -72,11 +71,6 @@ def members(read: ReadList, first: int) -> Iterator[Field]:
             continue
         name = (string(data, following)[0] or "<unnamed>") if kind == _MEMBER else ""
         yield Field(name, unpack(_ATTRIBUTED, data, at)[2], offset)
-
-
-def has_virtual_bases(read: ReadList, first: int) -> bool:
-    """Say whether the list with the number `first` has virtual base classes."""
-    return any(kind in _VIRTUAL_BASES for kind, _, _ in _entries(read, first))
 
 
 def enumerators(read: ReadList, first: int) -> Iterator[tuple[str, int]]:

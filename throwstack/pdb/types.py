@@ -16,7 +16,7 @@ from itertools import islice
 
 from throwstack.pdb.basic_types import NULLPTR, basic_type
 from throwstack.pdb.codeview import BadRecord
-from throwstack.pdb.field_list import enumerators, has_virtual_bases, members
+from throwstack.pdb.field_list import enumerators, members
 from throwstack.pdb.type_model import Array, BitField, Enumeration, Field, Modified, Structure, Type, UnknownType
 from throwstack.pdb.type_records import read_type
 from throwstack.pdb.type_sameness import Sameness
@@ -113,10 +113,6 @@ class Types:
     def members(self, structure: Structure) -> Iterator[Field]:
         """Yield the base classes and data members of a structure in the order of the PDB."""
         return members(self._field_list, structure.fields)
-
-    def has_virtual_bases(self, structure: Structure) -> bool:
-        """Say whether a structure has virtual base classes. No record says where they are in it."""
-        return has_virtual_bases(self._field_list, structure.fields)
 
     def enumerators(self, enumeration: Enumeration) -> Iterator[tuple[str, int]]:
         """Yield the names of an enumeration and their values."""

@@ -33,12 +33,10 @@ from throwstack.variables.value_text import ValueText
 from throwstack.variables.variable_value import NotShown, VariableValue
 
 _MAX_VARIABLES = 64
-_MAX_OF_FRAME = 256
 _MAX_NAME = 128
 _MAX_TYPE = 256
 _GUESSED = "the frame is a guess"
 _IN_PROLOGUE = "the function was still being entered"
-_CUT = "…"
 _NO_CODE = "the code at which it stopped is not in the dump"
 _IN_EPILOGUE = "the function was already being left"
 
@@ -52,8 +50,8 @@ def frame_variables(
     """Return the variables of the functions at `frame`, parameters first; empty if there is no PDB with types.
 
     `inner` is the frame that `frame` has called, or None. `functions` is how many functions are named at the frame, the
-    inlined ones and the one that has the frame. `is_doubtful` says whether the frame is in doubt (`Guesses`). At most
-    64 variables of a function are returned, and 256 of a frame; a last one without a name says how many were left out.
+    inlined ones and the one that has the frame. `is_doubtful` says whether the frame is in doubt (`Guesses`). Of a
+    function, at most 64 variables are returned.
     """
     image = target.images.find(frame.ip)
     table = None if image is None else target.symbols.table(image)
@@ -78,10 +76,9 @@ def frame_variables(
             changing_registers(target.arch, code),
             is_handler=function is not None and _is_handler(table.details, at, function),
         )
-        maker = _Maker(target, image, table, at, registers, reason)
+        maker = _Maker(target, image, table.details, at, registers, reason)
         scopes = at.scopes if len(at.scopes) == functions else (*[()] * (functions - 1), at.scopes[-1])
-        with table.pdb.msf.time:
-            return tuple(maker.values(scope) for scope in scopes)
+        return tuple(tuple(islice(maker.values(scope), _MAX_VARIABLES)) for scope in scopes)
     except NotAPdb as error:
         table.damaged(error)
         return ()
@@ -131,36 +128,25 @@ class _Maker:
         self,
         target: Target,
         image: Image,
-        table: PdbTable,
+        details: FunctionDetails,
         at: FunctionAt,
         registers: FrameRegisters,
         reason: str,
     ) -> None:
         """`reason` says why no value is shown, "" if some may be."""
-        details = table.details
         self._details = details
         self._places = Places(target.arch, target.memory, registers, at, partial(_static_address, image, details))
         self._reason = reason
-        self._check_time = table.pdb.msf.time.check
         self._types = TypeText(details.types, target.arch)
         self._text = ValueText(details.types, target)
         self._parameters = details.parameters(at.function)
-        self._left = _MAX_OF_FRAME
 
-    def values(self, scope: tuple[VariableSymbol, ...]) -> tuple[VariableValue, ...]:
-        """Return the variables of a scope with their values, parameters first, as many as are still shown."""
-        count = min(self._left, _MAX_VARIABLES)
-        found = tuple(islice(self._values(scope), count))
-        self._left -= len(found)
-        beyond = len(scope) - len(found)
-        return (*found, VariableValue(_CUT, "", reason=f"{beyond} more are not shown")) if beyond else found
-
-    def _values(self, scope: tuple[VariableSymbol, ...]) -> Iterator[VariableValue]:
-        is_parameter = [bool(variable.is_parameter or variable in self._parameters) for variable in scope]
+    def values(self, scope: tuple[VariableSymbol, ...]) -> Iterator[VariableValue]:
+        """Yield the variables of a scope with their values, parameters first."""
+        is_parameter = [variable.is_parameter or variable in self._parameters for variable in scope]
         for wanted in (True, False):
             for variable, is_one in zip(scope, is_parameter, strict=True):
-                if is_one is wanted:
-                    self._check_time()
+                if bool(is_one) is wanted:
                     yield self._value(variable, wanted)
 
     def _value(self, variable: VariableSymbol, is_parameter: bool) -> VariableValue:

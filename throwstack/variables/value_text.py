@@ -36,7 +36,6 @@ _MAX_ELEMENTS = 4
 _MAX_STRING = 64
 _MAX_TEXT = 256
 _MAX_ENUMERATORS = 4096
-_LEAST_FLAGS = 3
 _SMALL = 10
 _FORMS = {2: ("<e", 4, 5), 4: ("<f", 6, 9), 8: ("<d", 15, 17)}
 """Of a floating-point number by its size: how it is unpacked, and how many digits its text has at least and at most."""
@@ -62,12 +61,9 @@ class ValueText:
         """`target` has what pointers point to, and the names for it."""
         self._types = types
         self._target = target
-        self._left = 0
-        """How many characters of the text can still be shown. What would come after them is not made."""
 
     def of(self, index: int, found: FoundBytes) -> Shown:
         """Return the value of the type with the number `index` in the bytes `found`."""
-        self._left = _MAX_TEXT
         shown = self._shown(index, found.data, found.known, 0)
         return Shown(escape(shown.text, _MAX_TEXT), shown.value)
 
@@ -80,9 +76,7 @@ class ValueText:
         size = self._types.size(index)
         if not size or size > len(data) or (known is not None and not all(known[:size])):
             return Shown(_UNKNOWN)
-        scalar = self._scalar(plain, data[:size])
-        self._left -= len(scalar.text)
-        return scalar
+        return self._scalar(plain, data[:size])
 
     def _scalar(self, plain: Type, data: bytes) -> Shown:
         value = int.from_bytes(data, "little")
@@ -130,8 +124,12 @@ class ValueText:
         exact = next((name for name, at in names if at == value), None)
         if exact is not None:
             return f"{exact} ({_integer(value, len(data), is_signed=self._is_signed(enumeration))})"
-        flags = _flags(names, value)
-        if flags:
+        flags, left = [], value
+        for name, at in names:
+            if at and at & (at - 1) == 0 and left & at:
+                flags.append(name)
+                left &= ~at
+        if flags and not left:
             return f"{' | '.join(flags)} ({value:#x})"
         return _integer(value, len(data), is_signed=self._is_signed(enumeration))
 
@@ -149,10 +147,8 @@ class ValueText:
         if depth >= _MAX_DEPTH:
             return f"{{{_CUT}}}"
         count = array.size // size
-        texts: list[str] = []
+        texts = []
         for position in range(min(count, _MAX_ELEMENTS)):
-            if self._left <= 0:
-                return f"{{{', '.join(texts)}, {_CUT}}}"
             part = _known_part(known, position * size)
             texts.append(self._shown(array.element, data[position * size :], part, depth + 1).text)
         return f"{{{', '.join(texts)}{f', {_CUT}' if count > _MAX_ELEMENTS else ''}}}"
@@ -161,22 +157,13 @@ class ValueText:
         if depth >= _MAX_DEPTH or structure.is_forward:
             return Shown(f"{{{_CUT}}}")
         found = list(islice(self._types.members(structure), _MAX_MEMBERS + 1))
-        has_more = len(found) > _MAX_MEMBERS or self._types.has_virtual_bases(structure)
-        if len(found) == 1 and not (structure.is_union or has_more) and self._is_all(found[0], structure):
+        if len(found) == 1 and not structure.is_union:
             return self._member(found[0], data, known, depth)
-        texts: list[str] = []
+        texts = []
         for field in found[:_MAX_MEMBERS]:
-            if self._left <= 0:
-                return Shown(f"{{{', '.join(texts)}, {_CUT}}}")
             text = self._member(field, data, known, depth).text
             texts.append(text if field.is_base else f"{field.name}={text}")
-        return Shown(f"{{{', '.join([*texts, *[_CUT] * has_more])}}}")
-
-    def _is_all(self, field: Field, structure: Structure) -> bool:
-        """Say whether a member is all that a structure has: not if it has a pointer to virtual functions, too."""
-        plain = self._types.type(field.type)
-        index = plain.target if isinstance(plain, BitField) else field.type
-        return field.offset == 0 and self._types.size(index) in (0, structure.size)
+        return Shown(f"{{{', '.join(texts)}{f', {_CUT}' if len(found) > _MAX_MEMBERS else ''}}}")
 
     def _member(self, field: Field, data: bytes, known: bytes | None, depth: int) -> Shown:
         part, part_known = data[field.offset :], _known_part(known, field.offset)
@@ -199,18 +186,6 @@ class ValueText:
         if isinstance(plain, Basic) and plain.kind is BasicKind.BOOLEAN:
             return _basic(plain, data[:size], value)
         return Shown(str(number) if -_SMALL < number < _SMALL else f"{number} ({value:#x})", value)
-
-
-def _flags(names: list[tuple[str, int]], value: int) -> list[str]:
-    """Return the names of the bits that `value` is made of; none if these are not flags.
-
-    Names are of flags if each has one bit, and there are three or more. Else 3 of `enum {Idle, Running, Stopped}` were
-    both, and not a value that it should never have.
-    """
-    bits = {at: name for name, at in names if at}
-    if len(bits) < _LEAST_FLAGS or any(at & (at - 1) for at in bits) or value & ~sum(bits):
-        return []
-    return [name for at, name in bits.items() if value & at]
 
 
 def _known_part(known: bytes | None, offset: int) -> bytes | None:
