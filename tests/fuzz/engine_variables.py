@@ -144,7 +144,7 @@ def _values() -> Attack:
         for distance in (4, 0x18, 0x40):
             frame = it.frame(distance, slot=_STACK + 4, is_interrupted=rng.random() < 0.3, **_registers(it.arch))
             for scope in frame_variables(it.target, frame, None, rng.randrange(1, 3), is_doubtful=False):
-                assert len(scope) <= 64
+                assert len(scope.variables) <= 64
                 for variable in scope:
                     assert bool(variable.text) != bool(variable.reason)
                     yield f"{variable.type} {variable.name} {variable.text} {variable.source} {variable.reason}"
