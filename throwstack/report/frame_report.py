@@ -307,7 +307,7 @@ def folded_note(others: Sequence[str]) -> list[str]:
 
 def _left_out_note(count: int) -> list[str]:
     """Return the note on `count` variables of a function that are not shown, nothing if all are."""
-    return [f"{count} more variables"] if count > 1 else ["1 more variable"] * count
+    return [f"{count} more variables are left out"] if count > 1 else ["1 more variable is left out"] * count
 
 
 def _registers(target: Target, frame: Frame, context: Context | None) -> tuple[dict[str, Hexadecimal], str]:
