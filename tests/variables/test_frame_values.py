@@ -329,9 +329,23 @@ def test_where_a_register_had_only_a_part_of_a_variable_so_has_the_place_on_the_
     assert (at_begin.text, later.reason) == ("7", "only a part of it is at this address")
 
 
-def test_at_most_64_variables_are_shown(tmp_path):
-    it = described(tmp_path, *(in_register(f"v{n}", "int", Register.ESI) for n in range(100)))
-    assert len(it.variables(it.frame(esi=1))) == 64
+def test_at_most_64_variables_of_a_function_are_shown_and_the_others_are_counted(tmp_path):
+    it = described(tmp_path, *(in_register(f"v{n}", "int", Register.ESI) for n in range(75)))
+    (found,) = frame_variables(it.target, it.frame(esi=1), None, 1, is_doubtful=False)
+    assert (len(found.variables), found.left_out) == (64, 11)
+
+
+def test_a_parameter_without_a_name_is_said_to_have_none(tmp_path):
+    """C++ allows `int f(int)` with a body. clang describes the parameter all the same."""
+    it = described(tmp_path, in_register("", "int", Register.ESI))
+    assert it.variables(it.frame(esi=1))["<unnamed>"].text == "1"
+
+
+def test_a_static_local_is_there_beside_a_variable_of_its_name_in_a_block(tmp_path):
+    block = Block(0x10, 0x10, (in_register("st", "int", Register.ESI),))
+    it = described(tmp_path, Static("st", "int", 0x3000), block, memory={BASE + 0x3000: words(42)})
+    (found,) = frame_variables(it.target, it.frame(0x18, esi=1), None, 1, is_doubtful=False)
+    assert [(one.name, one.text) for one in found] == [("st", "42 (0x2a)"), ("st", "1")]
 
 
 def test_names_are_escaped(tmp_path):

@@ -9,6 +9,7 @@ frame led to, and nothing where code was stopped in a prologue: what the functio
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
@@ -22,6 +23,7 @@ from throwstack.names.frame_records import FrameData
 from throwstack.pdb.function_details import FunctionAt, FunctionDetails
 from throwstack.pdb.msf import NotAPdb
 from throwstack.pdb.pdb_table import PdbTable
+from throwstack.pdb.time_limit import ValuesGivenUp
 from throwstack.pdb.type_text import TypeText
 from throwstack.pdb.variable_model import VariableSymbol
 from throwstack.unwind.target import Target
@@ -33,14 +35,29 @@ from throwstack.variables.value_text import ValueText
 from throwstack.variables.variable_value import NotShown, VariableValue
 
 _MAX_VARIABLES = 64
+_MAX_OF_FRAME = 256
 _MAX_NAME = 128
 _MAX_TYPE = 256
+_UNNAMED = "<unnamed>"
 _GUESSED = "the frame is a guess"
 _IN_PROLOGUE = "the function was still being entered"
 _NO_CODE = "the code at which it stopped is not in the dump"
 _IN_EPILOGUE = "the function was already being left"
 
-FrameScopes = tuple[tuple[VariableValue, ...], ...]
+
+@dataclass(frozen=True, slots=True)
+class FunctionVariables:
+    """The variables of a function at a frame, which it can be iterated over. Of `left_out` more nothing is said."""
+
+    variables: tuple[VariableValue, ...] = ()
+    left_out: int = 0
+
+    def __iter__(self) -> Iterator[VariableValue]:
+        """Return an iterator over the variables, parameters first."""
+        return iter(self.variables)
+
+
+FrameScopes = tuple[FunctionVariables, ...]
 """The variables of each function of a frame: of inlined functions from the innermost outwards, then of the function."""
 
 
@@ -50,38 +67,62 @@ def frame_variables(
     """Return the variables of the functions at `frame`, parameters first; empty if there is no PDB with types.
 
     `inner` is the frame that `frame` has called, or None. `functions` is how many functions are named at the frame, the
-    inlined ones and the one that has the frame. `is_doubtful` says whether the frame is in doubt (`Guesses`). Of a
-    function, at most 64 variables are returned.
+    inlined ones and the one that has the frame. `is_doubtful` says whether the frame is in doubt (`Guesses`). At most
+    64 variables of a function are returned, and 256 of a frame.
+
+    A value that is not made after 4 s for the frame, or 120 s for all frames with the PDB, has that as its reason.
+    Frames after that have no variables, and a message names the PDB.
     """
     image = target.images.find(frame.ip)
     table = None if image is None else target.symbols.table(image)
     if image is None or not isinstance(table, PdbTable):
         return ()
     try:
-        rva = frame.ip - image.base - (0 if frame.is_interrupted else 1)
-        at = table.details.at(rva)
-        if at is None:
-            return ()
-        data = table.frame_data(rva)
-        code = target.memory.read_available(frame.ip, MOST_BYTES) if frame.is_interrupted else b""
-        unwound = Functions(target.images).find(image.base + rva) if target.arch is Arch.X64 else None
-        function = unwound if isinstance(unwound, Function) else None
-        reason = _GUESSED if is_doubtful else _why_none(target, image, frame, at, data or function, code)
-        registers = FrameRegisters(
-            target.arch,
-            target.memory,
-            frame,
-            inner,
-            data,
-            changing_registers(target.arch, code),
-            is_handler=function is not None and _is_handler(table.details, at, function),
-        )
-        maker = _Maker(target, image, table.details, at, registers, reason)
-        scopes = at.scopes if len(at.scopes) == functions else (*[()] * (functions - 1), at.scopes[-1])
-        return tuple(tuple(islice(maker.values(scope), _MAX_VARIABLES)) for scope in scopes)
+        with table.details.types.values_time:
+            return _frame_variables(target, image, table, frame, inner, functions, is_doubtful=is_doubtful)
     except NotAPdb as error:
         table.damaged(error)
+    except ValuesGivenUp as error:
+        table.values_given_up(error)
+    return ()
+
+
+def _frame_variables(  # noqa: PLR0917 - all that they depend on
+    target: Target,
+    image: Image,
+    table: PdbTable,
+    frame: Frame,
+    inner: Frame | None,
+    functions: int,
+    *,
+    is_doubtful: bool,
+) -> FrameScopes:
+    rva = frame.ip - image.base - (0 if frame.is_interrupted else 1)
+    at = table.details.at(rva)
+    if at is None:
         return ()
+    data = table.frame_data(rva)
+    code = target.memory.read_available(frame.ip, MOST_BYTES) if frame.is_interrupted else b""
+    unwound = Functions(target.images).find(image.base + rva) if target.arch is Arch.X64 else None
+    function = unwound if isinstance(unwound, Function) else None
+    reason = _GUESSED if is_doubtful else _why_none(target, image, frame, at, data or function, code)
+    registers = FrameRegisters(
+        target.arch,
+        target.memory,
+        frame,
+        inner,
+        data,
+        changing_registers(target.arch, code),
+        is_handler=function is not None and _is_handler(table.details, at, function),
+    )
+    maker = _Maker(target, image, table.details, at, registers, reason)
+    scopes = at.scopes if len(at.scopes) == functions else (*[()] * (functions - 1), at.scopes[-1])
+    left, found = _MAX_OF_FRAME, []
+    for scope in scopes:
+        values = tuple(islice(maker.values(scope), min(left, _MAX_VARIABLES)))
+        left -= len(values)
+        found.append(FunctionVariables(values, len(scope) - len(values)))
+    return tuple(found)
 
 
 def _why_none(  # noqa: PLR0917 - all that it depends on
@@ -150,10 +191,10 @@ class _Maker:
                     yield self._value(variable, wanted)
 
     def _value(self, variable: VariableSymbol, is_parameter: bool) -> VariableValue:
-        name = escape(variable.name, _MAX_NAME)
+        name = escape(variable.name, _MAX_NAME) or _UNNAMED
         written = escape(self._types.of(variable.type), _MAX_TYPE)
         reasons = [self._reason] if self._reason else []
-        with Guard(reasons.append, (NotShown, MemoryUnreadable, NotAPdb)):
+        with Guard(reasons.append, (NotShown, MemoryUnreadable, NotAPdb, ValuesGivenUp)):
             if not self._reason:
                 found = self._places.find(variable, self._details.types, is_parameter=is_parameter)
                 shown = self._text.of(variable.type, found)
