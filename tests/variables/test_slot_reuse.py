@@ -80,6 +80,16 @@ def test_a_part_that_was_stored_before_its_range_begins_is_looked_after_too(tmp_
     assert text_of(it, "p", esi=6, **FRAME) == shown
 
 
+def test_on_x64_such_a_part_is_believed(tmp_path):
+    pair = Structure(8, (Member("x", "int", 0), Member("y", "int", 4)))
+    parts = Place(0x10, 0x40, Register.RSP, 0x20, part=0), Place(0x10, 0x40, Register.RSI, part=4)
+    code = function({0x4: b"\x89\x44\x24\x20", 0x20: b"\x89\x44\x24\x20"})  # mov [rsp+20h], eax
+    memory = {BASE + FUNCTION: code, STACK + 0x20: b"\x05\0\0\0"}
+    info, item = FrameInfo(local_base=1, is_optimised=True), Local("p", "Pair", parts)
+    it = described(tmp_path, info, item, machine=X64, memory=memory, types={"Pair": pair})
+    assert text_of(it, "p", rsp=STACK, rsi=6) == "{x=5, y=6}"
+
+
 def test_a_variable_that_lives_on_the_stack_may_be_stored_to(tmp_path):
     """Its place holds from the end of the prologue on, and no store is there."""
     item = Local("n", "int", (Place(0x4, 0x40, offset=-0x10),))

@@ -14,8 +14,9 @@ looked through. A store to it that may have been executed means that nothing is 
 the variable there, right before the code or at its begin. It may be a new value of the same variable, which is then not
 shown although it could be.
 
-Two kinds of variables may be stored to at will: all those of a function that was not optimised, and a local variable
-that has one place on the stack and no other (its address was taken).
+Some variables may be stored to at will: all those of a function that was not optimised, and a local variable that has
+one place on the stack and no other (its address was taken). For x64, clang follows what is stored at each place, and
+not only variables, as it does for x86. So there a place that no store has made is believed, if it is no argument.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class Stores:
 
         `keeps_places` says whether it was not optimised. With `has_handlers`, any of its code may run after any other.
         """
+        self._is_followed = arch is Arch.X64
         self._keeps_places = keeps_places
         self._has_handlers = has_handlers
         self._depth = StackDepth(arch, code)
@@ -99,7 +101,7 @@ class Stores:
             return False
         near = (store for store in self._stores if place.begin in (store.begin, store.end))
         first = None if place.is_argument else next((s for s in near if s.is_at(place.base, place.distance)), None)
-        if first is None and place.is_only and not place.is_argument:
+        if first is None and not place.is_argument and (place.is_only or self._is_followed):
             return False
         base, distance, size = (place.base, place.distance, place.size) if first is None else first[2:5]
         return any(
