@@ -22,6 +22,7 @@ from throwstack.pdb.pdb_frames import PdbFrames
 from throwstack.pdb.plain_names import plain_name
 from throwstack.pdb.remembered import Remembered
 from throwstack.pdb.signatures import Signatures
+from throwstack.pdb.time_limit import ValuesGivenUp
 from throwstack.pdb.variable_model import FunctionSymbol, Scope, ScopeKind
 
 _DRIVE_INSIDE = re.compile(r"^.*[\\/](?=[A-Za-z]:[\\/])")
@@ -45,7 +46,18 @@ Answer = TypeVar("Answer")
 class PdbTable(SymbolTable):
     """The symbols of one PDB. Where the PDB is damaged it has none, and says so once."""
 
-    __slots__ = ("_extents", "_frames", "_is_damaged", "_located", "_named", "_say", "_signatures", "details", "pdb")
+    __slots__ = (
+        "_extents",
+        "_frames",
+        "_is_damaged",
+        "_is_given_up",
+        "_located",
+        "_named",
+        "_say",
+        "_signatures",
+        "details",
+        "pdb",
+    )
 
     def __init__(self, pdb: PdbFile, say: Say) -> None:
         """`pdb` is open as long as the table is used. `say` is called with a message if it is damaged.
@@ -56,6 +68,7 @@ class PdbTable(SymbolTable):
         self.pdb = pdb
         self._say = say
         self._is_damaged = False
+        self._is_given_up = False
         frames, fpo = (pdb.dbi.debug_stream(purpose) for purpose in (DebugStream.FRAME_DATA, DebugStream.FPO))
         self._frames = PdbFrames(frames, fpo, pdb.names.at, pdb.omap)
         self._signatures = Signatures(pdb.types, pdb.ids, Arch.X86 if pdb.dbi.machine == X86 else Arch.X64)
@@ -135,6 +148,12 @@ class PdbTable(SymbolTable):
         if not self._is_damaged:
             self._is_damaged = True
             self._say(str(error))
+
+    def values_given_up(self, error: ValuesGivenUp) -> None:
+        """Say that frames lack the values of their variables, if that was not said yet."""
+        if not self._is_given_up:
+            self._is_given_up = True
+            self._say(f"{self.pdb.msf.path}: {error}")
 
     def _ask(self, question: Callable[[], Answer], otherwise: Answer) -> Answer:
         """Return the answer to a question to the PDB; `otherwise` if it is damaged or took too much time already."""
