@@ -128,6 +128,14 @@ def test_a_place_that_is_given_by_the_virtual_frame_is_that_of_the_store_beside_
     assert text_of(it, slot=STACK) == (REUSED if is_reused else "5")
 
 
+def test_a_structure_that_is_passed_by_reference_may_be_stored_to(tmp_path):
+    """It is in the caller's frame, above the return address; nothing else is stored there."""
+    item = Local("s", "__int64", (Place(0, 0x40, Register.RSI, 0),), is_parameter=True)
+    memory = {BASE + FUNCTION: function({0x20: b"\x89\x06"}), STACK + 0x80: b"\x05"}  # mov [rsi], eax
+    it = described(tmp_path, FrameInfo(is_optimised=True), item, machine=X64, memory=memory)
+    assert text_of(it, "s", rsp=STACK, rsi=STACK + 0x80, slot=STACK + 0x28) == "5"
+
+
 X64_ENTRY = b"\x48\x83\xec\x28"  # sub rsp, 28h
 X86_ENTRY = b"\x56\x83\xec\x14"  # push esi; sub esp, 14h: the return address is at [esp+18h]
 

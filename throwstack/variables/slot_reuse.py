@@ -36,6 +36,7 @@ _AT_REGISTER = re.compile(r"(\w+) ptr \[(\w+)(?: ([+-]) (0x[0-9a-f]+|\d+))?\]")
 """The first operand, if it is in memory at a distance from a register alone."""
 _WIDTHS = {"byte": 1, "word": 2, "dword": 4, "qword": 8, "xmmword": 16, "ymmword": 32}
 _WIDEST = 64
+_FRAME_BASES = frozenset({"", "esp", "ebp", "rsp", "rbp"})
 _READS = frozenset({"call", "cmp", "div", "idiv", "imul", "jmp", "ldmxcsr", "mul", "push", "test", "bt"})
 _STORES_OF_X87 = ("fst", "fist", "fbst", "fnst", "fsav", "fnsav", "fxsav")
 _MODES = {Arch.X86: capstone.CS_MODE_32, Arch.X64: capstone.CS_MODE_64}
@@ -58,8 +59,11 @@ class StackPlace(NamedTuple):
 
     @property
     def is_argument(self) -> bool:
-        """Say whether this is where the caller has put an argument, or may be."""
-        return self.to_slot is not None and self.to_slot > 0
+        """Say whether this is where the caller has put an argument, or may be.
+
+        A structure that is passed by reference is in the caller's frame, too; a general register leads there.
+        """
+        return self.base in _FRAME_BASES and self.to_slot is not None and self.to_slot > 0
 
 
 class _Store(NamedTuple):
