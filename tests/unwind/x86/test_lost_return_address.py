@@ -82,6 +82,19 @@ def test_a_scan_past_an_overwritten_return_address_skips_frames(has_symbols):
     check_lost(found, stack, GARBAGE)
 
 
+def test_a_return_address_below_the_overwritten_one_was_left_by_an_earlier_call():
+    asm = program()
+    stack = smashed(asm, 0)
+    stack.words[1] = stack.words[4] = asm.labels["back in outer"]  # one of smasher's locals, and what middle returns to
+    found = walk(asm, stack, {"eip": asm.labels["here"], "esp": stack["esp"], "ebp": 0})
+    assert slots(found)[0] == stack["middle returns"]
+
+
+def test_the_stack_of_a_program_with_3_gb_of_addresses_may_be_above_2_gb():
+    gone = found_by(Rule.FUNCTION, 0x90000000, Fit.NOT_CODE)
+    assert lost(None, [gone]) is gone
+
+
 @pytest.mark.parametrize("value", [0, GARBAGE])
 def test_ebp_at_the_base_of_the_stack_does_not_make_the_frame_the_outermost_one(value):
     """Two zeros at ebp are the end of the thread, but the code of smasher says that it had a caller."""

@@ -27,7 +27,7 @@ from throwstack.unwind.thread_start import overwritten
 from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.candidates import Candidate, Rule, best, completed
 from throwstack.unwind.x86.fixed_layouts import caller_at
-from throwstack.unwind.x86.return_address import BELIEVED, CERTAIN, Fit, ReturnAddresses
+from throwstack.unwind.x86.return_address import CERTAIN, Fit, ReturnAddresses
 
 _LOST = "after a return address that was overwritten"
 _FOLLOWS_CODE = frozenset({Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START})
@@ -71,7 +71,7 @@ class CallersFurtherOut:
         """
         caller = gone.caller
         if caller.doubt:
-            scanned = [other for other in scan(None) if other.fit in BELIEVED]
+            scanned = list(scan(None))
             candidates += scanned
             better = best(scanned)
             if better is not None:
