@@ -132,7 +132,8 @@ def test_a_function_of_ntdll_may_be_its_start_routine_unless_symbols_name_it():
     stack = Stack(*([0] * 16), "ebp", 0, "last", 0, base=STACK.base - 0x60)
     options = {"module": "ntdll.dll", "absent": "kernel32.dll"}
     assert walked(asm, stack, exports=(), **options).end is End.LOST_RETURN_ADDRESS
-    assert walked(asm, stack, exports=("_RtlUserThreadStart",), has_symbols=False, **options).is_complete
+    for exports in (("_RtlUserThreadStart",), ("_RtlUserThreadStart", "overrun")):
+        assert walked(asm, stack, exports=exports, has_symbols=False, **options).is_complete
 
 
 @pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
