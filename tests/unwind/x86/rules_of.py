@@ -18,12 +18,15 @@ STACK = StackBounds(LOW, LOW + 0x1000)
 HEAP = 0x5000000
 
 
-class Executable:
-    """The regions of a process: code may run in its private memory."""
+class OneRegion:
+    """The regions of a process, which has one of private memory."""
+
+    def __init__(self, *, is_executable: bool) -> None:
+        self._is_executable = is_executable
 
     def find(self, address: int) -> Region | None:
         is_heap = HEAP <= address < HEAP + 0x1000
-        return Region(HEAP, HEAP + 0x1000, RegionKind.PRIVATE, is_executable=True) if is_heap else None
+        return Region(HEAP, HEAP + 0x1000, RegionKind.PRIVATE, is_executable=self._is_executable) if is_heap else None
 
 
 def program() -> Assembler:
@@ -41,7 +44,7 @@ def rules(
     has_symbols: bool = True,
     records: Records | None = None,
     heap: str = "",
-    regions: Executable | None = None,
+    regions: OneRegion | None = None,
 ) -> Rules:
     text = asm.finish().ljust(TEXT_SIZE, b"\xcc")
     segments = {BASE: header_page(), TEXT: text, LOW: words(*stack), HEAP: bytes.fromhex(heap).ljust(64, b"\0")}

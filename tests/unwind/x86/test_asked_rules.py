@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unwind.x86.assemble import EBP, EBX, ESP, LEAVE, Assembler, mov, pop, push, ret, sub
+from tests.unwind.x86.assemble import EBP, EBX, ESP, JE, LEAVE, Assembler, mov, pop, push, ret, sub
 from tests.unwind.x86.machine import TEXT
-from tests.unwind.x86.rules_of import HEAP, LOW, STACK, Executable, after_call_in, lost, program, rules
+from tests.unwind.x86.rules_of import HEAP, LOW, STACK, OneRegion, after_call_in, lost, program, rules
+from throwstack.core.frames import StackBounds
 from throwstack.core.registers import Arch, Registers
 from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.candidates import Rule
@@ -40,10 +41,11 @@ def test_the_search_for_starts_ends_with_the_first_that_leads_to_a_return_addres
 
 
 def test_starts_are_looked_for_from_the_call_or_from_the_instruction_at_which_the_thread_was_stopped() -> None:
-    """first ends with a call that never returns. second begins there, and jumps back to the `ret` before third."""
+    """first ends with a call that never returns. second begins there, and jumps to it or to the `ret` before third."""
     asm = Assembler(TEXT)
     asm.label("caller").call("first").label("after first").call("second").label("after second").call("third")
-    asm.emit(ret()).align().label("first").emit(push(EBX)).call("throw").label("second").emit("90").jump("shared")
+    asm.emit(ret()).align().label("first").emit(push(EBX)).label("throws").call("throw")
+    asm.label("second").emit("90").branch(JE, "shared").jump("throws")
     asm.label("shared").emit(ret()).label("third").jump("shared").label("throw").emit("ebfe")
 
     def starts(label: str, *stack: int, **options: int) -> list[int]:
@@ -79,7 +81,7 @@ def test_a_call_of_memory_outside_the_images_was_made_with_the_registers_of_the_
     """`call eax` has led to data, or to code that cannot be decoded. By another eax it led elsewhere."""
     asm = lost()
     place = Place(Registers.named(Arch.X86, {"eip": HEAP, "esp": LOW, "eax": eax}))
-    regions = Executable() if knows_regions else None
+    regions = OneRegion(is_executable=True) if knows_regions else None
     engine = rules(asm, asm.labels["after register"], heap="0f0a", regions=regions)
     candidates = []
     found = engine._best(place, STACK, 0, (), candidates)
@@ -118,3 +120,29 @@ def test_in_code_the_frame_pointer_is_not_asked_whether_a_nearer_caller_leads_to
     stack = 7, asm.labels["back in plain"], 0, 0, LOW + 0x80, asm.labels["back in outer"]
     stopped = Place(after_call_in(asm, registers={"ebp": LOW + 16}).registers)
     assert rules(asm, *stack).caller(stopped, STACK, 0, ()).caller.slot == LOW + 20
+
+
+def test_generated_code_to_which_a_hook_led_is_left_by_its_chain_of_frame_pointers() -> None:
+    asm = program()
+    place = Place(Registers.named(Arch.X86, {"eip": HEAP, "esp": LOW, "ebp": LOW + 4}))
+    engine = rules(asm, 7, LOW + 16, asm.labels["after function"], 7, 0, 0, heap="ebfe")
+    found = engine.caller(place, STACK, 0, ())
+    assert (found.rule, found.fit, found.caller.slot) == (Rule.GENERATED_CHAIN, Fit.DIVERTED, LOW + 8)
+
+
+def test_a_pair_of_zeros_at_the_base_is_the_end_whatever_is_among_the_locals() -> None:
+    """The function that the thread began in has called itself before, and ebp leads to its own pair."""
+    asm = lost()
+    place = after_call_in(asm, registers={"ebp": LOW + 12})
+    found = rules(asm, 0, asm.labels["after function"], 0, 0, 0).caller(place, StackBounds(LOW, LOW + 20), 0, ())
+    assert (found.rule, found.fit) == (Rule.FRAME_POINTER, Fit.OUTERMOST)
+
+
+def test_a_registration_above_a_thread_that_cannot_run_there_is_a_guess() -> None:
+    """The page was code once, and forbids to run code now. `mov [esp], eax` has overwritten the return address."""
+    asm = Assembler(TEXT).label("caller").emit("e8", (HEAP - TEXT - 5).to_bytes(4, "little")).label("after call")
+    place = Place(Registers.named(Arch.X86, {"eip": HEAP + 3, "esp": LOW}))
+    engine = rules(asm, *[7] * 5, asm.labels["after call"], heap="890424ebfe", regions=OneRegion(is_executable=False))
+    found = engine.caller(place, STACK, 0, (LOW,))
+    assert (found.rule, found.fit) == (Rule.REGISTRATION, Fit.CALLS_FUNCTION)
+    assert found.gap.startswith(f"{HEAP + 3:#x} is not code")

@@ -179,3 +179,15 @@ def test_the_walk_to_ebp_goes_by_records_where_code_says_nothing():
     stack = gone(asm)
     assert slots(walked(asm, stack, "outer's ebp"))[0] == stack["plain returns"]
     assert slots(walked(asm, stack, "outer's ebp", records=Records([record])))[0] == stack["gone returns"]
+
+
+def test_generated_code_without_a_frame_pointer_has_not_changed_ebp_either():
+    """Nothing says that code may run there, and it cannot be followed. The chain of ebp goes on."""
+    asm = program().label("by pointer").emit("33ed", "ffd0").label("back in by pointer").emit("cc")
+    stack = gone(asm)
+    pair = stack.words.index(asm.labels["back in start"]) - 1
+    stack.words[pair : pair + 2] = [stack.base + 4 * len(stack.words), asm.labels["back in by pointer"]]
+    stack.words += [0, 0]
+    registers = {"eip": 0x5000000, "esp": stack["esp"], "ebp": stack["outer's ebp"]}
+    found = walk(asm, stack, registers, segments={0x5000000: b"\xeb\xfe".ljust(0x1000, b"\0")})
+    assert slots(found)[:2] == [stack["gone returns"], stack["plain returns"]]
