@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What .NET's runtime and its images say: managed code, methods, types and exceptions.
+
+From the ground up:
+
+- `cli_header`, `metadata_tables`, `signature_types`, `metadata`: ECMA-335 metadata of one image, which gives names to
+  tokens.
+"""
