@@ -3,7 +3,7 @@
 
 The table of a module comes from a PDB or an ISF file (`SymbolSource`), or else from the module's exports. Each name
 says from which kind of table it comes, because a name from a PDB is certain, while the nearest export may be another
-function.
+function. Methods of .NET have no symbols: their names come from the runtime (`CompiledMethods`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class SymbolKind(Enum):
 
     PDB = "pdb"
     ISF = "isf"
+    CLR = "clr"
+    """The runtime of .NET and the metadata of its images."""
     EXPORT = "export"
 
 
@@ -127,6 +129,14 @@ _MAX_NAMES = 1 << 16
 SymbolSource = Callable[[Image], "SymbolTable | None"]
 
 
+class CompiledMethods(Protocol):
+    """Knows the methods of .NET whose code is in images, because it was compiled before the program ran."""
+
+    def locate(self, image: Image, rva: int) -> LocatedFunction | None:
+        """Return the method whose code is at `rva` of `image`; None if there is none, or it is not known."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Name:
     """The name of an address. As text it is `KERNEL32!RaiseException+0x53`, `KERNEL32+0x1234`, or the bare address.
@@ -188,7 +198,7 @@ class Name:
 class Symbols:
     """Finds the names of addresses in one address space, and the addresses of names."""
 
-    __slots__ = ("_fallback", "_name_outside", "_names", "_source", "_tables", "images")
+    __slots__ = ("_compiled", "_fallback", "_name_outside", "_names", "_source", "_tables", "images")
 
     def __init__(
         self,
@@ -197,18 +207,20 @@ class Symbols:
         *,
         fallback: SymbolSource | None = None,
         name_outside: Callable[[int], Name | None] | None = None,
+        compiled: CompiledMethods | None = None,
     ) -> None:
         """`images` are the images whose addresses are named.
 
         For an image, up to three symbol tables are tried, and the first that is not empty is used: the one that
         `source` returns (`first_of` joins several sources), the image's exports in memory, and the one that `fallback`
         returns (the exports in the image's file). The table that is used for an image is remembered. `name_outside`
-        names addresses outside all images.
+        names addresses outside all images. `compiled` knows the methods of .NET in images, whose names come first.
         """
         self.images = images
         self._source = source
         self._fallback = fallback
         self._name_outside = name_outside
+        self._compiled = compiled
         self._tables: dict[int, SymbolTable] = {}
         self._names: dict[tuple[int, bool], tuple[Name, ...]] = {}
 
@@ -262,6 +274,10 @@ class Symbols:
             return (found if found is not None else Name(address),)
         rva = address - image.base
         probe = rva - (1 if is_return_address and rva else 0)
+        method = None if self._compiled is None else self._compiled.locate(image, probe)
+        if method is not None:
+            offset = 0 if method.rva is None else rva - method.rva
+            return (Name(address, image.module.label, method.symbol, offset, SymbolKind.CLR, rva=rva),)
         table = self.table(image)
         locations = _locate(image, table, probe)
         if not locations:

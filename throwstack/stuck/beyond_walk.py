@@ -61,7 +61,7 @@ def _return_address_above(target: Target, outermost: Frame, stack: ThreadStack) 
     data = target.memory.read_available(low, max(min(stack.bounds.base - low, _NEAR_BASE), 0))
     for at in range(0, len(data) - size + 1, size):
         word = int.from_bytes(data[at : at + size], "little")
-        if word and target.images.is_code(word - 1) and is_after_call(target.memory, word):
+        if word and target.is_code(word - 1) and is_after_call(target.memory, word):
             return low + at
     return 0
 
@@ -107,9 +107,12 @@ class BeyondWalk:
         jumped over.
         """
         guess = first_guess(self._target, frames)
-        if len(frames) < 2 or guess == 0 or self._target.images.is_code(frames[0].ip):
+        if len(frames) < 2 or guess == 0 or self._is_known(frames[0].ip):
             return guess
         return guess if frames[1].trust in {Trust.CFI, Trust.FPO} else 1
+
+    def _is_known(self, ip: int) -> bool:
+        return self._target.images.is_code(ip) or self._target.keeps_frame_pointer(ip)
 
     def _has_words(self, low: int, high: int) -> bool:
         """Say whether a word on the stack from `low` to `high` is in a function that is searched for."""

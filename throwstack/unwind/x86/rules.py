@@ -33,6 +33,7 @@ from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.fixed_layouts import after_call_only, caller_at, chain_goes_on
 from throwstack.unwind.x86.function_starts import FunctionStarts
 from throwstack.unwind.x86.interrupted_context import DISPATCHERS, DISPATCHERS_MODULE, interrupted_context
+from throwstack.unwind.x86.kept_ebp import KeptEbp
 from throwstack.unwind.x86.lost_return_address import CallersFurtherOut, lost, with_gap
 from throwstack.unwind.x86.nearer_caller import nearer_caller
 from throwstack.unwind.x86.outermost_frames import OutermostFrames
@@ -85,6 +86,7 @@ class Rules:
         self._rest = RestOfFunction(self._code, self._callees)
         self._function_starts = FunctionStarts(self._code, meter)
         self._return_addresses = ReturnAddresses(self._code, self._prologues, self._function_starts)
+        self._kept_ebp = KeptEbp(self._code, outside, self._callees, self._return_addresses)
         self._further_out = CallersFurtherOut(images.memory, self._return_addresses)
         self._ends = StackEnds(images.memory, outside, 4, self._return_addresses.is_return_address)
         self.outermost = OutermostFrames(self._code, self._ends)
@@ -137,6 +139,9 @@ class Rules:
         """Return what `caller` returns, and add the candidates that were looked at to `candidates`."""
         if self.is_callback(place):
             return self._before_callback(place, stack)
+        kept = self._kept_ebp.candidate(place, stack)
+        if kept is not None:
+            return kept
         record = self.record(place)
         for rule, caller, note in self._answers(place, stack, record, arguments_size):
             has_program = record is not None and bool(record.program) and rule in _RECORDED

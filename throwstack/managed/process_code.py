@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The managed code of one address space as the rest of throwstack asks for it: names, unwind data, exceptions.
+
+Every process is asked for it, and few have any. So nothing is read before the first question, and the first question
+asks whether the process has a runtime at all, which the names of its modules tell. What fails here costs a name or a
+frame, never the walk: each question is answered inside a guard.
+
+Names are those that WinDbg shows with SOS: `shop!Shop.Orders.Place(String name)+0x1e`. The module is the assembly's
+file, the offset counts from the method's begin, funclets included. A method that was made at run time is in no file:
+`<dynamic>!IL_STUB_PInvoke`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from throwstack.core.guard import Guard
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.regions import Regions
+from throwstack.images.image import Image, ImageMap
+from throwstack.images.modules import label_of
+from throwstack.managed.jit_code import JitMethod
+from throwstack.managed.managed_exception import ManagedMethod
+from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.runtime import Runtime
+from throwstack.managed.runtime_memory import StructureError
+from throwstack.names.symbols import LocatedFunction, Name, SymbolKind
+from throwstack.unwind.code_outside import OutsideFunction
+
+log = logging.getLogger(__name__)
+
+DYNAMIC = "<dynamic>"
+"""What is shown as the module of a method that was made at run time."""
+_FORESEEN = (MemoryUnreadable, MetadataError, StructureError)
+_NAMELESS = "managed method, name not readable"
+
+ThreadsOf = Callable[[], Sequence[tuple[int, int]]]
+
+
+class ManagedCode:
+    """The managed code of one address space, which may have none.
+
+    It is a `FunctionSource` for unwinders and knows `CompiledMethods` for names.
+    """
+
+    __slots__ = ("_images", "_is_found", "_memory", "_regions", "_runtime", "_threads")
+
+    def __init__(self, memory: Memory, images: ImageMap, regions: Regions | None, threads: ThreadsOf) -> None:
+        """`images` are those of the address space `memory`, and `regions` its regions, None if they are not known.
+
+        `threads` returns pairs (thread id, address of the TEB) of the process, of the side of `images`.
+        """
+        self._memory = memory
+        self._images = images
+        self._regions = regions
+        self._threads = threads
+        self._is_found = False
+        self._runtime: Runtime | None = None
+
+    @property
+    def runtime(self) -> Runtime | None:
+        """Return the runtime of the address space; None if it has none, or it cannot be used."""
+        if not self._is_found:
+            self._is_found = True
+            with Guard(_say, _FORESEEN):
+                self._runtime = Runtime.find(self._memory, self._images, self._threads(), self._regions)
+        return self._runtime
+
+    def function_at(self, address: int) -> OutsideFunction | None:
+        """Return the managed method at `address`, outside the images, with how it is unwound; None if none is there."""
+        runtime = self.runtime
+        if runtime is None:
+            return None
+        with Guard(_say, _FORESEEN):
+            found = runtime.function_source().function_at(address)
+            if found is None or found.name:
+                return found
+            return OutsideFunction(self._why_nameless(address), "", found.base, found.entry, found.has_frame_pointer)
+        return None
+
+    def name_outside(self, address: int) -> Name | None:
+        """Return the name of the managed method at `address`, outside the images; None if none is there."""
+        runtime = self.runtime
+        if runtime is None:
+            return None
+        with Guard(_say, _FORESEEN):
+            code = runtime.method_at(address)
+            if code is None:
+                return None
+            method = runtime.methods.at(code.method_desc)
+            if method is None or not method.name:
+                return None
+            return Name(address, module_of(method), text_of(method), address - code.start, SymbolKind.CLR)
+        return None
+
+    def locate(self, image: Image, rva: int) -> LocatedFunction | None:
+        """Return the precompiled method at `rva` of `image`; None if there is none that is known."""
+        runtime = self.runtime
+        if runtime is None:
+            return None
+        with Guard(_say, _FORESEEN):
+            return runtime.precompiled_at(image, rva)
+        return None
+
+    def _why_nameless(self, address: int) -> str:
+        runtime = self.runtime
+        code: JitMethod | None = None if runtime is None else runtime.method_at(address)
+        method = None if runtime is None or code is None else runtime.methods.at(code.method_desc)
+        return f"{_NAMELESS}: {method.reason}" if method is not None and method.reason else _NAMELESS
+
+
+def module_of(method: ManagedMethod) -> str:
+    """Return the label of the module that a managed method is shown in."""
+    return label_of(method.module) if method.module else DYNAMIC if method.is_dynamic else ""
+
+
+def text_of(method: ManagedMethod) -> str:
+    """Return name and parameters of a managed method as the runtime prints them; "" if the name is not known."""
+    return f"{method.name}{method.parameters}" if method.name else ""
+
+
+def _say(reason: str) -> None:
+    log.info("managed code: %s", reason)
