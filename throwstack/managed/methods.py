@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a MethodDesc, the runtime's structure for a method, to the method's name and parameters.
+
+    MethodDesc       {u16 lower bits of the token, u8 distance from the chunk's first one, u8, u16 slot, u16 flags, …}
+    MethodDescChunk  {MethodTable, next, u8 size, u8 count, u16 upper bits of the token}, then its MethodDescs
+
+The lower three bits of the flags say what kind of method it is. 7 is a method that was made at run time: a stub (its
+name is `IL_STUB_PInvoke`, `IL_STUB_ReversePInvoke`), or a `DynamicMethod` of the program. It has no token. After the
+MethodDesc come the pointer to its signature, the signature's size (u32, in a word of its own), and the pointer to its
+name.
+"""
+
+from __future__ import annotations
+
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.text import escape
+from throwstack.managed.layout import Layout
+from throwstack.managed.managed_exception import ManagedMethod
+from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.method_tables import MethodTables
+from throwstack.managed.runtime_memory import LOWEST, BudgetSpent, RuntimeMemory, StructureError
+from throwstack.managed.signature_types import SignatureReader
+from throwstack.managed.type_metadata import TypeMetadata, TypeRow
+
+_KIND_MASK, _DYNAMIC = 7, 7
+_FLAGS, _CHUNK_INDEX = 6, 2
+_NAME_FROM, _NAME_END = 0x10, 0x40
+_MAX_NAME, _MAX_SIGNATURE = 256, 1024
+_MAX_KEPT = 1 << 14
+
+
+class Methods:
+    """The methods of one process, by the address of their MethodDesc."""
+
+    __slots__ = ("_known", "_layout", "_memory", "_name_at", "_tables", "_types")
+
+    def __init__(self, memory: RuntimeMemory, layout: Layout, tables: MethodTables, types: TypeMetadata) -> None:
+        """All four are of the same process."""
+        self._memory = memory
+        self._layout = layout
+        self._tables = tables
+        self._types = types
+        self._name_at: list[int] = []
+        if layout.method_name is not None:
+            self._name_at.append(layout.method_name)
+        if layout.contract is None:
+            size = layout.pointer_size
+            self._name_at += [at for at in range(_NAME_FROM, _NAME_END, size) if at not in self._name_at]
+        self._known: dict[int, ManagedMethod | None] = {}
+
+    def at(self, method_desc: int) -> ManagedMethod | None:
+        """Return the method whose MethodDesc is at this address; None if there is no genuine MethodDesc.
+
+        A MethodDesc is genuine if its chunk names a genuine MethodTable, whose type has the token. If the metadata are
+        absent, a genuine MethodTable is enough; the method then has no name, but a reason.
+        """
+        if method_desc not in self._known:
+            if len(self._known) >= _MAX_KEPT:
+                self._known.clear()
+            try:
+                found = self._read(method_desc)
+            except BudgetSpent:
+                return None
+            except (MemoryUnreadable, StructureError):
+                found = None
+            self._known[method_desc] = found
+        return self._known[method_desc]
+
+    def _read(self, method_desc: int) -> ManagedMethod | None:
+        layout, memory = self._layout, self._memory
+        if not memory.is_pointer(method_desc):
+            return None
+        chunk = method_desc - memory.memory.u8(method_desc + _CHUNK_INDEX) * layout.alignment - layout.chunk_size
+        table = next((target for target in memory.targets(chunk) if self._tables.is_genuine(target)), None)
+        if table is None:
+            return None
+        if memory.memory.u16(method_desc + _FLAGS) & _KIND_MASK == _DYNAMIC:
+            return self._dynamic(method_desc)
+        try:
+            row = self._types.row(table)
+        except BudgetSpent:
+            raise
+        except StructureError as error:
+            return ManagedMethod("", reason=str(error))
+        parts = memory.memory.u16(chunk + layout.chunk_range), memory.memory.u16(method_desc)
+        rid = self._types.method(parts, row)
+        return None if rid is None else _described(row, rid)
+
+    def _dynamic(self, method_desc: int) -> ManagedMethod:
+        for at in self._name_at:
+            name = next((text for text in map(self._text, self._readings(method_desc + at)) if text), "")
+            if name:
+                self._name_at.remove(at)
+                self._name_at.insert(0, at)
+                parameters, reason = self._parameters_before(method_desc + at)
+                return ManagedMethod(name, parameters, is_dynamic=True, reason=reason)
+        return ManagedMethod("", is_dynamic=True, reason="the name of the dynamic method cannot be read")
+
+    def _readings(self, place: int) -> tuple[int, ...]:
+        """Return what the pointer to bytes at `place` may mean: an address, or an offset from there."""
+        memory = self._memory
+        try:
+            value = memory.word(place)
+        except MemoryUnreadable:
+            return ()
+        # A small number is no offset: from one structure to another it is larger, or negative.
+        return () if value < LOWEST else (value, (place + value) & memory.mask)
+
+    def _text(self, address: int) -> str:
+        """Return the zero-terminated name at `address`, "" if it cannot be a name."""
+        data, end, _ = self._memory.memory.read_available(address, _MAX_NAME).partition(b"\0")
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            return ""
+        is_name = bool(end) and len(text) > 1 and text.isprintable()
+        return escape(text) if is_name else ""
+
+    def _parameters_before(self, place: int) -> tuple[str, str]:
+        """Return the parameters of a dynamic method whose name is at `place`, and the reason if they are not known."""
+        memory, size = self._memory, self._layout.pointer_size
+        try:
+            length = memory.memory.u32(place - size)
+            for signature in self._readings(place - 2 * size) if length <= _MAX_SIGNATURE else ():
+                data = memory.memory.read_available(signature, length)
+                if len(data) == length:
+                    _, types = SignatureReader(data, _NO_NAMES).parameter_types()
+                    return f"({', '.join(types)})", ""
+        except (MemoryUnreadable, MetadataError) as error:
+            return "", f"parameters not readable: {error}"
+        return "", "parameters not readable"
+
+
+class _NoNames:
+    """The names in a dynamic method's signature: there are none, as it belongs to no metadata."""
+
+    def short_type_name(self, token: int) -> str:
+        message = f"the signature names the type {token:#x} of unknown metadata"
+        raise MetadataError(message)
+
+    def type_variable(self, number: int) -> str:
+        return self.short_type_name(number)
+
+    def method_variable(self, number: int) -> str:
+        return self.short_type_name(number)
+
+
+_NO_NAMES = _NoNames()
+
+
+def _described(row: TypeRow, rid: int) -> ManagedMethod:
+    metadata, name, parameters, type_name, module, reason = row.metadata, "", "", "", "", ""
+    try:
+        type_name = row.name
+        name = metadata.full_method_name(rid)
+        module = metadata.module_name
+        parameters = metadata.parameters(rid)
+    except MetadataError as error:
+        reason = str(error)
+    return ManagedMethod(name, parameters, type_name, module, reason=reason, token=rid)

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a Module, the runtime's structure for a managed image, to the image and its metadata.
+
+With a contract the way is known: Module, PEAssembly, PEImage, its layout, {base, flags}. Bit 0 of the flags says that
+the image is laid out by its sections; else its file is in memory as it is on disk.
+
+Without one, the image is looked for: its base is within three pointers of the Module, in structures whose members
+differ by version (.NET Core 2.1 and 3.1: PEFile, PEImage; .NET 8: PEAssembly, PEImage, layout). Several images can be
+reached. The caller tells by the type that the image must have. Such a way, once right, is tried first for the other
+Modules of the process. In an image that NGEN has compiled, the Module itself is in the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.images.image import ImageMap
+from throwstack.managed.layout import Layout
+from throwstack.managed.metadata import Metadata
+from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.runtime_memory import RuntimeMemory, StructureError
+
+_READ_AT_STEP = (0x300, 0xC0, 0x180, 0x80)
+"""How many bytes of a structure are looked at, by its distance from the Module in pointers."""
+_MAX_STRUCTURES = 1500
+"""The most structures that are looked at in one step."""
+_MAX_FOUND = 8
+_MAX_KEPT_WAYS = 8
+_IS_LAID_OUT = 1
+_FLAT_ALIGNMENT = 16
+
+Way = tuple[int, ...]
+
+
+class ModuleImages:
+    """The managed images of one process, by Module."""
+
+    __slots__ = ("_bases", "_by_base", "_by_module", "_images", "_layout", "_memory", "_ways")
+
+    def __init__(self, memory: RuntimeMemory, layout: Layout, images: ImageMap) -> None:
+        """`images` are those in the loader's list. Images that only the runtime knows are found too."""
+        self._memory = memory
+        self._layout = layout
+        self._images = images
+        self._bases = {image.base for image in images}
+        self._by_base: dict[int, Metadata | str] = {}
+        self._by_module: dict[int, tuple[int, ...]] = {}
+        self._ways: list[Way] = []
+
+    def metadata(self, base: int) -> Metadata:
+        """Return the metadata of the image at `base`. Raises MetadataError with the reason why there are none."""
+        known = self._by_base.get(base)
+        if known is None:
+            is_listed = base in self._bases
+            known = self._by_base[base] = _metadata(self._memory.memory, base, (False,) if is_listed else (False, True))
+        if isinstance(known, str):
+            raise MetadataError(known)
+        return known
+
+    def base_of_contract(self, module: int) -> int:
+        """Return the base of the image of `module` by the contract. Raises StructureError, MemoryUnreadable."""
+        contract, memory = self._layout.contract, self._memory
+        if contract is None:
+            message = "the runtime has no contract"
+            raise StructureError(message)
+        assembly = memory.word(module + contract.offset("Module", "PEAssembly"))
+        image = memory.word(assembly + contract.offset("PEAssembly", "PEImage"))
+        loaded = memory.word(image + contract.offset("PEImage", "LoadedImageLayout"))
+        base = memory.word(loaded + contract.offset("PEImageLayout", "Base"))
+        flags = memory.memory.u32(loaded + contract.offset("PEImageLayout", "Flags"))
+        if base not in self._by_base:
+            self._by_base[base] = _metadata(memory.memory, base, (not flags & _IS_LAID_OUT,))
+        return base
+
+    def is_known_module(self, address: int) -> bool:
+        """Say whether a Module at this address has led to an image."""
+        return bool(self._by_module.get(address))
+
+    def candidates(self, module: int) -> Iterator[int]:
+        """Yield bases of managed images that `module` may be that of, the likeliest first."""
+        image = self._images.find(module)
+        if image is not None:
+            if self._is_managed(image.base):
+                self._by_module[module] = (image.base,)
+                yield image.base
+            return
+        given = set()
+        for way in self._ways:
+            base = self._follow(module, way)
+            if base is not None and base not in given:
+                given.add(base)
+                yield base
+        if module not in self._by_module:
+            self._by_module[module] = tuple(self._search(module))
+        yield from (base for base in self._by_module[module] if base not in given)
+
+    def confirm(self, module: int, base: int) -> None:
+        """Note that `base` is the image of `module`: a type of the module is in its metadata."""
+        self._by_module[module] = (base,)
+
+    def _follow(self, module: int, way: Way) -> int | None:
+        at = module
+        for step in way:
+            try:
+                at = self._memory.word(at + step)
+            except MemoryUnreadable:
+                return None
+        return at if self._may_be_image(at) and self._is_managed(at) else None
+
+    def _search(self, module: int) -> Iterator[int]:
+        """Yield the bases of managed images within a few pointers of `module`, nearest first, at most 8."""
+        memory = self._memory
+        seen = {module}
+        level: list[tuple[int, Way]] = [(module, ())]
+        found: dict[int, None] = {}
+        for size in _READ_AT_STEP:
+            following: list[tuple[int, Way]] = []
+            for structure, way in level[:_MAX_STRUCTURES]:
+                memory.spend()
+                for index, value in enumerate(memory.words(structure, size // memory.size)):
+                    if value in seen or not memory.is_pointer(value):
+                        continue
+                    seen.add(value)
+                    step = (*way, index * memory.size)
+                    if self._may_be_image(value):
+                        if self._is_managed(value) and value not in found:
+                            found[value] = None
+                            self._keep(step)
+                            yield value
+                        continue
+                    if self._images.find(value) is None:
+                        following.append((value, step))
+            if len(found) >= _MAX_FOUND:
+                return
+            level = following
+
+    def _keep(self, way: Way) -> None:
+        if way not in self._ways and len(self._ways) < _MAX_KEPT_WAYS:
+            self._ways.append(way)
+
+    def _may_be_image(self, address: int) -> bool:
+        if address in self._bases:
+            return True
+        if address % _FLAT_ALIGNMENT or self._images.find(address) is not None:
+            return False
+        return self._memory.memory.read_available(address, 2) == b"MZ"
+
+    def _is_managed(self, base: int) -> bool:
+        try:
+            self.metadata(base)
+        except MetadataError:
+            return False
+        return True
+
+
+def _metadata(memory: Memory, base: int, forms: tuple[bool, ...]) -> Metadata | str:
+    """Return the metadata of the image at `base`, flat or laid out as `forms` say, or the reason why there are none."""
+    reason = f"the image at {base:#x} is not managed"
+    for is_flat in forms:
+        try:
+            found = Metadata.of_image(memory, base, is_flat=is_flat)
+        except MetadataError as error:
+            reason = str(error)
+            continue
+        if found is not None:
+            return found
+    return reason

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The .NET runtime of one process: the room's entry point.
+
+`Runtime.find` costs nothing in a process without a runtime. All else is read when it is asked for, and is bounded by
+`Budgets.managed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.registers import Arch
+from throwstack.core.text import escape
+from throwstack.images.image import ImageMap
+from throwstack.managed.exception_class import ExceptionClass
+from throwstack.managed.exception_objects import ExceptionObjects
+from throwstack.managed.heap_objects import HeapObjects
+from throwstack.managed.layout import Layout, guessed_layout, layout_of_contract
+from throwstack.managed.managed_exception import ManagedException
+from throwstack.managed.method_tables import MethodTables
+from throwstack.managed.methods import Methods
+from throwstack.managed.module_images import ModuleImages
+from throwstack.managed.runtime_memory import BudgetSpent, RuntimeMemory, StructureError
+from throwstack.managed.runtime_module import RuntimeModule, find_runtime_module
+from throwstack.managed.runtime_threads import RuntimeThreads
+from throwstack.managed.thread_handles import ThreadHandles
+from throwstack.managed.type_metadata import TypeMetadata
+
+_THREAD_CLASS = "System.Threading.Thread"
+_MAX_NAME = 256
+_MAX_STACK = 1 << 20
+_MAX_ON_STACK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LastThrown:
+    """The exception object that a Thread of the runtime keeps as the last thrown one; or None, and the reason."""
+
+    exception: ManagedException | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OnStack:
+    """An exception object to which a word of a stack points. `place` is the address of the word nearest to the top."""
+
+    place: int
+    exception: ManagedException
+
+
+class Runtime:
+    """What the runtime of one process says of its threads, exceptions and methods."""
+
+    __slots__ = ("_exceptions", "_handles", "_images", "_last", "_memory", "_module", "_objects", "_threads", "methods")
+
+    def __init__(
+        self, memory: Memory, images: ImageMap, module: RuntimeModule, threads: Sequence[tuple[int, int]]
+    ) -> None:
+        """`module` is the runtime, one of `images` in `memory`; `threads` are pairs (thread id, address of the TEB)."""
+        headers = module.image.headers
+        arch = headers.arch if headers is not None else Arch.X64
+        layout = _layout(module, arch.pointer_size)
+        self._module = module
+        self._images = images
+        self._memory = RuntimeMemory(memory, arch.pointer_size)
+        tables = MethodTables(self._memory, layout)
+        types = TypeMetadata(self._memory, layout, tables, ModuleImages(self._memory, layout, images))
+        self._objects = HeapObjects(self._memory, layout, tables, types)
+        self.methods = Methods(self._memory, layout, tables, types)
+        kind = ExceptionClass(self._objects, layout)
+        is_framework = module.family.is_framework
+        self._exceptions = ExceptionObjects(self._objects, kind, self.methods, is_framework=is_framework)
+        self._threads = RuntimeThreads(self._memory, layout, module.image, threads)
+        self._handles = ThreadHandles(self._objects, kind, layout)
+        self._last: dict[int, LastThrown] = {}
+
+    @classmethod
+    def find(cls, memory: Memory, images: ImageMap, threads: Sequence[tuple[int, int]]) -> Runtime | None:
+        """Return the runtime of a process (of one side of it), None if it has none.
+
+        `threads` are pairs (thread id, address of the TEB of that side).
+        """
+        module = find_runtime_module(images)
+        return None if module is None else cls(memory, images, module, threads)
+
+    @property
+    def version(self) -> str:
+        """Return which runtime it is, in words: `.NET 8.0.4`."""
+        return self._module.version
+
+    @property
+    def is_experimental(self) -> bool:
+        """Say whether the runtime is one of which no real process was seen: .NET Framework."""
+        return self._module.family.is_framework
+
+    def last_thrown(self, tid: int) -> LastThrown:
+        """Return the exception that was last thrown on thread `tid`: unhandled, in flight, or in a catch block."""
+        if tid not in self._last:
+            self._memory.begin()
+            self._last[tid] = self._last_thrown(tid)
+        return self._last[tid]
+
+    def exception_of(self, tid: int) -> ManagedException | None:
+        """Return the exception of `last_thrown`."""
+        return self.last_thrown(tid).exception
+
+    def _last_thrown(self, tid: int) -> LastThrown:
+        try:
+            thread = self._threads.thread(tid)
+            if thread is None:
+                return LastThrown(None, "the runtime has no structure of this thread that can be read")
+            address = self._handles.last_thrown(thread)
+            if address is None:
+                return LastThrown(None, "the runtime keeps no exception of this thread")
+            return LastThrown(self._exceptions.read(address))
+        except (MemoryUnreadable, StructureError) as error:
+            return LastThrown(None, str(error))
+
+    def thread_name(self, tid: int) -> str:
+        """Return the name that the program gave to thread `tid`, "" if it gave none or it cannot be read."""
+        self._memory.begin()
+        try:
+            thread = self._threads.thread(tid)
+            exposed = None if thread is None else self._handles.thread_object(thread)
+            if exposed is None:
+                return ""
+            place = self._objects.field(exposed, _THREAD_CLASS, "_name", "m_Name")
+            name = None if place is None else self._objects.string(self._objects.reference(exposed, place))
+        except (MemoryUnreadable, StructureError):
+            return ""
+        return escape(name or "", _MAX_NAME)
+
+    def exceptions_on_stack(self, low: int, high: int) -> tuple[OnStack, ...]:
+        """Return the exception objects to which words of the stack from `low` to `high` point, nearest to `low` first.
+
+        This needs no Thread. Among them are objects that were handled long ago: which one is the stuck thread's has to
+        be told otherwise. At most 1 MB of the stack is searched, and 16 objects are returned.
+        """
+        self._memory.begin()
+        found: list[OnStack] = []
+        seen: set[int] = set()
+        size = self._memory.size
+        words = self._memory.words(low, min(max(high - low, 0), _MAX_STACK) // size)
+        try:
+            for index, value in enumerate(words):
+                if value in seen or low <= value < high:
+                    continue
+                seen.add(value)
+                if self._memory.is_pointer(value) and self._is_sound(value):
+                    found.append(OnStack(low + index * size, self._exceptions.read(value)))
+                    if len(found) >= _MAX_ON_STACK:
+                        break
+        except (MemoryUnreadable, BudgetSpent):
+            pass
+        return tuple(found)
+
+    def _is_sound(self, address: int) -> bool:
+        """Say whether an exception object is at `address`, outside images, whose message is a string."""
+        return self._images.find(address) is None and self._exceptions.is_sound(address)
+
+
+def _layout(module: RuntimeModule, pointer_size: int) -> Layout:
+    contract = module.contract
+    if contract is not None and contract.pointer_size == pointer_size:
+        try:
+            return layout_of_contract(contract)
+        except StructureError:
+            pass
+    return guessed_layout(pointer_size)

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The metadata of a MethodTable: which image describes the type, and in which row; the type's name and its fields.
+
+A MethodTable names its Module and has the number of its row in that image's TypeDef table. Neither is believed as such
+where the layout is a guess. The methods of the type's first MethodDescChunk have tokens, and these tokens must belong
+to that row: a wrong image, or a wrong reading of the number, does not pass (the type's fingerprint). For example, the
+instantiation of a generic type over another assembly's struct names the loader's module, which has other types in that
+row; the right Module is then in a slot after the MethodTable's fixed part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from throwstack.core.memory import MemoryUnreadable
+from throwstack.managed.layout import Layout
+from throwstack.managed.metadata import Metadata
+from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.metadata_tables import Table
+from throwstack.managed.method_tables import MethodTables
+from throwstack.managed.module_images import ModuleImages
+from throwstack.managed.runtime_memory import BudgetSpent, RuntimeMemory, StructureError
+
+_MAX_FIELDS = 128
+_OVERRIDE_END = 0x140
+"""Up to where in a MethodTable the slot with another Module is looked for."""
+_TOKEN_BITS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class TypeRow:
+    """A type in metadata: the image's metadata and the row of TypeDef."""
+
+    metadata: Metadata
+    rid: int
+
+    @property
+    def name(self) -> str:
+        """Return the type's name; raises MetadataError."""
+        return self.metadata.type_name(self.rid)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPlace:
+    """An instance field: its offset in bytes from the object's address, and its element type (ECMA-335, II.23.1.16)."""
+
+    offset: int
+    element_type: int
+
+
+class TypeMetadata:
+    """Names and fields of the types of one process."""
+
+    __slots__ = ("_bits", "_fields", "_layout", "_memory", "_modules", "_rows", "_tables")
+
+    def __init__(self, memory: RuntimeMemory, layout: Layout, tables: MethodTables, modules: ModuleImages) -> None:
+        """All four are of the same process."""
+        self._memory = memory
+        self._layout = layout
+        self._tables = tables
+        self._modules = modules
+        self._bits = list(layout.remainder_bits)
+        self._rows: dict[int, TypeRow | str] = {}
+        self._fields: dict[int, dict[str, FieldPlace]] = {}
+
+    def row(self, method_table: int) -> TypeRow:
+        """Return the row of the type. Raises StructureError with the reason why it is not known."""
+        known = self._rows.get(method_table)
+        if known is None:
+            try:
+                known = self._find(method_table)
+            except BudgetSpent:
+                raise
+            except (StructureError, MemoryUnreadable, MetadataError) as error:
+                known = str(error)
+            self._rows[method_table] = known
+        if isinstance(known, str):
+            raise StructureError(known)
+        return known
+
+    def name(self, method_table: int) -> str:
+        """Return the type's name. Raises StructureError, MetadataError with the reason why it is not known."""
+        return self.row(method_table).name
+
+    def method(self, tokens: tuple[int, int], row: TypeRow) -> int | None:
+        """Return the RID of the method with these two parts of a token, if it belongs to the type `row`.
+
+        None if it belongs to no width of the parts that this runtime can have.
+        """
+        upper, remainder = tokens
+        for bits in self._bits:
+            rid = (upper & (1 << _TOKEN_BITS - bits) - 1) << bits | remainder & (1 << bits) - 1
+            try:
+                owner = row.metadata.owner_of_method(rid)
+            except MetadataError:
+                continue
+            if owner == row.rid:
+                if upper and bits != self._bits[0]:
+                    self._bits.remove(bits)
+                    self._bits.insert(0, bits)
+                return rid
+        return None
+
+    def _find(self, method_table: int) -> TypeRow:
+        self._memory.spend()
+        if self._layout.contract is not None:
+            module = self._memory.word(method_table + self._layout.module)
+            metadata = self._modules.metadata(self._modules.base_of_contract(module))
+            rid = self._memory.memory.u32(method_table + self._layout.flags2) >> 8
+            if not 1 <= rid <= metadata.count(Table.TYPE_DEF):
+                message = f"the type at {method_table:#x} has no row in its image's metadata"
+                raise StructureError(message)
+            return TypeRow(metadata, rid)
+        unproven, reason = None, f"no image is known for the type at {method_table:#x}"
+        sample = list(self._sample(method_table))
+        for module, base in self._places(method_table):
+            try:
+                metadata = self._modules.metadata(base)
+            except MetadataError as error:
+                reason = str(error)
+                continue
+            for rid in self._rids(method_table, metadata):
+                row = TypeRow(metadata, rid)
+                if any(self.method(parts, row) is not None for parts in sample):
+                    self._modules.confirm(module, base)
+                    return row
+                if not sample and unproven is None:
+                    unproven = row
+        if unproven is None:
+            raise StructureError(reason)
+        return unproven
+
+    def _places(self, method_table: int) -> Iterator[tuple[int, int]]:
+        """Yield (Module, base of an image) for each Module that the MethodTable may name."""
+        seen = set()
+        for module in self._module_candidates(method_table):
+            if module not in seen:
+                seen.add(module)
+                for base in self._modules.candidates(module):
+                    yield module, base
+
+    def _module_candidates(self, method_table: int) -> Iterator[int]:
+        layout, memory = self._layout, self._memory
+        yield from memory.targets(method_table + layout.module)
+        for at in range(layout.eeclass + layout.pointer_size, _OVERRIDE_END, layout.pointer_size):
+            for target in memory.targets(method_table + at):
+                if self._modules.is_known_module(target):
+                    yield target
+
+    def _rids(self, method_table: int, metadata: Metadata) -> Iterator[int]:
+        """Yield the readings of the MethodTable's RID that the metadata have a row for."""
+        at = method_table + self._layout.flags2
+        word = self._memory.memory.u32(at)
+        narrow, wide = word >> 16, word >> 8
+        for rid in (wide,) if self._layout.has_wide_token else (narrow, wide):
+            if 1 <= rid <= metadata.count(Table.TYPE_DEF):
+                yield rid
+
+    def _sample(self, method_table: int) -> Iterator[tuple[int, int]]:
+        """Yield the two parts of the token of the first method in each chunk to which the type's EEClass may point."""
+        layout, memory = self._layout, self._memory
+        for chunk in self._tables.class_targets(method_table, layout.class_chunks):
+            try:
+                first = chunk + layout.chunk_size
+                is_first = memory.memory.u8(first + 2) == 0
+                if is_first and any(
+                    self._tables.is_same_class(target, method_table) for target in memory.targets(chunk)
+                ):
+                    yield memory.memory.u16(chunk + layout.chunk_range), memory.memory.u16(first)
+            except MemoryUnreadable:
+                continue
+
+    def fields(self, method_table: int) -> dict[str, FieldPlace]:
+        """Return the type's own instance fields by name. Raises StructureError, MetadataError if none can be read.
+
+        A FieldDesc is {MethodTable, u32 with the token's RID in 24 bits and bit 24 for static, u32 with the offset in
+        27 bits and the type in 5}. The offset counts from after the object's MethodTable word. In images that NGEN of
+        .NET Core 2.x or .NET Framework compiled, the RID may have 17 bits, with a hash of the name in the seven above.
+        """
+        if method_table not in self._fields:
+            self._fields[method_table] = self._read_fields(method_table)
+        return self._fields[method_table]
+
+    def _read_fields(self, method_table: int) -> dict[str, FieldPlace]:
+        row = self.row(method_table)
+        for first in self._tables.class_targets(method_table, self._layout.class_fields):
+            found = self._fields_from(method_table, row, first)
+            if found:
+                return found
+        message = f"the fields of the type at {method_table:#x} cannot be read"
+        raise StructureError(message)
+
+    def _fields_from(self, method_table: int, row: TypeRow, first: int) -> dict[str, FieldPlace]:
+        memory, size = self._memory, self._layout.pointer_size
+        found: dict[str, FieldPlace] = {}
+        stride = size + 8
+        for at in range(first, first + _MAX_FIELDS * stride, stride):
+            if not any(self._tables.is_same_class(target, method_table) for target in memory.targets(at)):
+                break
+            try:
+                named, placed = memory.memory.u32(at + size), memory.memory.u32(at + size + 4)
+                rid = named & 0xFFFFFF
+                if rid > row.metadata.count(Table.FIELD):
+                    rid &= 0x1FFFF
+                if row.metadata.owner_of_field(rid) != row.rid:
+                    break
+                if not named >> 24 & 1:
+                    place = FieldPlace(size + (placed & 0x7FFFFFF), placed >> 27)
+                    found[row.metadata.field_name(rid)] = place
+            except (MemoryUnreadable, MetadataError):
+                continue
+        return found
