@@ -12,7 +12,8 @@ from tests.support.app_pdb import APP, CPP, GUID, HEADER, PROGRAM, Place, image
 from tests.support.pdb_writer import X64, FpoRecord, FrameRecord, Pdb, Procedure, Public
 from throwstack.images.image import PdbIdentity
 from throwstack.names.frame_records import FrameData, annotation
-from throwstack.names.symbols import LocatedFunction, SymbolKind
+from throwstack.names.located_function import LocatedFunction
+from throwstack.names.symbols import SymbolKind
 
 
 @pytest.fixture

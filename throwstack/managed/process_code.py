@@ -20,12 +20,13 @@ from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.regions import Regions
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import label_of
-from throwstack.managed.jit_code import JitMethod
+from throwstack.managed.jit_code import JitCode, JitMethod
 from throwstack.managed.managed_exception import ManagedMethod
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.runtime import Runtime
 from throwstack.managed.runtime_memory import StructureError
-from throwstack.names.symbols import LocatedFunction, Name, SymbolKind
+from throwstack.names.located_function import LocatedFunction
+from throwstack.names.symbols import Name, SymbolKind
 from throwstack.unwind.code_outside import OutsideFunction
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class ManagedCode:
     It is a `FunctionSource` for unwinders and knows `CompiledMethods` for names.
     """
 
-    __slots__ = ("_images", "_is_found", "_memory", "_regions", "_runtime", "_threads")
+    __slots__ = ("_code", "_images", "_is_found", "_memory", "_regions", "_runtime", "_threads")
 
     def __init__(self, memory: Memory, images: ImageMap, regions: Regions | None, threads: ThreadsOf) -> None:
         """`images` are those of the address space `memory`, and `regions` its regions, None if they are not known.
@@ -57,6 +58,7 @@ class ManagedCode:
         self._threads = threads
         self._is_found = False
         self._runtime: Runtime | None = None
+        self._code: JitCode | None = None
 
     @property
     def runtime(self) -> Runtime | None:
@@ -64,16 +66,17 @@ class ManagedCode:
         if not self._is_found:
             self._is_found = True
             with Guard(_say, _FORESEEN):
-                self._runtime = Runtime.find(self._memory, self._images, self._threads(), self._regions)
+                self._runtime = Runtime.find(self._memory, self._images, self._threads())
+                if self._runtime is not None:
+                    self._code = JitCode(self._memory, self._runtime.methods, self._regions)
         return self._runtime
 
     def function_at(self, address: int) -> OutsideFunction | None:
         """Return the managed method at `address`, outside the images, with how it is unwound; None if none is there."""
-        runtime = self.runtime
-        if runtime is None:
+        if self.runtime is None or self._code is None:
             return None
         with Guard(_say, _FORESEEN):
-            found = runtime.function_source().function_at(address)
+            found = self._code.function_at(address)
             if found is None or found.name:
                 return found
             return OutsideFunction(self._why_nameless(address), "", found.base, found.entry, found.has_frame_pointer)
@@ -81,32 +84,24 @@ class ManagedCode:
 
     def name_outside(self, address: int) -> Name | None:
         """Return the name of the managed method at `address`, outside the images; None if none is there."""
-        runtime = self.runtime
-        if runtime is None:
-            return None
         with Guard(_say, _FORESEEN):
-            code = runtime.method_at(address)
-            if code is None:
-                return None
-            method = runtime.methods.at(code.method_desc)
-            if method is None or not method.name:
+            code, method = self._method_at(address)
+            if code is None or method is None or not method.name:
                 return None
             return Name(address, module_of(method), text_of(method), address - code.start, SymbolKind.CLR)
         return None
 
     def locate(self, image: Image, rva: int) -> LocatedFunction | None:
         """Return the precompiled method at `rva` of `image`; None if there is none that is known."""
-        runtime = self.runtime
-        if runtime is None:
-            return None
-        with Guard(_say, _FORESEEN):
-            return runtime.precompiled_at(image, rva)
         return None
 
-    def _why_nameless(self, address: int) -> str:
+    def _method_at(self, address: int) -> tuple[JitMethod | None, ManagedMethod | None]:
         runtime = self.runtime
-        code: JitMethod | None = None if runtime is None else runtime.method_at(address)
-        method = None if runtime is None or code is None else runtime.methods.at(code.method_desc)
+        code = None if self._code is None else self._code.method_at(address)
+        return code, None if runtime is None or code is None else runtime.methods.at(code.method_desc)
+
+    def _why_nameless(self, address: int) -> str:
+        _, method = self._method_at(address)
         return f"{_NAMELESS}: {method.reason}" if method is not None and method.reason else _NAMELESS
 
 

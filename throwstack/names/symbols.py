@@ -12,13 +12,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Protocol
 
 from throwstack.images.exports import Exports
 from throwstack.images.image import Image, ImageMap
 from throwstack.names.demangle import undecorate
 from throwstack.names.frame_records import FrameData
 from throwstack.names.function_extent import Certainty, certainty, function_begin
+from throwstack.names.located_function import CompiledMethods, FunctionFacts, LocatedFunction
 
 
 class SymbolKind(Enum):
@@ -29,35 +29,6 @@ class SymbolKind(Enum):
     CLR = "clr"
     """The runtime of .NET and the metadata of its images."""
     EXPORT = "export"
-
-
-class FunctionFacts(Protocol):
-    """What a symbol table knows of a function beside its name, and takes longer to find."""
-
-    def signature(self) -> str:
-        """Return the name with result, calling convention and parameters; "" if the table does not have them."""
-        ...
-
-    def others(self) -> tuple[str, ...]:
-        """Return the readable names of further functions with the same code, which the linker folded into one."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LocatedFunction:
-    r"""A function that a symbol table gives for an address.
-
-    `symbol` is the readable name. `rva` is the start of the function, or None if it was inlined. `source` is file and
-    line at the address, `d:\src\file.cpp @ 860`. `raw` is the name as the table spells it, decorated perhaps.
-    `is_inside` says whether the address is in the function; None if the table does not know where the function ends.
-    """
-
-    symbol: str
-    rva: int | None
-    source: str = ""
-    raw: str = ""
-    is_inside: bool | None = None
-    facts: FunctionFacts | None = field(default=None, compare=False, repr=False)
 
 
 class SymbolTable:
@@ -127,14 +98,6 @@ class SymbolTable:
 _MAX_NAMES = 1 << 16
 
 SymbolSource = Callable[[Image], "SymbolTable | None"]
-
-
-class CompiledMethods(Protocol):
-    """Knows the methods of .NET whose code is in images, because it was compiled before the program ran."""
-
-    def locate(self, image: Image, rva: int) -> LocatedFunction | None:
-        """Return the method whose code is at `rva` of `image`; None if there is none, or it is not known."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
