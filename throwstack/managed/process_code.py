@@ -21,7 +21,7 @@ from throwstack.core.regions import Regions
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import label_of
 from throwstack.managed.jit_code import JitCode, JitMethod
-from throwstack.managed.managed_exception import ManagedMethod
+from throwstack.managed.managed_exception import ManagedException, ManagedMethod
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.runtime import Runtime
 from throwstack.managed.runtime_memory import StructureError
@@ -94,6 +94,26 @@ class ManagedCode:
     def locate(self, image: Image, rva: int) -> LocatedFunction | None:
         """Return the precompiled method at `rva` of `image`; None if there is none that is known."""
         return None
+
+    def last_thrown(self, tid: int) -> tuple[ManagedException | None, str]:
+        """Return the object that thread `tid` threw last, or None and the reason."""
+        problems: list[str] = []
+        runtime = self.runtime
+        if runtime is None:
+            return None, "the process has no runtime"
+        with Guard(problems.append, _FORESEEN):
+            found = runtime.last_thrown(tid)
+            return found.exception, found.reason
+        return None, problems[0]
+
+    def exceptions_on_stack(self, low: int, high: int) -> tuple[ManagedException, ...]:
+        """Return the exception objects to which words of the stack from `low` to `high` point, the nearest first."""
+        runtime = self.runtime
+        if runtime is None:
+            return ()
+        with Guard(_say, _FORESEEN):
+            return tuple(found.exception for found in runtime.exceptions_on_stack(low, high))
+        return ()
 
     def _method_at(self, address: int) -> tuple[JitMethod | None, ManagedMethod | None]:
         runtime = self.runtime

@@ -18,11 +18,14 @@ from throwstack.core.sides import Side
 from throwstack.core.text import escape
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.exceptions.describe import describe
+from throwstack.exceptions.clr import CLR, CLR_OLD
 from throwstack.exceptions.faults import is_fault
-from throwstack.exceptions.model import ExceptionText
+from throwstack.exceptions.managed_throw import managed_throw
+from throwstack.exceptions.model import ExceptionText, ManagedThrow
+from throwstack.managed.process_code import ManagedCode
 from throwstack.names.blockers import blocker_named
 from throwstack.names.frame_names import name_of
-from throwstack.names.symbols import Name
+from throwstack.names.symbols import Name, SymbolKind
 from throwstack.report.crash_report import (
     BlockerReport,
     CrashReport,
@@ -32,6 +35,7 @@ from throwstack.report.crash_report import (
     ProcessSummary,
 )
 from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkReport, walk_report
+from throwstack.report.managed_report import inner_exceptions, logical_stack
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.report.verdict import verdict
 from throwstack.stuck.error_box import box_text
@@ -57,7 +61,8 @@ class CrashSite:
 
     `target` is the memory, images, symbols and unwinder of the code that the thread is stuck in. `region_of` says what
     an address outside every module belongs to. `substitutes` are the pages that came from image files. `blocked_since`
-    returns when the thread began to wait. `notes` are put before the notes made here.
+    returns when the thread began to wait. `notes` are put before the notes made here. `managed` is the managed code of
+    the process, None if it can have none.
     """
 
     target: Target
@@ -69,6 +74,7 @@ class CrashSite:
     substitutes: AbstractSet[int]
     blocked_since: Callable[[], datetime.datetime | None]
     notes: tuple[str, ...] = ()
+    managed: ManagedCode | None = None
 
 
 def make_crash(stuck: StuckThread, site: CrashSite, detail: FrameDetail = NO_DETAIL) -> CrashReport:
@@ -138,7 +144,7 @@ class _CrashMaker:
         stuck = self._stuck
         found: list[ExceptionReport] = []
         for index, (exception, walk) in enumerate(zip(stuck.exceptions, stuck.throwing_walks, strict=True)):
-            made = self._exception(exception)
+            made = self._exception(exception, walk)
             where, signed = self._named_after(exception, walk, made.type)
             found.append(replace(made, role=stuck.role_of(index), thrown_at=where, signature=signed))
         return found
@@ -149,7 +155,7 @@ class _CrashMaker:
         shown = {exception.context.address for exception in exceptions}
         for item in self._stuck.taken:
             if item.context.address not in shown:
-                thrown = f"{item.record.code:#010x}{_title_of_runtime(self._exception(item))}"
+                thrown = f"{item.record.code:#010x}{_title_of_runtime(self._exception(item, None))}"
                 is_outer = exceptions and item.context.registers.sp > exceptions[0].context.registers.sp
                 where = "further out on this stack" if is_outer else "on this stack"
                 yield (
@@ -160,7 +166,8 @@ class _CrashMaker:
     def _part(self, name: str) -> Guard:
         return Guard(lambda reason: self._notes.append(f"{name}: {reason}"))
 
-    def _exception(self, exception: SavedException) -> ExceptionReport:
+    def _exception(self, exception: SavedException, walk: Walk | None) -> ExceptionReport:
+        """Return the report on `exception`; `walk` is the stack that threw it, None if it was not kept."""
         record, target = exception.record, self._site.target
         made = ExceptionReport(
             code=Hexadecimal(record.code),
@@ -172,7 +179,13 @@ class _CrashMaker:
             routes=exception.routes,
         )
         with self._part("exception"):
-            text = describe(record, target.memory, target.images, target.arch, self._site.region_of)
+            thrown = self._managed_throw(exception, walk)
+            text = describe(record, target.memory, target.images, target.arch, self._site.region_of, thrown)
+            nested = tuple(
+                InnerException(Hexadecimal(inner.code), Hexadecimal(inner.address))
+                for inner in nested_records(target.memory, record, target.arch)
+            )
+            found = text.managed
             return replace(
                 made,
                 title=text.title,
@@ -183,12 +196,23 @@ class _CrashMaker:
                 kind=text.kind,
                 fault=_fault(text),
                 details=text.details,
-                inner=tuple(
-                    InnerException(Hexadecimal(inner.code), Hexadecimal(inner.address))
-                    for inner in nested_records(target.memory, record, target.arch)
-                ),
+                inner=nested if found is None else (*inner_exceptions(found, target.symbols), *nested),
+                logical_stack=() if found is None else logical_stack(found, target.symbols),
             )
         return made
+
+    def _managed_throw(self, exception: SavedException, walk: Walk | None) -> ManagedThrow | None:
+        stuck, site = self._stuck, self._site
+        if site.managed is None or site.managed.runtime is None:
+            return None
+        with self._part("exception object"):
+            bounds, sp = stuck.stack.bounds, exception.context.registers.sp
+            walk = walk or site.target.walk(exception.context.registers, bounds)
+            inner = min(other.context.registers.sp for other in (*stuck.exceptions, *stuck.taken, exception))
+            return managed_throw(
+                *(site.managed, site.tid, site.target.symbols, bounds, exception, walk), is_innermost=sp <= inner
+            )
+        return None
 
     def _throwing(self, exception: SavedException, walk: Walk) -> WalkReport | None:
         context = exception.context if exception.context.address else None
@@ -208,6 +232,7 @@ class _CrashMaker:
         where, signed = "", None
         with self._part("throwing stack"):
             names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
+            names = _from_managed(names, exception)
             is_raised = is_raised_by_call(names) or not is_fault(exception.record.code)
             where = self._place(thrown_at(names, is_raised=is_raised) or names[0])
             kind = thrown_type or kind_of_failure(exception.record, names) or f"{exception.record.code:#010x}"
@@ -233,6 +258,19 @@ class _CrashMaker:
                         self._notes.append("where it was thrown and the signature rest on guessed frames")
                 signed = waiting_signature(names, kinds[0].value if kinds else "")
         return where, signed
+
+
+def _from_managed(names: list[Name], exception: SavedException) -> list[Name]:
+    """Return `names`, the frames of a stack that threw, from the innermost managed one on if a runtime raised for it.
+
+    The functions of the runtime between it and RaiseException may have no names, and are in the EXE itself if that is a
+    single-file application. An exception that native code raised keeps its frames, although managed code called it.
+    """
+    raised_anew = exception.record.address != exception.context.registers.ip
+    if exception.record.code not in {CLR, CLR_OLD} and not raised_anew:
+        return names
+    first = next((index for index, name in enumerate(names) if name.kind is SymbolKind.CLR), 0)
+    return names[first:]
 
 
 def _fault(text: ExceptionText) -> Fault | None:

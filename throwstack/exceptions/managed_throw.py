@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the exception object of .NET that belongs to a raised exception.
+
+A thread may have several objects: that of the exception that ends it, that of an exception whose catch block threw
+anew, and leftovers of exceptions that were handled. The object's own stack tells which is which. While an exception is
+dispatched, the runtime records each frame that it passes in the object, with ip and sp. So an object belongs to a throw
+if the innermost managed frame of the stack that threw is among its frames. Example: a catch block throws. Both objects
+have the frame of the method with the catch block; only the second has the frame of the method that it called.
+
+Objects that are looked at: the one that the runtime's Thread keeps as the last thrown, and if that is not the right
+one, those to which words of the stack point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from throwstack.core.frames import Frame, StackBounds, Walk
+from throwstack.dispatch.saved_exception import SavedException
+from throwstack.exceptions.clr import CLR, CLR_OLD
+from throwstack.exceptions.model import ManagedThrow
+from throwstack.managed.managed_exception import ManagedException
+from throwstack.managed.process_code import ManagedCode
+from throwstack.names.frame_names import name_of
+from throwstack.names.symbols import SymbolKind, Symbols
+
+_BY_HRESULT = (
+    "that this object was thrown follows from the thread and the HRESULT alone: it has recorded no frame of this stack"
+)
+_NOT_TIED = "the thread's last thrown object is of another exception"
+_MAX_ALIKE = 1
+"""A recorded ip is the return address, or one byte less."""
+
+
+def managed_throw(
+    code: ManagedCode | None,
+    tid: int,
+    symbols: Symbols,
+    stack: StackBounds,
+    exception: SavedException,
+    walk: Walk,
+    *,
+    is_innermost: bool,
+) -> ManagedThrow | None:
+    """Return what the runtime says of `exception`, which was raised on thread `tid`; None without a runtime.
+
+    `code` is the managed code of the process, None if it can have none. `stack` are the bounds of the thread's stack,
+    and `walk` is the stack that threw. `is_innermost` says that no other exception was raised on the thread later.
+    """
+    runtime = None if code is None else code.runtime
+    if code is None or runtime is None:
+        return None
+    is_managed = exception.record.code in {CLR, CLR_OLD}
+    thrower = first_managed(symbols, walk.frames)
+    if not is_managed and thrower is None:
+        return None
+    last, reason = code.last_thrown(tid)
+
+    def of(found: ManagedException, tie: str = "") -> ManagedThrow:
+        return ManagedThrow(found, "", tie, runtime.version, runtime.is_experimental)
+
+    if last is not None and thrower is not None and has_passed(last, thrower):
+        return of(last)
+    if thrower is not None:
+        low = max(stack.limit, min(exception.frame_sp, exception.context.registers.sp))
+        for found in code.exceptions_on_stack(low, stack.base):
+            if has_passed(found, thrower):
+                return of(found)
+    if last is not None and is_managed and is_innermost and _has_hresult(last, exception):
+        return of(last, _BY_HRESULT if last.stack and thrower is not None else "")
+    return ManagedThrow(None, reason or _NOT_TIED, "", runtime.version, runtime.is_experimental) if is_managed else None
+
+
+def first_managed(symbols: Symbols, frames: Sequence[Frame]) -> Frame | None:
+    """Return the innermost managed frame, None if there is none."""
+    return next((frame for frame in frames if name_of(symbols, frame).kind is SymbolKind.CLR), None)
+
+
+def has_passed(found: ManagedException, frame: Frame) -> bool:
+    """Say whether the dispatch of the exception object `found` has passed `frame`: the object has recorded it."""
+    return any(0 <= frame.ip - item.ip <= _MAX_ALIKE and item.sp == frame.sp for item in found.stack)
+
+
+def _has_hresult(found: ManagedException, exception: SavedException) -> bool:
+    parameters = exception.record.parameters
+    return not parameters or found.hresult is None or found.hresult == parameters[0] & 0xFFFFFFFF

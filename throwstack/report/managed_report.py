@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports on exception objects of .NET: their inner exceptions, and the stacks that they recorded.
+
+The recorded stack is the logical one. It goes on where a physical stack ends: an exception that is awaited or thrown
+anew keeps the frames of where it was thrown first. The last frame of such an earlier stack has a note, as the runtime
+prints a line there.
+"""
+
+from __future__ import annotations
+
+from throwstack.core.text import escape
+from throwstack.managed.managed_exception import ManagedException, ManagedFrame
+from throwstack.managed.process_code import module_of, text_of
+from throwstack.names.symbols import Name, SymbolKind, Symbols
+from throwstack.report.crash_report import InnerException
+from throwstack.report.frame_report import WHOLE, FrameReport
+from throwstack.report.values import Hexadecimal, hexadecimal
+
+RECORDED = "recorded"
+"""The trust of a frame that the exception object has recorded."""
+END_OF_EARLIER_STACK = "end of stack trace from previous location"
+
+
+def inner_exceptions(found: ManagedException, symbols: Symbols) -> tuple[InnerException, ...]:
+    """Return the reports on the inner exceptions of `found`, each with its own ones."""
+    return tuple(
+        InnerException(
+            type=escape(inner.type_name, WHOLE),
+            message=inner.message or "",
+            hresult=hexadecimal(inner.hresult),
+            inner=inner_exceptions(inner, symbols),
+            logical_stack=logical_stack(inner, symbols),
+        )
+        for inner in found.inner
+    )
+
+
+def logical_stack(found: ManagedException, symbols: Symbols) -> tuple[FrameReport, ...]:
+    """Return the frames that the exception object has recorded, innermost first."""
+    return tuple(_recorded(number, frame, symbols) for number, frame in enumerate(found.stack))
+
+
+def _recorded(number: int, frame: ManagedFrame, symbols: Symbols) -> FrameReport:
+    method = frame.method
+    name = Name(frame.ip, module_of(method), text_of(method))
+    at = symbols.name(frame.ip, is_return_address=not frame.is_before_return) if frame.ip else name
+    if at.kind is SymbolKind.CLR and at.symbol == name.symbol:
+        name = at
+    notes = [method.reason] if method.reason else []
+    if frame.is_end_of_earlier_stack:
+        notes.append(END_OF_EARLIER_STACK)
+    return FrameReport(
+        number=number,
+        ip=Hexadecimal(frame.ip),
+        sp=Hexadecimal(frame.sp),
+        name=escape(str(name), WHOLE),
+        trust=RECORDED,
+        module=escape(name.module, WHOLE),
+        function=escape(name.symbol, WHOLE),
+        offset=name.offset,
+        symbols=SymbolKind.CLR.value if name.symbol else "",
+        note=escape("; ".join(notes), WHOLE),
+    )
