@@ -4,7 +4,8 @@
 A thread may have several objects: that of the exception that ends it, that of an exception whose catch block threw
 anew, and leftovers of exceptions that were handled. The object's own stack tells which is which. While an exception is
 dispatched, the runtime records each frame that it passes in the object, with ip and sp. So an object belongs to a throw
-if the innermost managed frame of the stack that threw is among its frames. Example: a catch block throws. Both objects
+if the innermost managed frame of the stack that threw is among its frames. A stub, through which managed code calls
+native code, is recorded without ip; the frame outside it counts then. Example: a catch block throws. Both objects
 have the frame of the method with the catch block; only the second has the frame of the method that it called.
 
 Objects that are looked at: the one that the runtime's Thread keeps as the last thrown, and if that is not the right
@@ -20,7 +21,7 @@ from throwstack.dispatch.saved_exception import SavedException
 from throwstack.exceptions.clr import CLR, CLR_OLD
 from throwstack.exceptions.model import ManagedThrow
 from throwstack.managed.managed_exception import ManagedException
-from throwstack.managed.process_code import ManagedCode
+from throwstack.managed.process_code import DYNAMIC, ManagedCode
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import SymbolKind, Symbols
 
@@ -28,6 +29,7 @@ _BY_HRESULT = (
     "that this object was thrown follows from the thread and the HRESULT alone: it has recorded no frame of this stack"
 )
 _NOT_TIED = "the thread's last thrown object is of another exception"
+_MAX_STUBS = 4
 _MAX_ALIKE = 1
 """A recorded ip is the return address, or one byte less."""
 
@@ -51,29 +53,36 @@ def managed_throw(
     if code is None or runtime is None:
         return None
     is_managed = exception.record.code in {CLR, CLR_OLD}
-    thrower = first_managed(symbols, walk.frames)
-    if not is_managed and thrower is None:
+    throwers = innermost_managed(symbols, walk.frames)
+    if not is_managed and not throwers:
         return None
     last, reason = code.last_thrown(tid)
 
     def of(found: ManagedException, tie: str = "") -> ManagedThrow:
         return ManagedThrow(found, "", tie, runtime.version, runtime.is_experimental)
 
-    if last is not None and thrower is not None and has_passed(last, thrower):
-        return of(last)
-    if thrower is not None:
+    for thrower in throwers:
+        if last is not None and has_passed(last, thrower):
+            return of(last)
         low = max(stack.limit, min(exception.frame_sp, exception.context.registers.sp))
         for found in code.exceptions_on_stack(low, stack.base):
             if has_passed(found, thrower):
                 return of(found)
     if last is not None and is_managed and is_innermost and _has_hresult(last, exception):
-        return of(last, _BY_HRESULT if last.stack and thrower is not None else "")
+        return of(last, _BY_HRESULT if last.stack and throwers else "")
     return ManagedThrow(None, reason or _NOT_TIED, "", runtime.version, runtime.is_experimental) if is_managed else None
 
 
-def first_managed(symbols: Symbols, frames: Sequence[Frame]) -> Frame | None:
-    """Return the innermost managed frame, None if there is none."""
-    return next((frame for frame in frames if name_of(symbols, frame).kind is SymbolKind.CLR), None)
+def innermost_managed(symbols: Symbols, frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """Return the innermost managed frame; if that is of a stub, also the next ones, up to the first that is not."""
+    found: list[Frame] = []
+    for frame in frames:
+        name = name_of(symbols, frame)
+        if name.kind is SymbolKind.CLR:
+            found.append(frame)
+            if name.module != DYNAMIC or len(found) == _MAX_STUBS:
+                break
+    return tuple(found)
 
 
 def has_passed(found: ManagedException, frame: Frame) -> bool:

@@ -95,6 +95,11 @@ class ManagedCode:
         """Return the precompiled method at `rva` of `image`; None if there is none that is known."""
         return None
 
+    def is_in_runtime(self, address: int) -> bool:
+        """Say whether `address` is in the image of the runtime."""
+        runtime = self.runtime
+        return runtime is not None and runtime.image.module.contains(address)
+
     def last_thrown(self, tid: int) -> tuple[ManagedException | None, str]:
         """Return the object that thread `tid` threw last, or None and the reason."""
         problems: list[str] = []

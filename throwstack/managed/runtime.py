@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.core.text import escape
-from throwstack.images.image import ImageMap
+from throwstack.images.image import Image, ImageMap
 from throwstack.managed.exception_class import ExceptionClass
 from throwstack.managed.exception_objects import ExceptionObjects
 from throwstack.managed.heap_objects import HeapObjects
@@ -84,6 +84,11 @@ class Runtime:
         """
         module = find_runtime_module(images)
         return None if module is None else cls(memory, images, module, threads)
+
+    @property
+    def image(self) -> Image:
+        """Return the image of the runtime."""
+        return self._module.image
 
     @property
     def version(self) -> str:

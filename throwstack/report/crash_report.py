@@ -63,7 +63,8 @@ class Fault:
 class InnerException:
     """An exception that another exception names as its cause (.NET), or to whose record another record links.
 
-    One of .NET may have inner exceptions of its own, and the stack that its object recorded.
+    One of .NET may have inner exceptions of its own, and the stack that its object recorded; `address` is that of the
+    object. Of a record, it is the address of the instruction that raised it.
     """
 
     code: Hexadecimal | None = None
@@ -87,7 +88,8 @@ class ExceptionReport:
     `routes` say how the CONTEXT was found, the strongest evidence first. `stack` is the stack that threw; it is None
     for the first exception of a crash, whose stack is the crash's `throwing`. `thrown_at` and `signature` are made of
     that stack as those of the crash are. `logical_stack` is the stack that the object of a .NET exception recorded,
-    innermost frame first: it goes on over awaits and where the exception was thrown anew.
+    innermost frame first: it goes on over awaits and where the exception was thrown anew. `object_address` is the
+    address of that object, for `!pe` of WinDbg's SOS.
     """
 
     code: Hexadecimal
@@ -111,6 +113,7 @@ class ExceptionReport:
     thrown_at: str = ""
     signature: Signature | None = None
     logical_stack: tuple[FrameReport, ...] = ()
+    object_address: Hexadecimal | None = None
 
     @property
     def found_by(self) -> str:

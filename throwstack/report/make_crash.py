@@ -16,9 +16,10 @@ from throwstack.core.frames import Trust, Walk
 from throwstack.core.guard import Guard
 from throwstack.core.sides import Side
 from throwstack.core.text import escape
+from throwstack.dispatch.raisers import is_in_raiser
 from throwstack.dispatch.saved_exception import SavedException
-from throwstack.exceptions.describe import describe
 from throwstack.exceptions.clr import CLR, CLR_OLD
+from throwstack.exceptions.describe import describe
 from throwstack.exceptions.faults import is_fault
 from throwstack.exceptions.managed_throw import managed_throw
 from throwstack.exceptions.model import ExceptionText, ManagedThrow
@@ -35,7 +36,7 @@ from throwstack.report.crash_report import (
     ProcessSummary,
 )
 from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkReport, walk_report
-from throwstack.report.managed_report import inner_exceptions, logical_stack
+from throwstack.report.managed_report import inner_exceptions, logical_stack, names_of_stack
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.report.verdict import verdict
 from throwstack.stuck.error_box import box_text
@@ -145,7 +146,7 @@ class _CrashMaker:
         found: list[ExceptionReport] = []
         for index, (exception, walk) in enumerate(zip(stuck.exceptions, stuck.throwing_walks, strict=True)):
             made = self._exception(exception, walk)
-            where, signed = self._named_after(exception, walk, made.type)
+            where, signed = self._named_after(exception, walk, made)
             found.append(replace(made, role=stuck.role_of(index), thrown_at=where, signature=signed))
         return found
 
@@ -198,6 +199,7 @@ class _CrashMaker:
                 details=text.details,
                 inner=nested if found is None else (*inner_exceptions(found, target.symbols), *nested),
                 logical_stack=() if found is None else logical_stack(found, target.symbols),
+                object_address=hexadecimal(None if found is None else found.address),
             )
         return made
 
@@ -227,17 +229,40 @@ class _CrashMaker:
             )
         return None
 
-    def _named_after(self, exception: SavedException, walk: Walk, thrown_type: str) -> tuple[str, Signature | None]:
-        """Return where the program threw, and the signature."""
+    def _named_after(
+        self, exception: SavedException, walk: Walk, made: ExceptionReport
+    ) -> tuple[str, Signature | None]:
+        """Return where the program threw, and the signature.
+
+        An exception that the runtime of .NET raised is named after the stack that its object recorded. That stack has
+        the frames of where it was thrown first, also where it was awaited or thrown anew since.
+        """
         where, signed = "", None
         with self._part("throwing stack"):
-            names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
-            names = _from_managed(names, exception)
+            symbols = self._site.target.symbols
+            names = [name_of(symbols, frame) for frame in walk.frames]
             is_raised = is_raised_by_call(names) or not is_fault(exception.record.code)
+            if self._is_raised_by_runtime(exception, walk):
+                first = next((index for index, name in enumerate(names) if name.kind is SymbolKind.CLR), 0)
+                names = names_of_stack(made.logical_stack) or names[first:]
+                is_raised = not is_fault(exception.record.code)
             where = self._place(thrown_at(names, is_raised=is_raised) or names[0])
-            kind = thrown_type or kind_of_failure(exception.record, names) or f"{exception.record.code:#010x}"
+            kind = made.type or kind_of_failure(exception.record, names) or f"{exception.record.code:#010x}"
             signed = signature(names, kind)
         return where, signed
+
+    def _is_raised_by_runtime(self, exception: SavedException, walk: Walk) -> bool:
+        """Say whether the runtime of .NET raised the exception with RaiseException, also a fault of managed code.
+
+        Where .NET Core 3.1 raises a fault anew, the record has the address of the faulting instruction; on .NET 10 it
+        has that of RaiseException. An exception of native code that managed code has called is not the runtime's.
+        """
+        if exception.record.code in {CLR, CLR_OLD}:
+            return True
+        managed, target = self._site.managed, self._site.target
+        if managed is None or len(walk.frames) < 2 or not is_in_raiser(target, exception.context.registers.ip):
+            return False
+        return managed.is_in_runtime(walk.frames[1].ip)
 
     def _place(self, name: Name) -> str:
         """Return `name` as text. A part of a function that is apart from it is named after the function."""
@@ -260,19 +285,6 @@ class _CrashMaker:
         return where, signed
 
 
-def _from_managed(names: list[Name], exception: SavedException) -> list[Name]:
-    """Return `names`, the frames of a stack that threw, from the innermost managed one on if a runtime raised for it.
-
-    The functions of the runtime between it and RaiseException may have no names, and are in the EXE itself if that is a
-    single-file application. An exception that native code raised keeps its frames, although managed code called it.
-    """
-    raised_anew = exception.record.address != exception.context.registers.ip
-    if exception.record.code not in {CLR, CLR_OLD} and not raised_anew:
-        return names
-    first = next((index for index, name in enumerate(names) if name.kind is SymbolKind.CLR), 0)
-    return names[first:]
-
-
 def _fault(text: ExceptionText) -> Fault | None:
     return None if text.fault_address is None else Fault(Hexadecimal(text.fault_address), text.fault_kind)
 
@@ -290,8 +302,10 @@ def _about_the_throw(walk: Walk) -> Iterator[str]:
 def _about_the_others(stuck: StuckThread, reports: Sequence[ExceptionReport]) -> Iterator[str]:
     """Yield a note about each exception of the thread but the cause. `reports` are the reports on its exceptions."""
     for index, (other, made) in enumerate(zip(stuck.exceptions, reports, strict=True)):
-        if made.role is ExceptionRole.END:
-            title = escape(made.title, _TITLE_LIMIT) or f"{other.record.code:#010x}"
+        title = escape(made.title, _TITLE_LIMIT) or f"{other.record.code:#010x}"
+        if index and made.object_address is not None and made.object_address == reports[0].object_address:
+            yield f"the runtime raised the same exception before, at {other.record.address:#x} ({other.where})"
+        elif made.role is ExceptionRole.END:
             where = f"{made.thrown_at}, raised while this exception was being reported"
             yield f"ended by {title} at {where} ({other.where})"
         elif made.role is ExceptionRole.OUTER:

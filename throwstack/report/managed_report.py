@@ -8,6 +8,8 @@ prints a line there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from throwstack.core.text import escape
 from throwstack.managed.managed_exception import ManagedException, ManagedFrame
 from throwstack.managed.process_code import module_of, text_of
@@ -25,6 +27,7 @@ def inner_exceptions(found: ManagedException, symbols: Symbols) -> tuple[InnerEx
     """Return the reports on the inner exceptions of `found`, each with its own ones."""
     return tuple(
         InnerException(
+            address=Hexadecimal(inner.address),
             type=escape(inner.type_name, WHOLE),
             message=inner.message or "",
             hresult=hexadecimal(inner.hresult),
@@ -40,10 +43,15 @@ def logical_stack(found: ManagedException, symbols: Symbols) -> tuple[FrameRepor
     return tuple(_recorded(number, frame, symbols) for number, frame in enumerate(found.stack))
 
 
+def names_of_stack(frames: Sequence[FrameReport]) -> list[Name]:
+    """Return the names of the frames of a logical stack, for `Thrown At` and the signature."""
+    return [Name(frame.ip, frame.module, frame.function, frame.offset, SymbolKind.CLR) for frame in frames]
+
+
 def _recorded(number: int, frame: ManagedFrame, symbols: Symbols) -> FrameReport:
-    method = frame.method
-    name = Name(frame.ip, module_of(method), text_of(method))
-    at = symbols.name(frame.ip, is_return_address=not frame.is_before_return) if frame.ip else name
+    method, ip = frame.method, frame.ip + frame.is_before_return
+    name = Name(ip, module_of(method), text_of(method), kind=SymbolKind.CLR)
+    at = symbols.name(ip, is_return_address=True) if ip else name
     if at.kind is SymbolKind.CLR and at.symbol == name.symbol:
         name = at
     notes = [method.reason] if method.reason else []
@@ -51,7 +59,7 @@ def _recorded(number: int, frame: ManagedFrame, symbols: Symbols) -> FrameReport
         notes.append(END_OF_EARLIER_STACK)
     return FrameReport(
         number=number,
-        ip=Hexadecimal(frame.ip),
+        ip=Hexadecimal(ip),
         sp=Hexadecimal(frame.sp),
         name=escape(str(name), WHOLE),
         trust=RECORDED,
