@@ -103,8 +103,9 @@ class Methods:
             value = memory.word(place)
         except MemoryUnreadable:
             return ()
-        # A small number is no offset: from one structure to another it is larger, or negative.
-        return () if value < LOWEST else (value, (place + value) & memory.mask)
+        relative = (place + value) & memory.mask
+        # The words around are small numbers, such as the signature's size: no offset leads into the MethodDesc itself.
+        return tuple(target for target in (value, relative) if target >= LOWEST and value >= _NAME_END)
 
     def _text(self, address: int) -> str:
         """Return the zero-terminated name at `address`, "" if it cannot be a name."""
