@@ -372,8 +372,8 @@ class ForgedRuntime:
 _LAYOUTS = {
     8: {
         "parent": 0x10, "module": 0x18, "eeclass": 0x28, "class_table": 0x10, "class_fields": 0x18,
-        "class_chunks": 0x20, "chunk": 0x18, "name": 0x18, "contract_name": 0x20, "storage": 0x58, "id": 0x1B8, "teb": 0x98, "exposed": 0x1C0,
-        "thrown": 0x1E0, "next": 0x78,
+        "class_chunks": 0x20, "chunk": 0x18, "name": 0x18, "contract_name": 0x20, "storage": 0x58, "id": 0x1B8,
+        "teb": 0x98, "exposed": 0x1C0, "thrown": 0x1E0, "next": 0x78,
     },
     4: {
         "parent": 0x10, "module": 0x14, "eeclass": 0x1C, "class_table": 0x8, "class_fields": 0xC, "class_chunks": 0x10,
