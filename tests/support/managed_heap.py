@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process with a .NET runtime, laid out in memory: images with metadata, the runtime's structures, objects, threads.
 
-The layouts are those that were observed in real processes (`throwstack.managed.layout` names the versions), in three
-styles: as .NET 9 and later describe themselves by a contract, with absolute pointers as .NET Core 3.1 and .NET 8, and
-with offsets for pointers as .NET Core 2.1. What a test expects is what it has put in: names, messages, frames.
+The layouts are those that were observed in real processes (`throwstack.managed.runtime_layout` names the versions), in
+three styles: as .NET 9 and later describe themselves by a contract, with absolute pointers as .NET Core 3.1 and .NET 8,
+and with offsets for pointers as .NET Core 2.1. What a test expects is what it has put in: names, messages, frames.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from throwstack.core.memory import PAGE_SIZE, Memory
 from throwstack.core.registers import Arch
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
+from throwstack.managed.managed_exception import ManagedException
 from throwstack.managed.runtime import Runtime
 
 RUNTIME, CORELIB, APP = 0x10000000, 0x20000000, 0x30000000
@@ -124,6 +125,13 @@ class ForgedRuntime:
     def runtime(self) -> Runtime:
         """Return what throwstack finds."""
         found = Runtime.find(self.memory, self.images, self.threads)
+        assert found is not None
+        return found
+
+    def thrown(self, address: int) -> ManagedException:
+        """Return what throwstack reads of the exception at `address`, as the last thrown one of a new thread."""
+        self.thread(0x7F0, address)
+        found = self.runtime().exception_of(0x7F0)
         assert found is not None
         return found
 

@@ -17,11 +17,11 @@ from throwstack.images.image import ImageMap
 from throwstack.managed.exception_class import ExceptionClass
 from throwstack.managed.exception_objects import ExceptionObjects
 from throwstack.managed.heap_objects import HeapObjects
-from throwstack.managed.layout import Layout, guessed_layout, layout_of_contract
 from throwstack.managed.managed_exception import ManagedException, ManagedMethod
 from throwstack.managed.method_tables import MethodTables
 from throwstack.managed.methods import Methods
 from throwstack.managed.module_images import ModuleImages
+from throwstack.managed.runtime_layout import RuntimeLayout, guessed_layout, layout_of_contract
 from throwstack.managed.runtime_memory import BudgetSpent, RuntimeMemory, StructureError
 from throwstack.managed.runtime_module import RuntimeModule, find_runtime_module
 from throwstack.managed.runtime_threads import RuntimeThreads
@@ -176,7 +176,7 @@ class Runtime:
         return self._images.find(address) is None and self._exceptions.is_sound(address)
 
 
-def _layout(module: RuntimeModule, pointer_size: int) -> Layout:
+def _layout(module: RuntimeModule, pointer_size: int) -> RuntimeLayout:
     contract = module.contract
     if contract is not None and contract.pointer_size == pointer_size:
         try:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.stack_words import words_equal
 from throwstack.images.image import Image
-from throwstack.managed.layout import Layout
+from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import RuntimeMemory
 
 _SEARCHED = 0x400
@@ -61,7 +61,7 @@ class RuntimeThreads:
     __slots__ = ("_asked", "_layout", "_memory", "_offsets", "_runtime", "_tebs", "_threads")
 
     def __init__(
-        self, memory: RuntimeMemory, layout: Layout, runtime: Image, threads: Sequence[tuple[int, int]]
+        self, memory: RuntimeMemory, layout: RuntimeLayout, runtime: Image, threads: Sequence[tuple[int, int]]
     ) -> None:
         """`threads` are pairs (thread id, address of the TEB), of the side of the process on which the runtime is."""
         self._memory = memory

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.managed.exception_class import ExceptionClass
 from throwstack.managed.heap_objects import HeapObjects
-from throwstack.managed.layout import Layout
 from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import BudgetSpent, StructureError
 from throwstack.managed.runtime_threads import RuntimeThread
 
@@ -29,7 +29,7 @@ class ThreadHandles:
 
     __slots__ = ("_exceptions", "_exposed_at", "_objects", "_thrown_at")
 
-    def __init__(self, objects: HeapObjects, exceptions: ExceptionClass, layout: Layout) -> None:
+    def __init__(self, objects: HeapObjects, exceptions: ExceptionClass, layout: RuntimeLayout) -> None:
         """All three are of the same process."""
         self._objects = objects
         self._exceptions = exceptions
