@@ -18,12 +18,12 @@ dump, so it may be anything: its size, its nesting and its numbers are bounded, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.images.image import Image
+from throwstack.managed.bounded_json import parse_json, whole_number
 from throwstack.managed.runtime_memory import StructureError
 
 EXPORT = "DotNetRuntimeContractDescriptor"
@@ -32,7 +32,6 @@ _IS_32BIT = 2
 _MAX_JSON = 1 << 18
 """The JSON of .NET 10 has 11 KB."""
 _MAX_AUXILIARY = 1 << 12
-_MAX_DIGITS = 20
 _MAX_TYPES, _MAX_FIELDS = 1 << 12, 1 << 10
 _MAX_OFFSET = 1 << 16
 _SIZE = "!"
@@ -100,11 +99,7 @@ def read_contract(memory: Memory, address: int) -> Contract:
 
 def parse_contract(text: bytes, pointer_size: int, auxiliary: list[int]) -> Contract:
     """Parse the contract's JSON; `auxiliary` are the words to which globals refer by index. Raises StructureError."""
-    try:
-        whole = json.loads(text, parse_int=_whole_number, parse_float=_no_number, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        message = "the runtime's contract is no JSON"
-        raise StructureError(message) from error
+    whole = parse_json(text, "the runtime's contract")
     types = _object(whole, "types", _MAX_TYPES)
     fields: dict[str, dict[str, int]] = {}
     sizes: dict[str, int] = {}
@@ -150,17 +145,6 @@ def _global(said: object, auxiliary: list[int]) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     try:
-        return _whole_number(value) if isinstance(value, str) else None
+        return whole_number(value) if isinstance(value, str) else None
     except ValueError:
         return None
-
-
-def _whole_number(text: str) -> int:
-    if len(text) > _MAX_DIGITS:
-        message = "a number that no runtime has"
-        raise ValueError(message)
-    return int(text, 0)
-
-
-def _no_number(_text: str) -> None:
-    return None

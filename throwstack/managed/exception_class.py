@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.managed.heap_objects import HeapObjects
-from throwstack.managed.layout import Layout
 from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import BudgetSpent, StructureError
 
 _EXCEPTION, _OBJECT = "System.Exception", "System.Object"
@@ -36,7 +36,7 @@ class ExceptionClass:
 
     __slots__ = ("_base", "_known", "_layout", "_objects", "_places")
 
-    def __init__(self, objects: HeapObjects, layout: Layout) -> None:
+    def __init__(self, objects: HeapObjects, layout: RuntimeLayout) -> None:
         """Both are of the same process."""
         self._objects = objects
         self._layout = layout

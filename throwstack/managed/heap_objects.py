@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.text import decode_wide
-from throwstack.managed.layout import Layout
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.method_tables import MethodTables
+from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import BudgetSpent, RuntimeMemory, StructureError
 from throwstack.managed.type_metadata import FieldPlace, TypeMetadata
 
@@ -50,7 +50,7 @@ class HeapObjects:
 
     __slots__ = ("_layout", "memory", "tables", "types")
 
-    def __init__(self, memory: RuntimeMemory, layout: Layout, tables: MethodTables, types: TypeMetadata) -> None:
+    def __init__(self, memory: RuntimeMemory, layout: RuntimeLayout, tables: MethodTables, types: TypeMetadata) -> None:
         """All four are of the same process."""
         self.memory = memory
         self._layout = layout

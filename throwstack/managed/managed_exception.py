@@ -16,6 +16,10 @@ class ManagedMethod:
     `type_name` is the type that has the method, `module` the name of the image that describes it; both are "" for a
     method that was made at run time (`is_dynamic`): it has a name alone. If the name or the parameters cannot be read,
     they are "" and `reason` says why. `token` is the method's row in MethodDef, 0 if it has none.
+
+    `is_hidden` says that the runtime's own stack traces leave the method out. `original` is the method (name and
+    parameters) that the compiler made this one from, as the runtime prints it: of `<Load>d__1.MoveNext`, the async
+    method `Load`.
     """
 
     name: str
@@ -25,6 +29,8 @@ class ManagedMethod:
     is_dynamic: bool = False
     reason: str = ""
     token: int = 0
+    is_hidden: bool = False
+    original: str = ""
 
 
 @dataclass(frozen=True, slots=True)

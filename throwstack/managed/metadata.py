@@ -198,6 +198,11 @@ class Metadata:
         name = text.decode("utf-8", "replace")
         return escape(name.translate(marked) if marked else name, _MAX_NAME)
 
+    def type_ref_name(self, rid: int) -> str:
+        """Return namespace and name of the type of another module in row `rid` of TypeRef."""
+        _, name, namespace = self.tables.row(Table.TYPE_REF, rid)
+        return f"{self._string(namespace)}.{self._string(name)}"
+
     def blob(self, offset: int) -> bytes:
         """Return the bytes at `offset` of the heap #Blob, without their length."""
         start, size = self._blobs

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.managed.layout import Layout
+from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import RuntimeMemory
 
 MAX_PARENTS = 32
@@ -26,7 +26,7 @@ class MethodTables:
 
     __slots__ = ("_class_at", "_classes", "_layout", "_memory", "_owner_at")
 
-    def __init__(self, memory: RuntimeMemory, layout: Layout) -> None:
+    def __init__(self, memory: RuntimeMemory, layout: RuntimeLayout) -> None:
         """`layout` says where the members are; if it is a guess, the words beside these places are tried too."""
         self._memory = memory
         self._layout = layout

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.text import escape
-from throwstack.managed.layout import Layout
 from throwstack.managed.managed_exception import ManagedMethod
 from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.method_attributes import is_hidden, original_method
 from throwstack.managed.method_tables import MethodTables
+from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import LOWEST, BudgetSpent, RuntimeMemory, StructureError
 from throwstack.managed.signature_types import SignatureReader
 from throwstack.managed.type_metadata import TypeMetadata, TypeRow
@@ -34,7 +35,7 @@ class Methods:
 
     __slots__ = ("_known", "_layout", "_memory", "_name_at", "_tables", "_types")
 
-    def __init__(self, memory: RuntimeMemory, layout: Layout, tables: MethodTables, types: TypeMetadata) -> None:
+    def __init__(self, memory: RuntimeMemory, layout: RuntimeLayout, tables: MethodTables, types: TypeMetadata) -> None:
         """All four are of the same process."""
         self._memory = memory
         self._layout = layout
@@ -103,8 +104,9 @@ class Methods:
             value = memory.word(place)
         except MemoryUnreadable:
             return ()
-        # A small number is no offset: from one structure to another it is larger, or negative.
-        return () if value < LOWEST else (value, (place + value) & memory.mask)
+        relative = (place + value) & memory.mask
+        # The words around are small numbers, such as the signature's size: no offset leads into the MethodDesc itself.
+        return tuple(target for target in (value, relative) if target >= LOWEST and value >= _NAME_END)
 
     def _text(self, address: int) -> str:
         """Return the zero-terminated name at `address`, "" if it cannot be a name."""
@@ -150,11 +152,14 @@ _NO_NAMES = _NoNames()
 
 def _described(row: TypeRow, rid: int) -> ManagedMethod:
     metadata, name, parameters, type_name, module, reason = row.metadata, "", "", "", "", ""
+    is_left_out, original = False, ""
     try:
-        type_name = row.name
+        type_name = metadata.type_name(row.rid)
         name = metadata.full_method_name(rid)
         module = metadata.module_name
         parameters = metadata.parameters(rid)
+        is_left_out = is_hidden(metadata, rid)
+        original = original_method(metadata, rid)
     except MetadataError as error:
         reason = str(error)
-    return ManagedMethod(name, parameters, type_name, module, reason=reason, token=rid)
+    return ManagedMethod(name, parameters, type_name, module, False, reason, rid, is_left_out, original)

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.images.image import ImageMap
-from throwstack.managed.layout import Layout
 from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import RuntimeMemory, StructureError
 
 _READ_AT_STEP = (0x300, 0xC0, 0x180, 0x80)
@@ -38,7 +38,7 @@ class ModuleImages:
 
     __slots__ = ("_bases", "_by_base", "_by_module", "_images", "_layout", "_memory", "_ways")
 
-    def __init__(self, memory: RuntimeMemory, layout: Layout, images: ImageMap) -> None:
+    def __init__(self, memory: RuntimeMemory, layout: RuntimeLayout, images: ImageMap) -> None:
         """`images` are those in the loader's list. Images that only the runtime knows are found too."""
         self._memory = memory
         self._layout = layout

@@ -17,11 +17,11 @@ from throwstack.images.image import Image, ImageMap
 from throwstack.managed.exception_class import ExceptionClass
 from throwstack.managed.exception_objects import ExceptionObjects
 from throwstack.managed.heap_objects import HeapObjects
-from throwstack.managed.layout import Layout, guessed_layout, layout_of_contract
-from throwstack.managed.managed_exception import ManagedException
+from throwstack.managed.managed_exception import ManagedException, ManagedMethod
 from throwstack.managed.method_tables import MethodTables
 from throwstack.managed.methods import Methods
 from throwstack.managed.module_images import ModuleImages
+from throwstack.managed.runtime_layout import RuntimeLayout, guessed_layout, layout_of_contract
 from throwstack.managed.runtime_memory import BudgetSpent, RuntimeMemory, StructureError
 from throwstack.managed.runtime_module import RuntimeModule, find_runtime_module
 from throwstack.managed.runtime_threads import RuntimeThreads
@@ -53,7 +53,17 @@ class OnStack:
 class Runtime:
     """What the runtime of one process says of its threads, exceptions and methods."""
 
-    __slots__ = ("_exceptions", "_handles", "_images", "_last", "_memory", "_module", "_objects", "_threads", "methods")
+    __slots__ = (
+        "_exceptions",
+        "_handles",
+        "_images",
+        "_last",
+        "_memory",
+        "_methods",
+        "_module",
+        "_objects",
+        "_threads",
+    )
 
     def __init__(
         self, memory: Memory, images: ImageMap, module: RuntimeModule, threads: Sequence[tuple[int, int]]
@@ -68,10 +78,10 @@ class Runtime:
         tables = MethodTables(self._memory, layout)
         types = TypeMetadata(self._memory, layout, tables, ModuleImages(self._memory, layout, images))
         self._objects = HeapObjects(self._memory, layout, tables, types)
-        self.methods = Methods(self._memory, layout, tables, types)
+        self._methods = Methods(self._memory, layout, tables, types)
         kind = ExceptionClass(self._objects, layout)
         is_framework = module.family.is_framework
-        self._exceptions = ExceptionObjects(self._objects, kind, self.methods, is_framework=is_framework)
+        self._exceptions = ExceptionObjects(self._objects, kind, self._methods, is_framework=is_framework)
         self._threads = RuntimeThreads(self._memory, layout, module.image, threads)
         self._handles = ThreadHandles(self._objects, kind, layout)
         self._last: dict[int, LastThrown] = {}
@@ -123,6 +133,11 @@ class Runtime:
         except (MemoryUnreadable, StructureError) as error:
             return LastThrown(None, str(error))
 
+    def method_at(self, method_desc: int) -> ManagedMethod | None:
+        """Return the method whose MethodDesc is at this address; None if there is no genuine MethodDesc."""
+        self._memory.begin()
+        return self._methods.at(method_desc)
+
     def thread_name(self, tid: int) -> str:
         """Return the name that the program gave to thread `tid`, "" if it gave none or it cannot be read."""
         self._memory.begin()
@@ -166,7 +181,7 @@ class Runtime:
         return self._images.find(address) is None and self._exceptions.is_sound(address)
 
 
-def _layout(module: RuntimeModule, pointer_size: int) -> Layout:
+def _layout(module: RuntimeModule, pointer_size: int) -> RuntimeLayout:
     contract = module.contract
     if contract is not None and contract.pointer_size == pointer_size:
         try:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.stack_words import words_equal
 from throwstack.images.image import Image
-from throwstack.managed.layout import Layout
+from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import RuntimeMemory
 
 _SEARCHED = 0x400
@@ -47,13 +47,21 @@ class _Teb:
 _TEBS = {4: _Teb(0x2C, 0xE10, 96), 8: _Teb(0x58, 0x1480, 112)}
 
 
+@dataclass(frozen=True, slots=True)
+class RuntimeThread:
+    """A Thread of the runtime: its address, and the offset in it of the id of Windows' thread, both in bytes."""
+
+    address: int
+    id_at: int
+
+
 class RuntimeThreads:
     """The Thread structures of the runtime `runtime`, by the thread id of Windows."""
 
     __slots__ = ("_asked", "_layout", "_memory", "_offsets", "_runtime", "_tebs", "_threads")
 
     def __init__(
-        self, memory: RuntimeMemory, layout: Layout, runtime: Image, threads: Sequence[tuple[int, int]]
+        self, memory: RuntimeMemory, layout: RuntimeLayout, runtime: Image, threads: Sequence[tuple[int, int]]
     ) -> None:
         """`threads` are pairs (thread id, address of the TEB), of the side of the process on which the runtime is."""
         self._memory = memory
@@ -62,10 +70,10 @@ class RuntimeThreads:
         self._threads = threads
         self._tebs = dict(threads)
         self._offsets: tuple[Offsets, ...] | None = None
-        self._asked: dict[int, int | None] = {}
+        self._asked: dict[int, RuntimeThread | None] = {}
 
-    def thread(self, tid: int) -> int | None:
-        """Return the address of the Thread of thread `tid`; None if the runtime has none, or none is found.
+    def thread(self, tid: int) -> RuntimeThread | None:
+        """Return the Thread of thread `tid`; None if the runtime has none, or none is found.
 
         Raises BudgetSpent.
         """
@@ -73,7 +81,7 @@ class RuntimeThreads:
             self._asked[tid] = self._find(tid)
         return self._asked[tid]
 
-    def _find(self, tid: int) -> int | None:
+    def _find(self, tid: int) -> RuntimeThread | None:
         teb = self._tebs.get(tid, 0)
         if teb:
             if self._offsets is None:
@@ -81,7 +89,7 @@ class RuntimeThreads:
             for at in self._offsets:
                 for thread in self._pointers(teb):
                     if at in self._offsets_in(thread, tid, teb):
-                        return thread
+                        return RuntimeThread(thread, at[0])
         return self._of_contract(tid)
 
     def _vote(self) -> tuple[Offsets, ...]:
@@ -139,7 +147,7 @@ class RuntimeThreads:
         if memory.is_pointer(block):
             yield block, min(max(end - first, 0) + zeros, _MAX_BLOCK)
 
-    def _of_contract(self, tid: int) -> int | None:
+    def _of_contract(self, tid: int) -> RuntimeThread | None:
         """Return the Thread of thread `tid` in the runtime's own list of threads, which a contract tells of."""
         contract, memory = self._layout.contract, self._memory
         if contract is None:
@@ -156,7 +164,7 @@ class RuntimeThreads:
                 memory.spend()
                 thread = link - known["LinkNext"]
                 if memory.memory.u32(thread + known["OSId"]) == tid:
-                    return thread
+                    return RuntimeThread(thread, known["OSId"])
                 link = memory.word(link)
         except MemoryUnreadable:
             pass

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.managed.layout import Layout
 from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.metadata_tables import Table
+from throwstack.managed.method_attributes import reflection_name
 from throwstack.managed.method_tables import MethodTables
 from throwstack.managed.module_images import ModuleImages
+from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import BudgetSpent, RuntimeMemory, StructureError
 
 _MAX_FIELDS = 128
@@ -37,8 +38,8 @@ class TypeRow:
 
     @property
     def name(self) -> str:
-        """Return the type's name; raises MetadataError."""
-        return self.metadata.type_name(self.rid)
+        """Return the type's name as reflection writes it, `Shop.Orders+Line`; raises MetadataError."""
+        return reflection_name(self.metadata, self.rid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,11 @@ class FieldPlace:
 class TypeMetadata:
     """Names and fields of the types of one process."""
 
-    __slots__ = ("_bits", "_fields", "_layout", "_memory", "_modules", "_rows", "_tables")
+    __slots__ = ("_bits", "_fields", "_layout", "_memory", "_modules", "_names", "_rows", "_tables")
 
-    def __init__(self, memory: RuntimeMemory, layout: Layout, tables: MethodTables, modules: ModuleImages) -> None:
+    def __init__(
+        self, memory: RuntimeMemory, layout: RuntimeLayout, tables: MethodTables, modules: ModuleImages
+    ) -> None:
         """All four are of the same process."""
         self._memory = memory
         self._layout = layout
@@ -62,6 +65,7 @@ class TypeMetadata:
         self._modules = modules
         self._bits = list(layout.remainder_bits)
         self._rows: dict[int, TypeRow | str] = {}
+        self._names: dict[int, str] = {}
         self._fields: dict[int, dict[str, FieldPlace]] = {}
 
     def row(self, method_table: int) -> TypeRow:
@@ -81,7 +85,10 @@ class TypeMetadata:
 
     def name(self, method_table: int) -> str:
         """Return the type's name. Raises StructureError, MetadataError with the reason why it is not known."""
-        return self.row(method_table).name
+        known = self._names.get(method_table)
+        if known is None:
+            known = self._names[method_table] = self.row(method_table).name
+        return known
 
     def method(self, tokens: tuple[int, int], row: TypeRow) -> int | None:
         """Return the RID of the method with these two parts of a token, if it belongs to the type `row`.

@@ -19,7 +19,7 @@ from throwstack.managed.runtime_memory import StructureError
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class RuntimeLayout:
     """Offsets in bytes of members of the runtime's structures; an offset that is not known is None.
 
     `contract` is the runtime's own description, None if the runtime has none: then every offset is a first guess.
@@ -72,18 +72,18 @@ class Layout:
         return self.pointer_size + 4
 
 
-X64 = Layout(8, 0x10, 0x18, 0x28, 0x10, 0x18, 0x20, 0x18, 0x12, 8, (14, 12), None, 0x18)
+X64 = RuntimeLayout(8, 0x10, 0x18, 0x28, 0x10, 0x18, 0x20, 0x18, 0x12, 8, (14, 12), None, 0x18)
 """x64: .NET Core 2.1 (14 bits), 3.1 (14) and .NET 8 (12)."""
-X86 = Layout(4, 0x10, 0x14, 0x1C, 0x8, 0xC, 0x10, 0xC, 0xA, 4, (14, 12), None, 0x18)
+X86 = RuntimeLayout(4, 0x10, 0x14, 0x1C, 0x8, 0xC, 0x10, 0xC, 0xA, 4, (14, 12), None, 0x18)
 """x86: .NET Core 2.1."""
 
 
-def guessed_layout(pointer_size: int) -> Layout:
+def guessed_layout(pointer_size: int) -> RuntimeLayout:
     """Return the layout with which the search in a runtime without a contract begins."""
     return X64 if pointer_size == 8 else X86
 
 
-def layout_of_contract(contract: Contract) -> Layout:
+def layout_of_contract(contract: Contract) -> RuntimeLayout:
     """Return the layout that a runtime's contract describes. Raises StructureError if it lacks what is needed."""
     at, size = contract.offset, contract.size
     bits = contract.globals.get("MethodDescTokenRemainderBitCount", 0)
@@ -91,7 +91,7 @@ def layout_of_contract(contract: Contract) -> Layout:
     if not 0 < bits < 24 or not 0 < alignment <= 64:
         message = "the runtime's contract has no sizes of a method's parts"
         raise StructureError(message)
-    return Layout(
+    return RuntimeLayout(
         contract.pointer_size,
         at("MethodTable", "ParentMethodTable"),
         at("MethodTable", "Module"),
