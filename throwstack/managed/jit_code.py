@@ -7,17 +7,18 @@ dotnet/runtime, src/coreclr/vm/codeman.h). The header ends with the method's RUN
     code - 8   RealCodeHeader*
     header     0x00 debug info   0x08 EH info   0x10 GC info   0x18 MethodDesc   0x20 u32 count   0x24 RUNTIME_FUNCTIONs
 
-The first entry is the method's body. The others are its funclets: the code of catch, finally and filter blocks, which is
-called as functions of their own. The RVAs count from the begin of the code heap (its page, or 0x20 bytes after it in .NET
-Core 2.1 and 3.1). Unwind information follows the code, after read-only data if the method has some. .NET Core 2.1, 3.1,
-.NET 8 and .NET 10 have the same layout.
+The first entry is the method's body. The others are its funclets: the code of catch, finally and filter blocks, which
+is called as functions of their own. The RVAs count from the begin of the code heap (its page, or 0x20 bytes after it in
+.NET Core 2.1 and 3.1). Unwind information follows the code, after read-only data if the method has some. .NET Core 2.1,
+3.1, .NET 8 and .NET 10 have the same layout.
 
-There is no list of methods that can be found without the runtime's symbols. So the words before an address are looked at
-one after the other, back to the begin of its region, until one leads to a header whose entries cover the address.
+No list of methods can be found without the runtime's symbols. So the words before an address are looked at one after the
+other, back to the begin of its region, until one leads to a header whose entries cover the address.
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
 from bisect import bisect_right, insort
 from collections.abc import Iterator
@@ -36,13 +37,14 @@ SOURCE = "clr"
 MAX_STEP_BACK = 128 << 10
 """The most bytes before an address that are searched for the begin of its method."""
 _MAX_WORDS = 1 << 22
-"""The most words that are looked at for all addresses of a process."""
+_MAX_HEADERS = 1 << 18
+"""The most words that are looked at for all addresses of a process, and the most that are followed to a header."""
 _MAX_KEPT = 1 << 14
 _WORD = struct.Struct("<Q")
 _HEADER = struct.Struct("<QQQQI")
 _ENTRY = struct.Struct("<III")
 _MAX_ENTRIES = 1024
-_BASE_UNIT = 0x20
+_BASE_UNIT = 0x10
 _MAX_DATA = 1 << 16
 """The most bytes from the end of a method's code to the last of its unwind information."""
 _LOWEST, _END = 0x10000, 1 << 47
@@ -91,13 +93,14 @@ class JitMethod:
 class JitSearch:
     """Words of code before an address, with a limit on all of them together; and the methods that were found."""
 
-    __slots__ = ("_known", "_left", "_memory", "_regions", "_tried")
+    __slots__ = ("_headers", "_known", "_left", "_memory", "_regions", "_tried")
 
-    def __init__(self, memory: Memory, regions: Regions | None, words: int = _MAX_WORDS) -> None:
-        """`regions` are those of the process, None if they are not known; at most `words` words are looked at."""
+    def __init__(self, memory: Memory, regions: Regions | None) -> None:
+        """`regions` are those of the process, None if they are not known."""
         self._memory = memory
         self._regions = regions
-        self._left = words
+        self._left = _MAX_WORDS
+        self._headers = _MAX_HEADERS
         self._known: list[JitMethod] = []
         self._tried: set[int] = set()
 
@@ -108,10 +111,15 @@ class JitSearch:
 
     def may_search(self, address: int) -> bool:
         """Say whether to search for the method at `address`: not twice, and only where code can be."""
-        if address in self._tried or self._left <= 0 or address < _LOWEST:
+        if address in self._tried or self._left <= 0 or self._headers <= 0 or address < _LOWEST:
             return False
         region = None if self._regions is None else self._regions.find(address)
         return region is None or region.is_executable
+
+    def may_follow(self) -> bool:
+        """Count one more word that is followed to a header, and say whether it may be."""
+        self._headers -= 1
+        return self._headers >= 0
 
     def keep(self, address: int, found: JitMethod | None) -> JitMethod | None:
         """Note what was found at `address`, and return it."""
@@ -180,6 +188,8 @@ class JitCode:
         for at, header in self._search.back(address, _WORD):
             if header & 7 or not _LOWEST <= header < _END:
                 continue
+            if not self._search.may_follow():
+                break
             method = self._method(at + 8, header)
             if method is not None and method.entry_at(address) is not None:
                 found = method
@@ -193,21 +203,26 @@ class JitCode:
             if not 1 <= count <= _MAX_ENTRIES or method_desc & 7 or not _LOWEST <= method_desc < _END:
                 return None
             data = self._memory.read(header + _HEADER.size, count * _ENTRY.size)
-            entries = tuple(RuntimeFunction(*entry) for entry in _ENTRY.iter_unpack(data))
-            base = start - entries[0].begin
-            if base % _BASE_UNIT or not gc_info or not self._are_genuine(entries, base):
+            first = RuntimeFunction(*_ENTRY.unpack_from(data))
+            base = start - first.begin
+            if base % _BASE_UNIT or not gc_info or not first.is_plausible:
+                return None
+            entries = _in_order([RuntimeFunction(*entry) for entry in _ENTRY.iter_unpack(data)])
+            if not first.end <= first.unwind <= entries[-1].end + _MAX_DATA:
+                return None
+            if first.unwind & 3 or isinstance(decode(self._memory, base + first.unwind), Stop):
                 return None
         except MemoryUnreadable:
             return None
         return JitMethod(start, base + entries[-1].end, method_desc, gc_info, base, entries)
 
-    def _are_genuine(self, entries: tuple[RuntimeFunction, ...], base: int) -> bool:
-        """Say whether the entries follow each other, and their unwind information follows the code."""
-        code_end, end, unwind = entries[-1].end, entries[0].begin, entries[-1].end
-        for entry in entries:
-            if not entry.is_plausible or entry.begin < end or entry.unwind & 3 or entry.unwind < unwind:
-                return False
-            end, unwind = entry.end, entry.unwind
-        if unwind > code_end + _MAX_DATA:
-            return False
-        return not isinstance(decode(self._memory, base + entries[0].unwind), Stop)
+
+def _in_order(entries: list[RuntimeFunction]) -> tuple[RuntimeFunction, ...]:
+    """Return the entries that follow each other, from the first one on.
+
+    The runtime of .NET 8 reserves two entries for a `DynamicMethod`, and fills in the first one.
+    """
+    for index, (before, entry) in enumerate(itertools.pairwise(entries), 1):
+        if not entry.is_plausible or entry.begin < before.end or entry.unwind & 3 or entry.unwind < before.unwind:
+            return tuple(entries[:index])
+    return tuple(entries)
