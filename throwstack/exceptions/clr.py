@@ -59,7 +59,7 @@ def with_managed_object(raised: RaisedException, text: ExceptionText) -> Excepti
     found = thrown.exception
     if text.kind is not ExceptionKind.HARDWARE_FAULT or not found.type_name:
         detail = f"managed code sees it as {_said(found)}"
-        return replace(text, details=(*text.details, detail, *_about(thrown, found)), managed=found)
+        return replace(text, details=(*text.details, detail, *managed_details(thrown, found)), managed=found)
     return replace(
         text,
         title=f"{_said(found)}, {text.title}",
@@ -67,24 +67,21 @@ def with_managed_object(raised: RaisedException, text: ExceptionText) -> Excepti
         bases=_bases(found),
         message=found.message or "",
         hresult=found.hresult,
-        details=(*text.details, *_about(thrown, found)),
+        details=(*text.details, *managed_details(thrown, found)),
         managed=found,
     )
 
 
 def _of_object(raised: RaisedException, thrown: ManagedThrow, found: ManagedException) -> ExceptionText:
     code = found.hresult
-    details = _about(thrown, found)
+    details = managed_details(thrown, found)
     if code is None and raised.record.parameters:
         code = raised.parameter(0) & 0xFFFFFFFF
     elif raised.record.parameters and code != raised.parameter(0) & 0xFFFFFFFF:
         details.append(f"the record has another HRESULT: {hresult(raised.parameter(0) & 0xFFFFFFFF)}")
-    title = _said(found)
-    if code is not None:
-        title += f", HRESULT {hresult(code)}"
     return ExceptionText(
         ExceptionKind.CLR,
-        title,
+        managed_title(found, code),
         thrown_type=escape(found.type_name),
         bases=_bases(found),
         message=found.message or "",
@@ -92,6 +89,12 @@ def _of_object(raised: RaisedException, thrown: ManagedThrow, found: ManagedExce
         details=tuple([*details, *_thrown_by(raised)]),
         managed=found,
     )
+
+
+def managed_title(found: ManagedException, code: int | None = None) -> str:
+    """Return type, message and HRESULT of an exception object; `code` is the HRESULT if the object's is not readable."""
+    code = found.hresult if found.hresult is not None else code
+    return _said(found) if code is None else f"{_said(found)}, HRESULT {hresult(code)}"
 
 
 def _said(found: ManagedException) -> str:
@@ -104,7 +107,7 @@ def _bases(found: ManagedException) -> tuple[str, ...]:
     return tuple(escape(base) for base in found.bases if base and base != "System.Object")
 
 
-def _about(thrown: ManagedThrow, found: ManagedException) -> list[str]:
+def managed_details(thrown: ManagedThrow, found: ManagedException) -> list[str]:
     """Return the details on the object: inner exceptions, what could not be read, and which runtime it is of."""
     details = []
     bases = _bases(found)
@@ -128,8 +131,7 @@ def _about(thrown: ManagedThrow, found: ManagedException) -> list[str]:
 
 def _inner(found: ManagedException, depth: int = 0) -> Iterator[str]:
     for inner in found.inner:
-        code = "" if inner.hresult is None else f", HRESULT {hresult(inner.hresult)}"
-        yield f"{'inner exception' if not depth else 'its inner exception'}: {_said(inner)}{code}"
+        yield f"{'inner exception' if not depth else 'its inner exception'}: {managed_title(inner)}"
         yield from _inner(inner, depth + 1)
 
 

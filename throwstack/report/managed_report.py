@@ -9,6 +9,7 @@ prints a line there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from throwstack.core.text import escape
 from throwstack.managed.managed_exception import ManagedException, ManagedFrame
@@ -39,8 +40,13 @@ def inner_exceptions(found: ManagedException, symbols: Symbols) -> tuple[InnerEx
 
 
 def logical_stack(found: ManagedException, symbols: Symbols) -> tuple[FrameReport, ...]:
-    """Return the frames that the exception object has recorded, innermost first."""
-    return tuple(_recorded(number, frame, symbols) for number, frame in enumerate(found.stack))
+    """Return the frames that the exception object has recorded, innermost first, as the runtime itself prints them.
+
+    Frames that the runtime hides (helpers that throw) are left out, but not the outermost one.
+    """
+    last = len(found.stack) - 1
+    shown = [frame for index, frame in enumerate(found.stack) if not frame.method.is_hidden or index == last]
+    return tuple(_recorded(number, frame, symbols) for number, frame in enumerate(shown))
 
 
 def names_of_stack(frames: Sequence[FrameReport]) -> list[Name]:
@@ -50,11 +56,13 @@ def names_of_stack(frames: Sequence[FrameReport]) -> list[Name]:
 
 def _recorded(number: int, frame: ManagedFrame, symbols: Symbols) -> FrameReport:
     method, ip = frame.method, frame.ip + frame.is_before_return
-    name = Name(ip, module_of(method), text_of(method), kind=SymbolKind.CLR)
-    at = symbols.name(ip, is_return_address=True) if ip else name
-    if at.kind is SymbolKind.CLR and at.symbol == name.symbol:
-        name = at
+    at = symbols.name(ip, is_return_address=True) if ip else Name(0)
+    name = Name(ip, module_of(method) or at.module, method.original or text_of(method), kind=SymbolKind.CLR)
+    if at.kind is SymbolKind.CLR and at.symbol == text_of(method):
+        name = replace(name, module=at.module, offset=at.offset)
     notes = [method.reason] if method.reason else []
+    if method.original:
+        notes.append(f"compiled as {method.name}")
     if frame.is_end_of_earlier_stack:
         notes.append(END_OF_EARLIER_STACK)
     return FrameReport(
