@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from tests.support.managed_heap import STRUCTURES, ForgedRuntime, Style
+from tests.support.managed_heap import STACK, STRUCTURES, ForgedRuntime, Style
 from throwstack.core.registers import Arch
 
 
@@ -56,3 +56,20 @@ def test_a_thread_in_a_slot_of_the_teb_is_found(arch: Arch) -> None:
     assert process.runtime().exception_of(0x10) is None
     process.word(teb + (0x1480 if arch is Arch.X64 else 0xE10) + 5 * process.size, thread)
     assert process.runtime().exception_of(0x10) is not None
+
+
+@pytest.mark.parametrize("arch", Arch)
+def test_a_thread_whose_storage_is_lost_is_found_by_its_stack(arch: Arch) -> None:
+    process = ForgedRuntime(Style.ABSOLUTE, arch)
+    process.thread(0x10)
+    process.thread(0x18)
+    thread = process.thread(0x14, process.exception("Shop.OrderException", "no stock"))
+    teb = dict(process.threads)[0x14]
+    process.word(teb + (0x58 if arch is Arch.X64 else 0x2C), 0)
+    assert process.runtime().exception_of(0x14) is None
+    base = STACK + 0x20000
+    process.word(teb + process.size, base)
+    for page in range(STACK, base, 0x1000):
+        process.place(page, bytes(0x1000))
+    process.word(base - 0x400, thread)
+    assert process.runtime().exception_of(0x14) is not None

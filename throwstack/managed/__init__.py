@@ -7,10 +7,10 @@ From the ground up:
   tokens.
 - `bounded_json`, `contract`, `runtime_layout`: where the runtime's structures have what, by its own contract or by what
   versions have that were seen.
-- `runtime_memory`, `method_tables`, `module_images`, `type_metadata`, `method_attributes`, `methods`: types, modules and
-  methods, told from other memory by their cross-references.
-- `heap_objects`, `exception_class`, `composed_messages`, `stack_trace`, `exception_objects`: exception objects; as values
-  they are in `managed_exception`, and their stacks as text in `stack_text`.
+- `runtime_memory`, `method_tables`, `module_images`, `type_metadata`, `method_attributes`, `methods`: types, modules
+  and methods, told from other memory by their cross-references.
+- `heap_objects`, `exception_class`, `composed_messages`, `stack_trace`, `exception_objects`: exception objects; as
+  values they are in `managed_exception`, and their stacks as text in `stack_text`.
 - `runtime_module`, `runtime_threads`, `thread_handles`: the runtime's image, and its structures of the threads.
 - `runtime`: the entry point, the runtime of one process.
 - `crash_buffer`: what an application of NativeAOT, which has none of these structures, wrote of itself.

@@ -22,16 +22,15 @@ from throwstack.managed.method_tables import MethodTables
 from throwstack.managed.methods import Methods
 from throwstack.managed.module_images import ModuleImages
 from throwstack.managed.runtime_layout import RuntimeLayout, guessed_layout, layout_of_contract
-from throwstack.managed.runtime_memory import BudgetSpent, RuntimeMemory, StructureError
+from throwstack.managed.runtime_memory import RuntimeMemory, StructureError
 from throwstack.managed.runtime_module import RuntimeModule, find_runtime_module
 from throwstack.managed.runtime_threads import RuntimeThreads
+from throwstack.managed.stack_exceptions import OnStack, exceptions_on_stack
 from throwstack.managed.thread_handles import ThreadHandles
 from throwstack.managed.type_metadata import TypeMetadata
 
 _THREAD_CLASS = "System.Threading.Thread"
 _MAX_NAME = 256
-_MAX_STACK = 1 << 20
-_MAX_ON_STACK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +39,6 @@ class LastThrown:
 
     exception: ManagedException | None
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class OnStack:
-    """An exception object to which a word of a stack points. `place` is the address of the word nearest to the top."""
-
-    place: int
-    exception: ManagedException
 
 
 class Runtime:
@@ -159,26 +150,7 @@ class Runtime:
         be told otherwise. At most 1 MB of the stack is searched, and 16 objects are returned.
         """
         self._memory.begin()
-        found: list[OnStack] = []
-        seen: set[int] = set()
-        size = self._memory.size
-        words = self._memory.words(low, min(max(high - low, 0), _MAX_STACK) // size)
-        try:
-            for index, value in enumerate(words):
-                if value in seen or low <= value < high:
-                    continue
-                seen.add(value)
-                if self._memory.is_pointer(value) and self._is_sound(value):
-                    found.append(OnStack(low + index * size, self._exceptions.read(value)))
-                    if len(found) >= _MAX_ON_STACK:
-                        break
-        except (MemoryUnreadable, BudgetSpent):
-            pass
-        return tuple(found)
-
-    def _is_sound(self, address: int) -> bool:
-        """Say whether an exception object is at `address`, outside images, whose message is a string."""
-        return self._images.find(address) is None and self._exceptions.is_sound(address)
+        return tuple(exceptions_on_stack(self._memory, self._images, self._exceptions, low, high))
 
 
 def _layout(module: RuntimeModule, pointer_size: int) -> RuntimeLayout:

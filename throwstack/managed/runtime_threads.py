@@ -27,6 +27,8 @@ _SEARCHED = 0x400
 _VOTERS = 48
 """How many threads vote; more than these agree with them or are no threads of the runtime."""
 _MAX_BLOCK = 0x2000
+_SEARCHED_STACK = 0x20000
+"""How many bytes of a stack, from its base on, are searched for the address of the Thread."""
 _MAX_CONTRACT_THREADS = 1 << 14
 _TLS_DIRECTORY = 9
 _OPTIONAL_HEADER = 24
@@ -90,7 +92,7 @@ class RuntimeThreads:
                 for thread in self._pointers(teb):
                     if at in self._offsets_in(thread, tid, teb):
                         return RuntimeThread(thread, at[0])
-        return self._of_contract(tid)
+        return self._of_contract(tid) or (self._on_stack(tid, teb) if teb else None)
 
     def _vote(self) -> tuple[Offsets, ...]:
         """Return the offsets of thread id and TEB in a Thread that most threads have; the likeliest first."""
@@ -146,6 +148,24 @@ class RuntimeThreads:
             return
         if memory.is_pointer(block):
             yield block, min(max(end - first, 0) + zeros, _MAX_BLOCK)
+
+    def _on_stack(self, tid: int, teb: int) -> RuntimeThread | None:
+        """Return the Thread of thread `tid` by the words of its stack: the runtime's functions have its address there.
+
+        Words below the stack pointer count as well: no other thread's stack has them.
+        """
+        memory = self._memory
+        try:
+            base = memory.word(teb + memory.size)
+        except MemoryUnreadable:
+            return None
+        words = memory.words(base - _SEARCHED_STACK, _SEARCHED_STACK // memory.size)
+        for value in dict.fromkeys(reversed(words)):
+            if memory.is_pointer(value):
+                for at in self._offsets or ():
+                    if at in self._offsets_in(value, tid, teb):
+                        return RuntimeThread(value, at[0])
+        return None
 
     def _of_contract(self, tid: int) -> RuntimeThread | None:
         """Return the Thread of thread `tid` in the runtime's own list of threads, which a contract tells of."""
