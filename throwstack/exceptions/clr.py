@@ -86,13 +86,13 @@ def _of_object(raised: RaisedException, thrown: ManagedThrow, found: ManagedExce
         bases=_bases(found),
         message=found.message or "",
         hresult=code,
-        details=tuple([*details, *_thrown_by(raised)]),
+        details=(*details, *_thrown_by(raised)),
         managed=found,
     )
 
 
 def managed_title(found: ManagedException, code: int | None = None) -> str:
-    """Return type, message and HRESULT of an exception object; `code` is the HRESULT if the object's is not readable."""
+    """Return type, message and HRESULT of an exception object; `code` is used if the object's HRESULT is not readable."""
     code = found.hresult if found.hresult is not None else code
     return _said(found) if code is None else f"{_said(found)}, HRESULT {hresult(code)}"
 

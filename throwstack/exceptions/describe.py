@@ -65,6 +65,7 @@ def describe(
     images: ImageMap,
     arch: Arch,
     owner: Callable[[int], str] | None = None,
+    *,
     managed: ManagedThrow | None = None,
 ) -> ExceptionText:
     """Describe a raised exception. Never raises an exception itself: `details` of the result say what is not in memory.

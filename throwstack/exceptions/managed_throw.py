@@ -15,6 +15,7 @@ one, those to which words of the stack point.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from throwstack.core.frames import Frame, StackBounds, Walk
 from throwstack.dispatch.saved_exception import SavedException
@@ -34,29 +35,32 @@ _MAX_ALIKE = 1
 """A recorded ip is the return address, or one byte less."""
 
 
-def managed_throw(
-    code: ManagedCode | None,
-    tid: int,
-    symbols: Symbols,
-    stack: StackBounds,
-    exception: SavedException,
-    walk: Walk,
-    *,
-    is_innermost: bool,
-) -> ManagedThrow | None:
-    """Return what the runtime says of `exception`, which was raised on thread `tid`; None without a runtime.
+@dataclass(frozen=True, slots=True)
+class ManagedThread:
+    """A thread of a process that may have managed code: its id, and the bounds of its stack."""
 
-    `code` is the managed code of the process, None if it can have none. `stack` are the bounds of the thread's stack,
-    and `walk` is the stack that threw. `is_innermost` says that no other exception was raised on the thread later.
+    code: ManagedCode
+    symbols: Symbols
+    tid: int
+    stack: StackBounds
+
+
+def managed_throw(
+    thread: ManagedThread, exception: SavedException, walk: Walk, *, is_innermost: bool
+) -> ManagedThrow | None:
+    """Return what the runtime says of `exception`, which was raised on `thread`; None without a runtime.
+
+    `walk` is the stack that threw. `is_innermost` says that no other exception was raised on the thread later.
     """
-    runtime = None if code is None else code.runtime
-    if code is None or runtime is None:
+    code, symbols, stack = thread.code, thread.symbols, thread.stack
+    runtime = code.runtime
+    if runtime is None:
         return None
     is_managed = exception.record.code in {CLR, CLR_OLD}
     throwers = innermost_managed(symbols, walk.frames)
     if not is_managed and not throwers:
         return None
-    last, reason = code.last_thrown(tid)
+    last, reason = code.last_thrown(thread.tid)
 
     def of(found: ManagedException, tie: str = "") -> ManagedThrow:
         return ManagedThrow(found, "", tie, runtime.version, runtime.is_experimental)

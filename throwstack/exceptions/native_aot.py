@@ -51,6 +51,6 @@ def native_aot_failure(raised: RaisedException) -> ExceptionText | None:
         thrown_type=found.type_name,
         message=found.message or buffer.message,
         hresult=found.hresult if found.hresult is not None else code,
-        details=tuple(managed_details(ManagedThrow(found, runtime=runtime))),
+        details=tuple(managed_details(ManagedThrow(found, runtime=runtime), found)),
         managed=found,
     )

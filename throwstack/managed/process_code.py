@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from throwstack.core.guard import Guard
 from throwstack.core.memory import Memory, MemoryUnreadable
@@ -37,6 +38,16 @@ _FORESEEN = (MemoryUnreadable, MetadataError, StructureError)
 _NAMELESS = "managed method, name not readable"
 
 ThreadsOf = Callable[[], Sequence[tuple[int, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Methods:
+    """The methods of a runtime, as the search for JIT-compiled code asks for them."""
+
+    runtime: Runtime
+
+    def at(self, method_desc: int) -> ManagedMethod | None:
+        return self.runtime.method_at(method_desc)
 
 
 class ManagedCode:
@@ -68,7 +79,7 @@ class ManagedCode:
             with Guard(_say, _FORESEEN):
                 self._runtime = Runtime.find(self._memory, self._images, self._threads())
                 if self._runtime is not None:
-                    self._code = JitCode(self._memory, self._runtime.methods, self._regions)
+                    self._code = JitCode(self._memory, _Methods(self._runtime), self._regions)
         return self._runtime
 
     def function_at(self, address: int) -> OutsideFunction | None:
@@ -123,7 +134,7 @@ class ManagedCode:
     def _method_at(self, address: int) -> tuple[JitMethod | None, ManagedMethod | None]:
         runtime = self.runtime
         code = None if self._code is None else self._code.method_at(address)
-        return code, None if runtime is None or code is None else runtime.methods.at(code.method_desc)
+        return code, None if runtime is None or code is None else runtime.method_at(code.method_desc)
 
     def _why_nameless(self, address: int) -> str:
         _, method = self._method_at(address)

@@ -21,7 +21,7 @@ from throwstack.dispatch.saved_exception import SavedException
 from throwstack.exceptions.clr import CLR, CLR_OLD
 from throwstack.exceptions.describe import describe
 from throwstack.exceptions.faults import is_fault
-from throwstack.exceptions.managed_throw import managed_throw
+from throwstack.exceptions.managed_throw import ManagedThread, managed_throw
 from throwstack.exceptions.model import ExceptionText, ManagedThrow
 from throwstack.managed.process_code import ManagedCode
 from throwstack.names.blockers import blocker_named
@@ -181,7 +181,7 @@ class _CrashMaker:
         )
         with self._part("exception"):
             thrown = self._managed_throw(exception, walk)
-            text = describe(record, target.memory, target.images, target.arch, self._site.region_of, thrown)
+            text = describe(record, target.memory, target.images, target.arch, self._site.region_of, managed=thrown)
             nested = tuple(
                 InnerException(Hexadecimal(inner.code), Hexadecimal(inner.address))
                 for inner in nested_records(target.memory, record, target.arch)
@@ -211,9 +211,8 @@ class _CrashMaker:
             bounds, sp = stuck.stack.bounds, exception.context.registers.sp
             walk = walk or site.target.walk(exception.context.registers, bounds)
             inner = min(other.context.registers.sp for other in (*stuck.exceptions, *stuck.taken, exception))
-            return managed_throw(
-                *(site.managed, site.tid, site.target.symbols, bounds, exception, walk), is_innermost=sp <= inner
-            )
+            thread = ManagedThread(site.managed, site.target.symbols, site.tid, bounds)
+            return managed_throw(thread, exception, walk, is_innermost=sp <= inner)
         return None
 
     def _throwing(self, exception: SavedException, walk: Walk) -> WalkReport | None:
