@@ -9,10 +9,10 @@ dotnet/runtime, src/coreclr/vm/codeman.h). The header ends with the method's RUN
 
 The first entry is the method's body. The others are its funclets: the code of catch, finally and filter blocks, which
 is called as functions of their own. The RVAs count from the begin of the code heap (its page, or 0x20 bytes after it in
-.NET Core 2.1 and 3.1). Unwind information follows the code, after read-only data if the method has some. .NET Core 2.1,
+.NET Core 2.1 and 3.1). Unwind information follows the code, after the read-only data of the method. .NET Core 2.1,
 3.1, .NET 8 and .NET 10 have the same layout.
 
-No list of methods can be found without the runtime's symbols. So the words before an address are looked at one after the
+Without the runtime's symbols, no list of methods is found. So the words before an address are looked at one after the
 other, back to the begin of its region, until one leads to a header whose entries cover the address.
 """
 
