@@ -44,8 +44,12 @@ def logical_stack(found: ManagedException, symbols: Symbols) -> tuple[FrameRepor
 
     Frames that the runtime hides (helpers that throw) are left out, but not the outermost one.
     """
-    last = len(found.stack) - 1
-    shown = [frame for index, frame in enumerate(found.stack) if not frame.method.is_hidden or index == last]
+    shown: list[ManagedFrame] = []
+    for index, frame in enumerate(found.stack):
+        if not frame.method.is_hidden or index == len(found.stack) - 1:
+            shown.append(frame)
+        elif frame.is_end_of_earlier_stack and shown:
+            shown[-1] = replace(shown[-1], is_end_of_earlier_stack=True)
     return tuple(_recorded(number, frame, symbols) for number, frame in enumerate(shown))
 
 

@@ -61,6 +61,7 @@ def walk(
     name_outside=None,
     regions=None,
     bounds=None,
+    sources=(),
     **options,
 ):
     labels = {name: at for name, at in asm.labels.items() if " " not in name or name == "calls null"}
@@ -73,7 +74,7 @@ def walk(
     memory[start] = b"\0" * (stack.base - start) + stack.data.ljust(STACK_BASE - stack.base, b"\0")
     images = images_of(SegmentSource(memory), module, absent)
     symbols = symbols_of(images, labels if has_symbols else None, name_outside)
-    unwinder = Unwinder(images, symbols, records, outside=CodeOutside(images, regions), **(limits or {}))
+    unwinder = Unwinder(images, symbols, records, outside=CodeOutside(images, regions, sources), **(limits or {}))
     return unwinder.walk(Registers.named(Arch.X86, registers), bounds or StackBounds(limit, STACK_BASE), **options)
 
 
