@@ -92,7 +92,7 @@ def _of_object(raised: RaisedException, thrown: ManagedThrow, found: ManagedExce
 
 
 def managed_title(found: ManagedException, code: int | None = None) -> str:
-    """Return type, message and HRESULT of an exception object; `code` is used if the object's HRESULT is not readable."""
+    """Return type, message and HRESULT of an exception object; `code` is used if the object's is lost."""
     code = found.hresult if found.hresult is not None else code
     return _said(found) if code is None else f"{_said(found)}, HRESULT {hresult(code)}"
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Code outside images that keeps ebp, as its source says: the caller is where ebp leads, whatever the code looks like."""
+"""Code outside images that keeps ebp, as its source says: the caller is where ebp leads, whatever the code is."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from tests.unwind.x86.assemble import EBP, EBX, ESP, LEAVE, Assembler, mov, pop, push, ret
 from tests.unwind.x86.machine import TEXT
@@ -45,7 +47,7 @@ def through_method(source: Managed, *, at_entry: bool = False) -> tuple[Walk, li
     words += ["outer", 0, names["back in start"], 0]
     stack = Stack(*words, base=base)
     chain = ("ebp", "method", "outer")
-    for mark, following in zip(chain, chain[1:], strict=False):
+    for mark, following in pairwise(chain):
         stack.words[(stack[mark] - base) // 4] = stack[following]
     registers = {"eip": names["in inner"], "esp": base, "ebp": stack["ebp"], "ebx": 0xB}
     expected = [names["in inner"], back, names["back in outer"], names["back in start"]]
