@@ -13,7 +13,7 @@ From the ground up:
   values they are in `managed_exception`, and their stacks as text in `stack_text`.
 - `runtime_module`, `runtime_threads`, `thread_handles`: the runtime's image, and its structures of the threads.
 - `runtime`: what the runtime of one process says of its threads, exceptions and methods.
-- `jit_code`: from an address in JIT-compiled code to its method and unwind data.
+- `jit_code`, `jit_code_x86` with `gc_info_x86`: from an address in JIT-compiled code to its method and unwind data.
 - `process_code`: names, unwind data and exceptions of a process's managed code, each question inside a guard:
   the room's entry point.
 - `crash_buffer`: what an application of NativeAOT, which has none of these structures, wrote of itself.

@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from throwstack.core.guard import Guard
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.regions import Regions
+from throwstack.core.registers import Arch
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import label_of
 from throwstack.managed.jit_code import JitCode, JitMethod
+from throwstack.managed.jit_code_x86 import JitCodeX86
 from throwstack.managed.managed_exception import ManagedException, ManagedMethod
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.runtime import Runtime
@@ -69,7 +71,7 @@ class ManagedCode:
         self._threads = threads
         self._is_found = False
         self._runtime: Runtime | None = None
-        self._code: JitCode | None = None
+        self._code: JitCode | JitCodeX86 | None = None
 
     @property
     def runtime(self) -> Runtime | None:
@@ -79,7 +81,8 @@ class ManagedCode:
             with Guard(_say, _FORESEEN):
                 self._runtime = Runtime.find(self._memory, self._images, self._threads())
                 if self._runtime is not None:
-                    self._code = JitCode(self._memory, _Methods(self._runtime), self._regions)
+                    made = JitCodeX86 if self._runtime.arch is Arch.X86 else JitCode
+                    self._code = made(self._memory, _Methods(self._runtime), self._regions)
         return self._runtime
 
     def function_at(self, address: int) -> OutsideFunction | None:
