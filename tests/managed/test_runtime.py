@@ -66,7 +66,7 @@ def test_a_thread_that_never_ran_managed_code_has_no_structure_of_the_runtime() 
     process = ForgedRuntime()
     process.thread(0x10, process.exception("Shop.OrderException", "no stock"))
     process.threads.append((0x18, 0x61000000))
-    assert process.runtime().last_thrown(0x18).reason == "the runtime has no structure of this thread that can be read"
+    assert process.runtime().last_thrown(0x18).reason == "no structure of the runtime was found for this thread"
 
 
 @EVERY

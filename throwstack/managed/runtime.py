@@ -18,6 +18,7 @@ from throwstack.managed.exception_class import ExceptionClass
 from throwstack.managed.exception_objects import ExceptionObjects
 from throwstack.managed.heap_objects import HeapObjects
 from throwstack.managed.managed_exception import ManagedException, ManagedMethod
+from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.method_tables import MethodTables
 from throwstack.managed.methods import Methods
 from throwstack.managed.module_images import ModuleImages
@@ -111,11 +112,11 @@ class Runtime:
         try:
             thread = self._threads.thread(tid)
             if thread is None:
-                return LastThrown(None, "the runtime has no structure of this thread that can be read")
-            address = self._handles.last_thrown(thread)
-            if address is None:
-                return LastThrown(None, "the runtime keeps no exception of this thread")
-            return LastThrown(self._exceptions.read(address))
+                return LastThrown(None, "no structure of the runtime was found for this thread")
+            handle = self._handles.last_thrown(thread)
+            if not handle.target:
+                return LastThrown(None, handle.reason)
+            return LastThrown(self._exceptions.read(handle.target))
         except (MemoryUnreadable, StructureError) as error:
             return LastThrown(None, str(error))
 
@@ -129,12 +130,12 @@ class Runtime:
         self._memory.begin()
         try:
             thread = self._threads.thread(tid)
-            exposed = None if thread is None else self._handles.thread_object(thread)
-            if exposed is None:
+            exposed = 0 if thread is None else self._handles.thread_object(thread).target
+            if not exposed:
                 return ""
             place = self._objects.field(exposed, _THREAD_CLASS, "_name", "m_Name")
             name = None if place is None else self._objects.string(self._objects.reference(exposed, place))
-        except (MemoryUnreadable, StructureError):
+        except (MemoryUnreadable, StructureError, MetadataError):
             return ""
         return escape(name or "", _MAX_NAME)
 
