@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tests.support.managed_layouts import EXCEPTION_PLACES, LAYOUTS
 from tests.support.metadata_writer import INT32, STRING, MetadataWriter, managed_image, signature
 from tests.support.pe_writer import DATA, X64, X86, Pe, Section
 from throwstack.core.memory import PAGE_SIZE, Memory
@@ -83,7 +84,7 @@ class ForgedRuntime:
         self.types: dict[str, ForgedType] = {}
         self.threads: list[tuple[int, int]] = []
         self._next = {HEAP: HEAP + 0x100, STRUCTURES: STRUCTURES + 0x100, TEBS: TEBS, STACK: STACK}
-        self._layout = _LAYOUTS[self.size]
+        self._layout = LAYOUTS[self.size]
         self._old_messages = old_messages
         self._store = self.allocate(STRUCTURES, 0x100)
         self._thread_cells: list[int] = []
@@ -187,12 +188,14 @@ class ForgedRuntime:
         offsets = dict(base.fields) if base else {}
         end = base.size if base else size
         descs = self.allocate(STRUCTURES, (size + 8) * (len(fields) + 1))
+        fixed = EXCEPTION_PLACES[size] if kind.name == "System.Exception" else {}
         for index, (name, rid) in enumerate(fields.items()):
             desc = descs + index * (size + 8)
+            at_field = fixed.get(name, end)
             self._link(desc, table)
-            self.place(desc + size, struct.pack("<II", rid | 1 << 30, end - size | 0x12 << 27))
-            offsets[name] = end
-            end += size
+            self.place(desc + size, struct.pack("<II", rid | 1 << 30, at_field - size | 0x12 << 27))
+            offsets[name] = at_field
+            end = max(end, at_field + size)
         self.word(table + at["parent"], base.method_table if base else 0)
         self._link(table + at["module"], module)
         self.word(table + at["eeclass"], eeclass)
@@ -375,17 +378,3 @@ class ForgedRuntime:
             "ExceptionMethodTable": [[2], "pointer"],
         }
         return {"version": 0, "baseline": "empty", "types": types, "globals": values, "contracts": {}}
-
-
-_LAYOUTS = {
-    8: {
-        "parent": 0x10, "module": 0x18, "eeclass": 0x28, "class_table": 0x10, "class_fields": 0x18,
-        "class_chunks": 0x20, "chunk": 0x18, "name": 0x18, "contract_name": 0x20, "storage": 0x58, "id": 0x1B8,
-        "teb": 0x98, "exposed": 0x1C0, "thrown": 0x1E0, "next": 0x78,
-    },
-    4: {
-        "parent": 0x10, "module": 0x14, "eeclass": 0x1C, "class_table": 0x8, "class_fields": 0xC, "class_chunks": 0x10,
-        "chunk": 0xC, "name": 0x10, "contract_name": 0x18, "storage": 0x2C, "id": 0x148, "teb": 0x6C, "exposed": 0x14C,
-        "thrown": 0x168, "next": 0x78,
-    },
-}  # fmt: skip

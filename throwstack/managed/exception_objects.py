@@ -20,6 +20,7 @@ from throwstack.managed.methods import Methods
 from throwstack.managed.runtime_memory import BudgetSpent, StructureError
 from throwstack.managed.stack_trace import recorded_stack
 
+_GUESSED = "taken for an exception by how it is filled: System.Exception itself is not readable"
 MAX_DEPTH, MAX_OBJECTS, MAX_LIST = 16, 64, 32
 _LIST, _COLLECTION = "System.Collections.Generic.List`1", "System.Collections.ObjectModel.ReadOnlyCollection`1"
 
@@ -111,6 +112,7 @@ class ExceptionObjects:
         names = [name for _, name in chain]
         unnamed = [(index, item) for index, (item, name) in enumerate(chain) if not name]
         places = self._kind.places
+        found.reasons += [_GUESSED] if self._kind.is_guessed else []
         found.reasons += [self._why_nameless(named, "a base class" if index else "class") for index, named in unnamed]
         text, has_text = found.string(places.message, "message")
         hresult = found.number(places.hresult, "HRESULT")

@@ -109,10 +109,10 @@ class HeapObjects:
         return found
 
     def field(self, address: int, class_name: str, *names: str) -> FieldPlace | None:
-        """Return the place of the field that a class of the object, `class_name`, calls by one of `names`.
+        """Return the place of a field of the object, which its class or base `class_name` calls by one of `names`.
 
-        Versions of the runtime's library name a field differently: `m_paramName`, `_paramName`. None if the class has no
-        such field, or the object is of another class. Raises StructureError, MetadataError, MemoryUnreadable.
+        Versions of the runtime's library name a field differently: `m_paramName`, `_paramName`. None if the class has
+        no such field, or the object is of another class. Raises StructureError, MetadataError, MemoryUnreadable.
         """
         tables = self.names(self.method_table(address))
         table = next((table for table, name in tables if name == class_name), None)

@@ -17,6 +17,7 @@ from throwstack.images.image import ImageMap
 from throwstack.managed.exception_class import ExceptionClass
 from throwstack.managed.exception_objects import ExceptionObjects
 from throwstack.managed.heap_objects import HeapObjects
+from throwstack.managed.likely_exception import LikelyException
 from throwstack.managed.managed_exception import ManagedException, ManagedMethod
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.method_tables import MethodTables
@@ -75,7 +76,7 @@ class Runtime:
         is_framework = module.family.is_framework
         self._exceptions = ExceptionObjects(self._objects, kind, self._methods, is_framework=is_framework)
         self._threads = RuntimeThreads(self._memory, layout, module.image, threads)
-        self._handles = ThreadHandles(self._objects, kind, layout)
+        self._handles = ThreadHandles(self._objects, kind, LikelyException(self._objects, kind, self._methods), layout)
         self._last: dict[int, LastThrown] = {}
 
     @classmethod

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.managed.exception_class import ExceptionClass
 from throwstack.managed.heap_objects import HeapObjects
+from throwstack.managed.likely_exception import LikelyException
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import BudgetSpent, StructureError
 from throwstack.managed.runtime_threads import RuntimeThread
 
 _SEARCHED = 0x100
+_KNOWN_FROM, _KNOWN_END = 0x20, 0x34
+"""Where `m_LastThrownObject` is after the id, in the versions that were seen."""
 _THREAD_CLASS = "System.Threading.Thread"
 
 
@@ -36,10 +39,13 @@ class Handle:
 class ThreadHandles:
     """The handles in the Threads of one process."""
 
-    __slots__ = ("_exceptions", "_exposed_at", "_objects", "_thrown_at")
+    __slots__ = ("_exceptions", "_exposed_at", "_likely", "_objects", "_thrown_at")
 
-    def __init__(self, objects: HeapObjects, exceptions: ExceptionClass, layout: RuntimeLayout) -> None:
-        """All three are of the same process."""
+    def __init__(
+        self, objects: HeapObjects, exceptions: ExceptionClass, likely: LikelyException, layout: RuntimeLayout
+    ) -> None:
+        """All four are of the same process."""
+        self._likely = likely
         self._objects = objects
         self._exceptions = exceptions
         known = {} if layout.contract is None else layout.contract.fields.get("Thread", {})
@@ -54,6 +60,8 @@ class ThreadHandles:
                 handle if handle.target or handle.reason else Handle(0, "the runtime keeps no exception of this thread")
             )
         self._thrown_at, handle = self._search(thread, self._exceptions.is_exception)
+        if self._thrown_at is None:
+            self._thrown_at, handle = self._search(thread, self._likely.adopts, _KNOWN_FROM, _KNOWN_END)
         is_found = self._thrown_at is not None
         return handle if is_found else Handle(0, "no exception was found in the runtime's structure of this thread")
 
@@ -73,11 +81,12 @@ class ThreadHandles:
         except (MemoryUnreadable, StructureError, MetadataError):
             return False
 
-    def _search(self, thread: RuntimeThread, is_wanted: Callable[[int], bool]) -> tuple[int | None, Handle]:
-        """Return the first handle in `thread` that leads to a wanted object, with its offset."""
+    def _search(
+        self, thread: RuntimeThread, is_wanted: Callable[[int], bool], begin: int = 4, end: int = _SEARCHED
+    ) -> tuple[int | None, Handle]:
+        """Return the first handle, `begin` to `end` bytes after the id, to a wanted object; its offset first."""
         size = self._objects.memory.size
-        first = thread.id_at + size & -size
-        for at in range(first, first + _SEARCHED, size):
+        for at in range(thread.id_at + begin + size - 1 & -size, thread.id_at + end, size):
             handle = self._through(thread.address + at, is_wanted)
             if handle.target:
                 return at, handle
