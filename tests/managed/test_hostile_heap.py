@@ -118,7 +118,7 @@ def test_what_the_budget_did_not_allow_is_asked_again_later() -> None:
     main = process.types["Shop.Program"].methods["Main"]
     runtime = process.runtime()
     runtime._memory.spend(BUDGETS.managed.thread)
-    assert runtime._methods.at(main) is None
-    found = runtime.method_at(main)
+    assert runtime.methods.find(main) is None
+    found = runtime.methods.at(main)
     assert found is not None
     assert found.name == "Shop.Program.Main"

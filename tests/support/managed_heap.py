@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from tests.support.managed_layouts import EXCEPTION_PLACES, LAYOUTS
+from tests.support.managed_layouts import EXCEPTION_PLACES, LAYOUTS, contract_json
 from tests.support.metadata_writer import INT32, STRING, MetadataWriter, managed_image, signature
 from tests.support.pe_writer import DATA, X64, X86, Pe, Section
 from throwstack.core.memory import PAGE_SIZE, Memory
@@ -36,6 +36,15 @@ class Style(Enum):
     CONTRACT = "contract"
     ABSOLUTE = "absolute"
     RELATIVE = "relative"
+    FRAMEWORK_4 = "clr.dll"
+    """Pointers are marked addresses of cells, as between images of NGEN; threads are in slots of the TEB."""
+    FRAMEWORK_2 = "mscorwks.dll"
+    """Tokens are in the EEClass, and in chunks as the Shared Source CLI has them; threads are in slots of the TEB."""
+
+    @property
+    def runtime(self) -> str:
+        """Return the file name of the runtime."""
+        return self.value if self.value.endswith(".dll") else "coreclr.dll"
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,10 @@ class ForgedRuntime:
 
     def _link(self, address: int, target: int) -> None:
         """Write a pointer in the form of this style."""
+        if self.style is Style.FRAMEWORK_4 and target:
+            cell = self.allocate(STRUCTURES, self.size)
+            self.word(cell, target)
+            target = cell | 1
         self.word(address, target - address if self.style is Style.RELATIVE and target else target)
 
     def runtime(self) -> Runtime:
@@ -144,8 +157,8 @@ class ForgedRuntime:
     @property
     def images(self) -> ImageMap:
         """Return the images in the loader's list."""
-        names = {RUNTIME: "coreclr.dll", CORELIB: "System.Private.CoreLib.dll", APP: "shop.dll"}
-        root = r"c:\dotnet\shared\Microsoft.NETCore.App\8.0.4"
+        names = {RUNTIME: self.style.runtime, CORELIB: "System.Private.CoreLib.dll", APP: "shop.dll"}
+        root = r"c:\dotnet\shared\Microsoft.NETCore.App\8.0.4" if self.style.runtime == "coreclr.dll" else r"c:\windows"
         modules = [Module(name, rf"{root}\{name}", base, 0x8000) for base, name in names.items()]
         return ImageMap(self.memory, ModuleMap(modules))
 
@@ -199,22 +212,31 @@ class ForgedRuntime:
         self.word(table + at["parent"], base.method_table if base else 0)
         self._link(table + at["module"], module)
         self.word(table + at["eeclass"], eeclass)
-        is_wide = self.style is Style.CONTRACT
-        self.place(table + 8, struct.pack("<I", row << 8 | 0x55 if is_wide else row << 16 | 0x55))
+        token = {Style.CONTRACT: row << 8, Style.FRAMEWORK_2: len(methods) << 16}.get(self.style, row << 16)
+        self.place(table + 8, struct.pack("<I", token | 0x55))
+        if self.style is Style.FRAMEWORK_2:
+            self.place(eeclass + 0x40, struct.pack("<I", 0x02000000 | row))
         self._link(eeclass + at["class_table"], table)
         self._link(eeclass + at["class_fields"], descs if fields else 0)
         chunk = self._chunk(table, methods)
         self._link(eeclass + at["class_chunks"], chunk)
-        addresses = {name: chunk + at["chunk"] + index * 2 * size for index, name in enumerate(methods)}
+        addresses = {name: chunk + self._head + index * 16 for index, name in enumerate(methods)}
         self.types[kind.name] = ForgedType(kind.name, table, end, offsets, addresses)
 
+    @property
+    def _head(self) -> int:
+        """Return the size of a MethodDescChunk before its MethodDescs, which have 16 bytes each."""
+        return 4 * self.size if self.style is Style.FRAMEWORK_2 else self._layout["chunk"]
+
     def _chunk(self, table: int, methods: dict[str, int]) -> int:
-        at, size = self._layout, self.size
-        chunk = self.allocate(STRUCTURES, at["chunk"] + 2 * size * (len(methods) + 1))
+        is_old = self.style is Style.FRAMEWORK_2
+        chunk = self.allocate(STRUCTURES, self._head + 16 * (len(methods) + 1))
         self._link(chunk, table)
-        self.place(chunk + 2 * size, bytes([2 * len(methods), len(methods) - 1]))
+        self.place(chunk + (3 if is_old else 2) * self.size, bytes([len(methods), 2, 0, 0]))
+        unit = 8 if is_old else self.size
         for index, rid in enumerate(methods.values()):
-            self.place(chunk + at["chunk"] + index * 2 * size, struct.pack("<HBxHH", rid, 2 * index, index, 0))
+            desc = struct.pack("<HBxHH", rid, 16 // unit * index, index, 0)
+            self.place(chunk + self._head + index * 16, desc)
         return chunk
 
     def _array_type(self, element_size: int) -> int:
@@ -225,18 +247,19 @@ class ForgedRuntime:
     def dynamic_method(self, name: str, data: bytes = b"\0\2\x01\x08\x0e") -> int:
         """Lay out the MethodDesc of a dynamic method with the signature `data`: `void (int, string)`."""
         at, size = self._layout, self.size
-        chunk = self.allocate(STRUCTURES, at["chunk"] + 0x60)
+        chunk = self.allocate(STRUCTURES, self._head + 0x60)
         text = self.allocate(STRUCTURES, len(name) + 1)
         self.place(text, name.encode() + b"\0")
         blob = self.allocate(STRUCTURES, len(data))
         self.place(blob, data)
         self._link(chunk, self.types["Shop.Program"].method_table)
-        desc = chunk + at["chunk"]
+        desc = chunk + self._head
         self.place(desc, struct.pack("<HBxHH", 0, 0, 0, 7))
         name_at = at["contract_name"] if self.style is Style.CONTRACT else at["name"]
-        self._link(desc + name_at - 2 * size, blob)
+        write = self._link if self.style is Style.RELATIVE else self.word
+        write(desc + name_at - 2 * size, blob)
         self.place(desc + name_at - size, struct.pack("<I", len(data)))
-        self._link(desc + name_at, text)
+        write(desc + name_at, text)
         return desc
 
     def string(self, text: str | None, claimed: int | None = None) -> int:
@@ -298,7 +321,10 @@ class ForgedRuntime:
         teb, block = self.allocate(TEBS, 0x2000), self.allocate(STRUCTURES, 0x40)
         thread = self.allocate(STRUCTURES, 0x400)
         slots = self.allocate(STRUCTURES, 8 * self.size)
-        self.word(teb + at["storage"], slots)
+        if self.style.runtime == "coreclr.dll":
+            self.word(teb + at["storage"], slots)
+        else:
+            self.word(teb + (0x1480 if self.size == 8 else 0xE10) + 9 * self.size, thread)
         self.word(slots + 3 * self.size, block)
         self.word(block + 2 * self.size, thread)
         self.place(thread + at["id"], struct.pack("<I", tid))
@@ -342,39 +368,4 @@ class ForgedRuntime:
 
     def contract(self) -> dict[str, object]:
         """Return the contract's JSON."""
-        at, size = self._layout, self.size
-        places = self.types["System.Exception"].fields
-        types: dict[str, object] = {
-            "Thread": {
-                "OSId": at["id"],
-                "TEB": at["teb"],
-                "LinkNext": at["next"],
-                "LastThrownObject": [at["thrown"], "GCHandle"],
-                "GCHandle": at["exposed"],
-            },
-            "ThreadStore": {"FirstThreadLink": 0x40},
-            "Exception": {name: places[name] for name in _EXCEPTION_FIELDS},
-            "Module": {"PEAssembly": 0xC0},
-            "PEAssembly": {"PEImage": size},
-            "PEImage": {"LoadedImageLayout": 0x80},
-            "PEImageLayout": {"Base": size, "Flags": 0x14},
-            "MethodTable": {
-                "ParentMethodTable": at["parent"],
-                "Module": at["module"],
-                "EEClassOrCanonMT": at["eeclass"],
-            },
-            "EEClass": {
-                "MethodTable": at["class_table"],
-                "FieldDescList": at["class_fields"],
-                "MethodDescChunk": at["class_chunks"],
-            },
-            "MethodDescChunk": {"!": at["chunk"], "FlagsAndTokenRange": at["chunk"] - size + 2 if size == 8 else 10},
-            "DynamicMethodDesc": {"MethodName": at["contract_name"]},
-        }
-        values: dict[str, object] = {
-            "MethodDescTokenRemainderBitCount": ["0xc", "uint8"],
-            "MethodDescAlignment": [hex(size), "uint64"],
-            "ThreadStore": [[1], "pointer"],
-            "ExceptionMethodTable": [[2], "pointer"],
-        }
-        return {"version": 0, "baseline": "empty", "types": types, "globals": values, "contracts": {}}
+        return contract_json(self.size)

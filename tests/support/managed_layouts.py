@@ -28,3 +28,43 @@ LAYOUTS = {
         "thrown": 0x168, "next": 0x78,
     },
 }  # fmt: skip
+
+
+def contract_json(size: int) -> dict[str, object]:
+    """Return the contract of a runtime with these offsets; the auxiliary words 1 and 2 are its variables."""
+    at = LAYOUTS[size]
+    places = EXCEPTION_PLACES[size]
+    types: dict[str, object] = {
+        "Thread": {
+            "OSId": at["id"],
+            "TEB": at["teb"],
+            "LinkNext": at["next"],
+            "LastThrownObject": [at["thrown"], "GCHandle"],
+            "GCHandle": at["exposed"],
+        },
+        "ThreadStore": {"FirstThreadLink": 0x40},
+        "Exception": {name: place for name, place in places.items() if name != "_className"},
+        "Module": {"PEAssembly": 0xC0},
+        "PEAssembly": {"PEImage": size},
+        "PEImage": {"LoadedImageLayout": 0x80},
+        "PEImageLayout": {"Base": size, "Flags": 0x14},
+        "MethodTable": {
+            "ParentMethodTable": at["parent"],
+            "Module": at["module"],
+            "EEClassOrCanonMT": at["eeclass"],
+        },
+        "EEClass": {
+            "MethodTable": at["class_table"],
+            "FieldDescList": at["class_fields"],
+            "MethodDescChunk": at["class_chunks"],
+        },
+        "MethodDescChunk": {"!": at["chunk"], "FlagsAndTokenRange": at["chunk"] - size + 2 if size == 8 else 10},
+        "DynamicMethodDesc": {"MethodName": at["contract_name"]},
+    }
+    values: dict[str, object] = {
+        "MethodDescTokenRemainderBitCount": ["0xc", "uint8"],
+        "MethodDescAlignment": [hex(size), "uint64"],
+        "ThreadStore": [[1], "pointer"],
+        "ExceptionMethodTable": [[2], "pointer"],
+    }
+    return {"version": 0, "baseline": "empty", "types": types, "globals": values, "contracts": {}}

@@ -61,4 +61,4 @@ class LikelyException:
             return False
         objects.string(memory.word(address + places.message))
         stack = recorded_stack(objects, self._methods, memory.word(address + places.stack))
-        return any(self._methods.at(frame.method_desc) is not None for frame in stack.frames)
+        return any(self._methods.find(frame.method_desc) is not None for frame in stack.frames)

@@ -18,7 +18,7 @@ from throwstack.managed.exception_class import ExceptionClass
 from throwstack.managed.exception_objects import ExceptionObjects
 from throwstack.managed.heap_objects import HeapObjects
 from throwstack.managed.likely_exception import LikelyException
-from throwstack.managed.managed_exception import ManagedException, ManagedMethod
+from throwstack.managed.managed_exception import ManagedException
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.method_tables import MethodTables
 from throwstack.managed.methods import Methods
@@ -52,10 +52,10 @@ class Runtime:
         "_images",
         "_last",
         "_memory",
-        "_methods",
         "_module",
         "_objects",
         "_threads",
+        "methods",
     )
 
     def __init__(
@@ -71,12 +71,12 @@ class Runtime:
         tables = MethodTables(self._memory, layout)
         types = TypeMetadata(self._memory, layout, tables, ModuleImages(self._memory, layout, images))
         self._objects = HeapObjects(self._memory, layout, tables, types)
-        self._methods = Methods(self._memory, layout, tables, types)
+        self.methods = Methods(self._memory, layout, tables, types)
         kind = ExceptionClass(self._objects, layout)
         is_framework = module.family.is_framework
-        self._exceptions = ExceptionObjects(self._objects, kind, self._methods, is_framework=is_framework)
+        self._exceptions = ExceptionObjects(self._objects, kind, self.methods, is_framework=is_framework)
         self._threads = RuntimeThreads(self._memory, layout, module.image, threads)
-        self._handles = ThreadHandles(self._objects, kind, LikelyException(self._objects, kind, self._methods), layout)
+        self._handles = ThreadHandles(self._objects, kind, LikelyException(self._objects, kind, self.methods), layout)
         self._last: dict[int, LastThrown] = {}
 
     @classmethod
@@ -121,11 +121,6 @@ class Runtime:
         except (MemoryUnreadable, StructureError) as error:
             return LastThrown(None, str(error))
 
-    def method_at(self, method_desc: int) -> ManagedMethod | None:
-        """Return the method whose MethodDesc is at this address; None if there is no genuine MethodDesc."""
-        self._memory.begin()
-        return self._methods.at(method_desc)
-
     def thread_name(self, tid: int) -> str:
         """Return the name that the program gave to thread `tid`, "" if it gave none or it cannot be read."""
         self._memory.begin()
@@ -157,4 +152,4 @@ def _layout(module: RuntimeModule, pointer_size: int) -> RuntimeLayout:
             return layout_of_contract(contract)
         except StructureError:
             pass
-    return guessed_layout(pointer_size)
+    return guessed_layout(pointer_size, module.family)
