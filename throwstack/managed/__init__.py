@@ -14,4 +14,5 @@ From the ground up:
 - `runtime_module`, `runtime_threads`, `thread_handles`: the runtime's image, and its structures of the threads.
 - `runtime`: the entry point, the runtime of one process.
 - `crash_buffer`: what an application of NativeAOT, which has none of these structures, wrote of itself.
+- `jit_code`, `jit_code_x86` with `gc_info_x86`: from an address in JIT-compiled code to its method and unwind data.
 """

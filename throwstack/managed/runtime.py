@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.regions import Regions
 from throwstack.core.registers import Arch
 from throwstack.core.text import escape
 from throwstack.images.image import ImageMap
 from throwstack.managed.exception_class import ExceptionClass
 from throwstack.managed.exception_objects import ExceptionObjects
 from throwstack.managed.heap_objects import HeapObjects
+from throwstack.managed.jit_code import JitCode
+from throwstack.managed.jit_code_x86 import JitCodeX86
 from throwstack.managed.likely_exception import LikelyException
 from throwstack.managed.managed_exception import ManagedException
 from throwstack.managed.metadata_error import MetadataError
@@ -30,6 +33,7 @@ from throwstack.managed.runtime_threads import RuntimeThreads
 from throwstack.managed.stack_exceptions import OnStack, exceptions_on_stack
 from throwstack.managed.thread_handles import ThreadHandles
 from throwstack.managed.type_metadata import TypeMetadata
+from throwstack.unwind.code_outside import FunctionSource
 
 _THREAD_CLASS = "System.Threading.Thread"
 _MAX_NAME = 256
@@ -120,6 +124,11 @@ class Runtime:
             return LastThrown(self._exceptions.read(handle.target))
         except (MemoryUnreadable, StructureError) as error:
             return LastThrown(None, str(error))
+
+    def function_source(self, regions: Regions | None = None) -> FunctionSource:
+        """Return what knows the functions that the JIT compiler made; `regions` are the regions of the process."""
+        kind = JitCode if self._memory.size == 8 else JitCodeX86
+        return kind(self._memory.memory, self.methods, regions)
 
     def thread_name(self, tid: int) -> str:
         """Return the name that the program gave to thread `tid`, "" if it gave none or it cannot be read."""
