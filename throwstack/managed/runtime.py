@@ -51,15 +51,8 @@ class Runtime:
     """What the runtime of one process says of its threads, exceptions and methods."""
 
     __slots__ = (
-        "_exceptions",
-        "_handles",
-        "_images",
-        "_last",
-        "_memory",
-        "_module",
-        "_objects",
-        "_threads",
-        "methods",
+        *("_exceptions", "_handles", "_images", "_last", "_memory", "_module", "_objects", "_tables", "_threads"),
+        *("_types", "methods"),
     )
 
     def __init__(
@@ -72,10 +65,11 @@ class Runtime:
         self._module = module
         self._images = images
         self._memory = RuntimeMemory(memory, arch.pointer_size)
-        tables = MethodTables(self._memory, layout)
-        types = TypeMetadata(self._memory, layout, tables, ModuleImages(self._memory, layout, images))
-        self._objects = HeapObjects(self._memory, layout, tables, types)
-        self.methods = Methods(self._memory, layout, tables, types)
+        self._tables = MethodTables(self._memory, layout)
+        modules = ModuleImages(self._memory, layout, images)
+        self._types = TypeMetadata(self._memory, layout, self._tables, modules)
+        self._objects = HeapObjects(self._memory, layout, self._tables, self._types)
+        self.methods = Methods(self._memory, layout, self._tables, self._types)
         kind = ExceptionClass(self._objects, layout)
         is_framework = module.family.is_framework
         self._exceptions = ExceptionObjects(self._objects, kind, self.methods, is_framework=is_framework)
@@ -143,6 +137,16 @@ class Runtime:
         except (MemoryUnreadable, StructureError, MetadataError):
             return ""
         return escape(name or "", _MAX_NAME)
+
+    def learnt(self) -> list[str]:
+        """Return what was learnt of the runtime's structures so far, as lines with offsets and counts alone."""
+        return [
+            f"described by a contract: {'yes' if self._module.contract is not None else 'no'}",
+            *self._threads.learnt(),
+            *self._handles.learnt(),
+            *self._tables.learnt(),
+            *self._types.learnt(),
+        ]
 
     def exceptions_on_stack(self, low: int, high: int) -> tuple[OnStack, ...]:
         """Return the exception objects to which words of the stack from `low` to `high` point, nearest to `low` first.

@@ -83,6 +83,12 @@ class RuntimeThreads:
             self._asked[tid] = self._find(tid)
         return self._asked[tid]
 
+    def learnt(self) -> list[str]:
+        """Return where a Thread has the thread's id and its TEB, and how many Threads were found, in words."""
+        places = ", ".join(f"{id_at:#x} and {teb_at:#x}" for id_at, teb_at in self._offsets or ())
+        found = sum(thread is not None for thread in self._asked.values())
+        return [f"id and TEB in a Thread: at {places or 'no place'}; {found} of {len(self._asked)} Threads were found"]
+
     def _find(self, tid: int) -> RuntimeThread | None:
         teb = self._tebs.get(tid, 0)
         if teb:

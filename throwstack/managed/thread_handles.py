@@ -72,6 +72,11 @@ class ThreadHandles:
         self._exposed_at, handle = self._search(thread, self._is_thread)
         return handle
 
+    def learnt(self) -> list[str]:
+        """Return where a Thread has its handles, in words."""
+        places = {"last thrown exception": self._thrown_at, "own object": self._exposed_at}
+        return [f"handle of the {what}: {'not found' if at is None else f'at {at:#x}'}" for what, at in places.items()]
+
     def _is_thread(self, address: int) -> bool:
         try:
             table = self._objects.method_table(address)

@@ -92,6 +92,11 @@ class TypeMetadata:
             known = self._names[method_table] = self.row(method_table).name
         return known
 
+    def learnt(self) -> list[str]:
+        """Return how methods share their tokens, and how many types have metadata, in words."""
+        known = sum(isinstance(row, TypeRow) for row in self._rows.values())
+        return [f"methods: {self._forms[0]}; {known} of {len(self._rows)} types have metadata"]
+
     def chunk_forms(self) -> tuple[ChunkForm, ...]:
         """Return the forms that a MethodDescChunk may have, the one that was right so far first."""
         return tuple(self._forms)
