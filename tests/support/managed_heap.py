@@ -80,6 +80,7 @@ _LIBRARY = (
 _PROGRAM = (
     _Described("Shop.Program", "System.Object", (), ("Main", "Run")),
     _Described("Shop.OrderException", "System.Exception", ("order",)),
+    _Described("Shop.ComposedException", "System.Exception", (), ("Do", "get_Message")),
 )
 
 

@@ -24,6 +24,14 @@ _OUT_OF_RANGE = "System.ArgumentOutOfRangeException"
 _DISPOSED = "System.ObjectDisposedException"
 _FILE_NOT_FOUND, _FILE_LOAD = "System.IO.FileNotFoundException", "System.IO.FileLoadException"
 _BAD_IMAGE = "System.BadImageFormatException"
+_COMPOSED_HERE = frozenset({AGGREGATE, _ARGUMENT, _OUT_OF_RANGE, _DISPOSED})
+_STORED_WHOLE = frozenset(
+    {
+        *(_FILE_NOT_FOUND, _FILE_LOAD, _BAD_IMAGE, "System.TypeLoadException", "System.MissingMemberException"),
+        *("System.MissingMethodException", "System.MissingFieldException"),
+    }
+)
+"""Classes that compose their message once, and then store it."""
 _COULD_NOT_LOAD = {
     0x80070002: "The system cannot find the file specified.",
     0x8007000B: "An attempt was made to load a program with an incorrect format.",
@@ -58,8 +66,15 @@ def composed_message(
     """
     text = stored.text
     try:
+        composer = _composer(objects, address)
         if text is None:
-            text = _default(objects, address, stored)
+            text = _loader_message(objects, address, stored)
+        if composer and composer not in _COMPOSED_HERE and (text is None or composer not in _STORED_WHOLE):
+            what = "composes its message when it is asked for it"
+            return ComposedMessage(text, f"{composer} {what}" + (": this is what it stores" if text else ""))
+        if text is None:
+            own = stored.class_names[0] if stored.class_names else ""
+            text = f"Exception of type '{own}' was thrown." if own else None
         return ComposedMessage(_added(objects, address, text, stored.class_names, inner))
     except BudgetSpent:
         raise
@@ -106,13 +121,22 @@ def _with_value(objects: HeapObjects, address: int, text: str) -> str:
     return text if shown is None else f"{text}{_NEW_LINE}Actual value was {shown}."
 
 
-def _default(objects: HeapObjects, address: int, stored: StoredMessage) -> str | None:
-    """Return the message of an exception for which none is stored; None if its class is not known."""
-    own = stored.class_names[0] if stored.class_names else ""
+def _composer(objects: HeapObjects, address: int) -> str:
+    """Return the class of the object, or its nearest base, that has a Message of its own; "" if none has one."""
+    for table, name in objects.names(objects.method_table(address)):
+        if name == "System.Exception":
+            break
+        if name and objects.types.has_method(table, "get_Message"):
+            return name
+    return ""
+
+
+def _loader_message(objects: HeapObjects, address: int, stored: StoredMessage) -> str | None:
+    """Return the message of an assembly that was not loaded, which is composed when it is asked for; else None."""
     for class_name in (_FILE_NOT_FOUND, _FILE_LOAD, _BAD_IMAGE):
         if class_name in stored.class_names:
             file = _text(objects, address, class_name, "_fileName", "<FileName>k__BackingField")
             cause = _COULD_NOT_LOAD.get(stored.hresult or 0)
             if file and cause:
                 return f"Could not load file or assembly '{file}'. {cause}"
-    return f"Exception of type '{own}' was thrown." if own else None
+    return None

@@ -24,7 +24,9 @@ from throwstack.managed.module_images import ModuleImages
 from throwstack.managed.runtime_layout import ChunkForm, RuntimeLayout
 from throwstack.managed.runtime_memory import BudgetSpent, RuntimeMemory, StructureError
 
-_MAX_FIELDS = 128
+_MAX_FIELDS, _MAX_METHODS = 128, 512
+_METHOD_LIST = 5
+"""The column of TypeDef with the first of a type's methods."""
 _OVERRIDE_END = 0x140
 """Up to where in a MethodTable the slot with another Module is looked for."""
 _TOKEN_BITS = 24
@@ -194,6 +196,17 @@ class TypeMetadata:
                 first = chunk + form.size
                 if memory.memory.read_available(first + 2, 1) == b"\0" and memory.memory.is_readable(first, 4):
                     yield form, chunk, first
+
+    def has_method(self, method_table: int, name: str) -> bool:
+        """Say whether the type itself has a method of this name. Raises StructureError, MetadataError."""
+        row = self.row(method_table)
+        metadata = row.metadata
+        first = metadata.tables.cell(Table.TYPE_DEF, row.rid, _METHOD_LIST)
+        is_last = row.rid == metadata.count(Table.TYPE_DEF)
+        end = metadata.count(Table.METHOD_DEF) + 1
+        if not is_last:
+            end = metadata.tables.cell(Table.TYPE_DEF, row.rid + 1, _METHOD_LIST)
+        return any(metadata.method_name(rid) == name for rid in range(first, min(end, first + _MAX_METHODS)))
 
     def fields(self, method_table: int) -> dict[str, FieldPlace]:
         """Return the type's own instance fields by name. Raises StructureError, MetadataError if none can be read.
