@@ -42,3 +42,11 @@ def test_a_disposed_object_is_named() -> None:
     process = ForgedRuntime()
     bad = process.exception("System.ObjectDisposedException", "gone", _objectName=process.string("Stock"))
     assert process.thrown(bad).message == r"gone\r\nObject name: 'Stock'."
+
+
+@pytest.mark.parametrize(("stored", "end"), [(None, ""), ("half", ": this is what it stores")])
+def test_a_class_that_composes_its_message_itself_is_named(stored: str | None, end: str) -> None:
+    process = ForgedRuntime()
+    found = process.thrown(process.exception("Shop.ComposedException", stored))
+    assert found.message == stored
+    assert found.reasons == (f"Shop.ComposedException composes its message when it is asked for it{end}",)

@@ -66,7 +66,7 @@ def test_a_thread_that_never_ran_managed_code_has_no_structure_of_the_runtime() 
     process = ForgedRuntime()
     process.thread(0x10, process.exception("Shop.OrderException", "no stock"))
     process.threads.append((0x18, 0x61000000))
-    assert process.runtime().last_thrown(0x18).reason == "the runtime has no structure of this thread that can be read"
+    assert process.runtime().last_thrown(0x18).reason == "no structure of the runtime was found for this thread"
 
 
 @EVERY
@@ -132,7 +132,7 @@ def test_a_contract_that_lacks_what_is_needed_is_left_aside(monkeypatch: pytest.
 def test_methods_are_known_by_their_method_desc() -> None:
     process = ForgedRuntime(Style.ABSOLUTE)
     runtime = process.runtime()
-    method = runtime.method_at(process.types["Shop.Program"].methods["Main"])
+    method = runtime.methods.at(process.types["Shop.Program"].methods["Main"])
     assert method is not None
     assert (method.name, method.type_name, method.module) == ("Shop.Program.Main", "Shop.Program", "shop.dll")
-    assert runtime.method_at(STACK) is None
+    assert runtime.methods.at(STACK) is None

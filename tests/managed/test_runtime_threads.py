@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from tests.support.managed_heap import STACK, STRUCTURES, ForgedRuntime, Style
+from tests.support.managed_heap import RUNTIME, STACK, STRUCTURES, ForgedRuntime, Style
 from throwstack.core.registers import Arch
 
 
@@ -73,3 +73,20 @@ def test_a_thread_whose_storage_is_lost_is_found_by_its_stack(arch: Arch) -> Non
         process.place(page, bytes(0x1000))
     process.word(base - 0x400, thread)
     assert process.runtime().exception_of(0x14) is not None
+
+
+def test_the_threads_vote_by_their_stacks_where_the_runtime_s_own_headers_are_lost() -> None:
+    process = ForgedRuntime(Style.ABSOLUTE)
+    order = process.exception("Shop.OrderException", "no stock")
+    for number, tid in enumerate((0x10, 0x14, 0x18)):
+        thread = process.thread(tid, order if tid == 0x14 else 0)
+        base = STACK + (number + 1) * 0x20000
+        process.word(process.threads[-1][1] + 8, base)
+        for page in range(base - 0x20000, base, 0x1000):
+            process.place(page, bytes(0x1000))
+        process.word(base - 0x300 - number * 8, thread)
+        process.word(base - 0x200, process.threads[-1][1])
+    process.place(RUNTIME, bytes(0x400))
+    found = process.runtime().exception_of(0x14)
+    assert found is not None
+    assert found.message == "no stock"

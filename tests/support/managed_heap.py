@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tests.support.managed_layouts import EXCEPTION_PLACES, LAYOUTS, contract_json
 from tests.support.metadata_writer import INT32, STRING, MetadataWriter, managed_image, signature
 from tests.support.pe_writer import DATA, X64, X86, Pe, Section
 from throwstack.core.memory import PAGE_SIZE, Memory
@@ -35,6 +36,15 @@ class Style(Enum):
     CONTRACT = "contract"
     ABSOLUTE = "absolute"
     RELATIVE = "relative"
+    FRAMEWORK_4 = "clr.dll"
+    """Pointers are marked addresses of cells, as between images of NGEN; threads are in slots of the TEB."""
+    FRAMEWORK_2 = "mscorwks.dll"
+    """Tokens are in the EEClass, and in chunks as the Shared Source CLI has them; threads are in slots of the TEB."""
+
+    @property
+    def runtime(self) -> str:
+        """Return the file name of the runtime."""
+        return self.value if self.value.endswith(".dll") else "coreclr.dll"
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ _LIBRARY = (
 _PROGRAM = (
     _Described("Shop.Program", "System.Object", (), ("Main", "Run")),
     _Described("Shop.OrderException", "System.Exception", ("order",)),
+    _Described("Shop.ComposedException", "System.Exception", (), ("Do", "get_Message")),
 )
 
 
@@ -83,7 +94,7 @@ class ForgedRuntime:
         self.types: dict[str, ForgedType] = {}
         self.threads: list[tuple[int, int]] = []
         self._next = {HEAP: HEAP + 0x100, STRUCTURES: STRUCTURES + 0x100, TEBS: TEBS, STACK: STACK}
-        self._layout = _LAYOUTS[self.size]
+        self._layout = LAYOUTS[self.size]
         self._old_messages = old_messages
         self._store = self.allocate(STRUCTURES, 0x100)
         self._thread_cells: list[int] = []
@@ -120,6 +131,10 @@ class ForgedRuntime:
 
     def _link(self, address: int, target: int) -> None:
         """Write a pointer in the form of this style."""
+        if self.style is Style.FRAMEWORK_4 and target:
+            cell = self.allocate(STRUCTURES, self.size)
+            self.word(cell, target)
+            target = cell | 1
         self.word(address, target - address if self.style is Style.RELATIVE and target else target)
 
     def runtime(self) -> Runtime:
@@ -143,8 +158,8 @@ class ForgedRuntime:
     @property
     def images(self) -> ImageMap:
         """Return the images in the loader's list."""
-        names = {RUNTIME: "coreclr.dll", CORELIB: "System.Private.CoreLib.dll", APP: "shop.dll"}
-        root = r"c:\dotnet\shared\Microsoft.NETCore.App\8.0.4"
+        names = {RUNTIME: self.style.runtime, CORELIB: "System.Private.CoreLib.dll", APP: "shop.dll"}
+        root = r"c:\dotnet\shared\Microsoft.NETCore.App\8.0.4" if self.style.runtime == "coreclr.dll" else r"c:\windows"
         modules = [Module(name, rf"{root}\{name}", base, 0x8000) for base, name in names.items()]
         return ImageMap(self.memory, ModuleMap(modules))
 
@@ -187,31 +202,42 @@ class ForgedRuntime:
         offsets = dict(base.fields) if base else {}
         end = base.size if base else size
         descs = self.allocate(STRUCTURES, (size + 8) * (len(fields) + 1))
+        fixed = EXCEPTION_PLACES[size] if kind.name == "System.Exception" else {}
         for index, (name, rid) in enumerate(fields.items()):
             desc = descs + index * (size + 8)
+            at_field = fixed.get(name, end)
             self._link(desc, table)
-            self.place(desc + size, struct.pack("<II", rid | 1 << 30, end - size | 0x12 << 27))
-            offsets[name] = end
-            end += size
+            self.place(desc + size, struct.pack("<II", rid | 1 << 30, at_field - size | 0x12 << 27))
+            offsets[name] = at_field
+            end = max(end, at_field + size)
         self.word(table + at["parent"], base.method_table if base else 0)
         self._link(table + at["module"], module)
         self.word(table + at["eeclass"], eeclass)
-        is_wide = self.style is Style.CONTRACT
-        self.place(table + 8, struct.pack("<I", row << 8 | 0x55 if is_wide else row << 16 | 0x55))
+        token = {Style.CONTRACT: row << 8, Style.FRAMEWORK_2: len(methods) << 16}.get(self.style, row << 16)
+        self.place(table + 8, struct.pack("<I", token | 0x55))
+        if self.style is Style.FRAMEWORK_2:
+            self.place(eeclass + 0x40, struct.pack("<I", 0x02000000 | row))
         self._link(eeclass + at["class_table"], table)
         self._link(eeclass + at["class_fields"], descs if fields else 0)
         chunk = self._chunk(table, methods)
         self._link(eeclass + at["class_chunks"], chunk)
-        addresses = {name: chunk + at["chunk"] + index * 2 * size for index, name in enumerate(methods)}
+        addresses = {name: chunk + self._head + index * 16 for index, name in enumerate(methods)}
         self.types[kind.name] = ForgedType(kind.name, table, end, offsets, addresses)
 
+    @property
+    def _head(self) -> int:
+        """Return the size of a MethodDescChunk before its MethodDescs, which have 16 bytes each."""
+        return 4 * self.size if self.style is Style.FRAMEWORK_2 else self._layout["chunk"]
+
     def _chunk(self, table: int, methods: dict[str, int]) -> int:
-        at, size = self._layout, self.size
-        chunk = self.allocate(STRUCTURES, at["chunk"] + 2 * size * (len(methods) + 1))
+        is_old = self.style is Style.FRAMEWORK_2
+        chunk = self.allocate(STRUCTURES, self._head + 16 * (len(methods) + 1))
         self._link(chunk, table)
-        self.place(chunk + 2 * size, bytes([2 * len(methods), len(methods) - 1]))
+        self.place(chunk + (3 if is_old else 2) * self.size, bytes([len(methods), 2, 0, 0]))
+        unit = 8 if is_old else self.size
         for index, rid in enumerate(methods.values()):
-            self.place(chunk + at["chunk"] + index * 2 * size, struct.pack("<HBxHH", rid, 2 * index, index, 0))
+            desc = struct.pack("<HBxHH", rid, 16 // unit * index, index, 0)
+            self.place(chunk + self._head + index * 16, desc)
         return chunk
 
     def _array_type(self, element_size: int) -> int:
@@ -222,18 +248,19 @@ class ForgedRuntime:
     def dynamic_method(self, name: str, data: bytes = b"\0\2\x01\x08\x0e") -> int:
         """Lay out the MethodDesc of a dynamic method with the signature `data`: `void (int, string)`."""
         at, size = self._layout, self.size
-        chunk = self.allocate(STRUCTURES, at["chunk"] + 0x60)
+        chunk = self.allocate(STRUCTURES, self._head + 0x60)
         text = self.allocate(STRUCTURES, len(name) + 1)
         self.place(text, name.encode() + b"\0")
         blob = self.allocate(STRUCTURES, len(data))
         self.place(blob, data)
         self._link(chunk, self.types["Shop.Program"].method_table)
-        desc = chunk + at["chunk"]
+        desc = chunk + self._head
         self.place(desc, struct.pack("<HBxHH", 0, 0, 0, 7))
         name_at = at["contract_name"] if self.style is Style.CONTRACT else at["name"]
-        self._link(desc + name_at - 2 * size, blob)
+        write = self._link if self.style is Style.RELATIVE else self.word
+        write(desc + name_at - 2 * size, blob)
         self.place(desc + name_at - size, struct.pack("<I", len(data)))
-        self._link(desc + name_at, text)
+        write(desc + name_at, text)
         return desc
 
     def string(self, text: str | None, claimed: int | None = None) -> int:
@@ -295,7 +322,10 @@ class ForgedRuntime:
         teb, block = self.allocate(TEBS, 0x2000), self.allocate(STRUCTURES, 0x40)
         thread = self.allocate(STRUCTURES, 0x400)
         slots = self.allocate(STRUCTURES, 8 * self.size)
-        self.word(teb + at["storage"], slots)
+        if self.style.runtime == "coreclr.dll":
+            self.word(teb + at["storage"], slots)
+        else:
+            self.word(teb + (0x1480 if self.size == 8 else 0xE10) + 9 * self.size, thread)
         self.word(slots + 3 * self.size, block)
         self.word(block + 2 * self.size, thread)
         self.place(thread + at["id"], struct.pack("<I", tid))
@@ -339,53 +369,4 @@ class ForgedRuntime:
 
     def contract(self) -> dict[str, object]:
         """Return the contract's JSON."""
-        at, size = self._layout, self.size
-        places = self.types["System.Exception"].fields
-        types: dict[str, object] = {
-            "Thread": {
-                "OSId": at["id"],
-                "TEB": at["teb"],
-                "LinkNext": at["next"],
-                "LastThrownObject": [at["thrown"], "GCHandle"],
-                "GCHandle": at["exposed"],
-            },
-            "ThreadStore": {"FirstThreadLink": 0x40},
-            "Exception": {name: places[name] for name in _EXCEPTION_FIELDS},
-            "Module": {"PEAssembly": 0xC0},
-            "PEAssembly": {"PEImage": size},
-            "PEImage": {"LoadedImageLayout": 0x80},
-            "PEImageLayout": {"Base": size, "Flags": 0x14},
-            "MethodTable": {
-                "ParentMethodTable": at["parent"],
-                "Module": at["module"],
-                "EEClassOrCanonMT": at["eeclass"],
-            },
-            "EEClass": {
-                "MethodTable": at["class_table"],
-                "FieldDescList": at["class_fields"],
-                "MethodDescChunk": at["class_chunks"],
-            },
-            "MethodDescChunk": {"!": at["chunk"], "FlagsAndTokenRange": at["chunk"] - size + 2 if size == 8 else 10},
-            "DynamicMethodDesc": {"MethodName": at["contract_name"]},
-        }
-        values: dict[str, object] = {
-            "MethodDescTokenRemainderBitCount": ["0xc", "uint8"],
-            "MethodDescAlignment": [hex(size), "uint64"],
-            "ThreadStore": [[1], "pointer"],
-            "ExceptionMethodTable": [[2], "pointer"],
-        }
-        return {"version": 0, "baseline": "empty", "types": types, "globals": values, "contracts": {}}
-
-
-_LAYOUTS = {
-    8: {
-        "parent": 0x10, "module": 0x18, "eeclass": 0x28, "class_table": 0x10, "class_fields": 0x18,
-        "class_chunks": 0x20, "chunk": 0x18, "name": 0x18, "contract_name": 0x20, "storage": 0x58, "id": 0x1B8,
-        "teb": 0x98, "exposed": 0x1C0, "thrown": 0x1E0, "next": 0x78,
-    },
-    4: {
-        "parent": 0x10, "module": 0x14, "eeclass": 0x1C, "class_table": 0x8, "class_fields": 0xC, "class_chunks": 0x10,
-        "chunk": 0xC, "name": 0x10, "contract_name": 0x18, "storage": 0x2C, "id": 0x148, "teb": 0x6C, "exposed": 0x14C,
-        "thrown": 0x168, "next": 0x78,
-    },
-}  # fmt: skip
+        return contract_json(self.size)

@@ -17,6 +17,7 @@ from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import BudgetSpent, StructureError
 
 _EXCEPTION, _OBJECT = "System.Exception", "System.Object"
+_SHORTEST_CHAIN = 2
 _FIELDS = ("_message", "_innerException", "_stackTrace", "_remoteStackTraceString", "_HResult")
 
 
@@ -34,7 +35,7 @@ class ExceptionPlaces:
 class ExceptionClass:
     """The class System.Exception of one process."""
 
-    __slots__ = ("_base", "_known", "_layout", "_objects", "_places")
+    __slots__ = ("_base", "_known", "_layout", "_objects", "_places", "is_guessed")
 
     def __init__(self, objects: HeapObjects, layout: RuntimeLayout) -> None:
         """Both are of the same process."""
@@ -43,6 +44,8 @@ class ExceptionClass:
         self._places: ExceptionPlaces | None = None
         self._known: dict[int, bool] = {}
         self._base = self._base_of_contract()
+        self.is_guessed = False
+        """Whether the class could not be read, and objects are taken for exceptions by how they are filled."""
 
     def _base_of_contract(self) -> int:
         """Return the MethodTable of System.Exception by the contract, 0 if it does not say."""
@@ -79,6 +82,19 @@ class ExceptionClass:
                 self._objects.tables.trust_layout()
                 return True
         return False
+
+    def adopt(self, address: int, places: ExceptionPlaces) -> bool:
+        """Take the object at `address` for an exception, with its fields at `places`; say whether its class has a base.
+
+        The class next to the last one in the chain, whose base is System.Object, is then System.Exception.
+        """
+        table = self._objects.method_table(address)
+        chain = list(self._objects.tables.chain(table))
+        if self._base or len(chain) < _SHORTEST_CHAIN or self._objects.tables.parent(chain[-1]) != 0:
+            return False
+        self._base, self._places, self.is_guessed = chain[-2], places, True
+        self._known.clear()
+        return True
 
     @property
     def places(self) -> ExceptionPlaces:

@@ -20,6 +20,7 @@ from throwstack.managed.methods import Methods
 from throwstack.managed.runtime_memory import BudgetSpent, StructureError
 from throwstack.managed.stack_trace import recorded_stack
 
+_GUESSED = "taken for an exception by how it is filled: System.Exception itself is not readable"
 MAX_DEPTH, MAX_OBJECTS, MAX_LIST = 16, 64, 32
 _LIST, _COLLECTION = "System.Collections.Generic.List`1", "System.Collections.ObjectModel.ReadOnlyCollection`1"
 
@@ -107,17 +108,21 @@ class ExceptionObjects:
             return _Read(ManagedException("", (), None, None, address, table, reasons=reasons), None)
 
     def _read_all(self, found: _Object, table: int, depth: int, seen: set[int]) -> _Read:
-        names = [name for _, name in self._objects.names(table)]
+        chain = self._objects.names(table)
+        names = [name for _, name in chain]
+        unnamed = [(index, item) for index, (item, name) in enumerate(chain) if not name]
         places = self._kind.places
-        if not names or not names[0]:
-            found.reasons.append(self._why_nameless(table))
+        found.reasons += [_GUESSED] if self._kind.is_guessed else []
+        found.reasons += [self._why_nameless(named, "a base class" if index else "class") for index, named in unnamed]
         text, has_text = found.string(places.message, "message")
         hresult = found.number(places.hresult, "HRESULT")
         inner = self._inner(found, names, depth, seen)
         message = None
         if has_text:
             messages = [item.message for item in inner] if self._has_inner_messages else []
-            message = composed_message(self._objects, found.address, StoredMessage(text, names, hresult), messages)
+            composed = composed_message(self._objects, found.address, StoredMessage(text, names, hresult), messages)
+            message = composed.text
+            found.reasons += [composed.problem] if composed.problem else []
         stack = recorded_stack(self._objects, self._methods, found.word(places.stack, "recorded stack"))
         if stack.problem:
             found.reasons.append(stack.problem)
@@ -136,12 +141,12 @@ class ExceptionObjects:
         )
         return _Read(exception, message)
 
-    def _why_nameless(self, table: int) -> str:
+    def _why_nameless(self, table: int, what: str) -> str:
         try:
             self._objects.types.name(table)
         except (StructureError, MetadataError) as error:
-            return f"class not readable: {error}"
-        return "class not readable"
+            return f"{what} not readable: {error}"
+        return f"{what} not readable"
 
     def _inner(self, found: _Object, names: list[str], depth: int, seen: set[int]) -> list[_Read]:
         """Return the inner exceptions: all of an AggregateException, else one or none."""
@@ -170,7 +175,9 @@ class ExceptionObjects:
         objects = self._objects
         try:
             place = objects.field(found.address, AGGREGATE, "_innerExceptions", "m_innerExceptions")
-            held = 0 if place is None else objects.reference(found.address, place)
+            if place is None:
+                return ()
+            held = objects.reference(found.address, place)
             for class_name, name in ((_COLLECTION, "list"), (_LIST, "_items")):
                 place = objects.field(held, class_name, name) if held else None
                 held = held if place is None else objects.reference(held, place)
@@ -179,7 +186,7 @@ class ExceptionObjects:
             array = objects.array(held)
         except BudgetSpent:
             raise
-        except (MemoryUnreadable, StructureError) as error:
+        except (MemoryUnreadable, StructureError, MetadataError) as error:
             found.reasons.append(f"the list of inner exceptions cannot be read: {error}")
             return ()
         if array.length > MAX_LIST:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.text import decode_wide
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.method_tables import MethodTables
@@ -110,33 +109,26 @@ class HeapObjects:
         return found
 
     def field(self, address: int, class_name: str, *names: str) -> FieldPlace | None:
-        """Return the place of the field that the class `class_name` of the object's own ones calls by one of `names`.
+        """Return the place of a field of the object, which its class or base `class_name` calls by one of `names`.
 
-        Versions of the runtime's library name a field differently: `m_paramName`, `_paramName`. None if there is none.
+        Versions of the runtime's library name a field differently: `m_paramName`, `_paramName`. None if the class has
+        no such field, or the object is of another class. Raises StructureError, MetadataError, MemoryUnreadable.
         """
-        try:
-            table = next((t for t, name in self.names(self.method_table(address)) if name == class_name), None)
-            fields = {} if table is None else self.types.fields(table)
-        except BudgetSpent:
-            raise
-        except (StructureError, MetadataError, MemoryUnreadable):
-            return None
+        tables = self.names(self.method_table(address))
+        table = next((table for table, name in tables if name == class_name), None)
+        fields = {} if table is None else self.types.fields(table)
         return next((fields[name] for name in names if name in fields), None)
 
     def text_of(self, address: int) -> str | None:
-        """Return what ToString returns of a string or a boxed whole number, None for other objects; not escaped."""
-        try:
-            table = self.method_table(address)
-            name = self.types.name(table)
-            if name == "System.String":
-                return self.string(address)
-            if name in _NUMBERS:
-                size, is_signed = _NUMBERS[name]
-                data = self.memory.memory.read(address + self.memory.size, size)
-                value = int.from_bytes(data, "little", signed=is_signed)
-                return str(bool(value)) if name == "System.Boolean" else str(value)
-        except BudgetSpent:
-            raise
-        except (StructureError, MetadataError, MemoryUnreadable):
-            pass
-        return None
+        """Return what ToString returns of a string or a boxed whole number, None for other objects; not escaped.
+
+        Raises StructureError, MetadataError, MemoryUnreadable.
+        """
+        name = self.types.name(self.method_table(address))
+        if name == "System.String":
+            return self.string(address)
+        if name not in _NUMBERS:
+            return None
+        size, is_signed = _NUMBERS[name]
+        value = int.from_bytes(self.memory.memory.read(address + self.memory.size, size), "little", signed=is_signed)
+        return str(bool(value)) if name == "System.Boolean" else str(value)

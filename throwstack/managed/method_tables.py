@@ -43,6 +43,12 @@ class MethodTables:
         del self._class_at[1:]
         del self._owner_at[1:]
 
+    def learnt(self) -> list[str]:
+        """Return where the cross-reference of a type was last found, and how many types had it, in words."""
+        genuine = sum(eeclass is not None for eeclass in self._classes.values())
+        places = f"EEClass at {self._class_at[0]:#x}, back at {self._owner_at[0]:#x}"
+        return [f"{places}; {genuine} of {len(self._classes)} places were types"]
+
     def eeclass(self, method_table: int) -> int | None:
         """Return the address of the EEClass of a genuine MethodTable; None if `method_table` is not one."""
         if method_table not in self._classes:

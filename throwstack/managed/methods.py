@@ -50,6 +50,11 @@ class Methods:
         self._known: dict[int, ManagedMethod | None] = {}
 
     def at(self, method_desc: int) -> ManagedMethod | None:
+        """Return what `find` returns, as a question of its own, which has a budget of its own."""
+        self._memory.begin()
+        return self.find(method_desc)
+
+    def find(self, method_desc: int) -> ManagedMethod | None:
         """Return the method whose MethodDesc is at this address; None if there is no genuine MethodDesc.
 
         A MethodDesc is genuine if its chunk names a genuine MethodTable, whose type has the token. If the metadata are
@@ -68,24 +73,29 @@ class Methods:
         return self._known[method_desc]
 
     def _read(self, method_desc: int) -> ManagedMethod | None:
-        layout, memory = self._layout, self._memory
+        memory = self._memory
         if not memory.is_pointer(method_desc):
             return None
-        chunk = method_desc - memory.memory.u8(method_desc + _CHUNK_INDEX) * layout.alignment - layout.chunk_size
-        table = next((target for target in memory.targets(chunk) if self._tables.is_genuine(target)), None)
-        if table is None:
-            return None
-        if memory.memory.u16(method_desc + _FLAGS) & _KIND_MASK == _DYNAMIC:
-            return self._dynamic(method_desc)
-        try:
-            row = self._types.row(table)
-        except BudgetSpent:
-            raise
-        except StructureError as error:
-            return ManagedMethod("", reason=str(error))
-        parts = memory.memory.u16(chunk + layout.chunk_range), memory.memory.u16(method_desc)
-        rid = self._types.method(parts, row)
-        return None if rid is None else _described(row, rid)
+        index = memory.memory.u8(method_desc + _CHUNK_INDEX)
+        unnamed = None
+        for form in self._types.chunk_forms():
+            chunk = method_desc - index * form.alignment - form.size
+            table = next((target for target in memory.targets(chunk) if self._tables.is_genuine(target)), None)
+            if table is None:
+                continue
+            if memory.memory.u16(method_desc + _FLAGS) & _KIND_MASK == _DYNAMIC:
+                return self._dynamic(method_desc)
+            try:
+                row = self._types.row(table)
+            except BudgetSpent:
+                raise
+            except StructureError as error:
+                unnamed = unnamed or ManagedMethod("", reason=str(error))
+                continue
+            rid = self._types.method(form, chunk, method_desc, row)
+            if rid is not None:
+                return _described(row, rid)
+        return unnamed
 
     def _dynamic(self, method_desc: int) -> ManagedMethod:
         for at in self._name_at:

@@ -12,14 +12,15 @@ Modules of the process. In an image that NGEN has compiled, the Module itself is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.images.image import ImageMap
 from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.runtime_layout import RuntimeLayout
-from throwstack.managed.runtime_memory import RuntimeMemory, StructureError
+from throwstack.managed.runtime_memory import LOWEST, RuntimeMemory, StructureError
 
 _READ_AT_STEP = (0x300, 0xC0, 0x180, 0x80)
 """How many bytes of a structure are looked at, by its distance from the Module in pointers."""
@@ -44,16 +45,16 @@ class ModuleImages:
         self._layout = layout
         self._images = images
         self._bases = {image.base for image in images}
-        self._by_base: dict[int, Metadata | str] = {}
+        self._by_base: dict[int, Metadata | str | None] = {}
         self._by_module: dict[int, tuple[int, ...]] = {}
         self._ways: list[Way] = []
 
     def metadata(self, base: int) -> Metadata:
         """Return the metadata of the image at `base`. Raises MetadataError with the reason why there are none."""
-        known = self._by_base.get(base)
+        known = self._read(base, (False,) if base in self._bases else (False, True))
         if known is None:
-            is_listed = base in self._bases
-            known = self._by_base[base] = _metadata(self._memory.memory, base, (False,) if is_listed else (False, True))
+            message = f"the image at {base:#x} is not managed"
+            raise MetadataError(message)
         if isinstance(known, str):
             raise MetadataError(known)
         return known
@@ -69,8 +70,7 @@ class ModuleImages:
         loaded = memory.word(image + contract.offset("PEImage", "LoadedImageLayout"))
         base = memory.word(loaded + contract.offset("PEImageLayout", "Base"))
         flags = memory.memory.u32(loaded + contract.offset("PEImageLayout", "Flags"))
-        if base not in self._by_base:
-            self._by_base[base] = _metadata(memory.memory, base, (not flags & _IS_LAID_OUT,))
+        self._read(base, (not flags & _IS_LAID_OUT,))
         return base
 
     def is_known_module(self, address: int) -> bool:
@@ -81,82 +81,92 @@ class ModuleImages:
         """Yield bases of managed images that `module` may be that of, the likeliest first."""
         image = self._images.find(module)
         if image is not None:
-            if self._is_managed(image.base):
+            if self._is_listed(image.base):
                 self._by_module[module] = (image.base,)
                 yield image.base
             return
-        given = set()
-        for way in self._ways:
-            base = self._follow(module, way)
-            if base is not None and base not in given:
-                given.add(base)
+        if module in self._by_module:
+            yield from self._by_module[module]
+            return
+        found: dict[int, None] = {}
+        for base in chain(self._followed(module), self._search(module, self._is_listed), self._unlisted(module)):
+            if base not in found:
+                found[base] = None
                 yield base
-        if module not in self._by_module:
-            self._by_module[module] = tuple(self._search(module))
-        yield from (base for base in self._by_module[module] if base not in given)
+            if len(found) >= _MAX_FOUND:
+                break
+        self._by_module[module] = tuple(found)
 
     def confirm(self, module: int, base: int) -> None:
         """Note that `base` is the image of `module`: a type of the module is in its metadata."""
         self._by_module[module] = (base,)
 
-    def _follow(self, module: int, way: Way) -> int | None:
-        at = module
-        for step in way:
+    def _followed(self, module: int) -> Iterator[int]:
+        """Yield the images at the ends of the ways that were right for other Modules."""
+        for way in self._ways:
+            at = module
             try:
-                at = self._memory.word(at + step)
+                for step in way:
+                    at = self._memory.word(at + step)
             except MemoryUnreadable:
-                return None
-        return at if self._may_be_image(at) and self._is_managed(at) else None
+                continue
+            if self._is_listed(at) or self._is_unlisted(at):
+                yield at
 
-    def _search(self, module: int) -> Iterator[int]:
-        """Yield the bases of managed images within a few pointers of `module`, nearest first, at most 8."""
+    def _unlisted(self, module: int) -> Iterator[int]:
+        """Yield images that are not in the loader's list, as in a single-file application."""
+        return self._search(module, self._is_unlisted)
+
+    def _search(self, module: int, is_image: Callable[[int], bool]) -> Iterator[int]:
+        """Yield the bases of managed images within a few pointers of `module`, nearest first."""
         memory = self._memory
         seen = {module}
         level: list[tuple[int, Way]] = [(module, ())]
-        found: dict[int, None] = {}
         for size in _READ_AT_STEP:
             following: list[tuple[int, Way]] = []
             for structure, way in level[:_MAX_STRUCTURES]:
                 memory.spend()
                 for index, value in enumerate(memory.words(structure, size // memory.size)):
-                    if value in seen or not memory.is_pointer(value):
+                    if value in seen or value < LOWEST or value % memory.size:
                         continue
                     seen.add(value)
                     step = (*way, index * memory.size)
-                    if self._may_be_image(value):
-                        if self._is_managed(value) and value not in found:
-                            found[value] = None
-                            self._keep(step)
-                            yield value
-                        continue
-                    if self._images.find(value) is None:
+                    if is_image(value):
+                        self._keep(step)
+                        yield value
+                    elif self._images.find(value) is None:
                         following.append((value, step))
-            if len(found) >= _MAX_FOUND:
-                return
             level = following
 
     def _keep(self, way: Way) -> None:
         if way not in self._ways and len(self._ways) < _MAX_KEPT_WAYS:
             self._ways.append(way)
 
-    def _may_be_image(self, address: int) -> bool:
-        if address in self._bases:
-            return True
-        if address % _FLAT_ALIGNMENT or self._images.find(address) is not None:
+    def _is_listed(self, address: int) -> bool:
+        """Say whether `address` is the base of an image in the loader's list that is managed, or may be."""
+        return address in self._bases and self._read(address, (False,)) is not None
+
+    def _is_unlisted(self, address: int) -> bool:
+        """Say whether a managed image that is in no list begins at `address`, laid out or flat."""
+        if address % _FLAT_ALIGNMENT or address in self._bases or self._images.find(address) is not None:
             return False
-        return self._memory.memory.read_available(address, 2) == b"MZ"
-
-    def _is_managed(self, base: int) -> bool:
-        try:
-            self.metadata(base)
-        except MetadataError:
+        if self._memory.memory.read_available(address, 2) != b"MZ":
             return False
-        return True
+        return isinstance(self._read(address, (False, True)), Metadata)
+
+    def _read(self, base: int, forms: tuple[bool, ...]) -> Metadata | str | None:
+        """Return the metadata of the image at `base`, the reason why they cannot be read, or None: not managed."""
+        if base not in self._by_base:
+            self._by_base[base] = _metadata(self._memory.memory, base, forms)
+        return self._by_base[base]
 
 
-def _metadata(memory: Memory, base: int, forms: tuple[bool, ...]) -> Metadata | str:
-    """Return the metadata of the image at `base`, flat or laid out as `forms` say, or the reason why there are none."""
-    reason = f"the image at {base:#x} is not managed"
+def _metadata(memory: Memory, base: int, forms: tuple[bool, ...]) -> Metadata | str | None:
+    """Return the metadata of the image at `base`, flat or laid out as `forms` say.
+
+    If they cannot be read, the result is the reason; None if the image is not managed.
+    """
+    reason = None
     for is_flat in forms:
         try:
             found = Metadata.of_image(memory, base, is_flat=is_flat)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from throwstack.core.guard import Guard
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.regions import Regions
-from throwstack.core.registers import Arch
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import label_of
 from throwstack.managed.jit_code import JitCode, JitMethod
@@ -81,7 +80,7 @@ class ManagedCode:
             with Guard(_say, _FORESEEN):
                 self._runtime = Runtime.find(self._memory, self._images, self._threads())
                 if self._runtime is not None:
-                    made = JitCodeX86 if self._runtime.arch is Arch.X86 else JitCode
+                    made = JitCode if self._runtime.pointer_size == 8 else JitCodeX86
                     self._code = made(self._memory, _Methods(self._runtime), self._regions)
         return self._runtime
 

@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.regions import Regions
 from throwstack.core.registers import Arch
 from throwstack.core.text import escape
 from throwstack.images.image import Image, ImageMap
 from throwstack.managed.exception_class import ExceptionClass
 from throwstack.managed.exception_objects import ExceptionObjects
 from throwstack.managed.heap_objects import HeapObjects
+from throwstack.managed.jit_code import JitCode
+from throwstack.managed.jit_code_x86 import JitCodeX86
+from throwstack.managed.likely_exception import LikelyException
 from throwstack.managed.managed_exception import ManagedException, ManagedMethod
+from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.method_tables import MethodTables
 from throwstack.managed.methods import Methods
 from throwstack.managed.module_images import ModuleImages
@@ -28,6 +33,7 @@ from throwstack.managed.runtime_threads import RuntimeThreads
 from throwstack.managed.stack_exceptions import OnStack, exceptions_on_stack
 from throwstack.managed.thread_handles import ThreadHandles
 from throwstack.managed.type_metadata import TypeMetadata
+from throwstack.unwind.code_outside import FunctionSource
 
 _THREAD_CLASS = "System.Threading.Thread"
 _MAX_NAME = 256
@@ -45,15 +51,8 @@ class Runtime:
     """What the runtime of one process says of its threads, exceptions and methods."""
 
     __slots__ = (
-        "_exceptions",
-        "_handles",
-        "_images",
-        "_last",
-        "_memory",
-        "_methods",
-        "_module",
-        "_objects",
-        "_threads",
+        *("_exceptions", "_handles", "_images", "_last", "_memory", "_module", "_objects", "_tables", "_threads"),
+        *("_types", "methods"),
     )
 
     def __init__(
@@ -66,15 +65,16 @@ class Runtime:
         self._module = module
         self._images = images
         self._memory = RuntimeMemory(memory, arch.pointer_size)
-        tables = MethodTables(self._memory, layout)
-        types = TypeMetadata(self._memory, layout, tables, ModuleImages(self._memory, layout, images))
-        self._objects = HeapObjects(self._memory, layout, tables, types)
-        self._methods = Methods(self._memory, layout, tables, types)
+        self._tables = MethodTables(self._memory, layout)
+        modules = ModuleImages(self._memory, layout, images)
+        self._types = TypeMetadata(self._memory, layout, self._tables, modules)
+        self._objects = HeapObjects(self._memory, layout, self._tables, self._types)
+        self.methods = Methods(self._memory, layout, self._tables, self._types)
         kind = ExceptionClass(self._objects, layout)
         is_framework = module.family.is_framework
-        self._exceptions = ExceptionObjects(self._objects, kind, self._methods, is_framework=is_framework)
+        self._exceptions = ExceptionObjects(self._objects, kind, self.methods, is_framework=is_framework)
         self._threads = RuntimeThreads(self._memory, layout, module.image, threads)
-        self._handles = ThreadHandles(self._objects, kind, layout)
+        self._handles = ThreadHandles(self._objects, kind, LikelyException(self._objects, kind, self.methods), layout)
         self._last: dict[int, LastThrown] = {}
 
     @classmethod
@@ -85,6 +85,11 @@ class Runtime:
         """
         module = find_runtime_module(images)
         return None if module is None else cls(memory, images, module, threads)
+
+    @property
+    def pointer_size(self) -> int:
+        """Return the size of a pointer in the process, in bytes."""
+        return self._memory.size
 
     @property
     def image(self) -> Image:
@@ -116,32 +121,47 @@ class Runtime:
         try:
             thread = self._threads.thread(tid)
             if thread is None:
-                return LastThrown(None, "the runtime has no structure of this thread that can be read")
-            address = self._handles.last_thrown(thread)
-            if address is None:
-                return LastThrown(None, "the runtime keeps no exception of this thread")
-            return LastThrown(self._exceptions.read(address))
+                return LastThrown(None, "no structure of the runtime was found for this thread")
+            handle = self._handles.last_thrown(thread)
+            if not handle.target:
+                return LastThrown(None, handle.reason)
+            return LastThrown(self._exceptions.read(handle.target))
         except (MemoryUnreadable, StructureError) as error:
             return LastThrown(None, str(error))
 
+    def function_source(self, regions: Regions | None = None) -> FunctionSource:
+        """Return what knows the functions that the JIT compiler made; `regions` are the regions of the process."""
+        kind = JitCode if self._memory.size == 8 else JitCodeX86
+        return kind(self._memory.memory, self.methods, regions)
+
     def method_at(self, method_desc: int) -> ManagedMethod | None:
-        """Return the method whose MethodDesc is at this address; None if there is no genuine MethodDesc."""
+        """Return the method whose MethodDesc is at this address; None if no genuine one is there."""
         self._memory.begin()
-        return self._methods.at(method_desc)
+        return self.methods.at(method_desc)
 
     def thread_name(self, tid: int) -> str:
         """Return the name that the program gave to thread `tid`, "" if it gave none or it cannot be read."""
         self._memory.begin()
         try:
             thread = self._threads.thread(tid)
-            exposed = None if thread is None else self._handles.thread_object(thread)
-            if exposed is None:
+            exposed = 0 if thread is None else self._handles.thread_object(thread).target
+            if not exposed:
                 return ""
             place = self._objects.field(exposed, _THREAD_CLASS, "_name", "m_Name")
             name = None if place is None else self._objects.string(self._objects.reference(exposed, place))
-        except (MemoryUnreadable, StructureError):
+        except (MemoryUnreadable, StructureError, MetadataError):
             return ""
         return escape(name or "", _MAX_NAME)
+
+    def learnt(self) -> list[str]:
+        """Return what was learnt of the runtime's structures so far, as lines with offsets and counts alone."""
+        return [
+            f"described by a contract: {'yes' if self._module.contract is not None else 'no'}",
+            *self._threads.learnt(),
+            *self._handles.learnt(),
+            *self._tables.learnt(),
+            *self._types.learnt(),
+        ]
 
     def exceptions_on_stack(self, low: int, high: int) -> tuple[OnStack, ...]:
         """Return the exception objects to which words of the stack from `low` to `high` point, nearest to `low` first.
@@ -160,4 +180,4 @@ def _layout(module: RuntimeModule, pointer_size: int) -> RuntimeLayout:
             return layout_of_contract(contract)
         except StructureError:
             pass
-    return guessed_layout(pointer_size)
+    return guessed_layout(pointer_size, module.family)

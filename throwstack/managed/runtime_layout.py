@@ -12,10 +12,27 @@ of dotnet/runtime (methodtable.h, class.h, method.hpp, threads.h).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from throwstack.managed.contract import Contract
 from throwstack.managed.runtime_memory import StructureError
+from throwstack.managed.runtime_module import RuntimeFamily
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkForm:
+    """How a MethodDescChunk and its MethodDescs share a method's token. Sizes and offsets are in bytes.
+
+    `size` is that of the chunk's head, after which its first MethodDesc comes; `range_at` is the offset in it of the
+    token's upper bits, which have `range_size` bytes. A MethodDesc has the other `bits` bits, and counts its distance
+    from the first one in units of `alignment`.
+    """
+
+    size: int
+    range_at: int
+    range_size: int
+    alignment: int
+    bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +49,22 @@ class RuntimeLayout:
     class_method_table: int
     class_fields: int
     class_chunks: int
-    chunk_size: int
-    """Size of a MethodDescChunk, after which its first MethodDesc comes."""
-    chunk_range: int
-    """Offset of the flags and the token's upper bits in a MethodDescChunk."""
-    alignment: int
-    """The unit in which a MethodDesc counts its distance from the chunk's first one."""
-    remainder_bits: tuple[int, ...]
-    """How many bits of a method's token its MethodDesc itself has: a number, or several that may be right."""
+    chunks: tuple[ChunkForm, ...]
+    """The forms of chunks: one, or several that may be right, the likeliest first."""
     has_wide_token: bool | None
     """Whether a MethodTable has its TypeDef RID in the upper 24 bits of a word (.NET 9), not in 16; None: either."""
     method_name: int | None
     """Offset of the name in the MethodDesc of a dynamic method."""
     contract: Contract | None = None
+    has_token_in_class: bool = False
+    """Whether the TypeDef token is in the EEClass (.NET Framework 2.0), not in the MethodTable."""
+    needs_proof: bool = False
+    """Whether nothing is said of a type whose methods do not prove its row in the metadata."""
 
     @property
     def flags2(self) -> int:
         """Return the offset of a MethodTable's second word of flags: 8 in every version."""
         return 8
-
-    @property
-    def chunk_count(self) -> int:
-        """Return the offset of the number of methods (less one) in a MethodDescChunk."""
-        return 2 * self.pointer_size + 1
 
     @property
     def array_length(self) -> int:
@@ -72,15 +82,38 @@ class RuntimeLayout:
         return self.pointer_size + 4
 
 
-X64 = RuntimeLayout(8, 0x10, 0x18, 0x28, 0x10, 0x18, 0x20, 0x18, 0x12, 8, (14, 12), None, 0x18)
+_CHUNKS_X64 = (ChunkForm(0x18, 0x12, 2, 8, 14), ChunkForm(0x18, 0x12, 2, 8, 12))
+_CHUNKS_X86 = (ChunkForm(0xC, 0xA, 2, 4, 14), ChunkForm(0xC, 0xA, 2, 4, 12))
+X64 = RuntimeLayout(8, 0x10, 0x18, 0x28, 0x10, 0x18, 0x20, _CHUNKS_X64, None, 0x18)
 """x64: .NET Core 2.1 (14 bits), 3.1 (14) and .NET 8 (12)."""
-X86 = RuntimeLayout(4, 0x10, 0x14, 0x1C, 0x8, 0xC, 0x10, 0xC, 0xA, 4, (14, 12), None, 0x18)
+X86 = RuntimeLayout(4, 0x10, 0x14, 0x1C, 0x8, 0xC, 0x10, _CHUNKS_X86, None, 0x10)
 """x86: .NET Core 2.1."""
+_OLD_CHUNKS = {
+    8: (ChunkForm(0x20, 0x1B, 1, 8, 16), ChunkForm(0x18, 0x13, 1, 8, 16), *_CHUNKS_X64),
+    4: (
+        *(ChunkForm(size, 0xF, 1, 8, 16) for size in (0x10, 0x18)),
+        *(ChunkForm(size, 0xB, 1, 8, 16) for size in (0xC, 0x10)),
+        *_CHUNKS_X86,
+    ),
+}
+"""Chunks of .NET Framework 2.0 as the Shared Source CLI 2.0 has them, and without its pointer to entry points.
+
+The head is {MethodTable, next, entry points, u8 count, u8 unit, u8 kind, u8 upper bits of the token}.
+"""
 
 
-def guessed_layout(pointer_size: int) -> RuntimeLayout:
-    """Return the layout with which the search in a runtime without a contract begins."""
-    return X64 if pointer_size == 8 else X86
+def guessed_layout(pointer_size: int, family: RuntimeFamily) -> RuntimeLayout:
+    """Return the layout with which the search in a runtime without a contract begins.
+
+    Of .NET Framework no process was seen. .NET Framework 4 is the ancestor of .NET Core 2.1, and is taken to have its
+    structures. That of 2.0 is taken to have those of the Shared Source CLI 2.0, which it was released with.
+    """
+    layout = X64 if pointer_size == 8 else X86
+    if family is RuntimeFamily.FRAMEWORK_4:
+        return replace(layout, needs_proof=True)
+    if family is RuntimeFamily.FRAMEWORK_2:
+        return replace(layout, chunks=_OLD_CHUNKS[pointer_size], has_token_in_class=True, needs_proof=True)
+    return layout
 
 
 def layout_of_contract(contract: Contract) -> RuntimeLayout:
@@ -99,10 +132,7 @@ def layout_of_contract(contract: Contract) -> RuntimeLayout:
         at("EEClass", "MethodTable"),
         at("EEClass", "FieldDescList"),
         at("EEClass", "MethodDescChunk"),
-        size("MethodDescChunk"),
-        at("MethodDescChunk", "FlagsAndTokenRange"),
-        alignment,
-        (bits,),
+        (ChunkForm(size("MethodDescChunk"), at("MethodDescChunk", "FlagsAndTokenRange"), 2, alignment, bits),),
         True,
         contract.fields.get("DynamicMethodDesc", {}).get("MethodName"),
         contract,

@@ -14,7 +14,7 @@ With a contract, the two offsets are known. Offsets of the TEB are those of all 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from throwstack.core.memory import MemoryUnreadable
@@ -24,7 +24,7 @@ from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import RuntimeMemory
 
 _SEARCHED = 0x400
-_VOTERS = 48
+_VOTERS, _VOTERS_BY_STACK = 48, 12
 """How many threads vote; more than these agree with them or are no threads of the runtime."""
 _MAX_BLOCK = 0x2000
 _SEARCHED_STACK = 0x20000
@@ -83,6 +83,12 @@ class RuntimeThreads:
             self._asked[tid] = self._find(tid)
         return self._asked[tid]
 
+    def learnt(self) -> list[str]:
+        """Return where a Thread has the thread's id and its TEB, and how many Threads were found, in words."""
+        places = ", ".join(f"{id_at:#x} and {teb_at:#x}" for id_at, teb_at in self._offsets or ())
+        found = sum(thread is not None for thread in self._asked.values())
+        return [f"id and TEB in a Thread: at {places or 'no place'}; {found} of {len(self._asked)} Threads were found"]
+
     def _find(self, tid: int) -> RuntimeThread | None:
         teb = self._tebs.get(tid, 0)
         if teb:
@@ -101,10 +107,17 @@ class RuntimeThreads:
             known = contract.fields.get("Thread", {})
             if "OSId" in known and "TEB" in known:
                 return ((known["OSId"], known["TEB"]),)
+        return self._elected(self._threads[:_VOTERS], self._pointers) or (
+            # The page of the storage is lost, or the runtime's own headers are: the addresses are on the stacks too.
+            self._elected(self._threads[:_VOTERS_BY_STACK], self._stack_pointers)
+        )
+
+    def _elected(
+        self, threads: Sequence[tuple[int, int]], pointers: Callable[[int], Iterator[int]]
+    ) -> tuple[Offsets, ...]:
         votes: Counter[Offsets] = Counter()
-        for tid, teb in self._threads[:_VOTERS]:
-            found = {at for thread in self._pointers(teb) for at in self._offsets_in(thread, tid, teb)}
-            votes.update(found)
+        for tid, teb in threads:
+            votes.update({at for thread in pointers(teb) for at in self._offsets_in(thread, tid, teb)})
         most = max(votes.values(), default=0)
         return tuple(at for at, count in votes.items() if count == most)
 
@@ -150,22 +163,27 @@ class RuntimeThreads:
             yield block, min(max(end - first, 0) + zeros, _MAX_BLOCK)
 
     def _on_stack(self, tid: int, teb: int) -> RuntimeThread | None:
-        """Return the Thread of thread `tid` by the words of its stack: the runtime's functions have its address there.
+        """Return the Thread of thread `tid` by the words of its stack: functions of the runtime have it there."""
+        for value in self._stack_pointers(teb):
+            for at in self._offsets or ():
+                if at in self._offsets_in(value, tid, teb):
+                    return RuntimeThread(value, at[0])
+        return None
 
-        Words below the stack pointer count as well: no other thread's stack has them.
+    def _stack_pointers(self, teb: int) -> Iterator[int]:
+        """Yield the addresses to which the words of a thread's stack point, those nearest to its base first.
+
+        Words below the stack pointer count as well: they are of the same thread.
         """
         memory = self._memory
         try:
             base = memory.word(teb + memory.size)
         except MemoryUnreadable:
-            return None
+            return
         words = memory.words(base - _SEARCHED_STACK, _SEARCHED_STACK // memory.size)
         for value in dict.fromkeys(reversed(words)):
-            if memory.is_pointer(value):
-                for at in self._offsets or ():
-                    if at in self._offsets_in(value, tid, teb):
-                        return RuntimeThread(value, at[0])
-        return None
+            if value != teb and memory.is_pointer(value):
+                yield value
 
     def _of_contract(self, tid: int) -> RuntimeThread | None:
         """Return the Thread of thread `tid` in the runtime's own list of threads, which a contract tells of."""

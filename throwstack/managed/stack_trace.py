@@ -19,6 +19,8 @@ from throwstack.managed.runtime_memory import StructureError
 
 MAX_FRAMES = 1000
 _LAST_FROM_EARLIER, _IP_IS_BEFORE_RETURN = 1, 2
+_ALL_FLAGS = 0xF
+"""More than these are no flags: .NET Framework 2.0 has something else there."""
 _WORDS = 4
 _UNKNOWN = ManagedMethod("", reason="no method is known at this address")
 
@@ -67,7 +69,8 @@ def _frames(objects: HeapObjects, methods: Methods, array: HeapArray) -> Recorde
     frames = []
     for at in range(0, len(words) - _WORDS + 1, _WORDS):
         ip, sp, method_desc, flags = words[at : at + _WORDS]
-        method = methods.at(method_desc) or _UNKNOWN
+        method = methods.find(method_desc) or _UNKNOWN
+        flags = flags & 0xFFFFFFFF if flags & 0xFFFFFFFF <= _ALL_FLAGS else 0
         is_last, is_before = bool(flags & _LAST_FROM_EARLIER), bool(flags & _IP_IS_BEFORE_RETURN)
         frames.append(ManagedFrame(ip, sp, method_desc, method, is_last, is_before))
     problem = ""

@@ -10,6 +10,7 @@ row; the right Module is then in a slot after the MethodTable's fixed part.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,13 +21,16 @@ from throwstack.managed.metadata_tables import Table
 from throwstack.managed.method_attributes import reflection_name
 from throwstack.managed.method_tables import MethodTables
 from throwstack.managed.module_images import ModuleImages
-from throwstack.managed.runtime_layout import RuntimeLayout
+from throwstack.managed.runtime_layout import ChunkForm, RuntimeLayout
 from throwstack.managed.runtime_memory import BudgetSpent, RuntimeMemory, StructureError
 
-_MAX_FIELDS = 128
+_MAX_FIELDS, _MAX_METHODS = 128, 512
+_METHOD_LIST = 5
+"""The column of TypeDef with the first of a type's methods."""
 _OVERRIDE_END = 0x140
 """Up to where in a MethodTable the slot with another Module is looked for."""
 _TOKEN_BITS = 24
+_CLASS_SIZE = 0x80
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class FieldPlace:
 class TypeMetadata:
     """Names and fields of the types of one process."""
 
-    __slots__ = ("_bits", "_fields", "_layout", "_memory", "_modules", "_names", "_rows", "_tables")
+    __slots__ = ("_fields", "_forms", "_layout", "_memory", "_modules", "_names", "_rows", "_tables")
 
     def __init__(
         self, memory: RuntimeMemory, layout: RuntimeLayout, tables: MethodTables, modules: ModuleImages
@@ -63,7 +67,7 @@ class TypeMetadata:
         self._layout = layout
         self._tables = tables
         self._modules = modules
-        self._bits = list(layout.remainder_bits)
+        self._forms = list(layout.chunks)
         self._rows: dict[int, TypeRow | str] = {}
         self._names: dict[int, str] = {}
         self._fields: dict[int, dict[str, FieldPlace]] = {}
@@ -90,24 +94,35 @@ class TypeMetadata:
             known = self._names[method_table] = self.row(method_table).name
         return known
 
-    def method(self, tokens: tuple[int, int], row: TypeRow) -> int | None:
-        """Return the RID of the method with these two parts of a token, if it belongs to the type `row`.
+    def learnt(self) -> list[str]:
+        """Return how methods share their tokens, and how many types have metadata, in words."""
+        known = sum(isinstance(row, TypeRow) for row in self._rows.values())
+        return [f"methods: {self._forms[0]}; {known} of {len(self._rows)} types have metadata"]
 
-        None if it belongs to no width of the parts that this runtime can have.
+    def chunk_forms(self) -> tuple[ChunkForm, ...]:
+        """Return the forms that a MethodDescChunk may have, the one that was right so far first."""
+        return tuple(self._forms)
+
+    def method(self, form: ChunkForm, chunk: int, method_desc: int, row: TypeRow) -> int | None:
+        """Return the RID of the method at `method_desc` in `chunk`; None if it does not belong to the type `row`.
+
+        Raises MemoryUnreadable.
         """
-        upper, remainder = tokens
-        for bits in self._bits:
-            rid = (upper & (1 << _TOKEN_BITS - bits) - 1) << bits | remainder & (1 << bits) - 1
-            try:
-                owner = row.metadata.owner_of_method(rid)
-            except MetadataError:
-                continue
-            if owner == row.rid:
-                if upper and bits != self._bits[0]:
-                    self._bits.remove(bits)
-                    self._bits.insert(0, bits)
-                return rid
-        return None
+        memory = self._memory.memory
+        at = chunk + form.range_at
+        upper = memory.u8(at) if form.range_size == 1 else memory.u16(at)
+        mask = (1 << form.bits) - 1
+        rid = (upper & (1 << _TOKEN_BITS - form.bits) - 1) << form.bits | memory.u16(method_desc) & mask
+        try:
+            if row.metadata.owner_of_method(rid) != row.rid:
+                return None
+        except MetadataError:
+            return None
+        # With upper bits of 0 a small token reads the same in every form, and shows nothing.
+        if upper and form != self._forms[0]:
+            self._forms.remove(form)
+            self._forms.insert(0, form)
+        return rid
 
     def _find(self, method_table: int) -> TypeRow:
         self._memory.spend()
@@ -129,10 +144,10 @@ class TypeMetadata:
                 continue
             for rid in self._rids(method_table, metadata):
                 row = TypeRow(metadata, rid)
-                if any(self.method(parts, row) is not None for parts in sample):
+                if any(self.method(*place, row) is not None for place in sample):
                     self._modules.confirm(module, base)
                     return row
-                if not sample and unproven is None:
+                if not sample and unproven is None and not self._layout.needs_proof:
                     unproven = row
         if unproven is None:
             raise StructureError(reason)
@@ -157,26 +172,41 @@ class TypeMetadata:
 
     def _rids(self, method_table: int, metadata: Metadata) -> Iterator[int]:
         """Yield the readings of the MethodTable's RID that the metadata have a row for."""
-        at = method_table + self._layout.flags2
-        word = self._memory.memory.u32(at)
+        word = self._memory.memory.u32(method_table + self._layout.flags2)
         narrow, wide = word >> 16, word >> 8
-        for rid in (wide,) if self._layout.has_wide_token else (narrow, wide):
+        readings = self._tokens_in_class(method_table) if self._layout.has_token_in_class else [narrow, wide]
+        for rid in (wide,) if self._layout.has_wide_token else dict.fromkeys(readings):
             if 1 <= rid <= metadata.count(Table.TYPE_DEF):
                 yield rid
 
-    def _sample(self, method_table: int) -> Iterator[tuple[int, int]]:
-        """Yield the two parts of the token of the first method in each chunk to which the type's EEClass may point."""
-        layout, memory = self._layout, self._memory
-        for chunk in self._tables.class_targets(method_table, layout.class_chunks):
-            try:
-                first = chunk + layout.chunk_size
-                is_first = memory.memory.u8(first + 2) == 0
-                if is_first and any(
-                    self._tables.is_same_class(target, method_table) for target in memory.targets(chunk)
-                ):
-                    yield memory.memory.u16(chunk + layout.chunk_range), memory.memory.u16(first)
-            except MemoryUnreadable:
+    def _tokens_in_class(self, method_table: int) -> list[int]:
+        """Return the RIDs of the words of the type's EEClass that are TypeDef tokens."""
+        eeclass = self._tables.eeclass(method_table) or 0
+        data = self._memory.memory.read_available(eeclass, _CLASS_SIZE)
+        words = struct.unpack_from(f"<{len(data) // 4}I", data)
+        return [word & 0xFFFFFF for word in words if word >> _TOKEN_BITS == Table.TYPE_DEF]
+
+    def _sample(self, method_table: int) -> Iterator[tuple[ChunkForm, int, int]]:
+        """Yield (form, chunk, first MethodDesc) for each chunk to which the type's EEClass may point."""
+        memory = self._memory
+        for chunk in self._tables.class_targets(method_table, self._layout.class_chunks):
+            if not any(self._tables.is_same_class(target, method_table) for target in memory.targets(chunk)):
                 continue
+            for form in self.chunk_forms():
+                first = chunk + form.size
+                if memory.memory.read_available(first + 2, 1) == b"\0" and memory.memory.is_readable(first, 4):
+                    yield form, chunk, first
+
+    def has_method(self, method_table: int, name: str) -> bool:
+        """Say whether the type itself has a method of this name. Raises StructureError, MetadataError."""
+        row = self.row(method_table)
+        metadata = row.metadata
+        first = metadata.tables.cell(Table.TYPE_DEF, row.rid, _METHOD_LIST)
+        is_last = row.rid == metadata.count(Table.TYPE_DEF)
+        end = metadata.count(Table.METHOD_DEF) + 1
+        if not is_last:
+            end = metadata.tables.cell(Table.TYPE_DEF, row.rid + 1, _METHOD_LIST)
+        return any(metadata.method_name(rid) == name for rid in range(first, min(end, first + _MAX_METHODS)))
 
     def fields(self, method_table: int) -> dict[str, FieldPlace]:
         """Return the type's own instance fields by name. Raises StructureError, MetadataError if none can be read.
