@@ -37,7 +37,7 @@ _ARRAY, _GENERIC_INSTANCE = 0x14, 0x15
 
 
 class ReadyToRun:
-    """The precompiled methods of one x64 ReadyToRun image. Nothing is inverted before the first look-up."""
+    """The precompiled methods of one ReadyToRun image. Nothing is inverted before the first look-up."""
 
     __slots__ = ("_cold", "_first", "_functions", "_header", "_memory", "_methods", "_sections", "is_whole", "version")
 
@@ -60,7 +60,10 @@ class ReadyToRun:
             message = f"the ReadyToRun header of the image at {header.base:#x} is not readable at {error.address:#x}"
             raise MetadataError(message) from error
         rva, size = self._sections[_FUNCTIONS]
-        self._functions = PrecompiledFunctions(memory, header.address(rva), size // 12)
+        is_x86 = header.is_pe32
+        self._functions = PrecompiledFunctions(
+            memory, header.address(rva), size // (8 if is_x86 else 12), is_x86=is_x86
+        )
 
     def _open(self) -> tuple[tuple[int, int], dict[int, tuple[int, int]]]:
         """Return the format's version, and RVA and size of each section by its type."""
