@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from tests.managed import test_ngen as ngen
-from tests.managed import test_ready_to_run as r2r
+from tests.support import ngen_image as ngen
+from tests.support import ready_to_run_image as r2r
 from tests.support.metadata_writer import MetadataWriter, managed_image
 from tests.support.pe_writer import X64, Pe, Section
 from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
