@@ -14,6 +14,8 @@ From the ground up:
 - `runtime_module`, `runtime_threads`, `thread_handles`: the runtime's image, and its structures of the threads.
 - `runtime`: what the runtime of one process says of its threads, exceptions and methods.
 - `jit_code`, `jit_code_x86` with `gc_info_x86`: from an address in JIT-compiled code to its method and unwind data.
+- `precompiled_functions`, `native_format`, `ready_to_run`, `ngen`, `precompiled`: from an address in precompiled
+  code to its method.
 - `process_code`: names, unwind data and exceptions of a process's managed code, each question inside a guard:
   the room's entry point.
 - `crash_buffer`: what an application of NativeAOT, which has none of these structures, wrote of itself.
