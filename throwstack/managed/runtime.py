@@ -59,8 +59,7 @@ class Runtime:
         self, memory: Memory, images: ImageMap, module: RuntimeModule, threads: Sequence[tuple[int, int]]
     ) -> None:
         """`module` is the runtime, one of `images` in `memory`; `threads` are pairs (thread id, address of the TEB)."""
-        headers = module.image.headers
-        arch = headers.arch if headers is not None else Arch.X64
+        arch = _arch(module, images)
         layout = _layout(module, arch.pointer_size)
         self._module = module
         self._images = images
@@ -156,6 +155,12 @@ class Runtime:
         """
         self._memory.begin()
         return tuple(exceptions_on_stack(self._memory, self._images, self._exceptions, low, high))
+
+
+def _arch(module: RuntimeModule, images: ImageMap) -> Arch:
+    """Return the architecture of the runtime, by its headers or, if they are absent, by those of another image."""
+    known = (image.headers.arch for image in (module.image, *images) if image.headers is not None)
+    return next(known, Arch.X64)
 
 
 def _layout(module: RuntimeModule, pointer_size: int) -> RuntimeLayout:
