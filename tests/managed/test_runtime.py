@@ -127,12 +127,3 @@ def test_a_contract_that_lacks_what_is_needed_is_left_aside(monkeypatch: pytest.
     found = process.runtime().exception_of(0x10)
     assert found is not None
     assert found.message == "no stock"
-
-
-def test_methods_are_known_by_their_method_desc() -> None:
-    process = ForgedRuntime(Style.ABSOLUTE)
-    runtime = process.runtime()
-    method = runtime.methods.at(process.types["Shop.Program"].methods["Main"])
-    assert method is not None
-    assert (method.name, method.type_name, method.module) == ("Shop.Program.Main", "Shop.Program", "shop.dll")
-    assert runtime.methods.at(STACK) is None
