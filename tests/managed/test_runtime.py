@@ -127,3 +127,19 @@ def test_a_contract_that_lacks_what_is_needed_is_left_aside(monkeypatch: pytest.
     found = process.runtime().exception_of(0x10)
     assert found is not None
     assert found.message == "no stock"
+
+
+def test_a_contract_that_does_not_lead_to_images_leaves_them_to_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ForgedRuntime.contract
+
+    def poor(self: ForgedRuntime) -> dict[str, object]:
+        said = whole(self)
+        types = said["types"]
+        assert isinstance(types, dict)
+        del types["PEImageLayout"]
+        return said
+
+    monkeypatch.setattr(ForgedRuntime, "contract", poor)
+    process = ForgedRuntime(Style.CONTRACT)
+    found = process.thrown(process.exception("Shop.OrderException", "no stock"))
+    assert (found.type_name, found.message, found.reasons) == ("Shop.OrderException", "no stock", ())
