@@ -98,12 +98,12 @@ class ForgedRuntime:
         self._layout = LAYOUTS[self.size]
         self._old_messages = old_messages
         self._modules: dict[int, int] = {}
+        self.files: dict[int, bytes] = {}
         self._store = self.allocate(STRUCTURES, 0x100)
         self._thread_cells: list[int] = []
         for base, name, described in ((CORELIB, "System.Private.CoreLib", _LIBRARY), (APP, "shop", _PROGRAM)):
             self._image(base, name, described)
-        arrays = ((1, "byte[]"), (self.size, "object[]"))
-        self._arrays = {size: self._array_type(size) for size, _ in arrays}
+        self._arrays = {size: self._array_type(size) for size in (1, self.size)}
         self._image_of_runtime()
 
     def allocate(self, area: int, size: int) -> int:
@@ -165,6 +165,11 @@ class ForgedRuntime:
         modules = [Module(name, rf"{root}\{name}", base, 0x8000) for base, name in names.items()]
         return ImageMap(self.memory, ModuleMap(modules))
 
+    def loaded_layout(self, base: int) -> int:
+        """Return the address of the structure {…, base, flags} of the image that was laid out at `base`."""
+        assembly = self.memory.pointer(self._modules[base] + 0xC0, self.size)
+        return self.memory.pointer(self.memory.pointer(assembly + self.size, self.size) + 0x80, self.size)
+
     def _image(self, base: int, name: str, described: Sequence[_Described]) -> None:
         writer = MetadataWriter(module=f"{name}.dll")
         rows: dict[str, tuple[int, dict[str, int], dict[str, int]]] = {}
@@ -177,6 +182,7 @@ class ForgedRuntime:
             }
             rows[kind.name] = row, fields, methods
         image = managed_image(writer.build(), machine=X64 if self.size == 8 else X86, base=base)
+        self.files[base] = image.file()
         self.place(base, image.mapped())
         module = self._modules[base] = self._module(base)
         for kind in described:
@@ -372,8 +378,7 @@ class ForgedRuntime:
         data = directory.ljust(0x100, b"\0") + struct.pack("<I", 3)
         data = data.ljust(0x200, b"\0")
         text = json.dumps(self.contract()).encode()
-        variables = [0, self._store + 0x20, self._handle(self.types["System.Exception"].method_table)]
-        variables[1] = self._handle(self._store)
+        variables = [0, self._handle(self._store), self._handle(self.types["System.Exception"].method_table)]
         pointer = "Q" if size == 8 else "I"
         aux_at = 0x300
         descriptor = b"DNCCDAC\0" + struct.pack("<II", 1 if size == 8 else 3, len(text))
