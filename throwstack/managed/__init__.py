@@ -14,6 +14,7 @@ From the ground up:
 - `runtime_module`, `runtime_threads`, `thread_handles`: the runtime's image, its structures of the threads, and the
   exception that was last thrown on each; `likely_exception` and `stack_exceptions`: what is left where much is absent.
 - `jit_code`, `jit_code_x86` with `gc_info_x86`: from an address in JIT-compiled code to its method and unwind data.
+- `precompiled_functions`, `native_format`, `ready_to_run`: from an address in precompiled code to its method.
 - `runtime`: the entry point, the runtime of one process; `structure_summary`: what was learnt of its structures.
 - `crash_buffer`: what an application of NativeAOT, which has none of these structures, wrote of itself.
 """
