@@ -11,8 +11,8 @@ From the ground up:
   and their images, told from other memory by their cross-references; `methods` with `dynamic_signature`: methods.
 - `heap_objects`, `exception_class`, `composed_messages`, `stack_trace`, `exception_objects`: exception objects; as
   values they are in `managed_exception`, and their stacks as text in `stack_text`.
-- `runtime_module`, `runtime_threads`, `thread_handles`: the runtime's image, its structures of the threads, and the
-  exception that was last thrown on each; `likely_exception` and `stack_exceptions`: what is left where much is absent.
+- `runtime_module`, `runtime_threads`, `thread_handles`, `nested_exceptions`: the runtime's image, its structures of the
+  threads, and the exceptions of each; `likely_exception`, `stack_exceptions`: what is left where much is absent.
 - `jit_code`, `jit_code_x86` with `gc_info_x86`: from an address in JIT-compiled code to its method and unwind data.
 - `precompiled_functions`, `native_format`, `ready_to_run`: from an address in precompiled code to its method.
 - `runtime`: the entry point, the runtime of one process; `structure_summary`: what was learnt of its structures.

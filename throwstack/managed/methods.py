@@ -16,12 +16,13 @@ from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.text import escape
 from throwstack.managed.dynamic_signature import DynamicSignature
 from throwstack.managed.managed_exception import ManagedMethod
+from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.method_attributes import is_hidden, original_method
 from throwstack.managed.method_tables import MethodTables
 from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import LOWEST, BudgetSpent, RuntimeMemory, StructureError
-from throwstack.managed.type_metadata import TypeMetadata, TypeRow
+from throwstack.managed.type_metadata import TypeMetadata
 
 _KIND_MASK, _DYNAMIC = 7, 7
 _FLAGS, _CHUNK_INDEX = 6, 2
@@ -94,7 +95,7 @@ class Methods:
                 continue
             rid = self._types.method(form, chunk, method_desc, row)
             if rid is not None:
-                return _described(row, rid)
+                return described_method(row.metadata, rid)
         return unnamed
 
     def _dynamic(self, method_desc: int) -> ManagedMethod:
@@ -149,12 +150,13 @@ class Methods:
         return self._types.name(method_table).rpartition("+")[2].rpartition(".")[2]
 
 
-def _described(row: TypeRow, rid: int) -> ManagedMethod:
-    metadata, name, parameters, type_name, module, reason = row.metadata, "", "", "", "", ""
+def described_method(metadata: Metadata, rid: int) -> ManagedMethod:
+    """Return what metadata say of the method in row `rid` of MethodDef; a name that cannot be read is a reason."""
+    name, parameters, type_name, module, reason = "", "", "", "", ""
     is_left_out, original = False, ""
     try:
-        type_name = metadata.type_name(row.rid)
         name = metadata.full_method_name(rid)
+        type_name = metadata.type_name(metadata.owner_of_method(rid))
         module = metadata.module_name
         parameters = metadata.parameters(rid)
         is_left_out = is_hidden(metadata, rid)
