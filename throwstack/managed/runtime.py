@@ -122,7 +122,7 @@ class Runtime:
             return LastThrown(None, str(error))
 
     def metadata_of(self, base: int) -> Metadata:
-        """Return the metadata of the managed image at `base`. Raises MetadataError with the reason if there are none."""
+        """Return the metadata of the image at `base`. Raises MetadataError with the reason why there are none."""
         return self._modules.metadata(base)
 
     def exceptions_in_flight(self, tid: int) -> tuple[ManagedException, ...]:
