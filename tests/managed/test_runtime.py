@@ -129,10 +129,17 @@ def test_a_contract_that_lacks_what_is_needed_is_left_aside(monkeypatch: pytest.
     assert found.message == "no stock"
 
 
-def test_methods_are_known_by_their_method_desc() -> None:
-    process = ForgedRuntime(Style.ABSOLUTE)
-    runtime = process.runtime()
-    method = runtime.methods.at(process.types["Shop.Program"].methods["Main"])
-    assert method is not None
-    assert (method.name, method.type_name, method.module) == ("Shop.Program.Main", "Shop.Program", "shop.dll")
-    assert runtime.methods.at(STACK) is None
+def test_a_contract_that_does_not_lead_to_images_leaves_them_to_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ForgedRuntime.contract
+
+    def poor(self: ForgedRuntime) -> dict[str, object]:
+        said = whole(self)
+        types = said["types"]
+        assert isinstance(types, dict)
+        del types["PEImageLayout"]
+        return said
+
+    monkeypatch.setattr(ForgedRuntime, "contract", poor)
+    process = ForgedRuntime(Style.CONTRACT)
+    found = process.thrown(process.exception("Shop.OrderException", "no stock"))
+    assert (found.type_name, found.message, found.reasons) == ("Shop.OrderException", "no stock", ())

@@ -90,3 +90,24 @@ def test_the_threads_vote_by_their_stacks_where_the_runtime_s_own_headers_are_lo
     found = process.runtime().exception_of(0x14)
     assert found is not None
     assert found.message == "no stock"
+
+
+def test_a_single_thread_has_no_vote_and_known_places_come_first() -> None:
+    process = ForgedRuntime(Style.ABSOLUTE)
+    process.thread(0x14, process.exception("Shop.OrderException", "no stock"))
+    _, teb = process.threads[0]
+    block = int.from_bytes(process.memory.read(process.memory.u64(teb + 0x58) + 24, 8), "little")
+    lookalike = process.allocate(STRUCTURES, 0x400)
+    process.place(lookalike + 0x30, struct.pack("<I", 0x14))
+    process.word(lookalike + 0x40, teb)
+    process.word(block, lookalike)
+    assert process.runtime().exception_of(0x14) is not None
+
+
+def test_the_architecture_is_that_of_another_image_where_the_runtime_s_headers_are_lost() -> None:
+    process = ForgedRuntime(Style.ABSOLUTE, Arch.X86)
+    order = process.exception("Shop.OrderException", "no stock")
+    process.place(RUNTIME, bytes(0x400))
+    assert process.runtime().exceptions_on_stack(STACK, STACK + 4) == ()
+    process.word(STACK, order)
+    assert [item.exception.message for item in process.runtime().exceptions_on_stack(STACK, STACK + 4)] == ["no stock"]

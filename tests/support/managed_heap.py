@@ -80,6 +80,7 @@ _LIBRARY = (
 _PROGRAM = (
     _Described("Shop.Program", "System.Object", (), ("Main", "Run")),
     _Described("Shop.OrderException", "System.Exception", ("order",)),
+    _Described("Shop.Failure`1", "System.Exception"),
     _Described("Shop.ComposedException", "System.Exception", (), ("Do", "get_Message")),
 )
 
@@ -96,12 +97,13 @@ class ForgedRuntime:
         self._next = {HEAP: HEAP + 0x100, STRUCTURES: STRUCTURES + 0x100, TEBS: TEBS, STACK: STACK}
         self._layout = LAYOUTS[self.size]
         self._old_messages = old_messages
+        self._modules: dict[int, int] = {}
+        self.files: dict[int, bytes] = {}
         self._store = self.allocate(STRUCTURES, 0x100)
         self._thread_cells: list[int] = []
         for base, name, described in ((CORELIB, "System.Private.CoreLib", _LIBRARY), (APP, "shop", _PROGRAM)):
             self._image(base, name, described)
-        arrays = ((1, "byte[]"), (self.size, "object[]"))
-        self._arrays = {size: self._array_type(size) for size, _ in arrays}
+        self._arrays = {size: self._array_type(size) for size in (1, self.size)}
         self._image_of_runtime()
 
     def allocate(self, area: int, size: int) -> int:
@@ -163,6 +165,11 @@ class ForgedRuntime:
         modules = [Module(name, rf"{root}\{name}", base, 0x8000) for base, name in names.items()]
         return ImageMap(self.memory, ModuleMap(modules))
 
+    def loaded_layout(self, base: int) -> int:
+        """Return the address of the structure {…, base, flags} of the image that was laid out at `base`."""
+        assembly = self.memory.pointer(self._modules[base] + 0xC0, self.size)
+        return self.memory.pointer(self.memory.pointer(assembly + self.size, self.size) + 0x80, self.size)
+
     def _image(self, base: int, name: str, described: Sequence[_Described]) -> None:
         writer = MetadataWriter(module=f"{name}.dll")
         rows: dict[str, tuple[int, dict[str, int], dict[str, int]]] = {}
@@ -175,8 +182,9 @@ class ForgedRuntime:
             }
             rows[kind.name] = row, fields, methods
         image = managed_image(writer.build(), machine=X64 if self.size == 8 else X86, base=base)
+        self.files[base] = image.file()
         self.place(base, image.mapped())
-        module = self._module(base)
+        module = self._modules[base] = self._module(base)
         for kind in described:
             self._type(kind, module, *rows[kind.name])
 
@@ -239,6 +247,26 @@ class ForgedRuntime:
             desc = struct.pack("<HBxHH", rid, 16 // unit * index, index, 0)
             self.place(chunk + self._head + index * 16, desc)
         return chunk
+
+    def instantiate(self, name: str, *arguments: int) -> str:
+        """Lay out an instantiation of the generic type `name` over these MethodTables; returns its name in `types`."""
+        at, size, generic = self._layout, self.size, self.types[name]
+        table = self.allocate(STRUCTURES, 0x100)
+        self.place(table, self.memory.read(generic.method_table, 0x80))
+        self.place(table, struct.pack("<I", 0x10))
+        self.word(table + at["parent"], self.types["System.Exception"].method_table)
+        self._link(table + at["module"], self._modules[APP])
+        self.word(table + at["eeclass"], generic.method_table | 1)
+        own = self.allocate(STRUCTURES, size * len(arguments))
+        for index, argument in enumerate(arguments):
+            self._link(own + index * size, argument)
+        dictionaries = self.allocate(STRUCTURES, 4 * size) + size
+        self.place(dictionaries - 4, struct.pack("<HH", 1, len(arguments)))
+        self._link(dictionaries, own)
+        self._link(table + (0x30 if size == 8 else 0x20), dictionaries)
+        made = f"{name}[…]"
+        self.types[made] = ForgedType(made, table, generic.size, generic.fields)
+        return made
 
     def _array_type(self, element_size: int) -> int:
         table = self.allocate(STRUCTURES, 0x100)
@@ -350,8 +378,7 @@ class ForgedRuntime:
         data = directory.ljust(0x100, b"\0") + struct.pack("<I", 3)
         data = data.ljust(0x200, b"\0")
         text = json.dumps(self.contract()).encode()
-        variables = [0, self._store + 0x20, self._handle(self.types["System.Exception"].method_table)]
-        variables[1] = self._handle(self._store)
+        variables = [0, self._handle(self._store), self._handle(self.types["System.Exception"].method_table)]
         pointer = "Q" if size == 8 else "I"
         aux_at = 0x300
         descriptor = b"DNCCDAC\0" + struct.pack("<II", 1 if size == 8 else 3, len(text))

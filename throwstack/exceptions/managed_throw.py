@@ -8,8 +8,8 @@ if the innermost managed frame of the stack that threw is among its frames. A st
 native code, is recorded without ip; the frame outside it counts then. Example: a catch block throws. Both objects
 have the frame of the method with the catch block; only the second has the frame of the method that it called.
 
-Objects that are looked at: the one that the runtime's Thread keeps as the last thrown, and if that is not the right
-one, those to which words of the stack point.
+Objects that are looked at: those that the runtime's Thread keeps, the last thrown first, and if none of these is the
+right one, those to which words of the stack point.
 """
 
 from __future__ import annotations
@@ -66,8 +66,10 @@ def managed_throw(
         return ManagedThrow(found, "", tie, runtime.version, runtime.is_experimental)
 
     for thrower in throwers:
-        if last is not None and has_passed(last, thrower):
-            return of(last)
+        kept = code.exceptions_in_flight(thread.tid)
+        by_runtime = next((found for found in kept if has_passed(found, thrower)), None)
+        if by_runtime is not None:
+            return of(by_runtime)
         low = max(stack.limit, min(exception.frame_sp, exception.context.registers.sp))
         for found in code.exceptions_on_stack(low, stack.base):
             if has_passed(found, thrower):

@@ -114,13 +114,14 @@ class ExceptionObjects:
         places = self._kind.places
         found.reasons += [_GUESSED] if self._kind.is_guessed else []
         found.reasons += [self._why_nameless(named, "a base class" if index else "class") for index, named in unnamed]
+        shown = [self._objects.generics.name(item) if name else "" for item, name in chain]
         text, has_text = found.string(places.message, "message")
         hresult = found.number(places.hresult, "HRESULT")
         inner = self._inner(found, names, depth, seen)
         message = None
         if has_text:
             messages = [item.message for item in inner] if self._has_inner_messages else []
-            composed = composed_message(self._objects, found.address, StoredMessage(text, names, hresult), messages)
+            composed = composed_message(self._objects, found.address, StoredMessage(text, shown, hresult), messages)
             message = composed.text
             found.reasons += [composed.problem] if composed.problem else []
         stack = recorded_stack(self._objects, self._methods, found.word(places.stack, "recorded stack"))
@@ -128,8 +129,8 @@ class ExceptionObjects:
             found.reasons.append(stack.problem)
         remote, _ = found.string(places.remote_stack, "stack from elsewhere")
         exception = ManagedException(
-            names[0] if names else "",
-            tuple(names[1:]),
+            shown[0] if shown else "",
+            tuple(shown[1:]),
             None if message is None else escape(message, MAX_STRING),
             hresult,
             found.address,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from throwstack.core.text import decode_wide
+from throwstack.managed.generic_arguments import GenericNames
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.method_tables import MethodTables
 from throwstack.managed.runtime_layout import RuntimeLayout
@@ -47,7 +48,7 @@ class HeapArray:
 class HeapObjects:
     """The objects of one process."""
 
-    __slots__ = ("_layout", "memory", "tables", "types")
+    __slots__ = ("_layout", "_names", "generics", "memory", "tables", "types")
 
     def __init__(self, memory: RuntimeMemory, layout: RuntimeLayout, tables: MethodTables, types: TypeMetadata) -> None:
         """All four are of the same process."""
@@ -55,6 +56,8 @@ class HeapObjects:
         self._layout = layout
         self.tables = tables
         self.types = types
+        self._names: dict[int, list[tuple[int, str]]] = {}
+        self.generics = GenericNames(memory, layout, tables, types)
 
     def method_table(self, address: int) -> int:
         """Return the address of the MethodTable that the object at `address` names; raises MemoryUnreadable."""
@@ -98,6 +101,9 @@ class HeapObjects:
 
     def names(self, method_table: int) -> list[tuple[int, str]]:
         """Return (MethodTable, name) of the type and its bases; a name that cannot be read is ""."""
+        known = self._names.get(method_table)
+        if known is not None:
+            return known
         found = []
         for table in self.tables.chain(method_table):
             try:
@@ -106,6 +112,7 @@ class HeapObjects:
                 raise
             except (StructureError, MetadataError):
                 found.append((table, ""))
+        self._names[method_table] = found
         return found
 
     def field(self, address: int, class_name: str, *names: str) -> FieldPlace | None:

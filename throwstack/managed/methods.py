@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.text import escape
+from throwstack.managed.dynamic_signature import DynamicSignature
 from throwstack.managed.managed_exception import ManagedMethod
+from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.method_attributes import is_hidden, original_method
 from throwstack.managed.method_tables import MethodTables
 from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import LOWEST, BudgetSpent, RuntimeMemory, StructureError
-from throwstack.managed.signature_types import SignatureReader
-from throwstack.managed.type_metadata import TypeMetadata, TypeRow
+from throwstack.managed.type_metadata import TypeMetadata
 
 _KIND_MASK, _DYNAMIC = 7, 7
 _FLAGS, _CHUNK_INDEX = 6, 2
@@ -94,7 +95,7 @@ class Methods:
                 continue
             rid = self._types.method(form, chunk, method_desc, row)
             if rid is not None:
-                return _described(row, rid)
+                return described_method(row.metadata, rid)
         return unnamed
 
     def _dynamic(self, method_desc: int) -> ManagedMethod:
@@ -136,36 +137,26 @@ class Methods:
             for signature in self._readings(place - 2 * size) if length <= _MAX_SIGNATURE else ():
                 data = memory.memory.read_available(signature, length)
                 if len(data) == length:
-                    _, types = SignatureReader(data, _NO_NAMES).parameter_types()
+                    types = DynamicSignature(data, size, self._short_name).parameter_types()[1]
                     return f"({', '.join(types)})", ""
-        except (MemoryUnreadable, MetadataError) as error:
+        except BudgetSpent:
+            raise
+        except (MemoryUnreadable, MetadataError, StructureError) as error:
             return "", f"parameters not readable: {error}"
         return "", "parameters not readable"
 
-
-class _NoNames:
-    """The names in a dynamic method's signature: there are none, as it belongs to no metadata."""
-
-    def short_type_name(self, token: int) -> str:
-        message = f"the signature names the type {token:#x} of unknown metadata"
-        raise MetadataError(message)
-
-    def type_variable(self, number: int) -> str:
-        return self.short_type_name(number)
-
-    def method_variable(self, number: int) -> str:
-        return self.short_type_name(number)
+    def _short_name(self, method_table: int) -> str:
+        """Return a type's name without namespace and outer types. Raises StructureError, MetadataError."""
+        return self._types.name(method_table).rpartition("+")[2].rpartition(".")[2]
 
 
-_NO_NAMES = _NoNames()
-
-
-def _described(row: TypeRow, rid: int) -> ManagedMethod:
-    metadata, name, parameters, type_name, module, reason = row.metadata, "", "", "", "", ""
+def described_method(metadata: Metadata, rid: int) -> ManagedMethod:
+    """Return what metadata say of the method in row `rid` of MethodDef; a name that cannot be read is a reason."""
+    name, parameters, type_name, module, reason = "", "", "", "", ""
     is_left_out, original = False, ""
     try:
-        type_name = metadata.type_name(row.rid)
         name = metadata.full_method_name(rid)
+        type_name = metadata.type_name(metadata.owner_of_method(rid))
         module = metadata.module_name
         parameters = metadata.parameters(rid)
         is_left_out = is_hidden(metadata, rid)

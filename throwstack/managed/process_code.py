@@ -25,6 +25,8 @@ from throwstack.managed.jit_code import JitCode, JitMethod
 from throwstack.managed.jit_code_x86 import JitCodeX86
 from throwstack.managed.managed_exception import ManagedException, ManagedMethod
 from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.precompiled import PrecompiledCode
+from throwstack.managed.ready_to_run import MethodIndexes
 from throwstack.managed.runtime import Runtime
 from throwstack.managed.runtime_memory import StructureError
 from throwstack.names.located_function import LocatedFunction
@@ -57,14 +59,23 @@ class ManagedCode:
     It is a `FunctionSource` for unwinders and knows `CompiledMethods` for names.
     """
 
-    __slots__ = ("_code", "_images", "_is_found", "_memory", "_regions", "_runtime", "_threads")
+    __slots__ = ("_code", "_images", "_is_found", "_memory", "_precompiled", "_regions", "_runtime", "_threads")
 
-    def __init__(self, memory: Memory, images: ImageMap, regions: Regions | None, threads: ThreadsOf) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        images: ImageMap,
+        regions: Regions | None,
+        threads: ThreadsOf,
+        indexes: MethodIndexes | None = None,
+    ) -> None:
         """`images` are those of the address space `memory`, and `regions` its regions, None if they are not known.
 
         `threads` returns pairs (thread id, address of the TEB) of the process, of the side of `images`.
+        `indexes` are what is known of precompiled images by their contents, shared between processes.
         """
         self._memory = memory
+        self._precompiled = PrecompiledCode(memory, indexes)
         self._images = images
         self._regions = regions
         self._threads = threads
@@ -106,6 +117,20 @@ class ManagedCode:
 
     def locate(self, image: Image, rva: int) -> LocatedFunction | None:
         """Return the precompiled method at `rva` of `image`; None if there is none that is known."""
+        runtime = self.runtime
+        if runtime is None:
+            return None
+        with Guard(_say, _FORESEEN):
+            found = self._precompiled.method_at(image.base, rva)
+            if found is None:
+                return None
+            method, metadata = found
+            if method.rid:
+                text = metadata.full_method_name(method.rid) + metadata.parameters(method.rid)
+            else:
+                known = runtime.method_at(method.method_desc) if method.method_desc else None
+                text = "" if known is None else text_of(known)
+            return LocatedFunction(text, method.start, is_inside=True) if text else None
         return None
 
     def is_in_runtime(self, address: int) -> bool:
@@ -123,6 +148,15 @@ class ManagedCode:
             found = runtime.last_thrown(tid)
             return found.exception, found.reason
         return None, problems[0]
+
+    def exceptions_in_flight(self, tid: int) -> tuple[ManagedException, ...]:
+        """Return the objects that thread `tid` has in flight, the last thrown first, as far as the runtime keeps them."""
+        runtime = self.runtime
+        if runtime is None:
+            return ()
+        with Guard(_say, _FORESEEN):
+            return runtime.exceptions_in_flight(tid)
+        return ()
 
     def exceptions_on_stack(self, low: int, high: int) -> tuple[ManagedException, ...]:
         """Return the exception objects to which words of the stack from `low` to `high` point, the nearest first."""

@@ -22,10 +22,12 @@ from throwstack.managed.jit_code import JitCode
 from throwstack.managed.jit_code_x86 import JitCodeX86
 from throwstack.managed.likely_exception import LikelyException
 from throwstack.managed.managed_exception import ManagedException, ManagedMethod
+from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.method_tables import MethodTables
 from throwstack.managed.methods import Methods
 from throwstack.managed.module_images import ModuleImages
+from throwstack.managed.nested_exceptions import NestedExceptions
 from throwstack.managed.runtime_layout import RuntimeLayout, guessed_layout, layout_of_contract
 from throwstack.managed.runtime_memory import RuntimeMemory, StructureError
 from throwstack.managed.runtime_module import RuntimeModule, find_runtime_module
@@ -51,23 +53,22 @@ class Runtime:
     """What the runtime of one process says of its threads, exceptions and methods."""
 
     __slots__ = (
-        *("_exceptions", "_handles", "_images", "_last", "_memory", "_module", "_objects", "_tables", "_threads"),
-        *("_types", "methods"),
+        *("_exceptions", "_handles", "_images", "_last", "_memory", "_module", "_modules", "_nested", "_objects"),
+        *("_tables", "_threads", "_types", "methods"),
     )
 
     def __init__(
         self, memory: Memory, images: ImageMap, module: RuntimeModule, threads: Sequence[tuple[int, int]]
     ) -> None:
         """`module` is the runtime, one of `images` in `memory`; `threads` are pairs (thread id, address of the TEB)."""
-        headers = module.image.headers
-        arch = headers.arch if headers is not None else Arch.X64
+        arch = _arch(module, images)
         layout = _layout(module, arch.pointer_size)
         self._module = module
         self._images = images
         self._memory = RuntimeMemory(memory, arch.pointer_size)
         self._tables = MethodTables(self._memory, layout)
-        modules = ModuleImages(self._memory, layout, images)
-        self._types = TypeMetadata(self._memory, layout, self._tables, modules)
+        self._modules = ModuleImages(self._memory, layout, images)
+        self._types = TypeMetadata(self._memory, layout, self._tables, self._modules)
         self._objects = HeapObjects(self._memory, layout, self._tables, self._types)
         self.methods = Methods(self._memory, layout, self._tables, self._types)
         kind = ExceptionClass(self._objects, layout)
@@ -75,6 +76,7 @@ class Runtime:
         self._exceptions = ExceptionObjects(self._objects, kind, self.methods, is_framework=is_framework)
         self._threads = RuntimeThreads(self._memory, layout, module.image, threads)
         self._handles = ThreadHandles(self._objects, kind, LikelyException(self._objects, kind, self.methods), layout)
+        self._nested = NestedExceptions(self._memory, layout, kind)
         self._last: dict[int, LastThrown] = {}
 
     @classmethod
@@ -129,6 +131,28 @@ class Runtime:
         except (MemoryUnreadable, StructureError) as error:
             return LastThrown(None, str(error))
 
+    def metadata_of(self, base: int) -> Metadata:
+        """Return the metadata of the image at `base`. Raises MetadataError with the reason why there are none."""
+        return self._modules.metadata(base)
+
+    def exceptions_in_flight(self, tid: int) -> tuple[ManagedException, ...]:
+        """Return the exceptions that thread `tid` has in flight, the last thrown first.
+
+        There are several where a catch or finally block threw, as far as the runtime keeps the first one.
+        """
+        last = self.last_thrown(tid).exception
+        thread, thrown_at = self._threads.thread(tid), self._handles.thrown_at
+        if last is None or thread is None or thrown_at is None:
+            return () if last is None else (last,)
+        self._memory.begin()
+        found = [last]
+        try:
+            others = self._nested.of_thread(thread.address, thrown_at)
+            found += [self._exceptions.read(address) for address in others if address != last.address]
+        except (MemoryUnreadable, StructureError):
+            pass
+        return tuple(found)
+
     def function_source(self, regions: Regions | None = None) -> FunctionSource:
         """Return what knows the functions that the JIT compiler made; `regions` are the regions of the process."""
         kind = JitCode if self._memory.size == 8 else JitCodeX86
@@ -171,6 +195,12 @@ class Runtime:
         """
         self._memory.begin()
         return tuple(exceptions_on_stack(self._memory, self._images, self._exceptions, low, high))
+
+
+def _arch(module: RuntimeModule, images: ImageMap) -> Arch:
+    """Return the architecture of the runtime, by its headers or, if they are absent, by those of another image."""
+    known = (image.headers.arch for image in (module.image, *images) if image.headers is not None)
+    return next(known, Arch.X64)
 
 
 def _layout(module: RuntimeModule, pointer_size: int) -> RuntimeLayout:

@@ -55,6 +55,8 @@ class RuntimeLayout:
     """Whether a MethodTable has its TypeDef RID in the upper 24 bits of a word (.NET 9), not in 16; None: either."""
     method_name: int | None
     """Offset of the name in the MethodDesc of a dynamic method."""
+    dictionaries: int
+    """Offset in a MethodTable of the pointer to the dictionaries of a generic type."""
     contract: Contract | None = None
     has_token_in_class: bool = False
     """Whether the TypeDef token is in the EEClass (.NET Framework 2.0), not in the MethodTable."""
@@ -84,9 +86,9 @@ class RuntimeLayout:
 
 _CHUNKS_X64 = (ChunkForm(0x18, 0x12, 2, 8, 14), ChunkForm(0x18, 0x12, 2, 8, 12))
 _CHUNKS_X86 = (ChunkForm(0xC, 0xA, 2, 4, 14), ChunkForm(0xC, 0xA, 2, 4, 12))
-X64 = RuntimeLayout(8, 0x10, 0x18, 0x28, 0x10, 0x18, 0x20, _CHUNKS_X64, None, 0x18)
+X64 = RuntimeLayout(8, 0x10, 0x18, 0x28, 0x10, 0x18, 0x20, _CHUNKS_X64, None, 0x18, 0x30)
 """x64: .NET Core 2.1 (14 bits), 3.1 (14) and .NET 8 (12)."""
-X86 = RuntimeLayout(4, 0x10, 0x14, 0x1C, 0x8, 0xC, 0x10, _CHUNKS_X86, None, 0x10)
+X86 = RuntimeLayout(4, 0x10, 0x14, 0x1C, 0x8, 0xC, 0x10, _CHUNKS_X86, None, 0x10, 0x20)
 """x86: .NET Core 2.1."""
 _OLD_CHUNKS = {
     8: (ChunkForm(0x20, 0x1B, 1, 8, 16), ChunkForm(0x18, 0x13, 1, 8, 16), *_CHUNKS_X64),
@@ -124,6 +126,7 @@ def layout_of_contract(contract: Contract) -> RuntimeLayout:
     if not 0 < bits < 24 or not 0 < alignment <= 64:
         message = "the runtime's contract has no sizes of a method's parts"
         raise StructureError(message)
+    guessed = X64 if contract.pointer_size == 8 else X86
     return RuntimeLayout(
         contract.pointer_size,
         at("MethodTable", "ParentMethodTable"),
@@ -135,5 +138,6 @@ def layout_of_contract(contract: Contract) -> RuntimeLayout:
         (ChunkForm(size("MethodDescChunk"), at("MethodDescChunk", "FlagsAndTokenRange"), 2, alignment, bits),),
         True,
         contract.fields.get("DynamicMethodDesc", {}).get("MethodName"),
+        contract.fields["MethodTable"].get("PerInstInfo", guessed.dictionaries),
         contract,
     )

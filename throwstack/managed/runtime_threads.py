@@ -30,6 +30,8 @@ _MAX_BLOCK = 0x2000
 _SEARCHED_STACK = 0x20000
 """How many bytes of a stack, from its base on, are searched for the address of the Thread."""
 _MAX_CONTRACT_THREADS = 1 << 14
+_SEEN = {(0x204, 0xA0), (0x1D8, 0x98), (0x1B8, 0x98), (0x130, 0x30), (0x148, 0x6C)}
+"""Where id and TEB are in .NET Core 2.1, 3.1, .NET 8, .NET 10 (x64) and .NET Core 2.1 (x86): tried first in a tie."""
 _TLS_DIRECTORY = 9
 _OPTIONAL_HEADER = 24
 _SLOTS = 64
@@ -119,7 +121,8 @@ class RuntimeThreads:
         for tid, teb in threads:
             votes.update({at for thread in pointers(teb) for at in self._offsets_in(thread, tid, teb)})
         most = max(votes.values(), default=0)
-        return tuple(at for at, count in votes.items() if count == most)
+        elected = [at for at, count in votes.items() if count == most]
+        return tuple(sorted(elected, key=lambda at: at not in _SEEN))
 
     def _offsets_in(self, thread: int, tid: int, teb: int) -> Iterator[Offsets]:
         """Yield each pair of offsets at which the structure at `thread` has the id of a thread and its TEB."""

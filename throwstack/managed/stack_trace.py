@@ -36,7 +36,8 @@ class RecordedStack:
 def recorded_stack(objects: HeapObjects, methods: Methods, address: int) -> RecordedStack:
     """Return the stack in the array at `address`, the value of `_stackTrace`; without frames if it is null.
 
-    At most 1,000 frames are read. Raises nothing: what cannot be read is a problem of the result. Raises BudgetSpent.
+    At most 1,000 frames are read. Raises nothing: what cannot be read, or is beyond the budget, is a problem of the
+    result.
     """
     if address == 0:
         return RecordedStack()

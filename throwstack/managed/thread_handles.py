@@ -72,6 +72,11 @@ class ThreadHandles:
         self._exposed_at, handle = self._search(thread, self._is_thread)
         return handle
 
+    @property
+    def thrown_at(self) -> int | None:
+        """Return the offset in a Thread of the handle to the last thrown exception; None if it is not known yet."""
+        return self._thrown_at
+
     def learnt(self) -> list[str]:
         """Return where a Thread has its handles, in words."""
         places = {"last thrown exception": self._thrown_at, "own object": self._exposed_at}

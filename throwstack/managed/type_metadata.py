@@ -126,15 +126,14 @@ class TypeMetadata:
 
     def _find(self, method_table: int) -> TypeRow:
         self._memory.spend()
-        if self._layout.contract is not None:
-            module = self._memory.word(method_table + self._layout.module)
-            metadata = self._modules.metadata(self._modules.base_of_contract(module))
-            rid = self._memory.memory.u32(method_table + self._layout.flags2) >> 8
-            if not 1 <= rid <= metadata.count(Table.TYPE_DEF):
-                message = f"the type at {method_table:#x} has no row in its image's metadata"
-                raise StructureError(message)
-            return TypeRow(metadata, rid)
         unproven, reason = None, f"no image is known for the type at {method_table:#x}"
+        if self._layout.contract is not None:
+            try:
+                return self._by_contract(method_table)
+            except BudgetSpent:
+                raise
+            except (StructureError, MetadataError) as error:
+                reason = str(error)
         sample = list(self._sample(method_table))
         for module, base in self._places(method_table):
             try:
@@ -152,6 +151,16 @@ class TypeMetadata:
         if unproven is None:
             raise StructureError(reason)
         return unproven
+
+    def _by_contract(self, method_table: int) -> TypeRow:
+        """Return the row that the contract leads to. Raises StructureError: it says less (.NET 9), or is wrong here."""
+        module = self._memory.word(method_table + self._layout.module)
+        metadata = self._modules.metadata(self._modules.base_of_contract(module))
+        rid = self._memory.memory.u32(method_table + self._layout.flags2) >> 8
+        if not 1 <= rid <= metadata.count(Table.TYPE_DEF):
+            message = f"the type at {method_table:#x} has no row in its image's metadata"
+            raise StructureError(message)
+        return TypeRow(metadata, rid)
 
     def _places(self, method_table: int) -> Iterator[tuple[int, int]]:
         """Yield (Module, base of an image) for each Module that the MethodTable may name."""

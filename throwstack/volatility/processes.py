@@ -23,6 +23,7 @@ from throwstack.files.image_path import ImagePages
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.managed.process_code import ManagedCode, ThreadsOf
+from throwstack.managed.ready_to_run import MethodIndexes
 from throwstack.names.symbols import Symbols
 from throwstack.pages.code_regions import CodeRegions
 from throwstack.pages.resolver import ResolvedPages
@@ -114,6 +115,7 @@ class ProcessReader:
         self._offsets = take(_Offsets, machine.layout)
         self._loader = LoaderReader(machine.layout, machine.pointer_size)
         self._wow64 = Wow64Reader(machine) if machine.is_64bit else None
+        self._method_indexes = MethodIndexes()
         self._last_trap_frame: tuple[Thread, TrapFrame | None] | None = None
 
     def describe(self, process: interfaces.objects.ObjectInterface) -> str:
@@ -247,7 +249,7 @@ class ProcessReader:
         """Return a side of a process, and its managed code. `tebs` returns the TEBs of that side."""
         sources = self.machine.sources
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
-        managed = ManagedCode(memory, images, regions, tebs)
+        managed = ManagedCode(memory, images, regions, tebs, self._method_indexes)
         other = names_outside_images(files, images, arch, sources.symbols)
         symbols = Symbols(
             images,
