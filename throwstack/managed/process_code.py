@@ -150,7 +150,7 @@ class ManagedCode:
         return None, problems[0]
 
     def exceptions_in_flight(self, tid: int) -> tuple[ManagedException, ...]:
-        """Return the objects that thread `tid` has in flight, the last thrown first, as far as the runtime keeps them."""
+        """Return the objects that thread `tid` has in flight and the runtime keeps, the last thrown first."""
         runtime = self.runtime
         if runtime is None:
             return ()
