@@ -8,8 +8,9 @@ import logging
 import pytest
 
 from tests.support.managed_code import CODE, compile_method, managed_code
-from tests.support.managed_heap import APP, RUNTIME, ForgedRuntime
+from tests.support.managed_heap import APP, RUNTIME, ForgedRuntime, Style
 from throwstack.core.memory import Memory
+from throwstack.core.registers import Arch
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.managed.process_code import ManagedCode
@@ -104,3 +105,16 @@ def test_what_fails_costs_an_answer_and_is_logged(
         assert code.name_outside(start + 4) is None
         assert code.last_thrown(4) == (None, "unexpected ZeroDivisionError")
     assert "managed code: unexpected ZeroDivisionError" in caplog.text
+
+
+def test_the_architecture_is_known_without_the_header_page_of_the_runtime() -> None:
+    process = ForgedRuntime(Style.ABSOLUTE, Arch.X86)
+    thrown = process.exception("Shop.OrderException", "no stock")
+    process.thread(0x10, thrown)
+    process.thread(0x14)
+    code = managed_code(process)
+    assert code.last_thrown(0x10)[0] is not None
+    del process.pages[RUNTIME]
+    runtime = managed_code(process).runtime
+    assert runtime is not None
+    assert runtime.pointer_size == 4
