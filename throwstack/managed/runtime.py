@@ -203,12 +203,6 @@ def _arch(module: RuntimeModule, images: ImageMap) -> Arch:
     return next(known, Arch.X64)
 
 
-def _arch(runtime: Image, images: ImageMap) -> Arch:
-    """Return the architecture of the process: by the headers of the runtime's image, or if they are lost of another."""
-    headers = (image.headers for image in (runtime, *images))
-    return next((known.arch for known in headers if known is not None), Arch.X64)
-
-
 def _layout(module: RuntimeModule, pointer_size: int) -> RuntimeLayout:
     contract = module.contract
     if contract is not None and contract.pointer_size == pointer_size:
