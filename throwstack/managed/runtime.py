@@ -75,7 +75,9 @@ class Runtime:
         is_framework = module.family.is_framework
         self._exceptions = ExceptionObjects(self._objects, kind, self.methods, is_framework=is_framework)
         self._threads = RuntimeThreads(self._memory, layout, module.image, threads)
-        self._handles = ThreadHandles(self._objects, kind, LikelyException(self._objects, kind, self.methods), layout)
+        self._handles = ThreadHandles(
+            self._objects, kind, LikelyException(self._objects, kind, self.methods, layout), layout
+        )
         self._nested = NestedExceptions(self._memory, layout, kind)
         self._last: dict[int, LastThrown] = {}
 
