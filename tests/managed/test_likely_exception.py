@@ -39,3 +39,16 @@ def test_an_object_without_a_failure_or_a_stack_is_not_taken_for_one(hresult: in
     thrown = without_library(process).runtime().last_thrown(0x10)
     assert thrown.exception is None
     assert thrown.reason == "no exception was found in the runtime's structure of this thread"
+
+
+@pytest.mark.parametrize("style", [Style.CONTRACT, Style.ABSOLUTE])
+def test_an_object_whose_type_is_absent_keeps_its_message_and_stack(style: Style) -> None:
+    process = ForgedRuntime(style)
+    stack = process.trace((APP, STACK, process.types["Shop.Program"].methods["Main"], 0))
+    order = process.exception("Shop.OrderException", "no stock", 0x80131601, _stackTrace=stack)
+    process.word(order, 0x7EEE0000)
+    found = process.thrown(order)
+    assert (found.type_name, found.bases, found.message) == ("", (), "no stock")
+    assert [frame.method.name for frame in found.stack] == ["Shop.Program.Main"]
+    assert found.reasons[0] == LABEL
+    assert found.reasons[1].startswith("class not readable")

@@ -35,7 +35,7 @@ class ExceptionPlaces:
 class ExceptionClass:
     """The class System.Exception of one process."""
 
-    __slots__ = ("_base", "_known", "_layout", "_objects", "_places", "is_guessed")
+    __slots__ = ("_base", "_is_guessed", "_known", "_layout", "_objects", "_places", "_taken")
 
     def __init__(self, objects: HeapObjects, layout: RuntimeLayout) -> None:
         """Both are of the same process."""
@@ -44,8 +44,8 @@ class ExceptionClass:
         self._places: ExceptionPlaces | None = None
         self._known: dict[int, bool] = {}
         self._base = self._base_of_contract()
-        self.is_guessed = False
-        """Whether the class could not be read, and objects are taken for exceptions by how they are filled."""
+        self._is_guessed = False
+        self._taken: set[int] = set()
 
     def _base_of_contract(self) -> int:
         """Return the MethodTable of System.Exception by the contract, 0 if it does not say."""
@@ -61,6 +61,8 @@ class ExceptionClass:
         memory = self._objects.memory
         if not memory.is_pointer(address):
             return False
+        if address in self._taken:
+            return True
         try:
             table = self._objects.method_table(address)
         except MemoryUnreadable:
@@ -83,36 +85,50 @@ class ExceptionClass:
                 return True
         return False
 
-    def adopt(self, address: int, places: ExceptionPlaces) -> bool:
-        """Take the object at `address` for an exception, with its fields at `places`; say whether its class has a base.
+    def adopt(self, address: int, places: ExceptionPlaces) -> None:
+        """Take the object at `address` for an exception, with its fields at `places`.
 
-        The class next to the last one in the chain, whose base is System.Object, is then System.Exception.
+        If the chain of its bases is whole, the class next to the last one, whose base is System.Object, is taken for
+        System.Exception, and with it all that derive from it. Else this object alone is taken for an exception.
         """
-        table = self._objects.method_table(address)
-        chain = list(self._objects.tables.chain(table))
-        if self._base or len(chain) < _SHORTEST_CHAIN or self._objects.tables.parent(chain[-1]) != 0:
-            return False
-        self._base, self._places, self.is_guessed = chain[-2], places, True
-        self._known.clear()
-        return True
+        try:
+            chain = list(self._objects.tables.chain(self._objects.method_table(address)))
+        except MemoryUnreadable:
+            return
+        self._places = places
+        is_whole = len(chain) >= _SHORTEST_CHAIN and self._objects.tables.parent(chain[-1]) == 0
+        if is_whole and not self._base:
+            self._base, self._is_guessed = chain[-2], True
+            self._known.clear()
+        else:
+            self._taken.add(address)
+
+    def is_guess(self, address: int) -> bool:
+        """Say whether the object at `address` was taken for an exception, because its class could not be read."""
+        return self._is_guessed or address in self._taken
 
     @property
     def places(self) -> ExceptionPlaces:
         """Return where the fields are; of a process in which an exception was found. Raises BudgetSpent."""
-        if self._places is None:
-            self._places = self._places_of_contract() or self._places_by_name()
-        return self._places
+        if self._places is not None:
+            return self._places
+        found = self._places_of_contract() or self._places_by_name()
+        if found is not None:
+            self._places = found
+        return found or ExceptionPlaces()
 
     def _places_of_contract(self) -> ExceptionPlaces | None:
         contract = self._layout.contract
         known = {} if contract is None else contract.fields.get("Exception", {})
         return ExceptionPlaces(*map(known.get, _FIELDS)) if _FIELDS[0] in known else None
 
-    def _places_by_name(self) -> ExceptionPlaces:
+    def _places_by_name(self) -> ExceptionPlaces | None:
+        if not self._base:
+            return None
         try:
             known = self._objects.types.fields(self._base)
         except BudgetSpent:
             raise
         except (StructureError, MetadataError):
-            return ExceptionPlaces()
+            return None
         return ExceptionPlaces(*(known[name].offset if name in known else None for name in _FIELDS))

@@ -112,7 +112,7 @@ class ExceptionObjects:
         names = [name for _, name in chain]
         unnamed = [(index, item) for index, (item, name) in enumerate(chain) if not name]
         places = self._kind.places
-        found.reasons += [_GUESSED] if self._kind.is_guessed else []
+        found.reasons += [_GUESSED] if self._kind.is_guess(found.address) else []
         found.reasons += [self._why_nameless(named, "a base class" if index else "class") for index, named in unnamed]
         shown = [self._objects.generics.name(item) if name else "" for item, name in chain]
         text, has_text = found.string(places.message, "message")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The last thrown exception where System.Exception cannot be recognised, because its metadata or types are absent.
 
-A dump may lack the pages of the runtime's library that name System.Exception. The handle in a Thread still leads to the
-object, and the object still has its message and its stack. So in runtimes without a contract, an object is taken for an
-exception if it is where the versions that were seen keep the last thrown one, and is filled as an exception is: a
-failure HRESULT, a message that is null or a string, and a recorded stack with a genuine method in it. This is a guess,
-and is labelled as one.
+A dump may lack pages of the runtime's library that name System.Exception, or those of MethodTables. The handle in a
+Thread still leads to the object, and the object still has its message and its stack. So an object is taken for an
+exception if it is where a contract says, or the versions that were seen keep, the last thrown one, and is filled as an
+exception is: a failure HRESULT, a message that is null or a string, and a recorded stack with a genuine method in it.
+This is a guess, and is labelled as one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from throwstack.core.memory import MemoryUnreadable
 from throwstack.managed.exception_class import ExceptionClass, ExceptionPlaces
 from throwstack.managed.heap_objects import HeapObjects
 from throwstack.managed.methods import Methods
+from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import BudgetSpent, StructureError
 from throwstack.managed.stack_trace import recorded_stack
 
@@ -30,10 +31,11 @@ _FAILURE = 0x80000000
 class LikelyException:
     """Recognises exceptions of one process by how they are filled."""
 
-    __slots__ = ("_kind", "_methods", "_objects")
+    __slots__ = ("_kind", "_layout", "_methods", "_objects")
 
-    def __init__(self, objects: HeapObjects, kind: ExceptionClass, methods: Methods) -> None:
-        """All three are of the same process."""
+    def __init__(self, objects: HeapObjects, kind: ExceptionClass, methods: Methods, layout: RuntimeLayout) -> None:
+        """All four are of the same process."""
+        self._layout = layout
         self._objects = objects
         self._kind = kind
         self._methods = methods
@@ -43,10 +45,12 @@ class LikelyException:
 
         If so, its class is from then on taken for one that derives from System.Exception. Raises BudgetSpent.
         """
-        for places in _PLACES[self._objects.memory.size]:
+        known = self._kind.places
+        for places in (known, *_PLACES[self._objects.memory.size]) if self._layout.contract is None else (known,):
             try:
                 if self._is_filled(address, places):
-                    return self._kind.adopt(address, places)
+                    self._kind.adopt(address, places)
+                    return True
             except BudgetSpent:
                 raise
             except (MemoryUnreadable, StructureError):

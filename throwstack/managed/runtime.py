@@ -75,7 +75,9 @@ class Runtime:
         is_framework = module.family.is_framework
         self._exceptions = ExceptionObjects(self._objects, kind, self.methods, is_framework=is_framework)
         self._threads = RuntimeThreads(self._memory, layout, module.image, threads)
-        self._handles = ThreadHandles(self._objects, kind, LikelyException(self._objects, kind, self.methods), layout)
+        self._handles = ThreadHandles(
+            self._objects, kind, LikelyException(self._objects, kind, self.methods, layout), layout
+        )
         self._nested = NestedExceptions(self._memory, layout, kind)
         self._last: dict[int, LastThrown] = {}
 
@@ -141,13 +143,13 @@ class Runtime:
         There are several where a catch or finally block threw, as far as the runtime keeps the first one.
         """
         last = self.last_thrown(tid).exception
-        thread, thrown_at = self._threads.thread(tid), self._handles.thrown_at
-        if last is None or thread is None or thrown_at is None:
-            return () if last is None else (last,)
+        if last is None:
+            return ()
         self._memory.begin()
         found = [last]
         try:
-            others = self._nested.of_thread(thread.address, thrown_at)
+            thread, thrown_at = self._threads.thread(tid), self._handles.thrown_at
+            others = [] if thread is None or thrown_at is None else self._nested.of_thread(thread.address, thrown_at)
             found += [self._exceptions.read(address) for address in others if address != last.address]
         except (MemoryUnreadable, StructureError):
             pass

@@ -55,10 +55,12 @@ class ThreadHandles:
     def last_thrown(self, thread: RuntimeThread) -> Handle:
         """Return the handle to the last thrown exception of `thread`. Raises BudgetSpent."""
         if self._thrown_at is not None:
-            handle = self._through(thread.address + self._thrown_at, self._exceptions.is_exception)
-            return (
-                handle if handle.target or handle.reason else Handle(0, "the runtime keeps no exception of this thread")
-            )
+            place = thread.address + self._thrown_at
+            handle = self._through(place, self._exceptions.is_exception)
+            if handle.reason:
+                likely = self._through(place, self._likely.adopts)
+                return likely if likely.target else handle
+            return handle if handle.target else Handle(0, "the runtime keeps no exception of this thread")
         self._thrown_at, handle = self._search(thread, self._exceptions.is_exception)
         if self._thrown_at is None:
             self._thrown_at, handle = self._search(thread, self._likely.adopts, _KNOWN_FROM, _KNOWN_END)
