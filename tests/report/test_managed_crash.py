@@ -25,14 +25,14 @@ class Code:
 
     runtime = _Runtime()
 
-    def __init__(self, found: ManagedException | None) -> None:
-        self.found = found
+    def __init__(self, found: ManagedException | None, others: tuple[ManagedException, ...] = ()) -> None:
+        self.found, self.others = found, others
 
     def last_thrown(self, _tid: int) -> tuple[ManagedException | None, str]:
         return self.found, "the heap is lost" if self.found is None else ""
 
     def exceptions_in_flight(self, _tid: int) -> tuple[ManagedException, ...]:
-        return () if self.found is None else (self.found,)
+        return () if self.found is None else (self.found, *self.others)
 
     def exceptions_on_stack(self, _low: int, _high: int) -> tuple[ManagedException, ...]:
         return ()
@@ -41,8 +41,17 @@ class Code:
         return address in _RUNTIME_ADDRESSES
 
 
-def crash(text: str, *recorded: str, is_lost: bool = False) -> CrashReport:
-    """Report on the stack `text`, whose object has recorded the managed frames and, before them, `recorded`."""
+def crash(
+    text: str,
+    *recorded: str,
+    is_lost: bool = False,
+    inner: tuple[ManagedException, ...] = (),
+    others: tuple[ManagedException, ...] = (),
+) -> CrashReport:
+    """Report on the stack `text`, whose object has recorded the managed frames and, before them, `recorded`.
+
+    `inner` are its inner exceptions, and `others` are further objects in flight on the thread.
+    """
     stuck, target = thrown(text)
     names = target.symbols.given
     for address, name in names.items():
@@ -57,7 +66,7 @@ def crash(text: str, *recorded: str, is_lost: bool = False) -> CrashReport:
         if names[frame.ip].kind is SymbolKind.CLR
     ]
     earlier = [ManagedFrame(0, 0, 0, ManagedMethod(name, module="shop.dll")) for name in recorded]
-    found = ManagedException("Shop.OrderException", (), "no", 0x80131601, 0x400, 0, (), (*earlier, *passed))
+    found = ManagedException("Shop.OrderException", (), "no", 0x80131601, 0x400, 0, inner, (*earlier, *passed))
     site = CrashSite(
         target=target,
         process=ProcessSummary(4, "shop.exe"),
@@ -67,7 +76,7 @@ def crash(text: str, *recorded: str, is_lost: bool = False) -> CrashReport:
         region_of=lambda _: "",
         substitutes=frozenset(),
         blocked_since=lambda: None,
-        managed=Code(None if is_lost else found),  # type: ignore[arg-type]
+        managed=Code(None if is_lost else found, others),  # type: ignore[arg-type]
     )
     return make_crash(stuck, site)
 
@@ -124,3 +133,31 @@ def test_an_exception_that_the_runtime_raised_twice_is_said_to_be_the_same() -> 
     )
     assert [item.object_address for item in found.exceptions] == [0x400, 0x400]
     assert found.notes[-1].startswith("the runtime raised the same exception before, at 0x400300")
+
+
+SECOND = "[0xE0434352 80131601] KERNELBASE!RaiseException < coreclr!Throw < shop!Shop.Program.Main()"
+FIRST = ManagedException(
+    "System.ApplicationException",
+    (),
+    "first",
+    0x80131600,
+    0x500,
+    0,
+    (),
+    (ManagedFrame(0, 0, 0, ManagedMethod("Shop.Orders.Read", "()", module="shop.dll")),),
+)
+
+
+def test_an_exception_in_flight_that_windows_knows_nothing_of_is_a_note() -> None:
+    (note,) = crash(SECOND, others=(FIRST,)).notes
+    assert note == (
+        'raised while System.ApplicationException "first", HRESULT 0x80131600 COR_E_APPLICATION was being handled, '
+        "thrown at shop!Shop.Orders.Read() (object 0x500)"
+    )
+
+
+def test_an_inner_exception_that_is_still_in_flight_is_said_once() -> None:
+    found = crash(SECOND, inner=(FIRST,), others=(FIRST,))
+    assert found.notes == ()
+    assert found.exception is not None
+    assert [item.address for item in found.exception.inner] == [0x500]

@@ -18,7 +18,7 @@ from throwstack.core.sides import Side
 from throwstack.core.text import escape
 from throwstack.dispatch.raisers import is_in_raiser
 from throwstack.dispatch.saved_exception import SavedException
-from throwstack.exceptions.clr import CLR, CLR_OLD
+from throwstack.exceptions.clr import CLR, CLR_OLD, managed_title
 from throwstack.exceptions.describe import describe
 from throwstack.exceptions.faults import is_fault
 from throwstack.exceptions.managed_throw import ManagedThread, managed_throw
@@ -36,7 +36,7 @@ from throwstack.report.crash_report import (
     ProcessSummary,
 )
 from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkReport, walk_report
-from throwstack.report.managed_report import inner_exceptions, logical_stack, names_of_stack
+from throwstack.report.managed_report import inner_exceptions, logical_stack, names_of_stack, objects_of
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.report.verdict import verdict
 from throwstack.stuck.error_box import box_text
@@ -107,7 +107,9 @@ class _CrashMaker:
                 throwing = stack
                 self._notes += _about_the_throw(walk)
         self._notes += _about_the_others(stuck, exceptions)
-        self._notes += self._about_the_taken()
+        taken = [(item, self._exception(item, None)) for item in stuck.taken]
+        self._notes += self._about_the_taken(taken)
+        self._notes += self._about_the_in_flight([*exceptions, *(made for _, made in taken)])
         if exceptions:
             where, signed = exceptions[0].thrown_at, exceptions[0].signature
         else:
@@ -150,19 +152,36 @@ class _CrashMaker:
             found.append(replace(made, role=stuck.role_of(index), thrown_at=where, signature=signed))
         return found
 
-    def _about_the_taken(self) -> Iterator[str]:
+    def _about_the_taken(self, taken: Sequence[tuple[SavedException, ExceptionReport]]) -> Iterator[str]:
         """Yield a note about each exception that a handler has taken, but none about those that have the row itself."""
         exceptions = self._stuck.exceptions
         shown = {exception.context.address for exception in exceptions}
-        for item in self._stuck.taken:
+        for item, made in taken:
             if item.context.address not in shown:
-                thrown = f"{item.record.code:#010x}{_title_of_runtime(self._exception(item, None))}"
+                thrown = f"{item.record.code:#010x}{_title_of_runtime(made)}"
                 is_outer = exceptions and item.context.registers.sp > exceptions[0].context.registers.sp
                 where = "further out on this stack" if is_outer else "on this stack"
                 yield (
                     f"{where} {thrown} was raised at {item.record.address:#x}; "
                     f"a handler seems to have taken it ({item.where})"
                 )
+
+    def _about_the_in_flight(self, reports: Sequence[ExceptionReport]) -> Iterator[str]:
+        """Yield a note about each exception object of .NET in flight that none of `reports` has, nor as an inner one.
+
+        Example: a catch block throws. .NET 10 has not raised the first exception in Windows, and on x86 nothing of its
+        dispatch is left on the stack. The runtime keeps its object.
+        """
+        managed, symbols = self._site.managed, self._site.target.symbols
+        if managed is None or managed.runtime is None or not reports:
+            return
+        shown = {address for report in reports for address in objects_of(report)}
+        for found in managed.exceptions_in_flight(self._site.tid):
+            if found.address not in shown:
+                stack = logical_stack(found, symbols)
+                where = f" at {stack[0].name}" if stack else ""
+                title = escape(managed_title(found), _TITLE_LIMIT)
+                yield f"raised while {title} was being handled, thrown{where} (object {found.address:#x})"
 
     def _part(self, name: str) -> Guard:
         return Guard(lambda reason: self._notes.append(f"{name}: {reason}"))

@@ -8,14 +8,14 @@ prints a line there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from throwstack.core.text import escape
 from throwstack.managed.managed_exception import ManagedException, ManagedFrame
 from throwstack.managed.process_code import module_of, text_of
 from throwstack.names.symbols import Name, SymbolKind, Symbols
-from throwstack.report.crash_report import InnerException
+from throwstack.report.crash_report import ExceptionReport, InnerException
 from throwstack.report.frame_report import WHOLE, FrameReport
 from throwstack.report.values import Hexadecimal, hexadecimal
 
@@ -51,6 +51,18 @@ def logical_stack(found: ManagedException, symbols: Symbols) -> tuple[FrameRepor
         elif frame.is_end_of_earlier_stack and shown:
             shown[-1] = replace(shown[-1], is_end_of_earlier_stack=True)
     return tuple(_recorded(number, frame, symbols) for number, frame in enumerate(shown))
+
+
+def objects_of(report: ExceptionReport) -> Iterator[int]:
+    """Yield the addresses of the exception object in `report` and of all its inner ones."""
+    if report.object_address is not None:
+        yield report.object_address
+    pending = list(report.inner)
+    while pending:
+        inner = pending.pop()
+        pending += inner.inner
+        if inner.address is not None:
+            yield inner.address
 
 
 def names_of_stack(frames: Sequence[FrameReport]) -> list[Name]:
