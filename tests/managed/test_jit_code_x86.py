@@ -9,6 +9,10 @@ import struct
 import pytest
 
 from tests.support.jit_memory import MethodNames, OneRegion
+from tests.unwind.x86.assemble import EBP, EDI, ESI, Assembler, ret
+from tests.unwind.x86.machine import TEXT
+from tests.unwind.x86.written_stack import Stack, walk
+from throwstack.core.frames import Trust
 from throwstack.core.memory import memory_of
 from throwstack.managed.jit_code_x86 import JitCodeX86
 
@@ -61,7 +65,8 @@ def test_each_address_of_the_code_leads_to_its_method(heap: Heap, name: str, cod
     for address in range(start, start + len(code)):
         found = jit(heap).function_at(address)
         assert found is not None
-        assert (found.name, found.has_frame_pointer, found.entry) == (name, has_ebp, None)
+        is_in_body = start + 5 <= address <= start + len(code) - 4
+        assert (found.name, found.has_frame_pointer, found.entry) == (name, has_ebp and is_in_body, None)
         assert found == known.function_at(address)
     assert known.function_at(start + len(code)) is None
     assert known.function_at(start - 1) is None
@@ -84,6 +89,50 @@ def test_regions_that_are_no_code_are_not_searched(heap: Heap) -> None:
     assert jit(heap, OneRegion(HEAP, HEAP + 0x1000, is_executable=False)).method_at(start) is None
     assert jit(heap, OneRegion(start, HEAP + 0x1000)).method_at(start) is None
     assert jit(heap, OneRegion(HEAP, HEAP + 0x1000)).method_at(start) is not None
+
+
+@pytest.mark.parametrize("has_symbols", [True, False])
+def test_managed_frames_are_unwound_by_their_gc_info(has_symbols: bool) -> None:
+    """A callee was called by NoFrame, that by a catch block of Main, that by native code.
+
+    The dispatcher enters the catch block: no instruction of Main leads there. NoFrame has two words of locals, and its
+    ebp is Main's.
+    """
+    native = Assembler(TEXT)
+    native.label("BaseThreadStart").emit("33ed ffd0").label("back in start").emit("cc").align()
+    native.label("callee").emit(ret()).align()
+    made = Heap()
+    main = bytes.fromhex("55 8b ec 57 56 eb 04 90 90 ff d0 5e 5f 5d c3")
+    made.method("Main", main, bytes([len(main), 0x80 | 0x01, 0x80 | 0x16, 0xBB, 0xBC, 0xBE, 0xBF, 0x26]))
+    leaf = bytes.fromhex("57 56 83 ec 08 ff d0 83 c4 08 5e 5f c3")
+    made.method("NoFrame", leaf, bytes([len(leaf), 0x80 | 0x21, 0x80 | 0x02, 0x80 | 0x16, 0x28]))
+    back_in_leaf, back_in_catch = made.starts["NoFrame"] + 7, made.starts["Main"] + 11
+    stack = Stack(
+        *("esp", back_in_leaf, "leaf", 0x1111, 0x2222, 0x51, 0xD1, back_in_catch),
+        *("main", 0x3333, 0x52, 0xD2, "ebp", 0, native.labels["back in start"], 0, 0, 0),
+    )
+    registers = {
+        "eip": native.labels["callee"],
+        "esp": stack["esp"],
+        "ebp": stack["ebp"],
+        "esi": 5,
+        "edi": 0xD,
+        "ebx": 0xB,
+    }
+    found = walk(
+        native,
+        stack,
+        registers,
+        has_symbols=has_symbols,
+        segments=made.segments(),
+        source=lambda memory: JitCodeX86(memory, MethodNames(made.descs)),
+    )
+    assert [frame.ip for frame in found.frames] == [
+        *(native.labels["callee"], back_in_leaf, back_in_catch, native.labels["back in start"]),
+    ]
+    assert Trust.SCAN not in {frame.trust for frame in found.frames}
+    saved = [[frame.registers.gpr[number] for number in (ESI, EDI, EBP)] for frame in found.frames[2:]]
+    assert saved == [[0x51, 0xD1, stack["ebp"]], [0x52, 0xD2, 0]]
 
 
 def test_no_bytes_raise_an_error(heap: Heap) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from throwstack.core.guard import Guard
 from throwstack.core.memory import Memory, MemoryUnreadable
@@ -103,7 +103,7 @@ class ManagedCode:
             found = self._code.function_at(address)
             if found is None or found.name:
                 return found
-            return OutsideFunction(self._why_nameless(address), "", found.base, found.entry, found.has_frame_pointer)
+            return replace(found, source=self._why_nameless(address))
         return None
 
     def name_outside(self, address: int) -> Name | None:

@@ -55,7 +55,7 @@ def through_method(source: Managed, *, at_entry: bool = False) -> tuple[Walk, li
         registers = {"eip": JIT + 1, "esp": stack["method"], "ebp": stack["outer"], "eax": 0}
         expected = [JIT + 1, *expected[2:]]
     text = (code + OPAQUE).ljust(0x100, b"\xcc")
-    return walk(asm, stack, registers, segments={JIT: text}, sources=[source]), expected
+    return walk(asm, stack, registers, segments={JIT: text}, source=lambda _: source), expected
 
 
 def test_ebp_leads_to_the_caller_of_a_method_past_words_that_a_scan_would_take() -> None:

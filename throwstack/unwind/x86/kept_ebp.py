@@ -46,7 +46,8 @@ class KeptEbp:
         known = self._known(place)
         if known is None:
             return None
-        caller = caller_at(bp, self.callees.popped_bytes(place.ip), self.code.memory)
+        popped = self.callees.popped_bytes(place.ip) if known.frame is None else known.frame.parameters_size
+        caller = caller_at(bp, popped, self.code.memory)
         if caller is None or not self.calls.is_return_address(caller.return_address):
             return None
         note = "" if known.name else known.source

@@ -79,7 +79,7 @@ class Rules:
         self._memory = images.memory
         self._is_traced = False
         self._source = source
-        outside = CodeOutside(images) if outside is None else outside
+        outside = self._outside = CodeOutside(images) if outside is None else outside
         self._code = Code(images, symbols, outside)
         self._callees = Callees(self._code)
         self._prologues = Prologues(self._code, self._callees)
@@ -106,10 +106,16 @@ class Rules:
         return self._code.work_done
 
     def record(self, place: Place) -> FrameData | None:
-        """Return the FrameData or FPO record that covers the ip of `place`, or None if there is none."""
+        """Return the FrameData or FPO record that covers the ip of `place`, or None if there is none.
+
+        Outside the images, a source of functions may describe the frame.
+        """
         address = place.ip - (1 if place.is_return_address else 0)
         image = self.images.find(address)
-        if self._source is None or image is None:
+        if image is None:
+            known = self._outside.function(address)
+            return None if known is None else known.frame
+        if self._source is None:
             return None
         return self._source.frame_data(image, address - image.base)
 
