@@ -14,7 +14,8 @@ From the ground up:
 - `runtime_module`, `runtime_threads`, `thread_handles`, `nested_exceptions`: the runtime's image, its structures of the
   threads, and the exceptions of each; `likely_exception`, `stack_exceptions`: what is left where much is absent.
 - `jit_code`, `jit_code_x86` with `gc_info_x86`: from an address in JIT-compiled code to its method and unwind data.
-- `precompiled_functions`, `native_format`, `ready_to_run`: from an address in precompiled code to its method.
+- `precompiled_functions`, `native_format`, `ready_to_run`, `ngen`, `precompiled`: from an address in precompiled
+  code to its method.
 - `runtime`: the entry point, the runtime of one process; `structure_summary`: what was learnt of its structures.
 - `crash_buffer`: what an application of NativeAOT, which has none of these structures, wrote of itself.
 """

@@ -8,6 +8,7 @@ of an array or table to another one, so that the bytes of the section that has i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import blake2b
 
 from throwstack.core.memory import PAGE_SIZE, Memory
 from throwstack.managed.metadata_error import MetadataError
@@ -44,6 +45,12 @@ class NativeSection:
     def is_whole(self) -> bool:
         """Say whether no page of the section is absent."""
         return not self._absent
+
+    @property
+    def digest(self) -> bytes:
+        """Return a digest of the bytes, and of which pages are absent."""
+        absent = ",".join(str(page - self._address) for page in sorted(self._absent))
+        return blake2b(self.data, digest_size=20, person=blake2b(absent.encode(), digest_size=16).digest()).digest()
 
     def fixed(self, offset: int, size: int) -> int:
         """Return the unsigned number of `size` bytes at `offset`."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.managed.cli_header import CliHeader
@@ -26,6 +28,8 @@ _MAX_SECTIONS = 64
 _FUNCTIONS, _METHODS, _INSTANCES, _COLD_PARTS = 102, 103, 109, 120
 _COMPONENT = 0x20
 _MAX_DEPTH = 32
+_MAX_INDEXED = 1 << 19
+"""The most methods that are kept of all images; the largest image of .NET 8 has 37,000."""
 _INSTANTIATION, _SLOT, _MEMBER_REF, _CONSTRAINED, _OWNER_TYPE, _UPDATE_CONTEXT = 0x04, 0x08, 0x10, 0x20, 0x40, 0x80
 """Flags of a method's signature."""
 _PRIMITIVES = frozenset({*range(0x01, 0x0F), 0x16, 0x18, 0x19, 0x1C, 0x3E})
@@ -36,20 +40,51 @@ _ARRAY, _GENERIC_INSTANCE = 0x14, 0x15
 """Types by their first byte: with nothing after it, with a number, with a type, with a number and a type."""
 
 
+Methods = Mapping[int, tuple[int, bool]]
+"""By the number of a method's first function: its row in MethodDef, and whether it is an instance."""
+
+
+class MethodIndexes:
+    """Inverted sections of images, kept by the sections' bytes, for all processes of a dump."""
+
+    __slots__ = ("_by_digest", "_methods")
+
+    def __init__(self) -> None:
+        """Make an empty cache."""
+        self._by_digest: dict[tuple[bytes, ...], Methods] = {}
+        self._methods = 0
+
+    def get(self, sections: Sequence[NativeSection], make: Callable[[], Methods]) -> Methods:
+        """Return what `make` makes of `sections`, or has made of ones with the same bytes."""
+        key = tuple(section.digest for section in sections)
+        if key not in self._by_digest:
+            made = make()
+            self._methods += len(made)
+            if self._methods > _MAX_INDEXED:
+                self._by_digest.clear()
+                self._methods = len(made)
+            self._by_digest[key] = made
+        return self._by_digest[key]
+
+
 class ReadyToRun:
-    """The precompiled methods of one x64 ReadyToRun image. Nothing is inverted before the first look-up."""
+    """The precompiled methods of one ReadyToRun image. Nothing is inverted before the first look-up."""
 
-    __slots__ = ("_cold", "_first", "_functions", "_header", "_memory", "_methods", "_sections", "is_whole", "version")
+    __slots__ = (
+        *("_cold", "_first", "_functions", "_header", "_indexes", "_memory", "_methods", "_sections"),
+        *("is_whole", "version"),
+    )
 
-    def __init__(self, memory: Memory, header: CliHeader) -> None:
-        """`header` is that of an image that is laid out in `memory`.
+    def __init__(self, memory: Memory, header: CliHeader, indexes: MethodIndexes | None = None) -> None:
+        """`header` is that of an image that is laid out in `memory`. Inverted sections are taken from `indexes`.
 
         Raises:
             MetadataError: the image has no ReadyToRun code of its own, or its header is absent or damaged.
         """
         self._memory = memory
         self._header = header
-        self._methods: dict[int, tuple[int, bool]] | None = None
+        self._indexes = MethodIndexes() if indexes is None else indexes
+        self._methods: Methods | None = None
         self._first: list[int] = []
         self._cold: list[tuple[int, int]] = []
         self.is_whole = True
@@ -60,7 +95,10 @@ class ReadyToRun:
             message = f"the ReadyToRun header of the image at {header.base:#x} is not readable at {error.address:#x}"
             raise MetadataError(message) from error
         rva, size = self._sections[_FUNCTIONS]
-        self._functions = PrecompiledFunctions(memory, header.address(rva), size // 12)
+        is_x86 = header.is_pe32
+        self._functions = PrecompiledFunctions(
+            memory, header.address(rva), size // (8 if is_x86 else 12), is_x86=is_x86
+        )
 
     def _open(self) -> tuple[tuple[int, int], dict[int, tuple[int, int]]]:
         """Return the format's version, and RVA and size of each section by its type."""
@@ -117,24 +155,24 @@ class ReadyToRun:
         self.is_whole = self.is_whole and section.is_whole
         return section
 
-    def _invert(self) -> dict[int, tuple[int, bool]]:
-        """Return each method by the number of its first function: its row in MethodDef, and if it is an instance."""
-        found: dict[int, tuple[int, bool]] = {}
+    def _invert(self) -> Methods:
+        """Return each method by the number of its first function."""
         methods, instances = self._section(_METHODS), self._section(_INSTANCES)
-        if methods is not None:
-            for number, offset in methods.array():
-                try:
-                    found[_entry_point(methods, offset)] = (number + 1, False)
-                except MetadataError:
-                    self.is_whole = False
-        if instances is not None:
-            for offset in instances.hash_table():
-                try:
-                    rid, after = _Signature(instances, offset).method()
-                    found[_entry_point(instances, after)] = (rid, True)
-                except MetadataError:
-                    self.is_whole = False
-        return found
+        sections = [section for section in (methods, instances) if section is not None]
+        return self._indexes.get(sections, lambda: dict(_inverted(methods, instances)))
+
+
+def _inverted(methods: NativeSection | None, instances: NativeSection | None) -> Iterator[tuple[int, tuple[int, bool]]]:
+    """Yield the methods of the sections, instances last. What cannot be read is left out."""
+    if methods is not None:
+        for number, offset in methods.array():
+            with suppress(MetadataError):
+                yield _entry_point(methods, offset), (number + 1, False)
+    if instances is not None:
+        for offset in instances.hash_table():
+            with suppress(MetadataError):
+                rid, after = _Signature(instances, offset).method()
+                yield _entry_point(instances, after), (rid, True)
 
 
 def _entry_point(section: NativeSection, offset: int) -> int:
