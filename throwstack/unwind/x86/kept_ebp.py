@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Steps by ebp out of code outside the images whose source says that it keeps a frame pointer.
 
-.NET's JIT compiler gives every x86 function such a frame, if its GC info does not say otherwise: `push ebp; mov ebp,
-esp` first, and ebp stays until the epilogue. So the caller is known without decoding the function. Only code that was
-interrupted in these two instructions has not set ebp yet; other rules find its caller.
+.NET's JIT compiler gives most x86 methods such a frame, and their GC info says so: `push ebp; mov ebp, esp` first, and
+ebp stays until the epilogue. So the caller is known without decoding the function. Only code that was interrupted in
+these two instructions has not set ebp yet; other rules find its caller.
 
 What was called before the return address does not count: .NET calls its methods through stubs, which it changes.
 """
@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from throwstack.core.frames import StackBounds, Trust
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.unwind.code_outside import CodeOutside, OutsideFunction
-from throwstack.unwind.x86.call_frame import Place
+from throwstack.unwind.x86 import frame_data
+from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.callees import Callees
 from throwstack.unwind.x86.candidates import Candidate, Rule
 from throwstack.unwind.x86.code import Code
+from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.fixed_layouts import caller_at
 from throwstack.unwind.x86.return_address import Fit, ReturnAddresses
 
@@ -46,12 +48,22 @@ class KeptEbp:
         known = self._known(place)
         if known is None:
             return None
-        popped = self.callees.popped_bytes(place.ip) if known.frame is None else known.frame.parameters_size
-        caller = caller_at(bp, popped, self.code.memory)
+        caller = self._caller(place, bp, known)
         if caller is None or not self.calls.is_return_address(caller.return_address):
             return None
         note = "" if known.name else known.source
         return Candidate(Rule.GENERATED_CHAIN, caller, Fit.POSSIBLE, note, trust=Trust.FRAME_POINTER)
+
+    def _caller(self, place: Place, bp: int, known: OutsideFunction) -> Caller | None:
+        """Return the caller by ebp, with the registers that the function has saved as far as the source knows them."""
+        memory, data = self.code.memory, known.frame
+        if data is None:
+            return caller_at(bp, self.callees.popped_bytes(place.ip), memory)
+        popped = data.parameters_size
+        for found in frame_data.callers(data, place, 0, memory, popped):
+            if isinstance(found, frame_data.RecordedCaller) and found.caller.slot == (bp + 4) & MASK:
+                return found.caller
+        return caller_at(bp, popped, memory)
 
     def _known(self, place: Place) -> OutsideFunction | None:
         """Return what is known of the function of `place`, if that is that ebp is set and kept there."""
