@@ -247,3 +247,6 @@ def test_a_precompiled_method_is_named_by_the_runtime_before_any_symbol(exportin
     assert str(symbols.name(BASE + 0x1200)) == "ftpsrvdata_pg!Ordinal2"
     returned = symbols.name(BASE + 0x1200, is_return_address=True)
     assert str(returned) == "ftpsrvdata_pg!Shop.Orders.Place(String name)+0x100"
+    assert [symbols.method_start(BASE + rva) for rva in (0x1110, 0x1200)] == [BASE + 0x1100, None]
+    assert symbols.method_start(0x1234) is None
+    assert Symbols(exporting).method_start(BASE + 0x1110) is None

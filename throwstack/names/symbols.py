@@ -295,6 +295,12 @@ class Symbols:
             return None
         return image.base + start
 
+    def method_start(self, address: int) -> int | None:
+        """Return where the precompiled method of .NET at `address` begins; None if none is there or known."""
+        image = self.images.find(address)
+        found = None if image is None or self._compiled is None else self._compiled.locate(image, address - image.base)
+        return None if image is None or found is None or found.rva is None else image.base + found.rva
+
     def find(self, name: str) -> Iterator[tuple[Image, int]]:
         """Yield each image that has a symbol `name`, and the symbol's address.
 
