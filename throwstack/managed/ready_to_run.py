@@ -133,6 +133,14 @@ class ReadyToRun:
         start = self._functions.begin(first)
         return PrecompiledMethod(rid, start, is_instance=is_instance, is_body=number == first)
 
+    def gc_info(self, rva: int) -> tuple[int, int] | None:
+        """Return where the GC info of the x86 method at `rva` is, and how far `rva` is from the method's start.
+
+        None if there is none. Raises MetadataError.
+        """
+        number = self._functions.find(rva) if self._header.is_pe32 else None
+        return None if number is None else (self._functions.unwind(number), rva - self._functions.begin(number))
+
     def _hot(self, number: int) -> int:
         """Return the number of the method's first function, if function `number` is in a cold part."""
         at = bisect_right(self._cold, (number, 1 << 32)) - 1
