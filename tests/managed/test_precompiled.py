@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support import ngen_image as ngen
 from tests.support import ready_to_run_image as r2r
 from tests.support.metadata_writer import MetadataWriter, managed_image
 from tests.support.pe_writer import X64, Pe, Section
 from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
+from throwstack.images.image import Image
+from throwstack.images.modules import Module
 from throwstack.managed.precompiled import PrecompiledCode
 from throwstack.managed.ready_to_run import MethodIndexes
 
@@ -32,6 +36,35 @@ def test_each_image_is_asked_in_its_own_way() -> None:
     for base in (NATIVE, IL_ONLY):
         assert code.method_at(base, 0x1000) is None
         assert code.reason(base) == ""
+
+
+@pytest.mark.parametrize(
+    ("rva", "has_frame"),
+    [
+        (ngen.HOT + 4, False),  # in the prologue
+        (ngen.HOT + 5, True),
+        (ngen.HOT + 0x3D, False),  # in the epilogue
+        (ngen.COLD + 4, True),  # 24h bytes from the start: the cold part counts as if it followed the hot one
+        (ngen.COLD + 0x1D, False),
+        (ngen.CODE - 0x100, False),
+    ],
+)
+def test_frames_of_x86_methods_are_known_by_their_gc_info(rva: int, has_frame: bool) -> None:
+    data = ngen.image(is_x86=True)
+    memory = memory_of({ngen.BASE: data})
+    image = Image(Module("made.ni.dll", "", ngen.BASE, len(data)), memory)
+    found = PrecompiledCode(memory).frame_data(image, rva)
+    assert (found is not None) == has_frame
+    if found is not None:
+        assert (found.program.split(" = ")[0], found.removed) == ("$T0 $ebp", 0)
+        assert found.program.endswith("$edi $T0 -4 + ^ = $esi $T0 -8 + ^ =")
+
+
+def test_x64_code_has_unwind_data_of_its_own() -> None:
+    data = ngen.image(is_x86=False)
+    memory = memory_of({ngen.BASE: data})
+    image = Image(Module("made.ni.dll", "", ngen.BASE, len(data)), memory)
+    assert PrecompiledCode(memory).frame_data(image, ngen.HOT + 0x10) is None
 
 
 def test_absent_parts_are_a_reason() -> None:

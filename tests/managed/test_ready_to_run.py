@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from tests.support import native_format_writer as write
 from tests.support.ready_to_run_image import BASE, BODY, CODE, HEADER, function, image
 from throwstack.core.memory import memory_of
 from throwstack.managed.metadata import Metadata
@@ -43,6 +44,17 @@ def test_a_cold_part_belongs_to_its_method() -> None:
         (1, function(0), False),
         (3, function(2), False),
     ]
+
+
+def test_an_entry_that_leads_before_the_section_is_left_out() -> None:
+    """The distance to an entry is signed. Here it leads to 1000h bytes before it, and so before the section."""
+    data = image()
+    place = data.index(write.hash_table([[b"\1"], [b"\2", b"\3"]])[:7], BODY)  # the index of buckets
+    changed = bytearray(data)
+    changed[place + 8 : place + 10] = (-0x1000 << 2 & 0xFFFF | 1).to_bytes(2, "little")
+    code = opened(bytes(changed))
+    found = [code.method_at(function(number)) for number in (2, 4)]
+    assert [method.rid for method in found if method is not None] == [3, 4]
 
 
 def test_code_before_all_functions_has_no_method() -> None:

@@ -10,6 +10,9 @@ from tests.support.pe_writer import READ_ONLY, X64, X86, Section
 
 BASE, HEADER, MODULE, LAYOUT, TABLES, DESCS, CODE = 0x40000000, 0x8000, 0x9000, 0xA000, 0xB000, 0xC000, 0x20000
 HOT, UNPROFILED, COLD = CODE, CODE + 0x1000, CODE + 0x2000
+INFO = 0x30000
+GC_INFO = bytes([0x40, 0x81, 0x96, 0xBB, 0xBC, 0xBE, 0xBF, 0x26])
+"""Of all methods on x86: 40h bytes, a prologue of 5, edi, esi and ebp saved, ebp frame pointer, 4 bytes of epilogue."""
 
 
 def image(
@@ -19,7 +22,7 @@ def image(
     width = "I" if is_x86 else "Q"
 
     def functions(start: int, count: int, unwinds: tuple[int, ...] = ()) -> bytes:
-        places = [(start + 0x40 * n, unwinds[n] if unwinds else 0x30000) for n in range(count)]
+        places = [(start + 0x40 * n, unwinds[n] if unwinds else INFO) for n in range(count)]
         if is_x86:
             return b"".join(struct.pack("<II", *place) for place in places)
         return b"".join(struct.pack("<III", begin, begin + 0x40, unwind) for begin, unwind in places)
@@ -46,7 +49,7 @@ def image(
     target = LAYOUT - MODULE - layout_at if is_relative else BASE + LAYOUT
     struct.pack_into(f"<{width}", module, layout_at, target & ((1 << 8 * struct.calcsize(width)) - 1))
     head = b"NGE\0".ljust(0x40, b"\0") + struct.pack("<II", MODULE, len(module)) + bytes(0x60)
-    parts = {HEADER: head, MODULE: bytes(module), LAYOUT: layout, TABLES: tables, CODE: bytes(0x3000)}
+    parts = {HEADER: head, MODULE: bytes(module), LAYOUT: layout, TABLES: tables, CODE: bytes(0x3000), INFO: GC_INFO}
     sections = tuple(Section(f".{rva:x}", rva, data, READ_ONLY) for rva, data in parts.items())
     writer = MetadataWriter()
     pe = managed_image(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from throwstack.core.memory import Memory
+from throwstack.names.frame_records import FrameData
 
 _MAX_HEADER = 160
 """The most bytes of a header that are read: some 10 are usual, and each epilogue has one more."""
@@ -98,6 +99,34 @@ def decode_gc_header(memory: Memory, address: int) -> GcHeader | None:
         return _Decoder(memory.read_available(address, _MAX_HEADER)).header()
     except IndexError:
         return None
+
+
+def frame_of(header: GcHeader, rva: int = 0) -> FrameData:
+    """Return the frame in the body of a method at `rva` as a FrameData record: with a program that finds the caller.
+
+    Arguments of an outer call may be on the stack already (`f(a, g())`). GC info has their size in a table that is not
+    read here, so a frame without frame pointer is then looked for by other rules.
+    """
+    size = 4 * len(header.saved)
+    if header.has_frame_pointer or header.is_aligned:
+        program = "$T0 $ebp = $eip $T0 4 + ^ = $esp $T0 8 + = $ebp $T0 ^ ="
+        slots = [] if header.is_aligned else [(name, -4 * at) for at, name in enumerate(header.saved, 1)]
+    else:
+        program = f"$T0 $esp {header.frame_size + size} + = $eip $T0 ^ = $esp $T0 4 + ="
+        slots = [(name, 4 * at - size) for at, name in enumerate(header.saved)]
+    for name, offset in slots:
+        program += f" ${name} $T0 {offset} + ^ ="
+    return FrameData(
+        rva=rva,
+        size=header.method_size,
+        prologue_size=header.prologue_size,
+        parameters_size=header.removed,
+        saved_registers_size=size,
+        locals_size=header.frame_size,
+        program=program,
+        uses_base_pointer=False,
+        removed=header.removed,
+    )
 
 
 class _Decoder:

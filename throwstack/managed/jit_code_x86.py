@@ -14,9 +14,8 @@ import struct
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.regions import Regions
-from throwstack.managed.gc_info_x86 import GcHeader, decode_gc_header
+from throwstack.managed.gc_info_x86 import GcHeader, decode_gc_header, frame_of
 from throwstack.managed.jit_code import SOURCE, JitMethod, JitSearch, MethodLookup
-from throwstack.names.frame_records import FrameData
 from throwstack.unwind.code_outside import OutsideFunction
 
 _WORD = struct.Struct("<I")
@@ -93,33 +92,6 @@ class JitCodeX86:
         if not expected and (self._methods is None or self._methods.at(method_desc) is None):
             return None
         return JitMethod(start, start + header.method_size, method_desc, gc_info)
-
-
-def frame_of(header: GcHeader) -> FrameData:
-    """Return the frame in the body of a method as a FrameData record: with a program that finds the caller.
-
-    Arguments of an outer call may be on the stack already (`f(a, g())`). GC info has their size in a table that is not
-    read here, so a frame without frame pointer is then looked for by other rules.
-    """
-    size = 4 * len(header.saved)
-    if header.has_frame_pointer or header.is_aligned:
-        program = "$T0 $ebp = $eip $T0 4 + ^ = $esp $T0 8 + = $ebp $T0 ^ ="
-        slots = [] if header.is_aligned else [(name, -4 * at) for at, name in enumerate(header.saved, 1)]
-    else:
-        program = f"$T0 $esp {header.frame_size + size} + = $eip $T0 ^ = $esp $T0 4 + ="
-        slots = [(name, 4 * at - size) for at, name in enumerate(header.saved)]
-    for name, offset in slots:
-        program += f" ${name} $T0 {offset} + ^ ="
-    return FrameData(
-        rva=0,
-        size=header.method_size,
-        prologue_size=header.prologue_size,
-        parameters_size=header.removed,
-        saved_registers_size=size,
-        locals_size=header.frame_size,
-        program=program,
-        uses_base_pointer=False,
-    )
 
 
 def _pushes(header: GcHeader) -> bytes:

@@ -17,6 +17,9 @@ _BLOCK = 16
 _ENTRY = 2
 """The fewest bytes of an entry in a bucket of a hash table."""
 _MAX_SECTION = 1 << 26
+_LONGEST = 5
+_SIZES = tuple(next((size for size in range(1, 6) if not low >> (size - 1) & 1), 0) for low in range(32))
+"""The bytes of a number by the low 5 bits of its first byte: one more than the ones that these end with."""
 
 
 class NativeSection:
@@ -70,14 +73,14 @@ class NativeSection:
     def _size(self, offset: int) -> tuple[int, int]:
         """Return how many bytes the number at `offset` has, and how many bits before its value."""
         self.check(offset, 1)
-        low = self.data[offset]
-        zeros = (~low & (low + 1)).bit_length() - 1  # how many ones the byte ends with
-        if zeros > 4:
-            message = f"{low:#x} begins no number at {self._address + offset:#x}"
+        size = _SIZES[self.data[offset] & 0x1F]
+        if size == 1:
+            return 1, 1
+        if not size:
+            message = f"no number begins at {self._address + offset:#x}"
             raise MetadataError(message)
-        size = zeros + 1
         self.check(offset, size)
-        return (size, size) if size < 5 else (5, 8)
+        return size, size if size < _LONGEST else 8
 
     def check(self, offset: int, size: int) -> None:
         """Raise MetadataError if not all of `size` bytes at `offset` are there."""

@@ -85,6 +85,25 @@ class NgenImage:
             message = f"the native image at {self._base:#x} is not readable at {error.address:#x}"
             raise MetadataError(message) from error
 
+    def gc_info(self, rva: int) -> tuple[int, int] | None:
+        """Return where the GC info of the x86 method at `rva` is, and how far `rva` is from the method's start.
+
+        The cold part of a method counts as if it followed the hot one. None if there is none. Raises MetadataError.
+        """
+        part = next((part for part in self._parts if part.begin <= rva < part.end), None)
+        number = None if part is None else part.functions.find(rva)
+        if part is None or number is None or not self._is_x86:
+            return None
+        offset = rva - part.functions.begin(number)
+        if part is not self._parts[_COLD]:
+            return part.functions.unwind(number), offset
+        hot = self._hot(part, number)
+        try:
+            size = self._memory.u32(part.beside + 4 * number)
+        except MemoryUnreadable:
+            return None
+        return None if hot is None else (hot[0].functions.unwind(hot[1]), size + offset)
+
     def _method(self, part: _Part, number: int, *, is_body: bool) -> PrecompiledMethod | None:
         for first in range(number, max(number - _MAX_FUNCLETS, -1), -1):
             rva = self._memory.u32(part.beside + 4 * first) & ~1

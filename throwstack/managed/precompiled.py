@@ -11,12 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from throwstack.core.memory import Memory
+from throwstack.images.image import Image
 from throwstack.managed.cli_header import CliHeader
+from throwstack.managed.gc_info_x86 import decode_gc_header, frame_of
 from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.ngen import NgenImage
 from throwstack.managed.precompiled_functions import PrecompiledMethod
 from throwstack.managed.ready_to_run import MethodIndexes, ReadyToRun
+from throwstack.names.frame_records import FrameData
 
 _MAX_KEPT = 4096
 
@@ -55,6 +58,22 @@ class PrecompiledCode:
             self._images[base] = _Image(reason=str(error))
             return None
         return None if found is None else (found, image.metadata)
+
+    def frame_data(self, image: Image, rva: int) -> FrameData | None:
+        """Return the frame of the x86 method at `rva` of `image`, by its GC info; so this is a `FrameDataSource`.
+
+        None outside precompiled code, and in prologues and epilogues, where the frame is not whole.
+        """
+        code = self._image(image.base).code
+        try:
+            found = None if code is None else code.gc_info(rva)
+        except MetadataError:
+            return None
+        if found is None:
+            return None
+        info, offset = found
+        header = decode_gc_header(self._memory, image.base + info)
+        return frame_of(header, rva - offset) if header is not None and header.is_in_body(offset) else None
 
     def reason(self, base: int) -> str:
         """Return why no method is found in the image at `base`, "" if it has no managed code or nothing is amiss."""

@@ -29,6 +29,7 @@ from throwstack.managed.precompiled import PrecompiledCode
 from throwstack.managed.ready_to_run import MethodIndexes
 from throwstack.managed.runtime import Runtime
 from throwstack.managed.runtime_memory import StructureError
+from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.located_function import LocatedFunction
 from throwstack.names.symbols import Name, SymbolKind
 from throwstack.unwind.code_outside import OutsideFunction
@@ -133,6 +134,14 @@ class ManagedCode:
             return LocatedFunction(text, method.start, is_inside=True) if text else None
         return None
 
+    def frame_data(self, image: Image, rva: int) -> FrameData | None:
+        """Return the frame of the precompiled x86 method at `rva` of `image`, by its GC info; None if there is none."""
+        if self.runtime is None:
+            return None
+        with Guard(_say, _FORESEEN):
+            return self._precompiled.frame_data(image, rva)
+        return None
+
     def is_in_runtime(self, address: int) -> bool:
         """Say whether `address` is in the image of the runtime."""
         runtime = self.runtime
@@ -175,6 +184,19 @@ class ManagedCode:
     def _why_nameless(self, address: int) -> str:
         _, method = self._method_at(address)
         return f"{_NAMELESS}: {method.reason}" if method is not None and method.reason else _NAMELESS
+
+
+@dataclass(frozen=True, slots=True)
+class FramesOfProcess:
+    """The x86 frames of one process that are described: those of managed methods, then what `other` has, the PDBs."""
+
+    managed: ManagedCode
+    other: FrameDataSource | None
+
+    def frame_data(self, image: Image, rva: int) -> FrameData | None:
+        """Return the record that covers `rva` of `image`, or None."""
+        found = self.managed.frame_data(image, rva)
+        return found if found is not None or self.other is None else self.other.frame_data(image, rva)
 
 
 def module_of(method: ManagedMethod) -> str:

@@ -133,6 +133,14 @@ class ReadyToRun:
         start = self._functions.begin(first)
         return PrecompiledMethod(rid, start, is_instance=is_instance, is_body=number == first)
 
+    def gc_info(self, rva: int) -> tuple[int, int] | None:
+        """Return where the GC info of the x86 method at `rva` is, and how far `rva` is from the method's start.
+
+        None if there is none. Raises MetadataError.
+        """
+        number = self._functions.find(rva) if self._header.is_pe32 else None
+        return None if number is None else (self._functions.unwind(number), rva - self._functions.begin(number))
+
     def _hot(self, number: int) -> int:
         """Return the number of the method's first function, if function `number` is in a cold part."""
         at = bisect_right(self._cold, (number, 1 << 32)) - 1
@@ -205,7 +213,11 @@ class _Signature:
         return (0 if is_foreign or flags & (_SLOT | _MEMBER_REF) else rid), self._at
 
     def _number(self) -> int:
-        number, self._at = compressed(self._section.data, self._at)
+        data, at = self._section.data, self._at
+        if 0 <= at < len(data) and data[at] < 0x80:  # most have one byte
+            self._at = at + 1
+            return data[at]
+        number, self._at = compressed(data, at)
         return number
 
     def _types(self) -> None:
@@ -214,9 +226,7 @@ class _Signature:
 
     def _type(self, depth: int = 0) -> None:
         """Pass over a type: one of ECMA-335, or one of the types of precompiled images alone (from 3Bh on)."""
-        self._section.check(self._at, 1)
-        element = self._section.data[self._at]
-        self._at += 1
+        element = self._number()
         if depth > _MAX_DEPTH:
             message = "a type of a precompiled method is nested too deeply"
             raise MetadataError(message)

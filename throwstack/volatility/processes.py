@@ -22,7 +22,7 @@ from throwstack.core.text import escape
 from throwstack.files.image_path import ImagePages
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
-from throwstack.managed.process_code import ManagedCode, ThreadsOf
+from throwstack.managed.process_code import FramesOfProcess, ManagedCode, ThreadsOf
 from throwstack.managed.ready_to_run import MethodIndexes
 from throwstack.names.symbols import Symbols
 from throwstack.pages.code_regions import CodeRegions
@@ -265,7 +265,8 @@ class ProcessReader:
             return Target(arch, memory, images, symbols, x64_unwinder, regions=regions, outside=outside), managed
         meter = Meter()
         outside = CodeOutside(images, regions, [managed])
-        unwinder = x86.Unwinder(images, symbols, sources.frame_data, meter=meter, outside=outside)
+        frames = FramesOfProcess(managed, sources.frame_data)
+        unwinder = x86.Unwinder(images, symbols, frames, meter=meter, outside=outside)
         return Target(arch, memory, images, symbols, unwinder, meter, regions, outside), managed
 
     def stack(self, process: Process, thread: Thread, side: Side) -> ThreadStack:

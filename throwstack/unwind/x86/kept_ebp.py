@@ -59,7 +59,7 @@ class KeptEbp:
         memory, data = self.code.memory, known.frame
         if data is None:
             return caller_at(bp, self.callees.popped_bytes(place.ip), memory)
-        popped = data.parameters_size
+        popped = self.callees.popped_bytes(place.ip) if data.removed is None else data.removed
         for found in frame_data.callers(data, place, 0, memory, popped):
             if isinstance(found, frame_data.RecordedCaller) and found.caller.slot == (bp + 4) & MASK:
                 return found.caller

@@ -336,7 +336,7 @@ class Rules:
             yield rule, caller
 
     def _by_record(self, place: Place, data: FrameData, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
-        popped = self._callees.popped_bytes(place.ip)
+        popped = self._callees.popped_bytes(place.ip) if data.removed is None else data.removed
         rule = Rule.FRAME_DATA if data.program else Rule.FPO
         if not place.is_return_address or place.is_past_helper:
             rule = Rule.RECORD_HERE
