@@ -159,6 +159,24 @@ def test_no_bytes_raise_an_error() -> None:
             assert found is None or found.start <= start + CALLED < found.end
 
 
+def test_a_fault_of_a_method_s_first_instruction_is_unwound_from_there() -> None:
+    """The runtime has raised the fault of Length() anew: its first instruction is in the place of a return address."""
+    made = JitHeap()
+    made.method("Length", [(bytes.fromhex("8b4108 c3"), asm.unwind_info([], 0))])
+    made.method("Main", [(CODE, INFO)])
+    scene = Scene(PUSH_RBX_SUB_20 + BODY, INFO)
+    scene.segments |= made.segments()
+    sp, caller_sp = Label(), Label()
+    length, main = made.starts["Length"], made.starts["Main"] + CALLED
+    scene.stack.at(0x13C00).mark(sp).zeros(0x20).d64(0xB1).d64(length).d64(main).zeros(0x20).d64(0xB2)
+    scene.stack.d64(scene.return_address)
+    scene.caller_frame(caller_sp)
+    walk = scene.unwinder(sources=[jit(made)]).walk(named(rip=scene.callee + 5, rsp=sp), STACK)
+    assert [frame.ip for frame in walk.frames] == [scene.callee + 5, length, main, scene.return_address]
+    assert [frame.trust for frame in walk.frames[1:]] == [Trust.CFI] * 3
+    assert jit(made).function_at(made.starts["Main"] - 1) is None
+
+
 def test_managed_frames_are_unwound_by_the_runtime_s_data() -> None:
     """A native callee was called by Run's catch block, that by Main, that by native code. rbp is no frame pointer."""
     made = heap()
