@@ -30,7 +30,7 @@ from throwstack.core.regions import Regions
 from throwstack.core.stop import Stop
 from throwstack.images.function_table import RuntimeFunction
 from throwstack.unwind.code_outside import OutsideFunction
-from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
+from throwstack.unwind.x64.unwind_info import decode
 
 SOURCE = "clr"
 """The source's name, in notes of frames."""
@@ -172,34 +172,13 @@ class JitCode:
         self._search = JitSearch(memory, regions)
 
     def function_at(self, address: int) -> OutsideFunction | None:
-        """Return the method or funclet at `address`, with its unwind data; None if no JIT-compiled code is there.
-
-        Up to 3.1, the runtime raises a fault of managed code anew, and puts the faulting instruction in the place of a
-        return address. An unwinder asks for the byte before it: before the method, if its first instruction faulted,
-        as `mov eax, [rcx+8]` does with a null `this`. Such a method has no prologue, and is the answer then.
-        """
+        """Return the method or funclet at `address`, with its unwind data; None if no JIT-compiled code is there."""
         method = self.method_at(address)
-        entry = None if method is None else method.entry_at(address)
-        if method is None or entry is None:
-            method = self._leaf_after(address)
-            if method is None:
-                return None
-            entry = method.entries[0]
+        if method is None:
+            return None
         known = None if self._methods is None else self._methods.at(method.method_desc)
-        return OutsideFunction(SOURCE, "" if known is None else known.name, method.base, entry, start=method.start)
-
-    def _leaf_after(self, address: int) -> JitMethod | None:
-        """Return the method without prologue whose first instruction is right after `address`, None if none is."""
-        start = address + 1
-        if start & 7:
-            return None
-        try:
-            header = self._memory.u64(start - 8)
-            method = self._method(start, header) if not header & 7 and _LOWEST <= header < _END else None
-            info = None if method is None else decode(self._memory, method.base + method.entries[0].unwind)
-        except MemoryUnreadable:
-            return None
-        return method if isinstance(info, UnwindInfo) and not info.codes else None
+        name, entry = "" if known is None else known.name, method.entry_at(address)
+        return OutsideFunction(SOURCE, name, method.base, entry, start=method.start)
 
     def method_at(self, address: int) -> JitMethod | None:
         """Return the JIT-compiled method whose code is at `address`, None if none is found."""

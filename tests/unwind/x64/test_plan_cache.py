@@ -9,10 +9,8 @@ from throwstack.core.frames import End
 from throwstack.core.memory import Memory, SegmentSource
 from throwstack.core.registers import SP
 from throwstack.core.stop import Stop
-from throwstack.images.function_table import RuntimeFunction
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
-from throwstack.unwind.code_outside import CodeOutside, OutsideFunction
 from throwstack.unwind.x64.functions import Functions
 from throwstack.unwind.x64.plan_cache import PlanCache
 from throwstack.unwind.x64.unwind_plan import LEAF, UnwindPlan
@@ -79,25 +77,3 @@ def test_generated_code_has_no_plan_where_a_call_precedes() -> None:
     assert plans.called(GENERATED + 10) is None
     assert plans.called(GENERATED + 9) == Stop(End.BAD_RETURN_ADDRESS, f"{GENERATED + 9:#x}")
     assert plans.interrupted(GENERATED) is None
-
-
-def test_an_address_in_generated_code_with_unwind_data_need_not_be_after_a_call() -> None:
-    """.NET up to 3.1 puts the address of an instruction that faulted in the place of a return address."""
-    info = asm.unwind_info([asm.push_nonvol(1, RBX)], 1)
-    code = b"\x53" + b"\x90" * 15
-    images = ImageMap(Memory(SegmentSource({GENERATED: code + info})), ModuleMap([]))
-
-    class Known:
-        def function_at(self, address: int) -> OutsideFunction | None:
-            is_there = GENERATED <= address < GENERATED + len(code)
-            entry = RuntimeFunction(0, len(code), len(code))
-            return OutsideFunction("made", base=GENERATED, entry=entry) if is_there else None
-
-    for sources, plan in (((Known(),), UnwindPlan(((RBX, SP, 0),), (SP, 8), note="made")), ((), None)):
-        outside = CodeOutside(images, None, sources)
-        found = PlanCache(images, Functions(images, outside=outside), outside).called(GENERATED + 8)
-        if plan is None:
-            assert isinstance(found, Stop)
-            assert found.end is End.BAD_RETURN_ADDRESS
-        else:
-            assert found == plan

@@ -79,16 +79,7 @@ class PlanCache:
         return function
 
     def _can_return_outside(self, ip: int) -> bool:
-        """Say whether `ip` can be a return address outside the images.
-
-        .NET up to 3.1 raises a fault of managed code anew, and puts the address of the instruction that faulted in the
-        place of the return address: of a `mov eax, [rcx+8]`, after whatever there is. So an address in a function of
-        which a source has unwind data need not be after a call.
-        """
         is_code, is_call = self._outside.is_code(ip - 1), is_after_call(self._images.memory, ip)
-        if is_code is not False and is_call is False:
-            known = self._outside.function(ip - 1)
-            return known is not None and known.entry is not None
         return is_code is not False and (is_call is True or (is_call is None and is_code is True))
 
     def _plan_interrupted(self, ip: int) -> Planned:
