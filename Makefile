@@ -131,3 +131,4 @@ clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info
 
 include tests/live/live.mk
+include tests/managed_live/managed.mk

@@ -71,6 +71,7 @@ class StackWalk(interfaces.plugins.PluginInterface):
         from throwstack.volatility import plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
         from throwstack.volatility.thread_stacks import thread_stack  # noqa: PLC0415
         from throwstack.volatility.thread_survey import ThreadSurvey  # noqa: PLC0415
+        from throwstack.volatility.types_wanted import TypesWanted  # noqa: PLC0415
 
         text = self.config.get("findstack")
         try:
@@ -79,10 +80,14 @@ class StackWalk(interfaces.plugins.PluginInterface):
             log.warning("--findstack %r is not a regular expression: %s", text, error)
             return
         detail = plugin_runs.frame_detail(self)
+        wanted = TypesWanted()
         for report in ThreadSurvey(survey).reports():
+            for part in report.sides if detail.variables else ():
+                wanted.add(part.target, (frame.ip for frame in part.frames))
             stack = table.stack(thread_stack(survey.machine, report, detail))
             if pattern is None or stack.matches(pattern):
                 yield stack
+        wanted.say()
 
     def run(self) -> renderers.TreeGrid:
         """Return a row per thread, and below it one per frame, innermost first."""

@@ -72,6 +72,19 @@ def test_on_x86_a_registration_that_is_like_that_of_a_dispatch_leaves_it_open(lo
     assert with_ntdlls(words, of=(OUTER_NODE, NODE)).taken is Taken.YES
 
 
+LAST_NODE, LOST_NODE = LOW + SIZE - 8, 0x20000000
+"""A registration at the end of the stack's last page, and one that is not in the dump."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{8: LAST_NODE, 0x1C: CONTEXT}, {8: LOST_NODE, 0x14: RECORD, 0x18: LOST_NODE}],
+    ids=["at the end of memory", "not in the dump"],
+)
+def test_on_x86_two_words_of_a_dispatch_are_enough_wherever_the_registration_is_that_was_asked(words):
+    assert with_ntdlls(words) == MAY_BE_OF_DISPATCH
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -81,8 +94,14 @@ def test_on_x86_a_registration_that_is_like_that_of_a_dispatch_leaves_it_open(lo
         {8: OUTER_NODE},
         {0x18: RECORD, 0x1C: CONTEXT},
         {8: NODE + 0x40, 0x1C: CONTEXT},
+        {8: CONTEXT, 0x1C: CONTEXT},
+        {8: LAST_NODE + 4, 0x1C: CONTEXT},
+        {8: OUTER_NODE + 1, 0x1C: CONTEXT, 0x2C: 0},
     ],
-    ids=["nothing", "a __try block's", "words alike", "one word", "side by side", "further in"],
+    ids=[
+        *("nothing", "a __try block's", "words alike", "one word", "side by side", "further in", "the CONTEXT"),
+        *("no whole registration", "at an odd address"),
+    ],
 )
 def test_on_x86_other_functions_of_ntdll_have_registrations_as_well(words):
     """Example: a catch block loads a DLL, and the DLL's DllMain waits. LdrLoadDll has a __try block."""

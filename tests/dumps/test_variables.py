@@ -8,6 +8,7 @@ smart pointer without an object that raised it.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,20 @@ def test_cxrstack_shows_the_variables_below_their_frames(case: Path):
 
 def test_without_the_option_there_are_none(case: Path):
     assert not any(row["__children"] for row in stack(case, "--symbol-path", str(case / "pdb")).rows)
+
+
+@pytest.mark.parametrize("plugin", [("windows.cxrstack",), ("windows.stackwalk", "--tid", "2792", "--brief")])
+def test_without_a_pdb_the_wanted_one_is_named(case: Path, plugin: tuple[str, ...]):
+    said = vol(case, *plugin, "--locals").err
+    (line,) = (one for one in said.splitlines() if "--locals" in one)
+    assert "no PDB with types" in line
+    assert re.search(r"ftpsrvdata_pg\.pdb,[0-9A-F]{32}[0-9a-f]+,1 for ftpsrvdata_pg", line)
+    assert "ntdll" not in line
+
+
+def test_with_the_pdb_none_is_wanted_for_its_module(case: Path):
+    result = vol(case, "windows.cxrstack", "--locals", "--symbol-path", str(case / "pdb"))
+    assert "for ftpsrvdata_pg" not in result.err
 
 
 def test_stackwalk_shows_them_too(case: Path):

@@ -222,7 +222,31 @@ def test_a_fifo_in_place_of_a_compressed_file_is_not_waited_for(tmp_path):
     packed = tmp_path / "app.pdb" / f"{GUID}a" / "app.pd_"
     packed.parent.mkdir(parents=True)
     os.mkfifo(packed)
-    assert search(f"srv*{tmp_path}") == (None, [])
+    assert search(f"srv*{tmp_path}") == (None, [f"{packed}: refused: not a regular file"])
+
+
+@pytest.mark.parametrize("layout", ["app.pdb", f"app.pdb/{GUID}a/app.pdb", "app.pd_"])
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (Path.mkdir, "a directory"),
+        (lambda path: path.symlink_to(path), "a symbolic link that leads to no file"),
+        (lambda path: path.symlink_to("nowhere"), "a symbolic link that leads to no file"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="links need rights")
+def test_what_is_no_file_is_said(tmp_path, layout, make, what):
+    place = tmp_path / layout
+    place.parent.mkdir(parents=True, exist_ok=True)
+    make(place)
+    assert search(str(tmp_path)) == (None, [f"{place}: refused: {what}"])
+
+
+def test_a_compressed_file_in_a_plain_directory_is_unpacked(tmp_path):
+    (tmp_path / "app.pd_").write_bytes(cabinet(b"right"))
+    path = f"cache*{tmp_path / 'cache'};{tmp_path}"
+    assert search(path) == (tmp_path / "cache" / "app.pdb" / f"{GUID}a" / "app.pdb", [])
 
 
 def test_a_compressed_file_that_cannot_be_unpacked_is_reported(tmp_path):

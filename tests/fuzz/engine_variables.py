@@ -123,7 +123,7 @@ def _described(types: Types, text: TypeText, index: int) -> str:
     elif isinstance(found, EnumerationType):
         names = [name for name, _ in types.enumerators(found)]
     assert len(names) <= 1 << 14
-    return f"{written} {types.size(index)} {types.scalar_size(index, 4)} {names[:3]}"
+    return f"{written} {types.size(index)} {types.scalar_bytes(index, 4)} {names[:3]}"
 
 
 def _count(scope: Scope) -> int:

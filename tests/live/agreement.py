@@ -18,7 +18,9 @@ from tests.live import memprocfs_peer
 from tests.live.build import X64_BUILDS, X86_BUILDS
 from tests.live.check import Checked, check_all, compared, fixture_folders
 from tests.live.fixtures import fixtures
-from tests.recall.table import section_in
+from tests.managed_live import managed_table
+from tests.recall import table as recall_table
+from tests.support.document_sections import section_in
 
 HEADINGS = (
     "Arch", "Compiler", "PDB", "Dumps", "Threads", "Contexts found", "False rows", "Frames in truth", "Equal", "Wrong",
@@ -166,10 +168,10 @@ def main() -> int:
     peer = memprocfs_peer.section([folder for folder in folders if folder.name.startswith("x64-")])
     parts = [HEAD, *table(checked), "", *details(checked), "", *values(checked), "", *peer, "", *coverage(), ""]
     options.out.parent.mkdir(exist_ok=True)
-    recall = (
-        section_in(options.out.read_text(encoding="utf-8")) if options.out.exists() else ""
-    )  # `make recall` made it
-    options.out.write_text("\n".join([*parts, recall] if recall else parts), encoding="utf-8")
+    # Other commands made them.
+    before = options.out.read_text(encoding="utf-8") if options.out.exists() else ""
+    kept = [section_in(before, title).rstrip("\n") for title in (managed_table.TITLE, recall_table.TITLE)]
+    options.out.write_text("\n".join([*parts, *(f"{section}\n" for section in kept if section)]), encoding="utf-8")
     return 0
 
 

@@ -27,6 +27,8 @@ MAX_HEAP = 0x40_0000
 _LOWEST = 0x10000
 KERNEL_STACK = 0x10_0000
 CODE_ACCESS = {"r-xp", "rwxp"}
+MEM_PRIVATE = 0x20000
+EXECUTABLE = 0xF0
 
 
 class CaptureError(Exception):
@@ -41,6 +43,16 @@ class Mapping:
     end: int
     access: str
     file: str
+
+
+@dataclass(frozen=True)
+class CommittedRange:
+    """Memory that Windows, here Wine, says is committed: `protection` and `type` as VirtualQueryEx gives them."""
+
+    start: int
+    end: int
+    protection: int
+    type: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,8 @@ class CapturedModule:
 class CapturedRegion:
     """A range of memory; `untouched` are the indices of pages that were never written (demand zero).
 
-    `is_code` says of private memory that it can be run.
+    `is_code` says of memory outside images that it can be run, `is_section` that it is a view of a section, which the
+    page file can back.
     """
 
     base: int
@@ -80,6 +93,7 @@ class CapturedRegion:
     reserve: int = 0
     untouched: frozenset[int] = frozenset()
     is_code: bool = False
+    is_section: bool = False
 
 
 @dataclass
@@ -140,9 +154,11 @@ class LiveProcess:
         layout = layout or self.layout
         return int(struct.unpack(layout.pointer, self.read(address, layout.size))[0])
 
-    def mappings(self) -> list[Mapping]:
-        """Return the mappings of the Windows side."""
+    def mappings(self, *, everywhere: bool = False) -> list[Mapping]:
+        """Return the mappings of the Windows side; with `everywhere` those above it too."""
         windows_end = WINDOWS_END_X64 if self.is_64bit else WINDOWS_END_X86
+        if everywhere:
+            windows_end = 1 << 64
         found = []
         for line in Path(f"/proc/{self.pid}/maps").read_text(encoding="utf-8").splitlines():
             match = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \d+\s*(.*)", line)
@@ -230,13 +246,20 @@ class LiveProcess:
         return frozenset(index for index, entry in enumerate(entries) if not entry >> 62)
 
 
-def capture(process: LiveProcess, *, throws: bool = False, also: Collection[int] = ()) -> Capture:
+def capture(
+    process: LiveProcess,
+    *,
+    throws: bool = False,
+    also: Collection[int] = (),
+    committed: Sequence[CommittedRange] | None = None,
+) -> Capture:
     """Capture a stopped process, with its code outside images, and the private memory that holds the addresses `also`.
 
     Raises CaptureError.
 
     `throws`: it throws C++ exceptions, whose objects GCC's runtime keeps in the heap. Then the heap blocks come along
-    that words on the stacks point to.
+    that words on the stacks point to. `committed`: all memory that Wine gave the process. Then all of it comes along,
+    at whatever address.
     """
     layout = process.layout
     tebs = process.tebs(layout)
@@ -271,6 +294,10 @@ def capture(process: LiveProcess, *, throws: bool = False, also: Collection[int]
         wanted |= {word for start, end in stacks for word in process.words(start, end, layout)}
     hidden = stacks | {(end, end + KERNEL_STACK) for _, end in stacks if _is_kernel_stack(process, tebs, end)}
     hidden |= {(region.base, region.base + _page_up(len(region.data))) for region in found.regions}
+    if committed is not None:
+        found.regions += _all_of(process, committed, hidden, [*modules, *modules32])
+        found.regions.sort(key=lambda region: region.base)
+        return found
     ordered = sorted(wanted)
     for mapping in process.mappings():
         for start, end in _without(mapping.start, min(mapping.end, mapping.start + MAX_HEAP), hidden):
@@ -279,6 +306,27 @@ def capture(process: LiveProcess, *, throws: bool = False, also: Collection[int]
                 found.regions.append(_private(process, start, end, is_code=is_code))
     found.regions.sort(key=lambda region: region.base)
     return found
+
+
+def _all_of(
+    process: LiveProcess,
+    committed: Iterable[CommittedRange],
+    hidden: set[tuple[int, int]],
+    modules: Sequence[CapturedModule],
+) -> Iterator[CapturedRegion]:
+    """Yield what is committed outside of modules and `hidden`, without the files that Wine itself maps.
+
+    The pages of a section have no frame of this process before it touches them: none is called untouched.
+    """
+    taken = hidden | {(module.base, module.base + _page_up(module.size)) for module in modules}
+    wines = {(m.start, m.end) for m in process.mappings(everywhere=True) if m.file.startswith("/usr/")}
+    for part in committed:
+        for start, end in _without(part.start, part.end, taken | wines):
+            is_code = bool(part.protection & EXECUTABLE)
+            if part.type == MEM_PRIVATE:
+                yield _private(process, start, end, is_code=is_code)
+            else:
+                yield CapturedRegion(start, process.read(start, end - start), is_code=is_code, is_section=True)
 
 
 def _is_kernel_stack(process: LiveProcess, tebs: Iterable[int], start: int) -> bool:

@@ -65,7 +65,7 @@ def _crash_once(fixture: Fixture, prefix: Prefix, program: Path) -> tuple[Captur
     finally:
         if pid:
             end_process(pid)
-        _end_loader(loader)
+        end_loader(loader)
     if len(truth["stuck"]) + len(truth["shutting_down"]) != fixture.crashes:
         message = f"{fixture.name}: not all threads crashed"
         raise TruthError(message)
@@ -80,7 +80,8 @@ def _values(process: LiveProcess, truth_at: int, image: Path, text: Any) -> list
     return parse_values(process.read(truth_at + distance, SIZE), text)
 
 
-def _end_loader(loader: subprocess.Popen[bytes]) -> None:
+def end_loader(loader: subprocess.Popen[bytes]) -> None:
+    """Wait for the loader of a process that has ended; kill it if it stays."""
     try:
         loader.wait(5)
     except subprocess.TimeoutExpired:
@@ -124,7 +125,7 @@ def _look(process: LiveProcess, fixture: Fixture, image: Path) -> tuple[int, Any
         return truth_at, None, f"{begun} of {wanted} threads begun"
     if not all(_has_raised(thread, fixture) for thread in blocked) or not {thread.role for thread in threads} >= DECOYS:
         return truth_at, None, "exceptions or decoys are missing"
-    if fixture.waits_for_debugger and not _has_debugger(process.pointer(tebs[0] + layout.teb_client)):
+    if fixture.waits_for_debugger and not has_debugger(process.pointer(tebs[0] + layout.teb_client)):
         return truth_at, None, "no debugger was started"
     registers = {process.pointer(teb + layout.teb_client + layout.size): process.registers(teb) for teb in tebs}
     waits = wait_ranges(process)
@@ -140,7 +141,8 @@ def _has_raised(thread: ThreadTruth, fixture: Fixture) -> bool:
     return sum(not raised.handled for raised in thread.exceptions) == fixture.exceptions
 
 
-def _has_debugger(pid: int) -> bool:
+def has_debugger(pid: int) -> bool:
+    """Say whether AeDebug's sleeper runs for the process with this Windows PID."""
     wanted = [b"c:\\sleeper.exe", str(pid).encode()]
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

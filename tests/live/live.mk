@@ -3,7 +3,8 @@ LIVE = .live
 
 .PHONY: test-live agreement
 
-# Builds, crashes, captures, forges, runs the plugins, compares; then shows that the comparison notices broken rules.
+# Builds, crashes, captures, forges, runs the plugins, compares; then the same with two .NET programs a runtime (all of
+# them: `make test-managed`); then shows that the comparison notices broken rules.
 # Where Wine cannot be installed this fails, unless SKIP_LIVE=1 says that a run without live tests is meant.
 ifeq ($(SKIP_LIVE),1)
 test-live:
@@ -11,6 +12,7 @@ test-live:
 else
 test-live: $(VENV)/.tools
 	$(BIN)/python -m tests.live all --work $(LIVE)
+	$(BIN)/python -m tests.managed_live all --quick --work $(LIVE)
 	THROWSTACK_LIVE=$(LIVE) $(BIN)/python -m pytest tests/live
 endif
 

@@ -14,13 +14,13 @@ PACKAGES = (
     *("wine", "wine64", "wine32:i386", "libwine"),
     *("gcc-mingw-w64-i686-posix", "gcc-mingw-w64-x86-64-posix"),
     *("g++-mingw-w64-i686-posix", "g++-mingw-w64-x86-64-posix"),
-    *("clang-19", "lld-19", "llvm-19"),
+    *("clang-19", "lld-19", "llvm-19", "mono-mcs"),
 )
 PROGRAMS = (
     *("wine", "wineserver", "unshare"),
     *("x86_64-w64-mingw32-gcc-posix", "i686-w64-mingw32-gcc-posix"),
     *("x86_64-w64-mingw32-g++-posix", "i686-w64-mingw32-g++-posix"),
-    *("clang-19", "lld-link-19", "llvm-dlltool-19"),
+    *("clang-19", "lld-link-19", "llvm-dlltool-19", "mcs"),
 )
 LOADERS = (Path("/usr/lib/wine/wine"), Path("/usr/lib/wine/wine64"))
 RUNTIME = "vcruntime140.dll"

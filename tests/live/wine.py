@@ -13,9 +13,10 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 AEDEBUG = r"HKLM\Software\Microsoft\Windows NT\CurrentVersion\AeDebug"
 LOADERS = Path("/usr/lib/wine")
@@ -52,10 +53,20 @@ class Prefix:
                 self._run("reg", "add", AEDEBUG, "/v", name, "/t", "REG_SZ", "/d", value, "/f", f"/reg:{view}")
         (self.path / "ready").touch()
 
-    def start(self, program: Path, *arguments: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        """Start a program that is under `drive_c`, given by its path there."""
-        windows = "c:\\" + str(program).replace("/", "\\")
-        return self._popen((windows, *arguments), "mscoree=n;mshtml=;vcruntime140=n,b", environment)
+    def start(
+        self,
+        program: Path,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        console: Path | None = None,
+        overrides: str = "mscoree=n;mshtml=;vcruntime140=n,b",
+    ) -> subprocess.Popen[bytes]:
+        """Start a program, given by its path under `drive_c`. What it prints goes to the file `console`."""
+        command = (windows_path(program), *arguments)
+        if console is None:
+            return self._popen(command, overrides, environment or {})
+        with console.open("wb") as printed:
+            return self._popen(command, overrides, environment or {}, printed)
 
     def stop(self) -> None:
         """End everything that runs in the prefix. Raises WineError when it does not end."""
@@ -78,7 +89,9 @@ class Prefix:
             message = f"{' '.join(command)} in {self.path}: {code}"
             raise WineError(message)
 
-    def _popen(self, command: Sequence[str], overrides: str, more: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _popen(
+        self, command: Sequence[str], overrides: str, more: Mapping[str, str], printed: IO[bytes] | None = None
+    ) -> subprocess.Popen[bytes]:
         if self.is_wow64:
             hide = f"mount --bind {self._loaders} {LOADERS} && mount --bind {I386_DLLS} {HIDDEN_I386_DLLS}"
             wrapped = ["unshare", "-m", "sh", "-c", f'{hide} && exec {LOADERS}/wine64 "$@"', "wine64", *command]
@@ -88,8 +101,8 @@ class Prefix:
             wrapped,
             env={**self._environment(overrides), **more},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=printed or subprocess.DEVNULL,
+            stderr=printed or subprocess.DEVNULL,
             start_new_session=True,
         )
 
@@ -105,6 +118,11 @@ class Prefix:
         self._loaders.mkdir(parents=True, exist_ok=True)
         for name in ("wine64", "wineapploader", "wineserver", "wineserver64"):
             shutil.copy(LOADERS / name, self._loaders / name)
+
+
+def windows_path(path: Path) -> str:
+    """Return the Windows path of a file, given by its path below `drive_c`."""
+    return "c:\\" + str(path).replace("/", "\\")
 
 
 def find_process(program: Path, marker: str, seconds: float = 30) -> int:

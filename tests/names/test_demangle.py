@@ -131,6 +131,8 @@ def test_a_type_descriptor_gives_the_name_of_the_type(raw, name):
         ("A::f(int) const", "A::f"),
         ("A::operator()(int)", "A::operator()"),
         ("A::operator()", "A::operator()"),
+        ("A::operator int (__cdecl*)(char)", "A::operator int (__cdecl*)(char)"),
+        ("A::operator int (__cdecl*)(char)(void) const", "A::operator int (__cdecl*)(char)"),
         ("f(void (__cdecl*)(int))", "f"),
         ("<lambda_1>::operator()(int) const", "<lambda_1>::operator()"),
         ("main", "main"),

@@ -56,3 +56,11 @@ def test_damaged_names_cost_the_names_alone(tmp_path, rest):
 def test_without_an_identity_it_is_no_pdb(tmp_path):
     with pytest.raises(NotAPdb, match=r"app\.pdb: damaged \(it has no identity\)"):
         info(tmp_path, HEAD[:20])
+
+
+def test_names_that_overlap_take_little_memory(tmp_path):
+    """60,000 entries name a stream each, from every offset of one long string."""
+    count, names = 60_000, b"n" * 500_000
+    table = struct.pack("<IIII", count, count, 0, 0) + b"".join(struct.pack("<II", at, 5) for at in range(count))
+    found = info(tmp_path, HEAD + struct.pack("<I", len(names)) + names + table)
+    assert sum(map(len, found.named_streams)) <= 4096 * 256

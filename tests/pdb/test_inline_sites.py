@@ -54,6 +54,12 @@ def test_another_file_and_an_absolute_offset():
     assert line_at(bytes([ADVANCE, 0, LENGTH, 4]), 0) == InlineLine(None, 0)
 
 
+def test_an_absolute_offset_may_go_back():
+    """So a range that begins after the place that is asked for is no reason to stop there."""
+    annotations = bytes([ADVANCE, 0x40, LENGTH, 4, OFFSET, 0x10, LINE, 2 << 1, ADVANCE, 0, LENGTH, 4])
+    assert lines(annotations, 0x0F, 0x10, 0x13, 0x14, 0x40) == [None, 2, 2, None, 0]
+
+
 @pytest.mark.parametrize("annotations", [b"", b"\0\0\0", bytes([ADVANCE]), bytes([ADVANCE, 0xC0, 1]), b"\xff" * 8])
 def test_annotations_that_are_cut(annotations):
     assert line_at(annotations, 0) is None

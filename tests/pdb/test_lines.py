@@ -118,3 +118,18 @@ def test_damage_raises_nothing(changes, size):
     found.inlinees().begin(0)
     found.imported(0x80000000)
     found.exported(0)
+
+
+def test_of_ranges_that_begin_together_that_of_the_function_counts():
+    """Microsoft's assembler for ARM64 writes the lines of each function of a file as if all began at the last one."""
+    ranges = [lines(0xB0, size, (A, [(0, line)])) for size, line in ((0x18, 4105), (0x2C, 4116), (0x14, 4135))]
+    found = module(files(1), *ranges)
+    first = [found.block(found.blocks_at(1, 0xB3, size)[0][0]).at(3) for size in (0x14, 0x2C, 0x18, 0x99, 0)]
+    assert first == [(A, 4135), (A, 4116), (A, 4105), (A, 4105), (A, 4105)]
+
+
+def test_marks_of_the_compiler_without_end_have_no_line():
+    """A block of millions of them would be gone through for each address."""
+    marks = [(at, 0xFEEFEE) for at in range(1, 10_000)]
+    block = module(files(1), lines(0, 20_000, (A, [(0, 7), *marks]))).block(4 + 8 + 8)
+    assert (block.at(0), block.at(4000), block.at(9_000)) == ((A, 7), (A, 7), None)

@@ -16,6 +16,7 @@ from throwstack.pdb.kept import Kept
 from throwstack.pdb.module_reader import ModuleReader
 from throwstack.pdb.msf import MsfFile, NotAPdb
 from throwstack.pdb.string_table import StringTable
+from throwstack.pdb.time_limit import TimeLimit
 
 
 def subsection(kind: int, data: bytes) -> bytes:
@@ -80,10 +81,10 @@ def test_modules_without_symbols(tmp_path):
     assert reader.line(1000, 1, 0) == ("", 0)
 
 
-def test_a_pdb_that_wastes_time_is_given_up(tmp_path, monkeypatch):
+def test_a_pdb_that_wastes_time_is_given_up(tmp_path):
     pdb = opened(tmp_path, Pdb(GUID, procedures=[Procedure("f", 0x1000, 0x20)]))
     pdb.modules.symbols(0)
-    monkeypatch.setattr("throwstack.pdb.module_reader._TIME_LIMIT", -1.0)
+    pdb.msf.time = TimeLimit(pdb.msf.error, -1.0)
     assert pdb.modules.symbols(0) is not None
-    with pytest.raises(NotAPdb, match="given up after"):
+    with pytest.raises(NotAPdb, match="given up"):
         pdb.modules.line(0, 1, 0)

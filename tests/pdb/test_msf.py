@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from pathlib import Path
@@ -72,6 +73,22 @@ def test_a_file_that_is_truncated_while_it_is_open(tmp_path):
             file.truncate(1024)
         with pytest.raises(NotAPdb, match="truncated while it was read"):
             msf.stream(1).read()
+
+
+def test_a_file_that_is_written_anew_in_place(tmp_path, monkeypatch):
+    """A linker that writes into the old file: its length may be the same, and half of what is read would be old."""
+    old, new = (write_msf([b"", STREAM * 16, bytes([fill]) * 4000], 512) for fill in (1, 2))
+    assert len(old) == len(new)
+    monkeypatch.setattr("throwstack.pdb.msf._CHECKED_EVERY", 0.0)
+    path = written(tmp_path, old)
+    with MsfFile(path) as msf:
+        assert msf.stream(2).read(0, 600) == b"\1" * 600
+        status = path.stat()
+        with path.open("r+b") as file:
+            file.write(new)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))  # the clock may be a coarse one
+        with pytest.raises(NotAPdb, match="changed while it was read"):
+            msf.stream(2).read(600, 3000)
 
 
 def test_a_stream_longer_than_the_file_is_damage(tmp_path):

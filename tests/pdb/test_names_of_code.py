@@ -90,6 +90,13 @@ def test_a_function_that_was_folded_with_one_of_another_module(written):
     assert names_at(symbols, 0x1030) == ("Order::order", set())
 
 
+@pytest.mark.parametrize("decorated", ["?price@@YAHH@Z", "__Z5pricei"])
+def test_a_global_function_of_c_plus_plus_in_a_public_pdb(written, decorated):
+    symbols = written(publics=[Public(decorated, 0x1040), Public("?pricey@@YAHH@Z", 0x1080)])
+    assert symbols.rvas_of("price") == [0x1040]
+    assert symbols.rvas_of("pric") == []
+
+
 def test_folded_functions_of_a_stripped_pdb(written):
     """Up to 22 names are at one place in Microsoft's ntdll for x64."""
     names = [f"RtlpNothing{number}" for number in range(22)]

@@ -112,11 +112,11 @@ def test_a_public_symbol_names_the_code_of_its_own_contribution(tmp_path):
 
 
 def test_how_much_a_pdb_has(tmp_path):
-    kinds = [
-        opened(tmp_path, Pdb(GUID, publics=[Public("_f", 0x1000)], **flags)).kind
-        for flags in ({}, {"is_stripped": True}, {"is_fastlink": True})
-    ]
-    assert kinds == [PdbKind.PRIVATE, PdbKind.PUBLIC, PdbKind.FASTLINK]
+    with_lines = Procedure("f", 0x1000, 0x20, [(0, CPP, 5)])
+    pdbs = [Pdb(GUID, procedures=[with_lines]), Pdb(GUID, procedures=[with_lines], is_stripped=True)]
+    pdbs += [Pdb(GUID, publics=[Public("_f", 0x1000)], **flags) for flags in ({}, {"is_fastlink": True})]
+    kinds = [opened(tmp_path, pdb).kind for pdb in pdbs]
+    assert kinds == [PdbKind.PRIVATE, PdbKind.PUBLIC, PdbKind.PUBLIC, PdbKind.FASTLINK]
     assert "object files" in PdbKind.FASTLINK.value
 
 

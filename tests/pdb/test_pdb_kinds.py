@@ -39,7 +39,9 @@ def test_a_stripped_pdb_has_public_symbols_only(opened):
 
 
 def test_a_pdb_of_objects_without_debug_information_has_public_symbols_only(opened):
-    assert "public symbols only" in opened(Pdb(GUID, publics=[PUBLIC])).missing
+    table = opened(Pdb(GUID, publics=[PUBLIC]))
+    assert "public symbols only" in table.missing
+    assert table.pdb.kind is PdbKind.PUBLIC
 
 
 def test_a_fastlink_pdb_says_where_its_lines_are(opened):

@@ -27,6 +27,8 @@ from throwstack.pdb.plain_names import decorated_beginnings, decorated_names, pl
         ("?f@A@@QEAAXH@Z", X64, "A::f"),
         ("dot@@32", X64, "dot"),
         ("dot@@32", X86, "dot"),
+        ("_", X86, "_"),
+        ("__", X86, "_"),
     ],
 )
 def test_a_name_is_shown_as_debuggers_do(symbol, machine, shown):

@@ -34,6 +34,17 @@ DEFINED = {"Widget": Structure(8), "Color": Enumeration({"RED": 1})}
         ("wchar_t[16]", "wchar_t [16]"),
         ("Widget*[4]", "Widget *[4]"),
         ("int(__stdcall*)(char*, Color)", "int (__stdcall *)(char *, Color)"),
+        ("int[3][2]", "int [2][3]"),
+        ("char*[5][4][2]", "char *[2][4][5]"),
+        ("int[3]*", "int (*)[3]"),
+        ("int[3][2]*", "int (*)[2][3]"),
+        ("int[3]&", "int (&)[3]"),
+        ("int[3]* const", "int (* const)[3]"),
+        ("char* const*", "char * const *"),
+        ("Widget* volatile", "Widget * volatile"),
+        ("Widget* const volatile", "Widget * const volatile"),
+        ("volatile Widget* volatile", "volatile Widget * volatile"),
+        ("int(__stdcall*)(char[2][3]*, Color)", "int (__stdcall *)(char (*)[3][2], Color)"),
     ],
 )
 def test_a_type_is_written_as_windbg_writes_it(tmp_path, spelled, shown):
@@ -61,6 +72,25 @@ def test_a_pointer_to_itself_is_cut():
     text = text_of(cv_record(0x1002, struct.pack("<II", 0x1000, 0x800A))).of(0x1000)
     assert text.startswith("…")
     assert set(text[1:]) == {" ", "*"}
+
+
+@pytest.mark.parametrize(
+    ("spelled", "shown"),
+    [
+        ("int", "int p"),
+        ("char* const", "char * const p"),
+        ("int[3]*", "int (*p)[3]"),
+        ("int[3]&", "int (&p)[3]"),
+        ("int[3]**", "int (** p)[3]"),
+        ("void(__cdecl*)(int)", "void (__cdecl *p)(int)"),
+        ("void(__cdecl*)(int)*", "void (__cdecl ** p)(int)"),
+        ("void(__cdecl*)(int) const", "void (__cdecl * const p)(int)"),
+    ],
+)
+def test_the_name_of_a_parameter_is_where_c_has_it(tmp_path, spelled, shown):
+    read = written(tmp_path, Procedure("f", 0x1100, 16, parameters=(spelled,)), types=DEFINED)
+    function = read.signatures.type_of(read.functions()["f"])
+    assert read.text.parameters(function, ("p",)) == shown
 
 
 def test_functions_that_take_each_other_many_times_are_cut():

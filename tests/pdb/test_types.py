@@ -61,6 +61,40 @@ def test_a_structure_that_is_nowhere_defined_stays_a_name(tmp_path):
     assert (named.name, named.is_forward, types.size(types.plain(index).target)) == ("Opaque", True, 0)
 
 
+@pytest.mark.parametrize(
+    ("other", "is_ambiguous"),
+    [
+        (Structure(8, (Member("x", "int", 0), Member("y", "unsigned", 4))), True),
+        (Structure(8, (Member("y", "int", 0), Member("x", "int", 4))), True),
+        (Structure(8, (Member("x", "int", 0),)), True),
+        (Structure(16, POINT.members), True),
+        (Structure(8, POINT.members, has_wide_properties=True), False),
+    ],
+)
+def test_a_name_with_different_definitions_is_no_type(tmp_path, other, is_ambiguous):
+    """Two source files of C have a `struct Point` of their own, and a third refers to one of them by name."""
+    defined = Structure(8, POINT.members, others=(other,))
+    types, index = parameter(tmp_path, "struct Point", Point=defined)
+    found = types.plain(index)
+    assert (found.is_ambiguous, found.is_forward, types.size(index)) == (
+        is_ambiguous,
+        is_ambiguous,
+        8 * (not is_ambiguous),
+    )
+
+
+def test_definitions_are_compared_through_arrays_pointers_and_members(tmp_path):
+    same, different = (
+        Structure(12, (Member("line", "Point[1]", 0), Member("next", type_, 8)))
+        for type_ in ("Row*", "const struct Row*")
+    )
+    point = Structure(8, POINT.members, others=(Structure(8, POINT.members, has_wide_properties=True),))
+    for other in (same, different):
+        row = Structure(12, same.members, others=(Structure(12, other.members, has_wide_properties=True),))
+        types, index = parameter(tmp_path, "struct Row", Point=point, Row=row)
+        assert types.plain(index).is_ambiguous is (other is different)
+
+
 def test_a_structure_of_current_visual_c_has_wide_properties(tmp_path):
     wide = Structure(8, POINT.members, tag=Tag.CLASS, has_wide_properties=True)
     types, index = parameter(tmp_path, "Point", Point=wide)
@@ -91,7 +125,7 @@ def test_the_size_of_a_pointer_is_that_of_the_machine(tmp_path):
 def test_the_scalar_at_an_offset_is_found_through_arrays_and_structures(tmp_path):
     line = Structure(24, (Member("points", "Point[2]", 0), Member("width", "short", 16)))
     types, index = parameter(tmp_path, "Line", Point=POINT, Line=line)
-    assert [types.scalar_size(index, offset) for offset in (0, 4, 12, 16, 2, 20)] == [4, 4, 4, 2, 0, 0]
+    assert [types.scalar_bytes(index, offset) for offset in (0, 4, 12, 16, 2, 20)] == [4, 4, 4, 2, 2, 0]
 
 
 @pytest.mark.parametrize("count", [3, 5000])
@@ -126,7 +160,7 @@ def test_a_type_that_is_made_of_itself_has_no_size():
     types = Types(TypeStream(Bytes(head + records), lambda _: Bytes(b"")))
     assert types.size(0x1000) == 0
     assert types.plain(0x1000) == UnknownType()
-    assert types.scalar_size(0x1003, 0) == 0
+    assert types.scalar_bytes(0x1003, 0) == 0
 
 
 def test_a_pointer_to_a_basic_type_has_no_record():
@@ -135,3 +169,52 @@ def test_a_pointer_to_a_basic_type_has_no_record():
     assert types.type(0x670) == Pointer(0x70, 8)
     assert types.type(0x08) == Basic("HRESULT", types.type(0x08).kind, 4)
     assert types.type(0x1234) == UnknownType()
+
+
+@pytest.mark.parametrize(
+    ("index", "reason"),
+    [
+        (0x103, "always nullptr"),
+        (0x1000, "it has no bytes"),
+        (0x1001, "it has no bytes"),
+        (0x1002, "its type is of a kind that is not read (0x151d)"),
+        (0x1003, "its type is not in the symbols"),
+        (0x1500, "its type is not in the symbols"),
+    ],
+)
+def test_why_a_type_has_no_size(index, reason):
+    stream = WrittenStream()
+    stream.add(0x1503, struct.pack("<IIHB", 0x74, 0x75, 0, 0))
+    stream.add(0x1505, struct.pack("<HHIIIH2s", 0, 0, 0, 0, 0, 0, b"E\0"))
+    stream.add(0x151D, bytes(8))
+    stream.add(0x1505, struct.pack("<HHIIIH2s", 0, 0x80, 0, 0, 0, 0, b"F\0"))
+    types = Types(TypeStream(Bytes(stream.stream(9)), lambda _: Bytes(stream.hashes())))
+    assert (types.size(index), types.why_no_size(index)) == (0, reason)
+
+
+@pytest.mark.parametrize("size", [b"\x00\x80\xfb", b"\x09\x80" + b"\xff" * 8, b"\x17\x80" + b"\xff" * 16])
+def test_a_negative_size_is_damage(size):
+    stream = WrittenStream()
+    stream.add(0x1505, struct.pack("<HHIII", 0, 0, 0, 0, 0) + size + b"S\0")
+    stream.add(0x1503, struct.pack("<II", 0x74, 0x75) + size + b"\0")
+    stream.add(0x1608, struct.pack("<IIII", 0, 0, 0, 0) + b"\0\0" + size + b"C\0")
+    types = Types(TypeStream(Bytes(stream.stream(9)), lambda _: Bytes(stream.hashes())))
+    assert [types.size(0x1000 + number) for number in range(3)] == [0, 0, 0]
+
+
+def test_a_member_before_its_structure_is_left_out(tmp_path):
+    types, index = parameter(tmp_path, "S", S=Structure(8, (Member("a", "int", -4), Member("b", "int", 4))))
+    assert list(types.members(types.plain(index))) == [Field("b", 0x74, 4)]
+
+
+def test_many_records_that_name_one_structure_are_one_search():
+    """Their names are in one bucket, as in a file that was made to have the hashes read over and over."""
+    stream = WrittenStream()
+    for field_list in range(300):
+        stream.add(0x1505, struct.pack("<HHIIIH2s", 0, 0x80, field_list % 2, field_list, 0, 0, b"S\0"), "S")
+    hashes = Bytes(stream.hashes())
+    types = Types(TypeStream(Bytes(stream.stream(9)), lambda number: {9: hashes}[number]))
+    assert types.plain(0x1000).is_forward
+    before = hashes.read_bytes
+    assert all(types.plain(0x1000 + number).is_forward for number in range(300))
+    assert hashes.read_bytes - before <= len(hashes.data)

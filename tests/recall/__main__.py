@@ -20,10 +20,11 @@ from tests.recall import table
 from tests.recall.losses import Kind
 from tests.recall.measure import Measurement, Outcome, Result, Sample
 from tests.recall.subjects import CHECKOUT, capture_names, forged_names, opened
+from tests.support.document_sections import replace_section
 
 _CAPTURES = CHECKOUT / ".live" / "out"
 _OF_CAPTURES = 20
-"""How many losses of each kind are taken of a capture, if no other number is given; of a forged case all are."""
+"""How many losses of each kind are taken of a capture, if `--of-captures` is not given; of a forged case all are."""
 
 _KINDS = f"losses of this kind: {', '.join(f'{kind.name} ({kind.value})' for kind in Kind)}"
 
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("dumps", nargs="*", help="names of cases and captures; all if none is given")
     parser.add_argument("--captures", type=Path, default=_CAPTURES, help="where `make test-live` keeps its captures")
     parser.add_argument("--most", type=int, help="how many losses of each kind to take of a process")
+    parser.add_argument("--of-captures", type=int, default=_OF_CAPTURES, help="as --most, of a captured process")
     parser.add_argument("--seed", type=int, default=1, help="which they are")
     parser.add_argument("--kind", action="append", choices=[kind.name for kind in Kind], help=_KINDS)
     parser.add_argument("--what", default="", help="losses in whose description this text is")
@@ -68,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     text = table.section(outcomes, len(names) - damaged, _extent(names, options))
     sys.stdout.write(text[text.find("| Arch") :])
     if options.out is not None:
-        table.replace_section(options.out, text)
+        replace_section(options.out, table.TITLE, text)
     return 1 if damaged or any(_is_bad(one) for one in outcomes) else 0
 
 
@@ -78,7 +80,7 @@ def _each(names: list[str], options: argparse.Namespace) -> Iterator[tuple[list[
     with ProcessPoolExecutor(options.jobs) as pool:
         done = []
         for name in names:
-            most = _OF_CAPTURES if options.most is None and name in captures else options.most
+            most = options.of_captures if options.most is None and name in captures else options.most
             sample = Sample(most, options.seed, kinds, options.what)
             done.append(pool.submit(partial(measured, name, sample, options.captures)))
         for one in done:
@@ -91,7 +93,7 @@ def _extent(names: list[str], options: argparse.Namespace) -> str:
     dumps = " and ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts if count)
     if options.most is not None:
         return f"Of {dumps}, at most {options.most} losses of each kind were taken a process."
-    most = f", but at most {_OF_CAPTURES} of each kind of a captured process" if captures else ""
+    most = f", but at most {options.of_captures} of each kind of a captured process" if captures else ""
     return f"Of {dumps}, all losses were taken{most}."
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from textwrap import wrap
 
 from tests.recall.losses import Kind
 from tests.recall.measure import Outcome, Result
 
-_TITLE = "## Recall under loss"
-_HEAD = f"""{_TITLE}
+TITLE = "## Recall under loss"
+_HEAD = f"""{TITLE}
 
 Made by `make recall`; do not edit. For each thread that is stuck in the forged dumps, named by symbol files and by
 exports alone, and in the live captures: one thing is lost at a time, and the process is surveyed again.
@@ -67,20 +66,3 @@ def _table(counts: Counter[tuple[str, Kind | None, str]]) -> Iterator[str]:
                 others = (counts[arch, kind, column] for column in (_FALSE, _DOUBTED))
                 cells = (arch, title, sum(found), *found, *others)
                 yield f"| {' | '.join(map(str, cells))} |"
-
-
-def section_in(text: str) -> str:
-    """Return the section as it is in a document; empty if it has none."""
-    start = text.find(_TITLE)
-    if start < 0:
-        return ""
-    end = text.find("\n## ", start + 1)
-    return text[start:] if end < 0 else text[start : end + 1]
-
-
-def replace_section(path: Path, new: str) -> None:
-    """Put the section into a document: in the place of the old one, or at the end."""
-    text = path.read_text(encoding="utf-8")
-    old = section_in(text)
-    changed = text.replace(old, new) if old else f"{text.rstrip()}\n\n{new}"
-    path.write_text(changed, encoding="utf-8")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.recall.losses import Kind
 from tests.recall.measure import Outcome, Result
-from tests.recall.table import replace_section, section, section_in
+from tests.recall.table import TITLE, section
+from tests.support.document_sections import replace_section, section_in
 
 OUTCOMES = [
     Outcome("nested", "x64", Kind.TEB, "0x7000", 6100, 6108, Result.DOUBT, doubted=(4,)),
@@ -25,10 +26,10 @@ def test_counts_are_by_architecture_and_kind():
 def test_the_section_takes_the_place_of_the_old_one(tmp_path: Path):
     document = tmp_path / "agreement.md"
     document.write_text("# Agreement\n\n## The set\n\n75 processes\n", encoding="utf-8")
-    replace_section(document, section(OUTCOMES, 3))
+    replace_section(document, TITLE, section(OUTCOMES, 3))
     once = document.read_text(encoding="utf-8")
-    replace_section(document, section(OUTCOMES, 2))
+    replace_section(document, TITLE, section(OUTCOMES, 2))
     twice = document.read_text(encoding="utf-8")
     assert twice == once.replace("a loss, 3 dumps", "a loss, 2 dumps") != once
-    assert section_in(twice) == section(OUTCOMES, 2)
+    assert section_in(twice, TITLE) == section(OUTCOMES, 2)
     assert twice.startswith("# Agreement\n\n## The set\n\n75 processes\n\n## Recall under loss\n")

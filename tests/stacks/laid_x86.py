@@ -22,6 +22,8 @@ from tests.forge.code import Emitter
 from tests.forge.functions_x86 import Call, Function, Shape, ebp_frame, frameless, raw
 from tests.forge.records import context_x86
 from tests.forge.stacks import Stack
+from tests.stacks import callbacks_x86 as callbacks
+from tests.stacks.boxes_x86 import box_arguments
 from tests.stacks.planned_code import FUNCLET, PlannedCode, PlannedFunction
 from tests.stacks.published import DISPATCHERS, RAISERS
 from tests.stacks.raised_objects import RaisedObjects
@@ -37,8 +39,8 @@ _ENDS_SEARCH = frozenset(
         *("System.@HandleAnyException", "System.@HandleFinally"),
     )
 )
-_HAS_TRY = frozenset(("LdrLoadDll", "LdrpCallInitRoutine"))
-"""Functions of ntdll with an exception registration of their own, whose handler is ntdll's."""
+_HAS_TRY = frozenset(("LdrLoadDll", "LdrpCallInitRoutine", "UserCallWinProcCheckWow"))
+"""Functions of Windows with an exception registration of their own, whose handler is in their module."""
 _RUNS_BLOCK = frozenset(("CallCatchBlock", "System.@HandleAnyException"))
 _OWN_CONTEXT = {"RaiseFailFastException": 0xC0000602, "_call_reportfault": 0x40000015}
 _OWN_CONTEXT |= {"_invoke_watson": 0xC0000417, "__acrt_call_reportfault": 0x40000015, "RtlRaiseStatus": 0xC0000005}
@@ -83,6 +85,8 @@ class LaidX86:
     def _bytes(self, planned: PlannedFunction, made: Function) -> bytes:
         if planned.name in DISPATCHERS and planned.frames:
             return self._dispatcher(planned)
+        if planned.name == callbacks.DISPATCHER:
+            return callbacks.code(planned.start, self._code.goes_on(planned.frames[0]), self._handler())
         if not planned.frames:
             return self._unused(planned)
         filters = self._code.functions.get((planned.module, planned.name + FUNCLET))
@@ -125,6 +129,7 @@ class LaidX86:
     def _function(self, planned: PlannedFunction) -> Function:
         last, *caller = self._innermost
         stub = planned.frames == [last] or (planned.frames == caller and self._name(last) == "KiFastSystemCallRet")
+        stub = stub or self._is_called_back(planned.frames[0] if planned.frames else None)
         if stub and planned.name == "KiFastSystemCallRet":
             return Function(planned.name, planned.start, raw(0, {}, "", ""))
         if stub and planned.name.startswith(("Nt", "Zw")) and self._code.stack.fast_fail is None:
@@ -132,12 +137,17 @@ class LaidX86:
         calls = tuple(self._call(index) for index in planned.frames)
         return Function(planned.name, planned.start, self._shape(planned), calls, _POPS.get(planned.name, 0))
 
+    def _is_called_back(self, index: int | None) -> bool:
+        """Say whether frame `index` is a system call's stub from which the kernel called back."""
+        inner = None if index is None else self._inner(index)
+        return inner is not None and self._name(inner) == callbacks.DISPATCHER
+
     def _stub(self, planned: PlannedFunction) -> Function:
         """Return a system call's stub: `mov eax,n; mov edx,...; call [edx]` or `call edx`, which goes on at +0xc."""
         last = self._innermost[0]
         inner = None if planned.frames == [last] else last
         call = b"\xff\xd2" if inner is None else _CALL_OF_STUB
-        code = Call(planned.start + 0xC, self._code.starts(last), via=call, code=b"", after=b"")
+        code = Call(planned.start + callbacks.RETURNS, self._code.starts(last), via=call, code=b"", after=b"")
         return Function(planned.name, planned.start, raw(0, {}, "b85b000000ba0003fe7f", ""), (code,))
 
     def _shape(self, planned: PlannedFunction) -> Shape:
@@ -194,6 +204,8 @@ class LaidX86:
             chain = main if dead is None else dead
             if self._name(index) in DISPATCHERS:
                 self._interrupt(chain, index)
+            elif self._name(index) == callbacks.DISPATCHER:
+                callbacks.call_back(chain, self._code.goes_on(index), self._handler())
             else:
                 self._lay_frame(chain, index)
         return main
@@ -217,6 +229,9 @@ class LaidX86:
         if inner is None:
             is_stub = function.shape.size == 0 and function.calls
             chain.enter(function, ip=function.calls[0].returns_to if is_stub else self._stop(function, index))
+            return
+        if self._is_called_back(index):
+            chain.enter(function, ip=function.start + callbacks.RETURNS)
             return
         if self._name(inner) in DISPATCHERS:
             chain.enter(function, ip=self._code.goes_on(index))
@@ -262,7 +277,8 @@ class LaidX86:
         if index == len(self._code.of_frame) - 1 or index in owners:
             self._nodes[index] = self._register_at(chain, -0x10, self._handler())
         elif self._name(index) in _HAS_TRY:
-            node = self._register_at(chain, -0x10, self._handler())
+            is_ntdll = self._code.of_frame[index].module == "ntdll"
+            node = self._register_at(chain, -0x10, self._handler() if is_ntdll else self._code.starts(index))
             self.stack.at(node + 8).d32(_COOKIE ^ self._handler(), 0)  # the scope table, as it is kept, and the level
 
     def _register_at(self, chain: Chain, offset: int, handler: int) -> int:
@@ -304,7 +320,7 @@ class LaidX86:
         elif name == "RtlDispatchException":
             found = record, context
         elif name.startswith("MessageBox"):
-            found = self._box(name)
+            found = box_arguments(self.stack, _BASE, name, self._code.stack.box, _ARGUMENTS.get(name, 4))
         return found
 
     def _raise(self, chain: Chain, slot: int, index: int) -> tuple[object, ...]:
@@ -325,22 +341,6 @@ class LaidX86:
         owners = [self._owner(i) for i in self._further_in(index) if self._name(i).endswith((FUNCLET, _CATCH))]
         running = next((owner for owner in owners if owner in self._nodes), max(self._nodes))
         self._running.append(self._nodes[running])
-
-    def _box(self, name: str) -> tuple[object, ...]:
-        texts = self._code.stack.box
-        if not any(texts):
-            return (0,) * _ARGUMENTS.get(name, 4)
-        wide = name.endswith("W")
-        where = []
-        for position, text in enumerate(texts):
-            at = _BASE - (0x9000 if wide else 0x8000) + 0x400 * position
-            data = text.encode("utf-16-le") + b"\0\0" if wide else text.encode() + b"\0"
-            self.stack.at(at).raw(data + bytes(-len(data) % 4))
-            where.append(at)
-        if "Indirect" in name:  # MSGBOXPARAMS: its size, owner, instance, text, caption, style
-            self.stack.at(_BASE - 0xA000).d32(40, 0, 0, where[1], where[0], 0x10)
-            return (_BASE - 0xA000,)
-        return (0, where[1], where[0], 0x10, *(0,) * (_ARGUMENTS.get(name, 4) - 4))
 
     def _fill(self, chain: Chain, index: int) -> None:
         """Write what a function keeps in its frame, now that it is entered."""

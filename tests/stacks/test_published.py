@@ -148,6 +148,26 @@ def test_box_whose_caller_is_lost_is_a_row_with_a_doubt_or_a_warning() -> None:
     assert len(outcome.doubts) == 1
 
 
+@pytest.mark.parametrize("value", [0, 0xB92109F])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("crt-purecall-handler-waits-x86", "reporter-breakpad-purecall", "reporter-breakpad-invalid-parameter"),
+        *("wer-silent-exit-monitor", "mongo-fassert"),
+    ],
+)
+def test_no_overwritten_return_address_hides_a_thread_that_only_one_word_shows(name: str, mode: str, value: int):
+    laid = _laid(FOLDER / f"{name}.txt")[1]
+    assert laid.thread.registers is not None
+    walk = laid.target(mode).walk(laid.thread.registers, laid.bounds)
+    slots = [frame.return_slot for frame in walk.frames if frame.return_slot]
+    assert slots
+    for slot in slots:
+        outcome = laid.damaged(slot, value).outcome(mode)
+        assert outcome.crash is not None or outcome.doubts
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_row_of_another_exception_than_that_of_a_damaged_context_says_so(mode: str):
     """A catch block faults. What it has caught is further out, and is all that is left."""

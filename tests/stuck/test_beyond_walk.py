@@ -33,6 +33,7 @@ from tests.support.x86_saved import CONTEXT_IP, put_context, put_record
 from throwstack.core.frames import End, Frame, Trust, Walk
 from throwstack.dispatch.saved_exception import Route
 from throwstack.stuck.triage import Examination, Triage
+from throwstack.unwind.thread_start import overwritten
 
 PRIVATE = 0x00900010
 """Code of no module, such as a copy of a system call's stub."""
@@ -65,6 +66,21 @@ def test_the_caller_of_private_code_is_proven_by_unwind_data_and_that_of_a_funct
     stack, _ = crashed()
     walks = {IN_WAIT: walk(*frames), IN_FILTER: walk(IN_THE_FILTER)}
     assert Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()) == Examination(None)
+
+
+def test_the_caller_of_followed_private_code_is_proven_if_nothing_further_out_needs_its_frame_pointer():
+    stack, _ = crashed()
+    walks = {IN_WAIT: walk(IN_PRIVATE, FOLLOWED), FOLLOWED.ip: walk(replace(FOLLOWED, trust=Trust.SCAN))}
+    assert Triage(target_of({LIMIT: stack.data()}, walks)).examine(stack_of()) == Examination(None)
+
+
+@pytest.mark.parametrize(("lost", "is_sound"), [(OUTERMOST.return_slot, True), (WAITING.return_slot, False)])
+def test_a_walk_that_ends_at_the_base_is_proven_although_its_last_word_is_no_return_address(lost: int, is_sound: bool):
+    """Wine starts threads of WoW64 as if 0xc had called."""
+    stack, _ = crashed()
+    ended = Walk((WAITING, OUTERMOST), End.LOST_RETURN_ADDRESS, overwritten(lost))
+    found = Triage(target_of({LIMIT: stack.data()}, {IN_WAIT: ended})).examine(stack_of())
+    assert (found == Examination(None)) is is_sound
 
 
 def test_words_below_the_last_proven_frame_are_not_looked_at():

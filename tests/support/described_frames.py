@@ -68,11 +68,22 @@ class Described:
 
 
 def described(
-    folder: Path, *items: object, memory: Mapping[int, bytes] | None = None, machine: int = X86, **more: object
+    folder: Path,
+    *items: object,
+    memory: Mapping[int, bytes] | None = None,
+    machine: int = X86,
+    has_code: bool = True,
+    **more: object,
 ) -> Described:
-    """Return a process whose function has the variables `items`. `more` are further fields of the procedure or PDB."""
+    """Return a process whose function has the variables `items`. `more` are further fields of the procedure or PDB.
+
+    If `memory` has no code of the function, it does nothing, or is absent if `has_code` is False.
+    """
     of_pdb = {name: more.pop(name) for name in ("types", "frame_data", "fpo") if name in more}
     fields = {"parameters": (), **more}
     procedure = Procedure("f", FUNCTION, 0x40, items=items, **fields)
+    given = memory or {}
+    is_given = not has_code or any(BASE + FUNCTION <= at < BASE + FUNCTION + 0x40 for at in given)
+    code = {} if is_given else {BASE + FUNCTION: b"\x90" * 0x60}
     pdb = Pdb(GUID, machine=machine, procedures=[procedure], **of_pdb).to_bytes()
-    return Described(folder, pdb, memory or {}, Arch.X64 if machine == X64 else Arch.X86)
+    return Described(folder, pdb, {**code, **given}, Arch.X64 if machine == X64 else Arch.X86)

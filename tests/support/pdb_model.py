@@ -3,8 +3,8 @@
 
 `tests.support.pdb_writer` writes it. The words are CodeView's (`cvinfo.h`); addresses are RVAs of the image, figures
 are in bytes where nothing else is said. Types are given by name, as C++ spells them: `int`, `IErrorInfo*`, `char[8]`,
-`const char*`, or the name of a type in `Pdb.types`. A name that is in neither list is a structure that was declared and
-never defined.
+`const char*`, or the name of a type in `Pdb.types`; `struct Item` is the declaration of `Item` alone. A name that is in
+neither list is a structure that was declared and never defined.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Structure:
-    """A class, structure or union. `bases` are (type, offset) of the classes it is derived from."""
+    """A class, structure or union. `bases` are (type, offset) of the classes it is derived from.
+
+    `others` are further definitions of the name, as other source files may have them.
+    """
 
     size: int
     members: tuple[Member, ...] = ()
@@ -62,6 +65,7 @@ class Structure:
     tag: Tag = Tag.STRUCT
     has_wide_properties: bool = False
     """Written as LF_CLASS2 or LF_STRUCTURE2, as current Visual C++ does for some; a union has no such form here."""
+    others: tuple[Structure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,10 @@ class Block:
 
 @dataclass
 class Inline:
-    """A function inlined at `ranges`: (offset in the procedure, size in bytes, line). `line` is where it begins."""
+    """A function inlined at `ranges`: (offset in the procedure, size in bytes, line). `line` is where it begins.
+
+    `this` and `this_adjust` are as in `Procedure`.
+    """
 
     name: str
     file: str
@@ -164,6 +171,8 @@ class Inline:
     inlines: list[Inline] = field(default_factory=list)
     items: tuple[Variable | Local, ...] = ()
     parameters: tuple[str, ...] = ()
+    this: str | None = None
+    this_adjust: int = 0
 
 
 Item = Variable | Local | Constant | Static | FrameInfo | Block
@@ -174,9 +183,10 @@ class Procedure:
     """A function. `lines` are (offset in it, file, line); `parameters` are type names, None for no type at all.
 
     `items` are its variables and the like, in the order of their records. `this` is the class of a member function, and
-    `has_fp` the flag that says that the function has a frame pointer. `parts` are (RVA, size) of the parts that were
-    separated from it (S_SEPCODE). `module` is the object file. A `typed_by_id` procedure refers to LF_FUNC_ID, as in an
-    object file.
+    `this_adjust` how far into an object of it its `this` points. `has_fp` is the flag that says that the function has a
+    frame pointer, `has_optimised_details` the one that its places are those of optimised code. `parts` are (RVA, size)
+    of the parts that were separated from it (S_SEPCODE). `module` is the object file. A `typed_by_id` procedure refers
+    to LF_FUNC_ID, as in an object file.
     """
 
     name: str
@@ -189,7 +199,9 @@ class Procedure:
     convention: Convention = Convention.CDECL
     items: tuple[Item, ...] = ()
     this: str | None = None
+    this_adjust: int = 0
     has_fp: bool = False
+    has_optimised_details: bool = False
     is_local: bool = False
     parts: tuple[tuple[int, int], ...] = ()
     module: str = "module.obj"

@@ -76,7 +76,8 @@ class ModuleStream:
         offset, section = self._place(procedure.rva)
         kind = (0x1110, 0x110F) if not procedure.typed_by_id else (0x1147, 0x1146)
         size = procedure.size
-        data = struct.pack("<IIIIIIHB", 0, size, 0, size, self._type_of(procedure), offset, section, procedure.has_fp)
+        flags = procedure.has_fp | procedure.has_optimised_details << 7
+        data = struct.pack("<IIIIIIHB", 0, size, 0, size, self._type_of(procedure), offset, section, flags)
         start = self._open(kind[procedure.is_local], 0, data + text(procedure.name))
         for item in procedure.items:
             self._item(item, procedure, start)
@@ -115,10 +116,11 @@ class ModuleStream:
     def _type_of(self, procedure: Procedure) -> int:
         if procedure.parameters is None:
             return 0
-        kind = self._types.function(procedure.returns, procedure.parameters, procedure.convention, procedure.this)
+        this, returns, parameters = procedure.this, procedure.returns, procedure.parameters
+        kind = self._types.function(returns, parameters, procedure.convention, this, procedure.this_adjust)
         if not procedure.typed_by_id:
             return kind
-        return self._types.function_id(procedure.name.rpartition("::")[2], kind, procedure.this)
+        return self._types.function_id(procedure.name.rpartition("::")[2], kind, this)
 
     def _item(self, item: Item, procedure: Procedure, parent: int) -> None:
         if isinstance(item, Block):
@@ -172,8 +174,9 @@ class ModuleStream:
         return cv_record(0x1141, struct.pack("<HH", place.register, 0) + covers)
 
     def _inline(self, inline: Inline, procedure: Procedure, parent: int) -> None:
-        kind = self._types.function("void", inline.parameters, Convention.CDECL)
-        number = self._types.function_id(inline.name, kind)
+        this = inline.this
+        kind = self._types.function("void", inline.parameters, Convention.CDECL, this, inline.this_adjust)
+        number = self._types.function_id(inline.name, kind, this)
         self._inlinees[number] = (inline.file, inline.line)
         self._file(inline.file)
         annotations = bytearray()

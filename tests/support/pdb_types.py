@@ -32,12 +32,21 @@ SIMPLE = {
     "wchar_t": 0x71,
     "int": 0x74,
     "unsigned": 0x75,
+    "char32_t": 0x7B,
+    "_Complex float": 0x50,
     "...": 0x00,
 }
 _SIZES = {0x10: 1, 0x11: 2, 0x12: 4, 0x13: 8, 0x20: 1, 0x21: 2, 0x22: 4, 0x23: 8, 0x30: 1, 0x40: 4, 0x41: 8}
-_SIZES |= {0x08: 4, 0x70: 1, 0x71: 2, 0x74: 4, 0x75: 4}
+_SIZES |= {0x08: 4, 0x50: 8, 0x70: 1, 0x71: 2, 0x74: 4, 0x75: 4, 0x7B: 4}
 _WIDE = {Tag.CLASS: 0x1608, Tag.STRUCT: 0x1609}
-_POINTERS = {"&&": 4 << 5, "&": 1 << 5, "* const": 0x400, "*": 0}
+_POINTERS = {
+    "&&": 4 << 5,
+    "&": 1 << 5,
+    "* const volatile": 0x600,
+    "* volatile": 0x200,
+    "* const": 0x400,
+    "*": 0,
+}
 """The bits of a pointer's attributes, for each way to spell one; `&&` is looked for before `&`."""
 
 
@@ -112,7 +121,7 @@ class Types:
         if qualified:
             bit = 1 if "const" in (qualified[1], qualified[4]) else 2
             return self.tpi.add(0x1001, struct.pack("<IHH", self.index(qualified[2] or qualified[3]), bit, 0))
-        return self._define(name) if name in self._defined else self._declare(name)
+        return self._define(name) if name in self._defined else self._declare(name.removeprefix("struct "))
 
     def size(self, name: str) -> int:
         """Return the size of a type in bytes."""
@@ -128,7 +137,12 @@ class Types:
         return self.size(defined.underlying) if isinstance(defined, Enumeration) else _SIZES[SIMPLE[name]]
 
     def function(
-        self, returns: str, parameters: tuple[str, ...], convention: Convention, this: str | None = None
+        self,
+        returns: str,
+        parameters: tuple[str, ...],
+        convention: Convention,
+        this: str | None = None,
+        this_adjust: int = 0,
     ) -> int:
         """Return the index of a function's type, of a member function of the class `this` if that is given."""
         arguments = [self.index(name) for name in parameters]
@@ -137,7 +151,7 @@ class Types:
         if this is None:
             return self.tpi.add(0x1008, struct.pack("<IBBHI", result, convention, 0, len(arguments), listed))
         pointer = self.index(f"{this}*") if convention is Convention.THISCALL or self._pointer == 8 else 0
-        figures = (result, self._declare(this), pointer, convention, 0, len(arguments), listed, 0)
+        figures = (result, self._declare(this), pointer, convention, 0, len(arguments), listed, this_adjust)
         return self.tpi.add(0x1009, struct.pack("<IIIBBHIi", *figures))
 
     def function_id(self, name: str, function: int, this: str | None = None) -> int:
@@ -176,6 +190,11 @@ class Types:
             listed = self.tpi.add(0x1203, fields)
             head = struct.pack("<HHII", len(defined.values), _HAS_UNIQUE_NAME, self.index(defined.underlying), listed)
             return self.tpi.add(0x1507, head + text(name) + text(_unique("W4", name)), name)
+        for other in defined.others:
+            self._define_structure(name, other)
+        return self._define_structure(name, defined)
+
+    def _define_structure(self, name: str, defined: Structure) -> int:
         fields = b"".join(
             _padded(struct.pack("<HHI", 0x1400, 3, self.index(base)) + numeric(offset))
             for base, offset in defined.bases

@@ -21,6 +21,17 @@ TYPES = {
     "Point": Structure(8, (Member("x", "int", 0), Member("y", "int", 4))),
     "Line": Structure(16, (Member("from", "Point", 0), Member("to", "Point", 8))),
     "Bits": Structure(4, (Member("low", "unsigned", 0, bits=(3, 0)), Member("high", "unsigned", 0, bits=(5, 3)))),
+    "Signed": Structure(4, (Member("a", "int", 0, bits=(3, 0)), Member("b", "int", 0, bits=(29, 3)))),
+    "Mixed": Structure(
+        4,
+        (
+            Member("flag", "bool", 0, bits=(1, 0)),
+            Member("color", "Shade", 0, bits=(2, 1)),
+            Member("none", "Color", 0, bits=(3, 3)),
+            Member("letter", "char", 0, bits=(1, 6)),
+        ),
+    ),
+    "Shade": Enumeration({"RED": 1, "GREEN": 2}, underlying="unsigned char"),
     "Many": Structure(32, tuple(Member(f"m{n}", "int", 4 * n) for n in range(8))),
 }
 
@@ -55,8 +66,19 @@ def u32(*values: int) -> bytes:
         ("char", b"A", "'A' (65)"),
         ("char", b"\x1b", "27 (0x1b)"),
         ("wchar_t", "é".encode("utf-16-le"), "'é' (233)"),
+        ("char", b"\xff", "'ÿ' (-1)"),
+        ("char", b"\x81", "-127 (0x81)"),
+        ("char", b"'", r"'\'' (39)"),
+        ("char", b"\\", r"'\\' (92)"),
         ("float", struct.pack("<f", 0.1), "0.1"),
+        ("float", struct.pack("<f", 16777216), "16777216"),
+        ("float", struct.pack("<f", 3.4028234664e38), "3.4028235e+38"),
+        ("float", u32(1), "1.4013e-45"),
+        ("float", u32(0x7FC00000), "nan"),
         ("double", struct.pack("<d", -1234.5), "-1234.5"),
+        ("double", struct.pack("<d", 0.1 + 0.2), "0.30000000000000004"),
+        ("double", struct.pack("<d", 1e16 + 2), "10000000000000002"),
+        ("double", struct.pack("<d", -0.0), "-0"),
         ("Color", u32(2), "GREEN (2)"),
         ("Color", u32(0xFFFFFFFF), "NONE (-1)"),
         ("Color", u32(77), "77 (0x4d)"),
@@ -67,13 +89,23 @@ def u32(*values: int) -> bytes:
         ("Point", u32(1, 2), "{x=1, y=2}"),
         ("Line", u32(1, 2, 3, 4), "{from={x=1, y=2}, to={x=3, y=4}}"),
         ("Bits", u32(0b01010_011), "{low=3, high=10 (0xa)}"),
+        ("Signed", u32(0xFFFFFFF9), "{a=1, b=-1}"),
+        ("Signed", u32(0x80000007), "{a=-1, b=-268435456 (0x10000000)}"),
+        ("Mixed", u32(0b1_111_10_1), "{flag=true, color=GREEN (2), none=NONE (-1), letter=-1}"),
+        ("Mixed", u32(0b0_101_01_0), "{flag=false, color=RED (1), none=-3, letter=0}"),
         ("Many", u32(*range(8)), "{m0=0, m1=1, m2=2, m3=3, m4=4, m5=5, …}"),
         ("ConnectionPtr", u32(0), "0"),
         ("DerivedPtr", u32(0), "0"),
         ("char[8]", b"hello\0\x1b\x1b", '"hello"'),
         ("char[4]", b"a\x1b]b", '"a\\x1b]b"'),
         ("wchar_t[4]", "ab\0\0".encode("utf-16-le"), '"ab"'),
+        ("char[16]", b'C:\\new \\x1b "q"\n\0\0', r'"C:\\new \\x1b \"q\"\n"'),
+        ("wchar_t[4]", 'a"\\b'.encode("utf-16-le"), r'"a\"\\b"'),
+        ("char32_t", u32(0x10FFFF + 1), "1114112 (0x110000)"),
+        ("char32_t", u32(0x1F600), "'\U0001f600' (128512)"),
+        ("_Complex float", bytes(8), "00 00 00 00 00 00 00 00"),
         ("int[3]", u32(1, 2, 3), "{1, 2, 3}"),
+        ("int[3][2]", u32(1, 2, 3, 4, 5, 6), "{{1, 2, 3}, {4, 5, 6}}"),
         ("int[6]", u32(1, 2, 3, 4, 5, 6), "{1, 2, 3, 4, …}"),
         ("char[2000]", b"x" * 2000, '"' + "x" * 64 + '…"'),
     ],
@@ -98,6 +130,8 @@ def test_a_pointer_to_text_shows_the_text(tmp_path):
     wide = {0x30000: "offen\0".encode("utf-16-le")}
     assert shown(tmp_path, "const wchar_t*", u32(0x30000), wide).text == '0x00030000 "offen"'
     assert shown(tmp_path, "char*", u32(0x50000)).text == "0x00050000 (not in the dump)"
+    path = {0x30000: b'C:\\"a"\0'}
+    assert shown(tmp_path, "char*", u32(0x30000), path).text == r'0x00030000 "C:\\\"a\""'
 
 
 def test_a_pointer_to_code_shows_its_name(tmp_path):

@@ -42,6 +42,9 @@ class Budgets:
     suspects: Budget = Budget("words that lead into a blocking function", 1 << 16, 1 << 20, 1 << 10, 1 << 20)
     """They are examined if the walk ended early. Words of a page that is mapped many times count a few times only."""
     resumed: Budget = Budget("words of the stack walked from", 32, 512, 4, 512)
+    probes: Budget = Budget("walks of stacks that have no word in a blocking function", 1, 1 << 10, 1, 1 << 10)
+    """Limits how many stacks are walked only to see whether a return address was overwritten. A stack that has the
+    return addresses of an earlier one is not walked again; real processes have some dozens of different ones."""
     frames: Budget = Budget("frames walked", 1 << 13, 1 << 17, 1 << 9, 1 << 17)
     """Limits all walks that look for an exception together; a single walk keeps some 1,024 frames."""
     recursion: Budget = Budget("frames of deep recursion walked", 1 << 17, 1 << 18, 1 << 8, 1 << 16)

@@ -43,6 +43,16 @@ def _escaped(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def quote(text: str, limit: int = LIMIT, *, is_whole: bool = True) -> str:
+    r"""Return `text` escaped as `escape` does, in quotation marks; those in it, and backslashes, are escaped as in C++.
+
+    So `\n` is the end of a line, and `\\n` is a backslash and an n. If `is_whole` is False, or if the text is cut, `…`
+    is its end.
+    """
+    shown = escape(text.replace("\\", r"\\").replace('"', r"\""), limit)
+    return f'"{shown if is_whole or shown.endswith("…") else shown + "…"}"'
+
+
 def decode_ansi(data: bytes) -> str:
     """Decode bytes as UTF-8 if they are valid, else as Windows-1252 (a dump does not name its code page)."""
     try:
@@ -65,17 +75,24 @@ def ansi_at(memory: Memory, address: int, limit: int = LIMIT) -> str:
     Raises:
         MemoryUnreadable: the first byte cannot be read.
     """
-    data, is_whole = _terminated(memory, address, limit, 1)
-    return _shown(decode_ansi(data), limit, is_whole)
+    return _shown(*text_at(memory, address, limit, 1), limit)
 
 
 def wide_at(memory: Memory, address: int, limit: int = LIMIT) -> str:
     """Return the zero-terminated `wchar_t` string at `address`, with the limits, `…` and errors of `ansi_at`."""
-    data, is_whole = _terminated(memory, address, limit, 2)
-    return _shown(decode_wide(data), limit, is_whole)
+    return _shown(*text_at(memory, address, limit, 2), limit)
 
 
-def _shown(text: str, limit: int, is_whole: bool) -> str:
+def text_at(memory: Memory, address: int, limit: int, unit: int) -> tuple[str, bool]:
+    """Return the zero-terminated string at `address` as it is, of characters of 1 or 2 bytes, and whether it is whole.
+
+    The limits and errors are those of `ansi_at`.
+    """
+    data, is_whole = _terminated(memory, address, limit, unit)
+    return (decode_ansi if unit == 1 else decode_wide)(data), is_whole
+
+
+def _shown(text: str, is_whole: bool, limit: int) -> str:
     shown = escape(text, limit)
     return shown if is_whole or shown.endswith("…") else shown + "…"
 

@@ -71,6 +71,15 @@ def needed_files(images: Iterable[Image], symbols: Symbols, say: Say = lambda _:
     return tuple(found.values())
 
 
+def files_for_variables(images: Iterable[Image], symbols: Symbols) -> tuple[NeededFile, ...]:
+    """Return the PDBs with types that are not at hand for `images`, in their order.
+
+    None is listed for modules in the Windows directory, whose PDBs with types Microsoft keeps.
+    """
+    wanted = (_pdb(image, symbols) for image in images if not _IN_WINDOWS.match(image.module.path))
+    return tuple(file for file in wanted if file is not None and safe_name(file.identity.name) == file.identity.name)
+
+
 def manifest(files: Iterable[NeededFile]) -> str:
     """Return the list as text, with one line for each file that is not at hand."""
     return "".join(f"{file.manifest_line}\n" for file in files if not file.is_at_hand)

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -37,6 +38,7 @@ its image, such as `dll`.
 """
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\ufffd]|[. ]$|^\.{1,2}$')
 _WINDOWS_PATH = re.compile(r"[A-Za-z]:([\\/]|$)|\\\\")
+_KEY = re.compile(r"[0-9a-f]{9,41}", re.IGNORECASE)
 _DEVICES = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d\u00b9\u00b2\u00b3])(\.|$)", re.IGNORECASE)
 
 Say = Callable[[str], None]
@@ -230,7 +232,9 @@ class SymbolPath:
                 return candidate
             self._say(f"{candidate}: refused: {reason}")
         cache = element.cache or directory
-        found = self._made(self._unpacks(directory, folder, cache, name), cache, identity, name, check)
+        layouts = [folder] if element.is_store else [folder, ()]
+        packed = chain.from_iterable(self._resolve(directory, *layout, _packed(name)) for layout in layouts)
+        found = self._made(self._unpacks(packed, cache, name), cache, identity, name, check)
         for pointer in self._resolve(directory, *folder, "file.ptr") if found is None else ():
             self._say(f"{pointer}: points to a file in another place; such pointers are not followed")
         return found
@@ -248,6 +252,12 @@ class SymbolPath:
             for found in self._resolve(directory, *layout):
                 if os.path.isfile(found):  # noqa: PTH113 as above
                     yield found
+                elif layout != (name,) or not self._is_of_store(found):
+                    self._say(f"{found}: refused: {_what_else(found)}")
+
+    def _is_of_store(self, found: Path) -> bool:
+        """Say whether `found` is the directory `app.pdb` of a store, in which there is one for each version."""
+        return any(map(_KEY.fullmatch, self._listing(found)))
 
     def _made(
         self, files: Generator[tuple[Path, str], None, None], cache: Path, identity: Identity, name: str, check: Check
@@ -276,12 +286,11 @@ class SymbolPath:
             files.close()  # removes its private directory
         return None
 
-    def _unpacks(
-        self, directory: Path, folder: tuple[str, ...], cache: Path, name: str
-    ) -> Generator[tuple[Path, str], None, None]:
-        """Yield (path of the unpacked file, path of the cabinet) for each cabinet in a store that can be unpacked."""
-        for packed in self._resolve(directory, *folder, _packed(name)):
+    def _unpacks(self, cabinets: Iterable[Path], cache: Path, name: str) -> Generator[tuple[Path, str], None, None]:
+        """Yield (path of the unpacked file, path of the cabinet) for each of `cabinets` that can be unpacked."""
+        for packed in cabinets:
             if not os.path.isfile(packed):  # noqa: PTH113 as above; to open a FIFO would wait for a writer
+                self._say(f"{packed}: refused: {_what_else(packed)}")
                 continue
             with self._private(cache) as private:
                 if private is not None and self._unpack(packed, private / name):
@@ -317,7 +326,7 @@ class SymbolPath:
         return cache.joinpath(*self._tier(cache, name), name, key, name)
 
     def _tier(self, directory: Path, name: str) -> tuple[str, ...]:
-        return (name[:2],) if any(self._resolve(directory, "index2.txt")) else ()
+        return (name[:2],) if any(map(os.path.isfile, self._resolve(directory, "index2.txt"))) else ()
 
     def _resolve(self, directory: Path, *parts: str) -> Iterator[Path]:
         """Yield the existing paths that equal `directory/parts` apart from upper and lower case.
@@ -329,7 +338,7 @@ class SymbolPath:
             return
         part, *rest = parts
         exact = directory / part
-        if os.path.exists(exact):  # noqa: PTH110 as above
+        if os.path.lexists(exact):  # a link that leads nowhere, too, of which there is a message
             yield from self._resolve(exact, *rest)
         for spelled in self._listing(directory).get(part.lower(), ()):
             if os.path.normcase(spelled) != os.path.normcase(part):
@@ -368,6 +377,15 @@ class SymbolPath:
             packed, url = private / _packed(name), url[: -len(quote(name))] + quote(_packed(name))
             if self._fetcher.fetch(url, packed) and self._unpack(packed, target):
                 yield target, url
+
+
+def _what_else(path: Path) -> str:
+    """Return what there is at a path where a file should be."""
+    if os.path.isdir(path):  # noqa: PTH112 as above
+        return "a directory"
+    if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 as above
+        return "a symbolic link that leads to no file"
+    return "not a regular file"
 
 
 def _packed(name: str) -> str:

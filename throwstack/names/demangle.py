@@ -117,7 +117,8 @@ def itanium_type_name(name: str) -> str:
 def strip_parameters(signature: str) -> str:
     """Return a function's name without its parameter list: `A::f(int) const` → `A::f`.
 
-    `A::operator()(int)` becomes `A::operator()`. Parameters may themselves be functions, as in `f(int (*)(char))`.
+    `A::operator()(int)` becomes `A::operator()`. Parameters may themselves be functions, as in `f(int (*)(char))`. What
+    follows `A::operator int (__cdecl*)(char)` without parameters belongs to the type that the object is converted to.
     """
     last = signature.rfind(")")
     if last < 0 or not _TRAILER.fullmatch(signature, last + 1):
@@ -130,7 +131,8 @@ def strip_parameters(signature: str) -> str:
         depth += signature.count(")", outer, first)
         first = outer
     head = signature[: max(first, 0)].rstrip()
-    return signature if not head or head.endswith("operator") else head
+    is_type = head.endswith("*)") and "operator" in head
+    return signature if not head or is_type or head.endswith("operator") else head
 
 
 def display_name(symbol: str) -> str:

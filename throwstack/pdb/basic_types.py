@@ -30,10 +30,17 @@ _BASIC = {
     0x31: Basic("bool16", _BOOLEAN, 2),
     0x32: Basic("bool32", _BOOLEAN, 4),
     0x33: Basic("bool64", _BOOLEAN, 8),
+    0x34: Basic("bool128", _BOOLEAN, 16),
     0x40: Basic("float", _FLOATING, 4),
     0x41: Basic("double", _FLOATING, 8),
     0x42: Basic("long double", _FLOATING, 10),
+    0x43: Basic("__float128", _FLOATING, 16),
     0x46: Basic("_Float16", _FLOATING, 2),
+    0x50: Basic("_Complex float", BasicKind.OTHER, 8),
+    0x51: Basic("_Complex double", BasicKind.OTHER, 16),
+    0x52: Basic("_Complex long double", BasicKind.OTHER, 20),
+    0x53: Basic("_Complex __float128", BasicKind.OTHER, 32),
+    0x56: Basic("_Complex _Float16", BasicKind.OTHER, 4),
     0x68: Basic("signed char", _SIGNED, 1),
     0x69: Basic("unsigned char", _UNSIGNED, 1),
     0x70: Basic("char", _CHARACTER, 1),
@@ -52,12 +59,14 @@ _BASIC = {
 }
 _POINTER_SIZES = {4: 4, 5: 4, 6: 8}
 _NULLPTR = 0x103
+NULLPTR = Basic("std::nullptr_t", BasicKind.OTHER, 0)
+"""The type of `nullptr`. Its size is that of a pointer, and it has no value but one."""
 
 
 def basic_type(number: int) -> Type:
     """Return the type of a number below 0x1000."""
     if number == _NULLPTR:
-        return Basic("std::nullptr_t", BasicKind.OTHER, 0)
+        return NULLPTR
     target, mode = number & 0xFF, number >> 8 & 0xF
     if not mode:
         return _BASIC.get(target, UnknownType(number))

@@ -96,6 +96,18 @@ def number(data: bytes, at: int) -> tuple[int, int]:
     raise BadRecord(message)
 
 
+def size_number(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number at offset `at` that is a size or an offset, and the offset after it.
+
+    Raises `BadRecord` as `number` does, and if it is negative.
+    """
+    found, following = number(data, at)
+    if found < 0:
+        message = f"a size of {found}"
+        raise BadRecord(message)
+    return found, following
+
+
 def string(data: bytes, at: int) -> tuple[str, int]:
     """Return the zero-terminated UTF-8 string at offset `at` of `data`, and the offset after its terminator.
 

@@ -59,13 +59,18 @@ ReadList = Callable[[int], bytes]
 
 
 def members(read: ReadList, first: int) -> Iterator[Field]:
-    """Yield the base classes and data members of the list with the number `first`."""
+    """Yield the base classes and data members of the list with the number `first`.
+
+    A member before the beginning of its structure is damage, and left out.
+    """
     for kind, data, at in _entries(read, first):
-        if kind in (_BASE, _INTERFACE):
-            yield Field("", unpack(_ATTRIBUTED, data, at)[2], number(data, at + 8)[0])
-        elif kind == _MEMBER:
-            offset, following = number(data, at + 8)
-            yield Field(string(data, following)[0] or "<unnamed>", unpack(_ATTRIBUTED, data, at)[2], offset)
+        if kind not in (_BASE, _INTERFACE, _MEMBER):
+            continue
+        offset, following = number(data, at + 8)
+        if offset < 0:
+            continue
+        name = (string(data, following)[0] or "<unnamed>") if kind == _MEMBER else ""
+        yield Field(name, unpack(_ATTRIBUTED, data, at)[2], offset)
 
 
 def enumerators(read: ReadList, first: int) -> Iterator[tuple[str, int]]:

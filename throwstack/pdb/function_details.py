@@ -14,6 +14,7 @@ from throwstack.pdb.variable_model import FunctionSymbol, Scope, ScopeKind, Vari
 from throwstack.pdb.variable_symbols import function_symbol
 
 _KEPT_FUNCTIONS = 8
+_THIS = "this"
 _Variables = tuple[VariableSymbol, ...]
 _MAX_BODY = 1 << 18
 """Most bytes of the records of a function that are kept; the variables in the rest are left out."""
@@ -75,8 +76,8 @@ class FunctionDetails:
         if body is None or function is None or function.scope.extent is None:
             return None
         inlined, whole = _at_place(function.scope, body.section, body.offset)
-        scopes = (tuple(_with_type(one, body.type_here) for one in scope) for scope in (*reversed(inlined), whole))
-        return FunctionAt(body.section, body.offset, function, tuple(scopes))
+        scopes = [self._here(body, self._inlined(body, *one), one[1]) for one in reversed(inlined)]
+        return FunctionAt(body.section, body.offset, function, (*scopes, self._here(body, function, whole)))
 
     def signature(self, records: bytes, name: str) -> str:
         """Return the signature of the function with these `records`, which is called `name`; "" if it has no type."""
@@ -87,6 +88,25 @@ class FunctionDetails:
         """Return the variables of a function that are its parameters, as far as that follows from its type."""
         placed = self._signatures.parameters(function, self._signatures.type_of(function))
         return tuple(variable for variable in placed if variable is not None)
+
+    @staticmethod
+    def _inlined(body: FunctionBody, inlinee: int, variables: _Variables) -> FunctionSymbol:
+        scope = Scope(ScopeKind.INLINED, variables, ())
+        return FunctionSymbol("", body.type_here(inlinee), has_id=True, body=0, scope=scope)
+
+    def _here(self, body: FunctionBody, function: FunctionSymbol, variables: _Variables) -> _Variables:
+        """Return the `variables` of `function` with the numbers that their types have in this PDB."""
+        found = []
+        for variable in variables:
+            number = body.type_here(variable.type)
+            one = variable if number == variable.type else replace(variable, type=number)
+            found.append(self._adjusted(one, function) if one.name == _THIS else one)
+        return tuple(found)
+
+    def _adjusted(self, this: VariableSymbol, function: FunctionSymbol) -> VariableSymbol:
+        found = self._signatures.type_of(function)
+        beyond = None if found is None else found.this_adjust
+        return replace(this, beyond=beyond) if beyond != this.beyond else this
 
     def _function(self, records: bytes) -> FunctionSymbol | None:
         key = records[:_MAX_BODY]
@@ -99,24 +119,19 @@ class FunctionDetails:
         return made
 
 
-def _with_type(variable: VariableSymbol, type_here: Callable[[int], int]) -> VariableSymbol:
-    """Return the variable with the number that its type has in this PDB."""
-    number = type_here(variable.type)
-    return variable if number == variable.type else replace(variable, type=number)
+def _at_place(scope: Scope, section: int, offset: int) -> tuple[list[tuple[int, _Variables]], _Variables]:
+    """Return the inlined functions at a place with their variables, outermost first, and those of the function.
 
-
-def _at_place(
-    scope: Scope, section: int, offset: int
-) -> tuple[list[tuple[VariableSymbol, ...]], tuple[VariableSymbol, ...]]:
-    """Return the variables of the inlined functions at a place, outermost first, and those of the function."""
+    An inlined function is given by the number of its name.
+    """
     distance = offset - (0 if scope.extent is None else scope.extent.begin)
-    inlined: list[tuple[int, tuple[VariableSymbol, ...]]] = []
+    inlined: list[tuple[int, int, _Variables]] = []
     for depth, site in _sites(scope, 1):
         if line_at(site.annotations, distance) is not None:
             while inlined and inlined[-1][0] >= depth:
                 inlined.pop()
-            inlined.append((depth, _in_scope(site, section, offset)))
-    return [variables for _, variables in inlined], _in_scope(scope, section, offset)
+            inlined.append((depth, site.inlinee, _in_scope(site, section, offset)))
+    return [(inlinee, variables) for _, inlinee, variables in inlined], _in_scope(scope, section, offset)
 
 
 def _sites(scope: Scope, depth: int) -> Iterator[tuple[int, Scope]]:

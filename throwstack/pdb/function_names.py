@@ -4,6 +4,7 @@
 A global symbol S_PROCREF says in which module's symbols the function's record is. It has the readable name, `A::f`, and
 a PDB without private symbols has none of them. A public symbol has the decorated name only. The names that a C function
 may have there are few, so each is looked up. Those of a C++ function begin all in the same way, and are searched for.
+A name without scopes is mostly one of C that the image does not have, so it is searched for in public PDBs only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from throwstack.pdb.module_symbols import ModuleSymbols
 from throwstack.pdb.msf import NO_STREAM, MsfFile
 from throwstack.pdb.name_hash import NameHash
 from throwstack.pdb.plain_names import decorated_beginnings, decorated_names, plain_name
-from throwstack.pdb.publics import Publics
+from throwstack.pdb.publics import Publics, PublicSymbol
 
 _REFERENCE = struct.Struct("<HHIIH")
 _REFERENCES = frozenset({0x1125, 0x1127})
@@ -39,8 +40,13 @@ class FunctionNames:
         module_symbols: Callable[[int], ModuleSymbols | None],
         *,
         is_fastlink: bool,
+        is_private: Callable[[], bool],
     ) -> None:
-        """`module_symbols` gives the functions of a module by its index."""
+        """`module_symbols` gives the functions of a module by its index.
+
+        `is_private` says whether the modules have the functions that are not public, too.
+        """
+        self._is_private = is_private
         self._symbols = msf.stream(-1 if dbi.symbols_stream == NO_STREAM else dbi.symbols_stream)
         globals_ = msf.stream(-1 if dbi.globals_stream == NO_STREAM else dbi.globals_stream)
         self._globals = NameHash(globals_, 0, is_fastlink=is_fastlink)
@@ -58,10 +64,16 @@ class FunctionNames:
                 for symbol in self._publics.named(decorated)
             )
         if not found:
-            for symbol in self._publics.beginning(decorated_beginnings(name)):
+            for symbol in self._of_c_plus_plus(name):
                 if plain_name(symbol.name, self._machine) == name and len(found) < _MAX_FOUND:
                     found.add((symbol.section, symbol.offset))
         return found
+
+    def _of_c_plus_plus(self, name: str) -> Iterator[PublicSymbol]:
+        """Yield the public symbols that may be of a C++ function `name`."""
+        if not name.isidentifier():
+            return self._publics.beginning(decorated_beginnings(name))
+        return iter(()) if self._is_private() else self._publics.outside_scopes(name)
 
     def _procedures(self, name: str) -> Iterator[Place]:
         for at in self._globals.offsets(name):

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from itertools import islice
 
 from throwstack.pdb.msf import MsfFile
 
 _INFO_STREAM = 1
 _MAX_SIZE = 1 << 20
+_MAX_STREAMS, _MAX_NAME = 4096, 256
+"""Most named streams, and most bytes of a name. A linker names ten; with source files in the PDB each has one."""
 _HEAD = struct.Struct("<III16s")
 _VC110, _VC140, _MINIMAL = 20091201, 20140508, 0x494E494D
 
@@ -72,7 +75,7 @@ def _named_streams(data: bytes, at: int) -> tuple[dict[str, int], int]:
         message = "more entries than bytes"
         raise struct.error(message)
     named = {}
-    for offset, number in struct.iter_unpack("<II", data[at : at + 8 * count]):
-        name = names[offset:].split(b"\0", 1)[0]
+    for offset, number in islice(struct.iter_unpack("<II", data[at : at + 8 * count]), _MAX_STREAMS):
+        name = names[offset : offset + _MAX_NAME].split(b"\0", 1)[0]
         named[name.decode("utf-8", "replace")] = number
     return named, at + 8 * count

@@ -109,7 +109,8 @@ def line_at(annotations: bytes, wanted: int) -> InlineLine | None:  # noqa: C901
     file: int | None = None
     begun: tuple[int, int | None, int] | None = None  # the range that has no end yet: its begin, file and line
     # Numbers below 128 are one byte each, and mostly there are no others.
-    numbers = _numbers(annotations) if annotations and max(annotations) >= 0x80 else iter(annotations)
+    numbers = iter(annotations) if annotations.isascii() else _numbers(annotations)
+    only_forward = _OFFSET not in annotations  # nothing sets the offset back
     for code in numbers:
         operand = next(numbers, None)
         if not code or operand is None:
@@ -135,6 +136,8 @@ def line_at(annotations: bytes, wanted: int) -> InlineLine | None:  # noqa: C901
                 return InlineLine(begun[1], begun[2])
             if length and offset <= wanted < offset + length:
                 return InlineLine(file, line)
+            if offset > wanted and only_forward:
+                break
             begun = None if length else (offset, file, line)
         elif code == _FILE:
             file = operand

@@ -11,6 +11,7 @@ import re
 import struct
 
 from throwstack.pdb.codeview import string
+from throwstack.pdb.remembered import Remembered
 from throwstack.pdb.type_model import Enumeration, Structure
 from throwstack.pdb.type_stream import TypeStream
 from throwstack.pdb.types import Types
@@ -20,7 +21,7 @@ _WORDS = struct.Struct("<II")
 _ANONYMOUS = re.compile(r"\?A0x[0-9a-f]{8}(?=::)")
 """How Visual C++ spells an anonymous namespace here: a number for each object file that has one."""
 _MAX_SCOPES = 16
-_MAX_REMEMBERED = 1 << 14
+_MAX_REMEMBERED = 4 << 20
 
 
 class InlineeNames:
@@ -30,16 +31,11 @@ class InlineeNames:
         """`ids` is the IPI stream, or None if the PDB has none."""
         self._ids = ids
         self._types = types
-        self._known: dict[int, tuple[str, int]] = {}
+        self._known = Remembered[int, tuple[str, int]](_MAX_REMEMBERED, lambda found: len(found[0]))
 
     def of(self, number: int) -> tuple[str, int]:
         """Return name and type of the function with the id `number`; ("", 0) if there is none. Raises `NotAPdb`."""
-        found = self._known.get(number)
-        if found is None:
-            if len(self._known) >= _MAX_REMEMBERED:
-                self._known.clear()
-            found = self._known[number] = self._read(number)
-        return found
+        return self._known.get(number, self._read)
 
     def _read(self, number: int) -> tuple[str, int]:
         kind, data = self._record(number)

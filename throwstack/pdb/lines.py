@@ -11,13 +11,15 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import gt
 from sys import byteorder
 
 from throwstack.pdb.msf import Stream
 from throwstack.pdb.ranges import Ranges, key_of
+from throwstack.pdb.window import Window
+from throwstack.pdb.word_search import find_word
 
 _SUBSECTION = struct.Struct("<II")
 _LINES_HEAD = struct.Struct("<IHHI")
@@ -32,10 +34,12 @@ _WITH_MORE_FILES = 1
 _NOT_LINES = frozenset({0xFEEFEE, 0xF00F00})
 """Numbers that a compiler gives to code of its own. A debugger steps over it as a part of the line before."""
 _LINE_BITS = 0xFFFFFF
-_WINDOW = 1 << 18
 _MAX_BLOCKS = 1 << 22
-_MAX_PART = 64 << 20
-_MAX_INLINEES = 1 << 20
+_MAX_PART = 16 << 20
+"""Most bytes of the lines of one range, of all inlined functions of a module, of the ids that it lets others use."""
+_MAX_MARKED = 4096
+"""How many lines in front of an address are looked at for one that is no mark of the compiler."""
+_MAX_INLINEES = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,11 @@ class LineBlock:
 
     def at(self, offset: int) -> tuple[int, int] | None:
         """Return file and line of the byte at `offset` of the range, or None."""
-        index = bisect_right(self.offsets, offset) - 1
-        while index >= 0:
+        last = bisect_right(self.offsets, offset) - 1
+        for index in range(last, max(last - _MAX_MARKED, -1), -1):
             line = self.lines[index] & _LINE_BITS
             if line not in _NOT_LINES:
                 return self.files[index], line
-            index -= 1
         return None
 
 
@@ -77,8 +80,8 @@ class Inlinees:
     def begin(self, number: int) -> tuple[int, int] | None:
         """Return file and line where the function with the id `number` begins, or None."""
         for table in self.tables:
-            at = _record_with(table, number, _INLINEE.size)
-            if at is not None and at + _INLINEE.size <= len(table):
+            at = find_word(table, number, size=_INLINEE.size)
+            if at >= 0 and at + _INLINEE.size <= len(table):
                 _, file, line = _INLINEE.unpack_from(table, at)
                 return file, line
         return self.begins.get(number)
@@ -103,11 +106,18 @@ class ModuleLines:
         """Return about how many bytes of memory this takes."""
         return 1024 + self._ranges.kept_bytes
 
-    def blocks_at(self, section: int, offset: int) -> Iterator[tuple[int, int]]:
-        """Yield the blocks of lines that have the byte at this place: position in the stream, offset in the block."""
-        for position in self._ranges.covering(key_of(section, offset)):
-            head = self._stream.read(position + _SUBSECTION.size, 4)
-            yield position, offset - int.from_bytes(head, "little")
+    def blocks_at(self, section: int, offset: int, size: int = 0) -> list[tuple[int, int]]:
+        """Return the blocks of lines that have the byte at this place: position in the stream, offset in the block.
+
+        Blocks of `size` bytes, the size of the function there, come first among those that begin together: Microsoft's
+        assembler for ARM64 has written the lines of all functions of a file as if these began at the last of them.
+        """
+        found = list(self._ranges.covering(key_of(section, offset)))
+        heads = [_LINES_HEAD.unpack(self._stream.read(at + _SUBSECTION.size, _LINES_HEAD.size)) for at in found]
+        blocks = [(at, offset - head[0], head[3]) for at, head in zip(found, heads, strict=True)]
+        if size and len(blocks) > 1:
+            blocks.sort(key=lambda block: (block[1], block[2] != size))
+        return [(at, inside) for at, inside, _ in blocks]
 
     def block(self, position: int) -> LineBlock:
         """Return the lines of the subsection at `position` of the stream. Raises `NotAPdb`."""
@@ -141,8 +151,10 @@ class ModuleLines:
         """Return where the functions begin that the module inlines. Raises `NotAPdb`."""
         tables: list[bytes] = []
         begins: dict[int, tuple[int, int]] = {}
+        left = _MAX_PART
         for start, size in self._subsections.get(_INLINEES, ()):
-            data = self._stream.read(start, min(size, _MAX_PART))
+            data = self._stream.read(start, min(size, left))
+            left -= len(data)
             if int.from_bytes(data[:4], "little") != _WITH_MORE_FILES:
                 tables.append(data[4:])
                 continue
@@ -175,27 +187,26 @@ class ModuleLines:
 
     def exported(self, number: int) -> int | None:
         """Return the id that other modules know by `number`, or None. Raises `NotAPdb`."""
+        left = _MAX_PART
         for start, size in self._subsections.get(_EXPORTS, ()):
-            data = self._stream.read(start, min(size, _MAX_PART))
-            found = _record_with(data, number, 8)
-            if found is not None and found + 8 <= len(data):
+            data = self._stream.read(start, min(size, left))
+            left -= len(data)
+            found = find_word(data, number, size=8)
+            if found >= 0 and found + 8 <= len(data):
                 return int.from_bytes(data[found + 4 : found + 8], "little")
         return None
 
     def _list(self) -> Ranges:
         starts, sizes, positions = array("Q"), array("I"), array("I")
-        position, base, window = self._start, 0, b""
-        head_size = _SUBSECTION.size + _LINES_HEAD.size
+        position, head_size = self._start, _SUBSECTION.size + _LINES_HEAD.size
+        window = Window(self._stream, position, self._end, head_size)
         for _ in range(_MAX_SUBSECTIONS):
             if position + _SUBSECTION.size > self._end or len(starts) >= _MAX_BLOCKS:
                 break
-            at = position - base
-            if at + head_size > len(window) and base + len(window) < self._end:
-                base, at = position, 0
-                window = self._stream.read(base, min(_WINDOW, self._end - base))
-            kind, size = _SUBSECTION.unpack_from(window, at)
-            if kind == _LINES and at + head_size <= len(window):
-                offset, section, _, length = _LINES_HEAD.unpack_from(window, at + _SUBSECTION.size)
+            at = position - window.base if position <= window.last else window.move(position)
+            kind, size = _SUBSECTION.unpack_from(window.data, at)
+            if kind == _LINES and at + head_size <= len(window.data):
+                offset, section, _, length = _LINES_HEAD.unpack_from(window.data, at + _SUBSECTION.size)
                 starts.append(section << 32 | offset)
                 sizes.append(length)
                 positions.append(position)
@@ -206,12 +217,3 @@ class ModuleLines:
                     listed.append((position + _SUBSECTION.size, inside))
             position += _SUBSECTION.size + (size + 3 & ~3)
         return Ranges(starts, sizes, positions)
-
-
-def _record_with(table: bytes, number: int, size: int) -> int | None:
-    """Return the offset of the first record that begins with the 32-bit `number` in a table of records of `size`."""
-    wanted = number.to_bytes(4, "little")
-    at = table.find(wanted)
-    while at >= 0 and at % size:
-        at = table.find(wanted, at + 1)
-    return at if at >= 0 else None

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from itertools import count
 
@@ -18,7 +17,6 @@ from throwstack.pdb.string_table import StringTable
 _IMPORTED = 0x80000000
 _OWNERS = count()
 _MAX_REMEMBERED = 1 << 14
-_TIME_LIMIT = 300.0
 
 
 class ModuleReader:
@@ -31,8 +29,6 @@ class ModuleReader:
         self._names = names
         self._kept = kept
         self._owner = next(_OWNERS)
-        self._spent = 0.0
-        """Seconds that were spent on reading modules."""
         self._imported: dict[tuple[int, int], int] = {}
 
     def close(self) -> None:
@@ -46,12 +42,16 @@ class ModuleReader:
             return None
         return self._get(("symbols", module.stream, module.symbols_size), lambda: self._read_symbols(module))
 
-    def line(self, index: int, section: int, offset: int) -> tuple[str, int]:
-        """Return path and number of the line at a place in the code of module `index`, or ("", 0)."""
+    def line(self, index: int, section: int, offset: int, size: int = 0) -> tuple[str, int]:
+        """Return path and number of the line at a place in the code of module `index`, or ("", 0).
+
+        `size` is that of the function there, 0 if that is not known.
+        """
         lines = self._lines(index)
         if lines is None:
             return "", 0
-        for position, inside in lines.blocks_at(section, offset):
+        for position, inside in lines.blocks_at(section, offset, size):
+            self._msf.time.check()
             found = self._block(index, lines, position).at(inside)
             if found is not None:
                 return self._path(lines, found[0]), found[1]
@@ -66,9 +66,14 @@ class ModuleReader:
         if symbols is None or lines is None or not symbol.end:
             return []
         sites: InlineSites = self._get(("sites", index, symbol.position), lambda: read_sites(symbols.body(symbol)))
+        here = sites.at(offset)
+        if not here:
+            return []
+        inlinees = self._inlinees(index, lines)
         found = []
-        for site, part in sites.at(offset):
-            begin = self._inlinees(index, lines).begin(site.id)
+        for site, part in here:
+            self._msf.time.check()
+            begin = inlinees.begin(site.id)
             file = part.file if part.file is not None else begin[0] if begin is not None else None
             path = "" if file is None else self._path(lines, file)
             line = 0 if begin is None else max(0, begin[1] + part.line)
@@ -122,15 +127,8 @@ class ModuleReader:
         return self._kept.get((self._owner, key), lambda: self._in_time(make))
 
     def _in_time(self, make: Callable[[], Part]) -> Part:
-        """Return what `make` makes. A PDB that was made to waste time is given up after some minutes of it."""
-        if self._spent > _TIME_LIMIT:
-            message = f"given up after {_TIME_LIMIT:.0f} s"
-            raise self._msf.error(message)
-        start = time.monotonic()
-        try:
-            return make()
-        finally:
-            self._spent += time.monotonic() - start
+        self._msf.time.check()
+        return make()
 
     def _read_symbols(self, module: PdbModule) -> ModuleSymbols:
         return ModuleSymbols(self._msf.stream(module.stream), module.symbols_size)

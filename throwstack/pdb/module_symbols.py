@@ -17,6 +17,7 @@ from enum import Enum
 from throwstack.pdb.codeview import string
 from throwstack.pdb.msf import Stream
 from throwstack.pdb.ranges import Ranges, key_of
+from throwstack.pdb.window import Window
 
 _HEAD = struct.Struct("<HH")
 _PROCEDURE = struct.Struct("<8xI4xI8xIIH")
@@ -29,11 +30,10 @@ _S_THUNK32, _S_TRAMPOLINE, _S_SEPCODE = 0x1102, 0x112C, 0x1132
 _CODE = _PROCEDURES | {_S_THUNK32, _S_TRAMPOLINE, _S_SEPCODE}
 _PROCEDURE_NAME, _THUNK_NAME = 39, 25
 _LONGEST_HEAD = 48
-_WINDOW = 1 << 18
 _MAX_FUNCTIONS = 1 << 22
 _MAX_RECORDS = 1 << 23
 """How many records of a module are looked at; the insides of functions do not count."""
-_MAX_BODY = 16 << 20
+_MAX_BODY = 4 << 20
 
 
 class CodeKind(Enum):
@@ -104,7 +104,7 @@ class ModuleSymbols:
         return found if found is not None and found.section == section else None
 
     def body(self, symbol: CodeSymbol) -> bytes:
-        """Return the records of a function, from its own on up to S_END, at most 16 MB of them. Raises `NotAPdb`."""
+        """Return the records of a function, from its own on up to S_END, at most 4 MB of them. Raises `NotAPdb`."""
         end = min(symbol.end, self._symbols_end, symbol.position + _MAX_BODY)
         return self._stream.read(symbol.position, max(0, end - symbol.position))
 
@@ -130,20 +130,18 @@ class ModuleSymbols:
 
     def _list(self) -> Ranges:
         starts, sizes, positions = array("Q"), array("I"), array("I")
-        position, base, window = 4, 0, b""
+        position = 4
+        window = Window(self._stream, position, self._symbols_end, _LONGEST_HEAD)
         for _ in range(_MAX_RECORDS):
             if position + _HEAD.size > self._symbols_end or len(starts) >= _MAX_FUNCTIONS:
                 break
-            at = position - base
-            if at + _LONGEST_HEAD > len(window) and base + len(window) < self._symbols_end:
-                base, at = position, 0
-                window = self._stream.read(base, min(_WINDOW, self._symbols_end - base))
-            length, kind = _HEAD.unpack_from(window, at)
+            at = position - window.base if position <= window.last else window.move(position)
+            length, kind = _HEAD.unpack_from(window.data, at)
             if length < 2:
                 break
             following = position + 2 + length
             if kind in _CODE:
-                found = _range(kind, window, at)
+                found = _range(kind, window.data, at)
                 if found is None:
                     break
                 section, offset, size, end = found

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import time
 from collections import deque
 from io import FileIO
 from itertools import accumulate
@@ -23,6 +24,7 @@ from weakref import ref
 
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.text import escape
+from throwstack.pdb.time_limit import TimeLimit
 
 DBI_STREAM = 3
 NO_STREAM = 0xFFFF
@@ -41,6 +43,8 @@ _NIL = 0xFFFFFFFF
 _MAX_KEPT = 1 << 20
 """How many bytes of single blocks are kept: binary searches read the same blocks over and over."""
 
+_CHECKED_EVERY = 0.02
+"""Seconds of reading after which it is checked again that the file is the same. Each check is a call of the system."""
 _MAX_OPEN = 64
 _OPEN: deque[ref[MsfFile]] = deque()
 """The files that were opened last, oldest first."""
@@ -95,6 +99,8 @@ class MsfFile:
     def __init__(self, path: Path) -> None:
         """Open `path` and read its directory of streams. Raises OSError if the file cannot be opened."""
         self.path = path
+        self.time = TimeLimit(self.error)
+        """How long the reading of the file may take."""
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe waits until somebody writes to it
             message = "not a regular file"
             raise self.error(message)
@@ -102,6 +108,7 @@ class MsfFile:
         self._is_closed = False
         self._file: FileIO | None = None
         self._stamp = self._open()
+        self._checked_at = time.monotonic()
         try:
             self._read_directory()
         except BaseException:
@@ -203,7 +210,17 @@ class MsfFile:
             if not more:
                 break
             data += more
+        if time.monotonic() - self._checked_at >= _CHECKED_EVERY:
+            self._check_unchanged(file)
         return data or b""
+
+    def _check_unchanged(self, file: FileIO) -> None:
+        """Raise if another program has written to the file: what was read before may not belong to what is read now."""
+        self._checked_at = time.monotonic()
+        status = os.fstat(file.fileno())
+        if (status.st_size, status.st_mtime_ns) != self._stamp:
+            message = "truncated while it was read" if status.st_size < self._stamp[0] else "changed while it was read"
+            raise self.error(message)
 
     def _read_directory(self) -> None:
         head = self._read_at(0, _SUPERBLOCK.size)

@@ -101,12 +101,12 @@ class PdbFile:
 
     @property
     def kind(self) -> PdbKind:
-        """Say how much the PDB has."""
+        """Say how much the PDB has. One of objects without debug information is not stripped, and has as little."""
         if self.info.is_fastlink:
             return PdbKind.FASTLINK
-        return PdbKind.PUBLIC if self.dbi.is_stripped else PdbKind.PRIVATE
+        return PdbKind.PRIVATE if not self.dbi.is_stripped and self.has_lines else PdbKind.PUBLIC
 
-    @property
+    @cached_property
     def has_lines(self) -> bool:
         """Say whether any module has source lines."""
         modules = map(self.dbi.module, range(self.dbi.module_count))
@@ -132,12 +132,12 @@ class PdbFile:
     @cached_property
     def types(self) -> Types:
         """The types."""
-        return Types(TypeStream(self.msf.stream(_TPI_STREAM), self.msf.stream))
+        return Types(TypeStream(self.msf.stream(_TPI_STREAM), self.msf.stream, self.msf.time))
 
     @cached_property
     def ids(self) -> TypeStream | None:
         """The ids of functions, or None if the PDB has none."""
-        return TypeStream(self.msf.stream(_IPI_STREAM), self.msf.stream) if self.info.has_ids else None
+        return TypeStream(self.msf.stream(_IPI_STREAM), self.msf.stream, self.msf.time) if self.info.has_ids else None
 
     @cached_property
     def publics(self) -> Publics:
@@ -146,11 +146,19 @@ class PdbFile:
             self.msf.stream(-1 if self.dbi.publics_stream == NO_STREAM else self.dbi.publics_stream),
             self.msf.stream(-1 if self.dbi.symbols_stream == NO_STREAM else self.dbi.symbols_stream),
             is_fastlink=self.info.is_fastlink,
+            time=self.msf.time,
         )
 
     @cached_property
     def _functions(self) -> FunctionNames:
-        return FunctionNames(self.msf, self.dbi, self.publics, self.modules.symbols, is_fastlink=self.info.is_fastlink)
+        return FunctionNames(
+            self.msf,
+            self.dbi,
+            self.publics,
+            self.modules.symbols,
+            is_fastlink=self.info.is_fastlink,
+            is_private=lambda: self.kind is PdbKind.PRIVATE,
+        )
 
     @cached_property
     def _inlinees(self) -> InlineeNames:
@@ -202,7 +210,7 @@ class PdbFile:
         if record is None:
             return self._outside(rva, place)
         symbol = record.symbol
-        file, line = self.modules.line(record.module, *place)
+        file, line = self.modules.line(record.module, *place, symbol.size)
         name = self._trampoline_name(record) if symbol.kind is CodeKind.TRAMPOLINE else symbol.name
         start = self._start(rva, symbol.section, symbol.offset)
         outer = FoundFunction(name, start, file, line, record=record)

@@ -24,6 +24,7 @@ from operator import add, gt
 from throwstack.names.frame_records import FrameData
 from throwstack.pdb.msf import Stream
 from throwstack.pdb.omap import Omap
+from throwstack.pdb.remembered import Remembered
 
 _FPO = struct.Struct("<IIIHH")
 _FRAME_DATA = struct.Struct("<IIIIIIHHI")
@@ -37,7 +38,8 @@ _MAX_GROUPS = 64
 """How many groups of records are kept: 2 MB at most."""
 _MAX_NESTED = 64
 """How many records that cover one address are looked at. Compilers nest four or five."""
-_MAX_REMEMBERED = 1 << 16
+_MAX_REMEMBERED = 16 << 20
+_RECORD_BYTES = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,12 @@ class _Found:
 
     frame_data: tuple[FrameData, ...] = ()
     fpo: tuple[tuple[int, FrameData], ...] = ()
+
+    @property
+    def kept_bytes(self) -> int:
+        """Return about how many bytes of memory this takes."""
+        programs = sum(len(data.program) for data in self.frame_data)
+        return programs + _RECORD_BYTES * (len(self.frame_data) + len(self.fpo))
 
     @property
     def has_seh(self) -> bool:
@@ -67,7 +75,7 @@ class PdbFrames:
         self._fpo = _Records(fpo, _FPO)
         self._names = names
         self._omap = omap or Omap()
-        self._remembered: dict[int, _Found] = {}
+        self._remembered = Remembered[int, _Found](_MAX_REMEMBERED, lambda found: found.kept_bytes)
 
     def find(self, rva: int) -> FrameData | None:
         """Return the innermost record that gives the layout of the frame at `rva`, or None.
@@ -93,12 +101,7 @@ class PdbFrames:
         return _with_seh(next(iter(found.frame_data), None), found)
 
     def _at(self, rva: int) -> _Found:
-        found = self._remembered.get(rva)
-        if found is None:
-            if len(self._remembered) >= _MAX_REMEMBERED:
-                self._remembered.clear()
-            found = self._remembered[rva] = self._read(rva)
-        return found
+        return self._remembered.get(rva, self._read)
 
     def _read(self, rva: int) -> _Found:
         before = self._omap.before(rva)

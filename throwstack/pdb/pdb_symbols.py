@@ -82,7 +82,6 @@ class PdbSymbols:
             table.pdb.close()
             self._say(f"{path}: replaced by another file while it was opened")
             return None
-        kind = table.pdb.kind
-        if kind is PdbKind.FASTLINK:
-            self._say(f"{path}: {kind.value}")
+        if table.pdb.info.is_fastlink:
+            self._say(f"{path}: {PdbKind.FASTLINK.value}")
         return table

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from throwstack.core.registers import Arch
 from throwstack.files.symbol_path import Say
@@ -19,6 +21,7 @@ from throwstack.pdb.msf import NotAPdb
 from throwstack.pdb.pdb_file import FoundFunction, PdbFile, PdbKind
 from throwstack.pdb.pdb_frames import PdbFrames
 from throwstack.pdb.plain_names import plain_name
+from throwstack.pdb.remembered import Remembered
 from throwstack.pdb.signatures import Signatures
 from throwstack.pdb.variable_model import FunctionSymbol, Scope, ScopeKind
 
@@ -28,12 +31,16 @@ r"""A working directory in front of a Windows path, which is cut off.
 On Linux, clang takes a Windows path for a relative one and puts its working directory in front of it:
 `/home/me/build/d:\src\app.cpp`.
 """
-_MAX_REMEMBERED = 50_000
+_MAX_LOCATED, _MAX_NAMED = 24 << 20, 1 << 20
+"""How many bytes of rows, and of addresses of names, are kept."""
+_ROW_BYTES = 400
 _PUBLIC = "the PDB at hand has public symbols only: no source lines, no types, no variables"
 _FASTLINK = (
     "the PDB at hand was linked with /DEBUG:FASTLINK: its source lines, types and variables are in the object files of "
     "the machine that linked it, where mspdbcmf.exe makes a full PDB of it"
 )
+
+Answer = TypeVar("Answer")
 
 
 class PdbTable(SymbolTable):
@@ -55,27 +62,19 @@ class PdbTable(SymbolTable):
         self._signatures = Signatures(pdb.types, pdb.ids, Arch.X86 if pdb.dbi.machine == X86 else Arch.X64)
         self.details = FunctionDetails(pdb.types, self._signatures, self._body_at, pdb.rva_at)
         """The functions with their variables."""
-        self._named: dict[str, list[int]] = {}
-        self._located: dict[int, tuple[LocatedFunction, ...]] = {}
+        self._named = Remembered[str, list[int]](_MAX_NAMED, lambda found: 40 * len(found))
+        self._located = Remembered[int, tuple[LocatedFunction, ...]](_MAX_LOCATED, _size_of)
 
     def __len__(self) -> int:
         """Return the number of public symbols, or 1 if there are none but the modules have functions."""
-        try:
-            return len(self.pdb.publics) or int(self.pdb.has_functions)
-        except NotAPdb as error:
-            self.damaged(error)
-            return 0
+        return self._ask(lambda: len(self.pdb.publics) or int(self.pdb.has_functions), 0)
 
     @property
     def missing(self) -> str:
         """Return what the PDB lacks that a full PDB of the image has, in words; "" if it is a full one."""
-        if self.pdb.kind is PdbKind.FASTLINK:
+        if self.pdb.info.is_fastlink:
             return _FASTLINK
-        try:
-            is_full = self.pdb.kind is PdbKind.PRIVATE and self.pdb.has_lines
-        except NotAPdb as error:
-            self.damaged(error)
-            is_full = True
+        is_full = self._ask(lambda: self.pdb.kind is PdbKind.PRIVATE, True)
         return "" if is_full else _PUBLIC
 
     def nearest(self, rva: int) -> tuple[str, int] | None:
@@ -83,11 +82,7 @@ class PdbTable(SymbolTable):
 
         The result is also None if `rva` is in a piece of a function that was moved away from the function's start.
         """
-        try:
-            found = self.pdb.nearest(rva)
-        except NotAPdb as error:
-            self.damaged(error)
-            return None
+        found = self._ask(lambda: self.pdb.nearest(rva), None)
         return None if found is None or found.rva is None else (self._shown(found), found.rva)
 
     def next_after(self, rva: int) -> int | None:
@@ -99,53 +94,22 @@ class PdbTable(SymbolTable):
 
     def rvas_of(self, name: str) -> list[int]:
         """Return the RVAs of all functions called `name`, in order."""
-        known = self._named.get(name)
-        if known is None:
-            if len(self._named) >= _MAX_REMEMBERED:
-                self._named.clear()
-            try:
-                known = self.pdb.rvas_of(name)
-            except NotAPdb as error:
-                self.damaged(error)
-                known = []
-            self._named[name] = known
-        return known
+        return self._named.get(name, lambda name: self._ask(lambda: self.pdb.rvas_of(name), []))
 
     def locate(self, rva: int) -> tuple[LocatedFunction, ...]:
         """Return the functions at `rva`. Inlined ones come first, from the innermost outwards.
 
         The last is the function into which they were inlined.
         """
-        known = self._located.get(rva)
-        if known is None:
-            if len(self._located) >= _MAX_REMEMBERED:
-                self._located.clear()
-            try:
-                found = self.pdb.functions_at(rva)
-                known = tuple(
-                    self._located_function(one, rva, position, len(found)) for position, one in enumerate(found)
-                )
-            except NotAPdb as error:
-                self.damaged(error)
-                known = ()
-            self._located[rva] = known
-        return known
+        return self._located.get(rva, lambda rva: self._ask(lambda: self._locate(rva), ()))
 
     def frame_data(self, rva: int) -> FrameData | None:
         """Return the innermost frame data record that covers `rva`, or None."""
-        try:
-            return self._frames.find(rva)
-        except NotAPdb as error:
-            self.damaged(error)
-            return None
+        return self._ask(lambda: self._frames.find(rva), None)
 
     def frame_description(self, rva: int) -> FrameData | None:
         """Return the record that `kv` shows for the function at `rva`, or None."""
-        try:
-            return self._frames.described(rva)
-        except NotAPdb as error:
-            self.damaged(error)
-            return None
+        return self._ask(lambda: self._frames.described(rva), None)
 
     def damaged(self, error: NotAPdb) -> None:
         """Say that the PDB is damaged, if that was not said yet."""
@@ -153,8 +117,22 @@ class PdbTable(SymbolTable):
             self._is_damaged = True
             self._say(str(error))
 
+    def _ask(self, question: Callable[[], Answer], otherwise: Answer) -> Answer:
+        """Return the answer to a question to the PDB; `otherwise` if it is damaged or took too much time already."""
+        try:
+            with self.pdb.msf.time:
+                return question()
+        except NotAPdb as error:
+            self.damaged(error)
+            return otherwise
+
+    def _locate(self, rva: int) -> tuple[LocatedFunction, ...]:
+        found = self.pdb.functions_at(rva)
+        return tuple(self._located_function(one, rva, position, len(found)) for position, one in enumerate(found))
+
     def _shown(self, found: FoundFunction) -> str:
-        return plain_name(found.name, self.pdb.dbi.machine) if found.is_public else display_name(found.name)
+        shown = plain_name(found.name, self.pdb.dbi.machine) if found.is_public else display_name(found.name)
+        return shown or found.name or "<unnamed>"
 
     def _located_function(self, found: FoundFunction, rva: int, position: int, count: int) -> LocatedFunction:
         name = self._shown(found)
@@ -166,20 +144,15 @@ class PdbTable(SymbolTable):
 
     def signature_of(self, facts: _Facts) -> str:
         """Return the signature of a function; "" if the PDB does not have its type."""
-        try:
-            return self._signature(facts)
-        except NotAPdb as error:
-            self.damaged(error)
-            return ""
+        return self._ask(lambda: self._signature(facts), "")
 
     def others_of(self, found: FoundFunction, name: str) -> tuple[str, ...]:
         """Return the other functions with the code of the one that is called `name`."""
-        try:
-            plain = (plain_name(other, self.pdb.dbi.machine) for other in self.pdb.folded_with(found))
-            return tuple(other for other in dict.fromkeys(plain) if other != name)
-        except NotAPdb as error:
-            self.damaged(error)
-            return ()
+        return self._ask(lambda: self._others(found, name), ())
+
+    def _others(self, found: FoundFunction, name: str) -> tuple[str, ...]:
+        plain = (plain_name(other, self.pdb.dbi.machine) for other in self.pdb.folded_with(found))
+        return tuple(other for other in dict.fromkeys(plain) if other != name)
 
     def _signature(self, facts: _Facts) -> str:
         found = facts.found
@@ -195,15 +168,18 @@ class PdbTable(SymbolTable):
         )
 
     def _body_at(self, rva: int) -> FunctionBody | None:
-        try:
-            record = self.pdb.function_record(rva)
-            if record is None:
-                return None
-            type_here = partial(self.pdb.modules.number_here, record.module)
-            return FunctionBody(record.section, record.offset, self.pdb.symbols_of(record), type_here)
-        except NotAPdb as error:
-            self.damaged(error)
+        return self._ask(lambda: self._body(rva), None)
+
+    def _body(self, rva: int) -> FunctionBody | None:
+        record = self.pdb.function_record(rva)
+        if record is None:
             return None
+        type_here = partial(self.pdb.modules.number_here, record.module)
+        return FunctionBody(record.section, record.offset, self.pdb.symbols_of(record), type_here)
+
+
+def _size_of(rows: tuple[LocatedFunction, ...]) -> int:
+    return sum(_ROW_BYTES + len(row.symbol) + len(row.source) + len(row.raw) for row in rows)
 
 
 @dataclass(frozen=True, slots=True)

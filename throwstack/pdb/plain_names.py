@@ -37,7 +37,7 @@ def _without_decoration(symbol: str) -> str:
     match = _STDCALL.fullmatch(symbol) or _FASTCALL.fullmatch(symbol)
     if match is not None and not symbol.startswith("@ILT+"):
         return match[1]
-    return symbol.removeprefix("_")
+    return symbol.removeprefix("_") or symbol
 
 
 def decorated_names(name: str, machine: int) -> Iterator[str]:

@@ -8,21 +8,28 @@ its name as in the object file, decorated, but no size.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from throwstack.pdb.codeview import string
 from throwstack.pdb.msf import Stream
 from throwstack.pdb.name_hash import NameHash
 from throwstack.pdb.ranges import key_of
 from throwstack.pdb.sorted_keys import SortedKeys
+from throwstack.pdb.time_limit import NO_LIMIT, TimeLimit
 
 _HEAD = struct.Struct("<II20x")
 _PUBLIC = struct.Struct("<HHIIH")
 _S_PUB32 = 0x110E
 _IS_FUNCTION = 2
 _MAX_TOGETHER = 4096
+_MICROSOFT, _ITANIUM = re.compile(rb"\?([A-Za-z_]\w*)@@Y"), re.compile(rb"_Z(\d{1,3})([A-Za-z_]\w*)")
+"""How the decorated names of C++ functions begin that are in no class and no namespace."""
+_MAX_GLOBAL = 1 << 16
+_WINDOW, _OVERLAP = 1 << 20, 1 << 9
 _MAX_NAME = 256
 """How many bytes are read with a record at once. Longer names take another read."""
 
@@ -40,8 +47,14 @@ class PublicSymbol:
 class Publics:
     """The public symbols of a PDB."""
 
-    def __init__(self, stream: Stream, symbols: Stream, *, is_fastlink: bool = False) -> None:
-        """`stream` is the publics stream, and `symbols` that of the symbol records."""
+    def __init__(
+        self, stream: Stream, symbols: Stream, *, is_fastlink: bool = False, time: TimeLimit = NO_LIMIT
+    ) -> None:
+        """`stream` is the publics stream, and `symbols` that of the symbol records.
+
+        `time` is how long the reading of the PDB may take.
+        """
+        self._time = time
         self._stream = stream
         self._symbols = symbols
         head = stream.read(0, _HEAD.size)
@@ -74,6 +87,7 @@ class Publics:
 
     def named(self, name: str) -> Iterator[PublicSymbol]:
         """Yield the symbols whose decorated name is `name`. Raises `NotAPdb`."""
+        self._time.check()
         for offset in self._hash.offsets(name):
             symbol = self._read(offset)
             if symbol is not None and symbol.name == name:
@@ -84,16 +98,47 @@ class Publics:
 
         This reads all symbol records, a megabyte at a time.
         """
-        window, overlap = 1 << 20, 1 << 9
-        for base in range(0, self._symbols.size, window):
-            data = self._symbols.read(base, window + overlap)
+        for base, data in self._windows():
             for prefix in prefixes:
+                self._time.check()
                 at = data.find(prefix, _PUBLIC.size)
-                while 0 <= at < window + _PUBLIC.size:
+                while 0 <= at < _WINDOW + _PUBLIC.size:
                     symbol = self._read(base + at - _PUBLIC.size)
                     if symbol is not None and symbol.name.encode("utf-8", "replace").startswith(prefix):
                         yield symbol
                     at = data.find(prefix, at + 1)
+
+    def outside_scopes(self, name: str) -> Iterator[PublicSymbol]:
+        """Yield the symbols that may be of a C++ function `name` in no class and no namespace. Raises `NotAPdb`.
+
+        When this is asked first, all symbol records are read: mostly it is asked for functions that are not there.
+        """
+        for at in self._outside_scopes.get(name, ()):
+            symbol = self._read(at)
+            if symbol is not None:
+                yield symbol
+
+    @cached_property
+    def _outside_scopes(self) -> dict[str, list[int]]:
+        """Where the records of functions in no scope may be, by name."""
+        found: dict[str, list[int]] = {}
+        for base, data in self._windows():
+            self._time.check()
+            named = [(match.start(), match[1]) for match in _MICROSOFT.finditer(data)]
+            for match in _ITANIUM.finditer(data):  # x86 has another underscore in front
+                named += [(match.start() - extra, match[2][: int(match[1])]) for extra in (0, 1)]
+            for at, name in named:
+                places = found.setdefault(name.decode("utf-8", "replace"), [])
+                if len(places) < _MAX_TOGETHER:
+                    places.append(base + at - _PUBLIC.size)
+            if len(found) > _MAX_GLOBAL:
+                break
+        return found
+
+    def _windows(self) -> Iterator[tuple[int, bytes]]:
+        """Yield offset and bytes of parts of the symbol records, each with the beginning of the next."""
+        for base in range(0, self._symbols.size, _WINDOW):
+            yield base, self._symbols.read(base, _WINDOW + _OVERLAP)
 
     def _together(self, last: int) -> tuple[PublicSymbol, ...]:
         """Return the symbols up to number `last` that have the address of that one, functions first."""

@@ -7,11 +7,12 @@ Follows LLVM's "The PDB String Table". A string is known by its offset in the ta
 from __future__ import annotations
 
 from throwstack.pdb.msf import Stream
+from throwstack.pdb.remembered import Remembered
 
 _HEAD_SIZE = 12
 _PIECE = 512
 _MAX_LENGTH = 1 << 14
-_MAX_REMEMBERED = 1 << 14
+_MAX_REMEMBERED = 4 << 20
 
 
 class StringTable:
@@ -22,16 +23,11 @@ class StringTable:
     def __init__(self, stream: Stream) -> None:
         """`stream` is the stream `/names`; an empty one has no strings."""
         self._stream = stream
-        self._known: dict[int, str] = {}
+        self._known = Remembered[int, str](_MAX_REMEMBERED, len)
 
     def at(self, offset: int) -> str:
         """Return the string at `offset`, cut to 16 KB; "" if there is none. Raises `NotAPdb`."""
-        found = self._known.get(offset)
-        if found is None:
-            if len(self._known) >= _MAX_REMEMBERED:
-                self._known.clear()
-            found = self._known[offset] = self._read(offset)
-        return found
+        return self._known.get(offset, self._read)
 
     def _read(self, offset: int) -> str:
         data = b""

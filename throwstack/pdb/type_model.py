@@ -89,20 +89,25 @@ class BitField:
 
 @dataclass(frozen=True, slots=True)
 class Enumeration:
-    """An enumeration whose values are of the type `target`; `fields` is the number of its list of names."""
+    """An enumeration whose values are of the type `target`; `fields` is the number of its list of names.
+
+    `is_forward` and `is_ambiguous` are as in `Structure`.
+    """
 
     name: str
     target: int
     fields: int
     is_forward: bool = False
     unique_name: str = ""
+    is_ambiguous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Structure:
     """A structure, class or union. `size` is in bytes; `fields` is the number of its list of members.
 
-    If `is_forward` is True, the record only names it, and size and members are in another record.
+    If `is_forward` is True, the record only names it, and size and members are in another record. `is_ambiguous` says
+    that several other records have that name and different members.
     """
 
     keyword: str
@@ -111,6 +116,7 @@ class Structure:
     fields: int
     is_forward: bool = False
     unique_name: str = ""
+    is_ambiguous: bool = False
 
     @property
     def is_union(self) -> bool:
@@ -124,6 +130,9 @@ class FunctionType:
 
     `owner` is the class of a member function, or else 0. `has_this` says whether it takes a `this`. `is_constructor`
     says whether it is a constructor, for which a PDB gives the return type `void`.
+
+    The `this` that a function is called with points `this_adjust` bytes into the object. A function of a second base
+    class, say at offset 16, is called with a pointer to that; so is the function of a derived class that overrides it.
     """
 
     returns: int
@@ -132,6 +141,7 @@ class FunctionType:
     owner: int = 0
     has_this: bool = False
     is_constructor: bool = False
+    this_adjust: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 
-from throwstack.pdb.codeview import BadRecord, number, string, unpack
+from throwstack.pdb.codeview import BadRecord, number, size_number, string, unpack
 from throwstack.pdb.type_model import (
     Array,
     BitField,
@@ -36,7 +36,7 @@ U32_U32 = struct.Struct("<II")
 _MODIFIER = struct.Struct("<IH")
 _BIT_FIELD = struct.Struct("<IBB")
 _PROCEDURE = struct.Struct("<IBBHI")
-_MEMBER_FUNCTION = struct.Struct("<IIIBBHI")
+_MEMBER_FUNCTION = struct.Struct("<IIIBBHIi")
 _ENUMERATION = struct.Struct("<HHII")
 _STRUCTURE = struct.Struct("<HHI")
 _KEYWORDS = {0x1504: "class", 0x1505: "struct", 0x1506: "union", 0x1519: "__interface"}
@@ -59,8 +59,9 @@ def read_type(kind: int, data: bytes, get: GetRecord) -> Type:
         returns, convention, attributes, _, listed = unpack(_PROCEDURE, data, 0)
         return FunctionType(returns, convention, _parameters(get(listed)), is_constructor=bool(attributes & 6))
     if kind == 0x1009:
-        returns, owner, this, convention, attributes, _, listed = unpack(_MEMBER_FUNCTION, data, 0)
-        return FunctionType(returns, convention, _parameters(get(listed)), owner, this != 0, bool(attributes & 6))
+        returns, owner, this, convention, attributes, _, listed, adjust = unpack(_MEMBER_FUNCTION, data, 0)
+        is_constructor = bool(attributes & 6)
+        return FunctionType(returns, convention, _parameters(get(listed)), owner, this != 0, is_constructor, adjust)
     reader = _READERS.get(kind)
     return UnknownType(kind) if reader is None else reader(data)
 
@@ -82,7 +83,7 @@ def _pointer(data: bytes) -> Type:
 
 
 def _array(data: bytes) -> Type:
-    return Array(unpack(_U32, data, 0)[0], number(data, 8)[0])
+    return Array(unpack(_U32, data, 0)[0], size_number(data, 8)[0])
 
 
 def _bit_field(data: bytes) -> Type:
@@ -98,7 +99,7 @@ def _enumeration(data: bytes) -> Type:
 def _structure(kind: int, data: bytes) -> Type:
     _, properties, fields = unpack(_STRUCTURE, data, 0)
     keyword = _KEYWORDS[kind]
-    size, at = number(data, 8 if keyword == "union" else 16)
+    size, at = size_number(data, 8 if keyword == "union" else 16)
     return _made(keyword, properties, fields, size, _names(data, at, properties))
 
 
@@ -106,7 +107,7 @@ def _structure_2(kind: int, data: bytes) -> Type:
     properties, fields = unpack(U32_U32, data, 0)
     keyword = _KEYWORDS_2[kind]
     _, at = number(data, 8 if keyword == "union" else 16)
-    size, at = number(data, at)
+    size, at = size_number(data, at)
     return _made(keyword, properties, fields, size, _names(data, at, properties))
 
 

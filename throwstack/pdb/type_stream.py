@@ -19,11 +19,13 @@ from sys import byteorder
 from typing import Protocol
 
 from throwstack.pdb.codeview import record_offsets, records
+from throwstack.pdb.time_limit import NO_LIMIT, TimeLimit
+from throwstack.pdb.word_search import find_word
 
 _HEADER = struct.Struct("<5IHHIIiIiI")
 _NO_STREAM = 0xFFFF
-_MAX_PART = 1 << 20
-"""Most bytes of a part. A part of Microsoft's and LLVM's linkers has 8 KB, and then the rest of a record."""
+_MAX_PART = 1 << 17
+"""Most bytes of a part. One of Microsoft's and LLVM's linkers has 8 KB and then the rest of a record, 64 KB at most."""
 _MAX_PARTS_LISTED = 1 << 20
 _MAX_KEPT = 1 << 20
 """Most bytes of parts that are kept; the offsets of their records take a little more."""
@@ -53,8 +55,14 @@ class ByteStream(Protocol):
 class TypeStream:
     """The records of a TPI or IPI stream, by number. A stream that is empty or damaged has none."""
 
-    def __init__(self, stream: ByteStream, open_stream: Callable[[int], ByteStream]) -> None:
-        """`stream` is the TPI or IPI stream, and `open_stream` gives a stream of the same PDB by its number."""
+    def __init__(
+        self, stream: ByteStream, open_stream: Callable[[int], ByteStream], time: TimeLimit = NO_LIMIT
+    ) -> None:
+        """`stream` is the TPI or IPI stream, and `open_stream` gives a stream of the same PDB by its number.
+
+        `time` is how long the reading of the PDB may take.
+        """
+        self.time = time
         self._stream = stream
         self._open = open_stream
         self._kept: OrderedDict[int, tuple[bytes, list[int]]] = OrderedDict()
@@ -96,17 +104,19 @@ class TypeStream:
         """Yield the numbers of the records in a hash bucket, at most 256 of them."""
         if self._hash_size != 4 or self._hash_stream == _NO_STREAM or self._values_at < 0:
             return
-        stream, wanted = self._open(self._hash_stream), struct.pack("<I", bucket & 0xFFFFFFFF)
+        stream = self._open(self._hash_stream)
         size = min(self._values_size, 4 * (self.end - self.begin))
         found = 0
         for piece in range(0, size, _HASH_PIECE):
+            self.time.check()
             values = stream.read(self._values_at + piece, min(_HASH_PIECE, size - piece))
-            at = values.find(wanted)
-            while at >= 0 and found < _MAX_CANDIDATES:
-                if at % 4 == 0:
-                    found += 1
-                    yield self.begin + (piece + at) // 4
-                at = values.find(wanted, at + 1)
+            at = find_word(values, bucket)
+            while at >= 0:
+                yield self.begin + (piece + at) // 4
+                found += 1
+                if found >= _MAX_CANDIDATES:
+                    return
+                at = find_word(values, bucket, at + 4)
 
     def _part(self, index: int) -> tuple[bytes, list[int]]:
         """Return the bytes of a part, and the offset of each record in them."""

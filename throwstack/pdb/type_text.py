@@ -81,24 +81,29 @@ class TypeText:
             return self._array(found, inner, depth + 1)
         if isinstance(found, FunctionType):
             head = _joined(convention_text(found.convention, self._arch), inner)
-            return self._written(found.returns, f"({head})({self._parameters(found, (), depth + 1)})", depth + 1)
+            parameters = f"({self._parameters(found, (), depth + 1)})"
+            return self._written(found.returns, f"({head}){parameters}" if head else parameters, depth + 1)
         if isinstance(found, (Modified, BitField)):
             return self._derived(found, inner, depth + 1)
         return _joined(_name(found), inner)
 
     def _array(self, array: Array, inner: str, depth: int) -> str:
+        """Return an array. An array of two arrays of three is `int [2][3]`, a pointer to one of them `int (*)[3]`."""
         size = self._types.size(array.element)
         count = f"[{array.size // size}]" if size else "[]"
-        return self._written(array.element, f"({inner}){count}" if inner else count, depth)
+        is_pointer = inner[:1] not in "([" and ("*" in inner or "&" in inner)
+        return self._written(array.element, f"({inner}){count}" if is_pointer else inner + count, depth)
 
     def _pointer(self, pointer: Pointer, inner: str, depth: int) -> str:
         sign = pointer.form.value
         if pointer.is_to_member:
             sign = f"{self._written(pointer.owner, '', depth)}::*"
-        qualified = f"{sign} const" if pointer.is_const and pointer.form is PointerForm.POINTER else sign
-        return self._written(
-            pointer.target, _joined(qualified, inner) if inner[:1] not in "*&[" else qualified + inner, depth
-        )
+        if pointer.form is PointerForm.POINTER or pointer.is_to_member:
+            sign += f"{' const' if pointer.is_const else ''}{' volatile' if pointer.is_volatile else ''}"
+        is_qualified = sign[-1] not in "*&" or inner.startswith(("const", "volatile"))
+        is_around_name = not is_qualified and isinstance(self._types.type(pointer.target), (Array, FunctionType))
+        is_next = is_around_name or (inner[:1] in "*&[" and not is_qualified)
+        return self._written(pointer.target, sign + inner if is_next else _joined(sign, inner), depth)
 
     def _derived(self, derived: Modified | BitField, inner: str, depth: int) -> str:
         if isinstance(derived, BitField):
@@ -117,7 +122,7 @@ class TypeText:
                 texts.append(_CUT)
                 break
             name = names[position] if position < len(names) else ""
-            texts.append(_joined(self._written(index, "", depth), name))
+            texts.append(self._written(index, name, depth))
         return ", ".join(texts)
 
 

@@ -11,13 +11,15 @@ than a few dozen records for one answer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
-from throwstack.pdb.basic_types import basic_type
+from throwstack.pdb.basic_types import NULLPTR, basic_type
 from throwstack.pdb.codeview import BadRecord
 from throwstack.pdb.field_list import enumerators, members
 from throwstack.pdb.type_model import Array, BitField, Enumeration, Field, Modified, Structure, Type, UnknownType
 from throwstack.pdb.type_records import read_type
+from throwstack.pdb.type_sameness import Sameness
 from throwstack.pdb.type_stream import TypeStream, name_hash
 
 _FIRST_RECORD = 0x1000
@@ -34,7 +36,8 @@ class Types:
         """`stream` is the TPI stream."""
         self._stream = stream
         self._known: dict[int, Type] = {}
-        self._whole: dict[int, Type] = {}
+        self._whole: dict[Structure | Enumeration, Type] = {}
+        """What is named alike is looked for once, also if many records name it."""
 
     def type(self, index: int) -> Type:
         """Return the type with the number `index`."""
@@ -42,7 +45,8 @@ class Types:
         if known is None:
             if len(self._known) >= _MAX_KEPT:
                 self._known.clear()
-            known = self._known[index] = self._read(index)
+            with self._stream.time:
+                known = self._known[index] = self._read(index)
         return known
 
     def bare(self, index: int) -> Type:
@@ -61,7 +65,7 @@ class Types:
         """
         found = self.bare(index)
         if isinstance(found, (Structure, Enumeration)) and found.is_forward:
-            return self._definition(index, found)
+            return self._definition(found)
         return found
 
     def size(self, index: int) -> int:
@@ -73,10 +77,22 @@ class Types:
             found = self.plain(found.target)
         return getattr(found, "size", 0)
 
-    def scalar_size(self, index: int, offset: int) -> int:
-        """Return the size of the integer, pointer or the like that begins at `offset` in a value of the type.
+    def why_no_size(self, index: int) -> str:
+        """Return in words why values of a type have no size, and cannot be read."""
+        found = self.plain(index)
+        if found == NULLPTR:
+            return "always nullptr"
+        if isinstance(found, UnknownType) and found.kind:
+            return f"its type is of a kind that is not read ({found.kind:#x})"
+        if getattr(found, "is_ambiguous", False):
+            return "the symbols define its type in several ways"
+        is_empty = isinstance(found, Array) or (isinstance(found, Structure) and not found.is_forward)
+        return "it has no bytes" if is_empty else "its type is not in the symbols"
 
-        Returns 0 if none begins there.
+    def scalar_bytes(self, index: int, offset: int) -> int:
+        """Return how many bytes the integer, pointer or the like at `offset` in a value of the type has from there on.
+
+        Returns 0 if there is none.
         """
         found = self.plain(index)
         for _ in range(_MAX_CHAIN):
@@ -92,7 +108,7 @@ class Types:
             else:
                 break
             found = self.plain(index)
-        return self.size(index) if not offset and not isinstance(found, (Array, Structure)) else 0
+        return 0 if isinstance(found, (Array, Structure)) else max(self.size(index) - max(offset, 0), 0)
 
     def members(self, structure: Structure) -> Iterator[Field]:
         """Yield the base classes and data members of a structure in the order of the PDB."""
@@ -118,27 +134,30 @@ class Types:
         except BadRecord:
             return UnknownType(kind)
 
-    def _definition(self, index: int, named: Structure | Enumeration) -> Type:
-        """Return the structure or enumeration that the record `index` only names; if it is not found, `named`."""
-        whole = self._whole.get(index)
+    def _definition(self, named: Structure | Enumeration) -> Type:
+        """Return the structure or enumeration that a record only names; if it is not found, what names it."""
+        whole = self._whole.get(named)
         if whole is None:
             if len(self._whole) >= _MAX_KEPT:
                 self._whole.clear()
-            whole = self._whole[index] = self._find_definition(named)
+            with self._stream.time:
+                whole = self._whole[named] = self._find_definition(named)
         return whole
 
     def _find_definition(self, named: Structure | Enumeration) -> Type:
-        if not self._stream.buckets:
-            return named
+        """Return the definition of what `named` names, if there is one, and if all that there are say the same."""
         for hashed in dict.fromkeys((named.unique_name, named.name)):
-            if not hashed:
-                continue
-            bucket = name_hash(hashed.encode("utf-8", "replace")) % self._stream.buckets
-            for number_of_type in self._stream.numbers_in_bucket(bucket):
-                found = self.type(number_of_type)
-                if type(found) is type(named) and _is_definition(found, named):
-                    return found
+            found = self._definitions(hashed, named) if hashed and self._stream.buckets else []
+            if found:
+                sameness = Sameness(self)
+                is_certain = all(sameness.is_same(found[0], other) for other in found[1:])
+                return found[0] if is_certain else replace(named, is_ambiguous=True)
         return named
+
+    def _definitions(self, hashed: str, named: Structure | Enumeration) -> list[Type]:
+        bucket = name_hash(hashed.encode("utf-8", "replace")) % self._stream.buckets
+        types = (self.type(number) for number in self._stream.numbers_in_bucket(bucket))
+        return [found for found in types if type(found) is type(named) and _is_definition(found, named)]
 
 
 def _is_definition(found: Type, named: Structure | Enumeration) -> bool:

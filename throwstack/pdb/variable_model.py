@@ -64,6 +64,9 @@ class VariableSymbol:
 
     `is_parameter` is None if the record does not say it: in code that is not optimised, Visual C++ lists parameters
     first and says no more. `has_ranges` says whether the record says at which addresses the locations hold.
+
+    `beyond` is how much larger than the value is what is at its locations, of the `this` of a function that is called
+    with a pointer into the object (`FunctionType.this_adjust`). It is None if that is not known.
     """
 
     name: str
@@ -72,6 +75,7 @@ class VariableSymbol:
     locations: tuple[Location, ...] = ()
     is_optimised_out: bool = False
     has_ranges: bool = False
+    beyond: int | None = 0
 
 
 class ScopeKind(Enum):
@@ -105,7 +109,9 @@ class FunctionSymbol:
     `type` is the number of its type, in the id stream if `has_id` is True. `body` is the offset in its section from
     which its prologue is over. `has_frame_pointer` says whether ebp is the frame pointer of an x86 function, and
     `frame_flags` are the flags of S_FRAMEPROC. `has_ranges` says whether a variable of the function has places that
-    hold for a range of code.
+    hold for a range of code, and `has_optimised_details` whether the record says that places are given as for
+    optimised code. `has_frame` is False only if the record says that the function has neither locals nor saved
+    registers on the stack.
     """
 
     name: str
@@ -116,11 +122,17 @@ class FunctionSymbol:
     frame_flags: int = 0
     has_frame_pointer: bool = False
     has_ranges: bool = False
+    has_optimised_details: bool = False
+    has_frame: bool = True
 
     @property
     def is_optimised(self) -> bool:
-        """Say whether the compiler optimised the function for speed."""
-        return bool(self.frame_flags & 0x100000)
+        """Say whether the compiler may have optimised the function: for speed, or for whatever else.
+
+        For speed, S_FRAMEPROC says it. Else nothing does: of a function that is made small, the record says only that
+        there are details of optimised code. clang says that of every function.
+        """
+        return bool(self.frame_flags & 0x100000) or self.has_optimised_details
 
     def base(self, *, of_parameter: bool) -> int:
         """Return which register the base of the frame is in for variables or parameters: 0 to 3, see S_FRAMEPROC."""

@@ -32,12 +32,12 @@ _ENDS = frozenset({0x0006, 0x114E, 0x114F})
 _OPENS = frozenset({0x1103, 0x114D, 0x115D})
 _BLOCK, _INLINED, _INLINED_2 = 0x1103, 0x114D, 0x115D
 _FRAME_PROCEDURE = 0x1012
-_HAS_FRAME_POINTER = 1
+_HAS_FRAME_POINTER, _HAS_OPTIMISED_DETAILS = 1, 0x80
 _LOCAL, _FILE_STATIC = 0x113E, 0x1153
 _PROCEDURE = struct.Struct("<16xIIIIIHB")
 _BLOCK_HEAD = struct.Struct("<12xIIH")
 _INLINE_SITE = struct.Struct("<12xI")
-_FRAME_FLAGS = struct.Struct("<26xI")
+_FRAME = struct.Struct("<4xI8xI6xI")
 _MAX_DEPTH = 64
 _MAX_VARIABLES = 4096
 _MAX_RECORDS = 1 << 16
@@ -75,7 +75,7 @@ def function_symbol(body: bytes) -> FunctionSymbol | None:
         return None
     function = _OpenScope(ScopeKind.FUNCTION, CodeExtent(section, offset, offset + size))
     reader = _Reader(body, function)
-    flags = reader.read(head.end)
+    reader.read(head.end)
     scope = function.closed()
     kept = tuple(one for one in scope.variables if one.has_ranges or one.name not in reader.ranged)
     return FunctionSymbol(
@@ -84,9 +84,11 @@ def function_symbol(body: bytes) -> FunctionSymbol | None:
         head.kind in _WITH_ID,
         offset + prologue,
         replace(scope, variables=kept),
-        flags,
+        reader.frame_flags,
         has_frame_pointer=bool(traits & _HAS_FRAME_POINTER),
         has_ranges=bool(reader.ranged),
+        has_optimised_details=bool(traits & _HAS_OPTIMISED_DETAILS),
+        has_frame=reader.frame_bytes != 0,
     )
 
 
@@ -99,10 +101,13 @@ class _Reader:
         self._left = _MAX_VARIABLES
         self.ranged: set[str] = set()
         """The names of variables that have places with ranges of code."""
-        self._frame_flags = 0
+        self.frame_flags = 0
+        """The flags of S_FRAMEPROC, 0 if it is absent."""
+        self.frame_bytes: int | None = None
+        """The bytes of locals and saved registers by S_FRAMEPROC, None if it is absent."""
 
-    def read(self, at: int) -> int:
-        """Read the records from offset `at` on, and return the flags of S_FRAMEPROC, 0 if it is absent."""
+    def read(self, at: int) -> None:
+        """Read the records from offset `at` on."""
         ignored = 0
         for record, _ in zip(records(self._symbols, at, len(self._symbols)), range(_MAX_RECORDS), strict=False):
             if record.kind in _OPENS and (ignored or len(self._open) >= _MAX_DEPTH):
@@ -116,7 +121,6 @@ class _Reader:
                     continue
         while len(self._open) > 1:
             self._close()
-        return self._frame_flags
 
     def _record(self, record: Record) -> None:
         kind, body = record.kind, self._symbols[record.at : record.end]
@@ -126,7 +130,8 @@ class _Reader:
             if len(self._open) > 1:
                 self._close()
         elif kind == _FRAME_PROCEDURE:
-            (self._frame_flags,) = unpack(_FRAME_FLAGS, body, 0)
+            size, saved, self.frame_flags = unpack(_FRAME, body, 0)
+            self.frame_bytes = size + saved
         elif kind in _RANGES:
             self._add_location(_RANGES[kind](body))
         elif kind in _VARIABLES and self._left > 0:

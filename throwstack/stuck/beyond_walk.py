@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from throwstack.core.exception_record import UNWINDING
 from throwstack.core.frames import End, Frame, Trust, Walk
-from throwstack.core.registers import SP, Registers
+from throwstack.core.registers import BP, SP, Registers
 from throwstack.core.stack_words import pages_between
 from throwstack.dispatch.context_scan import scan_contexts
 from throwstack.dispatch.saved_exception import SavedException
@@ -24,6 +24,7 @@ from throwstack.exceptions.debugger_signals import is_debugger_signal
 from throwstack.names.blockers import blocker_named
 from throwstack.names.dispatch_functions import DISPATCHERS_MODULE
 from throwstack.names.frame_names import name_of
+from throwstack.stuck.outermost import NEAR_BASE, ends_at_base, return_address_above
 from throwstack.stuck.return_words import StackWord, most_promising, return_words
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.suspects import Suspects, may_be_in_function
@@ -31,11 +32,6 @@ from throwstack.stuck.walk_evidence import WalkEvidence
 from throwstack.unwind.after_call import is_after_call
 from throwstack.unwind.proven import first_guess
 from throwstack.unwind.target import Target, ThreadStack
-
-_NEAR_BASE = 0x3000
-"""How far, at most, the outermost frame of a thread is from the base of the stack.
-
-Between the two are the frame of the thread's start routine and, since Vista, a random gap of up to half a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +48,6 @@ class Proven:
 
     reached: int
     ending: str = ""
-
-
-def _return_address_above(target: Target, outermost: Frame, stack: ThreadStack) -> int:
-    """Return where the first return address above the frame `outermost` is, or 0 if there is none."""
-    size = target.arch.pointer_size
-    low = (outermost.sp if outermost.return_slot is None else outermost.return_slot + size) & -size
-    data = target.memory.read_available(low, max(min(stack.bounds.base - low, _NEAR_BASE), 0))
-    for at in range(0, len(data) - size + 1, size):
-        word = int.from_bytes(data[at : at + size], "little")
-        if word and target.is_code(word - 1) and is_after_call(target.memory, word):
-            return low + at
-    return 0
 
 
 class BeyondWalk:
@@ -84,32 +68,40 @@ class BeyondWalk:
         no word further out may lead into the dispatcher or a blocking function.
         """
         frames = walk.frames
-        guess = self._first_guess(frames)
+        guess = self._first_guess(frames, stack)
         if guess is not None:
             return Proven(frames[max(guess - 1, 0)].sp, f"{start} is a guess from {frames[guess].ip:#x} on")
         reached = frames[-1].sp if frames else 0
-        if not walk.is_complete:
+        if not walk.is_complete and not ends_at_base(walk, stack):
             return Proven(reached, f"{start} ended early: {walk.end.in_words(walk.detail)}")
         base = stack.bounds.base
-        if not frames or base - reached > _NEAR_BASE:  # on a stack that is a fiber's the difference is negative
+        if not frames or base - reached > NEAR_BASE:  # on a stack that is a fiber's the difference is negative
             return Proven(reached, f"{start} ends at {reached:#x}, far from its base at {base:#x}")
         if frames[-1].ip in self._suspects.dispatch or self._has_words(reached, base):
             return Proven(reached, f"{start} ends at {reached:#x}, where no thread starts")
-        caller = _return_address_above(self._target, frames[-1], stack)
+        caller = return_address_above(self._target, frames[-1], stack)
         return Proven(reached, f"{start} ends below a return address at {caller:#x}" if caller else "")
 
-    def _first_guess(self, frames: Sequence[Frame]) -> int | None:
+    def _first_guess(self, frames: Sequence[Frame], stack: ThreadStack) -> int | None:
         """Return the index of the first frame of a walk that does not prove what is not on the stack, or None.
 
         Beside guesses it is the caller of code outside the images in which the thread waits, and of which there is no
         unwind data. Example: a copy of a system call's stub. It leaves rbp (ebp) as it is, so that its return address
         is right. But if rbp belongs to a function further out, the frame of the caller ends there, and all between is
-        jumped over.
+        jumped over. It cannot where the frames from the caller on are found without rbp as well.
         """
         guess = first_guess(self._target, frames)
         if len(frames) < 2 or guess == 0 or self._is_known(frames[0].ip):
             return guess
-        return guess if frames[1].trust in {Trust.CFI, Trust.FPO} else 1
+        is_followed = frames[1].trust is Trust.PROLOGUE and self._needs_no_frame_pointer(frames[1:], stack)
+        return guess if frames[1].trust in {Trust.CFI, Trust.FPO} or is_followed else 1
+
+    def _needs_no_frame_pointer(self, frames: Sequence[Frame], stack: ThreadStack) -> bool:
+        """Say whether a walk from the first of `frames` finds the others although the frame pointer is not known."""
+        caller = frames[0].registers
+        unknown = Registers(caller.ip, (*caller.gpr[:BP], None, *caller.gpr[BP + 1 :]))
+        again = self._target.walk(unknown, stack.bounds, trust=Trust.SCAN)
+        return [(frame.ip, frame.sp) for frame in again.frames] == [(frame.ip, frame.sp) for frame in frames]
 
     def _is_known(self, ip: int) -> bool:
         return self._target.images.is_code(ip) or self._target.keeps_frame_pointer(ip)

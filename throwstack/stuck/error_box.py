@@ -80,7 +80,8 @@ def crash_box(target: Target, walk: Walk) -> BoxText | None:
 def unknown_box(target: Target, walk: Walk) -> str:
     """Return a doubt if `walk` shows a message box, and neither its text nor what called it is known; else "".
 
-    Example: the return address into the C runtime's reporting function was overwritten, and the walk ends there.
+    It is for x86, where a walk that finds no return address at all is no doubt by itself. Example: the return address
+    into the C runtime's reporting function was overwritten, and so were all outside it.
     """
     index = _innermost(target, walk)
     if index is None or walk.is_complete or len(walk.frames) >= _outside(target, walk, index) + _MAX_CALLERS:

@@ -29,6 +29,7 @@ from throwstack.stuck.beyond_walk import Beyond, BeyondWalk, Proven
 from throwstack.stuck.cause import led_by_cause
 from throwstack.stuck.dispatch_state import DispatchState, NotBack
 from throwstack.stuck.missing_names import missing_names, without_filter
+from throwstack.stuck.overwritten import SoundStacks, overwritten_return
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.suspects import FirstLook, Suspects
 from throwstack.stuck.walk_evidence import WalkEvidence
@@ -53,10 +54,11 @@ class Examination:
 class Triage:
     """Examines the threads of one target, one after the other."""
 
-    def __init__(self, target: Target, *, handled: bool = False) -> None:
+    def __init__(self, target: Target, *, handled: bool = False, sound: SoundStacks | None = None) -> None:
         """`target` is the process. The addresses of the functions to search for are looked up here.
 
-        `handled`: threads are reported, too, on whose stacks there is an exception that a handler has taken.
+        `handled`: threads are reported, too, on whose stacks there is an exception that a handler has taken. `sound`
+        are stacks of other processes, too, that need no walk.
         """
         self._target = target
         for image in without_filter(target.symbols):
@@ -64,6 +66,7 @@ class Triage:
         self._suspects = Suspects(target)
         self._evidence = WalkEvidence(target, handled=handled)
         self._beyond = BeyondWalk(target, self._suspects, self._evidence)
+        self._sound = SoundStacks() if sound is None else sound
         self._doubt = ""
 
     @cached_property
@@ -85,7 +88,11 @@ class Triage:
         """
         self._doubt = ""
         look = self.look_at(stack)
-        stuck = self._stuck(complete(look.stack), look.fast_fail) if look.is_suspect else None
+        stuck = None
+        if look.is_suspect:
+            stuck = self._stuck(complete(look.stack), look.fast_fail)
+        else:
+            self._doubt = overwritten_return(self._target, look.stack, self._sound)
         if stuck is None:
             # Asking whether the stack is readable may spend what is left of a budget.
             is_whole = self._suspects.is_readable(look.stack) and not self._is_cut_off(look.stack)

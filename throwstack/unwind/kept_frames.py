@@ -16,7 +16,8 @@ from dataclasses import replace
 from throwstack.core.budgets import Meter
 from throwstack.core.frames import Frame, LeftOut, Walk
 
-_FIRST = 512
+FIRST = 512
+"""How many of the innermost frames are kept."""
 _LAST = 512
 _UNLIKE = 512
 _PLACES = 8
@@ -25,13 +26,16 @@ MOST_FRAMES = 1 << 16
 
 
 class KeptFrames:
-    """The frames of one walk, innermost first, as they are kept."""
+    """The frames of one walk, innermost first, as they are kept.
 
-    __slots__ = ("_count", "_first", "_known", "_last", "_passed", "_places")
+    Most walks have few frames, and go on quicker if they append the first `FIRST` of them to `first` themselves.
+    """
+
+    __slots__ = ("_count", "_known", "_last", "_passed", "_places", "first")
 
     def __init__(self) -> None:
         """Begin with no frames."""
-        self._first: list[Frame] = []
+        self.first: list[Frame] = []
         self._last: deque[Frame] = deque()
         self._known: set[int] = set()
         self._places: dict[int, None] = {}
@@ -40,8 +44,8 @@ class KeptFrames:
 
     def add(self, frame: Frame) -> None:
         """Add the next frame of the walk."""
-        if len(self._first) < _FIRST:
-            self._first.append(frame)
+        if len(self.first) < FIRST:
+            self.first.append(frame)
             return
         self._last.append(frame)
         if len(self._last) > _LAST:
@@ -50,16 +54,16 @@ class KeptFrames:
     def frames(self) -> tuple[Frame, ...]:
         """Return the kept frames. The one before a gap says what was left out."""
         self._close()
-        return (*self._first, *self._last)
+        return (*self.first, *self._last)
 
     def _pass(self, frame: Frame) -> None:
         if not self._known:
-            self._known.update(first.ip for first in self._first)
+            self._known.update(first.ip for first in self.first)
         is_alike = frame.ip in self._known and not frame.is_interrupted
-        if not is_alike and len(self._first) < _FIRST + _UNLIKE:
+        if not is_alike and len(self.first) < FIRST + _UNLIKE:
             self._known.add(frame.ip)
             self._close()
-            self._first.append(frame)
+            self.first.append(frame)
             return
         if not self._count:
             self._passed = frame
@@ -70,7 +74,7 @@ class KeptFrames:
     def _close(self) -> None:
         if self._passed is not None:
             left_out = LeftOut(self._count, tuple(self._places), self._passed.child_sp)
-            self._first[-1] = replace(self._first[-1], left_out=left_out)
+            self.first[-1] = replace(self.first[-1], left_out=left_out)
         self._passed, self._count = None, 0
         self._places.clear()
 
@@ -92,7 +96,7 @@ class Depth:
     @property
     def limit(self) -> int:
         """Return how many frames the next walk may go through."""
-        return min(self._most, _FIRST + _LAST + self._meter.left(self._meter.budgets.recursion))
+        return min(self._most, FIRST + _LAST + self._meter.left(self._meter.budgets.recursion))
 
     def spend(self, walk: Walk) -> None:
         """Count the frames that `walk` has left out."""

@@ -12,8 +12,9 @@ frame of a caller is left above it.
 
 The stack that the TEB records need not be one on which the kernel has started a thread. Windows' SwitchToFiber and
 Boost.Context enter the bounds of a fiber's stack into the TEB while the fiber runs. SwitchToFiber's begin in
-RtlUserFiberStart, but on a stack of a library's making any function of the program may be the outermost one. So a 0 at
-the base is refused in these cases:
+RtlUserFiberStart, but on a stack of a library's making any function of the program may be the outermost one. The TEB
+does not tell: its bit HasFiberData is set by ConvertThreadToFiber, and Boost.Context does without that. So a 0 at the
+base is refused in these cases:
 
 - A function of ntdll, kernel32 or KERNELBASE that is no start routine has a caller: no library begins a stack there.
 - All functions of a process without kernel32 have, as it has no fibers.
@@ -55,11 +56,17 @@ These are the home space of the first function and what aligns the stack pointer
 BaseThreadInitThunk has called on x64 there are more, in the frames of its callers alone.
 """
 _MAX_READABLE = 1 << 20
+_OVERWRITTEN = "was overwritten: it is"
 
 
 def overwritten(slot: int, value: int = 0) -> str:
     """Say that the return address at `slot`, which is `value` now, was overwritten: the detail of a walk's end."""
-    return f"the return address at {slot:#x} was overwritten: it is {value:#x}"
+    return f"the return address at {slot:#x} {_OVERWRITTEN} {value:#x}"
+
+
+def says_overwritten(detail: str) -> bool:
+    """Say whether `detail`, that of a walk's end, is what `overwritten` says, and not another reason."""
+    return _OVERWRITTEN in detail
 
 
 def led_nowhere(ip: int) -> str:

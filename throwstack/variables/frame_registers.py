@@ -37,15 +37,25 @@ _NO_FRAME_DATA = "the symbols have no frame data for this code"
 class FrameRegisters:
     """The registers of one frame. Every method raises `NotShown` for a value that the walk does not vouch for."""
 
-    def __init__(
-        self, arch: Arch, memory: Memory, frame: Frame, inner: Frame | None, frame_data: FrameData | None
+    def __init__(  # noqa: PLR0917 - all that the registers depend on
+        self,
+        arch: Arch,
+        memory: Memory,
+        frame: Frame,
+        inner: Frame | None,
+        frame_data: FrameData | None,
+        changing: frozenset[int],
     ) -> None:
-        """`inner` is the frame that `frame` has called, or None. `frame_data` is the record of the code in `frame`."""
+        """`inner` is the frame that `frame` has called, or None. `frame_data` is the record of the code in `frame`.
+
+        `changing` are the registers that the instruction where `frame` was interrupted may have changed.
+        """
         self._arch = arch
         self._memory = memory
         self._frame = frame
         self._inner = inner
         self._frame_data = frame_data
+        self._changing = changing
 
     def bytes_of(self, number: int) -> bytes:
         """Return the bytes of the register with CodeView's `number`."""
@@ -99,11 +109,19 @@ class FrameRegisters:
             raise NotShown(reason)
         return number
 
+    def is_argument(self, address: int) -> bool:
+        """Say whether `address` is among the arguments that an x86 function was called with."""
+        slot = self._frame.return_slot
+        return self._arch is Arch.X86 and slot is not None and address > slot
+
     def _general(self, gpr: int, name: str) -> int:
         if gpr == SP:
             return self._stack_pointer()
         if not self._frame.is_interrupted and gpr not in self._arch.facts.nonvolatile:
             reason = f"was in {name}, which the called function may have changed"
+            raise NotShown(reason)
+        if gpr in self._changing:
+            reason = f"was in {name}, which the interrupted instruction was changing"
             raise NotShown(reason)
         value = self._frame.registers.gpr[gpr]
         if value is None:

@@ -8,7 +8,6 @@ frame led to, and nothing where code was stopped in a prologue: what the functio
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -29,6 +28,7 @@ from throwstack.pdb.variable_model import VariableSymbol
 from throwstack.unwind.target import Target
 from throwstack.unwind.x64.unwind_info import UnwindInfo, decode
 from throwstack.variables.frame_registers import FrameRegisters
+from throwstack.variables.interrupted_code import MOST_BYTES, changing_registers, is_leaving
 from throwstack.variables.places import Places
 from throwstack.variables.value_text import ValueText
 from throwstack.variables.variable_value import NotShown, VariableValue
@@ -38,14 +38,8 @@ _MAX_NAME = 128
 _MAX_TYPE = 256
 _GUESSED = "the frame is a guess"
 _IN_PROLOGUE = "the function was still being entered"
+_NO_CODE = "the code at which it stopped is not in the dump"
 _IN_EPILOGUE = "the function was already being left"
-_EPILOGUE = re.compile(rb"(?:\x41?[\x58-\x5F])*(?:\xF3?\xC3|\xC2)", re.DOTALL)
-"""Pops of registers, and `ret`.
-
-If the return address was overwritten by what cannot be an address, `ret` faults there. The stack pointer has left the
-frame by then, and what the compiler says of the places of variables does not take account of that.
-"""
-_LONGEST_EPILOGUE = 24
 
 FrameScopes = tuple[tuple[VariableValue, ...], ...]
 """The variables of each function of a frame: of inlined functions from the innermost outwards, then of the function."""
@@ -70,8 +64,10 @@ def frame_variables(
         if at is None:
             return ()
         data = table.frame_data(rva)
-        reason = _GUESSED if is_doubtful else _why_none(target, image, frame, at, data)
-        registers = FrameRegisters(target.arch, target.memory, frame, inner, data)
+        code = target.memory.read_available(frame.ip, MOST_BYTES) if frame.is_interrupted else b""
+        reason = _GUESSED if is_doubtful else _why_none(target, image, frame, at, data, code)
+        changing = changing_registers(target.arch, code)
+        registers = FrameRegisters(target.arch, target.memory, frame, inner, data, changing)
         maker = _Maker(target, image, table.details, at, registers, reason)
         scopes = at.scopes if len(at.scopes) == functions else (*[()] * (functions - 1), at.scopes[-1])
         return tuple(tuple(islice(maker.values(scope), _MAX_VARIABLES)) for scope in scopes)
@@ -80,13 +76,17 @@ def frame_variables(
         return ()
 
 
-def _why_none(target: Target, image: Image, frame: Frame, at: FunctionAt, data: FrameData | None) -> str:
-    """Return why no variable of the frame can be shown, "" if some may be."""
+def _why_none(  # noqa: PLR0917 - all that it depends on
+    target: Target, image: Image, frame: Frame, at: FunctionAt, data: FrameData | None, code: bytes
+) -> str:
+    """Return why no variable of the frame can be shown, "" if some may be. `code` is what was to run next."""
     if not frame.is_interrupted:
         return ""
+    if not code:
+        return _NO_CODE
     if at.offset < at.function.body or _in_prologue(target, image, frame.ip, data):
         return _IN_PROLOGUE
-    return _IN_EPILOGUE if _EPILOGUE.match(target.memory.read_available(frame.ip, _LONGEST_EPILOGUE)) else ""
+    return _IN_EPILOGUE if is_leaving(target.arch, frame, at, code) else ""
 
 
 def _in_prologue(target: Target, image: Image, address: int, data: FrameData | None) -> bool:

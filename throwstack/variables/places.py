@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.pdb.function_details import FunctionAt
-from throwstack.pdb.register_numbers import VFRAME, register_name
+from throwstack.pdb.register_numbers import VFRAME, general_register, register_name
 from throwstack.pdb.types import Types
 from throwstack.pdb.variable_model import Location, LocationKind, VariableSymbol
 from throwstack.variables.frame_registers import FrameRegisters
+from throwstack.variables.slot_reuse import MOST_CODE, Stores
 from throwstack.variables.variable_value import NotShown
 
+_INTEGER_SIZES = (1, 2, 4, 8)
 _IN_FRAME = (LocationKind.BY_FRAME_POINTER, LocationKind.BY_REGISTER)
 MOST_BYTES = 1024
 """How much of a large variable is read. What is shown of it is much less."""
@@ -52,19 +55,27 @@ class Places:
         self._registers = registers
         self._at = at
         self._static = static
+        self._stores: Stores | None = None
 
     def find(self, variable: VariableSymbol, types: Types, *, is_parameter: bool) -> FoundBytes:
         """Return the bytes of a variable, whose type is one of `types`. Raises `NotShown` and MemoryUnreadable."""
+        if variable.beyond is None:
+            reason = "the type of its function is not in the symbols"
+            raise NotShown(reason)
+        found = self._find(variable, types, is_parameter)
+        return _less(found, variable.beyond) if variable.beyond and found.known is None else found
+
+    def _find(self, variable: VariableSymbol, types: Types, is_parameter: bool) -> FoundBytes:
         size = types.size(variable.type)
         if not size:
-            reason = "its type is not in the symbols"
-            raise NotShown(reason)
+            raise NotShown(types.why_no_size(variable.type))
         size = min(size, MOST_BYTES)
         section, offset = self._at.section, self._at.offset
         here = [location for location in variable.locations if location.holds_at(section, offset)]
         whole = [location for location in here if location.part is None]
         if not here:
-            reason = "not at this address" if variable.locations else "optimised out"
+            passed = self._where_passed(variable, size, is_parameter)
+            reason = f"not at this address{passed}" if variable.locations else "optimised out"
             raise NotShown(reason)
         if not variable.has_ranges:
             self._check_whole_function(whole[0])
@@ -76,8 +87,28 @@ class Places:
                 problem = problem or error
         if problem is not None:
             raise problem
-        sizes = {location.part or 0: types.scalar_size(variable.type, location.part or 0) for location in here}
-        return self._in_parts(here, size, sizes, is_parameter)
+        found = self._in_parts(here, size, _part_sizes(variable, types, self._arch), is_parameter)
+        if found.known is not None and types.scalar_bytes(variable.type, 0) == size:
+            reason = "only a part of it is at this address"
+            raise NotShown(reason)
+        return found
+
+    def _where_passed(self, variable: VariableSymbol, size: int, is_parameter: bool) -> str:
+        """Return where a parameter that has no place here was when the function was called, and what is there now.
+
+        Returns "" if that is not known. Without a frame pointer, clang gives the places of x86 arguments by esp, and
+        ends them at the first push, though nothing happens to the arguments. But no record says so. The parameter may
+        have another value by then, and the compiler may use the place for something else.
+        """
+        with suppress(NotShown, MemoryUnreadable):
+            for location in variable.locations if is_parameter and size in _INTEGER_SIZES else ():
+                if location.kind is not LocationKind.BY_FRAME or location.part is not None:
+                    continue
+                address = self._address(location, is_parameter)
+                if self._registers.is_argument(address):
+                    value = int.from_bytes(self._memory.read(address, size), "little")
+                    return f"; it was passed in {self._words(location, is_parameter)}, which now has {value:#x}"
+        return ""
 
     def _check_whole_function(self, location: Location) -> None:
         """Raise `NotShown` for a place that is said to be good for a whole function, but need not be.
@@ -101,16 +132,12 @@ class Places:
     def _in_parts(
         self, locations: list[Location], size: int, sizes: Mapping[int, int], is_parameter: bool
     ) -> FoundBytes:
-        """Return the parts of a variable that has `size` bytes. `sizes` are those of the parts, by their offsets.
-
-        A PDB does not say how large a part is. So it is taken to be the one member that begins at its offset, and a
-        part that is no single member is left out.
-        """
+        """Return the parts of a variable that has `size` bytes. `sizes` are those of the parts, by their offsets."""
         data, known, sources = bytearray(size), bytearray(size), []
         problem: NotShown | MemoryUnreadable | None = None
         for location in locations:
             part = location.part or 0
-            part_size = sizes[part]
+            part_size = sizes.get(part, 0)
             if not part_size or part + part_size > size:
                 continue
             try:
@@ -135,7 +162,25 @@ class Places:
             return data[:size]
         if location.kind is LocationKind.CONSTANT:
             return (location.offset & (1 << 8 * size) - 1).to_bytes(size, "little")
+        self._check_reuse(location, is_parameter)
         return self._memory.read(self._address(location, is_parameter), size)
+
+    def _check_reuse(self, location: Location, is_parameter: bool) -> None:
+        """Raise `NotShown` if something else may have been stored at a place on the stack meanwhile."""
+        function, held = self._at.function.scope.extent, location.extent
+        if held is None or function is None or held.section != function.section:
+            return
+        number = self._base_of(location, is_parameter)
+        if number == VFRAME and location.offset > 0:  # an argument
+            return
+        if self._stores is None:
+            address = self._static(function.section, function.begin)
+            size = min(function.end - function.begin, MOST_CODE)
+            self._stores = Stores(self._arch, self._memory.read_available(address, size) if address else b"")
+        base = "" if number == VFRAME else register_name(self._arch, number)
+        if self._stores.is_reused(held.begin - function.begin, held.end - function.begin, base, location.offset):
+            reason = "its place was stored to again, maybe for something else"
+            raise NotShown(reason)
 
     def _address(self, location: Location, is_parameter: bool) -> int:
         mask = (1 << 8 * self._arch.pointer_size) - 1
@@ -146,14 +191,19 @@ class Places:
                 raise NotShown(reason)
             return address
         if location.kind is LocationKind.BY_FRAME:
-            number = self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
-            return self._registers.address_in(number) + location.offset & mask
+            return self._registers.address_in(self._base_of(location, is_parameter)) + location.offset & mask
         if location.kind is LocationKind.BY_FRAME_POINTER:
             has_ebp = self._at.function.has_frame_pointer
             return self._registers.frame_pointer(has_ebp=has_ebp) + location.offset & mask
         if location.kind is not LocationKind.BY_REGISTER:
             raise NotShown(location.kind.value)
         return self._registers.address_in(location.register) + location.offset & mask
+
+    def _base_of(self, location: Location, is_parameter: bool) -> int:
+        """Return the number of the register that a place in memory is at a distance from."""
+        if location.kind is LocationKind.BY_FRAME:
+            return self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
+        return location.register
 
     def _words(self, location: Location, is_parameter: bool) -> str:
         """Return where a value was, in a debugger's notation."""
@@ -165,11 +215,44 @@ class Places:
         if location.kind not in (LocationKind.BY_FRAME, LocationKind.BY_REGISTER):
             where: str = location.kind.value
             return where
-        number: int = location.register
-        if location.kind is LocationKind.BY_FRAME:
-            number = self._registers.base_number(self._at.function.base(of_parameter=is_parameter))
+        number = self._base_of(location, is_parameter)
         base = "frame" if number == VFRAME else register_name(self._arch, number)
         return f"[{base}{_signed(location.offset)}]"
+
+
+def _part_sizes(variable: VariableSymbol, types: Types, arch: Arch) -> dict[int, int]:
+    """Return the size of each part of a variable by its offset, 0 where it is not certain.
+
+    A PDB does not say how large a part is. It is taken to reach to the end of the one member that it is in, as far as
+
+    - no other part of the variable begins inside it,
+    - it fits into a general register: that is what a compiler splits variables by,
+    - it is not larger than a register that has the part elsewhere in the function.
+
+    For example, a `long long` of 32-bit code has two parts. Each is in a register at first, and then both are on the
+    stack, at places that need not be neighbours. A part that is no single member is left out.
+    """
+    parts = sorted({location.part for location in variable.locations if location.part is not None})
+    sizes = {}
+    for part, following in zip(parts, [*parts[1:], MOST_BYTES], strict=True):
+        registers = [
+            register.size
+            for location in variable.locations
+            if location.part == part and location.kind is LocationKind.REGISTER
+            for register in [general_register(arch, location.register)]
+            if register is not None
+        ]
+        whole = types.scalar_bytes(variable.type, part)
+        size = min(whole, following - part, arch.pointer_size, *registers)
+        is_whole_variable = size == types.size(variable.type)
+        sizes[part] = 0 if is_whole_variable else max(size, 0)
+    return sizes
+
+
+def _less(found: FoundBytes, amount: int) -> FoundBytes:
+    size = len(found.data)
+    value = int.from_bytes(found.data, "little") - amount & (1 << 8 * size) - 1
+    return FoundBytes(value.to_bytes(size, "little"), f"{found.source}{_signed(-amount)}")
 
 
 def _signed(offset: int) -> str:

@@ -8,11 +8,12 @@ a smart pointer with nothing in it is `0`, as a person expects. Texts in the mem
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.text import ansi_at, decode_ansi, decode_wide, escape, wide_at
+from throwstack.core.text import decode_ansi, decode_wide, escape, quote, text_at
 from throwstack.exceptions.status import hresult, ntstatus
 from throwstack.pdb.type_model import (
     Array,
@@ -36,7 +37,9 @@ _MAX_STRING = 64
 _MAX_TEXT = 256
 _MAX_ENUMERATORS = 4096
 _SMALL = 10
-_FORMS = {2: "<e", 4: "<f", 8: "<d"}
+_FORMS = {2: ("<e", 4, 5), 4: ("<f", 6, 9), 8: ("<d", 15, 17)}
+"""Of a floating-point number by its size: how it is unpacked, and how many digits its text has at least and at most."""
+_CHAR = Basic("char", BasicKind.CHARACTER, 1)
 _CUT = "…"
 _UNKNOWN = "?"
 _SUCCESS = {0: "S_OK", 1: "S_FALSE"}
@@ -110,8 +113,8 @@ class ValueText:
 
     def _text_at(self, address: int, size: int) -> str:
         try:
-            read = ansi_at if size == 1 else wide_at
-            return f'"{read(self._target.memory, address, _MAX_STRING)}"'
+            text, is_whole = text_at(self._target.memory, address, _MAX_STRING, size)
+            return quote(text, _MAX_STRING, is_whole=is_whole)
         except MemoryUnreadable:
             return "(not in the dump)"
 
@@ -130,9 +133,10 @@ class ValueText:
             return f"{' | '.join(flags)} ({value:#x})"
         return _integer(value, len(data), is_signed=self._is_signed(enumeration))
 
-    def _is_signed(self, enumeration: Enumeration) -> bool:
-        plain = self._types.plain(enumeration.target)
-        return isinstance(plain, Basic) and plain.kind is BasicKind.SIGNED
+    def _is_signed(self, plain: Type) -> bool:
+        if isinstance(plain, Enumeration):
+            plain = self._types.plain(plain.target)
+        return isinstance(plain, Basic) and (plain.kind is BasicKind.SIGNED or plain == _CHAR)
 
     def _array(self, array: Array, data: bytes, known: bytes | None, depth: int) -> str:
         element, size = self._types.plain(array.element), self._types.size(array.element)
@@ -172,8 +176,16 @@ class ValueText:
         size = self._types.size(field.target)
         if not size or size > len(data) or (known is not None and not all(known[:size])):
             return Shown(_UNKNOWN)
-        value = int.from_bytes(data[:size], "little") >> field.position & (1 << field.length) - 1
-        return Shown(_integer(value, size, is_signed=False), value)
+        length = min(max(field.length, 1), 8 * size)
+        value = int.from_bytes(data[:size], "little") >> field.position & (1 << length) - 1
+        plain = self._types.plain(field.target)
+        is_signed = self._is_signed(plain) and value >> (length - 1)
+        number = value - (1 << length) if is_signed else value
+        if isinstance(plain, Enumeration):
+            return Shown(self._enumeration(plain, (number & (1 << 8 * size) - 1).to_bytes(size, "little")), value)
+        if isinstance(plain, Basic) and plain.kind is BasicKind.BOOLEAN:
+            return _basic(plain, data[:size], value)
+        return Shown(str(number) if -_SMALL < number < _SMALL else f"{number} ({value:#x})", value)
 
 
 def _known_part(known: bytes | None, offset: int) -> bytes | None:
@@ -187,15 +199,41 @@ def _basic(basic: Basic, data: bytes, value: int) -> Shown:
     if kind is BasicKind.BOOLEAN:
         return Shown({0: "false", 1: "true"}.get(value, f"true ({value:#x})"), value)
     if kind is BasicKind.CHARACTER:
-        character = chr(value) if value < 0x110000 else ""
-        quoted = f"'{character}' " if character.isprintable() and (size > 1 or value < 0x7F) and value >= 0x20 else ""
-        return Shown(f"{quoted}({value})" if quoted else _integer(value, size, is_signed=False), value)
+        return Shown(_character(basic, data, value), value)
     if kind is BasicKind.FLOATING:
-        form = _FORMS.get(size)
-        return Shown(_UNKNOWN if form is None else f"{struct.unpack(form, data)[0]:.{7 if size == 4 else 15}g}")
+        return Shown(_floating(data))
     if kind in (BasicKind.SIGNED, BasicKind.UNSIGNED):
         return Shown(_integer(value, size, is_signed=kind is BasicKind.SIGNED), value)
     return Shown(data.hex(" "))
+
+
+def _character(basic: Basic, data: bytes, value: int) -> str:
+    """Return a character with its number. A `char` is signed, as compilers have it that write PDBs: 0xFF is `'ÿ' (-1)`.
+
+    A character that is not printable has its number alone.
+    """
+    is_signed = basic == _CHAR
+    character = (decode_ansi(data) if basic.size == 1 else chr(value)) if value < 0x110000 else ""
+    if not character or not character.isprintable() or value < 0x20:
+        return _integer(value, basic.size, is_signed=is_signed)
+    quoted = f"\\{character}" if character in "'\\" else character
+    return f"'{quoted}' ({value - 0x100 if is_signed and value >= 0x80 else value})"
+
+
+def _floating(data: bytes) -> str:
+    """Return a floating-point number with as few digits as tell it from its neighbours."""
+    form, least, most = _FORMS.get(len(data), ("", 0, 0))
+    if not form:
+        return _UNKNOWN
+    (value,) = struct.unpack(form, data)
+    texts = (f"{value:.{digits}g}" for digits in range(least, most))
+    return next((text for text in texts if _is_text_of(text, form, data)), f"{value:.{most}g}")
+
+
+def _is_text_of(text: str, form: str, data: bytes) -> bool:
+    with suppress(OverflowError):  # rounded up, the largest number is too large
+        return struct.pack(form, float(text)) == data
+    return False
 
 
 def _integer(value: int, size: int, *, is_signed: bool) -> str:
@@ -220,4 +258,4 @@ def _characters(data: bytes, size: int, *, is_whole: bool) -> str:
     is_cut = not is_whole or len(units) > _MAX_STRING if end is None else end > _MAX_STRING
     raw = b"".join(units[:end][:_MAX_STRING])
     text = decode_ansi(raw) if size == 1 else decode_wide(raw)
-    return f'"{escape(text, _MAX_STRING)}{_CUT if is_cut else ""}"'
+    return quote(text, _MAX_STRING, is_whole=not is_cut)

@@ -26,6 +26,7 @@ from throwstack.volatility.objects.threads import Thread
 from throwstack.volatility.processes import NoStack, Process
 from throwstack.volatility.survey import Finding, Survey
 from throwstack.volatility.tables.frame_table import FrameRow
+from throwstack.volatility.types_wanted import TypesWanted
 
 log = logging.getLogger(__name__)
 
@@ -205,9 +206,16 @@ def _stack_of(survey: Survey, process: Process, side: Side, sp: int) -> tuple[in
 
 
 def frame_rows(stacks: Iterable[ThrowingStack], detail: FrameDetail) -> Iterator[FrameRow]:
-    """Yield the frames of throwing stacks, innermost first, stack after stack."""
+    """Yield the frames of throwing stacks, innermost first, stack after stack.
+
+    If variables are wanted, the PDBs that would have more of them are logged at the end.
+    """
+    wanted = TypesWanted()
     for stack in stacks:
+        if detail.variables:
+            wanted.add(stack.target, (frame.ip for frame in stack.walk.frames))
         yield from _rows_of(stack, detail)
+    wanted.say()
 
 
 def _rows_of(stack: ThrowingStack, detail: FrameDetail) -> list[FrameRow]:

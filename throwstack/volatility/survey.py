@@ -22,6 +22,7 @@ from throwstack.core.sides import BOTH, Side, Sides
 from throwstack.core.text import escape
 from throwstack.report.crash_report import BlockerReport
 from throwstack.report.dump_report import WarningCode
+from throwstack.stuck.overwritten import SoundStacks
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.triage import UNREAD_STACK, Triage
 from throwstack.unwind.target import Target, ThreadStack
@@ -100,6 +101,7 @@ class Survey:
         self.record = SurveyRecord()
         """The counts of what was examined, and the reasons why a stuck thread may have been missed."""
         self._selection = selection
+        self._sound = SoundStacks()  # of all processes
         self._progress = progress
         self._missed: list[str] = []
         self._impaired: dict[int, None] = {}
@@ -274,8 +276,8 @@ class Survey:
         return guarded(say)
 
     def _list_breaks_off(self, reason: str) -> None:
-        text = f"the kernel's list of processes breaks off, and some may be missing: {reason}"
-        self._warn(WarningCode.PROCESS_LIST, text)
+        what = "the kernel's list of processes breaks off, and some may be missing"
+        self._warn(WarningCode.PROCESS_LIST, f"{what}: {reason}")
 
     def _warn(self, code: WarningCode, text: str, *, pid: int | None = None, tid: int | None = None) -> None:
         log.warning("%s", text)
@@ -298,7 +300,7 @@ class Survey:
         reasons: dict[str, None] = {}
         for side, target in process.selected(sides):
             with self._guard(process, WarningCode.PROCESS, f"none of its {side.value} stacks can be examined: "):
-                triage = Triage(target, handled=self._selection.handled)
+                triage = Triage(target, handled=self._selection.handled, sound=self._sound)
                 triages.append((side, triage))
                 nameless.update(dict.fromkeys(triage.missing_names[0]))
                 reasons.update(dict.fromkeys(triage.missing_names[1]))
@@ -316,8 +318,7 @@ class Survey:
         found: list[Finding] = []
         for side, triage in triages:
             with self._guard(process, WarningCode.THREAD, "", thread):
-                stuck = self._stuck(process, thread, side, triage)
-                if stuck is not None:
+                if (stuck := self._stuck(process, thread, side, triage)) is not None:
                     found.append(Finding(process, thread, side, stuck, self._reporters.note(process.pid)))
         return the_crash(found) if found else None
 

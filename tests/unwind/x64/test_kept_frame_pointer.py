@@ -99,6 +99,8 @@ NOT_FOLLOWED = {
     "rsp from a register": "53 4883ec20 ffd0 488be1 c3",
     "after a function that keeps rbp": "55 4889e5 90 5d c3 53 4883ec20 ffd0 cc",
     "after a function that ends with a jump": "55 4889e5 90 eb05 90 53 4883ec20 ffd0 cc",
+    "after a function that ends with a call": "55 4889e5 4883ec20 e800001000 0f1f00 53 4883ec20 ffd0 cc",
+    "right after a function that ends with a call": "55 4889e5 4883ec20 909090 e800001000 53 4883ec20 ffd0 cc",
     "that has popped rbp": "55 4889e5 5d 4883ec28 ffd0 cc",
     "that keeps something else in rbp": "55 4889e5 89cd 4883ec20 ffd0 cc",
 }
@@ -117,6 +119,49 @@ def test_a_walk_with_a_step_by_an_rbp_that_no_code_is_seen_to_keep_is_not_comple
     assert walk.frames[2].trust is Trust.FRAME_POINTER
     assert walk.end is End.LOST_RETURN_ADDRESS
     assert f"no unwind data covers {JIT + offset:#x}" in walk.detail
+
+
+# In each: code that ends with a call which never returns, then another function; where the frame is in the first one.
+FOLLOWED_BY_ANOTHER = {
+    "a leaf function": ("4883ec28 e800001000 b801000000 c3", 9),
+    "a function": ("4883ec28 e800001000 53 4883ec20 4883c420 5b c3", 9),
+    "a function that ends with a jump": ("4883ec28 e800001000 4883ec28 4883c428 ffe0", 9),
+    "before the call": ("4883ec28 90 e800001000 b801000000 c3", 4),
+}
+
+
+@pytest.mark.parametrize("title", FOLLOWED_BY_ANOTHER)
+def test_a_call_that_never_returns_leads_to_no_return_of_the_function_after_it(title: str) -> None:
+    """The word at rsp, by which that function would return, is a return address of an earlier call."""
+    code, offset = FOLLOWED_BY_ANOTHER[title]
+    is_first = title == "before the call"
+    scene = Scene(BODY)
+    scene.segments[JIT] = bytes.fromhex(code).ljust(0x80, b"\xcc")
+    earlier, middle = calling(scene, "earlier", JIT), calling(scene, "middle", JIT)
+    words = [earlier, 0, 0, 0, 0]
+    walk = walk_from(scene, in_code=JIT + offset, words=words, middle=middle, rip=JIT + offset if is_first else None)
+    assert (walk.frames[-1].ip, walk.frames[-1].trust) == (scene.return_address, Trust.FRAME_POINTER)
+    assert earlier not in [frame.ip for frame in walk.frames]
+    assert walk.end is End.LOST_RETURN_ADDRESS
+
+
+# int 29h (__fastfail), ud0, ud1, retfq, iretq, sysretq, sysexit, enter, a far jump
+LAST = ("cd29", "0fffc0", "0fb9c0", "48cb", "48cf", "480f07", "0f35", "c8280000", "48ff28")
+
+
+@pytest.mark.parametrize("last", LAST)
+def test_code_is_not_followed_after_an_instruction_that_goes_on_elsewhere(last: str) -> None:
+    """je over the instruction and the `ret` of the next function; add rsp,28h; ret."""
+    scene = Scene(BODY)
+    skipped = bytes.fromhex(last) + b"\xc3"
+    code = bytes.fromhex("4883ec28 74") + bytes([len(skipped)]) + skipped + bytes.fromhex("4883c428 c3")
+    scene.segments[JIT] = code.ljust(0x80, b"\xcc")
+    earlier, middle = calling(scene, "earlier", JIT), calling(scene, "middle", JIT)
+    walk = walk_from(scene, in_code=0, words=[earlier, 0, 0, 0, 0], middle=middle, rip=JIT + 4)
+    assert [(frame.ip, frame.trust) for frame in walk.frames[1:]] == [
+        (middle, Trust.PROLOGUE),
+        (scene.return_address, Trust.CFI),
+    ]
 
 
 KEPT = {

@@ -46,6 +46,22 @@ def test_a_module_that_only_exports_the_name_is_not_ntdll() -> None:
     assert not ntdll(name="made.dll").is_thread_start(BASE + THREAD_START + 0x21)
 
 
+def in_process(name: str, image: bytes) -> NtdllFunctions:
+    """The functions of a process whose one module is `name`; `image` is what of it is in the dump."""
+    images = ImageMap(memory_of({BASE: image} if image else {}), ModuleMap([Module(name, "", BASE, 0x10000)]))
+    return NtdllFunctions(images, Functions(images))
+
+
+def test_a_stack_of_a_program_s_function_is_a_library_s_unless_ntdll_is_older_than_vista() -> None:
+    """If nothing of ntdll is in the dump, it may be one since Vista."""
+    before_vista = ImageBuilder(b"\x90" * 0x100, exports={"RtlOther": OTHER}, dll_name="ntdll.dll").build()
+    assert ntdll().is_library_s(0x1234)
+    assert in_process("ntdll.dll", b"").is_library_s(0x1234)
+    assert not in_process("ntdll.dll", b"").is_library_s(BASE + OTHER)
+    assert not in_process("ntdll.dll", before_vista).is_library_s(0x1234)
+    assert not in_process("other.dll", b"").is_library_s(0x1234)
+
+
 def at(function: int, sp: int = LOW) -> Registers:
     return Registers.named(Arch.X64, {"rip": BASE + function + 0x10, "rsp": sp})
 

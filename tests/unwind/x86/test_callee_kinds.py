@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unwind.x86.assemble import EAX, EBP, EBX, ECX, EDX, ESP, LEAVE, Assembler, lea, mov, pop, push, ret
+from tests.unwind.x86.assemble import EAX, EBP, EBX, ECX, EDI, EDX, ESP, LEAVE, Assembler, lea, mov, pop, push, ret
 from tests.unwind.x86.machine import TEXT, code_of
 from throwstack.unwind.x86.callees import CalleeKind, Callees
 from throwstack.unwind.x86.symbolic_state import SymbolicState, SymbolicValue, constant
@@ -72,6 +72,20 @@ def test_a_call_in_a_helper_changes_volatile_registers_and_removes_arguments() -
     state = Callees(code).after_call(SymbolicState(is_from_entry=True), code.at(TEXT))
     assert (state.sp, state.pushed, state.doubt) == (SymbolicValue(ESP, 4), 0, 0)
     assert [state.registers[number] for number in (EAX, ECX, EDX, EBX)] == [None, None, None, SymbolicValue(EBX, 0)]
+
+
+def test_the_arguments_of_a_helper_are_not_those_of_the_functions_that_it_calls() -> None:
+    """push 8; call helper; the helper calls f, and returns its argument in edi: pop ecx; pop edi; push ecx; ret."""
+    asm = Assembler(TEXT)
+    asm.emit("6a08").label("call").call("helper").emit("cc").align()
+    asm.label("helper").call("f").emit("595f51", ret()).align().label("f").emit(ret())
+    code = code_of(asm)
+    callees = Callees(code)
+    assert callees.at(asm.labels["helper"]).kind is CalleeKind.HELPER
+    before = SymbolicState(is_from_entry=True).push(constant(8))
+    state = callees.after_call(before, code.at(asm.labels["call"]))
+    assert before.pushed == 4
+    assert (state.sp, state.registers[EDI], state.pushed, state.doubt) == (SymbolicValue(ESP, 0), constant(8), 0, 0)
 
 
 def test_calls_of_calls_are_looked_at_three_deep() -> None:

@@ -108,11 +108,24 @@ def test_an_instruction_that_stores_to_memory_writes_it(code: str) -> None:
     [
         *("390424", "850424", "0fba242405", "f72424", "f73424"),  # cmp, test, bt, mul, div
         *("dd0424", "db0424", "dc0424", "d81424", "d92c24", "0fae1424"),  # fld, fild, fadd, fcom, fldcw, ldmxcsr
-        *("0f180424", "0f1f0424"),  # prefetchnta, nop
+        *("0f180424", "0f1f0424", "0fae2c24", "0fc71c24"),  # prefetchnta, nop, xrstor, xrstors
     ],
 )
 def test_an_instruction_that_only_reads_memory_does_not_write_it(code: str) -> None:
     assert not decoded(code).writes_memory
+
+
+@pytest.mark.parametrize(
+    ("code", "size"),
+    [
+        *(("dd3424", 108), ("d93424", 28)),  # fnsave, fnstenv
+        *(("0fae0424", 512), ("0fae2424", 576), ("0fae3424", 576)),  # fxsave, xsave, xsaveopt
+        *(("0fc72424", 576), ("0fc72c24", 576), ("dd1c24", 8)),  # xsavec, xsaves, fstp
+    ],
+)
+def test_an_instruction_that_saves_the_processor_s_state_writes_as_much(code: str, size: int) -> None:
+    found = decoded(code)
+    assert (found.writes_memory, found.operand(0).size) == (True, size)
 
 
 def test_bytes_that_are_no_instruction_or_cannot_be_read_give_none() -> None:

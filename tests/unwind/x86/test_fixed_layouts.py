@@ -40,12 +40,12 @@ def test_at_the_end_of_the_address_space_it_goes_on_at_zero():
     assert caller_at(0xFFFFFFFC, 0, memory) == Caller(0, RETURN, 4, 0, with_sp(4, 7))
 
 
-def goes_on(bp: int | None, *stack: int, slot: int = LOW + 4) -> bool:
+def goes_on(bp: int | None, *stack: int, slot: int = LOW + 4, stack_base: int = STACK.base) -> bool:
     """Whether the chain goes on at `bp`, on a stack with words from `LOW` on."""
     code = code_of(PROGRAM, segments={LOW: words(*stack)})
     calls = ReturnAddresses(code, Prologues(code, Callees(code)), FunctionStarts(code))
     caller = Caller(slot, RETURN, slot + 4, None, with_sp(slot + 4, bp))
-    return chain_goes_on(caller, STACK, code.memory, calls)
+    return chain_goes_on(caller, StackBounds(LOW, stack_base), code.memory, calls)
 
 
 @pytest.mark.parametrize(("saved", "returns"), [(5, AFTER_CALL), (0, AFTER_CALL), (0, 0)])
@@ -65,6 +65,12 @@ def test_a_pair_without_a_return_address_is_none(saved: int, returns: int):
 def test_the_next_pair_is_aligned_and_further_up_the_stack(bp: int | None, *, is_on: bool):
     """The return address is in the word at `LOW` + 4. All words serve, but those of the stack alone count."""
     assert goes_on(bp, *[AFTER_CALL] * 20) == is_on
+
+
+def test_a_pair_is_on_the_stack_as_a_whole():
+    """The base that the TEB names may be damaged: here it is 1 byte below the end of the pair."""
+    assert not goes_on(LOW + 8, *[AFTER_CALL] * 8, stack_base=LOW + 0xF)
+    assert goes_on(LOW + 8, *[AFTER_CALL] * 8, stack_base=LOW + 0x10)
 
 
 def test_a_pair_on_the_slot_of_the_return_address_is_not_further_up():

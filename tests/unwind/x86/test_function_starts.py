@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 import tracemalloc
 
 import pytest
@@ -218,3 +219,18 @@ def test_a_section_is_searched_once():
         assert found.nearest(TEXT + 12) == TEXT + 9
         left.append(meter.left(meter.budgets.starts))
     assert left[0] == left[1] < meter.budgets.starts.thread
+
+
+def test_sections_that_share_a_page_are_each_searched() -> None:
+    """An image whose sections are aligned to 0x200 bytes: a second section of code begins in the first one's page."""
+    page = bytearray(header_page())
+    at = page.find(b".text")
+    struct.pack_into("<I", page, page.find(b"PE\0\0") + 24 + 32, 0x200)  # SectionAlignment
+    struct.pack_into("<II", page, at + 8, 0x400, 0x1000)
+    struct.pack_into("<8sII", page, at + 40, b".text2", 0x400, 0x1400)
+    struct.pack_into("<I", page, at + 40 + 36, 0x60000020)
+    prologue = b"\x8b\xff\x55\x8b\xec".ljust(0x100, b"\x40")
+    found = starts({BASE: bytes(page), TEXT: b"\x40" * 0x380 + prologue[:0x80] + b"\x40" * 0x100 + prologue})
+    assert found.nearest(TEXT + 0x3FF) == TEXT + 0x380
+    assert found.nearest(TEXT + 0x4FF) is None  # the function before is in the other section
+    assert found.nearest(TEXT + 0x5FF) == TEXT + 0x500

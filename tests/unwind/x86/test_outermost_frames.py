@@ -113,6 +113,14 @@ def test_a_coroutine_s_stack_may_be_in_the_teb_and_start_in_any_function_of_the_
     assert walk.end in (End.THREAD_START, End.LOST_RETURN_ADDRESS)
 
 
+@pytest.mark.parametrize(("above", "is_complete"), [(0x80, True), (0x84, False)])
+def test_an_ntdll_of_which_nothing_is_in_the_dump_may_be_one_since_vista(above, is_complete):
+    stack = Stack(*([0] * 16), "ebp", 0, "last", 0, base=STACK.base - 0x48 - above)
+    options = {"exports": (), "module": "app.exe", "has_symbols": False}
+    assert walked(program(), stack, absent="ntdll.dll", **options).is_complete is is_complete
+    assert walked(program(), stack, absent="other.dll", **options).is_complete
+
+
 @pytest.mark.parametrize("module", ["kernel32.dll", "KERNELBASE.dll"])
 def test_a_function_of_windows_is_not_the_outermost_even_at_the_base(module):
     assert walked_since_vista(module, above=0).end is End.LOST_RETURN_ADDRESS

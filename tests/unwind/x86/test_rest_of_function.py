@@ -128,6 +128,51 @@ def test_code_is_followed_once_for_each_distance() -> None:
     assert work == [10, 0, 10]
 
 
+def test_a_walk_does_not_follow_the_same_code_for_each_of_many_frames_of_a_large_function() -> None:
+    """Each frame has 1,900 instructions and more ahead. Once 18 are followed, 200 instructions are for each other."""
+    asm = Assembler(TEXT)
+    for number in range(60):
+        asm.emit("90").label(f"after {number}")
+    asm.emit("90" * 1900, ret())
+    code = code_of(asm, segments={LOW: words(RETURN)})
+    found = RestOfFunction(code, Callees(code))
+    for number in reversed(range(60)):
+        is_found = found.caller(place(asm.labels[f"after {number}"], call_sp=LOW)) is not None
+        assert is_found == (number > 41)
+    assert 1 << 15 < code.work_done < (1 << 15) + 1960 + 42 * 200
+    assert found.caller(place(asm.labels["after 5"], call_sp=LOW)) is None
+    found.begin_walk()
+    assert found.caller(place(asm.labels["after 5"], call_sp=LOW)) is not None
+
+
+@pytest.mark.parametrize(("last", "is_found"), [(767, True), (768, False)])
+@pytest.mark.parametrize("walks", [0, 1])
+def test_a_walk_follows_32768_instructions_before_it_follows_fewer_for_a_frame(last, is_found, walks) -> None:
+    """Sixteen times 2,000 and `last` ones; a function whose ebp is elsewhere is followed anew."""
+    found = rest(Assembler(TEXT).emit("90" * 1999, ret()), RETURN)
+    for _ in range(walks):
+        found.begin_walk()
+    for number in range(16):
+        assert found.caller(place(TEXT, ebp=LOW + 8 * number)) is not None
+    assert found.caller(place(TEXT + 2000 - last)) is not None
+    assert (found.caller(place(TEXT, ebp=LOW + 0x100)) is not None) == is_found
+    assert found.caller(place(TEXT + 2000 - 200)) is not None
+    assert found.caller(place(TEXT + 2000 - 201)) is None
+
+
+def test_what_was_followed_to_its_end_is_kept_for_further_walks() -> None:
+    asm = Assembler(TEXT).emit("90" * 9, ret()).label("loop").emit("90ebfd")
+    code = code_of(asm, segments={LOW: words(RETURN)})
+    found = RestOfFunction(code, Callees(code))
+    assert found.caller(place(TEXT)) is not None
+    assert found.caller(place(asm.labels["loop"])) is None
+    work = code.work_done
+    found.begin_walk()
+    assert found.caller(place(TEXT)) is not None
+    assert found.caller(place(asm.labels["loop"])) is None
+    assert code.work_done == work
+
+
 def test_arguments_of_the_first_call_may_have_been_pushed_before_code_was_interrupted() -> None:
     asm = Assembler(TEXT).emit("ff16", "5058", ret())  # call [esi]; push eax; pop eax
     assert rest(asm, RETURN).caller(place(TEXT)).doubt == 1

@@ -104,6 +104,57 @@ def test_each_instruction_is_followed_once() -> None:
     assert found.work_done == 6  # four instructions, and the two ways back
 
 
+def test_many_places_of_a_function_cost_no_more_than_its_code() -> None:
+    """A function that calls itself at 100 places: the search from each goes on to where another one has begun."""
+    asm = Assembler(TEXT)
+    for number in range(100):
+        asm.emit("90" * 8).call("other").label(f"after {number}")
+    asm.emit(ret(8)).align().label("other").emit("cc")
+    found, known = code_of(asm), {}
+    for number in reversed(range(100)):
+        assert popped_bytes(found, asm.labels[f"after {number}"], known) == 8
+    # Of each nine instructions, the place that is known, and the `ret` that is known beyond calls.
+    assert found.work_done == 1 + 10 + 98 * 11
+    assert popped_bytes(found, TEXT, {}) == 8
+    assert known[asm.labels["after 99"]] == (0, 8)
+    assert known[asm.labels["after 0"]] == (99, 8)
+
+
+def test_a_way_that_is_known_is_taken_only_if_it_has_the_fewest_calls() -> None:
+    """The code of the branch ends with a call that never returns, and another function follows."""
+    asm = Assembler(TEXT)
+    asm.branch(JE, "fails").call("f").emit(ret(4)).align()
+    asm.label("fails").emit("90").label("known").call("f").call("f").emit(ret(8)).align().label("f").emit("cc")
+    known = {}
+    assert popped_bytes(code_of(asm), asm.labels["known"], known) == 8
+    assert known[asm.labels["known"]] == (2, 8)
+    assert popped_bytes(code_of(asm), TEXT, known) == 4
+    assert popped_bytes(code_of(asm), asm.labels["fails"], known) == 8
+    assert known[TEXT] == (1, 4)
+    assert known[asm.labels["fails"]] == (2, 8)
+    assert asm.labels["f"] not in known
+
+
+def test_a_way_that_is_known_is_taken_in_its_turn() -> None:
+    """Both ways have one call: the branch is looked at first, whether the other way is known or not."""
+    asm = Assembler(TEXT)
+    asm.branch(JE, "branch").label("straight").call("f").emit(ret(8)).label("branch").call("f").emit(ret(4))
+    found, known = code_of(asm.align().label("f").emit("cc")), {}
+    assert popped_bytes(found, TEXT) == 4
+    assert popped_bytes(found, asm.labels["straight"], known) == 8
+    assert popped_bytes(found, TEXT, known) == 4
+
+
+def test_no_search_goes_on_from_a_place_that_is_known_to_lead_to_a_return_without_a_call() -> None:
+    asm = Assembler(TEXT).emit("90" * 3).label("epilogue").emit("90" * 3, ret(4))
+    found, known = code_of(asm), {}
+    assert popped_bytes(found, asm.labels["epilogue"], known) == 4
+    before = found.work_done
+    assert popped_bytes(found, TEXT, known) == 4
+    assert found.work_done - before == 4
+    assert known[TEXT] == (0, 4)
+
+
 @pytest.mark.parametrize(
     ("after_call", "size"),
     [

@@ -26,7 +26,7 @@ def apply_plan(
     exception's CONTEXT, else None. If `plan` gives the same ip and sp as `interrupted`, the caller gets the registers
     of `interrupted`: they are complete, and the code at their ip was interrupted.
     """
-    gpr = registers.gpr
+    gpr, u64 = registers.gpr, memory.u64
     limit, last = bounds.limit, bounds.base - 8
     anchor, offset = plan.result
     start = gpr[anchor]
@@ -36,8 +36,8 @@ def apply_plan(
     if not limit <= slot <= last:
         return Stop(End.STACK_BOUND, f"return address would be at {slot:#x}")
     try:
-        ip = memory.u64(slot)
-        sp = memory.u64(slot + _MACHINE_FRAME_RSP) if plan.is_machine_frame else slot + 8
+        ip = u64(slot)
+        sp = u64(slot + _MACHINE_FRAME_RSP) if plan.is_machine_frame else slot + 8
     except MemoryUnreadable as error:
         return unreadable(error.address, "return address")
     if interrupted is not None and (ip, sp) == (interrupted.ip, interrupted.sp):
@@ -47,9 +47,9 @@ def apply_plan(
     for register, anchor, offset in plan.saves:
         start = gpr[anchor]
         value = None
-        if start is not None and limit <= start + offset <= last:
+        if start is not None and limit <= (saved := start + offset) <= last:
             try:
-                value = memory.u64(start + offset)
+                value = u64(saved)
             except MemoryUnreadable:
                 value = None
         new[register] = value

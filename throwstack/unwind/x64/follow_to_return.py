@@ -18,7 +18,9 @@ The ways are, best first:
   jumps to the others: `push rbx; sub rsp, 20h; jmp original+5`. The function's unwind data says the rest. Where the
   target is not known, the jump may also be a `switch`.
 
-So after a call or a jump, the word that is found must be a return address.
+So after a call or a jump, the word that is found must be a return address. A call that never returns shows as well by
+the function after it: that gives back as much of the stack as it takes, and would return by the word at which rsp was
+when the call was made. A function that makes a call has that word, and at least 20h bytes, for the callee's arguments.
 """
 
 from __future__ import annotations
@@ -54,7 +56,13 @@ _NONVOLATILE_PARTS = {
 }
 _RSP, _RBP = x86.X86_REG_RSP, x86.X86_REG_RBP
 _STACK_POINTER = {x86.X86_REG_RSP, x86.X86_REG_ESP, x86.X86_REG_SP, x86.X86_REG_SPL}
-_STOPS = {x86.X86_INS_INT3, x86.X86_INS_UD2, x86.X86_INS_HLT, x86.X86_INS_SYSCALL}
+_STOPS = {
+    *(x86.X86_INS_INT3, x86.X86_INS_UD0, x86.X86_INS_UD1, x86.X86_INS_UD2, x86.X86_INS_HLT, x86.X86_INS_SYSCALL),
+    *(x86.X86_INS_RETF, x86.X86_INS_RETFQ, x86.X86_INS_IRET, x86.X86_INS_IRETD, x86.X86_INS_IRETQ, x86.X86_INS_LJMP),
+    *(x86.X86_INS_SYSRET, x86.X86_INS_SYSRETQ, x86.X86_INS_SYSEXIT, x86.X86_INS_ENTER),
+}
+"""Instructions after which code is not followed: most never go on to the next one, and no compiler writes `enter`."""
+_FASTFAIL = 0x29
 _PUSHES = {x86.X86_INS_PUSH, x86.X86_INS_PUSHF, x86.X86_INS_PUSHFQ}
 _POPS_FLAGS = {x86.X86_INS_POPF, x86.X86_INS_POPFQ}
 _OPERAND_SIZE = 0x66
@@ -87,30 +95,32 @@ class _Path:
     """The state before the instruction `at`: rsp, and where the caller's nonvolatile registers are.
 
     `sp` is rsp as an offset from the value that a register (rsp or rbp) had where the frame was interrupted, and so are
-    the places in `saves`. A register that is not in `saves` still has the caller's value.
+    the places in `saves`. A register that is not in `saves` still has the caller's value. `at_call` is rsp at the last
+    call that was made, None if there was none.
     """
 
     at: int
     sp: RegisterOffset
     saves: dict[int, RegisterOffset]
+    at_call: RegisterOffset | None
 
 
-def ahead_of(functions: Functions, address: int) -> Ahead:
+def ahead_of(functions: Functions, address: int, *, is_interrupted: bool) -> Ahead:
     """Follow the code of a frame whose next instruction is at `address`, through at most 256 instructions.
 
     The frame was interrupted there, or has made a call that returns there.
     """
-    return _Search(functions, address).run()
+    return _Search(functions, _Path(address, (SP, 0), {}, None if is_interrupted else (SP, 0))).run()
 
 
 class _Search:
-    """Follows all paths ahead of an address: first those without a call, then those after calls."""
+    """Follows all paths ahead of `first`: those without a call, then those after calls."""
 
-    def __init__(self, functions: Functions, address: int) -> None:
+    def __init__(self, functions: Functions, first: _Path) -> None:
         self._functions = functions
         self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self._decoder.detail = True
-        self._ahead = deque([_Path(address, (SP, 0), {})])
+        self._ahead = deque([first])
         self._after_calls: deque[_Path] = deque()
         self._seen: set[int] = set()
         self._ways: dict[Way, list[UnwindPlan]] = {way: [] for way in Way}
@@ -131,14 +141,15 @@ class _Search:
         self._seen.add(path.at)
         code = self._functions.code(path.at, _LONGEST_INSTRUCTION)
         instruction = next(self._decoder.disasm(code, path.at, 1), None)
-        if instruction is None or instruction.id in _STOPS:
+        if instruction is None or _is_last(instruction):
             return
         if BP not in path.saves and any(_is_below_rbp(operand) for operand in instruction.operands):
             self._uses_frame_pointer = True
         following = path.at + instruction.size
         if instruction.group(x86.X86_GRP_CALL):
             if _immediate(instruction) != following:  # `call $+5` leaves a word on the stack
-                (self._after_calls if way is Way.RETURN else self._ahead).append(replace(path, at=following))
+                after_call = replace(path, at=following, at_call=path.sp)
+                (self._after_calls if way is Way.RETURN else self._ahead).append(after_call)
         elif instruction.id == x86.X86_INS_RET:
             if not instruction.operands:
                 self._leave(way, path, LEAF)
@@ -181,7 +192,7 @@ class _Search:
     def _leave(self, way: Way, path: _Path, rest: UnwindPlan) -> None:
         """Note that the frame is left as `rest` says after `path`."""
         result = _moved_place(rest.result, path)
-        if result is None or _is_pushed_since(result) or len(self._ways[way]) >= _MAX_WAYS:
+        if result is None or _is_pushed_since(result) or result == path.at_call or len(self._ways[way]) >= _MAX_WAYS:
             return
         saves = dict(path.saves)
         for number, *place in rest.saves:
@@ -204,6 +215,12 @@ def _moved_place(place: RegisterOffset, path: _Path) -> RegisterOffset | None:
 def _is_pushed_since(place: RegisterOffset) -> bool:
     """Say whether `place` is below the rsp at which the frame was interrupted, so that nothing is there yet."""
     return place[0] == SP and place[1] < 0
+
+
+def _is_last(instruction: capstone.CsInsn) -> bool:
+    """Say whether code is not followed after `instruction`; `int 29h` is __fastfail, which ends the process."""
+    is_fastfail = instruction.id == x86.X86_INS_INT and instruction.operands[0].imm == _FASTFAIL
+    return instruction.id in _STOPS or is_fastfail
 
 
 def _immediate(instruction: capstone.CsInsn) -> int | None:

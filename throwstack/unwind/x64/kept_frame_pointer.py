@@ -4,6 +4,9 @@
 A function that does so begins with `push rbp; mov rbp, rsp`, and then does not write rbp before it ends. Any other
 function without unwind data leaves rbp alone or uses it as it likes. Then rbp often is the frame pointer of a function
 further out, and a step by rbp leaves out all frames between.
+
+A call that never returns may end a function, and another one follows at the next multiple of 16 bytes, mostly after
+`nop`s. So no code is followed over a call to such an address.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ _MAX_INSTRUCTIONS = 512
 _LONGEST_INSTRUCTION = 15
 _PARTS_OF_RBP = {x86.X86_REG_RBP, x86.X86_REG_EBP, x86.X86_REG_BP, x86.X86_REG_BPL}
 _STOPS = {x86.X86_INS_RET, x86.X86_INS_INT3, x86.X86_INS_UD2, x86.X86_INS_HLT}
+_ALIGNMENT = 16
 
 
 def keeps_frame_pointer(functions: Functions, address: int) -> bool:
@@ -63,9 +67,22 @@ def _reaches(functions: Functions, start: int, address: int, limit: int) -> tupl
         instruction = next(decoder.disasm(functions.code(at, _LONGEST_INSTRUCTION), at, 1), None)
         if instruction is None or instruction.id in _STOPS or _PARTS_OF_RBP & set(instruction.regs_access()[1]):
             continue
+        if instruction.group(x86.X86_GRP_CALL) and _may_end_function(functions, decoder, at + instruction.size):
+            continue
         operands = instruction.operands
         if instruction.group(x86.X86_GRP_JUMP) and operands and operands[0].type == x86.X86_OP_IMM:
             ahead.append(int(operands[0].imm))
         if instruction.id != x86.X86_INS_JMP:
             ahead.append(at + instruction.size)
     return False, len(seen)
+
+
+def _may_end_function(functions: Functions, decoder: capstone.Cs, address: int) -> bool:
+    """Say whether a function may begin at `address`, which is after a call, or after the `nop`s there."""
+    code = functions.code(address, _ALIGNMENT)
+    padding = 0
+    for instruction in decoder.disasm(code, address):
+        if instruction.id != x86.X86_INS_NOP:
+            break
+        padding += instruction.size
+    return (address + padding) % _ALIGNMENT == 0

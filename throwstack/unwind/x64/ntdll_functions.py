@@ -11,6 +11,8 @@ registers are read from the CONTEXT.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from enum import Enum
 from functools import cached_property
 
 from throwstack.core.contexts import read_context
@@ -31,15 +33,24 @@ _DISPATCHERS = ("KiUserExceptionDispatcher", "KiUserExceptionDispatch")
 """The dispatcher's name as exported, and its name in Microsoft's PDBs."""
 
 
+class NtdllRole(Enum):
+    """What a function of ntdll means for a walk."""
+
+    THREAD_START = "the kernel starts a thread in it, or a fiber starts in it"
+    DISPATCHER = "KiUserExceptionDispatcher"
+
+
 class NtdllFunctions:
-    """Says whether an address is in a start routine, and what KiUserExceptionDispatcher has interrupted."""
+    """Says whether an address is in a start routine, and what KiUserExceptionDispatcher has interrupted.
+
+    `roles` has the role of each address, None for those in other functions.
+    """
 
     def __init__(self, images: ImageMap, functions: Functions) -> None:
         """`images` are the modules of the address space, and `functions` finds their functions."""
         self._images = images
         self._functions = functions
-        self._starts: dict[int, bool] = {}
-        self._dispatchers: dict[int, bool] = {}
+        self.roles = _Roles(self._role)
 
     @cached_property
     def is_native(self) -> bool:
@@ -68,27 +79,30 @@ class NtdllFunctions:
     def is_library_s(self, ip: int) -> bool:
         """Say whether only a library can have laid out a stack that begins in the function at `ip`, outside of ntdll.
 
-        That is so since Vista, whose ntdll exports the routine in which threads start.
+        That is so since Vista, whose ntdll exports the routine in which threads start. If its exports are not in the
+        dump, it may be such an ntdll.
         """
         image = self._images.find(ip)
-        return self._knows_start and (image is None or image.module.name.lower() != _MODULE)
+        return (self._knows_start or self._may_export_start) and (image is None or image.module.name.lower() != _MODULE)
 
     @cached_property
     def _knows_start(self) -> bool:
-        ntdll = next((image for image in self._images if image.module.name.lower() == _MODULE), None)
-        return ntdll is not None and any(export.name == _START_ROUTINE for export in ntdll.exports)
+        return self._ntdll is not None and any(export.name == _START_ROUTINE for export in self._ntdll.exports)
+
+    @cached_property
+    def _may_export_start(self) -> bool:
+        return self._ntdll is not None and self._ntdll.exports.may_lack(_START_ROUTINE)
+
+    @cached_property
+    def _ntdll(self) -> Image | None:
+        return next((image for image in self._images if image.module.name.lower() == _MODULE), None)
 
     def is_thread_start(self, ip: int) -> bool:
         """Say whether `ip` is in a function that the kernel starts, or RtlUserFiberStart, with which a fiber starts.
 
         Such a function has no caller. The word where its return address would be is not one, whatever its value.
         """
-        known = self._starts.get(ip)
-        if known is None:
-            _keep_small(self._starts)
-            image, begin = self._begin(ip)
-            known = self._starts[ip] = image is not None and begin in image.exports.derived(_thread_starts)
-        return known
+        return self.roles[ip] is NtdllRole.THREAD_START
 
     def interrupted(self, registers: Registers, stack: StackBounds) -> Registers | None:
         """Return the registers of the code that an exception interrupted, from the CONTEXT of its dispatcher's frame.
@@ -96,13 +110,7 @@ class NtdllFunctions:
         `registers` are those of the frame. None if the frame is not KiUserExceptionDispatcher's, or if the CONTEXT
         cannot be read, is not plausible, or has a stack pointer that is not further up on `stack`.
         """
-        ip = registers.ip
-        is_dispatcher = self._dispatchers.get(ip)
-        if is_dispatcher is None:
-            _keep_small(self._dispatchers)
-            image, begin = self._begin(ip)
-            is_dispatcher = self._dispatchers[ip] = image is not None and begin == image.exports.derived(_dispatcher)
-        if not is_dispatcher:
+        if self.roles[registers.ip] is not NtdllRole.DISPATCHER:
             return None
         sp = registers.sp
         try:
@@ -113,6 +121,14 @@ class NtdllFunctions:
         if not (is_above and context.has_plausible_flags and context.has_user_selectors):
             return None
         return context.registers
+
+    def _role(self, ip: int) -> NtdllRole | None:
+        image, begin = self._begin(ip)
+        if image is None or begin is None:
+            return None
+        if begin in image.exports.derived(_thread_starts):
+            return NtdllRole.THREAD_START
+        return NtdllRole.DISPATCHER if begin == image.exports.derived(_dispatcher) else None
 
     def _begin(self, ip: int) -> tuple[Image | None, int | None]:
         """Return ntdll's image and the RVA at which the function at `ip` begins.
@@ -126,9 +142,20 @@ class NtdllFunctions:
         return (image, function.begin) if isinstance(function, Function) else (None, None)
 
 
-def _keep_small(known: dict[int, bool]) -> None:
-    if len(known) >= _MAX_KNOWN:
-        known.clear()
+class _Roles(dict[int, "NtdllRole | None"]):
+    """The roles of addresses, each found when it is first asked for."""
+
+    def __init__(self, find: Callable[[int], NtdllRole | None]) -> None:
+        """`find` returns the role of an address."""
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, ip: int) -> NtdllRole | None:
+        """Find the role of `ip`, and keep it."""
+        if len(self) >= _MAX_KNOWN:
+            self.clear()
+        found = self[ip] = self._find(ip)
+        return found
 
 
 def _thread_starts(exports: Exports) -> frozenset[int]:

@@ -28,7 +28,7 @@ from throwstack.unwind.x64.apply_plan import apply_plan
 from throwstack.unwind.x64.faulting_return import as_faulted, faulted_caller
 from throwstack.unwind.x64.functions import Functions
 from throwstack.unwind.x64.inverted_table import InvertedTable
-from throwstack.unwind.x64.ntdll_functions import NtdllFunctions
+from throwstack.unwind.x64.ntdll_functions import NtdllFunctions, NtdllRole
 from throwstack.unwind.x64.plan_cache import PlanCache
 from throwstack.unwind.x64.traced import Traced
 from throwstack.unwind.x64.unwind_plan import LEAF, UnwindPlan
@@ -106,7 +106,9 @@ class Unwinder:
             return self._without_data(registers, stack, bounds, is_interrupted=is_interrupted, why=_NO_DATA)
         if isinstance(plan, Stop):
             return self._beyond(plan, registers, stack, bounds, is_interrupted=is_interrupted)
-        interrupted = None if is_interrupted else self._ntdll.interrupted(registers, stack)
+        interrupted = None
+        if self._ntdll.roles[registers.ip] is NtdllRole.DISPATCHER and not is_interrupted:
+            interrupted = self._ntdll.interrupted(registers, stack)
         step = apply_plan(plan, registers, bounds, self._memory, interrupted)
         if isinstance(step, Stop):
             return self._switched(step, plan, registers, stack)
@@ -140,7 +142,7 @@ class Unwinder:
 
         It has moved the stack pointer, or its return address was overwritten. The code ahead tells which.
         """
-        returned = self._without.returned_to(registers, bounds)
+        returned = self._without.returned_to(registers, bounds, is_interrupted=True)
         if isinstance(returned, Step) and not self._without.may_be_return_address(returned.registers.ip):
             return self._checked(returned, LEAF, registers, stack)
         return self._without_data(registers, stack, bounds, is_interrupted=True, why=_NO_DATA)
@@ -156,7 +158,7 @@ class Unwinder:
         found = faulted or self._without.caller(registers, bounds, is_interrupted=is_interrupted, why=why)
         if isinstance(found, Step):
             return found if _has_progressed(found, registers, stack) else _no_progress(found, registers)
-        returned = self._without.returned_to(registers, bounds)
+        returned = self._without.returned_to(registers, bounds, is_interrupted=is_interrupted)
         if not isinstance(returned, Step) or returned.registers.ip or returned.slot is None:
             return found
         is_outermost = self._is_outermost(registers, returned.slot, stack)
@@ -207,14 +209,16 @@ class Unwinder:
         The walk ends if the stack pointer has not increased since the frame of `callee`, or if that frame is the first
         of the thread. If the caller's address is not in code, it was overwritten, and a caller further out is guessed.
         """
-        ip = step.registers.ip
-        if (step.registers.gpr[SP] or 0) <= (callee.gpr[SP] or 0) and not _has_progressed(step, callee, stack):
+        registers = step.registers
+        ip = registers.ip
+        if (registers.gpr[SP] or 0) <= (callee.gpr[SP] or 0) and not _has_progressed(step, callee, stack):
             if not self._is_switch(step, plan, callee, stack):
                 return _no_progress(step, callee)
             step = replace(step, note="the function had switched to another stack")
         if step.is_interrupted:
             return step
-        if self._ntdll.is_thread_start(callee.ip) or (ip == 0 and self._is_outermost(callee, step.slot or 0, stack)):
+        is_start = self._ntdll.roles[callee.ip] is NtdllRole.THREAD_START
+        if is_start or (ip == 0 and self._is_outermost(callee, step.slot or 0, stack)):
             return Stop(End.THREAD_START, "RtlUserThreadStart" if ip else "return address 0", ip, step.slot)
         called = self._plans.called(ip)
         if isinstance(called, Stop) and called.end is End.BAD_RETURN_ADDRESS:

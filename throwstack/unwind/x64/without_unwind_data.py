@@ -56,7 +56,7 @@ class WithoutUnwindData:
     images: ImageMap
     outside: CodeOutside
     functions: Functions
-    _ahead: dict[int, Ahead] = field(default_factory=dict)
+    _ahead: dict[tuple[int, bool], Ahead] = field(default_factory=dict)
     _kept: dict[int, bool] = field(default_factory=dict)
 
     def caller(self, registers: Registers, bounds: StackBounds, *, is_interrupted: bool, why: str) -> Step | Stop:
@@ -77,7 +77,7 @@ class WithoutUnwindData:
         known = self.outside.function(ip if is_interrupted else ip - 1) if is_outside else None
         why = why if known is None else known.source
         step = self._by_code_or_frame_pointer(
-            registers, bounds, why, is_kept=known is not None and known.has_frame_pointer
+            registers, bounds, why, is_interrupted=is_interrupted, is_kept=known is not None and known.has_frame_pointer
         )
         if step is not None:
             return step
@@ -121,14 +121,14 @@ class WithoutUnwindData:
         guess = by_scan(start, bounds, self.images.memory, is_return_address)
         return None if guess is None else Step(guess.registers, guess.slot, Trust.SCAN)
 
-    def returned_to(self, registers: Registers, bounds: StackBounds) -> Step | Stop | None:
+    def returned_to(self, registers: Registers, bounds: StackBounds, *, is_interrupted: bool) -> Step | Stop | None:
         """Return where the code at `registers.ip` will return to if it is followed; None if it leads to no return.
 
-        A return address that is found after a call or a jump can be one. Another is not checked, if none is found that
-        can be one.
+        The code was interrupted there, or it has made a call. A return address that is found after a call or a jump can
+        be one. Another is not checked, if none is found that can be one.
         """
         unchecked: Step | Stop | None = None
-        for way, plan in self._code_ahead(registers.ip).ways:
+        for way, plan in self._code_ahead(registers.ip, is_interrupted=is_interrupted).ways:
             step = apply_plan(plan, registers, bounds, self.images.memory)
             can_be_one = self.is_return_address if way is Way.JUMP else self.may_be_return_address
             if isinstance(step, Step) and can_be_one(step.registers.ip):
@@ -137,17 +137,18 @@ class WithoutUnwindData:
                 unchecked = unchecked or step
         return unchecked
 
-    def _code_ahead(self, ip: int) -> Ahead:
-        known = self._ahead.get(ip)
+    def _code_ahead(self, ip: int, *, is_interrupted: bool) -> Ahead:
+        key = ip, is_interrupted
+        known = self._ahead.get(key)
         if known is None:
             if len(self._ahead) >= _MAX_KNOWN:
                 self._ahead.clear()
-            known = self._ahead[ip] = ahead_of(self.functions, ip)
+            known = self._ahead[key] = ahead_of(self.functions, ip, is_interrupted=is_interrupted)
         return known
 
-    def _keeps_frame_pointer(self, ip: int) -> bool:
+    def _keeps_frame_pointer(self, ip: int, *, is_interrupted: bool) -> bool:
         """Say whether the code at `ip` is seen to keep rbp as a frame pointer, by what is ahead or before."""
-        if self._code_ahead(ip).uses_frame_pointer:
+        if self._code_ahead(ip, is_interrupted=is_interrupted).uses_frame_pointer:
             return True
         known = self._kept.get(ip)
         if known is None:
@@ -157,21 +158,20 @@ class WithoutUnwindData:
         return known
 
     def _by_code_or_frame_pointer(
-        self, registers: Registers, bounds: StackBounds, why: str, *, is_kept: bool
+        self, registers: Registers, bounds: StackBounds, why: str, *, is_interrupted: bool, is_kept: bool
     ) -> Step | None:
         """Return the caller by rbp first if it `is_kept` as a frame pointer, else by the code first."""
-        if is_kept:
-            return self._by_frame_pointer(registers, bounds, why) or self._by_code(registers, bounds, why)
-        step = self._by_code(registers, bounds, why)
-        if step is not None:
+        step = self._by_frame_pointer(registers, bounds, why) if is_kept else None
+        step = step or self._by_code(registers, bounds, why, is_interrupted=is_interrupted)
+        if step is not None or is_kept:
             return step
         step = self._by_frame_pointer(registers, bounds, why)
-        if step is None or self._keeps_frame_pointer(registers.ip):
+        if step is None or self._keeps_frame_pointer(registers.ip, is_interrupted=is_interrupted):
             return step
         return replace(step, gap=_gap(registers.ip))
 
-    def _by_code(self, registers: Registers, bounds: StackBounds, why: str) -> Step | None:
-        step = self._checked(self.returned_to(registers, bounds))
+    def _by_code(self, registers: Registers, bounds: StackBounds, why: str, *, is_interrupted: bool) -> Step | None:
+        step = self._checked(self.returned_to(registers, bounds, is_interrupted=is_interrupted))
         return None if step is None else replace(step, trust=Trust.PROLOGUE, note=why)
 
     def _by_frame_pointer(self, registers: Registers, bounds: StackBounds, why: str) -> Step | None:

@@ -24,6 +24,7 @@ from throwstack.unwind.x86.control_flow import ControlFlow, ReturnPoint
 from throwstack.unwind.x86.decode import MASK, Immediate, Indirect, Instruction, Opcode
 from throwstack.unwind.x86.stack_adjustment import (
     MAX_ARGUMENT_BYTES,
+    Return,
     dropped_bytes,
     is_add_esp_4,
     popped_bytes,
@@ -73,13 +74,14 @@ class Callee:
 class Callees:
     """Finds what calls do to the frames of their callers. Each callee is analysed once."""
 
-    __slots__ = ("_ahead", "_callees", "_code", "_depth", "_sizes")
+    __slots__ = ("_ahead", "_callees", "_code", "_depth", "_returns", "_sizes")
 
     def __init__(self, code: Code) -> None:
         """`code` is the address space's code, from which the called functions are decoded."""
         self._code = code
         self._callees: dict[int, Callee] = {}
         self._sizes: dict[int, int | None] = {}
+        self._returns: dict[int, Return] = {}
         self._depth = 0
         self._ahead: dict[int, int | None] = {}
 
@@ -142,7 +144,7 @@ class Callees:
         The result is that of `stack_adjustment.popped_bytes`, which is called once for each address.
         """
         if address not in self._sizes:
-            self._sizes[address] = popped_bytes(self._code, address)
+            self._sizes[address] = popped_bytes(self._code, address, self._returns)
         return self._sizes[address]
 
     def _classify(self, start: int) -> Callee:
@@ -187,7 +189,8 @@ class Callees:
 
         `state` is the state before the call, `instruction` is the call, and `target` is the start of the helper.
         """
-        inside = state.push(constant(instruction.end))
+        # What is pushed here are the arguments of the helper, and not those of a function that the helper calls.
+        inside = replace(state.push(constant(instruction.end)), pushed=0)
         flow = ControlFlow(self._code, target, inside, self._after_call_in_helper, limit=_HELPER_LIMIT)
         after = flow.state_at(instruction.end)
         return None if after is None else replace(after, pushed=0)

@@ -171,7 +171,7 @@ _ONLY_READS = frozenset(
         *("CMP", "TEST", "BT", "MUL", "IMUL", "DIV", "IDIV", "PUSH", "CALL", "JMP", "NOP", "CMPSB", "CMPSW", "CMPSD"),
         *("FLD", "FILD", "FBLD", "FADD", "FIADD", "FMUL", "FIMUL", "FSUB", "FISUB", "FSUBR", "FISUBR"),
         *("FDIV", "FIDIV", "FDIVR", "FIDIVR", "FCOM", "FCOMP", "FICOM", "FICOMP"),
-        *("FLDCW", "FLDENV", "FRSTOR", "FXRSTOR", "LDMXCSR"),
+        *("FLDCW", "FLDENV", "FRSTOR", "FXRSTOR", "XRSTOR", "XRSTORS", "LDMXCSR"),
         *("PREFETCH", "PREFETCHW", "PREFETCHNTA", "PREFETCHT0", "PREFETCHT1", "PREFETCHT2"),
     )
 )
@@ -179,13 +179,23 @@ _ONLY_READS = frozenset(
 
 capstone's own word is not taken: of `fstp qword ptr [esp]`, `movups [esp], xmm0` and others it says that they read.
 """
+_SAVED_STATE = {
+    x86.X86_INS_FNSAVE: 108,
+    x86.X86_INS_FXSAVE: 512,
+    **dict.fromkeys((x86.X86_INS_XSAVE, x86.X86_INS_XSAVEC, x86.X86_INS_XSAVEOPT, x86.X86_INS_XSAVES), 576),
+}
+"""How many bytes instructions write that save the state of the processor; capstone says 4 of each.
+
+XSAVE and its kin write the area of FXSAVE and a header of 64 bytes, and after these what else the processor has.
+"""
 _BRANCH_GROUP = {x86.X86_GRP_BRANCH_RELATIVE, x86.X86_GRP_JUMP}
 _OPERAND_SIZE = 0x66
 _INT_SERVICE = 0x2E
 _INT_FASTFAIL = 0x29
 
 
-def _operand(raw: x86.X86Op) -> Operand | None:
+def _operand(raw: x86.X86Op, size: int | None) -> Operand | None:
+    """Return an operand; `size` is that of an operand in memory if capstone's is wrong."""
     if raw.type == x86.X86_OP_REG:
         number = _WHOLE.get(raw.reg)
         return None if number is None else Register(number)
@@ -200,11 +210,11 @@ def _operand(raw: x86.X86Op) -> Operand | None:
         displacement -= MASK + 1
     # ds, es and ss are flat in Windows user mode and in the kernel; fs points to the TEB or the PCR.
     segment = memory.segment in {x86.X86_REG_FS, x86.X86_REG_GS}
-    return Indirect(base, index, memory.scale, displacement, raw.size, segment)
+    return Indirect(base, index, memory.scale, displacement, size or raw.size, segment)
 
 
 def _translate(raw: capstone.CsInsn) -> Instruction:
-    operands = tuple(_operand(operand) for operand in raw.operands)
+    operands = tuple(_operand(operand, _SAVED_STATE.get(raw.id)) for operand in raw.operands)
     op = _OPS.get(raw.id)
     if op in {Opcode.PUSH, Opcode.POP} and raw.prefix[2] == _OPERAND_SIZE:
         op = Opcode.STOP  # moves esp by 2: no compiler writes that

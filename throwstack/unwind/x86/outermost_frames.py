@@ -61,7 +61,7 @@ class OutermostFrames:
             caller.slot,
             stack,
             has_caller=self._is_native or self._is_system_function(place, label),
-            is_library_s=self._is_since_vista and label != _NTDLL,
+            is_library_s=(self._is_since_vista or self._may_be_since_vista) and label != _NTDLL,
         )
 
     def _is_system_function(self, place: Place, label: str) -> bool:
@@ -83,6 +83,11 @@ class OutermostFrames:
     def _is_since_vista(self) -> bool:
         symbols = self._code.symbols
         return any(symbols.rva_of(image, name) for image in self._images(_NTDLL) for name in _SINCE_VISTA)
+
+    @cached_property
+    def _may_be_since_vista(self) -> bool:
+        """Say whether exports of ntdll that are not in the dump may be those of a Windows since Vista."""
+        return any(image.exports.may_lack(name) for image in self._images(_NTDLL) for name in _SINCE_VISTA)
 
     @cached_property
     def _is_native(self) -> bool:

@@ -17,21 +17,38 @@ from throwstack.unwind.x86.saved_registers import address_of, evaluate
 from throwstack.unwind.x86.symbolic_state import SymbolicState, value
 
 _LIMIT = 2000
+_LIMIT_OF_WALK = 1 << 15
+_THEREAFTER = 200
+"""The limit for a frame, once a walk has followed more than the limit of a walk.
+
+A large function can have a hundred frames on a stack, each of which has called itself at another place. The code ahead
+of each goes on to the end of the function. Without this limit, their walk would follow the same code a hundred times.
+"""
 _STRAIGHT = 32
 _NEAR = 0x10000
 _NOT_STRAIGHT = frozenset({Opcode.CALL, Opcode.JUMP, Opcode.BRANCH, Opcode.STOP, Opcode.SYSTEM_CALL})
+_Key = tuple[int, bool, tuple[tuple[int, int], ...]]
 
 
 class RestOfFunction:
     """Finds callers by following code from a frame's ip to a `ret`. Results are kept, so that code is followed once."""
 
-    __slots__ = ("_callees", "_code", "_returns")
+    __slots__ = ("_callees", "_code", "_cut_short", "_followed", "_returns")
 
     def __init__(self, code: Code, callees: Callees) -> None:
         """`code` is the address space's code; `callees` find what calls do to the stack pointer and the registers."""
         self._code = code
         self._callees = callees
-        self._returns: dict[tuple[int, bool, tuple[tuple[int, int], ...]], ReturnPoint | None] = {}
+        self._returns: dict[_Key, ReturnPoint | None] = {}
+        self._cut_short: list[_Key] = []
+        self._followed = 0
+
+    def begin_walk(self) -> None:
+        """Count the instructions that are followed from zero again, for another walk."""
+        self._followed = 0
+        for key in self._cut_short:
+            del self._returns[key]
+        self._cut_short.clear()
 
     def nearest_return(self, place: Place) -> ReturnPoint | None:
         """Return the `ret` that the code at `place` reaches with the fewest guesses, or None if it reaches none."""
@@ -46,8 +63,12 @@ class RestOfFunction:
             state = SymbolicState(may_have_pushed=not place.is_return_address)
             for number, distance in near:
                 state = state.with_register(number, value(SP, distance))
-            flow = ControlFlow(self._code, place.ip, state, self._callees.after_call, limit=_LIMIT)
-            self._returns[key] = flow.first_return()
+            limit = _LIMIT if self._followed < _LIMIT_OF_WALK else _THEREAFTER
+            flow = ControlFlow(self._code, place.ip, state, self._callees.after_call, limit=limit)
+            found = self._returns[key] = flow.first_return()
+            self._followed += len(flow.states)
+            if found is None and limit < _LIMIT:
+                self._cut_short.append(key)
         return self._returns[key]
 
     def is_straight(self, address: int) -> bool:

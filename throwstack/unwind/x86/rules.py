@@ -98,6 +98,7 @@ class Rules:
         its analyses are incomplete.
         """
         self._code.begin_walk(work_limit)
+        self._rest.begin_walk()
         self._is_traced = trace.is_on()
 
     @property

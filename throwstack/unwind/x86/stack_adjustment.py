@@ -27,36 +27,72 @@ _ENDS_LOOK_AHEAD = (
 _ECX = 1
 
 
-def popped_bytes(code: Code, address: int) -> int | None:
+Return = tuple[int, int]
+"""The `ret` to which code leads: how many calls are before it, and how many bytes of arguments it removes."""
+
+
+def popped_bytes(code: Code, address: int, known: dict[int, Return] | None = None) -> int | None:
     """Return how many bytes of arguments the code at `address` removes when it returns, or None if no `ret` is found.
 
     That is the operand of its `ret`, or 0 for a `ret` without one. If several are reached, the one with the fewest
-    calls before it is used.
+    calls before it is used. `known` has the result for addresses on the way to a `ret` that was found before, and gets
+    those of this one. With it, many addresses in one function cost no more than the function's code.
     """
-    queue: list[tuple[int, int, int]] = [(0, 0, address)]
-    seen: set[int] = set()
+    known = {} if known is None else known
+    queue: list[tuple[int, int, int, int | None, int | None]] = [(0, 0, address, None, None)]
+    seen: dict[int, tuple[int, int | None]] = {}
     order = 0
     while queue and len(seen) < _SEARCH_LIMIT:
         code.work()
-        calls, _, address = heapq.heappop(queue)
+        calls, _, address, previous, popped = heapq.heappop(queue)
+        if popped is not None:
+            return _remember(known, seen, address, (calls, popped))
         instruction = code.at(address)
         if address in seen or instruction is None:
             continue
-        seen.add(address)
+        seen[address] = calls, previous
+        if address in known:
+            ahead, popped = known[address]
+            if not ahead:
+                return _remember(known, seen, address, (calls, popped))
+            order += 1
+            heapq.heappush(queue, (calls + ahead, order, address, previous, popped))
+            continue
         op = instruction.op
         if op is Opcode.RETURN:
             operand = instruction.operand(0)
-            return operand.value if isinstance(operand, Immediate) else 0
-        following: list[int] = []
-        if op in {Opcode.JUMP, Opcode.BRANCH}:
-            target = code.target(instruction)
-            following = [target] if target is not None else code.table(instruction)
-        if op not in {Opcode.JUMP, Opcode.STOP} and not (op is Opcode.CALL and code.is_function_start(instruction.end)):
-            following.append(instruction.end)
-        for next_address in following:
+            popped = operand.value if isinstance(operand, Immediate) else 0
+            return _remember(known, seen, address, (calls, popped))
+        for next_address in _following(code, instruction):
             order += 1
-            heapq.heappush(queue, (calls + (op is Opcode.CALL), order, next_address))
+            heapq.heappush(queue, (calls + (op is Opcode.CALL), order, next_address, address, None))
     return None
+
+
+def _following(code: Code, instruction: Instruction) -> list[int]:
+    """Return the addresses at which the function of `instruction`, which is no `ret`, goes on after it."""
+    op = instruction.op
+    following: list[int] = []
+    if op is Opcode.JUMP or op is Opcode.BRANCH:
+        target = code.target(instruction)
+        following = [target] if target is not None else code.table(instruction)
+    if op is Opcode.JUMP or op is Opcode.STOP or (op is Opcode.CALL and code.is_function_start(instruction.end)):
+        return following
+    return [*following, instruction.end]
+
+
+def _remember(known: dict[int, Return], seen: dict[int, tuple[int, int | None]], address: int, found: Return) -> int:
+    """Note in `known` where the way to `address` leads, from which code leads to the `ret` that was `found`.
+
+    `seen` has, of each address, how many calls are before it and from which address it was reached.
+    """
+    total, popped = found
+    at: int | None = address
+    while at is not None:
+        calls, before = seen[at]
+        known[at] = total - calls, popped
+        at = before
+    return popped
 
 
 def reallocated_bytes(code: Code, address: int) -> int:

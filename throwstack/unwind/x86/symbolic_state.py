@@ -89,12 +89,18 @@ class SymbolicState:
     def with_register(self, number: int, new: SymbolicValue | None) -> SymbolicState:
         """Return the state with the register `number` set to `new`, which is None for an unknown value."""
         registers = self.registers
-        return replace(self, registers=(*registers[:number], new, *registers[number + 1 :]))
+        return self._with((*registers[:number], new, *registers[number + 1 :]))
 
     def without(self, numbers: tuple[int, ...]) -> SymbolicState:
         """Return the state with the registers `numbers` unknown."""
-        registers = tuple(None if number in numbers else old for number, old in enumerate(self.registers))
-        return replace(self, registers=registers)
+        known = [number for number in numbers if self.registers[number] is not None]
+        if not known:
+            return self
+        return self._with(tuple(None if number in known else old for number, old in enumerate(self.registers)))
+
+    def _with(self, registers: tuple[SymbolicValue | None, ...]) -> SymbolicState:
+        """Return the state with other `registers`; `dataclasses.replace` would take far longer."""
+        return SymbolicState(registers, self.stack, self.pushed, self.doubt, self.is_from_entry, self.may_have_pushed)
 
     def address(self, operand: Indirect) -> SymbolicValue | None:
         """Return the address of a memory operand, or None if it is unknown."""

@@ -29,7 +29,7 @@ _MAX_REGISTRATIONS = 256
 _END_OF_CHAIN = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class X86Step(Step):
     """A frame that a walk has reached, with the facts that the step to its caller needs.
 
