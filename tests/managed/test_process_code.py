@@ -4,18 +4,32 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
+from tests.support import ready_to_run_image as r2r
 from tests.support.managed_code import CODE, compile_method, managed_code
 from tests.support.managed_heap import APP, RUNTIME, ForgedRuntime, Style
 from throwstack.core.memory import Memory
 from throwstack.core.registers import Arch
-from throwstack.images.image import ImageMap
+from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap
-from throwstack.managed.process_code import ManagedCode
+from throwstack.managed.process_code import FramesOfProcess, ManagedCode
 from throwstack.managed.runtime import Runtime
+from throwstack.names.frame_records import FrameData
 from throwstack.names.symbols import SymbolKind
+
+FRAME = FrameData(
+    rva=0,
+    size=1,
+    prologue_size=0,
+    parameters_size=0,
+    saved_registers_size=0,
+    locals_size=0,
+    program="",
+    uses_base_pointer=False,
+)
 
 
 def test_a_method_is_named_with_its_assembly_and_its_parameters_and_counted_from_its_begin() -> None:
@@ -118,3 +132,38 @@ def test_the_architecture_is_known_without_the_header_page_of_the_runtime() -> N
     runtime = managed_code(process).runtime
     assert runtime is not None
     assert runtime.pointer_size == 4
+
+
+def test_a_precompiled_method_is_located_in_its_image_with_its_begin_and_only_there() -> None:
+    process = ForgedRuntime()
+    process.place(r2r.BASE, r2r.image())
+    modules = [*(image.module for image in process.images), Module("early.dll", "", r2r.BASE, len(r2r.image()))]
+    images = ImageMap(process.memory, ModuleMap(modules))
+    code = ManagedCode(process.memory, images, None, list)
+    early = images.find(r2r.BASE)
+    assert early is not None
+    begin = r2r.function(2)
+    found = code.locate(early, begin + 4)
+    assert found is not None
+    assert found.symbol.startswith("Program.Run(")
+    assert (found.rva, found.is_inside) == (begin, True)
+    assert code.locate(early, 0x10) is None
+    runtime = images.find(RUNTIME)
+    assert runtime is not None
+    assert code.locate(runtime, 0x1000) is None
+
+
+def test_frames_of_managed_code_come_before_those_of_other_sources() -> None:
+    class Given:
+        def __init__(self, found: FrameData | None) -> None:
+            self.found = found
+
+        def frame_data(self, _image: Image, _rva: int) -> FrameData | None:
+            return self.found
+
+    process = ForgedRuntime()
+    (image, *_) = process.images
+    managed, pdb = Given(FRAME), Given(replace(FRAME, size=2))
+    assert FramesOfProcess(managed, pdb).frame_data(image, 0) == FRAME  # type: ignore[arg-type]
+    assert FramesOfProcess(Given(None), pdb).frame_data(image, 0) == pdb.found  # type: ignore[arg-type]
+    assert FramesOfProcess(managed_code(process), None).frame_data(image, 0) is None
