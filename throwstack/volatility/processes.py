@@ -233,7 +233,7 @@ class ProcessReader:
     def _tebs32(self, memory: Memory, threads: Iterable[Thread]) -> list[tuple[int, int]]:
         """Return (thread id, address of the 32-bit TEB) of each thread of a WoW64 process that has one."""
         found = ((tid, self._wow64 and self._wow64.teb32(memory, teb)) for tid, teb in _tebs(threads))
-        return [(tid, teb) for tid, teb in found if teb is not None]
+        return [(tid, teb) for tid, teb in found if isinstance(teb, int)]
 
     def _target(
         self,
