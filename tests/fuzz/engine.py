@@ -120,6 +120,7 @@ def families() -> list[Family]:
         engine_dumps,
         engine_files,
         engine_images,
+        engine_managed,
         engine_pdb_streams,
         engine_pdbs,
         engine_processes,
@@ -129,5 +130,5 @@ def families() -> list[Family]:
     )
 
     modules = (engine_dumps, engine_files, engine_images, engine_pdb_streams, engine_pdbs)
-    modules += (engine_processes, engine_texts, engine_unwind, engine_variables)
+    modules += (engine_managed, engine_processes, engine_texts, engine_unwind, engine_variables)
     return [family for module in modules for family in module.FAMILIES]

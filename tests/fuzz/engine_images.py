@@ -7,6 +7,7 @@ import random
 import struct
 from collections.abc import Iterator
 
+from tests.fuzz import managed_image_attacks
 from tests.fuzz.engine import Attack, Family
 from tests.fuzz.engine_files import GUID
 from tests.fuzz.ground import Ground, Shot
@@ -197,4 +198,5 @@ FAMILIES = [
     Family("images", _headers_and_exports, 2),
     Family("function tables", _function_tables, 2),
     Family("dynamic function tables", _dynamic_tables, 2),
+    *managed_image_attacks.FAMILIES,
 ]

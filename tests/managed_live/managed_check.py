@@ -20,6 +20,7 @@ from tests.managed_live.managed_compare import Comparison, compare, row_problems
 from tests.managed_live.managed_fixtures import ManagedFixture, managed_fixtures
 from tests.managed_live.runtimes import RUNTIMES, too_few
 from tests.managed_live.saved_captures import load
+from tests.managed_live.seen import seen_in
 from tests.support.vol import vol
 
 PLUGIN = "windows.unhandled"
@@ -47,10 +48,12 @@ def check_fixture(folder: Path) -> dict[str, Any]:
     """Look at one fixture; keep and return what came of it."""
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     captured = load(folder)
-    found = compare(captured, truth)
     with tempfile.TemporaryDirectory(dir=folder) as forged:
         hand_over(captured, captured.modules[0].name, Path(forged))
         output = vol(Path(forged), PLUGIN)
+        seen, unseen = seen_in(Path(forged), truth["tid"])
+    found = compare(captured, truth, seen)
+    found.problems += unseen
     if output.status:
         last = next(reversed(output.err.strip().splitlines()), "nothing said")
         found.problems.append(f"{PLUGIN} failed: {last}")

@@ -54,10 +54,11 @@ class Comparison:
 def compare(capture: Capture, truth: Mapping[str, Any], seen: SeenException | None = None) -> Comparison:
     """Compare a process with its truth: what was printed with what the program throws, and with that what was read.
 
-    Where nothing was read (`seen` is None), the figures have only what the truth holds.
+    Where nothing was read (`seen` is None), the figures have only what the truth holds. Frames of a stack overflow are
+    not counted: no object has recorded them.
     """
     printed = list(_flat(truth["exception"]))
-    found = Comparison(len(printed), frames=sum(len(one["frames"]) for one in printed))
+    found = Comparison(len(printed), frames=sum(len(one["frames"]) for one in printed if one["type"] != OVERFLOW))
     found.problems += _truth_problems(capture, truth, [one["type"] for one in printed])
     if seen is not None:
         _compare_exceptions(found, truth, printed, seen.flat())

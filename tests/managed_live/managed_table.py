@@ -18,11 +18,12 @@ HEAD = f"""{TITLE}
 Made by `make test-managed`; do not edit. Programs in C# (`tests/managed_live/programs`) crash under Wine in Microsoft's
 own runtimes, and are looked at with `windows.unhandled`. The truth is what the runtime itself printed: types, messages
 and frames of the exception and its inner ones. Every process also has threads that handled exceptions, and threads that
-wait in catch and finally blocks: of these there must be no row.
+wait in catch and finally blocks: of these there must be no row. A stack overflow has
+no message.
 """
 COLUMNS = (
-    "Runtime", "Version", "Processes", "Rows found", "Threads that only wait", "False rows", "Exceptions printed",
-    "Frames printed",
+    "Runtime", "Version", "Processes", "Rows found", "Threads that only wait", "False rows", "Types", "Messages",
+    "Frames",
 )  # fmt: skip
 
 
@@ -46,9 +47,16 @@ def _lines(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if not own:
             absent.append(f"{runtime.version} ({runtime.label})")
             continue
-        sums = {key: sum(one[key] for one in own) for key in ("rows", "decoys", "false_rows", "exceptions", "frames")}
-        rows = f"{sums['rows']} of {len(own)}"
-        cells = (len(own), rows, sums["decoys"], sums["false_rows"], sums["exceptions"], sums["frames"])
+        keys = ("rows", "decoys", "false_rows", "exceptions", "types", "messages", "frames", "names")
+        sums = {key: sum(one[key] for one in own) for key in keys}
+        parts = (
+            ("rows", len(own)),
+            ("types", sums["exceptions"]),
+            ("messages", sums["exceptions"]),
+            ("names", sums["frames"]),
+        )
+        rows, types, messages, names = (f"{sums[key]} of {whole}" for key, whole in parts)
+        cells = (len(own), rows, sums["decoys"], sums["false_rows"], types, messages, names)
         yield f"| {runtime.label} | {runtime.version} | {' | '.join(map(str, cells))} |"
     if absent:
         yield ""

@@ -9,14 +9,24 @@ from tests.managed_live.managed_fixtures import HRESULTS, SCENARIOS, managed_fix
 from tests.managed_live.managed_table import section
 from tests.managed_live.runtimes import FEWER, LABELS, too_few
 
-ONE = {"runtime": "8.0-x64", "rows": 1, "decoys": 5, "false_rows": 0, "exceptions": 4, "frames": 20}
+ONE = {
+    "runtime": "8.0-x64",
+    "rows": 1,
+    "decoys": 5,
+    "false_rows": 0,
+    "exceptions": 4,
+    "frames": 20,
+    "types": 4,
+    "messages": 3,
+}
+ONE["names"] = 19
 
 
 def test_a_line_for_each_runtime_that_ran():
     lines = section([ONE, {**ONE, "rows": 0, "false_rows": 2}, {**ONE, "runtime": "2.1-x86"}]).splitlines()
 
-    assert "| 8.0-x64 | 8.0.4 | 2 | 1 of 2 | 10 | 2 | 8 | 40 |" in lines
-    assert "| 2.1-x86 | 2.1.8 | 1 | 1 of 1 | 5 | 0 | 4 | 20 |" in lines
+    assert "| 8.0-x64 | 8.0.4 | 2 | 1 of 2 | 10 | 2 | 8 of 8 | 6 of 8 | 38 of 40 |" in lines
+    assert "| 2.1-x86 | 2.1.8 | 1 | 1 of 1 | 5 | 0 | 4 of 4 | 3 of 4 | 19 of 20 |" in lines
     assert "Did not run: 2.1.30 (2.1-x64), 3.1.23 (3.1-x64), 10.0.12 (10.0-x64)." in lines
 
 

@@ -10,9 +10,10 @@ from tests.support.pe_writer import X86, Pe, Section
 from tests.unwind.x64 import assembler as asm
 from throwstack.core.memory import memory_of
 from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
-from throwstack.images.image import ImageMap
+from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.names.function_extent import Certainty
+from throwstack.names.located_function import LocatedFunction
 from throwstack.names.symbols import Name, SymbolKind, Symbols, SymbolTable, first_of
 from throwstack.pdb.pdb_symbols import PdbSymbols
 
@@ -229,3 +230,23 @@ def test_only_a_name_with_a_symbol_can_be_certain(exporting):
         *(False, False),
     ]
     assert not symbols.name(0x1234).is_certain
+
+
+class Compiled:
+    """Knows that the code at 0x1100 to 0x11ff is of a method of .NET."""
+
+    def locate(self, image: Image, rva: int) -> LocatedFunction | None:
+        return LocatedFunction("Shop.Orders.Place(String name)", 0x1100) if 0x1100 <= rva < 0x1200 else None
+
+
+def test_a_precompiled_method_is_named_by_the_runtime_before_any_symbol(exporting):
+    symbols = Symbols(exporting, compiled=Compiled())
+    name = symbols.name(BASE + 0x1110)
+    assert (str(name), name.provenance) == ("ftpsrvdata_pg!Shop.Orders.Place(String name)+0x10", "clr")
+    assert name.is_certain
+    assert str(symbols.name(BASE + 0x1200)) == "ftpsrvdata_pg!Ordinal2"
+    returned = symbols.name(BASE + 0x1200, is_return_address=True)
+    assert str(returned) == "ftpsrvdata_pg!Shop.Orders.Place(String name)+0x100"
+    assert [symbols.method_start(BASE + rva) for rva in (0x1110, 0x1200)] == [BASE + 0x1100, None]
+    assert symbols.method_start(0x1234) is None
+    assert Symbols(exporting).method_start(BASE + 0x1110) is None

@@ -13,7 +13,8 @@ from tests.support.pdb_writer import X64, FpoRecord, FrameRecord, Pdb, Procedure
 from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.images.image import PdbIdentity
 from throwstack.names.frame_records import FrameData, annotation
-from throwstack.names.symbols import LocatedFunction, SymbolKind
+from throwstack.names.located_function import LocatedFunction
+from throwstack.names.symbols import SymbolKind
 from throwstack.pdb.pdb_symbols import PdbSymbols
 
 

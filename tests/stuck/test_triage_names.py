@@ -36,7 +36,8 @@ from throwstack.images.image import Image
 from throwstack.images.modules import Module
 from throwstack.names.blockers import BlockerKind
 from throwstack.names.function_extent import Certainty
-from throwstack.names.symbols import LocatedFunction, Name, SymbolKind, Symbols, SymbolTable
+from throwstack.names.located_function import LocatedFunction
+from throwstack.names.symbols import Name, SymbolKind, Symbols, SymbolTable
 from throwstack.stuck.suspects import may_be_in_function
 from throwstack.stuck.triage import Examination, Triage
 from throwstack.unwind.target import Target, ThreadStack

@@ -32,6 +32,7 @@ class Pe:
 
     `exports` are (name or None, RVA or `DLL.Name`), with ordinals counted from 1; `pdb` is GUID, age, name.
     `relocations` are RVAs of pointers in the sections, `functions` (begin, end, unwind information) RVAs for .pdata.
+    `directories` are further data directories, (RVA, size) by their number.
     """
 
     machine: int = X86
@@ -44,10 +45,13 @@ class Pe:
     relocations: list[int] = field(default_factory=list)
     functions: list[tuple[int, int, int]] = field(default_factory=list)
     import_addresses: tuple[int, int] = (0, 0)
+    directories: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._directories = [(0, 0)] * 16
         self._directories[_IAT] = self.import_addresses
+        for number, place in self.directories.items():
+            self._directories[number] = place
         self._all = list(self.sections)
         if self.functions:
             data = b"".join(struct.pack("<III", *function) for function in self.functions)

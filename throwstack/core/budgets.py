@@ -56,6 +56,8 @@ class Budgets:
     pointers: Budget = Budget("words that point into the stack", 1 << 20, 1 << 23, 1 << 14, 1 << 23)
     starts: Budget = Budget("places in code looked at for function starts", 1 << 23, 1 << 25, 1 << 16, 1 << 23)
     """Limits the search of x86 images that have exports only. A 64 MB section has some 2 million calls and pointers."""
+    managed: Budget = Budget("places of a .NET runtime's memory looked at", 1 << 16, 1 << 19, 1 << 11, 1 << 19)
+    """Limits the search for structures of the runtime. The first exception of a process takes some 2,000 places."""
     modules: int = 4096
     """Most modules of one side of a process (native or WoW64 code), from the loader's list and the VADs together."""
     vads: int = 1 << 16

@@ -153,9 +153,9 @@ def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionReco
     if target.arch.pointer_size == 8 and context.address & 0xF:
         return False
     ip = context.registers.ip
-    if target.images.is_code(ip):
+    if target.is_code(ip):
         return True
-    # The ip is outside all images. Either the code was made at run time: it can be read, and may fault in any way. Or
+    # The ip is in no code that is known. Either the code was made at run time: it can be read, and may fault so. Or
     # the program jumped through a bad pointer: then the jump is the fault.
     return record.address == ip and (record.code in _CODES_OF_BAD_JUMPS or bool(ip and target.memory.is_readable(ip)))
 

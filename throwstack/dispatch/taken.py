@@ -158,7 +158,7 @@ def _damage(target: Target, item: SavedException, inside: Sequence[Frame], low: 
             handler = target.memory.u32(node + 4)
         except MemoryUnreadable:
             handler = 0
-        if not target.images.is_code(handler):
+        if not target.is_code(handler):
             return f"the handler {handler:#x} of the exception registration at {node:#x} is not code"
         is_found = any(known.frame_sp == node for known in registered.found)
         if not is_found and is_in_ntdll(target, handler) and _may_be_of_dispatch(target, item, node):

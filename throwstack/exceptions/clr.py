@@ -1,35 +1,143 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exceptions of managed code: 0xE0434352 ("CCR", CLR 4 and .NET) and 0xE0434F4D ("COM", CLR 1 to 3.5).
 
-The first parameter is the exception's HRESULT. An exception of CLR 4 has five parameters; the last is the base of the
-runtime module that threw. The class of the exception is looked up by the HRESULT, in the runtime's table of classes.
-Several classes may have the same HRESULT.
+The record has little: the first parameter is the exception's HRESULT, and with CLR 4 the last of five is the base of
+the runtime module that threw. Type and message are in the exception object, which the runtime's memory leads to
+(`ManagedThrow`). The HRESULT does not tell the type: a class derived from Exception has its base's HRESULT, and an
+application may set any. So without the object, the classes that usually have that HRESULT are a detail, and no type.
+
+Faults of managed code have an object too. A null reference is an access violation that the runtime turns into a
+System.NullReferenceException; record and fault address are those of the access violation.
 """
 
 from __future__ import annotations
 
-from throwstack.exceptions.model import ExceptionKind, ExceptionText, RaisedException
+from collections.abc import Iterator
+from dataclasses import replace
+
+from throwstack.core.text import escape
+from throwstack.exceptions.model import ExceptionKind, ExceptionText, ManagedThrow, RaisedException
 from throwstack.exceptions.status import hresult, managed_exceptions
+from throwstack.managed.managed_exception import ManagedException
 
 CLR = 0xE0434352
 CLR_OLD = 0xE0434F4D
 _RUNTIME_PARAMETER = 4
+_MAX_TITLE_MESSAGE = 200
+"""The most characters of a message in a title or a detail; `ExceptionText.message` has it whole."""
+_MAX_INNER = 16
+_EXPERIMENTAL = "what is read of .NET Framework's objects is experimental: no real process of it was at hand"
 
 
 def clr_exception(raised: RaisedException) -> ExceptionText:
-    """Describe a managed exception by its HRESULT: the class or classes that have it, and the runtime that threw."""
+    """Describe a managed exception by its object, or by its HRESULT if the object cannot be read."""
+    thrown = raised.managed
+    if thrown is not None and thrown.exception is not None:
+        return _of_object(raised, thrown, thrown.exception)
+    details = [f"the exception object: {thrown.reason}"] if thrown is not None and thrown.reason else []
     if not raised.record.parameters:
-        return ExceptionText(ExceptionKind.CLR, "CLR exception", details=("the record does not carry its HRESULT",))
+        details.append("the record does not carry its HRESULT")
+        return ExceptionText(ExceptionKind.CLR, "CLR exception, type not readable", details=tuple(details))
     code = raised.parameter(0) & 0xFFFFFFFF
     classes = managed_exceptions(code)
+    if classes:
+        details.append(f"classes that usually have this HRESULT: {', '.join(classes)}")
+    details += _thrown_by(raised)
+    title = f"CLR exception, HRESULT {hresult(code)}, type not readable"
+    return ExceptionText(ExceptionKind.CLR, title, hresult=code, details=tuple(details))
+
+
+def with_managed_object(raised: RaisedException, text: ExceptionText) -> ExceptionText:
+    """Return `text`, which describes a fault by its record, with what the exception object of managed code adds.
+
+    Other exceptions than faults keep their own description; the object that managed code sees is a detail then. For
+    example, a C++ exception that passes through managed code is a System.Runtime.InteropServices.SEHException there.
+    """
+    thrown = raised.managed
+    if raised.record.code in {CLR, CLR_OLD} or thrown is None or thrown.exception is None:
+        return text
+    found = thrown.exception
+    if text.kind is not ExceptionKind.HARDWARE_FAULT or not found.type_name:
+        detail = f"managed code sees it as {_said(found)}"
+        return replace(text, details=(*text.details, detail, *managed_details(thrown, found)), managed=found)
+    return replace(
+        text,
+        title=f"{_said(found)}, {text.title}",
+        thrown_type=escape(found.type_name),
+        bases=_bases(found),
+        message=found.message or "",
+        hresult=found.hresult,
+        details=(*text.details, *managed_details(thrown, found)),
+        managed=found,
+    )
+
+
+def _of_object(raised: RaisedException, thrown: ManagedThrow, found: ManagedException) -> ExceptionText:
+    code = found.hresult
+    details = managed_details(thrown, found)
+    if code is None and raised.record.parameters:
+        code = raised.parameter(0) & 0xFFFFFFFF
+    elif raised.record.parameters and code != raised.parameter(0) & 0xFFFFFFFF:
+        details.append(f"the record has another HRESULT: {hresult(raised.parameter(0) & 0xFFFFFFFF)}")
+    return ExceptionText(
+        ExceptionKind.CLR,
+        managed_title(found, code),
+        thrown_type=escape(found.type_name),
+        bases=_bases(found),
+        message=found.message or "",
+        hresult=code,
+        details=(*details, *_thrown_by(raised)),
+        managed=found,
+    )
+
+
+def managed_title(found: ManagedException, code: int | None = None) -> str:
+    """Return type, message and HRESULT of an exception object; `code` is used if the object's is lost."""
+    code = found.hresult if found.hresult is not None else code
+    return _said(found) if code is None else f"{_said(found)}, HRESULT {hresult(code)}"
+
+
+def _said(found: ManagedException) -> str:
+    """Return type and message: `System.FormatException "no number in b"`."""
+    name = escape(found.type_name) or "CLR exception, type not readable,"
+    return f'{name} "{escape(found.message, _MAX_TITLE_MESSAGE)}"' if found.message else name.removesuffix(",")
+
+
+def _bases(found: ManagedException) -> tuple[str, ...]:
+    return tuple(escape(base) for base in found.bases if base and base != "System.Object")
+
+
+def managed_details(thrown: ManagedThrow, found: ManagedException) -> list[str]:
+    """Return the details on the object: inner exceptions, what could not be read, and which runtime it is of."""
     details = []
-    if len(classes) > 1:
-        details.append(f"classes with this HRESULT: {', '.join(classes)}")
+    bases = _bases(found)
+    if bases and bases != ("System.Exception",):
+        details.append(f"bases: {', '.join(bases)}")
+    inner = list(_inner(found))
+    details += inner[:_MAX_INNER]
+    if len(inner) > _MAX_INNER:
+        details.append(f"and {len(inner) - _MAX_INNER} more inner exceptions")
+    if found.remote_stack:
+        details.append("it has a stack that was recorded elsewhere")
+    if thrown.tie:
+        details.append(thrown.tie)
+    details += [escape(reason) for reason in found.reasons]
+    if thrown.runtime:
+        details.append(f"runtime: {thrown.runtime}")
+    if thrown.is_experimental:
+        details.append(_EXPERIMENTAL)
+    return details
+
+
+def _inner(found: ManagedException, depth: int = 0) -> Iterator[str]:
+    for inner in found.inner:
+        yield f"{'inner exception' if not depth else 'its inner exception'}: {managed_title(inner)}"
+        yield from _inner(inner, depth + 1)
+
+
+def _thrown_by(raised: RaisedException) -> list[str]:
     if raised.record.code == CLR and len(raised.record.parameters) > _RUNTIME_PARAMETER:
         runtime = raised.images.find(raised.parameter(_RUNTIME_PARAMETER))
         if runtime is not None:
-            details.append(f"thrown by the runtime {raised.place(runtime.base).removesuffix('+0x0')}")
-    thrown = classes[0] if len(classes) == 1 else ""
-    name = " or ".join(item.rpartition(".")[2] if index else item for index, item in enumerate(classes[:3]))
-    title = f"CLR exception {name}, HRESULT {hresult(code)}" if name else f"CLR exception, HRESULT {hresult(code)}"
-    return ExceptionText(ExceptionKind.CLR, title, thrown_type=thrown, hresult=code, details=tuple(details))
+            return [f"thrown by the runtime {raised.place(runtime.base).removesuffix('+0x0')}"]
+    return []

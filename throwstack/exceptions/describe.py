@@ -26,7 +26,7 @@ from throwstack.exceptions import (
     visual_basic,
     winrt,
 )
-from throwstack.exceptions.model import ExceptionKind, ExceptionText, RaisedException
+from throwstack.exceptions.model import ExceptionKind, ExceptionText, ManagedThrow, RaisedException
 from throwstack.exceptions.status import hresult, ntstatus, win32
 from throwstack.images.image import ImageMap
 
@@ -65,6 +65,8 @@ def describe(
     images: ImageMap,
     arch: Arch,
     owner: Callable[[int], str] | None = None,
+    *,
+    managed: ManagedThrow | None = None,
 ) -> ExceptionText:
     """Describe a raised exception. Never raises an exception itself: `details` of the result say what is not in memory.
 
@@ -74,10 +76,12 @@ def describe(
         images: the process's modules.
         arch: the architecture of the code that raised it.
         owner: returns what an address outside all modules belongs to ("private memory, PAGE_READWRITE"), or "".
+        managed: what .NET's runtime says of the exception; None in a process without a runtime.
     """
-    raised = RaisedException(record, memory, images, arch, owner)
+    raised = RaisedException(record, memory, images, arch, owner, managed)
     family = _FAMILIES.get(record.code)
     text = family(raised) if family is not None else other_runtimes.other_runtime(raised) or _by_code(raised)
+    text = clr.with_managed_object(raised, text)
     return replace(text, details=(*text.details, *_common(raised)))
 
 

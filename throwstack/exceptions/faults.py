@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from throwstack.core.registers import Arch
 from throwstack.exceptions.model import ExceptionKind, ExceptionText, FaultAccess, RaisedException
+from throwstack.exceptions.native_aot import native_aot_failure
 from throwstack.exceptions.status import fast_fail_name, ntstatus
 
 ACCESS_VIOLATION = 0xC0000005
@@ -80,12 +81,16 @@ def in_page_error(raised: RaisedException) -> ExceptionText:
 def stack_buffer_overrun(raised: RaisedException) -> ExceptionText:
     """Describe a fail-fast by its code, the first parameter.
 
-    A record without parameters comes from the stack cookie check of systems before Windows 8.
+    A record without parameters comes from the stack cookie check of systems before Windows 8. NativeAOT of .NET leaves
+    a buffer that says more.
     """
     if not raised.record.parameters:
         return ExceptionText(
             ExceptionKind.FAIL_FAST, "STACK_BUFFER_OVERRUN", details=("a function found its stack cookie overwritten",)
         )
+    of_runtime = native_aot_failure(raised)
+    if of_runtime is not None:
+        return of_runtime
     code = raised.parameter(0)
     name = fast_fail_name(code)
     title = f"fail-fast {code} {name}" if name else f"fail-fast {code}"

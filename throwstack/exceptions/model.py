@@ -12,6 +12,7 @@ from throwstack.core.memory import Memory
 from throwstack.core.registers import Arch
 from throwstack.core.text import escape
 from throwstack.images.image import ImageMap
+from throwstack.managed.managed_exception import ManagedException
 
 NULL_REGION = 0x10000
 """Addresses below this one are taken for a null pointer plus an offset.
@@ -21,11 +22,28 @@ Windows never maps the first 64 KiB.
 
 
 @dataclass(frozen=True, slots=True)
+class ManagedThrow:
+    """What .NET's runtime says of a raised exception.
+
+    `exception` is its object; if that is None, `reason` says why. `tie` says in words what ties the object to this very
+    exception, if that is less than its stack. `runtime` is the runtime's version. `is_experimental`: of that runtime no
+    real process was seen.
+    """
+
+    exception: ManagedException | None
+    reason: str = ""
+    tie: str = ""
+    runtime: str = ""
+    is_experimental: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RaisedException:
     """A raised exception: its record, and the memory to which the record's parameters point.
 
     `images` are the process's modules, and `arch` is the architecture of the code that raised the exception. `owner`
-    returns what an address outside all modules belongs to ("private memory, PAGE_READWRITE"), or "".
+    returns what an address outside all modules belongs to ("private memory, PAGE_READWRITE"), or "". `managed` is what
+    .NET's runtime says of it, None in a process without one.
     """
 
     record: ExceptionRecord
@@ -33,6 +51,7 @@ class RaisedException:
     images: ImageMap
     arch: Arch
     owner: Callable[[int], str] | None = None
+    managed: ManagedThrow | None = None
 
     def pointer(self, address: int) -> int:
         """Return the pointer that is stored at `address`; raises `MemoryUnreadable`."""
@@ -103,8 +122,8 @@ class ExceptionText:
     `title` is the line for a table; `details` are lines that explain more. `thrown_type` and `bases` are C++ (or
     Delphi, CLR) types, the bases in the order in which ThrowInfo lists them. `message` is what the program said
     (`what()`). `hresult` is the HRESULT that the exception carries. `fault_address` is the address that a faulting
-    instruction accessed, and `fault_kind` is how it did. Strings that are not known are "", other facts None. Every
-    string is escaped and of limited length.
+    instruction accessed, and `fault_kind` is how it did. `managed` is the object of an exception of .NET. Strings that
+    are not known are "", other facts None. Every string is escaped and of limited length.
     """
 
     kind: ExceptionKind
@@ -116,3 +135,4 @@ class ExceptionText:
     fault_address: int | None = None
     fault_kind: FaultAccess | None = None
     details: tuple[str, ...] = ()
+    managed: ManagedException | None = None

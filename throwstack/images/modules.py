@@ -26,7 +26,7 @@ class Module:
     @property
     def label(self) -> str:
         """Return the module's name as WinDbg prints it: `KERNEL32`, `iftpsvc`; dots and dashes become `_`."""
-        return _label(self.name)
+        return label_of(self.name)
 
     def contains(self, address: int) -> bool:
         """Say whether `address` is in the image."""
@@ -34,7 +34,8 @@ class Module:
 
 
 @lru_cache(maxsize=1024)
-def _label(name: str) -> str:
+def label_of(name: str) -> str:
+    """Return the label of the module whose file is called `name`: `shop` for `shop.dll`."""
     stem, dot, extension = name.rpartition(".")
     label = stem if dot and extension.lower() in _IMAGE_EXTENSIONS else name
     return "".join(c if c.isalnum() or c == "_" else "_" for c in label)

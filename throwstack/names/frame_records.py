@@ -37,6 +37,8 @@ class FrameData:
     """The function handles C++ exceptions (a FrameData record's flag; FPO_DATA does not say)."""
     is_function_start: bool = False
     """The range begins where a function begins (a FrameData record's flag; FPO_DATA does not say)."""
+    removed: int | None = None
+    """How many bytes of arguments the function removes when it returns; None if the record does not say, as PDBs'."""
 
 
 def annotation(data: FrameData) -> str:

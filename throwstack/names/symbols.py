@@ -3,7 +3,7 @@
 
 The table of a module comes from a PDB or an ISF file (`SymbolSource`), or else from the module's exports. Each name
 says from which kind of table it comes, because a name from a PDB is certain, while the nearest export may be another
-function.
+function. Methods of .NET have no symbols: their names come from the runtime (`CompiledMethods`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Protocol
 
 from throwstack.images.exports import Exports
 from throwstack.images.image import Image, ImageMap
 from throwstack.names.demangle import undecorate
 from throwstack.names.frame_records import FrameData
 from throwstack.names.function_extent import Certainty, certainty, function_begin
+from throwstack.names.located_function import CompiledMethods, FunctionFacts, LocatedFunction
 
 
 class SymbolKind(Enum):
@@ -26,36 +26,9 @@ class SymbolKind(Enum):
 
     PDB = "pdb"
     ISF = "isf"
+    CLR = "clr"
+    """The runtime of .NET and the metadata of its images."""
     EXPORT = "export"
-
-
-class FunctionFacts(Protocol):
-    """What a symbol table knows of a function beside its name, and takes longer to find."""
-
-    def signature(self) -> str:
-        """Return the name with result, calling convention and parameters; "" if the table does not have them."""
-        ...
-
-    def others(self) -> tuple[str, ...]:
-        """Return the readable names of further functions with the same code, which the linker folded into one."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LocatedFunction:
-    r"""A function that a symbol table gives for an address.
-
-    `symbol` is the readable name. `rva` is the start of the function, or None if it was inlined. `source` is file and
-    line at the address, `d:\src\file.cpp @ 860`. `raw` is the name as the table spells it, decorated perhaps.
-    `is_inside` says whether the address is in the function; None if the table does not know where the function ends.
-    """
-
-    symbol: str
-    rva: int | None
-    source: str = ""
-    raw: str = ""
-    is_inside: bool | None = None
-    facts: FunctionFacts | None = field(default=None, compare=False, repr=False)
 
 
 class SymbolTable:
@@ -191,7 +164,7 @@ class Name:
 class Symbols:
     """Finds the names of addresses in one address space, and the addresses of names."""
 
-    __slots__ = ("_fallback", "_name_outside", "_names", "_source", "_tables", "at_hand", "images")
+    __slots__ = ("_compiled", "_fallback", "_name_outside", "_names", "_source", "_tables", "at_hand", "images")
 
     def __init__(
         self,
@@ -200,6 +173,7 @@ class Symbols:
         *,
         fallback: SymbolSource | None = None,
         name_outside: Callable[[int], Name | None] | None = None,
+        compiled: CompiledMethods | None = None,
         at_hand: SymbolSource | None = None,
     ) -> None:
         """`images` are the images whose addresses are named.
@@ -207,12 +181,14 @@ class Symbols:
         For an image, up to three symbol tables are tried, and the first that is not empty is used: the one that
         `source` returns (`first_of` joins several sources), the image's exports in memory, and the one that `fallback`
         returns (the exports in the image's file). The table that is used for an image is remembered. `name_outside`
-        names addresses outside all images. `at_hand` returns the table of an image's PDB if it costs little to get.
+        names addresses outside all images. `compiled` knows the methods of .NET in images, whose names come first.
+        `at_hand` returns the table of an image's PDB if it costs little to get.
         """
         self.images = images
         self._source = source
         self._fallback = fallback
         self._name_outside = name_outside
+        self._compiled = compiled
         self.at_hand = at_hand
         self._tables: dict[int, SymbolTable] = {}
         self._names: dict[tuple[int, bool], tuple[Name, ...]] = {}
@@ -267,6 +243,10 @@ class Symbols:
             return (found if found is not None else Name(address),)
         rva = address - image.base
         probe = rva - (1 if is_return_address and rva else 0)
+        method = None if self._compiled is None else self._compiled.locate(image, probe)
+        if method is not None:
+            offset = 0 if method.rva is None else rva - method.rva
+            return (Name(address, image.module.label, method.symbol, offset, SymbolKind.CLR, rva=rva),)
         table = self.table(image)
         locations = _locate(image, table, probe)
         if not locations:
@@ -320,6 +300,12 @@ class Symbols:
         if headers is not None and headers.section_at(start) is not headers.section_at(probe):
             return None
         return image.base + start
+
+    def method_start(self, address: int) -> int | None:
+        """Return where the precompiled method of .NET at `address` begins; None if none is there or known."""
+        image = self.images.find(address)
+        found = None if image is None or self._compiled is None else self._compiled.locate(image, address - image.base)
+        return None if image is None or found is None or found.rva is None else image.base + found.rva
 
     def find(self, name: str) -> Iterator[tuple[Image, int]]:
         """Yield each image that has a symbol `name`, or exports it under that name, and the symbol's address."""

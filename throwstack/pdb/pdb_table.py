@@ -13,7 +13,8 @@ from throwstack.core.registers import Arch
 from throwstack.files.symbol_path import Say
 from throwstack.names.demangle import display_name
 from throwstack.names.frame_records import FrameData
-from throwstack.names.symbols import LocatedFunction, SymbolKind, SymbolTable
+from throwstack.names.located_function import LocatedFunction
+from throwstack.names.symbols import SymbolKind, SymbolTable
 from throwstack.pdb.dbi import X86, DebugStream
 from throwstack.pdb.function_details import FunctionBody, FunctionDetails
 from throwstack.pdb.msf import NotAPdb

@@ -61,13 +61,19 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class InnerException:
-    """An exception that another exception names as its cause (.NET), or to whose record another record links."""
+    """An exception that another exception names as its cause (.NET), or to whose record another record links.
+
+    One of .NET may have inner exceptions of its own, and the stack that its object recorded; `address` is that of the
+    object. Of a record, it is the address of the instruction that raised it.
+    """
 
     code: Hexadecimal | None = None
     address: Hexadecimal | None = None
     type: str = ""
     message: str = ""
     hresult: Hexadecimal | None = None
+    inner: tuple[InnerException, ...] = ()
+    logical_stack: tuple[FrameReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,9 @@ class ExceptionReport:
     `context_address` are None for a record or CONTEXT that is in no memory; a record may be on the kernel stack.
     `routes` say how the CONTEXT was found, the strongest evidence first. `stack` is the stack that threw; it is None
     for the first exception of a crash, whose stack is the crash's `throwing`. `thrown_at` and `signature` are made of
-    that stack as those of the crash are. `logical_stack` is reserved for stacks that the runtime recorded (.NET).
+    that stack as those of the crash are. `logical_stack` is the stack that the object of a .NET exception recorded,
+    innermost frame first: it goes on over awaits and where the exception was thrown anew. `object_address` is the
+    address of that object, for `!pe` of WinDbg's SOS.
     """
 
     code: Hexadecimal
@@ -105,6 +113,7 @@ class ExceptionReport:
     thrown_at: str = ""
     signature: Signature | None = None
     logical_stack: tuple[FrameReport, ...] = ()
+    object_address: Hexadecimal | None = None
 
     @property
     def found_by(self) -> str:

@@ -16,13 +16,17 @@ from throwstack.core.frames import Trust, Walk
 from throwstack.core.guard import Guard
 from throwstack.core.sides import Side
 from throwstack.core.text import escape
+from throwstack.dispatch.raisers import is_in_raiser
 from throwstack.dispatch.saved_exception import SavedException
+from throwstack.exceptions.clr import CLR, CLR_OLD, managed_title
 from throwstack.exceptions.describe import describe
 from throwstack.exceptions.faults import is_fault
-from throwstack.exceptions.model import ExceptionText
+from throwstack.exceptions.managed_throw import ManagedThread, managed_throw
+from throwstack.exceptions.model import ExceptionText, ManagedThrow
+from throwstack.managed.process_code import ManagedCode
 from throwstack.names.blockers import blocker_named
 from throwstack.names.frame_names import name_of
-from throwstack.names.symbols import Name
+from throwstack.names.symbols import Name, SymbolKind
 from throwstack.report.crash_report import (
     BlockerReport,
     CrashReport,
@@ -32,6 +36,7 @@ from throwstack.report.crash_report import (
     ProcessSummary,
 )
 from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, WalkReport, walk_report
+from throwstack.report.managed_report import inner_exceptions, logical_stack, names_of_stack, objects_of
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.report.verdict import verdict
 from throwstack.stuck.error_box import box_text
@@ -57,7 +62,8 @@ class CrashSite:
 
     `target` is the memory, images, symbols and unwinder of the code that the thread is stuck in. `region_of` says what
     an address outside every module belongs to. `substitutes` are the pages that came from image files. `blocked_since`
-    returns when the thread began to wait. `notes` are put before the notes made here.
+    returns when the thread began to wait. `notes` are put before the notes made here. `managed` is the managed code of
+    the process, None if it can have none.
     """
 
     target: Target
@@ -69,6 +75,7 @@ class CrashSite:
     substitutes: AbstractSet[int]
     blocked_since: Callable[[], datetime.datetime | None]
     notes: tuple[str, ...] = ()
+    managed: ManagedCode | None = None
 
 
 def make_crash(stuck: StuckThread, site: CrashSite, detail: FrameDetail = NO_DETAIL) -> CrashReport:
@@ -100,7 +107,9 @@ class _CrashMaker:
                 throwing = stack
                 self._notes += _about_the_throw(walk)
         self._notes += _about_the_others(stuck, exceptions)
-        self._notes += self._about_the_taken()
+        taken = [(item, self._exception(item, None)) for item in stuck.taken]
+        self._notes += self._about_the_taken(taken)
+        self._notes += self._about_the_in_flight([*exceptions, *(made for _, made in taken)])
         if exceptions:
             where, signed = exceptions[0].thrown_at, exceptions[0].signature
         else:
@@ -138,18 +147,18 @@ class _CrashMaker:
         stuck = self._stuck
         found: list[ExceptionReport] = []
         for index, (exception, walk) in enumerate(zip(stuck.exceptions, stuck.throwing_walks, strict=True)):
-            made = self._exception(exception)
-            where, signed = self._named_after(exception, walk, made.type)
+            made = self._exception(exception, walk)
+            where, signed = self._named_after(exception, walk, made)
             found.append(replace(made, role=stuck.role_of(index), thrown_at=where, signature=signed))
         return found
 
-    def _about_the_taken(self) -> Iterator[str]:
+    def _about_the_taken(self, taken: Sequence[tuple[SavedException, ExceptionReport]]) -> Iterator[str]:
         """Yield a note about each exception that a handler has taken, but none about those that have the row itself."""
         exceptions = self._stuck.exceptions
         shown = {exception.context.address for exception in exceptions}
-        for item in self._stuck.taken:
+        for item, made in taken:
             if item.context.address not in shown:
-                thrown = f"{item.record.code:#010x}{_title_of_runtime(self._exception(item))}"
+                thrown = f"{item.record.code:#010x}{_title_of_runtime(made)}"
                 is_outer = exceptions and item.context.registers.sp > exceptions[0].context.registers.sp
                 where = "further out on this stack" if is_outer else "on this stack"
                 yield (
@@ -157,10 +166,28 @@ class _CrashMaker:
                     f"a handler seems to have taken it ({item.where})"
                 )
 
+    def _about_the_in_flight(self, reports: Sequence[ExceptionReport]) -> Iterator[str]:
+        """Yield a note about each exception object of .NET in flight that none of `reports` has, nor as an inner one.
+
+        Example: a catch block throws. .NET 10 has not raised the first exception in Windows, and on x86 nothing of its
+        dispatch is left on the stack. The runtime keeps its object.
+        """
+        managed, symbols = self._site.managed, self._site.target.symbols
+        if managed is None or managed.runtime is None or not reports:
+            return
+        shown = {address for report in reports for address in objects_of(report)}
+        for found in managed.exceptions_in_flight(self._site.tid):
+            if found.address not in shown:
+                stack = logical_stack(found, symbols)
+                where = f" at {stack[0].name}" if stack else ""
+                title = escape(managed_title(found), _TITLE_LIMIT)
+                yield f"raised while {title} was being handled, thrown{where} (object {found.address:#x})"
+
     def _part(self, name: str) -> Guard:
         return Guard(lambda reason: self._notes.append(f"{name}: {reason}"))
 
-    def _exception(self, exception: SavedException) -> ExceptionReport:
+    def _exception(self, exception: SavedException, walk: Walk | None) -> ExceptionReport:
+        """Return the report on `exception`; `walk` is the stack that threw it, None if it was not kept."""
         record, target = exception.record, self._site.target
         made = ExceptionReport(
             code=Hexadecimal(record.code),
@@ -172,7 +199,13 @@ class _CrashMaker:
             routes=exception.routes,
         )
         with self._part("exception"):
-            text = describe(record, target.memory, target.images, target.arch, self._site.region_of)
+            thrown = self._managed_throw(exception, walk)
+            text = describe(record, target.memory, target.images, target.arch, self._site.region_of, managed=thrown)
+            nested = tuple(
+                InnerException(Hexadecimal(inner.code), Hexadecimal(inner.address))
+                for inner in nested_records(target.memory, record, target.arch)
+            )
+            found = text.managed
             return replace(
                 made,
                 title=text.title,
@@ -183,12 +216,23 @@ class _CrashMaker:
                 kind=text.kind,
                 fault=_fault(text),
                 details=text.details,
-                inner=tuple(
-                    InnerException(Hexadecimal(inner.code), Hexadecimal(inner.address))
-                    for inner in nested_records(target.memory, record, target.arch)
-                ),
+                inner=nested if found is None else (*inner_exceptions(found, target.symbols), *nested),
+                logical_stack=() if found is None else logical_stack(found, target.symbols),
+                object_address=hexadecimal(None if found is None else found.address),
             )
         return made
+
+    def _managed_throw(self, exception: SavedException, walk: Walk | None) -> ManagedThrow | None:
+        stuck, site = self._stuck, self._site
+        if site.managed is None or site.managed.runtime is None:
+            return None
+        with self._part("exception object"):
+            bounds, sp = stuck.stack.bounds, exception.context.registers.sp
+            walk = walk or site.target.walk(exception.context.registers, bounds)
+            inner = min(other.context.registers.sp for other in (*stuck.exceptions, *stuck.taken, exception))
+            thread = ManagedThread(site.managed, site.target.symbols, site.tid, bounds)
+            return managed_throw(thread, exception, walk, is_innermost=sp <= inner)
+        return None
 
     def _throwing(self, exception: SavedException, walk: Walk) -> WalkReport | None:
         context = exception.context if exception.context.address else None
@@ -203,16 +247,40 @@ class _CrashMaker:
             )
         return None
 
-    def _named_after(self, exception: SavedException, walk: Walk, thrown_type: str) -> tuple[str, Signature | None]:
-        """Return where the program threw, and the signature."""
+    def _named_after(
+        self, exception: SavedException, walk: Walk, made: ExceptionReport
+    ) -> tuple[str, Signature | None]:
+        """Return where the program threw, and the signature.
+
+        An exception that the runtime of .NET raised is named after the stack that its object recorded. That stack has
+        the frames of where it was thrown first, also where it was awaited or thrown anew since.
+        """
         where, signed = "", None
         with self._part("throwing stack"):
-            names = [name_of(self._site.target.symbols, frame) for frame in walk.frames]
+            symbols = self._site.target.symbols
+            names = [name_of(symbols, frame) for frame in walk.frames]
             is_raised = is_raised_by_call(names) or not is_fault(exception.record.code)
+            if self._is_raised_by_runtime(exception, walk):
+                first = next((index for index, name in enumerate(names) if name.kind is SymbolKind.CLR), 0)
+                names = names_of_stack(made.logical_stack) or names[first:]
+                is_raised = not is_fault(exception.record.code)
             where = self._place(thrown_at(names, is_raised=is_raised) or names[0])
-            kind = thrown_type or kind_of_failure(exception.record, names) or f"{exception.record.code:#010x}"
+            kind = made.type or kind_of_failure(exception.record, names) or f"{exception.record.code:#010x}"
             signed = signature(names, kind)
         return where, signed
+
+    def _is_raised_by_runtime(self, exception: SavedException, walk: Walk) -> bool:
+        """Say whether the runtime of .NET raised the exception with RaiseException, also a fault of managed code.
+
+        Where .NET Core 3.1 raises a fault anew, the record has the address of the faulting instruction; on .NET 10 it
+        has that of RaiseException. An exception of native code that managed code has called is not the runtime's.
+        """
+        if exception.record.code in {CLR, CLR_OLD}:
+            return True
+        managed, target = self._site.managed, self._site.target
+        if managed is None or len(walk.frames) < 2 or not is_in_raiser(target, exception.context.registers.ip):
+            return False
+        return managed.is_in_runtime(walk.frames[1].ip)
 
     def _place(self, name: Name) -> str:
         """Return `name` as text. A part of a function that is apart from it is named after the function."""
@@ -252,8 +320,10 @@ def _about_the_throw(walk: Walk) -> Iterator[str]:
 def _about_the_others(stuck: StuckThread, reports: Sequence[ExceptionReport]) -> Iterator[str]:
     """Yield a note about each exception of the thread but the cause. `reports` are the reports on its exceptions."""
     for index, (other, made) in enumerate(zip(stuck.exceptions, reports, strict=True)):
-        if made.role is ExceptionRole.END:
-            title = escape(made.title, _TITLE_LIMIT) or f"{other.record.code:#010x}"
+        title = escape(made.title, _TITLE_LIMIT) or f"{other.record.code:#010x}"
+        if index and made.object_address is not None and made.object_address == reports[0].object_address:
+            yield f"the runtime raised the same exception before, at {other.record.address:#x} ({other.where})"
+        elif made.role is ExceptionRole.END:
             where = f"{made.thrown_at}, raised while this exception was being reported"
             yield f"ended by {title} at {where} ({other.where})"
         elif made.role is ExceptionRole.OUTER:

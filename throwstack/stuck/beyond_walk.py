@@ -96,7 +96,7 @@ class BeyondWalk:
         jumped over. It cannot where the frames from the caller on are found without rbp as well.
         """
         guess = first_guess(self._target, frames)
-        if len(frames) < 2 or guess == 0 or self._target.images.is_code(frames[0].ip):
+        if len(frames) < 2 or guess == 0 or self._is_known(frames[0].ip):
             return guess
         is_followed = frames[1].trust is Trust.PROLOGUE and self._needs_no_frame_pointer(frames[1:], stack)
         return guess if frames[1].trust in {Trust.CFI, Trust.FPO} or is_followed else 1
@@ -107,6 +107,9 @@ class BeyondWalk:
         unknown = Registers(caller.ip, (*caller.gpr[:BP], None, *caller.gpr[BP + 1 :]))
         again = self._target.walk(unknown, stack.bounds, trust=Trust.SCAN)
         return [(frame.ip, frame.sp) for frame in again.frames] == [(frame.ip, frame.sp) for frame in frames]
+
+    def _is_known(self, ip: int) -> bool:
+        return self._target.images.is_code(ip) or self._target.keeps_frame_pointer(ip)
 
     def _has_words(self, low: int, high: int) -> bool:
         """Say whether a word on the stack from `low` to `high` is in a function that is searched for."""

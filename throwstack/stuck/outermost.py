@@ -34,6 +34,6 @@ def return_address_above(target: Target, outermost: Frame, stack: ThreadStack) -
     data = target.memory.read_available(low, max(min(stack.bounds.base - low, NEAR_BASE), 0))
     for at in range(0, len(data) - size + 1, size):
         word = int.from_bytes(data[at : at + size], "little")
-        if word and target.images.is_code(word - 1) and is_after_call(target.memory, word):
+        if word and target.is_code(word - 1) and is_after_call(target.memory, word):
             return low + at
     return 0

@@ -126,7 +126,7 @@ def _has_whole_chain(target: Target, stack: ThreadStack) -> bool:
             return False
         if outer == 0:
             return stack.bounds.base - bp <= NEAR_BASE
-        if outer <= bp or not target.images.is_code(returns_to - 1):
+        if outer <= bp or not target.is_code(returns_to - 1):
             return False
         bp = outer
     return False

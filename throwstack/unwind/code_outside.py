@@ -20,6 +20,7 @@ from typing import Protocol
 from throwstack.core.regions import Region, Regions
 from throwstack.images.function_table import RuntimeFunction
 from throwstack.images.image import ImageMap
+from throwstack.names.frame_records import FrameData
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,9 @@ class OutsideFunction:
     `source` says who knows it, in words for the note of a frame: `dynamic function table at 0x…`. `name` is the
     function's name, "" if it has none. On x64, `entry` is its RUNTIME_FUNCTION, whose RVAs count from `base`; `entry`
     is None if the source has no unwind data. `has_frame_pointer` says that rbp (ebp) is known to point at the saved
-    rbp of the caller, with the return address above.
+    rbp of the caller, with the return address above. On x86, `frame` describes the whole frame, as a record of a PDB
+    would; it is None if the source does not know it. `start` is the address at which the code begins, 0 if the source
+    does not know it.
     """
 
     source: str
@@ -37,6 +40,8 @@ class OutsideFunction:
     base: int = 0
     entry: RuntimeFunction | None = None
     has_frame_pointer: bool = False
+    frame: FrameData | None = None
+    start: int = 0
 
 
 class FunctionSource(Protocol):

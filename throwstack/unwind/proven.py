@@ -4,7 +4,8 @@
 A frame found by a scan is a guess: the next word that can be a return address. A frame found by a frame pointer is a
 guess as well where nothing says that the inner function keeps one. Examples: a system call stub in private memory,
 which has no unwind data. Its rbp belongs to a function further out, and the step by rbp jumps over all between, such as
-UnhandledExceptionFilter. On x86 the code of a function in an image was decoded before its ebp was believed.
+UnhandledExceptionFilter. On x86 the code of a function in an image was decoded before its ebp was believed. Of code
+that the runtime of .NET has compiled, the runtime says that it keeps one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ def is_guess(target: Target, frame: Frame, inner: Frame | None) -> bool:
     if frame.trust is Trust.SCAN:
         return True
     if frame.trust is not Trust.FRAME_POINTER or inner is None:
+        return False
+    if target.keeps_frame_pointer(inner.ip - (0 if inner.is_interrupted else 1)):
         return False
     return target.arch.facts.has_function_table or not target.images.is_code(inner.ip)
 

@@ -18,6 +18,7 @@ from throwstack.core.regions import Regions
 from throwstack.core.registers import SP, Arch, Registers
 from throwstack.images.image import ImageMap
 from throwstack.names.symbols import Symbols
+from throwstack.unwind.code_outside import CodeOutside
 
 
 class Unwinder(Protocol):
@@ -38,7 +39,7 @@ class Target:
     A WoW64 process is two targets, one for its 32-bit code and one for its 64-bit code. `images` are the modules loaded
     in `memory`, `symbols` gives the names of their functions, and `unwinder` walks their stacks. `meter` limits the
     work on the process's threads, which are examined one after the other. `regions` are the regions of its memory;
-    None if they are not known.
+    None if they are not known. `outside` is what is known of code outside the images.
     """
 
     arch: Arch
@@ -48,6 +49,18 @@ class Target:
     unwinder: Unwinder
     meter: Meter = field(default_factory=Meter, repr=False, compare=False)
     regions: Regions | None = field(default=None, repr=False, compare=False)
+    outside: CodeOutside | None = field(default=None, repr=False, compare=False)
+
+    def is_code(self, address: int) -> bool:
+        """Say whether `address` is known to be code: in an image's, or in code outside the images."""
+        return self.images.is_code(address) or (self.outside is not None and self.outside.is_known_code(address))
+
+    def keeps_frame_pointer(self, address: int) -> bool:
+        """Say whether a source of code outside the images says that the code at `address` keeps a frame pointer."""
+        if self.outside is None or self.images.find(address) is not None:
+            return False
+        known = self.outside.function(address)
+        return known is not None and known.has_frame_pointer
 
     def walk(self, registers: Registers, stack: StackBounds, *, trust: Trust = Trust.CONTEXT) -> Walk:
         """Unwind as `unwinder` does, as long as the budget of frames for this thread and process is not spent.

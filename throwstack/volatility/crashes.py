@@ -60,6 +60,7 @@ def _site(finding: Finding, blocked_since: Callable[[], datetime.datetime | None
         substitutes=finding.process.pages.substitutes,
         blocked_since=blocked_since,
         notes=tuple(filter(None, (finding.other_side, finding.reporter))),
+        managed=finding.process.managed.get(finding.side),
     )
 
 

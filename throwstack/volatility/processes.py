@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from volatility3.framework import interfaces
 
@@ -22,6 +23,8 @@ from throwstack.core.text import escape
 from throwstack.files.image_path import ImagePages
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
+from throwstack.managed.process_code import FramesOfProcess, ManagedCode, ThreadsOf
+from throwstack.managed.ready_to_run import MethodIndexes
 from throwstack.names.symbols import Symbols
 from throwstack.pages.code_regions import CodeRegions
 from throwstack.pages.resolver import ResolvedPages
@@ -66,6 +69,8 @@ class Process:
     sides: Mapping[Side, Target]
     problems: tuple[str, ...]
     threads: tuple[Thread, ...] = field(repr=False)
+    managed: Mapping[Side, ManagedCode] = field(default_factory=dict, repr=False)
+    """The managed code of each side, which is looked for when it is asked for."""
 
     @property
     def is_wow64(self) -> bool:
@@ -111,6 +116,7 @@ class ProcessReader:
         self._offsets = take(_Offsets, machine.layout)
         self._loader = LoaderReader(machine.layout, machine.pointer_size)
         self._wow64 = Wow64Reader(machine) if machine.is_64bit else None
+        self._method_indexes = MethodIndexes()
         self._last_trap_frame: tuple[Thread, TrapFrame | None] | None = None
 
     def describe(self, process: interfaces.objects.ObjectInterface) -> str:
@@ -159,13 +165,18 @@ class ProcessReader:
         modules = self._named(process, modules, OF_WIN32 if modules32 is None else WITHOUT_WIN32, memory, problems)
         memory = self._with_files(pages, memory, [*modules, *(modules32 or ())])
         files, regions = MappedFiles(process), CodeRegions(pages)
-        sides = {Side.of_user_code(machine.arch): self._target(machine.arch, memory, modules, files, regions)}
-        if modules32 is not None:
-            sides[Side.X86] = self._target(Arch.X86, memory, modules32, files, regions)
         threads = tuple(self.threads.with_teb(memory, thread) for thread in self.threads.threads(address))
+        own = Side.of_user_code(machine.arch)
+        tebs = partial(_tebs, threads)
+        made = {own: self._target(machine.arch, memory, modules, files, regions, tebs=tebs)}
+        if modules32 is not None:
+            tebs = partial(self._tebs32, memory, threads)
+            made[Side.X86] = self._target(Arch.X86, memory, modules32, files, regions, tebs=tebs)
+        sides = {side: target for side, (target, _) in made.items()}
+        managed = {side: code for side, (_, code) in made.items()}
         if not self.threads.has_all_threads(address):
             problems.append("the list of threads is broken, and some may be missing")
-        return Process(address, pid, name, peb, memory, pages, sides, tuple(problems), threads)
+        return Process(address, pid, name, peb, memory, pages, sides, tuple(problems), threads, managed)
 
     def threads_without_peb(self, process: interfaces.objects.ObjectInterface) -> int:
         """Return the number of threads with user-mode stacks in a process that has no PEB.
@@ -219,28 +230,44 @@ class ProcessReader:
         pages.use_image_files(ImagePages(pages.in_dump, ModuleMap(modules), store))
         return Memory(pages)
 
+    def _tebs32(self, memory: Memory, threads: Iterable[Thread]) -> list[tuple[int, int]]:
+        """Return (thread id, address of the 32-bit TEB) of each thread of a WoW64 process that has one."""
+        found = ((tid, self._wow64 and self._wow64.teb32(memory, teb)) for tid, teb in _tebs(threads))
+        return [(tid, teb) for tid, teb in found if isinstance(teb, int)]
+
     def _target(
-        self, arch: Arch, memory: Memory, modules: Iterable[Module], files: MappedFiles, regions: CodeRegions
-    ) -> Target:
+        self,
+        arch: Arch,
+        memory: Memory,
+        modules: Iterable[Module],
+        files: MappedFiles,
+        regions: CodeRegions,
+        *,
+        tebs: ThreadsOf,
+    ) -> tuple[Target, ManagedCode]:
+        """Return a side of a process, and its managed code. `tebs` returns the TEBs of that side."""
         sources = self.machine.sources
         images = ImageMap(memory, ModuleMap(modules), self.machine.images)
-        outside = names_outside_images(files, images, arch, sources.symbols)
+        managed = ManagedCode(memory, images, regions, tebs, self._method_indexes)
+        other = names_outside_images(files, images, arch, sources.symbols)
         symbols = Symbols(
             images,
             sources.symbols,
             fallback=sources.exports_on_disk,
-            name_outside=outside,
+            name_outside=lambda address: managed.name_outside(address) or other(address),
+            compiled=managed,
             at_hand=sources.symbols_at_hand,
         )
         if arch is Arch.X64:
-            code_outside = CodeOutside(images, regions, [x64.DynamicTables(symbols)])
+            outside = CodeOutside(images, regions, [managed, x64.DynamicTables(symbols)])
             inverted = x64.InvertedTable(memory, lambda: _inverted_table(symbols))
-            x64_unwinder = x64.Unwinder(images, inverted=inverted, outside=code_outside)
-            return Target(arch, memory, images, symbols, x64_unwinder, regions=regions)
+            x64_unwinder = x64.Unwinder(images, inverted=inverted, outside=outside)
+            return Target(arch, memory, images, symbols, x64_unwinder, regions=regions, outside=outside), managed
         meter = Meter()
-        code_outside = CodeOutside(images, regions)
-        unwinder = x86.Unwinder(images, symbols, sources.frame_data, meter=meter, outside=code_outside)
-        return Target(arch, memory, images, symbols, unwinder, meter, regions)
+        outside = CodeOutside(images, regions, [managed])
+        frames = FramesOfProcess(managed, sources.frame_data)
+        unwinder = x86.Unwinder(images, symbols, frames, meter=meter, outside=outside)
+        return Target(arch, memory, images, symbols, unwinder, meter, regions, outside), managed
 
     def stack(self, process: Process, thread: Thread, side: Side) -> ThreadStack:
         """Return the user-mode stack of `thread` on `side` of `process`, with the registers that the thread has there.
@@ -309,6 +336,10 @@ class ProcessReader:
             missing = f"32-bit registers of the CPU area are not this thread's: esp {sp:#x}"
             return ThreadStack(bounds, None, missing, exception_list)
         return _stack(process.memory, bounds, context.registers, exception_list, no_teb)
+
+
+def _tebs(threads: Iterable[Thread]) -> list[tuple[int, int]]:
+    return [(thread.tid, thread.teb) for thread in threads if thread.teb]
 
 
 def _inverted_table(symbols: Symbols) -> int | None:

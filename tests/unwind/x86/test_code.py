@@ -9,6 +9,9 @@ from tests.unwind.x86.assemble import Assembler, ret
 from tests.unwind.x86.machine import BASE, DATA, TEXT, code_of, header_page, images_of, symbols_of, words
 from throwstack.core.memory import SegmentSource
 from throwstack.core.regions import Region, RegionKind
+from throwstack.images.image import Image
+from throwstack.names.located_function import LocatedFunction
+from throwstack.names.symbols import Symbols
 from throwstack.unwind.code_outside import CodeOutside
 from throwstack.unwind.x86.code import Code, WorkLimitError
 
@@ -59,6 +62,22 @@ def test_only_full_symbols_say_where_the_function_of_an_address_starts() -> None
     assert without.function_start(inside, is_return_address=False) is None
     assert with_symbols.is_function_start(asm.labels["function"])
     assert not with_symbols.is_function_start(asm.labels["thunk"])
+
+
+def test_a_precompiled_method_of_net_tells_its_start_where_there_are_no_symbols() -> None:
+    asm = program()
+    code, start = code_of(asm), asm.labels["caller"]
+
+    class Compiled:
+        def locate(self, image: Image, rva: int) -> LocatedFunction | None:
+            is_inside = start <= image.base + rva <= asm.labels["by register"]
+            return LocatedFunction("Shop.Run()", start - image.base) if is_inside else None
+
+    code.symbols = Symbols(code.images, compiled=Compiled())
+    inside = asm.labels["by register"]
+    assert code.function_start(inside, is_return_address=False) == start
+    assert code.function_start(inside + 1, is_return_address=True) == start
+    assert code.function_start(inside + 1, is_return_address=False) is None
 
 
 def test_data_is_no_code() -> None:

@@ -61,8 +61,10 @@ def walk(
     name_outside=None,
     regions=None,
     bounds=None,
+    source=None,
     **options,
 ):
+    """`source` makes a source of functions outside the image, of the memory."""
     labels = {name: at for name, at in asm.labels.items() if " " not in name or name == "calls null"}
     text = (asm.finish() if code is None else code).ljust(TEXT_SIZE, b"\xcc")
     memory = {BASE: header_page(), EXPORTS: export_page({name: labels[name] for name in exports})}
@@ -73,7 +75,8 @@ def walk(
     memory[start] = b"\0" * (stack.base - start) + stack.data.ljust(STACK_BASE - stack.base, b"\0")
     images = images_of(SegmentSource(memory), module, absent)
     symbols = symbols_of(images, labels if has_symbols else None, name_outside)
-    unwinder = Unwinder(images, symbols, records, outside=CodeOutside(images, regions), **(limits or {}))
+    sources = () if source is None else (source(images.memory),)
+    unwinder = Unwinder(images, symbols, records, outside=CodeOutside(images, regions, sources), **(limits or {}))
     return unwinder.walk(Registers.named(Arch.X86, registers), bounds or StackBounds(limit, STACK_BASE), **options)
 
 

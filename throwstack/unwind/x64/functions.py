@@ -160,13 +160,13 @@ class Functions:
         known = self._outside.function(address)
         if known is None or known.entry is None:
             return None
-        key = known.base, known.source
+        note = "" if known.name else known.source
+        key = known.base, note
         infos = self._outside_infos.get(key)
         if infos is None:
             if len(self._outside_infos) >= _MAX_BASES:
                 self._outside_infos.clear()
-            name = known.source
-            infos = self._outside_infos[key] = _UnwindInfos(self._images.memory, known.base, name, name)
+            infos = self._outside_infos[key] = _UnwindInfos(self._images.memory, known.base, known.source, note)
         return infos.resolve(known.entry)
 
     def _open(self, image: Image, memory: Memory) -> _View:

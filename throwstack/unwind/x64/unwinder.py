@@ -25,6 +25,7 @@ from throwstack.unwind.kept_frames import MOST_FRAMES, Depth
 from throwstack.unwind.thread_start import StackEnds, overwritten
 from throwstack.unwind.walk import Step, steps, walk
 from throwstack.unwind.x64.apply_plan import apply_plan
+from throwstack.unwind.x64.faulting_return import as_faulted, faulted_caller
 from throwstack.unwind.x64.functions import Functions
 from throwstack.unwind.x64.inverted_table import InvertedTable
 from throwstack.unwind.x64.ntdll_functions import NtdllFunctions, NtdllRole
@@ -40,7 +41,7 @@ _NO_DATA = "no unwind data"
 class Unwinder:
     """Walks the x64 stacks of one address space. Decoded unwind data is kept, so use one unwinder for all threads."""
 
-    __slots__ = ("_depth", "_ends", "_limit", "_memory", "_ntdll", "_plans", "_without")
+    __slots__ = ("_depth", "_ends", "_images", "_limit", "_memory", "_ntdll", "_outside", "_plans", "_without")
 
     def __init__(
         self,
@@ -58,7 +59,8 @@ class Unwinder:
         self._memory = images.memory
         self._limit = frame_limit
         self._depth = Depth(frame_limit)
-        outside = outside or CodeOutside(images)
+        self._images = images
+        self._outside = outside = outside or CodeOutside(images)
         functions = Functions(images, inverted, outside)
         self._plans = PlanCache(images, functions, outside)
         self._ntdll = NtdllFunctions(images, functions)
@@ -152,7 +154,8 @@ class Unwinder:
 
         If no caller is found, and the code ahead returns to 0 at the base of the stack, the frame is the outermost.
         """
-        found = self._without.caller(registers, bounds, is_interrupted=is_interrupted, why=why)
+        faulted = None if is_interrupted else faulted_caller(registers, bounds, self._images, self._outside)
+        found = faulted or self._without.caller(registers, bounds, is_interrupted=is_interrupted, why=why)
         if isinstance(found, Step):
             return found if _has_progressed(found, registers, stack) else _no_progress(found, registers)
         returned = self._without.returned_to(registers, bounds, is_interrupted=is_interrupted)
@@ -219,6 +222,9 @@ class Unwinder:
             return Stop(End.THREAD_START, "RtlUserThreadStart" if ip else "return address 0", ip, step.slot)
         called = self._plans.called(ip)
         if isinstance(called, Stop) and called.end is End.BAD_RETURN_ADDRESS:
+            faulted = as_faulted(step, callee.ip, self._images, self._outside)
+            if faulted is not None:
+                return faulted
             return self._after_lost(ip, step.slot or 0, stack) or called
         return step
 

@@ -99,12 +99,16 @@ class Code:
     def function_start(self, address: int, *, is_return_address: bool) -> int | None:
         """Return the start of the function that contains `address`, or None if symbols do not tell.
 
-        They do not if no image or no symbol is at `address`, or if the image has only its exports as symbols.
+        They do not if no symbol is at `address`, or if the image has only its exports as symbols and no precompiled
+        method of .NET is there. Outside the images, a source of functions may tell.
         `is_return_address` says that `address` follows a call, so that the function that contains the call is meant.
         """
         image = self.images.find(address)
-        if image is None or self.symbols.table(image).kind is SymbolKind.EXPORT:
-            return None
+        if image is None:
+            known = self._outside.function(address - 1 if is_return_address else address)
+            return None if known is None else known.start or None
+        if self.symbols.table(image).kind is SymbolKind.EXPORT:
+            return self.symbols.method_start(address - 1 if is_return_address else address)
         return self.symbols.function_start(address, is_return_address=is_return_address)
 
     def pointer(self, address: int) -> int | None:

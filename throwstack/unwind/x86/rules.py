@@ -33,6 +33,7 @@ from throwstack.unwind.x86.decode import MASK
 from throwstack.unwind.x86.fixed_layouts import after_call_only, caller_at, chain_goes_on
 from throwstack.unwind.x86.function_starts import FunctionStarts
 from throwstack.unwind.x86.interrupted_context import DISPATCHERS, DISPATCHERS_MODULE, interrupted_context
+from throwstack.unwind.x86.kept_ebp import KeptEbp
 from throwstack.unwind.x86.lost_return_address import CallersFurtherOut, lost, with_gap
 from throwstack.unwind.x86.nearer_caller import nearer_caller
 from throwstack.unwind.x86.outermost_frames import OutermostFrames
@@ -78,12 +79,14 @@ class Rules:
         self._memory = images.memory
         self._is_traced = False
         self._source = source
+        self._outside = outside
         self._code = Code(images, symbols, outside)
         self._callees = Callees(self._code)
         self._prologues = Prologues(self._code, self._callees)
         self._rest = RestOfFunction(self._code, self._callees)
         self._function_starts = FunctionStarts(self._code, meter)
         self._return_addresses = ReturnAddresses(self._code, self._prologues, self._function_starts)
+        self._kept_ebp = KeptEbp(self._code, outside, self._callees, self._return_addresses)
         self._further_out = CallersFurtherOut(images.memory, self._return_addresses)
         self._ends = StackEnds(images.memory, outside, 4, self._return_addresses.is_return_address)
         self.outermost = OutermostFrames(self._code, self._ends)
@@ -104,10 +107,13 @@ class Rules:
         return self._code.work_done
 
     def record(self, place: Place) -> FrameData | None:
-        """Return the FrameData or FPO record that covers the ip of `place`, or None if there is none."""
+        """Return the record that covers the ip of `place`: of a PDB, or outside the images of a source; else None."""
         address = place.ip - (1 if place.is_return_address else 0)
         image = self.images.find(address)
-        if self._source is None or image is None:
+        if image is None:
+            known = self._outside.function(address)
+            return None if known is None else known.frame
+        if self._source is None:
             return None
         return self._source.frame_data(image, address - image.base)
 
@@ -138,6 +144,9 @@ class Rules:
         dispatcher = self._callback_dispatcher(place)
         if dispatcher is not None:
             return self._before_callback(dispatcher, place, stack)
+        kept = self._kept_ebp.candidate(place, stack)
+        if kept is not None:
+            return kept
         record = self.record(place)
         for rule, caller, note in self._answers(place, stack, record, arguments_size):
             has_program = record is not None and bool(record.program) and rule in _RECORDED
@@ -329,7 +338,7 @@ class Rules:
             yield rule, caller
 
     def _by_record(self, place: Place, data: FrameData, arguments_size: int) -> Iterator[tuple[Rule, Caller, str]]:
-        popped = self._callees.popped_bytes(place.ip)
+        popped = self._callees.popped_bytes(place.ip) if data.removed is None else data.removed
         rule = Rule.FRAME_DATA if data.program else Rule.FPO
         if not place.is_return_address or place.is_past_helper:
             rule = Rule.RECORD_HERE

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which exception object belongs to a throw: the one that has recorded the frame that threw."""
+
+from __future__ import annotations
+
+from tests.support.managed_code import compile_method, managed_code, walk_of
+from tests.support.managed_heap import STACK, ForgedRuntime
+from throwstack.core.contexts import Context
+from throwstack.core.exception_record import ExceptionRecord
+from throwstack.core.frames import StackBounds, Walk
+from throwstack.core.registers import Arch, Registers
+from throwstack.dispatch.saved_exception import Route, SavedException
+from throwstack.exceptions.managed_throw import ManagedThread, managed_throw
+from throwstack.exceptions.model import ManagedThrow
+from throwstack.names.symbols import Symbols
+
+TID = 0x14
+RAISER, NATIVE = 0x7B013D7E, 0x7B627E49
+FIRST, SECOND = STACK + 0x900, STACK + 0x400
+"""The stack pointers of the frames that threw first and second."""
+
+
+class Scene:
+    """A thread: Main calls First, which throws; Main's catch block calls Second, which throws."""
+
+    def __init__(self) -> None:
+        self.process = process = ForgedRuntime()
+        process.allocate(STACK, 0x2000)
+        methods = process.types["Shop.Program"].methods
+        self.run = compile_method(process, methods["Run"]) + 0x10
+        self.main = compile_method(process, methods["Main"], 1) + 0x10
+        self.stub = compile_method(process, process.dynamic_method("IL_STUB_PInvoke"), 2) + 0x10
+        self.methods = methods
+
+    def thrown(self, message: str, *frames: tuple[int, int], hresult: int = 0x80131601) -> int:
+        stack = self.process.trace(*((ip, sp, self.methods["Run"], 0) for ip, sp in frames))
+        return self.process.exception("Shop.OrderException", message, hresult, _stackTrace=stack)
+
+    def of(self, walk: Walk, *, code: int = 0xE0434352, hresult: int = 0x80131601, is_innermost: bool = True):
+        registers = Registers.named(Arch.X64, {"rip": RAISER, "rsp": walk.frames[0].sp})
+        context = Context(Arch.X64, walk.frames[0].sp - 0x800, 0, registers, *(0,) * 7)
+        record = ExceptionRecord(code, 1, RAISER, 0, (0xFFFFFFFF00000000 | hresult,), 0x100, 1)
+        exception = SavedException(record, context, (Route.RAISE,), walk.frames[0].sp)
+        managed = managed_code(self.process)
+        symbols = Symbols(self.process.images, name_outside=managed.name_outside)
+        thread = ManagedThread(managed, symbols, TID, StackBounds(STACK, STACK + 0x2000))
+        return managed_throw(thread, exception, walk, is_innermost=is_innermost)
+
+
+def message_of(found: ManagedThrow | None) -> str | None:
+    assert found is not None
+    return None if found.exception is None else found.exception.message
+
+
+def test_of_a_throw_in_a_catch_block_each_of_both_exceptions_has_its_own_object() -> None:
+    scene = Scene()
+    first = scene.thrown("first", (scene.run, FIRST), (scene.main, FIRST + 0x100))
+    second = scene.thrown("second", (scene.run, SECOND), (scene.main, FIRST + 0x100))
+    scene.process.thread(TID, second)
+    scene.process.word(FIRST - 0x40, first)
+    outer = [(scene.run, FIRST), (scene.main, FIRST + 0x100), (NATIVE, FIRST + 0x200)]
+    inner = walk_of((RAISER, SECOND - 0x100), (scene.run, SECOND), *outer)
+    assert message_of(scene.of(inner)) == "second"
+    assert message_of(scene.of(walk_of((RAISER, FIRST - 0x100), *outer), is_innermost=False)) == "first"
+
+
+def test_a_stub_is_recorded_without_ip_so_that_the_frame_outside_it_counts() -> None:
+    scene = Scene()
+    scene.process.thread(TID, scene.thrown("in native code", (0, SECOND), (scene.run, FIRST)))
+    found = scene.of(walk_of((RAISER, SECOND - 0x100), (scene.stub, SECOND + 8), (scene.run, FIRST)))
+    assert message_of(found) == "in native code"
+    assert found is not None
+    assert found.tie == ""
+
+
+def test_an_object_that_has_recorded_another_stack_is_taken_for_the_innermost_by_its_hresult_and_that_is_said() -> None:
+    scene = Scene()
+    scene.process.thread(TID, scene.thrown("elsewhere", (scene.run, FIRST + 0x500)))
+    walk = walk_of((RAISER, SECOND - 0x100), (scene.run, SECOND))
+    found = scene.of(walk)
+    assert message_of(found) == "elsewhere"
+    assert found is not None
+    assert "HRESULT" in found.tie
+    assert message_of(scene.of(walk, hresult=0x80131537)) is None
+    assert message_of(scene.of(walk, is_innermost=False)) is None
+
+
+def test_a_fault_is_managed_only_if_an_object_has_recorded_its_frame() -> None:
+    scene = Scene()
+    scene.process.thread(TID, scene.thrown("null", (scene.run, SECOND)))
+    fault = walk_of((scene.run, SECOND), (scene.main, SECOND + 0x100))
+    assert message_of(scene.of(fault, code=0xC0000005)) == "null"
+    elsewhere = walk_of((scene.run, FIRST), (scene.main, FIRST + 0x100))
+    assert scene.of(elsewhere, code=0xC0000005) is None
+    assert scene.of(walk_of((NATIVE, SECOND), (RAISER, FIRST)), code=0xC0000005) is None
+
+
+def test_without_an_object_the_reason_is_given() -> None:
+    scene = Scene()
+    scene.process.thread(TID)
+    found = scene.of(walk_of((RAISER, SECOND - 0x100), (scene.run, SECOND)))
+    assert message_of(found) is None
+    assert found is not None
+    assert found.reason

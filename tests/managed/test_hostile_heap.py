@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heaps and structures that an attacker wrote, or a disk damaged: no traceback, no hang, and bounded work."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.managed_heap import STACK, ForgedRuntime, Style
+from tests.support.thrown_objects import AREAS, TID, ask, with_aggregate
+from throwstack.core.budgets import BUDGETS, Meter
+from throwstack.core.memory import PAGE_SIZE
+from throwstack.core.registers import Arch
+from throwstack.managed.runtime_memory import BudgetSpent, RuntimeMemory
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(Style), st.sampled_from(Arch), st.integers(0, 2**32), st.integers(1, 12))
+def test_structures_with_changed_words_give_an_answer_or_a_reason(
+    style: Style, arch: Arch, seed: int, count: int
+) -> None:
+    process, pages = with_aggregate(style, arch)
+    chance = random.Random(seed)
+    process.pages = {address: bytearray(page) for address, page in pages.items()}
+    used = [page for page in pages if any(area <= page < area + 0x10000 for area in AREAS) and any(pages[page])]
+    for _ in range(count):
+        page = chance.choice(used)
+        places = [at for at in range(0, PAGE_SIZE, process.size) if any(pages[page][at : at + process.size])]
+        word = chance.choice(
+            [0, 1, (1 << 8 * process.size) - 1, chance.getrandbits(8 * process.size), chance.choice(used) + 0x100]
+        )
+        process.word(page + chance.choice(places), word)
+    assert all(text.isprintable() for text in ask(process))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(Style), st.sampled_from(Arch), st.integers(0, 2**32))
+def test_any_page_may_be_absent(style: Style, arch: Arch, seed: int) -> None:
+    process, pages = with_aggregate(style, arch)
+    chance = random.Random(seed)
+    lost = chance.sample(sorted(pages), k=chance.choice([1, 2, 8]))
+    process.pages = {address: bytearray(page) for address, page in pages.items() if address not in lost}
+    if any(page & -0x10000 == 0x10000000 for page in lost):
+        return  # the runtime's own image: without its headers and exports there is no contract
+    assert all(text.isprintable() for text in ask(process))
+
+
+@pytest.mark.parametrize("arch", Arch)
+def test_a_stack_of_pointers_to_pointers_ends_within_the_budget(arch: Arch) -> None:
+    """Each word of the stack leads to another address, and each there to another: none is an exception."""
+    process = ForgedRuntime(Style.ABSOLUTE, arch)
+    area, size = 0x41000000, process.size
+    words = 0x20000 // size
+    for index in range(words):
+        process.word(area + index * size, area + (index * 7919 * size) % 0x20000)
+        process.word(STACK + index * size, area + index * size)
+    runtime = process.runtime()
+    assert runtime.exceptions_on_stack(STACK, STACK + 0x20000) == ()
+
+
+def test_the_search_ends_when_its_budget_is_spent() -> None:
+    process = ForgedRuntime()
+    memory = RuntimeMemory(process.memory, 8, Meter())
+    memory.spend(BUDGETS.managed.thread)
+    with pytest.raises(BudgetSpent, match=r"budget of 65,536 places of a \.NET runtime's memory"):
+        memory.spend()
+    memory.begin()
+    memory.spend()
+
+
+def test_what_the_budget_did_not_allow_is_asked_again_later() -> None:
+    process = ForgedRuntime(Style.ABSOLUTE)
+    process.thread(TID, process.exception("Shop.OrderException", "x"))
+    main = process.types["Shop.Program"].methods["Main"]
+    runtime = process.runtime()
+    runtime._memory.spend(BUDGETS.managed.thread)
+    assert runtime.methods.find(main) is None
+    found = runtime.methods.at(main)
+    assert found is not None
+    assert found.name == "Shop.Program.Main"

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Precompiled methods of a process's images, whoever compiled them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import ngen_image as ngen
+from tests.support import ready_to_run_image as r2r
+from tests.support.metadata_writer import MetadataWriter, managed_image
+from tests.support.pe_writer import X64, Pe, Section
+from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
+from throwstack.images.image import Image
+from throwstack.images.modules import Module
+from throwstack.managed.precompiled import PrecompiledCode
+from throwstack.managed.ready_to_run import MethodIndexes
+
+IL_ONLY, NATIVE = 0x60000000, 0x61000000
+
+
+def process() -> dict[int, bytes]:
+    native = Pe(X64, NATIVE, sections=[Section(".text", 0x1000, b"\xcc")]).mapped()
+    il_only = managed_image(MetadataWriter().build(), base=IL_ONLY).mapped()
+    return {r2r.BASE: r2r.image(), ngen.BASE: ngen.image(is_x86=False), NATIVE: native, IL_ONLY: il_only}
+
+
+def test_each_image_is_asked_in_its_own_way() -> None:
+    code = PrecompiledCode(memory_of(process()))
+    found = code.method_at(r2r.BASE, r2r.function(2))
+    assert found is not None
+    method, metadata = found
+    assert metadata.full_method_name(method.rid) == "Program.Run"
+    found = code.method_at(ngen.BASE, ngen.UNPROFILED)
+    assert found is not None
+    assert found[0].method_desc == ngen.BASE + ngen.DESCS + 0x20
+    for base in (NATIVE, IL_ONLY):
+        assert code.method_at(base, 0x1000) is None
+        assert code.reason(base) == ""
+
+
+@pytest.mark.parametrize(
+    ("rva", "has_frame"),
+    [
+        (ngen.HOT + 4, False),  # in the prologue
+        (ngen.HOT + 5, True),
+        (ngen.HOT + 0x3D, False),  # in the epilogue
+        (ngen.COLD + 4, True),  # 24h bytes from the start: the cold part counts as if it followed the hot one
+        (ngen.COLD + 0x1D, False),
+        (ngen.CODE - 0x100, False),
+    ],
+)
+def test_frames_of_x86_methods_are_known_by_their_gc_info(rva: int, has_frame: bool) -> None:
+    data = ngen.image(is_x86=True)
+    memory = memory_of({ngen.BASE: data})
+    image = Image(Module("made.ni.dll", "", ngen.BASE, len(data)), memory)
+    found = PrecompiledCode(memory).frame_data(image, rva)
+    assert (found is not None) == has_frame
+    if found is not None:
+        assert (found.program.split(" = ")[0], found.removed) == ("$T0 $ebp", 0)
+        assert found.program.endswith("$edi $T0 -4 + ^ = $esi $T0 -8 + ^ =")
+
+
+def test_x64_code_has_unwind_data_of_its_own() -> None:
+    data = ngen.image(is_x86=False)
+    memory = memory_of({ngen.BASE: data})
+    image = Image(Module("made.ni.dll", "", ngen.BASE, len(data)), memory)
+    assert PrecompiledCode(memory).frame_data(image, ngen.HOT + 0x10) is None
+
+
+def test_absent_parts_are_a_reason() -> None:
+    data = r2r.image()
+    pages = {r2r.BASE + at: data[at : at + PAGE_SIZE] for at in range(0, len(data), PAGE_SIZE)}
+    del pages[r2r.BASE + r2r.HEADER]
+    code = PrecompiledCode(memory_of(pages))
+    assert code.method_at(r2r.BASE, r2r.function(2)) is None
+    assert "not readable" in code.reason(r2r.BASE)
+    assert "not readable" in PrecompiledCode(memory_of({})).reason(r2r.BASE)
+
+
+def test_processes_with_the_same_image_share_what_is_inverted() -> None:
+    """A process that has changed its copy has an index of its own: what it says is not said of others."""
+    indexes = MethodIndexes()
+    data = r2r.image()
+    changed = bytearray(data)
+    place = data.index(b"\x10\x12", r2r.BODY)  # Run's function 2 with fixups; see `r2r.image`
+    changed[place : place + 2] = b"\x10\x32"
+
+    def run(image: bytes) -> int:
+        memory: Memory = memory_of({r2r.BASE: image})
+        found = PrecompiledCode(memory, indexes).method_at(r2r.BASE, r2r.function(2))
+        assert found is not None
+        return found[0].rid
+
+    assert [run(data), run(bytes(changed)), run(data)] == [3, 1, 3]

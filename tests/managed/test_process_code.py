@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Managed code as walks, names and reports ask for it: whole, with its metadata lost, and where there is none."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from tests.support import ready_to_run_image as r2r
+from tests.support.managed_code import CODE, compile_method, managed_code
+from tests.support.managed_heap import APP, RUNTIME, ForgedRuntime, Style
+from throwstack.core.memory import Memory
+from throwstack.core.registers import Arch
+from throwstack.images.image import Image, ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.managed.process_code import FramesOfProcess, ManagedCode
+from throwstack.managed.runtime import Runtime
+from throwstack.names.frame_records import FrameData
+from throwstack.names.symbols import SymbolKind
+
+FRAME = FrameData(
+    rva=0,
+    size=1,
+    prologue_size=0,
+    parameters_size=0,
+    saved_registers_size=0,
+    locals_size=0,
+    program="",
+    uses_base_pointer=False,
+)
+
+
+def test_a_method_is_named_with_its_assembly_and_its_parameters_and_counted_from_its_begin() -> None:
+    process = ForgedRuntime()
+    start = compile_method(process, process.types["Shop.Program"].methods["Run"])
+    name = managed_code(process).name_outside(start + 0x1E)
+    assert name is not None
+    assert str(name) == "shop!Shop.Program.Run(String name, Int32 count)+0x1e"
+    assert (name.kind, name.provenance, name.is_certain) == (SymbolKind.CLR, "clr", True)
+
+
+def test_a_method_that_was_made_at_run_time_is_in_no_file() -> None:
+    process = ForgedRuntime()
+    start = compile_method(process, process.dynamic_method("dyn_calc"))
+    assert str(managed_code(process).name_outside(start)) == "<dynamic>!dyn_calc(Int32, String)"
+
+
+def test_the_unwinder_gets_the_methods_entry_and_base() -> None:
+    process = ForgedRuntime()
+    start = compile_method(process, process.types["Shop.Program"].methods["Run"])
+    found = managed_code(process).function_at(start + 0x10)
+    assert found is not None
+    assert found.entry is not None
+    assert found.base + found.entry.begin == start
+    assert found.name == "Shop.Program.Run"
+
+
+def test_a_method_whose_metadata_are_lost_is_unwound_and_the_note_says_why_it_has_no_name() -> None:
+    process = ForgedRuntime()
+    start = compile_method(process, process.types["Shop.Program"].methods["Run"])
+    for page in [page for page in process.pages if APP <= page < APP + 0x8000]:
+        del process.pages[page]
+    code = managed_code(process)
+    found = code.function_at(start + 0x10)
+    assert found is not None
+    assert found.entry is not None
+    assert found.name == ""
+    assert found.source.startswith("managed method, name not readable: ")
+    assert code.name_outside(start + 0x10) is None
+
+
+def test_code_that_is_no_method_is_not_known() -> None:
+    process = ForgedRuntime()
+    compile_method(process, process.types["Shop.Program"].methods["Run"])
+    code = managed_code(process)
+    assert code.function_at(CODE + 0x800) is None
+    assert code.name_outside(CODE + 0x800) is None
+
+
+def test_a_process_without_a_runtime_costs_no_read() -> None:
+    class Untouched:
+        def page(self, address: int) -> bytes | None:
+            raise AssertionError(hex(address))
+
+    memory = Memory(Untouched())
+    images = ImageMap(memory, ModuleMap([Module("service.dll", "", RUNTIME, 0x1000)]))
+    code = ManagedCode(memory, images, None, list)
+    assert (code.runtime, code.function_at(CODE), code.name_outside(CODE)) == (None, None, None)
+    assert code.last_thrown(4) == (None, "the process has no runtime")
+    assert code.exceptions_on_stack(0x1000, 0x2000) == ()
+    assert not code.is_in_runtime(RUNTIME)
+
+
+def test_threads_are_asked_for_when_there_is_a_runtime_and_once() -> None:
+    process, asked = ForgedRuntime(), []
+    code = ManagedCode(process.memory, process.images, None, lambda: asked.append(1) or process.threads)
+    assert not asked
+    code.name_outside(CODE)
+    code.name_outside(CODE)
+    assert asked == [1]
+    assert code.is_in_runtime(RUNTIME + 0x10)
+
+
+@pytest.mark.usefixtures("caught")
+def test_what_fails_costs_an_answer_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    process = ForgedRuntime()
+    code = managed_code(process)
+    monkeypatch.setattr(Runtime, "last_thrown", fail)
+    monkeypatch.setattr(Runtime, "method_at", fail)
+    start = compile_method(process, process.types["Shop.Program"].methods["Run"])
+    with caplog.at_level(logging.INFO, "throwstack.managed"):
+        assert code.name_outside(start + 4) is None
+        assert code.last_thrown(4) == (None, "unexpected ZeroDivisionError")
+    assert "managed code: unexpected ZeroDivisionError" in caplog.text
+
+
+def test_the_architecture_is_known_without_the_header_page_of_the_runtime() -> None:
+    process = ForgedRuntime(Style.ABSOLUTE, Arch.X86)
+    thrown = process.exception("Shop.OrderException", "no stock")
+    process.thread(0x10, thrown)
+    process.thread(0x14)
+    code = managed_code(process)
+    assert code.last_thrown(0x10)[0] is not None
+    del process.pages[RUNTIME]
+    runtime = managed_code(process).runtime
+    assert runtime is not None
+    assert runtime.pointer_size == 4
+
+
+def test_a_precompiled_method_is_located_in_its_image_with_its_begin_and_only_there() -> None:
+    process = ForgedRuntime()
+    process.place(r2r.BASE, r2r.image())
+    modules = [*(image.module for image in process.images), Module("early.dll", "", r2r.BASE, len(r2r.image()))]
+    images = ImageMap(process.memory, ModuleMap(modules))
+    code = ManagedCode(process.memory, images, None, list)
+    early = images.find(r2r.BASE)
+    assert early is not None
+    begin = r2r.function(2)
+    found = code.locate(early, begin + 4)
+    assert found is not None
+    assert found.symbol.startswith("Program.Run(")
+    assert (found.rva, found.is_inside) == (begin, True)
+    assert code.locate(early, 0x10) is None
+    runtime = images.find(RUNTIME)
+    assert runtime is not None
+    assert code.locate(runtime, 0x1000) is None
+
+
+def test_frames_of_managed_code_come_before_those_of_other_sources() -> None:
+    class Given:
+        def __init__(self, found: FrameData | None) -> None:
+            self.found = found
+
+        def frame_data(self, _image: Image, _rva: int) -> FrameData | None:
+            return self.found
+
+    process = ForgedRuntime()
+    (image, *_) = process.images
+    managed, pdb = Given(FRAME), Given(replace(FRAME, size=2))
+    assert FramesOfProcess(managed, pdb).frame_data(image, 0) == FRAME  # type: ignore[arg-type]
+    assert FramesOfProcess(Given(None), pdb).frame_data(image, 0) == pdb.found  # type: ignore[arg-type]
+    assert FramesOfProcess(managed_code(process), None).frame_data(image, 0) is None

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which image is a runtime, and which version it is."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.support.pe_writer import DATA, X64, Pe, Section
+from throwstack.core.memory import memory_of
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.managed.runtime_module import RuntimeFamily, find_runtime_module
+
+BASE = 0x10000000
+
+
+def images(*named: tuple[str, str], version: tuple[int, int, int, int] | None = None, export: str = "") -> ImageMap:
+    """Return images of these names and directories, with a version resource and an export."""
+    numbers = () if version is None else version
+    info = (
+        struct.pack("<II", 0xFEEF04BD, 0x10000) + struct.pack("<4H", *(numbers[at] for at in (1, 0, 3, 2)))
+        if numbers
+        else b""
+    )
+    exports: list[tuple[str | None, int | str]] = [(export, 0x1000)] if export else []
+    pe = Pe(X64, BASE, sections=[Section(".rsrc", 0x1000, bytes(64) + info + bytes(64), DATA)], exports=exports)
+    modules = [
+        Module(name, rf"{folder}\{name}", BASE + index * 0x100000, pe.size)
+        for index, (name, folder) in enumerate(named)
+    ]
+    memory = memory_of({module.base: pe.mapped() for module in modules})
+    return ImageMap(memory, ModuleMap(modules))
+
+
+SHARED = r"c:\dotnet\shared\Microsoft.NETCore.App"
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "version", "words"),
+    [
+        ("coreclr.dll", rf"{SHARED}\8.0.4", None, ".NET 8.0.4"),
+        ("coreclr.dll", rf"{SHARED}\10.0.0-rc.1", None, ".NET 10.0.0-rc.1"),
+        ("coreclr.dll", r"c:\app", (8, 0, 424, 16909), ".NET (8.0.424.16909)"),
+        ("coreclr.dll", r"c:\app", None, ".NET"),
+        ("clr.dll", r"c:\windows", (4, 8, 4515, 0), ".NET Framework 4 (4.8.4515.0)"),
+        ("MSCORWKS.DLL", r"c:\windows", (2, 0, 50727, 8000), ".NET Framework 2.0 to 3.5 (2.0.50727.8000)"),
+    ],
+)
+def test_the_version_is_that_of_the_directory_or_of_the_file(
+    name: str, folder: str, version: tuple[int, int, int, int] | None, words: str
+) -> None:
+    found = find_runtime_module(images(("app.exe", r"c:\app"), (name, folder), version=version))
+    assert found is not None
+    assert found.version == words
+
+
+@pytest.mark.parametrize("export", ["DotNetRuntimeInfo", "DotNetRuntimeContractDescriptor"])
+def test_an_exe_that_has_the_runtime_in_it_is_one_and_its_own_version_is_not_the_runtime_s(export: str) -> None:
+    found = find_runtime_module(images(("app.exe", r"c:\app"), version=(1, 2, 3, 4), export=export))
+    assert found is not None
+    assert (found.family, found.version) == (RuntimeFamily.CORE, ".NET")
+
+
+def test_of_two_runtimes_the_newer_family_is_taken() -> None:
+    found = find_runtime_module(images(("mscorwks.dll", ""), ("clr.dll", "")))
+    assert found is not None
+    assert found.family is RuntimeFamily.FRAMEWORK_4
+
+
+@pytest.mark.parametrize("export", ["", "DotNetRuntimeDebugHeader"])
+def test_other_processes_have_none(export: str) -> None:
+    assert find_runtime_module(images(("app.exe", ""), ("ntdll.dll", ""), export=export)) is None
