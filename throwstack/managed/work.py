@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits on the work that one process's metadata and precompiled code may cost.
+
+A few kilobytes can name the same bytes over and over: a hash table whose 100,000 entries lead to one long signature, a
+type that is specified by forty types, each of them by forty others. What is read once is bounded by its size; how
+often it is read is not. So the steps are counted for the process. Another process is not affected.
+"""
+
+from __future__ import annotations
+
+from throwstack.managed.metadata_error import MetadataError
+
+MAX_METADATA, MAX_PRECOMPILED = 1 << 22, 1 << 23
+"""The most rows, strings and types of metadata, and the most steps in tables of precompiled code, for one process.
+
+A method's name takes some 150 rows, and the precompiled methods of all of .NET 8 some 500,000 steps."""
+
+
+class WorkSpent(MetadataError):
+    """The work that is allowed for one process is spent: what is not found may be there all the same."""
+
+
+class Work:
+    """Counts steps of one kind of work, and ends it when there were too many."""
+
+    __slots__ = ("_left", "_limit", "_what")
+
+    def __init__(self, limit: int, what: str) -> None:
+        """At most `limit` steps may be taken; `what` names them, for the message."""
+        self._limit = limit
+        self._left = limit
+        self._what = what
+
+    def take(self, steps: int = 1) -> None:
+        """Count `steps`; raises WorkSpent if there are no more."""
+        self._left -= steps
+        if self._left < 0:
+            message = f"the limit of {self._limit:,} {self._what} of a process is reached"
+            raise WorkSpent(message)
+
+    @property
+    def taken(self) -> int:
+        """Return how many steps were taken, at most the limit."""
+        return self._limit - max(self._left, 0)
+
+
+def metadata_work() -> Work:
+    """Return the work on metadata that a process may cost."""
+    return Work(MAX_METADATA, "rows and names of metadata")
+
+
+def precompiled_work() -> Work:
+    """Return the work on precompiled code that a process may cost."""
+    return Work(MAX_PRECOMPILED, "steps in tables of precompiled methods")
