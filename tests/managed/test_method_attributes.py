@@ -23,7 +23,7 @@ class Attributes:
 
     def __init__(self) -> None:
         self.writer = MetadataWriter()
-        self._rows: list[tuple[int, int, int]] = []
+        self.rows: list[tuple[int, int, int]] = []
         self._constructors: list[bytes] = []
 
     def add(self, parent: int, tag: int, name: str, namespace: str, text: str = "") -> None:
@@ -31,12 +31,12 @@ class Attributes:
         reference = self.writer.type_ref(name, namespace)
         self._constructors.append(struct.pack("<HHH", reference << 3 | 1, 0, 0))
         value = b"\1\0" + bytes([len(text)]) + text.encode() + b"\0\0"
-        self._rows.append((parent << 5 | tag, len(self._constructors) << 3 | 3, self.writer.blob(value)))
+        self.rows.append((parent << 5 | tag, len(self._constructors) << 3 | 3, self.writer.blob(value)))
 
     def metadata(self) -> Metadata:
         """Return the metadata, read back."""
         self.writer.other_rows[0x0A] = 6, b"".join(self._constructors)
-        self.writer.other_rows[0x0C] = 6, b"".join(struct.pack("<HHH", *row) for row in sorted(self._rows))
+        self.writer.other_rows[0x0C] = 6, b"".join(struct.pack("<HHH", *row) for row in sorted(self.rows))
         found = Metadata.of_image(memory_of({BASE: managed_image(self.writer.build()).mapped()}), BASE)
         assert found is not None
         return found

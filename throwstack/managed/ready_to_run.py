@@ -179,11 +179,13 @@ class ReadyToRun:
     def _invert(self) -> Methods:
         """Return each method by the number of its first function."""
         methods, instances = self._section(_METHODS), self._section(_INSTANCES)
-        return self._indexes.get(methods, instances, lambda: dict(_inverted(methods, instances)))
+        return self._indexes.get(methods, instances, lambda: dict(inverted_sections(methods, instances)))
 
 
-def _inverted(methods: NativeSection | None, instances: NativeSection | None) -> Iterator[tuple[int, tuple[int, bool]]]:
-    """Yield the methods of the sections, instances last. What cannot be read is left out. Raises WorkSpent."""
+def inverted_sections(
+    methods: NativeSection | None, instances: NativeSection | None
+) -> Iterator[tuple[int, tuple[int, bool]]]:
+    """Yield the methods of sections 103 and 109, instances last. What cannot be read is left out. Raises WorkSpent."""
     if methods is not None:
         for number, offset in methods.array():
             with suppress(MetadataError):

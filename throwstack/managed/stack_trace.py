@@ -15,11 +15,12 @@ from throwstack.core.memory import MemoryUnreadable
 from throwstack.managed.heap_objects import HeapArray, HeapObjects
 from throwstack.managed.managed_exception import ManagedFrame, ManagedMethod
 from throwstack.managed.methods import Methods
-from throwstack.managed.runtime_memory import BudgetSpent, StructureError
+from throwstack.managed.runtime_memory import StructureError
 
 MAX_FRAMES = 1000
-_PLACE_TEXT = 128
-"""How many characters of a frame's text count as one place that is looked at."""
+_PLACE_TEXT, _KEPT_BACK = 128, 1024
+"""How many characters of a frame's text count as one place that is looked at; and how many places frames must leave
+for the rest of the exception, its class and message."""
 _LAST_FROM_EARLIER, _IP_IS_BEFORE_RETURN = 1, 2
 _ALL_FLAGS = 0xF
 """More than these are no flags: .NET Framework 2.0 has something else there."""
@@ -73,11 +74,12 @@ def _frames(objects: HeapObjects, methods: Methods, array: HeapArray, most: int)
     frames: list[ManagedFrame] = []
     for at in range(0, len(words) - _WORDS + 1, _WORDS):
         ip, sp, method_desc, flags = words[at : at + _WORDS]
+        if memory.left <= _KEPT_BACK:
+            what = f"the first {len(frames):,} of {claimed:,} frames of the recorded stack are shown"
+            return RecordedStack(tuple(frames), f"{what}: the budget for one exception is spent")
         method = methods.find(method_desc) or _UNKNOWN
-        try:
-            memory.spend(1 + (len(method.name) + len(method.parameters) + len(method.original)) // _PLACE_TEXT)
-        except BudgetSpent as error:
-            return RecordedStack(tuple(frames), f"the recorded stack is shown in part: {error}")
+        text = len(method.name) + len(method.parameters) + len(method.original)
+        memory.spend(min(1 + text // _PLACE_TEXT, max(memory.left - 1, 0)))
         flags = flags & 0xFFFFFFFF if flags & 0xFFFFFFFF <= _ALL_FLAGS else 0
         is_last, is_before = bool(flags & _LAST_FROM_EARLIER), bool(flags & _IP_IS_BEFORE_RETURN)
         frames.append(ManagedFrame(ip, sp, method_desc, method, is_last, is_before))
