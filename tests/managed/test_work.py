@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.managed.test_method_attributes import SERVICES, Attributes
 from tests.support import native_format_writer as write
+from tests.support.attribute_writer import SERVICES, Attributes
 from tests.support.managed_heap import APP, STACK, ForgedRuntime
 from tests.support.metadata_writer import MetadataWriter, class_of, compressed, managed_image, signature
 from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
