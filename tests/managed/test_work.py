@@ -77,6 +77,18 @@ def test_metadata_that_cost_too_much_say_so() -> None:
         found.full_method_name(1)
 
 
+def test_an_image_takes_a_part_of_the_work_and_leaves_the_rest_to_the_others() -> None:
+    whole = Work(4_000, "steps")
+    hostile, other = whole.part(), whole.part()
+    with pytest.raises(WorkSpent, match="the limit of 1,000 steps of an image is reached"):
+        hostile.take(1_001)
+    other.take(1_000)
+    assert whole.taken == 1_000
+    whole.take(2_500)
+    with pytest.raises(WorkSpent, match="the limit of 4,000 steps of a process is reached"):
+        whole.part().take(501)
+
+
 def test_long_names_do_not_add_up() -> None:
     writer = MetadataWriter()
     outer = writer.type_def("A" * 1000)

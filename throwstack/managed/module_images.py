@@ -171,7 +171,7 @@ def _metadata(memory: Memory, base: int, forms: tuple[bool, ...], work: Work) ->
     reason = None
     for is_flat in forms:
         try:
-            found = Metadata.of_image(memory, base, work, is_flat=is_flat)
+            found = Metadata.of_image(memory, base, work.part(), is_flat=is_flat)
         except MetadataError as error:
             reason = str(error)
             continue

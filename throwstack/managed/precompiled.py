@@ -93,9 +93,9 @@ class PrecompiledCode:
             header = CliHeader.read(self._memory, base)
             if header is None or not header.precompiled[1]:
                 return _Image()
-            metadata = Metadata(self._memory, header, self._metadata_work)
+            metadata = Metadata(self._memory, header, self._metadata_work.part())
             if self._memory.read_available(header.address(header.precompiled[0]), 4) == b"NGE\0":
-                return _Image(metadata, NgenImage(self._memory, header, self._work))
-            return _Image(metadata, ReadyToRun(self._memory, header, self._indexes, self._work))
+                return _Image(metadata, NgenImage(self._memory, header, self._work.part()))
+            return _Image(metadata, ReadyToRun(self._memory, header, self._indexes, self._work.part()))
         except MetadataError as error:
             return _Image(reason=str(error))
