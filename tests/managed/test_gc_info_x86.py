@@ -66,6 +66,8 @@ def test_what_follows_the_header_is_passed_over() -> None:
         pytest.param([0x40, 0x51 | MORE, 0x41, 0x03, 0x0A], id="frame pointer and aligned"),
         pytest.param([0x40], id="cut"),
         pytest.param([0x40, 0x01 | MORE], id="cut in the changes"),
+        pytest.param([0x40, 0x01 | MORE, *[0x5F | MORE] * 20, 0x5F], id="a frame of 84 bits"),
+        pytest.param([0x40, 0x01 | MORE, *[0x6F | MORE] * 20, 0x6F], id="arguments of 84 bits"),
         pytest.param([0x90, 0x80, 0x80, 0x80, 0x00, 0x01], id="too large"),
     ],
 )

@@ -15,6 +15,8 @@ from tests.unwind.x64.assembler import RBX
 from tests.unwind.x64.scene import BODY, PUSH_RBX_SUB_20, STACK, Scene, gpr, named
 from throwstack.core.frames import Trust
 from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
+from throwstack.images.function_table import RuntimeFunction
+from throwstack.managed import jit_code
 from throwstack.managed.jit_code import MAX_STEP_BACK, JitCode
 
 INFO = asm.unwind_info([asm.alloc(5, 0x20), asm.push_nonvol(1, RBX)], 5)
@@ -142,6 +144,27 @@ def test_the_work_for_all_addresses_together_is_bounded() -> None:
     for address in range(0x40000000, 0x40000000 + 1000 * 8, 8):
         assert code.method_at(address) is None
     assert reads < 20_000
+
+
+def test_headers_of_many_entries_count_for_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second word before the code leads to one header of 1,024 entries, none of which covers the address."""
+    made = 0
+    in_order = jit_code._in_order
+
+    def counted(entries: list[RuntimeFunction]) -> tuple[RuntimeFunction, ...]:
+        nonlocal made
+        made += len(entries)
+        return in_order(entries)
+
+    monkeypatch.setattr(jit_code, "_in_order", counted)
+    entries = b"".join(struct.pack("<III", 0x18 + at, 0x19 + at, 0x800) for at in range(1024))
+    header = struct.pack("<QQQQI", 0, 0, 1, 0x31000000, 1024) + entries
+    words = struct.pack("<QQ", 0x30000000, 0) * (2 * PAGE_SIZE // 16)
+    areas = {0x40000000 + at: words for at in range(0, 0x800000, len(words))}
+    code = JitCode(memory_of({0x30000000: header, **areas}))
+    for address in range(0x40040008, 0x40800000, 0x20000):
+        assert code.method_at(address) is None
+    assert 0 < made <= jit_code._MAX_HEADERS * 8
 
 
 def test_no_bytes_raise_an_error() -> None:

@@ -3,43 +3,12 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 
-from tests.support.metadata_writer import MetadataWriter, managed_image
-from throwstack.core.memory import memory_of
-from throwstack.managed.metadata import Metadata
+from tests.support.attribute_writer import ON_METHOD, ON_TYPE, SERVICES, Attributes
 from throwstack.managed.method_attributes import is_hidden, original_method, reflection_name
 
-BASE = 0x10000000
-ON_METHOD, ON_TYPE = 0, 3
 HIDDEN = "StackTraceHiddenAttribute", "System.Diagnostics"
-SERVICES = "System.Runtime.CompilerServices"
-
-
-class Attributes:
-    """Metadata with attributes of other modules' classes on methods and types."""
-
-    def __init__(self) -> None:
-        self.writer = MetadataWriter()
-        self._rows: list[tuple[int, int, int]] = []
-        self._constructors: list[bytes] = []
-
-    def add(self, parent: int, tag: int, name: str, namespace: str, text: str = "") -> None:
-        """Put an attribute on row `parent` of MethodDef (tag 0) or TypeDef (3); `text` is its argument."""
-        reference = self.writer.type_ref(name, namespace)
-        self._constructors.append(struct.pack("<HHH", reference << 3 | 1, 0, 0))
-        value = b"\1\0" + bytes([len(text)]) + text.encode() + b"\0\0"
-        self._rows.append((parent << 5 | tag, len(self._constructors) << 3 | 3, self.writer.blob(value)))
-
-    def metadata(self) -> Metadata:
-        """Return the metadata, read back."""
-        self.writer.other_rows[0x0A] = 6, b"".join(self._constructors)
-        self.writer.other_rows[0x0C] = 6, b"".join(struct.pack("<HHH", *row) for row in sorted(self._rows))
-        found = Metadata.of_image(memory_of({BASE: managed_image(self.writer.build()).mapped()}), BASE)
-        assert found is not None
-        return found
 
 
 def test_a_method_is_hidden_by_an_attribute_of_its_own_or_of_its_type() -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from tests.support import ngen_image as ngen
@@ -92,3 +94,25 @@ def test_processes_with_the_same_image_share_what_is_inverted() -> None:
         return found[0].rid
 
     assert [run(data), run(bytes(changed)), run(data)] == [3, 1, 3]
+
+
+def test_a_section_of_instances_says_nothing_of_methods_with_the_same_bytes_in_another_process() -> None:
+    """An attacker's image has as section 109, alone, what the other process's image has as section 103, alone."""
+    indexes = MethodIndexes()
+
+    def sections(*, kept: int, other: int) -> bytes:
+        data = bytearray(r2r.image())
+        for at in range(r2r.HEADER + 16, r2r.HEADER + 16 + 3 * 12, 12):
+            kind, *place = struct.unpack_from("<III", data, at)
+            if kind == 103:
+                struct.pack_into("<III", data, at, kept, *place)
+            elif kind == 109:
+                struct.pack_into("<III", data, at, other, *place)
+        return bytes(data)
+
+    def row(image: bytes) -> int | None:
+        found = PrecompiledCode(memory_of({r2r.BASE: image}), indexes).method_at(r2r.BASE, r2r.function(2))
+        return None if found is None else found[0].rid
+
+    row(sections(kept=109, other=200))
+    assert row(sections(kept=103, other=200)) == 3

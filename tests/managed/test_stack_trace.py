@@ -6,7 +6,10 @@ from __future__ import annotations
 import pytest
 
 from tests.support.managed_heap import APP, STACK, ForgedRuntime, Style
+from tests.support.thrown_objects import TID
+from throwstack.core.budgets import BUDGETS
 from throwstack.core.registers import Arch
+from throwstack.managed.managed_exception import ManagedMethod
 
 
 @pytest.mark.parametrize("arch", Arch)
@@ -38,6 +41,20 @@ def test_of_a_deep_stack_the_first_thousand_frames_are_read() -> None:
     found = process.thrown(process.exception("Shop.OrderException", "x", _stackTrace=process.trace(*[frame] * 1200)))
     assert len(found.stack) == 1000
     assert found.reasons == ("the first 1,000 of 1,200 frames of the recorded stack are shown",)
+
+
+def test_frames_with_long_names_spend_the_budget_of_the_exception_and_leave_its_class_and_message() -> None:
+    process = ForgedRuntime()
+    main = process.types["Shop.Program"].methods["Main"]
+    stack = process.trace(*[(APP, STACK, main, 0)] * 1000)
+    process.thread(TID, process.exception("Shop.OrderException", "no stock", _stackTrace=stack))
+    runtime = process.runtime()
+    runtime.methods._known[main] = ManagedMethod("N" * 128 * 100)
+    found = runtime.exception_of(TID)
+    assert found is not None
+    assert (found.type_name, found.message) == ("Shop.OrderException", "no stock")
+    assert 500 < len(found.stack) < BUDGETS.managed.thread // 100
+    assert "of 1,000 frames of the recorded stack are shown: the budget" in found.reasons[0]
 
 
 def test_a_frame_of_no_genuine_method_is_kept_without_a_name() -> None:

@@ -30,7 +30,7 @@ FAST_FAIL_DOTNET_AOT = 0x48
 _MAX_BUFFER = 1 << 18
 """The most bytes of JSON that are read; the runtime's buffer has a few kilobytes."""
 _PARAMETERS = 4
-_MAX_DEPTH, _MAX_EXCEPTIONS, _MAX_FRAMES = 16, 64, 500
+_MAX_DEPTH, _MAX_EXCEPTIONS, _MAX_FRAMES, _MAX_FRAMES_OF_ALL = 16, 64, 500, 2000
 _MAX_NAME, _MAX_MESSAGE = 1024, 1 << 13
 _NO_NAME = ManagedMethod("", reason="the crash buffer has no name of this frame")
 
@@ -93,14 +93,21 @@ def read_crash_buffer(memory: Memory, parameters: Sequence[int]) -> CrashBuffer:
 
 
 class _Reader:
-    """Reads the exceptions of one buffer, and counts them."""
+    """Reads the exceptions of one buffer, and counts them and their frames."""
 
     def __init__(self) -> None:
         self._left = _MAX_EXCEPTIONS
+        self._frames_left = _MAX_FRAMES_OF_ALL
 
     def exception(self, said: dict[str, object], depth: int) -> ManagedException:
         self._left -= 1
         reasons, inner = [], []
+        stack = said.get("stack")
+        frames = stack if isinstance(stack, list) else []
+        most = min(_MAX_FRAMES, self._frames_left)
+        self._frames_left -= min(len(frames), most)
+        if len(frames) > most:
+            reasons.append(f"the first {most} of {len(frames):,} frames are shown")
         given = said.get("inner")
         for item in given if isinstance(given, list) else []:
             if depth >= _MAX_DEPTH or self._left <= 0:
@@ -109,10 +116,6 @@ class _Reader:
             members = _members(item)
             if members:
                 inner.append(self.exception(members, depth + 1))
-        stack = said.get("stack")
-        frames = stack if isinstance(stack, list) else []
-        if len(frames) > _MAX_FRAMES:
-            reasons.append(f"the first {_MAX_FRAMES} of {len(frames):,} frames are shown")
         message = said.get("message")
         return ManagedException(
             _text(said.get("type"), _MAX_NAME),
@@ -122,7 +125,7 @@ class _Reader:
             _number(said.get("address")) or 0,
             0,
             tuple(inner),
-            tuple(_frame(_members(frame)) for frame in frames[:_MAX_FRAMES]),
+            tuple(_frame(_members(frame)) for frame in frames[:most]),
             None,
             tuple(reasons),
         )

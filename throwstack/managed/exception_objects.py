@@ -14,14 +14,15 @@ from throwstack.core.text import escape
 from throwstack.managed.composed_messages import AGGREGATE, StoredMessage, composed_message
 from throwstack.managed.exception_class import ExceptionClass
 from throwstack.managed.heap_objects import MAX_STRING, HeapObjects
-from throwstack.managed.managed_exception import ManagedException
+from throwstack.managed.managed_exception import ManagedException, ManagedFrame
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.methods import Methods
 from throwstack.managed.runtime_memory import BudgetSpent, StructureError
 from throwstack.managed.stack_trace import recorded_stack
 
 _GUESSED = "taken for an exception by how it is filled: System.Exception itself is not readable"
-MAX_DEPTH, MAX_OBJECTS, MAX_LIST = 16, 64, 32
+MAX_DEPTH, MAX_OBJECTS, MAX_LIST, MAX_FRAMES_OF_ALL = 16, 64, 32, 2000
+"""The last is the most frames of the recorded stacks of an exception and all its inner ones."""
 _LIST, _COLLECTION = "System.Collections.Generic.List`1", "System.Collections.ObjectModel.ReadOnlyCollection`1"
 
 
@@ -31,6 +32,14 @@ class _Read:
 
     exception: ManagedException
     message: str | None
+
+
+@dataclass(slots=True)
+class _Tree:
+    """An exception with its inner ones: the addresses of those that were read, and how many frames may be read yet."""
+
+    seen: set[int] = field(default_factory=set)
+    frames: int = MAX_FRAMES_OF_ALL
 
 
 @dataclass(slots=True)
@@ -95,19 +104,19 @@ class ExceptionObjects:
 
         Raises MemoryUnreadable if the object's first word is absent.
         """
-        return self._read(address, 0, set()).exception
+        return self._read(address, 0, _Tree()).exception
 
-    def _read(self, address: int, depth: int, seen: set[int]) -> _Read:
-        seen.add(address)
+    def _read(self, address: int, depth: int, tree: _Tree) -> _Read:
+        tree.seen.add(address)
         objects, found = self._objects, _Object(self._objects, address)
         table = objects.method_table(address)
         try:
-            return self._read_all(found, table, depth, seen)
+            return self._read_all(found, table, depth, tree)
         except BudgetSpent as error:
             reasons = (*found.reasons, str(error))
             return _Read(ManagedException("", (), None, None, address, table, reasons=reasons), None)
 
-    def _read_all(self, found: _Object, table: int, depth: int, seen: set[int]) -> _Read:
+    def _read_all(self, found: _Object, table: int, depth: int, tree: _Tree) -> _Read:
         chain = self._objects.names(table)
         names = [name for _, name in chain]
         unnamed = [(index, item) for index, (item, name) in enumerate(chain) if not name]
@@ -117,16 +126,14 @@ class ExceptionObjects:
         shown = [self._objects.generics.name(item) if name else "" for item, name in chain]
         text, has_text = found.string(places.message, "message")
         hresult = found.number(places.hresult, "HRESULT")
-        inner = self._inner(found, names, depth, seen)
+        stack = self._stack(found, tree)
+        inner = self._inner(found, names, depth, tree)
         message = None
         if has_text:
             messages = [item.message for item in inner] if self._has_inner_messages else []
             composed = composed_message(self._objects, found.address, StoredMessage(text, shown, hresult), messages)
             message = composed.text
             found.reasons += [composed.problem] if composed.problem else []
-        stack = recorded_stack(self._objects, self._methods, found.word(places.stack, "recorded stack"))
-        if stack.problem:
-            found.reasons.append(stack.problem)
         remote, _ = found.string(places.remote_stack, "stack from elsewhere")
         exception = ManagedException(
             shown[0] if shown else "",
@@ -136,11 +143,18 @@ class ExceptionObjects:
             found.address,
             table,
             tuple(item.exception for item in inner),
-            stack.frames,
+            stack,
             escape(remote, MAX_STRING) if remote else None,
             tuple(found.reasons),
         )
         return _Read(exception, message)
+
+    def _stack(self, found: _Object, tree: _Tree) -> tuple[ManagedFrame, ...]:
+        address = found.word(self._kind.places.stack, "recorded stack")
+        stack = recorded_stack(self._objects, self._methods, address, tree.frames)
+        tree.frames -= len(stack.frames)
+        found.reasons += [stack.problem] if stack.problem else []
+        return stack.frames
 
     def _why_nameless(self, table: int, what: str) -> str:
         try:
@@ -149,7 +163,7 @@ class ExceptionObjects:
             return f"{what} not readable: {error}"
         return f"{what} not readable"
 
-    def _inner(self, found: _Object, names: list[str], depth: int, seen: set[int]) -> list[_Read]:
+    def _inner(self, found: _Object, names: list[str], depth: int, tree: _Tree) -> list[_Read]:
         """Return the inner exceptions: all of an AggregateException, else one or none."""
         addresses = self._aggregated(found) if AGGREGATE in names else ()
         if not addresses:
@@ -157,15 +171,15 @@ class ExceptionObjects:
             addresses = (single,) if single else ()
         inner = []
         for item in addresses:
-            if item in seen:
+            if item in tree.seen:
                 found.reasons.append(f"the inner exception at {item:#x} is shown elsewhere in the chain")
-            elif depth >= MAX_DEPTH or len(seen) >= MAX_OBJECTS:
+            elif depth >= MAX_DEPTH or len(tree.seen) >= MAX_OBJECTS:
                 found.reasons.append(f"further inner exceptions, from {item:#x} on, are left out")
                 break
             elif not self._kind.is_exception(item):
                 found.reasons.append(f"there is no exception object at {item:#x}, where the inner one should be")
             else:
-                inner.append(self._read(item, depth + 1, seen))
+                inner.append(self._read(item, depth + 1, tree))
         return inner
 
     def _aggregated(self, found: _Object) -> tuple[int, ...]:

@@ -17,6 +17,8 @@ from throwstack.names.frame_records import FrameData
 _MAX_HEADER = 160
 """The most bytes of a header that are read: some 10 are usual, and each epilogue has one more."""
 _MAX_METHOD = 1 << 24
+_MAX_WORDS = 1 << 22
+"""The most words of a frame, and of the arguments: sixty changes could make numbers of 250 bits."""
 _MAX_CHANGES = 64
 _MORE = 0x80
 
@@ -226,6 +228,8 @@ class _Decoder:
         has_frame_pointer, is_aligned = bool(self._flags & 1), bool(self._flags & 4)
         is_wrong = (has_frame_pointer or is_aligned) and not self._saved & 8
         if not 0 < size < _MAX_METHOD or self._prologue + self._count * self._epilogue > size or is_wrong:
+            return None
+        if max(self._frame, self._arguments) > _MAX_WORDS:
             return None
         if (has_frame_pointer and is_aligned) or self._count > 4 or (self._at_end and self._count != 1):
             return None

@@ -43,7 +43,8 @@ _MAX_KEPT = 1 << 14
 _WORD = struct.Struct("<Q")
 _HEADER = struct.Struct("<QQQQI")
 _ENTRY = struct.Struct("<III")
-_MAX_ENTRIES = 1024
+_MAX_ENTRIES, _ENTRIES_A_HEADER = 1024, 8
+"""The most entries of a method, and how many of them cost as much as a look at a header."""
 _BASE_UNIT = 0x10
 _MAX_DATA = 1 << 16
 """The most bytes from the end of a method's code to the last of its unwind information."""
@@ -116,9 +117,9 @@ class JitSearch:
         region = None if self._regions is None else self._regions.find(address)
         return region is None or region.is_executable
 
-    def may_follow(self) -> bool:
-        """Count one more word that is followed to a header, and say whether it may be."""
-        self._headers -= 1
+    def may_follow(self, entries: int = 0) -> bool:
+        """Count one more word that is followed to a header, or the header's `entries`, and say whether it may be."""
+        self._headers -= entries // _ENTRIES_A_HEADER if entries else 1
         return self._headers >= 0
 
     def keep(self, address: int, found: JitMethod | None) -> JitMethod | None:
@@ -203,11 +204,11 @@ class JitCode:
             _, _, gc_info, method_desc, count = _HEADER.unpack(self._memory.read(header, _HEADER.size))
             if not 1 <= count <= _MAX_ENTRIES or method_desc & 7 or not _LOWEST <= method_desc < _END:
                 return None
-            data = self._memory.read(header + _HEADER.size, count * _ENTRY.size)
-            first = RuntimeFunction(*_ENTRY.unpack_from(data))
+            first = RuntimeFunction(*_ENTRY.unpack(self._memory.read(header + _HEADER.size, _ENTRY.size)))
             base = start - first.begin
-            if base % _BASE_UNIT or not gc_info or not first.is_plausible:
+            if base % _BASE_UNIT or not gc_info or not first.is_plausible or not self._search.may_follow(count):
                 return None
+            data = self._memory.read(header + _HEADER.size, count * _ENTRY.size)
             entries = _in_order([RuntimeFunction(*entry) for entry in _ENTRY.iter_unpack(data)])
             if not first.end <= first.unwind <= entries[-1].end + _MAX_DATA:
                 return None

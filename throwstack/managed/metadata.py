@@ -17,13 +17,18 @@ from throwstack.managed.cli_header import CliHeader
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.metadata_tables import MetadataTables, Table, decode_coded
 from throwstack.managed.signature_types import SignatureReader, compressed
+from throwstack.managed.work import Work
 
 _SIGNATURE, _MAX_VERSION, _MAX_STREAMS, _MAX_STREAM_NAME = b"BSJB", 255, 16, 32
 _MAX_STREAM = 1 << 28
 _MAX_NAME = 1024
 """The most bytes of a name; the runtime itself allows 1,023."""
 _MAX_BLOB = 1 << 14
-_MAX_NESTED, _MAX_PARAMETERS, _MAX_SPECS = 16, 1024, 8
+_MAX_NESTED, _MAX_PARAMETERS, _MAX_SPECS, _MAX_SPECIFIED = 16, 1024, 8, 256
+_MAX_TEXT = 2048
+"""The most characters of a type's name with its outer types, and of a method's parameters together."""
+_BLOB_STEP = 16
+"""How many bytes of a blob count as one step of work."""
 _MAX_KEPT = 8192
 """The most names of types that are kept."""
 _RESERVED = str.maketrans({character: f"\\{character}" for character in "\\,[]&*+"})
@@ -35,8 +40,11 @@ class Metadata:
 
     __slots__ = ("_blobs", "_memory", "_strings", "_type_names", "header", "tables")
 
-    def __init__(self, memory: Memory, header: CliHeader) -> None:
-        """`header` is that of an image in `memory`. Raises MetadataError if the metadata's root cannot be used."""
+    def __init__(self, memory: Memory, header: CliHeader, work: Work | None = None) -> None:
+        """`header` is that of an image in `memory`. Raises MetadataError if the metadata's root cannot be used.
+
+        `work` counts what is read of the metadata of all images of a process. Once it is spent, WorkSpent is raised.
+        """
         self._memory = memory
         self.header = header
         self._type_names: dict[int, str] = {}
@@ -45,12 +53,12 @@ class Metadata:
         if "#~" not in streams:
             message = f"the metadata of the image at {header.base:#x} have no stream #~"
             raise MetadataError(message)
-        self.tables = MetadataTables(memory, *streams["#~"])
+        self.tables = MetadataTables(memory, *streams["#~"], work)
         self._strings = streams.get("#Strings", (0, 0))
         self._blobs = streams.get("#Blob", (0, 0))
 
     @classmethod
-    def of_image(cls, memory: Memory, base: int, *, is_flat: bool = False) -> Metadata | None:
+    def of_image(cls, memory: Memory, base: int, work: Work | None = None, *, is_flat: bool = False) -> Metadata | None:
         """Return the metadata of the image at `base`; None if the image is not managed.
 
         `is_flat` says that the image is in memory as its file is on disk, and not laid out by its sections.
@@ -59,7 +67,7 @@ class Metadata:
             MetadataError: the headers or the metadata's root are absent or damaged.
         """
         header = CliHeader.read(memory, base, is_flat=is_flat)
-        return None if header is None else cls(memory, header)
+        return None if header is None else cls(memory, header, work)
 
     def count(self, table: Table) -> int:
         """Return how many rows `table` has."""
@@ -87,10 +95,17 @@ class Metadata:
             outer = self._outer(rid)
             if outer is None:
                 namespace = self._string(row[2], _RESERVED)
-                return ".".join([*([namespace] if namespace else []), *reversed(parts)])
+                return self._short_enough(".".join([*([namespace] if namespace else []), *reversed(parts)]), rid)
             rid = outer
         message = f"type {rid} is nested too deeply"
         raise MetadataError(message)
+
+    @staticmethod
+    def _short_enough(name: str, rid: int) -> str:
+        if len(name) > _MAX_TEXT:
+            message = f"the name of type {rid} has {len(name):,} characters"
+            raise MetadataError(message)
+        return name
 
     def _outer(self, rid: int) -> int | None:
         """Return the row of the type in which type `rid` is nested, or None. NestedClass is sorted by the inner one."""
@@ -144,6 +159,7 @@ class Metadata:
         """Return the parameters of method `rid` as the runtime's stack traces print them: `[T](T x, List`1 items)`.
 
         `function_pointer` is the word for a function pointer: "" for .NET 8 and later, which give it no name.
+        More than 2,048 characters are cut, with `…` as the end.
         """
         names = _NamesInMethod(self, rid)
         signature = self.blob(self.tables.cell(Table.METHOD_DEF, rid, 4))
@@ -154,7 +170,8 @@ class Metadata:
         given = self._parameter_names(rid)
         words = [f"{kind} {given[number]}" if number in given else kind for number, kind in enumerate(types, 1)]
         generic = ",".join(names.method_variable(number) for number in range(type_parameters))
-        return f"[{generic}]({', '.join(words)})" if type_parameters else f"({', '.join(words)})"
+        text = f"[{generic}]({', '.join(words)})" if type_parameters else f"({', '.join(words)})"
+        return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
     def _parameter_names(self, rid: int) -> dict[int, str]:
         """Return the names of the parameters of method `rid`, by their number from 1; not all need to have a name."""
@@ -186,6 +203,7 @@ class Metadata:
 
     def _string(self, offset: int, marked: Mapping[int, str] | None = None) -> str:
         """Return the string at `offset` of the heap #Strings, with the characters in `marked` replaced, escaped."""
+        self.tables.work.take()
         start, size = self._strings
         if offset >= size:
             message = f"the offset {offset:#x} is outside the metadata's strings"
@@ -215,6 +233,7 @@ class Metadata:
         if length > _MAX_BLOB or begin + length > size:
             message = f"the blob at {start + offset:#x} claims {length:,} bytes"
             raise MetadataError(message)
+        self.tables.work.take(1 + length // _BLOB_STEP)
         return self._read(start + begin, length, "a blob of the metadata")
 
     def _streams(self, root: int, size: int) -> dict[str, tuple[int, int]]:
@@ -247,19 +266,33 @@ class Metadata:
 
 
 class _NamesInMethod:
-    """The names that the signature of a method needs (`TypeNames`), with those of its type's type parameters."""
+    """The names that the signature of a method needs (`TypeNames`), with those of its type's type parameters.
 
-    __slots__ = ("_depth", "_metadata", "_method")
+    Types may specify each other: forty TypeSpecs that each name all forty would be read without end. So each is read
+    once, and only a certain number of them for one method.
+    """
+
+    __slots__ = ("_depth", "_metadata", "_method", "_specified", "_variables")
 
     def __init__(self, metadata: Metadata, method: int) -> None:
         self._metadata = metadata
         self._method = method
         self._depth = 0
+        self._specified: dict[int, str] = {}
+        self._variables: dict[tuple[int, int], str] = {}
 
     def short_type_name(self, token: int) -> str:
         table, rid = decode_coded("TypeDefOrRef", token)
         if table != Table.TYPE_SPEC:
             return self._metadata.short_type_name(token)
+        if rid not in self._specified:
+            self._specified[rid] = self._specified_type(rid)
+        return self._specified[rid]
+
+    def _specified_type(self, rid: int) -> str:
+        if len(self._specified) >= _MAX_SPECIFIED:
+            message = f"method {self._method} has more than {_MAX_SPECIFIED} types that are specified by types"
+            raise MetadataError(message)
         self._depth += 1
         if self._depth > _MAX_SPECS:
             message = "a type is specified by types too deeply"
@@ -270,7 +303,13 @@ class _NamesInMethod:
         return name
 
     def type_variable(self, number: int) -> str:
-        return self._metadata.generic_parameter(self._metadata.owner_of_method(self._method) << 1, number)
+        return self._variable(self._metadata.owner_of_method(self._method) << 1, number)
 
     def method_variable(self, number: int) -> str:
-        return self._metadata.generic_parameter(self._method << 1 | 1, number)
+        return self._variable(self._method << 1 | 1, number)
+
+    def _variable(self, owner: int, number: int) -> str:
+        key = owner, number
+        if key not in self._variables:
+            self._variables[key] = self._metadata.generic_parameter(owner, number)
+        return self._variables[key]

@@ -15,6 +15,7 @@ from enum import IntEnum
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.work import Work, metadata_work
 
 _HEADER = struct.Struct("<4xBBBxQQ")
 _MAX_ROWS = 1 << 24
@@ -168,15 +169,16 @@ class _Place:
 class MetadataTables:
     """The tables of one image's metadata. Rows are numbered from 1, as in tokens."""
 
-    __slots__ = ("_memory", "_places")
+    __slots__ = ("_memory", "_places", "work")
 
-    def __init__(self, memory: Memory, address: int, size: int) -> None:
-        """The #~ stream is in `memory` at `address` and has `size` bytes.
+    def __init__(self, memory: Memory, address: int, size: int, work: Work | None = None) -> None:
+        """The #~ stream is in `memory` at `address` and has `size` bytes. `work` counts the rows that are read.
 
         Raises:
             MetadataError: the stream's header is absent or damaged, or its tables do not fit into the stream.
         """
         self._memory = memory
+        self.work = metadata_work() if work is None else work
         self._places: dict[int, _Place] = {}
         try:
             self._locate(address, size)
@@ -247,6 +249,7 @@ class MetadataTables:
         return place
 
     def _read(self, address: int, size: int, table: int, rid: int) -> bytes:
+        self.work.take()
         try:
             return self._memory.read(address, size)
         except MemoryUnreadable as error:

@@ -15,6 +15,7 @@ CustomAttribute (ECMA-335, II.22.10) has the columns parent, constructor, value,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_tables import Table, decode_coded
@@ -27,7 +28,8 @@ _HIDDEN = "System.Diagnostics.StackTraceHiddenAttribute"
 _SERVICES = "System.Runtime.CompilerServices."
 _ITERATORS = frozenset({f"{_SERVICES}IteratorStateMachineAttribute", f"{_SERVICES}AsyncIteratorStateMachineAttribute"})
 _STATE_MACHINES = _ITERATORS | {f"{_SERVICES}AsyncStateMachineAttribute"}
-_MAX_ATTRIBUTES, _MAX_METHODS, _MAX_NESTED = 32, 1024, 16
+_MAX_ATTRIBUTES, _MAX_METHODS, _MAX_NESTED, _MAX_LOOKED_AT = 32, 1024, 16, 2048
+"""The last is the most attributes that are looked at for one state machine."""
 _PROLOG = b"\x01\x00"
 
 
@@ -50,11 +52,16 @@ def original_method(metadata: Metadata, method: int) -> str:
     if outer is None or metadata.method_name(method) != "MoveNext":
         return ""
     wanted = reflection_name(metadata, machine)
-    for candidate in _methods(metadata, outer, metadata.type_name(machine)):
-        for name, value in _attributes(metadata, candidate << _PARENT_BITS | _ON_METHOD):
-            if name in _STATE_MACHINES and _names_type(metadata.blob(value), wanted):
-                text = metadata.full_method_name(candidate) + metadata.parameters(candidate)
-                return f"{text}+MoveNext()" if name in _ITERATORS else text
+    candidates = _methods(metadata, outer, metadata.type_name(machine))
+    given = (
+        (candidate, *attribute)
+        for candidate in candidates
+        for attribute in _attributes(metadata, candidate << _PARENT_BITS | _ON_METHOD)
+    )
+    for candidate, name, value in islice(given, _MAX_LOOKED_AT):
+        if name in _STATE_MACHINES and _names_type(metadata.blob(value), wanted):
+            text = metadata.full_method_name(candidate) + metadata.parameters(candidate)
+            return f"{text}+MoveNext()" if name in _ITERATORS else text
     return ""
 
 

@@ -21,6 +21,7 @@ from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import LOWEST, RuntimeMemory, StructureError
+from throwstack.managed.work import Work, metadata_work
 
 _READ_AT_STEP = (0x300, 0xC0, 0x180, 0x80)
 """How many bytes of a structure are looked at, by its distance from the Module in pointers."""
@@ -37,7 +38,7 @@ Way = tuple[int, ...]
 class ModuleImages:
     """The managed images of one process, by Module."""
 
-    __slots__ = ("_bases", "_by_base", "_by_module", "_images", "_layout", "_memory", "_ways")
+    __slots__ = ("_bases", "_by_base", "_by_module", "_images", "_layout", "_memory", "_ways", "_work")
 
     def __init__(self, memory: RuntimeMemory, layout: RuntimeLayout, images: ImageMap) -> None:
         """`images` are those in the loader's list. Images that only the runtime knows are found too."""
@@ -48,6 +49,7 @@ class ModuleImages:
         self._by_base: dict[int, Metadata | str | None] = {}
         self._by_module: dict[int, tuple[int, ...]] = {}
         self._ways: list[Way] = []
+        self._work = metadata_work()
 
     def metadata(self, base: int) -> Metadata:
         """Return the metadata of the image at `base`. Raises MetadataError with the reason why there are none."""
@@ -157,11 +159,11 @@ class ModuleImages:
     def _read(self, base: int, forms: tuple[bool, ...]) -> Metadata | str | None:
         """Return the metadata of the image at `base`, the reason why they cannot be read, or None: not managed."""
         if base not in self._by_base:
-            self._by_base[base] = _metadata(self._memory.memory, base, forms)
+            self._by_base[base] = _metadata(self._memory.memory, base, forms, self._work)
         return self._by_base[base]
 
 
-def _metadata(memory: Memory, base: int, forms: tuple[bool, ...]) -> Metadata | str | None:
+def _metadata(memory: Memory, base: int, forms: tuple[bool, ...], work: Work) -> Metadata | str | None:
     """Return the metadata of the image at `base`, flat or laid out as `forms` say.
 
     If they cannot be read, the result is the reason; None if the image is not managed.
@@ -169,7 +171,7 @@ def _metadata(memory: Memory, base: int, forms: tuple[bool, ...]) -> Metadata | 
     reason = None
     for is_flat in forms:
         try:
-            found = Metadata.of_image(memory, base, is_flat=is_flat)
+            found = Metadata.of_image(memory, base, work.part(), is_flat=is_flat)
         except MetadataError as error:
             reason = str(error)
             continue

@@ -12,12 +12,15 @@ from hashlib import blake2b
 
 from throwstack.core.memory import PAGE_SIZE, Memory
 from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.work import Work, WorkSpent, precompiled_work
 
 _BLOCK = 16
 _ENTRY = 2
 """The fewest bytes of an entry in a bucket of a hash table."""
-_MAX_SECTION = 1 << 26
+_MAX_SECTION = 1 << 24
 _LONGEST = 5
+_BYTES_A_STEP = 64
+"""How many bytes are copied in the time of a step."""
 _SIZES = tuple(next((size for size in range(1, 6) if not low >> (size - 1) & 1), 0) for low in range(32))
 """The bytes of a number by the low 5 bits of its first byte: one more than the ones that these end with."""
 
@@ -25,13 +28,15 @@ _SIZES = tuple(next((size for size in range(1, 6) if not low >> (size - 1) & 1),
 class NativeSection:
     """The bytes of a section. What is read outside of them, or on an absent page, raises MetadataError."""
 
-    __slots__ = ("_absent", "_address", "data")
+    __slots__ = ("_absent", "_address", "data", "work")
 
-    def __init__(self, memory: Memory, address: int, size: int) -> None:
-        """The section is in `memory` at `address` and has `size` bytes."""
+    def __init__(self, memory: Memory, address: int, size: int, work: Work | None = None) -> None:
+        """The section is in `memory` at `address` and has `size` bytes. `work` counts the steps in it."""
         if size > _MAX_SECTION:
             message = f"the section at {address:#x} claims {size:,} bytes"
             raise MetadataError(message)
+        self.work = precompiled_work() if work is None else work
+        self.work.take(size // _BYTES_A_STEP)
         self._address = address
         self._absent: set[int] = set()
         parts, at = [], address
@@ -96,7 +101,8 @@ class NativeSection:
     def array(self) -> Iterator[tuple[int, int]]:
         """Yield number (from 0) and offset of each element of the sparse array at the section's begin.
 
-        The array has a tree for each 16 numbers. Trees that cannot be read are left out.
+        The array has a tree for each 16 numbers. Trees that cannot be read are left out. Raises WorkSpent: a hostile
+        array can lead from each byte to the same tree.
         """
         head, start = self.unsigned(0)
         size = 1 << (head & 3)
@@ -104,11 +110,14 @@ class NativeSection:
             try:
                 root = start + self.fixed(start + block * size, size)
                 yield from [(block * _BLOCK + at, offset) for at, offset in self._tree(root, _BLOCK >> 1, 0)]
+            except WorkSpent:
+                raise
             except MetadataError:
                 continue
 
     def _tree(self, node: int, bit: int, number: int) -> Iterator[tuple[int, int]]:
         """Yield the elements below a node: a leaf's number and offset, or what is in its halves."""
+        self.work.take()
         if not bit:
             yield number, node
             return
@@ -127,17 +136,22 @@ class NativeSection:
         """Yield the offset of each entry of the hash table at the section's begin.
 
         A bucket has entries {low byte of the hash, distance to the entry}. Buckets that cannot be read are left out.
+        Raises WorkSpent.
         """
         head = self.fixed(0, 1)
         size = 1 << (head & 3)
         left = len(self.data) // _ENTRY
         for bucket in range(min(1 << (head >> 2), len(self.data) // size)):
             try:
+                self.work.take()
                 at, end = (1 + self.fixed(1 + (bucket + next_) * size, size) for next_ in (0, 1))
                 while at < end and left:
                     left -= 1
+                    self.work.take()
                     distance, after = self.signed(at + 1)
                     yield at + 1 + distance
                     at = after
+            except WorkSpent:
+                raise
             except MetadataError:
                 continue

@@ -22,6 +22,7 @@ from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.managed.cli_header import CliHeader
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.precompiled_functions import PrecompiledFunctions, PrecompiledMethod
+from throwstack.managed.work import Work, precompiled_work
 
 _SIGNATURE = b"NGE\0"
 _MODULE, _HEADER_SIZE = 0x40, 0x48
@@ -47,16 +48,17 @@ class _Part:
 class NgenImage:
     """The precompiled methods of one native image, x64 or x86."""
 
-    __slots__ = ("_base", "_header", "_is_x86", "_memory", "_parts")
+    __slots__ = ("_base", "_header", "_is_x86", "_memory", "_parts", "_work")
 
-    def __init__(self, memory: Memory, header: CliHeader) -> None:
-        """`header` is that of an image that is laid out in `memory`.
+    def __init__(self, memory: Memory, header: CliHeader, work: Work | None = None) -> None:
+        """`header` is that of an image that is laid out in `memory`. `work` counts the steps in its tables.
 
         Raises:
             MetadataError: the image is no native image, or what is needed of it is absent or damaged.
         """
         self._memory = memory
         self._header = header
+        self._work = precompiled_work() if work is None else work
         self._base = header.base
         self._is_x86 = header.is_pe32
         try:
@@ -106,6 +108,7 @@ class NgenImage:
 
     def _method(self, part: _Part, number: int, *, is_body: bool) -> PrecompiledMethod | None:
         for first in range(number, max(number - _MAX_FUNCLETS, -1), -1):
+            self._work.take()
             rva = self._memory.u32(part.beside + 4 * first) & ~1
             if rva:
                 start, address = part.functions.begin(first), self._header.address(rva)
@@ -120,6 +123,7 @@ class NgenImage:
             rva = unwind & ~_INDIRECT if unwind & _INDIRECT else 0
         else:
             for first in range(number, max(number - _MAX_FUNCLETS, -1), -1):
+                self._work.take()
                 rva = self._memory.u32(cold.beside + 8 * first)
                 if rva:
                     break
@@ -141,6 +145,7 @@ class NgenImage:
         words = self._memory.read_available(address, min(length, _MAX_MODULE) & -width)
         for at, word in enumerate(memoryview(words).cast("I" if self._is_x86 else "Q")):
             # .NET Core 2.1 has pointers that count from their own place.
+            self._work.take()
             for target in (word, address + at * width + word & ((1 << 8 * width) - 1)):
                 parts = self._layout(target)
                 if parts is not None:

@@ -19,6 +19,7 @@ from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.ngen import NgenImage
 from throwstack.managed.precompiled_functions import PrecompiledMethod
 from throwstack.managed.ready_to_run import MethodIndexes, ReadyToRun
+from throwstack.managed.work import metadata_work, precompiled_work
 from throwstack.names.frame_records import FrameData
 
 _MAX_KEPT = 4096
@@ -36,13 +37,14 @@ class _Image:
 class PrecompiledCode:
     """The precompiled code of the managed images of one process."""
 
-    __slots__ = ("_images", "_indexes", "_memory")
+    __slots__ = ("_images", "_indexes", "_memory", "_metadata_work", "_work")
 
     def __init__(self, memory: Memory, indexes: MethodIndexes | None = None) -> None:
         """The images are laid out in `memory`. `indexes` are shared between the processes of a dump."""
         self._memory = memory
         self._indexes = MethodIndexes() if indexes is None else indexes
         self._images: dict[int, _Image] = {}
+        self._metadata_work, self._work = metadata_work(), precompiled_work()
 
     def method_at(self, base: int, rva: int) -> tuple[PrecompiledMethod, Metadata] | None:
         """Return the method whose code is at `rva` of the image at `base`, and the metadata with its row.
@@ -91,9 +93,9 @@ class PrecompiledCode:
             header = CliHeader.read(self._memory, base)
             if header is None or not header.precompiled[1]:
                 return _Image()
-            metadata = Metadata(self._memory, header)
+            metadata = Metadata(self._memory, header, self._metadata_work.part())
             if self._memory.read_available(header.address(header.precompiled[0]), 4) == b"NGE\0":
-                return _Image(metadata, NgenImage(self._memory, header))
-            return _Image(metadata, ReadyToRun(self._memory, header, self._indexes))
+                return _Image(metadata, NgenImage(self._memory, header, self._work.part()))
+            return _Image(metadata, ReadyToRun(self._memory, header, self._indexes, self._work.part()))
         except MetadataError as error:
             return _Image(reason=str(error))

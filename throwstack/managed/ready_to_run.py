@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 from throwstack.core.memory import Memory, MemoryUnreadable
@@ -20,6 +20,7 @@ from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.native_format import NativeSection
 from throwstack.managed.precompiled_functions import PrecompiledFunctions, PrecompiledMethod
 from throwstack.managed.signature_types import compressed
+from throwstack.managed.work import Work, WorkSpent, precompiled_work
 
 _SIGNATURE = b"RTR\0"
 _HEAD = struct.Struct("<4sHHII")
@@ -45,24 +46,30 @@ Methods = Mapping[int, tuple[int, bool]]
 
 
 class MethodIndexes:
-    """Inverted sections of images, kept by the sections' bytes, for all processes of a dump."""
+    """Inverted sections of images, kept by the sections' bytes, for all processes of a dump.
+
+    Which section has the bytes is part of the key. Else an image that has these bytes as the other section, and has
+    not the first one, would decide what is read of the first one in another process.
+    """
 
     __slots__ = ("_by_digest", "_methods")
 
     def __init__(self) -> None:
         """Make an empty cache."""
-        self._by_digest: dict[tuple[bytes, ...], Methods] = {}
+        self._by_digest: dict[tuple[bytes | None, bytes | None], Methods] = {}
         self._methods = 0
 
-    def get(self, sections: Sequence[NativeSection], make: Callable[[], Methods]) -> Methods:
-        """Return what `make` makes of `sections`, or has made of ones with the same bytes."""
-        key = tuple(section.digest for section in sections)
+    def get(
+        self, methods: NativeSection | None, instances: NativeSection | None, make: Callable[[], Methods]
+    ) -> Methods:
+        """Return what `make` makes of sections 103 and 109 of an image, or has made of ones with the same bytes."""
+        key = None if methods is None else methods.digest, None if instances is None else instances.digest
         if key not in self._by_digest:
             made = make()
-            self._methods += len(made)
+            self._methods += 1 + len(made)
             if self._methods > _MAX_INDEXED:
                 self._by_digest.clear()
-                self._methods = len(made)
+                self._methods = 1 + len(made)
             self._by_digest[key] = made
         return self._by_digest[key]
 
@@ -72,11 +79,15 @@ class ReadyToRun:
 
     __slots__ = (
         *("_cold", "_first", "_functions", "_header", "_indexes", "_memory", "_methods", "_sections"),
-        *("is_whole", "version"),
+        *("_work", "is_whole", "version"),
     )
 
-    def __init__(self, memory: Memory, header: CliHeader, indexes: MethodIndexes | None = None) -> None:
+    def __init__(
+        self, memory: Memory, header: CliHeader, indexes: MethodIndexes | None = None, work: Work | None = None
+    ) -> None:
         """`header` is that of an image that is laid out in `memory`. Inverted sections are taken from `indexes`.
+
+        `work` counts the steps in the tables of all images of a process.
 
         Raises:
             MetadataError: the image has no ReadyToRun code of its own, or its header is absent or damaged.
@@ -84,6 +95,7 @@ class ReadyToRun:
         self._memory = memory
         self._header = header
         self._indexes = MethodIndexes() if indexes is None else indexes
+        self._work = precompiled_work() if work is None else work
         self._methods: Methods | None = None
         self._first: list[int] = []
         self._cold: list[tuple[int, int]] = []
@@ -151,6 +163,7 @@ class ReadyToRun:
         section = self._section(_COLD_PARTS)
         if section is None:
             return []
+        self._work.take(len(section.data) // 8)
         pairs = [(section.fixed(at, 4), section.fixed(at + 4, 4)) for at in range(0, len(section.data) - 7, 8)]
         return sorted(pairs)
 
@@ -159,28 +172,33 @@ class ReadyToRun:
             return None
         rva, size = self._sections[kind]
         self._header.address(rva + max(size, 1) - 1)
-        section = NativeSection(self._memory, self._header.address(rva), size)
+        section = NativeSection(self._memory, self._header.address(rva), size, self._work)
         self.is_whole = self.is_whole and section.is_whole
         return section
 
     def _invert(self) -> Methods:
         """Return each method by the number of its first function."""
         methods, instances = self._section(_METHODS), self._section(_INSTANCES)
-        sections = [section for section in (methods, instances) if section is not None]
-        return self._indexes.get(sections, lambda: dict(_inverted(methods, instances)))
+        return self._indexes.get(methods, instances, lambda: dict(inverted_sections(methods, instances)))
 
 
-def _inverted(methods: NativeSection | None, instances: NativeSection | None) -> Iterator[tuple[int, tuple[int, bool]]]:
-    """Yield the methods of the sections, instances last. What cannot be read is left out."""
+def inverted_sections(
+    methods: NativeSection | None, instances: NativeSection | None
+) -> Iterator[tuple[int, tuple[int, bool]]]:
+    """Yield the methods of sections 103 and 109, instances last. What cannot be read is left out. Raises WorkSpent."""
     if methods is not None:
         for number, offset in methods.array():
             with suppress(MetadataError):
                 yield _entry_point(methods, offset), (number + 1, False)
     if instances is not None:
         for offset in instances.hash_table():
-            with suppress(MetadataError):
+            try:
                 rid, after = _Signature(instances, offset).method()
                 yield _entry_point(instances, after), (rid, True)
+            except WorkSpent:
+                raise
+            except MetadataError:
+                continue
 
 
 def _entry_point(section: NativeSection, offset: int) -> int:
@@ -213,6 +231,7 @@ class _Signature:
         return (0 if is_foreign or flags & (_SLOT | _MEMBER_REF) else rid), self._at
 
     def _number(self) -> int:
+        self._section.work.take()
         data, at = self._section.data, self._at
         if 0 <= at < len(data) and data[at] < 0x80:  # most have one byte
             self._at = at + 1

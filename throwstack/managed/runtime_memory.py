@@ -53,6 +53,11 @@ class RuntimeMemory:
         """Begin to count for the next question, which has a budget of its own within the process's."""
         self._meter.begin_thread()
 
+    @property
+    def left(self) -> int:
+        """Return how many places may still be looked at for this question."""
+        return self._meter.left(BUDGETS.managed)
+
     def spend(self, places: int = 1) -> None:
         """Count `places` that are looked at; raises BudgetSpent if the budget is spent."""
         if self._meter.take(BUDGETS.managed, places) < places:

@@ -18,6 +18,9 @@ from throwstack.managed.methods import Methods
 from throwstack.managed.runtime_memory import StructureError
 
 MAX_FRAMES = 1000
+_PLACE_TEXT, _KEPT_BACK = 128, 1024
+"""How many characters of a frame's text count as one place that is looked at; and how many places frames must leave
+for the rest of the exception, its class and message."""
 _LAST_FROM_EARLIER, _IP_IS_BEFORE_RETURN = 1, 2
 _ALL_FLAGS = 0xF
 """More than these are no flags: .NET Framework 2.0 has something else there."""
@@ -33,17 +36,18 @@ class RecordedStack:
     problem: str = ""
 
 
-def recorded_stack(objects: HeapObjects, methods: Methods, address: int) -> RecordedStack:
+def recorded_stack(objects: HeapObjects, methods: Methods, address: int, most: int = MAX_FRAMES) -> RecordedStack:
     """Return the stack in the array at `address`, the value of `_stackTrace`; without frames if it is null.
 
-    At most 1,000 frames are read. Raises nothing: what cannot be read, or is beyond the budget, is a problem of the
-    result.
+    At most `most` frames are read, and 1,000. Each counts as places that are looked at (`Budgets.managed`), the more
+    the longer its text is: a thousand exceptions can have one array as their stack. Raises nothing: what cannot be
+    read, or is beyond the budget, is a problem of the result.
     """
     if address == 0:
         return RecordedStack()
     try:
         array = _bytes_of(objects, address)
-        return _frames(objects, methods, array)
+        return _frames(objects, methods, array, most)
     except MemoryUnreadable as error:
         return RecordedStack(problem=f"the recorded stack is not readable at {error.address:#x}")
     except StructureError as error:
@@ -60,17 +64,22 @@ def _bytes_of(objects: HeapObjects, address: int) -> HeapArray:
     return array
 
 
-def _frames(objects: HeapObjects, methods: Methods, array: HeapArray) -> RecordedStack:
+def _frames(objects: HeapObjects, methods: Methods, array: HeapArray, most: int) -> RecordedStack:
     memory, size = objects.memory, objects.memory.size
     head, stride = 2 * size, _WORDS * size
     room = max(array.length - head, 0) // stride
     claimed = memory.memory.u32(array.data) if array.length >= head else 0
-    count = min(claimed, room, MAX_FRAMES)
+    count = min(claimed, room, MAX_FRAMES, most)
     words = memory.words(array.data + head, count * _WORDS)
-    frames = []
+    frames: list[ManagedFrame] = []
     for at in range(0, len(words) - _WORDS + 1, _WORDS):
         ip, sp, method_desc, flags = words[at : at + _WORDS]
+        if memory.left <= _KEPT_BACK:
+            what = f"the first {len(frames):,} of {claimed:,} frames of the recorded stack are shown"
+            return RecordedStack(tuple(frames), f"{what}: the budget for one exception is spent")
         method = methods.find(method_desc) or _UNKNOWN
+        text = len(method.name) + len(method.parameters) + len(method.original)
+        memory.spend(min(1 + text // _PLACE_TEXT, max(memory.left - 1, 0)))
         flags = flags & 0xFFFFFFFF if flags & 0xFFFFFFFF <= _ALL_FLAGS else 0
         is_last, is_before = bool(flags & _LAST_FROM_EARLIER), bool(flags & _IP_IS_BEFORE_RETURN)
         frames.append(ManagedFrame(ip, sp, method_desc, method, is_last, is_before))
