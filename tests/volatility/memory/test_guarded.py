@@ -98,6 +98,7 @@ BETWEEN_THE_GUARDS = {
     "volatility/memory/guarded.py": {"guarded"},
     "volatility/memory/machine.py": {"read_problems"},
     "volatility/objects/threads.py": {"is_terminated"},
+    "volatility/types_wanted.py": {"__init__"},
     "volatility/processes.py": {"is_wow64", "selected"},
     "volatility/thread_walks.py": {"label"},
 }
