@@ -56,6 +56,7 @@ def variable_pdb(machine: int) -> Pdb:
         "Color": Enumeration({"RED": 1, "GREEN": 70000}),
         "Point": Structure(8, (Member("x", "int", 0), Member("low", "unsigned", 4, bits=(3, 2)))),
         "Line": Structure(32, (Member("ends", "Point[2]", 0), Member("name", "char[8]", 16)), bases=(("Point", 24),)),
+        "Shape": Structure(16, (Member("line", "Line*", 8),), virtual_bases=("Point",), has_function_table=True),
     }
     inner = Inline("inner", "a.h", 7, [(4, 0x30, 7)], items=(Local("i", "Color", (Place(0, 0x40, Register.EBX),)),))
     items = (
@@ -65,6 +66,7 @@ def variable_pdb(machine: int) -> Pdb:
         Local("line", "Line", (Place(0, 0x40, offset=-0x40, gaps=((2, 3),)),)),
         Local("point", "Point", (Place(0, 0x40, Register.ESI, part=4), Place(0, 0x40, Register.EBX, 8, part=0))),
         Local("whole", "double", (Place(offset=8),), is_parameter=True),
+        Local("shape", "Shape", (Place(offset=-0x20),)),
         Block(8, 0x30, (Variable("in_block", "wchar_t[4]", -8), Local("gone", "Point&"))),
     )
     function = Procedure(
@@ -120,6 +122,7 @@ def _described(types: Types, text: TypeText, index: int) -> str:
     names: list[str] = []
     if isinstance(found, StructureType):
         names = [field.name for field in types.members(found)]
+        assert list(types.outline(found, 7).fields) == list(types.members(found))[:7]
     elif isinstance(found, EnumerationType):
         names = [name for name, _ in types.enumerators(found)]
     assert len(names) <= 1 << 14
@@ -144,7 +147,7 @@ def _values() -> Attack:
         for distance in (4, 0x18, 0x40):
             frame = it.frame(distance, slot=_STACK + 4, is_interrupted=rng.random() < 0.3, **_registers(it.arch))
             for scope in frame_variables(it.target, frame, None, rng.randrange(1, 3), is_doubtful=False):
-                assert len(scope) <= 64
+                assert len(scope.variables) <= 64
                 for variable in scope:
                     assert bool(variable.text) != bool(variable.reason)
                     yield f"{variable.type} {variable.name} {variable.text} {variable.source} {variable.reason}"

@@ -10,10 +10,12 @@ import pytest
 
 from tests.support.app_pdb import APP, CPP, GUID, HEADER, PROGRAM, Place, image
 from tests.support.pdb_writer import X64, FpoRecord, FrameRecord, Pdb, Procedure, Public
+from throwstack.files.symbol_path import SymbolPath, parse_symbol_path
 from throwstack.images.image import PdbIdentity
 from throwstack.names.frame_records import FrameData, annotation
 from throwstack.names.located_function import LocatedFunction
 from throwstack.names.symbols import SymbolKind
+from throwstack.pdb.pdb_symbols import PdbSymbols
 
 
 @pytest.fixture
@@ -249,6 +251,39 @@ def test_an_image_without_an_rsds_record_can_be_identified_otherwise(place):
     assert place.symbols()(image(None)) is None
     told = place.symbols(identify=lambda _: PdbIdentity("app.pdb", GUID, 3))(image(None))
     assert told.rva_of("untyped") == 0x1300
+
+
+def test_a_pdb_that_is_at_hand_is_the_one_that_is_asked_later(place):
+    place.put(APP)
+    symbols, app = place.symbols(), image(PdbIdentity("app.pdb", GUID, 3))
+    assert symbols.at_hand(app) is not None
+    assert symbols.at_hand(app) is symbols(app)
+    assert symbols.at_hand(image(PdbIdentity("other.pdb", GUID, 3))) is None
+
+
+def test_pdbs_that_only_might_be_of_use_are_opened_up_to_a_limit(place, monkeypatch):
+    monkeypatch.setattr("throwstack.pdb.pdb_symbols._MAX_OPEN", 0)
+    place.put(APP)
+    symbols, app = place.symbols(), image(PdbIdentity("app.pdb", GUID, 3))
+    assert symbols.at_hand(app) is None
+    assert symbols(app) is not None
+
+
+def test_whether_a_pdb_is_at_hand_asks_no_server_and_says_nothing_of_another_build(place):
+    class Server:
+        def fetch(self, *_: object) -> bool:
+            pytest.fail("asked")
+
+    place.put(APP)
+    elements = parse_symbol_path(f"{place.pdbs};https://symbols.example", place.cache)
+    symbols = PdbSymbols(SymbolPath(elements, fetcher=Server(), say=pytest.fail), say=pytest.fail)
+    assert symbols.at_hand(image(PdbIdentity("app.pdb", GUID, 2))) is None
+
+
+def test_a_function_ends_where_the_next_begins(app):
+    assert app.extent_of("foo", 0x4000) == (0x2010, 0x10)
+    assert app.extent_of("foo", 8) == (0x2010, 8)
+    assert app.extent_of("no_such_function", 0x4000) is None
 
 
 def test_pdb_that_is_too_large(place):

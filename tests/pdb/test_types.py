@@ -163,6 +163,23 @@ def test_a_type_that_is_made_of_itself_has_no_size():
     assert types.scalar_bytes(0x1003, 0) == 0
 
 
+@pytest.mark.parametrize(
+    ("traits", "size"),
+    [
+        (0xA | 1 << 5 | 40 << 13, 4),  # of x86: clang 19, the reference by which a structure of 40 bytes is returned
+        (0xC | 1 << 5 | 1 << 13, 8),
+        (0xC | 1 << 5 | 24 << 13, 8),
+        (0xC, 8),
+        (0xC | 3 << 5 | 24 << 13, 24),  # to a member function: here the field says what is true
+    ],
+)
+def test_the_size_of_a_pointer_is_by_its_kind_and_not_what_the_record_says(traits, size):
+    stream = WrittenStream()
+    stream.add(0x1002, struct.pack("<IIIH", 0x74, traits, 0, 0))
+    types = Types(TypeStream(Bytes(stream.stream(9)), lambda _: Bytes(stream.hashes())))
+    assert types.size(0x1000) == size
+
+
 def test_a_pointer_to_a_basic_type_has_no_record():
     types = Types(TypeStream(Bytes(b""), lambda _: Bytes(b"")))
     assert types.type(0x474) == Pointer(0x74, 4)

@@ -99,6 +99,25 @@ def test_a_variable_that_is_described_twice_is_there_once(tmp_path):
     assert found.has_ranges
 
 
+def test_a_static_variable_is_another_than_the_variable_of_that_name_in_a_block_or_an_inlined_function(tmp_path):
+    ranged = Local("n", "int", (Place(0, 8, Register.ESI),))
+    block, inlined = Block(8, 16, (ranged,)), Inline("g", r"d:\a.h", 10, [(0, 4, 11)], items=(ranged,))
+    for more in (
+        {"items": (Static("n", "int", 0x1234), block)},
+        {"items": (Variable("n", "int", 8),), "inlines": [inlined]},
+    ):
+        read = written(tmp_path, Procedure("f", RVA, 0x40, parameters=(), **more))
+        (variable,) = read.functions()["f"].scope.variables
+        assert (variable.name, variable.has_ranges) == ("n", False)
+
+
+def test_whether_variables_are_in_registers_is_known_of_the_whole_function(tmp_path):
+    in_register, on_stack = Place(0, 8, Register.ESI), Place(0, 8, offset=-4)
+    for place, has_registers in ((in_register, True), (on_stack, False)):
+        block = Block(8, 16, (Local("n", "int", (place,)),))
+        assert function(tmp_path, Local("m", "int", (on_stack,)), block).has_registers is has_registers
+
+
 def test_what_the_compiler_adds_for_itself_is_no_variable(tmp_path):
     items = (Variable("__$ReturnUdt", "int*", 8), Variable("$T1", "int", -4), Variable("kept", "int", -8))
     assert [variable.name for variable in function(tmp_path, *items).scope.variables] == ["kept"]

@@ -26,6 +26,16 @@ from throwstack.unwind.x64 import Unwinder as X64Unwinder
 from throwstack.unwind.x86 import Unwinder as X86Unwinder
 
 
+class NamesOfPdb(SymbolTable):
+    """All functions of an image, as its PDB has them: each ends where the next begins."""
+
+    def extent_of(self, name: str, longest: int) -> tuple[int, int] | None:
+        """Return RVA and size of the function called `name`."""
+        start = self.rva_of(name)
+        following = None if start is None else self.next_after(start)
+        return None if start is None else (start, min(longest, (following or start + longest) - start))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of a stack: the report on its thread, or None, and why the thread may be stuck all the same."""
@@ -70,9 +80,10 @@ class LaidOut:
         images = ImageMap(self.memory, self.modules)
 
         def names(image: Image) -> SymbolTable:
-            return SymbolTable(SymbolKind.PDB, self.names[image.base].items())
+            return NamesOfPdb(SymbolKind.PDB, self.names[image.base].items())
 
-        symbols = Symbols(images, names if mode == "all names" else None)
+        source = names if mode == "all names" else None
+        symbols = Symbols(images, source, at_hand=source)
         unwinder = X64Unwinder(images) if self.arch is Arch.X64 else X86Unwinder(images, symbols)
         return Target(self.arch, self.memory, images, symbols, unwinder)
 

@@ -150,10 +150,12 @@ def test_a_walk_that_breaks_off_in_the_dispatcher_is_a_doubt():
     assert found.doubts[-1].endswith(f"the frame at {IN_RAISE:#x} is in the dispatcher of exceptions")
 
 
-def test_a_guess_on_a_stack_that_leads_nowhere_is_no_doubt():
+@pytest.mark.parametrize("frames", [(WAITING, GUESSED), (IN_PRIVATE, FOLLOWED)])
+def test_a_guess_on_a_stack_that_leads_nowhere_is_no_doubt(frames: tuple[Frame, ...]):
+    """Neither is a wait in a stub of a hook."""
     stack = Stack(LIMIT, BASE)
     stack.at(SP + 0x200).d32(IN_EXIT)
-    walks = {IN_WAIT: walk(WAITING, GUESSED)}
+    walks = {IN_WAIT: walk(*frames)}
     triage = Triage(target_of({LIMIT: stack.data()}, walks))
     assert triage.look_at(stack_of()).is_suspect
     assert triage.examine(stack_of()) == Examination(None)
@@ -197,21 +199,29 @@ def test_a_suspects_walk_that_breaks_off_is_a_doubt_unless_there_was_nothing_to_
 
 
 @pytest.mark.parametrize(("word", "is_doubted"), [(IN_EXIT, True), (IN_EXIT + 1, False), (IN_SLEEP, False)])
-def test_a_return_address_into_a_blocking_function_is_a_doubt_where_a_walk_found_nothing_to_go_by(
-    word: int, is_doubted: bool
+@pytest.mark.parametrize(
+    ("broken", "ending"),
+    [
+        (walk(WAITING, IN_A_SLEEP, end=End.NO_RETURN_ADDRESS), "ended early: no return address found"),
+        (walk(IN_PRIVATE, FOLLOWED), f"is a guess from {FOLLOWED.ip:#x} on"),
+    ],
+    ids=["nothing to go by", "private stub"],
+)
+def test_a_return_address_into_a_blocking_function_is_a_doubt_where_a_walk_may_have_missed_it(
+    broken: Walk, ending: str, word: int, is_doubted: bool
 ):
-    """The return address of a thread that hangs in CorExitProcess was overwritten. A word that no call is before is
-    data."""
+    """The return address of a thread that hangs in CorExitProcess was overwritten, or a walk that begins in private
+    code has jumped over its frame. A word that no call is before is data."""
     stack = Stack(LIMIT, BASE)
     stack.at(SP + 0x200).d32(word)
     page = bytearray(b"\xcc" * 0x1000)
     page[IN_EXIT % 0x1000 - 5] = 0xE8
     walks = {
-        IN_WAIT: walk(WAITING, IN_A_SLEEP, end=End.NO_RETURN_ADDRESS),
+        IN_WAIT: broken,
         word: walk(frame(word, SP + 0x204, SP + 0x240)),
     }
     found = Triage(target_of({LIMIT: stack.data(), IN_EXIT & -0x1000: bytes(page)}, walks)).examine(stack_of())
-    doubt = "the walk of the blocked stack ended early: no return address found; the word at 0x45b9200 leads to "
+    doubt = f"the walk of the blocked stack {ending}; the word at 0x45b9200 leads to "
     assert found == Examination(None, (f"{doubt}mscoree!CorExitProcess+0x46",) if is_doubted else ())
 
 

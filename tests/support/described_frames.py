@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.support.pdb_functions import GUID
@@ -30,10 +30,18 @@ FUNCTION = 0x1100
 class Described:
     """A process with one image, whose PDB has one function, at `FUNCTION`."""
 
-    def __init__(self, folder: Path, pdb: bytes, memory: Mapping[int, bytes], arch: Arch) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        pdb: bytes,
+        memory: Mapping[int, bytes],
+        arch: Arch,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`say` is called with what the table of the PDB has to say."""
         path = folder / "app.pdb"
         path.write_bytes(pdb)
-        table = PdbTable(PdbFile(path), lambda _: None)
+        table = PdbTable(PdbFile(path), say)
         self.arch = arch
         self.close = table.pdb.close
         self.memory: Memory = memory_of(memory)
@@ -73,6 +81,7 @@ def described(
     memory: Mapping[int, bytes] | None = None,
     machine: int = X86,
     has_code: bool = True,
+    say: Callable[[str], None] = lambda _: None,
     **more: object,
 ) -> Described:
     """Return a process whose function has the variables `items`. `more` are further fields of the procedure or PDB.
@@ -86,4 +95,4 @@ def described(
     is_given = not has_code or any(BASE + FUNCTION <= at < BASE + FUNCTION + 0x40 for at in given)
     code = {} if is_given else {BASE + FUNCTION: b"\x90" * 0x60}
     pdb = Pdb(GUID, machine=machine, procedures=[procedure], **of_pdb).to_bytes()
-    return Described(folder, pdb, {**code, **given}, Arch.X64 if machine == X64 else Arch.X86)
+    return Described(folder, pdb, {**code, **given}, Arch.X64 if machine == X64 else Arch.X86, say)

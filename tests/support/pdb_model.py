@@ -56,7 +56,9 @@ class Member:
 class Structure:
     """A class, structure or union. `bases` are (type, offset) of the classes it is derived from.
 
-    `others` are further definitions of the name, as other source files may have them.
+    `virtual_bases` are its virtual base classes, by type. `has_function_table` says whether it begins with a pointer
+    to the table of its virtual functions. `others` are further definitions of the name, as other source files may have
+    them.
     """
 
     size: int
@@ -66,6 +68,8 @@ class Structure:
     has_wide_properties: bool = False
     """Written as LF_CLASS2 or LF_STRUCTURE2, as current Visual C++ does for some; a union has no such form here."""
     others: tuple[Structure, ...] = ()
+    virtual_bases: tuple[str, ...] = ()
+    has_function_table: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ class FrameInfo:
     local_base: int = 0
     parameter_base: int = 0
     is_optimised: bool = False
+    has_handlers: bool = False
 
 
 @dataclass(frozen=True)

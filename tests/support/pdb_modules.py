@@ -130,7 +130,7 @@ class ModuleStream:
                 self._item(inner, procedure, start)
             self._close(start, _END)
         elif isinstance(item, FrameInfo):
-            flags = item.local_base << 14 | item.parameter_base << 16 | item.is_optimised << 20
+            flags = item.local_base << 14 | item.parameter_base << 16 | item.is_optimised << 20 | item.has_handlers << 4
             figures = (item.size, 0, 0, item.saved_registers, 0, 0, flags)
             self._symbols += cv_record(0x1012, struct.pack("<IIIIIHI", *figures))
         elif isinstance(item, Variable):

@@ -199,9 +199,15 @@ class Types:
             _padded(struct.pack("<HHI", 0x1400, 3, self.index(base)) + numeric(offset))
             for base, offset in defined.bases
         )
+        fields += b"".join(
+            _padded(struct.pack("<HHIIHH", 0x1401, 3, self.index(base), self.index("int*"), 0, 1 + at))
+            for at, base in enumerate(defined.virtual_bases)
+        )
+        if defined.has_function_table:
+            fields += struct.pack("<HHI", 0x1409, 0, self.index("void*"))
         fields += b"".join(self._member(member) for member in defined.members)
         listed = self.tpi.add(0x1203, fields)
-        count = len(defined.bases) + len(defined.members)
+        count = len(defined.bases) + len(defined.virtual_bases) + defined.has_function_table + len(defined.members)
         return self._structure(name, defined.tag, count, listed, defined.size, 0, wide=defined.has_wide_properties)
 
     def _member(self, member: Member) -> bytes:

@@ -35,6 +35,10 @@ def words(*values: int, size: int = 4) -> bytes:
     return b"".join(value.to_bytes(size, "little") for value in values)
 
 
+def by_ebp(distance):
+    return Place(0, 0x40, Register.EBP, distance)
+
+
 def in_register(name, type_, register, begin=0, end=0x40, **more):
     return Local(name, type_, (Place(begin, end, register),), **more)
 
@@ -51,6 +55,41 @@ def test_the_parameter_of_an_ordinary_x86_frame_is_above_the_return_address(tmp_
     (hr,) = it.variables(it.frame(ebp=STACK, slot=STACK + 4)).values()
     assert (hr.type, hr.name, hr.text, hr.value) == ("HRESULT", "hr", "0x80004003 E_POINTER", 0x80004003)
     assert (hr.source, hr.reason, hr.is_parameter) == ("[ebp+0x8]", "", True)
+
+
+@pytest.mark.parametrize(
+    ("ebp", "is_base"), [(STACK, True), (STACK - 8, True), (STACK - 16, False), (STACK + 0x40, False), (5, False)]
+)
+def test_places_by_ebp_are_believed_where_ebp_leads_to_the_return_address(tmp_path, ebp, is_base):
+    """clang builds the frame in the branch that needs it; elsewhere ebp is the caller's, also after `pop ebp`.
+
+    Visual C++ copies the return address below an aligned frame: here it is at STACK + 4 and at STACK - 4.
+    """
+    items = FrameInfo(local_base=2), Local("n", "int", (Place(offset=-4),)), Local("p", "int", (by_ebp(-4),))
+    memory = {STACK - 0x40: words(*(7,) * 15, BASE, 7, BASE, *(7,) * 32)}
+    it = described(tmp_path, *items, memory=memory)
+    found = it.variables(it.frame(ebp=ebp, slot=STACK + 4, esp=STACK - 0x40))
+    n, p = (found[name].text or found[name].reason for name in "np")
+    expected = {STACK: str(BASE), STACK - 8: "7"}.get(ebp, "ebp is not the base of the frame here")
+    assert n == p
+    assert (n if not is_base else n.split()[0]) == expected
+
+
+def test_ebp_of_a_function_without_a_frame_pointer_is_a_register_like_others(tmp_path):
+    items = FrameInfo(local_base=1), Local("n", "int", (by_ebp(8),))
+    it = described(tmp_path, *items, memory={0x30008: words(7)})
+    assert it.variables(it.frame(ebp=0x30000, slot=STACK + 4))["n"].text == "7"
+
+
+def test_frame_data_that_lead_to_another_return_address_are_not_those_of_the_frame(tmp_path):
+    """Of a function that builds its frame in a branch: in the other, `$ebp` of the program is the caller's."""
+    program = "$T0 $ebp = $eip $T0 4 + ^ = $ebp $T0 ^ = $esp $T0 8 + ="
+    item = Local("n", "int", (Place(0, 0x40, offset=8),))
+    memory = {STACK: words(*(7,) * 64)}
+    it = described(tmp_path, GENERAL, item, frame_data=[FrameRecord(FUNCTION, 0x40, program)], memory=memory)
+    assert it.variables(it.frame(slot=STACK + 4, ebp=STACK))["n"].text == "7"
+    found = it.variables(it.frame(slot=STACK + 4, ebp=STACK + 0x40))["n"]
+    assert found.reason == "the frame data are not those of the frame here"
 
 
 def test_ebp_that_is_not_the_base_of_the_frame_leads_nowhere(tmp_path):
@@ -141,7 +180,7 @@ def test_parameters_and_locals_may_have_different_bases(tmp_path):
     )
     memory = {STACK - 4: words(5), STACK + 0x108: words(6)}
     it = described(tmp_path, *items, memory=memory)
-    found = it.variables(it.frame(ebp=STACK, ebx=STACK + 0x100))
+    found = it.variables(it.frame(ebp=STACK, ebx=STACK + 0x100, slot=STACK + 4))
     assert (found["parameter"].text, found["local"].text) == ("6", "5")
 
 
@@ -149,7 +188,7 @@ def test_parameters_and_locals_may_have_different_bases(tmp_path):
     ("program", "at"),
     [
         ("$T0 .raSearch = $eip $T0 ^ = $esp $T0 4 + =", STACK + 0x44),
-        ("$T0 $ebp = $eip $T0 4 + ^ = $ebp $T0 ^ = $esp $T0 8 + =", STACK + 0x80),
+        ("$T0 $ebp = $eip $T0 4 + ^ = $ebp $T0 ^ = $esp $T0 8 + =", STACK + 0x40),
         ("$T1 .raSearch = $T0 $T1 4 - 64 @ = $eip $T1 ^ = $esp $T1 4 + =", STACK + 0x40),
     ],
 )
@@ -162,7 +201,7 @@ def test_the_virtual_frame_is_what_the_frame_data_program_makes_it(tmp_path, pro
         frame_data=[FrameRecord(FUNCTION, 0x40, program)],
         memory={STACK: bytes(at - 8 - STACK) + words(1234) + bytes(0x100)},
     )
-    assert it.variables(it.frame(slot=STACK + 0x44, ebp=STACK + 0x80))["n"].text == "1234 (0x4d2)"
+    assert it.variables(it.frame(slot=STACK + 0x44, ebp=STACK + 0x40))["n"].text == "1234 (0x4d2)"
 
 
 def test_without_frame_data_there_is_no_virtual_frame(tmp_path):
@@ -278,9 +317,35 @@ def test_a_variable_that_is_wider_than_its_register_is_not_shown(tmp_path):
     assert it.variables(it.frame(esi=5))["wide"].reason == "only a part of it is in esi"
 
 
-def test_at_most_64_variables_are_shown(tmp_path):
-    it = described(tmp_path, *(in_register(f"v{n}", "int", Register.ESI) for n in range(100)))
-    assert len(it.variables(it.frame(esi=1))) == 64
+def test_where_a_register_had_only_a_part_of_a_variable_so_has_the_place_on_the_stack(tmp_path):
+    """clang for x86 keeps the lower half of an `__int64` if nothing reads the other: in edx, and where edx is stored.
+
+    The whole of it is where the caller has put it.
+    """
+    passed, kept, stored = Place(0, 0x10, offset=8), Place(0x10, 0x20, Register.EDX), Place(0x20, 0x40, offset=-0x20)
+    items = FrameInfo(local_base=2, parameter_base=2), Local("n", "__int64", (passed, kept, stored), is_parameter=True)
+    it = described(tmp_path, *items, memory={STACK - 0x20: words(5, 6), STACK + 8: words(7, 0)})
+    at_begin, later = (it.variables(it.frame(at, ebp=STACK, slot=STACK + 4))["n"] for at in (0x8, 0x30))
+    assert (at_begin.text, later.reason) == ("7", "only a part of it is at this address")
+
+
+def test_at_most_64_variables_of_a_function_are_shown_and_the_others_are_counted(tmp_path):
+    it = described(tmp_path, *(in_register(f"v{n}", "int", Register.ESI) for n in range(75)))
+    (found,) = frame_variables(it.target, it.frame(esi=1), None, 1, is_doubtful=False)
+    assert (len(found.variables), found.left_out) == (64, 11)
+
+
+def test_a_parameter_without_a_name_is_said_to_have_none(tmp_path):
+    """C++ allows `int f(int)` with a body. clang describes the parameter all the same."""
+    it = described(tmp_path, in_register("", "int", Register.ESI))
+    assert it.variables(it.frame(esi=1))["<unnamed>"].text == "1"
+
+
+def test_a_static_local_is_there_beside_a_variable_of_its_name_in_a_block(tmp_path):
+    block = Block(0x10, 0x10, (in_register("st", "int", Register.ESI),))
+    it = described(tmp_path, Static("st", "int", 0x3000), block, memory={BASE + 0x3000: words(42)})
+    (found,) = frame_variables(it.target, it.frame(0x18, esi=1), None, 1, is_doubtful=False)
+    assert [(one.name, one.text) for one in found] == [("st", "42 (0x2a)"), ("st", "1")]
 
 
 def test_names_are_escaped(tmp_path):

@@ -82,6 +82,11 @@ FRAME, NO_FRAME = FrameInfo(0x28, saved_registers=8), FrameInfo()
         (X86, b"\xff\x24\x85\x00\x10\x40\x00", STACK, True),
         (X86, b"\xff\x25\x00\x10\x40\x00", STACK, True),  # jmp [import]
         (X86, b"\x5e\xe9\x00\x01\x00\x00", STACK + 4, True),
+        (X86, b"\x5e\x5d\xeb\x10", STACK + 8, True),  # pop esi; pop ebp; jmp inside: the frame of a branch ends
+        (X86, b"\x59\xeb\x10", STACK + 0x30, False),  # pop ecx: the argument of a function that was called
+        (X86, b"\x5d\x8d\x61\xfc\xc3", STACK + 4, True),  # pop ebp; lea esp, [ecx-4]; ret
+        (X64, b"\x5b\xc5\xf8\x77\xc3", STACK + 8, True),  # pop rbx; vzeroupper; ret
+        (X64, b"\x5b\x41\x5c\xc5\xf8\x77\xe9\x00\x01\x00\x00", STACK + 16, True),
     ],
 )
 def test_a_function_that_ends_with_a_jump_has_left_its_frame(tmp_path, machine, code, slot, is_left):

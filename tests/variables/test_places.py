@@ -29,7 +29,7 @@ def test_the_halves_of_a_variable_are_put_together_wherever_they_are(tmp_path, t
     memory = {STACK - 32: words(2, 0xDEADBEEF, 0, 1)}
     it = described(tmp_path, *items, memory=memory, types={"Pair": pair})
     in_registers = it.variables(it.frame(0x8, esi=2, edi=1))["v"]
-    on_the_stack = it.variables(it.frame(0x20, ebp=STACK))["v"]
+    on_the_stack = it.variables(it.frame(0x20, ebp=STACK, slot=STACK + 4))["v"]
     assert (in_registers.text, in_registers.source) == (text, "esi, edi")
     assert (on_the_stack.text, on_the_stack.source) == (text, "[ebp-0x20], [ebp-0x14]")
 
@@ -38,7 +38,7 @@ def test_half_of_an_integer_is_not_shown(tmp_path):
     """Its other half has no place any more, or never had one that the PDB names."""
     items = (Local("v", "__int64", (STORED_LOW, STORED_HIGH)), Local("w", "__int64", (STORED_LOW,)))
     it = described(tmp_path, *items, memory={STACK - 32: words(2, 0xDEADBEEF, 0, 1)})
-    found = it.variables(it.frame(0x38, ebp=STACK))
+    found = it.variables(it.frame(0x38, ebp=STACK, slot=STACK + 4))
     assert found["v"].reason == found["w"].reason == "only a part of it is at this address"
 
 
@@ -65,6 +65,27 @@ def test_an_argument_whose_place_is_no_longer_given_is_not_shown_but_where_it_wa
     assert (before["n"].text, after["n"].text) == ("77 (0x4d)", "")
     assert after["n"].reason == "not at this address; it was passed in [frame+0x4], which now has 0x4d"
     assert after["m"].reason == "not at this address"
+
+
+@pytest.mark.parametrize(
+    ("type_", "is_optimised", "is_elsewhere", "source"),
+    [
+        ("Pair", True, False, "[ebp+0x8], as passed"),
+        ("Pair", True, True, "[ebp+0x8]"),
+        ("Pair", False, False, "[ebp+0x8]"),
+        ("int", True, False, "[ebp+0x8]"),
+    ],
+)
+def test_a_structure_that_optimised_code_was_passed_may_have_changed(
+    tmp_path, type_, is_optimised, is_elsewhere, source
+):
+    """clang for x86 keeps changed members in registers, and says nothing of them."""
+    pair = Structure(8, (Member("x", "int", 0), Member("y", "int", 4)))
+    places = Place(0, 0x30, offset=8), *[Place(0x30, 0x40, offset=-16)] * is_elsewhere
+    info = FrameInfo(local_base=2, parameter_base=2, is_optimised=is_optimised)
+    memory = {STACK: words(0, 0, 5, 6)}
+    it = described(tmp_path, info, Local("p", type_, places, is_parameter=True), memory=memory, types={"Pair": pair})
+    assert it.variables(it.frame(0x20, ebp=STACK, slot=STACK + 4))["p"].source == source
 
 
 @pytest.mark.parametrize(("machine", "stored_by", "size"), [(X64, Register.RSP, 8), (X86, Register.EBP, 4)])

@@ -8,13 +8,21 @@ import struct
 import pytest
 
 from tests.support.described_frames import BASE, FUNCTION, described
-from tests.support.pdb_model import Enumeration, Member, Structure
+from tests.support.pdb_model import X64, X86, Enumeration, Member, Register, Structure
 from tests.support.pdb_model import Variable as Unoptimised
+from throwstack.variables.value_text import Shown, ValueText
 
 STACK = 0x20000
 TYPES = {
     "Color": Enumeration({"RED": 1, "GREEN": 2, "NONE": -1}),
-    "Flags": Enumeration({"READ": 1, "WRITE": 2, "RUN": 4}),
+    "Flags": Enumeration({"NOTHING": 0, "READ": 1, "WRITE": 2, "RUN": 4, "FORCE_32_BITS": 0x7FFFFFFF}),
+    "State": Enumeration({"IDLE": 0, "RUNNING": 1, "STOPPED": 2}),
+    "Day": Enumeration({"MON": 1, "TUE": 2, "WED": 3, "THU": 4, "FRI": 5}),
+    "Shape": Structure(8, (Member("sides", "int", 4),), has_function_table=True),
+    "Square": Structure(8, (), bases=(("Shape", 0),)),
+    "Base": Structure(4, (Member("q", "int", 0),)),
+    "Derived": Structure(12, (Member("r", "int", 4),), virtual_bases=("Base",)),
+    "Further": Structure(16, (Member("s", "int", 8),), bases=(("Derived", 0),)),
     "IConnection": Structure(4),
     "ConnectionPtr": Structure(4, (Member("m_pInterface", "IConnection*", 0),)),
     "DerivedPtr": Structure(4, (), bases=(("ConnectionPtr", 0),)),
@@ -84,6 +92,14 @@ def u32(*values: int) -> bytes:
         ("Color", u32(77), "77 (0x4d)"),
         ("Flags", u32(5), "READ | RUN (0x5)"),
         ("Flags", u32(9), "9"),
+        ("State", u32(3), "3"),
+        ("State", u32(2), "STOPPED (2)"),
+        ("Day", u32(6), "6"),
+        ("Day", u32(5), "FRI (5)"),
+        ("Shape", u32(0x401000, 4), "{sides=4}"),
+        ("Square", u32(0x401000, 4), "{sides=4}"),
+        ("Derived", u32(0x401000, 9, 8), "{…, r=9}"),
+        ("Further", u32(0x401000, 9, 8, 7), "{{…, r=9}, s=8}"),
         ("void*", u32(0), "0"),
         ("void*", u32(0x1234), "0x00001234"),
         ("Point", u32(1, 2), "{x=1, y=2}"),
@@ -158,3 +174,32 @@ def test_structures_are_shown_to_a_limited_depth(tmp_path):
     )
     text = it.variables(it.frame(ebp=STACK, slot=STACK + 4))["v"].text
     assert text == "{a={a={a={…}, b=0}, b=0}, b=0}"
+
+
+@pytest.mark.parametrize("machine", [X86, X64])
+def test_a_value_is_made_as_far_as_it_is_shown(tmp_path, monkeypatch, machine):
+    """A structure of 864 bytes has 216 numbers in it. The text has room for about a dozen of them."""
+    made: list[str] = []
+    monkeypatch.setattr(ValueText, "_scalar", lambda *_: made.append("number") or Shown("16843009 (0x1010101)"))
+    sizes = {"A": 24, "B": 144, "C": 864}
+    inner = {"A": "int", "B": "A", "C": "B"}
+    types = {
+        name: Structure(size, tuple(Member(f"m{n}", inner[name], n * size // 6) for n in range(6)))
+        for name, size in sizes.items()
+    }
+    item = Unoptimised("v", "C", 8, Register.RBP if machine == X64 else Register.EBP)
+    memory = {STACK: b"\1" * 1024}
+    it = described(tmp_path, item, memory=memory, has_fp=True, types=types, machine=machine)
+    frame = it.frame(rbp=STACK) if machine == X64 else it.frame(ebp=STACK, slot=STACK + 4)
+    text = it.variables(frame)["v"].text
+    assert text.startswith("{m0={m0={m0=16843009 (0x1010101), m1=16843009 (0x1010101), ")
+    assert (len(text), text[-1]) == (257, "…")
+    assert 8 <= len(made) <= 13
+
+
+def test_a_structure_of_nothing_but_structures_ends_as_well(tmp_path):
+    """Nothing in it has a text of its own, so the braces count."""
+    types = {"Empty": Structure(1), "A": Structure(4, tuple(Member("x" * 100, "Empty", n) for n in range(6)))}
+    it = described(tmp_path, Unoptimised("v", "A", 8), memory={STACK: bytes(64)}, has_fp=True, types=types)
+    text = it.variables(it.frame(ebp=STACK, slot=STACK + 4))["v"].text
+    assert text == "{" + f"{'x' * 100}={{}}, " * 2 + "x" * 45 + "…"

@@ -83,6 +83,10 @@ class Memory:
 
     def read_available(self, address: int, size: int) -> bytes:
         """Return `size` bytes at `address`, or only those before the first absent page, which can be none."""
+        offset = address & _PAGE_MASK
+        if 0 < size <= PAGE_SIZE - offset:
+            only = self.page(address - offset)
+            return b"" if only is None else only[offset : offset + size]
         parts: list[bytes] = []
         have = 0
         while have < size:

@@ -60,7 +60,7 @@ def _may_hold_context(target: Target, frame: Frame, inner: Frame | None) -> bool
     `inner` is the frame that `frame` called, or None.
     """
     name = name_of(target.symbols, frame)
-    if not name.symbol or name.is_doubtful:
+    if not name.is_likely:
         return name.module.lower() == "ntdll"
     if role_of(name.symbol) in _HOLDERS or _kind(name) in _OWN_CONTEXT:
         return True

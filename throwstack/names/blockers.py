@@ -57,7 +57,8 @@ class Blocker:
     `proves_exception`: the function runs only when an exception went unhandled. `is_triage`: the stack of every thread
     is searched for addresses in the function. Blockers without `is_triage` are only recognized in the frames of a walk.
     `needs_dispatch`: without the dispatch of an exception on the stack, the function reports something else than a
-    failure of this thread, such as the hang of another one.
+    failure of this thread, such as the hang of another one. `is_linked`: the function is of a C runtime, which may be
+    linked into a program. Where a PDB of the program names it, it counts as one with `is_triage`.
     """
 
     modules: tuple[str, ...]
@@ -66,6 +67,7 @@ class Blocker:
     proves_exception: bool
     is_triage: bool
     needs_dispatch: bool = False
+    is_linked: bool = False
 
     def is_in(self, module_label: str) -> bool:
         """Say whether a module with this label (`KERNEL32`) can have the function."""
@@ -83,7 +85,10 @@ def blockers() -> tuple[Blocker, ...]:
 def _parse(line: str) -> Blocker:
     kind, symbol, modules, marks, _why = line.split("\t")
     return Blocker(
-        tuple(modules.split()), symbol, BlockerKind(kind), "proof" in marks, "triage" in marks, "dispatch" in marks
+        tuple(modules.split()),
+        symbol,
+        BlockerKind(kind),
+        *("proof" in marks, "triage" in marks, "dispatch" in marks, "linked" in marks),
     )
 
 
@@ -91,6 +96,12 @@ def _parse(line: str) -> Blocker:
 def triage_blockers() -> tuple[Blocker, ...]:
     """Return the blocking functions for which the stack of every thread is searched."""
     return tuple(blocker for blocker in blockers() if blocker.is_triage)
+
+
+@cache
+def linked_blockers() -> tuple[Blocker, ...]:
+    """Return the functions of a C runtime that is linked into a program for which stacks are searched."""
+    return tuple(blocker for blocker in blockers() if blocker.is_linked)
 
 
 @lru_cache(maxsize=1024)

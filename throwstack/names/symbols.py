@@ -9,7 +9,7 @@ function. Methods of .NET have no symbols: their names come from the runtime (`C
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -79,19 +79,17 @@ class SymbolTable:
         """Return the RVA of the symbol called `name`, or None."""
         return self._by_name.get(name)
 
+    def extent_of(self, name: str, longest: int) -> tuple[int, int] | None:  # noqa: ARG002 the table of a PDB uses them
+        """Return RVA and size, at most `longest`, of the function `name` if the table of a PDB has it; else None."""
+        return None
+
     @property
     def missing(self) -> str:
-        """Return what the table lacks that a better file of the same identity would have, in words; "" for nothing.
-
-        Only the table of a PDB may lack something.
-        """
+        """Return what the table of a PDB lacks that a better file of the same identity would have; "" for nothing."""
         return ""
 
     def frame_description(self, rva: int) -> FrameData | None:  # noqa: ARG002 the table of a PDB uses it
-        """Return the record that describes the x86 frame of the function at `rva`, or None.
-
-        Only the table of a PDB has such records.
-        """
+        """Return the record in a PDB that describes the x86 frame of the function at `rva`, or None."""
         return None
 
 
@@ -141,6 +139,11 @@ class Name:
         return bool(self.symbol) and self.certainty is Certainty.CERTAIN
 
     @property
+    def is_likely(self) -> bool:
+        """Say whether nothing speaks against the name: it may be shown. What decides about a row has to be certain."""
+        return bool(self.symbol) and not self.is_doubtful
+
+    @property
     def is_doubtful(self) -> bool:
         """Say whether the address seems to be in another function than the named one."""
         return self.certainty is Certainty.DOUBTFUL
@@ -161,7 +164,7 @@ class Name:
 class Symbols:
     """Finds the names of addresses in one address space, and the addresses of names."""
 
-    __slots__ = ("_compiled", "_fallback", "_name_outside", "_names", "_source", "_tables", "images")
+    __slots__ = ("_compiled", "_fallback", "_name_outside", "_names", "_source", "_tables", "at_hand", "images")
 
     def __init__(
         self,
@@ -171,6 +174,7 @@ class Symbols:
         fallback: SymbolSource | None = None,
         name_outside: Callable[[int], Name | None] | None = None,
         compiled: CompiledMethods | None = None,
+        at_hand: SymbolSource | None = None,
     ) -> None:
         """`images` are the images whose addresses are named.
 
@@ -178,12 +182,14 @@ class Symbols:
         `source` returns (`first_of` joins several sources), the image's exports in memory, and the one that `fallback`
         returns (the exports in the image's file). The table that is used for an image is remembered. `name_outside`
         names addresses outside all images. `compiled` knows the methods of .NET in images, whose names come first.
+        `at_hand` returns the table of an image's PDB if it costs little to get.
         """
         self.images = images
         self._source = source
         self._fallback = fallback
         self._name_outside = name_outside
         self._compiled = compiled
+        self.at_hand = at_hand
         self._tables: dict[int, SymbolTable] = {}
         self._names: dict[tuple[int, bool], tuple[Name, ...]] = {}
 
@@ -302,22 +308,24 @@ class Symbols:
         return None if image is None or found is None or found.rva is None else image.base + found.rva
 
     def find(self, name: str) -> Iterator[tuple[Image, int]]:
-        """Yield each image that has a symbol `name`, and the symbol's address.
-
-        A name that is exported is found even if a PDB calls the function by another name.
-        """
+        """Yield each image that has a symbol `name`, or exports it under that name, and the symbol's address."""
         for image in self.images:
             rva = self.rva_of(image, name)
             if rva is not None:
                 yield image, image.base + rva
 
     def rva_of(self, image: Image, name: str) -> int | None:
-        """Return the RVA of the symbol `name` of `image`, or None.
+        """Return the RVA of the symbol `name` of `image`, or None."""
+        return self.rvas_of(image, (name,))[0]
 
-        Exports are asked first because that is cheap: they are parsed once for all processes that have the DLL.
-        """
-        rva = export_table(image).rva_of(name)
-        return rva if rva is not None else self.table(image).rva_of(name)
+    def rvas_of(self, image: Image, names: Sequence[str]) -> list[int | None]:
+        """Return the RVA of each name, or None. Exports are asked first: they are parsed once for all processes."""
+        exports = export_table(image)
+        found = [exports.rva_of(name) for name in names]
+        table = self.table(image) if None in found else exports
+        if table is exports:
+            return found
+        return [table.rva_of(name) if rva is None else rva for name, rva in zip(names, found, strict=True)]
 
 
 def _locate(image: Image, table: SymbolTable, rva: int) -> tuple[LocatedFunction, ...]:

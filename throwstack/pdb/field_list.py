@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from throwstack.pdb.codeview import BadRecord, number, string, unpack
@@ -20,6 +21,8 @@ _PADDING = 0xF0
 _ATTRIBUTED = struct.Struct("<HHI")
 _KIND = struct.Struct("<H")
 _BASE, _INTERFACE = 0x1400, 0x151A
+_VIRTUAL_BASE = 0x1401
+_FUNCTION_TABLE = 0x1409
 _INDEX = 0x1404
 _ENUMERATOR = 0x1502
 _MEMBER = 0x150D
@@ -38,9 +41,9 @@ class _Form(NamedTuple):
 _FORMS = {
     _BASE: _Form(8, 1, has_name=False),
     _INTERFACE: _Form(8, 1, has_name=False),
-    0x1401: _Form(12, 2, has_name=False),  # a virtual base class
-    0x1402: _Form(12, 2, has_name=False),  # one of a base class
-    0x1409: _Form(8, 0, has_name=False),  # the pointer to the table of virtual functions
+    _VIRTUAL_BASE: _Form(12, 2, has_name=False),
+    0x1402: _Form(12, 2, has_name=False),  # a virtual base class of a base class
+    _FUNCTION_TABLE: _Form(8, 0, has_name=False),  # the pointer to the table of virtual functions
     0x140A: _Form(8, 0, has_name=False),  # a friend class
     0x140C: _Form(12, 0, has_name=False),  # such a pointer that is not at offset 0
     _ENUMERATOR: _Form(4, 1, has_name=True),
@@ -58,19 +61,56 @@ ReadList = Callable[[int], bytes]
 """Returns the body of the LF_FIELDLIST record with a number, b"" if there is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a structure is made of: base classes and data members, and what has no place that is known beforehand.
+
+    A virtual base class is where a table in the image says, other in each class that is derived further. A structure
+    whose virtual functions begin with it has a pointer to their table, which is no member.
+    """
+
+    fields: tuple[Field, ...]
+    has_virtual_bases: bool
+    has_function_table: bool
+
+
 def members(read: ReadList, first: int) -> Iterator[Field]:
     """Yield the base classes and data members of the list with the number `first`.
 
     A member before the beginning of its structure is damage, and left out.
     """
     for kind, data, at in _entries(read, first):
-        if kind not in (_BASE, _INTERFACE, _MEMBER):
-            continue
-        offset, following = number(data, at + 8)
-        if offset < 0:
-            continue
-        name = (string(data, following)[0] or "<unnamed>") if kind == _MEMBER else ""
-        yield Field(name, unpack(_ATTRIBUTED, data, at)[2], offset)
+        found = _field(kind, data, at)
+        if found is not None:
+            yield found
+
+
+def outline(read: ReadList, first: int, most: int) -> Outline:
+    """Return what a structure is made of, with its first `most` fields.
+
+    Compilers write what is not a member before the members. So nothing after the first `most` is looked at.
+    """
+    fields: list[Field] = []
+    kinds: set[int] = set()
+    for kind, data, at in _entries(read, first):
+        found = _field(kind, data, at)
+        kinds.add(kind)
+        if found is not None:
+            fields.append(found)
+        if len(fields) >= most:
+            break
+    return Outline(tuple(fields), _VIRTUAL_BASE in kinds, _FUNCTION_TABLE in kinds)
+
+
+def _field(kind: int, data: bytes, at: int) -> Field | None:
+    """Return the base class or data member that is the entry at `at` of `data`, or None if it is something else."""
+    if kind not in (_BASE, _INTERFACE, _MEMBER):
+        return None
+    offset, following = number(data, at + 8)
+    if offset < 0:
+        return None
+    name = (string(data, following)[0] or "<unnamed>") if kind == _MEMBER else ""
+    return Field(name, unpack(_ATTRIBUTED, data, at)[2], offset)
 
 
 def enumerators(read: ReadList, first: int) -> Iterator[tuple[str, int]]:

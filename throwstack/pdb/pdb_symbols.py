@@ -19,6 +19,9 @@ from throwstack.pdb.pdb_file import PdbFile, PdbKind
 from throwstack.pdb.pdb_identity import check_pdb, identity_of
 from throwstack.pdb.pdb_table import PdbTable
 
+_MAX_OPEN = 256
+"""How many PDBs may be open before those that only may be of use are left alone. A process may open some 500 files."""
+
 
 class PdbSymbols:
     """A `SymbolSource` and `FrameDataSource` that finds the PDBs of images along a symbol path."""
@@ -37,10 +40,12 @@ class PdbSymbols:
         `max_size` bytes is refused.
         """
         self._path = path
+        self._directories = SymbolPath(path.elements, say=lambda _: None)  # says nothing of files that nobody asked for
         self._say = say
         self._identify = identify
         self._max_size = max_size
         self._tables: dict[PdbIdentity, PdbTable | None] = {}
+        self._not_at_hand: set[PdbIdentity] = set()
 
     def __call__(self, image: Image) -> PdbTable | None:
         """Return the symbols of the PDB of `image`, or None if there is none that can be read."""
@@ -50,7 +55,25 @@ class PdbSymbols:
         if identity is None:
             return None
         if identity not in self._tables:
-            self._tables[identity] = self._open(identity)
+            self._tables[identity] = self._open(identity, self._path)
+        return self._tables[identity]
+
+    def at_hand(self, image: Image) -> PdbTable | None:
+        """Return the symbols of the PDB of `image` if it is in a directory of the path, and nothing is said otherwise.
+
+        No server is asked. The result is None, too, if a great many PDBs are open already.
+        """
+        identity = image.pdb
+        if identity is None or identity in self._not_at_hand:
+            return None
+        if identity not in self._tables:
+            if len(self._tables) >= _MAX_OPEN:
+                return None
+            table = self._open(identity, self._directories)
+            if table is None:
+                self._not_at_hand.add(identity)
+                return None
+            self._tables[identity] = table
         return self._tables[identity]
 
     def frame_data(self, image: Image, rva: int) -> FrameData | None:
@@ -64,9 +87,10 @@ class PdbSymbols:
             if table is not None:
                 table.pdb.close()
         self._tables.clear()
+        self._not_at_hand.clear()
 
-    def _open(self, identity: PdbIdentity) -> PdbTable | None:
-        path = self._path.find(identity, lambda candidate: check_pdb(candidate, identity, self._max_size))
+    def _open(self, identity: PdbIdentity, along: SymbolPath) -> PdbTable | None:
+        path = along.find(identity, lambda candidate: check_pdb(candidate, identity, self._max_size))
         if path is None:
             return None
         try:

@@ -23,6 +23,7 @@ from throwstack.pdb.pdb_frames import PdbFrames
 from throwstack.pdb.plain_names import plain_name
 from throwstack.pdb.remembered import Remembered
 from throwstack.pdb.signatures import Signatures
+from throwstack.pdb.time_limit import ValuesGivenUp
 from throwstack.pdb.variable_model import FunctionSymbol, Scope, ScopeKind
 
 _DRIVE_INSIDE = re.compile(r"^.*[\\/](?=[A-Za-z]:[\\/])")
@@ -46,7 +47,18 @@ Answer = TypeVar("Answer")
 class PdbTable(SymbolTable):
     """The symbols of one PDB. Where the PDB is damaged it has none, and says so once."""
 
-    __slots__ = ("_frames", "_is_damaged", "_located", "_named", "_say", "_signatures", "details", "pdb")
+    __slots__ = (
+        "_extents",
+        "_frames",
+        "_is_damaged",
+        "_is_given_up",
+        "_located",
+        "_named",
+        "_say",
+        "_signatures",
+        "details",
+        "pdb",
+    )
 
     def __init__(self, pdb: PdbFile, say: Say) -> None:
         """`pdb` is open as long as the table is used. `say` is called with a message if it is damaged.
@@ -57,12 +69,14 @@ class PdbTable(SymbolTable):
         self.pdb = pdb
         self._say = say
         self._is_damaged = False
+        self._is_given_up = False
         frames, fpo = (pdb.dbi.debug_stream(purpose) for purpose in (DebugStream.FRAME_DATA, DebugStream.FPO))
         self._frames = PdbFrames(frames, fpo, pdb.names.at, pdb.omap)
         self._signatures = Signatures(pdb.types, pdb.ids, Arch.X86 if pdb.dbi.machine == X86 else Arch.X64)
         self.details = FunctionDetails(pdb.types, self._signatures, self._body_at, pdb.rva_at)
         """The functions with their variables."""
         self._named = Remembered[str, list[int]](_MAX_NAMED, lambda found: 40 * len(found))
+        self._extents = Remembered[tuple[str, int], list[tuple[int, int]]](_MAX_NAMED, len)
         self._located = Remembered[int, tuple[LocatedFunction, ...]](_MAX_LOCATED, _size_of)
 
     def __len__(self) -> int:
@@ -92,6 +106,25 @@ class PdbTable(SymbolTable):
         """Return the RVA of the function called `name`, or None. If there are several, the first is returned."""
         return next(iter(self.rvas_of(name)), None)
 
+    def extent_of(self, name: str, longest: int) -> tuple[int, int] | None:
+        """Return RVA and size, at most `longest`, of the function called `name`; None if there is none.
+
+        It ends where the next function begins.
+        """
+        found = self._extents.get((name, longest), lambda _: self._extent_of(name, longest))
+        return found[0] if found else None
+
+    def _extent_of(self, name: str, longest: int) -> list[tuple[int, int]]:
+        start = self.rva_of(name)
+        if start is None:
+            return []
+        inside, outside = 0, longest
+        while outside - inside > 1:
+            middle = (inside + outside) // 2
+            found = self.nearest(start + middle)
+            inside, outside = (middle, outside) if found is None or found[1] <= start else (inside, middle)
+        return [(start, outside)]
+
     def rvas_of(self, name: str) -> list[int]:
         """Return the RVAs of all functions called `name`, in order."""
         return self._named.get(name, lambda name: self._ask(lambda: self.pdb.rvas_of(name), []))
@@ -116,6 +149,12 @@ class PdbTable(SymbolTable):
         if not self._is_damaged:
             self._is_damaged = True
             self._say(str(error))
+
+    def values_given_up(self, error: ValuesGivenUp) -> None:
+        """Say that frames lack the values of their variables, if that was not said yet."""
+        if not self._is_given_up:
+            self._is_given_up = True
+            self._say(f"{self.pdb.msf.path}: {error}")
 
     def _ask(self, question: Callable[[], Answer], otherwise: Answer) -> Answer:
         """Return the answer to a question to the PDB; `otherwise` if it is damaged or took too much time already."""

@@ -29,7 +29,11 @@ from throwstack.pdb.type_stream import TypeRecord
 _LF_ARGLIST = 0x1201
 _MAX_PARAMETERS = 256
 _FORWARD, _UNIQUE = 0x80, 0x200
-_POINTER_64 = 0xC
+_POINTER_SIZES = {0xA: 4, 0xC: 8}
+"""Of a pointer by its kind: 32-bit and 64-bit. Only for pointers to members is there more to know.
+
+Of the reference by which a structure is passed, clang 19 writes the size of the structure in the field for the size.
+"""
 _FORMS = tuple(PointerForm)
 _U32 = struct.Struct("<I")
 U32_U32 = struct.Struct("<II")
@@ -77,8 +81,11 @@ def _pointer(data: bytes) -> Type:
     if form >= len(_FORMS):
         message = f"a pointer of kind {form}"
         raise BadRecord(message)
-    size = traits >> 13 & 0x3F or (8 if traits & 0x1F == _POINTER_64 else 4)
-    pointer = Pointer(target, size, _FORMS[form], bool(traits & 0x400), bool(traits & 0x200))
+    pointer = Pointer(target, 0, _FORMS[form], bool(traits & 0x400), bool(traits & 0x200))
+    size = _POINTER_SIZES.get(traits & 0x1F, 0)
+    if pointer.is_to_member or not size:
+        size = traits >> 13 & 0x3F or size or 4
+    pointer = replace(pointer, size=size)
     return replace(pointer, owner=unpack(_U32, data, 8)[0]) if pointer.is_to_member else pointer
 
 

@@ -16,7 +16,8 @@ from itertools import islice
 
 from throwstack.pdb.basic_types import NULLPTR, basic_type
 from throwstack.pdb.codeview import BadRecord
-from throwstack.pdb.field_list import enumerators, members
+from throwstack.pdb.field_list import Outline, enumerators, members, outline
+from throwstack.pdb.time_limit import values_time
 from throwstack.pdb.type_model import Array, BitField, Enumeration, Field, Modified, Structure, Type, UnknownType
 from throwstack.pdb.type_records import read_type
 from throwstack.pdb.type_sameness import Sameness
@@ -38,6 +39,8 @@ class Types:
         self._known: dict[int, Type] = {}
         self._whole: dict[Structure | Enumeration, Type] = {}
         """What is named alike is looked for once, also if many records name it."""
+        self.values_time = values_time()
+        """Runs while values are made; then what reads types may raise `ValuesGivenUp`."""
 
     def type(self, index: int) -> Type:
         """Return the type with the number `index`."""
@@ -114,11 +117,16 @@ class Types:
         """Yield the base classes and data members of a structure in the order of the PDB."""
         return members(self._field_list, structure.fields)
 
+    def outline(self, structure: Structure, most: int) -> Outline:
+        """Return what a structure is made of, with its first `most` base classes and data members."""
+        return outline(self._field_list, structure.fields, most)
+
     def enumerators(self, enumeration: Enumeration) -> Iterator[tuple[str, int]]:
         """Yield the names of an enumeration and their values."""
         return enumerators(self._field_list, enumeration.fields)
 
     def _field_list(self, index: int) -> bytes:
+        self.values_time.check_inside()
         record = self._stream.record(index)
         return record[1] if record is not None and record[0] == _LF_FIELDLIST else b""
 

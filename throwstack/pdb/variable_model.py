@@ -109,9 +109,9 @@ class FunctionSymbol:
     `type` is the number of its type, in the id stream if `has_id` is True. `body` is the offset in its section from
     which its prologue is over. `has_frame_pointer` says whether ebp is the frame pointer of an x86 function, and
     `frame_flags` are the flags of S_FRAMEPROC. `has_ranges` says whether a variable of the function has places that
-    hold for a range of code, and `has_optimised_details` whether the record says that places are given as for
-    optimised code. `has_frame` is False only if the record says that the function has neither locals nor saved
-    registers on the stack.
+    hold for a range of code, and `has_registers` whether one of those is in a register, or has a part of a variable.
+    `has_optimised_details` says whether the record says that places are given as for optimised code. `has_frame` is
+    False only if the record says that the function has neither locals nor saved registers on the stack.
     """
 
     name: str
@@ -124,6 +124,7 @@ class FunctionSymbol:
     has_ranges: bool = False
     has_optimised_details: bool = False
     has_frame: bool = True
+    has_registers: bool = False
 
     @property
     def is_optimised(self) -> bool:
@@ -133,6 +134,16 @@ class FunctionSymbol:
         there are details of optimised code. clang says that of every function.
         """
         return bool(self.frame_flags & 0x100000) or self.has_optimised_details
+
+    @property
+    def has_handlers(self) -> bool:
+        """Say whether the function handles exceptions, of C++ or of the system."""
+        return bool(self.frame_flags & 0x50)
+
+    @property
+    def keeps_places(self) -> bool:
+        """Say whether each variable with ranges is at one place on the stack for good: nothing was optimised."""
+        return not (self.frame_flags & 0x100000 or self.has_registers)
 
     def base(self, *, of_parameter: bool) -> int:
         """Return which register the base of the frame is in for variables or parameters: 0 to 3, see S_FRAMEPROC."""

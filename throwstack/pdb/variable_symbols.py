@@ -12,7 +12,7 @@ are left out.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from throwstack.pdb.codeview import BadRecord, Record, number, records, string, unpack
@@ -43,6 +43,7 @@ _MAX_VARIABLES = 4096
 _MAX_RECORDS = 1 << 16
 _MAX_LOCATIONS = 256
 _MAX_GAPS = 256
+_OF_FRAME = (LocationKind.REGISTER, LocationKind.BY_REGISTER, LocationKind.BY_FRAME_POINTER)
 _INTERNAL = ("__$", "$")
 """How the names begin of what the compiler adds: `__$ReturnUdt`, `__$ArrayPad$`."""
 
@@ -77,7 +78,8 @@ def function_symbol(body: bytes) -> FunctionSymbol | None:
     reader = _Reader(body, function)
     reader.read(head.end)
     scope = function.closed()
-    kept = tuple(one for one in scope.variables if one.has_ranges or one.name not in reader.ranged)
+    own = {one.name for inner in _without_inlined(scope) for one in inner.variables if one.has_ranges}
+    kept = tuple(one for one in scope.variables if not (_is_on_the_stack(one) and one.name in own))
     return FunctionSymbol(
         string(body[: head.end], 39)[0],
         index,
@@ -89,7 +91,21 @@ def function_symbol(body: bytes) -> FunctionSymbol | None:
         has_ranges=bool(reader.ranged),
         has_optimised_details=bool(traits & _HAS_OPTIMISED_DETAILS),
         has_frame=reader.frame_bytes != 0,
+        has_registers=reader.has_registers,
     )
+
+
+def _without_inlined(scope: Scope) -> Iterator[Scope]:
+    """Yield the scope of a function, and its blocks."""
+    yield scope
+    for inner in scope.scopes:
+        if inner.kind is ScopeKind.BLOCK:
+            yield from _without_inlined(inner)
+
+
+def _is_on_the_stack(variable: VariableSymbol) -> bool:
+    """Say whether a variable has one place for the whole function, which is in its frame or in a register."""
+    return not variable.has_ranges and any(place.kind in _OF_FRAME for place in variable.locations)
 
 
 class _Reader:
@@ -101,6 +117,8 @@ class _Reader:
         self._left = _MAX_VARIABLES
         self.ranged: set[str] = set()
         """The names of variables that have places with ranges of code."""
+        self.has_registers = False
+        """Whether a variable has a place in a register for a range of code, or is in several places by its parts."""
         self.frame_flags = 0
         """The flags of S_FRAMEPROC, 0 if it is absent."""
         self.frame_bytes: int | None = None
@@ -148,6 +166,7 @@ class _Reader:
     def _add_location(self, location: Location) -> None:
         variables = self._open[-1].variables
         if variables and variables[-1].has_ranges and len(variables[-1].locations) < _MAX_LOCATIONS:
+            self.has_registers |= location.kind is LocationKind.REGISTER or location.part is not None
             variables[-1] = replace(variables[-1], locations=(*variables[-1].locations, location))
 
 

@@ -200,9 +200,10 @@ def frame_reports(
                 scopes = frame_variables(target, frame, inner, len(names), is_doubtful=is_doubtful)
         for position, name in enumerate(names):
             notes: list[str] = []
-            extra = _Extra(variables=scopes[position] if scopes else ())
+            extra = _Extra(variables=scopes[position].variables if scopes else ())
             with Guard(problems.append):
                 notes += folded_note(name.others)
+                notes += _left_out_note(scopes[position].left_out if scopes else 0)
                 if not name.is_inline:
                     notes += filter(None, (frame.note, substitute_note(frame, target.images, substitutes)))
                     extra.args = arguments(target, frame)
@@ -302,6 +303,11 @@ def folded_note(others: Sequence[str]) -> list[str]:
         return []
     more = f" and {len(others) - _MAX_SHOWN} more" if len(others) > _MAX_SHOWN else ""
     return [f"same code as {', '.join(others[:_MAX_SHOWN])}{more}"]
+
+
+def _left_out_note(count: int) -> list[str]:
+    """Return the note on `count` variables of a function that are not shown, nothing if all are."""
+    return [f"{count} more variables are left out"] if count > 1 else ["1 more variable is left out"] * count
 
 
 def _registers(target: Target, frame: Frame, context: Context | None) -> tuple[dict[str, Hexadecimal], str]:

@@ -44,10 +44,14 @@ class Beyond:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """How far a walk is proven: to the stack address `reached`. `ending` says why not further; "" if all of it is."""
+    """How far a walk is proven: to the stack address `reached`. `ending` says why not further; "" if all of it is.
+
+    `is_whole` is True if nothing is doubtful but the frame pointer of the innermost frame, which is outside the images.
+    """
 
     reached: int
     ending: str = ""
+    is_whole: bool = False
 
 
 class BeyondWalk:
@@ -68,11 +72,12 @@ class BeyondWalk:
         no word further out may lead into the dispatcher or a blocking function.
         """
         frames = walk.frames
-        guess = self._first_guess(frames, stack)
+        guess, is_at_base = self._first_guess(frames, stack), walk.is_complete or ends_at_base(walk, stack)
         if guess is not None:
-            return Proven(frames[max(guess - 1, 0)].sp, f"{start} is a guess from {frames[guess].ip:#x} on")
+            is_whole = is_at_base and first_guess(self._target, frames) is None
+            return Proven(frames[max(guess - 1, 0)].sp, f"{start} is a guess from {frames[guess].ip:#x} on", is_whole)
         reached = frames[-1].sp if frames else 0
-        if not walk.is_complete and not ends_at_base(walk, stack):
+        if not is_at_base:
             return Proven(reached, f"{start} ended early: {walk.end.in_words(walk.detail)}")
         base = stack.bounds.base
         if not frames or base - reached > NEAR_BASE:  # on a stack that is a fiber's the difference is negative
@@ -249,9 +254,10 @@ class BeyondWalk:
         KiUserExceptionDispatcher was overwritten, and nothing but this word shows that an exception is being
         dispatched. It is not said of walks that had to guess or found nothing to guess from, as those of x86 programs
         without a PDB and of code without unwind data do on sound memory. In ntdll, where threads wait, the return
-        address is always found on sound memory.
+        address is always found on sound memory. Nor is it said of threads that wait in a stub outside the images, as
+        programs with hooks do: no word was lost, and those of frames that may have been jumped over were looked at.
         """
-        if walk is None:
+        if walk is None or proven.is_whole:
             return ""
         if walk.end is End.NO_RETURN_ADDRESS:
             ips = [frame.ip for frame in walk.frames]

@@ -203,7 +203,7 @@ class _Between:
         the registration that the dispatcher keeps while it asks a handler, or all frames need names.
         """
         is_live = not self._may_be_far or Route.REGISTRATION in self._outer.routes
-        has_names = all(name.symbol and not name.is_doubtful for name in self._named)
+        has_names = all(name.is_likely for name in self._named)
         return (is_live or has_names) and self._is_asking()
 
     def _is_asking(self) -> bool:
@@ -230,7 +230,7 @@ class _Between:
         is_certain = self._is_whole and self._first_guess == len(self._named)
         for name in self._named[depth:]:
             is_machinery = _is_machinery(name)
-            if not is_machinery and name.symbol and not name.is_doubtful:
+            if not is_machinery and name.is_likely:
                 return False
             is_certain &= is_machinery
         self.may_show_end |= not is_certain

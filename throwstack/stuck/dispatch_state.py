@@ -66,7 +66,7 @@ class _Step:
 
     @property
     def pair(self) -> tuple[str, str]:
-        return self.name.module, self.name.symbol if _is_likely(self.name) else ""
+        return self.name.module, self.name.symbol if self.name.is_likely else ""
 
 
 def dispatch_state(target: Target, frames: Sequence[Frame], exception: SavedException) -> DispatchState:
@@ -90,16 +90,11 @@ def _steps(target: Target, frames: Sequence[Frame], exception: SavedException) -
     steps = []
     for frame in reversed(frames):
         name = name_of(target.symbols, frame)
-        role = role_of(name.symbol) if _is_likely(name) else None
+        role = role_of(name.symbol) if name.is_likely else None
         if role is None and name.module.lower() == "ntdll" and runs_handler(target, frame, exception):
             role = DispatchRole.RUNS_HANDLER
         steps.append(_Step(name, role))
     return steps
-
-
-def _is_likely(name: Name) -> bool:
-    """Say whether a name may be used in words. What decides whether there is a row needs a name that is certain."""
-    return bool(name.symbol) and not name.is_doubtful
 
 
 def _second_chance(steps: Sequence[_Step]) -> DispatchState | None:
@@ -157,7 +152,7 @@ def _owner(name: Name, named: re.Match[str] | None) -> str:
     """Return the function that a filter is of. `named` is the match of the filter's own name, if it has one."""
     if named is not None:
         return f"{name.module}!{named['owner'] or named['mangled']}"
-    is_known = _is_likely(name) and name.kind is not SymbolKind.EXPORT and name.symbol
+    is_known = name.is_likely and name.kind is not SymbolKind.EXPORT
     return f"{name.module}!{name.symbol}" if is_known else ""
 
 
@@ -184,6 +179,6 @@ def _blocked_in(steps: Sequence[_Step]) -> tuple[str, str]:
 
 def _shown(step: _Step) -> tuple[str, str]:
     name = step.name
-    if name.symbol and _is_likely(name):
+    if name.is_likely:
         return name.module, name.symbol
     return (name.module, f"+{name.offset:#x}") if name.module else ("", f"{name.address:#x}")

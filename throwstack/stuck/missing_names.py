@@ -81,14 +81,15 @@ def _lacks_base(symbols: Symbols) -> bool:
     return _STUB.match(_code_of_filter(symbols, kernel32)) is not None
 
 
-def missing_names(symbols: Symbols) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def missing_names(symbols: Symbols, *, may_lack_filter: bool = True) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the labels of modules that have no names at all, and reasons why other modules may lack some names.
 
-    Only modules that can have functions in which stuck threads wait are examined.
+    Only modules that can have functions in which stuck threads wait are examined. `may_lack_filter` is False if
+    `without_filter` is known to find nothing.
     """
     nameless: list[str] = []
     reasons: list[str] = []
-    lacking = without_filter(symbols)
+    lacking = without_filter(symbols) if may_lack_filter else ()
     if _lacks_base(symbols):
         reasons.append(f"no module is called KERNELBASE, to which {_FILTER.symbol} of kernel32 leads")
     for image in symbols.images:

@@ -9,16 +9,17 @@ ntdll's names could be read, a CONTEXT on the stack is enough.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 
 from throwstack.core.stack_words import CodeRanges, pages_between
 from throwstack.core.stop import Stop
 from throwstack.dispatch.context_scan import context_offsets
 from throwstack.dispatch.fast_fail import fast_fail_at
 from throwstack.images.image import Image
-from throwstack.names.blockers import triage_blockers_in
+from throwstack.names.blockers import linked_blockers, triage_blockers_in
 from throwstack.names.dispatch_functions import DISPATCHERS_MODULE, DispatchRole, role_of, searched_in
 from throwstack.names.symbols import Name, export_table
 from throwstack.unwind.target import Target, ThreadStack, current_stack
@@ -26,6 +27,8 @@ from throwstack.unwind.target import Target, ThreadStack, current_stack
 MAX_FUNCTION = 0x4000
 """How far from its start, at most, an address is taken to be in a function, if nothing says for certain that it is."""
 _SEARCHED_CODE, _CALL = 0x80, b"\xe8"
+_OF_WINDOWS = re.compile(r"\\(windows|winnt)\\", re.IGNORECASE)
+_MAX_PROGRAM_IMAGES = 256
 
 
 def may_be_in_function(name: Name) -> bool:
@@ -59,7 +62,8 @@ class Suspects:
         dispatch = list(_dispatch_ranges(target))
         self.dispatch = CodeRanges(dispatch, target.arch.pointer_size)
         """The code ranges of the dispatcher's functions."""
-        self.ranges = CodeRanges(chain(_blocking_ranges(target), dispatch), target.arch.pointer_size)
+        blocking = chain(_blocking_ranges(target), _linked_ranges(target))
+        self.ranges = CodeRanges(chain(blocking, dispatch), target.arch.pointer_size)
         """These, and the code ranges of the blocking functions."""
         self._is_ntdll_unnamed = _is_ntdll_unnamed(target)
         self._extents: dict[tuple[int, int], tuple[int, int]] = {}
@@ -128,17 +132,39 @@ def _is_ntdll_unnamed(target: Target) -> bool:
 def _blocking_ranges(target: Target) -> Iterator[tuple[int, int]]:
     """Yield (first, last) address inside each blocking function of the target's modules."""
     for image in target.images:
-        for blocker in triage_blockers_in(image.module.label):
-            rva = target.symbols.rva_of(image, blocker.symbol)
+        blockers = triage_blockers_in(image.module.label)
+        if not blockers:
+            continue
+        found = zip(blockers, target.symbols.rvas_of(image, [one.symbol for one in blockers]), strict=True)
+        for blocker, rva in found:
             if rva is not None:
                 yield from _range(target, image, rva, _longest(image, rva, has_parts=blocker.proves_exception))
+
+
+def _linked_ranges(target: Target) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) address inside each function of a C runtime that is linked into a module of the program.
+
+    Only a PDB names such a function. To look for the PDBs of all programs on servers would take long and tell the
+    servers much, so that this is done for PDBs that are in a directory of the symbol path.
+    """
+    pdb_of = target.symbols.at_hand
+    if pdb_of is None:
+        return
+    program = (image for image in target.images if not _OF_WINDOWS.search(image.module.path))
+    for image in islice(program, _MAX_PROGRAM_IMAGES):
+        table = pdb_of(image)
+        if table is not None:
+            extents = (table.extent_of(blocker.symbol, MAX_FUNCTION) for blocker in linked_blockers())
+            yield from chain.from_iterable(_range(target, image, *extent) for extent in extents if extent is not None)
 
 
 def _dispatch_ranges(target: Target) -> Iterator[tuple[int, int]]:
     """Yield (first, last) address inside each of the dispatcher's functions in the target's modules."""
     for image in target.images:
-        for symbol in searched_in(image.module.label):
-            rva = target.symbols.rva_of(image, symbol)
+        symbols = searched_in(image.module.label)
+        if not symbols:
+            continue
+        for symbol, rva in zip(symbols, target.symbols.rvas_of(image, symbols), strict=True):
             if rva is None:
                 continue
             yield from _range(target, image, rva, _longest(image, rva, has_parts=False))

@@ -61,7 +61,9 @@ class Triage:
         are stacks of other processes, too, that need no walk.
         """
         self._target = target
-        for image in without_filter(target.symbols):
+        lacking = without_filter(target.symbols)
+        self._may_lack_filter = bool(lacking)
+        for image in lacking:
             target.symbols.distrust(image)
         self._suspects = Suspects(target)
         self._evidence = WalkEvidence(target, handled=handled)
@@ -72,7 +74,7 @@ class Triage:
     @cached_property
     def missing_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the modules and reasons that `throwstack.stuck.missing_names` gives for the process."""
-        return missing_names(self._target.symbols)
+        return missing_names(self._target.symbols, may_lack_filter=self._may_lack_filter)
 
     def look_at(self, stack: ThreadStack) -> FirstLook:
         """Make the cheap test of the thread with this stack. The thread's budgets of work begin here."""

@@ -23,7 +23,7 @@ from throwstack.exceptions.debugger_signals import is_debugger_signal
 from throwstack.names.blockers import Blocker, blocked_in, blocker_named
 from throwstack.names.dispatch_functions import IN_DISPATCH, DispatchRole, role_of
 from throwstack.names.frame_names import name_of
-from throwstack.names.symbols import Name
+from throwstack.names.symbols import Name, SymbolKind
 from throwstack.stuck.dispatch_state import DispatchState, dispatch_state, handled_state
 from throwstack.stuck.error_box import unknown_box, without_own_boxes
 from throwstack.stuck.explaining import explaining
@@ -228,8 +228,12 @@ class WalkEvidence:
         doubtful name is None. On x86 a name is doubtful merely because the address is far from the symbol, and
         UnhandledExceptionFilter is long: on Windows XP its call of ReportFault returns to +0x55b. So on x86 a doubtful
         name is accepted if its function proves an exception, that is, runs only if one went unhandled.
+
+        A function of a C runtime that is linked into a program counts as one of triage if a PDB names it for certain.
         """
         blocker = blocker_named(name.module, name.symbol) if may_be_in_function(name) else None
+        if blocker is not None and blocker.is_linked and name.is_certain and name.kind is SymbolKind.PDB:
+            return replace(blocker, is_triage=True)
         if blocker is None or not name.is_doubtful:
             return blocker
         return None if self._target.arch.facts.has_function_table or not blocker.proves_exception else blocker

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 
 from throwstack.core.frames import Frame
 from throwstack.core.memory import Memory
-from throwstack.core.registers import SP, Arch
+from throwstack.core.registers import BP, SP, Arch
 from throwstack.names.frame_records import FrameData
 from throwstack.pdb.register_numbers import EBP, VFRAME, general_register, register_name
 from throwstack.unwind.x86.frame_data import ProgramError, run_program
@@ -31,6 +31,7 @@ _BASES = {
     Arch.X64: {1: 335, 2: 334, 3: 341},  # rsp, rbp, r13
     Arch.X86: {1: VFRAME, 2: EBP, 3: 20},  # ebx
 }
+_NO_BASE = "ebp is not the base of the frame here"
 _NO_FRAME_DATA = "the symbols have no frame data for this code"
 
 
@@ -45,10 +46,14 @@ class FrameRegisters:
         inner: Frame | None,
         frame_data: FrameData | None,
         changing: frozenset[int],
+        *,
+        is_handler: bool = False,
     ) -> None:
         """`inner` is the frame that `frame` has called, or None. `frame_data` is the record of the code in `frame`.
 
-        `changing` are the registers that the instruction where `frame` was interrupted may have changed.
+        `changing` are the registers that the instruction where `frame` was interrupted may have changed. `is_handler`
+        says that the frame is that of a part of an x64 function which the runtime calls, say a catch block. Only rbp is
+        then as in the function: the part loads it first. A PDB does not say that the others are not.
         """
         self._arch = arch
         self._memory = memory
@@ -56,6 +61,7 @@ class FrameRegisters:
         self._inner = inner
         self._frame_data = frame_data
         self._changing = changing
+        self._is_handler = is_handler
 
     def bytes_of(self, number: int) -> bytes:
         """Return the bytes of the register with CodeView's `number`."""
@@ -77,6 +83,23 @@ class FrameRegisters:
             raise NotShown(reason)
         return self._general(part.gpr, part.name)
 
+    def frame_base(self, number: int) -> int:
+        """Return the address in the register `number`, from which the places in the frame count.
+
+        ebp has it only while the function has a frame. clang builds the frame of an x86 function in the branch
+        that needs one; in the others, and after `pop ebp`, ebp is that of the caller, which is above the return
+        address. A function that aligns its stack has a copy of the return address above the saved ebp.
+        """
+        base, slot = self.address_in(number), self._frame.return_slot
+        if number == EBP and (slot is None or (base + 4 != slot and not self._is_copy(base + 4, slot))):
+            raise NotShown(_NO_BASE)
+        return base
+
+    def to_slot(self, address: int) -> int | None:
+        """Return how far `address` is above that of the function's return address; None if that is not known."""
+        slot = self._frame.return_slot
+        return None if slot is None or self._is_handler else address - slot
+
     def frame_pointer(self, *, has_ebp: bool) -> int:
         """Return the address from which S_BPREL32 counts: the virtual frame if there is frame data for the code.
 
@@ -94,8 +117,7 @@ class FrameRegisters:
         if has_ebp:
             value = self._frame.registers.bp
             if value is None or slot is None or value + 4 != slot:
-                reason = "ebp is not the base of the frame here"
-                raise NotShown(reason)
+                raise NotShown(_NO_BASE)
             return value
         if data is None or slot is None:
             raise NotShown(_NO_FRAME_DATA)
@@ -114,7 +136,17 @@ class FrameRegisters:
         slot = self._frame.return_slot
         return self._arch is Arch.X86 and slot is not None and address > slot
 
+    def _is_copy(self, address: int, slot: int) -> bool:
+        """Say whether the word at `address`, below the return address at `slot`, is the same."""
+        if not self._frame.sp < address < slot:
+            return False
+        words = [self._memory.read_available(at, 4) for at in (address, slot)]
+        return words[0] == words[1] and len(words[0]) == 4
+
     def _general(self, gpr: int, name: str) -> int:
+        if self._is_handler and gpr != BP:
+            reason = f"in {name}, which is not that of the function in its handler"
+            raise NotShown(reason)
         if gpr == SP:
             return self._stack_pointer()
         if not self._frame.is_interrupted and gpr not in self._arch.facts.nonvolatile:
@@ -146,6 +178,9 @@ class FrameRegisters:
         found = run_program(data.program, self._variables(data, slot), self._memory)
         if isinstance(found, ProgramError) or "$T0" not in found:
             reason = f"frame data: {found.value if isinstance(found, ProgramError) else 'no $T0'}"
+            raise NotShown(reason)
+        if "$esp" in found and slot is not None and found["$esp"] - 4 != slot:  # by an ebp that is the caller's
+            reason = "the frame data are not those of the frame here"
             raise NotShown(reason)
         return found["$T0"]
 

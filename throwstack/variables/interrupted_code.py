@@ -22,10 +22,12 @@ from throwstack.pdb.function_details import FunctionAt
 MOST_BYTES = 48
 """How much code at the instruction is looked at: the pops of an epilogue, and the instruction after them."""
 _POPS = {
-    Arch.X64: re.compile(rb"(?:\xC5\xF8\x77)?((?:\x41?[\x58-\x5F])*)", re.DOTALL),
-    Arch.X86: re.compile(rb"(?:\xC5\xF8\x77)?([\x58-\x5F]*)", re.DOTALL),
+    Arch.X64: re.compile(rb"(?:\xC5\xF8\x77|\x41?[\x58-\x5F])*", re.DOTALL),
+    Arch.X86: re.compile(rb"(?:\xC5\xF8\x77|[\x58-\x5F]|\x8D\x61.)*", re.DOTALL),
 }
-"""`vzeroupper`, and pops of registers."""
+"""Pops of registers, `vzeroupper` before or after them, and `lea esp,[ecx-4]` of a function that aligns its stack."""
+_KEPT = {Arch.X64: re.compile(rb"[\x5B\x5D-\x5F]|\x41[\x5C-\x5F]"), Arch.X86: re.compile(rb"[\x5B\x5D-\x5F]")}
+"""A pop of a register that functions keep for their callers."""
 _RETURN = re.compile(rb"[\xF2\xF3]?(?:\xC3|\xC2)", re.DOTALL)
 _DIRECT_JUMP = re.compile(rb"\xF2?(?:\xEB(.)|\xE9(....))", re.DOTALL)
 _INDIRECT_JUMP = {
@@ -63,7 +65,7 @@ def is_leaving(arch: Arch, frame: Frame, at: FunctionAt, code: bytes) -> bool:
     A function without a frame has nothing to leave before it jumps.
     """
     pops = _POPS[arch].match(code)
-    popped, after = (b"", 0) if pops is None else (pops[1].replace(b"\x41", b""), pops.end())
+    popped, after = (b"", 0) if pops is None else (pops[0], pops.end())
     if _RETURN.match(code, after):
         return True
     direct = _DIRECT_JUMP.match(code, after)
@@ -71,7 +73,9 @@ def is_leaving(arch: Arch, frame: Frame, at: FunctionAt, code: bytes) -> bool:
         distance = int.from_bytes(direct[1] or direct[2], "little", signed=True)
         extent = at.function.scope.extent
         is_outside = extent is None or not extent.covers(at.section, at.offset + direct.end() + distance)
-        return is_outside and (bool(popped) or at.function.has_frame)
+        if not is_outside:  # the frame of a branch may end in the middle of a function
+            return _KEPT[arch].search(popped) is not None
+        return bool(popped) or at.function.has_frame
     jump = _INDIRECT_JUMP[arch].match(code, after)
     if jump is None or not (popped or at.function.has_frame):
         return False

@@ -5,20 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.pdb.function_details import FunctionAt
-from throwstack.pdb.register_numbers import VFRAME, general_register, register_name
+from throwstack.pdb.register_numbers import EBP, VFRAME, general_register, register_name
+from throwstack.pdb.type_model import Structure, Type
 from throwstack.pdb.types import Types
-from throwstack.pdb.variable_model import Location, LocationKind, VariableSymbol
+from throwstack.pdb.variable_model import CodeExtent, Location, LocationKind, VariableSymbol
 from throwstack.variables.frame_registers import FrameRegisters
-from throwstack.variables.slot_reuse import MOST_CODE, Stores
+from throwstack.variables.slot_reuse import MOST_CODE, StackPlace, Stores
 from throwstack.variables.variable_value import NotShown
 
 _INTEGER_SIZES = (1, 2, 4, 8)
+_IN_MEMORY_OF_FRAME = (LocationKind.BY_FRAME, LocationKind.BY_REGISTER)
 _IN_FRAME = (LocationKind.BY_FRAME_POINTER, LocationKind.BY_REGISTER)
+_BASE_EBP = 2
+"""ebp as S_FRAMEPROC names it."""
+_AS_PASSED = ", as passed"
 MOST_BYTES = 1024
 """How much of a large variable is read. What is shown of it is much less."""
 
@@ -80,9 +85,14 @@ class Places:
         if not variable.has_ranges:
             self._check_whole_function(whole[0])
         problem: NotShown | MemoryUnreadable | None = None
+        width, is_only = _width(variable, self._arch), _is_at_one_place(variable)
         for location in whole:
             try:
-                return FoundBytes(self._read(location, size, is_parameter), self._words(location, is_parameter))
+                self._check_width(location, size, width, is_parameter)
+                data = self._read(location, size, is_parameter, is_only=is_only)
+                words = self._words(location, is_parameter)
+                is_passed = is_only and self._is_as_passed(location, types.plain(variable.type), is_parameter)
+                return FoundBytes(data, f"{words}{_AS_PASSED}" if is_passed else words)
             except (NotShown, MemoryUnreadable) as error:
                 problem = problem or error
         if problem is not None:
@@ -92,6 +102,29 @@ class Places:
             reason = "only a part of it is at this address"
             raise NotShown(reason)
         return found
+
+    def _check_width(self, location: Location, size: int, width: int, is_parameter: bool) -> None:
+        """Raise `NotShown` for a place that has only `width` bytes of a variable of `size` bytes.
+
+        clang for x86 keeps the lower half of an `__int64` whose upper half nothing reads: first in edx, later where edx
+        was stored. In the record both are the place of the whole variable.
+        """
+        if width < size and location.kind in _IN_MEMORY_OF_FRAME:
+            above = self._registers.to_slot(self._address(location, is_parameter))
+            if above is None or above <= 0:
+                reason = "only a part of it is at this address"
+                raise NotShown(reason)
+
+    def _is_as_passed(self, location: Location, plain: Type, is_parameter: bool) -> bool:
+        """Say whether the only place of a structure is where the caller of optimised x86 code has put it.
+
+        clang 19 keeps changed members in registers, and says for the whole function that the structure is where it was
+        passed: after `p.c ^= x` the old value is there.
+        """
+        if self._arch is Arch.X64 or self._at.function.keeps_places or not isinstance(plain, Structure):
+            return False
+        above = self._registers.to_slot(self._address(location, is_parameter))
+        return location.extent is not None and above is not None and above > 0
 
     def _where_passed(self, variable: VariableSymbol, size: int, is_parameter: bool) -> str:
         """Return where a parameter that has no place here was when the function was called, and what is there now.
@@ -153,7 +186,8 @@ class Places:
             raise problem or NotShown(reason)
         return FoundBytes(bytes(data), ", ".join(sources), None if all(known) else bytes(known))
 
-    def _read(self, location: Location, size: int, is_parameter: bool) -> bytes:
+    def _read(self, location: Location, size: int, is_parameter: bool, *, is_only: bool = False) -> bytes:
+        """Return the bytes at a place; `is_only` says whether the variable has no other anywhere."""
         if location.kind is LocationKind.REGISTER:
             data = self._registers.bytes_of(location.register)
             if len(data) < size:
@@ -162,25 +196,42 @@ class Places:
             return data[:size]
         if location.kind is LocationKind.CONSTANT:
             return (location.offset & (1 << 8 * size) - 1).to_bytes(size, "little")
-        self._check_reuse(location, is_parameter)
-        return self._memory.read(self._address(location, is_parameter), size)
+        address = self._address(location, is_parameter)
+        if location.kind is not LocationKind.STATIC:
+            self._check_reuse(location, size, address, is_parameter, is_only)
+        return self._memory.read(address, size)
 
-    def _check_reuse(self, location: Location, is_parameter: bool) -> None:
+    def _check_reuse(self, location: Location, size: int, address: int, is_parameter: bool, is_only: bool) -> None:
         """Raise `NotShown` if something else may have been stored at a place on the stack meanwhile."""
         function, held = self._at.function.scope.extent, location.extent
         if held is None or function is None or held.section != function.section:
             return
         number = self._base_of(location, is_parameter)
-        if number == VFRAME and location.offset > 0:  # an argument
-            return
-        if self._stores is None:
-            address = self._static(function.section, function.begin)
-            size = min(function.end - function.begin, MOST_CODE)
-            self._stores = Stores(self._arch, self._memory.read_available(address, size) if address else b"")
         base = "" if number == VFRAME else register_name(self._arch, number)
-        if self._stores.is_reused(held.begin - function.begin, held.end - function.begin, base, location.offset):
+        place = StackPlace(
+            held.begin - function.begin,
+            held.end - function.begin,
+            base,
+            location.offset,
+            size,
+            self._registers.to_slot(address),
+            is_only=is_only,
+        )
+        if self._stored(function).is_reused(place, self._at.offset - function.begin):
             reason = "its place was stored to again, maybe for something else"
             raise NotShown(reason)
+
+    def _stored(self, extent: CodeExtent) -> Stores:
+        """Return the stores in the code of the function, which is `extent`."""
+        if self._stores is None:
+            function = self._at.function
+            address = self._static(extent.section, extent.begin)
+            size = min(extent.end - extent.begin, MOST_CODE)
+            code = self._memory.read_available(address, size) if address else b""
+            self._stores = Stores(
+                self._arch, code, keeps_places=function.keeps_places, has_handlers=function.has_handlers
+            )
+        return self._stores
 
     def _address(self, location: Location, is_parameter: bool) -> int:
         mask = (1 << 8 * self._arch.pointer_size) - 1
@@ -191,13 +242,20 @@ class Places:
                 raise NotShown(reason)
             return address
         if location.kind is LocationKind.BY_FRAME:
-            return self._registers.address_in(self._base_of(location, is_parameter)) + location.offset & mask
+            return self._registers.frame_base(self._base_of(location, is_parameter)) + location.offset & mask
         if location.kind is LocationKind.BY_FRAME_POINTER:
             has_ebp = self._at.function.has_frame_pointer
             return self._registers.frame_pointer(has_ebp=has_ebp) + location.offset & mask
         if location.kind is not LocationKind.BY_REGISTER:
             raise NotShown(location.kind.value)
+        if location.register == EBP and self._is_frame_of_ebp():
+            return self._registers.frame_base(EBP) + location.offset & mask
         return self._registers.address_in(location.register) + location.offset & mask
+
+    def _is_frame_of_ebp(self) -> bool:
+        """Say whether ebp is the base of the function's frame; else it is a register like others."""
+        function = self._at.function
+        return function.has_frame_pointer or _BASE_EBP in (function.base(of_parameter=one) for one in (False, True))
 
     def _base_of(self, location: Location, is_parameter: bool) -> int:
         """Return the number of the register that a place in memory is at a distance from."""
@@ -218,6 +276,22 @@ class Places:
         number = self._base_of(location, is_parameter)
         base = "frame" if number == VFRAME else register_name(self._arch, number)
         return f"[{base}{_signed(location.offset)}]"
+
+
+def _width(variable: VariableSymbol, arch: Arch) -> int:
+    """Return how many bytes of a variable its places have, as far as registers say it: those that have it whole."""
+    registers = (
+        general_register(arch, location.register)
+        for location in variable.locations
+        if location.kind is LocationKind.REGISTER and location.part is None
+    )
+    return min((register.size for register in registers if register is not None), default=MOST_BYTES)
+
+
+def _is_at_one_place(variable: VariableSymbol) -> bool:
+    """Say whether a variable is at the same place on the stack for all code for which it has a place."""
+    places = {replace(location, extent=None) for location in variable.locations}
+    return len(places) == 1 and all(location.kind in _IN_MEMORY_OF_FRAME for location in places)
 
 
 def _part_sizes(variable: VariableSymbol, types: Types, arch: Arch) -> dict[int, int]:

@@ -2,12 +2,15 @@
 """Puts the bytes of a variable into words, by its type.
 
 A structure is written member by member, a few of them. One that has a single member is written as that member, so that
-a smart pointer with nothing in it is `0`, as a person expects. Texts in the memory of a dump are escaped.
+a smart pointer with nothing in it is `0`, as a person expects. Virtual base classes are `…`: where they are, the PDB
+does not say. A value is made as far as it is shown: a structure of a kilobyte in structures has hundreds of members,
+and its text is cut after a few. Texts in the memory of a dump are escaped.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -36,6 +39,7 @@ _MAX_ELEMENTS = 4
 _MAX_STRING = 64
 _MAX_TEXT = 256
 _MAX_ENUMERATORS = 4096
+_LEAST_FLAG = 4
 _SMALL = 10
 _FORMS = {2: ("<e", 4, 5), 4: ("<f", 6, 9), 8: ("<d", 15, 17)}
 """Of a floating-point number by its size: how it is unpacked, and how many digits its text has at least and at most."""
@@ -61,22 +65,29 @@ class ValueText:
         """`target` has what pointers point to, and the names for it."""
         self._types = types
         self._target = target
+        self._room = _MAX_TEXT
+        """How many more characters of the value are shown. No more of it is made than that."""
 
     def of(self, index: int, found: FoundBytes) -> Shown:
         """Return the value of the type with the number `index` in the bytes `found`."""
+        self._room = _MAX_TEXT
         shown = self._shown(index, found.data, found.known, 0)
         return Shown(escape(shown.text, _MAX_TEXT), shown.value)
 
     def _shown(self, index: int, data: bytes, known: bytes | None, depth: int) -> Shown:
+        self._types.values_time.check_inside()
         plain = self._types.plain(index)
         if isinstance(plain, Structure):
             return self._structure(plain, data, known, depth)
         if isinstance(plain, Array):
             return Shown(self._array(plain, data, known, depth))
         size = self._types.size(index)
-        if not size or size > len(data) or (known is not None and not all(known[:size])):
-            return Shown(_UNKNOWN)
-        return self._scalar(plain, data[:size])
+        is_known = size and size <= len(data) and (known is None or all(known[:size]))
+        return self._counted(self._scalar(plain, data[:size]) if is_known else Shown(_UNKNOWN))
+
+    def _counted(self, shown: Shown) -> Shown:
+        self._room -= len(shown.text)
+        return shown
 
     def _scalar(self, plain: Type, data: bytes) -> Shown:
         value = int.from_bytes(data, "little")
@@ -120,13 +131,13 @@ class ValueText:
 
     def _enumeration(self, enumeration: Enumeration, data: bytes) -> str:
         value, mask = int.from_bytes(data, "little"), (1 << 8 * len(data)) - 1
-        names = [(name, at & mask) for name, at in islice(self._types.enumerators(enumeration), _MAX_ENUMERATORS)]
+        names = [(name, at & mask) for name, at in islice(self._types.enumerators(enumeration), _MAX_ENUMERATORS + 1)]
         exact = next((name for name, at in names if at == value), None)
         if exact is not None:
             return f"{exact} ({_integer(value, len(data), is_signed=self._is_signed(enumeration))})"
         flags, left = [], value
-        for name, at in names:
-            if at and at & (at - 1) == 0 and left & at:
+        for name, at in names if _are_flags([at for _, at in names], mask) else ():
+            if _is_one_bit(at) and left & at:
                 flags.append(name)
                 left &= ~at
         if flags and not left:
@@ -143,33 +154,41 @@ class ValueText:
         if not size:
             return _UNKNOWN
         if isinstance(element, Basic) and element.kind is BasicKind.CHARACTER and size <= 2 and known is None:
-            return _characters(data[: array.size], size, is_whole=len(data) >= array.size)
+            text = _characters(data[: array.size], size, is_whole=len(data) >= array.size)
+            return self._counted(Shown(text)).text
         if depth >= _MAX_DEPTH:
             return f"{{{_CUT}}}"
         count = array.size // size
-        texts = []
-        for position in range(min(count, _MAX_ELEMENTS)):
-            part = _known_part(known, position * size)
-            texts.append(self._shown(array.element, data[position * size :], part, depth + 1).text)
-        return f"{{{', '.join(texts)}{f', {_CUT}' if count > _MAX_ELEMENTS else ''}}}"
+        texts: list[str] = []
+        self._room -= len("{}")
+        while len(texts) < min(count, _MAX_ELEMENTS) and self._room > 0:
+            at = len(texts) * size
+            texts.append(self._shown(array.element, data[at:], _known_part(known, at), depth + 1).text)
+        return _in_braces(texts, is_cut=count > len(texts))
 
     def _structure(self, structure: Structure, data: bytes, known: bytes | None, depth: int) -> Shown:
         if depth >= _MAX_DEPTH or structure.is_forward:
             return Shown(f"{{{_CUT}}}")
-        found = list(islice(self._types.members(structure), _MAX_MEMBERS + 1))
-        if len(found) == 1 and not structure.is_union:
-            return self._member(found[0], data, known, depth)
-        texts = []
-        for field in found[:_MAX_MEMBERS]:
-            text = self._member(field, data, known, depth).text
-            texts.append(text if field.is_base else f"{field.name}={text}")
-        return Shown(f"{{{', '.join(texts)}{f', {_CUT}' if len(found) > _MAX_MEMBERS else ''}}}")
+        found = self._types.outline(structure, _MAX_MEMBERS + 1)
+        fields = found.fields
+        is_bare = not (structure.is_union or found.has_virtual_bases or found.has_function_table)
+        if len(fields) == 1 and is_bare:
+            return self._member(fields[0], data, known, depth)
+        texts = [_CUT] if found.has_virtual_bases else []
+        self._room -= len("{}")
+        for count, field in enumerate(fields):
+            if count >= _MAX_MEMBERS or self._room <= 0:
+                return Shown(_in_braces(texts, is_cut=True))
+            named = "" if field.is_base else f"{field.name}="
+            self._room -= len(named)
+            texts.append(f"{named}{self._member(field, data, known, depth).text}")
+        return Shown(_in_braces(texts))
 
     def _member(self, field: Field, data: bytes, known: bytes | None, depth: int) -> Shown:
         part, part_known = data[field.offset :], _known_part(known, field.offset)
         plain = self._types.type(field.type)
         if isinstance(plain, BitField):
-            return self._bits(plain, part, part_known)
+            return self._counted(self._bits(plain, part, part_known))
         return self._shown(field.type, part, part_known, depth + 1)
 
     def _bits(self, field: BitField, data: bytes, known: bytes | None) -> Shown:
@@ -186,6 +205,26 @@ class ValueText:
         if isinstance(plain, Basic) and plain.kind is BasicKind.BOOLEAN:
             return _basic(plain, data[:size], value)
         return Shown(str(number) if -_SMALL < number < _SMALL else f"{number} ({value:#x})", value)
+
+
+def _in_braces(texts: Sequence[str], *, is_cut: bool = False) -> str:
+    return f"{{{', '.join([*texts, *([_CUT] if is_cut else [])])}}}"
+
+
+def _are_flags(values: Sequence[int], mask: int) -> bool:
+    """Say whether an enumeration with these values, which have the bits of `mask`, is one of flags.
+
+    Its values are single bits and 0, besides the largest number, by which some headers make an enumeration as wide as
+    they want it. And one of them is 4 or more: 1 and 2, as in `enum State {Idle, Running, Stopped}`, are counted just
+    as well. What is no flag is not made of others: `enum Day {Mon = 1, …, Fri = 5}` has no 6 that is `Tue | Thu`.
+    """
+    bits = [value for value in values if value not in (0, mask, mask >> 1)]
+    is_whole = len(values) <= _MAX_ENUMERATORS
+    return is_whole and all(map(_is_one_bit, bits)) and max(bits, default=0) >= _LEAST_FLAG
+
+
+def _is_one_bit(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
 
 
 def _known_part(known: bytes | None, offset: int) -> bytes | None:

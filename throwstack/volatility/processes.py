@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from volatility3.framework import interfaces
 
@@ -166,11 +167,11 @@ class ProcessReader:
         files, regions = MappedFiles(process), CodeRegions(pages)
         threads = tuple(self.threads.with_teb(memory, thread) for thread in self.threads.threads(address))
         own = Side.of_user_code(machine.arch)
-        made = {own: self._target(machine.arch, memory, modules, files, regions, tebs=lambda: _tebs(threads))}
+        tebs = partial(_tebs, threads)
+        made = {own: self._target(machine.arch, memory, modules, files, regions, tebs=tebs)}
         if modules32 is not None:
-            made[Side.X86] = self._target(
-                *(Arch.X86, memory, modules32, files, regions), tebs=lambda: self._tebs32(memory, threads)
-            )
+            tebs = partial(self._tebs32, memory, threads)
+            made[Side.X86] = self._target(Arch.X86, memory, modules32, files, regions, tebs=tebs)
         sides = {side: target for side, (target, _) in made.items()}
         managed = {side: code for side, (_, code) in made.items()}
         if not self.threads.has_all_threads(address):
@@ -231,10 +232,8 @@ class ProcessReader:
 
     def _tebs32(self, memory: Memory, threads: Iterable[Thread]) -> list[tuple[int, int]]:
         """Return (thread id, address of the 32-bit TEB) of each thread of a WoW64 process that has one."""
-        if self._wow64 is None:
-            return []
-        found = ((thread.tid, self._wow64.teb32(memory, thread.teb)) for thread in threads if thread.teb)
-        return [(tid, teb) for tid, teb in found if teb is not None]
+        found = ((tid, self._wow64 and self._wow64.teb32(memory, teb)) for tid, teb in _tebs(threads))
+        return [(tid, teb) for tid, teb in found if isinstance(teb, int)]
 
     def _target(
         self,
@@ -257,6 +256,7 @@ class ProcessReader:
             fallback=sources.exports_on_disk,
             name_outside=lambda address: managed.name_outside(address) or other(address),
             compiled=managed,
+            at_hand=sources.symbols_at_hand,
         )
         if arch is Arch.X64:
             outside = CodeOutside(images, regions, [managed, x64.DynamicTables(symbols)])

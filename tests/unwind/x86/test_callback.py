@@ -100,3 +100,21 @@ def test_a_function_after_the_callback_dispatcher_is_not_the_dispatcher():
     registers = {"eip": asm.labels["in routine"], "esp": stack["esp"], "ebp": stack["ebp"]}
     found = walk(asm, stack, registers, module="ntdll.dll", has_symbols=False, exports=("KiUserCallbackDispatcher",))
     assert found.frames[0].return_slot == stack["returns"]
+
+
+@pytest.mark.parametrize("is_led_to", [True, False])
+def test_of_a_dispatcher_that_took_another_stack_no_register_is_known(is_led_to):
+    """mov esp, [410000h]: with which esp it was entered, and so its saved registers, nobody can say.
+
+    If its first instruction is a jump to nobody knows where, nothing shows that the place after the call is its own.
+    """
+    asm = program(("8b2500004100" if is_led_to else "ffe0", *XP), "KiFastSystemCall")
+    stack = called_back(asm, registration=0, padding=0, stub="KiFastSystemCall")
+    registers = {"eip": asm.labels["in routine"], "esp": stack["esp"], "ebp": stack["ebp"]}
+    found = walk(asm, stack, registers, module="ntdll.dll")
+    if is_led_to:
+        sp = stack["stub's slot"] + 4
+        assert found.frames[2].ip == asm.labels["back in stub"]
+        assert found.frames[2].registers.gpr == (None, None, None, None, sp, None, None, None)
+    else:
+        assert "the kernel called back from this system call" not in {frame.note for frame in found.frames}

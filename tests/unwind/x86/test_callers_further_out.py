@@ -48,9 +48,12 @@ def gone(bp: int | None = None, doubt: int = 0) -> Candidate:
     return found_at(GONE, rule=Rule.FUNCTION, word=0, fit=Fit.ZERO, bp=bp, doubt=doubt)
 
 
-def taken(lost: Candidate, from_frame: tuple[Candidate, ...] = (), above: tuple[Candidate, ...] = ()) -> Candidate:
+def taken(
+    lost: Candidate, from_frame: tuple[Candidate, ...] = (), above: tuple[Candidate, ...] = (), *, pair: int = PAIR
+) -> Candidate:
     """What is taken, if a scan from the frame and one from above the overwritten word find these."""
-    memory = memory_of({PAIR: words(0, RETURN)})
+    before = pair - LOW
+    memory = memory_of({LOW: bytes(before) + words(0, RETURN).ljust(0x2000 - before, b"\0")})
 
     def scan(start: int | None) -> Iterator[Candidate]:
         assert start in {None, GONE + 4}
@@ -80,12 +83,16 @@ def test_what_an_earlier_system_call_left_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bp", "is_taken"),
-    [(PAIR, True), (PAIR + 8, False), (None, False), (GONE, False), (STACK.base - 4, False), (STACK.base, False)],
-    ids=["a pair", "no return address", "not known", "no frame", "half on the stack", "not on the stack"],
+    ("bp", "pair", "is_taken"),
+    [
+        *((PAIR, PAIR, True), (GONE + 4, GONE + 4, True), (STACK.base - 8, STACK.base - 8, True)),
+        *((PAIR + 8, PAIR, False), (None, PAIR, False)),  # no return address; ebp is not known
+        *((GONE, GONE, False), (GONE - 4, GONE - 4, False)),  # the frame of the lost return address itself
+        *((end, end, False) for end in (STACK.base - 7, STACK.base - 4, STACK.base)),  # not wholly on the stack
+    ],
 )
-def test_a_saved_ebp_leads_over_a_large_frame(bp: int | None, *, is_taken: bool) -> None:
-    found = taken(gone(bp))
+def test_a_saved_ebp_leads_over_a_large_frame(bp: int | None, pair: int, *, is_taken: bool) -> None:
+    found = taken(gone(bp), pair=pair)
     assert (found.rule is Rule.FRAME_POINTER) is is_taken
     assert (found.trust, found.fit) == (Trust.SCAN, Fit.POSSIBLE if is_taken else Fit.ZERO)
     assert f"{GONE:#x} was overwritten" in found.gap

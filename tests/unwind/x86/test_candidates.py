@@ -326,3 +326,9 @@ def test_the_label_of_the_chosen_caller_says_what_all_rules_have_found():
     record = replace(knowing(Rule.FRAME_DATA), has_program=True)
     assert completed(CALLED, record, [record, knowing(Rule.FUNCTION)]).trust is Trust.CFI
     assert completed(CALLED, record, [record, knowing(Rule.FUNCTION, FAR)]).trust is Trust.PROLOGUE
+
+
+def test_of_two_inconsistent_callers_the_one_that_fits_better_is_taken() -> None:
+    confirmed = candidate(Rule.GUESSED_START, Fit.CONFIRMED, NEAR, is_consistent=False)
+    called = candidate(Rule.FUNCTION, Fit.CALLS_FUNCTION, FAR, is_consistent=False)
+    assert best([called, confirmed]) is confirmed

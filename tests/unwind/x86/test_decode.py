@@ -30,8 +30,10 @@ def decoded(code: str) -> Instruction:
         ("eb00", Opcode.JUMP, 2),
         ("7500", Opcode.BRANCH, 2),
         ("e200", Opcode.BRANCH, 2),  # loop
+        ("e300", Opcode.BRANCH, 2),  # jecxz
         ("cd2e", Opcode.SYSTEM_CALL, 2),
         ("0f34", Opcode.SYSTEM_CALL, 2),  # sysenter
+        ("0f05", Opcode.SYSTEM_CALL, 2),  # syscall, of AMD's processors
         ("cd29", Opcode.STOP, 2),  # __fastfail does not come back
         ("cd2d", Opcode.OTHER, 2),  # int 2Dh does
         ("cc", Opcode.STOP, 1),
@@ -91,28 +93,47 @@ def test_the_decoder_says_which_registers_and_memory_are_changed() -> None:
     assert not decoded("3b0424").writes_memory  # cmp eax, [esp]
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        *("dd1c24", "d91c24", "db1c24", "dd1424", "d97c2404", "0fae5c2404"),  # fstp, fistp, fst, fnstcw, stmxcsr
-        *("0f110424", "660fd60424", "0f7f0424", "0fc30424"),  # movups, movq of xmm and mm, movnti
-        *("0fb10c24", "0fc70c24", "0f940424", "ff0424", "c5f8110424"),  # cmpxchg, cmpxchg8b, sete, inc, vmovups
-    ],
-)
-def test_an_instruction_that_stores_to_memory_writes_it(code: str) -> None:
-    assert decoded(code).writes_memory
+WRITE_MEMORY = {
+    "mov": "890424 880424 660f7f0424 c7042401000000",  # of eax, al, xmm0, a constant
+    "add, or, adc, sbb, and, sub, xor": "010424 090424 110424 190424 210424 290424 310424",
+    "inc, dec, not, neg": "ff0424 ff0c24 f71424 f71c24",
+    "shl, shr, sar, rol": "c1242404 c12c2404 c13c2404 c1042404",
+    "bts, btr, btc": "0fba2c2405 0fba342405 0fba3c2405",
+    "xchg, xadd, cmpxchg, cmpxchg8b": "870424 0fc10424 0fb10c24 0fc70c24",
+    "pop, sete": "8f0424 0f940424",
+    "stosb, stosd, movsb, movsd": "aa ab a4 a5",
+    "fst, fstp of 4, 8 and 10 bytes, fist, fistp, fisttp, fbstp": (
+        "d91424 dd1424 d91c24 dd1c24 db3c24 db1424 db1c24 db0c24 df3424"
+    ),
+    "fnstcw, fnstsw, stmxcsr": "d93c24 dd3c24 0fae1c24",
+    "movups, movq of xmm and mm, movnti, vmovups": "0f110424 660fd60424 0f7f0424 0fc30424 c5f8110424",
+}
+ONLY_READ_MEMORY = {
+    "cmp, test, bt": "390424 850424 0fba242405",
+    "mul, imul, div, idiv": "f72424 f72c24 f73424 f73c24",
+    "push, call, jmp, nop": "ff3424 ff1424 ff2424 0f1f0424",
+    "cmpsb, cmpsw, cmpsd": "a6 66a7 a7",
+    "fld of 4, 8 and 10 bytes, fild, fbld": "d90424 dd0424 db2c24 db0424 df2424",
+    "fadd, fmul, fcom, fcomp": "d80424 d80c24 d81424 d81c24",
+    "fsub, fsubr, fdiv, fdivr": "d82424 d82c24 d83424 d83c24",
+    "fiadd, fimul, ficom, ficomp": "da0424 da0c24 da1424 da1c24",
+    "fisub, fisubr, fidiv, fidivr": "da2424 da2c24 da3424 da3c24",
+    "fldcw, fldenv, frstor, ldmxcsr": "d92c24 d92424 dd2424 0fae1424",
+    "fxrstor, xrstor, xrstors": "0fae0c24 0fae2c24 0fc71c24",
+    "prefetch, prefetchw": "0f0d0424 0f0d0c24",
+    "prefetchnta, prefetcht0, prefetcht1, prefetcht2": "0f180424 0f180c24 0f181424 0f181c24",
+}
+"""Instructions whose first operand is memory, by what the operations in Intel's manual (volume 2) do with it."""
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        *("390424", "850424", "0fba242405", "f72424", "f73424"),  # cmp, test, bt, mul, div
-        *("dd0424", "db0424", "dc0424", "d81424", "d92c24", "0fae1424"),  # fld, fild, fadd, fcom, fldcw, ldmxcsr
-        *("0f180424", "0f1f0424", "0fae2c24", "0fc71c24"),  # prefetchnta, nop, xrstor, xrstors
-    ],
-)
-def test_an_instruction_that_only_reads_memory_does_not_write_it(code: str) -> None:
-    assert not decoded(code).writes_memory
+@pytest.mark.parametrize("names", WRITE_MEMORY)
+def test_an_instruction_that_stores_to_memory_writes_it(names: str) -> None:
+    assert [code for code in WRITE_MEMORY[names].split() if not decoded(code).writes_memory] == []
+
+
+@pytest.mark.parametrize("names", ONLY_READ_MEMORY)
+def test_an_instruction_that_only_reads_memory_does_not_write_it(names: str) -> None:
+    assert [code for code in ONLY_READ_MEMORY[names].split() if decoded(code).writes_memory] == []
 
 
 @pytest.mark.parametrize(
@@ -126,6 +147,13 @@ def test_an_instruction_that_only_reads_memory_does_not_write_it(code: str) -> N
 def test_an_instruction_that_saves_the_processor_s_state_writes_as_much(code: str, size: int) -> None:
     found = decoded(code)
     assert (found.writes_memory, found.operand(0).size) == (True, size)
+
+
+def test_an_instruction_has_at_most_15_bytes() -> None:
+    """add dword ptr [esp+100h], 12345678h with prefixes that say nothing new (Intel's manual, volume 2, 2.3.11)."""
+    assert decoded("3e" * 4 + "8184240001000078563412").size == 15
+    longer = Decoder(memory_of({AT: bytes.fromhex("3e" * 5 + "8184240001000078563412")}))
+    assert longer.at(AT) is None
 
 
 def test_bytes_that_are_no_instruction_or_cannot_be_read_give_none() -> None:

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
+from tests.support.context_records import x86_context
 from tests.unwind.x86.assemble import EBP, ESP, LEAVE, Assembler, mov, push, ret, sub
 from tests.unwind.x86.machine import BASE, TEXT, header_page, images_of, symbols_of
-from tests.unwind.x86.written_stack import Stack, walk
+from tests.unwind.x86.written_stack import STACK, Stack, walk
 from throwstack.core.memory import SegmentSource, memory_of
-from throwstack.core.registers import Arch, Registers
+from throwstack.core.registers import X86, Arch, Registers
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import ModuleMap
 from throwstack.names.symbols import Symbols
@@ -142,3 +145,18 @@ def test_names_of_return_addresses_are_those_of_the_call_before_them():
     assert said[0].startswith("frame test!second at ")
     assert "-> test!first+0x4," in said[1]
     assert next(iter(lines(Place(place.registers, 0xFF0), [], None, symbols))).startswith("frame test!first+0x4 at ")
+
+
+def test_the_dispatcher_has_a_line_with_the_context_of_the_interrupted_code(said):
+    asm = Assembler(TEXT).label("KiUserApcDispatcher").emit("58", "ffd0").label("here").emit("cc").align()
+    asm.label("interrupted").emit(ret())
+    context = bytearray(x86_context())
+    base = STACK.base - 0x800
+    struct.pack_into("<I", context, X86.context_ip_at, asm.labels["interrupted"])
+    struct.pack_into("<I", context, X86.context_ip_at + 12, STACK.base - 0x40)
+    saved = struct.unpack(f"<{len(context) // 4}I", context)
+    stack = Stack(asm.labels["here"], 1, 2, 3, *saved, base=base)
+    asm.label("routine").emit(ret(12))
+    walk(asm, stack, {"eip": asm.labels["routine"], "esp": base}, module="ntdll.dll", exports=())
+    dispatcher = f"{asm.labels['here']:#x}: dispatcher KiUserApcDispatcher"
+    assert f"{dispatcher}: has interrupted code, CONTEXT at {base + 16:#x}" in said

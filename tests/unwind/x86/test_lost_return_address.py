@@ -82,6 +82,42 @@ def test_a_scan_past_an_overwritten_return_address_skips_frames(has_symbols):
     check_lost(found, stack, GARBAGE)
 
 
+def test_a_return_address_below_the_overwritten_one_was_left_by_an_earlier_call():
+    asm = program()
+    stack = smashed(asm, 0)
+    stack.words[1] = stack.words[4] = asm.labels["back in outer"]  # one of smasher's locals, and what middle returns to
+    found = walk(asm, stack, {"eip": asm.labels["here"], "esp": stack["esp"], "ebp": 0})
+    assert slots(found)[0] == stack["middle returns"]
+
+
+@pytest.mark.parametrize("ebp", ["outer's", "zero"])
+def test_what_an_earlier_call_left_among_the_locals_does_not_hide_that_the_return_address_was_overwritten(ebp):
+    """The word at the slot that smasher's epilogue returns by is in no code, and a scan finds the one below it."""
+    asm = program()
+    stack = smashed(asm, GARBAGE)
+    stack.words[1] = asm.labels["back in outer"]
+    registers = {"eip": asm.labels["here"], "esp": stack["esp"], "ebp": stack["ebp"] if ebp == "outer's" else 0}
+    found = walk(asm, stack, registers, has_symbols=False)
+    check_lost(found, stack, GARBAGE)
+    assert found.frames[1].note == "below a return address that was overwritten"
+
+
+@pytest.mark.parametrize("rule", [Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START])
+def test_a_guess_below_the_overwritten_word_says_so_if_the_function_s_own_code_led_there(rule):
+    gone, guess = found_by(rule, 0x1010, Fit.NOT_CODE), found_by(Rule.SCAN, 0x1000, Fit.POSSIBLE)
+    told = with_gap(guess, [gone, guess])
+    if rule in {Rule.FUNCTION, Rule.EPILOGUE}:
+        assert told.gap == f"the return address at 0x1010 was overwritten: it is {GARBAGE:#x}"
+        assert told.note == "below a return address that was overwritten"
+    else:
+        assert told is guess
+
+
+def test_the_stack_of_a_program_with_3_gb_of_addresses_may_be_above_2_gb():
+    gone = found_by(Rule.FUNCTION, 0x90000000, Fit.NOT_CODE)
+    assert lost(None, [gone]) is gone
+
+
 @pytest.mark.parametrize("value", [0, GARBAGE])
 def test_ebp_at_the_base_of_the_stack_does_not_make_the_frame_the_outermost_one(value):
     """Two zeros at ebp are the end of the thread, but the code of smasher says that it had a caller."""

@@ -6,10 +6,11 @@ from __future__ import annotations
 import pytest
 
 from tests.unwind.x86.assemble import EBP, EBX, ESI, ESP, LEAVE, Assembler, mov, pop, push, ret, sub
-from tests.unwind.x86.machine import TEXT
+from tests.unwind.x86.machine import BASE, TEXT, Records
 from tests.unwind.x86.written_stack import STACK, Stack, slots, walk
 from throwstack.core.frames import End, Trust
 from throwstack.core.registers import Arch, Registers
+from throwstack.names.frame_records import FrameData
 from throwstack.names.symbols import Name
 from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.candidates import Candidate, Rule
@@ -167,3 +168,14 @@ def test_a_frame_pointer_of_the_unloaded_dll_itself_is_known_by_the_call_before_
     assert slots(walk(asm, stack, registers))[0] == stack["esp"] + 4
     named = {"name_outside": lambda at: Name(at, "<Unloaded_gone.dll>") if at >> 16 == GONE >> 16 else None}
     assert slots(walk(asm, stack, registers, **named))[0] == stack["gone returns"]
+
+
+def test_the_walk_to_ebp_goes_by_records_where_code_says_nothing():
+    asm = Assembler(TEXT)
+    asm.label("BaseThreadStart").emit("33ed").call("outer").label("back in start").emit("cc").align()
+    asm.label("outer").emit(push(EBP), mov(EBP, ESP), sub(ESP, 8), push(ESI)).call("plain").label("back in outer")
+    asm.emit(pop(ESI), LEAVE, ret()).align().label("plain").emit("ffe0ffd0").label("back in plain").emit("ebfe").align()
+    record = FrameData(asm.labels["plain"] - BASE, 0x10, 0, 0, 4, 8, "", False)
+    stack = gone(asm)
+    assert slots(walked(asm, stack, "outer's ebp"))[0] == stack["plain returns"]
+    assert slots(walked(asm, stack, "outer's ebp", records=Records([record])))[0] == stack["gone returns"]

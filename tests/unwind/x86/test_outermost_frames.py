@@ -132,7 +132,8 @@ def test_a_function_of_ntdll_may_be_its_start_routine_unless_symbols_name_it():
     stack = Stack(*([0] * 16), "ebp", 0, "last", 0, base=STACK.base - 0x60)
     options = {"module": "ntdll.dll", "absent": "kernel32.dll"}
     assert walked(asm, stack, exports=(), **options).end is End.LOST_RETURN_ADDRESS
-    assert walked(asm, stack, exports=("_RtlUserThreadStart",), has_symbols=False, **options).is_complete
+    for exports in (("_RtlUserThreadStart",), ("_RtlUserThreadStart", "overrun")):
+        assert walked(asm, stack, exports=exports, has_symbols=False, **options).is_complete
 
 
 @pytest.mark.parametrize("has_symbols", [True, False], ids=["symbols", "exports"])
@@ -217,3 +218,13 @@ def test_a_frame_larger_than_the_scan_is_passed_by_its_frame_pointer():
     assert [frame.ip for frame in found.frames[:2]] == [asm.labels["here"], asm.labels["back in outer"]]
     assert (found.frames[1].trust, found.frames[1].note) == (Trust.SCAN, NOTE)
     assert not found.is_complete
+
+
+@pytest.mark.parametrize("word", [0, 0x41414141], ids=["zero", "in no code"])
+def test_above_a_start_routine_may_be_anything(word):
+    """Also what looks like a return address after a call of the routine."""
+    asm = program().label("calls start").call("BaseThreadStart").label("after start").emit("cc")
+    stack = Stack("last", word, *([word] * 2 if word else [asm.labels["after start"]] * 2), 0)
+    found = walk(asm, stack, {"eip": asm.labels["back in start"], "esp": stack["last"], "ebp": 0})
+    assert (len(found.frames), found.is_complete) == (1, True)
+    assert found.frames[0].return_address == 0

@@ -107,6 +107,12 @@ def test_an_epilogue_has_at_most_32_instructions(count: int, *, is_straight: boo
     assert not rest(Assembler(TEXT).emit("0f0a", ret())).is_straight(TEXT)  # no instruction
 
 
+@pytest.mark.parametrize("code", ["e800000000", "eb00", "7500", "f4", "cd2e"], ids=["call", "jmp", "jne", "hlt", "int"])
+def test_an_epilogue_has_no_jump_and_no_call(code: str) -> None:
+    assert rest(Assembler(TEXT).emit("90", ret())).is_straight(TEXT)
+    assert not rest(Assembler(TEXT).emit(code, ret())).is_straight(TEXT)
+
+
 @pytest.mark.parametrize(("distance", "is_near"), [(0xFFFF, True), (0x10000, False), (0, True), (-4, False)])
 @pytest.mark.parametrize(("name", "modrm"), [("ebp", "9d"), ("esi", "9e")])
 def test_a_word_may_be_stored_through_esp_and_loaded_through_another_register(distance, is_near, name, modrm) -> None:

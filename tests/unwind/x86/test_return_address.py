@@ -268,3 +268,10 @@ def test_a_return_address_at_the_start_of_the_next_function_belongs_to_the_one_b
     registers = Registers.named(Arch.X86, {"eip": asm.labels["inside"], "esp": LOW})
     assert checks(asm).fit(Place(registers, LOW), LOW, asm.labels["after"]) is Fit.POSSIBLE
     assert checks(asm).fit(Place(registers), LOW, asm.labels["after"]) is Fit.CONTRADICTED
+
+
+def test_the_last_byte_before_the_next_start_belongs_to_the_function_before() -> None:
+    asm = Assembler(TEXT)
+    asm.call("function").label("after").emit(ret()).align().label("function").emit(ret()).label("inside").emit("90")
+    asm.emit("8bff558bec", ret()).align()
+    assert fit(asm, "after") is Fit.POSSIBLE

@@ -5,35 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unwind.x86.assemble import EBP, EBX, ESI, ESP, LEAVE, Assembler, mov, pop, push, ret, sub
-from tests.unwind.x86.machine import BASE, TEXT, TEXT_SIZE, Records, header_page, images_of, symbols_of, words
+from tests.unwind.x86.assemble import EBP, EBX, ESI, ESP, Assembler, ret
+from tests.unwind.x86.machine import BASE, TEXT, Records
+from tests.unwind.x86.rules_of import LOW, STACK, after_call_in, lost, program, rules
 from throwstack.core.frames import StackBounds, Trust
-from throwstack.core.memory import SegmentSource
 from throwstack.core.registers import Arch, Registers
 from throwstack.names.frame_records import FrameData
 from throwstack.unwind.x86.call_frame import Caller, Place
 from throwstack.unwind.x86.candidates import Rule
 from throwstack.unwind.x86.return_address import Fit
-from throwstack.unwind.x86.rules import Rules
-
-LOW = 0x120000
-STACK = StackBounds(LOW, LOW + 0x1000)
-
-
-def program() -> Assembler:
-    asm = Assembler(TEXT)
-    asm.label("caller").call("function").label("after function").emit(ret()).align()
-    asm.label("function").emit(push(EBP), mov(EBP, ESP), push(ESI), sub(ESP, 8)).call("inner").label("after inner")
-    asm.call("inner").emit(pop(ESI), pop(ESI), pop(ESI), LEAVE, ret()).align()
-    asm.label("inner").emit(ret())
-    return asm
-
-
-def rules(asm: Assembler, *stack: int, has_symbols: bool = True, records: Records | None = None) -> Rules:
-    text = asm.finish().ljust(TEXT_SIZE, b"\xcc")
-    images = images_of(SegmentSource({BASE: header_page(), TEXT: text, LOW: words(*stack)}))
-    labels = {name: at for name, at in asm.labels.items() if " " not in name}
-    return Rules(images, symbols_of(images, labels if has_symbols else None), records)
 
 
 def frame(asm: Assembler, **registers: int) -> Place:
@@ -124,18 +104,6 @@ def test_the_place_of_a_caller_knows_whether_its_stack_pointer_is_exact() -> Non
     assert not unknown.is_sp_exact
 
 
-def lost(after_call: str = "ebfe", first: str = "ffe0") -> Assembler:
-    """A function with symbols whose code does not lead from its start to the place after its call."""
-    asm = Assembler(TEXT)
-    asm.label("caller").call("function").label("after function").emit("ffd0").label("after register").emit(ret())
-    return asm.align().label("function").emit(first).label("after call").emit(after_call).align()
-
-
-def after_call_in(asm: Assembler, call_sp: int = LOW, **options) -> Place:
-    registers = {"eip": asm.labels["after call"], "esp": call_sp, **options.pop("registers", {})}
-    return Place(Registers.named(Arch.X86, registers), call_sp, **options)
-
-
 def scanned(slot: int, word: int, popped: int | None, bp: int | None = None) -> Caller:
     return Caller(slot, word, slot + 4, popped, (None, None, None, None, slot + 4 + (popped or 0), bp, None, None))
 
@@ -223,6 +191,8 @@ def test_a_frame_pointer_below_esp_leads_to_no_caller() -> None:
     stack = LOW + 0x80, asm.labels["after function"], 0, 0, 1, 1
     place = after_call_in(asm, LOW + 16, registers={"ebp": LOW})
     assert rules(asm, *stack).caller(place, STACK, 0, ()) is None
+    stopped = Place(place.registers)
+    assert rules(asm, *stack).caller(stopped, STACK, 0, ()) is None
 
 
 def test_a_thread_that_is_nowhere_and_has_no_stack_has_no_caller() -> None:
@@ -256,21 +226,33 @@ def test_the_record_of_a_frame_is_that_of_the_call_which_it_has_made() -> None:
     found = rules(asm, records=record(asm, ""))
     start = asm.labels["function"]
     covered = {}
-    for name, offset in (("start", 0), ("end", 0x20)):
+    for name, offset in (("before", -1), ("start", 0), ("last byte", 0x1F), ("end", 0x20)):
         registers = Registers.named(Arch.X86, {"eip": start + offset, "esp": LOW})
         covered[name] = found.record(Place(registers)) is not None, found.record(Place(registers, LOW)) is not None
-    assert covered == {"start": (True, False), "end": (False, True)}
+    expected = [(False, False), (True, False), (True, True), (False, True)]
+    assert list(covered.values()) == expected
 
 
-def test_a_return_address_of_zero_or_after_no_call_ends_no_search_for_starts() -> None:
-    """Of two guessed starts the nearer one leads to no return address; the other one does."""
-    asm = Assembler(TEXT)
-    asm.label("caller").call("function").label("after function").emit(ret()).align()
-    asm.label("function").emit(push(EBP), mov(EBP, ESP), sub(ESP, 8), "ffd0").label("after call").emit("837d0800")
-    asm.branch(0x85, "out").emit("8bff558bec").label("block").emit("ffd0").label("in block").emit("ebfe")
-    asm.label("out").emit(LEAVE, ret()).align()
-    engine = rules(asm, 0, 0, 0, LOW + 0x80, asm.labels["after function"], has_symbols=False)
-    place = Place(Registers.named(Arch.X86, {"eip": asm.labels["in block"], "esp": LOW + 8}), LOW + 8)
-    found = [(start, caller.return_address) for start, caller in engine._by_guessed_start(place)]
-    assert found[0] == (asm.labels["block"] - 5, LOW + 0x80)
-    assert found[-1][0] == asm.labels["function"]
+def test_frame_data_that_cannot_be_computed_is_passed_over() -> None:
+    asm = program()
+    broken = record(asm, "$eip $esp ^ ^ ^ = + +")
+    found = rules(asm, *stack_of(asm), records=broken).caller(frame(asm, ebp=LOW + 12), STACK, 0, ())
+    assert (found.rule, found.caller.slot) == (Rule.FUNCTION, LOW + 16)
+
+
+def test_a_return_address_has_all_of_its_bytes_on_the_stack() -> None:
+    """ebp is no multiple of 4, and the three lowest bytes of the word above it are the last ones of the stack."""
+    asm = lost()
+    returns = asm.labels["after function"] << 8
+    engine = rules(asm, 0, 0, 0, returns & 0xFFFFFFFF, returns >> 32)
+    place = after_call_in(asm, registers={"ebp": LOW + 9})
+    assert engine.caller(place, StackBounds(LOW, LOW + 0x14), 0, ()).caller.slot == LOW + 13
+    assert engine.caller(place, StackBounds(LOW, LOW + 0x10), 0, ()) is None
+
+
+def test_a_return_leads_up_the_stack() -> None:
+    """push [esp+8]; ret: a jump, after which esp is what it was. No frame is left by it."""
+    asm = lost("ff742408c3")
+    engine = rules(asm, 0, 0, asm.labels["after register"])
+    found = engine.caller(Place(after_call_in(asm).registers), STACK, 0, ())
+    assert (found.rule, found.caller.slot) == (Rule.SCAN, LOW + 8)

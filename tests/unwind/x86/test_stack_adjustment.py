@@ -55,7 +55,8 @@ def test_gcc_allocates_again_what_the_callee_removed() -> None:
 def test_room_for_the_next_argument_is_not_allocated_again() -> None:
     assert reallocated_bytes(code(sub(ESP, 8), "dd1c24"), TEXT) == 0  # fstp qword [esp]
     assert reallocated_bytes(code(push(EAX), sub(ESP, 8)), TEXT) == 0
-    assert reallocated_bytes(code(sub(ESP, 0x1000), push(EAX)), TEXT) == 0  # more than arguments can be
+    assert reallocated_bytes(code(sub(ESP, 0x400), push(EAX)), TEXT) == 0x400
+    assert reallocated_bytes(code(sub(ESP, 0x401), push(EAX)), TEXT) == 0  # more than arguments can be
 
 
 def test_add_esp_4_is_recognized() -> None:

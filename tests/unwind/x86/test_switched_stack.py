@@ -10,7 +10,7 @@ import pytest
 from tests.unwind.x86.assemble import EBP, EBX, ESP, LEAVE, Assembler, load, mov, pop, push, ret
 from tests.unwind.x86.machine import STACK_BASE, TEXT
 from tests.unwind.x86.written_stack import Stack, slots, walk
-from throwstack.core.frames import StackBounds, Trust
+from throwstack.core.frames import End, StackBounds, Trust
 from throwstack.core.memory import memory_of
 from throwstack.core.regions import Region, RegionKind
 from throwstack.core.registers import Registers
@@ -165,3 +165,24 @@ def test_a_helper_that_has_popped_the_last_return_address_of_a_stack_has_not_swi
     """`pop ecx`: the return address was in the highest word of the stack, and esp is its base now."""
     assert not is_switched(STACK_BASE, STACK_BASE - 4, is_in_register=True)
     assert not is_switched(STACK_BASE - 0x3C, STACK_BASE - 0x40, is_in_register=True)
+
+
+def test_back_on_its_first_stack_a_walk_ends_where_that_does():
+    """The thread runs a goroutine by `switched`. The goroutine has called a routine on the thread's stack again.
+
+    Memory after the thread's stack is in use, and has a copy of the frames that the thread's stack has lost.
+    """
+    asm, _, _, registers = scene(ABOVE)
+    pair = STACK_BASE - 8
+    routine = Stack("esp", 5, "routine returns", asm.labels["back in switched"])
+    top = [pair, asm.labels["back in outer"], 0, 0xB, asm.labels["back in switched"]]
+    goroutine = struct.pack("<5I", *top).rjust(SIZE, b"\0")
+    routine.words += [0] * ((pair - routine.base) // 4 - len(routine.words)) + [0, asm.labels["back in outer"]]
+    after = struct.pack("<4I", 0, 0xB, asm.labels["back in start"], 0).ljust(0x1000, b"\0")
+    registers |= {"esp": routine["esp"], "ebp": ABOVE + SIZE - 20}
+    segments = {ABOVE: goroutine, STACK_BASE: after}
+    found = walk(asm, routine, registers, segments=segments, regions=TwoStacks(ABOVE))
+    names = ("here", "back in switched", "back in outer", "back in switched", "back in outer")
+    assert [frame.ip for frame in found.frames] == [asm.labels[name] for name in names]
+    assert slots(found)[-2:] == [pair + 4, None]
+    assert found.end is End.STACK_BOUND

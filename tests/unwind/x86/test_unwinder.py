@@ -204,6 +204,19 @@ def test_frame_data_gives_cfi_frames():
     assert [frame.trust for frame in found.frames] == [Trust.CONTEXT, Trust.PROLOGUE, Trust.CFI]
 
 
+@pytest.mark.parametrize("innermost", ["in inner", "after call"])
+def test_a_record_counts_from_the_arguments_that_were_pushed(innermost):
+    """FPO says that 8 bytes of locals are below the return address. inner was passed nothing, as far as one knows."""
+    asm = Assembler(TEXT).label("BaseThreadStart").emit("33ed").call("outer").label("back in start").emit("cc").align()
+    asm.label("outer").emit("ffe0").call("inner").label("after call").emit("ebfe").align()
+    asm.label("inner").emit("ffe0").label("in inner").emit("ebfe").align()
+    record = FrameData(asm.labels["outer"] - BASE, 0x10, 0, 0, 0, 8, "", False)
+    stack = Stack("inner's", 7, asm.labels["after call"], "outer's", 7, 7, asm.labels["back in start"], 0)
+    esp = stack["inner's" if innermost == "in inner" else "outer's"]
+    found = walk(asm, stack, {"eip": asm.labels[innermost], "esp": esp}, records=Records([record]))
+    assert (found.frames[-1].ip, found.frames[-1].trust) == (asm.labels["back in start"], Trust.FPO)
+
+
 def test_a_walk_never_leaves_the_stack():
     asm = program()
     stack = ebp_frames(asm)

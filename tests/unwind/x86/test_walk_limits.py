@@ -141,3 +141,15 @@ def test_a_stack_without_a_frame_ends_as_it_is():
     found = walk(asm, stack, {"eip": asm.labels["outer"], "esp": stack["returns"], "ebp": 0})
     assert slots(found)[0] == stack["returns"]
     assert found.is_complete
+
+
+def test_a_walk_may_reach_its_limit_while_the_caller_that_was_found_is_looked_at():
+    """Nobody knows what is in `function` after its call. Whether the call of it is one of a helper is asked last."""
+    asm = Assembler(TEXT).label("BaseThreadStart").emit("33ed").call("function").label("back in start").emit("cc")
+    asm.align().label("function").emit("ffe0").label("after call").emit("ebfe")
+    stack = Stack("esp", 0, "function returns", asm.labels["back in start"], 0)
+    registers = {"eip": asm.labels["after call"], "esp": stack["esp"], "ebp": 0}
+    walks = [walk(asm, stack, registers, limits={"work_limit": limit}) for limit in range(40)]
+    cut = [found.frames[0] for found in walks if found.end is End.WORK_LIMIT and len(found.frames) == 1]
+    seen = {(frame.return_slot, frame.return_address) for frame in cut}
+    assert seen == {(None, None), (stack["function returns"], asm.labels["back in start"])}

@@ -188,7 +188,6 @@ _SAVED_STATE = {
 
 XSAVE and its kin write the area of FXSAVE and a header of 64 bytes, and after these what else the processor has.
 """
-_BRANCH_GROUP = {x86.X86_GRP_BRANCH_RELATIVE, x86.X86_GRP_JUMP}
 _OPERAND_SIZE = 0x66
 _INT_SERVICE = 0x2E
 _INT_FASTFAIL = 0x29
@@ -221,7 +220,7 @@ def _translate(raw: capstone.CsInsn) -> Instruction:
     if raw.id == x86.X86_INS_INT:
         number = raw.operands[0].imm
         op = {_INT_SERVICE: Opcode.SYSTEM_CALL, _INT_FASTFAIL: Opcode.STOP}.get(number, Opcode.OTHER)
-    if op is None and raw.operands and _BRANCH_GROUP & set(raw.groups):
+    if op is None and x86.X86_GRP_BRANCH_RELATIVE in raw.groups:
         op = Opcode.BRANCH
     if op is None:
         op = Opcode.OTHER

@@ -27,9 +27,11 @@ from throwstack.unwind.thread_start import overwritten
 from throwstack.unwind.x86.call_frame import Place
 from throwstack.unwind.x86.candidates import Candidate, Rule, best, completed
 from throwstack.unwind.x86.fixed_layouts import caller_at
-from throwstack.unwind.x86.return_address import BELIEVED, CERTAIN, Fit, ReturnAddresses
+from throwstack.unwind.x86.return_address import CERTAIN, Fit, ReturnAddresses
 
 _LOST = "after a return address that was overwritten"
+_BELOW = "below a return address that was overwritten"
+_KNOWS_FUNCTION = frozenset({Rule.FUNCTION, Rule.EPILOGUE})
 _FOLLOWS_CODE = frozenset({Rule.FUNCTION, Rule.EPILOGUE, Rule.FORWARD, Rule.GUESSED_START})
 
 Scan = Callable[[int | None], Iterable[Candidate]]
@@ -71,7 +73,7 @@ class CallersFurtherOut:
         """
         caller = gone.caller
         if caller.doubt:
-            scanned = [other for other in scan(None) if other.fit in BELIEVED]
+            scanned = list(scan(None))
             candidates += scanned
             better = best(scanned)
             if better is not None:
@@ -91,14 +93,20 @@ def with_gap(found: Candidate, candidates: Sequence[Candidate]) -> Candidate:
     """Return `found`, the best of `candidates`; if it is a guess instead of an overwritten return address, it says so.
 
     A word was overwritten if the code of the function leads to it, and it is 0 or in no code. The slot of `found` is
-    further up the stack.
+    further up the stack. Or it is further down, among the locals of the frame: an earlier call has left it there. Then
+    only code that is certainly the function's own says so.
     """
-    is_guess = found.trust is Trust.SCAN and found.fit not in CERTAIN and not found.gap
-    gone = _overwritten(candidates, found.caller.slot) if is_guess else None
+    slot = found.caller.slot
+    if found.trust is not Trust.SCAN or found.fit in CERTAIN or found.gap:
+        return found
+    gone, note = _overwritten(candidates, slot), _LOST
+    if gone is None:
+        known = [other for other in candidates if other.rule in _KNOWS_FUNCTION and other.caller.slot > slot]
+        gone, note = _overwritten(known), _BELOW
     if gone is None:
         return found
     gap = overwritten(gone.caller.slot, gone.caller.return_address)
-    return replace(found, gap=gap, note=found.note or _LOST)
+    return replace(found, gap=gap, note=found.note or note)
 
 
 def _overwritten(candidates: Sequence[Candidate], below: int = 1 << 32) -> Candidate | None:

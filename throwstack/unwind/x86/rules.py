@@ -65,21 +65,21 @@ class Rules:
         images: ImageMap,
         symbols: Symbols,
         source: FrameDataSource | None,
-        meter: Meter | None = None,
-        outside: CodeOutside | None = None,
+        meter: Meter | None,
+        outside: CodeOutside,
     ) -> None:
         """`images` are the loaded images, whose code is analysed.
 
         `symbols` give the names and starts of functions. `source` supplies FrameData and FPO records of PDBs, and is
-        None if there are none. `meter` counts the positions that are examined in the search for function starts.
-        `outside` is what is known of code outside the images.
+        None if there are none. `meter`, if there is one, counts the positions that are examined in the search for
+        function starts. `outside` is what is known of code outside the images.
         """
         self.images = images
         self.symbols = symbols
         self._memory = images.memory
         self._is_traced = False
         self._source = source
-        outside = self._outside = CodeOutside(images) if outside is None else outside
+        self._outside = outside
         self._code = Code(images, symbols, outside)
         self._callees = Callees(self._code)
         self._prologues = Prologues(self._code, self._callees)
@@ -107,10 +107,7 @@ class Rules:
         return self._code.work_done
 
     def record(self, place: Place) -> FrameData | None:
-        """Return the FrameData or FPO record that covers the ip of `place`, or None if there is none.
-
-        Outside the images, a source of functions may describe the frame.
-        """
+        """Return the record that covers the ip of `place`: of a PDB, or outside the images of a source; else None."""
         address = place.ip - (1 if place.is_return_address else 0)
         image = self.images.find(address)
         if image is None:
@@ -144,8 +141,9 @@ class Rules:
         candidates: list[Candidate],
     ) -> Candidate | None:
         """Return what `caller` returns, and add the candidates that were looked at to `candidates`."""
-        if self.is_callback(place):
-            return self._before_callback(place, stack)
+        dispatcher = self._callback_dispatcher(place)
+        if dispatcher is not None:
+            return self._before_callback(dispatcher, place, stack)
         kept = self._kept_ebp.candidate(place, stack)
         if kept is not None:
             return kept
@@ -165,7 +163,7 @@ class Rules:
         elif found.fit is Fit.OUTERMOST and found.caller.doubt:
             # A zero ends a stack, but stacks are full of zeros. One that was reached by guesses must not hide the rest
             # of the stack, so that the scan may find a return address which is certain.
-            candidates.extend(other for other in self._by_scan(place, stack) if other.fit in CERTAIN)
+            candidates.extend(self._by_scan(place, stack))
             found = best(candidates)
         elif found.rule in _BY_EBP and not place.is_return_address and not self._code.is_certainly_code(place.ip):
             found = self._nearer(place, found, stack)
@@ -215,17 +213,14 @@ class Rules:
         and if no credible CONTEXT is found.
         """
         function = self._dispatcher(place)
-        context = interrupted_context(function, place, stack, self._memory) if function else None
+        context = interrupted_context(function, place, stack, self._memory)
         if context is not None and self._is_traced:
             trace.step(place.ip, f"dispatcher {function}", f"has interrupted code, CONTEXT at {context.address:#x}")
         return context
 
     def is_callback(self, place: Place) -> bool:
         """Say whether the frame at `place` is a frame of KiUserCallbackDispatcher that has called a routine."""
-        if not place.is_return_address or self._dispatcher(place) != CALLBACK_DISPATCHER:
-            return False
-        start = self.symbols.function_start(place.ip, is_return_address=True)
-        return start is not None and self._prologues.state(start, place) is not None
+        return self._callback_dispatcher(place) is not None
 
     def first_place(self, registers: Registers) -> Place:
         """Return the innermost frame, whose registers come from a trap frame or a CONTEXT, as a `Place`.
@@ -264,9 +259,15 @@ class Rules:
         is_led_to = start is not None and self._prologues.state(start, place) is not None
         return name.symbol if name.is_certain or is_led_to else ""
 
-    def _before_callback(self, place: Place, stack: StackBounds) -> Candidate | None:
+    def _callback_dispatcher(self, place: Place) -> int | None:
+        """Return the start of KiUserCallbackDispatcher if it has called a routine at `place`, or else None."""
+        if not place.is_return_address or self._dispatcher(place) != CALLBACK_DISPATCHER:
+            return None
         start = self.symbols.function_start(place.ip, is_return_address=True)
-        entry = None if start is None else self._prologues.at_entry(start, place)
+        return start if start is not None and self._prologues.state(start, place) is not None else None
+
+    def _before_callback(self, dispatcher: int, place: Place, stack: StackBounds) -> Candidate | None:
+        entry = self._prologues.at_entry(dispatcher, place)
         caller = interrupted_system_call(
             place, (None,) * 8 if entry is None else entry, stack, self._code, self._return_addresses
         )
@@ -322,11 +323,11 @@ class Rules:
 
     def _by_code(self, place: Place) -> Iterator[tuple[Rule, Caller]]:
         start = self._code.function_start(place.ip, is_return_address=place.is_return_address)
-        rule = Rule.GUESSED_START if start is None else Rule.FUNCTION
-        whole = list(self._by_guessed_start(place)) if start is None else []
-        if start is not None:
+        if start is None:
+            rule, whole = Rule.GUESSED_START, list(self._by_guessed_start(place))
+        else:
             caller = self._prologues.caller(start, place)
-            whole = [] if caller is None else [(start, caller)]
+            rule, whole = Rule.FUNCTION, [] if caller is None else [(start, caller)]
         ahead = self._rest.caller(place)
         if ahead is not None and not any(
             caller.slot != ahead.slot and not self._prologues.comes_back(begin, place) for begin, caller in whole

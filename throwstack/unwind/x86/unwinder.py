@@ -26,7 +26,6 @@ from throwstack.unwind.x86.return_address import Fit
 from throwstack.unwind.x86.rules import Rules
 
 _MAX_REGISTRATIONS = 256
-_END_OF_CHAIN = 0xFFFFFFFF
 
 
 @dataclass(slots=True)
@@ -181,12 +180,12 @@ def registration_chain(memory: Memory, head: int | None, stack: StackBounds) -> 
     """Return the addresses of a thread's exception registrations, innermost first.
 
     `head` is the address of the first one (`fs:[0]`), or None if it is not known. Each registration must be in `stack`,
-    the thread's stack, and above the one before it. The chain ends with 0xFFFFFFFF, or before the first registration
-    that is not so. At most 256 registrations are returned.
+    the thread's stack, and above the one before it. The chain ends before the first registration that is not so,
+    mostly with 0xFFFFFFFF. At most 256 registrations are returned.
     """
     chain: list[int] = []
     address = head
-    while address is not None and address != _END_OF_CHAIN and len(chain) < _MAX_REGISTRATIONS:
+    while address is not None and len(chain) < _MAX_REGISTRATIONS:
         if address % 4 or not stack.contains(address, 8) or (chain and address <= chain[-1]):
             break
         chain.append(address)

@@ -99,6 +99,11 @@ class Sources:
         return self._isf if self._pdbs is None else first_of(self._pdbs, self._isf)
 
     @property
+    def symbols_at_hand(self) -> SymbolSource | None:
+        """Return the source of the PDBs in directories of the symbol path, or None if there is no symbol path."""
+        return None if self._pdbs is None else self._pdbs.at_hand
+
+    @property
     def frame_data(self) -> FrameDataSource | None:
         """Return the source of x86 frame data, or None if there is no symbol path."""
         return self._pdbs

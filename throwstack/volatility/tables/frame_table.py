@@ -119,11 +119,15 @@ def variable_text(variable: Variable) -> str:
 
 
 def variable_note(row: FrameRow) -> str:
-    """Return where the value of a row's variable was, or why it is not known: `parameter, [ebp+0x8]`."""
+    """Return where the value of a row's variable was, or why it is not known: `parameter, [ebp+0x8]`.
+
+    Functions with the same code, which the linker folded, may have other variables there: `parameter if this is width`.
+    """
     if row.frame is None or row.variable is None:
         return ""
     kind = "parameter" if row.variable in row.frame.parameters else "local"
-    return f"{kind}, {row.variable.reason or row.variable.source}"
+    which = f" if this is {row.frame.function}" if row.frame.folded else ""
+    return f"{kind}{which}, {row.variable.reason or row.variable.source}"
 
 
 def _notes(row: FrameRow) -> str:
