@@ -57,7 +57,16 @@ def is_fail_fast_of_clr(target: Target, record: ExceptionRecord, ip: int) -> boo
 
     Example: of Environment.FailFast the code is 0x80131623 COR_E_FAILFAST.
     """
-    if record.code >> 16 != _CLR_FACILITY or record.flags & ~_NONCONTINUABLE or record.nested or not record.address:
+    return record.code >> 16 == _CLR_FACILITY and is_made_by_clr(target, record, ip)
+
+
+def is_made_by_clr(target: Target, record: ExceptionRecord, ip: int) -> bool:
+    """Say whether the runtime of .NET may have made `record` to end its process, whatever the code is.
+
+    Example: managed code calls native code, which faults. .NET Core 2.1 ends the process with a second record of the
+    same code, 0xC0000005, which has no parameters and the address of a function of the runtime.
+    """
+    if record.flags & ~_NONCONTINUABLE or record.nested or not record.address:
         return False
     if record.parameters or not record.is_well_formed or not target.images.is_code(ip):
         return False
