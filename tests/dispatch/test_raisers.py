@@ -27,6 +27,7 @@ NTDLL = Module("ntdll.dll", "", 0x7FFA_1000_0000, 0x20_0000)
 KERNELBASE = Module("KERNELBASE.dll", "", 0x7FFA_0800_0000, 0x20_0000)
 APP = Module("app.exe", "", 0x7FF6_0000_0000, 0x10000)
 JIT = 0x7FF6_8000_0000
+CORECLR = Module("coreclr.dll", "", 0x7FFA_0400_0000, 0x20_0000)
 NAMES = {
     "ntdll.dll": {
         "RtlRaiseException": 0x4000,
@@ -49,8 +50,10 @@ def put_context(stack: Stack, address: int, *, rip: int, rsp: int) -> None:
     stack.at(address).raw(bytes(data))
 
 
-def put_record(stack: Stack, address: int, *, code: int, ip: int, parameters: tuple[int, ...] = ()) -> None:
-    stack.at(address).d32(code, 1).d64(0, ip).d32(len(parameters), 0).d64(*parameters)
+def put_record(
+    stack: Stack, address: int, *, code: int, ip: int, parameters: tuple[int, ...] = (), flags: int = 1
+) -> None:
+    stack.at(address).d32(code, flags).d64(0, ip).d32(len(parameters), 0).d64(*parameters)
 
 
 def frame(ip: int, sp: int, return_address: int = 0, return_slot: int | None = None, **gpr: int) -> Frame:
@@ -61,7 +64,7 @@ def frame(ip: int, sp: int, return_address: int = 0, return_slot: int | None = N
 def search(stack: Stack, *frames: Frame, proves_exception: bool = False) -> tuple[SavedException, ...]:
     memory = {LIMIT: stack.data(), JIT: b"\x90" * 0x1000}
     walk = Walk(frames, End.THREAD_START)
-    target = make_target(Arch.X64, [NTDLL, KERNELBASE, APP], memory, NAMES, walk)
+    target = make_target(Arch.X64, [NTDLL, KERNELBASE, APP, CORECLR], memory, NAMES, walk)
     start = SearchStart(frames, LIMIT, is_complete=True, proves_exception=proves_exception)
     return exceptions_in_flight(target, StackBounds(LIMIT, BASE), start).exceptions
 
@@ -127,6 +130,37 @@ def test_the_pointers_alone_lead_to_a_fault_that_was_raised_anew():
 def test_what_a_record_raised_anew_names_is_code(record_ip: int):
     stack = Stack(LIMIT, BASE)
     assert search(stack, *raised_anew(stack, record_ip), proves_exception=True) == ()
+
+
+def ended_by_clr(stack: Stack, *, code: int = 0x80131623, ip: int = CORECLR.base + 0x1000, flags: int = 0) -> Frame:
+    """.NET 8, Environment.FailFast: a function of the runtime at AT has pointers, record, and CONTEXT in its frame."""
+    put_record(stack, AT + 0x40, code=code, ip=JIT + 0xF_0000, flags=flags)  # the page is lost
+    put_context(stack, AT + 0xE0, rip=ip, rsp=AT)
+    stack.at(AT + 0x30).d64(AT + 0x40, AT + 0xE0)
+    return frame(ip + 0x20, AT)
+
+
+def test_the_runtime_of_net_ends_its_process_with_a_record_of_its_own() -> None:
+    stack = Stack(LIMIT, BASE)
+    runtime = ended_by_clr(stack)
+    frames = frame(IN_FILTER, AT - 0x400), runtime, frame(IN_APP, AT + 0x1000)
+    (found,) = search(stack, *frames, proves_exception=True)
+    assert (found.record.location, found.context.address) == (AT + 0x40, AT + 0xE0)
+    assert (found.record.code, found.routes) == (0x80131623, (Route.POINTERS,))
+
+
+@pytest.mark.parametrize("other", [{"code": 0xC0000005}, {"code": 0x80070057}, {"ip": IN_APP}, {"flags": 2}], ids=str)
+def test_nothing_else_in_a_frame_of_its_own_is_such_a_record(other: dict[str, int]) -> None:
+    stack = Stack(LIMIT, BASE)
+    frames = frame(IN_FILTER, AT - 0x400), ended_by_clr(stack, **other), frame(IN_APP, AT + 0x1000)
+    assert search(stack, *frames, proves_exception=True) == ()
+
+
+def test_a_record_of_the_runtime_in_another_functions_frame_is_stale() -> None:
+    stack = Stack(LIMIT, BASE)
+    ended_by_clr(stack)
+    frames = frame(IN_FILTER, AT - 0x400), frame(IN_APP, AT - 0x200), frame(IN_APP, AT + 0x1000)
+    assert search(stack, *frames, proves_exception=True) == ()
 
 
 def test_record_and_context_of_two_instructions_of_the_program_are_no_pair():

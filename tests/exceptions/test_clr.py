@@ -14,6 +14,7 @@ from throwstack.exceptions.describe import describe
 from throwstack.exceptions.model import ExceptionKind, ExceptionText, FaultAccess, ManagedThrow
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
+from throwstack.managed.fail_fast_arguments import FailFastArguments
 from throwstack.managed.managed_exception import ManagedException
 
 CORECLR = 0x10000000
@@ -113,3 +114,31 @@ def test_an_exception_of_native_code_keeps_its_words_and_managed_codes_view_is_a
 def test_what_is_read_of_net_framework_is_labelled_experimental(is_experimental: bool, count: int) -> None:
     details = said(ManagedThrow(ORDER, is_experimental=is_experimental)).details
     assert sum("experimental" in detail for detail in details) == count
+
+
+def test_environment_failfast_is_told_with_what_it_was_given() -> None:
+    given = ManagedThrow(None, given=FailFastArguments("the shop is on fire", ORDER), runtime=".NET 8.0.4")
+    text = said(given, code=0x80131623)
+    assert text.title == (
+        'Environment.FailFast "the shop is on fire": Shop.OrderException "order 17", '
+        "HRESULT 0x80131601 COR_E_INVALIDFILTERCRITERIA"
+    )
+    assert (text.kind, text.thrown_type) == (ExceptionKind.FAIL_FAST, "Shop.OrderException")
+    assert (text.message, text.hresult) == ("the shop is on fire", 0x80131623)
+    alone = said(replace(given, given=FailFastArguments("the shop is on fire")), code=0x80131623)
+    assert alone.title == 'Environment.FailFast "the shop is on fire"'
+    assert alone.details == ("runtime: .NET 8.0.4",)
+
+
+def test_what_environment_failfast_was_given_may_be_unknown() -> None:
+    text = said(ManagedThrow(None), code=0x80131623)
+    assert text.title == "Environment.FailFast, HRESULT 0x80131623 COR_E_FAILFAST"
+    assert text.details == ("what it was given was not found on the stack",)
+    assert said(None, code=0x80131623).title == "0x80131623 COR_E_FAILFAST"
+
+
+def test_a_fault_of_native_code_keeps_its_own_title() -> None:
+    text = said(ManagedThrow(NULL, is_cause=False), 0, 8, code=0xC0000005)
+    assert text.title == "ACCESS_VIOLATION reading 0x0000000000000008"
+    assert text.thrown_type == ""
+    assert 'managed code sees it as System.NullReferenceException "not set"' in text.details

@@ -15,6 +15,7 @@ from throwstack.exceptions.model import ManagedThrow
 from throwstack.names.symbols import Symbols
 
 TID = 0x14
+NULL, VIOLATION = "System.NullReferenceException", "System.AccessViolationException"
 RAISER, NATIVE = 0x7B013D7E, 0x7B627E49
 FIRST, SECOND = STACK + 0x900, STACK + 0x400
 """The stack pointers of the frames that threw first and second."""
@@ -32,9 +33,11 @@ class Scene:
         self.stub = compile_method(process, process.dynamic_method("IL_STUB_PInvoke"), 2) + 0x10
         self.methods = methods
 
-    def thrown(self, message: str, *frames: tuple[int, int], hresult: int = 0x80131601) -> int:
+    def thrown(
+        self, message: str, *frames: tuple[int, int], hresult: int = 0x80131601, kind: str = "Shop.OrderException"
+    ) -> int:
         stack = self.process.trace(*((ip, sp, self.methods["Run"], 0) for ip, sp in frames))
-        return self.process.exception("Shop.OrderException", message, hresult, _stackTrace=stack)
+        return self.process.exception(kind, message, hresult, _stackTrace=stack)
 
     def of(self, walk: Walk, *, code: int = 0xE0434352, hresult: int = 0x80131601, is_innermost: bool = True):
         registers = Registers.named(Arch.X64, {"rip": RAISER, "rsp": walk.frames[0].sp})
@@ -87,7 +90,7 @@ def test_an_object_that_has_recorded_another_stack_is_taken_for_the_innermost_by
 
 def test_a_fault_is_managed_only_if_an_object_has_recorded_its_frame() -> None:
     scene = Scene()
-    scene.process.thread(TID, scene.thrown("null", (scene.run, SECOND)))
+    scene.process.thread(TID, scene.thrown("null", (scene.run, SECOND), kind=NULL))
     fault = walk_of((scene.run, SECOND), (scene.main, SECOND + 0x100))
     assert message_of(scene.of(fault, code=0xC0000005)) == "null"
     elsewhere = walk_of((scene.run, FIRST), (scene.main, FIRST + 0x100))
@@ -102,3 +105,64 @@ def test_without_an_object_the_reason_is_given() -> None:
     assert message_of(found) is None
     assert found is not None
     assert found.reason
+
+
+def test_an_object_that_a_local_variable_keeps_is_not_that_of_a_fault_at_the_same_call() -> None:
+    """A loop calls native code. In its first round a callback threw, which was caught. In the second it faults."""
+    scene = Scene()
+    scene.process.thread(TID)
+    native = walk_of((NATIVE, SECOND - 0x100), (scene.run, SECOND))
+    scene.process.word(SECOND + 0x40, scene.thrown("first round", (scene.run, SECOND), kind=NULL))
+    assert scene.of(native, code=0xC0000005) is None
+    scene.process.word(SECOND + 0x40, scene.thrown("first round", (scene.run, SECOND)))
+    assert scene.of(walk_of((scene.run, SECOND)), code=0xC0000005) is None
+
+
+def test_a_fault_of_native_code_has_no_more_than_what_managed_code_sees() -> None:
+    scene = Scene()
+    native = walk_of((NATIVE, SECOND - 0x100), (scene.run, SECOND))
+    scene.process.thread(TID, scene.process.exception(VIOLATION, "protected"))
+    found = scene.of(native, code=0xC0000005)
+    assert message_of(found) == "protected"
+    assert found is not None
+    assert not found.is_cause
+    assert scene.of(native, code=0xC0000094) is None
+    assert scene.of(native, code=0xC0000005, is_innermost=False) is None
+
+
+def test_of_two_objects_on_the_stack_that_fit_the_nearest_is_taken_for_an_outer_exception_and_that_is_said() -> None:
+    """A retry loop keeps what it has caught. What was raised last is the runtime's own last thrown one, or unknown."""
+    scene = Scene()
+    scene.process.thread(TID)
+    for place, text in ((0x80, "first round"), (0x40, "second round")):
+        scene.process.word(SECOND + place, scene.thrown(text, (scene.run, SECOND)))
+    scene.process.word(SECOND + 0x20, scene.thrown("another", (scene.run, SECOND), hresult=0x80131537))
+    walk = walk_of((RAISER, SECOND - 0x100), (scene.run, SECOND))
+    assert message_of(scene.of(walk)) is None
+    found = scene.of(walk, is_innermost=False)
+    assert message_of(found) == "second round"
+    assert found is not None
+    assert "several objects" in found.tie
+
+
+def test_environment_failfast_was_given_a_message_and_an_exception_which_are_on_the_stack() -> None:
+    scene = Scene()
+    process, walk = scene.process, walk_of((RAISER, SECOND), (scene.run, FIRST))
+    text, why = process.string("the shop is on fire"), process.exception("Shop.OrderException", "why")
+    process.thread(TID, process.exception("Shop.OrderException", "handled long ago"))
+    process.word(SECOND + 0x20, process.string("another string, and what is after it is no object"))
+    process.word(SECOND + 0x28, 0x1234)
+    process.word(SECOND + 0x40, text)
+    process.word(SECOND + 0x48, why)
+    found = scene.of(walk, code=0x80131623)
+    assert found is not None
+    assert found.exception is None
+    assert found.given is not None
+    assert found.given.message == "the shop is on fire"
+    assert found.given.exception is not None
+    assert found.given.exception.message == "why"
+    process.word(SECOND + 0x48, 0)
+    alone = scene.of(walk, code=0x80131623)
+    assert alone is not None
+    assert alone.given is not None
+    assert (alone.given.message, alone.given.exception) == ("the shop is on fire", None)

@@ -13,7 +13,9 @@ from throwstack.report.crash_report import CrashReport, ProcessSummary
 from throwstack.report.make_crash import CrashSite, make_crash
 
 _MANAGED = frozenset({"shop", "System_Private_CoreLib", "<dynamic>"})
-_RUNTIME_ADDRESSES = range(0x400000, 0x500000)
+_NULL = "System.NullReferenceException"
+NATIVE_FAULT = "[0xC0000005 0 8] codec!Decode < <dynamic>!IL_STUB_PInvoke() < shop!Shop.Orders.Read()"
+_RUNTIMES = frozenset({"shop.exe", "coreclr"})
 
 
 class _Runtime:
@@ -25,8 +27,10 @@ class Code:
 
     runtime = _Runtime()
 
-    def __init__(self, found: ManagedException | None, others: tuple[ManagedException, ...] = ()) -> None:
-        self.found, self.others = found, others
+    def __init__(
+        self, found: ManagedException | None, others: tuple[ManagedException, ...], in_runtime: frozenset[int]
+    ) -> None:
+        self.found, self.others, self.in_runtime = found, others, in_runtime
 
     def last_thrown(self, _tid: int) -> tuple[ManagedException | None, str]:
         return self.found, "the heap is lost" if self.found is None else ""
@@ -38,7 +42,7 @@ class Code:
         return ()
 
     def is_in_runtime(self, address: int) -> bool:
-        return address in _RUNTIME_ADDRESSES
+        return address in self.in_runtime
 
 
 def crash(
@@ -47,10 +51,12 @@ def crash(
     is_lost: bool = False,
     inner: tuple[ManagedException, ...] = (),
     others: tuple[ManagedException, ...] = (),
+    class_name: str = "Shop.OrderException",
 ) -> CrashReport:
     """Report on the stack `text`, whose object has recorded the managed frames and, before them, `recorded`.
 
-    `inner` are its inner exceptions, and `others` are further objects in flight on the thread.
+    `inner` are its inner exceptions, and `others` are further objects in flight on the thread. `class_name` is
+    its class.
     """
     stuck, target = thrown(text)
     names = target.symbols.given
@@ -65,8 +71,9 @@ def crash(
         for frame in stuck.throwing_walks[0].frames
         if names[frame.ip].kind is SymbolKind.CLR
     ]
+    in_runtime = frozenset(address for address, name in names.items() if name.module in _RUNTIMES)
     earlier = [ManagedFrame(0, 0, 0, ManagedMethod(name, module="shop.dll")) for name in recorded]
-    found = ManagedException("Shop.OrderException", (), "no", 0x80131601, 0x400, 0, inner, (*earlier, *passed))
+    found = ManagedException(class_name, (), "no", 0x80131601, 0x400, 0, inner, (*earlier, *passed))
     site = CrashSite(
         target=target,
         process=ProcessSummary(4, "shop.exe"),
@@ -76,7 +83,7 @@ def crash(
         region_of=lambda _: "",
         substitutes=frozenset(),
         blocked_since=lambda: None,
-        managed=Code(None if is_lost else found, others),  # type: ignore[arg-type]
+        managed=Code(None if is_lost else found, others, in_runtime),  # type: ignore[arg-type]
     )
     return make_crash(stuck, site)
 
@@ -113,23 +120,39 @@ def test_without_the_object_the_innermost_managed_frame_that_is_no_helper_names_
 
 
 def test_a_fault_that_the_runtime_raised_is_named_after_managed_code() -> None:
-    found = crash("[0xC0000005 0 8] KERNELBASE!RaiseException < shop.exe!Brotli < shop!Shop.Orders.Length()")
+    found = crash(
+        "[0xC0000005 0 8] KERNELBASE!RaiseException < shop.exe!Brotli < shop!Shop.Orders.Length()", class_name=_NULL
+    )
     assert found.thrown_at == "shop!Shop.Orders.Length()+0x20"
     assert found.exception is not None
-    assert found.exception.type == "Shop.OrderException"
+    assert found.exception.title.startswith(f'{_NULL} "no", ACCESS_VIOLATION reading')
 
 
 def test_a_fault_in_native_code_that_managed_code_called_is_the_native_codes() -> None:
-    found = crash("[0xC0000005 0 8] codec!Decode < <dynamic>!IL_STUB_PInvoke() < shop!Shop.Orders.Read()")
+    found = crash(NATIVE_FAULT, class_name="System.AccessViolationException")
     assert found.thrown_at == "codec!Decode+0x20"
     assert found.signature is not None
     assert found.signature.text == "codec!Decode"
+    assert found.exception is not None
+    assert found.exception.title == "ACCESS_VIOLATION reading 0x0000000000000008"
+    assert found.exception.type == ""
+    assert 'managed code sees it as System.AccessViolationException "no"' in found.exception.details
+
+
+def test_an_object_of_an_exception_that_was_handled_at_the_same_call_is_not_that_of_a_fault() -> None:
+    """A loop calls native code. In its first round a callback threw, which was caught. In the second it faults."""
+    found = crash(NATIVE_FAULT, class_name="System.InvalidOperationException")
+    assert found.exception is not None
+    assert found.exception.title == "ACCESS_VIOLATION reading 0x0000000000000008"
+    assert found.exception.object_address is None
+    assert not any("managed code sees" in detail for detail in found.exception.details)
 
 
 def test_an_exception_that_the_runtime_raised_twice_is_said_to_be_the_same() -> None:
     found = crash(
         "[0xC0000005 0 8] KERNELBASE!RaiseException < coreclr!Handler < ntdll!KiUserExceptionDispatch"
-        " < [0xC0000005 0 8] shop!Shop.Orders.Length()"
+        " < [0xC0000005 0 8] shop!Shop.Orders.Length()",
+        class_name=_NULL,
     )
     assert [item.object_address for item in found.exceptions] == [0x400, 0x400]
     assert found.notes[-1].startswith("the runtime raised the same exception before, at 0x400300")
@@ -154,6 +177,11 @@ def test_an_exception_in_flight_that_windows_knows_nothing_of_is_a_note() -> Non
         'raised while System.ApplicationException "first", HRESULT 0x80131600 COR_E_APPLICATION was being handled, '
         "thrown at shop!Shop.Orders.Read() (object 0x500)"
     )
+
+
+def test_an_object_that_has_recorded_no_frame_is_not_being_handled() -> None:
+    """The runtime puts its own ExecutionEngineException there when it ends the process."""
+    assert crash(SECOND, others=(replace(FIRST, stack=()),)).notes == ()
 
 
 def test_an_inner_exception_that_is_still_in_flight_is_said_once() -> None:

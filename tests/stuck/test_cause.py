@@ -11,6 +11,8 @@ from tests.support.thrown_stacks import thrown
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.dispatch.saved_exception import Route
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
 from throwstack.stuck.cause import led_by_cause
 from throwstack.stuck.stuck_thread import ExceptionRole, StuckThread
 
@@ -37,6 +39,10 @@ def codes(stuck: StuckThread) -> list[int]:
 CAUSES = {
     "C++, Visual Studio 2015 and later": (
         f"{ABORT} < app!__scrt_unhandled_exception_filter < {FILTER} < {THROWN}",
+        0xE06D7363,
+    ),
+    "Environment.FailFast in a handler of AppDomain.UnhandledException": (
+        f"[0x80131623] coreclr!HandleFatalError < shop!OnUnhandled < coreclr!Filter < {RAISED} < shop!Main",
         0xE06D7363,
     ),
     "the same without symbols of the program": (
@@ -240,6 +246,18 @@ def test_a_fault_in_the_block_that_caught_a_translated_exception_is_independent_
         f" < {TRANSLATOR} < {FAULT.replace('0xC0000005', '0xC0000006')}"
     )
     assert (codes(stuck), stuck.end_count) == ([0xC0000005, 0xE06D7363, 0xC0000006], 0)
+
+
+@pytest.mark.parametrize(("runtime", "cause"), [("coreclr.dll", 1), ("codec.dll", 0)])
+def test_the_runtime_of_net_ends_its_process_with_a_second_record_of_a_native_fault(runtime: str, cause: int):
+    """.NET Core 2.1, x86: the frames between are guesses; the record of an access violation has two parameters."""
+    stuck, target = thrown(
+        "[0xC0000005] coreclr! < ~coreclr! < ~ntdll! < [0xC0000005 8 0x10] codec!Decode < shop!Read", Arch.X86
+    )
+    images = ImageMap(target.memory, ModuleMap([Module(runtime, "", 0x400000, 0x200)]))
+    led = led_by_cause(replace(target, images=images), stuck)
+    assert led.end_count == cause
+    assert led.exceptions[0].record.parameters == ((8, 0x10) if cause else ())
 
 
 def test_one_exception_and_none_are_left_as_they_are():

@@ -76,6 +76,7 @@ _LIBRARY = (
     _Described("System.ArgumentOutOfRangeException", "System.ArgumentException", ("_actualValue",)),
     _Described("System.AggregateException", "System.Exception", ("_innerExceptions",)),
     _Described("System.ObjectDisposedException", "System.Exception", ("_objectName",)),
+    *(_Described(f"System.{name}Exception", "System.Exception") for name in ("NullReference", "AccessViolation")),
 )
 _PROGRAM = (
     _Described("Shop.Program", "System.Object", (), ("Main", "Run")),

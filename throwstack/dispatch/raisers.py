@@ -9,11 +9,15 @@ functions raises, both may differ:
 - The CLR raises a fault anew. An unhandled NullReferenceException of .NET Core 3.1 and 8 on x64 has a record 0xC0000005
   whose address is the instruction that faulted, in code of the JIT compiler. Its CONTEXT is that of the second raise,
   whose ip is in RaiseException.
+- The CLR ends its process: Environment.FailFast, or an error of its own (EEPolicy::HandleFatalError). It makes the
+  record itself, zeroed but for the code, an HRESULT of its facility, and the address, which is where managed code
+  called it. The CONTEXT is of the function of the runtime that makes both, in whose frame they are.
 """
 
 from __future__ import annotations
 
 from throwstack.core.exception_record import ExceptionRecord
+from throwstack.managed.runtime_module import is_runtime
 from throwstack.names.dispatch_functions import DispatchRole, functions_of
 from throwstack.names.symbols import Name
 from throwstack.unwind.target import Target
@@ -23,13 +27,20 @@ _RAISING = functions_of(DispatchRole.RAISER) | {"RaiseException", FAIL_FAST}
 _CAPTURE_THEMSELVES = frozenset({"RtlRaiseStatus", FAIL_FAST})
 _MODULES = frozenset({"ntdll", "kernel32", "kernelbase"})
 _LOWEST_CODE = 0x40000000
+_CLR_FACILITY = 0x8013
+_NONCONTINUABLE = 1
 MAX_FLAGS = 0xFF
 """The largest flags of a record: any of EXCEPTION_NONCONTINUABLE (1) to EXCEPTION_SOFTWARE_ORIGINATE (0x80)."""
 
 
 def is_in_raiser(target: Target, ip: int) -> bool:
     """Say whether `ip`, a return address in a captured CONTEXT, is known to be in a function that raises exceptions."""
-    return _is_among(_RAISING, target.symbols.name(ip, is_return_address=True))
+    return is_raiser(target.symbols.name(ip, is_return_address=True))
+
+
+def is_raiser(name: Name) -> bool:
+    """Say whether `name` is known to be that of a function that raises exceptions."""
+    return _is_among(_RAISING, name)
 
 
 def captures_itself(target: Target, ip: int) -> bool:
@@ -39,6 +50,28 @@ def captures_itself(target: Target, ip: int) -> bool:
     """
     name = target.symbols.name(ip, is_return_address=True)
     return not target.arch.facts.arguments_on_stack and _is_among(_CAPTURE_THEMSELVES, name)
+
+
+def is_fail_fast_of_clr(target: Target, record: ExceptionRecord, ip: int) -> bool:
+    """Say whether the runtime of .NET made `record` to end its process; `ip` is that of the CONTEXT with it.
+
+    Example: of Environment.FailFast the code is 0x80131623 COR_E_FAILFAST.
+    """
+    return record.code >> 16 == _CLR_FACILITY and is_made_by_clr(target, record, ip)
+
+
+def is_made_by_clr(target: Target, record: ExceptionRecord, ip: int) -> bool:
+    """Say whether the runtime of .NET may have made `record` to end its process, whatever the code is.
+
+    Example: managed code calls native code, which faults. .NET Core 2.1 ends the process with a second record of the
+    same code, 0xC0000005, which has no parameters and the address of a function of the runtime.
+    """
+    if record.flags & ~_NONCONTINUABLE or record.nested or not record.address:
+        return False
+    if record.parameters or not record.is_well_formed or not target.images.is_code(ip):
+        return False
+    image = target.images.find(ip)
+    return image is not None and is_runtime(image)
 
 
 def _is_among(functions: frozenset[str], name: Name) -> bool:

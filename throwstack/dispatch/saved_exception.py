@@ -20,7 +20,7 @@ from throwstack.core.contexts import Context, read_context
 from throwstack.core.exception_record import ExceptionRecord, read_record
 from throwstack.core.frames import StackBounds
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.dispatch.raisers import captures_itself, is_in_raiser, is_plausible_record
+from throwstack.dispatch.raisers import captures_itself, is_fail_fast_of_clr, is_in_raiser, is_plausible_record
 from throwstack.unwind.target import Target
 
 
@@ -51,7 +51,8 @@ adjacent pointers (below).
 _ADJACENT_POINTERS = frozenset({Route.REGISTER, Route.POINTERS})
 """Routes by which a record and a CONTEXT with different instruction addresses are accepted as well.
 
-This is so only if the CONTEXT's ip is in a function that raises exceptions (`throwstack.dispatch.raisers`).
+This is so only if the CONTEXT's ip is in a function that raises exceptions, or in a runtime of .NET that ends its
+process (`throwstack.dispatch.raisers`).
 """
 _MAX_OWN_FRAME = 0x1000
 
@@ -135,7 +136,8 @@ def is_raised_anew(target: Target, record: ExceptionRecord, context: Context) ->
 
     `throwstack.dispatch.raisers` says when this is so.
     """
-    return is_plausible_record(target, record) and is_in_raiser(target, context.registers.ip)
+    ip = context.registers.ip
+    return is_fail_fast_of_clr(target, record, ip) or (is_plausible_record(target, record) and is_in_raiser(target, ip))
 
 
 def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionRecord, context: Context) -> bool:
@@ -148,7 +150,7 @@ def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionReco
     sp = context.registers.sp
     if not (stack.contains(sp) or sp == stack.base):
         return False
-    if stack.contains(context.address) and context.address >= sp and not _is_in_raisers_frame(target, context):
+    if stack.contains(context.address) and context.address >= sp and not _is_in_raisers_frame(target, record, context):
         return False
     if target.arch.pointer_size == 8 and context.address & 0xF:
         return False
@@ -160,10 +162,12 @@ def _is_plausible_pair(target: Target, stack: StackBounds, record: ExceptionReco
     return record.address == ip and (record.code in _CODES_OF_BAD_JUMPS or bool(ip and target.memory.is_readable(ip)))
 
 
-def _is_in_raisers_frame(target: Target, context: Context) -> bool:
+def _is_in_raisers_frame(target: Target, record: ExceptionRecord, context: Context) -> bool:
     """Say whether `context` is in the frame of the function whose state it has, as that of RtlRaiseStatus is on x64."""
     registers = context.registers
-    return context.address - registers.sp < _MAX_OWN_FRAME and captures_itself(target, registers.ip)
+    if context.address - registers.sp >= _MAX_OWN_FRAME:
+        return False
+    return captures_itself(target, registers.ip) or is_fail_fast_of_clr(target, record, registers.ip)
 
 
 def merge(found: Iterable[SavedException]) -> tuple[SavedException, ...]:

@@ -6,8 +6,9 @@ stack pointer. Later the program calls a function with a large buffer and waits 
 has not written to, now covers the old CONTEXT.
 
 So a CONTEXT belongs to an exception in flight only if it is in the frame of a function that keeps one: a dispatcher,
-RtlRaiseException, or a function that fills in a CONTEXT itself and calls UnhandledExceptionFilter. A CONTEXT below the
-stack pointer or in the frame of any other function is stale.
+RtlRaiseException, or a function that fills in a CONTEXT itself and calls UnhandledExceptionFilter. The same is so of
+the function of .NET's runtime that ends the process, whose own state the CONTEXT has. A CONTEXT below the stack pointer
+or in the frame of any other function is stale.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from throwstack.core.frames import Frame, StackBounds, Trust
+from throwstack.dispatch.raisers import is_fail_fast_of_clr
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.names.blockers import BlockerKind, blocker_named
 from throwstack.names.dispatch_functions import DispatchRole, role_of
@@ -45,6 +47,9 @@ def is_stale(
     if index + 1 == len(frames):
         return is_complete
     if frames[index].trust in _GUESSES or frames[index + 1].trust in _GUESSES:
+        return False
+    ip, sp = saved.context.registers.ip, saved.context.registers.sp
+    if frames[index].sp == sp and is_fail_fast_of_clr(target, saved.record, ip):
         return False
     return not _may_hold_context(target, frames[index], frames[index - 1] if index else None)
 

@@ -25,7 +25,7 @@ from throwstack.core.frames import Frame, StackBounds
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import X64, Arch
 from throwstack.core.stack_words import round_up, words_equal
-from throwstack.dispatch.raisers import MAX_FLAGS, captures_itself, is_plausible_record
+from throwstack.dispatch.raisers import MAX_FLAGS, captures_itself, is_fail_fast_of_clr, is_plausible_record
 from throwstack.dispatch.saved_exception import Route, SavedException, is_raised_anew, saved_exception
 from throwstack.unwind.target import Target
 
@@ -93,7 +93,10 @@ def from_fail_fast_frame(target: Target, stack: StackBounds, frame: Frame, calle
     route, sp = Route.FAIL_FAST_FRAME, frame.child_sp
     for record, context in product(chain(given, own), contexts):
         found = saved_exception(target, stack, record, context, route=route, frame_sp=sp)
-        if found is not None and is_plausible_record(target, found.record):
+        if found is not None and (
+            is_plausible_record(target, found.record)
+            or is_fail_fast_of_clr(target, found.record, found.context.registers.ip)
+        ):
             return found
     return None
 

@@ -26,7 +26,7 @@ from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
 from throwstack.core.stack_words import round_up, words_equal
 from throwstack.dispatch.exception_pointers import pair_at
-from throwstack.dispatch.raisers import FAIL_FAST, is_plausible_record
+from throwstack.dispatch.raisers import FAIL_FAST, is_fail_fast_of_clr, is_plausible_record
 from throwstack.dispatch.saved_exception import Route, SavedException, saved_exception
 from throwstack.names.dispatch_functions import DispatchRole, role_of
 from throwstack.names.symbols import Name
@@ -142,7 +142,10 @@ def _from_fail_fast_frame(target: Target, stack: StackBounds, frame: Frame) -> S
     records = [record] if record else _records_in(target, frame, returns_to)
     for place in records:
         found = saved_exception(target, stack, place, at, route=Route.FAIL_FAST_FRAME, frame_sp=frame.child_sp)
-        if found is not None and is_plausible_record(target, found.record):
+        if found is not None and (
+            is_plausible_record(target, found.record)
+            or is_fail_fast_of_clr(target, found.record, found.context.registers.ip)
+        ):
             return found
     return None
 

@@ -22,6 +22,8 @@ from throwstack.managed.managed_exception import ManagedException
 
 CLR = 0xE0434352
 CLR_OLD = 0xE0434F4D
+FAIL_FAST = 0x80131623
+"""COR_E_FAILFAST: the code of the record that Environment.FailFast makes."""
 _RUNTIME_PARAMETER = 4
 _MAX_TITLE_MESSAGE = 200
 """The most characters of a message in a title or a detail; `ExceptionText.message` has it whole."""
@@ -47,6 +49,31 @@ def clr_exception(raised: RaisedException) -> ExceptionText:
     return ExceptionText(ExceptionKind.CLR, title, hresult=code, details=tuple(details))
 
 
+def fail_fast(raised: RaisedException) -> ExceptionText | None:
+    """Describe Environment.FailFast by what it was given; None if the exception is another, or without a runtime."""
+    thrown, code = raised.managed, raised.record.code
+    if code != FAIL_FAST or thrown is None:
+        return None
+    plain = ExceptionText(ExceptionKind.FAIL_FAST, f"Environment.FailFast, HRESULT {hresult(code)}", hresult=code)
+    runtime = (f"runtime: {thrown.runtime}",) if thrown.runtime else ()
+    given = thrown.given
+    if given is None:
+        return replace(plain, details=("what it was given was not found on the stack", *runtime))
+    said = f'Environment.FailFast "{escape(given.message, _MAX_TITLE_MESSAGE)}"' if given.message else plain.title
+    found = given.exception
+    if found is None:
+        return replace(plain, title=said, message=given.message, details=runtime)
+    return replace(
+        plain,
+        title=f"{said}: {managed_title(found)}",
+        thrown_type=escape(found.type_name),
+        bases=_bases(found),
+        message=given.message,
+        details=tuple(managed_details(thrown, found)),
+        managed=found,
+    )
+
+
 def with_managed_object(raised: RaisedException, text: ExceptionText) -> ExceptionText:
     """Return `text`, which describes a fault by its record, with what the exception object of managed code adds.
 
@@ -57,7 +84,7 @@ def with_managed_object(raised: RaisedException, text: ExceptionText) -> Excepti
     if raised.record.code in {CLR, CLR_OLD} or thrown is None or thrown.exception is None:
         return text
     found = thrown.exception
-    if text.kind is not ExceptionKind.HARDWARE_FAULT or not found.type_name:
+    if text.kind is not ExceptionKind.HARDWARE_FAULT or not found.type_name or not thrown.is_cause:
         detail = f"managed code sees it as {_said(found)}"
         return replace(text, details=(*text.details, detail, *managed_details(thrown, found)), managed=found)
     return replace(

@@ -80,9 +80,13 @@ def describe(
     """
     raised = RaisedException(record, memory, images, arch, owner, managed)
     family = _FAMILIES.get(record.code)
-    text = family(raised) if family is not None else other_runtimes.other_runtime(raised) or _by_code(raised)
+    text = family(raised) if family is not None else _by_kind(raised)
     text = clr.with_managed_object(raised, text)
     return replace(text, details=(*text.details, *_common(raised)))
+
+
+def _by_kind(raised: RaisedException) -> ExceptionText:
+    return clr.fail_fast(raised) or other_runtimes.other_runtime(raised) or _by_code(raised)
 
 
 def _by_code(raised: RaisedException) -> ExceptionText:

@@ -8,18 +8,24 @@ if the innermost managed frame of the stack that threw is among its frames. A st
 native code, is recorded without ip; the frame outside it counts then. Example: a catch block throws. Both objects
 have the frame of the method with the catch block; only the second has the frame of the method that it called.
 
-Objects that are looked at: those that the runtime's Thread keeps, the last thrown first, and if none of these is the
-right one, those to which words of the stack point.
+Objects that are looked at: those that the runtime's Thread keeps, the last thrown first, and for an exception further
+out, if none of these is the right one, those to which words of the stack point.
+
+A recorded frame alone does not tie an object to a fault. Example: a loop calls native code. In its first round a
+callback throws, which is caught, and a local variable keeps the object. In the second round the native code faults. The
+call has the same ip and sp in both rounds. So the object of a fault has to be of the class that the runtime makes of
+the record's code, and leads only if the fault was in managed code or in the runtime's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from throwstack.core.frames import Frame, StackBounds, Walk
+from throwstack.dispatch.raisers import is_raiser
 from throwstack.dispatch.saved_exception import SavedException
-from throwstack.exceptions.clr import CLR, CLR_OLD
+from throwstack.exceptions.clr import CLR, CLR_OLD, FAIL_FAST
 from throwstack.exceptions.model import ManagedThrow
 from throwstack.managed.managed_exception import ManagedException
 from throwstack.managed.process_code import DYNAMIC, ManagedCode
@@ -30,6 +36,28 @@ _BY_HRESULT = (
     "that this object was thrown follows from the thread and the HRESULT alone: it has recorded no frame of this stack"
 )
 _NOT_TIED = "the thread's last thrown object is of another exception"
+_SEVERAL = "several objects on the stack have recorded the frame that threw; the one nearest to the top was taken"
+_OTHER_CLASS = ("System.Runtime.InteropServices.SEHException",)
+_ARITHMETIC, _OVERFLOW = ("System.ArithmeticException",), ("System.OverflowException",)
+_DIVISION = ("System.DivideByZeroException",)
+_CLASSES: dict[int, tuple[str, ...]] = {
+    0x80000002: ("System.DataMisalignedException",),
+    0xC0000005: ("System.NullReferenceException", "System.AccessViolationException"),
+    0xC0000006: ("System.NullReferenceException", "System.AccessViolationException", *_OTHER_CLASS),
+    0xC0000017: ("System.OutOfMemoryException",),
+    0xC000008C: ("System.IndexOutOfRangeException",),
+    0xC000008D: ("System.FormatException",),
+    0xC000008E: _DIVISION,
+    0xC000008F: _ARITHMETIC,
+    0xC0000090: _ARITHMETIC,
+    0xC0000091: _OVERFLOW,
+    0xC0000092: _ARITHMETIC,
+    0xC0000093: _ARITHMETIC,
+    0xC0000094: _DIVISION,
+    0xC0000095: _OVERFLOW,
+    0xC00000FD: ("System.StackOverflowException",),
+}
+"""The classes that the runtime makes of a fault, by the record's code (rexcep.h, MapWin32FaultToCOMPlusException)."""
 _MAX_STUBS = 4
 _MAX_ALIKE = 1
 """A recorded ip is the return address, or one byte less."""
@@ -56,27 +84,100 @@ def managed_throw(
     runtime = code.runtime
     if runtime is None:
         return None
-    is_managed = exception.record.code in {CLR, CLR_OLD}
+    plain = ManagedThrow(None, "", "", runtime.version, runtime.is_experimental)
     throwers = innermost_managed(symbols, walk.frames)
-    if not is_managed and not throwers:
+    if exception.record.code == FAIL_FAST:
+        high = throwers[0].sp if throwers else stack.base
+        return replace(plain, given=code.fail_fast_arguments(exception.context.registers.sp, high))
+    if exception.record.code in {CLR, CLR_OLD}:
+        return _of_throw(thread, exception, throwers, plain, is_innermost=is_innermost)
+    if not throwers:
         return None
-    last, reason = code.last_thrown(thread.tid)
+    is_cause = _is_of_managed_code(thread, exception, walk)
+    return _of_fault(thread, exception, throwers, replace(plain, is_cause=is_cause), is_innermost=is_innermost)
 
-    def of(found: ManagedException, tie: str = "") -> ManagedThrow:
-        return ManagedThrow(found, "", tie, runtime.version, runtime.is_experimental)
 
+def _of_throw(
+    thread: ManagedThread,
+    exception: SavedException,
+    throwers: Sequence[Frame],
+    plain: ManagedThrow,
+    *,
+    is_innermost: bool,
+) -> ManagedThrow:
+    found, tie = _recorded(thread, exception, throwers, is_innermost=is_innermost)
+    if found is not None:
+        return replace(plain, exception=found, tie=tie)
+    last, reason = thread.code.last_thrown(thread.tid)
+    if last is not None and is_innermost and _has_hresult(last, exception):
+        return replace(plain, exception=last, tie=_BY_HRESULT if last.stack and throwers else "")
+    return replace(plain, reason=reason or _NOT_TIED)
+
+
+def _of_fault(
+    thread: ManagedThread,
+    exception: SavedException,
+    throwers: Sequence[Frame],
+    plain: ManagedThrow,
+    *,
+    is_innermost: bool,
+) -> ManagedThrow | None:
+    """Return what managed code sees of a fault: an object that has recorded it, or one that is new; None if unknown."""
+    may_search = plain.is_cause and not is_innermost
+    found, tie = _recorded(thread, exception, throwers, is_innermost=not may_search)
+    if found is not None:
+        return replace(plain, exception=found, tie=tie)
+    if is_innermost:
+        for kept in thread.code.exceptions_in_flight(thread.tid):
+            is_new = kept.type_name and not kept.stack and not kept.reasons
+            if is_new and _may_be_of(kept, exception):
+                return replace(plain, exception=kept, is_cause=False)
+    return None
+
+
+def _recorded(
+    thread: ManagedThread, exception: SavedException, throwers: Sequence[Frame], *, is_innermost: bool
+) -> tuple[ManagedException | None, str]:
+    """Return the object that has recorded one of `throwers`, with what ties it to the exception; (None, "") if none.
+
+    What was raised last is what the runtime's Thread keeps, and no other object. Objects on the stack count only for
+    an exception further out: a retry loop throws at the same place again and again, and may keep what it has caught.
+    """
+    code, stack = thread.code, thread.stack
+    kept = [found for found in code.exceptions_in_flight(thread.tid) if _may_be_of(found, exception)]
     for thrower in throwers:
-        kept = code.exceptions_in_flight(thread.tid)
         by_runtime = next((found for found in kept if has_passed(found, thrower)), None)
         if by_runtime is not None:
-            return of(by_runtime)
-        low = max(stack.limit, min(exception.frame_sp, exception.context.registers.sp))
-        for found in code.exceptions_on_stack(low, stack.base):
-            if has_passed(found, thrower):
-                return of(found)
-    if last is not None and is_managed and is_innermost and _has_hresult(last, exception):
-        return of(last, _BY_HRESULT if last.stack and throwers else "")
-    return ManagedThrow(None, reason or _NOT_TIED, "", runtime.version, runtime.is_experimental) if is_managed else None
+            return by_runtime, ""
+        if not is_innermost:
+            low = max(stack.limit, min(exception.frame_sp, exception.context.registers.sp))
+            on_stack = code.exceptions_on_stack(low, stack.base)
+            passed = [found for found in on_stack if has_passed(found, thrower) and _may_be_of(found, exception)]
+            is_fault = exception.record.code not in {CLR, CLR_OLD}
+            fitting = [found for found in passed if is_fault or _has_hresult(found, exception)]
+            if fitting:
+                return fitting[0], _SEVERAL if len(fitting) > 1 else ""
+    return None, ""
+
+
+def _may_be_of(found: ManagedException, exception: SavedException) -> bool:
+    """Say whether `found` is of a class that the runtime makes of the record's code."""
+    code = exception.record.code
+    return code in {CLR, CLR_OLD} or not found.type_name or found.type_name in _CLASSES.get(code, _OTHER_CLASS)
+
+
+def _is_of_managed_code(thread: ManagedThread, exception: SavedException, walk: Walk) -> bool:
+    """Say whether a fault was in managed code or in the runtime, which may have raised it anew."""
+    names = [name_of(thread.symbols, frame) for frame in walk.frames[:2]]
+    ip = walk.frames[0].ip
+    if is_raiser(names[0]):
+        ip = exception.record.address
+        if len(names) < 2 or not thread.code.is_in_runtime(walk.frames[1].ip):
+            return False
+        if is_raiser(thread.symbols.name(ip, is_return_address=True)):
+            return True
+        names[0] = thread.symbols.name(ip)
+    return names[0].kind is SymbolKind.CLR or thread.code.is_in_runtime(ip)
 
 
 def innermost_managed(symbols: Symbols, frames: Sequence[Frame]) -> tuple[Frame, ...]:

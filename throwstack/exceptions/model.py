@@ -12,6 +12,7 @@ from throwstack.core.memory import Memory
 from throwstack.core.registers import Arch
 from throwstack.core.text import escape
 from throwstack.images.image import ImageMap
+from throwstack.managed.fail_fast_arguments import FailFastArguments
 from throwstack.managed.managed_exception import ManagedException
 
 NULL_REGION = 0x10000
@@ -27,7 +28,8 @@ class ManagedThrow:
 
     `exception` is its object; if that is None, `reason` says why. `tie` says in words what ties the object to this very
     exception, if that is less than its stack. `runtime` is the runtime's version. `is_experimental`: of that runtime no
-    real process was seen.
+    real process was seen. `is_cause` is False for a fault of native code, which managed code sees as `exception`.
+    `given` is what managed code gave to Environment.FailFast.
     """
 
     exception: ManagedException | None
@@ -35,6 +37,8 @@ class ManagedThrow:
     tie: str = ""
     runtime: str = ""
     is_experimental: bool = False
+    is_cause: bool = True
+    given: FailFastArguments | None = None
 
 
 @dataclass(frozen=True, slots=True)

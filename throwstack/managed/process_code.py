@@ -21,6 +21,7 @@ from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.regions import Regions
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import label_of
+from throwstack.managed.fail_fast_arguments import FailFastArguments
 from throwstack.managed.jit_code import JitCode, JitMethod
 from throwstack.managed.jit_code_x86 import JitCodeX86
 from throwstack.managed.managed_exception import ManagedException, ManagedMethod
@@ -175,6 +176,15 @@ class ManagedCode:
         with Guard(_say, _FORESEEN):
             return tuple(found.exception for found in runtime.exceptions_on_stack(low, high))
         return ()
+
+    def fail_fast_arguments(self, low: int, high: int) -> FailFastArguments | None:
+        """Return what Environment.FailFast was given, by the words of the stack from `low` to `high`, or None."""
+        runtime = self.runtime
+        if runtime is None:
+            return None
+        with Guard(_say, _FORESEEN):
+            return runtime.fail_fast_arguments(low, high)
+        return None
 
     def _method_at(self, address: int) -> tuple[JitMethod | None, ManagedMethod | None]:
         runtime = self.runtime

@@ -17,6 +17,7 @@ from throwstack.core.text import escape
 from throwstack.images.image import Image, ImageMap
 from throwstack.managed.exception_class import ExceptionClass
 from throwstack.managed.exception_objects import ExceptionObjects
+from throwstack.managed.fail_fast_arguments import FailFastArguments, fail_fast_arguments
 from throwstack.managed.heap_objects import HeapObjects
 from throwstack.managed.jit_code import JitCode
 from throwstack.managed.jit_code_x86 import JitCodeX86
@@ -188,6 +189,11 @@ class Runtime:
             *self._tables.learnt(),
             *self._types.learnt(),
         ]
+
+    def fail_fast_arguments(self, low: int, high: int) -> FailFastArguments | None:
+        """Return what Environment.FailFast was given, by the words of the stack from `low` to `high`, or None."""
+        self._memory.begin()
+        return fail_fast_arguments(self._objects, self._exceptions, low, high)
 
     def exceptions_on_stack(self, low: int, high: int) -> tuple[OnStack, ...]:
         """Return the exception objects to which words of the stack from `low` to `high` point, nearest to `low` first.

@@ -81,10 +81,20 @@ def find_runtime_module(images: ImageMap) -> RuntimeModule | None:
         if name in named:
             image = named[name]
             return RuntimeModule(image, family, None if family.is_framework else contract_of(image))
-    for name, image in named.items():
-        if name.endswith(".exe") and any(export.name in _SINGLE_FILE for export in image.exports):
+    for image in named.values():
+        if _is_single_file(image):
             return RuntimeModule(image, RuntimeFamily.CORE, contract_of(image))
     return None
+
+
+def is_runtime(image: Image) -> bool:
+    """Say whether an image is a runtime, by its name or, of an EXE, by its exports."""
+    return image.module.name.lower() in _BY_NAME or _is_single_file(image)
+
+
+def _is_single_file(image: Image) -> bool:
+    is_program = image.module.name.lower().endswith(".exe")
+    return is_program and any(export.name in _SINGLE_FILE for export in image.exports)
 
 
 def file_version(image: Image) -> str:

@@ -16,7 +16,7 @@ from throwstack.core.frames import Trust, Walk
 from throwstack.core.guard import Guard
 from throwstack.core.sides import Side
 from throwstack.core.text import escape
-from throwstack.dispatch.raisers import is_in_raiser
+from throwstack.dispatch.raisers import is_fail_fast_of_clr, is_in_raiser
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.exceptions.clr import CLR, CLR_OLD, managed_title
 from throwstack.exceptions.describe import describe
@@ -171,13 +171,17 @@ class _CrashMaker:
 
         Example: a catch block throws. .NET 10 has not raised the first exception in Windows, and on x86 nothing of its
         dispatch is left on the stack. The runtime keeps its object.
+
+        An object that has recorded no frame is passed over: nobody handles it. The runtime puts such a one, made when
+        it started, where it ends the process itself (ExecutionEngineException), or has just made it of the fault that
+        is told (AccessViolationException).
         """
         managed, symbols = self._site.managed, self._site.target.symbols
         if managed is None or managed.runtime is None or not reports:
             return
         shown = {address for report in reports for address in objects_of(report)}
         for found in managed.exceptions_in_flight(self._site.tid):
-            if found.address not in shown:
+            if found.address not in shown and (found.stack or found.reasons):
                 stack = logical_stack(found, symbols)
                 where = f" at {stack[0].name}" if stack else ""
                 title = escape(managed_title(found), _TITLE_LIMIT)
@@ -264,6 +268,9 @@ class _CrashMaker:
                 first = next((index for index, name in enumerate(names) if name.kind is SymbolKind.CLR), 0)
                 names = names_of_stack(made.logical_stack) or names[first:]
                 is_raised = not is_fault(exception.record.code)
+            elif is_fail_fast_of_clr(self._site.target, exception.record, exception.context.registers.ip):
+                # The exception that Environment.FailFast was given, if any, may have been thrown long before.
+                names = names[next((index for index, name in enumerate(names) if name.kind is SymbolKind.CLR), 0) :]
             where = self._place(thrown_at(names, is_raised=is_raised) or names[0])
             kind = made.type or kind_of_failure(exception.record, names) or f"{exception.record.code:#010x}"
             signed = signature(names, kind)
@@ -321,7 +328,7 @@ def _about_the_others(stuck: StuckThread, reports: Sequence[ExceptionReport]) ->
     """Yield a note about each exception of the thread but the cause. `reports` are the reports on its exceptions."""
     for index, (other, made) in enumerate(zip(stuck.exceptions, reports, strict=True)):
         title = escape(made.title, _TITLE_LIMIT) or f"{other.record.code:#010x}"
-        if index and made.object_address is not None and made.object_address == reports[0].object_address:
+        if index and (_has_same_object(made, reports[0]) or _is_raised_anew(stuck.exceptions[0], other)):
             yield f"the runtime raised the same exception before, at {other.record.address:#x} ({other.where})"
         elif made.role is ExceptionRole.END:
             where = f"{made.thrown_at}, raised while this exception was being reported"
@@ -333,6 +340,20 @@ def _about_the_others(stuck: StuckThread, reports: Sequence[ExceptionReport]) ->
                 f"raised while {label} {other.record.code:#010x}{title} at {other.record.address:#x} was being handled "
                 f"({other.where})"
             )
+
+
+def _has_same_object(made: ExceptionReport, other: ExceptionReport) -> bool:
+    return made.object_address is not None and made.object_address == other.object_address
+
+
+def _is_raised_anew(last: SavedException, first: SavedException) -> bool:
+    """Say whether the runtime of .NET raised the fault `first` anew, as `last`: the record's address is the same.
+
+    A second fault at the same place has a CONTEXT of that place, and not of the function that raised it.
+    """
+    record = last.record
+    is_same = (record.code, record.address) == (first.record.code, first.record.address)
+    return is_same and last.context.registers.ip != record.address == first.context.registers.ip
 
 
 def _title_of_runtime(made: ExceptionReport) -> str:

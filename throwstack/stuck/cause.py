@@ -21,6 +21,7 @@ cases:
 - The inner exception is a fail-fast of ntdll's own, and only ntdll is between: the dispatcher refused to go on.
   Example: an overflow overwrites the chain of exception registrations and then runs into the end of the stack. The
   dispatcher finds the chain broken, and fails fast (code 21). The access violation is the cause.
+- The inner exception has a record that the runtime of .NET made to end the process, with the code of the outer one.
 - The inner exception is a breakpoint of a function that only reports a failure, called by a handler. Example:
   Application Verifier's vectored handler reports an access violation, and stops for a debugger.
 
@@ -43,6 +44,7 @@ from typing import TypeVar
 from throwstack.core.exception_record import STACK_BUFFER_OVERRUN, ExceptionRecord
 from throwstack.core.frames import Walk
 from throwstack.core.guard import Guard
+from throwstack.dispatch.raisers import is_made_by_clr
 from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.exceptions.cpp import CPP
 from throwstack.names.blockers import Blocker, BlockerKind, blocker_named
@@ -63,11 +65,11 @@ _FAST_FAILS_OF_COOKIES = frozenset({0, 2})
 """FAST_FAIL_LEGACY_GS_VIOLATION, FAST_FAIL_STACK_COOKIE_CHECK_FAILURE: the frame that was overwritten is the cause."""
 _STOPS = frozenset({0x80000003, 0xC000001D, 0xC0000420})
 """STATUS_BREAKPOINT, _ILLEGAL_INSTRUCTION, _ASSERTION_FAILURE (ntstatus.h): instructions that stop a program."""
-_ENDS = frozenset({0x40000015, 0xC0000417, 0xC0000025, 0xC0000026, 0xC0000602})
+_ENDS = frozenset({0x40000015, 0xC0000417, 0xC0000025, 0xC0000026, 0xC0000602, 0x80131506, 0x80131623})
 """What is raised to end a program, by runtimes, or by the dispatcher if a handler answers what it must not.
 
 STATUS_FATAL_APP_EXIT, STATUS_INVALID_CRUNTIME_PARAMETER, STATUS_NONCONTINUABLE_EXCEPTION, STATUS_INVALID_DISPOSITION,
-STATUS_FAIL_FAST_EXCEPTION (ntstatus.h).
+STATUS_FAIL_FAST_EXCEPTION (ntstatus.h), COR_E_EXECUTIONENGINE, COR_E_FAILFAST (corerror.h).
 """
 _LAST_FILTERS = frozenset({"_XcptFilter", "_seh_filter_exe", "_seh_filter_dll", "__CppXcptFilter"})
 """Filters of the C runtime around main and the routines of threads: no other handler took the exception."""
@@ -122,13 +124,19 @@ def _cause(target: Target, stuck: StuckThread) -> tuple[int, SavedException | No
     may_be: SavedException | None = None
     for index, (inner, outer) in enumerate(pairwise(stuck.exceptions)):
         between = _Between(target, stuck.throwing_walks[index], outer)
-        is_end = between.shows_end(inner.record)
+        is_end = between.shows_end(inner.record) or _is_told_by_clr(target, inner, outer)
         if is_end and (cause == index or between.is_past_handlers or is_in_handlers):
             cause, may_be = index + 1, None
         elif between.may_show_end and cause == index:
             may_be = outer
         is_in_handlers &= is_end or between.is_in_handler()
     return cause, may_be
+
+
+def _is_told_by_clr(target: Target, inner: SavedException, outer: SavedException) -> bool:
+    """Say whether the runtime of .NET ended its process for the fault `outer`, with a record of its own."""
+    is_bare_copy = inner.record.code == outer.record.code and bool(outer.record.parameters)
+    return is_bare_copy and is_made_by_clr(target, inner.record, inner.context.registers.ip)
 
 
 def _reordered(items: tuple[Item, ...], cause: int) -> tuple[Item, ...]:
