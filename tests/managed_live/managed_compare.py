@@ -131,12 +131,13 @@ def _frames_right(found: Comparison, printed: Sequence[Mapping[str, Any]], seen:
     """Return how many printed frames are there, in the order of print.
 
     The runtime does not print some of its own frames, and of async methods not where an earlier stack ends: both may be
-    there.
+    there. Before .NET 5 it prints a blank after a parameter that has no name, `(Int32 , String )`, which nobody reads.
     """
     places: list[int] = []
     ends: list[tuple[int, str]] = []
     for frame in printed:
-        name = f"{frame['method']}({frame['parameters']})"
+        parameters = frame["parameters"].replace(" ,", ",").removesuffix(" ")
+        name = f"{frame['method']}({parameters})"
         start = places[-1] + 1 if places else 0
         place = next((index for index in range(start, len(seen)) if seen[index].name == name), None)
         if place is None:

@@ -80,6 +80,15 @@ def test_what_was_read_differs(changed: SeenException, problem: str):
     assert problem in compare(CAPTURE, truth(), changed).problems
 
 
+def test_a_blank_in_the_place_of_a_parameters_name_is_not_compared():
+    printed = {"method": "dyn_calc", "parameters": "Int32 , String ", "is_last_of_earlier": False}
+    exception = {**truth()["exception"], "frames": [printed]}
+
+    found = compare(CAPTURE, truth(exception=exception), replace(SEEN, frames=(SeenFrame("dyn_calc(Int32, String)"),)))
+
+    assert not found.problems
+
+
 def test_frames_that_the_runtime_hides_may_be_there():
     assert not compare(CAPTURE, truth(), replace(SEEN, frames=(HIDDEN, *SEEN.frames))).problems
 
