@@ -225,6 +225,18 @@ def test_a_return_address_into_a_blocking_function_is_a_doubt_where_a_walk_may_h
     assert found == Examination(None, (f"{doubt}mscoree!CorExitProcess+0x46",) if is_doubted else ())
 
 
+def test_the_doubt_about_a_thread_without_registers_says_that_there_is_no_walk():
+    stack = Stack(LIMIT, BASE)
+    stack.at(SP + 0x200).d32(IN_EXIT)
+    page = bytearray(b"\xcc" * 0x1000)
+    page[IN_EXIT % 0x1000 - 5] = 0xE8
+    memory = {LIMIT: stack.data(), IN_EXIT & -0x1000: bytes(page)}
+    walks = {IN_EXIT: walk(frame(IN_EXIT, SP + 0x204, SP + 0x240))}
+    found = Triage(target_of(memory, walks)).examine(replace(stack_of(), registers=None))
+    doubt = "there is no walk of the blocked stack; the word at 0x45b9200 leads to mscoree!CorExitProcess+0x46"
+    assert found == Examination(None, (doubt,))
+
+
 def raise_on(stack: Stack, at: int, code: int) -> Frame:
     """The frame of RtlRaiseException that raises `code`, with its CONTEXT and record; its return address is at `at`."""
     record, saved, ebp = Label("record"), Label("context"), at + 0x300

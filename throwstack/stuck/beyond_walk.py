@@ -172,7 +172,8 @@ class BeyondWalk:
         return self._ends_in_dispatch(walk, proven)
 
     def _leads(self, ending: str, word: StackWord) -> str:
-        return f"{ending}; the word at {word[0]:#x} leads to {self._target.symbols.name(word[1])}"
+        why = ending or "there is no walk of the blocked stack"
+        return f"{why}; the word at {word[0]:#x} leads to {self._target.symbols.name(word[1])}"
 
     def _from_word(
         self, stack: ThreadStack, walk: Walk | None, word: StackWord, proven: Proven, notes: tuple[str, ...]
@@ -182,7 +183,7 @@ class BeyondWalk:
         resumed = self._resumed(stack, word)
         is_proof = self._evidence.proves_exception(self._target.symbols.name(value, is_return_address=True))
         stuck = self._evidence.stuck(stack, resumed, notes, address if is_proof else max(proven.reached, 0))
-        doubt = self._leads(proven.ending or "there is no walk of the blocked stack", word)
+        doubt = self._leads(proven.ending, word)
         if stuck is None or not stuck.exceptions:
             return Beyond(None, doubt if is_proof else self._has_context(stack, resumed, address, doubt))
         exception = stuck.exceptions[0]
