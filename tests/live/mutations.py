@@ -73,7 +73,7 @@ def _operand_slots_as_codes(patch: pytest.MonkeyPatch) -> None:
 
 def _no_leaves(patch: pytest.MonkeyPatch) -> None:
     """Know nothing of a function without an entry, and do not follow its code either."""
-    patch.setattr(without_unwind_data, "ahead_of", lambda *_: without_unwind_data.Ahead((), False))
+    patch.setattr(without_unwind_data, "ahead_of", lambda *_, **__: without_unwind_data.Ahead((), False))
     real = plan_cache.PlanCache._plan_interrupted
     patch.setattr(
         plan_cache.PlanCache,
