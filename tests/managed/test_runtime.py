@@ -111,17 +111,22 @@ def test_an_exe_without_exports_is_no_runtime() -> None:
     assert Runtime.find(memory, ImageMap(memory, modules), []) is None
 
 
-def test_a_contract_that_lacks_what_is_needed_is_left_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_type(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Make contracts that do not describe the type `name`."""
     whole = ForgedRuntime.contract
 
     def poor(self: ForgedRuntime) -> dict[str, object]:
         said = whole(self)
         types = said["types"]
         assert isinstance(types, dict)
-        del types["MethodTable"]
+        del types[name]
         return said
 
     monkeypatch.setattr(ForgedRuntime, "contract", poor)
+
+
+def test_a_contract_that_lacks_what_is_needed_is_left_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_type(monkeypatch, "MethodTable")
     process = ForgedRuntime(Style.CONTRACT)
     process.thread(0x10, process.exception("Shop.OrderException", "no stock"))
     found = process.runtime().exception_of(0x10)
@@ -130,16 +135,7 @@ def test_a_contract_that_lacks_what_is_needed_is_left_aside(monkeypatch: pytest.
 
 
 def test_a_contract_that_does_not_lead_to_images_leaves_them_to_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = ForgedRuntime.contract
-
-    def poor(self: ForgedRuntime) -> dict[str, object]:
-        said = whole(self)
-        types = said["types"]
-        assert isinstance(types, dict)
-        del types["PEImageLayout"]
-        return said
-
-    monkeypatch.setattr(ForgedRuntime, "contract", poor)
+    without_type(monkeypatch, "PEImageLayout")
     process = ForgedRuntime(Style.CONTRACT)
     found = process.thrown(process.exception("Shop.OrderException", "no stock"))
     assert (found.type_name, found.message, found.reasons) == ("Shop.OrderException", "no stock", ())

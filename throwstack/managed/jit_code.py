@@ -158,8 +158,8 @@ def _start(method: JitMethod) -> int:
     return method.start
 
 
-class JitCode:
-    """The JIT-compiled code of one x64 process, a `FunctionSource`. Nothing is read before the first look-up."""
+class JitCodeOfProcess:
+    """What the JIT-compiled code of a process needs on each architecture. Nothing is read before the first look-up."""
 
     __slots__ = ("_memory", "_methods", "_search")
 
@@ -172,14 +172,23 @@ class JitCode:
         self._methods = methods
         self._search = JitSearch(memory, regions)
 
+    def _name(self, method: JitMethod) -> str:
+        """Return the name of a method, "" if it is not known."""
+        known = None if self._methods is None else self._methods.at(method.method_desc)
+        return "" if known is None else known.name
+
+
+class JitCode(JitCodeOfProcess):
+    """The JIT-compiled code of one x64 process, a `FunctionSource`. Nothing is read before the first look-up."""
+
+    __slots__ = ()
+
     def function_at(self, address: int) -> OutsideFunction | None:
         """Return the method or funclet at `address`, with its unwind data; None if no JIT-compiled code is there."""
         method = self.method_at(address)
         if method is None:
             return None
-        known = None if self._methods is None else self._methods.at(method.method_desc)
-        name, entry = "" if known is None else known.name, method.entry_at(address)
-        return OutsideFunction(SOURCE, name, method.base, entry, start=method.start)
+        return OutsideFunction(SOURCE, self._name(method), method.base, method.entry_at(address), start=method.start)
 
     def method_at(self, address: int) -> JitMethod | None:
         """Return the JIT-compiled method whose code is at `address`, None if none is found."""

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import struct
 
-from throwstack.core.memory import Memory, MemoryUnreadable
-from throwstack.core.regions import Regions
+from throwstack.core.memory import MemoryUnreadable
 from throwstack.managed.gc_info_x86 import GcHeader, decode_gc_header, frame_of
-from throwstack.managed.jit_code import SOURCE, JitMethod, JitSearch, MethodLookup
+from throwstack.managed.jit_code import SOURCE, JitCodeOfProcess, JitMethod
 from throwstack.unwind.code_outside import OutsideFunction
 
 _WORD = struct.Struct("<I")
@@ -25,19 +24,10 @@ _FRAME_POINTER = b"\x55\x8b\xec"
 _PUSH = {"edi": 0x57, "esi": 0x56, "ebx": 0x53, "ebp": 0x55}
 
 
-class JitCodeX86:
+class JitCodeX86(JitCodeOfProcess):
     """The JIT-compiled code of one x86 process, a `FunctionSource`. Nothing is read before the first look-up."""
 
-    __slots__ = ("_memory", "_methods", "_search")
-
-    def __init__(self, memory: Memory, methods: MethodLookup | None = None, regions: Regions | None = None) -> None:
-        """`methods` know the process's methods by their MethodDesc; without them, functions have no names.
-
-        `regions` are the regions of the process, None if they are not known.
-        """
-        self._memory = memory
-        self._methods = methods
-        self._search = JitSearch(memory, regions)
+    __slots__ = ()
 
     def function_at(self, address: int) -> OutsideFunction | None:
         """Return the method at `address`, and whether its ebp is a frame pointer; None if no method is there."""
@@ -45,8 +35,7 @@ class JitCodeX86:
         if method is None:
             return None
         header = self.header_of(method)
-        known = None if self._methods is None else self._methods.at(method.method_desc)
-        name = "" if known is None else known.name
+        name = self._name(method)
         if header is None or not header.is_in_body(address - method.start):
             return OutsideFunction(SOURCE, name, start=method.start)
         has_frame_pointer = header.has_frame_pointer or header.is_aligned

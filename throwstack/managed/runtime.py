@@ -108,7 +108,7 @@ class Runtime:
 
     @property
     def is_experimental(self) -> bool:
-        """Say whether the runtime is one of which no real process was seen: .NET Framework."""
+        """Say whether the runtime is .NET Framework, which was never tried on a real process."""
         return self._module.family.is_framework
 
     def last_thrown(self, tid: int) -> LastThrown:

@@ -189,7 +189,7 @@ class RuntimeThreads:
                 yield value
 
     def _of_contract(self, tid: int) -> RuntimeThread | None:
-        """Return the Thread of thread `tid` in the runtime's own list of threads, which a contract tells of."""
+        """Return the Thread of thread `tid` from the runtime's own list, which only a contract names."""
         contract, memory = self._layout.contract, self._memory
         if contract is None:
             return None
