@@ -78,6 +78,19 @@ def test_without_the_object_no_class_is_claimed_but_those_that_usually_have_the_
     )
 
 
+def test_why_there_is_no_object_of_a_fault_in_managed_code_is_a_detail() -> None:
+    lost = ManagedThrow(None, "memory at 0x500 is not readable", runtime=".NET 8.0.4")
+    text = said(lost, 0, 8, code=0xC0000005)
+    assert text.title == "ACCESS_VIOLATION reading 0x0000000000000008"
+    assert text.details[1:3] == ("the exception object: memory at 0x500 is not readable", "runtime: .NET 8.0.4")
+
+
+def test_a_fail_fast_whose_runtime_is_not_found_is_told_by_its_code_and_the_reason_is_a_detail() -> None:
+    text = said(ManagedThrow(None, "a runtime that is linked into shop.exe cannot be found"), code=0x80131623)
+    assert text.title == "0x80131623 COR_E_FAILFAST"
+    assert text.details == ("the exception object: a runtime that is linked into shop.exe cannot be found",)
+
+
 def test_an_object_whose_class_is_lost_has_its_message_and_says_why() -> None:
     found = replace(ORDER, type_name="", bases=(), reasons=("class not readable: memory at 0x20 is not readable",))
     text = said(ManagedThrow(found))

@@ -3,15 +3,23 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.managed_code import compile_method, managed_code, walk_of
 from tests.support.managed_heap import STACK, ForgedRuntime
+from tests.support.pe_writer import X64, Pe, Section
 from throwstack.core.contexts import Context
 from throwstack.core.exception_record import ExceptionRecord
 from throwstack.core.frames import StackBounds, Walk
+from throwstack.core.memory import PAGE_SIZE, memory_of
+from throwstack.core.regions import Region, RegionKind
 from throwstack.core.registers import Arch, Registers
 from throwstack.dispatch.saved_exception import Route, SavedException
 from throwstack.exceptions.managed_throw import ManagedThread, managed_throw
 from throwstack.exceptions.model import ManagedThrow
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.managed.process_code import ManagedCode
 from throwstack.names.symbols import Symbols
 
 TID = 0x14
@@ -19,6 +27,14 @@ NULL, VIOLATION = "System.NullReferenceException", "System.AccessViolationExcept
 RAISER, NATIVE = 0x7B013D7E, 0x7B627E49
 FIRST, SECOND = STACK + 0x900, STACK + 0x400
 """The stack pointers of the frames that threw first and second."""
+
+
+def exception_of(walk: Walk, code: int, hresult: int = 0x80131601, address: int = RAISER) -> SavedException:
+    """Return the exception that was raised where `walk` begins."""
+    registers = Registers.named(Arch.X64, {"rip": RAISER, "rsp": walk.frames[0].sp})
+    context = Context(Arch.X64, walk.frames[0].sp - 0x800, 0, registers, *(0,) * 7)
+    record = ExceptionRecord(code, 1, address, 0, (0xFFFFFFFF00000000 | hresult,), 0x100, 1)
+    return SavedException(record, context, (Route.RAISE,), walk.frames[0].sp)
 
 
 class Scene:
@@ -40,10 +56,7 @@ class Scene:
         return self.process.exception(kind, message, hresult, _stackTrace=stack)
 
     def of(self, walk: Walk, *, code: int = 0xE0434352, hresult: int = 0x80131601, is_innermost: bool = True):
-        registers = Registers.named(Arch.X64, {"rip": RAISER, "rsp": walk.frames[0].sp})
-        context = Context(Arch.X64, walk.frames[0].sp - 0x800, 0, registers, *(0,) * 7)
-        record = ExceptionRecord(code, 1, RAISER, 0, (0xFFFFFFFF00000000 | hresult,), 0x100, 1)
-        exception = SavedException(record, context, (Route.RAISE,), walk.frames[0].sp)
+        exception = exception_of(walk, code, hresult)
         managed = managed_code(self.process)
         symbols = Symbols(self.process.images, name_outside=managed.name_outside)
         thread = ManagedThread(managed, symbols, TID, StackBounds(STACK, STACK + 0x2000))
@@ -53,6 +66,16 @@ class Scene:
 def message_of(found: ManagedThrow | None) -> str | None:
     assert found is not None
     return None if found.exception is None else found.exception.message
+
+
+def reason_of(found: ManagedThrow | None) -> str:
+    assert found is not None
+    assert found.exception is None
+    return found.reason
+
+
+def places(walk: Walk) -> list[tuple[int, int]]:
+    return [(frame.ip, frame.sp) for frame in walk.frames]
 
 
 def test_of_a_throw_in_a_catch_block_each_of_both_exceptions_has_its_own_object() -> None:
@@ -94,8 +117,46 @@ def test_a_fault_is_managed_only_if_an_object_has_recorded_its_frame() -> None:
     fault = walk_of((scene.run, SECOND), (scene.main, SECOND + 0x100))
     assert message_of(scene.of(fault, code=0xC0000005)) == "null"
     elsewhere = walk_of((scene.run, FIRST), (scene.main, FIRST + 0x100))
-    assert scene.of(elsewhere, code=0xC0000005) is None
+    assert reason_of(scene.of(elsewhere, code=0xC0000005)) == "the thread's last thrown object is of another exception"
     assert scene.of(walk_of((NATIVE, SECOND), (RAISER, FIRST)), code=0xC0000005) is None
+
+
+def test_why_a_fault_in_managed_code_has_no_object_is_said_and_of_a_fault_in_native_code_it_is_not() -> None:
+    scene = Scene()
+    thrown = scene.thrown("null", (scene.run, SECOND), kind=NULL)
+    scene.process.thread(TID, thrown)
+    del scene.process.pages[thrown & -PAGE_SIZE]
+    in_managed = walk_of((scene.run, SECOND), (scene.main, SECOND + 0x100))
+    assert f"{thrown:#x}" in reason_of(scene.of(in_managed, code=0xC0000005))
+    assert scene.of(walk_of((NATIVE, SECOND - 0x100), *places(in_managed)), code=0xC0000005) is None
+
+
+class Executable:
+    """Regions of a process: all of it can be run."""
+
+    def find(self, address: int) -> Region:
+        return Region(address, address + 1, RegionKind.PRIVATE, is_executable=True)
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_runtime_in_an_exe_whose_headers_are_absent_is_missed_and_that_is_the_reason(is_lost: bool) -> None:
+    """shop.exe has the runtime in it. What the JIT compiler made is outside all images."""
+    exe, jit, sp = 0x140000000, 0x7FF000000010, STACK + 0x100
+    memory = memory_of({} if is_lost else {exe: Pe(X64, exe, sections=[Section(".text", 0x1000, b"\xc3")]).mapped()})
+    images = ImageMap(memory, ModuleMap([Module("shop.exe", "", exe, 0x2000)]))
+    code = ManagedCode(memory, images, Executable(), list)
+    thread = ManagedThread(code, Symbols(images), TID, StackBounds(STACK, STACK + 0x2000))
+    in_exe, in_jit = walk_of((exe + 0x1010, sp)), walk_of((exe + 0x1010, sp), (jit, sp + 0x40))
+    found = [
+        managed_throw(thread, exception_of(walk, number, address=exe + 0x1010), walk, is_innermost=True)
+        for walk, number in ((in_jit, 0xC0000005), (in_exe, 0xC0000005), (in_exe, 0x80131623), (in_exe, 0xE0434352))
+    ]
+    why = (
+        "a runtime that is linked into shop.exe cannot be found, because page 0x140000000, with its headers, is absent"
+    )
+    none = "no image of the process is a .NET runtime"
+    expected = [why, None, why, why] if is_lost else [None, None, None, none]
+    assert [each and each.reason for each in found] == expected
 
 
 def test_without_an_object_the_reason_is_given() -> None:
@@ -115,7 +176,8 @@ def test_an_object_that_a_local_variable_keeps_is_not_that_of_a_fault_at_the_sam
     scene.process.word(SECOND + 0x40, scene.thrown("first round", (scene.run, SECOND), kind=NULL))
     assert scene.of(native, code=0xC0000005) is None
     scene.process.word(SECOND + 0x40, scene.thrown("first round", (scene.run, SECOND)))
-    assert scene.of(walk_of((scene.run, SECOND)), code=0xC0000005) is None
+    found = scene.of(walk_of((scene.run, SECOND)), code=0xC0000005)
+    assert (message_of(found), reason_of(found)) == (None, "the runtime keeps no exception of this thread")
 
 
 def test_a_fault_of_native_code_has_no_more_than_what_managed_code_sees() -> None:

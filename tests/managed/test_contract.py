@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.pe_writer import DATA, X64, Pe, Section
 from throwstack.core.memory import MemoryUnreadable, memory_of
-from throwstack.managed.contract import Contract, parse_contract, read_contract
+from throwstack.images.image import Image
+from throwstack.images.modules import Module
+from throwstack.managed.contract import Contract, contract_of, parse_contract, read_contract
 from throwstack.managed.runtime_memory import StructureError
 
 AT, JSON_AT, WORDS_AT = 0x10000, 0x20000, 0x30000
@@ -87,6 +90,21 @@ def test_an_offset_that_no_structure_has_is_left_out(members: object) -> None:
 )
 def test_a_global_that_means_nothing_is_left_out(value: object) -> None:
     assert parse_contract(json.dumps({"globals": {"Store": value}}).encode(), 8, [1, 2]).globals == {}
+
+
+@pytest.mark.parametrize("lost", ["nothing", "exports", "exports and data"])
+def test_where_the_list_of_exports_is_lost_the_contract_is_found_by_its_mark_among_the_variables(lost: str) -> None:
+    base = 0x140000000
+    text = b'{"types": {"Thread": {"OSId": 304}}}'
+    head = b"DNCCDAC\0" + struct.pack("<IIQIIQ", 1, len(text), base + 0x1100, 0, 0, base + 0x1000)
+    variables = Section(".data", 0x1000, bytes(0x40) + head.ljust(0xC0, b"\0") + text, DATA)
+    pe = Pe(X64, base, sections=[variables], exports=[("DotNetRuntimeContractDescriptor", 0x1040)])
+    pages = {base + at: pe.mapped()[at : at + 0x1000] for at in range(0, pe.size, 0x1000)}
+    for at in {"nothing": (), "exports": (0x2000,), "exports and data": (0x1000, 0x2000)}[lost]:
+        del pages[base + at]
+    contract = contract_of(Image(Module("shop.exe", "", base, pe.size), memory_of(pages)))
+    assert (contract is None) == ("data" in lost)
+    assert contract is None or contract.offset("Thread", "OSId") == 304
 
 
 def test_a_descriptor_with_another_mark_or_an_absurd_size_is_none() -> None:

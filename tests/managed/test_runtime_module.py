@@ -7,11 +7,11 @@ import struct
 
 import pytest
 
-from tests.support.pe_writer import DATA, X64, Pe, Section
-from throwstack.core.memory import memory_of
+from tests.support.pe_writer import CODE, DATA, X64, X86, Pe, Section
+from throwstack.core.memory import PAGE_SIZE, memory_of
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
-from throwstack.managed.runtime_module import RuntimeFamily, find_runtime_module
+from throwstack.managed.runtime_module import RuntimeFamily, find_runtime_module, why_overlooked
 
 BASE = 0x10000000
 
@@ -72,3 +72,37 @@ def test_of_two_runtimes_the_newer_family_is_taken() -> None:
 @pytest.mark.parametrize("export", ["", "DotNetRuntimeDebugHeader"])
 def test_other_processes_have_none(export: str) -> None:
     assert find_runtime_module(images(("app.exe", ""), ("ntdll.dll", ""), export=export)) is None
+
+
+def single_file(*absent: int, machine: int = X64, section: str = ".text") -> ImageMap:
+    """Return the image of an EXE that exports `DotNetRuntimeInfo`, without the pages at the RVAs `absent`."""
+    exports: list[tuple[str | None, int | str]] = [("DotNetRuntimeInfo", 0x1000)]
+    pe = Pe(machine, BASE, sections=[Section(section, 0x1000, bytes(64), CODE)], exports=exports)
+    pages = {BASE + at: pe.mapped()[at : at + PAGE_SIZE] for at in range(0, pe.size, PAGE_SIZE) if at not in absent}
+    return ImageMap(memory_of(pages), ModuleMap([Module("shop.exe", "", BASE, pe.size)]))
+
+
+@pytest.mark.parametrize("machine", [X64, X86])
+def test_an_exe_whose_headers_or_exports_are_absent_may_hide_a_runtime_and_the_page_is_said(machine: int) -> None:
+    said = "a runtime that is linked into shop.exe cannot be found, because page {}, with its {}, is absent"
+    for absent, page, part in ((0, "0x10000000", "headers"), (0x2000, "0x10002000", "exports")):
+        images = single_file(absent, machine=machine)
+        assert find_runtime_module(images) is None
+        assert why_overlooked(images) == said.format(page, part)
+    assert why_overlooked(single_file(machine=machine)) == ""
+
+
+def test_without_the_exports_the_section_of_the_runtimes_exception_filter_tells_it() -> None:
+    found = find_runtime_module(single_file(0x2000, section=".CLR_UEF"))
+    assert found is not None
+    assert found.family is RuntimeFamily.CORE
+    assert find_runtime_module(images(("app.exe", ""), export="Other")) is None
+
+
+def test_headers_that_are_no_headers_are_said_to_be_damaged() -> None:
+    images = ImageMap(memory_of({BASE: bytes(PAGE_SIZE)}), ModuleMap([Module("shop.exe", "", BASE, PAGE_SIZE)]))
+    assert why_overlooked(images).endswith("because its headers are damaged")
+
+
+def test_dlls_hide_no_runtime() -> None:
+    assert why_overlooked(ImageMap(memory_of({}), ModuleMap([Module("shop.dll", "", BASE, PAGE_SIZE)]))) == ""

@@ -36,7 +36,7 @@ def clr_exception(raised: RaisedException) -> ExceptionText:
     thrown = raised.managed
     if thrown is not None and thrown.exception is not None:
         return _of_object(raised, thrown, thrown.exception)
-    details = [f"the exception object: {thrown.reason}"] if thrown is not None and thrown.reason else []
+    details = [f"the exception object: {escape(thrown.reason)}"] if thrown is not None and thrown.reason else []
     if not raised.record.parameters:
         details.append("the record does not carry its HRESULT")
         return ExceptionText(ExceptionKind.CLR, "CLR exception, type not readable", details=tuple(details))
@@ -52,7 +52,7 @@ def clr_exception(raised: RaisedException) -> ExceptionText:
 def fail_fast(raised: RaisedException) -> ExceptionText | None:
     """Describe Environment.FailFast by what it was given; None if the exception is another, or without a runtime."""
     thrown, code = raised.managed, raised.record.code
-    if code != FAIL_FAST or thrown is None:
+    if code != FAIL_FAST or thrown is None or thrown.reason:
         return None
     plain = ExceptionText(ExceptionKind.FAIL_FAST, f"Environment.FailFast, HRESULT {hresult(code)}", hresult=code)
     runtime = (f"runtime: {thrown.runtime}",) if thrown.runtime else ()
@@ -81,9 +81,12 @@ def with_managed_object(raised: RaisedException, text: ExceptionText) -> Excepti
     example, a C++ exception that passes through managed code is a System.Runtime.InteropServices.SEHException there.
     """
     thrown = raised.managed
-    if raised.record.code in {CLR, CLR_OLD} or thrown is None or thrown.exception is None:
+    if raised.record.code in {CLR, CLR_OLD} or thrown is None:
         return text
     found = thrown.exception
+    if found is None:
+        reason = [f"the exception object: {escape(thrown.reason)}", *_runtime(thrown)] if thrown.reason else []
+        return replace(text, details=(*text.details, *reason))
     if text.kind is not ExceptionKind.HARDWARE_FAULT or not found.type_name or not thrown.is_cause:
         detail = f"managed code sees it as {_said(found)}"
         return replace(text, details=(*text.details, detail, *managed_details(thrown, found)), managed=found)
@@ -148,12 +151,13 @@ def managed_details(thrown: ManagedThrow, found: ManagedException) -> list[str]:
         details.append("it has a stack that was recorded elsewhere")
     if thrown.tie:
         details.append(thrown.tie)
-    details += [escape(reason) for reason in found.reasons]
-    if thrown.runtime:
-        details.append(f"runtime: {thrown.runtime}")
-    if thrown.is_experimental:
-        details.append(_EXPERIMENTAL)
-    return details
+    return [*details, *(escape(reason) for reason in found.reasons), *_runtime(thrown)]
+
+
+def _runtime(thrown: ManagedThrow) -> list[str]:
+    """Return the details on the runtime: which one it is, and that what is read of it is experimental."""
+    runtime = [f"runtime: {thrown.runtime}"] if thrown.runtime else []
+    return [*runtime, _EXPERIMENTAL] if thrown.is_experimental else runtime
 
 
 def _inner(found: ManagedException, depth: int = 0) -> Iterator[str]:

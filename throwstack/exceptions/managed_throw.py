@@ -22,7 +22,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from throwstack.core.frames import Frame, StackBounds, Walk
+from throwstack.core.exception_record import ExceptionRecord
+from throwstack.core.frames import Frame, StackBounds, Trust, Walk
 from throwstack.dispatch.raisers import is_raiser
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.exceptions.clr import CLR, CLR_OLD, FAIL_FAST
@@ -35,6 +36,7 @@ from throwstack.names.symbols import SymbolKind, Symbols
 _BY_HRESULT = (
     "that this object was thrown follows from the thread and the HRESULT alone: it has recorded no frame of this stack"
 )
+_NO_RUNTIME = "no image of the process is a .NET runtime"
 _NOT_TIED = "the thread's last thrown object is of another exception"
 _SEVERAL = "several objects on the stack have recorded the frame that threw; the one nearest to the top was taken"
 _OTHER_CLASS = ("System.Runtime.InteropServices.SEHException",)
@@ -73,17 +75,25 @@ class ManagedThread:
     stack: StackBounds
 
 
+def may_be_managed(code: ManagedCode, record: ExceptionRecord) -> bool:
+    """Say whether `managed_throw` may have something to say of the exception.
+
+    It has nothing to say of native exceptions of a process in which there is no runtime, and none that may be hidden.
+    """
+    return code.runtime is not None or record.code in {CLR, CLR_OLD} or bool(code.why_overlooked)
+
+
 def managed_throw(
     thread: ManagedThread, exception: SavedException, walk: Walk, *, is_innermost: bool
 ) -> ManagedThrow | None:
-    """Return what the runtime says of `exception`, which was raised on `thread`; None without a runtime.
+    """Return what the runtime says of `exception`, which was raised on `thread`; None if it is no affair of a runtime.
 
     `walk` is the stack that threw. `is_innermost` says that no other exception was raised on the thread later.
     """
     code, symbols, stack = thread.code, thread.symbols, thread.stack
     runtime = code.runtime
     if runtime is None:
-        return None
+        return _without_runtime(thread, exception, walk)
     plain = ManagedThrow(None, "", "", runtime.version, runtime.is_experimental)
     throwers = innermost_managed(symbols, walk.frames)
     if exception.record.code == FAIL_FAST:
@@ -95,6 +105,20 @@ def managed_throw(
         return None
     is_cause = _is_of_managed_code(thread, exception, walk)
     return _of_fault(thread, exception, throwers, replace(plain, is_cause=is_cause), is_innermost=is_innermost)
+
+
+def _without_runtime(thread: ManagedThread, exception: SavedException, walk: Walk) -> ManagedThrow | None:
+    """Return why the runtime that raised the exception was not found; None if nothing tells that there is one.
+
+    Two things tell it: a code that only runtimes raise, and, where the process may have a runtime that cannot be found,
+    code outside all images on the stack that threw, which is where a JIT compiler puts its code.
+    """
+    code, why = exception.record.code, thread.code.why_overlooked
+    if code in {CLR, CLR_OLD}:
+        return ManagedThrow(None, why or _NO_RUNTIME)
+    places = [frame.ip for frame in walk.frames if frame.trust is not Trust.SCAN]
+    is_outside = any(map(thread.code.is_code_outside, (exception.record.address, *places)))
+    return ManagedThrow(None, why) if why and (code == FAIL_FAST or is_outside) else None
 
 
 def _of_throw(
@@ -122,7 +146,10 @@ def _of_fault(
     *,
     is_innermost: bool,
 ) -> ManagedThrow | None:
-    """Return what managed code sees of a fault: an object that has recorded it, or one that is new; None if unknown."""
+    """Return what managed code sees of a fault: an object that has recorded it, or one that is new.
+
+    Without an object: the reason, if the fault was in managed code or in the runtime's own, else None.
+    """
     may_search = plain.is_cause and not is_innermost
     found, tie = _recorded(thread, exception, throwers, is_innermost=not may_search)
     if found is not None:
@@ -132,7 +159,10 @@ def _of_fault(
             is_new = kept.type_name and not kept.stack and not kept.reasons
             if is_new and _may_be_of(kept, exception):
                 return replace(plain, exception=kept, is_cause=False)
-    return None
+    if not plain.is_cause:
+        return None
+    _, reason = thread.code.last_thrown(thread.tid)
+    return replace(plain, reason=reason or _NOT_TIED)
 
 
 def _recorded(

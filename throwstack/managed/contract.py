@@ -18,10 +18,12 @@ dump, so it may be anything: its size, its nesting and its numbers are bounded, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 
-from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 from throwstack.images.image import Image
 from throwstack.managed.bounded_json import parse_json, whole_number
 from throwstack.managed.runtime_memory import StructureError
@@ -34,6 +36,9 @@ _MAX_JSON = 1 << 18
 _MAX_AUXILIARY = 1 << 12
 _MAX_TYPES, _MAX_FIELDS = 1 << 12, 1 << 10
 _MAX_OFFSET = 1 << 16
+_MAX_PAGES, _MAX_MARKS = 256, 4
+"""The most pages that are searched for the contract's mark, and the most marks that are looked at."""
+_ALIGNMENT = 8
 _SIZE = "!"
 
 
@@ -67,14 +72,28 @@ class Contract:
 
 
 def contract_of(image: Image) -> Contract | None:
-    """Return the contract that `image` exports; None if it exports none, or one that cannot be read."""
+    """Return the contract that `image` exports; None if it exports none, or one that cannot be read.
+
+    If the list of exports cannot be read, the contract's mark is searched for in the sections with variables.
+    """
     address = next((image.base + export.rva for export in image.exports if export.name == EXPORT), None)
-    if address is None:
-        return None
-    try:
-        return read_contract(image.memory, address)
-    except (MemoryUnreadable, StructureError):
-        return None
+    places: Iterable[int] = () if address is None else (address,)
+    if address is None and image.exports.may_lack(EXPORT):
+        places = islice(_marks(image), _MAX_MARKS)
+    for place in places:
+        with suppress(MemoryUnreadable, StructureError):
+            return read_contract(image.memory, place)
+    return None
+
+
+def _marks(image: Image) -> Iterator[int]:
+    """Yield each page's first aligned place with the contract's mark, of the writable sections of `image`."""
+    sections = () if image.headers is None else image.headers.sections
+    starts = (range(each.rva, each.rva + each.size, PAGE_SIZE) for each in sections if each.is_writable)
+    for rva in islice(chain.from_iterable(starts), _MAX_PAGES):
+        at = (image.memory.page(image.base + rva) or b"").find(_MAGIC)
+        if at >= 0 and at % _ALIGNMENT == 0:
+            yield image.base + rva + at
 
 
 def read_contract(memory: Memory, address: int) -> Contract:

@@ -30,6 +30,7 @@ from throwstack.managed.precompiled import PrecompiledCode
 from throwstack.managed.ready_to_run import MethodIndexes
 from throwstack.managed.runtime import Runtime
 from throwstack.managed.runtime_memory import StructureError
+from throwstack.managed.runtime_module import why_overlooked
 from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.located_function import LocatedFunction
 from throwstack.names.symbols import Name, SymbolKind
@@ -61,7 +62,10 @@ class ManagedCode:
     It is a `FunctionSource` for unwinders and knows `CompiledMethods` for names.
     """
 
-    __slots__ = ("_code", "_images", "_is_found", "_memory", "_precompiled", "_regions", "_runtime", "_threads")
+    __slots__ = (
+        *("_code", "_images", "_is_found", "_memory", "_precompiled", "_regions", "_runtime", "_threads"),
+        "_why_overlooked",
+    )
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class ManagedCode:
         self._is_found = False
         self._runtime: Runtime | None = None
         self._code: JitCode | JitCodeX86 | None = None
+        self._why_overlooked: str | None = None
 
     @property
     def runtime(self) -> Runtime | None:
@@ -96,6 +101,22 @@ class ManagedCode:
                     made = JitCode if self._runtime.pointer_size == 8 else JitCodeX86
                     self._code = made(self._memory, _Methods(self._runtime), self._regions)
         return self._runtime
+
+    @property
+    def why_overlooked(self) -> str:
+        """Return why a runtime may have been missed; "" if there is one, or nothing hides one."""
+        if self.runtime is not None:
+            return ""
+        if self._why_overlooked is None:
+            self._why_overlooked = ""
+            with Guard(_say, _FORESEEN):
+                self._why_overlooked = why_overlooked(self._images)
+        return self._why_overlooked
+
+    def is_code_outside(self, address: int) -> bool:
+        """Say whether `address` is in executable memory outside all images, where a JIT compiler puts its code."""
+        region = None if self._regions is None or self._images.find(address) else self._regions.find(address)
+        return region is not None and region.is_executable
 
     def function_at(self, address: int) -> OutsideFunction | None:
         """Return the managed method at `address`, outside the images, with how it is unwound; None if none is there."""

@@ -4,8 +4,10 @@ r"""Which image of a process is a .NET runtime, and which version it is.
 - coreclr.dll is that of .NET Core and .NET 5 and later, clr.dll that of .NET Framework 4, mscorwks.dll that of 2.0 to
   3.5.
 - In a single-file application the runtime is linked into the EXE. Such an EXE exports `DotNetRuntimeInfo`, from .NET 9
-  on
-  `DotNetRuntimeContractDescriptor`. (An EXE of NativeAOT exports neither: it has no such runtime.)
+  on `DotNetRuntimeContractDescriptor`. (An EXE of NativeAOT exports neither: it has no such runtime.) Where a dump
+  lacks a page of the exports, the section `.CLR_UEF` tells it, which the runtime has for its unhandled exception filter
+  (dotnet/runtime, excep.cpp). Where it lacks the page of the EXE's headers, the runtime is not found, and
+  `why_overlooked` says so.
 
 The version is that of the image's version resource (VS_FIXEDFILEINFO, verrsrc.h). A shared framework's directory names
 its version too, in the form in which it is known: `Microsoft.NETCore.App\8.0.4`.
@@ -18,13 +20,16 @@ import struct
 from dataclasses import dataclass
 from enum import Enum
 
+from throwstack.core.memory import PAGE_SIZE
 from throwstack.core.text import escape
 from throwstack.images.image import Image, ImageMap
 from throwstack.managed.contract import EXPORT, Contract, contract_of
 
 _SINGLE_FILE = frozenset({EXPORT, "DotNetRuntimeInfo"})
+_SECTION = ".CLR_UEF"
 _FIXED_INFO = struct.pack("<II", 0xFEEF04BD, 0x00010000)
 _MAX_RESOURCES = 1 << 20
+_MAX_EXPORT_DIRECTORY = 8 << 20
 _FRAMEWORK_PATH = re.compile(r"Microsoft\.NETCore\.App[\\/](\d+(?:\.\d+){1,3}[-.\w]*)[\\/][^\\/]*$", re.IGNORECASE)
 
 
@@ -92,9 +97,42 @@ def is_runtime(image: Image) -> bool:
     return image.module.name.lower() in _BY_NAME or _is_single_file(image)
 
 
+def why_overlooked(images: ImageMap) -> str:
+    """Return why a runtime that an EXE may have in it cannot be found, as a sentence; "" if nothing hides one."""
+    for image in images:
+        lost = _lost_of_exports(image) if _is_program(image) else ""
+        if lost:
+            name = escape(image.module.name)
+            return f"a runtime that is linked into {name} cannot be found, because {lost}"
+    return ""
+
+
+def _lost_of_exports(image: Image) -> str:
+    """Return which part of an image that leads to the exports of a runtime cannot be read, "" if none."""
+    headers = image.headers
+    if headers is None:
+        is_absent = image.memory.page(image.base) is None
+        return f"page {image.base:#x}, with its headers, is absent" if is_absent else "its headers are damaged"
+    if not any(image.exports.may_lack(name) for name in _SINGLE_FILE):
+        return ""
+    rva, size = headers.export_directory
+    first, end = image.base + (rva & -PAGE_SIZE), image.base + rva + min(size, _MAX_EXPORT_DIRECTORY)
+    absent = next((page for page in range(first, end, PAGE_SIZE) if image.memory.page(page) is None), None)
+    return "its list of exports is damaged" if absent is None else f"page {absent:#x}, with its exports, is absent"
+
+
+def _is_program(image: Image) -> bool:
+    return image.module.name.lower().endswith(".exe")
+
+
 def _is_single_file(image: Image) -> bool:
-    is_program = image.module.name.lower().endswith(".exe")
-    return is_program and any(export.name in _SINGLE_FILE for export in image.exports)
+    if not _is_program(image):
+        return False
+    exports, headers = image.exports, image.headers
+    if any(export.name in _SINGLE_FILE for export in exports):
+        return True
+    may_be = headers is not None and any(exports.may_lack(name) for name in _SINGLE_FILE)
+    return may_be and headers is not None and any(section.name == _SECTION for section in headers.sections)
 
 
 def file_version(image: Image) -> str:

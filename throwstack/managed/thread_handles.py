@@ -19,12 +19,15 @@ from throwstack.managed.heap_objects import HeapObjects
 from throwstack.managed.likely_exception import LikelyException
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.runtime_layout import RuntimeLayout
-from throwstack.managed.runtime_memory import BudgetSpent, StructureError
+from throwstack.managed.runtime_memory import LOWEST, BudgetSpent, StructureError
 from throwstack.managed.runtime_threads import RuntimeThread
 
 _SEARCHED = 0x100
 _KNOWN_FROM, _KNOWN_END = 0x20, 0x34
 """Where `m_LastThrownObject` is after the id, in the versions that were seen."""
+_USER_END = {4: 1 << 32, 8: 1 << 47}
+"""Where the addresses of a process end, by the size of a pointer."""
+_NONE = "no exception was found in the runtime's structure of this thread"
 _THREAD_CLASS = "System.Threading.Thread"
 
 
@@ -64,8 +67,7 @@ class ThreadHandles:
         self._thrown_at, handle = self._search(thread, self._exceptions.is_exception)
         if self._thrown_at is None:
             self._thrown_at, handle = self._search(thread, self._likely.adopts, _KNOWN_FROM, _KNOWN_END)
-        is_found = self._thrown_at is not None
-        return handle if is_found else Handle(0, "no exception was found in the runtime's structure of this thread")
+        return handle if self._thrown_at is not None else Handle(0, self._why_none(thread))
 
     def thread_object(self, thread: RuntimeThread) -> Handle:
         """Return the handle to the program's object of `thread`. Raises BudgetSpent."""
@@ -103,6 +105,26 @@ class ThreadHandles:
             if handle.target:
                 return at, handle
         return None, Handle(0)
+
+    def _why_none(self, thread: RuntimeThread) -> str:
+        """Return why no exception was found in `thread`, and what is absent of the memory that may lead to one."""
+        memory = self._objects.memory
+        for at in range(thread.id_at + _KNOWN_FROM, thread.id_at + _KNOWN_END, memory.size):
+            try:
+                place = thread.address + (at & -memory.size)
+                cell = memory.word(place)
+                lost = cell if self._is_lost(cell) else memory.word(cell) if memory.is_pointer(cell) else 0
+            except MemoryUnreadable as error:
+                return f"the runtime's structure of this thread is not readable: {error}"
+            if self._is_lost(lost):
+                return f"{_NONE}; where its handle to one may lead, {lost:#x}, is not in the dump"
+        return _NONE
+
+    def _is_lost(self, address: int) -> bool:
+        """Say whether `address` may be that of an object or a handle's cell, on an absent page."""
+        memory = self._objects.memory
+        is_address = address % memory.size == 0 and LOWEST <= address < _USER_END[memory.size]
+        return is_address and not memory.is_pointer(address)
 
     def _through(self, place: int, is_wanted: Callable[[int], bool]) -> Handle:
         """Follow the handle at `place`. It leads nowhere, without a reason, if it is null or its cell is."""

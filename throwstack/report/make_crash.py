@@ -21,7 +21,7 @@ from throwstack.dispatch.saved_exception import SavedException
 from throwstack.exceptions.clr import CLR, CLR_OLD, managed_title
 from throwstack.exceptions.describe import describe
 from throwstack.exceptions.faults import is_fault
-from throwstack.exceptions.managed_throw import ManagedThread, managed_throw
+from throwstack.exceptions.managed_throw import ManagedThread, managed_throw, may_be_managed
 from throwstack.exceptions.model import ExceptionText, ManagedThrow
 from throwstack.managed.process_code import ManagedCode
 from throwstack.names.blockers import blocker_named
@@ -228,7 +228,7 @@ class _CrashMaker:
 
     def _managed_throw(self, exception: SavedException, walk: Walk | None) -> ManagedThrow | None:
         stuck, site = self._stuck, self._site
-        if site.managed is None or site.managed.runtime is None:
+        if site.managed is None or not may_be_managed(site.managed, exception.record):
             return None
         with self._part("exception object"):
             bounds, sp = stuck.stack.bounds, exception.context.registers.sp
