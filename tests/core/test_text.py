@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import unicodedata
+from subprocess import list2cmdline
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from throwstack.core.memory import MemoryUnreadable, memory_of
-from throwstack.core.text import ansi_at, decode_ansi, decode_wide, escape, wide_at
+from throwstack.core.text import ansi_at, decode_ansi, decode_wide, escape, in_quotes, wide_at, with_marked_quotes
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,21 @@ def test_escape_gives_only_printable_characters(text: str, limit: int):
     shown = escape(text, limit)
     assert len(shown) <= limit + 1
     assert all(unicodedata.category(character)[0] not in "CZ" or character == " " for character in shown)
+
+
+def test_a_quotation_mark_in_a_message_cannot_be_taken_for_its_end():
+    assert in_quotes("disk full") == '"disk full"'
+    assert in_quotes(r"C:\data\a.txt") == r'"C:\data\a.txt"'
+    assert in_quotes('no", HRESULT 0x80004005 E_FAIL') == r'"no\", HRESULT 0x80004005 E_FAIL"'
+    assert in_quotes("C:\\data\\") == r'"C:\data\\"'
+    assert with_marked_quotes('Shop.X "no", HRESULT 0x1') == r"Shop.X \"no\", HRESULT 0x1"
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(st.text('\\"a '))
+def test_quoted_text_is_that_of_a_command_line_of_windows(text: str):
+    assert in_quotes(text + " ") == list2cmdline([text + " "])
+    assert in_quotes(" " + text) == list2cmdline([" " + text])
 
 
 def test_a_string_in_memory_ends_at_its_zero_or_at_the_limit():

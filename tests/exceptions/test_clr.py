@@ -98,6 +98,19 @@ def test_an_object_whose_class_is_lost_has_its_message_and_says_why() -> None:
     assert "class not readable: memory at 0x20 is not readable" in text.details
 
 
+def test_neither_a_message_nor_a_class_can_imitate_what_follows_in_the_title() -> None:
+    forged = 'why", HRESULT 0x80004005 E_FAIL'
+    shown = r'"why\", HRESULT 0x80004005 E_FAIL"'
+    assert said(ManagedThrow(replace(ORDER, message=forged))).title == (
+        rf"Shop.OrderException {shown}, HRESULT 0x80131601 COR_E_INVALIDFILTERCRITERIA"
+    )
+    given = ManagedThrow(None, given=FailFastArguments(forged))
+    assert said(given, code=0x80131623).title == f"Environment.FailFast {shown}"
+    text = said(ManagedThrow(replace(ORDER, type_name='Shop.X "why", HRESULT 0x80004005', message=None)))
+    assert text.title.startswith(r"Shop.X \"why\", HRESULT 0x80004005, HRESULT 0x80131601")
+    assert text.thrown_type == 'Shop.X "why", HRESULT 0x80004005'
+
+
 def test_a_message_that_is_lost_is_left_out() -> None:
     assert said(ManagedThrow(replace(ORDER, message=None))).title.startswith("Shop.OrderException, HRESULT")
 

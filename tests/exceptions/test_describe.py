@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,30 @@ def said(layout: Layout, what: ExceptionRecord, *without: str) -> ExceptionText:
 def test_each_exception_has_the_title_that_is_documented(case: Golden):
     layout = Layout(case.arch)
     assert said(layout, case.build(layout)).title == case.title
+
+
+@dataclass
+class Forged(Layout):
+    """Memory in which the text that begins with `old` is another: its second character is a quotation mark."""
+
+    old: str = ""
+
+    def place(self, label: str, *parts: object) -> int:
+        new = self.old[0] + '"' + self.old[2:]
+        for codec in ("latin-1", "utf-16-le"):
+            old, given = self.old.encode(codec), new.encode(codec)
+            parts = tuple(part.replace(old, given) if isinstance(part, bytes) else part for part in parts)
+        return super().place(label, *parts)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in GOLDEN if '"' in case.title], ids=lambda case: f"{case.shows}-{case.arch.value}"
+)
+def test_a_quotation_mark_in_a_message_is_marked_so_that_no_message_can_end_its_title(case: Golden):
+    """Without the mark, a message `no", HRESULT 0x80004005 E_FAIL` would give its exception an HRESULT."""
+    begin = case.title.split('"')[1][:4]
+    text = said(layout := Forged(case.arch, old=begin), case.build(layout))
+    assert text.title == case.title.replace('"' + begin, f'"{begin[0]}\\"{begin[2:]}')
 
 
 def test_the_table_in_the_documentation_has_exactly_the_golden_rows():

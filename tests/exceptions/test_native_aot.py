@@ -48,6 +48,8 @@ def test_an_unhandled_exception_has_type_message_and_inner_exceptions() -> None:
 
 def test_a_fail_fast_of_the_program_has_its_message() -> None:
     assert said({"reason": "2", "message": "out of orders"}).title == 'Environment.FailFast "out of orders"'
+    forged = said({"reason": "2", "message": 'why": Shop.X "none'})
+    assert forged.title == r'Environment.FailFast "why\": Shop.X \"none"'
 
 
 def test_a_buffer_that_is_absent_or_no_buffer_costs_type_and_message_alone() -> None:

@@ -61,6 +61,8 @@ def test_verdicts(kinds: list[BlockerKind], has_exception: bool, words: str):
 def test_text_of_a_box_is_shown_escaped():
     found = verdict([BlockerKind.ERROR_BOX], has_exception=False, box_text="R6025\n- pure virtual function call")
     assert found.text == r'error box shown: "R6025\n- pure virtual function call"'
+    forged = verdict([BlockerKind.ERROR_BOX], has_exception=False, box_text='no", hangs in shutdown')
+    assert forged.text == r'error box shown: "no\", hangs in shutdown"'
 
 
 def test_the_text_of_a_box_is_shown_whatever_the_blocker_is_called():

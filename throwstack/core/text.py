@@ -10,11 +10,14 @@ only: the original string cannot be recovered from it.
 
 from __future__ import annotations
 
+import re
+
 from throwstack.core.memory import Memory, MemoryUnreadable
 
 LIMIT = 256
 """Default for the most characters that are shown of a string."""
 
+_MARK = re.compile(r'(\\*)"')
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -51,6 +54,26 @@ def quote(text: str, limit: int = LIMIT, *, is_whole: bool = True) -> str:
     """
     shown = escape(text.replace("\\", r"\\").replace('"', r"\""), limit)
     return f'"{shown if is_whole or shown.endswith("…") else shown + "…"}"'
+
+
+def in_quotes(shown: str) -> str:
+    r"""Return `shown`, which is escaped already, in quotation marks. Nothing in it can look like the closing one.
+
+    Example: a message is `no", HRESULT 0x80004005 E_FAIL`. The title `Shop.X "no\", HRESULT 0x80004005 E_FAIL"` has no
+    HRESULT. Quotation marks and backslashes are written as on a command line of Windows: a backslash stays as it is, so
+    that paths can be read, but those before a quotation mark are doubled, and that one has a backslash of its own.
+    """
+    whole = with_marked_quotes(shown)
+    return f'"{whole}{_last_backslashes(whole)}"'
+
+
+def with_marked_quotes(shown: str) -> str:
+    r"""Return `shown` with its quotation marks written as `in_quotes` does: a name in which no text seems to begin."""
+    return _MARK.sub(lambda found: 2 * found[1] + '\\"', shown) if '"' in shown else shown
+
+
+def _last_backslashes(text: str) -> str:
+    return text[len(text.rstrip("\\")) :]
 
 
 def decode_ansi(data: bytes) -> str:

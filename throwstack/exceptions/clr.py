@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from throwstack.core.text import escape
+from throwstack.core.text import escape, in_quotes, with_marked_quotes
 from throwstack.exceptions.model import ExceptionKind, ExceptionText, ManagedThrow, RaisedException
 from throwstack.exceptions.status import hresult, managed_exceptions
 from throwstack.managed.managed_exception import ManagedException
@@ -59,7 +59,7 @@ def fail_fast(raised: RaisedException) -> ExceptionText | None:
     given = thrown.given
     if given is None:
         return replace(plain, details=("what it was given was not found on the stack", *runtime))
-    said = f'Environment.FailFast "{escape(given.message, _MAX_TITLE_MESSAGE)}"' if given.message else plain.title
+    said = f"Environment.FailFast {quoted_message(given.message)}" if given.message else plain.title
     found = given.exception
     if found is None:
         return replace(plain, title=said, message=given.message, details=runtime)
@@ -129,8 +129,13 @@ def managed_title(found: ManagedException, code: int | None = None) -> str:
 
 def _said(found: ManagedException) -> str:
     """Return type and message: `System.FormatException "no number in b"`."""
-    name = escape(found.type_name) or "CLR exception, type not readable,"
-    return f'{name} "{escape(found.message, _MAX_TITLE_MESSAGE)}"' if found.message else name.removesuffix(",")
+    name = with_marked_quotes(escape(found.type_name)) or "CLR exception, type not readable,"
+    return f"{name} {quoted_message(found.message)}" if found.message else name.removesuffix(",")
+
+
+def quoted_message(message: str) -> str:
+    """Return a message as a title has it: in quotation marks, and cut if it is long."""
+    return in_quotes(escape(message, _MAX_TITLE_MESSAGE))
 
 
 def _bases(found: ManagedException) -> tuple[str, ...]:

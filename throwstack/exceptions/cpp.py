@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
+from throwstack.core.text import with_marked_quotes
 from throwstack.exceptions.model import ExceptionKind, ExceptionText, RaisedException
 from throwstack.exceptions.throw_info import ThrowInfo, read_throw_info
 from throwstack.exceptions.thrown_object import ObjectText, ThrownObject, read_object
@@ -46,7 +47,7 @@ def cpp_exception(raised: RaisedException) -> ExceptionText:
 
 def _text(info: ThrowInfo, found: ObjectText, details: list[str]) -> ExceptionText:
     name = info.types[0].name
-    title = f"C++ {name}"
+    title = f"C++ {with_marked_quotes(name)}"
     if found.value:
         title += f" {found.value}"
     if found.status is not None:

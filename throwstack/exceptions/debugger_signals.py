@@ -8,7 +8,7 @@ ntstatus.h, and the sources of the runtimes named.
 from __future__ import annotations
 
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.core.text import ansi_at, wide_at
+from throwstack.core.text import ansi_at, in_quotes, wide_at
 from throwstack.exceptions.model import ExceptionKind, ExceptionText, RaisedException
 
 THREAD_NAME = 0x406D1388
@@ -50,14 +50,14 @@ def signal(raised: RaisedException) -> ExceptionText:
 def thread_name(raised: RaisedException) -> ExceptionText:
     """Describe the exception by which a program tells a debugger a thread's name."""
     name = _string(raised, 1, is_wide=False) if len(raised.record.parameters) > 1 else ""
-    quoted = f' "{name}"' if name else ""
+    quoted = f" {in_quotes(name)}" if name else ""
     return ExceptionText(ExceptionKind.DEBUGGER_SIGNAL, f"thread name{quoted} told to a debugger", message=name)
 
 
 def debug_print(raised: RaisedException) -> ExceptionText:
     """Describe the exception by which OutputDebugString passes length and text of a message to a debugger."""
     text = _string(raised, 1, is_wide=raised.record.code == DEBUG_PRINT_WIDE)
-    quoted = f' "{text}"' if text else ""
+    quoted = f" {in_quotes(text)}" if text else ""
     return ExceptionText(ExceptionKind.DEBUGGER_SIGNAL, f"debug message{quoted}", message=text)
 
 

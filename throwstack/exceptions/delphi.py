@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
-from throwstack.core.text import LIMIT, decode_ansi, decode_wide, escape
+from throwstack.core.text import LIMIT, decode_ansi, decode_wide, escape, in_quotes, with_marked_quotes
 from throwstack.exceptions.model import ExceptionKind, ExceptionText, RaisedException
 
 DELPHI = 0x0EEDFADE
@@ -72,7 +72,8 @@ def delphi_exception(raised: RaisedException) -> ExceptionText:
         return ExceptionText(
             ExceptionKind.DELPHI, f"Delphi {name}", thrown_type=name, details=("its message is not in memory",)
         )
-    title = f'Delphi {name} "{message}"' if message else f"Delphi {name}"
+    title = f"Delphi {with_marked_quotes(name)}"
+    title = f"{title} {in_quotes(message)}" if message else title
     return ExceptionText(ExceptionKind.DELPHI, title, thrown_type=name, message=message)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.registers import Arch
-from throwstack.core.text import ansi_at, escape
+from throwstack.core.text import ansi_at, escape, in_quotes, with_marked_quotes
 from throwstack.exceptions.model import ExceptionKind, ExceptionText, RaisedException
 from throwstack.names.demangle import itanium_type_name
 
@@ -63,7 +63,8 @@ def gcc_exception(raised: RaisedException) -> ExceptionText:
     except MemoryUnreadable:
         return ExceptionText(ExceptionKind.GCC, "C++ exception (GCC)", details=("its type is not in memory",))
     message = _message(raised, header) if name in _WITH_MESSAGE else ""
-    title = f'C++ {name} "{message}" (GCC)' if message else f"C++ {name} (GCC)"
+    title = f"C++ {with_marked_quotes(name)}"
+    title = f"{title} {in_quotes(message)} (GCC)" if message else f"{title} (GCC)"
     return ExceptionText(ExceptionKind.GCC, title, thrown_type=name, message=message)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from throwstack.core.memory import MemoryUnreadable
-from throwstack.exceptions.clr import managed_details, managed_title
+from throwstack.exceptions.clr import managed_details, managed_title, quoted_message
 from throwstack.exceptions.model import ExceptionKind, ExceptionText, ManagedThrow, RaisedException
 from throwstack.exceptions.status import hresult
 from throwstack.managed.crash_buffer import CrashReason, has_crash_buffer, read_crash_buffer
@@ -39,7 +39,7 @@ def native_aot_failure(raised: RaisedException) -> ExceptionText | None:
     except (MemoryUnreadable, StructureError) as error:
         return replace(plain, details=(f"the crash buffer: {error}",))
     words, found = _WORDS[buffer.reason], buffer.exception
-    said = f'{words} "{buffer.message}"' if words and buffer.message else words
+    said = f"{words} {quoted_message(buffer.message)}" if words and buffer.message else words
     runtime = f".NET NativeAOT {buffer.runtime_version}".rstrip()
     if found is None:
         title = said or plain.title.removesuffix(", type not readable")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch
-from throwstack.core.text import LIMIT, ansi_at, decode_ansi, decode_wide, escape, wide_at
+from throwstack.core.text import LIMIT, ansi_at, decode_ansi, decode_wide, escape, in_quotes, wide_at
 from throwstack.exceptions.status import Status, hresult
 from throwstack.exceptions.throw_info import CatchableType
 
@@ -94,7 +94,7 @@ def _what(thrown: ThrownObject, part: int) -> ObjectText:
         message = ansi_at(thrown.memory, what) if what else _old_string(thrown)
     except MemoryUnreadable:
         return ObjectText(notes=("its message is not in memory",))
-    return ObjectText(f'"{message}"', message) if message else ObjectText()
+    return ObjectText(in_quotes(message), message) if message else ObjectText()
 
 
 def _old_string(thrown: ThrownObject) -> str:
@@ -119,11 +119,11 @@ def _string_object(thrown: ThrownObject) -> ObjectText | None:
     for prefix, unit in ((".?AV?$basic_string@D", 1), (".?AV?$basic_string@_W", 2)):
         if own.raw_name.startswith(prefix):
             message = _std_string(thrown, thrown.address, own.size, unit)
-            return ObjectText(f'"{message}"', message) if message else ObjectText()
+            return ObjectText(in_quotes(message), message) if message else ObjectText()
     for prefix, read in ((".?AV?$CStringT@D", ansi_at), (".?AV?$CStringT@_W", wide_at)):
         if own.raw_name.startswith(prefix):
             message = read(thrown.memory, thrown.pointer(thrown.address))
-            return ObjectText(f'"{message}"', message)
+            return ObjectText(in_quotes(message), message)
     return None
 
 
@@ -161,7 +161,7 @@ def _string_pointer(thrown: ThrownObject) -> ObjectText | None:
         message = read(thrown.memory, pointer)
     except MemoryUnreadable:
         return ObjectText(f"0x{pointer:x}", notes=("the string is not in memory",))
-    return ObjectText(f'"{message}"', message)
+    return ObjectText(in_quotes(message), message)
 
 
 _NUMBERS = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from throwstack.core.text import escape
+from throwstack.core.text import escape, in_quotes
 from throwstack.names.blockers import BlockerKind
 from throwstack.stuck.dispatch_state import DispatchState, NotBack
 
@@ -141,7 +141,7 @@ def _in_dispatch(dispatch: DispatchState, box_text: str) -> CrashVerdict:
 
 
 def _box(text: str) -> str:
-    return f'error box shown: "{escape(text)}"' if text else "error box shown"
+    return f"error box shown: {in_quotes(escape(text))}" if text else "error box shown"
 
 
 def _first(meanings: dict[BlockerKind, VerdictCode], found: set[BlockerKind], otherwise: VerdictCode) -> VerdictCode:

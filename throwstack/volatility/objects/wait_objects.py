@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.text import in_quotes
 from throwstack.volatility.memory.layout import Member
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.memory.offsets import member, offset, size, take
@@ -83,7 +84,7 @@ class WaitObject:
         """Return one line: address, type, name in quotes, and detail."""
         parts = [f"{self.address:08x}", self.type_name]
         if self.name:
-            parts.append(f'"{self.name}"')
+            parts.append(in_quotes(self.name))
         if self.detail:
             parts.append(self.detail)
         return " ".join(parts)
