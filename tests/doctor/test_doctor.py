@@ -23,6 +23,7 @@ from tests.forge.describe import Residency
 from tests.forge.dump_kinds import MoreKinds, as_elf, as_lime, as_vmware, rewrite
 from tests.support.residency import all_in, spread_over
 from tests.support.vol import vol
+from throwstack.cli.exit_status import ExitStatus
 from throwstack.cli.main import main
 
 PAGE = 0x1000
@@ -89,7 +90,7 @@ def test_symbols_without_what_is_needed_are_named(forged: Forge, doctor, tmp_pat
     del (table["user_types"][type_name]["fields"] if member else table["symbols"])[member or name]
     kernel.write_bytes(lzma.compress(json.dumps(table).encode()))
     status, report = doctor(out / "MEMORY.DMP", symbols)
-    assert status == 1
+    assert status == ExitStatus.IN_PART
     assert report["problems"][0].startswith("the ISF file is not of this kernel, or lacks what is needed:")
     assert f"the kernel's symbols have no {name}" in report["problems"][0]
     done = vol(out, "windows.unhandled", isf=symbols, more=("--cache-path", str(tmp_path)))
@@ -194,7 +195,7 @@ def test_without_the_kernels_symbols_it_says_which(forged: Forge, doctor):
     out, _ = forged("service-x64")
     status, report = doctor(out / "MEMORY.DMP")
     (isf,) = (out / "isf").rglob("ntkrnlmp.pdb/*.json.xz")
-    assert (status, report["verdict"]) == (1, "in_part")
+    assert (status, report["verdict"]) == (ExitStatus.IN_PART, "in_part")
     assert report["symbols"] == {"needed": f"windows/ntkrnlmp.pdb/{isf.name}", "found": None}
     assert any(isf.name in advice for advice in report["advice"])
 
@@ -226,7 +227,7 @@ def test_an_isf_file_that_cannot_be_used_is_what_to_replace(
     bad.parent.mkdir(parents=True)
     bad.write_bytes(change(isf.read_bytes()))
     status, report = doctor(out / "MEMORY.DMP", tmp_path)
-    assert status == 1
+    assert status == ExitStatus.IN_PART
     assert any("ISF file is" in line and problem in line for line in report["problems"])
     (advice,) = report["advice"]
     assert isf.name in advice
@@ -243,7 +244,7 @@ def test_a_truncated_dump_says_how_much_is_missing(forged: Forge, doctor, tmp_pa
     data = (out / "MEMORY.DMP").read_bytes()
     (tmp_path / "cut.dmp").write_bytes(data[: len(data) * 3 // 4])
     status, report = doctor(tmp_path / "cut.dmp", out / "isf")
-    assert status == 1
+    assert status == ExitStatus.IN_PART
     assert report["pages"]["missing"] == pytest.approx(report["pages"]["expected"] / 4, abs=3)
     assert any("cut off" in advice for advice in report["advice"])
 
@@ -254,7 +255,7 @@ def test_a_truncated_dump_never_serves_in_full(forged: Forge, doctor, tmp_path: 
     data = (out / "MEMORY.DMP").read_bytes()
     (tmp_path / "cut.dmp").write_bytes(data[: len(data) * part // 8])
     status, report = doctor(tmp_path / "cut.dmp", out / "isf")
-    assert status in {1, 2}
+    assert status in {ExitStatus.CANNOT, ExitStatus.IN_PART}
     assert report["advice"]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Forge
+from throwstack.cli.exit_status import ExitStatus
 from throwstack.cli.main import main
 from throwstack.crashdump.dump_pages import Extent
 from throwstack.crashdump.file_kind import FileKind, Identity
@@ -37,7 +38,7 @@ def test_the_kernels_pdb_in_the_advice(forged: Forge, tmp_path: Path, capsys: py
     data[record.start(1) : record.end(1)] = b"\x1b[31m\x07\n.pdb".ljust(size, b"x")[:size]
     dump = tmp_path / "hostile.dmp"
     dump.write_bytes(data)
-    assert main(["doctor", str(dump), "-s", str(out / "isf"), *options]) == 1
+    assert main(["doctor", str(dump), "-s", str(out / "isf"), *options]) == ExitStatus.IN_PART
     shown = capsys.readouterr().out
     assert is_visible(shown)
     texts = [shown] if not options else [json.loads(shown)["symbols"]["needed"], *json.loads(shown)["advice"]]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NoReturn
 
-CANNOT, WRONG_USAGE, INTERRUPTED, TERMINATED = 2, 64, 130, 143
+from throwstack.cli.exit_status import ExitStatus
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print usage and message, and exit."""
         say(f"{self.format_usage()}{self.prog}: error: {message}")
-        self.exit(WRONG_USAGE)
+        self.exit(ExitStatus.WRONG_USAGE)
 
 
 class _Terminated(BaseException):
@@ -48,7 +48,7 @@ def run(command: str, work: Callable[[], tuple[int, Iterable[str]]]) -> int:
     try:
         if sys.stdout is None:  # `>&-`: Python found nothing open there
             say(f"{command}: standard output is closed")
-            return CANNOT
+            return ExitStatus.CANNOT
         try:
             status, lines = work()
         except SystemExit as ended:  # after --help and --version, and as Volatility ends
@@ -58,10 +58,10 @@ def run(command: str, work: Callable[[], tuple[int, Iterable[str]]]) -> int:
         return _print(command, lines, status)
     except KeyboardInterrupt:
         say(f"{command}: interrupted")
-        return INTERRUPTED
+        return ExitStatus.INTERRUPTED
     except _Terminated:
         say(f"{command}: ended by SIGTERM")
-        return TERMINATED
+        return ExitStatus.TERMINATED
     finally:
         _on_sigterm(before)
 
@@ -72,7 +72,7 @@ def _print(command: str, lines: Iterable[str], status: int) -> int:
         sys.stdout.writelines(f"{line}\n" for line in lines)
         sys.stdout.flush()
     except OSError as error:
-        return CANNOT if is_output_failure(command, error) else status
+        return ExitStatus.CANNOT if is_output_failure(command, error) else status
     return status
 
 

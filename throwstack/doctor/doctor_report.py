@@ -23,8 +23,8 @@ class DoctorVerdict(Enum):
     """How well `windows.unhandled` can work on the dump; the value is the command's exit code."""
 
     SERVES = 0
-    IN_PART = 1
     DOES_NOT_SERVE = 2
+    IN_PART = 3
 
 
 @dataclass(slots=True)

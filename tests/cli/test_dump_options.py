@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Identifiers as a user of WinDbg writes them, and options that every command has."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from throwstack.cli.dump_options import identifier
+from throwstack.cli.exit_status import ExitStatus
+from throwstack.cli.main import main
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("2564", 2564),  # digits only are decimal
+        ("0x2564", 0x2564),
+        ("a04", 0xA04),  # a letter makes it hexadecimal
+        ("0xa04", 0xA04),
+        ("A04", 0xA04),
+        ("0`2564", 0x2564),  # and so does WinDbg's backtick
+    ],
+)
+def test_identifiers(text: str, number: int) -> None:
+    assert identifier(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "-1", "12.5", "ftp", "0x", "1ffffffff", "٣", " 12", "1_000"])
+def test_what_is_no_identifier(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        identifier(text)
+
+
+def test_page_files_are_files(tmp_path, capsys) -> None:
+    assert main(["doctor", "MEMORY.DMP", "--page-file", str(tmp_path)]) == ExitStatus.WRONG_USAGE
+    assert f"--page-file: {tmp_path} is not a file" in capsys.readouterr().err
