@@ -30,8 +30,9 @@ BASE = 0x10000000
 ARRAY, REFERENCE, POINTER, VAR, METHOD_VAR = b"\x1d", b"\x10", b"\x0f", b"\x13", b"\x1e"
 
 
-def opened(writer: MetadataWriter) -> Metadata:
-    found = Metadata.of_image(memory_of({BASE: managed_image(writer.build()).mapped()}), BASE)
+def opened(writer: MetadataWriter, function_pointer: str = "IntPtr") -> Metadata:
+    memory = memory_of({BASE: managed_image(writer.build()).mapped()})
+    found = Metadata.of_image(memory, BASE, function_pointer=function_pointer)
     assert found is not None
     return found
 
@@ -136,7 +137,7 @@ def test_dotnet_8_gives_function_pointers_no_name() -> None:
     writer = MetadataWriter()
     writer.type_def("Host")
     row = writer.method("M", signature(b"\x1b\0\1\1" + STRING), ("callback",))
-    assert opened(writer).parameters(row, function_pointer="") == "( callback)"
+    assert opened(writer, "").parameters(row) == "( callback)"
 
 
 def test_a_parameter_s_name_is_found_by_its_number() -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.support import ready_to_run_image as r2r
 from tests.support.managed_code import CODE, compile_method, managed_code
 from tests.support.managed_heap import APP, RUNTIME, ForgedRuntime, Style
+from tests.support.metadata_writer import INT32, STRING, signature
 from throwstack.core.memory import Memory
 from throwstack.core.registers import Arch
 from throwstack.images.image import Image, ImageMap
@@ -69,6 +70,13 @@ def test_a_method_whose_metadata_are_lost_is_unwound_and_the_note_says_why_it_ha
     assert found.name == ""
     assert found.source.startswith("managed method, name not readable: ")
     assert code.name_outside(start + 0x10) is None
+
+
+@pytest.mark.parametrize(("style", "word"), [(Style.CONTRACT, ""), (Style.FRAMEWORK_4, "IntPtr")])
+def test_a_function_pointer_is_called_as_that_runtime_calls_it(style: Style, word: str) -> None:
+    process = ForgedRuntime(style)
+    start = compile_method(process, process.dynamic_method("calc", signature(b"\x1b\0\1\1" + STRING, INT32)))
+    assert str(managed_code(process).name_outside(start)) == f"<dynamic>!calc({word}, Int32)"
 
 
 def test_code_that_is_no_method_is_not_known() -> None:

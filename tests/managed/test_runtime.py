@@ -92,6 +92,9 @@ def test_exceptions_are_found_by_the_words_of_a_stack_without_the_thread(style: 
         (STACK + 4 * process.size, "no stock"),
         (STACK + 5 * process.size, "handled"),
     ]
+    process.word(STACK + 0x2000, handled)
+    beyond = process.runtime().exceptions_on_stack(STACK + 0x500, STACK + 0x3000)
+    assert [(item.place, item.exception.message) for item in beyond] == [(STACK + 0x2000, "handled")]
 
 
 def test_a_process_without_a_runtime_costs_a_look_at_names_and_at_no_page_of_its_dlls() -> None:

@@ -63,6 +63,47 @@ def test_an_exe_that_has_the_runtime_in_it_is_one_and_its_own_version_is_not_the
     assert (found.family, found.version) == (RuntimeFamily.CORE, ".NET")
 
 
+@pytest.mark.parametrize(
+    ("info", "words", "has_types"),
+    [
+        ((b"DotNetRuntimeInfo", 2, 10, 0, 1226, 42308), ".NET (10.0.1226.42308)", True),
+        ((b"DotNetRuntimeInfo", 2, 7, 0, 2024, 26716), ".NET (7.0.2024.26716)", False),
+        ((b"DotNetRuntimeInfo", 1, 10, 0, 1226, 42308), ".NET", False),
+        ((b"DotNetRuntimeInf0", 2, 10, 0, 1226, 42308), ".NET", False),
+    ],
+)
+def test_a_runtime_in_an_exe_tells_its_version_in_its_own_information(
+    info: tuple[bytes, int, int, int, int, int], words: str, has_types: bool
+) -> None:
+    """.NET 8 and later; before, the structure had no version (1), and function pointers were IntPtr."""
+    exports: list[tuple[str | None, int | str]] = [("DotNetRuntimeInfo", 0x1010)]
+    data = bytes(16) + struct.pack("<18s2xI72x4I", *info)
+    pe = Pe(X64, BASE, sections=[Section(".data", 0x1000, data, DATA)], exports=exports)
+    module = Module("shop.exe", "", BASE, pe.size)
+    found = find_runtime_module(ImageMap(memory_of({BASE: pe.mapped()}), ModuleMap([module])))
+    assert found is not None
+    assert (found.version, found.has_function_pointer_types) == (words, has_types)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "version", "has_types"),
+    [
+        ("coreclr.dll", rf"{SHARED}\8.0.4", None, True),
+        ("coreclr.dll", rf"{SHARED}\7.0.20", None, False),
+        ("coreclr.dll", r"c:\app", (8, 0, 424, 16909), True),
+        ("coreclr.dll", r"c:\app", (4, 700, 22, 11601), False),
+        ("coreclr.dll", r"c:\app", None, False),
+        ("clr.dll", r"c:\windows", (8, 0, 1, 1), False),
+    ],
+)
+def test_function_pointers_are_types_from_net_8_on(
+    name: str, folder: str, version: tuple[int, int, int, int] | None, has_types: bool
+) -> None:
+    found = find_runtime_module(images((name, folder), version=version))
+    assert found is not None
+    assert found.has_function_pointer_types is has_types
+
+
 def test_of_two_runtimes_the_newer_family_is_taken() -> None:
     found = find_runtime_module(images(("mscorwks.dll", ""), ("clr.dll", "")))
     assert found is not None

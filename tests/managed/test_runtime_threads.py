@@ -69,9 +69,9 @@ def test_a_thread_whose_storage_is_lost_is_found_by_its_stack(arch: Arch) -> Non
     assert process.runtime().exception_of(0x14) is None
     base = STACK + 0x20000
     process.word(teb + process.size, base)
-    for page in range(STACK, base, 0x1000):
-        process.place(page, bytes(0x1000))
-    process.word(base - 0x400, thread)
+    # Two pages of the stack are committed, and one of them is in the page file.
+    process.place(base - 0x2000, bytes(0x1000))
+    process.word(base - 0x1400, thread)
     assert process.runtime().exception_of(0x14) is not None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.signature_types import SignatureReader
 
 _INTERNAL = 0x21
@@ -22,10 +23,10 @@ class DynamicSignature(SignatureReader):
 
     __slots__ = ("_name_of", "_size")
 
-    def __init__(self, data: bytes, pointer_size: int, name_of: Callable[[int], str]) -> None:
+    def __init__(self, data: bytes, layout: RuntimeLayout, name_of: Callable[[int], str]) -> None:
         """`name_of` returns the short name of the type with this MethodTable."""
-        super().__init__(data, _NO_NAMES)
-        self._size = pointer_size
+        super().__init__(data, _NO_NAMES, layout.function_pointer)
+        self._size = layout.pointer_size
         self._name_of = name_of
 
     def type(self, depth: int = 0) -> str:

@@ -36,10 +36,10 @@ def fail_fast_arguments(
     objects: HeapObjects, exceptions: ExceptionObjects, low: int, high: int
 ) -> FailFastArguments | None:
     """Return what FailFast was given, from the stack addresses `low` to `high`; None if it is not found there."""
-    words = objects.memory.words(low, min(max(high - low, 0), _MAX_STACK) // objects.memory.size)
+    memory = objects.memory
     try:
-        for text, given in pairwise(words):
-            if not objects.memory.is_pointer(text) or not _is_string(objects, text):
+        for (at, text), (next_at, given) in pairwise(memory.words_of_stack(low, min(high, low + _MAX_STACK))):
+            if next_at - at != memory.size or not memory.is_pointer(text) or not _is_string(objects, text):
                 continue
             if given and not exceptions.is_sound(given):
                 continue

@@ -38,14 +38,18 @@ _RESERVED = str.maketrans({character: f"\\{character}" for character in "\\,[]&*
 class Metadata:
     """The metadata of one image. What cannot be read raises MetadataError with the reason; absent is never empty."""
 
-    __slots__ = ("_blobs", "_memory", "_strings", "_type_names", "header", "tables")
+    __slots__ = ("_blobs", "_function_pointer", "_memory", "_strings", "_type_names", "header", "tables")
 
-    def __init__(self, memory: Memory, header: CliHeader, work: Work | None = None) -> None:
+    def __init__(
+        self, memory: Memory, header: CliHeader, work: Work | None = None, *, function_pointer: str = "IntPtr"
+    ) -> None:
         """`header` is that of an image in `memory`. Raises MetadataError if the metadata's root cannot be used.
 
         `work` counts what is read of the metadata of all images of a process. Once it is spent, WorkSpent is raised.
+        `function_pointer` is the runtime's word for a function pointer (`RuntimeLayout`).
         """
         self._memory = memory
+        self._function_pointer = function_pointer
         self.header = header
         self._type_names: dict[int, str] = {}
         rva, size = header.metadata
@@ -58,16 +62,25 @@ class Metadata:
         self._blobs = streams.get("#Blob", (0, 0))
 
     @classmethod
-    def of_image(cls, memory: Memory, base: int, work: Work | None = None, *, is_flat: bool = False) -> Metadata | None:
+    def of_image(
+        cls,
+        memory: Memory,
+        base: int,
+        work: Work | None = None,
+        *,
+        is_flat: bool = False,
+        function_pointer: str = "IntPtr",
+    ) -> Metadata | None:
         """Return the metadata of the image at `base`; None if the image is not managed.
 
-        `is_flat` says that the image is in memory as its file is on disk, and not laid out by its sections.
+        `is_flat` says that the image is in memory as its file is on disk, and not laid out by its sections. The other
+        arguments are those of the class.
 
         Raises:
             MetadataError: the headers or the metadata's root are absent or damaged.
         """
         header = CliHeader.read(memory, base, is_flat=is_flat)
-        return None if header is None else cls(memory, header, work)
+        return None if header is None else cls(memory, header, work, function_pointer=function_pointer)
 
     def count(self, table: Table) -> int:
         """Return how many rows `table` has."""
@@ -155,15 +168,14 @@ class Metadata:
         name = self.method_name(rid)
         return name if owner == 1 else f"{self.type_name(owner)}.{name}"
 
-    def parameters(self, rid: int, *, function_pointer: str = "IntPtr") -> str:
+    def parameters(self, rid: int) -> str:
         """Return the parameters of method `rid` as the runtime's stack traces print them: `[T](T x, List`1 items)`.
 
-        `function_pointer` is the word for a function pointer: "" for .NET 8 and later, which give it no name.
         More than 2,048 characters are cut, with `…` as the end.
         """
         names = _NamesInMethod(self, rid)
         signature = self.blob(self.tables.cell(Table.METHOD_DEF, rid, 4))
-        type_parameters, types = SignatureReader(signature, names, function_pointer).parameter_types()
+        type_parameters, types = SignatureReader(signature, names, self._function_pointer).parameter_types()
         if type_parameters > _MAX_PARAMETERS:
             message = f"method {rid} has {type_parameters:,} type parameters"
             raise MetadataError(message)

@@ -137,7 +137,7 @@ class Methods:
             for signature in self._readings(place - 2 * size) if length <= _MAX_SIGNATURE else ():
                 data = memory.memory.read_available(signature, length)
                 if len(data) == length:
-                    types = DynamicSignature(data, size, self._short_name).parameter_types()[1]
+                    types = DynamicSignature(data, self._layout, self._short_name).parameter_types()[1]
                     return f"({', '.join(types)})", ""
         except BudgetSpent:
             raise

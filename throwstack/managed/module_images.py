@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-from throwstack.core.memory import Memory, MemoryUnreadable
+from throwstack.core.memory import MemoryUnreadable
 from throwstack.images.image import ImageMap
 from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.runtime_layout import RuntimeLayout
 from throwstack.managed.runtime_memory import LOWEST, RuntimeMemory, StructureError
-from throwstack.managed.work import Work, metadata_work
+from throwstack.managed.work import metadata_work
 
 _READ_AT_STEP = (0x300, 0xC0, 0x180, 0x80)
 """How many bytes of a structure are looked at, by its distance from the Module in pointers."""
@@ -159,22 +159,21 @@ class ModuleImages:
     def _read(self, base: int, forms: tuple[bool, ...]) -> Metadata | str | None:
         """Return the metadata of the image at `base`, the reason why they cannot be read, or None: not managed."""
         if base not in self._by_base:
-            self._by_base[base] = _metadata(self._memory.memory, base, forms, self._work)
+            self._by_base[base] = self._opened(base, forms)
         return self._by_base[base]
 
+    def _opened(self, base: int, forms: tuple[bool, ...]) -> Metadata | str | None:
+        """Return the metadata of the image at `base`, flat or laid out as `forms` say.
 
-def _metadata(memory: Memory, base: int, forms: tuple[bool, ...], work: Work) -> Metadata | str | None:
-    """Return the metadata of the image at `base`, flat or laid out as `forms` say.
-
-    If they cannot be read, the result is the reason; None if the image is not managed.
-    """
-    reason = None
-    for is_flat in forms:
-        try:
-            found = Metadata.of_image(memory, base, work.part(), is_flat=is_flat)
-        except MetadataError as error:
-            reason = str(error)
-            continue
-        if found is not None:
-            return found
-    return reason
+        If they cannot be read, the result is the reason; None if the image is not managed.
+        """
+        reason, memory, word = None, self._memory.memory, self._layout.function_pointer
+        for is_flat in forms:
+            try:
+                found = Metadata.of_image(memory, base, self._work.part(), is_flat=is_flat, function_pointer=word)
+            except MetadataError as error:
+                reason = str(error)
+                continue
+            if found is not None:
+                return found
+        return reason

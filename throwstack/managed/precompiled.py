@@ -37,11 +37,17 @@ class _Image:
 class PrecompiledCode:
     """The precompiled code of the managed images of one process."""
 
-    __slots__ = ("_images", "_indexes", "_memory", "_metadata_work", "_work")
+    __slots__ = ("_function_pointer", "_images", "_indexes", "_memory", "_metadata_work", "_work")
 
-    def __init__(self, memory: Memory, indexes: MethodIndexes | None = None) -> None:
-        """The images are laid out in `memory`. `indexes` are shared between the processes of a dump."""
+    def __init__(
+        self, memory: Memory, indexes: MethodIndexes | None = None, *, function_pointer: str = "IntPtr"
+    ) -> None:
+        """The images are laid out in `memory`. `indexes` are shared between the processes of a dump.
+
+        `function_pointer` is the runtime's word for a function pointer.
+        """
         self._memory = memory
+        self._function_pointer = function_pointer
         self._indexes = MethodIndexes() if indexes is None else indexes
         self._images: dict[int, _Image] = {}
         self._metadata_work, self._work = metadata_work(), precompiled_work()
@@ -93,7 +99,8 @@ class PrecompiledCode:
             header = CliHeader.read(self._memory, base)
             if header is None or not header.precompiled[1]:
                 return _Image()
-            metadata = Metadata(self._memory, header, self._metadata_work.part())
+            word, work = self._function_pointer, self._metadata_work.part()
+            metadata = Metadata(self._memory, header, work, function_pointer=word)
             if self._memory.read_available(header.address(header.precompiled[0]), 4) == b"NGE\0":
                 return _Image(metadata, NgenImage(self._memory, header, self._work.part()))
             return _Image(metadata, ReadyToRun(self._memory, header, self._indexes, self._work.part()))

@@ -63,8 +63,8 @@ class ManagedCode:
     """
 
     __slots__ = (
-        *("_code", "_images", "_is_found", "_memory", "_precompiled", "_regions", "_runtime", "_threads"),
-        "_why_overlooked",
+        *("_code", "_images", "_indexes", "_is_found", "_memory", "_precompiled", "_regions", "_runtime"),
+        *("_threads", "_why_overlooked"),
     )
 
     def __init__(
@@ -81,7 +81,8 @@ class ManagedCode:
         `indexes` are what is known of precompiled images by their contents, shared between processes.
         """
         self._memory = memory
-        self._precompiled = PrecompiledCode(memory, indexes)
+        self._indexes = indexes
+        self._precompiled: PrecompiledCode | None = None
         self._images = images
         self._regions = regions
         self._threads = threads
@@ -100,6 +101,8 @@ class ManagedCode:
                 if self._runtime is not None:
                     made = JitCode if self._runtime.pointer_size == 8 else JitCodeX86
                     self._code = made(self._memory, _Methods(self._runtime), self._regions)
+                    word = self._runtime.function_pointer
+                    self._precompiled = PrecompiledCode(self._memory, self._indexes, function_pointer=word)
         return self._runtime
 
     @property
@@ -141,7 +144,7 @@ class ManagedCode:
     def locate(self, image: Image, rva: int) -> LocatedFunction | None:
         """Return the precompiled method at `rva` of `image`; None if there is none that is known."""
         runtime = self.runtime
-        if runtime is None:
+        if runtime is None or self._precompiled is None:
             return None
         with Guard(_say, _FORESEEN):
             found = self._precompiled.method_at(image.base, rva)
@@ -158,11 +161,22 @@ class ManagedCode:
 
     def frame_data(self, image: Image, rva: int) -> FrameData | None:
         """Return the frame of the precompiled x86 method at `rva` of `image`, by its GC info; None if there is none."""
-        if self.runtime is None:
+        if self.runtime is None or self._precompiled is None:
             return None
         with Guard(_say, _FORESEEN):
             return self._precompiled.frame_data(image, rva)
         return None
+
+    def image_at(self, address: int) -> Image | None:
+        """Return the image that has `address`, None if it is in none."""
+        return self._images.find(address)
+
+    def method_desc_at(self, address: int) -> int:
+        """Return the address of the MethodDesc of the JIT-compiled method at `address`, 0 if none is there."""
+        with Guard(_say, _FORESEEN):
+            code, _ = self._method_at(address)
+            return 0 if code is None else code.method_desc
+        return 0
 
     def is_in_runtime(self, address: int) -> bool:
         """Say whether `address` is in the image of the runtime."""

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.regions import Regions
@@ -34,12 +34,15 @@ from throwstack.managed.runtime_memory import RuntimeMemory, StructureError
 from throwstack.managed.runtime_module import RuntimeModule, find_runtime_module
 from throwstack.managed.runtime_threads import RuntimeThreads
 from throwstack.managed.stack_exceptions import OnStack, exceptions_on_stack
+from throwstack.managed.structure_map import StructureMaps, WordMap
 from throwstack.managed.thread_handles import ThreadHandles
 from throwstack.managed.type_metadata import TypeMetadata
 from throwstack.unwind.code_outside import FunctionSource
 
 _THREAD_CLASS = "System.Threading.Thread"
 _MAX_NAME = 256
+_THREAD_SIZE, _OBJECT_SIZE = 0x400, 0x80
+"""How many bytes of a Thread, and of an object, a MethodTable and an EEClass, a map shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,8 @@ class Runtime:
     """What the runtime of one process says of its threads, exceptions and methods."""
 
     __slots__ = (
-        *("_exceptions", "_handles", "_images", "_last", "_memory", "_module", "_modules", "_nested", "_objects"),
-        *("_tables", "_threads", "_types", "methods"),
+        *("_exceptions", "_handles", "_images", "_last", "_layout", "_memory", "_module", "_modules", "_nested"),
+        *("_objects", "_tables", "_threads", "_types", "methods"),
     )
 
     def __init__(
@@ -63,7 +66,7 @@ class Runtime:
     ) -> None:
         """`module` is the runtime, one of `images` in `memory`; `threads` are pairs (thread id, address of the TEB)."""
         arch = _arch(module, images)
-        layout = _layout(module, arch.pointer_size)
+        self._layout = layout = _layout(module, arch.pointer_size)
         self._module = module
         self._images = images
         self._memory = RuntimeMemory(memory, arch.pointer_size)
@@ -105,6 +108,11 @@ class Runtime:
     def version(self) -> str:
         """Return which runtime it is, in words: `.NET 8.0.4`."""
         return self._module.version
+
+    @property
+    def function_pointer(self) -> str:
+        """Return the word for a function pointer in the parameter lists that this runtime prints."""
+        return self._layout.function_pointer
 
     @property
     def is_experimental(self) -> bool:
@@ -190,6 +198,30 @@ class Runtime:
             *self._types.learnt(),
         ]
 
+    def structure_maps(self, tid: int) -> list[WordMap]:
+        """Return maps of the structures that belong to thread `tid` and its exception: what kind of word is where."""
+        self._memory.begin()
+        maps = StructureMaps(self._memory, self._tables, self._images, self.image)
+        teb = self._threads.teb(tid)
+        try:
+            thread = self._threads.thread(tid)
+            places = [("Thread", thread.address, _THREAD_SIZE)] if thread else self._threads.places(tid)
+            exception = self.last_thrown(tid).exception
+            if exception is not None:
+                table = exception.method_table
+                places += [("exception", exception.address, _OBJECT_SIZE), ("MethodTable", table, _OBJECT_SIZE)]
+                places += [("EEClass", self._tables.eeclass(table) or 0, _OBJECT_SIZE)]
+        except StructureError:
+            return []
+        return [maps.of(name, address, size, tid, teb) for name, address, size in places if address]
+
+    def word_at(self, address: int) -> int | None:
+        """Return the word at `address`, None if it cannot be read."""
+        try:
+            return self._memory.word(address)
+        except MemoryUnreadable:
+            return None
+
     def fail_fast_arguments(self, low: int, high: int) -> FailFastArguments | None:
         """Return what Environment.FailFast was given, by the words of the stack from `low` to `high`, or None."""
         self._memory.begin()
@@ -212,6 +244,11 @@ def _arch(module: RuntimeModule, images: ImageMap) -> Arch:
 
 
 def _layout(module: RuntimeModule, pointer_size: int) -> RuntimeLayout:
+    word = "" if module.has_function_pointer_types else "IntPtr"
+    return replace(_layout_of(module, pointer_size), function_pointer=word)
+
+
+def _layout_of(module: RuntimeModule, pointer_size: int) -> RuntimeLayout:
     contract = module.contract
     if contract is not None and contract.pointer_size == pointer_size:
         try:

@@ -60,6 +60,8 @@ class RuntimeLayout:
     contract: Contract | None = None
     has_token_in_class: bool = False
     """Whether the TypeDef token is in the EEClass (.NET Framework 2.0), not in the MethodTable."""
+    function_pointer: str = "IntPtr"
+    """The word for a function pointer in parameter lists: nothing from .NET 8 on, where Type.Name is "" for it."""
     needs_proof: bool = False
     """Whether nothing is said of a type whose methods do not prove its row in the metadata."""
 

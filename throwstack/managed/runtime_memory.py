@@ -74,6 +74,15 @@ class RuntimeMemory:
         whole = len(data) // self.size
         return struct.unpack_from(f"<{whole}{self._words}", data)
 
+    def words_of_stack(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+        """Yield address and value of each word from `low` to `high`. Pages that are absent are passed over."""
+        at = -(-low // self.size) * self.size
+        while at < high:
+            end = min((at & -PAGE_SIZE) + PAGE_SIZE, high)
+            for index, value in enumerate(self.words(at, (end - at) // self.size)):
+                yield at + index * self.size, value
+            at = (at & -PAGE_SIZE) + PAGE_SIZE
+
     def is_pointer(self, value: int) -> bool:
         """Say whether `value` can be the address of a structure: aligned, not in the first 64 KiB, and readable."""
         return value % self.size == 0 and value >= LOWEST and self.memory.page(value & -PAGE_SIZE) is not None

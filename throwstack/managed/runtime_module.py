@@ -9,8 +9,9 @@ r"""Which image of a process is a .NET runtime, and which version it is.
   (dotnet/runtime, excep.cpp). Where it lacks the page of the EXE's headers, the runtime is not found, and
   `why_overlooked` says so.
 
-The version is that of the image's version resource (VS_FIXEDFILEINFO, verrsrc.h). A shared framework's directory names
-its version too, in the form in which it is known: `Microsoft.NETCore.App\8.0.4`.
+The version is that of the image's version resource (VS_FIXEDFILEINFO, verrsrc.h); an EXE's own is that of the
+program, but from .NET 8 on `DotNetRuntimeInfo` has that of the runtime (dotnet/runtime, runtimeinfo.h). A shared
+framework's directory names its version too, in the form in which it is known: `Microsoft.NETCore.App\8.0.4`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ import struct
 from dataclasses import dataclass
 from enum import Enum
 
-from throwstack.core.memory import PAGE_SIZE
+from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.core.text import escape
 from throwstack.images.image import Image, ImageMap
 from throwstack.managed.contract import EXPORT, Contract, contract_of
 
-_SINGLE_FILE = frozenset({EXPORT, "DotNetRuntimeInfo"})
 _SECTION = ".CLR_UEF"
+_INFO, _INFO_NAME = "DotNetRuntimeInfo", b"DotNetRuntimeInfo\0"
+_INFO_FORM, _INFO_VERSION = struct.Struct("<18s2xI72x4I"), 2
+"""RuntimeInfo: signature, version of the structure, three indexes of 24 bytes; from version 2 on, the runtime's."""
+_WITH_FUNCTION_POINTERS = 8
+_SINGLE_FILE = frozenset({EXPORT, _INFO})
 _FIXED_INFO = struct.pack("<II", 0xFEEF04BD, 0x00010000)
 _MAX_RESOURCES = 1 << 20
 _MAX_EXPORT_DIRECTORY = 8 << 20
@@ -68,11 +73,23 @@ class RuntimeModule:
         known = _FRAMEWORK_PATH.search(self.image.module.path)
         if known:
             return escape(f"{self.family.value} {known[1]}")
-        is_own_file = self.image.module.name.lower() in _BY_NAME
-        number = file_version(self.image) if is_own_file else ""
-        if number:
-            return f"{self.family.value} ({number})"
+        if self.number:
+            return f"{self.family.value} ({self.number})"
         return f"{self.family.value} 9 or later" if self.contract is not None else self.family.value
+
+    @property
+    def number(self) -> str:
+        """Return the version of the runtime's file, `8.0.424.16909`; "" if it cannot be read."""
+        is_own_file = self.image.module.name.lower() in _BY_NAME
+        return file_version(self.image) if is_own_file else _version_of_info(self.image)
+
+    @property
+    def has_function_pointer_types(self) -> bool:
+        """Say whether function pointers are types of their own: from .NET 8 on. Before, they are `IntPtr`."""
+        if self.family.is_framework or self.contract is not None:
+            return self.contract is not None
+        known = _FRAMEWORK_PATH.search(self.image.module.path)
+        return int((known[1] if known else self.number or "0").split(".")[0]) >= _WITH_FUNCTION_POINTERS
 
 
 def find_runtime_module(images: ImageMap) -> RuntimeModule | None:
@@ -133,6 +150,17 @@ def _is_single_file(image: Image) -> bool:
         return True
     may_be = headers is not None and any(exports.may_lack(name) for name in _SINGLE_FILE)
     return may_be and headers is not None and any(section.name == _SECTION for section in headers.sections)
+
+
+def _version_of_info(image: Image) -> str:
+    """Return the version that `DotNetRuntimeInfo` has, "" if the image does not export it or it cannot be read."""
+    at = next((image.base + export.rva for export in image.exports if export.name == _INFO), None)
+    try:
+        read = None if at is None else _INFO_FORM.unpack(image.memory.read(at, _INFO_FORM.size))
+    except MemoryUnreadable:
+        return ""
+    is_known = read is not None and read[0] == _INFO_NAME and read[1] >= _INFO_VERSION
+    return ".".join(map(str, read[2:])) if read is not None and is_known else ""
 
 
 def file_version(image: Image) -> str:

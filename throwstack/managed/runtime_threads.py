@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from throwstack.core.memory import MemoryUnreadable
+from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable
 from throwstack.core.stack_words import words_equal
 from throwstack.images.image import Image
 from throwstack.managed.runtime_layout import RuntimeLayout
@@ -84,6 +84,16 @@ class RuntimeThreads:
         if tid not in self._asked:
             self._asked[tid] = self._find(tid)
         return self._asked[tid]
+
+    def teb(self, tid: int) -> int:
+        """Return the address of the TEB of thread `tid`, 0 if it is not known."""
+        return self._tebs.get(tid, 0)
+
+    def places(self, tid: int) -> list[tuple[str, int, int]]:
+        """Return where a pointer to the Thread of `tid` may be: what is there, its address, its size in bytes."""
+        teb, at = self.teb(tid), _TEBS[self._memory.size]
+        blocks = [("block of thread-local storage", place, size) for place, size in self._block(teb)] if teb else []
+        return [*blocks, ("TlsSlots", teb + at.slots, _SLOTS * self._memory.size)] if teb else []
 
     def learnt(self) -> list[str]:
         """Return where a Thread has the thread's id and its TEB, and how many Threads were found, in words."""
@@ -176,17 +186,20 @@ class RuntimeThreads:
     def _stack_pointers(self, teb: int) -> Iterator[int]:
         """Yield the addresses to which the words of a thread's stack point, those nearest to its base first.
 
-        Words below the stack pointer count as well: they are of the same thread.
+        Words below the stack pointer count as well: they are of the same thread. Pages that are absent are passed over:
+        most stacks are committed for less than what is searched.
         """
         memory = self._memory
         try:
             base = memory.word(teb + memory.size)
         except MemoryUnreadable:
             return
-        words = memory.words(base - _SEARCHED_STACK, _SEARCHED_STACK // memory.size)
-        for value in dict.fromkeys(reversed(words)):
-            if value != teb and memory.is_pointer(value):
-                yield value
+        seen = {teb}
+        for page in range(base - PAGE_SIZE, base - _SEARCHED_STACK - PAGE_SIZE, -PAGE_SIZE):
+            for value in reversed(memory.words(page, PAGE_SIZE // memory.size)):
+                if value not in seen and memory.is_pointer(value):
+                    yield value
+                seen.add(value)
 
     def _of_contract(self, tid: int) -> RuntimeThread | None:
         """Return the Thread of thread `tid` from the runtime's own list, which only a contract names."""

@@ -36,14 +36,13 @@ def exceptions_on_stack(
     """
     seen: set[int] = set()
     found = 0
-    words = memory.words(low, min(max(high - low, 0), _MAX_STACK) // memory.size)
     try:
-        for index, value in enumerate(words):
+        for place, value in memory.words_of_stack(low, min(high, low + _MAX_STACK)):
             if value in seen or low <= value < high:
                 continue
             seen.add(value)
             if memory.is_pointer(value) and images.find(value) is None and exceptions.is_sound(value):
-                yield OnStack(low + index * memory.size, exceptions.read(value))
+                yield OnStack(place, exceptions.read(value))
                 found += 1
                 if found >= _MAX_FOUND:
                     return
