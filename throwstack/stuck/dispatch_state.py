@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import dropwhile
 
 from throwstack.core.frames import Frame
 from throwstack.dispatch.saved_exception import Route, SavedException
@@ -18,6 +19,7 @@ from throwstack.dispatch.taken import runs_handler
 from throwstack.names.dispatch_functions import DispatchRole, role_of
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import Name, SymbolKind
+from throwstack.stuck.managed_filter import managed_filter
 from throwstack.unwind.proven import first_guess
 from throwstack.unwind.target import Target
 
@@ -72,7 +74,7 @@ class _Step:
 def dispatch_state(target: Target, frames: Sequence[Frame], exception: SavedException) -> DispatchState:
     """Return the state of the dispatch of `exception`. `frames` are those from the wait outwards to the dispatcher."""
     steps = _steps(target, frames, exception)
-    state = _second_chance(steps) or _vectored(steps) or _handler(steps, exception)
+    state = _second_chance(steps) or _vectored(steps) or _managed(target, steps) or _handler(steps, exception)
     state = state or _without_handler(target, steps, frames)
     if state is not None:
         return state
@@ -112,6 +114,14 @@ def _vectored(steps: Sequence[_Step]) -> DispatchState | None:
                 return DispatchState(NotBack.LOCK, step.pair)
             return DispatchState(NotBack.VECTORED_HANDLER, _shown(handler))
     return None
+
+
+def _managed(target: Target, steps: Sequence[_Step]) -> DispatchState | None:
+    """Return the state of a dispatch in which the runtime of .NET asks a filter, or None if it does not."""
+    asked = managed_filter(target, [step.name for step in dropwhile(lambda step: step.is_ntdll, steps)])
+    if asked is None:
+        return None
+    return DispatchState(NotBack.EXCEPTION_FILTER, (asked.module, asked.symbol), f"{asked.module}!{asked.symbol}")
 
 
 def _handler(steps: Sequence[_Step], exception: SavedException) -> DispatchState | None:
