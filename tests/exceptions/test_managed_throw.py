@@ -228,3 +228,22 @@ def test_environment_failfast_was_given_a_message_and_an_exception_which_are_on_
     assert alone is not None
     assert alone.given is not None
     assert (alone.given.message, alone.given.exception) == ("the shop is on fire", None)
+
+
+def test_on_net_9_and_later_environment_failfast_s_own_frames_have_what_it_was_given() -> None:
+    """The runtime's own function is managed code: the string and the exception are among the arguments of FailFast.
+
+    What is further out is the program's: a string and an exception there were not given to FailFast.
+    """
+    scene = Scene()
+    process = scene.process
+    own = compile_method(process, process.types["System.Environment"].methods["FailFast"], 3) + 0x10
+    process.thread(TID)
+    text, why = process.string("the shop is on fire"), process.exception("Shop.OrderException", "why")
+    walk = walk_of((RAISER, SECOND), (scene.stub, SECOND + 0x80), (own, SECOND + 0x100), (scene.run, SECOND + 0x200))
+    for place, found in ((SECOND + 0x240, None), (SECOND + 0x140, "the shop is on fire")):
+        process.word(place, text)
+        process.word(place + 8, why)
+        thrown = scene.of(walk, code=0x80131623)
+        assert thrown is not None
+        assert (thrown.given and thrown.given.message) == found

@@ -68,8 +68,8 @@ class _Described:
 
 _LIBRARY = (
     _Described("System.Object", None),
-    _Described("System.String", "System.Object"),
-    _Described("System.Int32", "System.Object"),
+    *(_Described(f"System.{name}", "System.Object") for name in ("String", "Int32")),
+    _Described("System.Environment", "System.Object", (), ("FailFast",)),
     _Described("System.Threading.Thread", "System.Object", ("_name",)),
     _Described("System.Exception", "System.Object", _EXCEPTION_FIELDS),
     _Described("System.ArgumentException", "System.Exception", ("_paramName",)),

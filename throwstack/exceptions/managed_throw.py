@@ -36,6 +36,7 @@ from throwstack.names.symbols import SymbolKind, Symbols
 _BY_HRESULT = (
     "that this object was thrown follows from the thread and the HRESULT alone: it has recorded no frame of this stack"
 )
+_ENVIRONMENT = "System.Environment."
 _NO_RUNTIME = "no image of the process is a .NET runtime"
 _NOT_TIED = "the thread's last thrown object is of another exception"
 _SEVERAL = "several objects on the stack have recorded the frame that threw; the one nearest to the top was taken"
@@ -97,7 +98,7 @@ def managed_throw(
     plain = ManagedThrow(None, "", "", runtime.version, runtime.is_experimental)
     throwers = innermost_managed(symbols, walk.frames)
     if exception.record.code == FAIL_FAST:
-        high = throwers[0].sp if throwers else stack.base
+        high = _caller_of_environment(symbols, walk.frames) or stack.base
         return replace(plain, given=code.fail_fast_arguments(exception.context.registers.sp, high))
     if exception.record.code in {CLR, CLR_OLD}:
         return _of_throw(thread, exception, throwers, plain, is_innermost=is_innermost)
@@ -105,6 +106,15 @@ def managed_throw(
         return None
     is_cause = _is_of_managed_code(thread, exception, walk)
     return _of_fault(thread, exception, throwers, replace(plain, is_cause=is_cause), is_innermost=is_innermost)
+
+
+def _caller_of_environment(symbols: Symbols, frames: Sequence[Frame]) -> int:
+    """Return the stack pointer of the innermost managed frame that is no method of System.Environment, 0 if none."""
+    for frame in frames:
+        name = name_of(symbols, frame)
+        if name.kind is SymbolKind.CLR and name.module != DYNAMIC and not name.symbol.startswith(_ENVIRONMENT):
+            return frame.sp
+    return 0
 
 
 def _without_runtime(thread: ManagedThread, exception: SavedException, walk: Walk) -> ManagedThrow | None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What managed code gave to Environment.FailFast: a message, and an exception if it gave one.
 
-The runtime's own function for it keeps both on its stack where the garbage collector finds them, as two adjacent words:
-the string, and the exception or null (SystemNative::GenericFailFast, of .NET Core 3.1 and .NET 8). Nothing else says
-what the message was: the record has a code alone.
+Both are on the stack as two adjacent words: the string, and the exception or null. Up to .NET 8 the runtime's own
+function for it keeps them where the garbage collector finds them (SystemNative::GenericFailFast, seen with .NET Core
+2.1, 3.1 and .NET 8). From .NET 9 on that function is managed code, and has them among its arguments (seen with .NET
+10). Nothing else says what the message was: the record has a code alone.
 """
 
 from __future__ import annotations
