@@ -12,7 +12,8 @@ from tests.support import ready_to_run_image as r2r
 from tests.support.managed_code import CODE, compile_method, managed_code
 from tests.support.managed_heap import APP, RUNTIME, ForgedRuntime, Style
 from tests.support.metadata_writer import INT32, STRING, signature
-from throwstack.core.memory import Memory
+from throwstack.core.budgets import BUDGETS, Budget
+from throwstack.core.memory import PAGE_SIZE, Memory
 from throwstack.core.registers import Arch
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap
@@ -21,6 +22,7 @@ from throwstack.managed.runtime import Runtime
 from throwstack.names.frame_records import FrameData
 from throwstack.names.symbols import SymbolKind
 
+SPENT = Budget("places", 0, 0, 0, 0)
 FRAME = FrameData(
     rva=0,
     size=1,
@@ -159,6 +161,47 @@ def test_a_precompiled_method_is_located_in_its_image_with_its_begin_and_only_th
     runtime = images.find(RUNTIME)
     assert runtime is not None
     assert code.locate(runtime, 0x1000) is None
+
+
+def test_precompiled_methods_that_cannot_be_named_are_said_with_the_reason() -> None:
+    process = ForgedRuntime()
+    process.place(r2r.BASE, r2r.image())
+    size = len(r2r.image())
+    modules = [*(image.module for image in process.images), Module("early.dll", "", r2r.BASE, size)]
+    at = r2r.BASE + r2r.function(2)
+
+    def missing(*addresses: int) -> tuple[str, ...]:
+        code = ManagedCode(process.memory, ImageMap(process.memory, ModuleMap(modules)), None, list)
+        return code.what_is_missing(4, addresses)
+
+    assert missing(at, RUNTIME + 8) == ()
+    del process.pages[r2r.BASE + (r2r.HEADER & -PAGE_SIZE)]
+    (said,) = missing(at, at + 4, RUNTIME + 8)
+    assert said.startswith("names of methods in early may be missing: the ReadyToRun header of the image at ")
+    assert missing(RUNTIME + 8) == ()
+
+
+def test_work_that_was_ended_by_its_limit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = ForgedRuntime()
+    start = compile_method(process, process.types["Shop.Program"].methods["Run"])
+    monkeypatch.setattr("throwstack.managed.runtime_memory.BUDGETS", replace(BUDGETS, managed=SPENT))
+    code = managed_code(process)
+    assert code.name_outside(start) is None
+    (said,) = code.what_is_missing(4, [start])
+    assert said == "names of JIT-compiled methods may be missing: the budget of 0 places for a thread is spent"
+
+
+def test_earlier_exceptions_on_absent_pages_are_said_to_be_missing() -> None:
+    process = ForgedRuntime(Style.ABSOLUTE)
+    thread = process.thread(0x14, process.exception("Shop.OrderException", "second"))
+    process.word(thread + 0x1E0 + 0x10, 0x5F000000)
+    process.place(0x5F000000, bytes(0x10))
+    del process.pages[0x5F000000]
+    code = managed_code(process)
+    assert [found.message for found in code.exceptions_in_flight(0x14)] == ["second"]
+    (said,) = code.what_is_missing(0x14, [])
+    assert said.startswith("earlier exceptions that are still in flight may be missing: ")
+    assert said.endswith("where the next one may be, 0x5f000000, is not in the dump")
 
 
 def test_frames_of_managed_code_come_before_those_of_other_sources() -> None:

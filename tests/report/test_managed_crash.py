@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tests.support.thrown_stacks import thrown
@@ -40,6 +41,9 @@ class Code:
 
     def exceptions_on_stack(self, _low: int, _high: int) -> tuple[ManagedException, ...]:
         return ()
+
+    def what_is_missing(self, tid: int, addresses: Sequence[int]) -> tuple[str, ...]:
+        return (f"names of thread {tid} may be missing: {len(addresses)} frames",) if self.found is None else ()
 
     def is_in_runtime(self, address: int) -> bool:
         return address in self.in_runtime
@@ -117,6 +121,7 @@ def test_without_the_object_the_innermost_managed_frame_that_is_no_helper_names_
     assert found.exception is not None
     assert found.exception.title.endswith("type not readable")
     assert "the exception object: the heap is lost" in found.exception.details
+    assert "names of thread 8 may be missing: 8 frames" in found.notes
 
 
 def test_a_fault_that_the_runtime_raised_is_named_after_managed_code() -> None:

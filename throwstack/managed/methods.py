@@ -34,7 +34,7 @@ _MAX_KEPT = 1 << 14
 class Methods:
     """The methods of one process, by the address of their MethodDesc."""
 
-    __slots__ = ("_known", "_layout", "_memory", "_name_at", "_tables", "_types")
+    __slots__ = ("_known", "_layout", "_memory", "_name_at", "_tables", "_types", "problem")
 
     def __init__(self, memory: RuntimeMemory, layout: RuntimeLayout, tables: MethodTables, types: TypeMetadata) -> None:
         """All four are of the same process."""
@@ -49,6 +49,8 @@ class Methods:
             size = layout.pointer_size
             self._name_at += [at for at in range(_NAME_FROM, _NAME_END, size) if at not in self._name_at]
         self._known: dict[int, ManagedMethod | None] = {}
+        self.problem = ""
+        """Why a method may have been missed: the budget was spent."""
 
     def at(self, method_desc: int) -> ManagedMethod | None:
         """Return what `find` returns, as a question of its own, which has a budget of its own."""
@@ -66,7 +68,8 @@ class Methods:
                 self._known.clear()
             try:
                 found = self._read(method_desc)
-            except BudgetSpent:
+            except BudgetSpent as error:
+                self.problem = str(error)
                 return None
             except (MemoryUnreadable, StructureError):
                 found = None

@@ -44,10 +44,11 @@ class NestedExceptions:
         self._layout = layout
         self._known = known
 
-    def of_thread(self, thread: int, thrown_at: int) -> list[int]:
+    def of_thread(self, thread: int, thrown_at: int) -> tuple[list[int], str]:
         """Return the exception objects in flight of the Thread at `thread`, the last thrown first.
 
-        `thrown_at` is the offset of its handle to the last thrown one. Raises BudgetSpent.
+        The string says why there may be more of them, "" if nothing hides one. `thrown_at` is the offset of the
+        Thread's handle to the last thrown exception. Raises BudgetSpent.
         """
         memory, form = self._memory, self._form(thrown_at)
         found: dict[int, None] = {}
@@ -62,9 +63,10 @@ class NestedExceptions:
                 if self._known.is_exception(target):
                     found[target] = None
                 at = memory.word(at + form.previous)
-        except MemoryUnreadable:
-            pass
-        return list(found)
+        except MemoryUnreadable as error:
+            return list(found), str(error)
+        is_lost = memory.is_absent(at)
+        return list(found), f"where the next one may be, {at:#x}, is not in the dump" if is_lost else ""
 
     def _form(self, thrown_at: int) -> _Form:
         contract = self._layout.contract

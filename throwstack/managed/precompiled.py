@@ -27,11 +27,15 @@ _MAX_KEPT = 4096
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """A managed image: its metadata and its precompiled code; or neither, and the reason."""
+    """A managed image: its metadata and its precompiled code; or neither, and the reason.
+
+    `is_managed` is False where not even that is known, because the image's headers cannot be read.
+    """
 
     metadata: Metadata | None = None
     code: ReadyToRun | NgenImage | None = None
     reason: str = ""
+    is_managed: bool = True
 
 
 class PrecompiledCode:
@@ -84,8 +88,12 @@ class PrecompiledCode:
         return frame_of(header, rva - offset) if header is not None and header.is_in_body(offset) else None
 
     def reason(self, base: int) -> str:
-        """Return why no method is found in the image at `base`, "" if it has no managed code or nothing is amiss."""
-        return self._image(base).reason
+        """Return why no method is found in the image at `base`, "" if nothing is amiss.
+
+        The result is "" as well if the image has no managed code, or if it is not known whether it has.
+        """
+        image = self._image(base)
+        return image.reason if image.is_managed else ""
 
     def _image(self, base: int) -> _Image:
         if base not in self._images:
@@ -97,8 +105,11 @@ class PrecompiledCode:
     def _open(self, base: int) -> _Image:
         try:
             header = CliHeader.read(self._memory, base)
-            if header is None or not header.precompiled[1]:
-                return _Image()
+        except MetadataError as error:
+            return _Image(reason=str(error), is_managed=False)
+        if header is None or not header.precompiled[1]:
+            return _Image()
+        try:
             word, work = self._function_pointer, self._metadata_work.part()
             metadata = Metadata(self._memory, header, work, function_pointer=word)
             if self._memory.read_available(header.address(header.precompiled[0]), 4) == b"NGE\0":

@@ -203,6 +203,28 @@ class ManagedCode:
             return runtime.exceptions_in_flight(tid)
         return ()
 
+    def what_is_missing(self, tid: int, addresses: Sequence[int]) -> tuple[str, ...]:
+        """Return what may be missing of thread `tid`, which has frames at `addresses`, and why, as sentences.
+
+        These are exceptions in flight, and names of methods: where work on them was ended by its limit, or parts of a
+        precompiled image are absent.
+        """
+        runtime = self.runtime
+        found: dict[str, None] = {}
+        if runtime is None or self._precompiled is None:
+            return ()
+        fewer = runtime.why_fewer(tid)
+        if fewer:
+            found[f"earlier exceptions that are still in flight may be missing: {fewer}"] = None
+        if runtime.methods.problem:
+            found[f"names of JIT-compiled methods may be missing: {runtime.methods.problem}"] = None
+        for address in addresses:
+            image = self._images.find(address)
+            reason = "" if image is None else self._precompiled.reason(image.base)
+            if image is not None and reason:
+                found[f"names of methods in {image.module.label} may be missing: {reason}"] = None
+        return tuple(found)
+
     def exceptions_on_stack(self, low: int, high: int) -> tuple[ManagedException, ...]:
         """Return the exception objects to which words of the stack from `low` to `high` point, the nearest first."""
         runtime = self.runtime

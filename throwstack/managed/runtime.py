@@ -57,8 +57,8 @@ class Runtime:
     """What the runtime of one process says of its threads, exceptions and methods."""
 
     __slots__ = (
-        *("_exceptions", "_handles", "_images", "_last", "_layout", "_memory", "_module", "_modules", "_nested"),
-        *("_objects", "_tables", "_threads", "_types", "methods"),
+        *("_exceptions", "_fewer", "_handles", "_images", "_last", "_layout", "_memory", "_module", "_modules"),
+        *("_nested", "_objects", "_tables", "_threads", "_types", "methods"),
     )
 
     def __init__(
@@ -84,6 +84,7 @@ class Runtime:
         )
         self._nested = NestedExceptions(self._memory, layout, kind)
         self._last: dict[int, LastThrown] = {}
+        self._fewer: dict[int, str] = {}
 
     @classmethod
     def find(cls, memory: Memory, images: ImageMap, threads: Sequence[tuple[int, int]]) -> Runtime | None:
@@ -158,11 +159,16 @@ class Runtime:
         found = [last]
         try:
             thread, thrown_at = self._threads.thread(tid), self._handles.thrown_at
-            others = [] if thread is None or thrown_at is None else self._nested.of_thread(thread.address, thrown_at)
-            found += [self._exceptions.read(address) for address in others if address != last.address]
-        except (MemoryUnreadable, StructureError):
-            pass
+            if thread is not None and thrown_at is not None:
+                others, self._fewer[tid] = self._nested.of_thread(thread.address, thrown_at)
+                found += [self._exceptions.read(address) for address in others if address != last.address]
+        except (MemoryUnreadable, StructureError) as error:
+            self._fewer[tid] = str(error)
         return tuple(found)
+
+    def why_fewer(self, tid: int) -> str:
+        """Return why thread `tid` may have more exceptions in flight than were found, "" if nothing hides one."""
+        return self._fewer.get(tid, "")
 
     def function_source(self, regions: Regions | None = None) -> FunctionSource:
         """Return what knows the functions that the JIT compiler made; `regions` are the regions of the process."""

@@ -21,6 +21,8 @@ from throwstack.core.budgets import BUDGETS, Meter
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.memory import PAGE_SIZE, Memory, MemoryUnreadable
 
+_USER_END = {4: 1 << 32, 8: 1 << 47}
+"""Where the addresses of a process end, by the size of a pointer."""
 LOWEST = 0x10000
 """Windows never maps the first 64 KiB."""
 
@@ -86,6 +88,11 @@ class RuntimeMemory:
     def is_pointer(self, value: int) -> bool:
         """Say whether `value` can be the address of a structure: aligned, not in the first 64 KiB, and readable."""
         return value % self.size == 0 and value >= LOWEST and self.memory.page(value & -PAGE_SIZE) is not None
+
+    def is_absent(self, value: int) -> bool:
+        """Say whether `value` can be the address of a structure on a page that is not readable."""
+        is_address = value % self.size == 0 and LOWEST <= value < _USER_END[self.size]
+        return is_address and not self.is_pointer(value)
 
     def targets(self, address: int) -> Iterator[int]:
         """Yield the addresses of structures to which the word at `address` may point, by each form of pointer.

@@ -19,14 +19,12 @@ from throwstack.managed.heap_objects import HeapObjects
 from throwstack.managed.likely_exception import LikelyException
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.runtime_layout import RuntimeLayout
-from throwstack.managed.runtime_memory import LOWEST, BudgetSpent, StructureError
+from throwstack.managed.runtime_memory import BudgetSpent, StructureError
 from throwstack.managed.runtime_threads import RuntimeThread
 
 _SEARCHED = 0x100
 _KNOWN_FROM, _KNOWN_END = 0x20, 0x34
 """Where `m_LastThrownObject` is after the id, in the versions that were seen."""
-_USER_END = {4: 1 << 32, 8: 1 << 47}
-"""Where the addresses of a process end, by the size of a pointer."""
 _NONE = "no exception was found in the runtime's structure of this thread"
 _THREAD_CLASS = "System.Threading.Thread"
 
@@ -113,18 +111,12 @@ class ThreadHandles:
             try:
                 place = thread.address + (at & -memory.size)
                 cell = memory.word(place)
-                lost = cell if self._is_lost(cell) else memory.word(cell) if memory.is_pointer(cell) else 0
+                lost = cell if memory.is_absent(cell) else memory.word(cell) if memory.is_pointer(cell) else 0
             except MemoryUnreadable as error:
                 return f"the runtime's structure of this thread is not readable: {error}"
-            if self._is_lost(lost):
+            if memory.is_absent(lost):
                 return f"{_NONE}; where its handle to one may lead, {lost:#x}, is not in the dump"
         return _NONE
-
-    def _is_lost(self, address: int) -> bool:
-        """Say whether `address` may be that of an object or a handle's cell, on an absent page."""
-        memory = self._objects.memory
-        is_address = address % memory.size == 0 and LOWEST <= address < _USER_END[memory.size]
-        return is_address and not memory.is_pointer(address)
 
     def _through(self, place: int, is_wanted: Callable[[int], bool]) -> Handle:
         """Follow the handle at `place`. It leads nowhere, without a reason, if it is null or its cell is."""

@@ -118,6 +118,7 @@ class _CrashMaker:
         if stuck.blocked_walk is not None:
             with self._part("blocked stack"):
                 blocked = walk_report(site.target, stuck.blocked_walk, site.substitutes, detail=self._detail)
+        self._notes += self._about_managed_code()
         since: datetime.datetime | None = None
         with self._part("clock"):
             since = site.blocked_since()
@@ -186,6 +187,16 @@ class _CrashMaker:
                 where = f" at {stack[0].name}" if stack else ""
                 title = escape(managed_title(found), _TITLE_LIMIT)
                 yield f"raised while {title} was being handled, thrown{where} (object {found.address:#x})"
+
+    def _about_managed_code(self) -> Sequence[str]:
+        """Return notes on what may be missing of the thread's managed exceptions and of the methods on its stacks."""
+        managed, stuck = self._site.managed, self._stuck
+        if managed is None or managed.runtime is None:
+            return ()
+        walks = [*stuck.throwing_walks, *([] if stuck.blocked_walk is None else [stuck.blocked_walk])]
+        with self._part("managed code"):
+            return managed.what_is_missing(self._site.tid, [frame.ip for walk in walks for frame in walk.frames])
+        return ()
 
     def _part(self, name: str) -> Guard:
         return Guard(lambda reason: self._notes.append(f"{name}: {reason}"))
