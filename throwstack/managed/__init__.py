@@ -13,12 +13,12 @@ From the ground up:
   values they are in `managed_exception`, and their stacks as text in `stack_text`.
 - `runtime_module`, `runtime_threads`, `thread_handles`, `nested_exceptions`: the runtime's image, its structures of the
   threads, and the exceptions of each; `likely_exception`, `stack_exceptions`: what is left where much is absent.
-- `runtime`: what the runtime of one process says of its threads, exceptions and methods; `structure_summary`: what was
-  learnt of its structures.
+- `runtime`: what the runtime of one process says of its threads, exceptions and methods; `structure_map`: what kind of
+  word is where in a structure.
 - `jit_code`, `jit_code_x86` with `gc_info_x86`: from an address in JIT-compiled code to its method and unwind data.
 - `precompiled_functions`, `native_format`, `ready_to_run`, `ngen`, `precompiled`: from an address in precompiled
   code to its method.
 - `process_code`: the entry point. Names, unwind data and exceptions of a process's managed code, each question inside a
-  guard.
+  guard. `structure_summary`: what was learnt of the runtime's structures, without the process's data.
 - `crash_buffer`: what an application of NativeAOT, which has none of these structures, wrote of itself.
 """
