@@ -15,7 +15,8 @@ From the ground up:
   threads, and the exceptions of each; `likely_exception`, `stack_exceptions`: what is left where much is absent.
 - `runtime`: what the runtime of one process says of its threads, exceptions and methods; `structure_map`: what kind of
   word is where in a structure.
-- `jit_code`, `jit_code_x86` with `gc_info_x86`: from an address in JIT-compiled code to its method and unwind data.
+- `jit_code`, `jit_code_x86` with `gc_info_x86`: from an address in JIT-compiled code to its method and unwind data;
+  `stub_x86`: code through which native code calls managed code.
 - `precompiled_functions`, `native_format`, `ready_to_run`, `ngen`, `precompiled`: from an address in precompiled
   code to its method.
 - `process_code`: the entry point. Names, unwind data and exceptions of a process's managed code, each question inside a

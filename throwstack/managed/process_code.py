@@ -31,6 +31,8 @@ from throwstack.managed.ready_to_run import MethodIndexes
 from throwstack.managed.runtime import Runtime
 from throwstack.managed.runtime_memory import StructureError
 from throwstack.managed.runtime_module import why_overlooked
+from throwstack.managed.stub_x86 import NAME as UM_THUNK_STUB
+from throwstack.managed.stub_x86 import um_thunk_stub
 from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.located_function import LocatedFunction
 from throwstack.names.symbols import Name, SymbolKind
@@ -41,6 +43,7 @@ log = logging.getLogger(__name__)
 DYNAMIC = "<dynamic>"
 """What is shown as the module of a method that was made at run time."""
 _FORESEEN = (MemoryUnreadable, MetadataError, StructureError)
+_X86_POINTER = 4
 _NAMELESS = "managed method, name not readable"
 
 ThreadsOf = Callable[[], Sequence[tuple[int, int]]]
@@ -136,6 +139,9 @@ class ManagedCode:
         """Return the name of the managed method at `address`, outside the images; None if none is there."""
         with Guard(_say, _FORESEEN):
             code, method = self._method_at(address)
+            if code is None and self._runtime is not None and self._runtime.pointer_size == _X86_POINTER:
+                start = um_thunk_stub(self._memory, address)
+                return Name(address, DYNAMIC, UM_THUNK_STUB, address - start, SymbolKind.CLR) if start else None
             if code is None or method is None or not method.name:
                 return None
             return Name(address, module_of(method), text_of(method), address - code.start, SymbolKind.CLR)
