@@ -103,6 +103,18 @@ def test_a_process_without_a_runtime_costs_no_read() -> None:
     assert not code.is_in_runtime(RUNTIME)
 
 
+@pytest.mark.usefixtures("caught")
+def test_a_runtime_that_cannot_be_used_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Runtime, "find", fail)
+    code = managed_code(ForgedRuntime())
+    assert code.runtime is None
+    assert code.why_overlooked == "the runtime of the process cannot be used: unexpected ZeroDivisionError"
+    assert code.last_thrown(4) == (None, "the runtime of the process cannot be used: unexpected ZeroDivisionError")
+
+
 def test_threads_are_asked_for_when_there_is_a_runtime_and_once() -> None:
     process, asked = ForgedRuntime(), []
     code = ManagedCode(process.memory, process.images, None, lambda: asked.append(1) or process.threads)

@@ -99,7 +99,7 @@ class ManagedCode:
         """Return the runtime of the address space; None if it has none, or it cannot be used."""
         if not self._is_found:
             self._is_found = True
-            with Guard(_say, _FORESEEN):
+            with Guard(self._cannot_be_used, _FORESEEN):
                 self._runtime = Runtime.find(self._memory, self._images, self._threads())
                 if self._runtime is not None:
                     made = JitCode if self._runtime.pointer_size == 8 else JitCodeX86
@@ -194,7 +194,7 @@ class ManagedCode:
         problems: list[str] = []
         runtime = self.runtime
         if runtime is None:
-            return None, "the process has no runtime"
+            return None, self.why_overlooked or "the process has no runtime"
         with Guard(problems.append, _FORESEEN):
             found = runtime.last_thrown(tid)
             return found.exception, found.reason
@@ -248,6 +248,10 @@ class ManagedCode:
         with Guard(_say, _FORESEEN):
             return runtime.fail_fast_arguments(low, high)
         return None
+
+    def _cannot_be_used(self, reason: str) -> None:
+        _say(reason)
+        self._why_overlooked = f"the runtime of the process cannot be used: {reason}"
 
     def _method_at(self, address: int) -> tuple[JitMethod | None, ManagedMethod | None]:
         runtime = self.runtime
