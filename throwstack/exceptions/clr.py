@@ -12,7 +12,7 @@ System.NullReferenceException; record and fault address are those of the access 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from throwstack.core.text import escape
@@ -81,8 +81,11 @@ def with_managed_object(raised: RaisedException, text: ExceptionText) -> Excepti
     example, a C++ exception that passes through managed code is a System.Runtime.InteropServices.SEHException there.
     """
     thrown = raised.managed
-    if raised.record.code in {CLR, CLR_OLD} or thrown is None or thrown.exception is None:
+    if raised.record.code in {CLR, CLR_OLD} or thrown is None:
         return text
+    if thrown.exception is None:
+        details = [f"what managed code sees it as is not known: {escape(thrown.reason)}"] if thrown.reason else []
+        return replace(text, details=(*text.details, *details))
     found = thrown.exception
     if text.kind is not ExceptionKind.HARDWARE_FAULT or not found.type_name or not thrown.is_cause:
         detail = f"managed code sees it as {_said(found)}"
@@ -149,6 +152,7 @@ def managed_details(thrown: ManagedThrow, found: ManagedException) -> list[str]:
     if thrown.tie:
         details.append(thrown.tie)
     details += [escape(reason) for reason in found.reasons]
+    details += _reasons_of_inner(found, found.reasons)
     if thrown.runtime:
         details.append(f"runtime: {thrown.runtime}")
     if thrown.is_experimental:
@@ -160,6 +164,19 @@ def _inner(found: ManagedException, depth: int = 0) -> Iterator[str]:
     for inner in found.inner:
         yield f"{'inner exception' if not depth else 'its inner exception'}: {managed_title(inner)}"
         yield from _inner(inner, depth + 1)
+
+
+def _reasons_of_inner(found: ManagedException, said: Sequence[str]) -> list[str]:
+    """Return what is missing of the inner exceptions, and why; each reason once, and none of those in `said`."""
+    reasons: dict[str, None] = {}
+    pending = list(found.inner)
+    while pending:
+        inner = pending.pop(0)
+        pending += inner.inner
+        reasons.update(dict.fromkeys(reason for reason in inner.reasons if reason not in said))
+    shown = [f"of an inner exception: {escape(reason)}" for reason in list(reasons)[:_MAX_INNER]]
+    more = len(reasons) - len(shown)
+    return [*shown, f"and {more} more reasons of that kind"] if more else shown
 
 
 def _thrown_by(raised: RaisedException) -> list[str]:

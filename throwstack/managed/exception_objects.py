@@ -73,8 +73,11 @@ class _Object:
 
     def number(self, at: int | None, what: str) -> int | None:
         """Return the u32 in the field at the offset `at`; None, with a reason, if it cannot be read."""
+        if at is None:
+            self.reasons.append(f"{what} not readable: the fields of System.Exception are not known")
+            return None
         try:
-            return None if at is None else self.objects.memory.memory.u32(self.address + at)
+            return self.objects.memory.memory.u32(self.address + at)
         except MemoryUnreadable as error:
             self.reasons.append(f"{what} not readable: {error}")
             return None

@@ -68,6 +68,7 @@ class JitCodeX86(JitCodeOfProcess):
         try:
             _, _, gc_info, method_desc = _HEADER.unpack(self._memory.read(start - _HEADER.size, _HEADER.size))
             if gc_info < _LOWEST or not self._memory.is_readable(method_desc):
+                self._search.note_unread(address, method_desc)
                 return None
             header = decode_gc_header(self._memory, gc_info)
             if header is None or address >= start + header.method_size:
@@ -75,7 +76,8 @@ class JitCodeX86(JitCodeOfProcess):
             expected = _FRAME_POINTER if header.has_frame_pointer or header.is_aligned else _pushes(header)
             if self._memory.read(start, len(expected)) != expected:
                 return None
-        except MemoryUnreadable:
+        except MemoryUnreadable as error:
+            self._search.note_unread(address, error.address)
             return None
         # Without a push to compare, only a MethodDesc that is genuine tells a header from any four words.
         if not expected and (self._methods is None or self._methods.at(method_desc) is None):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from throwstack.core.guard import Guard
 from throwstack.core.memory import Memory, MemoryUnreadable
@@ -41,6 +42,9 @@ DYNAMIC = "<dynamic>"
 """What is shown as the module of a method that was made at run time."""
 _FORESEEN = (MemoryUnreadable, MetadataError, StructureError)
 _NAMELESS = "managed method, name not readable"
+_NOT_GENUINE = "its MethodDesc, or what that leads to, is absent or damaged"
+_UNKNOWN = "no managed method is known here"
+_BY_RUNTIME = "unwound by what the runtime of .NET keeps of the code"
 
 ThreadsOf = Callable[[], Sequence[tuple[int, int]]]
 
@@ -103,37 +107,66 @@ class ManagedCode:
             return None
         with Guard(_say, _FORESEEN):
             found = self._code.function_at(address)
-            if found is None or found.name:
-                return found
-            return replace(found, source=self._why_nameless(address))
+            return found if found is None or found.name else replace(found, source=_BY_RUNTIME)
         return None
 
     def name_outside(self, address: int) -> Name | None:
-        """Return the name of the managed method at `address`, outside the images; None if none is there."""
-        with Guard(_say, _FORESEEN):
+        """Return the name of the managed method at `address`, outside the images; None if none is there.
+
+        A method whose name cannot be read has a name without a symbol, but with a reason; so has code whose method
+        cannot be told because a part of the runtime's memory is absent.
+        """
+        problems: list[str] = []
+        with Guard(partial(_note, problems), _FORESEEN):
             code, method = self._method_at(address)
-            if code is None or method is None or not method.name:
-                return None
-            return Name(address, module_of(method), text_of(method), address - code.start, SymbolKind.CLR)
-        return None
+            if code is None:
+                why = "" if self._code is None else self._code.why_unknown(address)
+                return Name(address, reason=f"{_UNKNOWN}: {why}") if why else None
+            if method is None or not method.name:
+                why = "" if method is None else method.reason
+                return Name(address, reason=f"{_NAMELESS}: {why or _NOT_GENUINE}")
+            name = Name(address, module_of(method), text_of(method), address - code.start, SymbolKind.CLR)
+            return replace(name, reason=method.reason) if method.reason else name
+        return Name(address, reason=f"{_NAMELESS}: {problems[0]}")
+
+    def names_before(self, other: Callable[[int], Name | None]) -> Callable[[int], Name | None]:
+        """Return what names addresses outside the images: methods first, then what `other` knows.
+
+        If neither has a name, the result says why there is none, where that is known.
+        """
+
+        def name(address: int) -> Name | None:
+            managed = self.name_outside(address)
+            return managed if managed is not None and managed.symbol else other(address) or managed
+
+        return name
 
     def locate(self, image: Image, rva: int) -> LocatedFunction | None:
-        """Return the precompiled method at `rva` of `image`; None if there is none that is known."""
+        """Return the precompiled method at `rva` of `image`; None if there is none that is known.
+
+        One whose name cannot be read, because a part of the image is absent, has no symbol, but a reason.
+        """
         runtime = self.runtime
         if runtime is None:
             return None
-        with Guard(_say, _FORESEEN):
+        problems: list[str] = []
+        with Guard(partial(_note, problems), _FORESEEN):
             found = self._precompiled.method_at(image.base, rva)
             if found is None:
-                return None
+                why = self._precompiled.reason(image.base)
+                return LocatedFunction("", None, reason=f"{_UNKNOWN}: {why}") if why else None
             method, metadata = found
             if method.rid:
                 text = metadata.full_method_name(method.rid) + metadata.parameters(method.rid)
             else:
                 known = runtime.method_at(method.method_desc) if method.method_desc else None
                 text = "" if known is None else text_of(known)
-            return LocatedFunction(text, method.start, is_inside=True) if text else None
-        return None
+                reason = "" if known is None else known.reason
+                if not text:
+                    return LocatedFunction("", None, reason=f"{_NAMELESS}: {reason or _NOT_GENUINE}")
+                return LocatedFunction(text, method.start, is_inside=True, reason=reason)
+            return LocatedFunction(text, method.start, is_inside=True)
+        return LocatedFunction("", None, reason=f"{_NAMELESS}: {problems[0]}")
 
     def frame_data(self, image: Image, rva: int) -> FrameData | None:
         """Return the frame of the precompiled x86 method at `rva` of `image`, by its GC info; None if there is none."""
@@ -191,10 +224,6 @@ class ManagedCode:
         code = None if self._code is None else self._code.method_at(address)
         return code, None if runtime is None or code is None else runtime.method_at(code.method_desc)
 
-    def _why_nameless(self, address: int) -> str:
-        _, method = self._method_at(address)
-        return f"{_NAMELESS}: {method.reason}" if method is not None and method.reason else _NAMELESS
-
 
 @dataclass(frozen=True, slots=True)
 class FramesOfProcess:
@@ -217,6 +246,11 @@ def module_of(method: ManagedMethod) -> str:
 def text_of(method: ManagedMethod) -> str:
     """Return name and parameters of a managed method as the runtime prints them; "" if the name is not known."""
     return f"{method.name}{method.parameters}" if method.name else ""
+
+
+def _note(problems: list[str], reason: str) -> None:
+    problems.append(reason)
+    _say(reason)
 
 
 def _say(reason: str) -> None:

@@ -254,7 +254,7 @@ class ProcessReader:
             images,
             sources.symbols,
             fallback=sources.exports_on_disk,
-            name_outside=lambda address: managed.name_outside(address) or other(address),
+            name_outside=managed.names_before(other),
             compiled=managed,
             at_hand=sources.symbols_at_hand,
         )
