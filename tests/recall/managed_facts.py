@@ -7,6 +7,7 @@ of its stack, else the details, notes and doubts of the crash. A fact must not b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -74,8 +75,7 @@ def lost(usual: Facts, now: Facts) -> Loss:
     changed = {name for name, value in usual.values.items() if value and name not in gone} - {
         name for name, value in usual.values.items() if now.values.get(name) == value
     }
-    # A name without its parameters is less, and no other one.
-    gone |= {name for name in changed if usual.values[name].startswith(now.values[name])}
+    gone |= {name for name in changed if _is_part(now.values[name], usual.values[name])}
     derived = {name for name in gone | changed if name.endswith(_DERIVED)}
     missing, other = sorted(gone - derived), sorted(changed - gone - derived)
     new = {place: texts - usual.remarks.get(place, set()) for place, texts in now.remarks.items()}
@@ -85,6 +85,11 @@ def lost(usual: Facts, now: Facts) -> Loss:
         silent += [f"note: {note}" for note in usual.remarks.get("", set()) - now.remarks.get("", set())]
     said = tuple(dict.fromkeys(text for texts in new.values() for text in sorted(texts)))
     return Loss(tuple(missing), tuple(other), tuple(silent), said)
+
+
+def _is_part(now: str, usual: str) -> bool:
+    """Say whether a text is the beginning of another one (a name without its parameters), or has `…` for what lacks."""
+    return usual.startswith(now) or re.fullmatch(re.escape(now).replace("…", ".*"), usual, re.DOTALL) is not None
 
 
 def _places(name: str) -> Iterator[str]:
@@ -97,7 +102,7 @@ def _places(name: str) -> Iterator[str]:
 
 def _add_inner(found: Facts, where: str, inner: Sequence[InnerException]) -> None:
     for number, item in enumerate(inner):
-        place = f"{where}: inner {number}"
+        place = f"{where}: inner {item.address or number}"
         found.values |= {
             f"{place}: type": item.type,
             f"{place}: message": item.message,
