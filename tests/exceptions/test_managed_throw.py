@@ -56,6 +56,12 @@ def message_of(found: ManagedThrow | None) -> str | None:
     return None if found.exception is None else found.exception.message
 
 
+def reason_of(found: ManagedThrow | None) -> str:
+    assert found is not None
+    assert found.exception is None
+    return found.reason
+
+
 def test_of_a_throw_in_a_catch_block_each_of_both_exceptions_has_its_own_object() -> None:
     scene = Scene()
     first = scene.thrown("first", (scene.run, FIRST), (scene.main, FIRST + 0x100))
@@ -95,7 +101,7 @@ def test_a_fault_is_managed_only_if_an_object_has_recorded_its_frame() -> None:
     fault = walk_of((scene.run, SECOND), (scene.main, SECOND + 0x100))
     assert message_of(scene.of(fault, code=0xC0000005)) == "null"
     elsewhere = walk_of((scene.run, FIRST), (scene.main, FIRST + 0x100))
-    assert scene.of(elsewhere, code=0xC0000005) is None
+    assert reason_of(scene.of(elsewhere, code=0xC0000005)) == "the thread's last thrown object is of another exception"
     assert scene.of(walk_of((NATIVE, SECOND), (RAISER, FIRST)), code=0xC0000005) is None
 
 
@@ -151,7 +157,7 @@ def test_an_object_that_a_local_variable_keeps_is_not_that_of_a_fault_at_the_sam
     scene.process.word(SECOND + 0x40, scene.thrown("first round", (scene.run, SECOND), kind=NULL))
     assert scene.of(native, code=0xC0000005) is None
     scene.process.word(SECOND + 0x40, scene.thrown("first round", (scene.run, SECOND)))
-    assert scene.of(walk_of((scene.run, SECOND)), code=0xC0000005) is None
+    assert reason_of(scene.of(walk_of((scene.run, SECOND)), code=0xC0000005))
 
 
 def test_a_fault_of_native_code_has_no_more_than_what_managed_code_sees() -> None:

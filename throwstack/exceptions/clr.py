@@ -83,10 +83,10 @@ def with_managed_object(raised: RaisedException, text: ExceptionText) -> Excepti
     thrown = raised.managed
     if raised.record.code in {CLR, CLR_OLD} or thrown is None:
         return text
-    if thrown.exception is None:
-        details = [f"what managed code sees it as is not known: {escape(thrown.reason)}"] if thrown.reason else []
-        return replace(text, details=(*text.details, *details))
     found = thrown.exception
+    if found is None:
+        reason = [f"the exception object: {escape(thrown.reason)}", *_runtime(thrown)] if thrown.reason else []
+        return replace(text, details=(*text.details, *reason))
     if text.kind is not ExceptionKind.HARDWARE_FAULT or not found.type_name or not thrown.is_cause:
         detail = f"managed code sees it as {_said(found)}"
         return replace(text, details=(*text.details, detail, *managed_details(thrown, found)), managed=found)
@@ -151,13 +151,14 @@ def managed_details(thrown: ManagedThrow, found: ManagedException) -> list[str]:
         details.append("it has a stack that was recorded elsewhere")
     if thrown.tie:
         details.append(thrown.tie)
-    details += [escape(reason) for reason in found.reasons]
-    details += _reasons_of_inner(found, found.reasons)
-    if thrown.runtime:
-        details.append(f"runtime: {thrown.runtime}")
-    if thrown.is_experimental:
-        details.append(_EXPERIMENTAL)
-    return details
+    reasons = [*(escape(reason) for reason in found.reasons), *_reasons_of_inner(found, found.reasons)]
+    return [*details, *reasons, *_runtime(thrown)]
+
+
+def _runtime(thrown: ManagedThrow) -> list[str]:
+    """Return the details on the runtime: which one it is, and that what is read of it is experimental."""
+    runtime = [f"runtime: {thrown.runtime}"] if thrown.runtime else []
+    return [*runtime, _EXPERIMENTAL] if thrown.is_experimental else runtime
 
 
 def _inner(found: ManagedException, depth: int = 0) -> Iterator[str]:

@@ -39,8 +39,6 @@ _NOT_TIED = "the thread's last thrown object is of another exception"
 _SEVERAL = "several objects on the stack have recorded the frame that threw; the one nearest to the top was taken"
 _BEYOND = "managed frames of this stack have no names, and what is known of it fits an exception raised later as well"
 _NAMELESS = "the managed frames of this stack have no names"
-_KEEPS_NONE = "the runtime keeps no exception of this thread"
-_FOUND_NONE = "no exception was found in the runtime's structure of this thread"
 _OTHER_CLASS = ("System.Runtime.InteropServices.SEHException",)
 _ARITHMETIC, _OVERFLOW = ("System.ArithmeticException",), ("System.OverflowException",)
 _DIVISION = ("System.DivideByZeroException",)
@@ -139,7 +137,7 @@ def _of_fault(
 ) -> ManagedThrow | None:
     """Return what managed code sees of a fault: an object that has recorded it, or one that is new.
 
-    If the object cannot be read, the result has the reason; None if there is no object.
+    Without an object: the reason, if the fault was in managed code or in the runtime's own, else None.
     """
     may_search = plain.is_cause and not is_innermost
     found, tie = _recorded(thread, exception, throwers, is_innermost=not may_search)
@@ -150,17 +148,10 @@ def _of_fault(
             is_new = kept.type_name and not kept.stack and not kept.reasons
             if is_new and _may_be_of(kept, exception):
                 return replace(plain, exception=kept, is_cause=False)
-        reason = _why_no_object(thread, plain)
-        return replace(plain, reason=reason) if reason else None
-    return None
-
-
-def _why_no_object(thread: ManagedThread, plain: ManagedThrow) -> str:
-    """Return why no object of a fault is known; "" if there seems to be none, as of a fault of native code."""
-    last, reason = thread.code.last_thrown(thread.tid)
-    if last is not None:
-        return last.reasons[0] if last.reasons and not last.stack else ""
-    return "" if reason == _KEEPS_NONE or (reason == _FOUND_NONE and not plain.is_cause) else reason
+    if not plain.is_cause:
+        return None
+    _, reason = thread.code.last_thrown(thread.tid)
+    return replace(plain, reason=reason or _NOT_TIED)
 
 
 def _recorded(
