@@ -24,8 +24,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 VOL = "import sys; from volatility3.cli import main; sys.argv[0] = 'vol'; main()"
-WITHOUT = f"from throwstack.managed.runtime import Runtime; Runtime.find = lambda *_: None; {VOL}"
-"""The same imports, and no process has a runtime."""
+WITHOUT = f"from throwstack.managed import process_code; process_code.find_runtime_module = lambda _: None; {VOL}"
+"""No process has a runtime."""
 NO_THREAD = ("--tid", "1")
 RUNS = {
     "info": (VOL, "windows.info"),

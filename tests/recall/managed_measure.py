@@ -25,7 +25,7 @@ from tests.recall.managed_losses import Contents, ManagedKind, kinds_of_pages
 from tests.recall.overlay import Overlay
 from tests.recall.subjects import CHECKOUT, Answer, Stuck, Subject
 from throwstack.core.guard import UNEXPECTED
-from throwstack.managed.runtime import Runtime
+from throwstack.managed import process_code
 from throwstack.report.crash_report import CrashReport
 from throwstack.volatility.crashes import crash_of
 from throwstack.volatility.processes import ProcessReader
@@ -129,7 +129,7 @@ class ManagedSubject:
         assert runtime is not None
         runtime.last_thrown(self._tid)
         managed, self._overlay = self._overlay, Overlay()
-        with mock.patch.object(Runtime, "find", return_value=None):
+        with mock.patch.object(process_code, "find_runtime_module", return_value=None):
             self._answer()
         native, self._overlay = frozenset(self._overlay.read), managed
         return Contents(self._capture, self._tid, target.memory, tuple(target.images), runtime, self._crash, native)

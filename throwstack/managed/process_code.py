@@ -16,25 +16,29 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from throwstack.core.guard import Guard
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.regions import Regions
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import label_of
-from throwstack.managed.fail_fast_arguments import FailFastArguments
-from throwstack.managed.jit_code import JitCode, JitMethod
-from throwstack.managed.jit_code_x86 import JitCodeX86
 from throwstack.managed.managed_exception import ManagedException, ManagedMethod
 from throwstack.managed.metadata_error import MetadataError
-from throwstack.managed.precompiled import PrecompiledCode
-from throwstack.managed.ready_to_run import MethodIndexes
-from throwstack.managed.runtime import Runtime
+from throwstack.managed.method_indexes import MethodIndexes
 from throwstack.managed.runtime_memory import StructureError
+from throwstack.managed.runtime_module import RuntimeModule, find_runtime_module
 from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.located_function import LocatedFunction
 from throwstack.names.symbols import Name, SymbolKind
 from throwstack.unwind.code_outside import OutsideFunction
+
+if TYPE_CHECKING:  # All that reads managed code is imported for the first process that has a runtime.
+    from throwstack.managed.fail_fast_arguments import FailFastArguments
+    from throwstack.managed.jit_code import JitCode, JitMethod
+    from throwstack.managed.jit_code_x86 import JitCodeX86
+    from throwstack.managed.precompiled import PrecompiledCode
+    from throwstack.managed.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +69,10 @@ class ManagedCode:
     It is a `FunctionSource` for unwinders and knows `CompiledMethods` for names.
     """
 
-    __slots__ = ("_code", "_images", "_is_found", "_memory", "_precompiled", "_regions", "_runtime", "_threads")
+    __slots__ = (
+        *("_code", "_images", "_indexes", "_is_found", "_memory", "_precompiled", "_regions", "_runtime"),
+        *("_threads",),
+    )
 
     def __init__(
         self,
@@ -81,7 +88,8 @@ class ManagedCode:
         `indexes` are what is known of precompiled images by their contents, shared between processes.
         """
         self._memory = memory
-        self._precompiled = PrecompiledCode(memory, indexes)
+        self._indexes = indexes
+        self._precompiled: PrecompiledCode | None = None
         self._images = images
         self._regions = regions
         self._threads = threads
@@ -95,11 +103,21 @@ class ManagedCode:
         if not self._is_found:
             self._is_found = True
             with Guard(_say, _FORESEEN):
-                self._runtime = Runtime.find(self._memory, self._images, self._threads())
-                if self._runtime is not None:
-                    made = JitCode if self._runtime.pointer_size == 8 else JitCodeX86
-                    self._code = made(self._memory, _Methods(self._runtime), self._regions)
+                module = find_runtime_module(self._images)
+                if module is not None:
+                    self._open(module)
         return self._runtime
+
+    def _open(self, module: RuntimeModule) -> None:
+        from throwstack.managed.jit_code import JitCode  # noqa: PLC0415 for processes with a runtime
+        from throwstack.managed.jit_code_x86 import JitCodeX86  # noqa: PLC0415
+        from throwstack.managed.precompiled import PrecompiledCode  # noqa: PLC0415
+        from throwstack.managed.runtime import Runtime  # noqa: PLC0415
+
+        self._runtime = Runtime(self._memory, self._images, module, self._threads())
+        made = JitCode if self._runtime.pointer_size == 8 else JitCodeX86
+        self._code = made(self._memory, _Methods(self._runtime), self._regions)
+        self._precompiled = PrecompiledCode(self._memory, self._indexes)
 
     def function_at(self, address: int) -> OutsideFunction | None:
         """Return the managed method at `address`, outside the images, with how it is unwound; None if none is there."""
@@ -147,7 +165,7 @@ class ManagedCode:
         One whose name cannot be read, because a part of the image is absent, has no symbol, but a reason.
         """
         runtime = self.runtime
-        if runtime is None:
+        if runtime is None or self._precompiled is None:
             return None
         problems: list[str] = []
         with Guard(partial(_note, problems), _FORESEEN):
@@ -170,7 +188,7 @@ class ManagedCode:
 
     def frame_data(self, image: Image, rva: int) -> FrameData | None:
         """Return the frame of the precompiled x86 method at `rva` of `image`, by its GC info; None if there is none."""
-        if self.runtime is None:
+        if self.runtime is None or self._precompiled is None:
             return None
         with Guard(_say, _FORESEEN):
             return self._precompiled.frame_data(image, rva)
