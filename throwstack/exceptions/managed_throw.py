@@ -60,7 +60,7 @@ _CLASSES: dict[int, tuple[str, ...]] = {
     0xC00000FD: ("System.StackOverflowException",),
 }
 """The classes that the runtime makes of a fault, by the record's code (rexcep.h, MapWin32FaultToCOMPlusException)."""
-_MAX_STUBS = 4
+_MAX_STUBS, _MAX_LOST = 4, 16
 _MAX_ALIKE = 1
 """A recorded ip is the return address, or one byte less."""
 
@@ -202,16 +202,20 @@ def _is_of_managed_code(thread: ManagedThread, exception: SavedException, walk: 
 def innermost_managed(symbols: Symbols, frames: Sequence[Frame]) -> tuple[Frame, ...]:
     """Return the innermost managed frame; if that is of a stub, also the next ones, up to the first that is not.
 
-    A frame whose name is lost may be of a stub.
+    A frame whose name is lost may be of a stub; or of native code, where the headers of its DLL are lost.
     """
     found: list[Frame] = []
+    stubs = lost = 0
     for frame in frames:
         name = name_of(symbols, frame)
-        is_lost = not name.symbol and bool(name.reason)
-        if is_lost or name.kind is SymbolKind.CLR:
+        if name.kind is SymbolKind.CLR:
             found.append(frame)
-            if (name.module != DYNAMIC and not is_lost) or len(found) == _MAX_STUBS:
+            stubs += 1
+            if name.module != DYNAMIC or stubs == _MAX_STUBS:
                 break
+        elif not name.symbol and name.reason and lost < _MAX_LOST:
+            found.append(frame)
+            lost += 1
     return tuple(found)
 
 
