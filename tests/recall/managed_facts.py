@@ -17,6 +17,7 @@ from throwstack.report.frame_report import FrameReport, WalkReport
 from throwstack.report.managed_report import RECORDED
 
 _INNER = ("inner exception: ", "its inner exception: ")
+_ANEW = "the runtime raised the same exception before"
 _DERIVED = ("thrown at", "signature", "title")
 """What is made of other facts: it may become another one where one of these is lost."""
 
@@ -46,14 +47,17 @@ class Loss:
 def facts_of(crash: CrashReport) -> Facts:
     """Return the facts of a report."""
     found = Facts()
+    # The runtime raises a fault anew: such exceptions have one object, and are one, called after the first CONTEXT.
+    first = {one.object_address: one.context_address for one in crash.exceptions if one.object_address is not None}
     for number, exception in enumerate(crash.exceptions):
-        where = f"exception at {exception.context_address or number}"
+        where = f"exception at {first.get(exception.object_address) or exception.context_address or number}"
+        if f"{where}: type" in found.values:
+            continue
         found.values |= {
             f"{where}: type": exception.type,
             f"{where}: message": exception.message,
             f"{where}: HRESULT": str(exception.hresult or ""),
             f"{where}: title": exception.title,
-            f"{where}: object": str(exception.object_address or ""),
         }
         found.values |= {f"{where}: base {base}": "yes" for base in exception.bases}
         found.remark("", [text for text in exception.details if not text.startswith(_INNER)])
@@ -65,7 +69,7 @@ def facts_of(crash: CrashReport) -> Facts:
         if walk is not None:
             _add_walk(found, name, walk)
     found.values |= {"thrown at": crash.thrown_at, "signature": str(crash.signature or "").partition(" (")[0]}
-    found.remark("", [*crash.doubts, *crash.notes])
+    found.remark("", [*crash.doubts, *(note for note in crash.notes if not note.startswith(_ANEW))])
     return found
 
 
@@ -124,8 +128,8 @@ def _add_frames(found: Facts, where: str, frames: Sequence[FrameReport]) -> None
         key = f"{where}: {frame.ip} {frame.sp}"
         seen[key] = seen.get(key, 0) + 1
         place = key if seen[key] == 1 else f"{key} #{seen[key]}"
-        found.values[f"{place}: frame"] = "yes"
         if frame.trust == RECORDED or frame.symbols == SymbolKind.CLR.value:
+            found.values[f"{place}: frame"] = "yes"
             found.values[f"{place}: method"] = frame.function
             found.values[f"{place}: offset"] = hex(frame.offset) if frame.offset else ""
         found.values[f"{place}: end of earlier stack"] = "yes" if "end of stack trace" in frame.note else ""

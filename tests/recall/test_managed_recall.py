@@ -47,6 +47,12 @@ def nameless(note: str) -> FrameReport:
     return replace(RUN, name="0x500", module="", function="", offset=0, symbols="", note=note)
 
 
+def test_an_exception_that_the_runtime_raised_anew_is_there_once():
+    fault = replace(THROWN, context_address=Hexadecimal(0x800), object_address=Hexadecimal(0x700))
+    anew = replace(fault, context_address=Hexadecimal(0x400))
+    assert not vars(lost(facts_of(replace(CRASH, exceptions=(anew, fault))), after(fault)))["missing"]
+
+
 def test_the_same_report_has_lost_nothing():
     assert lost(USUAL, facts_of(CRASH)) == lost(USUAL, USUAL)
     assert not any(vars(lost(USUAL, USUAL)).values())
@@ -54,7 +60,7 @@ def test_the_same_report_has_lost_nothing():
 
 def test_a_name_may_be_missing_if_its_frame_says_why():
     loss = lost(USUAL, after(frame=nameless("its metadata are lost")))
-    assert [name.rpartition(": ")[2] for name in loss.missing] == ["method", "offset"]
+    assert [name.rpartition(": ")[2] for name in loss.missing] == ["frame", "method", "offset"]
     assert (loss.other, loss.silent, loss.said) == ((), (), ("its metadata are lost",))
     assert lost(USUAL, after(frame=nameless(""))).silent == loss.missing
 
