@@ -17,6 +17,7 @@ from tests.support.vol import CHECKOUT
 FEW = {
     "beside_memprocfs.py": ["--case", "service-x64", "--rounds", "2"],
     "large_pdb.py": ["built", "--units", "1", "--classes", "3"],
+    "managed_cost.py": ["--rounds", "1"],
     "naming.py": ["--written", "40", "--addresses", "20", "--rounds", "1"],
     "triage.py": ["--rounds", "1"],
     "x64_frames.py": ["--depth", "5", "--seconds", "0.01"],
@@ -24,6 +25,7 @@ FEW = {
 SHOWS = {
     "beside_memprocfs.py": "throwstack / MemProcFS: x ",
     "large_pdb.py": "large.pdb: ",
+    "managed_cost.py": "processes without a runtime, with / without managed code: x ",
     "naming.py": "60 frames of one module",
     "triage.py": "windows.unhandled / windows.threads: time x ",
     "x64_frames.py": " frames a second",

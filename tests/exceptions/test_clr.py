@@ -68,6 +68,14 @@ def test_each_inner_exception_is_a_detail_and_at_most_16() -> None:
     assert "and 4 more inner exceptions" in details
 
 
+def test_what_is_missing_of_inner_exceptions_is_a_detail_once() -> None:
+    cause = replace(FORMAT, reasons=("message not readable: 0x900 is not readable",))
+    thrown = replace(ORDER, inner=(cause, replace(cause, address=0x508)), reasons=("class not readable",))
+    details = said(ManagedThrow(thrown)).details
+    assert details.count("of an inner exception: message not readable: 0x900 is not readable") == 1
+    assert details.count("class not readable") == 1
+
+
 def test_without_the_object_no_class_is_claimed_but_those_that_usually_have_the_hresult_are_a_detail() -> None:
     text = said(ManagedThrow(None, "memory at 0x500 is not readable"), 0xFFFFFFFF80131601)
     assert text.title == "CLR exception, HRESULT 0x80131601 COR_E_INVALIDFILTERCRITERIA, type not readable"
@@ -127,6 +135,12 @@ def test_a_null_reference_is_named_by_its_object_and_keeps_the_fault() -> None:
     assert text.title == ('System.NullReferenceException "not set", ACCESS_VIOLATION reading 0x0000000000000008')
     assert (text.kind, text.thrown_type) == (ExceptionKind.HARDWARE_FAULT, "System.NullReferenceException")
     assert (text.fault_address, text.fault_kind, text.hresult) == (8, FaultAccess.READ, 0x80004003)
+
+
+def test_a_fault_whose_object_cannot_be_read_says_so() -> None:
+    text = said(ManagedThrow(None, "no structure of the runtime was found for this thread"), 0, 8, code=0xC0000005)
+    assert text.title == "ACCESS_VIOLATION reading 0x0000000000000008"
+    assert "the exception object: no structure of the runtime was found for this thread" in text.details
 
 
 def test_an_exception_of_native_code_keeps_its_words_and_managed_codes_view_is_a_detail() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.managed_code import compile_method, managed_code, walk_of
 from tests.support.managed_heap import STACK, ForgedRuntime
+from tests.support.managed_layouts import LAYOUTS
 from tests.support.pe_writer import X64, Pe, Section
 from throwstack.core.contexts import Context
 from throwstack.core.exception_record import ExceptionRecord
@@ -157,6 +158,41 @@ def test_a_runtime_in_an_exe_whose_headers_are_absent_is_missed_and_that_is_the_
     none = "no image of the process is a .NET runtime"
     expected = [why, None, why, why] if is_lost else [None, None, None, none]
     assert [each and each.reason for each in found] == expected
+
+
+def test_an_object_that_passed_the_frame_on_its_way_out_is_not_that_of_a_throw_with_another_hresult() -> None:
+    """A catch block throws. The frame that threw first has lost its name, so that Main's is the innermost known one."""
+    scene = Scene()
+    scene.process.thread(TID, scene.thrown("second", (scene.run, SECOND), (scene.main, FIRST + 0x100)))
+    outer = walk_of((RAISER, FIRST - 0x100), (NATIVE, FIRST), (scene.main, FIRST + 0x100))
+    assert message_of(scene.of(outer, is_innermost=False)) == "second"
+    assert message_of(scene.of(outer, hresult=0x80131505, is_innermost=False)) is None
+
+
+def test_a_frame_whose_name_is_lost_ties_an_object_that_has_recorded_it_and_no_other_one() -> None:
+    scene = Scene()
+    lost = compile_method(scene.process, 0x1234560, 3) + 0x10
+    scene.process.thread(TID, scene.thrown("second", (scene.run, SECOND), (scene.main, FIRST + 0x100)))
+    outer = walk_of((RAISER, FIRST - 0x100), (lost, FIRST), (scene.main, FIRST + 0x100))
+    found = scene.of(outer, is_innermost=False)
+    assert found is not None
+    assert (found.exception, found.reason[:36]) == (None, "managed frames of this stack have no")
+    scene.process.word(FIRST - 0x40, scene.thrown("first", (lost, FIRST), (scene.main, FIRST + 0x100)))
+    assert message_of(scene.of(outer, is_innermost=False)) == "first"
+
+
+def test_that_the_object_of_a_fault_cannot_be_read_is_a_reason_and_so_is_a_stack_without_names() -> None:
+    scene = Scene()
+    thread = scene.process.thread(TID, scene.thrown("null", (scene.run, SECOND), kind=NULL))
+    fault = walk_of((scene.run, SECOND), (scene.main, SECOND + 0x100))
+    scene.process.word(thread + LAYOUTS[8]["thrown"], 0x6F000000)
+    found = scene.of(fault, code=0xC0000005)
+    assert found is not None
+    assert (found.exception, found.reason[:10]) == (None, "the handle")
+    lost = compile_method(scene.process, 0x1234560, 3) + 0x10
+    found = scene.of(walk_of((lost, SECOND)), code=0xC0000005)
+    assert found is not None
+    assert (found.exception, found.reason) == (None, "the managed frames of this stack have no names")
 
 
 def test_without_an_object_the_reason_is_given() -> None:

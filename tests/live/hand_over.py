@@ -62,6 +62,10 @@ def _module(module: CapturedModule) -> LoadedModule:
 
 def _region(region: CapturedRegion) -> Region:
     residency = dict.fromkeys(region.untouched, Residency.DEMAND_ZERO)
+    if region.is_section:
+        # Such pages can be reached through the section's prototype PTEs alone: .NET keeps JIT code so from 7 on.
+        for index in range(-(-len(region.data) // PAGE)):
+            residency.setdefault(index, Residency.PROTOTYPE)
     if region.image is None:
         protection = Protection.EXECUTE_READ_WRITE if region.is_code else Protection.READ_WRITE
         return Region(region.base, region.data, protection, residency=residency)

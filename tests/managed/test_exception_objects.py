@@ -67,6 +67,21 @@ def test_an_aggregate_has_all_its_inner_exceptions_and_their_messages() -> None:
     assert found.message == "One or more errors occurred. (work 0 failed) (bad (Parameter 'key'))"
 
 
+def test_of_an_aggregate_a_lost_inner_exception_is_a_reason_and_a_gap_in_the_message() -> None:
+    process = ForgedRuntime()
+    first = process.exception("Shop.OrderException", "work 0 failed")
+    process.allocate(HEAP, 0x1000)
+    second = process.exception("Shop.OrderException", "work 1 failed")
+    process.allocate(HEAP, 0x1000)
+    items = process.references(first, second)
+    many = process.exception("System.AggregateException", "Errors.", _innerExceptions=items)
+    del process.pages[first & -0x1000]
+    found = process.thrown(many)
+    assert [inner.address for inner in found.inner] == [second]
+    assert found.message == "Errors. (…) (work 1 failed)"
+    assert f"there is no exception object at {first:#x}, where the inner one should be" in found.reasons
+
+
 def test_an_inner_exception_that_is_none_is_a_reason() -> None:
     process = ForgedRuntime()
     order = process.exception("Shop.OrderException", "outer", _innerException=process.string("no exception"))

@@ -55,6 +55,25 @@ def test_of_several_images_near_a_module_that_of_its_types_is_taken(style: Style
     assert (found.type_name, found.bases) == ("Shop.OrderException", ("System.Exception", "System.Object"))
 
 
+@pytest.mark.parametrize("style", [Style.CONTRACT, Style.ABSOLUTE])
+def test_a_type_whose_image_cannot_be_read_is_not_looked_up_in_another_one(style: Style) -> None:
+    """The type has no method that could show that a row is its own. The library has a type in the same row too."""
+    process = ForgedRuntime(style)
+    thrown = process.exception("Shop.OrderException", "no stock")
+    table = process.types["Shop.OrderException"].method_table
+    process.word(process.memory.pointer(table + 0x28, 8) + 0x20, 0)
+    for page in [page for page in process.pages if APP <= page < APP + 0x8000]:
+        del process.pages[page]
+    other = process.allocate(STRUCTURES, 0x100)
+    process.word(other, CORELIB)
+    process.word(process.memory.pointer(table + 0x18, 8), other)
+    found = process.thrown(thrown)
+    assert (found.type_name, found.message) == ("", "no stock")
+    assert (
+        f"class not readable: the headers of the image at {APP:#x} are not readable at {APP + 0x3C:#x}" in found.reasons
+    )
+
+
 @pytest.mark.parametrize("arch", Arch)
 def test_a_module_inside_an_image_is_that_image_s(arch: Arch) -> None:
     """As in images that NGEN compiled."""

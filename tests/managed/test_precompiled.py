@@ -14,8 +14,8 @@ from tests.support.pe_writer import X64, Pe, Section
 from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
 from throwstack.images.image import Image
 from throwstack.images.modules import Module
+from throwstack.managed.method_indexes import MethodIndexes
 from throwstack.managed.precompiled import PrecompiledCode
-from throwstack.managed.ready_to_run import MethodIndexes
 
 IL_ONLY, NATIVE = 0x60000000, 0x61000000
 
@@ -76,7 +76,9 @@ def test_absent_parts_are_a_reason() -> None:
     code = PrecompiledCode(memory_of(pages))
     assert code.method_at(r2r.BASE, r2r.function(2)) is None
     assert "not readable" in code.reason(r2r.BASE)
-    assert PrecompiledCode(memory_of({})).reason(r2r.BASE) == ""
+    headers_absent = PrecompiledCode(memory_of({}))
+    assert "not readable" in headers_absent.reason(r2r.BASE)
+    assert headers_absent.reason_of_managed(r2r.BASE) == ""
 
 
 def test_processes_with_the_same_image_share_what_is_inverted() -> None:

@@ -9,18 +9,19 @@ from dataclasses import replace
 import pytest
 
 from tests.support import ready_to_run_image as r2r
-from tests.support.managed_code import CODE, compile_method, managed_code
+from tests.support.managed_code import CODE, HEADER, compile_method, managed_code
 from tests.support.managed_heap import APP, RUNTIME, ForgedRuntime, Style
 from tests.support.metadata_writer import INT32, STRING, signature
 from throwstack.core.budgets import BUDGETS, Budget
 from throwstack.core.memory import PAGE_SIZE, Memory
+from throwstack.core.regions import Region, RegionKind
 from throwstack.core.registers import Arch
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap
 from throwstack.managed.process_code import FramesOfProcess, ManagedCode
 from throwstack.managed.runtime import Runtime
 from throwstack.names.frame_records import FrameData
-from throwstack.names.symbols import SymbolKind
+from throwstack.names.symbols import SymbolKind, Symbols
 
 SPENT = Budget("places", 0, 0, 0, 0)
 FRAME = FrameData(
@@ -70,8 +71,10 @@ def test_a_method_whose_metadata_are_lost_is_unwound_and_the_note_says_why_it_ha
     assert found is not None
     assert found.entry is not None
     assert found.name == ""
-    assert found.source.startswith("managed method, name not readable: ")
-    assert code.name_outside(start + 0x10) is None
+    name = code.name_outside(start + 0x10)
+    assert name is not None
+    assert (name.symbol, str(name)) == ("", hex(start + 0x10))
+    assert name.reason.startswith("managed method, name not readable: the headers of the image at ")
 
 
 @pytest.mark.parametrize(("style", "word"), [(Style.CONTRACT, ""), (Style.FRAMEWORK_4, "IntPtr")])
@@ -108,7 +111,7 @@ def test_a_runtime_that_cannot_be_used_is_not_taken_for_none(monkeypatch: pytest
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Runtime, "find", fail)
+    monkeypatch.setattr(Runtime, "__init__", fail)
     code = managed_code(ForgedRuntime())
     assert code.runtime is None
     assert code.why_overlooked == "the runtime of the process cannot be used: unexpected ZeroDivisionError"
@@ -138,7 +141,9 @@ def test_what_fails_costs_an_answer_and_is_logged(
     monkeypatch.setattr(Runtime, "method_at", fail)
     start = compile_method(process, process.types["Shop.Program"].methods["Run"])
     with caplog.at_level(logging.INFO, "throwstack.managed"):
-        assert code.name_outside(start + 4) is None
+        name = code.name_outside(start + 4)
+        assert name is not None
+        assert name.reason == "managed method, name not readable: unexpected ZeroDivisionError"
         assert code.last_thrown(4) == (None, "unexpected ZeroDivisionError")
     assert "managed code: unexpected ZeroDivisionError" in caplog.text
 
@@ -198,7 +203,9 @@ def test_work_that_was_ended_by_its_limit_is_said(monkeypatch: pytest.MonkeyPatc
     start = compile_method(process, process.types["Shop.Program"].methods["Run"])
     monkeypatch.setattr("throwstack.managed.runtime_memory.BUDGETS", replace(BUDGETS, managed=SPENT))
     code = managed_code(process)
-    assert code.name_outside(start) is None
+    name = code.name_outside(start)
+    assert name is not None
+    assert name.reason == "managed method, name not readable: the budget of 0 places for a thread is spent"
     (said,) = code.what_is_missing(4, [start])
     assert said == "names of JIT-compiled methods may be missing: the budget of 0 places for a thread is spent"
 
@@ -230,3 +237,35 @@ def test_frames_of_managed_code_come_before_those_of_other_sources() -> None:
     assert FramesOfProcess(managed, pdb).frame_data(image, 0) == FRAME  # type: ignore[arg-type]
     assert FramesOfProcess(Given(None), pdb).frame_data(image, 0) == pdb.found  # type: ignore[arg-type]
     assert FramesOfProcess(managed_code(process), None).frame_data(image, 0) is None
+
+
+def test_a_precompiled_method_that_an_absent_page_hides_has_a_reason_and_no_symbol() -> None:
+    process = ForgedRuntime()
+    process.place(r2r.BASE, r2r.image())
+    modules = [*(image.module for image in process.images), Module("early.dll", "", r2r.BASE, len(r2r.image()))]
+    del process.pages[r2r.BASE]
+    images = ImageMap(process.memory, ModuleMap(modules))
+    code = ManagedCode(process.memory, images, None, list)
+    early = images.find(r2r.BASE)
+    assert early is not None
+    found = code.locate(early, r2r.function(2) + 4)
+    assert found is not None
+    assert (found.symbol, found.rva) == ("", None)
+    assert found.reason.startswith("no managed method is known here: the headers of the image at ")
+    name = Symbols(images, compiled=code).name(r2r.BASE + r2r.function(2) + 4)
+    assert (str(name), name.reason) == (f"early+{r2r.function(2) + 4:#x}", found.reason)
+
+
+def test_code_whose_header_is_absent_says_so_where_the_process_has_memory_there() -> None:
+    class Everywhere:
+        def find(self, address: int) -> Region | None:
+            return Region(CODE, HEADER + PAGE_SIZE, RegionKind.PRIVATE, is_executable=True)
+
+    process = ForgedRuntime()
+    start = compile_method(process, process.types["Shop.Program"].methods["Run"])
+    del process.pages[HEADER]
+    code = ManagedCode(process.memory, process.images, Everywhere(), lambda: process.threads)
+    name = code.name_outside(start + 4)
+    assert name is not None
+    reason = f"no managed method is known here: what may tell of it, at {HEADER:#x}, is not in the dump"
+    assert (name.symbol, name.reason) == ("", reason)

@@ -4,6 +4,7 @@
 python -m tests.recall                                  # everything, on two cores; prints what is silent or false
 python -m tests.recall service-x64 nested-exports       # these dumps alone; --out writes the table nowhere else
 python -m tests.recall nested --kind STUB --what 0x0 -v # these losses alone, each with what came of it
+python -m tests.recall --managed .live/managed          # of .NET processes (`managed_run`)
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from tests.recall import table
+from tests.recall import managed_run, table
 from tests.recall.losses import Kind
+from tests.recall.managed_losses import ManagedKind
 from tests.recall.measure import Measurement, Outcome, Result, Sample
 from tests.recall.subjects import CHECKOUT, capture_names, forged_names, opened
 from tests.support.document_sections import replace_section
@@ -26,7 +28,7 @@ _CAPTURES = CHECKOUT / ".live" / "out"
 _OF_CAPTURES = 20
 """How many losses of each kind are taken of a capture, if `--of-captures` is not given; of a forged case all are."""
 
-_KINDS = f"losses of this kind: {', '.join(f'{kind.name} ({kind.value})' for kind in Kind)}"
+_KINDS = f"losses of this kind: {', '.join(f'{kind.name} ({kind.value})' for kind in (*Kind, *ManagedKind))}"
 
 
 def measured(name: str, sample: Sample, captures: Path) -> tuple[list[str], list[Outcome]]:
@@ -44,17 +46,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--most", type=int, help="how many losses of each kind to take of a process")
     parser.add_argument("--of-captures", type=int, default=_OF_CAPTURES, help="as --most, of a captured process")
     parser.add_argument("--seed", type=int, default=1, help="which they are")
-    parser.add_argument("--kind", action="append", choices=[kind.name for kind in Kind], help=_KINDS)
+    parser.add_argument("--managed", type=Path, help="measure the .NET processes that `make test-managed` left there")
+    kinds = sorted({kind.name for kind in (*Kind, *ManagedKind)})
+    parser.add_argument("--kind", action="append", choices=kinds, metavar="KIND", help=_KINDS)
     parser.add_argument("--what", default="", help="losses in whose description this text is")
     parser.add_argument("--jobs", type=int, default=2, help="dumps that are looked at together")
     parser.add_argument("--out", type=Path, help="the document whose table is written")
     parser.add_argument("-v", dest="is_verbose", action="store_true", help="print every outcome")
     options = parser.parse_args(arguments)
+    logging.getLogger().addHandler(logging.NullHandler())  # what counts is in the survey's record
+    of_one = ManagedKind if options.managed is not None else Kind
+    if any(kind not in of_one.__members__ for kind in options.kind or ()):
+        parser.error(f"kinds here are {', '.join(of_one.__members__)}")
+    if options.managed is not None:
+        return managed_run.run(options)
     known = {*forged_names(), *capture_names(options.captures)}
     unknown = [name for name in options.dumps if name not in known]
     if unknown:
         parser.error(f"no case or capture is called {', '.join(unknown)}")
-    logging.getLogger().addHandler(logging.NullHandler())  # what counts is in the survey's record
     names = options.dumps or [*forged_names(), *capture_names(options.captures)]
     outcomes: list[Outcome] = []
     damaged = 0

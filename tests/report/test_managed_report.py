@@ -11,7 +11,7 @@ from throwstack.core.memory import memory_of
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import ModuleMap
 from throwstack.managed.managed_exception import ManagedException, ManagedFrame, ManagedMethod
-from throwstack.names.symbols import Symbols
+from throwstack.names.symbols import Name, Symbols
 from throwstack.report.managed_report import inner_exceptions, logical_stack
 from throwstack.report.values import Hexadecimal
 
@@ -49,6 +49,13 @@ def test_offsets_are_those_of_the_method_and_an_ip_inside_a_call_is_that_of_the_
         ("shop!Shop.Program.Run(String name, Int32 count)+0x1e", start + 0x1E),
         ("shop!Shop.Program.Run(String name, Int32 count)+0x30", start + 0x30),
     ]
+
+
+def test_an_offset_that_is_lost_with_the_methods_code_is_a_note() -> None:
+    symbols = Symbols(
+        ImageMap(memory_of({}), ModuleMap([])), name_outside=lambda at: Name(at, reason="its page is lost")
+    )
+    assert logical_stack(thrown(frame(PLACE)), symbols)[0].note == "offset not known: its page is lost"
 
 
 def test_frames_are_numbered_and_say_that_they_are_recorded() -> None:

@@ -12,7 +12,7 @@ System.NullReferenceException; record and fault address are those of the access 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from throwstack.core.text import escape, in_quotes, with_marked_quotes
@@ -156,7 +156,8 @@ def managed_details(thrown: ManagedThrow, found: ManagedException) -> list[str]:
         details.append("it has a stack that was recorded elsewhere")
     if thrown.tie:
         details.append(thrown.tie)
-    return [*details, *(escape(reason) for reason in found.reasons), *_runtime(thrown)]
+    reasons = [*(escape(reason) for reason in found.reasons), *_reasons_of_inner(found, found.reasons)]
+    return [*details, *reasons, *_runtime(thrown)]
 
 
 def _runtime(thrown: ManagedThrow) -> list[str]:
@@ -169,6 +170,19 @@ def _inner(found: ManagedException, depth: int = 0) -> Iterator[str]:
     for inner in found.inner:
         yield f"{'inner exception' if not depth else 'its inner exception'}: {managed_title(inner)}"
         yield from _inner(inner, depth + 1)
+
+
+def _reasons_of_inner(found: ManagedException, said: Sequence[str]) -> list[str]:
+    """Return what is missing of the inner exceptions, and why; each reason once, and none of those in `said`."""
+    reasons: dict[str, None] = {}
+    pending = list(found.inner)
+    while pending:
+        inner = pending.pop(0)
+        pending += inner.inner
+        reasons.update(dict.fromkeys(reason for reason in inner.reasons if reason not in said))
+    shown = [f"of an inner exception: {escape(reason)}" for reason in list(reasons)[:_MAX_INNER]]
+    more = len(reasons) - len(shown)
+    return [*shown, f"and {more} more reasons of that kind"] if more else shown
 
 
 def _thrown_by(raised: RaisedException) -> list[str]:

@@ -40,6 +40,8 @@ _ENVIRONMENT = "System.Environment."
 _NO_RUNTIME = "no image of the process is a .NET runtime"
 _NOT_TIED = "the thread's last thrown object is of another exception"
 _SEVERAL = "several objects on the stack have recorded the frame that threw; the one nearest to the top was taken"
+_BEYOND = "managed frames of this stack have no names, and what is known of it fits an exception raised later as well"
+_NAMELESS = "the managed frames of this stack have no names"
 _OTHER_CLASS = ("System.Runtime.InteropServices.SEHException",)
 _ARITHMETIC, _OVERFLOW = ("System.ArithmeticException",), ("System.OverflowException",)
 _DIVISION = ("System.DivideByZeroException",)
@@ -61,7 +63,7 @@ _CLASSES: dict[int, tuple[str, ...]] = {
     0xC00000FD: ("System.StackOverflowException",),
 }
 """The classes that the runtime makes of a fault, by the record's code (rexcep.h, MapWin32FaultToCOMPlusException)."""
-_MAX_STUBS = 4
+_MAX_STUBS, _MAX_LOST = 4, 16
 _MAX_ALIKE = 1
 """A recorded ip is the return address, or one byte less."""
 
@@ -101,11 +103,22 @@ def managed_throw(
         high = _caller_of_environment(symbols, walk.frames) or stack.base
         return replace(plain, given=code.fail_fast_arguments(exception.context.registers.sp, high))
     if exception.record.code in {CLR, CLR_OLD}:
-        return _of_throw(thread, exception, throwers, plain, is_innermost=is_innermost)
-    if not throwers:
-        return None
-    is_cause = _is_of_managed_code(thread, exception, walk)
-    return _of_fault(thread, exception, throwers, replace(plain, is_cause=is_cause), is_innermost=is_innermost)
+        found: ManagedThrow | None = _of_throw(thread, exception, throwers, plain, is_innermost=is_innermost)
+    elif any(not _has_lost_name(thread, frame) for frame in throwers):
+        is_cause = _is_of_managed_code(thread, exception, walk)
+        found = _of_fault(thread, exception, throwers, replace(plain, is_cause=is_cause), is_innermost=is_innermost)
+    else:
+        return replace(plain, reason=_NAMELESS) if throwers else None
+    if found is None or found.exception is None or is_innermost:
+        return found
+    is_whole = all(has_passed(found.exception, frame) for frame in throwers if _has_lost_name(thread, frame))
+    return found if is_whole else replace(plain, reason=_BEYOND)
+
+
+def _has_lost_name(thread: ManagedThread, frame: Frame) -> bool:
+    """Say whether a managed frame, or what may be one, has no name because a part of memory is absent or damaged."""
+    name = name_of(thread.symbols, frame)
+    return not name.symbol and bool(name.reason)
 
 
 def _caller_of_environment(symbols: Symbols, frames: Sequence[Frame]) -> int:
@@ -186,7 +199,7 @@ def _recorded(
     code, stack = thread.code, thread.stack
     kept = [found for found in code.exceptions_in_flight(thread.tid) if _may_be_of(found, exception)]
     for thrower in throwers:
-        by_runtime = next((found for found in kept if has_passed(found, thrower)), None)
+        by_runtime = next((found for found in kept if _is_tied(found, thrower, exception)), None)
         if by_runtime is not None:
             return by_runtime, ""
         if not is_innermost:
@@ -221,20 +234,40 @@ def _is_of_managed_code(thread: ManagedThread, exception: SavedException, walk: 
 
 
 def innermost_managed(symbols: Symbols, frames: Sequence[Frame]) -> tuple[Frame, ...]:
-    """Return the innermost managed frame; if that is of a stub, also the next ones, up to the first that is not."""
+    """Return the innermost managed frame; if that is of a stub, also the next ones, up to the first that is not.
+
+    A frame whose name is lost may be of a stub; or of native code, where the headers of its DLL are lost.
+    """
     found: list[Frame] = []
+    stubs = lost = 0
     for frame in frames:
         name = name_of(symbols, frame)
         if name.kind is SymbolKind.CLR:
             found.append(frame)
-            if name.module != DYNAMIC or len(found) == _MAX_STUBS:
+            stubs += 1
+            if name.module != DYNAMIC or stubs == _MAX_STUBS:
                 break
+        elif not name.symbol and name.reason and lost < _MAX_LOST:
+            found.append(frame)
+            lost += 1
     return tuple(found)
 
 
 def has_passed(found: ManagedException, frame: Frame) -> bool:
     """Say whether the dispatch of the exception object `found` has passed `frame`: the object has recorded it."""
     return any(0 <= frame.ip - item.ip <= _MAX_ALIKE and item.sp == frame.sp for item in found.stack)
+
+
+def _is_tied(found: ManagedException, thrower: Frame, exception: SavedException) -> bool:
+    """Say whether `found`, which the runtime keeps, has recorded `thrower`, and not just on the way out from elsewhere.
+
+    Example: a catch block throws, and the method that threw first has lost its name. Then the method with the catch
+    block is the innermost one that is known of both throws, and both objects have recorded it.
+    """
+    if not has_passed(found, thrower):
+        return False
+    is_fault = exception.record.code not in {CLR, CLR_OLD}
+    return is_fault or _has_hresult(found, exception) or has_passed(replace(found, stack=found.stack[:1]), thrower)
 
 
 def _has_hresult(found: ManagedException, exception: SavedException) -> bool:

@@ -40,6 +40,9 @@ _COULD_NOT_LOAD = {
 """What follows `Could not load file or assembly …` for an HRESULT; other texts come from the system."""
 
 
+_LOST = "…"
+
+
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
     """What an exception object stores: `_message` (None for null), its class and bases by name, its HRESULT."""
@@ -62,7 +65,8 @@ def composed_message(
 ) -> ComposedMessage:
     """Return what Message returns in English for the exception object at `address`.
 
-    `inner` are the messages of the inner exceptions of an AggregateException. Nothing is escaped. Raises BudgetSpent.
+    `inner` are the messages of the inner exceptions of an AggregateException, None for one that cannot be read: the
+    message has `…` in its place. Nothing is escaped. Raises BudgetSpent.
     """
     text = stored.text
     try:
@@ -90,7 +94,7 @@ def _added(
         return None
     if AGGREGATE in class_names:
         # Since .NET Core 2.0. .NET Framework has the stored message alone: `inner` is then empty.
-        return " ".join([text, *(f"({message})" for message in inner if message is not None)])
+        return " ".join([text, *(f"({_LOST if message is None else message})" for message in inner)])
     if _ARGUMENT in class_names:
         text = _with_parameter(objects, address, text)
         return _with_value(objects, address, text) if _OUT_OF_RANGE in class_names else text

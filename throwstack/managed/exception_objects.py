@@ -73,8 +73,11 @@ class _Object:
 
     def number(self, at: int | None, what: str) -> int | None:
         """Return the u32 in the field at the offset `at`; None, with a reason, if it cannot be read."""
+        if at is None:
+            self.reasons.append(f"{what} not readable: the fields of System.Exception are not known")
+            return None
         try:
-            return None if at is None else self.objects.memory.memory.u32(self.address + at)
+            return self.objects.memory.memory.u32(self.address + at)
         except MemoryUnreadable as error:
             self.reasons.append(f"{what} not readable: {error}")
             return None
@@ -127,10 +130,10 @@ class ExceptionObjects:
         text, has_text = found.string(places.message, "message")
         hresult = found.number(places.hresult, "HRESULT")
         stack = self._stack(found, tree)
-        inner = self._inner(found, names, depth, tree)
+        listed = self._inner(found, names, depth, tree)
         message = None
         if has_text:
-            messages = [item.message for item in inner] if self._has_inner_messages else []
+            messages = [None if item is None else item.message for item in listed] if self._has_inner_messages else []
             composed = composed_message(self._objects, found.address, StoredMessage(text, shown, hresult), messages)
             message = composed.text
             found.reasons += [composed.problem] if composed.problem else []
@@ -142,7 +145,7 @@ class ExceptionObjects:
             hresult,
             found.address,
             table,
-            tuple(item.exception for item in inner),
+            tuple(item.exception for item in listed if item is not None),
             stack,
             escape(remote, MAX_STRING) if remote else None,
             tuple(found.reasons),
@@ -163,13 +166,13 @@ class ExceptionObjects:
             return f"{what} not readable: {error}"
         return f"{what} not readable"
 
-    def _inner(self, found: _Object, names: list[str], depth: int, tree: _Tree) -> list[_Read]:
-        """Return the inner exceptions: all of an AggregateException, else one or none."""
+    def _inner(self, found: _Object, names: list[str], depth: int, tree: _Tree) -> list[_Read | None]:
+        """Return the inner exceptions: all of an AggregateException, else one or none; None for one that is lost."""
         addresses = self._aggregated(found) if AGGREGATE in names else ()
         if not addresses:
             single = found.word(self._kind.places.inner, "inner exception")
             addresses = (single,) if single else ()
-        inner = []
+        inner: list[_Read | None] = []
         for item in addresses:
             if item in tree.seen:
                 found.reasons.append(f"the inner exception at {item:#x} is shown elsewhere in the chain")
@@ -178,6 +181,7 @@ class ExceptionObjects:
                 break
             elif not self._kind.is_exception(item):
                 found.reasons.append(f"there is no exception object at {item:#x}, where the inner one should be")
+                inner.append(None)
             else:
                 inner.append(self._read(item, depth + 1, tree))
         return inner
@@ -206,4 +210,7 @@ class ExceptionObjects:
             return ()
         if array.length > MAX_LIST:
             found.reasons.append(f"the first {MAX_LIST} of {array.length:,} places for inner exceptions are read")
-        return tuple(item for item in objects.references(array, MAX_LIST) if item)
+        items = objects.references(array, MAX_LIST)
+        if len(items) < min(array.length, MAX_LIST):
+            found.reasons.append(f"only {len(items)} of {array.length:,} places for inner exceptions are readable")
+        return tuple(item for item in items if item)

@@ -94,7 +94,7 @@ class JitMethod:
 class JitSearch:
     """Words of code before an address, with a limit on all of them together; and the methods that were found."""
 
-    __slots__ = ("_headers", "_known", "_left", "_memory", "_regions", "_tried")
+    __slots__ = ("_headers", "_known", "_left", "_memory", "_regions", "_tried", "_unread")
 
     def __init__(self, memory: Memory, regions: Regions | None) -> None:
         """`regions` are those of the process, None if they are not known."""
@@ -104,6 +104,23 @@ class JitSearch:
         self._headers = _MAX_HEADERS
         self._known: list[JitMethod] = []
         self._tried: set[int] = set()
+        self._unread: dict[int, int] = {}
+
+    def unread(self, address: int) -> int | None:
+        """Return an absent address that was met in the search for the method at `address`; None if there was none."""
+        return self._unread.get(address)
+
+    def note_unread(self, address: int, place: int) -> None:
+        """Note that the search for the method at `address` met absent memory at `place`, if the process has any there.
+
+        Any number may look like a pointer to a header: so what is in no region of the process is not noted.
+        """
+        if address in self._unread or self._regions is None:
+            return
+        if self._regions.find(place) is not None:
+            if len(self._unread) >= _MAX_KEPT:
+                self._unread.clear()
+            self._unread[address] = place
 
     def known(self, address: int) -> JitMethod | None:
         """Return the method at `address`, if it was found before."""
@@ -143,6 +160,7 @@ class JitSearch:
             page = (end - 1) & -PAGE_SIZE
             data = self._memory.page(page)
             if data is None:
+                self.note_unread(address, page)
                 return
             first = max(lowest, page)
             count = (end - first) // size
@@ -171,6 +189,11 @@ class JitCodeOfProcess:
         self._memory = memory
         self._methods = methods
         self._search = JitSearch(memory, regions)
+
+    def why_unknown(self, address: int) -> str:
+        """Return what hides the method at `address`, for which none was found; "" if nothing is known to."""
+        place = self._search.unread(address)
+        return "" if place is None else f"what may tell of it, at {place:#x}, is not in the dump"
 
     def _name(self, method: JitMethod) -> str:
         """Return the name of a method, "" if it is not known."""
@@ -201,14 +224,17 @@ class JitCode(JitCodeOfProcess):
                 continue
             if not self._search.may_follow():
                 break
-            method = self._method(at + 8, header)
+            method = self._method(at + 8, header, address)
             if method is not None and method.entry_at(address) is not None:
                 found = method
                 break
         return self._search.keep(address, found)
 
-    def _method(self, start: int, header: int) -> JitMethod | None:
-        """Return the method whose code begins at `start` and whose header is at `header`; None if this is no header."""
+    def _method(self, start: int, header: int, address: int) -> JitMethod | None:
+        """Return the method whose code begins at `start` and whose header is at `header`; None if this is no header.
+
+        `address` is the one that is looked up.
+        """
         try:
             _, _, gc_info, method_desc, count = _HEADER.unpack(self._memory.read(header, _HEADER.size))
             if not 1 <= count <= _MAX_ENTRIES or method_desc & 7 or not _LOWEST <= method_desc < _END:
@@ -223,7 +249,8 @@ class JitCode(JitCodeOfProcess):
                 return None
             if first.unwind & 3 or isinstance(decode(self._memory, base + first.unwind), Stop):
                 return None
-        except MemoryUnreadable:
+        except MemoryUnreadable as error:
+            self._search.note_unread(address, error.address)
             return None
         return JitMethod(start, base + entries[-1].end, method_desc, gc_info, base, entries)
 

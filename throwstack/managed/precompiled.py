@@ -16,9 +16,10 @@ from throwstack.managed.cli_header import CliHeader
 from throwstack.managed.gc_info_x86 import decode_gc_header, frame_of
 from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.method_indexes import MethodIndexes
 from throwstack.managed.ngen import NgenImage
 from throwstack.managed.precompiled_functions import PrecompiledMethod
-from throwstack.managed.ready_to_run import MethodIndexes, ReadyToRun
+from throwstack.managed.ready_to_run import ReadyToRun
 from throwstack.managed.work import metadata_work, precompiled_work
 from throwstack.names.frame_records import FrameData
 
@@ -88,10 +89,11 @@ class PrecompiledCode:
         return frame_of(header, rva - offset) if header is not None and header.is_in_body(offset) else None
 
     def reason(self, base: int) -> str:
-        """Return why no method is found in the image at `base`, "" if nothing is amiss.
+        """Return why no method is found in the image at `base`, "" if nothing is amiss, or it has no managed code."""
+        return self._image(base).reason
 
-        The result is "" as well if the image has no managed code, or if it is not known whether it has.
-        """
+    def reason_of_managed(self, base: int) -> str:
+        """Return `reason`, but "" if it is not even known whether the image has managed code."""
         image = self._image(base)
         return image.reason if image.is_managed else ""
 

@@ -15,28 +15,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from throwstack.core.guard import Guard
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.regions import Regions
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import label_of
-from throwstack.managed.fail_fast_arguments import FailFastArguments
-from throwstack.managed.jit_code import JitCode, JitMethod
-from throwstack.managed.jit_code_x86 import JitCodeX86
 from throwstack.managed.managed_exception import ManagedException, ManagedMethod
 from throwstack.managed.metadata_error import MetadataError
-from throwstack.managed.precompiled import PrecompiledCode
-from throwstack.managed.ready_to_run import MethodIndexes
-from throwstack.managed.runtime import Runtime
+from throwstack.managed.method_indexes import MethodIndexes
 from throwstack.managed.runtime_memory import StructureError
-from throwstack.managed.runtime_module import why_overlooked
+from throwstack.managed.runtime_module import RuntimeModule, find_runtime_module, why_overlooked
 from throwstack.managed.stub_x86 import NAME as UM_THUNK_STUB
 from throwstack.managed.stub_x86 import um_thunk_stub
 from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.located_function import LocatedFunction
 from throwstack.names.symbols import Name, SymbolKind
 from throwstack.unwind.code_outside import OutsideFunction
+
+if TYPE_CHECKING:  # All that reads managed code is imported for the first process that has a runtime.
+    from throwstack.managed.fail_fast_arguments import FailFastArguments
+    from throwstack.managed.jit_code import JitCode, JitMethod
+    from throwstack.managed.jit_code_x86 import JitCodeX86
+    from throwstack.managed.precompiled import PrecompiledCode
+    from throwstack.managed.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +49,9 @@ DYNAMIC = "<dynamic>"
 _FORESEEN = (MemoryUnreadable, MetadataError, StructureError)
 _X86_POINTER = 4
 _NAMELESS = "managed method, name not readable"
+_NOT_GENUINE = "its MethodDesc, or what that leads to, is absent or damaged"
+_UNKNOWN = "no managed method is known here"
+_BY_RUNTIME = "unwound by what the runtime of .NET keeps of the code"
 
 ThreadsOf = Callable[[], Sequence[tuple[int, int]]]
 
@@ -100,13 +107,22 @@ class ManagedCode:
         if not self._is_found:
             self._is_found = True
             with Guard(self._cannot_be_used, _FORESEEN):
-                self._runtime = Runtime.find(self._memory, self._images, self._threads())
-                if self._runtime is not None:
-                    made = JitCode if self._runtime.pointer_size == 8 else JitCodeX86
-                    self._code = made(self._memory, _Methods(self._runtime), self._regions)
-                    word = self._runtime.function_pointer
-                    self._precompiled = PrecompiledCode(self._memory, self._indexes, function_pointer=word)
+                module = find_runtime_module(self._images)
+                if module is not None:
+                    self._open(module)
         return self._runtime
+
+    def _open(self, module: RuntimeModule) -> None:
+        from throwstack.managed.jit_code import JitCode  # noqa: PLC0415 for processes with a runtime
+        from throwstack.managed.jit_code_x86 import JitCodeX86  # noqa: PLC0415
+        from throwstack.managed.precompiled import PrecompiledCode  # noqa: PLC0415
+        from throwstack.managed.runtime import Runtime  # noqa: PLC0415
+
+        self._runtime = Runtime(self._memory, self._images, module, self._threads())
+        made = JitCode if self._runtime.pointer_size == 8 else JitCodeX86
+        self._code = made(self._memory, _Methods(self._runtime), self._regions)
+        word = self._runtime.function_pointer
+        self._precompiled = PrecompiledCode(self._memory, self._indexes, function_pointer=word)
 
     @property
     def why_overlooked(self) -> str:
@@ -130,40 +146,76 @@ class ManagedCode:
             return None
         with Guard(_say, _FORESEEN):
             found = self._code.function_at(address)
-            if found is None or found.name:
-                return found
-            return replace(found, source=self._why_nameless(address))
+            return found if found is None or found.name else replace(found, source=_BY_RUNTIME)
         return None
 
     def name_outside(self, address: int) -> Name | None:
-        """Return the name of the managed method at `address`, outside the images; None if none is there."""
-        with Guard(_say, _FORESEEN):
+        """Return the name of the managed method at `address`, outside the images; None if none is there.
+
+        A method whose name cannot be read has a name without a symbol, but with a reason; so has code whose method
+        cannot be told because a part of the runtime's memory is absent.
+        """
+        problems: list[str] = []
+        with Guard(partial(_note, problems), _FORESEEN):
             code, method = self._method_at(address)
-            if code is None and self._runtime is not None and self._runtime.pointer_size == _X86_POINTER:
-                start = um_thunk_stub(self._memory, address)
-                return Name(address, DYNAMIC, UM_THUNK_STUB, address - start, SymbolKind.CLR) if start else None
-            if code is None or method is None or not method.name:
-                return None
-            return Name(address, module_of(method), text_of(method), address - code.start, SymbolKind.CLR)
-        return None
+            if code is None:
+                return self._stub_at(address) or self._unknown(address)
+            if method is None or not method.name:
+                why = self._runtime.methods.problem if self._runtime is not None else ""
+                why = why if method is None else method.reason or why
+                return Name(address, reason=f"{_NAMELESS}: {why or _NOT_GENUINE}")
+            name = Name(address, module_of(method), text_of(method), address - code.start, SymbolKind.CLR)
+            return replace(name, reason=method.reason) if method.reason else name
+        return Name(address, reason=f"{_NAMELESS}: {problems[0]}")
+
+    def _stub_at(self, address: int) -> Name | None:
+        if self._runtime is None or self._runtime.pointer_size != _X86_POINTER:
+            return None
+        start = um_thunk_stub(self._memory, address)
+        return Name(address, DYNAMIC, UM_THUNK_STUB, address - start, SymbolKind.CLR) if start else None
+
+    def _unknown(self, address: int) -> Name | None:
+        why = "" if self._code is None else self._code.why_unknown(address)
+        return Name(address, reason=f"{_UNKNOWN}: {why}") if why else None
+
+    def names_before(self, other: Callable[[int], Name | None]) -> Callable[[int], Name | None]:
+        """Return what names addresses outside the images: methods first, then what `other` knows.
+
+        If neither has a name, the result says why there is none, where that is known.
+        """
+
+        def name(address: int) -> Name | None:
+            managed = self.name_outside(address)
+            return managed if managed is not None and managed.symbol else other(address) or managed
+
+        return name
 
     def locate(self, image: Image, rva: int) -> LocatedFunction | None:
-        """Return the precompiled method at `rva` of `image`; None if there is none that is known."""
+        """Return the precompiled method at `rva` of `image`; None if there is none that is known.
+
+        One whose name cannot be read, because a part of the image is absent, has no symbol, but a reason.
+        """
         runtime = self.runtime
         if runtime is None or self._precompiled is None:
             return None
-        with Guard(_say, _FORESEEN):
+        problems: list[str] = []
+        with Guard(partial(_note, problems), _FORESEEN):
             found = self._precompiled.method_at(image.base, rva)
             if found is None:
-                return None
+                why = self._precompiled.reason(image.base)
+                return LocatedFunction("", None, reason=f"{_UNKNOWN}: {why}") if why else None
             method, metadata = found
             if method.rid:
                 text = metadata.full_method_name(method.rid) + metadata.parameters(method.rid)
             else:
                 known = runtime.method_at(method.method_desc) if method.method_desc else None
                 text = "" if known is None else text_of(known)
-            return LocatedFunction(text, method.start, is_inside=True) if text else None
-        return None
+                reason = "" if known is None else known.reason
+                if not text:
+                    return LocatedFunction("", None, reason=f"{_NAMELESS}: {reason or _NOT_GENUINE}")
+                return LocatedFunction(text, method.start, is_inside=True, reason=reason)
+            return LocatedFunction(text, method.start, is_inside=True)
+        return LocatedFunction("", None, reason=f"{_NAMELESS}: {problems[0]}")
 
     def frame_data(self, image: Image, rva: int) -> FrameData | None:
         """Return the frame of the precompiled x86 method at `rva` of `image`, by its GC info; None if there is none."""
@@ -226,7 +278,7 @@ class ManagedCode:
             found[f"names of JIT-compiled methods may be missing: {runtime.methods.problem}"] = None
         for address in addresses:
             image = self._images.find(address)
-            reason = "" if image is None else self._precompiled.reason(image.base)
+            reason = "" if image is None else self._precompiled.reason_of_managed(image.base)
             if image is not None and reason:
                 found[f"names of methods in {image.module.label} may be missing: {reason}"] = None
         return tuple(found)
@@ -258,10 +310,6 @@ class ManagedCode:
         code = None if self._code is None else self._code.method_at(address)
         return code, None if runtime is None or code is None else runtime.method_at(code.method_desc)
 
-    def _why_nameless(self, address: int) -> str:
-        _, method = self._method_at(address)
-        return f"{_NAMELESS}: {method.reason}" if method is not None and method.reason else _NAMELESS
-
 
 @dataclass(frozen=True, slots=True)
 class FramesOfProcess:
@@ -284,6 +332,11 @@ def module_of(method: ManagedMethod) -> str:
 def text_of(method: ManagedMethod) -> str:
     """Return name and parameters of a managed method as the runtime prints them; "" if the name is not known."""
     return f"{method.name}{method.parameters}" if method.name else ""
+
+
+def _note(problems: list[str], reason: str) -> None:
+    problems.append(reason)
+    _say(reason)
 
 
 def _say(reason: str) -> None:

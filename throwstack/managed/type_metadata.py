@@ -132,14 +132,15 @@ class TypeMetadata:
                 return self._by_contract(method_table)
             except BudgetSpent:
                 raise
-            except (StructureError, MetadataError) as error:
+            except StructureError as error:
                 reason = str(error)
+        is_hidden = False
         sample = list(self._sample(method_table))
         for module, base in self._places(method_table):
             try:
                 metadata = self._modules.metadata(base)
             except MetadataError as error:
-                reason = str(error)
+                reason, is_hidden = str(error), True
                 continue
             for rid in self._rids(method_table, metadata):
                 row = TypeRow(metadata, rid)
@@ -148,12 +149,16 @@ class TypeMetadata:
                     return row
                 if not sample and unproven is None and not self._layout.needs_proof:
                     unproven = row
-        if unproven is None:
+        # An image that cannot be read may be the right one: what another one says in that row is then no guess even.
+        if unproven is None or is_hidden:
             raise StructureError(reason)
         return unproven
 
     def _by_contract(self, method_table: int) -> TypeRow:
-        """Return the row that the contract leads to. Raises StructureError: it says less (.NET 9), or is wrong here."""
+        """Return the row that the contract leads to. Raises StructureError: it says less (.NET 9), or is wrong here.
+
+        Raises MetadataError if the image that it leads to cannot be read: no other image has the type.
+        """
         module = self._memory.word(method_table + self._layout.module)
         metadata = self._modules.metadata(self._modules.base_of_contract(module))
         rid = self._memory.memory.u32(method_table + self._layout.flags2) >> 8

@@ -28,6 +28,7 @@ class LocatedFunction:
     `symbol` is the readable name. `rva` is the start of the function, or None if it was inlined. `source` is file and
     line at the address, `d:\src\file.cpp @ 860`. `raw` is the name as the table spells it, decorated perhaps.
     `is_inside` says whether the address is in the function; None if the table does not know where the function ends.
+    `reason` says why `symbol` of a managed method is not whole; if it is "", no name is known, and `rva` is None.
     """
 
     symbol: str
@@ -36,11 +37,15 @@ class LocatedFunction:
     raw: str = ""
     is_inside: bool | None = None
     facts: FunctionFacts | None = field(default=None, compare=False, repr=False)
+    reason: str = field(default="", compare=False)
 
 
 class CompiledMethods(Protocol):
     """Knows the methods of .NET whose code is in images, because it was compiled before the program ran."""
 
     def locate(self, image: Image, rva: int) -> LocatedFunction | None:
-        """Return the method whose code is at `rva` of `image`; None if there is none, or it is not known."""
+        """Return the method whose code is at `rva` of `image`; None if there is none, or it is not known.
+
+        Where a part of the image is absent that would tell, the result has no symbol, but a reason.
+        """
         ...

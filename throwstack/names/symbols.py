@@ -122,6 +122,8 @@ class Name:
     rva: int | None = field(default=None, compare=False)
     """The offset of the address in its module; None if the symbol is that of an address outside all modules."""
     facts: FunctionFacts | None = field(default=None, compare=False, repr=False)
+    reason: str = field(default="", compare=False)
+    """Why the name of a managed method is missing or not whole; "" if it is whole, or nothing is known of a method."""
 
     @property
     def signature(self) -> str:
@@ -244,13 +246,15 @@ class Symbols:
         rva = address - image.base
         probe = rva - (1 if is_return_address and rva else 0)
         method = None if self._compiled is None else self._compiled.locate(image, probe)
-        if method is not None:
+        if method is not None and method.symbol:
             offset = 0 if method.rva is None else rva - method.rva
-            return (Name(address, image.module.label, method.symbol, offset, SymbolKind.CLR, rva=rva),)
+            name = Name(address, image.module.label, method.symbol, offset, SymbolKind.CLR, rva=rva)
+            return (replace(name, reason=method.reason) if method.reason else name,)
         table = self.table(image)
         locations = _locate(image, table, probe)
         if not locations:
-            return (Name(address, image.module.label, "", rva, rva=rva),)
+            reason = "" if method is None else method.reason
+            return (Name(address, image.module.label, "", rva, rva=rva, reason=reason),)
         return tuple(
             Name(
                 address,

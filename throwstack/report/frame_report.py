@@ -205,7 +205,7 @@ def frame_reports(
                 notes += folded_note(name.others)
                 notes += _left_out_note(scopes[position].left_out if scopes else 0)
                 if not name.is_inline:
-                    notes += filter(None, (frame.note, substitute_note(frame, target.images, substitutes)))
+                    notes += filter(None, (name.reason, frame.note, substitute_note(frame, target.images, substitutes)))
                     extra.args = arguments(target, frame)
                 if wanted.fpo:
                     extra.fpo = frame_pointer_omission(target, frame, name)

@@ -77,6 +77,8 @@ def _recorded(number: int, frame: ManagedFrame, symbols: Symbols) -> FrameReport
     if at.kind is SymbolKind.CLR and at.symbol == text_of(method):
         name = replace(name, module=at.module, offset=at.offset)
     notes = [method.reason] if method.reason else []
+    if at.reason and at.reason != method.reason:
+        notes.append(f"offset not known: {at.reason}")
     if method.original:
         notes.append(f"compiled as {method.name}")
     if frame.is_end_of_earlier_stack:
