@@ -151,11 +151,12 @@ def test_a_walk_that_breaks_off_in_the_dispatcher_is_a_doubt():
 
 
 @pytest.mark.parametrize("frames", [(WAITING, GUESSED), (IN_PRIVATE, FOLLOWED)])
-def test_a_guess_on_a_stack_that_leads_nowhere_is_no_doubt(frames: tuple[Frame, ...]):
+@pytest.mark.parametrize("ending", [(End.THREAD_START, ""), (End.LOST_RETURN_ADDRESS, overwritten(GUESSED.return_slot))])
+def test_a_guess_on_a_stack_that_leads_nowhere_is_no_doubt(frames: tuple[Frame, ...], ending: tuple[End, str]):
     """Neither is a wait in a stub of a hook."""
     stack = Stack(LIMIT, BASE)
     stack.at(SP + 0x200).d32(IN_EXIT)
-    walks = {IN_WAIT: walk(*frames)}
+    walks = {IN_WAIT: Walk(frames, *ending)}
     triage = Triage(target_of({LIMIT: stack.data()}, walks))
     assert triage.look_at(stack_of()).is_suspect
     assert triage.examine(stack_of()) == Examination(None)

@@ -143,7 +143,7 @@ class BeyondWalk:
         if len(chosen) < len(found):
             meter.refuse(meter.budgets.resumed)
         doubt = self._may_be_in_filter(walk, proven.ending) or doubt or self._ends_in_dispatch(walk, proven)
-        doubt = doubt or self._not_proven(walk, proven) or self._may_be_blocked(stack, proven, high)
+        doubt = doubt or self._not_proven(stack, walk, proven) or self._may_be_blocked(stack, proven, high)
         return Beyond(None, doubt)
 
     def missed(self, stack: ThreadStack, walk: Walk, proven: Proven, stuck: StuckThread, high: int) -> str:
@@ -248,7 +248,7 @@ class BeyondWalk:
         found: Iterator[SavedException] = from_registrations(self._target, stack.bounds, chain or ())
         return any(known.key == exception.key for known in found)
 
-    def _not_proven(self, walk: Walk | None, proven: Proven) -> str:
+    def _not_proven(self, stack: ThreadStack, walk: Walk | None, proven: Proven) -> str:
         """Return a doubt if the walk of a suspect broke off, whatever words there are beyond; "" if it did not.
 
         The word that would lead on may be lost itself. Example: the return address of ntdll's dispatcher into
@@ -264,10 +264,9 @@ class BeyondWalk:
             ips = [frame.ip for frame in walk.frames]
             is_waiting = len(ips) == 1 and self._target.symbols.name(ips[0]).module.lower() == DISPATCHERS_MODULE
             return proven.ending if is_waiting else ""
-        is_x86 = self._target.arch.facts.has_exception_list
-        return (
-            "" if is_x86 and walk.is_complete and first_guess(self._target, walk.frames) is not None else proven.ending
-        )
+        has_guessed = self._target.arch.facts.has_exception_list and first_guess(self._target, walk.frames) is not None
+        is_at_base = walk.is_complete or ends_at_base(walk, stack)
+        return "" if has_guessed and is_at_base else proven.ending
 
     def _may_be_blocked(self, stack: ThreadStack, proven: Proven, high: int) -> str:
         """Return a doubt if the walk from a word between `proven.reached` and `high` goes through a blocking function.
