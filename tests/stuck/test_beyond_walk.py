@@ -151,7 +151,9 @@ def test_a_walk_that_breaks_off_in_the_dispatcher_is_a_doubt():
 
 
 @pytest.mark.parametrize("frames", [(WAITING, GUESSED), (IN_PRIVATE, FOLLOWED)])
-@pytest.mark.parametrize("ending", [(End.THREAD_START, ""), (End.LOST_RETURN_ADDRESS, overwritten(GUESSED.return_slot))])
+@pytest.mark.parametrize(
+    "ending", [(End.THREAD_START, ""), (End.LOST_RETURN_ADDRESS, overwritten(GUESSED.return_slot))]
+)
 def test_a_guess_on_a_stack_that_leads_nowhere_is_no_doubt(frames: tuple[Frame, ...], ending: tuple[End, str]):
     """Neither is a wait in a stub of a hook."""
     stack = Stack(LIMIT, BASE)
