@@ -14,8 +14,8 @@ from tests.support.pe_writer import X64, Pe, Section
 from throwstack.core.memory import PAGE_SIZE, Memory, memory_of
 from throwstack.images.image import Image
 from throwstack.images.modules import Module
+from throwstack.managed.method_indexes import MethodIndexes
 from throwstack.managed.precompiled import PrecompiledCode
-from throwstack.managed.ready_to_run import MethodIndexes
 
 IL_ONLY, NATIVE = 0x60000000, 0x61000000
 

@@ -14,8 +14,9 @@ from throwstack.managed.managed_exception import ManagedException
 from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_error import MetadataError
 from throwstack.managed.method_attributes import original_method
+from throwstack.managed.method_indexes import MethodIndexes
 from throwstack.managed.native_format import NativeSection
-from throwstack.managed.ready_to_run import MethodIndexes, inverted_sections
+from throwstack.managed.ready_to_run import inverted_sections
 from throwstack.managed.work import Work, WorkSpent
 
 BASE = 0x10000000

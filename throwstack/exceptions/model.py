@@ -6,14 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from throwstack.core.exception_record import ExceptionRecord
 from throwstack.core.memory import Memory
 from throwstack.core.registers import Arch
 from throwstack.core.text import escape
 from throwstack.images.image import ImageMap
-from throwstack.managed.fail_fast_arguments import FailFastArguments
-from throwstack.managed.managed_exception import ManagedException
+
+if TYPE_CHECKING:
+    from throwstack.managed.fail_fast_arguments import FailFastArguments
+    from throwstack.managed.managed_exception import ManagedException
 
 NULL_REGION = 0x10000
 """Addresses below this one are taken for a null pointer plus an offset.

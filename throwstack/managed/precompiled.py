@@ -16,9 +16,10 @@ from throwstack.managed.cli_header import CliHeader
 from throwstack.managed.gc_info_x86 import decode_gc_header, frame_of
 from throwstack.managed.metadata import Metadata
 from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.method_indexes import MethodIndexes
 from throwstack.managed.ngen import NgenImage
 from throwstack.managed.precompiled_functions import PrecompiledMethod
-from throwstack.managed.ready_to_run import MethodIndexes, ReadyToRun
+from throwstack.managed.ready_to_run import ReadyToRun
 from throwstack.managed.work import metadata_work, precompiled_work
 from throwstack.names.frame_records import FrameData
 

@@ -2,7 +2,8 @@
 """The managed code of one address space as the rest of throwstack asks for it: names, unwind data, exceptions.
 
 Every process is asked for it, and few have any. So nothing is read before the first question, and the first question
-asks whether the process has a runtime at all, which the names of its modules tell. What fails here costs a name or a
+asks whether the process has a runtime at all, which the names of its modules tell. The modules that read a runtime are
+imported then: they take as long as the triage of hundreds of threads. What fails here costs a name or a
 frame, never the walk: each question is answered inside a guard.
 
 Names are those that WinDbg shows with SOS: `shop!Shop.Orders.Place(String name)+0x1e`. The module is the assembly's
@@ -15,25 +16,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from throwstack.core.guard import Guard
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.regions import Regions
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import label_of
-from throwstack.managed.fail_fast_arguments import FailFastArguments
-from throwstack.managed.jit_code import JitCode, JitMethod
-from throwstack.managed.jit_code_x86 import JitCodeX86
-from throwstack.managed.managed_exception import ManagedException, ManagedMethod
 from throwstack.managed.metadata_error import MetadataError
-from throwstack.managed.precompiled import PrecompiledCode
-from throwstack.managed.ready_to_run import MethodIndexes
-from throwstack.managed.runtime import Runtime
 from throwstack.managed.runtime_memory import StructureError
+from throwstack.managed.runtime_module import find_runtime_module
 from throwstack.names.frame_records import FrameData, FrameDataSource
 from throwstack.names.located_function import LocatedFunction
 from throwstack.names.symbols import Name, SymbolKind
 from throwstack.unwind.code_outside import OutsideFunction
+
+if TYPE_CHECKING:
+    from throwstack.managed.fail_fast_arguments import FailFastArguments
+    from throwstack.managed.jit_code import JitCode, JitMethod
+    from throwstack.managed.jit_code_x86 import JitCodeX86
+    from throwstack.managed.managed_exception import ManagedException, ManagedMethod
+    from throwstack.managed.method_indexes import MethodIndexes
+    from throwstack.managed.precompiled import PrecompiledCode
+    from throwstack.managed.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +66,9 @@ class ManagedCode:
     It is a `FunctionSource` for unwinders and knows `CompiledMethods` for names.
     """
 
-    __slots__ = ("_code", "_images", "_is_found", "_memory", "_precompiled", "_regions", "_runtime", "_threads")
+    __slots__ = (
+        *("_code", "_images", "_indexes", "_is_found", "_memory", "_precompiled", "_regions", "_runtime", "_threads"),
+    )
 
     def __init__(
         self,
@@ -77,13 +84,14 @@ class ManagedCode:
         `indexes` are what is known of precompiled images by their contents, shared between processes.
         """
         self._memory = memory
-        self._precompiled = PrecompiledCode(memory, indexes)
+        self._indexes = indexes
         self._images = images
         self._regions = regions
         self._threads = threads
         self._is_found = False
         self._runtime: Runtime | None = None
         self._code: JitCode | JitCodeX86 | None = None
+        self._precompiled: PrecompiledCode | None = None
 
     @property
     def runtime(self) -> Runtime | None:
@@ -91,11 +99,21 @@ class ManagedCode:
         if not self._is_found:
             self._is_found = True
             with Guard(_say, _FORESEEN):
-                self._runtime = Runtime.find(self._memory, self._images, self._threads())
-                if self._runtime is not None:
-                    made = JitCode if self._runtime.pointer_size == 8 else JitCodeX86
-                    self._code = made(self._memory, _Methods(self._runtime), self._regions)
+                if find_runtime_module(self._images) is not None:
+                    self._read_runtime()
         return self._runtime
+
+    def _read_runtime(self) -> None:
+        from throwstack.managed.jit_code import JitCode  # noqa: PLC0415 the next ones as well: few processes need them
+        from throwstack.managed.jit_code_x86 import JitCodeX86  # noqa: PLC0415
+        from throwstack.managed.precompiled import PrecompiledCode  # noqa: PLC0415
+        from throwstack.managed.runtime import Runtime  # noqa: PLC0415
+
+        self._precompiled = PrecompiledCode(self._memory, self._indexes)
+        self._runtime = Runtime.find(self._memory, self._images, self._threads())
+        if self._runtime is not None:
+            made = JitCode if self._runtime.pointer_size == 8 else JitCodeX86
+            self._code = made(self._memory, _Methods(self._runtime), self._regions)
 
     def function_at(self, address: int) -> OutsideFunction | None:
         """Return the managed method at `address`, outside the images, with how it is unwound; None if none is there."""
@@ -120,7 +138,7 @@ class ManagedCode:
     def locate(self, image: Image, rva: int) -> LocatedFunction | None:
         """Return the precompiled method at `rva` of `image`; None if there is none that is known."""
         runtime = self.runtime
-        if runtime is None:
+        if runtime is None or self._precompiled is None:
             return None
         with Guard(_say, _FORESEEN):
             found = self._precompiled.method_at(image.base, rva)
@@ -137,7 +155,7 @@ class ManagedCode:
 
     def frame_data(self, image: Image, rva: int) -> FrameData | None:
         """Return the frame of the precompiled x86 method at `rva` of `image`, by its GC info; None if there is none."""
-        if self.runtime is None:
+        if self.runtime is None or self._precompiled is None:
             return None
         with Guard(_say, _FORESEEN):
             return self._precompiled.frame_data(image, rva)

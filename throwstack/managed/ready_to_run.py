@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.managed.cli_header import CliHeader
 from throwstack.managed.metadata_error import MetadataError
+from throwstack.managed.method_indexes import MethodIndexes, Methods
 from throwstack.managed.native_format import NativeSection
 from throwstack.managed.precompiled_functions import PrecompiledFunctions, PrecompiledMethod
 from throwstack.managed.signature_types import compressed
@@ -29,8 +30,6 @@ _MAX_SECTIONS = 64
 _FUNCTIONS, _METHODS, _INSTANCES, _COLD_PARTS = 102, 103, 109, 120
 _COMPONENT = 0x20
 _MAX_DEPTH = 32
-_MAX_INDEXED = 1 << 19
-"""The most methods that are kept of all images; the largest image of .NET 8 has 37,000."""
 _INSTANTIATION, _SLOT, _MEMBER_REF, _CONSTRAINED, _OWNER_TYPE, _UPDATE_CONTEXT = 0x04, 0x08, 0x10, 0x20, 0x40, 0x80
 """Flags of a method's signature."""
 _PRIMITIVES = frozenset({*range(0x01, 0x0F), 0x16, 0x18, 0x19, 0x1C, 0x3E})
@@ -39,39 +38,6 @@ _WRAPPING = (0x0F, 0x10, 0x1D, 0x3A, 0x3D, 0x45)
 _NUMBERED_WRAPPING = (0x1F, 0x20, 0x3F)
 _ARRAY, _GENERIC_INSTANCE = 0x14, 0x15
 """Types by their first byte: with nothing after it, with a number, with a type, with a number and a type."""
-
-
-Methods = Mapping[int, tuple[int, bool]]
-"""By the number of a method's first function: its row in MethodDef, and whether it is an instance."""
-
-
-class MethodIndexes:
-    """Inverted sections of images, kept by the sections' bytes, for all processes of a dump.
-
-    Which section has the bytes is part of the key. Else an image that has these bytes as the other section, and has
-    not the first one, would decide what is read of the first one in another process.
-    """
-
-    __slots__ = ("_by_digest", "_methods")
-
-    def __init__(self) -> None:
-        """Make an empty cache."""
-        self._by_digest: dict[tuple[bytes | None, bytes | None], Methods] = {}
-        self._methods = 0
-
-    def get(
-        self, methods: NativeSection | None, instances: NativeSection | None, make: Callable[[], Methods]
-    ) -> Methods:
-        """Return what `make` makes of sections 103 and 109 of an image, or has made of ones with the same bytes."""
-        key = None if methods is None else methods.digest, None if instances is None else instances.digest
-        if key not in self._by_digest:
-            made = make()
-            self._methods += 1 + len(made)
-            if self._methods > _MAX_INDEXED:
-                self._by_digest.clear()
-                self._methods = 1 + len(made)
-            self._by_digest[key] = made
-        return self._by_digest[key]
 
 
 class ReadyToRun:

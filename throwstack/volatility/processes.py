@@ -23,8 +23,8 @@ from throwstack.core.text import escape
 from throwstack.files.image_path import ImagePages
 from throwstack.images.image import ImageMap
 from throwstack.images.modules import Module, ModuleMap
+from throwstack.managed.method_indexes import MethodIndexes
 from throwstack.managed.process_code import FramesOfProcess, ManagedCode, ThreadsOf
-from throwstack.managed.ready_to_run import MethodIndexes
 from throwstack.names.symbols import Symbols
 from throwstack.pages.code_regions import CodeRegions
 from throwstack.pages.resolver import ResolvedPages
