@@ -38,6 +38,12 @@ def x86(code: bytes) -> Image:
         ("c3 90 90 90 90 90 55", LIKELY),  # may align a loop
         ("c3 cccccccc", DOUBTFUL),
         ("c20800 9090909090 8bff", DOUBTFUL),
+        (f"83ec0c{'40' * 8} ebf6 8d7600 55", DOUBTFUL),  # jmp to the head of a loop; lea esi, [esi]; push ebp
+        (f"83ec0c{'40' * 8} ebf6 6690 90 8d4c2404 83e4f0", DOUBTFUL),  # a function that aligns its stack
+        (f"0f8400100000{'40' * 5} ebf6 8d7600 55", LIKELY),  # its cold part may come back
+        (f"83ec0c{'40' * 8} eb08 8d7600 55", LIKELY),  # a jump into a loop
+        (f"83ec0c{'40' * 6} ff2485 00100010", LIKELY),  # a jump by a table
+        (f"83ec0c{'40' * 8} ebf6 8d7600 8b4424", LIKELY),  # may be a block that only a jump reaches
     ],
 )
 def test_the_code_between_an_x86_export_and_an_address(between, expected):

@@ -30,6 +30,7 @@ from tests.support.triage_stacks import (
     walk,
 )
 from tests.support.x86_saved import CONTEXT_IP, put_context, put_record
+from throwstack.core.exception_record import UNWINDING
 from throwstack.core.frames import End, Frame, Trust, Walk
 from throwstack.dispatch.saved_exception import Route
 from throwstack.stuck.triage import Examination, Triage
@@ -151,11 +152,14 @@ def test_a_walk_that_breaks_off_in_the_dispatcher_is_a_doubt():
 
 
 @pytest.mark.parametrize("frames", [(WAITING, GUESSED), (IN_PRIVATE, FOLLOWED)])
-def test_a_guess_on_a_stack_that_leads_nowhere_is_no_doubt(frames: tuple[Frame, ...]):
+@pytest.mark.parametrize(
+    "ending", [(End.THREAD_START, ""), (End.LOST_RETURN_ADDRESS, overwritten(GUESSED.return_slot))]
+)
+def test_a_guess_on_a_stack_that_leads_nowhere_is_no_doubt(frames: tuple[Frame, ...], ending: tuple[End, str]):
     """Neither is a wait in a stub of a hook."""
     stack = Stack(LIMIT, BASE)
     stack.at(SP + 0x200).d32(IN_EXIT)
-    walks = {IN_WAIT: walk(*frames)}
+    walks = {IN_WAIT: Walk(frames, *ending)}
     triage = Triage(target_of({LIMIT: stack.data()}, walks))
     assert triage.look_at(stack_of()).is_suspect
     assert triage.examine(stack_of()) == Examination(None)
@@ -276,6 +280,26 @@ def test_an_exception_further_in_that_a_guess_may_have_missed_is_a_doubt_of_the_
     assert [item.record.code for item in stuck.exceptions] == [0xC0000005]
     assert bool(stuck.notes) == bool(says)
     assert says in "".join(stuck.notes)
+
+
+@pytest.mark.parametrize(
+    ("flags", "at", "is_doubted"),
+    [(0, INNER, True), (UNWINDING, INNER, False), (0, OUTER + 0x400, False)],
+    ids=["jumped over", "unwound", "further out"],
+)
+def test_the_context_of_an_exception_that_a_guess_jumped_over_is_a_doubt_of_the_row(
+    flags: int, at: int, is_doubted: bool
+):
+    """The return address into the dispatcher was overwritten, and the function that it has called has no name."""
+    stack, record, saved = Stack(LIMIT, BASE), Label("record"), Label("context")
+    first = replace(raise_on(stack, OUTER, 0xC0000005), trust=Trust.SCAN)
+    put_context(stack, at, saved, esp=at + 0x380)
+    put_record(stack, at + 0x300, record, code=0xC0000094, flags=flags)
+    target = target_of({LIMIT: stack.data()}, {IN_WAIT: walk(WAITING, first, OUTERMOST)})
+    stuck = Triage(target).examine(stack_of()).stuck
+    assert [item.record.code for item in stuck.exceptions] == [0xC0000005]
+    says = f"exception 0xc0000094 is at {at + 0x300:#x}"
+    assert any(note.endswith(says) for note in stuck.notes) is is_doubted
 
 
 THREW_AGAIN = frame(CONTEXT_IP, INNER + 0x320, INNER + 0x340)

@@ -48,6 +48,21 @@ def test_an_overwritten_return_address_is_a_doubt_although_no_word_makes_the_thr
     assert Triage(target).examine(stack_of()) == Examination(None, (doubt,))
 
 
+def test_so_is_one_that_the_walk_went_over_before_it_ended_for_another_reason():
+    """The caller that was taken in its place is a guess, of which a register is not known."""
+    target, _ = sleeping(Walk(FRAMES, End.UNKNOWN_REGISTER, "rbp", overwritten(SLOT)))
+    doubt = f"the walk of the blocked stack has a gap: {overwritten(SLOT)}"
+    assert Triage(target).examine(stack_of()) == Examination(None, (doubt,))
+
+
+def test_a_walk_over_a_gap_to_a_base_with_an_odd_word_is_not_sound():
+    """Wine starts threads of WoW64 as if 0xc had called. Further in, a return address was overwritten."""
+    frames = *FRAMES, frame(IN_SLEEP, BASE - 0x80, BASE - 0x40)
+    ending = End.LOST_RETURN_ADDRESS, overwritten(frames[-1].return_slot)
+    assert Triage(sleeping(Walk(frames, *ending))[0]).examine(stack_of()).doubts == ()
+    assert Triage(sleeping(Walk(frames, *ending, overwritten(SLOT)))[0]).examine(stack_of()).doubts
+
+
 @pytest.mark.parametrize(
     ("end", "detail"),
     [

@@ -11,8 +11,10 @@ from tests.support.context_records import x86_context
 CONTEXT_IP, CONTEXT_SP = 0x77E4BEE7, 0x045BAB64
 
 
-def put_record(stack: Stack, address: int, mark: Label, *, code: int = 0xE06D7363, parameters: int = 0) -> None:
-    stack.at(address).mark(mark).d32(code, 1, 0, CONTEXT_IP, parameters)
+def put_record(
+    stack: Stack, address: int, mark: Label, *, code: int = 0xE06D7363, flags: int = 1, parameters: int = 0
+) -> None:
+    stack.at(address).mark(mark).d32(code, flags, 0, CONTEXT_IP, parameters)
 
 
 def put_context(stack: Stack, address: int, mark: Label, **fields: int) -> None:

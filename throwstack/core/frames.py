@@ -118,11 +118,16 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A whole walk: the frames, innermost first, and why it ended. Of a deep recursion, frames are left out."""
+    """A whole walk: the frames, innermost first, and why it ended. Of a deep recursion, frames are left out.
+
+    `gap` says which return address on the way was lost, so that frames may be missing after it; "" if none was. A walk
+    over a gap may go on to the start of the thread, or end before it for another reason.
+    """
 
     frames: tuple[Frame, ...]
     end: End
     detail: str = ""
+    gap: str = ""
 
     @property
     def is_complete(self) -> bool:

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from throwstack.core.text import escape, in_quotes, with_marked_quotes
 from throwstack.exceptions.model import ExceptionKind, ExceptionText, ManagedThrow, RaisedException
 from throwstack.exceptions.status import hresult, managed_exceptions
-from throwstack.managed.managed_exception import ManagedException
+
+if TYPE_CHECKING:
+    from throwstack.managed.managed_exception import ManagedException
 
 CLR = 0xE0434352
 CLR_OLD = 0xE0434F4D

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from throwstack.core.registers import Arch
 from throwstack.exceptions.model import ExceptionKind, ExceptionText, FaultAccess, RaisedException
-from throwstack.exceptions.native_aot import native_aot_failure
 from throwstack.exceptions.status import fast_fail_name, ntstatus
 
 ACCESS_VIOLATION = 0xC0000005
@@ -88,6 +87,8 @@ def stack_buffer_overrun(raised: RaisedException) -> ExceptionText:
         return ExceptionText(
             ExceptionKind.FAIL_FAST, "STACK_BUFFER_OVERRUN", details=("a function found its stack cookie overwritten",)
         )
+    from throwstack.exceptions.native_aot import native_aot_failure  # noqa: PLC0415 imports what reads objects of .NET
+
     of_runtime = native_aot_failure(raised)
     if of_runtime is not None:
         return of_runtime

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from throwstack.core.exception_record import ExceptionRecord
 from throwstack.core.frames import Frame, StackBounds, Trust, Walk
@@ -28,10 +29,12 @@ from throwstack.dispatch.raisers import is_raiser
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.exceptions.clr import CLR, CLR_OLD, FAIL_FAST
 from throwstack.exceptions.model import ManagedThrow
-from throwstack.managed.managed_exception import ManagedException
 from throwstack.managed.process_code import DYNAMIC, ManagedCode
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import SymbolKind, Symbols
+
+if TYPE_CHECKING:
+    from throwstack.managed.managed_exception import ManagedException
 
 _BY_HRESULT = (
     "that this object was thrown follows from the thread and the HRESULT alone: it has recorded no frame of this stack"

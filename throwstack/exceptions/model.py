@@ -13,10 +13,10 @@ from throwstack.core.memory import Memory
 from throwstack.core.registers import Arch
 from throwstack.core.text import escape
 from throwstack.images.image import ImageMap
-from throwstack.managed.managed_exception import ManagedException
 
 if TYPE_CHECKING:
     from throwstack.managed.fail_fast_arguments import FailFastArguments
+    from throwstack.managed.managed_exception import ManagedException
 
 NULL_REGION = 0x10000
 """Addresses below this one are taken for a null pointer plus an offset.

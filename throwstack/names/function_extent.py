@@ -4,7 +4,7 @@
 Exports and public symbols say where some functions start, and never where they end. So the nearest symbol before an
 address may be that of another function: `DLL!Exported+0x9a0` is often in a function that is not exported. The image
 helps. On x64 its RUNTIME_FUNCTION table has start and end of every function but leaf functions. On x86 the filling
-bytes between functions show where one ended, and instructions that lead from the start to the address show that it has
+between functions shows where one ended, and instructions that lead from the start to the address show that it has
 not ended. If none of this decides it, the distance from the symbol does, and the name stays a guess.
 
 Example: on Windows 7 x64 the nearest export before a frame of RtlDispatchException is RtlUnwindEx. RtlDispatchException
@@ -14,6 +14,7 @@ has a RUNTIME_FUNCTION of its own, so the name is doubtful.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from enum import Enum
 
 import capstone
@@ -47,9 +48,14 @@ _DECODERS = {
 }
 _ENDS = frozenset({"ret", "retf", "jmp", "ljmp", "int3", "hlt", "ud2", "iretd"})
 _FAST_FAIL = ("int", "0x29")
-_BETWEEN = re.compile(r"nop\b.*|int3 ?|lea (e\w\w), \[\1(\*1)?\]|mov edi, edi|xchg ax, ax|mov ebp, esp")
-"""Instructions that do nothing and fill the room between functions, and the one that sets up a frame pointer."""
+_JUMPS = frozenset({"jmp", "ljmp"})
+_FILLS = re.compile(r"nop\b.*|int3 ?|lea (e\w\w), \[\1(\*1)?\]|xchg ax, ax")
+"""Instructions that do nothing and fill the room between functions."""
+_BETWEEN = re.compile(rf"{_FILLS.pattern}|mov edi, edi|mov ebp, esp")
+"""These, one that leaves room for a hot patch, and the one that sets up a frame pointer."""
 _BEGINNINGS = frozenset({"push", "sub"})
+_BEGINS = re.compile(r"push [er](bp|bx|si|di)|sub [er]sp, .*|lea e\w\w, \[esp \+ \w+\]")
+"""Instructions that begin a function, also one that aligns its stack pointer, but seldom a block inside a function."""
 _ALIGNMENT = 16
 _LONGEST_SPAN = 0x800
 """A conditional jump further than this from a function's start leads to its cold part, over other functions."""
@@ -66,6 +72,10 @@ class Certainty(Enum):
     """Nothing speaks against it, and the function starts a little before the address. Many such names are wrong."""
     DOUBTFUL = "doubtful"
     """The address seems to be in another function, which has no symbol."""
+
+
+_BY_CODE = {True: Certainty.CERTAIN, False: Certainty.DOUBTFUL, None: None}
+"""What follows from the answers of `_runs_on`."""
 
 
 def certainty(image: Image, start: int, rva: int, *, is_sparse: bool, has_gaps: bool = False) -> Certainty:
@@ -109,7 +119,7 @@ def _by_image(image: Image, headers: Headers, start: int, rva: int, *, has_gaps:
         return None
     if _has_filling(image, start, rva):
         return Certainty.DOUBTFUL
-    return Certainty.CERTAIN if not has_gaps and _runs_on(image, Arch.X86, start, rva) else None
+    return None if has_gaps else _BY_CODE[_runs_on(image, Arch.X86, start, rva)]
 
 
 def _by_function_table(image: Image, start: int, rva: int, *, has_gaps: bool) -> Certainty | None:
@@ -124,7 +134,7 @@ def _by_function_table(image: Image, start: int, rva: int, *, has_gaps: bool) ->
     if rva >= end:  # a leaf function has no entry, so that only its code says where it ends
         if start < end:
             return Certainty.DOUBTFUL
-        return Certainty.CERTAIN if _runs_on(image, Arch.X64, start, rva) else Certainty.LIKELY
+        return _BY_CODE[_runs_on(image, Arch.X64, start, rva)] or Certainty.LIKELY
     return Certainty.LIKELY if start > begin else Certainty.DOUBTFUL  # a label inside a function, or another function
 
 
@@ -132,35 +142,62 @@ def _has_filling(image: Image, start: int, rva: int) -> bool:
     return _FILLING.search(image.memory.read_available(image.base + start, rva - start)) is not None
 
 
-def _runs_on(image: Image, arch: Arch, start: int, rva: int) -> bool:
+def _runs_on(image: Image, arch: Arch, start: int, rva: int) -> bool | None:
     """Say whether the code from RVA `start` on reaches the instruction at `rva` before its function can have ended.
 
-    A function ends at a return or a jump. It can also end after a call, because some functions never return: then
-    padding follows, or a prologue. None of this is an end where a conditional jump before it jumps over it. `rva` may
-    be inside the instruction, because a return address is looked up one byte earlier, in its call.
+    False if the function has ended before, and None if that is not known. A function ends at a return or a jump. It can
+    also end after a call, because some functions never return: then padding follows, or a prologue. None of this is an
+    end where a conditional jump before it jumps over it. `rva` may be inside the instruction, because a return address
+    is looked up one byte earlier, in its call.
 
     Measured on calls in libstdc++ of GCC 12 and in four DLLs of Wine 8, x86, with one name in eight kept: 637 addresses
     were reached, and the name was right for all of them. Of those not reached and near a name, one name in eight was.
+    Another measurement, in the same kind of DLLs: 4502 calls were after the end of the named function. Of these 4320
+    were in a function whose name had been left out, and 182 in one that, where looked at, has no name.
     """
     if rva == start:
         return True
     code = image.memory.read_available(image.base + start, rva - start + _MAX_INSTRUCTION)
     furthest = start
-    is_after_call = False
-    for address, size, mnemonic, operand in _DECODERS[arch].disasm_lite(code, start):
+    is_after_call = may_have_ended = has_cold_part = False
+    instructions = iter(_DECODERS[arch].disasm_lite(code, start))
+    for address, size, mnemonic, operand in instructions:
         operation = mnemonic.rpartition(" ")[2]  # `bnd jmp`, `repz ret`
         may_begin = address - start >= _PROLOGUE and _may_begin_function(operation, operand, address, is_after_call)
-        if furthest <= address and may_begin:
-            return False
+        may_have_ended |= furthest <= address and may_begin
         if address + size > rva:
-            return bool(address <= rva)
+            return True if address <= rva and not may_have_ended else None
         is_end = operation in _ENDS or (operation, operand) == _FAST_FAIL
         if is_end and furthest < address + size:
-            return False
+            may_go_on = operation in _JUMPS and _may_go_on(operand, start, address)
+            return False if not (may_go_on or has_cold_part) and _another_begins(instructions, rva) else None
         if operation[0] == "j" and not is_end and operand.startswith("0x"):
             target = int(operand, 16)
+            has_cold_part |= target - start >= _LONGEST_SPAN
             furthest = max(furthest, target if target - start < _LONGEST_SPAN else 0)
         is_after_call = operation == "call"
+    return None
+
+
+def _may_go_on(operand: str, start: int, address: int) -> bool:
+    """Say whether a function that begins at `start` may go on after its jump at `address`.
+
+    It may after a jump to a place a little further on, as into a loop at its end, and after one by a table.
+    """
+    return not operand.startswith("0x") or address < int(operand, 16) < start + _LONGEST_SPAN
+
+
+def _another_begins(instructions: Iterator[tuple[int, int, str, str]], rva: int) -> bool:
+    """Say whether instructions, those after the end of a function, fill the room up to the next function, before `rva`.
+
+    Example: GCC's `jmp` back to the head of a loop, `lea esi, [esi]` twice, and a function at the next multiple of 16.
+    """
+    is_filled = False
+    for address, _, mnemonic, operand in instructions:
+        if not _FILLS.fullmatch(f"{mnemonic} {operand}"):
+            begins = _BEGINS.fullmatch(f"{mnemonic} {operand}") is not None
+            return begins and is_filled and not address % _ALIGNMENT and address <= rva
+        is_filled = True
     return False
 
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from throwstack.core.text import escape
-from throwstack.managed.managed_exception import ManagedException, ManagedFrame
 from throwstack.managed.process_code import module_of, text_of
 from throwstack.names.symbols import Name, SymbolKind, Symbols
 from throwstack.report.crash_report import ExceptionReport, InnerException
 from throwstack.report.frame_report import WHOLE, FrameReport
 from throwstack.report.values import Hexadecimal, hexadecimal
+
+if TYPE_CHECKING:
+    from throwstack.managed.managed_exception import ManagedException, ManagedFrame
 
 RECORDED = "recorded"
 """The trust of a frame that the exception object has recorded."""

@@ -9,7 +9,7 @@ what is found has a note, or is only a doubt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from throwstack.core.exception_record import UNWINDING
@@ -32,6 +32,7 @@ from throwstack.stuck.walk_evidence import WalkEvidence
 from throwstack.unwind.after_call import is_after_call
 from throwstack.unwind.proven import first_guess
 from throwstack.unwind.target import Target, ThreadStack
+from throwstack.unwind.thread_start import says_overwritten
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class BeyondWalk:
         if len(chosen) < len(found):
             meter.refuse(meter.budgets.resumed)
         doubt = self._may_be_in_filter(walk, proven.ending) or doubt or self._ends_in_dispatch(walk, proven)
-        doubt = doubt or self._not_proven(walk, proven) or self._may_be_blocked(stack, proven, high)
+        doubt = doubt or self._not_proven(stack, walk, proven) or self._may_be_blocked(stack, proven, high)
         return Beyond(None, doubt)
 
     def missed(self, stack: ThreadStack, walk: Walk, proven: Proven, stuck: StuckThread, high: int) -> str:
@@ -169,7 +170,22 @@ class BeyondWalk:
             if others:
                 code = others[0].record.code
                 return f"{self._leads(proven.ending, word)}, where exception {code:#010x} was dispatched"
-        return self._ends_in_dispatch(walk, proven)
+        return self._ends_in_dispatch(walk, proven) or self._jumped_over(stack, proven, known, low, high)
+
+    def _jumped_over(
+        self, stack: ThreadStack, proven: Proven, known: Collection[tuple[int, int]], low: int, high: int
+    ) -> str:
+        """Return a doubt if the CONTEXT of an exception that is not `known` is on the stack between `low` and `high`.
+
+        Example: the return address into KiUserExceptionDispatcher was overwritten, and the function that it has called
+        has no name. Nothing else shows that there is a dispatch.
+        """
+        for found in scan_contexts(self._target, replace(stack.bounds, base=high), low):
+            if found.key in known or found.record.flags & UNWINDING or is_debugger_signal(found.record.code):
+                continue
+            if self._is_active(stack, low, found):
+                return f"{proven.ending}; exception {found.record.code:#010x} is at {found.record.location:#x}"
+        return ""
 
     def _leads(self, ending: str, word: StackWord) -> str:
         why = ending or "there is no walk of the blocked stack"
@@ -248,7 +264,7 @@ class BeyondWalk:
         found: Iterator[SavedException] = from_registrations(self._target, stack.bounds, chain or ())
         return any(known.key == exception.key for known in found)
 
-    def _not_proven(self, walk: Walk | None, proven: Proven) -> str:
+    def _not_proven(self, stack: ThreadStack, walk: Walk | None, proven: Proven) -> str:
         """Return a doubt if the walk of a suspect broke off, whatever words there are beyond; "" if it did not.
 
         The word that would lead on may be lost itself. Example: the return address of ntdll's dispatcher into
@@ -260,14 +276,13 @@ class BeyondWalk:
         """
         if walk is None or proven.is_whole:
             return ""
-        if walk.end is End.NO_RETURN_ADDRESS:
+        if walk.end is End.NO_RETURN_ADDRESS and not says_overwritten(walk.gap):
             ips = [frame.ip for frame in walk.frames]
             is_waiting = len(ips) == 1 and self._target.symbols.name(ips[0]).module.lower() == DISPATCHERS_MODULE
             return proven.ending if is_waiting else ""
-        is_x86 = self._target.arch.facts.has_exception_list
-        return (
-            "" if is_x86 and walk.is_complete and first_guess(self._target, walk.frames) is not None else proven.ending
-        )
+        has_guessed = self._target.arch.facts.has_exception_list and first_guess(self._target, walk.frames) is not None
+        is_at_base = walk.is_complete or ends_at_base(walk, stack)
+        return "" if has_guessed and is_at_base else proven.ending
 
     def _may_be_blocked(self, stack: ThreadStack, proven: Proven, high: int) -> str:
         """Return a doubt if the walk from a word between `proven.reached` and `high` goes through a blocking function.

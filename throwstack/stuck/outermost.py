@@ -20,7 +20,7 @@ def ends_at_base(walk: Walk, stack: ThreadStack) -> bool:
     A library or an emulator may begin a stack so. Example: Wine starts threads of WoW64 as if 0xc had called. If the
     word was a return address before, it was the last one: those of the start routines outside it would still be there.
     """
-    if not walk.frames or walk.end is not End.LOST_RETURN_ADDRESS:
+    if not walk.frames or walk.gap or walk.end is not End.LOST_RETURN_ADDRESS:
         return False
     last = walk.frames[-1]
     is_last = last.return_slot is not None and walk.detail == overwritten(last.return_slot, last.return_address or 0)

@@ -105,6 +105,8 @@ def overwritten_return(target: Target, stack: ThreadStack, sound: SoundStacks) -
         sound.keep(target, stack, walk)
     elif walk.end is End.LOST_RETURN_ADDRESS and says_overwritten(walk.detail):
         return f"the walk of the blocked stack ended early: {walk.end.in_words(walk.detail)}"
+    elif says_overwritten(walk.gap):
+        return f"the walk of the blocked stack has a gap: {walk.gap}"
     return ""
 
 

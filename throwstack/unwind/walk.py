@@ -91,13 +91,13 @@ def walk(stepper: Stepper[StepT], first: StepT, stack: StackBounds, limit: int) 
         if isinstance(outcome, Stop):
             add(frame(at, outcome.return_address, outcome.return_slot))
             if gap and outcome.end is End.THREAD_START:
-                return Walk(kept.frames(), End.LOST_RETURN_ADDRESS, gap)
-            return Walk(kept.frames(), outcome.end, outcome.detail)
+                return Walk(kept.frames(), End.LOST_RETURN_ADDRESS, gap, gap)
+            return Walk(kept.frames(), outcome.end, outcome.detail, gap)
         gap = gap or outcome.gap
         registers = outcome.registers
         add(frame(at, registers.ip, outcome.slot))
         if outcome.is_interrupted and is_on(stack, at.registers) and not is_on(stack, registers):
             detail = f"interrupted at {registers.ip:#x} on another stack, at {registers.sp:#x}"
-            return Walk(kept.frames(), End.STACK_BOUND, detail)
+            return Walk(kept.frames(), End.STACK_BOUND, detail, gap)
         at = outcome
-    return Walk(kept.frames(), End.FRAME_LIMIT, str(limit))
+    return Walk(kept.frames(), End.FRAME_LIMIT, str(limit), gap)
