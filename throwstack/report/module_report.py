@@ -10,7 +10,7 @@ from enum import Enum
 from throwstack.report.values import Hexadecimal
 
 
-class ModuleSymbols(Enum):
+class NamesFrom(Enum):
     """Where the names of a module's functions come from. The value is how a report says it."""
 
     PRIVATE_PDB = "private PDB"
@@ -46,7 +46,7 @@ class ModuleReport:
     name: str
     base: Hexadecimal
     size: int
-    symbols: ModuleSymbols
+    symbols: NamesFrom
     path: str = ""
     version: str = ""
     timestamp: Hexadecimal | None = None
