@@ -33,6 +33,7 @@ from throwstack.volatility.machine_report import machine_report
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.open_machine import examination, isf_of, open_machine
 from throwstack.volatility.opening.open_image import BadSymbols, CannotOpen, symbol_directories
+from throwstack.volatility.process_reports import ProcessReports
 from throwstack.volatility.survey import Selection, Survey
 from throwstack.volatility.thread_stacks import thread_stack
 from throwstack.volatility.thread_survey import ThreadSurvey
@@ -119,12 +120,15 @@ class Dump:
         """
         survey = self._survey(_selection(pids, tids, wow64, handled=handled))
         crashes: list[CrashReport] = []
-        needed = FilesNeeded()
+        needed, reports = FilesNeeded(), ProcessReports(self._machine, survey)
         with _callers_errors(), self._examination():
             machine = machine_report(self._machine, self._file.identity.header)
             for finding in survey.findings():
-                crashes.append(crash_of(self._machine, finding, _DETAIL))
+                crashes.append(reports.crash(finding))
                 needed.add(stacks_of(finding))
+            processes = reports.processes()
+            if not crashes:
+                reports.look_for_deadlocks()
         for loss in self._machine.page_losses:
             survey.record.warn(WarningCode.PAGES, loss)
         return DumpReport(
@@ -136,6 +140,8 @@ class Dump:
             warnings=survey.record.warnings,
             unexamined=survey.record.unexamined,
             symbols_wanted=tuple(_wanted(file) for file in needed.files()),
+            processes=processes,
+            deadlocks=reports.deadlocks,
         )
 
     def processes(self) -> Iterator[ProcessSummary]:

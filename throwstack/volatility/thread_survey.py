@@ -116,6 +116,14 @@ class ThreadSurvey:
                     yield self._report(owner, thread)
         self._survey.say_missing(seen)
 
+    def report(self, process: Process, thread: Thread) -> ThreadReport:
+        """Return the report on a thread of `process`, selected or not."""
+        owner = self._owners.get(process.pid)
+        if owner is None or owner.process is not process:
+            owner = Owner(process.address, process.pid, process.name, process, process.threads)
+            self._keep(process.pid, owner)
+        return self._report(owner, thread)
+
     def _owner(self, item: interfaces.objects.ObjectInterface, process: Process | None) -> Owner | None:
         if process is not None:
             return Owner(process.address, process.pid, process.name, process, process.threads)
