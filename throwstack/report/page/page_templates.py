@@ -23,7 +23,6 @@ from functools import cache
 from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-import throwstack
 from throwstack.core.text import escape
 from throwstack.report.frame_report import WHOLE
 from throwstack.report.page import page_values
@@ -55,7 +54,6 @@ def render(
         styles=[Markup(text) for text in given_styles],  # noqa: S704 ours, from the package
         scripts=[Markup(text) for text in given_scripts],  # noqa: S704
         policy=_policy(given_styles, given_scripts),
-        version=throwstack.__version__,
     )
 
 

@@ -54,8 +54,11 @@ class ProcessPart:
         return sum(len(group.tids) for group in self.process.other_threads)
 
 
-def page_of(report: DumpReport) -> str:
-    """Return the report as a page of HTML. It is one file that fetches nothing and can be attached to a ticket."""
+def page_of(report: DumpReport, *, version: str = "") -> str:
+    """Return the report as a page of HTML. It is one file that fetches nothing and can be attached to a ticket.
+
+    `version` is that of throwstack, which the page says if it is given.
+    """
     architecture = report.machine.architecture
     shown = report.crashes[:MOST_CRASHES]
     parts = [_process(f"p{index}", process, report) for index, process in enumerate(report.processes[:MOST_CRASHES], 1)]
@@ -66,6 +69,7 @@ def page_of(report: DumpReport) -> str:
     ]
     values = {
         "report": report,
+        "version": version,
         "crashes": crashes,
         "processes": parts,
         "by_pid": by_pid,

@@ -25,7 +25,7 @@ _MOST_VALUES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class FrameRow:
+class ShownFrame:
     """A frame in a table. `index` is its place in the stack; `values` are its parameters on one line.
 
     `tag` says what is special about it: that the exception was thrown there, that the signature names it.
@@ -55,7 +55,7 @@ class FrameRow:
 class FrameChunk:
     """Frames that follow each other in one table, folded or not."""
 
-    rows: tuple[FrameRow, ...]
+    rows: tuple[ShownFrame, ...]
     is_folded: bool = False
 
 
@@ -99,7 +99,7 @@ class StackTable:
         if self.ending:
             yield f"   {self.ending}"
 
-    def _line(self, row: FrameRow) -> str:
+    def _line(self, row: ShownFrame) -> str:
         frame = row.frame
         words = [number(frame.number), address(frame.sp, self.digits)]
         if self.has_returns:
@@ -140,19 +140,19 @@ def stack_table(
     )
 
 
-def _row(index: int, frame: FrameReport, tags: Sequence[tuple[FrameReport | None, str]]) -> FrameRow:
+def _row(index: int, frame: FrameReport, tags: Sequence[tuple[FrameReport | None, str]]) -> ShownFrame:
     shown = ", ".join(_value(variable) for variable in frame.parameters[:_MOST_VALUES])
     if len(frame.parameters) > _MOST_VALUES:
         shown += ", …"
     tag = next((tag for tagged, tag in tags if tagged is frame), "")
-    return FrameRow(index, frame, shown, frame.trust == GUESSED, frame.symbols.endswith("?"), tag)
+    return ShownFrame(index, frame, shown, frame.trust == GUESSED, frame.symbols.endswith("?"), tag)
 
 
 def _value(variable: Variable) -> str:
     return f"{variable.name} = {variable.text or '?'}"
 
 
-def _chunks(rows: tuple[FrameRow, ...]) -> Iterator[FrameChunk]:
+def _chunks(rows: tuple[ShownFrame, ...]) -> Iterator[FrameChunk]:
     if len(rows) <= _WHOLE:
         yield FrameChunk(rows)
         return
