@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from throwstack.report.crash_report import CrashReport, ExceptionReport
 from throwstack.report.frame_report import WalkReport
 from throwstack.report.process_report import ProcessReport
-from throwstack.report.stack_parts import ThreadFigures
-from throwstack.report.text.exception_lines import logical_lines, record_lines
+from throwstack.report.stack_parts import StartRoutine, ThreadFigures
+from throwstack.report.text.exception_lines import context_lines, logical_lines, record_lines
 from throwstack.report.text.lines import WIDTH, Line, Tone, below, labelled
 from throwstack.report.text.process_lines import process_lines
 from throwstack.report.text.register_lines import register_lines
@@ -45,8 +45,8 @@ def crash_lines(crash: CrashReport, process: ProcessReport | None) -> Iterator[L
         yield labelled("Doubt", doubt, Tone.DOUBT)
     for note in (*crash.notes, *crash.process.problems):
         yield labelled("Note", note)
-    if crash.exception is not None and crash.throwing is not None:
-        yield from _throw(crash, crash.exception, crash.throwing)
+    if crash.exception is not None:
+        yield from _throw(crash, crash.exception)
     for exception in crash.exceptions[1:]:
         yield from _further(crash, exception)
     yield from wait_lines(crash)
@@ -68,13 +68,6 @@ def _summary(crash: CrashReport) -> Iterator[Line]:
         yield below(f'shows the box "{crash.box_text}"')
     if crash.signature is not None:
         yield labelled("Signature", str(crash.signature))
-    if exception is not None:
-        yield from record_lines(exception, is_64bit=is_64bit_code(crash))
-        if exception.context_address is not None:
-            agreed = f", {count(len(exception.routes), 'route')} led to it: {exception.found_by}"
-            yield labelled("Context", address(exception.context_address, is_64bit=is_64bit_code(crash)) + agreed)
-        elif exception.routes:
-            yield labelled("Context", f"in no CONTEXT record; found by {exception.found_by}")
 
 
 def _with_source(crash: CrashReport) -> str:
@@ -108,11 +101,8 @@ def _program_function(crash: CrashReport) -> str:
 def _stuck(crash: CrashReport) -> str:
     parts = []
     if crash.blocked_since is not None:
-        ago = (
-            ""
-            if crash.wait is None or crash.wait.seconds is None
-            else f" ({duration(crash.wait.seconds)} before the dump)"
-        )
+        waited = None if crash.wait is None else crash.wait.seconds
+        ago = "" if waited is None else f" ({duration(waited)} before the dump)"
         parts.append(f"since {time_text(crash.blocked_since, digits=3)}{ago}")
     if crash.blockers:
         parts.append(f"in {crash.blocked_in}")
@@ -123,7 +113,8 @@ def _thread(crash: CrashReport) -> Iterator[Line]:
     figures = crash.thread
     if figures is None:
         return
-    starts = [f"started at {start.name}" for start in (figures.win32_start or figures.start,) if start is not None]
+    routines = (("started by", figures.start), ("with", figures.win32_start))
+    starts = [" ".join(f"{word} {_routine(routine)}" for word, routine in routines if routine is not None)]
     yield labelled("Thread", ", ".join([*starts, *_counts(figures)]) or figures.state)
     pointers = (("ETHREAD", crash.ethread), ("TEB", figures.teb), ("Win32Thread", figures.win32_thread))
     known = [f"{name} {address(value, is_64bit=is_wide(value))}" for name, value in pointers if value is not None]
@@ -137,6 +128,11 @@ def _thread(crash: CrashReport) -> Iterator[Line]:
     kernel = [f"{word} {address(value, is_64bit=is_wide(value))}" for word, value in values if value is not None]
     if kernel:
         yield below(f"kernel stack {' '.join(kernel)}", Tone.FAINT)
+
+
+def _routine(start: StartRoutine) -> str:
+    place = address(start.address, is_64bit=is_wide(start.address))
+    return f"{start.name} ({place})" if start.is_named else place
 
 
 def _counts(figures: ThreadFigures) -> Iterator[str]:
@@ -153,19 +149,26 @@ def _counts(figures: ThreadFigures) -> Iterator[str]:
             yield word
 
 
-def _throw(crash: CrashReport, exception: ExceptionReport, walk: WalkReport) -> Iterator[Line]:
-    is_64bit = is_64bit_code(crash)
+def _throw(crash: CrashReport, exception: ExceptionReport) -> Iterator[Line]:
+    walk, is_64bit = crash.throwing, is_64bit_code(crash)
+    if walk is not None:
+        yield from _stack("  The stack that threw", walk, is_64bit=is_64bit)
+    yield from logical_lines(exception.logical_stack)
     yield Line()
-    yield Line("  The stack that threw", Tone.HEADING)
+    yield Line("  Exception record, and registers at the throw", Tone.HEADING)
+    yield from record_lines(exception, is_64bit=is_64bit)
+    yield from context_lines(exception, is_64bit=is_64bit)
+    if walk is not None and walk.frames and walk.frames[0].registers:
+        yield from register_lines(walk.frames[0])
+
+
+def _stack(title: str, walk: WalkReport, *, is_64bit: bool) -> Iterator[Line]:
+    yield Line()
+    yield Line(title, Tone.HEADING)
     yield from stack_lines(walk.frames, is_64bit=is_64bit)
     yield provenance(walk.frames)
     if not walk.is_complete:
         yield Line(f"  The stack ends early: {walk.end.in_words(walk.detail)}", Tone.DOUBT)
-    yield from logical_lines(exception.logical_stack)
-    if walk.frames and walk.frames[0].registers:
-        yield Line()
-        yield Line("  Registers at the throw", Tone.HEADING)
-        yield from register_lines(walk.frames[0])
 
 
 def _further(crash: CrashReport, exception: ExceptionReport) -> Iterator[Line]:
@@ -176,13 +179,9 @@ def _further(crash: CrashReport, exception: ExceptionReport) -> Iterator[Line]:
     if exception.thrown_at:
         yield labelled("Where", exception.thrown_at)
     yield from record_lines(exception, is_64bit=is_64bit)
-    if exception.context_address is not None:
-        yield labelled("Context", f"{address(exception.context_address, is_64bit=is_64bit)}, by {exception.found_by}")
+    yield from context_lines(exception, is_64bit=is_64bit)
     if exception.stack is not None:
-        yield from stack_lines(exception.stack.frames, is_64bit=is_64bit)
-        yield provenance(exception.stack.frames)
-        if not exception.stack.is_complete:
-            yield Line(f"  The stack ends early: {exception.stack.end.in_words(exception.stack.detail)}", Tone.DOUBT)
+        yield from _stack("  The stack that threw it", exception.stack, is_64bit=is_64bit)
     yield from logical_lines(exception.logical_stack)
 
 

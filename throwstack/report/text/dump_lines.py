@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
-from throwstack.report.dump_report import Deadlock, DumpReport, MachineReport, ReportWarning, WantedFile
+from throwstack.report.dump_report import Deadlock, DumpReport, MachineReport, ReportWarning
+from throwstack.report.module_report import NamesFrom
 from throwstack.report.text.lines import Line, Tone
 from throwstack.report.text.spelling import count, duration, time
 
@@ -85,7 +87,7 @@ def deadlock_lines(deadlocks: tuple[Deadlock, ...]) -> Iterator[Line]:
         if deadlock.waiting:
             yield Line(f"  and {count(deadlock.waiting, 'more thread')} wait behind them", Tone.FAINT)
         yield Line()
-    yield Line("  vol -f MEMORY.DMP windows.stackwalk --pid PID shows their stacks.", Tone.FAINT)
+    yield Line("  Their stacks: vol -f MEMORY.DMP windows.stackwalk --pid PID", Tone.FAINT)
 
 
 def warning_lines(report: DumpReport) -> Iterator[Line]:
@@ -101,6 +103,15 @@ def warning_lines(report: DumpReport) -> Iterator[Line]:
         yield Line(f"  and {count(len(hidden) - _MAX_WARNINGS, 'further reason')} (--json has all)", Tone.DOUBT)
 
 
+def _named(report: DumpReport) -> str:
+    """Return `9 modules named: 7 by private PDB, 2 by exports`, and whether a file would improve the stacks."""
+    modules = {(process.pid, module.base): module for process in report.processes for module in process.modules}
+    kinds = Counter(module.symbols for module in modules.values())
+    parts = [f"{kinds[kind]} by {kind.value}" for kind in NamesFrom if kinds[kind]]
+    end = "" if report.symbols_wanted else ". Nothing would improve these stacks"
+    return f"{count(len(modules), 'module')} named: {', '.join(parts)}{end}."
+
+
 def _unexamined(report: DumpReport) -> Iterator[str]:
     for process in report.unexamined:
         who = process.name or "a process"
@@ -114,8 +125,12 @@ def _warning(warning: ReportWarning) -> str:
     return f"{who}: {warning.text}" if who else warning.text
 
 
-def symbol_lines(wanted: tuple[WantedFile, ...]) -> Iterator[Line]:
-    """Yield the files that would improve the report, and how to bring them; nothing if nothing would."""
+def symbol_lines(report: DumpReport) -> Iterator[Line]:
+    """Yield what named the modules, the files that would improve the report, and how to bring them."""
+    wanted = report.symbols_wanted
+    if report.processes:
+        yield Line()
+        yield Line(f"Symbols: {_named(report)}", Tone.HEADING)
     if not wanted:
         return
     yield Line()

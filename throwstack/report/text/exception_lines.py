@@ -34,6 +34,15 @@ def record_lines(exception: ExceptionReport, *, is_64bit: bool) -> Iterator[Line
     yield from inner_lines(exception.inner, is_64bit=is_64bit)
 
 
+def context_lines(exception: ExceptionReport, *, is_64bit: bool) -> Iterator[Line]:
+    """Yield where the CONTEXT is that the registers are from, and how it was found."""
+    if exception.context_address is not None:
+        agreed = f"found by {count(len(exception.routes), 'route')}: {exception.found_by}"
+        yield labelled("Context", f"{bare_address(exception.context_address, is_64bit=is_64bit)}: {agreed}")
+    elif exception.routes:
+        yield labelled("Context", f"the registers are in no CONTEXT record; found by {exception.found_by}")
+
+
 def _place(at: int | None, *, is_64bit: bool) -> str:
     return "" if at is None else f"{bare_address(at, is_64bit=is_64bit)}: "
 

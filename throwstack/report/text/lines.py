@@ -70,15 +70,23 @@ def rendered(line: Line, style: TextStyle) -> Iterator[str]:
 
 
 def _folded(text: str, indent: int) -> Iterator[str]:
-    """Yield `text` in pieces that fit, broken at spaces where there are some; all but the first begin with `indent`."""
+    """Yield `text` in pieces that fit, all but the first begin with `indent`."""
     start = ""
     while cell_len(start + text) > WIDTH:
         piece = chop_cells(text, WIDTH - len(start))[0]
-        at = piece.rfind(" ", len(piece) // 2)
-        end = len(piece) if at < 0 or not piece[:at].strip() else at
+        end = _break(piece)
         yield (start + text[:end]).rstrip()
         text, start = text[end:].lstrip(), " " * indent
     yield start + text if text else ""
+
+
+def _break(piece: str) -> int:
+    r"""Return where to break a line that begins with `piece`: at a space in its second half, or after `\` or `,`."""
+    half = len(piece) // 2
+    space = piece.rfind(" ", half)
+    if space >= 0 and piece[:space].strip():
+        return space
+    return max(piece.rfind(mark, half) for mark in "\\/,;<") + 1 or len(piece)
 
 
 def _painted(tone: Tone, text: str) -> str:

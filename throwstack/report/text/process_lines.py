@@ -18,28 +18,18 @@ _MAX_GROUPS = 8
 """How many groups of threads are named when their stacks are not shown."""
 _MAX_TIDS = 8
 _SHOWN_CALLS = 4
+_COLUMN = 32
+"""The widest column for names of modules."""
 
 
 def process_lines(process: ProcessReport) -> Iterator[Line]:
     """Yield who the process is, under the label `Process`."""
     yield labelled("Process", process.command_line or process.image_path or process.name)
-    if process.image_path and process.image_path not in process.command_line:
+    if process.image_path.rpartition("\\")[2].lower() not in process.command_line.lower():
         yield below(f"image {process.image_path}")
-    if process.services:
-        yield below(f"service {', '.join(process.services)}")
-    parts = []
-    if process.started is not None:
-        parts.append(f"started {time(process.started)}")
-    if process.session is not None:
-        parts.append(f"session {process.session}")
-    user = process.user or process.user_sid
-    if user:
-        parts.append(f"user {user}")
-    if process.parent_pid:
-        name = process.parent_name or "a process that has ended"
-        parts.append(f"parent {name} ({both_bases(process.parent_pid)})")
-    if parts:
-        yield below(", ".join(parts))
+    facts = list(_facts(process))
+    if facts:
+        yield below(", ".join(facts))
     figures = [f"{name} {_kernel(value)}" for name, value in _figures(process)]
     if process.handles:
         figures.append(count(process.handles, "handle"))
@@ -47,6 +37,20 @@ def process_lines(process: ProcessReport) -> Iterator[Line]:
         yield below(", ".join(figures), Tone.FAINT)
     for note in process.notes:
         yield below(note, Tone.DOUBT)
+
+
+def _facts(process: ProcessReport) -> Iterator[str]:
+    if process.services:
+        yield f"service {', '.join(process.services)}"
+    if process.started is not None:
+        yield f"started {time(process.started)}"
+    if process.session is not None:
+        yield f"session {process.session}"
+    user = process.user or process.user_sid
+    if user:
+        yield f"user {user}"
+    if process.parent_pid:
+        yield f"parent {process.parent_name or 'ended'} ({both_bases(process.parent_pid)})"
 
 
 def _figures(process: ProcessReport) -> Iterator[tuple[str, int]]:
@@ -60,27 +64,33 @@ def _kernel(value: int) -> str:
 
 
 def module_lines(modules: Sequence[ModuleReport]) -> Iterator[Line]:
-    """Yield the modules of the stacks, with version, time, path and PDB."""
+    """Yield the modules of the stacks: base, name, version and path; PDB, what names the functions, time, checksum."""
     if not modules:
         return
     yield Line()
     yield Line("  Modules on these stacks", Tone.HEADING)
-    name_width = max(len(module.name) for module in modules[:64])
+    names = max(len(module.name) for module in modules)
+    versions = max(len(module.version) for module in modules)
+    is_64bit = any(is_wide(module.base) for module in modules)
     for module in modules:
-        is_64bit = any(is_wide(one.base) for one in modules)
         start = address(module.base, is_64bit=is_64bit)
-        stamp = "" if module.timestamp is None else f"timestamp {module.timestamp:08x}"
-        built = "" if module.built is None else f"({time(module.built)})"
-        checksum = "" if module.checksum is None else f"checksum {module.checksum:08x}"
-        version = f"version {module.version}" if module.version else ""
-        facts = "  ".join(filter(None, (version, f"{stamp} {built}".strip(), checksum)))
-        yield Line(f"  {start} {module.name:<{name_width}}  {module.path}", Tone.PLAIN, 11, 2 + len(start))
-        yield Line(f"{'':11}{facts}", Tone.FAINT, 13)
-        pdb = module.pdb
-        identity = (
-            "no PDB named" if pdb is None else " ".join((pdb.name, pdb.guid, "" if pdb.age is None else f"{pdb.age:x}"))
-        )
-        yield Line(f"{'':11}{identity.strip()}, names from {module.symbols.value}", Tone.FAINT, 13)
+        version = f"  {module.version:<{min(versions, _COLUMN)}}" if versions else ""
+        text = f"  {start} {module.name:<{min(names, _COLUMN)}}{version}  {module.path}"
+        yield Line(text, Tone.PLAIN, len(start) + 5, len(start) + 2)
+        yield Line(f"{'':{len(start) + 3}}{_identity(module)}", Tone.FAINT, len(start) + 5)
+
+
+def _identity(module: ModuleReport) -> str:
+    pdb = module.pdb
+    age = "" if pdb is None or pdb.age is None else f" {pdb.age:x}"
+    named = "names from" if pdb is None else f"{pdb.name} {pdb.guid}{age}"
+    parts = [f"{named} ({module.symbols.value})"]
+    if module.timestamp is not None:
+        built = "" if module.built is None else f" ({module.built:%Y-%m-%d})"
+        parts.append(f"timestamp {module.timestamp:08x}{built}")
+    if module.checksum:
+        parts.append(f"checksum {module.checksum:08x}")
+    return ", ".join(parts)
 
 
 def other_thread_lines(process: ProcessReport, style: TextStyle) -> Iterator[Line]:

@@ -28,9 +28,8 @@ def register_lines(frame: FrameReport) -> Iterator[Line]:
     registers = frame.registers
     is_64bit = "rip" in registers
     for names in _X64 if is_64bit else _X86:
-        known = [
-            f"{name}={registers[name.strip()]:0{16 if is_64bit else 8}x}" for name in names if name.strip() in registers
-        ]
+        values = ((name, registers.get(name.strip())) for name in names)
+        known = [f"{name}={value:0{16 if is_64bit else 8}x}" for name, value in values if value is not None]
         last = not is_64bit and names is _X86[-1] and "efl" in registers
         if known:
             yield Line("  " + " ".join([*known, _flags(registers)] if last else known))

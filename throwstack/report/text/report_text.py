@@ -42,7 +42,7 @@ def _lines(report: DumpReport, style: TextStyle) -> Iterator[Line]:
         yield from further_commands(crash, report.file.name)
     yield from deadlock_lines(report.deadlocks)
     yield from warning_lines(report)
-    yield from symbol_lines(report.symbols_wanted)
+    yield from symbol_lines(report)
 
 
 def _of_process(process: ProcessReport | None, style: TextStyle) -> Iterator[Line]:

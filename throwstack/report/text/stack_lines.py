@@ -42,8 +42,12 @@ def provenance(frames: Sequence[FrameReport]) -> Line:
         if frame.trust not in {INLINE, LEFT_OUT}:
             found.setdefault(frame.trust, []).append(frame.number)
     parts = (f"{_ranges(numbers)} {trust}" for trust, numbers in found.items())
-    guess = " (a frame found by scan is a guess)" if Trust.SCAN.value in found else ""
+    guess = ". A ? marks a guess: of the frame, or of its name" if any(map(_is_guess, frames)) else ""
     return Line(f"{_MARGIN}Found by: {'; '.join(parts)}{guess}", Tone.FAINT, 12)
+
+
+def _is_guess(frame: FrameReport) -> bool:
+    return frame.trust == Trust.SCAN.value or frame.symbols.endswith("?")
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -58,7 +62,7 @@ def _frame_lines(frame: FrameReport, *, is_64bit: bool, values: bool) -> Iterato
     if frame.trust == LEFT_OUT:
         yield Line(f"{_MARGIN}.. {frame.name}", Tone.FAINT, _NOTE)
         return
-    guess = "?" if frame.trust == Trust.SCAN.value or frame.symbols.endswith("?") else ""
+    guess = "?" if _is_guess(frame) else ""
     text = f"{_MARGIN}{_figures(frame, is_64bit=is_64bit)} {guess}{frame.name}"
     source = escape(f"[{frame.source}]", WHOLE) if frame.source else ""
     tone = Tone.DOUBT if guess else Tone.PLAIN

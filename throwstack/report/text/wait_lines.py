@@ -58,7 +58,7 @@ def _wait(wait: ThreadWait) -> Iterator[Line]:
 
 
 def _shared(crash: CrashReport, blocked: Sequence[FrameReport]) -> int:
-    """Return how many of the outermost frames of the blocked stack are the whole stack that threw, 0 if they are not."""
+    """Return how many of the outermost blocked frames are the whole stack that threw, 0 if they are not that."""
     throwing = () if crash.throwing is None else crash.throwing.frames
     if not throwing or len(throwing) >= len(blocked):
         return 0
