@@ -22,10 +22,10 @@ NAME = "report"
 HELP = "say who crashed, on what, and where: for a person, as text, page or JSON"
 DESCRIPTION = """\
 Finds the threads that are stuck on an unhandled exception, and says what was thrown, where, and why each thread is not
-gone: text to read, to attach and to search. Exit status: 0 when there are stuck threads and nothing that may hide others;
-1 when there are none and nothing may hide one; 3 when something may hide a stuck thread, whether others were found or not
-(the text says what, at its end); 2 when the dump cannot be examined or a result not written; 64 for wrong usage, 130 when
-interrupted.
+gone: text to read, to attach and to search. Exit status: 0 when there are stuck threads and nothing may hide others; 1
+when there are none and nothing may hide one; 3 when something may hide a stuck thread, whether others were found or not
+(the text says what, at its end); 2 when the dump cannot be examined or a result not written; 64 for wrong usage, 130
+when interrupted.
 """
 _STDOUT = Path("-")
 
@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--json",
         metavar="FILE",
         type=Path,
-        help="write the report as JSON; - writes it to stdout, in place of the text",
+        help="write the report as JSON; - is stdout, in place of the text",
     )
     parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as one page for a browser")
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
@@ -68,12 +68,13 @@ def status_of(report: DumpReport) -> ExitStatus:
     What may hide a stuck thread has priority: only without it is a report whole. That a process or thread that was
     asked for is not there hides nothing.
     """
-    from throwstack.report.dump_report import WarningCode  # noqa: PLC0415 commands start quickly
+    from throwstack.report.crash_order import is_stuck  # noqa: PLC0415 commands start quickly
+    from throwstack.report.dump_report import WarningCode  # noqa: PLC0415
 
     hides = any(warning.code is not WarningCode.NOT_FOUND for warning in report.warnings)
     if hides or report.unexamined or report.file.is_complete is False:
         return ExitStatus.IN_PART
-    return ExitStatus.DONE if report.crashes else ExitStatus.NOTHING
+    return ExitStatus.DONE if any(map(is_stuck, report.crashes)) else ExitStatus.NOTHING
 
 
 def _files(options: argparse.Namespace) -> list[Path]:
@@ -104,7 +105,7 @@ def _written(report: DumpReport, options: argparse.Namespace) -> Iterable[str]:
     if options.json is not None and options.json != _STDOUT:
         result_files.write(options.json, f"{text}\n", force=options.force)
     if options.html is not None:
-        from throwstack.report.page.report_page import page_of  # noqa: PLC0415 # type: ignore[import-not-found,unused-ignore]
+        from throwstack.report.page.report_page import page_of  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
 
         result_files.write(options.html, page_of(report), force=options.force)
     if options.json == _STDOUT:

@@ -41,7 +41,8 @@ def write(path: Path, text: str, *, force: bool) -> None:
     disk if it is full. Without `force`, a file that has appeared meanwhile is left alone.
     """
     try:
-        handle, made = tempfile.mkstemp(prefix=".throwstack-", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=".throwstack-", dir=path.parent)
+        made = Path(name)
         try:
             with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 file.write(text)
@@ -49,15 +50,15 @@ def write(path: Path, text: str, *, force: bool) -> None:
             _rename(made, path, force=force)
         finally:
             with suppress(OSError):
-                os.unlink(made)
+                made.unlink()
     except OSError as error:
         message = f"{escape(str(path), _LONGEST)}: {error.strerror or error}"
         raise CannotWrite(message) from error
 
 
-def _rename(made: str, path: Path, *, force: bool) -> None:
+def _rename(made: Path, path: Path, *, force: bool) -> None:
     if force or os.name == "nt":  # there, rename fails if the target exists
-        (os.replace if force else os.rename)(made, path)
+        (made.replace if force else made.rename)(path)
         return
     try:
         os.link(made, path)
@@ -65,11 +66,11 @@ def _rename(made: str, path: Path, *, force: bool) -> None:
         raise
     except OSError:  # a file system without hard links
         check(path, force=False)
-        os.rename(made, path)
+        made.rename(path)
 
 
-def _allow_as_usual(made: str) -> None:
+def _allow_as_usual(made: Path) -> None:
     """Give a file the rights of a new file: mkstemp makes files that only their owner may read."""
     mask = os.umask(0)
     os.umask(mask)
-    os.chmod(made, 0o666 & ~mask)
+    made.chmod(0o666 & ~mask)

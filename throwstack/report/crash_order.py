@@ -20,6 +20,11 @@ _IN_DISPATCH = frozenset(
 _HANGS = frozenset({VerdictCode.HANGS_IN_SHUTDOWN, VerdictCode.ERROR_BOX, VerdictCode.UNKNOWN})
 
 
+def is_stuck(crash: CrashReport) -> bool:
+    """Say whether the thread is stuck; it is not if a handler has taken its exception."""
+    return crash.verdict.code is not VerdictCode.HANDLED
+
+
 def worst_first(crashes: Iterable[CrashReport]) -> list[CrashReport]:
     """Return `crashes`: unhandled exceptions first, then failures without one, handlers that do not return, hangs.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from throwstack.report.crash_order import is_stuck
 from throwstack.report.dump_report import Deadlock, DumpReport, MachineReport, ReportWarning
 from throwstack.report.module_report import NamesFrom
 from throwstack.report.text.lines import Line, Tone
@@ -66,7 +67,8 @@ def counts(report: DumpReport) -> str:
     """Return `4 processes and 10 threads examined: 1 stuck`."""
     examined = report.examined
     seen = f"{count(examined.processes, 'process', 'processes')} and {count(examined.threads, 'thread')} examined"
-    stuck = f"{len(report.crashes):,} stuck" if report.crashes else "none is stuck on an unhandled exception"
+    number = sum(map(is_stuck, report.crashes))
+    stuck = f"{number:,} stuck" if number else "none is stuck on an unhandled exception"
     hidden = len(report.warnings) + len(report.unexamined)
     doubt = f"; {count(hidden, 'reason')} why others may be hidden, at the end" if hidden else ""
     return f"{seen}: {stuck}{doubt}"

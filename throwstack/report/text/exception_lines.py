@@ -12,7 +12,7 @@ from throwstack.report.text.spelling import address, bare_address, count
 
 _MAX_INNER = 32
 _MAX_LOGICAL = 64
-_REPEATED = ("inner exception", "its inner exception", "code 0x")
+_REPEATED = ("inner exception", "its inner exception", "code 0x", "bases: ")
 """How details begin that repeat what these lines say in another way."""
 
 

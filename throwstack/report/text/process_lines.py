@@ -14,6 +14,11 @@ from throwstack.report.text.spelling import address, both_bases, count, is_wide,
 from throwstack.report.text.stack_lines import provenance, stack_lines
 from throwstack.report.thread_groups import ThreadGroup
 
+_KERNEL = "nt"
+_SYSTEM = frozenset({_KERNEL, "ntdll", "kernel32", "kernelbase", "win32k", "win32u", "wow64", "wow64cpu", "wow64win"})
+"""Modules through which every thread waits."""
+_SCHEDULING = ("Ki", "Ke")
+"""How functions of the kernel begin that take a processor from a thread."""
 _MAX_GROUPS = 8
 """How many groups of threads are named when their stacks are not shown."""
 _MAX_TIDS = 8
@@ -130,15 +135,13 @@ def _group(group: ThreadGroup, process: ProcessReport, style: TextStyle) -> Iter
 
 
 def _calls(group: ThreadGroup) -> str:
-    """Return the innermost functions that are no system's waits, if there are such: what the thread is about."""
-    user = [frame for frame in group.frames if frame.module.lower() not in _SYSTEM]
-    frames = user or list(group.frames)
+    """Return the innermost functions that tell what the thread is about: of the program, if there are any."""
+    program = [frame for frame in group.frames if frame.module.lower() not in _SYSTEM]
+    user = [frame for frame in group.frames if frame.module.lower() != _KERNEL]
+    kernel = [frame for frame in group.frames if not frame.function.startswith(_SCHEDULING)]
+    frames = program or user or kernel or list(group.frames)
     shown = " < ".join(frame.name for frame in frames[:_SHOWN_CALLS])
     return f"in {shown}" if shown else group.ending
-
-
-_SYSTEM = frozenset({"nt", "ntdll", "kernel32", "kernelbase", "win32k", "win32kbase", "win32kfull", "win32u", "wow64"})
-"""Modules through which every thread waits."""
 
 
 def _parts(group: ThreadGroup, process: ProcessReport) -> Iterator[tuple[bool, tuple[FrameReport, ...]]]:

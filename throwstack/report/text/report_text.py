@@ -36,10 +36,10 @@ def _lines(report: DumpReport, style: TextStyle) -> Iterator[Line]:
     for index, crash in enumerate(crashes):
         yield Line()
         yield from crash_lines(crash, processes.get(crash.pid))
-        if not any(other.pid == crash.pid for other in crashes[index + 1 :]):
-            yield from _of_process(processes.get(crash.pid), style)
         yield Line()
         yield from further_commands(crash, report.file.name)
+        if not any(other.pid == crash.pid for other in crashes[index + 1 :]):
+            yield from _of_process(processes.get(crash.pid), style)
     yield from deadlock_lines(report.deadlocks)
     yield from warning_lines(report)
     yield from symbol_lines(report)
