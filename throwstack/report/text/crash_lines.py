@@ -13,12 +13,23 @@ from throwstack.report.text.exception_lines import context_lines, logical_lines,
 from throwstack.report.text.lines import WIDTH, Line, Tone, below, labelled
 from throwstack.report.text.process_lines import process_lines
 from throwstack.report.text.register_lines import register_lines
-from throwstack.report.text.spelling import address, bare_address, both_bases, count, duration, is_64bit_code, is_wide
+from throwstack.report.text.spelling import (
+    address,
+    bare_address,
+    both_bases,
+    count,
+    duration,
+    is_64bit_code,
+    is_64bit_system,
+    is_wide,
+)
 from throwstack.report.text.spelling import time as time_text
 from throwstack.report.text.stack_lines import provenance, stack_lines
 from throwstack.report.text.wait_lines import wait_lines
 from throwstack.stuck.stuck_thread import ExceptionRole
 
+_SHOWN_BELOW = "throwing stack ends early"
+"""How a note begins that the last frame of the stack has as well."""
 _FURTHER = {
     ExceptionRole.CAUSE: "Another exception on this thread",
     ExceptionRole.END: "It was ended by another exception",
@@ -44,7 +55,8 @@ def crash_lines(crash: CrashReport, process: ProcessReport | None) -> Iterator[L
     for doubt in crash.doubts:
         yield labelled("Doubt", doubt, Tone.DOUBT)
     for note in (*crash.notes, *crash.process.problems):
-        yield labelled("Note", note)
+        if not note.startswith(_SHOWN_BELOW):
+            yield labelled("Note", note)
     if crash.exception is not None:
         yield from _throw(crash, crash.exception)
     for exception in crash.exceptions[1:]:
@@ -115,9 +127,10 @@ def _thread(crash: CrashReport) -> Iterator[Line]:
         return
     routines = (("started by", figures.start), ("with", figures.win32_start))
     starts = [" ".join(f"{word} {_routine(routine)}" for word, routine in routines if routine is not None)]
-    yield labelled("Thread", ", ".join([*starts, *_counts(figures)]) or figures.state)
+    yield labelled("Thread", ", ".join(filter(None, [*starts, *_counts(figures)])) or figures.state)
+    system = is_64bit_system(crash)
     pointers = (("ETHREAD", crash.ethread), ("TEB", figures.teb), ("Win32Thread", figures.win32_thread))
-    known = [f"{name} {address(value, is_64bit=is_wide(value))}" for name, value in pointers if value is not None]
+    known = [f"{name} {address(value, is_64bit=system)}" for name, value in pointers if value is not None]
     if crash.stack_bounds is not None:
         wide = is_64bit_code(crash)
         low, high = crash.stack_bounds.limit, crash.stack_bounds.base
@@ -125,7 +138,7 @@ def _thread(crash: CrashReport) -> Iterator[Line]:
     yield below(", ".join(known), Tone.FAINT)
     parts = (("Init", "init"), ("Current", "current"), ("Base", "base"), ("Limit", "limit"))
     values = ((word, getattr(figures, f"kernel_stack_{name}")) for word, name in parts)
-    kernel = [f"{word} {address(value, is_64bit=is_wide(value))}" for word, value in values if value is not None]
+    kernel = [f"{word} {address(value, is_64bit=system)}" for word, value in values if value is not None]
     if kernel:
         yield below(f"kernel stack {' '.join(kernel)}", Tone.FAINT)
 
@@ -167,7 +180,7 @@ def _stack(title: str, walk: WalkReport, *, is_64bit: bool) -> Iterator[Line]:
     yield Line(title, Tone.HEADING)
     yield from stack_lines(walk.frames, is_64bit=is_64bit)
     yield provenance(walk.frames)
-    if not walk.is_complete:
+    if not walk.is_complete and not (walk.frames and walk.frames[-1].note):
         yield Line(f"  The stack ends early: {walk.end.in_words(walk.detail)}", Tone.DOUBT)
 
 

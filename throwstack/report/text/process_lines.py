@@ -35,7 +35,7 @@ def process_lines(process: ProcessReport) -> Iterator[Line]:
     facts = list(_facts(process))
     if facts:
         yield below(", ".join(facts))
-    figures = [f"{name} {_kernel(value)}" for name, value in _figures(process)]
+    figures = list(_figures(process))
     if process.handles:
         figures.append(count(process.handles, "handle"))
     if figures:
@@ -58,14 +58,13 @@ def _facts(process: ProcessReport) -> Iterator[str]:
         yield f"parent {process.parent_name or 'ended'} ({both_bases(process.parent_pid)})"
 
 
-def _figures(process: ProcessReport) -> Iterator[tuple[str, int]]:
-    for name, value in (("EPROCESS", process.eprocess), ("PEB", process.peb), ("DirBase", process.directory_base)):
+def _figures(process: ProcessReport) -> Iterator[str]:
+    is_64bit = process.eprocess is not None and is_wide(process.eprocess)
+    for name, value in (("EPROCESS", process.eprocess), ("PEB", process.peb)):
         if value is not None:
-            yield name, value
-
-
-def _kernel(value: int) -> str:
-    return address(value, is_64bit=is_wide(value))
+            yield f"{name} {address(value, is_64bit=is_64bit)}"
+    if process.directory_base is not None:
+        yield f"DirBase {process.directory_base:08x}"
 
 
 def module_lines(modules: Sequence[ModuleReport]) -> Iterator[Line]:
@@ -88,7 +87,7 @@ def module_lines(modules: Sequence[ModuleReport]) -> Iterator[Line]:
 def _identity(module: ModuleReport) -> str:
     pdb = module.pdb
     age = "" if pdb is None or pdb.age is None else f" {pdb.age:x}"
-    named = "names from" if pdb is None else f"{pdb.name} {pdb.guid}{age}"
+    named = "no PDB" if pdb is None else f"{pdb.name} {pdb.guid}{age}"
     parts = [f"{named} ({module.symbols.value})"]
     if module.timestamp is not None:
         built = "" if module.built is None else f" ({module.built:%Y-%m-%d})"

@@ -27,6 +27,11 @@ def is_64bit_code(crash: CrashReport) -> bool:
     return crash.arch == "x64"
 
 
+def is_64bit_system(crash: CrashReport) -> bool:
+    """Say whether Windows is 64-bit where a thread is stuck."""
+    return crash.arch != "x86"
+
+
 def is_wide(value: int) -> bool:
     """Say whether an address takes 16 digits: that of a kernel structure on 64-bit Windows."""
     return value >= _WIDE

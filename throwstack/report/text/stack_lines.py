@@ -14,6 +14,7 @@ from throwstack.core.frames import Trust
 from throwstack.core.text import escape
 from throwstack.report.frame_report import INLINE, LEFT_OUT, WHOLE, FrameReport, Variable
 from throwstack.report.text.lines import WIDTH, Line, Tone
+from throwstack.report.text.recursion import folded
 from throwstack.report.text.spelling import address
 
 _HEADS = {
@@ -25,14 +26,18 @@ _UNKNOWN_WORD = "????????"
 _NOTE = 9
 _MARGIN = "  "
 _MAX_VARIABLES = 24
-"""How many local variables of a function are shown; a report as JSON has all."""
+"""How many local variables of a function are shown. A report as JSON has all, and those of unknown value."""
 
 
 def stack_lines(frames: Sequence[FrameReport], *, is_64bit: bool, values: bool = True) -> Iterator[Line]:
     """Yield a heading and the lines of `frames`; with `values`, signatures and variables too."""
     yield Line(f"{_MARGIN}{_HEADS[is_64bit]}", Tone.LABEL)
-    for frame in frames:
-        yield from _frame_lines(frame, is_64bit=is_64bit, values=values)
+    for shown, counted in folded(frames):
+        for frame in shown:
+            yield from _frame_lines(frame, is_64bit=is_64bit, values=values)
+        if counted:
+            which = f"{counted[0].number:x} to {counted[-1].number:x}"
+            yield Line(f"{_MARGIN}.. {len(counted):,} more frames of the same functions, {which}", Tone.FAINT)
 
 
 def provenance(frames: Sequence[FrameReport]) -> Line:
@@ -97,7 +102,7 @@ def _variables(frame: FrameReport) -> Iterator[Line]:
         yield _note(text)
     else:
         left = list(frame.parameters)
-    shown = [*left, *frame.locals]
+    shown = [*left, *(variable for variable in frame.locals if variable.text)]
     if shown:
         more = f", and {len(shown) - _MAX_VARIABLES} more" if len(shown) > _MAX_VARIABLES else ""
         yield _note(", ".join(map(_variable, shown[:_MAX_VARIABLES])) + more)
