@@ -10,6 +10,8 @@ from __future__ import annotations
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.images.image import Image
 
+_RESOURCES = 2
+"""The index of the resources' data directory."""
 _VERSION = 16
 _IS_DIRECTORY = 1 << 31
 _MAX_TYPES = 256
@@ -21,13 +23,20 @@ _SIGNATURE = 0xFEEF04BD
 
 def file_version(image: Image) -> str:
     """Return the file version of `image`, four numbers; "" if the image has none or the dump does not hold it."""
-    headers = image.headers
-    if headers is None or not headers.resource_directory[1]:
+    if image.headers is None:
         return ""
     try:
-        return _read(image.memory, image.base, headers.resource_directory[0])
+        resources = _resources(image.memory, image.base, image.headers.arch.pointer_size)
+        return _read(image.memory, image.base, resources) if resources else ""
     except MemoryUnreadable:
         return ""
+
+
+def _resources(memory: Memory, base: int, pointer_size: int) -> int:
+    """Return the RVA of the resources in the third data directory, 0 if the image has none."""
+    optional = base + memory.u32(base + 0x3C) + 24
+    count, first = (108, 112) if pointer_size == 8 else (92, 96)
+    return memory.u32(optional + first + 8 * _RESOURCES) if memory.u32(optional + count) > _RESOURCES else 0
 
 
 def _read(memory: Memory, base: int, resources: int) -> str:

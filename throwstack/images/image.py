@@ -31,7 +31,7 @@ _MAX_EXPORTS = 1 << 20
 _MAX_DEBUG_ENTRIES = 32
 _EXECUTE, _WRITE = 0x20000000, 0x80000000
 _MACHINES = {0x14C: Arch.X86, 0x8664: Arch.X64}
-_EXPORT, _RESOURCE, _EXCEPTION, _DEBUG = 0, 2, 3, 6
+_EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6
 _CODEVIEW = 2
 _EXPORT_NAME, _MAX_OWN_NAME = 12, 260
 """Offset of Name in IMAGE_EXPORT_DIRECTORY, and the most bytes of the name that are read."""
@@ -87,7 +87,6 @@ class Headers:
     debug_directory: tuple[int, int]
     entry_point: int = 0
     """The RVA of the entry point, 0 if the image has none."""
-    resource_directory: tuple[int, int] = (0, 0)
 
     def section_at(self, rva: int) -> Section | None:
         """Return the section that holds `rva`, or None."""
@@ -340,7 +339,6 @@ def parse_headers(page: bytes) -> Headers | None:
             _directory(pe, _EXCEPTION),
             _directory(pe, _DEBUG),
             optional.AddressOfEntryPoint,
-            _directory(pe, _RESOURCE),
         )
     except (pefile.PEFormatError, AttributeError, ValueError, IndexError):
         return None
