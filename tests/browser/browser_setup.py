@@ -19,7 +19,7 @@ def missing() -> list[str]:
 
 
 def install_packages() -> None:
-    """Install the Debian packages if a program is missing. Raises SystemExit, with one line, if that is not possible."""
+    """Install the Debian packages if a program is missing. Raises SystemExit, with one line, if it cannot be."""
     if not missing():
         return
     needs = f"missing: {', '.join(missing())}"

@@ -29,7 +29,7 @@ def is_selenium_installed() -> bool:
 class Browser:
     """A chromium without a window."""
 
-    def __enter__(self) -> Browser:
+    def __enter__(self) -> Browser:  # noqa: PYI034 typing.Self came with Python 3.11
         from selenium import webdriver  # noqa: PLC0415 not there where these tests are skipped
 
         options = webdriver.ChromeOptions()
@@ -101,7 +101,9 @@ class OpenedPage:
         from selenium.webdriver.common.keys import Keys  # noqa: PLC0415 see above
         from selenium.webdriver.support.wait import WebDriverWait  # noqa: PLC0415
 
-        WebDriverWait(self.driver, 10).until(lambda _: self.find("#said").get_property("textContent").endswith("copied"))
+        WebDriverWait(self.driver, 10).until(
+            lambda _: self.find("#said").get_property("textContent").endswith("copied")
+        )
         self.look()
         self.driver.get("data:text/html,<textarea autofocus></textarea>")
         area = self.find("textarea")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -162,7 +163,7 @@ def test_headings_have_an_order_and_references_lead_somewhere(open_page, referen
         levels = page.run(page_checks.HEADINGS)
         assert levels[0] == 1
         assert levels.count(1) == 1
-        assert all(later <= earlier + 1 for earlier, later in zip(levels, levels[1:], strict=False))
+        assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
         assert page.run(page_checks.LOST_REFERENCES) == []
 
 
@@ -197,7 +198,10 @@ def test_names_do_nothing_but_show(open_page, attack: str):
     assert page.run("return document.querySelectorAll('img, base, form, iframe, object, link').length") == 0
     assert page.run("return document.scripts.length + document.querySelectorAll('style').length") == 2
     scripts = "return [...document.querySelectorAll('*')].flatMap((each) => [...each.attributes])"
-    assert page.run(f"{scripts}.filter((each) => /^(on|style)/.test(each.name) || /^\\s*javascript/i.test(each.value))") == []
+    assert (
+        page.run(f"{scripts}.filter((each) => /^(on|style)/.test(each.name) || /^\\s*javascript/i.test(each.value))")
+        == []
+    )
     shown = page.run("return document.body.innerText")
     assert not set(shown) & set("\u202e\u2066\u200b\x1b\x00\ud800\r")
 

@@ -125,11 +125,22 @@ def hostile(text: str) -> DumpReport:
     inner = InnerException(type=text, message=text, logical_stack=walk.frames)
     exception = replace(
         crash().exceptions[0],
-        **{"title": text, "type": text, "message": text, "bases": (text,), "details": (text,), "inner": (inner,)},
+        title=text,
+        type=text,
+        message=text,
+        bases=(text,),
+        details=(text,),
+        inner=(inner,),
     )
     stuck = crash(
-        **{"exceptions": (exception,), "throwing": walk, "blocked": walk, "thrown_at": text, "box_text": text},
-        **{"signature": Signature(text, text), "doubts": (text,), "notes": (text,)},
+        exceptions=(exception,),
+        throwing=walk,
+        blocked=walk,
+        thrown_at=text,
+        box_text=text,
+        signature=Signature(text, text),
+        doubts=(text,),
+        notes=(text,),
         blockers=(BlockerReport(text, text),),
     )
     stuck = replace(stuck, process=ProcessSummary(2564, text, (text,)))

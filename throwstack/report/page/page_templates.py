@@ -26,11 +26,21 @@ from markupsafe import Markup
 from throwstack.core.text import escape
 from throwstack.report.frame_report import WHOLE
 from throwstack.report.page import page_values
+from throwstack.report.text import spelling
 
 STYLE = "page.css"
 SCRIPT = "page.js"
 _LOADER = PackageLoader("throwstack.report.page", "templates")
-_FILTERS = ("address", "number", "identifier", "size", "moment", "duration", "word", "counted")
+_FILTERS = {
+    "place": page_values.place,
+    "number": page_values.number,
+    "size": page_values.size,
+    "moment": page_values.moment,
+    "word": page_values.word,
+    "counted": spelling.count,
+    "duration": spelling.duration,
+    "identifier": spelling.both_bases,
+}
 
 
 def render(
@@ -75,8 +85,7 @@ def _environment(loader: BaseLoader | None) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=False,
     )
-    for name in _FILTERS:
-        environment.filters[name] = getattr(page_values, name)
+    environment.filters.update(_FILTERS)
     return environment
 
 

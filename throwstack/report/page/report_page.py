@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from throwstack.core.sides import Side
+from throwstack.report.crash_order import is_stuck, worst_first
 from throwstack.report.crash_report import CrashReport
 from throwstack.report.dump_report import DumpReport
 from throwstack.report.frame_report import FrameReport
 from throwstack.report.page.crash_section import crash_section
 from throwstack.report.page.page_templates import render
-from throwstack.report.page.page_values import digits_of
 from throwstack.report.page.stack_table import StackTable, stack_table
 from throwstack.report.page.trust_words import explained
 from throwstack.report.process_report import ProcessReport
+from throwstack.report.text.spelling import is_wide
 from throwstack.report.thread_groups import ThreadGroup
 
 MOST_CRASHES = 100
@@ -40,13 +40,16 @@ class GroupPart:
 
 @dataclass(frozen=True, slots=True)
 class ProcessPart:
-    """A process on a page, with its other threads. `digits` are those of its addresses, `kernel_digits` of others."""
+    """A process on a page, with its other threads."""
 
     key: str
     process: ProcessReport
-    digits: int
-    kernel_digits: int
     groups: tuple[GroupPart, ...]
+
+    @property
+    def has_wide_modules(self) -> bool:
+        """Say whether an address of a module takes 16 digits."""
+        return any(is_wide(module.base) for module in self.process.modules)
 
     @property
     def thread_count(self) -> int:
@@ -59,17 +62,18 @@ def page_of(report: DumpReport, *, version: str = "") -> str:
 
     `version` is that of throwstack, which the page says if it is given.
     """
-    architecture = report.machine.architecture
-    shown = report.crashes[:MOST_CRASHES]
-    parts = [_process(f"p{index}", process, report) for index, process in enumerate(report.processes[:MOST_CRASHES], 1)]
+    ordered = worst_first(report.crashes)
+    shown = ordered[:MOST_CRASHES]
+    parts = [_process(f"p{index}", process) for index, process in enumerate(report.processes[:MOST_CRASHES], 1)]
     by_pid = {part.process.pid: part for part in parts}
     crashes = [
-        crash_section(f"c{index}", crash, architecture, is_open=index <= _OPEN_CRASHES)
-        for index, crash in enumerate(shown, 1)
+        crash_section(f"c{index}", crash, is_open=index <= _OPEN_CRASHES) for index, crash in enumerate(shown, 1)
     ]
     values = {
         "report": report,
         "version": version,
+        "ordered": ordered,
+        "stuck_count": sum(map(is_stuck, ordered)),
         "crashes": crashes,
         "processes": parts,
         "by_pid": by_pid,
@@ -78,17 +82,18 @@ def page_of(report: DumpReport, *, version: str = "") -> str:
     return render("report.html", values)
 
 
-def _process(key: str, process: ProcessReport, report: DumpReport) -> ProcessPart:
-    architecture = report.machine.architecture
-    kernel_digits = digits_of(Side.KERNEL, architecture)
-    digits = 8 if process.is_wow64 else kernel_digits
+def _process(key: str, process: ProcessReport) -> ProcessPart:
     groups = tuple(
-        GroupPart(
-            group, stack_table(f"{key}-g{index}", "Stack", group.frames, digits=kernel_digits, ending=group.ending)
-        )
+        GroupPart(group, _group_stack(f"{key}-g{index}", group))
         for index, group in enumerate(process.other_threads[:_MOST_GROUPS], 1)
     )
-    return ProcessPart(key, process, digits, kernel_digits, groups)
+    return ProcessPart(key, process, groups)
+
+
+def _group_stack(key: str, group: ThreadGroup) -> StackTable | None:
+    """Return the stack of a group, whose frames are of the kernel and of the user's code: the wider ones decide."""
+    is_64bit = any(is_wide(frame.ip) or is_wide(frame.sp) for frame in group.frames)
+    return stack_table(key, "Stack", group.frames, is_64bit=is_64bit, ending=group.ending)
 
 
 def _frames(crashes: Sequence[CrashReport]) -> Iterator[FrameReport]:

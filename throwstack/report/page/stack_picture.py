@@ -5,7 +5,7 @@ The lowest address is at the top, so that the innermost frame is first, as in a 
 on which the thread waits, the right one the walk that threw. Both are on one stack: the frames of the dispatch, with
 the CONTEXT, have lower addresses than those that threw. A frame that both walks have is labelled on the right only.
 
-Nothing in the picture is a size of its own: frames of less than a pixel are drawn together, so that a recursion of
+Nothing in the picture is a size of its own: frames of less than two pixels are drawn together, so that a recursion of
 10,000 frames is no larger than another stack.
 """
 
@@ -19,9 +19,10 @@ from throwstack.core.sides import Side
 from throwstack.report.crash_report import CrashReport
 from throwstack.report.frame_report import WalkReport
 from throwstack.report.page.address_scale import AddressScale, ScaleBreak
-from throwstack.report.page.page_values import address, counted, digits_of, number, size
+from throwstack.report.page.page_values import number, place, size
 from throwstack.report.page.picture_labels import LINE, chosen, placed
 from throwstack.report.page.stack_extents import FrameExtent, extents_of
+from throwstack.report.text.spelling import count, is_64bit_code
 
 WAITS = "waits"
 THREW = "threw"
@@ -32,13 +33,15 @@ _LEADER = 34
 _TOP = 26
 _LEAST_HEIGHT = 380
 _AIR = 1.2
+_LEAST_SEEN = 2
 _LEAST_LABELLED = 1024
 """Frames of this size and more have it in their label."""
 _MOST_LETTERS = 62
 _MOST_MARKS = 8
 _FARTHEST = 1 << 30
 """Bounds of a stack that is larger than this are not believed."""
-_RECORD_SIZES = {4: 0x50, 8: 0x98}
+_RECORD_SIZES = {False: 0x50, True: 0x98}
+"""The size of an EXCEPTION_RECORD of 32 and of 64 bits (winnt.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +142,11 @@ def picture_of(crash: CrashReport) -> StackPicture | None:
         return None
     low = min(lane.extents[0].low for lane in walked)
     high = max(lane.extents[-1].high for lane in walked)
-    digits = digits_of(crash.side, crash.arch)
+    is_64bit = is_64bit_code(crash)
     bounds, notes = _bounds(crash, low, high)
     first = low
     low, high = bounds or (low, high)
-    marks, elsewhere = _marks(crash, low, high, digits)
+    marks, elsewhere = _marks(crash, low, high, is_64bit=is_64bit)
     named = {lane.lane.name: _named(lane, walked) for lane in walked}
     lines = max(len(named.get(THREW, ())) + len(marks), len(named.get(WAITS, ())))
     height = max(_LEAST_HEIGHT, lines * LINE * _AIR)
@@ -154,7 +157,7 @@ def picture_of(crash: CrashReport) -> StackPicture | None:
     blocks = [block for lane in walked for block in _blocks(lane, scale)]
     blocks += [_block_of_mark(mark, right, scale) for mark in marks]
     labels = [label for lane in walked for label in _labels(lane, named[lane.lane.name], marks, scale, height)]
-    notes += [f"{counted(skipped, 'frame')} not drawn: on another stack, or in no order."] * bool(skipped)
+    notes += [f"{count(skipped, 'frame')} not drawn: on another stack, or in no order."] * bool(skipped)
     return StackPicture(
         WIDTH,
         height + _TOP + LINE,
@@ -164,7 +167,7 @@ def picture_of(crash: CrashReport) -> StackPicture | None:
         tuple(blocks),
         tuple(labels),
         scale.breaks,
-        tuple(_bound_labels(low, high, walked, height, digits, is_bound=bounds is not None)),
+        tuple(_bound_labels(low, high, walked, height, is_64bit=is_64bit, is_bound=bounds is not None)),
         (*notes, *elsewhere),
     )
 
@@ -194,20 +197,20 @@ def _bounds(crash: CrashReport, low: int, high: int) -> tuple[tuple[int, int] | 
     return None, [f"The stack's bounds in the TEB, {extent.limit} to {extent.base}, are not those of these frames."]
 
 
-def _marks(crash: CrashReport, low: int, high: int, digits: int) -> tuple[list[_Mark], list[str]]:
+def _marks(crash: CrashReport, low: int, high: int, *, is_64bit: bool) -> tuple[list[_Mark], list[str]]:
     """Return what is marked besides frames, lowest first, and what is said of what is not on this stack."""
-    sizes = (_RECORD_SIZES[digits // 2], (Arch.X86 if crash.side is Side.X86 else Arch.X64).facts.context_size)
+    sizes = (_RECORD_SIZES[is_64bit], (Arch.X64 if is_64bit else Arch.X86).facts.context_size)
     marks: list[_Mark] = []
     elsewhere: list[str] = []
     for index, exception in enumerate(crash.exceptions[:_MOST_MARKS]):
         of = f" of exception {index + 1}" if len(crash.exceptions) > 1 else ""
         places = ((exception.record_address, "record"), (exception.context_address, "CONTEXT"))
-        for (place, what), bytes_ in zip(places, sizes, strict=True):
-            if place is None:
+        for (at, what), bytes_ in zip(places, sizes, strict=True):
+            if at is None:
                 continue
-            text = f"{what} {address(place, digits)}{of}"
-            if low <= place < high:
-                marks.append(_Mark(int(place), min(place + bytes_, high), text, what.lower()))
+            text = f"{what} {place(at, is_64bit)}{of}"
+            if low <= at < high:
+                marks.append(_Mark(int(at), min(at + bytes_, high), text, what.lower()))
             else:
                 elsewhere.append(f"The {text} is not on this part of the stack.")
     return sorted(marks, key=lambda mark: mark.low), elsewhere
@@ -226,14 +229,14 @@ def _named(lane: _Walked, walked: Sequence[_Walked]) -> list[int]:
 
 
 def _blocks(lane: _Walked, scale: AddressScale) -> Iterator[PictureBlock]:
-    """Yield the frames of a lane; those that are less than a pixel high are drawn together with the next ones."""
+    """Yield the frames of a lane; those that are too low to be seen are drawn together with the next ones."""
     pending: list[FrameExtent] = []
     for extent in lane.extents:
         if pending and _kind(pending[0]) != _kind(extent):
             yield _block(lane.lane, pending, scale)
             pending = []
         pending.append(extent)
-        if scale.y(extent.high) - scale.y(pending[0].low) >= 1:
+        if scale.y(extent.high) - scale.y(pending[0].low) >= _LEAST_SEEN:
             yield _block(lane.lane, pending, scale)
             pending = []
     if pending:
@@ -296,9 +299,9 @@ def _shortened(text: str) -> str:
 
 
 def _bound_labels(
-    low: int, high: int, walked: Sequence[_Walked], height: float, digits: int, *, is_bound: bool
+    low: int, high: int, walked: Sequence[_Walked], height: float, *, is_64bit: bool, is_bound: bool
 ) -> Iterator[PictureLabel]:
     names = ("StackLimit", "StackBase") if is_bound else ("", "")
     x = walked[0].lane.x - 4
-    for name, place, y in zip(names, (low, high), (_TOP - 5.0, _TOP + height + 11.0), strict=True):
-        yield PictureLabel(x, y, f"{name} {address(place, digits)}".strip(), "", "bound", True, "", "")
+    for name, at, y in zip(names, (low, high), (_TOP - 5.0, _TOP + height + 11.0), strict=True):
+        yield PictureLabel(x, y, f"{name} {place(at, is_64bit)}".strip(), "", "bound", True, "", "")

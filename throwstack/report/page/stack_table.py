@@ -1,27 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stack as a table of a page, and as text that can be copied: as WinDbg's `kb` prints it on x86, `k` on x64.
+"""A stack as a table of a page, and as text that can be copied: as the text of a report has it.
 
-A long stack is in several tables: the first frames and the last ones are open, those between are folded, so that a
-browser lays out what is looked at.
+A stack may be in several tables. What is folded are frames that repeat others (a deep recursion), frames that are shown
+elsewhere, and of a long stack all but the first and the last frames. So a browser lays out what is looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from throwstack.report.frame_report import FrameReport, Variable
-from throwstack.report.page.page_values import address, number
+from throwstack.report.page.page_values import number
 from throwstack.report.page.stack_extents import GUESSED
+from throwstack.report.text.recursion import folded
+from throwstack.report.text.spelling import count
+from throwstack.report.text.stack_lines import stack_lines
 
 MOST_FRAMES = 20_000
 """The most frames of a stack on a page."""
 _WHOLE = 300
-"""A stack of so many frames is in one table."""
+"""Of a stack with more frames than this, those in the middle are folded."""
 _FIRST = 120
 _LAST = 60
 _CHUNK = 400
 _MOST_VALUES = 12
+_REPEATED = "more frames of the same functions"
+_MIDDLE = "frames"
+
+Tags = Sequence[tuple[FrameReport | None, str]]
+"""Frames, by identity, and what is special about them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +43,17 @@ class ShownFrame:
     index: int
     frame: FrameReport
     values: str
-    is_guess: bool
-    is_name_doubtful: bool
     tag: str = ""
+
+    @property
+    def is_guess(self) -> bool:
+        """Say whether the frame was guessed."""
+        return self.frame.trust == GUESSED
+
+    @property
+    def is_name_doubtful(self) -> bool:
+        """Say whether the name is only that of the nearest symbol."""
+        return self.frame.symbols.endswith("?")
 
     @property
     def kind(self) -> str:
@@ -53,29 +70,30 @@ class ShownFrame:
 
 @dataclass(frozen=True, slots=True)
 class FrameChunk:
-    """Frames that follow each other in one table, folded or not."""
+    """Frames that follow each other in one table. If they are folded, `label` says what they are."""
 
     rows: tuple[ShownFrame, ...]
-    is_folded: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StackTable:
     """A stack on a page. `key` is unique on the page, and the beginning of the ids of its rows.
 
-    `digits` are those of an address. `has_args` says that the words after the return address are shown, `has_returns`
-    that return addresses are. `ending` says why the stack ends early, `cut` how many frames are not on the page.
+    `is_64bit` says how wide addresses are. `has_args` says that the words after the return address are shown,
+    `has_returns` that return addresses are. `ending` says why the stack ends early, `cut` how many frames are not on
+    the page. `text` is the same stack for copying.
     """
 
     key: str
     caption: str
-    digits: int
+    is_64bit: bool
     has_args: bool
     has_returns: bool
     chunks: tuple[FrameChunk, ...]
+    text: tuple[str, ...]
     ending: str = ""
     cut: int = 0
-    guesses: int = 0
 
     @property
     def frame_count(self) -> int:
@@ -83,32 +101,14 @@ class StackTable:
         return sum(len(chunk.rows) for chunk in self.chunks)
 
     @property
+    def guesses(self) -> int:
+        """Return how many frames were guessed."""
+        return sum(row.is_guess for chunk in self.chunks for row in chunk.rows)
+
+    @property
     def frame_heading(self) -> str:
         """Return WinDbg's name of the column of stack pointers."""
-        return "ChildEBP" if self.digits == 8 else "Child-SP"
-
-    def lines(self) -> Iterator[str]:
-        """Yield the stack as WinDbg prints it, with its heading."""
-        width = self.digits
-        words = [" #", self.frame_heading.ljust(width)]
-        words += ["RetAddr".ljust(width)] * self.has_returns + ["Args to Child".ljust(26)] * self.has_args
-        yield " ".join([*words, "Call Site"])
-        for chunk in self.chunks:
-            for row in chunk.rows:
-                yield self._line(row)
-        if self.ending:
-            yield f"   {self.ending}"
-
-    def _line(self, row: ShownFrame) -> str:
-        frame = row.frame
-        words = [number(frame.number), address(frame.sp, self.digits)]
-        if self.has_returns:
-            words.append(address(frame.return_address, self.digits).ljust(self.digits))
-        if self.has_args:
-            words.append(" ".join(address(word, 8) for word in frame.args).ljust(26))
-        source = f" [{frame.source}]" if frame.source else ""
-        mark = " (guessed)" if row.is_guess else ""
-        return " ".join([*words, f"{frame.name}{source}{mark}"]).rstrip()
+        return "Child-SP" if self.is_64bit else "ChildEBP"
 
 
 def stack_table(
@@ -116,48 +116,67 @@ def stack_table(
     caption: str,
     frames: Sequence[FrameReport],
     *,
-    digits: int,
+    is_64bit: bool,
     ending: str = "",
-    tags: Sequence[tuple[FrameReport | None, str]] = (),
+    tags: Tags = (),
+    elsewhere: int = 0,
 ) -> StackTable | None:
     """Return the table of the frames of a stack, innermost first, or None if there are none.
 
-    `tags` are frames, by identity, and what is special about them.
+    The `elsewhere` outermost frames are shown in another table, too, and are folded in this one.
     """
     if not frames:
         return None
-    rows = tuple(_row(index, frame, tags) for index, frame in enumerate(frames[:MOST_FRAMES]))
+    shown = frames[:MOST_FRAMES]
+    own = len(shown) - elsewhere if len(shown) == len(frames) else len(shown)
+    text = [line.text.removeprefix("  ") for line in stack_lines(shown[:own], is_64bit=is_64bit, values=not elsewhere)]
+    if own < len(shown):
+        text.append(f"From frame {number(shown[own].number)} on it is the stack that threw.")
     return StackTable(
         key,
         caption,
-        digits,
-        digits == 8 and any(frame.args for frame in frames[:MOST_FRAMES]),
-        any(frame.return_address is not None for frame in frames[:MOST_FRAMES]),
-        tuple(_chunks(rows)),
+        is_64bit,
+        not is_64bit and any(frame.args for frame in shown),
+        any(frame.return_address is not None for frame in shown),
+        tuple(_chunks([_row(index, frame, tags) for index, frame in enumerate(shown)], own)),
+        (*text, ending) if ending else tuple(text),
         ending,
-        max(len(frames) - MOST_FRAMES, 0),
-        sum(row.is_guess for row in rows),
+        len(frames) - len(shown),
     )
 
 
-def _row(index: int, frame: FrameReport, tags: Sequence[tuple[FrameReport | None, str]]) -> ShownFrame:
+def _row(index: int, frame: FrameReport, tags: Tags) -> ShownFrame:
     shown = ", ".join(_value(variable) for variable in frame.parameters[:_MOST_VALUES])
     if len(frame.parameters) > _MOST_VALUES:
         shown += ", …"
-    tag = next((tag for tagged, tag in tags if tagged is frame), "")
-    return ShownFrame(index, frame, shown, frame.trust == GUESSED, frame.symbols.endswith("?"), tag)
+    return ShownFrame(index, frame, shown, next((tag for tagged, tag in tags if tagged is frame), ""))
 
 
 def _value(variable: Variable) -> str:
     return f"{variable.name} = {variable.text or '?'}"
 
 
-def _chunks(rows: tuple[ShownFrame, ...]) -> Iterator[FrameChunk]:
-    if len(rows) <= _WHOLE:
-        yield FrameChunk(rows)
-        return
-    yield FrameChunk(rows[:_FIRST])
-    end = len(rows) - _LAST
-    for start in range(_FIRST, end, _CHUNK):
-        yield FrameChunk(rows[start : min(start + _CHUNK, end)], is_folded=True)
-    yield FrameChunk(rows[end:])
+def _chunks(rows: Sequence[ShownFrame], own: int) -> Iterator[FrameChunk]:
+    """Yield the tables of a stack, of whose frames the first `own` are shown in no other one."""
+    kinds = _kinds(rows[:own])
+    for kind, group in groupby(range(own), key=kinds.__getitem__):
+        part = [rows[index] for index in group]
+        step = _CHUNK if kind == _MIDDLE else len(part)
+        for start in range(0, len(part), step):
+            chunk = tuple(part[start : start + step])
+            span = f"{number(chunk[0].frame.number)} to {number(chunk[-1].frame.number)}"
+            yield FrameChunk(chunk, f"{len(chunk):,} {kind}, {span}" if kind else "")
+    if own < len(rows):
+        label = f"{count(len(rows) - own, 'frame')} from {number(rows[own].frame.number)} on: the stack that threw"
+        yield FrameChunk(tuple(rows[own:]), label)
+
+
+def _kinds(rows: Sequence[ShownFrame]) -> list[str]:
+    """Return of each frame whether it is folded, and as what: "" is not."""
+    kinds: list[str] = []
+    for shown, counted in folded([row.frame for row in rows]):
+        kinds += [""] * len(shown) + [_REPEATED] * len(counted)
+    if kinds.count("") > _WHOLE:
+        middle = range(_FIRST, len(kinds) - _LAST)
+        kinds = [kind or (_MIDDLE if index in middle else "") for index, kind in enumerate(kinds)]
+    return kinds
