@@ -122,8 +122,8 @@ def _as_json(report: DumpReport) -> object:
 def _text(report: DumpReport, options: argparse.Namespace) -> Iterable[str]:
     from rich.console import Console  # noqa: PLC0415 takes a tenth of a second to load
 
-    from throwstack.report.text.lines import TextStyle  # noqa: PLC0415
     from throwstack.report.text.report_text import lines_of  # noqa: PLC0415
+    from throwstack.report.text.text_lines import TextStyle  # noqa: PLC0415
 
     out = Console(file=sys.stdout)
     colours = out.is_terminal and out.color_system is not None and not out.no_color and not out.legacy_windows

@@ -41,6 +41,7 @@ class ProcessReport:
     eprocess: Hexadecimal | None = None
     peb: Hexadecimal | None = None
     directory_base: Hexadecimal | None = None
+    token: Hexadecimal | None = None
     handles: int | None = None
     modules: tuple[ModuleReport, ...] = ()
     other_threads: tuple[ThreadGroup, ...] = ()

@@ -118,7 +118,8 @@ class Dump:
 
         `handled` is as for `crashes`.
         """
-        survey = self._survey(_selection(pids, tids, wow64, handled=handled))
+        selection = _selection(pids, tids, wow64, handled=handled)
+        survey = self._survey(selection)
         crashes: list[CrashReport] = []
         needed, reports = FilesNeeded(), ProcessReports(self._machine, survey)
         with _callers_errors(), self._examination():
@@ -128,7 +129,7 @@ class Dump:
                 needed.add(stacks_of(finding))
             processes = reports.processes()
             if not crashes:
-                reports.look_for_deadlocks()
+                reports.look_for_deadlocks(self._survey(selection))
         for loss in self._machine.page_losses:
             survey.record.warn(WarningCode.PAGES, loss)
         return DumpReport(

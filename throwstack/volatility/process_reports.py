@@ -98,9 +98,9 @@ class ProcessReports:
         self._end_process()
         return tuple(self._reports.values())
 
-    def look_for_deadlocks(self) -> None:
-        """Look at all threads that the survey selects for deadlocks, also where no thread is stuck."""
-        for report in self._threads.reports():
+    def look_for_deadlocks(self, survey: Survey) -> None:
+        """Look for deadlocks among all threads that `survey` selects. It counts what it looks at once more."""
+        for report in ThreadSurvey(survey).reports():
             self._deadlocks.add(report)
 
     @property
@@ -149,6 +149,7 @@ class ProcessReports:
             services=(escape(service),) if service else (),
             peb=hexadecimal(peb or None),
             directory_base=hexadecimal(facts.directory_base),
+            token=hexadecimal(facts.token),
             handles=facts.handles,
         )
 

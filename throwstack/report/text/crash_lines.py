@@ -10,7 +10,6 @@ from throwstack.report.frame_report import WalkReport
 from throwstack.report.process_report import ProcessReport
 from throwstack.report.stack_parts import StartRoutine, ThreadFigures
 from throwstack.report.text.exception_lines import context_lines, logical_lines, record_lines
-from throwstack.report.text.lines import WIDTH, Line, Tone, below, labelled
 from throwstack.report.text.process_lines import process_lines
 from throwstack.report.text.register_lines import register_lines
 from throwstack.report.text.spelling import (
@@ -25,6 +24,7 @@ from throwstack.report.text.spelling import (
 )
 from throwstack.report.text.spelling import time as time_text
 from throwstack.report.text.stack_lines import provenance, stack_lines
+from throwstack.report.text.text_lines import WIDTH, Line, Tone, below, labelled
 from throwstack.report.text.wait_lines import wait_lines
 from throwstack.stuck.stuck_thread import ExceptionRole
 
@@ -126,8 +126,11 @@ def _thread(crash: CrashReport) -> Iterator[Line]:
     if figures is None:
         return
     routines = (("started by", figures.start), ("with", figures.win32_start))
-    starts = [" ".join(f"{word} {_routine(routine)}" for word, routine in routines if routine is not None)]
-    yield labelled("Thread", ", ".join(filter(None, [*starts, *_counts(figures)])) or figures.state)
+    starts = " ".join(f"{word} {_routine(routine)}" for word, routine in routines if routine is not None)
+    counts = ", ".join(_counts(figures))
+    yield labelled("Thread", starts or counts or figures.state)
+    if starts and counts:
+        yield below(counts)
     system = is_64bit_system(crash)
     pointers = (("ETHREAD", crash.ethread), ("TEB", figures.teb), ("Win32Thread", figures.win32_thread))
     known = [f"{name} {address(value, is_64bit=system)}" for name, value in pointers if value is not None]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from throwstack.report.crash_order import is_stuck
 from throwstack.report.dump_report import Deadlock, DumpReport, MachineReport, ReportWarning
 from throwstack.report.module_report import NamesFrom
-from throwstack.report.text.lines import Line, Tone
 from throwstack.report.text.spelling import count, duration, time
+from throwstack.report.text.text_lines import Line, Tone
 
 _MAX_WARNINGS = 20
 _MAX_WANTED = 40
@@ -25,6 +25,9 @@ def machine_lines(report: DumpReport) -> Iterator[Line]:
     yield Line(f"{name:<{column}}{_system(report.machine)}", Tone.HEADING, column, 0)
     margin = " " * column
     yield Line(f"{margin}{_file(report)}", Tone.PLAIN, column)
+    if report.file.missing_pages:
+        cut = f"CUT OFF: {count(report.file.missing_pages, 'page')} missing at its end (throwstack doctor {name})"
+        yield Line(f"{margin}{cut}", Tone.DOUBT, column)
     yield Line(f"{margin}{_when(report.machine)}", Tone.PLAIN, column)
     yield Line(f"{margin}{counts(report)}", Tone.PLAIN, column)
 
@@ -43,9 +46,7 @@ def _system(machine: MachineReport) -> str:
 
 def _file(report: DumpReport) -> str:
     file = report.file
-    size = f"{file.size / _MIB:,.1f} MiB"
-    cut = f", CUT OFF: {count(file.missing_pages, 'page')} are missing at its end" if file.missing_pages else ""
-    return f"{file.description}, {size}{cut}"
+    return f"{file.description}, {file.size / _MIB:,.1f} MiB"
 
 
 def _when(machine: MachineReport) -> str:

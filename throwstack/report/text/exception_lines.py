@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from throwstack.report.crash_report import ExceptionReport, InnerException
 from throwstack.report.frame_report import FrameReport
-from throwstack.report.text.lines import Line, Tone, below, labelled
 from throwstack.report.text.spelling import address, bare_address, count
+from throwstack.report.text.text_lines import Line, Tone, below, labelled
 
 _MAX_INNER = 32
 _MAX_LOGICAL = 64

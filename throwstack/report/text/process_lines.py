@@ -9,9 +9,9 @@ from itertools import groupby
 from throwstack.report.frame_report import FrameReport
 from throwstack.report.module_report import ModuleReport
 from throwstack.report.process_report import ProcessReport
-from throwstack.report.text.lines import Line, TextStyle, Tone, below, labelled
 from throwstack.report.text.spelling import address, both_bases, count, is_wide, time
 from throwstack.report.text.stack_lines import provenance, stack_lines
+from throwstack.report.text.text_lines import Line, TextStyle, Tone, below, labelled
 from throwstack.report.thread_groups import ThreadGroup
 
 _KERNEL = "nt"
@@ -36,8 +36,6 @@ def process_lines(process: ProcessReport) -> Iterator[Line]:
     if facts:
         yield below(", ".join(facts))
     figures = list(_figures(process))
-    if process.handles:
-        figures.append(count(process.handles, "handle"))
     if figures:
         yield below(", ".join(figures), Tone.FAINT)
     for note in process.notes:
@@ -60,11 +58,13 @@ def _facts(process: ProcessReport) -> Iterator[str]:
 
 def _figures(process: ProcessReport) -> Iterator[str]:
     is_64bit = process.eprocess is not None and is_wide(process.eprocess)
-    for name, value in (("EPROCESS", process.eprocess), ("PEB", process.peb)):
+    for name, value in (("EPROCESS", process.eprocess), ("PEB", process.peb), ("Token", process.token)):
         if value is not None:
             yield f"{name} {address(value, is_64bit=is_64bit)}"
     if process.directory_base is not None:
         yield f"DirBase {process.directory_base:08x}"
+    if process.handles:
+        yield count(process.handles, "handle")
 
 
 def module_lines(modules: Sequence[ModuleReport]) -> Iterator[Line]:

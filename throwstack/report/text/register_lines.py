@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from throwstack.report.frame_report import FrameReport
 from throwstack.report.register_text import format_flags
-from throwstack.report.text.lines import Line, Tone
+from throwstack.report.text.text_lines import Line, Tone
 
 _X86 = (("eax", "ebx", "ecx", "edx", "esi", "edi"), ("eip", "esp", "ebp"))
 _X64 = (

@@ -12,8 +12,8 @@ from throwstack.report.dump_report import DumpReport
 from throwstack.report.process_report import ProcessReport
 from throwstack.report.text.crash_lines import crash_lines, further_commands, headline
 from throwstack.report.text.dump_lines import deadlock_lines, machine_lines, symbol_lines, warning_lines
-from throwstack.report.text.lines import Line, TextStyle, Tone, rendered
 from throwstack.report.text.process_lines import module_lines, other_thread_lines
+from throwstack.report.text.text_lines import Line, TextStyle, Tone, rendered
 
 
 def lines_of(report: DumpReport, style: TextStyle | None = None) -> Iterator[str]:

@@ -13,9 +13,9 @@ from itertools import groupby
 from throwstack.core.frames import Trust
 from throwstack.core.text import escape
 from throwstack.report.frame_report import INLINE, LEFT_OUT, WHOLE, FrameReport, Variable
-from throwstack.report.text.lines import WIDTH, Line, Tone
 from throwstack.report.text.recursion import folded
 from throwstack.report.text.spelling import address
+from throwstack.report.text.text_lines import WIDTH, Line, Tone
 
 _HEADS = {
     False: " # ChildEBP RetAddr  Args to Child",

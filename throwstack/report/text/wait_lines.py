@@ -9,9 +9,9 @@ from dataclasses import replace
 from throwstack.report.crash_report import CrashReport
 from throwstack.report.frame_report import FrameReport
 from throwstack.report.stack_parts import ThreadWait
-from throwstack.report.text.lines import Line, Tone
 from throwstack.report.text.spelling import count, duration, is_64bit_code, is_wide
 from throwstack.report.text.stack_lines import provenance, stack_lines
+from throwstack.report.text.text_lines import Line, Tone
 
 
 def wait_lines(crash: CrashReport) -> Iterator[Line]:
@@ -49,12 +49,16 @@ def _wait(wait: ThreadWait) -> Iterator[Line]:
         words.append("Alertable" if wait.alertable else "Non-Alertable")
     since = ""
     if wait.ticks is not None and wait.seconds is not None:
-        since = f", for {count(wait.ticks, 'tick')} ({duration(wait.seconds)})"
+        since = f", for {count(wait.ticks, 'tick')} ({_exactly(wait.seconds)})"
     yield Line(f"  WAIT: {' '.join(filter(None, words))}{since}", Tone.PLAIN, 8)
     for item in wait.objects:
         yield Line(f"      {item}", Tone.PLAIN, 10)
     for text in filter(None, (wait.lock, wait.deadlock)):
         yield Line(f"      {text}", Tone.DOUBT, 10)
+
+
+def _exactly(seconds: float) -> str:
+    return f"{seconds:.3f} s" if seconds < 1 else duration(seconds)
 
 
 def _shared(crash: CrashReport, blocked: Sequence[FrameReport]) -> int:

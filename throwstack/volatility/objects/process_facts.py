@@ -58,6 +58,7 @@ class ProcessFacts:
     user: str = ""
     parent: int | None = None
     directory_base: int | None = None
+    token: int | None = None
     handles: int | None = None
 
 
@@ -83,6 +84,7 @@ class ProcessFactsReader:
             user=_known(lambda: self._user(process)) or "",
             parent=_known(lambda: self._kernel_pointer(process, self._members.parent)),
             directory_base=_known(lambda: self._kernel_pointer(process, self._members.directory_base)),
+            token=_known(lambda: self._token(process)),
             handles=_known(lambda: self._handles(process)),
         )
 
@@ -113,16 +115,16 @@ class ProcessFactsReader:
         table = self._kernel_pointer(process, self._members.handles)
         return _limited(self._members.count, self._machine.memory, table, _MAX_HANDLES) if table else None
 
-    def _user(self, process: int) -> str:
-        """Return the SID of the first SID_AND_ATTRIBUTES of the process's token, which is its user's.
-
-        EPROCESS.Token is an EX_FAST_REF: the low bits of the pointer count references.
-        """
-        machine, memory = self._machine, self._machine.memory
+    def _token(self, process: int) -> int | None:
+        """Return the address of the token. EPROCESS.Token is an EX_FAST_REF, whose low bits count references."""
         reference = self._kernel_pointer(process, self._members.token)
-        if not reference or self._members.user is None:
+        return reference & -(2 * self._machine.pointer_size) if reference else None
+
+    def _user(self, process: int) -> str:
+        """Return the SID of the first SID_AND_ATTRIBUTES of the process's token, which is its user's."""
+        machine, memory, token = self._machine, self._machine.memory, self._token(process)
+        if token is None or self._members.user is None:
             return ""
-        token = reference & -(2 * machine.pointer_size)
         sid = machine.pointer(memory, machine.pointer(memory, token + self._members.user))
         revision, count = memory.u8(sid), memory.u8(sid + 1)
         if revision != 1 or not 0 < count <= _MAX_AUTHORITIES:
