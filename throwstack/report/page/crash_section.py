@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 from throwstack.report.crash_report import CrashReport, ExceptionReport, InnerException
 from throwstack.report.frame_report import FrameReport, WalkReport
+from throwstack.report.key_frames import program_frame, thrown_frame
 from throwstack.report.page.stack_picture import THREW, WAITS, StackPicture, picture_of
 from throwstack.report.page.stack_table import StackTable, Tags, stack_table
+from throwstack.report.text.debugger_lines import debugger_commands
+from throwstack.report.text.exception_lines import REPEATED
 from throwstack.report.text.register_lines import register_lines
-from throwstack.report.text.spelling import bare_address, is_64bit_code, is_wide
+from throwstack.report.text.spelling import is_64bit_code, is_wide
 
 _MOST_INNER = 200
 
@@ -34,6 +37,11 @@ class ExceptionPart:
     threw: StackTable | None
     recorded: StackTable | None
     inner: tuple[InnerPart, ...]
+
+    @property
+    def details(self) -> list[str]:
+        """Return the sentences that explain the exception and are not on the page in another way."""
+        return [detail for detail in self.exception.details if not detail.startswith(REPEATED)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +75,7 @@ def crash_section(key: str, crash: CrashReport, *, is_open: bool) -> CrashSectio
     """Return what a page shows of `crash`; `key` is unique on the page."""
     is_64bit = is_64bit_code(crash)
     frames = crash.throwing.frames if crash.throwing else crash.blocked.frames if crash.blocked else ()
-    where = next((frame for frame in frames if frame.name == crash.thrown_at), None)
-    first = next(iter(frames), None)
-    culprit = _culprit(crash, frames, where)
+    where, culprit, first = thrown_frame(crash), program_frame(crash), next(iter(frames), None)
     tags = ((where, "thrown here" if crash.exceptions else "here"), (culprit, "signature"))
     return CrashSection(
         key,
@@ -80,32 +86,10 @@ def crash_section(key: str, crash: CrashReport, *, is_open: bool) -> CrashSectio
         tuple(_exceptions(key, crash, tags)),
         tuple(_waits(key, crash, () if crash.throwing else tags)),
         tuple(line.text.removeprefix("  ") for line in register_lines(first)) if first and first.registers else (),
-        tuple(debugger_lines(crash)),
+        tuple(debugger_commands(crash)),
         picture_of(crash),
         is_open,
     )
-
-
-def debugger_lines(crash: CrashReport) -> Iterator[str]:
-    """Yield the commands with which one goes on in WinDbg."""
-    if crash.eprocess is not None:
-        yield f".process /r /p {bare_address(crash.eprocess, is_64bit=is_wide(crash.eprocess))}"
-    if crash.ethread is not None:
-        wow64 = "/w " if crash.arch == "wow64" else ""
-        yield f".thread {wow64}{bare_address(crash.ethread, is_64bit=is_wide(crash.ethread))}"
-    exception = crash.exception
-    if exception is not None and exception.context_address is not None:
-        yield f".cxr {bare_address(exception.context_address, is_64bit=is_64bit_code(crash))}"
-    yield "k" if is_64bit_code(crash) else "kb"
-
-
-def _culprit(crash: CrashReport, frames: tuple[FrameReport, ...], where: FrameReport | None) -> FrameReport | None:
-    """Return the frame of the first function of the signature, or None if `where` is that frame."""
-    if crash.signature is None:
-        return None
-    first = crash.signature.text.partition(" | ")[0].lower()
-    found = next((frame for frame in frames if f"{frame.module}!{frame.function}".lower() == first), None)
-    return None if found is where else found
 
 
 def _exceptions(key: str, crash: CrashReport, tags: Tags) -> Iterator[ExceptionPart]:
