@@ -133,4 +133,5 @@ clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info
 
 include tests/live/live.mk
+include tests/browser/browser.mk
 include tests/managed_live/managed.mk

@@ -6,15 +6,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from throwstack.report.crash_report import CrashReport, ExceptionReport
-from throwstack.report.frame_report import WalkReport
+from throwstack.report.frame_report import FrameReport, WalkReport
+from throwstack.report.key_frames import program_frame, thrown_frame
 from throwstack.report.process_report import ProcessReport
 from throwstack.report.stack_parts import StartRoutine, ThreadFigures
+from throwstack.report.text.debugger_lines import debugger_commands
 from throwstack.report.text.exception_lines import context_lines, logical_lines, record_lines
 from throwstack.report.text.process_lines import process_lines
 from throwstack.report.text.register_lines import register_lines
 from throwstack.report.text.spelling import (
     address,
-    bare_address,
     both_bases,
     count,
     duration,
@@ -71,10 +72,10 @@ def _summary(crash: CrashReport) -> Iterator[Line]:
         if exception.message and exception.message not in exception.title:
             yield below(f'"{exception.message}"')
     if crash.thrown_at:
-        yield labelled("Where", _with_source(crash))
-        program = _program_function(crash)
-        if program:
-            yield below(f"for {program}")
+        yield labelled("Where", _with_source(crash.thrown_at, thrown_frame(crash)))
+        program = program_frame(crash)
+        if program is not None:
+            yield below(f"for {_with_source(program.name, program)}")
     yield labelled("Stuck", _stuck(crash))
     if crash.box_text:
         yield below(f'shows the box "{crash.box_text}"')
@@ -82,32 +83,8 @@ def _summary(crash: CrashReport) -> Iterator[Line]:
         yield labelled("Signature", str(crash.signature))
 
 
-def _with_source(crash: CrashReport) -> str:
-    source = _source(crash, crash.thrown_at)
-    return f"{crash.thrown_at}   [{source}]" if source else crash.thrown_at
-
-
-def _source(crash: CrashReport, name: str) -> str:
-    walk = crash.throwing or crash.blocked
-    frames = () if walk is None else walk.frames
-    return next((frame.source for frame in frames if frame.name == name), "")
-
-
-def _program_function(crash: CrashReport) -> str:
-    """Return the function that the signature names, if the place of the throw is another one; else "".
-
-    Example: `_com_raise_error` threw, and the signature names PrintProviderError, which asked for it.
-    """
-    walk = crash.throwing or crash.blocked
-    if crash.signature is None or walk is None:
-        return ""
-    first = crash.signature.text.split(" ", 1)[0].rstrip(",|")
-    for frame in walk.frames:
-        if f"{frame.module}!{frame.function}" == first and frame.function and frame.name != crash.thrown_at:
-            return f"{frame.name}   [{frame.source}]" if frame.source else frame.name
-        if f"{frame.module}!{frame.function}" == first:
-            return ""
-    return ""
+def _with_source(name: str, frame: FrameReport | None) -> str:
+    return f"{name}   [{frame.source}]" if frame is not None and frame.source else name
 
 
 def _stuck(crash: CrashReport) -> str:
@@ -203,19 +180,7 @@ def _further(crash: CrashReport, exception: ExceptionReport) -> Iterator[Line]:
 
 def further_commands(crash: CrashReport, file: str) -> Iterator[Line]:
     """Yield the lines to go on with, in WinDbg and with our own commands."""
-    commands = []
-    if crash.eprocess is not None:
-        commands.append(f".process /r /p {_bare(crash.eprocess)}")
-    if crash.ethread is not None:
-        commands.append(f".thread {'/w ' if crash.arch == 'wow64' else ''}{_bare(crash.ethread)}")
-    exception = crash.exception
-    if exception is not None and exception.context_address is not None:
-        context = bare_address(exception.context_address, is_64bit=is_64bit_code(crash))
-        commands.append(f".cxr {context}")
+    commands = debugger_commands(crash)
     if commands:
-        yield labelled("In WinDbg", "; ".join([*commands, "k" if is_64bit_code(crash) else "kb"]))
+        yield labelled("In WinDbg", "; ".join(commands))
     yield labelled("Also", f"throwstack minidump {file} --pid {crash.pid}   a minidump of this process, to attach")
-
-
-def _bare(value: int) -> str:
-    return bare_address(value, is_64bit=is_wide(value))

@@ -12,7 +12,7 @@ from throwstack.report.text.text_lines import Line, Tone, below, labelled
 
 _MAX_INNER = 32
 _MAX_LOGICAL = 64
-_REPEATED = ("inner exception", "its inner exception", "code 0x", "bases: ")
+REPEATED = ("inner exception", "its inner exception", "code 0x", "bases: ")
 """How details begin that repeat what these lines say in another way."""
 
 
@@ -29,7 +29,7 @@ def record_lines(exception: ExceptionReport, *, is_64bit: bool) -> Iterator[Line
     if exception.bases:
         yield below(f"can be caught as {', '.join(exception.bases)}")
     for detail in exception.details:
-        if not detail.startswith(_REPEATED):
+        if not detail.startswith(REPEATED):
             yield below(detail)
     yield from inner_lines(exception.inner, is_64bit=is_64bit)
 
