@@ -30,13 +30,13 @@ WIDTH = 1160
 _LANE = 74
 _GAP = 8
 _LEADER = 34
-_TOP = 26
+_TOP = 30
 _LEAST_HEIGHT = 380
 _AIR = 1.2
 _LEAST_SEEN = 2
 _LEAST_LABELLED = 1024
 """Frames of this size and more have it in their label."""
-_MOST_LETTERS = 62
+_MOST_LETTERS = 58
 _MOST_MARKS = 8
 _FARTHEST = 1 << 30
 """Bounds of a stack that is larger than this are not believed."""
@@ -303,5 +303,5 @@ def _bound_labels(
 ) -> Iterator[PictureLabel]:
     names = ("StackLimit", "StackBase") if is_bound else ("", "")
     x = walked[0].lane.x - 4
-    for name, at, y in zip(names, (low, high), (_TOP - 5.0, _TOP + height + 11.0), strict=True):
+    for name, at, y in zip(names, (low, high), (_TOP - 9.0, _TOP + height + 11.0), strict=True):
         yield PictureLabel(x, y, f"{name} {place(at, is_64bit)}".strip(), "", "bound", True, "", "")
