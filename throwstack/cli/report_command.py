@@ -105,7 +105,7 @@ def _written(report: DumpReport, options: argparse.Namespace) -> Iterable[str]:
     if options.json is not None and options.json != _STDOUT:
         result_files.write(options.json, f"{text}\n", force=options.force)
     if options.html is not None:
-        from throwstack.report.page.report_page import page_of  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+        from throwstack.report.page.report_page import page_of  # noqa: PLC0415 jinja2 takes time to load
 
         result_files.write(options.html, page_of(report), force=options.force)
     if options.json == _STDOUT:
@@ -123,8 +123,9 @@ def _text(report: DumpReport, options: argparse.Namespace) -> Iterable[str]:
     from rich.console import Console  # noqa: PLC0415 takes a tenth of a second to load
 
     from throwstack.report.text.report_text import lines_of  # noqa: PLC0415
-    from throwstack.report.text.text_lines import TextStyle  # noqa: PLC0415
+    from throwstack.report.text.text_lines import WIDTH, TextStyle  # noqa: PLC0415
 
     out = Console(file=sys.stdout)
     colours = out.is_terminal and out.color_system is not None and not out.no_color and not out.legacy_windows
-    return lines_of(report, TextStyle(colours, options.all_threads))
+    width = min(out.width, WIDTH) if out.is_terminal else WIDTH
+    return lines_of(report, TextStyle(colours, options.all_threads, width))

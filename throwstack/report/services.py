@@ -2,7 +2,8 @@
 """Says which service a process runs, by its command line.
 
 Since Windows 10 1703, a service of svchost has a process to itself on machines with enough memory, and its command line
-names it: `svchost.exe -k netsvcs -p -s Schedule`. Command lines of other services name none.
+names it: `svchost.exe -k netsvcs -p -s Schedule`. Command lines of other services name none; what the service control
+manager knows of them is read where the dump holds it (`throwstack.volatility.objects.service_manager`).
 """
 
 from __future__ import annotations

@@ -121,9 +121,10 @@ class Dump:
         selection = _selection(pids, tids, wow64, handled=handled)
         survey = self._survey(selection)
         crashes: list[CrashReport] = []
-        needed, reports = FilesNeeded(), ProcessReports(self._machine, survey)
+        needed = FilesNeeded()
         with _callers_errors(), self._examination():
             machine = machine_report(self._machine, self._file.identity.header)
+            reports = ProcessReports(self._machine, survey, machine.build)
             for finding in survey.findings():
                 crashes.append(reports.crash(finding))
                 needed.add(stacks_of(finding))

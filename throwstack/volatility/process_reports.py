@@ -34,6 +34,7 @@ from throwstack.volatility.deadlocks import Deadlocks
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.process_facts import ProcessFacts, ProcessFactsReader
+from throwstack.volatility.objects.service_manager import MANAGER, running_services
 from throwstack.volatility.processes import Process
 from throwstack.volatility.survey import Finding, Survey
 from throwstack.volatility.thread_stacks import thread_stack
@@ -60,9 +61,10 @@ class _Told:
 class ProcessReports:
     """Makes the reports on stuck threads and on their processes."""
 
-    def __init__(self, machine: Machine, survey: Survey) -> None:
-        """Keep `machine` and the `survey` whose findings are reported."""
+    def __init__(self, machine: Machine, survey: Survey, build: int | None) -> None:
+        """Keep `machine`, the `survey` whose findings are reported, and the build of Windows."""
         self._machine = machine
+        self._build = build
         self._survey = survey
         self._threads = ThreadSurvey(survey)
         self._facts = ProcessFactsReader(machine)
@@ -135,7 +137,7 @@ class ProcessReports:
         self._reports[process.address] = replace(made, notes=tuple(escape(problem, WHOLE) for problem in problems))
 
     def _with_facts(self, made: ProcessReport, facts: ProcessFacts, peb: int) -> ProcessReport:
-        service = service_named_by(facts.command_line)
+        services = self._services.get(made.pid) or [service_named_by(facts.command_line)]
         return replace(
             made,
             image_path=escape(facts.image_path, WHOLE),
@@ -146,7 +148,7 @@ class ProcessReports:
             user_sid=facts.user,
             parent_pid=facts.parent,
             parent_name=self._parent_name(facts),
-            services=(escape(service),) if service else (),
+            services=tuple(escape(service) for service in sorted(services, key=str.lower) if service),
             peb=hexadecimal(peb or None),
             directory_base=hexadecimal(facts.directory_base),
             token=hexadecimal(facts.token),
@@ -158,6 +160,21 @@ class ProcessReports:
         name, started = self._names.get(facts.parent or 0, ("", None))
         is_later = started is not None and facts.created is not None and started > facts.created
         return "" if is_later else escape(name, WHOLE)
+
+    @cached_property
+    def _services(self) -> dict[int, list[str]]:
+        """Return the services that each process runs, from the memory of the service control manager."""
+        found: dict[int, list[str]] = {}
+        guard = guarded(partial(log.info, "the services of processes are not all known: %s"))
+        for item in guard.each(self._machine.processes()):
+            with guard:
+                address = self._machine.canonical(item.vol.offset)
+                if self._survey.reader.identity(address)[0].lower() != MANAGER:
+                    continue
+                manager = self._survey.reader.open(item)
+                if manager is not None and self._build is not None:
+                    found.update(running_services(self._machine, self._build, manager.memory, manager.pages))
+        return found
 
     @cached_property
     def _names(self) -> dict[int, tuple[str, datetime.datetime | None]]:

@@ -45,3 +45,16 @@ def test_colours_are_on_request_only():
 
 def test_a_plain_line_has_no_colour():
     assert list(rendered(Line("00 045babb8"), COLOURED)) == ["00 045babb8"]
+
+
+@pytest.mark.parametrize(("given", "used"), [(200, 200), (100, 100), (80, 80), (20, 80)])
+def test_a_narrower_terminal_is_filled_and_none_is_narrower_than_a_stack(given: int, used: int):
+    pieces = list(rendered(Line("word " * 100), TextStyle(width=given)))
+    assert used - 5 < max(map(cell_len, pieces)) <= used
+
+
+def test_a_headline_is_ruled_off_to_the_edge():
+    (line,) = rendered(Line("== app.exe: crashed =", rule="="), TextStyle(width=80))
+    assert line == f"== app.exe: crashed {'=' * 60}"
+    first, last = rendered(Line(f"== {'name' * 30}: crashed =", indent=3, rule="="), TextStyle(width=120))
+    assert (len(first), len(last)) == (120, 120)

@@ -25,7 +25,7 @@ from throwstack.report.text.spelling import (
 )
 from throwstack.report.text.spelling import time as time_text
 from throwstack.report.text.stack_lines import provenance, stack_lines
-from throwstack.report.text.text_lines import WIDTH, Line, Tone, below, labelled
+from throwstack.report.text.text_lines import Line, Tone, below, labelled
 from throwstack.report.text.wait_lines import wait_lines
 from throwstack.stuck.stuck_thread import ExceptionRole
 
@@ -46,8 +46,7 @@ def headline(crash: CrashReport) -> str:
 
 def crash_lines(crash: CrashReport, process: ProcessReport | None) -> Iterator[Line]:
     """Yield the lines of a crash; `process` is its process, None if nothing more is known of that."""
-    head = f"== {headline(crash)} "
-    yield Line(head + "=" * (WIDTH - len(head)) if len(head) < WIDTH else head.rstrip(), Tone.CRASH, 3)
+    yield Line(f"== {headline(crash)} =", Tone.CRASH, 3, rule="=")
     yield Line()
     yield from _summary(crash)
     if process is not None:

@@ -16,6 +16,7 @@ from rich.color import ColorSystem
 from rich.style import Style
 
 WIDTH = 120
+NARROWEST = 80
 _LABEL_WIDTH = 13
 
 
@@ -32,20 +33,28 @@ class Tone(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TextStyle:
-    """How the text is written: with the colours of a terminal or without, and with the stacks of all threads or not."""
+    """How the text is written: in colours or not, with the stacks of all threads or not, and in how many columns.
+
+    `width` is at least 80: stacks have their columns.
+    """
 
     colours: bool = False
     all_threads: bool = False
+    width: int = WIDTH
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line before it is folded. Its first `label` characters are a label; what does not fit goes on at `indent`."""
+    """A line before it is folded. Its first `label` characters are a label; what does not fit goes on at `indent`.
+
+    `rule` is the character that fills the rest of the last line, if any.
+    """
 
     text: str = ""
     tone: Tone = Tone.PLAIN
     indent: int = 6
     label: int = 0
+    rule: str = ""
 
 
 def labelled(label: str, text: str, tone: Tone = Tone.PLAIN) -> Line:
@@ -59,8 +68,11 @@ def below(text: str, tone: Tone = Tone.PLAIN) -> Line:
 
 
 def rendered(line: Line, style: TextStyle) -> Iterator[str]:
-    """Yield `line` as lines of at most 120 columns."""
-    for index, piece in enumerate(_folded(line.text, line.indent)):
+    """Yield `line` as lines of at most `style.width` columns."""
+    pieces = list(_folded(line.text, line.indent, max(style.width, NARROWEST)))
+    if line.rule:
+        pieces[-1] += line.rule * (style.width - cell_len(pieces[-1]))
+    for index, piece in enumerate(pieces):
         if not style.colours:
             yield piece
         elif index == 0 and line.label:
@@ -69,11 +81,11 @@ def rendered(line: Line, style: TextStyle) -> Iterator[str]:
             yield _painted(line.tone, piece)
 
 
-def _folded(text: str, indent: int) -> Iterator[str]:
+def _folded(text: str, indent: int, width: int) -> Iterator[str]:
     """Yield `text` in pieces that fit, all but the first begin with `indent`."""
     start = ""
-    while cell_len(start + text) > WIDTH:
-        piece = chop_cells(text, WIDTH - len(start))[0]
+    while cell_len(start + text) > width:
+        piece = chop_cells(text, width - len(start))[0]
         end = _break(piece)
         yield (start + text[:end]).rstrip()
         text, start = text[end:].lstrip(), " " * indent
