@@ -59,6 +59,13 @@ def test_the_policy_allows_the_styles_and_scripts_of_the_page_and_nothing_else()
     assert parts == {"default-src": "'none'", "base-uri": "'none'", "form-action": "'none'"}
 
 
+def test_line_ends_of_windows_do_not_change_what_a_browser_hashes():
+    windows = DictLoader({"index.html": '{% extends "base.html" %}', "index.css": "p {\r\n}\r\n"})
+    page = render("index.html", {}, loader=windows, styles=("index.css",), scripts=())
+    assert "<style>p {\n}</style>" in page
+    assert hashed("p {\n}").replace("'", "&#39;") in page
+
+
 def test_a_value_that_is_not_there_is_an_error():
     with pytest.raises(UndefinedError):
         render("index.html", {}, loader=OTHER)

@@ -91,7 +91,8 @@ def _environment(loader: BaseLoader | None) -> Environment:
 
 def _source(environment: Environment, name: str) -> str:
     assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0].strip()
+    # A browser makes line ends of one kind before it hashes; a checkout on Windows may have the other kind.
+    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n").strip()
 
 
 def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
