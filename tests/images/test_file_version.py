@@ -3,44 +3,18 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 
+from tests.support.version_resource import BASE, DIRECTORY, RESOURCES, directory, image_with, resources
 from throwstack.core.memory import memory_of
 from throwstack.images.file_version import file_version
 from throwstack.images.image import Image
 from throwstack.images.modules import Module
 
-BASE, RESOURCES = 0x10000000, 0x1000
-_DIRECTORY = 0x80000000
-
-
-def directory(*entries: tuple[int, int]) -> bytes:
-    """Return an IMAGE_RESOURCE_DIRECTORY with entries by ID."""
-    return struct.pack("<IIHHHH", 0, 0, 0, 0, 0, len(entries)) + b"".join(struct.pack("<II", *one) for one in entries)
-
-
-def resources(kind: int = 16, signature: int = 0xFEEF04BD) -> bytes:
-    """Return resources: an icon's type and a version, of which the icon's entry leads nowhere."""
-    tree = directory((3, 0x7000), (kind, _DIRECTORY | 0x40))
-    tree = tree.ljust(0x40, b"\0") + directory((1, _DIRECTORY | 0x80))
-    tree = tree.ljust(0x80, b"\0") + directory((0x409, 0xC0))
-    tree = tree.ljust(0xC0, b"\0") + struct.pack("<IIII", RESOURCES + 0x100, 0x100, 0, 0)
-    key = struct.pack("<HHH", 0x100, 52, 0) + "VS_VERSION_INFO\0".encode("utf-16-le")
-    fixed = struct.pack("<IIII", signature, 0x10000, 5 << 16 | 2, 3790 << 16 | 3959)
-    return tree.ljust(0x100, b"\0") + key.ljust(40, b"\0") + fixed
-
 
 def image(tree: bytes, *, wide: bool = False, rva: int = RESOURCES) -> Image:
     """Return an image of which headers and resources are in memory."""
-    directories = bytes(16) + struct.pack("<II", rva, len(tree)) + bytes(13 * 8)
-    fixed = struct.pack("<H", 0x20B if wide else 0x10B).ljust(56, b"\0") + struct.pack("<I", 0x8000)
-    optional = fixed.ljust(108 if wide else 92, b"\0") + struct.pack("<I", 16) + directories
-    header = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40) + b"PE\0\0"
-    header += struct.pack("<HHIIIHH", 0x8664 if wide else 0x14C, 0, 0x45D6CBE2, 0, 0, len(optional), 0x102) + optional
-    page = header.ljust(RESOURCES, b"\0") + tree
-    return Image(Module("app.dll", "", BASE, 0x8000), memory_of({BASE: page.ljust(0x2000, b"\0")}))
+    return Image(Module("app.dll", "", BASE, 0x8000), memory_of({BASE: image_with(tree, wide=wide, rva=rva)}))
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -55,7 +29,7 @@ def test_the_version_of_a_32bit_and_of_a_64bit_image(wide: bool):
         image(resources(kind=24)),  # none of them a version
         image(resources(signature=0)),  # the value is something else
         image(resources(), rva=0x7000),  # paged out
-        image(directory((16, _DIRECTORY | 0x40)).ljust(0x40, b"\0") + directory()),  # an empty directory
+        image(directory((16, DIRECTORY | 0x40)).ljust(0x40, b"\0") + directory()),  # an empty directory
     ],
 )
 def test_no_version(without: Image):
@@ -63,4 +37,4 @@ def test_no_version(without: Image):
 
 
 def test_a_directory_that_leads_to_itself_ends():
-    assert file_version(image(directory((16, _DIRECTORY)))) == ""
+    assert file_version(image(directory((16, DIRECTORY)))) == ""

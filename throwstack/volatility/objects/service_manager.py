@@ -3,9 +3,9 @@
 
 The manager has a SERVICE_RECORD for each service, which leads to the process that runs it. Nothing but the manager's
 own variables points to the records, and no public symbols name those. But each record has the mark `sErv` (XP and
-Server 2003). Since Vista, a SERVICE_HEADER with the mark `serH` points to one of them, and each record to the one before
-it. So the private memory of the manager is searched for the marks. The layouts are those of Volatility's plugin svcscan,
-whose tables come with Volatility.
+Server 2003). Since Vista, a SERVICE_HEADER with the mark `serH` points to one of them, and each record to the one
+before it. So the private memory of the manager is searched for the marks. The layouts are those of Volatility's plugin
+svcscan, whose tables come with Volatility.
 """
 
 from __future__ import annotations
