@@ -32,6 +32,18 @@ def program_frame(crash: CrashReport) -> FrameReport | None:
     return None if found is None or _function(found.name) == _function(crash.thrown_at) else found
 
 
+def shared_frames(crash: CrashReport) -> int:
+    """Return how many of the outermost frames of `blocked` are the whole stack that threw, 0 if they are not that."""
+    throwing = () if crash.throwing is None else crash.throwing.frames
+    blocked = () if crash.blocked is None else crash.blocked.frames
+    own = len(blocked) - len(throwing)
+    is_same = own > 0 and all(
+        (mine.ip, mine.sp, mine.name) == (other.ip, other.sp, other.name)
+        for mine, other in zip(blocked[own:], throwing, strict=True)
+    )
+    return len(throwing) if is_same else 0
+
+
 def _function(call_site: str) -> str:
     """Return the function of a call site, as signatures have it: the module in lower case, a name without its parts."""
     module, mark, function = (call_site.rpartition("+0x")[0] or call_site).partition("!")

@@ -35,7 +35,7 @@ def test_frames_are_as_high_as_they_have_bytes():
     assert [lane.name for lane in picture.lanes] == [THREW]
     first, second = (block.height for block in picture.blocks[:2])
     assert second == pytest.approx(2 * first)
-    assert [block.row for block in picture.blocks[:2]] == [0, 1]
+    assert [block.link for block in picture.blocks[:2]] == ["threw-0", "threw-1"]
 
 
 def test_record_and_context_are_between_the_frames_that_wait_and_those_that_threw():
@@ -52,6 +52,7 @@ def test_frames_of_both_walks_are_labelled_once():
     own = tuple(frame(number, BASE - 0x400 + 0x40 * number, f"ntdll!Waits{number}+0x1") for number in range(3))
     picture = picture_of(crash(throwing=throwing, blocked=WalkReport((*own, *throwing.frames), End.THREAD_START)))
     assert texts(picture, is_left=True) == [f"0{number} ntdll!Waits{number}+0x1" for number in range(3)]
+    assert {block.link for block in picture.blocks if block.lane == WAITS} >= {"waits-0", "threw-0", "threw-3"}
     assert [text for text in texts(picture, is_left=False) if "app!" in text] == [
         f"0{number} app!f{number}+0x10" for number in range(4)
     ]
@@ -60,7 +61,7 @@ def test_frames_of_both_walks_are_labelled_once():
 def test_a_guessed_frame_is_drawn_as_one():
     walk = WalkReport((frame(0, BASE - 0x100), frame(1, BASE - 0x80, trust=Trust.SCAN)), End.THREAD_START)
     picture = picture_of(crash(throwing=walk, blocked=None))
-    assert [block.kind for block in picture.blocks if block.row is not None] == ["frame", "guess"]
+    assert [block.kind for block in picture.blocks if block.link] == ["frame", "guess"]
     assert "guess" in {label.kind for label in picture.labels}
 
 

@@ -46,9 +46,9 @@ def test_a_deep_recursion_is_folded():
     assert len(table.text) < 20
 
 
-def test_frames_that_are_shown_elsewhere_are_folded_and_not_copied():
+def test_frames_that_are_shown_elsewhere_are_not_shown_again():
     table = stack_table("k", "Stack", stack(10).frames, is_64bit=True, elsewhere=4)
-    assert labels(table) == [(6, ""), (4, "4 frames from 06 on: the stack that threw")]
+    assert (labels(table), table.elsewhere, table.cut) == ([(6, "")], 6, 0)
     assert table.text[-1] == "From frame 06 on it is the stack that threw."
 
 
