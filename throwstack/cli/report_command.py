@@ -69,10 +69,8 @@ def status_of(report: DumpReport) -> ExitStatus:
     asked for is not there hides nothing.
     """
     from throwstack.report.crash_order import is_stuck  # noqa: PLC0415 commands start quickly
-    from throwstack.report.dump_report import WarningCode  # noqa: PLC0415
 
-    hides = any(warning.code is not WarningCode.NOT_FOUND for warning in report.warnings)
-    if hides or report.unexamined or report.file.is_complete is False:
+    if not report.is_whole:
         return ExitStatus.IN_PART
     return ExitStatus.DONE if any(map(is_stuck, report.crashes)) else ExitStatus.NOTHING
 

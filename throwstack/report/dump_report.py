@@ -114,6 +114,11 @@ class ReportWarning:
     pid: int | None = None
     tid: int | None = None
 
+    @property
+    def may_hide_crash(self) -> bool:
+        """Say whether a crash may be hidden. None is if only a process or thread that was asked for is not there."""
+        return self.code is not WarningCode.NOT_FOUND
+
 
 @dataclass(frozen=True, slots=True)
 class UnexaminedProcess:
@@ -176,3 +181,9 @@ class DumpReport:
     symbols_wanted: tuple[WantedFile, ...] = ()
     processes: tuple[ProcessReport, ...] = ()
     deadlocks: tuple[Deadlock, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether nothing may hide a crash: no warning does, and the file is not cut off."""
+        hides = any(warning.may_hide_crash for warning in self.warnings) or bool(self.unexamined)
+        return not hides and self.file.is_complete is not False

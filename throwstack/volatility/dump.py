@@ -280,7 +280,7 @@ def _opened(file: DumpFile, files: FilesAtHand, progress: Progress | None) -> Ma
         if isf is None:
             asked = "" if files.is_offline else ", and Microsoft's server did not give them"
             path = "" if file.kernel is None else escape(file.kernel.pdb.isf_path)
-            where = f"put them into DIR/{path} and pass symbols=DIR"
+            where = f"put them into DIR/{path} and name DIR (-s DIR; symbols=DIR in a program)"
             message = f"the kernel's symbols are not at hand{asked}: {where}"
             raise BadSymbols(message)
         return open_machine(file, isf, files, progress)

@@ -102,7 +102,7 @@ class ProcessReports:
 
     def look_for_deadlocks(self, survey: Survey) -> None:
         """Look for deadlocks among all threads that `survey` selects. It counts what it looks at once more."""
-        for report in ThreadSurvey(survey).reports():
+        for report in ThreadSurvey(survey).deadlocked():
             self._deadlocks.add(report)
 
     @property

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from throwstack.report.crash_order import is_stuck
 from throwstack.report.dump_report import Deadlock, DumpReport, MachineReport, ReportWarning
@@ -70,8 +70,8 @@ def counts(report: DumpReport) -> str:
     seen = f"{count(examined.processes, 'process', 'processes')} and {count(examined.threads, 'thread')} examined"
     number = sum(map(is_stuck, report.crashes))
     stuck = f"{number:,} stuck" if number else "none is stuck on an unhandled exception"
-    hidden = len(report.warnings) + len(report.unexamined)
-    doubt = f"; {count(hidden, 'reason')} why others may be hidden, at the end" if hidden else ""
+    hidden = sum(warning.may_hide_crash for warning in report.warnings) + len(report.unexamined)
+    doubt = f"; others may be hidden for {count(hidden, 'reason')} (at the end)" if hidden else ""
     return f"{seen}: {stuck}{doubt}"
 
 
@@ -94,16 +94,22 @@ def deadlock_lines(deadlocks: tuple[Deadlock, ...]) -> Iterator[Line]:
 
 
 def warning_lines(report: DumpReport) -> Iterator[Line]:
-    """Yield why crashes may be hidden; nothing if there is no such reason."""
-    hidden = [*(_unexamined(report)), *(_warning(warning) for warning in report.warnings)]
-    if not hidden:
+    """Yield why crashes may be hidden, and what was asked for and is not there; nothing if there is nothing to say."""
+    missing = [_warning(warning) for warning in report.warnings if not warning.may_hide_crash]
+    hidden = [_warning(warning) for warning in report.warnings if warning.may_hide_crash]
+    yield from _listed("Not found", missing)
+    yield from _listed("Why crashes may be hidden", [*_unexamined(report), *hidden])
+
+
+def _listed(title: str, texts: Sequence[str]) -> Iterator[Line]:
+    if not texts:
         return
     yield Line()
-    yield Line("Crashes may be hidden", Tone.HEADING)
-    for text in hidden[:_MAX_WARNINGS]:
+    yield Line(title, Tone.HEADING)
+    for text in texts[:_MAX_WARNINGS]:
         yield Line(f"  {text}", Tone.DOUBT, 4)
-    if len(hidden) > _MAX_WARNINGS:
-        yield Line(f"  and {count(len(hidden) - _MAX_WARNINGS, 'further reason')} (--json has all)", Tone.DOUBT)
+    if len(texts) > _MAX_WARNINGS:
+        yield Line(f"  and {count(len(texts) - _MAX_WARNINGS, 'more', 'more')} (--json has all)", Tone.DOUBT)
 
 
 def _named(report: DumpReport) -> str:

@@ -33,12 +33,13 @@ def _lines(report: DumpReport, style: TextStyle) -> Iterator[Line]:
         for crash in crashes:
             yield Line(f"  {headline(crash)}: {_cause(crash)}", Tone.CRASH, 6)
     processes = {process.pid: process for process in report.processes}
+    last = {crash.pid: index for index, crash in enumerate(crashes)}
     for index, crash in enumerate(crashes):
         yield Line()
         yield from crash_lines(crash, processes.get(crash.pid))
         yield Line()
         yield from further_commands(crash, report.file.name)
-        if not any(other.pid == crash.pid for other in crashes[index + 1 :]):
+        if last[crash.pid] == index:
             yield from _of_process(processes.get(crash.pid), style)
     yield from deadlock_lines(report.deadlocks)
     yield from warning_lines(report)
