@@ -15,6 +15,7 @@ from throwstack.report.page.page_templates import render
 from throwstack.report.page.stack_table import StackTable, stack_table
 from throwstack.report.page.trust_words import explained
 from throwstack.report.process_report import ProcessReport
+from throwstack.report.text.process_lines import calls_of
 from throwstack.report.text.spelling import is_wide
 from throwstack.report.thread_groups import ThreadGroup
 
@@ -32,10 +33,9 @@ class GroupPart:
     stack: StackTable | None
 
     @property
-    def top(self) -> str:
-        """Return the call site at which the threads are in user code, or in the kernel if no other is known."""
-        names = [frame.name for frame in self.group.frames]
-        return next((name for name in names if not name.startswith("nt!")), next(iter(names), ""))
+    def calls(self) -> str:
+        """Return the functions that tell what the threads are about."""
+        return calls_of(self.group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def page_of(report: DumpReport, *, version: str = "") -> str:
         "crashes": crashes,
         "processes": parts,
         "by_pid": by_pid,
-        "trusts": explained(_frames(shown)),
+        "trusts": explained(_frames(shown, parts)),
     }
     return render("report.html", values)
 
@@ -96,9 +96,14 @@ def _group_stack(key: str, group: ThreadGroup) -> StackTable | None:
     return stack_table(key, "Stack", group.frames, is_64bit=is_64bit, ending=group.ending)
 
 
-def _frames(crashes: Sequence[CrashReport]) -> Iterator[FrameReport]:
+def _frames(crashes: Sequence[CrashReport], processes: Sequence[ProcessPart]) -> Iterator[FrameReport]:
+    """Yield all frames that are on the page."""
     for crash in crashes:
-        for walk in (crash.throwing, crash.blocked, *(exception.stack for exception in crash.exceptions)):
+        walks = (crash.throwing, crash.blocked, crash.kernel_stack, *(one.stack for one in crash.exceptions))
+        for walk in walks:
             yield from walk.frames if walk is not None else ()
         for exception in crash.exceptions:
             yield from exception.logical_stack
+    for part in processes:
+        for group in part.groups:
+            yield from group.group.frames
