@@ -8,10 +8,15 @@ import re
 
 import pytest
 
-from tests.support.made_reports import ATTACKS, crash, dump, hostile
-from throwstack.report.crash_report import CrashReport
+from tests.support.made_reports import ATTACKS, crash, dump, hostile, stack
+from throwstack.core.sides import Side
+from throwstack.report.crash_report import CrashReport, ProcessSummary
 from throwstack.report.dump_report import Deadlock, ReportWarning, ThreadOfDeadlock, UnexaminedProcess, WarningCode
-from throwstack.report.page.report_page import MOST_CRASHES, page_of
+from throwstack.report.page import report_page
+from throwstack.report.page.page_limits import MOST_CRASHES
+from throwstack.report.page.report_page import page_of
+from throwstack.report.process_report import ProcessReport
+from throwstack.report.thread_groups import ThreadGroup
 from throwstack.report.verdict import CrashVerdict, VerdictCode
 
 
@@ -72,6 +77,23 @@ def test_of_very_many_crashes_all_are_named_and_the_first_are_whole():
     assert page.count('<section class="crash"') == MOST_CRASHES
     assert page.count('<a href="#c') >= MOST_CRASHES
     assert "The first 100 have all their parts on this page" in page
+
+
+def test_what_does_not_fit_is_left_out_and_that_is_said(monkeypatch):
+    stacks = ThreadGroup((1,), stack(20).frames), ThreadGroup((2,), stack(20).frames)
+    report = dump(crash(1), crash(2), crash(3), processes=(ProcessReport(1, "app.exe", other_threads=stacks),))
+    whole = page_of(report)
+    assert (whole.count('class="crash"'), whole.count('class="group"')) == (3, 2)
+    monkeypatch.setattr(report_page, "MOST_LETTERS", 9_000)
+    cut = page_of(report)
+    assert (cut.count('class="crash"'), cut.count('class="group"')) == (2, 0)
+    assert "The first 2 have all their parts on this page" in cut
+    assert "2 more stacks in the report as JSON" in cut
+
+
+def test_a_crash_of_which_nothing_is_known_is_a_page():
+    nothing = CrashReport(ProcessSummary(4, ""), 8, Side.X86, "x86", CrashVerdict(VerdictCode.UNKNOWN, ""))
+    assert "stuck process 4 = 0x4, thread 8 = 0x8, x86" in text_of(page_of(dump(nothing)))
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
