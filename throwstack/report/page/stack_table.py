@@ -18,6 +18,8 @@ from throwstack.report.text.stack_lines import stack_lines
 
 MOST_FRAMES = 20_000
 """The most frames of a stack on a page."""
+_ALL = 100
+"""Of a stack with no more frames than this, all are open."""
 _WHOLE = 300
 """Of a stack with more frames than this, those in the middle are folded."""
 _FIRST = 120
@@ -172,6 +174,8 @@ def _chunks(rows: Sequence[ShownFrame]) -> Iterator[FrameChunk]:
 def _kinds(rows: Sequence[ShownFrame]) -> list[str]:
     """Return of each frame whether it is folded, and as what: "" is not."""
     kinds: list[str] = []
+    if len(rows) <= _ALL:
+        return [""] * len(rows)
     for shown, counted in folded([row.frame for row in rows]):
         kinds += [""] * len(shown) + [_REPEATED] * len(counted)
     if kinds.count("") > _WHOLE:
