@@ -47,6 +47,14 @@ def test_record_and_context_are_between_the_frames_that_wait_and_those_that_thre
     assert texts(picture, is_left=False)[:2] == ["CONTEXT 00000000`000ff800", "record 00000000`000ffd00"]
 
 
+def test_a_context_below_all_frames_is_to_scale_too():
+    """The registers of the thread are not known, so that there is no walk through the dispatcher's frame."""
+    picture = picture_of(crash(blocked=None))
+    record, context = height_of(picture, "record"), height_of(picture, "context")
+    assert (record[0] - context[0]) / (context[1] - context[0]) == pytest.approx(0x500 / 0x4D0, rel=0.01)
+    assert [shortened.size for shortened in picture.breaks] == [0x1800]
+
+
 def test_frames_of_both_walks_are_labelled_once():
     throwing = stack(4)
     own = tuple(frame(number, BASE - 0x400 + 0x40 * number, f"ntdll!Waits{number}+0x1") for number in range(3))

@@ -14,6 +14,10 @@ from dataclasses import dataclass
 _SHORTENED = 3
 _REST = 0.1
 """The share of the height that those have which are not shortened."""
+_TO_SCALE = 0.9
+"""What is shortened by less than this counts as not shortened."""
+_LARGEST = 1.5
+"""How much larger the largest may be than the others together."""
 _UNUSED = 0.15
 """What the unused part of the stack has at most, as a share of the used one."""
 
@@ -50,7 +54,7 @@ class AddressScale:
         for size, part in zip(sizes, shown, strict=True):
             top = self._ys[-1]
             self._ys.append(top + height * part / total)
-            if part < size:
+            if part < size * _TO_SCALE:
                 breaks.append(ScaleBreak((top + self._ys[-1]) / 2, size))
         self.breaks = tuple(breaks)
 
@@ -68,7 +72,7 @@ class AddressScale:
 def _most(sizes: list[int]) -> float:
     """Return the size to which larger stretches are shortened, so that all others can be seen.
 
-    The three largest leave `_REST` of the height to the others, and the largest half of it.
+    The three largest leave `_REST` of the height to the others, and the largest has three fifths of it at most.
     """
     largest = sorted(sizes, reverse=True)
     if not largest:
@@ -78,7 +82,7 @@ def _most(sizes: list[int]) -> float:
     if rest:
         most = _level(largest[:_SHORTENED], rest * (1 - _REST) / _REST)
     others = sum(min(size, most) for size in largest[1:])
-    return min(most, others) if others else most
+    return min(most, others * _LARGEST) if others else most
 
 
 def _level(sizes: list[int], room: float) -> float:

@@ -34,6 +34,7 @@ _LOADER = PackageLoader("throwstack.report.page", "templates")
 _FILTERS = {
     "place": page_values.place,
     "number": page_values.number,
+    "short": page_values.short,
     "size": page_values.size,
     "moment": page_values.moment,
     "word": page_values.word,

@@ -155,7 +155,7 @@ def picture_of(crash: CrashReport) -> StackPicture | None:
     height = max(_LEAST_HEIGHT, lines * LINE * _AIR)
     edges = [low, high, *(edge for mark in marks for edge in (mark.low, mark.high))]
     edges += [edge for lane in walked for extent in lane.extents for edge in (extent.low, extent.high)]
-    scale = AddressScale(edges, height, unused_below=first)
+    scale = AddressScale(edges, height, unused_below=min([first, *(mark.low for mark in marks)]))
     right = walked[-1].lane
     blocks = [block for lane in walked for block in _blocks(lane, scale)]
     blocks += [_block_of_mark(mark, right, scale) for mark in marks]
