@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stack as a table of a page, and as text that can be copied: as the text of a report has it.
 
-A stack may be in several tables. What is folded are frames that repeat others (a deep recursion), and of a long stack all but the first and the last frames. So a browser lays out what is looked at.
+A stack may be in several tables. Of a long one, frames that repeat others (a deep recursion) are folded, and all but the
+first and the last frames. So a browser lays out what is looked at.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class StackTable:
 
     `is_64bit` says how wide addresses are. `has_args` says that the words after the return address are shown,
     `has_returns` that return addresses are. `ending` says why the stack ends early, `cut` how many frames are not on
-    the page. Frames from the number `elsewhere` on are those of the stack that threw. `text` is the same stack for copying.
+    the page. Frames from the number `elsewhere` on are those of the stack that threw. `text` is the same stack for
+    copying.
     """
 
     key: str
