@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stack as a table of a page, and as text that can be copied: as the text of a report has it.
 
-A stack may be in several tables. Of a long one, frames that repeat others (a deep recursion) are folded, and all but the
-first and the last frames. So a browser lays out what is looked at.
+A stack may be in several tables. Of a long one, frames that repeat others (a deep recursion) are folded, and all but
+the first and the last frames. So a browser lays out what is looked at.
 """
 
 from __future__ import annotations
