@@ -40,6 +40,7 @@ def test_a_crash_is_on_the_page_with_all_its_parts():
         "KERNELBASE!UnhandledExceptionFilter",
         "The stack that threw 4 frames",
         ".process /r /p ffffe00010000cc0; .thread ffffe00010001740; .cxr 00000000000ff800; k",
+        "throwstack minidump MEMORY.DMP --pid 2564",
         "Picture of the stack",
     ):
         assert part in said
