@@ -28,6 +28,8 @@ $(VENV)/.tools: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/python -m tests.forge ftp-2003 $(DEMO)
 	mkdir -p $(DEMO)/cache
+	@echo; echo '$$ throwstack report -s demo/isf --symbol-path demo/pdb demo/MEMORY.DMP'
+	@$(BIN)/throwstack report --offline -s $(DEMO)/isf --symbol-path $(DEMO)/pdb $(DEMO)/MEMORY.DMP
 	@echo; echo "$$ vol -s demo/isf -f demo/MEMORY.DMP $(ROWS) windows.unhandled"
 	@$(VOL) $(ROWS) windows.unhandled
 	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP $(STACK) windows.cxrstack --symbol-path demo/pdb'
@@ -131,4 +133,5 @@ clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info
 
 include tests/live/live.mk
+include tests/browser/browser.mk
 include tests/managed_live/managed.mk

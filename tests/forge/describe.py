@@ -199,6 +199,10 @@ class Process:
     directory_base: int | None = None
     """Physical address of the top page table (for PAE, of the 32-byte PDPT)."""
     session: int = 0
+    user_sid: str = ""
+    """The SID of the account in the token, `S-1-5-18`; without one the process has no token."""
+    token: int | None = None
+    """Address of the token."""
     debug_port: int = 0
     """The object of the debugger that is attached; 0 if there is none."""
     create_seconds: int = 100

@@ -24,6 +24,8 @@ _SECOND = 10_000_000
 _TEB32_AFTER = 0x2000
 _I386 = 0x14C
 _STATUS_PENDING = 0x103
+_FAST_REFERENCES = 7
+"""The low bits of EPROCESS.Token, an EX_FAST_REF, which count references."""
 
 
 @dataclass
@@ -80,6 +82,8 @@ class ProcessWriter:
         block.put_any(("DebugPort",), process.debug_port)
         block.put_any(("ObjectTable",), self._write_handle_table(process))
         block.put_any(("Session",), self._session(process.session))
+        if process.user_sid:
+            block.put_any(("Token.Value", "Token"), self._write_token(process) | _FAST_REFERENCES)
         if block.has("SeAuditProcessCreationInfo.ImageFileName") and process.image_path:
             block.put("SeAuditProcessCreationInfo.ImageFileName", self._write_name(process.image_path))
 
@@ -88,6 +92,21 @@ class ProcessWriter:
         table = Structure(self.kernel, self.kernel.layout, "_HANDLE_TABLE", address)
         table.put_any(("UniqueProcessId",), process.pid)
         return table.address
+
+    def _write_token(self, process: Process) -> int:
+        """Write a token with its user: a SID_AND_ATTRIBUTES that points to the SID after it."""
+        kernel, layout = self.kernel, self.kernel.layout
+        pointer = 8 if layout.is_64bit else 4
+        _, _, authority, *parts = process.user_sid.split("-")
+        sid = bytes((1, len(parts))) + int(authority).to_bytes(6, "big")
+        sid += b"".join(int(part).to_bytes(4, "little") for part in parts)
+        size = layout.size("_TOKEN")
+        address = process.token or kernel.allocate(size + 2 * pointer + len(sid), Pool.PAGED)
+        token = Structure(kernel, layout, "_TOKEN", address)
+        token.put("UserAndGroupCount", 1)
+        token.put("UserAndGroups", address + size)
+        kernel.write(address + size, (address + size + 2 * pointer).to_bytes(pointer, "little") + bytes(pointer) + sid)
+        return address
 
     def _session(self, number: int) -> int:
         """Return the address of a session's _MM_SESSION_SPACE, of which only the head is there: its id at +8."""

@@ -12,17 +12,7 @@ from tests.forge.__main__ import main
 from tests.forge.cases import Case, builders
 from tests.forge.describe import Residency
 from tests.forge.truth import Truth, TruthFrame, TruthThread
-from tests.support.reference_transcript import THREAD, THROWING
-
-# The vendor's linker had moved these blocks out of their functions, and WinDbg counts in the order before the move.
-# No table of addresses can say that; each block has its own start here.
-MOVED = {
-    "mscorwks!MsgWaitHelper+0xa5": "mscorwks!MsgWaitHelper+0x82",
-    "mscorwks!CorExitProcess+0x30f": "mscorwks!CorExitProcess+0x9d",
-    "KERNEL32!BaseThreadStart+0x4a": "KERNEL32!BaseThreadStart$filt$0+0x4a",
-}
-# The transcript gives the word at 045ba464 twice and differently; the return address is right.
-CONTRADICTION = ("7c3476c9", "7c3476c8")
+from tests.support.reference_transcript import CONTRADICTION, THREAD, THROWING, expected
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +25,6 @@ def shown(frames: tuple[TruthFrame, ...]) -> list[str]:
         " ".join((*(f"{word:08x}" for word in (frame.child_sp, frame.return_address, *frame.args)), frame.symbol))
         for frame in frames
     ]
-
-
-def expected(text: str) -> list[str]:
-    rows = []
-    for line in text.replace(*CONTRADICTION).splitlines():
-        figures, symbol = line.rsplit(" ", 1)
-        rows.append(f"{figures} {MOVED.get(symbol, symbol)}")
-    return rows
 
 
 def only(truth: Truth) -> TruthThread:

@@ -11,12 +11,14 @@ from tests.fuzz import managed_image_attacks
 from tests.fuzz.engine import Attack, Family
 from tests.fuzz.engine_files import GUID
 from tests.fuzz.ground import Ground, Shot
+from tests.support import version_resource
 from tests.support.pe_writer import CODE, Pe, Section
 from tests.unwind.x64 import assembler as asm
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.core.text import escape
 from throwstack.files.needed_files import manifest, needed_files
 from throwstack.files.symbol_path import ImageIdentity, Server, safe_name, store_key
+from throwstack.images.file_version import file_version
 from throwstack.images.function_table import FunctionTable
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import Module, ModuleMap
@@ -194,7 +196,27 @@ def exception_directory(image: bytes) -> tuple[int, int]:
     return found
 
 
+def _file_versions() -> Attack:
+    """Resources with a version, in an image of 32 and of 64 bits."""
+    grounds = []
+    for wide in (False, True):
+        ground = Ground([(version_resource.BASE, version_resource.image_with(version_resource.resources(), wide=wide))])
+        ground.aim(version_resource.BASE + 0x3C, 4)
+        ground.aim(version_resource.BASE + 0x40, 0x100)
+        for _ in range(3):
+            ground.aim(version_resource.BASE + version_resource.RESOURCES, 0x140)
+        ground.values = [version_resource.DIRECTORY, version_resource.DIRECTORY | 0x40, 0x40, 0x1000, 0xFFFF]
+        grounds.append(ground)
+
+    def attack(rng: random.Random, shot: Shot) -> Iterator[str]:
+        memory = rng.choice(grounds).mutate(rng, shot)
+        yield file_version(Image(Module("app.dll", "", version_resource.BASE, 0x8000), memory))
+
+    return attack
+
+
 FAMILIES = [
+    Family("file versions", _file_versions, 1),
     Family("images", _headers_and_exports, 2),
     Family("function tables", _function_tables, 2),
     Family("dynamic function tables", _dynamic_tables, 2),

@@ -22,6 +22,7 @@ SHARED_MODULES = {
     "x64": "per architecture: unwind/x64/ and what dispatch does on x64",
     "x86": "per architecture: unwind/x86/ and what dispatch does on x86",
     "unwinder": "per architecture: the entry point of unwind/x64/ and of unwind/x86/",
+    "text": "core/text.py makes strings of a dump fit to show; the room report/text/ writes the report as text",
     "memory": "core/memory.py reads any memory; the room volatility/memory/ makes such memories of Volatility's layers",
 }
 SHARED_CLASSES = {

@@ -44,7 +44,7 @@ def commands(text: str) -> list[str]:
 
 def shown(text: str) -> list[str]:
     """Return the lines of output that the README shows (indented by four), blanks made one."""
-    block = text.partition("The first answers")[2].partition("## ")[0]
+    block = text.partition("It answers")[2].partition("## ")[0]
     return [" ".join(line.split()) for line in block.splitlines() if line.startswith("    ")]
 
 

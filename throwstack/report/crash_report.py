@@ -8,13 +8,14 @@ Every string is escaped and can be shown as it is. A value that is not known is 
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from throwstack.core.sides import Side
 from throwstack.dispatch.saved_exception import Route
 from throwstack.exceptions.model import ExceptionKind, FaultAccess
 from throwstack.names.blockers import BlockerKind
 from throwstack.report.frame_report import FrameReport, WalkReport
+from throwstack.report.stack_parts import StackExtent, StackPartReport, ThreadFigures, ThreadWait
 from throwstack.report.values import Hexadecimal
 from throwstack.report.verdict import CrashVerdict
 from throwstack.stuck.signature import Signature
@@ -137,6 +138,9 @@ class CrashReport:
     of `blocked` that neither waits nor reports a failure. `signature` is made of the same stack. `doubts` say why the
     report may be wrong, and `notes` contain further facts. A part that could not be made is absent, and a note says
     why.
+
+    What follows `notes` is in reports on a whole dump alone: the addresses of ETHREAD and EPROCESS (for `.thread` and
+    `.process`), the thread's figures, how it waits, its kernel stack, and the bounds of the stack that it is stuck on.
     """
 
     process: ProcessSummary
@@ -153,7 +157,13 @@ class CrashReport:
     blocked_since: datetime.datetime | None = None
     box_text: str = ""
     doubts: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    ethread: Hexadecimal | None = None
+    eprocess: Hexadecimal | None = None
+    thread: ThreadFigures | None = None
+    wait: ThreadWait | None = None
+    kernel_stack: StackPartReport | None = None
+    stack_bounds: StackExtent | None = None
 
     @property
     def pid(self) -> int:

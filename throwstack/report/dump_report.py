@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from throwstack.report.crash_report import CrashReport
+from throwstack.report.process_report import ProcessReport
 from throwstack.report.values import ALWAYS, Hexadecimal
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 """The version of the JSON form.
 
 The first number changes if a field is removed or changes its meaning, the second if a field is added.
@@ -58,7 +59,8 @@ class BugCheck:
 class MachineReport:
     """The machine: its Windows version, its processors, and the time when the image was taken.
 
-    `uptime_seconds` is the time since the machine was started.
+    `uptime_seconds` is the time since the machine was started. `has_pae` says of a 32-bit kernel whether it uses
+    physical addresses of more than 32 bits.
     """
 
     system: str
@@ -69,6 +71,7 @@ class MachineReport:
     time: datetime.datetime | None = None
     uptime_seconds: float | None = None
     bug_check: BugCheck | None = None
+    has_pae: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,11 @@ class ReportWarning:
     pid: int | None = None
     tid: int | None = None
 
+    @property
+    def may_hide_crash(self) -> bool:
+        """Say whether a crash may be hidden. None is if only a process or thread that was asked for is not there."""
+        return self.code is not WarningCode.NOT_FOUND
+
 
 @dataclass(frozen=True, slots=True)
 class UnexaminedProcess:
@@ -135,8 +143,33 @@ class WantedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadOfDeadlock:
+    """A thread that waits in a deadlock, and what it waits for in words."""
+
+    pid: int
+    tid: int
+    process: str = ""
+    waits_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlock:
+    """Threads that wait for each other in a circle: each for the next, the last for the first.
+
+    `waiting` is the number of threads that are not in the circle and wait for one that is.
+    """
+
+    threads: tuple[ThreadOfDeadlock, ...]
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DumpReport:
-    """The report on a whole dump: the file, the machine, every stuck thread, and why others may have been missed."""
+    """The report on a whole dump: the file, the machine, every stuck thread, and why others may have been missed.
+
+    `processes` are those that have a stuck thread, in the order of `crashes`. `deadlocks` are looked for among all
+    threads if no thread is stuck, and among the threads of `processes` otherwise.
+    """
 
     schema_version: str
     file: FileReport
@@ -146,3 +179,11 @@ class DumpReport:
     warnings: tuple[ReportWarning, ...] = field(default=(), metadata=ALWAYS)
     unexamined: tuple[UnexaminedProcess, ...] = field(default=(), metadata=ALWAYS)
     symbols_wanted: tuple[WantedFile, ...] = ()
+    processes: tuple[ProcessReport, ...] = ()
+    deadlocks: tuple[Deadlock, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether nothing may hide a crash: no warning does, and the file is not cut off."""
+        hides = any(warning.may_hide_crash for warning in self.warnings) or bool(self.unexamined)
+        return not hides and self.file.is_complete is not False

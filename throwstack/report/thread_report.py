@@ -10,55 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from throwstack.core.sides import Side
 from throwstack.report.crash_report import ProcessSummary
 from throwstack.report.frame_report import FrameReport
+from throwstack.report.stack_parts import StackPartReport, StartRoutine, ThreadWait
 from throwstack.report.values import Hexadecimal
-
-
-@dataclass(frozen=True, slots=True)
-class StackPartReport:
-    """The frames of a thread in the kernel, in native user-mode code, or in 32-bit code of a WoW64 process.
-
-    The innermost frame is first. `ending` says why the frames end early, and is empty if they do not. `stack_base` and
-    `stack_limit` are the bounds in the TEB.
-    """
-
-    side: Side
-    frames: tuple[FrameReport, ...] = ()
-    ending: str = ""
-    stack_base: Hexadecimal | None = None
-    stack_limit: Hexadecimal | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StartRoutine:
-    """The address at which a thread started, and its name.
-
-    `is_named` is true if the address is in a module; otherwise `name` is only the address.
-    """
-
-    address: Hexadecimal
-    name: str = ""
-    is_named: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadWait:
-    """How a thread waits, how long it has waited (`ticks` and `seconds`), and what for.
-
-    `objects` are the kernel objects that it waits for, and `lock` is a user-mode lock. `deadlock` names the threads of
-    the cycle of waits that the thread is in or waits behind.
-    """
-
-    reason: str = ""
-    mode: str = ""
-    alertable: bool | None = None
-    ticks: int | None = None
-    seconds: float | None = None
-    objects: tuple[str, ...] = ()
-    lock: str = ""
-    deadlock: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from throwstack.volatility.machine_report import machine_report
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.open_machine import examination, isf_of, open_machine
 from throwstack.volatility.opening.open_image import BadSymbols, CannotOpen, symbol_directories
+from throwstack.volatility.process_reports import ProcessReports
 from throwstack.volatility.survey import Selection, Survey
 from throwstack.volatility.thread_stacks import thread_stack
 from throwstack.volatility.thread_survey import ThreadSurvey
@@ -117,14 +118,19 @@ class Dump:
 
         `handled` is as for `crashes`.
         """
-        survey = self._survey(_selection(pids, tids, wow64, handled=handled))
+        selection = _selection(pids, tids, wow64, handled=handled)
+        survey = self._survey(selection)
         crashes: list[CrashReport] = []
         needed = FilesNeeded()
         with _callers_errors(), self._examination():
             machine = machine_report(self._machine, self._file.identity.header)
+            reports = ProcessReports(self._machine, survey, machine.build)
             for finding in survey.findings():
-                crashes.append(crash_of(self._machine, finding, _DETAIL))
+                crashes.append(reports.crash(finding))
                 needed.add(stacks_of(finding))
+            processes = reports.processes()
+            if not crashes:
+                reports.look_for_deadlocks(self._survey(selection))
         for loss in self._machine.page_losses:
             survey.record.warn(WarningCode.PAGES, loss)
         return DumpReport(
@@ -136,6 +142,8 @@ class Dump:
             warnings=survey.record.warnings,
             unexamined=survey.record.unexamined,
             symbols_wanted=tuple(_wanted(file) for file in needed.files()),
+            processes=processes,
+            deadlocks=reports.deadlocks,
         )
 
     def processes(self) -> Iterator[ProcessSummary]:
@@ -272,7 +280,7 @@ def _opened(file: DumpFile, files: FilesAtHand, progress: Progress | None) -> Ma
         if isf is None:
             asked = "" if files.is_offline else ", and Microsoft's server did not give them"
             path = "" if file.kernel is None else escape(file.kernel.pdb.isf_path)
-            where = f"put them into DIR/{path} and pass symbols=DIR"
+            where = f"put them into DIR/{path} and name DIR (-s DIR; symbols=DIR in a program)"
             message = f"the kernel's symbols are not at hand{asked}: {where}"
             raise BadSymbols(message)
         return open_machine(file, isf, files, progress)

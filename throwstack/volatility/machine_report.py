@@ -13,6 +13,7 @@ import logging
 from throwstack.core.filetime import time_of
 from throwstack.core.memory import MemoryUnreadable
 from throwstack.crashdump.header import DumpHeader
+from throwstack.pages.page_tables import PagingMode
 from throwstack.report.bug_checks import bug_check_name
 from throwstack.report.dump_report import BugCheck, MachineReport
 from throwstack.report.values import Hexadecimal
@@ -58,6 +59,7 @@ def _made(machine: Machine, header: DumpHeader | None) -> MachineReport:
         time=time_of(system_time) if system_time else None,
         uptime_seconds=up_time / _TICKS_A_SECOND if up_time else None,
         bug_check=_bug_check(machine, header),
+        has_pae=None if machine.is_64bit else machine.mode is PagingMode.PAE,
     )
 
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
 from functools import cached_property
 
 from volatility3.framework import interfaces
 
-from throwstack.core.text import decode_wide, escape
+from throwstack.core.text import escape
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
-from throwstack.volatility.memory.offsets import MissingMembers, offset, take
-from throwstack.volatility.processes import Process, ProcessReader
+from throwstack.volatility.objects.process_facts import ProcessFactsReader
+from throwstack.volatility.processes import ProcessReader
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,6 @@ _FIRST_NUMBER = re.compile(r"\s(\d{1,10})\b")
 _FORMS = {"werfault.exe": _OPTION, "werfaultsecure.": _OPTION, "drwtsn32.exe": _OPTION, "dumprep.exe": _FIRST_NUMBER}
 """The pattern of the PID in each reporter's command line, by image name. The kernel keeps 14 or 15 characters of it."""
 _NAME_LENGTH = 14
-_MAX_COMMAND_LINE = 4096
 
 
 def reported_pid(image_name: str, command_line: str) -> int | None:
@@ -41,13 +39,6 @@ def _form(image_name: str) -> re.Pattern[str] | None:
     """Return the pattern for the reported PID in a program's command line, or None if the program is no reporter."""
     name = image_name.lower()[:_NAME_LENGTH]
     return next((form for known, form in _FORMS.items() if name == known[:_NAME_LENGTH]), None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Offsets:
-    parameters: int = offset("_PEB.ProcessParameters")
-    command_line: int = offset("_RTL_USER_PROCESS_PARAMETERS.CommandLine")
-    buffer: int = offset("_UNICODE_STRING.Buffer")
 
 
 class Reporters:
@@ -65,28 +56,18 @@ class Reporters:
     @cached_property
     def _notes(self) -> dict[int, str]:
         notes: dict[int, str] = {}
-        try:
-            offsets = take(_Offsets, self._machine.layout)
-        except MissingMembers as error:
-            log.info("it is not known which processes report on others: %s", error)
-            return notes
+        facts = ProcessFactsReader(self._machine)
         guard = guarded(lambda reason: log.info("a process may be one that reports on others: %s", reason))
         for item in guard.each(self._machine.processes()):
             with guard:
-                notes.update(self._reported(item, offsets))
+                notes.update(self._reported(item, facts))
         return notes
 
-    def _reported(self, item: interfaces.objects.ObjectInterface, offsets: _Offsets) -> dict[int, str]:
+    def _reported(self, item: interfaces.objects.ObjectInterface, facts: ProcessFactsReader) -> dict[int, str]:
         """Return the PID of the process that `item` (an EPROCESS) reports on, with the note for it; empty if none."""
         name, _ = self._reader.identity(self._machine.canonical(item.vol.offset))
         process = None if _form(name) is None else self._reader.open(item)
-        pid = None if process is None else reported_pid(name, self._read_command_line(process, offsets))
-        if process is None or pid is None:
+        if process is None:
             return {}
-        return {pid: f"{escape(name)} (PID {process.pid}) reports on this process"}
-
-    def _read_command_line(self, process: Process, offsets: _Offsets) -> str:
-        memory, machine = process.memory, self._machine
-        text = machine.pointer(memory, process.peb + offsets.parameters) + offsets.command_line
-        size = min(memory.u16(text), _MAX_COMMAND_LINE)
-        return decode_wide(memory.read(machine.pointer(memory, text + offsets.buffer), size))
+        pid = reported_pid(name, facts.command_line(process.peb, process.memory))
+        return {} if pid is None else {pid: f"{escape(name)} (PID {process.pid}) reports on this process"}

@@ -11,7 +11,8 @@ from throwstack.core.text import escape
 from throwstack.names.symbols import Name
 from throwstack.report.crash_report import ProcessSummary
 from throwstack.report.frame_report import NO_DETAIL, WHOLE, FrameDetail, frame_reports
-from throwstack.report.thread_report import StackPartReport, StartRoutine, ThreadStackReport, ThreadWait
+from throwstack.report.stack_parts import StackPartReport, StartRoutine, ThreadWait
+from throwstack.report.thread_report import ThreadStackReport
 from throwstack.report.values import Hexadecimal, hexadecimal
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine

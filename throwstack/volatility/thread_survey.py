@@ -116,6 +116,34 @@ class ThreadSurvey:
                     yield self._report(owner, thread)
         self._survey.say_missing(seen)
 
+    def deadlocked(self) -> Iterator[ThreadReport]:
+        """Yield the reports on those selected threads that are in a deadlock or wait behind one.
+
+        Only they are walked in the kernel, and have their frames named.
+        """
+        for item, process in self._survey.opened():
+            owner = self._owner(item, process)
+            if owner is None:
+                continue
+            self._keep(owner.pid, owner)
+            for thread in owner.threads:
+                if self._survey.is_selected(thread) and self._is_deadlocked(owner, thread):
+                    yield self._report(owner, thread)
+
+    def _is_deadlocked(self, owner: Owner, thread: Thread) -> bool:
+        with guarded(lambda reason: log.info("what thread %d waits for is not known: %s", thread.tid, reason)):
+            if self._blockage(owner, thread).holders:
+                return bool(self._cycles.of(ThreadId(owner.pid, thread.tid, thread.address)))
+        return False
+
+    def report(self, process: Process, thread: Thread) -> ThreadReport:
+        """Return the report on a thread of `process`, selected or not."""
+        owner = self._owners.get(process.pid)
+        if owner is None or owner.process is not process:
+            owner = Owner(process.address, process.pid, process.name, process, process.threads)
+            self._keep(process.pid, owner)
+        return self._report(owner, thread)
+
     def _owner(self, item: interfaces.objects.ObjectInterface, process: Process | None) -> Owner | None:
         if process is not None:
             return Owner(process.address, process.pid, process.name, process, process.threads)
@@ -162,7 +190,7 @@ class ThreadSurvey:
             return self._blockages.setdefault(thread.address, Blockage(facts))
         wait = self._waits.read(thread.address)
         if sides is None or self._lock_walker is not self._walker:
-            sides = tuple(self._lock_walker.sides(owner.process, thread, facts))
+            sides = tuple(self._lock_walker.user_sides(owner.process, thread, facts))
         lock = self._lock(owner, thread, sides)
         holders = wait.holders
         if lock is not None:

@@ -70,17 +70,25 @@ class ThreadWalker:
         `process` is None if it has no user-mode memory. `facts` are those of the thread.
         """
         kernel = self.kernel_target(process)
-        context = self._reader.threads.processors.context(thread.address) if facts.is_running else None
+        context = self._context(thread, facts)
         side = self._kernel_side(kernel, thread, facts, context)
         is_in_user = context is not None and context.cs & USER_MODE == USER_MODE
         if not is_in_user:
             yield StackPart(Side.KERNEL, kernel, side.frames, side.reason)
+        yield from self.user_sides(process, thread, facts)
+
+    def user_sides(self, process: Process | None, thread: Thread, facts: ThreadFacts) -> Iterator[StackPart]:
+        """Yield the parts of the thread's stack in user mode, as `sides` does."""
         if process is None or not thread.teb:
             return
-        if facts.is_running and context is None:
+        if facts.is_running and self._context(thread, facts) is None:
             return
         for which, target in process.selected(self._wanted):
             yield self._user_side(process, thread, which, target)
+
+    def _context(self, thread: Thread, facts: ThreadFacts) -> Context | None:
+        """Return the registers of the processor that runs the thread, or None."""
+        return self._reader.threads.processors.context(thread.address) if facts.is_running else None
 
     def _kernel_side(self, target: Target, thread: Thread, facts: ThreadFacts, context: Context | None) -> KernelSide:
         if facts.is_running:

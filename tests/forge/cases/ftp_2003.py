@@ -65,6 +65,7 @@ def build() -> Case:
     )
     put_kernel_stack(thread, kernel_half)
     iftpsvc = _process("iftpsvc.exe", 0xA04, 0x8948FA08, 0x7F404520, 0x7FFDE000)
+    iftpsvc.user_sid, iftpsvc.token = "S-1-5-18", 0xE267FBF0
     ssh = _process("SSHServer.exe", 0x7F0, 0x899F2BC8, 0x7F4043A0, 0x7FFD8000)
     intfy = _process("intfysvc.exe", 0x79C, 0x89EEE6F8, 0x7F404380, 0x7FFDD000)
     programs = {}

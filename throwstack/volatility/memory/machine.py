@@ -209,6 +209,11 @@ class Clock:
         self.system_time = system_time
         self.interrupt_time = interrupt_time
 
+    @property
+    def now(self) -> datetime.datetime | None:
+        """Return the UTC time of the dump, or None if it can be no time."""
+        return time_of(self.system_time) if self.system_time else None
+
     def ticks_since(self, tick: int) -> int | None:
         """Return how many ticks before the dump the 32-bit tick count `tick` was, or None if it was after the dump.
 

@@ -18,7 +18,8 @@ from volatility3.framework.renderers import format_hints
 
 from throwstack.core.text import escape
 from throwstack.names.name_style import NameStyle
-from throwstack.report.thread_report import StartRoutine, ThreadStackReport, ThreadWait
+from throwstack.report.stack_parts import StartRoutine, ThreadWait
+from throwstack.report.thread_report import ThreadStackReport
 from throwstack.volatility.objects.wait_objects import duration
 from throwstack.volatility.tables.columns import ABSENT, Column, Row, joined, row
 from throwstack.volatility.tables.frame_table import FrameRow, frame_columns, variable_note, variable_rows
