@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
 import lzma
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,11 +35,11 @@ Said = tuple[int, dict[str, Any]]
 
 @pytest.fixture
 def doctor(capsys: pytest.CaptureFixture[str]):
-    """Return a function that runs the command with --json: (exit status, report)."""
+    """Return a function that runs the command with --json -: (exit status, report)."""
 
     def run(dump: Path, isf: Path | None = None, *options: str) -> Said:
         symbols = [] if isf is None else ["-s", str(isf)]
-        status = main(["doctor", str(dump), "--json", *symbols, *options])
+        status = main(["doctor", str(dump), "--json", "-", *symbols, *options])
         return status, json.loads(capsys.readouterr().out)
 
     return run
@@ -168,7 +171,7 @@ def test_a_page_file_that_is_given_is_a_route(doctor, tmp_path: Path, kind: Dump
         _, report = doctor(tmp_path / "MEMORY.DMP", tmp_path / "isf", *options)
         (process,) = [one for one in report["processes"] if one["pid"] in pids]
         assert set(process["stack_pages"]["routes"]) == {route}
-        assert any("pagefile.sys" in advice for advice in report["advice"]) is (route == "paged_out")
+        assert any("pages are in a page file" in advice for advice in report["advice"]) is (route == "paged_out")
         assert not any("next time" in advice for advice in report["advice"]), "the dump is a complete one"
 
 
@@ -195,7 +198,7 @@ def test_without_the_kernels_symbols_it_says_which(forged: Forge, doctor):
     out, _ = forged("service-x64")
     status, report = doctor(out / "MEMORY.DMP")
     (isf,) = (out / "isf").rglob("ntkrnlmp.pdb/*.json.xz")
-    assert (status, report["verdict"]) == (ExitStatus.IN_PART, "in_part")
+    assert (status, report["verdict"], report["problems"]) == (0, "serves", []), "they are not cached, that is all"
     assert report["symbols"] == {"needed": f"windows/ntkrnlmp.pdb/{isf.name}", "found": None}
     assert any(isf.name in advice for advice in report["advice"])
 
@@ -231,6 +234,76 @@ def test_an_isf_file_that_cannot_be_used_is_what_to_replace(
     assert any("ISF file is" in line and problem in line for line in report["problems"])
     (advice,) = report["advice"]
     assert isf.name in advice
+
+
+def test_a_kernel_dump_without_symbols_serves_in_part_as_far_as_is_known(forged: Forge, doctor, tmp_path: Path):
+    out, _ = forged("service-x64")
+    rewrite(out / "MEMORY.DMP", tmp_path / "it.dmp", MoreKinds.BITMAP_KERNEL)
+    status, report = doctor(tmp_path / "it.dmp")
+    assert (status, report["problems"][0].partition(":")[0]) == (3, "it may hold the kernel's memory alone")
+
+
+def test_commands_that_are_advised_repeat_what_was_given(forged: Forge, doctor, tmp_path: Path):
+    out, _ = forged("service-x64")
+    dump = tmp_path / "it's here.dmp"
+    shutil.copyfile(out / "MEMORY.DMP", dump)
+    _, report = doctor(dump, out / "isf", "--symbol-path", "/my pdbs")
+    command = report["advice"][-1].removeprefix("run ").partition(", then")[0]
+    assert shlex.split(command) == [
+        *("vol", "-s", str(out / "isf"), "-f", str(dump), "windows.unhandled", "--symbol-path", "/my pdbs")
+    ]
+
+
+def test_a_vmem_file_whose_state_is_missing_says_so(forged: Forge, doctor, tmp_path: Path):
+    """Where the parts of a .vmem are in physical memory is in the .vmss or .vmsn alone."""
+    out, _ = forged("service-x64")
+    as_vmware(out / "MEMORY.DMP", tmp_path / "machine.vmem")
+    (tmp_path / "machine.vmsn").unlink()
+    status, report = doctor(tmp_path / "machine.vmem", out / "isf")
+    assert status == ExitStatus.CANNOT
+    assert "needs the .vmss or .vmsn of the same name beside it" in report["advice"][0]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_compressed_dump_is_one_that_volatility_opens(forged: Forge, doctor, tmp_path: Path, pack: Any):
+    out, _ = forged("ftp-2003")
+    (tmp_path / "MEMORY.DMP.gz").write_bytes(pack((out / "MEMORY.DMP").read_bytes()))
+    status, report = doctor(tmp_path / "MEMORY.DMP.gz")
+    assert (status, report["kind"]) == (3, "compressed")
+    assert "it holds: Windows crash dump, 32-bit: complete memory dump (type 1)" in report["problems"][0]
+    assert any("Volatility unpacks it" in advice for advice in report["advice"])
+
+
+@pytest.mark.parametrize(
+    ("contents", "advice"),
+    [
+        (b"this is not a dump\n" * 100, "text"),
+        (b"MDMP\x93\xa7\0\0" + bytes(0x1000), "one process"),
+        (bytes(10), "unpack"),
+    ],
+)
+def test_what_is_compressed_and_no_image_does_not_serve(doctor, tmp_path: Path, contents: bytes, advice: str):
+    (tmp_path / "it.gz").write_bytes(gzip.compress(contents))
+    status, report = doctor(tmp_path / "it.gz")
+    assert status == (3 if advice == "unpack" else 2)
+    assert advice in report["advice"][0]
+    (tmp_path / "it.gz").write_bytes(b"\x1f\x8b\x08" + bytes(100))
+    status, report = doctor(tmp_path / "it.gz")
+    assert (status, report["advice"]) == (2, ["copy it again"])
+
+
+def test_json_goes_into_a_file_and_the_text_is_printed_as_well(forged: Forge, tmp_path: Path, capsys):
+    out, _ = forged("ftp-2003")
+    file = tmp_path / "it.json"
+    command = ["doctor", str(out / "MEMORY.DMP"), "-s", str(out / "isf"), "--json", str(file)]
+    assert main(command) == 0
+    assert "Verdict: this image can serve" in capsys.readouterr().out
+    assert json.loads(file.read_text("utf-8"))["verdict"] == "serves"
+    assert main([*command, "--quiet"]) == 2
+    done = capsys.readouterr()
+    assert (done.out, "--force overwrites it" in done.err) == ("", True)
+    assert main([*command, "--quiet", "--force"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_a_page_file_that_is_none_is_a_wrong_command(forged: Forge, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -281,6 +354,7 @@ def test_a_dump_of_an_arm64_machine_is_named(forged: Forge, doctor, tmp_path: Pa
     (tmp_path / "arm.dmp").write_bytes(data)
     status, report = doctor(tmp_path / "arm.dmp", out / "isf")
     assert status == 2
+    assert report["description"].startswith("Windows crash dump, ARM64:")
     assert any("ARM64 is not supported" in advice for advice in report["advice"])
 
 
@@ -325,6 +399,8 @@ def test_a_small_dump_does_not_serve(forged: Forge, doctor, tmp_path: Path):
         (b"this is not a dump\n" * 100, "text", "text, not a memory image"),
         (bytes(0x4000), "raw", "image of a Windows machine"),
         (b"MDMP\x93\xa7\0\0" + bytes(0x1000), "user_minidump", "one process"),
+        (b"LibvirtQemudSave\x02\0\0\0" + bytes(100), "libvirt_save", "virsh dump --memory-only"),
+        (b"QFI\xfb\0\0\0\x03" + bytes(100), "virtual_disk", "MEMORY.DMP"),
         (b"PAGEDU64" + bytes(0x100), "cut_header", "not even the header"),
         (b"PAGEDU64" + bytes(0x4000), "crash_dump", "damaged"),
     ],

@@ -7,13 +7,13 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
-from throwstack.cli import console, dump_options
+from throwstack.cli import console, dump_options, result_files
 from throwstack.cli.exit_status import ExitStatus
 from throwstack.core.text import escape
 
+_STDOUT = Path("-")
 NAME = "doctor"
 HELP = "say what a dump is good for"
 DESCRIPTION = """\
@@ -26,7 +26,11 @@ interrupted.
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to `parser`."""
     parser.add_argument("dump", metavar="MEMORY.DMP", type=Path)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="write the findings as JSON; - is stdout, in place of the text"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
+    parser.add_argument("--quiet", action="store_true", help="print no text")
     dump_options.add_dump_options(parser)
 
 
@@ -35,14 +39,23 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     from throwstack.doctor.doctor_report import as_json, as_text  # noqa: PLC0415
     from throwstack.doctor.examine import examine  # noqa: PLC0415 imports volatility3, which may be missing
 
-    files = replace(dump_options.files_at_hand(options), is_offline=True)
+    file = None if options.json in (None, _STDOUT) else options.json
     try:
-        report = examine(options.dump, files, _say)
+        if file is not None:
+            result_files.check(file, force=options.force)
+        report = examine(options.dump, dump_options.files_at_hand(options), _say)
+        text = "" if options.json is None else json.dumps(as_json(report), indent=2)
+        if file is not None:
+            result_files.write(file, f"{text}\n", force=options.force)
     except OSError as error:
         console.say(f"throwstack doctor: {escape(str(options.dump), 1024)}: {error.strerror or error}")
         return ExitStatus.CANNOT, ()
-    lines = [json.dumps(as_json(report), indent=2)] if options.json else as_text(report)
-    return report.verdict.value, lines
+    except result_files.CannotWrite as error:
+        console.say(f"throwstack doctor: {error}")
+        return ExitStatus.CANNOT, ()
+    if options.json == _STDOUT:
+        return report.verdict.value, [text]
+    return report.verdict.value, () if options.quiet else as_text(report)
 
 
 def _say(message: str) -> None:
