@@ -23,8 +23,8 @@ from throwstack.volatility import number_options, options
 
 if TYPE_CHECKING:
     from throwstack.volatility.cxr import ThrowingStack
-    from throwstack.volatility.output import Output
     from throwstack.volatility.survey import Survey
+    from throwstack.volatility.tables.output import Output
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class CxrStack(interfaces.plugins.PluginInterface):
         With `--locals`, the variables of a frame are rows below it. A person sees a row for each stack as well.
         """
         from throwstack.volatility import plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
-        from throwstack.volatility.output import output_of  # noqa: PLC0415
+        from throwstack.volatility.tables.output import output_of  # noqa: PLC0415
 
         output, survey = output_of(self), plugin_runs.open_survey(self)
         make = self._needed if self.config.get("symbols_needed", False) else self._frames

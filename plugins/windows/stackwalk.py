@@ -89,8 +89,8 @@ class StackWalk(interfaces.plugins.PluginInterface):
     def run(self) -> renderers.TreeGrid:
         """Return a row per thread, and below it one per frame, innermost first."""
         from throwstack.volatility import none_stuck, plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
-        from throwstack.volatility.output import output_of  # noqa: PLC0415
         from throwstack.volatility.tables import thread_table  # noqa: PLC0415
+        from throwstack.volatility.tables.output import output_of  # noqa: PLC0415
 
         unique = bool(self.config.get("unique", False))
         output, survey = output_of(self), plugin_runs.open_survey(self)

@@ -64,8 +64,8 @@ class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface
     def run(self) -> renderers.TreeGrid:
         """Return one row per stuck thread."""
         from throwstack.volatility import none_stuck, plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
-        from throwstack.volatility.output import output_of  # noqa: PLC0415
         from throwstack.volatility.tables import crash_table  # noqa: PLC0415
+        from throwstack.volatility.tables.output import output_of  # noqa: PLC0415
 
         output, survey = output_of(self), plugin_runs.open_survey(self)
         table = output.columns(crash_table.CRASH_COLUMNS, crash_table.CRASH_SHOWN)

@@ -21,9 +21,9 @@ from throwstack.core.text import escape
 from throwstack.names.name_style import NameStyle
 from throwstack.report.thread_report import StartRoutine, ThreadStackReport, ThreadWait
 from throwstack.volatility.objects.wait_objects import duration
-from throwstack.volatility.output import EVERY_COLUMN, Output
 from throwstack.volatility.tables.columns import ABSENT, Column, Row, joined
 from throwstack.volatility.tables.frame_table import FrameRow, frame_columns, variable_note, variable_rows, who
+from throwstack.volatility.tables.output import EVERY_COLUMN, Output
 
 _MAX_TEXT = 2048
 _MAX_ADDRESS_OF_X86 = 0xFFFFFFFF

@@ -6,17 +6,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import Forge
 from tests.support.vol import vol
-from throwstack.names.name_style import NameStyle
-from throwstack.volatility.output import Output
 from throwstack.volatility.running_vol import RunningVol
 from throwstack.volatility.tables.crash_table import CRASH_COLUMNS, CRASH_SHOWN
-from throwstack.volatility.tables.frame_table import throwing_columns
+from throwstack.volatility.tables.output import Output
 
 EVERY = [column.title for column in CRASH_COLUMNS]
 SHOWN = list(CRASH_SHOWN)
@@ -26,23 +23,6 @@ def titles(text: str, between: str) -> list[str]:
     """Return the titles of a table that `quick` or `pretty` printed."""
     (line,) = (line for line in text.splitlines() if "Exception" in line and "Verdict" in line)
     return [title.strip() for title in line.split(between) if title.strip()]
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (("-r", "quick"), SHOWN),
-        (("--rend", "quick"), SHOWN),
-        (("--renderer=quick",), SHOWN),
-        (("-rquick",), SHOWN),
-        ((), SHOWN),  # Volatility's default is quick
-        (("-l", "pretty"), SHOWN),  # a log file called pretty
-    ],
-)
-def test_a_person_sees_the_columns_that_fit(forged: Forge, tmp_path: Path, monkeypatch, options, expected):
-    out, _ = forged("ftp-2003")
-    monkeypatch.chdir(tmp_path)
-    assert titles(vol(out, "windows.unhandled", renderer=None, more=options).out, "\t") == expected
 
 
 def test_pretty_leaves_out_the_columns_that_are_empty_and_fits(forged: Forge):
@@ -107,11 +87,6 @@ def test_columns_can_be_hidden(forged: Forge):
 )
 def test_who_sees_what_fits(running: RunningVol | None, is_wide: bool, is_brief: bool):
     assert Output(running, is_wide=is_wide).is_brief is is_brief
-
-
-def test_a_name_that_is_only_the_nearest_is_marked_where_symbols_is_not_shown():
-    columns = throwing_columns(NameStyle.PLAIN, with_fpo=False, with_registers=False, is_brief=True)
-    assert "Symbols" in [column.title for column in columns], "and --filters can show it"
 
 
 def test_an_empty_table_is_explained_and_json_stays_empty(forged: Forge):
