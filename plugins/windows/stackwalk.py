@@ -100,6 +100,7 @@ class StackWalk(interfaces.plugins.PluginInterface):
             with_fpo=bool(self.config.get("kv", False)),
             unique=unique,
             output=output,
+            is_64bit=survey.machine.is_64bit,
         )
 
         def generate() -> Iterator[tuple[int, tuple[Any, ...]]]:

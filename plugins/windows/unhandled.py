@@ -47,11 +47,9 @@ class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface
 
     def _crashes(self, survey: Survey) -> Iterator[CrashRow]:
         from throwstack.volatility import crashes  # noqa: PLC0415 see throwstack.volatility.options
-        from throwstack.volatility.tables.crash_table import CrashRow  # noqa: PLC0415
 
         for finding in survey.findings():
-            crash = crashes.crash_of(survey.machine, finding)
-            yield CrashRow(crash, finding.thread.address, finding.process.address)
+            yield crashes.crash_row(survey.machine, finding)
 
     def generate_timeline(self) -> Iterator[tuple[str, timeliner.TimeLinerType, datetime.datetime]]:
         """Yield when each stuck thread began to wait, for the timeliner."""

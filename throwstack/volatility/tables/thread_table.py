@@ -67,12 +67,14 @@ class ThreadTable:
         with_fpo: bool = False,
         unique: bool = False,
         output: Output = EVERY_COLUMN,
+        is_64bit: bool = False,
     ) -> None:
         """Choose the columns.
 
         `style` says how functions are named. `is_brief` replaces the columns about threads by a one-line summary,
         `with_fpo` adds the column `FPO`, `unique` adds the columns about equal stacks, and `output` says which of all
-        these are shown. If these are only those that fit a screen, the summary is in the place of a call site.
+        these are shown. If these are only those that fit a screen, the summary is in the place of a call site, and a
+        64-bit machine (`is_64bit`), whose addresses are long and whose arguments are in registers, has no `Args`.
         """
         self._style = style
         self._is_brief = is_brief and not output.is_brief
@@ -83,7 +85,9 @@ class ThreadTable:
             *_SIDE_COLUMNS,
         ]
         about_threads = [*(_UNIQUE_COLUMNS if unique else []), *([] if is_brief else _THREAD_COLUMNS)]
-        self.columns: list[Column[StackRow]] = output.columns([*every, *about_threads], _SHOWN)
+        self.columns: list[Column[StackRow]] = output.columns(
+            [*every, *about_threads], [title for title in _SHOWN if not (is_64bit and title == _OF_32BIT)]
+        )
         self._of_frames = list(takewhile(lambda column: column not in about_threads, self.columns))
         """The columns that a frame's row fills. All columns after them are about threads."""
         self._rest: Row = (ABSENT,) * (len(self.columns) - len(self._of_frames))
@@ -206,6 +210,7 @@ _SHOWN = (
     "Same Stack",
 )
 """The columns that a person sees without `--wide`, as far as the other options show them."""
+_OF_32BIT = "Args"
 _SIDE_COLUMNS: list[Column[StackRow]] = [
     Column("Side", str, lambda row: row.side or None),
     Column("Notes", str, lambda row: row.notes, is_prose=True),
