@@ -4,8 +4,6 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
-ROWS = --hide-columns Arch Code Address Record Context 'Found By' 'Blocked Since' Signature Details Notes -r pretty
-STACK = --hide-columns PID Process TID RetAddr IP Args Symbols Notes -r pretty
 
 .PHONY: demo test test-unit test-install test-install-all test-images test-pdbs fuzz recall mutants snapshot
 .PHONY: lint lint-all format clean
@@ -30,10 +28,10 @@ demo: $(VENV)/.installed
 	mkdir -p $(DEMO)/cache
 	@echo; echo '$$ throwstack report -s demo/isf --symbol-path demo/pdb demo/MEMORY.DMP'
 	@$(BIN)/throwstack report --offline -s $(DEMO)/isf --symbol-path $(DEMO)/pdb $(DEMO)/MEMORY.DMP
-	@echo; echo "$$ vol -s demo/isf -f demo/MEMORY.DMP $(ROWS) windows.unhandled"
-	@$(VOL) $(ROWS) windows.unhandled
-	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP $(STACK) windows.cxrstack --symbol-path demo/pdb'
-	@$(VOL) $(STACK) windows.cxrstack --symbol-path $(DEMO)/pdb
+	@echo; echo "$$ vol -s demo/isf -f demo/MEMORY.DMP -r pretty windows.unhandled"
+	@$(VOL) -r pretty windows.unhandled
+	@echo; echo '$$ vol -s demo/isf -f demo/MEMORY.DMP -r pretty windows.cxrstack --symbol-path demo/pdb'
+	@$(VOL) -r pretty windows.cxrstack --symbol-path $(DEMO)/pdb
 
 test: $(VENV)/.tools
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -40,9 +40,6 @@ class StackWalk(interfaces.plugins.PluginInterface):
         """Return what Volatility has to provide, and the plugin's options."""
         return [
             *options.common_requirements(),
-            requirements.ListRequirement(
-                name="process", element_type=str, description="Look only at processes of these names", optional=True
-            ),
             options.wow64_requirement(
                 "Of threads of 32-bit processes on 64-bit Windows: the 32-bit stack (x86), the native one, both",
                 default="x86",
@@ -84,23 +81,26 @@ class StackWalk(interfaces.plugins.PluginInterface):
         for report in ThreadSurvey(survey).reports():
             for part in report.sides if detail.variables else ():
                 wanted.add(part.target, (frame.ip for frame in part.frames))
-            stack = table.stack(thread_stack(survey.machine, report, detail))
+            stack = table.stack(thread_stack(survey.machine, report, detail), report.owner.address)
             if pattern is None or stack.matches(pattern):
                 yield stack
         wanted.say()
 
     def run(self) -> renderers.TreeGrid:
         """Return a row per thread, and below it one per frame, innermost first."""
-        from throwstack.volatility import plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
-        from throwstack.volatility.tables import columns, thread_table  # noqa: PLC0415
+        from throwstack.volatility import none_stuck, plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
+        from throwstack.volatility.tables import thread_table  # noqa: PLC0415
+        from throwstack.volatility.tables.output import output_of  # noqa: PLC0415
 
         unique = bool(self.config.get("unique", False))
-        survey = plugin_runs.open_survey(self)
+        output, survey = output_of(self), plugin_runs.open_survey(self)
         table = thread_table.ThreadTable(
             options.name_style(self),
             is_brief=bool(self.config.get("brief", False)),
             with_fpo=bool(self.config.get("kv", False)),
             unique=unique,
+            output=output,
+            is_64bit=survey.machine.is_64bit,
         )
 
         def generate() -> Iterator[tuple[int, tuple[Any, ...]]]:
@@ -108,4 +108,4 @@ class StackWalk(interfaces.plugins.PluginInterface):
             for stack in thread_table.fold(stacks) if unique else stacks:
                 yield from table.rows(stack)
 
-        return renderers.TreeGrid(columns.headings(table.columns), generate())
+        return output.grid(table.columns, generate(), lambda: none_stuck.no_thread(survey))

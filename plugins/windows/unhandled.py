@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from volatility3.framework import interfaces, renderers
 from volatility3.plugins import timeliner
@@ -22,7 +22,8 @@ if find_spec("throwstack") is None:
 from throwstack.volatility import options
 
 if TYPE_CHECKING:
-    from throwstack.report.crash_report import CrashReport
+    from throwstack.volatility.survey import Survey
+    from throwstack.volatility.tables.crash_table import CrashRow
 
 
 class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface):
@@ -44,29 +45,27 @@ class Unhandled(interfaces.plugins.PluginInterface, timeliner.TimeLinerInterface
             options.handled_requirement(),
         ]
 
-    def _crashes(self) -> Iterator[CrashReport]:
-        from throwstack.volatility import crashes, plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
+    def _crashes(self, survey: Survey) -> Iterator[CrashRow]:
+        from throwstack.volatility import crashes  # noqa: PLC0415 see throwstack.volatility.options
 
-        survey = plugin_runs.open_survey(self)
         for finding in survey.findings():
-            yield crashes.crash_of(survey.machine, finding)
+            yield crashes.crash_row(survey.machine, finding)
 
     def generate_timeline(self) -> Iterator[tuple[str, timeliner.TimeLinerType, datetime.datetime]]:
         """Yield when each stuck thread began to wait, for the timeliner."""
-        from throwstack.volatility import crashes  # noqa: PLC0415 see throwstack.volatility.options
+        from throwstack.volatility import crashes, plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
 
-        for crash in self._crashes():
+        for crash in (row.crash for row in self._crashes(plugin_runs.open_survey(self))):
             if crash.blocked_since is not None:
                 yield crashes.timeline_text(crash), timeliner.TimeLinerType.MODIFIED, crash.blocked_since
 
     def run(self) -> renderers.TreeGrid:
         """Return one row per stuck thread."""
-        from throwstack.volatility.tables import columns, crash_table  # noqa: PLC0415 see throwstack.volatility.options
+        from throwstack.volatility import none_stuck, plugin_runs  # noqa: PLC0415 see throwstack.volatility.options
+        from throwstack.volatility.tables import crash_table  # noqa: PLC0415
+        from throwstack.volatility.tables.output import output_of  # noqa: PLC0415
 
-        table = crash_table.CRASH_COLUMNS
-
-        def generate() -> Iterator[tuple[int, tuple[Any, ...]]]:
-            for crash in self._crashes():
-                yield 0, columns.row(table, crash)
-
-        return renderers.TreeGrid(columns.headings(table), generate())
+        output, survey = output_of(self), plugin_runs.open_survey(self)
+        table = output.columns(crash_table.CRASH_COLUMNS, crash_table.CRASH_SHOWN)
+        rows = ((0, output.row(table, row)) for row in self._crashes(survey))
+        return output.grid(table, rows, lambda: none_stuck.none_stuck(survey))

@@ -50,13 +50,13 @@ def test_a_reader_who_has_had_enough(doctor):
 @posix
 def test_a_reader_who_is_gone_before_the_first_line(doctor):
     """Whoever reads a result of a megabyte, too, may go at any time."""
-    done = shell(f"{{ sleep 1; {doctor} --json; echo status $? >&2; }} | true")
+    done = shell(f"{{ sleep 1; {doctor} --json -; echo status $? >&2; }} | true")
     assert done.stderr == "status 0\n"
 
 
 @posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("options", ["", " --json"])
+@pytest.mark.parametrize("options", ["", " --json -"])
 def test_a_disk_that_is_full(doctor, options):
     done = shell(f"{doctor}{options} > /dev/full")
     assert (done.returncode, done.stderr) == (2, "throwstack: standard output: No space left on device\n")

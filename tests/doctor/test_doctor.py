@@ -27,19 +27,6 @@ from throwstack.cli.exit_status import ExitStatus
 from throwstack.cli.main import main
 
 PAGE = 0x1000
-Said = tuple[int, dict[str, Any]]
-
-
-@pytest.fixture
-def doctor(capsys: pytest.CaptureFixture[str]):
-    """Return a function that runs the command with --json: (exit status, report)."""
-
-    def run(dump: Path, isf: Path | None = None, *options: str) -> Said:
-        symbols = [] if isf is None else ["-s", str(isf)]
-        status = main(["doctor", str(dump), "--json", *symbols, *options])
-        return status, json.loads(capsys.readouterr().out)
-
-    return run
 
 
 @pytest.mark.parametrize("kind", list(DumpKind))
@@ -168,7 +155,7 @@ def test_a_page_file_that_is_given_is_a_route(doctor, tmp_path: Path, kind: Dump
         _, report = doctor(tmp_path / "MEMORY.DMP", tmp_path / "isf", *options)
         (process,) = [one for one in report["processes"] if one["pid"] in pids]
         assert set(process["stack_pages"]["routes"]) == {route}
-        assert any("pagefile.sys" in advice for advice in report["advice"]) is (route == "paged_out")
+        assert any("pages are in a page file" in advice for advice in report["advice"]) is (route == "paged_out")
         assert not any("next time" in advice for advice in report["advice"]), "the dump is a complete one"
 
 
@@ -195,7 +182,7 @@ def test_without_the_kernels_symbols_it_says_which(forged: Forge, doctor):
     out, _ = forged("service-x64")
     status, report = doctor(out / "MEMORY.DMP")
     (isf,) = (out / "isf").rglob("ntkrnlmp.pdb/*.json.xz")
-    assert (status, report["verdict"]) == (ExitStatus.IN_PART, "in_part")
+    assert (status, report["verdict"], report["problems"]) == (0, "serves", []), "they are not cached, that is all"
     assert report["symbols"] == {"needed": f"windows/ntkrnlmp.pdb/{isf.name}", "found": None}
     assert any(isf.name in advice for advice in report["advice"])
 
@@ -281,6 +268,7 @@ def test_a_dump_of_an_arm64_machine_is_named(forged: Forge, doctor, tmp_path: Pa
     (tmp_path / "arm.dmp").write_bytes(data)
     status, report = doctor(tmp_path / "arm.dmp", out / "isf")
     assert status == 2
+    assert report["description"].startswith("Windows crash dump, ARM64:")
     assert any("ARM64 is not supported" in advice for advice in report["advice"])
 
 
@@ -316,24 +304,6 @@ def test_a_small_dump_does_not_serve(forged: Forge, doctor, tmp_path: Path):
     status, report = doctor(tmp_path / "mini.dmp", out / "isf")
     assert status == 2
     assert "small dump" in report["problems"][0]
-
-
-@pytest.mark.parametrize(
-    ("contents", "kind", "advice"),
-    [
-        (b"", "empty", "no contents"),
-        (b"this is not a dump\n" * 100, "text", "text, not a memory image"),
-        (bytes(0x4000), "raw", "image of a Windows machine"),
-        (b"MDMP\x93\xa7\0\0" + bytes(0x1000), "user_minidump", "one process"),
-        (b"PAGEDU64" + bytes(0x100), "cut_header", "not even the header"),
-        (b"PAGEDU64" + bytes(0x4000), "crash_dump", "damaged"),
-    ],
-)
-def test_a_file_that_is_no_image_is_named(doctor, tmp_path: Path, contents: bytes, kind: str, advice: str):
-    (tmp_path / "file").write_bytes(contents)
-    status, report = doctor(tmp_path / "file")
-    assert (status, report["kind"], report["verdict"]) == (2, kind, "does_not_serve")
-    assert any(advice in line for line in report["advice"])
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

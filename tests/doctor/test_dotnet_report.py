@@ -57,7 +57,7 @@ def test_a_dump_without_a_runtime_says_so(forged: Forge, capsys: pytest.CaptureF
 def test_a_file_that_is_no_dump_cannot_be_examined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("not a dump")
-    assert main(["doctor", str(file), "--dotnet", "--json"]) == ExitStatus.CANNOT
+    assert main(["doctor", str(file), "--dotnet", "--json", "-"]) == ExitStatus.CANNOT
     report = json.loads(capsys.readouterr().out)
     assert report["processes"] == []
     assert "no kernel was found in it" in report["problems"]

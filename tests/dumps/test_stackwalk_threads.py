@@ -234,7 +234,7 @@ def test_damaged_kernel_memory_costs_rows_and_no_more(locked: tuple[Session, Tru
                     patches.write(start + 4 * chance.randrange(size // 4), chance.randbytes(4 * chance.randrange(1, 9)))
         table, changed_machine = ThreadTable(NameStyle.PLAIN, unique=True), patches.apply()
         found = ThreadSurvey(Survey(machine, Selection())).reports()
-        stacks = [table.stack(thread_stack(changed_machine, report)) for report in found]
+        stacks = [table.stack(thread_stack(changed_machine, report), report.owner.address) for report in found]
         width = len(table.columns)
         rows = [row for stack in fold(stacks) for _, row in table.rows(stack)]
         assert {len(row) for row in rows} <= {width}

@@ -72,7 +72,7 @@ def _doctor(folder: Path) -> str:
         sys.argv = ["throwstack", *options, *more]
         return lambda: runpy.run_module("throwstack.cli", run_name="__main__")
 
-    return _printed(run()) + SPLIT + _printed(run("--json"))
+    return _printed(run()) + SPLIT + _printed(run("--json", "-"))
 
 
 def _plugin(command: Command, checkout: Path, folder: Path, cache: Path) -> str:

@@ -38,25 +38,37 @@ def vol(
     forged: Path,
     plugin: str,
     *options: str,
-    renderer: str = "json",
+    renderer: str | None = "json",
     dump: Path | None = None,
     isf: Path | None = None,
     more: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     is_offline: bool = True,
     may_fail: bool = False,
+    is_quiet: bool = True,
+    is_one_stream: bool = False,
 ) -> Output:
     """Run a plugin on the dump in the directory `forged`; `more` are options of `vol` itself.
 
     `isf` stands in for the symbol tables that came with the dump. What is kept from run to run is kept beside the dump.
+    Without a `renderer`, `more` may name one. With `is_one_stream`, stderr goes where stdout goes.
     What the guard has caught is a defect of ours, unless the dump is such that something `may_fail`.
     """
     cache = forged / "cache"
     cache.mkdir(exist_ok=True)
     command = [
-        *(sys.executable, "-c", _MAIN, "-q", *(("--offline",) if is_offline else ()), "--cache-path", str(cache)),
+        *(
+            sys.executable,
+            "-c",
+            _MAIN,
+            *(("-q",) if is_quiet else ()),
+            *(("--offline",) if is_offline else ()),
+            "--cache-path",
+            str(cache),
+        ),
         *("-p", str(CHECKOUT / "plugins"), "-s", f"{isf or forged / 'isf'};{CHECKOUT / 'symbols'}"),
-        *("-r", renderer, "-f", str(dump or forged / "MEMORY.DMP"), *more, plugin, *options),
+        *(("-r", renderer) if renderer else ()),
+        *("-f", str(dump or forged / "MEMORY.DMP"), *more, plugin, *options),
     ]
     variables = {
         **os.environ,
@@ -68,7 +80,16 @@ def vol(
     }
     for name in {"_NT_SYMBOL_PATH", "_NT_EXECUTABLE_IMAGE_PATH"} - set(environment or ()):
         variables.pop(name, None)
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=variables, timeout=300)
-    caught = _CAUGHT.search(done.stderr + done.stdout)
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if is_one_stream else subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
+        env=variables,
+        timeout=300,
+    )
+    errors = done.stderr or ""
+    caught = _CAUGHT.search(errors + done.stdout)
     assert may_fail or caught is None, f"the guard has caught: {caught}"
-    return Output(done.returncode, done.stdout, done.stderr)
+    return Output(done.returncode, done.stdout, errors)

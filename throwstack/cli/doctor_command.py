@@ -6,15 +6,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from throwstack.cli import console, dump_options
+from throwstack.cli import console, dump_options, result_files
 from throwstack.cli.exit_status import ExitStatus
 from throwstack.core.text import escape
-from throwstack.files.at_hand import FilesAtHand
 
+_STDOUT = Path("-")
 NAME = "doctor"
 HELP = "say what a dump is good for"
 DESCRIPTION = """\
@@ -27,7 +28,11 @@ interrupted.
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to `parser`."""
     parser.add_argument("dump", metavar="MEMORY.DMP", type=Path)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="write the findings as JSON; - is stdout, in place of the text"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
+    parser.add_argument("--quiet", action="store_true", help="print no text")
     parser.add_argument(
         "--dotnet",
         action="store_true",
@@ -38,31 +43,45 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     """Examine the file and return the exit status and the lines to print."""
-    from throwstack.doctor.doctor_report import as_json, as_text  # noqa: PLC0415
-    from throwstack.doctor.examine import examine  # noqa: PLC0415 imports volatility3, which may be missing
-
-    files = replace(dump_options.files_at_hand(options), is_offline=True)
+    file = None if options.json in (None, _STDOUT) else options.json
     try:
-        if options.dotnet:
-            return _dotnet(options, files)
-        report = examine(options.dump, files, _say)
+        if file is not None:
+            result_files.check(file, force=options.force)
+        status, values, lines = (_dotnet if options.dotnet else _whole)(options)
+        text = "" if options.json is None else json.dumps(values(), indent=2)
+        if file is not None:
+            result_files.write(file, f"{text}\n", force=options.force)
     except OSError as error:
         console.say(f"throwstack doctor: {escape(str(options.dump), 1024)}: {error.strerror or error}")
         return ExitStatus.CANNOT, ()
-    lines = [json.dumps(as_json(report), indent=2)] if options.json else as_text(report)
-    return report.verdict.value, lines
+    except result_files.CannotWrite as error:
+        console.say(f"throwstack doctor: {error}")
+        return ExitStatus.CANNOT, ()
+    if options.json == _STDOUT:
+        return status, [text]
+    return status, () if options.quiet else lines()
 
 
-def _dotnet(options: argparse.Namespace, files: FilesAtHand) -> tuple[int, Iterable[str]]:
+_Examined = tuple[int, Callable[[], Any], Callable[[], Iterable[str]]]
+"""The exit status, what makes the values of the JSON, and what makes the lines of the text."""
+
+
+def _whole(options: argparse.Namespace) -> _Examined:
+    from throwstack.doctor.doctor_report import as_json, as_text  # noqa: PLC0415
+    from throwstack.doctor.examine import examine  # noqa: PLC0415 imports volatility3, which may be missing
+
+    report = examine(options.dump, dump_options.files_at_hand(options), _say)
+    return report.verdict.value, partial(as_json, report), partial(as_text, report)
+
+
+def _dotnet(options: argparse.Namespace) -> _Examined:
     from throwstack.doctor import dotnet_report  # noqa: PLC0415 imports volatility3, which may be missing
 
-    report = dotnet_report.examine_dotnet(options.dump, files, _say)
+    report = dotnet_report.examine_dotnet(options.dump, dump_options.files_at_hand(options), _say)
     status = ExitStatus.NOTHING if report.is_examined else ExitStatus.CANNOT
     if report.processes:
         status = ExitStatus.DONE
-    return status, [json.dumps(dotnet_report.as_json(report), indent=2)] if options.json else dotnet_report.as_text(
-        report
-    )
+    return status, partial(dotnet_report.as_json, report), partial(dotnet_report.as_text, report)
 
 
 def _say(message: str) -> None:

@@ -1,20 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options that every command which opens a dump has, and how their texts are read.
-
-Identifiers are read as a user of WinDbg or of a task list writes them: digits only are decimal; `0x`, a letter from a
-to f, or a backtick make a number hexadecimal (`a04`, `0xa04` and `2564` are the same process).
-"""
+"""The options that every command which opens a dump has, and how their texts are read."""
 
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
+from throwstack.core import identifiers
 from throwstack.files.at_hand import FilesAtHand
-
-_HEXADECIMAL = re.compile(r"(?:0[xX])?[0-9a-fA-F]+")
-_MAX_ID = (1 << 32) - 1
 
 
 def add_dump_options(parser: argparse.ArgumentParser) -> None:
@@ -67,13 +60,8 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
 
 
 def identifier(text: str) -> int:
-    """Return the process or thread ID that `text` names, by the rule at the top; argparse shows the error's text."""
-    digits = text.replace("`", "")
-    if not _HEXADECIMAL.fullmatch(digits):
-        message = f"{text!r} is no number: write 2564, 0xa04 or a04"
-        raise argparse.ArgumentTypeError(message)
-    value = int(digits, 10 if text.isdigit() else 16)
-    if value > _MAX_ID:
-        message = f"{text!r} has more than 32 bits"
-        raise argparse.ArgumentTypeError(message)
-    return value
+    """Return the process or thread ID that `text` names (`throwstack.core.identifiers`); argparse shows the error."""
+    try:
+        return identifiers.identifier(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

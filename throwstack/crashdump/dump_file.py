@@ -8,33 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from throwstack.crashdump.dump_pages import DumpPages, Extent
+from throwstack.crashdump.file_advice import ADVICE, FULL_DUMP, has_name_of_hyper_v, hint_of_name
 from throwstack.crashdump.file_bytes import ByteSource, FileBytes
 from throwstack.crashdump.file_kind import FileKind, Identity, identify
 from throwstack.crashdump.find_kernel import Kernel, kernel_of, search_kernel
 from throwstack.crashdump.header import DumpHeader, DumpKind
+from throwstack.crashdump.inside_file import unpacked_head
 from throwstack.crashdump.runs import NoRuns, read_runs
 
-FULL_DUMP = (
-    "have the machine write a complete or active memory dump next time (CrashControl\\CrashDumpEnabled = 1), or take "
-    "an image while the process hangs"
-)
-_NOT_MEMORY = {
-    FileKind.EMPTY: "the file has no contents: copy it again",
-    FileKind.CUT_HEADER: "not even the header is whole: copy the dump again",
-    FileKind.USER_MINIDUMP: (
-        "it holds one process and already has its exception: open it with WinDbg, Visual Studio, LLDB or "
-        "minidump-stackwalk; throwstack works on images of a whole machine"
-    ),
-    FileKind.VMWARE: (
-        "give the .vmem file of the same name instead, and keep this one beside it: Volatility reads both. Without a "
-        ".vmem file, convert it to a raw image or a crash dump first (vmss2core)"
-    ),
-    FileKind.HIBERNATION: "convert it to a raw image first (hibernation files are compressed)",
-    FileKind.COMPRESSED: "unpack it first",
-    FileKind.EXPERT_WITNESS: "convert it to a raw image first (ewfexport)",
-    FileKind.EXECUTABLE: "this is a program, not a memory image",
-    FileKind.TEXT: "this is text, not a memory image",
-}
 _NO_MEMORY_KINDS = {
     DumpKind.HEADER: "the dump holds its header alone",
     DumpKind.TRIAGE: "a small dump holds one thread's kernel stack and no process's memory",
@@ -47,8 +28,8 @@ class DumpFile:
 
     `size` is in bytes. `extent` says how many pages the file should hold and how many are missing; it is None for
     images that do not record this. `kernel` is None if no kernel was found. `was_searched` is True if the whole file
-    was searched for a kernel and none was found. `problems` say what is wrong with the file, and `advice` says what the
-    user can do.
+    was searched for a kernel and none was found. `inside` is what a compressed file holds; it is None for every other
+    file. `problems` say what is wrong with the file, and `advice` says what the user can do.
     """
 
     path: Path
@@ -57,6 +38,7 @@ class DumpFile:
     extent: Extent | None = None
     kernel: Kernel | None = None
     was_searched: bool = False
+    inside: Identity | None = None
     problems: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
 
@@ -64,6 +46,14 @@ class DumpFile:
     def is_cut_off(self) -> bool:
         """Say whether the file ends before the last page that the dump should hold."""
         return self.extent is not None and self.extent.missing > 0
+
+    @property
+    def is_packed_image(self) -> bool:
+        """Say whether the file is compressed, and holds an image in which memory may be found."""
+        inside = self.inside
+        if inside is None or not inside.kind.is_memory:
+            return False
+        return inside.header is None or _refused(inside.header) is None
 
     @property
     def refusal(self) -> str:
@@ -84,9 +74,11 @@ def look_at(path: Path, say: Callable[[str], None] = lambda _: None) -> DumpFile
 
 
 def _look_at(path: Path, data: ByteSource, say: Callable[[str], None]) -> DumpFile:
-    identity = identify(data)
+    identity = identify(data, path.name)
+    if identity.kind is FileKind.COMPRESSED:
+        return _compressed(path, data, identity)
     if not identity.kind.is_memory:
-        return DumpFile(path, data.size, identity, advice=(_NOT_MEMORY[identity.kind],))
+        return DumpFile(path, data.size, identity, advice=(ADVICE[identity.kind],))
     extent, kernel, problems = None, None, []
     if identity.header is not None:
         refused = _refused(identity.header)
@@ -105,7 +97,32 @@ def _look_at(path: Path, data: ByteSource, say: Callable[[str], None]) -> DumpFi
         kernel = search_kernel(data)
     if kernel is None:
         problems.append("no Windows kernel was found in it")
-    return DumpFile(path, data.size, identity, extent, kernel, kernel is None, tuple(problems))
+    hint = hint_of_name(path) if kernel is None else ""
+    if kernel is None and identity.kind is FileKind.RAW and has_name_of_hyper_v(path):
+        identity = Identity(FileKind.HYPER_V_STATE, detail=", by its name")
+    return DumpFile(
+        path,
+        data.size,
+        identity,
+        extent,
+        kernel,
+        kernel is None,
+        problems=tuple(problems),
+        advice=(hint,) if hint else (),
+    )
+
+
+def _compressed(path: Path, data: ByteSource, identity: Identity) -> DumpFile:
+    """Return a compressed file with what its first bytes show; the rest is not unpacked, which may take minutes."""
+    head = unpacked_head(data)
+    inside = None if head is None else identify(head)
+    if inside is None:
+        problem, advice = "it cannot be unpacked: it is damaged or cut off", "copy it again"
+    else:
+        problem = f"it is compressed; it holds: {inside.text}"
+        refused = None if inside.header is None else _refused(inside.header)
+        advice = refused[1] if refused is not None else ADVICE.get(inside.kind, ADVICE[identity.kind])
+    return DumpFile(path, data.size, identity, inside=inside, problems=(problem,), advice=(advice,))
 
 
 def _refused(header: DumpHeader) -> tuple[str, str] | None:

@@ -14,6 +14,8 @@ from throwstack.core.text import escape
 from throwstack.crashdump.dump_pages import Extent
 from throwstack.crashdump.file_kind import Identity
 from throwstack.crashdump.find_kernel import Kernel
+from throwstack.doctor.next_commands import NextCommands
+from throwstack.files.at_hand import FilesAtHand
 from throwstack.pages.process_coverage import ProcessCoverage, Routes, readable, total
 
 _MAX_TEXT = 4096
@@ -44,6 +46,13 @@ class DoctorReport:
     problems: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     verdict: DoctorVerdict = DoctorVerdict.DOES_NOT_SERVE
+    files: FilesAtHand = field(default_factory=FilesAtHand)
+    """The files that were given with it, which the commands of `advice` repeat."""
+
+    @property
+    def commands(self) -> NextCommands:
+        """Return what writes the commands of `advice`."""
+        return NextCommands(self.path, self.files)
 
     @property
     def is_cut_off(self) -> bool:
@@ -155,7 +164,7 @@ def _header_lines(report: DoctorReport) -> Iterator[str]:
     yield f"  system time      {_time(header.system_time) or 'not recorded'}"
     yield f"  processors       {header.processors}"
     yield f"  Windows build    {header.version[1]}"
-    yield f"  page tables      {header.directory_base:#x} ({header.paging.name})"
+    yield f"  page tables      {header.directory_base:#x} ({'ARM64' if header.is_arm64 else header.paging.name})"
 
 
 def _process_lines(processes: list[ProcessCoverage]) -> Iterator[str]:

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from throwstack.crashdump.dump_file import DumpFile, look_at
+from throwstack.crashdump.file_advice import hint_of_name
+from throwstack.crashdump.header import DumpKind
 from throwstack.doctor.doctor_report import DoctorReport, DoctorVerdict
 from throwstack.doctor.judge import judge, judge_extent
 from throwstack.files.at_hand import FilesAtHand
@@ -16,6 +18,8 @@ _SYMBOLS = (
     "get the kernel's symbols: {} below a directory given with -s. Volatility fetches them itself where it has a "
     "network; its pdbconv makes them from the kernel's PDB"
 )
+_LATER = "with the symbols, this command says how much of the processes can be read"
+_MAY_BE_KERNEL_ALONE = frozenset({DumpKind.SUMMARY, DumpKind.BITMAP_KERNEL, DumpKind.AUTOMATIC, DumpKind.LIVE_KERNEL})
 
 
 def examine(path: Path, files: FilesAtHand, say: Callable[[str], None]) -> DoctorReport:
@@ -32,14 +36,27 @@ def examine(path: Path, files: FilesAtHand, say: Callable[[str], None]) -> Docto
         dump.kernel,
         problems=list(dump.problems),
         advice=list(dump.advice),
+        files=files,
     )
     if dump.kernel is not None:
         _Examination(dump, report, files).run()
     elif dump.was_searched:
         judge_extent(report)
-        if not report.is_cut_off:
+        if not report.is_cut_off and not report.advice:
             report.advice.append("check that this is an image of a Windows machine, and that it is whole")
+    elif dump.is_packed_image:
+        _judge_compressed(report)
     return report
+
+
+def _judge_compressed(report: DoctorReport) -> None:
+    """Say of a compressed image that Volatility opens it; what is in it is not examined, which may take minutes."""
+    report.verdict = DoctorVerdict.IN_PART
+    report.problems.append("only its first bytes were looked at")
+    report.advice[:] = [
+        "unpack it, and give throwstack what comes out: that tells whether it is whole and what can be read of it",
+        f"or run {report.commands.vol('windows.unhandled')}: Volatility unpacks it into its cache first",
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +72,8 @@ class _Examination:
         from throwstack.volatility.opening import open_image  # noqa: PLC0415
 
         with open_image.symbol_directories(self.files.symbols):
-            self.report.symbols = open_machine.isf_of(self.dump, self.files)
+            # Only looked for: to fetch it is what `vol` does, and takes longer than all of this.
+            self.report.symbols = open_machine.isf_of(self.dump, replace(self.files, is_offline=True))
             if self.report.symbols is None:
                 self._need_symbols()
                 return
@@ -63,19 +81,30 @@ class _Examination:
                 self._measure(self.report.symbols)
             except open_image.BadSymbols as error:
                 self.report.problems.append(str(error))
-                self._need_symbols()
+                self.report.verdict = DoctorVerdict.IN_PART
+                judge_extent(self.report)
+                self.report.advice.append(_SYMBOLS.format(self.report.needed_symbols))
                 return
             except open_image.CannotOpen as error:
                 self.report.problems.append(str(error))
                 judge_extent(self.report)
-                self.report.advice.append("the kernel's data is damaged or cut off: copy the image again")
+                hint = hint_of_name(self.dump.path)
+                self.report.advice.append(hint or "the kernel's data is damaged or cut off: copy the image again")
                 return
         judge(self.report)
+        hint = hint_of_name(self.dump.path)
+        if hint and self.report.verdict is not DoctorVerdict.SERVES:
+            self.report.advice.insert(0, hint)
 
     def _need_symbols(self) -> None:
-        self.report.verdict = DoctorVerdict.IN_PART
-        judge_extent(self.report)
-        self.report.advice.append(_SYMBOLS.format(self.report.needed_symbols))
+        """Judge a dump without its kernel's symbols: they are not cached here, which is no fault of the dump."""
+        report, header = self.report, self.dump.identity.header
+        report.verdict = DoctorVerdict.SERVES
+        if header is not None and header.kind in _MAY_BE_KERNEL_ALONE:
+            report.verdict = DoctorVerdict.IN_PART
+            report.problems.append("it may hold the kernel's memory alone: that is seen with the kernel's symbols only")
+        judge_extent(report)
+        report.advice += [_SYMBOLS.format(report.needed_symbols), f"{_LATER}: {report.commands.throwstack('doctor')}"]
 
     def _measure(self, isf: str) -> None:
         from throwstack.volatility import open_machine  # noqa: PLC0415

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from throwstack.crashdump.dump_file import FULL_DUMP
+from throwstack.crashdump.file_advice import FULL_DUMP
 from throwstack.doctor.doctor_report import DoctorReport, DoctorVerdict
 from throwstack.pages.page_origin import PageOrigin
 from throwstack.pages.process_coverage import readable, total
@@ -46,7 +46,7 @@ def judge(report: DoctorReport) -> None:
         report.problems.append(f"in {of_all} processes the functions in which stuck threads wait have no names")
     judge_extent(report)
     _advise_on_pages(report)
-    report.advice.append("run vol -f MEMORY.DMP windows.unhandled, then windows.cxrstack")
+    report.advice.append(f"run {report.commands.vol('windows.unhandled')}, then windows.cxrstack")
 
 
 def judge_extent(report: DoctorReport) -> None:
@@ -62,10 +62,9 @@ def _advise_on_pages(report: DoctorReport) -> None:
     images = total(process.images for process in report.processes)
     missing = total([images, *(process.stacks for process in report.processes)])
     if missing.get(PageOrigin.PAGED_OUT):
-        report.advice.append(
-            "pages are in a page file: give it, here with --page-file pagefile.sys, and to Volatility before its other "
-            "options: vol --single-swap-locations pagefile.sys -f MEMORY.DMP windows.unhandled"
-        )
+        again = report.commands.throwstack("doctor", "--page-file", "pagefile.sys")
+        vol = report.commands.vol("windows.unhandled", "pagefile.sys")
+        report.advice.append(f"pages are in a page file: give it: {again}; to Volatility: {vol}")
     if missing.get(PageOrigin.COMPRESSED):
         why = "; ".join(report.store_problems)
         report.advice.append(f"pages are in the compressed store of Windows 10 and later and cannot be read: {why}")

@@ -7,4 +7,5 @@ This package and the plugins are the only places that import volatility3.
 from __future__ import annotations
 
 # Volatility finds a stacker once its class exists, and every plugin of ours imports something from this package.
+from throwstack.volatility.opening import cut_off as cut_off
 from throwstack.volatility.opening import dump_layer as dump_layer

@@ -18,6 +18,7 @@ from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.outside_images import region_of
 from throwstack.volatility.processes import Process
 from throwstack.volatility.survey import Finding
+from throwstack.volatility.tables.crash_table import CrashRow
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,11 @@ def crash_of(machine: Machine, finding: Finding, detail: FrameDetail = NO_DETAIL
     process = ProcessSummary(finding.process.pid, escape(finding.process.name, WHOLE))
     nothing = CrashVerdict(VerdictCode.UNKNOWN, "")
     return CrashReport(process, finding.thread.tid, finding.side, finding.arch, nothing, notes=tuple(problems))
+
+
+def crash_row(machine: Machine, finding: Finding) -> CrashRow:
+    """Return the row of `windows.unhandled` for a stuck thread."""
+    return CrashRow(crash_of(machine, finding), finding.thread.address, finding.process.address)
 
 
 def exceptions_of(finding: Finding) -> tuple[ExceptionReport, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from throwstack.core.contexts import Context, read_context
@@ -159,8 +159,11 @@ def stack_at(survey: Survey, address: int) -> Iterator[ThrowingStack]:
 
 
 def _stack_at(survey: Survey, process: Process, address: int) -> ThrowingStack | None:
+    # Without a choice of processes, each would have its line, and all but one of them are as they should be.
+    level = logging.WARNING if survey.asked.has_processes else logging.INFO
+
     def say(reason: str) -> None:
-        log.warning("%s (PID %d): %s", escape(process.name), process.pid, reason)
+        log.log(level, "%s (PID %d): %s", escape(process.name), process.pid, reason)
 
     with guarded(say):
         found = _context_at(process, survey.sides, address)
@@ -170,7 +173,7 @@ def _stack_at(survey: Survey, process: Process, address: int) -> ThrowingStack |
         side, context = found
         target, registers = process.sides[side], context.registers
         tid, bounds = _stack_of(survey, process, side, registers.sp)
-        if tid is not None and survey.tids and tid not in survey.tids:
+        if tid is not None and survey.asked.tids and tid not in survey.asked.tids:
             log.warning("the CONTEXT at %#x is thread %d's, which --tid leaves out", address, tid)
             return None
         title = f"context {address:#x} given" + ("" if tid is not None else ", its stack is that of no thread")
@@ -227,8 +230,15 @@ def _rows_of(stack: ThrowingStack, detail: FrameDetail) -> list[FrameRow]:
         walk = walk_report(stack.target, stack.walk, substitutes, context=stack.context, detail=detail)
     if walk is None:
         walk = bare_walk_report(stack.walk, problems[0])
-    title = "; ".join(filter(None, (stack.title, stack.describe())))
-    return [FrameRow(process, stack.tid, frame, "" if frame.number else title) for frame in walk.frames]
+    says = [text for text in (stack.title, stack.describe()) if text]
+    digits = 2 * stack.target.arch.pointer_size
+    ethread = next((one.address for one in stack.process.threads if one.tid == stack.tid), None)
+    eprocess = stack.process.address
+    rows = [
+        FrameRow(process, stack.tid, frame, digits=digits, ethread=ethread, eprocess=eprocess) for frame in walk.frames
+    ]
+    rows[:1] = [replace(first, title="; ".join(says), heading="; ".join(reversed(says))) for first in rows[:1]]
+    return rows
 
 
 class FilesNeeded:

@@ -15,6 +15,7 @@ from volatility3.plugins.windows import pslist
 
 from throwstack.core.sides import OLDER_WORDS, SIDES_BY_WORD
 from throwstack.names.name_style import NameStyle
+from throwstack.volatility.number_options import IdentifierList
 
 _LIBRARIES = ("capstone", "pefile", "pydemumble")
 """The libraries that the engine imports. If one is missing, Volatility says that it did not load a plugin, and why."""
@@ -34,11 +35,19 @@ def common_requirements() -> list[interfaces.configuration.RequirementInterface]
             name="kernel", description="Windows kernel", architectures=["Intel32", "Intel64"]
         ),
         requirements.VersionRequirement(name="pslist", component=pslist.PsList, version=(3, 0, 0)),
+        IdentifierList("pid", "Look only at processes with these IDs (2564, 0xa04, a04)"),
+        IdentifierList("tid", "Look only at threads with these IDs"),
         requirements.ListRequirement(
-            name="pid", element_type=int, description="Look only at processes with these IDs", optional=True
+            name="process",
+            element_type=str,
+            description="Look only at processes of these names (with or without .exe)",
+            optional=True,
         ),
-        requirements.ListRequirement(
-            name="tid", element_type=int, description="Look only at threads with these IDs", optional=True
+        requirements.BooleanRequirement(
+            name="wide",
+            description="Show all columns, as JSON and CSV always have them, not only those that fit a screen",
+            default=False,
+            optional=True,
         ),
         requirements.StringRequirement(
             name="symbol_path",

@@ -16,6 +16,7 @@ from throwstack.core.text import escape
 from throwstack.report.frame_report import FrameDetail
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.memory.read_faults import read_problems
+from throwstack.volatility.opening.cut_off import say_if_cut_off
 from throwstack.volatility.opening.sources import Sources, paths
 from throwstack.volatility.survey import Selection, Survey
 
@@ -42,6 +43,7 @@ def open_survey(plugin: interfaces.plugins.PluginInterface) -> Survey:
     The plugin has the common requirements. A SymbolSpaceError with the reason is raised if the machine cannot be
     examined.
     """
+    say_if_cut_off(plugin.context)
     config, progress = plugin.config, plugin._progress_callback  # noqa: SLF001 a plugin's own, handed on by it
     sources = Sources(*paths(config.get("symbol_path"), config.get("image_path")), progress)
     names = config.get("process") or ()

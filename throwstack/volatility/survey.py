@@ -26,6 +26,7 @@ from throwstack.stuck.overwritten import SoundStacks
 from throwstack.stuck.stuck_thread import StuckThread
 from throwstack.stuck.triage import UNREAD_STACK, Triage
 from throwstack.unwind.target import Target, ThreadStack
+from throwstack.volatility.asked_for import AskedFor
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.objects.threads import Thread
@@ -38,8 +39,6 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[float, str], None]
 
-_NAME_LENGTH = 14
-"""How many characters of an image name EPROCESS.ImageFileName keeps."""
 _MAX_NAMED = 512
 
 
@@ -79,7 +78,7 @@ class Selection:
     pids: Collection[int] = ()
     tids: Collection[int] = ()
     names: Collection[str] = ()
-    """Image names as Volatility shows them, in any case; the kernel keeps the first 14 characters."""
+    """Image names, with or without `.exe`, in any case; the kernel keeps the first 14 characters."""
     sides: Sides = BOTH
     """Which code of WoW64 processes to look at: 64-bit, 32-bit, or both."""
     handled: bool = False
@@ -105,15 +104,10 @@ class Survey:
         self._progress = progress
         self._missed: list[str] = []
         self._impaired: dict[int, None] = {}
-        self._tids = frozenset(selection.tids)
+        self.asked = AskedFor(selection.pids, selection.tids, selection.names)
         self._defective: set[int] = set()
         self._failed = False
         """Whether the process opened last could not be examined. If so, the reason has already been logged."""
-
-    @property
-    def tids(self) -> Collection[int]:
-        """Return the selected TIDs; an empty collection means all threads."""
-        return self._tids
 
     @property
     def sides(self) -> Sides:
@@ -165,6 +159,8 @@ class Survey:
             if process.problems:
                 impaired.append(process)
             yield item, process
+        if self._progress is not None:
+            self._progress(100.0, "")
         if impaired:
             first, count = impaired[0], len(impaired)
             which = "1 process" if count == 1 else f"{count} processes"
@@ -183,8 +179,11 @@ class Survey:
         self._impaired.clear()
         for process in self.processes():
             seen.update(thread.tid for thread in process.threads)
+            self.asked.may_be_stuck(seen if process.problems else ())
             yield from self._examine(process, self.sides if sides is None else sides)
         self.say_missing(seen)
+        for text in self.asked.not_stuck(seen):
+            log.warning("%s", text)
         if self._missed:
             log.warning(
                 "stuck threads may have been missed: %s (the first of %d such reasons%s; -v names all)",
@@ -193,30 +192,25 @@ class Survey:
 
     def is_selected(self, thread: Thread) -> bool:
         """Say whether `thread`, a thread of a selected process, is selected. A thread that has ended is not."""
-        return not thread.is_terminated and (not self._tids or thread.tid in self._tids)
+        return not thread.is_terminated and self.asked.thread(thread.tid)
 
     def say_missing(self, seen: Collection[int]) -> None:
         """Log a warning for each selected TID that is not in `seen`."""
-        for tid in sorted(self._tids.difference(seen)):
-            self._warn(
-                WarningCode.NOT_FOUND, f"there is no thread with TID {tid} among the processes looked at", tid=tid
-            )
+        for tid, text in self.asked.absent_threads(seen):
+            self._warn(WarningCode.NOT_FOUND, text, tid=tid)
 
     def _listed(self) -> Iterator[interfaces.objects.ObjectInterface]:
-        pids = set(self._selection.pids)
-        names = {name.lower()[:_NAME_LENGTH]: name for name in self._selection.names}
-        has_names = bool(names) and self.machine.layout.find("_EPROCESS.ImageFileName") is not None
-        seen: set[int | str] = set()
+        asked = self.asked
+        asked.forget()
+        has_names = asked.has_names and self.machine.layout.find("_EPROCESS.ImageFileName") is not None
         for item in guarded(self._list_breaks_off).each(self.machine.processes()):
             is_wanted = False
             with self._guard_of(item):
-                pid = int(item.UniqueProcessId)
-                name = utility.array_to_string(item.ImageFileName).lower()[:_NAME_LENGTH] if has_names else ""
-                seen.update((pid, name))
-                is_wanted = (not pids or pid in pids) and (not names or name in names)
+                name = utility.array_to_string(item.ImageFileName) if has_names else ""
+                is_wanted = asked.process(int(item.UniqueProcessId), name)
             if is_wanted:
                 yield item
-        if not seen:
+        if not asked.has_seen_any:
             self._warn(
                 WarningCode.PROCESS_LIST,
                 "the kernel's list of processes is not readable: this dump is truncated or damaged, or not of the "
@@ -226,12 +220,8 @@ class Survey:
         with guarded(self._list_breaks_off):
             if not self.machine.has_all_processes:
                 self._warn(WarningCode.PROCESS_LIST, "the kernel's list of processes is broken: some may be missing")
-        for pid in sorted(pids.difference(seen)):
-            text = f"there is no process with PID {pid}: windows.pslist shows those there are"
+        for pid, text in asked.absent_processes():
             self._warn(WarningCode.NOT_FOUND, text, pid=pid)
-        for key in names.keys() - seen:
-            text = f"there is no process called {escape(names[key])}: windows.pslist shows those there are"
-            self._warn(WarningCode.NOT_FOUND, text)
 
     def open(self, item: interfaces.objects.ObjectInterface) -> Process | None:
         """Return the process of an EPROCESS, or None if it has no user-mode memory or cannot be examined."""
@@ -254,7 +244,7 @@ class Survey:
                 reason = f"it has no PEB, but {lost} threads with user-mode stacks"
                 log.warning("%s cannot be examined: %s", self._reader.describe(item), reason)
                 self.record.not_examined(reason, pid=pid, name=self._reader.identity(self._address(item))[0])
-            elif self._selection.pids:
+            elif self.asked.has_pids:
                 text = f"of the process with PID {pid} there is no user-mode memory to look at"
                 self._warn(WarningCode.NOT_FOUND, text, pid=pid)
 
@@ -320,7 +310,10 @@ class Survey:
             with self._guard(process, WarningCode.THREAD, "", thread):
                 if (stuck := self._stuck(process, thread, side, triage)) is not None:
                     found.append(Finding(process, thread, side, stuck, self._reporters.note(process.pid)))
-        return the_crash(found) if found else None
+        if not found:
+            return None
+        self.asked.may_be_stuck([thread.tid])
+        return the_crash(found)
 
     def _guard(self, process: Process, code: WarningCode, what: str, thread: Thread | None = None) -> Guard:
         """Return a guard for code that examines a part of a process.
@@ -368,6 +361,7 @@ class Survey:
         The reason is logged at level INFO only: if much of the memory is paged out, a warning for each would hide the
         results.
         """
+        self.asked.may_be_stuck(one.tid for one in (process.threads if thread is None else (thread,)))
         self.record.warn(code, reason, pid=process.pid, tid=None if thread is None else thread.tid)
         self._impaired[process.pid] = None
         where = "" if thread is None else f"thread {thread.tid}: "

@@ -24,7 +24,7 @@ from throwstack.unwind.target import ThreadStack
 from throwstack.unwind.x64 import Unwinder
 from throwstack.volatility import crashes, cxr
 from throwstack.volatility.coverage import coverage
-from throwstack.volatility.crashes import crash_of
+from throwstack.volatility.crashes import crash_row
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.survey import Selection, Survey
 from throwstack.volatility.tables.columns import row
@@ -40,6 +40,7 @@ ERRORS = (MemoryError, RecursionError, OverflowError, KeyError, ValueError)
 PLAIN = NameStyle.PLAIN
 WHOLE_FRAMES = FrameDetail(registers=True, fpo=True)
 CRASHED, THREADS = 5304, {5320, 5324}
+NOTES = [column.title for column in CRASH_COLUMNS].index("Notes")
 
 OPENED = (0, 0)
 """What a run yields first: all before that opens the machine, and ends with a line that says why it cannot."""
@@ -55,7 +56,7 @@ def session(forged: Forge) -> Iterator[Session]:
 def unhandled(machine: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
     yield OPENED
     for finding in looked_at.findings():
-        cells = row(CRASH_COLUMNS, crash_of(machine, finding))
+        cells = row(CRASH_COLUMNS, crash_row(machine, finding))
         yield cells[0], cells[2]
 
 
@@ -75,7 +76,8 @@ def stackwalk(machine: Machine, looked_at: Survey) -> Iterator[tuple[int, int]]:
     table, walk = ThreadTable(PLAIN, with_fpo=True), ThreadSurvey(looked_at)
     yield OPENED
     for report in walk.reports():
-        for _, cells in table.rows(table.stack(thread_stack(machine, report, WHOLE_FRAMES))):
+        stack = thread_stack(machine, report, WHOLE_FRAMES)
+        for _, cells in table.rows(table.stack(stack, report.owner.address)):
             yield cells[0], cells[2]
 
 
@@ -92,7 +94,7 @@ BETWEEN_THE_GUARDS = {
     "report/frame_report.py": {"call_site", "is_inline"},
     "stuck/signature.py": {"__str__"},
     "report/register_text.py": {"format_registers", "format_flags"},
-    "volatility/crashes.py": {"crash_of", "exceptions_of"},
+    "volatility/crashes.py": {"crash_of", "crash_row", "exceptions_of"},
     "volatility/objects/wait_objects.py": {"duration"},
     "volatility/thread_stacks.py": {"thread_stack"},
     "volatility/memory/guarded.py": {"guarded"},
@@ -111,8 +113,9 @@ OF_VALUES = (
     "report/values.py",
     "volatility/tables/",
     "volatility/survey_record.py",
+    "volatility/asked_for.py",
 )
-"""What turns reports into cells: nothing there reads the dump."""
+"""What turns reports into cells, and what keeps numbers and names: nothing there reads the dump."""
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -202,7 +205,7 @@ def test_a_row_that_cannot_be_made_appears_with_what_is_known(
 ):
     machine = opened(session)
     found = list(Survey(machine, Selection()).findings())
-    whole = [row(CRASH_COLUMNS, crash_of(machine, finding)) for finding in found]
+    whole = [row(CRASH_COLUMNS, crash_row(machine, finding)) for finding in found]
 
     def fails(*_: object, **__: object) -> None:
         raise RecursionError
@@ -210,10 +213,10 @@ def test_a_row_that_cannot_be_made_appears_with_what_is_known(
     monkeypatch.setattr(made_by, part, fails)
     names = [column.title for column in CRASH_COLUMNS]
     for finding, before in zip(found, whole, strict=True):
-        cells = row(CRASH_COLUMNS, crash_of(machine, finding))
+        cells = row(CRASH_COLUMNS, crash_row(machine, finding))
         changed = {name for name, was, now in zip(names, before, cells, strict=True) if str(was) != str(now)}
         assert changed - {"Notes"} <= columns
-        assert "unexpected RecursionError" in cells[-1]
+        assert "unexpected RecursionError" in cells[NOTES]
     assert len(caught) == len(found)
 
 
@@ -229,9 +232,9 @@ def test_a_thread_that_is_known_to_be_stuck_has_a_row_without_its_exception(
     found = list(Survey(machine, Selection()).findings())
     assert {finding.thread.tid for finding in found} == THREADS
     for finding in found:
-        cells = row(CRASH_COLUMNS, crash_of(machine, finding))
+        cells = row(CRASH_COLUMNS, crash_row(machine, finding))
         assert "KERNELBASE!UnhandledExceptionFilter" in cells[4]
-        assert "the search for the saved CONTEXT broke off: unexpected OverflowError" in cells[-1]
+        assert "the search for the saved CONTEXT broke off: unexpected OverflowError" in cells[NOTES]
 
 
 @pytest.mark.usefixtures("caught")
@@ -247,11 +250,11 @@ def test_a_thread_whose_throwing_stack_cannot_be_walked_has_its_row(session: Ses
 
     monkeypatch.setattr(Unwinder, "walk", fails_at_the_throw)
     for before, finding in zip(found, Survey(machine, Selection()).findings(), strict=True):
-        cells, whole = (row(CRASH_COLUMNS, crash_of(machine, one)) for one in (finding, before))
+        cells, whole = (row(CRASH_COLUMNS, crash_row(machine, one)) for one in (finding, before))
         names = [column.title for column in CRASH_COLUMNS]
         changed = {name for name, was, now in zip(names, whole, cells, strict=True) if str(was) != str(now)}
         assert changed <= {"Thrown At", "Signature", "Notes"}
-        assert "throwing stack ends early: the walk failed: unexpected OverflowError" in cells[-1]
+        assert "throwing stack ends early: the walk failed: unexpected OverflowError" in cells[NOTES]
 
 
 @pytest.mark.usefixtures("caught")

@@ -26,7 +26,7 @@ DOCS = Path(__file__).parents[3] / "docs/columns.md"
 README = Path(__file__).parents[3] / "README.md"
 FRAMES = throwing_columns(NameStyle.PLAIN, with_fpo=True, with_registers=True)
 THREADS = ThreadTable(NameStyle.PLAIN, with_fpo=True, unique=True).columns
-OF_FRAMES = {column.title for column in FRAMES} - {"Notes"}
+OF_FRAMES = {column.title for column in FRAMES} - {"Notes", "ETHREAD", "EPROCESS"}
 
 
 def documented(plugin: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,17 @@ from tests.support.pdb_functions import GUID
 from tests.support.pdb_model import X64, X86, Local, Place, Procedure, Register
 from tests.support.pdb_writer import Pdb
 from throwstack.core.registers import Arch
+from throwstack.names.name_style import NameStyle
 from throwstack.report.crash_report import ProcessSummary
 from throwstack.report.frame_report import FrameDetail, FrameReport, frame_reports
-from throwstack.volatility.tables.frame_table import FrameRow, variable_note, variable_rows
+from throwstack.report.values import Hexadecimal
+from throwstack.volatility.tables.frame_table import (
+    FrameRow,
+    below_headings,
+    frame_columns,
+    variable_note,
+    variable_rows,
+)
 
 SOURCE = r"d:\a.c"
 
@@ -65,3 +74,33 @@ def test_those_of_another_function_do_not(tmp_path):
 def test_the_note_of_a_frame_counts_the_variables_that_are_not_shown(tmp_path, count, note):
     frame = reported(tmp_path, X86, "width", count=count)
     assert (len(frame.locals), frame.note) == (64, note)
+
+
+@pytest.mark.parametrize(
+    ("is_brief", "sites"), [(True, ["app!Run+0x8 (nearest)", "app!Run+0x8"]), (False, ["app!Run+0x8"] * 2)]
+)
+def test_a_name_that_is_only_the_nearest_is_marked_where_symbols_is_not_shown(is_brief: bool, sites: list[str]):
+    (column,) = (
+        column
+        for column in frame_columns(NameStyle.PLAIN, with_fpo=False, is_brief=is_brief)
+        if column.title == "Call Site"
+    )
+    frame = FrameReport(0, Hexadecimal(8), Hexadecimal(16), "app!Run+0x8", "cfi", symbols="export?")
+    rows = [FrameRow(ProcessSummary(4, "app.exe"), 8, one) for one in (frame, replace(frame, symbols="export"))]
+    assert [column.value(row) for row in rows] == sites
+
+
+def test_each_stack_has_a_heading_that_says_whose_it_is_and_what_was_thrown():
+    process = ProcessSummary(4, "app.exe")
+    frame = FrameReport(0, Hexadecimal(8), Hexadecimal(16), "app!Run+0x8", "context")
+    rows = [
+        FrameRow(process, 8, frame, "context 0x10; cause: CLR", heading="cause: CLR; context 0x10"),
+        FrameRow(process, 8, replace(frame, number=1, trust="cfi")),
+    ]
+    found = list(below_headings(rows))
+    assert [(depth, row.title) for depth, row in found] == [
+        (0, "app.exe (PID 4): cause: CLR; context 0x10"),
+        (1, ""),
+        (1, ""),
+    ]
+    assert [row.frame for _, row in found] == [None, frame, replace(frame, number=1, trust="cfi")]

@@ -19,32 +19,13 @@ from throwstack.crashdump.dump_pages import DumpPages
 from throwstack.crashdump.header import DumpHeader, DumpKind, read_header
 from throwstack.crashdump.runs import NoRuns, read_runs
 from throwstack.pages.page_tables import AddressSpace, PagingMode
+from throwstack.volatility.opening.layer_bytes import LayerBytes
 
 log = logging.getLogger(__name__)
 
 _KERNEL_ALONE = frozenset({DumpKind.SUMMARY, DumpKind.LIVE_KERNEL})
 
 _ARCHITECTURES = {PagingMode.X64: "Intel64", PagingMode.PAE: "Intel32", PagingMode.X86: "Intel32"}
-
-
-class LayerBytes:
-    """The contents of a Volatility layer, in the form that `throwstack.crashdump` reads."""
-
-    def __init__(self, layer: interfaces.layers.DataLayerInterface) -> None:
-        """Keep `layer`, whose addresses are offsets in a file."""
-        self._layer = layer
-        self.size: int = layer.maximum_address + 1
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Return the bytes at `offset`: fewer than `size` at the end of the file, none after it."""
-        size = min(size, self.size - offset)
-        if size <= 0:
-            return b""
-        try:
-            data: bytes = self._layer.read(offset, size)
-        except exceptions.InvalidAddressException:
-            return b""
-        return data
 
 
 class CrashDumpLayer(segmented.SegmentedLayer):  # type: ignore[misc] # Volatility's classes have no types here

@@ -19,17 +19,41 @@ NOTES_LIMIT = 1024
 """The limit on the characters of a cell with notes. The reports contain all notes in full."""
 
 
+class Prose(str):
+    """A text that may be continued on another line of its cell. Other texts, such as call sites, are never broken."""
+
+    __slots__ = ()
+
+
+class PaddedHex(format_hints.Hex):  # type: ignore[misc] # Volatility's classes have no types here
+    """A number that text renderers, which print `0x{value:x}`, print with at least `digits` digits."""
+
+    digits: int
+
+    def __new__(cls, value: int, digits: int) -> PaddedHex:  # noqa: PYI034 typing.Self came with Python 3.11
+        """Return the number `value`."""
+        padded: PaddedHex = super().__new__(cls, value)
+        padded.digits = digits
+        return padded
+
+    def __format__(self, spec: str) -> str:
+        return format(int(self), f"0{self.digits}x" if spec == "x" else spec)
+
+
 @dataclass(frozen=True, slots=True)
 class Column(Generic[Source_contra]):
     """A column of a table.
 
     `value` is a function that takes the object shown in a row, and returns the cell's value, or None if the cell is
-    empty.
+    empty. `digits` is present for addresses: it returns how many hexadecimal digits a pointer has there. `is_prose`
+    says that the texts may be continued on another line.
     """
 
     title: str
     type: type
     value: Callable[[Source_contra], object]
+    digits: Callable[[Source_contra], int] | None = None
+    is_prose: bool = False
 
 
 def headings(columns: Iterable[Column[Source_contra]]) -> list[tuple[str, type]]:
@@ -45,6 +69,11 @@ def row(columns: Sequence[Column[Source_contra]], source: Source_contra) -> Row:
     return tuple(_cell(column.type, column.value(source)) for column in columns)
 
 
+def row_for_person(columns: Sequence[Column[Source_contra]], source: Source_contra) -> Row:
+    """Return the cells of a row as a person reads them: addresses have all their digits, prose is marked as such."""
+    return tuple(_cell_for_person(column, source) for column in columns)
+
+
 def _cell(kind: type, value: object) -> object:
     if value is None:
         return ABSENT
@@ -52,6 +81,15 @@ def _cell(kind: type, value: object) -> object:
         assert isinstance(value, int)
         return format_hints.Hex(value)
     return value
+
+
+def _cell_for_person(column: Column[Source_contra], source: Source_contra) -> object:
+    value = _cell(column.type, column.value(source))
+    if value is ABSENT:
+        return value
+    if column.digits is not None and isinstance(value, int):
+        return PaddedHex(value, column.digits(source))
+    return Prose(value) if column.is_prose else value
 
 
 def joined(parts: Iterable[str]) -> str:
