@@ -34,7 +34,7 @@ def test_versions_offsets_and_counts_are_told_and_no_strings_names_or_paths(
     command = ["doctor", str(dump), "-s", str(tmp_path / "isf"), "--dotnet"]
     assert main(command) == ExitStatus.DONE
     text = capsys.readouterr().out
-    assert main([*command, "--json"]) == ExitStatus.DONE
+    assert main([*command, "--json", "-"]) == ExitStatus.DONE
     report = json.loads(capsys.readouterr().out)
     assert (report["windows_build"], report["problems"]) == (19041, [])
     (found,) = report["processes"]

@@ -8,11 +8,15 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support import ready_to_run_image as r2r
 from tests.support.managed_code import CODE, HEADER, compile_method, managed_code
 from tests.support.managed_heap import APP, RUNTIME, ForgedRuntime
 from tests.support.targets import make_target
 from throwstack.core.frames import End, Walk
 from throwstack.core.registers import Arch
+from throwstack.images.image import ImageMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.managed.process_code import ManagedCode
 from throwstack.names.symbols import Name, Symbols
 from throwstack.stuck.managed_filter import managed_filter
 from throwstack.unwind.code_outside import CodeOutside
@@ -61,6 +65,25 @@ def test_what_the_runtime_s_own_handler_has_not_called_is_none(outermost: tuple[
     process = ForgedRuntime()
     _, funclet = with_filter(process)
     assert asked(target_of(process), *outermost, funclet) is None
+
+
+def test_a_filter_in_a_precompiled_image_is_one_too() -> None:
+    """Main has the functions 0 and 1, its body and a funclet; the image's own .pdata has them as well."""
+    process = ForgedRuntime()
+    data = bytearray(r2r.image())
+    sections = {kind: (rva, size) for kind, rva, size in struct.iter_unpack("<III", data[r2r.HEADER + 16 :][:36])}
+    exception_directory = struct.unpack_from("<I", data, 0x3C)[0] + 24 + 112 + 8 * 3
+    struct.pack_into("<II", data, exception_directory, *sections[102])
+    process.place(r2r.BASE, bytes(data))
+    modules = [*(image.module for image in process.images), Module("early.dll", "", r2r.BASE, len(data))]
+    images = ImageMap(process.memory, ModuleMap(modules))
+    code = ManagedCode(process.memory, images, None, lambda: process.threads)
+    target = replace(target_of(process), images=images, symbols=Symbols(images, compiled=code))
+    body, funclet = (r2r.BASE + r2r.function(number) + 4 for number in (0, 1))
+    found = asked(target, IN_RUNTIME, funclet)
+    assert found is not None
+    assert found.symbol.startswith("Program.Main(")
+    assert asked(target, IN_RUNTIME, body) is None
 
 
 def test_a_handler_without_managed_frames_is_none() -> None:
